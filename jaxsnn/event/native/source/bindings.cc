@@ -401,7 +401,7 @@ ffi::Error ScatterForward(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::AnyB
         !has_shape(*slope_after, {batch, neurons, options.assigns() ? max_spikes : 0}) ||
         !has_shape(*count, {batch, neurons}))
       return wrong("a result has the wrong shape");
-    const native::Lists<T> lists(given, taps, options.threads);
+    const native::Lists<T> lists(given, taps, options.threads, false);
     const native::Spikes<T> spikes{spike_time->typed_data<T>(), slope->typed_data<T>(),
                                    slope_after->typed_data<T>(), count->typed_data<std::int32_t>(),
                                    cause->typed_data<std::int32_t>()};
@@ -443,7 +443,7 @@ ffi::Error ScatterBackward(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::Any
       if (!has_type(buffer, kType<T>)) return wrong("the arguments differ in their types");
     const bool of_lanes = has_shape(*by_lanes, {native::kFields, given.positions, neurons});
     const bool of_time = has_shape(*by_time, {taps.samples, given.arrivals});
-    const native::Lists<T> lists(given, taps, options.threads);
+    const native::Lists<T> lists(given, taps, options.threads, of_time);
     const native::Found<T> found{spike_time.typed_data<T>(), slope.typed_data<T>(),
                                  slope_after.typed_data<T>(), cotangent.typed_data<T>(),
                                  cause.typed_data<std::int32_t>()};

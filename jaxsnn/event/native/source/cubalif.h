@@ -66,6 +66,12 @@ inline Flow decay(const Taus& taus, double t) {
   return flow_of(taus, t, slow.value, bend);
 }
 
+/// The flow of what is left of a time when the first part of it is over, of both of which it is known.
+inline Flow rest_of(const Flow& whole, const Flow& part) {
+  const double em = whole.em / part.em, to_es = 1 / part.es;
+  return {em, whole.es * to_es, (whole.k - em * part.k) * to_es};
+}
+
 /// Derivative of phi1(z) = expm1(z) / z for z <= 0.
 inline double phi1_derivative(double z) {
   if (z > -0.7) {
@@ -142,6 +148,14 @@ struct Root {
   double x, y, time;
 };
 
+/// -log(1 - y) for 0 <= y < 0.25: 2 artanh(y / (2 - y)), whose series goes by the square of at most 1/7.
+inline double minus_log1m(double y) {
+  const double s = y / (2 - y), z = s * s, z2 = z * z, z4 = z2 * z2;
+  const double low = (1. / 3 + z * (1. / 5)) + z2 * (1. / 7 + z * (1. / 9));
+  const double high = (1. / 11 + z * (1. / 13)) + z2 * (1. / 15 + z * (1. / 17));
+  return 2 * s + 2 * s * z * (low + z4 * (high + z4 * (1. / 19)));
+}
+
 /// The root of a x + b x^2 = threshold at which v crosses upwards.
 inline Root quadratic(double a, double b, double rise, double threshold, double gap) {
   double of_x[] = {a * a, 4 * b * threshold}, of_y[] = {rise * rise, 4 * b * gap};
@@ -149,7 +163,7 @@ inline Root quadratic(double a, double b, double rise, double threshold, double 
   double root = std::sqrt(std::max(by_x ? of_x[0] + of_x[1] : of_y[0] + of_y[1], 0.0));
   double y = rise > 0 ? quotient(2 * gap, rise + root) : quotient(rise - root, -2 * b);
   y = std::max(y, 0.0);
-  if (y < 0.25) return {1 - y, y, -std::log1p(-y)};
+  if (y < 0.25) return {1 - y, y, minus_log1m(y)};
   double x = a > 0 ? quotient(a + root, -2 * b) : quotient(-2 * threshold, root - a);
   x = std::min(std::max(x, std::numeric_limits<double>::min()), 1.0);
   return {x, 1 - x, -std::log(x)};
@@ -160,14 +174,24 @@ inline double middle(double low, double high) {
   return high > 16 * floor ? std::sqrt(floor) * std::sqrt(high) : 0.5 * (low + high);
 }
 
+/// About when v comes to the threshold: as if it went on as its first two derivatives say.
+inline double parabola(const Taus& taus, double v, double j, double threshold) {
+  const double slope = (j - v) * taus.leak, bend = (-j * taus.synaptic - slope) * taus.leak;
+  const double gap = threshold - v, square = slope * slope + 2 * bend * gap;
+  return 2 * gap / (slope + std::sqrt(std::max(square, 0.0)));
+}
+
 /// Newton's method in a bracket that shrinks, as `bracketed_root` in bracketed_root.py.
 inline double solve_any(const Taus& taus, double v, double j, double threshold, double duration,
-                        double eps) {
-  Extremum peak = extremum(taus, v, j);
+                        bool ends_above, double eps) {
+  // A v that ends above the threshold has come to it once.
+  const Extremum peak = ends_above ? Extremum{0, 0} : extremum(taus, v, j);
   bool has_peak = j > v && peak.time > 0;
   double low = 0, high = has_peak ? std::min(peak.time, duration) : duration;
   double start;
-  if (has_peak) {
+  if (ends_above) {
+    start = parabola(taus, v, j, threshold);
+  } else if (has_peak) {
     // v is about peak - curvature (t - peak_time)^2 / 2
     double curvature = peak.value / (taus.mem * taus.syn);
     double bowl = 2 * std::max(peak.value - threshold, 0.0) / (curvature > 0 ? curvature : 1.0);
@@ -189,9 +213,12 @@ inline double solve_any(const Taus& taus, double v, double j, double threshold, 
     if (value <= 0) low = t; else high = t;
     bool towards = slope > 0;
     double step = -value / (slope == 0 ? 1.0 : slope), newton = t + step;
+    // what a step leaves is about v'' step^2 / (2 v')
+    double bend = (-j * flow.es * taus.synaptic - slope) * taus.leak;
     bool inside = towards && newton >= low && newton <= high;
     bool found = std::abs(value) <= rounding || high - low <= 2 * eps * high ||
-                 (towards && std::abs(step) <= 2 * eps * t);
+                 (towards && std::abs(step) <= 2 * eps * t) ||
+                 (inside && std::abs(bend) * step * step <= eps * t * slope);
     if (found) return inside ? newton : t;
     double after = inside && std::abs(step) <= 0.5 * last ? newton : middle(low, high);
     last = std::abs(after - t);
@@ -213,9 +240,9 @@ struct Crossing {
   Flow flow;
 };
 
-/// Of a v below the threshold, within `duration`.
+/// Of a v below the threshold, within `duration`; `ends_above`: it is at the threshold or above then.
 inline Crossing solve(const Taus& taus, double v, double j, double threshold, double duration,
-                      double eps) {
+                      bool ends_above, double eps) {
   double time;
   if (taus.ratio == Ratio::kDouble || taus.ratio == Ratio::kHalf) {
     // the exponentials are what the time comes of
@@ -229,7 +256,7 @@ inline Crossing solve(const Taus& taus, double v, double j, double threshold, do
   } else if (taus.ratio == Ratio::kHeld) {
     time = solve_held(taus, v, j, threshold);
   } else {
-    time = solve_any(taus, v, j, threshold, duration, eps);
+    time = solve_any(taus, v, j, threshold, duration, ends_above, eps);
   }
   time = std::min(std::max(time, 0.0), duration);
   return {time, decay(taus, time)};

@@ -3,9 +3,10 @@
 //
 // All neurons flow from one event to the next: an arrival, from outside or with a delay, or the end of
 // a refractory time. A bound says which of them may cross the threshold on the way; of these the
-// earliest crossing is looked for, in the order of lower bounds. It is the next event then: all neurons
-// flow there, one fires, and a row of weights is added to all. The log holds what happened; backwards
-// all costates go through it from its end to its begin.
+// earliest crossing is looked for, that of the lowest bound first. It is the next event then: one
+// neuron fires, and a row of weights is added to all. One pass over all neurons takes them to an event,
+// adds what arrives there and looks ahead. The log holds what happened; backwards all costates go
+// through it from its end to its begin.
 //
 // V of a neuron in its refractory time flows with the others, as nobody looks at it: the threshold is
 // inf. At the end of that time it is set to v_reset.
@@ -137,32 +138,31 @@ Index padded_lanes(Index neurons) {
   return (neurons + kWidth<T> - 1) / kWidth<T> * kWidth<T>;
 }
 
-/// The table with rows of whole vectors, and a row of zeros behind it.
-template <class T>
-Array<T> padded_table(const Given<T>& given) {
-  const Index lanes = padded_lanes<T>(given.neurons);
-  Array<T> table((given.rows + 1) * lanes, T(0));
-  for (Index row = 0; row < given.rows; ++row)
-    std::copy_n(given.weight + row * given.neurons, given.neurons, table.data() + row * lanes);
-  return table;
-}
-
-/// Rows of a padded table that are mostly zeros, as those of sparse feedback are: what is in them
-/// alone. A row that is read whole costs as much as all neurons' state, and comes from far away.
+/// Rows of weights that are mostly zeros, as those of sparse feedback are: what is in them alone. A
+/// row that is read whole costs as much as all neurons' state, and comes from far away.
 template <class T>
 class SparseRows {
  public:
-  SparseRows(const T* table, Index rows, Index neurons, Index lanes) : begin_(rows + 1, 0) {
-    const Index most = neurons / kShare;
-    for (Index row = 0; row < rows; ++row) {
-      const T* weights = table + row * lanes;
-      const Index before = neuron_.size();
-      for (Index n = 0; n < neurons; ++n)
-        if (!(weights[n] == 0)) neuron_.push_back(std::int32_t(n));
-      if (Index(neuron_.size()) - before > most) neuron_.resize(before);
-      for (Index n = before; n < Index(neuron_.size()); ++n) weight_.push_back(weights[neuron_[n]]);
-      begin_[row + 1] = neuron_.size();
-    }
+  SparseRows(const Given<T>& given, Index threads) : begin_(given.rows + 1, 0) {
+    Pool::shared().run(given.rows, threads, [&](Index row) {
+      const Index most = given.neurons / kShare;
+      const Index found = count(given.weight + row * given.neurons, given.neurons, most);
+      begin_[row + 1] = found > most ? 0 : found;
+    });
+    for (Index row = 0; row < given.rows; ++row) begin_[row + 1] += begin_[row];
+    entries_ = Array<Entry>(begin_[given.rows]);
+    Pool::shared().run(given.rows, threads, [&](Index row) {
+      if (!has(row)) return;
+      const T* weights = given.weight + row * given.neurons;
+      Entry* to = entries_.data() + begin_[row];
+      each_vector(weights, given.neurons, [&](Index at, unsigned there) {
+        for (; there; there &= there - 1) {
+          const Index neuron = at + __builtin_ctz(there);
+          *to++ = {std::int32_t(neuron), weights[neuron]};
+        }
+        return true;
+      });
+    });
   }
 
   bool has(Index row) const { return row + 1 < Index(begin_.size()) && begin_[row] < begin_[row + 1]; }
@@ -170,14 +170,98 @@ class SparseRows {
   /// Calls with each neuron of a row and its weight.
   template <class Call>
   void each(Index row, Call&& call) const {
-    for (Index n = begin_[row]; n < begin_[row + 1]; ++n) call(neuron_[n], weight_[n]);
+    const Entry* const end = entries_.data() + begin_[row + 1];
+    for (const Entry* entry = entries_.data() + begin_[row]; entry < end; ++entry)
+      call(Index(entry->neuron), entry->weight);
+  }
+
+  /// The sum of what is called for each neuron of a row and its weight, by fours: additions wait for
+  /// each other.
+  template <class Call>
+  double sum(Index row, Call&& call) const {
+    double sums[4] = {};
+    Index n = begin_[row];
+    for (; n + 4 <= begin_[row + 1]; n += 4)
+      for (int part = 0; part < 4; ++part)
+        sums[part] += call(Index(entries_[n + part].neuron), entries_[n + part].weight);
+    for (; n < begin_[row + 1]; ++n) sums[0] += call(Index(entries_[n].neuron), entries_[n].weight);
+    return (sums[0] + sums[1]) + (sums[2] + sums[3]);
+  }
+
+  void prefetch(Index row) const {
+    for (Index n = begin_[row]; n < begin_[row + 1]; n += 64 / sizeof(Entry))
+      __builtin_prefetch(entries_.data() + n);
   }
 
  private:
+  struct Entry {
+    std::int32_t neuron;
+    T weight;
+  };
+
+  /// How many weights are not 0; as soon as these are too many, any number above `most`.
+  static Index count(const T* weights, Index neurons, Index most) {
+    Index found = 0;
+    each_vector(weights, neurons, [&](Index, unsigned there) {
+      found += __builtin_popcount(there);
+      return found <= most;
+    });
+    return found;
+  }
+
+  /// Calls with the first neuron of each vector, and a bit for each weight that is not 0, until it says no.
+  template <class Call>
+  static void each_vector(const T* weights, Index neurons, Call&& call) {
+    const Index whole = neurons - neurons % kWidth<T>;
+    for (Index at = 0; at < whole; at += kWidth<T>)
+      if (!call(at, not_zero(load<T>(weights + at)))) return;
+    Vector<T> last = {};
+    std::memcpy(&last, weights + whole, (neurons - whole) * sizeof(T));
+    if (whole < neurons) call(whole, not_zero(last));
+  }
+
+  static unsigned not_zero(Vector<T> weights) {
+    const Vector<T> zero = {};
+    const unsigned all = (1u << kWidth<T>) - 1;
+    return all & ~(at_least(weights, zero) & at_least(zero, weights));
+  }
+
   static constexpr Index kShare = 6;  // of the neurons at most one in so many
   std::vector<Index> begin_;
-  std::vector<std::int32_t> neuron_;
-  std::vector<T> weight_;
+  Array<Entry> entries_;
+};
+
+/// Rows of weights in whole vectors, and behind the last one a row of zeros. Where the weights are in
+/// whole vectors anyway they are read where they are.
+template <class T>
+class WholeRows {
+ public:
+  /// `sparse`: whose rows nobody reads here; null: all are read.
+  WholeRows(const Given<T>& given, const SparseRows<T>* sparse)
+      : rows_(given.rows), lanes_(padded_lanes<T>(given.neurons)), zeros_(lanes_, T(0)) {
+    if (given.neurons == lanes_) {
+      table_ = given.weight;
+      return;
+    }
+    own_ = Array<T>(rows_ * lanes_);
+    table_ = own_.data();
+    for (Index row = 0; row < rows_; ++row) {
+      if (sparse && sparse->has(row)) continue;
+      T* to = own_.data() + row * lanes_;
+      std::copy_n(given.weight + row * given.neurons, given.neurons, to);
+      std::fill(to + given.neurons, to + lanes_, T(0));
+    }
+  }
+
+  const T* operator[](Index row) const {
+    return row < rows_ ? table_ + row * lanes_ : zeros_.data();
+  }
+  const T* zeros() const { return zeros_.data(); }
+
+ private:
+  Index rows_, lanes_;
+  Array<T> zeros_, own_;
+  const T* table_;
 };
 
 // ---- gradients
@@ -247,14 +331,22 @@ class Parts {
 
 // ---- forward
 
+/// A vector of neurons of a sample.
+template <class T>
+struct Block {
+  T v[kWidth<T>], j[kWidth<T>], threshold[kWidth<T>];
+};
+
 template <class T>
 class GroupForward {
   using V = Vector<T>;
+  using Over = typename Everyone<T>::Over;
   static constexpr int kLanes = kWidth<T>;
+  static constexpr Index kTogether = 4;  // vectors whose hits are looked at together
 
  public:
   GroupForward(const Given<T>& given, const Options& options, const Feedback<T>& feedback,
-               const Senders<T>& senders, const Everyone<T>& everyone, const T* table,
+               const Senders<T>& senders, const Everyone<T>& everyone, const WholeRows<T>& table,
                const SparseRows<T>& sparse, const Spikes<T>& spikes, const Train<T>& train,
                const Log<T>& log)
       : given_(given),
@@ -267,15 +359,11 @@ class GroupForward {
         spikes_(spikes),
         train_(train),
         log_(log),
-        lanes_(everyone.padded()),
-        v_(lanes_),
-        j_(lanes_),
-        v_end_(lanes_),
-        j_end_(lanes_),
-        threshold_(lanes_),
-        hits_(everyone.vectors()),
-        nothing_(table + given.rows * lanes_),
-        pending_(nothing_) {}
+        blocks_(everyone.vectors()),
+        ends_(everyone.uniform() ? 0 : everyone.vectors()),
+        hits_(everyone.vectors() + kTogether, 0),
+        arriving_(everyone.padded(), T(0)),
+        pending_(table.zeros()) {}
 
   /// One sample; `time` and `row` of what arrives from outside, in order.
   void run(Index sample, const T* time, const std::int32_t* row, Index arrivals) {
@@ -305,8 +393,7 @@ class GroupForward {
       write(of_table, T(1));
       if (++next < arrivals) {
         // what arrives next is known, and may be far away
-        const T* ahead = table_ + in_table(row[next]) * lanes_;
-        for (Index at = 0; at < lanes_; at += kLanes) __builtin_prefetch(ahead + at);
+        prefetch(in_table(row[next]));
       }
     }
     log_.used[sample_] = std::int32_t(std::min(step_, log_.steps));
@@ -316,10 +403,17 @@ class GroupForward {
 
  private:
   Index in_table(Index row) const { return row >= 0 && row < given_.rows ? row : given_.rows; }
+  void prefetch(Index row) const {
+    if (sparse_.has(row)) return sparse_.prefetch(row);
+    for (Index at = 0; at < everyone_.padded(); at += kLanes) __builtin_prefetch(table_[row] + at);
+  }
+
+  T& v(Index neuron) { return blocks_[neuron / kLanes].v[neuron % kLanes]; }
+  T& j(Index neuron) { return blocks_[neuron / kLanes].j[neuron % kLanes]; }
+  T& threshold(Index neuron) { return blocks_[neuron / kLanes].threshold[neuron % kLanes]; }
 
   void begin(Index sample) {
     sample_ = sample;
-    pending_ = nothing_;
     const Index place = sample * given_.neurons, slots = options_.max_spikes;
     std::fill_n(spikes_.time + place * slots, given_.neurons * slots,
                 std::numeric_limits<T>::infinity());
@@ -336,19 +430,21 @@ class GroupForward {
     now_ = last_ = 0;
     step_ = fired_ = 0;
     due_.clear();
-    for (Index q = 0; q < everyone_.vectors(); ++q)
-      for (int n = 0; n < kLanes; ++n) {
-        const auto& part = everyone_.part(q);
-        v_[q * kLanes + n] = T(part.v_start[n]);
-        j_[q * kLanes + n] = T(part.j_start[n]);
-        threshold_[q * kLanes + n] = T(part.fires_at[n]);
-        if (part.above[n] && n < part.count) due_.push_back(q * kLanes + n);
-      }
+    arrived();
+    for (Index n = 0; n < everyone_.padded(); ++n) {
+      const auto& part = everyone_.part(n / kLanes);
+      const int lane = n % kLanes;
+      v(n) = T(part.v_start[lane]);
+      j(n) = T(part.j_start[lane]);
+      threshold(n) = T(part.fires_at[lane]);
+      if (part.above[lane] && lane < part.count) due_.push_back(n);
+    }
   }
 
+  /// A neuron that may cross, with a time before which it does not: as if j did not fall.
   struct Candidate {
-    double bound;
-    Index neuron;
+    T bound;
+    std::int32_t neuron;
   };
 
   struct First {
@@ -356,141 +452,231 @@ class GroupForward {
     Flow flow;  // until then
   };
 
-  /// Everyone to `until`, or to the next spike before that, which happens. Whether one did.
+  /// Time goes on to `until`, or to the next spike before that, which happens. Whether one did.
   bool advance(double until) {
     if (!due_.empty()) {
+      catch_up();
       const Index neuron = due_.front();
       due_.erase(due_.begin());
-      fire(neuron, double(v_[neuron]), current(neuron));
+      fire(neuron, v(neuron), j(neuron));
       return true;
     }
     const double window = until - now_;
     if (!(window > 0)) return false;
-    const auto over = everyone_.over(window, false);
-    everyone_.uniform() ? look<true>(over) : look<false>(over);
-    if (candidates_.empty()) {
-      go_to_end();
+    const Over over = everyone_.over(window, false);
+    look(over);
+    const double wait = first_crossing(over);
+    if (first_.empty()) {
+      go_to_end(over);
       return false;
     }
-    std::sort(candidates_.begin(), candidates_.end(), [](const Candidate& a, const Candidate& b) {
-      return a.bound < b.bound || (a.bound == b.bound && a.neuron < b.neuron);
-    });
-    double best = std::numeric_limits<double>::infinity();
+    const auto [neuron, flow] = first_.front();
+    const double v_now = v(neuron), j_now = j(neuron);
+    lag_ = everyone_.uniform() ? Over{wait, {T(flow.em), T(flow.es), T(flow.k), T(0)}, {}}
+                               : everyone_.over(wait, false);
+    lags_ = true;
+    now_ += wait;
+    // Of several that cross at one time each fires, one after the other in the order of numbers.
+    if (first_.size() > 1) catch_up();
+    for (std::size_t n = 1; n < first_.size(); ++n) {
+      const Index next = first_[n].neuron;
+      v(next) = std::max(v(next), threshold(next));
+      due_.push_back(next);
+    }
+    prefetch_second();
+    fire(neuron, v_now * flow.em + j_now * flow.k, j_now * flow.es);
+    return true;
+  }
+
+  // ---- all neurons
+
+  /// Everyone to now, with what arrives now.
+  void catch_up() {
+    if (!lags_ && pending_ == table_.zeros()) return;
+    if (lags_)
+      everyone_.uniform() ? pass<true, true, true, false>({}) : pass<false, true, true, false>({});
+    else
+      pass<true, true, false, false>({});
+    arrived();
+  }
+
+  /// Everyone to now, and who may cross in a window ahead. Where time constants differ coefficients
+  /// cost more than a second pass.
+  void look(const Over& ahead) {
+    if (!everyone_.uniform()) catch_up();
+    if (everyone_.uniform()) {
+      if (everyone_.positive())
+        lags_ ? pass<true, true, true, true>(ahead) : pass<true, true, false, true>(ahead);
+      else
+        lags_ ? pass<true, false, true, true>(ahead) : pass<true, false, false, true>(ahead);
+    } else {
+      everyone_.positive() ? pass<false, true, false, true>(ahead)
+                           : pass<false, false, false, true>(ahead);
+    }
+    // the pass has not seen these
+    for (const auto& [neuron, value] : assigned_) {
+      const T pull = std::max(j(neuron), T(0));
+      const bool hit = value * ahead.step.em + pull * ahead.step.bound >= threshold(neuron);
+      std::uint16_t& hits = hits_[neuron / kLanes];
+      hits = (hits & ~(1u << neuron % kLanes)) | unsigned(hit) << neuron % kLanes;
+    }
+    arrived();
+  }
+
+  /// All neurons: from where they are to now, what arrives now, and a look ahead.
+  // What stays is local: vectors that are stored may be anything, and members would be read again for
+  // each.
+  template <bool kUniform, bool kPositive, bool kLags, bool kLooks>
+  void pass(const Over& ahead) {
+    const Index vectors = everyone_.vectors();
+    const T* const pending = pending_;
+    Block<T>* const blocks = blocks_.data();
+    auto* const ends = ends_.data();
+    std::uint16_t* const hits = hits_.data();
+    V em, es, k, bound, em_then, es_then, k_then, bound_then;
+    if constexpr (kUniform && kLags)
+      everyone_.template coefficients<true>(lag_, 0, em, es, k, bound);
+    if constexpr (kUniform && kLooks)
+      everyone_.template coefficients<true>(ahead, 0, em_then, es_then, k_then, bound_then);
+    for (Index q = 0; q < vectors; ++q) {
+      V v = load<T>(blocks[q].v), j = load<T>(blocks[q].j);
+      if constexpr (kLags) {
+        if constexpr (!kUniform) everyone_.template coefficients<false>(lag_, q, em, es, k, bound);
+        v = v * em + j * k;
+        j = j * es;
+        store<T>(blocks[q].v, v);
+      }
+      j += load<T>(pending + q * kLanes);
+      store<T>(blocks[q].j, j);
+      if constexpr (kLooks) {
+        if constexpr (!kUniform)
+          everyone_.template coefficients<false>(ahead, q, em_then, es_then, k_then, bound_then);
+        const V zero = {}, rest = v * em_then, pull = kPositive ? j : (j > zero ? j : zero);
+        hits[q] = at_least(rest + pull * bound_then, load<T>(blocks[q].threshold));
+        if constexpr (!kUniform) {
+          store<T>(ends[q].v, rest + j * k_then);
+          store<T>(ends[q].j, j * es_then);
+        }
+      }
+    }
+  }
+
+  /// Nothing is on its way to now.
+  void arrived() {
+    lags_ = false;
+    if (pending_ == arriving_.data()) std::fill_n(arriving_.data(), arriving_.size(), T(0));
+    pending_ = table_.zeros();
+    for (const auto& [neuron, value] : assigned_) v(neuron) = value;
+    assigned_.clear();
+  }
+
+  /// Everyone to the end of a window in which nobody fires.
+  void go_to_end(const Over& over) {
+    if (everyone_.uniform()) {
+      lag_ = over;
+      lags_ = true;
+      return;
+    }
+    for (Index q = 0; q < everyone_.vectors(); ++q) {
+      std::copy_n(ends_[q].v, kLanes, blocks_[q].v);
+      std::copy_n(ends_[q].j, kLanes, blocks_[q].j);
+    }
+  }
+
+  // ---- who crosses first
+
+  /// Those who cross first in a window, in the order of their numbers, and when.
+  double first_crossing(const Over& over) {
     first_.clear();
+    find_candidates();
+    double best = std::numeric_limits<double>::infinity();
     for (const Candidate& candidate : candidates_) {
-      if (candidate.bound > best) break;
-      const Crossing found = crossing(candidate.neuron, window);
+      if (candidate.bound > best) continue;
+      const Crossing found = crossing(candidate.neuron, over);
       if (found.wait < best) first_.clear();
       if (found.wait <= best && found.wait < std::numeric_limits<double>::infinity()) {
         best = found.wait;
         first_.push_back({candidate.neuron, found.flow});
       }
     }
-    if (first_.empty()) {
-      go_to_end();
-      return false;
-    }
-    // Of several that cross at one time each fires, one after the other in the order of numbers.
-    std::sort(first_.begin(), first_.end(),
-              [](const First& a, const First& b) { return a.neuron < b.neuron; });
-    const auto [neuron, flow] = first_.front();
-    const double v = v_[neuron], j = current(neuron);
-    everyone_.uniform() ? flow_to<true>(best) : flow_to<false>(best);
-    now_ += best;
-    for (std::size_t n = 1; n < first_.size(); ++n) {
-      const Index next = first_[n].neuron;
-      v_[next] = std::max(v_[next], threshold_[next]);
-      due_.push_back(next);
-    }
-    fire(neuron, v * flow.em + j * flow.k, j * flow.es);
-    return true;
+    if (first_.size() > 1)
+      std::sort(first_.begin(), first_.end(),
+                [](const First& a, const First& b) { return a.neuron < b.neuron; });
+    return best;
   }
 
-  /// j of a neuron, with what has just arrived.
-  double current(Index neuron) const { return T(j_[neuron] + pending_[neuron]); }
-
-  void go_to_end() {
-    std::swap(v_, v_end_);
-    std::swap(j_, j_end_);
-    pending_ = nothing_;
-  }
-
-  /// Everyone at the end of a window, and who may cross in it.
-  template <bool kUniform>
-  void look(const typename Everyone<T>::Over& over) {
+  /// Of those who may cross, the one with the lowest bound first.
+  void find_candidates() {
     candidates_.clear();
-    everyone_.positive() ? look<kUniform, true>(over) : look<kUniform, false>(over);
-  }
-
-  // In these loops over all neurons what stays is local: vectors that are stored may be anything, and
-  // members would be read again for each.
-  template <bool kUniform, bool kPositive>
-  void look(const typename Everyone<T>::Over& over) {
-    const Index vectors = everyone_.vectors();
-    const T *const v_now = v_.data(), *const j_now = j_.data(), *const pending = pending_;
-    const T* const thresholds = threshold_.data();
-    T *const v_then = v_end_.data(), *const j_then = j_end_.data();
-    unsigned* const hits = hits_.data();
-    V em, es, k, bound;
-    if constexpr (kUniform) everyone_.template coefficients<true>(over, 0, em, es, k, bound);
-    for (Index q = 0; q < vectors; ++q) {
-      const Index at = q * kLanes;
-      if constexpr (!kUniform) everyone_.template coefficients<false>(over, q, em, es, k, bound);
-      const V v = load<T>(v_now + at), j = load<T>(j_now + at) + load<T>(pending + at);
-      const V zero = {}, rest = v * em, pull = kPositive ? j : (j > zero ? j : zero);
-      store<T>(v_then + at, rest + j * k);
-      store<T>(j_then + at, j * es);
-      hits[q] = at_least(rest + pull * bound, load<T>(thresholds + at));
+    for (Index first = 0; first < everyone_.vectors(); first += kTogether) {
+      std::uint64_t all;
+      std::memcpy(&all, hits_.data() + first, sizeof(all));
+      while (all) {
+        const int part = __builtin_ctzll(all) / 16;
+        consider(first + part, unsigned(all >> 16 * part) & 0xffffu);
+        all &= ~(std::uint64_t(0xffff) << 16 * part);
+      }
     }
-    for (Index q = 0; q < vectors; ++q)
-      for (unsigned hit = hits[q]; hit; hit &= hit - 1)
-        consider(q * kLanes + __builtin_ctz(hit));
   }
 
-  /// A neuron that may cross, with a time before which it does not: as if j did not fall.
-  void consider(Index neuron) {
-    const double v = v_[neuron], j = std::max(current(neuron), 0.0);
-    const double threshold = everyone_.threshold(neuron);
-    const double wait = everyone_.taus(neuron).mem * (threshold - v) / (j - v);
-    const bool known = v < threshold && j > threshold && wait >= 0;  // of infinite ones nothing is
-    candidates_.push_back({known ? wait * (1 - 1e-12) : 0.0, neuron});
+  void consider(Index q, unsigned hit) {
+    T waits[kLanes];
+    store<T>(waits, least_waits(q));
+    for (; hit; hit &= hit - 1) {
+      const int lane = __builtin_ctz(hit);
+      candidates_.push_back({waits[lane], std::int32_t(q * kLanes + lane)});
+      if (candidates_.back().bound < candidates_.front().bound)
+        std::swap(candidates_.back(), candidates_.front());
+    }
   }
 
-  /// When a neuron crosses, after now; inf where it does not within the window.
-  Crossing crossing(Index neuron, double window) const {
+  /// The row of the one with the second lowest bound, which is likely to fire next, may be far away.
+  void prefetch_second() const {
+    if (!feedback_.immediate || candidates_.size() < 2) return;
+    const auto second = std::min_element(
+        candidates_.begin() + 1, candidates_.end(),
+        [](const Candidate& a, const Candidate& b) { return a.bound < b.bound; });
+    prefetch(feedback_.first_spike(given_) + second->neuron);
+  }
+
+  /// Of a vector of neurons, times before which they do not cross; 0 where nothing is known.
+  V least_waits(Index q) const {
+    const V zero = {}, infinite = zero + std::numeric_limits<T>::infinity();
+    const V v = load<T>(blocks_[q].v), threshold = load<T>(blocks_[q].threshold);
+    V j = load<T>(blocks_[q].j);
+    j = j > zero ? j : zero;
+    const V leak = load<T>(everyone_.leaks() + q * kLanes);
+    const V wait = (threshold - v) / ((j - v) * leak) * T(1 - 8 * rounding_of(T()));
+    return (v < threshold) & (j > threshold) & (wait < infinite) ? wait : zero;
+  }
+
+  /// When a neuron crosses, after now; inf where it does not within a window.
+  Crossing crossing(Index neuron, const Over& over) {
     const Taus& taus = everyone_.taus(neuron);
-    const double v = v_[neuron], j = current(neuron), threshold = everyone_.threshold(neuron);
-    if (v >= threshold) return {0, {1, 1, 0}};
-    const double v_end = v_end_[neuron], j_end = j_end_[neuron];
+    const T v_now = v(neuron), j_now = j(neuron);
+    const double threshold = everyone_.threshold(neuron);
+    if (v_now >= threshold) return {0, {1, 1, 0}};
+    T v_end, j_end;
+    if (everyone_.uniform()) {
+      v_end = v_now * over.step.em + j_now * over.step.k;
+      j_end = j_now * over.step.es;
+    } else {
+      v_end = ends_[neuron / kLanes].v[neuron % kLanes];
+      j_end = ends_[neuron / kLanes].j[neuron % kLanes];
+    }
     constexpr double kTiny = double(std::numeric_limits<T>::min()) / rounding_of(T());
-    const bool crosses = v_end >= threshold || (peaks(taus, v, j, v_end, j_end, kTiny) &&
-                                                peak_reaches(taus, v, j, threshold));
+    const bool crosses = v_end >= threshold || (peaks(taus, v_now, j_now, v_end, j_end, kTiny) &&
+                                                peak_reaches(taus, v_now, j_now, threshold));
     if (!crosses) return {std::numeric_limits<double>::infinity(), {}};
-    return solve(taus, v, j, threshold, window, tolerance_of(T()));
+    return solve(taus, v_now, j_now, threshold, over.t, v_end >= threshold, tolerance_of(T()));
   }
 
-  template <bool kUniform>
-  void flow_to(double wait) {
-    const auto over = everyone_.over(wait, false);
-    const Index vectors = everyone_.vectors();
-    const T* const pending = pending_;
-    T *const v_now = v_.data(), *const j_now = j_.data();
-    V em, es, k, bound;
-    if constexpr (kUniform) everyone_.template coefficients<true>(over, 0, em, es, k, bound);
-    for (Index q = 0; q < vectors; ++q) {
-      const Index at = q * kLanes;
-      if constexpr (!kUniform) everyone_.template coefficients<false>(over, q, em, es, k, bound);
-      const V v = load<T>(v_now + at), j = load<T>(j_now + at) + load<T>(pending + at);
-      store<T>(v_now + at, v * em + j * k);
-      store<T>(j_now + at, j * es);
-    }
-    pending_ = nothing_;
-  }
+  // ---- what happens
 
   /// A spike now, of a neuron at (v, j), and what it sends.
-  void fire(Index neuron, double v, double j) {
-    const double threshold = everyone_.threshold(neuron);
-    const T slope = T((j - threshold) * everyone_.taus(neuron).leak);
+  void fire(Index neuron, double v_now, double j_now) {
+    const double height = everyone_.threshold(neuron);
+    const T slope = T((j_now - height) * everyone_.taus(neuron).leak);
     std::int32_t& count = spikes_.count[sample_ * given_.neurons + neuron];
     if (count < options_.max_spikes) {
       const Index place =
@@ -506,11 +692,11 @@ class GroupForward {
     ++fired_;
     const T refractory = feedback_.refractory ? feedback_.refractory[neuron] : T(0);
     double reset = everyone_.v_reset(neuron);
-    if (options_.subtract && !(refractory > 0)) reset += std::max(v - threshold, 0.0);
-    v_[neuron] = T(reset);
+    if (options_.subtract && !(refractory > 0)) reset += std::max(v_now - height, 0.0);
+    assign(neuron, T(reset));
     if (options_.once || refractory > 0)
-      threshold_[neuron] = std::numeric_limits<T>::infinity();
-    else if (v_[neuron] >= threshold_[neuron])
+      threshold(neuron) = std::numeric_limits<T>::infinity();
+    else if (T(reset) >= threshold(neuron))
       due_.insert(due_.begin(), neuron);
     const Index row = feedback_.first_spike(given_) + neuron;
     if (feedback_.immediate) add_row(row);
@@ -521,15 +707,24 @@ class GroupForward {
     });
   }
 
+  /// Gives a neuron's v a value, now.
+  void assign(Index neuron, T value) {
+    if (lags_)
+      assigned_.push_back({neuron, value});
+    else
+      v(neuron) = value;
+  }
+
   /// What comes from the queue, now.
   void take(const typename Queue<T>::Coming& coming) {
     if (coming.ends()) {
       const Index neuron = -1 - coming.number;
-      const double v = everyone_.v_reset(neuron);
-      v_[neuron] = T(v);
-      threshold_[neuron] = T(everyone_.threshold(neuron));
-      if (v_[neuron] >= threshold_[neuron]) due_.push_back(neuron);
-      const T slope = T((current(neuron) - v) * everyone_.taus(neuron).leak);
+      const double reset = everyone_.v_reset(neuron);
+      catch_up();
+      v(neuron) = T(reset);
+      threshold(neuron) = T(everyone_.threshold(neuron));
+      if (v(neuron) >= threshold(neuron)) due_.push_back(neuron);
+      const T slope = T((j(neuron) - reset) * everyone_.taus(neuron).leak);
       write(coming.number, slope, coming.spike);
     } else {
       const Index row = feedback_.first_delayed(given_) + coming.number;
@@ -538,20 +733,17 @@ class GroupForward {
     }
   }
 
-  /// A row of the table arrives now; it is added when time goes on, in the same pass.
+  /// A row of the table arrives now; it is added in the next pass.
   void add_row(Index row) {
-    const Index lanes = lanes_;
-    if (pending_ != nothing_) {
-      const T* const pending = pending_;
-      T* const j_now = j_.data();
-      for (Index at = 0; at < lanes; at += kLanes)
-        store<T>(j_now + at, load<T>(j_now + at) + load<T>(pending + at));
+    const bool sparse = sparse_.has(row);
+    if (pending_ != table_.zeros() && !(sparse && pending_ == arriving_.data())) catch_up();
+    if (!sparse) {
+      pending_ = table_[row];
+      return;
     }
-    pending_ = nothing_;
-    if (sparse_.has(row))
-      sparse_.each(row, [&](Index neuron, T weight) { j_[neuron] += weight; });
-    else
-      pending_ = table_ + row * lanes_;
+    T* const arriving = arriving_.data();
+    sparse_.each(row, [&](Index neuron, T weight) { arriving[neuron] += weight; });
+    pending_ = arriving;
   }
 
   void write(Index row, T slope, Index origin = -1) {
@@ -571,16 +763,27 @@ class GroupForward {
   const Feedback<T>& feedback_;
   const Senders<T>& senders_;
   const Everyone<T>& everyone_;
-  const T* table_;
+  const WholeRows<T>& table_;
   const SparseRows<T>& sparse_;
   const Spikes<T>& spikes_;
   const Train<T>& train_;
   const Log<T>& log_;
   Queue<T> queue_;
-  Index lanes_;
-  Array<T> v_, j_, v_end_, j_end_, threshold_;
-  Array<unsigned> hits_;  // who may cross, a bit for each lane of a vector
-  const T *nothing_, *pending_;  // a row of zeros; what arrives now and is not in j_ yet
+  Array<Block<T>> blocks_;  // of now, or of before the lag
+  struct End {
+    T v[kLanes], j[kLanes];
+  };
+  Array<End> ends_;  // of the window; where time constants differ
+  Array<std::uint16_t> hits_;  // who may cross, a bit for each lane of a vector
+  Over lag_ = {};         // the way to now
+  bool lags_ = false;     // whether there is one
+  Array<T> arriving_;     // sparse rows that arrive now
+  const T* pending_;      // what arrives now and is not in j yet
+  struct Assigned {
+    Index neuron;
+    T v;
+  };
+  std::vector<Assigned> assigned_;  // v of neurons now, wherever it comes from before
   std::vector<Index> due_;  // who fires now
   std::vector<First> first_;  // who crosses first
   std::vector<Candidate> candidates_;
@@ -594,12 +797,12 @@ void group_forward(const Given<T>& given, const Options& options, const Feedback
                    const Log<T>& log) {
   const Intervals<T> intervals(given, ordered);
   const Everyone<T> everyone(given, intervals.uniform(), intervals.taus());
-  const Array<T> table = padded_table(given);
-  const SparseRows<T> sparse(table.data(), given.rows, given.neurons, everyone.padded());
+  const SparseRows<T> sparse(given, options.threads);
+  const WholeRows<T> table(given, &sparse);
   const Senders<T> senders(feedback, given.neurons);
   Pool::shared().run(given.batch, options.threads, [&](Index b) {
-    GroupForward<T> forward(given, options, feedback, senders, everyone, table.data(), sparse, spikes,
-                            train, log);
+    GroupForward<T> forward(given, options, feedback, senders, everyone, table, sparse, spikes, train,
+                            log);
     forward.run(b, ordered.time + b * given.arrivals, ordered.row + b * given.arrivals,
                 intervals.used(b));
   });
@@ -621,7 +824,7 @@ class GroupBackward {
 
  public:
   GroupBackward(const Given<T>& given, const Options& options, const Feedback<T>& feedback,
-                const Everyone<T>& everyone, const T* table, const SparseRows<T>& sparse,
+                const Everyone<T>& everyone, const WholeRows<T>& table, const SparseRows<T>& sparse,
                 const Spikes<T>& spikes, const Train<T>& train, const Log<T>& log,
                 const Cotangents<T>& cotangents)
       : given_(given),
@@ -659,8 +862,11 @@ class GroupBackward {
       const bool fires = row >= first_spike && row < first_spike + given_.neurons;
       const bool comes = origin >= 0 && row >= first_delayed && row - first_delayed < feedback_.delayed;
       const bool timed = fires || comes || by_time;
-      // what there is no row of, is the row of zeros
-      const Index of_table = row < 0 || row > given_.rows ? given_.rows : row;
+      const Index of_table = in_table(row);
+      // the row of the step before this one is known, and may be far away
+      const Index before = in_table(step > 0 ? log_.row[place - 1] : -1);
+      ahead_ = by_weight + before * lanes_;
+      if (sparse_.has(before)) sparse_.prefetch(before);
       const double moved = back(later, of_table, by_weight, timed);
       later = log_.wait[place];
       if (fires) {
@@ -681,6 +887,8 @@ class GroupBackward {
   }
 
  private:
+  /// What there is no row of, is the row of zeros.
+  Index in_table(Index row) const { return row < 0 || row > given_.rows ? given_.rows : row; }
   T* p_v() { return state_.data(); }
   T* p_j() { return state_.data() + lanes_; }
   T* v_mem() { return state_.data() + 2 * lanes_; }
@@ -711,11 +919,11 @@ class GroupBackward {
     if (!everyone_.uniform()) return step_back(yes, no, no, time, row, by_weight);
     if (timed && sparse_.has(row)) {
       step_back(no, yes, no, time, row, by_weight);
-      double moved = 0;
-      sparse_.each(row, [&](Index n, T weight) {
-        moved += weight * (p_j()[n] * everyone_.synaptics()[n] - p_v()[n] * everyone_.leaks()[n]);
+      const T *const of_v = p_v(), *const of_j = p_j();
+      const T leak = everyone_.leaks()[0], synaptic = everyone_.synaptics()[0];
+      return sparse_.sum(row, [&](Index n, T weight) {
+        return weight * (of_j[n] * synaptic - of_v[n] * leak);
       });
-      return moved;
     }
     return timed ? step_back(yes, yes, no, time, row, by_weight)
                  : step_back(no, yes, no, time, row, by_weight);
@@ -725,10 +933,11 @@ class GroupBackward {
   double step_back(Timed, Uniform, OfLanes, double time, Index row, T* by_weight) {
     constexpr bool kTimed = Timed::value, kUniform = Uniform::value, kOfLanes = OfLanes::value;
     const auto over = everyone_.over(time, kOfLanes);
-    const T* weights = table_ + row * lanes_;
+    const T* weights = table_[row];
     // nothing is asked for of a mere flow: its row goes to where nobody looks
     T* by_row = by_weight ? by_weight + row * lanes_ : nowhere_.data();
     T *const all_v = p_v(), *const all_j = p_j();
+    const T* const ahead = ahead_;
     const T *const leaks = everyone_.leaks(), *const synaptics = everyone_.synaptics();
     const Index vectors = everyone_.vectors();
     V moved = {}, em, es, k, bound, leak, synaptic;
@@ -740,6 +949,7 @@ class GroupBackward {
     for (Index q = 0; q < vectors; ++q) {
       const Index at = q * kLanes;
       V v = load<T>(all_v + at), j = load<T>(all_j + at);
+      __builtin_prefetch(ahead + at, 1);
       if constexpr (!kUniform) everyone_.template coefficients<false>(over, q, em, es, k, bound);
       if constexpr (kOfLanes) {
         V em_mem, k_mem, es_syn, k_syn;
@@ -825,7 +1035,7 @@ class GroupBackward {
   const Options& options_;
   const Feedback<T>& feedback_;
   const Everyone<T>& everyone_;
-  const T* table_;
+  const WholeRows<T>& table_;
   const SparseRows<T>& sparse_;
   const Spikes<T>& spikes_;
   const Train<T>& train_;
@@ -836,6 +1046,7 @@ class GroupBackward {
   std::vector<std::int32_t> left_;  // spikes of each neuron before the step
   std::vector<double> passed_;      // dL/dt of each spike, by what it sent with a delay
   double* own_ = nullptr;
+  const T* ahead_ = nullptr;  // the row of the gradient that comes next
 };
 
 /// `by_delay`: (delayed,).
@@ -849,13 +1060,14 @@ void group_backward(const Given<T>& given, const Options& options, const Feedbac
   if (given.batch == 0 || given.neurons == 0) return;
   const Intervals<T> intervals(given, ordered);
   const Everyone<T> everyone(given, intervals.uniform(), intervals.taus());
-  const Array<T> table = padded_table(given);
-  const SparseRows<T> sparse(table.data(), given.rows, given.neurons, everyone.padded());
+  const SparseRows<T> sparse(given, options.threads);
+  const bool skips = everyone.uniform() && !gradients.lanes;
+  const WholeRows<T> table(given, skips ? &sparse : nullptr);
   Parts<T> parts(given, everyone.padded(), gradients.lanes != nullptr);
   Array<double> delays(parts.count() * feedback.delayed, 0.0);
   parts.run(options.threads, [&](Index b, T* by_weight, double* own, Index part) {
-    GroupBackward<T> backward(given, options, feedback, everyone, table.data(), sparse, spikes, train,
-                              log, cotangents);
+    GroupBackward<T> backward(given, options, feedback, everyone, table, sparse, spikes, train, log,
+                              cotangents);
     std::vector<T> by_time(gradients.time ? given.arrivals : 0);
     const Index used = intervals.used(b);
     backward.run(b, used, by_weight, gradients.time ? by_time.data() : nullptr, own,

@@ -78,6 +78,19 @@ constexpr double tolerance_of(double) { return 0x1p-52; }
 
 // ---- arrivals in order
 
+/// What a thread sorts in.
+template <class T>
+struct Sorting {
+  std::vector<Entry<T>> order, spare;
+  std::vector<std::int32_t> rest;
+};
+
+template <class T>
+Sorting<T>& sorting() {
+  thread_local Sorting<T> own;
+  return own;
+}
+
 /// Arrivals of all samples in order, those before t_end only.
 template <class T>
 void put_in_order(const Given<T>& given, const T* time, const std::int32_t* row, bool shared_row,
@@ -85,17 +98,10 @@ void put_in_order(const Given<T>& given, const T* time, const std::int32_t* row,
                   std::int32_t* used) {
   const Index arrivals = given.arrivals;
   auto one = [&](Index sample) {
-    thread_local std::vector<Entry<T>> order, spare;
-    thread_local std::vector<std::int32_t> unused;
-    order.clear();
-    unused.clear();
+    auto& [order, spare, unused] = sorting<T>();
     const T* times = time + sample * arrivals;
     const std::int32_t* rows = shared_row ? row : row + sample * arrivals;
-    for (Index n = 0; n < arrivals; ++n)
-      if (times[n] < given.t_end)
-        order.push_back({sort_key(times[n]), std::int32_t(n)});
-      else
-        unused.push_back(std::int32_t(n));
+    part_entries(times, arrivals, given.t_end, order, unused);
     sort_entries<T>(order, spare);
     const Index count = order.size(), first = sample * arrivals;
     for (Index n = 0; n < count; ++n) {
@@ -104,11 +110,10 @@ void put_in_order(const Given<T>& given, const T* time, const std::int32_t* row,
       out_row[first + n] = of_slot >= 0 && of_slot < given.rows ? of_slot : given.rows;
       out_slot[first + n] = slot;
     }
-    for (Index n = count; n < arrivals; ++n) {
-      out_time[first + n] = std::numeric_limits<T>::infinity();
-      out_row[first + n] = given.rows;
-      out_slot[first + n] = unused[n - count];
-    }
+    std::fill(out_time + first + count, out_time + first + arrivals,
+              std::numeric_limits<T>::infinity());
+    std::fill(out_row + first + count, out_row + first + arrivals, std::int32_t(given.rows));
+    std::copy_n(unused.begin(), arrivals - count, out_slot + first + count);
     used[sample] = count;
   };
   Pool::shared().run(given.batch, threads, one);
@@ -119,19 +124,13 @@ template <class T>
 void earliest(const T* time, Index batch, Index events, Index room, Index threads,
               std::int32_t* place) {
   Pool::shared().run(batch, threads, [&](Index sample) {
-    thread_local std::vector<Entry<T>> order, spare;
-    order.clear();
-    const T* times = time + sample * events;
-    for (Index n = 0; n < events; ++n)
-      if (times[n] < std::numeric_limits<T>::infinity())
-        order.push_back({sort_key(times[n]), std::int32_t(n)});
+    auto& [order, spare, unused] = sorting<T>();
+    part_entries(time + sample * events, events, std::numeric_limits<T>::infinity(), order, unused);
     sort_entries<T>(order, spare);
     const Index used = std::min<Index>(order.size(), room);
     std::int32_t* to = place + sample * room;
     for (Index n = 0; n < used; ++n) to[n] = order[n].slot;
-    Index filled = used;
-    for (Index n = 0; n < events && filled < room; ++n)
-      if (!(times[n] < std::numeric_limits<T>::infinity())) to[filled++] = std::int32_t(n);
+    std::copy_n(unused.begin(), room - used, to + used);
   });
 }
 
@@ -168,12 +167,26 @@ class Intervals {
   const Taus& taus() const { return taus_; }
   Index used(Index sample) const { return offset_[sample + 1] - offset_[sample] - 1; }
 
-  /// Where an interval begins, seconds; number used + 1: where the last one ends.
-  double edge(Index sample, Index number) const {
-    if (number == 0) return 0;
-    if (number > used(sample)) return given_.t_end;
-    return ordered_.time[ordered_.first(sample) + number - 1];
+  /// Where the intervals of a sample begin, seconds; number used + 1: where the last one ends.
+  class Edges {
+   public:
+    Edges() = default;
+    Edges(const T* time, Index count, T t_end) : time_(time), count_(count), t_end_(t_end) {}
+
+    double operator[](Index number) const {
+      return number == 0 ? 0.0 : double(number > count_ ? t_end_ : time_[number - 1]);
+    }
+
+   private:
+    const T* time_;
+    Index count_;
+    T t_end_;
+  };
+
+  Edges edges(Index sample) const {
+    return {ordered_.time + ordered_.first(sample), used(sample), given_.t_end};
   }
+  double edge(Index sample, Index number) const { return edges(sample)[number]; }
 
   /// The rows of the table that arrive at the begins of a sample's intervals.
   class Rows {
@@ -396,6 +409,7 @@ class Forward {
 
   void run(Tile<T, kVectors>& tile, const T* table, Index sample, Index first) {
     sample_ = sample;
+    edges_ = intervals_.edges(sample);
     first_ = first;
     tile_ = &tile;
     held_ = 0;
@@ -455,21 +469,24 @@ class Forward {
         alignas(64) T before[3][kLanes], after[2][kLanes];
         std::memcpy(before[0], v_now, sizeof(v));
         std::memcpy(before[1], j_now, sizeof(j));
-        std::memcpy(before[2], v, sizeof(v));
+        if constexpr (kJumps) std::memcpy(before[2], v, sizeof(v));
         std::memcpy(after[0], v_end, sizeof(v));
         std::memcpy(after[1], j_end, sizeof(j));
         if (!kJumps && __builtin_popcountll(hit) > 2) hit &= may_cross(before, after);
+        const Bits alive = alive_;
         for (Bits left = (hit | held_ | starts) & alive_; left; left &= left - 1) {
           const int lane = __builtin_ctzll(left);
-          if (kJumps && !arrive(lane, number, before[2][lane], before[0][lane], after[0][lane]))
-            continue;
-          settle(lane, number, before[0][lane], before[1][lane], after[0][lane], after[1][lane]);
+          if (!kJumps || arrive(lane, number, before[2][lane], before[0][lane], after[0][lane]))
+            settle(lane, number, before[0][lane], before[1][lane], after[0][lane], after[1][lane]);
+          // into the vectors as they are: such as are read behind single numbers wait for these
+          for (int q = 0; q < kVectors; ++q) {
+            put<T>(v_end[q], lane - q * kWidth<T>, after[0][lane]);
+            put<T>(j_end[q], lane - q * kWidth<T>, after[1][lane]);
+          }
         }
         starts = 0;
         if (!alive_) return;
-        std::memcpy(v_end, after[0], sizeof(v));
-        std::memcpy(j_end, after[1], sizeof(j));
-        std::memcpy(threshold, tile.threshold, sizeof(threshold));
+        if (alive_ != alive) std::memcpy(threshold, tile.threshold, sizeof(threshold));
       }
       for (int q = 0; q < kVectors; ++q) {
         v[q] = v_end[q];
@@ -487,7 +504,7 @@ class Forward {
       k = spread(step.k);
       bound = spread(step.bound);
     } else {
-      const double t = intervals_.edge(sample_, number + 1) - intervals_.edge(sample_, number);
+      const double t = edges_[number + 1] - edges_[number];
       tile.own_step(q, t, em, es, k, bound);
     }
   }
@@ -527,14 +544,14 @@ class Forward {
                          (v >= threshold && !(before >= threshold));
       cause_[lane] = newly ? std::int32_t(number) : v >= threshold ? cause_[lane] : 0;
     }
-    return intervals_.edge(sample_, number + 1) > intervals_.edge(sample_, number);
+    return edges_[number + 1] > edges_[number];
   }
 
   /// One neuron through an interval, with all its spikes there.
   void settle(int lane, Index number, double v, double j, T& v_end, T& j_end) {
     const Taus& taus = tile_->taus[lane];
-    const double threshold = tile_->fires_at[lane], edge = intervals_.edge(sample_, number + 1);
-    double at = intervals_.edge(sample_, number);
+    const double threshold = tile_->fires_at[lane], edge = edges_[number + 1];
+    double at = edges_[number];
     const Index place = (sample_ * given_.neurons + first_ + lane) * options_.max_spikes;
     std::int32_t& count = spikes_.count[sample_ * given_.neurons + first_ + lane];
     double v_last = v_end, j_last = j_end;
@@ -556,11 +573,15 @@ class Forward {
     }
     bool fires = kJumps ? jumps_or_comes(lane, v, j, v_last)
                         : v >= threshold || crosses(taus, v, j, v_last, j_last, threshold);
+    // To the interval's end: the flow until then is known before it is known when the neuron fires.
+    Flow to_end;
+    if (!kJumps && fires) to_end = decay(taus, std::max(edge - at, 0.0));
     while (fires) {
       const double room = std::max(edge - at, 0.0);
       const auto [wait, to_spike] = v >= threshold
                                         ? Crossing{0.0, {1, 1, 0}}
-                                        : solve(taus, v, j, threshold, room, tolerance_of(T()));
+                                        : solve(taus, v, j, threshold, room, T(v_last) >= threshold,
+                                                tolerance_of(T()));
       const double v_there = v * to_spike.em + j * to_spike.k;
       j *= to_spike.es;
       at += wait;
@@ -599,7 +620,8 @@ class Forward {
       } else if (options_.subtract) {
         v += std::max(v_there - threshold, 0.0);
       }
-      const Flow to_end = decay(taus, std::max(edge - at, 0.0));
+      const bool soon = !kJumps && options_.refractory == 0 && to_spike.es > 0.5 && to_spike.em > 0.5;
+      to_end = soon ? rest_of(to_end, to_spike) : decay(taus, std::max(edge - at, 0.0));
       v_last = v * to_end.em + j * to_end.k;
       j_last = j * to_end.es;
       if (kJumps)
@@ -642,6 +664,7 @@ class Forward {
   const Spikes<T>& spikes_;
   Tile<T, kVectors>* tile_ = nullptr;
   Index sample_ = 0, first_ = 0;
+  typename Intervals<T>::Edges edges_;
   Bits held_ = 0, alive_ = 0;  // in the refractory time; still simulated
   double free_[kLanes];        // when V is let go
   std::int32_t cause_[kLanes];  // the arrival that moved v to where it is above the threshold
@@ -746,6 +769,7 @@ class Backward {
            T* by_time, double* own) {
     tile_ = &tile;
     sample_ = sample;
+    edges_ = intervals_.edges(sample);
     first_ = first;
     own_ = own;
     by_time_ = by_time;
@@ -784,6 +808,9 @@ class Backward {
       for (Index slot = 0; slot < slots; ++slot) {
         const T time = found_.time[place + slot];
         if (!(time < std::numeric_limits<T>::infinity())) break;
+        // wanted when its turn comes
+        __builtin_prefetch(found_.slope + place + slot);
+        __builtin_prefetch(found_.cotangent + place + slot);
         if (options_.jumps && std::isinf(found_.slope[place + slot]))
           // what arrives at that time has made it fire, and comes before it
           put(std::upper_bound(times, times + used, time) - times, lane, slot, false, time);
@@ -802,14 +829,22 @@ class Backward {
     put(earlier(times, used, time), lane, slot, release, time);
   }
 
-  /// How many of some times in order are below another: by halves, without a branch to foresee.
+  /// How many of some times in order are below another: by halves, without a branch to foresee, and
+  /// the last ones at once.
   static Index earlier(const T* times, Index used, double time) {
-    Index found = 0;
-    for (Index left = used; left > 0;) {
+    Index found = 0, left = used;
+    while (left > kWidth<T>) {
       const Index half = (left + 1) / 2;
       found += times[found + half - 1] < time ? half : 0;
       left -= half;
     }
+    const bool exact = double(T(time)) == time;  // the end of a refractory time need not be
+    if (used >= kWidth<T> && exact) {
+      const Index first = std::min<Index>(found, used - kWidth<T>);
+      const unsigned later = at_least(load<T>(times + first), spread(T(time)));
+      return first + __builtin_ctz(later | 1u << kWidth<T>);
+    }
+    for (; left > 0; --left) found += times[found] < time;
     return found;
   }
 
@@ -838,7 +873,9 @@ class Backward {
     std::fill_n(free_mem_, kLanes, 0.0);
     const Step<T>* steps = kUniform ? intervals_.steps(sample_) : nullptr;
     const StepBy<T>* steps_by = kUniform && kOfLanes ? intervals_.steps_by(sample_) : nullptr;
+    const auto rows = intervals_.rows(sample_);
     for (Index number = last_; number >= 0; --number) {
+      fetch<T, kVectors>(by_weight + rows.ahead(number - kAhead) * kLanes);
       const bool happens = heads_[number] >= 0;
       alignas(64) T later[5][kLanes];
       if (__builtin_expect(happens, 0)) {
@@ -853,9 +890,7 @@ class Backward {
       // P = F^T P', and dP = F^T dP' + (dF)^T P'
       for (int q = 0; q < kVectors; ++q) {
         V em, es, k, bound;
-        const double t = kUniform ? 0
-                                  : intervals_.edge(sample_, number + 1) -
-                                        intervals_.edge(sample_, number);
+        const double t = kUniform ? 0 : edges_[number + 1] - edges_[number];
         if constexpr (kUniform) {
           em = spread(steps[number].em);
           es = spread(steps[number].es);
@@ -900,7 +935,7 @@ class Backward {
       }
       if (number == 0) break;
       // the arrival at the interval's begin: W e is added to the state, e along j
-      const Index row = intervals_.row(sample_, number);
+      const Index row = rows[number];
       T* by_row = by_weight + row * kLanes;
       [[maybe_unused]] V moved = {};
       for (int q = 0; q < kVectors; ++q) {
@@ -957,7 +992,7 @@ class Backward {
 
   /// The lanes in which something happens in an interval, from its end to its begin.
   void settle(Index number, const T later[5][kLanes], T now[5][kLanes]) {
-    const double edge = intervals_.edge(sample_, number + 1);
+    const double edge = edges_[number + 1];
     Bits touched = 0;
     for (std::int32_t n = heads_[number]; n >= 0; n = events_[n].next) {
       const Event& event = events_[n];
@@ -976,7 +1011,7 @@ class Backward {
       flow_back(lane, costate, event.time);
       event.release ? release(lane, costate) : spike(lane, event.slot, costate);
     }
-    const double begin = intervals_.edge(sample_, number);
+    const double begin = edges_[number];
     for (; touched; touched &= touched - 1) {
       const int lane = __builtin_ctzll(touched);
       Costate& costate = costates_[lane];
@@ -1068,6 +1103,7 @@ class Backward {
   const Found<T>& found_;
   const Tile<T, kVectors>* tile_ = nullptr;
   Index sample_ = 0, first_ = 0, last_ = -1;
+  typename Intervals<T>::Edges edges_;
   double* own_ = nullptr;
   T* by_time_ = nullptr;
   std::vector<std::int32_t> heads_;  // of each interval, its last event

@@ -25,7 +25,7 @@ class Readout {
         arrivals_(given.arrivals - samples),
         intervals_(given, ordered),
         everyone_(given, intervals_.uniform(), intervals_.taus()),
-        table_(padded_table(given)) {
+        table_(given, nullptr) {
     intervals_.prepare(threads, of_lanes);
   }
 
@@ -40,7 +40,7 @@ class Readout {
       j[n] = T(part(n).j_start[n % kLanes]);
     }
     for (Index number = 0; number < intervals_.used(sample); ++number) {
-      const T* weights = table_.data() + intervals_.row(sample, number + 1) * lanes();
+      const T* weights = table_[intervals_.row(sample, number + 1)];
       for (Index q = 0; q < everyone_.vectors(); ++q) {
         const Index at = q * kLanes;
         V em, es, k;
@@ -69,14 +69,16 @@ class Readout {
       if (const Index place = sampled(sample, number); place >= 0)
         for (Index n = 0; n < given_.neurons; ++n)
           p_v[n] += cotangent[place * given_.neurons + n];
-      const Index row = intervals_.row(sample, number + 1) * lanes();
+      const Index number_of_row = intervals_.row(sample, number + 1);
+      const T* of_table = table_[number_of_row];
+      T* by_row = by_weight + number_of_row * lanes();
       V moved = {};
       for (Index q = 0; q < everyone_.vectors(); ++q) {
         const Index at = q * kLanes;
-        const V weights = load<T>(table_.data() + row + at);
+        const V weights = load<T>(of_table + at);
         V v = load<T>(p_v + at), j = load<T>(p_j + at);
         // the arrival at the interval's end: W e is added to the state
-        store<T>(by_weight + row + at, load<T>(by_weight + row + at) + (jumps_ ? v : j));
+        store<T>(by_row + at, load<T>(by_row + at) + (jumps_ ? v : j));
         if (by_time) {  // - P . A e W
           V leak, gain, synaptic;
           rates(q, leak, gain, synaptic);
@@ -163,7 +165,7 @@ class Readout {
   Index samples_, arrivals_;
   Intervals<T> intervals_;
   Everyone<T> everyone_;
-  Array<T> table_;
+  WholeRows<T> table_;
 };
 
 /// Voltages (batch, samples, neurons).

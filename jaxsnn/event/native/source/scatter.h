@@ -20,29 +20,21 @@ struct Taps {
 template <class T>
 class Lists {
  public:
-  Lists(const Given<T>& given, const Taps<T>& taps, Index threads)
+  /// `of_slots`: whether slots are wanted, as by the gradient by times.
+  Lists(const Given<T>& given, const Taps<T>& taps, Index threads, bool of_slots)
       : given_(given), taps_(taps), begin_(given.batch + 1, Index(0)) {
+    find_targets();
     // how many there are at each position, ...
-    Pool::shared().run(taps.samples, threads, [&](Index sample) {
-      Index* count = begin_.data() + 1 + sample * given.positions;
-      each(sample, [&](Index, Index place, Index) { ++count[place]; });
-    });
+    Pool::shared().run(taps.samples, threads, [&](Index sample) { count(sample); });
     for (Index b = 0; b < given.batch; ++b) begin_[b + 1] += begin_[b];
     const Index entries = begin_[given.batch];
     if (entries >= std::numeric_limits<std::int32_t>::max()) throw std::bad_alloc();
     time_ = Array<T>(entries);
     row_ = Array<std::int32_t>(entries);
-    slot_ = Array<std::int32_t>(entries);
+    slot_ = Array<std::int32_t>(of_slots ? entries : 0);
     // ... and what they are
     Pool::shared().run(taps.samples, threads, [&](Index sample) {
-      const Index* first = begin_.data() + sample * given.positions;
-      std::vector<Index> next(first, first + given.positions);
-      each(sample, [&](Index event, Index place, Index row) {
-        const Index entry = next[place]++;
-        time_[entry] = taps_.time[sample * given_.arrivals + event];
-        row_[entry] = std::int32_t(row);
-        slot_[entry] = std::int32_t(event);
-      });
+      of_slots ? fill<true>(sample) : fill<false>(sample);
     });
   }
 
@@ -51,23 +43,68 @@ class Lists {
   }
 
  private:
+  struct Target {
+    std::int32_t place, row;
+  };
+
+  /// Where each channel's events go, without such places as there are none of.
+  void find_targets() {
+    first_target_.assign(taps_.channels + 1, 0);
+    targets_.reserve(taps_.channels * taps_.taps);
+    for (Index channel = 0; channel < taps_.channels; ++channel) {
+      for (Index n = channel * taps_.taps; n < (channel + 1) * taps_.taps; ++n)
+        if (taps_.place[n] >= 0 && taps_.place[n] < given_.positions)
+          targets_.push_back({taps_.place[n], taps_.row[n]});
+      first_target_[channel + 1] = targets_.size();
+    }
+  }
+
+  /// Calls with each event of a sample, its time and its channel.
   template <class Call>
   void each(Index sample, Call&& call) const {
-    const T* times = taps_.time + sample * given_.arrivals;
-    const std::int32_t* channels = taps_.channel + sample * given_.arrivals;
+    const T* const times = taps_.time + sample * given_.arrivals;
+    const std::int32_t* const channels = taps_.channel + sample * given_.arrivals;
     for (Index event = 0; event < given_.arrivals; ++event) {
-      if (!(times[event] < given_.t_end)) continue;
       const Index channel = channels[event];
-      if (channel < 0 || channel >= taps_.channels) continue;
-      for (Index n = channel * taps_.taps; n < (channel + 1) * taps_.taps; ++n) {
-        const Index place = taps_.place[n];
-        if (place >= 0 && place < given_.positions) call(event, place, Index(taps_.row[n]));
-      }
+      if (times[event] < given_.t_end && channel >= 0 && channel < taps_.channels)
+        call(event, times[event], channel);
     }
+  }
+
+  void count(Index sample) {
+    std::vector<Index> events(taps_.channels, 0);
+    each(sample, [&](Index, T, Index channel) { ++events[channel]; });
+    Index* const count = begin_.data() + 1 + sample * given_.positions;
+    for (Index channel = 0; channel < taps_.channels; ++channel)
+      for (Index n = first_target_[channel]; n < first_target_[channel + 1]; ++n)
+        count[targets_[n].place] += events[channel];
+  }
+
+  template <bool kOfSlots>
+  void fill(Index sample) {
+    const Index* const first = begin_.data() + sample * given_.positions;
+    std::vector<Index> next_entry(first, first + given_.positions);
+    // these stay where they are, whatever is written
+    Index* const next = next_entry.data();
+    T* const of_time = time_.data();
+    std::int32_t *const of_row = row_.data(), *const of_slot = slot_.data();
+    const Target* const targets = targets_.data();
+    const Index* const first_target = first_target_.data();
+    each(sample, [=](Index event, T time, Index channel) {
+      const Target* const end = targets + first_target[channel + 1];
+      for (const Target* target = targets + first_target[channel]; target < end; ++target) {
+        const Index entry = next[target->place]++;
+        of_time[entry] = time;
+        of_row[entry] = target->row;
+        if constexpr (kOfSlots) of_slot[entry] = std::int32_t(event);
+      }
+    });
   }
 
   const Given<T>& given_;
   const Taps<T>& taps_;
+  std::vector<Target> targets_;
+  std::vector<Index> first_target_;
   Array<Index> begin_;
   Array<T> time_;
   Array<std::int32_t> row_, slot_;

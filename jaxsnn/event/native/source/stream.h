@@ -65,14 +65,14 @@ inline double crossing_ahead(const Taus& taus, double v, double j, double thresh
   if (v >= threshold) return 0;
   const bool comes_up = j * taus.syn + (taus.mem - taus.syn) * v > 0;
   if (j > v && j > 0 && comes_up && peak_reaches(taus, v, j, threshold))
-    return solve(taus, v, j, threshold, kNever, kEps).wait;
+    return solve(taus, v, j, threshold, kNever, false, kEps).wait;
   if (!(threshold < 0)) return kNever;
   // It comes up to 0 in the end, and so to the threshold on the way.
   double end = taus.mem + taus.syn;
   for (int count = 0; count < 1100; ++count, end *= 2) {
     const Flow flow = decay(taus, end);
     if (v * flow.em + j * flow.k >= threshold)
-      return solve_any(taus, v, j, threshold, end, kEps);
+      return solve_any(taus, v, j, threshold, end, false, kEps);
   }
   return kNever;
 }

@@ -87,6 +87,16 @@ inline void store(T* to, Vector<T> value) {
   std::memcpy(to, &value, sizeof(value));
 }
 
+/// A number into a lane, if there is one of that number.
+template <class T>
+inline void put(Vector<T>& to, int lane, T value) {
+  using Whole = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
+  typedef Whole Lanes __attribute__((vector_size(64)));
+  Lanes numbers;
+  for (int n = 0; n < kWidth<T>; ++n) numbers[n] = n;
+  to = numbers == Whole(lane) ? value - Vector<T>{} : to;
+}
+
 /// A number in all lanes.
 template <class T>
 inline Vector<T> spread(T value) {
@@ -330,24 +340,35 @@ inline std::uint64_t sort_key(double time) {
 
 template <class T>
 struct Entry {
-  decltype(sort_key(T())) key;
+  using Key = decltype(sort_key(T()));
+  Key key;
   std::int32_t slot;
+
+  Entry() {}  // of no value
+  Entry(Key key, std::int32_t slot) : key(key), slot(slot) {}
 };
 
-/// Slots in the order of their times, equal times in the order of slots: `order` holds the entries,
-/// `spare` as much room.
+/// Entries of the times before an end, `order`, and the slots of the others, with which `rest` begins,
+/// both in the order of slots: without a branch to foresee.
 template <class T>
-void sort_entries(std::vector<Entry<T>>& order, std::vector<Entry<T>>& spare) {
-  auto less = [](const Entry<T>& a, const Entry<T>& b) {
-    return a.key < b.key || (a.key == b.key && a.slot < b.slot);
-  };
-  if (std::is_sorted(order.begin(), order.end(), less)) return;
-  if (order.size() < 192) {
-    std::sort(order.begin(), order.end(), less);
-    return;
+void part_entries(const T* times, Index count, T end, std::vector<Entry<T>>& order,
+                  std::vector<std::int32_t>& rest) {
+  order.resize(count);
+  if (Index(rest.size()) < count) rest.resize(count);
+  Entry<T>* const before = order.data();
+  std::int32_t* const others = rest.data();
+  Index found = 0;
+  for (Index n = 0; n < count; ++n) {
+    before[found] = {sort_key(times[n]), std::int32_t(n)};
+    others[n - found] = std::int32_t(n);
+    found += times[n] < end;
   }
-  // Digit by digit from the lowest, each pass stable.
-  constexpr int kDigit = 11;
+  order.resize(found);
+}
+
+/// Digit by digit from the lowest, each pass stable.
+template <int kDigit, class T>
+void sort_by_digits(std::vector<Entry<T>>& order, std::vector<Entry<T>>& spare) {
   constexpr int kPasses = (8 * sizeof(order[0].key) + kDigit - 1) / kDigit;
   std::vector<std::uint32_t> count(std::size_t(kPasses) << kDigit, 0);
   constexpr unsigned kMask = (1u << kDigit) - 1;
@@ -368,6 +389,21 @@ void sort_entries(std::vector<Entry<T>>& order, std::vector<Entry<T>>& spare) {
     for (const auto& entry : order) spare[of_digit[(entry.key >> shift) & kMask]++] = entry;
     order.swap(spare);
   }
+}
+
+/// Slots in the order of their times, equal times in the order of slots: `order` holds the entries,
+/// `spare` as much room.
+template <class T>
+void sort_entries(std::vector<Entry<T>>& order, std::vector<Entry<T>>& spare) {
+  auto less = [](const Entry<T>& a, const Entry<T>& b) {
+    return a.key < b.key || (a.key == b.key && a.slot < b.slot);
+  };
+  if (std::is_sorted(order.begin(), order.end(), less)) return;
+  if (order.size() < 192) {
+    std::sort(order.begin(), order.end(), less);
+    return;
+  }
+  order.size() < 4096 ? sort_by_digits<8>(order, spare) : sort_by_digits<11>(order, spare);
 }
 
 }  // namespace native
