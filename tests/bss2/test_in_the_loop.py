@@ -22,6 +22,7 @@ from jaxsnn.nir import build
 from jaxsnn.simulation.simulate import simulate
 from jaxsnn.train import InTheLoop, fit
 from tests.bss2.test_emulate import T_END, events, layered, neurons
+from tests.helpers.programs import compiled
 from tests.helpers.small_task import DATA, small_net
 
 # no noise of a run: the device and the emulator draw theirs from different keys
@@ -67,13 +68,32 @@ def test_equal_devices_share_compiled_code():
     graph, chip = layered(4, 6, 2), EmulatedChip(seed=1, spread=QUIET)
     first, again = (ChipInTheLoop(graph, chip=chip) for _ in range(2))
     assert (first, hash(first)) == (again, hash(again))
-    others = (
+    alike = (
         {"chip": EmulatedChip(seed=2, spread=QUIET)},
         {"headroom": {"2": 2.0, "4": 2.5}},
-        {"seed": 1},
+        {"seed": 1},  # other circuits, the same outputs
     )
+    assert all(first == ChipInTheLoop(graph, **{"chip": chip, **other}) for other in alike)
+    others = ({"chip": EmulatedChip(seed=1)}, {"chip": EmulatedChip(ideal=True)})
     assert all(first != ChipInTheLoop(graph, **{"chip": chip, **other}) for other in others)
     assert first != ChipInTheLoop(layered(4, 5, 2), chip=chip)
+
+
+def test_chips_share_compiled_code_and_fire_what_is_theirs(device):
+    """Another chip, and that with other scales: one compilation, three answers."""
+    graph, chip = layered(4, 6, 2), EmulatedChip(seed=2, spread=QUIET)
+    network, given = lower(graph), events(4, seed=1)
+    other, scaled = (ChipInTheLoop(graph, chip=chip, headroom=room) for room in (2.0, 4.0))
+    with compiled() as names:
+        times, *others = (
+            InTheLoop(device=one, max_spikes=8).run(network, given, T_END).spikes["2"].time
+            for one in (other, device, scaled)
+        )
+    assert names.count("jit(_simulate)") == 1
+    assert all((np.asarray(times) != np.asarray(own)).any() for own in others)
+    options = EventDriven(max_spikes=8).hashable()
+    alone = jax.jit(lambda: other.forward_traced(network, {"input": given}, T_END, options))()
+    np.testing.assert_allclose(times, alone["2"][0], rtol=1e-5)
 
 
 def test_calibration_stays_while_weights_change(device):

@@ -4,7 +4,7 @@ calibration stay.
 
 from __future__ import annotations
 
-import hashlib
+import copy
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from types import MappingProxyType
@@ -22,7 +22,6 @@ from jaxsnn.bss2.emulate.reweight import every_connection, with_weights
 from jaxsnn.bss2.emulate.run_program import execute
 from jaxsnn.bss2.examine import Examined, examine
 from jaxsnn.bss2.mapping import Mapping as ChipMapping
-from jaxsnn.bss2.mapping import to_json
 from jaxsnn.bss2.netlist import LARGEST, Netlist
 from jaxsnn.bss2.search.portfolio import Outcome, place_and_route
 from jaxsnn.bss2.search.quantize import Quantized, QuantizeOptions, quantize, strength
@@ -68,6 +67,8 @@ class ChipInTheLoop:
         quantized: the graph with its first weights.
         mapping: of `routed`.
         routed: the net with all its connections.
+        numbers: what compiled code takes as arguments: calibration, fixed pattern and the key of
+            the noise.
     """
 
     trainable: tuple[str, ...] = ("weight",)
@@ -99,25 +100,35 @@ class ChipInTheLoop:
         if found.mapping is None:
             raise _without_mapping(found)
         self.mapping: ChipMapping = found.mapping
-        self._program = program_of(self.quantized, self.routed, self.mapping, self.chip)
-        self._factors = _factors(examined, self.quantized, self._scales)
-        self._identity = _identity(self.chip, self.quantized, self.mapping, self._factors)
+        program = program_of(self.quantized, self.routed, self.mapping, self.chip)
+        self._structure = program.structure
+        factors = _factors(examined, self.quantized, self._scales)
+        self.numbers: Any = (program, factors, jax.random.key(self.chip.seed))
 
     def __eq__(self, other: object) -> bool:
-        """The same chip, mapping and calibration: runs with equal devices share compiled code."""
-        return isinstance(other, ChipInTheLoop) and self._identity == other._identity
+        """The same connections on a chip of the same kind: runs with equal devices share compiled
+        code. What differs from chip to chip are `numbers`, which that code takes as arguments.
+        """
+        return isinstance(other, ChipInTheLoop) and self._structure == other._structure
 
     def __hash__(self) -> int:
-        return hash(self._identity)
+        return hash(self._structure)
+
+    def with_numbers(self, numbers: Any) -> ChipInTheLoop:
+        """The device with the numbers of another chip that is equal to it; they may be traced."""
+        other = copy.copy(self)
+        other.numbers = numbers
+        return other
 
     def forward_traced(
         self, network: Network, inputs: dict[str, Events], t_end: Any, options: EventOptions
     ) -> dict[str, tuple[jax.Array, jax.Array]]:
         """Spikes of each population; see `jaxsnn.train.loop.in_the_loop.TracedDevice`."""
-        weights = self._whole(network)
-        key = jax.random.fold_in(jax.random.key(self.chip.seed), _digest((weights, inputs)))
+        program, factors, key = self.numbers
+        weights = _whole(network, factors)
+        key = jax.random.fold_in(key, _digest((weights, inputs)))
         recorded = execute(
-            self._program, weights, inputs, t_end, jnp.zeros(1, network.dtype), key, options
+            program, weights, inputs, t_end, jnp.zeros(1, network.dtype), key, options
         )
         return {name: (recorded.time[name], recorded.count[name]) for name in recorded.time}
 
@@ -136,15 +147,16 @@ class ChipInTheLoop:
         """For JSON."""
         return {"name": type(self).__name__, "chip": asdict(self.chip), "scales": self._scales}
 
-    def _whole(self, network: Network) -> dict[tuple[str, str], jax.Array]:
-        """The network's weights in LSB."""
-        found = {}
-        for target, signal in signals(network).items():
-            for source, matrix in signal.matrices(network.dtype).items():
-                exact = matrix * jnp.asarray(self._factors[target], network.dtype)
-                whole = jnp.sign(exact) * jnp.floor(jnp.abs(exact) * (1 + _HAIR) + 0.5)
-                found[source, target] = jnp.clip(whole, -LARGEST, LARGEST)
-        return found
+
+def _whole(network: Network, factors: Mapping[str, Any]) -> dict[tuple[str, str], jax.Array]:
+    """The network's weights in LSB."""
+    found = {}
+    for target, signal in signals(network).items():
+        for source, matrix in signal.matrices(network.dtype).items():
+            exact = matrix * jnp.asarray(factors[target], network.dtype)
+            whole = jnp.sign(exact) * jnp.floor(jnp.abs(exact) * (1 + _HAIR) + 0.5)
+            found[source, target] = jnp.clip(whole, -LARGEST, LARGEST)
+    return found
 
 
 def _without_mapping(found: Outcome) -> MappingError:
@@ -210,25 +222,6 @@ def _factors(
         own = strength(one, quantized.speedup)
         found[name] = scales[name] * own / own.max()
     return found
-
-
-def _identity(
-    chip: EmulatedChip,
-    quantized: Quantized,
-    mapping: ChipMapping,
-    factors: Mapping[str, np.ndarray],
-) -> tuple[EmulatedChip, str]:
-    """Equal where two devices fire the same spikes for the same weights and inputs."""
-    digest = hashlib.sha256(to_json(mapping).encode())
-    digest.update(repr((quantized.speedup, quantized.slope)).encode())
-    for name, one in quantized.populations.items():
-        digest.update(
-            repr((name, one.size, one.fires, one.lsb_per_volt, one.refractory_time)).encode()
-        )
-        voltages = one.v_leak, one.v_threshold, one.v_reset
-        for values in (one.tau_mem, one.tau_syn, *voltages, factors[name]):
-            digest.update(np.asarray(values, float).tobytes())
-    return chip, digest.hexdigest()
 
 
 def _digest(tree: Any) -> jax.Array:
