@@ -79,6 +79,7 @@ def test_equal_devices_share_compiled_code():
     assert first != ChipInTheLoop(layered(4, 5, 2), chip=chip)
 
 
+@pytest.mark.slow
 def test_chips_share_compiled_code_and_fire_what_is_theirs(device):
     """Another chip, and that with other scales: one compilation, three answers."""
     graph, chip = layered(4, 6, 2), EmulatedChip(seed=2, spread=QUIET)
@@ -94,6 +95,28 @@ def test_chips_share_compiled_code_and_fire_what_is_theirs(device):
     options = EventDriven(max_spikes=8).hashable()
     alone = jax.jit(lambda: other.forward_traced(network, {"input": given}, T_END, options))()
     np.testing.assert_allclose(times, alone["2"][0], rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_of_several_chips_one_runs_a_batch():
+    """Which one is drawn from the weights and inputs; each of them fires as it does by itself."""
+    graph, chips = layered(4, 6, 2), [EmulatedChip(seed=seed, spread=QUIET) for seed in (2, 5)]
+    network, several = lower(graph), ChipInTheLoop(graph, chip=chips)
+    alone = [ChipInTheLoop(graph, chip=chip) for chip in chips]
+    ran = []
+    for seed in range(6):
+        times, *own = (
+            InTheLoop(device=one, max_spikes=8).run(network, events(4, seed=seed), T_END)
+            for one in (several, *alone)
+        )
+        close = [
+            np.allclose(times.spikes["2"].time, one.spikes["2"].time, rtol=1e-5) for one in own
+        ]
+        assert sum(close) == 1
+        ran.append(close.index(True))
+    assert set(ran) == {0, 1}
+    assert several != alone[0]
+    assert several.as_dict()["chip_seeds"] == [2, 5]
 
 
 def test_calibration_stays_while_weights_change(device):
@@ -188,6 +211,8 @@ def test_what_the_device_does_not_take_is_refused(device):
     )
     with pytest.raises(UsageError, match="a weight has one synapse, and biases have none"):
         ChipInTheLoop(biased, options=QuantizeOptions(bias="source"))
+    with pytest.raises(UsageError, match="2 chips are given for the loop, not all of one kind"):
+        ChipInTheLoop(layered(4, 6, 2), chip=[EmulatedChip(), EmulatedChip(ideal=True)])
     with pytest.raises(UsageError, match="the headroom of population '4' is 0") as caught:
         ChipInTheLoop(layered(4, 6, 2), headroom={"2": 1.0, "4": 0.0})
     assert (caught.value.node, caught.value.fix) == ("4", "give a positive number")

@@ -5,7 +5,7 @@ calibration stay.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from types import MappingProxyType
 from typing import Any
@@ -18,6 +18,7 @@ from jax import lax
 from jaxsnn.bss2.chip import NOTHING_DEAD, Dead
 from jaxsnn.bss2.emulate.emulated_chip import EmulatedChip
 from jaxsnn.bss2.emulate.emulation import program_of
+from jaxsnn.bss2.emulate.program_numbers import stacked
 from jaxsnn.bss2.emulate.reweight import every_connection, with_weights
 from jaxsnn.bss2.emulate.run_program import execute
 from jaxsnn.bss2.examine import Examined, examine
@@ -47,9 +48,12 @@ class ChipInTheLoop:
     their synapses. Noise is drawn anew for other weights or inputs; the same ones meet the same, so
     that a run can be repeated and resumed.
 
+    With several chips each batch is run by one of them, drawn like the noise: what is trained so
+    meets other chips of their kind as it met these.
+
     Args:
         graph: what will be trained, with its first weights.
-        chip: default `EmulatedChip()`.
+        chip: default `EmulatedChip()`; or several, which differ by their seeds.
         options: of quantisation. Its scale says what the first weights become.
         headroom: by which factor weights may grow in training before they saturate: scales are
             smaller by it. One for all, or by name of the population. The population with the
@@ -61,9 +65,12 @@ class ChipInTheLoop:
 
     Raises:
         MappingError: the chip cannot run the graph, or not with free signs.
-        UsageError: biases, weights of several synapses, or options that make no sense.
+        UsageError: biases, weights of several synapses, chips of different kinds, or options that
+            make no sense.
 
     Attributes:
+        chip: the first.
+        chips: one, or those of which one runs a batch.
         quantized: the graph with its first weights.
         mapping: of `routed`.
         routed: the net with all its connections.
@@ -77,14 +84,15 @@ class ChipInTheLoop:
         self,
         graph: Graph,
         *,
-        chip: EmulatedChip | None = None,
+        chip: EmulatedChip | Sequence[EmulatedChip] | None = None,
         options: QuantizeOptions | None = None,
         headroom: float | Mapping[str, float] = 2.0,
         dead: Dead = NOTHING_DEAD,
         seed: int = 0,
         max_runs: int | None = None,
     ):
-        self.chip, options = chip or EmulatedChip(), options or QuantizeOptions()
+        self.chips, options = _alike(chip), options or QuantizeOptions()
+        self.chip = self.chips[0]
         first = quantize(graph, options)
         if first.bias_source is not None or options.synapses_per_weight != 1:
             raise UsageError(
@@ -100,8 +108,11 @@ class ChipInTheLoop:
         if found.mapping is None:
             raise _without_mapping(found)
         self.mapping: ChipMapping = found.mapping
-        program = program_of(self.quantized, self.routed, self.mapping, self.chip)
-        self._structure = program.structure
+        programs = [
+            program_of(self.quantized, self.routed, self.mapping, one) for one in self.chips
+        ]
+        program = programs[0] if len(programs) == 1 else stacked(programs)
+        self._structure = program.structure, len(programs)
         factors = _factors(examined, self.quantized, self._scales)
         self.numbers: Any = (program, factors, jax.random.key(self.chip.seed))
 
@@ -127,6 +138,9 @@ class ChipInTheLoop:
         program, factors, key = self.numbers
         weights = _whole(network, factors)
         key = jax.random.fold_in(key, _digest((weights, inputs)))
+        if len(self.chips) > 1:
+            drawn = jax.random.randint(key, (), 0, len(self.chips))
+            program = jax.tree.map(lambda array: jnp.asarray(array)[drawn], program)
         recorded = execute(
             program, weights, inputs, t_end, jnp.zeros(1, network.dtype), key, options
         )
@@ -145,7 +159,9 @@ class ChipInTheLoop:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return {"name": type(self).__name__, "chip": asdict(self.chip), "scales": self._scales}
+        said = {"name": type(self).__name__, "chip": asdict(self.chip), "scales": self._scales}
+        seeds = [one.seed for one in self.chips]
+        return said if len(seeds) == 1 else said | {"chip_seeds": seeds}
 
 
 def _whole(network: Network, factors: Mapping[str, Any]) -> dict[tuple[str, str], jax.Array]:
@@ -157,6 +173,19 @@ def _whole(network: Network, factors: Mapping[str, Any]) -> dict[tuple[str, str]
             whole = jnp.sign(exact) * jnp.floor(jnp.abs(exact) * (1 + _HAIR) + 0.5)
             found[source, target] = jnp.clip(whole, -LARGEST, LARGEST)
     return found
+
+
+def _alike(chip: EmulatedChip | Sequence[EmulatedChip] | None) -> tuple[EmulatedChip, ...]:
+    """One chip or several, which differ by their seeds."""
+    chips = (
+        (chip or EmulatedChip(),) if chip is None or isinstance(chip, EmulatedChip) else tuple(chip)
+    )
+    if len({replace(one, seed=0) for one in chips}) != 1:
+        raise UsageError(
+            f"{len(chips)} chips are given for the loop, not all of one kind",
+            fix="give one chip, or some that differ by their seeds",
+        )
+    return chips
 
 
 def _without_mapping(found: Outcome) -> MappingError:

@@ -7,7 +7,7 @@ Programs of one mapping on other chips, or with other scales, run the same compi
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +18,7 @@ import numpy as np
 from jaxsnn.bss2.emulate.connections import Neurons, Program, RunWiring
 from jaxsnn.network.network import with_tau_facts
 from jaxsnn.network.structure import Population
+from jaxsnn.network.voltage_chains import with_unknown_taus
 
 _OF_NEURONS = ("tau_mem", "tau_syn", "v_leak", "v_threshold", "v_reset", "capacitance")
 _OF_PROJECTIONS = ("excite", "inhibit")
@@ -96,6 +97,33 @@ def prepared(program: Program) -> Program:
         runs.append(replace(wiring, neurons=tuple(neurons)))
     known = replace(program, runs=tuple(runs))
     return replace(known, structure=Structure(known))
+
+
+def stacked(programs: Sequence[Program]) -> Program:
+    """Programs of one mapping on several chips of a kind as one, each number an array (programs,
+    ...).
+    """
+    if len({program.structure for program in programs}) > 1:  # by their time constants
+        programs = [_any_taus(program) for program in programs]
+    return jax.tree.map(lambda *arrays: np.stack(arrays), *programs)
+
+
+def _any_taus(program: Program) -> Program:
+    """The program with nothing said of its time constants."""
+    runs = tuple(
+        replace(
+            wiring,
+            neurons=tuple(
+                replace(
+                    own, population=replace(with_unknown_taus(population_of(own)), taus_last=True)
+                )
+                for own in wiring.neurons
+            ),
+        )
+        for wiring in program.runs
+    )
+    unknown = replace(program, runs=runs)
+    return replace(unknown, structure=Structure(unknown))
 
 
 def _filled(wiring: RunWiring, neurons: Any, projections: Any) -> RunWiring:
