@@ -21,6 +21,7 @@ from jaxsnn.network.lowering.lower import lower
 from jaxsnn.nir import build
 from jaxsnn.simulation.simulate import simulate
 from jaxsnn.train import InTheLoop, fit
+from jaxsnn.train.loop.epoch import Setup
 from tests.bss2.test_emulate import T_END, events, layered, neurons
 from tests.helpers.programs import compiled
 from tests.helpers.small_task import DATA, small_net
@@ -77,6 +78,29 @@ def test_equal_devices_share_compiled_code():
     others = ({"chip": EmulatedChip(seed=1)}, {"chip": EmulatedChip(ideal=True)})
     assert all(first != ChipInTheLoop(graph, **{"chip": chip, **other}) for other in others)
     assert first != ChipInTheLoop(layered(4, 5, 2), chip=chip)
+
+
+def test_a_training_step_takes_the_numbers_of_its_chip():
+    """Of two chips the setups look the same to compiled code, and each finds its own numbers in it."""
+    graph, known = (
+        layered(4, 6, 2),
+        dict.fromkeys(field.name for field in dataclasses.fields(Setup)),
+    )
+    chips = [EmulatedChip(seed=seed, spread=QUIET) for seed in (1, 2)]
+    engines = [InTheLoop(device=ChipInTheLoop(graph, chip=chip)) for chip in chips]
+    (first, tree), (second, other) = (
+        jax.tree.flatten(Setup(**{**known, "engine": engine})) for engine in engines
+    )
+    assert tree == other
+    assert any(
+        (np.asarray(ours) != np.asarray(own)).any()
+        for ours, own in zip(first[:-1], second[:-1], strict=True)
+    )
+    found = jax.tree.leaves(jax.tree.unflatten(tree, second).engine.device.numbers)
+    assert all(ours is own for ours, own in zip(found, second, strict=True))
+    plain = Setup(**{**known, "engine": EventDriven()})
+    assert jax.tree.leaves(plain) == []
+    assert jax.tree.unflatten(jax.tree.structure(plain), []).engine is plain.engine
 
 
 @pytest.mark.slow
