@@ -2,6 +2,8 @@
 
     python benchmarks/bss2_in_the_loop.py --seeds 0 1 2
     python benchmarks/bss2_in_the_loop.py --copies 2 --ways gains --start --seeds 0 1 2 3 4 5 6 7
+    python benchmarks/bss2_in_the_loop.py --copies 2 --ways weak --start weak --seeds 0 2 \\
+        --epochs 80 --lr 0.015 --schedule cosine --batch-size 128 --sharpness 0.1
 
 The network is the one of `jaxsnn demo`, as snnTorch exported it, or that with its hidden neurons
 several times (`--copies`). It is trained with the event engine in some `--ways`: `plain` as it is,
