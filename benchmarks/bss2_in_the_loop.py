@@ -2,6 +2,8 @@
 
     python benchmarks/bss2_in_the_loop.py --seeds 0 1 2
     python benchmarks/bss2_in_the_loop.py --copies 2 --ways gains --start --seeds 0 1 2 3 4 5 6 7
+    python benchmarks/bss2_in_the_loop.py --copies 2 --ways weak --start weak --seeds 0 2 \\
+        --epochs 80 --lr 0.015 --schedule cosine --batch-size 128 --sharpness 0.1
 
 The network is the one of `jaxsnn demo`, as snnTorch exported it, or that with its hidden neurons
 several times (`--copies`). It is trained with the event engine in some `--ways`: `plain` as it is,
@@ -27,6 +29,7 @@ from jaxsnn.nir import Graph
 from jaxsnn.train import InTheLoop, fit, on_chip, yinyang, yinyang_splits
 from jaxsnn.train.data.augment import Jitter
 from jaxsnn.train.loop.evaluation import evaluate
+from jaxsnn.train.loop.optimisers import SCHEDULES
 from jaxsnn.train.losses.losses import FirstSpike
 
 SOURCE = Path(str(importlib.resources.files("jaxsnn.commands.demo"))) / "snntorch_yinyang.nir"
@@ -178,6 +181,7 @@ def main() -> None:
     parser.add_argument("--start", nargs="*", default=["noise"], choices=list(WAYS))
     parser.add_argument("--epochs", type=int, default=60, help="in the loop")
     parser.add_argument("--lr", type=float, default=0.01, help="in the loop")
+    parser.add_argument("--schedule", default="constant", choices=list(SCHEDULES))
     parser.add_argument("--ema-decay", type=float, default=0.99)
     parser.add_argument("--sharpness", type=float, default=0.15)
     parser.add_argument("--batch-size", type=int, default=64, help="in the loop")
@@ -208,7 +212,7 @@ def main() -> None:
                 f"{name}, on chip {seed}",
             )
             rate = {"loss": loss, "epochs": arguments.epochs, "learning_rate": arguments.lr}
-            rate["batch_size"] = arguments.batch_size
+            rate |= {"batch_size": arguments.batch_size, "schedule": arguments.schedule}
             within = trained(begun[name], engine, arguments, **rate)
             seconds = round(time.perf_counter() - start, 1)
             found = on(engine, within, arguments)

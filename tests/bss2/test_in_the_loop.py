@@ -21,7 +21,9 @@ from jaxsnn.network.lowering.lower import lower
 from jaxsnn.nir import build
 from jaxsnn.simulation.simulate import simulate
 from jaxsnn.train import InTheLoop, fit
+from jaxsnn.train.loop.epoch import Setup
 from tests.bss2.test_emulate import T_END, events, layered, neurons
+from tests.helpers.programs import compiled
 from tests.helpers.small_task import DATA, small_net
 
 # no noise of a run: the device and the emulator draw theirs from different keys
@@ -67,13 +69,78 @@ def test_equal_devices_share_compiled_code():
     graph, chip = layered(4, 6, 2), EmulatedChip(seed=1, spread=QUIET)
     first, again = (ChipInTheLoop(graph, chip=chip) for _ in range(2))
     assert (first, hash(first)) == (again, hash(again))
-    others = (
+    alike = (
         {"chip": EmulatedChip(seed=2, spread=QUIET)},
         {"headroom": {"2": 2.0, "4": 2.5}},
-        {"seed": 1},
+        {"seed": 1},  # other circuits, the same outputs
     )
+    assert all(first == ChipInTheLoop(graph, **{"chip": chip, **other}) for other in alike)
+    others = ({"chip": EmulatedChip(seed=1)}, {"chip": EmulatedChip(ideal=True)})
     assert all(first != ChipInTheLoop(graph, **{"chip": chip, **other}) for other in others)
     assert first != ChipInTheLoop(layered(4, 5, 2), chip=chip)
+
+
+def test_a_training_step_takes_the_numbers_of_its_chip():
+    """Of two chips the setups look the same to compiled code, and each finds its own numbers in it."""
+    graph, known = (
+        layered(4, 6, 2),
+        dict.fromkeys(field.name for field in dataclasses.fields(Setup)),
+    )
+    chips = [EmulatedChip(seed=seed, spread=QUIET) for seed in (1, 2)]
+    engines = [InTheLoop(device=ChipInTheLoop(graph, chip=chip)) for chip in chips]
+    (first, tree), (second, other) = (
+        jax.tree.flatten(Setup(**{**known, "engine": engine})) for engine in engines
+    )
+    assert tree == other
+    assert any(
+        (np.asarray(ours) != np.asarray(own)).any()
+        for ours, own in zip(first[:-1], second[:-1], strict=True)
+    )
+    found = jax.tree.leaves(jax.tree.unflatten(tree, second).engine.device.numbers)
+    assert all(ours is own for ours, own in zip(found, second, strict=True))
+    plain = Setup(**{**known, "engine": EventDriven()})
+    assert jax.tree.leaves(plain) == []
+    assert jax.tree.unflatten(jax.tree.structure(plain), []).engine is plain.engine
+
+
+@pytest.mark.slow
+def test_chips_share_compiled_code_and_fire_what_is_theirs(device):
+    """Another chip, and that with other scales: one compilation, three answers."""
+    graph, chip = layered(4, 6, 2), EmulatedChip(seed=2, spread=QUIET)
+    network, given = lower(graph), events(4, seed=1)
+    other, scaled = (ChipInTheLoop(graph, chip=chip, headroom=room) for room in (2.0, 4.0))
+    with compiled() as names:
+        times, *others = (
+            InTheLoop(device=one, max_spikes=8).run(network, given, T_END).spikes["2"].time
+            for one in (other, device, scaled)
+        )
+    assert names.count("jit(_simulate)") == 1
+    assert all((np.asarray(times) != np.asarray(own)).any() for own in others)
+    options = EventDriven(max_spikes=8).hashable()
+    alone = jax.jit(lambda: other.forward_traced(network, {"input": given}, T_END, options))()
+    np.testing.assert_allclose(times, alone["2"][0], rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_of_several_chips_one_runs_a_batch():
+    """Which one is drawn from the weights and inputs; each of them fires as it does by itself."""
+    graph, chips = layered(4, 6, 2), [EmulatedChip(seed=seed, spread=QUIET) for seed in (2, 5)]
+    network, several = lower(graph), ChipInTheLoop(graph, chip=chips)
+    alone = [ChipInTheLoop(graph, chip=chip) for chip in chips]
+    ran = []
+    for seed in range(6):
+        times, *own = (
+            InTheLoop(device=one, max_spikes=8).run(network, events(4, seed=seed), T_END)
+            for one in (several, *alone)
+        )
+        close = [
+            np.allclose(times.spikes["2"].time, one.spikes["2"].time, rtol=1e-5) for one in own
+        ]
+        assert sum(close) == 1
+        ran.append(close.index(True))
+    assert set(ran) == {0, 1}
+    assert several != alone[0]
+    assert several.as_dict()["chip_seeds"] == [2, 5]
 
 
 def test_calibration_stays_while_weights_change(device):
@@ -168,6 +235,8 @@ def test_what_the_device_does_not_take_is_refused(device):
     )
     with pytest.raises(UsageError, match="a weight has one synapse, and biases have none"):
         ChipInTheLoop(biased, options=QuantizeOptions(bias="source"))
+    with pytest.raises(UsageError, match="2 chips are given for the loop, not all of one kind"):
+        ChipInTheLoop(layered(4, 6, 2), chip=[EmulatedChip(), EmulatedChip(ideal=True)])
     with pytest.raises(UsageError, match="the headroom of population '4' is 0") as caught:
         ChipInTheLoop(layered(4, 6, 2), headroom={"2": 1.0, "4": 0.0})
     assert (caught.value.node, caught.value.fix) == ("4", "give a positive number")

@@ -7,8 +7,9 @@ adds, so that weights may change in place, as they do in training.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from jaxsnn.bss2.mapping import Mapping as ChipMapping
 from jaxsnn.bss2.mapping import Run
 from jaxsnn.bss2.netlist import Netlist
 from jaxsnn.bss2.search.quantize import ChipPopulation, Quantized
+from jaxsnn.network.structure import Population
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -35,6 +37,7 @@ class Neurons:
         v_leak, v_threshold, v_reset: (neurons,) CADC LSB.
         recorded: (neurons,) whether the host records the spikes of each.
         capacitance: (neurons,) of the membrane, over that of one circuit.
+        population: of the event engine; None before `program_numbers.prepared`.
     """
 
     name: str
@@ -48,6 +51,7 @@ class Neurons:
     v_reset: np.ndarray
     recorded: np.ndarray
     capacitance: np.ndarray
+    population: Population | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -105,7 +109,8 @@ class RunWiring:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Program:
-    """All that is known before any spike: static while the network runs.
+    """All that is known before any spike. Compiled code takes its numbers as arguments
+    (`program_numbers`).
 
     Attributes:
         layout: the chip's sizes.
@@ -115,6 +120,7 @@ class Program:
         speedup: of the chip over the file.
         slope: CADC LSB per second of the chip by which one LSB of a weight changes dV/dt.
         refractory_time: seconds of the chip.
+        structure: what compiled code knows of it; None before `program_numbers.prepared`.
     """
 
     layout: Chip
@@ -124,6 +130,7 @@ class Program:
     speedup: float
     slope: float
     refractory_time: float
+    structure: Hashable = None
 
 
 def wired(
@@ -191,7 +198,7 @@ def _neurons(
     one: ChipPopulation, index: np.ndarray, output: np.ndarray, recorded: np.ndarray
 ) -> Neurons:
     names = ("tau_mem", "tau_syn", "v_leak", "v_threshold", "v_reset")
-    values = {name: np.asarray(getattr(one, name)[index], float) for name in names}
+    values: dict[str, Any] = {name: np.asarray(getattr(one, name)[index], float) for name in names}
     return Neurons(
         name=one.name,
         index=index,

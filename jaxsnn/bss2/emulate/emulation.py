@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +13,7 @@ import numpy as np
 from jaxsnn.bss2.check import refuse_wrong
 from jaxsnn.bss2.emulate.connections import Program, wired
 from jaxsnn.bss2.emulate.emulated_chip import EmulatedChip, refuse_bad
+from jaxsnn.bss2.emulate.program_numbers import prepared
 from jaxsnn.bss2.emulate.run_program import Recorded, execute
 from jaxsnn.bss2.mapping import Mapping as ChipMapping
 from jaxsnn.bss2.netlist import Netlist
@@ -73,7 +73,8 @@ class Emulation:
 
 
 class Emulator:
-    """A mapped network on an emulated chip, to be run again and again: it is compiled once.
+    """A mapped network on an emulated chip, to be run again and again: it is compiled once, also
+    for other chips that run the same mapping.
 
     Dynamics are exact, event by event; weights are whole numbers, voltages LSB. Neurons deviate as
     `chip.Spread` says. Events are sent one in a cycle of the clock; queues are finite. Where a
@@ -102,7 +103,6 @@ class Emulator:
         }
         firing = [name for name, own in quantized.populations.items() if own.fires]
         self._options = EventOptions(max_spikes=dict.fromkeys(firing, _SPIKES)).hashable()
-        self._execute = jax.jit(partial(execute, self.program), static_argnames="options")
 
     def run(self, inputs: Any, t_end: float, *, trial: int = 0) -> Emulation:
         """All runs of the mapping, for a batch.
@@ -121,13 +121,16 @@ class Emulator:
         key = jax.random.fold_in(jax.random.key(self.program.chip.seed), trial)
 
         def attempt(options: EventOptions) -> _Attempt:
-            recorded = self._execute(
-                self._weights, trains, t_end, sample_times, key, options=options
+            recorded = _execute(
+                self.program, self._weights, trains, t_end, sample_times, key, options
             )
             return _attempt(recorded, options, t_end)
 
         self._options, done = with_enough_room(self._options, attempt)
         return _concluded(self.program, done.recorded, sample_times)
+
+
+_execute = jax.jit(execute, static_argnames="options")
 
 
 class _Attempt(NamedTuple):
@@ -211,7 +214,8 @@ def program_of(
         )
     if mapping is not None:
         refuse_wrong(mapping, net)
-    return wired(quantized, net, mapping, chip, quantized.slope / parse_time("1us"))
+    slope = quantized.slope / parse_time("1us")
+    return prepared(wired(quantized, net, mapping, chip, slope))
 
 
 def blocks(net: Netlist) -> dict[tuple[str, str], np.ndarray]:

@@ -4,8 +4,8 @@ calibration stay.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
+import copy
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from types import MappingProxyType
 from typing import Any
@@ -18,11 +18,11 @@ from jax import lax
 from jaxsnn.bss2.chip import NOTHING_DEAD, Dead
 from jaxsnn.bss2.emulate.emulated_chip import EmulatedChip
 from jaxsnn.bss2.emulate.emulation import program_of
+from jaxsnn.bss2.emulate.program_numbers import stacked
 from jaxsnn.bss2.emulate.reweight import every_connection, with_weights
 from jaxsnn.bss2.emulate.run_program import execute
 from jaxsnn.bss2.examine import Examined, examine
 from jaxsnn.bss2.mapping import Mapping as ChipMapping
-from jaxsnn.bss2.mapping import to_json
 from jaxsnn.bss2.netlist import LARGEST, Netlist
 from jaxsnn.bss2.search.portfolio import Outcome, place_and_route
 from jaxsnn.bss2.search.quantize import Quantized, QuantizeOptions, quantize, strength
@@ -48,9 +48,12 @@ class ChipInTheLoop:
     their synapses. Noise is drawn anew for other weights or inputs; the same ones meet the same, so
     that a run can be repeated and resumed.
 
+    With several chips each batch is run by one of them, drawn like the noise: what is trained so
+    meets other chips of their kind as it met these.
+
     Args:
         graph: what will be trained, with its first weights.
-        chip: default `EmulatedChip()`.
+        chip: default `EmulatedChip()`; or several, which differ by their seeds.
         options: of quantisation. Its scale says what the first weights become.
         headroom: by which factor weights may grow in training before they saturate: scales are
             smaller by it. One for all, or by name of the population. The population with the
@@ -62,12 +65,17 @@ class ChipInTheLoop:
 
     Raises:
         MappingError: the chip cannot run the graph, or not with free signs.
-        UsageError: biases, weights of several synapses, or options that make no sense.
+        UsageError: biases, weights of several synapses, chips of different kinds, or options that
+            make no sense.
 
     Attributes:
+        chip: the first.
+        chips: one, or those of which one runs a batch.
         quantized: the graph with its first weights.
         mapping: of `routed`.
         routed: the net with all its connections.
+        numbers: what compiled code takes as arguments: calibration, fixed pattern and the key of
+            the noise.
     """
 
     trainable: tuple[str, ...] = ("weight",)
@@ -76,14 +84,15 @@ class ChipInTheLoop:
         self,
         graph: Graph,
         *,
-        chip: EmulatedChip | None = None,
+        chip: EmulatedChip | Sequence[EmulatedChip] | None = None,
         options: QuantizeOptions | None = None,
         headroom: float | Mapping[str, float] = 2.0,
         dead: Dead = NOTHING_DEAD,
         seed: int = 0,
         max_runs: int | None = None,
     ):
-        self.chip, options = chip or EmulatedChip(), options or QuantizeOptions()
+        self.chips, options = _alike(chip), options or QuantizeOptions()
+        self.chip = self.chips[0]
         first = quantize(graph, options)
         if first.bias_source is not None or options.synapses_per_weight != 1:
             raise UsageError(
@@ -99,25 +108,41 @@ class ChipInTheLoop:
         if found.mapping is None:
             raise _without_mapping(found)
         self.mapping: ChipMapping = found.mapping
-        self._program = program_of(self.quantized, self.routed, self.mapping, self.chip)
-        self._factors = _factors(examined, self.quantized, self._scales)
-        self._identity = _identity(self.chip, self.quantized, self.mapping, self._factors)
+        programs = [
+            program_of(self.quantized, self.routed, self.mapping, one) for one in self.chips
+        ]
+        program = programs[0] if len(programs) == 1 else stacked(programs)
+        self._structure = program.structure, len(programs)
+        factors = _factors(examined, self.quantized, self._scales)
+        self.numbers: Any = (program, factors, jax.random.key(self.chip.seed))
 
     def __eq__(self, other: object) -> bool:
-        """The same chip, mapping and calibration: runs with equal devices share compiled code."""
-        return isinstance(other, ChipInTheLoop) and self._identity == other._identity
+        """The same connections on a chip of the same kind: runs with equal devices share compiled
+        code. What differs from chip to chip are `numbers`, which that code takes as arguments.
+        """
+        return isinstance(other, ChipInTheLoop) and self._structure == other._structure
 
     def __hash__(self) -> int:
-        return hash(self._identity)
+        return hash(self._structure)
+
+    def with_numbers(self, numbers: Any) -> ChipInTheLoop:
+        """The device with the numbers of another chip that is equal to it; they may be traced."""
+        other = copy.copy(self)
+        other.numbers = numbers
+        return other
 
     def forward_traced(
         self, network: Network, inputs: dict[str, Events], t_end: Any, options: EventOptions
     ) -> dict[str, tuple[jax.Array, jax.Array]]:
         """Spikes of each population; see `jaxsnn.train.loop.in_the_loop.TracedDevice`."""
-        weights = self._whole(network)
-        key = jax.random.fold_in(jax.random.key(self.chip.seed), _digest((weights, inputs)))
+        program, factors, key = self.numbers
+        weights = _whole(network, factors)
+        key = jax.random.fold_in(key, _digest((weights, inputs)))
+        if len(self.chips) > 1:
+            drawn = jax.random.randint(key, (), 0, len(self.chips))
+            program = jax.tree.map(lambda array: jnp.asarray(array)[drawn], program)
         recorded = execute(
-            self._program, weights, inputs, t_end, jnp.zeros(1, network.dtype), key, options
+            program, weights, inputs, t_end, jnp.zeros(1, network.dtype), key, options
         )
         return {name: (recorded.time[name], recorded.count[name]) for name in recorded.time}
 
@@ -134,17 +159,33 @@ class ChipInTheLoop:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return {"name": type(self).__name__, "chip": asdict(self.chip), "scales": self._scales}
+        said = {"name": type(self).__name__, "chip": asdict(self.chip), "scales": self._scales}
+        seeds = [one.seed for one in self.chips]
+        return said if len(seeds) == 1 else said | {"chip_seeds": seeds}
 
-    def _whole(self, network: Network) -> dict[tuple[str, str], jax.Array]:
-        """The network's weights in LSB."""
-        found = {}
-        for target, signal in signals(network).items():
-            for source, matrix in signal.matrices(network.dtype).items():
-                exact = matrix * jnp.asarray(self._factors[target], network.dtype)
-                whole = jnp.sign(exact) * jnp.floor(jnp.abs(exact) * (1 + _HAIR) + 0.5)
-                found[source, target] = jnp.clip(whole, -LARGEST, LARGEST)
-        return found
+
+def _whole(network: Network, factors: Mapping[str, Any]) -> dict[tuple[str, str], jax.Array]:
+    """The network's weights in LSB."""
+    found = {}
+    for target, signal in signals(network).items():
+        for source, matrix in signal.matrices(network.dtype).items():
+            exact = matrix * jnp.asarray(factors[target], network.dtype)
+            whole = jnp.sign(exact) * jnp.floor(jnp.abs(exact) * (1 + _HAIR) + 0.5)
+            found[source, target] = jnp.clip(whole, -LARGEST, LARGEST)
+    return found
+
+
+def _alike(chip: EmulatedChip | Sequence[EmulatedChip] | None) -> tuple[EmulatedChip, ...]:
+    """One chip or several, which differ by their seeds."""
+    chips = (
+        (chip or EmulatedChip(),) if chip is None or isinstance(chip, EmulatedChip) else tuple(chip)
+    )
+    if len({replace(one, seed=0) for one in chips}) != 1:
+        raise UsageError(
+            f"{len(chips)} chips are given for the loop, not all of one kind",
+            fix="give one chip, or some that differ by their seeds",
+        )
+    return chips
 
 
 def _without_mapping(found: Outcome) -> MappingError:
@@ -210,25 +251,6 @@ def _factors(
         own = strength(one, quantized.speedup)
         found[name] = scales[name] * own / own.max()
     return found
-
-
-def _identity(
-    chip: EmulatedChip,
-    quantized: Quantized,
-    mapping: ChipMapping,
-    factors: Mapping[str, np.ndarray],
-) -> tuple[EmulatedChip, str]:
-    """Equal where two devices fire the same spikes for the same weights and inputs."""
-    digest = hashlib.sha256(to_json(mapping).encode())
-    digest.update(repr((quantized.speedup, quantized.slope)).encode())
-    for name, one in quantized.populations.items():
-        digest.update(
-            repr((name, one.size, one.fires, one.lsb_per_volt, one.refractory_time)).encode()
-        )
-        voltages = one.v_leak, one.v_threshold, one.v_reset
-        for values in (one.tau_mem, one.tau_syn, *voltages, factors[name]):
-            digest.update(np.asarray(values, float).tobytes())
-    return chip, digest.hexdigest()
 
 
 def _digest(tree: Any) -> jax.Array:

@@ -23,7 +23,7 @@ from jaxsnn.event.event_driven import simulate_events
 from jaxsnn.event.event_options import EventOptions
 from jaxsnn.event.forward.layer import LayerSpikes
 from jaxsnn.network.cycles import Cycle, groups
-from jaxsnn.network.network import Network, with_tau_facts
+from jaxsnn.network.network import Network
 from jaxsnn.network.sorting import sorted_times
 from jaxsnn.network.spikes import Events
 from jaxsnn.network.structure import Population, Wire
@@ -171,7 +171,8 @@ class _Run:
     # -- the network
     def _network(self, names: tuple[str, ...], key: jax.Array) -> Network:
         """Some populations and all that arrives at them, in LSB and the file's seconds."""
-        wires, parameters, populations = [], {}, {}
+        wires, parameters = [], {}
+        populations: dict[str, Population] = {}
         members = [own for own in self.wiring.neurons if own.name in names]
         for number, own in enumerate(members):
             fed = list(self._projections(own, names, wires, parameters))
@@ -179,7 +180,8 @@ class _Run:
                 Wire(name=own.name, kind="neuron", sources=tuple(fed), shape=(len(own.index),))
             )
             parameters[own.name] = self._parameters(own)
-            populations[own.name] = with_tau_facts(_population(own), parameters[own.name])
+            assert own.population is not None
+            populations[own.name] = own.population
             if own.fires and not self.program.chip.ideal:
                 noisy = self._trial(own, jax.random.fold_in(key, number))
                 parameters[own.name] = {**parameters[own.name], "v_threshold": noisy}
@@ -237,12 +239,12 @@ class _Run:
             "tau_mem": own.tau_mem * seconds,
             "tau_syn": own.tau_syn * seconds,
             "r": self.program.slope * own.tau_mem / own.capacitance,
-            "w_in": np.ones(len(own.index)),
+            "w_in": jnp.ones(len(own.index)),
             "v_leak": own.v_leak,
         }
         if own.fires:
             values |= {"v_threshold": own.v_threshold, "v_reset": own.v_reset}
-        return {name: np.asarray(value, self.dtype) for name, value in values.items()}
+        return {name: jnp.asarray(value, self.dtype) for name, value in values.items()}
 
     def _trial(self, own: Neurons, key: jax.Array) -> Float[Array, "neurons"]:
         """Thresholds of this trial."""
@@ -338,12 +340,3 @@ def _entry(source: str, from_host: bool) -> str:
 
 def _number(wiring: RunWiring, name: str) -> int:
     return [one.name for one in wiring.neurons].index(name)
-
-
-def _population(own: Neurons) -> Population:
-    return Population(
-        name=own.name,
-        kind="CubaLIF" if own.fires else "CubaLI",
-        size=len(own.index),
-        initial="v_reset" if own.fires else "v_leak",
-    )

@@ -4,7 +4,7 @@ afterwards.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -38,7 +38,7 @@ def on_chip(
     graph: Graph,
     loss: Loss | str = "ttfs",
     *,
-    chip: EmulatedChip | None = None,
+    chip: EmulatedChip | Sequence[EmulatedChip] | None = None,
     headroom: float | Mapping[str, float] = HEADROOM,
     max_runs: int | None = None,
     seed: Seed = 0,
@@ -54,7 +54,8 @@ def on_chip(
         graph: what will be trained, with its first weights.
         loss: as in `fit`; a population that only a first-spike loss reads stops after its first
             spike.
-        chip: default `EmulatedChip()`.
+        chip: default `EmulatedChip()`; or several, which differ by their seeds, and of which one
+            runs a batch: for weights that other chips of their kind run as well.
         headroom: by which factor weights may grow before they saturate; one for all, or by
             population.
         max_runs: of the chip for a batch; None: as many as it takes.

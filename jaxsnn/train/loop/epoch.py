@@ -5,7 +5,7 @@ of a batch.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial, reduce
 from typing import Any, NamedTuple, TypeVar, cast
 
@@ -134,8 +134,8 @@ def merged(summaries: Sequence[Summary]) -> Summary:
 
 @dataclass(frozen=True, kw_only=True)
 class Setup:
-    """What a pass over samples is compiled for: static, and equal where runs can share the compiled
-    code.
+    """What a pass over samples is compiled for: static but for the numbers of a device in the loop,
+    and equal where runs can share the compiled code.
 
     Attributes:
         loss: gives a number for each sample and a prediction.
@@ -166,6 +166,21 @@ class Setup:
         return run_batch(self.engine, network, inputs, self.t_end)
 
 
+def _flatten(setup: Setup) -> tuple[tuple[Any, ...], Setup]:
+    return (getattr(setup.engine, "numbers", ()),), setup
+
+
+def _unflatten(setup: Setup, numbers: tuple[Any, ...]) -> Setup:
+    if not hasattr(setup.engine, "with_numbers"):
+        return setup
+    engine = cast(Any, setup.engine).with_numbers(*numbers)
+    return replace(setup, engine=engine)
+
+
+# What compiled code takes as arguments are the numbers of a device in the loop; all else it knows.
+jax.tree_util.register_pytree_node(Setup, _flatten, _unflatten)
+
+
 class TrainState(NamedTuple):
     """What training changes.
 
@@ -185,7 +200,7 @@ class TrainState(NamedTuple):
         return self.raw if self.average is None else self.average
 
 
-@partial(jax.jit, static_argnums=0)  # eager, each array of zeros would be compiled
+@jax.jit  # eager, each array of zeros would be compiled
 def begin(setup: Setup, raw: Parameters) -> TrainState:
     """The state before the first step."""
     return TrainState(
@@ -221,7 +236,7 @@ class Place(NamedTuple):
     rate: jax.Array
 
 
-@partial(jax.jit, static_argnums=0)
+@jax.jit
 def run_epoch(
     setup: Setup,
     network: Network,
@@ -334,7 +349,7 @@ def _gradient(
     return gradient, bumping.wanted(fractions, read), summary
 
 
-@partial(jax.jit, static_argnums=0)
+@jax.jit
 def run_evaluation(
     setup: Setup,
     network: Network,

@@ -79,6 +79,22 @@ class TracedDevice(Protocol):
         ...
 
 
+@runtime_checkable
+class NumberedDevice(TracedDevice, Protocol):
+    """A device that can be traced with other numbers, such as another chip of the same kind: equal
+    devices differ in these alone, and share compiled code that takes them as arguments.
+
+    Attributes:
+        numbers: a tree of arrays.
+    """
+
+    numbers: Any
+
+    def with_numbers(self, numbers: Any) -> TracedDevice:
+        """The device with other numbers, which may be traced."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class InTheLoop:
     """Trains on the spikes of a device, with exact gradients at their times.
@@ -120,6 +136,17 @@ class InTheLoop:
         end = jnp.asarray(t_end, network.dtype)
         way = _compiled if isinstance(self.device, TracedDevice) else _simulate
         return way(self.hashable(), network, trains, end)
+
+    @property
+    def numbers(self) -> Any:
+        """Of the device, see `NumberedDevice`; () where it has none."""
+        return self.device.numbers if isinstance(self.device, NumberedDevice) else ()
+
+    def with_numbers(self, numbers: Any) -> InTheLoop:
+        """The same with a device that has other numbers."""
+        if not isinstance(self.device, NumberedDevice):
+            return self
+        return replace(self, device=self.device.with_numbers(numbers))
 
     @property
     def grows(self) -> bool:
@@ -199,7 +226,13 @@ def _simulate(
     return conclude(network, trains, t_end, sampled, record, engine.event)
 
 
-_compiled = jax.jit(_simulate, static_argnums=0)
+# The numbers of a device are arguments of compiled code, not part of it.
+jax.tree_util.register_pytree_node(
+    InTheLoop,
+    lambda engine: ((engine.numbers,), engine),
+    lambda engine, numbers: engine.with_numbers(*numbers),
+)
+_compiled = jax.jit(_simulate)
 
 
 def _traced(
