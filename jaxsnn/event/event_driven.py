@@ -287,8 +287,9 @@ def check_options(network: Network, options: EventOptions) -> None:
         raise UsageError(
             f"backend is '{options.backend}'", fix=suggestion(options.backend, BACKENDS)
         )
-    if options.threads is not None and not as_number(options.threads) >= 1:
-        raise UsageError(f"threads is {shown(options.threads)}", fix="give at least 1")
+    if options.threads is not None and not _is_sound("threads", options.threads):
+        fix = "give at least 1, a whole number"
+        raise UsageError(f"threads is {shown(options.threads)}", fix=fix)
     for option in ("min_slope", "jump_width"):
         # "not at least", so that NaN is refused
         if (found := getattr(options, option)) is not None and not as_number(found) >= 0:
@@ -313,9 +314,9 @@ def check_options(network: Network, options: EventOptions) -> None:
 
 
 def _is_sound(option: str, value: Any) -> bool:
-    """Whether a population can have a refractory time, or a budget, of this."""
+    """Whether a refractory time, or a number of things such as a budget, can be this."""
     number = as_number(value)
-    return number >= 0 if option == "refractory" else number >= 1 and number == int(number)
+    return number >= 0 if option == "refractory" else number >= 1 and number.is_integer()
 
 
 def refuse_strangers(option: str, named: Iterable[str], meant: Collection[str], what: str) -> None:

@@ -279,6 +279,8 @@ def test_a_graph_that_is_written_to_a_graph_is_told_the_order():
     ("options", "message"),
     [
         ({"max_spikes": 1.5}, "max_spikes is 1.5 for 'n': give at least 1, a whole number"),
+        ({"max_spikes": np.inf}, "max_spikes is inf for 'n': give at least 1, a whole number"),
+        ({"threads": 1.5}, "threads is 1.5: give at least 1, a whole number"),
         ({"max_spikes": "many"}, "max_spikes is 'many' for 'n': give at least 1"),
         ({"refractory": "2ms"}, "refractory is '2ms' for 'n': give at least 0"),
         ({"min_slope": "small"}, "min_slope is 'small': give at least 0"),
