@@ -40,10 +40,16 @@ from jaxsnn.event.native.native_limits import (
 from jaxsnn.event.native.native_readout import native_membrane
 from jaxsnn.event.native.native_scatter import native_scattered_spikes
 from jaxsnn.event.projections.arrivals import Arrivals, Path, Train, arrivals
-from jaxsnn.event.projections.current_arrivals import by_source, current_arrivals, joined
+from jaxsnn.event.projections.current_arrivals import (
+    by_source,
+    current_arrivals,
+    joined,
+    lasting_current,
+)
 from jaxsnn.event.projections.driven_signals import driven_parameters, tau_range
 from jaxsnn.event.projections.sources import Readout, Sources, earliest, edges, hand_on
 from jaxsnn.network.meshes import varying_like
+from jaxsnn.network.neuron_models import model_of
 from jaxsnn.network.operators import Operator, added, as_matrix, delayed_by_source, through
 from jaxsnn.network.structure import Population, Wire
 
@@ -57,23 +63,28 @@ class Given(NamedTuple):
 
 
 class PopulationPart:
-    """One population by itself: what arrives at it, and its neurons."""
+    """One population by itself: what arrives at it, and its neurons.
 
-    def __init__(self, sources: Sources, name: str) -> None:
+    Args:
+        driven: currents that last are biases, where nothing else arrives; False: levels of boxes.
+    """
+
+    def __init__(self, sources: Sources, name: str, *, driven: bool = True) -> None:
         self.sources, self.engine, self.name = sources, sources.engine, name
         self.population = sources.network.populations[name]
         self.parameters = sources.network.parameters[name]
         self.signal = sources.arriving[name]
-        lasting = {*sources.levels, *sources.currents}
-        levels = [source in lasting for source, _ in self.signal.paths]
+        held = {*sources.levels, *sources.currents}
+        levels = [source in held for source, _ in self.signal.paths]
+        #: currents that last are all that arrives, which are a bias of each sample
+        self.driven = driven and all(levels) and self._is_driven()
         #: a level or a current is among what arrives: everything is then simulated as boxes that
         #: have two edges; spikes are, too
-        self.leveled, self.mixed = any(levels), any(levels) and not all(levels)
+        self.leveled = any(levels) and not self.driven
+        self.mixed = self.leveled and not all(levels)
         # without spikes it does not matter what spikes would be
-        simulated_as = (
-            replace(self.population, spike_kernel="box") if self.leveled else self.population
-        )
-        self.neuron = neuron_of(simulated_as)
+        kernel = "delta" if self.driven else "box" if self.leveled else self.population.spike_kernel
+        self.neuron = neuron_of(replace(self.population, spike_kernel=kernel))
         # What is assumed of time constants holds (known), or is looked at in each run (guessed). A
         # readout has no spikes by which that would pay: nothing is assumed.
         if name not in sources.known:
@@ -88,6 +99,13 @@ class PopulationPart:
         only_levels = self.leveled and not self.mixed
         arrives = self.neuron.current_factor if only_levels else self.neuron.arrival_factor
         self.scale = arrives(self.parameters)
+
+    def _is_driven(self) -> bool:
+        """Whether it fires of currents alone that are the same from time 0 to the end."""
+        population, held = self.population, self.sources.currents
+        given = [held[source].lasting for source, _ in self.signal.paths if source in held]
+        of_nir = model_of(population.kind).dynamics is None and population.chain is None
+        return of_nir and population.fires and bool(given) and all(given)
 
     def spec(self, in_order: bool = False) -> LayerSpec:
         """Static description of its scan.
@@ -108,8 +126,28 @@ class PopulationPart:
         )
 
     def lanes(self) -> NeuronLanes:
-        """Its neurons."""
-        return self.neuron.lanes(self.parameters, self.signal.constant)
+        """Its neurons; where currents drive it, those of each sample."""
+        lanes = self.neuron.lanes(self.parameters, self.signal.constant)
+        return self._driven_lanes(lanes) if self.driven else lanes
+
+    def _driven_lanes(self, still: NeuronLanes) -> NeuronLanes:
+        """Its neurons under currents that last, in the shape (samples, neurons).
+
+        Args:
+            still: without the currents, (neurons,).
+        """
+        constant, dtype = self.signal.constant, self.sources.network.dtype
+        current, begin = lasting_current(self.signal.paths, self.sources.currents, self.name, dtype)
+        total = current if constant is None else current + constant
+        lanes = self.neuron.lanes(self.parameters, total)
+        # They begin at 0. Had they begun a little later, the state would have missed what they do
+        # to its rate of change for so long: that is their times' derivative.
+        rates = [self.neuron.rate(own, self.neuron.begin(own)) for own in (lanes, still)]
+        late = [begin * (with_them - without) for with_them, without in zip(*rates, strict=True)]
+        start = dict(zip(("v_start", "j_start"), late, strict=True))
+        moved = {name: getattr(lanes, name) - missed for name, missed in start.items()}
+        every = replace(lanes, **moved)
+        return jax.tree.map(lambda field: jnp.broadcast_to(field, total.shape), every)
 
     def arrivals(self, paths: Sequence[Path]) -> Arrivals:
         """What arrives through some of its paths, currents left out."""
@@ -159,7 +197,7 @@ class PopulationPart:
         weight = given.weight * self.scale if given.positions == 1 else given.weight
         events = self.boxes(weight, given.time, given.row)
         held = by_source(paths, self.sources.currents, self.name)
-        if not held:
+        if self.driven or not held:
             return events
         factor, dtype = self._of_currents(given), self.sources.network.dtype
         lists = [
@@ -234,9 +272,7 @@ class FeedForwardPart(PopulationPart):
         if given.budget:
             budget = Budget(needed=jnp.asarray(given.needed), room=jnp.int32(given.budget))
             record.budgets["max_arrivals"][self.name] = budget
-        v_inf = self.neuron.v_inf(self.parameters, self.signal.constant)
-        neuron = self.neuron if self.neuron.certain else self.neuron.unassuming()
-        drive = Drive(neuron=neuron, lanes=lanes, v_inf=v_inf, weight=weight, time=time, row=row)
+        drive = self._drive(lanes, Given(weight, time, row))
         # A functional of V takes no positions.
         if given.positions == 1:
             record.drives[self.name] = drive
@@ -245,6 +281,26 @@ class FeedForwardPart(PopulationPart):
             self._hand_on(record, spikes)
         else:
             self._read_out(record, given, drive, sample_times)
+
+    def _drive(self, lanes: NeuronLanes, arriving: Given) -> Drive:
+        """All that moves V, as its functionals take it.
+
+        Args:
+            lanes, arriving: as the scans take them.
+        """
+        if self.driven:
+            leveled, paths = (
+                FeedForwardPart(self.sources, self.name, driven=False),
+                self.signal.paths,
+            )
+            given = leveled.arrivals(paths)
+            return leveled._drive(leveled._lanes(given), leveled.arriving(given, paths))
+        return Drive(
+            neuron=self.neuron if self.neuron.certain else self.neuron.unassuming(),
+            lanes=lanes,
+            v_inf=self.neuron.v_inf(self.parameters, self.signal.constant),
+            **arriving._asdict(),
+        )
 
     def _hand_on(self, record: EventRecord, spikes: LayerSpikes) -> None:
         """Write down the spikes, and give them to the populations behind."""

@@ -193,7 +193,11 @@ def _checked_currents(name: str, given: Currents, size: int, dtype: Any) -> Curr
     kind = module_for(time, value)
     value = kind.where(kind.isfinite(time)[..., None], value, kind.zeros((), dtype))
     _refuse_values(name, value)
-    return Currents(time=time, value=value)
+    # Times that were put in since may say something else.
+    lasting = given.lasting and times[-1] == 1
+    if not isinstance(time, Tracer):
+        lasting = lasting and not np.asarray(time).any()
+    return Currents(time=time, value=value, lasting=lasting)
 
 
 def _refuse_values(name: str, value: Any) -> None:

@@ -48,9 +48,8 @@ def with_slots(given: Input, slots: int, channels: int) -> Input:
         return given
     if isinstance(given, Currents):
         # The values have the channels as their last axis.
-        return replace(
-            given, time=_wider(given.time, more, np.inf), value=_wider(given.value, more, 0.0, 1)
-        )
+        time, value = _wider(given.time, more, np.inf), _wider(given.value, more, 0.0, 1)
+        return replace(given, time=time, value=value, lasting=False)
     unused = {"time": np.inf, "index": channels, "value": 0.0}
     wide = {
         name: _wider(getattr(given, name), more, filling)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -29,6 +29,8 @@ class Currents:
     Attributes:
         time: (..., pieces) seconds, rising, when each piece begins; inf in unused slots.
         value: (..., pieces, channels) what each channel is from then on.
+        lasting: there is one piece, which begins at 0 for whatever numbers: `constant` says so, and
+            what feeds neurons alone is then simulated as a bias of each sample.
 
     >>> currents = Currents.constant([[0.5, 2.0]])
     >>> currents.time.tolist(), currents.value.tolist()
@@ -37,6 +39,7 @@ class Currents:
 
     time: Float[Array, "*batch pieces"]
     value: Float[Array, "*batch pieces channels"]
+    lasting: bool = field(default=False, metadata={"static": True})
 
     @classmethod
     def constant(cls, value: Any) -> Currents:
@@ -49,7 +52,8 @@ class Currents:
         given = value if isinstance(value, Tracer | jax.Array) else np.asarray(value, float)
         flat = given.reshape(given.shape[0], 1, math.prod(given.shape[1:]))
         kind = jnp if isinstance(flat, Tracer | jax.Array) else np
-        return cls(time=kind.zeros(flat.shape[:2], flat.dtype), value=flat)  # pyright: ignore
+        time = kind.zeros(flat.shape[:2], flat.dtype)
+        return cls(time=time, value=flat, lasting=True)  # pyright: ignore[reportArgumentType]
 
     @classmethod
     def held(cls, x: Any, dt: float) -> Currents:

@@ -2,6 +2,7 @@
 the same thing, and their gradients.
 """
 
+import itertools
 from dataclasses import replace
 
 import jax
@@ -262,6 +263,61 @@ def test_a_constant_current_is_a_bias(kind, step):
     wanted = simulate(biased, nothing, T_END, engine=EVERY).spikes["n"]
     np.testing.assert_allclose(got.time, wanted.time, rtol=1e-12)
     assert int(got.count.sum()) > 2
+
+
+FAST = [("CubaLIF", "delta", "native"), ("LIF", "box", "native"), ("IF", "delta", "xla")]
+KINDS, KERNELS = ("CubaLIF", "LIF", "IF"), ("delta", "box")
+
+
+@pytest.mark.parametrize(
+    ("kind", "kernel", "backend"),
+    [
+        pytest.param(*case, marks=() if case in FAST else pytest.mark.slow)
+        for case in itertools.product(KINDS, KERNELS, ("native", "xla"))
+    ],
+)
+def test_a_lasting_current_does_what_a_piece_of_a_current_does(kind, kernel, backend, request):
+    """It is simulated as a bias of each sample; spikes, gradients and maxima are those of arrivals."""
+    if backend == "native":
+        request.getfixturevalue("native_kernels")
+    rules = {"spike_kernel": kernel, "dt": 0.1}
+    network = one_population(kind, size=4, affine=np.full(4, 0.1), **rules)
+    lasting = Currents.constant(np.array([[0.7, -0.2, 1.9], [0.1, 1.4, 0.6], [-0.5, 0.3, 0.2]]))
+    assert lasting.lasting
+    weights = np.random.default_rng(5).normal(size=(3, 4, 64))
+
+    def loss(tree, engine):
+        parameters, given = tree
+        solution = simulate(network.with_parameters(parameters), given, T_END, engine=engine)
+        spikes = solution.spikes["n"]
+        times = jnp.where(jnp.isfinite(spikes.time), spikes.time, 0.0)
+        return jnp.sum(times**2 * weights), (spikes.time, solution.maximum("n"))
+
+    found = {}
+    for name, given, engine in [
+        ("lasting", lasting, replace(EVERY, backend=backend)),
+        ("a piece", replace(lasting, lasting=False), replace(EVERY, backend="xla")),
+    ]:
+        tree = network.parameters, jax.tree.map(jnp.asarray, given)
+        gradient, told = jax.grad(loss, has_aux=True)(tree, engine)
+        found[name] = jax.tree.leaves((gradient, told))
+    for got, wanted in zip(*found.values(), strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=1e-8, atol=1e-9)
+    assert np.isfinite(found["lasting"][-2]).sum() > 5
+    assert abs(found["lasting"][-4]).max() > 0.1  # by the time at which they begin
+
+
+def test_a_lasting_current_that_begins_later_is_none():
+    network = one_population("CubaLIF")
+    late = replace(Currents.constant(np.ones((1, 3))), time=np.full((1, 1), 0.5))
+    plain = replace(late, lasting=False)
+    got, wanted = (simulate(network, given, T_END, engine=EVERY) for given in (late, plain))
+    np.testing.assert_array_equal(got.spikes["n"].time, wanted.spikes["n"].time)
+    assert int(wanted.count("n").sum()) > 0
+    traced = jax.jit(
+        lambda given: simulate(network, given, T_END, engine=EVERY, throw=False).result
+    )
+    assert int(traced(late)) == Result.NOT_FINITE
 
 
 def test_a_constant_signal_is_one_arrival_however_many_steps_it_lasts():

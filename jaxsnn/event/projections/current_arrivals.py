@@ -4,6 +4,9 @@ A current that is constant for a while is the level that an open box is: an arri
 change. What a matrix or a convolution makes of the values is computed before, so that the channels
 that change at one time are one arrival, whose weights are its own. Gradients by the values and by
 the weights go through that product; those by the arrivals' weights are the engine's.
+
+A current that is the same for the whole run needs no arrival: it is a bias that each sample has of its
+own.
 """
 
 from __future__ import annotations
@@ -81,6 +84,26 @@ def current_arrivals(
         jnp.repeat(currents.time, positions, axis=0),
         row.reshape(batch * positions, pieces),
     )
+
+
+def lasting_current(
+    paths: Sequence[Path], currents: Mapping[str, Currents], target: str, dtype: DTypeLike
+) -> tuple[Float[Array, "batch neurons"], Float[Array, "batch 1"]]:
+    """What inputs whose currents last for the whole run are at a population, and when they begin, 0.
+
+    A current that began at another time is NaN: inside `jax.jit` nobody else would see it.
+
+    Args:
+        paths, target: as of `by_source`.
+        currents: those that last.
+    """
+    found, begin = [], []
+    for source, operators in by_source(paths, currents, target).items():
+        time = currents[source].time
+        value = jnp.where((time == 0)[..., None], currents[source].value, jnp.nan)
+        found += [applied(operator, value, dtype)[:, 0] for operator in operators]
+        begin.append(time)
+    return sum(found), sum(begin)
 
 
 def applied(
