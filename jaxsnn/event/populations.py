@@ -136,18 +136,18 @@ class PopulationPart:
         Args:
             still: without the currents, (neurons,).
         """
-        constant, dtype = self.signal.constant, self.sources.network.dtype
-        current, begin = lasting_current(self.signal.paths, self.sources.currents, self.name, dtype)
-        total = current if constant is None else current + constant
-        lanes = self.neuron.lanes(self.parameters, total)
-        # They begin at 0. Had they begun a little later, the state would have missed what they do
-        # to its rate of change for so long: that is their times' derivative.
-        rates = [self.neuron.rate(own, self.neuron.begin(own)) for own in (lanes, still)]
-        late = [begin * (with_them - without) for with_them, without in zip(*rates, strict=True)]
-        start = dict(zip(("v_start", "j_start"), late, strict=True))
-        moved = {name: getattr(lanes, name) - missed for name, missed in start.items()}
-        every = replace(lanes, **moved)
-        return jax.tree.map(lambda field: jnp.broadcast_to(field, total.shape), every)
+        sources = self.sources
+        given = self.signal.paths, sources.currents, self.name, sources.network.dtype
+        current, missed = lasting_current(*given)
+        constant = jnp.zeros_like(current) if self.signal.constant is None else self.signal.constant
+        lanes, late = (
+            self.neuron.lanes(self.parameters, constant + more) for more in (current, missed)
+        )
+        # Had they begun a little later, the state would lack what they do to it in the meantime.
+        rates = [self.neuron.rate(own, self.neuron.begin(own)) for own in (late, still)]
+        v, j = (with_them - without for with_them, without in zip(*rates, strict=True))
+        every = replace(lanes, v_start=lanes.v_start - v, j_start=lanes.j_start - j)
+        return jax.tree.map(lambda field: jnp.broadcast_to(field, current.shape), every)
 
     def arrivals(self, paths: Sequence[Path]) -> Arrivals:
         """What arrives through some of its paths, currents left out."""

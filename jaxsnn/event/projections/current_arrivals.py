@@ -88,8 +88,9 @@ def current_arrivals(
 
 def lasting_current(
     paths: Sequence[Path], currents: Mapping[str, Currents], target: str, dtype: DTypeLike
-) -> tuple[Float[Array, "batch neurons"], Float[Array, "batch 1"]]:
-    """What inputs whose currents last for the whole run are at a population, and when they begin, 0.
+) -> tuple[Float[Array, "batch neurons"], Float[Array, "batch neurons"]]:
+    """What inputs whose currents last for the whole run are at a population, and its integral until
+    they begin, which is 0 as they begin at 0, but has derivatives by their times.
 
     A current that began at another time is NaN: inside `jax.jit` nobody else would see it.
 
@@ -97,13 +98,14 @@ def lasting_current(
         paths, target: as of `by_source`.
         currents: those that last.
     """
-    found, begin = [], []
+    found, missed = [], []
     for source, operators in by_source(paths, currents, target).items():
         time = currents[source].time
         value = jnp.where((time == 0)[..., None], currents[source].value, jnp.nan)
-        found += [applied(operator, value, dtype)[:, 0] for operator in operators]
-        begin.append(time)
-    return sum(found), sum(begin)
+        for operator in operators:
+            found.append(applied(operator, value, dtype)[:, 0])
+            missed.append(time * found[-1])
+    return sum(found[1:], found[0]), sum(missed[1:], missed[0])
 
 
 def applied(
