@@ -390,12 +390,12 @@ class TrainOptions:
     )
     augment: Augment | Mapping[str, Any] | None = option(
         None,
-        "changes each training sample: `shift`, `turn`, `scale`, `bend`, `stretch`, `dropout` and others",
-        more="Images are shifted by up to so many pixels, turned by degrees, scaled by a fraction and"
-        " bent by pixels, spikes moved by a time (`jitter`) and left out with a probability; all times"
-        " of a sample are multiplied by a factor between e^-`stretch` and e^`stretch`, its channels"
-        " move by `channel-shift` = [most groups, channels of a group, all channels]; drawn anew in"
-        " each epoch. `shape`: of the images, where the data do not say it",
+        "changes each training sample: `shift`, `turn`, `scale`, `mirror`, `dropout` and others",
+        more="Images are shifted by up to so many pixels, turned by degrees, scaled by a fraction,"
+        " bent by pixels and mirrored with a probability, spikes moved by a time (`jitter`) and left out"
+        " with a probability; all times of a sample are multiplied by a factor between e^-`stretch` and"
+        " e^`stretch`, its channels move by `channel-shift` = [most groups, channels of a group, all"
+        " channels]; drawn anew in each epoch. `shape`: of the images, where the data do not say it",
         python="also `Warp`, `Stretch`, `Jitter`, `Dropout`, a `Compose` of them, or a function of (key, sample)",
         convert=mapping,
         table=True,

@@ -48,6 +48,20 @@ def test_a_shift_moves_all_events_alike_and_loses_those_that_leave():
     assert len(moves) > 3
 
 
+def test_a_mirror_turns_all_of_an_image_left_for_right_as_often_as_it_is_to():
+    before, mirrored = places(EVERY), 0
+    for seed in range(16):
+        events = Warp(shape=SHAPE, mirror=0.5)(jax.random.key(seed), EVERY)
+        found = places(events)
+        if found == before:
+            continue
+        mirrored += 1
+        assert found == {n: (plane, row, 6 - column) for n, (plane, row, column) in before.items()}
+        assert np.array_equal(events.index[70:], EVERY.index[70:])
+    assert 3 < mirrored < 13
+    assert places(Warp(shape=SHAPE, mirror=1.0)(KEY, EVERY)) != before
+
+
 def test_turning_and_scaling_leave_the_middle_where_it_is():
     middle = 2 * 7 + 3
     seen = set()
@@ -113,6 +127,7 @@ def test_a_table_says_what_is_changed():
         ({"shfit": 1}, (28, 28), "there is no 'shfit'.*shift"),
         ({"shift": "far"}, (28, 28), "give a number"),
         ({"shift": -1}, (28, 28), "shift is -1"),
+        ({"mirror": 1.5}, (28, 28), "mirror is 1.5.*give a probability from 0 to 1"),
         ({"turn": 5}, (784,), r"images have the shape \(784,\)"),
         ({"stretch": -1}, (28, 28), "stretch is -1"),
         ({"channel-shift": [1, 14]}, (28, 28), "channel_shift is .1, 14."),

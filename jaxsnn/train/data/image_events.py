@@ -15,16 +15,18 @@ from jaxsnn.errors import UsageError, suggestion
 from jaxsnn.train.data.augment import ChannelShift, Dropout, Jitter, Stretch, refuse_values
 from jaxsnn.train.option_values import duration, number
 
+#: Changes of `Warp`.
+_WARPS = ("shift", "turn", "scale", "bend", "mirror")
 #: Displacements of `Warp` are drawn on so many points along each axis.
 _POINTS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class Warp:
-    """Each image is shifted, turned, scaled and bent: its events move to the nearest pixels.
+    """Each image is mirrored, shifted, turned, scaled and bent: its events move to the nearest pixels.
 
     Those that leave the image are lost. Channels behind those of the pixels, such as a bias, stay.
-    All numbers are drawn uniformly between minus and plus what is given, but for `bend`.
+    All numbers are drawn uniformly between minus and plus what is given, but for `bend` and `mirror`.
 
     Attributes:
         shape: of the images, (rows, columns) or (planes, rows, columns).
@@ -33,9 +35,11 @@ class Warp:
         scale: fraction, along each axis by its own.
         bend: pixels, standard deviation of a smooth field of displacements: normal deviates at 4 x 4
             points, linear in between.
+        mirror: probability that left and right change places, from 0 to 1.
 
     Raises:
-        UsageError: a shape that is none of an image, or a number that is negative or not finite.
+        UsageError: a shape that is none of an image, a number that is negative or not finite, or a
+            probability above 1.
 
     Source: the elastic distortions of Simard, Steinkraus and Platt, ICDAR 2003, are such a field.
     """
@@ -45,6 +49,7 @@ class Warp:
     turn: float = 0.0
     scale: float = 0.0
     bend: float = 0.0
+    mirror: float = 0.0
 
     def __post_init__(self) -> None:
         if len(self.shape) not in (2, 3) or min(self.shape, default=0) < 1:
@@ -52,11 +57,14 @@ class Warp:
                 f"images have the shape {self.shape}",
                 fix="give (rows, columns) or (planes, rows, columns)",
             )
-        for name in ("shift", "turn", "scale", "bend"):
+        for name in _WARPS:
             value = getattr(self, name)
             if not 0 <= value < math.inf:
                 fix = "give a finite number of at least 0"
                 raise UsageError(f"{name} is {value:g}", fix=fix)
+        if self.mirror > 1:
+            fix = "give a probability from 0 to 1"
+            raise UsageError(f"mirror is {self.mirror:g}", fix=fix)
 
     def __call__(self, key: jax.Array, inputs: Any) -> Any:
         """One sample, Events or GradedEvents (events,)."""
@@ -89,6 +97,9 @@ class Warp:
             [[jnp.cos(angle), -jnp.sin(angle)], [jnp.sin(angle), jnp.cos(angle)]], place.dtype
         )
         larger = 1 + self.scale * drawn(scale_key, (2,))
+        if self.mirror:
+            swapped = jax.random.bernoulli(jax.random.fold_in(key, len(_WARPS)), self.mirror)
+            place = jnp.where(swapped, place.at[:, 1].set(size[1] - 1 - place[:, 1]), place)
         moved = ((place - middle) @ turned.T) * larger + middle
         moved += self.shift * drawn(shift_key, (2,))
         if self.bend:
@@ -127,7 +138,6 @@ class Compose:
         return inputs
 
 
-_WARPS = ("shift", "turn", "scale", "bend")
 #: The numbers of a `ChannelShift` in the order of a table.
 _MOVES = ("most", "group", "channels")
 #: What a table of changes may say.
@@ -135,8 +145,9 @@ CHANGES = (*_WARPS, "channel-shift", "stretch", "jitter", "dropout", "shape")
 
 
 def augmentation_of(table: Mapping[str, Any], shape: tuple[int, ...]) -> Compose:
-    """The changes of a table: `shift`, `turn`, `scale` and `bend` as of `Warp`, `channel-shift`, the
-    three numbers of `ChannelShift`, `stretch`, then `jitter`, a time, and `dropout`, a probability.
+    """The changes of a table: `shift`, `turn`, `scale`, `bend` and `mirror` as of `Warp`,
+    `channel-shift`, the three numbers of `ChannelShift`, `stretch`, then `jitter`, a time, and
+    `dropout`, a probability.
 
     Args:
         shape: of a sample, (rows, columns) or (planes, rows, columns), where the table says none.
