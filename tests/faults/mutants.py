@@ -66,8 +66,9 @@ ROOMS = {
     ),
     "dynamics": Room(
         files=("jaxsnn/event/dynamics/*.py",),
-        tests=_tests(
-            "event", "model_rules", "crossing", "box", "stress", "recurrent", "custom_neuron"
+        tests=(
+            *_tests("event", "model_rules", "model_numbers", "bracketed_root", "decaying_modes"),
+            *_tests("event", "crossing", "box", "stress", "recurrent", "custom_neuron"),
         ),
         exact=_tests("event", "crossing_solvers"),
     ),
