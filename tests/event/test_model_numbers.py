@@ -3,6 +3,7 @@ other, and against dense samples of V.
 """
 
 from dataclasses import replace
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -95,7 +96,7 @@ def test_a_spike_and_a_current_weigh_what_the_equations_say(name, area, step, re
 
 def test_a_spike_of_no_weight_is_no_reason_to_divide_by_it():
     p, _ = parameters()
-    weight = CubaLIFBox(width=WIDTH).level_weight(p | {"r": p["r"].at[1].set(0.0)})
+    weight: Any = CubaLIFBox(width=WIDTH).level_weight(p | {"r": p["r"].at[1].set(0.0)})
     assert np.isfinite(weight).all()
     assert weight[1] == 0
 
@@ -177,7 +178,7 @@ def test_a_population_has_the_model_of_its_kind(kind, kernel):
         spike_area=0.1, dt=0.2, step=0.2, resistance="tau/dt", initial="v_leak",
         reset_kind="subtract", fires_at_equality=True,
     )  # fmt: skip
-    plain = neuron_of(replace(given, bias="current", threshold=">", dt=None))
+    plain: Any = neuron_of(replace(given, bias="current", threshold=">", dt=None))
     assert (plain.step, plain.width, plain.fires_at_equality) == (None, 0.0, False)
 
 
@@ -265,7 +266,7 @@ def test_an_order_of_crossings_is_that_of_their_times():
         j_start=0 * one, tau_mem=1.4 * one, tau_syn=0.7 * one,
     )  # fmt: skip
     state = tuple(jnp.asarray(scale * rng.normal(size=one.shape)) for scale in (1.5, 4.0))
-    order = model.crossing_order(lanes, state)
+    order: Any = model.crossing_order(lanes, state)
     v, threshold = np.asarray(state[0]), np.asarray(lanes.threshold)
     there = v >= threshold
     assert (np.asarray(order)[there] == 1).all()

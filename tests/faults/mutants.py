@@ -74,7 +74,7 @@ ROOMS = {
     ),
     "adjoint": Room(
         files=("jaxsnn/event/adjoint/*.py",),
-        tests=_tests("event", "clipped_slopes", "box", "recurrent"),
+        tests=_tests("event", "clipped_slopes", "gradient_paths", "box", "recurrent"),
         first=(
             "tests/event/test_recurrent.py::test_gradients_agree_with_central_differences"
             "[double uniform]",

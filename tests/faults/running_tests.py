@@ -12,7 +12,7 @@ import threading
 import time
 
 _QUICKLY = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
-_MARKS = "not slow"
+_MARKS = "not slow or mutants"
 #: Bytes of address space of a child: some changes make arrays that no machine has room for.
 _MOST_BYTES = 8 << 30
 #: How pytest ends where a test fails, and where a module or what it imports cannot be loaded.

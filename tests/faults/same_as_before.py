@@ -20,6 +20,10 @@ SAME: dict[str, dict[tuple[str, str], str]] = {
         ): "neither filters nor drivers look at the bit above",
         ("_CHUNK = 1 << 22", "1 -> 2"): _PARTS,
         ("_CHUNK = 1 << 22", "22 -> 23"): _PARTS,
+        (
+            "chosen = start + np.flatnonzero((count[start:stop] > 0) & (target[start:stop] >= 0))",
+            "count[start:stop] > 0 -> count[start:stop] >= 0",
+        ): "a synapse that no event reaches adds nothing",
         ('stop = max(start + 1, int(np.searchsorted(ends, most, side="right")))', "1 -> 2"): _PARTS,
     },
     "jaxsnn/event/dynamics/crossing.py": {
