@@ -61,7 +61,9 @@ def drawn(count=1500):
     state = rng.normal(size=(3, count)) * 10 ** rng.uniform(-1, 1, (3, count))
     threshold = state.sum(0) + 10 ** rng.uniform(-3, 0, count)
     duration = rng.choice([0.05, 0.5, 3.0, 20.0], count)
-    return Case(tuple(map(jnp.asarray, state)), Lanes(jnp.asarray(threshold)), duration)
+    return Case(
+        tuple(map(jnp.asarray, state)), Lanes(jnp.asarray(threshold)), jnp.asarray(duration)
+    )
 
 
 @partial(jax.jit, static_argnums=0)

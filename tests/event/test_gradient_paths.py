@@ -173,11 +173,11 @@ def test_recorded_spikes_have_the_gradient_of_their_own_simulation():
     spec, weight, lanes, time, row = drawn("current")
     lanes = replace(lanes, v_start=lanes.v_start.at[-1].set(0.0))
     readout = jnp.asarray(np.random.default_rng(5).normal(size=(SAMPLES, 4, spec.max_spikes)))
-    ours = layer_spikes(spec, weight, lanes, time, row, T_END)
+    ours: Any = layer_spikes(spec, weight, lanes, time, row, T_END)
 
     def loss(weight, lanes, time, recorded: Any):
         if recorded:
-            spikes = recorded_spikes(spec, weight, lanes, time, row, ours.time, ours.count)
+            spikes: Any = recorded_spikes(spec, weight, lanes, time, row, ours.time, ours.count)
         else:
             spikes = layer_spikes(spec, weight, lanes, time, row, T_END)
         return value_of(spikes, readout), spikes
