@@ -51,6 +51,7 @@ def _tests(folder, *names):
 
 
 _GRADIENTS = "tests/event/test_gradients.py::test_"
+_ASSIGNED = "tests/event/test_assigned.py::test_"
 ROOMS = {
     "frameworks": Room(
         files=("jaxsnn/nir/frameworks/*.py",),
@@ -74,7 +75,12 @@ ROOMS = {
     ),
     "adjoint": Room(
         files=("jaxsnn/event/adjoint/*.py",),
-        tests=_tests("event", "clipped_slopes", "gradient_paths", "box", "recurrent"),
+        tests=(
+            *_tests("event", "clipped_slopes", "gradient_paths", "box", "recurrent"),
+            f"{_ASSIGNED}jumps_are_counted_and_have_no_gradient_but_their_arrivals",
+            f"{_ASSIGNED}a_jump_width_is_the_gradient_of_a_ramp",
+            f"{_ASSIGNED}forward_mode_agrees_with_reverse_mode",
+        ),
         first=(
             "tests/event/test_recurrent.py::test_gradients_agree_with_central_differences"
             "[double uniform]",
