@@ -74,6 +74,7 @@ class Currents:
             raise UsageError(
                 f"dt is {shown(dt)}", fix="give a positive length of a step, in seconds"
             )
+        refuse_text(x, "x")
         traced = isinstance(x, Tracer)
         given = x if traced or isinstance(x, jax.Array) else np.asarray(x, float)
         kind = jnp if isinstance(given, Tracer | jax.Array) else np
@@ -91,6 +92,29 @@ class Currents:
             time=kind.asarray(np.broadcast_to(time, (batch, len(time)))),  # pyright: ignore
             value=kind.moveaxis(pieces, 0, 1),  # pyright: ignore[reportArgumentType]
         )
+
+
+def refuse_text(given: Any, what: str) -> None:
+    """Refuse an array or a list of what is no number.
+
+    Args:
+        what: names it in the message.
+
+    Raises:
+        UsageError: it holds text, dates, objects or complex numbers, or rows of different lengths.
+    """
+    if not isinstance(given, np.ndarray | list | tuple):
+        return
+    try:
+        kind = np.asarray(given).dtype
+    except TypeError:  # of numbers that JAX traces
+        return
+    except ValueError:
+        raise UsageError(
+            f"{what} has rows of different lengths", fix="fill shorter ones up with zeros"
+        ) from None
+    if kind.kind in "SUOcMm":
+        raise UsageError(f"{what} holds {kind}", fix="give numbers")
 
 
 @jax.tree_util.register_dataclass

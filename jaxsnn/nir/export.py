@@ -33,8 +33,9 @@ def write(path: str | os.PathLike[str], graph: Graph, force: bool = False) -> No
         FileError: The file exists and `force` is not set, or cannot be written.
         UsageError: What is given is no graph.
     """
-    if isinstance(path, Graph):
-        raise UsageError("a Graph is no path", fix="pass the path first: write(path, graph)")
+    if not isinstance(path, str | os.PathLike):
+        kind = type(path).__name__
+        raise UsageError(f"a {kind} is no path", fix="pass the path first: write(path, graph)")
     refuse_no_graph(graph)
     save(path, document_of_graph(graph), force)
 

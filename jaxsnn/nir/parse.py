@@ -86,8 +86,14 @@ def read(
         FileError: No such file, or no NIR file.
         GraphError: The graph is broken; the message names the node.
         UnsupportedNodeError: A node type that neither NIR 1.0.8 has nor anybody registered.
-        DialectError, UsageError: An option contradicts the file, or makes no sense.
+        DialectError, UsageError: An option contradicts the file, or makes no sense, or the path is
+            none.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise UsageError(
+            f"a {type(path).__name__} is no path",
+            fix="pass the path of a NIR file; jaxsnn.parse takes a nir.NIRGraph",
+        )
     options = {"dt": dt, "dt_export": dt_export, "time_unit": time_unit, "reset": reset}
     options |= {"reset_delay": reset_delay, "norm_input": norm_input, "spike_kernel": spike_kernel}
     options |= {"initial": initial, "readout": readout}

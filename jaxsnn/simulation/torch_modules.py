@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxsnn.errors import ConversionError
+from jaxsnn.errors import ConversionError, UsageError
 from jaxsnn.grid.stepped_solution import SteppedSolution
 from jaxsnn.grid.time_stepped import TimeStepped
 from jaxsnn.network.lowering.lower import lower
@@ -63,7 +63,9 @@ def from_torch(module: Any, sample: Any) -> Graph:
     Raises:
         ConversionError: A layer that NIR or the dialect cannot hold, an input that is computed
             outside of layers, or a graph that does something else than the module.
+        UsageError: It is no module.
     """
+    _refuse_no_module(module)
     traced = traced_module(module, sample)
     refuse_difference(module, traced, sample)
     return traced.graph
@@ -88,7 +90,9 @@ def load_into(module: Any, source: Graph | str | os.PathLike[str]) -> Loaded:
         ConversionError: Another structure, shape, reset, or number that the module cannot hold; the
             message names the node and the two numbers.
         DialectError: The dialect of the file leaves open what a step needs.
+        UsageError: It is no module.
     """
+    _refuse_no_module(module)
     graph = source if isinstance(source, Graph) else read(source)
     with loaded(module, graph) as (found, traced):
         names = found.nodes
@@ -100,6 +104,15 @@ def load_into(module: Any, source: Graph | str | os.PathLike[str]) -> Loaded:
         )
         refuse_difference(module, as_file, first_input(module, graph))
     return found
+
+
+def _refuse_no_module(given: Any) -> None:
+    # told by what it can do, so that torch need not be there for the message
+    if not callable(getattr(given, "named_children", None)):
+        raise UsageError(
+            f"a {type(given).__name__} is not a torch.nn.Module",
+            fix="pass the module; jaxsnn.to_torch makes one of a graph",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

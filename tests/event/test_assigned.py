@@ -145,6 +145,7 @@ def test_forward_mode_agrees_with_reverse_mode(name):
 
 
 @pytest.mark.slow
+@pytest.mark.mutants
 def test_jumps_are_counted_and_have_no_gradient_but_their_arrivals():
     """Neurons at rest that only arrivals move: each spike comes at an arrival, and follows that
     arrival's time.
@@ -176,6 +177,7 @@ def test_jumps_are_counted_and_have_no_gradient_but_their_arrivals():
 
 
 @pytest.mark.slow
+@pytest.mark.mutants
 def test_a_jump_width_is_the_gradient_of_a_ramp():
     """The surrogate is the exact gradient of box spikes where V comes to the threshold at the end
     of a short box.

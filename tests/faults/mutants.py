@@ -51,6 +51,7 @@ def _tests(folder, *names):
 
 
 _GRADIENTS = "tests/event/test_gradients.py::test_"
+_ASSIGNED = "tests/event/test_assigned.py::test_"
 ROOMS = {
     "frameworks": Room(
         files=("jaxsnn/nir/frameworks/*.py",),
@@ -66,14 +67,20 @@ ROOMS = {
     ),
     "dynamics": Room(
         files=("jaxsnn/event/dynamics/*.py",),
-        tests=_tests(
-            "event", "model_rules", "crossing", "box", "stress", "recurrent", "custom_neuron"
+        tests=(
+            *_tests("event", "model_rules", "model_numbers", "bracketed_root", "decaying_modes"),
+            *_tests("event", "crossing", "box", "stress", "recurrent", "custom_neuron"),
         ),
         exact=_tests("event", "crossing_solvers"),
     ),
     "adjoint": Room(
         files=("jaxsnn/event/adjoint/*.py",),
-        tests=_tests("event", "clipped_slopes", "box", "recurrent"),
+        tests=(
+            *_tests("event", "clipped_slopes", "gradient_paths", "box", "recurrent"),
+            f"{_ASSIGNED}jumps_are_counted_and_have_no_gradient_but_their_arrivals",
+            f"{_ASSIGNED}a_jump_width_is_the_gradient_of_a_ramp",
+            f"{_ASSIGNED}forward_mode_agrees_with_reverse_mode",
+        ),
         first=(
             "tests/event/test_recurrent.py::test_gradients_agree_with_central_differences"
             "[double uniform]",

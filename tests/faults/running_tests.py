@@ -12,7 +12,9 @@ import threading
 import time
 
 _QUICKLY = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
-_MARKS = "not slow"
+_MARKS = "not slow or mutants"
+#: Bytes of address space of a child: some changes make arrays that no machine has room for.
+_MOST_BYTES = 8 << 30
 #: How pytest ends where a test fails, and where a module or what it imports cannot be loaded.
 _NOTICED = {1: "a test failed", 2: "it did not load", 3: "pytest broke", 4: "it did not load"}
 
@@ -65,6 +67,7 @@ def _become(folder, exact, seconds):
         del sys.modules[name]
     sys.dont_write_bytecode = True
     resource.setrlimit(resource.RLIMIT_CPU, (int(seconds), int(seconds) + 5))
+    resource.setrlimit(resource.RLIMIT_AS, (_MOST_BYTES, _MOST_BYTES))
     silence = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(silence, stream)
@@ -77,7 +80,8 @@ def run(folder, tests, *, exact=False, seconds=3600.0, longest=3600.0, plugins=(
         folder: The copy that is imported and whose tests run.
         tests: Names of tests or files, in their order.
         exact: XLA optimises what it compiles.
-        seconds: Of computing, after which the child ends: some changes make loops that do not.
+        seconds: Of computing, after which the child ends: some changes make loops that do not. Its
+            memory has a limit, too.
         longest: Seconds by the clock, likewise.
         plugins: Of pytest.
 

@@ -20,6 +20,14 @@ SAME: dict[str, dict[tuple[str, str], str]] = {
         ): "neither filters nor drivers look at the bit above",
         ("_CHUNK = 1 << 22", "1 -> 2"): _PARTS,
         ("_CHUNK = 1 << 22", "22 -> 23"): _PARTS,
+        (
+            "chosen = start + np.flatnonzero((count[start:stop] > 0) & (target[start:stop] >= 0))",
+            "count[start:stop] > 0 -> count[start:stop] >= 0",
+        ): "a synapse that no event reaches adds nothing",
+        (
+            "table = np.array(entries, np.int64).reshape(-1, 4)",
+            "1 -> 2",
+        ): "NumPy takes any negative size for the one that is unknown",
         ('stop = max(start + 1, int(np.searchsorted(ends, most, side="right")))', "1 -> 2"): _PARTS,
     },
     "jaxsnn/event/dynamics/crossing.py": {

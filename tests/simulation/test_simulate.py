@@ -236,6 +236,38 @@ def of_a(events):
             lambda network: jaxsnn.write("n.nir", network),
             "a Network is not a Graph: pass the graph",
         ),
+        (lambda network: jaxsnn.write(None, graph()), "a NoneType is no path: pass the path first"),
+        (lambda network: jaxsnn.read(None), "a NoneType is no path: pass the path of a NIR file"),
+        (lambda network: jaxsnn.read(graph()), "a Graph is no path: pass the path of a NIR file"),
+        (
+            lambda network: jaxsnn.from_torch(graph(), np.ones((1, 2))),
+            "a Graph is not a torch.nn.Module: pass the module; jaxsnn.to_torch makes one",
+        ),
+        (
+            lambda network: jaxsnn.load_into(graph(), graph()),
+            "a Graph is not a torch.nn.Module: pass the module",
+        ),
+        (
+            lambda network: jaxsnn.check_mapping(graph(), graph()),
+            r"a Graph is not a Mapping: pass jaxsnn.place_and_route\(net\).mapping",
+        ),
+        (
+            lambda network: jaxsnn.simulate(
+                network,
+                {"a": np.full((5, 1, 2), "1"), "b": np.ones((5, 1, 1))},
+                engine=jaxsnn.TimeStepped(dt=1e-3),
+            ),
+            "input 'a' holds <U1: give numbers",
+        ),
+        (
+            lambda network: jaxsnn.simulate(
+                network,
+                {"a": np.ones((2, 1, 2)), "b": [[[1]], [[]]]},
+                engine=jaxsnn.TimeStepped(dt=1e-3),
+            ),
+            "input 'b' has rows of different lengths: fill shorter ones up",
+        ),
+        (lambda network: jaxsnn.Currents.held([[["a"]]], 1e-3), "x holds <U1: give numbers"),
         (lambda network: jaxsnn.check("n.nir", "event"), "a str is not a Graph: read it first"),
         (lambda network: jaxsnn.quantize(network), "a Network is not a Graph"),
         (lambda network: jaxsnn.convert(network, to="norse"), "a Network is not a Graph"),

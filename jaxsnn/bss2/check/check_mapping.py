@@ -27,7 +27,7 @@ from jaxsnn.bss2.check.propagate import ChipEvents, events_of, passed, responses
 from jaxsnn.bss2.chip import HEMISPHERES, Chip
 from jaxsnn.bss2.mapping import SIGNS, Mapping, Run
 from jaxsnn.bss2.netlist import Netlist
-from jaxsnn.errors import MappingError, Problem
+from jaxsnn.errors import MappingError, Problem, UsageError
 
 _MAP_AGAIN = "map the network again"
 
@@ -52,7 +52,17 @@ def check_mapping(mapping: Mapping, net: Netlist) -> tuple[Problem, ...]:
     >>> empty = Mapping(chip=SMALL, dead=NOTHING_DEAD, **said)
     >>> check_mapping(empty, net)[0].code
     'other-net'
+
+    Raises:
+        UsageError: one of the two is something else.
     """
+    for given, kind in ((mapping, Mapping), (net, Netlist)):
+        if not isinstance(given, kind):
+            raise UsageError(
+                f"a {type(given).__name__} is not a {kind.__name__}",
+                fix="pass jaxsnn.place_and_route(net).mapping, and its net,"
+                " jaxsnn.quantize(graph).netlist",
+            )
     found = list(_net_violations(mapping, net))
     found += dead_violations(mapping.chip, mapping.dead)
     if any(one.code in ("other-populations", "no-such-part") for one in found):

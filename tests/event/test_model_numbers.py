@@ -1,0 +1,317 @@
+"""What models of neurons make of a file's parameters, and what they say to readouts: against each
+other, and against dense samples of V.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxsnn.event.dynamics.cubalif import CubaLIFBox, CubaLIFDelta
+from jaxsnn.event.dynamics.driven_lif import LIFUnderI, LIFUnderLI
+from jaxsnn.event.dynamics.integrate_and_fire import IFBox, IFDelta
+from jaxsnn.event.dynamics.kinds import neuron_of
+from jaxsnn.event.dynamics.lif import LIFBox, LIFDelta
+from jaxsnn.event.dynamics.two_variables import Lanes, time_under
+from jaxsnn.network.structure import Population, TauShape
+
+WIDTH, STEP, AREA = 0.3, 0.05, 0.7
+MODELS = {
+    "CubaLIF": CubaLIFDelta(),
+    "CubaLIF, boxes": CubaLIFBox(width=WIDTH),
+    "LIF": LIFDelta(),
+    "LIF, boxes": LIFBox(width=WIDTH),
+    "IF": IFDelta(),
+    "IF, boxes": IFBox(width=WIDTH),
+    "LIF under LI": LIFUnderLI(),
+    "LIF under I": LIFUnderI(),
+}
+SPIKING = [name for name in MODELS if "under" not in name]
+NEURONS = 4
+
+pytestmark = pytest.mark.usefixtures("x64")
+models = pytest.mark.parametrize("name", MODELS)
+
+
+def close(found, wanted, rtol=1e-12):
+    np.testing.assert_allclose(found, np.broadcast_to(wanted, np.shape(found)), rtol=rtol, atol=0)
+
+
+def parameters(seed=0):
+    rng = np.random.default_rng(seed)
+    names = ("r", "w_in", "tau_mem", "tau_syn", "v_leak", "v_threshold", "v_reset", "start")
+    p = {name: jnp.asarray(rng.uniform(0.4, 1.6, NEURONS)) for name in names}
+    return p | {"tau": p["tau_mem"]}, jnp.asarray(rng.uniform(0.2, 0.9, NEURONS))
+
+
+def lanes_and_state(name, rows, shape=TauShape.ANY, seed=0):
+    """A model, its lanes, and states (rows, NEURONS)."""
+    rng = np.random.default_rng(seed)
+    p, _ = parameters(seed)
+    ratio = {TauShape.DOUBLE: 2.0, TauShape.HALF: 0.5, TauShape.EQUAL: 1.0}
+    ratio = ratio.get(shape, np.array([0.3, 0.7, 1.4, 4.0]))
+    model = replace(MODELS[name], tau_shape=shape)
+    lanes = model.lanes(p | {"tau_mem": ratio * p["tau_syn"], "tau": ratio * p["tau_syn"]}, None)
+    still = model.begin(lanes)
+    return model, lanes, tuple(jnp.asarray(rng.normal(size=(rows, NEURONS))) for _ in still)
+
+
+# ---- parameters
+
+
+def areas_and_steps(test):
+    test = pytest.mark.parametrize("step", [None, STEP], ids=["current", "steps"])(test)
+    return pytest.mark.parametrize("area", [None, AREA], ids=["jump", "area"])(test)
+
+
+@pytest.mark.parametrize("name", SPIKING)
+@pytest.mark.parametrize("resistance", ["file", "tau/dt"])
+@areas_and_steps
+def test_a_spike_and_a_current_weigh_what_the_equations_say(name, area, step, resistance):
+    p, _ = parameters()
+    if name.startswith("IF") and resistance != "file":
+        pytest.skip("it has no tau")
+    model = replace(
+        MODELS[name], spike_area=area, step=step, resistance=resistance, dt=0.1 * (area or 1)
+    )
+    tau = p["tau_mem"]
+    r = p["r"] if resistance == "file" else tau / (0.1 * (area or 1))
+    if name.startswith("CubaLIF"):  # what one spike does to j, and for how long it lasts
+        kick, lasts = r if area is None else r * p["w_in"] * AREA / p["tau_syn"], p["tau_syn"]
+        of_current = r * p["w_in"]
+    else:
+        lasts = tau if name.startswith("LIF") else jnp.ones(NEURONS)
+        kick = jnp.ones(NEURONS) if area is None else r * AREA / lasts
+        of_current = r
+    close(model.kick(p), kick)
+    boxes = "boxes" in name
+    close(model.arrival_factor(p), kick * lasts / WIDTH if boxes else kick)
+    # a bias that is added once a step is a train of spikes of weight 1
+    close(model.current_factor(p), of_current if step is None else kick * lasts / STEP)
+    if boxes:
+        close(model.level_weight(p) * model.arrival_factor(p), model.current_factor(p))
+
+
+def test_a_spike_of_no_weight_is_no_reason_to_divide_by_it():
+    p, _ = parameters()
+    weight: Any = CubaLIFBox(width=WIDTH).level_weight(p | {"r": p["r"].at[1].set(0.0)})
+    assert np.isfinite(weight).all()
+    assert weight[1] == 0
+
+
+@models
+@pytest.mark.parametrize("step", [None, STEP], ids=["current", "steps"])
+def test_a_constant_current_moves_the_rest_or_drives(name, step):
+    p, current = parameters()
+    model = replace(MODELS[name], step=step)
+    lifted = model.current_factor(p) * current
+    leaks = not name.startswith("IF")
+    close(model.v_inf(p, current) - model.v_inf(p, None), lifted if leaks else 0.0)
+    close(model.v_inf(p, None), p["v_leak"] if leaks else 0.0)
+    close(model.lift(p, current, 2.5), lifted if leaks else 2.5 * lifted)
+    at_start = {"CubaLIF": -lifted, "CubaLIF, boxes": -lifted, "IF": lifted, "IF, boxes": lifted}
+    driven = model.current_factor(p) * p["start"] if "under" in name else 0.0
+    close(model.j_start(p, current), at_start.get(name, driven))
+    without = {key: value for key, value in p.items() if key != "start"}
+    close(model.j_start(without, None), 0.0)
+    if "under" in name:
+        close(model.arrival_factor(p), model.current_factor(p))
+        close(model.kick(p), model.current_factor(p))
+
+
+@models
+@pytest.mark.parametrize("reset", ["zero", "subtract"])
+@pytest.mark.parametrize("initial", ["zero", "v_leak", "v_reset"])
+def test_lanes_count_voltages_from_rest(name, reset, initial):
+    p, current = parameters()
+    model = replace(MODELS[name], reset_kind=reset, initial=initial)
+    lanes, rest = model.lanes(p, current), model.v_inf(p, current)
+    v_reset = 0.0 if reset == "subtract" else p["v_reset"]
+    close(lanes.threshold, p["v_threshold"] - rest)
+    close(lanes.v_reset, v_reset - rest)
+    close(lanes.v_start, {"zero": 0.0, **p}[initial] - rest)
+    close(lanes.j_start, model.j_start(p, current))
+    close(lanes.tau_mem, 1.0 if name.startswith("IF") else p["tau_mem"])
+    close(model.height(p), p["v_threshold"] - v_reset)
+    below, *others = model.rest(p, current)
+    close(below, rest)
+    assert len(others) == len(model.begin(lanes)) - 1
+    assert not any(np.any(other) for other in others)
+    unit = jnp.arange(1.0, NEURONS + 1)
+    scaled = model.in_units(lanes, unit)
+    for field in ("threshold", "v_reset", "v_start", "j_start"):
+        close(getattr(scaled, field), getattr(lanes, field) / unit)
+    close(scaled.tau_mem, lanes.tau_mem)
+    close(scaled.tau_syn, lanes.tau_syn)
+    # a readout has neither threshold nor reset, and integrators no tau_syn
+    few = {key: p[key] for key in p if key not in ("v_threshold", "v_reset", "tau_syn")}
+    if not name.startswith("CubaLIF"):
+        bare = model.lanes(few, None)
+        close(bare.tau_syn, 1.0)
+        close(bare.threshold, -model.v_inf(p, None))
+        close(bare.v_reset, -model.v_inf(p, None))
+
+
+KINDS = {
+    ("CubaLIF", "delta"): CubaLIFDelta,
+    ("CubaLI", "box"): CubaLIFBox,
+    ("LI", "delta"): LIFDelta,
+    ("LIF", "box"): LIFBox,
+    ("I", "delta"): IFDelta,
+    ("IF", "box"): IFBox,
+}
+
+
+@pytest.mark.parametrize(("kind", "kernel"), KINDS, ids=" ".join)
+def test_a_population_has_the_model_of_its_kind(kind, kernel):
+    given = Population(
+        name="a", kind=kind, size=1, spike_kernel=kernel, dt=0.2, spike_area=0.1, bias="step",
+        resistance="tau/dt", initial="v_leak", reset="subtract", threshold=">=", uniform=True,
+        tau_shape=TauShape.HALF,
+    )  # fmt: skip
+    model = neuron_of(given)
+    assert type(model) is KINDS[kind, kernel]
+    assert model == KINDS[kind, kernel](
+        tau_shape=TauShape.HALF, uniform=True, width=0.2 if kernel == "box" else 0.0,
+        spike_area=0.1, dt=0.2, step=0.2, resistance="tau/dt", initial="v_leak",
+        reset_kind="subtract", fires_at_equality=True,
+    )  # fmt: skip
+    plain: Any = neuron_of(replace(given, bias="current", threshold=">", dt=None))
+    assert (plain.step, plain.width, plain.fires_at_equality) == (None, 0.0, False)
+
+
+# ---- what is assumed
+
+
+@pytest.mark.parametrize("shape", TauShape, ids=lambda shape: shape.name)
+@pytest.mark.parametrize("uniform", [False, True])
+def test_models_give_up_what_they_assumed(shape, uniform):
+    known = CubaLIFDelta(tau_shape=shape, uniform=uniform)
+    guess = known.guessed()
+    assert guess.certain is (shape is TauShape.ANY and not uniform)
+    plain = CubaLIFDelta()
+    assert known.unassuming() == guess.unassuming() == plain
+    if not guess.certain:
+        assert guess.general() == plain
+    assert known.general().uniform is uniform
+    kept = (TauShape.APART, TauShape.ANY)
+    assert known.general().tau_shape is (shape if shape in kept else TauShape.ANY)
+    lanes = known.lanes(parameters()[0], None)
+    fits = {TauShape.DOUBLE: 2.0, TauShape.HALF: 0.5, TauShape.EQUAL: 1.0}.get(shape, 3.0)
+    one = jnp.ones((2, NEURONS))
+    wide = replace(lanes, tau_mem=fits * one, tau_syn=one)
+    assert bool(known.holds(wide))
+    mixed = jnp.asarray([1.0, 1.0, 1.0, 2.0]) * one
+    assert bool(known.holds(replace(wide, tau_mem=fits * mixed, tau_syn=mixed))) is not uniform
+    odd = replace(wide, tau_mem=wide.tau_mem.at[1, 2].set(1.05))
+    assert bool(known.holds(odd)) is (shape is TauShape.ANY and not uniform)
+
+
+# ---- readouts
+
+
+@models
+@pytest.mark.parametrize("rate", [0.0, 0.7])
+def test_integrals_are_those_by_quadrature(name, rate):
+    model, lanes, _ = lanes_and_state(name, 1)
+    nodes, weights = np.polynomial.legendre.leggauss(60)
+    for t in (0.0, 1e-6, 0.03, 0.3, 0.9, 1.7, 6.0, 25.0):
+        at = t * (nodes[:, None] + 1) / 2
+        by = t / 2 * weights[:, None] * np.exp(-rate * at)
+        wanted = [np.sum(by * np.asarray(part), axis=0) for part in model.decay(lanes, at)]
+        found = model.integrals(lanes, jnp.full(NEURONS, t), rate)
+        np.testing.assert_allclose(np.array(found), wanted, rtol=1e-9, atol=1e-30)
+
+
+@models
+@pytest.mark.parametrize("shape", TauShape, ids=lambda shape: shape.name)
+def test_extrema_are_those_of_the_flow(name, shape):
+    cuba = name.startswith("CubaLIF") or name == "LIF under LI"
+    if shape is not TauShape.ANY and name != "CubaLIF":
+        pytest.skip("as those of CubaLIF, or it has no tau_syn")
+    model, lanes, state = lanes_and_state(name, 300, shape)
+    end = 2.0
+    t = jnp.linspace(0.0, end, 801)[:, None, None]
+    v = np.asarray(model.flow(model.decay(lanes, t), state)[0])
+    last = model.flow(model.decay(lanes, jnp.full(NEURONS, end)), state)
+    found = np.asarray(model.turns(lanes, state, last))
+    wait, peak = map(np.asarray, model.extremum(lanes, state))
+    if not cuba:
+        assert not found.any()
+        assert not wait.any()
+        close(peak, state[0])
+        return
+    signs = np.sign(np.diff(v, axis=0))
+    turned = (signs[0] * signs[-1]) < 0
+    near_an_end = (abs(wait) < 0.01) | (abs(wait - end) < 0.01)
+    assert 100 < turned.sum() < turned.size - 100
+    np.testing.assert_array_equal(found | near_an_end, turned | near_an_end)
+    at = model.flow(model.decay(lanes, wait), state)
+    np.testing.assert_allclose(peak[turned], np.asarray(at[0])[turned], rtol=1e-9, atol=1e-12)
+    speed = np.asarray(model.rate(lanes, at)[0])
+    np.testing.assert_allclose(speed[turned], 0.0, atol=1e-9)
+
+
+# ---- crossings
+
+
+def test_an_order_of_crossings_is_that_of_their_times():
+    rng = np.random.default_rng(3)
+    model = CubaLIFDelta(tau_shape=TauShape.DOUBLE, uniform=True)
+    one = jnp.ones((4000, NEURONS))
+    lanes = Lanes(
+        threshold=jnp.asarray(rng.normal(size=one.shape)), v_reset=-one, v_start=0 * one,
+        j_start=0 * one, tau_mem=1.4 * one, tau_syn=0.7 * one,
+    )  # fmt: skip
+    state = tuple(jnp.asarray(scale * rng.normal(size=one.shape)) for scale in (1.5, 4.0))
+    order: Any = model.crossing_order(lanes, state)
+    v, threshold = np.asarray(state[0]), np.asarray(lanes.threshold)
+    there = v >= threshold
+    assert (np.asarray(order)[there] == 1).all()
+    long = 60.0 * one
+    end = tuple(0 * one for _ in state)
+    crosses = np.asarray(model.crosses(lanes, state, end, long)) & ~there
+    wait = np.asarray(model.solve(lanes, state, long, jnp.asarray(crosses)))
+    np.testing.assert_array_equal((np.asarray(order) > 0) & ~there, crosses)
+    found = np.asarray(model.wait_of(replace(lanes, tau_mem=1.4 * one[0]), order))
+    assert crosses.sum() > 2000
+    np.testing.assert_allclose(found[crosses], wait[crosses], rtol=1e-9, atol=1e-9)
+    assert CubaLIFDelta(tau_shape=TauShape.DOUBLE).crossing_order(lanes, state) is None
+    assert CubaLIFDelta(tau_shape=TauShape.HALF, uniform=True).crossing_order(lanes, state) is None
+
+
+def test_bounds_are_as_late_as_they_may_be():
+    v, drive = jnp.asarray([0.0, 0.4, 0.5, 1.0, 2.0]), jnp.asarray([2.0, 3.0, 1.0, 5.0, 0.0])
+    found = time_under(v, drive, jnp.ones(5), jnp.full(5, 3.0))
+    np.testing.assert_allclose(found, [3 * 1.0 / 2.0, 3 * 0.6 / 2.6, np.inf, 0.0, 0.0])
+    lanes = replace(MODELS["IF"].lanes(parameters()[0], None), threshold=jnp.ones(5))
+    slow = MODELS["IF, boxes"].bound(lanes, (v, jnp.asarray([2.0, -3.0, 0.0, 5.0, 0.0])))
+    np.testing.assert_allclose(slow, [0.5, np.inf, np.inf, 0.0, 0.0])
+    # as if the current stayed, or came up to what the boxes drive it to
+    for name, (_, j, *u) in (
+        ("CubaLIF", (v, drive)), ("CubaLIF", (v, -drive)),
+        ("CubaLIF, boxes", (v, drive, 0 * drive)), ("CubaLIF, boxes", (v, -drive, drive)),
+    ):  # fmt: skip
+        wide = replace(lanes, tau_mem=jnp.full(5, 3.0))
+        under = time_under(v, jnp.maximum(j, u[0] if u else 0.0), wide.threshold, wide.tau_mem)
+        np.testing.assert_array_equal(MODELS[name].bound(wide, (v, j, *u)), under)
+
+
+@pytest.mark.parametrize("name", ["LIF, boxes", "IF, boxes", "LIF under I"])
+def test_membranes_under_constant_drive_cross_where_they_do(name):
+    model, lanes, (v, j) = lanes_and_state(name, 500)
+    lanes = replace(lanes, threshold=jnp.full(NEURONS, 0.3))
+    v, j = jnp.minimum(v, 0.3 - 1e-3), 2 * j
+    duration = jnp.full(v.shape, 1.5)
+    end = model.flow(model.decay(lanes, duration), (v, j))
+    crossing = np.asarray(model.crosses(lanes, (v, j), end, duration))
+    np.testing.assert_array_equal(crossing, np.asarray(end[0]) >= 0.3)
+    exactly = model.crosses(lanes, (v, j), (lanes.threshold + 0 * v, j), duration)
+    assert np.asarray(exactly).all()
+    wait = np.asarray(model.solve(lanes, (v, j), duration, jnp.asarray(crossing)))
+    assert ((wait >= 0) & (wait <= 1.5)).all()
+    at = np.asarray(model.flow(model.decay(lanes, wait), (v, j))[0])
+    assert crossing.sum() > 200
+    np.testing.assert_allclose(at[crossing], 0.3, rtol=1e-11)
