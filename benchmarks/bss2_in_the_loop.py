@@ -2,15 +2,17 @@
 
     python benchmarks/bss2_in_the_loop.py --seeds 0 1 2
     python benchmarks/bss2_in_the_loop.py --copies 2 --ways gains --start --seeds 0 1 2 3 4 5 6 7
+    python benchmarks/bss2_in_the_loop.py --copies 4 --ways broad --start --seeds 0 1 2 3 4 5 6 7
     python benchmarks/bss2_in_the_loop.py --copies 2 --ways weak --start weak --seeds 0 2 \\
         --epochs 80 --lr 0.015 --schedule cosine --batch-size 128 --sharpness 0.1
 
 The network is the one of `jaxsnn demo`, as snnTorch exported it, or that with its hidden neurons
 several times (`--copies`). It is trained with the event engine in some `--ways`: `plain` as it is,
 `weak` and `noise` with noise of its parameters and of the input spikes, `early` with such noise in two
-steps and early spikes, `gains` likewise with noise of gains. Then it goes on in the loop with each
-chip, from any of them (`--start`). Chips differ by the seed of their fixed pattern, all else is the
-default of `EmulatedChip`. Prints one line of JSON for each result.
+steps and early spikes, `gains` likewise with noise of gains, `broad` with more of it and a rate that
+falls. Then it goes on in the loop with each chip, from any of them (`--start`). Chips differ by the
+seed of their fixed pattern, all else is the default of `EmulatedChip`.
+Prints one line of JSON for each result.
 """
 
 import argparse
@@ -93,6 +95,33 @@ WAYS: dict[str, tuple[dict[str, Any], ...]] = {
                 "v_threshold": 0.06,
                 "input_gain": 0.05,
                 "driver_gain": 0.04,
+            },
+        },
+    ),
+    "broad": (
+        {
+            "late_weight": 0.1,
+            "learning_rate": 0.03,
+            "epochs": 60,
+            "ema_decay": 0.95,
+            "noise": {
+                "weight": 0.02,
+                "v_threshold": 0.08,
+                "input_gain": 0.06,
+                "driver_gain": 0.06,
+            },
+        },
+        {
+            "late_weight": 0.05,
+            "learning_rate": 0.03,
+            "schedule": "cosine",
+            "epochs": 130,
+            "ema_decay": 0.97,
+            "noise": {
+                "weight": 0.01,
+                "v_threshold": 0.06,
+                "input_gain": 0.06,
+                "driver_gain": 0.06,
             },
         },
     ),
