@@ -32,7 +32,7 @@ from jaxsnn.network.meshes import by_compiler
 from jaxsnn.network.network import Network, check_precision
 from jaxsnn.network.on_processor import as_given, module_for, on_processor
 from jaxsnn.network.slots import in_buckets
-from jaxsnn.network.valued_inputs import Currents, GradedEvents, Input
+from jaxsnn.network.valued_inputs import Currents, GradedEvents, Input, as_lasting
 
 _DEFAULT_SAMPLES = 101
 
@@ -109,7 +109,11 @@ class EventDriven(EventOptions):
         times = _checked_samples(sample_times, t_end, end)
         if on_processor(network, trains, end, times):
             # Nothing is differentiated: unused slots more cost nothing but room.
-            trains = in_buckets(trains, network.inputs)
+            lasting = {
+                name: as_lasting(own, end) if isinstance(own, Currents) else own
+                for name, own in trains.items()
+            }
+            trains = in_buckets(lasting, network.inputs)
         network, known = network.with_known_facts()
         solution = self.simulated(known, network, trains, end, times)
         if sample_times is None or not np.size(sample_times) or solution.voltages:

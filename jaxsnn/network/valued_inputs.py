@@ -144,6 +144,22 @@ def nothing_behind(currents: Currents) -> Float[Array, "*batch pieces channels"]
     return jnp.where(used[..., None], currents.value, 0.0)
 
 
+def as_lasting(currents: Currents, t_end: Any) -> Currents:
+    """Currents on the processor: those that begin at 0 and are the same until the end as lasting ones,
+    others as they are.
+
+    >>> held = Currents.held(np.ones((100, 1, 3)), dt=1e-3)
+    >>> as_lasting(held, 0.1).lasting, as_lasting(held, 0.2).lasting
+    (True, False)
+    """
+    time = np.asarray(currents.time)
+    # what begins at the end changes nothing, but what is not 0 is noted as late
+    behind = (time[..., 1:] >= np.asarray(t_end)) & ~np.asarray(currents.value)[..., 1:, :].any(-1)
+    if time[..., :1].any() or not behind.all():
+        return currents
+    return Currents(time=currents.time[..., :1], value=currents.value[..., :1, :], lasting=True)
+
+
 def late_pieces(currents: Currents, t_end: Float[Array, ""]) -> Int[Array, ""]:
     """Number of pieces that begin at or after the end of the run, those of zeros aside."""
     some = jnp.any(currents.value != 0, axis=-1)

@@ -16,7 +16,7 @@ from jaxsnn.network.network import Network
 from jaxsnn.network.results import Result
 from jaxsnn.network.spikes import Events
 from jaxsnn.network.structure import Population, Wire
-from jaxsnn.network.valued_inputs import Currents, GradedEvents, changes
+from jaxsnn.network.valued_inputs import Currents, GradedEvents, as_lasting, changes
 from jaxsnn.simulation.simulate import simulate
 from tests.event.differences import ENOUGH, relative_errors
 from tests.event.draft import Draft
@@ -318,6 +318,23 @@ def test_a_lasting_current_that_begins_later_is_none():
         lambda given: simulate(network, given, T_END, engine=EVERY, throw=False).result
     )
     assert int(traced(late)) == Result.NOT_FINITE
+
+
+def test_a_current_held_to_the_end_is_a_lasting_one():
+    network, x = one_population("CubaLIF"), np.array([[[0.7, 0.2, 1.9]]])
+    held = Currents.held(np.repeat(x, 50, axis=0), T_END / 50)
+    single = Currents(time=jnp.zeros((1, 1)), value=jnp.asarray(x[0, None]))
+    # Traced, nobody knows how long it lasts.
+    traced = jax.jit(lambda given: simulate(network, given, T_END, engine=EVERY).spikes["n"].time)
+    for given, end in [(held, T_END), (held, T_END * 1.5), (single, T_END)]:
+        assert as_lasting(given, end).lasting == (end == T_END)
+        got = simulate(network, given, T_END, engine=EVERY).spikes["n"].time
+        np.testing.assert_allclose(got, traced(given), rtol=1e-12)
+    later = replace(single, time=jnp.full((1, 1), 0.1))
+    assert not as_lasting(later, T_END).lasting
+    # what comes behind the end is noted, if it is not 0
+    twice = Currents(time=jnp.array([[0.0, 9.0]]), value=jnp.ones((1, 2, 3)))
+    assert not as_lasting(twice, T_END).lasting
 
 
 def test_a_constant_signal_is_one_arrival_however_many_steps_it_lasts():
