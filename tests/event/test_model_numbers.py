@@ -315,3 +315,6 @@ def test_membranes_under_constant_drive_cross_where_they_do(name):
     at = np.asarray(model.flow(model.decay(lanes, wait), (v, j))[0])
     assert crossing.sum() > 200
     np.testing.assert_allclose(at[crossing], 0.3, rtol=1e-11)
+    if name == "IF, boxes":  # at the threshold, and at rest
+        one = jnp.ones(NEURONS)
+        assert not model.solve(lanes, (0.3 * one, 0 * one), one, one > 0).any()
