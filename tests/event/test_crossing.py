@@ -6,6 +6,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import mpmath
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -348,3 +349,33 @@ def test_membranes_at_the_threshold_exactly(v, v_inf, v_end, by_equality, fires,
     lanes = neuron.lanes(p | {"v_leak": v_inf * one}, None)
     state, end = ((jnp.full(1, at - v_inf), 0 * one) for at in (v, v_end))
     assert bool(neuron.crosses(lanes, state, end, one)[0]) is fires
+
+
+@pytest.mark.parametrize("ratio", [1.01, 1.3, 2.0, 30.0, 0.99, 0.7, 0.5, 0.03])
+def test_the_time_of_a_maximum_has_all_digits(x64, ratio):
+    """Also where it comes soon, V being nearly at what drives it, and where it comes late."""
+    sizes = 10.0 ** np.arange(-11, 7)
+    z = np.concatenate([-sizes[sizes < 0.5], [-0.2, -0.24, -0.26, -0.5, -0.8]])
+    z = z if ratio > 1 else np.concatenate([sizes, [0.2, 0.3]])
+    tau_mem, d = ratio * 0.7, ratio * 0.7 / 0.7 - 1
+    j = np.full_like(z, 1.3)
+    v = j + z * j * (1 + d) / d
+    found = np.asarray(crossing.extremum(v, j, np.full_like(z, tau_mem), np.full_like(z, 0.7))[0])
+    for time, now in zip(found, v, strict=True):
+        exact, drive, own = mpmath.mpf(tau_mem) / mpmath.mpf(0.7) - 1, mpmath.mpf(1.3), float(now)
+        part = exact * (own - drive) / (drive * (1 + exact))
+        wanted = -mpmath.log1p(part) * mpmath.mpf(tau_mem) / exact
+        np.testing.assert_allclose(time, float(wanted), rtol=2e-13)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "v", "j"),
+    [(2.0, -1.3 * (1 - 2.0**-30), 1.3), (2.0, -1.3 * (1 - 2.0**-45), 1.3), (0.5, -1e10, 1e-305)],
+)
+def test_the_time_of_a_late_maximum_has_all_digits(x64, ratio, v, j):
+    """Where V comes up to what drives it when both have nearly gone."""
+    one = np.ones(1)
+    found = crossing.extremum(v * one, j * one, ratio * one, one)[0]
+    d = mpmath.mpf(ratio) - 1
+    wanted = -mpmath.log((mpmath.mpf(j) + d * mpmath.mpf(v)) / (mpmath.mpf(j) * (1 + d)))
+    np.testing.assert_allclose(found, float(wanted * ratio / d), rtol=1e-14)

@@ -5,6 +5,7 @@ other, and against dense samples of V.
 from dataclasses import replace
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -225,6 +226,31 @@ def test_integrals_are_those_by_quadrature(name, rate):
         np.testing.assert_allclose(np.array(found), wanted, rtol=1e-9, atol=1e-30)
 
 
+@pytest.mark.parametrize("gap", [0.0, 0.3])
+def test_slopes_of_integrals_are_those_by_differences(gap):
+    """Where the time constants are equal, too, and on either side of where one way takes over."""
+    t = jnp.asarray([0.05, 0.4, 0.95, 1.05, 1.5, 1.95, 2.05, 3.0, 9.0])
+    model, one = CubaLIFDelta(), jnp.ones(len(t))
+    lanes = Lanes(
+        threshold=one, v_reset=one, v_start=one, j_start=one, tau_mem=(1 + gap) * one, tau_syn=one
+    )
+
+    def total(tau_mem, tau_syn, t, part):
+        moved = replace(lanes, tau_mem=tau_mem, tau_syn=tau_syn)
+        return jnp.sum(model.integrals(moved, t, 0.2)[part])
+
+    given = lanes.tau_mem, lanes.tau_syn, t
+    for part in range(3):
+        found = jax.grad(total, (0, 1, 2))(*given, part)
+        for number, slope in enumerate(found):
+            low, high = (
+                model.integrals(replace(lanes, tau_mem=mem, tau_syn=syn), at, 0.2)[part]
+                for h in (-1e-6, 1e-6)
+                for mem, syn, at in [[x + h * (n == number) for n, x in enumerate(given)]]
+            )
+            np.testing.assert_allclose(slope, (high - low) / 2e-6, rtol=1e-6, atol=1e-8)
+
+
 @models
 @pytest.mark.parametrize("shape", TauShape, ids=lambda shape: shape.name)
 def test_extrema_are_those_of_the_flow(name, shape):
@@ -315,3 +341,6 @@ def test_membranes_under_constant_drive_cross_where_they_do(name):
     at = np.asarray(model.flow(model.decay(lanes, wait), (v, j))[0])
     assert crossing.sum() > 200
     np.testing.assert_allclose(at[crossing], 0.3, rtol=1e-11)
+    if name == "IF, boxes":  # at the threshold, and at rest
+        one = jnp.ones(NEURONS)
+        assert not model.solve(lanes, (0.3 * one, 0 * one), one, one > 0).any()

@@ -3,6 +3,7 @@
 _ABSENT = "any negative number says that there is none, and nobody asks for entries beyond the last"
 _PARTS = "synapses are added up in parts, for memory, and the sum is the same"
 _START = "where an iteration starts: in its bracket it comes to the same root"
+_UNUSED = "it keeps from dividing by 0 where what comes of it is not used"
 _VANISHES = "what stays of the current vanishes beside 1 in float32, as before"
 SAME: dict[str, dict[tuple[str, str], str]] = {
     "jaxsnn/bss2/check/check_mapping.py": {
@@ -31,6 +32,11 @@ SAME: dict[str, dict[tuple[str, str], str]] = {
         ('stop = max(start + 1, int(np.searchsorted(ends, most, side="right")))', "1 -> 2"): _PARTS,
     },
     "jaxsnn/event/dynamics/crossing.py": {
+        ("safe = jnp.where(z == 0, 1.0, z)", "1.0 -> 2.0"): _UNUSED,
+        ("safe = jnp.where(near, -1.0, z)", "1.0 -> 2.0"): _UNUSED,
+        ("safe = jnp.where(near, -1.0, z)", "-1.0 -> +1.0"): _UNUSED,
+        ("safe_j = jnp.where(j == 0, 1.0, j)", "1.0 -> 2.0"): _UNUSED,
+        ("far = -ratio * tau_mem / jnp.where(apart, d_tau, 1.0)", "1.0 -> 2.0"): _UNUSED,
         ("for n in range(11, -1, -1):", "11 -> 12"): "one term more of a series that is exact",
         (
             "bowl = 2 * jnp.maximum(peak - threshold, 0.0) / jnp.where(curvature > 0, curvature, 1.0)",
@@ -40,6 +46,23 @@ SAME: dict[str, dict[tuple[str, str], str]] = {
             "by_ratio = apart & ((z < -0.25) | (z > _LARGE))",
             "z > _LARGE -> z >= _LARGE",
         ): "both forms hold where they meet",
+    },
+    "jaxsnn/event/dynamics/integrate_and_fire.py": {
+        ("rise = jnp.where(crossing_now & (j > 0), j, 1.0)", "1.0 -> 2.0"): _UNUSED,
+        ("wait = (lanes.threshold - v) / jnp.where(j > 0, j, 1.0)", "1.0 -> 2.0"): _UNUSED,
+    },
+    "jaxsnn/event/dynamics/lif.py": {
+        ("drive = jnp.where(crossing_now, j - v, 1.0)", "1.0 -> 2.0"): _UNUSED,
+        (
+            "left = jnp.where(crossing_now, j - lanes.threshold, 1.0) / drive  # 1 - share",
+            "1.0 -> 2.0",
+        ): _UNUSED,
+    },
+    "jaxsnn/event/dynamics/two_variables.py": {
+        (
+            "wait = tau_mem * (threshold - v) / jnp.where(reaches, drive - v, 1.0)",
+            "1.0 -> 2.0",
+        ): _UNUSED,
     },
     "jaxsnn/event/dynamics/decaying_modes.py": {
         (

@@ -105,6 +105,19 @@ def test_currents_no_decay_and_thresholds(neuron, tmp_path):
     assert 0.02 < y.mean() < 0.98
 
 
+def test_a_reset_to_another_voltage_is_counted_from_there(tmp_path):
+    said = {"dialect": "spikingjelly", "dt": 1e-4, "initial": "v_reset"}
+    neuron = build.lif(tau=1e-3, r=1.0, v_reset=0.25, v_leak=0.25)
+    graph = build.sequential(build.input(5), linear(4, 0.6), neuron, seed=1, **said)
+    x = random_raster(1, (60, 3, 5), 0.4)
+    y = played(graph, x)
+    made = convert(graph, to="snn_mlir")
+    write(tmp_path / "x.nir", made.graph)
+    np.testing.assert_array_equal(compiled(tmp_path / "x.nir", x), y)
+    assert 0.05 < y.mean() < 0.5
+    assert made.losses == ()
+
+
 def test_integrate_and_fire_at_its_threshold(tmp_path):
     """SpikingJelly fires at the threshold, snn-mlir above it."""
     said = {"dialect": "spikingjelly", "reset": "zero", "reset_delay": None, "dt": 1e-4}

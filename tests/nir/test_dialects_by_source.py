@@ -66,6 +66,10 @@ def test_lava_says_how_far_its_rounding_may_be_off():
     [
         ({"r": 10.0, "tau_mem": 1e-3}, "1/r in multiples of 1/4096, but node '2' has 0.1"),
         ({"v_threshold": 1.01}, "v_threshold in multiples of 1/64, but node '2' has 1.01"),
+        # half-way between two multiples, and one neuron of several
+        ({"r": 4096 / 410.5, "tau_mem": 0.4096 / 410.5}, "1/r in .* node '2' has 0.10022"),
+        ({"w_in": 4096 / 1024.5, "tau_syn": 0.4096 / 1024.5}, "1/w_in in .* has 0.250122"),
+        ({"v_threshold": np.array([1.5, 96.5 / 64, 1.5, 1.5])}, "in .* node '2' has 1.50781"),
         ({"r": 1.0}, "lava writes one dt = tau/r"),
     ],
 )

@@ -32,6 +32,8 @@ def test_norse_is_refused_a_current_that_starts_elsewhere():
     [
         ([np.float32(0.9)], True),
         ([0.9], False),
+        ([np.float32(0.1)], True),
+        ([0.1], False),
         ([0.5, 4095 / 4096], False),  # the same in both precisions
         ([0.5, 8191 / 8192], True),
         ([np.float32(0.9), 0.9], False),
