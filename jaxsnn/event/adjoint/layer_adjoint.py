@@ -111,7 +111,7 @@ class Residuals(NamedTuple):
 
 
 #: By weight, lanes, time, row and t_end; None where nobody asks.
-Gradients = tuple[Weights, NeuronLanes | None, Times | None, None, None]
+Gradients = tuple[Weights, Any, Any, None, None]
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
