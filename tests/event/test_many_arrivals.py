@@ -2,6 +2,8 @@
 short ones take.
 """
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -100,3 +102,112 @@ def test_long_lists_give_the_same(name, monkeypatch):
     for mine, theirs in zip(jax.tree.leaves(others), jax.tree.leaves(gradients), strict=True):
         size = float(np.abs(theirs).max()) or 1.0
         np.testing.assert_allclose(mine, theirs, rtol=1e-9, atol=1e-10 * size)
+
+
+# ---- what is assumed, and what is asked for
+
+GUESSES = {
+    "short lists": (CubaLIFDelta(tau_shape=TauShape.DOUBLE, uniform=True), {}, False),
+    "long lists": (CubaLIFDelta(tau_shape=TauShape.DOUBLE, uniform=True), {}, True),
+    "one spike": (
+        CubaLIFDelta(tau_shape=TauShape.DOUBLE, uniform=True),
+        {"once": True, "max_spikes": 1},
+        False,
+    ),
+    "refractory": (CubaLIFDelta(uniform=True), {"refractory": 0.3}, False),
+    "lif": (LIFDelta(spike_area=0.25, uniform=True), {}, False),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("name", GUESSES)
+def test_one_program_is_right_whether_a_guess_holds_or_not(name, monkeypatch):
+    neuron, options, long = GUESSES[name]
+    options = {"max_spikes": 40} | options
+    if long:
+        monkeypatch.setattr(layer, "_MANY_ARRIVALS", 1)
+        monkeypatch.setattr(layer, "_MANY_LANES", 1)
+        monkeypatch.setattr(layer_adjoint, "_MANY_ARRIVALS", 1)
+    jax.clear_caches()
+    weight, lanes, times, rows = given(neuron, 40, seed=5)
+    field = neuron.flow_fields[0]
+    taus = getattr(lanes, field)
+    other = replace(lanes, **{field: taus * jnp.linspace(0.7, 1.4, len(taus))})
+    cotangent = np.random.default_rng(9).normal(size=(SAMPLES, 40, options["max_spikes"]))
+    guess, plain = (
+        LayerSpec(neuron=each, **options) for each in (neuron.guessed(), neuron.unassuming())
+    )
+    assert (bool(guess.neuron.holds(lanes)), bool(guess.neuron.holds(other))) == (True, False)
+    counts, firsts = [], []
+    for own in (lanes, other):
+        spikes, gradients = outcome(guess, (weight, own, times, rows), cotangent)
+        expected, others = outcome(plain, (weight, own, times, rows), cotangent)
+        counts.append(int(expected.count.sum()))
+        firsts.append(np.asarray(expected.time[..., 0]))
+        np.testing.assert_array_equal(spikes.count, expected.count)
+        np.testing.assert_allclose(spikes.time, expected.time, rtol=0, atol=1e-12)
+        for mine, theirs in zip(jax.tree.leaves(gradients), jax.tree.leaves(others), strict=True):
+            np.testing.assert_allclose(mine, theirs, rtol=1e-8, atol=1e-8)
+    assert min(counts) > 30
+    assert (firsts[0] != firsts[1]).sum() > 30
+    jax.clear_caches()
+
+
+def programs(spec, arguments, argnums):
+    """The program of a gradient, and its equations, those of programs inside it included."""
+    weight, lanes, times, rows = arguments
+
+    def total(weight, lanes, times):
+        spikes = layer_spikes(spec, weight, lanes, times, rows, jnp.float32(T_END))
+        return jnp.sum(jnp.where(jnp.isfinite(spikes.time), spikes.time, 0.0))
+
+    program = jax.make_jaxpr(jax.grad(total, argnums=argnums))(weight, lanes, times)
+
+    def equations(jaxpr):
+        inner = jax.core.jaxprs_in_params
+        return len(jaxpr.eqns) + sum(
+            equations(each) for own in jaxpr.eqns for each in inner(own.params)
+        )
+
+    return equations(program.jaxpr)
+
+
+@pytest.mark.parametrize("long", [False, True])
+def test_what_nobody_asks_for_is_not_in_the_program(long, monkeypatch):
+    monkeypatch.setattr(layer_adjoint, "_MANY_ARRIVALS", 1 if long else 10**6)
+    neuron, _ = CASES["double"]
+    spec = LayerSpec(neuron=neuron, max_spikes=2)
+    arguments = jax.tree.map(
+        lambda array: array.astype("float32") if array.dtype == "float64" else array,
+        given(neuron, 40, seed=0),
+    )
+    weights, times, lanes = (programs(spec, arguments, n) for n in ((0,), (0, 2), (0, 1)))
+    assert weights < times < lanes
+    assert weights < 0.75 * lanes
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("name", ["double", "lif, delta, subtract"])
+@pytest.mark.parametrize("long", [False, True])
+def test_a_gradient_does_not_depend_on_what_else_is_asked_for(name, long, monkeypatch):
+    monkeypatch.setattr(layer_adjoint, "_MANY_ARRIVALS", 1 if long else 10**6)
+    neuron, options = CASES[name]
+    spec = LayerSpec(neuron=neuron, max_spikes=40, **options)
+    weight, lanes, times, rows = given(neuron, 40, seed=0)
+
+    def total(weight, lanes, times):
+        spikes = layer_spikes(spec, weight, lanes, times, rows, jnp.float64(T_END))
+        return jnp.sum(jnp.where(jnp.isfinite(spikes.time), spikes.time, 0.0))
+
+    jax.clear_caches()
+    every = jax.jit(jax.grad(total, argnums=(0, 1, 2)))(weight, lanes, times)
+    for number in range(3):
+        alone = jax.jit(jax.grad(total, argnums=number))(weight, lanes, times)
+        for mine, theirs in zip(
+            jax.tree.leaves(alone), jax.tree.leaves(every[number]), strict=True
+        ):
+            np.testing.assert_allclose(mine, theirs, rtol=1e-9, atol=1e-12)
+    assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves((every[0], every[2])))
+    jax.clear_caches()

@@ -10,6 +10,7 @@ with arrivals times neurons, whatever the number of spikes.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -18,6 +19,8 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxsnn.event.adjoint.costate_rules import Backward, Costate, Slots, dot
+from jaxsnn.event.adjoint.wanted import Wanted
+from jaxsnn.event.dynamics.neuron_model import Neuron, by_facts
 from jaxsnn.event.event_arrays import (
     NeuronLanes,
     OfNeurons,
@@ -26,7 +29,7 @@ from jaxsnn.event.event_arrays import (
     Times,
     Weights,
 )
-from jaxsnn.event.forward.layer import LayerSpec
+from jaxsnn.event.forward.layer import LayerSpec, spread
 from jaxsnn.network.meshes import varying_like
 from jaxsnn.network.reductions import over_last
 from jaxsnn.network.sorting import sorted_columns
@@ -42,8 +45,8 @@ class ByArrivals(NamedTuple):
     """Gradients of a population through what arrives there."""
 
     weight: Weights
-    fields: dict[str, OfNeurons]  # of the flow
-    time: Times  # of the arrivals
+    fields: dict[str, OfNeurons]  # of the flow; empty where nobody asks
+    time: Times | None  # of the arrivals; None where nobody asks
 
 
 class _Arrivals(NamedTuple):
@@ -68,7 +71,7 @@ class _Carry(NamedTuple):
     costate: Costate
     weight: Weights
     fields: dict[str, OfNeurons]
-    time: Float[Array, "arrivals batch"]
+    time: Float[Array, "arrivals batch"] | None  # None where nobody asks
 
 
 def arrivals_back(
@@ -78,23 +81,29 @@ def arrivals_back(
     arrivals: tuple[Times, Rows],
     times: Slots,
     before: Costate,
+    wanted: Wanted,
 ) -> ByArrivals:
     """Gradients by weights, by the fields of the flow through arrivals, and by their times.
 
     Args:
         weight: (rows, neurons).
-        lanes: arrays that broadcast to (batch, neurons).
+        lanes: (neurons,) or (positions, neurons).
         arrivals: times and rows as of `layer_adjoint.layer_spikes`.
         times: of the spikes, seconds; inf in unused slots.
         before: costates just before each spike, (spikes, batch, neurons).
+        wanted: what is asked for beside the gradient by weights.
     """
     time, row = arrivals
-    ordered = _in_order(spec, time, row, len(weight))
-    taken_up = _taken_up(spec, lanes, ordered, times, before)
-    walk = _Walk(spec, weight, lanes, ordered, taken_up)
-    end = walk.run(times.shape[1:])
-    by_time = end.time.T
-    if ordered.position is not None:
+    ordered, wide = _in_order(spec, time, row, len(weight)), spread(lanes, len(time))
+    taken_up = _taken_up(spec, wide, ordered, times, before)
+
+    def walked(neurons: list[Neuron]) -> _Carry:
+        known = replace(spec, neuron=neurons[0])
+        return _Walk(known, weight, wide, ordered, taken_up, wanted).run(times.shape[1:])
+
+    end = by_facts([spec.neuron], [lanes], walked)
+    by_time = None if end.time is None else end.time.T
+    if ordered.position is not None and by_time is not None:
         samples = jnp.arange(len(time))[:, None]
         by_time = jnp.zeros_like(by_time).at[samples, ordered.position.T].set(by_time)
     return ByArrivals(weight=end.weight, fields=end.fields, time=by_time)
@@ -116,6 +125,8 @@ def _taken_up(
     spec: LayerSpec, lanes: NeuronLanes, arrivals: _Arrivals, times: Slots, before: Costate
 ) -> _TakenUp:
     """Where in the pass neurons are taken up, with which costates."""
+    if not spec.neuron.certain:
+        spec = replace(spec, neuron=spec.neuron.unassuming())
     slots, batch, neurons = times.shape
     count = len(arrivals.time)
     number = _arrival_before(arrivals.time, times)
@@ -130,7 +141,7 @@ def _taken_up(
         .swapaxes(1, 2)
     )
     gap = jnp.where(counts, times - at, 0.0)
-    costate = Backward(spec, lanes).flow_back(before, gap)
+    costate = Backward(spec, lanes, by_fields=bool(before.by)).flow_back(before, gap)
     key, order = _sorted(jnp.where(counts, number, count).reshape(-1))
     begin = jnp.searchsorted(key, jnp.arange(count + 1), method="scan").astype(jnp.int32)
     return _TakenUp(
@@ -169,12 +180,15 @@ class _Walk:
         lanes: NeuronLanes,
         arrivals: _Arrivals,
         taken_up: _TakenUp,
+        wanted: Wanted,
     ) -> None:
         self.weight, self.arrivals, self.taken_up = weight, arrivals, taken_up
-        self.rules = Backward(spec, lanes)
+        self.wanted = wanted
+        self.rules = Backward(spec, lanes, wanted.lanes)
         self.flow = self.rules
         if spec.neuron.uniform:  # the flow of one neuron does for all
-            self.flow = Backward(spec, jax.tree.map(lambda array: array[:1, :1], lanes))
+            one = jax.tree.map(lambda array: array[:1, :1], lanes)
+            self.flow = Backward(spec, one, wanted.lanes)
 
     def run(self, shape: tuple[int, ...]) -> _Carry:
         """The carry before the first arrival."""
@@ -183,7 +197,7 @@ class _Walk:
             costate=costate,
             weight=jnp.zeros_like(self.weight),
             fields=dict.fromkeys(costate.by, costate.p[0]),
-            time=jnp.zeros_like(self.arrivals.time),
+            time=jnp.zeros_like(self.arrivals.time) if self.wanted.time else None,
         )
         start = varying_like(start, self.weight, self.arrivals, self.taken_up, self.rules.lanes)
         # Behind the last arrival of the fullest list there is nothing.
@@ -199,7 +213,10 @@ class _Walk:
         weights = self.weight.at[row].get(mode="fill", fill_value=0.0)
         unit, moved = self.rules.arrived()
         # An arrival of weight W adds W e to the state, a later one W A e dt less.
-        by_time = -over_last(weights * dot(moved, costate.p))
+        time = carry.time
+        if time is not None:
+            by_time = -over_last(weights * dot(moved, costate.p))
+            time = lax.dynamic_update_index_in_dim(time, by_time, number, 0)
         fields = {
             name: carry.fields[name] + weights * dot(unit, by) for name, by in costate.by.items()
         }
@@ -207,7 +224,7 @@ class _Walk:
             costate=costate,
             weight=carry.weight.at[row].add(dot(unit, costate.p), mode="drop"),
             fields=fields,
-            time=lax.dynamic_update_index_in_dim(carry.time, by_time, number, 0),
+            time=time,
         )
 
     def _duration(self, number: Int[Array, ""]) -> OfSamples:

@@ -101,11 +101,16 @@ class AtSpike(NamedTuple):
 
 
 class Backward:
-    """The backward scan over the spikes of a population; lanes broadcast to (batch, neurons)."""
+    """The backward scan over the spikes of a population; lanes broadcast to (batch, neurons).
 
-    def __init__(self, spec: LayerSpec, lanes: NeuronLanes) -> None:
+    Args:
+        by_fields: how the costate depends on the fields of the flow is carried along.
+    """
+
+    def __init__(self, spec: LayerSpec, lanes: NeuronLanes, by_fields: bool = True) -> None:
         self.spec = spec
         self.neuron = spec.neuron
+        self.by_fields = by_fields
         self.lanes = lanes
         begin = self.neuron.begin(lanes)
         self.still = jax.tree.map(jnp.zeros_like, begin)
@@ -125,6 +130,9 @@ class Backward:
 
     def flow_back(self, costate: Costate, time: Numbers) -> Costate:
         """The costate a time earlier."""
+        if not self.by_fields:
+            decay = self.neuron.decay(self.lanes, time)
+            return Costate(p=self.neuron.flow_back(decay, costate.p), by={})
         decay, decay_by = self.neuron.decay_by(self.lanes, time)
         # P = F^T P' gives dP/dtau = F^T dP'/dtau + (dF/dtau)^T P'.
         by = {}
@@ -141,7 +149,7 @@ class Backward:
     def start(self, shape: tuple[int, ...], dtype: DTypeLike) -> AtSpike:
         """Behind the last spike nothing counts."""
         zero = tuple(jnp.zeros(shape, dtype) for _ in self.along)
-        by = dict.fromkeys(self.neuron.flow_fields, zero)
+        by = dict.fromkeys(self.neuron.flow_fields if self.by_fields else (), zero)
         costate = Costate(p=zero, by=by)
         return AtSpike(costate=costate, time=zero[0], fired=jnp.zeros(shape, bool))
 

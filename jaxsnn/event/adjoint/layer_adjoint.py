@@ -32,11 +32,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float, Int, Shaped
 
 from jaxsnn.event.adjoint.arrivals_back import arrivals_back
@@ -55,6 +56,7 @@ from jaxsnn.event.adjoint.costate_rules import (
     without_v,
     without_v_of_costate,
 )
+from jaxsnn.event.adjoint.wanted import Wanted, is_perturbed, values_of
 from jaxsnn.event.dynamics.neuron_model import Neuron, by_facts
 from jaxsnn.event.event_arrays import (
     NeuronLanes,
@@ -87,7 +89,10 @@ Broadcast = Float[Array, "#a #b"]
 
 
 class Residuals(NamedTuple):
-    """What the backward pass needs: the arguments of `layer_spikes`, and what came of them."""
+    """What the backward pass needs: the arguments of `layer_spikes`, and what came of them.
+
+    `of_lanes`, `of_time`: (), if those gradients are asked for; else None.
+    """
 
     weight: Weights
     lanes: NeuronLanes
@@ -96,10 +101,17 @@ class Residuals(NamedTuple):
     times: OfSpikes  # of the spikes
     slopes: OfSpikes
     causes: Causes | None
+    of_lanes: tuple[()] | None = ()
+    of_time: tuple[()] | None = ()
+
+    @property
+    def wanted(self) -> Wanted:
+        """What is asked for beside the gradient by the weights."""
+        return Wanted(lanes=self.of_lanes is not None, time=self.of_time is not None)
 
 
-#: By weight, lanes, time, row and t_end.
-Gradients = tuple[Weights, NeuronLanes, Times, None, None]
+#: By weight, lanes, time, row and t_end; None where nobody asks.
+Gradients = tuple[Weights, Any, Any, None, None]
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -123,11 +135,28 @@ def layer_spikes(
     return simulate_layer(spec, weight, lanes, time, row, t_end)[0]
 
 
-def _forward(
-    spec: LayerSpec, weight: Weights, lanes: NeuronLanes, time: Times, row: Rows, t_end: Seconds
-) -> tuple[LayerSpikes, Residuals]:
+def _forward(spec: LayerSpec, *given: Any) -> tuple[LayerSpikes, Residuals]:
+    """Spikes, and what the backward pass needs; each argument knows whether it is perturbed."""
+    weight, lanes, time, row, t_end = values_of(given)
     spikes, causes = simulate_layer(spec, weight, lanes, time, row, t_end)
-    return spikes, Residuals(weight, lanes, time, row, spikes.time, spikes.slope, causes)
+    return spikes, Residuals(
+        weight,
+        lanes,
+        time,
+        row,
+        spikes.time,
+        spikes.slope,
+        causes,
+        of_lanes=() if is_perturbed(given[1]) else None,
+        of_time=() if is_perturbed(given[2]) else None,
+    )
+
+
+def _backward(spec: LayerSpec, kept: Residuals, cotangent: LayerSpikes) -> Gradients:
+    drive: Any = cotangent.time
+    if isinstance(drive, SymbolicZero):
+        drive = jnp.zeros(drive.shape, kept.weight.dtype)
+    return layer_backward(spec, kept, replace(cotangent, time=drive))
 
 
 def clipped_slopes(spec: LayerSpec, lanes: NeuronLanes, spikes: LayerSpikes) -> Int[Array, ""]:
@@ -149,6 +178,7 @@ def _spikes_back(
     slopes: Slots,
     cotangent: Slots,
     causes: Causes | None,
+    by_fields: bool,
 ) -> tuple[Passed, Costate]:
     """What each spike leaves (arrays (spikes, batch, neurons)), and the costate at time 0."""
     fired = jnp.isfinite(times)
@@ -167,7 +197,7 @@ def _spikes_back(
         cotangent=cotangent,
         fired=fired,
     )
-    backward = Backward(spec, lanes)
+    backward = Backward(spec, lanes, by_fields)
     start = varying_like(backward.start(times.shape[1:], times.dtype), spikes, lanes)
     if len(times) == 1:  # a scan of one step would be compiled as a loop
         carry, passed = backward.step(start, jax.tree.map(lambda array: array[0], spikes))
@@ -253,8 +283,8 @@ class _ByArrival(NamedTuple):
     """What each arrival does through each neuron, the parts of gradients."""
 
     weight: OfTile
-    time: OfTile
-    fields: dict[str, OfTile]
+    time: OfTile | None  # None where nobody asks
+    fields: dict[str, OfTile]  # empty where nobody asks
 
 
 class _Tile:
@@ -262,10 +292,12 @@ class _Tile:
 
     Args:
         neurons_last: arrays are (arrivals, neurons); else (neurons, arrivals).
+        wanted: what is asked for beside the gradient by weights.
     """
 
-    def __init__(self, spec: LayerSpec, neurons_last: bool) -> None:
+    def __init__(self, spec: LayerSpec, neurons_last: bool, wanted: Wanted) -> None:
         self.spec = spec
+        self.wanted = wanted
         self.neurons_last = neurons_last
         self.axis = 0 if neurons_last else 1  # of the arrivals
 
@@ -321,7 +353,7 @@ class _Tile:
             target, costate = self._or_release(sample, arrival, number, target, costate)
         used &= jnp.isfinite(target)
         gap = jnp.where(used, target, 0.0) - jnp.where(used, arrival, 0.0)
-        backward = Backward(self.spec, lanes)
+        backward = Backward(self.spec, lanes, self.wanted.lanes)
         found = backward.flow_back(costate, jnp.maximum(gap, 0.0))
         # An arrival of weight W adds W e to the state, a later one W A e dt less.
         unit, moved = backward.arrived()
@@ -331,7 +363,7 @@ class _Tile:
 
         return _ByArrival(
             weight=counted(dot(unit, found.p)),
-            time=-counted(weights * dot(moved, found.p)),
+            time=-counted(weights * dot(moved, found.p)) if self.wanted.time else None,
             fields={name: counted(weights * dot(unit, x)) for name, x in found.by.items()},
         )
 
@@ -371,10 +403,7 @@ def layer_backward(
         transposable: JAX can transpose it as a function of the cotangent.
     """
 
-    def backward(neurons: list[Neuron]) -> tuple[Weights, NeuronLanes, Times]:
-        return _gradients(replace(spec, neuron=neurons[0]), kept, cotangent, transposable)
-
-    found = by_facts([spec.neuron], [kept.lanes], backward)
+    found = _gradients(spec, kept, cotangent, transposable)
     d_weight, d_lanes, d_time = varying_like(found)
     return d_weight, d_lanes, d_time, None, None
 
@@ -388,27 +417,41 @@ def _goes_by_arrivals(spec: LayerSpec, kept: Residuals) -> bool:
 
 
 def _gradients(
-    spec: LayerSpec, kept: Residuals, cotangent: LayerSpikes, transposable: bool
-) -> tuple[Weights, NeuronLanes, Times]:
-    """Gradients by weight, lanes and arrival times."""
-    lanes = kept.lanes
+    assumed: LayerSpec, kept: Residuals, cotangent: LayerSpikes, transposable: bool
+) -> tuple[Weights, NeuronLanes | None, Times | None]:
+    """Gradients by weight, lanes and arrival times; None where nobody asks.
+
+    Args:
+        assumed: the population's, whose model may assume what does not hold.
+    """
+    lanes, wanted = kept.lanes, kept.wanted
+    spec = assumed  # what is right for all numbers: only the pass over arrivals is compiled twice
+    if not assumed.neuron.certain:
+        spec = replace(assumed, neuron=assumed.neuron.unassuming())
     # (batch, neurons, spikes) -> (spikes, batch, neurons), as the scan takes them
     spikes_first = partial(jax.tree.map, lambda array: jnp.moveaxis(array, -1, 0))
     times, slopes, causes = spikes_first((kept.times, kept.slopes, kept.causes))
     wide = spread(lanes, kept.time.shape[0])
     if spec.assigns:
         causes = _with_slope_after(spec, kept, wide, times, causes)
-    passed, begin = _spikes_back(spec, wide, times, slopes, spikes_first(cotangent.time), causes)
-    own = _own_gradient(spec, wide, passed, begin)
+    drive = spikes_first(cotangent.time)
+    passed, begin = _spikes_back(spec, wide, times, slopes, drive, causes, wanted.lanes)
     if _goes_by_arrivals(spec, kept) and not transposable:
-        arrived = kept.time, kept.row
         d_weight, d_fields, d_time = arrivals_back(
-            spec, kept.weight, wide, arrived, times, passed.before
+            assumed, kept.weight, lanes, (kept.time, kept.row), times, passed.before, wanted
         )
     else:
-        d_weight, d_fields, d_time = _arrivals_back(spec, kept, wide, times, causes, passed)
-    if spec.neuron.jumps and causes is not None:
+
+        def through(neurons: list[Neuron]) -> tuple[Weights, dict[str, OfNeurons], Times | None]:
+            known = replace(assumed, neuron=neurons[0])
+            return _arrivals_back(known, kept, wide, times, causes, passed)
+
+        d_weight, d_fields, d_time = by_facts([assumed.neuron], [lanes], through)
+    if spec.neuron.jumps and causes is not None and d_time is not None:
         d_time = _passed_on(d_time, times, causes, passed)
+    if not wanted.lanes:
+        return d_weight, None, d_time
+    own = _own_gradient(spec, wide, passed, begin)
     own = replace(own, **{name: getattr(own, name) + by for name, by in d_fields.items()})
     return d_weight, gathered(own, lanes), d_time
 
@@ -420,12 +463,12 @@ def _arrivals_back(
     times: Slots,
     causes: Causes | None,
     passed: Passed,
-) -> tuple[Weights, dict[str, OfNeurons], Times]:
+) -> tuple[Weights, dict[str, OfNeurons], Times | None]:
     """Gradients by the weights, by the fields of the flow through arrivals, and by their times."""
     weight, time, row = kept.weight, kept.time, kept.row
     batch = time.shape[0]
     shared = row.ndim == 1  # one row pattern for all samples: gather and scatter weights once
-    tile = _Tile(spec, neurons_last=weight.shape[1] >= MINOR_NEURONS)
+    tile = _Tile(spec, weight.shape[1] >= MINOR_NEURONS, kept.wanted)
 
     def turn(array: Float[Array, "c d"]) -> Float[Array, "e f"]:
         """From (arrivals, neurons) to the axes of the tile, or back."""
@@ -435,7 +478,7 @@ def _arrivals_back(
 
     def sample(
         d_weight: Float[Array, "c d"], given: _Sample
-    ) -> tuple[Float[Array, "c d"], tuple[dict[str, Float[Array, "n"]], Float[Array, "m"]]]:
+    ) -> tuple[Float[Array, "c d"], tuple[dict[str, Float[Array, "n"]], Any]]:
         if all_weights is None:
             weights = turn(weight.at[given.row].get(mode="fill", fill_value=0.0))
         else:
@@ -446,7 +489,8 @@ def _arrivals_back(
         else:
             d_weight = d_weight.at[given.row].add(turn(found.weight), mode="drop")
         fields = {name: jnp.sum(by, axis=tile.axis) for name, by in found.fields.items()}
-        return d_weight, (fields, jnp.sum(found.time, axis=1 - tile.axis))
+        by_time = None if found.time is None else jnp.sum(found.time, axis=1 - tile.axis)
+        return d_weight, (fields, by_time)
 
     # One sample after the other: an array (batch, arrivals, neurons) would not stay in the cache.
     by_sample = partial(jax.tree.map, lambda array: jnp.moveaxis(array, 1, 0))
@@ -552,4 +596,4 @@ def _slopes_after(
     return lax.map(slope_at, spikes + refractory)
 
 
-layer_spikes.defvjp(_forward, layer_backward)
+layer_spikes.defvjp(_forward, _backward, symbolic_zeros=True)

@@ -17,8 +17,10 @@ where none is open that is exactly nothing.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass, replace
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Self, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +28,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxsnn.event.compensated import Pair, either, plus, two_sum, until
-from jaxsnn.event.dynamics.neuron_model import Neuron, by_facts
+from jaxsnn.event.dynamics.neuron_model import Neuron
 from jaxsnn.event.event_arrays import (
     Decay,
     NeuronLanes,
@@ -65,6 +67,7 @@ NumberOfLanes = Int[Array, "a b"]
 #: Number of an interval, one for all.
 Position = Int[Array, ""]
 Carry = TypeVar("Carry")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,6 +197,15 @@ class _InBlock(NamedTuple):
     log: _Log
 
 
+class _Turn(NamedTuple):
+    """Carry of `_Scan._block`."""
+
+    state: _State
+    log: _Log
+    due: Bool[Array, ""]  # a lane is about to fire
+    swept: Bool[Array, ""]  # lanes have gone through the block
+
+
 class _Intervals(NamedTuple):
     """The interval that follows each arrival, (intervals, batch)."""
 
@@ -217,6 +229,17 @@ class _Crossing(NamedTuple):
     time: Pair
     wait: OfLanes  # how long after `_State.at` it is
     x: State  # the state there
+
+
+class _Fired(NamedTuple):
+    """Spikes of some lanes, and how these go on."""
+
+    found: _Crossing
+    slope: OfLanes
+    x: State  # the state when V flows again
+    go: Pair  # when that is
+    end: State  # the state at the interval's end, if nothing comes before
+    again: WhichLanes  # something does
 
 
 def _intervals(
@@ -294,16 +317,6 @@ def simulate_layer(
     make has the one as its cause with which V comes above the threshold, in the order of the slots.
     """
 
-    def simulated(neurons: list[Neuron]) -> tuple[LayerSpikes, Causes | None]:
-        known = replace(spec, neuron=neurons[0])
-        return _simulated(known, weight, lanes, time, row, t_end)
-
-    return by_facts([spec.neuron], [lanes], simulated)
-
-
-def _simulated(
-    spec: LayerSpec, weight: Weights, lanes: NeuronLanes, time: Times, row: Rows, t_end: Seconds
-) -> tuple[LayerSpikes, Causes | None]:
     row = row[None] if row.ndim == 1 else row
     # From here on arrivals come first: (arrivals, batch), in order of time.
     if spec.in_order:
@@ -354,6 +367,9 @@ def _spikes_of(
 class _Scan:
     """The steps of one population's scan, over arrays of shape (batch, neurons) or (neurons,
     batch).
+
+    What a neuron model assumes and what holds of its numbers may be two things (`by_facts`). Only
+    what differs is then compiled twice.
     """
 
     def __init__(
@@ -368,6 +384,8 @@ class _Scan:
     ) -> None:
         self.spec = spec
         self.neuron = spec.neuron
+        #: whether what the model assumes holds; None: that is known
+        self.holds = None if spec.neuron.certain else spec.neuron.holds(lanes)
         self.block_size = block_size
         self.t_end = t_end
         self.lanes = spread(lanes, intervals.row.shape[1], minor_neurons)
@@ -392,6 +410,21 @@ class _Scan:
         if self.neuron.level is not None:
             least = least_level(weight)
             self.least = least[None] if minor_neurons else least[:, None]
+
+    def by_facts(self, function: Callable[[Self], Result]) -> Result:
+        """What a function makes of the scan, by what holds of its numbers."""
+        if self.holds is None:
+            return function(self)
+        sure = self._with(replace(self.neuron, certain=True))
+        plain = self._with(self.neuron.unassuming())
+        return lax.cond(self.holds, lambda: function(sure), lambda: function(plain))
+
+    def _with(self, neuron: Neuron) -> Self:
+        """The scan with another model, of which all is known."""
+        scan = copy(self)
+        scan.neuron, scan.holds = neuron, None
+        scan.spec = replace(self.spec, neuron=neuron)
+        return scan
 
     def sample(self, array: Float[Array, "batch"]) -> Float[Array, "#a #b"]:
         """A quantity of each sample, made to broadcast against the lanes."""
@@ -424,7 +457,7 @@ class _Scan:
         start = self._varying(_UntilFirst(position=first, state=state))
         state = lax.while_loop(unfinished, body, start).state
         fires = jnp.isfinite(state.at)
-        found = self._crossing(state, self.t_end, fires)
+        found = self.by_facts(lambda scan: scan.crossing(state, self.t_end, fires))
         slope = jnp.where(fires, self.neuron.slope(self.lanes, found.x), 1.0)
         return self._write(self._empty(shape), state, fires, found, slope)
 
@@ -554,10 +587,13 @@ class _Scan:
     def _sweep(self, first: Position, state: _State) -> _State:
         """All arrivals of a block, for the lanes that have come so far."""
 
-        def one(number: Position, state: _State) -> _State:
-            return self.step(first + number, state)
+        def through(scan: Self) -> _State:
+            def one(number: Position, state: _State) -> _State:
+                return scan.step(first + number, state)
 
-        return lax.fori_loop(0, self.block_size, one, state)
+            return lax.fori_loop(0, self.block_size, one, state)
+
+        return self.by_facts(through)
 
     def step(self, number: Position, state: _State) -> _State:
         """Arrival `number` and the interval after it, for the lanes that have come so far."""
@@ -597,9 +633,23 @@ class _Scan:
 
     def _block(self, first: Position, state: _State, log: _Log) -> _InBlock:
         """All lanes through one block of arrivals, with all their spikes in it."""
-        # One solve for all lanes that fire, however many spikes each has in the block.
-        swept = _InBlock(state=self._sweep(first, state), log=log)
-        return self.fires_until_none_does(first, swept)
+
+        def fire(turn: _Turn) -> _Turn:
+            # One solve for all lanes that fire.
+            state, log = self._fire(turn.state, turn.log)
+            return turn._replace(state=state, log=log, due=jnp.zeros_like(turn.due))
+
+        def in_turn(turn: _Turn) -> _Turn:
+            # a loop of at most one step, so that the sweep is in the program once
+            turn = lax.while_loop(lambda turn: turn.due, fire, turn)
+            state = self._sweep(first, turn.state)
+            due = _any_fires(state)
+            return _Turn(state=state, log=turn.log, due=due, swept=jnp.ones_like(due))
+
+        not_yet = varying_like(jnp.asarray(False), state)
+        start = _Turn(state=state, log=log, due=not_yet, swept=not_yet)
+        end = lax.while_loop(lambda turn: turn.due | ~turn.swept, in_turn, start)
+        return _InBlock(state=end.state, log=end.log)
 
     def _block_of_few(self, first: Position, state: _State, log: _Log) -> _InBlock:
         """As `_block`, where few lanes fire: these alone are solved for and swept again, some at a
@@ -611,7 +661,7 @@ class _Scan:
             return few.through(carry.state, carry.log)
 
         swept = _InBlock(state=self._sweep(first, state), log=log)
-        return lax.while_loop(_any_fires, some_fire, swept)
+        return lax.while_loop(_goes_on, some_fire, swept)
 
     def fires_until_none_does(self, first: Position, swept: _InBlock) -> _InBlock:
         """Lanes that have been swept through a block of arrivals, with all their spikes in it."""
@@ -620,11 +670,11 @@ class _Scan:
             state, log = self._fire(carry.state, carry.log)
             return _InBlock(state=self._sweep(first, state), log=log)
 
-        return lax.while_loop(_any_fires, fire_and_go_on, swept)
+        return lax.while_loop(_goes_on, fire_and_go_on, swept)
 
     # ---- spikes
 
-    def _crossing(self, state: _State, end: OfLanes | Seconds, fires: WhichLanes) -> _Crossing:
+    def crossing(self, state: _State, end: OfLanes | Seconds, fires: WhichLanes) -> _Crossing:
         """The spikes of the lanes that cross the threshold before `end`."""
         high = jnp.where(fires, state.at, 0.0)
         at = Pair(high, jnp.zeros_like(high) if state.at_low is None else state.at_low)
@@ -646,34 +696,40 @@ class _Scan:
         fires = jnp.isfinite(state.at)
         done = self._standing(state)
         end = self._of_number(self.intervals.edge, done + 1)
-        found = self._crossing(state, end, fires)
-        slope = self.neuron.slope(self.lanes, found.x)
+        fired = self.by_facts(lambda scan: scan.fired(state, end, fires))
+        log = self._write(log, state, fires, fired.found, fired.slope)
+        # A neuron that fires without end would keep the whole batch in this loop.
+        finished = log.count >= self.spec.counted
+        again = fires & ~finished & fired.again
+        flows = fires & ~again
+        state = state._replace(
+            x=_select(flows, fired.end, _select(again, fired.x, state.x)),
+            at=jnp.where(again, fired.go.high, jnp.inf),
+            at_low=jnp.where(again, fired.go.low, 0.0),
+            done=jnp.where(fires & finished, self.last, done),
+            free=self._free_again(state, fires, fired.found.time),
+        )
+        return _InBlock(state=state, log=log)
+
+    def fired(self, state: _State, end: OfLanes, fires: WhichLanes) -> _Fired:
+        """One spike of every lane that is about to fire before `end`, and how the lane goes on."""
+        found = self.crossing(state, end, fires)
         x = self.neuron.reset(self.lanes, found.x)
         go = found.time  # when V flows again
         if self.spec.refractory:
             held = jnp.clip(until(end, found.time), 0.0, self.spec.refractory)
             go = plus(found.time, held)
             x = self._hold(x, held)
-        log = self._write(log, state, fires, found, slope)
-        # A neuron that fires without end would keep the whole batch in this loop.
-        finished = log.count >= self.spec.counted
         left = jnp.maximum(until(end, go), 0.0)
         x_end = self.neuron.flow(self.neuron.decay(self.lanes, left), x)
-        again = fires & ~finished & self.neuron.crosses(self.lanes, x, x_end, left)
+        again = self.neuron.crosses(self.lanes, x, x_end, left)
         if self.neuron.jumps:
             again &= left > 0
         elif self.neuron.keeps_overshoot and not self.spec.refractory:
             # One that starts far above its threshold may still be above.
-            again |= fires & ~finished & self.neuron.above(self.lanes, x)
-        flows = fires & ~again
-        state = state._replace(
-            x=_select(flows, x_end, _select(again, x, state.x)),
-            at=jnp.where(again, go.high, jnp.inf),
-            at_low=jnp.where(again, go.low, 0.0),
-            done=jnp.where(fires & finished, self.last, done),
-            free=self._free_again(state, fires, found.time),
-        )
-        return _InBlock(state=state, log=log)
+            again |= self.neuron.above(self.lanes, x)
+        slope = self.neuron.slope(self.lanes, found.x)
+        return _Fired(found=found, slope=slope, x=x, go=go, end=x_end, again=again)
 
     def _free_again(self, state: _State, fires: WhichLanes, time: Pair) -> Pair | None:
         """When the lanes that are in their refractory time leave it."""
@@ -745,6 +801,7 @@ class _FewLanes(_Scan):
 
     def __init__(self, whole: _Scan, fires: WhichLanes, first: Position) -> None:
         self.spec, self.neuron, self.t_end = whole.spec, whole.neuron, whole.t_end
+        self.holds = whole.holds
         self.block_size, self.last = whole.block_size, whole.last
         self.minor_neurons, self.first = False, first
         few = max(int(fires.size * _AT_ONCE), 32)
@@ -818,8 +875,12 @@ def _numbers_of_first(which: Bool[Array, "lanes"], few: int) -> Int[Array, "few"
     return jnp.searchsorted(count, wanted, method="scan").astype(jnp.int32)
 
 
-def _any_fires(carry: _InBlock) -> Bool[Array, ""]:
-    return jnp.any(jnp.isfinite(carry.state.at))
+def _any_fires(state: _State) -> Bool[Array, ""]:
+    return jnp.any(jnp.isfinite(state.at))
+
+
+def _goes_on(carry: _InBlock) -> Bool[Array, ""]:
+    return _any_fires(carry.state)
 
 
 class ComesUp(NamedTuple):

@@ -19,13 +19,14 @@ from jax.custom_derivatives import SymbolicZero
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
+from jaxsnn.event.adjoint.wanted import is_perturbed, values_of
 from jaxsnn.event.dynamics.two_variables import Lanes
 from jaxsnn.event.event_arrays import Feedback, OutsideArrivals, Rows, Seconds, Times, Weights
 from jaxsnn.event.forward.deliveries import Delays
 from jaxsnn.event.forward.group import GroupSpec, GroupSpikes
 from jaxsnn.event.forward.layer import LayerSpikes
 from jaxsnn.event.native.native_build import kernel, thread_count
-from jaxsnn.event.native.native_layer import Ordered, is_perturbed, stacked, unstacked, values_of
+from jaxsnn.event.native.native_layer import Ordered, stacked, unstacked
 from jaxsnn.network.meshes import varying_like
 
 

@@ -18,6 +18,7 @@ from jax.dtypes import float0
 from jaxtyping import Array, Float, Int
 
 from jaxsnn.event.adjoint.layer_adjoint import Residuals, layer_backward, slopes_after
+from jaxsnn.event.adjoint.wanted import Wanted, is_perturbed, values_of
 from jaxsnn.event.dynamics.neuron_model import Neuron
 from jaxsnn.event.dynamics.two_variables import Lanes
 from jaxsnn.event.event_arrays import OfSpikes, Rows, Seconds, Times, Weights
@@ -47,13 +48,6 @@ class _Simulated(NamedTuple):
     #: in order from 1 on, the arrival that made each spike, or 0; no slots where none moves V
     cause: Int[Array, "batch neurons slots"]
     arrivals: Ordered
-
-
-class Wanted(NamedTuple):
-    """What is asked for beside the gradient by the weights."""
-
-    lanes: bool
-    time: bool
 
 
 class _Kept(NamedTuple):
@@ -214,20 +208,6 @@ def _forward(spec: LayerSpec, threads: int | None, *given: Any) -> tuple[LayerSp
         of_time=() if is_perturbed(given[2]) else None,
     )
     return simulated.spikes, kept
-
-
-def _is_primal(leaf: Any) -> bool:
-    return hasattr(leaf, "perturbed")
-
-
-def values_of(given: Any) -> Any:
-    """Arguments that know whether they are perturbed, as plain arrays."""
-    return jax.tree.map(lambda leaf: leaf.value, given, is_leaf=_is_primal)
-
-
-def is_perturbed(tree: Any) -> bool:
-    """Whether a derivative by any part of an argument is asked for."""
-    return any(leaf.perturbed for leaf in jax.tree.leaves(tree, is_leaf=_is_primal))
 
 
 # ---- backwards

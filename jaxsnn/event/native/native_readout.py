@@ -15,18 +15,16 @@ import numpy as np
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float
 
+from jaxsnn.event.adjoint.wanted import Wanted, is_perturbed, values_of
 from jaxsnn.event.dynamics.neuron_model import Neuron
 from jaxsnn.event.dynamics.two_variables import Lanes
 from jaxsnn.event.event_arrays import Rows, Times, Weights
 from jaxsnn.event.forward.readout import Drive, membrane
 from jaxsnn.event.native.native_build import kernel, thread_count
 from jaxsnn.event.native.native_layer import (
-    Wanted,
-    is_perturbed,
     kernel_lanes,
     stacked,
     unstacked,
-    values_of,
 )
 from jaxsnn.network.meshes import varying_like
 

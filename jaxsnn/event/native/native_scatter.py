@@ -13,19 +13,18 @@ import numpy as np
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Int
 
+from jaxsnn.event.adjoint.wanted import is_perturbed, values_of
 from jaxsnn.event.dynamics.neuron_model import Neuron
 from jaxsnn.event.dynamics.two_variables import Lanes
 from jaxsnn.event.event_arrays import OfSpikes, Seconds, Times, Weights
 from jaxsnn.event.forward.layer import LayerSpec, LayerSpikes
 from jaxsnn.event.native.native_build import kernel, thread_count
 from jaxsnn.event.native.native_layer import (
-    is_perturbed,
     kernel_lanes,
     kernel_options,
     slots_of,
     stacked,
     unstacked,
-    values_of,
 )
 from jaxsnn.event.projections.arrivals import Scattered
 from jaxsnn.network.meshes import varying_like
