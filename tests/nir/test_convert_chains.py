@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from jaxsnn import TimeStepped, lower, simulate
+from jaxsnn.nir import build
 from jaxsnn.nir.convert import convert
+from jaxsnn.nir.initializers import normal
 from tests.helpers.lif_chains import two_layers
 from tests.helpers.random_spikes import random_raster
 
@@ -52,3 +54,30 @@ def aligned(expected, got, shift):
     if late >= 0:
         return expected[: len(expected) - late], got[late:]
     return expected[-late:], got[: len(got) + late]
+
+
+#: Neurons that reset to another voltage than 0, and currents that a spike moves by another than 1.
+UNUSUAL = {
+    "reset": (
+        build.lif(tau=1e-3, r=1.0, v_reset=0.25, v_leak=0.25),
+        {"dialect": "spikingjelly", "dt": 1e-4, "initial": "v_reset"},
+    ),
+    "current": (
+        build.cubalif(tau_mem=2e-3, tau_syn=1e-3, r=1.0, w_in=2.5, v_threshold=2.0),
+        {"dialect": "norse==importer", "dt": 1e-3},
+    ),
+}
+
+
+@pytest.mark.parametrize("target", ["snntorch", "norse", "sinabs", "spikingjelly", "snn_mlir"])
+@pytest.mark.parametrize("name", UNUSUAL)
+def test_unusual_scales_and_resets_are_carried_over(name, target):
+    neuron, said = UNUSUAL[name]
+    weights = build.linear(4, weight=normal(0.6, 0.5))
+    graph = build.sequential(build.input(5), weights, neuron, seed=1, **said)
+    x = random_raster(1, (60, 3, 5), 0.4)
+    y = played(graph, x)
+    assert 0.05 < y.mean() < 0.7
+    made = convert(graph, to=target)
+    assert (made.losses, made.shift) == ((), {})
+    np.testing.assert_array_equal(played(made.graph, x), y)

@@ -2,6 +2,7 @@
 
 import dataclasses
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from jaxsnn.errors import ConversionError, DialectError
 from jaxsnn.nir import build
 from jaxsnn.nir.convert import convert
 from jaxsnn.nir.convert.step import Step
-from jaxsnn.nir.frameworks import norse
+from jaxsnn.nir.frameworks import norse, sinabs
 from jaxsnn.nir.frameworks.snntorch import _is_single_precision
 
 
@@ -160,3 +161,36 @@ def test_what_subtracts_says_so_of_norses_leaky_neurons():
     graph = build.sequential(build.input(2), *layers, seed=0, dialect="norse", **said)
     with pytest.raises(DialectError, match=r"'2' \(LIF\) resets to zero in Norse's importer"):
         list(norse._ignored(graph))
+
+
+@pytest.mark.parametrize(
+    ("reset", "v_reset", "does"),
+    [
+        ("subtract", 0.0, True),
+        ("subtract", 0.5, True),
+        ("value", 0.0, True),
+        ("value", 0.5, False),
+        ("subtract later", 0.0, False),
+        ("skip", 0.0, False),
+    ],
+)
+def test_sinabs_takes_several_spikes_with_two_resets(reset, v_reset, does):
+    step: Any = SimpleNamespace(reset=reset, v_reset=np.array([0.0, v_reset]))
+    assert sinabs._does(step) is does
+
+
+def test_norse_writes_a_current_so_large_that_v_leak_starts_it():
+    """I starts at v_leak, less what holds V where it starts: 0.3 - 0.5 * 0.4 / 2 = 0.2."""
+    step: Any = SimpleNamespace(
+        name="n",
+        i_start=np.array([0.3, 0.0]),
+        v_start=np.array([0.5, 0.5]),
+        gain=np.array([2.0, 2]),
+    )
+    start, rest, share = np.array([0.6, 0.6]), np.array([0.4, 0.4]), np.array([0.5, 1.0])
+    np.testing.assert_allclose(norse._large(step, start, rest, share), [3.0, 1.0])
+    none: Any = SimpleNamespace(i_start=np.zeros(2))
+    large = norse._large(none, start * [1, 0], rest, np.array([0.5, 0.5]))
+    np.testing.assert_array_equal(large, [norse._LARGE_CURRENT, 1.0])
+    with pytest.raises(ConversionError, match="'n' starts with a current that Norse's v_leak"):
+        norse._large(step, 0 * start, rest, share)
