@@ -5,6 +5,8 @@
     python benchmarks/bss2_in_the_loop.py --copies 4 --ways broad --start --seeds 0 1 2 3 4 5 6 7
     python benchmarks/bss2_in_the_loop.py --copies 2 --ways weak --start weak --seeds 0 2 \\
         --epochs 80 --lr 0.015 --schedule cosine --batch-size 128 --sharpness 0.1
+    python benchmarks/bss2_in_the_loop.py --ways noise --start noise --seeds 1 \\
+        --epochs 100 --lr 0.03 --schedule cosine --batch-size 128 --sharpness 0.1
 
 The network is the one of `jaxsnn demo`, as snnTorch exported it, or that with its hidden neurons
 several times (`--copies`). It is trained with the event engine in some `--ways`: `plain` as it is,
@@ -38,10 +40,11 @@ SOURCE = Path(str(importlib.resources.files("jaxsnn.commands.demo"))) / "snntorc
 TAU, MIN_SLOPE = 6.4e-3, 0.04
 HIDDEN, OUTPUT = "lif1", "lif2"
 FRESH_SEED, FRESH = 123456, 10_000
+SHARPNESS = 0.15
 
 
-#: What each way of training without a chip does, step by step; `sharpness` is that of the command
-#: where none is given. Early spikes (a large `late_weight`) cross their threshold steeply.
+#: What each way of training without a chip does, step by step; `sharpness` is `SHARPNESS` where none
+#: is given. Early spikes (a large `late_weight`) cross their threshold steeply.
 WAYS: dict[str, tuple[dict[str, Any], ...]] = {
     # without noise a wide softmax moves wrong outputs later until they are silent
     "plain": ({"sharpness": 0.03, "learning_rate": 0.01, "epochs": 50, "jitter": 0.0},),
@@ -194,7 +197,7 @@ def without_chip(
     """Trained on the event engine."""
     for number, given in enumerate(WAYS[way]):
         step = dict(given)
-        sharpness = step.pop("sharpness", arguments.sharpness)
+        sharpness = step.pop("sharpness", SHARPNESS)
         step["loss"] = loss_of(sharpness, step.pop("late_weight", FirstSpike.late_weight))
         if jitter := step.pop("jitter", arguments.jitter):
             step["augment"] = Jitter(deviation=jitter * TAU)
@@ -212,7 +215,7 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=0.01, help="in the loop")
     parser.add_argument("--schedule", default="constant", choices=list(SCHEDULES))
     parser.add_argument("--ema-decay", type=float, default=0.99)
-    parser.add_argument("--sharpness", type=float, default=0.15)
+    parser.add_argument("--sharpness", type=float, default=SHARPNESS, help="in the loop")
     parser.add_argument("--batch-size", type=int, default=64, help="in the loop")
     parser.add_argument("--jitter", type=float, default=0.05, help="of input spikes, in tau_syn")
     parser.add_argument("--headroom", type=float, default=1.3, help="in the loop")
