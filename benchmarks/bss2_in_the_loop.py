@@ -5,7 +5,7 @@
     python benchmarks/bss2_in_the_loop.py --copies 4 --ways broad --start --seeds 0 1 2 3 4 5 6 7
     python benchmarks/bss2_in_the_loop.py --copies 2 --ways weak --start weak --seeds 0 2 \\
         --epochs 80 --lr 0.015 --schedule cosine --batch-size 128 --sharpness 0.1
-    python benchmarks/bss2_in_the_loop.py --ways noise --start noise --seeds 1 \\
+    python benchmarks/bss2_in_the_loop.py --ways noise --start noise --seeds 0 1 \\
         --epochs 100 --lr 0.03 --schedule cosine --batch-size 128 --sharpness 0.1
 
 The network is the one of `jaxsnn demo`, as snnTorch exported it, or that with its hidden neurons
