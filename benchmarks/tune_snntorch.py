@@ -57,7 +57,7 @@ def trained(data: Data, hidden: int, epochs: int, seed: int) -> Net:
     """The net, trained with snnTorch's own surrogate."""
     torch.manual_seed(seed)
     net, order = Net(hidden), np.random.default_rng(seed)
-    optimiser = torch.optim.Adam(net.parameters(), lr=2e-3)
+    optimiser = torch.optim.Adam(net.parameters(), lr=5e-4)
     x, y = torch.tensor(data.x.reshape(len(data), -1)), torch.tensor(data.y).long()
     for epoch in range(epochs):
         for part in np.array_split(order.permutation(len(data)), len(data) // 128):
@@ -101,10 +101,10 @@ def main() -> None:
     parser.add_argument("--data-folder", required=True)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--hidden", type=int, default=100)
-    parser.add_argument("--source-epochs", type=int, default=2)
-    parser.add_argument("--epochs", type=int, default=2, help="for each budget")
-    parser.add_argument("--lr", type=float, default=0.002)
-    parser.add_argument("--budgets", type=float, nargs="*", default=[300.0, 150.0, 75.0])
+    parser.add_argument("--source-epochs", type=int, default=1)
+    parser.add_argument("--epochs", type=int, default=6, help="for each budget")
+    parser.add_argument("--lr", type=float, default=0.015)
+    parser.add_argument("--budgets", type=float, nargs="*", default=[200.0])
     arguments = parser.parse_args()
     for seed in range(arguments.seeds):
         print(json.dumps(run(seed, arguments)), flush=True)
