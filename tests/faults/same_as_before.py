@@ -32,6 +32,7 @@ SAME: dict[str, dict[tuple[str, str], str]] = {
         ('stop = max(start + 1, int(np.searchsorted(ends, most, side="right")))', "1 -> 2"): _PARTS,
     },
     "jaxsnn/event/dynamics/crossing.py": {
+        ("d = 1 / tau_syn - 1 / tau_mem", "1 -> 2"): _START,
         ("safe = jnp.where(z == 0, 1.0, z)", "1.0 -> 2.0"): _UNUSED,
         ("safe = jnp.where(near, -1.0, z)", "1.0 -> 2.0"): _UNUSED,
         ("safe = jnp.where(near, -1.0, z)", "-1.0 -> +1.0"): _UNUSED,

@@ -218,6 +218,32 @@ def test_spyx_gets_its_names_and_biases_that_are_late():
     assert numbers(made, "a", "v_threshold").shape == (5,)
 
 
+def test_spyx_s_late_biases_have_no_part_in_loops():
+    """The neuron that stands for a bias neither hears its layer nor is heard in it."""
+    layers = {
+        "in": build.input(3),
+        "w": build.affine(4, bias=0.1),
+        "a": build.lif(tau=1e-3, r=10.0),
+    }
+    layers |= {"v": build.affine(2, bias=0.3), "b": build.lif(tau=1e-3, r=10.0)}
+    layers |= {"out": build.output(), "back": build.linear(weight=np.full((4, 4), 0.2))}
+    edges = [("in", "w", "a", "v", "b", "out"), ("a", "back", "a")]
+    said = {"dialect": "snntorch", "reset": "subtract", "reset_delay": True}
+    made = convert(build.network(layers, edges, seed=0, **said), to="spyx")
+    (back,) = (node.value("weight") for node in made.graph.nodes.values() if node.type == "Linear")
+    np.testing.assert_allclose(back, np.pad(np.full((4, 4), 0.2), ((0, 1), (0, 1))))
+
+
+def test_norse_is_given_the_resistance_that_it_takes():
+    """Its importer ignores r; whoever else reads the file does not."""
+    for neuron in (build.integrate_and_fire(r=1e4), build.lif(tau=1e-3, r=10.0)):
+        layers = build.input(3), build.linear(4), neuron
+        said = {"dialect": "spikingjelly", "dt": 1e-4, "seed": 0}
+        made = convert(build.sequential(*layers, **said), to="norse")
+        np.testing.assert_array_equal(numbers(made, "2", "r"), 1.0)
+        np.testing.assert_array_equal(numbers(made, "2", "v_reset"), 0.0)
+
+
 @pytest.mark.parametrize(
     ("options", "target", "reason"),
     [

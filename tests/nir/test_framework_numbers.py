@@ -95,7 +95,8 @@ def step(**changes):
 
 def written_by_norse(one, *others):
     method = norse._reset_method([one, *others])
-    return norse._write(one, SimpleNamespace(own=method, dt=1e-3))
+    setting: Any = SimpleNamespace(own=method, dt=1e-3)
+    return norse._write(one, setting)
 
 
 @pytest.mark.parametrize(
