@@ -13,11 +13,13 @@ import gc
 import os
 import select
 import signal
+import threading
 import time
 import warnings
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from io import BufferedWriter
+from types import FrameType
 from typing import NoReturn
 
 from jaxsnn.errors import FileError
@@ -29,6 +31,23 @@ _TRUSTED = "or export it again"
 
 #: Seconds within which a Ctrl-C that ended the child has come here, too.
 _UNTIL_OURS = 0.1
+
+
+@contextmanager
+def _ctrl_c_afterwards() -> Iterator[None]:
+    """What Ctrl-C does waits for the end: functions that run at a fork lose what is raised in them."""
+    before = signal.getsignal(signal.SIGINT)
+    if not callable(before) or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[tuple[int, FrameType | None]] = []
+    signal.signal(signal.SIGINT, lambda *given: came.append(given))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if came:
+            before(*came[0])
 
 
 class ReadProcess:
@@ -51,14 +70,19 @@ class ReadProcess:
         self._deadline = time.monotonic() + limits.timeout
         self._status: int | None = None
         self._end, theirs = os.pipe()
-        with warnings.catch_warnings():
-            # that locks of other threads stay closed in the child, which needs none of them
-            warnings.simplefilter("ignore")
-            self._pid = os.fork()
-        if self._pid == 0:
-            os.close(self._end)
-            _be_the_child(theirs, work, limits)
-        os.close(theirs)
+        try:
+            with warnings.catch_warnings(), _ctrl_c_afterwards():
+                # that locks of other threads stay closed in the child, which needs none of them
+                warnings.simplefilter("ignore")
+                self._pid = os.fork()
+                if self._pid == 0:
+                    os.close(self._end)
+                    _be_the_child(theirs, work, limits)
+        except KeyboardInterrupt:
+            self.__exit__()
+            raise
+        finally:
+            os.close(theirs)
 
     def __enter__(self) -> ReadProcess:
         return self

@@ -78,6 +78,26 @@ def test_ctrl_c_ends_it(tmp_path):
     assert not state.exists() or state.read_text().split()[2] == "Z"  # dead, and not yet buried
 
 
+def test_ctrl_c_while_the_child_begins_is_not_lost():
+    script = """
+import os, signal, sys
+from jaxsnn.nir.read_process import ReadLimits, ReadProcess
+
+os.register_at_fork(after_in_parent=lambda: os.kill(os.getpid(), signal.SIGINT))
+try:
+    with ReadProcess("x", lambda out: signal.pause(), ReadLimits(max_bytes=1, timeout=20)) as child:
+        child.read(1)
+except KeyboardInterrupt:
+    print("interrupted")
+try:
+    os.waitpid(-1, os.WNOHANG)
+except ChildProcessError:
+    print("no child is left")
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert (done.stdout.split("\n"), done.stderr) == (["interrupted", "no child is left", ""], "")
+
+
 def test_ctrl_c_that_comes_to_the_child_alone_is_no_crash(tmp_path):
     def work(out):
         os.kill(os.getpid(), signal.SIGINT)
