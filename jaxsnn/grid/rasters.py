@@ -24,7 +24,7 @@ from jaxsnn.network.inputs import (
 from jaxsnn.network.meshes import by_compiler
 from jaxsnn.network.network import Network
 from jaxsnn.network.spikes import Events
-from jaxsnn.network.valued_inputs import Currents, GradedEvents, refuse_text
+from jaxsnn.network.valued_inputs import Currents, GradedEvents, refuse_no_array
 
 #: An event lies between two steps where it is further from both than this fraction of a step.
 OFF_GRID = 2**-8
@@ -122,7 +122,7 @@ def _raster(
     name: str, x: Any, shape: tuple[int, ...], dtype: Any
 ) -> Float[Array, "time batch *shape"]:
     """An input that is given by steps, in the shape of its node."""
-    refuse_text(x, f"input '{name}'")
+    refuse_no_array(x, f"input '{name}'", node=name)
     found = jnp.shape(x)
     if len(found) < 2 or found[2:] != shape:
         wanted = ", ".join(str(size) for size in ("time", "batch", *shape))

@@ -24,6 +24,7 @@ from jaxsnn.network.valued_inputs import (
     Input,
     late_pieces,
     out_of_order,
+    refuse_no_array,
 )
 
 
@@ -261,24 +262,12 @@ def refuse_no_numbers(name: str, events: Any) -> None:
     Raises:
         UsageError: names the array.
     """
+    ways = {
+        "shorter": "fill shorter ones up: time inf, index the number of channels",
+        "numbers": "give numbers, times in seconds",
+    }
     for key in ("time", "index", "value"):
-        given = getattr(events, key, 0)
-        if isinstance(given, Tracer):
-            continue
-        try:
-            kind = np.asarray(given).dtype.kind
-        except ValueError:
-            raise UsageError(
-                f"input '{name}': {key} has rows of different lengths",
-                fix="fill shorter ones up: time inf, index the number of channels",
-                node=name,
-            ) from None
-        if kind in "SUOcMm":
-            raise UsageError(
-                f"input '{name}': {key} holds {np.asarray(given).dtype}",
-                fix="give numbers, times in seconds",
-                node=name,
-            )
+        refuse_no_array(getattr(events, key, 0), f"input '{name}': {key}", node=name, **ways)
 
 
 def _as_rows(array: Any, dtype: Any) -> Any:

@@ -45,6 +45,8 @@ class Currents:
     def constant(cls, value: Any) -> Currents:
         """Currents that are the same from time 0 to the end of the run.
 
+        By the time at which they begin there is a first derivative, and no second one.
+
         Args:
             value: (batch, *shape), such as static images; the axes of the shape are joined into one of
                 channels.
@@ -74,7 +76,7 @@ class Currents:
             raise UsageError(
                 f"dt is {shown(dt)}", fix="give a positive length of a step, in seconds"
             )
-        refuse_text(x, "x")
+        refuse_no_array(x, "x")
         traced = isinstance(x, Tracer)
         given = x if traced or isinstance(x, jax.Array) else np.asarray(x, float)
         kind = jnp if isinstance(given, Tracer | jax.Array) else np
@@ -94,27 +96,35 @@ class Currents:
         )
 
 
-def refuse_text(given: Any, what: str) -> None:
-    """Refuse an array or a list of what is no number.
+def refuse_no_array(
+    given: Any,
+    what: str,
+    *,
+    shorter: str = "fill shorter ones up with zeros",
+    numbers: str = "give numbers",
+    node: str = "",
+) -> None:
+    """Refuse an array, a list or a number that is none of real numbers.
 
     Args:
         what: names it in the message.
+        shorter, numbers: the ways out, of rows and of what is no number.
+        node: the input, where it is known.
 
     Raises:
         UsageError: it holds text, dates, objects or complex numbers, or rows of different lengths.
     """
-    if not isinstance(given, np.ndarray | list | tuple):
+    if isinstance(given, Tracer):
         return
     try:
-        kind = np.asarray(given).dtype
+        kind = given.dtype if isinstance(given, jax.Array) else np.asarray(given).dtype
     except TypeError:  # of numbers that JAX traces
         return
     except ValueError:
-        raise UsageError(
-            f"{what} has rows of different lengths", fix="fill shorter ones up with zeros"
-        ) from None
+        message = f"{what} has rows of different lengths"
+        raise UsageError(message, fix=shorter, node=node) from None
     if kind.kind in "SUOcMm":
-        raise UsageError(f"{what} holds {kind}", fix="give numbers")
+        raise UsageError(f"{what} holds {kind}", fix=numbers, node=node)
 
 
 @jax.tree_util.register_dataclass

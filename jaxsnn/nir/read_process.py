@@ -69,6 +69,7 @@ class ReadProcess:
         self._path, self._limits = os.fspath(path), limits
         self._deadline = time.monotonic() + limits.timeout
         self._status: int | None = None
+        self._pid = 0  # none yet
         self._end, theirs = os.pipe()
         try:
             with warnings.catch_warnings(), _ctrl_c_afterwards():
@@ -89,7 +90,7 @@ class ReadProcess:
 
     def __exit__(self, *_: object) -> None:
         os.close(self._end)
-        if self._status is None:
+        if self._pid and self._status is None:
             with suppress(ProcessLookupError):
                 os.kill(self._pid, signal.SIGKILL)
             self._wait()

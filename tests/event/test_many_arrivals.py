@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend.core import jaxprs_in_params
 
 from jaxsnn.event.adjoint import layer_adjoint
 from jaxsnn.event.adjoint.layer_adjoint import layer_spikes
@@ -154,8 +155,8 @@ def test_one_program_is_right_whether_a_guess_holds_or_not(name, monkeypatch):
     jax.clear_caches()
 
 
-def programs(spec, arguments, argnums):
-    """The program of a gradient, and its equations, those of programs inside it included."""
+def number_of_equations(spec, arguments, argnums):
+    """Of the program of a gradient, those of programs inside it included."""
     weight, lanes, times, rows = arguments
 
     def total(weight, lanes, times):
@@ -165,7 +166,7 @@ def programs(spec, arguments, argnums):
     program = jax.make_jaxpr(jax.grad(total, argnums=argnums))(weight, lanes, times)
 
     def equations(jaxpr):
-        inner = jax.core.jaxprs_in_params
+        inner = jaxprs_in_params
         return len(jaxpr.eqns) + sum(
             equations(each) for own in jaxpr.eqns for each in inner(own.params)
         )
@@ -182,7 +183,9 @@ def test_what_nobody_asks_for_is_not_in_the_program(long, monkeypatch):
         lambda array: array.astype("float32") if array.dtype == "float64" else array,
         given(neuron, 40, seed=0),
     )
-    weights, times, lanes = (programs(spec, arguments, n) for n in ((0,), (0, 2), (0, 1)))
+    weights, times, lanes = (
+        number_of_equations(spec, arguments, n) for n in ((0,), (0, 2), (0, 1))
+    )
     assert weights < times < lanes
     assert weights < 0.75 * lanes
 
