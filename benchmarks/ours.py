@@ -200,7 +200,8 @@ def build_network(work: Work):
 
 
 def build_convolution(work: Convolution):
-    net, events, options = network(work), events_of(work), engine(work)
+    net = network(work).with_lasting_time_constants()
+    events, options = events_of(work), engine(work)
 
     def total(net, events):
         solution = jaxsnn.simulate(net, events, work.t_end, engine=options)
@@ -227,7 +228,8 @@ def build_layers(work: Layers):
     """Of work of real size: one sample forward, and a batch, with one thread for each processor and
     with one alone.
     """
-    net, names = network(work), [stage.name for stage in work.stages]
+    net = network(work).with_lasting_time_constants()  # as `fit` does where they are not trained
+    names = [stage.name for stage in work.stages]
     names += [work.feedback] if work.recurrent else []
     last = layer(len(work.stages) - 1)
 

@@ -14,12 +14,10 @@ import numpy as np
 from jaxsnn.event.event_driven import EventDriven, compiled_run, run_and_conclude
 from jaxsnn.event.event_options import EventOptions
 from jaxsnn.event.event_solution import EventSolution
+from jaxsnn.network.compiling import NOT_AT_ALL, loops_in
 from jaxsnn.network.network import Network
 from jaxsnn.network.on_processor import on_processor
 
-#: It takes a fifth of the time, and what XLA runs becomes several times slower; the native kernels are
-#: compiled already.
-_QUICKLY = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 #: With so many numbers in all that goes in and comes out, optimising pays in a single run.
 _MANY = 2**22
 #: A neuron seldom fires more often in its shortest time constant.
@@ -27,7 +25,7 @@ _SPIKES_PER_TAU = 8
 #: There is room at first for so many spikes of a neuron at most, and of a population in all samples.
 _MOST_AT_FIRST, _SLOTS_AT_FIRST = 1024, 2**19
 
-_quick = jax.jit(run_and_conclude, static_argnums=(0, 1), compiler_options=_QUICKLY)
+_quick = jax.jit(run_and_conclude, static_argnums=(0, 1), compiler_options=NOT_AT_ALL)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +74,7 @@ class RunOnce(EventDriven):
             return super().simulated(known, *given)
         traced = compiled_run.trace(options, known, *given)
         sizes = (math.prod(np.shape(leaf)) for leaf in jax.tree.leaves((given, traced.out_info)))
-        small = sum(sizes) < _MANY and not _has_loops(traced.jaxpr)
+        small = sum(sizes) < _MANY and not loops_in(traced.jaxpr)
         return (_quick if small else compiled_run)(options, known, *given)
 
 
@@ -100,16 +98,3 @@ def first_room(network: Network, name: str, samples: int, t_end: float) -> int:
     room = _SLOTS_AT_FIRST // max(samples * network.populations[name].size, 1)
     most = max(min(expected, room, _MOST_AT_FIRST), least)
     return 1 << int(math.log2(most))
-
-
-def _has_loops(jaxpr: Any) -> bool:
-    """Whether there is a loop of XLA in what is traced."""
-    for equation in jaxpr.eqns:
-        if equation.primitive.name in ("while", "scan"):
-            return True
-        for value in equation.params.values():
-            several = value if isinstance(value, tuple | list) else (value,)
-            inner = [getattr(each, "jaxpr", each) for each in several]
-            if any(hasattr(each, "eqns") and _has_loops(each) for each in inner):
-                return True
-    return False

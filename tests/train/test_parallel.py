@@ -38,6 +38,9 @@ import json, re
 import jax, numpy as np
 from jaxsnn.train.loop import epoch, training_run
 seen, launched, late, spread = {}, [], [], []
+class Watched:
+    def __init__(self, name, program):
+        self.optimised = watched(name, program.optimised)
 def watched(name, function):
     def call(*arguments):
         if name not in seen:
@@ -53,8 +56,8 @@ def merged(summaries):
     leaves = jax.tree.leaves(summaries)
     spread.extend(len(leaf.devices()) if isinstance(leaf, jax.Array) else 1 for leaf in leaves)
     return epoch.merged(summaries)
-training_run.run_epoch = watched("run_epoch", epoch.run_epoch)
-training_run.run_evaluation = watched("run_evaluation", epoch.run_evaluation)
+training_run.run_epoch = Watched("run_epoch", epoch.run_epoch)
+training_run.run_evaluation = Watched("run_evaluation", epoch.run_evaluation)
 training_run.merged = merged
 training_run._EVALUATION_BATCH = 8
 states = []

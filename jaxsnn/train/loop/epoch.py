@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial, reduce
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, Num
 
 from jaxsnn.event.event_record import Budgets
+from jaxsnn.network.compiling import A_LITTLE, loops_in
 from jaxsnn.network.network import Network
 from jaxsnn.network.results import Result
 from jaxsnn.simulation.solution import Engine, Solution
@@ -31,6 +32,8 @@ from jaxsnn.train.losses.silence import Feeding, WeightBumping, bumped
 from jaxsnn.train.options import TrainOptions
 
 Tree = TypeVar("Tree")
+Given = ParamSpec("Given")
+Found = TypeVar("Found")
 
 #: A function of a random key and one sample, Events (events,) or an array (time, *shape), that
 #: gives a changed sample of the same shape; traced by JAX, and hashable.
@@ -236,7 +239,26 @@ class Place(NamedTuple):
     rate: jax.Array
 
 
-@jax.jit
+class Program(Generic[Given, Found]):
+    """A function that is compiled, in one of two ways.
+
+    Attributes:
+        optimised: as XLA does it by default.
+        quick: for a short run, whose results differ in their last digits (`A_LITTLE`).
+        own_loops: those of XLA that it has where native kernels run the network.
+    """
+
+    def __init__(self, function: Callable[Given, Found], own_loops: int = 0) -> None:
+        self.optimised = jax.jit(function)
+        self.quick = jax.jit(function, compiler_options=A_LITTLE)
+        self.own_loops = own_loops
+
+    def has_kernels(self, *given: Given.args, **named: Given.kwargs) -> bool:
+        """Whether native kernels run the network, all of it."""
+        return loops_in(self.optimised.trace(*given, **named).jaxpr) <= self.own_loops
+
+
+@partial(Program, own_loops=1)
 def run_epoch(
     setup: Setup,
     network: Network,
@@ -349,13 +371,13 @@ def _gradient(
     return gradient, bumping.wanted(fractions, read), summary
 
 
-@jax.jit
+@Program
 def run_evaluation(
     setup: Setup,
     network: Network,
     raw: Parameters,
     batch: Batch,
-    used: jax.Array,
+    used: jax.Array | np.ndarray,
     key: jax.Array | None = None,
 ) -> Summary:
     """One batch without training; `used` (batch,) is False for samples that only fill it up. With a

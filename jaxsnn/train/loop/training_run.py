@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar, cast
 
 import jax
 import numpy as np
@@ -41,6 +41,7 @@ from jaxsnn.train.loop.checkpoint import Checkpoint, Folder, fingerprint
 from jaxsnn.train.loop.constraints import find_trainables, to_raw, to_values, with_trained
 from jaxsnn.train.loop.epoch import (
     Pace,
+    Program,
     Setup,
     Summary,
     TrainState,
@@ -59,6 +60,7 @@ from jaxsnn.train.losses.regularizers import SpikeBudget
 from jaxsnn.train.losses.silence import feeding_weights
 from jaxsnn.train.options import OPTIONS
 
+Given = ParamSpec("Given")
 Found = TypeVar("Found")
 
 _EVALUATION_BATCH = 256
@@ -68,6 +70,9 @@ _LARGEST_BUDGET = 1024
 _FAILING_STEPS = 200
 # Of the best validation accuracy: below that a run has collapsed.
 _COLLAPSED = 0.6
+#: Of the numbers that all samples have on their way, in all epochs: in shorter runs compiling quickly
+#: saves more than it costs.
+_SHORT = 2**27
 # After a failure steps are this fraction of what they were, so often at most.
 _SMALLER, _MOST_FAILURES = 1 / 3, 3
 #: A gradient of this norm, in loss per step of 1, explodes: no loss changes by as much within a
@@ -148,6 +153,10 @@ class TrainingRun:
             mesh=mesh,
         )
         self.state = on_all(begin(self.setup, raw), mesh)
+        numbers = self.channels + sum(own.size for own in network.populations.values())
+        short = options.epochs * len(data.train) * numbers < _SHORT
+        self.short = short and mesh is None and jax.default_backend() == "cpu"
+        self.quick: dict[Any, bool] = {}
         self.history: list[EpochRecord] = []
         self.seconds: list[float] = []
         self.best: tuple[EpochRecord, TrainState] | None = None
@@ -288,7 +297,18 @@ class TrainingRun:
     ) -> tuple[TrainState, Summary]:
         """Some steps."""
         bumping = self.plan.weight_bumping
-        return run_epoch(setup, self.network, self.scales, bumping, state, data, order, pace)
+        given = setup, self.network, self.scales, bumping, state, data, order, pace
+        return self._compiled(run_epoch, *given)(*given)
+
+    def _compiled(
+        self, program: Program[Given, Found], *given: Given.args, **named: Given.kwargs
+    ) -> Callable[Given, Found]:
+        """A program, compiled quickly where the run is short and native kernels do the work: once
+        for the whole run.
+        """
+        if program not in self.quick:
+            self.quick[program] = self.short and program.has_kernels(*given, **named)
+        return program.quick if self.quick[program] else program.optimised
 
     def _failure_of_pass(self, epoch: int, train: Summary) -> str | None:
         if int(train.result) == Result.NOT_FINITE:
@@ -354,15 +374,12 @@ class TrainingRun:
             here = replace(setup, mesh=mesh)
             # One launch at a time, on one device too: the next epoch runs on all of them.
             batches = evaluation_parts(split, parts, self.slots, self.channels)
-            summaries = [
-                on_host(
-                    run_evaluation(
-                        here, network, best, *part, jax.random.key(number) if loud else None
-                    ),
-                    setup.mesh,
-                )
-                for number, part in enumerate(batches)
-            ]
+            summaries = []
+            for number, part in enumerate(batches):
+                key = jax.random.key(number) if loud else None
+                given = here, network, best, *part, key
+                found = self._compiled(run_evaluation, *given)(*given)
+                summaries.append(on_host(found, setup.mesh))
             return None, merged(summaries)
 
         return self._with_enough_room(attempt, "the evaluation")[1]

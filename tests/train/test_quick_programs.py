@@ -1,0 +1,46 @@
+"""Short runs are compiled quickly where native kernels do the work."""
+
+import pytest
+
+from jaxsnn import EventDriven, fit
+from jaxsnn.train.loop import training_run
+from jaxsnn.train.loop.training_run import TrainingRun
+from tests.helpers.small_task import DATA, QUICK, small_net
+
+pytestmark = pytest.mark.usefixtures("native_kernels")
+
+
+@pytest.fixture
+def ways(monkeypatch):
+    """Of each program that a run takes: whether it was compiled quickly."""
+    found, compiled = [], TrainingRun._compiled
+
+    def watched(self, program, *given, **named):
+        taken = compiled(self, program, *given, **named)
+        found.append(taken is program.quick)
+        return taken
+
+    monkeypatch.setattr(TrainingRun, "_compiled", watched)
+    return found
+
+
+def trained(**options):
+    return fit(small_net(), DATA, **{**QUICK, "epochs": 1, **options})
+
+
+def test_a_short_run_is_compiled_quickly_and_comes_to_the_same(ways, monkeypatch):
+    quick = trained()
+    assert len(ways) > 2
+    assert all(ways)
+    ways.clear()
+    monkeypatch.setattr(training_run, "_SHORT", 1)
+    optimised = trained()
+    assert not any(ways)
+    for ours, theirs in zip(quick.history, optimised.history, strict=True):
+        assert ours.train_loss == pytest.approx(theirs.train_loss, rel=1e-4)
+
+
+def test_loops_of_xla_are_optimised(ways):
+    trained(engine=EventDriven(backend="xla", first_spike_only=("2",)))
+    assert ways
+    assert not any(ways)
