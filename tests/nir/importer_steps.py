@@ -96,7 +96,10 @@ def of_norse(entry, written):
     if entry["type"] == "LIF":
         assert np.all(entry["r"] == 1)
         return found
-    share, reset = DT / entry["tau_syn"], "value" if written.means["reset"] == "zero" else "subtract"
+    share, reset = (
+        DT / entry["tau_syn"],
+        "value" if written.means["reset"] == "zero" else "subtract",
+    )
     found |= {"gain": rate * entry["r"], "synapse_decay": 1 - share, "i_start": leak}
     found |= {"synapse_gain": share * entry["w_in"], "into_current": share * leak}
     return found | {"reset": reset} | ({} if size == "v_threshold" else {"taken": 1.0})

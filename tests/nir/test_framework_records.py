@@ -275,7 +275,9 @@ def test_factors_of_a_step(decay, text, wanted, needs_dt):
 def test_leaky_neurons_without_a_current_have_one_time_constant():
     given = {"tau": np.array([0.05, 0.01]), "r": np.array([4.0, 4])}
     np.testing.assert_allclose(decays.EULER_MEMBRANE.factor(given, 0.003, np), [0.94, 0.7])
-    np.testing.assert_allclose(decays.EXACT_MEMBRANE.factor(given, 0.003, np), np.exp([-0.06, -0.3]))
+    np.testing.assert_allclose(
+        decays.EXACT_MEMBRANE.factor(given, 0.003, np), np.exp([-0.06, -0.3])
+    )
 
 
 def test_steps_by_the_numbers_of_a_file():
