@@ -63,7 +63,7 @@ RATES = {"tau_mem_inv": 40.0, "tau_syn_inv": 80.0, "v_leak": 0.1, "v_th": 1.3, "
 def cell(kind: str, *names: str, reset_method=None, **others: Any) -> Any:
     fields = {name: RATES[name] for name in names}
     fields |= {} if reset_method is None else {"reset_method": reset_method}
-    return module(kind, p=namedtuple("P", fields)(**fields), dt=0.002, **others)  # noqa: PYI024
+    return module(kind, p=namedtuple("P", fields)(**fields), dt=0.002, **others)
 
 
 LEVELS = {"v_threshold": 1.3, "v_reset": -0.2}

@@ -71,7 +71,7 @@ WRITES = {
 }
 #: What proves by its numbers who wrote a file, and what says nothing.
 EVIDENCE = {
-    **dict.fromkeys(("snntorch==1.0", "snntorch==main", "rockpool", "spyx"), {"proves": True}),
+    **{name: {"proves": True} for name in ("snntorch==1.0", "snntorch==main", "rockpool", "spyx")},
     "spikingjelly": {"r_of_one_is_silent": True, "r_is_rate": True},
 }
 

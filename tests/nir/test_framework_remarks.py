@@ -114,7 +114,7 @@ def test_hxtorch_starts_at_v_leak():
         hxtorch._write(one, SETTING)
     near = settled(v_leak=[0.5 + 2**-33, 0.5 + 2**-33], v_start=0.5, v_threshold=1.7, v_reset=0.2)
     assert hxtorch._write(near, SETTING).entry["type"] == "CubaLIF"
-    with pytest.raises(ConversionError, match="starts at 0.5"):
+    with pytest.raises(ConversionError, match=r"starts at 0\.5"):
         hxtorch._write(settled(v_leak=[0.5 + 1e-8, 0.4]), SETTING)
 
 
@@ -229,7 +229,7 @@ def test_membranes_that_nengo_bounds(name, value, bad):
 
 def test_loops_that_nengo_does_not_build():
     assert list(nengo._refuse_loops(graph(edges=[("a", "b"), ("b", "c")]))) == []
-    with pytest.raises(DialectError, match="from 'b' to 'c' closes a loop|from 'c' to 'b'"):
+    with pytest.raises(DialectError, match=r"from '(b|c)' to '(b|c)' closes a loop"):
         list(nengo._refuse_loops(graph(edges=[("a", "b"), ("b", "c"), ("c", "b")])))
 
 
