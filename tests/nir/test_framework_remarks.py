@@ -130,6 +130,7 @@ WHOLE = {"r": 4.0, "w_in": 8.0, "v_threshold": 1.5}
         ({}, None),
         ({"r": 4096 / 3, "w_in": 4096 / 5, "v_threshold": 97 / 64}, None),
         ({"v_threshold": [1.5, 1.5 + 1e-2 / 64 * 0.9]}, None),
+        ({"v_threshold": 1e-2 / 64}, None),
         ({"v_threshold": [1.5, 1.5 + 1e-2 / 64 * 1.1]}, "writes v_threshold in multiples of 1/64,"),
         ({"r": [4, 4096 / 7.5]}, "writes 1/r in multiples of 1/4096, but node 'n' has 0.0018"),
         ({"w_in": 4096 / 3.25}, "writes 1/w_in in multiples of 1/4096, but node 'n' has 0.0007"),
@@ -277,8 +278,8 @@ def test_what_norses_importer_ignores():
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64])
 def test_learnt_decays_are_clamped_to_what_they_mean(dtype):
-    """Below 0: one step; above 1: never. Where numbers of files round, they stay."""
-    decay = np.array([-0.5, -5e-7, 0.5, 1 + 5e-7, 1.5, -2e-6, 1 + 2e-6, np.nan])
+    """Below 0: one step; above 1: never. Where numbers of files round, by up to 1e-6, they stay."""
+    decay = np.array([-0.5, -1e-6, 0.5, 1 + 1e-6, 1.5, -2e-6, 1 + 2e-6, np.nan])
     tau, gain = np.arange(1, 9).astype(dtype), np.arange(11, 19).astype(dtype)
     said: list[str] = []
     learnt = clamps.Learnt(

@@ -232,6 +232,28 @@ def test_what_an_importer_takes_in_spite_of_its_shape_or_reset(name, one, kind):
     assert WRITERS[name][0](one, setting()).entry["type"] == kind
 
 
+@pytest.mark.parametrize(
+    ("name", "reset", "own", "why"),
+    [
+        ("norse", PLAIN, "subtract", "tau_syn = dt makes it a LIF"),
+        ("rockpool", PLAIN, None, "a current of one step makes it a LIF"),
+        ("spyx", PLAIN, None, "only Spyx's CuBaLIF subtracts at once; tau_syn = dt makes it a LIF"),
+    ],
+)
+def test_why_a_neuron_without_a_current_is_given_one(name, reset, own, why):
+    alone = WRITERS[name][0](step(**reset), setting(own))
+    with_current = WRITERS[name][0](step(**reset, **CURRENT), setting(own))
+    assert why in alone.why
+    assert why not in with_current.why
+
+
+def test_norse_keeps_thresholds_that_it_can_subtract():
+    for one in (step(**PLAIN), step(**PLAIN, **CURRENT)):
+        entry = norse._write(one, setting("subtract")).entry
+        np.testing.assert_array_equal(entry["v_threshold"], one.v_threshold)
+        np.testing.assert_allclose(norse._write(one, setting("unit")).entry["v_threshold"], 1)
+
+
 @pytest.mark.parametrize("drive", [5e-8, 1.5e-7])
 def test_norse_starts_a_current_off_by_less_than_float32_tells(drive):
     """Relative to the threshold of 2: it starts at v_leak, and drives the membrane by its rest."""
