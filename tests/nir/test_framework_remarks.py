@@ -2,6 +2,7 @@
 hxtorch and jaxsnn, and of learnt decays that are clamped.
 """
 
+import dataclasses
 from types import SimpleNamespace
 from typing import Any
 
@@ -45,6 +46,26 @@ def flow(**changes: Any) -> Flow:
     }
     spikes = changes.get("spikes", True)
     return Flow(name="n", type="CubaLIF", shape=(2,), spikes=spikes, **arrays)
+
+
+def one_neuron() -> Flow:
+    names = ("tau_mem", "tau_syn", "jump", "v_leak", "v_threshold", "v_reset", "v_start")
+    whole = settled()
+    parts = {name: getattr(whole, name)[:1] for name in (*names, "bias_ratio")}
+    return dataclasses.replace(whole, shape=(1,), **parts)
+
+
+@pytest.mark.parametrize("shape", [(1,), (1, 1)])
+def test_a_layer_of_one_neuron_in_continuous_time(shape):
+    one = one_neuron()
+    parts = {name: getattr(one, name).reshape(shape) for name in ("v_leak", "v_start", "jump")}
+    for name in ("tau_mem", "tau_syn", "v_threshold", "v_reset", "bias_ratio"):
+        parts[name] = getattr(one, name).reshape(shape)
+    if len(shape) == 1:
+        np.testing.assert_allclose(jaxsnn._write(one, SETTING).entry["tau_mem"], 20)
+    parts["v_start"] = parts["v_leak"]
+    found = hxtorch._write(dataclasses.replace(one, shape=shape, **parts), SETTING)
+    np.testing.assert_allclose(found.entry["v_threshold"], np.full(shape, 0.6))
 
 
 def settled(**changes: Any) -> Flow:
@@ -114,6 +135,8 @@ def test_hxtorch_starts_at_v_leak():
         hxtorch._write(one, SETTING)
     near = settled(v_leak=[0.5 + 2**-33, 0.5 + 2**-33], v_start=0.5, v_threshold=1.7, v_reset=0.2)
     assert hxtorch._write(near, SETTING).entry["type"] == "CubaLIF"
+    limit = settled(v_leak=1e-9, v_start=0.0, v_threshold=1.2, v_reset=-0.3)
+    assert hxtorch._write(limit, SETTING).entry["type"] == "CubaLIF"
     with pytest.raises(ConversionError, match=r"starts at 0\.5"):
         hxtorch._write(settled(v_leak=[0.5 + 1e-8, 0.4]), SETTING)
 

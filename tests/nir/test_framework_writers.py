@@ -131,23 +131,65 @@ def test_what_is_written_does_the_same(case):
     steps.assert_does_the_same(one, written, of_entry)
 
 
-@pytest.mark.parametrize("case", CASES, ids=named)
-def test_a_membrane_at_threshold_is_counted_as_in_the_source(case):
-    """By the next float32, where all neurons keep their scale: others are off by roundings."""
-    name, _, _, one, own = case
-    if one.reset == "none":
-        return
+@pytest.mark.parametrize(
+    ("name", "own"),
+    [(name, own) for name in WRITERS for own in ({"norse": ("value", "unit")}.get(name, (None,)))],
+)
+@pytest.mark.parametrize("current", [False, True])
+def test_a_layer_of_one_neuron_and_membranes_at_its_threshold(name, own, current):
+    """Where the target counts those the other way, its threshold is the next float32."""
+    numbers = {"gain": 0.7, "synapse_gain": 1.7, "v_threshold": 1.5, "shape": (1,)}
+    numbers |= {"current_based": True, "synapse_decay": 0.6} if current else {}
+    kinds = {"norse": {"unit": PLAIN}.get(own, {}), "spikingjelly": {}, "snn_mlir": {}}
+    reset = {} if name.startswith("snntorch") else kinds.get(name, PLAIN)
     write, _, at_equality = WRITERS[name]
     same, other = (
-        write(dataclasses.replace(one, at_equality=flag), setting(own)).entry["v_threshold"]
+        write(step(**numbers, **reset, at_equality=flag), setting(own)).entry["v_threshold"]
         for flag in (at_equality, not at_equality)
     )
-    scaled = name in ("snntorch", "snntorch main", "spikingjelly", "snn_mlir")
-    if scaled and np.ptp(one.v_threshold - one.v_reset) > 0:
-        np.testing.assert_array_equal(other, same)
-        return
+    expected = np.float32(1.0 if own == "unit" else 1.5)
+    np.testing.assert_array_equal(same, [expected])
     up = np.float32(np.inf if at_equality else -np.inf)
-    np.testing.assert_array_equal(other, np.nextafter(same.astype(np.float32), up))
+    np.testing.assert_array_equal(other, [np.nextafter(expected, up)])
+
+
+def test_the_bounded_integrator_of_sinabs_has_its_threshold():
+    for at_equality, threshold in ((True, np.float32(1.6)), (False, np.float32(1.6000001))):
+        one = step(**PLAIN, **NEVER, **BOUND, at_equality=at_equality)
+        np.testing.assert_array_equal(sinabs._write(one, setting()).entry["v_threshold"], threshold)
+
+
+DOES = {
+    snntorch._compares: [ABOVE, ABOVE | ONE_CURRENT],
+    snntorch._needs_no_current: [PLAIN, FLOORED, FLOORED | ABOVE],
+    norse._needs_no_current: [ABOVE, ABOVE | ONE_CURRENT, {"reset": "skip"}, FLOORED | ABOVE],
+    spikingjelly._needs_no_current: [LATER, ABOVE, {"reset": "skip"}, FLOORED, FLOORED | ABOVE],
+    rockpool._bursts: [FLOORED],
+    sinabs._does: [{}, PLAIN, FLOORED],
+    sinabs._has_its_floor: [NEVER | BOUND, NEVER | BOUND | PLAIN],
+}
+QUESTIONS = [
+    *({}, PLAIN, LATER, ABOVE, FLOORED, FLOORED | ABOVE, {"reset": "skip"}, {"v_reset": -0.5}),
+    *(BOUND, NEVER | BOUND, NEVER | BOUND | PLAIN, NEVER | BOUND | {"floor": -1.5}, NEVER),
+    *(NEVER | BOUND | ONE_CURRENT, NEVER | BOUND | {"decay": [1.0, 0.9, 1]}, ABOVE | ONE_CURRENT),
+]
+
+
+@pytest.mark.parametrize("does", DOES, ids=lambda does: f"{does.__module__} {does.__name__}")
+def test_which_steps_a_neuron_does_or_needs_apart(does):
+    """Decided by the reset and by what a membrane is bounded by, of the steps that were asked."""
+    wanted = [*DOES[does]]
+    if does is sinabs._does:
+        bounded = (BOUND, NEVER | BOUND, NEVER | BOUND | PLAIN, NEVER | BOUND | {"floor": -1.5})
+        wanted += [*bounded, NEVER, NEVER | BOUND | ONE_CURRENT]
+        wanted += [NEVER | BOUND | {"decay": [1.0, 0.9, 1]}]
+    if does is spikingjelly._needs_no_current:
+        wanted += [ABOVE | ONE_CURRENT]
+    if does is snntorch._needs_no_current:
+        wanted += [NEVER | BOUND | PLAIN]
+    for changes in QUESTIONS:
+        one = step(**changes)
+        assert does(one) is (changes in wanted), changes
 
 
 FLAT = {"shape": (2, 3)}
