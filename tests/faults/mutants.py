@@ -59,7 +59,7 @@ ROOMS = {
             *_tests("nir", "dialects", "frameworks", "conventions", "meanings", "ordering", "zoo"),
             *_tests("nir", "custom_framework", "framework_numbers", "given_to_importers"),
             *_tests("nir", "framework_layers", "framework_records", "framework_register"),
-            *_tests("nir", "framework_remarks", "framework_writers"),
+            *_tests("nir", "framework_remarks", "framework_spyx", "framework_writers"),
             *_tests("house", "framework_docs"),
             *_tests("nir", "dialects_by_source", "convert", "convert_bursting", "convert_chains"),
             *_tests("nir", "convert_continuous", "convert_rewrites", "convert_snn_mlir"),
