@@ -19,6 +19,7 @@ from jaxsnn.event.dynamics.integrate_and_fire import IFDelta
 from jaxsnn.event.dynamics.lif import LIFBox, LIFDelta
 from jaxsnn.event.dynamics.two_variables import Lanes
 from jaxsnn.event.forward.layer import LayerSpec, LayerSpikes
+from jaxsnn.network.structure import TauShape
 from tests.event import recurrent_cases
 
 ROWS, ARRIVALS, SAMPLES, T_END = 4, 10, 2, 6.0
@@ -30,6 +31,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.mutants, pytest.mark.usefixtures("x6
 CASES = {
     "current": (CubaLIFDelta(), {}, 4, 3.0, 0.1),
     "current, one slot": (CubaLIFDelta(), {"max_spikes": 1}, 4, 3.0, 0.1),
+    "current, two slots": (CubaLIFDelta(), {"max_spikes": 2}, 4, 3.0, 0.1),
     "current, first spikes": (CubaLIFDelta(), {"max_spikes": 1, "once": True}, 33, 3.0, 0.1),
     "current, few slots": (CubaLIFDelta(), {"max_spikes": 3}, 33, 3.0, 0.1),
     "current, held": (CubaLIFDelta(), {"refractory": 0.3}, 4, 4.0, 0.1),
@@ -150,6 +152,44 @@ def test_gradients_by_a_pass_over_the_arrivals(name, in_order, monkeypatch):
         return value_of(spikes, readout), spikes.count
 
     assert_slopes_agree(loss, (weight, lanes, time))
+
+
+#: What is assumed of time constants, and what they are: tau_mem over tau_syn, and of how many sizes.
+ASSUMED = {
+    "alike": (CubaLIFDelta(uniform=True), 1.7, 1),
+    "twice": (CubaLIFDelta(tau_shape=TauShape.DOUBLE), 2.0, 3),
+    "a guess that is wrong": (CubaLIFDelta(tau_shape=TauShape.DOUBLE, certain=False), 1.7, 3),
+    "a guess that is right": (CubaLIFDelta(uniform=True, certain=False), 1.7, 1),
+}
+
+
+@pytest.mark.parametrize("by_arrivals", [False, True])
+@pytest.mark.parametrize("name", ASSUMED)
+def test_what_is_assumed_of_neurons_changes_no_gradient(name, by_arrivals, monkeypatch):
+    """Of more neurons than are taken up at once, most of which fire behind one arrival."""
+    monkeypatch.setattr(layer_adjoint, "_MANY_ARRIVALS", 1 if by_arrivals else 1000)
+    neuron, ratio, sizes = ASSUMED[name]
+    rng, neurons = np.random.default_rng(3), 45
+    syn = np.linspace(0.7, 1.1, sizes)[np.arange(neurons) % sizes]
+    values = {"threshold": rng.uniform(0.9, 1.1, neurons), "v_start": np.zeros(neurons)}
+    values |= {"v_reset": rng.uniform(-0.3, 0, neurons), "j_start": np.zeros(neurons)}
+    values |= {"tau_syn": syn, "tau_mem": ratio * syn}
+    lanes = Lanes(**{key: jnp.asarray(value) for key, value in values.items()})
+    weight = jnp.asarray(rng.normal(3.0, 1.0, (ROWS, neurons)))
+    time = jnp.asarray([[0.5, 2.0, 2.5, np.inf], [0.1, 3.0, 0.4, 1.0], [1.0, 0.2, 4.0, 5.0]])
+    row = jnp.asarray(rng.integers(0, ROWS, time.shape), jnp.int32)
+    readout = jnp.asarray(rng.normal(size=(len(time), neurons, 6)))
+    found = []
+    for model in (neuron, CubaLIFDelta()):
+        spec = LayerSpec(neuron=model, max_spikes=6)
+
+        def loss(weight, lanes, time, spec=spec):
+            return value_of(spikes_of(spec, weight, lanes, time, row), readout)
+
+        found.append(jax.tree.leaves(quickly(jax.grad(loss, (0, 1, 2)))(weight, lanes, time)))
+    for one, other in zip(*found, strict=True):
+        assert np.any(np.isfinite(other) & (np.asarray(other) != 0)) or not np.any(one)
+        np.testing.assert_allclose(one, other, rtol=1e-8, atol=1e-10)
 
 
 @pytest.mark.parametrize("name", ["jumps refractory", "loop", "jumps", "refractory"])

@@ -58,6 +58,8 @@ ROOMS = {
         tests=(
             *_tests("nir", "dialects", "frameworks", "conventions", "meanings", "ordering", "zoo"),
             *_tests("nir", "custom_framework", "framework_numbers", "given_to_importers"),
+            *_tests("nir", "framework_layers", "framework_records", "framework_register"),
+            *_tests("nir", "framework_remarks", "framework_spyx", "framework_writers"),
             *_tests("house", "framework_docs"),
             *_tests("nir", "dialects_by_source", "convert", "convert_bursting", "convert_chains"),
             *_tests("nir", "convert_continuous", "convert_rewrites", "convert_snn_mlir"),
@@ -76,7 +78,7 @@ ROOMS = {
     "adjoint": Room(
         files=("jaxsnn/event/adjoint/*.py",),
         tests=(
-            *_tests("event", "clipped_slopes", "gradient_paths", "box", "recurrent"),
+            *_tests("event", "next_spikes", "clipped_slopes", "gradient_paths", "box", "recurrent"),
             f"{_ASSIGNED}jumps_are_counted_and_have_no_gradient_but_their_arrivals",
             f"{_ASSIGNED}a_jump_width_is_the_gradient_of_a_ramp",
             f"{_ASSIGNED}forward_mode_agrees_with_reverse_mode",

@@ -396,7 +396,7 @@ def _export_alpha(call: Call) -> Exported:
         height = np.log(alpha) / (np.log(beta) - np.log(alpha)) + 1
         numbers = {"tau_mem": _DT / (1 - beta), "tau_syn": _DT / (1 - alpha)}
         numbers |= {"r": 1 / (1 - beta), "w_in": 1 / (1 - alpha)}
-    factor = height * (alpha - beta)
+        factor = height * (alpha - beta)
     if not np.all(np.isfinite(factor)):
         raise ConversionError(
             f"'{call.name}' (Alpha) has alpha {alpha.flat[0]:g} and beta {beta.flat[0]:g}",

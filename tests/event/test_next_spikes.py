@@ -1,0 +1,153 @@
+"""Which spike each arrival comes before, and which way gradients go over arrivals."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxsnn.event.adjoint.arrivals_back import _arrival_before, _sorted
+from jaxsnn.event.adjoint.costate_rules import Costate
+from jaxsnn.event.adjoint.layer_adjoint import (
+    Wanted,
+    _goes_by_arrivals,
+    _padded,
+    _passed_on,
+    _Sample,
+    _Tile,
+)
+from jaxsnn.event.dynamics.cubalif import CubaLIFDelta
+from jaxsnn.event.dynamics.lif import LIFDelta
+from jaxsnn.event.forward.layer import LayerSpec
+
+NEURONS = 3
+SPEC = LayerSpec(neuron=CubaLIFDelta(), max_spikes=2)
+NONE: Any = None
+either_way = pytest.mark.parametrize("neurons_last", [True, False])
+
+
+def sample(spikes, cause=None, free=None):
+    """Spikes and arrivals at a few times, so that many come at once; some are none."""
+    rng = np.random.default_rng(spikes)
+    times = np.sort(rng.integers(0, 8, (NEURONS, spikes)), axis=1).T.astype(float)
+    times[spikes // 2 :, 1] = np.inf
+    arrival = np.array([0.0, 2.0, 3.5, 5.0, 7.0, 9.0])
+    return _Sample(jnp.asarray(arrival), NONE, jnp.asarray(times), cause, NONE, free, NONE)
+
+
+def turned(tile, array):
+    return np.asarray(array) if tile.neurons_last else np.asarray(array).T
+
+
+@either_way
+@pytest.mark.parametrize("spikes", [1, 4, 7])
+@pytest.mark.parametrize("caused", [False, True])
+def test_the_next_spike_of_each_arrival(spikes, caused, neurons_last):
+    """One at the time of an arrival lies behind it, unless an arrival made it."""
+    given = sample(spikes)
+    cause = np.random.default_rng(1).integers(-1, 2, (spikes, NEURONS))
+    if caused:
+        given = given._replace(cause=jnp.asarray(cause))
+    tile = _Tile(SPEC, neurons_last, Wanted())
+    expected = np.zeros((len(given.arrival), NEURONS), int)
+    for (a, n, s), _ in np.ndenumerate(np.zeros((*expected.shape, spikes))):
+        time, arrival = given.times[s, n], given.arrival[a]
+        made = caused and cause[s, n] >= 0
+        expected[a, n] += bool(time < arrival or (time == arrival and not made))
+    np.testing.assert_array_equal(turned(tile, jax.jit(tile.next_spike)(given)), expected)
+
+
+@either_way
+@pytest.mark.parametrize("spikes", [1, 2, 6])
+def test_what_belongs_to_the_next_spike_is_taken(spikes, neurons_last):
+    rng = np.random.default_rng(0)
+    values, number = rng.normal(size=(spikes, NEURONS)), rng.integers(0, spikes + 1, (5, NEURONS))
+    tile = _Tile(SPEC, neurons_last, Wanted())
+    given = jnp.asarray(values, jnp.float32), jnp.asarray(turned(tile, number))
+    found = jax.jit(lambda values, number: tile.taken(_padded(values), number))(*given)
+    expected = [[*row, 0.0] for row in values.T.astype(np.float32)]
+    wanted = [[expected[n][number[a, n]] for n in range(NEURONS)] for a in range(5)]
+    np.testing.assert_array_equal(turned(tile, found), np.array(wanted, np.float32))
+
+
+@either_way
+def test_arrivals_in_a_refractory_time_meet_its_end(neurons_last):
+    """Of V's own entry nothing is left there; an arrival at its very end comes behind it."""
+    spec = replace(SPEC, refractory=0.75)
+    tile = _Tile(spec, neurons_last, Wanted())
+    times = jnp.asarray([[1.0] * NEURONS, [4.0] * NEURONS])
+    free = Costate(p=(times + 10, times + 20), by={"tau": (times + 30, times + 40)})
+    given = sample(2, free=free)._replace(
+        times=times, arrival=jnp.asarray([0.5, 1.0, 1.5, 1.75, 4.5, 6.0])
+    )
+
+    @jax.jit
+    def released(given):
+        number = tile.next_spike(given)
+        here = jnp.full(number.shape, 7.0)
+        ahead = Costate(p=(here, here), by={"tau": (here, here)})
+        return tile._or_release(given, tile.of_arrivals(given.arrival), number, here, ahead)
+
+    target, costate = released(given)
+
+    def column(array):
+        return turned(tile, array)[:, 0]
+
+    np.testing.assert_array_equal(column(target), [7, 1.75, 1.75, 7, 4.75, 7])
+    np.testing.assert_array_equal(column(costate.p[0]), [7, 0, 0, 7, 0, 7])
+    np.testing.assert_array_equal(column(costate.p[1]), [7, 21, 21, 7, 24, 7])
+    np.testing.assert_array_equal(column(costate.by["tau"][0]), [7, 0, 0, 7, 0, 7])
+    np.testing.assert_array_equal(column(costate.by["tau"][1]), [7, 41, 41, 7, 44, 7])
+
+
+@pytest.mark.parametrize(
+    ("spec", "arrivals", "goes"),
+    [
+        (SPEC, 63, False),
+        (SPEC, 64, True),
+        (SPEC, 500, True),
+        (replace(SPEC, refractory=0.1), 500, False),
+        (replace(SPEC, neuron=LIFDelta()), 500, False),
+        (replace(SPEC, neuron=LIFDelta(), refractory=0.1), 500, False),
+    ],
+)
+def test_many_arrivals_are_gone_over_one_after_the_other(spec, arrivals, goes):
+    kept: Any = SimpleNamespace(time=np.zeros((2, arrivals)))
+    assert _goes_by_arrivals(spec, kept) is goes
+
+
+def test_a_spike_passes_its_gradient_on_to_the_arrival_that_made_it():
+    rng = np.random.default_rng(2)
+    shape, arrivals = (3, 2, 4), 5
+    times = np.where(rng.random(shape) < 0.7, rng.random(shape), np.inf)
+    cause, drive = rng.integers(-1, arrivals, shape), rng.normal(size=shape).astype(np.float32)
+    d_time = rng.normal(size=(2, arrivals)).astype(np.float32)
+    expected = d_time.copy()
+    for s, b, n in np.ndindex(shape):
+        if np.isfinite(times[s, b, n]) and cause[s, b, n] >= 0:
+            expected[b, cause[s, b, n]] += drive[s, b, n]
+
+    @jax.jit
+    def passed_on(d_time, times, cause, drive):
+        causes: Any = SimpleNamespace(cause=cause)
+        return _passed_on(d_time, times, causes, SimpleNamespace(drive=drive))  # pyright: ignore
+
+    found = passed_on(d_time, times, cause, drive)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_the_arrival_before_each_spike_and_the_order_of_a_list():
+    """An arrival at the time of a spike comes behind it."""
+    arrivals = np.array([[1.0, 2.0, 2.0, np.inf], [0.5, 3.0, 4.0, 5.0]]).T
+    times = np.array([[[0.5, 1.0, 9.0], [0.2, 3.0, 6.0]], [[2.0, 2.5, np.inf], [3.5, 4.5, 5.0]]])
+    expected = [[[-1, -1, 2], [-1, 0, 3]], [[0, 2, 3], [1, 2, 2]]]
+    found = np.array(jax.jit(_arrival_before)(arrivals, times))
+    finite = np.isfinite(times)
+    np.testing.assert_array_equal(found[finite], np.array(expected)[finite])
+    key = jnp.asarray(np.random.default_rng(0).integers(0, 7, 60), jnp.int32)
+    ordered, order = jax.tree.map(np.asarray, jax.jit(_sorted)(key))
+    np.testing.assert_array_equal(order, np.argsort(key, kind="stable"))
+    np.testing.assert_array_equal(ordered, np.sort(key))

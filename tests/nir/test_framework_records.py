@@ -1,0 +1,335 @@
+"""What the records of frameworks say in numbers and in true and false: each fact a second time, from
+the sources that the files of `jaxsnn/nir/frameworks` name, so that no single character decides it.
+"""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from jaxsnn.nir.frameworks import decays, framework_of, frameworks, lava, snntorch, spyx
+from jaxsnn.nir.frameworks import norse as norse_file
+from jaxsnn.nir.frameworks import rockpool as rockpool_file
+from jaxsnn.nir.frameworks import sinabs as sinabs_file
+from jaxsnn.nir.frameworks.clamps import Learnt
+from jaxsnn.nir.frameworks.decays import Decay
+from jaxsnn.nir.frameworks.framework import (
+    UNIT_SECONDS,
+    Conventions,
+    Evidence,
+    Framework,
+    Importer,
+    OwnOption,
+    Rule,
+    StepLength,
+)
+
+#: Conventions by framework and version: what they say beside reset_delay, and that.
+AT_ONCE, LATER, OPEN = "at once", "later", "open"
+SECONDS = {"time_unit": "s"}
+UNITS = {"constant_input": "current", "recurrent_delay": 0}
+STEPS = {"threshold": ">=", "spikes_per_step": "several"}
+SPYX = {"resets_at_start": True, "detaches_resets": False, "spikes_from": "before"}
+NORSE = SECONDS | {"initial": "v_leak"}
+TOLD = {"seconds_option": "dt_export"}
+SNNTORCH = SECONDS | {"dt": 1e-4, "resets_at_start": True, "runs_loops": "in turn"}
+UNRUN = {"ran": False}
+WRITES = {
+    "nir": (AT_ONCE, "zero", UNITS | {"area": "unit"}),
+    "snntorch==1.0": (OPEN, None, SNNTORCH),
+    "snntorch==main": (OPEN, None, SNNTORCH),
+    "norse==1.1": (AT_ONCE, "zero", NORSE | TOLD | {"runs_loops": "depth first"}),
+    "norse==main": (AT_ONCE, "zero", NORSE | TOLD | {"runs_loops": "in turn"}),
+    "norse==importer": (AT_ONCE, "zero", NORSE | {"runs_loops": "depth first"}),
+    "sinabs": (
+        AT_ONCE,
+        "subtract",
+        STEPS | {"time_unit": "step", "spikes_option": "spike_fn", "floor_option": "min_v_mem"},
+    ),
+    "rockpool": (AT_ONCE, "subtract", SECONDS | STEPS),
+    "rockpool==importer": (AT_ONCE, "subtract", SECONDS | STEPS),
+    "spyx": (
+        LATER,
+        "subtract",
+        SPYX | {"time_unit_from_dt": True, "recurrent_delay": 0, "channels_last": True},
+    ),
+    "spikingjelly": (
+        AT_ONCE,
+        "zero",
+        SECONDS | {"threshold": ">=", "initial": "v_reset", "runs_loops": "in turn"},
+    ),
+    "jaxsnn": (AT_ONCE, "zero", UNITS | {"own_unit": "s"}),
+    "hxtorch": (AT_ONCE, "zero", UNITS | UNRUN),
+    "snn_mlir": (AT_ONCE, "zero", SECONDS | UNRUN | {"reads_only": True}),
+    "lava": (AT_ONCE, "zero", SECONDS | UNRUN | {"dt": 1e-4}),
+    "nengo": (
+        AT_ONCE,
+        "zero",
+        SECONDS | UNRUN | {"reads_only": True, "area": "unit", "constant_input": "current"},
+    ),
+    "spinnaker2": (OPEN, None, UNRUN | {"reads_only": True}),
+}
+#: What proves by its numbers who wrote a file, and what says nothing.
+EVIDENCE = {
+    **{name: {"proves": True} for name in ("snntorch==1.0", "snntorch==main", "rockpool", "spyx")},
+    "spikingjelly": {"r_of_one_is_silent": True, "r_is_rate": True},
+}
+
+SUBTRACTS, ONE_SOURCE, NO_LOOPS = {"subtracts": True}, {"sums": False}, {"feeds_back": False}
+SUMS, AVERAGES = {"pool": "SumPool2d"}, {"pool": "AvgPool2d"}
+BY_NAME = SUBTRACTS | AVERAGES | {"starts_at_reset": True, "by_name": True}
+#: Importers: the step in seconds, what they say of a reset and of the start, and the rest.
+READS = {
+    "snntorch==1.0": (1e-4, "zero", "zero", BY_NAME | {"longer_loops": True, "fixed_dt": True}),
+    "snntorch==main": (1e-4, "zero", "zero", BY_NAME | {"longer_loops": True} | UNRUN),
+    "norse==1.1": (
+        1e-3,
+        "zero",
+        "v_leak",
+        SUBTRACTS | SUMS | {"pads_pools": False, "depth_first": True},
+    ),
+    "norse==main": (1e-3, "zero", "v_leak", SUBTRACTS | SUMS | {"pads_pools": False} | UNRUN),
+    "sinabs==3.1": (
+        1e-3,
+        "subtract",
+        "zero",
+        SUBTRACTS
+        | SUMS
+        | ONE_SOURCE
+        | NO_LOOPS
+        | {"pads_pools": False, "scalars": False, "membranes": True},
+    ),
+    "rockpool==3.1": (
+        1e-3,
+        "subtract",
+        "zero",
+        SUBTRACTS | ONE_SOURCE | NO_LOOPS | {"bursts": True},
+    ),
+    "spyx==1.0": (
+        1.0,
+        "subtract",
+        "zero",
+        SUBTRACTS | SUMS | ONE_SOURCE | {"torch_names": False, "dilates": False, "chain": True},
+    ),
+    "spikingjelly==2.0": (1e-4, "zero", "v_reset", BY_NAME | {"uniform": True}),
+    "jaxsnn==0.3": (1.0, "zero", "zero", {"torch_names": False, "continuous": True}),
+    "hxtorch==main": (
+        1.0,
+        "zero",
+        "v_leak",
+        ONE_SOURCE | NO_LOOPS | UNRUN | {"continuous": True},
+    ),
+    "snn_mlir==main": (
+        1e-3,
+        "zero",
+        "zero",
+        ONE_SOURCE
+        | NO_LOOPS
+        | UNRUN
+        | {"scalars": False, "torch_names": False, "chain": True}
+        | {"uniform": True, "membranes": True},
+    ),
+    "lava==main": (1e-4, "zero", "zero", SUMS | ONE_SOURCE | UNRUN | {"chain": True}),
+    "nengo==4.0": (1e-3, "zero", "zero", SUMS | NO_LOOPS | UNRUN | {"uniform": True}),
+    "spinnaker2==main": (1.0, None, None, UNRUN),
+}
+#: What a record says of which nothing is said.
+NOTHING = {
+    Conventions: {
+        **{"ran": True, "reads_only": False, "time_unit_from_dt": False, "resets_at_start": False},
+        **{"detaches_resets": True, "recurrent_delay": 1, "channels_last": False},
+    },
+    Evidence: dict.fromkeys(("r_of_one_is_silent", "r_is_rate", "proves"), False),
+    StepLength: {"synapses": False},
+    Decay: {"needs_dt": True},
+    Learnt: {"gains": (0.0, 1.0)},
+    Importer: {
+        **dict.fromkeys(
+            ("ran", "scalars", "torch_names", "pads_pools", "dilates", "sums", "feeds_back"), True
+        ),
+        **dict.fromkeys(("fixed_dt", "chain", "depth_first", "longer_loops", "uniform"), False),
+        **dict.fromkeys(("starts_at_reset", "subtracts", "by_name", "continuous"), False),
+        **dict.fromkeys(("bursts", "membranes"), False),
+        "dt": 1.0,
+    },
+}
+
+
+def named(name, version):
+    return f"{name}=={version}" if version else name
+
+
+def said(record):
+    """What a record says in words and numbers, but what names it."""
+    naming = ("name", "version", "after", "run", "reset", "reset_delay")
+    return {
+        field.name: value
+        for field in dataclasses.fields(record)
+        for value in [getattr(record, field.name)]
+        if isinstance(value, bool | int | float | str)
+        and field.name not in naming
+        and value != field.default
+    }
+
+
+@pytest.mark.parametrize("kind", NOTHING, ids=lambda kind: kind.__name__)
+def test_what_holds_where_nothing_is_said(kind):
+    defaults = {
+        field.name: field.default
+        for field in dataclasses.fields(kind)
+        if isinstance(field.default, bool | int | float | tuple) and field.default != ()
+    }
+    assert defaults == NOTHING[kind]
+
+
+def test_what_each_framework_writes():
+    found = {
+        named(name, one.version): one for name, own in frameworks().items() for one in own.dialects
+    }
+    delays = {AT_ONCE: False, LATER: True, OPEN: None}
+    for name, (delay, reset, others) in WRITES.items():
+        conventions = found.pop(name)
+        assert said(conventions) == others, name
+        assert (conventions.reset, conventions.reset_delay) == (reset, delays[delay]), name
+        assert said(conventions.evidence) == EVIDENCE.get(name, {}), name
+    assert not found
+
+
+def test_what_each_importer_reads():
+    found = {
+        named(name, one.version): one for name, own in frameworks().items() for one in own.importers
+    }
+    for name, (dt, reset, initial, others) in READS.items():
+        importer = found.pop(name)
+        assert said(importer) == others | ({"dt": dt} if dt != 1 else {}), name
+        assert (importer.reads.get("reset"), importer.reads.get("initial")) == (reset, initial)
+        late = {None: None, "spyx==1.0": True}.get(reset and name, False)
+        assert importer.reads.get("reset_delay") is late, name
+    assert not found
+
+
+def test_what_importers_make_of_what_only_they_know():
+    """norse main writes true seconds; sinabs's importer counts steps, bounds nothing by itself."""
+    main, sinabs = framework_of("norse").importers[1].reads, framework_of("sinabs").importers[0]
+    assert (main["dt_export"], main["version"]) == (1.0, "main")
+    assert framework_of("norse").dialects[1].defaults["dt_export"][0] == 1.0
+    assert framework_of("norse").leaf_options == {"dt_export": 1.0}
+    assert sinabs.reads["norm_input"] is False
+    tried = {option.name: option.tries for option in framework_of("sinabs").options}
+    assert tried["norm_input"] == (True, False)
+    assert tried["min_v_mem"] == ("none", -1.0)
+    rules = framework_of("snntorch").dialects[0].rules
+    assert rules["CubaLIF"].recurrent_reset_delay is True
+    assert rules["LIF"].recurrent_reset_delay is None
+    assert rules["LIF"].recurrent_resets_first == ()
+    assert dict(UNIT_SECONDS) == {"s": 1.0, "ms": 0.001}
+
+
+def test_what_a_converted_snntorch_neuron_is_set_to():
+    """snnTorch's `reset_delay` is what a step later means; `_base_sub` subtracts."""
+    assert dict(snntorch._MECHANISMS) == {
+        "value": ("zero", False, "_base_zero"),
+        "skip": ("zero", True, "_base_zero"),
+        "subtract later": ("subtract", True, "_base_sub"),
+        "subtract unless above": ("subtract", False, "_base_sub"),
+    }
+
+
+def test_steps_and_levels_of_the_frameworks():
+    """Loihi's decays are of 12 bits and its weights of 6 behind the point; an additional neuron of
+    Spyx reaches its threshold of 1 in its first step, which half of 2 and all of 1.5 does.
+    """
+    assert (lava._QUANTUM * 4096, lava._LEVEL * 64) == (1, 1)
+    assert lava._ROUNDING == 0.01
+    assert snntorch._DT == 1e-4
+    assert spyx._DRIVE == {"LIF": 2.0, "CubaLIF": 2.0, "IF": 1.5}
+    assert norse_file._LARGE_CURRENT == 1 << 30
+    assert 0 < rockpool_file._NO_CURRENT < 1e-8
+    assert 0 < sinabs_file._NO_CURRENT < 1e-29
+
+
+NUMBERS = {"tau": 0.05, "tau_mem": 0.02, "tau_syn": 0.01, "r": 4.0, "w_in": 5.0}
+
+
+@pytest.mark.parametrize(
+    ("decay", "text", "wanted", "needs_dt"),
+    [
+        (decays.NO_DECAY, "1", 1.0, False),
+        (decays.R, "r", 4.0, False),
+        (decays.FROM_R, "1-1/r", 0.75, False),
+        (decays.FROM_W_IN, "1-1/w_in", 0.8, False),
+        (decays.EULER_MEMBRANE, "1-dt/tau_mem", 0.85, True),
+        (decays.EULER_SYNAPSE, "1-dt/tau_syn", 0.7, True),
+        (decays.EXACT_MEMBRANE, "exp(-dt/tau_mem)", np.exp(-0.15), True),
+        (decays.EXACT_SYNAPSE, "exp(-dt/tau_syn)", np.exp(-0.3), True),
+    ],
+    ids=str,
+)
+def test_factors_of_a_step(decay, text, wanted, needs_dt):
+    given = {name: np.array([value, value]) for name, value in NUMBERS.items()}
+    np.testing.assert_allclose(decay.factor(given, 0.003, np), [wanted, wanted], rtol=1e-12)
+    assert (str(decay), decay.needs_dt) == (text, needs_dt)
+    assert "function" not in repr(decay)
+
+
+def test_leaky_neurons_without_a_current_have_one_time_constant():
+    given = {"tau": np.array([0.05, 0.01]), "r": np.array([4.0, 4])}
+    np.testing.assert_allclose(decays.EULER_MEMBRANE.factor(given, 0.003, np), [0.94, 0.7])
+    np.testing.assert_allclose(
+        decays.EXACT_MEMBRANE.factor(given, 0.003, np), np.exp([-0.06, -0.3])
+    )
+
+
+def test_steps_by_the_numbers_of_a_file():
+    """r = 1 - dt/tau (Spyx), tau/dt (most), (tau/dt) exp(-dt/tau) and tau/dt - 1 (Rockpool)."""
+    tau, dt = np.array([0.02, 0.05]), 0.004
+    written = {"spyx": 1 - dt / tau, "snntorch": tau / dt, "rockpool": tau / dt * np.exp(-dt / tau)}
+    for name, r in written.items():
+        length = framework_of(name).dialects[0].evidence.dt_from
+        assert length is not None
+        np.testing.assert_allclose(length.of(tau, r), dt, rtol=1e-9, err_msg=name)
+        assert length.synapses is (name == "snntorch")
+        assert "function" not in repr(length)
+    length = framework_of("rockpool").dialects[1].evidence.dt_from
+    assert length is not None
+    np.testing.assert_allclose(length.of(tau, tau / dt - 1), dt)
+
+
+def test_lambert_w_is_the_inverse_of_w_exp_w():
+    w = np.array([1e-9, 1e-3, 0.3, 1.0, 4.0, 30.0])
+    np.testing.assert_allclose(rockpool_file.lambert_w(w * np.exp(w)), w, rtol=1e-12)
+    np.testing.assert_array_equal(rockpool_file.lambert_w(np.array([0.0, 0.0])), [0, 0])
+
+
+def test_rules_of_types_from_outside():
+    rule, other = Rule(), Rule(arrival="jump")
+    conventions = Conventions(name="x", rules={"LIF": rule}, others=other)
+    assert conventions.rule("LIF") is rule
+    assert conventions.rule("CubaLIF") is None
+    assert conventions.rule("Izhikevich") is other
+
+
+def test_types_that_an_importer_takes():
+    some = Importer(version="1", nodes=("LIF", "IF"), unread=("IF",))
+    every = Importer(version="1", unread=("IF",))
+    taken = {kind: some.reads_type(kind) for kind in ("LIF", "IF", "LI", "Izhikevich")}
+    assert taken == {"LIF": True, "IF": False, "LI": False, "Izhikevich": False}
+    taken = {kind: every.reads_type(kind) for kind in ("LIF", "IF", "LI", "Izhikevich")}
+    assert taken == {"LIF": True, "IF": False, "LI": True, "Izhikevich": False}
+
+
+def test_a_framework_is_written_for_if_one_importer_is():
+    def write(*given):
+        raise NotImplementedError
+
+    silent, able = Importer(version="1"), Importer(version="2", write=write)
+    conventions = Conventions(name="x", rules={})
+    option = OwnOption(name="o", kind="bool", help="")
+    twice = (dataclasses.replace(conventions, options=(option,)),) * 2
+    for importers, writable in [((), False), ((silent,), False), ((silent, able), True)]:
+        framework = Framework(name="x", title="X", dialects=twice, importers=importers)
+        assert framework.writable is writable
+        assert framework.options == (option,)
+    assert not silent.after
+    assert silent.released
+    assert not Importer(version="main", after="1").released

@@ -1,0 +1,162 @@
+"""What the register of frameworks takes, versions that follow each other, and what is refused."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from jaxsnn.errors import UsageError
+from jaxsnn.nir.frameworks import registry
+from jaxsnn.nir.frameworks.framework import Conventions, Framework, Importer, OwnOption, Rule
+
+PLAIN = Conventions(name="mine", rules={})
+MINE = Framework(name="mine", title="Mine", dialects=(PLAIN,))
+
+
+def works(*given: Any) -> Any:
+    raise NotImplementedError
+
+
+@pytest.fixture
+def found(monkeypatch):
+    """`found(entry)`: what loading the entry points does where there is this one."""
+
+    def load(found: Any) -> None:
+        def entry_points(group):
+            assert group == "jaxsnn.frameworks"
+            return [SimpleNamespace(name="a", value="b:c", load=lambda: found)]
+
+        monkeypatch.setattr(registry.importlib.metadata, "entry_points", entry_points)
+        registry._load_entry_points.__wrapped__()
+
+    return load
+
+
+def test_an_entry_point_brings_a_framework_and_nothing_else(found):
+    with pytest.raises(UsageError, match=r"'a' of the group jaxsnn.frameworks \(b:c\) is a int"):
+        found(5)
+    found(MINE)
+    try:
+        assert registry.framework_of("mine") is MINE
+        assert list(registry.frameworks())[-1] == "mine"
+    finally:
+        registry.unregister_framework("mine")
+    with pytest.raises(UsageError, match="no framework 'mine' was registered"):
+        registry.unregister_framework("mine")
+
+
+def refusal(**changes: Any) -> str:
+    parts: dict[str, Any] = {"name": "mine", "title": "Mine", "dialects": (PLAIN,)}
+    try:
+        registry._refuse_contradictions(Framework(**parts | changes))
+    except UsageError as error:
+        return str(error)
+    return ""
+
+
+def writing(rule: Rule, *options: OwnOption) -> Conventions:
+    return Conventions(name="mine", rules={"LIF": rule}, options=options)
+
+
+def option(name: str, kind: Any) -> OwnOption:
+    return OwnOption(name=name, kind=kind, help="")
+
+
+DEPENDS, HALF = Rule(option="mode", without=Rule()), Rule(option="mode")
+ABLE = Importer(version="1", write=works, load=works, nodes=("LIF",))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({}, ""),
+        ({"name": "Mine"}, "has a name that is no option"),
+        ({"name": "auto", "dialects": (Conventions(name="auto", rules={}),)}, "no option"),
+        ({"name": "my-own"}, "has a name that is no option"),
+        ({"dialects": ()}, "has no conventions"),
+        ({"dialects": (Conventions(name="other", rules={}),)}, "has conventions named 'other'"),
+        ({"dialects": (writing(DEPENDS, option("mode", "bool")),)}, ""),
+        ({"dialects": (writing(HALF, option("mode", "bool")),)}, "depends on the option 'mode'"),
+        ({"dialects": (writing(DEPENDS),)}, "a rule for LIF that depends on the option 'mode'"),
+        ({"dialects": (writing(DEPENDS, option("mode", "number")),)}, "a rule for LIF"),
+        ({"dialects": (PLAIN, PLAIN)}, "has a version twice"),
+        ({"importers": (ABLE, Importer(version="2"))}, ""),
+        ({"importers": (ABLE, ABLE)}, "has a version twice (1, 1)"),
+        (
+            {"importers": (Importer(version="1", write=works, nodes=()),)},
+            "one of `write` and `load`",
+        ),
+        ({"importers": (Importer(version="1", load=works),)}, "one of `write` and `load`"),
+        ({"importers": (Importer(version="1", load=works, write=works),)}, "and no `nodes`"),
+        ({"dialects": (writing(Rule(), option("dt", "time")),)}, "'dt', which all dialects have"),
+        ({"dialects": (writing(Rule(), option("norm_input", "bool")),)}, ""),
+        (
+            {"dialects": (writing(Rule(), option("norm_input", "number")),)},
+            "an option 'norm_input' (number), which is a bool elsewhere",
+        ),
+    ],
+)
+def test_parts_that_do_not_fit_together(changes, message):
+    found = refusal(**changes)
+    assert (message in found) if message else not found
+
+
+def test_a_framework_is_registered_once():
+    registry.register_framework(MINE)
+    try:
+        registry.register_framework(MINE)
+        other = Framework(name="mine", title="Other", dialects=(PLAIN,))
+        with pytest.raises(UsageError, match="there is a framework 'mine' already"):
+            registry.register_framework(other)
+    finally:
+        registry.unregister_framework("mine")
+
+
+@pytest.mark.parametrize(
+    ("known", "version", "found"),
+    [
+        (["1.0", ("main", "1.0")], "1.0", "1.0"),
+        (["1.0", ("main", "1.0")], "1.0.3", "1.0"),
+        (["1.0", ("main", "1.0")], "main", "main"),
+        (["1.0", ("main", "1.0")], "1.1", "main"),
+        (["1.0", ("main", "1.0")], "1.0rc", None),
+        (["1.0", ("main", "1.0")], "0.9", None),
+        (["1.9", ("main", "1.9")], "1.10", "main"),
+        (["1.9", ("main", "1.9")], "nightly", None),
+        (["1.0"], "1.1", None),
+        ([""], "1", None),
+    ],
+)
+def test_versions_that_follow_each_other(known, version, found):
+    given = [(one, "") if isinstance(one, str) else one for one in known]
+    importers = [Importer(version=name, after=after) for name, after in given]
+    one = registry._of_version(importers, version)
+    assert (one and one.version) == found
+
+
+@pytest.mark.parametrize(
+    ("text", "number"), [("1.10.2rc1", (1, 10, 2)), ("2", (2,)), ("main", ()), ("", ())]
+)
+def test_versions_are_compared_by_their_numbers(text, number):
+    assert registry._number(text) == number
+
+
+def test_without_an_installed_version_the_newest_release_is_written_for(monkeypatch):
+    def none(name):
+        raise registry.importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(registry.importlib.metadata, "version", none)
+    assert registry.chosen_importer("snntorch").version == "1.0"
+    assert registry.chosen_importer("hxtorch").version == "main"
+    assert registry.installed_version("jaxsnn") is None
+    assert registry.installed_importer("snntorch") is None
+    assert registry.own_unit("jaxsnn==1") == "s"
+    assert registry.own_unit("nir") is None
+    assert registry.own_unit("nobody") is None
+    assert registry.owners("norm_input") == ["sinabs"]
+    assert registry.owners("dt") == []
+    assert "spinnaker2" in registry.with_importers()
+    assert "nir" not in registry.with_importers()
+    assert set(registry.with_importers()) - set(registry.writable()) == {
+        *("lava", "nengo", "spinnaker2")
+    }

@@ -1,0 +1,323 @@
+"""What single readers ask of numbers, say of them and refuse: of Lava, Nengo, SpiNNaker2, Norse,
+hxtorch and jaxsnn, and of learnt decays that are clamped.
+"""
+
+import dataclasses
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from jaxsnn.errors import ConversionError, DialectError
+from jaxsnn.nir import build
+from jaxsnn.nir.convert.continuous import Flow
+from jaxsnn.nir.frameworks import clamps, hxtorch, jaxsnn, lava, nengo, norse, spinnaker2
+from tests.nir.importer_steps import refused
+
+SETTING: Any = SimpleNamespace(give_up=refused, dt=1e-3)
+NOBODY: Any = None
+
+
+def node(kind="CubaLIF", state=True, **values: Any) -> Any:
+    return SimpleNamespace(
+        name="n",
+        type=kind,
+        names=tuple(values),
+        value=values.get,
+        traits=SimpleNamespace(state=state),
+    )
+
+
+# ---- continuous time
+
+
+def flow(**changes: Any) -> Flow:
+    """Two neurons whose thresholds lie 1.2 and 0.6 above where they start."""
+    numbers: dict[str, Any] = {
+        **{"tau_mem": 0.02, "tau_syn": 0.01, "jump": [0.7, 1.9]},
+        **{"v_leak": [0.8, 0.3], "v_threshold": [1.7, 1.0], "v_reset": [0.2, 0.25]},
+        **{"v_start": [0.5, 0.4], "bias_ratio": 1.0},
+    }
+    arrays = {
+        name: np.broadcast_to(value, (2,)).astype(float)
+        for name, value in (numbers | changes).items()
+        if name != "spikes"
+    }
+    spikes = changes.get("spikes", True)
+    return Flow(name="n", type="CubaLIF", shape=(2,), spikes=spikes, **arrays)
+
+
+def one_neuron() -> Flow:
+    names = ("tau_mem", "tau_syn", "jump", "v_leak", "v_threshold", "v_reset", "v_start")
+    whole = settled()
+    parts = {name: getattr(whole, name)[:1] for name in (*names, "bias_ratio")}
+    return dataclasses.replace(whole, shape=(1,), **parts)
+
+
+@pytest.mark.parametrize("shape", [(1,), (1, 1)])
+def test_a_layer_of_one_neuron_in_continuous_time(shape):
+    one = one_neuron()
+    parts = {name: getattr(one, name).reshape(shape) for name in ("v_leak", "v_start", "jump")}
+    for name in ("tau_mem", "tau_syn", "v_threshold", "v_reset", "bias_ratio"):
+        parts[name] = getattr(one, name).reshape(shape)
+    if len(shape) == 1:
+        np.testing.assert_allclose(jaxsnn._write(one, SETTING).entry["tau_mem"], 20)
+    parts["v_start"] = parts["v_leak"]
+    found = hxtorch._write(dataclasses.replace(one, shape=shape, **parts), SETTING)
+    np.testing.assert_allclose(found.entry["v_threshold"], np.full(shape, 0.6))
+
+
+def settled(**changes: Any) -> Flow:
+    """Levels that are the same once membranes are counted from their start: 0.6, 1.2 and -0.3."""
+    levels = {"v_start": [0.5, 0.4], "v_leak": [1.1, 0.7], "v_threshold": [1.7, 1.0]}
+    return flow(**({"v_reset": [0.2, 0.25], **levels} | changes))
+
+
+def test_membranes_in_continuous_time_start_at_0_and_have_one_threshold():
+    written = jaxsnn._write(settled(), SETTING)
+    scale = np.array([1, 1.2 / 0.6])
+    wanted = {"v_leak": 0.6, "v_threshold": 1.2, "v_reset": -0.3, "r": 1, "w_in": 1}
+    wanted |= {"tau_mem": 20, "tau_syn": 10}
+    for name, value in wanted.items():
+        np.testing.assert_allclose(written.entry[name], [value] * 2, err_msg=name)
+    assert written.entry.keys() == {"type", *wanted}
+    np.testing.assert_allclose(written.factor, scale * [0.7, 1.9])
+    np.testing.assert_array_equal(written.offset, 0)
+
+
+@pytest.mark.parametrize("key", ["v_leak", "v_reset", "tau_mem", "tau_syn"])
+def test_one_number_of_each_for_a_layer_in_continuous_time(key):
+    with pytest.raises(ConversionError, match=f"'n': its neurons differ in {key}"):
+        jaxsnn._write(settled(**{key: [0.017, 0.3]}), SETTING)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "written"),
+    [
+        (1, 1),
+        (2, 2),
+        (1 + 1e-7, 1),
+        (2 - 1e-7, 2),
+        (1 + 4e-6, 0),
+        (2 - 4e-6, 0),
+        (1.4, 0),
+        (1.6, 0),
+    ],
+)
+def test_the_solver_of_jaxsnn_takes_two_ratios(ratio, written):
+    one = settled(tau_mem=0.01 * ratio)
+    if written:
+        np.testing.assert_allclose(jaxsnn._write(one, SETTING).entry["tau_mem"], written * 10)
+        return
+    near = 10 if ratio < 1.5 else 20
+    with pytest.raises(ConversionError, match=f"tau_mem {near} ms is written"):
+        jaxsnn._write(one, SETTING)
+
+
+def test_a_membrane_that_is_given_is_written_for_hxtorch_alone():
+    one = flow(spikes=False, v_leak=0.0, v_start=0.0)
+    with pytest.raises(ConversionError, match="gives its membrane, and jaxsnn's importer takes"):
+        jaxsnn._write(one, SETTING)
+    written = hxtorch._write(one, SETTING)
+    assert written.entry["type"] == "CubaLI"
+    assert "v_threshold" not in written.entry
+    np.testing.assert_allclose(written.factor, [0.7, 1.9])
+    assert hxtorch._write(settled(v_leak=[0.5, 0.4]), SETTING).entry["type"] == "CubaLIF"
+    moved = flow(spikes=False, v_leak=0.3, v_start=0.3)
+    with pytest.raises(ConversionError, match=r"its membrane starts at 0\.3, the importer's at 0"):
+        hxtorch._write(moved, SETTING)
+
+
+def test_hxtorch_starts_at_v_leak():
+    one = settled(v_leak=[0.5, 0.7])
+    with pytest.raises(ConversionError, match=r"it starts at 0\.4, and hxtorch .* v_leak, 0\.7"):
+        hxtorch._write(one, SETTING)
+    near = settled(v_leak=[0.5 + 2**-33, 0.5 + 2**-33], v_start=0.5, v_threshold=1.7, v_reset=0.2)
+    assert hxtorch._write(near, SETTING).entry["type"] == "CubaLIF"
+    limit = settled(v_leak=1e-9, v_start=0.0, v_threshold=1.2, v_reset=-0.3)
+    assert hxtorch._write(limit, SETTING).entry["type"] == "CubaLIF"
+    with pytest.raises(ConversionError, match=r"starts at 0\.5"):
+        hxtorch._write(settled(v_leak=[0.5 + 1e-8, 0.4]), SETTING)
+
+
+# ---- Lava
+
+
+WHOLE = {"r": 4.0, "w_in": 8.0, "v_threshold": 1.5}
+
+
+@pytest.mark.parametrize(
+    ("said", "wrong"),
+    [
+        ({}, None),
+        ({"r": 4096 / 3, "w_in": 4096 / 5, "v_threshold": 97 / 64}, None),
+        ({"v_threshold": [1.5, 1.5 + 1e-2 / 64 * 0.9]}, None),
+        ({"v_threshold": 1e-2 / 64}, None),
+        ({"v_threshold": [1.5, 1.5 + 1e-2 / 64 * 1.1]}, "writes v_threshold in multiples of 1/64,"),
+        ({"r": [4, 4096 / 7.5]}, "writes 1/r in multiples of 1/4096, but node 'n' has 0.0018"),
+        ({"w_in": 4096 / 3.25}, "writes 1/w_in in multiples of 1/4096, but node 'n' has 0.0007"),
+        ({"r": 1 / (0.5 + 1 / 8192)}, "writes 1/r in multiples of 1/4096"),
+        ({"v_threshold": 1 + 1 / 128}, "writes v_threshold in multiples of 1/64, but node 'n' has"),
+    ],
+)
+def test_numbers_that_lava_may_have_written(said, wrong):
+    found = lava._refutes({"w": node("Linear", state=False), "n": node(**WHOLE | said)}, NOBODY)
+    if wrong is None:
+        assert found is None
+        return
+    assert found is not None
+    assert found[0] == "n"
+    assert wrong in found[1]
+
+
+READ = {"tau_mem": 1.0, "tau_syn": 2.0, "v_threshold": 3.0, "v_leak": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("one", "codes"),
+    [
+        (node("Linear", state=False), []),
+        (node("IF"), ["rounded"]),
+        (node(**READ), ["rounded"]),
+        (node(**READ | {"tau_mem": np.array([1.0, 1, 2])}), ["rounded", "differs"]),
+        (
+            node(**READ | {"tau_syn": [2.0, 1], "v_leak": [0.0, 0.5]}),
+            ["rounded", "differs", "unread"],
+        ),
+    ],
+)
+def test_what_lavas_reader_remarks(one, codes):
+    problems = list(lava._remarks(one, NOBODY))
+    assert [problem.code for problem in problems] == codes
+    for problem in problems:
+        if problem.code == "differs":
+            assert "for all neurons, not 1 to 2" in problem.message
+        if problem.code == "unread":
+            assert "v_leak = 0, not 0.5" in problem.message
+
+
+def graph(*nodes, edges=()) -> Any:
+    named = {f"{one.type} {number}": one for number, one in enumerate(nodes)}
+    for name, one in named.items():
+        one.name = name
+    neurons = [name for name, one in named.items() if one.traits.state]
+    return SimpleNamespace(nodes=named, neurons=neurons, edges=edges)
+
+
+def test_how_far_lavas_rounding_takes_a_membrane():
+    """A current off by one quantum w_in times, itself rounded once, r times."""
+    ones = node(r=[4.0, 10.0], w_in=[8.0, 2.0]), node("LIF"), node(r=np.inf, w_in=2.0)
+    (first, one), (_, other) = lava._whole_states(graph(*ones))
+    assert first is ones[0]
+    assert f"off by up to {9 * 10 / 4096:.2g}" in one.what
+    assert "off more with each step" in other.what
+
+
+# ---- Nengo, SpiNNaker2
+
+
+LIF = {"v_leak": [0.0, 0], "tau": [2.0, 2], "v_reset": [0.0, 0]}
+
+
+@pytest.mark.parametrize(
+    ("one", "wrong"),
+    [
+        (node("LIF", **LIF), None),
+        (node("LI", **LIF | {"tau": [2.0, 3]}), None),
+        (node("LIF", **LIF | {"tau": [2.0, 3]}), "takes one tau a node, but node 'n' has 2 to 3"),
+        (node("LIF", **LIF | {"v_leak": [0.1, -0.3]}), "v_leak = 0, but node 'n' has -0.3"),
+        (node("LIF", **LIF | {"v_reset": [-0.4, 0.3]}), "v_reset = 0, but node 'n' has -0.4"),
+    ],
+)
+def test_numbers_that_nengo_takes(one, wrong):
+    found = nengo._refutes({"other": node("IF"), "n": one}, NOBODY)
+    assert (found is None) is (wrong is None)
+    if found is not None and wrong is not None:
+        assert found[0] == "n"
+        assert wrong in found[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "bad"),
+    [("weight", [[0.0, 0.5]], None), ("weight", [[0.5, -0.25]], -0.25), ("bias", [-0.5, -1], -1)],
+)
+def test_membranes_that_nengo_bounds(name, value, bad):
+    one = graph(node("LIF"), node("Affine", state=False, **{name: np.array(value)}))
+    if bad is None:
+        assert list(nengo._refuse_bound(one)) == []
+        return
+    with pytest.raises(DialectError, match=f"'Affine 1' has a {name} of {bad}, and Nengo keeps"):
+        list(nengo._refuse_bound(one))
+
+
+def test_loops_that_nengo_does_not_build():
+    assert list(nengo._refuse_loops(graph(edges=[("a", "b"), ("b", "c")]))) == []
+    with pytest.raises(DialectError, match=r"from '(b|c)' to '(b|c)' closes a loop"):
+        list(nengo._refuse_loops(graph(edges=[("a", "b"), ("b", "c"), ("c", "b")])))
+
+
+@pytest.mark.parametrize(
+    ("weight", "worst"),
+    [
+        ([[3.0, -7.0]], None),
+        ([], None),
+        ([[2.0, 3.2, 0.6, -1.1]], "0.6"),
+        ([[-3.45, 2.0]], "-3.45"),
+    ],
+)
+def test_weights_that_spinnaker2_rounds(weight, worst):
+    problems = list(spinnaker2._remarks(node("Linear", weight=weight), NOBODY))
+    assert list(spinnaker2._remarks(node("LIF"), NOBODY)) == []
+    assert [problem.severity for problem in problems] == ([] if worst is None else ["warning"])
+    if worst is not None:
+        assert f"has the weight {worst}, and SpiNNaker2" in problems[0].message
+
+
+# ---- Norse, and decays that are clamped
+
+
+def test_what_norses_importer_ignores():
+    """Resets to 0, and r of LIF; of CubaLIF it takes r."""
+    layers = (
+        build.lif(tau=5.0, r=[1.0, 3.0], v_reset=[-0.5, 0.0]),
+        build.lif(tau=5.0),
+        build.integrate_and_fire(r=2.0, v_reset=-0.25),
+        build.cubalif(tau_mem=5.0, tau_syn=2.0, r=3.0, v_reset=-0.75),
+    )
+    weighted = [part for layer in layers for part in (build.linear(2), layer)]
+    said = {"dialect": "nir", "time_unit": "s", "seed": 0}
+    read = build.sequential(build.input(2), *weighted, **said)
+    changes = {change.node: (meant, change) for meant, change in norse._ignored(read)}
+    first, third, fourth = sorted(changes)
+    assert changes[first][1].what.startswith("v_reset = -0.5 is read as 0, r = 3 is read as 1")
+    assert changes[third][1].what == "v_reset = -0.25 is read as 0"
+    assert changes[fourth][1].what == "v_reset = -0.75 is read as 0"
+    meant = changes[first][0]
+    np.testing.assert_array_equal(meant.value("r"), [1, 1])
+    np.testing.assert_array_equal(meant.value("v_reset"), [0, 0])
+    np.testing.assert_array_equal(changes[fourth][0].value("r"), 3)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64])
+def test_learnt_decays_are_clamped_to_what_they_mean(dtype):
+    """Below 0: one step; above 1: never. Where numbers of files round, by up to 1e-6, they stay."""
+    decay = np.array([-0.5, -1e-6, 0.5, 1 + 1e-6, 1.5, -2e-6, 1 + 2e-6, np.nan])
+    tau, gain = np.arange(1, 9).astype(dtype), np.arange(11, 19).astype(dtype)
+    said: list[str] = []
+    learnt = clamps.Learnt(
+        symbol="beta", decay=decay, tau="tau", step=np.full(8, 0.25), gain="r", gains=(0.75, 9.5)
+    )
+    found = clamps._clamped(node(tau=tau, r=gain), learnt, said)
+    inf = np.inf
+    np.testing.assert_array_equal(found["tau"], [0.25, 2, 3, 4, inf, 0.25, inf, 8])
+    np.testing.assert_array_equal(found["r"], [0.75, 12, 13, 14, 9.5, 0.75, 9.5, 18])
+    kept = dtype if dtype != np.int64 else np.float64
+    assert {value.dtype for value in found.values()} == {np.dtype(kept)}
+    below, above = said
+    assert below.startswith("beta of 2 of 8 neurons is below 0 and is read as 0 (-0.5 at neuron 0")
+    assert above.startswith("beta of 2 of 8 neurons is above 1 and is read as 1 (1.5 at neuron 4")
+    assert "where tau = 5" in above
+    within = clamps.Learnt(symbol="b", decay=decay[1:4], tau="tau", step=np.ones(3))
+    assert clamps._clamped(node(tau=tau), within, said) == {}
+    assert len(said) == 2

@@ -1,0 +1,342 @@
+"""What is written for an importer does in each step what the source does, and what its importer
+cannot do is refused.
+"""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from jaxsnn.errors import ConversionError
+from jaxsnn.nir.frameworks import norse, rockpool, sinabs, snn_mlir, snntorch, spikingjelly, spyx
+from tests.nir import importer_steps as steps
+from tests.nir.importer_steps import resting, setting, step
+
+#: The writer, what its importer computes, and whether a membrane at threshold spikes there.
+WRITERS = {
+    "snntorch": (snntorch._write, steps.of_snntorch, False),
+    "snntorch main": (snntorch._write_main, steps.of_snntorch_main, False),
+    "norse": (norse._write, steps.of_norse, False),
+    "rockpool": (rockpool._write, steps.of_rockpool, True),
+    "spyx": (spyx._write, steps.of_spyx, False),
+    "spikingjelly": (spikingjelly._write, steps.of_spikingjelly, True),
+    "sinabs": (sinabs._write, steps.of_sinabs, True),
+    "snn_mlir": (snn_mlir._write, steps.of_snn_mlir, False),
+}
+LEVELS = [0.3, -0.4, 0.5]
+CURRENT = {"current_based": True, "synapse_decay": [0.6, 0.5, 0.3]}
+ONE_CURRENT = CURRENT | {"synapse_decay": 0.6}
+LEAKS = {"decay": [0.8, 0.7, 0.9]}
+NEVER = {"decay": 1.0, "drive": 0.0}
+DRIVEN = {"drive": [0.1, 0.2, -0.1]}
+LATER, FLOORED = {"reset": "subtract later"}, {"reset": "subtract", "several": True}
+PLAIN, ABOVE = {"reset": "subtract"}, {"reset": "subtract unless above"}
+COPIES = {"level": [1.0, 2, 3], "v_threshold": [0.7, 1.4, 2.1], "decay": 0.8, "gain": 0.6}
+BOUND = {"v_threshold": 1.6, "floor": -1.6}
+READOUT = {"reset": "none", "v_threshold": np.inf}
+#: A current that Norse can start: it leaks to where its membrane starts.
+STARTED = PLAIN | LEAKS | CURRENT | {"v_start": LEVELS, "i_start": [0.2, 0.3, -0.1]}
+
+
+def sets(reset, delay=None, fires=None):
+    said = {"reset": reset}
+    said |= {} if delay is None else {"reset_delay": delay}
+    return said | ({} if fires is None else {"spike_fn": fires})
+
+
+VALUE, SOFT = sets("zero"), sets("subtract")
+AT_ONCE, LATE = sets("zero", False), sets("zero", True)
+SINGLE, MULTI = sets("subtract", fires="single"), sets("subtract", fires="multi")
+ZEROED = sets("zero", fires="single")
+#: Framework, type that is written, what is said of it beside the file, the step, Norse's method.
+CASES = [
+    ("snntorch", "LIF", AT_ONCE, resting(LEVELS, **LEAKS), None),
+    ("snntorch", "CubaLIF", AT_ONCE, resting(LEVELS, **LEAKS, **CURRENT), None),
+    ("snntorch", "LIF", AT_ONCE, step(**DRIVEN), None),
+    ("snntorch", "LIF", sets("subtract", True), step(**LATER, **LEAKS), None),
+    ("snntorch", "LIF", sets("subtract", False), step(**ABOVE), None),
+    ("snntorch", "CubaLIF", LATE, resting(LEVELS, reset="skip"), None),
+    ("snntorch", "CubaLIF", LATE, resting(LEVELS, reset="skip", **CURRENT), None),
+    ("snntorch", "LIF", AT_ONCE, resting(LEVELS, **NEVER), None),
+    ("snntorch main", "CubaLIF", AT_ONCE, resting(LEVELS, **LEAKS, **CURRENT), None),
+    ("snntorch main", "LIF", AT_ONCE, resting(LEVELS, **LEAKS), None),
+    ("snntorch main", "IF", sets("subtract", False), step(**NEVER, **ABOVE), None),
+    ("norse", "LIF", VALUE, resting(LEVELS, **LEAKS), "value"),
+    (
+        *("norse", "LIF", VALUE),
+        resting(LEVELS, v_start=[0.1, 0.2, -0.3], drive=[0.2, -0.1, 0.3], **LEAKS),
+        "value",
+    ),
+    ("norse", "IF", VALUE, resting(LEVELS, **NEVER), "value"),
+    ("norse", "CubaLIF", VALUE, resting(LEVELS, **LEAKS, **CURRENT), "value"),
+    ("norse", "CubaLIF", SOFT, step(**PLAIN, **LEAKS), "subtract"),
+    ("norse", "CubaLIF", SOFT, step(**PLAIN, **LEAKS, **DRIVEN, v_start=LEVELS), "subtract"),
+    ("norse", "CubaLIF", SOFT, step(**STARTED), "subtract"),
+    ("norse", "CubaLIF", SOFT | {"reset_size": "1"}, step(**LATER, **LEAKS, **CURRENT), "unit"),
+    ("norse", "CubaLIF", SOFT | {"reset_size": "1"}, step(**PLAIN, **LEAKS, **CURRENT), "unit"),
+    ("norse", "CubaLIF", SOFT | {"reset_size": "1"}, step(**STARTED), "unit"),
+    ("norse", "CubaLIF", SOFT | {"reset_size": "floor"}, step(**FLOORED, **COPIES), "floor"),
+    ("rockpool", "CubaLIF", {}, step(**FLOORED, **LEAKS), None),
+    ("rockpool", "CubaLIF", {}, step(**PLAIN, **LEAKS, **CURRENT), None),
+    ("rockpool", "CubaLIF", {}, step(**PLAIN, **LEAKS, **DRIVEN), None),
+    ("rockpool", "CubaLIF", {}, step(**PLAIN, **NEVER), None),
+    ("spyx", "LIF", {}, step(**LATER, **LEAKS), None),
+    ("spyx", "LIF", {}, step(**LATER, **LEAKS, **DRIVEN), None),
+    ("spyx", "IF", {}, step(**LATER, **NEVER), None),
+    ("spyx", "IF", {}, step(**PLAIN, **NEVER), None),
+    ("spyx", "CubaLIF", {}, step(**PLAIN, **LEAKS, **CURRENT), None),
+    ("spyx", "CubaLIF", {}, step(**PLAIN, **LEAKS, **DRIVEN), None),
+    ("spikingjelly", "LIF", VALUE, resting(LEVELS), None),
+    ("spikingjelly", "LIF", VALUE, resting(0.4, v_threshold=1.9, gain=0.2), None),
+    ("spikingjelly", "LIF", VALUE, resting(LEVELS, gain=0.2), None),
+    ("spikingjelly", "LIF", VALUE, resting(LEVELS, **DRIVEN), None),
+    ("spikingjelly", "IF", VALUE, resting(LEVELS, **NEVER), None),
+    ("spikingjelly", "CubaLIF", VALUE, resting(LEVELS, **ONE_CURRENT), None),
+    ("spikingjelly", "LIF", SOFT, step(**PLAIN), None),
+    ("spikingjelly", "CubaLIF", VALUE, step(decay=0.0), None),
+    ("sinabs", "LIF", MULTI, step(**FLOORED, **LEAKS), None),
+    ("sinabs", "CubaLIF", SINGLE, step(**PLAIN, **LEAKS, **CURRENT), None),
+    ("sinabs", "LIF", ZEROED, resting(LEVELS, **LEAKS), None),
+    ("sinabs", "LIF", ZEROED, resting(LEVELS, **DRIVEN), None),
+    ("sinabs", "LIF", SINGLE, step(**PLAIN, **NEVER), None),
+    ("sinabs", "IF", SINGLE | {"min_v_mem": -1.6}, step(**PLAIN, **NEVER, **BOUND), None),
+    ("sinabs", "CubaLI", {}, step(**READOUT, **LEAKS, **CURRENT), None),
+    ("sinabs", "LI", {}, step(**READOUT, **LEAKS, **DRIVEN), None),
+    ("snn_mlir", "LIF", {}, resting(LEVELS), None),
+    ("snn_mlir", "CubaLIF", {}, resting(LEVELS, **ONE_CURRENT), None),
+    ("snn_mlir", "IF", {}, resting(LEVELS, **NEVER), None),
+    ("snn_mlir", "LIF", {}, resting(LEVELS, **DRIVEN), None),
+    ("snn_mlir", "LI", {}, step(**READOUT, **DRIVEN), None),
+    ("snn_mlir", "LI", {}, step(**READOUT, **NEVER), None),
+    ("snn_mlir", "CubaLI", {}, step(**READOUT, **ONE_CURRENT), None),
+]
+
+
+def named(case):
+    name, kind, _, one, own = case
+    how = "current" if one.current_based else "driven" if one.drive.any() else "box"
+    return f"{name} {kind} {one.reset} {how} {own or ''}"
+
+
+@pytest.mark.parametrize("case", CASES, ids=named)
+def test_what_is_written_does_the_same(case):
+    name, kind, says, one, own = case
+    write, of_entry, at_equality = WRITERS[name]
+    one = dataclasses.replace(one, at_equality=at_equality)
+    written = write(one, setting(own))
+    assert written.entry["type"] == kind
+    assert dict(written.says) | dict(written.means) == says
+    if kind == "IF" and name == "snntorch main":
+        of_entry = steps.of_snntorch
+    steps.assert_does_the_same(one, written, of_entry)
+
+
+@pytest.mark.parametrize(
+    ("name", "own"),
+    [(name, own) for name in WRITERS for own in ({"norse": ("value", "unit")}.get(name, (None,)))],
+)
+@pytest.mark.parametrize("current", [False, True])
+def test_a_layer_of_one_neuron_and_membranes_at_its_threshold(name, own, current):
+    """Where the target counts those the other way, its threshold is the next float32."""
+    numbers = {"gain": 0.7, "synapse_gain": 1.7, "v_threshold": 1.5, "shape": (1,)}
+    numbers |= {"current_based": True, "synapse_decay": 0.6} if current else {}
+    kinds = {"norse": {"unit": PLAIN}.get(own, {}), "spikingjelly": {}, "snn_mlir": {}}
+    reset = {} if name.startswith("snntorch") else kinds.get(name, PLAIN)
+    write, _, at_equality = WRITERS[name]
+    same, other = (
+        write(step(**numbers, **reset, at_equality=flag), setting(own)).entry["v_threshold"]
+        for flag in (at_equality, not at_equality)
+    )
+    expected = np.float32(1.0 if own == "unit" else 1.5)
+    np.testing.assert_array_equal(same, [expected])
+    up = np.float32(np.inf if at_equality else -np.inf)
+    np.testing.assert_array_equal(other, [np.nextafter(expected, up)])
+
+
+def test_the_bounded_integrator_of_sinabs_has_its_threshold():
+    for at_equality, threshold in ((True, np.float32(1.6)), (False, np.float32(1.6000001))):
+        one = step(**PLAIN, **NEVER, **BOUND, at_equality=at_equality)
+        np.testing.assert_array_equal(sinabs._write(one, setting()).entry["v_threshold"], threshold)
+
+
+DOES = {
+    snntorch._compares: [ABOVE, ABOVE | ONE_CURRENT],
+    snntorch._needs_no_current: [PLAIN, FLOORED, FLOORED | ABOVE],
+    norse._needs_no_current: [ABOVE, ABOVE | ONE_CURRENT, {"reset": "skip"}, FLOORED | ABOVE],
+    spikingjelly._needs_no_current: [LATER, ABOVE, {"reset": "skip"}, FLOORED, FLOORED | ABOVE],
+    rockpool._bursts: [FLOORED],
+    sinabs._does: [{}, PLAIN, FLOORED],
+    sinabs._has_its_floor: [NEVER | BOUND, NEVER | BOUND | PLAIN],
+}
+QUESTIONS = [
+    *({}, PLAIN, LATER, ABOVE, FLOORED, FLOORED | ABOVE, {"reset": "skip"}, {"v_reset": -0.5}),
+    *(BOUND, NEVER | BOUND, NEVER | BOUND | PLAIN, NEVER | BOUND | {"floor": -1.5}, NEVER),
+    *(NEVER | BOUND | ONE_CURRENT, NEVER | BOUND | {"decay": [1.0, 0.9, 1]}, ABOVE | ONE_CURRENT),
+]
+
+
+@pytest.mark.parametrize("does", DOES, ids=lambda does: f"{does.__module__} {does.__name__}")
+def test_which_steps_a_neuron_does_or_needs_apart(does):
+    """Decided by the reset and by what a membrane is bounded by, of the steps that were asked."""
+    wanted = [*DOES[does]]
+    if does is sinabs._does:
+        bounded = (BOUND, NEVER | BOUND, NEVER | BOUND | PLAIN, NEVER | BOUND | {"floor": -1.5})
+        wanted += [*bounded, NEVER, NEVER | BOUND | ONE_CURRENT]
+        wanted += [NEVER | BOUND | {"decay": [1.0, 0.9, 1]}]
+    if does is spikingjelly._needs_no_current:
+        wanted += [ABOVE | ONE_CURRENT]
+    if does is snntorch._needs_no_current:
+        wanted += [NEVER | BOUND | PLAIN]
+    for changes in QUESTIONS:
+        one = step(**changes)
+        assert does(one) is (changes in wanted), changes
+
+
+FLAT = {"shape": (2, 3)}
+STARTS = {"v_start": 0.1}
+FED = {"i_start": 0.1}
+BEFORE = "starts at 0.1, the importer starts it at 0"
+PUSHED = CURRENT | {"drive": [0.1, 0.2, 0.3], "v_threshold": 2.0}
+PUSH = "is driven by 0.3 a step, so that it does not rest where"
+CURRENT_STARTS = "its current does not start at 0"
+#: Framework, the step, Norse's method, what is said of it.
+REFUSED = [
+    ("snntorch", step(**STARTS), None, BEFORE),
+    ("snntorch", step(**PLAIN), None, "its reset subtracts v_threshold, and snnTorch's"),
+    ("snntorch", step(**ABOVE, several=True), None, "its reset subtracts v_threshold"),
+    ("snntorch", step(**PUSHED), None, PUSH),
+    ("snntorch main", step(**PUSHED), None, PUSH),
+    ("norse", step(reset="skip"), "value", "its reset is zero at the end of the step after"),
+    ("norse", step(**ABOVE), "subtract", "a membrane still above v_threshold after its reset"),
+    ("norse", step(**NEVER, **STARTS), "value", BEFORE),
+    ("norse", step(**PUSHED), "value", "Norse starts its current at v_leak, not at rest"),
+    ("norse", step(**(STARTED | DRIVEN)), "subtract", "Norse starts its current at v_leak"),
+    ("rockpool", step(**PLAIN, **FLAT), None, "has the shape (2, 3), and Rockpool's layers one"),
+    ("rockpool", step(), None, "its reset puts the membrane to a value"),
+    ("rockpool", step(**PLAIN, **STARTS), None, BEFORE),
+    ("rockpool", step(**PLAIN, **PUSHED), None, PUSH),
+    ("rockpool", step(**PLAIN, **CURRENT, **FED), None, CURRENT_STARTS),
+    ("spyx", step(), None, "it resets to a value, and Spyx's importer subtracts"),
+    ("spyx", step(reset="skip"), None, "it resets to a value, and Spyx's importer subtracts"),
+    ("spyx", step(**ABOVE), None, "it resets with reset_delay false, and Spyx's importer"),
+    ("spyx", step(**LATER, **STARTS), None, BEFORE),
+    ("spyx", step(**LATER, **CURRENT), None, "it subtracts v_threshold after decaying"),
+    ("spyx", step(**PLAIN, **CURRENT, **FLAT), None, "needs Spyx's CuBaLIF, which takes one axis"),
+    ("spyx", step(**PLAIN, **FLAT), None, "'n' of shape (2, 3) needs Spyx's CuBaLIF"),
+    ("spyx", step(**PLAIN, **PUSHED), None, PUSH),
+    ("spikingjelly", step(**LATER, **ONE_CURRENT), None, "and it has a synaptic current"),
+    ("spikingjelly", step(**LATER, **FLAT), None, "its shape is (2, 3)"),
+    ("spikingjelly", step(**ABOVE), None, "its reset subtracts v_threshold, and SpikingJelly's"),
+    ("spikingjelly", step(**FLOORED), None, "its reset subtracts v_threshold, and SpikingJelly's"),
+    ("spikingjelly", step(**STARTS), None, BEFORE),
+    ("spikingjelly", step(**LEAKS), None, "the time constant of the membrane (0.7 to 0.9)"),
+    ("spikingjelly", step(**CURRENT), None, "the time constant of the synapse (0.3 to 0.6)"),
+    ("spikingjelly", step(**(PUSHED | ONE_CURRENT)), None, PUSH),
+    ("sinabs", step(**LATER), None, "its reset (subtract later) is not one of Sinabs's"),
+    ("sinabs", step(reset="skip"), None, "its reset (skip) is not one of Sinabs's"),
+    ("sinabs", step(**ABOVE), None, "its reset (subtract unless above) is not one of Sinabs's"),
+    ("sinabs", step(**PLAIN, **STARTS), None, BEFORE),
+    ("sinabs", step(**PLAIN, **FLAT), None, "'n' (LIF) has the shape (2, 3), and Sinabs's"),
+    ("sinabs", step(**PLAIN, **PUSHED), None, "its membrane is driven by 0.3 a step (v_leak)"),
+    ("sinabs", step(**PLAIN, **CURRENT, **FED), None, CURRENT_STARTS),
+    ("snn_mlir", step(**FLAT), None, "has the shape (2, 3), and snn-mlir's layers one axis"),
+    ("snn_mlir", step(**PLAIN), None, "its reset subtracts v_threshold, and snn-mlir's"),
+    ("snn_mlir", step(**STARTS), None, BEFORE),
+    ("snn_mlir", step(**LEAKS), None, "the time constant of the membrane (0.7 to 0.9)"),
+    ("snn_mlir", step(**CURRENT), None, "the time constant of the synapse (0.3 to 0.6)"),
+    ("snn_mlir", step(**(PUSHED | ONE_CURRENT)), None, PUSH),
+    ("snn_mlir", step(**ONE_CURRENT, **FED), None, CURRENT_STARTS),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "one", "own", "message"), REFUSED, ids=[f"{case[0]} {case[3]}" for case in REFUSED]
+)
+def test_what_an_importer_cannot_do_is_refused(name, one, own, message):
+    write = WRITERS[name][0]
+    with pytest.raises(ConversionError) as caught:
+        write(one, setting(own))
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "one", "kind"),
+    [
+        ("snntorch", step(**FLAT), "LIF"),
+        ("spyx", step(**LATER, **FLAT), "LIF"),
+        ("spyx", step(**PLAIN, **NEVER, **FLAT), "IF"),
+        ("spyx", step(**LATER, **CURRENT, **NEVER), "CubaLIF"),
+        ("spikingjelly", step(**FLAT), "LIF"),
+        ("sinabs", step(**PLAIN, **NEVER, **BOUND, **FLAT), "IF"),
+    ],
+)
+def test_what_an_importer_takes_in_spite_of_its_shape_or_reset(name, one, kind):
+    assert WRITERS[name][0](one, setting()).entry["type"] == kind
+
+
+@pytest.mark.parametrize(
+    ("name", "reset", "own", "why"),
+    [
+        ("norse", PLAIN, "subtract", "tau_syn = dt makes it a LIF"),
+        ("rockpool", PLAIN, None, "a current of one step makes it a LIF"),
+        ("spyx", PLAIN, None, "only Spyx's CuBaLIF subtracts at once; tau_syn = dt makes it a LIF"),
+    ],
+)
+def test_why_a_neuron_without_a_current_is_given_one(name, reset, own, why):
+    alone = WRITERS[name][0](step(**reset), setting(own))
+    with_current = WRITERS[name][0](step(**reset, **CURRENT), setting(own))
+    assert why in alone.why
+    assert why not in with_current.why
+
+
+def test_norse_keeps_thresholds_that_it_can_subtract():
+    for one in (step(**PLAIN), step(**PLAIN, **CURRENT)):
+        entry = norse._write(one, setting("subtract")).entry
+        np.testing.assert_array_equal(entry["v_threshold"], one.v_threshold)
+        np.testing.assert_allclose(norse._write(one, setting("unit")).entry["v_threshold"], 1)
+
+
+@pytest.mark.parametrize("drive", [5e-8, 1.5e-7])
+def test_norse_starts_a_current_off_by_less_than_float32_tells(drive):
+    """Relative to the threshold of 2: it starts at v_leak, and drives the membrane by its rest."""
+    one = step(**CURRENT, v_threshold=2.0, drive=0.2 * drive * 2)
+    if drive < 1e-7:
+        assert norse._write(one, setting("value")).entry["type"] == "CubaLIF"
+        return
+    with pytest.raises(ConversionError, match="Norse starts its current at v_leak, not at rest"):
+        norse._write(one, setting("value"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_if"),
+    [
+        ({}, True),
+        ({"decay": [1.0, 0.9, 1.0]}, False),
+        ({"v_start": [0.0, 0.1, 0.0]}, False),
+        ({"drive": [0.0, 0.1, 0.0]}, False),
+        ({"reset": "subtract later"}, False),
+        ({"several": True}, False),
+        ({"current_based": True}, False),
+    ],
+)
+def test_main_of_snntorch_takes_an_if_that_does_nothing_else(changes, is_if):
+    assert snntorch._is_if(step(**(NEVER | ABOVE | changes))) is is_if
+
+
+def test_what_has_a_small_gain_spikingjelly_divides_by_itself():
+    """r = 1 of a LIF whose input decays as its membrane does, tau/dt else; equal levels stay."""
+    by_itself = spikingjelly._write(resting(0.4, v_threshold=1.9, gain=0.2), setting())
+    np.testing.assert_array_equal(by_itself.entry["r"], 1)
+    np.testing.assert_array_equal(by_itself.factor, 1)
+    for key, value in (("v_reset", 0.4), ("v_leak", 0.4), ("v_threshold", 1.9)):
+        np.testing.assert_allclose(by_itself.entry[key], value)
+    for one in (
+        resting(0.4, v_threshold=1.9, gain=0.3),
+        resting(0.4, v_threshold=1.9, gain=0.2, drive=0.2),
+        resting(LEVELS, gain=0.2),
+    ):
+        written = spikingjelly._write(one, setting())
+        np.testing.assert_allclose(written.entry["r"], 5)
+    moved = spikingjelly._write(resting(LEVELS, gain=0.2, v_threshold=1.9), setting()).entry
+    np.testing.assert_array_equal(moved["v_reset"], 0)
+    np.testing.assert_array_equal(moved["v_leak"], 0)
