@@ -21,7 +21,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.custom_derivatives import zero_from_primal
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Num
+
+from jaxsnn.network.meshes import varying_like
 
 # Where the network is faster than XLA's sort: so many rows, and so many numbers in each.
 _LEAST_ROWS = 32
@@ -73,6 +75,29 @@ def _(
     times, positions = sorted_columns(*primals)
     moved = jnp.take_along_axis(tangents[0].T, positions, axis=0)
     return (times, positions), (moved, zero_from_primal(positions))
+
+
+def places_in(
+    rising: Num[Array, "numbers"], wanted: Num[Array, "*wanted"], *, right: bool = False
+) -> Int[Array, "*wanted"]:
+    """How many of some numbers in rising order are below each of others, or, from the right, not
+    above; as `jnp.searchsorted`, whose loop compiles to four times as many kernels.
+
+    Bisection that goes ahead by halves of a power of two: what it carries is one array.
+    """
+    numbers = len(rising)
+    place = varying_like(jnp.zeros(wanted.shape, jnp.int32), rising, wanted)
+    if not numbers:
+        return place
+    power = 1 << numbers.bit_length()
+
+    def ahead(step: Int[Array, ""], place: Int[Array, "*wanted"]) -> Int[Array, "*wanted"]:
+        further = place + (jnp.int32(power >> 1) >> step.astype(jnp.int32))
+        passed = rising[jnp.minimum(further, numbers) - 1]
+        passes = passed <= wanted if right else passed < wanted
+        return jnp.where((further <= numbers) & passes, further, place)
+
+    return lax.fori_loop(0, power.bit_length() - 1, ahead, place)
 
 
 def _sorted_columns(packed: Int[Array, "rows numbers"]) -> Int[Array, "numbers rows"]:

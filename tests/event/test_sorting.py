@@ -1,5 +1,7 @@
 """Sorting by time: one row after the other, and many rows at once by a network."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxsnn.network import sorting
-from jaxsnn.network.sorting import sorted_columns, sorted_times
+from jaxsnn.network.sorting import places_in, sorted_columns, sorted_times
 
 LEAST = sorting._LEAST_ROWS  # pyright: ignore[reportPrivateUsage]
 
@@ -79,3 +81,17 @@ def test_leading_axes_are_rows():
 def test_there_may_be_no_times_and_no_other_axes(shape):
     values, positions = sorted_times(jnp.zeros(shape))
     assert values.shape == positions.shape == shape
+
+
+@pytest.mark.parametrize("right", [False, True])
+@pytest.mark.parametrize("numbers", [0, 1, 2, 3, 4, 7, 8, 9, 100, 128])
+def test_places_are_those_of_a_search(x64, numbers, right):
+    generator = np.random.default_rng(numbers)
+    rising = np.sort(generator.integers(0, 40, (3, numbers)), axis=1)
+    rising = np.where(rising > 30, np.inf, rising)
+    wanted = np.array([*np.arange(-1, 42), -np.inf, np.inf, 3.5]).reshape(2, -1)
+    found = jax.vmap(partial(places_in, right=right), in_axes=(0, None))(rising, wanted)
+    assert found.dtype == np.int32
+    for own, row in zip(found, rising, strict=True):
+        expected = np.searchsorted(row, wanted, side="right" if right else "left")
+        np.testing.assert_array_equal(own, expected)

@@ -32,7 +32,7 @@ from jaxsnn.event.event_arrays import (
 from jaxsnn.event.forward.layer import LayerSpec, spread
 from jaxsnn.network.meshes import varying_like
 from jaxsnn.network.reductions import over_last
-from jaxsnn.network.sorting import sorted_columns
+from jaxsnn.network.sorting import places_in, sorted_columns
 
 _AT_ONCE = 32  # neurons that are taken up in one step
 
@@ -143,7 +143,7 @@ def _taken_up(
     gap = jnp.where(counts, times - at, 0.0)
     costate = Backward(spec, lanes, by_fields=bool(before.by)).flow_back(before, gap)
     key, order = _sorted(jnp.where(counts, number, count).reshape(-1))
-    begin = jnp.searchsorted(key, jnp.arange(count + 1), method="scan").astype(jnp.int32)
+    begin = places_in(key, jnp.arange(count + 1, dtype=key.dtype))
     return _TakenUp(
         lane=order % (batch * neurons),
         costate=jax.tree.map(lambda array: array.reshape(-1)[order], costate),
@@ -155,10 +155,10 @@ def _arrival_before(arrivals: Float[Array, "arrivals batch"], times: Slots) -> I
     """Number of the last arrival before each spike, -1 where none came."""
 
     def of_sample(own: Float[Array, "arrivals"], fired: Float[Array, "s n"]) -> Int[Array, "s n"]:
-        return jnp.searchsorted(own, fired, side="left", method="scan")
+        return places_in(own, fired)
 
     found = jax.vmap(of_sample, in_axes=(1, 1), out_axes=1)(arrivals, times)
-    return found.astype(jnp.int32) - 1
+    return found - 1
 
 
 def _sorted(key: NumberOfList) -> tuple[NumberOfList, NumberOfList]:

@@ -43,7 +43,7 @@ from jaxsnn.event.event_arrays import (
 from jaxsnn.event.forward.box_levels import Level, arrived, least_level
 from jaxsnn.network.meshes import varying_like
 from jaxsnn.network.reductions import any_in, any_of_each, over_first
-from jaxsnn.network.sorting import sorted_columns
+from jaxsnn.network.sorting import places_in, sorted_columns
 
 _BLOCK = 8  # arrivals between two solves
 #: Of many arrivals few make a neuron fire: the lanes that do are picked out, and only these solved
@@ -872,7 +872,7 @@ def _numbers_of_first(which: Bool[Array, "lanes"], few: int) -> Int[Array, "few"
     before = jnp.cumsum(within[:, -1]) - within[:, -1]
     count = (within + before[:, None]).reshape(-1)[:size]
     wanted = jnp.arange(1, few + 1, dtype=jnp.float32)
-    return jnp.searchsorted(count, wanted, method="scan").astype(jnp.int32)
+    return places_in(count, wanted)
 
 
 def _any_fires(state: _State) -> Bool[Array, ""]:

@@ -20,7 +20,7 @@ from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from jaxsnn.event.event_arrays import Rows, Times
 from jaxsnn.network.operators import Operator, added, alike, as_matrix, one_lane
-from jaxsnn.network.sorting import sorted_times
+from jaxsnn.network.sorting import places_in, sorted_times
 from jaxsnn.network.structure import Wire
 
 
@@ -544,7 +544,7 @@ def _by_position(place: Int[Array, "batch events taps"], positions: int, budget:
         key = place.reshape(batch, count).astype(integer) * count + jnp.arange(count, dtype=integer)
         key = lax.sort(key, dimension=1, is_stable=False)
         edge = jnp.arange(positions + 1, dtype=integer) * count
-        start = jax.vmap(jnp.searchsorted, in_axes=(0, None))(key, edge).astype(jnp.int32)
+        start = jax.vmap(places_in, in_axes=(0, None))(key, edge)
         entry = (key % count).astype(jnp.int32)
     slot = start[:, :-1, None] + jnp.arange(budget, dtype=jnp.int32)
     used = slot < start[:, 1:, None]
