@@ -31,7 +31,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.mutants, pytest.mark.usefixtures("x6
 CASES = {
     "current": (CubaLIFDelta(), {}, 4, 3.0, 0.1),
     "current, one slot": (CubaLIFDelta(), {"max_spikes": 1}, 4, 3.0, 0.1),
-    "current, two slots": (CubaLIFDelta(), {"max_spikes": 2}, 4, 3.0, 0.1),
     "current, first spikes": (CubaLIFDelta(), {"max_spikes": 1, "once": True}, 33, 3.0, 0.1),
     "current, few slots": (CubaLIFDelta(), {"max_spikes": 3}, 33, 3.0, 0.1),
     "current, held": (CubaLIFDelta(), {"refractory": 0.3}, 4, 4.0, 0.1),
@@ -42,6 +41,7 @@ CASES = {
     "membrane, subtract, held": (LIFDelta(reset_kind="subtract"), {"refractory": 0.3}, 4, 0.5, 1.6),
     "integrator, subtract": (IFDelta(reset_kind="subtract"), {}, 4, 0.5, 0.9),
     "membrane under boxes": (LIFBox(width=0.4), {}, 4, 6.0, 0.5),
+    "current, two slots": (CubaLIFDelta(), {"max_spikes": 2}, 4, 3.0, 0.1),
 }
 
 
