@@ -81,9 +81,12 @@ def test_the_search_is_for_what_is_wanted_and_begins_where_it_is_told(monkeypatc
     for begin in (c, zero, one):
         np.testing.assert_allclose(bracketed_root(cubes, zero, one, start=begin), c, rtol=4 * EPS)
     monkeypatch.setattr(module, "_MOST_STEPS", 0)
-    middle = bracketed_root(cubes, jnp.asarray([0.2, 1.0, 0.0, 1e-3]), jnp.asarray([2.0, 9, 1, 4]))
+    low, high = jnp.asarray([0.2, 1.0, 0.0, 1e-3]), jnp.asarray([2.0, 9, 1, 4])
+    middle = bracketed_root(cubes, low, high)
     # of a narrow bracket its middle, of a wide one that of the logarithms
     np.testing.assert_allclose(middle, [1.1, 5.0, 2.0**-33, np.sqrt(4e-3)], rtol=1e-14)
+    middle = bracketed_root(cubes, 0.5 * jnp.ones(4), jnp.asarray([7.9, 8.1, 8.6, 20.0]))
+    np.testing.assert_allclose(middle, [4.2, *np.sqrt([4.05, 4.3, 10])], rtol=1e-14)
 
 
 def test_the_search_ends_where_rounding_decides():

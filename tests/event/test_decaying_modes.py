@@ -136,6 +136,30 @@ def test_equal_rates_are_powers_of_time():
     assert time < 1
 
 
+def test_what_a_model_says_that_says_nothing():
+    """It assumes nothing, knows no bound, and reads its leak and slopes off its rate."""
+    plain, alike = Modes(), Modes(uniform=True)
+    assert (plain.jumps, plain.drops, plain.uniform, plain.certain) == (False, True, False, True)
+    assert plain.width == 0.0
+    assert plain.guessed().certain is True
+    assert alike.guessed().certain is False
+    for model in (plain, alike, alike.guessed()):
+        assert model.unassuming() == plain
+        assert model.general() is model
+    lanes, state = Lanes(jnp.asarray([0.3, 0.5])), tuple(jnp.asarray([[1.0, 2], [3, 5], [0, 1]]))
+    assert bool(plain.holds(lanes))
+    assert plain.bound(lanes, state) is None
+    assert plain.crossing_order(lanes, state) is None
+    excess = np.asarray(plain.excess(lanes, state))
+    np.testing.assert_allclose(excess, [3.7, 7.5])
+    np.testing.assert_allclose(plain.slope(lanes, state), [-5.0, -12.5])
+    lower = tuple(part - 4 for part in state)
+    np.testing.assert_array_equal(plain.above(lanes, state), [True, True])
+    np.testing.assert_array_equal(plain.above(lanes, lower), [False, False])
+    barely = (0.3 + 0.0 * state[0], 0 * state[0], 0 * state[0])
+    np.testing.assert_array_equal(plain.above(Lanes(barely[0]), barely), [True, True])
+
+
 def test_an_end_at_the_threshold_counts():
     model, lanes, state = Modes(rates=(1.0,)), Lanes(jnp.zeros(2)), (jnp.asarray([-1.0, 0.0]),)
     zero = (jnp.asarray([-0.5, 0.0]),)

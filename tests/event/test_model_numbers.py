@@ -328,7 +328,7 @@ def test_bounds_are_as_late_as_they_may_be():
         ("CubaLIF", (v, drive)), ("CubaLIF", (v, -drive)),
         ("CubaLIF, boxes", (v, drive, 0 * drive)), ("CubaLIF, boxes", (v, -drive, drive)),
     ):  # fmt: skip
-        wide = replace(lanes, tau_mem=jnp.full(5, 3.0))
+        wide = replace(lanes, tau_mem=jnp.full(5, 3.0), threshold=jnp.full(5, 0.6))
         under = time_under(v, jnp.maximum(j, u[0] if u else 0.0), wide.threshold, wide.tau_mem)
         np.testing.assert_array_equal(MODELS[name].bound(wide, (v, j, *u)), under)
 

@@ -90,6 +90,22 @@ def test_leak_slope_and_drop_are_those_of_the_state(name):
 
 
 @models
+def test_who_fires_at_once(name):
+    """Those that an arrival or the start puts above the threshold; at it all but membranes that
+    deltas move, and these where equality is enough.
+    """
+    neuron, lanes, state, _ = drawn(name)
+    moved = name in ("LIF", "IF", "LIF under LI", "LIF under I") and neuron.jumps
+    for excess, fires in ((0.25, True), (-0.25, False), (0.0, not moved)):
+        at = (lanes.threshold + excess, *state[1:])
+        assert np.all(np.asarray(neuron.above(lanes, at)) == fires), excess
+        assert np.all(np.asarray(Neuron.above(neuron, lanes, at)) == (excess >= 0))
+        lenient = replace(neuron, fires_at_equality=True)
+        assert np.all(np.asarray(lenient.above(lanes, at)) == (excess >= 0))
+        assert neuron.lifted(lanes, at)[0] == pytest.approx(np.maximum(at[0], lanes.threshold))
+
+
+@models
 def test_an_overshoot_is_kept_by_those_that_subtract(name):
     neuron, lanes, state, _ = drawn(name)
     above = (lanes.threshold + 0.25, *state[1:])

@@ -2,6 +2,12 @@
 
 _ABSENT = "any negative number says that there is none, and nobody asks for entries beyond the last"
 _PARTS = "synapses are added up in parts, for memory, and the sum is the same"
+_BOTH = "both ways give the same gradient, and this says which one is faster"
+_BEHIND = "costates are 0 behind the last spike"
+_LONGER = "it only goes over the whole log, or so that JAX can transpose it"
+_MASKED = "it stands where what comes of it is masked"
+_NOBODY = "it is added to a row that nobody reads"
+_RISES = "a slope is only infinite where V jumped up, or at the start"
 _START = "where an iteration starts: in its bracket it comes to the same root"
 _UNUSED = "it keeps from dividing by 0 where what comes of it is not used"
 _VANISHES = "what stays of the current vanishes beside 1 in float32, as before"
@@ -31,8 +37,127 @@ SAME: dict[str, dict[tuple[str, str], str]] = {
         ): "NumPy takes any negative size for the one that is unknown",
         ('stop = max(start + 1, int(np.searchsorted(ends, most, side="right")))', "1 -> 2"): _PARTS,
     },
+    "jaxsnn/event/adjoint/arrivals_back.py": {
+        ("_AT_ONCE = 32  # neurons that are taken up in one step", "32 -> 33"): _BOTH,
+        ("gap = jnp.where(counts, times - at, 0.0)", "0.0 -> 1.0"): _MASKED,
+        (
+            'begin = jnp.searchsorted(key, jnp.arange(count + 1), method="scan").astype(jnp.int32)',
+            "1 -> 2",
+        ): "one number more, which nobody looks at",
+        (
+            "packed = lax.sort(packed, is_stable=False)",
+            "False -> True",
+        ): "no two of the numbers are equal",
+        (
+            'weights = self.weight.at[row].get(mode="fill", fill_value=0.0)',
+            "0.0 -> 1.0",
+        ): _BEHIND,
+        (
+            "after = time[jnp.minimum(number + 1, len(time) - 1)]",
+            "len(time) - 1 -> len(time) + 1",
+        ): "JAX takes the last entry for any beyond it",
+        (
+            "return jnp.where(jnp.isfinite(after), after - time[number], 0.0)",
+            "0.0 -> 1.0",
+        ): _BEHIND,
+        (
+            "return carry[0] < end",
+            "carry[0] < end -> carry[0] <= end",
+        ): "a round more, in which nothing is taken up",
+    },
+    "jaxsnn/event/adjoint/costate_rules.py": {
+        ("gap = jnp.where(carry.fired, carry.time - let_go, 0.0)", "0.0 -> 1.0"): _BEHIND,
+        (
+            "drive = jnp.where(spike.fired, spike.cotangent, 0.0) + dot(q.p, fall)",
+            "0.0 -> 1.0",
+        ): _MASKED,
+        ("drive = jnp.where(spike.fired, spike.cotangent - later, 0.0)", "0.0 -> 1.0"): _MASKED,
+    },
+    "jaxsnn/event/adjoint/costates.py": {
+        ("fixed_length: bool = False,", "False -> True"): _LONGER,
+        ("at = jnp.clip(neuron, 0, size - 1)", "size - 1 -> size + 1"): _MASKED,
+        (
+            "after = pick(costate.p[0], jnp.clip(neuron, 0, size - 1))",
+            "size - 1 -> size + 1",
+        ): _MASKED,
+        ("lam = jnp.where(mine, -(drive - later) / slope, 0.0)", "0.0 -> 1.0"): _MASKED,
+        ("lam = jnp.where(mine, -total / slope, 0.0)", "0.0 -> 1.0"): _MASKED,
+        (
+            "jumped = mine & (log.cause < self.none)",
+            "log.cause < self.none -> log.cause <= self.none",
+        ): _NOBODY,
+        (
+            "passed = passed.at[cause, self.samples].add(jnp.where(jumped, total, 0.0))",
+            "0.0 -> 1.0",
+        ): _NOBODY,
+        ("ramp = jnp.isinf(slope) & (log.jump > 0)", "log.jump > 0 -> log.jump >= 0"): _RISES,
+        (
+            "slope = jnp.maximum(jnp.where(mine, slope, 1.0), slope_floor(layer, lanes)[at])",
+            "1.0 -> 2.0",
+        ): _MASKED,
+        (
+            "elsewhere = pick(dot(without_v(costate.p), added) + jnp.zeros_like(costate.p[0]), at)",
+            "dot(without_v(costate.p), added) + jnp.zeros_like(costate.p[0]) -> "
+            "dot(without_v(costate.p), added) - jnp.zeros_like(costate.p[0])",
+        ): "it gives the sum its shape",
+    },
+    "jaxsnn/event/adjoint/layer_adjoint.py": {
+        (
+            "jumped = jnp.isinf(slopes) & (causes.jump > 0)",
+            "causes.jump > 0 -> causes.jump >= 0",
+        ): _RISES,
+        ("time=jnp.where(fired, times, 0.0),", "0.0 -> 1.0"): _MASKED,
+        (
+            "return passed, backward.flow_back(carry.costate, jnp.where(carry.fired, carry.time, 0.0))",
+            "0.0 -> 1.0",
+        ): _BEHIND,
+        (
+            "if sample.cause is None and len(sample.times) > 4:",
+            "len(sample.times) > 4 -> len(sample.times) >= 4",
+        ): _BOTH,
+        ("if sample.cause is None and len(sample.times) > 4:", "4 -> 5"): _BOTH,
+        ("return self.of_lanes(sample.times[0]).shape", "0 -> 1"): "all of them have one shape",
+        (
+            "used = jnp.isfinite(arrival) & (number < len(sample.times))",
+            "number < len(sample.times) -> number <= len(sample.times)",
+        ): _BEHIND,
+        (
+            "gap = jnp.where(used, target, 0.0) - jnp.where(used, arrival, 0.0)",
+            "0.0 -> 1.0",
+        ): _MASKED,
+        (
+            "spec: LayerSpec, kept: Residuals, cotangent: LayerSpikes, transposable: bool = False",
+            "False -> True",
+        ): _LONGER,
+        (
+            "tile = _Tile(spec, weight.shape[1] >= MINOR_NEURONS, kept.wanted)",
+            "weight.shape[1] >= MINOR_NEURONS -> weight.shape[1] > MINOR_NEURONS",
+        ): _BOTH,
+        (
+            'weights = turn(weight.at[given.row].get(mode="fill", fill_value=0.0))',
+            "0.0 -> 1.0",
+        ): _MASKED,
+    },
+    "jaxsnn/event/adjoint/recurrent_adjoint.py": {
+        (
+            "spec: GroupSpec, residuals: _Residuals, drive: OfSteps, fixed_length: bool = False",
+            "False -> True",
+        ): _LONGER,
+    },
+    "jaxsnn/event/dynamics/bracketed_root.py": {
+        ("_MOST_STEPS = 200", "200 -> 201"): "so many are always enough",
+        (
+            "return jnp.where(high > _WIDE * floor, jnp.sqrt(floor) * jnp.sqrt(high), "
+            "0.5 * (low + high))",
+            "high > _WIDE * floor -> high >= _WIDE * floor",
+        ): "at that width either of the two lies in the bracket",
+    },
     "jaxsnn/event/dynamics/crossing.py": {
         ("d = 1 / tau_syn - 1 / tau_mem", "1 -> 2"): _START,
+        (
+            "quotient = jnp.log(tau_mem / tau_syn) / jnp.where(nearly_equal, 1.0, d)",
+            "1.0 -> 2.0",
+        ): _UNUSED,
         ("safe = jnp.where(z == 0, 1.0, z)", "1.0 -> 2.0"): _UNUSED,
         ("safe = jnp.where(near, -1.0, z)", "1.0 -> 2.0"): _UNUSED,
         ("safe = jnp.where(near, -1.0, z)", "-1.0 -> +1.0"): _UNUSED,
