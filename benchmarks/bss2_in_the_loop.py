@@ -7,6 +7,8 @@
         --epochs 80 --lr 0.015 --schedule cosine --batch-size 128 --sharpness 0.1
     python benchmarks/bss2_in_the_loop.py --ways noise --start noise --seeds 0 1 \\
         --epochs 100 --lr 0.03 --schedule cosine --batch-size 128 --sharpness 0.1
+    python benchmarks/bss2_in_the_loop.py --ways noise --start noise --seeds 0 1 2 \\
+        --epochs 200 --lr 0.02 --schedule cosine --batch-size 128 --sharpness 0.1
 
 The network is the one of `jaxsnn demo`, as snnTorch exported it, or that with its hidden neurons
 several times (`--copies`). It is trained with the event engine in some `--ways`: `plain` as it is,
