@@ -103,6 +103,10 @@ SAME: dict[str, dict[tuple[str, str], str]] = {
     },
     "jaxsnn/event/adjoint/layer_adjoint.py": {
         (
+            "cause=by_sample(causes.cause) if spec.neuron.jumps and causes is not None else None,",
+            "spec.neuron.jumps and causes is not None -> spec.neuron.jumps or causes is not None",
+        ): "no arrival makes a spike of those whose V does not jump",
+        (
             "jumped = jnp.isinf(slopes) & (causes.jump > 0)",
             "causes.jump > 0 -> causes.jump >= 0",
         ): _RISES,
