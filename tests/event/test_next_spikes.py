@@ -16,7 +16,9 @@ from jaxsnn.event.adjoint.costate_rules import (
     slope_floor,
     start_of,
     starts_above,
+    without_v_of_costate,
 )
+from jaxsnn.event.adjoint.costates import _at, _first_of, _with_first, _without
 from jaxsnn.event.adjoint.layer_adjoint import (
     Wanted,
     _goes_by_arrivals,
@@ -158,6 +160,21 @@ def test_the_arrival_before_each_spike_and_the_order_of_a_list():
     ordered, order = jax.tree.map(np.asarray, jax.jit(_sorted)(key))
     np.testing.assert_array_equal(order, np.argsort(key, kind="stable"))
     np.testing.assert_array_equal(ordered, np.sort(key))
+
+
+def test_the_costates_of_a_model_of_one_variable():
+    """Each sample's neuron, and V's own entry."""
+    costate = Costate(p=(jnp.ones((2, 3)),), by={"tau": (2 * jnp.ones((2, 3)),)})
+    population: Any = SimpleNamespace(costate=costate)
+    this = _at(jnp.asarray([2, 3]), population)
+    np.testing.assert_array_equal(this, [[False, False, True], [False] * 3])
+    assert _first_of(costate.by)["tau"] is costate.by["tau"][0]
+    kept = _with_first(costate, _without(this, costate.p[0]), _first_of(costate.by))
+    np.testing.assert_array_equal(kept.p[0], [[1, 1, 0], [1, 1, 1]])
+    assert len(kept.p) == len(kept.by["tau"]) == 1
+    for part in (without_v_of_costate(costate), without_v_of_costate(kept)):
+        assert not np.any(part.p[0])
+        assert not np.any(part.by["tau"][0])
 
 
 ALWAYS = {"reset_kind": "subtract"}

@@ -122,6 +122,10 @@ SAME: dict[str, dict[tuple[str, str], str]] = {
         ("if sample.cause is None and len(sample.times) > 4:", "4 -> 5"): _BOTH,
         ("return self.of_lanes(sample.times[0]).shape", "0 -> 1"): "all of them have one shape",
         (
+            "carry, passed = backward.step(start, jax.tree.map(lambda array: array[0], spikes))",
+            "0 -> 1",
+        ): "there is one slot, and JAX takes the last for any beyond it",
+        (
             "used = jnp.isfinite(arrival) & (number < len(sample.times))",
             "number < len(sample.times) -> number <= len(sample.times)",
         ): _BEHIND,
