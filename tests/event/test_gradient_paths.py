@@ -230,3 +230,33 @@ def test_recorded_spikes_have_the_gradient_of_their_own_simulation():
     np.testing.assert_allclose(again.slope, spikes.slope, rtol=1e-9)
     for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-8, atol=1e-10)
+
+
+def test_gradients_of_groups_do_not_depend_on_what_comes_later():
+    """Whatever ends a simulation: its last step may be a spike that counts."""
+    name = "double uniform"
+    numbers, rows = recurrent_cases.drawn(name, recurrent_cases.SEEDS[name][0])
+    case = recurrent_cases.CASES[name]
+    rows, spec = [jnp.asarray(row) for row in rows], recurrent_cases.spec_of(name)
+    rng = np.random.default_rng(7)
+
+    @quickly
+    @partial(jax.grad, has_aux=True)
+    def both(numbers, t_end, cut, readout):
+        spikes = recurrent_cases.run(spec, case, numbers, rows, t_end).spikes
+        parts = (
+            jnp.where(one.time <= cut, jnp.where(one.time <= cut, one.time, 0.0) * pull, 0.0)
+            for one, pull in zip(spikes, readout, strict=True)
+        )
+        return sum(map(jnp.sum, parts)), [one.time for one in spikes]
+
+    end, none = recurrent_cases.T_END, [np.zeros(())] * len(case.parts)
+    _, found = both(numbers, end, end, none)
+    readout = [rng.normal(size=time.shape) for time in found]
+    times = np.sort(np.concatenate([np.ravel(time) for time in found]))
+    times = times[np.isfinite(times)]
+    assert len(times) > 10
+    for cut in times[3:][::3] + 1e-9:
+        one, other = (both(numbers, t_end, cut, readout)[0] for t_end in (cut, end))
+        for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
