@@ -75,6 +75,10 @@ SAME: dict[str, dict[tuple[str, str], str]] = {
     },
     "jaxsnn/event/adjoint/costates.py": {
         ("fixed_length: bool = False,", "False -> True"): _LONGER,
+        (
+            "return self._step(steps - 1 - count, drive, carry)",
+            "1 -> 2",
+        ): "in the last step a simulation ends, and nothing fires",
         ("at = jnp.clip(neuron, 0, size - 1)", "size - 1 -> size + 1"): _MASKED,
         (
             "after = pick(costate.p[0], jnp.clip(neuron, 0, size - 1))",
