@@ -14,6 +14,7 @@ import pytest
 from jaxsnn.event.adjoint import layer_adjoint
 from jaxsnn.event.adjoint.layer_adjoint import layer_spikes
 from jaxsnn.event.adjoint.recorded_spikes import recorded_spikes
+from jaxsnn.event.adjoint.tangents import layer_spikes_forward
 from jaxsnn.event.dynamics.cubalif import CubaLIFBox, CubaLIFDelta
 from jaxsnn.event.dynamics.integrate_and_fire import IFDelta
 from jaxsnn.event.dynamics.lif import LIFBox, LIFDelta
@@ -260,3 +261,14 @@ def test_gradients_of_groups_do_not_depend_on_what_comes_later():
         one, other = (both(numbers, t_end, cut, readout)[0] for t_end in (cut, end))
         for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
+
+
+def test_what_is_differentiated_forwards_gives_the_same_spikes():
+    spec, *given = drawn("current, few slots")
+    both = [
+        quickly(partial(way, spec), static_argnums=4)(*given, T_END)
+        for way in (layer_spikes, layer_spikes_forward)
+    ]
+    for one, other in zip(*map(jax.tree.leaves, both), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert np.isfinite(both[1].time).any()
