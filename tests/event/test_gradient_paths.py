@@ -14,6 +14,7 @@ import pytest
 from jaxsnn.event.adjoint import layer_adjoint
 from jaxsnn.event.adjoint.layer_adjoint import layer_spikes
 from jaxsnn.event.adjoint.recorded_spikes import recorded_spikes
+from jaxsnn.event.adjoint.tangents import layer_spikes_forward
 from jaxsnn.event.dynamics.cubalif import CubaLIFBox, CubaLIFDelta
 from jaxsnn.event.dynamics.integrate_and_fire import IFDelta
 from jaxsnn.event.dynamics.lif import LIFBox, LIFDelta
@@ -230,3 +231,44 @@ def test_recorded_spikes_have_the_gradient_of_their_own_simulation():
     np.testing.assert_allclose(again.slope, spikes.slope, rtol=1e-9)
     for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-8, atol=1e-10)
+
+
+def test_gradients_of_groups_do_not_depend_on_what_comes_later():
+    """Whatever ends a simulation: its last step may be a spike that counts."""
+    name = "double uniform"
+    numbers, rows = recurrent_cases.drawn(name, recurrent_cases.SEEDS[name][0])
+    case = recurrent_cases.CASES[name]
+    rows, spec = [jnp.asarray(row) for row in rows], recurrent_cases.spec_of(name)
+    rng = np.random.default_rng(7)
+
+    @quickly
+    @partial(jax.grad, has_aux=True)
+    def both(numbers, t_end, cut, readout):
+        spikes = recurrent_cases.run(spec, case, numbers, rows, t_end).spikes
+        parts = (
+            jnp.where(one.time <= cut, jnp.where(one.time <= cut, one.time, 0.0) * pull, 0.0)
+            for one, pull in zip(spikes, readout, strict=True)
+        )
+        return sum(map(jnp.sum, parts)), [one.time for one in spikes]
+
+    end, none = recurrent_cases.T_END, [np.zeros(())] * len(case.parts)
+    _, found = both(numbers, end, end, none)
+    readout = [rng.normal(size=time.shape) for time in found]
+    times = np.sort(np.concatenate([np.ravel(time) for time in found]))
+    times = times[np.isfinite(times)]
+    assert len(times) > 10
+    for cut in times[3:][::3] + 1e-9:
+        one, other = (both(numbers, t_end, cut, readout)[0] for t_end in (cut, end))
+        for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
+
+
+def test_what_is_differentiated_forwards_gives_the_same_spikes():
+    spec, *given = drawn("current, few slots")
+    both = [
+        quickly(partial(way, spec), static_argnums=4)(*given, T_END)
+        for way in (layer_spikes, layer_spikes_forward)
+    ]
+    for one, other in zip(*map(jax.tree.leaves, both), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert np.isfinite(both[1].time).any()

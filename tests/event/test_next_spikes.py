@@ -10,7 +10,15 @@ import numpy as np
 import pytest
 
 from jaxsnn.event.adjoint.arrivals_back import _arrival_before, _sorted
-from jaxsnn.event.adjoint.costate_rules import Costate
+from jaxsnn.event.adjoint.costate_rules import (
+    Costate,
+    left_by_spike,
+    slope_floor,
+    start_of,
+    starts_above,
+    without_v_of_costate,
+)
+from jaxsnn.event.adjoint.costates import _at, _first_of, _with_first, _without
 from jaxsnn.event.adjoint.layer_adjoint import (
     Wanted,
     _goes_by_arrivals,
@@ -21,6 +29,7 @@ from jaxsnn.event.adjoint.layer_adjoint import (
 )
 from jaxsnn.event.dynamics.cubalif import CubaLIFDelta
 from jaxsnn.event.dynamics.lif import LIFDelta
+from jaxsnn.event.dynamics.two_variables import Lanes
 from jaxsnn.event.forward.layer import LayerSpec
 
 NEURONS = 3
@@ -151,3 +160,53 @@ def test_the_arrival_before_each_spike_and_the_order_of_a_list():
     ordered, order = jax.tree.map(np.asarray, jax.jit(_sorted)(key))
     np.testing.assert_array_equal(order, np.argsort(key, kind="stable"))
     np.testing.assert_array_equal(ordered, np.sort(key))
+
+
+def test_the_costates_of_a_model_of_one_variable():
+    """Each sample's neuron, and V's own entry."""
+    costate = Costate(p=(jnp.ones((2, 3)),), by={"tau": (2 * jnp.ones((2, 3)),)})
+    population: Any = SimpleNamespace(costate=costate)
+    this = _at(jnp.asarray([2, 3]), population)
+    np.testing.assert_array_equal(this, [[False, False, True], [False] * 3])
+    assert _first_of(costate.by)["tau"] is costate.by["tau"][0]
+    kept = _with_first(costate, _without(this, costate.p[0]), _first_of(costate.by))
+    np.testing.assert_array_equal(kept.p[0], [[1, 1, 0], [1, 1, 1]])
+    assert len(kept.p) == len(kept.by["tau"]) == 1
+    for part in (without_v_of_costate(costate), without_v_of_costate(kept)):
+        assert not np.any(part.p[0])
+        assert not np.any(part.by["tau"][0])
+
+
+ALWAYS = {"reset_kind": "subtract"}
+CURRENT, MEMBRANE = CubaLIFDelta, LIFDelta
+#: A spike assigns V, or takes the same from it always.
+MODELS = {
+    "current": (LayerSpec(neuron=CURRENT(), max_spikes=1, min_slope=0.25), False),
+    "current, held": (LayerSpec(neuron=CURRENT(), max_spikes=1, refractory=0.1), True),
+    "current, subtract": (LayerSpec(neuron=CURRENT(**ALWAYS), max_spikes=1), False),
+    "membrane": (LayerSpec(neuron=MEMBRANE(), max_spikes=1), True),
+    "membrane, subtract": (LayerSpec(neuron=MEMBRANE(**ALWAYS), max_spikes=1), False),
+    "subtract, held": (LayerSpec(neuron=MEMBRANE(**ALWAYS), max_spikes=1, refractory=0.1), True),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_from_where_spikes_are_counted_and_what_they_leave(name):
+    """The second neuron starts above its threshold: one that is lowered from the threshold to
+    v_reset begins as if reset, one that keeps its overshoot, or is assigned, where it is.
+    """
+    spec, assigns = MODELS[name]
+    numbers = {"threshold": [1.0, 1.5], "v_reset": [-0.25, -0.5], "v_start": [0.5, 1.75]}
+    numbers |= {"j_start": [0.125, 0.25], "tau_mem": [2.0, 4.0], "tau_syn": [1.0, 1.0]}
+    lanes = Lanes(**{key: jnp.asarray(value) for key, value in numbers.items()})
+    assert spec.assigns is assigns
+    np.testing.assert_array_equal(starts_above(spec.neuron, lanes), [False, True])
+    begins_reset = name == "current"
+    start = start_of(spec, lanes)
+    np.testing.assert_array_equal(start[0], [0.5, -0.5 if begins_reset else 1.75])
+    np.testing.assert_array_equal(start[1], [0.125, 0.25])
+    left = left_by_spike(spec, lanes)
+    np.testing.assert_array_equal(left[0], [-0.25, -0.5] if assigns else [-1.25, -2.0])
+    np.testing.assert_array_equal(left[1], [0, 0])
+    floor = slope_floor(spec, lanes)
+    np.testing.assert_allclose(floor, spec.min_slope * np.array([1.25 / 2, 2.0 / 4]))

@@ -75,6 +75,10 @@ SAME: dict[str, dict[tuple[str, str], str]] = {
     },
     "jaxsnn/event/adjoint/costates.py": {
         ("fixed_length: bool = False,", "False -> True"): _LONGER,
+        (
+            "return self._step(steps - 1 - count, drive, carry)",
+            "1 -> 2",
+        ): "in the last step a simulation ends, and nothing fires",
         ("at = jnp.clip(neuron, 0, size - 1)", "size - 1 -> size + 1"): _MASKED,
         (
             "after = pick(costate.p[0], jnp.clip(neuron, 0, size - 1))",
@@ -103,6 +107,10 @@ SAME: dict[str, dict[tuple[str, str], str]] = {
     },
     "jaxsnn/event/adjoint/layer_adjoint.py": {
         (
+            "cause=by_sample(causes.cause) if spec.neuron.jumps and causes is not None else None,",
+            "spec.neuron.jumps and causes is not None -> spec.neuron.jumps or causes is not None",
+        ): "no arrival makes a spike of those whose V does not jump",
+        (
             "jumped = jnp.isinf(slopes) & (causes.jump > 0)",
             "causes.jump > 0 -> causes.jump >= 0",
         ): _RISES,
@@ -117,6 +125,10 @@ SAME: dict[str, dict[tuple[str, str], str]] = {
         ): _BOTH,
         ("if sample.cause is None and len(sample.times) > 4:", "4 -> 5"): _BOTH,
         ("return self.of_lanes(sample.times[0]).shape", "0 -> 1"): "all of them have one shape",
+        (
+            "carry, passed = backward.step(start, jax.tree.map(lambda array: array[0], spikes))",
+            "0 -> 1",
+        ): "there is one slot, and JAX takes the last for any beyond it",
         (
             "used = jnp.isfinite(arrival) & (number < len(sample.times))",
             "number < len(sample.times) -> number <= len(sample.times)",

@@ -185,7 +185,12 @@ def test_an_integrator_of_norse_has_levels_alone():
 
 
 def leaky(kind="Leaky", **others: Any) -> Any:
-    plain = {"beta": 0.75, "threshold": 1.3, "reset_mechanism": "subtract", "reset_delay": False}
+    plain: dict[str, Any] = {
+        "beta": 0.75,
+        "threshold": 1.3,
+        "reset_mechanism": "subtract",
+        "reset_delay": False,
+    }
     plain |= {"inhibition": False, "state_quant": False, "graded_spikes_factor": 1.0}
     return module(kind, **plain | others)
 

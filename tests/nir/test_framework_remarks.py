@@ -144,7 +144,7 @@ def test_hxtorch_starts_at_v_leak():
 # ---- Lava
 
 
-WHOLE = {"r": 4.0, "w_in": 8.0, "v_threshold": 1.5}
+WHOLE: dict[str, Any] = {"r": 4.0, "w_in": 8.0, "v_threshold": 1.5}
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_numbers_that_lava_may_have_written(said, wrong):
     assert wrong in found[1]
 
 
-READ = {"tau_mem": 1.0, "tau_syn": 2.0, "v_threshold": 3.0, "v_leak": 0.0}
+READ: dict[str, Any] = {"tau_mem": 1.0, "tau_syn": 2.0, "v_threshold": 3.0, "v_leak": 0.0}
 
 
 @pytest.mark.parametrize(
@@ -217,7 +217,7 @@ def test_how_far_lavas_rounding_takes_a_membrane():
 # ---- Nengo, SpiNNaker2
 
 
-LIF = {"v_leak": [0.0, 0], "tau": [2.0, 2], "v_reset": [0.0, 0]}
+LIF: dict[str, Any] = {"v_leak": [0.0, 0], "tau": [2.0, 2], "v_reset": [0.0, 0]}
 
 
 @pytest.mark.parametrize(
