@@ -197,6 +197,7 @@ STARTS = {"v_start": 0.1}
 FED = {"i_start": 0.1}
 BEFORE = "starts at 0.1, the importer starts it at 0"
 PUSHED = CURRENT | {"drive": [0.1, 0.2, 0.3], "v_threshold": 2.0}
+PUSHED_APART = PUSHED | ONE_CURRENT | {"v_threshold": [2.0, 3.0, 4.0]}
 PUSH = "is driven by 0.3 a step, so that it does not rest where"
 CURRENT_STARTS = "its current does not start at 0"
 #: Framework, the step, Norse's method, what is said of it.
@@ -206,6 +207,7 @@ REFUSED = [
     ("snntorch", step(**ABOVE, several=True), None, "its reset subtracts v_threshold"),
     ("snntorch", step(**PUSHED), None, PUSH),
     ("snntorch main", step(**PUSHED), None, PUSH),
+    ("snntorch", step(**PUSHED_APART), None, PUSH),
     ("norse", step(reset="skip"), "value", "its reset is zero at the end of the step after"),
     ("norse", step(**ABOVE), "subtract", "a membrane still above v_threshold after its reset"),
     ("norse", step(**NEVER, **STARTS), "value", BEFORE),
@@ -232,6 +234,7 @@ REFUSED = [
     ("spikingjelly", step(**LEAKS), None, "the time constant of the membrane (0.7 to 0.9)"),
     ("spikingjelly", step(**CURRENT), None, "the time constant of the synapse (0.3 to 0.6)"),
     ("spikingjelly", step(**(PUSHED | ONE_CURRENT)), None, PUSH),
+    ("spikingjelly", step(**PUSHED_APART), None, PUSH),
     ("sinabs", step(**LATER), None, "its reset (subtract later) is not one of Sinabs's"),
     ("sinabs", step(reset="skip"), None, "its reset (skip) is not one of Sinabs's"),
     ("sinabs", step(**ABOVE), None, "its reset (subtract unless above) is not one of Sinabs's"),
@@ -245,6 +248,7 @@ REFUSED = [
     ("snn_mlir", step(**LEAKS), None, "the time constant of the membrane (0.7 to 0.9)"),
     ("snn_mlir", step(**CURRENT), None, "the time constant of the synapse (0.3 to 0.6)"),
     ("snn_mlir", step(**(PUSHED | ONE_CURRENT)), None, PUSH),
+    ("snn_mlir", step(**PUSHED_APART), None, PUSH),
     ("snn_mlir", step(**ONE_CURRENT, **FED), None, CURRENT_STARTS),
 ]
 

@@ -94,7 +94,7 @@ def _write(step: Step, setting: Setting) -> Written:
     rest = max(1 - decay, NO_LEAK)
     times = {"r": filled(step, 1 / rest), "v_leak": filled(step, 0)}
     if step.current_based:
-        refuse_drive(step, drive, setting)
+        refuse_drive(step, drive / scale, setting)
         if np.any(step.i_start):
             setting.give_up(step.name, "its current does not start at 0", "it starts at 0")
         synapse = one_for_all(step, setting, "the time constant of the synapse", step.synapse_decay)

@@ -168,7 +168,7 @@ def _write(step: Step, setting: Setting) -> Written:
         entry |= {"type": "LIF", "tau": setting.dt / rest}
         offset = negligible(drive, threshold)
         return Written(entry=entry, factor=scale * step.gain, offset=offset, why=why, says=says)
-    refuse_drive(step, drive, setting)
+    refuse_drive(step, drive / scale, setting)
     share = np.maximum(1 - step.synapse_decay, NO_LEAK)
     entry |= {
         "type": "CubaLIF",

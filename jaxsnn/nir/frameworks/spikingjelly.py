@@ -124,7 +124,7 @@ def _write(step: Step, setting: Setting) -> Written:
         f"with dt = {setting.dt:g} s"
     )
     if step.current_based:
-        refuse_drive(step, drive, setting)
+        refuse_drive(step, drive / scale, setting)
         synapse = one_for_all(step, setting, "the time constant of the synapse", step.synapse_decay)
         rest, share = max(1 - decay, NO_LEAK), max(1 - synapse, NO_LEAK)
         entry |= {"type": "CubaLIF", "v_leak": filled(step, 0)}
