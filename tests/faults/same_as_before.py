@@ -41,7 +41,7 @@ SAME: dict[str, dict[tuple[str, str], str]] = {
         ("_AT_ONCE = 32  # neurons that are taken up in one step", "32 -> 33"): _BOTH,
         ("gap = jnp.where(counts, times - at, 0.0)", "0.0 -> 1.0"): _MASKED,
         (
-            'begin = jnp.searchsorted(key, jnp.arange(count + 1), method="scan").astype(jnp.int32)',
+            "begin = places_in(key, jnp.arange(count + 1, dtype=key.dtype))",
             "1 -> 2",
         ): "one number more, which nobody looks at",
         (

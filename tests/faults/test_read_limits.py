@@ -83,6 +83,7 @@ def test_ctrl_c_while_the_child_begins_is_not_lost():
 import os, signal, sys
 from jaxsnn.nir.read_process import ReadLimits, ReadProcess
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
 os.register_at_fork(after_in_parent=lambda: os.kill(os.getpid(), signal.SIGINT))
 try:
     with ReadProcess("x", lambda out: signal.pause(), ReadLimits(max_bytes=1, timeout=20)) as child:

@@ -239,7 +239,7 @@ class Place(NamedTuple):
     rate: jax.Array
 
 
-class Program(Generic[Given, Found]):
+class TrainingProgram(Generic[Given, Found]):
     """A function that is compiled, in one of two ways.
 
     Attributes:
@@ -258,7 +258,7 @@ class Program(Generic[Given, Found]):
         return loops_in(self.optimised.trace(*given, **named).jaxpr) <= self.own_loops
 
 
-@partial(Program, own_loops=1)
+@partial(TrainingProgram, own_loops=1)
 def run_epoch(
     setup: Setup,
     network: Network,
@@ -371,7 +371,7 @@ def _gradient(
     return gradient, bumping.wanted(fractions, read), summary
 
 
-@Program
+@TrainingProgram
 def run_evaluation(
     setup: Setup,
     network: Network,

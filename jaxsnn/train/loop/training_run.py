@@ -41,9 +41,9 @@ from jaxsnn.train.loop.checkpoint import Checkpoint, Folder, fingerprint
 from jaxsnn.train.loop.constraints import find_trainables, to_raw, to_values, with_trained
 from jaxsnn.train.loop.epoch import (
     Pace,
-    Program,
     Setup,
     Summary,
+    TrainingProgram,
     TrainState,
     begin,
     merged,
@@ -301,7 +301,7 @@ class TrainingRun:
         return self._compiled(run_epoch, *given)(*given)
 
     def _compiled(
-        self, program: Program[Given, Found], *given: Given.args, **named: Given.kwargs
+        self, program: TrainingProgram[Given, Found], *given: Given.args, **named: Given.kwargs
     ) -> Callable[Given, Found]:
         """A program, compiled quickly where the run is short and native kernels do the work: once
         for the whole run.
