@@ -58,10 +58,15 @@ def test_python_asks_for_the_limit_itself(tmp_path):
         read(path, read_timeout=0.2)
 
 
+#: A job in the background ignores Ctrl-C, and with it what it starts.
+LISTENING = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+INFO = LISTENING + "from jaxsnn.commands.cli import main; sys.exit(main(sys.argv[1:]))"
+
+
 def test_ctrl_c_ends_it(tmp_path):
     path = looping(tmp_path / "loops.nir")
     running = subprocess.Popen(
-        [sys.executable, "-m", "jaxsnn.commands.cli", "info", str(path)],
+        [sys.executable, "-c", INFO, "info", str(path)],
         cwd=ROOT,
         stderr=subprocess.PIPE,
         text=True,
@@ -80,10 +85,9 @@ def test_ctrl_c_ends_it(tmp_path):
 
 def test_ctrl_c_while_the_child_begins_is_not_lost():
     script = """
-import os, signal, sys
+import os
 from jaxsnn.nir.read_process import ReadLimits, ReadProcess
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
 os.register_at_fork(after_in_parent=lambda: os.kill(os.getpid(), signal.SIGINT))
 try:
     with ReadProcess("x", lambda out: signal.pause(), ReadLimits(max_bytes=1, timeout=20)) as child:
@@ -95,7 +99,8 @@ try:
 except ChildProcessError:
     print("no child is left")
 """
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    command = [sys.executable, "-c", LISTENING + script]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert (done.stdout.split("\n"), done.stderr) == (["interrupted", "no child is left", ""], "")
 
 
