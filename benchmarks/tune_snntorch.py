@@ -100,13 +100,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Tune a network of snnTorch.")
     parser.add_argument("--data-folder", required=True)
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--hidden", type=int, default=100)
     parser.add_argument("--source-epochs", type=int, default=1)
     parser.add_argument("--epochs", type=int, default=6, help="for each budget")
     parser.add_argument("--lr", type=float, default=0.015)
     parser.add_argument("--budgets", type=float, nargs="*", default=[200.0])
     arguments = parser.parse_args()
-    for seed in range(arguments.seeds):
+    for seed in range(arguments.first, arguments.first + arguments.seeds):
         print(json.dumps(run(seed, arguments)), flush=True)
 
 
