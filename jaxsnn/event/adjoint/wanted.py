@@ -6,16 +6,28 @@ perturbed.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import jax
 
 
-class Wanted(NamedTuple):
-    """What is asked for beside the gradient by the weights."""
+@jax.tree_util.register_static
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What is asked for beside the gradient by the weights: gradients by the lanes, by their time
+    constants among them, and by the times of arrivals.
+    """
 
     lanes: bool = True
+    taus: bool = True
     time: bool = True
+
+    @staticmethod
+    def of(lanes: Any, time: Any) -> Wanted:
+        """By arguments that know whether they are perturbed; the lanes have `tau_mem`, `tau_syn`."""
+        taus = is_perturbed((lanes.tau_mem, lanes.tau_syn))
+        return Wanted(lanes=is_perturbed(lanes), taus=taus, time=is_perturbed(time))
 
 
 def _is_primal(leaf: Any) -> bool:

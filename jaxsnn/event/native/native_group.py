@@ -19,14 +19,19 @@ from jax.custom_derivatives import SymbolicZero
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
-from jaxsnn.event.adjoint.wanted import is_perturbed, values_of
+from jaxsnn.event.adjoint.wanted import Wanted, values_of
 from jaxsnn.event.dynamics.two_variables import Lanes
 from jaxsnn.event.event_arrays import Feedback, OutsideArrivals, Rows, Seconds, Times, Weights
 from jaxsnn.event.forward.deliveries import Delays
 from jaxsnn.event.forward.group import GroupSpec, GroupSpikes
 from jaxsnn.event.forward.layer import LayerSpikes
 from jaxsnn.event.native.native_build import kernel, thread_count
-from jaxsnn.event.native.native_layer import Ordered, stacked, unstacked
+from jaxsnn.event.native.native_layer import (
+    Ordered,
+    gradient_shape,
+    stacked,
+    unstacked,
+)
 from jaxsnn.network.meshes import varying_like
 
 
@@ -92,7 +97,7 @@ class _Log(NamedTuple):
 
 
 class _Kept(NamedTuple):
-    """What the backward pass needs. `of_lanes`, `of_time`: (), if those gradients are asked for."""
+    """What the backward pass needs."""
 
     table: Weights
     lanes: Lanes
@@ -100,8 +105,7 @@ class _Kept(NamedTuple):
     outcome: _Outcome
     log: _Log
     arrivals: Ordered
-    of_lanes: tuple[()] | None
-    of_time: tuple[()] | None
+    wanted: Wanted
 
 
 def native_group_spikes(
@@ -286,8 +290,7 @@ def _forward(one: _OnePopulation, *given: Any) -> tuple[_Outcome, _Kept]:
         outcome=outcome,
         log=log,
         arrivals=arrivals,
-        of_lanes=() if is_perturbed(given[1]) else None,
-        of_time=() if is_perturbed(given[3]) else None,
+        wanted=Wanted.of(given[1], given[3]),
     )
     return outcome, kept
 
@@ -297,8 +300,8 @@ def _backward(
 ) -> tuple[Weights, Lanes, Delays, Times, None, None]:
     dtype = kept.table.dtype
     lanes, arrivals = stacked(kept.lanes), kept.arrivals
-    of_lanes = lanes.shape if kept.of_lanes is not None else (0,)
-    of_time = arrivals.time.shape if kept.of_time is not None else (0,)
+    of_lanes = gradient_shape(kept.lanes, kept.wanted)
+    of_time = arrivals.time.shape if kept.wanted.time else (0,)
     shapes = kept.table.shape, of_lanes, of_time, one.senders.shape
     spikes, outcome = kept.outcome.spikes, kept.outcome
     drives = [
@@ -317,17 +320,8 @@ def _backward(
     d_table, d_stacked, d_time, d_delay = varying_like(
         tuple(found), kept.table, arrivals.time, drives
     )
-    d_lanes = jax.tree.map(jnp.zeros_like, kept.lanes)
-    if kept.of_lanes is not None:
-        d_lanes = unstacked(d_stacked, kept.lanes)
-    return (
-        d_table,
-        d_lanes,
-        d_delay,
-        d_time if of_time != (0,) else jnp.zeros_like(arrivals.time),
-        None,
-        None,
-    )
+    d_time = d_time if kept.wanted.time else jnp.zeros_like(arrivals.time)
+    return d_table, unstacked(d_stacked, kept.lanes), d_delay, d_time, None, None
 
 
 _group.defvjp(_forward, _backward, symbolic_zeros=True)

@@ -18,7 +18,7 @@ from jax.dtypes import float0
 from jaxtyping import Array, Float, Int
 
 from jaxsnn.event.adjoint.layer_adjoint import Residuals, layer_backward, slopes_after
-from jaxsnn.event.adjoint.wanted import Wanted, is_perturbed, values_of
+from jaxsnn.event.adjoint.wanted import Wanted, values_of
 from jaxsnn.event.dynamics.neuron_model import Neuron
 from jaxsnn.event.dynamics.two_variables import Lanes
 from jaxsnn.event.event_arrays import OfSpikes, Rows, Seconds, Times, Weights
@@ -27,7 +27,8 @@ from jaxsnn.event.native.native_build import kernel, thread_count
 from jaxsnn.network.meshes import varying_like
 
 #: The fields in the order of `Field` in layer.h.
-_FIELDS = ("threshold", "v_reset", "v_start", "j_start", "tau_mem", "tau_syn")
+_LEVELS, _TAUS = ("threshold", "v_reset", "v_start", "j_start"), ("tau_mem", "tau_syn")
+_FIELDS = (*_LEVELS, *_TAUS)
 assert {field.name for field in fields(Lanes)} == set(_FIELDS)
 
 
@@ -51,14 +52,13 @@ class _Simulated(NamedTuple):
 
 
 class _Kept(NamedTuple):
-    """What the backward pass needs. `of_lanes`, `of_time`: (), if those gradients are asked for."""
+    """What the backward pass needs."""
 
     weight: Weights
     lanes: Lanes
     t_end: Seconds
     simulated: _Simulated
-    of_lanes: tuple[()] | None
-    of_time: tuple[()] | None
+    wanted: Wanted
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
@@ -89,9 +89,26 @@ def stacked(lanes: Lanes) -> Float[Array, "fields positions neurons"]:
 
 
 def unstacked(array: Float[Array, "fields positions neurons"], like: Lanes) -> Lanes:
-    """What `stacked` undoes, in the shape of some lanes."""
-    parts = zip(_FIELDS, array, strict=True)
+    """What `stacked` undoes, in the shape of some lanes; of a gradient by no field, or not by the last
+    ones, 0 for these.
+    """
+    there = dict(zip(_FIELDS, array, strict=False))
+    missing = jnp.zeros_like(like.tau_mem)
+    parts = ((name, there.get(name, missing)) for name in _FIELDS)
     return Lanes(**{name: part.reshape(like.tau_mem.shape) for name, part in parts})
+
+
+def gradient_shape(lanes: Lanes, wanted: Wanted) -> tuple[int, ...]:
+    """Of a kernel's gradient by the lanes: by all fields, not by time constants, or by none."""
+    fields = _FIELDS if wanted.taus else _LEVELS
+    return (len(fields), *stacked(lanes).shape[1:]) if wanted.lanes else (0,)
+
+
+def only_wanted(gradient: Lanes, wanted: Wanted) -> Lanes:
+    """The gradient by the lanes, 0 where it is not asked for."""
+    missing = () if wanted.taus else _TAUS
+    missing = missing if wanted.lanes else _FIELDS
+    return replace(gradient, **{name: jnp.zeros_like(gradient.tau_mem) for name in missing})
 
 
 def kernel_lanes(neuron: Neuron, lanes: Lanes) -> Float[Array, "fields positions neurons"]:
@@ -204,8 +221,7 @@ def _forward(spec: LayerSpec, threads: int | None, *given: Any) -> tuple[LayerSp
         lanes=lanes,
         t_end=t_end,
         simulated=simulated,
-        of_lanes=() if is_perturbed(given[1]) else None,
-        of_time=() if is_perturbed(given[2]) else None,
+        wanted=Wanted.of(given[1], given[2]),
     )
     return simulated.spikes, kept
 
@@ -219,9 +235,9 @@ def _backward(
     drive: Any = cotangent.time
     if isinstance(drive, SymbolicZero):
         drive = jnp.zeros(drive.shape, kept.weight.dtype)
-    wanted = Wanted(lanes=kept.of_lanes is not None, time=kept.of_time is not None)
     given = kept.weight, kept.lanes, kept.t_end, kept.simulated, drive
-    d_weight, d_lanes, d_time = varying_like(_gradients(spec, threads, wanted, *given), given)
+    found = _gradients(spec, threads, kept.wanted, *given)
+    d_weight, d_lanes, d_time = varying_like(found, given)
     return d_weight, d_lanes, d_time, None, None
 
 
@@ -243,9 +259,8 @@ def _gradients(
     """
     dtype, all_lanes = weight.dtype, kernel_lanes(spec.neuron, lanes)
     spikes, slope_after, cause, arrivals = simulated
-    of_lanes = all_lanes.shape if wanted.lanes else (0,)
     of_time = arrivals.time.shape if wanted.time else (0,)
-    shapes = weight.shape, of_lanes, of_time
+    shapes = weight.shape, gradient_shape(lanes, wanted), of_time
     results = tuple(jax.ShapeDtypeStruct(shape, dtype) for shape in shapes)
     call = kernel("jaxsnn_layer_backward", results)
     end = jnp.asarray(t_end, dtype)
@@ -255,10 +270,8 @@ def _gradients(
         min_slope=np.float64(spec.min_slope),
         threads=np.int64(thread_count(threads)),
     )
-    d_lanes = jax.tree.map(jnp.zeros_like, lanes)
-    if wanted.lanes:
-        d_lanes = unstacked(d_stacked, lanes)
-    return d_weight, d_lanes, d_time if wanted.time else jnp.zeros_like(arrivals.time)
+    d_time = d_time if wanted.time else jnp.zeros_like(arrivals.time)
+    return d_weight, unstacked(d_stacked, lanes), d_time
 
 
 @_gradients.defjvp
@@ -297,9 +310,8 @@ def _(
 
     found = _gradients(spec, threads, wanted, *primals)
     d_weight, d_lanes, d_time = jax.jvp(by_xla, moving(*primals), moving(*tangents))[1]
-    if not wanted.lanes:
-        d_lanes = jax.tree.map(jnp.zeros_like, d_lanes)
-    return found, (d_weight, d_lanes, d_time if wanted.time else jnp.zeros_like(d_time))
+    d_time = d_time if wanted.time else jnp.zeros_like(d_time)
+    return found, (d_weight, only_wanted(d_lanes, wanted), d_time)
 
 
 native_layer_spikes.defvjp(_forward, _backward, symbolic_zeros=True)

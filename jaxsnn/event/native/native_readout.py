@@ -22,8 +22,9 @@ from jaxsnn.event.event_arrays import Rows, Times, Weights
 from jaxsnn.event.forward.readout import Drive, membrane
 from jaxsnn.event.native.native_build import kernel, thread_count
 from jaxsnn.event.native.native_layer import (
+    gradient_shape,
     kernel_lanes,
-    stacked,
+    only_wanted,
     unstacked,
 )
 from jaxsnn.network.meshes import varying_like
@@ -53,11 +54,10 @@ class _Given(NamedTuple):
 
 
 class _Kept(NamedTuple):
-    """What the backward pass needs. `of_...`: (), if those gradients are asked for."""
+    """What the backward pass needs. `of_samples`: (), if the gradient by sample times is asked for."""
 
     given: _Given
-    of_lanes: tuple[()] | None
-    of_time: tuple[()] | None
+    wanted: Wanted
     of_samples: tuple[()] | None
 
 
@@ -119,8 +119,9 @@ def _(
 def _forward(neuron: Neuron, threads: int | None, *given: Any) -> tuple[Voltages, _Kept]:
     """V, and what the backward pass needs; each argument knows whether it is perturbed."""
     values = _Given(*values_of(given))
-    wanted = (() if is_perturbed(given[place]) else None for place in (1, 2, 4))
-    return _simulated(neuron, threads, *values), _Kept(values, *wanted)
+    of_samples = () if is_perturbed(given[4]) else None
+    kept = _Kept(values, Wanted.of(given[1], given[2]), of_samples)
+    return _simulated(neuron, threads, *values), kept
 
 
 def _backward(
@@ -132,8 +133,7 @@ def _backward(
     if kept.of_samples is not None:
         d_weight, d_lanes, d_time, d_samples = _backwards_by_xla(neuron, given, drive)
         return d_weight, d_lanes, d_time, None, d_samples
-    wanted = Wanted(lanes=kept.of_lanes is not None, time=kept.of_time is not None)
-    found = _gradients(neuron, threads, wanted, given, drive)
+    found = _gradients(neuron, threads, kept.wanted, given, drive)
     d_weight, d_lanes, d_time = varying_like(found, given, drive)
     return d_weight, d_lanes, d_time, None, jnp.zeros_like(given.samples)
 
@@ -143,12 +143,8 @@ def _gradients(
     neuron: Neuron, threads: int | None, wanted: Wanted, given: _Given, drive: Voltages
 ) -> tuple[Weights, Lanes, Times]:
     """Gradients by weight, lanes and arrival times, by the kernel; zero what is not wanted."""
-    like = stacked(given.lanes).shape
-    shapes = (
-        given.weight.shape,
-        like if wanted.lanes else (0,),
-        given.time.shape if wanted.time else (0,),
-    )
+    of_time = given.time.shape if wanted.time else (0,)
+    shapes = given.weight.shape, gradient_shape(given.lanes, wanted), of_time
     results = tuple(jax.ShapeDtypeStruct(shape, given.weight.dtype) for shape in shapes)
     d_weight, d_stacked, d_time = kernel("jaxsnn_readout_backward", results)(
         *given.arrays(neuron),
@@ -156,10 +152,8 @@ def _gradients(
         jumps=bool(neuron.jumps),
         threads=np.int64(thread_count(threads)),
     )
-    d_lanes = jax.tree.map(jnp.zeros_like, given.lanes)
-    if wanted.lanes:
-        d_lanes = unstacked(d_stacked, given.lanes)
-    return d_weight, d_lanes, d_time if wanted.time else jnp.zeros_like(given.time)
+    d_time = d_time if wanted.time else jnp.zeros_like(given.time)
+    return d_weight, unstacked(d_stacked, given.lanes), d_time
 
 
 @_gradients.defjvp
@@ -174,8 +168,8 @@ def _(
 
     def by_xla(given: _Given, drive: Voltages) -> tuple[Weights, Lanes, Times]:
         d_weight, d_lanes, d_time, _ = _backwards_by_xla(neuron, given, drive)
-        d_lanes = d_lanes if wanted.lanes else jax.tree.map(jnp.zeros_like, d_lanes)
-        return d_weight, d_lanes, d_time if wanted.time else jnp.zeros_like(d_time)
+        d_time = d_time if wanted.time else jnp.zeros_like(d_time)
+        return d_weight, only_wanted(d_lanes, wanted), d_time
 
     return _gradients(neuron, threads, wanted, *primals), jax.jvp(by_xla, primals, tangents)[1]
 

@@ -13,17 +13,17 @@ import numpy as np
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Int
 
-from jaxsnn.event.adjoint.wanted import is_perturbed, values_of
+from jaxsnn.event.adjoint.wanted import Wanted, values_of
 from jaxsnn.event.dynamics.neuron_model import Neuron
 from jaxsnn.event.dynamics.two_variables import Lanes
 from jaxsnn.event.event_arrays import OfSpikes, Seconds, Times, Weights
 from jaxsnn.event.forward.layer import LayerSpec, LayerSpikes
 from jaxsnn.event.native.native_build import kernel, thread_count
 from jaxsnn.event.native.native_layer import (
+    gradient_shape,
     kernel_lanes,
     kernel_options,
     slots_of,
-    stacked,
     unstacked,
 )
 from jaxsnn.event.projections.arrivals import Scattered
@@ -51,14 +51,13 @@ class _Given(NamedTuple):
 
 
 class _Kept(NamedTuple):
-    """What the backward pass needs. `of_lanes`, `of_time`: (), if those gradients are asked for."""
+    """What the backward pass needs."""
 
     given: _Given
     spikes: LayerSpikes
     #: V' behind spikes, and their causes
     more: tuple[OfSpikes, Int[Array, "lists neurons slots"]]
-    of_lanes: tuple[()] | None
-    of_time: tuple[()] | None
+    wanted: Wanted
 
 
 def native_scattered_spikes(
@@ -111,8 +110,7 @@ def _forward(spec: LayerSpec, threads: int | None, *given: Any) -> tuple[LayerSp
         given=values,
         spikes=spikes,
         more=more,
-        of_lanes=() if is_perturbed(given[1]) else None,
-        of_time=() if is_perturbed(given[2]) else None,
+        wanted=Wanted.of(given[1], given[2]),
     )
     return spikes, kept
 
@@ -125,9 +123,8 @@ def _backward(
     drive: Any = cotangent.time
     if isinstance(drive, SymbolicZero):
         drive = jnp.zeros(drive.shape, dtype)
-    of_lanes = stacked(given.lanes).shape if kept.of_lanes is not None else (0,)
-    of_time = given.time.shape if kept.of_time is not None else (0,)
-    shapes = given.weight.shape, of_lanes, of_time
+    of_time = given.time.shape if kept.wanted.time else (0,)
+    shapes = given.weight.shape, gradient_shape(given.lanes, kept.wanted), of_time
     results = tuple(jax.ShapeDtypeStruct(shape, dtype) for shape in shapes)
     found = kernel("jaxsnn_scatter_backward", results)(
         *(*given.arrays(spec.neuron), spikes.time, spikes.slope, *kept.more, drive),
@@ -136,12 +133,8 @@ def _backward(
         threads=np.int64(thread_count(threads)),
     )
     d_weight, d_stacked, d_time = varying_like(tuple(found), given.weight, given.time, drive)
-    d_lanes = jax.tree.map(jnp.zeros_like, given.lanes)
-    if kept.of_lanes is not None:
-        d_lanes = unstacked(d_stacked, given.lanes)
-    if kept.of_time is None:
-        d_time = jnp.zeros_like(given.time)
-    return d_weight, d_lanes, d_time, None, None, None, None
+    d_time = d_time if kept.wanted.time else jnp.zeros_like(given.time)
+    return d_weight, unstacked(d_stacked, given.lanes), d_time, None, None, None, None
 
 
 _scattered.defvjp(_forward, _backward, symbolic_zeros=True)

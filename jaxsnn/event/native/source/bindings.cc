@@ -36,6 +36,14 @@ bool has_shape(ffi::AnyBuffer buffer, std::initializer_list<Index> shape) {
          std::equal(shape.begin(), shape.end(), dimensions.begin());
 }
 
+/// Of how many fields of the lanes there is room for a gradient: all, those before the time constants,
+/// or none.
+Index fields_of(ffi::AnyBuffer by_lanes, Index positions, Index neurons) {
+  for (const Index fields : {Index(native::kFields), native::kLevels})
+    if (has_shape(by_lanes, {fields, positions, neurons})) return fields;
+  return 0;
+}
+
 bool has_type(ffi::AnyBuffer buffer, ffi::DataType type) { return buffer.element_type() == type; }
 
 template <class T>
@@ -164,7 +172,7 @@ ffi::Error LayerBackward(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::AnyBu
       if (!has_type(buffer, kType<T>)) return wrong("the arguments differ in their types");
     for (auto buffer : {sorted_row, sorted_slot, used})
       if (!has_type(buffer, ffi::S32)) return wrong("numbers of arrivals are not int32");
-    const bool of_lanes = has_shape(*by_lanes, {native::kFields, given.positions, neurons});
+    const Index fields = fields_of(*by_lanes, given.positions, neurons);
     const bool of_time = has_shape(*by_time, {batch, arrivals});
     const native::Ordered<T> ordered{
         sorted_time.typed_data<T>(), sorted_row.typed_data<std::int32_t>(),
@@ -173,7 +181,7 @@ ffi::Error LayerBackward(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::AnyBu
                                  slope_after.typed_data<T>(), cotangent.typed_data<T>(),
                                  cause.typed_data<std::int32_t>()};
     const native::Gradients<T> gradients{by_weight->typed_data<T>(),
-                                         of_lanes ? by_lanes->typed_data<T>() : nullptr,
+                                         fields ? by_lanes->typed_data<T>() : nullptr, fields,
                                          of_time ? by_time->typed_data<T>() : nullptr};
     native::layer_backward(given, options, ordered, found, gradients, batch);
     return ffi::Error::Success();
@@ -329,7 +337,7 @@ ffi::Error GroupBackward(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::AnyBu
       if (!has_type(buffer, kType<T>)) return wrong("the arguments differ in their types");
     for (auto buffer : {sorted_row, sorted_slot, sorted_used})
       if (!has_type(buffer, ffi::S32)) return wrong("numbers of arrivals are not int32");
-    const bool of_lanes = has_shape(*by_lanes, {native::kFields, 1, neurons});
+    const Index fields = fields_of(*by_lanes, 1, neurons);
     const bool of_time = has_shape(*by_time, {batch, arrivals});
     const native::Options options = options_of(slots, 0, false, subtract, 0, min_slope, threads);
     const native::Ordered<T> ordered{
@@ -337,7 +345,7 @@ ffi::Error GroupBackward(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::AnyBu
         sorted_slot.typed_data<std::int32_t>(), sorted_used.typed_data<std::int32_t>(), arrivals};
     const native::Cotangents<T> cotangents{by_spikes.typed_data<T>(), by_train.typed_data<T>()};
     const native::Gradients<T> gradients{by_weight->typed_data<T>(),
-                                         of_lanes ? by_lanes->typed_data<T>() : nullptr,
+                                         fields ? by_lanes->typed_data<T>() : nullptr, fields,
                                          of_time ? by_time->typed_data<T>() : nullptr};
     native::group_backward(given, options, feedback, ordered, of_spikes, of_train, of_log,
                            cotangents, gradients, by_delay->typed_data<T>());
@@ -441,14 +449,14 @@ ffi::Error ScatterBackward(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::Any
       return wrong("an argument of the backward pass has the wrong shape");
     for (auto buffer : {spike_time, slope, slope_after, cotangent})
       if (!has_type(buffer, kType<T>)) return wrong("the arguments differ in their types");
-    const bool of_lanes = has_shape(*by_lanes, {native::kFields, given.positions, neurons});
+    const Index fields = fields_of(*by_lanes, given.positions, neurons);
     const bool of_time = has_shape(*by_time, {taps.samples, given.arrivals});
     const native::Lists<T> lists(given, taps, options.threads, of_time);
     const native::Found<T> found{spike_time.typed_data<T>(), slope.typed_data<T>(),
                                  slope_after.typed_data<T>(), cotangent.typed_data<T>(),
                                  cause.typed_data<std::int32_t>()};
     const native::Gradients<T> gradients{by_weight->typed_data<T>(),
-                                         of_lanes ? by_lanes->typed_data<T>() : nullptr,
+                                         fields ? by_lanes->typed_data<T>() : nullptr, fields,
                                          of_time ? by_time->typed_data<T>() : nullptr};
     native::layer_backward(given, options, lists.ordered(), found, gradients, taps.samples);
     return ffi::Error::Success();
@@ -520,10 +528,10 @@ ffi::Error ReadoutBackward(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::Any
     const native::Given<T>& given = of.given;
     if (!has_shape(*by_weight, {given.rows, given.neurons}))
       return wrong("an argument of the backward pass has the wrong shape");
-    const bool of_lanes = has_shape(*by_lanes, {native::kFields, 1, given.neurons});
+    const Index fields = fields_of(*by_lanes, 1, given.neurons);
     const bool of_time = has_shape(*by_time, {given.batch, given.arrivals - of.samples});
     const native::Gradients<T> gradients{by_weight->typed_data<T>(),
-                                         of_lanes ? by_lanes->typed_data<T>() : nullptr,
+                                         fields ? by_lanes->typed_data<T>() : nullptr, fields,
                                          of_time ? by_time->typed_data<T>() : nullptr};
     native::readout_backward(given, of.ordered, jumps, of.samples, of.threads,
                              cotangent.typed_data<T>(), gradients);

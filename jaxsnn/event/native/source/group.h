@@ -270,7 +270,7 @@ class WholeRows {
 template <class T>
 void begin_gradients(const Given<T>& given, const Gradients<T>& gradients, Index times) {
   std::fill_n(gradients.weight, given.rows * given.neurons, T(0));
-  if (gradients.lanes) std::fill_n(gradients.lanes, kFields * given.neurons, T(0));
+  if (gradients.lanes) std::fill_n(gradients.lanes, gradients.fields * given.neurons, T(0));
   if (gradients.time) std::fill_n(gradients.time, times, T(0));
 }
 
@@ -311,7 +311,7 @@ class Parts {
             gradients.weight[row * neurons + n] += weight_[chunk * size() + row * lanes_ + n];
     });
     if (!gradients.lanes) return;
-    for (Index field = 0; field < kFields; ++field)
+    for (Index field = 0; field < gradients.fields; ++field)
       for (Index n = 0; n < neurons; ++n) {
         double sum = 0;
         for (Index chunk = 0; chunk < chunks_; ++chunk)
@@ -826,7 +826,7 @@ class GroupBackward {
   GroupBackward(const Given<T>& given, const Options& options, const Feedback<T>& feedback,
                 const Everyone<T>& everyone, const WholeRows<T>& table, const SparseRows<T>& sparse,
                 const Spikes<T>& spikes, const Train<T>& train, const Log<T>& log,
-                const Cotangents<T>& cotangents)
+                const Cotangents<T>& cotangents, bool of_taus)
       : given_(given),
         options_(options),
         feedback_(feedback),
@@ -837,6 +837,7 @@ class GroupBackward {
         train_(train),
         log_(log),
         cotangents_(cotangents),
+        of_taus_(of_taus),
         lanes_(everyone.padded()),
         state_(7 * lanes_),
         nowhere_(lanes_, T(0)),
@@ -912,7 +913,7 @@ class GroupBackward {
   double back(double time, Index row, T* by_weight, bool timed) {
     const std::true_type yes;
     const std::false_type no;
-    if (own_) {
+    if (of_taus_) {
       if (everyone_.uniform()) return step_back(yes, yes, yes, time, row, by_weight);
       return step_back(yes, no, yes, time, row, by_weight);
     }
@@ -929,10 +930,10 @@ class GroupBackward {
                  : step_back(no, yes, no, time, row, by_weight);
   }
 
-  template <class Timed, class Uniform, class OfLanes>
-  double step_back(Timed, Uniform, OfLanes, double time, Index row, T* by_weight) {
-    constexpr bool kTimed = Timed::value, kUniform = Uniform::value, kOfLanes = OfLanes::value;
-    const auto over = everyone_.over(time, kOfLanes);
+  template <class Timed, class Uniform, class OfTaus>
+  double step_back(Timed, Uniform, OfTaus, double time, Index row, T* by_weight) {
+    constexpr bool kTimed = Timed::value, kUniform = Uniform::value, kOfTaus = OfTaus::value;
+    const auto over = everyone_.over(time, kOfTaus);
     const T* weights = table_[row];
     // nothing is asked for of a mere flow: its row goes to where nobody looks
     T* by_row = by_weight ? by_weight + row * lanes_ : nowhere_.data();
@@ -951,7 +952,7 @@ class GroupBackward {
       V v = load<T>(all_v + at), j = load<T>(all_j + at);
       __builtin_prefetch(ahead + at, 1);
       if constexpr (!kUniform) everyone_.template coefficients<false>(over, q, em, es, k, bound);
-      if constexpr (kOfLanes) {
+      if constexpr (kOfTaus) {
         V em_mem, k_mem, es_syn, k_syn;
         everyone_.template derivatives<kUniform>(over, q, em_mem, k_mem, es_syn, k_syn);
         const V of_v = load<T>(v_mem() + at), of_j = load<T>(j_mem() + at);
@@ -1041,6 +1042,7 @@ class GroupBackward {
   const Train<T>& train_;
   const Log<T>& log_;
   const Cotangents<T>& cotangents_;
+  bool of_taus_;
   Index lanes_, sample_ = 0;
   Array<T> state_, nowhere_;
   std::vector<std::int32_t> left_;  // spikes of each neuron before the step
@@ -1061,13 +1063,13 @@ void group_backward(const Given<T>& given, const Options& options, const Feedbac
   const Intervals<T> intervals(given, ordered);
   const Everyone<T> everyone(given, intervals.uniform(), intervals.taus());
   const SparseRows<T> sparse(given, options.threads);
-  const bool skips = everyone.uniform() && !gradients.lanes;
+  const bool skips = everyone.uniform() && !gradients.of_taus();
   const WholeRows<T> table(given, skips ? &sparse : nullptr);
   Parts<T> parts(given, everyone.padded(), gradients.lanes != nullptr);
   Array<double> delays(parts.count() * feedback.delayed, 0.0);
   parts.run(options.threads, [&](Index b, T* by_weight, double* own, Index part) {
     GroupBackward<T> backward(given, options, feedback, everyone, table, sparse, spikes, train, log,
-                              cotangents);
+                              cotangents, gradients.of_taus());
     std::vector<T> by_time(gradients.time ? given.arrivals : 0);
     const Index used = intervals.used(b);
     backward.run(b, used, by_weight, gradients.time ? by_time.data() : nullptr, own,

@@ -16,6 +16,7 @@ namespace native {
 
 /// Fields of the lanes, in the order in which they come.
 enum Field { kThreshold, kReset, kStart, kCurrent, kTauMem, kTauSyn, kFields };
+constexpr Index kLevels = kTauMem;  // how many of them are no time constants; they are the first
 
 struct Options {
   Index max_spikes = 1;
@@ -741,13 +742,16 @@ struct Found {
 /// Gradients; what is not asked for is null.
 template <class T>
 struct Gradients {
-  T* weight;  // (rows, neurons)
-  T* lanes;   // (fields, positions, neurons)
-  T* time;    // (batch, arrivals), by slot
+  T* weight;     // (rows, neurons)
+  T* lanes;      // (fields, positions, neurons)
+  Index fields;  // kFields, or kLevels: none by time constants
+  T* time;       // (batch, arrivals), by slot
+
+  bool of_taus() const { return lanes && fields == kFields; }
 };
 
 /// One tile of one sample back through its arrivals.
-template <class T, int kVectors, bool kUniform, bool kOfLanes>
+template <class T, int kVectors, bool kUniform, bool kOfTaus>
 class Backward {
   using V = Vector<T>;
   using Bits = std::uint64_t;
@@ -764,7 +768,8 @@ class Backward {
 
   /// Adds to the gradients.
   ///
-  /// `by_weight`: like the table; `by_time`: (arrivals,) in order, or null; `own`: (fields, lanes).
+  /// `by_weight`: like the table; `by_time`: (arrivals,) in order, or null; `own`: (fields, lanes), or
+  /// null.
   void run(const Tile<T, kVectors>& tile, const T* table, Index sample, Index first, T* by_weight,
            T* by_time, double* own) {
     tile_ = &tile;
@@ -872,7 +877,7 @@ class Backward {
     std::fill_n(free_v_, kLanes, 0.0);
     std::fill_n(free_mem_, kLanes, 0.0);
     const Step<T>* steps = kUniform ? intervals_.steps(sample_) : nullptr;
-    const StepBy<T>* steps_by = kUniform && kOfLanes ? intervals_.steps_by(sample_) : nullptr;
+    const StepBy<T>* steps_by = kUniform && kOfTaus ? intervals_.steps_by(sample_) : nullptr;
     const auto rows = intervals_.rows(sample_);
     for (Index number = last_; number >= 0; --number) {
       fetch<T, kVectors>(by_weight + rows.ahead(number - kAhead) * kLanes);
@@ -881,7 +886,7 @@ class Backward {
       if (__builtin_expect(happens, 0)) {
         std::memcpy(later[0], p_v, sizeof(p_v));
         std::memcpy(later[1], p_j, sizeof(p_j));
-        if constexpr (kOfLanes) {
+        if constexpr (kOfTaus) {
           std::memcpy(later[2], v_mem, sizeof(v_mem));
           std::memcpy(later[3], j_mem, sizeof(j_mem));
           std::memcpy(later[4], j_syn, sizeof(j_syn));
@@ -898,7 +903,7 @@ class Backward {
         } else {
           tile.own_step(q, t, em, es, k, bound);
         }
-        if constexpr (kOfLanes) {
+        if constexpr (kOfTaus) {
           V em_mem, k_mem, es_syn, k_syn;
           if constexpr (kUniform) {
             em_mem = spread(steps_by[number].em_mem);
@@ -919,7 +924,7 @@ class Backward {
         alignas(64) T now[5][kLanes];
         std::memcpy(now[0], p_v, sizeof(p_v));
         std::memcpy(now[1], p_j, sizeof(p_j));
-        if constexpr (kOfLanes) {
+        if constexpr (kOfTaus) {
           std::memcpy(now[2], v_mem, sizeof(v_mem));
           std::memcpy(now[3], j_mem, sizeof(j_mem));
           std::memcpy(now[4], j_syn, sizeof(j_syn));
@@ -927,7 +932,7 @@ class Backward {
         settle(number, later, now);
         std::memcpy(p_v, now[0], sizeof(p_v));
         std::memcpy(p_j, now[1], sizeof(p_j));
-        if constexpr (kOfLanes) {
+        if constexpr (kOfTaus) {
           std::memcpy(v_mem, now[2], sizeof(v_mem));
           std::memcpy(j_mem, now[3], sizeof(j_mem));
           std::memcpy(j_syn, now[4], sizeof(j_syn));
@@ -943,10 +948,10 @@ class Backward {
         std::memcpy(&sum, by_row + q * kWidth<T>, sizeof(sum));
         sum += jumps ? p_v[q] : p_j[q];
         std::memcpy(by_row + q * kWidth<T>, &sum, sizeof(sum));
-        if constexpr (kTime || kOfLanes) {
+        if constexpr (kTime || kOfTaus) {
           V weights;
           std::memcpy(&weights, table + row * kLanes + q * kWidth<T>, sizeof(weights));
-          if constexpr (kOfLanes) {
+          if constexpr (kOfTaus) {
             by_mem[q] += weights * (jumps ? v_mem[q] : j_mem[q]);
             if (!jumps) by_syn[q] += weights * j_syn[q];
           }
@@ -957,18 +962,20 @@ class Backward {
       }
       if constexpr (kTime) by_time[number - 1] += sum_of<T>(moved);
     }
-    if constexpr (kOfLanes) {
-      alignas(64) T start[5][kLanes], through[2][kLanes];
-      std::memcpy(start[0], p_v, sizeof(p_v));
-      std::memcpy(start[1], p_j, sizeof(p_j));
-      std::memcpy(start[2], v_mem, sizeof(v_mem));
-      std::memcpy(start[3], j_mem, sizeof(j_mem));
-      std::memcpy(start[4], j_syn, sizeof(j_syn));
+    if (!own_) return;
+    alignas(64) T start[5][kLanes];
+    std::memcpy(start[0], p_v, sizeof(p_v));
+    std::memcpy(start[1], p_j, sizeof(p_j));
+    std::memcpy(start[2], v_mem, sizeof(v_mem));
+    std::memcpy(start[3], j_mem, sizeof(j_mem));
+    std::memcpy(start[4], j_syn, sizeof(j_syn));
+    for (int lane = 0; lane < tile.count; ++lane)
+      begin(lane, {start[0][lane], start[1][lane], start[2][lane], start[3][lane], start[4][lane]});
+    if constexpr (kOfTaus) {
+      alignas(64) T through[2][kLanes];
       std::memcpy(through[0], by_mem, sizeof(by_mem));
       std::memcpy(through[1], by_syn, sizeof(by_syn));
       for (int lane = 0; lane < tile.count; ++lane) {
-        begin(lane, {start[0][lane], start[1][lane], start[2][lane], start[3][lane],
-                     start[4][lane]});
         own(kTauMem, lane) += through[0][lane];
         own(kTauSyn, lane) += through[1][lane];
       }
@@ -1001,7 +1008,7 @@ class Backward {
       if (!(touched >> lane & 1)) {
         touched |= Bits(1) << lane;
         costate = {later[0][lane], later[1][lane]};
-        if constexpr (kOfLanes) {
+        if constexpr (kOfTaus) {
           costate.v_mem = later[2][lane];
           costate.j_mem = later[3][lane];
           costate.j_syn = later[4][lane];
@@ -1018,7 +1025,7 @@ class Backward {
       flow_back(lane, costate, begin);
       now[0][lane] = T(costate.v);
       now[1][lane] = T(costate.j);
-      if constexpr (kOfLanes) {
+      if constexpr (kOfTaus) {
         now[2][lane] = T(costate.v_mem);
         now[3][lane] = T(costate.j_mem);
         now[4][lane] = T(costate.j_syn);
@@ -1032,7 +1039,7 @@ class Backward {
     if (!(gap > 0) || (costate.v == 0 && costate.j == 0)) return;
     const Taus& taus = tile_->taus[lane];
     const Flow flow = decay(taus, gap);
-    if constexpr (kOfLanes) {
+    if constexpr (kOfTaus) {
       const FlowBy by = decay_by(taus, gap, flow);
       const double v_mem = costate.v_mem;
       costate.v_mem = v_mem * flow.em + costate.v * by.em_mem;
@@ -1063,7 +1070,7 @@ class Backward {
       const double drive = found_.cotangent[place] - free_v_[lane] * found_.slope_after[place];
       const double lam = at_start ? 0.0 : -drive / slope;
       pass_on(place, drive);
-      if constexpr (kOfLanes) {
+      if (own_) {
         own(kThreshold, lane) -= lam;
         own(kReset, lane) += free_v_[lane];
         own(kTauMem, lane) += tile.v_reset[lane] * free_mem_[lane];
@@ -1076,7 +1083,7 @@ class Backward {
     const double drive = found_.cotangent[place] - costate.v * height * leak;
     const double lam = at_start ? 0.0 : -drive / slope;
     pass_on(place, drive);
-    if constexpr (kOfLanes) {
+    if (own_) {
       own(kThreshold, lane) -= lam;
       // where a neuron starts above its threshold its first spike takes nothing
       const bool takes = options_.subtract || !(tile.above[lane] && slot == 0);
@@ -1118,11 +1125,11 @@ void layer_backward(const Given<T>& given, const Options& options, const Ordered
                     const Found<T>& found, const Gradients<T>& gradients, Index samples) {
   const Index width = given.positions * given.neurons;
   std::fill_n(gradients.weight, given.rows * given.neurons, T(0));
-  if (gradients.lanes) std::fill_n(gradients.lanes, kFields * width, T(0));
+  if (gradients.lanes) std::fill_n(gradients.lanes, gradients.fields * width, T(0));
   if (gradients.time) std::fill_n(gradients.time, samples * given.arrivals, T(0));
   if (given.batch == 0 || given.neurons == 0) return;
   Intervals<T> intervals(given, ordered);
-  intervals.prepare(options.threads, gradients.lanes != nullptr);
+  intervals.prepare(options.threads, gradients.of_taus());
   by_width<T>(given.neurons, [&](auto vectors) {
     constexpr int kVectors = decltype(vectors)::value;
     constexpr int kLanes = Tile<T, kVectors>::kLanes;
@@ -1140,14 +1147,14 @@ void layer_backward(const Given<T>& given, const Options& options, const Ordered
     Pool::shared().run(tiles, options.threads, [&](Index n) {
       pack(given, n * kLanes, kLanes, tables.data() + n * size);
     });
-    auto unit = [&](auto uniform, auto of_lanes, Index number) {
-      constexpr bool kUniform = decltype(uniform)::value, kOfLanes = decltype(of_lanes)::value;
+    auto unit = [&](auto uniform, auto of_taus, Index number) {
+      constexpr bool kUniform = decltype(uniform)::value, kOfTaus = decltype(of_taus)::value;
       const Index n = units.tile(number), chunk = units.chunk(number), first = n * kLanes;
       T* part = parts.data() + number * size;
       std::fill_n(part, size, T(0));
-      double* own_part = kOfLanes ? own.data() + number * own_size : nullptr;
+      double* own_part = gradients.lanes ? own.data() + number * own_size : nullptr;
       if (own_part) std::fill_n(own_part, own_size, 0.0);
-      Backward<T, kVectors, kUniform, kOfLanes> backward(given, options, intervals, ordered, found);
+      Backward<T, kVectors, kUniform, kOfTaus> backward(given, options, intervals, ordered, found);
       Tile<T, kVectors> tile(given, 0, first, kUniform, intervals.taus());
       for (Index b = units.begin(chunk); b < units.begin(chunk + 1); ++b) {
         const Index position = b % given.positions;
@@ -1166,9 +1173,9 @@ void layer_backward(const Given<T>& given, const Options& options, const Ordered
       const std::true_type yes;
       const std::false_type no;
       if (intervals.uniform())
-        gradients.lanes ? unit(yes, yes, number) : unit(yes, no, number);
+        gradients.of_taus() ? unit(yes, yes, number) : unit(yes, no, number);
       else
-        gradients.lanes ? unit(no, yes, number) : unit(no, no, number);
+        gradients.of_taus() ? unit(no, yes, number) : unit(no, no, number);
     });
     // ---- the parts, added up
     const Index bands = std::min<Index>(given.rows, 16);
@@ -1199,7 +1206,7 @@ void layer_backward(const Given<T>& given, const Options& options, const Ordered
       });
     }
     if (gradients.lanes)
-      for (Index field = 0; field < kFields; ++field)
+      for (Index field = 0; field < gradients.fields; ++field)
         for (Index position = 0; position < given.positions; ++position)
           for (Index neuron = 0; neuron < given.neurons; ++neuron) {
             const Index n = neuron / kLanes, lane = neuron % kLanes;

@@ -17,16 +17,17 @@ class Readout {
  public:
   /// `jumps`: an arrival moves v, and not j.
   Readout(const Given<T>& given, const Ordered<T>& ordered, bool jumps, Index samples,
-          Index threads, bool of_lanes)
+          Index threads, bool of_taus)
       : given_(given),
         ordered_(ordered),
         jumps_(jumps),
+        of_taus_(of_taus),
         samples_(samples),
         arrivals_(given.arrivals - samples),
         intervals_(given, ordered),
         everyone_(given, intervals_.uniform(), intervals_.taus()),
         table_(given, nullptr) {
-    intervals_.prepare(threads, of_lanes);
+    intervals_.prepare(threads, of_taus);
   }
 
   Index lanes() const { return everyone_.padded(); }
@@ -60,7 +61,6 @@ class Readout {
   /// `cotangent`: like the voltages; `by_weight`: like the table; `own`: (fields, lanes), or null;
   /// `by_time`: of each slot of an arrival, or null.
   void backward(Index sample, const T* cotangent, T* by_weight, double* own, T* by_time) const {
-    const bool of_lanes = own != nullptr;
     Array<T> state(7 * lanes(), T(0));
     T* p_v = state.data();
     T *p_j = p_v + lanes(), *v_mem = p_j + lanes(), *j_mem = v_mem + lanes();
@@ -86,7 +86,7 @@ class Readout {
         }
         V em, es, k;
         step(sample, number, q, em, es, k);
-        if (of_lanes) {
+        if (of_taus_) {
           V of_v = load<T>(v_mem + at), of_j = load<T>(j_mem + at), of_syn = load<T>(j_syn + at);
           store<T>(by_mem + at, load<T>(by_mem + at) + weights * (jumps_ ? of_v : of_j));
           if (!jumps_) store<T>(by_syn + at, load<T>(by_syn + at) + weights * of_syn);
@@ -102,7 +102,7 @@ class Readout {
       const Index slot = ordered_.slot[ordered_.first(sample) + number];
       if (by_time && slot < arrivals_) by_time[slot] = sum_of<T>(moved);
     }
-    if (!of_lanes) return;
+    if (!own) return;
     for (Index n = 0; n < given_.neurons; ++n) {
       const double v = part(n).v_start[n % kLanes], j = part(n).j_start[n % kLanes];
       own[kStart * lanes() + n] += p_v[n];
@@ -161,7 +161,7 @@ class Readout {
 
   const Given<T>& given_;
   const Ordered<T>& ordered_;
-  bool jumps_;
+  bool jumps_, of_taus_;
   Index samples_, arrivals_;
   Intervals<T> intervals_;
   Everyone<T> everyone_;
@@ -184,7 +184,7 @@ void readout_backward(const Given<T>& given, const Ordered<T>& ordered, bool jum
   const Index arrivals = given.arrivals - samples;
   begin_gradients(given, gradients, given.batch * arrivals);
   if (given.batch == 0 || given.neurons == 0) return;
-  const Readout<T> readout(given, ordered, jumps, samples, threads, gradients.lanes != nullptr);
+  const Readout<T> readout(given, ordered, jumps, samples, threads, gradients.of_taus());
   Parts<T> parts(given, readout.lanes(), gradients.lanes != nullptr);
   parts.run(threads, [&](Index b, T* by_weight, double* own, Index) {
     readout.backward(b, cotangent, by_weight, own,
