@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from jaxsnn.errors import LoweringError
 from jaxsnn.event.adjoint.layer_adjoint import clipped_slopes, layer_spikes
@@ -374,30 +374,32 @@ class FeedForwardPart(PopulationPart):
             lanes, arriving: as the scans take them.
         """
         spec = self.spec(given.in_order)
-        way = self._way(spec, given)
         given_all = varying_like((arriving.weight, lanes, arriving.time, arriving.row, t_end))
-        found: Any = way(*given_all)
-        record.clipped[self.name] = clipped_slopes(spec, lanes, found)
-        spikes = jax.tree.map(given.neurons, found)
+        spikes, record.clipped[self.name] = self._found(spec, given, given_all)
         if given.positions == 1:
             return spikes
         # back from units of the arrival factor to volts per second
         slope = jnp.where(jnp.isfinite(spikes.time), spikes.slope * self.scale[:, None], 1.0)
         return replace(spikes, slope=slope)
 
-    def _way(self, spec: LayerSpec, given: Arrivals) -> Callable[..., Any]:
-        """What finds the spikes: of weight, lanes, time, row and t_end."""
-        if not self._is_native(given):
-            way = layer_spikes_forward if self.engine.forward_mode else layer_spikes
-            return partial(way, spec)
-        threads, scattered = self.engine.threads, given.scattered
-        if scattered is None:
-            return partial(native_layer_spikes, spec, threads)
-
-        def of_events(weight: Weights, lanes: NeuronLanes, _: Any, __: Any, t_end: Seconds) -> Any:
-            return native_scattered_spikes(spec, threads, weight, lanes, scattered, t_end)
-
-        return of_events
+    def _found(
+        self, spec: LayerSpec, given: Arrivals, given_all: Any
+    ) -> tuple[LayerSpikes, Int[Array, ""]]:
+        """Spikes by neuron, and how many of their slopes lie below the floor: of weight, lanes, time,
+        row and t_end.
+        """
+        weight, lanes, time, row, t_end = given_all
+        threads, native = self.engine.threads, self._is_native(given)
+        if native and given.scattered is not None:
+            spikes = native_scattered_spikes(spec, threads, weight, lanes, given.scattered, t_end)
+            lanes = jax.tree.map(lambda values: values.T.reshape(-1), lanes)
+            return jax.tree.map(given.ordered, spikes), clipped_slopes(spec, lanes, spikes)
+        way: Any = layer_spikes_forward if self.engine.forward_mode else layer_spikes
+        way = partial(way, spec)
+        if native:
+            way = partial(native_layer_spikes, spec, threads)
+        spikes = way(weight, lanes, time, row, t_end)
+        return jax.tree.map(given.neurons, spikes), clipped_slopes(spec, lanes, spikes)
 
 
 def steps_late(population: Population, places: tuple[int, int]) -> float:

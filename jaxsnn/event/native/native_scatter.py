@@ -56,7 +56,7 @@ class _Kept(NamedTuple):
     given: _Given
     spikes: LayerSpikes
     #: V' behind spikes, and their causes
-    more: tuple[OfSpikes, Int[Array, "lists neurons slots"]]
+    more: tuple[OfSpikes, Int[Array, "batch neurons slots"]]
     wanted: Wanted
 
 
@@ -75,7 +75,7 @@ def native_scattered_spikes(
         events: of each sample, in order.
 
     Returns:
-        Arrays (batch * positions, neurons, ...).
+        Arrays (batch, neurons * positions, ...).
     """
     place, row = jnp.asarray(events.place), jnp.asarray(events.row)
     return _scattered(spec, threads, weight, lanes, events.time, events.channel, place, row, t_end)
@@ -88,8 +88,8 @@ def _scattered(spec: LayerSpec, threads: int | None, *given: Any) -> LayerSpikes
 
 def _simulated(spec: LayerSpec, threads: int | None, given: _Given) -> tuple[LayerSpikes, Any]:
     """Spikes, and V' behind them and their causes (no slots where the gradient asks for none)."""
-    lists = given.time.shape[0] * given.lanes.tau_mem.shape[0]
-    results = slots_of(spec, lists, given.weight.shape[1], given.weight.dtype)
+    batch, neurons = given.time.shape[0], given.lanes.tau_mem.size
+    results = slots_of(spec, batch, neurons, given.weight.dtype)
     found = kernel("jaxsnn_scatter_forward", results)(
         *given.arrays(spec.neuron),
         max_spikes=np.int64(spec.max_spikes),

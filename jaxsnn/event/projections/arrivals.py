@@ -93,7 +93,12 @@ class Arrivals:
             return values
         # (batch * positions, lanes) -> (batch, lanes, positions) -> (batch, lanes * positions)
         values = values.reshape(-1, self.positions, *values.shape[1:]).swapaxes(1, 2)
-        values = values.reshape(values.shape[0], -1, *values.shape[3:])
+        return self.ordered(values.reshape(values.shape[0], -1, *values.shape[3:]))
+
+    def ordered(
+        self, values: Shaped[Array, "batch neurons ..."]
+    ) -> Shaped[Array, "batch neurons ..."]:
+        """Values of the channels as they are counted, those of the neurons."""
         return values if self.order is None else values[:, self.order]
 
 

@@ -380,6 +380,7 @@ std::string scattered_of(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::AnyBu
   std::string problem = given_of<NUMBER>(weight, lanes, time, t_end, given, false);
   if (problem.empty()) problem = taps_of(given, time, channel, place, row, taps);
   given.batch *= given.positions;
+  given.by_neuron = true;
   return problem;
 }
 
@@ -399,15 +400,15 @@ ffi::Error ScatterForward(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::AnyB
         scattered_of(weight, lanes, time, channel, place, row, t_end, given, taps);
     if (!problem.empty()) return wrong(problem);
     if (max_spikes < 1 || !(refractory >= 0)) return wrong("max_spikes or refractory");
-    const Index batch = given.batch, neurons = given.neurons;
+    const Index samples = taps.samples, all = given.neurons * given.positions;
     const native::Options options =
         options_of(max_spikes, counted, once, subtract, refractory, 0.0, threads, jumps);
     given.strict = strict;
-    if (!has_shape(*cause, {batch, neurons, jumps ? max_spikes : 0}) ||
-        !has_shape(*spike_time, {batch, neurons, max_spikes}) ||
-        !has_shape(*slope, {batch, neurons, max_spikes}) ||
-        !has_shape(*slope_after, {batch, neurons, options.assigns() ? max_spikes : 0}) ||
-        !has_shape(*count, {batch, neurons}))
+    if (!has_shape(*cause, {samples, all, jumps ? max_spikes : 0}) ||
+        !has_shape(*spike_time, {samples, all, max_spikes}) ||
+        !has_shape(*slope, {samples, all, max_spikes}) ||
+        !has_shape(*slope_after, {samples, all, options.assigns() ? max_spikes : 0}) ||
+        !has_shape(*count, {samples, all}))
       return wrong("a result has the wrong shape");
     const native::Lists<T> lists(given, taps, options.threads, false);
     const native::Spikes<T> spikes{spike_time->typed_data<T>(), slope->typed_data<T>(),
@@ -434,23 +435,23 @@ ffi::Error ScatterBackward(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::Any
     std::string problem =
         scattered_of(weight, lanes, time, channel, place, row, t_end, given, taps);
     if (!problem.empty()) return wrong(problem);
-    const Index batch = given.batch, neurons = given.neurons;
-    if (spike_time.dimensions().size() != 3) return wrong("spikes are not (lists, neurons, slots)");
+    const Index samples = taps.samples, all = given.neurons * given.positions;
+    if (spike_time.dimensions().size() != 3) return wrong("spikes are not (batch, neurons, slots)");
     const Index slots = spike_time.dimensions()[2];
     const native::Options options =
         options_of(slots, 0, false, subtract, refractory, min_slope, threads, jumps);
     given.strict = strict;
-    if (!has_shape(cause, {batch, neurons, jumps ? slots : 0}) || !has_type(cause, ffi::S32) ||
-        !has_shape(spike_time, {batch, neurons, slots}) ||
-        !has_shape(slope, {batch, neurons, slots}) ||
-        !has_shape(slope_after, {batch, neurons, options.assigns() ? slots : 0}) ||
-        !has_shape(cotangent, {batch, neurons, slots}) ||
-        !has_shape(*by_weight, {given.rows, neurons}))
+    if (!has_shape(cause, {samples, all, jumps ? slots : 0}) || !has_type(cause, ffi::S32) ||
+        !has_shape(spike_time, {samples, all, slots}) ||
+        !has_shape(slope, {samples, all, slots}) ||
+        !has_shape(slope_after, {samples, all, options.assigns() ? slots : 0}) ||
+        !has_shape(cotangent, {samples, all, slots}) ||
+        !has_shape(*by_weight, {given.rows, given.neurons}))
       return wrong("an argument of the backward pass has the wrong shape");
     for (auto buffer : {spike_time, slope, slope_after, cotangent})
       if (!has_type(buffer, kType<T>)) return wrong("the arguments differ in their types");
-    const Index fields = fields_of(*by_lanes, given.positions, neurons);
-    const bool of_time = has_shape(*by_time, {taps.samples, given.arrivals});
+    const Index fields = fields_of(*by_lanes, given.positions, given.neurons);
+    const bool of_time = has_shape(*by_time, {samples, given.arrivals});
     const native::Lists<T> lists(given, taps, options.threads, of_time);
     const native::Found<T> found{spike_time.typed_data<T>(), slope.typed_data<T>(),
                                  slope_after.typed_data<T>(), cotangent.typed_data<T>(),

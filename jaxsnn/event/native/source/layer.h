@@ -40,6 +40,20 @@ struct Given {
   const T* lanes;   // (fields, positions, neurons)
   T t_end;
   bool strict = false;  // an arrival has to move v above the threshold, not to it
+  /// Of a sample all positions of a neuron stand one behind the other; else list by list.
+  bool by_neuron = false;
+
+  /// Where the neurons of a list stand among those of all lists.
+  struct Places {
+    Index begin = 0, step = 1;
+
+    Index operator[](Index neuron) const { return begin + neuron * step; }
+  };
+
+  Places places(Index list) const {
+    if (!by_neuron) return {list * neurons, 1};
+    return {list / positions * positions * neurons + list % positions, positions};
+  }
 };
 
 /// Arrivals in order; arrays (batch, arrivals), of which the first `used` of each sample count, or
@@ -415,20 +429,29 @@ class Forward {
     tile_ = &tile;
     held_ = 0;
     alive_ = tile.count == 64 ? ~Bits(0) : (Bits(1) << tile.count) - 1;
-    const Index place = sample * given_.neurons + first, slots = options_.max_spikes;
-    std::fill_n(spikes_.time + place * slots, tile.count * slots,
-                std::numeric_limits<T>::infinity());
-    std::fill_n(spikes_.slope + place * slots, tile.count * slots, T(1));
-    if (options_.assigns())
-      std::fill_n(spikes_.slope_after + place * slots, tile.count * slots, T(0));
-    if (kJumps) std::fill_n(spikes_.cause + place * slots, tile.count * slots, 0);
+    places_ = given_.places(sample);
+    fill(spikes_.time, options_.max_spikes, std::numeric_limits<T>::infinity());
+    fill(spikes_.slope, options_.max_spikes, T(1));
+    if (options_.assigns()) fill(spikes_.slope_after, options_.max_spikes, T(0));
+    if (kJumps) fill(spikes_.cause, options_.max_spikes, 0);
+    fill(spikes_.count, 1, 0);
     std::fill_n(cause_, kLanes, 0);
-    std::fill_n(spikes_.count + place, tile.count, 0);
     for (int lane = 0; lane < kLanes; ++lane) tile.threshold[lane] = T(tile.fires_at[lane]);
     tile.positive ? walk<true>(table) : walk<false>(table);
   }
 
  private:
+  /// What there is of each of the tile's neurons, `each` times.
+  template <class Number>
+  void fill(Number* numbers, Index each, Number value) {
+    if (places_.step == 1) {
+      std::fill_n(numbers + places_[first_] * each, tile_->count * each, value);
+      return;
+    }
+    for (int lane = 0; lane < tile_->count; ++lane)
+      std::fill_n(numbers + places_[first_ + lane] * each, each, value);
+  }
+
   template <bool kPositive>
   void walk(const T* table) {
     Tile<T, kVectors>& tile = *tile_;
@@ -553,8 +576,8 @@ class Forward {
     const Taus& taus = tile_->taus[lane];
     const double threshold = tile_->fires_at[lane], edge = edges_[number + 1];
     double at = edges_[number];
-    const Index place = (sample_ * given_.neurons + first_ + lane) * options_.max_spikes;
-    std::int32_t& count = spikes_.count[sample_ * given_.neurons + first_ + lane];
+    const Index place = places_[first_ + lane] * options_.max_spikes;
+    std::int32_t& count = spikes_.count[places_[first_ + lane]];
     double v_last = v_end, j_last = j_end;
     if (held_ >> lane & 1) {
       // V is held until it is let go, or to the interval's end
@@ -665,6 +688,7 @@ class Forward {
   const Spikes<T>& spikes_;
   Tile<T, kVectors>* tile_ = nullptr;
   Index sample_ = 0, first_ = 0;
+  typename Given<T>::Places places_;
   typename Intervals<T>::Edges edges_;
   Bits held_ = 0, alive_ = 0;  // in the refractory time; still simulated
   double free_[kLanes];        // when V is let go
@@ -776,6 +800,7 @@ class Backward {
     sample_ = sample;
     edges_ = intervals_.edges(sample);
     first_ = first;
+    places_ = given_.places(sample);
     own_ = own;
     by_time_ = by_time;
     collect();
@@ -809,7 +834,7 @@ class Backward {
     last_ = -1;
     const T* times = ordered_.time + ordered_.first(sample_);
     for (int lane = 0; lane < tile_->count; ++lane) {
-      const Index place = (sample_ * given_.neurons + first_ + lane) * slots;
+      const Index place = places_[first_ + lane] * slots;
       for (Index slot = 0; slot < slots; ++slot) {
         const T time = found_.time[place + slot];
         if (!(time < std::numeric_limits<T>::infinity())) break;
@@ -1060,7 +1085,7 @@ class Backward {
   /// Back to before a spike: the two rules at the top of adjoint/layer_adjoint.py.
   void spike(int lane, Index slot, Costate& costate) {
     const Tile<T, kVectors>& tile = *tile_;
-    const Index place = (sample_ * given_.neurons + first_ + lane) * options_.max_spikes + slot;
+    const Index place = places_[first_ + lane] * options_.max_spikes + slot;
     const double leak = tile.taus[lane].leak;
     const double height = tile.fires_at[lane] - tile.v_reset[lane];
     const bool at_start = tile.above[lane] && slot == 0 && found_.time[place] == 0;
@@ -1110,6 +1135,7 @@ class Backward {
   const Found<T>& found_;
   const Tile<T, kVectors>* tile_ = nullptr;
   Index sample_ = 0, first_ = 0, last_ = -1;
+  typename Given<T>::Places places_;
   typename Intervals<T>::Edges edges_;
   double* own_ = nullptr;
   T* by_time_ = nullptr;
