@@ -149,6 +149,13 @@ SAME: dict[str, dict[tuple[str, str], str]] = {
             'weights = turn(weight.at[given.row].get(mode="fill", fill_value=0.0))',
             "0.0 -> 1.0",
         ): _MASKED,
+        (
+            "weight = jnp.pad(kept.weight, ((0, 1), (0, 0)))  # a last row of zeros for unused slots",
+            "1 -> 2",
+        ): "one row of zeros more, which no slot names",
+        ("spikes = jnp.where(fired, seen.times, 0.0)", "0.0 -> 1.0"): _MASKED,
+        ("gap = jnp.where(came, free - arrival[:, None], 0.0)", "0.0 -> 1.0"): _MASKED,
+        ("kicked = after(jnp.where(spiked, free - spikes, 0.0), added)", "0.0 -> 1.0"): _MASKED,
     },
     "jaxsnn/event/adjoint/recurrent_adjoint.py": {
         (
