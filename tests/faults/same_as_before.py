@@ -157,6 +157,12 @@ SAME: dict[str, dict[tuple[str, str], str]] = {
         ("gap = jnp.where(came, free - arrival[:, None], 0.0)", "0.0 -> 1.0"): _MASKED,
         ("kicked = after(jnp.where(spiked, free - spikes, 0.0), added)", "0.0 -> 1.0"): _MASKED,
     },
+    "jaxsnn/event/adjoint/recorded_spikes.py": {
+        (
+            'weights = weight.at[sample.row].get(mode="fill", fill_value=0.0)',
+            "0.0 -> 1.0",
+        ): _MASKED,
+    },
     "jaxsnn/event/adjoint/recurrent_adjoint.py": {
         (
             "spec: GroupSpec, residuals: _Residuals, drive: OfSteps, fixed_length: bool = False",
