@@ -11,22 +11,12 @@ import numpy as np
 import pytest
 
 from jaxsnn.event.adjoint.layer_adjoint import Residuals, _with_slope_after, slopes_after
-from jaxsnn.event.dynamics.cubalif import CubaLIFDelta
 from jaxsnn.event.dynamics.two_variables import Lanes
 from jaxsnn.event.forward.layer import Causes, LayerSpec
+from tests.event.test_costates import KICK, Kicked
 
 SAMPLES, NEURONS, SLOTS, ARRIVALS, ROWS, REFRACTORY = 4, 3, 5, 6, 7, 0.5
 NONE: Any = None
-
-
-class Kicked(CubaLIFDelta):
-    """A spike adds to j too."""
-
-    drops = False
-
-    def reset(self, lanes, state):
-        v, j = super().reset(lanes, state)
-        return v, j + 0.5 * lanes.threshold
 
 
 def drawn(positions=1, shared=False):
@@ -66,7 +56,7 @@ def test_how_v_rises_when_it_is_let_go(positions, shared, x64):
         free = times[b, n, s] + REFRACTORY
         added = [(0.0, j_start)]
         added += [(time[b, a], weight[every[b, a], n]) for a in range(ARRIVALS)]
-        added += [(other, 0.5 * threshold) for other in times[b, n]]
+        added += [(other, KICK * threshold) for other in times[b, n]]
         j = sum(by * np.exp((at - free) / tau_syn) for at, by in added if at <= free)
         expected[b, n, s] = (j - v_reset) / tau_mem
     kept = Residuals(*jax.tree.map(jnp.asarray, (weight, lanes, time, row, times)), NONE, None)
