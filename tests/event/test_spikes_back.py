@@ -40,7 +40,7 @@ def drawn(name):
     """
     rng, spec = np.random.default_rng(list(CASES).index(name)), CASES[name]
     lanes = lanes_of(spec, NEURONS, rng)
-    shape = (1 if name == "one slot" else SLOTS, SAMPLES, NEURONS)
+    shape = ({"one slot": 1, "subtract": 2}.get(name, SLOTS), SAMPLES, NEURONS)
     times = np.cumsum(rng.uniform(0.3, 1, shape), axis=0)
     times[0, 0] = 0
     times[0, 1], times[1:, 2], times[:, 1, 2] = 0.4, np.inf, np.inf
