@@ -1,5 +1,5 @@
-"""Parts of gradients against sums over arrivals and spikes, written out for neurons under currents:
-samples, neurons, arrivals and spikes differ in number.
+"""Slopes that gradients need against sums over arrivals and spikes, written out for neurons under
+currents: samples, neurons, arrivals and spikes differ in number.
 """
 
 from functools import partial
@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from jaxsnn.event.adjoint.layer_adjoint import Residuals, _with_slope_after, slopes_after
+from jaxsnn.event.adjoint.recorded_spikes import recorded_spikes
+from jaxsnn.event.dynamics.cubalif import CubaLIFDelta
 from jaxsnn.event.dynamics.two_variables import Lanes
 from jaxsnn.event.forward.layer import Causes, LayerSpec
 from tests.event.test_costates import KICK, Kicked
@@ -87,3 +89,23 @@ def test_what_the_simulation_noted_is_kept(refractory, noted, x64):
         again = jax.jit(partial(slopes_after, spec))(kept)
         assert np.any(np.abs(again[0]) > 0.1)
         np.testing.assert_array_equal(np.moveaxis(found.slope_after, 0, -1), again)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_how_v_rises_at_recorded_spikes(shared, x64):
+    """(j - threshold) / tau_mem, j with all that came before; 1 where there is none."""
+    weight, lanes, time, row, times = given = drawn(shared=shared)
+    every, expected = np.broadcast_to(row, time.shape), np.ones(times.shape)
+    for b, n, s in zip(*np.nonzero(np.isfinite(times)), strict=True):
+        names = ("threshold", "j_start", "tau_mem", "tau_syn")
+        threshold, j_start, tau_mem, tau_syn = (getattr(lanes, name)[n] for name in names)
+        now = times[b, n, s]
+        added = [(time[b, a], weight[every[b, a], n]) for a in range(ARRIVALS)]
+        j = sum(by * np.exp((at - now) / tau_syn) for at, by in added if at < now)
+        expected[b, n, s] = (j + j_start * np.exp(-now / tau_syn) - threshold) / tau_mem
+    spec = LayerSpec(neuron=CubaLIFDelta(), max_spikes=SLOTS)
+    count = np.isfinite(times).sum(-1)
+    found = jax.jit(partial(recorded_spikes, spec))(*jax.tree.map(jnp.asarray, given), count)
+    np.testing.assert_array_equal(found.time, times)
+    np.testing.assert_array_equal(found.count, count)
+    np.testing.assert_allclose(found.slope, expected, rtol=1e-12)

@@ -29,7 +29,7 @@ CASES = {
     "kicked, held": LayerSpec(neuron=Kicked(), refractory=0.2, **FLOOR),
     "one slot": LayerSpec(neuron=Kicked(), **FLOOR),
     "ramp": LayerSpec(neuron=LIFDelta(), jump_width=0.2, **FLOOR),
-    "alone": LayerSpec(neuron=Alone(), **FLOOR),
+    "alone": LayerSpec(neuron=Alone(), refractory=0.2, **FLOOR),
 }
 
 
