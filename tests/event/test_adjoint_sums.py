@@ -12,9 +12,11 @@ import pytest
 
 from jaxsnn.event.adjoint.layer_adjoint import Residuals, _with_slope_after, slopes_after
 from jaxsnn.event.adjoint.recorded_spikes import recorded_spikes
+from jaxsnn.event.adjoint.recurrent_adjoint import group_spikes, group_spikes_forward
 from jaxsnn.event.dynamics.cubalif import CubaLIFDelta
 from jaxsnn.event.dynamics.two_variables import Lanes
 from jaxsnn.event.forward.layer import Causes, LayerSpec
+from tests.event import recurrent_cases
 from tests.event.test_costates import KICK, Kicked
 
 SAMPLES, NEURONS, SLOTS, ARRIVALS, ROWS, REFRACTORY = 4, 3, 5, 6, 7, 0.5
@@ -109,3 +111,17 @@ def test_how_v_rises_at_recorded_spikes(shared, x64):
     np.testing.assert_array_equal(found.time, times)
     np.testing.assert_array_equal(found.count, count)
     np.testing.assert_allclose(found.slope, expected, rtol=1e-12)
+
+
+def test_a_group_that_is_differentiated_forwards_gives_spikes_of_the_same_shape(x64):
+    name = "double uniform"
+    numbers, rows = recurrent_cases.drawn(name, recurrent_cases.SEEDS[name][0])
+    case, spec = recurrent_cases.CASES[name], recurrent_cases.spec_of(name)
+    rows = [jnp.asarray(row) for row in rows]
+    one, other = (
+        jax.eval_shape(
+            lambda x, way=way: recurrent_cases.run(spec, case, x, rows, group=way), numbers
+        )
+        for way in (group_spikes, group_spikes_forward)
+    )
+    assert one == other
