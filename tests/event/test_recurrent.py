@@ -380,7 +380,7 @@ def test_refractory_times_end_before_anything_arrives():
     assert times[0, :, :3].tolist() == [[0.5, 0.75, 1.0], [0.5, 0.75, 1.0], [0.75, 1.0, np.inf]]
 
 
-@pytest.mark.parametrize("delay", [None, jnp.asarray(0.2)], ids=["none", "delayed"])
+@pytest.mark.parametrize("delay", [None, np.asarray(0.2)], ids=["none", "delayed"])
 def test_an_exhausted_budget_says_how_much_it_takes(delay):
     neuron, lanes, weight, feedback, times, row = cuba_net()
     times = times.at[0].set(jnp.inf)  # a sample with nothing in it

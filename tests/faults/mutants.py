@@ -78,7 +78,9 @@ ROOMS = {
     "adjoint": Room(
         files=("jaxsnn/event/adjoint/*.py",),
         tests=(
-            *_tests("event", "next_spikes", "clipped_slopes", "gradient_paths", "box", "recurrent"),
+            *_tests("event", "next_spikes", "clipped_slopes", "adjoint_sums"),
+            *_tests("event", "costates", "spikes_back"),
+            *_tests("event", "gradient_paths", "box", "recurrent"),
             f"{_ASSIGNED}jumps_are_counted_and_have_no_gradient_but_their_arrivals",
             f"{_ASSIGNED}a_jump_width_is_the_gradient_of_a_ramp",
             f"{_ASSIGNED}forward_mode_agrees_with_reverse_mode",
