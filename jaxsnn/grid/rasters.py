@@ -76,7 +76,7 @@ def rasters(network: Network, inputs: Any, *, t_end: float | None, dt: float | N
                     fix="pass t_end, and dt where the file does not say it",
                     node=name,
                 )
-            events = checked_input(name, given[name], math.prod(shape), network.dtype)
+            events = checked_input(name, given[name], shape, network.dtype)
             invalid |= out_of_range(events, math.prod(shape))
             sort = _held_in if isinstance(events, Currents) else _sorted_in
             by_step = partial(sort, steps=steps, dt=dt, shape=shape, dtype=network.dtype)

@@ -36,13 +36,9 @@ def checked_inputs(network: Network, inputs: Any) -> dict[str, Input]:
         UsageError: inputs that do not fit the network, or each other.
     """
     given = by_input(network, inputs)
-    for name, own in given.items():
-        if isinstance(own, Currents):
-            axes = jnp.shape(own.value)[jnp.ndim(own.time) :]
-            refuse_other_axes(name, axes, shape_of_input(network, name))
     trains = {
-        name: checked_input(name, given[name], size, network.dtype)
-        for name, size in network.inputs.items()
+        name: checked_input(name, given[name], shape_of_input(network, name), network.dtype)
+        for name in network.inputs
     }
     refuse_different_batches({name: events.time.shape[0] for name, events in trains.items()})
     return trains
@@ -135,18 +131,18 @@ def shape_of_input(network: Network, name: str) -> tuple[int, ...]:
     return next(wire.shape for wire in network.wires if wire.name == name)
 
 
-def checked_input(name: str, given: Any, size: int, dtype: Any) -> Input:
+def checked_input(name: str, given: Any, shape: tuple[int, ...], dtype: Any) -> Input:
     """One input, checked: with an axis of samples, in a dtype.
 
     Args:
-        size: number of channels.
+        shape: of the input.
 
     Raises:
         UsageError: what is neither events nor currents, or does not fit the input.
     """
     if isinstance(given, Currents):
-        return _checked_currents(name, given, size, dtype)
-    events = checked_events(name, given, size, dtype)
+        return _checked_currents(name, given, shape, dtype)
+    events = checked_events(name, given, math.prod(shape), dtype)
     if not isinstance(given, GradedEvents):
         return events
     if jnp.shape(given.value) != jnp.shape(given.time):
@@ -164,7 +160,7 @@ def checked_input(name: str, given: Any, size: int, dtype: Any) -> Input:
     return GradedEvents(time=events.time, index=events.index, value=value)
 
 
-def _checked_currents(name: str, given: Currents, size: int, dtype: Any) -> Currents:
+def _checked_currents(name: str, given: Currents, shape: tuple[int, ...], dtype: Any) -> Currents:
     """Currents (batch, pieces, channels)."""
     times, values = jnp.shape(given.time), jnp.shape(given.value)
     if len(times) not in (1, 2) or values[: len(times)] != times or 0 in times:
@@ -173,7 +169,8 @@ def _checked_currents(name: str, given: Currents, size: int, dtype: Any) -> Curr
             fix="give (batch, pieces) and (batch, pieces, channels), at least one of each",
             node=name,
         )
-    channels = math.prod(values[len(times) :])
+    refuse_other_axes(name, values[len(times) :], shape)
+    channels, size = math.prod(values[len(times) :]), math.prod(shape)
     if channels != size:
         raise UsageError(
             f"input '{name}' has {size} channels, the currents have {channels}",

@@ -28,7 +28,8 @@ class Currents:
 
     Attributes:
         time: (..., pieces) seconds, rising, when each piece begins; inf in unused slots.
-        value: (..., pieces, channels) what each channel is from then on.
+        value: (..., pieces, channels) what each channel is from then on, or (..., pieces, *shape of the
+            input).
         lasting: there is one piece, which begins at 0 for whatever numbers: `constant` says so, and
             what feeds neurons alone is then simulated as a bias of each sample.
 
@@ -38,7 +39,7 @@ class Currents:
     """
 
     time: Float[Array, "*batch pieces"]
-    value: Float[Array, "*batch pieces channels"]
+    value: Float[Array, "*batch pieces ..."]
     lasting: bool = field(default=False, metadata={"static": True})
 
     @classmethod
@@ -48,14 +49,12 @@ class Currents:
         By the time at which they begin there is a first derivative, and no second one.
 
         Args:
-            value: (batch, *shape), such as static images; the axes of the shape are joined into one of
-                channels.
+            value: (batch, *shape), such as static images, their axes in the order of the input's.
         """
         given = value if isinstance(value, Tracer | jax.Array) else np.asarray(value, float)
-        flat = given.reshape(given.shape[0], 1, math.prod(given.shape[1:]))
-        kind = jnp if isinstance(flat, Tracer | jax.Array) else np
-        time = kind.zeros(flat.shape[:2], flat.dtype)
-        return cls(time=time, value=flat, lasting=True)  # pyright: ignore[reportArgumentType]
+        kind = jnp if isinstance(given, Tracer | jax.Array) else np
+        time = kind.zeros((len(given), 1), given.dtype)
+        return cls(time=time, value=given[:, None], lasting=True)  # pyright: ignore[reportArgumentType]
 
     @classmethod
     def held(cls, x: Any, dt: float) -> Currents:
@@ -81,13 +80,12 @@ class Currents:
         given = x if traced or isinstance(x, jax.Array) else np.asarray(x, float)
         kind = jnp if isinstance(given, Tracer | jax.Array) else np
         steps, batch = given.shape[:2]
-        flat = given.reshape(steps, batch, math.prod(given.shape[2:]))
         new = np.ones(steps, bool)
         if not traced:
-            numbers = np.asarray(flat)
-            new[1:] = (numbers[1:] != numbers[:-1]).any(axis=(1, 2))
+            numbers = np.asarray(given)
+            new[1:] = (numbers[1:] != numbers[:-1]).any(axis=tuple(range(1, numbers.ndim)))
         begins = np.flatnonzero(new)
-        pieces = kind.concatenate([flat[begins], kind.zeros((1, *flat.shape[1:]), flat.dtype)])
+        pieces = kind.concatenate([given[begins], kind.zeros((1, *given.shape[1:]), given.dtype)])
         # As `dense_to_events` has them: step k begins at k dt, the end is `steps` times dt.
         time = np.append(begins, steps) * dt
         return cls(

@@ -216,9 +216,14 @@ def test_images_whose_colours_come_last_are_refused_where_they_run():
         network_inputs({"x": x}, network, 1e-3)
     for axes in (np.moveaxis(x, -1, 2), np.moveaxis(x, -1, 2).reshape(1, 10, -1)):
         assert network_inputs({"x": axes}, network, 1e-3).events
-    currents = Currents(time=np.zeros((10, 1)), value=images[:, None])
-    with pytest.raises(UsageError, match=r"move the axes \(numpy.moveaxis\), or join them"):
-        jaxsnn.simulate(network, currents, 0.01)
+    for currents in (
+        Currents(time=np.zeros((10, 1)), value=images[:, None]),
+        Currents.constant(images),
+        Currents.held(images[None], 0.01),
+    ):
+        for engine in (jaxsnn.EventDriven(), jaxsnn.TimeStepped()):
+            with pytest.raises(UsageError, match=r"move the axes \(numpy.moveaxis\), or join them"):
+                jaxsnn.simulate(network, currents, 0.01, engine=engine)
 
 
 @pytest.mark.parametrize(
