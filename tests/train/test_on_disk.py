@@ -77,6 +77,22 @@ def test_no_more_samples_are_encoded_at_once(folder, monkeypatch):
     assert 128 in seen
 
 
+def test_events_that_come_too_late_are_counted_in_what_is_read_first(folder):
+    def as_events(data):
+        time = np.where(np.asarray(data.x) > 0.5, 0.05, 0.01)
+        index = np.broadcast_to(np.arange(5), time.shape)
+        return replace(data, x=Events(time=time, index=index))
+
+    splits = load_splits(folder)[0]
+    parts = {name: as_events(getattr(splits, name)) for name in ("train", "validation", "test")}
+    late = int((parts["train"].x.time[:50] == 0.05).sum())
+    options = {"stream": 50, "epochs": 1, "t_end": 0.04, "encoder": None}
+    trained = run(replace(splits, **parts), **options)
+    said = f"train, its first 50 samples: {late} of 250 events come at or after t_end = 40 ms"
+    assert late > 0
+    assert any(note.startswith(said) for note in trained.notes)
+
+
 def test_a_checkpoint_of_other_data_is_refused(folder, tmp_path):
     splits = load_splits(folder)[0]
     kept = {"stream": 64, "checkpoint": tmp_path / "kept"}

@@ -107,6 +107,20 @@ def split_of(
     return Streamed(data=data, encode=encode, at_once=at_once, channels=channels)
 
 
+def looked_at(splits: Mapping[str, Batch | Streamed]) -> dict[str, Batch]:
+    """What is looked at of splits before a run: all of those in memory, of others what is in memory
+    at once first, and says so.
+    """
+    found = {}
+    for name, split in splits.items():
+        if isinstance(split, Batch):
+            found[name] = split
+        else:
+            number = min(split.at_once, len(split.data))
+            found[f"{name}, its first {number} samples"] = split.take(np.arange(number))
+    return found
+
+
 def identities(splits: Mapping[str, Batch | Streamed]) -> dict[str, Any]:
     """What the fingerprint of a run has of its splits."""
     return {
