@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.custom_derivatives import zero_from_primal
-from jaxtyping import Array, Float, Int, Num
+from jaxtyping import Array, Float, Int, Num, Shaped
 
 from jaxsnn.network.meshes import varying_like
 
@@ -45,6 +45,15 @@ def sorted_times(
         return times.reshape(time.shape), positions.reshape(time.shape)
     times, positions = sorted_columns(time)
     return times.T, positions.T
+
+
+def at_places(
+    values: Shaped[Array, "..."], places: Int[Array, "..."], axis: int
+) -> Shaped[Array, "..."]:
+    """As `jnp.take_along_axis`, of places that there are: that they might not be is neither looked at
+    nor compiled.
+    """
+    return jnp.take_along_axis(values, places, axis, mode="promise_in_bounds")
 
 
 @jax.custom_jvp
@@ -73,7 +82,7 @@ def _(
 ) -> tuple[tuple[Array, Array], tuple[Array, Any]]:
     """A time moves its place in the order by nothing, and the time there by as much."""
     times, positions = sorted_columns(*primals)
-    moved = jnp.take_along_axis(tangents[0].T, positions, axis=0)
+    moved = at_places(tangents[0].T, positions, axis=0)
     return (times, positions), (moved, zero_from_primal(positions))
 
 

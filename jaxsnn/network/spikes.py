@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxsnn.network.meshes import by_compiler, first_axis
 from jaxsnn.network.on_processor import on_processor, to_jax
-from jaxsnn.network.sorting import sorted_times
+from jaxsnn.network.sorting import at_places, sorted_times
 
 
 @jax.tree_util.register_dataclass
@@ -41,7 +41,7 @@ def sort_events(
     if on_processor(time, index):
         return to_jax(_sorted_here(time, index))
     _, position = sorted_times(time)
-    return jnp.take_along_axis(time, position, -1), jnp.take_along_axis(index, position, -1)
+    return at_places(time, position, -1), at_places(index, position, -1)
 
 
 def _sorted_here(time: Any, index: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -32,7 +32,7 @@ from jaxsnn.event.event_arrays import (
 from jaxsnn.event.forward.layer import LayerSpec, spread
 from jaxsnn.network.meshes import varying_like
 from jaxsnn.network.reductions import over_last
-from jaxsnn.network.sorting import places_in, sorted_columns
+from jaxsnn.network.sorting import at_places, places_in, sorted_columns
 
 _AT_ONCE = 32  # neurons that are taken up in one step
 
@@ -112,10 +112,11 @@ def arrivals_back(
 def _in_order(spec: LayerSpec, time: Times, row: Rows, rows: int) -> _Arrivals:
     row = jnp.broadcast_to(row, time.shape)
     if spec.in_order:
+        time, row = lax.optimization_barrier((time, row))
         columns, position, row = time.T, None, row.T
     else:
         columns, position = sorted_columns(time)
-        row = jnp.take_along_axis(row.T, position, 0)
+        row = at_places(row.T, position, 0)
     return _Arrivals(
         time=columns, row=jnp.where(jnp.isfinite(columns), row, rows), position=position
     )
@@ -134,9 +135,7 @@ def _taken_up(
     first = jnp.concatenate([jnp.ones_like(number[:1], bool), number[1:] != number[:-1]])
     counts = jnp.isfinite(times) & (number >= 0) & first
     at = (
-        jnp.take_along_axis(
-            arrivals.time, jnp.maximum(number, 0).swapaxes(1, 2).reshape(-1, batch), axis=0
-        )
+        at_places(arrivals.time, jnp.maximum(number, 0).swapaxes(1, 2).reshape(-1, batch), axis=0)
         .reshape(slots, neurons, batch)
         .swapaxes(1, 2)
     )

@@ -79,6 +79,7 @@ from jaxsnn.event.forward.layer import (
     spread,
 )
 from jaxsnn.network.meshes import varying_like
+from jaxsnn.network.sorting import at_places
 
 #: From so many arrivals on the gradient goes over them one after the other.
 _MANY_ARRIVALS = 64
@@ -315,7 +316,7 @@ class _Tile:
         if len(array.shape) and array.shape[self.axis] == 2:  # one spike, and what is behind it
             first, behind = jnp.split(array, 2, axis=self.axis)
             return jnp.where(number == 0, first, behind)
-        return jnp.take_along_axis(array, number, axis=self.axis, mode="promise_in_bounds")
+        return at_places(array, number, axis=self.axis)
 
     def next_spike(self, sample: _Sample) -> Int[Array, "a b"]:
         """For each arrival the neuron's next spike, or how many it has."""

@@ -26,7 +26,7 @@ from jaxsnn.event.forward.deliveries import Delays, Delivery, Queue
 from jaxsnn.event.forward.earliest import Crossing, earliest_crossing
 from jaxsnn.event.forward.group import Layout, Log
 from jaxsnn.event.forward.layer import LayerSpec
-from jaxsnn.network.sorting import sorted_times
+from jaxsnn.network.sorting import at_places, sorted_times
 
 
 class PopulationState(NamedTuple):
@@ -108,8 +108,8 @@ def in_order(time: Times, row: Rows) -> SortedArrivals:
     row = jnp.broadcast_to(row, time.shape).astype(jnp.int32)
     # A sample that has taken all arrivals stands at the slot more, whose time never comes.
     pad = ((0, 0), (0, 1))
-    time = jnp.pad(jnp.take_along_axis(time, position, 1), pad, constant_values=jnp.inf)
-    row = jnp.pad(jnp.take_along_axis(row, position, 1), pad)
+    time = jnp.pad(at_places(time, position, 1), pad, constant_values=jnp.inf)
+    row = jnp.pad(at_places(row, position, 1), pad)
     return SortedArrivals(time=time, row=row, position=position)
 
 

@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float, Int, Num
 
 from jaxsnn.event.compensated import Pair, either, plus
 from jaxsnn.event.event_arrays import NumberOfSamples, WhichSamples
+from jaxsnn.network.sorting import at_places
 
 #: Number of a step of the loop, one for all samples.
 StepNumber = Int[Array, ""]
@@ -124,7 +125,7 @@ def send(
 
 def _pick(array: Num[Array, "batch lines"], column: NumberOfSamples) -> Num[Array, "batch"]:
     """The entry of each sample in a column, which is known to be there."""
-    return jnp.take_along_axis(array, column[:, None], 1, mode="promise_in_bounds")[:, 0]
+    return at_places(array, column[:, None], 1)[:, 0]
 
 
 def _at(queue: Queue, line: NumberOfSamples, chosen: WhichSamples) -> Bool[Array, "batch lines"]:

@@ -28,6 +28,7 @@ from jaxsnn.event.event_arrays import (
 )
 from jaxsnn.event.forward.batching import anywhere
 from jaxsnn.network.meshes import varying_like
+from jaxsnn.network.sorting import at_places
 
 
 class Crossing(NamedTuple):
@@ -151,7 +152,7 @@ def _one_of_each(
     one = jax.tree.map(lambda array: array.at[number].get(mode="promise_in_bounds"), lanes)
 
     def taken(array: OfNeurons) -> OfSamples:
-        return jnp.take_along_axis(array, number[:, None], 1, mode="promise_in_bounds")[:, 0]
+        return at_places(array, number[:, None], 1)[:, 0]
 
     return one, tuple(taken(array) for array in state)
 

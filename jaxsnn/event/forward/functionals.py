@@ -38,7 +38,7 @@ from jaxsnn.event.event_arrays import (
 )
 from jaxsnn.event.forward.readout import Drive, with_general_kernel
 from jaxsnn.network.meshes import varying_like
-from jaxsnn.network.sorting import sorted_times
+from jaxsnn.network.sorting import at_places, sorted_times
 
 #: What each arrival leaves of its weight, given the lanes: (batch, arrivals, neurons).
 Left = Callable[[NeuronLanes], Float[Array, "batch arrivals neurons"]]
@@ -144,7 +144,7 @@ def maximum(drive: Drive, t_end: Seconds) -> OfNeurons:
     edge = jnp.where(place.at_start, place.interval - 1, place.interval)
     edge = jnp.clip(edge, 0, arrivals.time.shape[1] - 1)
     # The time of an arrival is taken from the arrivals that are not held: the kink moves with it.
-    own = jnp.take_along_axis(arrivals.time, edge, axis=1)
+    own = at_places(arrivals.time, edge, axis=1)
     time = jnp.where(place.at_arrival, jnp.where(jnp.isfinite(own), own, 0.0), place.time)
     return voltage(drive, arrivals, time, place.interval)
 
@@ -280,10 +280,10 @@ def _better(best: _Place, candidate: _Candidate, allowed: Bool[Array, "batch #ne
 def _sorted(drive: Drive) -> _Sorted:
     """The arrivals in order of time."""
     _, order = sorted_times(drive.time)
-    row = drive.row[order] if drive.row.ndim == 1 else jnp.take_along_axis(drive.row, order, axis=1)
+    row = drive.row[order] if drive.row.ndim == 1 else at_places(drive.row, order, axis=1)
     # rows of unused slots may be anything
     weight = drive.weight.at[row].get(mode="fill", fill_value=0.0)
-    return _Sorted(time=jnp.take_along_axis(drive.time, order, axis=1), weight=weight)
+    return _Sorted(time=at_places(drive.time, order, axis=1), weight=weight)
 
 
 def _impulse(drive: Drive) -> State:

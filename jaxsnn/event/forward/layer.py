@@ -43,7 +43,7 @@ from jaxsnn.event.event_arrays import (
 from jaxsnn.event.forward.box_levels import Level, arrived, least_level
 from jaxsnn.network.meshes import varying_like
 from jaxsnn.network.reductions import any_in, any_of_each, over_first
-from jaxsnn.network.sorting import places_in, sorted_columns
+from jaxsnn.network.sorting import at_places, places_in, sorted_columns
 
 _BLOCK = 8  # arrivals between two solves
 #: Of many arrivals few make a neuron fire: the lanes that do are picked out, and only these solved
@@ -249,11 +249,9 @@ def _intervals(
     rows: int,
     block: int,
 ) -> _Intervals:
-    """Of arrivals in order. Interval 0 lies before the first.
-
-    There, in unused slots and from t_end on the row is `rows`, whose weights are 0.
+    """Of arrivals in order, those from t_end on without a row. Interval 0 lies before the first; there
+    and in unused slots the row is `rows`, whose weights are 0.
     """
-    row = jnp.where(time < t_end, row, rows)
     # One interval in front, and a whole block behind: the last block may begin at the last arrival.
     row = jnp.pad(row, ((1, block), (0, 0)), constant_values=rows)
     edges = jnp.pad(time, ((1, block + 1), (0, 0)), constant_values=jnp.inf)
@@ -317,13 +315,16 @@ def simulate_layer(
     make has the one as its cause with which V comes above the threshold, in the order of the slots.
     """
 
-    row = row[None] if row.ndim == 1 else row
+    row, rows = row[None] if row.ndim == 1 else row, weight.shape[0]
     # From here on arrivals come first: (arrivals, batch), in order of time.
     if spec.in_order:
+        # What makes them is not computed again for each turned place.
+        time, row = lax.optimization_barrier((time, jnp.where(time < t_end, row, rows)))
         columns, position, row = time.T, None, row.T
     else:
         columns, position = sorted_columns(time)
-        row = row[0][position] if row.shape[0] == 1 else jnp.take_along_axis(row.T, position, 0)
+        row = row[0][position] if row.shape[0] == 1 else at_places(row.T, position, 0)
+        row = jnp.where(columns < t_end, row, rows)
     batch, neurons = time.shape[0], weight.shape[1]
     minor_neurons = neurons >= MINOR_NEURONS
     shape = (batch, neurons) if minor_neurons else (neurons, batch)
@@ -332,7 +333,7 @@ def simulate_layer(
     block = min(time.shape[1] + 1, _ONCE_BLOCK if spec.once else _BLOCK)
     if picks:
         block = _LONG_BLOCK
-    intervals = _intervals(columns, row, t_end, weight.shape[0], block)
+    intervals = _intervals(columns, row, t_end, rows, block)
     scan = _Scan(spec, weight, lanes, intervals, t_end, block, minor_neurons)
     # At rest nothing can happen before the first arrival: interval 0 is left out.
     first = _moves(spec.neuron, lanes).astype(jnp.int32) ^ 1
@@ -360,7 +361,7 @@ def _spikes_of(
     # The log counts arrivals in order of time, from 1; gradients want the slots that they came in.
     slot = jnp.maximum(causes.cause - 1, 0)
     if position is not None:
-        slot = jnp.take_along_axis(position.T[:, None, :], slot, axis=2)
+        slot = at_places(position.T[:, None, :], slot, axis=2)
     return spikes, causes._replace(cause=jnp.where(causes.cause > 0, slot, -1))
 
 
@@ -747,8 +748,8 @@ class _Scan:
         """Entries of (intervals, batch) at a number of each lane."""
         number = jnp.clip(number - self.offset, 0, array.shape[0] - 1)
         if self.minor_neurons:
-            return jnp.take_along_axis(array.T, number, axis=1, mode="promise_in_bounds")
-        return jnp.take_along_axis(array, number, axis=0, mode="promise_in_bounds")
+            return at_places(array.T, number, axis=1)
+        return at_places(array, number, axis=0)
 
     # ---- the log
 

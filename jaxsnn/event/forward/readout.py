@@ -23,7 +23,7 @@ from jaxsnn.event.event_arrays import (
 from jaxsnn.event.forward.box_levels import Level, arrived, least_level
 from jaxsnn.event.forward.layer import spread
 from jaxsnn.network.meshes import varying_like
-from jaxsnn.network.sorting import sorted_times
+from jaxsnn.network.sorting import at_places, sorted_times
 
 
 @jax.tree_util.register_dataclass
@@ -108,7 +108,7 @@ def membrane(
     # The scan goes over the slots, so that they are the first axis.
     _, v = lax.scan(step, start, _Slot(wait=merged.wait.T, row=merged.row.T))
     by_sample = jnp.moveaxis(v, 0, 1)
-    return jnp.take_along_axis(by_sample, merged.place[:, :, None], axis=1) + drive.v_inf
+    return at_places(by_sample, merged.place[:, :, None], axis=1) + drive.v_inf
 
 
 def _merged(drive: Drive, sample_times: Float[Array, "samples"]) -> _Merged:
@@ -121,13 +121,13 @@ def _merged(drive: Drive, sample_times: Float[Array, "samples"]) -> _Merged:
     time = jnp.concatenate(time, axis=1)
     row = jnp.concatenate([row, jnp.full((batch, samples), rows, row.dtype)], axis=1)
     _, order = sorted_times(time)
-    times = jnp.take_along_axis(time, order, 1)
+    times = at_places(time, order, 1)
     earlier = jnp.concatenate([jnp.zeros((batch, 1), times.dtype), times[:, :-1]], axis=1)
     used = jnp.isfinite(times)  # unused slots come last and wait for nothing
     wait = jnp.where(used, times, 0.0) - jnp.where(used, earlier, 0.0)
     return _Merged(
         wait=wait,
-        row=jnp.take_along_axis(row, order, 1),
+        row=at_places(row, order, 1),
         # argsort of an order is its inverse: where each of the slots before the sort went
         place=jnp.argsort(order, axis=1)[:, arrivals:],
     )

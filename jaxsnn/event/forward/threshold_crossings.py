@@ -40,7 +40,7 @@ from jaxsnn.event.event_arrays import (
 from jaxsnn.event.forward.layer import spread
 from jaxsnn.event.forward.readout import Drive, with_general_kernel
 from jaxsnn.network.meshes import varying_like
-from jaxsnn.network.sorting import sorted_times
+from jaxsnn.network.sorting import at_places, sorted_times
 
 #: A quantity of each crossing, some of them chosen, and numbers of crossings or intervals.
 OfCrossings = Float[Array, "crossings batch neurons"]
@@ -237,8 +237,8 @@ def trace(watched: Watched, t_end: Seconds) -> Trace:
 def _in_order(drive: Drive) -> _Arrivals:
     """The arrivals in order of time."""
     _, order = sorted_times(drive.time)
-    row = jnp.take_along_axis(jnp.broadcast_to(drive.row, drive.time.shape), order, axis=1)
-    time = jnp.take_along_axis(drive.time, order, axis=1)
+    row = at_places(jnp.broadcast_to(drive.row, drive.time.shape), order, axis=1)
+    time = at_places(drive.time, order, axis=1)
     # Rows of unused slots may be anything; the one behind the last is that of zeros.
     return _Arrivals(time=time, row=jnp.where(jnp.isfinite(time), row, drive.weight.shape[0]))
 
@@ -284,7 +284,7 @@ def crossings(
     if neuron.jumps:
         # Interval n begins at arrival n - 1, whose time is the crossing's.
         last = jnp.maximum(at.number - 1, 0)
-        arrived = jnp.take_along_axis(arrivals.time.T[:, :, None], last, axis=0)
+        arrived = at_places(arrivals.time.T[:, :, None], last, axis=0)
         arrived = jnp.where(jumped, arrived, 0.0)
         if jump_width is not None:
             # The jump is taken for a ramp of that length: slope = jump / width.
@@ -319,7 +319,7 @@ def _interval(found: Trace, number: NumberOfCrossings) -> tuple[_Interval, Which
         array: Num[Array, "intervals batch *neurons"],
     ) -> Num[Array, "crossings batch neurons"]:
         array = array.reshape(*array.shape, *[1] * (3 - array.ndim))
-        return jnp.take_along_axis(array, interval, axis=0)
+        return at_places(array, interval, axis=0)
 
     at = _Interval(
         number=interval,

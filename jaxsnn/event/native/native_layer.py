@@ -25,6 +25,7 @@ from jaxsnn.event.event_arrays import OfSpikes, Rows, Seconds, Times, Weights
 from jaxsnn.event.forward.layer import LayerSpec, LayerSpikes, simulate_layer
 from jaxsnn.event.native.native_build import kernel, thread_count
 from jaxsnn.network.meshes import varying_like
+from jaxsnn.network.sorting import at_places
 
 #: The fields in the order of `Field` in layer.h.
 _LEVELS, _TAUS = ("threshold", "v_reset", "v_start", "j_start"), ("tau_mem", "tau_syn")
@@ -195,7 +196,7 @@ def _(
             after = slopes_after(spec, kept)
         elif spec.assigns and causes is not None:
             after = causes.slope_after
-        return spikes.time, spikes.slope, after, jnp.take_along_axis(time, slot, 1)
+        return spikes.time, spikes.slope, after, at_places(time, slot, 1)
 
     time, slope, after, ordered = jax.jvp(by_xla, tuple(moving), tangents[:3])[1]
     still = jax.tree.map(_no_tangent, found)

@@ -20,7 +20,7 @@ from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from jaxsnn.event.event_arrays import Rows, Times
 from jaxsnn.network.operators import Operator, added, alike, as_matrix, one_lane
-from jaxsnn.network.sorting import places_in, sorted_times
+from jaxsnn.network.sorting import at_places, places_in, sorted_times
 from jaxsnn.network.structure import Wire
 
 
@@ -290,7 +290,7 @@ def _everywhere(taps: _Taps, in_turn: bool, dtype: DTypeLike) -> _Lists:
     times, row = taps.time[:, :, None] + late + jnp.zeros((1, 1, positions), dtype), taps.row
     if not in_turn:
         by_position = jnp.argsort(taps.place, axis=2)
-        times, row = (jnp.take_along_axis(array, by_position, 2) for array in (times, row))
+        times, row = (at_places(array, by_position, 2) for array in (times, row))
     # (batch, events, positions) -> (batch * positions, events)
     times, row = (array.swapaxes(1, 2).reshape(batch * positions, events) for array in (times, row))
     return _Lists(times, row, needed=jnp.int32(0), budget=0)
@@ -309,8 +309,8 @@ def _found_by_position(taps: _Taps, positions: int, budget: int | None) -> _List
         budget = min(events * count, 4 * mean + 32)
     entry, used, needed = _by_position(taps.place, positions, budget)
     # An entry is a tap of an event, counted event by event.
-    times = jnp.take_along_axis(taps.time, entry // count, axis=1)
-    row = jnp.take_along_axis(taps.row.reshape(batch, -1), entry, axis=1)
+    times = at_places(taps.time, lax.div(entry, jnp.int32(count)), axis=1)
+    row = at_places(taps.row.reshape(batch, -1), entry, axis=1)
     times = times if taps.row_delay is None else times + taps.row_delay[row]
     times = jnp.where(used, times, jnp.inf).reshape(batch * positions, -1)
     return _Lists(times, row.reshape(batch * positions, -1), needed, budget)
@@ -523,10 +523,10 @@ def _events(operators: Sequence[Operator], sources: Sequence[Train]) -> _Events:
         return _Events(time, channel, in_order=True, value=value)
     _, place = sorted_times(time)
     return _Events(
-        jnp.take_along_axis(time, place, 1),
-        jnp.take_along_axis(channel, place, 1),
+        at_places(time, place, 1),
+        at_places(channel, place, 1),
         in_order=True,
-        value=None if value is None else jnp.take_along_axis(value, place, 1),
+        value=None if value is None else at_places(value, place, 1),
     )
 
 
@@ -550,9 +550,9 @@ def _by_position(place: Int[Array, "batch events taps"], positions: int, budget:
         key = lax.sort(key, dimension=1, is_stable=False)
         edge = jnp.arange(positions + 1, dtype=integer) * count
         start = jax.vmap(places_in, in_axes=(0, None))(key, edge)
-        entry = (key % count).astype(jnp.int32)
+        entry = lax.rem(key, jnp.full_like(key, count)).astype(jnp.int32)
     slot = start[:, :-1, None] + jnp.arange(budget, dtype=jnp.int32)
     used = slot < start[:, 1:, None]
-    entry = jnp.take_along_axis(entry, jnp.minimum(slot, count - 1).reshape(batch, -1), axis=1)
+    entry = at_places(entry, jnp.minimum(slot, count - 1).reshape(batch, -1), axis=1)
     needed = jnp.max(start[:, 1:] - start[:, :-1])
     return _Entries(entry, used.reshape(batch, -1), needed)

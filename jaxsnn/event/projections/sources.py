@@ -20,7 +20,7 @@ from jaxsnn.event.projections.arrivals import Arrivals, Train
 from jaxsnn.network.network import Network
 from jaxsnn.network.operators import Operator, one_lane
 from jaxsnn.network.signals import Signal
-from jaxsnn.network.sorting import sorted_times
+from jaxsnn.network.sorting import at_places, sorted_times
 from jaxsnn.network.structure import Wire
 from jaxsnn.network.valued_inputs import Currents
 
@@ -109,9 +109,7 @@ def earliest(
     place = native_places(still, min(room, time.shape[1]), options)
     if place is None:
         place = sorted_times(still)[1][:, :room]
-    return Train(
-        jnp.take_along_axis(time, place, 1), jnp.take_along_axis(channel, place, 1), in_order=True
-    )
+    return Train(at_places(time, place, 1), at_places(channel, place, 1), in_order=True)
 
 
 def edges(operator: Operator, dtype: DTypeLike) -> Operator:
