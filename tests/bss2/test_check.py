@@ -51,6 +51,16 @@ def test_right_mappings_are_accepted(name):
         assert mapping_walker.is_right(mapping, net)
 
 
+def test_scales_of_all_its_populations_are_right():
+    net = dense_net(20, 12, 5)
+    inside = [part.name for part in net.populations if not part.external]
+    mapping = dataclasses.replace(one_run_mapping(net), scales=dict.fromkeys(inside, 0.02))
+    assert check(mapping, net) == ()
+    other = dataclasses.replace(mapping, scales={**mapping.scales, "elsewhere": 0.02})
+    found = [one.message for one in check(other, net)]
+    assert found == ["it has a scale for 'elsewhere', which is not a population of the net"]
+
+
 def test_a_full_chip_is_right():
     net = dense_net(256, 246, 10)
     assert check(one_run_mapping(net), net) == ()
@@ -107,6 +117,9 @@ def test_the_inputs_of_a_net_may_come_last(recurrent):
     assert found(neurons=far)["bad-address"] == "run 0: 'out'[0]"
     silent = tuple(dataclasses.replace(one, recorded=one is not own) for one in run.neurons)
     assert found(neurons=silent) == ({} if recurrent else {"not-recorded": "run 0: 'out'[0]"})
+    weaker = run.synapses.copy()
+    weaker[np.flatnonzero((weaker[:, 2] == 0) & (weaker[:, 4] > 1))[0], 4] -= 1
+    assert found(synapses=weaker)["wrong-weight"].endswith(" to 'out'[0]")
 
 
 def test_a_wrong_mapping_is_refused_by_the_first_of_its_violations():

@@ -379,3 +379,13 @@ def test_the_time_of_a_late_maximum_has_all_digits(x64, ratio, v, j):
     d = mpmath.mpf(ratio) - 1
     wanted = -mpmath.log((mpmath.mpf(j) + d * mpmath.mpf(v)) / (mpmath.mpf(j) * (1 + d)))
     np.testing.assert_allclose(found, float(wanted * ratio / d), rtol=1e-14)
+
+
+@every_shape
+def test_a_membrane_that_ends_at_the_threshold_has_come_to_it(shape):
+    """It still rises there, so that no peak within the interval tells."""
+    tau_mem = {TauShape.DOUBLE: 2.0, TauShape.HALF: 0.5, TauShape.EQUAL: 1.0}.get(shape, 3.0)
+    v_end = jnp.asarray([1.0 - 2**-20, 1.0, 1.0 + 2**-20])
+    begin = jnp.zeros(3), jnp.full(3, 3.0)
+    found = crossing.crosses(shape, *begin, v_end, jnp.full(3, 2.0), 1.0, tau_mem, 1.0)
+    assert found.tolist() == [False, True, True]

@@ -188,6 +188,10 @@ SAME: dict[str, dict[tuple[str, str], str]] = {
         ): "at that width either of the two lies in the bracket",
     },
     "jaxsnn/event/dynamics/crossing.py": {
+        (
+            "near = z > -0.7",
+            "z > -0.7 -> z >= -0.7",
+        ): "at the number itself either formula is as exact as beside it",
         ("d = 1 / tau_syn - 1 / tau_mem", "1 -> 2"): _START,
         (
             "quotient = jnp.log(tau_mem / tau_syn) / jnp.where(nearly_equal, 1.0, d)",

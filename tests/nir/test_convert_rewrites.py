@@ -71,6 +71,18 @@ def test_padding_of_a_pool_is_put_into_a_convolution(target, shift):
     same(graph, made, random_raster(1, (30, 3, 2, 8, 8), 0.3), shift=shift)
 
 
+@pytest.mark.parametrize(("size", "padding"), [(3, 0), (2, 0), (3, 1)])
+def test_pools_that_spyx_runs_as_they_are_stay_pools(size, padding):
+    """Without padding, and with one that XLA's SAME gives: 8 values in threes have 1 on each side."""
+    rng = np.random.default_rng(0)
+    stride = [size, size] if not padding else [1, 1]
+    pool = build.node("SumPool2d", kernel_size=[size] * 2, stride=stride, padding=[padding] * 2)
+    graph = image(convolution(rng, 3, 2), leaky(), pool, FLAT, build.linear(4), leaky())
+    made = convert(graph, to="spyx")
+    assert [node.type for node in made.graph.nodes.values()].count("SumPool2d") == 1
+    same(graph, made, random_raster(1, (30, 3, 2, 8, 8), 0.3), shift=2)
+
+
 @pytest.mark.parametrize(
     ("size", "stride", "padding", "reaches"),
     [(3, 1, 1, True), (3, 2, 1, True), (2, 1, 1, False), (3, 2, 2, False), (3, 1, 2, False)],
@@ -116,9 +128,12 @@ def test_what_inputs_carry_bounds_the_spikes_of_a_step():
     spikes = convert(graph, to="norse")
     assert np.shape(spikes.graph.nodes["2"].value("v_threshold")) == (4,)
     assert any("inputs of 0 to 1" in note and "input_range=" in note for note in spikes.notes)
-    valued = convert(graph, to="norse", input_range=(0.0, 5.0))
-    # The membrane reaches 1 + 3 * 0.2 * 5 = 4: four copies.
-    assert np.shape(valued.graph.nodes["2"].value("v_threshold")) == (16,)
+    for target in ("norse", "spyx"):
+        valued = convert(graph, to=target, input_range=(0.0, 5.0))
+        # The membrane reaches 1 + 3 * 0.2 * 5 = 4: four copies.
+        nodes = valued.graph.nodes.values()
+        fire = [node for node in nodes if "v_threshold" in node.names]
+        assert max(np.size(node.value("v_threshold")) for node in fire) == 16
 
 
 def test_spikingjelly_reads_conv1d(tmp_path):
