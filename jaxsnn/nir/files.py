@@ -35,12 +35,10 @@ def text_dataset(text: str | list[Any]) -> Dataset:
     return Dataset(value=np.array(_encoded(text), dtype=object), dtype=h5py.string_dtype())
 
 
-def _bytes(text: Any) -> Any:
-    return text.encode() if isinstance(text, str) else text
-
-
 def _encoded(text: Any) -> Any:
-    return _bytes(text) if isinstance(text, str) else [_encoded(part) for part in text]
+    if isinstance(text, list):
+        return [_encoded(part) for part in text]
+    return text.encode() if isinstance(text, str) else text
 
 
 def text_of(dataset: Dataset) -> str | None:
@@ -243,7 +241,7 @@ def _same_value(found: Any, wanted: Any) -> bool:
         return isinstance(found, h5py.Empty) and isinstance(wanted, h5py.Empty)
     found, wanted = np.asarray(found), np.asarray(wanted)
     if found.dtype == object or wanted.dtype == object:  # text of variable length
-        texts = ([_bytes(part) for part in array.flat] for array in (found, wanted))
+        texts = ([_encoded(part) for part in array.flat] for array in (found, wanted))
         return found.shape == wanted.shape and operator.eq(*texts)
     return np.array_equal(found, wanted, equal_nan=found.dtype.kind in "fc")
 

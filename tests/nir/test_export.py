@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import h5py
 import nir
 import numpy as np
 import pytest
@@ -215,6 +216,19 @@ def test_nir_reads_and_checks_what_was_written(tmp_path):
             if parameter != "shape":
                 np.testing.assert_array_equal(getattr(theirs.nodes[name], parameter), value)
     assert nir.read(tmp_path / "a.nir").metadata == dict(graph.metadata)
+
+
+@pytest.mark.parametrize("text", [[["999", "1e-"], ["", "9"]], [[b"999", b"\xff"]], b"one", "ü"])
+def test_text_among_the_metadata_is_written_as_it_is(text, tmp_path):
+    """Of fixed length, too, as other programs write it: NumPy has it as bytes."""
+    theirs = export(build.sequential(build.input(2), build.linear(3), build.li(tau=0.01), seed=0))
+    theirs.metadata = {"said": np.array(text) if isinstance(text, list) else text}
+    write(tmp_path / "a.nir", parse(theirs))
+    with h5py.File(tmp_path / "a.nir") as file:
+        found = file["node"]["metadata"]["said"][()]
+    expected = np.array(text, object)
+    encoded = [part.encode() if isinstance(part, str) else part for part in expected.flat]
+    assert np.ravel(np.array(found, object)).tolist() == encoded
 
 
 def test_export_gives_copies():
