@@ -162,14 +162,10 @@ SAME: dict[str, dict[tuple[str, str], str]] = {
         ("kicked = after(jnp.where(spiked, free - spikes, 0.0), added)", "0.0 -> 1.0"): _MASKED,
     },
     "jaxsnn/event/adjoint/recorded_spikes.py": {
-        ("row = jnp.where(jnp.isfinite(time), row, weight.shape[0])", "0 -> 1"): _MASKED,
+        ("rows = jnp.where(jnp.isfinite(columns), rows, weight.shape[0])", "0 -> 1"): _MASKED,
+        ("finite = jnp.where(jnp.isfinite(times), times, 0.0)", "0.0 -> 1.0"): _MASKED,
         (
-            "finite = jnp.where(jnp.isfinite(sample.spikes), sample.spikes, 0.0)",
-            "0.0 -> 1.0",
-        ): _MASKED,
-        ("decay = neuron.decay(wide, jnp.where(later, gap, 0.0))", "0.0 -> 1.0"): _MASKED,
-        (
-            'weights = weight.at[sample.row].get(mode="fill", fill_value=0.0)',
+            'weights = weight.at[arrival.row].get(mode="fill", fill_value=0.0)',
             "0.0 -> 1.0",
         ): _MASKED,
     },

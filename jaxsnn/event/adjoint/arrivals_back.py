@@ -112,7 +112,6 @@ def arrivals_back(
 def _in_order(spec: LayerSpec, time: Times, row: Rows, rows: int) -> _Arrivals:
     row = jnp.broadcast_to(row, time.shape)
     if spec.in_order:
-        time, row = lax.optimization_barrier((time, row))
         columns, position, row = time.T, None, row.T
     else:
         columns, position = sorted_columns(time)

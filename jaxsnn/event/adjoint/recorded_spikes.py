@@ -19,6 +19,7 @@ from jaxsnn.event.adjoint.layer_adjoint import Residuals, layer_backward
 from jaxsnn.event.event_arrays import NeuronLanes, OfSpikes, Rows, State, Times, Weights
 from jaxsnn.event.forward.layer import LayerSpec, LayerSpikes
 from jaxsnn.network.meshes import varying_like
+from jaxsnn.network.sorting import at_places, sorted_columns
 
 #: By weight, lanes, time, row, times and count; the last three have none.
 Gradients = tuple[Weights, NeuronLanes, Times, None, None, None]
@@ -46,56 +47,62 @@ def recorded_spikes(
     return LayerSpikes(time=times, slope=slopes, count=count)
 
 
-class _Sample(NamedTuple):
-    """What arrives in one sample, and its recorded spikes; in `lax.map` with the batch first."""
-
-    time: Float[Array, "*batch arrivals"]
-    row: Rows
-    spikes: Float[Array, "*batch neurons spikes"]
-
-
 class _Arrival(NamedTuple):
-    """One arrival of a sample; in the scan, all of them."""
+    """One arrival of each sample; in the scan, all of them in order."""
 
-    time: Float[Array, "*arrivals"]
-    weights: Float[Array, "*arrivals neurons"]
+    time: Float[Array, "*arrivals batch"]
+    row: Int[Array, "*arrivals batch"]
+
+
+class _Behind(NamedTuple):
+    """The state behind an arrival, and its time; arrays that broadcast against (batch, neurons,
+    spikes).
+    """
+
+    time: Float[Array, "..."]
+    state: State
 
 
 def _slopes(
     spec: LayerSpec, weight: Weights, lanes: NeuronLanes, time: Times, row: Rows, times: OfSpikes
 ) -> OfSpikes:
-    """dV/dt at recorded spikes, one sample after the other."""
+    """dV/dt at recorded spikes: all neurons flow from one arrival to the next, and a spike goes on
+    from behind the last one before it.
+    """
     neuron = spec.neuron
-    # (neurons, 1): against the axis of the spikes
-    wide = jax.tree.map(lambda array: array[:, None], lanes)
-    row = jnp.where(jnp.isfinite(time), row, weight.shape[0])
-    rest = jax.tree.map(jnp.zeros_like, neuron.begin(wide))
+    wide = jax.tree.map(lambda array: array[None, :, None], lanes)
+    columns, position = sorted_columns(time)
+    rows = at_places(jnp.broadcast_to(row, time.shape).T, position, 0)
+    rows = jnp.where(jnp.isfinite(columns), rows, weight.shape[0])
+    # an unused slot is looked at too, at time 0: its slope is replaced by whoever asks
+    finite = jnp.where(jnp.isfinite(times), times, 0.0)
 
-    def of_sample(sample: _Sample) -> Float[Array, "neurons spikes"]:
-        # an unused slot is looked at too, at time 0: its slope is replaced above
-        finite = jnp.where(jnp.isfinite(sample.spikes), sample.spikes, 0.0)
-        weights = weight.at[sample.row].get(mode="fill", fill_value=0.0)
-        state = neuron.flow(neuron.decay(wide, finite), neuron.begin(wide))
+    def add(carry: tuple[_Behind, _Behind], arrival: _Arrival) -> tuple[Any, None]:
+        now, before = carry
+        # Unused slots are the last, and nothing flows until then.
+        at = jnp.where(
+            jnp.isfinite(arrival.time)[:, None, None], arrival.time[:, None, None], now.time
+        )
+        weights = weight.at[arrival.row].get(mode="fill", fill_value=0.0)
+        state = neuron.flow(neuron.decay(wide, at - now.time), now.state)
+        now = _Behind(at, neuron.arrive(state, weights[..., None]))
+        later = arrival.time[:, None, None] < finite
+        return (now, jax.tree.map(partial(jnp.where, later), now, before)), None
 
-        def add(state: State, arrival: _Arrival) -> tuple[State, None]:
-            # The state is linear in what arrives: x(t) = F(t) x(0) + sum_a F(t - t_a) W_a e over
-            # the arrivals before t.
-            gap = finite - arrival.time
-            later = (gap > 0) & jnp.isfinite(gap)
-            decay = neuron.decay(wide, jnp.where(later, gap, 0.0))
-            pulse = neuron.flow(decay, neuron.arrive(rest, arrival.weights[:, None]))
+    def filled(array: Float[Array, "..."], shape: tuple[int, ...]) -> Float[Array, "..."]:
+        return jnp.broadcast_to(array, shape)
 
-            def added(total: Float[Array, "..."], part: Float[Array, "..."]) -> Float[Array, "..."]:
-                return total + jnp.where(later, part, 0.0)
-
-            return jax.tree.map(added, state, pulse), None
-
-        arrivals = _Arrival(sample.time, weights)
-        state, _ = lax.scan(add, varying_like(state, sample, weights), arrivals)
-        return neuron.slope(wide, state)
-
-    # not all at once: arrivals times spikes times neurons of a whole batch would not fit
-    return lax.map(of_sample, _Sample(time, jnp.broadcast_to(row, time.shape), times))
+    begin = _Behind(jnp.zeros((), time.dtype), neuron.begin(wide))
+    start = varying_like(
+        tuple(
+            jax.tree.map(partial(filled, shape=shape), begin)
+            for shape in ((*times.shape[:2], 1), times.shape)
+        ),
+        *(weight, time, times),
+    )
+    (_, before), _ = lax.scan(add, start, _Arrival(columns, rows))
+    decay = neuron.decay(wide, finite - before.time)
+    return neuron.slope(wide, neuron.flow(decay, before.state))
 
 
 def _forward(

@@ -249,9 +249,11 @@ def _intervals(
     rows: int,
     block: int,
 ) -> _Intervals:
-    """Of arrivals in order, those from t_end on without a row. Interval 0 lies before the first; there
-    and in unused slots the row is `rows`, whose weights are 0.
+    """Of arrivals in order. Interval 0 lies before the first.
+
+    There, in unused slots and from t_end on the row is `rows`, whose weights are 0.
     """
+    row = jnp.where(time < t_end, row, rows)
     # One interval in front, and a whole block behind: the last block may begin at the last arrival.
     row = jnp.pad(row, ((1, block), (0, 0)), constant_values=rows)
     edges = jnp.pad(time, ((1, block + 1), (0, 0)), constant_values=jnp.inf)
@@ -315,16 +317,13 @@ def simulate_layer(
     make has the one as its cause with which V comes above the threshold, in the order of the slots.
     """
 
-    row, rows = row[None] if row.ndim == 1 else row, weight.shape[0]
+    row = row[None] if row.ndim == 1 else row
     # From here on arrivals come first: (arrivals, batch), in order of time.
     if spec.in_order:
-        # What makes them is not computed again for each turned place.
-        time, row = lax.optimization_barrier((time, jnp.where(time < t_end, row, rows)))
         columns, position, row = time.T, None, row.T
     else:
         columns, position = sorted_columns(time)
         row = row[0][position] if row.shape[0] == 1 else at_places(row.T, position, 0)
-        row = jnp.where(columns < t_end, row, rows)
     batch, neurons = time.shape[0], weight.shape[1]
     minor_neurons = neurons >= MINOR_NEURONS
     shape = (batch, neurons) if minor_neurons else (neurons, batch)
@@ -333,7 +332,7 @@ def simulate_layer(
     block = min(time.shape[1] + 1, _ONCE_BLOCK if spec.once else _BLOCK)
     if picks:
         block = _LONG_BLOCK
-    intervals = _intervals(columns, row, t_end, rows, block)
+    intervals = _intervals(columns, row, t_end, weight.shape[0], block)
     scan = _Scan(spec, weight, lanes, intervals, t_end, block, minor_neurons)
     # At rest nothing can happen before the first arrival: interval 0 is left out.
     first = _moves(spec.neuron, lanes).astype(jnp.int32) ^ 1
