@@ -182,6 +182,10 @@ SAME: dict[str, dict[tuple[str, str], str]] = {
             "0.5 * (low + high))",
             "high > _WIDE * floor -> high >= _WIDE * floor",
         ): "at that width either of the two lies in the bracket",
+        (
+            "before = (value <= 0) == above  # t lies before the root, or on it",
+            "value <= 0 -> value < 0",
+        ): "a root that is met exactly is found, on whichever side of the bracket",
     },
     "jaxsnn/event/dynamics/crossing.py": {
         (
@@ -207,6 +211,9 @@ SAME: dict[str, dict[tuple[str, str], str]] = {
             "by_ratio = apart & ((z < -0.25) | (z > _LARGE))",
             "z > _LARGE -> z >= _LARGE",
         ): "both forms hold where they meet",
+    },
+    "jaxsnn/event/dynamics/cubalif.py": {
+        ("return -lanes.tau_mem[0] * jnp.log(order)", "0 -> 1"): "all neurons have the same",
     },
     "jaxsnn/event/dynamics/integrate_and_fire.py": {
         ("rise = jnp.where(crossing_now & (j > 0), j, 1.0)", "1.0 -> 2.0"): _UNUSED,
