@@ -11,8 +11,9 @@ from jaxsnn.grid.time_stepped import TimeStepped
 from jaxsnn.network.lowering.lower import lower
 from jaxsnn.nir.graph import Graph
 from jaxsnn.train.data.labelled_files import with_data
-from jaxsnn.train.fitting import fit
+from jaxsnn.train.fitting import TrainingStopped, fit
 from jaxsnn.train.loop.evaluation import Measured, measure
+from jaxsnn.train.loop.history import Fit
 from jaxsnn.train.loop.train_plan import TrainPlan, make_plan
 from jaxsnn.train.losses.regularizers import SpikeBudget
 from jaxsnn.train.options import TrainOptions, check_options
@@ -93,7 +94,8 @@ def tune(graph: Graph, options: TrainOptions, budgets: Sequence[float] = ()) -> 
     """Measure a network as its source simulates it and in continuous time, train it there, and
     measure it again.
 
-    Each budget begins with the network of the one before; the larger ones come first.
+    Each budget begins with the network of the one before; the larger ones come first. Of a run that
+    could not go on its best epoch counts, and a note says so.
 
     Args:
         graph: read with a dialect that has time steps.
@@ -103,7 +105,6 @@ def tune(graph: Graph, options: TrainOptions, budgets: Sequence[float] = ()) -> 
 
     Raises:
         UsageError: a budget that makes no sense, a source without steps, or options that do not fit.
-        TrainingStopped: a run that failed.
     """
     for budget in budgets:
         if not budget > 0:
@@ -119,12 +120,22 @@ def tune(graph: Graph, options: TrainOptions, budgets: Sequence[float] = ()) -> 
     for budget in sorted(budgets, reverse=True) or (None,):
         terms = () if budget is None else (SpikeBudget(most=budget, strength=_STRENGTH),)
         given = replace(options, regularisers=(*options.regularisers, *terms))
-        done = fit(now, options=given)
-        now, said = done.graph, [*said, *done.notes]
         name = "tuned" if budget is None else f"tuned, {budget:g} spikes a sample"
+        done = _trained(now, given, name)
+        now, said = done.graph, [*said, *done.notes]
         steps.append(replace(_measured(now, plan, name), budget=budget))
     chosen = _chosen(steps[2:], source.validation.accuracy)
     return Tuned(steps=tuple(steps), chosen=chosen, notes=tuple(dict.fromkeys(said)))
+
+
+def _trained(graph: Graph, options: TrainOptions, name: str) -> Fit:
+    """A run's result; of one that could not go on, what it had reached."""
+    try:
+        return fit(graph, options=options)
+    except TrainingStopped as stopped:
+        reached = stopped.fit
+        note = f"'{name}' is epoch {reached.best_epoch}, the best before the run failed: {stopped}"
+        return replace(reached, notes=(*reached.notes, note))
 
 
 def _measured(graph: Graph, plan: TrainPlan, name: str, engine: Any = None) -> TuningPoint:

@@ -13,7 +13,7 @@ from jaxsnn.errors import UsageError
 from jaxsnn.train import EpochRecord, SpikeBudget, TrainOptions, splits_of_arrays, tune
 from jaxsnn.train.loop.evaluation import Measured
 from jaxsnn.train.loop.history import merit
-from jaxsnn.train.tuning import TuningPoint, _chosen
+from jaxsnn.train.tuning import TuningPoint, _chosen, _trained
 from tests.helpers.command_line import call, refused
 from tests.helpers.static_digits import FILE, STEPS, static_digits
 
@@ -106,6 +106,17 @@ def test_a_source_without_steps_is_refused():
 
     with pytest.raises(UsageError, match="no time steps"):
         tune(small_net(), TrainOptions(data=DATA))
+
+
+def test_of_a_run_that_fails_the_best_epoch_counts():
+    from tests.helpers.small_task import DATA, small_net
+
+    options = TrainOptions(data=DATA, epochs=3, learning_rate=1e38, progress=None)
+    found = _trained(small_net(), options, "tuned, 200 spikes a sample")
+    assert found.best_epoch == 0
+    start = "'tuned, 200 spikes a sample' is epoch 0, the best before the run failed: "
+    assert found.notes[-1].startswith(start)
+    assert "lower the learning rate from 1e+38" in found.notes[-1]
 
 
 class Counted:
