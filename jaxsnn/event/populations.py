@@ -375,14 +375,14 @@ class FeedForwardPart(PopulationPart):
         """
         spec = self.spec(given.in_order)
         given_all = varying_like((arriving.weight, lanes, arriving.time, arriving.row, t_end))
-        spikes, record.clipped[self.name] = self._found(spec, given, given_all)
+        spikes, record.clipped[self.name] = self._spikes_and_clipped(spec, given, given_all)
         if given.positions == 1:
             return spikes
         # back from units of the arrival factor to volts per second
         slope = jnp.where(jnp.isfinite(spikes.time), spikes.slope * self.scale[:, None], 1.0)
         return replace(spikes, slope=slope)
 
-    def _found(
+    def _spikes_and_clipped(
         self, spec: LayerSpec, given: Arrivals, given_all: Any
     ) -> tuple[LayerSpikes, Int[Array, ""]]:
         """Spikes by neuron, and how many of their slopes lie below the floor: of weight, lanes, time,

@@ -89,16 +89,15 @@ def _slopes(
         later = arrival.time[:, None, None] < finite
         return (now, jax.tree.map(partial(jnp.where, later), now, before)), None
 
-    def filled(array: Float[Array, "..."], shape: tuple[int, ...]) -> Float[Array, "..."]:
-        return jnp.broadcast_to(array, shape)
-
     begin = _Behind(jnp.zeros((), time.dtype), neuron.begin(wide))
     start = varying_like(
         tuple(
-            jax.tree.map(partial(filled, shape=shape), begin)
+            jax.tree.map(partial(jnp.broadcast_to, shape=shape), begin)
             for shape in ((*times.shape[:2], 1), times.shape)
         ),
-        *(weight, time, times),
+        weight,
+        time,
+        times,
     )
     (_, before), _ = lax.scan(add, start, _Arrival(columns, rows))
     decay = neuron.decay(wide, finite - before.time)

@@ -101,8 +101,9 @@ def unstacked(array: Float[Array, "fields positions neurons"], like: Lanes) -> L
 
 def gradient_shape(lanes: Lanes, wanted: Wanted) -> tuple[int, ...]:
     """Of a kernel's gradient by the lanes: by all fields, not by time constants, or by none."""
-    fields = _FIELDS if wanted.taus else _LEVELS
-    return (len(fields), *stacked(lanes).shape[1:]) if wanted.lanes else (0,)
+    fields, neurons = _FIELDS if wanted.taus else _LEVELS, lanes.tau_mem.shape
+    positions = neurons if len(neurons) == 2 else (1, *neurons)
+    return (len(fields), *positions) if wanted.lanes else (0,)
 
 
 def only_wanted(gradient: Lanes, wanted: Wanted) -> Lanes:

@@ -107,7 +107,7 @@ def split_of(
     return Streamed(data=data, encode=encode, at_once=at_once, channels=channels)
 
 
-def looked_at(splits: Mapping[str, Batch | Streamed]) -> dict[str, Batch]:
+def first_pieces(splits: Mapping[str, Batch | Streamed]) -> dict[str, Batch]:
     """What is looked at of splits before a run: all of those in memory, of others what is in memory
     at once first, and says so.
     """

@@ -33,8 +33,8 @@ from jaxsnn.train.data.datasets import Splits
 from jaxsnn.train.data.on_disk import (
     Streamed,
     evaluation_parts,
+    first_pieces,
     identities,
-    looked_at,
     pieces,
     split_of,
 )
@@ -132,7 +132,7 @@ class TrainingRun:
         self.network = on_all(self.network, mesh)
         in_memory = {name: own for name, own in self.splits.items() if isinstance(own, Batch)}
         self.slots = max((own.slots for own in in_memory.values()), default=0)
-        self.late = late_notes(looked_at(self.splits), plan.t_end)
+        self.late = late_notes(first_pieces(self.splits), plan.t_end)
         self.splits |= on_all(in_memory, mesh)
         noise = cast(Noise | None, options.noise)
         self.notes = [*plan.notes, *self.late, *trainables.notes, *noise_notes(network, noise)]
