@@ -8,9 +8,11 @@ from typing import Any, cast
 import numpy as np
 
 from jaxsnn.errors import UsageError
+from jaxsnn.event.event_driven import EventDriven
 from jaxsnn.network.lowering.lower import lower
 from jaxsnn.network.network import Network, with_synaptic_delays
 from jaxsnn.nir.graph import Graph, refuse_no_graph
+from jaxsnn.simulation.solution import Engine
 from jaxsnn.train.data.datasets import Data, Splits
 from jaxsnn.train.data.labelled_files import with_data
 from jaxsnn.train.loop.calibration import calibrated
@@ -79,16 +81,17 @@ def fit(
     chosen, notes = with_data(graph, chosen)
     if chosen.engine == "loop":
         chosen = on_emulated_chip(graph, chosen)
-    if chosen.calibrate is not None:
-        graph = _calibrated(graph, chosen)
     network = _network(graph, chosen)
     plan = make_plan(network, chosen)
+    if chosen.calibrate is not None:
+        graph = _calibrated(graph, chosen, plan.engine)
+        network = _network(graph, chosen)
     plan = replace(plan, notes=(*notes, *plan.notes))
     run = TrainingRun(graph, network, plan, chosen.progress or (lambda line: None))
     return run.all(chosen.checkpoint, resume=chosen.resume, overwrite=chosen.overwrite)
 
 
-def _calibrated(graph: Graph, options: TrainOptions) -> Graph:
+def _calibrated(graph: Graph, options: TrainOptions, engine: Engine) -> Graph:
     """The graph with weights that let a fraction of the neurons fire."""
     given: Any = options
     return calibrated(
@@ -98,6 +101,7 @@ def _calibrated(graph: Graph, options: TrainOptions) -> Graph:
         encoder=given.encoder,
         encoder_options=given.encoder_options,
         t_end=given.t_end,
+        engine=engine if isinstance(engine, EventDriven) else None,
     )
 
 

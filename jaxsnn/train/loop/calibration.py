@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,7 @@ def calibrated(
     encoder: Encoder | str | None = None,
     encoder_options: Mapping[str, Any] | None = None,
     t_end: float | None = None,
+    engine: EventDriven | None = None,
 ) -> Graph:
     """The graph with the weights into each population scaled so that a fraction of its neurons
     fires.
@@ -44,6 +46,7 @@ def calibrated(
     Args:
         fraction: between 0 and 1.
         encoder, encoder_options, t_end: as in `jaxsnn.train.fitting`.
+        engine: whose neurons they will be: those that stop after their first spike do so here, too.
 
     Raises:
         UsageError: a fraction that makes no sense, or data that do not fit.
@@ -65,9 +68,10 @@ def calibrated(
     }
     first = taken(data.train, np.arange(min(_SAMPLES, len(data.train))))
     batch = encoded(first, network, **what)
+    narrow = replace(engine or EventDriven(first_spike_only=()), max_spikes=1)
 
     def firing(changed: Network, name: str) -> float:
-        return _firing(changed, name, batch, end)
+        return _firing(narrow, changed, name, batch, end)
 
     for name, nodes in feeding_weights(network):
         names = [node for node, _ in nodes]
@@ -78,13 +82,12 @@ def calibrated(
     return update_graph(graph, network)
 
 
-def _firing(network: Network, name: str, batch: Batch, end: float) -> float:
+def _firing(narrow: EventDriven, network: Network, name: str, batch: Batch, end: float) -> float:
     """Fraction of pairs of a neuron of a population and a sample with at least one spike."""
 
     def attempt(engine: EventDriven) -> EventSolution:
         return run_batch(engine, network, batch.inputs, end)
 
-    narrow = EventDriven(max_spikes=1, first_spike_only=())
     _, solution = with_enough_room(narrow, attempt, grown=lambda needed: 2 * needed)
     return float(np.mean(np.asarray(solution.counts[name]) > 0))
 

@@ -1,0 +1,43 @@
+"""First weights that let a given fraction of the neurons fire, as they will fire in training."""
+
+import numpy as np
+import pytest
+
+import jaxsnn
+from jaxsnn.nir import build
+from jaxsnn.nir.initializers import normal
+from jaxsnn.train import calibrated, fit, yinyang_splits
+from jaxsnn.train.data.encoders import Current
+
+DATA = yinyang_splits(sizes=(128, 64, 64))
+END, FRACTION = 0.12, 0.6
+
+
+def three_layers():
+    neurons = [build.cubalif(tau_mem="20ms", tau_syn="10ms") for _ in range(3)]
+    weights = [build.linear(30, weight=normal(0.2, 0.1)) for _ in range(2)]
+    readout = build.linear(3, weight=normal(0.3, 0.1))
+    parts = (weights[0], neurons[0], weights[1], neurons[1], readout, neurons[2])
+    return build.sequential(build.input(5), *parts, seed=0)
+
+
+@pytest.mark.parametrize("once", [False, True])
+def test_as_many_fire_as_training_will_see(once):
+    # driven by currents neurons fire again and again, unless they stop after their first spike:
+    # the second layer hears a fraction of what it would
+    engine = jaxsnn.EventDriven(max_spikes=64, first_spike_only=once)
+    given = {"encoder": "current", "encoder_options": {"bias": True}, "t_end": END}
+    graph = calibrated(three_layers(), DATA, fraction=FRACTION, engine=engine, **given)
+    currents = Current(bias=True)(DATA.train.x)
+    solution = engine.run(jaxsnn.lower(graph), currents, END)
+    fired = [float(np.mean(np.asarray(own) > 0)) for own in solution.counts.values()]
+    assert fired == pytest.approx(3 * [FRACTION], abs=0.02)
+
+
+def test_fit_calibrates_for_its_own_engine():
+    given = {"t_end": END, "encoder": "current", "batch_size": 32, "epochs": 1, "progress": None}
+    options = {"engine_options": {"max_spikes": 1, "first_spike_only": True}}
+    found = fit(three_layers(), DATA, calibrate=FRACTION, **options, **given)
+    silent = list(found.history[0].silent.values())
+    assert silent == pytest.approx(len(silent) * [1 - FRACTION], abs=0.1)
+    assert len(silent) >= 2
