@@ -1,12 +1,17 @@
 """The training runs of examples/recipes, seed by seed, and their table in docs/results.md.
 
     python benchmarks/train_recipes.py examples/recipes/mnist-784-350-10.toml --data-folder MNIST --seeds 5
+    python benchmarks/train_recipes.py examples/recipes/mnist-225-246-10-often.toml --data-folder MNIST \\
+        --keep often{seed}.nir
+    python benchmarks/train_recipes.py examples/recipes/mnist-225-246-10-chip.toml --data-folder MNIST \\
+        --base often{seed}.nir
     python benchmarks/train_recipes.py --write
 
 Seeds are 0, 1, ...; each draws the weights, the training samples that are held out for validation,
-and the order. The validation samples choose the epoch, the test samples are looked at once. Each run
-is a line of benchmarks/recipes.jsonl; a recipe that was changed since begins anew. `--write` makes
-the table of them.
+and the order; in the loop also the chip. A recipe without a network goes on with `--base`. The
+validation samples choose the epoch, the test samples are looked at once. Each run is a line of
+benchmarks/recipes.jsonl; a recipe that was changed since begins anew. `--write` makes the table of
+them.
 """
 
 import argparse
@@ -21,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxsnn.commands.train_command import read_config
-from jaxsnn.nir import write
+from jaxsnn.nir import read, write
 from jaxsnn.nir.layer_tables import graph_of_table
 from jaxsnn.train import TrainOptions, fit
 from jaxsnn.train.options import to_stderr
@@ -40,13 +45,28 @@ def digest(recipe: Path) -> str:
 
 
 def run(
-    recipe: Path, seed: int, data: dict[str, Any], output: str | None, threads: int | None = None
+    recipe: Path,
+    seed: int,
+    data: dict[str, Any],
+    base: str | None = None,
+    output: str | None = None,
+    threads: int | None = None,
 ) -> dict[str, Any]:
-    """One seed; `threads` of the native kernels, which the results do not depend on."""
+    """One seed.
+
+    Args:
+        data: options that the recipe does not have.
+        base: the network to begin with, where the recipe has none.
+        output: where the trained network goes.
+        threads: of the native kernels, which the results do not depend on.
+    """
     options, _ = read_config(str(recipe))
+    if options.get("engine") == "loop":
+        options["chip_seed"] = seed
     if threads is not None:
         options["engine_options"] = {**(options.get("engine_options") or {}), "threads": threads}
-    network = tomllib.loads(recipe.read_text())["network"]
+    network = tomllib.loads(recipe.read_text()).get("network")
+    graph = read(base) if base else graph_of_table(network, seed)
     said = digest(recipe)  # now: it may be changed while it runs
     load, start = os.getloadavg()[0], time.perf_counter()
     processor = time.process_time()
@@ -59,7 +79,7 @@ def run(
             reached.extend([time.perf_counter() - start] if accuracy >= TARGET else [])
 
     given = TrainOptions(**options | data | {"seed": seed, "progress": watch})
-    trained = fit(graph_of_table(network, seed), options=given)
+    trained = fit(graph, options=given)
     if output:
         write(output, trained.graph, force=True)
     best = trained.history[trained.best_epoch]
@@ -133,14 +153,16 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--threads", type=int, help="of the native kernels; by default all")
-    parser.add_argument("--keep", help="write the trained network of the last seed to this file")
+    parser.add_argument("--keep", help="where the trained network goes; {seed} is the seed")
+    parser.add_argument("--base", help="the network to begin with; {seed} is the seed")
     parser.add_argument("--write", action="store_true", help="write the table into docs/results.md")
     arguments = parser.parse_args()
     named = {"data": arguments.data, "data_folder": arguments.data_folder}
     data = {name: value for name, value in named.items() if value is not None}
     for recipe in arguments.recipes:
         for seed in range(arguments.first, arguments.first + arguments.seeds):
-            entry = run(recipe, seed, data, arguments.keep, arguments.threads)
+            files = [name and name.format(seed=seed) for name in (arguments.base, arguments.keep)]
+            entry = run(recipe, seed, data, *files, arguments.threads)
             with RUNS.open("a") as file:
                 file.write(json.dumps(entry) + "\n")
             print(json.dumps(entry), flush=True)
