@@ -63,7 +63,7 @@ def run(
     options, _ = read_config(str(recipe))
     if options.get("engine") == "loop":
         options["chip_seed"] = seed
-    if threads is not None:
+    elif threads is not None:
         options["engine_options"] = {**(options.get("engine_options") or {}), "threads": threads}
     network = tomllib.loads(recipe.read_text()).get("network")
     graph = read(base) if base else graph_of_table(network, seed)

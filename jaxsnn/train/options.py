@@ -311,11 +311,11 @@ class TrainOptions:
     )
     engine_options: Mapping[str, Any] | None = option(
         None,
-        "`event`: fields of the engine by name",
-        more="`max_spikes`, `min_slope`, `first_spike_only`, ... of `EventDriven`",
+        "`event`, `loop`: fields of the engine by name",
+        more="`max_spikes`, `min_slope`, `first_spike_only`, ... of `EventDriven`; in the loop these three",
         convert=mapping,
         table=True,
-        engines=("event",),
+        engines=("event", "loop"),
         recorded=False,
     )
     calibrate: float | None = option(

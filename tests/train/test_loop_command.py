@@ -14,11 +14,16 @@ from jaxsnn.bss2.emulate import CALIBRATED, EmulatedChip
 from jaxsnn.bss2.mapping_files import read_mapping, scales_of
 from jaxsnn.bss2.search.quantize import QuantizeOptions, quantize
 from jaxsnn.commands.cli import main
+from jaxsnn.errors import UsageError
+from jaxsnn.network.lowering.lower import lower
 from jaxsnn.nir import build, read, write
 from jaxsnn.nir.initializers import normal
-from jaxsnn.train import evaluate, fit, on_chip, yinyang_splits
+from jaxsnn.train import TrainOptions, evaluate, fit, on_chip, yinyang_splits
 from jaxsnn.train.data.labelled_files import load_splits
 from jaxsnn.train.loop.checkpoint import Folder
+from jaxsnn.train.loop.chip_training import on_emulated_chip
+from jaxsnn.train.loop.train_plan import make_plan
+from jaxsnn.train.options import check_options
 from tests.helpers.command_line import DEMO_NET, TOLD, call, refused
 
 QUICK = ["--engine", "loop", "--epochs", "3", "--batch-size", "16", "--lr", "0.1"]
@@ -120,6 +125,19 @@ def test_fit_by_the_name_of_the_engine_is_the_same_run(folder, done):
     history = json.loads((done[0] / "out.history.json").read_text())
     assert trained.settings == history["settings"]
     assert trained.test_accuracy == history["test_accuracy"]
+
+
+def test_the_engine_in_the_loop_has_options_of_its_own(folder):
+    graph, data = read(folder / "net.nir"), load_splits(folder / "task.npz")[0]
+
+    def engine(**fields):
+        options = TrainOptions(data=data, engine="loop", engine_options=fields)
+        check_options(options)
+        return make_plan(lower(graph), on_emulated_chip(graph, options)).engine
+
+    assert engine(max_spikes=3, first_spike_only=[]).as_dict()["max_spikes"] == 3
+    with pytest.raises(UsageError, match=r"engine_options: .* no .*'threads'"):
+        engine(threads=2)
 
 
 def test_map_and_deploy_take_the_mapping(done, tmp_path, capsys):
