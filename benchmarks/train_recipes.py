@@ -65,8 +65,9 @@ def run(
         options["chip_seed"] = seed
     elif threads is not None:
         options["engine_options"] = {**(options.get("engine_options") or {}), "threads": threads}
-    network = tomllib.loads(recipe.read_text()).get("network")
-    graph = read(base) if base else graph_of_table(network, seed)
+    graph = (
+        read(base) if base else graph_of_table(tomllib.loads(recipe.read_text())["network"], seed)
+    )
     said = digest(recipe)  # now: it may be changed while it runs
     load, start = os.getloadavg()[0], time.perf_counter()
     processor = time.process_time()
@@ -161,8 +162,10 @@ def main() -> None:
     data = {name: value for name, value in named.items() if value is not None}
     for recipe in arguments.recipes:
         for seed in range(arguments.first, arguments.first + arguments.seeds):
-            files = [name and name.format(seed=seed) for name in (arguments.base, arguments.keep)]
-            entry = run(recipe, seed, data, *files, arguments.threads)
+            base, output = (
+                name and name.format(seed=seed) for name in (arguments.base, arguments.keep)
+            )
+            entry = run(recipe, seed, data, base, output, arguments.threads)
             with RUNS.open("a") as file:
                 file.write(json.dumps(entry) + "\n")
             print(json.dumps(entry), flush=True)

@@ -104,7 +104,7 @@ def main() -> None:
     parser.add_argument("--hidden", type=int, default=100)
     parser.add_argument("--source-epochs", type=int, default=1)
     parser.add_argument("--epochs", type=int, default=6, help="for each budget")
-    parser.add_argument("--lr", type=float, default=0.015)
+    parser.add_argument("--lr", type=float, default=0.005)
     parser.add_argument("--budgets", type=float, nargs="*", default=[200.0])
     arguments = parser.parse_args()
     for seed in range(arguments.first, arguments.first + arguments.seeds):

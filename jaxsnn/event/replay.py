@@ -5,6 +5,7 @@ The gradient is that of the event engine at the recorded times.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
@@ -19,6 +20,8 @@ from jaxsnn.event.event_options import EventOptions
 from jaxsnn.event.event_record import EventRecord, empty_record
 from jaxsnn.event.forward.layer import LayerSpikes
 from jaxsnn.event.limits import event_limits
+from jaxsnn.event.native.native_limits import recorded_obstacles, runs_native
+from jaxsnn.event.native.native_recorded import native_recorded_spikes
 from jaxsnn.event.populations import FeedForwardPart, Given
 from jaxsnn.event.projections.arrivals import Arrivals
 from jaxsnn.event.projections.sources import Sources
@@ -109,7 +112,11 @@ class _RecordedLayer(FeedForwardPart):
                 node=self.name,
             )
         spec, (times, count) = self.spec(), self.recorded[self.name]
-        weight, time, row = arriving
-        spikes: Any = recorded_spikes(spec, weight, lanes, time, row, times, count)
+        time = arriving.time
+        obstacles = recorded_obstacles(spec, self.engine, time.dtype.name, time.shape[0])
+        way: Any = partial(recorded_spikes, spec)
+        if runs_native(self.name, self.engine, obstacles):
+            way = partial(native_recorded_spikes, spec, self.engine.threads)
+        spikes = way(arriving.weight, lanes, time, arriving.row, times, count)
         record.clipped[self.name] = clipped_slopes(spec, lanes, spikes)
         return spikes

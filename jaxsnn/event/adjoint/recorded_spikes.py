@@ -43,12 +43,12 @@ def recorded_spikes(
         times: (batch, neurons, spikes) recorded, seconds; inf where unused.
         count: (batch, neurons) how many there were.
     """
-    slopes = jnp.where(jnp.isfinite(times), _slopes(spec, weight, lanes, time, row, times), 1.0)
+    slopes = _slopes(spec, weight, lanes, time, row, times)
     return LayerSpikes(time=times, slope=slopes, count=count)
 
 
 class _Arrival(NamedTuple):
-    """One arrival of each sample; in the scan, all of them in order."""
+    """One arrival of each sample; or all of them in order."""
 
     time: Float[Array, "*arrivals batch"]
     row: Int[Array, "*arrivals batch"]
@@ -66,20 +66,21 @@ class _Behind(NamedTuple):
 def _slopes(
     spec: LayerSpec, weight: Weights, lanes: NeuronLanes, time: Times, row: Rows, times: OfSpikes
 ) -> OfSpikes:
-    """dV/dt at recorded spikes: all neurons flow from one arrival to the next, and a spike goes on
-    from behind the last one before it.
+    """dV/dt at recorded spikes, 1 in unused slots: all neurons flow from one arrival to the next, and
+    a spike goes on from behind the last one before it.
     """
     neuron = spec.neuron
     wide = jax.tree.map(lambda array: array[None, :, None], lanes)
     columns, position = sorted_columns(time)
     rows = at_places(jnp.broadcast_to(row, time.shape).T, position, 0)
     rows = jnp.where(jnp.isfinite(columns), rows, weight.shape[0])
-    # an unused slot is looked at too, at time 0: its slope is replaced by whoever asks
     finite = jnp.where(jnp.isfinite(times), times, 0.0)
+    arrivals = _Arrival(columns, rows)
 
-    def add(carry: tuple[_Behind, _Behind], arrival: _Arrival) -> tuple[Any, None]:
+    def add(number: Any, carry: tuple[_Behind, _Behind]) -> tuple[_Behind, _Behind]:
         now, before = carry
-        # Unused slots are the last, and nothing flows until then.
+        arrival = jax.tree.map(lambda array: array[number], arrivals)
+        # A sample that has fewer stays where it is.
         at = jnp.where(
             jnp.isfinite(arrival.time)[:, None, None], arrival.time[:, None, None], now.time
         )
@@ -87,7 +88,7 @@ def _slopes(
         state = neuron.flow(neuron.decay(wide, at - now.time), now.state)
         now = _Behind(at, neuron.arrive(state, weights[..., None]))
         later = arrival.time[:, None, None] < finite
-        return (now, jax.tree.map(partial(jnp.where, later), now, before)), None
+        return now, jax.tree.map(partial(jnp.where, later), now, before)
 
     begin = _Behind(jnp.zeros((), time.dtype), neuron.begin(wide))
     start = varying_like(
@@ -99,9 +100,12 @@ def _slopes(
         time,
         times,
     )
-    (_, before), _ = lax.scan(add, start, _Arrival(columns, rows))
+    # unused slots are the last
+    used = jnp.sum(jnp.any(jnp.isfinite(columns), axis=1))
+    _, before = lax.fori_loop(0, used, add, start)
     decay = neuron.decay(wide, finite - before.time)
-    return neuron.slope(wide, neuron.flow(decay, before.state))
+    slopes = neuron.slope(wide, neuron.flow(decay, before.state))
+    return jnp.where(jnp.isfinite(times), slopes, 1.0)
 
 
 def _forward(

@@ -26,6 +26,7 @@ _MAIN = "bindings.cc"
 TARGETS = (
     "jaxsnn_layer_forward",
     "jaxsnn_layer_backward",
+    "jaxsnn_layer_recorded",
     "jaxsnn_group_forward",
     "jaxsnn_group_backward",
     "jaxsnn_scatter_forward",

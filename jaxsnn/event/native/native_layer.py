@@ -42,7 +42,7 @@ class Ordered(NamedTuple):
     used: Int[Array, "batch"]  # how many there are
 
 
-class _Simulated(NamedTuple):
+class Simulated(NamedTuple):
     """What comes of a simulation."""
 
     spikes: LayerSpikes
@@ -52,13 +52,13 @@ class _Simulated(NamedTuple):
     arrivals: Ordered
 
 
-class _Kept(NamedTuple):
+class Kept(NamedTuple):
     """What the backward pass needs."""
 
     weight: Weights
     lanes: Lanes
     t_end: Seconds
-    simulated: _Simulated
+    simulated: Simulated
     wanted: Wanted
 
 
@@ -144,6 +144,13 @@ def slots_of(spec: LayerSpec, lists: int, neurons: int, dtype: Any) -> tuple[Any
     return real(slots), real(slots), after, whole(shape), cause
 
 
+def ordered_shapes(time: Times) -> tuple[jax.ShapeDtypeStruct, ...]:
+    """What a kernel puts in order: `Ordered`."""
+    whole = partial(jax.ShapeDtypeStruct, dtype=jnp.int32)
+    slots = (whole(time.shape),) * 2
+    return jax.ShapeDtypeStruct(time.shape, time.dtype), *slots, whole(time.shape[:1])
+
+
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))
 def _simulated(
     spec: LayerSpec,
@@ -153,13 +160,10 @@ def _simulated(
     time: Times,
     row: Rows,
     t_end: Seconds,
-) -> _Simulated:
+) -> Simulated:
     """The simulation, by the kernel."""
-    dtype, (batch, arrivals), neurons = weight.dtype, time.shape, weight.shape[1]
-    real = partial(jax.ShapeDtypeStruct, dtype=dtype)
-    whole = partial(jax.ShapeDtypeStruct, dtype=jnp.int32)
-    ordered = (real((batch, arrivals)), *(whole((batch, arrivals)),) * 2, whole((batch,)))
-    results = (*slots_of(spec, batch, neurons, dtype), *ordered)
+    dtype, neurons = weight.dtype, weight.shape[1]
+    results = (*slots_of(spec, time.shape[0], neurons, dtype), *ordered_shapes(time))
     call = kernel("jaxsnn_layer_forward", results)
     found = call(
         weight,
@@ -175,13 +179,13 @@ def _simulated(
     )
     found = varying_like(tuple(found), weight, time)
     spikes = LayerSpikes(time=found[0], slope=found[1], count=found[3])
-    return _Simulated(spikes, found[2], found[4], Ordered(*found[5:]))
+    return Simulated(spikes, found[2], found[4], Ordered(*found[5:]))
 
 
 @_simulated.defjvp
 def _(
     spec: LayerSpec, threads: int | None, primals: tuple[Any, ...], tangents: tuple[Any, ...]
-) -> tuple[_Simulated, _Simulated]:
+) -> tuple[Simulated, Simulated]:
     """The simulation, and its tangents by XLA."""
     found = _simulated(spec, threads, *primals)
     *moving, row, t_end = primals
@@ -213,12 +217,12 @@ def _no_tangent(array: Array) -> Any:
     return np.zeros(array.shape, float0)  # what JAX takes for the tangent of whole numbers
 
 
-def _forward(spec: LayerSpec, threads: int | None, *given: Any) -> tuple[LayerSpikes, _Kept]:
+def _forward(spec: LayerSpec, threads: int | None, *given: Any) -> tuple[LayerSpikes, Kept]:
     """Spikes, and what the backward pass needs; each argument knows whether it is perturbed."""
     values = values_of(given)
     simulated = _simulated(spec, threads, *values)
     weight, lanes, _, _, t_end = values
-    kept = _Kept(
+    kept = Kept(
         weight=weight,
         lanes=lanes,
         t_end=t_end,
@@ -231,9 +235,10 @@ def _forward(spec: LayerSpec, threads: int | None, *given: Any) -> tuple[LayerSp
 # ---- backwards
 
 
-def _backward(
-    spec: LayerSpec, threads: int | None, kept: _Kept, cotangent: LayerSpikes
+def native_backward(
+    spec: LayerSpec, threads: int | None, kept: Kept, cotangent: LayerSpikes
 ) -> tuple[Weights, Lanes, Times, None, None]:
+    """The gradients by the arguments of `native_layer_spikes`."""
     drive: Any = cotangent.time
     if isinstance(drive, SymbolicZero):
         drive = jnp.zeros(drive.shape, kept.weight.dtype)
@@ -251,7 +256,7 @@ def _gradients(
     weight: Weights,
     lanes: Lanes,
     t_end: Seconds,
-    simulated: _Simulated,
+    simulated: Simulated,
     drive: OfSpikes,
 ) -> tuple[Weights, Lanes, Times]:
     """Gradients by weight, lanes and arrival times, by the kernel; zero what is not wanted.
@@ -306,7 +311,7 @@ def _(
         # back to the slots that the arrivals had
         return d_weight, d_lanes, jnp.zeros_like(d_time).at[samples, arrivals.slot].set(d_time)
 
-    def moving(weight: Any, lanes: Any, _: Any, simulated: _Simulated, drive: Any) -> tuple:
+    def moving(weight: Any, lanes: Any, _: Any, simulated: Simulated, drive: Any) -> tuple:
         spikes = simulated.spikes
         return weight, lanes, simulated.arrivals.time, spikes.time, spikes.slope, drive
 
@@ -316,4 +321,4 @@ def _(
     return found, (d_weight, only_wanted(d_lanes, wanted), d_time)
 
 
-native_layer_spikes.defvjp(_forward, _backward, symbolic_zeros=True)
+native_layer_spikes.defvjp(_forward, native_backward, symbolic_zeros=True)

@@ -49,6 +49,19 @@ def native_obstacles(
     yield from _obstacles_of_all(dtype, samples)
 
 
+def recorded_obstacles(
+    layer: LayerSpec, options: EventOptions, dtype: str, samples: Any = 1
+) -> Iterator[str]:
+    """Why the native backend does not take recorded spikes of a population; nothing where it does.
+
+    Args:
+        layer, options, dtype, samples: as of `native_obstacles`.
+    """
+    yield from native_obstacles(layer, options, dtype, samples)
+    if layer.assigns:
+        yield "its spikes assign V"
+
+
 def _obstacles_of_all(dtype: str, samples: Any) -> Iterator[str]:
     """Why no kernel can be called."""
     if not isinstance(samples, int):

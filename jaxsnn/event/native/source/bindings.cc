@@ -91,6 +91,26 @@ std::string given_of(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::AnyBuffer
   return "";
 }
 
+/// Puts what arrives in order, into results; or what is wrong with the rows or the results.
+template <class T>
+std::string in_order(const native::Given<T>& given, ffi::AnyBuffer time, ffi::AnyBuffer row,
+                     Index threads, ffi::AnyBuffer sorted_time, ffi::AnyBuffer sorted_row,
+                     ffi::AnyBuffer sorted_slot, ffi::AnyBuffer used, native::Ordered<T>& ordered) {
+  const Index batch = given.batch, arrivals = given.arrivals;
+  const bool shared = has_shape(row, {arrivals});
+  if (!has_type(row, ffi::S32) || !(shared || has_shape(row, {batch, arrivals})))
+    return "rows are not (arrivals,) or (batch, arrivals) int32";
+  if (!has_shape(sorted_time, {batch, arrivals}) || !has_shape(sorted_row, {batch, arrivals}) ||
+      !has_shape(sorted_slot, {batch, arrivals}) || !has_shape(used, {batch}))
+    return "a result has the wrong shape";
+  native::put_in_order(given, time.typed_data<T>(), row.typed_data<std::int32_t>(), shared, threads,
+                       sorted_time.typed_data<T>(), sorted_row.typed_data<std::int32_t>(),
+                       sorted_slot.typed_data<std::int32_t>(), used.typed_data<std::int32_t>());
+  ordered = {sorted_time.typed_data<T>(), sorted_row.typed_data<std::int32_t>(),
+             sorted_slot.typed_data<std::int32_t>(), used.typed_data<std::int32_t>(), arrivals};
+  return "";
+}
+
 ffi::Error LayerForward(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::AnyBuffer time,
                         ffi::AnyBuffer row, ffi::AnyBuffer t_end,
                         ffi::Result<ffi::AnyBuffer> spike_time, ffi::Result<ffi::AnyBuffer> slope,
@@ -106,10 +126,7 @@ ffi::Error LayerForward(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::AnyBuf
     native::Given<T> given;
     std::string problem = given_of<T>(weight, lanes, time, t_end, given);
     if (!problem.empty()) return wrong(problem);
-    const Index batch = given.batch, arrivals = given.arrivals, neurons = given.neurons;
-    const bool shared = has_shape(row, {arrivals});
-    if (!has_type(row, ffi::S32) || !(shared || has_shape(row, {batch, arrivals})))
-      return wrong("rows are not (arrivals,) or (batch, arrivals) int32");
+    const Index batch = given.batch, neurons = given.neurons;
     if (max_spikes < 1 || !(refractory >= 0)) return wrong("max_spikes or refractory");
     const native::Options options =
         options_of(max_spikes, counted, once, subtract, refractory, 0.0, threads, jumps);
@@ -119,22 +136,45 @@ ffi::Error LayerForward(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::AnyBuf
         !has_shape(*spike_time, {batch, neurons, max_spikes}) ||
         !has_shape(*slope, {batch, neurons, max_spikes}) ||
         !has_shape(*slope_after, {batch, neurons, holds ? max_spikes : 0}) ||
-        !has_shape(*count, {batch, neurons}) || !has_shape(*sorted_time, {batch, arrivals}) ||
-        !has_shape(*sorted_row, {batch, arrivals}) || !has_shape(*sorted_slot, {batch, arrivals}) ||
-        !has_shape(*used, {batch}))
+        !has_shape(*count, {batch, neurons}))
       return wrong("a result has the wrong shape");
-    native::put_in_order(given, time.typed_data<T>(), row.typed_data<std::int32_t>(), shared,
-                         options.threads, sorted_time->typed_data<T>(),
-                         sorted_row->typed_data<std::int32_t>(),
-                         sorted_slot->typed_data<std::int32_t>(), used->typed_data<std::int32_t>());
-    const native::Ordered<T> ordered{sorted_time->typed_data<T>(),
-                                     sorted_row->typed_data<std::int32_t>(),
-                                     sorted_slot->typed_data<std::int32_t>(),
-                                     used->typed_data<std::int32_t>(), arrivals};
+    native::Ordered<T> ordered;
+    problem = in_order(given, time, row, options.threads, *sorted_time, *sorted_row, *sorted_slot,
+                       *used, ordered);
+    if (!problem.empty()) return wrong(problem);
     const native::Spikes<T> spikes{spike_time->typed_data<T>(), slope->typed_data<T>(),
                                    slope_after->typed_data<T>(), count->typed_data<std::int32_t>(),
                                    cause->typed_data<std::int32_t>()};
     native::layer_forward(given, options, ordered, spikes);
+    return ffi::Error::Success();
+  });
+}
+
+ffi::Error LayerRecorded(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::AnyBuffer time,
+                         ffi::AnyBuffer row, ffi::AnyBuffer t_end, ffi::AnyBuffer spike_time,
+                         ffi::Result<ffi::AnyBuffer> slope, ffi::Result<ffi::AnyBuffer> sorted_time,
+                         ffi::Result<ffi::AnyBuffer> sorted_row,
+                         ffi::Result<ffi::AnyBuffer> sorted_slot, ffi::Result<ffi::AnyBuffer> used,
+                         std::int64_t threads) {
+  using T = NUMBER;
+  return guarded([&]() -> ffi::Error {
+    native::Given<T> given;
+    std::string problem = given_of<T>(weight, lanes, time, t_end, given);
+    if (!problem.empty()) return wrong(problem);
+    const Index batch = given.batch, arrivals = given.arrivals, neurons = given.neurons;
+    if (given.positions != 1) return wrong("recorded spikes have no positions");
+    if (spike_time.dimensions().size() != 3) return wrong("spikes are not (batch, neurons, slots)");
+    const Index slots = spike_time.dimensions()[2];
+    const native::Options options = options_of(slots, 0, false, false, 0, 0, threads);
+    if (!has_shape(spike_time, {batch, neurons, slots}) || !has_type(spike_time, kType<T>) ||
+        !has_shape(*slope, {batch, neurons, slots}))
+      return wrong("recorded spikes have the wrong shape or type");
+    native::Ordered<T> ordered;
+    problem = in_order(given, time, row, options.threads, *sorted_time, *sorted_row, *sorted_slot,
+                       *used, ordered);
+    if (!problem.empty()) return wrong(problem);
+    native::recorded_slopes(given, options, ordered, spike_time.typed_data<T>(),
+                            slope->typed_data<T>());
     return ffi::Error::Success();
   });
 }
@@ -278,24 +318,13 @@ ffi::Error GroupForward(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::AnyBuf
                        *slope, *used, *origin, feedback, of_spikes, of_train, of_log);
     if (!problem.empty()) return wrong(problem);
     if (feedback.queues() && !of_log.origin) return wrong("the log has no origins");
-    const Index batch = given.batch, arrivals = given.arrivals;
-    const bool shared = has_shape(row, {arrivals});
-    if (!has_type(row, ffi::S32) || !(shared || has_shape(row, {batch, arrivals})))
-      return wrong("rows are not (arrivals,) or (batch, arrivals) int32");
-    if (spikes->dimensions()[2] != max_spikes || max_spikes < 1 ||
-        !has_shape(*sorted_time, {batch, arrivals}) || !has_shape(*sorted_row, {batch, arrivals}) ||
-        !has_shape(*sorted_slot, {batch, arrivals}) || !has_shape(*sorted_used, {batch}))
+    if (spikes->dimensions()[2] != max_spikes || max_spikes < 1)
       return wrong("a result has the wrong shape");
     const native::Options options = options_of(max_spikes, 0, once, subtract, 0, 0, threads);
-    native::put_in_order(given, time.typed_data<T>(), row.typed_data<std::int32_t>(), shared,
-                         options.threads, sorted_time->typed_data<T>(),
-                         sorted_row->typed_data<std::int32_t>(),
-                         sorted_slot->typed_data<std::int32_t>(),
-                         sorted_used->typed_data<std::int32_t>());
-    const native::Ordered<T> ordered{sorted_time->typed_data<T>(),
-                                     sorted_row->typed_data<std::int32_t>(),
-                                     sorted_slot->typed_data<std::int32_t>(),
-                                     sorted_used->typed_data<std::int32_t>(), arrivals};
+    native::Ordered<T> ordered;
+    problem = in_order(given, time, row, options.threads, *sorted_time, *sorted_row, *sorted_slot,
+                       *sorted_used, ordered);
+    if (!problem.empty()) return wrong(problem);
     native::group_forward(given, options, feedback, ordered, of_spikes, of_train, of_log);
     return ffi::Error::Success();
   });
@@ -576,6 +605,14 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxsnn_layer_forward, LayerForward,
                                   .Attr<double>("refractory")
                                   .Attr<bool>("jumps")
                                   .Attr<bool>("strict")
+                                  .Attr<std::int64_t>("threads"));
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxsnn_layer_recorded, LayerRecorded,
+                              ffi::Ffi::Bind()
+                                  BUFFER(weight) BUFFER(lanes) BUFFER(time) BUFFER(row)
+                                  BUFFER(t_end) BUFFER(spike_time)
+                                  RESULT(slope) RESULT(sorted_time) RESULT(sorted_row)
+                                  RESULT(sorted_slot) RESULT(used)
                                   .Attr<std::int64_t>("threads"));
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxsnn_layer_backward, LayerBackward,

@@ -751,6 +751,64 @@ void layer_forward(const Given<T>& given, const Options& options, const Ordered<
   });
 }
 
+// ---- spikes that something else fired
+
+/// V' at recorded spikes, V taken to be at its threshold; arrays (batch, neurons, max_spikes).
+///
+/// j alone says it, and no spike moves j: each neuron's goes from one arrival to the next.
+template <class T>
+void recorded_slopes(const Given<T>& given, const Options& options, const Ordered<T>& ordered,
+                     const T* time, T* slope) {
+  const Intervals<T> intervals(given, ordered);
+  const Index neurons = given.neurons, slots = options.max_spikes;
+  auto lane = [&](Field field, Index neuron) { return given.lanes[field * neurons + neuron]; };
+  std::vector<Taus> taus(neurons);
+  for (Index n = 0; n < neurons; ++n)
+    taus[n] = Taus(lane(kTauMem, n), lane(kTauSyn, n), rounding_of(T()));
+  const std::vector<T> nothing(neurons);
+  struct Spike {
+    std::int32_t next;  // in the same interval
+    Index neuron, slot;
+  };
+  Pool::shared().run(given.batch, options.threads, [&](Index sample) {
+    const Index used = intervals.used(sample), first = sample * neurons * slots;
+    const auto edges = intervals.edges(sample);
+    const auto rows = intervals.rows(sample);
+    const T* arrivals = ordered.time + ordered.first(sample);
+    std::vector<std::int32_t> heads(used + 1, -1);
+    std::vector<Spike> spikes;
+    for (Index n = 0; n < neurons; ++n)
+      for (Index slot = n * slots; slot < (n + 1) * slots; ++slot) {
+        slope[first + slot] = 1;
+        const T at = time[first + slot];
+        if (!(at < std::numeric_limits<T>::infinity())) continue;
+        // what arrives at the very time of a spike comes after it
+        const Index number = std::lower_bound(arrivals, arrivals + used, at) - arrivals;
+        spikes.push_back({heads[number], n, slot});
+        heads[number] = std::int32_t(spikes.size() - 1);
+      }
+    std::vector<double> j(neurons);
+    for (Index n = 0; n < neurons; ++n) j[n] = lane(kCurrent, n);
+    for (Index number = 0; number <= used; ++number) {
+      if (number > 0) {
+        const double wait = edges[number] - edges[number - 1];
+        const double common = std::exp(-wait * intervals.taus().synaptic);
+        const Index row = rows[number];
+        const T* weights = row < given.rows ? given.weight + row * neurons : nothing.data();
+        for (Index n = 0; n < neurons; ++n)
+          j[n] = j[n] * (intervals.uniform() ? common : std::exp(-wait * taus[n].synaptic)) +
+                 weights[n];
+      }
+      for (std::int32_t at = heads[number]; at >= 0; at = spikes[at].next) {
+        const auto [next, n, slot] = spikes[at];
+        const double wait = time[first + slot] - edges[number];
+        slope[first + slot] =
+            T(taus[n].rate(lane(kThreshold, n), j[n] * std::exp(-wait * taus[n].synaptic)));
+      }
+    }
+  });
+}
+
 // ---- backward
 
 /// Spikes as they were found, and dL/dt of each.

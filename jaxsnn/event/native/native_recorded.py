@@ -1,0 +1,95 @@
+"""Recorded spikes in the native backend: as `adjoint.recorded_spikes`.
+
+Their slopes are one call of a kernel, and backwards they go as spikes that it found.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int
+
+from jaxsnn.event.adjoint.recorded_spikes import Gradients
+from jaxsnn.event.adjoint.wanted import Wanted, values_of
+from jaxsnn.event.dynamics.two_variables import Lanes
+from jaxsnn.event.event_arrays import OfSpikes, Rows, Seconds, Times, Weights
+from jaxsnn.event.forward.layer import LayerSpec, LayerSpikes
+from jaxsnn.event.native.native_build import kernel, thread_count
+from jaxsnn.event.native.native_layer import (
+    Kept,
+    Ordered,
+    Simulated,
+    kernel_lanes,
+    native_backward,
+    ordered_shapes,
+)
+from jaxsnn.network.meshes import varying_like
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def native_recorded_spikes(
+    spec: LayerSpec,
+    threads: int | None,
+    weight: Weights,
+    lanes: Lanes,
+    time: Times,
+    row: Rows,
+    times: OfSpikes,
+    count: Int[Array, "batch neurons"],
+) -> LayerSpikes:
+    """Recorded spikes of one population, differentiable as `recorded_spikes`, whose arguments these
+    are.
+
+    Args:
+        threads: that take part; None: as many as there are processors. Results do not depend on it.
+    """
+    slope, _, _ = _slopes(spec, threads, weight, lanes, time, row, times)
+    return LayerSpikes(time=times, slope=slope, count=count)
+
+
+def _forward(spec: LayerSpec, threads: int | None, *given: Any) -> tuple[LayerSpikes, Kept]:
+    """Spikes, and what the backward pass needs."""
+    weight, lanes, time, row, times, count = values_of(given)
+    slope, arrivals, t_end = _slopes(spec, threads, weight, lanes, time, row, times)
+    spikes = LayerSpikes(time=times, slope=slope, count=count)
+    none = jnp.zeros((*count.shape, 0), times.dtype)
+    simulated = Simulated(spikes, none, none.astype(jnp.int32), arrivals)
+    wanted = Wanted.of(given[1], given[2])
+    return spikes, Kept(weight=weight, lanes=lanes, t_end=t_end, simulated=simulated, wanted=wanted)
+
+
+def _slopes(
+    spec: LayerSpec,
+    threads: int | None,
+    weight: Weights,
+    lanes: Lanes,
+    time: Times,
+    row: Rows,
+    times: OfSpikes,
+) -> tuple[OfSpikes, Ordered, Seconds]:
+    """Slopes at recorded spikes, the arrivals in order, and a time behind all of them."""
+    last = jnp.zeros((), time.dtype)
+    for some in (time, times):
+        last = jnp.maximum(last, jnp.max(jnp.where(jnp.isfinite(some), some, 0.0), initial=0.0))
+    end = jnp.nextafter(last, jnp.inf)
+    slope = jax.ShapeDtypeStruct(times.shape, times.dtype)
+    call = kernel("jaxsnn_layer_recorded", (slope, *ordered_shapes(time)))
+    lanes_of_kernel = kernel_lanes(spec.neuron, lanes)
+    given = (weight, lanes_of_kernel, time, row.astype(jnp.int32), end, times)
+    found = varying_like(tuple(call(*given, threads=np.int64(thread_count(threads)))), given)
+    return found[0], Ordered(*found[1:]), varying_like(end, time)
+
+
+def _backward(
+    spec: LayerSpec, threads: int | None, kept: Kept, cotangent: LayerSpikes
+) -> Gradients:
+    d_weight, d_lanes, d_time, _, _ = native_backward(spec, threads, kept, cotangent)
+    # the recorded times are data, as in `recorded_spikes`
+    return d_weight, d_lanes, d_time, None, None, None
+
+
+native_recorded_spikes.defvjp(_forward, _backward, symbolic_zeros=True)
