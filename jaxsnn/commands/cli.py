@@ -1,6 +1,6 @@
 """The command line: it dispatches to the commands, and prints their errors.
 
-Nothing that needs JAX is imported before a command needs it, so that `info` and `--help` are quick.
+Nothing is imported before a command needs it, so that `info` and `--help` are quick.
 """
 
 from __future__ import annotations
@@ -14,54 +14,36 @@ import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from importlib import import_module
+from types import ModuleType
 
 from jaxsnn import __version__
-from jaxsnn.commands import (
-    check_command,
-    chip_command,
-    compare_command,
-    completion_command,
-    convert_command,
-    demo_command,
-    deploy_command,
-    doctor_command,
-    draw_command,
-    emulate_command,
-    fidelity_command,
-    info_command,
-    map_command,
-    matrix_command,
-    plot_command,
-    run_command,
-    train_command,
-    tune_command,
-    verify_command,
-)
 from jaxsnn.commands.arguments import Parser, limits_of, line_of
 from jaxsnn.errors import FileError, JaxsnnError, printable
 from jaxsnn.output import refuse_shared
 
-#: The commands, in the order of `--help`: each has `add`, its parser, and `run`, its work.
+#: The commands, in the order of `--help`: the file NAME_command of each has `add`, its parser, and
+#: `run`, its work.
 COMMANDS = (
-    info_command,
-    train_command,
-    tune_command,
-    run_command,
-    check_command,
-    matrix_command,
-    draw_command,
-    plot_command,
-    convert_command,
-    map_command,
-    deploy_command,
-    chip_command,
-    emulate_command,
-    compare_command,
-    verify_command,
-    fidelity_command,
-    demo_command,
-    doctor_command,
-    completion_command,
+    "info",
+    "train",
+    "tune",
+    "run",
+    "check",
+    "matrix",
+    "draw",
+    "plot",
+    "convert",
+    "map",
+    "deploy",
+    "chip",
+    "emulate",
+    "compare",
+    "verify",
+    "fidelity",
+    "demo",
+    "doctor",
+    "completion",
 )
 #: Arguments that name a file to read.
 _SOURCES = ("file", "input", "recording", "data", "verify", "mapping", "config", "before")
@@ -69,15 +51,20 @@ _SOURCES = ("file", "input", "recording", "data", "verify", "mapping", "config",
 _WRITTEN = {"output": "-o", "svg": "--svg", "plot": "--plot", "report": "--report"}
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The parser of all commands."""
+def command_module(name: str) -> ModuleType:
+    """The file of a command."""
+    return import_module(f"jaxsnn.commands.{name}_command")
+
+
+def build_parser(only: str | None = None) -> argparse.ArgumentParser:
+    """The parser of all commands, or of a single one: the files of others are not read then."""
     parser = Parser(
         prog="jaxsnn", description="Spiking neural networks from NIR files, event by event."
     )
     parser.add_argument("--version", action="version", version=f"jaxsnn-nir {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
-    for command in COMMANDS:
-        command.add(commands)
+    for name in COMMANDS if only is None else (only,):
+        command_module(name).add(commands)
     return parser
 
 
@@ -111,7 +98,8 @@ def _ended_by_signals() -> Iterator[None]:
 def _outcome(argv: Sequence[str]) -> int:
     """The exit code of a command, once it has run."""
     try:
-        arguments = build_parser().parse_args(argv)
+        named = argv[0] if argv and argv[0] in COMMANDS else None
+        arguments = build_parser(named).parse_args(argv)
         arguments.argv = argv
         _refuse_own_input(arguments)
         with limits_of(arguments):

@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool
 
 from jaxsnn.event.event_arrays import Numbers
+from jaxsnn.network.array_types import Array, Bool
 
 
 class Pair(NamedTuple):

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jaxtyping import Array, Bool, Float, Int
+from jaxsnn.network.array_types import Array, Bool, Float, Int
 
 # ---- neuron models
 

@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Float
 
 from jaxsnn.errors import UsageError, as_number, refuse, shown, suggestion
 from jaxsnn.event.event_options import BACKENDS, BUDGETS, EventOptions
@@ -26,6 +25,7 @@ from jaxsnn.event.projections.driven_signals import arriving as arriving_signals
 from jaxsnn.event.projections.sources import Sources
 from jaxsnn.event.threshold_feeds import check_reading
 from jaxsnn.event.threshold_node import ThresholdPart
+from jaxsnn.network.array_types import Array, Float
 from jaxsnn.network.cycles import Cycle, groups
 from jaxsnn.network.inputs import checked_inputs
 from jaxsnn.network.meshes import by_compiler

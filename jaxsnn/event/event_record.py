@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-from jaxtyping import Array, Float, Int
 
 from jaxsnn.event.forward.layer import LayerSpikes
 from jaxsnn.event.forward.readout import Drive
+from jaxsnn.network.array_types import Array, Float, Int
 
 
 @jax.tree_util.register_dataclass

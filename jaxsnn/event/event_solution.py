@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.core import Tracer
-from jaxtyping import Array, Bool, Float, Int
 
 from jaxsnn.errors import Problem, UsageError, listing, suggestion
 from jaxsnn.event.event_options import EventOptions
@@ -26,6 +25,7 @@ from jaxsnn.event.forward.functionals import integral, maximum
 from jaxsnn.event.forward.layer import LayerSpikes
 from jaxsnn.event.forward.readout import Drive
 from jaxsnn.event.solution_notes import numbers_noted, total
+from jaxsnn.network.array_types import Array, Bool, Float, Int
 from jaxsnn.network.bad_numbers import out_of_bounds
 from jaxsnn.network.cycles import Cycle, groups
 from jaxsnn.network.inputs import late_events, out_of_range

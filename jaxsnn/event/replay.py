@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
 
 from jaxsnn.errors import LoweringError, listing, refuse
 from jaxsnn.event.adjoint.layer_adjoint import clipped_slopes
@@ -25,6 +24,7 @@ from jaxsnn.event.native.native_recorded import native_recorded_spikes
 from jaxsnn.event.populations import FeedForwardPart, Given
 from jaxsnn.event.projections.arrivals import Arrivals
 from jaxsnn.event.projections.sources import Sources
+from jaxsnn.network.array_types import Array, Float, Int
 from jaxsnn.network.cycles import Cycle, groups
 from jaxsnn.network.network import Network
 from jaxsnn.network.spikes import Events

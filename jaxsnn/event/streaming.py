@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 
 from jaxsnn.errors import LoweringError, Problem, UsageError, as_number, refuse, shown, suggestion
 from jaxsnn.event.dynamics.cubalif import CubaLIFBox, CubaLIFDelta
@@ -20,6 +19,7 @@ from jaxsnn.event.native.native_build import native_library
 from jaxsnn.event.native.native_layer import stacked
 from jaxsnn.event.native.native_stream import NativeStream, StreamLanes, StreamWiring
 from jaxsnn.event.populations import PopulationPart, steps_late
+from jaxsnn.network.array_types import Float
 from jaxsnn.network.cycles import Cycle, groups
 from jaxsnn.network.inputs import by_input, refuse_bad_events, refuse_no_numbers
 from jaxsnn.network.network import Network, check_precision

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from jaxsnn.event.event_arrays import Seconds
 from jaxsnn.event.event_record import Budget, EventRecord, Levels
@@ -15,6 +14,7 @@ from jaxsnn.event.forward.layer import LayerSpikes
 from jaxsnn.event.forward.threshold_crossings import Crossings, Trace, Watched, crossings, trace
 from jaxsnn.event.projections.sources import Sources, hand_on
 from jaxsnn.event.threshold_feeds import Feed, feed_of
+from jaxsnn.network.array_types import Array, Bool, Float, Int, Shaped
 from jaxsnn.network.network import Network
 
 

@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
+from jaxsnn.network.array_types import Array, Float
 from jaxsnn.network.structure import Population
 
 #: NIR's names -> one number for each neuron.

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
 
 from jaxsnn.grid.step_input import StepInput
 from jaxsnn.grid.surrogate import Surrogate, spike
+from jaxsnn.network.array_types import Array, Float
 from jaxsnn.network.structure import Population
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
 from jaxsnn.grid.surrogate import Surrogate, spike
+from jaxsnn.network.array_types import Array, Float
 from jaxsnn.network.structure import Wire
 
 

@@ -12,12 +12,12 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
 
 from jaxsnn.grid import exact
 from jaxsnn.grid.exact import Factors, Parameters
 from jaxsnn.grid.step_input import StepInput
 from jaxsnn.grid.surrogate import Surrogate, spike, spike_count
+from jaxsnn.network.array_types import Array, Float
 from jaxsnn.network.structure import Population
 
 

@@ -10,10 +10,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float
 
 from jaxsnn.grid.parts import Parts, total
 from jaxsnn.grid.step_input import StepInput, SteppingModel
+from jaxsnn.network.array_types import Array, Bool, Float
 from jaxsnn.network.cycles import Cycle
 from jaxsnn.network.meshes import varying_like
 from jaxsnn.network.structure import Wire

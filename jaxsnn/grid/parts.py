@@ -9,7 +9,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
 from jaxsnn.errors import LoweringError, refuse
 from jaxsnn.grid.flow_stepping import FlowStepper
@@ -19,6 +18,7 @@ from jaxsnn.grid.neuron import SteppedNeuron, factors_of
 from jaxsnn.grid.step_input import StepInput, SteppingModel
 from jaxsnn.grid.surrogate import FastSigmoid, Surrogate, surrogate_of
 from jaxsnn.grid.timing import delay_steps, step_in_units, step_length
+from jaxsnn.network.array_types import Array, Float
 from jaxsnn.network.linear_nodes import applied
 from jaxsnn.network.network import Network, without_synaptic_delays
 from jaxsnn.network.neuron_models import model_of

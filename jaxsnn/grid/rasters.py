@@ -11,9 +11,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
 
 from jaxsnn.errors import UsageError, as_number, shown
+from jaxsnn.network.array_types import Array, Bool, Float, Int
 from jaxsnn.network.inputs import (
     by_input,
     checked_input,

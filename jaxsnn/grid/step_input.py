@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import jax
-from jaxtyping import Array, Float
 
+from jaxsnn.network.array_types import Array, Float
 from jaxsnn.network.structure import Population
 
 

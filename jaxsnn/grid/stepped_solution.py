@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Bool, Float, Int
 
 from jaxsnn.errors import Problem, UsageError, suggestion
+from jaxsnn.network.array_types import Array, Bool, Float, Int
 from jaxsnn.network.cycles import Cycle, groups
 from jaxsnn.network.network import Network
 from jaxsnn.network.results import Result

@@ -17,9 +17,9 @@ from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
 from jaxsnn.errors import UsageError, suggestion
+from jaxsnn.network.array_types import Array, Float
 from jaxsnn.network.structure import Population
 
 

@@ -14,7 +14,6 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
 
 from jaxsnn.errors import UsageError, suggestion
 from jaxsnn.grid.linear import delayed
@@ -30,6 +29,7 @@ from jaxsnn.grid.stepped_solution import (
 )
 from jaxsnn.grid.surrogate import Surrogate
 from jaxsnn.grid.timing import needs_dt, step_length
+from jaxsnn.network.array_types import Array, Bool, Float
 from jaxsnn.network.bad_numbers import out_of_bounds
 from jaxsnn.network.cycles import Cycle, groups
 from jaxsnn.network.meshes import by_compiler

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Bool
 
 from jaxsnn.errors import Problem
+from jaxsnn.network.array_types import Array, Bool
 from jaxsnn.network.inputs import place_of
 from jaxsnn.network.network import Network
 

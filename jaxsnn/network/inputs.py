@@ -11,9 +11,9 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Bool, Float, Int
 
 from jaxsnn.errors import UsageError, suggestion
+from jaxsnn.network.array_types import Array, Bool, Float, Int
 from jaxsnn.network.network import Network
 from jaxsnn.network.on_processor import as_given, module_for
 from jaxsnn.network.reductions import any_in

@@ -17,9 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
 
 from jaxsnn.errors import LoweringError
+from jaxsnn.network.array_types import Array, Float
 from jaxsnn.network.structure import Entries, Wire
 
 #: Numbers that a map may hold where its weights cannot be shared between positions.

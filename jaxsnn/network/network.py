@@ -16,9 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float
 
 from jaxsnn.errors import LoweringError, UsageError, listing, suggestion
+from jaxsnn.network.array_types import Array, Float
 from jaxsnn.network.structure import Population as Population
 from jaxsnn.network.structure import TauShape as TauShape
 from jaxsnn.network.structure import Wire as Wire

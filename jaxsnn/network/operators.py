@@ -19,9 +19,9 @@ from typing import Any, NamedTuple, Protocol
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Int
 
 from jaxsnn.errors import LoweringError
+from jaxsnn.network.array_types import Array, Float, Int
 from jaxsnn.network.linear_nodes import Arrays, entries_of, refuse_large
 from jaxsnn.network.structure import Wire
 

@@ -18,7 +18,8 @@ from typing import Any
 import jax.numpy as jnp
 from jax import lax
 from jax.tree import leaves
-from jaxtyping import Array, Bool, Float
+
+from jaxsnn.network.array_types import Array, Bool, Float
 
 
 def over_first(array: Float[Array, "first *rest"]) -> Float[Array, "*rest"]:

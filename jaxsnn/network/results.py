@@ -6,7 +6,8 @@ import enum
 from collections.abc import Sequence
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int
+
+from jaxsnn.network.array_types import Array, Bool, Int
 
 
 class Result(enum.IntEnum):

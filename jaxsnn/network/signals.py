@@ -9,9 +9,9 @@ from types import MappingProxyType
 
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
 
 from jaxsnn.errors import LoweringError, listing
+from jaxsnn.network.array_types import Array, Float
 from jaxsnn.network.linear_nodes import Arrays
 from jaxsnn.network.network import Network
 from jaxsnn.network.operators import Path, added, identity, through

@@ -21,8 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.custom_derivatives import zero_from_primal
-from jaxtyping import Array, Float, Int, Num, Shaped
 
+from jaxsnn.network.array_types import Array, Float, Int, Num, Shaped
 from jaxsnn.network.meshes import varying_like
 
 # Where the network is faster than XLA's sort: so many rows, and so many numbers in each.

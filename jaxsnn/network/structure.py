@@ -19,7 +19,7 @@ import numpy as np
 from jaxsnn.errors import LoweringError, Problem
 
 if TYPE_CHECKING:
-    from jaxtyping import Array, Bool, Float
+    from jaxsnn.network.array_types import Array, Bool, Float
 
 #: Connections one by one: source and target channels (entries,), and values (entries,).
 Entries = tuple[np.ndarray, np.ndarray, Any]

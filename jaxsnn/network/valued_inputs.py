@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.core import Tracer
-from jaxtyping import Array, Bool, Float, Int
 
 from jaxsnn.errors import UsageError, as_number, shown
+from jaxsnn.network.array_types import Array, Bool, Float, Int
 from jaxsnn.network.spikes import Events
 
 

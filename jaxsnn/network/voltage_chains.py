@@ -26,7 +26,7 @@ from jaxsnn.network.structure import (
 from jaxsnn.units import format_time
 
 if TYPE_CHECKING:
-    from jaxtyping import Array, Float
+    from jaxsnn.network.array_types import Array, Float
 
     #: NIR's names of time constants, or nodes -> time constants of neurons, seconds.
     Taus = Mapping[str, Float[Array | np.ndarray, "*neurons"]]

@@ -13,10 +13,10 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Float
 
 from jaxsnn.event.dynamics.kinds import neuron_of
 from jaxsnn.event.event_solution import EventSolution
+from jaxsnn.network.array_types import Float
 from jaxsnn.network.network import Network
 from jaxsnn.network.signals import signals
 from jaxsnn.network.spikes import Events

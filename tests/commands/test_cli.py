@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import jaxsnn
-from jaxsnn.commands.cli import COMMANDS, build_parser
+from jaxsnn.commands.cli import COMMANDS, build_parser, command_module
 from jaxsnn.nir import write
 from tests.helpers.command_line import DEMO_NET, TOLD, call, finished, refused
 from tests.helpers.random_spikes import random_raster
@@ -274,6 +274,17 @@ build_parser()
 print([name for name in ("numpy", "h5py", "networkx", "nir", "jax") if name in sys.modules])
 """
     assert run_python(code).stdout == "[]\n"
+
+
+def test_a_command_reads_no_file_of_another_and_no_types_of_arrays(run_python):
+    code = f"""
+import sys
+from jaxsnn.commands.cli import main
+assert main(["run", {str(DEMO_NET)!r}, "--demo-input"]) == 2
+import jaxsnn.event.event_driven, jaxsnn.grid.time_stepped, jaxsnn.train.fitting
+print([name for name in sys.modules if name.endswith("_command") or name == "jaxtyping"])
+"""
+    assert run_python(code).stdout.splitlines()[-1] == "['jaxsnn.commands.run_command']"
 
 
 def test_run_on_events(net, tmp_path, capsys):
@@ -604,12 +615,8 @@ def commands():
 
 
 def test_each_command_is_one_file():
-    files = [module.__name__.rpartition(".")[2] for module in COMMANDS]
-    assert files == [f"{name}_command" for name in commands()]
-    assert all(
-        commands()[name].get_default("run") is module.run
-        for name, module in zip(commands(), COMMANDS, strict=True)
-    )
+    assert tuple(commands()) == COMMANDS
+    assert all(commands()[name].get_default("run") is command_module(name).run for name in COMMANDS)
 
 
 def test_every_command_and_option_is_documented():

@@ -20,7 +20,7 @@ from jaxsnn.bss2.chip import (
 from jaxsnn.bss2.mapping import Run
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, Int
+    from jaxsnn.network.array_types import Float, Int
 
 #: Responses that are summed at a time, so that a mapping in which everything responds needs no more
 #: memory.

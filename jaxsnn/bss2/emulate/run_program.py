@@ -15,13 +15,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
 
 from jaxsnn.bss2.emulate.connections import HostEvents, Neurons, Program, Projection, RunWiring
 from jaxsnn.bss2.emulate.transport import jittered, queued, serialised
 from jaxsnn.event.event_driven import simulate_events
 from jaxsnn.event.event_options import EventOptions
 from jaxsnn.event.forward.layer import LayerSpikes
+from jaxsnn.network.array_types import Array, Float
 from jaxsnn.network.cycles import Cycle, groups
 from jaxsnn.network.network import Network
 from jaxsnn.network.sorting import sorted_times

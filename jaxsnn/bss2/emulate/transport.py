@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Bool, Float
 
 from jaxsnn.event.event_options import EventOptions
 from jaxsnn.event.native.native_limits import native_places
+from jaxsnn.network.array_types import Array, Bool, Float
 from jaxsnn.network.sorting import at_places, sorted_times
 
 

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int
 
 from jaxsnn.event.adjoint.costate_rules import Backward, Costate, Slots, dot
 from jaxsnn.event.adjoint.wanted import Wanted
@@ -30,6 +29,7 @@ from jaxsnn.event.event_arrays import (
     Weights,
 )
 from jaxsnn.event.forward.layer import LayerSpec, spread
+from jaxsnn.network.array_types import Array, Bool, Float, Int
 from jaxsnn.network.meshes import varying_like
 from jaxsnn.network.reductions import over_last
 from jaxsnn.network.sorting import at_places, places_in, sorted_columns

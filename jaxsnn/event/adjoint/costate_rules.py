@@ -8,7 +8,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float
 
 from jaxsnn.event.dynamics.neuron_model import Neuron
 from jaxsnn.event.event_arrays import (
@@ -20,6 +19,7 @@ from jaxsnn.event.event_arrays import (
     WhichNeurons,
 )
 from jaxsnn.event.forward.layer import LayerSpec
+from jaxsnn.network.array_types import Array, Bool, Float
 
 #: Arrays of spikes, slots first.
 Slots = Float[Array, "spikes batch neurons"]

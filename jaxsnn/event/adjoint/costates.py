@@ -11,7 +11,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Int
 
 from jaxsnn.event.adjoint.costate_rules import (
     Backward,
@@ -37,6 +36,7 @@ from jaxsnn.event.event_arrays import (
 )
 from jaxsnn.event.forward.agenda import pick
 from jaxsnn.event.forward.group import GroupSpec, Layout, Log
+from jaxsnn.network.array_types import Array, Int
 from jaxsnn.network.meshes import varying_like
 from jaxsnn.network.reductions import over_last
 

@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
 from jaxsnn.errors import UsageError
+from jaxsnn.network.array_types import Array, Float
 
 Tree = TypeVar("Tree")
 

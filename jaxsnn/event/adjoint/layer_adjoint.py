@@ -38,7 +38,6 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
-from jaxtyping import Array, Float, Int, Shaped
 
 from jaxsnn.event.adjoint.arrivals_back import arrivals_back
 from jaxsnn.event.adjoint.costate_rules import (
@@ -78,6 +77,7 @@ from jaxsnn.event.forward.layer import (
     simulate_layer,
     spread,
 )
+from jaxsnn.network.array_types import Array, Float, Int, Shaped
 from jaxsnn.network.meshes import varying_like
 from jaxsnn.network.sorting import at_places
 

@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
 
 from jaxsnn.event.adjoint.costate_rules import dot, left_by_spike, start_of
 from jaxsnn.event.adjoint.costates import Pass, PopulationCostate
@@ -48,6 +47,7 @@ from jaxsnn.event.forward.group import (
 )
 from jaxsnn.event.forward.layer import LayerSpec
 from jaxsnn.event.forward.recurrent import simulate_group
+from jaxsnn.network.array_types import Array, Float, Int
 from jaxsnn.network.meshes import varying_like
 from jaxsnn.network.reductions import over_first
 

@@ -15,11 +15,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.dtypes import float0
-from jaxtyping import Array, Float
 
 from jaxsnn.event.adjoint.layer_adjoint import Residuals, layer_backward
 from jaxsnn.event.event_arrays import NeuronLanes, OfSpikes, Rows, Seconds, Times, Weights
 from jaxsnn.event.forward.layer import LayerSpec, LayerSpikes, simulate_layer
+from jaxsnn.network.array_types import Array, Float
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Int
 
 from jaxsnn.event.event_arrays import Numbers
+from jaxsnn.network.array_types import Array, Bool, Int
 from jaxsnn.network.meshes import varying_like
 
 #: Each step is at most half as long as the one before, or halves the bracket (a wide one in the

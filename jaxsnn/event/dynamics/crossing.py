@@ -21,10 +21,10 @@ import math
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool
 
 from jaxsnn.event.dynamics.bracketed_root import Value, bracketed_root
 from jaxsnn.event.event_arrays import Numbers
+from jaxsnn.network.array_types import Array, Bool
 from jaxsnn.network.structure import TauShape
 
 #: (em, es, k): what the flow over a time needs of it.

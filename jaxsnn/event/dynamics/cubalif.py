@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
 
 from jaxsnn.event.dynamics import crossing
 from jaxsnn.event.dynamics.two_variables import Integrals, Lanes, TwoVariables, time_under
 from jaxsnn.event.event_arrays import Decay, Numbers, Parameters, State
+from jaxsnn.network.array_types import Array, Bool, Float
 from jaxsnn.network.structure import TauShape
 
 

@@ -17,11 +17,11 @@ from itertools import pairwise
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool
 
 from jaxsnn.event.dynamics.bracketed_root import Value, bracketed_root
 from jaxsnn.event.dynamics.neuron_model import Neuron
 from jaxsnn.event.event_arrays import NeuronLanes, Numbers, State
+from jaxsnn.network.array_types import Array, Bool
 
 #: A function of the state of some neurons.
 Functional = Callable[[State], Numbers]

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
 from jaxsnn.event.dynamics.cubalif import CubaLIFDelta
 from jaxsnn.event.dynamics.lif import LeakyMembrane, LIFBox
 from jaxsnn.event.event_arrays import Numbers, Parameters
+from jaxsnn.network.array_types import Array, Float
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
 
 from jaxsnn.event.dynamics import crossing
 from jaxsnn.event.dynamics.two_variables import Integrals, Lanes, MovedMembrane, TwoVariables
 from jaxsnn.event.event_arrays import Decay, Numbers, Parameters, State
+from jaxsnn.network.array_types import Array, Bool, Float
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,10 +28,10 @@ from typing import ClassVar, Self, TypeVar
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float
 
 from jaxsnn.errors import LoweringError
 from jaxsnn.event.event_arrays import Decay, NeuronLanes, Numbers, Parameters, State
+from jaxsnn.network.array_types import Array, Bool, Float
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,11 +13,11 @@ from typing import ClassVar, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
 
 from jaxsnn.event.dynamics import crossing
 from jaxsnn.event.dynamics.neuron_model import Neuron
 from jaxsnn.event.event_arrays import Decay, Numbers, Parameters, State
+from jaxsnn.network.array_types import Array, Bool, Float
 from jaxsnn.network.on_processor import module_for
 from jaxsnn.network.reductions import any_in
 from jaxsnn.network.structure import TauShape, tau_shape_holds

@@ -8,7 +8,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int, Num
 
 from jaxsnn.event.compensated import Pair, between, either, plus
 from jaxsnn.event.event_arrays import (
@@ -26,6 +25,7 @@ from jaxsnn.event.forward.deliveries import Delays, Delivery, Queue
 from jaxsnn.event.forward.earliest import Crossing, earliest_crossing
 from jaxsnn.event.forward.group import Layout, Log
 from jaxsnn.event.forward.layer import LayerSpec
+from jaxsnn.network.array_types import Array, Float, Int, Num
 from jaxsnn.network.sorting import at_places, sorted_times
 
 

@@ -2,7 +2,8 @@
 
 import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
-from jaxtyping import Array, Bool
+
+from jaxsnn.network.array_types import Array, Bool
 
 
 @custom_vmap

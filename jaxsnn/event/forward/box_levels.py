@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
 
 from jaxsnn.event.compensated import Pair, plus
 from jaxsnn.event.dynamics.neuron_model import Neuron
 from jaxsnn.event.event_arrays import NeuronLanes, Numbers, State, Weights
+from jaxsnn.network.array_types import Array, Float
 
 #: Of the rounding of the largest weight: what no open box is as small as.
 _LEAST = 2.0**-16

@@ -13,10 +13,10 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import lax
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float, Int, Num
 
 from jaxsnn.event.compensated import Pair, either, plus
 from jaxsnn.event.event_arrays import NumberOfSamples, WhichSamples
+from jaxsnn.network.array_types import Array, Bool, Float, Int, Num
 from jaxsnn.network.sorting import at_places
 
 #: Number of a step of the loop, one for all samples.

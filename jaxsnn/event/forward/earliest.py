@@ -13,7 +13,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool
 
 from jaxsnn.event.dynamics.neuron_model import Neuron
 from jaxsnn.event.event_arrays import (
@@ -27,6 +26,7 @@ from jaxsnn.event.event_arrays import (
     WhichSamples,
 )
 from jaxsnn.event.forward.batching import anywhere
+from jaxsnn.network.array_types import Array, Bool
 from jaxsnn.network.meshes import varying_like
 from jaxsnn.network.sorting import at_places
 

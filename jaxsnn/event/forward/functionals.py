@@ -23,7 +23,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int
 
 from jaxsnn.event.adjoint.held import held
 from jaxsnn.event.dynamics import crossing
@@ -37,6 +36,7 @@ from jaxsnn.event.event_arrays import (
     WhichNeurons,
 )
 from jaxsnn.event.forward.readout import Drive, with_general_kernel
+from jaxsnn.network.array_types import Array, Bool, Float, Int
 from jaxsnn.network.meshes import varying_like
 from jaxsnn.network.sorting import at_places, sorted_times
 

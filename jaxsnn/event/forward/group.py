@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Int
 
 from jaxsnn.event.dynamics.neuron_model import Neuron
 from jaxsnn.event.event_arrays import (
@@ -23,6 +22,7 @@ from jaxsnn.event.event_arrays import (
 )
 from jaxsnn.event.forward.deliveries import Delays
 from jaxsnn.event.forward.layer import LayerSpec, LayerSpikes
+from jaxsnn.network.array_types import Array, Float, Int
 
 #: What arrives at a population from outside the group: (weight, time, row).
 Outside = tuple[Weights, Times, Rows]

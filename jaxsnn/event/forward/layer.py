@@ -25,7 +25,6 @@ from typing import NamedTuple, Self, TypeVar
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int
 
 from jaxsnn.event.compensated import Pair, either, plus, two_sum, until
 from jaxsnn.event.dynamics.neuron_model import Neuron
@@ -41,6 +40,7 @@ from jaxsnn.event.event_arrays import (
     Weights,
 )
 from jaxsnn.event.forward.box_levels import Level, arrived, least_level
+from jaxsnn.network.array_types import Array, Bool, Float, Int
 from jaxsnn.network.meshes import varying_like
 from jaxsnn.network.reductions import any_in, any_of_each, over_first
 from jaxsnn.network.sorting import at_places, places_in, sorted_columns

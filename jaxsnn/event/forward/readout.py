@@ -8,7 +8,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int
 
 from jaxsnn.event.dynamics.neuron_model import Neuron
 from jaxsnn.event.event_arrays import (
@@ -22,6 +21,7 @@ from jaxsnn.event.event_arrays import (
 )
 from jaxsnn.event.forward.box_levels import Level, arrived, least_level
 from jaxsnn.event.forward.layer import spread
+from jaxsnn.network.array_types import Array, Float, Int
 from jaxsnn.network.meshes import varying_like
 from jaxsnn.network.sorting import at_places, sorted_times
 

@@ -23,7 +23,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Int, Num
 
 from jaxsnn.event.compensated import Pair
 from jaxsnn.event.dynamics.neuron_model import Neuron, by_facts
@@ -67,6 +66,7 @@ from jaxsnn.event.forward.group import (
     tables,
 )
 from jaxsnn.event.forward.layer import comes_up
+from jaxsnn.network.array_types import Array, Bool, Int, Num
 from jaxsnn.network.meshes import varying_like
 
 #: Times the steps that the log holds: so long a run goes on to count the spikes it would have taken.

@@ -22,7 +22,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int, Num
 
 from jaxsnn.event.adjoint.held import held
 from jaxsnn.event.event_arrays import (
@@ -39,6 +38,7 @@ from jaxsnn.event.event_arrays import (
 )
 from jaxsnn.event.forward.layer import spread
 from jaxsnn.event.forward.readout import Drive, with_general_kernel
+from jaxsnn.network.array_types import Array, Bool, Float, Int, Num
 from jaxsnn.network.meshes import varying_like
 from jaxsnn.network.sorting import at_places, sorted_times
 

@@ -17,7 +17,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.custom_derivatives import SymbolicZero
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Int
 
 from jaxsnn.event.adjoint.wanted import Wanted, values_of
 from jaxsnn.event.dynamics.two_variables import Lanes
@@ -32,6 +31,7 @@ from jaxsnn.event.native.native_layer import (
     stacked,
     unstacked,
 )
+from jaxsnn.network.array_types import Array, Float, Int
 from jaxsnn.network.meshes import varying_like
 
 

@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int
 
 from jaxsnn.errors import UsageError
 from jaxsnn.event.dynamics.cubalif import CubaLIFDelta
@@ -22,6 +21,7 @@ from jaxsnn.event.event_options import EventOptions
 from jaxsnn.event.forward.group import GroupSpec
 from jaxsnn.event.forward.layer import LayerSpec
 from jaxsnn.event.native.native_build import kernel, native_library, thread_count
+from jaxsnn.network.array_types import Array, Int
 from jaxsnn.network.meshes import varying_like
 
 #: Models whose equations the kernels have; others, subclasses too, may have equations of their own.

@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.custom_derivatives import SymbolicZero
-from jaxtyping import Array, Float
 
 from jaxsnn.event.adjoint.wanted import Wanted, is_perturbed, values_of
 from jaxsnn.event.dynamics.neuron_model import Neuron
@@ -27,6 +26,7 @@ from jaxsnn.event.native.native_layer import (
     only_wanted,
     unstacked,
 )
+from jaxsnn.network.array_types import Array, Float
 from jaxsnn.network.meshes import varying_like
 
 Samples = Float[Array, "samples"]

@@ -11,7 +11,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int
 
 from jaxsnn.event.adjoint.recorded_spikes import Gradients
 from jaxsnn.event.adjoint.wanted import Wanted, values_of
@@ -27,6 +26,7 @@ from jaxsnn.event.native.native_layer import (
     native_backward,
     ordered_shapes,
 )
+from jaxsnn.network.array_types import Array, Int
 from jaxsnn.network.meshes import varying_like
 
 

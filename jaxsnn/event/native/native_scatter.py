@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.custom_derivatives import SymbolicZero
-from jaxtyping import Array, Int
 
 from jaxsnn.event.adjoint.wanted import Wanted, values_of
 from jaxsnn.event.dynamics.neuron_model import Neuron
@@ -27,6 +26,7 @@ from jaxsnn.event.native.native_layer import (
     unstacked,
 )
 from jaxsnn.event.projections.arrivals import Scattered
+from jaxsnn.network.array_types import Array, Int
 from jaxsnn.network.meshes import varying_like
 
 Table = Int[Array, "channels taps"]

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
 
 from jaxsnn.errors import SimulationError
 from jaxsnn.event.native.native_build import native_library
+from jaxsnn.network.array_types import Float, Int
 
 _LONG, _REAL, _POINTER = ctypes.c_int64, ctypes.c_double, ctypes.c_void_p
 #: What drives V, as `Drive` in stream.h: a current that decays, V itself, a rate.

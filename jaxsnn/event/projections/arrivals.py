@@ -16,9 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from jaxsnn.event.event_arrays import Rows, Times
+from jaxsnn.network.array_types import Array, Bool, Float, Int, Shaped
 from jaxsnn.network.operators import Operator, added, alike, as_matrix, one_lane
 from jaxsnn.network.sorting import at_places, places_in, sorted_times
 from jaxsnn.network.structure import Wire

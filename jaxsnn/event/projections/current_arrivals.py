@@ -16,11 +16,11 @@ from collections.abc import Mapping, Sequence
 import jax.numpy as jnp
 from jax import lax
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
 
 from jaxsnn.errors import LoweringError
 from jaxsnn.event.event_arrays import Numbers, Rows, Times, Weights
 from jaxsnn.event.projections.arrivals import Arrivals
+from jaxsnn.network.array_types import Array, Float
 from jaxsnn.network.operators import Operator, Path
 from jaxsnn.network.valued_inputs import Currents, changes
 

@@ -17,10 +17,10 @@ from functools import partial
 
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
 
 from jaxsnn.errors import LoweringError, listing
 from jaxsnn.event.dynamics.kinds import neuron_of
+from jaxsnn.network.array_types import Array, Float
 from jaxsnn.network.network import Network
 from jaxsnn.network.operators import through
 from jaxsnn.network.signals import Signal, signals

@@ -10,13 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Int, Shaped
 
 from jaxsnn.event.event_options import EventOptions
 from jaxsnn.event.event_record import Budget, EventRecord
 from jaxsnn.event.forward.readout import Drive
 from jaxsnn.event.native.native_limits import native_places
 from jaxsnn.event.projections.arrivals import Arrivals, Train
+from jaxsnn.network.array_types import Array, Float, Int, Shaped
 from jaxsnn.network.network import Network
 from jaxsnn.network.operators import Operator, one_lane
 from jaxsnn.network.signals import Signal

@@ -9,9 +9,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
 
 from jaxsnn.errors import UsageError, suggestion
+from jaxsnn.network.array_types import Array, Float, Int
 from jaxsnn.train.data.augment import ChannelShift, Dropout, Jitter, Stretch, refuse_values
 from jaxsnn.train.option_values import duration, number
 

@@ -15,9 +15,9 @@ import numpy as np
 import optax
 from jax import lax
 from jax.sharding import Mesh
-from jaxtyping import Array, Bool, Float, Int, Num
 
 from jaxsnn.event.event_record import Budgets
+from jaxsnn.network.array_types import Array, Bool, Float, Int, Num
 from jaxsnn.network.compiling import A_LITTLE, loops_in
 from jaxsnn.network.network import Network
 from jaxsnn.network.results import Result

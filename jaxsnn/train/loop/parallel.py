@@ -31,9 +31,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, UInt32
 
 from jaxsnn.errors import SimulationError, UsageError, first_line
+from jaxsnn.network.array_types import Array, UInt32
 from jaxsnn.train.options import TrainOptions
 
 Tree = TypeVar("Tree")

@@ -11,9 +11,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
 from jaxsnn.errors import UsageError, suggestion
+from jaxsnn.network.array_types import Array, Float
 from jaxsnn.network.network import Network
 
 #: What can be given noise, and gains of weights as an analog chip has them. Time constants cannot:

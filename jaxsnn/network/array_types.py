@@ -1,0 +1,24 @@
+"""Types of arrays with their shapes, those of jaxtyping: for checkers of types, and for readers.
+
+jaxtyping takes as long to import as a tenth of a small simulation. Nothing asks for these types while
+a program runs, so that they stand for nothing unless it has been imported before.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING or "jaxtyping" in sys.modules:
+    from jaxtyping import Array, Bool, Float, Int, Num, Shaped, UInt32
+else:
+
+    class Array:
+        """An array, of any numbers and shape."""
+
+        def __class_getitem__(cls, shape: Any) -> type[Array]:
+            return cls
+
+    Bool = Float = Int = Num = Shaped = UInt32 = Array
+
+__all__ = ["Array", "Bool", "Float", "Int", "Num", "Shaped", "UInt32"]
