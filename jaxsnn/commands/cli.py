@@ -78,6 +78,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _outcome(argv)
 
 
+def _single(argv: Sequence[str]) -> str | None:
+    """The command that is named; None where all are asked about, as `completion` does."""
+    return argv[0] if argv and argv[0] in COMMANDS and argv[0] != "completion" else None
+
+
 @contextmanager
 def _ended_by_signals() -> Iterator[None]:
     """SIGTERM ends a command as Ctrl-C does: what it began is tidied up, what is whole stays."""
@@ -98,8 +103,7 @@ def _ended_by_signals() -> Iterator[None]:
 def _outcome(argv: Sequence[str]) -> int:
     """The exit code of a command, once it has run."""
     try:
-        named = argv[0] if argv and argv[0] in COMMANDS else None
-        arguments = build_parser(named).parse_args(argv)
+        arguments = build_parser(_single(argv)).parse_args(argv)
         arguments.argv = argv
         _refuse_own_input(arguments)
         with limits_of(arguments):
