@@ -1,6 +1,6 @@
 """Types of arrays with their shapes, those of jaxtyping: for checkers of types, and for readers.
 
-jaxtyping takes as long to import as a tenth of a small simulation. Nothing asks for these types while
+Importing jaxtyping takes some 0.07 s, a twentieth of a small simulation. Nothing asks for these types while
 a program runs, so that they stand for nothing unless it has been imported before.
 """
 
