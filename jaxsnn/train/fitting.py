@@ -12,7 +12,6 @@ from jaxsnn.event.event_driven import EventDriven
 from jaxsnn.network.lowering.lower import lower
 from jaxsnn.network.network import Network, with_synaptic_delays
 from jaxsnn.nir.graph import Graph, refuse_no_graph
-from jaxsnn.simulation.solution import Engine
 from jaxsnn.train.data.datasets import Data, Splits
 from jaxsnn.train.data.labelled_files import with_data
 from jaxsnn.train.loop.calibration import calibrated
@@ -79,30 +78,36 @@ def fit(
     join(chosen)
     make_devices(chosen)
     chosen, notes = with_data(graph, chosen)
+    if chosen.calibrate is not None:
+        graph, more = _calibrated(graph, chosen)
+        notes = (*notes, *more)
     if chosen.engine == "loop":
         chosen = on_emulated_chip(graph, chosen)
     network = _network(graph, chosen)
     plan = make_plan(network, chosen)
-    if chosen.calibrate is not None:
-        graph = _calibrated(graph, chosen, plan.engine)
-        network = _network(graph, chosen)
     plan = replace(plan, notes=(*notes, *plan.notes))
     run = TrainingRun(graph, network, plan, chosen.progress or (lambda line: None))
     return run.all(chosen.checkpoint, resume=chosen.resume, overwrite=chosen.overwrite)
 
 
-def _calibrated(graph: Graph, options: TrainOptions, engine: Engine) -> Graph:
-    """The graph with weights that let a fraction of the neurons fire."""
+def _calibrated(graph: Graph, options: TrainOptions) -> tuple[Graph, tuple[str, ...]]:
+    """The graph with weights that let a fraction of the neurons fire, and what is to be said of it."""
     given: Any = options
-    return calibrated(
+    engine = None
+    if options.engine != "loop":
+        found = make_plan(_network(graph, options), options).engine
+        engine = found if isinstance(found, EventDriven) else None
+    changed = calibrated(
         graph,
         given.data,
         fraction=given.calibrate,
         encoder=given.encoder,
         encoder_options=given.encoder_options,
         t_end=given.t_end,
-        engine=engine if isinstance(engine, EventDriven) else None,
+        engine=engine,
     )
+    note = "calibrate counted the neurons that fire in continuous time; another engine trains them"
+    return changed, () if engine else (note,)
 
 
 def _refuse_commands(options: TrainOptions) -> None:

@@ -5,6 +5,7 @@ import pytest
 
 import jaxsnn
 from jaxsnn.nir import build
+from jaxsnn.nir.nodes import Linear
 from jaxsnn.nir.initializers import normal
 from jaxsnn.train import calibrated, fit, yinyang_splits
 from jaxsnn.train.data.encoders import Current
@@ -41,3 +42,31 @@ def test_fit_calibrates_for_its_own_engine():
     silent = list(found.history[0].silent.values())
     assert silent == pytest.approx(len(silent) * [1 - FRACTION], abs=0.1)
     assert len(silent) >= 2
+
+
+def test_another_engine_that_trains_is_told_of():
+    given = {"t_end": END, "epochs": 1, "progress": None, "loss": "count"}
+    engine = jaxsnn.TimeStepped(dt=2e-3)
+    trained = fit(three_layers(), DATA, calibrate=FRACTION, engine=engine, **given)
+    assert any("another engine trains them" in note for note in trained.notes)
+
+
+def test_a_chip_takes_its_scale_from_the_weights_that_it_gets(monkeypatch):
+    class Seen(Exception):
+        pass
+
+    def seen(graph, options):
+        raise Seen(graph)
+
+    monkeypatch.setattr("jaxsnn.train.fitting.on_emulated_chip", seen)
+    given = {"t_end": END, "epochs": 1, "progress": None}
+    with pytest.raises(Seen) as found:
+        fit(three_layers(), DATA, calibrate=FRACTION, engine="loop", **given)
+    wanted = calibrated(three_layers(), DATA, fraction=FRACTION, t_end=END)
+    weights, got_there = (
+        [node.weight for node in graph.nodes.values() if isinstance(node, Linear)]
+        for graph in (wanted, found.value.args[0])
+    )
+    assert len(weights) == 3
+    for got, expected in zip(got_there, weights, strict=True):
+        np.testing.assert_array_equal(got, expected)
