@@ -5,8 +5,8 @@ import pytest
 
 import jaxsnn
 from jaxsnn.nir import build
-from jaxsnn.nir.nodes import Linear
 from jaxsnn.nir.initializers import normal
+from jaxsnn.nir.nodes import Linear
 from jaxsnn.train import calibrated, fit, yinyang_splits
 from jaxsnn.train.data.encoders import Current
 
