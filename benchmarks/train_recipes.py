@@ -66,10 +66,10 @@ def run(
         options["chip_seed"] = seed
     elif threads is not None:
         options["engine_options"] = {**(options.get("engine_options") or {}), "threads": threads}
-    network = tomllib.loads(recipe.read_text()).get("network")
-    if not base and network is None:
+    written = tomllib.loads(recipe.read_text())
+    if not base and "network" not in written:
         sys.exit(f"{recipe}: there is no [network] in it: name the network to go on with by --base")
-    graph = read(base) if base else graph_of_table(network, seed)
+    graph = read(base) if base else graph_of_table(written["network"], seed)
     said = digest(recipe)  # now: it may be changed while it runs
     load, start = os.getloadavg()[0], time.perf_counter()
     processor = time.process_time()
