@@ -38,7 +38,7 @@ CASES = {
     "IF delta, subtract": (IFDelta(reset_kind="subtract"), 0.0, 1.5, 0.6),
 }
 
-pytestmark = pytest.mark.usefixtures("x64")
+pytestmark = pytest.mark.usefixtures("x64", "minor_from_8")
 
 
 def cases_but(*quick):

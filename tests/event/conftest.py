@@ -1,0 +1,19 @@
+"""What several tests of the event engine share."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from jaxsnn.event.adjoint import layer_adjoint
+from jaxsnn.event.forward import layer
+
+
+@pytest.fixture(scope="module")
+def minor_from_8() -> Iterator[None]:
+    """From 8 neurons on these are the last axis, and not from `MINOR_NEURONS` on: small populations
+    test both layouts.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (layer, layer_adjoint):
+            patch.setattr(module, "MINOR_NEURONS", 8)
+        yield
