@@ -1,5 +1,6 @@
 """Values to spikes."""
 
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +14,8 @@ from jaxsnn.train import (
     FirstSpike,
     Latency,
     LevelCrossing,
+    PopulationCode,
+    Rate,
     TrainOptions,
     yinyang,
     yinyang_splits,
@@ -83,17 +86,39 @@ def test_dark_pixels_are_no_spikes_and_take_no_room():
     assert with_bias.index.tolist() == [[3, 4, 2], [4, 0, 5]]
 
 
-def test_many_samples_are_encoded_as_one_by_one(monkeypatch):
-    values = np.random.default_rng(0).random((7, 5)) * np.arange(7)[:, None] / 6
-    whole = [encode(values) for encode in (Latency(t_min=0.0, t_max=1.0, least=0.4), LEVELS)]
-    monkeypatch.setattr("jaxsnn.train.data.encoders._AT_ONCE", 2)
-    parts = [encode(values) for encode in (Latency(t_min=0.0, t_max=1.0, least=0.4), LEVELS)]
-    for one, other in zip(whole, parts, strict=True):
-        assert np.array_equal(one.time, other.time)
-        assert np.array_equal(one.index, other.index)
-
-
 LEVELS = LevelCrossing(levels=(0.25, 0.5), frame=0.01)
+
+
+@pytest.mark.parametrize(
+    "encode",
+    [
+        Latency(t_min=0.0, t_max=1.0, least=0.4),
+        LEVELS,
+        Rate(highest=50.0, duration=0.1),
+        PopulationCode(centres=(0.0, 0.5, 1.0), frame=0.01, nearest=2),
+    ],
+    ids=lambda encode: type(encode).__name__,
+)
+def test_many_samples_are_encoded_as_one_by_one(monkeypatch, encode):
+    values = np.random.default_rng(0).random((7, 5)) * np.arange(7)[:, None] / 6
+    whole = encode(values)
+    for numbers in (1, 35):  # sample by sample, and some together
+        monkeypatch.setattr("jaxsnn.train.data.encoders._AT_ONCE", numbers)
+        parts = encode(values)
+        assert np.array_equal(whole.time, parts.time)
+        assert np.array_equal(whole.index, parts.index)
+
+
+@pytest.mark.parametrize("encode", [LEVELS, PopulationCode(centres=(0.0, 0.5, 1.0), frame=0.01)])
+def test_what_encoding_takes_does_not_grow_with_the_samples(monkeypatch, encode):
+    values = np.random.default_rng(0).random((400, 20, 10))
+    monkeypatch.setattr("jaxsnn.train.data.encoders._AT_ONCE", 20_000)
+    tracemalloc.start()
+    events = encode(values)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    # the events themselves, those of the parts beside those of all, and what one part takes
+    assert peak < 3 * (events.time.nbytes + events.index.nbytes) + 20_000 * 8 * 16
 
 
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=6))

@@ -87,8 +87,8 @@ class Latency:
         if self.first not in ("large", "small"):
             raise UsageError(f"first is {self.first!r}", fix='say first="large" or first="small"')
         flat = _flat_values(values, "latency")
-        parts = [self._of_part(part) for part in np.array_split(flat, len(flat) // _AT_ONCE + 1)]
-        return _joined(parts, flat.shape[1] + len(self._always))
+        channels = flat.shape[1] + len(self._always)
+        return _joined([self._of_part(part) for part in _split(flat, channels)], channels)
 
     def channels(self, values: Any) -> int:
         """How many channels it makes of values (samples, ...)."""
@@ -178,12 +178,15 @@ class Rate:
         values = np.nan_to_num(_flat_values(values, "rate"), nan=0.0)
         generator = generator_of(self.seed)
         counts = generator.poisson(values * self.highest * self.duration)
-        time = generator.uniform(
-            0.0, self.duration, (*values.shape, max(int(counts.max(initial=0)), 1))
-        )
-        time[np.arange(time.shape[2]) >= counts[..., None]] = np.inf
-        index = np.broadcast_to(np.arange(values.shape[1])[:, None], time.shape)
-        return _packed(time.reshape(len(time), -1), index.reshape(len(time), -1), values.shape[1])
+        slots, channels = max(int(counts.max(initial=0)), 1), values.shape[1]
+
+        def of_part(counts: np.ndarray) -> Events:
+            time = generator.uniform(0.0, self.duration, (*counts.shape, slots))
+            time[np.arange(slots) >= counts[..., None]] = np.inf
+            index = np.broadcast_to(np.arange(counts.shape[1])[:, None], time.shape)
+            return _packed(*(array.reshape(len(time), -1) for array in (time, index)), channels)
+
+        return _joined([of_part(part) for part in _split(counts, channels * slots)], channels)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -286,7 +289,7 @@ class LevelCrossing:
                 f"values of shape {values.shape}",
                 fix="give (samples, time, channels) for level crossings",
             )
-        parts = np.array_split(values, len(values) // _AT_ONCE + 1)
+        parts = _split(values, math.prod(values.shape[1:]) * len(levels))
         channels = 2 * values.shape[2] * len(levels)
         return _joined([self._of_part(part, levels) for part in parts], channels)
 
@@ -348,6 +351,12 @@ class PopulationCode:
                 f"nearest is {self.nearest}, and there are {len(self.centres)} centres",
                 fix="let 1 or more of them fire, at most all",
             )
+        _, frames, signals = values.shape
+        parts = _split(values, frames * signals * len(self.centres))
+        return _joined([self._of_part(part) for part in parts], signals * len(self.centres))
+
+    def _of_part(self, values: np.ndarray) -> Events:
+        """Of some of the samples."""
         centres = np.asarray(self.centres)
         spacing = float(np.diff(centres).min()) if len(centres) > 1 else 1.0
         away = np.abs(values[..., None] - centres)
@@ -362,8 +371,18 @@ class PopulationCode:
 
 
 _ROUNDING = 1e-9
-#: Samples that are encoded together.
-_AT_ONCE = 4096
+#: So many numbers are worked on together: arrays of all samples would be many times their events.
+_AT_ONCE = 2**21
+
+
+def _split(values: np.ndarray, numbers: int) -> list[np.ndarray]:
+    """The samples in parts.
+
+    Args:
+        numbers: that each sample has on its way.
+    """
+    parts = len(values) * numbers // _AT_ONCE + 1
+    return np.array_split(values, min(parts, max(len(values), 1)))
 
 
 def _joined(parts: list[Events], channels: int) -> Events:
