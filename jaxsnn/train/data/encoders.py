@@ -184,7 +184,8 @@ class Rate:
             time = generator.uniform(0.0, self.duration, (*counts.shape, slots))
             time[np.arange(slots) >= counts[..., None]] = np.inf
             index = np.broadcast_to(np.arange(counts.shape[1])[:, None], time.shape)
-            return _packed(*(array.reshape(len(time), -1) for array in (time, index)), channels)
+            time, index = (array.reshape(len(counts), -1) for array in (time, index))
+            return _packed(time, index, channels)
 
         return _joined([of_part(part) for part in _split(counts, channels * slots)], channels)
 
