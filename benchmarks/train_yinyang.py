@@ -72,6 +72,7 @@ def run(seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
     options = {
         "epochs": arguments.epochs,
         "learning_rate": arguments.lr,
+        "ema_decay": arguments.ema_decay,
         "seed": seed,
         "progress": watch,
     }
@@ -100,6 +101,9 @@ def main() -> None:
     parser.add_argument("--hidden", type=int, default=30, choices=(30, 200))
     parser.add_argument("--epochs", type=int, default=100)
     parser.add_argument("--lr", type=float, default=0.02)
+    parser.add_argument(
+        "--ema-decay", type=float, default=0.0, help="of the average of the weights; 0: none"
+    )
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument(
         "--first-spike-only",
