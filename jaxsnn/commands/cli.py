@@ -6,6 +6,7 @@ Nothing is imported before a command needs it, so that `info` and `--help` are q
 from __future__ import annotations
 
 import argparse
+import gc
 import io
 import os
 import signal
@@ -69,13 +70,31 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command `jaxsnn`: 0 fine, 1 the input has problems, 2 usage or tool failure."""
-    argv = sys.argv[1:] if argv is None else list(argv)
+    """The command `jaxsnn`: 0 fine, 1 the input has problems, 2 usage or tool failure.
+
+    Args:
+        argv: None: the process's own, which nothing else runs in.
+    """
+    if argv is None:
+        with _seldom_tidied():
+            return main(sys.argv[1:])
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that has not all characters
     with _ended_by_signals():
-        return _outcome(argv)
+        return _outcome(list(argv))
+
+
+@contextmanager
+def _seldom_tidied() -> Iterator[None]:
+    """Objects are seldom looked through for garbage, and not at the process's end: what is imported
+    and traced is many and no garbage, and that took a fifth of a short command's time.
+    """
+    gc.set_threshold(100_000, 20, 20)
+    try:
+        yield
+    finally:
+        gc.freeze()
 
 
 def _single(argv: Sequence[str]) -> str | None:

@@ -287,6 +287,19 @@ print([name for name in sys.modules if name.endswith("_command") or name == "jax
     assert run_python(code).stdout.splitlines()[-1] == "['jaxsnn.commands.run_command']"
 
 
+@pytest.mark.parametrize(("given", "alone"), [("", True), ("sys.argv[1:]", False)])
+def test_only_a_process_of_its_own_puts_off_collecting_garbage(run_python, given, alone):
+    code = f"""
+        import gc, sys
+        from jaxsnn.commands.cli import main
+        sys.argv[1:] = ["info", {str(DEMO_NET)!r}]
+        before = gc.get_threshold(), gc.get_freeze_count()
+        assert main({given}) == 0
+        print((gc.get_threshold(), gc.get_freeze_count()) != before)
+    """
+    assert run_python(inspect.cleandoc(code)).stdout.splitlines()[-1] == str(alone)
+
+
 def test_run_on_events(net, tmp_path, capsys):
     generator = np.random.default_rng(0)
     np.savez(
