@@ -20,7 +20,7 @@ from tests.helpers.random_spikes import random_raster
 SUBTRACTS: dict[str, Any] = {"dialect": "snntorch", "reset": "subtract", "reset_delay": True}
 
 
-def chain(first, weights, second, *, tau=1e-3, **said):
+def chain(first, weights, second, *, tau: Any = 1e-3, **said):
     """input, w, a population of 4, weights, a population of 3, output."""
     tau = np.broadcast_to(tau, 4)
     nodes = {
@@ -90,7 +90,7 @@ def test_parts_of_a_population_do_not_take_the_place_of_another_node(own):
 
 @pytest.mark.parametrize("own", ["lif_start", "lif_start_weights"])
 def test_neurons_that_give_a_start_do_not_take_the_place_of_another_node(own):
-    neurons = {"tau": 1e-3, "v_leak": 0.05, "v_threshold": 0.2}
+    neurons: dict[str, Any] = {"tau": 1e-3, "v_leak": 0.05, "v_threshold": 0.2}
     nodes = {
         "input": build.input(4),
         "w": build.affine(4, bias=0.1, weight=normal(0.5, 1.5)),
