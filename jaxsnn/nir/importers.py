@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxsnn.errors import ConversionError, DialectError, Problem, listing
 from jaxsnn.nir.convert import convert
-from jaxsnn.nir.convert.draft import TORCH_NAMES
+from jaxsnn.nir.convert.draft import TORCH_NAMES, spelt
 from jaxsnn.nir.convert.target import Target, importer_target
 from jaxsnn.nir.graph import Affine, Conv1d, Conv2d, Graph, Linear
 from jaxsnn.nir.nodes import NEURONS, AvgPool2d, Input, Node, Output, SumPool2d
@@ -70,8 +70,14 @@ def _unmapped(node: Node, title: str, *, converts: bool) -> Problem:
 
 
 def _name_problems(graph: Graph, target: Target, *, converts: bool) -> Iterator[Problem]:
-    """Names under which PyTorch registers no module."""
+    """Names under which PyTorch registers no module, or two as one."""
+    first: dict[str, str] = {}
     for name in graph.nodes:
+        other = first.setdefault(spelt(name), name)
+        if other != name:
+            message = f"{target.title}'s importer takes node '{name}' for node '{other}'"
+            fix = "rename it, or convert the file" if converts else "rename it"
+            yield Problem(node=name, code="taken-name", message=message, fix=fix)
         if name.rpartition("/")[2] in TORCH_NAMES:
             message = (
                 f"node '{name}' is named as an attribute of PyTorch's modules, "

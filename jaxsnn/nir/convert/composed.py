@@ -76,7 +76,7 @@ def _write_unless_above(draft: Draft, step: Step, own: list[str]) -> dict[str, S
     """
     name, size = step.name, step.shape[0]
     scale_inputs(draft, name, step.gain, step.drive, step.bias_ratio)
-    before, after, above = (_free(draft, f"{name}_{part}") for part in ("membrane", "rest", "high"))
+    before, after, above = (draft.free(f"{name}_{part}") for part in ("membrane", "rest", "high"))
     for sum_node in (before, after):
         _matrix(draft, sum_node, np.ones(size))
     draft.edges = [(source, before if target == name else target) for source, target in draft.edges]
@@ -102,7 +102,7 @@ def _write_skip(draft: Draft, step: Step, own: list[str]) -> dict[str, Step]:
         Z = fires with x + large O';   O = Z - O'       (O' of the step before)
     """
     name, size = step.name, step.shape[0]
-    out = _free(draft, f"{name}_spikes")
+    out = draft.free(f"{name}_spikes")
     draft.edges = [(out if source == name else source, target) for source, target in draft.edges]
     _matrix(draft, out, np.ones(size))
     draft.edges.append((name, out))
@@ -131,7 +131,7 @@ def _comparator(step: Step) -> Step:
 
 def _join(draft: Draft, source: str, target: str, diagonal: np.ndarray, part: str) -> str:
     """Put weights of a diagonal between two nodes; their name."""
-    name = _free(draft, f"{source}_{part}")
+    name = draft.free(f"{source}_{part}")
     _matrix(draft, name, diagonal)
     draft.edges += [(source, name), (name, target)]
     return name
@@ -140,9 +140,3 @@ def _join(draft: Draft, source: str, target: str, diagonal: np.ndarray, part: st
 def _matrix(draft: Draft, name: str, diagonal: np.ndarray) -> None:
     draft.nodes[name] = {"type": "Linear", "weight": np.diag(diagonal)}
     draft.shapes[name] = ((diagonal.size,), (diagonal.size,))
-
-
-def _free(draft: Draft, name: str) -> str:
-    while name in draft.nodes:
-        name += "_"
-    return name

@@ -220,9 +220,7 @@ def _one_source(draft: Draft) -> None:
     """A matrix that sums is one for each of its sources."""
     for name in draft.of_type("Linear"):
         for number, source in enumerate(draft.sources(name)[1:], 1):
-            copy = f"{name}_{number}"
-            while copy in draft.nodes:
-                copy += "_"
+            copy = draft.free(f"{name}_{number}")
             draft.nodes[copy], draft.shapes[copy] = dict(draft.nodes[name]), draft.shapes[name]
             draft.edges.remove((source, name))
             draft.edges += [(source, copy), *((copy, target) for target in draft.targets(name))]

@@ -31,10 +31,10 @@ _ATTRIBUTES = """
     register_load_state_dict_post_hook register_load_state_dict_pre_hook register_module register_parameter
     register_state_dict_post_hook register_state_dict_pre_hook requires_grad_ return_state set_extra_state
     set_submodule share_memory state_dict stateful_modules to to_empty to_folder train training type xpu
-    zero_grad
+    zero_grad _buffers _modules _parameters initialized_state is_none self
 """
-#: Attributes of torch.nn.Module and of the modules that nirtorch makes, under which no node can be
-#: registered.
+#: Attributes of torch.nn.Module and of the modules that nirtorch makes, and names in the code that
+#: these run: no node can have them.
 TORCH_NAMES = frozenset(_ATTRIBUTES.split())
 NEURON_TYPES = tuple(cls.__name__ for cls in NEURONS)
 
@@ -85,10 +85,16 @@ class Draft:
         """Note a change."""
         self.changes.append(Change(node=node, what=what, why=why))
 
+    def free(self, name: str) -> str:
+        """The name, made longer where a node has it, or one that importers spell alike."""
+        taken = {spelt(other) for other in self.nodes}
+        while spelt(name) in taken:
+            name += "_"
+        return name
+
     def insert(self, edge: Edge, name: str, entry: dict[str, Any]) -> str:
         """Put a node that keeps the shape into an edge; the name is made free."""
-        while name in self.nodes:
-            name += "_"
+        name = self.free(name)
         place = self.edges.index(edge)
         self.edges[place : place + 1] = [(edge[0], name), (name, edge[1])]
         self.nodes[name] = entry
@@ -141,17 +147,8 @@ def draft_of(graph: Graph) -> tuple[Draft, dict[str, str]]:
         draft.shapes[names[name]] = (inward, outward)
         _pad_evenly(draft, names[name], inward)
         if names[name] != name:
-            why = (
-                "nested graphs are written flat"
-                if "/" in name
-                else "a module of PyTorch has that name already"
-            )
-            draft.changed(names[name], f"'{name}' is renamed", why)
-    seen: dict[Edge, None] = {}
-    for source, target in wires:
-        if target in reaching:
-            seen[(names[source], names[target])] = None
-    draft.edges = list(seen)
+            draft.changed(names[name], f"'{name}' is renamed", _why_renamed(name))
+    draft.edges = _edges(wires, names)
     for source, target in (*late_edges(graph), *feedback_edges(graph)):
         if {source, target} <= reaching:
             draft.delayed.append((names[source], names[target]))
@@ -169,22 +166,57 @@ def _reaching(edges: Iterable[Edge], outputs: Iterable[str]) -> set[str]:
     }
 
 
+def _edges(wires: Iterable[Edge], names: Mapping[str, str]) -> list[Edge]:
+    """The edges between nodes that are kept, in their new names.
+
+    Raises:
+        ConversionError: An edge that is there twice, which no file can hold.
+    """
+    found: dict[Edge, None] = {}
+    for source, target in wires:
+        if target not in names:
+            continue
+        edge = names[source], names[target]
+        if edge in found:
+            raise ConversionError(
+                f"node '{target}' takes what '{source}' gives more than once, by way of nested "
+                "graphs, and a graph without these has each edge once",
+                fix="keep one of the ways, and multiply weights by their number",
+                node=target,
+            )
+        found[edge] = None
+    return list(found)
+
+
+def spelt(name: str) -> str:
+    """A name as importers of PyTorch register it."""
+    return name.replace(".", "_")
+
+
+def _why_renamed(name: str) -> str:
+    if "/" in name:
+        return "nested graphs are written flat"
+    if spelt(name) in TORCH_NAMES:
+        return "a module of PyTorch has that name already"
+    return f"importers register it as '{spelt(name)}', as they do another node"
+
+
 def _flat_names(names: list[str]) -> dict[str, str]:
     """Names without "/": the last part where it is unique, else all parts joined by dots; none of
-    `TORCH_NAMES`.
+    `TORCH_NAMES`, and no two that are spelt alike.
     """
     flat: dict[str, str] = {}
     times = collections.Counter(name.rpartition("/")[2] for name in names)
     for name in names:
         last = name.rpartition("/")[2]
         flat[name] = last if times[last] == 1 else name.replace("/", ".")
-    taken = collections.Counter(flat.values())
+    taken = collections.Counter(map(spelt, flat.values()))
     for name, short in flat.items():
         before = short
-        while short in TORCH_NAMES or (short != before and taken[short]):
+        while spelt(short) in TORCH_NAMES or taken[spelt(short)] > (short == before):
             short += "_"
-        taken.subtract([before])
-        taken.update([short])
+        taken.subtract([spelt(before)])
+        taken.update([spelt(short)])
         flat[name] = short
     return flat
 
@@ -197,16 +229,17 @@ def _entry(node: Node, inward: Shape) -> dict[str, Any]:
         entry["shape"] = np.array(inward)
     if node.type == "Flatten":
         entry["input_type"] = np.array(inward)
+    if node.type in WEIGHTED:
+        # Importers fail on whole numbers, and on bytes in another order than the machine's.
+        entry |= {key: node.numbers(key) for key in ("weight", "bias") if key in entry}
     if node.type in ("Conv1d", "Conv2d"):
         # A plain number where there is one axis: nir.read fails on [20].
         sides = np.array(inward[1:])
         entry["input_shape"] = sides if sides.size > 1 else sides.reshape(())
-        entry["bias"] = np.broadcast_to(
-            node.value("bias"), np.shape(node.value("weight"))[:1]
-        ).copy()
+        entry["bias"] = np.broadcast_to(entry["bias"], np.shape(entry["weight"])[:1]).copy()
     if node.type == "Affine":
-        weight = np.shape(node.value("weight"))
-        entry["bias"] = np.broadcast_to(node.value("bias"), (*weight[:-2], weight[-2])).copy()
+        weight = np.shape(entry["weight"])
+        entry["bias"] = np.broadcast_to(entry["bias"], (*weight[:-2], weight[-2])).copy()
     return entry
 
 

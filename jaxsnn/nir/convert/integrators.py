@@ -84,7 +84,7 @@ def apart(
 def _insert_current(draft: Draft, step: Step) -> None:
     """Put the current, and weights for what it gives, before a population."""
     name, size = step.name, step.shape[0]
-    current, weights = (_free(draft, f"{name}_{part}") for part in ("current", "drive"))
+    current, weights = (draft.free(f"{name}_{part}") for part in ("current", "drive"))
     draft.edges = [
         (source, current if target == name else target) for source, target in draft.edges
     ]
@@ -94,12 +94,6 @@ def _insert_current(draft: Draft, step: Step) -> None:
     _loop(draft, current, step.synapse_decay, np.zeros(step.shape))
 
 
-def _free(draft: Draft, name: str) -> str:
-    while name in draft.nodes:
-        name += "_"
-    return name
-
-
 def _write_readout(draft: Draft, step: Step) -> None:
     """The membrane without its start, v - v_start, which is added again behind it."""
     name = step.name
@@ -107,7 +101,7 @@ def _write_readout(draft: Draft, step: Step) -> None:
     drive = np.where(np.abs(drive) < 1e-12 * np.abs(step.v_start), 0.0, drive)
     scale_inputs(draft, name, step.gain * step.synapse_gain, np.zeros(step.shape), step.bias_ratio)
     if step.current_based:
-        current = _free(draft, f"{name}_current")
+        current = draft.free(f"{name}_current")
         draft.edges = [
             (source, current if target == name else target) for source, target in draft.edges
         ]
@@ -126,7 +120,7 @@ def _write_readout(draft: Draft, step: Step) -> None:
 
 def _loop(draft: Draft, name: str, decay: np.ndarray, drive: np.ndarray) -> None:
     """A node that sums what arrives, `drive`, and `decay` times what it was."""
-    size, leak = len(decay), _free(draft, f"{name}_leak")
+    size, leak = len(decay), draft.free(f"{name}_leak")
     draft.nodes[name] = {"type": "Linear", "weight": np.eye(size)}
     if np.any(drive):
         draft.nodes[name] |= {"type": "Affine", "bias": drive}
@@ -138,7 +132,7 @@ def _loop(draft: Draft, name: str, decay: np.ndarray, drive: np.ndarray) -> None
 
 def _add_start(draft: Draft, name: str, start: np.ndarray) -> None:
     """Add where the membrane starts, and rests, behind it."""
-    level = _free(draft, f"{name}_level")
+    level = draft.free(f"{name}_level")
     draft.edges = [(level if source == name else source, target) for source, target in draft.edges]
     draft.edges.append((name, level))
     draft.nodes[level] = {"type": "Affine", "weight": np.eye(len(start)), "bias": start}

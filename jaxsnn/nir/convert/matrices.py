@@ -131,9 +131,7 @@ def _flatten_behind(draft: Draft, name: str) -> None:
     shape = draft.shapes[name][1]
     if len(shape) == 1:
         return
-    flat = f"{name}_flat"
-    while flat in draft.nodes:
-        flat += "_"
+    flat = draft.free(f"{name}_flat")
     draft.edges = [(flat if source == name else source, target) for source, target in draft.edges]
     draft.edges.append((name, flat))
     ends = {"start_dim": np.array(-len(shape)), "end_dim": np.array(-1)}

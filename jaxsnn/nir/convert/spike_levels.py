@@ -84,7 +84,7 @@ def _looped(draft: Draft, step: Step, copied: Step, copies: int, later: bool) ->
         )
     size, gain = step.shape[0], copied.gain[:, None]
     taken = np.tile(np.diag(step.decay * step.v_threshold), (copies, copies))
-    name = f"{step.name}_shared"
+    name = draft.free(f"{step.name}_shared")
     own = copied.v_threshold if later else copied.decay * copied.v_threshold
     draft.nodes[name] = {"type": "Linear", "weight": (np.diag(own) - taken) / gain}
     draft.shapes[name] = ((size * copies,), (size * copies,))

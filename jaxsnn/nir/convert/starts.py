@@ -82,15 +82,15 @@ def _insert(draft: Draft, name: str, kicks: np.ndarray, constant: np.ndarray) ->
     """
     (source,) = draft.of_type("Input")
     inward = draft.shapes[source][1]
-    pair, size = f"{name}_start", int(np.prod(inward))
+    pair, size = draft.free(f"{name}_start"), int(np.prod(inward))
     if len(inward) > 1:
-        flat = f"{pair}_flat"
+        flat = draft.free(f"{pair}_flat")
         ends = {"start_dim": np.array(-len(inward)), "end_dim": np.array(-1)}
         draft.nodes[flat] = {"type": "Flatten", "input_type": np.array(inward), **ends}
         draft.shapes[flat] = (inward, (size,))
         draft.edges.append((source, flat))
         source = flat
-    weights, loop, kick = f"{pair}_weights", f"{pair}_loop", f"{pair}_kick"
+    weights, loop, kick = (draft.free(f"{pair}_{part}") for part in ("weights", "loop", "kick"))
     draft.nodes[weights] = {
         "type": "Affine",
         "weight": np.zeros((2, size)),

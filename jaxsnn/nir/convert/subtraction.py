@@ -58,9 +58,7 @@ def _add(draft: Draft, step: Step, diagonal: np.ndarray) -> None:
         entry = draft.nodes[weights]
         entry["weight"] = np.asarray(entry["weight"], float) + np.diag(diagonal)
     else:
-        weights = f"{name}_reset"
-        while weights in draft.nodes:
-            weights += "_"
+        weights = draft.free(f"{name}_reset")
         draft.nodes[weights] = {"type": "Linear", "weight": np.diag(diagonal)}
         draft.shapes[weights] = (draft.shapes[name][1], draft.shapes[name][0])
         draft.edges += [(name, weights), (weights, name)]

@@ -54,12 +54,12 @@ def threaded(draft: Draft, loops: Sequence[Edge], title: str) -> list[Edge]:
 def _thread(draft: Draft, before: str, after: str, title: str) -> list[Edge]:
     """A connection of weight zero; its edges."""
     outward, inward = draft.shapes[before][1], draft.shapes[after][0]
-    name = f"{before}_{after}_order"
+    name = draft.free(f"{before}_{after}_order")
     chain = [before, name, after]
     if len(inward) == 1 and len(outward) == 1:
         entry = {"type": "Linear", "weight": np.zeros((inward[0], outward[0]))}
     elif len(inward) == 1:
-        flat, size = f"{name}_flat", int(np.prod(outward))
+        flat, size = draft.free(f"{name}_flat"), int(np.prod(outward))
         ends = {"start_dim": np.array(-len(outward)), "end_dim": np.array(-1)}
         draft.nodes[flat] = {"type": "Flatten", "input_type": np.array(outward), **ends}
         draft.shapes[flat] = (outward, (size,))

@@ -68,13 +68,13 @@ def _split(draft: Draft, step: Step, groups: list[np.ndarray], own: list[str]) -
         for source in sources
     ]
     for number, group in enumerate(groups):
-        part = f"{name}_{number}"
+        part = draft.free(f"{name}_{number}")
         draft.nodes[part] = {key: _taken(value, group, step.shape) for key, value in old.items()}
         shape = (len(group), *inward[1:])
         draft.shapes[part] = (shape, shape)
         found[part] = _part(step, part, group)
         for source, weighted in zip(sources, alone, strict=True):
-            rows = f"{source}_{part}"
+            rows = draft.free(f"{source}_{part}")
             entry = draft.nodes[source] if weighted else identity(inward)
             fed = draft.sources(source) if weighted else [source]
             draft.nodes[rows] = {
@@ -85,7 +85,7 @@ def _split(draft: Draft, step: Step, groups: list[np.ndarray], own: list[str]) -
             draft.edges += [(before, rows) for before in fed] + [(rows, part)]
             if source in own:
                 draft.delayed.append((rows, part))
-        places = f"{part}_places"
+        places = draft.free(f"{part}_places")
         draft.nodes[places] = _columns(identity(inward), group)
         draft.shapes[places] = (shape, inward)
         draft.edges += [(part, places), (places, name)]
