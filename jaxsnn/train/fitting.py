@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
@@ -73,19 +73,47 @@ def fit(
     chosen = options_with(options, fields)
     if data is not None:
         chosen = replace(chosen, data=data)
-    check_options(chosen)
-    _refuse_commands(chosen)
-    join(chosen)
-    make_devices(chosen)
-    chosen, notes = with_data(graph, chosen)
+    return fit_prepared(prepare(graph, chosen))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """What a run trains, and how.
+
+    Attributes:
+        graph: with the weights that it begins with: calibrated ones, if that was asked for.
+        options: with `Splits` as data, and an emulated chip as engine where it was "loop".
+        notes: on what was decided.
+    """
+
+    graph: Graph
+    options: TrainOptions
+    notes: tuple[str, ...]
+
+
+def prepare(graph: Graph, options: TrainOptions) -> Prepared:
+    """What comes before the network is built, in the one order that is right: the data, the weights
+    to begin with, the chip, whose scale is that of these weights. Errors as of `fit`.
+    """
+    check_options(options)
+    _refuse_commands(options)
+    join(options)
+    make_devices(options)
+    chosen, notes = with_data(graph, options)
     if chosen.calibrate is not None:
         graph, more = _calibrated(graph, chosen)
         notes = (*notes, *more)
     if chosen.engine == "loop":
         chosen = on_emulated_chip(graph, chosen)
+    return Prepared(graph=graph, options=chosen, notes=notes)
+
+
+def fit_prepared(prepared: Prepared) -> Fit:
+    """The run. Returns and errors as of `fit`."""
+    graph, chosen = prepared.graph, prepared.options
     network = _network(graph, chosen)
     plan = make_plan(network, chosen)
-    plan = replace(plan, notes=(*notes, *plan.notes))
+    plan = replace(plan, notes=(*prepared.notes, *plan.notes))
     run = TrainingRun(graph, network, plan, chosen.progress or (lambda line: None))
     return run.all(chosen.checkpoint, resume=chosen.resume, overwrite=chosen.overwrite)
 

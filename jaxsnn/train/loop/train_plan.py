@@ -147,7 +147,7 @@ def make_plan(network: Network, options: TrainOptions) -> TrainPlan:
     loss = loss_of(network, options)
     refuse_unfit(network, loss.population, loss.reads, name_of(loss))
     engine = _with_surrogate(make_engine(options.engine, network, loss), options.surrogate)
-    engine = _with_fields(engine, options.engine_options)
+    engine = with_fields(engine, options.engine_options)
     trainable = as_constraints(options.trainable)
     _refuse_untaken(engine, network, trainable)
     _refuse_stopped(engine, network, loss)
@@ -198,8 +198,8 @@ def _with_surrogate(engine: Engine, given: Any) -> Engine:
     return replace(cast(Any, engine), surrogate=surrogate)
 
 
-def _with_fields(engine: Engine, given: Mapping[str, Any] | None) -> Engine:
-    """The event engine with some of its fields replaced; lists become tuples."""
+def with_fields(engine: Engine, given: Mapping[str, Any] | None) -> Engine:
+    """An engine with some of its fields replaced; lists become tuples."""
     if not given:
         return engine
     values = {key: tuple(own) if isinstance(own, list) else own for key, own in given.items()}
