@@ -115,9 +115,9 @@ def test_a_run_cut_short_around_a_collapse_goes_back_all_the_same(tmp_path, monk
 
 def test_a_run_that_stopped_does_not_succeed_by_being_resumed(tmp_path):
     settings = {**SETTINGS, "epochs": 1, "weight_bumping": {"label": 0.0, "hidden": 0.0}}
+    quiet = small_net(second=(0.02, 0.01))
     for resume in (False, True):
         with pytest.raises(TrainingStopped, match=r"no neuron of '4' fires .* at epoch 1"):
-            quiet = small_net(second=(0.02, 0.01))
             fit(quiet, DATA, **settings, checkpoint=tmp_path, resume=resume)
 
 
