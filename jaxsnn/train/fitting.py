@@ -19,7 +19,7 @@ from jaxsnn.train.loop.chip_training import on_emulated_chip
 from jaxsnn.train.loop.constraints import as_constraints
 from jaxsnn.train.loop.history import Fit
 from jaxsnn.train.loop.parallel import join, make_devices
-from jaxsnn.train.loop.train_plan import make_plan
+from jaxsnn.train.loop.train_plan import loss_of, make_plan
 from jaxsnn.train.loop.training_run import TrainingRun, TrainingStopped
 from jaxsnn.train.options import OPTIONS, TrainOptions, check_options, options_with
 
@@ -121,9 +121,10 @@ def fit_prepared(prepared: Prepared) -> Fit:
 def _calibrated(graph: Graph, options: TrainOptions) -> tuple[Graph, tuple[str, ...]]:
     """The graph with weights that let a fraction of the neurons fire, and what is to be said of it."""
     given: Any = options
-    engine = None
+    engine, network = None, _network(graph, options)
+    end = loss_of(network, options).t_max if given.t_end is None else given.t_end
     if options.engine != "loop":
-        found = make_plan(_network(graph, options), options).engine
+        found = make_plan(network, options).engine
         engine = found if isinstance(found, EventDriven) else None
     changed = calibrated(
         graph,
@@ -131,11 +132,17 @@ def _calibrated(graph: Graph, options: TrainOptions) -> tuple[Graph, tuple[str, 
         fraction=given.calibrate,
         encoder=given.encoder,
         encoder_options=given.encoder_options,
-        t_end=given.t_end,
+        t_end=end,
         engine=engine,
     )
-    note = "calibrate counted the neurons that fire in continuous time; another engine trains them"
-    return changed, () if engine else (note,)
+    notes = {
+        "calibrate counted the neurons that fire in continuous time; another engine trains them": (
+            engine is None
+        ),
+        "calibrate counted the neurons that fire without synaptic_delays, with which they are"
+        " trained": bool(options.synaptic_delays),
+    }
+    return changed, tuple(note for note, holds in notes.items() if holds)
 
 
 def _refuse_commands(options: TrainOptions) -> None:
