@@ -279,22 +279,17 @@ def train_file(graph: Graph, files: TrainFiles, options: TrainOptions) -> TrainO
     Raises:
         JaxsnnError: data that do not fit, files that exist, or a training run that stops.
     """
-    from jaxsnn.train import TrainingStopped, fit
-    from jaxsnn.train.data.labelled_files import with_data
-    from jaxsnn.train.loop.chip_training import on_emulated_chip
-    from jaxsnn.train.loop.parallel import is_first, join, make_devices
+    from jaxsnn.train import TrainingStopped
+    from jaxsnn.train.fitting import fit_prepared, prepare
+    from jaxsnn.train.loop.parallel import is_first
 
-    join(options)
-    make_devices(options)
     several, in_the_loop = options.processes > 1, options.engine == "loop"
-    loaded, notes = with_data(graph, options)
-    if in_the_loop:
-        loaded = on_emulated_chip(graph, loaded)
     kept = {"checkpoint": files.checkpoint, "overwrite": files.force, "plot": None}
-    chosen = replace(loaded, **kept)
+    prepared = prepare(graph, replace(options, **kept))
+    chosen = prepared.options
     try:
         with _partners(files.checkpoint if several else None):
-            trained = fit(graph, options=chosen)
+            trained = fit_prepared(prepared)
     except TrainingStopped as error:
         said = "".join(f"; {note}" for note in _write(files, error.fit, chosen))
         reached = error.fit.history[error.fit.best_epoch]
@@ -302,7 +297,7 @@ def train_file(graph: Graph, files: TrainFiles, options: TrainOptions) -> TrainO
         where = f"epoch {reached.epoch} ({accuracy}) is written to {files.trained}"
         message = f"{error.problem.message}; {where}{said}"
         raise TrainingStopped(message, error.fit, fix=error.fix) from error
-    notes += (*trained.notes, *_write(files, trained, chosen))
+    notes = (*trained.notes, *_write(files, trained, chosen))
     if not is_first():
         return None
     data: Any = chosen.data

@@ -13,9 +13,8 @@ from jaxsnn.commands.arguments import (
     add_notes,
     add_output,
     print_outcome,
-    read_graph,
 )
-from jaxsnn.commands.train_command import add_options, options_of, progress_of
+from jaxsnn.commands.train_command import add_options, graph_of, options_of, progress_of
 from jaxsnn.errors import UsageError
 
 
@@ -47,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
             raise UsageError(f"{name} is {value}", fix=fix)
     refuse_unwritable(arguments.output, arguments.force)
     budgets = _numbers(arguments.spikes_per_sample)
-    graph = read_graph(arguments)
+    graph = graph_of(arguments, options)
     from jaxsnn.nir import write
     from jaxsnn.train.tuning import tune
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
@@ -19,7 +19,7 @@ from jaxsnn.train.loop.chip_training import on_emulated_chip
 from jaxsnn.train.loop.constraints import as_constraints
 from jaxsnn.train.loop.history import Fit
 from jaxsnn.train.loop.parallel import join, make_devices
-from jaxsnn.train.loop.train_plan import make_plan
+from jaxsnn.train.loop.train_plan import loss_of, make_plan
 from jaxsnn.train.loop.training_run import TrainingRun, TrainingStopped
 from jaxsnn.train.options import OPTIONS, TrainOptions, check_options, options_with
 
@@ -73,19 +73,47 @@ def fit(
     chosen = options_with(options, fields)
     if data is not None:
         chosen = replace(chosen, data=data)
-    check_options(chosen)
-    _refuse_commands(chosen)
-    join(chosen)
-    make_devices(chosen)
-    chosen, notes = with_data(graph, chosen)
+    return fit_prepared(prepare(graph, chosen))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """What a run trains, and how.
+
+    Attributes:
+        graph: with the weights that it begins with: calibrated ones, if that was asked for.
+        options: with `Splits` as data, and an emulated chip as engine where it was "loop".
+        notes: on what was decided.
+    """
+
+    graph: Graph
+    options: TrainOptions
+    notes: tuple[str, ...]
+
+
+def prepare(graph: Graph, options: TrainOptions) -> Prepared:
+    """What comes before the network is built, in the one order that is right: the data, the weights
+    to begin with, the chip, whose scale is that of these weights. Errors as of `fit`.
+    """
+    check_options(options)
+    _refuse_commands(options)
+    join(options)
+    make_devices(options)
+    chosen, notes = with_data(graph, options)
     if chosen.calibrate is not None:
         graph, more = _calibrated(graph, chosen)
         notes = (*notes, *more)
     if chosen.engine == "loop":
         chosen = on_emulated_chip(graph, chosen)
+    return Prepared(graph=graph, options=chosen, notes=notes)
+
+
+def fit_prepared(prepared: Prepared) -> Fit:
+    """The run. Returns and errors as of `fit`."""
+    graph, chosen = prepared.graph, prepared.options
     network = _network(graph, chosen)
     plan = make_plan(network, chosen)
-    plan = replace(plan, notes=(*notes, *plan.notes))
+    plan = replace(plan, notes=(*prepared.notes, *plan.notes))
     run = TrainingRun(graph, network, plan, chosen.progress or (lambda line: None))
     return run.all(chosen.checkpoint, resume=chosen.resume, overwrite=chosen.overwrite)
 
@@ -93,9 +121,10 @@ def fit(
 def _calibrated(graph: Graph, options: TrainOptions) -> tuple[Graph, tuple[str, ...]]:
     """The graph with weights that let a fraction of the neurons fire, and what is to be said of it."""
     given: Any = options
-    engine = None
+    engine, network = None, _network(graph, options)
+    end = loss_of(network, options).t_max if given.t_end is None else given.t_end
     if options.engine != "loop":
-        found = make_plan(_network(graph, options), options).engine
+        found = make_plan(network, options).engine
         engine = found if isinstance(found, EventDriven) else None
     changed = calibrated(
         graph,
@@ -103,11 +132,17 @@ def _calibrated(graph: Graph, options: TrainOptions) -> tuple[Graph, tuple[str, 
         fraction=given.calibrate,
         encoder=given.encoder,
         encoder_options=given.encoder_options,
-        t_end=given.t_end,
+        t_end=end,
         engine=engine,
     )
-    note = "calibrate counted the neurons that fire in continuous time; another engine trains them"
-    return changed, () if engine else (note,)
+    notes = {
+        "calibrate counted the neurons that fire in continuous time; another engine trains them": (
+            engine is None
+        ),
+        "calibrate counted the neurons that fire without synaptic_delays, with which they are"
+        " trained": bool(options.synaptic_delays),
+    }
+    return changed, tuple(note for note, holds in notes.items() if holds)
 
 
 def _refuse_commands(options: TrainOptions) -> None:

@@ -565,6 +565,10 @@ def options_with(
     return replace(options or TrainOptions(), **fields_given)
 
 
+#: What fields that are numbers are annotated with.
+_NUMBERS = ("float", "int", "float | None", "int | None")
+
+
 def replaced(record: Any, table: Mapping[str, Any], where: str) -> Any:
     """A record with some fields replaced, by name, with "-" or "_".
 
@@ -572,13 +576,16 @@ def replaced(record: Any, table: Mapping[str, Any], where: str) -> Any:
         where: what the message calls the table.
 
     Raises:
-        UsageError: a field that the record does not have.
+        UsageError: a field that the record does not have, or text for one that is a number.
     """
-    known = [own.name for own in fields(record)]
+    known = {own.name: str(own.type) for own in fields(record)}
     values = {name.replace("-", "_"): value for name, value in table.items()}
-    for name in values:
+    for name, value in values.items():
         if name not in known:
             raise UsageError(f"{where}: there is no '{name}'", fix=suggestion(name, known))
+        if known[name] in _NUMBERS and isinstance(value, str):
+            fix = "give a number, not text; times in seconds"
+            raise UsageError(f"{where}: {name} is {value!r}", fix=fix)
     return replace(record, **values)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -16,7 +16,7 @@ from jaxsnn.train.loop.evaluation import Measured, measure
 from jaxsnn.train.loop.history import Fit
 from jaxsnn.train.loop.train_plan import TrainPlan, make_plan
 from jaxsnn.train.losses.regularizers import SpikeBudget
-from jaxsnn.train.options import TrainOptions, check_options
+from jaxsnn.train.options import TrainOptions, check_options, engine_kind
 
 #: How much a sample that takes twice the budget costs, beside its cross-entropy.
 _STRENGTH = 2.0
@@ -101,7 +101,8 @@ def tune(graph: Graph, options: TrainOptions, budgets: Sequence[float] = ()) -> 
         graph: read with a dialect that has time steps.
         options: as of `fit`, with data; the engine is that for continuous time.
         budgets: spikes that a sample may take, of all neurons together: training is made to stay
-            below by `SpikeBudget`.
+            below by `SpikeBudget`. As in the tuned file, outputs of a first-spike loss go on firing,
+            unless `engine_options` let them stop while they are trained.
 
     Raises:
         UsageError: a budget that makes no sense, a source without steps, or options that do not fit.
@@ -112,7 +113,9 @@ def tune(graph: Graph, options: TrainOptions, budgets: Sequence[float] = ()) -> 
     check_options(options)
     if graph.dialect.dt is None:
         raise UsageError("the source has no time steps to simulate it in", fix="say its dt")
+    _refuse_untunable(options)
     options, notes = with_data(graph, options)
+    options = replace(options, engine_options=_all_spikes(options))
     plan = make_plan(lower(graph), options)
     source = _measured(graph, plan, "as the source simulates it", engine=TimeStepped())
     steps = [source, _measured(graph, plan, "in continuous time")]
@@ -128,6 +131,28 @@ def tune(graph: Graph, options: TrainOptions, budgets: Sequence[float] = ()) -> 
     return Tuned(steps=tuple(steps), chosen=chosen, notes=tuple(dict.fromkeys(said)))
 
 
+def _refuse_untunable(options: TrainOptions) -> None:
+    """Refuse what is not tuning: another engine, other weights to begin with, one folder of
+    checkpoints for several runs.
+    """
+    if (kind := engine_kind(options.engine)) != "event":
+        fix = "leave engine out, or give EventDriven(...): tuning is in continuous time"
+        raise UsageError(f"the engine is {kind}", fix=fix)
+    for name in ("calibrate", "synaptic_delays", "checkpoint", "resume"):
+        if getattr(options, name):
+            raise UsageError(
+                f"{name} is {getattr(options, name)}",
+                fix="leave it out: tuning begins with the network as it is, without checkpoints",
+            )
+
+
+def _all_spikes(options: TrainOptions) -> Mapping[str, Any] | None:
+    """The fields of the engine, where nobody says another such that all spikes are there."""
+    given = {name.replace("-", "_"): own for name, own in (options.engine_options or {}).items()}
+    by_name = options.engine in (None, "event")
+    return {"first_spike_only": ()} | given if by_name else options.engine_options
+
+
 def _trained(graph: Graph, options: TrainOptions, name: str) -> Fit:
     """A run's result; of one that could not go on, what it had reached."""
     try:
@@ -139,10 +164,10 @@ def _trained(graph: Graph, options: TrainOptions, name: str) -> Fit:
 
 
 def _measured(graph: Graph, plan: TrainPlan, name: str, engine: Any = None) -> TuningPoint:
-    """A point of the curve."""
+    """A point of the curve: with all spikes of the graph, whatever stops in training."""
     data = cast(Any, plan.options.data)
     how = {"loss": plan.loss, "encoder": plan.encoder, "t_end": plan.t_end}
-    runner = engine or plan.engine
+    runner = engine or replace(cast(Any, plan.engine), first_spike_only=False)
     test, validation = (
         measure(graph, part, engine=runner, **how) for part in (data.test, data.validation)
     )

@@ -235,6 +235,12 @@ def test_events_travel_as_through_a_queue_written_as_a_loop(times, lanes, queue)
     assert every.max() < np.ceil(max(times)) + len(times)
 
 
+@pytest.mark.parametrize("trial", [-1, 2**32])
+def test_a_trial_that_is_no_seed_is_refused(two_layers, trial):
+    with pytest.raises(UsageError, match=f"trial is {trial}: give a whole number from 0"):
+        Emulator(*two_layers).run(events(4), T_END, trial=trial)
+
+
 def test_a_chip_that_deviates_is_repeatable_by_seed_and_trial(two_layers):
     quantized, mapping = two_layers
     chip = Emulator(quantized, mapping, chip=EmulatedChip(seed=2))

@@ -7,8 +7,9 @@ import jaxsnn
 from jaxsnn.nir import build
 from jaxsnn.nir.initializers import normal
 from jaxsnn.nir.nodes import Linear
-from jaxsnn.train import calibrated, fit, yinyang_splits
+from jaxsnn.train import TrainOptions, calibrated, fit, yinyang_splits
 from jaxsnn.train.data.encoders import Current
+from jaxsnn.train.fitting import prepare
 
 DATA = yinyang_splits(sizes=(128, 64, 64))
 END, FRACTION = 0.12, 0.6
@@ -70,3 +71,20 @@ def test_a_chip_takes_its_scale_from_the_weights_that_it_gets(monkeypatch):
     assert len(weights) == 3
     for got, expected in zip(got_there, weights, strict=True):
         np.testing.assert_array_equal(got, expected)
+
+
+def test_it_counts_until_the_end_of_a_sample_and_says_that_delays_are_left_out(monkeypatch):
+    ends = []
+
+    def seen(graph, data, **said):
+        ends.append(said["t_end"])
+        return graph
+
+    monkeypatch.setattr("jaxsnn.train.fitting.calibrated", seen)
+    graph = three_layers()
+    first = next(name for name, node in graph.nodes.items() if isinstance(node, Linear))
+    given = {"data": DATA, "calibrate": FRACTION, "synaptic_delays": {first: 1e-3}}
+    notes = prepare(graph, TrainOptions(**given, loss_options={"t_max": 0.025})).notes
+    prepare(graph, TrainOptions(**given, loss_options={"t_max": 0.025}, t_end=0.03))
+    assert ends == [0.025, 0.03]
+    assert any("without synaptic_delays" in note for note in notes)

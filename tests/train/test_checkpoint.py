@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from jaxsnn.errors import FileError, UsageError
-from jaxsnn.train import Dropout, fit
+from jaxsnn.train import Dropout, TrainingStopped, fit
 from jaxsnn.train.loop import checkpoint as checkpoints
 from jaxsnn.train.loop import checkpoint_files
 from jaxsnn.train.loop.checkpoint_files import sealed, unsealed
@@ -91,6 +91,34 @@ def test_a_run_cut_short_goes_on_to_the_same_bits(uninterrupted, tmp_path, epoch
         uninterrupted[1]
     )
     assert [line["epoch"] for line in lines_of(tmp_path)] == list(range(7))
+
+
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_a_run_cut_short_around_a_collapse_goes_back_all_the_same(tmp_path, monkeypatch, epochs):
+    """Every epoch counts as bad here, and two of them, of four steps each, as a collapse."""
+    for name, value in (("_FAILING_STEPS", 8), ("_COLLAPSED", 10.0)):
+        monkeypatch.setattr(f"jaxsnn.train.loop.training_run.{name}", value)
+
+    def cut(line):
+        if line.startswith(f"epoch {epochs + 1}/"):
+            raise KeyboardInterrupt
+
+    whole = fit(small_net(), DATA, **SETTINGS)
+    third = pytest.approx(1 / 3)
+    assert [record.factor for record in whole.history[:4]] == [1.0, 1.0, 1.0, third]
+    with pytest.raises(KeyboardInterrupt):
+        fit(small_net(), DATA, **{**SETTINGS, "progress": cut}, checkpoint=tmp_path)
+    resumed = fit(small_net(), DATA, **SETTINGS, checkpoint=tmp_path, resume=True)
+    assert [note for note in resumed.notes if "at epoch 2: back to" in note]
+    assert summary(resumed) == summary(whole)
+
+
+def test_a_run_that_stopped_does_not_succeed_by_being_resumed(tmp_path):
+    settings = {**SETTINGS, "epochs": 1, "weight_bumping": {"label": 0.0, "hidden": 0.0}}
+    quiet = small_net(second=(0.02, 0.01))
+    for resume in (False, True):
+        with pytest.raises(TrainingStopped, match=r"no neuron of '4' fires .* at epoch 1"):
+            fit(quiet, DATA, **settings, checkpoint=tmp_path, resume=resume)
 
 
 def test_a_finished_run_is_not_trained_again(uninterrupted):
@@ -310,6 +338,7 @@ EDITS = {
     "factor zero": lambda header: header.update(factor=0),
     "failures half": lambda header: header.update(failures=0.5),
     "fingerprint a number": lambda header: header.update(fingerprint=1),
+    "notes of numbers": lambda header: header.update(notes=[1]),
     "version text": lambda header: header.update(version="2"),
     "version later": lambda header: header.update(version=3),
 }
@@ -323,6 +352,7 @@ ENTRIES = {
     "_is_positive": ([0.5, 1, 1e-9, 2.0], [0, -1, INF, NAN, True, "1"]),
     "_is_text": (["", "a"], [1, None, ["a"]]),
     "_numbers_by_name": ([{}, {"a": 1.5, "b": -1}], [[], {"a": "1"}, {"a": 1, "b": True}]),
+    "_are_texts": ([[], ["a", ""]], [{}, ["a", 1], "a", None]),
     "_are_seconds": ([[], [1, 0.5]], [{}, [1, "1"], 1]),
     "_is_budget": (
         [None, "auto", 0, 5, [], [["a", 3], ["b", "auto"], ["c", None]], [["a", [["b", 1]]]]],

@@ -8,7 +8,8 @@ import pytest
 from jaxsnn import Events
 from jaxsnn.errors import UsageError
 from jaxsnn.network.valued_inputs import Currents
-from jaxsnn.train import ChannelShift, Compose, Dropout, Jitter, Stretch, Warp
+from jaxsnn.nir import build
+from jaxsnn.train import ChannelShift, Compose, Dropout, Jitter, Stretch, Warp, fit
 from jaxsnn.train.data.image_events import augmentation_of
 
 KEY = jax.random.key(0)
@@ -180,3 +181,23 @@ def test_a_table_says_how_sounds_are_changed():
         chain = augmentation_of({"stretch": 0.2, name: [1, 14, 336]}, (120, 24))
         shift = ChannelShift(most=1, group=14, channels=336)
         assert chain.steps == (shift, Stretch(extent=0.2))
+
+
+IMAGES = np.full((8, 4, 4), 0.5), np.arange(8) % 2
+
+
+@pytest.mark.parametrize(
+    ("inputs", "said", "message"),
+    [
+        (80, {"encoder": "population"}, "PopulationCode has several channels for each value"),
+        (32, {"encoder": "delta"}, "Delta has several channels"),
+        (32, {"encoder": "levels", "augment": Warp(shape=(4, 4), shift=1.0)}, "LevelCrossing has"),
+        (16, {"augment": {"turn": 3, "shape": [28, 28]}}, r"784 channels \(shape .* has 16"),
+        (16, {"augment": {"channel-shift": [1, 4, 20]}}, r"20 channels \(channels 20\), .* 16"),
+    ],
+)
+def test_training_refuses_to_move_what_are_no_pixels_of_the_samples(inputs, said, message):
+    neurons = build.cubalif(tau_mem="20ms", tau_syn="10ms")
+    graph = build.sequential(build.input(inputs), build.linear(2), neurons, seed=0)
+    with pytest.raises(UsageError, match=message):
+        fit(graph, IMAGES, **{"augment": {"shift": 1}} | said, progress=None)

@@ -127,6 +127,25 @@ def test_fit_by_the_name_of_the_engine_is_the_same_run(folder, done):
     assert trained.test_accuracy == history["test_accuracy"]
 
 
+def test_a_configuration_calibrates_before_the_chip_and_has_options_of_its_engine(
+    folder, tmp_path, capsys
+):
+    text = "calibrate = 0.4\n[engine-options]\nmax-spikes = 5\n"
+    (tmp_path / "run.toml").write_text(text)
+    more = ["--config", str(tmp_path / "run.toml"), "--epochs", "1"]
+    assert call(capsys, *train(folder, tmp_path / "out.nir", *more))[0] == 0
+    graph, task = read(folder / "net.nir"), str(folder / "task.npz")
+    settings = {"engine": "loop", "epochs": 1, "batch_size": 16, "learning_rate": 0.1}
+    chosen = {"calibrate": 0.4, "engine_options": {"max_spikes": 5}}
+    trained = fit(graph, task, **settings, **chosen, progress=None)
+    history = json.loads((tmp_path / "out.history.json").read_text())
+    assert history["settings"]["engine"]["max_spikes"] == 5
+    assert history["settings"] == trained.settings  # the chip's scale among them
+    assert history["notes"] == list(trained.notes)
+    weight = read(tmp_path / "out.nir").nodes["1"].weight
+    np.testing.assert_array_equal(trained.graph.nodes["1"].weight, weight)
+
+
 def test_the_engine_in_the_loop_has_options_of_its_own(folder):
     graph, data = read(folder / "net.nir"), load_splits(folder / "task.npz")[0]
 

@@ -7,7 +7,7 @@ import pytest
 
 from jaxsnn import Events
 from jaxsnn.errors import FileError, UsageError
-from jaxsnn.train import Latency, fit
+from jaxsnn.train import Latency, Rate, fit
 from jaxsnn.train.data.datasets import Data, Rows, taken
 from jaxsnn.train.data.labelled_files import load_splits
 from jaxsnn.train.data.on_disk import Streamed
@@ -55,6 +55,13 @@ def test_streamed_data_give_the_same_run_bit_for_bit(folder):
         assert streamed.test_accuracy == whole.test_accuracy
         weights = [trained.graph.nodes["1"].weight for trained in (whole, streamed)]
         assert np.array_equal(*weights)
+
+
+def test_an_encoder_that_draws_for_all_samples_together_cannot_be_streamed(folder):
+    """A sample would have other spikes in each epoch, and other ones than without `stream`."""
+    splits, rate = load_splits(folder)[0], Rate(highest=100.0, duration=0.05)
+    with pytest.raises(UsageError, match=r"other spikes of a sample .* stream=64 .*: leave stream"):
+        run(splits, encoder=rate, stream=64)
 
 
 def test_augmentation_draws_the_same_numbers(folder):

@@ -226,6 +226,21 @@ def test_what_makes_no_sense_is_refused_before_anything_is_loaded(given, message
         check_options(TrainOptions(**given))
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"loss_options": {"t_max": "60ms"}}, "loss_options: t_max is '60ms': give a number"),
+        ({"encoder_options": {"least": "0.2"}}, "encoder_options: least is '0.2'"),
+        ({"weight_bumping": {"hidden": "much"}}, "weight_bumping: hidden is 'much'"),
+        ({"engine_options": {"min-slope": "0.1"}}, "engine_options: min_slope is '0.1'"),
+        ({"dropout": 0.3, "augment": {"dropout": 0.1}}, "dropout is 0.3, and augment has 0.1"),
+    ],
+)
+def test_tables_with_text_for_a_number_or_a_second_dropout_are_refused(given, message):
+    with pytest.raises(UsageError, match=message):
+        fit(small_net(), DATA, **given, progress=None)
+
+
 def test_what_cannot_act_is_refused():
     refusals = {
         "plot is for the command": {"plot": "x.png"},

@@ -13,7 +13,8 @@ from jaxsnn.errors import UsageError
 from jaxsnn.train import EpochRecord, SpikeBudget, TrainOptions, splits_of_arrays, tune
 from jaxsnn.train.loop.evaluation import Measured
 from jaxsnn.train.loop.history import merit
-from jaxsnn.train.tuning import TuningPoint, _chosen, _trained
+from jaxsnn.train.loop.train_plan import make_plan
+from jaxsnn.train.tuning import TuningPoint, _chosen, _measured, _trained
 from tests.helpers.command_line import call, refused
 from tests.helpers.static_digits import FILE, STEPS, static_digits
 
@@ -92,13 +93,67 @@ def test_without_a_budget_it_is_tuned_once(digits):
         (("--spikes-per-sample", "many"), "spikes_per_sample is 'many'.*numbers, with commas"),
         (("--engine", "grid"), "engine is grid.*continuous time"),
         (("--resume",), "resume is True.*from the beginning"),
+        (
+            ("--calibrate", "0.5"),
+            "calibrate.* is 0.5: leave it out: tuning begins with the network",
+        ),
+        (("--config", "net.toml"), "net.toml has a network, and .* is given, too"),
     ],
 )
-def test_what_makes_no_sense_is_refused(said, message, task, tmp_path, capsys):
+def test_what_makes_no_sense_is_refused(said, message, task, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "net.toml").write_text("[network]\ninput = 3\n")
     _, error = refused(
         capsys, "tune", FILE, *SAID, "--data", task, *RUN, *said, "-o", tmp_path / "o.nir"
     )
     assert re.search(message, error)
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"engine": "grid"}, "the engine is grid"),
+        ({"engine": jaxsnn.TimeStepped()}, "the engine is grid"),
+        ({"checkpoint": "folder"}, "checkpoint is folder"),
+        ({"synaptic_delays": {"0": 1e-3}}, "synaptic_delays"),
+    ],
+)
+def test_what_is_not_tuning_is_refused_before_anything_is_run(said, message, digits):
+    graph = jaxsnn.read(FILE, dialect="snntorch", reset="zero", reset_delay=True)
+    with pytest.raises(UsageError, match=message):
+        tune(graph, TrainOptions(data=digits[:2], loss="count", **said))
+
+
+def test_spikes_after_those_that_a_loss_reads_count_too(digits, monkeypatch):
+    """As the tuned file fires them: the loss of first spikes reads one of each output."""
+    images, labels, _ = digits
+    graph = jaxsnn.read(FILE, dialect="snntorch", reset="zero", reset_delay=True)
+    data = splits_of_arrays(images, labels)
+    options = TrainOptions(data=data, encoder="current", t_end=T_END)
+    plan = make_plan(jaxsnn.lower(graph), options)
+    assert plan.engine.stops("3")
+    engines, nothing = [], Measured(accuracy=0.0, spikes={})
+
+    def seen(graph, data, *, engine, **how):
+        engines.append(engine)
+        return nothing
+
+    monkeypatch.setattr("jaxsnn.train.tuning.measure", seen)
+    _measured(graph, plan, "in continuous time")
+    assert [engine.stops("3") for engine in engines] == [False, False]
+    # and so they are trained, unless somebody says otherwise
+    monkeypatch.setattr("jaxsnn.train.tuning._trained", _Seen.of)
+    for said, stops in (({}, False), ({"engine_options": {"first-spike-only": True}}, True)):
+        with pytest.raises(_Seen) as found:
+            tune(graph, replace(options, **said))
+        chosen = make_plan(jaxsnn.lower(graph), found.value.args[0])
+        assert chosen.engine.stops("3") == stops
+
+
+class _Seen(Exception):
+    @classmethod
+    def of(cls, graph, options, name):
+        raise cls(options)
 
 
 def test_a_source_without_steps_is_refused():

@@ -18,7 +18,7 @@ from jaxsnn.bss2.emulate.run_program import Recorded, execute
 from jaxsnn.bss2.mapping import Mapping as ChipMapping
 from jaxsnn.bss2.netlist import Netlist
 from jaxsnn.bss2.search.quantize import Quantized
-from jaxsnn.errors import MappingError, UsageError, suggestion
+from jaxsnn.errors import MappingError, UsageError, refuse_seed, suggestion
 from jaxsnn.event.event_options import EventOptions
 from jaxsnn.event.event_record import Budget, Budgets
 from jaxsnn.network.inputs import plain_events
@@ -114,8 +114,9 @@ class Emulator:
             trial: draws the noise; the same chip and trial give the same spikes.
 
         Raises:
-            UsageError: inputs that do not fit.
+            UsageError: inputs that do not fit, or a trial that is no seed.
         """
+        refuse_seed(trial, "trial")
         trains = _checked(self.quantized, inputs, t_end)
         sample_times = np.arange(0.0, t_end, CADC_PERIOD * self.program.speedup)
         key = jax.random.fold_in(jax.random.key(self.program.chip.seed), trial)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxsnn.errors import UsageError, suggestion
 from jaxsnn.network.array_types import Array, Float, Int
 from jaxsnn.train.data.augment import ChannelShift, Dropout, Jitter, Stretch, refuse_values
+from jaxsnn.train.data.encoders import Delta, LevelCrossing, PopulationCode
 from jaxsnn.train.option_values import duration, number
 
 #: Changes of `Warp`.
@@ -136,6 +137,37 @@ class Compose:
         for number_of_step, step in enumerate(self.steps):
             inputs = step(jax.random.fold_in(key, number_of_step), inputs)
         return inputs
+
+
+def refuse_other_channels(augment: Any, encoder: Any, channels: int) -> None:
+    """Refuse changes of other channels than the input has: they would move events to pixels and
+    bands that are none.
+
+    Args:
+        augment: what `fit(..., augment=...)` takes; of a `Compose` each step is looked at.
+        encoder: None where the data are events.
+        channels: of the input.
+
+    Raises:
+        UsageError: images or bands with more channels than there are, or several channels for each
+            pixel.
+    """
+    for step in augment.steps if isinstance(augment, Compose) else (augment,):
+        if isinstance(step, Warp) and isinstance(encoder, Delta | LevelCrossing | PopulationCode):
+            kind = type(encoder).__name__
+            raise UsageError(
+                f"augment moves the events of pixels, and {kind} has several channels for each value",
+                fix='leave the changes of images out, or take encoder="latency"',
+            )
+        said = {Warp: "shape", ChannelShift: "channels"}.get(type(step))
+        if said is None:
+            continue
+        value = getattr(step, said)
+        if (wanted := math.prod(value) if said == "shape" else value) > channels:
+            raise UsageError(
+                f"augment changes {wanted} channels ({said} {value}), and the input has {channels}",
+                fix=f"give the {said} that the samples have",
+            )
 
 
 #: The numbers of a `ChannelShift` in the order of a table.

@@ -10,11 +10,15 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxsnn.errors import UsageError
 from jaxsnn.network.on_processor import to_jax
 from jaxsnn.network.slots import bucket, with_slots
 from jaxsnn.network.valued_inputs import Currents
 from jaxsnn.train.data.batches import Batch
 from jaxsnn.train.data.datasets import Data, taken
+
+#: Samples whose spikes are compared in two orders.
+_LOOKED_AT = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +46,20 @@ class Streamed:
         """The samples of an index array, encoded."""
         batch = self.encode(taken(self.data, np.asarray(index)))
         return batch._replace(inputs=self._padded(batch.inputs))
+
+    def refuse_dependent(self) -> None:
+        """Refuse an encoder that makes something else of a sample among others, such as one that
+        draws the spikes of all samples in a row: which these are changes from epoch to epoch.
+        """
+        index = np.arange(min(_LOOKED_AT, len(self.data)))
+        found, turned = self.take(index), self.take(index[::-1])
+        pairs = zip(jax.tree.leaves(found), jax.tree.leaves(turned), strict=True)
+        if any(not np.array_equal(one, np.asarray(other)[::-1]) for one, other in pairs):
+            raise UsageError(
+                "the encoder makes other spikes of a sample where others stand beside it, and"
+                f" stream={self.at_once} encodes samples in changing company",
+                fix="leave stream out, or take an encoder that takes each sample by itself",
+            )
 
     def _padded(self, inputs: Any) -> Any:
         """Events in a power of two slots: each number of slots is compiled for itself."""
@@ -101,10 +119,15 @@ def split_of(
 ) -> Batch | Streamed:
     """A split in memory, encoded; or, with a number of samples that are in memory at once and are
     fewer than it has, one that is streamed.
+
+    Raises:
+        UsageError: an encoder that cannot be streamed.
     """
     if at_once is None or at_once >= len(data):
         return encode(data)
-    return Streamed(data=data, encode=encode, at_once=at_once, channels=channels)
+    split = Streamed(data=data, encode=encode, at_once=at_once, channels=channels)
+    split.refuse_dependent()
+    return split
 
 
 def first_pieces(splits: Mapping[str, Batch | Streamed]) -> dict[str, Batch]:

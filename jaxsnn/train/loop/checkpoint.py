@@ -47,6 +47,7 @@ class Checkpoint:
         failures: how often the run went back to its best epoch.
         failing_epochs: for how many epochs no output has fired, or answers were hardly better than
             none.
+        notes: what it noted of going back, a sentence each.
     """
 
     state: TrainState
@@ -58,6 +59,7 @@ class Checkpoint:
     factor: float
     failures: int
     failing_epochs: int
+    notes: tuple[str, ...] = ()
 
 
 def fingerprint(*trees: Any) -> str:
@@ -212,6 +214,7 @@ class Folder:
             best_state=best_state,
             history=history,
             seconds=tuple(header["seconds"]),
+            notes=tuple(header.get("notes", ())),  # earlier versions wrote none
             **rest,
         )
 

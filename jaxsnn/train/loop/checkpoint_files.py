@@ -118,6 +118,10 @@ def _are_seconds(value: Any) -> bool:
     return isinstance(value, list) and all(map(_is_number, value))
 
 
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_text, value))
+
+
 #: What the entries of a header are, and what is said of those that are not.
 _ENTRIES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "settings": (lambda value: isinstance(value, dict), "a table"),
@@ -129,6 +133,7 @@ _ENTRIES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "factor": (_is_positive, "a positive number"),
     "failures": (_is_whole, "a whole number"),
     "failing_epochs": (_is_whole, "a whole number"),
+    "notes": (_are_texts, "a list of sentences"),  # earlier versions wrote none
 }
 _OF_TYPE: dict[str, tuple[Callable[[Any], bool], str]] = {
     "int": (_is_whole, "a whole number"),
@@ -148,7 +153,7 @@ def _refuse_header(path: Path, header: Any) -> None:
             f"{path} is a checkpoint of version {header.get('version')}, this reads {VERSION}",
             fix="begin again in another folder",
         )
-    _refuse_entries(path, header, _ENTRIES, "its header")
+    _refuse_entries(path, {"notes": []} | header, _ENTRIES, "its header")
     history = header["history"]
     for number, record in enumerate(history):
         where = f"epoch {number} of its history"

@@ -23,7 +23,7 @@ from jaxsnn.train.data.named_encoders import make_encoder
 from jaxsnn.train.loop.defaults import make_engine, make_loss
 from jaxsnn.train.loop.evaluation import evaluate
 from jaxsnn.train.loop.in_the_loop import InTheLoop
-from jaxsnn.train.loop.train_plan import loss_of
+from jaxsnn.train.loop.train_plan import loss_of, with_fields
 from jaxsnn.train.losses.losses import Loss
 from jaxsnn.train.options import TrainOptions
 
@@ -95,8 +95,9 @@ def on_emulated_chip(graph: Graph, options: TrainOptions) -> TrainOptions:
 
     Args:
         graph: what will be trained, with its first weights.
-        options: with `Splits` as data. `chip_seed`, `headroom` and `runs` are used up. A first-spike
-            loss by name has the sharpness `SHARPNESS` unless `loss_options` say another.
+        options: with `Splits` as data. `chip_seed`, `headroom`, `runs`, `loss_options` and
+            `engine_options` are used up. A first-spike loss by name has the sharpness `SHARPNESS`
+            unless `loss_options` say another.
 
     Raises:
         MappingError: the chip cannot run the graph.
@@ -110,8 +111,9 @@ def on_emulated_chip(graph: Graph, options: TrainOptions) -> TrainOptions:
         headroom=HEADROOM if options.headroom is None else options.headroom,
         max_runs=1 if options.runs is None else options.runs,
     )
-    used = {"chip_seed": None, "headroom": None, "runs": None, "loss_options": None}
-    return replace(options, loss=loss, engine=engine, **used)
+    names = ("chip_seed", "headroom", "runs", "loss_options", "engine_options")
+    chosen = with_fields(engine, options.engine_options)
+    return replace(options, loss=loss, engine=chosen, **dict.fromkeys(names))
 
 
 def _with_margin(options: TrainOptions) -> TrainOptions:

@@ -18,7 +18,7 @@ from jaxsnn.simulation.solution import Engine
 from jaxsnn.train.data.augment import Dropout
 from jaxsnn.train.data.datasets import Splits
 from jaxsnn.train.data.encoders import Encoder
-from jaxsnn.train.data.image_events import augmentation_of
+from jaxsnn.train.data.image_events import augmentation_of, refuse_other_channels
 from jaxsnn.train.data.named_encoders import make_encoder
 from jaxsnn.train.loop.constraints import as_constraints
 from jaxsnn.train.loop.defaults import (
@@ -147,7 +147,7 @@ def make_plan(network: Network, options: TrainOptions) -> TrainPlan:
     loss = loss_of(network, options)
     refuse_unfit(network, loss.population, loss.reads, name_of(loss))
     engine = _with_surrogate(make_engine(options.engine, network, loss), options.surrogate)
-    engine = _with_fields(engine, options.engine_options)
+    engine = with_fields(engine, options.engine_options)
     trainable = as_constraints(options.trainable)
     _refuse_untaken(engine, network, trainable)
     _refuse_stopped(engine, network, loss)
@@ -162,6 +162,8 @@ def make_plan(network: Network, options: TrainOptions) -> TrainPlan:
         name = cast("str | None", encoder)
         encoder, note = make_encoder(data, loss.tau, name, options.encoder_options)
         notes.append(note)
+    augment = _augment(options)
+    refuse_other_channels(augment, encoder, sum(network.inputs.values()))
     nothing = WeightBumping(label=0.0, hidden=0.0)
     usual = WeightBumping() if engine.exact else nothing
     complete = replace(
@@ -173,7 +175,7 @@ def make_plan(network: Network, options: TrainOptions) -> TrainPlan:
         trainable=trainable,
         weight_bumping=weight_bumping_of(options.weight_bumping, usual),
         regularisers=tuple(options.regularisers),
-        augment=_augment(options),
+        augment=augment,
         noise=noise_of(options.noise) or None,
     )
     plan = TrainPlan(options=complete, notes=(*notes, *plan_notes(network, engine)))
@@ -198,8 +200,8 @@ def _with_surrogate(engine: Engine, given: Any) -> Engine:
     return replace(cast(Any, engine), surrogate=surrogate)
 
 
-def _with_fields(engine: Engine, given: Mapping[str, Any] | None) -> Engine:
-    """The event engine with some of its fields replaced; lists become tuples."""
+def with_fields(engine: Engine, given: Mapping[str, Any] | None) -> Engine:
+    """An engine with some of its fields replaced; lists become tuples."""
     if not given:
         return engine
     values = {key: tuple(own) if isinstance(own, list) else own for key, own in given.items()}
@@ -218,8 +220,13 @@ def _augment(options: TrainOptions) -> Any:
     """What changes the training samples; `dropout` is short for `Dropout`."""
     if isinstance(options.augment, Mapping):
         shape = np.shape(cast(Any, options.data).train.x)[1:]
-        table = {"dropout": options.dropout} | dict(options.augment)
-        return augmentation_of(table, shape)
+        if options.dropout and "dropout" in options.augment:
+            raise UsageError(
+                f"dropout is {options.dropout:g}, and augment has"
+                f" {options.augment['dropout']!r} for it",
+                fix="say it once",
+            )
+        return augmentation_of({"dropout": options.dropout} | dict(options.augment), shape)
     if not options.dropout:
         return options.augment
     if options.augment is not None:

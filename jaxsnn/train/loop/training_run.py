@@ -162,6 +162,7 @@ class TrainingRun:
         self.seconds: list[float] = []
         self.best: tuple[EpochRecord, TrainState] | None = None
         self.factor, self.failures, self.failing_epochs = 1.0, 0, 0
+        self.went_back: list[str] = []
         self.folder: Folder | None = None
 
     def _fitted_batch(self, samples: int, devices: int) -> int:
@@ -232,6 +233,7 @@ class TrainingRun:
             self._evaluate(self.splits["validation"], loud=True),
             time.perf_counter() - start,
         )
+        self._save()
 
     def _out_of_patience(self, epoch: int) -> bool:
         assert self.best is not None
@@ -265,7 +267,9 @@ class TrainingRun:
             self.state = before
             self._back_or_stop(failure, hint)
         self._record(epoch, train, validation, time.perf_counter() - start)
+        # Before it is saved: a run that goes on from here must know of it.
         self._check_collapse(epoch, train, validation)
+        self._save()
 
     def _pass(self, epoch: int) -> tuple[TrainState, Summary]:
         """An epoch's steps, repeated with a larger budget where neurons fire more often."""
@@ -351,6 +355,7 @@ class TrainingRun:
             f"{failure}: back to epoch {record.epoch}, steps are {self.factor:.2g} of what they"
             " were"
         )
+        self.went_back.append(note)
         self.notes.append(note)
         self.say(note)
 
@@ -422,6 +427,9 @@ class TrainingRun:
         samples = int(train.samples) if epoch else None
         line = progress_line(record, self.options.epochs, seconds, self._left(), samples)
         self.say(line)
+
+    def _save(self) -> None:
+        """Replace the checkpoint, if there is a folder for it."""
         if self.folder is not None and is_first():
             self.folder.save(self._checkpoint(), self._best_arrays)
 
@@ -497,6 +505,7 @@ class TrainingRun:
             factor=self.factor,
             failures=self.failures,
             failing_epochs=self.failing_epochs,
+            notes=tuple(self.went_back),
         )
 
     def _best_arrays(self) -> dict[str, np.ndarray]:
@@ -518,6 +527,8 @@ class TrainingRun:
             found.failures,
             found.failing_epochs,
         )
+        self.went_back = list(found.notes)
+        self.notes += self.went_back
         if found.budgets:
             budgets = {name: _as_tuples(value) for name, value in found.budgets.items()}
             engine: Any = self.setup.engine
