@@ -122,11 +122,14 @@ def add(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """The work; exit code 0."""
+    import jax.numpy as jnp
     import numpy as np
 
     from jaxsnn.bss2.emulate import SPREADS, EmulatedChip, emulate
     from jaxsnn.bss2.mapping_files import read_mapping, scales_of
     from jaxsnn.bss2.search.quantize import quantize
+    from jaxsnn.event.solution_notes import late_notes
+    from jaxsnn.network.inputs import late_events
     from jaxsnn.network.lowering.lower import lower
     from jaxsnn.output import refuse_unwritable, write_arrays
     from jaxsnn.simulation.network_arrays import network_inputs
@@ -157,7 +160,10 @@ def run(arguments: argparse.Namespace) -> int:
         arrays |= _events(name, np.where(spikes < t_end, spikes, np.inf))
     arrays |= {f"{name}.membrane": one.transpose(1, 0, 2) for name, one in done.voltages.items()}
     write_arrays(output, arrays, arguments.force)
+    end = jnp.asarray(t_end)
+    late = {name: int(late_events(events, end)) for name, events in given.events.items()}
     add_notes(arguments, quantized.notes)
+    add_notes(arguments, late_notes(late, t_end))
     spikes = {name: int(np.isfinite(arrays[f"{name}.time"]).sum()) for name in done.spikes}
     plan = _plan(mapping, quantized, given.events, done, t_end, chip.several)
     outcome = EmulateOutcome(spikes=spikes, output=os.fspath(output), **plan)

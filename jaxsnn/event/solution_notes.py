@@ -40,10 +40,21 @@ def total(count: Any) -> int:
 
 
 def _late(solution: EventSolution) -> Iterator[str]:
-    end = format_time(_largest(solution.t_end))
-    for name, count in solution.late.items():
-        if late := total(count):
-            yield f"input '{name}': {late} events at or after t_end = {end} were left out (times are in seconds)"
+    yield from late_notes(
+        {name: total(count) for name, count in solution.late.items()}, _largest(solution.t_end)
+    )
+
+
+def late_notes(late: Mapping[str, int], t_end: float) -> Iterator[str]:
+    """Which inputs have events that come too late, by how many of each do.
+
+    Args:
+        t_end: seconds.
+    """
+    end = format_time(t_end)
+    for name, count in late.items():
+        if count:
+            yield f"input '{name}': {count} events at or after t_end = {end} were left out (times are in seconds)"
 
 
 def _long(solution: EventSolution) -> Iterator[str]:

@@ -182,6 +182,18 @@ def test_a_data_set_goes_to_the_chip_and_comes_back(tmp_path, capsys):
     assert "pass --t-end" in command("compare", net, got, "--input", sent, code=2).err
 
 
+def test_events_that_come_too_late_for_the_emulated_chip_are_told_of(tmp_path, capsys):
+    net, mapping, sent, got = (tmp_path / name for name in ("n.nir", "m.json", "x.npz", "y.npz"))
+    write(net, graph())
+    assert main(["map", str(net), "-o", str(mapping), "-q"]) == 0
+    np.savez(sent, **{"input.time": [[1e-3, 20e-3, 21e-3]], "input.index": [[0, 1, 2]]})
+    words = ["emulate", net, mapping, "--input", sent, "--t-end", "20ms", "-o", got]
+    assert main([str(word) for word in words]) == 0
+    assert (
+        "input 'input': 2 events at or after t_end = 20 ms were left out" in capsys.readouterr().err
+    )
+
+
 def test_what_was_simulated_compares_as_equal(tmp_path, capsys, simulated):
     _, recorded = simulated
     net, sent, got = (tmp_path / name for name in ("n.nir", "x.npz", "y.npz"))
