@@ -99,4 +99,4 @@ def test_the_number_of_tests_is_about_right(request):
     collected = len(request.session.items)
     whole = request.config.getoption("markexpr") == "not last_digits and not slow"
     assert min(said) > 1000
-    assert not whole or collected < 2000 or max(abs(collected - one) for one in said) < 700
+    assert not whole or collected < 6000 or max(abs(collected - one) for one in said) < 700
