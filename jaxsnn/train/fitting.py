@@ -135,14 +135,17 @@ def _calibrated(graph: Graph, options: TrainOptions) -> tuple[Graph, tuple[str, 
         t_end=end,
         engine=engine,
     )
-    notes = {
-        "calibrate counted the neurons that fire in continuous time; another engine trains them": (
-            engine is None
-        ),
-        "calibrate counted the neurons that fire without synaptic_delays, with which they are"
-        " trained": bool(options.synaptic_delays),
-    }
-    return changed, tuple(note for note, holds in notes.items() if holds)
+    notes = []
+    if engine is None:
+        notes.append(
+            "calibrate counted the neurons that fire in continuous time; another engine trains them"
+        )
+    if options.synaptic_delays:
+        notes.append(
+            "calibrate counted the neurons that fire without synaptic_delays, with which they are"
+            " trained"
+        )
+    return changed, tuple(notes)
 
 
 def _refuse_commands(options: TrainOptions) -> None:
