@@ -10,7 +10,7 @@ import argparse
 import os
 import sys
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -60,12 +60,17 @@ def add(commands: Any) -> None:
     add_report(parser)
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """The options of a training run."""
+def add_options(parser: argparse.ArgumentParser, hidden: Collection[str] = ()) -> None:
+    """The options of a training run.
+
+    Args:
+        hidden: names that the help leaves out: those that the command refuses.
+    """
     for name, known in OPTIONS.items():
         if not known.has_flag:
             continue
-        said: dict[str, Any] = {"dest": name, "help": help_of(name).replace("`", "")}
+        text = argparse.SUPPRESS if name in hidden else help_of(name).replace("`", "")
+        said: dict[str, Any] = {"dest": name, "help": text}
         said |= {"metavar": known.metavar} if known.metavar else {"action": "store_true"}
         parser.add_argument(f"--{flag_of(name)}", **said)
         if known.former:

@@ -16,6 +16,10 @@ from jaxsnn.commands.arguments import (
 )
 from jaxsnn.commands.train_command import add_options, graph_of, options_of, progress_of
 from jaxsnn.errors import UsageError
+from jaxsnn.train.options import TrainOptions
+
+#: Options of training that are none of tuning.
+_REFUSED = ("engine", "plot", "calibrate", "resume")
 
 
 def add(commands: Any) -> None:
@@ -29,7 +33,7 @@ def add(commands: Any) -> None:
         metavar="N,...",
         help="spikes of all neurons that a sample may take; several with commas give a curve",
     )
-    add_options(parser)
+    add_options(parser, hidden=_REFUSED)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -37,9 +41,9 @@ def run(arguments: argparse.Namespace) -> int:
     from jaxsnn.output import refuse_unwritable
 
     options, notes = options_of(arguments)
-    for name, usual in (("engine", "event"), ("plot", None), ("resume", False)):
+    for name in _REFUSED:
         value = getattr(options, name)
-        if value not in (None, usual):
+        if value not in (None, getattr(TrainOptions, name)):
             fix = (
                 "leave it out: tuning is in continuous time, from the beginning, without a picture"
             )

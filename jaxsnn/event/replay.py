@@ -106,8 +106,8 @@ class _RecordedLayer(FeedForwardPart):
         # `recorded_spikes` has one list of arrivals for all neurons of a sample.
         if given.positions != 1:
             raise LoweringError(
-                f"node '{self.name}' lies behind a convolution or a pool, in the loop only dense "
-                "layers run",
+                f"node '{self.name}' lies behind a convolution, a pool or synapses with delays of"
+                " their own, in the loop only dense layers without them run",
                 fix=_OTHER_ENGINE,
                 node=self.name,
             )

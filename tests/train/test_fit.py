@@ -26,6 +26,7 @@ from jaxsnn.train import (
     Dropout,
     Jitter,
     Latency,
+    SpikeBudget,
     TrainingStopped,
     TrainOptions,
     WeightBumping,
@@ -35,7 +36,7 @@ from jaxsnn.train import (
     yinyang_splits,
 )
 from jaxsnn.train.loop.defaults import make_loss, refuse_unfit
-from jaxsnn.train.loop.train_plan import plan_notes
+from jaxsnn.train.loop.train_plan import make_plan, plan_notes
 from tests.helpers.small_task import DATA, QUICK, small_net
 
 
@@ -256,6 +257,21 @@ def test_the_notes_say_what_was_decided(trained):
     assert trained.settings["loss"]["name"] == "ttfs"
     assert trained.settings["t_end"] == pytest.approx(0.065)
     assert "36 of 292 training samples, others each time, are dropped" in trained.notes[1]
+
+
+def test_the_notes_say_when_batches_are_smaller_than_asked_for():
+    notes = fit(small_net(), DATA, epochs=1, batch_size=1000, progress=None).notes
+    assert "batches are of 292 samples, not 1000: there are no more" in notes
+
+
+def test_the_notes_say_whose_spikes_a_budget_does_not_see():
+    budget = TrainOptions(data=DATA, regularisers=(SpikeBudget(most=5.0),))
+    network = lower(small_net())
+    (note,) = [note for note in make_plan(network, budget).notes if "SpikeBudget" in note]
+    (output,) = [name for name in network.populations if f"'{name}'" in note]
+    assert make_plan(network, budget).engine.stops(output)
+    all_spikes = dataclasses.replace(budget, engine_options={"first_spike_only": ()})
+    assert not any("SpikeBudget" in note for note in make_plan(network, all_spikes).notes)
 
 
 def test_one_line_of_progress_for_each_epoch_on_a_terminal(capsys, monkeypatch):

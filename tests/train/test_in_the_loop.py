@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import jaxsnn
 from jaxsnn.errors import LoweringError, UsageError
 from jaxsnn.event.event_driven import EventDriven
 from jaxsnn.network.lowering.lower import lower
@@ -102,6 +103,16 @@ def test_a_budget_that_the_device_exceeds_is_seen():
 def test_a_device_that_gives_too_little_is_refused(device, message):
     with pytest.raises((UsageError, jax.errors.JaxRuntimeError), match=message):
         jax.block_until_ready(InTheLoop(device=device).run(lower(small_net()), batch(), T_END))
+
+
+def test_synapses_with_delays_of_their_own_are_refused_by_their_name():
+    network = lower(small_net())
+    node = next(name for name, own in network.parameters.items() if "weight" in own)
+    delays = 0.001 * np.arange(network.parameters[node]["weight"].size)
+    delays = delays.reshape(network.parameters[node]["weight"].shape)
+    delayed = jaxsnn.with_synaptic_delays(network, node, delays)
+    with pytest.raises(LoweringError, match="synapses with delays of their own, in the loop"):
+        InTheLoop(device=Simulated()).run(delayed, batch(), T_END)
 
 
 def test_neurons_that_an_arrival_moves_are_refused():

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxsnn.errors import UsageError
 from jaxsnn.event.event_driven import EventDriven
 from jaxsnn.event.event_solution import EventSolution
 from jaxsnn.event.forward.layer import LayerSpikes
@@ -302,3 +303,18 @@ def test_regularisers_count_and_reach_silent_neurons(x64):
     assert (
         float(jnp.max(gradient)) <= 0
     )  # larger weights bring all silent neurons nearer to their threshold
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "wanted"),
+    [
+        ("sharpness", -0.1, "above 0"),
+        ("sharpness", 0.0, "above 0"),
+        ("t_max", np.nan, "above 0"),
+        ("late_weight", -1.0, "of at least 0"),
+        ("smoothing", 1.0, "from 0 to below 1"),
+    ],
+)
+def test_numbers_that_make_no_sense_are_refused(field, value, wanted):
+    with pytest.raises(UsageError, match=f"loss FirstSpike: {field} is .*give a number {wanted}"):
+        replace(loss(), **{field: value})

@@ -10,6 +10,7 @@ import pytest
 
 import jaxsnn
 from jaxsnn.errors import UsageError
+from jaxsnn.cli import main
 from jaxsnn.train import EpochRecord, SpikeBudget, TrainOptions, splits_of_arrays, tune
 from jaxsnn.train.loop.evaluation import Measured
 from jaxsnn.train.loop.history import merit
@@ -181,6 +182,14 @@ class Counted:
 
     def count(self, name):
         return {"a": jnp.array([[1.0, 2.0], [1.0, 0.0]]), "b": jnp.array([[5.0], [0.0]])}[name]
+
+
+def test_the_help_lists_what_tuning_takes(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["tune", "--help"])
+    said = capsys.readouterr().out
+    assert "--epochs" in said
+    assert not re.search(r"--(engine|plot|calibrate|resume)\b", said)
 
 
 def test_a_budget_counts_all_spikes_of_a_sample_and_costs_nothing_below(monkeypatch):

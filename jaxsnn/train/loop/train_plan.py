@@ -31,6 +31,7 @@ from jaxsnn.train.loop.in_the_loop import InTheLoop, TracedDevice
 from jaxsnn.train.loop.parameter_noise import noise_of
 from jaxsnn.train.losses.loss_names import name_of
 from jaxsnn.train.losses.losses import Loss
+from jaxsnn.train.losses.regularizers import SpikeBudget
 from jaxsnn.train.losses.silence import WeightBumping, weight_bumping_of
 from jaxsnn.train.options import OPTIONS, TrainOptions, replaced
 
@@ -162,6 +163,8 @@ def make_plan(network: Network, options: TrainOptions) -> TrainPlan:
         name = cast("str | None", encoder)
         encoder, note = make_encoder(data, loss.tau, name, options.encoder_options)
         notes.append(note)
+    regularisers = tuple(options.regularisers)
+    notes += _count_notes(regularisers, engine, network)
     augment = _augment(options)
     refuse_other_channels(augment, encoder, sum(network.inputs.values()))
     nothing = WeightBumping(label=0.0, hidden=0.0)
@@ -174,7 +177,7 @@ def make_plan(network: Network, options: TrainOptions) -> TrainPlan:
         t_end=loss.t_max if options.t_end is None else options.t_end,
         trainable=trainable,
         weight_bumping=weight_bumping_of(options.weight_bumping, usual),
-        regularisers=tuple(options.regularisers),
+        regularisers=regularisers,
         augment=augment,
         noise=noise_of(options.noise) or None,
     )
@@ -282,6 +285,20 @@ def _engine_notes(engine: Engine, loss: Loss, network: Network) -> list[str]:
             " voltage would do"
         ]
     return []
+
+
+def _count_notes(regularisers: Iterable[Any], engine: Engine, network: Network) -> list[str]:
+    """Which populations stop before a budget for all spikes could count theirs."""
+    if not isinstance(engine, EventOptions):
+        return []
+    populations = network.populations.items()
+    stops = [f"'{name}'" for name, own in populations if own.fires and engine.stops(name)]
+    if not stops or not any(isinstance(own, SpikeBudget) for own in regularisers):
+        return []
+    return [
+        f"SpikeBudget counts one spike of each neuron of {listing(stops)}: they stop after their"
+        " first while they are trained (EventDriven(first_spike_only=()): they go on)"
+    ]
 
 
 def _refuse_untaken(engine: Engine, network: Network, trainable: Iterable[str]) -> None:

@@ -168,6 +168,10 @@ class TrainingRun:
     def _fitted_batch(self, samples: int, devices: int) -> int:
         """The batch size that divides over the devices, and notes on what is dropped."""
         size = min(self.options.batch_size, samples)
+        if size != self.options.batch_size:
+            self.notes.append(
+                f"batches are of {size} samples, not {self.options.batch_size}: there are no more"
+            )
         shared = max(size // devices, 1) * devices
         if shared != size:
             self.notes.append(
@@ -470,8 +474,8 @@ class TrainingRun:
             if self.late:
                 hint = f"give times before t_end ({self.late[0]}), or {hint}"
             failure = (
-                f"no neuron of '{self.plan.loss.population}' fires in any sample since"
-                f" {self.failing_epochs} epochs, at epoch {epoch}"
+                f"no neuron of '{self.plan.loss.population}' fires in any sample, at epoch {epoch}"
+                f" (epochs without: {self.failing_epochs})"
             )
         else:
             failure = (

@@ -8,13 +8,15 @@ constant that is given. `Loss` says what a loss of one's own must have, and
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxsnn.errors import UsageError
 from jaxsnn.network.on_processor import in_numpy, module_for, on_processor, to_jax
 from jaxsnn.train.losses.readings import Reading
 
@@ -80,7 +82,40 @@ class Loss(Protocol):
         ...
 
 
-class FirstToFire:
+class _Range(NamedTuple):
+    """Numbers that a field may have."""
+
+    holds: Callable[[float], bool]
+    said: str
+
+
+_ABOVE = _Range(lambda value: 0 < value < np.inf, "above 0")
+_NOT_BELOW = _Range(lambda value: 0 <= value < np.inf, "of at least 0")
+_PART = _Range(lambda value: 0 <= value < 1, "from 0 to below 1")
+_RANGES = {
+    **dict.fromkeys(("tau", "t_max", "sharpness", "late_tau", "decay", "gain"), _ABOVE),
+    **dict.fromkeys(("late_weight", "separation"), _NOT_BELOW),
+    "smoothing": _PART,
+}
+
+
+class CheckedLoss:
+    """Losses whose numbers are looked at when they are made.
+
+    Raises:
+        UsageError: names the loss, the field and the number.
+    """
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense."""
+        for name, wanted in _RANGES.items():
+            value = getattr(self, name, None)
+            if value is not None and not wanted.holds(value):
+                message = f"loss {type(self).__name__}: {name} is {value:g}"
+                raise UsageError(message, fix=f"give a number {wanted.said}")
+
+
+class FirstToFire(CheckedLoss):
     """Losses of first spike times: who fires first is the answer."""
 
     reads: ClassVar[str] = "first spikes"
@@ -188,7 +223,7 @@ def _cross_entropy(scores: jax.Array, labels: jax.Array, smoothing: float) -> ja
     return (1 - smoothing) * entropy - smoothing * jnp.mean(log_softmax, axis=1)
 
 
-class CrossEntropy:
+class CrossEntropy(CheckedLoss):
     """Losses of one number for each class: L = -log softmax(scores)[label], where `smoothing` is a
     part of the label that all classes share; the largest score is the answer.
     """
