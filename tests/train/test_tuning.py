@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import jaxsnn
+from jaxsnn.commands.cli import main
 from jaxsnn.errors import UsageError
-from jaxsnn.cli import main
 from jaxsnn.train import EpochRecord, SpikeBudget, TrainOptions, splits_of_arrays, tune
 from jaxsnn.train.loop.evaluation import Measured
 from jaxsnn.train.loop.history import merit
