@@ -36,7 +36,7 @@ def graph_of_table(table: Mapping[str, Any], seed: Seed = 0) -> Graph:
             `neurons` = N, all connected to all, or `channels` = N with `kernel`, `stride` and
             `padding`, a convolution, or `pool` = N, which adds up N x N; `weight` = [mean, standard
             deviation], or [[inputs, mean, deviation], ...] for one part of the inputs after the
-            other; `feedback` = the same, between the neurons of the layer; `readout` = true:
+            other; `bias` = [mean, standard deviation], a current that lasts; `feedback` = the same, between the neurons of the layer; `readout` = true:
             neurons that do not fire; and time constants of its own.
         seed: draws the weights.
 
@@ -105,7 +105,10 @@ def _nodes(place: _Place, layer: Mapping[str, Any]) -> dict[str, Layer]:
         return {f"w{number}": _convolution(place, layer), str(number): neurons}
     flatten = {f"f{number}": build.node("Flatten", start_dim=0, end_dim=-1)}
     outputs = _needed(layer, "neurons", where)
-    inward = build.linear(outputs, weight=_drawn(layer, "weight", where))
+    weight = _drawn(layer, "weight", where)
+    inward = build.linear(outputs, weight=weight)
+    if "bias" in layer:
+        inward = build.affine(outputs, weight=weight, bias=normal(*map(float, layer["bias"])))
     before = {} if place.planes is None else flatten
     return before | {f"w{number}": inward, str(number): neurons}
 
@@ -122,7 +125,7 @@ def _convolution(place: _Place, layer: Mapping[str, Any]) -> Layer:
     return build.node(
         "Conv2d",
         weight=_drawn(layer, "weight", place.where)(generator, shape),
-        bias=np.zeros(channels),
+        bias=normal(*map(float, layer.get("bias", (0.0, 0.0))))(generator, (channels,)),
         stride=layer.get("stride", 1),
         padding=layer.get("padding", 0),
         dilation=1,

@@ -53,6 +53,8 @@ def refuse_layer_values(layer: Mapping[str, Any], where: str) -> None:
     kinds = [name for name in _KINDS if name in layer]
     if len(kinds) > 1:
         raise UsageError(f"{where} has {' and '.join(kinds)}", fix="write one of them")
+    if "bias" in layer and "pool" in layer:
+        raise UsageError(f"{where} is a pool and has a bias", fix="leave it out")
     if "feedback" in layer and "neurons" not in layer:
         raise UsageError(
             f"{where} has feedback and no neurons",
@@ -165,6 +167,15 @@ def _weights(value: Any, what: str) -> None:
         )
 
 
+def _bias(value: Any, what: str) -> None:
+    """[mean, standard deviation]."""
+    if not (isinstance(value, list) and len(value) == 2 and _drawable(value)):
+        raise UsageError(
+            f"{what} is {_shown(value)}",
+            fix="give [mean, standard deviation]; a deviation is not negative",
+        )
+
+
 def _drawable(pair: list[Any]) -> bool:
     # NumPy draws with no deviation of -0.0 either
     return all(map(_is_number, pair)) and math.copysign(1.0, pair[1]) > 0
@@ -175,6 +186,7 @@ _CHECKS: dict[str, Callable[[Any, str], None]] = {
     **dict.fromkeys(("neurons", "channels", "kernel", "stride", "pool"), _whole(1)),
     "padding": _whole(0),
     **dict.fromkeys(("weight", "feedback"), _weights),
+    "bias": _bias,
     "readout": _truth,
     **dict.fromkeys(("tau_mem", "tau_syn"), _time),
 }

@@ -51,6 +51,19 @@ def test_convolutions_pools_and_what_is_behind_them():
     assert not np.array_equal(other.nodes["w1"].weight, graph.nodes["w1"].weight)
 
 
+def test_a_bias_is_drawn_behind_the_weights_which_it_does_not_change():
+    layers, size = [CONV, DENSE, OUT], [2, 8, 8]
+    plain = graph_of_table(table(*layers, size=size), seed=3)
+    biased = [layer | {"bias": [0.5, 0.1]} for layer in layers[:2]]
+    graph = graph_of_table(table(*biased, OUT, size=size), seed=3)
+    assert (graph.nodes["w1"].type, graph.nodes["w2"].type) == ("Conv2d", "Affine")
+    assert graph.nodes["w1"].bias.shape == (3,)
+    assert graph.nodes["w2"].bias.shape == (4,)
+    assert 0 < np.std(graph.nodes["w1"].bias) < 0.5
+    assert not plain.nodes["w1"].bias.any()
+    assert np.array_equal(graph.nodes["w1"].weight, plain.nodes["w1"].weight)
+
+
 def test_weights_are_drawn_as_they_are_said_and_times_of_a_layer_go_before():
     wide = {"neurons": 200, "weight": [0.5, 0.1], "tau_mem": "40ms"}
     graph = graph_of_table(table(wide, OUT, size=50))
@@ -62,6 +75,12 @@ def test_weights_are_drawn_as_they_are_said_and_times_of_a_layer_go_before():
 @pytest.mark.parametrize(
     ("said", "message"),
     [
+        (table(DENSE | {"bias": 0.5}), r"layer 1: bias is 0\.5.*\[mean, standard deviation\]"),
+        (table(DENSE | {"bias": [0.5, -0.1]}), "a deviation is not negative"),
+        (
+            table(CONV, {"pool": 2, "bias": [0.0, 0.0]}, size=[2, 8, 8]),
+            "layer 2 is a pool and has a bias",
+        ),
         (table(DENSE | {"nuerons": 3}), "layer 1: there is no 'nuerons'.*neurons"),
         (table({"neurons": 3}), "layer 1 does not say its weight"),
         (table({"neurons": 3, "weight": 0.5}), r"weight is 0\.5.*\[mean, standard deviation\]"),
