@@ -36,7 +36,8 @@ def graph_of_table(table: Mapping[str, Any], seed: Seed = 0) -> Graph:
             `neurons` = N, all connected to all, or `channels` = N with `kernel`, `stride` and
             `padding`, a convolution, or `pool` = N, which adds up N x N; `weight` = [mean, standard
             deviation], or [[inputs, mean, deviation], ...] for one part of the inputs after the
-            other; `bias` = [mean, standard deviation], a current that lasts; `feedback` = the same, between the neurons of the layer; `readout` = true:
+            other; `bias` = [mean, standard deviation], a current that lasts; `feedback` = as
+            `weight`, between the neurons of the layer; `readout` = true:
             neurons that do not fire; and time constants of its own.
         seed: draws the weights.
 
