@@ -169,6 +169,22 @@ def export(graph: Graph) -> nir.NIRGraph:
         ) from error
 
 
+def types_refused(graph: Graph) -> str | None:
+    """What nir.read finds wrong with the types of a graph's file, if it is told to look at them, as
+    by default; None: nothing.
+
+    nir 1.0.8 infers shapes behind kernels that are not square wrongly.
+    """
+    import nir
+
+    tree = _values(document_of_graph(graph)["node"])
+    try:
+        nir.dict2NIRNode(tree | {"type_check": True})
+    except ValueError as error:
+        return str(error)
+    return None
+
+
 def _values(group: Group) -> dict[str, Any]:
     """A document as the plain dicts that nir.read makes of a file; nir must not add nodes of its
     own to them.

@@ -223,3 +223,32 @@ def test_a_leaky_readout_is_weights_that_feed_themselves(current, target, tmp_pa
     y = np.asarray(simulate(lower(graph, dtype=np.float32), x, engine=TimeStepped()).output())
     assert np.abs(y - y[0]).max() > 0.1
     np.testing.assert_allclose(got, y, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_kernels_that_are_not_square_are_read_without_nirs_own_shapes(target, tmp_path):
+    """nir 1.0.8 infers other shapes behind them, and refuses what it wrote."""
+    import nir
+
+    rng = np.random.default_rng(3)
+    kernel = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1, "bias": np.zeros(2)}
+    graph = build.sequential(
+        build.input((1, 8, 10)),
+        build.node("Conv2d", weight=rng.normal(0.5, 0.5, (2, 1, 3, 5)), **kernel),
+        build.lif(tau=1e-3, r=10.0),
+        build.output(),
+        dialect="snntorch",
+        reset="zero",
+        reset_delay=False,
+    )
+    x = nets.spikes(3, (1, 8, 10), batch=4)
+    y = np.asarray(simulate(lower(graph, dtype=np.float32), x, engine=TimeStepped()).output())
+    path = tmp_path / "made.nir"
+    made = convert(graph, to=target, path=str(path))
+    write(path, made.graph)
+    with pytest.raises(ValueError, match="type mismatch"):
+        nir.read(path)
+    assert any("nir.read needs type_check=False" in note for note in made.notes)
+    got = play(made.load_with, target, x)
+    assert y.sum() > 0
+    np.testing.assert_array_equal(got, y)

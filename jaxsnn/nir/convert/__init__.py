@@ -57,6 +57,7 @@ from jaxsnn.nir.documents import group_of
 from jaxsnn.nir.export import tagged
 from jaxsnn.nir.frameworks.framework import Importer
 from jaxsnn.nir.frameworks.registry import framework_of
+from jaxsnn.nir.export import types_refused
 from jaxsnn.nir.gains import assumptions, require
 from jaxsnn.nir.graph import Change, Graph, refuse_no_graph
 from jaxsnn.nir.inference import TAG, with_kernels
@@ -296,15 +297,20 @@ def _converted(
 ) -> Converted:
     """What was written, and how to use it."""
     assert target.importer.load is not None
+    graph, load = _graph_of(draft, source, target, setting), target.importer.load(path, setting)
+    notes = []
+    if f"nir.read({path!r})" in load and (refused := types_refused(graph)):
+        load = load.replace(f"nir.read({path!r})", f"nir.read({path!r}, type_check=False)")
+        notes.append(f"nir.read needs type_check=False, for it infers other shapes: {refused}")
     return Converted(
-        graph=_graph_of(draft, source, target, setting),
-        load_with=f"{target.importer.load(path, setting)}  # {target.label}",
+        graph=graph,
+        load_with=f"{load}  # {target.label}",
         run_with=target.importer.run,
         written_for=target.label,
         changes=tuple(draft.changes),
         losses=tuple(draft.losses),
         shift=shift,
-        notes=(*target.notes(), *_assumed(source), *draft.notes),
+        notes=(*target.notes(), *_assumed(source), *draft.notes, *notes),
     )
 
 
