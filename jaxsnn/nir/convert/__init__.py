@@ -54,10 +54,9 @@ from jaxsnn.nir.convert.topology import (
 from jaxsnn.nir.convert.uniform import alike
 from jaxsnn.nir.dialects import Dialect
 from jaxsnn.nir.documents import group_of
-from jaxsnn.nir.export import tagged
+from jaxsnn.nir.export import tagged, types_refused
 from jaxsnn.nir.frameworks.framework import Importer
 from jaxsnn.nir.frameworks.registry import framework_of
-from jaxsnn.nir.export import types_refused
 from jaxsnn.nir.gains import assumptions, require
 from jaxsnn.nir.graph import Change, Graph, refuse_no_graph
 from jaxsnn.nir.inference import TAG, with_kernels
