@@ -7,7 +7,7 @@ import jaxsnn
 from jaxsnn.nir import build
 from jaxsnn.nir.initializers import normal
 from jaxsnn.nir.nodes import Linear
-from jaxsnn.train import TrainOptions, calibrated, fit, yinyang_splits
+from jaxsnn.train import TrainOptions, calibrated, fit, splits_of_arrays, yinyang_splits
 from jaxsnn.train.data.encoders import Current
 from jaxsnn.train.fitting import prepare
 
@@ -34,6 +34,28 @@ def test_as_many_fire_as_training_will_see(once):
     solution = engine.run(jaxsnn.lower(graph), currents, END)
     fired = [float(np.mean(np.asarray(own) > 0)) for own in solution.counts.values()]
     assert fired == pytest.approx(3 * [FRACTION], abs=0.02)
+
+
+def test_convolutions_are_calibrated_too():
+    kernel = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1, "bias": np.zeros(4)}
+    drawn = np.random.default_rng(0).normal(0.2, 0.1, (4, 1, 3, 3))
+    graph = build.sequential(
+        build.input((1, 8, 8)),
+        build.node("Conv2d", weight=drawn, **kernel),
+        build.cubalif(tau_mem="20ms", tau_syn="10ms"),
+        build.node("Flatten", start_dim=0, end_dim=-1),
+        build.linear(10, weight=normal(0.3, 0.1)),
+        build.cubalif(tau_mem="20ms", tau_syn="10ms"),
+        seed=0,
+    )
+    images = np.random.default_rng(1).random((64, 1, 8, 8))
+    data = splits_of_arrays(images, np.arange(64) % 10)
+    changed = calibrated(graph, data, fraction=FRACTION, t_end=END, encoder="current")
+    solution = jaxsnn.EventDriven(max_spikes=64).run(
+        jaxsnn.lower(changed), Current()(data.train.x), END
+    )
+    fired = [float(np.mean(np.asarray(own) > 0)) for own in solution.counts.values()]
+    assert fired == pytest.approx(2 * [FRACTION], abs=0.05)
 
 
 def test_fit_calibrates_for_its_own_engine():

@@ -10,7 +10,13 @@ from jaxsnn.nir import build
 from jaxsnn.simulation.simulate import simulate
 from jaxsnn.train.loop.constraints import find_trainables
 from jaxsnn.train.loop.scaling import step_scales
-from jaxsnn.train.losses.silence import WeightBumping, bumped, feeding_weights
+from jaxsnn.train.losses.silence import (
+    WeightBumping,
+    bumped,
+    by_channel,
+    channels_of,
+    feeding_weights,
+)
 
 T_END = 0.05
 
@@ -160,6 +166,49 @@ def test_bumps_find_the_weights_through_scale_with_their_sign():
     )
     assert gradient["1"]["weight"].tolist() == [[-0.5, -0.5], [0.5, 0.5]]
     assert gradient["4"]["weight"].tolist() == [[-2.0, -2.0]]
+
+
+def convolved(scale):
+    """Two channels of 2 x 2 neurons behind a Scale, and an output."""
+    kernel = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1, "bias": np.zeros(2)}
+    return lower(
+        build.sequential(
+            build.input((1, 3, 3)),
+            build.node("Conv2d", weight=np.zeros((2, 1, 2, 2)), **kernel),
+            build.scale(scale),
+            neurons(),
+            build.node("Flatten", start_dim=0, end_dim=-1),
+            build.linear(weight=np.zeros((1, 8))),
+            neurons(),
+        )
+    )
+
+
+def test_channels_of_a_convolution_are_bumped_as_one():
+    network = convolved(np.array([1.0, -2.0])[:, None, None] * np.ones((2, 2, 2)))
+    feeding = feeding_weights(network)
+    assert feeding == (("3", (("1", (1.0, -1.0)),)), ("6", (("5", None),)))
+    assert channels_of(network) == (("3", 2),)
+    wanted = {"3": jnp.array([0.0, 0.5]), "6": jnp.array([2.0])}
+    ways = {"1": {"weight": jnp.zeros((2, 1, 2, 2))}, "5": {"weight": jnp.zeros((1, 8))}}
+    raised = bumped(ways, wanted, feeding)
+    assert raised["1"]["weight"].reshape(2, -1).tolist() == [[0.0] * 4, [0.5] * 4]
+
+
+def test_a_channel_that_a_scale_turns_in_part_is_not_bumped():
+    scale = np.ones((2, 2, 2))
+    scale[0, 0, 0] = -1.0
+    assert feeding_weights(convolved(scale)) == (("3", ()), ("6", (("5", None),)))
+
+
+@pytest.mark.parametrize(("fraction", "bump"), [(0.2, [0.0, 0.5]), (0.6, [0.5, 0.5])])
+def test_a_channel_fires_as_often_as_its_neurons_do_on_average(fraction, bump):
+    """Half of the neurons of the first channel fire, and none of the second."""
+    counts = jnp.array([[1, 1, 0, 0, 0, 0, 0, 0]])
+    case = WeightBumping.cases({"3": counts}, jnp.array([0]), "6")["3"]
+    fractions = by_channel({"3": jnp.mean(case, axis=0)}, (("3", 2),), "6")
+    bumping = WeightBumping(hidden=0.5, hidden_fraction=fraction)
+    assert bumping.wanted(fractions, "6")["3"].tolist() == bump
 
 
 @pytest.mark.parametrize(("labels", "bump"), [([0, 1, 0, 0], 0.5), ([1, 1, 1, 0], 1.0)])

@@ -28,7 +28,7 @@ from jaxsnn.train.loop.constraints import Parameters, Trained, with_trained
 from jaxsnn.train.loop.parallel import over_devices, shared_out
 from jaxsnn.train.loop.parameter_noise import Noise, noisy
 from jaxsnn.train.losses.losses import Loss
-from jaxsnn.train.losses.silence import Feeding, WeightBumping, bumped
+from jaxsnn.train.losses.silence import Feeding, WeightBumping, bumped, by_channel
 from jaxsnn.train.options import TrainOptions
 
 Tree = TypeVar("Tree")
@@ -147,6 +147,7 @@ class Setup:
         trained: the trained parameters and their constraints.
         feeding: population -> nodes whose weights feed it, with signs (see
             `jaxsnn.train.losses.silence`).
+        channels: population -> how many there are, where the neurons of a channel share weights.
         optimiser: makes directions of gradients, which are descended; with `complete`, whole
             updates, which are added.
         options: those that the compiled code depends on (`TrainOptions.compiled_only`).
@@ -159,6 +160,7 @@ class Setup:
     t_end: float
     trained: Trained
     feeding: Feeding
+    channels: tuple[tuple[str, int], ...]
     optimiser: optax.GradientTransformation
     options: TrainOptions
     complete: bool = False
@@ -368,7 +370,8 @@ def _gradient(
     fractions = {name: jnp.mean(case, axis=0) / devices for name, case in cases.items()}
     summary = summarise(setup, solution, values, batch.labels, jnp.ones_like(batch.labels, bool))
     (gradient, fractions), summary = together(setup, (gradient, fractions), summary)
-    return gradient, bumping.wanted(fractions, read), summary
+    wanted = bumping.wanted(by_channel(fractions, setup.channels, read), read)
+    return gradient, wanted, summary
 
 
 @TrainingProgram

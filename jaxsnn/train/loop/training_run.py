@@ -58,7 +58,7 @@ from jaxsnn.train.loop.parameter_noise import Noise, noise_notes
 from jaxsnn.train.loop.scaling import step_scales
 from jaxsnn.train.loop.train_plan import TrainPlan
 from jaxsnn.train.losses.regularizers import SpikeBudget
-from jaxsnn.train.losses.silence import feeding_weights
+from jaxsnn.train.losses.silence import channels_of, feeding_weights
 from jaxsnn.train.options import OPTIONS
 
 Given = ParamSpec("Given")
@@ -148,6 +148,7 @@ class TrainingRun:
             t_end=plan.t_end,
             trained=trainables.constraints,
             feeding=feeding_weights(network),
+            channels=channels_of(network),
             optimiser=cast(Any, optimiser_of(options.optimiser, options.weight_decay)),
             complete=not named,
             options=options.compiled_only(),

@@ -7,7 +7,7 @@ bumping), on top of the step that the optimiser takes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,9 +19,11 @@ from jaxsnn.errors import UsageError
 from jaxsnn.network.network import Network
 from jaxsnn.train.options import replaced
 
-# Population, and the NIR name of each Linear or Affine that feeds it, with the signs of its outputs
-# (None: positive).
+# Population, and the NIR name of each node with weights that feeds it, with the signs of its outputs,
+# of a convolution of its channels (None: positive).
 Feeding = tuple[tuple[str, tuple[tuple[str, tuple[float, ...] | None], ...]], ...]
+#: Nodes whose kernels all neurons of a channel share.
+_CONVOLUTIONS = ("Conv1d", "Conv2d")
 
 
 @jax.tree_util.register_dataclass
@@ -33,7 +35,8 @@ class WeightBumping:
     Attributes:
         label: for the neuron of the label, times the fraction of its samples in which it is silent,
             where each label has as many: an output that never fires is raised by `label`.
-        hidden: for a neuron that fires in too few samples.
+        hidden: for a neuron that fires in too few samples; behind a convolution for a channel whose
+            neurons do so, on average.
         hidden_fraction: fraction of a batch below which these are too few.
     """
 
@@ -62,10 +65,12 @@ class WeightBumping:
         return found
 
     def wanted(self, fractions: Mapping[str, jax.Array], read: str) -> dict[str, jax.Array]:
-        """How far the weights of each neuron are raised, population -> (neurons,) >= 0.
+        """How far the weights of each neuron, or channel, are raised, population -> array >= 0 in
+        the shape of its fractions.
 
         Args:
-            fractions: means of the `cases` over the samples of the whole batch, (neurons,).
+            fractions: means of the `cases` over the samples of the whole batch, (neurons,) or
+                (channels,).
             read: the population that the loss reads.
         """
         return {
@@ -94,17 +99,22 @@ def weight_bumping_of(
 
 
 def feeding_weights(network: Network) -> Feeding:
-    """For each population the Linear and Affine nodes that feed it, with the signs that their
-    outputs arrive with.
+    """For each population the Linear, Affine, Conv1d and Conv2d nodes that feed it, with the signs
+    that their outputs arrive with.
 
     A sign is -1 where a Scale on the way is negative. A population that inputs or other populations
-    feed directly has no such nodes.
+    feed directly has no such nodes, nor one behind a Scale that turns a part of a channel.
     """
     wires = {wire.name: wire for wire in network.wires}
 
     def found(name: str, sign: np.ndarray) -> list[tuple[str, tuple[float, ...] | None]]:
         wire = wires[name]
-        if wire.kind in ("Linear", "Affine"):
+        if wire.kind in _CONVOLUTIONS:
+            sign = sign.reshape(wire.shape[0], -1)
+            if (sign != sign[:, :1]).any():
+                return []
+            sign = sign[:, 0]
+        if wire.kind in ("Linear", "Affine", *_CONVOLUTIONS):
             return [(name, None if (sign > 0).all() else tuple(sign.tolist()))]
         if wire.kind == "Scale":
             sign = sign * np.sign(np.asarray(network.parameters[name]["scale"]))
@@ -123,6 +133,29 @@ def feeding_weights(network: Network) -> Feeding:
         )
         for name, population in network.populations.items()
     )
+
+
+def channels_of(network: Network) -> tuple[tuple[str, int], ...]:
+    """The populations that convolutions alone feed, and how many channels they have."""
+    wires = {wire.name: wire for wire in network.wires}
+    return tuple(
+        (name, wires[nodes[0][0]].shape[0])
+        for name, nodes in feeding_weights(network)
+        if nodes and all(wires[node].kind in _CONVOLUTIONS for node, _ in nodes)
+    )
+
+
+def by_channel(
+    fractions: Mapping[str, jax.Array], channels: Sequence[tuple[str, int]], read: str
+) -> dict[str, jax.Array]:
+    """Fractions (neurons,) of each population, of those with channels the channels' means
+    (channels,); the population that the loss reads has one neuron for each class.
+    """
+    numbers = {name: number for name, number in channels if name != read}
+    return {
+        name: jnp.mean(own.reshape(numbers[name], -1), axis=1) if name in numbers else own
+        for name, own in fractions.items()
+    }
 
 
 def bumped(
