@@ -20,6 +20,9 @@ from jaxsnn.nir.validation import refuse_problems
 if TYPE_CHECKING:
     import nir
 
+#: What nir raises where it takes no graph of what it is given.
+_REFUSALS = (AssertionError, ValueError, TypeError, KeyError, IndexError, AttributeError)
+
 
 def write(path: str | os.PathLike[str], graph: Graph, force: bool = False) -> None:
     """Write a graph as a NIR file.
@@ -151,8 +154,6 @@ def export(graph: Graph) -> nir.NIRGraph:
     >>> sorted(export(build.sequential(build.input(2), build.linear(3), build.li(tau=0.01), seed=0)).nodes)
     ['1', '2', 'input', 'output']
     """
-    import nir
-
     for node in graph.nodes.values():
         if node.type not in TYPES:
             raise GraphError(
@@ -160,29 +161,38 @@ def export(graph: Graph) -> nir.NIRGraph:
                 fix="write it to a file instead",
                 node=node.name,
             )
-    tree = _values(document_of_graph(graph)["node"])
     try:
-        return cast("nir.NIRGraph", nir.dict2NIRNode(tree))
-    except (AssertionError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+        return _of_nir(graph)
+    except _REFUSALS as error:
         raise GraphError(
             f"the nir package refuses this graph: {error}", fix="write it to a file instead"
         ) from error
 
 
 def types_refused(graph: Graph) -> str | None:
-    """What nir.read finds wrong with the types of a graph's file, if it is told to look at them, as
-    by default; None: nothing.
+    """What nir.read finds wrong with the types of a graph's file, which it looks at by default;
+    None: nothing, or it does not read the graph without that either.
 
     nir 1.0.8 infers shapes behind kernels that are not square wrongly.
     """
-    import nir
-
-    tree = _values(document_of_graph(graph)["node"])
     try:
-        nir.dict2NIRNode(tree | {"type_check": True})
-    except ValueError as error:
+        _of_nir(graph)
+    except _REFUSALS:
+        return None
+    try:
+        _of_nir(graph, type_check=True)
+    except _REFUSALS as error:
         return str(error)
     return None
+
+
+def _of_nir(graph: Graph, **said: bool) -> nir.NIRGraph:
+    """What nir.read makes of a graph's file; `said`: what it is told."""
+    import nir
+
+    # nir changes the dicts that it is given
+    tree = _values(document_of_graph(graph)["node"])
+    return cast("nir.NIRGraph", nir.dict2NIRNode(tree | said))
 
 
 def _values(group: Group) -> dict[str, Any]:
