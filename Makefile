@@ -11,7 +11,7 @@ demo: $(VENV)/.installed-demo
 
 # What a test compiles runs a few times only, so it is not optimised, which takes less than half the time. Where the last
 # digits count, and what optimising does to them, tests compile as users do; so does all of test-all.
-QUICKLY := --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false
+QUICKLY = $(shell $(BIN)/python -m jaxsnn.network.compiling)
 # Programs are kept for the next time, which then takes little more than half as long.
 KEPT := JAX_COMPILATION_CACHE_DIR="$(CURDIR)/.pytest_cache/programs" \
 	JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1

@@ -27,7 +27,7 @@ REFERENCE = {
     "jaxsnn.nir.initializers": "Weights to begin with",
 }
 #: What is compiled runs a few times only.
-QUICKLY = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+QUICKLY = "--xla_backend_optimization_level=0"
 #: What an example needs besides the package.
 NEEDS = {"snntorch_to_event": ("torch", "snntorch")}
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, Self
 
 import jax
@@ -14,7 +15,7 @@ import numpy as np
 from jaxsnn.event.event_driven import EventDriven, compiled_run, run_and_conclude
 from jaxsnn.event.event_options import EventOptions
 from jaxsnn.event.event_solution import EventSolution
-from jaxsnn.network.compiling import NOT_AT_ALL, loops_in
+from jaxsnn.network.compiling import NOT_AT_ALL, known_options, loops_in
 from jaxsnn.network.network import Network
 from jaxsnn.network.on_processor import on_processor
 
@@ -25,7 +26,12 @@ _SPIKES_PER_TAU = 8
 #: There is room at first for so many spikes of a neuron at most, and of a population in all samples.
 _MOST_AT_FIRST, _SLOTS_AT_FIRST = 1024, 2**19
 
-_quick = jax.jit(run_and_conclude, static_argnums=(0, 1), compiler_options=NOT_AT_ALL)
+
+@cache
+def _quick() -> Any:
+    """`compiled_run`, compiled quickly."""
+    options = known_options(NOT_AT_ALL)
+    return jax.jit(run_and_conclude, static_argnums=(0, 1), compiler_options=options)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +81,7 @@ class RunOnce(EventDriven):
         traced = compiled_run.trace(options, known, *given)
         sizes = (math.prod(np.shape(leaf)) for leaf in jax.tree.leaves((given, traced.out_info)))
         small = sum(sizes) < _MANY and not loops_in(traced.jaxpr)
-        return (_quick if small else compiled_run)(options, known, *given)
+        return (_quick() if small else compiled_run)(options, known, *given)
 
 
 def first_room(network: Network, name: str, samples: int, t_end: float) -> int:

@@ -4,13 +4,35 @@ around them takes longer than it would save.
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Mapping
+from functools import cache
 from typing import Any
+
+import jax
 
 #: It takes a fifth of the time, and what XLA runs becomes several times slower: for what runs once.
 NOT_AT_ALL = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 #: It takes half of the time, and what XLA runs becomes half as slow again where arrays are large, and
 #: no slower where they are small; loops become three times as slow.
 A_LITTLE = {"xla_backend_optimization_level": 1, "xla_cpu_use_fusion_emitters": False}
+
+
+def known_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those options that the installed XLA has: JAX 0.12 has no other emitters of fusions any more.
+
+    The first call compiles a trifle for each.
+    """
+    return {name: value for name, value in options.items() if _is_known(name, value)}
+
+
+@cache
+def _is_known(name: str, value: Any) -> bool:
+    try:
+        jax.jit(lambda x: x, compiler_options={name: value}).lower(0.0).compile()
+    except jax.errors.JaxRuntimeError:
+        return False
+    return True
 
 
 def loops_in(jaxpr: Any) -> int:
@@ -23,3 +45,9 @@ def loops_in(jaxpr: Any) -> int:
             inner = [getattr(each, "jaxpr", each) for each in several]
             count += sum(loops_in(each) for each in inner if hasattr(each, "eqns"))
     return count
+
+
+if __name__ == "__main__":  # as XLA_FLAGS has them; one that XLA does not know ends the process
+    known = known_options(NOT_AT_ALL)
+    flags = (f"--{name}={str(value).lower()}" for name, value in known.items())
+    sys.stdout.write(" ".join(flags) + "\n")

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 
-_QUICKLY = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+_QUICKLY = "--xla_backend_optimization_level=0"
 _MARKS = "not slow or mutants"
 #: Bytes of address space of a child: some changes make arrays that no machine has room for.
 _MOST_BYTES = 8 << 30

@@ -3,6 +3,7 @@
 import pytest
 
 from jaxsnn import EventDriven, fit
+from jaxsnn.network.compiling import known_options
 from jaxsnn.train.loop import training_run
 from jaxsnn.train.loop.training_run import TrainingRun
 from tests.helpers.small_task import DATA, QUICK, small_net
@@ -44,3 +45,8 @@ def test_loops_of_xla_are_optimised(ways):
     trained(engine=EventDriven(backend="xla", first_spike_only=("2",)))
     assert ways
     assert not any(ways)
+
+
+def test_options_that_xla_does_not_have_are_left_out():
+    there = {"xla_backend_optimization_level": 0}
+    assert known_options(there | {"xla_no_such_option": False}) == there

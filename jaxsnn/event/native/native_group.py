@@ -77,7 +77,7 @@ class _OnePopulation:
         """What comes later because of one spike, at most: deliveries, and the end of a refractory
         time.
         """
-        return max(np.bincount(self.senders), default=0) + bool(self.held)
+        return int(max(np.bincount(self.senders), default=0)) + bool(self.held)
 
     @property
     def refractory(self) -> Float[np.ndarray, "neurons"]:

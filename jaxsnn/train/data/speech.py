@@ -80,7 +80,7 @@ def spoken_splits(
     }
     notes = [f"{n} of {len(names)} recordings {what}" for what, n in left_out.items() if n]
     everything = Data(x=x, y=labels, classes=tuple(words))
-    rest = taken(everything, np.flatnonzero(~tested))
+    rest = taken(everything, np.flatnonzero(np.logical_not(tested)))
     held, kept = stratified(rest.y, held_out, [*seed_words(seed), 0])
     splits = Splits(
         name="wav",

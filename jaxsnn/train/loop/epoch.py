@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial, reduce
+from functools import cached_property, partial, reduce
 from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar, cast
 
 import jax
@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 
 from jaxsnn.event.event_record import Budgets
 from jaxsnn.network.array_types import Array, Bool, Float, Int, Num
-from jaxsnn.network.compiling import A_LITTLE, loops_in
+from jaxsnn.network.compiling import A_LITTLE, known_options, loops_in
 from jaxsnn.network.network import Network
 from jaxsnn.network.results import Result
 from jaxsnn.simulation.solution import Engine, Solution
@@ -247,13 +247,19 @@ class TrainingProgram(Generic[Given, Found]):
     Attributes:
         optimised: as XLA does it by default.
         quick: for a short run, whose results differ in their last digits (`A_LITTLE`).
+        function: what is compiled.
         own_loops: those of XLA that it has where native kernels run the network.
     """
 
     def __init__(self, function: Callable[Given, Found], own_loops: int = 0) -> None:
         self.optimised = jax.jit(function)
-        self.quick = jax.jit(function, compiler_options=A_LITTLE)
+        self.function = function
         self.own_loops = own_loops
+
+    @cached_property
+    def quick(self) -> Callable[Given, Found]:
+        """It, compiled quickly."""
+        return jax.jit(self.function, compiler_options=known_options(A_LITTLE))
 
     def has_kernels(self, *given: Given.args, **named: Given.kwargs) -> bool:
         """Whether native kernels run the network, all of it."""
