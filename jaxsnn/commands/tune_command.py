@@ -19,7 +19,7 @@ from jaxsnn.errors import UsageError
 from jaxsnn.train.options import TrainOptions
 
 #: Options of training that are none of tuning.
-_REFUSED = ("engine", "plot", "calibrate", "resume")
+_REFUSED = ("engine", "plot", "resume")
 
 
 def add(commands: Any) -> None:
@@ -33,7 +33,7 @@ def add(commands: Any) -> None:
         metavar="N,...",
         help="spikes of all neurons that a sample may take; several with commas give a curve",
     )
-    add_options(parser, hidden=_REFUSED)
+    add_options(parser, hidden=(*_REFUSED, "calibrate"))
 
 
 def run(arguments: argparse.Namespace) -> int:

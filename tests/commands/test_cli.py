@@ -471,7 +471,7 @@ def test_train(net, task, tmp_path, capsys):
         ('data = "yinyang"\n[push]\nhidden = nan', "weight_bumping.hidden is nan"),
         (
             'data = "yinyang"\n[loss-options]\nsharpness = nan',
-            "loss.sharpness is nan: give a finite number",
+            "sharpness is nan: give a number above 0",
         ),
         ('data = "yinyang"\ncopies = 3', "yinyang takes no copies"),
     ],

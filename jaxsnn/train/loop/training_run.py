@@ -475,8 +475,8 @@ class TrainingRun:
             if self.late:
                 hint = f"give times before t_end ({self.late[0]}), or {hint}"
             failure = (
-                f"no neuron of '{self.plan.loss.population}' fires in any sample, at epoch {epoch}"
-                f" (epochs without: {self.failing_epochs})"
+                f"no neuron of '{self.plan.loss.population}' fires in any sample since"
+                f" {self.failing_epochs} epochs, at epoch {epoch}"
             )
         else:
             failure = (
