@@ -21,15 +21,19 @@ A_LITTLE = {"xla_backend_optimization_level": 1, "xla_cpu_use_fusion_emitters": 
 def known_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """Those options that the installed XLA has: JAX 0.12 has no other emitters of fusions any more.
 
-    The first call compiles a trifle for each.
+    The first call compiles a trifle: once where XLA has all of them, else once more for each.
     """
-    return {name: value for name, value in options.items() if _is_known(name, value)}
+    if _has(tuple(options.items())):
+        return dict(options)
+    return {name: value for name, value in options.items() if _has(((name, value),))}
 
 
 @cache
-def _is_known(name: str, value: Any) -> bool:
+def _has(options: tuple[tuple[str, Any], ...]) -> bool:
+    """Whether XLA has all of some options."""
+    nothing = jax.jit(lambda x: x, compiler_options=dict(options))
     try:
-        jax.jit(lambda x: x, compiler_options={name: value}).lower(0.0).compile()
+        nothing.lower(jax.ShapeDtypeStruct((), "float32")).compile()
     except jax.errors.JaxRuntimeError:
         return False
     return True
