@@ -87,8 +87,8 @@ class EventRecord:
         spikes: population, or Threshold that is simulated as events -> `LayerSpikes`.
         levels: Threshold that is simulated as a level -> `Levels`.
         voltages: readout -> (batch, samples, neurons).
-        drives: population -> all that moves it, its own resets left out; not behind a convolution
-            or a pool.
+        drives: population -> all that moves it, its own resets left out; not of neurons that fire
+            behind a convolution or a pool.
         clipped: population or Threshold -> number of spikes or crossings whose slope a gradient
             clips.
         degenerate: population or Threshold -> number of those at the very time of an arrival that

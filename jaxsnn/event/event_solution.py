@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import jax
@@ -21,7 +22,7 @@ from jaxsnn.event.event_record import (
     shortage_text,
     shortages,
 )
-from jaxsnn.event.forward.functionals import integral, maximum
+from jaxsnn.event.forward.functionals import by_neuron, integral, maximum
 from jaxsnn.event.forward.layer import LayerSpikes
 from jaxsnn.event.forward.readout import Drive
 from jaxsnn.event.solution_notes import numbers_noted, total
@@ -157,7 +158,8 @@ class EventSolution:
         reach without resets: exact for neurons that stay silent.
         """
         drive = self._drive(name)
-        return by_compiler(maximum, drive, self.t_end, samples=drive.time, axis_of=first_axis)
+        way = partial(by_neuron, maximum)
+        return by_compiler(way, drive, self.t_end, samples=drive.time, axis_of=first_axis)
 
     def integral(self, name: str, tau: float | None = None) -> Float[Array, "batch neurons"]:
         """Integral of a readout's V(t) e^(-t / tau) from 0 to t_end, exact, volts times seconds.
@@ -173,10 +175,17 @@ class EventSolution:
                 f"tau is {tau}", fix="give a positive tau, or None for the integral of V itself"
             )
         drive = self._drive(name)
-        given = drive, self.t_end, tau
-        return by_compiler(integral, *given, samples=drive.time, axis_of=first_axis)
+        given = partial(by_neuron, integral), drive, self.t_end, tau
+        return by_compiler(*given, samples=drive.time, axis_of=first_axis)
 
     def _drive(self, name: str) -> Drive:
+        if name in self.spikes and name not in self.drives:
+            raise UsageError(
+                f"the voltages of '{name}', which fires, are not known: it feeds back, or stands"
+                " behind a convolution, a pool or synapses with delays of their own",
+                fix="name a readout, or a population behind a Linear or Affine alone",
+                node=name,
+            )
         if name not in self.drives:
             raise UsageError(
                 f"'{name}' is not a population", fix=suggestion(name, self.drives), node=name

@@ -27,7 +27,7 @@ from jaxsnn.event.event_arrays import (
 from jaxsnn.event.event_record import Budget, EventRecord
 from jaxsnn.event.forward.group import GroupSpec
 from jaxsnn.event.forward.layer import LayerSpec, LayerSpikes
-from jaxsnn.event.forward.readout import Drive, membrane
+from jaxsnn.event.forward.readout import Drive, Places, membrane
 from jaxsnn.event.native.native_group import native_group_spikes
 from jaxsnn.event.native.native_layer import native_layer_spikes
 from jaxsnn.event.native.native_limits import (
@@ -273,9 +273,10 @@ class FeedForwardPart(PopulationPart):
             budget = Budget(needed=jnp.asarray(given.needed), room=jnp.int32(given.budget))
             record.budgets["max_arrivals"][self.name] = budget
         drive = self._drive(lanes, Given(weight, time, row))
-        # A functional of V takes no positions.
         if given.positions == 1:
             record.drives[self.name] = drive
+        elif not self.population.fires:  # of one that does the lists may be too short
+            record.drives[self.name] = self._by_place(drive, given)
         if self.population.fires:
             spikes = self._spikes(record, given, lanes, Given(weight, time, row), t_end)
             self._hand_on(record, spikes)
@@ -301,6 +302,12 @@ class FeedForwardPart(PopulationPart):
             v_inf=self.neuron.v_inf(self.parameters, self.signal.constant),
             **arriving._asdict(),
         )
+
+    def _by_place(self, drive: Drive, given: Arrivals) -> Drive:
+        """The drive of neurons that have lists of arrivals of their own."""
+        counted = jnp.arange(self.population.size).reshape(given.positions, -1)
+        places = Places(lane=given.neurons(counted)[0], unit=self.scale)
+        return replace(drive, v_inf=given.lanes(drive.v_inf / self.scale), places=places)
 
     def _hand_on(self, record: EventRecord, spikes: LayerSpikes) -> None:
         """Write down the spikes, and give them to the populations behind."""

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsnn import lower
+from jaxsnn import lower, with_synaptic_delays
 from jaxsnn.errors import UsageError
 from jaxsnn.event.event_driven import EventDriven
 from jaxsnn.network.network import Network
@@ -331,3 +331,47 @@ def test_there_is_no_voltage_where_nothing_was_simulated(times, message):
     events = Events(time=jnp.array([0.3, 6.0]), index=jnp.zeros(2, jnp.int32))
     with pytest.raises(UsageError, match=message):
         simulate(alike(np.float64), events, 4.0, sample_times=times)
+
+
+def behind(kind, rng):
+    """A readout whose neurons have lists of arrivals of their own, and what is trained before it."""
+    times = {"tau_mem": rng.uniform(1.0, 2.0), "tau_syn": 0.7, "v_leak": 0.3}
+    if kind == "delays":
+        layers = [build.input(INPUTS), build.linear(3), build.cubali(**times), build.output()]
+        network = lower(build.sequential(*layers, seed=4))
+        return with_synaptic_delays(network, "1", rng.uniform(0.1, 1.0, (3, INPUTS)))
+    convolution = build.node(
+        "Conv2d",
+        weight=rng.normal(0.5, 1.0, (2, 1, 2, 1)),
+        bias=rng.normal(0.1, 0.3, 2),
+        stride=1,
+        padding=0,
+        dilation=1,
+        groups=1,
+    )
+    layers = [build.input((1, 2, 2)), convolution, build.cubali(**times), build.output()]
+    return lower(build.sequential(*layers))
+
+
+@pytest.mark.parametrize("kind", ["delays", "convolution"])
+def test_functionals_of_neurons_that_have_lists_of_arrivals_of_their_own(kind):
+    rng = np.random.default_rng(3)
+    network = behind(kind, rng)
+    times, index = random_events(rng, (SAMPLES, ARRIVALS), INPUTS, 5.0, unused=UNUSED)
+    events, fine = Events(time=times, index=index), np.linspace(0, T_END, 20_001)
+    solution = simulate(network, events, T_END, sample_times=fine)
+    trace, step = np.asarray(solution.voltages["2"]), fine[1]
+    weights = np.where(np.isin(np.arange(len(fine)), [0, len(fine) - 1]), step / 2, step)
+    # V has kinks at the arrivals, where the sum is off by the square of a step
+    np.testing.assert_allclose(solution.maximum("2"), trace.max(1), atol=1e-3)
+    expected = np.einsum("bsn,s->bn", trace, weights * np.exp(-fine / 1.5))
+    np.testing.assert_allclose(solution.integral("2", 1.5), expected, atol=1e-3)
+
+    def reading(parameters):
+        own = {"parameters": parameters, "wires": network.wires}
+        own = Network(**own, populations=network.populations)
+        found = simulate(own, events, T_END, throw=False)
+        return jnp.sum(found.maximum("2") ** 2) + jnp.sum(found.integral("2", 1.5)), ()
+
+    gradient = jax.grad(reading, has_aux=True)(network.parameters)[0]
+    assert np.nanmax(relative_errors(gradient, reading, network.parameters)) < ENOUGH

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -35,6 +35,7 @@ from jaxsnn.event.event_arrays import (
     Times,
     WhichNeurons,
 )
+from jaxsnn.event.forward.layer import spread
 from jaxsnn.event.forward.readout import Drive, with_general_kernel
 from jaxsnn.network.array_types import Array, Bool, Float, Int
 from jaxsnn.network.meshes import varying_like
@@ -51,6 +52,33 @@ class _Sorted(NamedTuple):
 
     time: Times
     weight: Float[Array, "batch arrivals neurons"]
+
+
+def by_neuron(
+    functional: Callable[..., OfNeurons], drive: Drive, *arguments: Any
+) -> Float[Array, "batch neurons"]:
+    """A functional of each neuron, also where neurons have lists of arrivals of their own.
+
+    Args:
+        functional: of a drive without `places`, and the arguments, linear in volts.
+    """
+    if drive.places is None:
+        return functional(drive, *arguments)
+
+    def of_row(
+        lanes: NeuronLanes,
+        v_inf: Float[Array, "lanes"],
+        time: Float[Array, "arrivals"],
+        row: Int[Array, "arrivals"],
+    ) -> Float[Array, "lanes"]:
+        """One position of one sample."""
+        own = replace(drive, lanes=lanes, v_inf=v_inf, time=time[None], row=row, places=None)
+        return functional(own, *arguments)[0]
+
+    lanes, v_inf = spread((drive.lanes, drive.v_inf), drive.time.shape[0])
+    row = jnp.broadcast_to(drive.row, drive.time.shape)
+    found = jax.vmap(of_row)(lanes, v_inf, drive.time, row)
+    return found.reshape(-1, drive.places.lane.size)[:, drive.places.lane] * drive.places.unit
 
 
 # ---- integrals

@@ -38,6 +38,8 @@ class Drive:
         weight: what an arrival of each row weighs.
         time: seconds; inf where unused.
         row: (arrivals,) or (batch, arrivals) int32; anything where unused.
+        places: of the neurons, where they have lists of arrivals of their own: then `lanes` and
+            `v_inf` are (positions, lanes), and of each sample there is a row for each position.
     """
 
     neuron: Neuron = field(metadata={"static": True})
@@ -46,6 +48,21 @@ class Drive:
     weight: Weights
     time: Times
     row: Rows
+    places: Places | None = None
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class Places:
+    """Of which lane, at which position, each neuron is.
+
+    Attributes:
+        lane: its number among those of all positions, position by position.
+        unit: what its lane measures V in, volts.
+    """
+
+    lane: Int[Array, "neurons"]
+    unit: Float[Array, "neurons"]
 
 
 class _Merged(NamedTuple):

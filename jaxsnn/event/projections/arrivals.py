@@ -92,8 +92,10 @@ class Arrivals:
         if self.positions == 1:
             return values
         # (batch * positions, lanes) -> (batch, lanes, positions) -> (batch, lanes * positions)
-        values = values.reshape(-1, self.positions, *values.shape[1:]).swapaxes(1, 2)
-        return self.ordered(values.reshape(values.shape[0], -1, *values.shape[3:]))
+        rows, lanes, *rest = values.shape  # all said: of no times there are no numbers
+        batch = rows // self.positions
+        values = values.reshape(batch, self.positions, lanes, *rest).swapaxes(1, 2)
+        return self.ordered(values.reshape(batch, lanes * self.positions, *rest))
 
     def ordered(
         self, values: Shaped[Array, "batch neurons ..."]
