@@ -71,6 +71,11 @@ def neuron_kinds() -> tuple[str, ...]:
     return (*_NIR, *_REGISTERED)
 
 
+def is_registered(kind: str) -> bool:
+    """Whether a kind of neuron comes from outside."""
+    return kind in _REGISTERED
+
+
 def model_of(kind: str) -> NeuronModel:
     """The model of a kind of neuron.
 

@@ -20,6 +20,7 @@ from jaxsnn.nir.layer_values import (
     refuse_network_values,
     shape_behind,
 )
+from jaxsnn.nir.nodes import class_of
 
 #: What the table may say; `LAYER`: what each of its layers may.
 NETWORK = ("input", "layers", "tau_mem", "tau_syn")
@@ -38,7 +39,8 @@ def graph_of_table(table: Mapping[str, Any], seed: Seed = 0) -> Graph:
             deviation], or [[inputs, mean, deviation], ...] for one part of the inputs after the
             other; `bias` = [mean, standard deviation], a current that lasts; `feedback` = as
             `weight`, between the neurons of the layer; `readout` = true:
-            neurons that do not fire; and time constants of its own.
+            neurons that do not fire; time constants of its own; and `neuron` = a table with the
+            `type` of its neurons, also one that is registered, and their parameters.
         seed: draws the weights.
 
     Raises:
@@ -100,8 +102,7 @@ def _nodes(place: _Place, layer: Mapping[str, Any]) -> dict[str, Layer]:
         side = np.array([layer["pool"], layer["pool"]])
         pool = build.node("SumPool2d", kernel_size=side, stride=side, padding=np.zeros(2, int))
         return {f"p{number}": pool}
-    times = {name: _needed(layer, name, where) for name in ("tau_mem", "tau_syn")}
-    neurons = (build.cubali if layer.get("readout") else build.cubalif)(**times)
+    neurons = _neurons(layer, where)
     if "channels" in layer:
         return {f"w{number}": _convolution(place, layer), str(number): neurons}
     flatten = {f"f{number}": build.node("Flatten", start_dim=0, end_dim=-1)}
@@ -112,6 +113,20 @@ def _nodes(place: _Place, layer: Mapping[str, Any]) -> dict[str, Layer]:
         inward = build.affine(outputs, weight=weight, bias=normal(*map(float, layer["bias"])))
     before = {} if place.planes is None else flatten
     return before | {f"w{number}": inward, str(number): neurons}
+
+
+def _neurons(layer: Mapping[str, Any], where: str) -> Layer:
+    """The neurons of a layer, CubaLIF or CubaLI where no type is said."""
+    if "neuron" not in layer:
+        times = {name: _needed(layer, name, where) for name in ("tau_mem", "tau_syn")}
+        return (build.cubali if layer.get("readout") else build.cubalif)(**times)
+    said = {name.replace("-", "_"): value for name, value in layer["neuron"].items()}
+    kind = said.pop("type")
+    traits = class_of(kind).traits
+    if not traits.state:
+        raise UsageError(f"{where}: a {kind} is no neuron", fix="give a type of neuron")
+    times = {name: layer[name] for name in ("tau_mem", "tau_syn") if name in layer}
+    return build.node(kind, **{name: times[name] for name in times if name in traits.names} | said)
 
 
 def _convolution(place: _Place, layer: Mapping[str, Any]) -> Layer:

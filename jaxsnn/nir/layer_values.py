@@ -55,6 +55,9 @@ def refuse_layer_values(layer: Mapping[str, Any], where: str) -> None:
         raise UsageError(f"{where} has {' and '.join(kinds)}", fix="write one of them")
     if "bias" in layer and "pool" in layer:
         raise UsageError(f"{where} is a pool and has a bias", fix="leave it out")
+    if "neuron" in layer and ("pool" in layer or "readout" in layer):
+        other = "pool" if "pool" in layer else "readout"
+        raise UsageError(f"{where} has neuron and {other}", fix="write one of them")
     if "feedback" in layer and "neurons" not in layer:
         raise UsageError(
             f"{where} has feedback and no neurons",
@@ -176,6 +179,16 @@ def _bias(value: Any, what: str) -> None:
         )
 
 
+def _neuron(value: Any, what: str) -> None:
+    """A table with the type of neuron, and its parameters: numbers, or texts that are times."""
+    fits = isinstance(value, Mapping) and isinstance(value.get("type"), str)
+    if not fits or not all(isinstance(own, str) or _is_number(own) for own in value.values()):
+        raise UsageError(
+            f"{what} is {_shown(value)}",
+            fix='give its type and parameters, as { type = "LIF", v-threshold = 1.0, ... }',
+        )
+
+
 def _drawable(pair: list[Any]) -> bool:
     # NumPy draws with no deviation of -0.0 either
     return all(map(_is_number, pair)) and math.copysign(1.0, pair[1]) > 0
@@ -187,6 +200,7 @@ _CHECKS: dict[str, Callable[[Any, str], None]] = {
     "padding": _whole(0),
     **dict.fromkeys(("weight", "feedback"), _weights),
     "bias": _bias,
+    "neuron": _neuron,
     "readout": _truth,
     **dict.fromkeys(("tau_mem", "tau_syn"), _time),
 }

@@ -32,6 +32,9 @@ _TRUSTED = "or export it again"
 #: Seconds within which a Ctrl-C that ended the child has come here, too.
 _UNTIL_OURS = 0.1
 
+#: One thread forks at a time: libraries that watch forks (filelock, which torch has) refuse a second.
+_FORKING = threading.Lock()
+
 
 @contextmanager
 def _ctrl_c_afterwards() -> Iterator[None]:
@@ -72,7 +75,7 @@ class ReadProcess:
         self._pid = 0  # none yet
         self._end, theirs = os.pipe()
         try:
-            with warnings.catch_warnings(), _ctrl_c_afterwards():
+            with _FORKING, warnings.catch_warnings(), _ctrl_c_afterwards():
                 # that locks of other threads stay closed in the child, which needs none of them
                 warnings.simplefilter("ignore")
                 self._pid = os.fork()

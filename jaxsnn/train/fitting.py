@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -163,7 +163,8 @@ def _network(graph: Graph, options: TrainOptions) -> Network:
     frees = any(name.rpartition(".")[2].startswith("tau") for name in names)
     network = lower(graph, free_time_constants=frees)
     for node, delay in (options.synaptic_delays or {}).items():
-        weight = network.parameters.get(node, {}).get("weight", 0.0)
-        delays = np.broadcast_to(np.asarray(cast(Any, delay), float), np.shape(weight))
-        network = with_synaptic_delays(network, node, delays)
+        if np.ndim(delay) == 0:  # a number for each synapse, which training moves apart
+            weight = network.parameters.get(node, {}).get("weight", 0.0)
+            delay = np.full(np.shape(weight), delay)
+        network = with_synaptic_delays(network, node, delay)
     return network if frees else network.with_lasting_time_constants()

@@ -74,6 +74,16 @@ def mapping(value: Any) -> Mapping[str, Any]:
     return value
 
 
+def durations(value: Any) -> Mapping[str, Any]:
+    """A table of times by node; numbers, which may be 0, and lists of them stay as they are."""
+
+    def one(own: Any) -> Any:
+        is_number = isinstance(own, int | float) and not isinstance(own, bool)
+        return own if is_number or isinstance(own, list) else duration(own)
+
+    return {name: one(own) for name, own in mapping(value).items()}
+
+
 def factors(value: Any) -> float | dict[str, float]:
     """One number, or numbers by population: "2", "hidden:1.5,output:4", or a table."""
     if isinstance(value, str) and ":" in value:

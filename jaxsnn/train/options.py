@@ -21,6 +21,7 @@ from jaxsnn.errors import UsageError, add_option, printable, suggestion
 from jaxsnn.train.option_values import (
     at_least,
     duration,
+    durations,
     factors,
     fraction,
     mapping,
@@ -283,10 +284,12 @@ class TrainOptions:
     )
     synaptic_delays: Mapping[str, Any] | None = option(
         None,
-        "Linear or Affine node -> delays to begin with, seconds: one for all its synapses or one"
-        " for each, (outputs, inputs)",
-        more='They are trained where `trainable` names "delay"; in the trained graph they are'
-        " nodes of their own",
+        "Linear or Affine node -> delays of its synapses to begin with, seconds",
+        more="One for all of them, which training moves apart, one for each, (outputs, inputs), or"
+        " one for each source, (inputs,). They are trained where `trainable` names `delay`; in the"
+        " trained graph they are nodes of their own",
+        convert=durations,
+        table=True,
         recorded=False,
     )
     seed: Seed = option(

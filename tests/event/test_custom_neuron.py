@@ -22,7 +22,8 @@ from jaxsnn.event.dynamics.neuron_model import Neuron
 from jaxsnn.network import neuron_models
 from jaxsnn.network.neuron_models import NeuronModel, register_neuron
 from jaxsnn.nir import build, nodes, read, register_node, write
-from jaxsnn.train import fit
+from jaxsnn.train import Free, Positive, fit
+from jaxsnn.train.loop.constraints import find_trainables
 from tests.event.differences import some_relative_errors
 from tests.extending_page import made_by
 from tests.helpers.random_spikes import random_events
@@ -237,6 +238,20 @@ def test_fit_takes_it():
     )
     assert trained.history[-1].train_accuracy > trained.history[0].train_accuracy
     assert trained.test_accuracy > 0.8
+
+
+def test_fit_trains_its_numbers():
+    rng = np.random.default_rng(0)
+    data = rng.uniform(0.1, 0.9, (30, 3)), rng.integers(0, 3, 30)
+    graph = drawn(3)[0]
+    options = {"epochs": 1, "batch_size": 8, "learning_rate": 0.05, "progress": None}
+    names = ("weight", "step", "tau_adaptation")
+    found = dict(find_trainables(lower(graph), names, longest_delay=1.0).constraints)
+    assert dict(found["n"]) == {"step": Free(), "tau_adaptation": Positive()}
+    trained = fit(graph, data, trainable=names, **options)
+    assert np.isfinite(trained.history[1].train_loss)
+    with pytest.raises(UsageError, match="'stepp' cannot be trained: did you mean 'step'"):
+        fit(graph, data, trainable=("stepp",), **options)
 
 
 @pytest.mark.parametrize("purpose", ["bss2", "snntorch", "norse"])

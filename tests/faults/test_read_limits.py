@@ -374,8 +374,18 @@ def test_a_budget_counts_all_together():
         budget.take("y", 5)
 
 
-def test_reading_works_beside_other_threads(tmp_path):
-    path, found = small(tmp_path / "a.nir"), []
+def test_reading_works_beside_other_threads(tmp_path, monkeypatch):
+    path, found, alone, fork = small(tmp_path / "a.nir"), [], threading.Lock(), os.fork
+
+    def watched_fork():  # as filelock 4.3 watches them
+        if not alone.acquire(blocking=False):
+            raise RuntimeError("another thread forks")
+        time.sleep(0.05)
+        child = fork()
+        alone.release()
+        return child
+
+    monkeypatch.setattr(os, "fork", watched_fork)
     threads = [
         threading.Thread(target=lambda: found.append(read(path, read_timeout=60.0)))
         for _ in range(4)

@@ -13,6 +13,7 @@ import jaxsnn
 from jaxsnn.commands.train_command import read_config
 from jaxsnn.errors import UsageError
 from jaxsnn.nir.layer_tables import graph_of_table
+from jaxsnn.train import fit
 from jaxsnn.train.options import TrainOptions, check_options
 from tests.helpers.command_line import call, refused
 from tests.train.test_images import write_idx
@@ -64,6 +65,22 @@ def test_a_bias_is_drawn_behind_the_weights_which_it_does_not_change():
     assert np.array_equal(graph.nodes["w1"].weight, plain.nodes["w1"].weight)
 
 
+def test_neurons_of_other_types_have_their_parameters_in_a_table():
+    lif = {"type": "LIF", "tau": "30ms", "v-threshold": 2.0, "v_leak": 0.0, "r": 1.0, "v-reset": 0}
+    synaptic = {"type": "CubaLIF", "v_threshold": 3.0, "v_leak": 0.0, "v_reset": 0.0}
+    synaptic |= {"r": 1.0, "w_in": 1.0}
+    layers = [DENSE | {"neuron": lif}, DENSE | {"neuron": synaptic, "tau-mem": "50ms"}, OUT]
+    graph = graph_of_table(table(*layers), seed=3)
+    first, second = graph.nodes["1"], graph.nodes["2"]
+    assert (first.type, second.type) == ("LIF", "CubaLIF")
+    assert np.allclose(first.tau, 0.03)
+    assert np.allclose(first.v_threshold, np.full(4, 2.0))
+    # the layer's and the network's times hold where the table has none
+    assert np.allclose((second.tau_mem, second.tau_syn), [[0.05] * 4, [0.01] * 4])
+    plain = graph_of_table(table(DENSE, DENSE, OUT), seed=3)
+    assert np.array_equal(plain.nodes["w3"].weight, graph.nodes["w3"].weight)
+
+
 def test_weights_are_drawn_as_they_are_said_and_times_of_a_layer_go_before():
     wide = {"neurons": 200, "weight": [0.5, 0.1], "tau_mem": "40ms"}
     graph = graph_of_table(table(wide, OUT, size=50))
@@ -83,6 +100,11 @@ def test_weights_are_drawn_as_they_are_said_and_times_of_a_layer_go_before():
         ),
         (table(DENSE | {"nuerons": 3}), "layer 1: there is no 'nuerons'.*neurons"),
         (table({"neurons": 3}), "layer 1 does not say its weight"),
+        (table(DENSE | {"neuron": "LIF"}), "layer 1: neuron is 'LIF': give its type and param"),
+        (table(DENSE | {"neuron": {"type": "LIF", "tau": [1]}}), "layer 1: neuron is .*give its"),
+        (table(DENSE | {"neuron": {"type": "Conv2d"}}), "layer 1: a Conv2d is no neuron"),
+        (table(DENSE | {"neuron": {"type": "LIF", "taus": 1.0}}), "a LIF has no parameter 'taus'"),
+        (table(OUT | {"readout": True, "neuron": {"type": "LIF"}}), "1 has neuron and readout"),
         (table({"neurons": 3, "weight": 0.5}), r"weight is 0\.5.*\[mean, standard deviation\]"),
         (table({"channels": 3, "kernel": 3, "weight": [0.5, 0.1]}), "what comes in is flat"),
         ({"input": 3, "layers": [DENSE]}, "does not say its tau_mem"),
@@ -188,6 +210,44 @@ def test_recipes_can_be_read(path):
     # in the loop a recipe goes on with the network of another
     assert ("network" in said) == (said.get("engine") != "loop")
     assert "network" not in said or len(graph_of_table(said["network"]).outputs) == 1
+
+
+DELAYED = RUN.replace("calibrate = 0.7", 'trainable = ["weight", "delay"]')
+
+
+@pytest.mark.parametrize(
+    ("begin", "size"), [('"2ms"', 6 * 18), (f"[{', '.join(18 * ['0.002'])}]", 18)]
+)
+def test_a_run_begins_with_delays_of_synapses_and_trains_them(tmp_path, begin, size):
+    write_idx(tmp_path)
+    (tmp_path / "run.toml").write_text(f"{DELAYED}\n[synaptic-delays]\nw1 = {begin}\n")
+    options, _ = read_config(str(tmp_path / "run.toml"))
+    said = tomllib.loads((tmp_path / "run.toml").read_text())["network"]
+    trained = fit(
+        graph_of_table(said), options=TrainOptions(**options | {"data_folder": str(tmp_path)})
+    )
+    [delays] = [node.delay for node in trained.graph.nodes.values() if node.type == "Delay"]
+    assert delays.size == size
+    assert np.ptp(delays) > 0
+    assert np.all((delays > 0) & (delays < 0.01))
+
+
+@pytest.mark.parametrize(
+    ("begin", "word"),
+    [
+        ('"2 apples"', "'apples'"),
+        ("[0.002, 0.003]", "node 'w1': delay has shape (2,), its weight (6, 18)"),
+        ('["2ms"]', "delay is ['2ms']: give seconds"),
+        ("true", "synaptic-delays is {'w1': True}"),
+        ("-0.001", "node 'w1': delay begins at -0.001"),
+    ],
+)
+def test_delays_that_make_no_sense_are_refused(tmp_path, capsys, begin, word):
+    write_idx(tmp_path)
+    (tmp_path / "run.toml").write_text(f"{DELAYED}\n[synaptic-delays]\nw1 = {begin}\n")
+    said = ("--config", str(tmp_path / "run.toml"), "--data-folder", str(tmp_path))
+    _, message = refused(capsys, "train", *said, "-o", tmp_path / "b.nir")
+    assert word in message
 
 
 def test_parts_of_the_inputs_can_have_weights_of_their_own():

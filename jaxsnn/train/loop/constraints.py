@@ -19,7 +19,9 @@ import numpy as np
 from jaxsnn.errors import UsageError, listing, suggestion
 from jaxsnn.network.array_types import Array, Float
 from jaxsnn.network.network import Network
+from jaxsnn.network.neuron_models import is_registered
 from jaxsnn.network.structure import OPERATORS
+from jaxsnn.nir.nodes import class_of
 from jaxsnn.units import parse_time
 
 Parameters = dict[str, dict[str, jax.Array]]
@@ -221,7 +223,9 @@ def find_trainables(
         UsageError: a name that cannot be trained or that no node has, or a start outside the
             limits.
     """
-    known_names = dict(TRAINABLE) | dict.fromkeys(_from_outside(network), Free())
+    outside = _from_outside(network)
+    known_names = {name: limits for _, name, limits in outside} | dict(TRAINABLE)
+    free_of = {(node, name) for node, name, _ in outside}
     given = (
         dict(wanted)
         if isinstance(wanted, Mapping)
@@ -232,10 +236,11 @@ def find_trainables(
         chosen = []
         for name, value in own.items():
             key = next((key for key in (f"{node}.{name}", name) if key in given), None)
-            if key is None:
-                continue
+            own_names = known_names if (node, name) in free_of else TRAINABLE
+            if key is None or (key == name and name in known_names and name not in own_names):
+                continue  # the name is meant of nodes that are not NIR's
             used[key] = True
-            _check_name(name, key, known_names)
+            _check_name(name, key, own_names)
             notes += _check_start(node, name, value, given[key], own)
             chosen.append((name, given[key]))
         if chosen:
@@ -255,11 +260,19 @@ def find_trainables(
     return Trainables(constraints=tuple(found), notes=tuple(notes))
 
 
-def _from_outside(network: Network) -> list[str]:
-    """Names of the parameters of linear nodes that NIR does not have."""
-    outside = [wire for wire in network.wires if wire.linear and wire.kind not in OPERATORS]
-    names = (name for wire in outside for name in network.parameters.get(wire.name, {}))
-    return [name for name in names if name not in TRAINABLE]
+def _from_outside(network: Network) -> list[tuple[str, str, Constraint]]:
+    """Node, name and limits of the parameters of linear nodes and neurons that NIR does not have."""
+    kinds = {wire.name: wire.kind for wire in network.wires if wire.linear}
+    kinds = {name: kind for name, kind in kinds.items() if kind not in OPERATORS}
+    populations = network.populations.values()
+    kinds |= {own.name: own.kind for own in populations if is_registered(own.kind)}
+    found: list[tuple[str, str, Constraint]] = []
+    for node, kind in kinds.items():
+        for name in network.parameters.get(node, {}):
+            parameter = class_of(kind).traits.parameter(name)
+            is_positive = parameter is not None and parameter.positive
+            found.append((node, name, Positive() if is_positive else Free()))
+    return found
 
 
 def _default(
