@@ -50,10 +50,10 @@ def test_convolutions_are_calibrated_too():
     )
     images = np.random.default_rng(1).random((64, 1, 8, 8))
     data = splits_of_arrays(images, np.arange(64) % 10)
-    changed = calibrated(graph, data, fraction=FRACTION, t_end=END, encoder="current")
-    solution = jaxsnn.EventDriven(max_spikes=64).run(
-        jaxsnn.lower(changed), Current()(data.train.x), END
-    )
+    engine = jaxsnn.EventDriven(max_spikes=64)
+    given = {"fraction": FRACTION, "t_end": END, "encoder": "current", "engine": engine}
+    changed = calibrated(graph, data, **given)
+    solution = engine.run(jaxsnn.lower(changed), Current()(data.train.x), END)
     fired = [float(np.mean(np.asarray(own) > 0)) for own in solution.counts.values()]
     assert fired == pytest.approx(2 * [FRACTION], abs=0.05)
 
