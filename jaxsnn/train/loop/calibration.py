@@ -88,8 +88,13 @@ def _firing(narrow: EventDriven, network: Network, name: str, batch: Batch, end:
     def attempt(engine: EventDriven) -> EventSolution:
         return run_batch(engine, network, batch.inputs, end)
 
-    _, solution = with_enough_room(narrow, attempt, grown=lambda needed: 2 * needed)
+    _, solution = with_enough_room(narrow, attempt, grown=_power_of_two)
     return float(np.mean(np.asarray(solution.counts[name]) > 0))
+
+
+def _power_of_two(needed: int) -> int:
+    """At least twice what is needed: few numbers, each of which is a program, serve all steps."""
+    return 1 << (2 * needed - 1).bit_length()
 
 
 def _scaled_until(
