@@ -5,6 +5,8 @@
         --keep often{seed}.nir
     python benchmarks/train_recipes.py examples/recipes/mnist-225-246-10-chip.toml --data-folder MNIST \\
         --base often{seed}.nir
+    python benchmarks/train_recipes.py examples/recipes/fsdd-336-32-10-adaptive.toml \\
+        --data wav:RECORDINGS --neurons benchmarks/adaptive_lif.py
     python benchmarks/train_recipes.py --write
 
 Seeds are 0, 1, ...; each draws the weights, the training samples that are held out for validation,
@@ -19,6 +21,7 @@ import hashlib
 import json
 import os
 import resource
+import runpy
 import statistics
 import sys
 import time
@@ -158,10 +161,13 @@ def main() -> None:
     parser.add_argument("--threads", type=int, help="of the native kernels; by default all")
     parser.add_argument("--keep", help="where the trained network goes; {seed} is the seed")
     parser.add_argument("--base", help="the network to begin with; {seed} is the seed")
+    parser.add_argument("--neurons", help="a file that registers the neurons of a recipe")
     parser.add_argument("--write", action="store_true", help="write the table into docs/results.md")
     arguments = parser.parse_args()
     named = {"data": arguments.data, "data_folder": arguments.data_folder}
     data = {name: value for name, value in named.items() if value is not None}
+    if arguments.neurons:
+        runpy.run_path(arguments.neurons)
     for recipe in arguments.recipes:
         for seed in range(arguments.first, arguments.first + arguments.seeds):
             base, output = (

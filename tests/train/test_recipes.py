@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import runpy
 import tomllib
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import pytest
 import jaxsnn
 from jaxsnn.commands.train_command import read_config
 from jaxsnn.errors import UsageError
+from jaxsnn.network import neuron_models
+from jaxsnn.nir import nodes
 from jaxsnn.nir.layer_tables import graph_of_table
 from jaxsnn.train import fit
 from jaxsnn.train.options import TrainOptions, check_options
@@ -200,7 +203,10 @@ def test_without_a_network_there_is_nothing_to_train(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_recipes_can_be_read(path):
+def test_recipes_can_be_read(path, monkeypatch):
+    monkeypatch.setattr(neuron_models, "_REGISTERED", {})
+    monkeypatch.setattr(nodes, "_REGISTERED", {})
+    runpy.run_path(str(RECIPES[0].parents[2] / "benchmarks" / "adaptive_lif.py"))
     options, notes = read_config(str(path))
     assert notes == []
     check_options(TrainOptions(**options))
