@@ -15,18 +15,20 @@ QUICKLY = $(shell $(BIN)/python -m jaxsnn.network.compiling)
 # Programs are kept for the next time, which then takes little more than half as long.
 KEPT := JAX_COMPILATION_CACHE_DIR="$(CURDIR)/.pytest_cache/programs" \
 	JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1
+# Neighbours stay in one process, for they share what is set up for them.
+PARALLEL := -n 2 --dist worksteal
 test: $(VENV)/.installed-test
-	$(KEPT) $(BIN)/python -m pytest -q -n 2 -m "last_digits and not slow" tests/event
-	$(KEPT) XLA_FLAGS="$(QUICKLY)" $(BIN)/python -m pytest -q -n 2 -m "not last_digits and not slow"
+	$(KEPT) $(BIN)/python -m pytest -q $(PARALLEL) -m "last_digits and not slow" tests/event
+	$(KEPT) XLA_FLAGS="$(QUICKLY)" $(BIN)/python -m pytest -q $(PARALLEL) -m "not last_digits and not slow"
 
 test-all: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -q -n 2
+	$(BIN)/python -m pytest -q $(PARALLEL)
 
 # Which lines the tests of `make test` run, without optimising, which changes none of them.
 coverage: $(VENV)/.installed-test
 	$(PIP) install -e '.[coverage]'
 	$(BIN)/python -m coverage erase
-	XLA_FLAGS="$(QUICKLY)" $(BIN)/python -m coverage run -m pytest -q -n 2 -m "not last_digits and not slow"
+	XLA_FLAGS="$(QUICKLY)" $(BIN)/python -m coverage run -m pytest -q $(PARALLEL) -m "not last_digits and not slow"
 	$(BIN)/python -m coverage combine -q
 	$(BIN)/python -m coverage report --skip-covered --sort=cover
 
@@ -41,7 +43,7 @@ LOWEST := .venv-lowest
 LOWEST_TESTS := tests/nir/test_parse.py tests/nir/test_export.py tests/nir/test_checks.py tests/nir/test_convert.py \
 	tests/faults/test_hostile_corpus.py tests/faults/test_read_limits.py tests/network/test_lower.py tests/train/test_checkpoint.py
 test-lowest: $(LOWEST)/.installed
-	XLA_FLAGS="$(QUICKLY)" $(LOWEST)/bin/python -m pytest -q -n 2 -m "not slow and not interop" $(LOWEST_TESTS)
+	XLA_FLAGS="$(QUICKLY)" $(LOWEST)/bin/python -m pytest -q $(PARALLEL) -m "not slow and not interop" $(LOWEST_TESTS)
 
 # Files that are broken at random, so many of each kind or for so many seconds, and graphs that are edited at random. What is
 # found is printed with the number that makes it, or the edits.
