@@ -303,6 +303,8 @@ def as_number(value: object) -> float:
         return float(value)  # pyright: ignore[reportArgumentType]
     except (TypeError, ValueError):
         return math.nan
+    except OverflowError:  # a whole number with more digits than a float has room for
+        return math.inf
 
 
 def shown(value: object) -> str:

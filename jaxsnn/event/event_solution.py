@@ -179,7 +179,7 @@ class EventSolution:
         return by_compiler(*given, samples=drive.time, axis_of=first_axis)
 
     def _drive(self, name: str) -> Drive:
-        if name in self.spikes and name not in self.drives:
+        if name in self.heights and name not in self.drives:
             raise UsageError(
                 f"the voltages of '{name}', which fires, are not known: it feeds back, or stands"
                 " behind a convolution, a pool or synapses with delays of their own",

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxsnn.errors import UsageError, suggestion
+from jaxsnn.errors import UsageError, listing, suggestion
 from jaxsnn.nir import build
 from jaxsnn.nir.build import Layer
 from jaxsnn.nir.graph import Graph
@@ -61,8 +61,11 @@ def graph_of_table(table: Mapping[str, Any], seed: Seed = 0) -> Graph:
     times = {name: table[name] for name in ("tau_mem", "tau_syn") if name in table}
     for number, said in enumerate(_needed(table, "layers", "network"), 1):
         where = f"network, layer {number}"
-        layer = times | _known(said, LAYER, where)
+        own = _known(said, LAYER, where)
+        layer = times | own
         refuse_layer_values(layer, where)
+        if "neuron" in layer:
+            layer["neuron"] = _of_a_type(layer["neuron"], times, own, where)
         shape = shape_behind(layer, shape, where)
         place = _Place(where=where, number=number, planes=planes, seed=seed)
         inward = _nodes(place, layer)
@@ -117,16 +120,45 @@ def _nodes(place: _Place, layer: Mapping[str, Any]) -> dict[str, Layer]:
 
 def _neurons(layer: Mapping[str, Any], where: str) -> Layer:
     """The neurons of a layer, CubaLIF or CubaLI where no type is said."""
-    if "neuron" not in layer:
-        times = {name: _needed(layer, name, where) for name in ("tau_mem", "tau_syn")}
-        return (build.cubali if layer.get("readout") else build.cubalif)(**times)
-    said = {name.replace("-", "_"): value for name, value in layer["neuron"].items()}
+    if "neuron" in layer:
+        return layer["neuron"]
+    times = {name: _needed(layer, name, where) for name in ("tau_mem", "tau_syn")}
+    return (build.cubali if layer.get("readout") else build.cubalif)(**times)
+
+
+def _of_a_type(
+    table: Mapping[str, Any], times: Mapping[str, Any], own: Mapping[str, Any], where: str
+) -> Layer:
+    """Neurons of the type that their table says.
+
+    Args:
+        times: what the network says, for types that have such a time constant.
+        own: what the layer says.
+    """
+    said = {name.replace("-", "_"): value for name, value in table.items()}
     kind = said.pop("type")
     traits = class_of(kind).traits
     if not traits.state:
         raise UsageError(f"{where}: a {kind} is no neuron", fix="give a type of neuron")
-    times = {name: layer[name] for name in ("tau_mem", "tau_syn") if name in layer}
-    return build.node(kind, **{name: times[name] for name in times if name in traits.names} | said)
+    if len(said) + 1 < len(table):
+        raise UsageError(f"{where}: neuron says a name twice", fix='write it with "-" or "_"')
+    of_layer = {name: own[name] for name in ("tau_mem", "tau_syn") if name in own}
+    values = {name: time for name, time in times.items() if name in traits.names}
+    values |= of_layer | said
+    for name, value in values.items():
+        parameter = traits.parameter(name)
+        if parameter is None:
+            raise UsageError(
+                f"{where}: a {kind} has no parameter '{name}'", fix=suggestion(name, traits.names)
+            )
+        if isinstance(value, str) and not parameter.time and value not in parameter.texts:
+            raise UsageError(f"{where}: {name} of its neurons is '{value}'", fix="give a number")
+    lacking = [own.name for own in traits.parameters if not own.optional and own.name not in values]
+    if lacking:
+        raise UsageError(
+            f"{where}: a {kind} needs {listing(lacking)} too", fix="write them in neuron = { ... }"
+        )
+    return build.node(kind, **values)
 
 
 def _convolution(place: _Place, layer: Mapping[str, Any]) -> Layer:

@@ -55,7 +55,7 @@ def refuse_layer_values(layer: Mapping[str, Any], where: str) -> None:
         raise UsageError(f"{where} has {' and '.join(kinds)}", fix="write one of them")
     if "bias" in layer and "pool" in layer:
         raise UsageError(f"{where} is a pool and has a bias", fix="leave it out")
-    if "neuron" in layer and ("pool" in layer or "readout" in layer):
+    if "neuron" in layer and ("pool" in layer or layer.get("readout")):
         other = "pool" if "pool" in layer else "readout"
         raise UsageError(f"{where} has neuron and {other}", fix="write one of them")
     if "feedback" in layer and "neurons" not in layer:

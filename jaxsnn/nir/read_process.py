@@ -32,8 +32,33 @@ _TRUSTED = "or export it again"
 #: Seconds within which a Ctrl-C that ended the child has come here, too.
 _UNTIL_OURS = 0.1
 
-#: One thread forks at a time: libraries that watch forks (filelock, which torch has) refuse a second.
-_FORKING = threading.Lock()
+
+class _OneFork:
+    """One thread forks at a time: libraries that watch forks (filelock, which torch has) refuse a
+    second.
+    """
+
+    def __init__(self) -> None:
+        self.renew()
+        # what other threads of the parent held is free in a child, which does not have them
+        os.register_at_fork(after_in_child=self.renew)
+
+    def renew(self) -> None:
+        self._lock = threading.RLock()  # a signal's handler that comes at a fork may read, too
+
+    @contextmanager
+    def until(self, deadline: float) -> Iterator[bool]:
+        """Whether the turn came before a time of `time.monotonic`."""
+        lock = self._lock
+        came = lock.acquire(timeout=max(deadline - time.monotonic(), 0.0))
+        try:
+            yield came
+        finally:
+            if came:
+                lock.release()
+
+
+_ONE_FORK = _OneFork()
 
 
 @contextmanager
@@ -75,14 +100,20 @@ class ReadProcess:
         self._pid = 0  # none yet
         self._end, theirs = os.pipe()
         try:
-            with _FORKING, warnings.catch_warnings(), _ctrl_c_afterwards():
+            with (
+                _ctrl_c_afterwards(),
+                _ONE_FORK.until(self._deadline) as came,
+                warnings.catch_warnings(),
+            ):
+                if not came:
+                    raise self._too_late()
                 # that locks of other threads stay closed in the child, which needs none of them
                 warnings.simplefilter("ignore")
                 self._pid = os.fork()
                 if self._pid == 0:
                     os.close(self._end)
                     _be_the_child(theirs, work, limits)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, FileError):
             self.__exit__()
             raise
         finally:

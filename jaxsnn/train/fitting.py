@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxsnn.errors import UsageError
+from jaxsnn.errors import UsageError, shown
 from jaxsnn.event.event_driven import EventDriven
 from jaxsnn.network.lowering.lower import lower
 from jaxsnn.network.network import Network, with_synaptic_delays
@@ -22,6 +22,7 @@ from jaxsnn.train.loop.parallel import join, make_devices
 from jaxsnn.train.loop.train_plan import loss_of, make_plan
 from jaxsnn.train.loop.training_run import TrainingRun, TrainingStopped
 from jaxsnn.train.options import OPTIONS, TrainOptions, check_options, options_with
+from jaxsnn.units import parse_time
 
 __all__ = ["TrainingStopped", "fit"]
 
@@ -163,8 +164,29 @@ def _network(graph: Graph, options: TrainOptions) -> Network:
     frees = any(name.rpartition(".")[2].startswith("tau") for name in names)
     network = lower(graph, free_time_constants=frees)
     for node, delay in (options.synaptic_delays or {}).items():
-        if np.ndim(delay) == 0:  # a number for each synapse, which training moves apart
+        delays = _seconds(node, delay)
+        if delays.ndim == 0:  # a number for each synapse, which training moves apart
             weight = network.parameters.get(node, {}).get("weight", 0.0)
-            delay = np.full(np.shape(weight), delay)
-        network = with_synaptic_delays(network, node, delay)
+            delays = np.full(np.shape(weight), delays)
+        network = with_synaptic_delays(network, node, delays)
     return network if frees else network.with_lasting_time_constants()
+
+
+def _seconds(node: str, delay: Any) -> np.ndarray:
+    """Delays as numbers.
+
+    Raises:
+        UsageError: they are none, or negative.
+    """
+    try:
+        found = np.asarray(parse_time(delay) if isinstance(delay, str) else delay, float)
+        fits = bool(np.all(np.isfinite(found) & (found >= 0)))
+    except (TypeError, ValueError, OverflowError):
+        found, fits = np.zeros(()), False
+    if not fits or isinstance(delay, bool):
+        raise UsageError(
+            f"node '{node}': delay is {shown(delay)}",
+            fix="give seconds, or a time such as 2ms, that are not negative",
+            node=node,
+        )
+    return found

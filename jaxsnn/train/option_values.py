@@ -39,7 +39,7 @@ def number(value: Any) -> float:
         raise ValueError("give a number")
     try:
         return float(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         raise ValueError("give a number") from None
 
 
@@ -72,16 +72,6 @@ def mapping(value: Any) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         raise ValueError("write a table")
     return value
-
-
-def durations(value: Any) -> Mapping[str, Any]:
-    """A table of times by node; numbers, which may be 0, and lists of them stay as they are."""
-
-    def one(own: Any) -> Any:
-        is_number = isinstance(own, int | float) and not isinstance(own, bool)
-        return own if is_number or isinstance(own, list) else duration(own)
-
-    return {name: one(own) for name, own in mapping(value).items()}
 
 
 def factors(value: Any) -> float | dict[str, float]:

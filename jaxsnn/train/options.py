@@ -21,7 +21,6 @@ from jaxsnn.errors import UsageError, add_option, printable, suggestion
 from jaxsnn.train.option_values import (
     at_least,
     duration,
-    durations,
     factors,
     fraction,
     mapping,
@@ -288,7 +287,7 @@ class TrainOptions:
         more="One for all of them, which training moves apart, one for each, (outputs, inputs), or"
         " one for each source, (inputs,). They are trained where `trainable` names `delay`; in the"
         " trained graph they are nodes of their own",
-        convert=durations,
+        convert=mapping,
         table=True,
         recorded=False,
     )

@@ -10,6 +10,8 @@ with exact gradients, alone and in a cycle.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -252,6 +254,29 @@ def test_fit_trains_its_numbers():
     assert np.isfinite(trained.history[1].train_loss)
     with pytest.raises(UsageError, match="'stepp' cannot be trained: did you mean 'step'"):
         fit(graph, data, trainable=("stepp",), **options)
+
+
+def test_limits_are_those_of_the_type_of_each_node():
+    """Also where two types have a number of one name."""
+    steps = {"FloorLIF": {"least": 0.0}, "OddLIF": {"positive": True}, "WholeLIF": {"whole": True}}
+    for kind, said in steps.items():
+        changed = [replace(own, **said) if own.name == "step" else own for own in TRAITS.parameters]
+        register_node(replace(TRAITS, type=kind, parameters=tuple(changed)))
+        register_neuron(replace(MODEL, kind=kind))
+    nodes = {"input": build.input(1)}
+    for kind in ("AdaptiveLIF", *steps):
+        nodes |= {f"w{kind}": build.linear(2), kind: build.node(kind, 2, **VALUES | {"step": 1.0})}
+    network = lower(build.network(nodes, [tuple(nodes)], seed=0))
+    found = dict(find_trainables(network, ("step",), longest_delay=1.0).constraints)
+    assert {kind: dict(own)["step"] for kind, own in found.items()} == {
+        "AdaptiveLIF": Free(),
+        "FloorLIF": Positive(low=0.0),
+        "OddLIF": Positive(),
+    }
+    found = find_trainables(network, ("OddLIF.step",), longest_delay=1.0).constraints
+    assert found == (("OddLIF", (("step", Positive()),)),)
+    with pytest.raises(UsageError, match=r"'WholeLIF\.step' cannot be trained"):
+        find_trainables(network, ("WholeLIF.step",), longest_delay=1.0)
 
 
 @pytest.mark.parametrize("purpose", ["bss2", "snntorch", "norse"])

@@ -1,5 +1,7 @@
 """Membrane voltages of leaky readouts, and their gradients."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -367,7 +369,7 @@ def test_functionals_of_neurons_that_have_lists_of_arrivals_of_their_own(kind):
     expected = np.einsum("bsn,s->bn", trace, weights * np.exp(-fine / 1.5))
     np.testing.assert_allclose(solution.integral("2", 1.5), expected, atol=1e-3)
 
-    def reading(parameters):
+    def reading(parameters, network=network):
         own = {"parameters": parameters, "wires": network.wires}
         own = Network(**own, populations=network.populations)
         found = simulate(own, events, T_END, throw=False)
@@ -375,3 +377,7 @@ def test_functionals_of_neurons_that_have_lists_of_arrivals_of_their_own(kind):
 
     gradient = jax.grad(reading, has_aux=True)(network.parameters)[0]
     assert np.nanmax(relative_errors(gradient, reading, network.parameters)) < ENOUGH
+    # one where all neurons share what is computed of their time constants
+    lasting = network.with_lasting_time_constants()
+    other = jax.grad(partial(reading, network=lasting), has_aux=True)(network.parameters)[0]
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-9), other, gradient)

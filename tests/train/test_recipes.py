@@ -27,6 +27,7 @@ ENGINE_OPTIONS = {field.name for field in dataclasses.fields(jaxsnn.EventDriven)
 TIMES = {"tau-mem": "20ms", "tau-syn": "10ms"}
 DENSE = {"neurons": 4, "weight": [0.5, 0.1]}
 CONV = {"channels": 3, "kernel": 3, "weight": [0.5, 0.1]}
+LIF = {"type": "LIF", "tau": "30ms", "v-threshold": 2.0, "v_leak": 0.0, "r": 1.0, "v-reset": 0}
 OUT = {"neurons": 2, "weight": [1.0, 0.2]}
 
 
@@ -69,10 +70,13 @@ def test_a_bias_is_drawn_behind_the_weights_which_it_does_not_change():
 
 
 def test_neurons_of_other_types_have_their_parameters_in_a_table():
-    lif = {"type": "LIF", "tau": "30ms", "v-threshold": 2.0, "v_leak": 0.0, "r": 1.0, "v-reset": 0}
     synaptic = {"type": "CubaLIF", "v_threshold": 3.0, "v_leak": 0.0, "v_reset": 0.0}
     synaptic |= {"r": 1.0, "w_in": 1.0}
-    layers = [DENSE | {"neuron": lif}, DENSE | {"neuron": synaptic, "tau-mem": "50ms"}, OUT]
+    layers = [
+        DENSE | {"neuron": LIF, "readout": False},
+        DENSE | {"neuron": synaptic, "tau-mem": "50ms"},
+        OUT,
+    ]
     graph = graph_of_table(table(*layers), seed=3)
     first, second = graph.nodes["1"], graph.nodes["2"]
     assert (first.type, second.type) == ("LIF", "CubaLIF")
@@ -108,6 +112,19 @@ def test_weights_are_drawn_as_they_are_said_and_times_of_a_layer_go_before():
         (table(DENSE | {"neuron": {"type": "Conv2d"}}), "layer 1: a Conv2d is no neuron"),
         (table(DENSE | {"neuron": {"type": "LIF", "taus": 1.0}}), "a LIF has no parameter 'taus'"),
         (table(OUT | {"readout": True, "neuron": {"type": "LIF"}}), "1 has neuron and readout"),
+        (
+            table(DENSE | {"neuron": LIF, "tau-mem": "5ms"}),
+            "layer 1: a LIF has no parameter 'tau_mem'",
+        ),
+        (
+            table(DENSE | {"neuron": LIF | {"v-threshold": "20ms"}}),
+            "layer 1: v_threshold of its neurons is '20ms': give a number",
+        ),
+        (table(DENSE | {"neuron": LIF | {"v-reset": 1.0, "v_reset": 0.0}}), "says a name twice"),
+        (
+            table(DENSE | {"neuron": {"type": "LIF", "tau": "5ms", "r": 1.0}}),
+            "layer 1: a LIF needs v_leak, v_threshold too: write them",
+        ),
         (table({"neurons": 3, "weight": 0.5}), r"weight is 0\.5.*\[mean, standard deviation\]"),
         (table({"channels": 3, "kernel": 3, "weight": [0.5, 0.1]}), "what comes in is flat"),
         ({"input": 3, "layers": [DENSE]}, "does not say its tau_mem"),
@@ -243,9 +260,14 @@ def test_a_run_begins_with_delays_of_synapses_and_trains_them(tmp_path, begin, s
     [
         ('"2 apples"', "'apples'"),
         ("[0.002, 0.003]", "node 'w1': delay has shape (2,), its weight (6, 18)"),
-        ('["2ms"]', "delay is ['2ms']: give seconds"),
-        ("true", "synaptic-delays is {'w1': True}"),
-        ("-0.001", "node 'w1': delay begins at -0.001"),
+        ('["2ms"]', "node 'w1': delay is ['2ms']: give seconds"),
+        ("true", "node 'w1': delay is 1: give seconds"),
+        (
+            "[[0.001], [0.002, 0.003]]",
+            "node 'w1': delay is [[0.001], [0.002, 0.003]]: give seconds",
+        ),
+        (f"1{400 * '0'}", "node 'w1': delay is inf"),
+        ("-0.001", "node 'w1': delay is -0.001"),
     ],
 )
 def test_delays_that_make_no_sense_are_refused(tmp_path, capsys, begin, word):

@@ -142,21 +142,12 @@ def _arrived(drive: Drive, left: Left) -> OfNeurons:
     return arrived
 
 
-@jax.custom_jvp
 def _zero_that_moves_with(tau: Float[Array, "neurons"], by_tau: OfNeurons) -> OfNeurons:
     """Zero, whose derivative by tau is `by_tau`: a derivative for each neuron of what is computed
     once for all.
     """
-    return jnp.zeros_like(tau * by_tau)
-
-
-@_zero_that_moves_with.defjvp
-def _(
-    primals: tuple[Float[Array, "neurons"], OfNeurons],
-    tangents: tuple[Float[Array, "neurons"], OfNeurons],
-) -> tuple[OfNeurons, OfNeurons]:
-    # d 0 = by_tau dtau: the tangent of `by_tau` itself does not count
-    return _zero_that_moves_with(*primals), tangents[0] * primals[1]
+    still = jnp.isinf(tau)  # it has no derivative there
+    return jnp.where(still, 0.0, jnp.where(still, 0.0, tau) - held(tau)) * by_tau
 
 
 # ---- the maximum

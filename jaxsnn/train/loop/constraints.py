@@ -21,6 +21,7 @@ from jaxsnn.network.array_types import Array, Float
 from jaxsnn.network.network import Network
 from jaxsnn.network.neuron_models import is_registered
 from jaxsnn.network.structure import OPERATORS
+from jaxsnn.nir.node_traits import Parameter
 from jaxsnn.nir.nodes import class_of
 from jaxsnn.units import parse_time
 
@@ -224,8 +225,7 @@ def find_trainables(
             limits.
     """
     outside = _from_outside(network)
-    known_names = {name: limits for _, name, limits in outside} | dict(TRAINABLE)
-    free_of = {(node, name) for node, name, _ in outside}
+    known_names = {name: limits for (_, name), limits in outside.items()} | dict(TRAINABLE)
     given = (
         dict(wanted)
         if isinstance(wanted, Mapping)
@@ -236,13 +236,17 @@ def find_trainables(
         chosen = []
         for name, value in own.items():
             key = next((key for key in (f"{node}.{name}", name) if key in given), None)
-            own_names = known_names if (node, name) in free_of else TRAINABLE
+            limits = outside.get((node, name))
+            own_names = TRAINABLE if limits is None else known_names
             if key is None or (key == name and name in known_names and name not in own_names):
                 continue  # the name is meant of nodes that are not NIR's
             used[key] = True
             _check_name(name, key, own_names)
-            notes += _check_start(node, name, value, given[key], own)
-            chosen.append((name, given[key]))
+            constraint = given[key]
+            if not isinstance(wanted, Mapping) and name not in TRAINABLE and limits is not None:
+                constraint = limits  # of this node: others may have the name, too
+            notes += _check_start(node, name, value, constraint, own)
+            chosen.append((name, constraint))
         if chosen:
             found.append((node, tuple(chosen)))
     for key, known in used.items():
@@ -260,19 +264,32 @@ def find_trainables(
     return Trainables(constraints=tuple(found), notes=tuple(notes))
 
 
-def _from_outside(network: Network) -> list[tuple[str, str, Constraint]]:
-    """Node, name and limits of the parameters of linear nodes and neurons that NIR does not have."""
+def _from_outside(network: Network) -> dict[tuple[str, str], Constraint]:
+    """Limits of the parameters of linear nodes and neurons that NIR does not have, by node and name;
+    of those that are whole numbers there are none.
+    """
     kinds = {wire.name: wire.kind for wire in network.wires if wire.linear}
     kinds = {name: kind for name, kind in kinds.items() if kind not in OPERATORS}
     populations = network.populations.values()
     kinds |= {own.name: own.kind for own in populations if is_registered(own.kind)}
-    found: list[tuple[str, str, Constraint]] = []
+    found: dict[tuple[str, str], Constraint] = {}
     for node, kind in kinds.items():
         for name in network.parameters.get(node, {}):
             parameter = class_of(kind).traits.parameter(name)
-            is_positive = parameter is not None and parameter.positive
-            found.append((node, name, Positive() if is_positive else Free()))
+            if parameter is None:
+                found[node, name] = Free()
+            elif not parameter.whole:
+                found[node, name] = _limits_of(parameter)
     return found
+
+
+def _limits_of(parameter: Parameter) -> Constraint:
+    """The limits that a type of node sets to a parameter."""
+    if parameter.single:
+        return Free(shared=True) if not parameter.positive else Positive(shared=True)
+    if parameter.least is not None:
+        return Positive(low=parameter.least)
+    return Positive() if parameter.positive else Free()
 
 
 def _default(
