@@ -13,6 +13,7 @@ from jaxsnn.event.event_driven import EventDriven
 from jaxsnn.network.network import Network
 from jaxsnn.network.spikes import Events
 from jaxsnn.network.structure import Population, TauShape, Wire
+from jaxsnn.network.valued_inputs import GradedEvents
 from jaxsnn.nir import build
 from jaxsnn.simulation.simulate import simulate
 from tests.event.cases import SHAPES, population
@@ -381,3 +382,23 @@ def test_functionals_of_neurons_that_have_lists_of_arrivals_of_their_own(kind):
     lasting = network.with_lasting_time_constants()
     other = jax.grad(partial(reading, network=lasting), has_aux=True)(network.parameters)[0]
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-9), other, gradient)
+
+
+def test_memory_of_an_integral_grows_with_the_batch_and_not_with_its_square():
+    """Each of the graded events has a row of weights of its own."""
+    rng = np.random.default_rng(5)
+    network = behind("convolution", rng).with_lasting_time_constants()
+
+    def bytes_of(batch):
+        times, index = random_events(rng, (batch, 20), INPUTS, 5.0)
+        events = GradedEvents(time=times, index=index, value=np.ones_like(times))
+
+        def integral(parameters):
+            own = {"parameters": parameters, "wires": network.wires}
+            own = Network(**own, populations=network.populations)
+            return jnp.sum(simulate(own, events, T_END, throw=False).integral("2"))
+
+        program = jax.jit(jax.grad(integral)).lower(network.parameters).compile()
+        return program.memory_analysis().temp_size_in_bytes
+
+    assert bytes_of(128) < 9 * bytes_of(32)  # by its square: 16 times

@@ -47,6 +47,10 @@ Left = Callable[[NeuronLanes], Float[Array, "batch arrivals neurons"]]
 NumberOfNeurons = Int[Array, "batch neurons"]
 
 
+#: Rows of weights for each arrival of a sample, of which most then are of no use.
+_MANY_ROWS = 16
+
+
 class _Sorted(NamedTuple):
     """Arrivals in order of time, and what they weigh."""
 
@@ -115,10 +119,11 @@ def _arrived(drive: Drive, left: Left) -> OfNeurons:
     """The sum over all arrivals of what they weigh times `left`, a function of the lanes.
 
     Where all neurons have the same time constants the arrivals of each row are added up once for
-    all of them.
+    all of them, unless most rows are of arrivals of other samples (`GradedEvents`: one for each).
     """
     row = jnp.broadcast_to(drive.row, drive.time.shape)
-    if not drive.neuron.uniform:
+    many = drive.weight.shape[0] > _MANY_ROWS * drive.time.shape[1]
+    if many or not drive.neuron.uniform:
         weight = drive.weight.at[row].get(mode="fill", fill_value=0.0)
         return jnp.sum(weight * left(drive.lanes), axis=1)
     first = held(jax.tree.map(lambda array: array[:1], drive.lanes))
