@@ -140,9 +140,9 @@ def _of_a_type(
     traits = class_of(kind).traits
     if not traits.state:
         raise UsageError(f"{where}: a {kind} is no neuron", fix="give a type of neuron")
-    if len(said) + 1 < len(table):
-        raise UsageError(f"{where}: neuron says a name twice", fix='write it with "-" or "_"')
     of_layer = {name: own[name] for name in ("tau_mem", "tau_syn") if name in own}
+    if len(said) + 1 < len(table) or of_layer.keys() & said.keys():
+        raise UsageError(f"{where}: a parameter of its neurons is there twice", fix="write it once")
     values = {name: time for name, time in times.items() if name in traits.names}
     values |= of_layer | said
     for name, value in values.items():
@@ -153,7 +153,8 @@ def _of_a_type(
             )
         if isinstance(value, str) and not parameter.time and value not in parameter.texts:
             raise UsageError(f"{where}: {name} of its neurons is '{value}'", fix="give a number")
-    lacking = [own.name for own in traits.parameters if not own.optional and own.name not in values]
+    needed = [parameter.name for parameter in traits.parameters if not parameter.optional]
+    lacking = [name for name in needed if name not in values]
     if lacking:
         raise UsageError(
             f"{where}: a {kind} needs {listing(lacking)} too", fix="write them in neuron = { ... }"

@@ -164,7 +164,7 @@ def _network(graph: Graph, options: TrainOptions) -> Network:
     frees = any(name.rpartition(".")[2].startswith("tau") for name in names)
     network = lower(graph, free_time_constants=frees)
     for node, delay in (options.synaptic_delays or {}).items():
-        delays = _seconds(node, delay)
+        delays = _delays_in_seconds(node, delay)
         if delays.ndim == 0:  # a number for each synapse, which training moves apart
             weight = network.parameters.get(node, {}).get("weight", 0.0)
             delays = np.full(np.shape(weight), delays)
@@ -172,21 +172,24 @@ def _network(graph: Graph, options: TrainOptions) -> Network:
     return network if frees else network.with_lasting_time_constants()
 
 
-def _seconds(node: str, delay: Any) -> np.ndarray:
+def _delays_in_seconds(node: str, said: Any) -> np.ndarray:
     """Delays as numbers.
 
     Raises:
         UsageError: they are none, or negative.
     """
+    wrong: Any = said
     try:
-        found = np.asarray(parse_time(delay) if isinstance(delay, str) else delay, float)
-        fits = bool(np.all(np.isfinite(found) & (found >= 0)))
+        found = np.asarray(parse_time(said) if isinstance(said, str) else said, float)
+        broken = ~(np.isfinite(found) & (found >= 0))
+        is_truth = any(isinstance(own, bool) for own in np.asarray(said, object).flat)
+        if not broken.any() and not is_truth:
+            return found
+        wrong = found[broken][0] if broken.any() else said
     except (TypeError, ValueError, OverflowError):
-        found, fits = np.zeros(()), False
-    if not fits or isinstance(delay, bool):
-        raise UsageError(
-            f"node '{node}': delay is {shown(delay)}",
-            fix="give seconds, or a time such as 2ms, that are not negative",
-            node=node,
-        )
-    return found
+        pass
+    raise UsageError(
+        f"node '{node}': delay is {shown(wrong)}",
+        fix="give seconds, or a time such as 2ms, that are not negative",
+        node=node,
+    )

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 import zipfile
+from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
@@ -416,45 +417,44 @@ def test_a_handler_that_comes_at_a_fork_may_read(tmp_path, monkeypatch):
     assert len(found) == 1
 
 
-def test_a_child_forked_while_another_thread_forks_may_read(tmp_path, monkeypatch):
-    path, fork = small(tmp_path / "a.nir"), os.fork
-    begun, go_on = threading.Event(), threading.Event()
+@contextmanager
+def another_in_its_fork(path, monkeypatch):
+    """A thread that reads stands in the midst of its fork."""
+    fork, begun, go_on = os.fork, threading.Event(), threading.Event()
 
     def slow_fork():
         begun.set()
         go_on.wait(10.0)
         return fork()
 
-    monkeypatch.setattr(os, "fork", slow_fork)
     reader = threading.Thread(target=lambda: read(path, read_timeout=20.0))
-    reader.start()
-    begun.wait(10.0)
-    child = fork()
-    if child == 0:
-        monkeypatch.setattr(os, "fork", fork)
-        status = 1
-        try:
-            read(path, read_timeout=5.0)
-            status = 0
-        finally:
-            os._exit(status)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fork", slow_fork)
+        reader.start()
+        begun.wait(10.0)
+    yield
     go_on.set()
     reader.join()
+
+
+def test_a_child_forked_while_another_thread_forks_may_read(tmp_path, monkeypatch):
+    path = small(tmp_path / "a.nir")
+    with another_in_its_fork(path, monkeypatch):
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                read(path, read_timeout=5.0)
+                status = 0
+            finally:
+                os._exit(status)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def test_who_waits_for_the_turn_to_fork_waits_no_longer_than_the_limit(tmp_path, monkeypatch):
-    path, fork, go_on = small(tmp_path / "a.nir"), os.fork, threading.Event()
-
-    def slow_fork():
-        go_on.wait(10.0)
-        return fork()
-
-    monkeypatch.setattr(os, "fork", slow_fork)
-    reader = threading.Thread(target=lambda: read(path, read_timeout=20.0))
-    reader.start()
-    time.sleep(0.2)
-    with pytest.raises(FileError, match=r"was not read within 0\.1 s"):
+    path = small(tmp_path / "a.nir")
+    with (
+        another_in_its_fork(path, monkeypatch),
+        pytest.raises(FileError, match=r"was not read within 0\.1 s"),
+    ):
         read(path, read_timeout=0.1)
-    go_on.set()
-    reader.join()

@@ -120,7 +120,14 @@ def test_weights_are_drawn_as_they_are_said_and_times_of_a_layer_go_before():
             table(DENSE | {"neuron": LIF | {"v-threshold": "20ms"}}),
             "layer 1: v_threshold of its neurons is '20ms': give a number",
         ),
-        (table(DENSE | {"neuron": LIF | {"v-reset": 1.0, "v_reset": 0.0}}), "says a name twice"),
+        (
+            table(DENSE | {"neuron": LIF | {"v-reset": 1.0, "v_reset": 0.0}}),
+            "of its neurons is there twice",
+        ),
+        (
+            table(DENSE | {"tau_mem": "5ms", "neuron": {"type": "CubaLIF", "tau-mem": "9ms"}}),
+            "layer 1: a parameter of its neurons is there twice",
+        ),
         (
             table(DENSE | {"neuron": {"type": "LIF", "tau": "5ms", "r": 1.0}}),
             "layer 1: a LIF needs v_leak, v_threshold too: write them",
@@ -266,6 +273,8 @@ def test_a_run_begins_with_delays_of_synapses_and_trains_them(tmp_path, begin, s
             "[[0.001], [0.002, 0.003]]",
             "node 'w1': delay is [[0.001], [0.002, 0.003]]: give seconds",
         ),
+        (f"[{', '.join(18 * ['true'])}]", "node 'w1': delay is [True, True"),
+        (f"[{', '.join(17 * ['0.001'])}, -0.5]", "node 'w1': delay is -0.5: give seconds"),
         (f"1{400 * '0'}", "node 'w1': delay is inf"),
         ("-0.001", "node 'w1': delay is -0.001"),
     ],

@@ -285,11 +285,9 @@ def _from_outside(network: Network) -> dict[tuple[str, str], Constraint]:
 
 def _limits_of(parameter: Parameter) -> Constraint:
     """The limits that a type of node sets to a parameter."""
-    if parameter.single:
-        return Free(shared=True) if not parameter.positive else Positive(shared=True)
-    if parameter.least is not None:
-        return Positive(low=parameter.least)
-    return Positive() if parameter.positive else Free()
+    if not parameter.positive and parameter.least is None:
+        return Free(shared=parameter.single)
+    return Positive(low=parameter.least or 0.0, shared=parameter.single)
 
 
 def _default(
