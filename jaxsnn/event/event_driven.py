@@ -73,6 +73,9 @@ class EventDriven(EventOptions):
             x > threshold; or "event", a spike whenever x comes to the threshold from below. Its
             rises are counted by `max_spikes`.
         forward_mode: `jax.jvp` and `jax.jacfwd` work, and `jax.grad` does not.
+        parallel_in_time: XLA takes many arrivals of a layer at once, in a few hundred steps however
+            many there are, and not one after the other; None: except on a CPU, which that makes
+            slower.
         backend: "native", kernels in C++, which refuses what they do not cover; "xla", which runs
             everything; "auto", native population by population where it can.
         threads: of the native backend; None: one for each processor. The results are the same.

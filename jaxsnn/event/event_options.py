@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
+import jax
+
 #: One number for all populations, or one for some of them; of a budget also "auto".
 PerPopulation = int | float | str | Mapping[str, Any] | tuple[tuple[str, Any], ...] | None
 #: Options that say how much there is room for.
@@ -27,8 +29,15 @@ class EventOptions:
     jump_width: float | None = None
     threshold: str = "level"
     forward_mode: bool = False
+    parallel_in_time: bool | None = None
     backend: str = "auto"
     threads: int | None = None
+
+    @property
+    def in_parallel(self) -> bool:
+        """Whether the arrivals of a layer are taken together, as accelerators like it."""
+        given = self.parallel_in_time
+        return jax.default_backend() != "cpu" if given is None else given
 
     def stops(self, population: str) -> bool:
         """Whether the neurons of a population stop after their first spike."""

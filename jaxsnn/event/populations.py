@@ -123,6 +123,7 @@ class PopulationPart:
             jump_width=self.engine.jump_width,
             # the ends of boxes come behind all their beginnings
             in_order=in_order and not self.neuron.width,
+            parallel=self.engine.in_parallel,
         )
 
     def lanes(self) -> NeuronLanes:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from jaxsnn.event.adjoint import layer_adjoint
-from jaxsnn.event.forward import layer
+from jaxsnn.event.forward import simulate_layer
 
 
 @pytest.fixture(scope="module")
@@ -14,6 +14,6 @@ def minor_from_8() -> Iterator[None]:
     test both layouts.
     """
     with pytest.MonkeyPatch.context() as patch:
-        for module in (layer, layer_adjoint):
+        for module in (simulate_layer, layer_adjoint):
             patch.setattr(module, "MINOR_NEURONS", 8)
         yield

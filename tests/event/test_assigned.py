@@ -18,7 +18,8 @@ from jaxsnn.event.dynamics.cubalif import CubaLIFBox, CubaLIFDelta
 from jaxsnn.event.dynamics.integrate_and_fire import IFBox, IFDelta
 from jaxsnn.event.dynamics.lif import LIFBox, LIFDelta
 from jaxsnn.event.dynamics.two_variables import Lanes
-from jaxsnn.event.forward.layer import LayerSpec, simulate_layer
+from jaxsnn.event.forward.layer import LayerSpec
+from jaxsnn.event.forward.simulate_layer import simulate_layer
 from jaxsnn.network.structure import TauShape
 from tests.event.differences import ENOUGH, relative_errors
 

@@ -15,8 +15,9 @@ from jaxsnn.event.dynamics.integrate_and_fire import IFBox
 from jaxsnn.event.dynamics.lif import LIFBox, LIFDelta
 from jaxsnn.event.dynamics.two_variables import Lanes
 from jaxsnn.event.forward.group import GroupSpec
-from jaxsnn.event.forward.layer import LayerSpec, simulate_layer
+from jaxsnn.event.forward.layer import LayerSpec
 from jaxsnn.event.forward.readout import Drive, membrane
+from jaxsnn.event.forward.simulate_layer import simulate_layer
 from jaxsnn.network.structure import TauShape
 
 pytestmark = [pytest.mark.usefixtures("x64"), pytest.mark.last_digits]

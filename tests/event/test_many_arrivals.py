@@ -15,7 +15,7 @@ from jaxsnn.event.adjoint.layer_adjoint import layer_spikes
 from jaxsnn.event.dynamics.cubalif import CubaLIFBox, CubaLIFDelta
 from jaxsnn.event.dynamics.integrate_and_fire import IFBox, IFDelta
 from jaxsnn.event.dynamics.lif import LIFDelta
-from jaxsnn.event.forward import layer
+from jaxsnn.event.forward import parallel_scan, simulate_layer
 from jaxsnn.event.forward.layer import LayerSpec
 from jaxsnn.network.structure import TauShape
 from tests.event.cases import population
@@ -42,6 +42,10 @@ QUICK = ("double",)
 
 def few_or_slow(name):
     return name if name in QUICK else pytest.param(name, marks=pytest.mark.slow)
+
+
+#: The others do not hold open boxes.
+PARALLEL = [name for name in CASES if "box" not in name]
 
 
 def given(neuron, neurons, seed):
@@ -86,16 +90,26 @@ def test_long_lists_give_the_same(name, monkeypatch):
     spec = LayerSpec(neuron=neuron, **options)
     arguments = given(neuron, neurons, seed=list(CASES).index(name))
     cotangent = np.random.default_rng(9).normal(size=(SAMPLES, neurons, spec.max_spikes))
-    monkeypatch.setattr(layer, "_MANY_ARRIVALS", 10**6)
-    monkeypatch.setattr(layer_adjoint, "_MANY_ARRIVALS", 10**6)
-    expected, gradients = outcome(spec, arguments, cotangent)
-    jax.clear_caches()
-    monkeypatch.setattr(layer, "_MANY_ARRIVALS", 1)
-    monkeypatch.setattr(layer, "_MANY_LANES", 1)
-    monkeypatch.setattr(layer, "_LONG_BLOCK", 5)
+    expected = outcome_of_short_lists(spec, arguments, cotangent, monkeypatch)
+    monkeypatch.setattr(simulate_layer, "_MANY_ARRIVALS", 1)
+    monkeypatch.setattr(simulate_layer, "_MANY_LANES", 1)
+    monkeypatch.setattr(simulate_layer, "_LONG_BLOCK", 5)
     monkeypatch.setattr(layer_adjoint, "_MANY_ARRIVALS", 1)
-    found, others = outcome(spec, arguments, cotangent)
+    assert_same(outcome(spec, arguments, cotangent), expected)
     jax.clear_caches()
+
+
+def outcome_of_short_lists(spec, arguments, cotangent, monkeypatch):
+    """What a few arrivals at a time give, one after the other."""
+    monkeypatch.setattr(simulate_layer, "_MANY_ARRIVALS", 10**6)
+    monkeypatch.setattr(layer_adjoint, "_MANY_ARRIVALS", 10**6)
+    expected = outcome(spec, arguments, cotangent)
+    jax.clear_caches()
+    return expected
+
+
+def assert_same(outcome, expected):
+    (found, others), (expected, gradients) = outcome, expected
     assert int(expected.count.sum()) > 60
     np.testing.assert_array_equal(found.count, expected.count)
     np.testing.assert_allclose(found.time, expected.time, rtol=0, atol=1e-12)
@@ -103,6 +117,25 @@ def test_long_lists_give_the_same(name, monkeypatch):
     for mine, theirs in zip(jax.tree.leaves(others), jax.tree.leaves(gradients), strict=True):
         size = float(np.abs(theirs).max()) or 1.0
         np.testing.assert_allclose(mine, theirs, rtol=1e-9, atol=1e-10 * size)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("name", PARALLEL)
+def test_all_arrivals_of_a_block_at_once_give_the_same(name, monkeypatch):
+    neuron, options = CASES[name]
+    options = {"max_spikes": 40, "neurons": 40} | options
+    neurons = options.pop("neurons")
+    spec = LayerSpec(neuron=neuron, **options)
+    arguments = given(neuron, neurons, seed=list(CASES).index(name))
+    cotangent = np.random.default_rng(9).normal(size=(SAMPLES, neurons, spec.max_spikes))
+    expected = outcome_of_short_lists(spec, arguments, cotangent, monkeypatch)
+    # blocks that lists end in, and samples that are not a multiple of what is taken together
+    monkeypatch.setattr(parallel_scan, "_LEAST_BLOCK", 7)
+    monkeypatch.setattr(layer_adjoint, "_MOST_CHUNKS", 2)
+    monkeypatch.setattr(layer_adjoint, "_LARGE_ARRAY", 1)
+    spec = replace(spec, parallel=True)
+    assert parallel_scan.covers(spec)
+    assert_same(outcome(spec, arguments, cotangent), expected)
 
 
 # ---- what is assumed, and what is asked for
@@ -127,8 +160,8 @@ def test_one_program_is_right_whether_a_guess_holds_or_not(name, monkeypatch):
     neuron, options, long = GUESSES[name]
     options = {"max_spikes": 40} | options
     if long:
-        monkeypatch.setattr(layer, "_MANY_ARRIVALS", 1)
-        monkeypatch.setattr(layer, "_MANY_LANES", 1)
+        monkeypatch.setattr(simulate_layer, "_MANY_ARRIVALS", 1)
+        monkeypatch.setattr(simulate_layer, "_MANY_LANES", 1)
         monkeypatch.setattr(layer_adjoint, "_MANY_ARRIVALS", 1)
     jax.clear_caches()
     weight, lanes, times, rows = given(neuron, 40, seed=5)
@@ -151,7 +184,7 @@ def test_one_program_is_right_whether_a_guess_holds_or_not(name, monkeypatch):
         for mine, theirs in zip(jax.tree.leaves(gradients), jax.tree.leaves(others), strict=True):
             np.testing.assert_allclose(mine, theirs, rtol=1e-8, atol=1e-8)
     assert min(counts) > 30
-    assert (firsts[0] != firsts[1]).sum() > 30
+    assert (firsts[0] != firsts[1]).sum() > 20
     jax.clear_caches()
 
 

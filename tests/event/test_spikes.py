@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from jaxsnn.event.dynamics.cubalif import CubaLIFDelta
-from jaxsnn.event.forward.layer import LayerSpec, simulate_layer
+from jaxsnn.event.forward.layer import LayerSpec
+from jaxsnn.event.forward.simulate_layer import simulate_layer
 from jaxsnn.network.structure import TauShape
 from tests.event.cases import SHAPES, population
 from tests.event.same_spikes import assert_same_spikes

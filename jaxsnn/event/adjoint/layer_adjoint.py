@@ -74,19 +74,22 @@ from jaxsnn.event.forward.layer import (
     LayerSpec,
     LayerSpikes,
     gathered,
-    simulate_layer,
     spread,
 )
+from jaxsnn.event.forward.simulate_layer import simulate_layer
 from jaxsnn.network.array_types import Array, Float, Int, Shaped
 from jaxsnn.network.meshes import varying_like
 from jaxsnn.network.sorting import at_places
 
 #: From so many arrivals on the gradient goes over them one after the other.
 _MANY_ARRIVALS = 64
+#: Where samples are taken together: numbers of an array of some of them, and how many parts at most.
+_LARGE_ARRAY, _MOST_CHUNKS = 2**21, 64
 
 #: Arrays of a tile, (arrivals, neurons) or (neurons, arrivals), and what broadcasts to one.
 OfTile = Float[Array, "a b"]
 Broadcast = Float[Array, "#a #b"]
+NumberOfSlots = Int[Array, "arrivals"]
 
 
 class Residuals(NamedTuple):
@@ -281,11 +284,12 @@ class _Sample(NamedTuple):
 
 
 class _ByArrival(NamedTuple):
-    """What each arrival does through each neuron, the parts of gradients."""
+    """What each arrival does through each neuron, the parts of gradients; or sums of these."""
 
-    weight: OfTile
-    time: OfTile | None  # None where nobody asks
-    fields: dict[str, OfTile]  # empty where nobody asks
+    weight: Any  # OfTile; None in a sum
+    time: Any  # OfTile, or summed (arrivals,); None where nobody asks
+    #: OfTile, or summed (neurons,); empty where nobody asks
+    fields: dict[str, Any]
 
 
 class _Tile:
@@ -413,7 +417,7 @@ def _goes_by_arrivals(spec: LayerSpec, kept: Residuals) -> bool:
     """Whether there are so many arrivals that the pass over them is faster than a tile of each
     sample, and the pass covers the neurons.
     """
-    covered = not (spec.neuron.jumps or spec.refractory)
+    covered = not (spec.neuron.jumps or spec.refractory or spec.parallel)
     return covered and kept.time.shape[1] >= _MANY_ARRIVALS
 
 
@@ -477,21 +481,29 @@ def _arrivals_back(
 
     all_weights = turn(weight[row]) if shared else None
 
-    def sample(
-        d_weight: Float[Array, "c d"], given: _Sample
-    ) -> tuple[Float[Array, "c d"], tuple[dict[str, Float[Array, "n"]], Any]]:
+    def sample(given: _Sample) -> _ByArrival:
         if all_weights is None:
-            weights = turn(weight.at[given.row].get(mode="fill", fill_value=0.0))
-        else:
-            weights = all_weights
-        found = tile.back(given, weights)
+            return tile.back(given, turn(weight.at[given.row].get(mode="fill", fill_value=0.0)))
+        return tile.back(given, all_weights)
+
+    def added(d_weight: OfTile, row: NumberOfSlots, found: OfTile) -> OfTile:
         if shared:
-            d_weight += found.weight
-        else:
-            d_weight = d_weight.at[given.row].add(turn(found.weight), mode="drop")
-        fields = {name: jnp.sum(by, axis=tile.axis) for name, by in found.fields.items()}
-        by_time = None if found.time is None else jnp.sum(found.time, axis=1 - tile.axis)
-        return d_weight, (fields, by_time)
+            return d_weight + found
+        return d_weight.at[row].add(turn(found), mode="drop")
+
+    def one(d_weight: OfTile, given: _Sample) -> tuple[OfTile, _ByArrival]:
+        found = sample(given)
+        return added(d_weight, given.row, found.weight), _summed(tile, found)
+
+    def some(d_weight: OfTile, given: _Sample) -> tuple[OfTile, _ByArrival]:
+        found = jax.vmap(sample)(given)
+        if shared:
+            total = jnp.sum(found.weight, axis=0)
+        else:  # the arrivals of all samples in one list
+            total = jax.vmap(turn)(found.weight).reshape(-1, weight.shape[1])
+            total = total if tile.neurons_last else turn(total)
+        d_weight = added(d_weight, given.row.reshape(-1), total)
+        return d_weight, jax.vmap(partial(_summed, tile))(found)
 
     # One sample after the other: an array (batch, arrivals, neurons) would not stay in the cache.
     by_sample = partial(jax.tree.map, lambda array: jnp.moveaxis(array, 1, 0))
@@ -508,10 +520,42 @@ def _arrivals_back(
     )
     start = jnp.zeros_like(weight if all_weights is None else all_weights)
     start = varying_like(start, inputs, weight)
-    d_weight, (fields, d_time) = lax.scan(sample, start, inputs)
+    if spec.parallel:
+        chunks = _in_chunks(inputs, weight.shape[1])
+        d_weight, found = lax.scan(some, start, chunks)
+        found = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:batch], found)
+    else:
+        d_weight, found = lax.scan(one, start, inputs)
     if shared:
         d_weight = jnp.zeros_like(weight).at[row].add(turn(d_weight))
-    return d_weight, fields, d_time
+    return d_weight, found.fields, found.time
+
+
+def _summed(tile: _Tile, found: _ByArrival) -> _ByArrival:
+    """What is left of a tile beside the weights: by the fields of neurons, and by arrival."""
+    fields = {name: jnp.sum(by, axis=tile.axis) for name, by in found.fields.items()}
+    by_time = None if found.time is None else jnp.sum(found.time, axis=1 - tile.axis)
+    return _ByArrival(weight=None, time=by_time, fields=fields)
+
+
+def _in_chunks(samples: _Sample, neurons: int) -> _Sample:
+    """Samples (batch, ...) as (chunks, some, ...), with empty ones behind the last: as many together
+    as make a large array, and not more than a few dozen chunks.
+    """
+    batch, arrivals = samples.arrival.shape
+    together = max(_LARGE_ARRAY // max(arrivals * neurons, 1), -(-batch // _MOST_CHUNKS), 1)
+    chunks = max(-(-batch // together), 1)
+    together = -(-batch // chunks)
+
+    def cut(array: Shaped[Array, "batch ..."], empty: float = 0) -> Shaped[Array, "chunks ..."]:
+        more = [(0, chunks * together - batch), *[(0, 0)] * (array.ndim - 1)]
+        array = jnp.pad(array, more, constant_values=empty)
+        return array.reshape(chunks, together, *array.shape[1:])
+
+    none = partial(cut, empty=jnp.inf)
+    return jax.tree.map(cut, samples)._replace(
+        arrival=none(samples.arrival), times=none(samples.times)
+    )
 
 
 def _passed_on(d_time: Times, times: Slots, causes: Causes, passed: Passed) -> Times:

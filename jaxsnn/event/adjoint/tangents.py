@@ -18,7 +18,8 @@ from jax.dtypes import float0
 
 from jaxsnn.event.adjoint.layer_adjoint import Residuals, layer_backward
 from jaxsnn.event.event_arrays import NeuronLanes, OfSpikes, Rows, Seconds, Times, Weights
-from jaxsnn.event.forward.layer import LayerSpec, LayerSpikes, simulate_layer
+from jaxsnn.event.forward.layer import LayerSpec, LayerSpikes
+from jaxsnn.event.forward.simulate_layer import simulate_layer
 from jaxsnn.network.array_types import Array, Float
 
 

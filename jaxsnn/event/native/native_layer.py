@@ -21,7 +21,8 @@ from jaxsnn.event.adjoint.wanted import Wanted, values_of
 from jaxsnn.event.dynamics.neuron_model import Neuron
 from jaxsnn.event.dynamics.two_variables import Lanes
 from jaxsnn.event.event_arrays import OfSpikes, Rows, Seconds, Times, Weights
-from jaxsnn.event.forward.layer import LayerSpec, LayerSpikes, simulate_layer
+from jaxsnn.event.forward.layer import LayerSpec, LayerSpikes
+from jaxsnn.event.forward.simulate_layer import simulate_layer
 from jaxsnn.event.native.native_build import kernel, thread_count
 from jaxsnn.network.array_types import Array, Float, Int
 from jaxsnn.network.meshes import varying_like

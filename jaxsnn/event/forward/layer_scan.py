@@ -1,0 +1,567 @@
+"""One population's arrivals, block by block: see `layer`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import copy
+from dataclasses import replace
+from typing import NamedTuple, Self, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxsnn.event.compensated import Pair, either, plus, two_sum, until
+from jaxsnn.event.dynamics.neuron_model import Neuron
+from jaxsnn.event.event_arrays import Decay, NeuronLanes, Seconds, State, Weights
+from jaxsnn.event.forward.box_levels import Level, arrived, least_level
+from jaxsnn.event.forward.layer import (
+    Causes,
+    LayerSpec,
+    NumberOfLanes,
+    OfLanes,
+    Position,
+    WhichLanes,
+    comes_up,
+    spread,
+)
+from jaxsnn.network.array_types import Array, Bool, Float, Int
+from jaxsnn.network.meshes import varying_like
+from jaxsnn.network.reductions import any_of_each
+from jaxsnn.network.sorting import at_places
+
+#: So many weights of all arrivals of few neurons are gathered before the scan, not in it.
+_MOST_GATHERED = 2**20
+Carry = TypeVar("Carry")
+Result = TypeVar("Result")
+
+
+class LaneState(NamedTuple):
+    """The lanes on their way through the arrivals; arrays have the shape of the lanes."""
+
+    x: State  # the neurons' own state
+    #: its time in a lane that is about to fire, inf in the others
+    at: OfLanes
+    at_low: OfLanes | None  # what rounding took from that; None where lanes stop after one spike
+    #: last interval that the lane finished or stands in; None where lanes stop after their first
+    #: spike
+    done: NumberOfLanes | None
+    free: Pair | None  # time until which V stays at v_reset; None where it never does
+    #: what rounding took from the level of open boxes; None where there are no boxes
+    level_low: OfLanes | None
+    #: by how much V was moved at the time of the last arrival; None where nobody asks
+    rise: OfLanes | None
+    #: number of the arrival that moved V to where the neuron fires, 0 if none did; None where
+    #: arrivals do not move V
+    cause: NumberOfLanes | None
+
+
+class LaneLog(NamedTuple):
+    """Spikes so far, slots first: (spikes, *lanes), but count, in the shape of the lanes."""
+
+    time: Float[Array, "spikes a b"]
+    slope: Float[Array, "spikes a b"]
+    count: NumberOfLanes
+    causes: Causes | None
+
+
+class _UntilFirst(NamedTuple):
+    """Carry of `LayerScan.first_spikes`: the next block begins at interval `position`."""
+
+    position: Position
+    state: LaneState
+
+
+class _Blocks(NamedTuple):
+    """Carry of `LayerScan.all_spikes`: the next block begins at interval `position`."""
+
+    position: Position
+    state: LaneState
+    log: LaneLog
+
+
+class InBlock(NamedTuple):
+    """Carry of the loop over the spikes of one block."""
+
+    state: LaneState
+    log: LaneLog
+
+
+class _Turn(NamedTuple):
+    """Carry of `LayerScan._block`."""
+
+    state: LaneState
+    log: LaneLog
+    due: Bool[Array, ""]  # a lane is about to fire
+    swept: Bool[Array, ""]  # lanes have gone through the block
+
+
+class Intervals(NamedTuple):
+    """The interval that follows each arrival, (intervals, batch)."""
+
+    edge: Float[Array, "edges batch"]  # where each one begins, and at last where the last one ends
+    duration: Float[Array, "intervals batch"]
+    row: Int[Array, "intervals batch"]  # of the weights that arrive at its beginning
+
+
+class _FromTo(NamedTuple):
+    """V's flow in an interval, arrays that broadcast to the lanes."""
+
+    start: Pair  # when it begins, behind a refractory time
+    x: State  # the state there
+    end: State  # the state at the interval's end
+    duration: Float[Array, "#a #b"]  # from one to the other
+
+
+class _Crossing(NamedTuple):
+    """Where lanes cross the threshold."""
+
+    time: Pair
+    wait: OfLanes  # how long after `LaneState.at` it is
+    x: State  # the state there
+
+
+class _Fired(NamedTuple):
+    """Spikes of some lanes, and how these go on."""
+
+    found: _Crossing
+    slope: OfLanes
+    x: State  # the state when V flows again
+    go: Pair  # when that is
+    end: State  # the state at the interval's end, if nothing comes before
+    again: WhichLanes  # something does
+
+
+class LayerScan:
+    """The steps of one population's scan, over arrays of shape (batch, neurons) or (neurons,
+    batch).
+
+    What a neuron model assumes and what holds of its numbers may be two things (`by_facts`). Only
+    what differs is then compiled twice.
+    """
+
+    def __init__(
+        self,
+        spec: LayerSpec,
+        weight: Weights,
+        lanes: NeuronLanes,
+        intervals: Intervals,
+        t_end: Seconds,
+        block_size: int,
+        minor_neurons: bool,
+    ) -> None:
+        self.spec = spec
+        self.neuron = spec.neuron
+        #: whether what the model assumes holds; None: that is known
+        self.holds = None if spec.neuron.certain else spec.neuron.holds(lanes)
+        self.block_size = block_size
+        self.t_end = t_end
+        self.lanes = spread(lanes, intervals.row.shape[1], minor_neurons)
+        self.minor_neurons = minor_neurons
+        self.intervals = intervals
+        self.offset: Position | int = 0  # number of the first of `intervals`
+        self.last = intervals.row.shape[0] - 1  # number of the last
+        # a last row of zeros: what unused slots and the time before the first arrival add
+        weight = jnp.pad(weight, ((0, 1), (0, 0)))
+        self.weight = weight if minor_neurons else weight.T
+        # (neurons, intervals, batch): of few neurons reading a column is faster than gathering one
+        self.gathered = None
+        # of a batch whose size is not known yet (`jax.export`) there may be too many
+        rows = intervals.row.shape[0] * weight.shape[1]
+        known = isinstance(intervals.row.shape[1], int)
+        if not minor_neurons and known and rows * intervals.row.shape[1] <= _MOST_GATHERED:
+            self.gathered = self.weight.at[:, intervals.row].get(mode="promise_in_bounds")
+        if self.neuron.uniform:
+            # the decay over each interval is the same for all neurons: computed once, here
+            self.one = jax.tree.map(lambda array: array.reshape(-1)[0], lanes)
+            self.decays = self.neuron.decay(self.one, intervals.duration)
+        if self.neuron.level is not None:
+            least = least_level(weight)
+            self.least = least[None] if minor_neurons else least[:, None]
+
+    def by_facts(self, function: Callable[[Self], Result]) -> Result:
+        """What a function makes of the scan, by what holds of its numbers."""
+        if self.holds is None:
+            return function(self)
+        sure = self._with(replace(self.neuron, certain=True))
+        plain = self._with(self.neuron.unassuming())
+        return lax.cond(self.holds, lambda: function(sure), lambda: function(plain))
+
+    def _with(self, neuron: Neuron) -> Self:
+        """The scan with another model, of which all is known."""
+        scan = copy(self)
+        scan.neuron, scan.holds = neuron, None
+        scan.spec = replace(self.spec, neuron=neuron)
+        return scan
+
+    def sample(self, array: Float[Array, "batch"]) -> Float[Array, "#a #b"]:
+        """A quantity of each sample, made to broadcast against the lanes."""
+        return array[:, None] if self.minor_neurons else array[None, :]
+
+    def _fill(self, shape: tuple[int, ...], value: Float[Array, "..."] | float) -> Array:
+        return jnp.broadcast_to(value, shape).astype(self.weight.dtype)
+
+    # ---- the whole scan
+
+    def first_spikes(self, shape: tuple[int, int], first: Position) -> LaneLog:
+        """Log of a scan in which every lane stops where it crosses the threshold for the first
+        time.
+        """
+        # A refractory time would only come behind the spike, and one time is not added to.
+        state = self._begin(shape)._replace(free=None, at_low=None)
+
+        def body(carry: _UntilFirst) -> _UntilFirst:
+            after = carry.position + self.block_size
+            return _UntilFirst(position=after, state=self._sweep(carry.position, carry.state))
+
+        def unfinished(carry: _UntilFirst) -> Bool[Array, ""]:
+            goes_on = self.sample(self.intervals.edge[carry.position] < self.t_end)
+            waits = jnp.isinf(carry.state.at)
+            any_goes_on, any_waits = any_of_each(jnp.broadcast_to(goes_on, shape), waits)
+            return any_goes_on & any_waits
+
+        if not self.neuron.jumps:
+            state = state._replace(done=None)
+        start = self._varying(_UntilFirst(position=first, state=state))
+        state = lax.while_loop(unfinished, body, start).state
+        fires = jnp.isfinite(state.at)
+        found = self.by_facts(lambda scan: scan.crossing(state, self.t_end, fires))
+        slope = jnp.where(fires, self.neuron.slope(self.lanes, found.x), 1.0)
+        return self._write(self._empty(shape), state, fires, found, slope)
+
+    def all_spikes(self, shape: tuple[int, int], first: Position) -> LaneLog:
+        """Log of a scan block by block."""
+
+        def body(carry: _Blocks) -> _Blocks:
+            after = carry.position + self.block_size
+            state, log = self._block(carry.position, carry.state, carry.log)
+            return _Blocks(position=after, state=state, log=log)
+
+        def unfinished(carry: _Blocks) -> Bool[Array, ""]:
+            return jnp.any(self.intervals.edge[carry.position] < self.t_end)
+
+        start = _Blocks(position=first, state=self._begin(shape), log=self._empty(shape))
+        start = self._varying(start)
+        return lax.while_loop(unfinished, body, start).log
+
+    def _varying(self, carry: Carry) -> Carry:
+        """What a loop begins with, as it is behind the first arrival."""
+        return varying_like(carry, self.weight, self.lanes, self.intervals, self.t_end)
+
+    def _empty(self, shape: tuple[int, int]) -> LaneLog:
+        slots = (self.spec.max_spikes, *shape)
+        causes = None
+        if self.spec.has_causes:
+            zero = jnp.zeros(slots, self.weight.dtype)
+            causes = Causes(cause=jnp.zeros(slots, jnp.int32), jump=zero, slope_after=zero)
+        return LaneLog(
+            time=self._fill(slots, jnp.inf),
+            slope=self._fill(slots, 1.0),
+            count=jnp.zeros(shape, jnp.int32),
+            causes=causes,
+        )
+
+    def _begin(self, shape: tuple[int, int]) -> LaneState:
+        """State at time 0; a neuron that starts above its threshold fires there."""
+        begin = self.neuron.begin(self.lanes)
+        above = self.neuron.above(self.lanes, begin)
+        if self.neuron.jumps:  # what arrives at time 0 counts
+            above &= self.sample(self.intervals.duration[0]) > 0
+        done = jnp.where(above, jnp.int32(0), jnp.int32(-1))  # it stands in interval 0
+        zero = self._fill(shape, 0.0)
+        return LaneState(
+            x=tuple(self._fill(shape, array) for array in begin),
+            at=self._fill(shape, jnp.where(above, 0.0, jnp.inf)),
+            at_low=zero,
+            done=jnp.broadcast_to(done, shape),
+            free=Pair(zero, zero) if self.spec.refractory else None,
+            level_low=None if self.neuron.level is None else zero,
+            rise=zero if self.spec.asks_for_rise else None,
+            cause=jnp.zeros(shape, jnp.int32) if self.neuron.jumps else None,
+        )
+
+    # ---- from arrival to arrival
+
+    def _weights(self, number: Position) -> OfLanes:
+        """What arrival `number` of each sample weighs, in the shape of the lanes."""
+        if self.gathered is not None:
+            number = number - self.offset
+            return lax.dynamic_index_in_dim(self.gathered, number, 1, keepdims=False)
+        row = self._of_all(self.intervals.row, number)
+        if self.minor_neurons:
+            return self.weight.at[row].get(mode="promise_in_bounds")
+        return self.weight.at[:, row].get(mode="promise_in_bounds")
+
+    def _decay(self, number: Position) -> Decay:
+        """The flow's coefficients over an interval."""
+        if self.neuron.uniform:
+            return tuple(self.sample(self._of_all(array, number)) for array in self.decays)
+        return self.neuron.decay(self.lanes, self._duration(number))
+
+    def _of_all(self, array: Array, number: Position) -> Array:
+        """Entries of (intervals, batch) at one number."""
+        return array[number - self.offset]
+
+    def _duration(self, number: Position) -> Float[Array, "#a #b"]:
+        """How long an interval is."""
+        return self.sample(self._of_all(self.intervals.duration, number))
+
+    def _hold(self, x: State, time: OfLanes) -> State:
+        """State after V was held at v_reset for a time."""
+        decay = self.neuron.decay(self.lanes, time)
+        return self.neuron.clamp(self.lanes, self.neuron.flow(decay, x))
+
+    def _interval(self, state: LaneState, number: Position, x: State) -> _FromTo:
+        """V's flow in the interval after arrival `number`, from the state behind that."""
+        start = self.sample(self._of_all(self.intervals.edge, number))
+        duration = self._duration(number)
+        if state.free is None:
+            end = self.neuron.flow(self._decay(number), x)
+            return _FromTo(
+                start=Pair(start, jnp.zeros_like(start)), x=x, end=end, duration=duration
+            )
+        return self._let_go(x, start, duration, state.free)
+
+    def _let_go(self, x: State, start: OfLanes, duration: OfLanes, free: Pair) -> _FromTo:
+        """V's flow in an interval in which refractory times may end."""
+        # How long V is held yet; 0 or less where it is not. What arrives at the very end of a
+        # refractory time, as far as the rounded time of an arrival tells, comes after it.
+        holds = jnp.where(start < free.high, -until(start, free), 0.0)
+        held = jnp.clip(holds, 0.0, duration)
+        x = select(holds > 0, self._hold(x, held), x)
+        left = duration - held
+        end = self.neuron.flow(self.neuron.decay(self.lanes, left), x)
+        return _FromTo(start=two_sum(start, held), x=x, end=end, duration=left)
+
+    def _arrived(self, state: LaneState, number: Position) -> LaneState:
+        """The lanes behind an arrival, all of them, and what they keep account of."""
+        weights = self._weights(number)
+        x = self.neuron.arrive(state.x, weights)
+        level_low, rise = state.level_low, state.rise
+        if level_low is not None:
+            before = Level(state.x, level_low)
+            x, level_low = arrived(self.neuron, self.lanes, before, weights, self.least)
+        if rise is not None:
+            # What came before at the same time adds to it: no time lies between.
+            apart = self._duration(jnp.maximum(number - 1, 0)) > 0
+            rise = jnp.where(apart, 0.0, rise) + weights
+        cause = state.cause
+        if cause is not None:
+            newly, stays = comes_up(self.neuron, self.lanes, state.x, x)
+            cause = jnp.where(newly, number, jnp.where(stays, cause, 0))
+        return state._replace(x=x, level_low=level_low, rise=rise, cause=cause)
+
+    def _sweep(self, first: Position, state: LaneState) -> LaneState:
+        """All arrivals of a block, for the lanes that have come so far."""
+
+        def through(scan: Self) -> LaneState:
+            def one(number: Position, state: LaneState) -> LaneState:
+                return scan.step(first + number, state)
+
+            return lax.fori_loop(0, self.block_size, one, state)
+
+        return self.by_facts(through)
+
+    def step(self, number: Position, state: LaneState) -> LaneState:
+        """Arrival `number` and the interval after it, for the lanes that have come so far."""
+        arrived = self._arrived(state, number)
+        interval = self._interval(state, number, arrived.x)
+        x, end = interval.x, interval.end
+        crossing = self.neuron.crosses(self.lanes, x, end, interval.duration)
+        if self.neuron.jumps:
+            # V has all that arrives at one time only where the next thing comes later.
+            crossing &= interval.duration > 0
+        # Lanes that are about to fire are frozen. Where the block is swept again, lanes pass over
+        # the intervals that they have behind them.
+        active = jnp.isinf(state.at)
+        if state.done is not None:
+            active &= state.done < number
+        freezes = active & crossing
+        at = jnp.where(freezes, interval.start.high, state.at)
+        at_low = state.at_low
+        if at_low is not None and self.spec.refractory:  # else an interval begins at an arrival
+            at_low = jnp.where(freezes, interval.start.low, at_low)
+        flows = active & jnp.isinf(at)
+        if self.spec.once and not self.neuron.jumps:  # the same here, one operation less
+            flows = jnp.isinf(at)
+        if self.neuron.jumps or self.spec.refractory > 0:
+            stands = select(active, x, state.x)
+        else:  # a lane that fires has the v of before: the arrival did not move it
+            stands = (state.x[0], *select(active, x[1:], state.x[1:]))
+        return state._replace(
+            x=select(flows, end, stands),
+            at=at,
+            at_low=at_low,
+            done=None if state.done is None else jnp.where(active, number, state.done),
+            level_low=of_active(active, arrived.level_low, state.level_low),
+            rise=of_active(active, arrived.rise, state.rise),
+            cause=of_active(active, arrived.cause, state.cause),
+        )
+
+    def _block(self, first: Position, state: LaneState, log: LaneLog) -> InBlock:
+        """All lanes through one block of arrivals, with all their spikes in it."""
+
+        def fire(turn: _Turn) -> _Turn:
+            # One solve for all lanes that fire.
+            state, log = self._fire(turn.state, turn.log)
+            return turn._replace(state=state, log=log, due=jnp.zeros_like(turn.due))
+
+        def in_turn(turn: _Turn) -> _Turn:
+            # a loop of at most one step, so that the sweep is in the program once
+            turn = lax.while_loop(lambda turn: turn.due, fire, turn)
+            state = self._sweep(first, turn.state)
+            due = any_fires(state)
+            return _Turn(state=state, log=turn.log, due=due, swept=jnp.ones_like(due))
+
+        not_yet = varying_like(jnp.asarray(False), state)
+        start = _Turn(state=state, log=log, due=not_yet, swept=not_yet)
+        end = lax.while_loop(lambda turn: turn.due | ~turn.swept, in_turn, start)
+        return InBlock(state=end.state, log=end.log)
+
+    def fires_until_none_does(self, first: Position, swept: InBlock) -> InBlock:
+        """Lanes that have been swept through a block of arrivals, with all their spikes in it."""
+
+        def fire_and_go_on(carry: InBlock) -> InBlock:
+            state, log = self._fire(carry.state, carry.log)
+            return InBlock(state=self._sweep(first, state), log=log)
+
+        return lax.while_loop(goes_on, fire_and_go_on, swept)
+
+    # ---- spikes
+
+    def crossing(self, state: LaneState, end: OfLanes | Seconds, fires: WhichLanes) -> _Crossing:
+        """The spikes of the lanes that cross the threshold before `end`."""
+        high = jnp.where(fires, state.at, 0.0)
+        at = Pair(high, jnp.zeros_like(high) if state.at_low is None else state.at_low)
+        room = jnp.maximum(until(end, at), 0.0)
+        wait = self.neuron.solve(self.lanes, state.x, room, fires)
+        # an arrival, or the start, has put it above: there is nothing to solve
+        wait = jnp.where(self._is_above(state.x), 0.0, wait)
+        x = self.neuron.flow(self.neuron.decay(self.lanes, wait), state.x)
+        return _Crossing(time=plus(at, wait), wait=wait, x=x)
+
+    def _is_above(self, x: State) -> WhichLanes:
+        """Whether V is at the threshold or above."""
+        return self.neuron.excess(self.lanes, x) >= 0
+
+    def _fire(self, state: LaneState, log: LaneLog) -> InBlock:
+        """One spike of every lane that is about to fire; the lane then goes on to its interval's
+        end if it can.
+        """
+        fires = jnp.isfinite(state.at)
+        done = self._standing(state)
+        end = self._of_number(self.intervals.edge, done + 1)
+        fired = self.by_facts(lambda scan: scan.fired(state, end, fires))
+        log = self._write(log, state, fires, fired.found, fired.slope)
+        # A neuron that fires without end would keep the whole batch in this loop.
+        finished = log.count >= self.spec.counted
+        again = fires & ~finished & fired.again
+        flows = fires & ~again
+        state = state._replace(
+            x=select(flows, fired.end, select(again, fired.x, state.x)),
+            at=jnp.where(again, fired.go.high, jnp.inf),
+            at_low=jnp.where(again, fired.go.low, 0.0),
+            done=jnp.where(fires & finished, self.last, done),
+            free=self._free_again(state, fires, fired.found.time),
+        )
+        return InBlock(state=state, log=log)
+
+    def fired(self, state: LaneState, end: OfLanes, fires: WhichLanes) -> _Fired:
+        """One spike of every lane that is about to fire before `end`, and how the lane goes on."""
+        found = self.crossing(state, end, fires)
+        x = self.neuron.reset(self.lanes, found.x)
+        go = found.time  # when V flows again
+        if self.spec.refractory:
+            held = jnp.clip(until(end, found.time), 0.0, self.spec.refractory)
+            go = plus(found.time, held)
+            x = self._hold(x, held)
+        left = jnp.maximum(until(end, go), 0.0)
+        x_end = self.neuron.flow(self.neuron.decay(self.lanes, left), x)
+        again = self.neuron.crosses(self.lanes, x, x_end, left)
+        if self.neuron.jumps:
+            again &= left > 0
+        elif self.neuron.keeps_overshoot and not self.spec.refractory:
+            # One that starts far above its threshold may still be above.
+            again |= self.neuron.above(self.lanes, x)
+        slope = self.neuron.slope(self.lanes, found.x)
+        return _Fired(found=found, slope=slope, x=x, go=go, end=x_end, again=again)
+
+    def _free_again(self, state: LaneState, fires: WhichLanes, time: Pair) -> Pair | None:
+        """When the lanes that are in their refractory time leave it."""
+        if state.free is None:
+            return None
+        free = plus(time, jnp.full_like(time.high, self.spec.refractory))
+        return either(fires, free, state.free)
+
+    def _standing(self, state: LaneState) -> NumberOfLanes:
+        """Number of the interval that each lane stands in."""
+        assert state.done is not None
+        return jnp.maximum(state.done, 0)
+
+    def _of_number(self, array: Array, number: NumberOfLanes) -> Array:
+        """Entries of (intervals, batch) at a number of each lane."""
+        number = jnp.clip(number - self.offset, 0, array.shape[0] - 1)
+        if self.minor_neurons:
+            return at_places(array.T, number, axis=1)
+        return at_places(array, number, axis=0)
+
+    # ---- the log
+
+    def _write(
+        self, log: LaneLog, state: LaneState, fires: WhichLanes, found: _Crossing, slope: OfLanes
+    ) -> LaneLog:
+        """The log with one more spike of some lanes."""
+        causes = None
+        if log.causes is not None:
+            slope, new = self._cause(state, log, found, slope)
+            pairs = zip(log.causes, new, strict=True)
+            causes = Causes(*(self._put(log.count, fires, *pair) for pair in pairs))
+        return LaneLog(
+            time=self._put(log.count, fires, log.time, found.time.high),
+            slope=self._put(log.count, fires, log.slope, slope),
+            count=log.count + fires,
+            causes=causes,
+        )
+
+    def _put(self, slot: NumberOfLanes, fires: WhichLanes, logged: Array, new: OfLanes) -> Array:
+        """An array of the log with what some lanes write into a slot each."""
+        # A spike behind the last slot is counted, and lost.
+        slots = lax.broadcasted_iota(jnp.int32, logged.shape, 0)
+        return jnp.where(fires & (slots == slot), new, logged)
+
+    def _cause(
+        self, state: LaneState, log: LaneLog, found: _Crossing, slope: OfLanes
+    ) -> tuple[OfLanes, Causes]:
+        """The slope of spikes, inf where an arrival moved V, and what caused them."""
+        number = jnp.zeros_like(log.count)
+        jump = jnp.zeros_like(found.wait)
+        if state.cause is not None:
+            jumped = (found.wait == 0) & self._is_above(state.x)
+            number = jnp.where(jumped, state.cause, 0)
+            if state.rise is not None:
+                jump = jnp.where(jumped, state.rise, 0.0)
+            slope = jnp.where(jumped, jnp.inf, slope)
+        after = jnp.zeros_like(found.wait)
+        # Behind a refractory time V' is that of when V is let go, which `layer_adjoint` works out.
+        if not self.spec.refractory:
+            reset = self.neuron.reset(self.lanes, found.x)
+            after = self.neuron.rate(self.lanes, reset)[0]
+        return slope, Causes(cause=number, jump=jump, slope_after=after)
+
+
+def any_fires(state: LaneState) -> Bool[Array, ""]:
+    return jnp.any(jnp.isfinite(state.at))
+
+
+def goes_on(carry: InBlock) -> Bool[Array, ""]:
+    return any_fires(carry.state)
+
+
+def of_active(active: WhichLanes, new: Array | None, old: Array | None) -> Array | None:
+    """An account of the lanes, of those that have come so far the new one."""
+    return None if new is None or old is None else jnp.where(active, new, old)
+
+
+def select(condition: WhichLanes, yes: State, no: State) -> State:
+    """Element by element one of two states."""
+    return tuple(jnp.where(condition, a, b) for a, b in zip(yes, no, strict=True))

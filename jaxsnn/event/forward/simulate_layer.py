@@ -1,0 +1,133 @@
+"""Spikes of a feed-forward population: see `layer`."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxsnn.event.dynamics.neuron_model import Neuron
+from jaxsnn.event.event_arrays import NeuronLanes, Rows, Seconds, Times, Weights
+from jaxsnn.event.forward.few_lanes import PickingScan
+from jaxsnn.event.forward.layer import MINOR_NEURONS, Causes, LayerSpec, LayerSpikes
+from jaxsnn.event.forward.layer_scan import Intervals, LaneLog, LayerScan
+from jaxsnn.event.forward.parallel_scan import ParallelScan, block_size, covers
+from jaxsnn.network.array_types import Array, Bool, Float, Int
+from jaxsnn.network.reductions import any_in
+from jaxsnn.network.sorting import at_places, sorted_columns
+
+_BLOCK = 8  # arrivals between two solves
+#: Of many arrivals few make a neuron fire: the lanes that do are picked out, and only these solved
+#: for. So many arrivals between two looks at which they are,
+_LONG_BLOCK = 16
+#: where there are so many arrivals,
+_MANY_ARRIVALS = 8 * _BLOCK
+#: and lanes.
+_MANY_LANES = 512
+_ONCE_BLOCK = 16  # arrivals between two looks at whether any lane has yet to fire
+
+
+def _intervals(
+    time: Float[Array, "arrivals batch"],
+    row: Int[Array, "arrivals batch"],
+    t_end: Seconds,
+    rows: int,
+    block: int,
+) -> Intervals:
+    """Of arrivals in order. Interval 0 lies before the first.
+
+    There, in unused slots and from t_end on the row is `rows`, whose weights are 0.
+    """
+    row = jnp.where(time < t_end, row, rows)
+    # One interval in front, and a whole block behind: the last block may begin at the last arrival.
+    row = jnp.pad(row, ((1, block), (0, 0)), constant_values=rows)
+    edges = jnp.pad(time, ((1, block + 1), (0, 0)), constant_values=jnp.inf)
+    # Intervals behind t_end have no length: nothing flows there.
+    edges = jnp.minimum(edges, t_end)
+    number = lax.broadcasted_iota(jnp.int32, edges.shape, 0)
+    edges = jnp.where(number == 0, 0.0, edges)
+    return Intervals(edge=edges, duration=edges[1:] - edges[:-1], row=row)
+
+
+def _moves(neuron: Neuron, lanes: NeuronLanes) -> Bool[Array, ""]:
+    """Whether anything can happen before the first arrival: some neuron is not at rest."""
+    begin = neuron.begin(lanes)
+    below = neuron.excess(lanes, begin) < 0
+    # "not below" and not "above", so that a NaN counts as a movement
+    return any_in(*(part != 0 for part in begin), ~below)
+
+
+def simulate_layer(
+    spec: LayerSpec, weight: Weights, lanes: NeuronLanes, time: Times, row: Rows, t_end: Seconds
+) -> tuple[LayerSpikes, Causes | None]:
+    """Spikes of one population. No gradient passes through: `layer_adjoint.layer_spikes` is the
+    differentiable version.
+
+    Args:
+        weight: (rows, neurons), what an arrival of each row weighs.
+        lanes: the population's neurons, (neurons,) or (positions, neurons).
+        time: (batch, arrivals) in any order, seconds; inf where unused. With positions, batch
+            counts the positions of each sample, which come one after the other.
+        row: (arrivals,) or (batch, arrivals) int32 in [0, rows); anything where unused.
+        t_end: end of the simulation, seconds.
+
+    What arrives at exactly equal times acts together. A spike that several arrivals of one time
+    make has the one as its cause with which V comes above the threshold, in the order of the slots.
+    """
+
+    row = row[None] if row.ndim == 1 else row
+    # From here on arrivals come first: (arrivals, batch), in order of time.
+    if spec.in_order:
+        columns, position, row = time.T, None, row.T
+    else:
+        columns, position = sorted_columns(time)
+        row = row[0][position] if row.shape[0] == 1 else at_places(row.T, position, 0)
+    batch, neurons = time.shape[0], weight.shape[1]
+    minor_neurons = neurons >= MINOR_NEURONS
+    shape = (batch, neurons) if minor_neurons else (neurons, batch)
+    kind, block = _scan_of(spec, batch, neurons, time.shape[1])
+    intervals = _intervals(columns, row, t_end, weight.shape[0], block)
+    scan = kind(spec, weight, lanes, intervals, t_end, block, minor_neurons)
+    # At rest nothing can happen before the first arrival: interval 0 is left out.
+    first = _moves(spec.neuron, lanes).astype(jnp.int32) ^ 1
+    if spec.once:
+        log = scan.first_spikes(shape, first)
+    else:
+        log = scan.all_spikes(shape, first)
+    if not minor_neurons:
+        log = jax.tree.map(lambda array: jnp.moveaxis(array, -1, -2), log)
+    return _spikes_of(log, position)
+
+
+def _scan_of(
+    spec: LayerSpec, batch: int, neurons: int, arrivals: int
+) -> tuple[type[LayerScan], int]:
+    """How the arrivals of a population are gone through, and how many of them at a time."""
+    if spec.parallel and covers(spec):
+        return ParallelScan, block_size(arrivals)
+    if spec.once:
+        return LayerScan, min(arrivals + 1, _ONCE_BLOCK)
+    # of a batch whose size is not known yet (`jax.export`) there may be few
+    many = isinstance(batch, int) and batch * neurons >= _MANY_LANES
+    if many and arrivals >= _MANY_ARRIVALS:
+        return PickingScan, _LONG_BLOCK
+    return LayerScan, min(arrivals + 1, _BLOCK)
+
+
+def _spikes_of(
+    log: LaneLog, position: Int[Array, "arrivals batch"] | None
+) -> tuple[LayerSpikes, Causes | None]:
+    """The spikes of a log (spikes, batch, neurons), spike slots last, causes by original slot."""
+
+    def last_axis(array: Array) -> Array:
+        return jnp.moveaxis(array, 0, -1)
+
+    spikes = LayerSpikes(time=last_axis(log.time), slope=last_axis(log.slope), count=log.count)
+    if log.causes is None:
+        return spikes, None
+    causes = Causes(*map(last_axis, log.causes))
+    # The log counts arrivals in order of time, from 1; gradients want the slots that they came in.
+    slot = jnp.maximum(causes.cause - 1, 0)
+    if position is not None:
+        slot = at_places(position.T[:, None, :], slot, axis=2)
+    return spikes, causes._replace(cause=jnp.where(causes.cause > 0, slot, -1))
