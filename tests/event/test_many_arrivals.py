@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from jax.extend.core import jaxprs_in_params
 
-from jaxsnn.event.adjoint import layer_adjoint
+from jaxsnn.event.adjoint import arrival_tiles, layer_adjoint
 from jaxsnn.event.adjoint.layer_adjoint import layer_spikes
 from jaxsnn.event.dynamics.cubalif import CubaLIFBox, CubaLIFDelta
 from jaxsnn.event.dynamics.integrate_and_fire import IFBox, IFDelta
@@ -131,8 +131,8 @@ def test_all_arrivals_of_a_block_at_once_give_the_same(name, monkeypatch):
     expected = outcome_of_short_lists(spec, arguments, cotangent, monkeypatch)
     # blocks that lists end in, and samples that are not a multiple of what is taken together
     monkeypatch.setattr(parallel_scan, "_LEAST_BLOCK", 7)
-    monkeypatch.setattr(layer_adjoint, "_MOST_CHUNKS", 2)
-    monkeypatch.setattr(layer_adjoint, "_LARGE_ARRAY", 1)
+    monkeypatch.setattr(arrival_tiles, "_MOST_CHUNKS", 2)
+    monkeypatch.setattr(arrival_tiles, "_LARGE_ARRAY", 1)
     spec = replace(spec, parallel=True)
     assert parallel_scan.covers(spec)
     assert_same(outcome(spec, arguments, cotangent), expected)

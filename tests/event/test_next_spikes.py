@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxsnn.event.adjoint.arrival_tiles import _padded, _Sample, _Tile
 from jaxsnn.event.adjoint.arrivals_back import _arrival_before, _sorted
 from jaxsnn.event.adjoint.costate_rules import (
     Costate,
@@ -19,14 +20,8 @@ from jaxsnn.event.adjoint.costate_rules import (
     without_v_of_costate,
 )
 from jaxsnn.event.adjoint.costates import _at, _first_of, _with_first, _without
-from jaxsnn.event.adjoint.layer_adjoint import (
-    Wanted,
-    _goes_by_arrivals,
-    _padded,
-    _passed_on,
-    _Sample,
-    _Tile,
-)
+from jaxsnn.event.adjoint.layer_adjoint import _goes_by_arrivals, _passed_on
+from jaxsnn.event.adjoint.wanted import Wanted
 from jaxsnn.event.dynamics.cubalif import CubaLIFDelta
 from jaxsnn.event.dynamics.lif import LIFDelta
 from jaxsnn.event.dynamics.two_variables import Lanes

@@ -50,7 +50,8 @@ def test_a_command_compiles_its_network_once(graph, tmp_path, native_kernels):
         outcome = run_file(graph, tmp_path / "x.npz", tmp_path / "y.npz", t_end=T_END)
     # More than `EventDriven` has room for at first.
     assert 16 < max(outcome.spikes_needed.values()) < 128
-    assert names == ["jit(run_and_conclude)"]
+    # Once in a process a program of nothing shows what options the compiler knows.
+    assert [name for name in names if name != "jit(<lambda>)"] == ["jit(run_and_conclude)"]
 
 
 def test_it_gives_the_spikes_of_the_engine(graph, stopped, native_kernels):

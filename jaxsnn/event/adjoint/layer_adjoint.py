@@ -39,7 +39,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
-from jaxsnn.event.adjoint.arrivals_back import arrivals_back
+from jaxsnn.event.adjoint.arrival_tiles import tiles_back
+from jaxsnn.event.adjoint.arrivals_back import ByArrivals, arrivals_back
 from jaxsnn.event.adjoint.costate_rules import (
     Backward,
     Costate,
@@ -53,14 +54,12 @@ from jaxsnn.event.adjoint.costate_rules import (
     start_of,
     starts_above,
     without_v,
-    without_v_of_costate,
 )
 from jaxsnn.event.adjoint.wanted import Wanted, is_perturbed, values_of
 from jaxsnn.event.dynamics.neuron_model import Neuron, by_facts
 from jaxsnn.event.event_arrays import (
     NeuronLanes,
     Numbers,
-    OfNeurons,
     OfSpikes,
     Rows,
     Seconds,
@@ -69,7 +68,6 @@ from jaxsnn.event.event_arrays import (
     Weights,
 )
 from jaxsnn.event.forward.layer import (
-    MINOR_NEURONS,
     Causes,
     LayerSpec,
     LayerSpikes,
@@ -77,19 +75,11 @@ from jaxsnn.event.forward.layer import (
     spread,
 )
 from jaxsnn.event.forward.simulate_layer import simulate_layer
-from jaxsnn.network.array_types import Array, Float, Int, Shaped
+from jaxsnn.network.array_types import Array, Float, Int
 from jaxsnn.network.meshes import varying_like
-from jaxsnn.network.sorting import at_places
 
 #: From so many arrivals on the gradient goes over them one after the other.
 _MANY_ARRIVALS = 64
-#: Where samples are taken together: numbers of an array of some of them, and how many parts at most.
-_LARGE_ARRAY, _MOST_CHUNKS = 2**21, 64
-
-#: Arrays of a tile, (arrivals, neurons) or (neurons, arrivals), and what broadcasts to one.
-OfTile = Float[Array, "a b"]
-Broadcast = Float[Array, "#a #b"]
-NumberOfSlots = Int[Array, "arrivals"]
 
 
 class Residuals(NamedTuple):
@@ -268,134 +258,6 @@ def pulled(
     return pull(jax.tree.map(fitted, found, cotangent))[0]
 
 
-# ---- arrivals
-
-
-class _Sample(NamedTuple):
-    """One sample; of a batch, which the scan takes apart, with an axis of samples in front."""
-
-    arrival: Float[Array, "*batch arrivals"]
-    row: Int[Array, "*batch arrivals"]
-    times: Float[Array, "*batch spikes neurons"]
-    cause: Int[Array, "*batch spikes neurons"] | None  # None where arrivals cause no spikes
-    before: Costate  # just before each spike, (spikes, neurons)
-    free: Costate | None  # when V is let go; None without a refractory time
-    lanes: NeuronLanes
-
-
-class _ByArrival(NamedTuple):
-    """What each arrival does through each neuron, the parts of gradients; or sums of these."""
-
-    weight: Any  # OfTile; None in a sum
-    time: Any  # OfTile, or summed (arrivals,); None where nobody asks
-    #: OfTile, or summed (neurons,); empty where nobody asks
-    fields: dict[str, Any]
-
-
-class _Tile:
-    """One sample's arrivals against the neurons of its population.
-
-    Args:
-        neurons_last: arrays are (arrivals, neurons); else (neurons, arrivals).
-        wanted: what is asked for beside the gradient by weights.
-    """
-
-    def __init__(self, spec: LayerSpec, neurons_last: bool, wanted: Wanted) -> None:
-        self.spec = spec
-        self.wanted = wanted
-        self.neurons_last = neurons_last
-        self.axis = 0 if neurons_last else 1  # of the arrivals
-
-    def of_arrivals(self, array: Shaped[Array, "arrivals"]) -> Shaped[Array, "#a #b"]:
-        """(arrivals,) as what broadcasts to a tile."""
-        return jnp.expand_dims(array, 1 - self.axis)
-
-    def of_lanes(self, array: Shaped[Array, "neurons"]) -> Shaped[Array, "#a #b"]:
-        """(neurons,) as what broadcasts to a tile."""
-        return array[None] if self.neurons_last else array[:, None]
-
-    def taken(self, array: Float[Array, "spikes neurons"], number: Int[Array, "a b"]) -> OfTile:
-        """Entries of a spike's array at a slot of each arrival and neuron."""
-        array = array if self.neurons_last else array.T
-        if len(array.shape) and array.shape[self.axis] == 2:  # one spike, and what is behind it
-            first, behind = jnp.split(array, 2, axis=self.axis)
-            return jnp.where(number == 0, first, behind)
-        return at_places(array, number, axis=self.axis)
-
-    def next_spike(self, sample: _Sample) -> Int[Array, "a b"]:
-        """For each arrival the neuron's next spike, or how many it has."""
-        arrival = self.of_arrivals(sample.arrival)
-        shape = jnp.broadcast_shapes(arrival.shape, self._lanes_shape(sample))
-        number = jnp.zeros(shape, jnp.int32)
-        # Of many spikes a search takes less time than a comparison with each.
-        if sample.cause is None and len(sample.times) > 4:
-            search = partial(jnp.searchsorted, side="right", method="scan_unrolled")
-            found = jax.vmap(search, in_axes=(1, None))(sample.times, sample.arrival)
-            return found.astype(jnp.int32).T if self.neurons_last else found.astype(jnp.int32)
-        for spike in range(len(sample.times)):
-            time = self.of_lanes(sample.times[spike])
-            behind = time <= arrival
-            if sample.cause is not None:  # all that came when it was made to fire came before it
-                caused = self.of_lanes(sample.cause[spike]) >= 0
-                behind &= ~((time == arrival) & caused)
-            number += behind
-        return number
-
-    def _lanes_shape(self, sample: _Sample) -> tuple[int, ...]:
-        """(1, neurons) or (neurons, 1)."""
-        return self.of_lanes(sample.times[0]).shape
-
-    def back(self, sample: _Sample, weights: OfTile) -> _ByArrival:
-        """What the arrivals of a sample leave."""
-        lanes = jax.tree.map(self.of_lanes, sample.lanes)
-        arrival = self.of_arrivals(sample.arrival)
-        number = self.next_spike(sample)
-        # Behind the last spike nothing counts: there `taken` finds the slot that `_padded` adds.
-        used = jnp.isfinite(arrival) & (number < len(sample.times))
-        target = self.taken(_padded(sample.times), number)
-        costate = jax.tree.map(lambda x: self.taken(_padded(x), number), sample.before)
-        if sample.free is not None:
-            target, costate = self._or_release(sample, arrival, number, target, costate)
-        used &= jnp.isfinite(target)
-        gap = jnp.where(used, target, 0.0) - jnp.where(used, arrival, 0.0)
-        backward = Backward(self.spec, lanes, self.wanted.lanes)
-        found = backward.flow_back(costate, jnp.maximum(gap, 0.0))
-        # An arrival of weight W adds W e to the state, a later one W A e dt less.
-        unit, moved = backward.arrived()
-
-        def counted(values: OfTile) -> OfTile:
-            return jnp.where(used, values, 0.0)
-
-        return _ByArrival(
-            weight=counted(dot(unit, found.p)),
-            time=-counted(weights * dot(moved, found.p)) if self.wanted.time else None,
-            fields={name: counted(weights * dot(unit, x)) for name, x in found.by.items()},
-        )
-
-    def _or_release(
-        self,
-        sample: _Sample,
-        arrival: Broadcast,
-        number: Int[Array, "a b"],
-        target: OfTile,
-        costate: Costate,
-    ) -> tuple[OfTile, Costate]:
-        """Of arrivals in a refractory time, its end and the costate there, V's own left out."""
-        assert sample.free is not None
-        # the spike before the next one, whose refractory time the arrival may lie in
-        before = jnp.maximum(number - 1, 0)
-        end = self.taken(_padded(sample.times), before) + self.spec.refractory
-        held = (number > 0) & (arrival < end)
-        free = jax.tree.map(lambda x: self.taken(_padded(x), before), sample.free)
-        chosen = partial(jax.tree.map, partial(jnp.where, held))
-        return jnp.where(held, end, target), chosen(without_v_of_costate(free), costate)
-
-
-def _padded(array: Float[Array, "spikes neurons"]) -> Float[Array, "slots neurons"]:
-    """Values of each spike and a 0 behind the last one."""
-    return jnp.concatenate([array, jnp.zeros_like(array[:1])])
-
-
 # ---- the gradient
 
 
@@ -441,15 +303,16 @@ def _gradients(
         causes = _with_slope_after(spec, kept, wide, times, causes)
     drive = spikes_first(cotangent.time)
     passed, begin = _spikes_back(spec, wide, times, slopes, drive, causes, wanted.lanes)
+    arrivals = kept.time, kept.row
     if _goes_by_arrivals(spec, kept) and not transposable:
         d_weight, d_fields, d_time = arrivals_back(
-            assumed, kept.weight, lanes, (kept.time, kept.row), times, passed.before, wanted
+            assumed, kept.weight, lanes, arrivals, times, passed.before, wanted
         )
     else:
 
-        def through(neurons: list[Neuron]) -> tuple[Weights, dict[str, OfNeurons], Times | None]:
+        def through(neurons: list[Neuron]) -> ByArrivals:
             known = replace(assumed, neuron=neurons[0])
-            return _arrivals_back(known, kept, wide, times, causes, passed)
+            return tiles_back(known, kept.weight, wide, arrivals, times, causes, passed, wanted)
 
         d_weight, d_fields, d_time = by_facts([assumed.neuron], [lanes], through)
     if spec.neuron.jumps and causes is not None and d_time is not None:
@@ -459,103 +322,6 @@ def _gradients(
     own = _own_gradient(spec, wide, passed, begin)
     own = replace(own, **{name: getattr(own, name) + by for name, by in d_fields.items()})
     return d_weight, gathered(own, lanes), d_time
-
-
-def _arrivals_back(
-    spec: LayerSpec,
-    kept: Residuals,
-    wide: NeuronLanes,
-    times: Slots,
-    causes: Causes | None,
-    passed: Passed,
-) -> tuple[Weights, dict[str, OfNeurons], Times | None]:
-    """Gradients by the weights, by the fields of the flow through arrivals, and by their times."""
-    weight, time, row = kept.weight, kept.time, kept.row
-    batch = time.shape[0]
-    shared = row.ndim == 1  # one row pattern for all samples: gather and scatter weights once
-    tile = _Tile(spec, weight.shape[1] >= MINOR_NEURONS, kept.wanted)
-
-    def turn(array: Float[Array, "c d"]) -> Float[Array, "e f"]:
-        """From (arrivals, neurons) to the axes of the tile, or back."""
-        return array if tile.neurons_last else jnp.transpose(array)
-
-    all_weights = turn(weight[row]) if shared else None
-
-    def sample(given: _Sample) -> _ByArrival:
-        if all_weights is None:
-            return tile.back(given, turn(weight.at[given.row].get(mode="fill", fill_value=0.0)))
-        return tile.back(given, all_weights)
-
-    def added(d_weight: OfTile, row: NumberOfSlots, found: OfTile) -> OfTile:
-        if shared:
-            return d_weight + found
-        return d_weight.at[row].add(turn(found), mode="drop")
-
-    def one(d_weight: OfTile, given: _Sample) -> tuple[OfTile, _ByArrival]:
-        found = sample(given)
-        return added(d_weight, given.row, found.weight), _summed(tile, found)
-
-    def some(d_weight: OfTile, given: _Sample) -> tuple[OfTile, _ByArrival]:
-        found = jax.vmap(sample)(given)
-        if shared:
-            total = jnp.sum(found.weight, axis=0)
-        else:  # the arrivals of all samples in one list
-            total = jax.vmap(turn)(found.weight).reshape(-1, weight.shape[1])
-            total = total if tile.neurons_last else turn(total)
-        d_weight = added(d_weight, given.row.reshape(-1), total)
-        return d_weight, jax.vmap(partial(_summed, tile))(found)
-
-    # One sample after the other: an array (batch, arrivals, neurons) would not stay in the cache.
-    by_sample = partial(jax.tree.map, lambda array: jnp.moveaxis(array, 1, 0))
-    lanes = jax.tree.map(lambda x: jnp.broadcast_to(x, (batch, x.shape[1])), wide)
-    rows = jnp.where(jnp.isfinite(time), row, weight.shape[0])  # beyond the table where unused
-    inputs = _Sample(
-        arrival=time,
-        row=rows,
-        times=jnp.moveaxis(times, 1, 0),
-        cause=by_sample(causes.cause) if spec.neuron.jumps and causes is not None else None,
-        before=by_sample(passed.before),
-        free=by_sample(passed.free) if spec.refractory else None,
-        lanes=lanes,
-    )
-    start = jnp.zeros_like(weight if all_weights is None else all_weights)
-    start = varying_like(start, inputs, weight)
-    if spec.parallel:
-        chunks = _in_chunks(inputs, weight.shape[1])
-        d_weight, found = lax.scan(some, start, chunks)
-        found = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:batch], found)
-    else:
-        d_weight, found = lax.scan(one, start, inputs)
-    if shared:
-        d_weight = jnp.zeros_like(weight).at[row].add(turn(d_weight))
-    return d_weight, found.fields, found.time
-
-
-def _summed(tile: _Tile, found: _ByArrival) -> _ByArrival:
-    """What is left of a tile beside the weights: by the fields of neurons, and by arrival."""
-    fields = {name: jnp.sum(by, axis=tile.axis) for name, by in found.fields.items()}
-    by_time = None if found.time is None else jnp.sum(found.time, axis=1 - tile.axis)
-    return _ByArrival(weight=None, time=by_time, fields=fields)
-
-
-def _in_chunks(samples: _Sample, neurons: int) -> _Sample:
-    """Samples (batch, ...) as (chunks, some, ...), with empty ones behind the last: as many together
-    as make a large array, and not more than a few dozen chunks.
-    """
-    batch, arrivals = samples.arrival.shape
-    together = max(_LARGE_ARRAY // max(arrivals * neurons, 1), -(-batch // _MOST_CHUNKS), 1)
-    chunks = max(-(-batch // together), 1)
-    together = -(-batch // chunks)
-
-    def cut(array: Shaped[Array, "batch ..."], empty: float = 0) -> Shaped[Array, "chunks ..."]:
-        more = [(0, chunks * together - batch), *[(0, 0)] * (array.ndim - 1)]
-        array = jnp.pad(array, more, constant_values=empty)
-        return array.reshape(chunks, together, *array.shape[1:])
-
-    none = partial(cut, empty=jnp.inf)
-    return jax.tree.map(cut, samples)._replace(
-        arrival=none(samples.arrival), times=none(samples.times)
-    )
 
 
 def _passed_on(d_time: Times, times: Slots, causes: Causes, passed: Passed) -> Times:

@@ -1,0 +1,288 @@
+"""Gradients by what arrives at a population, from the arrivals of each sample against all neurons: a
+tile, in which each arrival finds the next spike of each neuron by itself.
+
+On a CPU that is faster than one pass over the arrivals where there are few (`arrivals_back`); an
+accelerator does all of them at once.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxsnn.event.adjoint.arrivals_back import ByArrivals
+from jaxsnn.event.adjoint.costate_rules import (
+    Backward,
+    Costate,
+    Passed,
+    Slots,
+    dot,
+    without_v_of_costate,
+)
+from jaxsnn.event.adjoint.wanted import Wanted
+from jaxsnn.event.event_arrays import (
+    NeuronLanes,
+    Rows,
+    Times,
+    Weights,
+)
+from jaxsnn.event.forward.layer import (
+    MINOR_NEURONS,
+    Causes,
+    LayerSpec,
+)
+from jaxsnn.network.array_types import Array, Float, Int, Shaped
+from jaxsnn.network.meshes import varying_like
+from jaxsnn.network.sorting import at_places
+
+#: Where samples are taken together: numbers of an array of some of them, and how many parts at most.
+_LARGE_ARRAY, _MOST_CHUNKS = 2**21, 64
+
+#: Arrays of a tile, (arrivals, neurons) or (neurons, arrivals), and what broadcasts to one.
+OfTile = Float[Array, "a b"]
+Broadcast = Float[Array, "#a #b"]
+
+
+class _Sample(NamedTuple):
+    """One sample; of a batch, which the scan takes apart, with an axis of samples in front."""
+
+    arrival: Float[Array, "*batch arrivals"]
+    row: Int[Array, "*batch arrivals"]
+    times: Float[Array, "*batch spikes neurons"]
+    cause: Int[Array, "*batch spikes neurons"] | None  # None where arrivals cause no spikes
+    before: Costate  # just before each spike, (spikes, neurons)
+    free: Costate | None  # when V is let go; None without a refractory time
+    lanes: NeuronLanes
+
+
+class _ByArrival(NamedTuple):
+    """What each arrival does through each neuron, the parts of gradients; or sums of these."""
+
+    weight: Any  # OfTile; None in a sum
+    time: Any  # OfTile, or summed (arrivals,); None where nobody asks
+    #: OfTile, or summed (neurons,); empty where nobody asks
+    fields: dict[str, Any]
+
+
+class _Tile:
+    """One sample's arrivals against the neurons of its population.
+
+    Args:
+        neurons_last: arrays are (arrivals, neurons); else (neurons, arrivals).
+        wanted: what is asked for beside the gradient by weights.
+    """
+
+    def __init__(self, spec: LayerSpec, neurons_last: bool, wanted: Wanted) -> None:
+        self.spec = spec
+        self.wanted = wanted
+        self.neurons_last = neurons_last
+        self.axis = 0 if neurons_last else 1  # of the arrivals
+
+    def of_arrivals(self, array: Shaped[Array, "arrivals"]) -> Shaped[Array, "#a #b"]:
+        """(arrivals,) as what broadcasts to a tile."""
+        return jnp.expand_dims(array, 1 - self.axis)
+
+    def of_lanes(self, array: Shaped[Array, "neurons"]) -> Shaped[Array, "#a #b"]:
+        """(neurons,) as what broadcasts to a tile."""
+        return array[None] if self.neurons_last else array[:, None]
+
+    def taken(self, array: Float[Array, "spikes neurons"], number: Int[Array, "a b"]) -> OfTile:
+        """Entries of a spike's array at a slot of each arrival and neuron."""
+        array = array if self.neurons_last else array.T
+        if len(array.shape) and array.shape[self.axis] == 2:  # one spike, and what is behind it
+            first, behind = jnp.split(array, 2, axis=self.axis)
+            return jnp.where(number == 0, first, behind)
+        return at_places(array, number, axis=self.axis)
+
+    def next_spike(self, sample: _Sample) -> Int[Array, "a b"]:
+        """For each arrival the neuron's next spike, or how many it has."""
+        arrival = self.of_arrivals(sample.arrival)
+        shape = jnp.broadcast_shapes(arrival.shape, self._lanes_shape(sample))
+        number = jnp.zeros(shape, jnp.int32)
+        # Of many spikes a search takes less time than a comparison with each.
+        if sample.cause is None and len(sample.times) > 4:
+            search = partial(jnp.searchsorted, side="right", method="scan_unrolled")
+            found = jax.vmap(search, in_axes=(1, None))(sample.times, sample.arrival)
+            return found.astype(jnp.int32).T if self.neurons_last else found.astype(jnp.int32)
+        for spike in range(len(sample.times)):
+            time = self.of_lanes(sample.times[spike])
+            behind = time <= arrival
+            if sample.cause is not None:  # all that came when it was made to fire came before it
+                caused = self.of_lanes(sample.cause[spike]) >= 0
+                behind &= ~((time == arrival) & caused)
+            number += behind
+        return number
+
+    def _lanes_shape(self, sample: _Sample) -> tuple[int, ...]:
+        """(1, neurons) or (neurons, 1)."""
+        return self.of_lanes(sample.times[0]).shape
+
+    def back(self, sample: _Sample, weights: OfTile) -> _ByArrival:
+        """What the arrivals of a sample leave."""
+        lanes = jax.tree.map(self.of_lanes, sample.lanes)
+        arrival = self.of_arrivals(sample.arrival)
+        number = self.next_spike(sample)
+        # Behind the last spike nothing counts: there `taken` finds the slot that `_padded` adds.
+        used = jnp.isfinite(arrival) & (number < len(sample.times))
+        target = self.taken(_padded(sample.times), number)
+        costate = jax.tree.map(lambda x: self.taken(_padded(x), number), sample.before)
+        if sample.free is not None:
+            target, costate = self._or_release(sample, arrival, number, target, costate)
+        used &= jnp.isfinite(target)
+        gap = jnp.where(used, target, 0.0) - jnp.where(used, arrival, 0.0)
+        backward = Backward(self.spec, lanes, self.wanted.lanes)
+        found = backward.flow_back(costate, jnp.maximum(gap, 0.0))
+        # An arrival of weight W adds W e to the state, a later one W A e dt less.
+        unit, moved = backward.arrived()
+
+        def counted(values: OfTile) -> OfTile:
+            return jnp.where(used, values, 0.0)
+
+        return _ByArrival(
+            weight=counted(dot(unit, found.p)),
+            time=-counted(weights * dot(moved, found.p)) if self.wanted.time else None,
+            fields={name: counted(weights * dot(unit, x)) for name, x in found.by.items()},
+        )
+
+    def _or_release(
+        self,
+        sample: _Sample,
+        arrival: Broadcast,
+        number: Int[Array, "a b"],
+        target: OfTile,
+        costate: Costate,
+    ) -> tuple[OfTile, Costate]:
+        """Of arrivals in a refractory time, its end and the costate there, V's own left out."""
+        assert sample.free is not None
+        # the spike before the next one, whose refractory time the arrival may lie in
+        before = jnp.maximum(number - 1, 0)
+        end = self.taken(_padded(sample.times), before) + self.spec.refractory
+        held = (number > 0) & (arrival < end)
+        free = jax.tree.map(lambda x: self.taken(_padded(x), before), sample.free)
+        chosen = partial(jax.tree.map, partial(jnp.where, held))
+        return jnp.where(held, end, target), chosen(without_v_of_costate(free), costate)
+
+
+def _padded(array: Float[Array, "spikes neurons"]) -> Float[Array, "slots neurons"]:
+    """Values of each spike and a 0 behind the last one."""
+    return jnp.concatenate([array, jnp.zeros_like(array[:1])])
+
+
+def tiles_back(
+    spec: LayerSpec,
+    weight: Weights,
+    lanes: NeuronLanes,
+    arrivals: tuple[Times, Rows],
+    times: Slots,
+    causes: Causes | None,
+    passed: Passed,
+    wanted: Wanted,
+) -> ByArrivals:
+    """Gradients by weights, by the fields of the flow through arrivals, and by their times.
+
+    Args:
+        weight: (rows, neurons).
+        lanes: spread to (batch, neurons).
+        arrivals: times and rows as of `layer_adjoint.layer_spikes`.
+        times: of the spikes, seconds; inf in unused slots.
+        causes, passed: of each spike.
+        wanted: what is asked for beside the gradient by weights.
+    """
+    time, row = arrivals
+    shared = row.ndim == 1  # one row pattern for all samples: gather and scatter weights once
+    tile = _Tile(spec, weight.shape[1] >= MINOR_NEURONS, wanted)
+
+    def turn(array: Float[Array, "c d"]) -> Float[Array, "e f"]:
+        """From (arrivals, neurons) to the axes of the tile, or back."""
+        return array if tile.neurons_last else jnp.transpose(array)
+
+    all_weights = turn(weight[row]) if shared else None
+
+    def sample(given: _Sample) -> _ByArrival:
+        if all_weights is None:
+            return tile.back(given, turn(weight.at[given.row].get(mode="fill", fill_value=0.0)))
+        return tile.back(given, all_weights)
+
+    def one(d_weight: OfTile, given: _Sample) -> tuple[OfTile, _ByArrival]:
+        found = sample(given)
+        if shared:
+            d_weight += found.weight
+        else:
+            d_weight = d_weight.at[given.row].add(turn(found.weight), mode="drop")
+        return d_weight, _summed(tile, found)
+
+    def some(d_weight: OfTile, given: _Sample) -> tuple[OfTile, _ByArrival]:
+        found = jax.vmap(sample)(given)
+        if shared:
+            d_weight += jnp.sum(found.weight, axis=0)
+        else:
+            d_weight = d_weight.at[given.row].add(jax.vmap(turn)(found.weight), mode="drop")
+        return d_weight, jax.vmap(partial(_summed, tile))(found)
+
+    inputs = _samples(spec, lanes, arrivals, len(weight), times, causes, passed)
+    start = jnp.zeros_like(weight if all_weights is None else all_weights)
+    start = varying_like(start, inputs, weight)
+    if spec.parallel:
+        chunks = _in_chunks(inputs, weight.shape[1])
+        d_weight, found = lax.scan(some, start, chunks)
+        found = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[: len(time)], found)
+    else:  # an array (batch, arrivals, neurons) would not stay in the cache
+        d_weight, found = lax.scan(one, start, inputs)
+    if shared:
+        d_weight = jnp.zeros_like(weight).at[row].add(turn(d_weight))
+    return ByArrivals(weight=d_weight, fields=found.fields, time=found.time)
+
+
+def _samples(
+    spec: LayerSpec,
+    lanes: NeuronLanes,
+    arrivals: tuple[Times, Rows],
+    rows: int,
+    times: Slots,
+    causes: Causes | None,
+    passed: Passed,
+) -> _Sample:
+    """The samples of a batch, from arrays (spikes, batch, neurons)."""
+    time, row = arrivals
+    by_sample = partial(jax.tree.map, lambda array: jnp.moveaxis(array, 1, 0))
+    return _Sample(
+        arrival=time,
+        # beyond the table where unused
+        row=jnp.where(jnp.isfinite(time), row, rows),
+        times=by_sample(times),
+        cause=by_sample(causes.cause) if spec.neuron.jumps and causes is not None else None,
+        before=by_sample(passed.before),
+        free=by_sample(passed.free) if spec.refractory else None,
+        lanes=jax.tree.map(lambda x: jnp.broadcast_to(x, (len(time), x.shape[1])), lanes),
+    )
+
+
+def _summed(tile: _Tile, found: _ByArrival) -> _ByArrival:
+    """What is left of a tile beside the weights: by the fields of neurons, and by arrival."""
+    fields = {name: jnp.sum(by, axis=tile.axis) for name, by in found.fields.items()}
+    by_time = None if found.time is None else jnp.sum(found.time, axis=1 - tile.axis)
+    return _ByArrival(weight=None, time=by_time, fields=fields)
+
+
+def _in_chunks(samples: _Sample, neurons: int) -> _Sample:
+    """Samples (batch, ...) as (chunks, some, ...), with empty ones behind the last: as many together
+    as make a large array, and not more than a few dozen chunks.
+    """
+    batch, arrivals = samples.arrival.shape
+    together = max(_LARGE_ARRAY // max(arrivals * neurons, 1), -(-batch // _MOST_CHUNKS), 1)
+    chunks = max(-(-batch // together), 1)
+    together = -(-batch // chunks)
+
+    def cut(array: Shaped[Array, "batch ..."], empty: float = 0) -> Shaped[Array, "chunks ..."]:
+        more = [(0, chunks * together - batch), *[(0, 0)] * (array.ndim - 1)]
+        array = jnp.pad(array, more, constant_values=empty)
+        return array.reshape(chunks, together, *array.shape[1:])
+
+    none = partial(cut, empty=jnp.inf)
+    return jax.tree.map(cut, samples)._replace(
+        arrival=none(samples.arrival), times=none(samples.times)
+    )
