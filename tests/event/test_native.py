@@ -471,6 +471,34 @@ def test_whole_networks_agree(make, x64):
         np.testing.assert_array_equal(one, two)
 
 
+def test_convolutions_of_many_samples_are_those_of_few(x64):
+    """From 8 samples on each has its lists made and gone through by one thread."""
+    rng = np.random.default_rng(8)
+    time = jnp.asarray(np.sort(rng.uniform(0, 25e-3, (9, 150))))
+    index = jnp.asarray(rng.integers(0, 128, time.shape), jnp.int32)
+
+    def found(samples, **options):
+        def weights(shape, dtype):
+            return some_weights((9, *shape[1:]), dtype)[samples]
+
+        events = Events(time=time[samples], index=index[samples])
+        return in_network(convolution_graph(), events, weights, backend="native", **options)
+
+    whole = spikes, (by_parameters, by_time) = found(slice(None), threads=2)
+    assert int(spikes.count.sum()) > 50
+    jax.tree.map(np.testing.assert_array_equal, found(slice(None), threads=1), whole)
+    few, gradients = zip(*(found(slice(n, n + 3)) for n in (0, 3, 6)), strict=True)
+    joined = jax.tree.map(lambda *parts: np.concatenate(parts), *few)
+    jax.tree.map(np.testing.assert_array_equal, spikes, joined)
+    by_some = jax.tree.map(lambda *parts: sum(parts), *(own for own, _ in gradients))
+    jax.tree.map(assert_close, by_parameters, by_some)
+    assert_close(by_time, np.concatenate([own for _, own in gradients]))
+
+
+def assert_close(found, expected):
+    np.testing.assert_allclose(found, expected, atol=1e-12 * (np.abs(expected).max() + 1e-12))
+
+
 @pytest.mark.parametrize("share", [1.0, 0.12])
 def test_a_loop_agrees_by_its_weights_alone(share, x64):
     """Few connections are gone through one by one, and zeros among weights have gradients, too."""

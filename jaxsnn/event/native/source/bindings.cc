@@ -439,11 +439,10 @@ ffi::Error ScatterForward(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::AnyB
         !has_shape(*slope_after, {samples, all, options.assigns() ? max_spikes : 0}) ||
         !has_shape(*count, {samples, all}))
       return wrong("a result has the wrong shape");
-    const native::Lists<T> lists(given, taps, options.threads, false);
     const native::Spikes<T> spikes{spike_time->typed_data<T>(), slope->typed_data<T>(),
                                    slope_after->typed_data<T>(), count->typed_data<std::int32_t>(),
                                    cause->typed_data<std::int32_t>()};
-    native::layer_forward(given, options, lists.ordered(), spikes);
+    native::scatter_forward(given, options, taps, spikes);
     return ffi::Error::Success();
   });
 }
@@ -481,14 +480,13 @@ ffi::Error ScatterBackward(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::Any
       if (!has_type(buffer, kType<T>)) return wrong("the arguments differ in their types");
     const Index fields = fields_of(*by_lanes, given.positions, given.neurons);
     const bool of_time = has_shape(*by_time, {samples, given.arrivals});
-    const native::Lists<T> lists(given, taps, options.threads, of_time);
     const native::Found<T> found{spike_time.typed_data<T>(), slope.typed_data<T>(),
                                  slope_after.typed_data<T>(), cotangent.typed_data<T>(),
                                  cause.typed_data<std::int32_t>()};
     const native::Gradients<T> gradients{by_weight->typed_data<T>(),
                                          fields ? by_lanes->typed_data<T>() : nullptr, fields,
                                          of_time ? by_time->typed_data<T>() : nullptr};
-    native::layer_backward(given, options, lists.ordered(), found, gradients, taps.samples);
+    native::scatter_backward(given, options, taps, found, gradients);
     return ffi::Error::Success();
   });
 }

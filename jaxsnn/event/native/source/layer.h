@@ -151,6 +151,38 @@ void earliest(const T* time, Index batch, Index events, Index room, Index thread
 
 // ---- intervals
 
+/// Memory of one thread, which it keeps from one sample to the next: the system takes longer to clear
+/// new pages than it takes to fill them.
+template <class T>
+struct Room {
+  Array<T> time, by_time;
+  Array<std::int32_t> row, slot;
+  Array<Step<T>> steps;
+  Array<StepBy<T>> steps_by;
+
+  static Room& kept() {
+    thread_local Room own;
+    return own;
+  }
+
+  /// Gives back what is too much to be kept.
+  void trim() {
+    const Index bytes = sizeof(T) * (time.size() + by_time.size()) + 4 * (row.size() + slot.size()) +
+                        sizeof(Step<T>) * (steps.size() + steps_by.size());
+    if (bytes > kMostKept) *this = Room();
+  }
+
+ private:
+  static constexpr Index kMostKept = Index(1) << 25;
+};
+
+/// An array that has room for so many numbers, whatever it holds.
+template <class Number>
+Number* with_room(Array<Number>& array, Index size) {
+  if (array.size() < size) array = Array<Number>(size + size / 8);
+  return array.data();
+}
+
 /// Intervals of all samples: number 0 lies before the first arrival, number n follows arrival n - 1.
 template <class T>
 class Intervals {
@@ -229,17 +261,20 @@ class Intervals {
   }
   Index row(Index sample, Index number) const { return rows(sample)[number]; }
 
-  const Step<T>* steps(Index sample) const { return steps_.data() + offset_[sample]; }
-  const StepBy<T>* steps_by(Index sample) const { return steps_by_.data() + offset_[sample]; }
+  const Step<T>* steps(Index sample) const { return steps_ + offset_[sample]; }
+  const StepBy<T>* steps_by(Index sample) const { return steps_by_ + offset_[sample]; }
 
   /// The coefficients of all intervals, where they are the same for all lanes.
-  void prepare(Index threads, bool derivatives) {
+  ///
+  /// `room`: for them; null: in memory of their own.
+  void prepare(Index threads, bool derivatives, Room<T>* room = nullptr) {
     if (!uniform_) return;
-    steps_ = Array<Step<T>>(offset_[given_.batch]);
-    if (derivatives) steps_by_ = Array<StepBy<T>>(offset_[given_.batch]);
+    Room<T>& of = room ? *room : own_;
+    steps_ = with_room(of.steps, offset_[given_.batch]);
+    if (derivatives) steps_by_ = with_room(of.steps_by, offset_[given_.batch]);
     auto one = [&](Index sample) {
       const Index count = used(sample) + 1;
-      Step<T>* steps = steps_.data() + offset_[sample];
+      Step<T>* steps = steps_ + offset_[sample];
       const T* times = ordered_.time + ordered_.first(sample);
       const T stretch = 1 + 4 * std::numeric_limits<T>::epsilon();
       const T slow = T(taus_.slow), gap = T(taus_.gap), gain = T(taus_.gain);
@@ -283,8 +318,9 @@ class Intervals {
   const Given<T>& given_;
   const Ordered<T>& ordered_;
   Array<Index> offset_;
-  Array<Step<T>> steps_;
-  Array<StepBy<T>> steps_by_;
+  Room<T> own_;
+  Step<T>* steps_ = nullptr;
+  StepBy<T>* steps_by_ = nullptr;
   Taus taus_;
   bool uniform_ = true, alike_ = true;
 };
@@ -713,12 +749,13 @@ void by_width(Index neurons, Call&& call) {
   return call(std::integral_constant<int, 4>());
 }
 
+/// Spikes. `room`: of the calling thread, which does all of it; null: of its own, all threads help.
 template <class T>
 void layer_forward(const Given<T>& given, const Options& options, const Ordered<T>& ordered,
-                   const Spikes<T>& spikes) {
+                   const Spikes<T>& spikes, Room<T>* room = nullptr) {
   if (given.batch == 0 || given.neurons == 0) return;
   Intervals<T> intervals(given, ordered);
-  intervals.prepare(options.threads, false);
+  intervals.prepare(options.threads, false, room);
   by_width<T>(given.neurons, [&](auto width) {
     constexpr int kVectors = decltype(width)::value;
     constexpr int kLanes = Tile<T, kVectors>::kLanes;
@@ -727,7 +764,8 @@ void layer_forward(const Given<T>& given, const Options& options, const Ordered<
     auto table = [&](Index tile) { return tables.data() + tile * (given.rows + 1) * kLanes; };
     Pool::shared().run(tiles, options.threads,
                        [&](Index n) { pack(given, n * kLanes, kLanes, table(n)); });
-    const Index wanted = (std::max<Index>(96, 8 * options.threads) + tiles - 1) / tiles;
+    const Index parts = room ? 1 : std::max<Index>(96, 8 * options.threads);
+    const Index wanted = (parts + tiles - 1) / tiles;
     const Units units{tiles, std::min(wanted, given.batch), given.batch};
     auto unit = [&](auto uniform, auto jumps, Index number) {
       constexpr bool kUniform = decltype(uniform)::value, kJumps = decltype(jumps)::value;
@@ -1203,29 +1241,37 @@ class Backward {
   double cursor_[kLanes], free_v_[kLanes], free_mem_[kLanes];
 };
 
+/// Gradients are added up in so many parts, and these in order: whatever the number of threads.
+constexpr Index kParts = 16;
+
 /// Gradients. The lists of arrivals of a sample share its slots, of which there are `given.arrivals`.
+///
+/// `room`: as of `layer_forward`.
 template <class T>
 void layer_backward(const Given<T>& given, const Options& options, const Ordered<T>& ordered,
-                    const Found<T>& found, const Gradients<T>& gradients, Index samples) {
+                    const Found<T>& found, const Gradients<T>& gradients, Index samples,
+                    Room<T>* room = nullptr) {
   const Index width = given.positions * given.neurons;
   std::fill_n(gradients.weight, given.rows * given.neurons, T(0));
   if (gradients.lanes) std::fill_n(gradients.lanes, gradients.fields * width, T(0));
   if (gradients.time) std::fill_n(gradients.time, samples * given.arrivals, T(0));
   if (given.batch == 0 || given.neurons == 0) return;
   Intervals<T> intervals(given, ordered);
-  intervals.prepare(options.threads, gradients.of_taus());
+  intervals.prepare(options.threads, gradients.of_taus(), room);
+  Room<T> own_room;
   by_width<T>(given.neurons, [&](auto vectors) {
     constexpr int kVectors = decltype(vectors)::value;
     constexpr int kLanes = Tile<T, kVectors>::kLanes;
     const Index tiles = (given.neurons + kLanes - 1) / kLanes, size = (given.rows + 1) * kLanes;
     // Parts of a fixed number are added up in a fixed order, whatever the number of threads.
-    const Index wanted = (16 + tiles - 1) / tiles;
+    const Index wanted = ((room ? 1 : kParts) + tiles - 1) / tiles;
     const Units units{tiles, std::max<Index>(1, std::min(wanted, (given.batch + 3) / 4)),
                       given.batch};
     Array<T> tables(tiles * size), parts(units.size() * size);
     // of each arrival, tile by tile
     const Index entries = ordered.first(given.batch);
-    Array<T> by_time(gradients.time ? tiles * entries : 0);
+    T* by_time = nullptr;
+    if (gradients.time) by_time = with_room((room ? *room : own_room).by_time, tiles * entries);
     const Index own_size = kFields * given.positions * kLanes;
     Array<double> own(gradients.lanes ? units.size() * own_size : 0);
     Pool::shared().run(tiles, options.threads, [&](Index n) {
@@ -1246,7 +1292,7 @@ void layer_backward(const Given<T>& given, const Options& options, const Ordered
           tile = Tile<T, kVectors>(given, position, first, kUniform, intervals.taus());
         T* of_time = nullptr;
         if (gradients.time) {
-          of_time = by_time.data() + n * entries + ordered.first(b);
+          of_time = by_time + n * entries + ordered.first(b);
           std::fill_n(of_time, intervals.used(b), T(0));
         }
         backward.run(tile, tables.data() + n * size, b, first, part, of_time,

@@ -1,5 +1,6 @@
 // Events that each reach some positions of a population, as a convolution's do: lists of what arrives
-// at each position, one behind the other, filled event by event in the order of time.
+// at each position, one behind the other, filled event by event in the order of time; and the
+// population behind them, sample by sample.
 
 #pragma once
 
@@ -17,21 +18,47 @@ struct Taps {
   const std::int32_t* row;
 };
 
+/// Where each channel's events go, without such places as there are none of.
+template <class T>
+class Targets {
+ public:
+  struct Target {
+    std::int32_t place, row;
+  };
+
+  Targets(const Taps<T>& taps, Index positions) : first_(taps.channels + 1, 0) {
+    targets_.reserve(taps.channels * taps.taps);
+    for (Index channel = 0; channel < taps.channels; ++channel) {
+      for (Index n = channel * taps.taps; n < (channel + 1) * taps.taps; ++n)
+        if (taps.place[n] >= 0 && taps.place[n] < positions)
+          targets_.push_back({taps.place[n], taps.row[n]});
+      first_[channel + 1] = targets_.size();
+    }
+  }
+
+  const Target* begin(Index channel) const { return targets_.data() + first_[channel]; }
+  const Target* end(Index channel) const { return targets_.data() + first_[channel + 1]; }
+
+ private:
+  std::vector<Target> targets_;
+  std::vector<Index> first_;
+};
+
 template <class T>
 class Lists {
  public:
   /// `of_slots`: whether slots are wanted, as by the gradient by times.
-  Lists(const Given<T>& given, const Taps<T>& taps, Index threads, bool of_slots)
-      : given_(given), taps_(taps), begin_(given.batch + 1, Index(0)) {
-    find_targets();
+  Lists(const Given<T>& given, const Taps<T>& taps, const Targets<T>& targets, Index threads,
+        bool of_slots, Room<T>& room)
+      : given_(given), taps_(taps), targets_(targets), begin_(given.batch + 1, Index(0)) {
     // how many there are at each position, ...
     Pool::shared().run(taps.samples, threads, [&](Index sample) { count(sample); });
     for (Index b = 0; b < given.batch; ++b) begin_[b + 1] += begin_[b];
     const Index entries = begin_[given.batch];
     if (entries >= std::numeric_limits<std::int32_t>::max()) throw std::bad_alloc();
-    time_ = Array<T>(entries);
-    row_ = Array<std::int32_t>(entries);
-    slot_ = Array<std::int32_t>(of_slots ? entries : 0);
+    time_ = with_room(room.time, entries);
+    row_ = with_room(room.row, entries);
+    slot_ = with_room(room.slot, of_slots ? entries : 0);
     // ... and what they are
     Pool::shared().run(taps.samples, threads, [&](Index sample) {
       of_slots ? fill<true>(sample) : fill<false>(sample);
@@ -39,26 +66,10 @@ class Lists {
   }
 
   Ordered<T> ordered() const {
-    return {time_.data(), row_.data(), slot_.data(), nullptr, given_.arrivals, begin_.data()};
+    return {time_, row_, slot_, nullptr, given_.arrivals, begin_.data()};
   }
 
  private:
-  struct Target {
-    std::int32_t place, row;
-  };
-
-  /// Where each channel's events go, without such places as there are none of.
-  void find_targets() {
-    first_target_.assign(taps_.channels + 1, 0);
-    targets_.reserve(taps_.channels * taps_.taps);
-    for (Index channel = 0; channel < taps_.channels; ++channel) {
-      for (Index n = channel * taps_.taps; n < (channel + 1) * taps_.taps; ++n)
-        if (taps_.place[n] >= 0 && taps_.place[n] < given_.positions)
-          targets_.push_back({taps_.place[n], taps_.row[n]});
-      first_target_[channel + 1] = targets_.size();
-    }
-  }
-
   /// Calls with each event of a sample, its time and its channel.
   template <class Call>
   void each(Index sample, Call&& call) const {
@@ -76,8 +87,8 @@ class Lists {
     each(sample, [&](Index, T, Index channel) { ++events[channel]; });
     Index* const count = begin_.data() + 1 + sample * given_.positions;
     for (Index channel = 0; channel < taps_.channels; ++channel)
-      for (Index n = first_target_[channel]; n < first_target_[channel + 1]; ++n)
-        count[targets_[n].place] += events[channel];
+      for (auto* target = targets_.begin(channel); target < targets_.end(channel); ++target)
+        count[target->place] += events[channel];
   }
 
   template <bool kOfSlots>
@@ -86,13 +97,11 @@ class Lists {
     std::vector<Index> next_entry(first, first + given_.positions);
     // these stay where they are, whatever is written
     Index* const next = next_entry.data();
-    T* const of_time = time_.data();
-    std::int32_t *const of_row = row_.data(), *const of_slot = slot_.data();
-    const Target* const targets = targets_.data();
-    const Index* const first_target = first_target_.data();
-    each(sample, [=](Index event, T time, Index channel) {
-      const Target* const end = targets + first_target[channel + 1];
-      for (const Target* target = targets + first_target[channel]; target < end; ++target) {
+    T* const of_time = time_;
+    std::int32_t *const of_row = row_, *const of_slot = slot_;
+    each(sample, [=, &targets = targets_](Index event, T time, Index channel) {
+      const auto* const end = targets.end(channel);
+      for (const auto* target = targets.begin(channel); target < end; ++target) {
         const Index entry = next[target->place]++;
         of_time[entry] = time;
         of_row[entry] = target->row;
@@ -103,11 +112,104 @@ class Lists {
 
   const Given<T>& given_;
   const Taps<T>& taps_;
-  std::vector<Target> targets_;
-  std::vector<Index> first_target_;
+  const Targets<T>& targets_;
   Array<Index> begin_;
-  Array<T> time_;
-  Array<std::int32_t> row_, slot_;
+  T* time_;
+  std::int32_t *row_, *slot_;
 };
+
+// ---- sample by sample
+
+/// From so many samples on each is done by one thread, from its lists to its spikes: they stay in
+/// its cache, and take the memory of one sample. The same bits for every number of threads.
+constexpr Index kManySamples = 8;
+
+/// One sample of a batch.
+template <class T>
+struct OfSample {
+  Given<T> given;
+  Taps<T> taps;
+
+  OfSample(const Given<T>& all, const Taps<T>& of_all, Index sample) : given(all), taps(of_all) {
+    given.batch = all.positions;
+    taps.samples = 1;
+    taps.time += sample * all.arrivals;
+    taps.channel += sample * all.arrivals;
+  }
+};
+
+/// As `layer_forward`, of the lists that events make.
+template <class T>
+void scatter_forward(const Given<T>& given, const Options& options, const Taps<T>& taps,
+                     const Spikes<T>& spikes) {
+  const Targets<T> targets(taps, given.positions);
+  if (taps.samples < kManySamples) {
+    Room<T> room;
+    const Lists<T> lists(given, taps, targets, options.threads, false, room);
+    return layer_forward(given, options, lists.ordered(), spikes);
+  }
+  Options alone = options;
+  alone.threads = 1;
+  const Index neurons = given.positions * given.neurons, slots = options.max_spikes;
+  Pool::shared().run(taps.samples, options.threads, [&](Index sample) {
+    const OfSample<T> of(given, taps, sample);
+    Room<T>& room = Room<T>::kept();
+    const Lists<T> lists(of.given, of.taps, targets, 1, false, room);
+    const Index first = sample * neurons, slot = first * slots;
+    const Spikes<T> own{spikes.time + slot, spikes.slope + slot,
+                        spikes.slope_after + (options.assigns() ? slot : 0), spikes.count + first,
+                        spikes.cause + (options.jumps ? slot : 0)};
+    layer_forward(of.given, alone, lists.ordered(), own, &room);
+    room.trim();
+  });
+}
+
+/// As `layer_backward`, of the lists that events make.
+template <class T>
+void scatter_backward(const Given<T>& given, const Options& options, const Taps<T>& taps,
+                      const Found<T>& found, const Gradients<T>& gradients) {
+  const Targets<T> targets(taps, given.positions);
+  const bool of_time = gradients.time;
+  if (taps.samples < kManySamples) {
+    Room<T> room;
+    const Lists<T> lists(given, taps, targets, options.threads, of_time, room);
+    return layer_backward(given, options, lists.ordered(), found, gradients, taps.samples);
+  }
+  Options alone = options;
+  alone.threads = 1;
+  const Index neurons = given.positions * given.neurons, slots = options.max_spikes;
+  const Index weights = given.rows * given.neurons;
+  const Index fields = gradients.lanes ? gradients.fields * neurons : 0;
+  const Units units{1, std::min(kParts, taps.samples), taps.samples};
+  Array<T> by_weight(units.size() * weights, T(0));
+  Array<double> by_lanes(units.size() * fields, 0.0);
+  Pool::shared().run(units.size(), options.threads, [&](Index part) {
+    Room<T>& room = Room<T>::kept();
+    Array<T> of_weight(weights), of_lanes(fields);
+    for (Index sample = units.begin(part); sample < units.begin(part + 1); ++sample) {
+      const OfSample<T> of(given, taps, sample);
+      const Lists<T> lists(of.given, of.taps, targets, 1, of_time, room);
+      const Index slot = sample * neurons * slots;
+      const Found<T> own{found.time + slot, found.slope + slot,
+                         found.slope_after + (options.assigns() ? slot : 0), found.cotangent + slot,
+                         found.cause + (options.jumps ? slot : 0)};
+      const Gradients<T> mine{of_weight.data(), fields ? of_lanes.data() : nullptr,
+                              gradients.fields,
+                              of_time ? gradients.time + sample * given.arrivals : nullptr};
+      layer_backward(of.given, alone, lists.ordered(), own, mine, 1, &room);
+      for (Index n = 0; n < weights; ++n) by_weight[part * weights + n] += of_weight[n];
+      for (Index n = 0; n < fields; ++n) by_lanes[part * fields + n] += of_lanes[n];
+      room.trim();
+    }
+  });
+  std::fill_n(gradients.weight, weights, T(0));
+  for (Index part = 0; part < units.size(); ++part)
+    for (Index n = 0; n < weights; ++n) gradients.weight[n] += by_weight[part * weights + n];
+  for (Index n = 0; n < fields; ++n) {
+    double sum = 0;
+    for (Index part = 0; part < units.size(); ++part) sum += by_lanes[part * fields + n];
+    gradients.lanes[n] = T(sum);
+  }
+}
 
 }  // namespace native
