@@ -263,7 +263,7 @@ class Layers(_Saved):
     @property
     def max_arrivals(self) -> tuple[int, int]:
         """Largest number of arrivals at a position of each layer behind a kernel."""
-        return 400, 1300
+        return 160, 1300
 
     def raster(self) -> np.ndarray:
         """Input spikes for the libraries that step, (steps, batch, *shape)."""

@@ -132,5 +132,5 @@ def _weights(row: Row) -> dict[str, Any]:
 def _room(row: Row) -> int:
     """Events of the first layer that others see."""
     if row.convolves:
-        return 24000
+        return 18000
     return int(2 * row.spikes * row.sizes[1]) if row.feedback else 0

@@ -28,6 +28,7 @@ from jaxsnn.event.event_record import Budget, EventRecord
 from jaxsnn.event.forward.group import GroupSpec
 from jaxsnn.event.forward.layer import LayerSpec, LayerSpikes
 from jaxsnn.event.forward.readout import Drive, Places, membrane
+from jaxsnn.event.forward.sample_parts import in_parts
 from jaxsnn.event.native.native_group import native_group_spikes
 from jaxsnn.event.native.native_layer import native_layer_spikes
 from jaxsnn.event.native.native_limits import (
@@ -315,7 +316,8 @@ class FeedForwardPart(PopulationPart):
         self.write_down(record, spikes)
         batch, size, slots = spikes.time.shape
         channel = jnp.repeat(jnp.arange(size, dtype=jnp.int32), slots)
-        hand_on(self.sources, record, self.name, spikes.time.reshape(batch, -1), channel)
+        time, recorded = spikes.time.reshape(batch, -1), jnp.minimum(spikes.count, slots)
+        hand_on(self.sources, record, self.name, time, channel, recorded)
 
     def _read_out(
         self,
@@ -406,6 +408,8 @@ class FeedForwardPart(PopulationPart):
         way = partial(way, spec)
         if native:
             way = partial(native_layer_spikes, spec, threads)
+        elif not spec.parallel and given.positions > 1:
+            way = in_parts(way, given.positions)
         spikes = way(weight, lanes, time, row, t_end)
         return jax.tree.map(given.neurons, spikes), clipped_slopes(spec, lanes, spikes)
 

@@ -59,7 +59,9 @@ class ThresholdPart:
         batch, _, slots = edges.time.shape
         channel = np.arange(self.size)[:, None] + self.size * (np.arange(slots) // room)
         channel = jnp.asarray(channel.reshape(-1), jnp.int32)
-        hand_on(self.sources, record, self.name, edges.time.reshape(batch, -1), channel)
+        recorded = jnp.sum(jnp.isfinite(edges.time), axis=2, dtype=jnp.int32)
+        time = edges.time.reshape(batch, -1)
+        hand_on(self.sources, record, self.name, time, channel, recorded)
 
     def _levels(self, record: EventRecord, found: Trace) -> _Edges:
         """Its rises and falls, written into the record."""

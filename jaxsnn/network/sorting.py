@@ -28,6 +28,12 @@ from jaxsnn.network.meshes import varying_like
 # Where the network is faster than XLA's sort: so many rows, and so many numbers in each.
 _LEAST_ROWS = 32
 _NUMBERS = range(20, 4097)
+#: Where at most one number in so many is wanted, looking for these alone is faster than sorting.
+_FEW = 4
+#: Bits of float32 numbers.
+_FIRST_NORMAL, _TWICE_IS_INFINITE = 0x00800000, 0x7F000000
+#: From so many numbers on two threads are faster.
+_MANY = 2**15
 _MOST_PADDED = 1.5  # the network takes powers of two: times as many numbers as there are
 
 
@@ -45,6 +51,18 @@ def sorted_times(
         return times.reshape(time.shape), positions.reshape(time.shape)
     times, positions = sorted_columns(time)
     return times.T, positions.T
+
+
+def first_times(time: Float[Array, "batch numbers"], count: int) -> Int[Array, "batch count"]:
+    """The positions (int32) of the least times of each row, in rising order; all, where there are
+    fewer. Equal times keep the lower position first.
+    """
+    if time.shape[1] > _FEW * count and time.dtype == jnp.float32:
+        # Numbers in the same order that processors do not take for 0: twice each time, and twice the
+        # first normal number of those below. What is above 1e38 s is as late as what is unused.
+        later = jnp.minimum(_bits(time), _TWICE_IS_INFINITE) + _FIRST_NORMAL
+        return lax.top_k(-lax.bitcast_convert_type(later, jnp.float32), count)[1]
+    return sorted_times(time)[1][:, :count]
 
 
 def at_places(
@@ -66,8 +84,7 @@ def sorted_columns(
         positions = lax.broadcasted_iota(jnp.int32, time.shape, 1)
         pair = lax.sort((time, positions), dimension=1, is_stable=True, num_keys=1)
         return pair[0].T, pair[1].T
-    bits = lax.bitcast_convert_type(time, jnp.int32)
-    bits = jnp.where(bits == jnp.iinfo(jnp.int32).min, 0, bits)  # -0.0 is 0.0
+    bits = _bits(time)
     with jax.enable_x64(True):
         # The bits of a time above, its position below: one number, no two of which are equal.
         packed = (bits.astype(jnp.int64) << 32) | lax.broadcasted_iota(jnp.int64, time.shape, 1)
@@ -84,6 +101,22 @@ def _(
     times, positions = sorted_columns(*primals)
     moved = at_places(tangents[0].T, positions, axis=0)
     return (times, positions), (moved, zero_from_primal(positions))
+
+
+def sorted_rows(rows: Int[Array, "rows numbers"]) -> Int[Array, "rows numbers"]:
+    """Each row in rising order."""
+    count = rows.shape[0]
+    # XLA's CPU compiler sorts one row after the other: two halves are sorted side by side.
+    if isinstance(count, int) and count > 1 and rows.size >= _MANY:
+        halves = rows[: count // 2], rows[count // 2 :]
+        return jnp.concatenate([lax.sort(half, dimension=1, is_stable=False) for half in halves])
+    return lax.sort(rows, dimension=1, is_stable=False)
+
+
+def _bits(time: Float[Array, "..."]) -> Int[Array, "..."]:
+    """Whole numbers in the order of non-negative float32 times."""
+    bits = lax.bitcast_convert_type(time, jnp.int32)
+    return jnp.where(bits == jnp.iinfo(jnp.int32).min, 0, bits)  # -0.0 is 0.0
 
 
 def places_in(
@@ -114,7 +147,7 @@ def _sorted_columns(packed: Int[Array, "rows numbers"]) -> Int[Array, "numbers r
     rows, numbers = packed.shape
 
     def by_xla(packed: Int[Array, "rows numbers"]) -> Int[Array, "numbers rows"]:
-        return lax.sort(packed, dimension=1, is_stable=False).T
+        return sorted_rows(packed).T
 
     # Of rows whose number is not known yet (`jax.export`) there may be many.
     few = isinstance(rows, int) and rows < _LEAST_ROWS

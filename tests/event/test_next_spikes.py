@@ -1,6 +1,7 @@
 """Which spike each arrival comes before, and which way gradients go over arrivals."""
 
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -152,9 +153,10 @@ def test_the_arrival_before_each_spike_and_the_order_of_a_list():
     finite = np.isfinite(times)
     np.testing.assert_array_equal(found[finite], np.array(expected)[finite])
     key = jnp.asarray(np.random.default_rng(0).integers(0, 7, 60), jnp.int32)
-    ordered, order = jax.tree.map(np.asarray, jax.jit(_sorted)(key))
-    np.testing.assert_array_equal(order, np.argsort(key, kind="stable"))
-    np.testing.assert_array_equal(ordered, np.sort(key))
+    for most in (6, 2**30):  # in 32 bits, and in 64
+        ordered, order = jax.jit(partial(_sorted, most=most))(key)
+        np.testing.assert_array_equal(order, np.argsort(key, kind="stable"))
+        np.testing.assert_array_equal(ordered, np.sort(key))
 
 
 def test_the_costates_of_a_model_of_one_variable():

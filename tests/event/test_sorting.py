@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxsnn.network import sorting
-from jaxsnn.network.sorting import places_in, sorted_columns, sorted_times
+from jaxsnn.network.sorting import first_times, places_in, sorted_columns, sorted_rows, sorted_times
 
 LEAST = sorting._LEAST_ROWS  # pyright: ignore[reportPrivateUsage]
 
@@ -46,6 +46,21 @@ def test_sorting_is_stable_and_puts_unused_slots_last(bits, rows, numbers):
 @given(numbers=st.integers(1, 400), seed=st.integers(0, 99))
 def test_the_network_sorts_any_number_of_times(numbers, seed):
     check(some_times(np.random.default_rng(seed), LEAST, numbers))
+
+
+@pytest.mark.parametrize("bits", [32, 64])
+@pytest.mark.parametrize("count", [1, 20, 79, 80, 500])
+def test_the_first_of_many_times_are_those_of_all_in_order(bits, count):
+    with jax.enable_x64(bits == 64):
+        time = some_times(np.random.default_rng(count), 5, 320, bits)
+        expected = np.argsort(time, axis=1, kind="stable")[:, :count]
+        np.testing.assert_array_equal(first_times(jnp.asarray(time), count), expected)
+
+
+@pytest.mark.parametrize("shape", [(1, 9), (1, 2**16), (2, 2**15), (3, 2**15), (0, 7)])
+def test_rows_are_sorted_side_by_side(shape):
+    rows = np.random.default_rng(1).integers(-50, 50, shape).astype("int32")
+    np.testing.assert_array_equal(jax.jit(sorted_rows)(rows), np.sort(rows, axis=1))
 
 
 def test_the_network_is_compiled_as_one_also_where_nothing_else_is(caplog):

@@ -28,10 +28,10 @@ from jaxsnn.event.event_arrays import (
     Times,
     Weights,
 )
-from jaxsnn.event.forward.layer import LayerSpec, spread
+from jaxsnn.event.forward.layer import MINOR_NEURONS, LayerSpec, spread
 from jaxsnn.network.array_types import Array, Bool, Float, Int
 from jaxsnn.network.meshes import varying_like
-from jaxsnn.network.reductions import over_last
+from jaxsnn.network.reductions import over_first, over_last
 from jaxsnn.network.sorting import at_places, places_in, sorted_columns
 
 _AT_ONCE = 32  # neurons that are taken up in one step
@@ -53,7 +53,7 @@ class _Arrivals(NamedTuple):
     """Arrivals in the order of time, (arrivals, batch)."""
 
     time: Float[Array, "arrivals batch"]
-    row: Int[Array, "arrivals batch"]  # beyond the table where unused
+    row: Int[Array, "arrivals batch"]  # that behind the last where unused
     position: Int[Array, "arrivals batch"] | None  # where each stood; None: in this order
 
 
@@ -94,12 +94,13 @@ def arrivals_back(
         wanted: what is asked for beside the gradient by weights.
     """
     time, row = arrivals
-    ordered, wide = _in_order(spec, time, row, len(weight)), spread(lanes, len(time))
+    batch, neurons = times.shape[1:]
+    ordered, wide = _in_order(spec, time, row, len(weight)), spread(lanes, batch)
     taken_up = _taken_up(spec, wide, ordered, times, before)
 
-    def walked(neurons: list[Neuron]) -> _Carry:
-        known = replace(spec, neuron=neurons[0])
-        return _Walk(known, weight, wide, ordered, taken_up, wanted).run(times.shape[1:])
+    def walked(models: list[Neuron]) -> ByArrivals:
+        known = replace(spec, neuron=models[0])
+        return _Walk(known, weight, lanes, ordered, taken_up, wanted).run(batch, neurons)
 
     end = by_facts([spec.neuron], [lanes], walked)
     by_time = None if end.time is None else end.time.T
@@ -140,7 +141,7 @@ def _taken_up(
     )
     gap = jnp.where(counts, times - at, 0.0)
     costate = Backward(spec, lanes, by_fields=bool(before.by)).flow_back(before, gap)
-    key, order = _sorted(jnp.where(counts, number, count).reshape(-1))
+    key, order = _sorted(jnp.where(counts, number, count).reshape(-1), count)
     begin = places_in(key, jnp.arange(count + 1, dtype=key.dtype))
     return _TakenUp(
         lane=order % (batch * neurons),
@@ -159,17 +160,19 @@ def _arrival_before(arrivals: Float[Array, "arrivals batch"], times: Slots) -> I
     return found - 1
 
 
-def _sorted(key: NumberOfList) -> tuple[NumberOfList, NumberOfList]:
-    """Whole numbers in rising order, and the positions that they come from."""
+def _sorted(key: NumberOfList, most: int) -> tuple[NumberOfList, NumberOfList]:
+    """Whole numbers up to `most` in rising order, and the positions that they come from."""
     with jax.enable_x64(True):
         # one operand, which is faster than two
-        packed = (key.astype(jnp.int64) << 32) | lax.iota(jnp.int64, key.size)
+        integer = jnp.int32 if (most + 1) * key.size < 2**31 else jnp.int64
+        packed = key.astype(integer) * key.size + lax.iota(integer, key.size)
         packed = lax.sort(packed, is_stable=False)
-        return (packed >> 32).astype(jnp.int32), (packed & 0xFFFFFFFF).astype(jnp.int32)
+        size = jnp.full_like(packed, key.size)
+        return lax.div(packed, size).astype(jnp.int32), lax.rem(packed, size).astype(jnp.int32)
 
 
 class _Walk:
-    """The pass over the arrivals."""
+    """The pass over the arrivals, over arrays of shape (batch, neurons) or (neurons, batch)."""
 
     def __init__(
         self,
@@ -180,16 +183,20 @@ class _Walk:
         taken_up: _TakenUp,
         wanted: Wanted,
     ) -> None:
-        self.weight, self.arrivals, self.taken_up = weight, arrivals, taken_up
-        self.wanted = wanted
+        self.arrivals, self.taken_up, self.wanted = arrivals, taken_up, wanted
+        self.neurons_last = weight.shape[1] >= MINOR_NEURONS
+        weight = jnp.pad(weight, ((0, 1), (0, 0)))  # a last row of zeros for unused slots
+        self.weight = weight if self.neurons_last else weight.T
+        lanes = spread(lanes, arrivals.time.shape[1], self.neurons_last)
         self.rules = Backward(spec, lanes, wanted.lanes)
         self.flow = self.rules
         if spec.neuron.uniform:  # the flow of one neuron does for all
             one = jax.tree.map(lambda array: array[:1, :1], lanes)
             self.flow = Backward(spec, one, wanted.lanes)
 
-    def run(self, shape: tuple[int, ...]) -> _Carry:
-        """The carry before the first arrival."""
+    def run(self, batch: int, neurons: int) -> ByArrivals:
+        """The gradients, those of arrivals in the order of time: (arrivals, batch)."""
+        shape = (batch, neurons) if self.neurons_last else (neurons, batch)
         costate = self.rules.start(shape, self.weight.dtype).costate
         start = _Carry(
             costate=costate,
@@ -201,26 +208,32 @@ class _Walk:
         # Behind the last arrival of the fullest list there is nothing.
         used = jnp.any(jnp.isfinite(self.arrivals.time), axis=1)
         count = jnp.sum(used, dtype=jnp.int32)
-        return lax.fori_loop(0, count, lambda n, carry: self._step(count - 1 - n, carry), start)
+        end = lax.fori_loop(0, count, lambda n, carry: self._step(count - 1 - n, carry), start)
+        d_weight, fields = end.weight, end.fields
+        if not self.neurons_last:
+            d_weight, fields = jax.tree.map(jnp.transpose, (d_weight, fields))
+        return ByArrivals(weight=d_weight[:-1], fields=fields, time=end.time)
 
     def _step(self, number: Int[Array, ""], carry: _Carry) -> _Carry:
         """Back to just behind an arrival, and what that leaves."""
-        costate = self.flow.flow_back(carry.costate, self._duration(number)[:, None])
-        costate = self._take_up(number, costate)
+        duration = jnp.expand_dims(self._duration(number), 1 if self.neurons_last else 0)
+        costate = self._take_up(number, self.flow.flow_back(carry.costate, duration))
         row = self.arrivals.row[number]
-        weights = self.weight.at[row].get(mode="fill", fill_value=0.0)
+        place = row if self.neurons_last else (slice(None), row)
+        weights = self.weight.at[place].get(mode="promise_in_bounds")
         unit, moved = self.rules.arrived()
         # An arrival of weight W adds W e to the state, a later one W A e dt less.
         time = carry.time
         if time is not None:
-            by_time = -over_last(weights * dot(moved, costate.p))
+            over_neurons = over_last if self.neurons_last else over_first
+            by_time = -over_neurons(weights * dot(moved, costate.p))
             time = lax.dynamic_update_index_in_dim(time, by_time, number, 0)
         fields = {
             name: carry.fields[name] + weights * dot(unit, by) for name, by in costate.by.items()
         }
         return _Carry(
             costate=costate,
-            weight=carry.weight.at[row].add(dot(unit, costate.p), mode="drop"),
+            weight=carry.weight.at[place].add(dot(unit, costate.p), mode="promise_in_bounds"),
             fields=fields,
             time=time,
         )
@@ -250,7 +263,10 @@ class _Walk:
 
             numbers = first + jnp.arange(few)
             here = (numbers >= at) & (numbers < end)
-            lane = jnp.where(here, cut(self.taken_up.lane), shape[0] * shape[1])
+            lane = cut(self.taken_up.lane)
+            if not self.neurons_last:  # sample * neurons + neuron is another place there
+                lane = lane % shape[0] * shape[1] + lane // shape[0]
+            lane = jnp.where(here, lane, shape[0] * shape[1])
 
             def put(old: OfNeurons, new: OfList) -> OfNeurons:
                 return old.reshape(-1).at[lane].set(cut(new), mode="drop").reshape(shape)

@@ -20,7 +20,7 @@ from jax.typing import DTypeLike
 from jaxsnn.event.event_arrays import Rows, Times
 from jaxsnn.network.array_types import Array, Bool, Float, Int, Shaped
 from jaxsnn.network.operators import Operator, added, alike, as_matrix, one_lane
-from jaxsnn.network.sorting import at_places, places_in, sorted_times
+from jaxsnn.network.sorting import at_places, places_in, sorted_rows, sorted_times
 from jaxsnn.network.structure import Wire
 
 
@@ -549,7 +549,7 @@ def _by_position(place: Int[Array, "batch events taps"], positions: int, budget:
     with jax.enable_x64(True):
         integer = jnp.int32 if (positions + 1) * count < 2**31 else jnp.int64
         key = place.reshape(batch, count).astype(integer) * count + jnp.arange(count, dtype=integer)
-        key = lax.sort(key, dimension=1, is_stable=False)
+        key = sorted_rows(key)
         edge = jnp.arange(positions + 1, dtype=integer) * count
         start = jax.vmap(places_in, in_axes=(0, None))(key, edge)
         entry = lax.rem(key, jnp.full_like(key, count)).astype(jnp.int32)

@@ -20,7 +20,7 @@ from jaxsnn.network.array_types import Array, Float, Int, Shaped
 from jaxsnn.network.network import Network
 from jaxsnn.network.operators import Operator, one_lane
 from jaxsnn.network.signals import Signal
-from jaxsnn.network.sorting import at_places, sorted_times
+from jaxsnn.network.sorting import at_places, first_times
 from jaxsnn.network.structure import Wire
 from jaxsnn.network.valued_inputs import Currents
 
@@ -80,8 +80,15 @@ def hand_on(
     name: str,
     time: Float[Array, "batch events"],
     channel: Int[Array, "events"],
+    recorded: Int[Array, "batch neurons"],
 ) -> None:
-    """Give the events of a part (times in seconds) to those behind it."""
+    """Give the events of a part to those behind it.
+
+    Args:
+        time: seconds, inf in unused slots.
+        channel: of each slot.
+        recorded: how many of the slots of each neuron are used.
+    """
     room = sources.engine.of("max_events", name)
     # A convolution does work for each slot and tap, so that empty slots are cut off before it.
     if room is None and name in sources.gathered:
@@ -93,7 +100,7 @@ def hand_on(
         return
     channel = jnp.broadcast_to(channel, time.shape)
     sources.trains[name] = earliest(time, channel, room, sources.engine)
-    needed = jnp.max(jnp.sum(jnp.isfinite(time), axis=1, dtype=jnp.int32))
+    needed = jnp.max(jnp.sum(recorded, axis=1))
     record.budgets["max_events"][name] = Budget(needed=needed, room=jnp.int32(room))
 
 
@@ -108,7 +115,7 @@ def earliest(
     still = lax.stop_gradient(time)
     place = native_places(still, min(room, time.shape[1]), options)
     if place is None:
-        place = sorted_times(still)[1][:, :room]
+        place = first_times(still, room)
     return Train(at_places(time, place, 1), at_places(channel, place, 1), in_order=True)
 
 
