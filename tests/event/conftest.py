@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from jaxsnn.event.adjoint import arrival_tiles
+from jaxsnn.event.adjoint import arrival_tiles, arrivals_back
 from jaxsnn.event.forward import simulate_layer
 
 
@@ -14,6 +14,6 @@ def minor_from_8() -> Iterator[None]:
     test both layouts.
     """
     with pytest.MonkeyPatch.context() as patch:
-        for module in (simulate_layer, arrival_tiles):
+        for module in (simulate_layer, arrival_tiles, arrivals_back):
             patch.setattr(module, "MINOR_NEURONS", 8)
         yield

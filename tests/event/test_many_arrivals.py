@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import export
 from jax.extend.core import jaxprs_in_params
 
 from jaxsnn.event.adjoint import arrival_tiles, layer_adjoint
@@ -44,8 +45,13 @@ def few_or_slow(name):
     return name if name in QUICK else pytest.param(name, marks=pytest.mark.slow)
 
 
-#: The others do not hold open boxes.
-PARALLEL = [name for name in CASES if "box" not in name]
+PARALLEL = {
+    **{name: CASES[name] for name in ("double", "any", "few neurons", "subtract", "too few slots")},
+    "refractory": (CubaLIFDelta(uniform=True), {"refractory": 0.3}),
+    "refractory, over blocks": (CubaLIFDelta(reset_kind="subtract"), {"refractory": 2.5}),
+    "once": (CubaLIFDelta(), {"once": True, "max_spikes": 1}),
+    "guessed": (CubaLIFDelta(tau_shape=TauShape.DOUBLE, uniform=True).guessed(), {}),
+}
 
 
 def given(neuron, neurons, seed):
@@ -122,11 +128,11 @@ def assert_same(outcome, expected):
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("name", PARALLEL)
 def test_all_arrivals_of_a_block_at_once_give_the_same(name, monkeypatch):
-    neuron, options = CASES[name]
+    neuron, options = PARALLEL[name]
     options = {"max_spikes": 40, "neurons": 40} | options
     neurons = options.pop("neurons")
     spec = LayerSpec(neuron=neuron, **options)
-    arguments = given(neuron, neurons, seed=list(CASES).index(name))
+    arguments = given(neuron, neurons, seed=list(PARALLEL).index(name))
     cotangent = np.random.default_rng(9).normal(size=(SAMPLES, neurons, spec.max_spikes))
     expected = outcome_of_short_lists(spec, arguments, cotangent, monkeypatch)
     # blocks that lists end in, and samples that are not a multiple of what is taken together
@@ -247,3 +253,30 @@ def test_a_gradient_does_not_depend_on_what_else_is_asked_for(name, long, monkey
             np.testing.assert_allclose(mine, theirs, rtol=1e-9, atol=1e-12)
     assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves((every[0], every[2])))
     jax.clear_caches()
+
+
+# ---- batches of any size
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("parallel", [False, True])
+def test_gradients_are_exported_for_batches_of_any_size(parallel):
+    neuron = CubaLIFDelta(tau_shape=TauShape.DOUBLE, uniform=True)
+    weight, lanes, times, rows = given(neuron, 40, seed=4)
+    spec = LayerSpec(neuron=neuron, max_spikes=12, parallel=parallel)
+
+    def gradients(weight, times, rows):
+        def total(weight, times):
+            spikes = layer_spikes(spec, weight, lanes, times, rows, jnp.float64(T_END))
+            return jnp.sum(jnp.where(jnp.isfinite(spikes.time), spikes.time, 0.0))
+
+        return jax.grad(total, (0, 1))(weight, times)
+
+    (batch,) = export.symbolic_shape("batch")
+    shapes = (jax.ShapeDtypeStruct((batch, ARRIVALS), x.dtype) for x in (times, rows))
+    shape = jax.ShapeDtypeStruct(weight.shape, weight.dtype)
+    exported = export.export(jax.jit(gradients))(shape, *shapes)
+    for found, expected in zip(
+        exported.call(weight, times, rows), gradients(weight, times, rows), strict=True
+    ):
+        np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-11 * abs(expected).max())

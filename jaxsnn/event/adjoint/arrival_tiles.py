@@ -226,7 +226,8 @@ def tiles_back(
     inputs = _samples(spec, lanes, arrivals, len(weight), times, causes, passed)
     start = jnp.zeros_like(weight if all_weights is None else all_weights)
     start = varying_like(start, inputs, weight)
-    if spec.parallel:
+    # how large a batch is may not be known yet (`jax.export`)
+    if spec.parallel and isinstance(time.shape[0], int):
         chunks = _in_chunks(inputs, weight.shape[1])
         d_weight, found = lax.scan(some, start, chunks)
         found = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[: len(time)], found)
@@ -257,7 +258,7 @@ def _samples(
         cause=by_sample(causes.cause) if spec.neuron.jumps and causes is not None else None,
         before=by_sample(passed.before),
         free=by_sample(passed.free) if spec.refractory else None,
-        lanes=jax.tree.map(lambda x: jnp.broadcast_to(x, (len(time), x.shape[1])), lanes),
+        lanes=jax.tree.map(lambda x: jnp.broadcast_to(x, (time.shape[0], x.shape[1])), lanes),
     )
 
 

@@ -105,7 +105,7 @@ def arrivals_back(
     end = by_facts([spec.neuron], [lanes], walked)
     by_time = None if end.time is None else end.time.T
     if ordered.position is not None and by_time is not None:
-        samples = jnp.arange(len(time))[:, None]
+        samples = jnp.arange(time.shape[0])[:, None]
         by_time = jnp.zeros_like(by_time).at[samples, ordered.position.T].set(by_time)
     return ByArrivals(weight=end.weight, fields=end.fields, time=by_time)
 

@@ -279,8 +279,9 @@ def _goes_by_arrivals(spec: LayerSpec, kept: Residuals) -> bool:
     """Whether there are so many arrivals that the pass over them is faster than a tile of each
     sample, and the pass covers the neurons.
     """
+    batch, arrivals = kept.time.shape  # a batch whose size is not known yet (`jax.export`)
     covered = not (spec.neuron.jumps or spec.refractory or spec.parallel)
-    return covered and kept.time.shape[1] >= _MANY_ARRIVALS
+    return covered and isinstance(batch, int) and arrivals >= _MANY_ARRIVALS
 
 
 def _gradients(

@@ -26,7 +26,6 @@ from jaxsnn.event.forward.layer import (
     NumberOfLanes,
     OfLanes,
     Position,
-    comes_up,
 )
 from jaxsnn.event.forward.layer_scan import (
     InBlock,
@@ -37,10 +36,10 @@ from jaxsnn.event.forward.layer_scan import (
     of_active,
     select,
 )
-from jaxsnn.network.array_types import Array, Bool, Float, Int
+from jaxsnn.network.array_types import Array, Float, Int
 from jaxsnn.network.sorting import at_places
 
-#: A layer's arrivals are at most so many blocks,
+#: A layer's arrivals are so many blocks or one more,
 _BLOCKS = 16
 #: of at least so many arrivals.
 _LEAST_BLOCK = 64
@@ -52,10 +51,11 @@ OfBlock = Float[Array, "arrivals a b"]
 def covers(spec: LayerSpec) -> bool:
     """Whether a population can be simulated by a `ParallelScan`."""
     neuron = spec.neuron
-    # Open boxes add up in pairs of numbers. In a refractory time V does not flow: what else there is
-    # flows without it, and nothing comes of it where arrivals move V.
-    holds = isinstance(neuron, TwoVariables) and not neuron.jumps
-    return neuron.level is None and (holds or not spec.refractory)
+    # Open boxes add up in pairs of numbers. Where arrivals move V itself, whether it comes to the
+    # threshold exactly hangs on the order in which they are added up, and frameworks add them up one
+    # after the other. In a refractory time V does not flow: of NIR's neurons nothing else heeds V.
+    flows = isinstance(neuron, TwoVariables) or not spec.refractory
+    return neuron.level is None and not neuron.jumps and flows
 
 
 def block_size(arrivals: int) -> int:
@@ -189,9 +189,6 @@ class ParallelScan(LayerScan):
         duration = self._cut(self.intervals.duration, first)
         end = self._flow(duration, behind)
         crossing = self.neuron.crosses(self.lanes, behind, end, duration)
-        if self.neuron.jumps:
-            # V has all that arrives at one time only where the next thing comes later.
-            crossing &= duration > 0
         last = first + self.block_size - 1
         waits = jnp.isinf(state.at)
         if state.done is not None:
@@ -203,50 +200,12 @@ class ParallelScan(LayerScan):
         place = jnp.minimum(found - first, self.block_size - 1)
         at = self._of_number(self.intervals.edge, found)
         x = select(stops, tuple(_taken(part, place) for part in behind), tuple(p[-1] for p in end))
-        rise, cause = self._moved(first, state, place, behind, end)
         done = (
             None if state.done is None else jnp.where(waits, jnp.minimum(found, last), state.done)
         )
         return state._replace(
-            x=select(waits, x, state.x),
-            at=jnp.where(stops, at, state.at),
-            done=done,
-            rise=of_active(waits, rise, state.rise),
-            cause=of_active(waits, cause, state.cause),
+            x=select(waits, x, state.x), at=jnp.where(stops, at, state.at), done=done
         )
-
-    def _moved(
-        self, first: Position, state: LaneState, place: NumberOfLanes, behind: State, end: State
-    ) -> tuple[OfLanes | None, NumberOfLanes | None]:
-        """By how much V was moved at the time of an arrival, and by which it came to where the
-        neuron fires; None where nobody asks.
-
-        Args:
-            place: of the arrival in the block.
-        """
-        if state.cause is None:
-            return None, None
-        number, at = self._numbers(first), first + place
-        done = jnp.int32(-1) if state.done is None else state.done
-        seen = (number > done) & (number <= at)
-        # Behind the last arrival that a lane has behind it, it is where it stands.
-        before = tuple(jnp.concatenate([part[:1], part[:-1]]) for part in end)
-        here = number == jnp.maximum(done + 1, first)
-        before = tuple(jnp.where(here, x, part) for x, part in zip(state.x, before, strict=True))
-        newly, stays = comes_up(self.neuron, self.lanes, before, behind)
-        came = _last(seen & newly, number)
-        left = _last(seen & ~stays & ~newly, number)
-        cause = jnp.where(came > left, came, jnp.where(left >= 0, 0, state.cause))
-        if state.rise is None:
-            return None, cause
-        # What comes at one time adds up: no time lies between.
-        edge = self._cut(self.intervals.edge, first)
-        together = seen & (edge == self._of_number(self.intervals.edge, at))
-        rise = jnp.sum(jnp.where(together, self._block_weights(first), 0.0), axis=0)
-        begins = jnp.maximum(done + 1, first)
-        goes_back = self._of_number(self.intervals.edge, jnp.maximum(begins - 1, 0))
-        same = goes_back == self._of_number(self.intervals.edge, at)
-        return jnp.where(same & (at > 0), state.rise, 0.0) + rise, cause
 
 
 def _sum(state: State, other: State) -> State:
@@ -256,8 +215,3 @@ def _sum(state: State, other: State) -> State:
 def _taken(array: OfBlock, place: NumberOfLanes) -> OfLanes:
     """Entries of a block at a place of each lane."""
     return at_places(array, place[None], axis=0)[0]
-
-
-def _last(which: Bool[Array, "arrivals a b"], number: Int[Array, "arrivals 1 1"]) -> NumberOfLanes:
-    """The last number at which something holds, -1 where it never does."""
-    return jnp.max(jnp.where(which, number, -1), axis=0)

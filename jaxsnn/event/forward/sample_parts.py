@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 
 from jaxsnn.event.event_arrays import NeuronLanes, Rows, Seconds, Times, Weights
@@ -34,24 +35,21 @@ def in_parts(way: OfArrivals, positions: int) -> OfArrivals:
     ) -> LayerSpikes:
         rows = time.shape[0]
         # how many there are may not be known yet (`jax.export`)
-        together = rows
-        if isinstance(rows, int) and row.ndim == 2:
-            together = positions * _divisor(
-                rows // positions, _TOGETHER // (positions * weight.shape[1])
-            )
-        if together == rows:
+        if not isinstance(rows, int) or row.ndim == 1:
             return way(weight, lanes, time, row, t_end)
+        samples, most = rows // positions, max(_TOGETHER // (positions * weight.shape[1]), 1)
+        parts = -(-samples // most)
+        if parts <= 1:
+            return way(weight, lanes, time, row, t_end)
+        together = positions * -(-samples // parts)
+        more = ((0, parts * together - rows), (0, 0))  # samples without arrivals
+        times = jnp.pad(time, more, constant_values=jnp.inf)
 
         def of_part(part: tuple[Times, Rows]) -> LayerSpikes:
             return way(weight, lanes, *part, t_end)
 
-        times, numbers = (array.reshape(-1, together, array.shape[1]) for array in (time, row))
-        spikes = lax.map(of_part, (times, numbers))
-        return jax.tree.map(lambda array: array.reshape(rows, *array.shape[2:]), spikes)
+        given = (array.reshape(parts, together, -1) for array in (times, jnp.pad(row, more)))
+        spikes = lax.map(of_part, tuple(given))
+        return jax.tree.map(lambda x: x.reshape(parts * together, *x.shape[2:])[:rows], spikes)
 
     return by_parts
-
-
-def _divisor(number: int, most: int) -> int:
-    """The largest divisor of a number that is not above another; 1, where that is below."""
-    return max((n for n in range(1, min(most, number) + 1) if number % n == 0), default=1)

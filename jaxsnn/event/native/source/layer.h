@@ -160,26 +160,36 @@ struct Room {
   Array<Step<T>> steps;
   Array<StepBy<T>> steps_by;
 
-  static Room& kept() {
-    thread_local Room own;
-    return own;
-  }
+  /// The memory of the calling thread, in use; what is too much to be kept is given back then.
+  class Kept {
+   public:
+    Room& operator*() { return own(); }
+    ~Kept() {
+      if (own().bytes() > kMost) own() = Room();
+    }
 
-  /// Gives back what is too much to be kept.
-  void trim() {
-    const Index bytes = sizeof(T) * (time.size() + by_time.size()) + 4 * (row.size() + slot.size()) +
-                        sizeof(Step<T>) * (steps.size() + steps_by.size());
-    if (bytes > kMostKept) *this = Room();
-  }
+   private:
+    static constexpr Index kMost = Index(1) << 25;
+    static Room& own() {
+      thread_local Room room;
+      return room;
+    }
+  };
 
  private:
-  static constexpr Index kMostKept = Index(1) << 25;
+  Index bytes() const {
+    return sizeof(T) * (time.size() + by_time.size()) + 4 * (row.size() + slot.size()) +
+           sizeof(Step<T>) * steps.size() + sizeof(StepBy<T>) * steps_by.size();
+  }
 };
 
 /// An array that has room for so many numbers, whatever it holds.
 template <class Number>
 Number* with_room(Array<Number>& array, Index size) {
-  if (array.size() < size) array = Array<Number>(size + size / 8);
+  if (array.size() < size) {
+    array = Array<Number>();
+    array = Array<Number>(size + size / 8);
+  }
   return array.data();
 }
 

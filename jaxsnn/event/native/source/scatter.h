@@ -153,14 +153,13 @@ void scatter_forward(const Given<T>& given, const Options& options, const Taps<T
   const Index neurons = given.positions * given.neurons, slots = options.max_spikes;
   Pool::shared().run(taps.samples, options.threads, [&](Index sample) {
     const OfSample<T> of(given, taps, sample);
-    Room<T>& room = Room<T>::kept();
-    const Lists<T> lists(of.given, of.taps, targets, 1, false, room);
+    typename Room<T>::Kept room;
+    const Lists<T> lists(of.given, of.taps, targets, 1, false, *room);
     const Index first = sample * neurons, slot = first * slots;
     const Spikes<T> own{spikes.time + slot, spikes.slope + slot,
                         spikes.slope_after + (options.assigns() ? slot : 0), spikes.count + first,
                         spikes.cause + (options.jumps ? slot : 0)};
-    layer_forward(of.given, alone, lists.ordered(), own, &room);
-    room.trim();
+    layer_forward(of.given, alone, lists.ordered(), own, &*room);
   });
 }
 
@@ -184,11 +183,11 @@ void scatter_backward(const Given<T>& given, const Options& options, const Taps<
   Array<T> by_weight(units.size() * weights, T(0));
   Array<double> by_lanes(units.size() * fields, 0.0);
   Pool::shared().run(units.size(), options.threads, [&](Index part) {
-    Room<T>& room = Room<T>::kept();
     Array<T> of_weight(weights), of_lanes(fields);
     for (Index sample = units.begin(part); sample < units.begin(part + 1); ++sample) {
+      typename Room<T>::Kept room;
       const OfSample<T> of(given, taps, sample);
-      const Lists<T> lists(of.given, of.taps, targets, 1, of_time, room);
+      const Lists<T> lists(of.given, of.taps, targets, 1, of_time, *room);
       const Index slot = sample * neurons * slots;
       const Found<T> own{found.time + slot, found.slope + slot,
                          found.slope_after + (options.assigns() ? slot : 0), found.cotangent + slot,
@@ -196,10 +195,9 @@ void scatter_backward(const Given<T>& given, const Options& options, const Taps<
       const Gradients<T> mine{of_weight.data(), fields ? of_lanes.data() : nullptr,
                               gradients.fields,
                               of_time ? gradients.time + sample * given.arrivals : nullptr};
-      layer_backward(of.given, alone, lists.ordered(), own, mine, 1, &room);
+      layer_backward(of.given, alone, lists.ordered(), own, mine, 1, &*room);
       for (Index n = 0; n < weights; ++n) by_weight[part * weights + n] += of_weight[n];
       for (Index n = 0; n < fields; ++n) by_lanes[part * fields + n] += of_lanes[n];
-      room.trim();
     }
   });
   std::fill_n(gradients.weight, weights, T(0));

@@ -151,11 +151,13 @@ class Pool {
   template <class Work>
   void run(Index units, Index threads, Work&& work) {
     threads = std::min<Index>(threads, units);
-    std::unique_lock<std::mutex> alone(busy_, std::try_to_lock);
-    if (threads <= 1 || !alone.owns_lock()) {
+    const auto by_itself = [&] {
       for (Index n = 0; n < units; ++n) work(n);
-      return;
-    }
+    };
+    // what one thread does may be a part of a job, whose lock it holds
+    if (threads <= 1) return by_itself();
+    std::unique_lock<std::mutex> alone(busy_, std::try_to_lock);
+    if (!alone.owns_lock()) return by_itself();
     grow(threads - 1);
     Job job;
     job.units = units;
