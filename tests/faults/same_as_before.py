@@ -37,6 +37,34 @@ SAME: dict[str, dict[tuple[str, str], str]] = {
         ): "NumPy takes any negative size for the one that is unknown",
         ('stop = max(start + 1, int(np.searchsorted(ends, most, side="right")))', "1 -> 2"): _PARTS,
     },
+    "jaxsnn/event/adjoint/arrival_tiles.py": {
+        (
+            "tile = _Tile(spec, weight.shape[1] >= MINOR_NEURONS, wanted)",
+            "weight.shape[1] >= MINOR_NEURONS -> weight.shape[1] > MINOR_NEURONS",
+        ): _BOTH,
+        (
+            'return tile.back(given, turn(weight.at[given.row].get(mode="fill", fill_value=0.0)))',
+            "0.0 -> 1.0",
+        ): _MASKED,
+        (
+            "cause=by_sample(causes.cause) if spec.neuron.jumps and causes is not None else None,",
+            "spec.neuron.jumps and causes is not None -> spec.neuron.jumps or causes is not None",
+        ): "no arrival makes a spike of those whose V does not jump",
+        (
+            "if sample.cause is None and len(sample.times) > 4:",
+            "len(sample.times) > 4 -> len(sample.times) >= 4",
+        ): _BOTH,
+        ("if sample.cause is None and len(sample.times) > 4:", "4 -> 5"): _BOTH,
+        ("return self.of_lanes(sample.times[0]).shape", "0 -> 1"): "all of them have one shape",
+        (
+            "used = jnp.isfinite(arrival) & (number < len(sample.times))",
+            "number < len(sample.times) -> number <= len(sample.times)",
+        ): _BEHIND,
+        (
+            "gap = jnp.where(used, target, 0.0) - jnp.where(used, arrival, 0.0)",
+            "0.0 -> 1.0",
+        ): _MASKED,
+    },
     "jaxsnn/event/adjoint/arrivals_back.py": {
         ("_AT_ONCE = 32  # neurons that are taken up in one step", "32 -> 33"): _BOTH,
         ("gap = jnp.where(counts, times - at, 0.0)", "0.0 -> 1.0"): _MASKED,
@@ -48,10 +76,6 @@ SAME: dict[str, dict[tuple[str, str], str]] = {
             "packed = lax.sort(packed, is_stable=False)",
             "False -> True",
         ): "no two of the numbers are equal",
-        (
-            'weights = self.weight.at[row].get(mode="fill", fill_value=0.0)',
-            "0.0 -> 1.0",
-        ): _BEHIND,
         (
             "after = time[jnp.minimum(number + 1, len(time) - 1)]",
             "len(time) - 1 -> len(time) + 1",
@@ -107,10 +131,6 @@ SAME: dict[str, dict[tuple[str, str], str]] = {
     },
     "jaxsnn/event/adjoint/layer_adjoint.py": {
         (
-            "cause=by_sample(causes.cause) if spec.neuron.jumps and causes is not None else None,",
-            "spec.neuron.jumps and causes is not None -> spec.neuron.jumps or causes is not None",
-        ): "no arrival makes a spike of those whose V does not jump",
-        (
             "jumped = jnp.isinf(slopes) & (causes.jump > 0)",
             "causes.jump > 0 -> causes.jump >= 0",
         ): _RISES,
@@ -120,35 +140,13 @@ SAME: dict[str, dict[tuple[str, str], str]] = {
             "0.0 -> 1.0",
         ): _BEHIND,
         (
-            "if sample.cause is None and len(sample.times) > 4:",
-            "len(sample.times) > 4 -> len(sample.times) >= 4",
-        ): _BOTH,
-        ("if sample.cause is None and len(sample.times) > 4:", "4 -> 5"): _BOTH,
-        ("return self.of_lanes(sample.times[0]).shape", "0 -> 1"): "all of them have one shape",
-        (
             "carry, passed = backward.step(start, jax.tree.map(lambda array: array[0], spikes))",
             "0 -> 1",
         ): "there is one slot, and JAX takes the last for any beyond it",
         (
-            "used = jnp.isfinite(arrival) & (number < len(sample.times))",
-            "number < len(sample.times) -> number <= len(sample.times)",
-        ): _BEHIND,
-        (
-            "gap = jnp.where(used, target, 0.0) - jnp.where(used, arrival, 0.0)",
-            "0.0 -> 1.0",
-        ): _MASKED,
-        (
             "spec: LayerSpec, kept: Residuals, cotangent: LayerSpikes, transposable: bool = False",
             "False -> True",
         ): _LONGER,
-        (
-            "tile = _Tile(spec, weight.shape[1] >= MINOR_NEURONS, kept.wanted)",
-            "weight.shape[1] >= MINOR_NEURONS -> weight.shape[1] > MINOR_NEURONS",
-        ): _BOTH,
-        (
-            'weights = turn(weight.at[given.row].get(mode="fill", fill_value=0.0))',
-            "0.0 -> 1.0",
-        ): _MASKED,
         (
             "weight = jnp.pad(kept.weight, ((0, 1), (0, 0)))  # a last row of zeros for unused slots",
             "1 -> 2",
