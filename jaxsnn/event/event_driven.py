@@ -75,7 +75,8 @@ class EventDriven(EventOptions):
         forward_mode: `jax.jvp` and `jax.jacfwd` work, and `jax.grad` does not.
         parallel_in_time: XLA takes many arrivals of a layer at once, in a few hundred steps however
             many there are, and not one after the other; None: except on a CPU, which that makes
-            slower.
+            slower. LIF and IF under delta spikes, boxes and loops go one after the other all the
+            same.
         backend: "native", kernels in C++, which refuses what they do not cover; "xla", which runs
             everything; "auto", native population by population where it can.
         threads: of the native backend; None: one for each processor. The results are the same.
@@ -297,6 +298,10 @@ def check_options(network: Network, options: EventOptions) -> None:
     if options.threads is not None and not _is_sound("threads", options.threads):
         fix = "give at least 1, a whole number"
         raise UsageError(f"threads is {shown(options.threads)}", fix=fix)
+    for option in ("forward_mode", "parallel_in_time"):
+        found = getattr(options, option)
+        if not isinstance(found, bool) and (found is not None or option == "forward_mode"):
+            raise UsageError(f"{option} is {shown(found)}", fix="give True or False")
     for option in ("min_slope", "jump_width"):
         # "not at least", so that NaN is refused
         if (found := getattr(options, option)) is not None and not as_number(found) >= 0:

@@ -72,6 +72,16 @@ def given(neuron, neurons, seed):
     return jnp.asarray(weight), lanes, jnp.asarray(times), jnp.asarray(rows)
 
 
+def drawn(cases, name):
+    """A population of a case, what it is given, and what times of spikes are weighed by."""
+    neuron, options = cases[name]
+    options = {"max_spikes": 40, "neurons": 40} | options
+    neurons = options.pop("neurons")
+    spec = LayerSpec(neuron=neuron, **options)
+    cotangent = np.random.default_rng(9).normal(size=(SAMPLES, neurons, spec.max_spikes))
+    return spec, given(neuron, neurons, seed=list(cases).index(name)), cotangent
+
+
 def outcome(spec, arguments, cotangent):
     """Spikes, and all gradients of a weighted sum of their times."""
     weight, lanes, times, rows = arguments
@@ -90,12 +100,7 @@ def outcome(spec, arguments, cotangent):
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("name", [few_or_slow(name) for name in CASES])
 def test_long_lists_give_the_same(name, monkeypatch):
-    neuron, options = CASES[name]
-    options = {"max_spikes": 40, "neurons": 40} | options
-    neurons = options.pop("neurons")
-    spec = LayerSpec(neuron=neuron, **options)
-    arguments = given(neuron, neurons, seed=list(CASES).index(name))
-    cotangent = np.random.default_rng(9).normal(size=(SAMPLES, neurons, spec.max_spikes))
+    spec, arguments, cotangent = drawn(CASES, name)
     expected = outcome_of_short_lists(spec, arguments, cotangent, monkeypatch)
     monkeypatch.setattr(simulate_layer, "_MANY_ARRIVALS", 1)
     monkeypatch.setattr(simulate_layer, "_MANY_LANES", 1)
@@ -128,12 +133,7 @@ def assert_same(outcome, expected):
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("name", PARALLEL)
 def test_all_arrivals_of_a_block_at_once_give_the_same(name, monkeypatch):
-    neuron, options = PARALLEL[name]
-    options = {"max_spikes": 40, "neurons": 40} | options
-    neurons = options.pop("neurons")
-    spec = LayerSpec(neuron=neuron, **options)
-    arguments = given(neuron, neurons, seed=list(PARALLEL).index(name))
-    cotangent = np.random.default_rng(9).normal(size=(SAMPLES, neurons, spec.max_spikes))
+    spec, arguments, cotangent = drawn(PARALLEL, name)
     expected = outcome_of_short_lists(spec, arguments, cotangent, monkeypatch)
     # blocks that lists end in, and samples that are not a multiple of what is taken together
     monkeypatch.setattr(parallel_scan, "_LEAST_BLOCK", 7)

@@ -76,11 +76,11 @@ class ParallelScan(LayerScan):
 
     def first_spikes(self, shape: tuple[int, int], first: Position) -> LaneLog:
         """See `LayerScan`."""
-        return self.by_facts(lambda scan: super().first_spikes(shape, first))
+        return self.by_facts(lambda scan: LayerScan.first_spikes(scan, shape, first))
 
     def all_spikes(self, shape: tuple[int, int], first: Position) -> LaneLog:
         """See `LayerScan`."""
-        return self.by_facts(lambda scan: super().all_spikes(shape, first))
+        return self.by_facts(lambda scan: LayerScan.all_spikes(scan, shape, first))
 
     def _block(self, first: Position, state: LaneState, log: LaneLog) -> InBlock:
         """All lanes through one block of arrivals, with all their spikes in it."""
@@ -190,21 +190,19 @@ class ParallelScan(LayerScan):
         end = self._flow(duration, behind)
         crossing = self.neuron.crosses(self.lanes, behind, end, duration)
         last = first + self.block_size - 1
-        waits = jnp.isinf(state.at)
+        waits, number = jnp.isinf(state.at), self._numbers(first)
         if state.done is not None:
-            crossing &= self._numbers(first) > state.done
+            crossing &= number > state.done
             waits &= state.done < last
-        number = self._numbers(first)
         found = jnp.min(jnp.where(crossing, number, last + 1), axis=0)
         stops = waits & (found <= last)
         place = jnp.minimum(found - first, self.block_size - 1)
         at = self._of_number(self.intervals.edge, found)
         x = select(stops, tuple(_taken(part, place) for part in behind), tuple(p[-1] for p in end))
-        done = (
-            None if state.done is None else jnp.where(waits, jnp.minimum(found, last), state.done)
-        )
         return state._replace(
-            x=select(waits, x, state.x), at=jnp.where(stops, at, state.at), done=done
+            x=select(waits, x, state.x),
+            at=jnp.where(stops, at, state.at),
+            done=of_active(waits, jnp.minimum(found, last), state.done),
         )
 
 

@@ -64,12 +64,7 @@ def simulate_layer(
     differentiable version.
 
     Args:
-        weight: (rows, neurons), what an arrival of each row weighs.
-        lanes: the population's neurons, (neurons,) or (positions, neurons).
-        time: (batch, arrivals) in any order, seconds; inf where unused. With positions, batch
-            counts the positions of each sample, which come one after the other.
-        row: (arrivals,) or (batch, arrivals) int32 in [0, rows); anything where unused.
-        t_end: end of the simulation, seconds.
+        weight, lanes, time, row, t_end: as of `layer_adjoint.layer_spikes`.
 
     What arrives at exactly equal times acts together. A spike that several arrivals of one time
     make has the one as its cause with which V comes above the threshold, in the order of the slots.
