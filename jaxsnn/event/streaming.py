@@ -17,7 +17,7 @@ from jaxsnn.event.event_driven import EventDriven, check_options, refuse_strange
 from jaxsnn.event.limits import event_limits
 from jaxsnn.event.native.native_build import native_library
 from jaxsnn.event.native.native_layer import stacked
-from jaxsnn.event.native.native_stream import NativeStream, StreamLanes, StreamWiring
+from jaxsnn.event.native.native_stream import NativeStream, Spikes, StreamLanes, StreamWiring
 from jaxsnn.event.populations import PopulationPart, steps_late
 from jaxsnn.network.array_types import Float
 from jaxsnn.network.cycles import Cycle, groups
@@ -70,13 +70,11 @@ class EventStream:
         sources = sources_of(known[0], {}, options, known[1])
         parts = {name: PopulationPart(sources, name) for name in names}
         refuse(obstacles(parts.values(), network.dtype.name))
+        self._none = {name: _spikes(np.empty(0), np.empty(0, np.int32)) for name in self._recorded}
         self._rest = {name: _rest(part) for name, part in parts.items()}
-        self._native = NativeStream(network.dtype.name)
         order = _order(network)
-        for name, part in parts.items():
-            self._native.add(_lanes(part, order[name], recorded=name in wanted))
-        for wiring in _wirings(parts, order, network):
-            self._native.connect(wiring)
+        lanes = [_lanes(part, order[n], recorded=n in wanted) for n, part in parts.items()]
+        self._native = NativeStream(network.dtype.name, lanes, _wirings(parts, order, network))
 
     def push(self, events: Any = None, until: float | None = None) -> dict[str, Events]:
         """Take events, and hand over the spikes that are certain by now.
@@ -96,17 +94,12 @@ class EventStream:
             UsageError: events that do not fit the network or come too late.
             SimulationError: neurons that fire without end at one time.
         """
-        pieces = self._checked(events)
-        last = max((float(time.max()) for _, time, _, _ in pieces), default=self.time)
-        end = last if until is None else self._end(until)
-        for number, time, channel, value in pieces:
-            self._native.push(number, time, channel, value)
-        time, population, neuron = self._native.run(end)
-        self.time = end
-        found = {}
-        for name, number in self._recorded.items():
-            own = population == number if len(self._recorded) > 1 else slice(None)
-            found[name] = Events(time=time[own], index=neuron[own])  # pyright: ignore
+        spikes, self.time = self._few(events, until) or self._any(events, until)
+        found = dict(self._none)
+        for name in self._recorded if spikes else ():
+            time, neuron = spikes[self._recorded[name]]
+            if len(time):
+                found[name] = _spikes(time, neuron)
         return found
 
     def voltage(self, population: str) -> Float[np.ndarray, "neurons"]:
@@ -127,6 +120,24 @@ class EventStream:
     def waiting(self) -> int:
         """How many events have been taken in, or sent between populations, and have not acted yet."""
         return self._native.waiting()
+
+    def _few(self, events: Any, until: float | None) -> tuple[Spikes, float] | None:
+        """Spikes of a push, and the time it goes to, if it is some plain events of the only input."""
+        if type(events) is not Events or len(self._sizes) > 1:
+            return None
+        if until is not None and type(until) is not float:
+            return None
+        end = np.nan if until is None else until
+        return self._native.step(0, events, self._sizes[0], self.time, end)
+
+    def _any(self, events: Any, until: float | None) -> tuple[Spikes, float]:
+        """Spikes of a push, and the time it goes to."""
+        pieces = self._checked(events)
+        last = max((float(time.max()) for _, time, _, _ in pieces), default=self.time)
+        end = last if until is None else self._end(until)
+        for number, time, channel, value in pieces:
+            self._native.push(number, time, channel, value)
+        return self._native.run(end), end
 
     def _end(self, until: float) -> float:
         if not self.time <= as_number(until) < np.inf:
@@ -286,6 +297,11 @@ def obstacles(parts: Iterable[PopulationPart], dtype: str) -> Iterator[Problem]:
                     message=f"node '{source}' is a Threshold, which streams do not take",
                     fix=_WHOLE,
                 )
+
+
+def _spikes(time: np.ndarray, neuron: np.ndarray) -> Events:
+    """Events in NumPy's arrays."""
+    return Events(time=time, index=neuron)  # pyright: ignore
 
 
 def _rest(part: PopulationPart) -> Float[np.ndarray, "neurons"]:

@@ -67,6 +67,31 @@ def test_a_stream_fires_what_a_simulation_fires(ratio):
     assert session.time == T_END
 
 
+def test_one_event_may_make_many_spikes():
+    """More than the arrays for few hold, of two populations that fire in turn."""
+    neurons = {"tau_mem": 2 * TAU, "tau_syn": TAU}
+    net = lower(
+        build.sequential(
+            build.input(1),
+            build.linear(weight=np.linspace(5.0, 9.0, 150)[:, None]),
+            build.cubalif(150, **neurons),
+            build.linear(weight=np.full((3, 150), 0.1)),
+            build.cubalif(3, **neurons),
+        )
+    )
+    one = Events(time=np.array([0.001]), index=np.array([0]))
+    whole = simulate(net, one, T_END, engine=EventDriven(max_spikes=300)).spikes
+    found = stream(net, record=["2", "4"]).push(one, until=T_END)
+    cut = pieces(stream(net, record=["2", "4"]), one, [0.002, 0.004], T_END)
+    for name in ("2", "4"):
+        count = np.isfinite(np.asarray(whole[name].time)[0]).sum(axis=-1)  # of each neuron
+        assert count.min() > 0
+        np.testing.assert_array_equal(np.bincount(found[name].index, minlength=len(count)), count)
+        np.testing.assert_array_equal(cut[name][0], found[name].time)
+        np.testing.assert_array_equal(cut[name][1], found[name].index)
+        assert (np.diff(found[name].time) >= 0).all()
+
+
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.floats(0, T_END), max_size=12))
 def test_pieces_of_any_size_give_the_same_bits(edges):
@@ -177,6 +202,10 @@ def test_what_does_not_fit_is_refused_and_changes_nothing():
         (Currents(time=jnp.zeros(1), value=jnp.zeros((1, 12))), "takes events alone"),
         ([0.02], "is a list"),
         (Events(time=["20ms"], index=[1]), "time holds <U4: give numbers"),
+        (Events(time=[0.02 + 0j], index=[1]), "time holds complex128"),
+        (Events(time=[0.02], index=[1.5]), "channel 1.5"),
+        (Events(time=[0.02], index=[-1]), "12 channels (0 to 11)"),
+        (Events(time=[0.02], index=np.array([2**63], np.uint64)), "12 channels (0 to 11)"),
         ({"input": None, "other": None}, "no input 'other'"),
     ):
         with pytest.raises(UsageError) as caught:
@@ -184,6 +213,10 @@ def test_what_does_not_fit_is_refused_and_changes_nothing():
         assert words in str(caught.value)
     with pytest.raises(UsageError, match=r"until is 0.001 s, and the stream is at 0.01 s"):
         session.push(until=1e-3)
+    with pytest.raises(UsageError, match=r"until is 0.001 s, and the stream is at 0.01 s"):
+        session.push(Events(time=[0.02], index=[1]), until=1e-3)
+    with pytest.raises(UsageError, match=r"until is inf s, and the stream is at 0.01 s"):
+        session.push(Events(time=[0.02], index=[1]), until=np.inf)
     with pytest.raises(UsageError, match=r"until is '1ms' s, and the stream is at 0.01 s"):
         session.push(until="1ms")
     assert (session.time, session.waiting) == (0.01, 1)

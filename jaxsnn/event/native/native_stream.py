@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import weakref
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,12 @@ from jaxsnn.event.native.native_build import native_library
 from jaxsnn.network.array_types import Float, Int
 
 _LONG, _REAL, _POINTER = ctypes.c_int64, ctypes.c_double, ctypes.c_void_p
+#: So many events or spikes are handed over in arrays that a stream keeps.
+FEW = 64
+#: What `jaxsnn_stream_step` returns where it has done nothing.
+_NOT_PLAIN = -2
+#: Of each population: times and neurons of its spikes, in the order of time.
+Spikes = list[tuple[Float[np.ndarray, "spikes"], Int[np.ndarray, "spikes"]]]
 #: What drives V, as `Drive` in stream.h: a current that decays, V itself, a rate.
 DRIVES = ("current", "leak", "rate")
 #: The functions of stream_calls.h: arguments behind the handle.
@@ -24,6 +31,7 @@ _CALLS = {
     "push": (_LONG, _LONG, *(_POINTER,) * 3),
     "run": (_REAL,),
     "take": (_POINTER,) * 3,
+    "step": (_LONG, *(_POINTER,) * 6, *(_LONG,) * 3, _REAL),
     "voltage": (_LONG, _REAL, _POINTER),
     "waiting": (),
 }
@@ -84,10 +92,13 @@ class StreamWiring:
 class NativeStream:
     """A handle; its arrays' sizes and numbers are not looked at: `EventStream` does that."""
 
-    def __init__(self, dtype: str) -> None:
+    def __init__(
+        self, dtype: str, populations: Iterable[StreamLanes], wirings: Iterable[StreamWiring]
+    ) -> None:
         """
         Args:
             dtype: of the library that is there anyway; numbers of a stream are float64.
+            populations: numbered as they come.
         """
         self._library = library = _library(dtype)
         self._calls = {name: getattr(library, f"jaxsnn_stream_{name}") for name in _CALLS}
@@ -95,16 +106,30 @@ class NativeStream:
         if not self._handle:
             raise MemoryError("a stream")
         weakref.finalize(self, library.jaxsnn_stream_free, self._handle)
+        count = 0
+        for own in populations:
+            count = self._add(own)
+        for wiring in wirings:
+            self._connect(wiring)
+        self._time, self._channel = np.empty(FEW), np.empty(FEW, np.int64)
+        self._spike_time, self._spike_neuron = np.empty(FEW), np.empty(FEW, np.int32)
+        self._counts = np.zeros(count, np.int64)
+        few = self._time, self._channel, self._spike_time, self._spike_neuron, self._counts
+        arrays = [_POINTER(_pointer(array)) for array in few]
+        self._end = _REAL()
+        self._step = functools.partial(
+            self._calls["step"], self._handle, FEW, *arrays, ctypes.byref(self._end)
+        )
 
-    def add(self, own: StreamLanes) -> None:
-        """Adds a population, numbered as they come."""
+    def _add(self, own: StreamLanes) -> int:
+        """Adds a population: how many there are."""
         lanes = np.ascontiguousarray(own.lanes, np.float64)
         given = own.fires, own.once, own.subtract, own.recorded, own.at_equality
         flags = sum(flag << bit for bit, flag in enumerate(given))
         numbers = DRIVES.index(own.drive), flags, own.width, own.refractory, own.group, own.place
-        self._call("add", lanes.shape[1], _pointer(lanes), *numbers)
+        return self._call("add", lanes.shape[1], _pointer(lanes), *numbers)
 
-    def connect(self, wiring: StreamWiring) -> None:
+    def _connect(self, wiring: StreamWiring) -> None:
         """Adds what a source does to a population."""
         arrays = [
             np.ascontiguousarray(array, dtype)
@@ -133,21 +158,54 @@ class NativeStream:
         sizes = None if size is None else _pointer(size)
         self._call("push", number, len(time), _pointer(time), _pointer(channel), sizes)
 
-    def run(
-        self, end: float
-    ) -> tuple[Float[np.ndarray, "spikes"], Int[np.ndarray, "spikes"], Int[np.ndarray, "spikes"]]:
-        """Simulates what comes before a time: (time, population, neuron) of recorded spikes.
+    def run(self, end: float) -> Spikes:
+        """Simulates what comes before a time: recorded spikes, of each population or none at all.
 
         Raises:
             SimulationError: spikes without end at one time, or no memory.
         """
-        count = self._call("run", end)
+        return self._take(self._call("run", end))
+
+    def step(
+        self, number: int, events: Any, size: int, now: float, end: float
+    ) -> tuple[Spikes, float] | None:
+        """A push of few `Events` without values, and a run, at little cost.
+
+        Args:
+            size: channels of the input.
+            now: no event may come before that.
+            end: nan: the time of the last event.
+
+        Returns:
+            As `run`, and the time it went to; None, and nothing has happened, where the events or
+            the end are not that plain.
+        """
+        time, channel = np.asarray(events.time), np.asarray(events.index)
+        count = len(time) if time.ndim == 1 else 0
+        numbers = time.dtype.kind in "fiu" and channel.dtype.kind in "iu"
+        if not (0 < count <= FEW and channel.shape == time.shape and numbers):
+            return None
+        self._time[:count], self._channel[:count] = time, channel
+        self._end.value = end
+        found = self._step(number, count, size, now)
+        if found == _NOT_PLAIN:
+            return None
+        return self._take(self._checked(found), taken=found <= FEW), self._end.value
+
+    def _take(self, count: int, *, taken: bool = False) -> Spikes:
+        """Spikes that the library has, or has handed over into the arrays for few."""
         if not count:
-            return np.empty(0), np.empty(0, np.int32), np.empty(0, np.int32)
-        time, population = np.empty(count), np.empty(count, np.int32)
-        neuron = np.empty(count, np.int32)
-        self._call("take", _pointer(time), _pointer(population), _pointer(neuron))
-        return time, population, neuron
+            return []
+        if taken:
+            time, neuron = self._spike_time[:count].copy(), self._spike_neuron[:count].copy()
+        else:
+            time, neuron = np.empty(count), np.empty(count, np.int32)
+            self._call("take", *map(_pointer, (time, neuron, self._counts)))
+        found, end = [], 0
+        for own in self._counts.tolist():
+            found.append((time[end : end + own], neuron[end : end + own]))
+            end += own
+        return found
 
     def voltage(self, number: int, time: float, neurons: int) -> Float[np.ndarray, "neurons"]:
         """v of a population at the time to which it was run."""
@@ -160,7 +218,10 @@ class NativeStream:
         return self._call("waiting")
 
     def _call(self, name: str, *arguments: Any) -> int:
-        found = self._calls[name](self._handle, *arguments)
+        return self._checked(self._calls[name](self._handle, *arguments))
+
+    def _checked(self, found: int) -> int:
+        """What a call returned, where all is well."""
         if found < 0:
             problem = self._library.jaxsnn_stream_problem(self._handle)
             raise SimulationError(

@@ -321,7 +321,8 @@ class Stream {
   void connect(Wiring&& wiring) { wirings_.push_back(std::move(wiring)); }
 
   /// Events of an input; times not before those that `run` has been to.
-  void push(Index input, Index count, const double* time, const std::int32_t* channel,
+  template <class Channel>
+  void push(Index input, Index count, const double* time, const Channel* channel,
             const double* value) {
     for (Index n = 0; n < count; ++n)
       send(-1 - input, channel[n], time[n], value ? value[n] : 1.0);
@@ -357,6 +358,20 @@ class Stream {
       else
         act();
     }
+  }
+
+  /// Hands over `fired`, those of one population after those of another, and how many each has.
+  void take(double* time, std::int32_t* neuron, std::int64_t* count) {
+    std::fill_n(count, populations_.size(), 0);
+    for (const Fired& spike : fired) ++count[spike.population];
+    place_.assign(populations_.size(), 0);
+    for (std::size_t p = 1; p < place_.size(); ++p) place_[p] = place_[p - 1] + count[p - 1];
+    for (const Fired& spike : fired) {
+      const Index n = place_[spike.population]++;
+      time[n] = spike.time;
+      neuron[n] = spike.neuron;
+    }
+    fired.clear();
   }
 
   void voltage(Index population, double time, double* out) const {
@@ -424,6 +439,7 @@ class Stream {
 
   std::vector<std::unique_ptr<StreamPopulation>> populations_;
   std::vector<Wiring> wirings_;
+  std::vector<Index> place_;  // where the next spike of a population goes, in `take`
   Index round_ = 0;  // at one time, in a group
   double round_time_ = -1;
   std::priority_queue<Due, std::vector<Due>, std::greater<Due>> queue_;

@@ -89,17 +89,38 @@ std::int64_t jaxsnn_stream_run(void* handle, double end) noexcept {
   });
 }
 
-/// Hands over the spikes that `jaxsnn_stream_run` counted.
-std::int64_t jaxsnn_stream_take(void* handle, double* time, std::int32_t* population,
-                                std::int32_t* neuron) noexcept {
+/// Hands over the spikes that `jaxsnn_stream_run` counted: those of one population after those of
+/// another, and (populations,) how many each has.
+std::int64_t jaxsnn_stream_take(void* handle, double* time, std::int32_t* neuron,
+                                std::int64_t* count) noexcept {
   return native::guarded_stream(handle, [&](native::Stream& stream) {
-    for (std::size_t n = 0; n < stream.fired.size(); ++n) {
-      time[n] = stream.fired[n].time;
-      population[n] = stream.fired[n].population;
-      neuron[n] = stream.fired[n].neuron;
-    }
-    stream.fired.clear();
+    stream.take(time, neuron, count);
     return native::Index(0);
+  });
+}
+
+/// A push, a run to `end` (NaN: to the last event, whose time it becomes) and, of at most `room` spikes, a take, in one.
+/// -2, and nothing has happened, where something is wrong with the events or the end.
+std::int64_t jaxsnn_stream_step(void* handle, std::int64_t room, const double* time,
+                                const std::int64_t* channel, double* spike_time,
+                                std::int32_t* spike_neuron, std::int64_t* spike_count,
+                                double* end, std::int64_t input, std::int64_t count,
+                                std::int64_t channels, double now) noexcept {
+  return native::guarded_stream(handle, [&](native::Stream& stream) {
+    constexpr double kInf = std::numeric_limits<double>::infinity();
+    double last = now;
+    for (native::Index n = 0; n < count; ++n) {
+      const bool fits = time[n] >= now && time[n] < kInf && channel[n] >= 0 && channel[n] < channels;
+      if (!fits) return native::Index(-2);
+      last = std::max(last, time[n]);
+    }
+    if (std::isnan(*end)) *end = last;
+    if (!(*end >= now && *end < kInf)) return native::Index(-2);
+    stream.push(input, count, time, channel, nullptr);
+    stream.run(*end);
+    const native::Index spikes = stream.fired.size();
+    if (spikes > 0 && spikes <= room) stream.take(spike_time, spike_neuron, spike_count);
+    return spikes;
   });
 }
 
