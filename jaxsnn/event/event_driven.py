@@ -19,6 +19,7 @@ from jaxsnn.event.event_options import BACKENDS, BUDGETS, EventOptions
 from jaxsnn.event.event_record import EventRecord, empty_record
 from jaxsnn.event.event_solution import EventSolution, conclude, samples_axis
 from jaxsnn.event.limits import event_limits
+from jaxsnn.event.native.native_weights import with_turned_weights
 from jaxsnn.event.populations import FeedForwardPart, RecurrentPart
 from jaxsnn.event.projections.arrivals import Train
 from jaxsnn.event.projections.driven_signals import arriving as arriving_signals
@@ -190,6 +191,8 @@ def simulate_events(
         network, known = network.with_known_facts()
     currents = currents_of(inputs)
     refuse(event_limits(network.wires, network.populations, options.threshold, currents))
+    samples = next(iter(inputs.values())).time.shape[0]
+    network = with_turned_weights(network, samples, options)
     sources = sources_of(network, inputs, options, known)
     record = empty_record()
     end = jnp.asarray(t_end, network.dtype)

@@ -34,6 +34,7 @@ TARGETS = (
     "jaxsnn_readout_forward",
     "jaxsnn_readout_backward",
     "jaxsnn_earliest",
+    "jaxsnn_turned",
 )
 #: Type of numbers -> what it is in C++. There is a library for each: that of float64 is seldom
 #: needed, and building takes a while.

@@ -80,15 +80,23 @@ def reads_out_native(neuron: Neuron, time: Times, options: EventOptions) -> bool
     Args:
         time: of what arrives.
     """
-    if not _wanted(options) or options.forward_mode or type(neuron) not in _COVERED:
+    if options.forward_mode or type(neuron) not in _COVERED:
         return False
-    return next(_obstacles_of_all(time.dtype.name, time.shape[0]), None) is None
+    return calls_kernels(time.dtype.name, time.shape[0], options)
+
+
+def calls_kernels(dtype: str, samples: Any, options: EventOptions) -> bool:
+    """Whether kernels are wanted, and can be called.
+
+    Args:
+        dtype, samples: as of `native_obstacles`.
+    """
+    return _wanted(options) and next(_obstacles_of_all(dtype, samples), None) is None
 
 
 def native_places(time: Times, room: int, options: EventOptions) -> Int[Array, "batch room"] | None:
     """The slots of the earliest events of each sample in order, by a kernel; None: by XLA."""
-    obstacle = next(_obstacles_of_all(time.dtype.name, time.shape[0]), None)
-    if obstacle is not None or not _wanted(options):
+    if not calls_kernels(time.dtype.name, time.shape[0], options):
         return None
     result = jax.ShapeDtypeStruct((time.shape[0], room), jnp.int32)
     call = kernel("jaxsnn_earliest", (result,), time.dtype.name)

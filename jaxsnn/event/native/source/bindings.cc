@@ -91,6 +91,12 @@ std::string given_of(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::AnyBuffer
   return "";
 }
 
+/// For results that are about to be written.
+template <class... Buffers>
+void prefer_large_pages(Buffers... results) {
+  (native::prefer_large_pages(results.untyped_data(), results.size_bytes()), ...);
+}
+
 /// Puts what arrives in order, into results; or what is wrong with the rows or the results.
 template <class T>
 std::string in_order(const native::Given<T>& given, ffi::AnyBuffer time, ffi::AnyBuffer row,
@@ -145,6 +151,7 @@ ffi::Error LayerForward(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::AnyBuf
     const native::Spikes<T> spikes{spike_time->typed_data<T>(), slope->typed_data<T>(),
                                    slope_after->typed_data<T>(), count->typed_data<std::int32_t>(),
                                    cause->typed_data<std::int32_t>()};
+    prefer_large_pages(*spike_time, *slope, *slope_after, *cause);
     native::layer_forward(given, options, ordered, spikes);
     return ffi::Error::Success();
   });
@@ -325,6 +332,7 @@ ffi::Error GroupForward(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::AnyBuf
     problem = in_order(given, time, row, options.threads, *sorted_time, *sorted_row, *sorted_slot,
                        *sorted_used, ordered);
     if (!problem.empty()) return wrong(problem);
+    prefer_large_pages(*spikes, *slopes);
     native::group_forward(given, options, feedback, ordered, of_spikes, of_train, of_log);
     return ffi::Error::Success();
   });
@@ -442,6 +450,7 @@ ffi::Error ScatterForward(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::AnyB
     const native::Spikes<T> spikes{spike_time->typed_data<T>(), slope->typed_data<T>(),
                                    slope_after->typed_data<T>(), count->typed_data<std::int32_t>(),
                                    cause->typed_data<std::int32_t>()};
+    prefer_large_pages(*spike_time, *slope, *slope_after, *cause);
     native::scatter_forward(given, options, taps, spikes);
     return ffi::Error::Success();
   });
@@ -583,6 +592,20 @@ ffi::Error Earliest(ffi::AnyBuffer time, ffi::Result<ffi::AnyBuffer> place, std:
   });
 }
 
+ffi::Error Turned(ffi::AnyBuffer matrix, ffi::Result<ffi::AnyBuffer> turned,
+                  std::int64_t threads) {
+  return guarded([&]() -> ffi::Error {
+    if (matrix.dimensions().size() != 2) return wrong("what is turned is no matrix");
+    const Index rows = matrix.dimensions()[0], columns = matrix.dimensions()[1];
+    if (!has_type(matrix, kType<NUMBER>) || !has_type(*turned, kType<NUMBER>) ||
+        !has_shape(*turned, {columns, rows}))
+      return wrong("the turned matrix does not fit");
+    native::turn(matrix.typed_data<NUMBER>(), rows, columns, std::clamp<Index>(threads, 1, 1024),
+                 turned->typed_data<NUMBER>());
+    return ffi::Error::Success();
+  });
+}
+
 }  // namespace
 
 #define BUFFER(n) .Arg<ffi::AnyBuffer>()
@@ -704,4 +727,10 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxsnn_earliest, Earliest,
                               ffi::Ffi::Bind()
                                   BUFFER(time)
                                   RESULT(place)
+                                  .Attr<std::int64_t>("threads"));
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxsnn_turned, Turned,
+                              ffi::Ffi::Bind()
+                                  BUFFER(matrix)
+                                  RESULT(turned)
                                   .Attr<std::int64_t>("threads"));

@@ -143,54 +143,50 @@ Index padded_lanes(Index neurons) {
 template <class T>
 class SparseRows {
  public:
-  SparseRows(const Given<T>& given, Index threads) : begin_(given.rows + 1, 0) {
+  SparseRows(const Given<T>& given, Index threads)
+      : most_(given.neurons / kShare), count_(given.rows), entries_(given.rows * most_) {
     Pool::shared().run(given.rows, threads, [&](Index row) {
-      const Index most = given.neurons / kShare;
-      const Index found = count(given.weight + row * given.neurons, given.neurons, most);
-      begin_[row + 1] = found > most ? 0 : found;
-    });
-    for (Index row = 0; row < given.rows; ++row) begin_[row + 1] += begin_[row];
-    entries_ = Array<Entry>(begin_[given.rows]);
-    Pool::shared().run(given.rows, threads, [&](Index row) {
-      if (!has(row)) return;
       const T* weights = given.weight + row * given.neurons;
-      Entry* to = entries_.data() + begin_[row];
+      Entry* const to = entries_.data() + row * most_;
+      Index found = 0;
       each_vector(weights, given.neurons, [&](Index at, unsigned there) {
+        const bool full = found + __builtin_popcount(there) > most_, dense = at >= 64 && 2 * found > at;
+        if (full || dense) return found = 0, false;
         for (; there; there &= there - 1) {
           const Index neuron = at + __builtin_ctz(there);
-          *to++ = {std::int32_t(neuron), weights[neuron]};
+          to[found++] = {std::int32_t(neuron), weights[neuron]};
         }
         return true;
       });
+      count_[row] = std::int32_t(found);
     });
   }
 
-  bool has(Index row) const { return row + 1 < Index(begin_.size()) && begin_[row] < begin_[row + 1]; }
+  bool has(Index row) const { return row < Index(count_.size()) && count_[row] > 0; }
 
   /// Calls with each neuron of a row and its weight.
   template <class Call>
   void each(Index row, Call&& call) const {
-    const Entry* const end = entries_.data() + begin_[row + 1];
-    for (const Entry* entry = entries_.data() + begin_[row]; entry < end; ++entry)
-      call(Index(entry->neuron), entry->weight);
+    const Entry* const own = begin(row);
+    for (Index n = 0; n < count_[row]; ++n) call(Index(own[n].neuron), own[n].weight);
   }
 
   /// The sum of what is called for each neuron of a row and its weight, by fours: additions wait for
   /// each other.
   template <class Call>
   double sum(Index row, Call&& call) const {
+    const Entry* const own = begin(row);
     double sums[4] = {};
-    Index n = begin_[row];
-    for (; n + 4 <= begin_[row + 1]; n += 4)
+    Index n = 0;
+    for (; n + 4 <= count_[row]; n += 4)
       for (int part = 0; part < 4; ++part)
-        sums[part] += call(Index(entries_[n + part].neuron), entries_[n + part].weight);
-    for (; n < begin_[row + 1]; ++n) sums[0] += call(Index(entries_[n].neuron), entries_[n].weight);
+        sums[part] += call(Index(own[n + part].neuron), own[n + part].weight);
+    for (; n < count_[row]; ++n) sums[0] += call(Index(own[n].neuron), own[n].weight);
     return (sums[0] + sums[1]) + (sums[2] + sums[3]);
   }
 
   void prefetch(Index row) const {
-    for (Index n = begin_[row]; n < begin_[row + 1]; n += 64 / sizeof(Entry))
-      __builtin_prefetch(entries_.data() + n);
+    for (Index n = 0; n < count_[row]; n += 64 / sizeof(Entry)) __builtin_prefetch(begin(row) + n);
   }
 
  private:
@@ -199,15 +195,7 @@ class SparseRows {
     T weight;
   };
 
-  /// How many weights are not 0; as soon as these are too many, any number above `most`.
-  static Index count(const T* weights, Index neurons, Index most) {
-    Index found = 0;
-    each_vector(weights, neurons, [&](Index, unsigned there) {
-      found += __builtin_popcount(there);
-      return found <= most;
-    });
-    return found;
-  }
+  const Entry* begin(Index row) const { return entries_.data() + row * most_; }
 
   /// Calls with the first neuron of each vector, and a bit for each weight that is not 0, until it says no.
   template <class Call>
@@ -227,8 +215,9 @@ class SparseRows {
   }
 
   static constexpr Index kShare = 6;  // of the neurons at most one in so many
-  std::vector<Index> begin_;
-  Array<Entry> entries_;
+  Index most_;                    // weights that a row has room for
+  Array<std::int32_t> count_;     // 0: it is read whole
+  Array<Entry> entries_;          // rows with room for `most_` each
 };
 
 /// Rows of weights in whole vectors, and behind the last one a row of zeros. Where the weights are in

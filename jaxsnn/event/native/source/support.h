@@ -20,6 +20,7 @@
 #include <type_traits>
 #include <vector>
 
+#include <sys/mman.h>
 #include <unistd.h>
 
 #if defined(__AVX__)
@@ -141,6 +142,17 @@ class Array {
   std::unique_ptr<T, Free> data_;
   Index size_ = 0;
 };
+
+/// Asks for large pages for a large array that is about to be written: each page that is new costs a
+/// fault, and of small ones there are 512 times as many. Where there are none nothing happens.
+inline void prefer_large_pages(void* data, Index bytes) {
+#ifdef MADV_HUGEPAGE
+  constexpr std::uintptr_t kPage = std::uintptr_t(1) << 21;
+  const auto begin = reinterpret_cast<std::uintptr_t>(data), end = begin + bytes;
+  const std::uintptr_t first = (begin + kPage - 1) / kPage * kPage, last = end / kPage * kPage;
+  if (first < last) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
+#endif
+}
 
 // ---- threads
 
@@ -406,6 +418,27 @@ void sort_entries(std::vector<Entry<T>>& order, std::vector<Entry<T>>& spare) {
     return;
   }
   order.size() < 4096 ? sort_by_digits<8>(order, spare) : sort_by_digits<11>(order, spare);
+}
+
+/// A matrix (rows, columns) as (columns, rows), square by square: each line of memory is read once,
+/// and written once.
+template <class T>
+void turn(const T* from, Index rows, Index columns, Index threads, T* to) {
+  constexpr Index kSide = 64 / sizeof(T);
+  Pool::shared().run((columns + kSide - 1) / kSide, threads, [&](Index band) {
+    const Index column = band * kSide;
+    const auto square = [&](Index row, Index height, Index width) {
+      T found[kSide][kSide];
+      for (Index r = 0; r < height; ++r)
+        for (Index c = 0; c < width; ++c) found[c][r] = from[(row + r) * columns + column + c];
+      for (Index c = 0; c < width; ++c)
+        for (Index r = 0; r < height; ++r) to[(column + c) * rows + row + r] = found[c][r];
+    };
+    const Index width = std::min(kSide, columns - column), whole = rows - rows % kSide;
+    for (Index row = 0; row < whole; row += kSide)
+      width == kSide ? square(row, kSide, kSide) : square(row, kSide, width);
+    if (whole < rows) square(whole, rows - whole, width);
+  });
 }
 
 }  // namespace native

@@ -1,0 +1,76 @@
+"""Large weights turned from NIR's (outputs, inputs) to the rows of the engine by a kernel: XLA's loop on
+a CPU reads them column by column, which may take longer than simulating a sample.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxsnn.event.event_options import EventOptions
+from jaxsnn.event.native.native_build import kernel, thread_count
+from jaxsnn.event.native.native_limits import calls_kernels
+from jaxsnn.network.array_types import Float
+from jaxsnn.network.meshes import varying_like
+from jaxsnn.network.network import Network
+
+_LARGE = 2**16  # numbers
+_WIDE = 32  # rows and columns, from which on a column lies far apart
+_KINDS = ("Linear", "Affine")
+
+Matrix = Float[Any, "rows columns"]
+Turned = Float[Any, "columns rows"]
+
+
+def with_turned_weights(network: Network, samples: Any, options: EventOptions) -> Network:
+    """The same network: what turns one of its large matrices once more finds it turned.
+
+    Args:
+        samples: how many there are.
+    """
+    if options.forward_mode or not calls_kernels(network.dtype.name, samples, options):
+        return network
+    parameters = dict(network.parameters)
+    for wire in network.wires:
+        weight = parameters.get(wire.name, {}).get("weight")
+        if wire.kind in _KINDS and weight is not None and _is_large(weight):
+            # XLA takes two turns for none
+            turned: Any = _turned(options.threads, varying_like(weight))
+            parameters[wire.name] = {**parameters[wire.name], "weight": turned.T}
+    return network.with_parameters(parameters)
+
+
+def _is_large(weight: Matrix) -> bool:
+    return weight.size >= _LARGE and min(weight.shape) >= _WIDE
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _turned(threads: int | None, matrix: Matrix) -> Turned:
+    return _by_kernel(threads, matrix)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _by_kernel(threads: int | None, matrix: Matrix) -> Turned:
+    result = jax.ShapeDtypeStruct(matrix.shape[::-1], matrix.dtype)
+    call = kernel("jaxsnn_turned", (result,))
+    return varying_like(call(matrix, threads=np.int64(thread_count(threads)))[0], matrix)
+
+
+@_by_kernel.defjvp
+def _(threads: int | None, primals: tuple[Any], tangents: tuple[Any]) -> tuple[Turned, Turned]:
+    """Turned, and its tangents by XLA."""
+    return _by_kernel(threads, *primals), tangents[0].T
+
+
+def _forward(threads: int | None, matrix: Matrix) -> tuple[Turned, None]:
+    return _by_kernel(threads, matrix), None
+
+
+def _backward(threads: int | None, _: None, cotangent: Turned) -> tuple[Matrix]:
+    return (_by_kernel(threads, cotangent),)
+
+
+_turned.defvjp(_forward, _backward)
