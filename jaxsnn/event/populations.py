@@ -38,7 +38,7 @@ from jaxsnn.event.native.native_limits import (
     runs_native,
 )
 from jaxsnn.event.native.native_readout import native_membrane
-from jaxsnn.event.native.native_scatter import native_scattered_spikes
+from jaxsnn.event.native.native_scatter import FirstSpikes, native_scattered_spikes
 from jaxsnn.event.projections.arrivals import Arrivals, Path, Train, arrivals
 from jaxsnn.event.projections.current_arrivals import (
     by_source,
@@ -47,7 +47,15 @@ from jaxsnn.event.projections.current_arrivals import (
     lasting_current,
 )
 from jaxsnn.event.projections.driven_signals import driven_parameters, tau_range
-from jaxsnn.event.projections.sources import Readout, Sources, earliest, edges, hand_on
+from jaxsnn.event.projections.sources import (
+    Readout,
+    Sources,
+    earliest,
+    edges,
+    hand_on,
+    hand_on_first,
+    room_behind,
+)
 from jaxsnn.network.array_types import Array, Float, Int
 from jaxsnn.network.meshes import varying_like
 from jaxsnn.network.neuron_models import model_of
@@ -280,8 +288,8 @@ class FeedForwardPart(PopulationPart):
         elif not self.population.fires:  # of one that does the lists may be too short
             record.drives[self.name] = self._by_place(drive, given)
         if self.population.fires:
-            spikes = self._spikes(record, given, lanes, Given(weight, time, row), t_end)
-            self._hand_on(record, spikes)
+            spikes, first = self._spikes(record, given, lanes, Given(weight, time, row), t_end)
+            self._hand_on(record, spikes, first)
         else:
             self._read_out(record, given, drive, sample_times)
 
@@ -311,12 +319,17 @@ class FeedForwardPart(PopulationPart):
         places = Places(lane=given.neurons(counted)[0], unit=self.scale)
         return replace(drive, v_inf=given.lanes(drive.v_inf / self.scale), places=places)
 
-    def _hand_on(self, record: EventRecord, spikes: LayerSpikes) -> None:
-        """Write down the spikes, and give them to the populations behind."""
+    def _hand_on(self, record: EventRecord, spikes: LayerSpikes, first: FirstSpikes | None) -> None:
+        """Write down the spikes, and give them, or the first of them, to the populations behind."""
         self.write_down(record, spikes)
         batch, size, slots = spikes.time.shape
+        recorded = jnp.minimum(spikes.count, slots)
+        if first is not None:
+            train = Train(first.time, first.place // slots, in_order=True)
+            hand_on_first(self.sources, record, self.name, train, recorded)
+            return
         channel = jnp.repeat(jnp.arange(size, dtype=jnp.int32), slots)
-        time, recorded = spikes.time.reshape(batch, -1), jnp.minimum(spikes.count, slots)
+        time = spikes.time.reshape(batch, -1)
         hand_on(self.sources, record, self.name, time, channel, recorded)
 
     def _read_out(
@@ -376,8 +389,8 @@ class FeedForwardPart(PopulationPart):
         lanes: NeuronLanes,
         arriving: Given,
         t_end: Seconds,
-    ) -> LayerSpikes:
-        """Its spikes, by neuron.
+    ) -> tuple[LayerSpikes, FirstSpikes | None]:
+        """Its spikes, by neuron, and the first of them if the backend has found these, too.
 
         Args:
             given: what arrives, as the sources have it, which knows the positions.
@@ -385,25 +398,32 @@ class FeedForwardPart(PopulationPart):
         """
         spec = self.spec(given.in_order)
         given_all = varying_like((arriving.weight, lanes, arriving.time, arriving.row, t_end))
-        spikes, record.clipped[self.name] = self._spikes_and_clipped(spec, given, given_all)
+        spikes, first, clipped = self._spikes_and_clipped(spec, given, given_all)
+        record.clipped[self.name] = clipped
         if given.positions == 1:
-            return spikes
+            return spikes, first
         # back from units of the arrival factor to volts per second
         slope = jnp.where(jnp.isfinite(spikes.time), spikes.slope * self.scale[:, None], 1.0)
-        return replace(spikes, slope=slope)
+        return replace(spikes, slope=slope), first
 
     def _spikes_and_clipped(
         self, spec: LayerSpec, given: Arrivals, given_all: Any
-    ) -> tuple[LayerSpikes, Int[Array, ""]]:
-        """Spikes by neuron, and how many of their slopes lie below the floor: of weight, lanes, time,
-        row and t_end.
+    ) -> tuple[LayerSpikes, FirstSpikes | None, Int[Array, ""]]:
+        """Spikes by neuron, the first of them where they are known, and how many slopes lie below the
+        floor: of weight, lanes, time, row and t_end.
         """
         weight, lanes, time, row, t_end = given_all
         threads, native = self.engine.threads, self._is_native(given)
         if native and given.scattered is not None:
-            spikes = native_scattered_spikes(spec, threads, weight, lanes, given.scattered, t_end)
+            slots = self.population.size * spec.max_spikes
+            # places are in the slots as the neurons are counted
+            room = room_behind(self.sources, self.name, slots) if given.order is None else None
+            events = given.scattered
+            spikes, first = native_scattered_spikes(
+                spec, threads, room, weight, lanes, events, t_end
+            )
             lanes = jax.tree.map(lambda values: values.T.reshape(-1), lanes)
-            return jax.tree.map(given.ordered, spikes), clipped_slopes(spec, lanes, spikes)
+            return jax.tree.map(given.ordered, spikes), first, clipped_slopes(spec, lanes, spikes)
         way: Any = layer_spikes_forward if self.engine.forward_mode else layer_spikes
         way = partial(way, spec)
         if native:
@@ -411,7 +431,7 @@ class FeedForwardPart(PopulationPart):
         elif not spec.parallel and given.positions > 1:
             way = in_parts(way, given.positions)
         spikes = way(weight, lanes, time, row, t_end)
-        return jax.tree.map(given.neurons, spikes), clipped_slopes(spec, lanes, spikes)
+        return jax.tree.map(given.neurons, spikes), None, clipped_slopes(spec, lanes, spikes)
 
 
 def steps_late(population: Population, places: tuple[int, int]) -> float:

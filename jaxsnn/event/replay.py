@@ -100,7 +100,7 @@ class _RecordedLayer(FeedForwardPart):
         lanes: NeuronLanes,
         arriving: Given,
         t_end: Seconds,
-    ) -> LayerSpikes:
+    ) -> tuple[LayerSpikes, None]:
         """The recorded spikes, differentiable."""
         del t_end
         # `recorded_spikes` has one list of arrivals for all neurons of a sample.
@@ -119,4 +119,4 @@ class _RecordedLayer(FeedForwardPart):
             way = partial(native_recorded_spikes, spec, self.engine.threads)
         spikes = way(arriving.weight, lanes, time, arriving.row, times, count)
         record.clipped[self.name] = clipped_slopes(spec, lanes, spikes)
-        return spikes
+        return spikes, None

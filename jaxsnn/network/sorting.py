@@ -27,7 +27,7 @@ from jaxsnn.network.meshes import varying_like
 
 # Where the network is faster than XLA's sort: so many rows, and so many numbers in each.
 _LEAST_ROWS = 32
-_NUMBERS = range(20, 4097)
+_NUMBERS = range(20, 513)
 #: Where at most one number in so many is wanted, looking for these alone is faster than sorting.
 _FEW = 4
 #: Bits of float32 numbers.

@@ -495,6 +495,40 @@ def test_convolutions_of_many_samples_are_those_of_few(x64):
     assert_close(by_time, np.concatenate([own for _, own in gradients]))
 
 
+@pytest.mark.parametrize("directly", [False, True], ids=["behind alone", "and the loss"])
+@pytest.mark.parametrize("samples", [3, 9])
+def test_first_spikes_have_the_gradients_of_all(samples, directly, x64):
+    """A convolution behind takes the first spikes, and not all slots; the loss may take all of them."""
+    rng, net = np.random.default_rng(8), lower(convolution_graph())
+    first, last = net.populations
+    time = jnp.asarray(np.sort(rng.uniform(0, 25e-3, (samples, 150))))
+    events = Events(time=time, index=jnp.asarray(rng.integers(0, 128, time.shape), jnp.int32))
+
+    def found(backend, room):
+        options = {"max_spikes": 12, "max_arrivals": 400, "backend": backend}
+        engine = EventDriven(max_events={first: room}, **options)
+
+        def value(parameters, time):
+            given = net.with_parameters(parameters), Events(time=time, index=events.index)
+            spikes = simulate(*given, 40e-3, engine=engine).spikes
+            seen = [spikes[last].time, *([spikes[first].time] if directly else [])]
+            weighted = [
+                some_weights(x.shape, x.dtype) * jnp.where(jnp.isfinite(x), x, 0) for x in seen
+            ]
+            return sum(jnp.sum(own) for own in weighted), spikes[first].count
+
+        return jax.jit(jax.value_and_grad(value, (0, 1), has_aux=True))(net.parameters, time)
+
+    slots = 12 * net.populations[first].size
+    (_, count), gradient = found("native", slots // 2)
+    assert 100 < int(count.sum(axis=1).max()) <= slots // 2
+    for backend, room, atol in (("native", slots, 1e-12), ("xla", slots // 2, 1e-9)):
+        for ours, theirs in zip(
+            *map(jax.tree.leaves, (gradient, found(backend, room)[1])), strict=True
+        ):
+            np.testing.assert_allclose(ours, theirs, atol=atol * (np.abs(theirs).max() + 1e-12))
+
+
 def assert_close(found, expected):
     np.testing.assert_allclose(found, expected, atol=1e-12 * (np.abs(expected).max() + 1e-12))
 

@@ -14,7 +14,8 @@ import numpy as np
 from jax import lax
 
 from jaxsnn.event.event_options import EventOptions
-from jaxsnn.event.native.native_limits import native_places
+from jaxsnn.event.native.native_limits import calls_kernels
+from jaxsnn.event.native.native_places import native_places
 from jaxsnn.network.array_types import Array, Bool, Float
 from jaxsnn.network.sorting import at_places, sorted_times
 
@@ -68,9 +69,9 @@ def _in_order(time: jax.Array) -> tuple[jax.Array, jax.Array]:
     are.
     """
     flat = time.reshape(-1, time.shape[-1])
-    place = native_places(flat, flat.shape[1], EventOptions())
-    if place is None:
+    if not calls_kernels(flat.dtype.name, flat.shape[0], EventOptions()):
         return sorted_times(time)
+    place = native_places(flat, flat.shape[1], None)
     return at_places(flat, place, 1).reshape(time.shape), place.reshape(time.shape)
 
 

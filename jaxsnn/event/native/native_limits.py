@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
 from jaxsnn.errors import UsageError
 from jaxsnn.event.dynamics.cubalif import CubaLIFDelta
@@ -20,9 +18,7 @@ from jaxsnn.event.event_arrays import Feedback, Times
 from jaxsnn.event.event_options import EventOptions
 from jaxsnn.event.forward.group import GroupSpec
 from jaxsnn.event.forward.layer import LayerSpec
-from jaxsnn.event.native.native_build import kernel, native_library, thread_count
-from jaxsnn.network.array_types import Array, Int
-from jaxsnn.network.meshes import varying_like
+from jaxsnn.event.native.native_build import native_library
 
 #: Models whose equations the kernels have; others, subclasses too, may have equations of their own.
 _COVERED = (CubaLIFDelta, LIFUnderLI, LIFDelta, IFDelta)
@@ -92,15 +88,6 @@ def calls_kernels(dtype: str, samples: Any, options: EventOptions) -> bool:
         dtype, samples: as of `native_obstacles`.
     """
     return _wanted(options) and next(_obstacles_of_all(dtype, samples), None) is None
-
-
-def native_places(time: Times, room: int, options: EventOptions) -> Int[Array, "batch room"] | None:
-    """The slots of the earliest events of each sample in order, by a kernel; None: by XLA."""
-    if not calls_kernels(time.dtype.name, time.shape[0], options):
-        return None
-    result = jax.ShapeDtypeStruct((time.shape[0], room), jnp.int32)
-    call = kernel("jaxsnn_earliest", (result,), time.dtype.name)
-    return varying_like(call(time, threads=np.int64(thread_count(options.threads)))[0], time)
 
 
 def _wanted(options: EventOptions) -> bool:

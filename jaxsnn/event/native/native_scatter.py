@@ -25,9 +25,11 @@ from jaxsnn.event.native.native_layer import (
     slots_of,
     unstacked,
 )
+from jaxsnn.event.native.native_places import native_places
 from jaxsnn.event.projections.arrivals import Scattered
-from jaxsnn.network.array_types import Array, Int
+from jaxsnn.network.array_types import Array, Float, Int
 from jaxsnn.network.meshes import varying_like
+from jaxsnn.network.sorting import at_places
 
 Table = Int[Array, "channels taps"]
 
@@ -55,35 +57,60 @@ class _Kept(NamedTuple):
 
     given: _Given
     spikes: LayerSpikes
+    place: Int[Array, "batch room"] | None  # of the first spikes, where they are wanted
     #: V' behind spikes, and their causes
     more: tuple[OfSpikes, Int[Array, "batch neurons slots"]]
     wanted: Wanted
 
 
+class FirstSpikes(NamedTuple):
+    """The first spikes of each sample, in order: what a convolution behind takes of many slots."""
+
+    time: Float[Array, "batch room"]  # seconds, inf where unused
+    place: Int[Array, "batch room"]  # in the slots of all neurons
+
+
 def native_scattered_spikes(
     spec: LayerSpec,
     threads: int | None,
+    room: int | None,
     weight: Weights,
     lanes: Lanes,
     events: Scattered,
     t_end: Seconds,
-) -> LayerSpikes:
+) -> tuple[LayerSpikes, FirstSpikes | None]:
     """Spikes of one population, as `native_layer_spikes` finds them of the lists that the events make.
 
     Args:
+        threads: as of `native_layer_spikes`.
+        room: how many first spikes are wanted, too, at most as many as there are slots.
         lanes: (positions, neurons at each).
         events: of each sample, in order.
 
     Returns:
-        Arrays (batch, neurons * positions, ...).
+        Arrays (batch, neurons * positions, ...), and the first spikes. The gradient by their times
+        needs no array of all slots.
     """
     place, row = jnp.asarray(events.place), jnp.asarray(events.row)
-    return _scattered(spec, threads, weight, lanes, events.time, events.channel, place, row, t_end)
+    given = weight, lanes, events.time, events.channel, place, row, t_end
+    found: Any = _scattered(spec, threads, room, *given)
+    return found
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _scattered(spec: LayerSpec, threads: int | None, *given: Any) -> LayerSpikes:
-    return _simulated(spec, threads, _Given(*given))[0]
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def _scattered(
+    spec: LayerSpec, threads: int | None, room: int | None, *given: Any
+) -> tuple[LayerSpikes, FirstSpikes | None]:
+    spikes, _ = _simulated(spec, threads, _Given(*given))
+    return spikes, _first(spikes, room, threads)
+
+
+def _first(spikes: LayerSpikes, room: int | None, threads: int | None) -> FirstSpikes | None:
+    if room is None:
+        return None
+    time = spikes.time.reshape(len(spikes.time), -1)
+    place = native_places(time, room, threads)
+    return FirstSpikes(at_places(time, place, 1), place)
 
 
 def _simulated(spec: LayerSpec, threads: int | None, given: _Given) -> tuple[LayerSpikes, Any]:
@@ -102,37 +129,59 @@ def _simulated(spec: LayerSpec, threads: int | None, given: _Given) -> tuple[Lay
     return LayerSpikes(time=time, slope=slope, count=count), (after, cause)
 
 
-def _forward(spec: LayerSpec, threads: int | None, *given: Any) -> tuple[LayerSpikes, _Kept]:
+def _forward(
+    spec: LayerSpec, threads: int | None, room: int | None, *given: Any
+) -> tuple[tuple[LayerSpikes, FirstSpikes | None], _Kept]:
     """Spikes, and what the backward pass needs; each argument knows whether it is perturbed."""
     values = _Given(*values_of(given))
     spikes, more = _simulated(spec, threads, values)
+    first = _first(spikes, room, threads)
     kept = _Kept(
         given=values,
         spikes=spikes,
+        place=None if first is None else first.place,
         more=more,
         wanted=Wanted.of(given[1], given[2]),
     )
-    return spikes, kept
+    return (spikes, first), kept
 
 
 def _backward(
-    spec: LayerSpec, threads: int | None, kept: _Kept, cotangent: LayerSpikes
+    spec: LayerSpec,
+    threads: int | None,
+    _: int | None,
+    kept: _Kept,
+    cotangent: tuple[LayerSpikes, FirstSpikes | None],
 ) -> tuple[Any, ...]:
     given, spikes = kept.given, kept.spikes
-    dtype = given.weight.dtype
-    drive: Any = cotangent.time
+    batch, dtype = given.time.shape[0], given.weight.dtype
+    drive: Any = cotangent[0].time
     if isinstance(drive, SymbolicZero):
-        drive = jnp.zeros(drive.shape, dtype)
+        drive = jnp.zeros((batch, given.lanes.tau_mem.size, 0), dtype)
+    of_first: Any = None if cotangent[1] is None else cotangent[1].time
+    place = kept.place
+    if place is None or isinstance(of_first, SymbolicZero):
+        of_first, place = jnp.zeros((batch, 0), dtype), jnp.zeros((batch, 0), jnp.int32)
     of_time = given.time.shape if kept.wanted.time else (0,)
     shapes = given.weight.shape, gradient_shape(given.lanes, kept.wanted), of_time
     results = tuple(jax.ShapeDtypeStruct(shape, dtype) for shape in shapes)
     found = kernel("jaxsnn_scatter_backward", results)(
-        *(*given.arrays(spec.neuron), spikes.time, spikes.slope, *kept.more, drive),
+        *(
+            *given.arrays(spec.neuron),
+            spikes.time,
+            spikes.slope,
+            *kept.more,
+            drive,
+            of_first,
+            place,
+        ),
         **kernel_options(spec),
         min_slope=np.float64(spec.min_slope),
         threads=np.int64(thread_count(threads)),
     )
-    d_weight, d_stacked, d_time = varying_like(tuple(found), given.weight, given.time, drive)
+    d_weight, d_stacked, d_time = varying_like(
+        tuple(found), given.weight, given.time, drive, of_first
+    )
     d_time = d_time if kept.wanted.time else jnp.zeros_like(given.time)
     return d_weight, unstacked(d_stacked, given.lanes), d_time, None, None, None, None
 

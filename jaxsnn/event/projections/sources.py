@@ -14,7 +14,8 @@ from jax.typing import DTypeLike
 from jaxsnn.event.event_options import EventOptions
 from jaxsnn.event.event_record import Budget, EventRecord
 from jaxsnn.event.forward.readout import Drive
-from jaxsnn.event.native.native_limits import native_places
+from jaxsnn.event.native.native_limits import calls_kernels
+from jaxsnn.event.native.native_places import native_places
 from jaxsnn.event.projections.arrivals import Arrivals, Train
 from jaxsnn.network.array_types import Array, Float, Int, Shaped
 from jaxsnn.network.network import Network
@@ -74,6 +75,17 @@ class Sources:
     known: frozenset[str] = frozenset()
 
 
+def room_behind(sources: Sources, name: str, slots: int) -> int | None:
+    """How many events of each sample of a part those behind it see; None: all slots."""
+    room = sources.engine.of("max_events", name)
+    # A convolution does work for each slot and tap, so that empty slots are cut off before it.
+    if room is None and name in sources.gathered:
+        size = next(wire.size for wire in sources.network.wires if wire.name == name)
+        room = max(_GATHERED, 2 * size)
+    # Where all slots fit, those behind sort them if they need to.
+    return None if room is None or room >= slots else room
+
+
 def hand_on(
     sources: Sources,
     record: EventRecord,
@@ -89,19 +101,31 @@ def hand_on(
         channel: of each slot.
         recorded: how many of the slots of each neuron are used.
     """
-    room = sources.engine.of("max_events", name)
-    # A convolution does work for each slot and tap, so that empty slots are cut off before it.
-    if room is None and name in sources.gathered:
-        size = next(wire.size for wire in sources.network.wires if wire.name == name)
-        room = max(_GATHERED, 2 * size)
-    # Where all slots fit, those behind sort them if they need to.
-    if room is None or room >= time.shape[1]:
+    room = room_behind(sources, name, time.shape[1])
+    if room is None:
         sources.trains[name] = Train(time, channel)
         return
     channel = jnp.broadcast_to(channel, time.shape)
-    sources.trains[name] = earliest(time, channel, room, sources.engine)
+    hand_on_first(sources, record, name, earliest(time, channel, room, sources.engine), recorded)
+
+
+def hand_on_first(
+    sources: Sources,
+    record: EventRecord,
+    name: str,
+    train: Train,
+    recorded: Int[Array, "batch neurons"],
+) -> None:
+    """Give the first events of a part to those behind it.
+
+    Args:
+        train: of as many events as `room_behind` says.
+        recorded: as of `hand_on`.
+    """
+    sources.trains[name] = train
     needed = jnp.max(jnp.sum(recorded, axis=1))
-    record.budgets["max_events"][name] = Budget(needed=needed, room=jnp.int32(room))
+    room = jnp.int32(train.time.shape[1])
+    record.budgets["max_events"][name] = Budget(needed=needed, room=room)
 
 
 def earliest(
@@ -113,8 +137,9 @@ def earliest(
     """The first `room` events of each sample in order."""
     # The order has no derivative; the gradient reaches the times through their places.
     still = lax.stop_gradient(time)
-    place = native_places(still, min(room, time.shape[1]), options)
-    if place is None:
+    if calls_kernels(time.dtype.name, time.shape[0], options):
+        place = native_places(still, min(room, time.shape[1]), options.threads)
+    else:
         place = first_times(still, room)
     return Train(at_places(time, place, 1), at_places(channel, place, 1), in_order=True)
 

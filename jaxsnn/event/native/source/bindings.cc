@@ -460,8 +460,8 @@ ffi::Error ScatterBackward(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::Any
                            ffi::AnyBuffer channel, ffi::AnyBuffer place, ffi::AnyBuffer row,
                            ffi::AnyBuffer t_end, ffi::AnyBuffer spike_time, ffi::AnyBuffer slope,
                            ffi::AnyBuffer slope_after, ffi::AnyBuffer cause,
-                         ffi::AnyBuffer cotangent,
-                           ffi::Result<ffi::AnyBuffer> by_weight,
+                           ffi::AnyBuffer cotangent, ffi::AnyBuffer of_train,
+                           ffi::AnyBuffer train_place, ffi::Result<ffi::AnyBuffer> by_weight,
                            ffi::Result<ffi::AnyBuffer> by_lanes,
                            ffi::Result<ffi::AnyBuffer> by_time, bool subtract, double refractory,
                            double min_slope, bool jumps, bool strict, std::int64_t threads) {
@@ -482,20 +482,29 @@ ffi::Error ScatterBackward(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::Any
         !has_shape(spike_time, {samples, all, slots}) ||
         !has_shape(slope, {samples, all, slots}) ||
         !has_shape(slope_after, {samples, all, options.assigns() ? slots : 0}) ||
-        !has_shape(cotangent, {samples, all, slots}) ||
+        !(has_shape(cotangent, {samples, all, slots}) || has_shape(cotangent, {samples, all, 0})) ||
         !has_shape(*by_weight, {given.rows, given.neurons}))
       return wrong("an argument of the backward pass has the wrong shape");
-    for (auto buffer : {spike_time, slope, slope_after, cotangent})
+    if (of_train.dimensions().size() != 2) return wrong("a train is not (batch, events)");
+    const Index events = of_train.dimensions()[1];
+    if (!has_shape(of_train, {samples, events}) || !has_shape(train_place, {samples, events}) ||
+        !has_type(train_place, ffi::S32))
+      return wrong("a train does not fit its places");
+    for (auto buffer : {spike_time, slope, slope_after, cotangent, of_train})
       if (!has_type(buffer, kType<T>)) return wrong("the arguments differ in their types");
     const Index fields = fields_of(*by_lanes, given.positions, given.neurons);
     const bool of_time = has_shape(*by_time, {samples, given.arrivals});
     const native::Found<T> found{spike_time.typed_data<T>(), slope.typed_data<T>(),
-                                 slope_after.typed_data<T>(), cotangent.typed_data<T>(),
+                                 slope_after.typed_data<T>(), nullptr,
                                  cause.typed_data<std::int32_t>()};
     const native::Gradients<T> gradients{by_weight->typed_data<T>(),
                                          fields ? by_lanes->typed_data<T>() : nullptr, fields,
                                          of_time ? by_time->typed_data<T>() : nullptr};
-    native::scatter_backward(given, options, taps, found, gradients);
+    const bool of_slots = cotangent.dimensions()[2] == slots;
+    const native::Drives<T> drives{of_slots ? cotangent.typed_data<T>() : nullptr,
+                                   of_train.typed_data<T>(), train_place.typed_data<std::int32_t>(),
+                                   all * slots, events};
+    native::scatter_backward(given, options, taps, found, drives, gradients);
     return ffi::Error::Success();
   });
 }
@@ -698,7 +707,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxsnn_scatter_backward, ScatterBackward,
                               ffi::Ffi::Bind()
                                   BUFFER(weight) BUFFER(lanes) BUFFER(time) BUFFER(channel)
                                   BUFFER(place) BUFFER(row) BUFFER(t_end) BUFFER(spike_time)
-                                  BUFFER(slope) BUFFER(slope_after) BUFFER(cause) BUFFER(cotangent)
+                                  BUFFER(slope) BUFFER(slope_after) BUFFER(cause) BUFFER(cotangent) BUFFER(of_train) BUFFER(train_place)
                                   RESULT(weight) RESULT(lanes) RESULT(time)
                                   .Attr<bool>("subtract")
                                   .Attr<double>("refractory")

@@ -155,7 +155,7 @@ void earliest(const T* time, Index batch, Index events, Index room, Index thread
 /// new pages than it takes to fill them.
 template <class T>
 struct Room {
-  Array<T> time, by_time;
+  Array<T> time, by_time, drive;
   Array<std::int32_t> row, slot;
   Array<Step<T>> steps;
   Array<StepBy<T>> steps_by;
@@ -178,7 +178,7 @@ struct Room {
 
  private:
   Index bytes() const {
-    return sizeof(T) * (time.size() + by_time.size()) + 4 * (row.size() + slot.size()) +
+    return sizeof(T) * (time.size() + by_time.size() + drive.size()) + 4 * (row.size() + slot.size()) +
            sizeof(Step<T>) * steps.size() + sizeof(StepBy<T>) * steps_by.size();
   }
 };

@@ -124,6 +124,22 @@ class Lists {
 /// its cache, and take the memory of one sample. The same bits for every number of threads.
 constexpr Index kManySamples = 8;
 
+/// dL/dt of spikes by their slots, and of a train, which takes some of them: dL/dt there is added.
+template <class T>
+struct Drives {
+  const T* of_slots;          // (samples, slots); null: all are 0
+  const T* of_train;          // (samples, events)
+  const std::int32_t* place;  // (samples, events) in the slots of the sample; elsewhere: nowhere
+  Index slots, events;        // of a sample
+
+  void write(Index sample, T* all) const {
+    of_slots ? (void)std::copy_n(of_slots + sample * slots, slots, all)
+             : (void)std::fill_n(all, slots, T(0));
+    for (Index n = sample * events; n < (sample + 1) * events; ++n)
+      if (place[n] >= 0 && place[n] < slots) all[place[n]] += of_train[n];
+  }
+};
+
 /// One sample of a batch.
 template <class T>
 struct OfSample {
@@ -166,13 +182,20 @@ void scatter_forward(const Given<T>& given, const Options& options, const Taps<T
 /// As `layer_backward`, of the lists that events make.
 template <class T>
 void scatter_backward(const Given<T>& given, const Options& options, const Taps<T>& taps,
-                      const Found<T>& found, const Gradients<T>& gradients) {
+                      const Found<T>& found, const Drives<T>& drives,
+                      const Gradients<T>& gradients) {
   const Targets<T> targets(taps, given.positions);
   const bool of_time = gradients.time;
   if (taps.samples < kManySamples) {
     Room<T> room;
+    Array<T> every(taps.samples * drives.slots);
+    Pool::shared().run(taps.samples, options.threads, [&](Index sample) {
+      drives.write(sample, every.data() + sample * drives.slots);
+    });
+    Found<T> driven = found;
+    driven.cotangent = every.data();
     const Lists<T> lists(given, taps, targets, options.threads, of_time, room);
-    return layer_backward(given, options, lists.ordered(), found, gradients, taps.samples);
+    return layer_backward(given, options, lists.ordered(), driven, gradients, taps.samples);
   }
   Options alone = options;
   alone.threads = 1;
@@ -189,9 +212,11 @@ void scatter_backward(const Given<T>& given, const Options& options, const Taps<
       const OfSample<T> of(given, taps, sample);
       const Lists<T> lists(of.given, of.taps, targets, 1, of_time, *room);
       const Index slot = sample * neurons * slots;
+      T* const drive = with_room((*room).drive, drives.slots);
+      drives.write(sample, drive);
       const Found<T> own{found.time + slot, found.slope + slot,
-                         found.slope_after + (options.assigns() ? slot : 0), found.cotangent + slot,
-                         found.cause + (options.jumps ? slot : 0)};
+                         found.slope_after + (options.assigns() ? slot : 0),
+                         drive, found.cause + (options.jumps ? slot : 0)};
       const Gradients<T> mine{of_weight.data(), fields ? of_lanes.data() : nullptr,
                               gradients.fields,
                               of_time ? gradients.time + sample * given.arrivals : nullptr};

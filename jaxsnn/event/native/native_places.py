@@ -1,0 +1,25 @@
+"""The first of many spikes, found by a kernel."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxsnn.event.event_arrays import Times
+from jaxsnn.event.native.native_build import kernel, thread_count
+from jaxsnn.network.array_types import Array, Int
+from jaxsnn.network.meshes import varying_like
+
+
+def native_places(time: Times, room: int, threads: int | None) -> Int[Array, "batch room"]:
+    """The slots of the earliest events of each sample in order; unused ones come last.
+
+    Args:
+        time: seconds, inf in unused slots.
+        room: how many are wanted, at most as many as there are.
+        threads: as of `native_layer_spikes`.
+    """
+    result = jax.ShapeDtypeStruct((time.shape[0], room), jnp.int32)
+    call = kernel("jaxsnn_earliest", (result,), time.dtype.name)
+    return varying_like(call(time, threads=np.int64(thread_count(threads)))[0], time)
