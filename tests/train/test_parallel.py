@@ -334,6 +334,7 @@ def test_a_lost_process_ends_the_run_with_one_line_and_a_usable_checkpoint(
     _, err = both[other].communicate(timeout=120)
     both[killed].communicate()
     assert both[other].returncode != 0
+    assert err.count("\n") == 1, err
     (line,) = err.splitlines()
     lost = (f"jaxsnn: error: process {other} lost another one", f"process {other} lost the coord")
     assert any(what in line for what in lost)

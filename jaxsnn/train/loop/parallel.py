@@ -139,7 +139,9 @@ def _relay(source: int, stderr: int, line: str) -> NoReturn:
 
 #: What XLA says when it aborts, and what it says of its partners before.
 _ABORTS = b"JAX distributed service detected fatal errors"
-_OF_PARTNERS = re.compile(rb"[EFWI]\d{4} .*coordination_service")
+_OF_PARTNERS = re.compile(
+    rb"[EFWI]\d{4} .*(coordination_service|preemption_sync)|Additional GRPC error|:UNKNOWN:Error received"
+)
 _PATIENCE = 60  # seconds
 
 
