@@ -94,33 +94,35 @@ class ReadProcess:
         limits: ReadLimits,
     ):
         assert limits.timeout is not None
-        self._path, self._limits = os.fspath(path), limits
+        self._path, self._work, self._limits = os.fspath(path), work, limits
         self._deadline = time.monotonic() + limits.timeout
         self._status: int | None = None
         self._pid = 0  # none yet
+
+    def __enter__(self) -> ReadProcess:
         self._end, theirs = os.pipe()
         try:
-            with (
-                _ctrl_c_afterwards(),
-                _ONE_FORK.until(self._deadline) as came,
-                warnings.catch_warnings(),
-            ):
-                if not came:
-                    raise self._too_late()
-                # that locks of other threads stay closed in the child, which needs none of them
-                warnings.simplefilter("ignore")
-                self._pid = os.fork()
-                if self._pid == 0:
-                    os.close(self._end)
-                    _be_the_child(theirs, work, limits)
+            # No call may follow this block: what Ctrl-C raised there would leave the child alone.
+            with _ctrl_c_afterwards():
+                try:
+                    self._fork(theirs)
+                finally:
+                    os.close(theirs)
         except (KeyboardInterrupt, FileError):
             self.__exit__()
             raise
-        finally:
-            os.close(theirs)
-
-    def __enter__(self) -> ReadProcess:
         return self
+
+    def _fork(self, theirs: int) -> None:
+        with _ONE_FORK.until(self._deadline) as came, warnings.catch_warnings():
+            if not came:
+                raise self._too_late()
+            # that locks of other threads stay closed in the child, which needs none of them
+            warnings.simplefilter("ignore")
+            self._pid = os.fork()
+            if self._pid == 0:
+                os.close(self._end)
+                _be_the_child(theirs, self._work, self._limits)
 
     def __exit__(self, *_: object) -> None:
         os.close(self._end)

@@ -66,17 +66,20 @@ INFO = LISTENING + "from jaxsnn.commands.cli import main; sys.exit(main(sys.argv
 
 def test_ctrl_c_ends_it(tmp_path):
     path = looping(tmp_path / "loops.nir")
+    forks = (
+        "import os\n"
+        "os.register_at_fork(after_in_child=lambda: os.write(1, b'%d\\n' % os.getpid()))\n"
+    )
     running = subprocess.Popen(
-        [sys.executable, "-c", INFO, "info", str(path)],
+        [sys.executable, "-c", forks + INFO, "info", str(path)],
         cwd=ROOT,
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         process_group=0,
     )
-    children = Path(f"/proc/{running.pid}/task/{running.pid}/children")
-    while not children.read_text().split():
-        time.sleep(0.01)
-    child = int(children.read_text().split()[0])
+    assert running.stdout is not None
+    child = int(running.stdout.readline())
     os.killpg(running.pid, signal.SIGINT)
     _, error = running.communicate(timeout=30)
     assert (running.returncode, error) == (2, "jaxsnn: error: interrupted\n")
