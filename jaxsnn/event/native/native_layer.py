@@ -28,7 +28,7 @@ from jaxsnn.network.array_types import Array, Float, Int
 from jaxsnn.network.meshes import varying_like
 from jaxsnn.network.sorting import at_places
 
-#: The fields in the order of `Field` in layer.h.
+#: The fields in the order of `Field` in tiles.h.
 _LEVELS, _TAUS = ("threshold", "v_reset", "v_start", "j_start"), ("tau_mem", "tau_syn")
 _FIELDS = (*_LEVELS, *_TAUS)
 assert {field.name for field in fields(Lanes)} == set(_FIELDS)

@@ -42,7 +42,7 @@ class StreamLanes:
     """A population as a stream takes it.
 
     Attributes:
-        lanes: (fields, neurons), the fields in the order of `Field` in layer.h.
+        lanes: (fields, neurons), the fields in the order of `Field` in tiles.h.
         drive: of `DRIVES`.
         fires: it is no readout. once: its neurons stop after their first spike. subtract: a reset
             keeps the overshoot. recorded: its spikes are handed over. at_equality: an arrival that

@@ -3,7 +3,7 @@
 
 #pragma once
 
-#include "layer.h"
+#include "tiles.h"
 
 namespace native {
 

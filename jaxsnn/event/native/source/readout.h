@@ -121,7 +121,7 @@ class Readout {
 
   void step(Index sample, Index number, Index q, V& em, V& es, V& k) const {
     if (intervals_.uniform()) {
-      const Step<T>& step = intervals_.steps(sample)[number];
+      const Step<T> step = intervals_.steps(sample)[number];
       em = spread(step.em);
       es = spread(step.es);
       k = spread(step.k);

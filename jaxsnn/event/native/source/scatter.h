@@ -4,7 +4,8 @@
 
 #pragma once
 
-#include "layer.h"
+#include "layer_backward.h"
+#include "layer_forward.h"
 
 namespace native {
 

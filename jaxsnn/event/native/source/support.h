@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cmath>
 #include <condition_variable>
 #include <cstdint>
@@ -18,6 +19,7 @@
 #include <new>
 #include <thread>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include <sys/mman.h>
@@ -180,14 +182,22 @@ class Pool {
       wanted_ = threads - 1;
       ++round_;
     }
-    wake_.notify_all();
+    if (asleep_ > 0) wake_.notify_all();
     take(job);
     std::unique_lock<std::mutex> lock(mutex_);
     wanted_ = 0;  // who has not come yet need not
+    if (active_ > 0) {
+      lock.unlock();
+      soon([this] { return active_ == 0; });
+      lock.lock();
+    }
     done_.wait(lock, [this] { return active_ == 0; });
     job_ = nullptr;
     if (job.failed) std::rethrow_exception(job.failed);
   }
+
+  /// Threads for going through so many numbers: waking takes as long as some thousands of them.
+  static Index worth(Index threads, Index numbers) { return numbers < 20000 ? 1 : threads; }
 
   static Pool& shared() {
     // Threads do not outlive a fork: the child begins with a pool of its own. Never destroyed, as
@@ -234,9 +244,14 @@ class Pool {
 
   void serve() {
     std::uint64_t seen = 0;
-    std::unique_lock<std::mutex> lock(mutex_);
+    std::unique_lock<std::mutex> lock(mutex_, std::defer_lock);
     for (;;) {
-      wake_.wait(lock, [&] { return round_ != seen && wanted_ > 0; });
+      const auto called = [&] { return round_ != seen && wanted_ > 0; };
+      soon(called);
+      lock.lock();
+      ++asleep_;
+      wake_.wait(lock, called);
+      --asleep_;
       seen = round_;
       --wanted_;
       ++active_;
@@ -245,15 +260,39 @@ class Pool {
       take(job);
       lock.lock();
       if (--active_ == 0) done_.notify_all();
+      lock.unlock();
     }
+  }
+
+  /// Looks for some time whether a thread need not go to sleep: waking takes longer than what is to be
+  /// done often does.
+  template <class Condition>
+  static void soon(Condition&& holds) {
+    const auto begin = std::chrono::steady_clock::now();
+    do {
+      for (int n = 0; n < 16; ++n) {
+        if (holds()) return;
+        relax();
+      }
+    } while (std::chrono::steady_clock::now() - begin < std::chrono::microseconds(50));
+  }
+
+  /// The processor's other half may go on.
+  static void relax() {
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    asm volatile("yield");
+#endif
   }
 
   std::mutex busy_, mutex_;
   std::condition_variable wake_, done_;
   std::vector<std::thread> threads_;
   Job* job_ = nullptr;
-  Index wanted_ = 0, active_ = 0;
-  std::uint64_t round_ = 0;
+  // changed under the lock alone
+  std::atomic<Index> wanted_{0}, active_{0}, asleep_{0};
+  std::atomic<std::uint64_t> round_{0};
 };
 
 // ---- exponentials
@@ -405,6 +444,34 @@ void sort_by_digits(std::vector<Entry<T>>& order, std::vector<Entry<T>>& spare) 
   }
 }
 
+/// Few entries: how many come before each is counted, entries next to each other at once.
+template <class T>
+void sort_by_rank(std::vector<Entry<T>>& order, std::vector<Entry<T>>& spare) {
+  using Whole = std::make_signed_t<typename Entry<T>::Key>;
+  typedef Whole Lanes __attribute__((vector_size(64)));
+  constexpr int kLanes = 64 / sizeof(Whole);
+  constexpr Index kMost = 256;
+  const Index count = order.size();
+  alignas(64) Whole keys[kMost];
+  for (Index n = 0; n < count; ++n)
+    keys[n] = Whole(order[n].key ^ (typename Entry<T>::Key(1) << (8 * sizeof(Whole) - 1)));
+  spare.resize(count);
+  Lanes number;
+  for (int lane = 0; lane < kLanes; ++lane) number[lane] = lane;
+  for (Index first = 0; first < count; first += kLanes) {
+    const Index last = std::min<Index>(first + kLanes, count);
+    std::fill(keys + last, keys + first + kLanes, Whole(0));
+    Lanes own, before = {};
+    std::memcpy(&own, keys + first, sizeof(own));
+    for (Index n = 0; n < first; ++n) before -= keys[n] <= own;
+    for (Index n = first; n < last; ++n)
+      before -= (keys[n] < own) | ((keys[n] == own) & (Whole(n - first) < number));
+    for (Index n = last; n < count; ++n) before -= keys[n] < own;
+    for (Index n = first; n < last; ++n) spare[before[n - first]] = order[n];
+  }
+  order.swap(spare);
+}
+
 /// Slots in the order of their times, equal times in the order of slots: `order` holds the entries,
 /// `spare` as much room.
 template <class T>
@@ -413,10 +480,7 @@ void sort_entries(std::vector<Entry<T>>& order, std::vector<Entry<T>>& spare) {
     return a.key < b.key || (a.key == b.key && a.slot < b.slot);
   };
   if (std::is_sorted(order.begin(), order.end(), less)) return;
-  if (order.size() < 192) {
-    std::sort(order.begin(), order.end(), less);
-    return;
-  }
+  if (order.size() < 192) return sort_by_rank(order, spare);
   order.size() < 4096 ? sort_by_digits<8>(order, spare) : sort_by_digits<11>(order, spare);
 }
 

@@ -1,0 +1,558 @@
+// Gradients of a population without feedback: what jaxsnn/event/adjoint/layer_adjoint.py does, a tile
+// of neurons of one sample at a time.
+//
+// The tile carries two costates for each neuron through the sample's intervals from the last one that
+// matters to the first, and adds a row to the weights' gradient at each arrival; spikes are settled in
+// double precision, one by one where they are few.
+
+#pragma once
+
+#include "lanes.h"
+#include "tiles.h"
+
+namespace native {
+
+/// One tile of one sample back through its arrivals.
+template <class T, int kVectors, bool kUniform, bool kOfTaus>
+class Backward {
+  using V = Vector<T>;
+  using Bits = std::uint64_t;
+  static constexpr int kLanes = Tile<T, kVectors>::kLanes;
+
+ public:
+  Backward(const Given<T>& given, const Options& options, const Intervals<T>& intervals,
+           const Ordered<T>& ordered, const Found<T>& found)
+      : given_(given),
+        options_(options),
+        intervals_(intervals),
+        ordered_(ordered),
+        found_(found) {}
+
+  /// Adds to the gradients.
+  ///
+  /// `by_weight`: like the table; `by_time`: (arrivals,) in order, or null; `own`: (fields, lanes), or
+  /// null.
+  void run(const Tile<T, kVectors>& tile, const T* table, Index sample, Index first, T* by_weight,
+           T* by_time, double* own) {
+    tile_ = &tile;
+    sample_ = sample;
+    edges_ = intervals_.edges(sample);
+    first_ = first;
+    places_ = given_.places(sample);
+    own_ = own;
+    at_once_ = kUniform && !kOfTaus && !own && !options_.jumps && !assigns();
+    by_time_ = by_time;
+    collect();
+    if (last_ < 0) return;  // nothing fires: nothing counts
+    if (by_time)
+      walk<true>(table, by_weight, by_time);
+    else
+      walk<false>(table, by_weight, by_time);
+  }
+
+ private:
+  /// So few arrivals are compared with one by one.
+  static constexpr Index kFew = 24;
+
+  struct Costate {
+    double v = 0, j = 0;              // P
+    double v_mem = 0, j_mem = 0, j_syn = 0;  // its derivatives by the time constants
+  };
+
+  /// What happens: of each neuron its last spike, and in which interval that is.
+  void collect() {
+    const Index used = intervals_.used(sample_), slots = options_.max_spikes;
+    who_.assign(used + 1, 0);
+    last_ = -1;
+    Bits fired = 0;
+    for (int lane = 0; lane < tile_->count; ++lane) {
+      const Index place = places_[first_ + lane] * slots;
+      Index slot = 0;
+      while (slot < slots && found_.time[place + slot] < std::numeric_limits<T>::infinity()) ++slot;
+      if (slot == 0) continue;
+      await(lane, slot - 1, false);
+      fired |= Bits(1) << lane;
+    }
+    alignas(64) std::int64_t numbers[kLanes];
+    const bool few = used <= kFew && !options_.jumps;
+    if (few) all_earlier(used, numbers);
+    for (Bits left = fired; left; left &= left - 1) {
+      const int lane = __builtin_ctzll(left);
+      const Index number = few ? numbers[lane] : interval_of(lane, used);
+      who_[number] |= Bits(1) << lane;
+      last_ = std::max(last_, number);
+    }
+  }
+
+  /// `earlier` of all neurons, among few times.
+  void all_earlier(Index used, std::int64_t numbers[kLanes]) const {
+    const T* times = ordered_.time + ordered_.first(sample_);
+    LongVector found[kLanes / kEight] = {};
+    for (Index n = 0; n < used; ++n)
+      for (int q = 0; q < kLanes / kEight; ++q)
+        found[q] -= double(times[n]) < load<double>(when_ + q * kEight);
+    std::memcpy(numbers, found, sizeof(found));
+  }
+
+  /// What happens to a neuron next, backwards: a spike, or the end of the refractory time behind it.
+  void await(int lane, Index slot, bool release) {
+    const Index place = places_[first_ + lane] * options_.max_spikes + slot;
+    const T time = found_.time[place];
+    slot_[lane] = std::int32_t(slot);
+    release_[lane] = release;
+    when_[lane] = release ? released(double(time) + options_.refractory) : double(time);
+    // wanted when its turn comes
+    __builtin_prefetch(found_.slope + place);
+    __builtin_prefetch(found_.cotangent + place);
+  }
+
+  /// The interval of what happens to a neuron next, which is none after `number`.
+  Index interval_of(int lane, Index number) const {
+    const T* times = ordered_.time + ordered_.first(sample_);
+    const double time = when_[lane];
+    const Index place = places_[first_ + lane] * options_.max_spikes + slot_[lane];
+    if (options_.jumps && !release_[lane] && std::isinf(found_.slope[place]))
+      // what arrives at that time has made it fire, and comes before it
+      return std::upper_bound(times, times + number, T(time)) - times;
+    // what arrives at the very time of a spike comes after it
+    return earlier(times, number, time);
+  }
+
+  /// Goes on to what happens to a neuron before; whether that is in the same interval.
+  bool advance(int lane, Index number) {
+    const Index slot = slot_[lane];
+    if (release_[lane])
+      await(lane, slot, false);
+    else if (slot == 0)
+      return false;
+    else
+      await(lane, slot - 1, options_.refractory > 0);
+    const Index before = interval_of(lane, number);
+    if (before < number) who_[before] |= Bits(1) << lane;
+    return before == number;
+  }
+
+  /// How many of some times in order are below another: by halves, without a branch to foresee, and
+  /// the last ones at once.
+  static Index earlier(const T* times, Index used, double time) {
+    Index found = 0, left = used;
+    while (left > kWidth<T>) {
+      const Index half = (left + 1) / 2;
+      found += times[found + half - 1] < time ? half : 0;
+      left -= half;
+    }
+    const bool exact = double(T(time)) == time;  // the end of a refractory time need not be
+    if (used >= kWidth<T> && exact) {
+      const Index first = std::min<Index>(found, used - kWidth<T>);
+      const unsigned later = at_least(load<T>(times + first), spread(T(time)));
+      return first + __builtin_ctz(later | 1u << kWidth<T>);
+    }
+    for (; left > 0; --left) found += times[found] < time;
+    return found;
+  }
+
+  /// When V is let go, as far as it is told from when something arrives that moves V.
+  double released(double time) const { return options_.jumps ? double(T(time)) : time; }
+
+  template <bool kTime>
+  void walk(const T* table, T* by_weight, T* by_time) {
+    const Tile<T, kVectors>& tile = *tile_;
+    V p_v[kVectors] = {}, p_j[kVectors] = {};
+    V v_mem[kVectors] = {}, j_mem[kVectors] = {}, j_syn[kVectors] = {};  // derivatives of P
+    V by_mem[kVectors] = {}, by_syn[kVectors] = {};
+    const bool jumps = options_.jumps;
+    V leak[kVectors], synaptic[kVectors];
+    for (int lane = 0; lane < kLanes; ++lane) {
+      reinterpret_cast<T*>(leak)[lane] = T(tile.taus[lane].leak);
+      reinterpret_cast<T*>(synaptic)[lane] = T(tile.taus[lane].synaptic);
+    }
+    std::fill_n(free_v_, kLanes, 0.0);
+    std::fill_n(free_mem_, kLanes, 0.0);
+    const Steps<T> steps = kUniform ? intervals_.steps(sample_) : Steps<T>();
+    const StepBy<T>* steps_by = kUniform && kOfTaus ? intervals_.steps_by(sample_) : nullptr;
+    const auto rows = intervals_.rows(sample_);
+    for (Index number = last_; number >= 0; --number) {
+      fetch<T, kVectors>(by_weight + rows.ahead(number - kAhead) * kLanes);
+      const bool happens = who_[number] != 0;
+      alignas(64) T later[5][kLanes];
+      if (__builtin_expect(happens, 0)) {
+        std::memcpy(later[0], p_v, sizeof(p_v));
+        std::memcpy(later[1], p_j, sizeof(p_j));
+        if constexpr (kOfTaus) {
+          std::memcpy(later[2], v_mem, sizeof(v_mem));
+          std::memcpy(later[3], j_mem, sizeof(j_mem));
+          std::memcpy(later[4], j_syn, sizeof(j_syn));
+        }
+      }
+      // P = F^T P', and dP = F^T dP' + (dF)^T P'
+      for (int q = 0; q < kVectors; ++q) {
+        V em, es, k, bound;
+        const double t = kUniform ? 0 : edges_[number + 1] - edges_[number];
+        if constexpr (kUniform) {
+          em = spread(steps[number].em);
+          es = spread(steps[number].es);
+          k = spread(steps[number].k);
+        } else {
+          tile.own_step(q, t, em, es, k, bound);
+        }
+        if constexpr (kOfTaus) {
+          V em_mem, k_mem, es_syn, k_syn;
+          if constexpr (kUniform) {
+            em_mem = spread(steps_by[number].em_mem);
+            k_mem = spread(steps_by[number].k_mem);
+            es_syn = spread(steps_by[number].es_syn);
+            k_syn = spread(steps_by[number].k_syn);
+          } else {
+            tile.own_step_by(q, t, em_mem, k_mem, es_syn, k_syn);
+          }
+          j_mem[q] = v_mem[q] * k + j_mem[q] * es + p_v[q] * k_mem;
+          v_mem[q] = v_mem[q] * em + p_v[q] * em_mem;
+          j_syn[q] = j_syn[q] * es + p_v[q] * k_syn + p_j[q] * es_syn;
+        }
+        p_j[q] = p_v[q] * k + p_j[q] * es;
+        p_v[q] = p_v[q] * em;
+      }
+      if (__builtin_expect(happens, 0)) {
+        alignas(64) T now[5][kLanes];
+        std::memcpy(now[0], p_v, sizeof(p_v));
+        std::memcpy(now[1], p_j, sizeof(p_j));
+        if constexpr (kOfTaus) {
+          std::memcpy(now[2], v_mem, sizeof(v_mem));
+          std::memcpy(now[3], j_mem, sizeof(j_mem));
+          std::memcpy(now[4], j_syn, sizeof(j_syn));
+        }
+        settle(number, later, now);
+        std::memcpy(p_v, now[0], sizeof(p_v));
+        std::memcpy(p_j, now[1], sizeof(p_j));
+        if constexpr (kOfTaus) {
+          std::memcpy(v_mem, now[2], sizeof(v_mem));
+          std::memcpy(j_mem, now[3], sizeof(j_mem));
+          std::memcpy(j_syn, now[4], sizeof(j_syn));
+        }
+      }
+      if (number == 0) break;
+      // the arrival at the interval's begin: W e is added to the state, e along j
+      const Index row = rows[number];
+      T* by_row = by_weight + row * kLanes;
+      [[maybe_unused]] V moved = {};
+      for (int q = 0; q < kVectors; ++q) {
+        V sum;
+        std::memcpy(&sum, by_row + q * kWidth<T>, sizeof(sum));
+        sum += jumps ? p_v[q] : p_j[q];
+        std::memcpy(by_row + q * kWidth<T>, &sum, sizeof(sum));
+        if constexpr (kTime || kOfTaus) {
+          V weights;
+          std::memcpy(&weights, table + row * kLanes + q * kWidth<T>, sizeof(weights));
+          if constexpr (kOfTaus) {
+            by_mem[q] += weights * (jumps ? v_mem[q] : j_mem[q]);
+            if (!jumps) by_syn[q] += weights * j_syn[q];
+          }
+          // - P . A e W
+          if constexpr (kTime)
+            moved += weights * (jumps ? p_v[q] * leak[q] : p_j[q] * synaptic[q] - p_v[q] * leak[q]);
+        }
+      }
+      if constexpr (kTime) by_time[number - 1] += sum_of<T>(moved);
+    }
+    if (!own_) return;
+    alignas(64) T start[5][kLanes];
+    std::memcpy(start[0], p_v, sizeof(p_v));
+    std::memcpy(start[1], p_j, sizeof(p_j));
+    std::memcpy(start[2], v_mem, sizeof(v_mem));
+    std::memcpy(start[3], j_mem, sizeof(j_mem));
+    std::memcpy(start[4], j_syn, sizeof(j_syn));
+    for (int lane = 0; lane < tile.count; ++lane)
+      begin(lane, {start[0][lane], start[1][lane], start[2][lane], start[3][lane], start[4][lane]});
+    if constexpr (kOfTaus) {
+      alignas(64) T through[2][kLanes];
+      std::memcpy(through[0], by_mem, sizeof(by_mem));
+      std::memcpy(through[1], by_syn, sizeof(by_syn));
+      for (int lane = 0; lane < tile.count; ++lane) {
+        own(kTauMem, lane) += through[0][lane];
+        own(kTauSyn, lane) += through[1][lane];
+      }
+    }
+  }
+
+  double& own(Field field, int lane) { return own_[field * kLanes + lane]; }
+
+  bool assigns() const { return options_.assigns(); }
+
+  /// What the costate at time 0 says of the lanes.
+  void begin(int lane, const Costate& at_start) {
+    const bool lowered = tile_->above[lane] && !assigns() && !options_.subtract;
+    const double v = lowered ? tile_->v_reset[lane] : tile_->v_start[lane];
+    own(lowered ? kReset : kStart, lane) += at_start.v;
+    own(kCurrent, lane) += at_start.j;
+    const double j = tile_->j_start[lane];
+    own(kTauMem, lane) += v * at_start.v_mem + j * at_start.j_mem;
+    own(kTauSyn, lane) += j * at_start.j_syn;
+  }
+
+  /// The lanes in which something happens in an interval, from its end to its begin.
+  void settle(Index number, const T later[5][kLanes], T now[5][kLanes]) {
+    Bits left = std::exchange(who_[number], 0);
+    if (at_once_ && __builtin_popcountll(left) >= kMany)
+      while (left) settle(Eight(left), number, later, now);
+    for (; left; left &= left - 1) settle(__builtin_ctzll(left), number, later, now);
+  }
+
+  void settle(int lane, Index number, const T later[5][kLanes], T now[5][kLanes]) {
+    Costate costate{later[0][lane], later[1][lane]};
+    if constexpr (kOfTaus) {
+      costate.v_mem = later[2][lane];
+      costate.j_mem = later[3][lane];
+      costate.j_syn = later[4][lane];
+    }
+    double at = edges_[number + 1];
+    do {
+      flow_back(lane, costate, at - when_[lane]);
+      at = when_[lane];
+      release_[lane] ? release(lane, costate) : spike(lane, slot_[lane], costate);
+    } while (advance(lane, number));
+    flow_back(lane, costate, at - edges_[number]);
+    now[0][lane] = T(costate.v);
+    now[1][lane] = T(costate.j);
+    if constexpr (kOfTaus) {
+      now[2][lane] = T(costate.v_mem);
+      now[3][lane] = T(costate.j_mem);
+      now[4][lane] = T(costate.j_syn);
+    }
+  }
+
+  /// The same of eight neurons whose spikes take from v, and of which no parameter's gradient is asked.
+  __attribute__((noinline)) void settle(const Eight& eight, Index number, const T later[5][kLanes],
+                                        T now[5][kLanes]) {
+    const Tile<T, kVectors>& tile = *tile_;
+    const Taus& taus = intervals_.taus();
+    const DoubleVector zero = {}, height = eight.of(tile.fires_at) - eight.of(tile.v_reset);
+    const DoubleVector by_leak = height * taus.leak, least = options_.min_slope * by_leak;
+    DoubleVector v = eight.of(later[0]), j = eight.of(later[1]);
+    DoubleVector time = zero + edges_[number + 1];
+    const auto flow_back_to = [&](DoubleVector before) {
+      const FlowOfLanes flow = decay(taus, larger(time - before, zero));
+      j = v * flow.k + j * flow.es;
+      v *= flow.em;
+      time = before;
+    };
+    for (unsigned who = eight.all; who;) {
+      alignas(64) double slopes[kEight] = {1, 1, 1, 1, 1, 1, 1, 1}, cotangents[kEight] = {};
+      unsigned fire = who;
+      for (unsigned left = who; left; left &= left - 1) {
+        const int n = __builtin_ctz(left), lane = eight.lane[n];
+        const Index place = places_[first_ + lane] * options_.max_spikes + slot_[lane];
+        slopes[n] = found_.slope[place];
+        cotangents[n] = found_.cotangent[place];
+        if (tile.above[lane] && slot_[lane] == 0 && when_[lane] == 0) fire &= ~(1u << n);
+      }
+      const LaneMask mine = mask_of(who);
+      flow_back_to(mine ? eight.of(when_) : time);
+      const DoubleVector drive = load<double>(cotangents) - v * by_leak;
+      v -= mask_of(fire) ? drive / larger(load<double>(slopes), least) : zero;
+      for (unsigned left = who; left; left &= left - 1) {
+        const int n = __builtin_ctz(left);
+        if (!advance(eight.lane[n], number)) who &= ~(1u << n);
+      }
+    }
+    flow_back_to(zero + edges_[number]);
+    eight.put_back(now[0], v);
+    eight.put_back(now[1], j);
+  }
+
+  void flow_back(int lane, Costate& costate, double gap) {
+    if (!(gap > 0) || (costate.v == 0 && costate.j == 0)) return;
+    const Taus& taus = tile_->taus[lane];
+    const Flow flow = decay(taus, gap);
+    if constexpr (kOfTaus) {
+      const FlowBy by = decay_by(taus, gap, flow);
+      const double v_mem = costate.v_mem;
+      costate.v_mem = v_mem * flow.em + costate.v * by.em_mem;
+      costate.j_mem = v_mem * flow.k + costate.j_mem * flow.es + costate.v * by.k_mem;
+      costate.j_syn = costate.j_syn * flow.es + costate.v * by.k_syn + costate.j * by.es_syn;
+    }
+    costate.j = costate.v * flow.k + costate.j * flow.es;
+    costate.v *= flow.em;
+  }
+
+  /// Back to before V is let go from v_reset.
+  void release(int lane, Costate& costate) {
+    free_v_[lane] = costate.v;
+    free_mem_[lane] = costate.v_mem;
+    costate.v = costate.v_mem = 0;
+  }
+
+  /// Back to before a spike: the two rules at the top of adjoint/layer_adjoint.py.
+  void spike(int lane, Index slot, Costate& costate) {
+    const Tile<T, kVectors>& tile = *tile_;
+    const Index place = places_[first_ + lane] * options_.max_spikes + slot;
+    const double leak = tile.taus[lane].leak;
+    const double height = tile.fires_at[lane] - tile.v_reset[lane];
+    const bool at_start = tile.above[lane] && slot == 0 && found_.time[place] == 0;
+    const double slope = std::max<double>(found_.slope[place], options_.min_slope * height * leak);
+    if (assigns()) {
+      if (options_.refractory == 0) release(lane, costate);
+      const double drive = found_.cotangent[place] - free_v_[lane] * found_.slope_after[place];
+      const double lam = at_start ? 0.0 : -drive / slope;
+      pass_on(place, drive);
+      if (own_) {
+        own(kThreshold, lane) -= lam;
+        own(kReset, lane) += free_v_[lane];
+        own(kTauMem, lane) += tile.v_reset[lane] * free_mem_[lane];
+      }
+      costate.v = lam;
+      costate.v_mem = 0;
+      free_v_[lane] = free_mem_[lane] = 0;
+      return;
+    }
+    const double drive = found_.cotangent[place] - costate.v * height * leak;
+    const double lam = at_start ? 0.0 : -drive / slope;
+    pass_on(place, drive);
+    if (own_) {
+      own(kThreshold, lane) -= lam;
+      // where a neuron starts above its threshold its first spike takes nothing
+      const bool takes = options_.subtract || !(tile.above[lane] && slot == 0);
+      if (takes) {
+        own(kThreshold, lane) -= costate.v;
+        own(kReset, lane) += costate.v;
+        own(kTauMem, lane) -= height * costate.v_mem;
+      }
+    }
+    costate.v += lam;
+  }
+
+  /// A spike that an arrival made comes when that comes.
+  void pass_on(Index place, double drive) {
+    if (!by_time_ || !options_.jumps) return;
+    const Index cause = found_.cause[place];
+    if (cause > 0 && cause <= intervals_.used(sample_)) by_time_[cause - 1] += T(drive);
+  }
+
+  const Given<T>& given_;
+  const Options& options_;
+  const Intervals<T>& intervals_;
+  const Ordered<T>& ordered_;
+  const Found<T>& found_;
+  const Tile<T, kVectors>* tile_ = nullptr;
+  Index sample_ = 0, first_ = 0, last_ = -1;
+  typename Given<T>::Places places_;
+  typename Intervals<T>::Edges edges_;
+  double* own_ = nullptr;
+  bool at_once_ = false;  // neurons next to each other are settled at once
+  T* by_time_ = nullptr;
+  std::vector<Bits> who_;  // by intervals, neurons of which what happens next is there
+  // what happens to each neuron next
+  alignas(64) double when_[kLanes];
+  std::int32_t slot_[kLanes];
+  bool release_[kLanes];
+  double free_v_[kLanes], free_mem_[kLanes];
+};
+
+/// Gradients are added up in so many parts, and these in order: whatever the number of threads.
+constexpr Index kParts = 16;
+
+/// Gradients. The lists of arrivals of a sample share its slots, of which there are `given.arrivals`.
+///
+/// `room`: as of `layer_forward`.
+template <class T>
+void layer_backward(const Given<T>& given, const Options& options, const Ordered<T>& ordered,
+                    const Found<T>& found, const Gradients<T>& gradients, Index samples,
+                    Room<T>* room = nullptr) {
+  const Index width = given.positions * given.neurons;
+  std::fill_n(gradients.weight, given.rows * given.neurons, T(0));
+  if (gradients.lanes) std::fill_n(gradients.lanes, gradients.fields * width, T(0));
+  if (gradients.time) std::fill_n(gradients.time, samples * given.arrivals, T(0));
+  if (given.batch == 0 || given.neurons == 0) return;
+  Intervals<T> intervals(given, ordered);
+  intervals.prepare(options.threads, gradients.of_taus(), room);
+  Room<T> own_room;
+  by_width<T>(given.neurons, [&](auto vectors) {
+    constexpr int kVectors = decltype(vectors)::value;
+    constexpr int kLanes = Tile<T, kVectors>::kLanes;
+    const Index tiles = (given.neurons + kLanes - 1) / kLanes, size = (given.rows + 1) * kLanes;
+    // Parts of a fixed number are added up in a fixed order, whatever the number of threads.
+    const Index wanted = ((room ? 1 : kParts) + tiles - 1) / tiles;
+    const Units units{tiles, std::max<Index>(1, std::min(wanted, (given.batch + 3) / 4)),
+                      given.batch};
+    Array<T> tables(tiles * size), parts(units.size() * size);
+    // of each arrival, tile by tile
+    const Index entries = ordered.first(given.batch);
+    T* by_time = nullptr;
+    if (gradients.time) by_time = with_room((room ? *room : own_room).by_time, tiles * entries);
+    const Index own_size = kFields * given.positions * kLanes;
+    Array<double> own(gradients.lanes ? units.size() * own_size : 0);
+    Pool::shared().run(tiles, Pool::worth(options.threads, tables.size()), [&](Index n) {
+      pack(given, n * kLanes, kLanes, tables.data() + n * size);
+    });
+    auto unit = [&](auto uniform, auto of_taus, Index number) {
+      constexpr bool kUniform = decltype(uniform)::value, kOfTaus = decltype(of_taus)::value;
+      const Index n = units.tile(number), chunk = units.chunk(number), first = n * kLanes;
+      T* part = parts.data() + number * size;
+      std::fill_n(part, size, T(0));
+      double* own_part = gradients.lanes ? own.data() + number * own_size : nullptr;
+      if (own_part) std::fill_n(own_part, own_size, 0.0);
+      Backward<T, kVectors, kUniform, kOfTaus> backward(given, options, intervals, ordered, found);
+      Tile<T, kVectors> tile(given, 0, first, kUniform, intervals.taus());
+      for (Index b = units.begin(chunk); b < units.begin(chunk + 1); ++b) {
+        const Index position = b % given.positions;
+        if (!intervals.alike())
+          tile = Tile<T, kVectors>(given, position, first, kUniform, intervals.taus());
+        T* of_time = nullptr;
+        if (gradients.time) {
+          of_time = by_time + n * entries + ordered.first(b);
+          std::fill_n(of_time, intervals.used(b), T(0));
+        }
+        backward.run(tile, tables.data() + n * size, b, first, part, of_time,
+                     own_part ? own_part + position * kFields * kLanes : nullptr);
+      }
+    };
+    Pool::shared().run(units.size(), options.threads, [&](Index number) {
+      const std::true_type yes;
+      const std::false_type no;
+      if (intervals.uniform())
+        gradients.of_taus() ? unit(yes, yes, number) : unit(yes, no, number);
+      else
+        gradients.of_taus() ? unit(no, yes, number) : unit(no, no, number);
+    });
+    // ---- the parts, added up
+    const Index bands = std::min<Index>(given.rows, 16);
+    Pool::shared().run(bands, Pool::worth(options.threads, parts.size()), [&](Index band) {
+      for (Index row = given.rows * band / bands; row < given.rows * (band + 1) / bands; ++row)
+        for (Index n = 0; n < tiles; ++n) {
+          const Index count = std::min<Index>(kLanes, given.neurons - n * kLanes);
+          T* sum = gradients.weight + row * given.neurons + n * kLanes;
+          for (Index chunk = 0; chunk < units.chunks; ++chunk) {
+            const T* part = parts.data() + units.number(n, chunk) * size + row * kLanes;
+            for (Index lane = 0; lane < count; ++lane) sum[lane] += part[lane];
+          }
+        }
+    });
+    if (gradients.time) {
+      // lists of the same sample, one after the other
+      const Index lists = given.batch / samples;
+      Pool::shared().run(samples, Pool::worth(options.threads, tiles * entries), [&](Index sample) {
+        T* to = gradients.time + sample * given.arrivals;
+        for (Index b = sample * lists; b < (sample + 1) * lists; ++b)
+          for (Index number = 0; number < intervals.used(b); ++number) {
+            T sum = 0;
+            for (Index n = 0; n < tiles; ++n)
+              sum += by_time[n * entries + ordered.first(b) + number];
+            const Index slot = ordered.slot[ordered.first(b) + number];
+            if (slot >= 0 && slot < given.arrivals) to[slot] += sum;
+          }
+      });
+    }
+    if (gradients.lanes)
+      for (Index field = 0; field < gradients.fields; ++field)
+        for (Index position = 0; position < given.positions; ++position)
+          for (Index neuron = 0; neuron < given.neurons; ++neuron) {
+            const Index n = neuron / kLanes, lane = neuron % kLanes;
+            double sum = 0;
+            for (Index chunk = 0; chunk < units.chunks; ++chunk)
+              sum += own[units.number(n, chunk) * own_size + position * kFields * kLanes +
+                         field * kLanes + lane];
+            gradients.lanes[(field * given.positions + position) * given.neurons + neuron] = T(sum);
+          }
+  });
+}
+
+}  // namespace native
