@@ -967,7 +967,7 @@ class GroupBackward {
         moved += load<T>(weights + at) * (j * synaptic - v * leak);
       }
     }
-    return kTimed ? double(sum_of<T>(moved)) : 0;
+    return kTimed ? double(sum_of(moved)) : 0;
   }
 
   /// Back to before a spike, whose own arrivals moved dL/dt by `sent`.

@@ -252,7 +252,7 @@ class Backward {
             moved += weights * (jumps ? p_v[q] * leak[q] : p_j[q] * synaptic[q] - p_v[q] * leak[q]);
         }
       }
-      if constexpr (kTime) by_time[number - 1] += sum_of<T>(moved);
+      if constexpr (kTime) by_time[number - 1] += sum_of(moved);
     }
     if (!own_) return;
     alignas(64) T start[5][kLanes];

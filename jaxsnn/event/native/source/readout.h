@@ -100,7 +100,7 @@ class Readout {
         store<T>(p_v + at, v * em);
       }
       const Index slot = ordered_.slot[ordered_.first(sample) + number];
-      if (by_time && slot < arrivals_) by_time[slot] = sum_of<T>(moved);
+      if (by_time && slot < arrivals_) by_time[slot] = sum_of(moved);
     }
     if (!own) return;
     for (Index n = 0; n < given_.neurons; ++n) {

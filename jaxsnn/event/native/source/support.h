@@ -106,14 +106,25 @@ inline Vector<T> spread(T value) {
   return value - Vector<T>{};
 }
 
-template <class T>
-inline T sum_of(Vector<T> a) {
-  // a fixed order: halves onto each other
-  T values[kWidth<T>];
-  std::memcpy(values, &a, sizeof(a));
-  for (int half = kWidth<T> / 2; half > 0; half /= 2)
-    for (int lane = 0; lane < half; ++lane) values[lane] += values[lane + half];
-  return values[0];
+/// In a fixed order: halves onto each other.
+inline float sum_of(FloatVector a) {
+  typedef float Eight __attribute__((vector_size(32)));
+  typedef float Four __attribute__((vector_size(16)));
+  Eight halves[2];
+  std::memcpy(halves, &a, sizeof(a));
+  const Eight eight = halves[0] + halves[1];
+  Four quarters[2];
+  std::memcpy(quarters, &eight, sizeof(eight));
+  const Four four = quarters[0] + quarters[1];
+  return (four[0] + four[2]) + (four[1] + four[3]);
+}
+
+inline double sum_of(DoubleVector a) {
+  typedef double Four __attribute__((vector_size(32)));
+  Four halves[2];
+  std::memcpy(halves, &a, sizeof(a));
+  const Four four = halves[0] + halves[1];
+  return (four[0] + four[2]) + (four[1] + four[3]);
 }
 
 // ---- memory
@@ -274,6 +285,7 @@ class Pool {
         if (holds()) return;
         relax();
       }
+      std::this_thread::yield();  // to who has the work, on the same processor
     } while (std::chrono::steady_clock::now() - begin < std::chrono::microseconds(50));
   }
 
