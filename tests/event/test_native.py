@@ -62,15 +62,18 @@ def work(
     kind=CubaLIFDelta,
     driven=False,
     equality=False,
+    arrivals=40,
+    strength=0.4,
 ):
     """A spec, its arguments, and what spikes are weighed by: five samples, unused slots among them.
 
     Args:
+        strength: mean weight. With few strong arrivals many neurons fire in the same interval.
         driven: the neurons fire without arrivals, too: the threshold is below rest.
     """
     rng = np.random.default_rng(neurons + positions)
     shape = (neurons,) if positions == 1 else (positions, neurons)
-    batch, arrivals, rows = 5 * positions, 40, 12
+    batch, rows = 5 * positions, 12
     time = rng.uniform(0, 0.1, (batch, arrivals))
     time[rng.random(time.shape) < 0.1] = np.inf
     lanes = lanes_of(rng, shape, ratio, own, above, dtype)
@@ -96,7 +99,7 @@ def work(
         refractory=refractory,
     )
     given = (
-        jnp.asarray(rng.normal(0.4, 0.6, (rows, neurons)), dtype),
+        jnp.asarray(rng.normal(strength, 0.6, (rows, neurons)), dtype),
         lanes,
         jnp.asarray(time, dtype),
         jnp.asarray(rng.integers(0, rows, time.shape), jnp.int32),
@@ -121,6 +124,7 @@ def spikes_and_gradients(function, given, weights):
     return found, gradient
 
 
+CROWD = {"ratio": 2, "neurons": 70, "arrivals": 5, "strength": 2.0}
 CASES = {
     "double": {"ratio": 2},
     "half": {"ratio": 0.5},
@@ -135,6 +139,14 @@ CASES = {
     "subtract, above": {"ratio": 2, "above": True, "subtract": True},
     "held, above": {"ratio": 2, "above": True, "refractory": 3e-3},
     "positions": {"ratio": 2, "positions": 3, "neurons": 4},
+    "crowd": {**CROWD},
+    "crowd of few": {**CROWD, "neurons": 11},
+    "crowd, once": {**CROWD, "once": True},
+    "crowd, half": {**CROWD, "ratio": 0.5},
+    "crowd, subtract, above": {**CROWD, "subtract": True, "above": True},
+    "crowd, any": {**CROWD, "ratio": 3.7},
+    "crowd, above": {**CROWD, "above": True, "neurons": 33},
+    "crowd, refractory": {**CROWD, "refractory": 5e-3},
     "LIF": {"ratio": 2, "kind": LIFDelta},
     "LIF, own": {"ratio": 1.3, "own": True, "kind": LIFDelta, "neurons": 5},
     "LIF, driven": {"ratio": 2, "kind": LIFDelta, "driven": True, "own": True},
@@ -173,6 +185,27 @@ def test_both_backends_agree(name, x64):
     for ours, theirs in zip(jax.tree.leaves(gradient), jax.tree.leaves(wanted), strict=True):
         scale = np.abs(theirs).max()
         np.testing.assert_allclose(ours, theirs, atol=1e-10 * scale)
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name.startswith("crowd")])
+def test_gradients_of_weights_alone_are_those_of_everything(name, x64):
+    """Where no parameter's is asked for, neurons are settled several at a time."""
+    spec, given, weights = work(**CASES[name])
+
+    def way(*given):
+        return native_layer_spikes(spec, 2, *given)
+
+    def alone(weight, time):
+        return way(weight, given[1], time, *given[3:])
+
+    found, gradient = spikes_and_gradients(
+        lambda weight, lanes, time, row, t_end: alone(weight, time), given, weights
+    )
+    expected, wanted = spikes_and_gradients(way, given, weights)
+    np.testing.assert_array_equal(found.time, expected.time)
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(gradient[1]))
+    for ours, theirs in ((gradient[0], wanted[0]), (gradient[2], wanted[2])):
+        np.testing.assert_allclose(ours, theirs, atol=1e-12 * np.abs(theirs).max())
 
 
 @pytest.mark.slow

@@ -7,10 +7,13 @@ import pytest
 
 from jaxsnn import EventDriven, Events, lower, simulate
 from jaxsnn.event.adjoint.layer_adjoint import layer_spikes
+from jaxsnn.event.dynamics.cubalif import CubaLIFDelta
 from jaxsnn.event.dynamics.integrate_and_fire import IFDelta
 from jaxsnn.event.dynamics.lif import LIFDelta
 from jaxsnn.event.dynamics.two_variables import Lanes
 from jaxsnn.event.forward.layer import LayerSpec
+from jaxsnn.event.native.native_layer import native_layer_spikes
+from jaxsnn.network.structure import TauShape
 from jaxsnn.nir import build
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -98,3 +101,44 @@ def test_times_that_are_one_number_are_one_time_in_a_loop_too(loop):
     found = simulate(net, given, 1.0, engine=EventDriven(max_spikes=4, max_events=40))
     counts = {name: int(found.spikes[name].count.sum()) for name in "abc"}
     assert counts == {"a": 1, "b": 0, "c": 1}
+
+
+def spikes_around_an_arrival(backend, dtype, once):
+    """Spikes of neurons that come to 1 within some rounding of an arrival, which drives them hard; and
+    the derivatives of their times by that of the arrival.
+    """
+    second = dtype(1.1151452)
+    alone = dtype(1 / (np.exp(-second / 2) - np.exp(-second)))  # reaches 1 at `second`
+    first = alone + np.arange(-40, 40) * np.spacing(alone)
+    weight = jnp.asarray(np.stack([first, np.full(len(first), 300.0)]), dtype)
+    one = jnp.ones(len(first), dtype)
+    taus = {"tau_mem": 2 * one, "tau_syn": one}
+    lanes = Lanes(threshold=one, v_reset=0 * one, v_start=0 * one, j_start=0 * one, **taus)
+    spec = LayerSpec(
+        neuron=CubaLIFDelta(tau_shape=TauShape.DOUBLE, uniform=True),
+        max_spikes=1 if once else 4,
+        once=once,
+    )
+
+    def times(arrivals):
+        given = weight, lanes, arrivals, jnp.arange(2), jnp.asarray(1.12, dtype)
+        if backend == "native":
+            return native_layer_spikes(spec, 1, *given).time[0, :, 0]
+        return layer_spikes(spec, *given).time[0, :, 0]
+
+    arrivals = jnp.array([[0.0, second]], dtype)
+    return second, times(arrivals), jax.jacrev(times)(arrivals)[:, 0, 1]
+
+
+@pytest.mark.usefixtures("native_kernels")
+@pytest.mark.parametrize("once", [True, False])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("backend", ["xla", "native"])
+def test_a_spike_is_not_rounded_across_an_arrival(backend, dtype, once):
+    """One just before it does not move with it. One just behind it has a slope that is its alone."""
+    second, found, moves = spikes_around_an_arrival(backend, dtype, once)
+    behind = np.asarray(found) > second
+    assert 10 < behind.sum() < 70
+    np.testing.assert_allclose(found, second, atol=1e-4)
+    np.testing.assert_allclose(moves[behind], 1.0, atol=2e-3)
+    np.testing.assert_array_equal(moves[~behind], 0.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from copy import copy
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple, Self, TypeVar
 
 import jax
@@ -32,6 +33,8 @@ from jaxsnn.network.sorting import at_places
 
 #: So many weights of all arrivals of few neurons are gathered before the scan, not in it.
 _MOST_GATHERED = 2**20
+#: So few intervals are compared with each; among more is searched.
+_FEW_EDGES = 64
 Carry = TypeVar("Carry")
 Result = TypeVar("Result")
 
@@ -225,9 +228,19 @@ class LayerScan:
         start = self._varying(_UntilFirst(position=first, state=state))
         state = lax.while_loop(unfinished, body, start).state
         fires = jnp.isfinite(state.at)
-        found = self.by_facts(lambda scan: scan.crossing(state, self.t_end, fires))
+        end = self._end_of(state.at)
+        found = self.by_facts(lambda scan: scan.crossing(state, end, fires))
         slope = jnp.where(fires, self.neuron.slope(self.lanes, found.x), 1.0)
         return self._write(self._empty(shape), state, fires, found, slope)
+
+    def _end_of(self, begin: OfLanes) -> OfLanes:
+        """Where the intervals end that begin at some times."""
+        edges = self.intervals.edge.T
+        method = "compare_all" if edges.shape[1] <= _FEW_EDGES else "scan_unrolled"
+        search = jax.vmap(partial(jnp.searchsorted, side="right", method=method))
+        number = search(edges, begin if self.minor_neurons else begin.T)
+        end = jnp.take_along_axis(edges, number, axis=1, mode="clip")
+        return end if self.minor_neurons else end.T
 
     def all_spikes(self, shape: tuple[int, int], first: Position) -> LaneLog:
         """Log of a scan block by block."""
@@ -436,9 +449,12 @@ class LayerScan:
         room = jnp.maximum(until(end, at), 0.0)
         wait = self.neuron.solve(self.lanes, state.x, room, fires)
         # an arrival, or the start, has put it above: there is nothing to solve
-        wait = jnp.where(self._is_above(state.x), 0.0, wait)
+        wait = jnp.where(self._is_above(state.x), 0.0, jnp.minimum(wait, room))
         x = self.neuron.flow(self.neuron.decay(self.lanes, wait), state.x)
-        return _Crossing(time=plus(at, wait), wait=wait, x=x)
+        time = plus(at, wait)
+        # nor is it rounded to behind what arrives then
+        last = Pair(jnp.broadcast_to(end, high.shape), jnp.zeros_like(high))
+        return _Crossing(time=either(time.high > end, last, time), wait=wait, x=x)
 
     def _is_above(self, x: State) -> WhichLanes:
         """Whether V is at the threshold or above."""
@@ -516,8 +532,12 @@ class LayerScan:
             slope, new = self._cause(state, log, found, slope)
             pairs = zip(log.causes, new, strict=True)
             causes = Causes(*(self._put(log.count, fires, *pair) for pair in pairs))
+        # What arrives at the very time of a spike is taken to come after it: one that comes after an
+        # arrival must not be rounded to when that comes.
+        time, at = found.time.high, state.at
+        time = jnp.where((found.wait > 0) & (time <= at), jnp.nextafter(at, jnp.inf), time)
         return LaneLog(
-            time=self._put(log.count, fires, log.time, found.time.high),
+            time=self._put(log.count, fires, log.time, time),
             slope=self._put(log.count, fires, log.slope, slope),
             count=log.count + fires,
             causes=causes,

@@ -222,9 +222,9 @@ class Forward {
                                                 tolerance_of(T()));
       const double v_there = v * to_spike.em + j * to_spike.k;
       j *= to_spike.es;
-      at += wait;
+      at = std::min(at + wait, edge);
       if (count < options_.max_spikes) {
-        spikes_.time[place + count] = T(at);
+        spikes_.time[place + count] = behind(edges_[number], wait, at);
         spikes_.slope[place + count] = T(taus.rate(threshold, j));
         if (kJumps && v >= threshold) {
           spikes_.slope[place + count] = std::numeric_limits<T>::infinity();
@@ -277,7 +277,8 @@ class Forward {
     const DoubleVector v_reset = eight.of(tile_->v_reset);
     DoubleVector v = eight.of(before[0]), j = eight.of(before[1]);
     DoubleVector v_last = eight.of(after[0]), j_last = eight.of(after[1]);
-    DoubleVector now = zero + edges_[number], left = larger(edges_[number + 1] - now, zero);
+    const DoubleVector end = zero + edges_[number + 1];
+    DoubleVector now = zero + edges_[number], left = larger(end - now, zero);
     const auto crosses = [&] {
       constexpr double kTiny = double(std::numeric_limits<T>::min()) / rounding_of(T());
       return bits_of((rounded(v_last, T()) >= threshold) |
@@ -289,12 +290,12 @@ class Forward {
     while (fires) {
       const auto [wait, to_spike] = solve_double(taus, fires, v, j, threshold, left);
       const DoubleVector over = larger(v * to_spike.em + j * to_spike.k - threshold, zero);
-      now += wait;
+      now = smaller(now + wait, end);
       j *= to_spike.es;
       v = options_.subtract ? v_reset + over : v_reset;
-      fires &= ~note(eight, fires, now, (j - threshold) * taus.leak);
+      fires &= ~note(eight, fires, edges_[number], wait, now, (j - threshold) * taus.leak);
       if (!fires) break;
-      left = larger(edges_[number + 1] - now, zero);
+      left = larger(end - now, zero);
       const LaneMask soon = (to_spike.es > 0.5) & (to_spike.em > 0.5);
       to_end = pick(soon, rest_of(to_end, to_spike), decay(taus, left));
       const LaneMask moved = mask_of(fires);
@@ -307,8 +308,10 @@ class Forward {
   }
 
   /// Spikes of some of eight neurons; who of them is no longer simulated.
-  unsigned note(const Eight& eight, unsigned who, DoubleVector now, DoubleVector slope) {
-    alignas(64) double times[kEight], slopes[kEight];
+  unsigned note(const Eight& eight, unsigned who, double begin, DoubleVector wait, DoubleVector now,
+                DoubleVector slope) {
+    alignas(64) double waits[kEight], times[kEight], slopes[kEight];
+    store<double>(waits, wait);
     store<double>(times, now);
     store<double>(slopes, slope);
     unsigned finished = 0;
@@ -317,7 +320,7 @@ class Forward {
       const Index place = places_[first_ + lane];
       std::int32_t& count = spikes_.count[place];
       if (count < options_.max_spikes) {
-        spikes_.time[place * options_.max_spikes + count] = T(times[n]);
+        spikes_.time[place * options_.max_spikes + count] = behind(begin, waits[n], times[n]);
         spikes_.slope[place * options_.max_spikes + count] = T(slopes[n]);
       }
       ++count;
@@ -327,6 +330,14 @@ class Forward {
       }
     }
     return finished;
+  }
+
+  /// A spike's time. What arrives at the very time of a spike is taken to come after it, so that one
+  /// that comes after an arrival must not be rounded to when that comes.
+  static T behind(double arrival, double wait, double at) {
+    const T time = T(at), before = T(arrival);
+    constexpr T kNever = std::numeric_limits<T>::infinity();
+    return wait > 0 && time <= before ? std::nextafter(before, kNever) : time;
   }
 
   /// A neuron is left behind where it is.
