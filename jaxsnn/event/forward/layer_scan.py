@@ -448,13 +448,16 @@ class LayerScan:
         at = Pair(high, jnp.zeros_like(high) if state.at_low is None else state.at_low)
         room = jnp.maximum(until(end, at), 0.0)
         wait = self.neuron.solve(self.lanes, state.x, room, fires)
+        # What rounding adds beyond the end, where something else arrives, is taken off, here and below:
+        # as a number, for a spike does not move with what comes after it.
+        wait -= lax.stop_gradient(jnp.where(wait > room, wait - room, 0.0))
         # an arrival, or the start, has put it above: there is nothing to solve
-        wait = jnp.where(self._is_above(state.x), 0.0, jnp.minimum(wait, room))
+        wait = jnp.where(self._is_above(state.x), 0.0, wait)
         x = self.neuron.flow(self.neuron.decay(self.lanes, wait), state.x)
-        time = plus(at, wait)
-        # nor is it rounded to behind what arrives then
-        last = Pair(jnp.broadcast_to(end, high.shape), jnp.zeros_like(high))
-        return _Crossing(time=either(time.high > end, last, time), wait=wait, x=x)
+        high, low = plus(at, wait)
+        beyond = high > end
+        high -= lax.stop_gradient(jnp.where(beyond, high - end, 0.0))
+        return _Crossing(time=Pair(high, jnp.where(beyond, 0.0, low)), wait=wait, x=x)
 
     def _is_above(self, x: State) -> WhichLanes:
         """Whether V is at the threshold or above."""
@@ -534,8 +537,9 @@ class LayerScan:
             causes = Causes(*(self._put(log.count, fires, *pair) for pair in pairs))
         # What arrives at the very time of a spike is taken to come after it: one that comes after an
         # arrival must not be rounded to when that comes.
-        time, at = found.time.high, state.at
-        time = jnp.where((found.wait > 0) & (time <= at), jnp.nextafter(at, jnp.inf), time)
+        time, at = found.time.high, lax.stop_gradient(state.at)
+        rounded = (found.wait > 0) & (time <= at)
+        time += jnp.where(rounded, jnp.nextafter(at, jnp.inf) - at, 0.0)
         return LaneLog(
             time=self._put(log.count, fires, log.time, time),
             slope=self._put(log.count, fires, log.slope, slope),
