@@ -65,13 +65,23 @@ class Backward {
     who_.assign(used + 1, 0);
     last_ = -1;
     Bits fired = 0;
-    for (int lane = 0; lane < tile_->count; ++lane) {
-      const Index place = places_[first_ + lane] * slots;
-      Index slot = 0;
-      while (slot < slots && found_.time[place + slot] < std::numeric_limits<T>::infinity()) ++slot;
-      if (slot == 0) continue;
-      await(lane, slot - 1, false);
-      fired |= Bits(1) << lane;
+    if (slots == 1 && places_.step == 1) {
+      const T* times = found_.time + places_[first_];
+      std::fill_n(slot_, kLanes, 0);
+      std::fill_n(release_, kLanes, false);
+      for (int lane = 0; lane < tile_->count; ++lane) {
+        when_[lane] = times[lane];
+        fired |= Bits(times[lane] < std::numeric_limits<T>::infinity()) << lane;
+      }
+    } else {
+      for (int lane = 0; lane < tile_->count; ++lane) {
+        const T* times = found_.time + places_[first_ + lane] * slots;
+        Index slot = 0;
+        while (slot < slots && times[slot] < std::numeric_limits<T>::infinity()) ++slot;
+        if (slot == 0) continue;
+        await(lane, slot - 1, false);
+        fired |= Bits(1) << lane;
+      }
     }
     alignas(64) std::int64_t numbers[kLanes];
     const bool few = used <= kFew && !options_.jumps;

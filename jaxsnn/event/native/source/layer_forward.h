@@ -41,9 +41,11 @@ class Forward {
     fill(spikes_.time, options_.max_spikes, std::numeric_limits<T>::infinity());
     fill(spikes_.slope, options_.max_spikes, T(1));
     if (options_.assigns()) fill(spikes_.slope_after, options_.max_spikes, T(0));
-    if (kJumps) fill(spikes_.cause, options_.max_spikes, 0);
+    if (kJumps) {
+      fill(spikes_.cause, options_.max_spikes, 0);
+      std::fill_n(cause_, kLanes, 0);
+    }
     fill(spikes_.count, 1, 0);
-    std::fill_n(cause_, kLanes, 0);
     for (int lane = 0; lane < kLanes; ++lane) tile.threshold[lane] = T(tile.fires_at[lane]);
     tile.positive ? walk<true>(table) : walk<false>(table);
   }
