@@ -496,24 +496,67 @@ void sort_entries(std::vector<Entry<T>>& order, std::vector<Entry<T>>& spare) {
   order.size() < 4096 ? sort_by_digits<8>(order, spare) : sort_by_digits<11>(order, spare);
 }
 
+/// The first halves of two vectors with their numbers by turns, and the second halves.
+template <class T>
+inline void interleave(Vector<T> a, Vector<T> b, Vector<T>& first, Vector<T>& second) {
+  using Whole = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
+  typedef Whole Lanes __attribute__((vector_size(64)));
+  constexpr int kHalf = kWidth<T> / 2;
+#if defined(__clang__)
+  if constexpr (kHalf == 8) {
+    first = __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    second = __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+  } else {
+    first = __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11);
+    second = __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15);
+  }
+#else
+  Lanes of_first, of_second;
+  for (int n = 0; n < kHalf; ++n) {
+    of_first[2 * n] = n;
+    of_first[2 * n + 1] = kWidth<T> + n;
+    of_second[2 * n] = kHalf + n;
+    of_second[2 * n + 1] = kWidth<T> + kHalf + n;
+  }
+  first = __builtin_shuffle(a, b, of_first);
+  second = __builtin_shuffle(a, b, of_second);
+#endif
+}
+
+/// A square of as many vectors as they have lanes, turned: row n and the one half a square below it by
+/// turns, as often as halves can be taken.
+template <class T>
+inline void turn_square(Vector<T> square[kWidth<T>]) {
+  constexpr Index kHalf = kWidth<T> / 2;
+  for (Index left = kWidth<T>; left > 1; left /= 2) {
+    Vector<T> next[kWidth<T>];
+    for (Index n = 0; n < kHalf; ++n)
+      interleave<T>(square[n], square[n + kHalf], next[2 * n], next[2 * n + 1]);
+    std::memcpy(square, next, sizeof(next));
+  }
+}
+
 /// A matrix (rows, columns) as (columns, rows), square by square: each line of memory is read once,
 /// and written once.
 template <class T>
 void turn(const T* from, Index rows, Index columns, Index threads, T* to) {
-  constexpr Index kSide = 64 / sizeof(T);
+  constexpr Index kSide = kWidth<T>;
   Pool::shared().run((columns + kSide - 1) / kSide, threads, [&](Index band) {
-    const Index column = band * kSide;
-    const auto square = [&](Index row, Index height, Index width) {
-      T found[kSide][kSide];
-      for (Index r = 0; r < height; ++r)
-        for (Index c = 0; c < width; ++c) found[c][r] = from[(row + r) * columns + column + c];
-      for (Index c = 0; c < width; ++c)
-        for (Index r = 0; r < height; ++r) to[(column + c) * rows + row + r] = found[c][r];
-    };
-    const Index width = std::min(kSide, columns - column), whole = rows - rows % kSide;
-    for (Index row = 0; row < whole; row += kSide)
-      width == kSide ? square(row, kSide, kSide) : square(row, kSide, width);
-    if (whole < rows) square(whole, rows - whole, width);
+    const Index column = band * kSide, width = std::min(kSide, columns - column);
+    for (Index row = 0; row < rows; row += kSide) {
+      const Index height = std::min(kSide, rows - row);
+      const T* source = from + row * columns + column;
+      T* target = to + column * rows + row;
+      Vector<T> square[kSide] = {};
+      if (height == kSide && width == kSide) {
+        for (Index r = 0; r < kSide; ++r) square[r] = load<T>(source + r * columns);
+        turn_square<T>(square);
+        for (Index c = 0; c < kSide; ++c) store<T>(target + c * rows, square[c]);
+      } else {
+        for (Index r = 0; r < height; ++r)
+          for (Index c = 0; c < width; ++c) target[c * rows + r] = source[r * columns + c];
+      }
+    }
   });
 }
 
