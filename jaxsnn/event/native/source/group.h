@@ -417,6 +417,7 @@ class GroupForward {
     if (log_.origin) std::fill_n(log_.origin + sample * log_.steps, log_.steps, -1);
     queue_.clear();
     now_ = last_ = 0;
+    reach_ = std::numeric_limits<double>::infinity();
     step_ = fired_ = 0;
     due_.clear();
     arrived();
@@ -450,14 +451,20 @@ class GroupForward {
       fire(neuron, v(neuron), j(neuron));
       return true;
     }
-    const double window = until - now_;
-    if (!(window > 0)) return false;
-    const Over over = everyone_.over(window, false);
-    look(over);
-    const double wait = first_crossing(over);
-    if (first_.empty()) {
+    Over over;
+    double wait;
+    for (;;) {
+      const double left = until - now_;
+      if (!(left > 0)) return false;
+      const bool cut = left > reach_;
+      over = everyone_.over(cut ? reach_ : left, false);
+      look(over);
+      wait = first_crossing(over);
+      reach(wait, over.t);
+      if (!first_.empty()) break;
       go_to_end(over);
-      return false;
+      if (!cut) return false;
+      now_ += over.t;
     }
     const auto [neuron, flow] = first_.front();
     const double v_now = v(neuron), j_now = j(neuron);
@@ -475,6 +482,14 @@ class GroupForward {
     prefetch_second();
     fire(neuron, v_now * flow.em + j_now * flow.k, j_now * flow.es);
     return true;
+  }
+
+  /// How far is looked next. Where many neurons fire before anything arrives, each look at all that
+  /// time would find all of them again for each spike.
+  void reach(double wait, double window) {
+    constexpr std::size_t kCrowd = 3;
+    const bool crowd = candidates_.size() > kCrowd && !first_.empty();
+    reach_ = crowd ? std::max(3 * wait, window / 16) : std::max(4 * reach_, 4 * window);
   }
 
   // ---- all neurons
@@ -778,6 +793,7 @@ class GroupForward {
   std::vector<Candidate> candidates_;
   Index sample_ = 0, step_ = 0, fired_ = 0;
   double now_ = 0, last_ = 0;
+  double reach_ = 0;  // seconds that are looked ahead at most
 };
 
 template <class T>
