@@ -247,7 +247,7 @@ def _table(case: Case) -> str:
     lines += ["| " + " | ".join(head) + " |", "|---|" + "--:|" * (len(head) - 1)]
     compiles = lambda name: name in OURS or name.startswith(("jaxsnn", "eventax", "spyx"))  # noqa: E731
     for library, title in case["titles"].items():
-        if library in case["reasons"] and library not in case["memory"]:
+        if library in case["reasons"] and library not in case["errors"]:
             continue
         ratio = _ratio(case, library, "weights", "weights")
         spikes, gradients = case["errors"][library]
