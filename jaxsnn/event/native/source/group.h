@@ -451,20 +451,20 @@ class GroupForward {
       fire(neuron, v(neuron), j(neuron));
       return true;
     }
+    const double window = until - now_;
+    if (!(window > 0)) return false;
     Over over;
     double wait;
     for (;;) {
-      const double left = until - now_;
-      if (!(left > 0)) return false;
-      const bool cut = left > reach_;
-      over = everyone_.over(cut ? reach_ : left, false);
+      const bool cut = window > reach_;
+      over = everyone_.over(cut ? reach_ : window, false);
       look(over);
       wait = first_crossing(over);
       reach(wait, over.t);
       if (!first_.empty()) break;
+      if (cut) continue;  // further, from where all stand: each step that they take is rounded
       go_to_end(over);
-      if (!cut) return false;
-      now_ += over.t;
+      return false;
     }
     const auto [neuron, flow] = first_.front();
     const double v_now = v(neuron), j_now = j(neuron);
