@@ -456,15 +456,17 @@ void sort_by_digits(std::vector<Entry<T>>& order, std::vector<Entry<T>>& spare) 
   }
 }
 
+/// Fewer entries than this, which are whole vectors of keys, are sorted by rank.
+constexpr Index kRanked = 192;
+
 /// Few entries: how many come before each is counted, entries next to each other at once.
 template <class T>
 void sort_by_rank(std::vector<Entry<T>>& order, std::vector<Entry<T>>& spare) {
   using Whole = std::make_signed_t<typename Entry<T>::Key>;
   typedef Whole Lanes __attribute__((vector_size(64)));
   constexpr int kLanes = 64 / sizeof(Whole);
-  constexpr Index kMost = 256;
   const Index count = order.size();
-  alignas(64) Whole keys[kMost];
+  alignas(64) Whole keys[kRanked];
   for (Index n = 0; n < count; ++n)
     keys[n] = Whole(order[n].key ^ (typename Entry<T>::Key(1) << (8 * sizeof(Whole) - 1)));
   spare.resize(count);
@@ -492,7 +494,7 @@ void sort_entries(std::vector<Entry<T>>& order, std::vector<Entry<T>>& spare) {
     return a.key < b.key || (a.key == b.key && a.slot < b.slot);
   };
   if (std::is_sorted(order.begin(), order.end(), less)) return;
-  if (order.size() < 192) return sort_by_rank(order, spare);
+  if (Index(order.size()) < kRanked) return sort_by_rank(order, spare);
   order.size() < 4096 ? sort_by_digits<8>(order, spare) : sort_by_digits<11>(order, spare);
 }
 
@@ -547,8 +549,8 @@ void turn(const T* from, Index rows, Index columns, Index threads, T* to) {
       const Index height = std::min(kSide, rows - row);
       const T* source = from + row * columns + column;
       T* target = to + column * rows + row;
-      Vector<T> square[kSide] = {};
       if (height == kSide && width == kSide) {
+        Vector<T> square[kSide];
         for (Index r = 0; r < kSide; ++r) square[r] = load<T>(source + r * columns);
         turn_square<T>(square);
         for (Index c = 0; c < kSide; ++c) store<T>(target + c * rows, square[c]);

@@ -320,7 +320,8 @@ class Intervals {
         const V em = taus_.mem_longer ? slower : faster;
         const V es = taus_.mem_longer ? faster : slower;
         const V fall = (taus_.mem_longer ? -fallen : -(fallen + bend + fallen * bend)) * stretch;
-        const V bound = fall > k ? fall : k;  // as it is but for rounding
+        // k is never larger than the bound; rounding must not make it so
+        const V bound = fall > k ? fall : k;
         store<T>(steps, em);
         store<T>(steps + kBlock, es);
         store<T>(steps + 2 * kBlock, k);
