@@ -119,6 +119,26 @@ CASES = {
         above=True,
     ),
     "two, subtract": Group(subtract=True, above=True, share=0.15),
+    "few connections": Group(
+        sizes=(18, 6), edges=((0, 0, "none"), (0, 1, "one"), (1, 0, "none")), share=0.12, above=True
+    ),
+}
+
+#: Loops whose neurons reach a few others each, at once or later.
+SPARSE = {
+    "at once": Group(sizes=(30,), edges=((0, 0, "none"),), share=0.1, max_events=400),
+    "at once, above": Group(
+        sizes=(30,), edges=((0, 0, "none"),), share=0.1, above=True, subtract=True, max_events=400
+    ),
+    "at once and later": Group(
+        sizes=(30,),
+        edges=((0, 0, "none"), (0, 0, "each")),
+        refractory=(0.3,),
+        share=0.05,
+        max_events=400,
+    ),
+    "later": Group(sizes=(30,), edges=((0, 0, "each"),), share=0.1, max_events=400),
+    "once": Group(sizes=(30,), edges=((0, 0, "none"),), share=0.1, once=True, max_events=400),
 }
 
 

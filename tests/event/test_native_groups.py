@@ -17,7 +17,7 @@ from jaxsnn.event.native.native_group import native_group_spikes
 from jaxsnn.nir import build
 from tests.event import recurrent_cases
 from tests.event.differences import ENOUGH, relative_errors
-from tests.event.group_cases import ARRIVALS, CASES, SAMPLES, T_END, TAU, at_one_time
+from tests.event.group_cases import ARRIVALS, CASES, SAMPLES, SPARSE, T_END, TAU, at_one_time
 from tests.event.same_spikes import assert_same_spikes
 
 pytestmark = pytest.mark.usefixtures("native_kernels")
@@ -155,6 +155,41 @@ def apart(spikes, true):
     np.testing.assert_array_equal(spikes.count, true.count)
     fired = np.isfinite(true.time)
     return np.abs(np.asarray(spikes.time)[fired] - np.asarray(true.time)[fired])
+
+
+def with_one_apart(numbers, *, tau):
+    """Numbers of a group of one population whose last neuron gets and sends nothing, and has a
+    tau_mem of its own.
+    """
+    [(weight, time)], feedback, [lanes] = numbers
+    feedback = [(w.at[-1].set(0.0).at[:, -1].set(0.0), late) for w, late in feedback]
+    lanes = replace(lanes, tau_mem=lanes.tau_mem.at[-1].set(tau))
+    return [(weight.at[:, -1].set(0.0), time)], feedback, [lanes]
+
+
+@pytest.mark.parametrize("name", SPARSE)
+def test_who_feels_no_spike_stays_and_fires_as_if_it_had_gone_on(name, x64):
+    """Where all time constants are one, only who feels a spike is looked at; where somebody has
+    another one, all go on with each.
+    """
+    group = SPARSE[name]
+    alike, apart = (
+        jax.jit(
+            lambda numbers, rows, tau=tau: gradient_of(
+                group, native(), with_one_apart(numbers, tau=tau), rows
+            )
+        )
+        for tau in (1.7 * TAU, 1.3 * TAU)
+    )
+    fired = 0
+    for seed in range(25):
+        numbers, rows = group.numbers(seed)
+        found, gradient = alike(numbers, rows)
+        expected, wanted = apart(numbers, rows)
+        fired += int(found.events_needed.sum())
+        # no neuron's own time constants have a gradient where it does nothing
+        assert_same(found, gradient[:2], expected, wanted[:2], 1e-10, 1e-8)
+    assert fired > 25 * SAMPLES * 30 * (0.5 if group.once else 1)
 
 
 # ---- all of it at once, in single precision

@@ -66,6 +66,11 @@ inline Flow decay(const Taus& taus, double t) {
   return flow_of(taus, t, slow.value, bend);
 }
 
+/// The flow over a time and then another.
+inline Flow then(const Flow& first, const Flow& next) {
+  return {first.em * next.em, first.es * next.es, first.k * next.em + first.es * next.k};
+}
+
 /// The flow of what is left of a time when the first part of it is over, of both of which it is known.
 inline Flow rest_of(const Flow& whole, const Flow& part) {
   const double em = whole.em / part.em, to_es = 1 / part.es;

@@ -8,6 +8,10 @@
 // adds what arrives there and looks ahead. The log holds what happened; backwards all costates go
 // through it from its end to its begin.
 //
+// Where few feel a spike, as with sparse feedback, no pass is made for it: all others stay where they
+// were when the window ahead was looked at. Who gets something, or is reset, is moved to the v and j
+// that it would have had then to be where it is now; only of these the look is taken again.
+//
 // V of a neuron in its refractory time flows with the others, as nobody looks at it: the threshold is
 // inf. At the end of that time it is set to v_reset.
 
@@ -144,21 +148,25 @@ template <class T>
 class SparseRows {
  public:
   SparseRows(const Given<T>& given, Index threads)
-      : most_(given.neurons / kShare), count_(given.rows), entries_(given.rows * most_) {
+      : most_(given.neurons / kShare),
+        room_(most_ + kWidth<T>),
+        count_(given.rows),
+        entries_(given.rows * room_) {
     Pool::shared().run(given.rows, threads, [&](Index row) {
       const T* weights = given.weight + row * given.neurons;
-      Entry* const to = entries_.data() + row * most_;
-      Index found = 0;
-      each_vector(weights, given.neurons, [&](Index at, unsigned there) {
-        const bool full = found + __builtin_popcount(there) > most_, dense = at >= 64 && 2 * found > at;
-        if (full || dense) return found = 0, false;
-        for (; there; there &= there - 1) {
-          const Index neuron = at + __builtin_ctz(there);
-          to[found++] = {std::int32_t(neuron), weights[neuron]};
-        }
-        return true;
-      });
-      count_[row] = std::int32_t(found);
+      Entry* const to = entries_.data() + row * room_;
+      const Index whole = given.neurons - given.neurons % kWidth<T>;
+      // a dense row is one by its first weights: nothing is written for it
+      const Index some = std::min<Index>(whole, 64);
+      Index found = 2 * there(weights, some) > some ? given.neurons : 0;
+      for (Index at = 0; at < whole && found <= most_; at += kWidth<T>)
+        found += append(load<T>(weights + at), at, to + found);
+      if (whole < given.neurons && found <= most_) {
+        Vector<T> last = {};
+        std::memcpy(&last, weights + whole, (given.neurons - whole) * sizeof(T));
+        found += append(last, whole, to + found);
+      }
+      count_[row] = found <= most_ ? std::int32_t(found) : 0;
     });
   }
 
@@ -168,7 +176,8 @@ class SparseRows {
   template <class Call>
   void each(Index row, Call&& call) const {
     const Entry* const own = begin(row);
-    for (Index n = 0; n < count_[row]; ++n) call(Index(own[n].neuron), own[n].weight);
+    const Index count = count_[row];
+    for (Index n = 0; n < count; ++n) call(own[n].neuron, own[n].weight);
   }
 
   /// The sum of what is called for each neuron of a row and its weight, by fours: additions wait for
@@ -180,8 +189,8 @@ class SparseRows {
     Index n = 0;
     for (; n + 4 <= count_[row]; n += 4)
       for (int part = 0; part < 4; ++part)
-        sums[part] += call(Index(own[n + part].neuron), own[n + part].weight);
-    for (; n < count_[row]; ++n) sums[0] += call(Index(own[n].neuron), own[n].weight);
+        sums[part] += call(own[n + part].neuron, own[n + part].weight);
+    for (; n < count_[row]; ++n) sums[0] += call(own[n].neuron, own[n].weight);
     return (sums[0] + sums[1]) + (sums[2] + sums[3]);
   }
 
@@ -191,33 +200,51 @@ class SparseRows {
 
  private:
   struct Entry {
-    std::int32_t neuron;
+    std::uint32_t neuron;
     T weight;
   };
 
-  const Entry* begin(Index row) const { return entries_.data() + row * most_; }
+  const Entry* begin(Index row) const { return entries_.data() + row * room_; }
 
-  /// Calls with the first neuron of each vector, and a bit for each weight that is not 0, until it says no.
-  template <class Call>
-  static void each_vector(const T* weights, Index neurons, Call&& call) {
-    const Index whole = neurons - neurons % kWidth<T>;
-    for (Index at = 0; at < whole; at += kWidth<T>)
-      if (!call(at, not_zero(load<T>(weights + at)))) return;
-    Vector<T> last = {};
-    std::memcpy(&last, weights + whole, (neurons - whole) * sizeof(T));
-    if (whole < neurons) call(whole, not_zero(last));
+  /// How many of some weights, in whole vectors, are not 0.
+  static Index there(const T* weights, Index number) {
+    Index found = 0;
+    for (Index n = 0; n < number; ++n) found += weights[n] != 0;
+    return found;
   }
 
-  static unsigned not_zero(Vector<T> weights) {
-    const Vector<T> zero = {};
-    const unsigned all = (1u << kWidth<T>) - 1;
-    return all & ~(at_least(weights, zero) & at_least(zero, weights));
+  /// What is not 0 of the weights of a vector of neurons, to where there is room for all; how many.
+  /// Without branches: where the zeros are nobody can foresee.
+  static Index append(Vector<T> weights, Index first, Entry* to) {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(T) == 4) {
+      const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+      const __mmask16 mask = _mm512_cmp_ps_mask((__m512)weights, _mm512_setzero_ps(), _CMP_NEQ_UQ);
+      const __m512i neurons = _mm512_maskz_compress_epi32(
+          mask, _mm512_add_epi32(lanes, _mm512_set1_epi32(int(first))));
+      const __m512i numbers = _mm512_maskz_compress_epi32(mask, (__m512i)weights);
+      // a neuron, its weight, the next neuron ...
+      const __m512i odd = _mm512_slli_epi32(_mm512_and_si512(lanes, _mm512_set1_epi32(1)), 4);
+      const __m512i pairs = _mm512_or_si512(_mm512_srli_epi32(lanes, 1), odd);
+      const __m512i behind = _mm512_add_epi32(pairs, _mm512_set1_epi32(8));
+      _mm512_storeu_si512(to, _mm512_permutex2var_epi32(neurons, pairs, numbers));
+      _mm512_storeu_si512(to + 8, _mm512_permutex2var_epi32(neurons, behind, numbers));
+      return __builtin_popcount(mask);
+    }
+#endif
+    Index found = 0;
+    for (int lane = 0; lane < kWidth<T>; ++lane) {
+      to[found] = {std::uint32_t(first + lane), weights[lane]};
+      found += weights[lane] != 0;
+    }
+    return found;
   }
 
   static constexpr Index kShare = 6;  // of the neurons at most one in so many
-  Index most_;                    // weights that a row has room for
-  Array<std::int32_t> count_;     // 0: it is read whole
-  Array<Entry> entries_;          // rows with room for `most_` each
+  Index most_;                 // weights of a row
+  Index room_;                 // for these, and a vector that turns out to be too much
+  Array<std::int32_t> count_;  // 0: it is read whole
+  Array<Entry> entries_;       // (rows, room)
 };
 
 /// Rows of weights in whole vectors, and behind the last one a row of zeros. Where the weights are in
@@ -320,12 +347,6 @@ class Parts {
 
 // ---- forward
 
-/// A vector of neurons of a sample.
-template <class T>
-struct Block {
-  T v[kWidth<T>], j[kWidth<T>], threshold[kWidth<T>];
-};
-
 template <class T>
 class GroupForward {
   using V = Vector<T>;
@@ -348,7 +369,8 @@ class GroupForward {
         spikes_(spikes),
         train_(train),
         log_(log),
-        blocks_(everyone.vectors()),
+        lanes_(everyone.padded()),
+        state_(3 * lanes_),
         ends_(everyone.uniform() ? 0 : everyone.vectors()),
         hits_(everyone.vectors() + kTogether, 0),
         arriving_(everyone.padded(), T(0)),
@@ -397,9 +419,12 @@ class GroupForward {
     for (Index at = 0; at < everyone_.padded(); at += kLanes) __builtin_prefetch(table_[row] + at);
   }
 
-  T& v(Index neuron) { return blocks_[neuron / kLanes].v[neuron % kLanes]; }
-  T& j(Index neuron) { return blocks_[neuron / kLanes].j[neuron % kLanes]; }
-  T& threshold(Index neuron) { return blocks_[neuron / kLanes].threshold[neuron % kLanes]; }
+  T* v() { return state_.data(); }
+  T* j() { return state_.data() + lanes_; }
+  T* threshold() { return state_.data() + 2 * lanes_; }
+  T& v(Index neuron) { return v()[neuron]; }
+  T& j(Index neuron) { return j()[neuron]; }
+  T& threshold(Index neuron) { return threshold()[neuron]; }
 
   void begin(Index sample) {
     sample_ = sample;
@@ -451,27 +476,29 @@ class GroupForward {
       fire(neuron, v(neuron), j(neuron));
       return true;
     }
-    const double window = until - now_;
-    if (!(window > 0)) return false;
-    Over over;
+    if (!(until > now_)) return false;
+    if (stay_ && until < seen_) leave();
     double wait;
     for (;;) {
-      const bool cut = window > reach_;
-      over = everyone_.over(cut ? reach_ : window, false);
-      look(over);
-      wait = first_crossing(over);
-      reach(wait, over.t);
+      if (!stay_) {
+        const double window = until - now_;
+        const bool cut = window > reach_;
+        look(everyone_.over(cut ? reach_ : window, false));
+        seen_ = cut ? now_ + reach_ : until;
+      }
+      wait = first_crossing();
+      reach(wait, ahead_.t);
       if (!first_.empty()) break;
-      if (cut) continue;  // further, from where all stand: each step that they take is rounded
-      go_to_end(over);
+      if (seen_ < until) {  // further, from where all stand: each step that they take is rounded
+        leave();
+        continue;
+      }
+      go_to_end();
       return false;
     }
-    const auto [neuron, flow] = first_.front();
-    const double v_now = v(neuron), j_now = j(neuron);
-    lag_ = everyone_.uniform() ? Over{wait, {T(flow.em), T(flow.es), T(flow.k), T(0)}, {}}
-                               : everyone_.over(wait, false);
-    lags_ = true;
-    now_ += wait;
+    const First first = first_.front();
+    const auto [v_now, j_now] = state(first.neuron);
+    go(wait, first);
     // Of several that cross at one time each fires, one after the other in the order of numbers.
     if (first_.size() > 1) catch_up();
     for (std::size_t n = 1; n < first_.size(); ++n) {
@@ -479,16 +506,44 @@ class GroupForward {
       v(next) = std::max(v(next), threshold(next));
       due_.push_back(next);
     }
-    prefetch_second();
-    fire(neuron, v_now * flow.em + j_now * flow.k, j_now * flow.es);
+    prefetch_next(first.neuron);
+    fire(first.neuron, v_now * first.flow.em + j_now * first.flow.k, j_now * first.flow.es);
     return true;
+  }
+
+  /// Time goes on to a spike. Where few feel it all others stay where they are.
+  void go(double wait, const First& first) {
+    now_ += wait;
+    since_ = then(since_, first.flow);
+    constexpr double kLeast = 0.5;  // what is left of v and of j: who stays is moved by its inverse
+    stay_ = is_felt_by_few(first.neuron) && first_.size() == 1 && reach_ >= ahead_.t &&
+            since_.em > kLeast && since_.es > kLeast;
+    if (!stay_) leave();
+  }
+
+  /// Whether others can stay where they are when this one fires.
+  bool is_felt_by_few(Index neuron) const {
+    const Index row = feedback_.first_spike(given_) + neuron;
+    return everyone_.uniform() && (!feedback_.immediate || sparse_.has(row));
+  }
+
+  /// All that stayed are on their way to now.
+  void leave() {
+    stay_ = false;
+    lags_ = now_ > base_;
+    const double time = now_ - base_;
+    if (lags_)
+      lag_ = everyone_.uniform()
+                 ? Over{time, {T(since_.em), T(since_.es), T(since_.k), T(0)}, {}}
+                 : everyone_.over(time, false);
   }
 
   /// How far is looked next. Where many neurons fire before anything arrives, each look at all that
   /// time would find all of them again for each spike.
   void reach(double wait, double window) {
-    constexpr std::size_t kCrowd = 3;
-    const bool crowd = candidates_.size() > kCrowd && !first_.empty();
+    // those who stay keep theirs
+    const std::size_t most = !first_.empty() && is_felt_by_few(first_.front().neuron) ? 8 : 3;
+    const bool crowd = candidates_.size() > most && !first_.empty();
     reach_ = crowd ? std::max(3 * wait, window / 16) : std::max(4 * reach_, 4 * window);
   }
 
@@ -496,6 +551,7 @@ class GroupForward {
 
   /// Everyone to now, with what arrives now.
   void catch_up() {
+    if (stay_) leave();
     if (!lags_ && pending_ == table_.zeros()) return;
     if (lags_)
       everyone_.uniform() ? pass<true, true, true, false>({}) : pass<false, true, true, false>({});
@@ -525,6 +581,10 @@ class GroupForward {
       hits = (hits & ~(1u << neuron % kLanes)) | unsigned(hit) << neuron % kLanes;
     }
     arrived();
+    ahead_ = ahead;
+    base_ = now_;
+    since_ = {1, 1, 0};
+    find_candidates();
   }
 
   /// All neurons: from where they are to now, what arrives now, and a look ahead.
@@ -534,7 +594,8 @@ class GroupForward {
   void pass(const Over& ahead) {
     const Index vectors = everyone_.vectors();
     const T* const pending = pending_;
-    Block<T>* const blocks = blocks_.data();
+    T *const all_v = v(), *const all_j = j();
+    const T* const all_thresholds = threshold();
     auto* const ends = ends_.data();
     std::uint16_t* const hits = hits_.data();
     V em, es, k, bound, em_then, es_then, k_then, bound_then;
@@ -542,32 +603,42 @@ class GroupForward {
       everyone_.template coefficients<true>(lag_, 0, em, es, k, bound);
     if constexpr (kUniform && kLooks)
       everyone_.template coefficients<true>(ahead, 0, em_then, es_then, k_then, bound_then);
-    for (Index q = 0; q < vectors; ++q) {
-      V v = load<T>(blocks[q].v), j = load<T>(blocks[q].j);
+    const auto through = [&](Index q) __attribute__((always_inline)) -> unsigned {
+      const Index at = q * kLanes;
+      V v = load<T>(all_v + at), j = load<T>(all_j + at);
       if constexpr (kLags) {
         if constexpr (!kUniform) everyone_.template coefficients<false>(lag_, q, em, es, k, bound);
         v = v * em + j * k;
         j = j * es;
-        store<T>(blocks[q].v, v);
+        store<T>(all_v + at, v);
       }
-      j += load<T>(pending + q * kLanes);
-      store<T>(blocks[q].j, j);
-      if constexpr (kLooks) {
-        if constexpr (!kUniform)
-          everyone_.template coefficients<false>(ahead, q, em_then, es_then, k_then, bound_then);
-        const V zero = {}, rest = v * em_then, pull = kPositive ? j : (j > zero ? j : zero);
-        hits[q] = at_least(rest + pull * bound_then, load<T>(blocks[q].threshold));
-        if constexpr (!kUniform) {
-          store<T>(ends[q].v, rest + j * k_then);
-          store<T>(ends[q].j, j * es_then);
-        }
+      j += load<T>(pending + at);
+      store<T>(all_j + at, j);
+      if constexpr (!kLooks) return 0;
+      if constexpr (!kUniform)
+        everyone_.template coefficients<false>(ahead, q, em_then, es_then, k_then, bound_then);
+      const V zero = {}, rest = v * em_then, pull = kPositive ? j : (j > zero ? j : zero);
+      if constexpr (!kUniform) {
+        store<T>(ends[q].v, rest + j * k_then);
+        store<T>(ends[q].j, j * es_then);
       }
+      return at_least(rest + pull * bound_then, load<T>(all_thresholds + at));
+    };
+    for (Index first = 0; first < vectors; first += kTogether) {
+      std::uint64_t found = 0;
+      if (first + kTogether <= vectors)
+        for (Index part = 0; part < kTogether; ++part)
+          found |= std::uint64_t(through(first + part)) << 16 * part;
+      else
+        for (Index part = 0; first + part < vectors; ++part)
+          found |= std::uint64_t(through(first + part)) << 16 * part;
+      if constexpr (kLooks) std::memcpy(hits + first, &found, sizeof(found));
     }
   }
 
   /// Nothing is on its way to now.
   void arrived() {
-    lags_ = false;
+    lags_ = stay_ = false;
     if (pending_ == arriving_.data()) std::fill_n(arriving_.data(), arriving_.size(), T(0));
     pending_ = table_.zeros();
     for (const auto& [neuron, value] : assigned_) v(neuron) = value;
@@ -575,28 +646,29 @@ class GroupForward {
   }
 
   /// Everyone to the end of a window in which nobody fires.
-  void go_to_end(const Over& over) {
+  void go_to_end() {
+    stay_ = false;
     if (everyone_.uniform()) {
-      lag_ = over;
+      lag_ = ahead_;
       lags_ = true;
       return;
     }
     for (Index q = 0; q < everyone_.vectors(); ++q) {
-      std::copy_n(ends_[q].v, kLanes, blocks_[q].v);
-      std::copy_n(ends_[q].j, kLanes, blocks_[q].j);
+      std::copy_n(ends_[q].v, kLanes, v() + q * kLanes);
+      std::copy_n(ends_[q].j, kLanes, j() + q * kLanes);
     }
   }
 
   // ---- who crosses first
 
   /// Those who cross first in a window, in the order of their numbers, and when.
-  double first_crossing(const Over& over) {
+  double first_crossing() {
     first_.clear();
-    find_candidates();
+    const double gone = now_ - base_;
     double best = std::numeric_limits<double>::infinity();
     for (const Candidate& candidate : candidates_) {
-      if (candidate.bound > best) continue;
-      const Crossing found = crossing(candidate.neuron, over);
+      if (candidate.bound > best + gone) continue;
+      const Crossing found = crossing(candidate.neuron);
       if (found.wait < best) first_.clear();
       if (found.wait <= best && found.wait < std::numeric_limits<double>::infinity()) {
         best = found.wait;
@@ -609,7 +681,7 @@ class GroupForward {
     return best;
   }
 
-  /// Of those who may cross, the one with the lowest bound first.
+  /// Who may cross in the window of a look, by what it saw.
   void find_candidates() {
     candidates_.clear();
     for (Index first = 0; first < everyone_.vectors(); first += kTogether) {
@@ -628,42 +700,64 @@ class GroupForward {
     store<T>(waits, least_waits(q));
     for (; hit; hit &= hit - 1) {
       const int lane = __builtin_ctz(hit);
-      candidates_.push_back({waits[lane], std::int32_t(q * kLanes + lane)});
-      if (candidates_.back().bound < candidates_.front().bound)
-        std::swap(candidates_.back(), candidates_.front());
+      add_candidate(q * kLanes + lane, waits[lane]);
     }
   }
 
-  /// The row of the one with the second lowest bound, which is likely to fire next, may be far away.
-  void prefetch_second() const {
-    if (!feedback_.immediate || candidates_.size() < 2) return;
-    const auto second = std::min_element(
-        candidates_.begin() + 1, candidates_.end(),
-        [](const Candidate& a, const Candidate& b) { return a.bound < b.bound; });
-    prefetch(feedback_.first_spike(given_) + second->neuron);
+  /// One with a low bound comes first.
+  void add_candidate(Index neuron, T bound) {
+    candidates_.push_back({bound, std::int32_t(neuron)});
+    if (candidates_.back().bound < candidates_.front().bound)
+      std::swap(candidates_.back(), candidates_.front());
   }
 
-  /// Of a vector of neurons, times before which they do not cross; 0 where nothing is known.
-  V least_waits(Index q) const {
+  void remove_candidate(Index neuron) {
+    for (Candidate& candidate : candidates_)
+      if (candidate.neuron == neuron) {
+        candidate = candidates_.back();
+        return candidates_.pop_back();
+      }
+  }
+
+  /// The row of the one that is likely to fire next, after this one, may be far away.
+  void prefetch_next(Index fires) const {
+    if (!feedback_.immediate) return;
+    Candidate next{std::numeric_limits<T>::infinity(), std::int32_t(fires)};
+    for (const Candidate& one : candidates_)
+      if (one.neuron != fires && one.bound < next.bound) next = one;
+    if (next.neuron != fires) prefetch(feedback_.first_spike(given_) + next.neuron);
+  }
+
+  /// Of a vector of neurons, times after the look before which they do not cross; 0 where nothing is
+  /// known.
+  V least_waits(Index q) {
     const V zero = {}, infinite = zero + std::numeric_limits<T>::infinity();
-    const V v = load<T>(blocks_[q].v), threshold = load<T>(blocks_[q].threshold);
-    V j = load<T>(blocks_[q].j);
+    const Index at = q * kLanes;
+    const V v = load<T>(this->v() + at), threshold = load<T>(this->threshold() + at);
+    V j = load<T>(this->j() + at);
     j = j > zero ? j : zero;
-    const V leak = load<T>(everyone_.leaks() + q * kLanes);
+    const V leak = load<T>(everyone_.leaks() + at);
     const V wait = (threshold - v) / ((j - v) * leak) * T(1 - 8 * rounding_of(T()));
     return (v < threshold) & (j > threshold) & (wait < infinite) ? wait : zero;
   }
 
-  /// When a neuron crosses, after now; inf where it does not within a window.
-  Crossing crossing(Index neuron, const Over& over) {
+  /// A neuron's v and j now.
+  std::pair<T, T> state(Index neuron) {
+    const T v_then = v(neuron), j_then = j(neuron);
+    if (!(now_ > base_)) return {v_then, j_then};
+    return {T(v_then * since_.em + j_then * since_.k), T(j_then * since_.es)};
+  }
+
+  /// When a neuron crosses, after now; inf where it does not within the window ahead.
+  Crossing crossing(Index neuron) {
     const Taus& taus = everyone_.taus(neuron);
-    const T v_now = v(neuron), j_now = j(neuron);
+    const auto [v_now, j_now] = state(neuron);
     const double threshold = everyone_.threshold(neuron);
     if (v_now >= threshold) return {0, {1, 1, 0}};
     T v_end, j_end;
     if (everyone_.uniform()) {
-      v_end = v_now * over.step.em + j_now * over.step.k;
-      j_end = j_now * over.step.es;
+      v_end = v(neuron) * ahead_.step.em + j(neuron) * ahead_.step.k;
+      j_end = j(neuron) * ahead_.step.es;
     } else {
       v_end = ends_[neuron / kLanes].v[neuron % kLanes];
       j_end = ends_[neuron / kLanes].j[neuron % kLanes];
@@ -672,7 +766,7 @@ class GroupForward {
     const bool crosses = v_end >= threshold || (peaks(taus, v_now, j_now, v_end, j_end, kTiny) &&
                                                 peak_reaches(taus, v_now, j_now, threshold));
     if (!crosses) return {std::numeric_limits<double>::infinity(), {}};
-    return solve(taus, v_now, j_now, threshold, over.t, v_end >= threshold, tolerance_of(T()));
+    return solve(taus, v_now, j_now, threshold, ahead_.t - (now_ - base_), v_end >= threshold, tolerance_of(T()));
   }
 
   // ---- what happens
@@ -697,11 +791,11 @@ class GroupForward {
     const T refractory = feedback_.refractory ? feedback_.refractory[neuron] : T(0);
     double reset = everyone_.v_reset(neuron);
     if (options_.subtract && !(refractory > 0)) reset += std::max(v_now - height, 0.0);
-    assign(neuron, T(reset));
     if (options_.once || refractory > 0)
       threshold(neuron) = std::numeric_limits<T>::infinity();
     else if (T(reset) >= threshold(neuron))
       due_.insert(due_.begin(), neuron);
+    assign(neuron, T(reset));
     const Index row = feedback_.first_spike(given_) + neuron;
     if (feedback_.immediate) add_row(row);
     write(row, slope);
@@ -713,7 +807,13 @@ class GroupForward {
 
   /// Gives a neuron's v a value, now.
   void assign(Index neuron, T value) {
-    if (lags_)
+    if (stay_) {
+      v(neuron) = T((value - j(neuron) * since_.k) / since_.em);
+      remove_candidate(neuron);
+      const T pull = std::max(j(neuron), T(0));
+      if (v(neuron) * ahead_.step.em + pull * ahead_.step.bound >= threshold(neuron))
+        add_candidate(neuron, T(0));
+    } else if (lags_)
       assigned_.push_back({neuron, value});
     else
       v(neuron) = value;
@@ -740,6 +840,8 @@ class GroupForward {
   /// A row of the table arrives now; it is added in the next pass.
   void add_row(Index row) {
     const bool sparse = sparse_.has(row);
+    if (stay_ && sparse) return touch(row);
+    if (stay_) leave();
     if (pending_ != table_.zeros() && !(sparse && pending_ == arriving_.data())) catch_up();
     if (!sparse) {
       pending_ = table_[row];
@@ -748,6 +850,23 @@ class GroupForward {
     T* const arriving = arriving_.data();
     sparse_.each(row, [&](Index neuron, T weight) { arriving[neuron] += weight; });
     pending_ = arriving;
+  }
+
+  /// A sparse row arrives now at some who stay: as if other v and j had begun.
+  void touch(Index row) {
+    const T to_j = T(1 / since_.es), to_v = T(-since_.k / (since_.es * since_.em));
+    // what is stored may be anything: members would be read again for each
+    const T em = ahead_.step.em, bound = ahead_.step.bound;
+    T *const all_v = v(), *const all_j = j();
+    const T* const all_thresholds = threshold();
+    sparse_.each(row, [=](std::uint32_t neuron, T weight) {
+      const T v = all_v[neuron] += weight * to_v, j = all_j[neuron] += weight * to_j;
+      const bool hit = v * em + std::max(j, T(0)) * bound >= all_thresholds[neuron];
+      if (__builtin_expect(hit, 0)) {
+        remove_candidate(neuron);
+        add_candidate(neuron, T(0));
+      }
+    });
   }
 
   void write(Index row, T slope, Index origin = -1) {
@@ -773,7 +892,8 @@ class GroupForward {
   const Train<T>& train_;
   const Log<T>& log_;
   Queue<T> queue_;
-  Array<Block<T>> blocks_;  // of now, or of before the lag
+  Index lanes_;
+  Array<T> state_;  // v, j and the threshold of all: of now, or of before the lag
   struct End {
     T v[kLanes], j[kLanes];
   };
@@ -781,6 +901,10 @@ class GroupForward {
   Array<std::uint16_t> hits_;  // who may cross, a bit for each lane of a vector
   Over lag_ = {};         // the way to now
   bool lags_ = false;     // whether there is one
+  bool stay_ = false;     // all are where they were at the last look, and move from there to now
+  Over ahead_ = {};       // the window of the last look
+  double base_ = 0, seen_ = 0;  // when it was, and when the window ends
+  Flow since_ = {};       // from then to now
   Array<T> arriving_;     // sparse rows that arrive now
   const T* pending_;      // what arrives now and is not in j yet
   struct Assigned {
