@@ -29,7 +29,7 @@ from jaxsnn.event.forward.group import GroupSpec
 from jaxsnn.event.forward.layer import LayerSpec, LayerSpikes
 from jaxsnn.event.forward.readout import Drive, Places, membrane
 from jaxsnn.event.forward.sample_parts import in_parts
-from jaxsnn.event.native.native_group import native_group_spikes
+from jaxsnn.event.native.native_group import native_group
 from jaxsnn.event.native.native_layer import native_layer_spikes
 from jaxsnn.event.native.native_limits import (
     group_obstacles,
@@ -468,17 +468,20 @@ class RecurrentPart:
         way: Any = partial(group_spikes_forward if engine.forward_mode else group_spikes, spec)
         obstacles = group_obstacles(spec, feedback, engine, time.dtype.name, time.shape[0])
         native = runs_native(self.names[0], engine, obstacles)
-        if native:
-            way = partial(native_group_spikes, spec, engine.threads)
         given_all = varying_like((tuple(from_outside), tuple(feedback), tuple(lanes), t_end))
-        found: Any = way(*given_all)
+        weights: Any = [weight for weight, _, _ in from_outside], feedback
+        if native:
+            # in one table, which is there already: of the parts XLA would make copies
+            found, table = native_group(spec, engine.threads, *given_all)
+            weights = table, [delay for _, delay in feedback]
+        else:
+            found = way(*given_all)
         # One budget for the whole group, under the name of its first population.
         budget = Budget(needed=jnp.max(found.events_needed), room=jnp.int32(spec.max_events))
         record.budgets["max_events"][self.names[0]] = budget
         outcome = zip(self.parts, spec.layers, lanes, found.spikes, found.trains, strict=True)
         for part, layer, own, spikes, (time, neuron) in outcome:
-            weights = [weight for weight, _, _ in from_outside]
-            record.numbers[part.name] = sum(jax.tree.leaves(own)), weights, feedback
+            record.numbers[part.name] = sum(jax.tree.leaves(own)), weights
             record.clipped[part.name] = clipped_slopes(layer, own, spikes)
             part.write_down(record, spikes)
             # the group's steps in which it fires are fewer than all: the others are cut off

@@ -121,6 +121,18 @@ def native_group_spikes(
     Args:
         threads: that take part; None: as many as there are processors. Results do not depend on it.
     """
+    return native_group(spec, threads, arrivals, feedback, lanes, t_end)[0]
+
+
+def native_group(
+    spec: GroupSpec,
+    threads: int | None,
+    arrivals: OutsideArrivals,
+    feedback: Feedback,
+    lanes: tuple[Lanes, ...],
+    t_end: Seconds,
+) -> tuple[GroupSpikes, Weights]:
+    """What `native_group_spikes` returns, and all weights in one table."""
     places = _Places([weight.shape[1] for weight, _, _ in arrivals])
     edges = list(zip(spec.edges, feedback, strict=True))
     at_once = [(edge, weight) for edge, (weight, delay) in edges if delay is None]
@@ -150,7 +162,7 @@ def native_group_spikes(
     table = jnp.concatenate(parts)
     delay = varying_like(delay, table, time)  # one of no delays is a constant
     found: Any = _group(one, table, every, delay, time, _rows(arrivals), t_end)
-    return places.split(spec, found)
+    return places.split(spec, found), table
 
 
 class _Places:
