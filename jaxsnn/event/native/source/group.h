@@ -355,12 +355,13 @@ class GroupForward {
   static constexpr Index kTogether = 4;  // vectors whose hits are looked at together
 
  public:
-  GroupForward(const Given<T>& given, const Options& options, const Feedback<T>& feedback,
-               const Senders<T>& senders, const Everyone<T>& everyone, const WholeRows<T>& table,
-               const SparseRows<T>& sparse, const Spikes<T>& spikes, const Train<T>& train,
-               const Log<T>& log)
+  GroupForward(const Given<T>& given, const Options& options, const Intervals<T>& intervals,
+               const Feedback<T>& feedback, const Senders<T>& senders, const Everyone<T>& everyone,
+               const WholeRows<T>& table, const SparseRows<T>& sparse, const Spikes<T>& spikes,
+               const Train<T>& train, const Log<T>& log)
       : given_(given),
         options_(options),
+        intervals_(intervals),
         feedback_(feedback),
         senders_(senders),
         everyone_(everyone),
@@ -376,20 +377,26 @@ class GroupForward {
         arriving_(everyone.padded(), T(0)),
         pending_(table.zeros()) {}
 
-  /// One sample; `time` and `row` of what arrives from outside, in order.
-  void run(Index sample, const T* time, const std::int32_t* row, Index arrivals) {
+  /// One sample.
+  void run(Index sample) {
     begin(sample);
     Index next = 0;
+    const Index arrivals = intervals_.used(sample);
     const Index most = 16 * (given_.arrivals + train_.events + 1);
+    const auto edges = intervals_.edges(sample);
+    const auto rows = intervals_.rows(sample);
+    const bool prepared = everyone_.uniform();
+    const Steps<T> steps = prepared ? intervals_.steps(sample) : Steps<T>();
     for (;;) {
       const bool arrives = next < arrivals;
-      double until = arrives ? double(time[next]) : double(given_.t_end);
+      double until = edges[next + 1];
       const bool queued = queue_.acts_before(T(until), !arrives);
       if (queued) {
         until = queue_.next().due;
         if (T(until) <= T(now_)) until = now_;
       }
-      if (advance(until)) {
+      const bool whole = prepared && !queued && now_ == edges[next];
+      if (advance(until, whole ? steps[next] : Step<T>(), whole)) {
         if (fired_ > most) break;  // far beyond what there is room for
         continue;
       }
@@ -399,13 +406,10 @@ class GroupForward {
         continue;
       }
       if (!arrives) break;
-      const Index of_table = in_table(row[next]);
+      const Index of_table = rows[++next];
       add_row(of_table);
       write(of_table, T(1));
-      if (++next < arrivals) {
-        // what arrives next is known, and may be far away
-        prefetch(in_table(row[next]));
-      }
+      prefetch(rows.ahead(next + 1));  // it may be far away
     }
     log_.used[sample_] = std::int32_t(std::min(step_, log_.steps));
     train_.needed[sample_] =
@@ -413,7 +417,6 @@ class GroupForward {
   }
 
  private:
-  Index in_table(Index row) const { return row >= 0 && row < given_.rows ? row : given_.rows; }
   void prefetch(Index row) const {
     if (sparse_.has(row)) return sparse_.prefetch(row);
     for (Index at = 0; at < everyone_.padded(); at += kLanes) __builtin_prefetch(table_[row] + at);
@@ -468,7 +471,9 @@ class GroupForward {
   };
 
   /// Time goes on to `until`, or to the next spike before that, which happens. Whether one did.
-  bool advance(double until) {
+  ///
+  /// `step`: until then, if it `is_known`.
+  bool advance(double until, const Step<T>& step, bool is_known) {
     if (!due_.empty()) {
       catch_up();
       const Index neuron = due_.front();
@@ -483,7 +488,8 @@ class GroupForward {
       if (!stay_) {
         const double window = until - now_;
         const bool cut = window > reach_;
-        look(everyone_.over(cut ? reach_ : window, false));
+        look(is_known && !cut ? Over{window, step, {}}
+                              : everyone_.over(cut ? reach_ : window, false));
         seen_ = cut ? now_ + reach_ : until;
       }
       wait = first_crossing();
@@ -883,6 +889,7 @@ class GroupForward {
 
   const Given<T>& given_;
   const Options& options_;
+  const Intervals<T>& intervals_;
   const Feedback<T>& feedback_;
   const Senders<T>& senders_;
   const Everyone<T>& everyone_;
@@ -924,16 +931,16 @@ template <class T>
 void group_forward(const Given<T>& given, const Options& options, const Feedback<T>& feedback,
                    const Ordered<T>& ordered, const Spikes<T>& spikes, const Train<T>& train,
                    const Log<T>& log) {
-  const Intervals<T> intervals(given, ordered);
+  Intervals<T> intervals(given, ordered);
+  intervals.prepare(options.threads, false);
   const Everyone<T> everyone(given, intervals.uniform(), intervals.taus());
   const SparseRows<T> sparse(given, options.threads);
   const WholeRows<T> table(given, &sparse);
   const Senders<T> senders(feedback, given.neurons);
   Pool::shared().run(given.batch, options.threads, [&](Index b) {
-    GroupForward<T> forward(given, options, feedback, senders, everyone, table, sparse, spikes, train,
-                            log);
-    forward.run(b, ordered.time + b * given.arrivals, ordered.row + b * given.arrivals,
-                intervals.used(b));
+    GroupForward<T> forward(given, options, intervals, feedback, senders, everyone, table, sparse,
+                            spikes, train, log);
+    forward.run(b);
   });
 }
 
