@@ -353,6 +353,7 @@ class GroupForward {
   using Over = typename Everyone<T>::Over;
   static constexpr int kLanes = kWidth<T>;
   static constexpr Index kTogether = 4;  // vectors whose hits are looked at together
+  static constexpr double kBelow = 1 - 8 * rounding_of(T());  // a bound, whatever rounding does
 
  public:
   GroupForward(const Given<T>& given, const Options& options, const Intervals<T>& intervals,
@@ -459,7 +460,8 @@ class GroupForward {
     }
   }
 
-  /// A neuron that may cross, with a time before which it does not: as if j did not fall.
+  /// A neuron that may cross, with a time after the look before which it does not; inf: it does not
+  /// before the window ends.
   struct Candidate {
     T bound;
     std::int32_t neuron;
@@ -548,7 +550,7 @@ class GroupForward {
   /// time would find all of them again for each spike.
   void reach(double wait, double window) {
     // those who stay keep theirs
-    const std::size_t most = !first_.empty() && is_felt_by_few(first_.front().neuron) ? 8 : 3;
+    const std::size_t most = !first_.empty() && is_felt_by_few(first_.front().neuron) ? 16 : 3;
     const bool crowd = candidates_.size() > most && !first_.empty();
     reach_ = crowd ? std::max(3 * wait, window / 16) : std::max(4 * reach_, 4 * window);
   }
@@ -581,8 +583,7 @@ class GroupForward {
     }
     // the pass has not seen these
     for (const auto& [neuron, value] : assigned_) {
-      const T pull = std::max(j(neuron), T(0));
-      const bool hit = value * ahead.step.em + pull * ahead.step.bound >= threshold(neuron);
+      const bool hit = may_cross(ahead.step, value, j(neuron), threshold(neuron));
       std::uint16_t& hits = hits_[neuron / kLanes];
       hits = (hits & ~(1u << neuron % kLanes)) | unsigned(hit) << neuron % kLanes;
     }
@@ -667,19 +668,32 @@ class GroupForward {
 
   // ---- who crosses first
 
+  /// Whether a neuron may cross in a window, as the pass over all sees it.
+  static bool may_cross(const Step<T>& ahead, T v, T j, T threshold) {
+    return v * ahead.em + std::max(j, T(0)) * ahead.bound >= threshold;
+  }
+
   /// Those who cross first in a window, in the order of their numbers, and when.
   double first_crossing() {
+    constexpr double kInfinite = std::numeric_limits<double>::infinity();
     first_.clear();
     const double gone = now_ - base_;
-    double best = std::numeric_limits<double>::infinity();
-    for (const Candidate& candidate : candidates_) {
-      if (candidate.bound > best + gone) continue;
+    double best = kInfinite;
+    if (candidates_.size() > 1) {
+      const auto less = [](const Candidate& a, const Candidate& b) { return a.bound < b.bound; };
+      std::iter_swap(candidates_.begin(),
+                     std::min_element(candidates_.begin(), candidates_.end(), less));
+    }
+    for (Candidate& candidate : candidates_) {
+      const bool never = candidate.bound == std::numeric_limits<T>::infinity();
+      if (never || candidate.bound > best + gone) continue;
       const Crossing found = crossing(candidate.neuron);
       if (found.wait < best) first_.clear();
-      if (found.wait <= best && found.wait < std::numeric_limits<double>::infinity()) {
+      if (found.wait <= best && found.wait < kInfinite) {
         best = found.wait;
         first_.push_back({candidate.neuron, found.flow});
       }
+      candidate.bound = T((gone + found.wait) * kBelow);
     }
     if (first_.size() > 1)
       std::sort(first_.begin(), first_.end(),
@@ -710,11 +724,8 @@ class GroupForward {
     }
   }
 
-  /// One with a low bound comes first.
   void add_candidate(Index neuron, T bound) {
     candidates_.push_back({bound, std::int32_t(neuron)});
-    if (candidates_.back().bound < candidates_.front().bound)
-      std::swap(candidates_.back(), candidates_.front());
   }
 
   void remove_candidate(Index neuron) {
@@ -743,8 +754,17 @@ class GroupForward {
     V j = load<T>(this->j() + at);
     j = j > zero ? j : zero;
     const V leak = load<T>(everyone_.leaks() + at);
-    const V wait = (threshold - v) / ((j - v) * leak) * T(1 - 8 * rounding_of(T()));
+    const V wait = (threshold - v) / ((j - v) * leak) * T(kBelow);
     return (v < threshold) & (j > threshold) & (wait < infinite) ? wait : zero;
+  }
+
+  /// The same of one neuron.
+  T least_wait(Index neuron) {
+    const T height = threshold(neuron), v_then = v(neuron), j_then = std::max(j(neuron), T(0));
+    if (!(v_then < height && j_then > height)) return 0;
+    const T wait =
+        (height - v_then) / ((j_then - v_then) * everyone_.leaks()[neuron]) * T(kBelow);
+    return wait < std::numeric_limits<T>::infinity() ? wait : 0;
   }
 
   /// A neuron's v and j now.
@@ -772,7 +792,8 @@ class GroupForward {
     const bool crosses = v_end >= threshold || (peaks(taus, v_now, j_now, v_end, j_end, kTiny) &&
                                                 peak_reaches(taus, v_now, j_now, threshold));
     if (!crosses) return {std::numeric_limits<double>::infinity(), {}};
-    return solve(taus, v_now, j_now, threshold, ahead_.t - (now_ - base_), v_end >= threshold, tolerance_of(T()));
+    return solve(taus, v_now, j_now, threshold, ahead_.t - (now_ - base_), v_end >= threshold,
+                 tolerance_of(T()));
   }
 
   // ---- what happens
@@ -816,13 +837,13 @@ class GroupForward {
     if (stay_) {
       v(neuron) = T((value - j(neuron) * since_.k) / since_.em);
       remove_candidate(neuron);
-      const T pull = std::max(j(neuron), T(0));
-      if (v(neuron) * ahead_.step.em + pull * ahead_.step.bound >= threshold(neuron))
-        add_candidate(neuron, T(0));
-    } else if (lags_)
+      if (may_cross(ahead_.step, v(neuron), j(neuron), threshold(neuron)))
+        add_candidate(neuron, least_wait(neuron));
+    } else if (lags_) {
       assigned_.push_back({neuron, value});
-    else
+    } else {
       v(neuron) = value;
+    }
   }
 
   /// What comes from the queue, now.
@@ -862,15 +883,14 @@ class GroupForward {
   void touch(Index row) {
     const T to_j = T(1 / since_.es), to_v = T(-since_.k / (since_.es * since_.em));
     // what is stored may be anything: members would be read again for each
-    const T em = ahead_.step.em, bound = ahead_.step.bound;
+    const Step<T> ahead = ahead_.step;
     T *const all_v = v(), *const all_j = j();
     const T* const all_thresholds = threshold();
     sparse_.each(row, [=](std::uint32_t neuron, T weight) {
       const T v = all_v[neuron] += weight * to_v, j = all_j[neuron] += weight * to_j;
-      const bool hit = v * em + std::max(j, T(0)) * bound >= all_thresholds[neuron];
-      if (__builtin_expect(hit, 0)) {
+      if (__builtin_expect(may_cross(ahead, v, j, all_thresholds[neuron]), 0)) {
         remove_candidate(neuron);
-        add_candidate(neuron, T(0));
+        add_candidate(neuron, least_wait(neuron));
       }
     });
   }
