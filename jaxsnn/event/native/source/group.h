@@ -52,15 +52,19 @@ class Everyone {
   static constexpr int kLanes = kWidth<T>;
 
   Everyone(const Given<T>& given, bool uniform, const Taus& common) : uniform_(uniform) {
+    parts_.reserve((given.neurons + kLanes - 1) / kLanes);
     for (Index first = 0; first < given.neurons; first += kLanes)
       parts_.emplace_back(given, 0, first, uniform, common);
     vectors_ = parts_.size();
     for (const One& part : parts_) positive_ = positive_ && part.positive;
     taus_ = common;
     rates_ = Array<T>(2 * padded());
+    levels_ = Array<double>(2 * padded());
     for (Index n = 0; n < padded(); ++n) {
       rates_[n] = T(taus(n).leak);
       rates_[padded() + n] = T(taus(n).synaptic);
+      levels_[n] = part(n / kLanes).fires_at[n % kLanes];
+      levels_[padded() + n] = part(n / kLanes).v_reset[n % kLanes];
     }
   }
 
@@ -68,11 +72,13 @@ class Everyone {
   Index padded() const { return vectors() * kLanes; }
   bool positive() const { return positive_; }
   const One& part(Index q) const { return parts_[q]; }
-  const Taus& taus(Index neuron) const { return parts_[neuron / kLanes].taus[neuron % kLanes]; }
+  const Taus& taus(Index neuron) const {
+    return uniform_ ? taus_ : parts_[neuron / kLanes].taus[neuron % kLanes];
+  }
   const T* leaks() const { return rates_.data(); }
   const T* synaptics() const { return rates_.data() + padded(); }
-  double threshold(Index n) const { return parts_[n / kLanes].fires_at[n % kLanes]; }
-  double v_reset(Index n) const { return parts_[n / kLanes].v_reset[n % kLanes]; }
+  double threshold(Index n) const { return levels_[n]; }
+  double v_reset(Index n) const { return levels_[padded() + n]; }
   bool above(Index n) const { return parts_[n / kLanes].above[n % kLanes]; }
 
   /// Coefficients over a time, of all or by vector.
@@ -132,7 +138,8 @@ class Everyone {
  private:
   std::vector<One> parts_;
   Index vectors_ = 0;
-  Array<T> rates_;  // 1 / tau_mem of all, 1 / tau_syn of all
+  Array<T> rates_;        // 1 / tau_mem of all, 1 / tau_syn of all
+  Array<double> levels_;  // thresholds of all, v_reset of all
   bool uniform_, positive_ = true;
   Taus taus_;
 };
