@@ -108,7 +108,7 @@ class ReadProcess:
                     self._fork(theirs)
                 finally:
                     os.close(theirs)
-        except (KeyboardInterrupt, FileError):
+        except BaseException:
             self.__exit__()
             raise
         return self
@@ -119,7 +119,13 @@ class ReadProcess:
                 raise self._too_late()
             # that locks of other threads stay closed in the child, which needs none of them
             warnings.simplefilter("ignore")
-            self._pid = os.fork()
+            try:
+                self._pid = os.fork()
+            except OSError as error:
+                raise FileError(
+                    f"{self._path} cannot be read, no process for it can be started: {error.strerror}",
+                    fix="end other processes or free memory",
+                ) from error
             if self._pid == 0:
                 os.close(self._end)
                 _be_the_child(theirs, self._work, self._limits)

@@ -1,5 +1,6 @@
 """What reading may take is limited: time, memory and bytes, wherever a command reads."""
 
+import errno
 import io
 import json
 import os
@@ -400,6 +401,17 @@ def test_reading_works_beside_other_threads(tmp_path, monkeypatch):
         thread.join()
     assert len(found) == 4
     assert json.dumps(found[0].order())
+
+
+def test_without_a_process_the_file_is_refused_and_nothing_stays_open(tmp_path, monkeypatch):
+    def no_fork():
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    path, before = small(tmp_path / "a.nir"), len(os.listdir("/dev/fd"))
+    monkeypatch.setattr(os, "fork", no_fork)
+    with pytest.raises(FileError, match="no process for it can be started: Resource temporarily"):
+        read(path, read_timeout=5.0)
+    assert len(os.listdir("/dev/fd")) == before
 
 
 def test_a_handler_that_comes_at_a_fork_may_read(tmp_path, monkeypatch):
