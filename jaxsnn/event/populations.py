@@ -29,7 +29,7 @@ from jaxsnn.event.forward.group import GroupSpec
 from jaxsnn.event.forward.layer import LayerSpec, LayerSpikes
 from jaxsnn.event.forward.readout import Drive, Places, membrane
 from jaxsnn.event.forward.sample_parts import in_parts
-from jaxsnn.event.native.native_group import native_group
+from jaxsnn.event.native.native_group import native_group_spikes
 from jaxsnn.event.native.native_layer import native_layer_spikes
 from jaxsnn.event.native.native_limits import (
     group_obstacles,
@@ -472,7 +472,7 @@ class RecurrentPart:
         weights: Any = [weight for weight, _, _ in from_outside], feedback
         if native:
             # in one table, which is there already: of the parts XLA would make copies
-            found, table = native_group(spec, engine.threads, *given_all)
+            found, table = native_group_spikes(spec, engine.threads, *given_all)
             weights = table, [delay for _, delay in feedback]
         else:
             found = way(*given_all)

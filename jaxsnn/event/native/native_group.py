@@ -115,24 +115,13 @@ def native_group_spikes(
     feedback: Feedback,
     lanes: tuple[Lanes, ...],
     t_end: Seconds,
-) -> GroupSpikes:
-    """Spikes of a group, differentiable as `group_spikes`, whose arguments these are.
+) -> tuple[GroupSpikes, Weights]:
+    """Spikes of a group, differentiable as `group_spikes`, whose arguments these are; and all
+    weights in one table.
 
     Args:
         threads: that take part; None: as many as there are processors. Results do not depend on it.
     """
-    return native_group(spec, threads, arrivals, feedback, lanes, t_end)[0]
-
-
-def native_group(
-    spec: GroupSpec,
-    threads: int | None,
-    arrivals: OutsideArrivals,
-    feedback: Feedback,
-    lanes: tuple[Lanes, ...],
-    t_end: Seconds,
-) -> tuple[GroupSpikes, Weights]:
-    """What `native_group_spikes` returns, and all weights in one table."""
     places = _Places([weight.shape[1] for weight, _, _ in arrivals])
     edges = list(zip(spec.edges, feedback, strict=True))
     at_once = [(edge, weight) for edge, (weight, delay) in edges if delay is None]

@@ -766,13 +766,7 @@ class GroupForward {
   }
 
   /// The same of one neuron.
-  T least_wait(Index neuron) {
-    const T height = threshold(neuron), v_then = v(neuron), j_then = std::max(j(neuron), T(0));
-    if (!(v_then < height && j_then > height)) return 0;
-    const T wait =
-        (height - v_then) / ((j_then - v_then) * everyone_.leaks()[neuron]) * T(kBelow);
-    return wait < std::numeric_limits<T>::infinity() ? wait : 0;
-  }
+  T least_wait(Index neuron) { return least_waits(neuron / kLanes)[neuron % kLanes]; }
 
   /// A neuron's v and j now.
   std::pair<T, T> state(Index neuron) {
