@@ -149,60 +149,57 @@ Index padded_lanes(Index neurons) {
   return (neurons + kWidth<T> - 1) / kWidth<T> * kWidth<T>;
 }
 
-/// Rows of weights that are mostly zeros, as those of sparse feedback are: what is in them alone. A
-/// row that is read whole costs as much as all neurons' state, and comes from far away.
+/// Rows of weights that are mostly zeros, as those of sparse feedback are: what is in them alone, what
+/// raises V and what lowers it apart. A row that is read whole costs as much as all neurons' state, and
+/// comes from far away.
 template <class T>
 class SparseRows {
  public:
   SparseRows(const Given<T>& given, Index threads)
       : most_(given.neurons / kShare),
         room_(most_ + kWidth<T>),
-        count_(given.rows),
-        entries_(given.rows * room_) {
+        ends_(given.rows),
+        entries_(2 * given.rows * room_) {
     Pool::shared().run(given.rows, threads, [&](Index row) {
       const T* weights = given.weight + row * given.neurons;
-      Entry* const to = entries_.data() + row * room_;
       const Index whole = given.neurons - given.neurons % kWidth<T>;
+      ends_[row] = {};
       // a dense row is one by its first weights: nothing is written for it
       const Index some = std::min<Index>(whole, 64);
-      Index found = 2 * there(weights, some) > some ? given.neurons : 0;
-      for (Index at = 0; at < whole && found <= most_; at += kWidth<T>)
-        found += append(load<T>(weights + at), at, to + found);
-      if (whole < given.neurons && found <= most_) {
+      if (2 * there(weights, some) > some) return;
+      Ends found = {};
+      for (Index at = 0; at < whole && found.count() <= most_; at += kWidth<T>)
+        append(load<T>(weights + at), at, row, found);
+      if (whole < given.neurons && found.count() <= most_) {
         Vector<T> last = {};
         std::memcpy(&last, weights + whole, (given.neurons - whole) * sizeof(T));
-        found += append(last, whole, to + found);
+        append(last, whole, row, found);
       }
-      count_[row] = found <= most_ ? std::int32_t(found) : 0;
+      if (found.count() <= most_) ends_[row] = found;
     });
   }
 
-  bool has(Index row) const { return row < Index(count_.size()) && count_[row] > 0; }
+  bool has(Index row) const { return row < Index(ends_.size()) && ends_[row].count() > 0; }
 
-  /// Calls with each neuron of a row and its weight.
-  template <class Call>
-  void each(Index row, Call&& call) const {
-    const Entry* const own = begin(row);
-    const Index count = count_[row];
-    for (Index n = 0; n < count; ++n) call(own[n].neuron, own[n].weight);
+  /// Calls with each neuron of a row and its weight: `lower` where that is negative, `raise` else.
+  template <class Raise, class Lower>
+  void each(Index row, Raise&& raise, Lower&& lower) const {
+    const Ends ends = ends_[row];
+    const Entry *const raising = begin(row, 0), *const lowering = begin(row, 1);
+    for (Index n = 0; n < ends.raising; ++n) raise(raising[n].neuron, raising[n].weight);
+    for (Index n = 0; n < ends.lowering; ++n) lower(lowering[n].neuron, lowering[n].weight);
   }
 
-  /// The sum of what is called for each neuron of a row and its weight, by fours: additions wait for
-  /// each other.
+  /// The sum of what is called for each neuron of a row and its weight.
   template <class Call>
   double sum(Index row, Call&& call) const {
-    const Entry* const own = begin(row);
-    double sums[4] = {};
-    Index n = 0;
-    for (; n + 4 <= count_[row]; n += 4)
-      for (int part = 0; part < 4; ++part)
-        sums[part] += call(own[n + part].neuron, own[n + part].weight);
-    for (; n < count_[row]; ++n) sums[0] += call(own[n].neuron, own[n].weight);
-    return (sums[0] + sums[1]) + (sums[2] + sums[3]);
+    return sum(begin(row, 0), ends_[row].raising, call) +
+           sum(begin(row, 1), ends_[row].lowering, call);
   }
 
   void prefetch(Index row) const {
-    for (Index n = 0; n < count_[row]; n += 64 / sizeof(Entry)) __builtin_prefetch(begin(row) + n);
+    prefetch(begin(row, 0), ends_[row].raising);
+    prefetch(begin(row, 1), ends_[row].lowering);
   }
 
  private:
@@ -211,13 +208,45 @@ class SparseRows {
     T weight;
   };
 
-  const Entry* begin(Index row) const { return entries_.data() + row * room_; }
+  /// How many entries a row has; none where it is read whole.
+  struct Ends {
+    std::int32_t raising, lowering;
+    Index count() const { return Index(raising) + lowering; }
+  };
+
+  Entry* begin(Index row, Index part) { return entries_.data() + (2 * row + part) * room_; }
+  const Entry* begin(Index row, Index part) const {
+    return entries_.data() + (2 * row + part) * room_;
+  }
+
+  /// By fours: additions wait for each other.
+  template <class Call>
+  static double sum(const Entry* own, Index count, Call&& call) {
+    double sums[4] = {};
+    Index n = 0;
+    for (; n + 4 <= count; n += 4)
+      for (int part = 0; part < 4; ++part)
+        sums[part] += call(own[n + part].neuron, own[n + part].weight);
+    for (; n < count; ++n) sums[0] += call(own[n].neuron, own[n].weight);
+    return (sums[0] + sums[1]) + (sums[2] + sums[3]);
+  }
+
+  static void prefetch(const Entry* own, Index count) {
+    for (Index n = 0; n < count; n += 64 / sizeof(Entry)) __builtin_prefetch(own + n);
+  }
 
   /// How many of some weights, in whole vectors, are not 0.
   static Index there(const T* weights, Index number) {
     Index found = 0;
     for (Index n = 0; n < number; ++n) found += weights[n] != 0;
     return found;
+  }
+
+  /// The weights of a vector of neurons that are not 0, to their row.
+  void append(Vector<T> weights, Index first, Index row, Ends& ends) {
+    const Vector<T> zero = {};
+    ends.raising += append(weights < zero ? zero : weights, first, begin(row, 0) + ends.raising);
+    ends.lowering += append(weights < zero ? weights : zero, first, begin(row, 1) + ends.lowering);
   }
 
   /// What is not 0 of the weights of a vector of neurons, to where there is room for all; how many.
@@ -248,10 +277,10 @@ class SparseRows {
   }
 
   static constexpr Index kShare = 6;  // of the neurons at most one in so many
-  Index most_;                 // weights of a row
-  Index room_;                 // for these, and a vector that turns out to be too much
-  Array<std::int32_t> count_;  // 0: it is read whole
-  Array<Entry> entries_;       // (rows, room)
+  Index most_;  // weights of a row
+  Index room_;  // for these, and a vector that turns out to be too much
+  Array<Ends> ends_;
+  Array<Entry> entries_;  // (rows, raising and lowering, room)
 };
 
 /// Rows of weights in whole vectors, and behind the last one a row of zeros. Where the weights are in
@@ -676,8 +705,10 @@ class GroupForward {
   // ---- who crosses first
 
   /// Whether a neuron may cross in a window, as the pass over all sees it.
+  template <bool kPositive = false>
   static bool may_cross(const Step<T>& ahead, T v, T j, T threshold) {
-    return v * ahead.em + std::max(j, T(0)) * ahead.bound >= threshold;
+    const T pull = kPositive || j > T(0) ? j : T(0);
+    return v * ahead.em + pull * ahead.bound >= threshold;
   }
 
   /// Those who cross first in a window, in the order of their numbers, and when.
@@ -876,24 +907,38 @@ class GroupForward {
       return;
     }
     T* const arriving = arriving_.data();
-    sparse_.each(row, [&](Index neuron, T weight) { arriving[neuron] += weight; });
+    const auto arrive = [=](Index neuron, T weight) { arriving[neuron] += weight; };
+    sparse_.each(row, arrive, arrive);
     pending_ = arriving;
   }
 
   /// A sparse row arrives now at some who stay: as if other v and j had begun.
   void touch(Index row) {
+    everyone_.positive() ? touch<true>(row) : touch<false>(row);
+  }
+
+  template <bool kPositive>
+  void touch(Index row) {
     const T to_j = T(1 / since_.es), to_v = T(-since_.k / (since_.es * since_.em));
     // what is stored may be anything: members would be read again for each
     const Step<T> ahead = ahead_.step;
-    T *const all_v = v(), *const all_j = j();
-    const T* const all_thresholds = threshold();
-    sparse_.each(row, [=](std::uint32_t neuron, T weight) {
-      const T v = all_v[neuron] += weight * to_v, j = all_j[neuron] += weight * to_j;
-      if (__builtin_expect(may_cross(ahead, v, j, all_thresholds[neuron]), 0)) {
+    const Index lanes = lanes_;
+    T* const all = state_.data();
+    const auto raise = [=](Index neuron, T weight) __attribute__((always_inline)) {
+      T* const own = all + neuron;
+      const T v = own[0] += weight * to_v, j = own[lanes] += weight * to_j;
+      if (__builtin_expect(may_cross<kPositive>(ahead, v, j, own[2 * lanes]), 0)) {
         remove_candidate(neuron);
         add_candidate(neuron, least_wait(neuron));
       }
-    });
+    };
+    // whose V is lowered does not cross any earlier
+    const auto lower = [=](Index neuron, T weight) __attribute__((always_inline)) {
+      T* const own = all + neuron;
+      own[0] += weight * to_v;
+      own[lanes] += weight * to_j;
+    };
+    sparse_.each(row, raise, lower);
   }
 
   void write(Index row, T slope, Index origin = -1) {
