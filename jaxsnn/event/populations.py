@@ -29,7 +29,7 @@ from jaxsnn.event.forward.group import GroupSpec
 from jaxsnn.event.forward.layer import LayerSpec, LayerSpikes
 from jaxsnn.event.forward.readout import Drive, Places, membrane
 from jaxsnn.event.forward.sample_parts import in_parts
-from jaxsnn.event.native.native_group import native_group_spikes
+from jaxsnn.event.native.native_group import ByTarget, native_group_spikes
 from jaxsnn.event.native.native_layer import native_layer_spikes
 from jaxsnn.event.native.native_limits import (
     group_obstacles,
@@ -39,6 +39,7 @@ from jaxsnn.event.native.native_limits import (
 )
 from jaxsnn.event.native.native_readout import native_membrane
 from jaxsnn.event.native.native_scatter import FirstSpikes, native_scattered_spikes
+from jaxsnn.event.native.native_weights import own_matrix
 from jaxsnn.event.projections.arrivals import Arrivals, Path, Train, arrivals
 from jaxsnn.event.projections.current_arrivals import (
     by_source,
@@ -468,12 +469,14 @@ class RecurrentPart:
         way: Any = partial(group_spikes_forward if engine.forward_mode else group_spikes, spec)
         obstacles = group_obstacles(spec, feedback, engine, time.dtype.name, time.shape[0])
         native = runs_native(self.names[0], engine, obstacles)
-        given_all = varying_like((tuple(from_outside), tuple(feedback), tuple(lanes), t_end))
         weights: Any = [weight for weight, _, _ in from_outside], feedback
         if native:
+            feedback = self._by_target(feedback)
+        given_all = varying_like((tuple(from_outside), tuple(feedback), tuple(lanes), t_end))
+        if native:
             # in one table, which is there already: of the parts XLA would make copies
-            found, table = native_group_spikes(spec, engine.threads, *given_all)
-            weights = table, [delay for _, delay in feedback]
+            found, of_weights = native_group_spikes(spec, engine.threads, *given_all)
+            weights = of_weights, [delay for _, delay in feedback]
         else:
             found = way(*given_all)
         # One budget for the whole group, under the name of its first population.
@@ -533,6 +536,19 @@ class RecurrentPart:
                     feedback.append((-weight, self._later(delay, matrix, part.neuron.width)))
         layers = tuple(part.spec() for part in self.parts)
         return GroupSpec(layers=layers, edges=tuple(edges), max_events=self._room(layers)), feedback
+
+    def _by_target(self, feedback: Feedback) -> Any:
+        """Feedback as the kernels take it: what one matrix brings back as NIR has that."""
+        network, part = self.sources.network, self.parts[0]
+        matrix = own_matrix(network, part.name)
+        ways = [source for source, _ in part.signal.paths if source in self.names]
+        if len(self.parts) > 1 or matrix is None or len(ways) > 1 or len(feedback) > 1:
+            return feedback
+        ((_, delay),) = feedback
+        if delay is not None:
+            return feedback
+        scale = jnp.broadcast_to(part.scale, (part.population.size,)).astype(network.dtype)
+        return [(ByTarget(network.parameters[matrix]["weight"], scale), None)]
 
     def _steps(self, edge: tuple[int, int]) -> float:
         """By how much spikes are late on an edge of the group, seconds."""

@@ -86,13 +86,13 @@ def test_networks_do_with_turned_weights_what_they_do_without(recurrent, monkeyp
         times = solution.spikes["out"].time
         return jnp.where(jnp.isfinite(times), times, 0).sum(), times
 
-    turned, by_kernel = [], native_weights._by_kernel
+    turned, by_kernel = [], native_weights.turned_by_kernel
 
     def counted(threads, matrix):
         turned.append(matrix.shape)
         return by_kernel(threads, matrix)
 
-    monkeypatch.setattr(native_weights, "_by_kernel", counted)
+    monkeypatch.setattr(native_weights, "turned_by_kernel", counted)
     results = []
     for large, threads in ((2**16, 1), (0, 2)):  # engines that differ share no program
         monkeypatch.setattr(native_weights, "_LARGE", large)

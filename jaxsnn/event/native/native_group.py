@@ -31,8 +31,18 @@ from jaxsnn.event.native.native_layer import (
     stacked,
     unstacked,
 )
+from jaxsnn.event.native.native_weights import turned_by_kernel
 from jaxsnn.network.array_types import Array, Float, Int
 from jaxsnn.network.meshes import varying_like
+
+
+class ByTarget(NamedTuple):
+    """What the spikes of a population send to itself at once, as NIR has it: the kernels take it
+    unturned and unscaled.
+    """
+
+    weight: Float[Array, "targets sources"]
+    scale: Float[Array, "targets"]  # by which it is multiplied
 
 
 class _Outcome(NamedTuple):
@@ -42,6 +52,7 @@ class _Outcome(NamedTuple):
     time: Float[Array, "batch events"]  # inf where unused
     neuron: Int[Array, "batch events"]
     needed: Int[Array, "batch"]  # events that there are
+    nothing: Float[Array, ""]  # 0, or NaN where a weight of ByTarget, scaled, is not finite
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +111,7 @@ class _Kept(NamedTuple):
     """What the backward pass needs."""
 
     table: Weights
+    apart: ByTarget
     lanes: Lanes
     t_end: Seconds
     outcome: _Outcome
@@ -115,12 +127,13 @@ def native_group_spikes(
     feedback: Feedback,
     lanes: tuple[Lanes, ...],
     t_end: Seconds,
-) -> tuple[GroupSpikes, Weights]:
-    """Spikes of a group, differentiable as `group_spikes`, whose arguments these are; and all
-    weights in one table.
+) -> tuple[GroupSpikes, Any]:
+    """Spikes of a group, differentiable as `group_spikes`, whose arguments these are; and numbers
+    that are finite where all weights are.
 
     Args:
         threads: that take part; None: as many as there are processors. Results do not depend on it.
+        feedback: the only weight of a group of one population may be a `ByTarget`.
     """
     places = _Places([weight.shape[1] for weight, _, _ in arrivals])
     edges = list(zip(spec.edges, feedback, strict=True))
@@ -142,16 +155,20 @@ def native_group_spikes(
     outside = [places.beside(n, weight) for n, (weight, _, _) in enumerate(arrivals)]
     dtype = outside[0].dtype
     parts = [*outside, *(places.sent(source, target, w, dtype) for source, target, w, _ in later)]
-    if at_once:
+    apart = ByTarget(jnp.zeros((0, 0), dtype), jnp.zeros(0, dtype))
+    if at_once and isinstance(at_once[0][1], ByTarget):
+        ((_, apart),) = at_once
+    elif at_once:
         parts.append(places.between(at_once, dtype))
     delays = [jnp.broadcast_to(delay, places.of(source)[1:]) for source, _, _, delay in later]
     delay = jnp.concatenate([jnp.zeros(0, dtype), *delays]).astype(dtype)
     every = jax.tree.map(lambda *parts: jnp.concatenate(parts), *lanes)
     time = jnp.concatenate([time for _, time, _ in arrivals], axis=1)
     table = jnp.concatenate(parts)
-    delay = varying_like(delay, table, time)  # one of no delays is a constant
-    found: Any = _group(one, table, every, delay, time, _rows(arrivals), t_end)
-    return places.split(spec, found), table
+    # those of nothing are constants
+    delay, apart = varying_like((delay, apart), table, time)
+    found: Any = _group(one, table, apart, every, delay, time, _rows(arrivals), t_end)
+    return places.split(spec, found), (table, found.nothing)
 
 
 class _Places:
@@ -227,18 +244,20 @@ def _rows(arrivals: OutsideArrivals) -> Rows:
 def _group(
     one: _OnePopulation,
     table: Weights,
+    apart: ByTarget,
     lanes: Lanes,
     delay: Delays,
     time: Times,
     row: Rows,
     t_end: Seconds,
 ) -> _Outcome:
-    return _simulated(one, table, lanes, delay, time, row, t_end)[0]
+    return _simulated(one, table, apart, lanes, delay, time, row, t_end)[0]
 
 
 def _simulated(
     one: _OnePopulation,
     table: Weights,
+    apart: ByTarget,
     lanes: Lanes,
     delay: Delays,
     time: Times,
@@ -263,10 +282,10 @@ def _simulated(
         *(real(slots), real(slots), whole((batch, neurons))),
         *(real(train), whole(train), whole((batch,))),
         *(real(steps), whole(steps), real(steps), whole((batch,)), whole(sent)),
-        *(real(listed), whole(listed), whole(listed), whole((batch,))),
+        *(real(listed), whole(listed), whole(listed), whole((batch,)), real(())),
     )
     found = kernel("jaxsnn_group_forward", results)(
-        *(table, stacked(lanes), time, row.astype(jnp.int32), jnp.asarray(t_end, dtype)),
+        *(table, *apart, stacked(lanes), time, row.astype(jnp.int32), jnp.asarray(t_end, dtype)),
         *(delay, one.senders, jnp.asarray(one.refractory, dtype)),
         max_spikes=np.int64(one.max_spikes),
         once=bool(one.once),
@@ -276,34 +295,38 @@ def _simulated(
     )
     found = varying_like(tuple(found), table, time)
     spikes = LayerSpikes(time=found[0], slope=found[1], count=found[2])
-    return _Outcome(spikes, *found[3:6]), _Log(*found[6:11]), Ordered(*found[11:])
+    outcome = _Outcome(spikes, *found[3:6], nothing=found[15])
+    return outcome, _Log(*found[6:11]), Ordered(*found[11:15])
 
 
 def _forward(one: _OnePopulation, *given: Any) -> tuple[_Outcome, _Kept]:
     """Spikes, and what the backward pass needs; each argument knows whether it is perturbed."""
     values = values_of(given)
     outcome, log, arrivals = _simulated(one, *values)
-    table, lanes, _, _, _, t_end = values
+    table, apart, lanes, _, _, _, t_end = values
     kept = _Kept(
         table=table,
+        apart=apart,
         lanes=lanes,
         t_end=t_end,
         outcome=outcome,
         log=log,
         arrivals=arrivals,
-        wanted=Wanted.of(given[1], given[3]),
+        wanted=Wanted.of(given[2], given[4]),
     )
     return outcome, kept
 
 
 def _backward(
     one: _OnePopulation, kept: _Kept, cotangent: _Outcome
-) -> tuple[Weights, Lanes, Delays, Times, None, None]:
+) -> tuple[Weights, ByTarget, Lanes, Delays, Times, None, None]:
     dtype = kept.table.dtype
     lanes, arrivals = stacked(kept.lanes), kept.arrivals
     of_lanes = gradient_shape(kept.lanes, kept.wanted)
     of_time = arrivals.time.shape if kept.wanted.time else (0,)
-    shapes = kept.table.shape, of_lanes, of_time, one.senders.shape
+    rows, neurons = kept.table.shape
+    of_rows = rows + len(kept.apart.weight), neurons
+    shapes = of_rows, of_lanes, of_time, one.senders.shape
     spikes, outcome = kept.outcome.spikes, kept.outcome
     drives = [
         jnp.zeros(drive.shape, dtype) if isinstance(drive, SymbolicZero) else drive
@@ -311,18 +334,27 @@ def _backward(
     ]
     results = tuple(jax.ShapeDtypeStruct(shape, dtype) for shape in shapes)
     found = kernel("jaxsnn_group_backward", results)(
-        *(kept.table, lanes, jnp.asarray(kept.t_end, dtype)),
-        *(spikes.time, spikes.slope, spikes.count, *outcome[1:], *kept.log, *arrivals, *drives),
+        *(kept.table, *kept.apart, lanes, jnp.asarray(kept.t_end, dtype)),
+        *(spikes.time, spikes.slope, spikes.count, outcome.time, outcome.neuron, outcome.needed),
+        *(*kept.log, *arrivals, *drives),
         subtract=bool(one.subtract),
         immediate=one.immediate,
         min_slope=np.float64(one.min_slope),
         threads=np.int64(thread_count(one.threads)),
     )
-    d_table, d_stacked, d_time, d_delay = varying_like(
+    d_rows, d_stacked, d_time, d_delay = varying_like(
         tuple(found), kept.table, arrivals.time, drives
     )
     d_time = d_time if kept.wanted.time else jnp.zeros_like(arrivals.time)
-    return d_table, unstacked(d_stacked, kept.lanes), d_delay, d_time, None, None
+    d_lanes = unstacked(d_stacked, kept.lanes)
+    d_apart = kept.apart  # of none
+    if len(kept.apart.weight):
+        scaled = turned_by_kernel(one.threads, d_rows[rows:])
+        d_apart = ByTarget(
+            weight=scaled * kept.apart.scale[:, None],
+            scale=jnp.einsum("ts,ts->t", scaled, kept.apart.weight),
+        )
+    return d_rows[:rows], d_apart, d_lanes, d_delay, d_time, None, None
 
 
 _group.defvjp(_forward, _backward, symbolic_zeros=True)

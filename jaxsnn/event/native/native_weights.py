@@ -34,7 +34,10 @@ def with_turned_weights(network: Network, samples: Any, options: EventOptions) -
     if options.forward_mode or not calls_kernels(network.dtype.name, samples, options):
         return network
     parameters = dict(network.parameters)
+    not_turned = {own_matrix(network, name) for name in network.populations}
     for wire in network.wires:
+        if wire.name in not_turned:
+            continue
         weight = parameters.get(wire.name, {}).get("weight")
         if wire.kind in _KINDS and weight is not None and _is_large(weight):
             # XLA takes two turns for none
@@ -43,34 +46,51 @@ def with_turned_weights(network: Network, samples: Any, options: EventOptions) -
     return network.with_parameters(parameters)
 
 
+def own_matrix(network: Network, population: str) -> str | None:
+    """The Linear or Affine node through which a population feeds back into itself, if that is all
+    that stands in between; the kernels take its weight as it is.
+    """
+    into = next(wire.sources for wire in network.wires if wire.name == population)
+    found = [
+        wire.name
+        for wire in network.wires
+        if wire.name in into
+        and wire.sources == (population,)
+        and wire.kind in _KINDS
+        and wire.detail is None
+        and "delay" not in network.parameters.get(wire.name, {})
+    ]
+    return found[0] if len(found) == 1 else None
+
+
 def _is_large(weight: Matrix) -> bool:
     return weight.size >= _LARGE and min(weight.shape) >= _WIDE
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _turned(threads: int | None, matrix: Matrix) -> Turned:
-    return _by_kernel(threads, matrix)
+    return turned_by_kernel(threads, matrix)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _by_kernel(threads: int | None, matrix: Matrix) -> Turned:
+def turned_by_kernel(threads: int | None, matrix: Matrix) -> Turned:
     result = jax.ShapeDtypeStruct(matrix.shape[::-1], matrix.dtype)
     call = kernel("jaxsnn_turned", (result,))
     return varying_like(call(matrix, threads=np.int64(thread_count(threads)))[0], matrix)
 
 
-@_by_kernel.defjvp
+@turned_by_kernel.defjvp
 def _(threads: int | None, primals: tuple[Any], tangents: tuple[Any]) -> tuple[Turned, Turned]:
     """Turned, and its tangents by XLA."""
-    return _by_kernel(threads, *primals), tangents[0].T
+    return turned_by_kernel(threads, *primals), tangents[0].T
 
 
 def _forward(threads: int | None, matrix: Matrix) -> tuple[Turned, None]:
-    return _by_kernel(threads, matrix), None
+    return turned_by_kernel(threads, matrix), None
 
 
 def _backward(threads: int | None, _: None, cotangent: Turned) -> tuple[Matrix]:
-    return (_by_kernel(threads, cotangent),)
+    return (turned_by_kernel(threads, cotangent),)
 
 
 _turned.defvjp(_forward, _backward)

@@ -296,9 +296,26 @@ std::string feedback_of(const native::Given<NUMBER>& given, ffi::AnyBuffer delay
   return "";
 }
 
-ffi::Error GroupForward(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::AnyBuffer time,
-                        ffi::AnyBuffer row, ffi::AnyBuffer t_end, ffi::AnyBuffer delay,
-                        ffi::AnyBuffer sender, ffi::AnyBuffer refractory,
+/// What arrives at once and is not in the table, if there is any; or what is wrong with it.
+std::string apart_of(native::Given<NUMBER>& given, ffi::AnyBuffer by_target, ffi::AnyBuffer scale,
+                     bool immediate, native::Feedback<NUMBER>& feedback) {
+  const Index neurons = given.neurons;
+  if (!has_type(by_target, kType<NUMBER>) || !has_type(scale, kType<NUMBER>))
+    return "the arguments differ in their types";
+  if (has_shape(by_target, {0, 0})) return "";
+  if (!immediate || !has_shape(by_target, {neurons, neurons}) || !has_shape(scale, {neurons}))
+    return "what arrives at once is not (targets, sources), or its scale not (targets,)";
+  given.rows += neurons;
+  if (given.rows >= std::numeric_limits<std::int32_t>::max()) return "more than 2^31 rows";
+  feedback.by_target = by_target.typed_data<NUMBER>();
+  feedback.scale = scale.typed_data<NUMBER>();
+  return "";
+}
+
+ffi::Error GroupForward(ffi::AnyBuffer weight, ffi::AnyBuffer by_target, ffi::AnyBuffer scale,
+                        ffi::AnyBuffer lanes, ffi::AnyBuffer time, ffi::AnyBuffer row,
+                        ffi::AnyBuffer t_end, ffi::AnyBuffer delay, ffi::AnyBuffer sender,
+                        ffi::AnyBuffer refractory,
                         ffi::Result<ffi::AnyBuffer> spikes, ffi::Result<ffi::AnyBuffer> slopes,
                         ffi::Result<ffi::AnyBuffer> count, ffi::Result<ffi::AnyBuffer> train,
                         ffi::Result<ffi::AnyBuffer> neuron, ffi::Result<ffi::AnyBuffer> needed,
@@ -308,14 +325,17 @@ ffi::Error GroupForward(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::AnyBuf
                         ffi::Result<ffi::AnyBuffer> sorted_time,
                         ffi::Result<ffi::AnyBuffer> sorted_row,
                         ffi::Result<ffi::AnyBuffer> sorted_slot,
-                        ffi::Result<ffi::AnyBuffer> sorted_used, std::int64_t max_spikes, bool once,
-                        bool subtract, bool immediate, std::int64_t threads) {
+                        ffi::Result<ffi::AnyBuffer> sorted_used, ffi::Result<ffi::AnyBuffer> nothing,
+                        std::int64_t max_spikes, bool once, bool subtract, bool immediate,
+                        std::int64_t threads) {
   using T = NUMBER;
   return guarded([&]() -> ffi::Error {
     native::Given<T> given;
     std::string problem = given_of<T>(weight, lanes, time, t_end, given);
     if (!problem.empty()) return wrong(problem);
-    native::Feedback<T> feedback;
+    native::Feedback<T> feedback = {};
+    problem = apart_of(given, by_target, scale, immediate, feedback);
+    if (!problem.empty()) return wrong(problem);
     problem = feedback_of(given, delay, sender, refractory, immediate, feedback);
     if (!problem.empty()) return wrong(problem);
     native::Spikes<T> of_spikes;
@@ -325,7 +345,8 @@ ffi::Error GroupForward(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::AnyBuf
                        *slope, *used, *origin, feedback, of_spikes, of_train, of_log);
     if (!problem.empty()) return wrong(problem);
     if (feedback.queues() && !of_log.origin) return wrong("the log has no origins");
-    if (spikes->dimensions()[2] != max_spikes || max_spikes < 1)
+    if (spikes->dimensions()[2] != max_spikes || max_spikes < 1 || !has_shape(*nothing, {}) ||
+        !has_type(*nothing, kType<T>))
       return wrong("a result has the wrong shape");
     const native::Options options = options_of(max_spikes, 0, once, subtract, 0, 0, threads);
     native::Ordered<T> ordered;
@@ -333,14 +354,16 @@ ffi::Error GroupForward(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::AnyBuf
                        *sorted_used, ordered);
     if (!problem.empty()) return wrong(problem);
     prefer_large_pages(*spikes, *slopes);
-    native::group_forward(given, options, feedback, ordered, of_spikes, of_train, of_log);
+    *nothing->typed_data<T>() =
+        native::group_forward(given, options, feedback, ordered, of_spikes, of_train, of_log);
     return ffi::Error::Success();
   });
 }
 
-ffi::Error GroupBackward(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::AnyBuffer t_end,
-                         ffi::AnyBuffer spikes, ffi::AnyBuffer slopes, ffi::AnyBuffer count,
-                         ffi::AnyBuffer train, ffi::AnyBuffer neuron, ffi::AnyBuffer needed,
+ffi::Error GroupBackward(ffi::AnyBuffer weight, ffi::AnyBuffer by_target, ffi::AnyBuffer scale,
+                         ffi::AnyBuffer lanes, ffi::AnyBuffer t_end, ffi::AnyBuffer spikes,
+                         ffi::AnyBuffer slopes, ffi::AnyBuffer count, ffi::AnyBuffer train,
+                         ffi::AnyBuffer neuron, ffi::AnyBuffer needed,
                          ffi::AnyBuffer wait, ffi::AnyBuffer log_row, ffi::AnyBuffer slope,
                          ffi::AnyBuffer used, ffi::AnyBuffer origin, ffi::AnyBuffer sorted_time,
                          ffi::AnyBuffer sorted_row, ffi::AnyBuffer sorted_slot,
@@ -356,7 +379,9 @@ ffi::Error GroupBackward(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::AnyBu
     if (!problem.empty()) return wrong(problem);
     if (by_delay->dimensions().size() != 1) return wrong("delays are not (rows,)");
     // backwards the log says who sent what, and who was held
-    const native::Feedback<T> feedback{immediate, by_delay->dimensions()[0]};
+    native::Feedback<T> feedback{immediate, by_delay->dimensions()[0]};
+    problem = apart_of(given, by_target, scale, immediate, feedback);
+    if (!problem.empty()) return wrong(problem);
     native::Spikes<T> of_spikes;
     native::Train<T> of_train;
     native::Log<T> of_log;
@@ -611,7 +636,7 @@ ffi::Error Turned(ffi::AnyBuffer matrix, ffi::Result<ffi::AnyBuffer> turned,
       return wrong("the turned matrix does not fit");
     prefer_large_pages(*turned);
     native::turn(matrix.typed_data<NUMBER>(), rows, columns, std::clamp<Index>(threads, 1, 1024),
-                 turned->typed_data<NUMBER>());
+                 turned->typed_data<NUMBER>(), rows);
     return ffi::Error::Success();
   });
 }
@@ -662,12 +687,14 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxsnn_layer_backward, LayerBackward,
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxsnn_group_forward, GroupForward,
                               ffi::Ffi::Bind()
-                                  BUFFER(weight) BUFFER(lanes) BUFFER(time) BUFFER(row)
-                                  BUFFER(t_end) BUFFER(delay) BUFFER(sender) BUFFER(refractory)
+                                  BUFFER(weight) BUFFER(by_target) BUFFER(scale) BUFFER(lanes)
+                                  BUFFER(time) BUFFER(row) BUFFER(t_end) BUFFER(delay)
+                                  BUFFER(sender) BUFFER(refractory)
                                   RESULT(spikes) RESULT(slopes) RESULT(count) RESULT(train)
                                   RESULT(neuron) RESULT(needed) RESULT(wait) RESULT(log_row)
                                   RESULT(slope) RESULT(used) RESULT(origin) RESULT(sorted_time)
                                   RESULT(sorted_row) RESULT(sorted_slot) RESULT(sorted_used)
+                                  RESULT(nothing)
                                   .Attr<std::int64_t>("max_spikes")
                                   .Attr<bool>("once")
                                   .Attr<bool>("subtract")
@@ -676,9 +703,9 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxsnn_group_forward, GroupForward,
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxsnn_group_backward, GroupBackward,
                               ffi::Ffi::Bind()
-                                  BUFFER(weight) BUFFER(lanes) BUFFER(t_end) BUFFER(spikes)
-                                  BUFFER(slopes) BUFFER(count) BUFFER(train) BUFFER(neuron)
-                                  BUFFER(needed) BUFFER(wait) BUFFER(log_row) BUFFER(slope)
+                                  BUFFER(weight) BUFFER(by_target) BUFFER(scale) BUFFER(lanes)
+                                  BUFFER(t_end) BUFFER(spikes) BUFFER(slopes) BUFFER(count)
+                                  BUFFER(train) BUFFER(neuron) BUFFER(needed) BUFFER(wait) BUFFER(log_row) BUFFER(slope)
                                   BUFFER(used) BUFFER(origin) BUFFER(sorted_time)
                                   BUFFER(sorted_row) BUFFER(sorted_slot) BUFFER(sorted_used)
                                   BUFFER(by_spikes) BUFFER(by_train)

@@ -17,7 +17,7 @@
 
 #pragma once
 
-#include "queue.h"
+#include "weight_rows.h"
 
 namespace native {
 
@@ -144,178 +144,6 @@ class Everyone {
   Taus taus_;
 };
 
-template <class T>
-Index padded_lanes(Index neurons) {
-  return (neurons + kWidth<T> - 1) / kWidth<T> * kWidth<T>;
-}
-
-/// Rows of weights that are mostly zeros, as those of sparse feedback are: what is in them alone, what
-/// raises V and what lowers it apart. A row that is read whole costs as much as all neurons' state, and
-/// comes from far away.
-template <class T>
-class SparseRows {
- public:
-  SparseRows(const Given<T>& given, Index threads)
-      : most_(given.neurons / kShare),
-        room_(most_ + kWidth<T>),
-        ends_(given.rows),
-        entries_(2 * given.rows * room_) {
-    Pool::shared().run(given.rows, threads, [&](Index row) {
-      const T* weights = given.weight + row * given.neurons;
-      const Index whole = given.neurons - given.neurons % kWidth<T>;
-      ends_[row] = {};
-      // a dense row is one by its first weights: nothing is written for it
-      const Index some = std::min<Index>(whole, 64);
-      if (2 * there(weights, some) > some) return;
-      Ends found = {};
-      for (Index at = 0; at < whole && found.count() <= most_; at += kWidth<T>)
-        append(load<T>(weights + at), at, row, found);
-      if (whole < given.neurons && found.count() <= most_) {
-        Vector<T> last = {};
-        std::memcpy(&last, weights + whole, (given.neurons - whole) * sizeof(T));
-        append(last, whole, row, found);
-      }
-      if (found.count() <= most_) ends_[row] = found;
-    });
-  }
-
-  bool has(Index row) const { return row < Index(ends_.size()) && ends_[row].count() > 0; }
-
-  /// Calls with each neuron of a row and its weight: `lower` where that is negative, `raise` else.
-  template <class Raise, class Lower>
-  void each(Index row, Raise&& raise, Lower&& lower) const {
-    const Ends ends = ends_[row];
-    const Entry *const raising = begin(row, 0), *const lowering = begin(row, 1);
-    for (Index n = 0; n < ends.raising; ++n) raise(raising[n].neuron, raising[n].weight);
-    for (Index n = 0; n < ends.lowering; ++n) lower(lowering[n].neuron, lowering[n].weight);
-  }
-
-  /// The sum of what is called for each neuron of a row and its weight.
-  template <class Call>
-  double sum(Index row, Call&& call) const {
-    return sum(begin(row, 0), ends_[row].raising, call) +
-           sum(begin(row, 1), ends_[row].lowering, call);
-  }
-
-  void prefetch(Index row) const {
-    prefetch(begin(row, 0), ends_[row].raising);
-    prefetch(begin(row, 1), ends_[row].lowering);
-  }
-
- private:
-  struct Entry {
-    std::uint32_t neuron;
-    T weight;
-  };
-
-  /// How many entries a row has; none where it is read whole.
-  struct Ends {
-    std::int32_t raising, lowering;
-    Index count() const { return Index(raising) + lowering; }
-  };
-
-  Entry* begin(Index row, Index part) { return entries_.data() + (2 * row + part) * room_; }
-  const Entry* begin(Index row, Index part) const {
-    return entries_.data() + (2 * row + part) * room_;
-  }
-
-  /// By fours: additions wait for each other.
-  template <class Call>
-  static double sum(const Entry* own, Index count, Call&& call) {
-    double sums[4] = {};
-    Index n = 0;
-    for (; n + 4 <= count; n += 4)
-      for (int part = 0; part < 4; ++part)
-        sums[part] += call(own[n + part].neuron, own[n + part].weight);
-    for (; n < count; ++n) sums[0] += call(own[n].neuron, own[n].weight);
-    return (sums[0] + sums[1]) + (sums[2] + sums[3]);
-  }
-
-  static void prefetch(const Entry* own, Index count) {
-    for (Index n = 0; n < count; n += 64 / sizeof(Entry)) __builtin_prefetch(own + n);
-  }
-
-  /// How many of some weights, in whole vectors, are not 0.
-  static Index there(const T* weights, Index number) {
-    Index found = 0;
-    for (Index n = 0; n < number; ++n) found += weights[n] != 0;
-    return found;
-  }
-
-  /// The weights of a vector of neurons that are not 0, to their row.
-  void append(Vector<T> weights, Index first, Index row, Ends& ends) {
-    const Vector<T> zero = {};
-    ends.raising += append(weights < zero ? zero : weights, first, begin(row, 0) + ends.raising);
-    ends.lowering += append(weights < zero ? weights : zero, first, begin(row, 1) + ends.lowering);
-  }
-
-  /// What is not 0 of the weights of a vector of neurons, to where there is room for all; how many.
-  /// Without branches: where the zeros are nobody can foresee.
-  static Index append(Vector<T> weights, Index first, Entry* to) {
-#if defined(__AVX512F__)
-    if constexpr (sizeof(T) == 4) {
-      const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-      const __mmask16 mask = _mm512_cmp_ps_mask((__m512)weights, _mm512_setzero_ps(), _CMP_NEQ_UQ);
-      const __m512i neurons = _mm512_maskz_compress_epi32(
-          mask, _mm512_add_epi32(lanes, _mm512_set1_epi32(int(first))));
-      const __m512i numbers = _mm512_maskz_compress_epi32(mask, (__m512i)weights);
-      // a neuron, its weight, the next neuron ...
-      const __m512i odd = _mm512_slli_epi32(_mm512_and_si512(lanes, _mm512_set1_epi32(1)), 4);
-      const __m512i pairs = _mm512_or_si512(_mm512_srli_epi32(lanes, 1), odd);
-      const __m512i behind = _mm512_add_epi32(pairs, _mm512_set1_epi32(8));
-      _mm512_storeu_si512(to, _mm512_permutex2var_epi32(neurons, pairs, numbers));
-      _mm512_storeu_si512(to + 8, _mm512_permutex2var_epi32(neurons, behind, numbers));
-      return __builtin_popcount(mask);
-    }
-#endif
-    Index found = 0;
-    for (int lane = 0; lane < kWidth<T>; ++lane) {
-      to[found] = {std::uint32_t(first + lane), weights[lane]};
-      found += weights[lane] != 0;
-    }
-    return found;
-  }
-
-  static constexpr Index kShare = 6;  // of the neurons at most one in so many
-  Index most_;  // weights of a row
-  Index room_;  // for these, and a vector that turns out to be too much
-  Array<Ends> ends_;
-  Array<Entry> entries_;  // (rows, raising and lowering, room)
-};
-
-/// Rows of weights in whole vectors, and behind the last one a row of zeros. Where the weights are in
-/// whole vectors anyway they are read where they are.
-template <class T>
-class WholeRows {
- public:
-  /// `sparse`: whose rows nobody reads here; null: all are read.
-  WholeRows(const Given<T>& given, const SparseRows<T>* sparse)
-      : rows_(given.rows), lanes_(padded_lanes<T>(given.neurons)), zeros_(lanes_, T(0)) {
-    if (given.neurons == lanes_) {
-      table_ = given.weight;
-      return;
-    }
-    own_ = Array<T>(rows_ * lanes_);
-    table_ = own_.data();
-    for (Index row = 0; row < rows_; ++row) {
-      if (sparse && sparse->has(row)) continue;
-      T* to = own_.data() + row * lanes_;
-      std::copy_n(given.weight + row * given.neurons, given.neurons, to);
-      std::fill(to + given.neurons, to + lanes_, T(0));
-    }
-  }
-
-  const T* operator[](Index row) const {
-    return row < rows_ ? table_ + row * lanes_ : zeros_.data();
-  }
-  const T* zeros() const { return zeros_.data(); }
-
- private:
-  Index rows_, lanes_;
-  Array<T> zeros_, own_;
-  const T* table_;
-};
-
 // ---- gradients
 
 /// Gradients of nothing; `times`: how many of these there are.
@@ -383,6 +211,29 @@ class Parts {
 
 // ---- forward
 
+/// A list for which there is room: it never grows.
+template <class One>
+class Bounded {
+ public:
+  explicit Bounded(Index room) : all_(room) {}
+  One* begin() { return all_.data(); }
+  One* end() { return all_.data() + size_; }
+  const One* begin() const { return all_.data(); }
+  const One* end() const { return all_.data() + size_; }
+  const One& front() const { return all_[0]; }
+  const One& back() const { return all_[size_ - 1]; }
+  One& operator[](Index n) { return all_[n]; }
+  std::size_t size() const { return size_; }
+  bool empty() const { return size_ == 0; }
+  void clear() { size_ = 0; }
+  void push_back(const One& one) { all_[size_++] = one; }
+  void pop_back() { --size_; }
+
+ private:
+  Array<One> all_;
+  Index size_ = 0;
+};
+
 template <class T>
 class GroupForward {
   using V = Vector<T>;
@@ -412,7 +263,9 @@ class GroupForward {
         ends_(everyone.uniform() ? 0 : everyone.vectors()),
         hits_(everyone.vectors() + kTogether, 0),
         arriving_(everyone.padded(), T(0)),
-        pending_(table.zeros()) {}
+        pending_(table.zeros()),
+        first_(lanes_),
+        candidates_(lanes_) {}
 
   /// One sample.
   void run(Index sample) {
@@ -456,7 +309,7 @@ class GroupForward {
  private:
   void prefetch(Index row) const {
     if (sparse_.has(row)) return sparse_.prefetch(row);
-    for (Index at = 0; at < everyone_.padded(); at += kLanes) __builtin_prefetch(table_[row] + at);
+    table_.prefetch(row);
   }
 
   T* v() { return state_.data(); }
@@ -986,28 +839,30 @@ class GroupForward {
   };
   std::vector<Assigned> assigned_;  // v of neurons now, wherever it comes from before
   std::vector<Index> due_;  // who fires now
-  std::vector<First> first_;  // who crosses first
-  std::vector<Candidate> candidates_;
+  Bounded<First> first_;  // who crosses first
+  Bounded<Candidate> candidates_;
   Index sample_ = 0, step_ = 0, fired_ = 0;
   double now_ = 0, last_ = 0;
   double reach_ = 0;  // seconds that are looked ahead at most
 };
 
+/// Returns 0, or NaN where some weight that is not in the table is not finite.
 template <class T>
-void group_forward(const Given<T>& given, const Options& options, const Feedback<T>& feedback,
-                   const Ordered<T>& ordered, const Spikes<T>& spikes, const Train<T>& train,
-                   const Log<T>& log) {
+T group_forward(const Given<T>& given, const Options& options, const Feedback<T>& feedback,
+                const Ordered<T>& ordered, const Spikes<T>& spikes, const Train<T>& train,
+                const Log<T>& log) {
   Intervals<T> intervals(given, ordered);
   intervals.prepare(options.threads, false);
   const Everyone<T> everyone(given, intervals.uniform(), intervals.taus());
-  const SparseRows<T> sparse(given, options.threads);
-  const WholeRows<T> table(given, &sparse);
+  const SparseRows<T> sparse(given, feedback, options.threads);
+  const WholeRows<T> table(given, feedback, &sparse, options.threads);
   const Senders<T> senders(feedback, given.neurons);
   Pool::shared().run(given.batch, options.threads, [&](Index b) {
     GroupForward<T> forward(given, options, intervals, feedback, senders, everyone, table, sparse,
                             spikes, train, log);
     forward.run(b);
   });
+  return sparse.nothing() + table.nothing();
 }
 
 // ---- backward
@@ -1264,9 +1119,9 @@ void group_backward(const Given<T>& given, const Options& options, const Feedbac
   if (given.batch == 0 || given.neurons == 0) return;
   const Intervals<T> intervals(given, ordered);
   const Everyone<T> everyone(given, intervals.uniform(), intervals.taus());
-  const SparseRows<T> sparse(given, options.threads);
+  const SparseRows<T> sparse(given, feedback, options.threads);
   const bool skips = everyone.uniform() && !gradients.of_taus();
-  const WholeRows<T> table(given, skips ? &sparse : nullptr);
+  const WholeRows<T> table(given, feedback, skips ? &sparse : nullptr, options.threads);
   Parts<T> parts(given, everyone.padded(), gradients.lanes != nullptr);
   Array<double> delays(parts.count() * feedback.delayed, 0.0);
   parts.run(options.threads, [&](Index b, T* by_weight, double* own, Index part) {

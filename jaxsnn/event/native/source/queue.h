@@ -7,9 +7,9 @@
 
 namespace native {
 
-/// What the neurons of a group send. In the table there are the rows of what comes from outside, then
-/// those of what arrives with a delay, then, if there are any, one for each neuron: what arrives at
-/// once.
+/// What the neurons of a group send. There are rows of what comes from outside, then of what arrives
+/// with a delay, then, if there are any, one for each neuron: what arrives at once. The last may stand
+/// apart from the table of the others, as a matrix (targets, sources) and a factor for each target.
 template <class T>
 struct Feedback {
   bool immediate;              // whether there are rows of the last kind
@@ -17,6 +17,8 @@ struct Feedback {
   const T* delay;              // (delayed,) seconds
   const std::int32_t* sender;  // (delayed,) neurons
   const T* refractory;         // (neurons,) seconds; null: nobody is held
+  const T* by_target;          // (neurons, neurons) what arrives at once; null: it is in the table
+  const T* scale;              // (neurons,) by which that is multiplied
 
   bool queues() const { return delayed > 0 || refractory; }
 
@@ -26,6 +28,10 @@ struct Feedback {
   }
   Index first_delayed(const Given<T>& given) const {
     return given.rows - delayed - (immediate ? given.neurons : 0);
+  }
+  /// How many rows there are in the table.
+  Index in_table(const Given<T>& given) const {
+    return given.rows - (by_target ? given.neurons : 0);
   }
 };
 

@@ -26,7 +26,7 @@ class Readout {
         arrivals_(given.arrivals - samples),
         intervals_(given, ordered),
         everyone_(given, intervals_.uniform(), intervals_.taus()),
-        table_(given, nullptr) {
+        table_(given, Feedback<T>{}, nullptr, threads) {
     intervals_.prepare(threads, of_taus);
   }
 

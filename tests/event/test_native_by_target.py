@@ -1,0 +1,166 @@
+"""What a population sends to itself, as NIR has it: spikes and gradients are those of the weights turned
+and scaled before, and no number gets lost on the way.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxsnn import EventDriven, Events, Result, lower, simulate
+from jaxsnn.event.native import native_weights
+from jaxsnn.event.native.native_build import target_name
+from jaxsnn.event.native.native_group import ByTarget, native_group_spikes
+from jaxsnn.nir import build
+from tests.event.group_cases import CASES, SPARSE, T_END, Group
+
+pytestmark = pytest.mark.usefixtures("native_kernels")
+
+GROUPS = {
+    **{name: SPARSE[name] for name in ("at once", "at once and later", "once")},
+    "held": CASES["held"],
+    # vectors that are full and one that is not, rows that are sparse and rows that are not
+    "mixed": Group(sizes=(81,), edges=((0, 0, "none"),), share=0.06, max_events=900),
+    "dense": Group(sizes=(70,), edges=((0, 0, "none"),), max_events=900),
+    "own": Group(sizes=(75,), edges=((0, 0, "none"),), share=0.05, own=True, max_events=900),
+}
+
+
+def drawn(name, dtype=jnp.float64):
+    """Numbers whose first feedback is (targets, sources) and a factor for each target."""
+    group, rng = GROUPS[name], np.random.default_rng(5)
+    (outside, feedback, lanes), rows = group.numbers(dtype=dtype)
+    (weight, _), *later = feedback
+    if name == "mixed":
+        weight = weight.at[3].set(0.02).at[77].set(0.0)
+    elif name == "dense":
+        weight = 0.1 * weight  # or all fire all the time
+    scale = jnp.asarray(rng.uniform(0.5, 1.5, len(weight)), dtype)
+    return group.spec(), (outside, ByTarget(weight.T / scale[:, None], scale), later, lanes), rows
+
+
+def found_of(spec, rows, threads, apart, numbers):
+    """A sum over all spike times, and the spikes."""
+    outside, given, later, lanes = numbers
+    first = given if apart else given.weight.T * given.scale
+    arrivals = tuple((*each, row) for each, row in zip(outside, rows, strict=True))
+    feedback = ((first, None), *map(tuple, later))
+    found, numbers = native_group_spikes(spec, threads, arrivals, feedback, tuple(lanes), T_END)
+    ((time, neuron),) = found.trains
+    fired = jnp.isfinite(time)
+    total = jnp.sum(jnp.where(fired, jnp.sin(1.0 + neuron) * jnp.where(fired, time, 0) ** 2, 0))
+    return total, (found, numbers)
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_turned_by_the_kernel_or_before(name, x64):
+    spec, numbers, rows = drawn(name)
+    results = []
+    for threads, apart in ((1, False), (1, True), (2, True)):
+        value = partial(found_of, spec, rows, threads, apart)
+        (_, (found, _)), gradient = jax.jit(jax.value_and_grad(value, has_aux=True))(numbers)
+        results.append((found, gradient))
+    (expected, wanted), *others = results
+    assert int(expected.events_needed.sum()) > 60
+    assert all(jnp.abs(leaf).max() > 0 for leaf in jax.tree.leaves(wanted[1]))
+    for found, gradient in others:
+        for ours, theirs in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+        for ours, theirs in zip(*map(jax.tree.leaves, (gradient, wanted)), strict=True):
+            atol = 1e-12 * np.abs(theirs).max()
+            np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=atol)
+
+
+@pytest.mark.parametrize("name", ["at once", "mixed", "dense"])
+def test_a_product_that_is_not_finite_is_noticed(name):
+    spec, (outside, given, later, lanes), rows = drawn(name, jnp.float32)
+    run = jax.jit(partial(found_of, spec, rows, 2, True))
+
+    def nothing(weight, scale):
+        return run((outside, ByTarget(weight, scale), later, lanes))[1][1][1]
+
+    assert nothing(*given) == 0
+    for place in ((1, 2), (-1, -1), (4, 3)):
+        assert np.isnan(nothing(given.weight.at[place].set(np.nan), given.scale))
+        large = given.weight.at[place].set(1e30), given.scale.at[place[0]].set(1e30)
+        assert np.isnan(nothing(*large))
+
+
+def test_shapes_that_do_not_fit_are_errors():
+    def call(by_target, scale, immediate=True, nothing=()):
+        real, whole = (partial(jax.ShapeDtypeStruct, dtype=kind) for kind in ("float32", "int32"))
+        slots, train, steps, listed = (1, 4, 2), (1, 3), (1, 6), (1, 5)
+        results = [real(slots), real(slots), whole((1, 4)), real(train), whole(train), whole((1,))]
+        results += [real(steps), whole(steps), real(steps), whole((1,)), whole((1, 0))]
+        results += [real(listed), whole(listed), whole(listed), whole((1,)), real(nothing)]
+        lanes = jnp.ones((6, 1, 4)).at[2:4].set(0)
+        return jax.ffi.ffi_call(target_name("jaxsnn_group_forward", "float32"), results)(
+            *(jnp.ones((2, 4)), by_target, scale, lanes, jnp.zeros((1, 5))),
+            *(jnp.zeros((1, 5), jnp.int32), jnp.float32(1), jnp.zeros(0)),
+            *(jnp.zeros(0, jnp.int32), jnp.zeros(0)),
+            max_spikes=np.int64(2),
+            once=False,
+            subtract=False,
+            immediate=immediate,
+            threads=np.int64(1),
+        )
+
+    assert len(call(jnp.ones((4, 4)), jnp.ones(4))) == 16
+    for shape, size in (((4, 3), 4), ((3, 3), 3), ((4, 4), 3), ((16,), 4), ((0, 4), 4)):
+        with pytest.raises(Exception, match="targets"):
+            call(jnp.ones(shape), jnp.ones(size))
+    with pytest.raises(Exception, match="targets"):
+        call(jnp.ones((4, 4)), jnp.ones(4), immediate=False)
+    with pytest.raises(Exception, match="types"):
+        call(jnp.ones((4, 4), jnp.int32), jnp.ones(4))
+    with pytest.raises(Exception, match="shape"):
+        call(jnp.ones((4, 4)), jnp.ones(4), nothing=(1,))
+
+
+# ---- in a network
+
+
+def network(**more):
+    """Two populations, the first of which feeds back into itself through one matrix, or another."""
+    rng = np.random.default_rng(1)
+    neurons = {"tau_mem": "10ms", "tau_syn": "5ms"}
+    nodes = {
+        "in": build.input(12),
+        "to": build.linear(weight=rng.normal(0.4, 0.8, (9, 12))),
+        "hidden": build.cubalif(9, **neurons),
+        "back": build.linear(weight=rng.normal(0, 0.2, (9, 9))),
+        "on": build.linear(weight=rng.normal(0.5, 0.8, (4, 9))),
+        "out": build.cubalif(4, **neurons),
+        **{name: node for name, (node, _) in more.items()},
+    }
+    ways = [("in", "to", "hidden", "on", "out"), ("hidden", "back", "hidden")]
+    return lower(build.network(nodes, [*ways, *(way for _, way in more.values())]))
+
+
+def test_which_matrix_stands_alone():
+    assert native_weights.own_matrix(network(), "hidden") == "back"
+    assert native_weights.own_matrix(network(), "out") is None
+    second = {"again": (build.linear(weight=np.eye(9)), ("hidden", "again", "hidden"))}
+    assert native_weights.own_matrix(network(**second), "hidden") is None
+    scaled = {"scaled": (build.scale(np.full(4, 0.1)), ("out", "scaled", "out"))}
+    assert native_weights.own_matrix(network(**scaled), "out") is None
+
+
+def test_a_weight_that_overflows_ends_the_run():
+    net = network()
+    events = Events(time=jnp.asarray([[1e-3]]), index=jnp.asarray([[0]]))
+    engine = EventDriven(backend="native")
+
+    def result(weight, r):
+        own = {"back": {"weight": weight}, "hidden": {**net.parameters["hidden"], "r": r}}
+        return simulate(
+            net.with_parameters({**net.parameters, **own}), events, 0.02, engine=engine, throw=False
+        ).result
+
+    weight, r = net.parameters["back"]["weight"], net.parameters["hidden"]["r"]
+    assert result(weight, r) == Result.SUCCESS
+    large = weight.at[5, 2].set(3e38), r.at[5].set(1e9)
+    assert result(*large) == Result.NOT_FINITE
+    assert result(weight, r.at[5].set(1e9)) == Result.SUCCESS
