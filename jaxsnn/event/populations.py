@@ -547,7 +547,7 @@ class RecurrentPart:
         ((_, delay),) = feedback
         if delay is not None:
             return feedback
-        scale = jnp.broadcast_to(part.scale, (part.population.size,)).astype(network.dtype)
+        scale = jnp.broadcast_to(part.scale, part.population.size)
         return [(ByTarget(network.parameters[matrix]["weight"], scale), None)]
 
     def _steps(self, edge: tuple[int, int]) -> float:

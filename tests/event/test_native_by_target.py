@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from jaxsnn import EventDriven, Events, Result, lower, simulate
+from jaxsnn.event import populations
 from jaxsnn.event.native import native_weights
 from jaxsnn.event.native.native_build import target_name
 from jaxsnn.event.native.native_group import ByTarget, native_group_spikes
@@ -23,6 +24,7 @@ GROUPS = {
     "held": CASES["held"],
     # vectors that are full and one that is not, rows that are sparse and rows that are not
     "mixed": Group(sizes=(81,), edges=((0, 0, "none"),), share=0.06, max_events=900),
+    "hub": Group(sizes=(65,), edges=((0, 0, "none"),), share=0.06, max_events=900),
     "dense": Group(sizes=(70,), edges=((0, 0, "none"),), max_events=900),
     "own": Group(sizes=(75,), edges=((0, 0, "none"),), share=0.05, own=True, max_events=900),
 }
@@ -35,6 +37,8 @@ def drawn(name, dtype=jnp.float64):
     (weight, _), *later = feedback
     if name == "mixed":
         weight = weight.at[3].set(0.02).at[77].set(0.0)
+    elif name == "hub":
+        weight = weight.at[:, 0].set(0.01)
     elif name == "dense":
         weight = 0.1 * weight  # or all fire all the time
     scale = jnp.asarray(rng.uniform(0.5, 1.5, len(weight)), dtype)
@@ -122,30 +126,85 @@ def test_shapes_that_do_not_fit_are_errors():
 # ---- in a network
 
 
-def network(**more):
-    """Two populations, the first of which feeds back into itself through one matrix, or another."""
+def network(more=None, ways=()):
+    """Two populations, the first of which feeds back into itself through one matrix, and more."""
     rng = np.random.default_rng(1)
     neurons = {"tau_mem": "10ms", "tau_syn": "5ms"}
     nodes = {
         "in": build.input(12),
         "to": build.linear(weight=rng.normal(0.4, 0.8, (9, 12))),
         "hidden": build.cubalif(9, **neurons),
-        "back": build.linear(weight=rng.normal(0, 0.2, (9, 9))),
+        "recurrent": build.linear(weight=rng.normal(0, 0.2, (9, 9))),
         "on": build.linear(weight=rng.normal(0.5, 0.8, (4, 9))),
         "out": build.cubalif(4, **neurons),
-        **{name: node for name, (node, _) in more.items()},
+        **(more or {}),
     }
-    ways = [("in", "to", "hidden", "on", "out"), ("hidden", "back", "hidden")]
-    return lower(build.network(nodes, [*ways, *(way for _, way in more.values())]))
+    first = ("in", "to", "hidden", "on", "out"), ("hidden", "recurrent", "hidden")
+    return lower(build.network(nodes, [*first, *ways]))
+
+
+def some_events():
+    rng = np.random.default_rng(2)
+    time = np.sort(rng.uniform(0, 0.05, (3, 60)), axis=1)
+    index = rng.integers(0, 12, (3, 60))
+    return Events(time=jnp.asarray(time, jnp.float32), index=jnp.asarray(index, jnp.int32))
+
+
+def both_ways(net, monkeypatch):
+    """Spikes of the first population, its weights taken as NIR has them where they are, and turned
+    before in any case.
+    """
+    found = []
+    for threads, own in ((1, native_weights.own_matrix), (2, lambda *_: None)):
+        monkeypatch.setattr(populations, "own_matrix", own)
+        # engines that differ share no program
+        engine = EventDriven(backend="native", max_spikes=100, threads=threads)
+        found.append(simulate(net, some_events(), 0.06, engine=engine).spikes["hidden"])
+    return found
 
 
 def test_which_matrix_stands_alone():
-    assert native_weights.own_matrix(network(), "hidden") == "back"
+    assert native_weights.own_matrix(network(), "hidden") == "recurrent"
     assert native_weights.own_matrix(network(), "out") is None
-    second = {"again": (build.linear(weight=np.eye(9)), ("hidden", "again", "hidden"))}
-    assert native_weights.own_matrix(network(**second), "hidden") is None
-    scaled = {"scaled": (build.scale(np.full(4, 0.1)), ("out", "scaled", "out"))}
-    assert native_weights.own_matrix(network(**scaled), "out") is None
+    net = network({"own": build.linear(weight=0.1 * np.eye(4))}, [("out", "own", "out")])
+    assert native_weights.own_matrix(net, "out") == "own"
+    assert native_weights.own_matrix(net, "hidden") == "recurrent"
+
+
+_SMALL = np.random.default_rng(3).normal(0, 0.15, (3, 9))
+SECOND = {
+    "a spike itself": ({}, [("hidden", "hidden")]),
+    "a matrix": ({"a": build.linear(weight=0.1 * np.eye(9))}, [("hidden", "a", "hidden")]),
+    "a scale": ({"a": build.scale(np.full(9, 0.1))}, [("hidden", "a", "hidden")]),
+    "two matrices": (
+        {"a": build.linear(weight=_SMALL), "b": build.linear(weight=_SMALL.T)},
+        [("hidden", "a", "b", "hidden")],
+    ),
+    "a matrix before the matrix": (
+        {"a": build.linear(weight=0.1 * np.eye(9))},
+        [("hidden", "a", "recurrent")],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SECOND)
+def test_what_comes_back_in_another_way_too_is_added(name, monkeypatch):
+    net = network(*SECOND[name])
+    assert native_weights.own_matrix(net, "hidden") is None
+    ours, theirs = both_ways(net, monkeypatch)
+    alone, _ = both_ways(network(), monkeypatch)
+    assert not np.array_equal(theirs.time, alone.time)
+    np.testing.assert_array_equal(ours.time, theirs.time)
+
+
+@pytest.mark.parametrize("kind", ["bfloat16", "float16", "int32"])
+def test_weights_of_another_type_are_taken_as_others_are(kind, monkeypatch):
+    net = network()
+    weight = (3 * net.parameters["recurrent"]["weight"]).astype(kind)
+    net = net.with_parameters({**net.parameters, "recurrent": {"weight": weight}})
+    ours, theirs = both_ways(net, monkeypatch)
+    assert np.isfinite(np.asarray(ours.time)).sum() > 20
+    np.testing.assert_array_equal(ours.time, theirs.time)
 
 
 def test_a_weight_that_overflows_ends_the_run():
@@ -154,12 +213,12 @@ def test_a_weight_that_overflows_ends_the_run():
     engine = EventDriven(backend="native")
 
     def result(weight, r):
-        own = {"back": {"weight": weight}, "hidden": {**net.parameters["hidden"], "r": r}}
+        own = {"recurrent": {"weight": weight}, "hidden": {**net.parameters["hidden"], "r": r}}
         return simulate(
             net.with_parameters({**net.parameters, **own}), events, 0.02, engine=engine, throw=False
         ).result
 
-    weight, r = net.parameters["back"]["weight"], net.parameters["hidden"]["r"]
+    weight, r = net.parameters["recurrent"]["weight"], net.parameters["hidden"]["r"]
     assert result(weight, r) == Result.SUCCESS
     large = weight.at[5, 2].set(3e38), r.at[5].set(1e9)
     assert result(*large) == Result.NOT_FINITE

@@ -165,6 +165,10 @@ def native_group_spikes(
     every = jax.tree.map(lambda *parts: jnp.concatenate(parts), *lanes)
     time = jnp.concatenate([time for _, time, _ in arrivals], axis=1)
     table = jnp.concatenate(parts)
+    # one type, as if all were in the table
+    dtype = jnp.result_type(table, *apart)
+    table = table.astype(dtype)
+    apart = ByTarget(apart.weight.astype(dtype), apart.scale.astype(dtype))
     # those of nothing are constants
     delay, apart = varying_like((delay, apart), table, time)
     found: Any = _group(one, table, apart, every, delay, time, _rows(arrivals), t_end)

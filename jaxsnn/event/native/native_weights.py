@@ -16,6 +16,7 @@ from jaxsnn.event.native.native_limits import calls_kernels
 from jaxsnn.network.array_types import Float
 from jaxsnn.network.meshes import varying_like
 from jaxsnn.network.network import Network
+from jaxsnn.network.structure import carriers
 
 _LARGE = 2**16  # numbers
 _WIDE = 32  # rows and columns, from which on a column lies far apart
@@ -50,17 +51,15 @@ def own_matrix(network: Network, population: str) -> str | None:
     """The Linear or Affine node through which a population feeds back into itself, if that is all
     that stands in between; the kernels take its weight as it is.
     """
-    into = next(wire.sources for wire in network.wires if wire.name == population)
-    found = [
-        wire.name
-        for wire in network.wires
-        if wire.name in into
-        and wire.sources == (population,)
-        and wire.kind in _KINDS
-        and wire.detail is None
-        and "delay" not in network.parameters.get(wire.name, {})
-    ]
-    return found[0] if len(found) == 1 else None
+    by_name = {wire.name: wire for wire in network.wires}
+    carrying = carriers(network.wires, [population])
+    routes = [by_name[name] for name in by_name[population].sources if name in carrying]
+    if len(routes) != 1:  # of several the weights are added up
+        return None
+    (wire,) = routes
+    alone = wire.sources == (population,) and wire.kind in _KINDS
+    plain = wire.detail is None and "delay" not in network.parameters.get(wire.name, {})
+    return wire.name if alone and plain else None
 
 
 def _is_large(weight: Matrix) -> bool:

@@ -155,16 +155,19 @@ void begin_gradients(const Given<T>& given, const Gradients<T>& gradients, Index
 }
 
 /// Gradients of parts of the batch, of a fixed number: added up in a fixed order they are the same
-/// whatever the number of threads.
+/// whatever the number of threads. A part is added as soon as all before it are, so that there is no
+/// more than one table for each thread.
 template <class T>
 class Parts {
  public:
-  Parts(const Given<T>& given, Index lanes, bool of_lanes)
+  Parts(const Given<T>& given, Index lanes, Index threads, const Gradients<T>& gradients)
       : given_(given),
+        gradients_(gradients),
         lanes_(lanes),
         chunks_(std::max<Index>(1, std::min<Index>(8, (given.batch + 1) / 2))),
-        weight_(chunks_ * size()),
-        own_(of_lanes ? chunks_ * kFields * lanes : 0, 0.0) {}
+        threads_(std::clamp<Index>(threads, 1, chunks_)),
+        weight_(threads_ * size()),
+        own_(gradients.lanes ? chunks_ * kFields * lanes : 0, 0.0) {}
 
   /// How many parts there are.
   Index count() const { return chunks_; }
@@ -172,41 +175,67 @@ class Parts {
   /// Calls with each sample, and its part's gradients by the padded table and by the lanes, or null;
   /// and with the number of the part.
   template <class Call>
-  void run(Index threads, Call&& call) {
-    Pool::shared().run(chunks_, threads, [&](Index chunk) {
-      double* own = own_.size() ? own_.data() + chunk * kFields * lanes_ : nullptr;
-      T* weight = weight_.data() + chunk * size();
-      std::fill_n(weight, size(), T(0));
-      for (Index b = given_.batch * chunk / chunks_; b < given_.batch * (chunk + 1) / chunks_; ++b)
-        call(b, weight, own, chunk);
-    });
-  }
-
-  void add_up(Index threads, const Gradients<T>& gradients) const {
-    const Index bands = std::min<Index>(given_.rows, 16), neurons = given_.neurons;
-    Pool::shared().run(bands, threads, [&](Index band) {
-      for (Index row = given_.rows * band / bands; row < given_.rows * (band + 1) / bands; ++row)
-        for (Index chunk = 0; chunk < chunks_; ++chunk)
-          for (Index n = 0; n < neurons; ++n)
-            gradients.weight[row * neurons + n] += weight_[chunk * size() + row * lanes_ + n];
-    });
-    if (!gradients.lanes) return;
-    for (Index field = 0; field < gradients.fields; ++field)
-      for (Index n = 0; n < neurons; ++n) {
-        double sum = 0;
-        for (Index chunk = 0; chunk < chunks_; ++chunk)
-          sum += own_[(chunk * kFields + field) * lanes_ + n];
-        gradients.lanes[field * neurons + n] = T(sum);
+  void run(Call&& call) {
+    Pool::shared().run(chunks_, threads_, [&](Index chunk) {
+      try {
+        double* own = own_.size() ? own_.data() + chunk * kFields * lanes_ : nullptr;
+        // of those that are not added yet no two are as far apart as there are threads
+        T* weight = weight_.data() + chunk % threads_ * size();
+        std::fill_n(weight, size(), T(0));
+        for (Index b = given_.batch * chunk / chunks_; b < given_.batch * (chunk + 1) / chunks_; ++b)
+          call(b, weight, own, chunk);
+        in_turn(chunk, [&] { add(weight); });
+      } catch (...) {
+        in_turn(-1, [&] { failed_ = true; });
+        throw;
       }
+    });
+    add_lanes();
   }
 
  private:
   Index size() const { return (given_.rows + 1) * lanes_; }
 
+  /// Calls when all parts before one have been added, or nobody waits for any longer.
+  template <class Call>
+  void in_turn(Index chunk, Call&& call) {
+    std::unique_lock<std::mutex> lock(mutex_);
+    turn_.wait(lock, [&] { return chunk < 0 || added_ == chunk || failed_; });
+    call();
+    if (chunk >= 0) ++added_;
+    turn_.notify_all();
+  }
+
+  void add(const T* weight) {
+    const Index neurons = given_.neurons;
+    for (Index row = 0; row < given_.rows; ++row) {
+      T* const sum = gradients_.weight + row * neurons;
+      const T* const own = weight + row * lanes_;
+      for (Index n = 0; n < neurons; ++n) sum[n] += own[n];
+    }
+  }
+
+  void add_lanes() {
+    if (!gradients_.lanes) return;
+    const Index neurons = given_.neurons;
+    for (Index field = 0; field < gradients_.fields; ++field)
+      for (Index n = 0; n < neurons; ++n) {
+        double sum = 0;
+        for (Index chunk = 0; chunk < chunks_; ++chunk)
+          sum += own_[(chunk * kFields + field) * lanes_ + n];
+        gradients_.lanes[field * neurons + n] = T(sum);
+      }
+  }
+
   const Given<T>& given_;
-  Index lanes_, chunks_;
+  const Gradients<T>& gradients_;
+  Index lanes_, chunks_, threads_;
   Array<T> weight_;
   Array<double> own_;
+  std::mutex mutex_;
+  std::condition_variable turn_;
+  Index added_ = 0;
+  bool failed_ = false;
 };
 
 // ---- forward
@@ -1122,9 +1151,9 @@ void group_backward(const Given<T>& given, const Options& options, const Feedbac
   const SparseRows<T> sparse(given, feedback, options.threads);
   const bool skips = everyone.uniform() && !gradients.of_taus();
   const WholeRows<T> table(given, feedback, skips ? &sparse : nullptr, options.threads);
-  Parts<T> parts(given, everyone.padded(), gradients.lanes != nullptr);
+  Parts<T> parts(given, everyone.padded(), options.threads, gradients);
   Array<double> delays(parts.count() * feedback.delayed, 0.0);
-  parts.run(options.threads, [&](Index b, T* by_weight, double* own, Index part) {
+  parts.run([&](Index b, T* by_weight, double* own, Index part) {
     GroupBackward<T> backward(given, options, feedback, everyone, table, sparse, spikes, train, log,
                               cotangents, gradients.of_taus());
     std::vector<T> by_time(gradients.time ? given.arrivals : 0);
@@ -1138,7 +1167,6 @@ void group_backward(const Given<T>& given, const Options& options, const Feedbac
         gradients.time[b * given.arrivals + slot] = by_time[n];
     }
   });
-  parts.add_up(options.threads, gradients);
   for (Index n = 0; n < feedback.delayed; ++n) {
     double sum = 0;
     for (Index part = 0; part < parts.count(); ++part) sum += delays[part * feedback.delayed + n];

@@ -185,12 +185,11 @@ void readout_backward(const Given<T>& given, const Ordered<T>& ordered, bool jum
   begin_gradients(given, gradients, given.batch * arrivals);
   if (given.batch == 0 || given.neurons == 0) return;
   const Readout<T> readout(given, ordered, jumps, samples, threads, gradients.of_taus());
-  Parts<T> parts(given, readout.lanes(), gradients.lanes != nullptr);
-  parts.run(threads, [&](Index b, T* by_weight, double* own, Index) {
+  Parts<T> parts(given, readout.lanes(), threads, gradients);
+  parts.run([&](Index b, T* by_weight, double* own, Index) {
     readout.backward(b, cotangent, by_weight, own,
                      gradients.time ? gradients.time + b * arrivals : nullptr);
   });
-  parts.add_up(threads, gradients);
 }
 
 }  // namespace native

@@ -114,16 +114,20 @@ class SparseRows {
     for (Index n = 0; n < count; n += 64 / sizeof(Entry)) __builtin_prefetch(own + n);
   }
 
-  /// Which of some weights are not 0, a bit for each; of no more than a vector.
-  static unsigned there(const T* weights, Index count) {
-    Vector<T> all = {};
-    const Vector<T> zero = {};
-    if (count >= kWidth<T>)
-      all = load<T>(weights);
-    else
-      std::memcpy(&all, weights, count * sizeof(T));
+  /// Which of some weights, no more than a band of them, are not 0: a bit for each.
+  static std::uint64_t there(const T* weights, Index count) {
     constexpr unsigned kAll = (1u << kWidth<T>) - 1;
-    return ~(at_least(all, zero) & at_least(zero, all)) & kAll;
+    const Vector<T> zero = {};
+    std::uint64_t bits = 0;
+    for (Index at = 0; at < count; at += kWidth<T>) {
+      Vector<T> all = {};
+      if (at + kWidth<T> <= count)
+        all = load<T>(weights + at);
+      else
+        std::memcpy(&all, weights + at, (count - at) * sizeof(T));
+      bits |= std::uint64_t(~(at_least(all, zero) & at_least(zero, all)) & kAll) << at;
+    }
+    return bits;
   }
 
   void append(Index row, Index neuron, T weight) {
@@ -136,14 +140,15 @@ class SparseRows {
   /// What there is in a row.
   void find(Index row, const T* weights) {
     Lists& own = lists_[row] = {};
+    // a dense row is one by its first weights: nothing is written for it
+    const Index some = std::min(neurons_, kBand);
+    if (2 * __builtin_popcountll(there(weights, some)) > some) return;
     Index all = 0;
-    for (Index at = 0; at < neurons_ && all <= most_; at += kWidth<T>) {
-      unsigned bits = there(weights + at, neurons_ - at);
-      all += __builtin_popcount(bits);
-      // a dense row is one by its first weights: nothing is written for it
-      if (at == 0 && 2 * all > kWidth<T>) return;
+    for (Index at = 0; at < neurons_ && all <= most_; at += kBand) {
+      std::uint64_t bits = there(weights + at, std::min(kBand, neurons_ - at));
+      all += __builtin_popcountll(bits);
       for (; bits; bits &= bits - 1) {
-        const Index neuron = at + __builtin_ctz(bits);
+        const Index neuron = at + __builtin_ctzll(bits);
         append(row, neuron, weights[neuron]);
       }
     }
@@ -154,21 +159,20 @@ class SparseRows {
   void find_band(Index band, const T* by_target, const T* scale) {
     const Index first = band * kBand, width = std::min(kBand, neurons_ - first);
     std::fill_n(lists_.data() + in_table_ + first, width, Lists{});
-    Index found[kBand] = {}, all = 0;
+    const auto from = [=](Index target) { return by_target + target * neurons_ + first; };
+    // a dense band is one by its first targets
+    const Index some = std::min<Index>(neurons_, 16);
+    Index all = 0;
+    for (Index target = 0; target < some; ++target)
+      all += __builtin_popcountll(there(from(target), width));
+    if (2 * all > some * width) return;
+    Index found[kBand] = {};
     T nothing = 0;
     for (Index target = 0; target < neurons_; ++target) {
-      const T* const weights = by_target + target * neurons_ + first;
+      const T *const weights = from(target), *const later = from(std::min(target + 8, neurons_ - 1));
       // rows are far from each other
-      const T* const later = by_target + std::min(target + 8, neurons_ - 1) * neurons_ + first;
-      std::uint64_t bits = 0;
-      for (Index at = 0; at < width; at += kWidth<T>) {
-        __builtin_prefetch(later + at);
-        bits |= std::uint64_t(there(weights + at, width - at)) << at;
-      }
-      all += __builtin_popcountll(bits);
-      // a dense band is one by its first targets
-      if (target == 0 && 2 * all > width) return;
-      for (; bits; bits &= bits - 1) {
+      for (Index at = 0; at < width; at += kWidth<T>) __builtin_prefetch(later + at);
+      for (std::uint64_t bits = there(weights, width); bits; bits &= bits - 1) {
         const int source = __builtin_ctzll(bits);
         const T weight = weights[source] * scale[target];
         nothing += weight * T(0);
@@ -181,7 +185,7 @@ class SparseRows {
   }
 
   static constexpr Index kShare = 6;  // of the neurons at most one in so many
-  static constexpr Index kBand = 64;  // sources whose lists are written at one time
+  static constexpr Index kBand = 64;  // weights that are looked at together
   Index neurons_, in_table_;
   Index most_;  // weights of a row
   Index room_;  // for these, and one that is too much
