@@ -156,8 +156,9 @@ def native_group_spikes(
     dtype = outside[0].dtype
     parts = [*outside, *(places.sent(source, target, w, dtype) for source, target, w, _ in later)]
     apart = ByTarget(jnp.zeros((0, 0), dtype), jnp.zeros(0, dtype))
-    if at_once and isinstance(at_once[0][1], ByTarget):
-        ((_, apart),) = at_once
+    first: Any = at_once[0][1] if at_once else None
+    if isinstance(first, ByTarget):
+        apart = first
     elif at_once:
         parts.append(places.between(at_once, dtype))
     delays = [jnp.broadcast_to(delay, places.of(source)[1:]) for source, _, _, delay in later]
