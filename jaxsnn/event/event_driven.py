@@ -192,8 +192,8 @@ def simulate_events(
     currents = currents_of(inputs)
     refuse(event_limits(network.wires, network.populations, options.threshold, currents))
     samples = next(iter(inputs.values())).time.shape[0]
-    network = with_turned_weights(network, samples, options)
-    sources = sources_of(network, inputs, options, known)
+    turned = with_turned_weights(network, samples, options)
+    sources = replace(sources_of(turned, inputs, options, known), given=network.parameters)
     record = empty_record()
     end = jnp.asarray(t_end, network.dtype)
     # Strongly connected components, sources first: the trains of all sources of a part are there.

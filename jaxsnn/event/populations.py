@@ -539,16 +539,13 @@ class RecurrentPart:
 
     def _by_target(self, feedback: Feedback) -> Any:
         """Feedback as the kernels take it: what one matrix brings back as NIR has that."""
-        network, part = self.sources.network, self.parts[0]
-        matrix = own_matrix(network, part.name)
-        ways = [source for source, _ in part.signal.paths if source in self.names]
-        if len(self.parts) > 1 or matrix is None or len(ways) > 1 or len(feedback) > 1:
-            return feedback
-        ((_, delay),) = feedback
-        if delay is not None:
+        part = self.parts[0]
+        matrix = own_matrix(self.sources.network, part.name)
+        later = any(delay is not None for _, delay in feedback)
+        if len(self.parts) > 1 or matrix is None or len(feedback) > 1 or later:
             return feedback
         scale = jnp.broadcast_to(part.scale, part.population.size)
-        return [(ByTarget(network.parameters[matrix]["weight"], scale), None)]
+        return [(ByTarget(self.sources.given[matrix]["weight"], scale), None)]
 
     def _steps(self, edge: tuple[int, int]) -> float:
         """By how much spikes are late on an edge of the group, seconds."""

@@ -35,10 +35,7 @@ def with_turned_weights(network: Network, samples: Any, options: EventOptions) -
     if options.forward_mode or not calls_kernels(network.dtype.name, samples, options):
         return network
     parameters = dict(network.parameters)
-    not_turned = {own_matrix(network, name) for name in network.populations}
     for wire in network.wires:
-        if wire.name in not_turned:
-            continue
         weight = parameters.get(wire.name, {}).get("weight")
         if wire.kind in _KINDS and weight is not None and _is_large(weight):
             # XLA takes two turns for none
@@ -49,7 +46,7 @@ def with_turned_weights(network: Network, samples: Any, options: EventOptions) -
 
 def own_matrix(network: Network, population: str) -> str | None:
     """The Linear or Affine node through which a population feeds back into itself, if that is all
-    that stands in between; the kernels take its weight as it is.
+    that stands in between, and nothing else comes back beside it.
     """
     by_name = {wire.name: wire for wire in network.wires}
     carrying = carriers(network.wires, [population])

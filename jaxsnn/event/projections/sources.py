@@ -18,7 +18,7 @@ from jaxsnn.event.native.native_limits import calls_kernels
 from jaxsnn.event.native.native_places import native_places
 from jaxsnn.event.projections.arrivals import Arrivals, Train
 from jaxsnn.network.array_types import Array, Float, Int, Shaped
-from jaxsnn.network.network import Network
+from jaxsnn.network.network import Network, Parameters
 from jaxsnn.network.operators import Operator, one_lane
 from jaxsnn.network.signals import Signal
 from jaxsnn.network.sorting import at_places, first_times
@@ -60,6 +60,7 @@ class Sources:
         readouts: population that does not fire -> what a Threshold sees of it; these add
             themselves.
         levels: Thresholds that are simulated as levels.
+        given: parameters as they were given, where the network's are prepared: no matrix is turned.
         known: populations whose static facts about time constants hold for their numbers; those of
             others are guesses.
     """
@@ -72,6 +73,7 @@ class Sources:
     readouts: dict[str, Readout] = field(default_factory=dict)
     levels: frozenset[str] = frozenset()
     currents: Mapping[str, Currents] = field(default_factory=dict)
+    given: Parameters = field(default_factory=dict)
     known: frozenset[str] = frozenset()
 
 

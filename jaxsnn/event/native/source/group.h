@@ -10,7 +10,8 @@
 //
 // Where few feel a spike, as with sparse feedback, no pass is made for it: all others stay where they
 // were when the window ahead was looked at. Who gets something, or is reset, is moved to the v and j
-// that it would have had then to be where it is now; only of these the look is taken again.
+// that it would have had then to be where it is now; only of these, where v rises, the look is taken
+// again.
 //
 // V of a neuron in its refractory time flows with the others, as nobody looks at it: the threshold is
 // inf. At the end of that time it is set to v_reset.
