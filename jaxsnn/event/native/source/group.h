@@ -892,7 +892,7 @@ T group_forward(const Given<T>& given, const Options& options, const Feedback<T>
                             spikes, train, log);
     forward.run(b);
   });
-  return sparse.nothing() + table.nothing();
+  return sparse.zero_if_finite() + table.zero_if_finite();
 }
 
 // ---- backward

@@ -538,48 +538,35 @@ inline void turn_square(Vector<T> square[kWidth<T>]) {
   }
 }
 
-/// As many columns of a matrix (rows, columns) as a vector has lanes, or those that are left, as rows,
-/// square by square: each line of memory is read once, and written once.
+/// A matrix (rows, columns) as (columns, rows), square by square: each line of memory is read once,
+/// and written once.
 ///
 /// `stride`: numbers from one row of the result to the next; `scale`: of each row of the matrix a
 /// factor; null: 1.
 template <class T>
-void turn_band(const T* from, Index rows, Index columns, Index column, T* to, Index stride,
-               const T* scale) {
-  constexpr Index kSide = kWidth<T>;
-  const Index width = std::min(kSide, columns - column);
-  for (Index row = 0; row < rows; row += kSide) {
-    const Index height = std::min(kSide, rows - row);
-    const T* source = from + row * columns + column;
-    const auto factor = [&](Index r) { return scale ? scale[row + r] : T(1); };
-    if (height == kSide && width == kSide) {
-      Vector<T> square[kSide];
-      if (row + 2 * kSide <= rows)
-        for (Index r = 0; r < kSide; ++r) __builtin_prefetch(source + (r + kSide) * columns);
-      for (Index r = 0; r < kSide; ++r) square[r] = load<T>(source + r * columns) * factor(r);
-      turn_square<T>(square);
-      for (Index c = 0; c < kSide; ++c) store<T>(to + c * stride + row, square[c]);
-    } else {
-      for (Index r = 0; r < height; ++r)
-        for (Index c = 0; c < width; ++c)
-          to[c * stride + row + r] = source[r * columns + c] * factor(r);
-    }
-  }
-}
-
-/// How many bands a matrix has.
-template <class T>
-Index bands_of(Index columns) {
-  return (columns + kWidth<T> - 1) / kWidth<T>;
-}
-
-/// A matrix (rows, columns) as (columns, rows); `stride` and `scale` as of `turn_band`.
-template <class T>
 void turn(const T* from, Index rows, Index columns, Index threads, T* to, Index stride,
           const T* scale = nullptr) {
-  Pool::shared().run(bands_of<T>(columns), Pool::worth(threads, rows * columns / 8), [&](Index band) {
-    const Index column = band * kWidth<T>;
-    turn_band(from, rows, columns, column, to + column * stride, stride, scale);
+  constexpr Index kSide = kWidth<T>;
+  // eight are turned as fast as others are computed
+  threads = Pool::worth(threads, rows * columns / 8);
+  Pool::shared().run((columns + kSide - 1) / kSide, threads, [&](Index band) {
+    const Index column = band * kSide, width = std::min(kSide, columns - column);
+    for (Index row = 0; row < rows; row += kSide) {
+      const Index height = std::min(kSide, rows - row);
+      const T* source = from + row * columns + column;
+      T* target = to + column * stride + row;
+      const auto factor = [&](Index r) { return scale ? scale[row + r] : T(1); };
+      if (height == kSide && width == kSide) {
+        Vector<T> square[kSide];
+        for (Index r = 0; r < kSide; ++r) square[r] = load<T>(source + r * columns) * factor(r);
+        turn_square<T>(square);
+        for (Index c = 0; c < kSide; ++c) store<T>(target + c * stride, square[c]);
+      } else {
+        for (Index r = 0; r < height; ++r)
+          for (Index c = 0; c < width; ++c)
+            target[c * stride + r] = source[r * columns + c] * factor(r);
+      }
+    }
   });
 }
 

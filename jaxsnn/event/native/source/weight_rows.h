@@ -14,7 +14,7 @@ Index padded_lanes(Index neurons) {
 
 /// 0, or NaN where some of the numbers are not finite.
 template <class T>
-T nothing_of(const T* numbers, Index count) {
+T zero_if_finite(const T* numbers, Index count) {
   Vector<T> sum = {};
   T rest = 0;
   Index n = 0;
@@ -57,7 +57,7 @@ class SparseRows {
   }
 
   /// 0, or NaN where some weight that has been turned is not finite.
-  T nothing() const { return nothing_of(nothing_.data(), nothing_.size()); }
+  T zero_if_finite() const { return native::zero_if_finite(nothing_.data(), nothing_.size()); }
 
   /// Calls with each neuron of a row and its weight: `lower` where that is negative, `raise` else.
   template <class Raise, class Lower>
@@ -240,7 +240,7 @@ class WholeRows {
   }
 
   /// 0, or NaN where some weight that has been turned is not finite.
-  T nothing() const { return nothing_of(turned_.data(), turned_.size()); }
+  T zero_if_finite() const { return native::zero_if_finite(turned_.data(), turned_.size()); }
 
  private:
   void pad(T* row, Index neurons) const { std::fill(row + neurons, row + lanes_, T(0)); }
