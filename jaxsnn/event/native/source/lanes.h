@@ -28,6 +28,11 @@ struct Eight {
     return DoubleVector{at(0), at(1), at(2), at(3), at(4), at(5), at(6), at(7)};
   }
 
+  /// The same, of numbers that may be `alike` in all lanes of the tile.
+  DoubleVector of(const double* numbers, bool alike) const {
+    return alike ? numbers[0] - DoubleVector{} : of(numbers);
+  }
+
   template <class T>
   void put_back(T* numbers, DoubleVector value) const {
     alignas(64) double found[kEight];

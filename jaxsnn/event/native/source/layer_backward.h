@@ -335,7 +335,9 @@ class Backward {
                                         T now[5][kLanes]) {
     const Tile<T, kVectors>& tile = *tile_;
     const Taus& taus = intervals_.taus();
-    const DoubleVector zero = {}, height = eight.of(tile.fires_at) - eight.of(tile.v_reset);
+    const DoubleVector zero = {};
+    const DoubleVector height =
+        eight.of(tile.fires_at, tile.level) - eight.of(tile.v_reset, tile.level);
     const DoubleVector by_leak = height * taus.leak, least = options_.min_slope * by_leak;
     DoubleVector v = eight.of(later[0]), j = eight.of(later[1]);
     DoubleVector time = zero + edges_[number + 1];
@@ -470,8 +472,10 @@ void layer_backward(const Given<T>& given, const Options& options, const Ordered
   const Index width = given.positions * given.neurons;
   std::fill_n(gradients.weight, given.rows * given.neurons, T(0));
   if (gradients.lanes) std::fill_n(gradients.lanes, gradients.fields * width, T(0));
-  if (gradients.time) std::fill_n(gradients.time, samples * given.arrivals, T(0));
-  if (given.batch == 0 || given.neurons == 0) return;
+  if (given.batch == 0 || given.neurons == 0) {
+    if (gradients.time) std::fill_n(gradients.time, samples * given.arrivals, T(0));
+    return;
+  }
   Intervals<T> intervals(given, ordered);
   intervals.prepare(options.threads, gradients.of_taus(), room);
   Room<T> own_room;
@@ -488,6 +492,21 @@ void layer_backward(const Given<T>& given, const Options& options, const Ordered
     const Index entries = ordered.first(given.batch);
     T* by_time = nullptr;
     if (gradients.time) by_time = with_room((room ? *room : own_room).by_time, tiles * entries);
+    // of a sample: its lists one after the other, the tiles of each arrival added up
+    const Index lists = given.batch / samples;
+    const auto by_slot = [&](Index sample) {
+      T* to = gradients.time + sample * given.arrivals;
+      std::fill_n(to, given.arrivals, T(0));
+      for (Index b = sample * lists; b < (sample + 1) * lists; ++b)
+        for (Index number = 0; number < intervals.used(b); ++number) {
+          T sum = 0;
+          for (Index n = 0; n < tiles; ++n)
+            sum += by_time[n * entries + ordered.first(b) + number];
+          const Index slot = ordered.slot[ordered.first(b) + number];
+          if (slot >= 0 && slot < given.arrivals) to[slot] += sum;
+        }
+    };
+    const bool alone = tiles == 1 && lists == 1;  // of a sample one unit tells all
     const Index own_size = kFields * given.positions * kLanes;
     Array<double> own(gradients.lanes ? units.size() * own_size : 0);
     Pool::shared().run(tiles, Pool::worth(options.threads, tables.size()), [&](Index n) {
@@ -513,6 +532,7 @@ void layer_backward(const Given<T>& given, const Options& options, const Ordered
         }
         backward.run(tile, tables.data() + n * size, b, first, part, of_time,
                      own_part ? own_part + position * kFields * kLanes : nullptr);
+        if (of_time && alone) by_slot(b);
       }
     };
     Pool::shared().run(units.size(), options.threads, [&](Index number) {
@@ -536,21 +556,8 @@ void layer_backward(const Given<T>& given, const Options& options, const Ordered
           }
         }
     });
-    if (gradients.time) {
-      // lists of the same sample, one after the other
-      const Index lists = given.batch / samples;
-      Pool::shared().run(samples, Pool::worth(options.threads, tiles * entries), [&](Index sample) {
-        T* to = gradients.time + sample * given.arrivals;
-        for (Index b = sample * lists; b < (sample + 1) * lists; ++b)
-          for (Index number = 0; number < intervals.used(b); ++number) {
-            T sum = 0;
-            for (Index n = 0; n < tiles; ++n)
-              sum += by_time[n * entries + ordered.first(b) + number];
-            const Index slot = ordered.slot[ordered.first(b) + number];
-            if (slot >= 0 && slot < given.arrivals) to[slot] += sum;
-          }
-      });
-    }
+    if (gradients.time && !alone)
+      Pool::shared().run(samples, Pool::worth(options.threads, tiles * entries), by_slot);
     if (gradients.lanes)
       for (Index field = 0; field < gradients.fields; ++field)
         for (Index position = 0; position < given.positions; ++position)

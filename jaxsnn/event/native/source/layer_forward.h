@@ -275,8 +275,9 @@ class Forward {
   __attribute__((noinline)) void settle(const Eight& eight, Index number, const T before[3][kLanes],
                                         T after[2][kLanes]) {
     const Taus& taus = intervals_.taus();
-    const DoubleVector zero = {}, threshold = eight.of(tile_->fires_at);
-    const DoubleVector v_reset = eight.of(tile_->v_reset);
+    const DoubleVector zero = {};
+    const DoubleVector threshold = eight.of(tile_->fires_at, tile_->level);
+    const DoubleVector v_reset = eight.of(tile_->v_reset, tile_->level);
     DoubleVector v = eight.of(before[0]), j = eight.of(before[1]);
     DoubleVector v_last = eight.of(after[0]), j_last = eight.of(after[1]);
     const DoubleVector end = zero + edges_[number + 1];

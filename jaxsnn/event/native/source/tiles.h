@@ -366,13 +366,14 @@ struct Tile {
   bool above[kLanes];  // it starts there
   int count;
   bool positive;  // all thresholds are
+  bool level;     // all thresholds are the same, and all v_reset are
   /// A maximum of v reaches the threshold only if (v + j)^2 >= close j threshold: 4, where that is
   /// so, and less by what it is rounded to; 0 where it is not told like this.
   T close;
 
   Tile(const Given<T>& given, Index position, Index first, bool uniform, const Taus& common) {
     count = int(std::min<Index>(kLanes, given.neurons - first));
-    positive = true;
+    positive = level = true;
     close = T(4 - 256 * rounding_of(T()));
     const Index step = given.positions * given.neurons;
     for (int lane = 0; lane < kLanes; ++lane) {
@@ -384,6 +385,7 @@ struct Tile {
       j_start[lane] = lane < count ? of[kCurrent * step] : 0;
       above[lane] = given.strict ? v_start[lane] > threshold[lane] : v_start[lane] >= threshold[lane];
       positive = positive && threshold[lane] > 0;
+      level = level && (lane >= count || fires_at[lane] == fires_at[0]) && v_reset[lane] == v_reset[0];
       taus[lane] = uniform ? common : Taus(of[kTauMem * step], of[kTauSyn * step],
                                            rounding_of(T()));
       if (taus[lane].ratio != Ratio::kDouble) close = 0;
