@@ -83,9 +83,9 @@ def refuse_shared(sources: Iterable[Name], outputs: Mapping[str, Name]) -> None:
     Raises:
         UsageError: an output that is a source, or another output.
     """
-    read, written = [source for source in sources if os.path.exists(source)], list(outputs.items())
+    read, written = {_file(source) for source in sources} - {None}, list(outputs.items())
     for number, (asks, path) in enumerate(written):
-        if any(_same(path, source) for source in read):
+        if _file(path) in read:
             raise UsageError(
                 f"{path} is what the command reads, {asks} would overwrite it",
                 fix="choose another name",
@@ -98,12 +98,21 @@ def refuse_shared(sources: Iterable[Name], outputs: Mapping[str, Name]) -> None:
                 )
 
 
+def _file(path: Name) -> tuple[int, int] | None:
+    """Which file a path is, whatever names it has; None where there is none."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):  # a zero byte
+        return None
+    return found.st_dev, found.st_ino
+
+
 def _same(one: Name, other: Name) -> bool:
     """Whether two paths are one file, or will be."""
-    try:
-        return os.path.samefile(one, other)
-    except OSError:
-        return os.path.realpath(one) == os.path.realpath(other)
+    file = _file(one)
+    if file is not None:
+        return file == _file(other)
+    return os.path.realpath(one) == os.path.realpath(other)
 
 
 def write_whole(path: Name, content: bytes | str, force: bool = False) -> None:

@@ -76,14 +76,18 @@ def run(arguments: argparse.Namespace) -> int:
 
     from jaxsnn.event.event_driven import EventDriven
     from jaxsnn.network.lowering.lower import lower
-    from jaxsnn.output import refuse_unwritable, write_arrays
+    from jaxsnn.output import refuse_shared, refuse_unwritable, write_arrays
     from jaxsnn.train.data.batches import encoded
     from jaxsnn.train.data.datasets import taken
-    from jaxsnn.train.data.labelled_files import load_splits
+    from jaxsnn.train.data.labelled_files import data_files, load_splits
     from jaxsnn.train.data.named_encoders import make_encoder
     from jaxsnn.train.loop.defaults import read_population, reference_tau
 
+    read = data_files(arguments.data, arguments.data_folder)
+    refuse_shared(read, {"-o": arguments.output})
     output = refuse_unwritable(arguments.output, arguments.force)
+    if arguments.samples is not None and arguments.samples < 1:
+        raise UsageError(f"samples is {arguments.samples}", fix="give at least 1, a whole number")
     if arguments.part not in PARTS:
         raise UsageError(
             f"there is no part '{arguments.part}'", fix=suggestion(arguments.part, PARTS)
@@ -92,7 +96,7 @@ def run(arguments: argparse.Namespace) -> int:
     splits, notes = load_splits(arguments.data, arguments.seed, folder=arguments.data_folder)
     data = getattr(splits, arguments.part)
     if arguments.samples is not None:
-        data = taken(data, np.arange(min(max(arguments.samples, 1), len(data))))
+        data = taken(data, np.arange(min(arguments.samples, len(data))))
     last = read_population(network)
     encoder = None
     if not hasattr(data.x, "time"):

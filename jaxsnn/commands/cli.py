@@ -47,7 +47,17 @@ COMMANDS = (
     "completion",
 )
 #: Arguments that name a file to read.
-_SOURCES = ("file", "input", "recording", "data", "verify", "mapping", "config", "before")
+_SOURCES = (
+    "file",
+    "input",
+    "recording",
+    "data",
+    "verify",
+    "mapping",
+    "config",
+    "before",
+    "slope",
+)
 #: Arguments that name a file to write, and their options.
 _WRITTEN = {"output": "-o", "svg": "--svg", "plot": "--plot", "report": "--report"}
 

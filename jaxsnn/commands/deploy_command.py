@@ -38,7 +38,8 @@ def run(arguments: argparse.Namespace) -> int:
     from jaxsnn.output import refuse_shared
 
     written = {f"{path.name} in -o": path for path in deployed(arguments.output)}
-    refuse_shared((arguments.file, arguments.mapping), written)
+    read = arguments.file, arguments.mapping, arguments.slope
+    refuse_shared(filter(None, read), written)
     graph = read_graph(arguments)
     mapping = read_mapping(arguments.mapping)
     quantized = quantize(graph, quantization_of(arguments, scales_of(mapping, graph)))

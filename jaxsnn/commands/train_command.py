@@ -241,7 +241,7 @@ def run(arguments: argparse.Namespace) -> int:
     written = files.written(options)
     if arguments.report is not None:
         written["--report"] = Path(arguments.report)
-    refuse_shared(_read(arguments, options), written | files.checkpoints())
+    refuse_shared(read_by(arguments, options), written | files.checkpoints())
     for path in written.values():
         refuse_unwritable(path, arguments.force)
     graph = graph_of(arguments, options)
@@ -257,16 +257,12 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _read(arguments: argparse.Namespace, options: TrainOptions) -> list[str | Path]:
+def read_by(arguments: argparse.Namespace, options: TrainOptions) -> list[str | Path]:
     """The files that a run reads."""
-    read: list[str | Path] = [str(options.data)]
-    if arguments.file is not None:
-        read.append(arguments.file)
-    if arguments.config is not None:
-        read.append(arguments.config)
-    if options.data_folder is not None:
-        read += sorted(Path(options.data_folder).glob("*.ts"))
-    return read
+    from jaxsnn.train.data.labelled_files import data_files
+
+    named = [name for name in (arguments.file, arguments.config) if name is not None]
+    return [*named, *data_files(str(options.data), options.data_folder)]
 
 
 def progress_of(arguments: argparse.Namespace) -> Callable[[str], None] | None:

@@ -14,7 +14,13 @@ from jaxsnn.commands.arguments import (
     add_output,
     print_outcome,
 )
-from jaxsnn.commands.train_command import add_options, graph_of, options_of, progress_of
+from jaxsnn.commands.train_command import (
+    add_options,
+    graph_of,
+    options_of,
+    progress_of,
+    read_by,
+)
 from jaxsnn.errors import UsageError
 from jaxsnn.train.options import TrainOptions
 
@@ -38,7 +44,7 @@ def add(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """The work; exit code 0."""
-    from jaxsnn.output import refuse_unwritable
+    from jaxsnn.output import refuse_shared, refuse_unwritable
 
     options, notes = options_of(arguments)
     for name in _REFUSED:
@@ -48,6 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
                 "leave it out: tuning is in continuous time, from the beginning, without a picture"
             )
             raise UsageError(f"{name} is {value}", fix=fix)
+    refuse_shared(read_by(arguments, options), {"-o": arguments.output})
     refuse_unwritable(arguments.output, arguments.force)
     budgets = _numbers(arguments.spikes_per_sample)
     graph = graph_of(arguments, options)

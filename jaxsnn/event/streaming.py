@@ -73,7 +73,7 @@ class EventStream:
         self._none = {name: _spikes(np.empty(0), np.empty(0, np.int32)) for name in self._recorded}
         self._rest = {name: _rest(part) for name, part in parts.items()}
         order = _order(network)
-        lanes = [_lanes(part, order[n], recorded=n in wanted) for n, part in parts.items()]
+        lanes = [_lanes(part, order[n][0], recorded=n in wanted) for n, part in parts.items()]
         self._native = NativeStream(network.dtype.name, lanes, _wirings(parts, order, network))
 
     def push(self, events: Any = None, until: float | None = None) -> dict[str, Events]:
@@ -318,7 +318,7 @@ def _order(network: Network) -> dict[str, tuple[int, int]]:
     return found
 
 
-def _lanes(part: PopulationPart, order: tuple[int, int], *, recorded: bool) -> StreamLanes:
+def _lanes(part: PopulationPart, group: int, *, recorded: bool) -> StreamLanes:
     """A population as a stream takes it."""
     lanes = np.array(stacked(part.lanes()), float)[:, 0]
     drive = _DRIVES[type(part.neuron)]
@@ -344,8 +344,7 @@ def _lanes(part: PopulationPart, order: tuple[int, int], *, recorded: bool) -> S
         at_equality=neuron.fires_at_equality,
         width=neuron.width,
         refractory=0.0 if once else float(part.engine.of("refractory", part.name)),
-        group=order[0],
-        place=order[1],
+        group=group,
     )
 
 

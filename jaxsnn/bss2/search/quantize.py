@@ -238,7 +238,7 @@ def _assembled(examined: Examined, options: QuantizeOptions) -> Quantized:
         ),
         nodes=MappingProxyType({name: scaled[name].report(found.error[name]) for name in neurons}),
         speedup=speedup,
-        slope=None if found.slope is None else found.slope * speedup * 1e-6,
+        slope=None if found.slope is None else float(found.slope * speedup * 1e-6),
         bias_source=bias_source,
         bias_period=options.bias_period,
         notes=(*notes, *found.notes, *_bias_notes(bias_source, neurons, speedup, options)),

@@ -26,7 +26,7 @@ Spikes = list[tuple[Float[np.ndarray, "spikes"], Int[np.ndarray, "spikes"]]]
 DRIVES = ("current", "leak", "rate")
 #: The functions of stream_calls.h: arguments behind the handle.
 _CALLS = {
-    "add": (_LONG, _POINTER, _LONG, _LONG, _REAL, _REAL, _LONG, _LONG),
+    "add": (_LONG, _POINTER, _LONG, _LONG, _REAL, _REAL, _LONG),
     "connect": (*(_LONG,) * 3, *(_POINTER,) * 5, _LONG),
     "push": (_LONG, _LONG, *(_POINTER,) * 3),
     "run": (_REAL,),
@@ -49,8 +49,8 @@ class StreamLanes:
             moves V onto the threshold is enough.
         width: of a box spike, seconds; 0: spikes are deltas.
         refractory: seconds.
-        group, place: the group of populations that feed back into each other, in execution order,
-            and the order in which those of a group step.
+        group: number of the group of populations that feed back into each other, in execution
+            order.
     """
 
     lanes: Float[np.ndarray, "fields neurons"]
@@ -63,7 +63,6 @@ class StreamLanes:
     width: float
     refractory: float
     group: int
-    place: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +125,7 @@ class NativeStream:
         lanes = np.ascontiguousarray(own.lanes, np.float64)
         given = own.fires, own.once, own.subtract, own.recorded, own.at_equality
         flags = sum(flag << bit for bit, flag in enumerate(given))
-        numbers = DRIVES.index(own.drive), flags, own.width, own.refractory, own.group, own.place
+        numbers = DRIVES.index(own.drive), flags, own.width, own.refractory, own.group
         return self._call("add", lanes.shape[1], _pointer(lanes), *numbers)
 
     def _connect(self, wiring: StreamWiring) -> None:

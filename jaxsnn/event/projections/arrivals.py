@@ -263,10 +263,11 @@ def _gathered(
         lists = _everywhere(taps, in_turn, dtype)
     else:
         lists = _found_by_position(taps, positions, budget)
-    # Delays of rows put the arrivals of a position out of the order of the events; and at one
-    # position there is one list, whose lanes have no axis of positions.
+    # Delays of rows put the arrivals of a position out of the order of the events; events that have
+    # values have rows of their own, which no channel says; and at one position there is one list,
+    # whose lanes have no axis of positions.
     scattered = None
-    if row_delay is None and positions > 1:
+    if row_delay is None and value is None and positions > 1:
         scattered = Scattered(time, channel, table.position, table.row)
     return Arrivals(
         weight=weight,

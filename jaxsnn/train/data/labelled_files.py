@@ -52,6 +52,8 @@ DATASETS: Mapping[str, Callable[..., Splits]] = MappingProxyType(
 _HELD_OUT = 0.2
 #: What comes before the folder of sounds.
 _SOUND = "wav:"
+#: How the names of files in a folder of data end.
+_ENDINGS = (".npy", ".ts", ".wav", ".png", "-ubyte", "-ubyte.gz")
 #: Samples that are looked at together.
 _AT_ONCE = 4096
 
@@ -107,6 +109,23 @@ def load_splits(
     return _of_file(name, seed, outputs)
 
 
+def data_files(source: str, folder: str | None = None) -> list[Path]:
+    """The files that `load_splits` may read: of folders all that may hold data.
+
+    Args:
+        source, folder: as of `load_splits`.
+    """
+    places = [Path(source.removeprefix(_SOUND)), *([] if folder is None else [Path(folder)])]
+    found = [
+        file
+        for place in places
+        if place.is_dir()
+        for file in place.rglob("*")
+        if file.name.endswith(_ENDINGS)
+    ]
+    return [*(place for place in places if not place.is_dir()), *sorted(found)]
+
+
 def _of_file(name: str, seed: Seed, outputs: int) -> tuple[Splits, tuple[str, ...]]:
     """The parts of an .npz file; without one for validation a fifth of the training samples."""
     arrays = _on_disk(name) if os.path.isdir(name) else load_arrays(name)
@@ -131,14 +150,16 @@ def _of_file(name: str, seed: Seed, outputs: int) -> tuple[Splits, tuple[str, ..
 
 def _on_disk(name: str) -> dict[str, np.ndarray]:
     """The arrays of a folder of .npy files, which stay on the disk."""
-    files = sorted(Path(name).glob("*.npy"))
-    try:
-        return {file.stem: np.load(file, mmap_mode="r", allow_pickle=False) for file in files}
-    except (OSError, ValueError) as error:
-        raise FileError(
-            f"{name} has a file that is no array of numbers ({error})",
-            fix="save it with numpy.save",
-        ) from error
+    found = {}
+    for file in sorted(Path(name).glob("*.npy")):
+        try:
+            found[file.stem] = np.load(file, mmap_mode="r", allow_pickle=False)
+        except OSError as error:
+            raise FileError(f"{file} cannot be read ({error.strerror or error})") from error
+        except (ValueError, EOFError) as error:
+            fix = "save it with numpy.save"
+            raise FileError(f"{file} is no array of numbers", fix=fix) from error
+    return found
 
 
 def _classes(name: str, arrays: dict[str, np.ndarray], outputs: int) -> tuple[str, ...]:

@@ -218,12 +218,15 @@ inline double solve_any(const Taus& taus, double v, double j, double threshold, 
     if (value <= 0) low = t; else high = t;
     bool towards = slope > 0;
     double step = -value / (slope == 0 ? 1.0 : slope), newton = t + step;
-    // what a step leaves is about v'' step^2 / (2 v')
+    // what a step leaves is about v'' step^2 / (2 v'), with what v'' is on the way: 0 by chance
+    // where v bends the other way
     double bend = (-j * flow.es * taus.synaptic - slope) * taus.leak;
+    double third = (j * flow.es * taus.synaptic * taus.synaptic - bend) * taus.leak;
+    double most = std::abs(bend) + std::abs(third * step);
     bool inside = towards && newton >= low && newton <= high;
     bool found = std::abs(value) <= rounding || high - low <= 2 * eps * high ||
                  (towards && std::abs(step) <= 2 * eps * t) ||
-                 (inside && std::abs(bend) * step * step <= eps * t * slope);
+                 (inside && most * step * step <= eps * t * slope);
     if (found) return inside ? newton : t;
     double after = inside && std::abs(step) <= 0.5 * last ? newton : middle(low, high);
     last = std::abs(after - t);

@@ -72,7 +72,7 @@ inline double crossing_ahead(const Taus& taus, double v, double j, double thresh
   for (int count = 0; count < 1100; ++count, end *= 2) {
     const Flow flow = decay(taus, end);
     if (v * flow.em + j * flow.k >= threshold)
-      return solve_any(taus, v, j, threshold, end, false, kEps);
+      return solve_any(taus, v, j, threshold, end, true, kEps);
   }
   return kNever;
 }
@@ -94,7 +94,7 @@ class StreamPopulation {
     bool at_equality;   // an arrival that moves V onto the threshold is enough
     double width;       // of a box, seconds; 0: spikes are deltas
     double refractory;  // seconds
-    Index group, place;  // populations that feed back into each other, and the order among them
+    Index group;  // of populations that feed back into each other
   };
 
   StreamPopulation(const Given<double>& given, bool uniform, const Taus& taus, const Kind& kind)
@@ -429,7 +429,7 @@ class Stream {
         const double at = time + wiring.bundles[b].delay;
         Index round = 0;
         if (source >= 0 && populations_[source]->kind.group == to.group && at == time)
-          round = round_ + (populations_[source]->kind.place >= to.place);
+          round = round_ + 1;
         queue_.push({at, to.group, round, wiring.target, w, b, 0, value, false});
         if (to.width > 0)
           queue_.push({at + to.width, to.group, 0, wiring.target, w, b, 0, -value, true});

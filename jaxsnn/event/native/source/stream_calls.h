@@ -36,12 +36,11 @@ const char* jaxsnn_stream_problem(void* handle) noexcept {
 /// lanes: (fields, neurons). flags: fires, once, subtract, recorded, at_equality, one bit each.
 std::int64_t jaxsnn_stream_add(void* handle, std::int64_t neurons, const double* lanes,
                                std::int64_t drive, std::int64_t flags, double width,
-                               double refractory, std::int64_t group,
-                               std::int64_t place) noexcept {
+                               double refractory, std::int64_t group) noexcept {
   return native::guarded_stream(handle, [&](native::Stream& stream) {
     stream.add(neurons, lanes,
                {native::Drive(drive), bool(flags & 1), bool(flags & 2), bool(flags & 4),
-                bool(flags & 8), bool(flags & 16), width, refractory, group, place});
+                bool(flags & 8), bool(flags & 16), width, refractory, group});
     return stream.populations();
   });
 }
