@@ -121,8 +121,9 @@ def decay_derivatives(
     # exponential (`stretch`) and phi1 (`bend`) each move with a time constant.
     mem_longer = tau_mem >= tau_syn
     longer = jnp.where(mem_longer, tau_mem, tau_syn)
-    slower = jnp.maximum(em, es)
-    rate_gap = abs(1 / tau_syn - 1 / tau_mem)
+    # One branch for both: the derivatives of a maximum and of a magnitude are not theirs at a tie.
+    slower = jnp.where(mem_longer, em, es)
+    rate_gap = jnp.where(mem_longer, 1 / tau_syn - 1 / tau_mem, 1 / tau_mem - 1 / tau_syn)
     bend = t * t / tau_mem * slower * phi1_derivative(-t * rate_gap)
     sign = jnp.where(mem_longer, 1.0, -1.0)
     stretch = k * t / (longer * longer)

@@ -20,6 +20,8 @@ import jax
 import jax.ffi
 import jaxlib.version
 
+from jaxsnn.errors import UsageError
+
 _SOURCES = Path(__file__).parent / "source"
 _MAIN = "bindings.cc"
 #: The functions that JAX calls, under their names and the type of numbers.
@@ -199,11 +201,27 @@ def kernel(
 
     Raises:
         RuntimeError: it is not there.
+        UsageError: where it is differentiated, which first derivatives do not.
     """
     dtype = dtype or results[0].dtype.name
     if not (library := native_library(dtype)).there:
         raise RuntimeError(library.reason)
-    return jax.ffi.ffi_call(target_name(target, dtype), results, vmap_method="sequential")
+    call = jax.ffi.ffi_call(target_name(target, dtype), results, vmap_method="sequential")
+
+    def without_derivative(*arguments: Any, **attributes: Any) -> Any:
+        run = jax.custom_jvp(functools.partial(call, **attributes))
+        run.defjvp(_refuse_derivative)
+        return run(*arguments)
+
+    return without_derivative
+
+
+def _refuse_derivative(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> Any:
+    del primals, tangents
+    raise UsageError(
+        "a second derivative through a loop or a convolution is not there natively",
+        fix="simulate with EventDriven(backend='xla')",
+    )
 
 
 def thread_count(wanted: int | None) -> int:
