@@ -54,6 +54,12 @@ def refuse_unwritable(path: str | os.PathLike[str], force: bool = False) -> Path
         FileError: it exists and `force` is not set, or is a folder, or its folder does not exist.
     """
     path = Path(path)
+    try:
+        path.lstat()
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            fix = "name another file"
+            raise FileError(f"{path} cannot be written ({error.strerror})", fix=fix) from error
     if path.is_dir():
         raise FileError(f"{path} is a directory", fix="name a file in it")
     if os.path.lexists(path) and not force:  # a link that leads nowhere, too

@@ -228,7 +228,7 @@ def add_quantization(parser: argparse.ArgumentParser) -> None:
         help="max (default), percentile or least-error: of whole weights; not needed where M.json has its scales",
     )
     parser.add_argument(
-        "--percentile", type=float, default=99.0, metavar="P", help="for that scale (default 99)"
+        "--percentile", type=float, metavar="P", help="for that scale (default 99)"
     )
     parser.add_argument(
         "--synapses-per-weight",
@@ -265,10 +265,16 @@ def quantization_of(arguments: argparse.Namespace, scales: Any = None) -> Any:
     from jaxsnn.bss2.search.quantize import QuantizeOptions
 
     names = ("percentile", "synapses_per_weight", "speedup", "bias")
+    said = {name: getattr(arguments, name) for name in names}
+    if arguments.percentile is not None and arguments.scale != "percentile":
+        raise UsageError(
+            f"--percentile {arguments.percentile:g} has no effect here",
+            fix="leave it out, or say --scale percentile, too",
+        )
     return QuantizeOptions(
         scale=arguments.scale or scales or "max",
         slope=None if arguments.slope is None else slopes_of(arguments.slope),
-        **{name: getattr(arguments, name) for name in names},
+        **{name: value for name, value in said.items() if value is not None},
     )
 
 

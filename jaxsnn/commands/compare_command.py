@@ -9,6 +9,7 @@ from typing import Any
 from jaxsnn.commands.arguments import (
     add_command,
     add_file,
+    add_notes,
     print_outcome,
     read_graph,
     time_of,
@@ -66,6 +67,10 @@ def add(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """The work; exit code 0."""
+    import jax.numpy as jnp
+
+    from jaxsnn.event.solution_notes import late_notes
+    from jaxsnn.network.inputs import late_events
     from jaxsnn.network.lowering.lower import lower
     from jaxsnn.simulation.network_arrays import network_inputs
     from jaxsnn.simulation.recordings import load_arrays
@@ -80,6 +85,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError("the end of a sample is unknown", fix="pass --t-end")
     sent = {name: (events.time, events.index) for name, events in given.events.items()}
     recorded = read_recording(arguments.recording, sent, network)
+    late = {name: int(late_events(own, jnp.asarray(t_end))) for name, own in given.events.items()}
+    add_notes(arguments, late_notes(late, t_end))
     print_outcome(arguments, compared(network, recorded, t_end, labels))
     return 0
 
@@ -101,8 +108,12 @@ def compared(network: Any, recorded: Any, t_end: float, labels: Any = None) -> C
 
     inputs = {name: Events(time=own[0], index=own[1]) for name, own in recorded.inputs.items()}
     solution = simulate(network, inputs, t_end, engine=EventDriven(max_spikes="auto"))
+    # what comes later is not simulated
+    recordings = {
+        name: np.where(times < t_end, times, np.inf) for name, times in recorded.times.items()
+    }
     found, expected = {}, {}
-    for name, times in recorded.times.items():
+    for name, times in recordings.items():
         events = solution.events(name)
         size = network.populations[name].size
         expected[name] = by_neuron(np.asarray(events.time), np.asarray(events.index), size)
@@ -115,6 +126,6 @@ def compared(network: Any, recorded: Any, t_end: float, labels: Any = None) -> C
     (name,) = answer
     return CompareOutcome(
         populations=found,
-        accuracy=first_spike_accuracy(recorded.times[name], np.asarray(labels)),
+        accuracy=first_spike_accuracy(recordings[name], np.asarray(labels)),
         expected_accuracy=first_spike_accuracy(expected[name], np.asarray(labels)),
     )

@@ -104,7 +104,6 @@ def add(commands: Any) -> None:
     )
     parser.add_argument(
         "--spread",
-        default="recorded",
         metavar="KIND",
         help="recorded (default): as unkind as the chip of published recordings; calibrated: milder",
     )
@@ -135,10 +134,12 @@ def run(arguments: argparse.Namespace) -> int:
     from jaxsnn.simulation.network_arrays import network_inputs
     from jaxsnn.simulation.recordings import load_arrays
 
-    if arguments.spread not in SPREADS:
-        raise UsageError(
-            f"there is no spread '{arguments.spread}'", fix=suggestion(arguments.spread, SPREADS)
-        )
+    if arguments.ideal and arguments.spread is not None:
+        fix = "leave out one of --ideal and --spread"
+        raise UsageError("an ideal chip has no spread", fix=fix)
+    spread = arguments.spread or "recorded"
+    if spread not in SPREADS:
+        raise UsageError(f"there is no spread '{spread}'", fix=suggestion(spread, SPREADS))
     output = refuse_unwritable(arguments.output, arguments.force)
     graph = read_graph(arguments)
     mapping = read_mapping(arguments.mapping)
@@ -151,7 +152,7 @@ def run(arguments: argparse.Namespace) -> int:
     chip = EmulatedChip(
         seed=arguments.chip_seed,
         ideal=arguments.ideal,
-        spread=SPREADS[arguments.spread],
+        spread=SPREADS[spread],
         several=arguments.chips == "several",
     )
     done = emulate(quantized, mapping, given.events, t_end, chip=chip, trial=arguments.trial)

@@ -229,6 +229,8 @@ def run(arguments: argparse.Namespace) -> int:
             fix="give one of them",
         )
     refuse_report(arguments)
+    if arguments.svg is not None and not arguments.svg.lower().endswith(".svg"):
+        raise UsageError(f"'{arguments.svg}' is no .svg file", fix="name one that ends in .svg")
     time_limit = time_of(arguments.time_limit)
     graph = read_graph(arguments)
     from jaxsnn.bss2.mapping_files import read_mapping, scales_of

@@ -244,6 +244,10 @@ def run(arguments: argparse.Namespace) -> int:
     refuse_shared(read_by(arguments, options), written | files.checkpoints())
     for path in written.values():
         refuse_unwritable(path, arguments.force)
+    if options.plot is not None:
+        from jaxsnn.plot.picture import format_of
+
+        format_of(options.plot)
     graph = graph_of(arguments, options)
     with _aborts(options, files):
         outcome = train_file(graph, files, replace(options, progress=progress_of(arguments)))

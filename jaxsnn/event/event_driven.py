@@ -36,6 +36,8 @@ from jaxsnn.network.slots import in_buckets
 from jaxsnn.network.valued_inputs import Currents, GradedEvents, Input, as_lasting
 
 _DEFAULT_SAMPLES = 101
+#: Numbers of spikes and arrivals are int32.
+_MOST = 2**31 - 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -255,8 +257,14 @@ def _train(given: Input) -> Train:
 def _checked_end(t_end: Any, dtype: Any) -> Float[Array, ""]:
     if t_end is None:
         raise UsageError("t_end is missing", fix="pass when the simulation ends, in seconds")
-    if not isinstance(t_end, Tracer) and not 0 < as_number(t_end) < np.inf:
-        raise UsageError(f"t_end is {shown(t_end)} s", fix="pass a finite time after 0, in seconds")
+    if not isinstance(t_end, Tracer):
+        given = as_number(t_end)
+        with np.errstate(over="ignore", under="ignore"):
+            end = float(np.asarray(given, dtype))
+        if not 0 < end < np.inf:
+            as_what = "" if end == given or given != given else f", {end:g} as {np.dtype(dtype)}"
+            fix = "pass a finite time after 0, in seconds"
+            raise UsageError(f"t_end is {shown(t_end)} s{as_what}", fix=fix)
     return as_given(t_end, dtype)
 
 
@@ -299,7 +307,7 @@ def check_options(network: Network, options: EventOptions) -> None:
             f"backend is '{options.backend}'", fix=suggestion(options.backend, BACKENDS)
         )
     if options.threads is not None and not _is_sound("threads", options.threads):
-        fix = "give at least 1, a whole number"
+        fix = f"give a whole number from 1 to {_MOST}"
         raise UsageError(f"threads is {shown(options.threads)}", fix=fix)
     for option in ("forward_mode", "parallel_in_time"):
         found = getattr(options, option)
@@ -316,7 +324,8 @@ def check_options(network: Network, options: EventOptions) -> None:
         meant = parts if option in ("max_spikes", "max_events") else network.populations
         # a name that nothing has would be a setting without effect
         refuse_strangers(option, named, meant, "a population")
-        fix = "give at least 0" if option == "refractory" else "give at least 1, a whole number"
+        whole = f"give a whole number from 1 to {_MOST}"
+        fix = "give at least 0" if option == "refractory" else whole
         for name in parts:
             found = options.of(option, name)
             if found is not None and not _is_sound(option, found):
@@ -331,7 +340,9 @@ def check_options(network: Network, options: EventOptions) -> None:
 def _is_sound(option: str, value: Any) -> bool:
     """Whether a refractory time, or a number of things such as a budget, can be this."""
     number = as_number(value)
-    return number >= 0 if option == "refractory" else number >= 1 and number.is_integer()
+    if option == "refractory":
+        return number >= 0
+    return 1 <= number <= _MOST and number.is_integer()
 
 
 def refuse_strangers(option: str, named: Iterable[str], meant: Collection[str], what: str) -> None:

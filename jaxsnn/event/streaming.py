@@ -125,7 +125,7 @@ class EventStream:
         """Spikes of a push, and the time it goes to, if it is some plain events of the only input."""
         if type(events) is not Events or len(self._sizes) > 1:
             return None
-        if until is not None and type(until) is not float:
+        if until is not None and (type(until) is not float or until != until):
             return None
         end = np.nan if until is None else until
         return self._native.step(0, events, self._sizes[0], self.time, end)

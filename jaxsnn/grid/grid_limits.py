@@ -6,6 +6,7 @@ Nothing here loads JAX.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from jaxsnn.errors import LoweringError, Problem, listing
 from jaxsnn.grid.timing import delay_steps, known_dt, needs_dt, step_in_units
@@ -14,6 +15,7 @@ from jaxsnn.network.neuron_models import NIR_KINDS
 from jaxsnn.network.obstacles import obstacles, unknown_model
 from jaxsnn.network.structure import OPERATORS, Population, Wire, carriers
 
+_HERE = ", or simulate with engine=TimeStepped()"
 #: Nodes that are not linear and that the engine runs.
 _KINDS = ("input", "output", "neuron", "Threshold")
 
@@ -60,7 +62,9 @@ def _population_limits(population: Population, dt: float | None) -> Iterator[Pro
     if population.resets:
         needed += ["reset", "reset_delay"]
     yield from unknown_model(population)
-    yield from obstacles(population, needed)
+    for problem in obstacles(population, needed):
+        # a way out that leads here
+        yield replace(problem, fix=(problem.fix or "").replace(_HERE, "") or None)
     if population.resetting and population.kind not in NIR_KINDS:
         yield Problem(
             node=population.name,

@@ -124,7 +124,14 @@ def _per_node(
             own["readout"] = True
             own.setdefault("reset", "none")
         else:
-            own[option] = _value(option, text)
+            value = _value(option, text)
+            if own.get(option, value) != value:
+                raise UsageError(
+                    f"{option} of '{node}' is said twice, '{own[option]}' and '{value}'",
+                    fix="say it once",
+                    node=node,
+                )
+            own[option] = value
 
 
 def _pairs(option: str, value: Any) -> Iterable[tuple[str | None, Any]]:

@@ -65,10 +65,13 @@ def limit_reading(
     for name, value in (("max_bytes", max_bytes), ("read_timeout", read_timeout)):
         if value is not None and not 0 < value < float("inf"):
             raise UsageError(f"{name}={value} limits nothing", fix="give a positive number")
+    # What the system can count: more is no limit, either.
+    bytes_at_most = before.max_bytes if max_bytes is None else max_bytes
+    seconds = before.timeout if read_timeout is None else read_timeout
     token = _current.set(
         ReadLimits(
-            max_bytes=before.max_bytes if max_bytes is None else max_bytes,
-            timeout=before.timeout if read_timeout is None else read_timeout,
+            max_bytes=min(bytes_at_most, 2**60),
+            timeout=None if seconds is None else min(seconds, 1e8),
         )
     )
     try:

@@ -52,7 +52,7 @@ def read_hdf5(path: str | os.PathLike[str], kind: str) -> Group:
         FileError: as `jaxsnn.nir.files.load_hdf5`, or a limit is reached.
     """
     limits = read_limits()
-    if limits.timeout is None or not hasattr(os, "fork") or not Path(path).is_file():
+    if limits.timeout is None or not hasattr(os, "fork") or not os.path.isfile(path):
         return load_hdf5(path, kind)
     return _read_apart(path, kind, limits)
 

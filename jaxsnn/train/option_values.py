@@ -82,13 +82,24 @@ def factors(value: Any) -> float | dict[str, float]:
         if len(set(populations)) < len(populations):
             raise ValueError("name each population once")
         value = dict(zip(populations, (factor for _, _, factor in pairs), strict=True))
-    by_name = value if isinstance(value, Mapping) else {"": value}
+    pairs = value if isinstance(value, Mapping) else {"": value}
     try:
-        found = {name: number(factor) for name, factor in by_name.items()}
+        found = {name: number(factor) for name, factor in pairs.items()}
     except ValueError:
         fix = "say one factor, or NODE:FACTOR for each population, with commas"
         raise ValueError(fix) from None
     return found if isinstance(value, Mapping) else found[""]
+
+
+def by_name(value: Any) -> dict[str, float]:
+    """Numbers by name: "weight:0.1,v_threshold:0.05", or a table."""
+    try:
+        found = factors(value)
+    except ValueError:
+        found = None
+    if not isinstance(found, Mapping):
+        raise ValueError("say NAME:NUMBER, with commas, such as weight:0.1,v_threshold:0.05")
+    return found
 
 
 # Ranges

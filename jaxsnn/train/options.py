@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from jaxsnn.errors import UsageError, add_option, printable, suggestion
 from jaxsnn.train.option_values import (
     at_least,
+    by_name,
     duration,
     factors,
     fraction,
@@ -119,6 +120,8 @@ def to_terminal(line: str) -> None:
         to_stderr(line)
 
 
+#: Processes or devices at most.
+_MOST_SHARES = 2**16
 # Kinds of engines that leave a solution in continuous time, and that take several devices.
 _IN_TIME, _SHARED = ("event", "loop", "device"), ("event", "grid", "device")
 
@@ -417,7 +420,7 @@ class TrainOptions:
         more="S is the standard deviation as a fraction, of a threshold's distance from the leak;"
         " input_gain:S one factor for each neuron and sign, driver_gain:S one for each sender;"
         " what is trained then stands deviations of a chip that it never saw",
-        convert=factors,
+        convert=by_name,
         metavar="NAME:S",
         table=True,
         engines=("event", "grid"),
@@ -471,6 +474,7 @@ class TrainOptions:
         convert=whole,
         metavar="N",
         engines=_SHARED,
+        check=at_least(1, _MOST_SHARES),
         recorded=False,
     )
     coordinator: str | None = option(
@@ -487,7 +491,7 @@ class TrainOptions:
         convert=whole,
         metavar="N",
         engines=_SHARED,
-        check=at_least(1),
+        check=at_least(1, _MOST_SHARES),
         recorded=False,
     )
     process: int = option(

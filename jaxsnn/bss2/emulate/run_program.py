@@ -77,7 +77,8 @@ def execute(
         options: say how many spikes of each neuron are recorded, and which neurons stop after their
             first.
     """
-    dtype = jax.tree.leaves(weights)[0].dtype
+    # of no synapses there are no weights
+    dtype = jnp.result_type(*jax.tree.leaves(weights) or [float])
     options = replace(options, refractory=program.refractory_time * program.speedup).hashable()
     zero = jnp.zeros((), dtype)
     recorded = Recorded(time={}, count={}, voltages={}, lost=dict.fromkeys(LOST, zero), late=zero)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from jaxsnn.bss2.chip import PARAMETERS
 from jaxsnn.bss2.json_entries import Entry
-from jaxsnn.errors import MappingError, UsageError
+from jaxsnn.errors import MappingError, UsageError, suggestion
 from jaxsnn.nir.read_limits import read_text
 
 #: What the vendor's own example implies at i_synin_gm 500 and synapse_dac_bias 1000: weight_scale
@@ -34,6 +34,8 @@ class MeasuredSlope:
     synapse_dac_bias: int = int(PARAMETERS["synapse_dac_bias"].default)
 
 
+#: What a line of a table says.
+_FIELDS = ("slope", "i_synin_gm", "synapse_dac_bias")
 #: One slope, or those of several settings.
 Slopes = float | Sequence[MeasuredSlope]
 
@@ -68,11 +70,15 @@ def read_slopes(path: str | os.PathLike[str]) -> tuple[MeasuredSlope, ...]:
     found = []
     for number, one in enumerate(content):
         entry = Entry(one, f"{path}[{number}]")
+        if unknown := sorted(set(one) - set(_FIELDS)):
+            raise MappingError(
+                f"{path}[{number}]: '{unknown[0]}' is unknown", fix=suggestion(unknown[0], _FIELDS)
+            )
         slope = entry.value("slope")
         if not isinstance(slope, int | float):
             raise MappingError(f"{path}[{number}]: 'slope' is no number", fix="repair it")
         settings = {
-            name: entry.integer(name) for name in ("i_synin_gm", "synapse_dac_bias") if name in one
+            name: entry.integer(name) for name in _FIELDS[1:] if name in one
         }
         found.append(MeasuredSlope(slope=float(slope), **settings))
     return tuple(found)

@@ -18,7 +18,7 @@ import numpy as np
 
 from jaxsnn.bss2.chip import PARAMETERS
 from jaxsnn.bss2.examine import LEFT_TO_THE_MAPPER, Examined, examine
-from jaxsnn.bss2.netlist import Netlist, NetPopulation, netlist
+from jaxsnn.bss2.netlist import LARGEST, Netlist, NetPopulation, netlist
 from jaxsnn.bss2.search.cadc_levels import SPREAD, CadcLevels, largest, levels
 from jaxsnn.bss2.search.chip_dynamics import SHORT_TAU_SYN, Dynamics, approximations, choose_speedup
 from jaxsnn.bss2.search.measured_slopes import MeasuredSlope, Slopes, chosen_slope
@@ -28,6 +28,10 @@ from jaxsnn.errors import MappingError, UsageError, suggestion
 from jaxsnn.nir.gains import require
 from jaxsnn.nir.graph import Change, Graph, refuse_no_graph
 from jaxsnn.units import format_time, parse_time
+
+
+#: Synapses of one weight, whose sum the arrays of a net hold (int16).
+MOST_SYNAPSES = np.iinfo(np.int16).max // LARGEST
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,6 +174,12 @@ def _refuse_options(options: QuantizeOptions) -> None:
         raise UsageError(
             f"a weight may take {options.synapses_per_weight} synapses", fix="allow at least 1"
         )
+    if options.synapses_per_weight > MOST_SYNAPSES:
+        raise UsageError(
+            f"a weight may take {options.synapses_per_weight} synapses, and a mapping's weights reach"
+            f" {LARGEST * MOST_SYNAPSES}",
+            fix=f"allow at most {MOST_SYNAPSES}",
+        )
     for name in ("v_leak", "v_threshold", "refractory_time"):
         reach, value = PARAMETERS[name], getattr(options, name)
         if not reach.low <= value <= reach.high:
@@ -217,7 +227,7 @@ def _assembled(examined: Examined, options: QuantizeOptions) -> Quantized:
         arriving[name][bias_source or ""] = own
     whole = _strong_enough(neurons, strengths, arriving, scales, speedup, options)
     scaled, found, measured = whole.scaled, whole.levels, whole.measured
-    notes += whole.notes
+    notes += (*whole.notes, *_silenced(scaled))
     pre = [offsets[source] + part.pre for own in arriving.values() for source, part in own.items()]
     post = [offsets[name] + part.post for name, own in arriving.items() for part in own.values()]
     weight = [scaled[name].whole for name in neurons]
@@ -243,6 +253,19 @@ def _assembled(examined: Examined, options: QuantizeOptions) -> Quantized:
         bias_period=options.bias_period,
         notes=(*notes, *found.notes, *_bias_notes(bias_source, neurons, speedup, options)),
         measured=measured,
+    )
+
+
+def _silenced(scaled: Mapping[str, Scaled]) -> tuple[Change, ...]:
+    """What rounding leaves nothing of."""
+    return tuple(
+        Change(
+            node=name,
+            what=f"all its {one.whole.size} weights round to 0: nothing arrives there",
+            why="they are too small for the scale",
+        )
+        for name, one in scaled.items()
+        if one.whole.size and one.exact.any() and not one.whole.any()
     )
 
 

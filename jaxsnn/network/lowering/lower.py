@@ -61,7 +61,7 @@ def lower(graph: Graph, *, dtype: Any = None, free_time_constants: bool = False)
             check_operator(part.wire, ready.shapes[name][0] or (), part.parameters)
         if part.parameters:
             parameters[name] = {
-                key: to_jax(np.asarray(value, dtype)) for key, value in part.parameters.items()
+                key: to_jax(_as(dtype, value, name, key)) for key, value in part.parameters.items()
             }
         if part.population is not None:
             populations[name] = part.population
@@ -73,6 +73,26 @@ def lower(graph: Graph, *, dtype: Any = None, free_time_constants: bool = False)
     }
     network = Network(parameters=parameters, wires=wires, populations=populations)
     return network.with_free_time_constants() if free_time_constants else network
+
+
+def _as(dtype: Any, value: Any, name: str, key: str) -> np.ndarray:
+    """Numbers of a parameter in a type.
+
+    Raises:
+        LoweringError: one that is finite, and not in this type.
+    """
+    given = np.asarray(value)
+    with np.errstate(over="ignore"):
+        found = given.astype(dtype)
+    if (beyond := np.isinf(found) & np.isfinite(given)).any():
+        first = given[tuple(axis[0] for axis in np.nonzero(beyond))]
+        raise LoweringError(
+            f"node '{name}' has {int(beyond.sum())} of {given.size} {key} beyond what"
+            f" {np.dtype(dtype)} holds, {np.finfo(dtype).max:.2g}, such as {first:g}",
+            fix="give smaller numbers",
+            node=name,
+        )
+    return found
 
 
 def update_graph(graph: Graph, network: Network) -> Graph:

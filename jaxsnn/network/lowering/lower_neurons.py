@@ -228,12 +228,12 @@ def _obstacles(node: Node, size: int, *, told_reset: str | None) -> dict[str, Pr
             neuron = int((~finite).argmax())
             # Engines ask for those of NIR by name, and for "tau" in any case.
             field = name if name in ("tau_mem", "tau_syn") else "tau"
-            instead = "write an IF, which has none, " if node.type == "LIF" else ""
+            instead = ", or write an IF, which has none" if node.type == "LIF" else ""
             found[field] = _bad(
                 node,
                 f"{name} of neuron {neuron} is infinite: nothing decays (in a framework of steps"
                 " alpha or beta is 1), which this neuron cannot do in continuous time",
-                f"give a finite time constant, {instead}or simulate with engine=TimeStepped()",
+                f"give a finite time constant{instead}, or simulate with engine=TimeStepped()",
             )
     if {"v_threshold", "v_reset"} <= set(node.names):
         v_threshold = per_channel(node, "v_threshold", size)

@@ -290,7 +290,15 @@ def _written_current(step: Step, setting: Setting) -> Written:
     large = _large(step, start, rest, share)
     w_in = step.synapse_gain * large / share
     r = scale * step.gain / (rest * large)
-    shift = (drive / rest - start) / r
+    moves = drive / rest - start
+    if np.any((r == 0) & (moves != 0)):
+        raise ConversionError(
+            f"node '{step.name}' has a gain of 0 (an infinite tau_mem, or an r of 0) and a membrane"
+            " that moves by itself, which Norse cannot do",
+            fix="give it a finite tau_mem and an r that is not 0",
+            node=step.name,
+        )
+    shift = np.divide(moves, r, out=np.zeros_like(moves * r), where=r != 0)
     if np.any(
         np.abs(r * (large * step.i_start + shift - start) * (share != 1)) > 1e-7 * np.abs(threshold)
     ):

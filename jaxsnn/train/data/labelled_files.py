@@ -130,10 +130,11 @@ def _of_file(name: str, seed: Seed, outputs: int) -> tuple[Splits, tuple[str, ..
     """The parts of an .npz file; without one for validation a fifth of the training samples."""
     arrays = _on_disk(name) if os.path.isdir(name) else load_arrays(name)
     classes = _classes(name, arrays, outputs)
+    notes = _unread(name, arrays)
     train, test = (_data(name, arrays, part, classes) for part in ("train", "test"))
     if any(f"{kind}_validation" in arrays for kind in ("x", "y", "time", "index")):
         validation = _data(name, arrays, "validation", classes)
-        return Splits(name=name, train=train, validation=validation, test=test), ()
+        return Splits(name=name, train=train, validation=validation, test=test), notes
     held = max(int(len(train) * _HELD_OUT), 1)
     if held >= len(train):
         raise UsageError(
@@ -145,7 +146,15 @@ def _of_file(name: str, seed: Seed, outputs: int) -> tuple[Splits, tuple[str, ..
     note = (
         f"{held} of {len(train)} training samples, chosen by the seed, are held out for validation"
     )
-    return Splits(name=name, train=kept, validation=validation, test=test), (note,)
+    return Splits(name=name, train=kept, validation=validation, test=test), (*notes, note)
+
+
+def _unread(name: str, arrays: Mapping[str, Any]) -> tuple[str, ...]:
+    """A note on arrays that nothing is known of, which may be misspelt."""
+    parts, kinds = ("train", "validation", "test"), ("x", "y", "time", "index", "value")
+    known = {f"{kind}_{part}" for part in parts for kind in kinds}
+    others = sorted(set(arrays) - known)
+    return (f"{name}: {listing(others)} are not read",) if others else ()
 
 
 def _on_disk(name: str) -> dict[str, np.ndarray]:

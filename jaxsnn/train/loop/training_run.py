@@ -12,7 +12,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 import jax
 import numpy as np
 
-from jaxsnn.errors import Problem, SimulationError
+from jaxsnn.errors import Problem, SimulationError, UsageError
 from jaxsnn.event.event_options import BUDGETS
 from jaxsnn.network.bad_numbers import bad_number
 from jaxsnn.network.lowering.lower import update_graph
@@ -172,6 +172,11 @@ class TrainingRun:
         if size != self.options.batch_size:
             self.notes.append(
                 f"batches are of {size} samples, not {self.options.batch_size}: there are no more"
+            )
+        if devices > samples:
+            raise UsageError(
+                f"devices is {devices}, and there are {samples} samples to train on",
+                fix=f"take at most {samples}",
             )
         shared = max(size // devices, 1) * devices
         if shared != size:
