@@ -227,9 +227,7 @@ def add_quantization(parser: argparse.ArgumentParser) -> None:
         "--scale",
         help="max (default), percentile or least-error: of whole weights; not needed where M.json has its scales",
     )
-    parser.add_argument(
-        "--percentile", type=float, metavar="P", help="for that scale (default 99)"
-    )
+    parser.add_argument("--percentile", type=float, metavar="P", help="for that scale (default 99)")
     parser.add_argument(
         "--synapses-per-weight",
         type=int,

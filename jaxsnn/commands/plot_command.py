@@ -206,9 +206,8 @@ def _simulated(arguments: argparse.Namespace, what: str) -> tuple[Any, Any, Any]
     if t_end is None:
         raise UsageError(f"{source} does not say when a sample ends", fix="say t_end=")
     engine = EventDriven(max_spikes="auto", max_events="auto", max_arrivals="auto")
-    solution = simulate(
-        network, inputs.events, t_end, engine=engine, sample_times=inputs.sample_times
-    )
+    sampled = inputs.sampled(network, t_end)
+    solution = simulate(network, inputs.events, t_end, engine=engine, sample_times=sampled)
     add_notes(arguments, (*inputs.notes, *solution.notes))
     _sample_of(arguments, max(len(np.atleast_2d(one.time)) for one in inputs.events.values()))
     return network, solution, inputs.events

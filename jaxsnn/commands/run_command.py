@@ -226,14 +226,11 @@ def run_file(
     end = inputs.t_end if t_end is None else t_end
     if end is None:
         raise _endless(source)
-    sampled = inputs.sample_times
-    readouts = [name for name, own in network.populations.items() if not own.fires]
-    if sampled is not None:
-        # only readouts are sampled
-        sampled = sampled[sampled <= end] if readouts else None
     samples = next((len(np.atleast_2d(given.time)) for given in inputs.events.values()), 1)
     engine = engine.with_first_room(network, samples, end)
-    solution = simulate(network, inputs.events, end, engine=engine, sample_times=sampled)
+    solution = simulate(
+        network, inputs.events, end, engine=engine, sample_times=inputs.sampled(network, end)
+    )
     leaving = output_arrays(network, solution)
     write_arrays(output, leaving, force)
     return RunOutcome(

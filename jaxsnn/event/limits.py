@@ -14,6 +14,8 @@ from jaxsnn.network.structure import OPERATORS, Population, Wire, carriers
 from jaxsnn.network.voltage_chains import chain_limits, voltages_into
 
 _STEPPED = "simulate with engine=TimeStepped()"
+#: Code of a problem: delays of a loop that each neuron of the target has for itself.
+LATE_BY_TARGET = "late-by-target"
 
 
 def event_limits(
@@ -39,6 +41,7 @@ def event_limits(
         cycles = [part for part in groups(wires) if isinstance(part, Cycle)]
         looped = {wire.name for cycle in cycles for wire in cycle.wires}
         yield from _in_turn(cycles)
+        yield from _late_by_target(cycles)
     except LoweringError as error:
         yield error.problem
     levels = held | (leveled(wires) if threshold == "level" else set())
@@ -96,6 +99,37 @@ def _in_turn(cycles: Iterable[Cycle]) -> Iterator[Problem]:
             "importer, and continuous time has no steps",
             fix=fix,
         )
+
+
+def _late_by_target(cycles: Iterable[Cycle]) -> Iterator[Problem]:
+    """Delays in a loop that each neuron of the target has for itself: behind weights."""
+    for cycle in cycles:
+        inside = {wire.name: wire for wire in cycle.wires}
+        for wire in cycle.wires:
+            behind = [inside[name] for name in wire.sources if name in inside]
+            if wire.kind == "Delay" and wire.size > 1 and _mixes(behind, inside):
+                yield Problem(
+                    node=wire.name,
+                    code=LATE_BY_TARGET,
+                    message=f"node '{wire.name}' (Delay) is part of a cycle and stands behind weights,"
+                    f" {wire.size} delays of its target's neurons",
+                    fix=f"put it right behind the neurons that send, or {_STEPPED}",
+                )
+
+
+def _mixes(behind: Iterable[Wire], inside: Mapping[str, Wire]) -> bool:
+    """Whether some nodes, or linear ones before them in the loop, send a channel to several."""
+    seen: set[str] = set()
+    waiting = list(behind)
+    while waiting:
+        wire = waiting.pop()
+        if wire.name in seen or wire.kind in ("neuron", "input", "Threshold"):
+            continue
+        seen.add(wire.name)
+        if wire.kind not in ("Scale", "Delay", "Flatten") and wire.size > 1:
+            return True
+        waiting += [inside[name] for name in wire.sources if name in inside]
+    return False
 
 
 def output_limits(

@@ -58,9 +58,17 @@ from jaxsnn.event.projections.sources import (
     room_behind,
 )
 from jaxsnn.network.array_types import Array, Float, Int
+from jaxsnn.network.linear_nodes import LARGEST
 from jaxsnn.network.meshes import varying_like
 from jaxsnn.network.neuron_models import model_of
-from jaxsnn.network.operators import Operator, added, as_matrix, delayed_by_source, through
+from jaxsnn.network.operators import (
+    Operator,
+    added,
+    as_matrix,
+    by_taps,
+    delayed_by_source,
+    through,
+)
 from jaxsnn.network.structure import Population, Wire
 
 
@@ -495,16 +503,39 @@ class RecurrentPart:
             self.sources.trains[part.name] = train
 
     def _external(self, part: PopulationPart) -> list[Path]:
-        """What arrives at a population of the group from outside."""
-        return [path for path in self._matrices(part) if path[0] not in self.names]
+        """What arrives at a population of the group from outside, at all neurons at once."""
+        dtype, found = self.sources.network.dtype, []
+        for source, operator in part.signal.paths:
+            if source in self.names:
+                continue
+            operator = delayed_by_source(operator)
+            late = operator.row_delay is not None
+            if late:
+                self._refuse_large(part, len(operator.entries()[0]) * operator.size)
+            ways = by_taps(operator, dtype) if late else [as_matrix(operator, dtype)]
+            found += [(source, way) for way in ways]
+        return list(added(found, dtype))
 
-    def _matrices(self, part: PopulationPart) -> Sequence[Path]:
-        """What arrives at a population through matrices, with delays of their source channels at
-        most.
+    @staticmethod
+    def _refuse_large(part: PopulationPart, numbers: int) -> None:
+        """Refuse to hold too many numbers, of delays that differ between synapses."""
+        if numbers > LARGEST:
+            raise LoweringError(
+                f"node '{part.name}' is part of a cycle, and the delays of what comes from outside,"
+                f" which differ between its neurons, take {numbers} weights, more than {LARGEST}",
+                fix="give one delay for each source neuron, (inputs,) numbers",
+                node=part.name,
+            )
+
+    def _fed_back(self, part: PopulationPart) -> Sequence[Path]:
+        """What arrives at a population of the group from the group, through matrices, with delays of
+        their source channels at most.
         """
-        dtype = self.sources.network.dtype
-        paths = [(source, delayed_by_source(operator)) for source, operator in part.signal.paths]
-        for source, operator in paths:
+        dtype, found = self.sources.network.dtype, []
+        for source, operator in part.signal.paths:
+            if source not in self.names:
+                continue
+            operator = delayed_by_source(operator)
             if operator.row_delay is not None:
                 raise LoweringError(
                     f"node '{part.name}' is part of a cycle, and what comes from '{source}' has "
@@ -514,7 +545,8 @@ class RecurrentPart:
                     " nodes by update_graph, and simulate with engine=TimeStepped()",
                     node=part.name,
                 )
-        return added([(source, as_matrix(operator, dtype)) for source, operator in paths], dtype)
+            found.append((source, as_matrix(operator, dtype)))
+        return added(found, dtype)
 
     def _feedback(self) -> tuple[GroupSpec, Feedback]:
         """The group's description, and (weight, delay) of each feedback edge; a box closes by an
@@ -522,9 +554,7 @@ class RecurrentPart:
         """
         edges, feedback = [], []
         for target, part in enumerate(self.parts):
-            for source, matrix in self._matrices(part):
-                if source not in self.names:
-                    continue
+            for source, matrix in self._fed_back(part):
                 edge = self.names.index(source), target
                 weight = matrix.weight * part.scale
                 delay = self._later(matrix.delay, matrix, self._steps(edge))

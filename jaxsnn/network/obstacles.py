@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
 
 from jaxsnn.errors import Problem
 from jaxsnn.network.neuron_models import neuron_kinds
@@ -21,6 +24,21 @@ def unknown_model(population: Population) -> Iterator[Problem]:
             message=message,
             fix="register a model of that kind (jaxsnn.register_neuron), or replace the node",
         )
+
+
+def beyond_type(name: str, key: str, value: Any, dtype: Any) -> Problem | None:
+    """That a parameter of a node has finite numbers that a type of numbers does not hold, if so."""
+    numbers, largest = np.asarray(value), np.finfo(dtype).max
+    beyond = np.isfinite(numbers) & (abs(numbers) > largest)
+    if not beyond.any():
+        return None
+    return Problem(
+        node=name,
+        code="beyond-type",
+        message=f"node '{name}' has {int(beyond.sum())} of {numbers.size} {key} beyond what"
+        f" {np.dtype(dtype)} holds, {largest:.2g}, such as {numbers[beyond][0]:g}",
+        fix="give smaller numbers",
+    )
 
 
 def obstacles(population: Population, fields: Iterable[str]) -> Iterator[Problem]:

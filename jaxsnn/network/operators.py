@@ -152,6 +152,42 @@ def delayed_by_source(operator: Operator) -> Operator:
     return replace(operator, delay=own + delay, row_delay=None)
 
 
+def by_taps(operator: Operator, dtype: DTypeLike) -> list[Operator]:
+    """The same map as some to all channels at one position, in each of which a source channel meets
+    one row: what its first pair does, what its second one does, and so on.
+    """
+    source, position, row = operator.entries()
+    in_turn = np.argsort(source, kind="stable")
+    source, position, row = source[in_turn], position[in_turn], row[in_turn]
+    tap = np.arange(len(source)) - np.searchsorted(source, source)
+    found = []
+    for number in range(int(tap.max(initial=-1)) + 1):
+        which = tap == number
+        alone = replace(
+            operator,
+            inward=int(which.sum()),
+            source=np.arange(which.sum()),
+            position=position[which],
+            row=row[which],
+            delay=None,
+            row_delay=None,
+        )
+        found.append(
+            Operator(
+                inward=operator.inward,
+                positions=1,
+                lanes=operator.size,
+                source=source[which],
+                position=np.zeros(alone.inward, int),
+                row=np.arange(alone.inward),
+                weight=alone.dense(dtype),
+                delay=operator.delay,
+                row_delay=None if operator.row_delay is None else operator.row_delay[row[which]],
+            )
+        )
+    return found
+
+
 def as_matrix(operator: Operator, dtype: DTypeLike) -> Operator:
     """The same map as a matrix, of an operator whose rows have no delays."""
     return Operator(

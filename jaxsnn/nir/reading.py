@@ -13,7 +13,6 @@ import io
 import json
 import os
 from io import BufferedWriter
-from pathlib import Path
 from typing import Any
 
 import numpy as np

@@ -9,6 +9,8 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
+
 from jaxsnn.bss2.chip_limits import chip_limits
 from jaxsnn.bss2.examine import examine
 from jaxsnn.errors import (
@@ -24,7 +26,7 @@ from jaxsnn.event.limits import event_limits, output_limits
 from jaxsnn.event.threshold_feeds import check_reading
 from jaxsnn.grid.grid_limits import grid_limits
 from jaxsnn.network.lowering.lower_nodes import NO_NEURONS, LoweringPlan, Part, plan
-from jaxsnn.network.obstacles import obstacles
+from jaxsnn.network.obstacles import beyond_type, obstacles
 from jaxsnn.network.structure import Population, Wire
 from jaxsnn.network.voltage_chains import driving_taus, with_chains, with_known_taus
 from jaxsnn.nir.convert.target import importer_target
@@ -196,6 +198,9 @@ def _for_engine(graph: Graph, limits: Callable[..., Iterator[Problem]]) -> Itera
         for name, part in parts.items():
             if isinstance(part, JaxsnnError):
                 yield replace(part.problem, node=name, code="cannot-lower")
+                continue
+            found = (beyond_type(name, *pair, np.float32) for pair in part.parameters.items())
+            yield from filter(None, found)
         wires = [
             ready.bare_wire(name) if isinstance(part, JaxsnnError) else part.wire
             for name, part in parts.items()

@@ -50,6 +50,13 @@ class Inputs:
     sample_times: np.ndarray | None
     notes: tuple[str, ...] = ()
 
+    def sampled(self, network: Network, t_end: float) -> np.ndarray | None:
+        """The sample times until an end, seconds; None where nothing is sampled: only readouts are."""
+        readouts = [own for own in network.populations.values() if not own.fires]
+        if self.sample_times is None or not readouts:
+            return None
+        return self.sample_times[self.sample_times <= t_end]
+
 
 def network_inputs(
     arrays: dict[str, np.ndarray], network: Network, dt: float | None, values: str = "auto"

@@ -529,19 +529,43 @@ READ, TWICE = "is what the command reads", "choose another name for one of them"
             "by the history of -o and by --plot",
         ),
         ("train net.nir --data task.npz -o new.checkpoint", "by -o and by the checkpoint of -o"),
+        ("train net.nir --data arrays -o arrays/x_train.npy", f"arrays/x_train.npy {READ}, -o"),
+        (
+            "train net.nir --data mnist --data-folder dep -o dep/train-images-idx3-ubyte",
+            f"dep/train-images-idx3-ubyte {READ}, -o",
+        ),
+        ("tune net.nir --config run.toml -o task.npz", f"task.npz {READ}, -o"),
+        ("chip inputs net.nir --data task.npz -o task.npz", f"task.npz {READ}, -o"),
+        ("chip inputs net.nir --data arrays -o arrays/x_test.npy", f"arrays/x_test.npy {READ}"),
+        ("map net.nir -o slopes.json --slope slopes.json", f"slopes.json {READ}, -o"),
+        (
+            "emulate net.nir map.json --input task.npz -o slopes.json --slope slopes.json",
+            f"slopes.json {READ}, -o",
+        ),
+        (
+            "deploy net.nir map.json --slope dep/network.json -o dep",
+            f"dep/network.json {READ}, network.json in -o",
+        ),
     ],
 )
 def test_not_even_force_writes_over_what_is_read_or_written(
     line, message, net, task, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
-    for folder in ("dep", "q.checkpoint"):
+    for folder in ("dep", "q.checkpoint", "arrays"):
         Path(folder).mkdir()
     Path("run.toml").write_text('data = "task.npz"\nepochs = 1\n')
     assert call(capsys, "map", net, "-o", "map.json")[0] == 0
     copies = {
         net: ("q.history.json", "q.mapping.json", "dep/common.py"),
-        task: ("q.checkpoint/best.npz", "dep/JapaneseVowels_TEST.ts"),
+        task: (
+            "q.checkpoint/best.npz",
+            "dep/JapaneseVowels_TEST.ts",
+            "dep/train-images-idx3-ubyte",
+            "arrays/x_train.npy",
+            "arrays/x_test.npy",
+            "slopes.json",
+        ),
         Path("map.json"): ("dep/network.json",),
     }
     for source, names in copies.items():

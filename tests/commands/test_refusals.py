@@ -1,5 +1,7 @@
 """What users pass by mistake is refused in one line that says what is wrong."""
 
+import json
+import re
 import warnings
 
 import jax
@@ -10,8 +12,11 @@ import pytest
 import jaxsnn
 from jaxsnn.commands.run_command import run_file
 from jaxsnn.errors import FileError, LoweringError, UsageError
-from jaxsnn.nir import build
+from jaxsnn.nir import build, write
 from jaxsnn.simulation.recordings import inputs_of, load_arrays
+from jaxsnn.train.data.labelled_files import load_splits
+from tests.helpers.command_line import DEMO_NET, call, refused
+from tests.helpers.small_task import small_net
 
 
 def graph_of(neurons, dialect, **options):
@@ -132,3 +137,140 @@ def test_an_option_without_effect_is_noted(delay, tmp_path):
     notes = run_file(graph, tmp_path / "x.npz", tmp_path / "y.npz").notes
     assert [note for note in notes if "reset_delay of 2 has no effect" in note] == list(notes)
     assert bool(notes) is delay
+
+
+# What numbers and names cannot be, and options that do nothing
+
+
+RUN = "run net.nir --input x.npz -o out.npz"
+TRAIN = "train net.nir --data task.npz -o out.nir --epochs 1"
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (
+            f"{RUN} --t-end 1s --max-spikes 99999999999999999999",
+            "max_spikes is 1e\\+20 .* 1 to 2147483647",
+        ),
+        (f"{RUN} --t-end 1e300", r"t_end is 1e\+300 s, inf as float32"),
+        (f"{RUN} --t-end 1e-300", "t_end is 1e-300 s, 0 as float32"),
+        (f"{RUN} --reset 2:zero --reset 2:subtract", "reset of '2' is said twice, 'zero' and"),
+        (f"run net.nir --input x.npz -o {'a' * 300}", "cannot be written .File name too long"),
+        (f"info {'a' * 300}", "cannot be read .File name too long"),
+        (f"{TRAIN} --devices 99999999999999999999", "devices is 9+: give at most 65536"),
+        (f"{TRAIN} --processes 99999999999999999999", "processes is 9+: give at most 65536"),
+        (f"{TRAIN} --plot p.gif", "'p.gif' ends in '.gif', which is not a format of pictures"),
+        (f"{TRAIN} --noise weight", "--noise is 'weight': say NAME:NUMBER, with commas"),
+        (f"{TRAIN} --noise 0.1", "--noise is '0.1': say NAME:NUMBER, with commas"),
+        ("map net.nir -o m.json --svg m.png", "'m.png' is no .svg file"),
+        ("map net.nir -o m.json --percentile 50", "--percentile 50 has no effect here"),
+        ("map net.nir -o m.json --synapses-per-weight 99999999999999999999", "at most 520"),
+        ("map net.nir -o m.json --slope table.json", "'slop' is unknown: did you mean 'slope'"),
+        (
+            "emulate net.nir m.json --input x.npz -o out.npz --ideal --spread calibrated",
+            "an ideal chip has no spread",
+        ),
+        (
+            "chip inputs net.nir --data task.npz -o out.npz --samples 0",
+            "samples is 0: give at least",
+        ),
+        ("chip inputs net.nir --data task.npz -o out.npz --samples=-3", "samples is -3: give at"),
+    ],
+)
+def test_what_a_number_a_name_or_an_option_cannot_be(line, message, task, monkeypatch, capsys):
+    monkeypatch.chdir(task.parent)
+    there = {path.name for path in task.parent.iterdir()}
+    _, said = refused(capsys, *line.split())
+    assert re.search(message, said), said
+    assert {path.name for path in task.parent.iterdir()} == there
+
+
+@pytest.fixture
+def task(tmp_path):
+    """A file, its inputs, a mapping's name that is only named, and data."""
+    rng = np.random.default_rng(0)
+    write(tmp_path / "net.nir", small_net(12, second=(0.4, 0.3)))
+    arrays = {"x_train": rng.uniform(size=(20, 5)), "y_train": np.arange(20) % 3}
+    arrays |= {"x_test": rng.uniform(size=(6, 5)), "y_test": np.arange(6) % 3}
+    np.savez(tmp_path / "task.npz", **arrays, x_valid=arrays["x_test"])
+    np.savez(tmp_path / "x.npz", **{"input.time": [[0.001, 0.002]], "input.index": [[0, 1]]})
+    (tmp_path / "table.json").write_text('[{"slop": 1.0}]')
+    return tmp_path / "task.npz"
+
+
+def test_a_limit_of_reading_beyond_what_the_system_counts_is_none(task, capsys):
+    net = task.parent / "net.nir"
+    for option in ("--max-bytes=99999999999999999999999", "--read-timeout=1e300"):
+        code, out, err = call(capsys, "info", net, option)
+        assert (code, err) == (0, ""), err
+        assert "Linear" in out
+
+
+def test_arrays_that_nobody_reads_are_named(task):
+    _, notes = load_splits(str(task))
+    assert f"{task}: x_valid are not read" in notes
+
+
+def test_a_file_of_a_folder_that_is_no_array_is_named(task):
+    folder = task.parent / "arrays"
+    folder.mkdir()
+    (folder / "x_train.npy").write_bytes(b"no array")
+    with pytest.raises(FileError, match=r"arrays/x_train\.npy is no array of numbers"):
+        load_splits(str(folder))
+
+
+def test_more_devices_than_samples_are_refused(task, monkeypatch, capsys):
+    monkeypatch.chdir(task.parent)
+    code, said = refused(capsys, *TRAIN.split(), "--devices", "99")
+    assert code == 2
+    assert "devices is 99" in said
+
+
+def test_a_weight_beyond_single_precision_is_said_with_its_number(cuba):
+    node = cuba.nodes["1"]
+    weight = np.array(node.weight)
+    weight[0, 0] = 1e60
+    changed = cuba.with_nodes([node.replace(weight=weight)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(LoweringError, match=r"'1' has 1 of 6 weight beyond .* such as 1e\+60"):
+            jaxsnn.lower(changed)
+
+
+def test_a_way_out_does_not_lead_to_where_one_is():
+    neurons = build.cubalif(tau_mem=np.array([10e-3, np.inf, 10e-3]), tau_syn=5e-3)
+    network = jaxsnn.lower(graph_of(neurons, "jaxsnn"))
+    x = np.zeros((4, 1, 2))
+    with pytest.raises(LoweringError) as caught:
+        jaxsnn.simulate(network, x, engine=jaxsnn.TimeStepped(dt=1e-3))
+    assert str(caught.value).endswith(": give a finite time constant")
+
+
+def test_the_slope_of_a_mapping_is_a_number_of_json(tmp_path, capsys):
+    said = "--dialect", "snntorch", "--reset", "zero", "--json"
+    code, out, err = call(capsys, "map", DEMO_NET, "-o", tmp_path / "m.json", *said)
+    assert (code, json.loads(out)["fits"]) == (0, True), err
+
+
+def test_a_chip_without_synapses_is_silent(task, monkeypatch, capsys):
+    monkeypatch.chdir(task.parent)
+    code, _, err = call(capsys, "map", "net.nir", "-o", "m.json", "--slope", "1000")
+    assert code == 0
+    assert "all its 60 weights round to 0: nothing arrives there" in err
+    given = "--input", "x.npz", "--slope", "1000", "-o", "out.npz", "--t-end", "20ms", "--json"
+    code, out, err = call(capsys, "emulate", "net.nir", "m.json", *given)
+    assert code == 0, err
+    assert set(json.loads(out)["spikes"].values()) == {0}
+
+
+def test_a_recording_is_compared_until_the_end_alone(task, monkeypatch, capsys):
+    monkeypatch.chdir(task.parent)
+    np.savez("x.npz", **{"input.time": [[0.001, 0.002, 0.03]], "input.index": [[0, 1, 2]]})
+    late = {"2.time": [[0.01, 0.03]], "2.index": [[0, 1]], "4.time": [[np.inf]], "4.index": [[0]]}
+    np.savez("recorded.npz", **late)
+    given = "--input", "x.npz", "--t-end", "20ms"
+    code, out, err = call(capsys, "compare", "net.nir", "recorded.npz", *given)
+    assert code == 0, err
+    assert "1 recorded" in out
+    assert "1 events at or after t_end = 20 ms were left out" in err

@@ -12,11 +12,14 @@ import pytest
 
 from jaxsnn.errors import LoweringError, UsageError
 from jaxsnn.event.event_driven import EventDriven
+from jaxsnn.event.projections.driven_signals import arriving
+from jaxsnn.network.lowering.lower import lower
 from jaxsnn.network.network import Network
 from jaxsnn.network.results import Result
 from jaxsnn.network.spikes import Events
 from jaxsnn.network.structure import Population, Wire
 from jaxsnn.network.valued_inputs import Currents, GradedEvents, as_lasting, changes
+from jaxsnn.nir import build
 from jaxsnn.simulation.simulate import simulate
 from tests.event.differences import ENOUGH, relative_errors
 from tests.event.draft import Draft
@@ -430,6 +433,58 @@ def test_an_event_of_a_size_is_an_event_through_a_weight_that_much_larger(kind, 
     wanted = simulate(apart, plain, T_END, engine=EVERY).spikes["n"]
     np.testing.assert_allclose(got.time, wanted.time, atol=1e-12)
     assert int(got.count.sum()) > 1
+
+
+@pytest.mark.parametrize("pool", [False, True])
+@pytest.mark.parametrize("backend", ["xla", "native"])
+def test_events_reach_the_positions_of_a_convolution_with_their_own_sizes(
+    backend, pool, native_kernels
+):
+    shape = (1, 2, 4)
+    window = (
+        build.node("SumPool2d", kernel_size=2, stride=2, padding=0)
+        if pool
+        else build.node(
+            "Conv2d",
+            input_shape=np.array([2, 4]),
+            weight=np.array([[[[2.0, 0.5], [1.0, 3.0]]]]),
+            bias=np.zeros(1),
+            stride=1,
+            padding=0,
+            dilation=1,
+            groups=1,
+        )
+    )
+    neurons = build.cubalif(tau_mem=1.0, tau_syn=0.5)
+    graph = build.sequential(build.input(shape), window, neurons, dialect="jaxsnn", time_unit="s")
+    network = lower(graph)
+    # each event by itself, of size 1, through weights that are so much larger
+    time, index = np.array([[0.1, 0.5, 0.9, 1.2]]), np.array([[0, 1, 2, 7]])
+    value = np.array([[1.5, 6.0, -1.0, 4.0]])
+    ((_, operator),) = arriving(network)["2"].paths
+    matrix = np.asarray(operator.dense(network.dtype))
+    wide = build.linear(weight=(matrix[index[0]] * value[0][:, None]).T)
+    size = matrix.shape[1]
+    neurons = build.cubalif(size, tau_mem=1.0, tau_syn=0.5)
+    apart = build.sequential(build.input(4), wide, neurons, dialect="jaxsnn", time_unit="s")
+    engine = EventDriven(max_spikes=16, backend=backend)
+    own = Events(time=time, index=np.arange(4)[None])
+    wanted = simulate(apart, own, T_END, engine=EventDriven(max_spikes=16, backend="xla"))
+
+    def times(value):
+        graded = GradedEvents(time=jnp.asarray(time), index=jnp.asarray(index), value=value)
+        return simulate(network, graded, T_END, engine=engine, throw=False).spikes["2"].time
+
+    found = times(jnp.asarray(value))
+    assert np.isfinite(wanted.spikes["2"].time).any()
+    np.testing.assert_allclose(found, wanted.spikes["2"].time, rtol=1e-12)
+    loss = lambda value: jnp.sum(jnp.where(jnp.isfinite(found), times(value), 0.0))  # noqa: E731
+    gradient, step = jax.grad(loss)(jnp.asarray(value)), 1e-6
+    differences = [
+        (loss(value + step * one) - loss(value - step * one)) / (2 * step)
+        for one in np.eye(4)[:, None]
+    ]
+    np.testing.assert_allclose(np.ravel(gradient), differences, rtol=1e-6, atol=1e-8)
 
 
 def test_gradients_by_the_sizes_of_events_agree_with_differences():

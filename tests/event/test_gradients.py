@@ -5,11 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxsnn.errors import UsageError
 from jaxsnn.event.event_driven import EventDriven
+from jaxsnn.network.lowering.lower import lower
 from jaxsnn.network.network import Network
 from jaxsnn.network.results import Result
 from jaxsnn.network.spikes import Events
 from jaxsnn.network.structure import Population, TauShape, Wire
+from jaxsnn.nir import build
 from jaxsnn.simulation.simulate import simulate
 from tests.event.cases import population
 from tests.event.differences import ENOUGH, relative_errors
@@ -248,3 +251,67 @@ def test_second_derivatives_of_spike_times_agree_with_differences():
     assert float(abs(found[1]).max()) > 1e-3 * largest  # by input times, too
     for got, expected in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
         np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5 * largest)
+
+
+def test_second_derivatives_by_equal_time_constants_are_those_of_the_closed_form():
+    """V = 6 t e^-t at tau_mem = tau_syn = 1; by mpmath, 60 digits."""
+    graph = build.sequential(
+        build.input(1), build.linear(weight=[[6.0]]), build.cubalif(1, tau_mem=1.0, tau_syn=1.0)
+    )
+    network = lower(graph)
+    event = Events(time=jnp.zeros((1, 1)), index=jnp.zeros((1, 1), int))
+
+    def first(taus):
+        own = {**network.parameters["2"], "tau_mem": taus[:1], "tau_syn": taus[1:]}
+        moved = network.with_parameters({**network.parameters, "2": own})
+        return simulate(moved, event, 3.0, throw=False).first_spike("2")[0, 0]
+
+    found = jax.hessian(first)(jnp.ones(2))
+    by_either = 0.06266543297927504
+    wanted = by_either * np.array([[1.0, -1.0], [-1.0, 1.0]])
+    np.testing.assert_allclose(found, wanted, rtol=1e-10)
+
+
+@pytest.mark.parametrize("of", ["loop", "convolution"])
+def test_second_derivatives_that_kernels_have_not_are_refused_in_a_sentence(of, native_kernels):
+    nodes = {
+        "input": build.input(4),
+        "w": build.linear(weight=6 * np.ones((2, 4))),
+        "n": build.cubalif(2, tau_mem=1.0, tau_syn=0.4),
+        "back": build.linear(weight=[[0.0, -0.5], [0.4, 0.0]]),
+        "output": build.output(),
+    }
+    graph = build.network(nodes, [("input", "w", "n", "output"), ("n", "back", "n")])
+    if of == "convolution":
+        window = build.node(
+            "Conv2d",
+            input_shape=np.array([2, 2]),
+            weight=np.full((1, 1, 1, 1), 6.0),
+            bias=np.zeros(1),
+            stride=1,
+            padding=0,
+            dilation=1,
+            groups=1,
+        )
+        neurons = build.cubalif(tau_mem=1.0, tau_syn=0.4)
+        graph = build.sequential(build.input((1, 2, 2)), window, neurons)
+    network = lower(graph)
+    name, place = ("back", "n") if of == "loop" else ("1", "2")
+    event = Events(time=jnp.zeros((1, 2)), index=jnp.arange(2)[None])
+
+    def total(weight, backend):
+        own = {**network.parameters[name], "weight": weight}
+        moved = network.with_parameters({**network.parameters, name: own})
+        engine = EventDriven(max_spikes=4, backend=backend)
+        times = simulate(moved, event, 3.0, engine=engine, throw=False).spikes[place].time
+        return jnp.sum(jnp.where(jnp.isfinite(times), times, 0.0))
+
+    weight = network.parameters[name]["weight"]
+    with pytest.raises(UsageError, match="second derivative through a loop or a convolution"):
+        jax.hessian(total)(weight, "auto")
+    hessian = jax.hessian(total)(weight, "xla").reshape(weight.size, weight.size)
+    step = 1e-6 * jnp.eye(weight.size).reshape(-1, *weight.shape)
+    slopes = [jax.grad(total)(weight + sign * step[-2], "auto") for sign in (1, -1)]
+    np.testing.assert_allclose(
+        hessian[-2], np.ravel(slopes[0] - slopes[1]) / 2e-6, rtol=1e-5, atol=1e-8
+    )

@@ -1,5 +1,6 @@
 """Delays of `with_synaptic_delays` that synapses share, in a cycle, and where they are refused."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -7,6 +8,7 @@ import pytest
 import jaxsnn
 from jaxsnn.errors import LoweringError
 from jaxsnn.event.event_driven import EventDriven
+from jaxsnn.event.limits import LATE_BY_TARGET
 from jaxsnn.network.spikes import Events
 from jaxsnn.nir import build
 
@@ -53,6 +55,77 @@ def test_a_delay_for_each_synapse_of_a_cycle_is_refused_with_a_way_that_works():
     network = jaxsnn.with_synaptic_delays(jaxsnn.lower(recurrent()), "back", delays)
     with pytest.raises(LoweringError, match=r"'n' is part of a cycle.*\(inputs,\) numbers"):
         jaxsnn.simulate(network, EVENTS, 4.0)
+
+
+OUTSIDE = [("in", "w", "late", "n", "out"), ("n", "back", "n")]
+
+
+def behind_weights(*edges, late=DELAYS, first=FIRST):
+    """A population that feeds itself, and a Delay behind weights where the edges say."""
+    nodes = {
+        "in": build.input(first.shape[1]),
+        "w": build.linear(weight=first),
+        "late": build.node("Delay", 3, delay=np.asarray(late)),
+        "n": build.cubalif(3, tau_mem=1.0, tau_syn=0.5, v_threshold=0.5),
+        "back": build.linear(weight=BACK),
+        "out": build.output(),
+    }
+    named = {name for way in edges for name in way}
+    used = {name: node for name, node in nodes.items() if name in named}
+    return build.network(used, edges, dialect="jaxsnn", time_unit="s")
+
+
+@pytest.mark.parametrize("backend", ["xla", "auto"])
+def test_what_comes_from_outside_a_cycle_may_reach_each_neuron_at_a_time_of_its_own(backend):
+    engine = EventDriven(max_spikes=32, backend=backend)
+    network = jaxsnn.lower(behind_weights(*OUTSIDE))
+    found = jaxsnn.simulate(network, EVENTS, 4.0, engine=engine)
+    # the same with an input channel for each pair, and the delays in the times of the events
+    pairs = np.zeros((3, 6))
+    pairs[np.arange(6) % 3, np.arange(6)] = FIRST.T.reshape(-1)
+    wide = behind_weights(("in", "w", "n", "out"), ("n", "back", "n"), first=pairs)
+    time = (EVENTS.time[..., None] + DELAYS).reshape(1, -1)
+    index = (3 * EVENTS.index[..., None] + np.arange(3)).reshape(1, -1)
+    wanted = jaxsnn.simulate(wide, Events(time=time, index=index), 4.0, engine=engine)
+    assert int(wanted.count("n").sum()) > 5
+    np.testing.assert_array_equal(found.count("n"), wanted.count("n"))
+    np.testing.assert_allclose(found.spikes["n"].time, wanted.spikes["n"].time, rtol=1e-12)
+
+    def loss(delay):
+        own = {**network.parameters, "late": {"delay": delay}}
+        solution = jaxsnn.simulate(
+            network.with_parameters(own), EVENTS, 4.0, engine=engine, throw=False
+        )
+        times = solution.spikes["n"].time
+        return jnp.sum(jnp.where(jnp.isfinite(times), times, 0.0))
+
+    delay = jnp.asarray(DELAYS)
+    gradient = jax.grad(loss)(delay)
+    steps = 1e-6 * np.eye(3)
+    differences = [(loss(delay + step) - loss(delay - step)) / 2e-6 for step in steps]
+    np.testing.assert_allclose(gradient, differences, rtol=1e-6)
+
+
+def test_a_delay_behind_weights_in_a_cycle_is_told_before_anything_runs():
+    inside = behind_weights(("in", "w", "n", "out"), ("n", "back", "late", "n"))
+    told = jaxsnn.check(inside, "event").problems
+    assert [problem.node for problem in told if problem.code == LATE_BY_TARGET] == ["late"]
+    with pytest.raises(LoweringError, match=r"'late' \(Delay\) is part of a cycle"):
+        jaxsnn.simulate(inside, EVENTS, 4.0)
+    assert not jaxsnn.check(behind_weights(*OUTSIDE), "event").problems
+
+
+def test_a_stream_takes_a_delay_behind_weights_in_a_cycle(native_kernels):
+    outside = ("in", "w", "n", "out")
+    found, wanted = (
+        jaxsnn.stream(
+            jaxsnn.lower(behind_weights(outside, way, late=[0.3] * 3)), record=["n"]
+        ).push(Events(time=EVENTS.time[0], index=EVENTS.index[0]), until=4.0)["n"]
+        for way in (("n", "back", "late", "n"), ("n", "late", "back", "n"))
+    )
+    assert len(wanted.time) > 5
+    np.testing.assert_array_equal(found.index, wanted.index)
+    np.testing.assert_allclose(found.time, wanted.time, rtol=1e-12)
 
 
 def test_the_time_stepped_engine_does_not_pass_over_delays_of_synapses():

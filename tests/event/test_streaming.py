@@ -224,6 +224,61 @@ def test_what_does_not_fit_is_refused_and_changes_nothing():
         session.voltage("44")
 
 
+@pytest.mark.parametrize(
+    ("tau_syn", "weight", "wanted"),
+    [
+        # the closed form of V, bisected in double precision
+        (1.0, -1.0, 2.7844227437438063),
+        (1.0, -5.0, 4.715133502351886),
+        (0.5, -1.0, 2.1312766112786266),
+        (0.5, -5.0, 3.3274066029957146),
+        (0.3, -5.0, 2.704037568584593),
+    ],
+)
+def test_a_neuron_above_its_threshold_that_is_pulled_down_comes_back(tau_syn, weight, wanted):
+    neuron = build.cubalif(1, tau_mem=1.0, tau_syn=tau_syn, v_leak=1.3, v_reset=-1.0)
+    net = lower(build.sequential(build.input(1), build.linear(weight=[[weight]]), neuron))
+    event = Events(time=np.array([0.4]), index=np.array([0]))
+    found = stream(net, record=["2"]).push(event, until=6.0)["2"].time
+    assert found[0] == pytest.approx(wanted, abs=1e-12)
+    whole = simulate(net, event, 6.0, engine=EventDriven(max_spikes=16, backend="native"))
+    np.testing.assert_allclose(found, whole.spikes["2"].time[0, 0][: len(found)], rtol=1e-12)
+
+
+@pytest.mark.parametrize("names", [("n1", "n2"), ("n2", "n1")])
+def test_what_a_loop_sends_arrives_in_the_next_round_whatever_the_names(names):
+    first, second = names
+    nodes = {
+        "a": build.input(1),
+        "wa": build.linear(weight=[[2.0]]),
+        "wb": build.linear(weight=[[2.0]]),
+        first: build.lif(1, tau=1.0),
+        second: build.lif(1, tau=1.0),
+        "on": build.linear(weight=[[-1.5]]),
+        "back": build.linear(weight=[[0.125]]),
+        "output": build.output(),
+    }
+    edges = [("a", "wa", first, "on", second, "output"), ("a", "wb", second, "back", first)]
+    net = lower(build.network(nodes, edges))
+    event = Events(time=np.array([0.5]), index=np.array([0]))
+    session = stream(net, record=names)
+    found = session.push(event, until=2.0)
+    # +2 lifts both above 1 at once; what each sends comes when the other has fired
+    assert [len(found[name].time) for name in names] == [1, 1]
+    fallen = np.exp(-1.5)
+    assert session.voltage(first)[0] == pytest.approx(0.125 * fallen, abs=1e-12)
+    assert session.voltage(second)[0] == pytest.approx(-1.5 * fallen, abs=1e-12)
+    whole = simulate(net, event, 2.0, engine=EventDriven(max_spikes=4))
+    assert [int(whole.spikes[name].count.sum()) for name in names] == [1, 1]
+
+
+@pytest.mark.parametrize("until", [float("nan"), np.float64("nan"), np.inf, -1.0])
+def test_a_time_that_is_none_is_no_end_of_a_push(until):
+    session = stream(network())
+    with pytest.raises(UsageError, match="until is"):
+        session.push(Events(time=np.array([0.01]), index=np.array([0])), until=until)
+
+
 def test_unused_slots_and_the_order_of_a_piece_do_not_matter():
     net, given = network(), events()
     whole = stream(net).push(given, until=T_END)["4"]

@@ -77,8 +77,7 @@ def execute(
         options: say how many spikes of each neuron are recorded, and which neurons stop after their
             first.
     """
-    # of no synapses there are no weights
-    dtype = jnp.result_type(*jax.tree.leaves(weights) or [float])
+    dtype = _dtype_of(weights)
     options = replace(options, refractory=program.refractory_time * program.speedup).hashable()
     zero = jnp.zeros((), dtype)
     recorded = Recorded(time={}, count={}, voltages={}, lost=dict.fromkeys(LOST, zero), late=zero)
@@ -86,6 +85,11 @@ def execute(
         once = _Run(program, wiring, weights, inputs, recorded, jax.random.fold_in(key, number))
         recorded = once.all(t_end, sample_times, options)
     return recorded
+
+
+def _dtype_of(weights: Any) -> Any:
+    """The type of the weights; of no synapses there are none."""
+    return jnp.result_type(*jax.tree.leaves(weights) or [float])
 
 
 class _Run:
@@ -103,7 +107,7 @@ class _Run:
         self.program, self.wiring, self.weights, self.key = program, wiring, weights, key
         self.recorded, self.batch = recorded, next(iter(inputs.values())).time.shape[0]
         self.cycle = program.layout.clock_period * program.speedup
-        self.dtype = jax.tree.leaves(weights)[0].dtype
+        self.dtype = _dtype_of(weights)
         self.trains = self._from_host(inputs)
 
     def all(self, t_end: Any, sample_times: Any, options: EventOptions) -> Recorded:

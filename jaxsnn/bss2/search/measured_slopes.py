@@ -77,9 +77,7 @@ def read_slopes(path: str | os.PathLike[str]) -> tuple[MeasuredSlope, ...]:
         slope = entry.value("slope")
         if not isinstance(slope, int | float):
             raise MappingError(f"{path}[{number}]: 'slope' is no number", fix="repair it")
-        settings = {
-            name: entry.integer(name) for name in _FIELDS[1:] if name in one
-        }
+        settings = {name: entry.integer(name) for name in _FIELDS[1:] if name in one}
         found.append(MeasuredSlope(slope=float(slope), **settings))
     return tuple(found)
 

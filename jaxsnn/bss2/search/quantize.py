@@ -29,7 +29,6 @@ from jaxsnn.nir.gains import require
 from jaxsnn.nir.graph import Change, Graph, refuse_no_graph
 from jaxsnn.units import format_time, parse_time
 
-
 #: Synapses of one weight, whose sum the arrays of a net hold (int16).
 MOST_SYNAPSES = np.iinfo(np.int16).max // LARGEST
 

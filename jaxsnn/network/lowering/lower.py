@@ -17,6 +17,7 @@ from jaxsnn.network.network import (
     with_tau_facts,
     without_synaptic_delays,
 )
+from jaxsnn.network.obstacles import beyond_type
 from jaxsnn.network.on_processor import to_jax
 from jaxsnn.network.voltage_chains import driving_taus, with_chains
 from jaxsnn.nir.dialects import Dialect
@@ -81,18 +82,9 @@ def _as(dtype: Any, value: Any, name: str, key: str) -> np.ndarray:
     Raises:
         LoweringError: one that is finite, and not in this type.
     """
-    given = np.asarray(value)
-    with np.errstate(over="ignore"):
-        found = given.astype(dtype)
-    if (beyond := np.isinf(found) & np.isfinite(given)).any():
-        first = given[tuple(axis[0] for axis in np.nonzero(beyond))]
-        raise LoweringError(
-            f"node '{name}' has {int(beyond.sum())} of {given.size} {key} beyond what"
-            f" {np.dtype(dtype)} holds, {np.finfo(dtype).max:.2g}, such as {first:g}",
-            fix="give smaller numbers",
-            node=name,
-        )
-    return found
+    if (problem := beyond_type(name, key, value, dtype)) is not None:
+        raise LoweringError.of(problem)
+    return np.asarray(value, dtype)
 
 
 def update_graph(graph: Graph, network: Network) -> Graph:
