@@ -56,6 +56,8 @@ def refuse_unwritable(path: str | os.PathLike[str], force: bool = False) -> Path
     path = Path(path)
     try:
         path.lstat()
+    except ValueError as error:  # a zero byte
+        raise FileError(f"{os.fspath(path)!r} is no name of a file", fix="name another") from error
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             fix = "name another file"

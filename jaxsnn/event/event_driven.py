@@ -307,7 +307,7 @@ def check_options(network: Network, options: EventOptions) -> None:
             f"backend is '{options.backend}'", fix=suggestion(options.backend, BACKENDS)
         )
     if options.threads is not None and not _is_sound("threads", options.threads):
-        fix = f"give a whole number from 1 to {_MOST}"
+        fix = _whole(options.threads)
         raise UsageError(f"threads is {shown(options.threads)}", fix=fix)
     for option in ("forward_mode", "parallel_in_time"):
         found = getattr(options, option)
@@ -324,11 +324,10 @@ def check_options(network: Network, options: EventOptions) -> None:
         meant = parts if option in ("max_spikes", "max_events") else network.populations
         # a name that nothing has would be a setting without effect
         refuse_strangers(option, named, meant, "a population")
-        whole = f"give a whole number from 1 to {_MOST}"
-        fix = "give at least 0" if option == "refractory" else whole
         for name in parts:
             found = options.of(option, name)
             if found is not None and not _is_sound(option, found):
+                fix = "give at least 0" if option == "refractory" else _whole(found)
                 raise UsageError(f"{option} is {shown(found)} for '{name}'", fix=fix, node=name)
     # Readouts have no first spike.
     only = options.first_spike_only
@@ -343,6 +342,12 @@ def _is_sound(option: str, value: Any) -> bool:
     if option == "refractory":
         return number >= 0
     return 1 <= number <= _MOST and number.is_integer()
+
+
+def _whole(found: Any) -> str:
+    """What to do about a number of things that can be none."""
+    too_many = _MOST < as_number(found) < np.inf
+    return f"give at most {_MOST}" if too_many else "give at least 1, a whole number"
 
 
 def refuse_strangers(option: str, named: Iterable[str], meant: Collection[str], what: str) -> None:

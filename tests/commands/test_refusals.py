@@ -151,7 +151,7 @@ TRAIN = "train net.nir --data task.npz -o out.nir --epochs 1"
     [
         (
             f"{RUN} --t-end 1s --max-spikes 99999999999999999999",
-            "max_spikes is 1e\\+20 .* 1 to 2147483647",
+            r"max_spikes is 1e\+20 .* give at most 2147483647",
         ),
         (f"{RUN} --t-end 1e300", r"t_end is 1e\+300 s, inf as float32"),
         (f"{RUN} --t-end 1e-300", "t_end is 1e-300 s, 0 as float32"),
