@@ -54,6 +54,8 @@ def refuse_unwritable(path: str | os.PathLike[str], force: bool = False) -> Path
         FileError: it exists and `force` is not set, or is a folder, or its folder does not exist.
     """
     path = Path(path)
+    if not path.is_absolute():
+        os.getcwd()  # fails where the current folder is gone
     try:
         path.lstat()
     except ValueError as error:  # a zero byte

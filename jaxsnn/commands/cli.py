@@ -46,8 +46,6 @@ COMMANDS = (
     "doctor",
     "completion",
 )
-#: What to say where files can be neither read nor written.
-_GONE = "the current folder is gone: change to another"
 #: Arguments that name a file to read.
 _SOURCES = (
     "file",
@@ -142,8 +140,6 @@ def _outcome(argv: Sequence[str]) -> int:
         _flush()
         return code
     except JaxsnnError as error:
-        if isinstance(error, FileError) and _is_folder_gone():
-            return _failed(argv, _GONE, 2)
         return _failed(argv, line_of(error.problem), error.exit_code)
     except BrokenPipeError:
         sys.stderr.close()  # who read our output has gone, which is no error of ours
@@ -154,7 +150,7 @@ def _outcome(argv: Sequence[str]) -> int:
         return _failed(argv, "there is not enough memory for this: give less at once", 2)
     except Exception as error:
         if _is_folder_gone():
-            return _failed(argv, _GONE, 2)
+            return _failed(argv, "the current folder is gone: change to another", 2)
         first = str(error).splitlines()[0] if str(error) else "no message"
         return _failed(
             argv,

@@ -154,6 +154,12 @@ def step_of(
             fix=f'say reset={{"{name}": "none"}} if it is a leaky readout',
             node=name,
         )
+    if isinstance(node, SPIKING) and view.reset == "none" and not view.readout:
+        raise ConversionError(
+            f"node '{name}' never resets, and its spikes are taken, which NIR's neurons do not give",
+            fix=f'say readout="{name}" if its membrane is taken, or another reset',
+            node=name,
+        )
     _refuse_foreign(node, silent=silent and not readouts)
     require(dialect, ["initial"] if silent else ["reset", "initial"], _PURPOSE, name)
     delay = own_reset_delay(dialect, node, looped=looped)
