@@ -36,8 +36,8 @@ from jaxsnn.network.slots import in_buckets
 from jaxsnn.network.valued_inputs import Currents, GradedEvents, Input, as_lasting
 
 _DEFAULT_SAMPLES = 101
-#: Numbers of spikes and arrivals are int32.
-_MOST = 2**31 - 1
+#: A budget at most: 16 times as many spikes are counted, in int32.
+_MOST = 2**26
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -261,8 +261,9 @@ def _checked_end(t_end: Any, dtype: Any) -> Float[Array, ""]:
         given = as_number(t_end)
         with np.errstate(over="ignore", under="ignore"):
             end = float(np.asarray(given, dtype))
-        if not 0 < end < np.inf:
-            as_what = "" if end == given or given != given else f", {end:g} as {np.dtype(dtype)}"
+        if not np.finfo(dtype).tiny <= end < np.inf:
+            rounded = 0 < given < np.inf
+            as_what = f", {end:g} as {np.dtype(dtype)}" if rounded else ""
             fix = "pass a finite time after 0, in seconds"
             raise UsageError(f"t_end is {shown(t_end)} s{as_what}", fix=fix)
     return as_given(t_end, dtype)

@@ -14,8 +14,6 @@ from jaxsnn.network.structure import OPERATORS, Population, Wire, carriers
 from jaxsnn.network.voltage_chains import chain_limits, voltages_into
 
 _STEPPED = "simulate with engine=TimeStepped()"
-#: Code of a problem: delays of a loop that each neuron of the target has for itself.
-LATE_BY_TARGET = "late-by-target"
 
 
 def event_limits(
@@ -41,7 +39,6 @@ def event_limits(
         cycles = [part for part in groups(wires) if isinstance(part, Cycle)]
         looped = {wire.name for cycle in cycles for wire in cycle.wires}
         yield from _in_turn(cycles)
-        yield from _late_by_target(cycles)
     except LoweringError as error:
         yield error.problem
     levels = held | (leveled(wires) if threshold == "level" else set())
@@ -101,35 +98,57 @@ def _in_turn(cycles: Iterable[Cycle]) -> Iterator[Problem]:
         )
 
 
-def _late_by_target(cycles: Iterable[Cycle]) -> Iterator[Problem]:
-    """Delays in a loop that each neuron of the target has for itself: behind weights."""
+def late_by_target(wires: Iterable[Wire]) -> Iterator[Problem]:
+    """Delays in a loop that each neuron of the target has for itself, which no engine in continuous
+    time runs, streams apart.
+
+    Args:
+        wires: in execution order.
+    """
+    try:
+        cycles = [part for part in groups(tuple(wires)) if isinstance(part, Cycle)]
+    except LoweringError:  # `event_limits` says so
+        return
     for cycle in cycles:
         inside = {wire.name: wire for wire in cycle.wires}
         for wire in cycle.wires:
             behind = [inside[name] for name in wire.sources if name in inside]
-            if wire.kind == "Delay" and wire.size > 1 and _mixes(behind, inside):
+            if wire.kind == "Delay" and wire.size > 1 and _any_spreads(behind, inside):
                 yield Problem(
                     node=wire.name,
-                    code=LATE_BY_TARGET,
-                    message=f"node '{wire.name}' (Delay) is part of a cycle and stands behind weights,"
-                    f" {wire.size} delays of its target's neurons",
+                    code="late-by-target",
+                    message=f"node '{wire.name}' (Delay) is part of a cycle and has {wire.size} delays"
+                    " behind weights, one for each that is reached",
                     fix=f"put it right behind the neurons that send, or {_STEPPED}",
                 )
 
 
-def _mixes(behind: Iterable[Wire], inside: Mapping[str, Wire]) -> bool:
-    """Whether some nodes, or linear ones before them in the loop, send a channel to several."""
+def _any_spreads(wires: Iterable[Wire], inside: Mapping[str, Wire]) -> bool:
+    """Whether some linear nodes, or those before them in the loop, send a channel to several."""
     seen: set[str] = set()
-    waiting = list(behind)
+    waiting = list(wires)
     while waiting:
         wire = waiting.pop()
-        if wire.name in seen or wire.kind in ("neuron", "input", "Threshold"):
+        if wire.name in seen or wire.linear is None:
             continue
         seen.add(wire.name)
-        if wire.kind not in ("Scale", "Delay", "Flatten") and wire.size > 1:
+        if _spreads(wire):
             return True
         waiting += [inside[name] for name in wire.sources if name in inside]
     return False
+
+
+def _spreads(wire: Wire) -> bool:
+    """Whether a linear node sends a channel to several."""
+    window = wire.detail
+    if wire.kind in ("Scale", "Delay", "Flatten"):
+        return False
+    if wire.kind in ("SumPool2d", "AvgPool2d"):
+        axes = zip(window.kernel, window.stride, window.dilation, strict=True)
+        return any(stride <= (taps - 1) * apart for taps, stride, apart in axes)
+    if wire.kind == "Linear" and wire.detail is not None:  # copies of channels
+        return len(set(wire.detail)) < len(wire.detail)
+    return wire.size > 1
 
 
 def output_limits(

@@ -14,7 +14,7 @@ from jaxsnn.event.dynamics.integrate_and_fire import IFBox, IFDelta
 from jaxsnn.event.dynamics.lif import LIFBox, LIFDelta
 from jaxsnn.event.dynamics.two_variables import TwoVariables
 from jaxsnn.event.event_driven import EventDriven, check_options, refuse_strangers, sources_of
-from jaxsnn.event.limits import LATE_BY_TARGET, event_limits
+from jaxsnn.event.limits import event_limits
 from jaxsnn.event.native.native_build import native_library
 from jaxsnn.event.native.native_layer import stacked
 from jaxsnn.event.native.native_stream import NativeStream, Spikes, StreamLanes, StreamWiring
@@ -257,9 +257,7 @@ def stream(
             'backend is "xla", and streams run in the native backend alone',
             fix=f'pass backend="auto", or {_WHOLE}',
         )
-    limits = event_limits(network.wires, network.populations, options.threshold)
-    # here what a spike sends to each neuron waits by itself
-    refuse(problem for problem in limits if problem.code != LATE_BY_TARGET)
+    refuse(event_limits(network.wires, network.populations, options.threshold))
     firing = [name for name, own in network.populations.items() if own.fires]
     if record is None:
         fed = {name for names in network.outputs.values() for name in names}

@@ -11,10 +11,13 @@ from dataclasses import replace
 from jaxsnn.errors import LoweringError, Problem, listing
 from jaxsnn.grid.timing import delay_steps, known_dt, needs_dt, step_in_units
 from jaxsnn.network.cycles import Cycle, groups
-from jaxsnn.network.neuron_models import NIR_KINDS
+from jaxsnn.network.neuron_models import NIR_KINDS, model_of
 from jaxsnn.network.obstacles import obstacles, unknown_model
 from jaxsnn.network.structure import OPERATORS, Population, Wire, carriers
 
+#: Kinds of NIR that fire, whatever is said of them.
+_FIRING = tuple(kind for kind in NIR_KINDS if model_of(kind).fires)
+#: A way out that leads here.
 _HERE = ", or simulate with engine=TimeStepped()"
 #: Nodes that are not linear and that the engine runs.
 _KINDS = ("input", "output", "neuron", "Threshold")
@@ -46,7 +49,7 @@ def grid_limits(
             )
         if wire.name in populations:
             yield from _population_limits(populations[wire.name], dt)
-    yield from _cycle_limits(wires)
+    yield from _cycle_limits(wires, populations)
     yield from _delay_limits(wires, populations, dt)
     if any(population.membrane == "exact" for population in populations.values()):
         yield from _signal_limits(wires, populations)
@@ -63,7 +66,6 @@ def _population_limits(population: Population, dt: float | None) -> Iterator[Pro
         needed += ["reset", "reset_delay"]
     yield from unknown_model(population)
     for problem in obstacles(population, needed):
-        # a way out that leads here
         yield replace(problem, fix=(problem.fix or "").replace(_HERE, "") or None)
     if population.resetting and population.kind not in NIR_KINDS:
         yield Problem(
@@ -83,11 +85,24 @@ def _population_limits(population: Population, dt: float | None) -> Iterator[Pro
         )
 
 
-def _cycle_limits(wires: Sequence[Wire]) -> Iterator[Problem]:
+def _cycle_limits(
+    wires: Sequence[Wire], populations: Mapping[str, Population]
+) -> Iterator[Problem]:
     try:
-        groups(wires)
+        cycles = [part for part in groups(wires) if isinstance(part, Cycle)]
     except LoweringError as error:
         yield error.problem
+        return
+    for name in (name for cycle in cycles for name in cycle.order):
+        own = populations.get(name)
+        if own is not None and not own.fires and own.kind in _FIRING:
+            yield Problem(
+                node=name,
+                code="readout-in-cycle",
+                message=f"node '{name}' ({own.kind}) gives its membrane, and is part of a cycle,"
+                " through which its spikes go",
+                fix=f"leave out readout='{name}', and read its spikes",
+            )
 
 
 def _delay_limits(

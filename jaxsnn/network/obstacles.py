@@ -28,6 +28,8 @@ def unknown_model(population: Population) -> Iterator[Problem]:
 
 def beyond_type(name: str, key: str, value: Any, dtype: Any) -> Problem | None:
     """That a parameter of a node has finite numbers that a type of numbers does not hold, if so."""
+    if key == "v_threshold":  # what is never reached need not be a number
+        return None
     numbers, largest = np.asarray(value), np.finfo(dtype).max
     beyond = np.isfinite(numbers) & (abs(numbers) > largest)
     if not beyond.any():
@@ -37,7 +39,7 @@ def beyond_type(name: str, key: str, value: Any, dtype: Any) -> Problem | None:
         code="beyond-type",
         message=f"node '{name}' has {int(beyond.sum())} of {numbers.size} {key} beyond what"
         f" {np.dtype(dtype)} holds, {largest:.2g}, such as {numbers[beyond][0]:g}",
-        fix="give smaller numbers",
+        fix="give smaller numbers, or simulate in float64",
     )
 
 

@@ -153,36 +153,30 @@ def delayed_by_source(operator: Operator) -> Operator:
 
 
 def by_taps(operator: Operator, dtype: DTypeLike) -> list[Operator]:
-    """The same map as some to all channels at one position, in each of which a source channel meets
-    one row: what its first pair does, what its second one does, and so on.
+    """The same map, whose rows have delays, as some to all channels at one position, in each of which
+    a source channel meets one row: what its first pair does, what its second one does, and so on.
     """
-    source, position, row = operator.entries()
-    in_turn = np.argsort(source, kind="stable")
-    source, position, row = source[in_turn], position[in_turn], row[in_turn]
+    source, position, row = (
+        each[np.argsort(operator.entries()[0], kind="stable")] for each in operator.entries()
+    )
     tap = np.arange(len(source)) - np.searchsorted(source, source)
     found = []
     for number in range(int(tap.max(initial=-1)) + 1):
         which = tap == number
-        alone = replace(
-            operator,
-            inward=int(which.sum()),
-            source=np.arange(which.sum()),
-            position=position[which],
-            row=row[which],
-            delay=None,
-            row_delay=None,
-        )
+        pair, weight = np.arange(which.sum()), operator.rows(dtype)[row[which]]
+        tiles = jnp.zeros((len(pair), operator.lanes, operator.positions), dtype)
+        rows = tiles.at[pair, :, position[which]].set(weight).reshape(len(pair), operator.size)
         found.append(
             Operator(
                 inward=operator.inward,
                 positions=1,
                 lanes=operator.size,
                 source=source[which],
-                position=np.zeros(alone.inward, int),
-                row=np.arange(alone.inward),
-                weight=alone.dense(dtype),
+                position=np.zeros_like(pair),
+                row=pair,
+                weight=rows if operator.order is None else rows[:, operator.order],
                 delay=operator.delay,
-                row_delay=None if operator.row_delay is None else operator.row_delay[row[which]],
+                row_delay=operator.row_delay[row[which]],
             )
         )
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,7 +23,7 @@ from jaxsnn.errors import (
     UsageError,
     suggestion,
 )
-from jaxsnn.event.limits import event_limits, output_limits
+from jaxsnn.event.limits import event_limits, late_by_target, output_limits
 from jaxsnn.event.threshold_feeds import check_reading
 from jaxsnn.grid.grid_limits import grid_limits
 from jaxsnn.network.lowering.lower_nodes import NO_NEURONS, LoweringPlan, Part, plan
@@ -177,12 +178,19 @@ def _for_event(graph: Graph, threshold: str = "level") -> Iterator[Problem]:
     def limits(wires: list[Wire], populations: Mapping[str, Population]) -> Iterator[Problem]:
         yield from event_limits(wires, populations, threshold)
         yield from output_limits(wires, populations, threshold)
+        yield from late_by_target(wires)
 
     yield from _for_engine(graph, limits)
 
 
 def _for_grid(graph: Graph) -> Iterator[Problem]:
     yield from _for_engine(graph, grid_limits)
+
+
+def _assumed_type() -> Any:
+    """The type of numbers that `lower` takes here; JAX is not loaded to ask it."""
+    jax = sys.modules.get("jax")
+    return np.float64 if jax is not None and jax.config.jax_enable_x64 else np.float32
 
 
 def _for_engine(graph: Graph, limits: Callable[..., Iterator[Problem]]) -> Iterator[Problem]:
@@ -199,7 +207,7 @@ def _for_engine(graph: Graph, limits: Callable[..., Iterator[Problem]]) -> Itera
             if isinstance(part, JaxsnnError):
                 yield replace(part.problem, node=name, code="cannot-lower")
                 continue
-            found = (beyond_type(name, *pair, np.float32) for pair in part.parameters.items())
+            found = (beyond_type(name, *pair, _assumed_type()) for pair in part.parameters.items())
             yield from filter(None, found)
         wires = [
             ready.bare_wire(name) if isinstance(part, JaxsnnError) else part.wire

@@ -93,12 +93,10 @@ def factors(value: Any) -> float | dict[str, float]:
 
 def by_name(value: Any) -> dict[str, float]:
     """Numbers by name: "weight:0.1,v_threshold:0.05", or a table."""
-    try:
-        found = factors(value)
-    except ValueError:
-        found = None
-    if not isinstance(found, Mapping):
+    if not isinstance(value, Mapping) and not (isinstance(value, str) and ":" in value):
         raise ValueError("say NAME:NUMBER, with commas, such as weight:0.1,v_threshold:0.05")
+    found = factors(value)
+    assert isinstance(found, Mapping)
     return found
 
 

@@ -151,7 +151,7 @@ TRAIN = "train net.nir --data task.npz -o out.nir --epochs 1"
     [
         (
             f"{RUN} --t-end 1s --max-spikes 99999999999999999999",
-            r"max_spikes is 1e\+20 .* give at most 2147483647",
+            r"max_spikes is 1e\+20 .* give at most 67108864",
         ),
         (f"{RUN} --t-end 1e300", r"t_end is 1e\+300 s, inf as float32"),
         (f"{RUN} --t-end 1e-300", "t_end is 1e-300 s, 0 as float32"),
@@ -274,3 +274,32 @@ def test_a_recording_is_compared_until_the_end_alone(task, monkeypatch, capsys):
     assert code == 0, err
     assert "1 recorded" in out
     assert "1 events at or after t_end = 20 ms were left out" in err
+
+
+def test_check_takes_the_numbers_that_lower_takes(cuba, x64):
+    node = cuba.nodes["1"]
+    changed = cuba.with_nodes([node.replace(weight=1e60 * np.array(node.weight))])
+    assert not jaxsnn.check(changed, "event").problems
+    assert jaxsnn.lower(changed).dtype == np.float64
+
+
+def test_a_threshold_that_nothing_reaches_is_no_number_to_refuse():
+    network = jaxsnn.lower(graph_of(build.lif(tau=1e-3, r=10.0, v_threshold=1e300), "jaxsnn"))
+    x = np.ones((4, 1, 2))
+    steps = jaxsnn.simulate(network, x, engine=jaxsnn.TimeStepped(dt=1e-4))
+    assert not np.asarray(steps.output()).any()
+
+
+def test_a_membrane_that_leaves_does_not_go_into_the_loop_of_its_spikes():
+    nodes = {
+        "input": build.input(2),
+        "w": build.linear(weight=np.ones((3, 2))),
+        "n": build.lif(3, tau=1e-3, r=10.0),
+        "back": build.linear(weight=np.eye(3)),
+        "output": build.output(),
+    }
+    edges = [("input", "w", "n", "output"), ("n", "back", "n")]
+    said = {"dialect": "snntorch", "readout": ("n",), "reset_delay": {"n": True}}
+    graph = build.network(nodes, edges, **said)
+    with pytest.raises(LoweringError, match=r"'n' \(LIF\) gives its membrane, and is part"):
+        jaxsnn.simulate(graph, np.ones((4, 1, 2)), engine=jaxsnn.TimeStepped())

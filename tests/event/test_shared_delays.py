@@ -8,7 +8,6 @@ import pytest
 import jaxsnn
 from jaxsnn.errors import LoweringError
 from jaxsnn.event.event_driven import EventDriven
-from jaxsnn.event.limits import LATE_BY_TARGET
 from jaxsnn.network.spikes import Events
 from jaxsnn.nir import build
 
@@ -109,10 +108,40 @@ def test_what_comes_from_outside_a_cycle_may_reach_each_neuron_at_a_time_of_its_
 def test_a_delay_behind_weights_in_a_cycle_is_told_before_anything_runs():
     inside = behind_weights(("in", "w", "n", "out"), ("n", "back", "late", "n"))
     told = jaxsnn.check(inside, "event").problems
-    assert [problem.node for problem in told if problem.code == LATE_BY_TARGET] == ["late"]
-    with pytest.raises(LoweringError, match=r"'late' \(Delay\) is part of a cycle"):
+    assert [problem.node for problem in told if problem.code == "late-by-target"] == ["late"]
+    with pytest.raises(LoweringError, match="'n' is part of a cycle"):
         jaxsnn.simulate(inside, EVENTS, 4.0)
     assert not jaxsnn.check(behind_weights(*OUTSIDE), "event").problems
+
+
+def test_a_delay_behind_a_pool_in_a_cycle_is_one_of_the_neurons_that_send():
+    """Windows that do not overlap: each neuron is in one."""
+    kernel = {"stride": 1, "dilation": 1, "groups": 1, "bias": np.zeros(1)}
+    weight = np.full((1, 1, 1, 1), 2.0)
+
+    def convolution(side, padding):
+        size = np.array([side, side])
+        own = {"input_shape": size, "weight": weight, "padding": padding}
+        return build.node("Conv2d", **kernel, **own)
+
+    late = np.linspace(0.3, 0.6, 4).reshape(1, 2, 2)
+    neuron = {"tau_mem": 1.0, "tau_syn": 0.5, "v_threshold": 0.5}
+    nodes = {
+        "in": build.input((1, 4, 4)),
+        "w": convolution(4, 0),
+        "n": build.cubalif(**neuron),
+        "pool": build.node("SumPool2d", kernel_size=2, stride=2, padding=0),
+        "late": build.node("Delay", (1, 2, 2), delay=late),
+        "m": build.cubalif(**neuron),
+        "back": convolution(2, 1),
+        "out": build.output(),
+    }
+    edges = [("in", "w", "n", "pool", "late", "m", "back", "n"), ("n", "out")]
+    graph = build.network(nodes, edges, dialect="jaxsnn", time_unit="s")
+    assert not jaxsnn.check(graph, "event").problems
+    engine = EventDriven(max_spikes=32, max_events=200)
+    found = jaxsnn.simulate(graph, EVENTS, 2.0, engine=engine)
+    assert int(found.count("m").sum()) > 0
 
 
 def test_a_stream_takes_a_delay_behind_weights_in_a_cycle(native_kernels):

@@ -505,3 +505,47 @@ def test_what_cannot_be_composed_is_refused(v_start, given, fix):
     with pytest.raises(ConversionError, match=f"node 'n': it is zero at .*{given}") as caught:
         composed(Draft.__new__(Draft), {"n": step}, ("skip",), "SpikingJelly")
     assert fix in caught.value.problem.fix
+
+
+# ---- what no importer does, and what rounding alone brings about
+
+
+def norse(**numbers):
+    """A layer of Norse's LIFCell in steps of 1 ms, which its exporter multiplies time constants by."""
+    neuron = build.cubalif(
+        4, **{"tau_mem": 10e-6, "tau_syn": 5e-6, "w_in": 1.0, "r": 1.0} | numbers
+    )
+    return build.sequential(
+        build.input(3), build.linear(4), neuron, seed=0, dialect="norse", dt=1e-3, dt_export=1e-3
+    )
+
+
+@pytest.mark.parametrize("to", ["norse", "snntorch", "spikingjelly", "sinabs", "snn_mlir"])
+def test_spikes_of_neurons_that_never_reset_are_no_membranes(to):
+    with pytest.raises(ConversionError, match="node '2' never resets, and its spikes are taken"):
+        convert(snntorch(reset="none"), to=to)
+
+
+@pytest.mark.parametrize("to", ["snntorch", "spikingjelly", "sinabs"])
+def test_a_current_that_changes_its_sign_in_each_step_is_refused(to):
+    source = norse(tau_syn=1e-3 / 1500)
+    steps = simulate(lower(source), np.full((60, 2, 3), 300.0), engine=TimeStepped())
+    assert int(np.asarray(steps.output()).sum()) > 0  # the grid does run it
+    with pytest.raises(ConversionError, match=r"has a current that decays by -0\.5 in a step"):
+        convert(source, to=to)
+
+
+def test_a_decay_of_nothing_may_be_rounded():
+    tau = 1e-6 * (1 - 2e-8)
+    for numbers_of in ({"tau_syn": tau}, {"tau_mem": tau}):
+        assert convert(norse(**numbers_of), to="norse").losses == ()
+
+
+def test_a_membrane_without_bounds_fires_more_often_than_any_number():
+    """A current that never decays adds up to anything."""
+    neuron = build.cubalif(4, tau_mem=1e-3, tau_syn=np.inf, r=10.0, w_in=np.inf)
+    linear = build.affine(weight=np.full((4, 3), 8.0), bias=np.full(4, 0.1))
+    said = {"dialect": "snntorch", "reset": "subtract", "reset_delay": False}
+    graph = build.sequential(build.input(3), linear, neuron, **said)
+    made = convert(graph, to="norse")
+    assert made.notes == ("holds for inputs of 0 to 1: for other values say input_range=",)

@@ -220,7 +220,7 @@ def _refuse_derivative(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> A
     del primals, tangents
     raise UsageError(
         "a second derivative through a loop or a convolution is not there natively",
-        fix="simulate with EventDriven(backend='xla')",
+        fix="simulate with EventDriven(backend='xla'), by jax.jacfwd(jax.grad(...))",
     )
 
 

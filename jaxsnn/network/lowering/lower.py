@@ -84,7 +84,8 @@ def _as(dtype: Any, value: Any, name: str, key: str) -> np.ndarray:
     """
     if (problem := beyond_type(name, key, value, dtype)) is not None:
         raise LoweringError.of(problem)
-    return np.asarray(value, dtype)
+    with np.errstate(over="ignore"):  # of a threshold
+        return np.asarray(value, dtype)
 
 
 def update_graph(graph: Graph, network: Network) -> Graph:

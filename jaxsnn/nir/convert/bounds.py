@@ -66,7 +66,8 @@ def settled(
         counted = True
         place = int(np.argmax(peak / step.v_threshold))
         limit = 2 * step.v_threshold.flat[place]
-        spikes = int(np.max(peak // step.v_threshold))
+        # of a membrane that can reach anything more than any number of spikes
+        spikes = int(np.max(np.minimum(peak / step.v_threshold, _ANY)))
         reset = step.reset if step.reset == "value" else _at_once(importer)
         high = peak.flat[place]
         height = f"{high:.4g}" if high < _ANY / 2**20 else "any height"

@@ -173,6 +173,7 @@ def step_of(
     numbers = _membrane(dialect, node, rule, dt) | _levels(node, view, silent)
     if isinstance(node, CURRENT_BASED):
         numbers |= _synapse(dialect, node, rule, dt)
+    numbers |= {key: _within(numbers[key]) for key in ("decay", "synapse_decay") if key in numbers}
     step = Step(
         name=name,
         type=node.type,
@@ -375,11 +376,23 @@ def _refuse_odd_levels(step: Step) -> None:
             fix="raise v_threshold",
             node=step.name,
         )
-    if np.any((step.decay < 0) | (step.decay > 1)):
-        place = int(np.argmax((step.decay < 0) | (step.decay > 1)))
-        raise ConversionError(
-            f"node '{step.name}': neuron {place} decays by {step.decay.flat[place]:g} in a step, "
-            "outside 0 to 1, because its time constant is shorter than dt",
-            fix="use a smaller dt, or a longer time constant",
-            node=step.name,
-        )
+    for decay, what in ((step.decay, "decays"), (step.synapse_decay, "has a current that decays")):
+        outside = (decay < 0) | (decay > 1)
+        if outside.any():
+            place = int(np.argmax(outside))
+            raise ConversionError(
+                f"node '{step.name}': neuron {place} {what} by {decay.flat[place]:g} in a step, "
+                "outside 0 to 1, because its time constant is shorter than dt",
+                fix="use a smaller dt, or a longer time constant",
+                node=step.name,
+            )
+
+
+#: By so much single precision moves a decay of 0 or 1 out of that range.
+_ROUNDED = 1e-6
+
+
+def _within(decay: np.ndarray) -> np.ndarray:
+    """Decays of a step, of which those that rounding put just outside of 0 to 1 are 0 or 1."""
+    near = (decay >= -_ROUNDED) & (decay <= 1 + _ROUNDED)
+    return np.where(near, np.clip(decay, 0.0, 1.0), decay)

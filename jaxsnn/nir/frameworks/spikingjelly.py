@@ -183,6 +183,12 @@ def _export_node(call: Call) -> Exported:
         entry |= {"type": "IF", "r": np.full(shape, 1 / _DT)}
     elif kind == "CUBALIFNode":
         rest, share = 1 - float(neuron.v_decay), 1 - float(neuron.c_decay)
+        if not (rest > 0 and share > 0):
+            raise ConversionError(
+                f"a CUBALIFNode has v_decay {float(neuron.v_decay):g} and c_decay"
+                f" {float(neuron.c_decay):g}, of which 1 has no time constant",
+                fix="give decays below 1",
+            )
         entry |= {"type": "CubaLIF", "v_leak": np.zeros(shape)}
         entry |= {"tau_mem": np.full(shape, _DT / rest), "r": np.full(shape, 1 / rest)}
         entry |= {"tau_syn": np.full(shape, _DT / share), "w_in": np.full(shape, 1 / share)}

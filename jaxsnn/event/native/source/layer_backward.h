@@ -532,7 +532,7 @@ void layer_backward(const Given<T>& given, const Options& options, const Ordered
         }
         backward.run(tile, tables.data() + n * size, b, first, part, of_time,
                      own_part ? own_part + position * kFields * kLanes : nullptr);
-        if (of_time && alone) by_slot(b);
+        if (gradients.time && alone) by_slot(b);
       }
     };
     Pool::shared().run(units.size(), options.threads, [&](Index number) {
