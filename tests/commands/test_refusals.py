@@ -118,6 +118,20 @@ def test_one_of_two_tied_numbers_is_not_written_alone(leaky, name):
         jaxsnn.update_graph(leaky, network.with_parameters(parameters))
 
 
+@pytest.mark.parametrize("factor", [1.2, 0.5])
+def test_numbers_that_told_of_no_step_do_not_begin_to_tell_of_another(factor):
+    """SpikingJelly's importer takes r = 1 and r = tau/dt, and nothing else."""
+    graph = graph_of(build.lif(tau=2.2e-4, r=1.0), "spikingjelly", reset="zero", dt=1e-4)
+    network = jaxsnn.lower(graph)
+    own = {**network.parameters["2"], "r": factor * network.parameters["2"]["r"]}
+    changed = network.with_parameters({**network.parameters, "2": own})
+    with pytest.raises(
+        LoweringError, match=r"node '2' has tau = .* and the file has steps of 0\.0001"
+    ):
+        jaxsnn.update_graph(graph, changed)
+    assert jaxsnn.update_graph(graph, network).nodes["2"].value("r") is not None
+
+
 def test_tied_numbers_that_changed_alike_are_written(leaky):
     network = jaxsnn.lower(leaky)
     own = {

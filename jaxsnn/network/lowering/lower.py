@@ -132,15 +132,20 @@ def _refuse_untied(before: Graph, after: Graph) -> None:
         return
     evidence = conventions.evidence
     old, new = estimate(before.nodes, evidence), estimate(after.nodes, evidence)
-    if old.dt is None or not old.agrees:
+    if old == new or (old.dt is not None and not old.agrees):
         return
-    if new.dt is None or not new.agrees or abs(new.dt - old.dt) > TOLERANCE * old.dt:
-        raise LoweringError(
-            f"node '{new.node}' has {new.pair}, which in the dialect {before.dialect.name} makes a"
-            f" step of {new.farthest:.6g}, and the file has steps of {old.dt:.6g}",
-            fix=f"change both so that {evidence.dt_from} stays the same, or neither",
-            node=new.node,
-        )
+    # Where the numbers told of no step (r = 1, say), they must not begin to tell of another.
+    step = old.dt if old.dt is not None else before.dialect.dt
+    apart = np.inf if step is None or new.dt is None else abs(new.dt - step) / step
+    if new.agrees and apart <= TOLERANCE:
+        return
+    steps = "tells of none" if step is None else f"has steps of {step:.6g}"
+    raise LoweringError(
+        f"node '{new.node}' has {new.pair}, which in the dialect {before.dialect.name} makes a"
+        f" step of {new.farthest:.6g}, and the file {steps}",
+        fix=f"change both so that {evidence.dt_from} stays the same, or neither",
+        node=new.node,
+    )
 
 
 def _refuse_others(before: dict[str, Any], after: dict[str, Any]) -> None:

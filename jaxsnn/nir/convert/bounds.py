@@ -158,9 +158,7 @@ def _peak(step: Step, arriving: Bounds) -> np.ndarray:
     """The highest membrane before the reset, for one that was at most at threshold before."""
     highest = np.maximum(arriving[1], 0)
     if step.current_based:
-        highest = (
-            highest * step.synapse_gain / np.maximum(1 - step.synapse_decay, np.finfo(float).tiny)
-        )
+        highest = highest * step.synapse_gain / np.maximum(1 - step.synapse_decay, 1 / _ANY)
     return (
         step.decay * np.maximum(step.v_threshold, step.v_start) + step.gain * highest + step.drive
     )
