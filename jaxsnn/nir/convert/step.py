@@ -154,12 +154,7 @@ def step_of(
             fix=f'say reset={{"{name}": "none"}} if it is a leaky readout',
             node=name,
         )
-    if isinstance(node, SPIKING) and view.reset == "none" and not view.readout:
-        raise ConversionError(
-            f"node '{name}' never resets, and its spikes are taken, which NIR's neurons do not give",
-            fix=f'say readout="{name}" if its membrane is taken, or another reset',
-            node=name,
-        )
+    _refuse_endless(node, view)
     _refuse_foreign(node, silent=silent and not readouts)
     require(dialect, ["initial"] if silent else ["reset", "initial"], _PURPOSE, name)
     delay = own_reset_delay(dialect, node, looped=looped)
@@ -202,6 +197,17 @@ _PLAIN: dict[str, np.ndarray] = {
     "i_start": np.zeros(()),
     "level": np.ones(()),
 }
+
+
+def _refuse_endless(node: Node, view: NodeDialect) -> None:
+    """Refuse a neuron that spikes for as long as it is above its threshold."""
+    if isinstance(node, SPIKING) and view.reset == "none" and not view.readout:
+        raise ConversionError(
+            f"node '{node.name}' never resets, and its spikes are taken, which NIR's neurons do not"
+            " give",
+            fix=f'say readout="{node.name}" if its membrane is taken, or another reset',
+            node=node.name,
+        )
 
 
 def _refuse_foreign(node: Node, *, silent: bool) -> None:
@@ -389,7 +395,7 @@ def _refuse_odd_levels(step: Step) -> None:
 
 
 #: By so much single precision moves a decay of 0 or 1 out of that range.
-_ROUNDED = 1e-6
+_ROUNDED = 2.0**-20
 
 
 def _within(decay: np.ndarray) -> np.ndarray:
