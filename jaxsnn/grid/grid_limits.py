@@ -66,7 +66,7 @@ def _population_limits(population: Population, dt: float | None) -> Iterator[Pro
         needed += ["reset", "reset_delay"]
     yield from unknown_model(population)
     for problem in obstacles(population, needed):
-        yield replace(problem, fix=(problem.fix or "").replace(_HERE, "") or None)
+        yield replace(problem, fix=problem.fix.replace(_HERE, ""))
     if population.resetting and population.kind not in NIR_KINDS:
         yield Problem(
             node=population.name,
