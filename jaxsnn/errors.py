@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import operator
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -307,6 +308,18 @@ def as_number(value: object) -> float:
         return math.inf
 
 
+def as_whole(value: object) -> int | None:
+    """A whole number that is counted as one, also NumPy's; None of anything else, such as 2.0.
+
+    >>> as_whole(3), as_whole(3.0), as_whole("3")
+    (3, None, None)
+    """
+    try:
+        return operator.index(value)  # pyright: ignore[reportArgumentType]
+    except TypeError:  # or an array that has `__index__` and is no whole number, such as a key
+        return None
+
+
 def shown(value: object) -> str:
     """A number for a message; what is none as Python writes it.
 
@@ -326,7 +339,9 @@ def refuse_seed(seed: int, what: str = "seed") -> None:
     """Refuse what makes no random key.
 
     Raises:
-        UsageError: a seed that is negative, or larger than 32 bits.
+        UsageError: a seed that is no whole number, negative, or larger than 32 bits.
     """
-    if not 0 <= seed <= LARGEST_SEED:
-        raise UsageError(f"{what} is {seed}", fix=f"give a whole number from 0 to {LARGEST_SEED}")
+    number = as_whole(seed)
+    if number is None or not 0 <= number <= LARGEST_SEED:
+        fix = f"give a whole number from 0 to {LARGEST_SEED}"
+        raise UsageError(f"{what} is {shown(seed) if number is None else number}", fix=fix)

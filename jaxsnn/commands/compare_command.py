@@ -72,14 +72,12 @@ def run(arguments: argparse.Namespace) -> int:
     from jaxsnn.event.solution_notes import late_notes
     from jaxsnn.network.inputs import late_events
     from jaxsnn.network.lowering.lower import lower
-    from jaxsnn.simulation.network_arrays import network_inputs
-    from jaxsnn.simulation.recordings import load_arrays
+    from jaxsnn.simulation.network_arrays import sent_to_chip
     from jaxsnn.train.loop.recorded_chip import read_recording
 
     graph = read_graph(arguments)
-    network, arrays = lower(graph), load_arrays(arguments.input)
-    labels = arrays.pop("label", None)
-    given = network_inputs(arrays, network, graph.dialect.dt)
+    network = lower(graph)
+    given, labels = sent_to_chip(arguments.input, network, graph.dialect.dt)
     t_end = time_of(arguments.t_end) or given.t_end
     if t_end is None:
         raise UsageError("the end of a sample is unknown", fix="pass --t-end")
@@ -117,7 +115,9 @@ def compared(network: Any, recorded: Any, t_end: float, labels: Any = None) -> C
         events = solution.events(name)
         size = network.populations[name].size
         expected[name] = by_neuron(np.asarray(events.time), np.asarray(events.index), size)
-        tau = float(np.mean(np.asarray(network.parameters[name]["tau_syn"])))
+        # delta spikes are mapped as the shortest current
+        own, kinds = network.parameters[name], ("tau_syn", "tau", "tau_mem")
+        tau = float(np.mean(np.asarray(next(own[key] for key in kinds if key in own))))
         found[name] = residuals(expected[name], times, tau)
     # Where several populations answer, nobody has said which of them the labels are of.
     answer = {name for names in network.outputs.values() for name in names} & set(found)

@@ -32,6 +32,7 @@ class EmulateOutcome:
     Attributes:
         spikes: population -> spikes that were recorded, all samples together.
         lost: where -> how many were lost.
+        saturated: readout -> fraction of its voltages beyond what the CADC can tell.
         late: by how much the host was late at most, seconds of the network.
         runs: of the mapping.
         samples: size of the batch.
@@ -46,6 +47,7 @@ class EmulateOutcome:
 
     spikes: dict[str, int]
     lost: dict[str, int]
+    saturated: dict[str, float]
     late: float
     runs: int
     samples: int
@@ -69,6 +71,11 @@ class EmulateOutcome:
         lines.append(
             f"lost: {lost or 'none'}; the host was late by {format_time(self.late)} at most"
         )
+        lines += [
+            f"{name}: {share:.0%} of its voltages are beyond the CADC's range, and cut off there"
+            for name, share in self.saturated.items()
+            if share
+        ]
         for number, one in enumerate(self.traffic):
             name = one.busiest
             lines.append(
@@ -131,8 +138,7 @@ def run(arguments: argparse.Namespace) -> int:
     from jaxsnn.network.inputs import late_events
     from jaxsnn.network.lowering.lower import lower
     from jaxsnn.output import refuse_unwritable, write_arrays
-    from jaxsnn.simulation.network_arrays import network_inputs
-    from jaxsnn.simulation.recordings import load_arrays
+    from jaxsnn.simulation.network_arrays import sent_to_chip
 
     if arguments.ideal and arguments.spread is not None:
         fix = "leave out one of --ideal and --spread"
@@ -144,8 +150,7 @@ def run(arguments: argparse.Namespace) -> int:
     graph = read_graph(arguments)
     mapping = read_mapping(arguments.mapping)
     quantized = quantize(graph, quantization_of(arguments, scales_of(mapping, graph)))
-    sent = {name: one for name, one in load_arrays(arguments.input).items() if name != "label"}
-    given = network_inputs(sent, lower(graph), graph.dialect.dt)
+    given, _ = sent_to_chip(arguments.input, lower(graph), graph.dialect.dt)
     t_end = time_of(arguments.t_end) or given.t_end
     if t_end is None:
         raise UsageError("the end of a sample is unknown", fix="pass --t-end")
@@ -158,15 +163,16 @@ def run(arguments: argparse.Namespace) -> int:
     done = emulate(quantized, mapping, given.events, t_end, chip=chip, trial=arguments.trial)
     arrays = {}
     for name, spikes in done.spikes.items():
-        arrays |= _events(name, np.where(spikes < t_end, spikes, np.inf))
+        arrays |= _events(name, spikes)
     arrays |= {f"{name}.membrane": one.transpose(1, 0, 2) for name, one in done.voltages.items()}
+    plan = _plan(mapping, quantized, given.events, done, t_end, chip.several)
     write_arrays(output, arrays, arguments.force)
     end = jnp.asarray(t_end)
     late = {name: int(late_events(events, end)) for name, events in given.events.items()}
     add_notes(arguments, quantized.notes)
     add_notes(arguments, late_notes(late, t_end))
+    add_notes(arguments, given.notes)
     spikes = {name: int(np.isfinite(arrays[f"{name}.time"]).sum()) for name in done.spikes}
-    plan = _plan(mapping, quantized, given.events, done, t_end, chip.several)
     outcome = EmulateOutcome(spikes=spikes, output=os.fspath(output), **plan)
     print_outcome(arguments, outcome)
     return 0
@@ -195,6 +201,7 @@ def _plan(
         times[name] = by_neuron(np.asarray(one.time), np.asarray(one.index), sizes[name])
     return {
         "lost": {name: int(count) for name, count in done.lost.items()},
+        "saturated": dict(done.saturated),
         "late": done.late,
         "runs": done.runs,
         "samples": len(next(iter(times.values()))),

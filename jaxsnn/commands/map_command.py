@@ -118,9 +118,11 @@ class MapOutcome:
         lines += [] if self.violations else _usage_lines(mapping)
         for name, node in self.quantized.nodes.items():
             scale = "none" if node.scale is None else f"{node.scale:.4g} LSB"
+            height = node.threshold_error
+            rounded = "" if height is None else f", threshold off by {height:.1%}"
             lines.append(
                 f"weights of {name:13}scale {scale}, {node.saturated} saturated, "
-                f"rms error {node.rms_error:.3g}"
+                f"rms error {node.rms_error:.3g}{rounded}"
             )
         lines += _calibration_lines(self.quantized)
         lines.append(f"{'checked':24}{len(self.violations)} violations")

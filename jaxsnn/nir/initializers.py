@@ -7,14 +7,13 @@ generator that begins anew at each call. The same holds for everything that take
 from __future__ import annotations
 
 import math
-import operator
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from jaxsnn.errors import UsageError
+from jaxsnn.errors import UsageError, as_whole
 
 #: A whole number from 0 on, a `jax.random` key of either kind, or whole numbers in a row.
 Seed = Any
@@ -42,7 +41,7 @@ def seed_words(seed: Seed, what: str = "seed") -> tuple[int, ...]:
     if isinstance(seed, Sequence) and not isinstance(seed, str):
         return tuple(word for part in seed for word in seed_words(part, what))
     if getattr(seed, "ndim", 0) == 0 and hasattr(seed, "__index__"):
-        number = _whole(seed)
+        number = as_whole(seed)
         if number is not None and number >= 0:
             return (number,)
     words = _key_data(seed)
@@ -51,14 +50,6 @@ def seed_words(seed: Seed, what: str = "seed") -> tuple[int, ...]:
         shown = " ".join(repr(seed).split())
         raise UsageError(f"{what} is {shown}", fix=fix)
     return words
-
-
-def _whole(seed: Any) -> int | None:
-    """The number; None of an array that has `__index__` and is no whole number, such as a key."""
-    try:
-        return operator.index(seed)
-    except TypeError:
-        return None
 
 
 def _key_data(seed: Any) -> tuple[int, ...] | None:

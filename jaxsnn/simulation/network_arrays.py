@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxsnn.errors import UsageError, listing, suggestion
 from jaxsnn.event.event_solution import EventSolution
-from jaxsnn.network.inputs import refuse_other_axes, shape_of_input
+from jaxsnn.network.inputs import plain_events, refuse_other_axes, shape_of_input
 from jaxsnn.network.network import Network
 from jaxsnn.network.spikes import Events, dense_to_events, flatten_spikes, sort_events
 from jaxsnn.network.valued_inputs import Currents, GradedEvents
@@ -95,6 +95,25 @@ def load_inputs(
     found = inputs_by_node(given, network, step, values)
     notes = (*notes, *found.notes)
     return replace(found, t_end=end if found.t_end is None else found.t_end, notes=notes)
+
+
+def sent_to_chip(
+    path: str | os.PathLike[str], network: Network, dt: float | None
+) -> tuple[Inputs, np.ndarray | None]:
+    """Inputs that are spikes, as `load_inputs`, and the `label` (samples,) of an .npz file; None
+    where there is none.
+
+    Raises:
+        FileError, UsageError: it cannot be read, or does not fit.
+    """
+    if is_hdf5(path):
+        given, labels = load_inputs(path, network, dt), None
+    else:
+        arrays = load_arrays(path)
+        labels = arrays.pop("label", None)
+        given = network_inputs(arrays, network, dt)
+    plain_events(given.events, "the chip")
+    return given, labels
 
 
 def stepped_inputs(

@@ -306,7 +306,7 @@ def test_what_makes_no_sense_is_refused(two_layers):
         emulate(quantized, None, given, T_END)
     with pytest.raises(UsageError, match="spread of jitter is -1"):
         emulate(quantized, mapping, given, T_END, chip=EmulatedChip(spread=Spread(jitter=-1.0)))
-    with pytest.raises(UsageError, match="names a channel beyond 3"):
+    with pytest.raises(UsageError, match=r"has 4 channels \(0 to 3\), an event names channel 4"):
         emulate(quantized, mapping, events(5), T_END)
     with pytest.raises(UsageError, match="t_end is 0"):
         emulate(quantized, mapping, given, 0.0)

@@ -222,7 +222,7 @@ def test_when_time_is_up_it_says_so():
     [
         ({"signs": "any"}, UsageError, "no signs 'any'"),
         ({"max_runs": 0}, UsageError, "at most 0 runs are allowed: allow at least max_runs=1"),
-        ({"seed": -1}, UsageError, "the seed is -1: give one from 0 to 2147483647"),
+        ({"seed": -1}, UsageError, "the seed is -1: give a whole number from 0 to 2147483647"),
         ({"time_limit": 0.0}, UsageError, "the time limit is 0 s: give a positive number"),
         (
             {"portfolio": Portfolio(placers=["spred"])},

@@ -250,11 +250,13 @@ def test_an_emulation_says_what_was_lost_and_what_it_takes():
         joules_per_sample=5e-5,
         chips=1,
         latency={"2": 2e-5, "4": None},
+        saturated={"6": 0.25, "8": 0.0},
     )
     assert outcome.as_text().splitlines() == [
         "5 samples in 2 runs",
         "2: 12 spikes",
         "lost: 3 recording; the host was late by 1 ms at most",
+        "6: 25% of its voltages are beyond the CADC's range, and cut off there",
         "run 0: busiest is bus 1 with 7 of 9 events in a microsecond; 2.0 spikes a sample are replayed",
         "100 us of the chip and 5e-05 J a sample",
         "2 answers 20 us after a sample's begin",

@@ -13,7 +13,7 @@ from types import MappingProxyType
 import numpy as np
 
 from jaxsnn.bss2.chip import HEMISPHERES, Chip
-from jaxsnn.errors import UsageError, refuse_seed
+from jaxsnn.errors import UsageError, as_number, as_whole, refuse_seed, shown
 from jaxsnn.units import parse_time
 
 #: Draws further out than so many standard deviations are put there: a calibration would have thrown
@@ -130,22 +130,26 @@ def refuse_bad(chip: EmulatedChip) -> None:
         UsageError: a negative spread, a fraction of a third or more, a seed that is none, or no
             room at all.
     """
+    if not isinstance(chip.spread, Spread):
+        raise UsageError(f"the chip's spread is {chip.spread!r}", fix="give a Spread")
     for name, value in vars(chip.spread).items():
         limit = math.inf if name.startswith("v_") or name == "latency" else 1 / FURTHEST
-        if not 0 <= value < limit:
+        if not 0 <= as_number(value) < limit:
+            most = "" if limit == math.inf else f", and less than {limit:.2g}"
             raise UsageError(
-                f"the spread of {name} is {value:g}",
-                fix=f"give at least 0, and less than {limit:.2g}",
+                f"the spread of {name} is {shown(value)}", fix=f"give at least 0{most}"
             )
     refuse_seed(chip.seed, "the chip's seed")
-    if not 0 <= chip.between_chips < math.inf:
+    if not 0 <= as_number(chip.between_chips) < math.inf:
         raise UsageError(
-            f"the time between chips is {chip.between_chips:g} s", fix="give at least 0"
+            f"the time between chips is {shown(chip.between_chips)} s", fix="give at least 0"
         )
     for name in ("queue", "recorded_events"):
         value = getattr(chip, name)
-        if value is not None and value < 1:
-            raise UsageError(f"the chip's {name} is {value}", fix="give at least 1")
+        if value is not None and (as_whole(value) or 0) < 1:
+            raise UsageError(
+                f"the chip's {name} is {shown(value)}", fix="give at least 1, a whole number"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

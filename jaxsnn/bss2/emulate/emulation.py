@@ -18,10 +18,17 @@ from jaxsnn.bss2.emulate.run_program import Recorded, execute
 from jaxsnn.bss2.mapping import Mapping as ChipMapping
 from jaxsnn.bss2.netlist import Netlist
 from jaxsnn.bss2.search.quantize import Quantized
-from jaxsnn.errors import MappingError, UsageError, refuse_seed, suggestion
+from jaxsnn.errors import (
+    MappingError,
+    UsageError,
+    as_number,
+    refuse_seed,
+    shown,
+    suggestion,
+)
 from jaxsnn.event.event_options import EventOptions
 from jaxsnn.event.event_record import Budget, Budgets
-from jaxsnn.network.inputs import plain_events
+from jaxsnn.network.inputs import checked_events, plain_events, refuse_different_batches
 from jaxsnn.network.results import Result
 from jaxsnn.network.spikes import Events
 from jaxsnn.simulation.retry import with_enough_room
@@ -43,6 +50,8 @@ class Emulation:
         spikes: population -> (batch, neurons, spikes) seconds, rising, inf where unused.
         fired: population -> (batch, neurons), how many there were before any was lost.
         voltages: readout -> (batch, samples, neurons) CADC LSB.
+        saturated: readout -> fraction of its voltages that the CADC cannot tell, below 0 or above
+            its largest number.
         sample_times: (samples,) seconds, of the voltages.
         lost: where -> number of spikes that were lost: "outputs" of the neurons, "links" to the
             host, "recording"; "unrecorded" are those of neurons that the mapping does not record.
@@ -55,6 +64,7 @@ class Emulation:
     spikes: Mapping[str, np.ndarray]
     fired: Mapping[str, np.ndarray]
     voltages: Mapping[str, np.ndarray]
+    saturated: Mapping[str, float]
     sample_times: np.ndarray
     lost: Mapping[str, int]
     late: float
@@ -96,6 +106,12 @@ class Emulator:
     def __init__(
         self, quantized: Quantized, mapping: ChipMapping | None, *, chip: EmulatedChip | None = None
     ):
+        if not (isinstance(quantized, Quantized) and isinstance(mapping, ChipMapping | None)):
+            kinds = f"a {type(quantized).__name__} and a {type(mapping).__name__}"
+            raise UsageError(
+                f"{kinds} are not a quantised network and its mapping",
+                fix="pass what jaxsnn.quantize and jaxsnn.place_and_route give",
+            )
         self.quantized = quantized
         self.program = program_of(quantized, quantized.netlist, mapping, chip or EmulatedChip())
         self._weights = {
@@ -128,7 +144,7 @@ class Emulator:
             return _attempt(recorded, options, t_end)
 
         self._options, done = with_enough_room(self._options, attempt)
-        return _concluded(self.program, done.recorded, sample_times)
+        return _concluded(self.program, done.recorded, sample_times, t_end)
 
 
 _execute = jax.jit(execute, static_argnames="options")
@@ -209,9 +225,12 @@ def program_of(
             fix="pass a mapping, or EmulatedChip(ideal=True)",
         )
     if quantized.slope is None:
+        firing = any(one.fires for one in quantized.populations.values())
+        why = "all weights of neurons that fire are 0" if firing else "no neuron fires"
+        way = "weights that are not 0" if firing else "a spiking population"
         raise MappingError(
-            "no neuron fires, so that nothing says how strong an LSB of a weight is",
-            fix="give the network a spiking population",
+            f"{why}, so that nothing says how strong an LSB of a weight is",
+            fix=f"give the network {way}",
         )
     if mapping is not None:
         refuse_wrong(mapping, net)
@@ -234,8 +253,8 @@ def blocks(net: Netlist) -> dict[tuple[str, str], np.ndarray]:
 
 def _checked(quantized: Quantized, inputs: Any, t_end: float) -> dict[str, Events]:
     """Inputs by name, those of the bias channel too."""
-    if not 0 < t_end < np.inf:
-        raise UsageError(f"t_end is {t_end:g} s", fix="give a finite time after 0")
+    if not 0 < as_number(t_end) < np.inf:
+        raise UsageError(f"t_end is {shown(t_end)} s", fix="give a finite time after 0, in seconds")
     sizes = {
         part.name: part.size
         for part in quantized.netlist.populations
@@ -252,50 +271,46 @@ def _checked(quantized: Quantized, inputs: Any, t_end: float) -> dict[str, Event
     trains = {}
     given = plain_events(given, "the chip")
     for name, size in sizes.items():
-        time, index = np.atleast_2d(given[name].time), np.atleast_2d(given[name].index)
-        index = np.broadcast_to(index, time.shape)
-        used = np.isfinite(time)
-        if (
-            np.isnan(time).any()
-            or (time < 0).any()
-            or (used & ((index < 0) | (index >= size))).any()
-        ):
-            raise UsageError(
-                f"input '{name}': an event lies before 0 s, or names a channel beyond {size - 1}",
-                fix=f"give times from 0 s on and channels from 0 to {size - 1}",
-                node=name,
-            )
-        trains[name] = Events(
-            time=jnp.asarray(time, float), index=jnp.asarray(np.where(used, index, size), jnp.int32)
-        )
+        events = checked_events(name, given[name], size, jnp.result_type(float))
+        # a slot at least, as the queues need one
+        room = ((0, 0), (0, int(events.time.shape[1] == 0)))
+        time = np.pad(events.time, room, constant_values=np.inf)
+        index = np.where(np.isfinite(time), np.pad(events.index, room), size)
+        trains[name] = Events(time=jnp.asarray(time), index=jnp.asarray(index))
+    refuse_different_batches({name: len(events.time) for name, events in trains.items()})
     if quantized.bias_source is not None:
         times = np.arange(0.0, t_end, quantized.bias_period * quantized.speedup)
         times = np.broadcast_to(times, (len(next(iter(trains.values())).time), len(times)))
         trains[quantized.bias_source] = Events(
             time=jnp.asarray(times, float), index=jnp.zeros(times.shape, jnp.int32)
         )
-    if len({events.time.shape[0] for events in trains.values()}) > 1:
-        batches = {name: events.time.shape[0] for name, events in trains.items()}
-        raise UsageError(
-            f"the inputs have different batch sizes {batches}", fix="use one size for all"
-        )
     return trains
 
 
-def _concluded(program: Program, recorded: Recorded, sample_times: np.ndarray) -> Emulation:
+def _concluded(
+    program: Program, recorded: Recorded, sample_times: np.ndarray, t_end: float
+) -> Emulation:
     chip = program.chip
     limit = chip.recorded_events or program.layout.recorded_events
-    spikes = {name: np.array(time) for name, time in recorded.time.items()}
+    # what is late by the chip's own latency may come after the end
+    spikes = {
+        name: np.where(time < t_end, time, np.inf)
+        for name, time in ((name, np.asarray(time)) for name, time in recorded.time.items())
+    }
     forgotten = 0 if chip.ideal else sum(_forget(spikes, wiring, limit) for wiring in program.runs)
     voltages = {name: np.asarray(values) for name, values in recorded.voltages.items()}
+    saturated = dict.fromkeys(voltages, 0.0)
     if not chip.ideal:
-        voltages = {
-            name: np.clip(np.rint(values), 0, CADC_MOST) for name, values in voltages.items()
+        whole = {name: np.rint(values) for name, values in voltages.items()}
+        voltages = {name: np.clip(values, 0, CADC_MOST) for name, values in whole.items()}
+        saturated = {
+            name: float(np.mean(values != voltages[name])) for name, values in whole.items()
         }
     return Emulation(
         spikes=spikes,
         fired={name: np.asarray(count) for name, count in recorded.count.items()},
         voltages=voltages,
+        saturated=saturated,
         sample_times=sample_times,
         lost={**{name: int(lost) for name, lost in recorded.lost.items()}, "recording": forgotten},
         late=float(recorded.late),

@@ -26,7 +26,7 @@ from jaxsnn.bss2.mapping import Mapping as ChipMapping
 from jaxsnn.bss2.netlist import LARGEST, Netlist
 from jaxsnn.bss2.search.portfolio import Outcome, place_and_route
 from jaxsnn.bss2.search.quantize import Quantized, QuantizeOptions, quantize, strength
-from jaxsnn.errors import MappingError, Problem, UsageError, suggestion
+from jaxsnn.errors import MappingError, Problem, UsageError, as_number, shown, suggestion
 from jaxsnn.event.event_options import EventOptions
 from jaxsnn.network.network import Network
 from jaxsnn.network.signals import signals
@@ -208,14 +208,17 @@ def _scales(quantized: Quantized, headroom: float | Mapping[str, float]) -> dict
                 f"a headroom is given for '{name}', which is not a population",
                 fix=suggestion(name, quantized.nodes),
             )
-        if not 0 < factors.get(name, 0.0) < np.inf:
-            given = f"{factors[name]:g}" if name in factors else "not given"
+        if not 0 < as_number(factors.get(name)) < np.inf:
+            given = shown(factors[name]) if name in factors else "not given"
             raise UsageError(
                 f"the headroom of population '{name}' is {given}",
                 fix="give a positive number",
                 node=name,
             )
-    return {name: (report.scale or 1.0) / factors[name] for name, report in quantized.nodes.items()}
+    return {
+        name: (report.scale or 1.0) / float(factors[name])
+        for name, report in quantized.nodes.items()
+    }
 
 
 def _without_zeros(graph: Graph) -> Graph:

@@ -20,6 +20,10 @@ from jaxsnn.nir.graph import Change
 SPREAD = 8
 
 
+#: Relative error of a threshold by rounding that is noted.
+_WORTH_SAYING = 0.01
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CadcLevels:
     """Voltages of populations by NIR name.
@@ -94,6 +98,9 @@ def levels(
             resets[name] = v_leak + np.rint(factor * (one.v_reset - one.v_leak)).astype(np.int64)
             errors[name] = float(np.max(np.abs(steps - exact) / np.maximum(np.abs(exact), 1)))
             notes += _close(one, exact, thresholds[name], resets[name])
+            if errors[name] > _WORTH_SAYING:
+                what = f"its threshold's distance from the leak is rounded by {errors[name]:.1%}"
+                notes.append(Change(node=name, what=what, why="the chip takes whole LSB"))
     return CadcLevels(
         v_leak=leaks,
         v_threshold=thresholds,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from jaxsnn.bss2.chip import PARAMETERS
 from jaxsnn.bss2.json_entries import Entry
-from jaxsnn.errors import MappingError, UsageError, suggestion
+from jaxsnn.errors import MappingError, UsageError, as_number, shown, suggestion
 from jaxsnn.nir.read_limits import read_text
 
 #: What the vendor's own example implies at i_synin_gm 500 and synapse_dac_bias 1000: weight_scale
@@ -86,16 +86,19 @@ def chosen_slope(slopes: Slopes, wanted: float) -> MeasuredSlope:
     """The weakest setting that is as strong as wanted, or the strongest.
 
     Raises:
-        UsageError: a slope that is not positive, or a setting that the calibration does not reach.
+        UsageError: a slope that is not positive, what is neither a number nor a table, or a setting
+            that the calibration does not reach.
 
     >>> table = [MeasuredSlope(slope=0.1, i_synin_gm=500), MeasuredSlope(slope=0.2, i_synin_gm=800)]
     >>> [chosen_slope(table, wanted).i_synin_gm for wanted in (0.05, 0.15, 0.3)]
     [500, 800, 800]
     """
-    table = [MeasuredSlope(slope=slopes)] if isinstance(slopes, int | float) else list(slopes)
+    table = _table(slopes)
     for one in table:
-        if not (math.isfinite(one.slope) and one.slope > 0):
-            raise UsageError(f"the slope is {one.slope:g}", fix="give a positive, finite number")
+        if not (math.isfinite(as_number(one.slope)) and one.slope > 0):
+            raise UsageError(
+                f"the slope is {shown(one.slope)}", fix="give a positive, finite number"
+            )
         for name in ("i_synin_gm", "synapse_dac_bias"):
             reach, value = PARAMETERS[name], getattr(one, name)
             if not reach.low <= value <= reach.high:
@@ -107,3 +110,14 @@ def chosen_slope(slopes: Slopes, wanted: float) -> MeasuredSlope:
     return (
         min(strong, key=lambda one: one.slope) if strong else max(table, key=lambda one: one.slope)
     )
+
+
+def _table(slopes: Slopes) -> Sequence[MeasuredSlope]:
+    if isinstance(slopes, float) or not math.isnan(as_number(slopes)):
+        return [MeasuredSlope(slope=as_number(slopes))]
+    table = list(slopes) if isinstance(slopes, Sequence) else []
+    if not table or not all(isinstance(one, MeasuredSlope) for one in table):
+        raise UsageError(
+            f"the slope is {shown(slopes)}", fix="give a number, or some MeasuredSlope"
+        )
+    return table

@@ -30,7 +30,15 @@ from jaxsnn.bss2.search.place import PLACERS
 from jaxsnn.bss2.search.placement import refuse_misplaced
 from jaxsnn.bss2.search.route import ROUTERS
 from jaxsnn.bss2.search.task import ChipParts, Task, task_of, usable_parts
-from jaxsnn.errors import MappingError, Problem, UsageError, suggestion
+from jaxsnn.errors import (
+    MappingError,
+    Problem,
+    UsageError,
+    as_number,
+    as_whole,
+    shown,
+    suggestion,
+)
 
 #: More runs than counting asks for that are tried before giving up.
 _MORE_RUNS = 8
@@ -126,6 +134,10 @@ def place_and_route(
         raise UsageError(
             f"a {type(net).__name__} is not a Netlist", fix="pass jaxsnn.quantize(graph).netlist"
         )
+    for given, kind in ((chip, Chip), (dead, Dead)):
+        if not isinstance(given, kind):
+            text = f"a {type(given).__name__} is not a {kind.__name__}"
+            raise UsageError(text, fix="see jaxsnn.bss2.chip")
     _refuse(signs, seed, max_runs, time_limit)
     chosen = _chosen(portfolio or Portfolio())
     parts = usable_parts(chip, dead)
@@ -146,14 +158,18 @@ def place_and_route(
 
 def _refuse(signs: str, seed: int, max_runs: int | None, time_limit: float) -> None:
     if signs not in SIGNS:
-        raise UsageError(f"there are no signs '{signs}'", fix=suggestion(signs, SIGNS))
-    if not 0 <= seed <= _LARGEST_SEED:
-        raise UsageError(f"the seed is {seed}", fix=f"give one from 0 to {_LARGEST_SEED}")
-    if max_runs is not None and max_runs < 1:
-        raise UsageError(f"at most {max_runs} runs are allowed", fix="allow at least max_runs=1")
-    if not (math.isfinite(time_limit) and time_limit > 0):
+        raise UsageError(f"there are no signs '{signs}'", fix=suggestion(str(signs), SIGNS))
+    number = as_whole(seed)
+    if number is None or not 0 <= number <= _LARGEST_SEED:
+        fix = f"give a whole number from 0 to {_LARGEST_SEED}"
+        raise UsageError(f"the seed is {shown(seed) if number is None else number}", fix=fix)
+    if max_runs is not None and (as_whole(max_runs) or 0) < 1:
         raise UsageError(
-            f"the time limit is {time_limit:g} s", fix="give a positive number of seconds"
+            f"at most {shown(max_runs)} runs are allowed", fix="allow at least max_runs=1"
+        )
+    if not 0 < as_number(time_limit) < math.inf:
+        raise UsageError(
+            f"the time limit is {shown(time_limit)} s", fix="give a positive number of seconds"
         )
 
 

@@ -10,13 +10,13 @@ thresholds then follow, so that all populations share one strength of an LSB.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from jaxsnn.bss2.chip import PARAMETERS
+from jaxsnn.bss2.chip import HICANN_X, PARAMETERS
 from jaxsnn.bss2.examine import LEFT_TO_THE_MAPPER, Examined, examine
 from jaxsnn.bss2.netlist import LARGEST, Netlist, NetPopulation, netlist
 from jaxsnn.bss2.search.cadc_levels import SPREAD, CadcLevels, largest, levels
@@ -24,13 +24,15 @@ from jaxsnn.bss2.search.chip_dynamics import SHORT_TAU_SYN, Dynamics, approximat
 from jaxsnn.bss2.search.measured_slopes import MeasuredSlope, Slopes, chosen_slope
 from jaxsnn.bss2.search.unroll import Links
 from jaxsnn.bss2.search.whole_weights import SCALES, NodeReport, Scaled, whole_weights
-from jaxsnn.errors import MappingError, UsageError, suggestion
+from jaxsnn.errors import MappingError, UsageError, as_number, as_whole, shown, suggestion
 from jaxsnn.nir.gains import require
 from jaxsnn.nir.graph import Change, Graph, refuse_no_graph
 from jaxsnn.units import format_time, parse_time
 
 #: Synapses of one weight, whose sum the arrays of a net hold (int16).
 MOST_SYNAPSES = np.iinfo(np.int16).max // LARGEST
+#: Options that are whole numbers.
+_WHOLE = ("synapses_per_weight", "v_leak", "v_threshold")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,6 +149,8 @@ def quantize(graph: Graph, options: QuantizeOptions | None = None) -> Quantized:
     refuse_no_graph(graph)
     options = options or QuantizeOptions()
     _refuse_options(options)
+    whole = {name: int(getattr(options, name)) for name in _WHOLE}
+    options = replace(options, **whole)
     require(graph.dialect, ["name"], "mapping")
     found = examine(graph)
     for problem in found.problems:
@@ -159,19 +163,28 @@ def quantize(graph: Graph, options: QuantizeOptions | None = None) -> Quantized:
 
 
 def _refuse_options(options: QuantizeOptions) -> None:
-    if isinstance(options.scale, str) and options.scale not in SCALES:
-        raise UsageError(
-            f"there is no scale '{options.scale}'", fix=suggestion(options.scale, SCALES)
-        )
+    if not isinstance(options.scale, Mapping) and options.scale not in SCALES:
+        text = shown(options.scale).strip("'")
+        raise UsageError(f"there is no scale '{text}'", fix=suggestion(text, SCALES))
     if options.bias not in ("refuse", "source"):
         raise UsageError(f"bias is '{options.bias}'", fix="say 'refuse' or 'source'")
-    if not 0 < options.percentile <= 100:
+    if not 0 < as_number(options.percentile) <= 100:
         raise UsageError(
-            f"the percentile is {options.percentile:g}", fix="choose one above 0, up to 100"
+            f"the percentile is {shown(options.percentile)}", fix="choose one above 0, up to 100"
         )
-    if options.synapses_per_weight < 1:
+    _refuse_numbers(options)
+    if options.v_threshold <= options.v_leak:
         raise UsageError(
-            f"a weight may take {options.synapses_per_weight} synapses", fix="allow at least 1"
+            f"v_threshold {options.v_threshold} is not above v_leak {options.v_leak}",
+            fix="choose a higher threshold",
+        )
+
+
+def _refuse_numbers(options: QuantizeOptions) -> None:
+    if (as_whole(options.synapses_per_weight) or 0) < 1:
+        raise UsageError(
+            f"a weight may take {shown(options.synapses_per_weight)} synapses",
+            fix="allow at least 1, a whole number",
         )
     if options.synapses_per_weight > MOST_SYNAPSES:
         raise UsageError(
@@ -180,20 +193,23 @@ def _refuse_options(options: QuantizeOptions) -> None:
             fix=f"allow at most {MOST_SYNAPSES}",
         )
     for name in ("v_leak", "v_threshold", "refractory_time"):
-        reach, value = PARAMETERS[name], getattr(options, name)
-        if not reach.low <= value <= reach.high:
+        reach, given = PARAMETERS[name], getattr(options, name)
+        value, is_voltage = as_number(given), name.startswith("v_")
+        if not reach.low <= value <= reach.high or (is_voltage and not value.is_integer()):
             raise UsageError(
-                f"{name} is {value:g}, the calibration reaches {reach.low:g} to {reach.high:g}",
-                fix="choose a value in this range",
+                f"{name} is {shown(given)}, the calibration reaches {reach.low:g} to {reach.high:g}",
+                fix=f"choose a {'whole number' if is_voltage else 'value'} in this range",
             )
-    if options.v_threshold <= options.v_leak:
+    if options.speedup is not None and not 0 < as_number(options.speedup) < np.inf:
         raise UsageError(
-            f"v_threshold {options.v_threshold} is not above v_leak {options.v_leak}",
-            fix="choose a higher threshold",
+            f"the speedup is {shown(options.speedup)}", fix="give a positive, finite number"
         )
-    if options.speedup is not None and not 0 < options.speedup < np.inf:
+    least = HICANN_X.clock_period
+    if not least <= as_number(options.bias_period) < np.inf:
         raise UsageError(
-            f"the speedup is {options.speedup:g}", fix="give a positive, finite number"
+            f"the bias_period is {shown(options.bias_period)} s, the host sends one event in "
+            f"{format_time(least)}",
+            fix="give at least that, in seconds of the chip",
         )
 
 
@@ -403,13 +419,14 @@ def _scales(
                 f"a scale is given for '{name}', which is not a population",
                 fix=suggestion(name, neurons),
             )
-        if not 0 < chosen.get(name, np.nan) < np.inf:
+        if not 0 < as_number(chosen.get(name)) < np.inf:
+            given = shown(chosen[name]) if name in chosen else "not given"
             raise UsageError(
-                f"the scale of population '{name}' is {chosen.get(name, 'not given')}",
+                f"the scale of population '{name}' is {given}",
                 fix="give a positive number",
                 node=name,
             )
-    return dict(chosen)
+    return {name: float(value) for name, value in chosen.items()}
 
 
 def strength(one: Dynamics, speedup: float) -> np.ndarray:

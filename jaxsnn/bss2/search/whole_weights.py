@@ -60,9 +60,7 @@ class Scaled:
         """What was lost."""
         lost = (self.whole - self.exact) / (self.gain * (self.scale or 1.0))
         file = self.exact / (self.gain * (self.scale or 1.0))
-        error, size = (
-            float(np.sqrt(np.mean(np.square(part)))) if part.size else 0.0 for part in (lost, file)
-        )
+        error, size = _rms(lost), _rms(file)
         return NodeReport(
             scale=self.scale,
             connections=self.exact.size,
@@ -97,12 +95,19 @@ def whole_weights(
         [np.zeros(0), *(part.value * gain[part.post] for part in links.values())]
     )
     gains = np.concatenate([np.zeros(0), *(gain[part.post] for part in links.values())])
-    factor = scale if isinstance(scale, float) else None
-    if isinstance(scale, str) and value.size:
-        factor = SCALES[scale](np.abs(value), limit, percentile)
+    if not isinstance(scale, str):
+        factor = float(scale)
+    else:
+        factor = SCALES[scale](np.abs(value), limit, percentile) if value.size else None
     exact = value * (factor or 1.0)
     whole = np.clip(_rounded(exact), -limit, limit).astype(np.int64)
     return Scaled(scale=factor, exact=exact, whole=whole, gain=gains, limit=limit)
+
+
+def _rms(values: np.ndarray) -> float:
+    """Root of the mean of squares, also of numbers whose squares are none."""
+    largest = np.max(np.abs(values), initial=0.0)
+    return float(largest * np.sqrt(np.mean(np.square(values / largest)))) if largest else 0.0
 
 
 def _rounded(values: np.ndarray) -> np.ndarray:

@@ -15,6 +15,7 @@ import numpy as np
 
 from jaxsnn.errors import UsageError, listing
 from jaxsnn.event.event_solution import EventSolution
+from jaxsnn.network.inputs import place_of
 from jaxsnn.network.network import Network
 from jaxsnn.network.spikes import Events
 from jaxsnn.simulation.recordings import load_arrays
@@ -133,8 +134,27 @@ def read_recording(
                 fix="give the inputs that it was recorded with",
                 node=name,
             )
+        _refuse_events(recorded, name, time, index, own.size)
         times[name] = by_neuron(time, index, own.size)
     return RecordedChip(times=times, inputs=sent)  # pyright: ignore[reportArgumentType]
+
+
+def _refuse_events(
+    recorded: str | os.PathLike[str], name: str, time: np.ndarray, index: np.ndarray, size: int
+) -> None:
+    """Refuse spikes at no time, and those of neurons that a population lacks."""
+    used = np.isfinite(time)
+    for wrong, numbers, what, must in (
+        (~used & (time != np.inf) | (time < 0), time, "time", "at least 0 s, or inf"),
+        (used & ((index < 0) | (index >= size)), index, "index", f"from 0 to {size - 1}"),
+    ):
+        if wrong.any():
+            raise UsageError(
+                f"'{name}.{what}' of {recorded} has {numbers[wrong][0]:g} at"
+                f" {place_of(np.argwhere(wrong)[0])}, and must be {must}",
+                fix="give what a deployed network's script wrote",
+                node=name,
+            )
 
 
 def by_neuron(time: np.ndarray, index: np.ndarray, size: int) -> np.ndarray:
