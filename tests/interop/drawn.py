@@ -110,7 +110,9 @@ def _convolution(net: _Net, framework: str, rng: np.random.Generator) -> None:
     reach = dilation * (kernel - 1)
     if min(net.shape[1:]) + 2 * padding <= reach:
         padding = reach
-    weight = rng.normal(0.05, 0.4, (channels, net.shape[0], kernel, kernel)).astype(np.float32)
+    grouped = framework != "spyx" and channels % 2 == net.shape[0] % 2 == 0 and rng.random() < 0.5
+    inputs = net.shape[0] // (1 + grouped)
+    weight = rng.normal(0.05, 0.4, (channels, inputs, kernel, kernel)).astype(np.float32)
     size = tuple((side + 2 * padding - reach - 1) // stride + 1 for side in net.shape[1:])
     entry = {
         "type": "Conv2d",
@@ -119,7 +121,7 @@ def _convolution(net: _Net, framework: str, rng: np.random.Generator) -> None:
         "stride": np.array([stride] * 2),
         "padding": np.array([padding] * 2),
         "dilation": np.array([dilation] * 2),
-        "groups": np.array(1),
+        "groups": np.array(1 + grouped),
         "bias": rng.uniform(-0.05, 0.05, channels).astype(np.float32),
     }
     net.add(entry, (channels, *size))

@@ -13,7 +13,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from jaxsnn.errors import ConversionError
-from jaxsnn.nir.convert.draft import POOLS, WEIGHTED, Draft, identity, weighted_feeder
+from jaxsnn.nir.convert.draft import (
+    POOLS,
+    WEIGHTED,
+    Draft,
+    dense_groups,
+    identity,
+    weighted_feeder,
+)
 from jaxsnn.nir.convert.step import Reset, Step
 
 _WHY = "one neuron of the target fires one spike a step, and the source's up to {} here"
@@ -32,6 +39,8 @@ def spread(
             reset by its own spike only, so that a loop between the copies does the rest; else empty.
     """
     found = dict(steps)
+    if any(copies > 1 for copies in most.values()):
+        dense_groups(draft, "copies of a neuron are further channels, which belong to no group")
     for name, step in steps.items():
         copies = most[name]
         if copies == 1:

@@ -246,7 +246,7 @@ def settle_loops(draft: Draft) -> list[Edge]:
     """
     recurrent = _recurrent_edges(draft)
     for source, neuron in recurrent:
-        _bias_out_of_loop(draft, source, neuron)
+        _bias_out_of_loop(draft, source, neuron, recurrent)
     return recurrent
 
 
@@ -264,9 +264,9 @@ def _recurrent_edges(draft: Draft) -> list[Edge]:
     return found
 
 
-def _bias_out_of_loop(draft: Draft, weights: str, neuron: str) -> None:
-    """Importers leave a loop out of the first step, its bias included; so the bias goes to the
-    other input.
+def _bias_out_of_loop(draft: Draft, weights: str, neuron: str, recurrent: list[Edge]) -> None:
+    """Importers leave loops out of the first step, their biases included; so the bias goes to an
+    input that is in none.
     """
     entry = draft.nodes[weights]
     if entry["type"] != "Affine":
@@ -275,14 +275,14 @@ def _bias_out_of_loop(draft: Draft, weights: str, neuron: str) -> None:
     draft.nodes[weights] = entry | {"type": "Linear"}
     if not np.any(bias):
         return
-    others = [source for source in draft.sources(neuron) if source != weights]
+    others = [one for one in draft.sources(neuron) if (one, neuron) not in recurrent]
     feeder = next(
         (name for name in others if draft.nodes[name]["type"] in ("Linear", "Affine")), None
     )
     if feeder is None or len(draft.targets(feeder)) > 1:
         raise ConversionError(
             f"node '{weights}' has a bias in a loop, which importers leave out of the first step, "
-            f"and '{neuron}' has no other weights that could take it",
+            f"and '{neuron}' has no weights outside of loops that could take it",
             fix=f"put an Affine before '{neuron}'",
             node=weights,
         )
