@@ -215,7 +215,7 @@ def add_values(parser: argparse.ArgumentParser) -> None:
         default="auto",
         metavar="KIND",
         help="what x holds: spikes, a current that is held for each step, graded (a spike of that "
-        "size in each step), or auto (default): spikes where all are whole numbers, else a current",
+        "size in each step), or auto (default): spikes where all are whole numbers from 0, else a current",
     )
 
 

@@ -140,9 +140,15 @@ def run(arguments: argparse.Namespace) -> int:
     from jaxsnn.output import refuse_unwritable, write_arrays
     from jaxsnn.simulation.network_arrays import sent_to_chip
 
-    if arguments.ideal and arguments.spread is not None:
-        fix = "leave out one of --ideal and --spread"
-        raise UsageError("an ideal chip has no spread", fix=fix)
+    for flag, given in (
+        ("--spread", arguments.spread),
+        ("--chip-seed", arguments.chip_seed),
+        ("--trial", arguments.trial),
+    ):
+        if arguments.ideal and given:
+            what = "spread" if flag == "--spread" else "noise to draw"
+            fix = f"leave out one of --ideal and {flag}"
+            raise UsageError(f"an ideal chip has no {what}", fix=fix)
     spread = arguments.spread or "recorded"
     if spread not in SPREADS:
         raise UsageError(f"there is no spread '{spread}'", fix=suggestion(spread, SPREADS))

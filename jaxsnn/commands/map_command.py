@@ -240,6 +240,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     common = {"svg": arguments.svg, "force": arguments.force}
     if arguments.verify is not None:
+        _refuse_search(arguments)
         mapping = read_mapping(arguments.verify)
         options = quantization_of(arguments, scales_of(mapping, graph))
         outcome = verify_mapping(graph, mapping, options=options, **common)
@@ -261,6 +262,18 @@ def run(arguments: argparse.Namespace) -> int:
     add_notes(arguments, outcome.quantized.notes)
     print_outcome(arguments, outcome)
     return 0 if outcome.ok else 1
+
+
+def _refuse_search(arguments: argparse.Namespace) -> None:
+    """Refuse options of the search where a mapping is only checked."""
+    usual = {"signs": "fixed", "seed": 0, "runs": None, "time_limit": "60s"}
+    for name, value in (usual | {"placer": None, "router": None}).items():
+        if getattr(arguments, name) != value:
+            flag = name.replace("_", "-")
+            raise UsageError(
+                f"--{flag} is for making a mapping, and --verify checks one",
+                fix=f"leave out --{flag}",
+            )
 
 
 def place_and_route_file(

@@ -22,7 +22,7 @@ from jaxsnn.commands.train_command import (
     read_by,
 )
 from jaxsnn.errors import UsageError
-from jaxsnn.train.options import TrainOptions
+from jaxsnn.train.options import OPTIONS, TrainOptions
 
 #: Options of training that are none of tuning.
 _REFUSED = ("engine", "plot", "resume")
@@ -39,7 +39,8 @@ def add(commands: Any) -> None:
         metavar="N,...",
         help="spikes of all neurons that a sample may take; several with commas give a curve",
     )
-    add_options(parser, hidden=(*_REFUSED, "calibrate"))
+    others = [name for name, own in OPTIONS.items() if own.engines and "event" not in own.engines]
+    add_options(parser, hidden=(*_REFUSED, "calibrate", *others))
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -168,11 +168,17 @@ class EventSolution:
             tau: seconds, positive; None: the integral of V itself.
 
         Raises:
-            UsageError: there is no such population, or tau is not positive.
+            UsageError: there is no such population, it fires, or tau is not positive.
         """
         if tau is not None and not isinstance(tau, Tracer) and not tau > 0:
             raise UsageError(
                 f"tau is {tau}", fix="give a positive tau, or None for the integral of V itself"
+            )
+        if name in self.heights:
+            raise UsageError(
+                f"'{name}' fires, and the integral of its voltage between resets is not known",
+                fix="name a readout, or look at spike_sum",
+                node=name,
             )
         drive = self._drive(name)
         given = partial(by_neuron, integral), drive, self.t_end, tau

@@ -83,7 +83,7 @@ class SteppedSolution:
             raise UsageError(
                 "the length of a step is unknown", fix="pass TimeStepped(dt=1e-3), for example"
             )
-        return dense_to_events(np.asarray(self._of(name)), self.dt)
+        return dense_to_events(np.asarray(self._spikes_of(name)), self.dt)
 
     @property
     def counts(self) -> dict[str, Float[Array, "batch neurons"]]:
@@ -101,46 +101,61 @@ class SteppedSolution:
 
         It has no gradient.
         """
-        fires = self._of(name) > 0
+        fires = self._spikes_of(name) > 0
         first = jnp.argmax(fires, axis=0) * (self.dt or 1.0)
         return jnp.where(jnp.any(fires, axis=0), first, jnp.inf)
 
     def count(self, name: str) -> Float[Array, "batch neurons"]:
         """Number of spikes of each neuron."""
-        return jnp.sum(self._of(name), axis=0)
+        return jnp.sum(self._spikes_of(name), axis=0)
 
     def spike_sum(self, name: str, tau: float) -> Float[Array, "batch neurons"]:
         """Sum of e^(-t / tau) over the spikes of each neuron."""
-        spikes = self._of(name)
+        spikes = self._spikes_of(name)
         return jnp.sum(spikes * jnp.exp(-self._times(spikes) / tau), axis=0)
 
     def maximum(self, name: str) -> Float[Array, "batch neurons"]:
         """Largest membrane of each neuron at the end of a step."""
-        return jnp.max(self._of(name), axis=0)
+        return jnp.max(self._voltages_of(name), axis=0)
 
     def integral(self, name: str, tau: float | None = None) -> Float[Array, "batch neurons"]:
         """Sum over steps of V(t) e^(-t / tau) dt of each neuron; tau None: of V dt."""
-        v = self._of(name)
+        v = self._voltages_of(name)
         weights = jnp.ones_like(v) if tau is None else jnp.exp(-self._times(v) / tau)
         return jnp.sum(v * weights, axis=0) * (self.dt or 1.0)
 
-    def _of(self, name: str) -> Float[Array, "time batch neurons"]:
-        """What a population sends: its spikes, or the membranes of a readout."""
+    def _spikes_of(self, name: str) -> Float[Array, "time batch neurons"]:
+        """Spikes of a population that fires."""
+        return self._recorded(name, self.spikes, spikes=True)
+
+    def _voltages_of(self, name: str) -> Float[Array, "time batch neurons"]:
+        """Membranes of a readout, or of a recorded population."""
+        return self._recorded(name, self.voltages, spikes=False)
+
+    def _recorded(
+        self, name: str, among: dict[str, Float[Array, "time batch *shape"]], *, spikes: bool
+    ) -> Float[Array, "time batch neurons"]:
         alone = [output for output, sources in self.feeding if sources == (name,)]
-        if alone:
-            sent = self.y[alone[0]]
-        elif name in self.spikes:
-            sent = self.spikes[name]
-        elif name in self.voltages:
-            sent = self.voltages[name]
-        else:
-            known = [*self.voltages, *(sources[0] for _, sources in self.feeding)]
+        sent = [self.y[output] for output in alone if (output in self.spiking) == spikes]
+        if name in among:
+            sent = [among[name]]
+        if sent:
+            return sent[0].reshape(*sent[0].shape[:2], -1)
+        if spikes and (alone or name in self.voltages):
             raise UsageError(
-                f"nothing is recorded of '{name}'",
-                fix=f'pass TimeStepped(record=("{name}",)), or {suggestion(name, known)}',
+                f"'{name}' sends its membrane, it has no spikes",
+                fix="look at voltages, maximum or integral",
                 node=name,
             )
-        return sent.reshape(*sent.shape[:2], -1)
+        known = [*self.voltages, *(sources[0] for _, sources in self.feeding)]
+        fires = alone or name in self.spikes
+        raise UsageError(
+            f"the voltages of '{name}' are not recorded"
+            if fires
+            else f"nothing is recorded of '{name}'",
+            fix=f'pass TimeStepped(record=("{name}",)), or {suggestion(name, known)}',
+            node=name,
+        )
 
     def _times(self, y: Float[Array, "time batch neurons"]) -> Float[Array, "time 1 1"]:
         return jnp.arange(y.shape[0], dtype=y.dtype)[:, None, None] * (self.dt or 1.0)

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 
-from jaxsnn.errors import UsageError, suggestion
+from jaxsnn.errors import UsageError, as_number, shown, suggestion
 from jaxsnn.network.array_types import Array, Float
 from jaxsnn.network.structure import Population
 
@@ -31,8 +31,23 @@ class Surrogate(Protocol):
         ...
 
 
+class _PositiveNumbers:
+    """Surrogates whose numbers are looked at when they are made.
+
+    Raises:
+        UsageError: names the surrogate, the field and the number.
+    """
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense."""
+        for name, value in vars(self).items():
+            if not 0 < as_number(value) < math.inf:
+                message = f"{type(self).__name__}: {name} is {shown(value)}"
+                raise UsageError(message, fix="give a positive number")
+
+
 @dataclass(frozen=True, kw_only=True)
-class FastSigmoid:
+class FastSigmoid(_PositiveNumbers):
     """1 / (1 + slope |u|)^2 (Zenke and Ganguli, SuperSpike, Neural Computation 2018).
 
     snnTorch calls it fast_sigmoid. Norse's "super" is the one of slope 1, whatever its alpha.
@@ -49,7 +64,7 @@ class FastSigmoid:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ArcTan:
+class ArcTan(_PositiveNumbers):
     """alpha / 2 / (1 + (pi alpha u / 2)^2) (Fang et al., ICCV 2021).
 
     snnTorch's and SpikingJelly's "atan".
@@ -63,7 +78,7 @@ class ArcTan:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sigmoid:
+class Sigmoid(_PositiveNumbers):
     """slope s (1 - s), s = 1 / (1 + exp(-slope u)) (Neftci, Mostafa and Zenke, IEEE SPM 2019)."""
 
     slope: float = 25.0
@@ -131,6 +146,11 @@ def named_surrogate(name: str) -> Surrogate:
             fix=f"say {kind}" + (f", or {kind}:2 with a positive number" if known else ""),
         )
     return SURROGATES[kind](**{known[0]: value})
+
+
+def as_surrogate(given: Surrogate | str | None) -> Surrogate | None:
+    """The surrogate of a name (`named_surrogate`), or what is given."""
+    return named_surrogate(given) if isinstance(given, str) else given
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2))

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsnn.errors import UsageError, suggestion
+from jaxsnn.errors import UsageError, shown, suggestion
 from jaxsnn.grid.linear import delayed
 from jaxsnn.grid.over_time import OverTime, run_cycle, run_population
 from jaxsnn.grid.parts import Parts, take_apart, total
@@ -27,7 +27,7 @@ from jaxsnn.grid.stepped_solution import (
     spiking_outputs,
     stepped_samples_axis,
 )
-from jaxsnn.grid.surrogate import Surrogate
+from jaxsnn.grid.surrogate import Surrogate, as_surrogate
 from jaxsnn.grid.timing import needs_dt, step_length
 from jaxsnn.network.array_types import Array, Bool, Float
 from jaxsnn.network.bad_numbers import out_of_bounds
@@ -50,9 +50,10 @@ class TimeStepped:
             given where the file does not say it; a network is not simulated with another step than
             its own.
         surrogate: what stands in for the derivative of a spike: `FastSigmoid`, `ArcTan`, `Sigmoid`,
-            `StraightThrough`. None: what the framework that wrote the file takes by default (snnTorch
-            ArcTan(alpha=2), Norse FastSigmoid(slope=1), Spyx FastSigmoid(slope=25), SpikingJelly
-            Sigmoid(slope=4)); where that is none of these, FastSigmoid(slope=25).
+            `StraightThrough`, or a name of them such as "atan" or "fast-sigmoid:10". None: what the
+            framework that wrote the file takes by default (snnTorch ArcTan(alpha=2), Norse
+            FastSigmoid(slope=1), Spyx FastSigmoid(slope=25), SpikingJelly Sigmoid(slope=4)); where
+            that is none of these, FastSigmoid(slope=25).
         detach_reset: whether gradients leave out what a reset does. None: as the framework does by
             default. snnTorch leaves out those that act at the beginning of a step; Norse,
             SpikingJelly and Spyx leave out none.
@@ -61,7 +62,7 @@ class TimeStepped:
     """
 
     dt: float | None = None
-    surrogate: Surrogate | None = None
+    surrogate: Surrogate | str | None = None
     detach_reset: bool | None = None
     record: bool | tuple[str, ...] = ()
 
@@ -106,6 +107,10 @@ class TimeStepped:
                     fix=suggestion(name, network.populations),
                     node=name,
                 )
+        if not isinstance(self.detach_reset, bool | None):
+            raise UsageError(
+                f"detach_reset is {shown(self.detach_reset)}", fix="give True, False or None"
+            )
         check_precision(network)
         dt = step_length(network, self.dt)
         return _run(self, network, rasters(network, inputs, t_end=t_end, dt=dt))
@@ -215,7 +220,10 @@ def simulate_steps(
         UsageError: `engine.dt` contradicts the network.
     """
     parts = take_apart(
-        network, dt=engine.dt, surrogate=engine.surrogate, detach_reset=engine.detach_reset
+        network,
+        dt=engine.dt,
+        surrogate=as_surrogate(engine.surrogate),
+        detach_reset=engine.detach_reset,
     )
     recorded = tuple(name for name in parts.neurons if engine.records(name))
     steps, batch = next(iter(inputs.values())).shape[:2]

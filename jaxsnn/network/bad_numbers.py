@@ -80,7 +80,7 @@ def _wrong(key: str, numbers: np.ndarray, *, finite: bool) -> Iterator[tuple[np.
 
 
 def _about(node: str, key: str, numbers: np.ndarray, wrong: np.ndarray, must: str) -> Problem:
-    place = tuple(int(axis[0]) for axis in np.nonzero(wrong))
+    place = tuple(int(axis) for axis in np.argwhere(wrong)[0])
     where = f"[{', '.join(map(str, place))}]" if place else ""
     count = int(wrong.sum())
     others = f" (and {count - 1} more of {numbers.size} numbers)" if count > 1 else ""

@@ -224,8 +224,9 @@ def checked_events(name: str, events: Any, size: int, dtype: Any) -> Events:
     if not (hasattr(events, "time") and hasattr(events, "index")):
         raise UsageError(
             f"input '{name}' is a {type(events).__name__}",
-            fix="pass jaxsnn.Events(time=..., index=...), or jaxsnn.Currents.held(x, dt) of values"
-            " in each step, or simulate in steps by engine=TimeStepped()",
+            fix="pass jaxsnn.Events(time=..., index=...), or of values in each step"
+            " jaxsnn.Events.of_steps(x, dt) (spikes) or jaxsnn.Currents.held(x, dt), or simulate in"
+            " steps by engine=TimeStepped()",
             node=name,
         )
     refuse_no_numbers(name, events)

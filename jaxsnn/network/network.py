@@ -271,6 +271,7 @@ def with_synaptic_delays(network: Network, name: str, delay: ArrayLike) -> Netwo
 
     Raises:
         LoweringError: no such node, or one without synapses.
+        UsageError: delays that are negative or not finite, or of another shape.
     """
     kinds = {wire.name: wire.kind for wire in network.wires}
     if kinds.get(name) not in ("Linear", "Affine"):
@@ -285,6 +286,14 @@ def with_synaptic_delays(network: Network, name: str, delay: ArrayLike) -> Netwo
     kind = np.asarray(delay).dtype.kind if isinstance(delay, str | bytes | list) else "f"
     if kind not in "biuf":
         raise UsageError(f"delay is {delay!r}", fix="give seconds", node=name)
+    if not isinstance(delay, Tracer):
+        seconds = np.asarray(delay, float)
+        if (wrong := ~(seconds >= 0) | (seconds == np.inf)).any():
+            raise UsageError(
+                f"node '{name}': a delay is {seconds[wrong][0]:g} s",
+                fix="give finite delays of at least 0 s",
+                node=name,
+            )
     delay = jnp.asarray(delay, weight.dtype)
     sizes = zip(reversed(delay.shape), reversed(weight.shape), strict=False)
     if delay.ndim > 2 or any(own not in (1, wanted) for own, wanted in sizes):

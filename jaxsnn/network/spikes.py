@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxsnn.errors import UsageError, as_number, shown
 from jaxsnn.network.array_types import Array, Float, Int
 from jaxsnn.network.meshes import by_compiler, first_axis
 from jaxsnn.network.on_processor import on_processor, to_jax
@@ -32,6 +33,35 @@ class Events:
     def count(self) -> Int[Array, "*batch"]:
         """Number of events."""
         return jnp.sum(jnp.isfinite(self.time), axis=-1)
+
+    @classmethod
+    def of_steps(cls, x: Any, dt: float) -> Events:
+        """Spikes in steps as events: step k is at k dt, a value of 2 is two spikes at one time.
+
+        Args:
+            x: (time, batch, *shape), whole numbers of at least 0.
+            dt: length of a step, seconds.
+
+        Raises:
+            UsageError: other values or axes, or a dt that is not positive.
+
+        >>> events = Events.of_steps(np.array([[[0, 1]], [[2, 0]]]), dt=1e-3)
+        >>> events.time.tolist(), events.index.tolist()
+        ([[0.0, 0.001, 0.001]], [[1, 0, 0]])
+        """
+        if not 0 < as_number(dt) < np.inf:
+            raise UsageError(
+                f"dt is {shown(dt)}", fix="give a positive length of a step, in seconds"
+            )
+        shape = np.shape(x)
+        if len(shape) < 3:
+            fix = "give it the shape (time, batch, channels)"
+            raise UsageError(f"spikes in steps have shape {shape}", fix=fix)
+        try:
+            return dense_to_events(x, dt)
+        except (TypeError, ValueError) as error:
+            fix = "give numbers of spikes, or jaxsnn.Currents.held(x, dt) of other values"
+            raise UsageError(f"spikes in steps: {error}", fix=fix) from error
 
 
 def sort_events(

@@ -195,6 +195,22 @@ _SILENT = ("CubaLI", "LI", "I")
 
 
 @dataclass(frozen=True, kw_only=True)
+class Tie:
+    """A gain that a framework ties to a time constant by its time step.
+
+    Attributes:
+        tau, gain: names of the two parameters.
+        step: the formula, a `jaxsnn.nir.frameworks.framework.StepLength`.
+        dt: length of a step, in the unit of the time constant.
+    """
+
+    tau: str
+    gain: str
+    step: Any
+    dt: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Population:
     """A population of neurons, static.
 
@@ -252,6 +268,8 @@ class Population:
         remarks: where what was said is not followed, a sentence each.
         assumed: what nobody has said and is assumed, a sentence each.
         chain: the voltages that drive it; None where spikes do.
+        ties: gains that follow its time constants where these are trained.
+        leaks_to_zero: its framework does not know v_leak.
     """
 
     name: str
@@ -289,6 +307,8 @@ class Population:
     remarks: tuple[str, ...] = ()
     assumed: tuple[str, ...] = ()
     chain: Chain | None = None
+    ties: tuple[Tie, ...] = ()
+    leaks_to_zero: bool = False
 
     @property
     def fires(self) -> bool:

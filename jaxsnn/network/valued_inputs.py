@@ -79,6 +79,10 @@ class Currents:
         traced = isinstance(x, Tracer)
         given = x if traced or isinstance(x, jax.Array) else np.asarray(x, float)
         kind = jnp if isinstance(given, Tracer | jax.Array) else np
+        if given.ndim < 2:
+            raise UsageError(
+                f"x has shape {given.shape}", fix="give it the shape (time, batch, channels)"
+            )
         steps, batch = given.shape[:2]
         new = np.ones(steps, bool)
         if not traced:

@@ -156,6 +156,7 @@ def export(graph: Graph) -> nir.NIRGraph:
     >>> sorted(export(build.sequential(build.input(2), build.linear(3), build.li(tau=0.01), seed=0)).nodes)
     ['1', '2', 'input', 'output']
     """
+    refuse_no_graph(graph)
     for node in graph.nodes.values():
         if node.type not in TYPES:
             raise GraphError(

@@ -343,6 +343,11 @@ def _wrong_one(node: Node, conventions: Conventions) -> str | None:
             return (
                 f"{conventions.name} {does} {parameter} = 1, but node '{node.name}' has {other:g}"
             )
+    if rule.leaks_to_zero and "v_leak" in node.names:
+        leak = np.asarray(node.value("v_leak"), float)
+        if np.any(leak):
+            other = leak[leak != 0].ravel()[0]
+            return f"{conventions.name} {does} v_leak = 0, but node '{node.name}' has {other:g}"
     for one, other in rule.equal:
         left, right = np.broadcast_arrays(
             *(np.asarray(node.value(key), float) for key in (one, other))

@@ -112,6 +112,8 @@ def prepare(graph: Graph, options: TrainOptions) -> Prepared:
 def fit_prepared(prepared: Prepared) -> Fit:
     """The run. Returns and errors as of `fit`."""
     graph, chosen = prepared.graph, prepared.options
+    if chosen.resume and chosen.checkpoint is None:
+        raise UsageError("there is no checkpoint to resume", fix="say checkpoint=FOLDER")
     network = _network(graph, chosen)
     plan = make_plan(network, chosen)
     plan = replace(plan, notes=(*prepared.notes, *plan.notes))

@@ -126,7 +126,12 @@ def tune(graph: Graph, options: TrainOptions, budgets: Sequence[float] = ()) -> 
         name = "tuned" if budget is None else f"tuned, {budget:g} spikes a sample"
         done = _trained(now, given, name)
         now, said = done.graph, [*said, *done.notes]
-        steps.append(replace(_measured(now, plan, name), budget=budget))
+        step = replace(_measured(now, plan, name), budget=budget)
+        if budget is not None and step.test.spikes_per_sample > budget:
+            said.append(
+                f"{name}: it takes {step.test.spikes_per_sample:.4g}, more than was asked for"
+            )
+        steps.append(step)
     chosen = _chosen(steps[2:], source.validation.accuracy)
     return Tuned(steps=tuple(steps), chosen=chosen, notes=tuple(dict.fromkeys(said)))
 

@@ -450,3 +450,82 @@ def test_the_page_has_the_defaults():
     assert spread.latency == parse_time("150ns")
     assert (spread.tau_syn, spread.driver_gain) == (spread.tau_mem, spread.input_gain)
     assert f"adds {spread.joined_capacitance:.0%}".replace("%", " %") in page
+
+
+def test_what_is_no_number_is_refused(two_layers):
+    quantized, mapping = two_layers
+    given = events(4)
+    half = Events(time=given.time, index=given.index + 0.5)
+    for arguments, message in (
+        ((quantized, mapping, given, "20ms"), "t_end is '20ms'"),
+        ((mapping, quantized, given, T_END), "a Mapping and a Quantized are not a quantised"),
+        ((quantized, mapping, half, T_END), "names channel 0.5"),
+        ((quantized, mapping, given.time, T_END), "input 'input' is a"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            emulate(*arguments)
+    for chip, message in (
+        (EmulatedChip(spread="calibrated"), "spread is 'calibrated'"),
+        (EmulatedChip(seed=1.5), "seed is 1.5"),
+        (EmulatedChip(queue=float("nan")), "queue is nan"),
+        (EmulatedChip(recorded_events=2.5), "recorded_events is 2.5"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            emulate(quantized, mapping, given, T_END, chip=chip)
+
+
+def test_no_events_are_no_spikes(two_layers):
+    quantized, mapping = two_layers
+    empty = Events(time=jnp.zeros((2, 0)), index=jnp.zeros((2, 0), int))
+    done = emulate(quantized, mapping, empty, T_END)
+    assert all(not np.isfinite(times).any() for times in done.spikes.values())
+
+
+def test_weights_of_zero_say_so():
+    graph = layered(2, 3, 2)
+    silent = graph.with_nodes(
+        [
+            node.replace(weight=0.0 * node.weight)
+            for node in graph.nodes.values()
+            if "weight" in node.names
+        ]
+    )
+    quantized, mapping = mapped(silent)
+    with pytest.raises(MappingError, match="all weights of neurons that fire are 0"):
+        emulate(quantized, mapping, events(2), T_END)
+
+
+def test_nothing_is_recorded_after_the_end(two_layers):
+    """A chip is late by its latency: what fires just before the end comes after it."""
+    quantized, mapping = two_layers
+    whole = emulate(quantized, mapping, events(4), T_END)
+    first = min(float(whole.first_spike(name).min()) for name in whole.spikes)
+    end = first - 0.1 * Spread().latency * quantized.speedup
+    done = emulate(quantized, mapping, events(4), end)
+    assert sum(int(count.sum()) for count in done.fired.values())
+    assert all(not np.isfinite(times).any() for times in done.spikes.values())
+
+
+def test_readouts_beyond_the_cadc_are_counted():
+    layers = [
+        build.linear(weight=np.full((2, 1), 9.0)),
+        build.cubalif(tau_mem="10ms", tau_syn="5ms"),
+    ]
+    readout = [
+        build.linear(weight=np.array([[60.0, 60.0], [0.1, 0.1]])),
+        build.cubali(tau_mem="10ms", tau_syn="5ms"),
+    ]
+    quantized, mapping = mapped(build.sequential(build.input(1), *layers, *readout))
+    done = emulate(quantized, mapping, events(1, spikes=20), T_END)
+    (name,) = done.voltages
+    assert done.saturated[name] == np.mean(done.voltages[name] == 255) > 0
+    assert emulate(
+        quantized, mapping, events(1, spikes=20), T_END, chip=EmulatedChip(ideal=True)
+    ).saturated == {name: 0.0}
+
+
+def test_events_on_a_cycle_go_in_it():
+    cycle = 8e-9 * 1000
+    times = np.arange(541, dtype=np.float32) * np.float32(cycle)
+    sent = np.asarray(serialised(jnp.asarray(times)[None, ::2], cycle))[0]
+    np.testing.assert_array_equal(np.rint(sent / cycle), np.arange(541)[::2])

@@ -359,6 +359,15 @@ def test_resets_by_subtraction_are_refused():
         ({"v_threshold": 80}, "v_threshold 80 is not above v_leak 80"),
         ({"refractory_time": 1.0}, "refractory_time is 1"),
         ({"speedup": 0.0}, "speedup is 0"),
+        ({"speedup": "1000"}, "speedup is '1000'"),
+        ({"scale": 5.0}, "no scale '5'"),
+        ({"scale": {"2": "3"}}, "scale of population '2' is '3'"),
+        ({"bias_period": -1e-6}, "bias_period is -1e-06 s, the host sends one event in 8 ns"),
+        ({"bias_period": float("nan")}, "bias_period is nan"),
+        ({"synapses_per_weight": 1.5}, "1.5 synapses: allow at least 1, a whole number"),
+        ({"v_leak": 80.5}, "v_leak is 80.5, .*: choose a whole number in this range"),
+        ({"slope": "0.1"}, "slope is '0.1': give a number, or some MeasuredSlope"),
+        ({"slope": ()}, r"slope is \(\)"),
     ],
 )
 def test_options_are_checked(options, message):
@@ -490,3 +499,25 @@ def test_a_table_of_slopes_gives_the_setting(tmp_path):
     path.write_text('[{"slope": 0.1, "i_synin_gm": 900}]')
     with pytest.raises(UsageError, match="i_synin_gm is 900, the calibration reaches 30 to 800"):
         quantize(strengths(1.5), QuantizeOptions(slope=slopes_of(str(path))))
+
+
+@pytest.mark.parametrize("number", [3, np.float32(3), np.int64(3)])
+def test_a_scale_is_one_whatever_kind_of_number_it_is(number):
+    graph = one_layer(np.array([[20.0, -7.0]]))
+    done, same = (quantize(graph, QuantizeOptions(scale={"2": one})) for one in (number, 3.0))
+    assert done.nodes["2"].scale == 3.0
+    np.testing.assert_array_equal(done.netlist.weight, same.netlist.weight)
+    np.testing.assert_array_equal(done.netlist.weight, [60, -21])
+
+
+def test_a_threshold_that_rounding_moves_by_much_is_noted():
+    done = quantize(two_layers(1.0, 1.0, thresholds=(1.0, 0.0757)))
+    error = done.nodes["4"].threshold_error
+    assert error > 0.01
+    assert any(f"rounded by {error:.1%}" in note.what for note in done.notes)
+    assert not any("rounded by" in note.what for note in quantize(two_layers()).notes)
+
+
+def test_weights_whose_squares_are_no_numbers_are_reported():
+    report = quantize(one_layer(np.array([[1e200, 3e199]]))).nodes["2"]
+    assert 0 < report.relative_error < 0.01

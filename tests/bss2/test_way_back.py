@@ -274,3 +274,38 @@ def test_recordings_of_other_inputs_are_refused(tmp_path, simulated):
     np.savez(path, **arrays)
     with pytest.raises(UsageError, match=r"shape \(2, 1\), 3 samples were sent"):
         read_recording(path, recorded.inputs, network)
+
+
+@pytest.mark.parametrize(
+    ("times", "indices", "message"),
+    [
+        ((np.nan,), (0,), "'2.time' of .* has nan at sample 0, slot 0, and must be at least 0 s"),
+        ((-1e-3,), (0,), "'2.time' of .* has -0.001"),
+        ((1e-3,), (8,), "'2.index' of .* has 8 at sample 0, slot 0, and must be from 0 to 7"),
+        ((1e-3,), (-1,), "'2.index' of .* has -1"),
+    ],
+)
+def test_spikes_at_no_time_or_of_no_neuron_are_refused(
+    times, indices, message, tmp_path, simulated
+):
+    network, recorded = simulated
+    path = tmp_path / "y.npz"
+    arrays = {f"{name}.time": np.full((3, 1), np.inf) for name in ("2", "4")}
+    arrays |= {f"{name}.index": np.zeros((3, 1), int) for name in ("2", "4")}
+    arrays["2.time"][0, 0], arrays["2.index"][0, 0] = times[0], indices[0]
+    np.savez(path, **arrays)
+    with pytest.raises(UsageError, match=message):
+        read_recording(path, recorded.inputs, network)
+
+
+def test_lif_neurons_are_compared_too():
+    neurons = build.lif(tau=20e-3)
+    graph = build.sequential(build.input(2), build.linear(weight=np.full((3, 2), 2.0)), neurons)
+    network = lower(graph)
+    time, index = np.array([[1e-3, 2e-3]]), np.array([[0, 1]])
+    done = simulate(network, Events(time=time, index=index), T_END)
+    fired = done.events("2")
+    times = by_neuron(np.asarray(fired.time), np.asarray(fired.index), 3)
+    recorded = RecordedChip(times={"2": times}, inputs={"input": (time, index)})
+    found = compared(network, recorded, T_END).populations["2"]
+    assert (found.missing, found.extra, found.tau) == (0, 0, pytest.approx(20e-3))

@@ -544,3 +544,28 @@ def test_a_network_of_another_graph_is_refused():
         LoweringError, match=r"node '1' has parameters .* in the graph and {} in the network"
     ):
         update_graph(layer(), lower(analog()))
+
+
+def test_numbers_for_all_become_one_for_each_alike(tmp_path):
+    """A threshold that is no longer the same for all neurons is written with their axes, and the
+    other parameters like it: nir refuses a node whose parameters differ in shape."""
+    window = {"stride": [1, 1], "padding": [1, 1], "dilation": [1, 1], "groups": 1}
+    window |= {"input_shape": [4, 4]}
+    kernel = np.random.default_rng(0).normal(0.3, 0.2, (2, 1, 3, 3)).astype(np.float32)
+    neurons = {"tau": np.float32(10e-3), "r": np.float32(1.0), "v_threshold": np.float32(1.0)}
+    graph = build.sequential(
+        build.input((1, 4, 4)),
+        build.node("Conv2d", weight=kernel, bias=np.zeros(2, np.float32), **window),
+        build.node("LIF", **neurons, v_leak=np.float32(0.0)),
+    )
+    network = lower(graph)
+    thresholds = np.linspace(1, 2, 32, dtype=np.float32)
+    made = update_graph(graph, changed(network, "2", v_threshold=thresholds))
+    node = made.nodes["2"]
+    assert {np.shape(value) for value in node.parameters.values()} == {(2, 4, 4)}
+    np.testing.assert_array_equal(node.v_threshold, thresholds.reshape(2, 4, 4))
+    np.testing.assert_array_equal(node.tau, np.full((2, 4, 4), neurons["tau"]))
+    write(tmp_path / "made.nir", made)
+    assert nir.read(tmp_path / "made.nir").nodes["2"].tau.shape == (2, 4, 4)
+    again = lower(read(tmp_path / "made.nir")).parameters["2"]
+    np.testing.assert_array_equal(again["v_threshold"], thresholds)

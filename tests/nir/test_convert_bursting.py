@@ -184,3 +184,25 @@ def test_a_file_for_rockpool_is_read_as_its_importer_does(source, tmp_path):
     again = read(tmp_path / "a.nir", dialect="rockpool==importer")
     assert again.dialect.dt == pytest.approx(1e-3)
     np.testing.assert_array_equal(played(again, x), played(graph, x))
+
+
+@pytest.mark.parametrize("groups", [(1, 2), (2, 1), (2, 2), (1, 4)])
+@pytest.mark.parametrize("target", ["norse", "spikingjelly"])
+def test_copies_of_neurons_are_channels_of_no_group(groups, target):
+    """A neuron that fires several spikes in a step is written as several, and what follows takes
+    them all, whatever its groups are."""
+    rng = np.random.default_rng(0)
+    window = {"stride": [1, 1], "padding": [0, 0], "dilation": [1, 1]}
+    found = []
+    for number in groups:
+        weight = rng.uniform(0, 1.5, (4, 4 // number, 1, 1))
+        bias = np.zeros(4)
+        found += [build.node("Conv2d", weight=weight, bias=bias, groups=number, **window)]
+        found += [build.integrate_and_fire(r=1.0, v_threshold=1.0)]
+    said = {"dialect": "sinabs", "dt": "1ms", "norm_input": False}
+    graph = build.sequential(build.input((4, 2, 2)), *found, **said)
+    x = random_raster(0, (20, 2, 4, 2, 2), 0.3)
+    y = played(graph, x)
+    assert y.max() > 1
+    made = convert(graph, to=target)
+    np.testing.assert_array_equal(played(made.graph, x).reshape(y.shape), y)

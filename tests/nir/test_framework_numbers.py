@@ -13,6 +13,7 @@ from jaxsnn.nir import build
 from jaxsnn.nir.convert import convert
 from jaxsnn.nir.convert.step import Step
 from jaxsnn.nir.frameworks import norse, sinabs
+from jaxsnn.nir.frameworks.registry import frameworks
 from jaxsnn.nir.frameworks.snntorch import _is_single_precision
 
 
@@ -195,3 +196,28 @@ def test_norse_writes_a_current_so_large_that_v_leak_starts_it():
     np.testing.assert_array_equal(large, [norse._LARGE_CURRENT, 1.0])
     with pytest.raises(ConversionError, match="'n' starts with a current that Norse's v_leak"):
         norse._large(step, 0 * start, rest, share)
+
+
+TIES = {
+    f"{name} {own.version}".strip(): own.evidence.dt_from
+    for name, framework in frameworks().items()
+    for own in framework.dialects
+    if own.evidence.dt_from is not None and own.evidence.dt_from.gain is not None
+}
+
+
+@pytest.mark.parametrize("name", TIES)
+def test_what_a_time_constant_makes_of_r_tells_the_step(name):
+    """The gain that follows a time constant is the one from which the step is read."""
+    tie, dt = TIES[name], 1e-3
+    tau = np.geomspace(1.5, 1e3, 50) * dt
+    np.testing.assert_allclose(tie.of(tau, tie.gain(tau, dt, np)), dt, rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["snntorch", "sinabs", "rockpool", "spyx"])
+def test_a_leak_that_a_framework_does_not_know_contradicts_it(name):
+    neurons = build.lif(tau=10e-3, r=1.0, v_leak=3.0)
+    told = {"dialect": name, "dt": "1ms", "reset": "zero"}
+    message = f"{name} (writes|takes) v_leak = 0, but node '2' has 3"
+    with pytest.raises(DialectError, match=message):
+        build.sequential(build.input(1), build.linear(1), neurons, seed=0, **told)

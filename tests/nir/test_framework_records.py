@@ -140,7 +140,7 @@ NOTHING = {
         **{"detaches_resets": True, "recurrent_delay": 1, "channels_last": False},
     },
     Evidence: dict.fromkeys(("r_of_one_is_silent", "r_is_rate", "proves"), False),
-    StepLength: {"synapses": False},
+    StepLength: {"synapses": False, "above_dt": False},
     Decay: {"needs_dt": True},
     Learnt: {"gains": (0.0, 1.0)},
     Importer: {

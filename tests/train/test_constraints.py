@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from jaxsnn.errors import UsageError
 from jaxsnn.network.lowering.lower import lower
 from jaxsnn.network.network import with_synaptic_delays
+from jaxsnn.nir import build, read, write
+from jaxsnn.nir.initializers import normal
 from jaxsnn.train import Bounded, Free, Positive, fit
-from jaxsnn.train.loop.constraints import find_trainables, to_raw, to_values
+from jaxsnn.train.loop.constraints import as_constraints, find_trainables, to_raw, to_values
 from tests.helpers.small_task import DATA, QUICK, small_net
 
 
@@ -63,6 +65,19 @@ def test_raw_numbers_give_the_values_that_they_stand_for():
         ({"7.weight": Free()}, r"no 7\.weight to train"),
         ({"tau_men": Free()}, r"'tau_men' cannot be trained: did you mean 'tau_mem'"),
         ({}, "no none to train"),
+        (
+            {"tau_mem": Positive(low="tau_sin")},
+            "low of tau_mem is 'tau_sin': did you mean 'tau_syn'",
+        ),
+        (
+            {"tau_mem": Bounded(low="v_reset", high=1.0)},
+            "low of tau_mem is 'v_reset': give a number",
+        ),
+        ({"tau_mem": Positive(rate=-1.0)}, "the rate of tau_mem is -1"),
+        (
+            {"tau_mem": Positive(low="tau_syn"), "tau_syn": Positive(low="tau_mem")},
+            "tau_syn begins at 0.01, its limits are 0.02 and inf",
+        ),
     ],
 )
 def test_what_makes_no_sense_is_refused(wanted, message):
@@ -104,3 +119,75 @@ def test_everything_trains_within_its_limits():
     assert (np.asarray(hidden.parameters["v_threshold"]) > 0).all()
     assert "1_delays" in trained.graph.nodes
     assert trained.history[-1].train_loss < trained.history[0].train_loss
+
+
+def test_a_bound_that_is_trained_moves_along():
+    network = lower(small_net())
+    wanted = {"tau_mem": Positive(low="tau_syn"), "tau_syn": Positive()}
+    found = trainables(wanted, network).constraints
+    raw = to_raw(network, found)
+    raw["2"]["tau_syn"] = raw["2"]["tau_syn"] + 3.0
+    own = to_values(network, found, raw)["2"]
+    np.testing.assert_allclose(own["tau_syn"], 10e-3 * np.exp(3.0), rtol=1e-5)
+    np.testing.assert_allclose(own["tau_mem"], own["tau_syn"] + 10e-3, rtol=1e-5)
+
+
+@pytest.mark.parametrize("low", [".0199s", "19.9ms", "19900us"])
+def test_a_bound_in_a_table_may_have_a_unit(low):
+    found = as_constraints({"tau_mem": {"kind": "positive", "low": low}})
+    assert found["tau_mem"] == Positive(low=pytest.approx(19.9e-3))
+    with pytest.raises(UsageError):
+        as_constraints({"tau_mem": {"kind": "bounded", "low": "-1x", "high": 1.0}})
+
+
+@pytest.mark.parametrize("optimiser", ["adam", "sgd", "momentum"])
+def test_a_rate_is_that_of_the_step(optimiser):
+    def moved(rate):
+        done = fit(
+            small_net(),
+            DATA,
+            **{**QUICK, "epochs": 1, "batch_size": len(DATA.train)},
+            optimiser=optimiser,
+            weight_bumping={"label": 0.0, "hidden": 0.0},
+            trainable={"1.weight": Free(rate=rate)},
+        )
+        before, after = (
+            np.asarray(one.nodes["1"].weight, float) for one in (small_net(), done.graph)
+        )
+        return np.linalg.norm(after - before)
+
+    assert moved(0.1) == pytest.approx(0.1 * moved(1.0), rel=1e-3)
+
+
+@pytest.mark.parametrize("options", [{"optimiser": "adamw"}, {"weight_decay": 0.1}])
+def test_weights_with_limits_do_not_decay(options):
+    wanted = {"1.weight": Positive(low=-100.0)}
+    with pytest.raises(UsageError, match="node '1': its weight is Positive, and weight_decay"):
+        fit(small_net(), DATA, **QUICK, trainable=wanted, **options)
+
+
+@pytest.mark.parametrize("kind", ["Leaky", "Synaptic"])
+def test_what_a_framework_ties_to_a_time_constant_follows_it(kind, tmp_path):
+    """beta of snnTorch is 1 - 1/r: trained by tau, which its file has beside r."""
+    if kind == "Leaky":
+        neurons, taus = build.lif(tau=2e-3, r=20.0), ("tau",)
+    else:
+        neurons = build.cubalif(tau_mem=2e-3, tau_syn=1e-3, r=20.0, w_in=10.0)
+        taus = ("tau_mem", "tau_syn")
+    layers = [build.linear(12, weight=normal(0.8, 0.4)), neurons]
+    layers += [build.linear(3, weight=normal(0.5, 0.3)), neurons]
+    told = {"dialect": "snntorch", "reset": "zero", "reset_delay": True}
+    graph = build.sequential(build.input(5), *layers, seed=0, **told)
+    trainable = ("weight", *taus)
+    kept = {**QUICK, "epochs": 2, "learning_rate": 0.05}
+    done = fit(graph, DATA, **kept, engine="grid", loss="count", trainable=trainable)
+    trained, before = done.graph.nodes["2"], graph.nodes["2"]
+    pairs = zip(taus, ("r", "w_in"), strict=False)
+    for tau, gain in pairs:
+        assert np.max(np.abs(trained.value(tau) / before.value(tau) - 1)) > 1e-3
+        np.testing.assert_allclose(trained.value(tau) / trained.value(gain), 1e-4, rtol=1e-5)
+        assert np.min(trained.value(tau)) > 1e-4
+    write(tmp_path / "made.nir", done.graph)
+    read(tmp_path / "made.nir", dialect="snntorch", reset="zero", reset_delay=True)
+    with pytest.raises(UsageError, match="no v_leak to train"):
+        fit(graph, DATA, **kept, trainable=("v_leak",))

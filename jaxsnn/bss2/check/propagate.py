@@ -193,7 +193,8 @@ def _accepted(
     """For each driver and each event that it accepts: what synapses of its rows compare (driver and
     label), and the number of the event."""
     number, output = arrivals
-    to_bus = output < HEMISPHERES * chip.buses
+    # an output that the chip lacks is a violation of its own
+    to_bus = (output >= 0) & (output < HEMISPHERES * chip.buses)
     number, hemisphere, bus = (
         number[to_bus],
         output[to_bus] // chip.buses,

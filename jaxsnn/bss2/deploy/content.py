@@ -12,6 +12,7 @@ from jaxsnn.bss2.deploy.targets import Calibration
 from jaxsnn.bss2.mapping import Mapping, PlacedNeuron, Run
 from jaxsnn.bss2.search.measured_slopes import MeasuredSlope
 from jaxsnn.bss2.search.quantize import ChipPopulation, Quantized
+from jaxsnn.errors import MappingError
 from jaxsnn.units import SECONDS, parse_time
 
 #: Step of membranes that the CADC samples, and of the runtime; seconds of the chip.
@@ -160,7 +161,13 @@ def _synapses(
     events = events_of(chip, run, senders[count:], senders[:count])
     arrivals = passed(events, run.crossbar)
     received, first, times = listening(chip, events, arrivals, run)
-    assert np.all(times == 1)
+    if (several := times != 1).any():
+        row, column = run.synapses[several][0, 1:3]
+        raise MappingError(
+            f"{int(several.sum())} synapses hear several events of one source, the first in row"
+            f" {row} and column {column}: the deployed scripts have one for each weight",
+            fix="map the network again",
+        )
     side, row, column, label, weight = run.synapses.T
     owner = {
         place: (number, part)

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -25,7 +27,13 @@ from jaxsnn.nir.evidence import TOLERANCE, estimate
 from jaxsnn.nir.gains import require, rule_of
 from jaxsnn.nir.graph import Graph, refuse_no_graph
 from jaxsnn.nir.nodes import TYPES, Node
+from jaxsnn.nir.passes import shapes as graph_shapes
 from jaxsnn.nir.synapses import with_delayed_synapses
+
+#: Parameter -> its new numbers, and which of them are the old ones.
+Changes = Mapping[str, tuple[np.ndarray, np.ndarray]]
+#: Types of nodes that have no state, and one number for each channel or one for all.
+_ELEMENTWISE = ("Scale", "Delay", "Threshold")
 
 
 def lower(graph: Graph, *, dtype: Any = None, free_time_constants: bool = False) -> Network:
@@ -104,16 +112,16 @@ def update_graph(graph: Graph, network: Network) -> Graph:
     before = lower(graph, dtype=network.dtype).parameters
     parameters, delays = without_synaptic_delays(network)
     _refuse_others(before, parameters)
-    changed = []
+    changed, shapes = [], graph_shapes(graph)
     for name, values in parameters.items():
         node = graph.nodes[name]
         changes = {}
         for key, value in values.items():
             new, old = np.asarray(value), np.asarray(before[name][key])
             if not np.array_equal(new, old):
-                changes[key] = _written(node, key, new, new == old, graph.dialect)
+                changes[key] = new, new == old
         if changes:
-            changed.append(node.replace(**changes))
+            changed.append(_with_changes(node, changes, graph.dialect, shapes[name][1]))
     trained = graph.with_nodes(changed)
     _refuse_untied(graph, trained)
     for name, delay in delays.items():
@@ -163,23 +171,62 @@ def _refuse_others(before: dict[str, Any], after: dict[str, Any]) -> None:
             )
 
 
+def _with_changes(
+    node: Node, changes: Changes, dialect: Dialect, shape: tuple[int, ...] | None
+) -> Node:
+    """A node with changed parameters, in the units, shapes and dtypes of the file.
+
+    Where one number that stood for all neurons becomes one for each, so do the node's others, if
+    they were alike before, as `nir` wants them.
+
+    Args:
+        changes: parameter -> its numbers, and which of them did not change.
+        shape: of what leaves the node.
+    """
+    _refuse_unused(node, changes, dialect)
+    written = {key: _written(node, key, new, same, dialect) for key, (new, same) in changes.items()}
+    grown = {key for key, new in written.items() if new.size > np.size(node.value(key))}
+    per_channel = node.type in TYPES and (node.traits.state or node.type in _ELEMENTWISE)
+    if not grown or shape is None or not per_channel:
+        return node.replace(**written)
+    if len({np.shape(value) for value in node.parameters.values()}) == 1:
+        grown = set(node.parameters) | grown
+    sized = {
+        key: np.broadcast_to(np.ravel(value), math.prod(shape)).reshape(shape).copy()
+        for key, value in (node.parameters | written).items()
+        if key in grown
+    }
+    return node.replace(**written | sized)
+
+
+def _refuse_unused(node: Node, changes: Changes, dialect: Dialect) -> None:
+    """Refuse changes of what a framework does not use."""
+    rule, unused = rule_of(dialect, node) if node.traits.state else None, None
+    if rule is not None and "v_leak" in changes and rule.leaks_to_zero:
+        unused = "v_leak"
+    # where r is the decay of a step it follows its time constant
+    if rule is not None and rule.resistance != "file" and "r" in changes:
+        unused = None if {"tau", "tau_mem"} & set(changes) else "r"
+    if unused is not None:
+        raise LoweringError(
+            f"node '{node.name}' ({node.type}): {unused} cannot be trained in the dialect"
+            f" {dialect.name}, which does not use it",
+            fix=f"leave {unused} out of what is trained",
+            node=node.name,
+        )
+
+
 def _written(
     node: Node, name: str, value: np.ndarray, same: np.ndarray, dialect: Dialect
 ) -> np.ndarray:
-    """A changed parameter in the file's units, shape and dtype; `same` marks the entries that did
-    not change.
+    """A changed parameter in the file's units and dtype, and its shape where the number of entries
+    stays; `same` marks the entries that did not change.
     """
     where = f"node '{node.name}' ({node.type})"
     if not np.isfinite(value).all():
         raise LoweringError(
             f"{where}: {name} is {value[~np.isfinite(value)][0]} after training",
             fix="train with a lower learning rate, or clip the gradients",
-            node=node.name,
-        )
-    if name == "r" and rule_of(dialect, node).resistance != "file":
-        raise LoweringError(
-            f"{where}: r cannot be trained in the dialect {dialect.name}, which does not use it",
-            fix="leave r out of what is trained",
             node=node.name,
         )
     original = np.asarray(node.value(name))

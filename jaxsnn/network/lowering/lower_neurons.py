@@ -4,15 +4,16 @@ open.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from jaxsnn.errors import DialectError, LoweringError, Problem
-from jaxsnn.network.structure import Population
+from jaxsnn.network.structure import Population, Tie
 from jaxsnn.nir.dialects import Dialect
+from jaxsnn.nir.evidence import ties
 from jaxsnn.nir.frameworks.framework import Rule
 from jaxsnn.nir.frameworks.registry import frameworks
 from jaxsnn.nir.gains import (
@@ -158,7 +159,25 @@ def _by_framework(node: Node, dialect: Dialect, size: int) -> Population:
         # "seconds" stands in the way.
         counts_steps=dialect.time_unit == "step" and dialect.dt is None,
         surrogate=frameworks()[dialect.name or ""].surrogate,
+        ties=tuple(_ties(node, dialect)),
+        leaks_to_zero=rule.leaks_to_zero,
     )
+
+
+def _ties(node: Node, dialect: Dialect) -> Iterator[Tie]:
+    """The gains of a neuron that its framework ties to its time constants."""
+    assert dialect.conventions is not None
+    evidence = dialect.conventions.evidence
+    if evidence.dt_from is None or evidence.dt_from.gain is None:
+        return
+    for pair in ties({node.name: node}, evidence):
+        finite = np.isfinite(pair.tau) & np.isfinite(pair.gain)
+        if not finite.any():
+            continue
+        (tau, gain), unit = pair.names, dialect.seconds or 1.0
+        dt = float(np.median(evidence.dt_from.of(pair.tau[finite], pair.gain[finite]))) * unit
+        if tau in node.names and dt > 0:
+            yield Tie(tau=tau, gain=gain, step=evidence.dt_from, dt=dt)
 
 
 def _resets_first(rule: Rule, looped: bool) -> Collection[str]:

@@ -95,6 +95,11 @@ class Rule:
     option: str = ""
     without: Rule | None = None
 
+    @property
+    def leaks_to_zero(self) -> bool:
+        """Whether V decays to 0, whatever v_leak is."""
+        return self.membrane in ("leak", "average")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StepLength:
@@ -104,11 +109,17 @@ class StepLength:
         text: The formula, for messages: "tau/r".
         of: (time constants, gains) -> dt, element by element: tau or tau_mem and r.
         synapses: It holds for tau_syn and w_in too.
+        gain: (time constants, dt, array module) -> gains, the inverse, by which the gains follow
+            time constants that are trained; the array module is NumPy or jax.numpy. None: they
+            cannot be trained.
+        above_dt: Time constants that are no longer than dt make no sense.
     """
 
     text: str
     of: Callable[[np.ndarray, np.ndarray], np.ndarray] = dataclasses.field(repr=False)
     synapses: bool = False
+    gain: Callable[[Any, Any, Any], Any] | None = dataclasses.field(default=None, repr=False)
+    above_dt: bool = False
 
     def __str__(self) -> str:
         return self.text

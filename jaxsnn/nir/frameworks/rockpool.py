@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
@@ -58,11 +59,19 @@ def _dt(tau: np.ndarray, r: np.ndarray) -> np.ndarray:
     return tau * lambert_w(1 / r)
 
 
+def _gain(tau: Any, dt: Any, xp: Any) -> Any:
+    return tau / dt * xp.exp(-dt / tau)
+
+
 def _refutes(nodes: Mapping[str, Node], found: Estimate) -> tuple[str, str] | None:
     if not found.pair.endswith("r = 1"):
         return None
     reason = f"rockpool writes r = (tau/dt) exp(-dt/tau), but node '{found.node}' has r = 1"
     return found.node, reason
+
+
+def _imported_gain(tau: Any, dt: Any, xp: Any) -> Any:
+    return tau / dt - 1
 
 
 def _imported_dt(tau: np.ndarray, r: np.ndarray) -> np.ndarray:
@@ -83,7 +92,9 @@ _WRITES = Conventions(
             ones=("w_in",),
         ),
     ),
-    evidence=Evidence(dt_from=StepLength(text="tau W(1/r)", of=_dt), proves=True, refutes=_refutes),
+    evidence=Evidence(
+        dt_from=StepLength(text="tau W(1/r)", of=_dt, gain=_gain), proves=True, refutes=_refutes
+    ),
     time_unit="s",
     reset="subtract",
     reset_delay=False,
@@ -95,7 +106,9 @@ _WRITTEN_FOR = dataclasses.replace(
     _WRITES,
     version="importer",
     rules=rules(CubaLIF=_WRITES.rules["CubaLIF"]),
-    evidence=Evidence(dt_from=StepLength(text="tau/(1+r)", of=_imported_dt)),
+    evidence=Evidence(
+        dt_from=StepLength(text="tau/(1+r)", of=_imported_dt, gain=_imported_gain, above_dt=True)
+    ),
 )
 
 # What it reads

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from jaxsnn.nir.frameworks.framework import StepLength
@@ -11,8 +13,14 @@ def _tau_over_r(tau: np.ndarray, r: np.ndarray) -> np.ndarray:
     return tau / r
 
 
+def _tau_over_dt(tau: Any, dt: Any, xp: Any) -> Any:
+    return tau / dt
+
+
 #: r = tau/dt, and w_in = tau_syn/dt.
-TAU_OVER_R = StepLength(text="tau/r", of=_tau_over_r, synapses=True)
+TAU_OVER_R = StepLength(
+    text="tau/r", of=_tau_over_r, synapses=True, gain=_tau_over_dt, above_dt=True
+)
 #: What the importers that are written for take, all of them.
 COMMON_NODES = (
     *("Input", "Output", "Linear", "Affine", "Conv2d", "Flatten", "IF", "LIF", "CubaLIF"),

@@ -60,6 +60,10 @@ def _dt(tau: np.ndarray, r: np.ndarray) -> np.ndarray:
     return tau * (1 - r)
 
 
+def _decay(tau: Any, dt: Any, xp: Any) -> Any:
+    return 1 - dt / tau
+
+
 _REWIRED = (
     "Spyx writes the input of a recurrent layer into its recurrent weights, "
     "and feeds it straight into the neuron"
@@ -137,7 +141,7 @@ def _without_threshold(nodes: Mapping[str, Node], found: Estimate) -> tuple[str,
 
 
 _EVIDENCE = Evidence(
-    dt_from=StepLength(text="tau (1-r)", of=_dt),
+    dt_from=StepLength(text="tau (1-r)", of=_dt, gain=_decay, above_dt=True),
     proves=True,
     silent=("LI",),
     refutes=_without_threshold,

@@ -192,9 +192,23 @@ def yinyang_splits(seed: Seed = 0, sizes: Sequence[int] = YINYANG_SIZES) -> Spli
     return Splits(name="yinyang", train=train, validation=validation, test=test, bias=True)
 
 
+def refuse_labels(y: Any, name: str) -> None:
+    """Refuse labels that are no whole numbers (samples,).
+
+    Raises:
+        UsageError: says what they are.
+    """
+    labels = np.asarray(y)
+    if labels.ndim != 1 or labels.dtype.kind not in "iub":
+        raise UsageError(
+            f"{name}: labels are {labels.dtype} of shape {labels.shape}",
+            fix="give whole numbers from 0, (samples,); of one-hot rows y.argmax(axis=1)",
+        )
+
+
 def check_data(data: Data, name: str) -> None:
-    """Refuse data without samples, of different lengths, events of one sample, or labels out of
-    range.
+    """Refuse data without samples, of different lengths, events of one sample, or labels that are
+    no whole numbers, or out of range.
 
     Raises:
         UsageError: what is wrong, with the numbers.
@@ -204,6 +218,7 @@ def check_data(data: Data, name: str) -> None:
             f"{name}: events have times of shape {np.shape(data.x.time)}",
             fix="give (samples, events)",
         )
+    refuse_labels(data.y, name)
     samples = len(data.x.time) if hasattr(data.x, "time") else len(data.x)
     if samples != len(data.y):
         raise UsageError(
@@ -211,11 +226,12 @@ def check_data(data: Data, name: str) -> None:
         )
     if samples == 0:
         raise UsageError(f"{name}: no samples", fix="give at least one")
-    bad = (data.y < 0) | (data.y >= len(data.classes))
+    labels = np.asarray(data.y)
+    bad = (labels < 0) | (labels >= len(data.classes))
     if bad.any():
         n = int(bad.argmax())
         raise UsageError(
-            f"{name}: sample {n} has the label {data.y[n]}, labels run from 0 to"
+            f"{name}: sample {n} has the label {labels[n]}, labels run from 0 to"
             f" {len(data.classes) - 1}",
             fix="number the classes from 0, or name all of them",
         )

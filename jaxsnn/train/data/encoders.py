@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from jaxsnn.errors import UsageError
+from jaxsnn.errors import UsageError, as_number, shown
 from jaxsnn.network.spikes import Events
 from jaxsnn.network.valued_inputs import Currents, Input
 from jaxsnn.nir.initializers import Seed, generator_of
@@ -82,10 +82,16 @@ class Latency:
         no spike. With `least` events are in order of time, as many slots as some sample uses.
 
         Raises:
-            UsageError: a value outside 0 to 1, or nothing to encode.
+            UsageError: a value outside 0 to 1, nothing to encode, or times that do not rise.
         """
         if self.first not in ("large", "small"):
             raise UsageError(f"first is {self.first!r}", fix='say first="large" or first="small"')
+        if not 0 <= as_number(self.t_min) <= as_number(self.t_max) < np.inf:
+            raise UsageError(
+                f"values are encoded from t_min = {shown(self.t_min)} to t_max ="
+                f" {shown(self.t_max)} s",
+                fix="give 0 <= t_min <= t_max, in seconds",
+            )
         flat = _flat_values(values, "latency")
         channels = flat.shape[1] + len(self._always)
         return _joined([self._of_part(part) for part in _split(flat, channels)], channels)
@@ -175,6 +181,9 @@ class Rate:
         """Events (samples, events) of values (samples, ...), their other axes flattened; NaN is
         silence.
         """
+        for name in ("highest", "duration"):
+            if not 0 <= as_number(number := getattr(self, name)) < np.inf:
+                raise UsageError(f"{name} is {shown(number)}", fix="give a number of at least 0")
         values = np.nan_to_num(_flat_values(values, "rate"), nan=0.0)
         generator = generator_of(self.seed)
         counts = generator.poisson(values * self.highest * self.duration)

@@ -50,6 +50,7 @@ DATASETS: Mapping[str, Callable[..., Splits]] = MappingProxyType(
 
 #: Part of the training samples that is held out for validation where a file has none for it.
 _HELD_OUT = 0.2
+_PARTS = ("train", "validation", "test")
 #: What comes before the folder of sounds.
 _SOUND = "wav:"
 #: How the names of files in a folder of data end.
@@ -130,6 +131,7 @@ def _of_file(name: str, seed: Seed, outputs: int) -> tuple[Splits, tuple[str, ..
     """The parts of an .npz file; without one for validation a fifth of the training samples."""
     arrays = _on_disk(name) if os.path.isdir(name) else load_arrays(name)
     classes = _classes(name, arrays, outputs)
+    _refuse_two_kinds(name, arrays)
     notes = _unread(name, arrays)
     train, test = (_data(name, arrays, part, classes) for part in ("train", "test"))
     if any(f"{kind}_validation" in arrays for kind in ("x", "y", "time", "index")):
@@ -149,10 +151,28 @@ def _of_file(name: str, seed: Seed, outputs: int) -> tuple[Splits, tuple[str, ..
     return Splits(name=name, train=kept, validation=validation, test=test), (*notes, note)
 
 
+def _refuse_two_kinds(name: str, arrays: Mapping[str, Any]) -> None:
+    """Refuse parts that have values beside events, or whose events alone have sizes."""
+    there = [part for part in _PARTS if f"y_{part}" in arrays]
+    for part in there:
+        events = [key for key in ("time", "index", "value") if f"{key}_{part}" in arrays]
+        if f"x_{part}" in arrays and events:
+            raise UsageError(
+                f"{name} has both x_{part} and {events[0]}_{part}", fix="keep one of them"
+            )
+    sized = [part for part in there if f"value_{part}" in arrays]
+    if sized and sized != there:
+        other = next(part for part in there if part not in sized)
+        raise UsageError(
+            f"{name} has value_{sized[0]}, and no value_{other}",
+            fix="give the events of all parts a size, or of none",
+        )
+
+
 def _unread(name: str, arrays: Mapping[str, Any]) -> tuple[str, ...]:
     """A note on arrays that nothing is known of, which may be misspelt."""
-    parts, kinds = ("train", "validation", "test"), ("x", "y", "time", "index", "value")
-    known = {f"{kind}_{part}" for part in parts for kind in kinds}
+    kinds = ("x", "y", "time", "index", "value")
+    known = {f"{kind}_{part}" for part in _PARTS for kind in kinds}
     others = sorted(set(arrays) - known)
     return (f"{name}: {listing(others)} are not read",) if others else ()
 

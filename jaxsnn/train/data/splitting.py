@@ -9,7 +9,15 @@ import numpy as np
 
 from jaxsnn.errors import UsageError
 from jaxsnn.nir.initializers import Seed, seed_words
-from jaxsnn.train.data.datasets import MOST_CLASSES, Data, Splits, check_data, stratified, taken
+from jaxsnn.train.data.datasets import (
+    MOST_CLASSES,
+    Data,
+    Splits,
+    check_data,
+    refuse_labels,
+    stratified,
+    taken,
+)
 
 #: Fraction of all samples for the test, and of the rest for validation, where nobody says another.
 TEST, VALIDATION = 0.2, 0.2
@@ -68,11 +76,7 @@ def splits_of_arrays(
 def labelled(x: Any, y: Any, *, classes: Sequence[str] | None = None, name: str = "data") -> Data:
     """Samples and labels as `Data`, checked; arguments as in `splits_of_arrays`."""
     labels = np.asarray(y)
-    if labels.ndim != 1 or labels.dtype.kind not in "iub":
-        raise UsageError(
-            f"{name}: labels are {labels.dtype} of shape {labels.shape}",
-            fix="give whole numbers from 0, (samples,); of one-hot rows y.argmax(axis=1)",
-        )
+    refuse_labels(labels, name)
     if not hasattr(x, "time"):
         x = np.asarray(x)
         if x.dtype.kind not in "biuf" or x.ndim < 2:

@@ -229,7 +229,10 @@ class Folder:
                     f"{path} was made with {where} = {then}, now it is {now}", fix=_SAME
                 )
         if header["fingerprint"] != self.print:
-            raise UsageError(f"{path} was made with other data, or another network", fix=_SAME)
+            raise UsageError(
+                f"{path} was made with other data, or another network, optimiser or schedule",
+                fix=_SAME,
+            )
 
 
 def _difference(where: str, before: Any, now: Any) -> tuple[str, Any, Any]:

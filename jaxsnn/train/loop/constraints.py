@@ -16,11 +16,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsnn.errors import UsageError, listing, suggestion
+from jaxsnn.errors import UsageError, as_number, listing, shown, suggestion
 from jaxsnn.network.array_types import Array, Float
 from jaxsnn.network.network import Network
 from jaxsnn.network.neuron_models import is_registered
-from jaxsnn.network.structure import OPERATORS
+from jaxsnn.network.structure import OPERATORS, Tie
 from jaxsnn.nir.node_traits import Parameter
 from jaxsnn.nir.nodes import class_of
 from jaxsnn.units import parse_time
@@ -156,9 +156,7 @@ Trained = tuple[tuple[str, tuple[tuple[str, Constraint], ...]], ...]
 
 
 def _number(low: float | str, own: Own):
-    if isinstance(low, str):
-        return jax.lax.stop_gradient(own[low]) if low in own else 0.0
-    return low
+    return own.get(low, 0.0) if isinstance(low, str) else low
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,7 +199,7 @@ def _of_table(name: str, table: Mapping[str, Any]) -> Constraint:
             f"trainable.{name}: there is no kind '{kind}'", fix=suggestion(kind, KINDS)
         )
     for bound in ("low", "high"):  # of times, with a unit; another parameter's name stays text
-        if isinstance(own.get(bound), str) and own[bound][:1].isdigit():
+        if isinstance(own.get(bound), str) and not own[bound].isidentifier():
             own[bound] = parse_time(own[bound])
     try:
         return KINDS[kind](**own)
@@ -240,15 +238,19 @@ def find_trainables(
             own_names = TRAINABLE if limits is None else known_names
             if key is None or (key == name and name in known_names and name not in own_names):
                 continue  # the name is meant of nodes that are not NIR's
+            if name == "v_leak" and _leaks_to_zero(network, node):
+                continue  # as if it were not there
             used[key] = True
             _check_name(name, key, own_names)
             constraint = given[key]
             if not isinstance(wanted, Mapping) and name not in TRAINABLE and limits is not None:
                 constraint = limits  # of this node: others may have the name, too
+            elif not isinstance(wanted, Mapping):
+                constraint = _above_step(constraint, name, _ties(network, node))
             notes += _check_start(node, name, value, constraint, own)
             chosen.append((name, constraint))
         if chosen:
-            found.append((node, tuple(chosen)))
+            found.append((node, _bounds_first(chosen)))
     for key, known in used.items():
         _check_name(key.rpartition(".")[2], key, known_names)
         if not known and (isinstance(wanted, Mapping) or "." in key):
@@ -262,6 +264,32 @@ def find_trainables(
             fix=f"its nodes are {listing(network.parameters)}",
         )
     return Trainables(constraints=tuple(found), notes=tuple(notes))
+
+
+def _bounds_first(chosen: Iterable[tuple[str, Constraint]]) -> tuple[tuple[str, Constraint], ...]:
+    """The parameters of a node, each behind that which is its lower bound; each begins above it, so
+    that none is, over others, its own.
+    """
+    waiting, ordered = dict(chosen), dict[str, Constraint]()
+    while waiting:
+        for name in tuple(waiting):
+            if getattr(waiting[name], "low", None) not in waiting:
+                ordered[name] = waiting.pop(name)
+    return tuple(ordered.items())
+
+
+def _leaks_to_zero(network: Network, node: str) -> bool:
+    return node in network.populations and network.populations[node].leaks_to_zero
+
+
+def _ties(network: Network, node: str) -> tuple[Tie, ...]:
+    return network.populations[node].ties if node in network.populations else ()
+
+
+def _above_step(constraint: Constraint, name: str, ties: Iterable[Tie]) -> Constraint:
+    """Limits of a time constant, above its framework's step where it makes no sense below."""
+    least = max((tie.dt for tie in ties if tie.tau == name and tie.step.above_dt), default=0.0)
+    return Positive(low=least) if isinstance(constraint, Positive) and least else constraint
 
 
 def _from_outside(network: Network) -> dict[tuple[str, str], Constraint]:
@@ -315,6 +343,7 @@ def _check_start(
             fix="begin with one number",
             node=node,
         )
+    _check_bounds(node, name, constraint, own)
     low = getattr(constraint, "low", None)
     if low is None:
         return []
@@ -342,6 +371,30 @@ def _check_start(
     ]
 
 
+def _check_bounds(node: str, name: str, constraint: Constraint, own: Own) -> None:
+    """Refuse a bound that is neither a number nor a parameter that a neuron may have, and a rate
+    below 0.
+    """
+    if not 0 <= as_number(constraint.rate) < np.inf:
+        raise UsageError(
+            f"node '{node}': the rate of {name} is {shown(constraint.rate)}",
+            fix="give a number of at least 0",
+            node=node,
+        )
+    for bound in ("low", "high"):
+        value = getattr(constraint, bound, 0.0)
+        if isinstance(value, str) and bound == "low" and isinstance(constraint, Positive):
+            # what a node lacks is 0, such as v_reset
+            known = {*own, *TRAINABLE, "v_reset", "r", "w_in"}
+            wrong, fix = value not in known, suggestion(value, sorted(known))
+        else:
+            wrong, fix = np.isnan(as_number(value)), "give a number, of a time in seconds"
+        if wrong:
+            raise UsageError(
+                f"node '{node}': {bound} of {name} is {shown(value)}", fix=fix, node=node
+            )
+
+
 def to_raw(network: Network, trained: Trained) -> Parameters:
     """The raw numbers that the optimiser begins with."""
     raw = {}
@@ -357,17 +410,26 @@ def to_raw(network: Network, trained: Trained) -> Parameters:
 
 
 def to_values(network: Network, trained: Trained, raw: Parameters) -> Parameters:
-    """The parameters of raw numbers, in the network's shapes."""
-    values = {}
+    """The parameters of raw numbers, in the network's shapes, and the gains that their framework
+    ties to them.
+    """
+    values: Parameters = {}
     for node, names in trained:
-        own = network.parameters[node]
-        values[node] = {
-            name: jnp.broadcast_to(
-                constraint.to_value(raw[node][name], _means(own, constraint)), own[name].shape
-            )
-            for name, constraint in names
-        }
+        own, values[node] = network.parameters[node], {}
+        for name, constraint in names:  # a bound that is trained, too, comes first
+            bounds = _means({**own, **values[node]}, constraint)
+            value = constraint.to_value(raw[node][name], bounds)
+            values[node][name] = jnp.broadcast_to(value, own[name].shape)
+        for tie in _ties(network, node):
+            if tie.tau in values[node] and tie.gain not in values[node]:
+                values[node][tie.gain] = _gain(tie, values[node][tie.tau], own[tie.gain])
     return values
+
+
+def _gain(tie: Tie, tau: Numbers, before: Numbers) -> Numbers:
+    """What a framework makes of a time constant that is trained."""
+    dt = jnp.asarray(tie.dt, tau.dtype)
+    return jnp.where(jnp.isfinite(tau), tie.step.gain(tau, dt, jnp), before)
 
 
 def _means(own: Own, constraint: Constraint) -> Own:

@@ -16,6 +16,7 @@ import optax
 from jax import lax
 from jax.sharding import Mesh
 
+from jaxsnn.errors import UsageError
 from jaxsnn.event.event_record import Budgets
 from jaxsnn.network.array_types import Array, Bool, Float, Int, Num
 from jaxsnn.network.compiling import A_LITTLE, known_options, loops_in
@@ -78,7 +79,7 @@ def summarise(
     """Summary of one batch, or of one device's part of it; `used` (batch,) is False for samples
     that only fill it up.
     """
-    predictions = setup.loss.predict(solution)
+    predictions = refuse_no_classes(setup.loss, setup.loss.predict(solution), labels)
 
     def summed(per_sample: Num[Array, "batch"] | Bool[Array, "batch"]) -> Num[Array, ""]:
         return jnp.sum(jnp.where(used, per_sample, 0))
@@ -101,6 +102,35 @@ def summarise(
     finite = jnp.all(jnp.isfinite(jnp.where(used, values, 0.0)))
     result = jnp.where(finite, solution.result, jnp.int32(Result.NOT_FINITE))
     return sums._replace(budgets=cast(Budgets, solution.budgets), result=result)
+
+
+def _per_sample(what: Any, values: jax.Array, labels: jax.Array, or_one: bool = False) -> jax.Array:
+    """What a loss or a regulariser gives, having made sure that it is a number for each sample;
+    `or_one`: or one for all.
+    """
+    shape = jnp.shape(values)
+    if shape != labels.shape and not (or_one and shape == ()):
+        raise UsageError(
+            f"{type(what).__name__} gives the shape {shape} for {len(labels)} samples",
+            fix="give a number for each sample, (batch,)",
+        )
+    return values
+
+
+def refuse_no_classes(loss: Any, predictions: jax.Array, labels: Any) -> jax.Array:
+    """What a loss predicts, having made sure that it is a class for each sample.
+
+    Raises:
+        UsageError: says what it is.
+    """
+    found = jnp.shape(predictions), jnp.result_type(predictions)
+    if found[0] != labels.shape or not jnp.issubdtype(found[1], jnp.integer):
+        raise UsageError(
+            f"{type(loss).__name__}.predict gives {found[1]} of the shape {found[0]} for"
+            f" {len(labels)} samples",
+            fix="give the number of a class for each sample, (batch,)",
+        )
+    return predictions
 
 
 def together(setup: Setup, sums: Tree, summary: Summary) -> tuple[Tree, Summary]:
@@ -327,8 +357,13 @@ def _step(
     updates, memory = setup.optimiser.update(gradient, state.memory, in_steps)
     way = jax.tree.map(lambda update: -update if setup.complete else rate * update, updates)
     way = bumped(cast(Parameters, way), wanted, setup.feeding, rate)
+    rates = {node: {name: own.rate for name, own in names} for node, names in setup.trained}
     raw = jax.tree.map(
-        lambda raw, way, scale: raw - pace.factor * way * scale, state.raw, way, scales
+        lambda raw, way, scale, rate: raw - pace.factor * way * scale * rate,
+        state.raw,
+        way,
+        scales,
+        rates,
     )
     average = state.average
     if average is not None:
@@ -365,9 +400,11 @@ def _gradient(
         if setup.options.noise is not None:
             changed = noisy(changed, cast(Noise, setup.options.noise), noise_key)
         solution = setup.run(changed, batch.inputs)
-        values = setup.loss(solution, batch.labels)
+        values = _per_sample(setup.loss, setup.loss(solution, batch.labels), batch.labels)
         for regulariser in setup.options.regularisers:
-            values += regulariser(changed, cast(Any, solution))
+            values += _per_sample(
+                regulariser, regulariser(changed, cast(Any, solution)), batch.labels, or_one=True
+            )
         return jnp.mean(values) / devices, (solution, values)
 
     gradient, (solution, values) = jax.grad(objective, has_aux=True)(raw)
@@ -398,7 +435,7 @@ def run_evaluation(
 
     def evaluate(network: Network, batch: Batch, used: Bool[Array, "batch"]) -> Summary:
         solution = setup.run(network, batch.inputs)
-        values = setup.loss(solution, batch.labels)
+        values = _per_sample(setup.loss, setup.loss(solution, batch.labels), batch.labels)
         return together(setup, (), summarise(setup, solution, values, batch.labels, used))[1]
 
     return shared_out(evaluate, setup.mesh, 2)(trained, batch, used)

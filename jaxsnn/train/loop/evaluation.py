@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsnn.errors import Problem, SimulationError
+from jaxsnn.errors import Problem, SimulationError, UsageError
 from jaxsnn.network.bad_numbers import bad_number
 from jaxsnn.network.lowering.lower import lower
 from jaxsnn.network.network import Network
@@ -20,8 +20,10 @@ from jaxsnn.train.data.batches import encoded
 from jaxsnn.train.data.datasets import Data
 from jaxsnn.train.data.encoders import Encoder
 from jaxsnn.train.data.named_encoders import named_encoder
+from jaxsnn.train.data.splitting import labelled
 from jaxsnn.train.loop.batch_engines import run_batch
 from jaxsnn.train.loop.defaults import make_engine, make_loss
+from jaxsnn.train.loop.epoch import refuse_no_classes
 from jaxsnn.train.losses.losses import Loss
 
 _BATCH = 500
@@ -47,7 +49,7 @@ class Measured:
 
 def evaluate(
     graph: Graph,
-    data: Data,
+    data: Data | tuple[Any, Any],
     *,
     loss: Loss | str = "ttfs",
     encoder: Encoder | str | None = None,
@@ -59,6 +61,7 @@ def evaluate(
     dynamics.
 
     Args:
+        data: samples and labels, or (x, y).
         loss: says how an answer is read.
         encoder: as in `jaxsnn.train.fitting`; the default has a bias channel with `bias`.
         t_end, engine: as in `jaxsnn.train.fitting`; the budget of the event engine grows as needed.
@@ -69,10 +72,19 @@ def evaluate(
     """
     network = lower(graph)
     chosen = make_loss(loss, network, t_end) if isinstance(loss, str) else loss
-    encode: Any = encoder
-    if isinstance(encoder, str) or (encoder is None and not hasattr(data.x, "time")):
+    runner, encode = make_engine(engine, network, chosen), cast(Any, encoder)
+    if not isinstance(data, Data):
+        x, y = data
+        data = labelled(x, y)
+    events = hasattr(data.x, "time")
+    if isinstance(encoder, str) and events:
+        raise UsageError(
+            f"encoder is {encoder!r}, and the data are events or currents already",
+            fix="leave it out",
+        )
+    signals = runner.takes_rasters and np.ndim(data.x) > 2
+    if isinstance(encoder, str) or (encoder is None and not events and not signals):
         encode = named_encoder(data, chosen.tau, encoder, bias=bias)[0]
-    runner = make_engine(engine, network, chosen)
     return measure(graph, data, loss=chosen, encoder=encode, t_end=t_end, engine=runner).accuracy
 
 
@@ -104,7 +116,7 @@ def measure(
         runner, solution = with_enough_room(runner, attempt)
         if solution.problem is not None:
             raise SimulationError.of(_problem(runner, network, solution))
-        answers = np.asarray(loss.predict(solution))
+        answers = np.asarray(refuse_no_classes(loss, loss.predict(solution), part.labels))
         correct += int(np.sum(answers == np.asarray(part.labels)))
         for name, count in solution.counts.items():
             spikes[name] = spikes.get(name, 0.0) + float(np.sum(count)) / len(data)

@@ -7,10 +7,12 @@ from functools import cache
 from types import MappingProxyType
 from typing import Any
 
+import jax
 import numpy as np
 import optax
 
 from jaxsnn.errors import UsageError, suggestion
+from jaxsnn.train.loop.constraints import Free, Trained
 
 Schedule = Callable[[Any], Any]
 
@@ -96,6 +98,40 @@ def _named(name: str, weight_decay: float) -> optax.GradientTransformation:
 def _only_weights(raw: Any) -> Any:
     """Which parameters decay: not biases, delays or constants of neurons."""
     return {node: {name: name == "weight" for name in own} for node, own in raw.items()}
+
+
+def refuse_decay(choice: Any, weight_decay: float | None, trained: Trained) -> None:
+    """Refuse to decay weights that have limits: what the optimiser moves of them is another number.
+
+    Raises:
+        UsageError: names the first of them.
+    """
+    decays = weight_decay if weight_decay is not None else choice == "adamw"
+    for node, names in trained if decays else ():
+        for name, constraint in names:
+            if name == "weight" and not isinstance(constraint, Free):
+                raise UsageError(
+                    f"node '{node}': its weight is {type(constraint).__name__}, and weight_decay"
+                    " takes its part off weights without limits alone",
+                    fix='say weight_decay=0, of "adamw" take "adam"',
+                    node=node,
+                )
+
+
+def optimiser_identity(choice: Any) -> tuple[np.ndarray, ...]:
+    """What tells optimisers of the user's apart: what they make of some gradients, step by step.
+
+    Of one by name, whose settings are recorded, nothing.
+    """
+    if isinstance(choice, str):
+        return ()
+    number = {"probe": {"weight": np.array([0.5, -2.0], np.float32)}}
+    state, found = choice.init(number), []
+    for size in (1.0, -0.25, 3.0):
+        gradient = jax.tree.map(lambda value, size=size: size * value, number)
+        update, state = choice.update(gradient, state, number)
+        found.append(np.asarray(update["probe"]["weight"]))
+    return tuple(found)
 
 
 def learning_rates(

@@ -54,7 +54,7 @@ def step_scales(network: Network, trained: Trained, t_end: float) -> Parameters:
                 effect = effects[name][node] if name in effects and node in known else None
                 scale = _scale(np.asarray(value), effect)
                 scale = np.mean(scale) if constraint.shared else scale
-            scales[node][name] = to_jax(np.asarray(constraint.rate * scale, value.dtype))
+            scales[node][name] = to_jax(np.asarray(scale, value.dtype))
     return scales
 
 

@@ -11,7 +11,8 @@ import numpy as np
 from jaxsnn.errors import UsageError, listing
 from jaxsnn.event.event_options import EventOptions
 from jaxsnn.event.threshold_feeds import leveled
-from jaxsnn.grid.surrogate import named_surrogate, surrogate_of
+from jaxsnn.grid.surrogate import as_surrogate, surrogate_of
+from jaxsnn.grid.timing import step_length
 from jaxsnn.network.network import Network
 from jaxsnn.nir.initializers import seed_words
 from jaxsnn.simulation.solution import Engine
@@ -147,6 +148,7 @@ def make_plan(network: Network, options: TrainOptions) -> TrainPlan:
     data = cast(Splits, options.data)
     loss = loss_of(network, options)
     refuse_unfit(network, loss.population, loss.reads, name_of(loss))
+    _refuse_other_kind(network, loss)
     engine = _with_surrogate(make_engine(options.engine, network, loss), options.surrogate)
     engine = with_fields(engine, options.engine_options)
     trainable = as_constraints(options.trainable)
@@ -174,7 +176,7 @@ def make_plan(network: Network, options: TrainOptions) -> TrainPlan:
         loss=loss,
         encoder=encoder,
         engine=engine,
-        t_end=loss.t_max if options.t_end is None else options.t_end,
+        t_end=_end(options, loss, engine, network, rasters=encoder is None),
         trainable=trainable,
         weight_bumping=weight_bumping_of(options.weight_bumping, usual),
         regularisers=regularisers,
@@ -184,6 +186,51 @@ def make_plan(network: Network, options: TrainOptions) -> TrainPlan:
     plan = TrainPlan(options=complete, notes=(*notes, *plan_notes(network, engine)))
     _refuse_not_finite(plan.as_dict())
     return plan
+
+
+def _refuse_other_kind(network: Network, loss: Loss) -> None:
+    """Refuse a loss that reads either kind of population, and is told the wrong one."""
+    fires, told = network.populations[loss.population].fires, getattr(loss, "fires", None)
+    if loss.reads == "either" and told is not None and told != fires:
+        raise UsageError(
+            f"loss {name_of(loss)} has fires={told}, and '{loss.population}'"
+            f" {'fires' if fires else 'does not fire'}",
+            fix=f"say fires={fires}",
+            node=loss.population,
+        )
+
+
+def _end(
+    options: TrainOptions, loss: Loss, engine: Engine, network: Network, *, rasters: bool
+) -> float:
+    """The end of a sample: of signals in steps that of their last step.
+
+    Args:
+        rasters: no encoder makes events of the data.
+
+    Raises:
+        UsageError: another end is given, or a loss that counts a silent neuron as one that fires
+            before it.
+    """
+    x: Any = cast(Splits, options.data).train.x
+    end = loss.t_max if options.t_end is None else options.t_end
+    if rasters and not hasattr(x, "time"):
+        step = step_length(network, getattr(engine, "dt", None))
+        last = end if step is None else np.shape(x)[1] * step
+        if options.t_end is not None and not np.isclose(last, end, rtol=2.0**-20, atol=0):
+            raise UsageError(
+                f"t_end is {end:g} s, and the signals have {np.shape(x)[1]} steps, which end at"
+                f" {last:g} s",
+                fix="leave it out, or give as many steps",
+            )
+        return float(last)
+    if loss.reads == "first spikes" and loss.t_max < end * (1 - 2.0**-20):
+        raise UsageError(
+            f"loss {name_of(loss)} counts a silent neuron as if it fired at t_max = {loss.t_max:g} s,"
+            f" and samples end at {end:g} s: one that fires later would count as worse",
+            fix="give t_max and t_end alike",
+        )
+    return end
 
 
 def loss_of(network: Network, options: TrainOptions) -> Loss:
@@ -199,8 +246,7 @@ def _with_surrogate(engine: Engine, given: Any) -> Engine:
     """The time-stepped engine with another surrogate, where one is given."""
     if given is None:
         return engine
-    surrogate = named_surrogate(given) if isinstance(given, str) else given
-    return replace(cast(Any, engine), surrogate=surrogate)
+    return replace(cast(Any, engine), surrogate=as_surrogate(given))
 
 
 def with_fields(engine: Engine, given: Mapping[str, Any] | None) -> Engine:
@@ -255,7 +301,7 @@ def _refuse_stopped(engine: Engine, network: Network, loss: Loss) -> None:
 
 def _surrogate_note(engine: Engine, network: Network) -> str:
     """Which surrogate gradients are those of, and whose choice that is."""
-    given = getattr(engine, "surrogate", None)
+    given = as_surrogate(getattr(engine, "surrogate", None))
     if given is not None:
         return f"gradients are those of the surrogate {given}"
     found = {surrogate_of(own): own.surrogate for own in network.populations.values() if own.fires}

@@ -52,7 +52,12 @@ from jaxsnn.train.loop.epoch import (
     run_evaluation,
 )
 from jaxsnn.train.loop.history import EpochRecord, Fit, epoch_record, mean, merit, progress_line
-from jaxsnn.train.loop.optimisers import learning_rates, optimiser_of
+from jaxsnn.train.loop.optimisers import (
+    learning_rates,
+    optimiser_identity,
+    optimiser_of,
+    refuse_decay,
+)
 from jaxsnn.train.loop.parallel import is_first, make_mesh, on_all, on_first, on_host
 from jaxsnn.train.loop.parameter_noise import Noise, noise_notes
 from jaxsnn.train.loop.scaling import step_scales
@@ -127,6 +132,7 @@ class TrainingRun:
         wanted = cast(Any, options.trainable)
         trainables = find_trainables(network, wanted, longest_delay=plan.loss.tau)
         raw = to_raw(network, trainables.constraints)
+        refuse_decay(options.optimiser, options.weight_decay, trainables.constraints)
         mesh = make_mesh(options.devices)
         self.scales = on_all(step_scales(network, trainables.constraints, plan.t_end), mesh)
         self.network = on_all(self.network, mesh)
@@ -201,7 +207,9 @@ class TrainingRun:
         if folder is None:
             return self._epochs()
         settings = {name: value for name, value in self.plan.as_dict().items() if name in OPTIONS}
-        hash_ = fingerprint(identities(self.splits), self.network.parameters)
+        own = [*optimiser_identity(self.options.optimiser)]
+        own += [self.rates] if callable(self.options.schedule) else []
+        hash_ = fingerprint(identities(self.splits), self.network.parameters, own)
         self.folder = Folder(folder, settings, hash_, alone=is_first())
         try:
             found = self.folder.begin(resume=resume, state=self.state, overwrite=overwrite)

@@ -10,7 +10,9 @@ from typing import Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from jaxsnn.errors import UsageError, as_number, shown
 from jaxsnn.event.event_solution import EventSolution
 from jaxsnn.network.network import Network
 
@@ -33,8 +35,32 @@ class Regulariser(Protocol):
         ...
 
 
+class _Checked:
+    """Regularisers whose fields are looked at when they are made.
+
+    Raises:
+        UsageError: names the regulariser, the field and the value.
+    """
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense."""
+        name = type(self).__name__
+        for field, least in (("strength", 0.0), ("target", 0.0), ("most", np.finfo(float).tiny)):
+            value = getattr(self, field, least)
+            if not least <= as_number(value) < np.inf:
+                wanted = "above 0" if least else "of at least 0"
+                raise UsageError(
+                    f"{name}: {field} is {shown(value)}", fix=f"give a number {wanted}"
+                )
+        if isinstance(populations := getattr(self, "populations", ()), str):
+            raise UsageError(
+                f"{name}: populations is {populations!r}",
+                fix=f'give several names, ("{populations}",)',
+            )
+
+
 @dataclass(frozen=True, kw_only=True)
-class SpikeRate:
+class SpikeRate(_Checked):
     """Neurons shall fire `target` times in a sample: strength / 2 mean (count - target)^2.
 
     A count has no exact gradient: each of a neuron's own spikes passes on what a kick of its
@@ -62,7 +88,7 @@ class SpikeRate:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpikeBudget:
+class SpikeBudget(_Checked):
     """All neurons together shall fire `most` times in a sample at most: strength / 2 (excess / most)^2.
 
     The gradient of a count is as of `SpikeRate`. The best epoch of a run is, before all else, one
@@ -88,7 +114,7 @@ class SpikeBudget:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PeakMargin:
+class PeakMargin(_Checked):
     """The voltage of a silent neuron shall come near its threshold: strength mean (threshold -
     peak) / height.
 
