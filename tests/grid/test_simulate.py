@@ -277,3 +277,14 @@ def test_a_solution_says_how_it_went():
     assert "an input or a parameter is NaN" in solution_of(spikes, v, **broken).message
     invalid = solution_of(spikes, v, result=jnp.asarray(Result.INVALID_INPUT))
     assert "an event lies before time 0" in invalid.message
+
+
+def test_spikes_are_of_neurons_that_fire_and_voltages_of_what_has_them():
+    spikes, v = jnp.ones((6, 2, 3)), jnp.full((6, 2, 1), 0.5)
+    solution = solution_of(spikes, v)
+    for look in (solution.count, solution.first_spike, solution.events):
+        with pytest.raises(UsageError, match="'r' sends its membrane, it has no spikes"):
+            look("r")
+    for look in (solution.maximum, solution.integral):
+        with pytest.raises(UsageError, match="the voltages of 'n' are not recorded"):
+            look("n")

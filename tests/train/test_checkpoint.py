@@ -11,6 +11,7 @@ import time
 import zipfile
 
 import numpy as np
+import optax
 import pytest
 
 from jaxsnn.errors import FileError, UsageError
@@ -539,3 +540,27 @@ def test_the_first_setting_that_differs_is_named():
     assert checkpoints._difference("data", before, now) == ("data.draw.range", [2], [3])
     del now["draw"]["range"]
     assert checkpoints._difference("data", before, now) == ("data.draw.range", [2], None)
+
+
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        ({"optimiser": optax.sgd(0.1)}, {"optimiser": optax.sgd(1e-5)}),
+        ({"optimiser": optax.adam(0.1)}, {"optimiser": optax.adam(0.1, b1=0.1)}),
+        (
+            {"schedule": optax.constant_schedule(0.1)},
+            {"schedule": optax.constant_schedule(0.001)},
+        ),
+    ],
+)
+def test_another_optimiser_or_schedule_of_ones_own_is_refused(first, then, tmp_path):
+    kept = {**SETTINGS, "epochs": 1, "checkpoint": tmp_path / "run"}
+    fit(small_net(), DATA, **kept | first)
+    fit(small_net(), DATA, **kept | first, resume=True)
+    with pytest.raises(UsageError, match="or another network, optimiser or schedule"):
+        fit(small_net(), DATA, **kept | then, resume=True)
+
+
+def test_there_must_be_a_checkpoint_to_go_on_from():
+    with pytest.raises(UsageError, match="no checkpoint to resume: say checkpoint=FOLDER"):
+        fit(small_net(), DATA, **SETTINGS, resume=True)

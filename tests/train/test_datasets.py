@@ -81,11 +81,29 @@ def test_the_region_of_each_class_is_filled_evenly():
         (np.zeros((3, 2)), [0, 1], "3 samples and 2 labels"),
         (np.zeros((0, 2)), [], "no samples"),
         (np.zeros((2, 2)), [0, 2], "sample 1 has the label 2, labels run from 0 to 1"),
+        (np.zeros((2, 2)), [0.9, 0.2], "labels are float64"),
+        (np.zeros((2, 2)), [np.nan, 0.0], "labels are float64"),
+        (np.zeros((2, 2)), [[0], [1]], r"of shape \(2, 1\)"),
     ],
 )
 def test_data_that_do_not_fit_are_refused(x, y, message):
+    labels = np.array(y, None if y else int)
     with pytest.raises(UsageError, match=message):
-        check_data(Data(x=x, y=np.array(y, np.int32), classes=("a", "b")), "mine")
+        check_data(Data(x=x, y=labels, classes=("a", "b")), "mine")
+
+
+def test_a_part_has_values_or_events_and_all_parts_the_same(arrays, tmp_path):
+    path = str(tmp_path / "data.npz")
+    event = {"time": np.zeros((10, 1)), "index": np.zeros((10, 1), int)}
+    np.savez(path, **arrays, time_train=event["time"], index_train=event["index"])
+    with pytest.raises(UsageError, match="both x_train and time_train"):
+        load_splits(path, 0, outputs=3)
+    events = {f"{kind}_train": array for kind, array in event.items()}
+    events |= {f"{kind}_test": array[:4] for kind, array in event.items()}
+    labels = {name: array for name, array in arrays.items() if name.startswith("y_")}
+    np.savez(path, **labels, **events, value_train=np.full((10, 1), 2.0))
+    with pytest.raises(UsageError, match="value_train, and no value_test"):
+        load_splits(path, 0, outputs=3)
 
 
 @pytest.fixture

@@ -193,3 +193,16 @@ def test_what_is_measured_off_the_chip_is_encoded_as_it_was_trained(monkeypatch)
     chip_training.off_chip_accuracy(None, replace(options, encoder="latency", encoder_options=None))
     small = Latency(t_min=0.0, t_max=0.015, bias=True, first="small")
     assert seen == [small, replace(small, t_max=0.02, first="large")]
+
+
+@pytest.mark.parametrize(
+    ("t_min", "t_max"), [(0.02, 0.01), (-1e-3, 0.01), ("0ms", "10ms"), (0.0, np.inf)]
+)
+def test_times_of_latency_rise(t_min, t_max):
+    with pytest.raises(UsageError, match="give 0 <= t_min <= t_max, in seconds"):
+        Latency(t_min=t_min, t_max=t_max)(np.array([[0.1, 0.9]]))
+
+
+def test_a_rate_below_nothing_is_refused():
+    with pytest.raises(UsageError, match="highest is -100"):
+        Rate(highest=-100.0, duration=1.0)(np.array([[0.1, 0.9]]))

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from jaxsnn import FastSigmoid, TimeStepped, lower, simulate
+from jaxsnn import ArcTan, FastSigmoid, TimeStepped, lower, simulate
 from jaxsnn.errors import UsageError
 from jaxsnn.nir import build
-from jaxsnn.train import Data, Splits, fit
+from jaxsnn.train import Data, Splits, evaluate, fit
 
 STEPS, CHANNELS = 30, 6
 
@@ -56,3 +56,34 @@ def test_losses_of_spike_times_are_refused(graph, data):
         UsageError, match="loss ttfs reads spike times, which have no gradient in time steps"
     ):
         fit(graph, data, loss="ttfs", engine=TimeStepped(), epochs=1)
+
+
+def test_signals_end_with_their_last_step(graph, data):
+    """As of `simulate`: another end would contradict the data."""
+    given = {"loss": "count", "engine": TimeStepped(), "epochs": 1}
+    end = STEPS * 1e-4
+    assert fit(graph, data, **given).settings["t_end"] == pytest.approx(end)
+    assert fit(graph, data, **given, t_end=end).settings["t_end"] == pytest.approx(end)
+    with pytest.raises(UsageError, match=r"t_end is 0\.001 s, and the signals have 30 steps"):
+        fit(graph, data, **given, t_end=1e-3)
+
+
+def test_signals_in_steps_are_evaluated_as_they_are_trained(graph, data):
+    engine = TimeStepped()
+    done = fit(graph, data, loss="count", engine=engine, epochs=1)
+    found = evaluate(done.graph, data.test, loss="count", engine=engine)
+    assert found == pytest.approx(done.test_accuracy)
+    assert found == evaluate(done.graph, (data.test.x, data.test.y), loss="count", engine="grid")
+
+
+def test_surrogates_have_names_and_positive_numbers(graph, data):
+    given = {"loss": "count", "epochs": 1}
+    named = fit(graph, data, engine=TimeStepped(surrogate="atan:3"), **given)
+    assert (
+        named.history
+        == fit(graph, data, engine=TimeStepped(surrogate=ArcTan(alpha=3.0)), **given).history
+    )
+    with pytest.raises(UsageError, match="FastSigmoid: slope is -1: give a positive number"):
+        FastSigmoid(slope=-1.0)
+    with pytest.raises(UsageError, match="detach_reset is 'x'"):
+        simulate(lower(graph), data.test.x[:1].swapaxes(0, 1), engine=TimeStepped(detach_reset="x"))

@@ -1,7 +1,7 @@
 """Losses: closed forms, predictions, and gradients through whole networks."""
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import jax
@@ -25,13 +25,16 @@ from jaxsnn.train import (
     Integral,
     MaxOverTime,
     PeakMargin,
+    SpikeBudget,
     SpikeCount,
     SpikeRate,
     SpikeTimes,
     accuracy,
+    fit,
 )
 from jaxsnn.train.losses.losses import CrossEntropy
 from tests.event.differences import ENOUGH, relative_errors
+from tests.helpers.small_task import DATA, QUICK, small_net
 
 TAU, T_MAX = 0.005, 0.03
 
@@ -318,3 +321,80 @@ def test_regularisers_count_and_reach_silent_neurons(x64):
 def test_numbers_that_make_no_sense_are_refused(field, value, wanted):
     with pytest.raises(UsageError, match=f"loss FirstSpike: {field} is .*give a number {wanted}"):
         replace(loss(), **{field: value})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shaped(FirstSpike):
+    """A loss that gives what it should not: a column, or fractions of a class."""
+
+    wrong: str
+
+    def __call__(self, reading, labels):
+        """A column of numbers."""
+        values = super().__call__(reading, labels)
+        return values[:, None] if self.wrong == "loss" else values
+
+    def predict(self, reading):
+        """Fractions, or a column."""
+        found = super().predict(reading)
+        return {"loss": found, "column": found[:, None], "fraction": found + 0.4}[self.wrong]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ("loss", r"Shaped gives the shape \(\d+, 1\) for \d+ samples"),
+        ("column", r"Shaped.predict gives int32 of the shape \(\d+, 1\) for"),
+        ("fraction", r"Shaped.predict gives float32 of the shape \(\d+,\)"),
+    ],
+)
+def test_a_loss_gives_a_number_and_a_class_for_each_sample(wrong, message):
+    loss = Shaped(population="4", tau=10e-3, t_max=50e-3, wrong=wrong)
+    with pytest.raises(UsageError, match=message):
+        fit(small_net(), DATA, **QUICK, loss=loss, batch_size=64)
+
+
+def test_a_regulariser_gives_a_number_for_each_sample_or_one():
+    @dataclass(frozen=True)
+    class Column:
+        def __call__(self, network, solution):
+            return solution.count("2")[:, :1]
+
+    with pytest.raises(UsageError, match=r"Column gives the shape \(64, 1\)"):
+        fit(small_net(), DATA, **QUICK, regularisers=(Column(),), batch_size=64)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: SpikeBudget(most=-5.0), "SpikeBudget: most is -5: give a number above 0"),
+        (lambda: SpikeBudget(most=0.0), "most is 0"),
+        (
+            lambda: SpikeRate(strength=-1.0),
+            "SpikeRate: strength is -1: give a number of at least 0",
+        ),
+        (lambda: SpikeRate(populations="24"), "populations is '24'"),
+        (lambda: PeakMargin(strength=float("nan")), "strength is nan"),
+    ],
+)
+def test_regularisers_that_make_no_sense_are_refused(make, message):
+    with pytest.raises(UsageError, match=message):
+        make()
+
+
+def test_a_silent_neuron_is_no_better_than_a_late_one():
+    """Where samples last longer than t_max, one that fires later would count as worse."""
+    with pytest.raises(
+        UsageError, match=r"as if it fired at t_max = 0.01 s, and samples end at 0.2"
+    ):
+        fit(small_net(), DATA, **QUICK, loss_options={"t_max": 0.01}, t_end=0.2)
+
+
+@pytest.mark.parametrize("fires", [True, False])
+def test_a_loss_is_told_the_kind_of_its_population(fires):
+    loss = ExponentialSum(population="4", tau=10e-3, t_max=50e-3, fires=fires)
+    if fires:
+        fit(small_net(), DATA, **{**QUICK, "epochs": 1}, loss=loss)
+    else:
+        with pytest.raises(UsageError, match="fires=False, and '4' fires: say fires=True"):
+            fit(small_net(), DATA, **QUICK, loss=loss)
