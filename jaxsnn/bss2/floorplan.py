@@ -15,6 +15,7 @@ from html import escape
 
 import numpy as np
 
+from jaxsnn.bss2.check.check_mapping import refuse_undrawable
 from jaxsnn.bss2.chip import HEMISPHERES, INHIBITORY, ROWS_PER_DRIVER, Chip, crossbar_nodes
 from jaxsnn.bss2.mapping import Mapping, PlacedNeuron, Run
 from jaxsnn.errors import printable
@@ -84,11 +85,15 @@ class Frame:
 def floorplan(mapping: Mapping) -> str:
     """The picture as a standalone SVG document; point at a neuron for its name.
 
+    Raises:
+        MappingError: the mapping names parts that the chip lacks.
+
     >>> from jaxsnn.bss2.chip import NOTHING_DEAD, SMALL
     >>> said = {"signs": "fixed", "seed": 0, "fingerprint": "", "populations": (), "runs": ()}
     >>> floorplan(Mapping(chip=SMALL, dead=NOTHING_DEAD, **said)).splitlines()[0][:38]
     '<svg xmlns="http://www.w3.org/2000/svg'
     """
+    refuse_undrawable(mapping)
     chip = mapping.chip
     frame = Frame(chip=chip, column=max(3, 240 // chip.columns), row=max(1, 64 // chip.rows))
     width = 2 * MARGIN + LEFT + frame.width + SIDE

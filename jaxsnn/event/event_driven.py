@@ -333,6 +333,9 @@ def check_options(network: Network, options: EventOptions) -> None:
     # Readouts have no first spike.
     only = options.first_spike_only
     firing = [name for name, population in network.populations.items() if population.fires]
+    if not isinstance(only, bool) and (isinstance(only, str) or not isinstance(only, Collection)):
+        fix = "give True, False or names of populations, in a tuple"
+        raise UsageError(f"first_spike_only is {shown(only)}", fix=fix)
     named = () if isinstance(only, bool) else only
     refuse_strangers("first_spike_only", named, firing, "a spiking population")
 

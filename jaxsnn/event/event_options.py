@@ -85,13 +85,15 @@ class EventOptions:
         return found | {name: own for name, own in by_name.items() if own} | stops
 
     def hashable(self) -> Self:
-        """The same options with mappings as sorted tuples, as a static argument."""
+        """The same options with mappings and names as sorted tuples, as a static argument."""
         values = {name: getattr(self, name) for name in (*BUDGETS, "refractory")}
-        tuples = {
+        tuples: dict[str, Any] = {
             name: tuple(sorted(value.items()))
             for name, value in values.items()
             if isinstance(value, Mapping)
         }
+        if isinstance(self.first_spike_only, list | set | frozenset):
+            tuples["first_spike_only"] = tuple(sorted(self.first_spike_only))
         return replace(self, **tuples)
 
 

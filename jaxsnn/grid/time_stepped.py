@@ -100,6 +100,8 @@ class TimeStepped:
                 "each step",
                 fix="leave sample_times out",
             )
+        if isinstance(self.record, str):
+            raise UsageError(f"record is {self.record!r}", fix=f'give names, ("{self.record}",)')
         for name in () if isinstance(self.record, bool) else self.record:
             if name not in network.populations:
                 raise UsageError(

@@ -69,7 +69,9 @@ def _value_problems(node: Node, parameter: Parameter, value: np.ndarray | str) -
     name = parameter.name
     if isinstance(value, str):
         if value not in parameter.texts and name not in node.written:
-            yield _problem(node, "bad-parameter", f"has {name} = '{value}'", "it must be numbers")
+            texts = "".join(f", or '{text}'" for text in parameter.texts)
+            fix = f"it must be numbers{texts}"
+            yield _problem(node, "bad-parameter", f"has {name} = '{value}'", fix)
     elif parameter.single and value.size != 1:
         what = f"has {name} of shape {value.shape}"
         yield _problem(node, "bad-parameter", what, "it must be one number")

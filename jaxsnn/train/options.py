@@ -622,7 +622,7 @@ def check_options(options: TrainOptions) -> None:
         value, default = getattr(options, name), getattr(TrainOptions, name)
         if known.engines and kind not in known.engines and value not in (None, default):
             wanted = " or ".join(f'engine="{one}"' for one in known.engines if one in ENGINES)
-            shown = value if isinstance(value, int | float) else "..."
+            shown = value if isinstance(value, int | float | str) else "..."
             message = f"{name}={shown} is for {wanted}, the engine is {kind}"
             raise UsageError(message, fix=f"leave out {name}={shown}")
     _refuse_processes(options)

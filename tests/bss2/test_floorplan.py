@@ -8,6 +8,7 @@ import zlib
 from xml.etree import ElementTree
 
 import numpy as np
+import pytest
 
 from jaxsnn.bss2.chip import HICANN_X, INHIBITORY, Dead
 from jaxsnn.bss2.floorplan import (
@@ -20,6 +21,7 @@ from jaxsnn.bss2.floorplan import (
     synapse_image,
     utilisation,
 )
+from jaxsnn.errors import MappingError
 from tests.bss2.recipes import dense_net, layer_by_layer_mapping, one_run_mapping
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -116,3 +118,21 @@ def test_sixty_populations_have_colours_of_their_own():
     rgb = np.array([list(bytes.fromhex(text[1:])) for text in colours[:36]], float)
     apart = np.linalg.norm(rgb[:, None] - rgb[None], axis=-1)
     assert apart[~np.eye(36, dtype=bool)].min() > 12
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"head": 7}, "damaged in run 0: entry 0: its head is circuit number 7 of 2"),
+        ({"circuits": ()}, "it has no circuit"),
+        ({"circuits": ((0, 999),)}, r"circuit \(0, 999\) does not exist"),
+        ({"population": 9}, "population 9 of 3"),
+    ],
+)
+def test_a_damaged_mapping_is_refused(changes, message):
+    mapping = mapped()
+    run = mapping.runs[0]
+    neurons = (dataclasses.replace(run.neurons[0], **changes), *run.neurons[1:])
+    broken = dataclasses.replace(run, neurons=neurons)
+    with pytest.raises(MappingError, match=message):
+        floorplan(dataclasses.replace(mapping, runs=(broken, *mapping.runs[1:])))

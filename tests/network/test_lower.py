@@ -13,7 +13,7 @@ import pytest
 
 import jaxsnn
 from jaxsnn import EventDriven, Events, lower, read, simulate, update_graph, write
-from jaxsnn.errors import DialectError, LoweringError
+from jaxsnn.errors import DialectError, LoweringError, UsageError
 from jaxsnn.event.dynamics.kinds import neuron_of
 from jaxsnn.network.structure import TauShape
 from jaxsnn.nir import build, initializers
@@ -569,3 +569,23 @@ def test_numbers_for_all_become_one_for_each_alike(tmp_path):
     assert nir.read(tmp_path / "made.nir").nodes["2"].tau.shape == (2, 4, 4)
     again = lower(read(tmp_path / "made.nir")).parameters["2"]
     np.testing.assert_array_equal(again["v_threshold"], thresholds)
+
+
+@pytest.mark.parametrize(
+    ("delay", "message"),
+    [(-1e-3, "a delay is -0.001 s"), (np.nan, "nan s"), ([np.inf, 0], "inf s")],
+)
+def test_delays_are_times_from_0_on(delay, message):
+    network = lower(layer())
+    with pytest.raises(UsageError, match=message):
+        jaxsnn.with_synaptic_delays(network, "1", delay)
+
+
+def test_the_node_that_no_longer_fits_the_step_is_named():
+    neurons = build.lif(tau=2e-3, r=20.0)
+    layers = [build.linear(1), neurons, build.linear(1), neurons, build.linear(3), neurons]
+    graph = build.sequential(build.input(1), *layers, seed=0, dialect="snntorch", reset="zero")
+    network = lower(graph)
+    apart = changed(network, "6", tau=4e-3 * np.ones(3))
+    with pytest.raises(LoweringError, match=r"node '6' has tau = 0\.004 and r = 20"):
+        update_graph(graph, apart)

@@ -551,3 +551,31 @@ def test_hash_seeds_change_no_bit(run_python):
     outputs = [run_python(CODE, PYTHONHASHSEED=seed).stdout for seed in ("0", "1")]
     assert outputs[0] == outputs[1]
     assert len(outputs[0].splitlines()) == 2
+
+
+@pytest.mark.parametrize("only", ["n", 1, None])
+def test_names_are_several(only):
+    graph = build.sequential(build.input(1), build.linear(1), build.lif(tau=10e-3), seed=0)
+    events = Events(time=np.zeros((1, 1)), index=np.zeros((1, 1), int))
+    with pytest.raises(UsageError, match=f"first_spike_only is {only!r}: give True, False or"):
+        simulate(graph, events, 10e-3, engine=EventDriven(first_spike_only=only))
+    same = [EventDriven(first_spike_only=kind(["2"])).hashable() for kind in (list, set, tuple)]
+    assert same[0] == same[1] == same[2]
+
+
+def test_spikes_in_steps_become_events():
+    raster = np.random.default_rng(0).integers(0, 3, (5, 2, 2, 2))
+    events = Events.of_steps(raster, dt=1e-3)
+    for sample in range(2):
+        for step in range(5):
+            at = np.isclose(events.time[sample], step * 1e-3)
+            counts = np.bincount(np.asarray(events.index)[sample][at], minlength=4)
+            np.testing.assert_array_equal(counts, raster[step, sample].reshape(-1))
+    for x, dt, message in (
+        (np.zeros((5, 2)), 1e-3, r"shape \(5, 2\)"),
+        (np.full((5, 1, 1), 0.5), 1e-3, "whole numbers >= 0"),
+        (raster, 0.0, "dt is 0"),
+        (raster, "1ms", "dt is '1ms'"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            Events.of_steps(x, dt)

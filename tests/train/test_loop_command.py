@@ -269,7 +269,7 @@ NETS = {
             "large",
             [],
             1,
-            "602 neurons need 1 circuits or more for their fan-in, the chip has room for 512 of them in 1",
+            "602 neurons need 1 circuit or more for their fan-in, the chip has room for 512 of them in 1",
         ),
         ("large", [], 1, "(90 too many): allow --runs 2 or more"),
         ("wide", ["--runs", "9"], 1, "neuron '2'[0] has 40000 synapses"),

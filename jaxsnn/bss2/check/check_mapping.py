@@ -79,6 +79,39 @@ def located(violation: Problem) -> str:
     return f"{violation.node}: {violation.as_text()}"
 
 
+def refuse_undrawable(mapping: Mapping) -> None:
+    """Refuse a mapping that names parts which the chip lacks, whatever net it is of.
+
+    Raises:
+        MappingError: says where, and what.
+    """
+    found = list(dead_violations(mapping.chip, mapping.dead))
+    for number, run in enumerate(mapping.runs):
+        where = f"run {number}"
+        broken = list(array_violations(mapping.chip, run, where))
+        found += broken
+        if broken:
+            continue
+        names = {
+            place: f"entry {place}" for place in range(max(len(run.neurons), len(run.sources)))
+        }
+        found += neuron_violations(mapping, run, names, where)
+        found += setting_violations(mapping.chip, run, where)
+        everywhere = np.ones((HEMISPHERES, mapping.chip.columns), bool)
+        found += synapse_violations(mapping, run, everywhere, where)
+        for one in (*run.neurons, *run.sources):
+            if not 0 <= one.population < len(mapping.populations):
+                message = f"population {one.population} of {len(mapping.populations)}"
+                found.append(Problem(code="no-such-part", node=where, message=message))
+    if found:
+        raise MappingError(
+            f"the mapping is damaged in {found[0].node}: {found[0].message}",
+            fix=_MAP_AGAIN,
+            node=found[0].node,
+            code=found[0].code,
+        )
+
+
 def refuse_wrong(mapping: Mapping, net: Netlist) -> None:
     """Go on only with a right mapping.
 

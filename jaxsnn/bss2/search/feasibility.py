@@ -146,11 +146,11 @@ def _too_many(
             fix=fix,
         )
 
-    for count in np.unique(counts):
-        needed, available = int((counts >= count).sum()), runs * room_for(parts, int(count))
+    for count in np.unique(counts).tolist():
+        needed, available = int((counts >= count).sum()), runs * room_for(parts, count)
         if needed > available:
             what = (
-                f"{needed} neurons need {count} circuits or more for their fan-in, "
+                f"{needed} neurons need {count} circuit{'s' * (count > 1)} or more for their fan-in, "
                 f"the chip has room for {available} of them"
             )
             return certificate(needed, available, what)

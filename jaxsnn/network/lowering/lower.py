@@ -147,12 +147,17 @@ def _refuse_untied(before: Graph, after: Graph) -> None:
     apart = np.inf if step is None or new.dt is None else abs(new.dt - step) / step
     if new.agrees and apart <= TOLERANCE:
         return
+    changed = [name for name in after.nodes if after.nodes[name] is not before.nodes[name]]
+    alone = (estimate({name: after.nodes[name]}, evidence) for name in changed)
+    told = [one for one in alone if one.dt is not None or one.node] or [new]
+    # the node that is farthest from the file's own step, if there is one
+    worst = max(told, key=lambda one: 0.0 if step is None else abs(one.farthest - step))
     steps = "tells of none" if step is None else f"has steps of {step:.6g}"
     raise LoweringError(
-        f"node '{new.node}' has {new.pair}, which in the dialect {before.dialect.name} makes a"
-        f" step of {new.farthest:.6g}, and the file {steps}",
+        f"node '{worst.node}' has {worst.pair}, which in the dialect {before.dialect.name} makes a"
+        f" step of {worst.farthest:.6g}, and the file {steps}",
         fix=f"change both so that {evidence.dt_from} stays the same, or neither",
-        node=new.node,
+        node=worst.node,
     )
 
 

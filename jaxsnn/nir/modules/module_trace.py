@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal
 
-from jaxsnn.errors import ConversionError, listing
+from jaxsnn.errors import ConversionError, first_line, listing
 from jaxsnn.nir.torch_leaves import Call, exporter_of, in_time, without_state
 
 #: Functions whose result is their first argument, as far as numbers go.
@@ -94,10 +94,11 @@ def trace(module: Any, sample: Any) -> ModuleTrace:
 
     Raises:
         ConversionError: A layer that takes what is computed outside of layers, or that is called
-            more than once, or `forward` asks for more than the sample.
+            more than once, or `forward` asks for more than the sample, or does not take it.
     """
     import torch
 
+    sample = torch.as_tensor(sample, dtype=None if torch.is_tensor(sample) else torch.float32)
     asked = [
         name
         for name, each in inspect.signature(module.forward).parameters.items()
@@ -117,6 +118,12 @@ def trace(module: Any, sample: Any) -> ModuleTrace:
     try:
         with torch.no_grad(), unchanged(module), watch.functions():
             result = module(sample)
+    except RuntimeError as error:  # of layers that do not take its shape
+        raise ConversionError(
+            f"{type(module).__name__} does not take a sample of shape {tuple(sample.shape)}:"
+            f" {first_line(error)}",
+            fix="give a sample (batch, *shape) that it takes",
+        ) from error
     finally:
         for hook in hooks:
             hook.remove()

@@ -186,6 +186,11 @@ def yinyang_splits(seed: Seed = 0, sizes: Sequence[int] = YINYANG_SIZES) -> Spli
     """The Yin-Yang task with the sizes of the paper; training, validation and test come from
     different seeds.
     """
+    if len(sizes) != 3:
+        raise UsageError(
+            f"sizes has {len(sizes)} entries",
+            fix="give three: samples for training, validation and test",
+        )
     train, validation, test = (
         yinyang(n, [*seed_words(seed), part]) for part, n in enumerate(sizes)
     )

@@ -16,9 +16,10 @@ from jaxsnn.network.network import Network
 from jaxsnn.nir.graph import Graph
 from jaxsnn.simulation.retry import with_enough_room
 from jaxsnn.train.data.batches import Batch, encoded
-from jaxsnn.train.data.datasets import Splits, taken
+from jaxsnn.train.data.datasets import Data, Splits, taken
 from jaxsnn.train.data.encoders import Encoder
 from jaxsnn.train.data.named_encoders import make_encoder
+from jaxsnn.train.data.splitting import as_splits
 from jaxsnn.train.loop.batch_engines import run_batch
 from jaxsnn.train.loop.defaults import SAMPLE_SPAN, read_population, reference_tau
 from jaxsnn.train.losses.silence import feeding_weights
@@ -28,7 +29,7 @@ _SAMPLES, _STEPS, _CLOSE = 128, 24, 0.01
 
 def calibrated(
     graph: Graph,
-    data: Splits,
+    data: Splits | Data | tuple[Any, Any],
     *,
     fraction: float = 0.8,
     encoder: Encoder | str | None = None,
@@ -44,6 +45,7 @@ def calibrated(
     with at least one spike.
 
     Args:
+        data: as in `jaxsnn.train.fitting`.
         fraction: between 0 and 1.
         encoder, encoder_options, t_end: as in `jaxsnn.train.fitting`.
         engine: whose neurons they will be: those that stop after their first spike do so here, too.
@@ -54,6 +56,7 @@ def calibrated(
     """
     if not 0 < fraction < 1:
         raise UsageError(f"fraction is {fraction:g}", fix="give a number between 0 and 1")
+    data, _ = as_splits(data)
     network = lower(graph)
     population = read_population(network)
     tau = reference_tau(network, population)

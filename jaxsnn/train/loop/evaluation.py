@@ -16,7 +16,7 @@ from jaxsnn.network.results import Result
 from jaxsnn.nir.graph import Graph
 from jaxsnn.simulation.retry import with_enough_room
 from jaxsnn.simulation.solution import Engine, Solution
-from jaxsnn.train.data.batches import encoded
+from jaxsnn.train.data.batches import Batch, encoded
 from jaxsnn.train.data.datasets import Data
 from jaxsnn.train.data.encoders import Encoder
 from jaxsnn.train.data.named_encoders import named_encoder
@@ -106,6 +106,7 @@ def measure(
     batch = encoded(
         data, network, population=loss.population, encoder=encoder, engine=runner, what="data"
     )
+    _refuse_all_late(batch, end)
     correct, spikes = 0, dict[str, float]()
     for begin in range(0, len(data), _BATCH):
         part = batch.take(jnp.arange(begin, min(begin + _BATCH, len(data))))
@@ -121,6 +122,16 @@ def measure(
         for name, count in solution.counts.items():
             spikes[name] = spikes.get(name, 0.0) + float(np.sum(count)) / len(data)
     return Measured(accuracy=correct / len(data), spikes=spikes)
+
+
+def _refuse_all_late(batch: Batch, t_end: float) -> None:
+    """Refuse events that all come after the end, as where times are in milliseconds."""
+    times = getattr(batch.inputs, "time", np.zeros(1))
+    if np.isfinite(times).any() and not (np.asarray(times) < t_end).any():
+        raise UsageError(
+            f"all events come at or after t_end = {t_end:g} s, the first at {np.min(times):g} s",
+            fix="give times in seconds, or a later t_end",
+        )
 
 
 def _problem(engine: Engine, network: Network, solution: Solution) -> Problem:

@@ -484,7 +484,7 @@ class TrainingRun:
             return
         hint = ""
         if silent:
-            hint = "enlarge its input weights"
+            hint = "enlarge its input weights (calibrate=0.5 does it first)"
             if self.late:
                 hint = f"give times before t_end ({self.late[0]}), or {hint}"
             failure = (

@@ -354,11 +354,19 @@ class ExponentialSum(CrossEntropy):
 
 
 def accuracy(predictions: jax.Array | np.ndarray, labels: jax.Array | np.ndarray) -> jax.Array:
-    """Fraction of samples whose prediction is the label.
+    """Fraction of samples whose prediction is the label, both (samples,).
+
+    Raises:
+        UsageError: they have different shapes.
 
     >>> float(accuracy(jnp.array([0, 1, -1, 2]), jnp.array([0, 1, 2, 0])))
     0.5
     """
+    if np.shape(predictions) != np.shape(labels):
+        raise UsageError(
+            f"predictions have the shape {np.shape(predictions)}, labels {np.shape(labels)}",
+            fix="give both (samples,)",
+        )
     if on_processor(predictions, labels):
         right = np.asarray(predictions) == np.asarray(labels)
         return to_jax(np.asarray(np.mean(right), jnp.result_type(float)))
