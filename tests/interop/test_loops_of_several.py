@@ -7,7 +7,7 @@ import pytest
 
 from jaxsnn import EventDriven, Events, TimeStepped, lower, simulate
 from jaxsnn.errors import ConversionError, LoweringError
-from jaxsnn.nir import read, write
+from jaxsnn.nir import build, read, write
 from jaxsnn.nir.convert import convert
 from tests.helpers.random_spikes import random_raster
 from tests.interop.drawn import drawn_with_loops
@@ -44,6 +44,33 @@ def assert_same(found):
 )
 def test_it_fires_the_same(source, target, seed, tmp_path):
     found = outputs(drawn_with_loops(source, seed), target, tmp_path, seed)
+    assert found[0].any()
+    assert_same(found)
+
+
+def with_biases_in_loops(weights_in):
+    """Two populations that feed each other, one of them itself too, all through weights with biases;
+    `weights_in` is the name of those from the input.
+    """
+    rng = np.random.default_rng(3)
+
+    def affine(outputs, inputs):
+        weight = rng.normal(0.1, 0.5, (outputs, inputs))
+        return build.node("Affine", weight=weight, bias=rng.normal(0, 0.4, outputs))
+
+    neurons = build.lif(tau=5e-4, r=5.0, v_threshold=0.8)
+    nodes = {"in": build.input(5), weights_in: affine(4, 5), "a": neurons, "ab": affine(3, 4)}
+    nodes |= {"b": neurons, "ba": affine(4, 3), "aa": affine(4, 4), "out": build.output()}
+    chains = [("in", weights_in, "a", "ab", "b", "out"), ("b", "ba", "a"), ("a", "aa", "a")]
+    said = {"dialect": "snntorch", "reset": "zero", "reset_delay": False}
+    return build.network(nodes, chains, **said)
+
+
+@pytest.mark.parametrize("weights_in", ["a_in", "z_in"])
+@pytest.mark.parametrize("target", FRAMEWORKS)
+def test_biases_leave_loops_whatever_nodes_are_called(target, weights_in, tmp_path):
+    """Importers leave loops out of the first step: a bias goes where no loop is."""
+    found = outputs(with_biases_in_loops(weights_in), target, tmp_path, 0)
     assert found[0].any()
     assert_same(found)
 
