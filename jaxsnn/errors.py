@@ -344,4 +344,4 @@ def refuse_seed(seed: int, what: str = "seed") -> None:
     number = as_whole(seed)
     if number is None or not 0 <= number <= LARGEST_SEED:
         fix = f"give a whole number from 0 to {LARGEST_SEED}"
-        raise UsageError(f"{what} is {shown(seed) if number is None else number}", fix=fix)
+        raise UsageError(f"{what} is {seed!r}", fix=fix)

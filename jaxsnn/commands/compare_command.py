@@ -116,8 +116,12 @@ def compared(network: Any, recorded: Any, t_end: float, labels: Any = None) -> C
         size = network.populations[name].size
         expected[name] = by_neuron(np.asarray(events.time), np.asarray(events.index), size)
         # delta spikes are mapped as the shortest current
-        own, kinds = network.parameters[name], ("tau_syn", "tau", "tau_mem")
-        tau = float(np.mean(np.asarray(next(own[key] for key in kinds if key in own))))
+        own = network.parameters[name]
+        key = next((key for key in ("tau_syn", "tau", "tau_mem") if key in own), None)
+        if key is None:
+            what = f"population '{name}' has no time constant, in which residuals are told"
+            raise UsageError(what, fix="compare a network that the chip can run", node=name)
+        tau = float(np.mean(np.asarray(own[key])))
         found[name] = residuals(expected[name], times, tau)
     # Where several populations answer, nobody has said which of them the labels are of.
     answer = {name for names in network.outputs.values() for name in names} & set(found)

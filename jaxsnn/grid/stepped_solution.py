@@ -136,7 +136,12 @@ class SteppedSolution:
         self, name: str, among: dict[str, Float[Array, "time batch *shape"]], *, spikes: bool
     ) -> Float[Array, "time batch neurons"]:
         alone = [output for output, sources in self.feeding if sources == (name,)]
-        sent = [self.y[output] for output in alone if (output in self.spiking) == spikes]
+        # what is no population, such as a Threshold or a pool, sends what it sends
+        sent = [
+            self.y[output]
+            for output in alone
+            if name not in self.finite or (output in self.spiking) == spikes
+        ]
         if name in among:
             sent = [among[name]]
         if sent:
@@ -153,7 +158,8 @@ class SteppedSolution:
             f"the voltages of '{name}' are not recorded"
             if fires
             else f"nothing is recorded of '{name}'",
-            fix=f'pass TimeStepped(record=("{name}",)), or {suggestion(name, known)}',
+            fix=f'pass TimeStepped(record=("{name}",))'
+            + ("" if fires else f", or {suggestion(name, known)}"),
             node=name,
         )
 

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 from jaxsnn.errors import UsageError, as_number, shown, suggestion
 from jaxsnn.network.array_types import Array, Float
@@ -40,8 +41,9 @@ class _PositiveNumbers:
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense."""
-        for name, value in vars(self).items():
-            if not 0 < as_number(value) < math.inf:
+        for name in ("slope", "alpha"):
+            value = getattr(self, name, 1.0)
+            if not (0 < as_number(value) < math.inf or isinstance(value, Tracer)):
                 message = f"{type(self).__name__}: {name} is {shown(value)}"
                 raise UsageError(message, fix="give a positive number")
 

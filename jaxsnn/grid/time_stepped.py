@@ -109,7 +109,7 @@ class TimeStepped:
                     fix=suggestion(name, network.populations),
                     node=name,
                 )
-        if not isinstance(self.detach_reset, bool | None):
+        if not isinstance(self.detach_reset, bool | np.bool_ | None):
             raise UsageError(
                 f"detach_reset is {shown(self.detach_reset)}", fix="give True, False or None"
             )

@@ -343,11 +343,12 @@ def _wrong_one(node: Node, conventions: Conventions) -> str | None:
             return (
                 f"{conventions.name} {does} {parameter} = 1, but node '{node.name}' has {other:g}"
             )
-    if rule.leaks_to_zero and "v_leak" in node.names:
+    # one that only runs what others wrote leaves it out
+    if rule.leaks_to_zero and not conventions.reads_only and "v_leak" in node.names:
         leak = np.asarray(node.value("v_leak"), float)
         if np.any(leak):
             other = leak[leak != 0].ravel()[0]
-            return f"{conventions.name} {does} v_leak = 0, but node '{node.name}' has {other:g}"
+            return f"{conventions.name} writes v_leak = 0, but node '{node.name}' has {other:g}"
     for one, other in rule.equal:
         left, right = np.broadcast_arrays(
             *(np.asarray(node.value(key), float) for key in (one, other))

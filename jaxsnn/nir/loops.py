@@ -142,7 +142,7 @@ def _feedback(graph: Graph, part: Sequence[str]) -> list[Edge]:
 
 def _places(graph: Graph, runs: Order) -> dict[str, int]:
     """When an importer runs each node; those that it never comes to are left out."""
-    order = _depth_first(graph) if runs == "depth first" else _in_turn(graph)
+    order = depth_first(graph) if runs == "depth first" else _in_turn(graph)
     return {name: number for number, name in enumerate(order)}
 
 
@@ -158,7 +158,7 @@ def _is_instant(graph: Graph, part: Sequence[str]) -> bool:
     return not networkx.is_directed_acyclic_graph(networkx.DiGraph(inner))
 
 
-def _depth_first(graph: Graph) -> list[str]:
+def depth_first(graph: Graph) -> list[str]:
     """The order of nirtorch.load: depth first from the Input, edges in the order of the file."""
     targets: dict[str, list[str]] = {name: [] for name in graph.nodes}
     for source, target in graph.edges:

@@ -101,6 +101,11 @@ def prepare(graph: Graph, options: TrainOptions) -> Prepared:
     join(options)
     make_devices(options)
     chosen, notes = with_data(graph, options)
+    if chosen.coordinator is not None and chosen.processes == 1:
+        notes = (
+            *notes,
+            "coordinator has no effect: this process trains alone (processes=N: with others)",
+        )
     if chosen.calibrate is not None:
         graph, more = _calibrated(graph, chosen)
         notes = (*notes, *more)

@@ -638,9 +638,6 @@ def _refuse_processes(options: TrainOptions) -> None:
     if processes > 1 and options.coordinator is None:
         fix = 'pass coordinator="HOST:PORT", the address of process 0'
         raise UsageError(f"{processes} processes cannot find each other", fix=fix)
-    if processes == 1 and options.coordinator is not None:
-        fix = "say processes=N too, or leave coordinator out"
-        raise UsageError(f"coordinator is {options.coordinator!r} of a single process", fix=fix)
 
 
 # -- the command line, its configuration file and its documentation

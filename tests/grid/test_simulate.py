@@ -281,10 +281,12 @@ def test_a_solution_says_how_it_went():
 
 def test_spikes_are_of_neurons_that_fire_and_voltages_of_what_has_them():
     spikes, v = jnp.ones((6, 2, 3)), jnp.full((6, 2, 1), 0.5)
-    solution = solution_of(spikes, v)
+    solution = solution_of(spikes, v, finite={"n": jnp.array(True), "r": jnp.array(True)})
     for look in (solution.count, solution.first_spike, solution.events):
         with pytest.raises(UsageError, match="'r' sends its membrane, it has no spikes"):
             look("r")
     for look in (solution.maximum, solution.integral):
         with pytest.raises(UsageError, match="the voltages of 'n' are not recorded"):
             look("n")
+    # a Threshold, say, is no population: what it sends is summed
+    np.testing.assert_array_equal(solution_of(spikes, v).count("r"), [[3.0], [3.0]])

@@ -148,7 +148,7 @@ def refuse_bad(chip: EmulatedChip) -> None:
         value = getattr(chip, name)
         if value is not None and (as_whole(value) or 0) < 1:
             raise UsageError(
-                f"the chip's {name} is {shown(value)}", fix="give at least 1, a whole number"
+                f"the chip's {name} is {value!r}", fix="give at least 1, a whole number"
             )
 
 

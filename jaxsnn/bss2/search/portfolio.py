@@ -162,11 +162,9 @@ def _refuse(signs: str, seed: int, max_runs: int | None, time_limit: float) -> N
     number = as_whole(seed)
     if number is None or not 0 <= number <= _LARGEST_SEED:
         fix = f"give a whole number from 0 to {_LARGEST_SEED}"
-        raise UsageError(f"the seed is {shown(seed) if number is None else number}", fix=fix)
+        raise UsageError(f"the seed is {seed!r}", fix=fix)
     if max_runs is not None and (as_whole(max_runs) or 0) < 1:
-        raise UsageError(
-            f"at most {shown(max_runs)} runs are allowed", fix="allow at least max_runs=1"
-        )
+        raise UsageError(f"at most {max_runs!r} runs are allowed", fix="allow at least max_runs=1")
     if not 0 < as_number(time_limit) < math.inf:
         raise UsageError(
             f"the time limit is {shown(time_limit)} s", fix="give a positive number of seconds"

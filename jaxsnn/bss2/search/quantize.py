@@ -163,7 +163,8 @@ def quantize(graph: Graph, options: QuantizeOptions | None = None) -> Quantized:
 
 
 def _refuse_options(options: QuantizeOptions) -> None:
-    if not isinstance(options.scale, Mapping) and options.scale not in SCALES:
+    known = isinstance(options.scale, str) and options.scale in SCALES
+    if not isinstance(options.scale, Mapping) and not known:
         text = shown(options.scale).strip("'")
         raise UsageError(f"there is no scale '{text}'", fix=suggestion(text, SCALES))
     if options.bias not in ("refuse", "source"):

@@ -206,13 +206,14 @@ def _with_changes(
 
 def _refuse_unused(node: Node, changes: Changes, dialect: Dialect) -> None:
     """Refuse changes of what a framework does not use."""
-    rule, unused = rule_of(dialect, node) if node.traits.state else None, None
-    if rule is not None and "v_leak" in changes and rule.leaks_to_zero:
-        unused = "v_leak"
+    if not node.traits.state:
+        return
+    rule = rule_of(dialect, node)
     # where r is the decay of a step it follows its time constant
-    if rule is not None and rule.resistance != "file" and "r" in changes:
-        unused = None if {"tau", "tau_mem"} & set(changes) else "r"
-    if unused is not None:
+    alone = rule.resistance != "file" and not {"tau", "tau_mem"} & set(changes)
+    for unused, wrong in (("v_leak", rule.leaks_to_zero), ("r", alone)):
+        if not wrong or unused not in changes:
+            continue
         raise LoweringError(
             f"node '{node.name}' ({node.type}): {unused} cannot be trained in the dialect"
             f" {dialect.name}, which does not use it",

@@ -263,6 +263,8 @@ def _through(draft: Draft, name: str, arriving: Bounds) -> Bounds:
         return np.minimum(*ends), np.maximum(*ends)
     if entry["type"] == "Threshold":
         return np.zeros(shape), np.ones(shape)
+    if entry["type"] == "Flatten" and draft.channels_last and len(shape) < low.ndim:
+        low, high = np.moveaxis(low, 0, -1), np.moveaxis(high, 0, -1)
     return low.reshape(shape), high.reshape(shape)
 
 

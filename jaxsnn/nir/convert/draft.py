@@ -97,6 +97,7 @@ class Draft:
         name = self.free(name)
         place = self.edges.index(edge)
         self.edges[place : place + 1] = [(edge[0], name), (name, edge[1])]
+        self.delayed = [(name, edge[1]) if each == edge else each for each in self.delayed]
         self.nodes[name] = entry
         shape = self.shapes[edge[0]][1]
         self.shapes[name] = (shape, shape)
@@ -149,9 +150,12 @@ def draft_of(graph: Graph) -> tuple[Draft, dict[str, str]]:
         if names[name] != name:
             draft.changed(names[name], f"'{name}' is renamed", _why_renamed(name))
     draft.edges = _edges(wires, names)
-    for source, target in (*late_edges(graph), *feedback_edges(graph)):
-        if {source, target} <= reaching:
-            draft.delayed.append((names[source], names[target]))
+    late, feedback = (
+        [(names[source], names[target]) for source, target in edges if {source, target} <= reaching]
+        for edges in (late_edges(graph), feedback_edges(graph))
+    )
+    refuse_late_biases(draft, late)
+    draft.delayed = [*late, *feedback]
     return draft, names
 
 
@@ -291,6 +295,23 @@ def loops_of(draft: Draft) -> list[list[str]]:
     graph = networkx.DiGraph(draft.edges)
     parts = [sorted(part) for part in networkx.strongly_connected_components(graph)]
     return sorted(part for part in parts if len(part) > 1 or (part[0], part[0]) in draft.edges)
+
+
+def refuse_late_biases(draft: Draft, late: Iterable[Edge]) -> None:
+    """Refuse a bias in weights that the source leaves out of the first step: what is written would
+    have it there.
+
+    Raises:
+        ConversionError: names the weights.
+    """
+    for source, target in late:
+        if np.any(draft.nodes[source].get("bias", 0)):
+            raise ConversionError(
+                f"node '{source}' has a bias, which reaches '{target}' from the second step on only:"
+                " the source runs this loop in the order of its nodes",
+                fix=f"feed the bias to '{target}' through weights outside of the loop",
+                node=source,
+            )
 
 
 def feedback_of(draft: Draft, name: str) -> list[str]:

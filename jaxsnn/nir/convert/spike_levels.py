@@ -46,7 +46,10 @@ def spread(
         if copies == 1:
             continue
         for source in draft.sources(name):
-            _copy_rows(draft, weighted_feeder(draft, source, name, False), copies)
+            feeder = weighted_feeder(draft, source, name, False)
+            _copy_rows(draft, feeder, copies)
+            if draft.targets(feeder) == [source] and source != feeder:
+                _lengthen(draft, source, copies)  # a Flatten between them
         _copy_columns(draft, name, copies)
         inward, outward = draft.shapes[name]
         draft.shapes[name] = (
@@ -112,6 +115,17 @@ def _copy_rows(draft: Draft, name: str, copies: int) -> None:
     draft.shapes[name] = (inward, (outward[0] * copies, *outward[1:]))
 
 
+def _lengthen(draft: Draft, name: str, copies: int) -> None:
+    """Let a Flatten or a pool take so many times the channels."""
+    inward, outward = draft.shapes[name]
+    draft.shapes[name] = (
+        (inward[0] * copies, *inward[1:]),
+        (outward[0] * copies, *outward[1:]),
+    )
+    if draft.nodes[name]["type"] == "Flatten":
+        draft.nodes[name] |= {"input_type": np.array(draft.shapes[name][0])}
+
+
 def _copy_columns(draft: Draft, name: str, copies: int) -> None:
     """Give what follows a node the same weights for each copy of its output."""
     for target in draft.targets(name):
@@ -119,13 +133,7 @@ def _copy_columns(draft: Draft, name: str, copies: int) -> None:
         alone = len(draft.sources(target)) == 1
         if entry["type"] in ("Flatten", *POOLS) and alone:
             _copy_columns(draft, target, copies)
-            inward, outward = draft.shapes[target]
-            draft.shapes[target] = (
-                (inward[0] * copies, *inward[1:]),
-                (outward[0] * copies, *outward[1:]),
-            )
-            if entry["type"] == "Flatten":
-                draft.nodes[target] = entry | {"input_type": np.array(draft.shapes[target][0])}
+            _lengthen(draft, target, copies)
             continue
         if entry["type"] not in WEIGHTED or not alone:
             target = draft.insert((name, target), f"{name}_sum", identity(draft.shapes[name][1]))

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxsnn.nir.convert.draft import Draft, loops_of
+from jaxsnn.nir.convert.draft import Draft, loops_of, weighted_feeder
 from jaxsnn.nir.convert.step import Reset, Step
 
 _RESETS: dict[str, Reset] = {
@@ -55,6 +55,8 @@ def _add(draft: Draft, step: Step, diagonal: np.ndarray) -> None:
     part = next((part for part in loops_of(draft) if name in part), [])
     if len(part) == 2:
         (weights,) = (other for other in part if other != name)
+        if len(draft.targets(weights)) > 1:  # what they feed beside is not reset
+            weights = weighted_feeder(draft, weights, name, False)
         entry = draft.nodes[weights]
         entry["weight"] = np.asarray(entry["weight"], float) + np.diag(diagonal)
     else:

@@ -10,13 +10,22 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from jaxsnn.errors import ConversionError, Problem, listing
-from jaxsnn.nir.convert.draft import NEURON_TYPES, POOLS, Draft, identity, loops_of, rounded
+from jaxsnn.nir.convert.draft import (
+    NEURON_TYPES,
+    POOLS,
+    Draft,
+    identity,
+    loops_of,
+    rounded,
+    weighted_feeder,
+)
 from jaxsnn.nir.convert.step import Step
 from jaxsnn.nir.convert.target import Target
 from jaxsnn.nir.convert.thread import threaded
 from jaxsnn.nir.graph import Edge, Graph, edge_key
 from jaxsnn.nir.loops import (
     Order,
+    depth_first,
     importer_late_edges,
     late_edges,
     loops_of_several,
@@ -50,8 +59,8 @@ def check_loops(draft: Draft, target: Target) -> None:
         ConversionError: Names the first node and the number of other problems.
     """
     for part in loops_of(draft):
-        if not any({*edge} <= {*part} for edge in draft.delayed):
-            join_weights(draft, part)
+        delayed = any({*edge} <= {*part} for edge in draft.delayed)
+        join_weights(draft, part, biased=delayed)
     problems = list(_loop_problems(draft, target))
     if not target.importer.feeds_back:
         problems = [
@@ -66,19 +75,30 @@ def check_loops(draft: Draft, target: Target) -> None:
     refuse_for(target, problems)
 
 
-def join_weights(draft: Draft, part: Sequence[str]) -> None:
-    """Multiply matrices that follow each other among some nodes."""
+def join_weights(draft: Draft, part: Sequence[str], *, biased: bool = False) -> None:
+    """Multiply matrices that follow each other among some nodes; with `biased` those alone of which
+    the first has a bias, as importers leave it out of the first step of a loop.
+    """
     for first in part:
         entry = draft.nodes[first]
         targets = draft.targets(first)
-        if entry["type"] != "Linear" or len(targets) != 1 or targets[0] == first:
+        if entry["type"] not in ("Linear", "Affine") or len(targets) != 1 or targets[0] == first:
+            continue
+        bias = np.asarray(entry.get("bias", 0.0))
+        if (biased and not np.any(bias)) or (first, targets[0]) in draft.delayed:
             continue
         second = draft.nodes[targets[0]]
         alone = second["type"] in ("Linear", "Affine") and draft.sources(targets[0]) == [first]
         if targets[0] not in part or not alone:
             continue
-        second["weight"] = np.asarray(second["weight"]) @ np.asarray(entry["weight"])
         (name,) = targets
+        if np.any(bias):
+            through = np.asarray(second["weight"], float) @ bias
+            draft.nodes[name] = second = second | {
+                "type": "Affine",
+                "bias": rounded(through + np.asarray(second.get("bias", 0.0)), bias),
+            }
+        second["weight"] = np.asarray(second["weight"]) @ np.asarray(entry["weight"])
         draft.edges = [
             (source, name if end == first else end)
             for source, end in draft.edges
@@ -132,6 +152,12 @@ def _loop_problems(draft: Draft, target: Target) -> Iterator[Problem]:
     for part in loops_of(draft):
         if len(part) == 2 and set(part) & set(draft.memories):
             continue
+        straight = [name for name in part if (name, name) in draft.edges]
+        if straight and len(part) > 1:
+            what = f"node '{straight[0]}' feeds itself straight, and through {listing(part)}"
+            fix = "add an identity to the weights of its loop, and leave the straight edge out"
+            yield _reason(straight[0], what, fix=fix)
+            continue
         # The source runs them as an importer does, and so will the target.
         if _order_of(target) and any({*edge} <= {*part} for edge in draft.delayed):
             continue
@@ -169,17 +195,18 @@ def _sum_problems(draft: Draft, target: Target) -> Iterator[Problem]:
 def rewire(draft: Draft, target: Target, steps: Mapping[str, Step], dt: float) -> None:
     """Edges and names for the importer, whose step is `dt`."""
     importer = target.importer
-    recurrent = settle_loops(draft)
+    recurrent = settle_loops(draft, apart=importer.depth_first)
     # An importer that runs nodes depth first returns what ran last, so that loops must come before
     # what follows them.
     weights = {source for source, _ in recurrent}
     inner = [edge for edge in draft.edges if weights & {*edge}]
     sums = threaded(draft, recurrent, target.title) if importer.depth_first else []
     first = [*inner, *sums]
-    draft.edges = [
-        *first,
-        *(edge for edge in sorted(draft.edges, key=edge_key) if edge not in first),
-    ]
+    onward = _reaching_output(draft, recurrent)
+    rest = [edge for edge in sorted(draft.edges, key=edge_key) if edge not in first]
+    # of what a node feeds, first what only leads back into its loop
+    rest.sort(key=lambda edge: edge[1] in onward)
+    draft.edges = [*first, *rest]
     if importer.by_name and draft.delayed:
         _name_in_order(draft, target.title)
     for edge in recurrent if importer.longer_loops else ():
@@ -192,6 +219,15 @@ def rewire(draft: Draft, target: Target, steps: Mapping[str, Step], dt: float) -
     if importer.wire is not None:
         later = target.late and not any(step.late for step in steps.values())
         importer.wire(draft, recurrent, later, dt)
+
+
+def _reaching_output(draft: Draft, recurrent: Sequence[Edge]) -> set[str]:
+    """Nodes from which an Output is reached without going round a loop."""
+    import networkx
+
+    graph = networkx.DiGraph([edge for edge in draft.edges if edge not in recurrent])
+    found = set(draft.of_type("Output"))
+    return found.union(*(networkx.ancestors(graph, name) for name in found if name in graph))
 
 
 def _order_of(target: Target) -> Order | None:
@@ -221,6 +257,9 @@ def check_order(draft: Draft, made: Graph, target: Target) -> None:
     wrong = sorted((meant - {*late}) | (inside - meant)) + [(name, name) for name in sorted(only)]
     if not (meant and wrong):
         wrong = sorted(_wrong_of_several(made, delayed, target))
+    if target.importer.depth_first and (last := depth_first(made)[-1]) not in made.outputs:
+        what = f"what its importer makes returns what node '{last}' gives, which runs last"
+        refuse_for(target, [_reason(last, what, fix="leave the loop out")])
     if wrong:
         source, end = wrong[0]
         what = f"the loop through '{source}' and '{end}' would act in another step there"
@@ -240,12 +279,19 @@ def _renamed(draft: Draft, edge: Edge) -> Edge:
     return draft.renamed.get(edge[0], edge[0]), draft.renamed.get(edge[1], edge[1])
 
 
-def settle_loops(draft: Draft) -> list[Edge]:
+def settle_loops(draft: Draft, *, apart: bool = False) -> list[Edge]:
     """Move biases out of loops, which importers leave out of the first step; the edges from weights
     to neuron.
+
+    Args:
+        apart: Weights of a loop must feed nothing beside.
     """
     recurrent = _recurrent_edges(draft)
-    for source, neuron in recurrent:
+    for place, (source, neuron) in enumerate(recurrent):
+        biased = np.any(draft.nodes[source].get("bias", 0))
+        if len(draft.targets(source)) > 1 and (apart or biased):
+            source = weighted_feeder(draft, source, neuron, False)
+            recurrent[place] = (source, neuron)
         _bias_out_of_loop(draft, source, neuron, recurrent)
     return recurrent
 
@@ -386,4 +432,5 @@ def forward_order(draft: Draft) -> list[str]:
 
     loops = set(_recurrent_edges(draft))
     graph = networkx.DiGraph([edge for edge in draft.edges if edge not in loops])
+    graph.add_nodes_from(draft.nodes)
     return list(networkx.lexicographical_topological_sort(graph))

@@ -112,6 +112,7 @@ class StepLength:
         gain: (time constants, dt, array module) -> gains, the inverse, by which the gains follow
             time constants that are trained; the array module is NumPy or jax.numpy. None: they
             cannot be trained.
+        tau: (gains, dt) -> time constants, where gains have fewer digits than these.
         above_dt: Time constants that are no longer than dt make no sense.
     """
 
@@ -119,6 +120,7 @@ class StepLength:
     of: Callable[[np.ndarray, np.ndarray], np.ndarray] = dataclasses.field(repr=False)
     synapses: bool = False
     gain: Callable[[Any, Any, Any], Any] | None = dataclasses.field(default=None, repr=False)
+    tau: Callable[[Any, Any], Any] | None = dataclasses.field(default=None, repr=False)
     above_dt: bool = False
 
     def __str__(self) -> str:

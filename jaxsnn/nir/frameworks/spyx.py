@@ -64,6 +64,10 @@ def _decay(tau: Any, dt: Any, xp: Any) -> Any:
     return 1 - dt / tau
 
 
+def _tau(decay: Any, dt: Any) -> Any:
+    return dt / (1 - decay)
+
+
 _REWIRED = (
     "Spyx writes the input of a recurrent layer into its recurrent weights, "
     "and feeds it straight into the neuron"
@@ -141,7 +145,7 @@ def _without_threshold(nodes: Mapping[str, Node], found: Estimate) -> tuple[str,
 
 
 _EVIDENCE = Evidence(
-    dt_from=StepLength(text="tau (1-r)", of=_dt, gain=_decay, above_dt=True),
+    dt_from=StepLength(text="tau (1-r)", of=_dt, gain=_decay, tau=_tau, above_dt=True),
     proves=True,
     silent=("LI",),
     refutes=_without_threshold,

@@ -253,10 +253,17 @@ def find_trainables(
             found.append((node, _bounds_first(chosen)))
     for key, known in used.items():
         _check_name(key.rpartition(".")[2], key, known_names)
+        if not known and _is_unused(network, key):
+            notes.append(f"{key} is not trained: the file's framework does not use it")
+        elif not known and not isinstance(wanted, Mapping) and key not in ("weight", "bias"):
+            notes.append(f"no node has {key}: it is not trained")
         if not known and (isinstance(wanted, Mapping) or "." in key):
+            used_not = _is_unused(network, key)
             raise UsageError(
-                f"the network has no {key} to train",
-                fix=f"its nodes are {listing(network.parameters)}",
+                f"the file's framework does not use {key}"
+                if used_not
+                else f"the network has no {key} to train",
+                fix="leave it out" if used_not else f"its nodes are {listing(network.parameters)}",
             )
     if not found:
         raise UsageError(
@@ -276,6 +283,13 @@ def _bounds_first(chosen: Iterable[tuple[str, Constraint]]) -> tuple[tuple[str, 
             if getattr(waiting[name], "low", None) not in waiting:
                 ordered[name] = waiting.pop(name)
     return tuple(ordered.items())
+
+
+def _is_unused(network: Network, key: str) -> bool:
+    """Whether a name is that of a v_leak alone that a framework does not know."""
+    node, _, name = key.rpartition(".")
+    nodes = [node] if node else network.populations
+    return name == "v_leak" and any(_leaks_to_zero(network, one) for one in nodes)
 
 
 def _leaks_to_zero(network: Network, node: str) -> bool:
@@ -381,9 +395,9 @@ def _check_bounds(node: str, name: str, constraint: Constraint, own: Own) -> Non
             fix="give a number of at least 0",
             node=node,
         )
-    for bound in ("low", "high"):
+    for bound in ("low", "high") if isinstance(constraint, Positive | Bounded) else ():
         value = getattr(constraint, bound, 0.0)
-        if isinstance(value, str) and bound == "low" and isinstance(constraint, Positive):
+        if isinstance(value, str) and isinstance(constraint, Positive):
             # what a node lacks is 0, such as v_reset
             known = {*own, *TRAINABLE, "v_reset", "r", "w_in"}
             wrong, fix = value not in known, suggestion(value, sorted(known))
@@ -422,14 +436,31 @@ def to_values(network: Network, trained: Trained, raw: Parameters) -> Parameters
             values[node][name] = jnp.broadcast_to(value, own[name].shape)
         for tie in _ties(network, node):
             if tie.tau in values[node] and tie.gain not in values[node]:
-                values[node][tie.gain] = _gain(tie, values[node][tie.tau], own[tie.gain])
+                values[node] |= _tied(tie, values[node][tie.tau], own[tie.gain])
     return values
 
 
-def _gain(tie: Tie, tau: Numbers, before: Numbers) -> Numbers:
-    """What a framework makes of a time constant that is trained."""
+def _tied(tie: Tie, tau: Numbers, before: Numbers) -> dict[str, Numbers]:
+    """A time constant that is trained, and what a framework makes of it; where that has fewer
+    digits, the time constant has those that it tells.
+    """
     dt = jnp.asarray(tie.dt, tau.dtype)
-    return jnp.where(jnp.isfinite(tau), tie.step.gain(tau, dt, jnp), before)
+    gain = jnp.where(jnp.isfinite(tau), tie.step.gain(tau, dt, jnp), before)
+    told = tau if tie.step.tau is None else tie.step.tau(gain, dt)
+    return {tie.tau: jnp.where(jnp.isfinite(told), told, tau), tie.gain: gain}
+
+
+def raw_is_particular(network: Network, trained: Trained) -> bool:
+    """Whether what raw numbers stand for, or how far they go, depends on more than settings say:
+    bounds that are trained, steps of a framework, rates.
+    """
+    return any(
+        constraint.rate != 1
+        or getattr(constraint, "low", None) in dict(names)
+        or any(tie.tau == name for tie in _ties(network, node))
+        for node, names in trained
+        for name, constraint in names
+    )
 
 
 def _means(own: Own, constraint: Constraint) -> Own:

@@ -124,7 +124,8 @@ def refuse_no_classes(loss: Any, predictions: jax.Array, labels: Any) -> jax.Arr
         UsageError: says what it is.
     """
     found = jnp.shape(predictions), jnp.result_type(predictions)
-    if found[0] != labels.shape or not jnp.issubdtype(found[1], jnp.integer):
+    whole = any(jnp.issubdtype(found[1], kind) for kind in (jnp.integer, jnp.bool_))
+    if found[0] != labels.shape or not whole:
         raise UsageError(
             f"{type(loss).__name__}.predict gives {found[1]} of the shape {found[0]} for"
             f" {len(labels)} samples",

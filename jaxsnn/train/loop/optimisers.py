@@ -12,7 +12,8 @@ import numpy as np
 import optax
 
 from jaxsnn.errors import UsageError, suggestion
-from jaxsnn.train.loop.constraints import Free, Trained
+from jaxsnn.network.network import Network
+from jaxsnn.train.loop.constraints import Parameters
 
 Schedule = Callable[[Any], Any]
 
@@ -38,6 +39,8 @@ OPTIMISERS: Mapping[str, Callable[[], optax.GradientTransformation]] = MappingPr
 #: What Adam with weight decay takes off in a step, of a weight, where nobody says another.
 ADAMW_DECAY = 0.01
 _WARM_UP, _HALVINGS = 0.05, 6
+#: Sizes of gradients by which optimisers are told apart: more than some gather into one step.
+_PROBES = (1.0, -0.25, 3.0, 30.0, 300.0, -1e-2, 1e-4, 10.0, 1.0)
 
 
 def _cosine(phase: np.ndarray) -> np.ndarray:
@@ -100,38 +103,47 @@ def _only_weights(raw: Any) -> Any:
     return {node: {name: name == "weight" for name in own} for node, own in raw.items()}
 
 
-def refuse_decay(choice: Any, weight_decay: float | None, trained: Trained) -> None:
-    """Refuse to decay weights that have limits: what the optimiser moves of them is another number.
+def refuse_decay(
+    choice: Any, weight_decay: float | None, raw: Parameters, network: Network
+) -> None:
+    """Refuse to decay weights of which the optimiser moves another number, as of those with limits.
+
+    Args:
+        raw: what the optimiser moves, to begin with.
 
     Raises:
         UsageError: names the first of them.
     """
     decays = weight_decay if weight_decay is not None else choice == "adamw"
-    for node, names in trained if decays else ():
-        for name, constraint in names:
-            if name == "weight" and not isinstance(constraint, Free):
-                raise UsageError(
-                    f"node '{node}': its weight is {type(constraint).__name__}, and weight_decay"
-                    " takes its part off weights without limits alone",
-                    fix='say weight_decay=0, of "adamw" take "adam"',
-                    node=node,
-                )
+    for node, own in raw.items() if decays else ():
+        weight = own.get("weight")
+        if weight is not None and not np.allclose(weight, network.parameters[node]["weight"]):
+            raise UsageError(
+                f"node '{node}': its weight has limits, and weight_decay takes its part off weights"
+                " without any",
+                fix='say weight_decay=0, of "adamw" take "adam"',
+                node=node,
+            )
 
 
-def optimiser_identity(choice: Any) -> tuple[np.ndarray, ...]:
-    """What tells optimisers of the user's apart: what they make of some gradients, step by step.
+def optimiser_identity(choice: Any, raw: Parameters) -> tuple[np.ndarray, ...]:
+    """What tells optimisers of the user's apart: how far they go by some gradients, step by step, to
+    a few digits. Of one by name, whose settings are recorded, nothing; of one that fails, neither.
 
-    Of one by name, whose settings are recorded, nothing.
+    Args:
+        raw: what it will move.
     """
     if isinstance(choice, str):
         return ()
-    number = {"probe": {"weight": np.array([0.5, -2.0], np.float32)}}
-    state, found = choice.init(number), []
-    for size in (1.0, -0.25, 3.0):
-        gradient = jax.tree.map(lambda value, size=size: size * value, number)
-        update, state = choice.update(gradient, state, number)
-        found.append(np.asarray(update["probe"]["weight"]))
-    return tuple(found)
+    try:
+        state, update, found = choice.init(raw), jax.jit(choice.update), []
+        for size in _PROBES:
+            gradient = jax.tree.map(lambda value, size=size: size * (value + 0.1), raw)
+            way, state = update(gradient, state, raw)
+            found += [f"{float(np.linalg.norm(leaf)):.3g}" for leaf in jax.tree.leaves(way)]
+    except Exception:  # what a user's own optimiser raises it raises in training, too
+        return ()
+    return (np.frombuffer(" ".join(found).encode(), np.uint8),)
 
 
 def learning_rates(

@@ -39,7 +39,13 @@ from jaxsnn.train.data.on_disk import (
     split_of,
 )
 from jaxsnn.train.loop.checkpoint import Checkpoint, Folder, fingerprint
-from jaxsnn.train.loop.constraints import find_trainables, to_raw, to_values, with_trained
+from jaxsnn.train.loop.constraints import (
+    find_trainables,
+    raw_is_particular,
+    to_raw,
+    to_values,
+    with_trained,
+)
 from jaxsnn.train.loop.epoch import (
     Pace,
     Setup,
@@ -132,7 +138,7 @@ class TrainingRun:
         wanted = cast(Any, options.trainable)
         trainables = find_trainables(network, wanted, longest_delay=plan.loss.tau)
         raw = to_raw(network, trainables.constraints)
-        refuse_decay(options.optimiser, options.weight_decay, trainables.constraints)
+        refuse_decay(options.optimiser, options.weight_decay, raw, network)
         mesh = make_mesh(options.devices)
         self.scales = on_all(step_scales(network, trainables.constraints, plan.t_end), mesh)
         self.network = on_all(self.network, mesh)
@@ -207,8 +213,12 @@ class TrainingRun:
         if folder is None:
             return self._epochs()
         settings = {name: value for name, value in self.plan.as_dict().items() if name in OPTIONS}
-        own = [*optimiser_identity(self.options.optimiser)]
+        # what raw numbers of these stand for is not in the settings
+        particular = raw_is_particular(self.network, self.setup.trained)
+        raw = on_host(self.state.raw, self.setup.mesh)
+        own = list(optimiser_identity(self.options.optimiser, raw))
         own += [self.rates] if callable(self.options.schedule) else []
+        own += [np.frombuffer(repr(self.setup.trained).encode(), np.uint8)] if particular else []
         hash_ = fingerprint(identities(self.splits), self.network.parameters, own)
         self.folder = Folder(folder, settings, hash_, alone=is_first())
         try:

@@ -11,6 +11,7 @@ from typing import Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from jaxsnn.errors import UsageError, as_number, shown
 from jaxsnn.event.event_solution import EventSolution
@@ -47,7 +48,7 @@ class _Checked:
         name = type(self).__name__
         for field, least in (("strength", 0.0), ("target", 0.0), ("most", np.finfo(float).tiny)):
             value = getattr(self, field, least)
-            if not least <= as_number(value) < np.inf:
+            if not (least <= as_number(value) < np.inf or isinstance(value, Tracer)):
                 wanted = "above 0" if least else "of at least 0"
                 raise UsageError(
                     f"{name}: {field} is {shown(value)}", fix=f"give a number {wanted}"
