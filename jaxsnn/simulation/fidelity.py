@@ -17,6 +17,9 @@ from jaxsnn.nir.graph import Graph
 from jaxsnn.simulation.network_arrays import load_inputs, network_inputs
 from jaxsnn.simulation.simulate import simulate
 
+#: Of a time in float32, relative.
+_ROUNDING = 2.0**-22
+
 
 @dataclass(frozen=True, kw_only=True)
 class PopulationFidelity:
@@ -131,7 +134,11 @@ def compared(time: np.ndarray, in_steps: np.ndarray, dt: float) -> PopulationFid
     """
     fired = np.isfinite(time)
     counts = fired.sum(axis=-1)
-    step = np.where(fired, np.floor(np.where(fired, time, 0.0) / dt), np.nan)
+    exact = np.where(fired, time, 0.0) / dt
+    # a spike at k dt is of step k, whatever its float32 is
+    near = np.rint(exact)
+    at = np.where(np.abs(exact - near) <= _ROUNDING * np.maximum(near, 1), near, np.floor(exact))
+    step = np.where(fired, at, np.nan)
     together = step[..., 1:] == step[..., :-1]  # a third spike in one step makes it no second one
     crowded = together & ~np.pad(together, ((0, 0), (0, 0), (1, 0)))[..., :-1]
     norms = float(np.linalg.norm(counts)) * float(np.linalg.norm(in_steps))

@@ -140,7 +140,9 @@ def inputs_of(arrays: Mapping[str, np.ndarray], network: Network) -> dict[str, A
             f"inputs are a {type(arrays).__name__}, and not arrays by name",
             fix='pass {"x": array}, or {"NODE.x": array} for several inputs',
         )
-    _refuse_strangers(arrays, "x", network.inputs, "input")
+    for ending in ("x", "time", "index", "value"):
+        _refuse_strangers(arrays, ending, network.inputs, "input")
+    _refuse_misspelt(arrays, network.inputs)
     found: dict[str, Any] = {}
     alone = len(network.inputs) == 1
     for name in network.inputs:
@@ -211,6 +213,19 @@ def _outputs_of(arrays: Mapping[str, np.ndarray], network: Network) -> dict[str,
             f"output '{name}' is given twice, as '{name}.y' and as 'y'", fix="keep one", node=name
         )
     return {next(iter(network.outputs)): arrays["y"]} if "y" in arrays else found
+
+
+def _refuse_misspelt(arrays: Mapping[str, np.ndarray], inputs: Iterable[str]) -> None:
+    """Refuse other arrays of an input, which would not be read."""
+    names, known = list(inputs), ("x", "time", "index", "value", "y")
+    for key in arrays:
+        name, dot, last = key.rpartition(".")
+        if dot and name in names and last not in known:
+            raise UsageError(
+                f"array '{key}' of input '{name}' is not read",
+                fix=suggestion(last, known[:-1]),
+                node=name,
+            )
 
 
 def _refuse_strangers(

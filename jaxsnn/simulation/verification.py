@@ -20,6 +20,9 @@ from jaxsnn.simulation.simulate import simulate
 #: Membranes agree where the root mean square of the difference is this fraction of that of the
 #: recording, or less.
 MEMBRANE_TOLERANCE = 1e-4
+#: A neuron whose membrane is smaller than this part of the largest of its population is compared with
+#: that part.
+_LEAST_SHARE = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +136,7 @@ def compare(solution: SteppedSolution, y: Any) -> Verification:
             spikes_got += round(float(got[name].sum()))
             differences.append(_first(name, expected[name], got[name], 0.0))
         else:
-            scale = _rms(expected[name])
+            scale = _scales(expected[name])
             errors.append(_relative(_rms(got[name] - expected[name]), scale))
             if errors[-1] > MEMBRANE_TOLERANCE:
                 differences.append(
@@ -162,6 +165,10 @@ def _by_output(solution: SteppedSolution, y: Any) -> dict[str, Any]:
                     fix=suggestion(name, solution.y),
                     node=name,
                 )
+        if not y:
+            raise UsageError(
+                "no output is given to compare with", fix=f"pass some of {', '.join(solution.y)}"
+            )
         return dict(y)
     if len(solution.y) != 1:
         raise UsageError(
@@ -195,17 +202,31 @@ def _trains(expected: np.ndarray, got: np.ndarray) -> np.ndarray:
     return np.array([same.size, active.sum(), same.sum(), (same & active).sum()])
 
 
-def _rms(array: np.ndarray) -> float:
-    return float(np.sqrt(np.mean(np.square(array))))
+def _rms(array: np.ndarray) -> np.ndarray:
+    """Of each neuron, (*shape) of (time, batch, *shape)."""
+    return np.sqrt(np.mean(np.square(array), axis=(0, 1)))
 
 
-def _relative(error: float, scale: float) -> float:
-    return error / scale if scale else (0.0 if error == 0 else float("inf"))
+def _scales(array: np.ndarray) -> np.ndarray:
+    """What errors of each neuron are relative to: its own size; of one that hardly moves, a part of
+    the largest of its population, for it may be a difference of large numbers.
+    """
+    own = _rms(array)
+    return np.maximum(own, _LEAST_SHARE * own.max(initial=0.0))
 
 
-def _first(name: str, expected: np.ndarray, got: np.ndarray, tolerance: float) -> Difference | None:
+def _relative(errors: np.ndarray, scales: np.ndarray) -> float:
+    """The largest of all neurons."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = np.where(errors == 0, 0.0, errors / scales)
+    return float(found.max(initial=0.0))
+
+
+def _first(
+    name: str, expected: np.ndarray, got: np.ndarray, tolerance: float | np.ndarray
+) -> Difference | None:
     """The first place where two recordings (time, batch, *shape) are further apart than a
-    tolerance.
+    tolerance, one for all or (*shape).
     """
     steps, batch = expected.shape[:2]
     apart = ~(np.abs(expected - got) <= tolerance)

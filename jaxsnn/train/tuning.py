@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -108,8 +109,10 @@ def tune(graph: Graph, options: TrainOptions, budgets: Sequence[float] = ()) -> 
         UsageError: a budget that makes no sense, a source without steps, or options that do not fit.
     """
     for budget in budgets:
-        if not budget > 0:
-            raise UsageError(f"a budget is {budget:g} spikes", fix="give a number above 0")
+        if not 0 < budget < math.inf:
+            raise UsageError(f"a budget is {budget:g} spikes", fix="give a finite number above 0")
+        if [f"{one:g}" for one in budgets].count(f"{budget:g}") > 1:
+            raise UsageError(f"{budget:g} spikes are given twice", fix="give each budget once")
     check_options(options)
     if graph.dialect.dt is None:
         raise UsageError("the source has no time steps to simulate it in", fix="say its dt")
@@ -133,6 +136,11 @@ def tune(graph: Graph, options: TrainOptions, budgets: Sequence[float] = ()) -> 
             )
         steps.append(step)
     chosen = _chosen(steps[2:], source.validation.accuracy)
+    if chosen.validation.accuracy < source.validation.accuracy:
+        said.append(
+            f"no tuned network validates as well as the source, {source.validation.accuracy:.2%}:"
+            f" the best, {chosen.name}, has {chosen.validation.accuracy:.2%}"
+        )
     return Tuned(steps=tuple(steps), chosen=chosen, notes=tuple(dict.fromkeys(said)))
 
 
@@ -184,4 +192,6 @@ def _chosen(tuned: Sequence[TuningPoint], wanted: float) -> TuningPoint:
     fine = [step for step in tuned if step.validation.accuracy >= wanted]
     if fine:
         return min(fine, key=lambda step: step.validation.spikes_per_sample)
-    return max(tuned, key=lambda step: step.validation.accuracy)
+    return max(
+        tuned, key=lambda step: (step.validation.accuracy, -step.validation.spikes_per_sample)
+    )

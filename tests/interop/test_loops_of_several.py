@@ -98,3 +98,77 @@ def test_the_event_engine_refuses_an_importers_order(tmp_path):
     with pytest.raises(LoweringError, match="join what several neurons of their loop send") as no:
         simulate(lower(made.graph), nothing, t_end=1e-2, engine=EventDriven())
     assert "weights of its own" in no.value.problem.fix
+
+
+def chained(way_out="u", way_back="v"):
+    """A loop of two populations whose way back is two matrices, the first with a bias, and whose way
+    out leaves at the first population.
+    """
+    neurons = build.lif(tau=1e-3, r=10.0)
+    eye = np.eye(2)
+    nodes = {"in": build.input(2), "w": build.linear(weight=[[0.7, 0.4], [0.3, 0.8]])}
+    nodes |= {"a": neurons, "b": neurons, "c": neurons, "out": build.output()}
+    nodes |= {way_back: build.linear(weight=[[0.9, 0.2], [0.1, 1.2]])}
+    nodes |= {"p": build.node("Affine", weight=0.3 * eye, bias=[1.4, 0.2])}
+    nodes |= {"q": build.linear(weight=[[0.6, 0.1], [0.2, -0.5]])}
+    nodes |= {way_out: build.linear(weight=[[0.6, 0.5], [0.9, 0.1]])}
+    chains = [("in", "w", "a", way_back, "b", "p", "q", "a"), ("a", way_out, "c", "out")]
+    return build.network(nodes, chains, dialect="snntorch", reset="zero", reset_delay=False)
+
+
+@pytest.mark.parametrize("names", [("u", "v"), ("v", "u")])
+@pytest.mark.parametrize("target", FRAMEWORKS)
+def test_ways_out_and_biases_of_chains(target, names, tmp_path):
+    """An importer that runs nodes depth first returns what ran last, and none has the bias of a
+    chain in a loop in its first step."""
+    found = outputs(chained(*names), target, tmp_path, 1)
+    assert found[0].any()
+    assert_same(found)
+
+
+def feeding_beside(bias):
+    """Weights that feed their own population, and another."""
+    rng = np.random.default_rng(1)
+    neurons = build.lif(tau=1e-3, r=10.0)
+    nodes = {"in": build.input(3), "w": build.linear(weight=rng.normal(0.2, 0.6, (4, 3)))}
+    nodes |= {"a": neurons, "b": neurons, "out": build.output()}
+    weight = rng.normal(0, 0.4, (4, 4))
+    nodes |= {"r": build.node("Affine", weight=weight, bias=np.full(4, bias))}
+    nodes |= {"v": build.linear(weight=rng.normal(0.3, 0.4, (4, 4)))}
+    return nodes, [("in", "w", "a", "r", "a"), ("r", "b"), ("a", "v", "b", "out")]
+
+
+@pytest.mark.parametrize("bias", [0.0, 0.15])
+@pytest.mark.parametrize("reset", ["zero", "subtract"])
+@pytest.mark.parametrize("target", FRAMEWORKS)
+def test_weights_of_a_loop_that_feed_more(target, reset, bias, tmp_path):
+    """Neither the bias nor what makes up for another reset is lost on, or given to, the others."""
+    nodes, chains = feeding_beside(bias)
+    graph = build.network(nodes, chains, dialect="snntorch", reset=reset, reset_delay=False)
+    found = outputs(graph, target, tmp_path, 0)
+    assert found[0].any()
+    assert_same(found)
+
+
+def test_what_a_loop_leaves_out_of_the_first_step_is_no_bias_of_another():
+    """In a loop whose weights join, the source itself leaves the bias out of the first step."""
+    neurons, eye = build.lif(tau=1e-3, r=10.0), np.eye(2)
+    nodes = {"in": build.input(2), "w": build.linear(weight=0.5 * eye), "a": neurons}
+    nodes |= {"r": build.node("Affine", weight=0.3 * eye, bias=[0.6, 0.6]), "b": neurons}
+    nodes |= {"q": build.linear(weight=0.2 * eye), "out": build.output()}
+    chains = [("in", "w", "a", "r", "a"), ("r", "b", "q", "a"), ("a", "out")]
+    graph = build.network(nodes, chains, dialect="snntorch", reset="zero", reset_delay=False)
+    for target in FRAMEWORKS:
+        with pytest.raises(
+            ConversionError, match="'r' has a bias, which reaches 'a' from the second"
+        ):
+            convert(graph, to=target)
+
+
+def test_a_straight_edge_beside_weights_is_refused():
+    nodes = {"in": build.input(2), "w": build.linear(weight=np.eye(2)), "out": build.output()}
+    nodes |= {"a": build.lif(tau=1e-3, r=10.0), "r": build.linear(weight=0.3 * np.eye(2))}
+    chains = [("in", "w", "a", "out"), ("a", "r", "a"), ("a", "a")]
+    graph = build.network(nodes, chains, dialect="snntorch", reset="zero", reset_delay=False)
+    with pytest.raises(ConversionError, match="'a' feeds itself straight, and through a, r"):
+        convert(graph, to="norse")

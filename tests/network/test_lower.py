@@ -558,6 +558,10 @@ def test_numbers_for_all_become_one_for_each_alike(tmp_path):
         build.node("Conv2d", weight=kernel, bias=np.zeros(2, np.float32), **window),
         build.node("LIF", **neurons, v_leak=np.float32(0.0)),
     )
+    alone = {name: np.float32(value) for name, value in (neurons | {"v_leak": 0.0}).items()}
+    node = graph.nodes["2"]
+    graph = graph.with_nodes([node.replace(**alone)])
+    assert {np.shape(value) for value in graph.nodes["2"].parameters.values()} == {()}
     network = lower(graph)
     thresholds = np.linspace(1, 2, 32, dtype=np.float32)
     made = update_graph(graph, changed(network, "2", v_threshold=thresholds))
@@ -589,3 +593,14 @@ def test_the_node_that_no_longer_fits_the_step_is_named():
     apart = changed(network, "6", tau=4e-3 * np.ones(3))
     with pytest.raises(LoweringError, match=r"node '6' has tau = 0\.004 and r = 20"):
         update_graph(graph, apart)
+
+
+@pytest.mark.parametrize("more", [{}, {"r": 0.95, "tau": 2e-3}])
+def test_a_leak_that_a_framework_does_not_know_is_not_written(more):
+    neurons = build.lif(tau=1e-3, r=0.9)
+    told = {"dialect": "spyx", "time_unit": "s", "dt": 1e-4}
+    graph = build.sequential(build.input(1), build.linear(1), neurons, seed=0, **told)
+    with pytest.raises(LoweringError, match="v_leak cannot be trained in the dialect spyx"):
+        update_graph(
+            graph, changed(lower(graph), "2", v_leak=[0.3], **{k: [v] for k, v in more.items()})
+        )

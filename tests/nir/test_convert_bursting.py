@@ -206,3 +206,22 @@ def test_copies_of_neurons_are_channels_of_no_group(groups, target):
     assert y.max() > 1
     made = convert(graph, to=target)
     np.testing.assert_array_equal(played(made.graph, x).reshape(y.shape), y)
+
+
+@pytest.mark.parametrize("target", ["snntorch", "norse", "spikingjelly"])
+def test_copies_behind_a_flatten(target):
+    window = {"stride": [1, 1], "padding": [1, 1], "dilation": [1, 1], "groups": 1}
+    kernel = np.random.default_rng(0).normal(0.3, 0.5, (2, 1, 3, 3))
+    layers = [build.node("Conv2d", weight=kernel, bias=np.array([0.05, 0.1]), **window)]
+    layers += [
+        build.node("Flatten", start_dim=0, end_dim=-1, input_type=[2, 3, 4]),
+        build.integrate_and_fire(r=1.0, v_threshold=0.7),
+    ]
+    layers += [build.linear(3, weight=normal(0.1, 0.5)), build.integrate_and_fire(r=1.0)]
+    graph = build.sequential(
+        build.input((1, 3, 4)), *layers, seed=1, dialect="sinabs", **SAID["sinabs"]
+    )
+    x = random_raster(0, (20, 2, 1, 3, 4), 0.3)
+    y = played(graph, x)
+    assert y.max() > 1
+    np.testing.assert_array_equal(played(convert(graph, to=target).graph, x), y)

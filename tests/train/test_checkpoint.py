@@ -15,10 +15,14 @@ import optax
 import pytest
 
 from jaxsnn.errors import FileError, UsageError
-from jaxsnn.train import Dropout, TrainingStopped, fit
+from jaxsnn.network.lowering.lower import lower
+from jaxsnn.nir import build
+from jaxsnn.train import Dropout, Free, Positive, TrainingStopped, fit
 from jaxsnn.train.loop import checkpoint as checkpoints
 from jaxsnn.train.loop import checkpoint_files
 from jaxsnn.train.loop.checkpoint_files import sealed, unsealed
+from jaxsnn.train.loop.constraints import raw_is_particular
+from jaxsnn.train.loop.optimisers import optimiser_identity
 from tests.fuzz.other_files import Checkpoints
 from tests.helpers.command_line import DEMO_NET, ROOT, TOLD
 from tests.helpers.small_task import DATA, small_net
@@ -564,3 +568,37 @@ def test_another_optimiser_or_schedule_of_ones_own_is_refused(first, then, tmp_p
 def test_there_must_be_a_checkpoint_to_go_on_from():
     with pytest.raises(UsageError, match="no checkpoint to resume: say checkpoint=FOLDER"):
         fit(small_net(), DATA, **SETTINGS, resume=True)
+
+
+def test_an_optimiser_for_the_networks_own_nodes_is_told_apart(tmp_path):
+    """What it makes of the run's own parameters, several steps long, is compared."""
+
+    def grouped(rate):
+        groups = {"1": {"weight": "slow"}, "3": {"weight": "fast"}}
+        return optax.multi_transform({"slow": optax.sgd(0.01), "fast": optax.sgd(rate)}, groups)
+
+    kept = {**SETTINGS, "epochs": 1, "checkpoint": tmp_path / "run"}
+    kept |= {"trainable": ("weight",)}
+    fit(small_net(), DATA, **kept, optimiser=grouped(0.1))
+    fit(small_net(), DATA, **kept, optimiser=grouped(0.1), resume=True)
+    with pytest.raises(UsageError, match="or another network, optimiser or schedule"):
+        fit(small_net(), DATA, **kept, optimiser=grouped(0.2), resume=True)
+    later = [optax.MultiSteps(optax.adam(rate), 4) for rate in (0.1, 1e-5)]
+    raw = {"1": {"weight": np.ones((2, 2), np.float32)}}
+    first, second = (optimiser_identity(one, raw)[0].tobytes() for one in later)
+    assert first != second
+    assert optimiser_identity("adam", raw) == ()
+
+
+def test_what_raw_numbers_stand_for_is_part_of_what_a_checkpoint_is_of():
+    network, tied = lower(small_net()), lower(tied_net())
+    assert not raw_is_particular(network, (("1", (("weight", Free()),)),))
+    assert raw_is_particular(network, (("1", (("weight", Free(rate=0.5)),)),))
+    assert not raw_is_particular(network, (("2", (("v_threshold", Positive(low="v_reset")),)),))
+    assert raw_is_particular(tied, (("2", (("tau", Positive()),)),))
+
+
+def tied_net():
+    neurons = build.lif(tau=2e-3, r=20.0)
+    told = {"dialect": "snntorch", "reset": "zero"}
+    return build.sequential(build.input(1), build.linear(1), neurons, seed=0, **told)

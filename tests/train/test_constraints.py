@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxsnn.errors import UsageError
-from jaxsnn.network.lowering.lower import lower
+from jaxsnn.network.lowering.lower import lower, update_graph
 from jaxsnn.network.network import with_synaptic_delays
 from jaxsnn.nir import build, read, write
 from jaxsnn.nir.initializers import normal
@@ -162,7 +162,7 @@ def test_a_rate_is_that_of_the_step(optimiser):
 @pytest.mark.parametrize("options", [{"optimiser": "adamw"}, {"weight_decay": 0.1}])
 def test_weights_with_limits_do_not_decay(options):
     wanted = {"1.weight": Positive(low=-100.0)}
-    with pytest.raises(UsageError, match="node '1': its weight is Positive, and weight_decay"):
+    with pytest.raises(UsageError, match="node '1': its weight has limits, and weight_decay"):
         fit(small_net(), DATA, **QUICK, trainable=wanted, **options)
 
 
@@ -189,5 +189,37 @@ def test_what_a_framework_ties_to_a_time_constant_follows_it(kind, tmp_path):
         assert np.min(trained.value(tau)) > 1e-4
     write(tmp_path / "made.nir", done.graph)
     read(tmp_path / "made.nir", dialect="snntorch", reset="zero", reset_delay=True)
-    with pytest.raises(UsageError, match="no v_leak to train"):
+    with pytest.raises(UsageError, match="the network has no v_leak to train"):
         fit(graph, DATA, **kept, trainable=("v_leak",))
+    notes = find_trainables(lower(graph), ("weight", "v_leak", "tau"), longest_delay=1.0).notes
+    assert any(
+        "v_leak is not trained: the file's framework does not use it" in one for one in notes
+    )
+
+
+@pytest.mark.parametrize("ratio", [20.0, 600.0, 3000.0])
+def test_long_time_constants_of_spyx_can_be_written(ratio):
+    """r = 1 - dt/tau has few digits of tau where tau is long: tau is what they tell."""
+    dt = 1e-3
+    neurons = build.lif(tau=ratio * dt, r=1 - 1 / ratio)
+    graph = build.sequential(
+        build.input(5), build.linear(3), neurons, seed=0, dialect="spyx", time_unit="s", dt=dt
+    )
+    network = lower(graph)
+    found = trainables({"tau": Positive(low=dt)}, network).constraints
+    raw = to_raw(network, found)
+    raw["2"]["tau"] = raw["2"]["tau"] + jnp.array([0.1, -0.2, 0.3])
+    values = to_values(network, found, raw)
+    changed = network.with_parameters(
+        {node: {**own, **values.get(node, {})} for node, own in network.parameters.items()}
+    )
+    made = update_graph(graph, changed).nodes["2"]
+    np.testing.assert_allclose(made.value("tau") * (1 - made.value("r")), dt, rtol=1e-6)
+    wanted = dt + (ratio - 1) * dt * np.exp([0.1, -0.2, 0.3])
+    np.testing.assert_allclose(made.value("tau"), wanted, rtol=1e-6 * ratio)
+
+
+def test_names_that_nothing_has_are_noted():
+    notes = trainables(("weight", "tau")).notes
+    assert notes == ("no node has tau: it is not trained",)
+    assert trainables(("weight", "bias")).notes == ()

@@ -164,7 +164,10 @@ def test_outputs_that_stay_silent_stop_the_run():
         TrainingStopped, match=r"no neuron of '4' fires .* 12 epochs.* learning rate from 0\.05"
     ) as caught:
         fit(quiet, DATA, **QUICK, weight_bumping=WeightBumping(label=0.0, hidden=0.0))
-    assert caught.value.fix == "enlarge its input weights, or lower the learning rate from 0.05"
+    assert (
+        caught.value.fix
+        == "enlarge its input weights (calibrate=0.5 does it first), or lower the learning rate from 0.05"
+    )
     assert len(caught.value.fit.history) == 13
     assert caught.value.fit.best_epoch == 0
 
