@@ -195,7 +195,7 @@ _SILENT = ("CubaLI", "LI", "I")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tie:
+class TiedGain:
     """A gain that a framework ties to a time constant by its time step.
 
     Attributes:
@@ -307,7 +307,7 @@ class Population:
     remarks: tuple[str, ...] = ()
     assumed: tuple[str, ...] = ()
     chain: Chain | None = None
-    ties: tuple[Tie, ...] = ()
+    ties: tuple[TiedGain, ...] = ()
     leaks_to_zero: bool = False
 
     @property

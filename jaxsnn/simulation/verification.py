@@ -22,7 +22,7 @@ from jaxsnn.simulation.simulate import simulate
 MEMBRANE_TOLERANCE = 1e-4
 #: A neuron whose membrane is smaller than this part of the largest of its population is compared with
 #: that part.
-_LEAST_SHARE = 1e-3
+_LEAST_SHARE = 2.0**-10
 
 
 @dataclass(frozen=True, kw_only=True)

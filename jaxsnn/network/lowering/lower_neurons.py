@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from jaxsnn.errors import DialectError, LoweringError, Problem
-from jaxsnn.network.structure import Population, Tie
+from jaxsnn.network.structure import Population, TiedGain
 from jaxsnn.nir.dialects import Dialect
 from jaxsnn.nir.evidence import ties
 from jaxsnn.nir.frameworks.framework import Rule
@@ -164,7 +164,7 @@ def _by_framework(node: Node, dialect: Dialect, size: int) -> Population:
     )
 
 
-def _ties(node: Node, dialect: Dialect) -> Iterator[Tie]:
+def _ties(node: Node, dialect: Dialect) -> Iterator[TiedGain]:
     """The gains of a neuron that its framework ties to its time constants."""
     assert dialect.conventions is not None
     evidence = dialect.conventions.evidence
@@ -177,7 +177,7 @@ def _ties(node: Node, dialect: Dialect) -> Iterator[Tie]:
         (tau, gain), unit = pair.names, dialect.seconds or 1.0
         dt = float(np.median(evidence.dt_from.of(pair.tau[finite], pair.gain[finite]))) * unit
         if tau in node.names and dt > 0:
-            yield Tie(tau=tau, gain=gain, step=evidence.dt_from, dt=dt)
+            yield TiedGain(tau=tau, gain=gain, step=evidence.dt_from, dt=dt)
 
 
 def _resets_first(rule: Rule, looped: bool) -> Collection[str]:

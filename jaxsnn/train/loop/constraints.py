@@ -20,7 +20,7 @@ from jaxsnn.errors import UsageError, as_number, listing, shown, suggestion
 from jaxsnn.network.array_types import Array, Float
 from jaxsnn.network.network import Network
 from jaxsnn.network.neuron_models import is_registered
-from jaxsnn.network.structure import OPERATORS, Tie
+from jaxsnn.network.structure import OPERATORS, TiedGain
 from jaxsnn.nir.node_traits import Parameter
 from jaxsnn.nir.nodes import class_of
 from jaxsnn.units import parse_time
@@ -296,11 +296,11 @@ def _leaks_to_zero(network: Network, node: str) -> bool:
     return node in network.populations and network.populations[node].leaks_to_zero
 
 
-def _ties(network: Network, node: str) -> tuple[Tie, ...]:
+def _ties(network: Network, node: str) -> tuple[TiedGain, ...]:
     return network.populations[node].ties if node in network.populations else ()
 
 
-def _above_step(constraint: Constraint, name: str, ties: Iterable[Tie]) -> Constraint:
+def _above_step(constraint: Constraint, name: str, ties: Iterable[TiedGain]) -> Constraint:
     """Limits of a time constant, above its framework's step where it makes no sense below."""
     least = max((tie.dt for tie in ties if tie.tau == name and tie.step.above_dt), default=0.0)
     return Positive(low=least) if isinstance(constraint, Positive) and least else constraint
@@ -440,7 +440,7 @@ def to_values(network: Network, trained: Trained, raw: Parameters) -> Parameters
     return values
 
 
-def _tied(tie: Tie, tau: Numbers, before: Numbers) -> dict[str, Numbers]:
+def _tied(tie: TiedGain, tau: Numbers, before: Numbers) -> dict[str, Numbers]:
     """A time constant that is trained, and what a framework makes of it; where that has fewer
     digits, the time constant has those that it tells.
     """
