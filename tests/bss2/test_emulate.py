@@ -522,10 +522,3 @@ def test_readouts_beyond_the_cadc_are_counted():
     assert emulate(
         quantized, mapping, events(1, spikes=20), T_END, chip=EmulatedChip(ideal=True)
     ).saturated == {name: 0.0}
-
-
-def test_events_on_a_cycle_go_in_it():
-    cycle = 8e-9 * 1000
-    times = np.arange(541, dtype=np.float32) * np.float32(cycle)
-    sent = np.asarray(serialised(jnp.asarray(times)[None, ::2], cycle))[0]
-    np.testing.assert_array_equal(np.rint(sent / cycle), np.arange(541)[::2])

@@ -87,10 +87,7 @@ def _in_cycles(time: jax.Array, cycle: float) -> jax.Array:
 
 
 def _earliest(time: jax.Array, cycle: float) -> jax.Array:
-    """The first cycle at or after a time; one that lies on a cycle is not rounded beyond it."""
-    return jnp.ceil(
-        jnp.where(jnp.isfinite(time), time, 0.0) / cycle * (1 - 2 * jnp.finfo(time.dtype).eps)
-    )
+    return jnp.ceil(jnp.where(jnp.isfinite(time), time, 0.0) / cycle)
 
 
 def _cycles(kept: jax.Array, earliest: jax.Array) -> jax.Array:
