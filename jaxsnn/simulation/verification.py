@@ -54,7 +54,8 @@ class Verification:
         active: those with a spike in the recording.
         identical: those that are equal in every step.
         identical_active: those that are both.
-        relative_rmse: of membranes, the largest of all outputs; None where no output is a membrane.
+        relative_rmse: of membranes, each neuron's by its own size, the largest of all; None where no
+            output is a membrane.
         spikes_expected, spikes_got: numbers of spikes.
         first_difference: the first in time, or None. Membranes count if they are not within the
             tolerance all in all.

@@ -15,7 +15,7 @@ from jaxsnn.errors import FileError, LoweringError, UsageError
 from jaxsnn.nir import build, write
 from jaxsnn.simulation.recordings import inputs_of, load_arrays
 from jaxsnn.train.data.labelled_files import load_splits
-from tests.helpers.command_line import DEMO_NET, call, refused
+from tests.helpers.command_line import DEMO_NET, TOLD, call, refused
 from tests.helpers.small_task import small_net
 
 
@@ -317,3 +317,23 @@ def test_a_membrane_that_leaves_does_not_go_into_the_loop_of_its_spikes():
     graph = build.network(nodes, edges, **said)
     with pytest.raises(LoweringError, match=r"'n' \(LIF\) gives its membrane, and is part"):
         jaxsnn.simulate(graph, np.ones((4, 1, 2)), engine=jaxsnn.TimeStepped())
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [("signs", "free"), ("seed", "3"), ("runs", "2"), ("time-limit", "5s"), ("placer", "spread")],
+)
+def test_a_mapping_is_checked_without_a_search(flag, value, tmp_path, capsys):
+    code, line = refused(
+        capsys, "map", DEMO_NET, *TOLD, "--verify", tmp_path / "m.json", f"--{flag}", value
+    )
+    assert code == 2
+    assert f"--{flag} is for making a mapping, and --verify checks one" in line
+
+
+@pytest.mark.parametrize("flag", ["--chip-seed", "--trial"])
+def test_an_ideal_chip_draws_nothing(flag, tmp_path, capsys):
+    given = ["emulate", DEMO_NET, tmp_path / "m.json", "--input", tmp_path / "x.npz"]
+    code, line = refused(capsys, *given, "-o", tmp_path / "y.npz", "--ideal", flag, "3")
+    assert code == 2
+    assert f"leave out one of --ideal and {flag}" in line

@@ -155,3 +155,23 @@ def test_what_sinabs_does_not_write_is_tried(own, words):
     plain = graph(reset="subtract", norm_input=False)
     assert not verify(plain, x, y).ok
     assert [str(found) for found in fitting_options(plain, x, y)] == [words]
+
+
+def test_a_small_membrane_counts_beside_a_large_one():
+    graph = build.sequential(
+        build.input(1),
+        build.linear(weight=[[3e4], [1.0]]),
+        build.li(tau=10e-3, r=1.0),
+        dialect="norse",
+        dt="1ms",
+        dt_export="1ms",
+    )
+    x = (np.random.default_rng(0).random((50, 2, 1)) < 0.3).astype(np.float32)
+    y = np.array(simulate(graph, x, engine=TimeStepped()).output())
+    assert verify(graph, x, y).ok
+    y[..., 1] *= -1
+    found = verify(graph, x, y)
+    assert not found.ok
+    assert found.first_difference.neuron == 1
+    with pytest.raises(UsageError, match="no output is given to compare with"):
+        verify(graph, x, {})

@@ -12,7 +12,7 @@ from jaxsnn.network.neuron_models import model_of
 from jaxsnn.nir import build
 from jaxsnn.nir.data import event_data, graph_data, gridded_data, in_steps, write_data
 from jaxsnn.simulation.network_arrays import network_inputs
-from jaxsnn.simulation.recordings import inputs_of_nir_data, load_arrays
+from jaxsnn.simulation.recordings import inputs_of, inputs_of_nir_data, load_arrays
 
 DT = 1e-3
 NEURONS = {"tau_mem": "20ms", "tau_syn": "10ms"}
@@ -211,3 +211,29 @@ def test_a_damaged_file_of_arrays_is_refused(tmp_path):
 def test_a_neuron_that_nobody_registered_is_refused():
     with pytest.raises(LoweringError, match=r"there is no neuron model 'Izhikevich', only .*LIF"):
         model_of("Izhikevich")
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("input.values", "array 'input.values' of input 'input' is not read: did you mean 'value'"),
+        ("inputs.time", "array 'inputs.time': the network has no input 'inputs'"),
+        ("inputs.value", "array 'inputs.value': the network has no input"),
+    ],
+)
+def test_arrays_that_would_not_be_read_are_refused(key, message):
+    graph = build.sequential(build.input(1), build.linear(1), build.lif(tau=10e-3), seed=0)
+    arrays = {"input.time": np.zeros((1, 1)), "input.index": np.zeros((1, 1), int)}
+    network = lower(graph)
+    assert inputs_of(arrays, network)
+    with pytest.raises(UsageError, match=message):
+        inputs_of(arrays | {key: np.zeros((1, 1))}, network)
+
+
+def test_the_integral_between_resets_is_refused():
+    graph = build.sequential(build.input(1), build.linear(weight=[[3.0]]), build.lif(tau=10e-3))
+    events = Events(time=np.zeros((1, 1)), index=np.zeros((1, 1), int))
+    done = simulate(graph, events, 20e-3)
+    with pytest.raises(UsageError, match="'2' fires, and the integral of its voltage"):
+        done.integral("2")
+    assert np.isfinite(done.maximum("2")).all()

@@ -13,6 +13,7 @@ from jaxsnn import EventDriven, Events, Network, Result, TimeStepped, lower, sim
 from jaxsnn.errors import SimulationError, UsageError
 from jaxsnn.network.structure import TauShape
 from jaxsnn.nir import build
+from jaxsnn.simulation.fidelity import compared
 
 T_END = 0.05
 
@@ -579,3 +580,13 @@ def test_spikes_in_steps_become_events():
     ):
         with pytest.raises(UsageError, match=message):
             Events.of_steps(x, dt)
+
+
+@pytest.mark.parametrize("dt", [1e-3, 1e-4, 2e-3])
+def test_spikes_at_steps_are_one_in_each(dt):
+    """A time at k dt is of step k, on whichever side float32 has it."""
+    times = (np.arange(200) * dt).astype(np.float32)[None, None]
+    found = compared(times, np.array([[200.0]]), dt)
+    assert (found.event, found.multi_spike_steps) == (200, 0)
+    twice = np.sort(np.concatenate([times, times + np.float32(0.4 * dt)], axis=2), axis=2)
+    assert compared(twice, np.array([[400.0]]), dt).multi_spike_steps == 200
