@@ -1,5 +1,7 @@
 """Constraints hold whatever the optimiser does, and a start outside them is refused."""
 
+from dataclasses import dataclass
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -223,3 +225,25 @@ def test_names_that_nothing_has_are_noted():
     notes = trainables(("weight", "tau")).notes
     assert notes == ("no node has tau: it is not trained",)
     assert trainables(("weight", "bias")).notes == ()
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A constraint of one's own, which only names another parameter."""
+
+    low: str
+    shared: bool = False
+    rate: float = 1.0
+
+    def to_raw(self, value, own):
+        """The value itself."""
+        return value
+
+    def to_value(self, raw, own):
+        """The value itself."""
+        return raw
+
+
+def test_constraints_of_ones_own_may_name_each_other():
+    wanted = {"v_leak": Beside("v_reset"), "tau_syn": Beside("tau_syn")}
+    assert [name for name, _ in dict(trainables(wanted).constraints)["2"]] == ["v_leak", "tau_syn"]

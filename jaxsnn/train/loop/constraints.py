@@ -274,14 +274,12 @@ def find_trainables(
 
 
 def _bounds_first(chosen: Iterable[tuple[str, Constraint]]) -> tuple[tuple[str, Constraint], ...]:
-    """The parameters of a node, each behind that which is its lower bound; each begins above it, so
-    that none is, over others, its own.
-    """
+    """The parameters of a node, each behind that which is its lower bound."""
     waiting, ordered = dict(chosen), dict[str, Constraint]()
     while waiting:
-        for name in tuple(waiting):
-            if getattr(waiting[name], "low", None) not in waiting:
-                ordered[name] = waiting.pop(name)
+        ready = [name for name, own in waiting.items() if getattr(own, "low", None) not in waiting]
+        # `Positive` begins above its bound; constraints of one's own may bound each other
+        ordered |= {name: waiting.pop(name) for name in ready or tuple(waiting)}
     return tuple(ordered.items())
 
 
