@@ -55,6 +55,43 @@ def grid_limits(
         yield from _signal_limits(wires, populations)
 
 
+def grid_losses(wires: Sequence[Wire], populations: Mapping[str, Population]) -> dict[str, str]:
+    """What steps only approximate in a network that the engine runs: a sentence by node.
+
+    Args:
+        wires, populations: as of `grid_limits`.
+    """
+    found = {}
+    for cycle in (group for group in groups(wires) if isinstance(group, Cycle)):
+        for place, name in enumerate(cycle.order):
+            population = populations[name]
+            early = population.recurrent_delay == 0 and population.spikes_from == "after"
+            if early and not _reached_at_once(cycle, name).isdisjoint(cycle.order[: place + 1]):
+                found[name] = (
+                    f"node '{name}': what it sends back to itself arrives one step later, the"
+                    " network has no delay there"
+                )
+    for name, population in populations.items():
+        voltage = population.membrane == "exact" and not population.fires
+        if voltage and any(name in wire.sources and wire.kind != "output" for wire in wires):
+            found[name] = (
+                f"node '{name}': its membrane voltage acts as a constant current over each step on"
+                " what follows"
+            )
+    return found
+
+
+def _reached_at_once(cycle: Cycle, name: str) -> set[str]:
+    """The neurons of a cycle that a neuron feeds without a Delay on the way."""
+    ends, passed, reached = set[str](), set[str](), {name}
+    while reached:
+        passed |= reached
+        behind = [wire for wire in cycle.wires if not reached.isdisjoint(wire.sources)]
+        ends |= {wire.name for wire in behind if wire.kind == "neuron"}
+        reached = {wire.name for wire in behind if wire.kind not in ("neuron", "Delay")} - passed
+    return ends
+
+
 def _population_limits(population: Population, dt: float | None) -> Iterator[Problem]:
     exact = population.membrane == "exact"
     needed = ["initial", "own_option", "r"]

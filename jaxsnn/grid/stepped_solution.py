@@ -12,8 +12,8 @@ import numpy as np
 from jax.core import Tracer
 
 from jaxsnn.errors import Problem, UsageError, suggestion
+from jaxsnn.grid.grid_limits import grid_losses
 from jaxsnn.network.array_types import Array, Bool, Float, Int
-from jaxsnn.network.cycles import Cycle, groups
 from jaxsnn.network.network import Network
 from jaxsnn.network.results import Result
 from jaxsnn.network.spikes import Events, dense_to_events
@@ -281,24 +281,5 @@ def approximations(network: Network) -> tuple[str, ...]:
         for population in network.populations.values()
         for remark in (*population.remarks, *population.assumed)
     ]
-    cycles = [group for group in groups(network.wires) if isinstance(group, Cycle)]
-    for name in (name for cycle in cycles for name in cycle.order):
-        population = network.populations[name]
-        if population.recurrent_delay == 0 and population.spikes_from == "after":
-            found.append(
-                f"node '{name}': what it sends back to itself arrives one step later, the network"
-                " has no delay there"
-            )
-    for name, population in network.populations.items():
-        voltage = population.membrane == "exact" and not population.fires
-        if voltage and _goes_on(network, name):
-            found.append(
-                f"node '{name}': its membrane voltage acts as a constant current over each step on"
-                " what follows"
-            )
+    found += grid_losses(network.wires, network.populations).values()
     return tuple(dict.fromkeys(found))
-
-
-def _goes_on(network: Network, name: str) -> bool:
-    """Whether a node feeds anything but an Output."""
-    return any(name in wire.sources and wire.kind != "output" for wire in network.wires)

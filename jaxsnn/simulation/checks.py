@@ -25,7 +25,7 @@ from jaxsnn.errors import (
 )
 from jaxsnn.event.limits import event_limits, late_by_target, output_limits
 from jaxsnn.event.threshold_feeds import check_reading
-from jaxsnn.grid.grid_limits import grid_limits
+from jaxsnn.grid.grid_limits import grid_limits, grid_losses
 from jaxsnn.network.lowering.lower_nodes import NO_NEURONS, LoweringPlan, Part, plan
 from jaxsnn.network.obstacles import beyond_type, obstacles
 from jaxsnn.network.structure import Population, Wire
@@ -184,7 +184,14 @@ def _for_event(graph: Graph, threshold: str = "level") -> Iterator[Problem]:
 
 
 def _for_grid(graph: Graph) -> Iterator[Problem]:
-    yield from _for_engine(graph, grid_limits)
+    def limits(wires: list[Wire], populations: Mapping[str, Population]) -> Iterator[Problem]:
+        found = tuple(grid_limits(wires, populations))
+        yield from found
+        if not found and all(wire.name in populations for wire in wires if wire.kind == "neuron"):
+            for name, text in grid_losses(wires, populations).items():
+                yield Problem(node=name, code="approximated", message=text, severity="warning")
+
+    yield from _for_engine(graph, limits)
 
 
 def _assumed_type() -> Any:

@@ -7,13 +7,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from jaxsnn.errors import ConversionError, DialectError, Problem, in_flags
 from jaxsnn.nir import build
 from jaxsnn.nir.convert import Converted, convert
+from jaxsnn.nir.convert.step import is_continuous
 from jaxsnn.nir.frameworks.framework import Importer
 from jaxsnn.nir.frameworks.registry import framework_of, split_version, writable
 from jaxsnn.nir.graph import Graph
@@ -24,6 +25,12 @@ from jaxsnn.units import parse_time
 Grade = Literal["exact", "approximate", "unsupported"]
 #: How bad a verdict is.
 _ORDER: tuple[Grade, ...] = ("exact", "approximate", "unsupported")
+#: How time goes on in an engine and on the chip.
+_TIMES: Mapping[str, Literal["steps", "equations"]] = {
+    "grid": "steps",
+    "event": "equations",
+    "bss2": "equations",
+}
 _CELLS: Mapping[Grade, str] = {"exact": "exact", "approximate": "approx", "unsupported": "no"}
 
 
@@ -149,13 +156,39 @@ def matrix(graph: Graph, wanted: Sequence[str] = ()) -> Matrix:
 
 
 def _checked(graph: Graph, purpose: str) -> list[Verdict]:
-    """Errors are unsupported, warnings approximate."""
+    """Errors are unsupported, warnings and time that goes on otherwise approximate."""
     grades: Mapping[str, Grade] = {"error": "unsupported", "warning": "approximate"}
-    return [
+    found = [
         _of_problem(graph, problem, purpose, grades[problem.severity])
         for problem in check(graph, purpose).problems
         if problem.severity in grades
     ]
+    return [*found, *_other_time(graph, purpose)]
+
+
+def _other_time(graph: Graph, purpose: str) -> Iterator[Verdict]:
+    """Neurons whose source steps where there are no steps, or the other way round."""
+    dialect = graph.dialect
+    if dialect.conventions is None or purpose not in _TIMES:  # undecided is an error already
+        return
+    steps = _TIMES[purpose] == "steps"
+    if steps:
+        why = "continuous time is cut into steps"
+    else:
+        why = f"{dialect.name} steps through time, and here the equations are solved"
+    for name in graph.neurons:
+        node = graph.nodes[name]
+        if (
+            dialect.conventions.rule(node.type) is not None
+            and is_continuous(dialect, node) == steps
+        ):
+            yield Verdict(
+                node=name,
+                purpose=purpose,
+                grade="approximate",
+                why=f"node '{name}': {why}",
+                fix="`jaxsnn fidelity` measures what that moves",
+            )
 
 
 def _converted(graph: Graph, purpose: str) -> list[Verdict]:
@@ -210,7 +243,7 @@ def matrix_of_types(wanted: Sequence[str] = ()) -> Matrix:
         rows[kind] = ""
         graph = build.sequential(*layers, seed=0, **_written_by(kind))
         for purpose in columns:
-            example = _in_equations(kind, purpose) or graph
+            example = _in_equations(kind, layers, purpose) or graph
             for verdict in matrix(example, [purpose]).verdicts:
                 node = example.nodes.get(verdict.node)
                 if node is None or node.type == kind:
@@ -218,21 +251,23 @@ def matrix_of_types(wanted: Sequence[str] = ()) -> Matrix:
     return Matrix(purposes=columns, rows=rows, verdicts=tuple(found))
 
 
-def _in_equations(kind: str, purpose: str) -> Graph | None:
-    """For an importer that solves the equations, the network in its own dialect, with neurons that
-    have a current; None for another, and for neurons of other types.
+def _in_equations(kind: str, layers: Sequence[build.Layer], purpose: str) -> Graph | None:
+    """For what solves the equations, the network in NIR's own dialect; for an importer that does,
+    in its own, with neurons that have a current. None for another, and for neurons of other types.
     """
+    if _TIMES.get(purpose) == "equations":
+        return build.sequential(*layers, seed=0, dialect="nir", time_unit="s")
     name = split_version(purpose)[0]
     importers = framework_of(name).importers if name in writable() else ()
     others = [cls.__name__ for cls in NEURONS if cls.__name__ != "CubaLIF"]
     if not importers or not importers[0].continuous or kind in others:
         return None
-    layers = [_CURRENT if layer is _LIF else layer for layer in _EXAMPLES[kind]]
+    own = [_CURRENT if layer is _LIF else layer for layer in layers]
     if kind == "CubaLIF":
-        layers[-1] = _CURRENT
-    if _CURRENT not in layers:
+        own[-1] = _CURRENT
+    if _CURRENT not in own:
         return None
-    return build.sequential(*layers, seed=0, dialect=name, **_said(importers[0]))
+    return build.sequential(*own, seed=0, dialect=name, **_said(importers[0]))
 
 
 def _written_by(kind: str) -> dict[str, Any]:

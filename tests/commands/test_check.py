@@ -265,6 +265,22 @@ def test_limits_of_the_grid():
     assert {problem.node for problem in check(graph, "event").problems} == {"edge", "out"}
 
 
+def test_what_steps_approximate_in_the_equations_is_a_warning():
+    graph = build.sequential(
+        build.input(2),
+        build.li(tau="10ms"),
+        build.linear(2),
+        build.lif(tau="10ms"),
+        seed=0,
+        dt=1e-3,
+    )
+    report = check(graph, "grid")
+    assert report.ok
+    assert codes(report) == [("1", "approximated")]
+    assert "constant current over each step" in report.problems[0].message
+    assert check(graph, "event").problems == ()
+
+
 # Other simulators.
 
 

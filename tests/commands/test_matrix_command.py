@@ -6,6 +6,7 @@ import pytest
 
 from jaxsnn.commands.cli import main
 from jaxsnn.nir import build, write
+from jaxsnn.nir.inference import resolve
 from jaxsnn.nir.nodes import TYPES
 from jaxsnn.simulation.checks import purposes
 from jaxsnn.simulation.matrix import matrix, matrix_of_types
@@ -86,7 +87,29 @@ def test_without_a_file_the_types_are_judged():
     assert cut == "continuous time is cut into steps of 1 ms"
     assert found.grade("Scale", "snntorch") == "exact"
     assert found.grade("Delay", "snntorch") == "unsupported"
-    assert found.overall("grid") == "exact"
+    assert {kind for kind in found.rows if found.grade(kind, "grid") != "exact"} == {"I"}
+    (cut,) = (one.why for one in found.verdicts if one.purpose == "grid")
+    assert "cut into steps" in cut  # nobody but NIR itself writes I
+
+
+def test_time_that_goes_on_otherwise_is_approximate(network):
+    stepped, _ = network
+    found = matrix(stepped, ["event", "grid", "bss2"])
+    assert [found.grade("2", purpose) for purpose in found.purposes] == [
+        "approximate",
+        "exact",
+        "approximate",
+    ]
+    assert found.grade("1", "event") == "exact"
+    assert any("snntorch steps through time" in one.why for one in found.verdicts)
+    said = resolve(stepped, "nir", time_unit="s", dt=1e-4)
+    literal = matrix(stepped.with_dialect(said), ["event", "grid"])
+    assert [literal.grade("2", purpose) for purpose in literal.purposes] == ["exact", "approximate"]
+
+
+def test_types_of_equations_are_judged_in_equations():
+    found = matrix_of_types(["event"])
+    assert {kind for kind in found.rows if found.grade(kind, "event") != "exact"} == {"Threshold"}
 
 
 def test_types_for_importers_that_burst_and_that_solve_equations():

@@ -244,6 +244,11 @@ def test_the_step_that_the_equations_do_not_know_is_noted():
     (note,) = approximations(network(nodes, edges, dialect="nir", time_unit="s"))
     assert note.startswith("node 'n'")
     assert "one step" in note
+    delayed = {"n": lif(), "d": nir.Delay(np.full(SIZE, 2e-3)), "w": nir.Linear(back)}
+    edges = [("input", "n"), ("n", "d"), ("d", "w"), ("w", "n"), ("n", "output")]
+    assert approximations(network(delayed, edges, dialect="nir", time_unit="s")) == ()
+    beside = [*edges, ("n", "w")]
+    assert len(approximations(network(delayed, beside, dialect="nir", time_unit="s"))) == 1
 
 
 def test_gradients_flow_through_a_cycle_and_its_delays():
