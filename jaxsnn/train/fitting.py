@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxsnn.bss2.emulate import ChipInTheLoop
 from jaxsnn.errors import UsageError, shown
 from jaxsnn.event.event_driven import EventDriven
 from jaxsnn.network.lowering.lower import lower
@@ -15,9 +16,10 @@ from jaxsnn.nir.graph import Graph, refuse_no_graph
 from jaxsnn.train.data.datasets import Data, Splits
 from jaxsnn.train.data.labelled_files import with_data
 from jaxsnn.train.loop.calibration import calibrated
-from jaxsnn.train.loop.chip_training import on_emulated_chip
+from jaxsnn.train.loop.chip_training import on_emulated_chip, saturated_notes
 from jaxsnn.train.loop.constraints import as_constraints
 from jaxsnn.train.loop.history import Fit
+from jaxsnn.train.loop.in_the_loop import InTheLoop
 from jaxsnn.train.loop.parallel import join, make_devices
 from jaxsnn.train.loop.train_plan import loss_of, make_plan
 from jaxsnn.train.loop.training_run import TrainingRun, TrainingStopped
@@ -123,12 +125,19 @@ def fit_prepared(prepared: Prepared) -> Fit:
     plan = make_plan(network, chosen)
     plan = replace(plan, notes=(*prepared.notes, *plan.notes))
     run = TrainingRun(graph, network, plan, chosen.progress or (lambda line: None))
-    return run.all(chosen.checkpoint, resume=chosen.resume, overwrite=chosen.overwrite)
+    done = run.all(chosen.checkpoint, resume=chosen.resume, overwrite=chosen.overwrite)
+    return replace(done, notes=(*done.notes, *saturated_notes(plan.engine, done.graph)))
 
 
 def _calibrated(graph: Graph, options: TrainOptions) -> tuple[Graph, tuple[str, ...]]:
     """The graph with weights that let a fraction of the neurons fire, and what is to be said of it."""
     given: Any = options
+    if isinstance(given.engine, InTheLoop) and isinstance(given.engine.device, ChipInTheLoop):
+        raise UsageError(
+            f"calibrate is {given.calibrate:g} and enlarges weights, and the chip of the engine has"
+            " the scales of the weights before it",
+            fix='pass engine="loop", or on_chip(...) of what jaxsnn.train.calibrated gives',
+        )
     engine, network = None, _network(graph, options)
     end = loss_of(network, options).t_max if given.t_end is None else given.t_end
     if options.engine != "loop":

@@ -220,6 +220,33 @@ def test_one_calibration_serves_all_runs(deployed):
         ready.run(early(ready.net), 0.01, "--calibration", "c.pkl")
 
 
+@pytest.mark.parametrize(
+    ("time", "index", "message"),
+    [
+        ([[1e-3, 2e-3]], [[0, 9]], "'input.index' has 9 at .0, 1., and must be from 0 to 3"),
+        ([[1e-3]], [[-1]], "'input.index' has -1"),
+        ([[1e-3]], [[1.5]], "'input.index' holds float64, not whole numbers"),
+        ([[np.nan]], [[0]], "'input.time' has nan at .0, 0., and must be at least 0 s"),
+        ([[-1e-3]], [[0]], "'input.time' has -0.001"),
+        ([1e-3, 2e-3], [0, 1], r"has the shape \(2,\)"),
+        ([[1e-3, 2e-3]], [[0]], r"has the shape \(1, 2\) and 'input.index' \(1, 1\)"),
+    ],
+)
+def test_inputs_that_are_none_are_refused_by_the_script(deployed, time, index, message):
+    quantized = quantize(network(4, 3))
+    ready = deployed(quantized, place_and_route(quantized.netlist).mapping)
+    with pytest.raises(SystemExit, match=message):
+        ready.run({"input": (np.asarray(time), np.asarray(index))}, 0.01)
+
+
+def test_events_after_the_end_are_left_out_by_the_script_and_said(deployed, capsys):
+    quantized = quantize(network(4, 3))
+    ready = deployed(quantized, place_and_route(quantized.netlist).mapping)
+    events = {"input": (np.array([[1e-3, 90e-3]]), np.array([[0, 1]]))}
+    ready.run(events, 0.01)
+    assert "1 events of 'input' at or after 0.01 s are left out" in capsys.readouterr().err
+
+
 def test_other_time_constants_are_calibrated_again(deployed):
     last = build.cubalif(tau_mem=30e-3, tau_syn=5e-3)
     graph = build.sequential(

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from jaxsnn.bss2.check import check
+from jaxsnn.bss2.chip import Dead
 from jaxsnn.bss2.emulate import ChipInTheLoop, EmulatedChip, Emulator, Spread
 from jaxsnn.bss2.emulate.reweight import with_weights
 from jaxsnn.bss2.netlist import netlist
@@ -244,6 +245,33 @@ def test_what_the_device_does_not_take_is_refused(device):
         UsageError, match="a headroom is given for 'lif', which is not a population"
     ):
         ChipInTheLoop(layered(4, 6, 2), headroom={"lif": 1.0})
+
+
+def test_a_network_with_other_neurons_is_refused():
+    graph = layered(4, 6, 2)
+    engine = InTheLoop(device=ChipInTheLoop(graph))
+    other = graph.with_nodes([graph.nodes["2"].replace(tau_mem=2 * graph.nodes["2"].tau_mem)])
+    with pytest.raises(UsageError, match=r"node '2': tau_mem of neuron 0 is .*, the chip was made"):
+        simulate(other, events(4), T_END, engine=engine)
+    with pytest.raises(UsageError, match="node '2': tau_mem"):
+        fit(other, DATA, engine=engine, epochs=1, progress=None)
+    with pytest.raises(UsageError, match=r"6.*neurons, the chip was made for .*6, '4': 2"):
+        simulate(layered(4, 6, 3), events(4), T_END, engine=engine)
+    simulate(changed(graph), events(4), T_END, engine=engine)  # other weights are what it is for
+
+
+def test_calibration_of_weights_comes_before_the_scales_of_a_chip():
+    engine = InTheLoop(device=ChipInTheLoop(small_net()))
+    with pytest.raises(UsageError, match=r"calibrate is 0\.8 and enlarges weights"):
+        fit(small_net(), DATA, engine=engine, calibrate=0.8, epochs=1, progress=None)
+
+
+def test_other_places_on_the_chip_are_another_device():
+    graph = layered(4, 6, 2)
+    one, same = (InTheLoop(device=ChipInTheLoop(graph)).as_dict() for _ in range(2))
+    dead = Dead(circuits=tuple((0, place) for place in range(20)))
+    other = InTheLoop(device=ChipInTheLoop(graph, dead=dead)).as_dict()
+    assert one == same != other
 
 
 def test_a_mapping_that_cannot_take_the_weights_is_refused(device):

@@ -54,6 +54,18 @@ def simulated():
     return network, RecordedChip(times=times, inputs={"input": (time, index)})
 
 
+def test_what_was_sent_several_times_has_each_of_its_recordings(simulated):
+    network, recorded = simulated
+    time, index = recorded.inputs["input"]
+    first = np.full((3, 3, 1), np.inf)
+    first[range(3), range(3), 0] = [5e-3, 6e-3, 7e-3]
+    sent = {"input": (np.tile(time[:1], (3, 1)), np.tile(index[:1], (3, 1)))}
+    again = RecordedChip(times={"2": np.full((3, 8, 1), np.inf), "4": first}, inputs=sent)
+    np.testing.assert_allclose(again.solution(network, T_END).first_spike("4"), first[..., 0])
+    counts = again.solution(network, 6.5e-3).counts["4"]
+    np.testing.assert_array_equal(counts, np.diag([1, 1, 0]))  # as `compare` has it
+
+
 @pytest.mark.slow
 def test_a_recording_is_a_solution_with_gradients_at_its_spikes(simulated):
     """What the network itself fired gives back its own spikes and its own gradients."""

@@ -14,7 +14,7 @@ from jaxsnn.network.lowering.lower import lower
 from jaxsnn.network.spikes import Events
 from jaxsnn.nir import build
 from jaxsnn.simulation.simulate import simulate
-from jaxsnn.train import InTheLoop, fit
+from jaxsnn.train import InTheLoop, evaluate, fit
 from tests.helpers.small_task import DATA, small_net
 
 T_END, CHANNELS = 0.065, 5
@@ -103,6 +103,74 @@ def test_a_budget_that_the_device_exceeds_is_seen():
 def test_a_device_that_gives_too_little_is_refused(device, message):
     with pytest.raises((UsageError, jax.errors.JaxRuntimeError), match=message):
         jax.block_until_ready(InTheLoop(device=device).run(lower(small_net()), batch(), T_END))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Altered:
+    """A device that changes the times of `Simulated`, or raises."""
+
+    how: str
+
+    def forward(self, network, inputs):
+        times = Simulated().forward(network, inputs)
+        first = np.sort(times["2"].copy(), axis=2)
+        if self.how == "lost":
+            raise RuntimeError("the chip is lost")
+        if self.how == "reversed":
+            first = first[..., ::-1]
+        elif self.how == "negative":
+            first[0, 0, 0] = -1e-3
+        elif self.how == "nan":
+            first[0, 0, 0] = np.nan
+        elif self.how == "bool":
+            first = first > 0
+        elif self.how == "short":
+            first = first[:-1]
+        return times | {"2": first}
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("reversed", "behind a later time, and they must rise"),
+        ("negative", "gives the time -0.001 at sample 0, neuron 0, spike 0"),
+        ("nan", "gives the time nan at sample 0, neuron 0, spike 0"),
+        ("bool", "times of type bool"),
+        ("short", "times of shape"),
+    ],
+)
+def test_times_that_are_none_are_refused_by_their_place(how, message):
+    engine = InTheLoop(device=Altered(how=how))
+    with pytest.raises(UsageError, match=f"population '2': the device.*{message}"):
+        simulate(lower(small_net()), batch(), T_END, engine=engine)
+
+
+def test_what_a_device_raises_is_what_comes_out():
+    engine = InTheLoop(device=Altered(how="lost"), min_slope=0.04)
+    with pytest.raises(RuntimeError, match=r"^the chip is lost$"):
+        simulate(lower(small_net()), batch(), T_END, engine=engine)
+    with pytest.raises(RuntimeError, match=r"^the chip is lost$"):
+        fit(small_net(), DATA, engine=engine, epochs=1, progress=None)
+    with pytest.raises(RuntimeError, match=r"^the chip is lost$"):
+        evaluate(small_net(), DATA.test, engine=engine, bias=True)
+
+
+def test_what_a_device_fires_after_the_end_does_not_count():
+    network, events = lower(small_net()), batch()
+    there = simulate(network, events, T_END, engine=EventDriven(max_spikes=8))
+    end = float(np.median(there.first_spike("4")))
+    early = simulate(network, events, end, engine=InTheLoop(device=Simulated()))
+    expected = np.asarray(there.spikes["4"].time) < end
+    np.testing.assert_array_equal(np.isfinite(early.first_spike("4")), expected[..., 0])
+    np.testing.assert_array_equal(early.counts["4"], expected.sum(axis=2))
+
+
+def test_a_device_is_recorded_by_its_fields():
+    def recorded(**fields):
+        return InTheLoop(device=Simulated(**fields)).as_dict()["device"]
+
+    assert recorded() == {"name": "Simulated", "late": 0.0, "forget": ""}
+    assert recorded(late=1e-3) != recorded()
 
 
 def test_synapses_with_delays_of_their_own_are_refused_by_their_name():

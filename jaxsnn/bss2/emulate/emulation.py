@@ -54,7 +54,8 @@ class Emulation:
             its largest number.
         sample_times: (samples,) seconds, of the voltages.
         lost: where -> number of spikes that were lost: "outputs" of the neurons, "links" to the
-            host, "recording"; "unrecorded" are those of neurons that the mapping does not record.
+            host, "recording"; "unrecorded" are those of neurons that the mapping does not record,
+            "late" those that reach the host at or after the end of the sample.
         late: by how much the host was late with an event at most, because it sends one in a cycle;
             seconds.
         runs: number of runs.
@@ -293,10 +294,9 @@ def _concluded(
     chip = program.chip
     limit = chip.recorded_events or program.layout.recorded_events
     # what is late by the chip's own latency may come after the end
-    spikes = {
-        name: np.where(time < t_end, time, np.inf)
-        for name, time in ((name, np.asarray(time)) for name, time in recorded.time.items())
-    }
+    given = {name: np.asarray(time) for name, time in recorded.time.items()}
+    spikes = {name: np.where(time < t_end, time, np.inf) for name, time in given.items()}
+    late = sum(int(np.sum(np.isfinite(time) & (time >= t_end))) for time in given.values())
     forgotten = 0 if chip.ideal else sum(_forget(spikes, wiring, limit) for wiring in program.runs)
     voltages = {name: np.asarray(values) for name, values in recorded.voltages.items()}
     saturated = dict.fromkeys(voltages, 0.0)
@@ -312,7 +312,11 @@ def _concluded(
         voltages=voltages,
         saturated=saturated,
         sample_times=sample_times,
-        lost={**{name: int(lost) for name, lost in recorded.lost.items()}, "recording": forgotten},
+        lost={
+            **{name: int(lost) for name, lost in recorded.lost.items()},
+            "recording": forgotten,
+            "late": late,
+        },
         late=float(recorded.late),
         runs=len(program.runs),
         speedup=program.speedup,

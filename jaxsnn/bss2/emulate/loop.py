@@ -5,6 +5,7 @@ calibration stay.
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from types import MappingProxyType
@@ -23,6 +24,7 @@ from jaxsnn.bss2.emulate.reweight import every_connection, with_weights
 from jaxsnn.bss2.emulate.run_program import execute
 from jaxsnn.bss2.examine import Examined, examine
 from jaxsnn.bss2.mapping import Mapping as ChipMapping
+from jaxsnn.bss2.mapping import to_json
 from jaxsnn.bss2.netlist import LARGEST, Netlist
 from jaxsnn.bss2.search.portfolio import Outcome, place_and_route
 from jaxsnn.bss2.search.quantize import Quantized, QuantizeOptions, quantize, strength
@@ -114,6 +116,7 @@ class ChipInTheLoop:
         program = programs[0] if len(programs) == 1 else stacked(programs)
         self._structure = program.structure, len(programs)
         factors = _factors(examined, self.quantized, self._scales)
+        self._parameters = {name: examined.parts[name].parameters for name in examined.neurons}
         self.numbers: Any = (program, factors, jax.random.key(self.chip.seed))
 
     def __eq__(self, other: object) -> bool:
@@ -130,6 +133,40 @@ class ChipInTheLoop:
         other = copy.copy(self)
         other.numbers = numbers
         return other
+
+    def refuse_other(self, network: Network) -> None:
+        """Refuse a network with other neurons than those that were mapped: only weights are taken
+        from it.
+
+        Args:
+            network: whose parameters are no tracers.
+
+        Raises:
+            UsageError: names the population, its parameter and both numbers.
+        """
+        fix = "make the device, or on_chip(...), of this network"
+        sizes = {part.name: part.size for part in self.routed.populations if not part.external}
+        given = {name: own.size for name, own in network.populations.items()}
+        if given != sizes:
+            raise UsageError(
+                f"the network has populations of {given} neurons, the chip was made for {sizes}",
+                fix=fix,
+            )
+        for name, size in sizes.items():
+            for key, value in network.parameters[name].items():
+                mapped = self._parameters[name].get(key, value)
+                own, other = (
+                    np.broadcast_to(np.ravel(one).astype(float), size) for one in (value, mapped)
+                )
+                differ = ~np.isclose(own, other, rtol=2**-16, atol=0)
+                if differ.any():
+                    place = int(differ.argmax())
+                    raise UsageError(
+                        f"node '{name}': {key} of neuron {place} is {own[place]:g}, the chip was"
+                        f" made for {other[place]:g}",
+                        fix=fix,
+                        node=name,
+                    )
 
     def forward_traced(
         self, network: Network, inputs: dict[str, Events], t_end: Any, options: EventOptions
@@ -159,7 +196,12 @@ class ChipInTheLoop:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        said = {"name": type(self).__name__, "chip": asdict(self.chip), "scales": self._scales}
+        said = {
+            "name": type(self).__name__,
+            "chip": asdict(self.chip),
+            "scales": self._scales,
+            "mapping": hashlib.sha256(to_json(self.mapping).encode()).hexdigest(),
+        }
         seeds = [one.seed for one in self.chips]
         return said if len(seeds) == 1 else said | {"chip_seeds": seeds}
 

@@ -4,7 +4,7 @@ afterwards.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -168,14 +168,20 @@ def mapped(engine: InTheLoop, trained: Graph) -> tuple[str, tuple[str, ...]]:
     notes = [
         f"{note.node}{': ' * bool(note.node)}{note.what} ({note.why})" for note in quantized.notes
     ]
-    for name, report in quantized.nodes.items():
+    return to_json(mapping), tuple(notes)
+
+
+def saturated_notes(engine: Any, trained: Graph) -> Iterator[str]:
+    """Which weights that were trained on an emulated chip are larger than its synapses are."""
+    if not (isinstance(engine, InTheLoop) and isinstance(engine.device, ChipInTheLoop)):
+        return
+    for name, report in engine.device.with_weights(trained)[0].nodes.items():
         if report.saturated and report.scale is not None:
-            notes.append(
+            yield (
                 f"{report.saturated} of {report.connections} trained weights of '{name}' are too"
                 f" large for a synapse and act as {LARGEST} LSB, {LARGEST / report.scale:.3g} in"
                 " the file's unit: allow more with a larger headroom"
             )
-    return to_json(mapping), tuple(notes)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,6 +24,7 @@ from jaxsnn.train.data.splitting import labelled
 from jaxsnn.train.loop.batch_engines import run_batch
 from jaxsnn.train.loop.defaults import make_engine, make_loss
 from jaxsnn.train.loop.epoch import refuse_no_classes
+from jaxsnn.train.loop.in_the_loop import InTheLoop, device_errors
 from jaxsnn.train.losses.losses import Loss
 
 _BATCH = 500
@@ -102,6 +103,8 @@ def measure(
     """
     network = lower(graph)
     end: float = loss.t_max if t_end is None else t_end
+    if isinstance(engine, InTheLoop):
+        engine.refuse_other(network)
     runner = engine.prepared()
     batch = encoded(
         data, network, population=loss.population, encoder=encoder, engine=runner, what="data"
@@ -114,7 +117,8 @@ def measure(
         def attempt(engine: Engine, inputs: Any = part.inputs) -> Solution:
             return run_batch(engine, network, inputs, end)
 
-        runner, solution = with_enough_room(runner, attempt)
+        with device_errors():
+            runner, solution = with_enough_room(runner, attempt)
         if solution.problem is not None:
             raise SimulationError.of(_problem(runner, network, solution))
         answers = np.asarray(refuse_no_classes(loss, loss.predict(solution), part.labels))

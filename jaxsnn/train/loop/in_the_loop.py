@@ -9,7 +9,8 @@ equations say enters through the recorded times alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar, Protocol, runtime_checkable
@@ -17,6 +18,8 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array, Float, Int
 
 from jaxsnn.errors import UsageError
 from jaxsnn.event.event_options import EventOptions, PerPopulation
@@ -25,6 +28,7 @@ from jaxsnn.event.replay import replay
 from jaxsnn.network.inputs import checked_inputs, plain_events
 from jaxsnn.network.network import Network
 from jaxsnn.network.spikes import Events
+from jaxsnn.train.loop.record_of_options import for_json
 
 
 class Device(Protocol):
@@ -95,6 +99,33 @@ class NumberedDevice(TracedDevice, Protocol):
         ...
 
 
+@runtime_checkable
+class BoundDevice(Protocol):
+    """A device that was made for one network, and takes only some of its parameters from the one it
+    is given.
+    """
+
+    def refuse_other(self, network: Network) -> None:
+        """Raise UsageError where a network, whose parameters are no tracers, is not that one."""
+        ...
+
+
+#: What a device raised last: JAX makes its own error of it.
+_RAISED: list[Exception] = []
+
+
+@contextmanager
+def device_errors() -> Iterator[None]:
+    """What a device raises inside compiled code is raised as it is."""
+    _RAISED.clear()
+    try:
+        yield
+    except jax.errors.JaxRuntimeError:
+        if _RAISED:
+            raise _RAISED.pop() from None
+        raise
+
+
 @dataclass(frozen=True, kw_only=True)
 class InTheLoop:
     """Trains on the spikes of a device, with exact gradients at their times.
@@ -128,14 +159,26 @@ class InTheLoop:
             sample_times: none; readouts are not sampled.
 
         Raises:
-            UsageError: the device left out a population, or its arrays do not fit.
+            UsageError: the device left out a population, its arrays do not fit, or it was made for
+                another network.
         """
         if sample_times is not None and np.size(sample_times):
             raise UsageError("in the loop no voltage is sampled", fix="leave sample_times out")
         trains = plain_events(checked_inputs(network, inputs), "a device in the loop")
         end = jnp.asarray(t_end, network.dtype)
-        way = _compiled if isinstance(self.device, TracedDevice) else _simulate
-        return way(self.hashable(), network, trains, end)
+        self.refuse_other(network)
+        if isinstance(self.device, TracedDevice):
+            return _compiled(self.hashable(), network, trains, end)
+        with device_errors():
+            return jax.block_until_ready(_simulate(self.hashable(), network, trains, end))
+
+    def refuse_other(self, network: Network) -> None:
+        """Raise UsageError where the device was made for another network; of traced parameters
+        nothing is known.
+        """
+        leaves = jax.tree.leaves(network.parameters)
+        if isinstance(self.device, BoundDevice) and not any(isinstance(x, Tracer) for x in leaves):
+            self.device.refuse_other(network)
 
     @property
     def numbers(self) -> Any:
@@ -186,11 +229,7 @@ class InTheLoop:
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         only, device = self.first_spike_only, self.device
-        said = (
-            device.as_dict()
-            if isinstance(device, TracedDevice)
-            else {"name": type(device).__name__}
-        )
+        said = device.as_dict() if isinstance(device, TracedDevice) else for_json(device)
         return {
             "device": said,
             "max_spikes": dict(self.max_spikes)
@@ -221,6 +260,7 @@ def _simulate(
             for name, size in firing.items()
         }
         recorded = jax.pure_callback(partial(_recorded, engine, network), shapes, *frozen)
+    recorded = {name: _before(t_end, *own) for name, own in recorded.items()}
     sampled = jnp.zeros(0, t_end.dtype)
     record = replay(network, trains, t_end, sampled, engine.event, recorded)
     return conclude(network, trains, t_end, sampled, record, engine.event)
@@ -244,7 +284,24 @@ def _traced(
     return jax.lax.stop_gradient(engine.device.forward_traced(frozen, trains, t_end, engine.event))
 
 
+def _before(
+    t_end: jax.Array, time: Float[Array, "batch neurons spikes"], count: Int[Array, "batch neurons"]
+) -> tuple[jax.Array, jax.Array]:
+    """Without the spikes at or after the end, which a device may still give: it has a latency."""
+    late = jnp.isfinite(time) & (time >= t_end)
+    return jnp.where(late, jnp.inf, time), count - jnp.sum(late, axis=2, dtype=count.dtype)
+
+
 def _recorded(engine: InTheLoop, network: Network, parameters: Any, trains: Any) -> dict[str, Any]:
+    """What the device gives; an error of it is kept."""
+    try:
+        return _asked(engine, network, parameters, trains)
+    except Exception as error:
+        _RAISED[:] = [error]
+        raise
+
+
+def _asked(engine: InTheLoop, network: Network, parameters: Any, trains: Any) -> dict[str, Any]:
     """Times cut or padded to the budget, and the true counts."""
     as_numpy = partial(jax.tree.map, np.asarray)
     filled = Network(
@@ -267,13 +324,8 @@ def _recorded(engine: InTheLoop, network: Network, parameters: Any, trains: Any)
                 fix="give its spike times",
                 node=name,
             )
-        own = np.asarray(times[name], network.dtype)
-        if own.ndim != 3 or own.shape[:2] != (batch, population.size):
-            raise UsageError(
-                f"population '{name}': the device gives times of shape {own.shape}",
-                fix=f"give ({batch}, {population.size}, spikes)",
-                node=name,
-            )
+        own = _checked_times(name, np.asarray(times[name]), (batch, population.size))
+        own = own.astype(network.dtype)
         room = engine.slots(name)
         slots = np.full((*own.shape[:2], room), np.inf, own.dtype)
         kept = min(own.shape[2], room)
@@ -281,3 +333,34 @@ def _recorded(engine: InTheLoop, network: Network, parameters: Any, trains: Any)
         fired = np.isfinite(slots if engine.event.stops(name) else own)
         result[name] = (slots, fired.sum(axis=2).astype(np.int32))
     return result
+
+
+def _checked_times(name: str, times: np.ndarray, lead: tuple[int, int]) -> np.ndarray:
+    """The times that a device gives of a population, (batch, neurons, spikes), looked at."""
+    if times.ndim != 3 or times.shape[:2] != lead:
+        raise UsageError(
+            f"population '{name}': the device gives times of shape {times.shape}",
+            fix=f"give ({lead[0]}, {lead[1]}, spikes)",
+            node=name,
+        )
+    if times.dtype.kind not in "fiu":
+        raise UsageError(
+            f"population '{name}': the device gives times of type {times.dtype}",
+            fix="give seconds as numbers, inf where unused",
+            node=name,
+        )
+    falls = np.zeros(times.shape, bool)
+    falls[..., 1:] = times[..., 1:] < times[..., :-1]
+    for wrong, said in (
+        (~(times >= 0), "and must be at least 0 s, or inf"),
+        (falls, "behind a later time, and they must rise"),
+    ):
+        if wrong.any():
+            place = np.argwhere(wrong)[0]
+            raise UsageError(
+                f"population '{name}': the device gives the time {times[tuple(place)]:g} at sample"
+                f" {place[0]}, neuron {place[1]}, spike {place[2]}, {said}",
+                fix="give times that rise along the last axis, inf where unused",
+                node=name,
+            )
+    return times

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -36,23 +37,27 @@ class RecordedChip:
     inputs: Mapping[str, tuple[np.ndarray, np.ndarray]]
 
     def forward(self, network: Network, inputs: dict[str, Any]) -> dict[str, np.ndarray]:
-        """The spikes of samples whose inputs are among those that were sent.
+        """The spikes of samples whose inputs are among those that were sent. What was sent several
+        times is given in that order: the second such sample of a batch gets the second recording.
 
         Raises:
             UsageError: a sample that was not sent.
         """
         dtype = next(iter(inputs.values())).time.dtype
-        known: dict[bytes, int] = {}
+        known: dict[bytes, list[int]] = {}
         for number in range(self.samples):
-            known.setdefault(_print(self.inputs, number, dtype), number)
+            known.setdefault(_print(self.inputs, number, dtype), []).append(number)
         given = {name: (events.time, events.index) for name, events in inputs.items()}
-        count = len(next(iter(given.values()))[0])
-        places = [known.get(_print(given, number, dtype), -1) for number in range(count)]
-        if -1 in places:
-            raise UsageError(
-                f"sample {places.index(-1)} is not among the {self.samples} that were recorded",
-                fix="train on the inputs that were sent to the chip",
-            )
+        places, met = [], Counter[bytes]()
+        for number in range(len(next(iter(given.values()))[0])):
+            sample = _print(given, number, dtype)
+            if sample not in known:
+                raise UsageError(
+                    f"sample {number} is not among the {self.samples} that were recorded",
+                    fix="train on the inputs that were sent to the chip",
+                )
+            places.append(known[sample][met[sample] % len(known[sample])])
+            met[sample] += 1
         return {name: times[places] for name, times in self.times.items()}
 
     @property

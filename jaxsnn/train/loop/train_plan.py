@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
@@ -14,7 +14,6 @@ from jaxsnn.event.threshold_feeds import leveled
 from jaxsnn.grid.surrogate import as_surrogate, surrogate_of
 from jaxsnn.grid.timing import step_length
 from jaxsnn.network.network import Network
-from jaxsnn.nir.initializers import seed_words
 from jaxsnn.simulation.solution import Engine
 from jaxsnn.train.data.augment import Dropout
 from jaxsnn.train.data.datasets import Splits
@@ -30,6 +29,7 @@ from jaxsnn.train.loop.defaults import (
 )
 from jaxsnn.train.loop.in_the_loop import InTheLoop, TracedDevice
 from jaxsnn.train.loop.parameter_noise import noise_of
+from jaxsnn.train.loop.record_of_options import for_json, of_record, of_seed, type_name
 from jaxsnn.train.losses.loss_names import name_of
 from jaxsnn.train.losses.losses import Loss
 from jaxsnn.train.losses.regularizers import SpikeBudget
@@ -83,56 +83,24 @@ class TrainPlan:
         have it too.
         """
         shown = {
-            "loss": {"name": name_of(self.loss), **_of_record(self.loss)},
+            "loss": {"name": name_of(self.loss), **of_record(self.loss)},
             "engine": {"name": type(self.engine).__name__, **self.engine.as_dict()},
-            "weight_bumping": _of_record(self.weight_bumping),
-            "seed": _of_seed(self.options.seed),
+            "weight_bumping": of_record(self.weight_bumping),
+            "seed": of_seed(self.options.seed),
             "schedule": _in_brackets(self.options.schedule),
             "optimiser": _in_brackets(self.options.optimiser),
         }
         found: dict[str, Any] = {}
         for name, known in OPTIONS.items():
             if known.recorded:
-                value = shown[name] if name in shown else _for_json(getattr(self.options, name))
+                value = shown[name] if name in shown else for_json(getattr(self.options, name))
                 found |= {name: value} | ({known.former: value} if known.former else {})
         return found
 
 
-def _of_seed(seed: Any) -> Any:
-    """A number, or the numbers of a key."""
-    words = seed_words(seed)
-    return words[0] if len(words) == 1 else list(words)
-
-
 def _in_brackets(choice: Any) -> str:
     """A name, or the name of what an object is."""
-    return choice if isinstance(choice, str) else f"<{_type_name(choice)}>"
-
-
-def _type_name(choice: Any) -> str:
-    return getattr(choice, "__name__", type(choice).__name__)
-
-
-def _of_record(record: Any) -> dict[str, Any]:
-    """The fields of a dataclass; of another object none."""
-    if not is_dataclass(record) or isinstance(record, type):
-        return {}
-    return {field.name: _for_json(getattr(record, field.name)) for field in fields(record)}
-
-
-def _for_json(value: Any) -> Any:
-    """A value as JSON has it: records and functions with their name."""
-    if value is None or isinstance(value, str | bool | int | float):
-        return value
-    if isinstance(value, Mapping):
-        return {str(name): _for_json(own) for name, own in value.items()}
-    if isinstance(value, tuple | list):
-        return [_for_json(own) for own in value]
-    if hasattr(value, "dtype"):  # numbers, or a key
-        return (
-            _of_seed(value) if str(value.dtype).startswith("key<") else np.asarray(value).tolist()
-        )
-    return {"name": _type_name(value), **_of_record(value)}
+    return choice if isinstance(choice, str) else f"<{type_name(choice)}>"
 
 
 def make_plan(network: Network, options: TrainOptions) -> TrainPlan:
@@ -349,7 +317,10 @@ def _count_notes(regularisers: Iterable[Any], engine: Engine, network: Network) 
 
 def _refuse_untaken(engine: Engine, network: Network, trainable: Iterable[str]) -> None:
     """Refuse to train what a device in the loop would not take."""
-    if not (isinstance(engine, InTheLoop) and isinstance(engine.device, TracedDevice)):
+    if not isinstance(engine, InTheLoop):
+        return
+    engine.refuse_other(network)
+    if not isinstance(engine.device, TracedDevice):
         return
     takes = engine.device.trainable
     there = {name for own in network.parameters.values() for name in own}

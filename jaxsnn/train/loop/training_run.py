@@ -58,6 +58,7 @@ from jaxsnn.train.loop.epoch import (
     run_evaluation,
 )
 from jaxsnn.train.loop.history import EpochRecord, Fit, epoch_record, mean, merit, progress_line
+from jaxsnn.train.loop.in_the_loop import device_errors
 from jaxsnn.train.loop.optimisers import (
     learning_rates,
     optimiser_identity,
@@ -211,7 +212,8 @@ class TrainingRun:
     ) -> Fit:
         """The run from its beginning, or its checkpoint, to its end."""
         if folder is None:
-            return self._epochs()
+            with device_errors():
+                return self._epochs()
         settings = {name: value for name, value in self.plan.as_dict().items() if name in OPTIONS}
         # what raw numbers of these stand for is not in the settings
         particular = raw_is_particular(self.network, self.setup.trained)
@@ -225,7 +227,8 @@ class TrainingRun:
             found = self.folder.begin(resume=resume, state=self.state, overwrite=overwrite)
             if found is not None:
                 self._restore(found)
-            return self._epochs()
+            with device_errors():
+                return self._epochs()
         finally:
             self.folder.close()
 
@@ -494,7 +497,8 @@ class TrainingRun:
             return
         hint = ""
         if silent:
-            hint = "enlarge its input weights (calibrate=0.5 does it first)"
+            hint = "enlarge its input weights"
+            hint += " (calibrate=0.5 does it first)" if self.options.calibrate is None else ""
             if self.late:
                 hint = f"give times before t_end ({self.late[0]}), or {hint}"
             failure = (

@@ -119,8 +119,9 @@ class PeakMargin(_Checked):
     """The voltage of a silent neuron shall come near its threshold: strength mean (threshold -
     peak) / height.
 
-    Over the neurons of a sample that stay silent; `height` is v_threshold - v_reset. Exact
-    gradients of a silent neuron's largest voltage, where its missing spikes have none.
+    Over all neurons of a population, of which those that fire in the sample count 0; of several
+    populations the sum. `height` is v_threshold - v_reset. Exact gradients of a silent neuron's
+    largest voltage, where its missing spikes have none.
 
     Attributes:
         strength: of the term.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -88,14 +89,18 @@ def read_inputs(path: str, net: dict[str, Any], duration: float) -> Trains:
             f"{path} has no '{lacking[0]}.time' and '{lacking[0]}.index', it has"
             f" {', '.join(given.files)}"
         )
-    samples = given[f"{wanted[0]}.time"].shape[0] if wanted else 1
+    events = {name: _events(path, name, given, net, duration) for name in wanted}
+    if len({len(time) for time, _ in events.values()}) > 1:
+        counts = ", ".join(f"{len(time)} of {name}" for name, (time, _) in events.items())
+        raise SystemExit(f"{path} has different numbers of samples: {counts}")
+    samples = len(events[wanted[0]][0]) if wanted else 1
     trains = Trains(samples)
     for number, name in zip(external, names, strict=True):
         if name == net["bias_source"]:
             regular = np.arange(0.0, duration / net["speedup"], net["bias_period"]).tolist()
             trains.add((number, 0), [regular] * samples)
             continue
-        time, index = given[f"{name}.time"] / net["speedup"], given[f"{name}.index"]
+        time, index = events[name]
         for channel in range(net["populations"][number]["size"]):
             kept = np.isfinite(time) & (index == channel)
             trains.add(
@@ -103,6 +108,39 @@ def read_inputs(path: str, net: dict[str, Any], duration: float) -> Trains:
                 [np.sort(time[one, kept[one]]).tolist() for one in range(samples)],
             )
     return trains
+
+
+def _events(
+    path: str, name: str, given: Any, net: dict[str, Any], duration: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Times of an input, seconds of the chip, inf where unused, and its channels: (samples, events)
+    each. What comes at or after the end is left out, which is said.
+    """
+    time, index = given[f"{name}.time"], given[f"{name}.index"]
+    size = next(one["size"] for one in net["populations"] if one["name"] == name)
+    if time.ndim != 2 or time.shape != index.shape:
+        raise SystemExit(
+            f"{path}: '{name}.time' has the shape {time.shape} and '{name}.index' {index.shape},"
+            " both are (samples, events)"
+        )
+    if index.dtype.kind not in "iu":
+        raise SystemExit(f"{path}: '{name}.index' holds {index.dtype}, not whole numbers")
+    used = time != np.inf
+    for wrong, numbers, what, must in (
+        (~(time >= 0), time, "time", "at least 0 s, or inf"),
+        (used & ((index < 0) | (index >= size)), index, "index", f"from 0 to {size - 1}"),
+    ):
+        if wrong.any():
+            place = np.argwhere(wrong)[0].tolist()
+            raise SystemExit(
+                f"{path}: '{name}.{what}' has {numbers[tuple(place)]:g} at {place}, and must be {must}"
+            )
+    late = used & (time >= duration)
+    if late.any():
+        sys.stderr.write(
+            f"{path}: {late.sum()} events of '{name}' at or after {duration:g} s are left out\n"
+        )
+    return np.where(late, np.inf, time) / net["speedup"], index
 
 
 def write_outputs(path: str, net: dict[str, Any], trains: Trains) -> None:
