@@ -68,6 +68,7 @@ class JaxsnnError(Exception):
 
     Attributes:
         problem: the same as a record.
+        others: problems beside it that are counted only.
         exit_code: of the command line: 1 if the input has problems, 2 if the usage or a tool
             failed.
     """
@@ -78,6 +79,7 @@ class JaxsnnError(Exception):
     def __init__(self, message: str, *, fix: str = "", node: str = "", code: str = "") -> None:
         code = code or self.default_code
         self.problem = Problem(node=node, code=code, message=message, fix=fix)
+        self.others: tuple[Problem, ...] = ()
         super().__init__(str(self.problem))
 
     @classmethod
@@ -89,7 +91,9 @@ class JaxsnnError(Exception):
         message, fix = (
             (first.message, first.fix + more) if first.fix else (first.message + more, "")
         )
-        return cls(message, fix=fix, node=first.node, code=first.code)
+        error = cls(message, fix=fix, node=first.node, code=first.code)
+        error.others = found[1:]
+        return error
 
     @property
     def fix(self) -> str:

@@ -56,7 +56,8 @@ def parse_options(nodes: Mapping[str, Node], dialect: str | None, **given: Any) 
     by_node: dict[str, dict[str, Any]] = {}
     own = own_options()
     times = ("dt", *(option.name for option in own.values() if option.kind == "time"))
-    for option, value in given.items():
+    # a readout resets as it is said, else never: so it comes last
+    for option, value in sorted(given.items(), key=lambda one: one[0] == "readout"):
         known = ("dt", "readout", *CHOICES, *own)
         if option not in known:
             raise UsageError(f"unknown option '{option}'", fix=suggestion(option, known))

@@ -1,7 +1,8 @@
 """A verdict for each node and each purpose: what can be done with a network where. It loads no JAX.
 
 "exact": it does what the source does. "approximate": the nearest thing, with what that loses.
-"unsupported": it cannot be done, with the way out.
+"unsupported": it cannot be done, with the way out. "unknown": a conversion would have to change
+the node, and stopped before.
 """
 
 from __future__ import annotations
@@ -22,16 +23,21 @@ from jaxsnn.nir.nodes import NEURONS, TYPES, Input, Output
 from jaxsnn.simulation.checks import check, purposes
 from jaxsnn.units import parse_time
 
-Grade = Literal["exact", "approximate", "unsupported"]
+Grade = Literal["exact", "approximate", "unknown", "unsupported"]
 #: How bad a verdict is.
-_ORDER: tuple[Grade, ...] = ("exact", "approximate", "unsupported")
+_ORDER: tuple[Grade, ...] = ("exact", "approximate", "unknown", "unsupported")
 #: How time goes on in an engine and on the chip.
 _TIMES: Mapping[str, Literal["steps", "equations"]] = {
     "grid": "steps",
     "event": "equations",
     "bss2": "equations",
 }
-_CELLS: Mapping[Grade, str] = {"exact": "exact", "approximate": "approx", "unsupported": "no"}
+_CELLS: Mapping[Grade, str] = {
+    "exact": "exact",
+    "approximate": "approx",
+    "unknown": "?",
+    "unsupported": "no",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +130,7 @@ class Matrix:
             for row in table
         ]
         for verdict in self.verdicts if of_a_file else ():
-            if verdict.grade != "exact":
+            if verdict.grade in ("approximate", "unsupported"):
                 fix = f": {verdict.fix}" if verdict.fix else ""
                 text = f"{verdict.purpose}, {verdict.grade}: {verdict.why}{fix}"
                 lines.append(in_flags(text))
@@ -200,7 +206,15 @@ def _converted(graph: Graph, purpose: str) -> list[Verdict]:
     try:
         made = convert(graph, to=purpose, approximate=True)
     except (ConversionError, DialectError) as error:
-        return [_of_problem(graph, error.problem, purpose, "unsupported")]
+        problems = error.problem, *error.others
+        refused = [_of_problem(graph, problem, purpose, "unsupported") for problem in problems]
+        # of the others those are known that the importer reads as they are
+        open_ = {problem.node for problem in check(graph, purpose).problems} & set(graph.nodes)
+        why = "the conversion stopped before it"
+        return refused + [
+            Verdict(node=name, purpose=purpose, grade="unknown", why=why)
+            for name in sorted(open_ - {verdict.node for verdict in refused})
+        ]
     lost = [
         Verdict(node=_row(graph, loss), purpose=purpose, grade="approximate", why=loss)
         for loss in made.losses

@@ -125,3 +125,13 @@ def test_types_for_importers_that_burst_and_that_solve_equations():
         "Delay": ["unsupported"] * 4,
         "Linear": ["exact"] * 4,
     }
+
+
+def test_what_a_conversion_did_not_judge_is_unknown():
+    neuron = build.lif(tau=1e-3, r=10.0)
+    layers = [build.linear(4), neuron, build.affine(2), neuron]
+    said = {"dialect": "snntorch", "reset": "zero", "reset_delay": False}
+    found = matrix(build.sequential(build.input(3), *layers, seed=0, **said), ["hxtorch"])
+    grades = [found.grade(name, "hxtorch") for name in "1234"]
+    assert grades == ["exact", "unsupported", "unknown", "unsupported"]
+    assert found.as_text().splitlines()[3].split() == ["3", "Affine", "?"]

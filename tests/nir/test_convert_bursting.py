@@ -225,3 +225,37 @@ def test_copies_behind_a_flatten(target):
     y = played(graph, x)
     assert y.max() > 1
     np.testing.assert_array_equal(played(convert(graph, to=target).graph, x), y)
+
+
+@pytest.mark.parametrize("target", ["snntorch", "norse", "spikingjelly"])
+@pytest.mark.parametrize("weight", [0.11, 0.53])
+def test_membranes_that_feed_neurons_reach_more_than_spikes(weight, target):
+    """A readout adds up to 1 / (1 - exp(-1/20)) = 20 spikes; what holds it acts on copies late."""
+    layers = [build.linear(1, weight=[[weight]]), build.li(tau=20.0, r=1.0), build.lif(tau=10.0)]
+    graph = build.sequential(build.input(1), *layers, dialect="sinabs", **SAID["sinabs"])
+    x = random_raster(0, (40, 3, 1), 0.6)
+    y = played(graph, x)
+    assert y.max() > 1 or weight < 0.2
+    made = convert(graph, to=target)
+    np.testing.assert_array_equal(played(made.graph, x), y)
+    with pytest.raises(ConversionError, match="may fire several spikes in a step"):
+        convert(
+            build.sequential(
+                build.input(1),
+                build.linear(1, weight=[[4.0]]),
+                *layers[1:],
+                dialect="sinabs",
+                **SAID["sinabs"],
+            ),
+            to=target,
+        )
+
+
+def test_a_threshold_of_membranes_is_no_neuron():
+    layers = [build.linear(3), build.lif(tau=1e-3, r=10.0), build.node("Threshold", threshold=0.5)]
+    said = {"dialect": "snntorch", "reset": "zero", "reset_delay": False}
+    made = convert(build.sequential(build.input(2), *layers, seed=0, **said), to="norse")
+    assert made.graph.nodes["3"].type == "IF"
+    graph = build.sequential(build.input(2), *layers, seed=0, readout="2", **said)
+    with pytest.raises(ConversionError, match="node '3' is a Threshold"):
+        convert(graph, to="norse")

@@ -12,6 +12,7 @@ from jaxsnn import EventDriven, Events, lower, simulate
 from jaxsnn.errors import ConversionError
 from jaxsnn.nir import build, read, write
 from jaxsnn.nir.convert import convert
+from jaxsnn.nir.inference import resolve
 from jaxsnn.nir.initializers import normal
 
 TARGETS = ("jaxsnn", "hxtorch")
@@ -198,3 +199,46 @@ def test_that_nobody_ran_the_importer_of_hxtorch_is_said():
     known = "known from its source, and was not run"
     assert any(known in note for note in convert(network(), to="hxtorch").notes)
     assert not any(known in note for note in convert(network(), to="jaxsnn").notes)
+
+
+def test_files_of_hxtorch_start_at_the_leak():
+    """From v_leak, one spike at 1 ms reaches 0.6 at 2.196 ms, by V' = (v_leak - V + I) / tau_mem."""
+    cell = build.cubalif(tau_mem=10.0, tau_syn=5.0, v_leak=0.5, v_threshold=0.6)
+    graph = fed(build.linear(1, weight=[[1.0]]), cell, size=1, dialect="hxtorch", time_unit="ms")
+    one = Events(time=jnp.array([[1e-3]]), index=jnp.array([[0]]))
+    first = simulate(graph, one, 20e-3).first_spike("2")
+    np.testing.assert_allclose(first, [[2.1957e-3]], rtol=1e-4)
+    assert convert(graph, to="hxtorch").losses == ()
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_what_is_written_without_steps_reads_back(target, tmp_path):
+    made = convert(network(), to=target)
+    assert made.graph.dialect.dt is None
+    write(tmp_path / "a.nir", made.graph)
+    again = read(tmp_path / "a.nir")
+    assert (again.dialect.name, again.dialect.time_unit) == (target, "ms")
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"spike_area": "1ms"}, "a spike is a current there that lasts 1 ms, and a delta in"),
+        ({"spike_kernel": "delta", "reset": "none"}, "never resets, and its spikes are taken"),
+        (
+            {"spike_kernel": "delta", "readout": "4", "reset": "4:zero"},
+            "gives its membrane and resets",
+        ),
+    ],
+)
+def test_spikes_and_resets_that_they_do_not_have(target, options, reason):
+    layers = [
+        layer
+        for _ in range(2)
+        for layer in (build.linear(4), build.cubalif(tau_mem=20e-3, tau_syn=10e-3))
+    ]
+    plain = fed(*layers, dialect="nir", time_unit="s", spike_kernel="delta")
+    graph = plain.with_dialect(resolve(plain, "nir", time_unit="s", **options))
+    with pytest.raises(ConversionError, match=reason):
+        convert(graph, to=target)

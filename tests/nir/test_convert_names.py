@@ -136,3 +136,21 @@ def test_names_in_the_code_that_importers_write_are_changed(name):
     made = convert(chain("lif", name, "n"), to="snntorch")
     assert name not in made.graph.nodes
     assert f"{name}_" in made.graph.nodes
+
+
+@pytest.mark.parametrize("target", ["snntorch", "spikingjelly"])
+@pytest.mark.parametrize("name", ["keys", "values", "µ", "e\u0301", "ﬁ", 'a"b', "a\\b"])
+def test_names_that_python_reads_as_others_are_changed(name, target):
+    graph = chain("lif", name, "n")
+    made = convert(graph, to=target)
+    (change,) = (one for one in made.changes if "is renamed" in one.what)
+    assert change.node != name
+    assert change.node.isidentifier()
+    same(graph, made)
+
+
+def test_names_that_python_reads_alike_stay_two():
+    graph = chain("\u03bc", "\u00b5", "n")  # mu, and the sign for micro
+    made = convert(graph, to="snntorch")
+    assert sum(name.startswith("\u03bc") for name in made.graph.nodes) == 2
+    same(graph, made)

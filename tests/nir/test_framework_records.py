@@ -59,7 +59,7 @@ WRITES = {
         SECONDS | {"threshold": ">=", "initial": "v_reset", "runs_loops": "in turn"},
     ),
     "jaxsnn": (AT_ONCE, "zero", UNITS | {"own_unit": "s"}),
-    "hxtorch": (AT_ONCE, "zero", UNITS | UNRUN),
+    "hxtorch": (AT_ONCE, "zero", UNITS | UNRUN | {"initial": "v_leak"}),
     "snn_mlir": (AT_ONCE, "zero", SECONDS | UNRUN | {"reads_only": True}),
     "lava": (AT_ONCE, "zero", SECONDS | UNRUN | {"dt": 1e-4}),
     "nengo": (

@@ -184,9 +184,7 @@ def _continued(graph: Graph, target: Target, approximate: bool, path: str) -> Co
     if target.importer.torch_names:
         plain_names(draft, target.title)
     in_running_order(draft)
-    made = _converted(graph, target, draft, setting, path, {})
-    dialect = dataclasses.replace(made.graph.dialect, dt=graph.dialect.dt)
-    return dataclasses.replace(made, graph=dataclasses.replace(made.graph, dialect=dialect))
+    return _converted(graph, target, draft, setting, path, {})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -207,6 +205,7 @@ def _tried(graph: Graph, wish: _Wish, continuous: bool) -> Converted:
         return _rewritten(graph, wish, draft, names, continuous)
     except ConversionError as error:
         refused = ConversionError.of(_in_the_file(error.problem, names))
+        refused.others = tuple(_in_the_file(other, names) for other in error.others)
         cause = error
     draft, names = draft_of(graph)
     if can_be_matrices(draft):
@@ -249,7 +248,7 @@ def _rewritten(
     check_loops(draft, target)
     # Where layers take a step, a neuron in place of a Threshold would take one more.
     if "Threshold" not in (importer.nodes or ()) and not any(step.late for step in steps.values()):
-        steps |= thresholds_as_neurons(draft)
+        steps |= thresholds_as_neurons(draft, steps)
     most = dict.fromkeys(steps, 1)
     if importer.subtracts or wish.approximate:
         order = forward_order(draft)
@@ -513,7 +512,7 @@ def _dialect(draft: Draft, target: Target, setting: Setting) -> Dialect:
             nodes.setdefault(name, {}).setdefault("reset_delay", known["reset_delay"])
     return Dialect(
         name=target.framework.name,
-        dt=setting.dt,
+        dt=setting.dt or None,  # equations have none
         decided_by="argument",
         why=why,
         nodes=nodes,

@@ -60,9 +60,9 @@ def settled(
         if _is_plain(step, importer):
             continue
         if importer.does is not None and importer.does(step):
-            fired[name] = _in_a_step(draft, step, fired, inputs)
+            fired[name] = _in_a_step(draft, steps, name, fired, inputs)
             continue
-        peak = _peak(step, _arriving(draft, fired, inputs)[name])
+        peak = _peak(step, _arriving(draft, steps, fired, inputs)[name])
         counted = True
         place = int(np.argmax(peak / step.v_threshold))
         limit = 2 * step.v_threshold.flat[place]
@@ -105,12 +105,17 @@ def _is_plain(step: Step, importer: Importer) -> bool:
 
 
 def _in_a_step(
-    draft: Draft, step: Step, fired: Mapping[str, float], inputs: tuple[float, float]
+    draft: Draft,
+    steps: Mapping[str, Step],
+    name: str,
+    fired: Mapping[str, float],
+    inputs: tuple[float, float],
 ) -> float:
     """The most spikes in a step of a neuron that the importer has as it is."""
+    step = steps[name]
     if not step.several:
         return 1.0
-    peak = _peak(step, _arriving(draft, fired, inputs)[step.name])
+    peak = _peak(step, _arriving(draft, steps, fired, inputs)[name])
     return float(max(1, np.max(peak // step.v_threshold)))
 
 
@@ -178,7 +183,7 @@ def begun(
         depth: Layers of neurons up to each neuron, itself included.
         give_up: For what cannot be known.
     """
-    arriving = _arriving(draft, dict.fromkeys(steps, 0.0), (0.0, 0.0))
+    arriving = _arriving(draft, steps, dict.fromkeys(steps, 0.0), (0.0, 0.0))
     found = dict(steps)
     for name, step in steps.items():
         low, high = arriving[name]
@@ -206,25 +211,53 @@ def begun(
     return found
 
 
+def _membrane(step: Step, arriving: Bounds) -> Bounds:
+    """Between what the membrane of a readout stays, which never resets."""
+    low, high = arriving
+    if np.any(step.decay < 0) or np.any(step.synapse_decay < 0):
+        return np.full(step.shape, -_ANY), np.full(step.shape, _ANY)
+
+    def lasting(ends: Bounds, decay: np.ndarray, start: np.ndarray) -> Bounds:
+        left = np.maximum(1 - decay, 1 / _ANY)
+        return np.minimum(start, ends[0] / left), np.maximum(start, ends[1] / left)
+
+    def times(gain: np.ndarray, plus: np.ndarray | float = 0.0) -> Bounds:
+        both = gain * low + plus, gain * high + plus
+        return np.minimum(*both), np.maximum(*both)
+
+    if step.current_based:
+        low, high = lasting(times(step.synapse_gain), step.synapse_decay, step.i_start)
+    low, high = lasting(times(step.gain, step.drive), step.decay, step.v_start)
+    return np.maximum(low, -_ANY), np.minimum(high, _ANY)
+
+
 def _arriving(
-    draft: Draft, most: Mapping[str, float], inputs: tuple[float, float]
+    draft: Draft,
+    steps: Mapping[str, Step],
+    most: Mapping[str, float],
+    inputs: tuple[float, float],
 ) -> dict[str, Bounds]:
-    """Lowest and highest sum of what arrives at each neuron, if neurons give 0 to `most`; where a
-    membrane arrives, anything may.
+    """Lowest and highest sum of what arrives at each neuron, if those that fire give 0 to `most`,
+    and readouts their membranes.
     """
     leaving: dict[str, Bounds] = {}
     for name, entry in draft.nodes.items():
         shape = draft.shapes[name][1]
         if entry["type"] == "Input":
             leaving[name] = (np.full(shape, inputs[0]), np.full(shape, inputs[1]))
-        elif entry["type"] in NEURON_TYPES:
+        elif entry["type"] in NEURON_TYPES and not _is_readout(steps, name):
             leaving[name] = (np.zeros(shape), np.full(shape, most.get(name, np.inf)))
         elif name in draft.memories or any(end == name for _, end in draft.delayed):
             leaving[name] = (np.full(shape, -_ANY), np.full(shape, _ANY))
 
     def bounds(name: str) -> Bounds:
         if name not in leaving:
-            leaving[name] = _through(draft, name, total(name))
+            if not _is_readout(steps, name):
+                leaving[name] = _through(draft, name, total(name))
+                return leaving[name]
+            shape = draft.shapes[name][1]
+            leaving[name] = np.full(shape, -_ANY), np.full(shape, _ANY)  # where it feeds itself
+            leaving[name] = _membrane(steps[name], total(name))
         return leaving[name]
 
     def total(name: str) -> Bounds:
@@ -236,6 +269,10 @@ def _arriving(
         return low, high
 
     return {name: total(name) for name in draft.of_type(*NEURON_TYPES)}
+
+
+def _is_readout(steps: Mapping[str, Step], name: str) -> bool:
+    return name in steps and steps[name].reset == "none"
 
 
 def _through(draft: Draft, name: str, arriving: Bounds) -> Bounds:

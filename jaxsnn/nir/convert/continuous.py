@@ -24,13 +24,13 @@ from jaxsnn.nir.convert.draft import (
 from jaxsnn.nir.convert.step import is_continuous
 from jaxsnn.nir.convert.target import Target
 from jaxsnn.nir.convert.topology import join_weights, refuse_for
+from jaxsnn.nir.dialects import Dialect
 from jaxsnn.nir.frameworks.framework import Importer
-from jaxsnn.nir.gains import require, spike_area
+from jaxsnn.nir.gains import require, resetting_readout, spike_area
 from jaxsnn.nir.graph import Graph
 from jaxsnn.nir.nodes import CURRENT_BASED, SPIKING, Node
+from jaxsnn.units import format_time
 
-#: Attributes of torch.nn.ModuleDict beside those of any module.
-_DICT_NAMES = frozenset({"clear", "items", "keys", "pop", "update", "values"})
 _PURPOSE = "conversion in continuous time"
 GiveUp = Callable[[str, str, str], None]
 
@@ -85,7 +85,8 @@ def flow_of(graph: Graph, name: str, shape: tuple[int, ...], give_up: GiveUp) ->
         )
     require(dialect, ["seconds", "initial"], _PURPOSE, name)
     view = dialect.at(name)
-    spikes = isinstance(node, SPIKING) and not view.readout and view.reset != "none"
+    _refuse_other_resets(dialect, node)
+    spikes = isinstance(node, SPIKING) and not view.readout
     if not is_continuous(dialect, node):
         give_up(
             name,
@@ -97,6 +98,10 @@ def flow_of(graph: Graph, name: str, shape: tuple[int, ...], give_up: GiveUp) ->
         if view.reset_delay:
             give_up(name, "its reset comes one step later", "a reset at once is written")
     area, number = spike_area(dialect, node), lambda key: np.asarray(node.value(key), float)
+    if area.kernel == "box":
+        assert area.seconds is not None
+        lasts = f"a spike is a current there that lasts {format_time(area.seconds)}"
+        give_up(name, f"{lasts}, and a delta in the importer", "deltas of its area are written")
     seconds, jump = dialect.seconds, number("r")
     assert seconds is not None
     if area.kind == "fixed":
@@ -107,6 +112,26 @@ def flow_of(graph: Graph, name: str, shape: tuple[int, ...], give_up: GiveUp) ->
     values |= {"jump": jump, "bias_ratio": np.ones(())}
     arrays = {key: np.broadcast_to(_shaped(value, shape), shape) for key, value in values.items()}
     return Flow(name=name, type=node.type, shape=shape, spikes=spikes, **arrays)
+
+
+def _refuse_other_resets(dialect: Dialect, node: Node) -> None:
+    """Refuse neurons that fire and never reset, and membranes that are given and reset: there is
+    neither.
+    """
+    view = dialect.at(node.name)
+    if isinstance(node, SPIKING) and not view.readout and view.reset == "none":
+        raise ConversionError(
+            f"node '{node.name}' ({node.type}) never resets, and its spikes are taken",
+            fix=f"say readout='{node.name}' where its membrane is meant, or another reset",
+            node=node.name,
+        )
+    if resetting_readout(dialect, node):
+        raise ConversionError(
+            f"node '{node.name}' ({node.type}) gives its membrane and resets, and the importer's"
+            " neurons do one of the two",
+            fix=f'leave out its reset, "{node.name}:none", or its readout',
+            node=node.name,
+        )
 
 
 def _levels(
@@ -185,11 +210,11 @@ def straightened(draft: Draft, target: Target) -> None:
 
 
 def plain_names(draft: Draft, title: str) -> None:
-    """Names that a ModuleDict of PyTorch takes as keys: no dots, and not its own attributes."""
+    """Names that a ModuleDict of PyTorch takes as keys: no dots."""
     names: dict[str, str] = {}
     for name in draft.nodes:
         new = name.replace(".", "_")
-        while new in _DICT_NAMES or (new != name and (new in draft.nodes or new in names.values())):
+        while new != name and (new in draft.nodes or new in names.values()):
             new += "_"
         names[name] = new
         if new != name:

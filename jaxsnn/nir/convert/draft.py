@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import re
+import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -31,10 +33,10 @@ _ATTRIBUTES = """
     register_load_state_dict_post_hook register_load_state_dict_pre_hook register_module register_parameter
     register_state_dict_post_hook register_state_dict_pre_hook requires_grad_ return_state set_extra_state
     set_submodule share_memory state_dict stateful_modules to to_empty to_folder train training type xpu
-    zero_grad _buffers _modules _parameters initialized_state is_none self
+    zero_grad _buffers _modules _parameters initialized_state is_none self clear items keys pop update values
 """
-#: Attributes of torch.nn.Module and of the modules that nirtorch makes, and names in the code that
-#: these run: no node can have them.
+#: Attributes of torch.nn.Module, of torch.nn.ModuleDict and of the modules that nirtorch makes, and
+#: names in the code that these run: no node can have them.
 TORCH_NAMES = frozenset(_ATTRIBUTES.split())
 NEURON_TYPES = tuple(cls.__name__ for cls in NEURONS)
 
@@ -194,7 +196,14 @@ def _edges(wires: Iterable[Edge], names: Mapping[str, str]) -> list[Edge]:
 
 def spelt(name: str) -> str:
     """A name as importers of PyTorch register it."""
-    return name.replace(".", "_")
+    return _readable(name).replace(".", "_")
+
+
+def _readable(name: str) -> str:
+    """A name as it stands in the code that importers write: Python brings names into a normal form
+    (PEP 3131), and quotes and backslashes end them.
+    """
+    return re.sub(r'["\\]', "_", unicodedata.normalize("NFKC", name))
 
 
 def _why_renamed(name: str) -> str:
@@ -202,18 +211,20 @@ def _why_renamed(name: str) -> str:
         return "nested graphs are written flat"
     if spelt(name) in TORCH_NAMES:
         return "a module of PyTorch has that name already"
+    if _readable(name) != name:
+        return f"importers write Python in which it is '{_readable(name)}'"
     return f"importers register it as '{spelt(name)}', as they do another node"
 
 
 def _flat_names(names: list[str]) -> dict[str, str]:
     """Names without "/": the last part where it is unique, else all parts joined by dots; none of
-    `TORCH_NAMES`, and no two that are spelt alike.
+    `TORCH_NAMES`, none that Python reads as another, and no two that are spelt alike.
     """
     flat: dict[str, str] = {}
     times = collections.Counter(name.rpartition("/")[2] for name in names)
     for name in names:
         last = name.rpartition("/")[2]
-        flat[name] = last if times[last] == 1 else name.replace("/", ".")
+        flat[name] = _readable(last if times[last] == 1 else name.replace("/", "."))
     taken = collections.Counter(map(spelt, flat.values()))
     for name, short in flat.items():
         before = short
@@ -371,7 +382,9 @@ def weighted_feeder(draft: Draft, source: str, neuron: str, needs_bias: bool) ->
             and len(draft.targets(before[0])) == 1
         ):
             return before[0]
-    if entry["type"] in WEIGHTED:
+    # what acts on it a step later would act on a copy at once
+    late = source in draft.memories or any(end == source for _, end in draft.delayed)
+    if entry["type"] in WEIGHTED and not late:
         copy = draft.insert(edge, f"{source}_{neuron}", dict(entry))
         draft.shapes[copy] = draft.shapes[source]
         draft.edges.remove((source, copy))
@@ -381,7 +394,7 @@ def weighted_feeder(draft: Draft, source: str, neuron: str, needs_bias: bool) ->
         )
         return copy
     name = draft.insert(edge, f"{neuron}_weights", identity(draft.shapes[source][1]))
-    why = "a factor or a bias is needed where the source has no weights"
+    why = "a factor or a bias is needed where the source has no weights of its own for it"
     draft.changed(name, f"an identity before '{neuron}'", why)
     return name
 

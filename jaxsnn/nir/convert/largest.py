@@ -7,6 +7,8 @@ more arrives.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from jaxsnn.nir.convert.draft import Draft
@@ -18,11 +20,12 @@ _WHOLE = ("SumPool2d", "Flatten")
 _FIRES = tuple(cls.__name__ for cls in SPIKING)
 
 
-def thresholds_as_neurons(draft: Draft) -> dict[str, Step]:
+def thresholds_as_neurons(draft: Draft, steps: Mapping[str, Step]) -> dict[str, Step]:
     """The steps of the neurons that Thresholds of spikes become; others stay.
 
     Args:
         draft: Edited in place.
+        steps: Of the source's neurons.
     """
     found = {}
     for name in draft.of_type("Threshold"):
@@ -31,7 +34,7 @@ def thresholds_as_neurons(draft: Draft) -> dict[str, Step]:
         if (
             np.any(threshold <= 0)
             or np.any(threshold >= 1)
-            or not _counts_spikes(draft, name, found)
+            or not _counts_spikes(draft, name, steps, found)
         ):
             continue
         zero, one = np.zeros(shape), np.ones(shape)
@@ -67,12 +70,16 @@ def thresholds_as_neurons(draft: Draft) -> dict[str, Step]:
     return found
 
 
-def _counts_spikes(draft: Draft, name: str, found: dict[str, Step]) -> bool:
+def _counts_spikes(
+    draft: Draft, name: str, steps: Mapping[str, Step], found: Mapping[str, Step]
+) -> bool:
     """Whether sums of spikes alone arrive at a node."""
+
+    def whole(source: str) -> bool:
+        kind = draft.nodes[source]["type"]
+        fires = kind in _FIRES and source in steps and steps[source].reset != "none"
+        through = kind in _WHOLE and _counts_spikes(draft, source, steps, found)
+        return fires or source in found or through
+
     sources = draft.sources(name)
-    return bool(sources) and all(
-        draft.nodes[source]["type"] in _FIRES
-        or source in found
-        or (draft.nodes[source]["type"] in _WHOLE and _counts_spikes(draft, source, found))
-        for source in sources
-    )
+    return bool(sources) and all(map(whole, sources))

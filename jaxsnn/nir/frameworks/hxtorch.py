@@ -77,6 +77,7 @@ FRAMEWORK = Framework(
             reset_delay=False,
             constant_input="current",
             recurrent_delay=0,
+            initial="v_leak",
         ),
     ),
     importers=(_IMPORTER,),
