@@ -540,7 +540,8 @@ class RecurrentPart:
                 raise LoweringError(
                     f"node '{part.name}' is part of a cycle, and what comes from '{source}' has "
                     "delays that differ between the neurons of the target",
-                    fix="give one delay for each source neuron, (inputs,) numbers"
+                    fix="put a Delay node before the weights, or give one delay for each source"
+                    " neuron, (inputs,) numbers"
                     " (with_synaptic_delays, or a list in [synaptic-delays]), or write them as Delay"
                     " nodes by update_graph, and simulate with engine=TimeStepped()",
                     node=part.name,

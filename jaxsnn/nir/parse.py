@@ -337,6 +337,13 @@ def _nested_owner(name: str, flat: _Flat) -> str:
     if len(found) != 1:
         return ""
     outer, _, inner = found[0].partition("/")
+    kind = type(flat.nodes[found[0]])
+    alike = [type(node) for full, node in flat.nodes.items() if full.startswith(f"{outer}/")]
+    if kind in (Input, Output) and alike.count(kind) > 1:
+        return (
+            f"an edge names nested graphs only, and '{outer}' has several {kind.__name__} nodes: give"
+            " it one, or put its nodes into the graph that has it"
+        )
     return f"lead the edge to '{outer}', the nested graph that has '{inner}'"
 
 
@@ -375,7 +382,7 @@ def _port(members: Group, path: str, name: str, kind: type[Node], flat: _Flat) -
         raise GraphError(
             f"an edge {direction} the nested graph '{inside}' is ambiguous, "
             f"it has {len(ports)} {kind.__name__} nodes ({ends})",
-            fix="connect its nodes directly, or give it one",
+            fix="give it one, or put its nodes into the graph that has it",
             node=inside,
         )
     level = flat.subgraphs[inside]

@@ -11,7 +11,7 @@ from jaxsnn.nir.graph import Graph, edge_key
 from jaxsnn.nir.node_shapes import ints
 from jaxsnn.nir.node_traits import Fault, Parameter
 from jaxsnn.nir.nodes import Node
-from jaxsnn.nir.passes import Shape, own_shape, shapes
+from jaxsnn.nir.passes import Shape, is_relay, own_shape, shapes
 
 
 def validate(graph: Graph) -> tuple[Problem, ...]:
@@ -19,10 +19,12 @@ def validate(graph: Graph) -> tuple[Problem, ...]:
     guessing.
 
     Missing parameters, parameters that are NaN, infinite or out of range, shapes that do not match,
-    edges into an Input or out of an Output of the outermost graph.
+    edges into an Input or out of an Output of the outermost graph, nested graphs that only pass on
+    to themselves.
     """
     problems = [problem for node in graph.nodes.values() for problem in _node_problems(node)]
     problems += _border_problems(graph)
+    problems += _relay_problems(graph)
     # Shapes of broken parameters would only repeat what was said.
     return tuple(problems or _edge_problems(graph))
 
@@ -187,6 +189,25 @@ def _border_problems(graph: Graph) -> Iterator[Problem]:
                 "feeding-output",
                 what,
                 "lead the edge from the nodes that feed it",
+            )
+
+
+def _relay_problems(graph: Graph) -> Iterator[Problem]:
+    """Nested graphs that feed themselves through nothing but their Inputs and Outputs."""
+    import networkx
+
+    relays = {name for name, node in graph.nodes.items() if is_relay(node)}
+    inside = [edge for edge in graph.edges if relays.issuperset(edge)]
+    for part in networkx.strongly_connected_components(networkx.DiGraph(inside)):
+        if len(part) > 1:
+            name = min(part)
+            owner = name.rpartition("/")[0]
+            yield Problem(
+                node=name,
+                code="instant-cycle",
+                message=f"the nested graph '{owner}' passes on what arrives to itself, and nothing"
+                " there takes time",
+                fix="remove the edge, or put a neuron or a Delay into it",
             )
 
 

@@ -232,3 +232,15 @@ def test_a_reset_above_the_threshold_is_warned_of(tmp_path):
     assert warning.fix.startswith("lower v_reset")
     write(tmp_path / "a.nir", graph)
     assert load(tmp_path / "a.nir")["node"]["nodes"]["n"]["v_reset"].value.tolist() == [0, 1, 0]
+
+
+def test_a_nested_graph_that_passes_on_to_itself_is_named():
+    ends = {"in": nir.Input(np.array([2])), "out": nir.Output(np.array([2]))}
+    passing = nir.NIRGraph(nodes=ends, edges=[("in", "out")], type_check=False)
+    nodes = {"input": ends["in"], "p": passing, "output": ends["out"]}
+    edges = [("input", "p"), ("p", "p"), ("p", "output")]
+    (problem,) = validate(assemble(nir.NIRGraph(nodes=nodes, edges=edges, type_check=False)))
+    assert problem.code == "instant-cycle"
+    assert "the nested graph 'p' passes on what arrives to itself" in problem.message
+    edges.remove(("p", "p"))
+    assert validate(assemble(nir.NIRGraph(nodes=nodes, edges=edges, type_check=False))) == ()
