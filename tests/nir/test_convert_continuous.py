@@ -224,7 +224,7 @@ def test_what_is_written_without_steps_reads_back(target, tmp_path):
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"spike_area": "1ms"}, "a spike is a current there that lasts 1 ms, and a delta in"),
+        ({"spike_area": "1ms"}, "a spike is a current there that lasts, and a delta in"),
         ({"spike_kernel": "delta", "reset": "none"}, "never resets, and its spikes are taken"),
         (
             {"spike_kernel": "delta", "readout": "4", "reset": "4:zero"},

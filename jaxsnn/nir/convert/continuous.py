@@ -29,7 +29,6 @@ from jaxsnn.nir.frameworks.framework import Importer
 from jaxsnn.nir.gains import require, resetting_readout, spike_area
 from jaxsnn.nir.graph import Graph
 from jaxsnn.nir.nodes import CURRENT_BASED, SPIKING, Node
-from jaxsnn.units import format_time
 
 _PURPOSE = "conversion in continuous time"
 GiveUp = Callable[[str, str, str], None]
@@ -99,9 +98,8 @@ def flow_of(graph: Graph, name: str, shape: tuple[int, ...], give_up: GiveUp) ->
             give_up(name, "its reset comes one step later", "a reset at once is written")
     area, number = spike_area(dialect, node), lambda key: np.asarray(node.value(key), float)
     if area.kernel == "box":
-        assert area.seconds is not None
-        lasts = f"a spike is a current there that lasts {format_time(area.seconds)}"
-        give_up(name, f"{lasts}, and a delta in the importer", "deltas of its area are written")
+        reason = "a spike is a current there that lasts, and a delta in the importer"
+        give_up(name, reason, "deltas of its area are written")
     seconds, jump = dialect.seconds, number("r")
     assert seconds is not None
     if area.kind == "fixed":

@@ -8,8 +8,8 @@ from jaxsnn.nir.frameworks.framework import Conventions, Framework, OwnOption, R
 _SPIKE_AREA = OwnOption(
     name="spike_area",
     kind="time",
-    help="NIR itself: a spike of weight 1 is a current of 1 that lasts so long (by default one unit "
-    "of the file's time, as a delta)",
+    help="NIR itself: the integral of the current that a spike of weight 1 is. It lasts one step, or"
+    " so long, at 1, without dt (default: one unit of the file's time, as a delta)",
 )
 FRAMEWORK = Framework(
     name="nir",
