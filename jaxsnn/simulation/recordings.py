@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -267,20 +267,20 @@ def inputs_of_nir_data(
     found = observations(read_data(path))
     shapes = {wire.name: wire.shape for wire in network.wires}
     given: dict[str, Any] = {}
-    step, ends = dt, []
+    step, ends = dt, dict[str, float]()
     for name in network.inputs:
         _refuse_missing(path, name, found)
         data, what = _chosen(name, found[name], SPIKES), f"recording of '{name}'"
         given[name] = to_input(data, name=what)
-        if not isinstance(given[name], np.ndarray):
-            ends.append(float(data.t_max))
-            continue
         if math.prod(shapes[name]) != data.n_neurons:
             raise UsageError(
                 f"the {what} has {data.n_neurons} neurons, the input {math.prod(shapes[name])}",
                 fix="give a recording of that input",
                 node=name,
             )
+        if not isinstance(given[name], np.ndarray):
+            ends[name] = float(data.t_max)
+            continue
         flat = _by_steps(name, given[name])
         given[name] = flat.reshape(*flat.shape[:2], *shapes[name])
         if step is not None and abs(data.dt - step) > SAME_STEP * step:
@@ -291,8 +291,19 @@ def inputs_of_nir_data(
             )
         step = data.dt if step is None else step
     unused = [name for name in found if name not in given and name not in network.outputs]
-    note = (f"recordings of {listing(unused)} are not used",) if unused else ()
-    return given, step, max(ends, default=None), note
+    notes = [f"recordings of {listing(unused)} are not used"] if unused else []
+    return given, step, max(ends.values(), default=None), (*notes, *_other_ends(ends))
+
+
+def _other_ends(ends: Mapping[str, float]) -> Iterator[str]:
+    """That recordings of events end at different times, if they do.
+
+    Args:
+        ends: by input, seconds.
+    """
+    if len(set(ends.values())) > 1:
+        each = listing(f"'{name}' at {end:g} s" for name, end in ends.items())
+        yield f"the recordings end at different times, {each}: after its end an input is silent"
 
 
 def _refuse_missing(path: str | os.PathLike[str], name: str, found: Mapping[str, Any]) -> None:

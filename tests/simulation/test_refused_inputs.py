@@ -198,6 +198,27 @@ def test_recordings_are_refused_by_name(case, tmp_path):
     assert caught.value.problem.fix
 
 
+@pytest.mark.parametrize("size", [1, 3])
+@pytest.mark.parametrize("value", [None, np.array([[2.0]])])
+def test_events_of_another_input_are_refused(size, value, tmp_path):
+    data = event_data(SPIKE, size, 1.0, values=value)
+    write_data(tmp_path / "data.nir", graph_data({"input": {"spikes": data}}))
+    message = f"the recording of 'input' has {size} neurons, the input 2"
+    with pytest.raises(UsageError, match=message):
+        inputs_of_nir_data(tmp_path / "data.nir", one(), None)
+
+
+def test_recordings_that_end_at_different_times_are_noted(tmp_path):
+    for end in (1.0, 2.0):
+        data = {name: {"x": event_data(SPIKE, 2, t)} for name, t in (("a", 1.0), ("b", end))}
+        write_data(tmp_path / "data.nir", graph_data(data), force=True)
+        _, _, last, notes = inputs_of_nir_data(tmp_path / "data.nir", two_inputs(), None)
+        assert last == end
+        assert [note[:68] for note in notes] == (
+            ["the recordings end at different times, 'a' at 1 s, 'b' at 2 s: after"] * (end > 1)
+        )
+
+
 def test_a_damaged_file_of_arrays_is_refused(tmp_path):
     path = tmp_path / "x.npz"
     np.savez(path, x=np.arange(1000))
