@@ -4,8 +4,17 @@ import numpy as np
 import pytest
 
 from jaxsnn.errors import FileError, UsageError
+from jaxsnn.nir import build
 from jaxsnn.nir.data import event_data
-from jaxsnn.train import Delta, PopulationCode, Rate, data_of_nir, events_of_arrays
+from jaxsnn.train import (
+    Delta,
+    PopulationCode,
+    Rate,
+    data_of_nir,
+    evaluate,
+    events_of_arrays,
+    fit,
+)
 from jaxsnn.train.data.datasets import stratified
 from jaxsnn.train.data.digits import distorted, with_inverted
 from jaxsnn.train.data.vowels import _stretched, japanese_vowels_splits, read_ts
@@ -76,6 +85,25 @@ def test_nir_s_own_data_become_samples():
     data = data_of_nir(event_data(events, size=2, t_max=1.0), [1, 0])
     assert data.x.index.tolist() == [[1], [0]]
     assert data.classes == ("0", "1")
+    assert data.channels == 2
+
+
+@pytest.mark.parametrize("labels", [[1.7], ["1"], [np.nan], [2**32], [-1], [0, 1], [[0]]])
+def test_labels_of_nir_s_data_are_whole_numbers_one_a_sample(labels):
+    events = events_of_arrays([camera([(1, 0, 0, 300)])], (2, 1, 1))
+    with pytest.raises(UsageError, match="label"):
+        data_of_nir(event_data(events, size=2, t_max=1.0), labels)
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_nir_s_events_of_another_number_of_neurons_are_not_trained_on(size):
+    neurons = build.cubalif(tau_mem="20ms", tau_syn="10ms")
+    graph = build.sequential(build.input(3), build.linear(weight=np.ones((2, 3))), neurons)
+    events = events_of_arrays([camera([(1, 0, 0, 300)])] * 40, (2, 1, 1))
+    data = data_of_nir(event_data(events, size=size, t_max=1.0), np.arange(40) % 2)
+    for run in (lambda: fit(graph, data, epochs=1, progress=None), lambda: evaluate(graph, data)):
+        with pytest.raises(UsageError, match=f"events of {size} channels, input 'input' has 3"):
+            run()
 
 
 def test_strata_keep_the_share_of_each_class():

@@ -117,6 +117,12 @@ def encoded(
                 fix="make them the same; a bias channel is one more, Latency(bias=True)",
                 node=name,
             )
+    elif data.channels not in (None, channels):
+        raise UsageError(
+            f"{what} has events of {data.channels} channels, input '{name}' has {channels}",
+            fix="give recordings of that input, or an input of their size",
+            node=name,
+        )
     train = checked_inputs(network, events)[name]
     return Batch(inputs=to_jax(train), labels=labels)
 

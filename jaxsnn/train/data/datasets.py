@@ -32,12 +32,15 @@ class Data:
         y: (samples,) int32, number of the class.
         classes: names of the classes.
         first: which values `Latency` lets spike first, where nobody gives an encoder.
+        channels: of events: of how many channels they are, where that is known; None: it is not,
+            and any input takes them that has as many as they name.
     """
 
     x: Any
     y: np.ndarray
     classes: tuple[str, ...]
     first: Literal["large", "small"] = "large"
+    channels: int | None = None
 
     def __len__(self) -> int:
         return len(self.y)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -11,6 +12,7 @@ from jaxsnn.errors import UsageError
 from jaxsnn.network.spikes import Events
 from jaxsnn.network.valued_inputs import Currents, Input
 from jaxsnn.train.data.datasets import Data
+from jaxsnn.train.data.splitting import labelled
 from jaxsnn.units import parse_time
 
 if TYPE_CHECKING:
@@ -103,11 +105,11 @@ def data_of_nir(
         classes: names; None: the numbers.
 
     Raises:
-        UsageError: the data are broken.
+        UsageError: the data are broken, labels are no whole numbers, or not one for each sample.
     """
-    y = np.asarray(labels, np.int32)
-    names = tuple(map(str, range(int(y.max(initial=0)) + 1))) if classes is None else tuple(classes)
-    return Data(x=_input_of_nir(observable, name), y=y, classes=names)
+    x = _input_of_nir(observable, name)
+    channels = int(cast(Any, observable).n_neurons)
+    return replace(labelled(x, labels, classes=classes, name=name), channels=channels)
 
 
 def _input_of_nir(observable: Observable, name: str) -> Input:

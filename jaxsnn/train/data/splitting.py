@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -115,6 +116,9 @@ def as_splits(data: Any, seed: Seed = 0) -> tuple[Splits, tuple[str, ...]]:
         return data, ()
     if isinstance(data, Data):
         splits = splits_of_arrays(data.x, data.y, seed=seed, classes=data.classes)
+        parts = {name: getattr(splits, name) for name in ("train", "validation", "test")}
+        of_one = {name: replace(part, channels=data.channels) for name, part in parts.items()}
+        splits = replace(splits, **of_one)
     elif isinstance(data, tuple | list) and len(data) == 2:
         splits = splits_of_arrays(*data, seed=seed)
     else:
