@@ -92,7 +92,8 @@ class EventStream:
 
         Raises:
             UsageError: events that do not fit the network or come too late.
-            SimulationError: neurons that fire without end at one time.
+            SimulationError: neurons that fire without end at one time. That ends the stream: every
+                later call raises it, too.
         """
         spikes, self.time = self._few(events, until) or self._any(events, until)
         found = dict(self._none)
@@ -107,6 +108,7 @@ class EventStream:
 
         Raises:
             UsageError: no such population.
+            SimulationError: the stream has ended.
         """
         names = list(self._network.populations)
         if population not in names:
@@ -132,6 +134,7 @@ class EventStream:
 
     def _any(self, events: Any, until: float | None) -> tuple[Spikes, float]:
         """Spikes of a push, and the time it goes to."""
+        self._native.waiting()  # a stream that has ended says so, whatever is pushed
         pieces = self._checked(events)
         last = max((float(time.max()) for _, time, _, _ in pieces), default=self.time)
         end = last if until is None else self._end(until)

@@ -307,15 +307,38 @@ def test_what_a_stream_cannot_take_is_named():
         stream(lower(level))
 
 
-def test_spikes_without_end_at_one_time_are_an_error():
+def runaway(count=1):
+    """A loop without delay whose spikes have no end."""
     nodes = {
         "in": build.input(1),
-        "to": build.linear(weight=[[2.0]]),
-        "loop": build.lif(1, tau=TAU),
-        "back": build.linear(weight=[[2.0]]),
-        "out": build.output(1),
+        "to": build.linear(weight=[[2.0]] * count),
+        "loop": build.lif(count, tau=TAU),
+        "back": build.linear(weight=2.0 * np.eye(count)),
+        "out": build.output(count),
     }
-    loop = build.network(nodes, [("in", "to", "loop", "out"), ("loop", "back", "loop")])
-    session = stream(lower(loop))
+    return lower(build.network(nodes, [("in", "to", "loop", "out"), ("loop", "back", "loop")]))
+
+
+def test_spikes_without_end_at_one_time_are_an_error():
     with pytest.raises(SimulationError, match=r"spikes and arrivals at one time, 0\.01"):
-        session.push(Events(time=[0.01], index=[0]), until=T_END)
+        stream(runaway()).push(Events(time=[0.01], index=[0]), until=T_END)
+
+
+@pytest.mark.parametrize("events", [1, 2])
+def test_a_stream_that_has_ended_says_so_whatever_is_asked(events):
+    """In both ways of a push, that of a single event and that of any."""
+    session, message = stream(runaway()), r"the stream has ended: .* at one time, 0\.01"
+    given = Events(time=[0.01, np.inf][:events], index=[0, 1][:events])
+    calls = [
+        lambda: session.push(given, until=T_END),
+        lambda: session.push(until=0.005),
+        lambda: session.push(Events(time=[0.001], index=[0]), until=0.005),
+        lambda: session.push(Events(time=[-1.0], index=[0])),
+        lambda: session.push(GradedEvents(time=[0.001], index=[0], value=[1.0])),
+        lambda: session.voltage("loop"),
+        lambda: session.waiting,
+    ]
+    for call in calls:
+        with pytest.raises(SimulationError, match=message):
+            call()
+    assert session.time == 0.0

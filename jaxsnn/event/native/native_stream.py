@@ -213,7 +213,11 @@ class NativeStream:
         return found
 
     def waiting(self) -> int:
-        """Events that have not acted yet."""
+        """Events that have not acted yet.
+
+        Raises:
+            SimulationError: the stream has ended, as every call says from then on.
+        """
         return self._call("waiting")
 
     def _call(self, name: str, *arguments: Any) -> int:

@@ -7,10 +7,12 @@
 
 namespace native {
 
-/// Runs a call on a stream; what it throws becomes its problem.
+/// Runs a call on a stream; what it throws becomes its problem, and ends it: no call does anything
+/// after that.
 template <class Call>
 std::int64_t guarded_stream(void* handle, Call&& call) noexcept {
   Stream& stream = *static_cast<Stream*>(handle);
+  if (!stream.problem.empty()) return -1;
   try {
     return call(stream);
   } catch (const std::bad_alloc&) {
@@ -18,6 +20,7 @@ std::int64_t guarded_stream(void* handle, Call&& call) noexcept {
   } catch (const std::exception& error) {
     stream.problem = error.what();
   }
+  stream.fired.clear();
   return -1;
 }
 
@@ -134,6 +137,6 @@ std::int64_t jaxsnn_stream_voltage(void* handle, std::int64_t population, double
 
 /// Events that have not acted yet.
 std::int64_t jaxsnn_stream_waiting(void* handle) noexcept {
-  return static_cast<native::Stream*>(handle)->waiting();
+  return native::guarded_stream(handle, [](native::Stream& stream) { return stream.waiting(); });
 }
 }
