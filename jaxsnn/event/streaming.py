@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -49,7 +50,8 @@ class EventStream:
     """A network that takes events as they come, exact, one sample in bounded memory.
 
     Its state is carried on: events in pieces of any size give the very bits that they give in one.
-    Numbers are float64, whatever those of the network are. Made by `jaxsnn.stream`.
+    Numbers are float64, whatever those of the network are. Made by `jaxsnn.stream`. Threads may
+    share it, and take turns; it cannot be copied or pickled.
 
     Attributes:
         time: seconds up to which it has been simulated: every spike before that was handed over,
@@ -62,6 +64,7 @@ class EventStream:
             network, options, record: as of `stream`.
         """
         self.time = 0.0
+        self._lock = threading.Lock()  # calls into the library let other threads run
         self._network = network
         self._inputs, self._sizes = list(network.inputs), list(network.inputs.values())
         wanted, names = set(record), list(network.populations)
@@ -95,7 +98,8 @@ class EventStream:
             SimulationError: neurons that fire without end at one time. That ends the stream: every
                 later call raises it, too.
         """
-        spikes, self.time = self._few(events, until) or self._any(events, until)
+        with self._lock:
+            spikes, self.time = self._few(events, until) or self._any(events, until)
         found = dict(self._none)
         for name in self._recorded if spikes else ():
             time, neuron = spikes[self._recorded[name]]
@@ -116,12 +120,25 @@ class EventStream:
                 f"the network has no population '{population}'", fix=suggestion(population, names)
             )
         rest = self._rest[population]
-        return rest + self._native.voltage(names.index(population), self.time, len(rest))
+        with self._lock:
+            return rest + self._native.voltage(names.index(population), self.time, len(rest))
 
     @property
     def waiting(self) -> int:
         """How many events have been taken in, or sent between populations, and have not acted yet."""
-        return self._native.waiting()
+        with self._lock:
+            return self._native.waiting()
+
+    def __reduce__(self) -> NoReturn:
+        """Refuses copies and pickles: the state lies in the native library, and two would share it.
+
+        Raises:
+            UsageError: always.
+        """
+        raise UsageError(
+            "a stream cannot be copied or pickled",
+            fix="make another by jaxsnn.stream, and push the same events there",
+        )
 
     def _few(self, events: Any, until: float | None) -> tuple[Spikes, float] | None:
         """Spikes of a push, and the time it goes to, if it is some plain events of the only input."""

@@ -2,6 +2,10 @@
 cutting them, and messages where they do not fit.
 """
 
+import copy
+import pickle
+import threading
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -342,3 +346,49 @@ def test_a_stream_that_has_ended_says_so_whatever_is_asked(events):
         with pytest.raises(SimulationError, match=message):
             call()
     assert session.time == 0.0
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_stream_is_not_copied(copied):
+    """Copies would share one state, and take each other's spikes."""
+    with pytest.raises(UsageError, match=r"cannot be copied or pickled: .* jaxsnn\.stream"):
+        copied(stream(network()))
+
+
+def test_threads_that_share_a_stream_take_turns():
+    """All readouts are the same, so that V is torn where they differ."""
+    readouts = build.cubali(500, tau_mem=2 * TAU, tau_syn=TAU)
+    layers = build.input(1), build.linear(weight=np.full((500, 1), 9.0)), readouts
+    session, torn, over = stream(lower(build.sequential(*layers))), [], threading.Event()
+
+    def look():
+        while not over.is_set():
+            torn.append(np.ptp(session.voltage("2")))
+            session.waiting  # noqa: B018
+
+    reader = threading.Thread(target=look)
+    reader.start()
+    for number in range(1000):
+        time = number * 1e-3 + np.arange(50) * 1e-5
+        session.push(Events(time=time, index=np.zeros(50, int)))
+    over.set()
+    reader.join()
+    assert torn
+    assert max(torn) == 0
+
+
+def test_threads_that_push_wait_for_each_other():
+    session, given = stream(network()), Events(time=np.full(100, 1.0), index=np.zeros(100, int))
+    session.push(given, until=0.0)
+    once = session.waiting
+
+    def work():
+        for _ in range(300):
+            session.push(given, until=0.0)
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert session.waiting == 901 * once
