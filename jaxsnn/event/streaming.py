@@ -206,12 +206,6 @@ class EventStream:
         if self._is_plain(time, channel, size) and value is None:
             return number, time, channel, None
         refuse_bad_events(name, time, channel, size)
-        if value is not None and not np.isfinite(value).all():
-            raise UsageError(
-                f"input '{name}' has a value that is not finite",
-                fix="give finite numbers",
-                node=name,
-            )
         if (late := time < self.time).any():
             raise UsageError(
                 f"input '{name}': {late.sum()} of {time.size} events come before {self.time:g} s,"
@@ -222,6 +216,12 @@ class EventStream:
         used = np.isfinite(time)
         time, channel = time[used], channel[used]
         value = None if value is None else value[used]
+        if value is not None and not np.isfinite(value).all():
+            raise UsageError(
+                f"input '{name}' has a value that is not finite",
+                fix="give finite numbers",
+                node=name,
+            )
         return (number, time, channel, value) if time.size else None
 
     def _is_plain(self, time: np.ndarray, channel: np.ndarray, size: int) -> bool:
@@ -269,7 +269,12 @@ def stream(
     >>> session.push(until=30e-3)["2"].time.round(4)
     array([0.0014, 0.0033, 0.0071])
     """
-    options = options or EventDriven()
+    options = EventDriven() if options is None else options
+    if not isinstance(options, EventDriven):
+        raise UsageError(
+            f"options are a {type(options).__name__}, and streams run in continuous time",
+            fix=f"pass an EventDriven or none, or {_WHOLE}",
+        )
     check_precision(network)
     check_options(network, options)
     if options.backend == "xla":

@@ -12,7 +12,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxsnn import Currents, EventDriven, Events, GradedEvents, lower, simulate, stream
+from jaxsnn import (
+    Currents,
+    EventDriven,
+    Events,
+    GradedEvents,
+    TimeStepped,
+    lower,
+    simulate,
+    stream,
+)
 from jaxsnn.errors import LoweringError, SimulationError, UsageError
 from jaxsnn.nir import build
 from tests.fuzz import engine_runs, event_engine, random_networks
@@ -292,6 +301,22 @@ def test_unused_slots_and_the_order_of_a_piece_do_not_matter():
     )
     found = stream(net).push(mixed, until=T_END)["4"]
     np.testing.assert_array_equal(found.time, whole.time)
+
+
+def test_what_unused_slots_carry_does_not_count():
+    """As in a simulation."""
+    one = {"time": np.array([0.001, np.inf]), "index": np.array([0, 12])}
+    found = stream(network()).push(GradedEvents(value=np.array([9.0, np.nan]), **one), until=T_END)
+    used = GradedEvents(time=one["time"][:1], index=one["index"][:1], value=np.array([9.0]))
+    wanted = stream(network()).push(used, until=T_END)
+    np.testing.assert_array_equal(found["4"].time, wanted["4"].time)
+    with pytest.raises(UsageError, match="a value that is not finite"):
+        stream(network()).push(GradedEvents(value=np.array([np.nan, 1.0]), **one))
+
+
+def test_options_of_another_engine_are_refused():
+    with pytest.raises(UsageError, match="options are a TimeStepped, and streams run in contin"):
+        stream(network(), TimeStepped())
 
 
 def test_what_a_stream_cannot_take_is_named():
