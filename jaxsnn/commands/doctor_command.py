@@ -87,6 +87,7 @@ def diagnose() -> DoctorOutcome:
     from jaxsnn.nir.frameworks.registry import frameworks
 
     native = native_library()
+    missing = f"missing, XLA is used: {native.reason}: {native.fix}"
     extras = dict(_EXTRAS)
     for framework in frameworks().values():
         if framework.extra:
@@ -104,7 +105,7 @@ def diagnose() -> DoctorOutcome:
         },
         enables={extra: ENABLES.get(extra, "frameworks from outside") for extra in extras},
         backends={
-            "native": native.reason if native.there else f"missing, XLA is used: {native.reason}",
+            "native": native.reason if native.there else missing,
             "xla": "always there",
         },
         frameworks={

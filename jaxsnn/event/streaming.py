@@ -303,7 +303,7 @@ def obstacles(parts: Iterable[PopulationPart], dtype: str) -> Iterator[Problem]:
         yield Problem(
             code="no-native",
             message=f"a stream needs the native backend: {library.reason}",
-            fix=f"install a C++ compiler, or {_WHOLE}",
+            fix=f"{library.fix}, or {_WHOLE}",
         )
     for part in parts:
         if type(part.neuron) not in _DRIVES:

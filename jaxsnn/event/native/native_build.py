@@ -21,6 +21,14 @@ import jax.ffi
 import jaxlib.version
 
 from jaxsnn.errors import UsageError
+from jaxsnn.event.native.native_cache import (
+    alone,
+    cache_folder,
+    is_whole,
+    keep,
+    remove_left,
+    was_built_again,
+)
 
 _SOURCES = Path(__file__).parent / "source"
 _MAIN = "bindings.cc"
@@ -45,6 +53,7 @@ _FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fPIC", "-shared", "-pthread"
 #: What the machine has is used where the compiler knows how to: the first set that it takes.
 _MACHINE_FLAGS = (("-march=native",), ("-mcpu=native",), ())
 _PATIENCE = 600  # seconds that a compiler is waited for
+_OTHER_FOLDER = "set JAXSNN_CACHE_DIR to a folder that can be written"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,19 +64,23 @@ class NativeLibrary:
         there: JAX can call it.
         reason: why it is not there, in one line; what it is, where it is.
         path: of the library.
+        handle: of the library, as it was loaded.
+        fix: what can be done where it is not there.
     """
 
     there: bool
     reason: str
     path: Path | None = None
+    handle: ctypes.CDLL | None = None
+    fix: str = ""
 
 
-def cache_folder() -> Path:
-    """Where libraries are kept: JAXSNN_CACHE_DIR, else the user's cache."""
-    if own := os.environ.get("JAXSNN_CACHE_DIR"):
-        return Path(own)
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "jaxsnn"
+class NoLibraryError(Exception):
+    """Why there is no library, in one line, and what can be done."""
+
+    def __init__(self, reason: str, fix: str) -> None:
+        super().__init__(reason)
+        self.reason, self.fix = reason, fix
 
 
 @functools.cache
@@ -75,22 +88,39 @@ def native_library(dtype: str = "float32") -> NativeLibrary:
     """The library for a type of numbers, built and registered; or why there is none. Looked at once
     in a process.
     """
+    try:
+        compiler = _compiler_for(dtype)
+        path, handle = _loaded(compiler, dtype)
+    except NoLibraryError as error:
+        return NativeLibrary(there=False, reason=error.reason, fix=error.fix)
+    reason = f"built by {compiler} into {path}"
+    return NativeLibrary(there=True, reason=reason, path=path, handle=handle)
+
+
+def _compiler_for(dtype: str) -> str:
+    """The compiler that builds the library.
+
+    Raises:
+        NoLibraryError: there is none, or no library of these numbers.
+    """
     if dtype not in _NUMBERS:
-        return _missing(f"numbers are {dtype}, and neither float32 nor float64")
+        reason = f"numbers are {dtype}, and neither float32 nor float64"
+        raise NoLibraryError(reason, "take one of these")
     compiler = _compiler()
     if compiler is None:
-        return _missing("no C++ compiler: none of c++, g++ and clang++ is on the PATH, nor is CXX")
+        reason = "no C++ compiler: none of c++, g++ and clang++ is on the PATH, nor is CXX"
+        raise NoLibraryError(reason, "install a C++ compiler")
+    return compiler
+
+
+@contextmanager
+def _otherwise(what: str, fix: str) -> Iterator[None]:
+    """Says of an error what could not be done, and what to do."""
     try:
-        path = _built(compiler, dtype)
-        _register(path, dtype)
+        yield
     except (OSError, subprocess.SubprocessError, RuntimeError, AttributeError) as error:
-        what = str(error) or type(error).__name__
-        return _missing(f"{compiler} did not build it: {what.splitlines()[0]}")
-    return NativeLibrary(there=True, reason=f"built by {compiler} into {path}", path=path)
-
-
-def _missing(reason: str) -> NativeLibrary:
-    return NativeLibrary(there=False, reason=reason)
+        text = str(error) or type(error).__name__
+        raise NoLibraryError(f"{what}: {text.splitlines()[0]}", fix) from error
 
 
 def _compiler() -> str | None:
@@ -98,41 +128,52 @@ def _compiler() -> str | None:
     return next((found for name in names if name and (found := shutil.which(name))), None)
 
 
-def _built(compiler: str, dtype: str) -> Path:
-    """The path of the library, which is built if it is not there.
+def _loaded(compiler: str, dtype: str) -> tuple[Path, ctypes.CDLL]:
+    """The library, registered, and its path. One that cannot be loaded is built again, once.
 
     Raises:
-        OSError, subprocess.SubprocessError, RuntimeError: it cannot be built, or not be kept.
+        NoLibraryError: it cannot be built, kept or loaded.
     """
-    path = cache_folder() / f"native-{dtype}-{_key(compiler)}.so"
-    if path.exists():
+    path = _built(compiler, dtype)
+    with suppress(OSError, AttributeError):
+        return path, _register(path, dtype)
+    _built(compiler, dtype, again=True)
+    fix = "set JAXSNN_CACHE_DIR to a folder whose programs may be run"
+    with _otherwise(f"{path} cannot be loaded", fix):
+        return path, _register(path, dtype)
+
+
+def _built(compiler: str, dtype: str, *, again: bool = False) -> Path:
+    """The path of the library, which is built if it is not there, or is damaged.
+
+    Args:
+        again: one that is there is replaced, unless it was built again already.
+
+    Raises:
+        NoLibraryError: it cannot be built, or not be kept.
+    """
+    does_not_build = f"{compiler} did not build it", "name another compiler by CXX"
+    with _otherwise(*does_not_build):
+        name = f"native-{dtype}-{_key(compiler)}.so"
+    with _otherwise("there is no folder for it", _OTHER_FOLDER):
+        path = cache_folder() / name
+    is_there = was_built_again if again else is_whole
+    if is_there(path):
         return path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # One builds it, the others wait; where nothing locks, each does, and one of them stays.
-    with _alone(path), tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        if not path.exists():
-            unfinished = Path(folder) / path.name
-            _compile(compiler, dtype, unfinished)
-            os.replace(unfinished, path)
+    with _otherwise(f"it cannot be kept in {path.parent} (JAXSNN_CACHE_DIR)", _OTHER_FOLDER):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # One builds it, the others wait; where nothing locks, each does, and one of them stays.
+        with alone(path) as locked:
+            if is_there(path):
+                return path
+            if locked:
+                remove_left(path)
+            with tempfile.TemporaryDirectory(dir=path.parent, prefix=f"{path.stem}-") as folder:
+                built = Path(folder) / path.name
+                with _otherwise(*does_not_build):
+                    _compile(compiler, dtype, built)
+                keep(built, path, again=again)
     return path
-
-
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Until no other process builds this library, and then alone."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
-    name = path.with_suffix(".lock")
-    with name.open("w") as lock:
-        with suppress(OSError):  # a file system without locks
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            name.unlink(missing_ok=True)
 
 
 def _compile(compiler: str, dtype: str, output: Path) -> None:
@@ -187,11 +228,12 @@ def target_name(target: str, dtype: str) -> str:
     return f"{target}_{dtype}"
 
 
-def _register(path: Path, dtype: str) -> None:
+def _register(path: Path, dtype: str) -> ctypes.CDLL:
     library = ctypes.CDLL(str(path))
-    for target in TARGETS:
-        handler = jax.ffi.pycapsule(getattr(library, target))
+    handlers = [jax.ffi.pycapsule(getattr(library, target)) for target in TARGETS]
+    for target, handler in zip(TARGETS, handlers, strict=True):
         jax.ffi.register_ffi_target(target_name(target, dtype), handler, platform="cpu")
+    return library
 
 
 def kernel(

@@ -242,7 +242,7 @@ def _pointer(array: np.ndarray) -> int:
 @functools.cache
 def _library(dtype: str) -> Any:
     """The library, its functions with their types."""
-    library: Any = ctypes.CDLL(str(native_library(dtype).path))
+    library: Any = native_library(dtype).handle
     for name, arguments in _CALLS.items():
         call = getattr(library, f"jaxsnn_stream_{name}")
         call.argtypes, call.restype = (_POINTER, *arguments), _LONG

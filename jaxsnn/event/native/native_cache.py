@@ -1,0 +1,124 @@
+"""Libraries that are kept in a folder: whole or not at all, built by one process at a time."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+#: Behind length and hash: it was built again because the one before could not be loaded.
+_AGAIN = "again"
+#: Seconds after which what other builds have left is nobody's.
+_LONG_AGO = 24 * 3600
+
+
+def cache_folder() -> Path:
+    """Where libraries are kept: JAXSNN_CACHE_DIR, else the user's cache.
+
+    Raises:
+        OSError, RuntimeError: there is no such place.
+    """
+    if own := os.environ.get("JAXSNN_CACHE_DIR"):
+        return Path(own).expanduser().resolve()  # a name without a slash is looked for elsewhere
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return (Path(home) / "jaxsnn").resolve()
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a library is what was kept: a damaged one may crash who loads it."""
+    try:
+        return _words(path)[:2] == _sum(path)
+    except (OSError, ValueError):
+        return False
+
+
+def was_built_again(path: Path) -> bool:
+    """Whether it was built because the one before could not be loaded."""
+    return is_whole(path) and _words(path)[2:] == [_AGAIN]
+
+
+def keep(built: Path, path: Path, *, again: bool) -> None:
+    """Moves a library to its place, onto the disk, and writes down its length and hash beside it.
+
+    Args:
+        built: where it is, on the same disk.
+        again: as of `was_built_again`.
+
+    Raises:
+        OSError: it cannot be kept.
+    """
+    record = built.with_suffix(".sum")
+    record.write_text(" ".join([*_sum(built), *([_AGAIN] if again else [])]) + "\n")
+    for file in (built, record):
+        with file.open("rb+") as opened:
+            os.fsync(opened.fileno())
+    os.replace(built, path)
+    os.replace(record, _record(path))
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[bool]:
+    """Until no other process builds this library, and then alone; false where nothing locks."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield False
+        return
+    name = path.with_suffix(".lock")
+    while True:
+        with name.open("w") as lock:
+            locked = False
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                locked = True
+            if locked and not _is_there(lock, name):  # who had it has removed it
+                continue
+            try:
+                yield locked
+            finally:
+                name.unlink(missing_ok=True)
+            return
+
+
+def remove_left(path: Path) -> None:
+    """Removes what killed builds of a library have left, while `alone` locks it; of other libraries
+    what has lain there for a day.
+    """
+    now = time.time()
+    for left in path.parent.iterdir():
+        with suppress(OSError):
+            if not left.is_dir() or left.is_symlink():
+                continue
+            others = left.name.startswith(("tmp", "native-"))
+            names = os.listdir(left) if others and now - left.stat().st_mtime > _LONG_AGO else []
+            old = bool(names) and all(name.startswith("native-") for name in names)
+            if old or left.name.startswith(f"{path.stem}-"):
+                shutil.rmtree(left)
+
+
+def _record(path: Path) -> Path:
+    return path.with_suffix(".sum")
+
+
+def _words(path: Path) -> list[str]:
+    """What was written down of a library."""
+    return _record(path).read_text().split()
+
+
+def _sum(path: Path) -> list[str]:
+    """Length and hash."""
+    content = path.read_bytes()
+    return [str(len(content)), hashlib.sha256(content).hexdigest()]
+
+
+def _is_there(lock: IO[str], name: Path) -> bool:
+    """Whether an open file has its name still."""
+    try:
+        return os.path.samestat(os.fstat(lock.fileno()), name.stat())
+    except FileNotFoundError:
+        return False

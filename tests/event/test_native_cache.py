@@ -1,0 +1,138 @@
+"""Libraries in the cache folder: built once, whole or built again, and the truth of what is not there."""
+
+import os
+import threading
+import time
+
+import pytest
+
+from jaxsnn import stream
+from jaxsnn.errors import LoweringError
+from jaxsnn.event.native import native_build
+from jaxsnn.event.native.native_build import _built, native_library
+from jaxsnn.event.native.native_cache import alone, cache_folder, is_whole
+from tests.event.test_native import build, network
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="the compilers are scripts")
+
+
+@pytest.fixture
+def compiler(tmp_path, monkeypatch):
+    """A compiler that takes no time; `calls` counts what it built."""
+    script, calls = tmp_path / "compiler", tmp_path / "calls"
+    calls.touch()
+    lines = '[ "$1" = --version ] && exit', f"echo x >> {calls}", 'echo no library > "${@: -1}"'
+    script.write_text("#!/bin/bash\n" + "\n".join(lines) + "\n")
+    script.chmod(0o755)
+    monkeypatch.setenv("CXX", str(script))
+    monkeypatch.setenv("JAXSNN_CACHE_DIR", str(tmp_path / "cache"))
+    return script
+
+
+def calls(compiler):
+    return len(compiler.with_name("calls").read_text().split())
+
+
+DAMAGES = {
+    "cut": lambda path: os.truncate(path, 3),
+    "empty": lambda path: path.write_bytes(b""),
+    "another byte": lambda path: path.write_bytes(b"No library\n"),
+    "no record": lambda path: path.with_suffix(".sum").unlink(),
+    "a broken record": lambda path: path.with_suffix(".sum").write_bytes(b"\xff\x00"),
+    "an empty record": lambda path: path.with_suffix(".sum").write_bytes(b""),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_library_is_built_again(damage, compiler):
+    path = _built(str(compiler), "float32")
+    assert _built(str(compiler), "float32") == path
+    assert calls(compiler) == 1
+    DAMAGES[damage](path)
+    assert _built(str(compiler), "float32") == path
+    assert path.read_text() == "no library\n"
+    assert is_whole(path)
+    assert calls(compiler) == 2
+    assert sorted(own.suffix for own in path.parent.iterdir()) == [".so", ".sum"]
+
+
+def test_a_cut_library_is_replaced_before_it_is_loaded(run_python, compiler, native_kernels):
+    """Loading it would be a bus error."""
+    there = native_library("float32").path
+    text = compiler.read_text().replace("echo no library >", f"cp {there}")
+    compiler.write_text(text)
+    code = "from jaxsnn.event.native.native_build import native_library\nprint(native_library().reason)"
+    path = _built(str(compiler), "float32")
+    os.truncate(path, path.stat().st_size // 2)
+    assert run_python(code).stdout.strip() == f"built by {compiler} into {path}"
+    assert calls(compiler) == 2
+
+
+def test_what_cannot_be_loaded_is_built_again_once(compiler):
+    for _ in range(2):
+        found = native_library.__wrapped__("float32")
+        assert not found.there
+        assert ".so cannot be loaded: " in found.reason
+        assert "folder whose programs may be run" in found.fix
+        assert calls(compiler) == 2
+
+
+def test_a_folder_that_cannot_be_written_is_named(compiler, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("JAXSNN_CACHE_DIR", str(tmp_path / "file"))
+    found = native_library.__wrapped__("float32")
+    assert f"it cannot be kept in {tmp_path / 'file'} (JAXSNN_CACHE_DIR): " in found.reason
+    monkeypatch.setattr("jaxsnn.event.streaming.native_library", lambda dtype: found)
+    neurons = build.cubalif(tau_mem="10ms", tau_syn="5ms")
+    with pytest.raises(LoweringError, match=r"cannot be kept .* set JAXSNN_CACHE_DIR to a folder"):
+        stream(network(neurons))
+
+
+@pytest.mark.parametrize(("given", "wanted"), [(".", "."), ("lib", "lib"), ("~/lib", "home/lib")])
+def test_folders_are_whole_paths(given, wanted, tmp_path, monkeypatch):
+    """The system looks for a library without a slash in its name elsewhere."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("JAXSNN_CACHE_DIR", given)
+    assert cache_folder() == (tmp_path / wanted).resolve()
+
+
+def test_what_killed_builds_have_left_is_removed(compiler, tmp_path):
+    path, old = _built(str(compiler), "float32"), time.time() - 2 * native_build._PATIENCE * 100
+    folders = {
+        f"{path.stem}-abc": False,
+        "tmp_old": False,
+        "tmp_new": True,
+        "tmp_of_others": True,
+        "tmp_empty": True,
+    }
+    for name in folders:
+        own = path.parent / name
+        own.mkdir()
+        if name != "tmp_empty":
+            (own / ("x" if name == "tmp_of_others" else "native-float64-0.so")).touch()
+        if name != "tmp_new":
+            os.utime(own, (old, old))
+    path.unlink()
+    _built(str(compiler), "float32")
+    assert {name: (path.parent / name).exists() for name in folders} == folders
+
+
+def test_one_at_a_time_is_alone(tmp_path):
+    inside, most = [], []
+
+    def work():
+        for _ in range(100):
+            with alone(tmp_path / "x.so") as locked:
+                inside.append(locked)
+                most.append(len(inside))
+                time.sleep(0)
+                inside.pop()
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(most) == 400
+    assert max(most) == 1
