@@ -215,6 +215,15 @@ def refuse_broken(data: Observable, name: str) -> None:
             f"{name}: idx is {data.idx.dtype} of shape {data.idx.shape}, time {data.time.dtype}",
             fix="they must be whole numbers and floats of shape (batch, events)",
         )
+    if isinstance(data, nir.ValuedEventData) and data.value.dtype.kind not in "biuf":
+        raise UsageError(
+            f"{name}: values are {data.value.dtype}", fix="they must be real numbers, one an event"
+        )
+    if not 0 <= data.t_max < math.inf:
+        raise UsageError(
+            f"{name}: t_max is {data.t_max:g} s",
+            fix="it must be the end of the recording, finite and not below 0",
+        )
     used = data.idx != -1
     if (half := used != np.isfinite(data.time)).any():
         place = tuple(int(axis) for axis in np.argwhere(half)[0])

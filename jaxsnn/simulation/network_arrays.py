@@ -164,9 +164,15 @@ def inputs_by_node(
             )
     if not steps:
         return Inputs(events=events, t_end=None, sample_times=None)
-    if len(steps) < len(events) or len(set(steps.values())) > 1:
+    if others := [name for name in events if name not in steps]:
         raise UsageError(
-            f"inputs of different lengths, in steps {steps}, of {listing(events)}",
+            f"inputs are given in two ways: {listing(steps)} by steps, {listing(others)} by events",
+            fix="give all of them by steps, or all by events, which jaxsnn.Events.of_steps(x, dt)"
+            " makes of steps",
+        )
+    if len(set(steps.values())) > 1:
+        raise UsageError(
+            f"inputs of different lengths, in steps {steps}",
             fix="make them equal",
         )
     count = next(iter(steps.values()))

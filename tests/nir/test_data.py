@@ -145,11 +145,17 @@ def test_values_are_added_up_or_refused():
         ({"idx": np.array([[2, -1]])}, "names neuron 2, there are 2"),
         ({"idx": np.array([[-2, -1]])}, "names neuron -2"),
         ({"idx": np.array([[0.0, -1.0]])}, "must be whole numbers"),
+        ({"t_max": np.nan}, "t_max is nan s: it must be the end"),
+        ({"t_max": INF}, "t_max is inf s: it must be the end"),
+        ({"t_max": -1.0}, "t_max is -1 s: it must be the end"),
+        ({"value": np.array([[1j, 0]])}, "values are complex128: they must be real"),
+        ({"value": np.array([["1", ""]])}, "values are <U1: they must be real"),
     ],
 )
 def test_broken_events_are_refused(changes, match, tmp_path):
-    good = {"idx": np.array([[0, -1]]), "time": np.array([[0.1, INF]])}
-    data = nir.EventData(**{**good, **changes}, n_neurons=2, t_max=0.3)
+    good = {"idx": np.array([[0, -1]]), "time": np.array([[0.1, INF]]), "t_max": 0.3}
+    cls = nir.ValuedEventData if "value" in changes else nir.EventData
+    data = cls(**{**good, **changes}, n_neurons=2)
     for use in (
         to_events,
         lambda data: bin_events(data, 0.1),

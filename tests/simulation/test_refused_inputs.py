@@ -134,8 +134,17 @@ REFUSED = {
         lambda: network_inputs(
             {"a.x": np.zeros((3, 1, 2)), "b.x": np.zeros((4, 1, 2))}, two_inputs(), DT
         ),
-        "inputs of different lengths, in steps {'a': 3, 'b': 4}, of a, b",
+        "inputs of different lengths, in steps {'a': 3, 'b': 4}",
         "make them equal",
+    ),
+    "two ways": (
+        lambda: network_inputs(
+            {"a.x": np.zeros((3, 1, 2)), "b.time": SPIKE.time, "b.index": SPIKE.index},
+            two_inputs(),
+            DT,
+        ),
+        "inputs are given in two ways: a by steps, b by events",
+        "jaxsnn.Events.of_steps(x, dt)",
     ),
     "events and steps": (
         lambda: in_steps(event_data(SPIKE, 2, 1.0), (2,), None, name="input"),
