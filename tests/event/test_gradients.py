@@ -253,6 +253,19 @@ def test_second_derivatives_of_spike_times_agree_with_differences():
         np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5 * largest)
 
 
+def test_reverse_mode_twice_is_refused_by_jax_as_the_docs_say():
+    neurons = build.cubalif(tau_mem="10ms", tau_syn="5ms")
+    net = lower(build.sequential(build.input(1), build.linear(weight=[[9.0]]), neurons))
+
+    def spike(time):
+        given = Events(time=time, index=jnp.zeros((1, 1), int))
+        solution = simulate(net, given, 30e-3, engine=EventDriven(max_spikes=4), throw=False)
+        return solution.events("2").time[0, 0]
+
+    with pytest.raises(ValueError, match=r"does not work for lax\.while_loop"):
+        jax.grad(lambda time: jax.grad(spike)(time).sum())(jnp.full((1, 1), 1e-3))
+
+
 def test_second_derivatives_by_equal_time_constants_are_those_of_the_closed_form():
     """V = 6 t e^-t at tau_mem = tau_syn = 1; by mpmath, 60 digits."""
     graph = build.sequential(
