@@ -151,7 +151,7 @@ class EventStream:
 
     def _any(self, events: Any, until: float | None) -> tuple[Spikes, float]:
         """Spikes of a push, and the time it goes to."""
-        self._native.waiting()  # a stream that has ended says so, whatever is pushed
+        self._native.refuse_ended()  # whatever is pushed
         pieces = self._checked(events)
         last = max((float(time.max()) for _, time, _, _ in pieces), default=self.time)
         end = last if until is None else self._end(until)

@@ -99,6 +99,7 @@ class NativeStream:
             dtype: of the library that is there anyway; numbers of a stream are float64.
             populations: numbered as they come.
         """
+        self._problem = ""  # why it has ended
         self._library = library = _library(dtype)
         self._calls = {name: getattr(library, f"jaxsnn_stream_{name}") for name in _CALLS}
         self._handle = library.jaxsnn_stream_new()
@@ -226,13 +227,23 @@ class NativeStream:
     def _checked(self, found: int) -> int:
         """What a call returned, where all is well."""
         if found < 0:
-            problem = self._library.jaxsnn_stream_problem(self._handle)
+            problem = self._library.jaxsnn_stream_problem(self._handle).decode()
+            self._problem = problem or "nobody says why"
+            self.refuse_ended()
+        return found
+
+    def refuse_ended(self) -> None:
+        """Says so where the stream has ended.
+
+        Raises:
+            SimulationError: why it has.
+        """
+        if self._problem:
             raise SimulationError(
-                f"the stream has ended: {problem.decode()}",
+                f"the stream has ended: {self._problem}",
                 fix="look for v_reset that is not below v_threshold and for loops without a delay,"
                 " and begin a new stream",
             )
-        return found
 
 
 def _pointer(array: np.ndarray) -> int:
