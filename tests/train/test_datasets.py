@@ -407,3 +407,9 @@ def test_a_run_that_is_silent_for_late_events_says_so():
     )
     with pytest.raises(TrainingStopped, match=r"give times before t_end \(train: .* or enlarge"):
         fit(graph, (MILLISECONDS, np.arange(40) % 3), epochs=1, t_end=0.04, progress=None)
+
+
+def test_which_values_spike_first_is_kept_in_each_part():
+    splits, _ = as_splits(yinyang(40, seed=0))
+    parts = splits.train, splits.validation, splits.test
+    assert [part.first for part in parts] == ["small"] * 3

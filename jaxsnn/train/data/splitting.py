@@ -117,8 +117,8 @@ def as_splits(data: Any, seed: Seed = 0) -> tuple[Splits, tuple[str, ...]]:
     if isinstance(data, Data):
         splits = splits_of_arrays(data.x, data.y, seed=seed, classes=data.classes)
         parts = {name: getattr(splits, name) for name in ("train", "validation", "test")}
-        of_one = {name: replace(part, channels=data.channels) for name, part in parts.items()}
-        splits = replace(splits, **of_one)
+        kept = {"channels": data.channels, "first": data.first}
+        splits = replace(splits, **{name: replace(part, **kept) for name, part in parts.items()})
     elif isinstance(data, tuple | list) and len(data) == 2:
         splits = splits_of_arrays(*data, seed=seed)
     else:
