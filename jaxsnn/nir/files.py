@@ -120,7 +120,7 @@ def load_hdf5(path: str | os.PathLike[str], kind: str) -> Group:
 
     Raises:
         FileError: The file is missing, no regular file, not HDF5, cut short, or larger than
-            the limit (`read_limits`); or its numbers lie elsewhere, or only a plug-in decodes them,
+            the limit (`read_limits`); or its numbers lie elsewhere, or a filter beside gzip, szip and lzf,
             or they are of a type that NumPy does not have.
     """
     path = refuse_unreadable(path, kind)

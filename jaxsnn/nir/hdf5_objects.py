@@ -186,20 +186,23 @@ class _Reading:
         return dtype
 
     def refuse_storage(self, properties: Any, name: str) -> int:
-        """Refuse numbers that do not lie in this file as they are, or that only a plug-in decodes:
-        nothing is read from elsewhere, and no code is loaded. The layout of all others.
+        """Refuse numbers that do not lie in this file as they are, or whose filter is none of
+        `_FILTERS`: nothing is read from elsewhere, and no code is loaded. The layout of all others.
         """
         layout = properties.get_layout()
         filters = [properties.get_filter(n)[0] for n in range(properties.get_nfilters())]
         strange = [number for number in filters if number not in _FILTERS]
         if layout not in _LAYOUTS or properties.get_external_count():
-            what = "has its numbers elsewhere (external storage or a virtual dataset)"
+            what = (
+                "has its numbers elsewhere (external storage or a virtual dataset), and a NIR file"
+            )
+            what += " holds them itself"
         elif strange:
-            what = f"is compressed by filter {strange[0]}, which only a plug-in decodes"
+            what = f"is compressed by filter {strange[0]}, and gzip, szip and lzf are decoded here"
         else:
             return layout
         raise FileError(
-            f"{self.path}: {name} {what}, and a NIR file holds them itself",
+            f"{self.path}: {name} {what}",
             fix="write it again with h5py, plain or compressed by gzip",
         )
 
