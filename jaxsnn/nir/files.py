@@ -120,8 +120,8 @@ def load_hdf5(path: str | os.PathLike[str], kind: str) -> Group:
 
     Raises:
         FileError: The file is missing, no regular file, not HDF5, cut short, or larger than
-            the limit (`read_limits`); or its numbers lie elsewhere, or a filter beside gzip, szip and lzf,
-            or they are of a type that NumPy does not have.
+            the limit (`read_limits`); or its numbers lie elsewhere, are compressed by
+            another filter than gzip, szip or lzf, or of a type that NumPy does not have.
     """
     path = refuse_unreadable(path, kind)
     try:
