@@ -293,6 +293,7 @@ class _Builder:
                     p["v_reset"] = rng.choice([0.0, -1.0], size)
             if dialect == "sinabs":
                 p["r"] = np.full(size, 1.0 / dt) if kind == "IF" else np.ones(size)
+                p |= {"v_leak": np.zeros(size)} if "v_leak" in p else {}
             return as_spikingjelly(p, kind, dt) if dialect == "spikingjelly" else p
 
         self.places[name] = Place(kind=kind, draw=draw, settings={"shape": shape})
@@ -300,12 +301,12 @@ class _Builder:
 
 
 def as_spikingjelly(p: dict[str, np.ndarray], kind: str, dt: float) -> dict[str, np.ndarray]:
-    """What it writes: r is 1 or follows from dt, V leaks to where it is reset."""
+    """What it writes: r is 1 or follows from dt, V leaks to where it is reset, with a current to 0."""
     if kind == "IF":
         return p | {"r": np.full_like(p["r"], 1 / dt)}
     if kind == "LIF":
         return p | {"r": np.ones_like(p["r"]), "v_leak": p["v_reset"]}
-    return p | {"r": p["tau_mem"] / dt, "w_in": p["tau_syn"] / dt}
+    return p | {"r": p["tau_mem"] / dt, "w_in": p["tau_syn"] / dt, "v_leak": np.zeros_like(p["r"])}
 
 
 def ratios(tau_class: str, rng: np.random.Generator, size: int) -> np.ndarray:
