@@ -43,6 +43,9 @@ CONTRADICTION = "contradiction"
 def resolve(graph: Graph, dialect: str | None = "auto", **options: Any) -> Dialect:
     """Decide how to read a graph.
 
+    This library's tag in the metadata counts also where its dialect is said; what is said goes
+    before it, and `why` names what differs. Another dialect than the tag's is taken as it is said.
+
     Args:
         graph: What was read.
         dialect: A key of `DIALECTS`, with a version if need be ("norse==main"), or "auto": the tag
@@ -57,15 +60,27 @@ def resolve(graph: Graph, dialect: str | None = "auto", **options: Any) -> Diale
         DialectError: An option contradicts the numbers of the file, or the dialect does.
     """
     said = parse_options(graph.nodes, dialect, **options)
+    tag, ignored = read_tag(graph)
+    if tag is not None and (said.dialect == "auto" or _agrees(tag, said)):
+        conventions = conventions_of(tag.dialect, tag.version)
+        merged, differs = _merged(graph, tag, said)
+        auto = said.dialect == "auto"
+        names = (
+            f"Its metadata name the dialect {tag.label}."
+            if auto
+            else (f"{said.label} was said, as its metadata do.")
+        )
+        by = "metadata" if auto else "argument"
+        return _decided(graph, conventions, merged, by, " ".join((names, *differs)))
     if said.dialect != "auto":
         conventions = conventions_of(said.dialect, said.version)
         refuse_contradiction(graph, conventions)
-        return _decided(graph, conventions, said, "argument", f"{said.label} was said.")
-    tag, ignored = read_tag(graph)
-    if tag is not None:
-        conventions = conventions_of(tag.dialect, tag.version)
-        merged = _merged(tag, said)
-        return _decided(graph, conventions, merged, "metadata", _tag_says(tag.label))
+        other = (
+            f"{said_by_tag(tag)}; {said.label} was said."
+            if tag is not None
+            else (f"{said.label} was said. {ignored}".rstrip())
+        )
+        return _decided(graph, conventions, said, "argument", other)
     label, why = infer(graph)
     if label is not None:
         name, version = split_version(label)
@@ -477,16 +492,77 @@ def read_tag(graph: Graph) -> tuple[DialectOptions | None, str]:
     return found, ""
 
 
-def _tag_says(name: str) -> str:
-    return f"Its metadata name the dialect {name}."
+def other_tag(graph: Graph) -> str:
+    """What the tag of a graph says, in words, where another dialect than the tag's was said for it;
+    "" otherwise.
+    """
+    dialect = graph.dialect
+    if dialect.name is None or dialect.decided_by != "argument":
+        return ""
+    tag, _ = read_tag(graph)
+    said = DialectOptions(dialect=dialect.name, version=dialect.version or "")
+    return "" if tag is None or _agrees(tag, said) else said_by_tag(tag)
 
 
-def _merged(tag: DialectOptions, said: DialectOptions) -> DialectOptions:
-    """What was said goes before the tag."""
-    nodes = {name: dict(own) for name, own in tag.nodes.items()}
+def said_by_tag(tag: DialectOptions) -> str:
+    """The dialect, unit and reset of a tag in words, without a full stop."""
+    words = {"time_unit": "time unit", "reset": "reset"}
+    more = [f"{word} {tag.fields[name]}" for name, word in words.items() if name in tag.fields]
+    return f"Its metadata say {', '.join((f'dialect {tag.label}', *more))}"
+
+
+def _agrees(tag: DialectOptions, said: DialectOptions) -> bool:
+    """Whether the dialect that was said is the tag's; of no version means of whichever it has."""
+    return tag.dialect == said.dialect and said.version in ("", tag.version)
+
+
+def _merged(
+    graph: Graph, tag: DialectOptions, said: DialectOptions
+) -> tuple[DialectOptions, list[str]]:
+    """What was said goes before the tag; and a sentence for each value that differs.
+
+    What is said for all nodes goes before what the tag says of one, but a readout does not reset.
+    """
+    fields = dict(tag.fields)
+    differs = [
+        _differs(field, fields[field], value)
+        for field, value in said.fields.items()
+        if field in fields and fields[field] != value
+    ]
+    _drop_what_followed(graph, fields, tag, said)
+    nodes: dict[str, dict[str, Any]] = {}
+    for name, tagged in tag.nodes.items():
+        own = nodes[name] = dict(tagged)
+        for field, value in tagged.items():
+            if field not in said.fields or (field == "reset" and tagged.get("readout")):
+                continue
+            del own[field]
+            if value != said.fields[field] and field not in said.nodes.get(name, {}):
+                differs.append(_differs(f"{field} of '{name}'", value, said.fields[field]))
     for name, own in said.nodes.items():
+        known = {**tag.fields, **tag.nodes.get(name, {})}
+        for field, value in own.items():
+            if field in known and known[field] != value:
+                differs.append(_differs(f"{field} of '{name}'", known[field], value))
         nodes.setdefault(name, {}).update(own)
-    return dataclasses.replace(tag, fields={**tag.fields, **said.fields}, nodes=nodes)
+    nodes = {name: own for name, own in nodes.items() if own}
+    return dataclasses.replace(tag, fields={**fields, **said.fields}, nodes=nodes), differs
+
+
+def _drop_what_followed(
+    graph: Graph, fields: dict[str, Any], tag: DialectOptions, said: DialectOptions
+) -> None:
+    """Leave out of a tag what followed from another unit, or another area of a spike, than is said."""
+    unit, area = (said.fields.get(name) for name in ("time_unit", "spike_area"))
+    evidence = conventions_of(tag.dialect, tag.version).evidence
+    if unit not in (None, fields.get("time_unit")) and estimate(graph.nodes, evidence).dt:
+        fields.pop("dt", None)
+    if area not in (None, fields.get("spike_area")):
+        fields.pop("spike_kernel", None)
+
+
+def _differs(what: str, tagged: Any, said: Any) -> str:
+    return f"Its metadata say {what.replace('_', ' ')} {tagged}; {said} was said."
 
 
 def tag_text(dialect: Dialect) -> str:

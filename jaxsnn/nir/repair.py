@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxsnn.errors import Problem, listing
 from jaxsnn.nir.graph import Change, Edge, Graph, natural_key
+from jaxsnn.nir.inference import other_tag
 from jaxsnn.nir.nodes import Flatten, Input, Node, Output, freeze
 from jaxsnn.nir.passes import Shape, own_shape, shapes, transfer
 
@@ -71,7 +72,7 @@ def findings(graph: Graph) -> Graph:
     return dataclasses.replace(
         graph,
         repairs=(*graph.repairs, *repairs),
-        warnings=(*graph.warnings, *_version_warnings(graph), *warnings),
+        warnings=(*graph.warnings, *_version_warnings(graph), *_tag_warnings(graph), *warnings),
     )
 
 
@@ -92,6 +93,18 @@ def _version_warnings(graph: Graph) -> Iterator[Problem]:
             severity="warning",
             message=f"the version of NIR that the file names {said}, known are versions 0 and 1",
             fix="compare what is read with the source: later versions may mean numbers otherwise",
+        )
+
+
+def _tag_warnings(graph: Graph) -> Iterator[Problem]:
+    """Another dialect was said than the one that the file names itself."""
+    tagged = other_tag(graph)
+    if tagged:
+        yield Problem(
+            code="other-dialect",
+            severity="warning",
+            message=f"{tagged}; {graph.dialect.name} was said",
+            fix="leave dialect= out to read it as its metadata say",
         )
 
 

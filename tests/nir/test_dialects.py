@@ -344,6 +344,49 @@ def test_the_tag_tells_all_and_is_not_needed(zoo, tmp_path):
     assert "jaxsnn" not in graph.metadata
 
 
+def test_a_tag_counts_where_its_own_dialect_is_said(zoo, tmp_path):
+    said = {"reset": ["subtract", "3:none"], "reset_delay": False, "readout": "3"}
+    graph = read(zoo["snntorch_v_li"], dialect="snntorch", **said)
+    write(tmp_path / "tagged.nir", tagged(graph))
+    again = read(tmp_path / "tagged.nir", dialect="snntorch")
+    assert dataclasses.replace(again.dialect, why="") == dataclasses.replace(graph.dialect, why="")
+    assert again.dialect.why == "snntorch was said, as its metadata do."
+    assert again.warnings == read(tmp_path / "tagged.nir").warnings
+
+    other = read(tmp_path / "tagged.nir", dialect="snntorch", reset="zero").dialect
+    assert (other.reset, other.reset_delay, other.at("3").reset) == ("zero", False, "none")
+    assert "Its metadata say reset subtract; zero was said." in other.why
+    one = read(tmp_path / "tagged.nir", reset="3:zero").dialect
+    assert one.at("3").reset == "zero"
+    assert "Its metadata say reset of '3' none; zero was said." in one.why
+
+
+def test_another_dialect_than_the_tag_is_told(tmp_path):
+    graph = build.sequential(
+        build.input(2), build.linear(3), build.cubalif(tau_mem="10ms", tau_syn="5ms"), seed=0
+    )
+    write(tmp_path / "a.nir", graph)
+    other = read(tmp_path / "a.nir", dialect="nir", time_unit="ms")
+    assert (other.dialect.name, other.dialect.reset, other.dialect.time_unit) == (
+        *("nir", graph.dialect.reset, "ms"),
+    )
+    told = "Its metadata say dialect jaxsnn, time unit s, reset zero; nir was said"
+    assert f"{told}." in other.dialect.why
+    assert [(one.code, one.message) for one in other.warnings] == [("other-dialect", told)]
+    assert not read(tmp_path / "a.nir", dialect="jaxsnn").warnings
+
+
+def test_what_is_said_for_all_goes_before_a_tag_that_says_it_of_one(tmp_path):
+    lif = build.lif(3, tau="10ms", v_threshold=0.1)
+    one = network(lif, time_unit="s", dt="1ms", spike_kernel="2:box", reset="2:subtract")
+    write(tmp_path / "a.nir", tagged(one))
+    said = read(tmp_path / "a.nir", spike_kernel="delta", time_unit="ms").dialect
+    assert (said.at("2").spike_kernel, said.at("2").reset) == ("delta", "subtract")
+    assert (said.time_unit, said.dt) == ("ms", 1e-3)
+    assert "Its metadata say spike kernel of '2' box; delta was said." in said.why
+    assert "Its metadata say time unit s; ms was said." in said.why
+
+
 @pytest.mark.parametrize(
     "tag",
     [
@@ -409,6 +452,8 @@ def test_the_area_of_a_spike_can_be_said_of_the_literal_equations():
     assert (delta.spike_kernel, delta.dt) == ("delta", None)
     again = parse(export(tagged(network(lif, time_unit="s", spike_area="100us"))))
     assert again.dialect.own == {"spike_area": 1e-4}
+    later = parse(export(tagged(network(lif, time_unit="s"))), dialect="nir", spike_area="100us")
+    assert later.dialect.spike_kernel == "box"
     with pytest.raises(UsageError, match="not a positive, finite time"):
         network(lif, time_unit="s", spike_area=-1.0)
     with pytest.raises(UsageError, match="spike_area is for the dialect nir"):
