@@ -252,7 +252,16 @@ def test_biases_are_refused_or_become_a_regular_source():
         ("2", 2),
     ]
     assert done.bias_source == "bias"
-    assert any(note.node == "bias" and "every 1 us" in note.what for note in done.notes)
+    (note,) = (note for note in done.notes if note.node == "bias")
+    share = done.bias_period * done.speedup / NEURONS["tau_syn"]
+    assert f"every 1 us of the chip, {share:.0%} of the shortest tau_syn" in note.what
+    assert "emulate and run_hxtorch.py send that channel themselves" in note.why
+    assert "single kicks" not in note.what
+    seldom = quantize(graph, QuantizeOptions(bias="source", bias_period=30e-6))
+    (note,) = (note for note in seldom.notes if note.node == "bias")
+    assert f"every 30 us of the chip, {30 * share:.0%} of" in note.what
+    assert 30 * share > 1
+    assert note.what.endswith(": single kicks rather than a constant current")
     # A weight w every T makes a current of w tau_syn / T on average.
     place = np.flatnonzero(done.netlist.pre == 2)
     assert done.netlist.post[place].tolist() == [4]

@@ -31,6 +31,8 @@ from jaxsnn.units import format_time, parse_time
 
 #: Synapses of one weight, whose sum the arrays of a net hold (int16).
 MOST_SYNAPSES = np.iinfo(np.int16).max // LARGEST
+#: Of tau_syn: events that lie further apart are single kicks of a neuron.
+_SMOOTH = 0.3
 #: Options that are whole numbers.
 _WHOLE = ("synapses_per_weight", "v_leak", "v_threshold")
 
@@ -463,15 +465,20 @@ def _bias_notes(
     if source is None:
         return ()
     period = format_time(options.bias_period)
-    shortest = min(np.nanmin(one.tau_syn, initial=np.inf) for one in neurons.values()) / speedup
-    share = min(
-        options.bias_period / min(shortest, SHORT_TAU_SYN if shortest == np.inf else shortest), 1.0
-    )
+    taus = [
+        np.where(np.isnan(one.tau_syn), SHORT_TAU_SYN, one.tau_syn / speedup)[one.drive != 0]
+        for one in neurons.values()
+    ]
+    share = options.bias_period / np.concatenate(taus).min()
     what = (
-        f"biases are events of the input channel '{source}' every {period}, {share:.0%} of the "
-        "shortest tau_syn"
+        f"biases are events of the input channel '{source}' every {period} of the chip, "
+        f"{share:.0%} of the shortest tau_syn of a neuron that has one"
     )
-    why = "the chip has no constant current, send that channel in"
+    if share > _SMOOTH:
+        what += ": single kicks rather than a constant current"
+    why = (
+        "the chip has no constant current; emulate and run_hxtorch.py send that channel themselves"
+    )
     return (Change(node=source, what=what, why=why),)
 
 
