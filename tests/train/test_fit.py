@@ -36,6 +36,7 @@ from jaxsnn.train import (
     yinyang_splits,
 )
 from jaxsnn.train.loop.defaults import make_loss, refuse_unfit
+from jaxsnn.train.loop.history import EpochRecord, ending_notes
 from jaxsnn.train.loop.train_plan import make_plan, plan_notes
 from tests.helpers.small_task import DATA, QUICK, small_net
 
@@ -192,6 +193,41 @@ def test_a_run_that_collapses_goes_back_to_its_best_epoch():
         r"for 3 epochs, at epoch 5: back to epoch 2, steps are 0\.33 of what they were", note
     )
     assert [record.factor for record in trained.history] == [1.0] * 6 + [pytest.approx(1 / 3)] * 2
+
+
+def test_a_run_that_learned_nothing_says_so():
+    """Too few steps for a failure: six in three epochs."""
+    settings = {"epochs": 3, "schedule": lambda step: 20.0}
+    nothing = fit(small_net(), DATA, **{**QUICK, **settings})
+    assert nothing.best_epoch == 0
+    (note,) = (note for note in nothing.notes if "validated better" in note)
+    assert note.endswith("they are what is given back")
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "undecided", "said"),
+    [
+        ((0.3, 0.2, 0.1), (0.0, 0.5, 1.0), "in the last epoch no neuron of '4' fired in any"),
+        ((0.3, 0.9, 0.1, 0.1), (0.0, 0.0, 1.0, 1.0), "in the last 2 epochs no neuron of '4'"),
+        ((0.3, 0.9, 0.5, 0.5), (0.0,) * 4, "below 60% of the best, which is 90.0%; the last is"),
+        ((0.3, 0.9, 0.1, 0.8), (0.0,) * 4, None),
+        ((0.3,), (1.0,), None),
+    ],
+)
+def test_how_a_run_ended_is_told(accuracies, undecided, said):
+    history = [
+        EpochRecord(
+            **dict.fromkeys(("train_loss", "train_accuracy", "validation_loss", "clipped"), 0.0),
+            **{"epoch": epoch, "validation_accuracy": right, "undecided": none},
+            **{"silent": {}, "spikes": {}, "max_spikes": 0},
+        )
+        for epoch, (right, none) in enumerate(zip(accuracies, undecided, strict=True))
+    ]
+    best = max(history, key=lambda record: record.validation_accuracy)
+    notes = ending_notes(history, best, "4", collapsed=0.6)
+    found = [note for note in notes if "validated better" not in note]
+    assert len(found) == (said is not None)
+    assert said is None or said in found[0]
 
 
 def test_with_an_average_it_goes_back_to_the_average_that_validated_best():

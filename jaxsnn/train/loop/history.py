@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -115,6 +116,47 @@ def merit(record: EpochRecord, excess: float = 0.0) -> tuple[float, float, float
     then validation accuracy, of equals the lower loss.
     """
     return -excess, record.validation_accuracy, -record.validation_loss
+
+
+def ending_notes(
+    history: Sequence[EpochRecord], best: EpochRecord, population: str, *, collapsed: float
+) -> list[str]:
+    """What a run that came to its end did not reach, one sentence each.
+
+    Args:
+        history: one record for each epoch, and one for epoch 0.
+        best: the record of the epoch whose weights are given back.
+        population: that is read.
+        collapsed: fraction of the best validation accuracy; an epoch below it is told.
+    """
+    notes, trained = [], history[1:]
+    if trained and best.epoch == 0:
+        notes.append(
+            "no epoch validated better than the weights it began with; they are what is given back"
+        )
+    silent = _trailing(record.undecided == 1.0 for record in trained)
+    least = collapsed * best.validation_accuracy
+    low = _trailing(record.validation_accuracy < least for record in trained)
+    if silent:
+        notes.append(f"{_last(silent)} no neuron of '{population}' fired in any validation sample")
+    elif low:
+        notes.append(
+            f"{_last(low)} the validation accuracy was below {collapsed:.0%} of the best, which is"
+            f" {best.validation_accuracy:.1%}; the last is {trained[-1].validation_accuracy:.1%}"
+        )
+    return notes
+
+
+def _trailing(found: Iterable[bool]) -> int:
+    """How many at the end are true, one after the other."""
+    number = 0
+    for one in found:
+        number = number + 1 if one else 0
+    return number
+
+
+def _last(epochs: int) -> str:
+    return "in the last epoch" if epochs == 1 else f"in the last {epochs} epochs"
 
 
 def progress_line(

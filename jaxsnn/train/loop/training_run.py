@@ -57,7 +57,15 @@ from jaxsnn.train.loop.epoch import (
     run_epoch,
     run_evaluation,
 )
-from jaxsnn.train.loop.history import EpochRecord, Fit, epoch_record, mean, merit, progress_line
+from jaxsnn.train.loop.history import (
+    EpochRecord,
+    Fit,
+    ending_notes,
+    epoch_record,
+    mean,
+    merit,
+    progress_line,
+)
 from jaxsnn.train.loop.in_the_loop import device_errors
 from jaxsnn.train.loop.optimisers import (
     learning_rates,
@@ -582,6 +590,8 @@ class TrainingRun:
                 f"up to {clipped:.2g} of an epoch's spikes were so close to tangency that their"
                 " gradient was clipped"
             )
+        population = self.plan.loss.population
+        notes += ending_notes(self.history, record, population, collapsed=_COLLAPSED)
         network, best = on_host((self.network, self.state.best), self.setup.mesh)
         trained = with_trained(network, self.setup.trained, best)
         return Fit(
