@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxsnn.errors import ConversionError, UsageError
+from jaxsnn.errors import ConversionError, UsageError, listing
 from jaxsnn.grid.stepped_solution import SteppedSolution
 from jaxsnn.grid.time_stepped import TimeStepped
 from jaxsnn.network.lowering.lower import lower
@@ -71,7 +71,7 @@ def from_torch(module: Any, sample: Any) -> Graph:
     return traced.graph
 
 
-def load_into(module: Any, source: Graph | str | os.PathLike[str]) -> Loaded:
+def load_into(module: Any, source: Graph | str | os.PathLike[str], **options: Any) -> Loaded:
     """Put the weights, decays, thresholds and leaks of a file into a module of the user's own.
 
     The module must have the structure of the file, and is of snnTorch, Norse or SpikingJelly. Nodes
@@ -82,6 +82,7 @@ def load_into(module: Any, source: Graph | str | os.PathLike[str]) -> Loaded:
     Args:
         module: A torch.nn.Module that `from_torch` takes; its parameters stay the same objects.
         source: A NIR file, or a graph with its dialect: trained, from `from_torch` or `read`.
+        options: Of `jaxsnn.read`, for what a file leaves open: `reset="subtract"`, ...
 
     Returns:
         What was set, and what must be known.
@@ -90,10 +91,15 @@ def load_into(module: Any, source: Graph | str | os.PathLike[str]) -> Loaded:
         ConversionError: Another structure, shape, reset, or number that the module cannot hold; the
             message names the node and the two numbers.
         DialectError: The dialect of the file leaves open what a step needs.
-        UsageError: It is no module.
+        UsageError: It is no module, or options beside a graph, which has its dialect.
     """
     _refuse_no_module(module)
-    graph = source if isinstance(source, Graph) else read(source)
+    if isinstance(source, Graph) and options:
+        raise UsageError(
+            f"a graph has its dialect, so {listing(options)} would be ignored",
+            fix="pass a file, or give jaxsnn.read the options",
+        )
+    graph = source if isinstance(source, Graph) else read(source, **options)
     with loaded(module, graph) as (found, traced):
         names = found.nodes
         as_file = dataclasses.replace(

@@ -1,12 +1,13 @@
 """load_into: a file's numbers in a module of the user's own, which then fires what the graph does."""
 
+import nir
 import numpy as np
 import pytest
 import torch
 
 from jaxsnn import convert, from_torch, load_into, verify, write
-from jaxsnn.errors import ConversionError
-from jaxsnn.nir import build
+from jaxsnn.errors import ConversionError, DialectError, UsageError
+from jaxsnn.nir import build, export
 from tests.interop import nets
 
 pytestmark = pytest.mark.interop
@@ -60,6 +61,20 @@ def test_a_trained_graph_goes_back_into_a_module(framework, kind, tmp_path):
     assert 0 < y.mean() < 1
     assert verify(graph, x, y).ok
     assert not verify(graph, x, PLAYERS[framework](net, x)).ok
+
+
+def test_what_a_file_leaves_open_is_said(tmp_path):
+    graph = source()
+    net, path = Named(), tmp_path / "theirs.nir"
+    theirs = export(graph)
+    theirs.metadata = {}  # as snnTorch's exporter writes it
+    nir.write(path, theirs)
+    with pytest.raises(DialectError, match="which the file does not say: say reset="):
+        load_into(net, path, dialect="snntorch")
+    found = load_into(net, path, dialect="snntorch", reset="subtract", reset_delay=True)
+    assert found.nodes["first"] == "0"
+    with pytest.raises(UsageError, match="a graph has its dialect, so reset would be ignored"):
+        load_into(net, graph, reset="subtract")
 
 
 def leaky(**options):
