@@ -35,6 +35,7 @@ class DoctorOutcome:
         versions: distribution -> version, None where it is missing.
         devices: what JAX computes on.
         extras: extra -> whether all its distributions are there.
+        missing: extra -> its distributions that are not.
         backends: backend of the event engine -> whether it is there, and why or why not.
         frameworks: name of a framework -> the version that is installed (None if none is), the
             versions of its importer that are known, and the one that is written for by default.
@@ -44,6 +45,7 @@ class DoctorOutcome:
     versions: dict[str, str | None]
     devices: tuple[str, ...]
     extras: dict[str, bool]
+    missing: dict[str, tuple[str, ...]]
     backends: dict[str, str]
     frameworks: dict[str, dict[str, Any]]
     enables: dict[str, str]
@@ -57,7 +59,9 @@ class DoctorOutcome:
         lines = [f"{name:12s} {version or 'missing'}" for name, version in self.versions.items()]
         lines.append(f"{'devices':12s} {', '.join(self.devices)}")
         for extra, there in self.extras.items():
-            state = "installed" if there else f"missing: pip install 'jaxsnn-nir[{extra}]'"
+            state = (
+                "installed" if there else f"missing: pip install {' '.join(self.missing[extra])}"
+            )
             lines.append(f"{extra:12s} {state}; for {self.enables[extra]}")
         lines += [f"{name:12s} {state}" for name, state in self.backends.items()]
         for name, known in self.frameworks.items():
@@ -94,15 +98,18 @@ def diagnose() -> DoctorOutcome:
             extras[framework.extra] = (*extras.get(framework.extra, ()), framework.distribution)
     names = (*_CORE, *(name for extra in extras.values() for name in extra))
     found = {name: _version(name) for name in names}
+    missing = {
+        extra: tuple(name for name in names if found[name] is None)
+        for extra, names in extras.items()
+    }
     versions = {"jaxsnn-nir": __version__, "python": platform.python_version()}
     return DoctorOutcome(
         versions=versions | found,
         devices=tuple(
             f"{device.platform} {device.id} ({device.device_kind})" for device in jax.devices()
         ),
-        extras={
-            extra: all(found[name] is not None for name in names) for extra, names in extras.items()
-        },
+        extras={extra: not names for extra, names in missing.items()},
+        missing=missing,
         enables={extra: ENABLES.get(extra, "frameworks from outside") for extra in extras},
         backends={
             "native": native.reason if native.there else missing,

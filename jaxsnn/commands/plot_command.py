@@ -15,6 +15,7 @@ from jaxsnn.commands.arguments import (
     add_file,
     add_notes,
     add_output,
+    dialect_options,
     print_outcome,
     read_graph,
     time_of,
@@ -60,19 +61,22 @@ def add(commands: Any) -> None:
     parser.add_argument("--t-end", metavar="TIME", help="end of a sample, such as 40ms")
     parser.add_argument("--node", metavar="NODE", help="voltage: which population")
     parser.add_argument(
-        "--sample", type=int, default=0, metavar="N", help="raster, voltage: which (default 0)"
+        "--sample", type=int, metavar="N", help="raster, voltage: which (default 0)"
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """The work; exit code 0."""
     from jaxsnn.output import refuse_unwritable
-    from jaxsnn.plot.picture import format_of
+    from jaxsnn.plot.picture import format_of, refuse_undrawable
 
     format_of(refuse_unwritable(arguments.output, arguments.force))
     kind = arguments.kind or _kind_of(arguments)
     if kind not in KINDS:
         raise UsageError(f"there is no picture '{kind}'", fix=suggestion(kind, KINDS))
+    _refuse_unused(arguments, kind)
+    if kind in _SIMULATED:
+        refuse_undrawable(arguments.output)
     picture = KINDS[kind](arguments)
     picture.save(arguments.output, arguments.force)
     print_outcome(
@@ -91,6 +95,18 @@ def _kind_of(arguments: argparse.Namespace) -> str:
     if arguments.recording is not None:
         return "difference"
     return "graph" if arguments.input is None else "raster"
+
+
+def _refuse_unused(arguments: argparse.Namespace, kind: str) -> None:
+    """Refuse options that a picture of this kind does not look at."""
+    saved = Path(arguments.file).suffix == ".npz" and kind in ("raster", "histogram")
+    used = _USED[kind] - ({"input", *dialect_options(arguments)} if saved else set())
+    of_files = set(dialect_options(arguments)) if kind in _OF_NIR and not saved else set()
+    for name in (*_OPTIONS, *dialect_options(arguments)):
+        if getattr(arguments, name) not in (None, []) and name not in used | of_files:
+            flag = name.replace("_", "-")
+            of_what = "of saved spikes" if saved else f"of the kind '{kind}'"
+            raise UsageError(f"--{flag} has no effect on a picture {of_what}", fix="leave it out")
 
 
 def _document(path: Path) -> dict[str, Any]:
@@ -156,21 +172,21 @@ def _raster(arguments: argparse.Namespace) -> Picture:
     if isinstance(drawn, list):
         shown = drawn[_sample_of(arguments, len(drawn))]
         return plot.raster([shown], t_end=time_of(arguments.t_end))
-    return plot.raster(drawn, inputs=inputs, samples=(arguments.sample,))
+    return plot.raster(drawn, inputs=inputs, samples=(arguments.sample or 0,))
 
 
 def _sample_of(arguments: argparse.Namespace, samples: int) -> int:
-    """The sample that is asked for.
+    """The sample that is asked for, by default the first.
 
     Raises:
         UsageError: there is none of that number.
     """
-    if not 0 <= arguments.sample < samples:
+    sample = arguments.sample or 0
+    if not 0 <= sample < samples:
         raise UsageError(
-            f"sample is {arguments.sample}, and there are {samples}",
-            fix=f"give one from 0 to {samples - 1}",
+            f"sample is {sample}, and there are {samples}", fix=f"give one from 0 to {samples - 1}"
         )
-    return arguments.sample
+    return sample
 
 
 def _histogram(arguments: argparse.Namespace) -> Picture:
@@ -255,7 +271,9 @@ def _voltage(arguments: argparse.Namespace) -> Picture:
         raise UsageError(
             f"there is no population '{node}'", fix=suggestion(node, network.populations)
         )
-    return plot.voltage(solution, node, network=network, inputs=inputs, sample=arguments.sample)
+    return plot.voltage(
+        solution, node, network=network, inputs=inputs, sample=arguments.sample or 0
+    )
 
 
 def _fidelity(arguments: argparse.Namespace) -> Picture:
@@ -289,3 +307,19 @@ KINDS: dict[str, Callable[[argparse.Namespace], Picture]] = {
     "fidelity": _fidelity,
     "difference": _difference,
 }
+#: Options of the command that only some kinds have, by kind.
+_USED: dict[str, set[str]] = {
+    "graph": set(),
+    "weights": {"before"},
+    "raster": {"input", "t_end", "sample"},
+    "histogram": {"input", "t_end"},
+    "voltage": {"input", "t_end", "sample", "node"},
+    "curve": set(),
+    "floorplan": set(),
+    "fidelity": {"input"},
+    "difference": {"recording"},
+}
+_OPTIONS = tuple(sorted(set().union(*_USED.values())))
+#: Kinds that are drawn of a NIR file, and of these those that run its network.
+_OF_NIR = set(KINDS) - {"curve", "floorplan"}
+_SIMULATED = _OF_NIR - {"graph", "weights"}

@@ -138,12 +138,12 @@ def _budget(text: str) -> int | str:
 def run(arguments: argparse.Namespace) -> int:
     """The work; exit code 0."""
     from jaxsnn.output import refuse_unwritable
-    from jaxsnn.plot.picture import format_of
+    from jaxsnn.plot.picture import refuse_undrawable
 
     _refuse_options(arguments)
     output = refuse_unwritable(arguments.output, arguments.force)
     if arguments.plot is not None:
-        format_of(refuse_unwritable(arguments.plot, arguments.force))
+        refuse_undrawable(refuse_unwritable(arguments.plot, arguments.force))
     graph = read_graph(arguments)
     options: dict[str, Any] = {
         "t_end": time_of(arguments.t_end),

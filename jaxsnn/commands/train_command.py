@@ -245,9 +245,9 @@ def run(arguments: argparse.Namespace) -> int:
     for path in written.values():
         refuse_unwritable(path, arguments.force)
     if options.plot is not None:
-        from jaxsnn.plot.picture import format_of
+        from jaxsnn.plot.picture import refuse_undrawable
 
-        format_of(options.plot)
+        refuse_undrawable(options.plot)
     graph = graph_of(arguments, options)
     with _aborts(options, files):
         outcome = train_file(graph, files, replace(options, progress=progress_of(arguments)))

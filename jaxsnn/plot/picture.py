@@ -95,11 +95,21 @@ def format_of(path: str | Path) -> str:
     return ending.removeprefix(".").lower()
 
 
-def new_figure(width: float, height: float) -> Any:
-    """A figure that no window and no pyplot knows; inches.
+def refuse_undrawable(path: str | Path) -> None:
+    """Refuse, before there is work, a picture that cannot be written after it.
 
     Raises:
-        UsageError: matplotlib is not installed.
+        UsageError: the ending names no format, or matplotlib is not installed.
+    """
+    format_of(path)
+    _figures()
+
+
+def _figures() -> tuple[Any, Any, Any]:
+    """Canvas, figure and layout of matplotlib.
+
+    Raises:
+        UsageError: it is not installed.
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -108,12 +118,22 @@ def new_figure(width: float, height: float) -> Any:
     except ImportError as error:
         raise UsageError(
             "pictures need matplotlib, which is not installed",
-            fix="pip install 'jaxsnn-nir[plot]'",
+            fix="pip install matplotlib",
         ) from error
+    return FigureCanvasAgg, Figure, ConstrainedLayoutEngine
+
+
+def new_figure(width: float, height: float) -> Any:
+    """A figure that no window and no pyplot knows; inches.
+
+    Raises:
+        UsageError: matplotlib is not installed.
+    """
+    canvas, figure_class, layout_engine = _figures()
     # inches: names of axes do not touch the next ones
-    layout = ConstrainedLayoutEngine(w_pad=0.1)
-    figure = Figure(figsize=(width, height), dpi=_RESOLUTION, layout=layout)
-    FigureCanvasAgg(figure)
+    layout = layout_engine(w_pad=0.1)
+    figure = figure_class(figsize=(width, height), dpi=_RESOLUTION, layout=layout)
+    canvas(figure)
     return figure
 
 

@@ -128,8 +128,11 @@ def stepped_inputs(
     if literal or values not in ("auto", "current", "graded"):
         return load_inputs(path, network, dt, values)
     if not is_hdf5(path):
-        return Inputs(events=inputs_of(load_arrays(path), network), t_end=None, sample_times=None)
+        found = inputs_of(load_arrays(path), network)
+        _refuse_values(found, values)
+        return Inputs(events=found, t_end=None, sample_times=None)
     given, _, end, notes = inputs_of_nir_data(path, network, dt)
+    _refuse_values(given, values)
     arrays = [own for own in given.values() if not hasattr(own, "time")]
     end = None if arrays else end
     return Inputs(events=given, t_end=end, sample_times=None, notes=notes)
@@ -143,6 +146,7 @@ def inputs_by_node(
     """
     if values not in VALUES:
         raise UsageError(f"values is {values!r}", fix=suggestion(values, VALUES))
+    _refuse_values(given, values)
     events, steps, notes = {}, {}, []
     for name, own in given.items():
         if hasattr(own, "time"):
@@ -178,6 +182,21 @@ def inputs_by_node(
     count = next(iter(steps.values()))
     times = np.arange(count) * (dt or 0.0)
     return Inputs(events=events, t_end=count * (dt or 0.0), sample_times=times, notes=tuple(notes))
+
+
+def _refuse_values(given: Mapping[str, Any], values: str) -> None:
+    """Refuse to take for values what has none: inputs that are all events say what they are."""
+    for own in given.values():
+        if not hasattr(own, "time") or values == ("graded" if hasattr(own, "value") else "spikes"):
+            return
+    if values in ("spikes", "current", "graded") and given:
+        name, own = next(iter(given.items()))
+        kind = "events of a size" if hasattr(own, "value") else "events"
+        raise UsageError(
+            f"values=\"{values}\" has no effect: input '{name}' holds {kind}, and no steps",
+            fix="leave it out",
+            node=name,
+        )
 
 
 def _from_raster(

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import jaxsnn
+from jaxsnn.commands import doctor_command
 from jaxsnn.commands.cli import COMMANDS, build_parser, command_module
 from jaxsnn.nir import write
 from tests.helpers.command_line import DEMO_NET, TOLD, call, finished, refused
@@ -629,6 +630,13 @@ def test_doctor(capsys):
     assert {"schema", "versions", "devices", "extras"} <= set(content)
     assert content["versions"]["jaxsnn-nir"] == jaxsnn.__version__
     assert call(capsys, "doctor")[0] == 0
+
+
+def test_doctor_names_the_packages_that_are_missing(monkeypatch):
+    monkeypatch.setitem(doctor_command._EXTRAS, "plot", ("matplotlib", "not-there", "nor-this"))
+    found = doctor_command.diagnose()
+    assert found.missing["plot"] == ("not-there", "nor-this")
+    assert "missing: pip install not-there nor-this; for pictures" in found.as_text()
 
 
 def test_as_a_program():

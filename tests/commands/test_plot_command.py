@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -64,6 +65,46 @@ def test_each_kind_is_drawn(folder, tmp_path, capsys, kind):
 
 def test_all_kinds_have_a_case():
     assert {*CASES, "floorplan"} == set(KINDS)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([DEMO_NET, "--sample", "0"], "--sample has no effect on a picture of the kind 'graph'"),
+        ([DEMO_NET, "--t-end", "9ms"], "--t-end has no effect on a picture of the kind 'graph'"),
+        ([DEMO_NET, "--kind", "weights", "--node", "lif1"], "--node has no effect"),
+        (["out.npz", "--node", "lif1"], "--node has no effect on a picture of saved spikes"),
+        (["out.npz", "--before", DEMO_NET], "--before has no effect on a picture of saved"),
+        (["out.npz", *TOLD], "--dialect has no effect on a picture of saved spikes"),
+        (["out.npz", "--kind", "histogram", "--sample", "0"], "--sample has no effect"),
+        (["net.history.json", "--dialect", "nir"], "--dialect has no effect on a picture of the"),
+    ],
+)
+def test_options_that_a_picture_does_not_look_at_are_refused(
+    folder, tmp_path, capsys, words, message
+):
+    there = {"out.npz", "net.history.json"}
+    words = [folder / word if word in there else word for word in words]
+    code, line = refused(capsys, "plot", *words, "-o", tmp_path / "p.png")
+    assert code == 2
+    assert message in line
+    assert line.rstrip().endswith(": leave it out")
+
+
+def test_without_matplotlib_nothing_runs_first(folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    x, out, picture = folder / "x.npz", tmp_path / "o.npz", ["--plot", tmp_path / "p.png"]
+    raster = ["--input", x, "-o", tmp_path / "p.png"]
+    train = ["train", DEMO_NET, *TOLD, "--data", "yinyang", "-o", tmp_path / "t.nir", *picture]
+    for words in (
+        ["run", DEMO_NET, *TOLD, "--input", x, "-o", out, *picture],
+        ["plot", DEMO_NET, *TOLD, *raster],
+        train,
+    ):
+        code, line = refused(capsys, *words)
+        assert code == 2
+        assert "pictures need matplotlib, which is not installed: pip install matplotlib" in line
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_is_missing_is_said(folder, tmp_path, capsys):

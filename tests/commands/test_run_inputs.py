@@ -125,3 +125,13 @@ def test_numbers_of_spikes_for_which_there_is_no_room_are_refused(run):
     assert (code, written) == (2, False)
     assert "stand for 1.09951e+12 spikes in one sample" in err
     assert "--values current or --values graded" in err
+
+
+@pytest.mark.parametrize("engine", ["event", "grid"])
+@pytest.mark.parametrize("values", ["current", "graded"])
+def test_events_are_not_taken_for_values(run, engine, values):
+    said = ["--values", values, "--t-end", "5ms", "--engine", engine, "--reset-delay", "true"]
+    code, err, written = run(*said, time=TIME, index=INDEX)
+    assert (code, written) == (2, False)
+    assert f"--values {values} has no effect: input 'input' holds events, and no steps" in err
+    assert run(*said[2:], "--values", "spikes", time=TIME, index=INDEX)[0] == 0

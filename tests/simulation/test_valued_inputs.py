@@ -28,7 +28,9 @@ def snntorch_net(path):
     neurons = build.lif(tau=tau, r=tau / DT, v_threshold=1.0)
     first, second = rng.uniform(0, 0.08, (6, 3)), rng.uniform(0, 0.5, (2, 6))
     graph = build.sequential(
-        build.input(3), build.linear(weight=first), neurons, build.linear(weight=second), neurons
+        *(build.input(3), build.linear(weight=first), neurons),
+        *(build.linear(weight=second), neurons),
+        dialect="snntorch",
     )
     jaxsnn.write(path, graph)
     return path

@@ -112,8 +112,6 @@ def _load() -> tuple[np.ndarray, np.ndarray]:
     try:
         from sklearn.datasets import load_digits  # pyright: ignore[reportMissingImports]
     except ImportError as error:
-        raise UsageError(
-            "the digits need scikit-learn", fix="pip install 'jaxsnn-nir[data]'"
-        ) from error
+        raise UsageError("the digits need scikit-learn", fix="pip install scikit-learn") from error
     images, labels = load_digits(return_X_y=True)
     return images.reshape(-1, _SIDE, _SIDE) / _BRIGHTEST, labels.astype(np.int32)

@@ -125,9 +125,7 @@ def _png(path: Path) -> np.ndarray:
     try:
         from PIL import Image
     except ImportError as error:
-        raise UsageError(
-            f"{path} needs pillow to be read", fix="pip install 'jaxsnn-nir[data]'"
-        ) from error
+        raise UsageError(f"{path} needs pillow to be read", fix="pip install pillow") from error
     try:
         with Image.open(path) as image:
             return np.asarray(image.convert("L"))

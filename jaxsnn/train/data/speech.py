@@ -98,9 +98,7 @@ def read_wav(path: str | os.PathLike[str]) -> tuple[np.ndarray, int]:
     try:
         from scipy.io import wavfile
     except ImportError as error:
-        raise UsageError(
-            f"{path} needs scipy to be read", fix="pip install 'jaxsnn-nir[data]'"
-        ) from error
+        raise UsageError(f"{path} needs scipy to be read", fix="pip install scipy") from error
     try:
         rate, sound = wavfile.read(path)
     except Exception as error:  # what a broken file raises is not documented
