@@ -20,8 +20,8 @@ from types import ModuleType
 
 from jaxsnn import __version__
 from jaxsnn.commands.arguments import Parser, limits_of, line_of
-from jaxsnn.errors import FileError, JaxsnnError, printable
-from jaxsnn.output import refuse_shared
+from jaxsnn.errors import FileError, JaxsnnError, Problem, printable
+from jaxsnn.output import as_json, refuse_shared
 
 #: The commands, in the order of `--help`: the file NAME_command of each has `add`, its parser, and
 #: `run`, its work.
@@ -88,6 +88,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv is None:
         with _seldom_tidied():
             return main(sys.argv[1:])
+    if sys.stderr is None:  # closed: what is said there must not go to stdout
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that has not all characters
@@ -140,23 +142,30 @@ def _outcome(argv: Sequence[str]) -> int:
         _flush()
         return code
     except JaxsnnError as error:
-        return _failed(argv, line_of(error.problem), error.exit_code)
+        return _failed(argv, error.problem, error.exit_code)
     except BrokenPipeError:
         sys.stderr.close()  # who read our output has gone, which is no error of ours
         return 0
     except KeyboardInterrupt:
-        return _failed(argv, "interrupted", 2)
+        return _failed(argv, Problem(code="interrupted", message="interrupted"), 2)
     except MemoryError:
-        return _failed(argv, "there is not enough memory for this: give less at once", 2)
+        what = "there is not enough memory for this"
+        return _failed(argv, Problem(code="memory", message=what, fix="give less at once"), 2)
     except Exception as error:
-        if _is_folder_gone():
-            return _failed(argv, "the current folder is gone: change to another", 2)
-        first = str(error).splitlines()[0] if str(error) else "no message"
-        return _failed(
-            argv,
-            f"unexpected {type(error).__name__}: {first}: please report it, with what --debug shows",
-            2,
-        )
+        return _failed(argv, _unexpected(error), 2)
+
+
+def _unexpected(error: Exception) -> Problem:
+    """What is said of an error that nobody foresaw."""
+    if _is_folder_gone():
+        gone = "the current folder is gone"
+        return Problem(code="file", message=gone, fix="change to another")
+    first = str(error).splitlines()[0] if str(error) else "no message"
+    return Problem(
+        code="unexpected",
+        message=f"unexpected {type(error).__name__}: {first}",
+        fix="please report it, with what --debug shows",
+    )
 
 
 def _flush() -> None:
@@ -197,12 +206,17 @@ def _refuse_own_input(arguments: argparse.Namespace) -> None:
     refuse_shared(sources, {flag: given[name] for name, flag in _WRITTEN.items() if name in given})
 
 
-def _failed(argv: Sequence[str], message: str, code: int) -> int:
-    """Report the exception that is being handled."""
+def _failed(argv: Sequence[str], problem: Problem, code: int) -> int:
+    """Report the exception that is being handled; with --json on stdout, too."""
     if "--debug" in argv:
         traceback.print_exc()
     with suppress(OSError):  # nobody can be told
-        print(printable(f"jaxsnn: error: {message}"), file=sys.stderr)
+        print(printable(f"jaxsnn: error: {line_of(problem)}"), file=sys.stderr)
+    if "--json" in argv:
+        error = {key: text for key, text in problem.as_dict().items() if key != "severity"}
+        with suppress(OSError, FileError):
+            print(as_json({"schema": 1, "ok": False, "error": error}))
+            _flush()
     return code
 
 

@@ -639,6 +639,23 @@ def test_doctor_names_the_packages_that_are_missing(monkeypatch):
     assert "missing: pip install not-there nor-this; for pictures" in found.as_text()
 
 
+def test_with_json_an_error_is_an_object_too(capsys, tmp_path):
+    code, out, err = call(capsys, "info", tmp_path / "nothing.nir", "--json")
+    assert code == 2
+    message = f"{tmp_path / 'nothing.nir'}: no such file"
+    error = {"message": message, "fix": "", "node": "", "code": "file"}
+    assert json.loads(out) == {"schema": 1, "ok": False, "error": error}
+    assert err == f"jaxsnn: error: {message}\n"
+    out = call(capsys, "info", "--json", "--what")[1]
+    assert json.loads(out)["error"]["code"] == "usage"
+
+
+def test_errors_do_not_go_to_stdout_where_stderr_is_closed(run_python):
+    code = "import os, sys; os.close(2); sys.stderr = None\n"
+    code += "from jaxsnn.commands.cli import main\nprint(main(['info', 'nothing.nir']))"
+    assert run_python(code).stdout == "2\n"
+
+
 def test_as_a_program():
     """The exit code reaches the shell, and nothing but the line is printed, in no colour."""
     ended = finished("info", "nothing.nir", code=2)
