@@ -7,9 +7,9 @@ PAGE = Path(__file__).parents[1] / "docs" / "extending.md"
 
 
 def code_of(section: str, page: Path = PAGE) -> str:
-    """The Python of a section, all blocks in one."""
+    """The Python of a section, all blocks in one but those that are not run."""
     text = page.read_text().partition(f"\n## {section}\n")[2].partition("\n## ")[0]
-    return "\n\n".join(re.findall(r"```python\n(.*?)```", text, re.S))
+    return "\n\n".join(re.findall(r"(?<!-->\n)```python\n(.*?)```", text, re.S))
 
 
 def made_by(section: str) -> dict:

@@ -37,6 +37,7 @@ FRAMEWORK = "A framework"
 #: All blocks that no test runs, with the reason that their page gives.
 NOT_RUN = {
     "bss2: From a file to a file": "50 epochs on an emulated chip",
+    "jax: A network": "the tests' process has begun with the devices that it has",
     "training: Many devices, many hosts": "two hosts",
 }
 BLOCKS = [block for page in pages() for block in blocks_of(page)]
