@@ -252,7 +252,7 @@ def saved_trains(path: str) -> list[dict[str, SpikeTrain]]:
         for sample in range(len(time)):
             if sample == len(found):
                 found.append({})
-            events: Any = Events(time=time, index=index)  # pyright: ignore[reportArgumentType]
+            events: Any = Events(time=time, index=index)
             found[sample][name] = one_train(events, sample, max(size, 1))
     if not found:
         raise FileError(

@@ -326,7 +326,7 @@ def obstacles(parts: Iterable[PopulationPart], dtype: str) -> Iterator[Problem]:
 
 def _spikes(time: np.ndarray, neuron: np.ndarray) -> Events:
     """Events in NumPy's arrays."""
-    return Events(time=time, index=neuron)  # pyright: ignore
+    return Events(time=time, index=neuron)
 
 
 def _rest(part: PopulationPart) -> Float[np.ndarray, "neurons"]:

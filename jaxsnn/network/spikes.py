@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from jaxsnn.errors import UsageError, as_number, shown
 from jaxsnn.network.array_types import Array, Float, Int
@@ -28,6 +29,10 @@ class Events:
 
     time: Float[Array, "*batch events"]
     index: Int[Array, "*batch events"]
+
+    if TYPE_CHECKING:
+
+        def __init__(self, *, time: ArrayLike, index: ArrayLike) -> None: ...
 
     @property
     def count(self) -> Int[Array, "*batch"]:
@@ -54,6 +59,7 @@ class Events:
                 f"dt is {shown(dt)}", fix="give a positive length of a step, in seconds"
             )
         shape = np.shape(x)
+        refuse_masked(x, "x")
         if len(shape) < 3:
             fix = "give it the shape (time, batch, channels)"
             raise UsageError(f"spikes in steps have shape {shape}", fix=fix)
@@ -62,6 +68,18 @@ class Events:
         except (TypeError, ValueError) as error:
             fix = "give numbers of spikes, or jaxsnn.Currents.held(x, dt) of other values"
             raise UsageError(f"spikes in steps: {error}", fix=fix) from error
+
+
+def refuse_masked(given: Any, what: str, node: str = "") -> None:
+    """Refuse an array of which numbers are masked: the mask would be ignored.
+
+    Args:
+        what: names it in the message.
+        node: the input, where it is known.
+    """
+    if np.ma.is_masked(given):
+        fix = "leave these out, or fill them with numbers: its filled()"
+        raise UsageError(f"{what} has numbers that are masked", fix=fix, node=node)
 
 
 def sort_events(
@@ -128,4 +146,4 @@ def dense_to_events(steps: Any, dt: float) -> Events:
         repeat = counts[sample][step, channel]
         time[sample, : repeat.sum()] = np.repeat(step * dt, repeat)
         index[sample, : repeat.sum()] = np.repeat(channel, repeat)
-    return Events(time=time, index=index)  # pyright: ignore[reportArgumentType]
+    return Events(time=time, index=index)

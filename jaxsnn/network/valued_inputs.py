@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.core import Tracer
+from jax.typing import ArrayLike
 
 from jaxsnn.errors import UsageError, as_number, shown
 from jaxsnn.network.array_types import Array, Bool, Float, Int
-from jaxsnn.network.spikes import Events
+from jaxsnn.network.spikes import Events, refuse_masked
 
 
 @jax.tree_util.register_dataclass
@@ -42,6 +43,10 @@ class Currents:
     value: Float[Array, "*batch pieces ..."]
     lasting: bool = field(default=False, metadata={"static": True})
 
+    if TYPE_CHECKING:
+
+        def __init__(self, *, time: ArrayLike, value: ArrayLike, lasting: bool = False) -> None: ...
+
     @classmethod
     def constant(cls, value: Any) -> Currents:
         """Currents that are the same from time 0 to the end of the run.
@@ -51,10 +56,11 @@ class Currents:
         Args:
             value: (batch, *shape), such as static images, their axes in the order of the input's.
         """
+        refuse_no_array(value, "value")
         given = value if isinstance(value, Tracer | jax.Array) else np.asarray(value, float)
         kind = jnp if isinstance(given, Tracer | jax.Array) else np
         time = kind.zeros((len(given), 1), given.dtype)
-        return cls(time=time, value=given[:, None], lasting=True)  # pyright: ignore[reportArgumentType]
+        return cls(time=time, value=given[:, None], lasting=True)
 
     @classmethod
     def held(cls, x: Any, dt: float) -> Currents:
@@ -93,7 +99,7 @@ class Currents:
         # As `dense_to_events` has them: step k begins at k dt, the end is `steps` times dt.
         time = np.append(begins, steps) * dt
         return cls(
-            time=kind.asarray(np.broadcast_to(time, (batch, len(time)))),  # pyright: ignore
+            time=kind.asarray(np.broadcast_to(time, (batch, len(time)))),
             value=kind.moveaxis(pieces, 0, 1),  # pyright: ignore[reportArgumentType]
         )
 
@@ -106,7 +112,7 @@ def refuse_no_array(
     numbers: str = "give numbers",
     node: str = "",
 ) -> None:
-    """Refuse an array, a list or a number that is none of real numbers.
+    """Refuse an array, a list or a number that is none of real numbers, or masks some of them.
 
     Args:
         what: names it in the message.
@@ -114,10 +120,12 @@ def refuse_no_array(
         node: the input, where it is known.
 
     Raises:
-        UsageError: it holds text, dates, objects or complex numbers, or rows of different lengths.
+        UsageError: it holds text, dates, objects or complex numbers, rows of different lengths, or
+            a mask, which would be ignored.
     """
     if isinstance(given, Tracer):
         return
+    refuse_masked(given, what, node)
     try:
         kind = given.dtype if isinstance(given, jax.Array) else np.asarray(given).dtype
     except TypeError:  # of numbers that JAX traces
@@ -144,6 +152,10 @@ class GradedEvents:
     time: Float[Array, "*batch events"]
     index: Int[Array, "*batch events"]
     value: Float[Array, "*batch events"]
+
+    if TYPE_CHECKING:
+
+        def __init__(self, *, time: ArrayLike, index: ArrayLike, value: ArrayLike) -> None: ...
 
 
 #: What an input of the event engine can be.

@@ -107,7 +107,7 @@ def to_events(data: Observable, *, name: str = "data") -> Events:
     order = np.argsort(data.time, axis=1, kind="stable")
     index = np.where(used, data.idx, data.n_neurons).astype(np.int32)
     time, index = (np.take_along_axis(array, order, axis=1) for array in (data.time, index))
-    return Events(time=time, index=index)  # pyright: ignore[reportArgumentType]
+    return Events(time=time, index=index)
 
 
 def to_graded_events(data: nir.EventData, *, name: str = "data") -> GradedEvents:
@@ -127,7 +127,7 @@ def to_graded_events(data: nir.EventData, *, name: str = "data") -> GradedEvents
     value = np.asarray(data.value, float) if isinstance(data, nir.ValuedEventData) else ones
     index = np.where(used, data.idx, data.n_neurons).astype(np.int32)
     value = np.where(used, value, 0.0)
-    return GradedEvents(time=data.time, index=index, value=value)  # pyright: ignore[reportArgumentType]
+    return GradedEvents(time=data.time, index=index, value=value)
 
 
 def to_input(data: Observable, *, name: str = "data") -> Events | GradedEvents | np.ndarray:

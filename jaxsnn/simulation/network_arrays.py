@@ -257,7 +257,7 @@ def _sized(raster: np.ndarray, dt: float) -> GradedEvents:
         # In the order of `dense_to_events`: step by step, and channel by channel.
         own = flat[:, sample]
         value[sample, used[sample]] = own[own != 0]
-    return GradedEvents(time=plain.time, index=plain.index, value=value)  # pyright: ignore[reportArgumentType]
+    return GradedEvents(time=plain.time, index=plain.index, value=value)
 
 
 def output_arrays(network: Network, solution: EventSolution) -> dict[str, np.ndarray]:

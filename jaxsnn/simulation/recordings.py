@@ -166,11 +166,11 @@ def inputs_of(arrays: Mapping[str, np.ndarray], network: Network) -> dict[str, A
             time, index = arrays[f"{prefix}time"], arrays[f"{prefix}index"]
             for key, array in (("time", time), ("index", index)):
                 _refuse_text(name, key, array)
-            found[name] = Events(time=time, index=index)  # pyright: ignore[reportArgumentType]
+            found[name] = Events(time=time, index=index)
             if f"{prefix}value" in arrays:
                 value = arrays[f"{prefix}value"]
                 _refuse_text(name, "value", value)
-                found[name] = GradedEvents(time=time, index=index, value=value)  # pyright: ignore[reportArgumentType]
+                found[name] = GradedEvents(time=time, index=index, value=value)
         else:
             raise UsageError(
                 f"no array '{prefix}x', nor '{prefix}time' and '{prefix}index', for input '{name}'",

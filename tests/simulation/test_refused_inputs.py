@@ -18,6 +18,7 @@ DT = 1e-3
 NEURONS = {"tau_mem": "20ms", "tau_syn": "10ms"}
 SPIKE = Events(time=np.array([[0.01]]), index=np.array([[0]]))
 TWO = Events(time=np.zeros((2, 1)), index=np.zeros((2, 1), int))
+MASKED = np.ma.array([0.0, 0.01], mask=[False, True])
 LATE = np.array([0.01, 0.0])
 
 
@@ -67,6 +68,21 @@ REFUSED = {
         lambda: values(value=np.array([[np.inf]])),
         "input 'input' has the value inf (sample 0",
         "give finite numbers",
+    ),
+    "masked times": (
+        lambda: checked_inputs(one(), Events(time=MASKED, index=TWO.index[:, 0])),
+        "input 'input': time has numbers that are masked",
+        "leave these out, or fill them",
+    ),
+    "masked steps": (
+        lambda: Events.of_steps(np.ma.array(np.ones((2, 1, 2)), mask=True), dt=DT),
+        "x has numbers that are masked",
+        "leave these out, or fill them",
+    ),
+    "masked values": (
+        lambda: Currents.constant(np.ma.array([[1.0, 2.0]], mask=[[False, True]])),
+        "value has numbers that are masked",
+        "leave these out, or fill them",
     ),
     "currents that go back": (
         lambda: checked_inputs(one(), Currents(time=LATE, value=np.zeros((2, 2)))),

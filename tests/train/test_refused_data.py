@@ -99,6 +99,11 @@ REFUSED = {
         "data: samples are <U1 of shape (10, 1)",
         "give numbers",
     ),
+    "masked samples": (
+        lambda _: splits_of_arrays(np.ma.array(X, mask=np.ones_like(X)), Y),
+        "data has numbers that are masked",
+        "leave these out",
+    ),
     "large label": (
         lambda _: splits_of_arrays(X, Y + 10**9),
         "data: a label is 1000000001, labels run from 0 to",

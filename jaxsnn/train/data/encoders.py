@@ -409,7 +409,7 @@ def _joined(parts: list[Events], channels: int) -> Events:
         ]
         return np.concatenate(padded)
 
-    return Events(time=whole("time", np.inf), index=whole("index", channels))  # pyright: ignore[reportArgumentType]
+    return Events(time=whole("time", np.inf), index=whole("index", channels))
 
 
 def _flat_values(values: Any, what: str) -> np.ndarray:
@@ -443,4 +443,4 @@ def _packed(time: np.ndarray, index: np.ndarray, channels: int) -> Events:
 def _events(time: np.ndarray, index: np.ndarray, channels: int) -> Events:
     used = np.isfinite(time)
     index = np.where(used, index, channels).astype(np.int32)
-    return Events(time=np.where(used, time, np.inf), index=index)  # pyright: ignore[reportArgumentType]
+    return Events(time=np.where(used, time, np.inf), index=index)

@@ -68,7 +68,7 @@ def events_of_arrays(
             f"sample {int(np.argwhere(time < 0)[0, 0])} has an event before time 0",
             fix="count times from its first event",
         )
-    return Events(time=time, index=index)  # pyright: ignore[reportArgumentType]
+    return Events(time=time, index=index)
 
 
 def _places(recording: np.ndarray, name: str, size: int, sample: int) -> np.ndarray:

@@ -240,10 +240,10 @@ def _data(name: str, arrays: dict[str, np.ndarray], part: str, classes: tuple[st
             )
         if not isinstance(when, np.memmap):
             when, where = jnp.asarray(when), jnp.asarray(where)
-        x = Events(time=when, index=where)  # pyright: ignore[reportArgumentType]
+        x = Events(time=when, index=where)
         if (value := f"value_{part}") in arrays:
             size = _numbers(name, arrays, value, "give each event a value")
-            x = GradedEvents(time=x.time, index=x.index, value=size)  # pyright: ignore[reportArgumentType]
+            x = GradedEvents(time=x.time, index=x.index, value=size)
     else:
         raise FileError(
             f"{name} has no array 'x_{part}', nor 'time_{part}' and 'index_{part}'",

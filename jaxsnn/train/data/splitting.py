@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxsnn.errors import UsageError
+from jaxsnn.network.spikes import refuse_masked
 from jaxsnn.nir.initializers import Seed, seed_words
 from jaxsnn.train.data.datasets import (
     MOST_CLASSES,
@@ -76,6 +77,8 @@ def splits_of_arrays(
 
 def labelled(x: Any, y: Any, *, classes: Sequence[str] | None = None, name: str = "data") -> Data:
     """Samples and labels as `Data`, checked; arguments as in `splits_of_arrays`."""
+    for array in (x, y, *(getattr(x, key, None) for key in ("time", "index", "value"))):
+        refuse_masked(array, name)
     labels = np.asarray(y)
     refuse_labels(labels, name)
     if not hasattr(x, "time"):
