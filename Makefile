@@ -4,10 +4,14 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 PEERS := .venv-peers
 
-.PHONY: demo test test-all test-lowest coverage check docs native-check format bench bench-quick interop fuzz fuzz-nightly faults sbom clean
+.PHONY: demo test test-all test-lowest coverage check docs native-check format bench bench-quick interop fuzz fuzz-nightly faults sbom clean help
 
 demo: $(VENV)/.installed-demo
 	$(BIN)/jaxsnn demo -o demo-output --report demo-output/report.html --force
+
+help:
+	@sed -n 's/^[.]PHONY: /make TARGET, one of: /p' Makefile
+	@echo "CONTRIBUTING.md says what they do."
 
 # What a test compiles runs a few times only, so it is not optimised, which takes less than half the time. Where the last
 # digits count, and what optimising does to them, tests compile as users do; so does all of test-all.

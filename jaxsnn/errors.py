@@ -206,6 +206,8 @@ _ADDED: set[str] = set()
 _SWITCHES = ("approximate", "force", "resume")
 _VALUE = r"""\{[^{}]*\}|\[[^\[\]]*\]|"[^"]*"|'[^']*'|[\w.+-]*(?:\(\))?"""
 _KEYWORD = re.compile(rf"(?<![\w-])([a-z_]+)=({_VALUE})")
+#: The beginning of a message on the value of an option.
+_TOLD = re.compile(r"([a-z_]+) is (?=['\"]|-?(?:\d|inf\b|nan\b))")
 #: The end of a text within the brackets of a call.
 _CALLED = re.compile(r"\w\([^()]*$")
 
@@ -216,12 +218,29 @@ def in_flags(text: str) -> str:
     >>> in_flags("pass dt=1e-4, or spike_kernel={'lif': 'box'} and force=True")
     'pass --dt 1e-4, or --spike-kernel lif:box and --force'
 
+    An option at the beginning that is said to have a value is one of these, too.
+
+    >>> in_flags("learning_rate is 0: give a positive, finite number")
+    '--lr is 0: give a positive, finite number'
+
     What stands in a call stays as it is.
 
     >>> in_flags("the encoder is Latency(t_min=0.0, bias=True)")
     'the encoder is Latency(t_min=0.0, bias=True)'
     """
+    told = _TOLD.match(text)
+    if told and (told[1] in OPTIONS | _ADDED or told[1] in _SPELLED):
+        text = flag_name(told[1]) + text[told.end(1) :]
     return _KEYWORD.sub(_as_flag, text)
+
+
+def flag_name(name: str) -> str:
+    """The flag of a keyword argument.
+
+    >>> flag_name("max_spikes"), flag_name("learning_rate")
+    ('--max-spikes', '--lr')
+    """
+    return _SPELLED.get(name, f"--{name.replace('_', '-')}")
 
 
 def add_option(name: str) -> None:
@@ -239,7 +258,7 @@ def _as_flag(found: re.Match[str]) -> str:
         return _FLAGS[found.group()]
     if name not in OPTIONS | _ADDED and name not in _SPELLED:
         return found.group()
-    flag = _SPELLED.get(name, f"--{name.replace('_', '-')}")
+    flag = flag_name(name)
     if value in ("True", "False"):
         return flag if name in _SWITCHES else f"{flag} {value.lower()}"
     end = "." if value.endswith(".") else ""  # of the sentence

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from jaxsnn.errors import FileError, Problem, UsageError, in_flags, printable
+from jaxsnn.errors import FileError, Problem, UsageError, in_flags, printable, suggestion
 
 if TYPE_CHECKING:
     from jaxsnn.nir import Graph
@@ -55,6 +55,7 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._waiting: list[Callable[[], None]] = []
+        self._given: Sequence[str] = ()
 
     def when_used(self, complete: Callable[[], None]) -> None:
         """Call something before the parser parses or prints anything."""
@@ -69,6 +70,7 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(self, *arguments: Any, **options: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         """As argparse does, with all options."""
         self.complete()
+        self._given = arguments[0] if arguments and arguments[0] else ()
         return super().parse_known_args(*arguments, **options)
 
     def format_help(self) -> str:
@@ -77,6 +79,11 @@ class Parser(argparse.ArgumentParser):
         return super().format_help()
 
     def error(self, message: str) -> NoReturn:
+        flags = [word.partition("=")[0] for word in self._given if word.startswith("--")]
+        known = [flag for flag in self._option_string_actions if flag.startswith("--")]
+        odd = [flag for flag in flags if not any(one.startswith(flag) for one in known)]
+        if odd and "required" in message:  # argparse looks for what is missing first
+            raise UsageError(f"{self.prog} has no option '{odd[0]}'", fix=suggestion(odd[0], known))
         raise UsageError(message, fix=f"see {self.prog} --help")
 
 

@@ -34,6 +34,8 @@ CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "initial": ("zero", "v_leak", "v_reset"),
     }
 )
+#: How `Dialect.why` says that the unit of time is unknown.
+NO_UNIT = "The unit of time is not in the file: say time_unit=."
 #: The options of all dialects that may differ from node to node; own options may, too.
 PER_NODE = ("reset", "reset_delay", "spike_kernel", "initial", "readout")
 
@@ -121,6 +123,12 @@ class Dialect:
             return ""
         choices = f", one of {', '.join(self.choices)}" if self.choices else ""
         return f"say dialect={choices}"
+
+    @property
+    def unit_fix(self) -> str:
+        """What to say while the unit of time is unknown, and what was decided."""
+        rest = " ".join(self.why.replace(NO_UNIT, "").split())
+        return f"say time_unit= ({rest})" if rest else "say time_unit="
 
     @property
     def undecided(self) -> str:

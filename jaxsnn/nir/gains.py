@@ -61,7 +61,7 @@ def _missing(dialect: Dialect, field: str) -> tuple[str, str]:
     if field == "seconds" and dialect.time_unit == "step":
         return "the length of a step, in which the file counts time", "say dt="
     if field in ("seconds", "time_unit"):
-        return "the unit of time", f"say time_unit= ({dialect.why})"
+        return "the unit of time", dialect.unit_fix
     values = _VALUES.get(field, "")
     return f"{field}, which the file does not say", f"say {field}={values}"
 

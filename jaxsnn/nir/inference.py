@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxsnn.errors import DialectError, JaxsnnError, Problem, UsageError, listing
 from jaxsnn.nir.dialect_options import DialectOptions, parse_options
-from jaxsnn.nir.dialects import PER_NODE, Dialect
+from jaxsnn.nir.dialects import NO_UNIT, PER_NODE, Dialect
 from jaxsnn.nir.evidence import TOLERANCE, estimate, ties
 from jaxsnn.nir.frameworks.framework import UNIT_SECONDS, Conventions
 from jaxsnn.nir.frameworks.registry import (
@@ -196,7 +196,7 @@ def _decide_time_unit(
                 f"{formula} is {found.dt:g}, so time constants are in '{fields['time_unit']}'."
             )
     if fields.get("time_unit") is None:
-        reasons.append(f"The unit of time is not in the file: say time_unit=.{_unit_hint(graph)}")
+        reasons.append(f"{NO_UNIT}{_unit_hint(graph)}")
 
 
 def _unit_hint(graph: Graph) -> str:

@@ -93,9 +93,13 @@ def factors(value: Any) -> float | dict[str, float]:
 
 def by_name(value: Any) -> dict[str, float]:
     """Numbers by name: "weight:0.1,v_threshold:0.05", or a table."""
+    fix = "say NAME:NUMBER, with commas, such as weight:0.1,v_threshold:0.05"
     if not isinstance(value, Mapping) and not (isinstance(value, str) and ":" in value):
-        raise ValueError("say NAME:NUMBER, with commas, such as weight:0.1,v_threshold:0.05")
-    found = factors(value)
+        raise ValueError(fix)
+    try:
+        found = factors(value)
+    except ValueError:
+        raise ValueError(fix) from None
     assert isinstance(found, Mapping)
     return found
 

@@ -167,12 +167,12 @@ def test_output_that_exists_is_never_overwritten(net, tmp_path, capsys):
         ),
         (
             ["train", DEMO_NET, *TOLD, "--data", "yinyang", "-o", "x.nir", "--epochs", "0"],
-            "epochs is 0",
+            "--epochs is 0",
         ),
         *(
             (
                 ["train", DEMO_NET, *TOLD, "--data", "yinyang", "-o", "x.nir", "--seed", seed],
-                f"seed is {seed}: give a",
+                f"--seed is {seed}: give a",
             )
             for seed in ("-1", "4294967296", str(2**70))
         ),
@@ -590,6 +590,9 @@ def test_a_task_is_no_file_that_is_read(net, tmp_path, capsys, monkeypatch):
         "epochs is 0"
         in refused(capsys, "train", net, "--data", "yinyang", "-o", "yinyang", "--epochs", "0")[1]
     )
+    told = ["train", net, "--data", "yinyang", "-o", "o.nir"]
+    assert "error: --lr is 0: give a positive" in refused(capsys, *told, "--lr", "0")[1]
+    assert "say NAME:NUMBER, with" in refused(capsys, *told, "--noise", "weight:a")[1]
 
 
 def test_a_label_that_no_output_has_is_refused_at_once(net, task, tmp_path, capsys):
@@ -621,6 +624,13 @@ def test_a_run_that_stops_writes_its_best_epoch_and_exits_1(net, task, tmp_path,
     assert "is written to" in line
     assert (tmp_path / "out.nir").exists()
     assert (tmp_path / "out.history.json").exists()
+
+
+@pytest.mark.parametrize("word", ["--inptu", "--inptu=x.npz"])
+def test_a_misspelt_flag_is_named_where_the_right_one_is_missing(capsys, word):
+    code, line = refused(capsys, "run", DEMO_NET, word, "-o", "o.npz")
+    assert code == 2
+    assert "run has no option '--inptu': did you mean '--input'?" in line
 
 
 def test_doctor(capsys):

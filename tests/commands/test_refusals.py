@@ -165,10 +165,10 @@ TRAIN = "train net.nir --data task.npz -o out.nir --epochs 1"
     [
         (
             f"{RUN} --t-end 1s --max-spikes 99999999999999999999",
-            r"max_spikes is 1e\+20 .* give at most 67108864",
+            r"--max-spikes is 1e\+20 .* give at most 67108864",
         ),
-        (f"{RUN} --t-end 1e300", r"t_end is 1e\+300 s, inf as float32"),
-        (f"{RUN} --t-end 1e-300", "t_end is 1e-300 s, 0 as float32"),
+        (f"{RUN} --t-end 1e300", r"--t-end is 1e\+300 s, inf as float32"),
+        (f"{RUN} --t-end 1e-300", "--t-end is 1e-300 s, 0 as float32"),
         (f"{RUN} --reset 2:zero --reset 2:subtract", "reset of '2' is said twice, 'zero' and"),
         (f"run net.nir --input x.npz -o {'a' * 300}", "cannot be written .File name too long"),
         (f"info {'a' * 300}", "cannot be read .File name too long"),

@@ -127,6 +127,14 @@ def test_every_command_of_a_block_is_one():
         check_command(line, targets, set(project["optional-dependencies"]), parsers())
 
 
+def test_make_help_names_all_targets():
+    text = (ROOT / "Makefile").read_text()
+    listed = re.search(r"^[.]PHONY: (.*)$", text, re.M)
+    assert listed is not None
+    assert re.search(r"^help:\n\t@sed -n 's/\^\[.\]PHONY: ", text, re.M)
+    assert set(re.findall(r"^([a-z][\w-]*):", text, re.M)) <= set(listed[1].split())
+
+
 def commands_in(text):
     """What a page writes of commands in running text and in lists: the words behind `jaxsnn`."""
     spans = re.findall(r"`jaxsnn ([a-z][^`\n]*)`", text)

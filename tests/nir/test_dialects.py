@@ -238,7 +238,7 @@ def test_undecided_files_are_read_but_not_played(zoo):
         (
             {"dialect": "hxtorch"},
             "seconds",
-            "needs the unit of time: say time_unit= .* look like s",
+            r"needs the unit of time: say time_unit= \((?!.*say time_unit).* look like s",
         ),
         (
             {"dialect": "nir", "time_unit": "step"},

@@ -280,7 +280,7 @@ def test_former_names_are_accepted_with_a_warning(tmp_path, capsys):
     write(tmp_path / "net.nir", small_net())
     argv = ["train", tmp_path / "net.nir", "-o", tmp_path / "out.nir", "--data", "yinyang"]
     line = refused(capsys, *argv, "--averaging", "1.0")[1]
-    assert "ema_decay is 1: give a number from 0 to 1" in line
+    assert "--ema-decay is 1: give a number from 0 to 1" in line
     quick = ["--epochs", "1", "--averaging", "0.5", "--batch-size", "1000", "--lr", "0.1"]
     code, _, err = call(capsys, *argv, *quick)
     assert code == 0

@@ -99,6 +99,8 @@ def test_noise_of_what_takes_none_is_refused():
     for given, message in (
         ({"tau_mem": 0.1}, "noise of 'tau_mem' is not supported"),
         ({"weight": -0.1}, "the noise of weight is -0.1"),
+        ({"weight": "a"}, "the noise of weight is 'a': give a finite number"),
+        ("weight", "noise is 'weight': say of what: weight:0.1"),
         (0.1, "noise is 0.1: say of what"),
     ):
         with pytest.raises(UsageError, match=message):

@@ -311,9 +311,7 @@ def _continuous(
 def _known_area(dialect: Dialect, seconds: float | None) -> float:
     """A spike's area in the file's unit of time."""
     if seconds is None or dialect.seconds is None:
-        raise DialectError(
-            f"{_PURPOSE} needs the unit of time", fix=f"say time_unit= ({dialect.why})"
-        )
+        raise DialectError(f"{_PURPOSE} needs the unit of time", fix=dialect.unit_fix)
     return seconds / dialect.seconds
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxsnn.errors import UsageError, suggestion
+from jaxsnn.errors import UsageError, as_number, shown, suggestion
 from jaxsnn.network.array_types import Array, Float
 from jaxsnn.network.network import Network
 
@@ -30,15 +30,17 @@ def noise_of(given: Any) -> Noise:
     Raises:
         UsageError: no table, a parameter that takes no noise, or a deviation that is none.
     """
-    if isinstance(given, float | int):
-        raise UsageError(f"noise is {given:g}", fix="say of what: weight:0.1,v_threshold:0.05")
+    if isinstance(given, float | int | str):
+        fix = "say of what: weight:0.1,v_threshold:0.05"
+        raise UsageError(f"noise is {shown(given)}", fix=fix)
     pairs = dict(given or ())
     for name, deviation in pairs.items():
         if name not in NOISY:
             raise UsageError(f"noise of '{name}' is not supported", fix=suggestion(name, NOISY))
-        if not 0 <= deviation < math.inf:
+        if not 0 <= as_number(deviation) < math.inf:
             raise UsageError(
-                f"the noise of {name} is {deviation:g}", fix="give a finite number of at least 0"
+                f"the noise of {name} is {shown(deviation)}",
+                fix="give a finite number of at least 0",
             )
     return tuple(sorted(pairs.items()))
 
