@@ -64,13 +64,11 @@ def resolve(graph: Graph, dialect: str | None = "auto", **options: Any) -> Diale
     if tag is not None and (said.dialect == "auto" or _agrees(tag, said)):
         conventions = conventions_of(tag.dialect, tag.version)
         merged, differs = _merged(graph, tag, said)
-        auto = said.dialect == "auto"
-        names = (
-            f"Its metadata name the dialect {tag.label}."
-            if auto
-            else (f"{said.label} was said, as its metadata do.")
-        )
-        by = "metadata" if auto else "argument"
+        by, names = "argument", f"{said.label} was said, as its metadata do."
+        if said.dialect == "auto":
+            by, names = "metadata", f"Its metadata name the dialect {tag.label}."
+        elif said.label != tag.label:
+            names = f"{said.label} was said, and its metadata name {tag.label}."
         return _decided(graph, conventions, merged, by, " ".join((names, *differs)))
     if said.dialect != "auto":
         conventions = conventions_of(said.dialect, said.version)

@@ -376,6 +376,18 @@ def test_another_dialect_than_the_tag_is_told(tmp_path):
     assert not read(tmp_path / "a.nir", dialect="jaxsnn").warnings
 
 
+def test_the_version_of_a_tag_counts_where_none_is_said(tmp_path):
+    layers = build.input(2), build.linear(3), build.lif(tau=0.01)
+    graph = build.sequential(*layers, seed=0, dialect="norse==main", dt="1ms")
+    write(tmp_path / "a.nir", graph)
+    again = read(tmp_path / "a.nir", dialect="norse").dialect
+    assert (again.version, again.dt) == ("main", 1e-3)
+    assert again.why.startswith("norse was said, and its metadata name norse==main.")
+    other = read(tmp_path / "a.nir", dialect="norse==importer")
+    assert other.dialect.version == "importer"
+    assert "Its metadata say dialect norse==main" in other.warnings[0].message
+
+
 def test_what_is_said_for_all_goes_before_a_tag_that_says_it_of_one(tmp_path):
     lif = build.lif(3, tau="10ms", v_threshold=0.1)
     one = network(lif, time_unit="s", dt="1ms", spike_kernel="2:box", reset="2:subtract")
