@@ -498,8 +498,9 @@ def other_tag(graph: Graph) -> str:
     if dialect.name is None or dialect.decided_by != "argument":
         return ""
     tag, _ = read_tag(graph)
-    said = DialectOptions(dialect=dialect.name, version=dialect.version or "")
-    return "" if tag is None or _agrees(tag, said) else said_by_tag(tag)
+    if tag is None or conventions_of(tag.dialect, tag.version) is dialect.conventions:
+        return ""
+    return said_by_tag(tag)
 
 
 def said_by_tag(tag: DialectOptions) -> str:
@@ -510,8 +511,17 @@ def said_by_tag(tag: DialectOptions) -> str:
 
 
 def _agrees(tag: DialectOptions, said: DialectOptions) -> bool:
-    """Whether the dialect that was said is the tag's; of no version means of whichever it has."""
-    return tag.dialect == said.dialect and said.version in ("", tag.version)
+    """Whether the dialect that was said is the tag's; of no version means of whichever it has, where
+    that has the options that were said.
+    """
+    theirs = conventions_of(tag.dialect, tag.version)
+    if tag.dialect != said.dialect:
+        return False
+    if said.version and conventions_of(said.dialect, said.version) is not theirs:
+        return False
+    known = {option.name for option in theirs.options}
+    given = {name for own in (said.fields, *said.nodes.values()) for name in own}
+    return given & set(own_options()) <= known
 
 
 def _merged(

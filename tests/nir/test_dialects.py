@@ -386,6 +386,11 @@ def test_the_version_of_a_tag_counts_where_none_is_said(tmp_path):
     other = read(tmp_path / "a.nir", dialect="norse==importer")
     assert other.dialect.version == "importer"
     assert "Its metadata say dialect norse==main" in other.warnings[0].message
+    graph = build.sequential(*layers, seed=0, dialect="norse==importer", dt="1ms")
+    write(tmp_path / "c.nir", graph)
+    plain = read(tmp_path / "c.nir", dialect="norse", dt_export=1.0)  # which its importer has not
+    assert (plain.dialect.version, plain.dialect.seconds) == (None, 1.0)
+    assert "Its metadata say dialect norse==importer" in plain.warnings[0].message
 
 
 def test_what_is_said_for_all_goes_before_a_tag_that_says_it_of_one(tmp_path):
