@@ -247,6 +247,6 @@ try:
 finally:
     del sys.modules["matplotlib"]
     sys.modules |= there""",
-        says=("matplotlib", "pip install", "[plot]"),
+        says=("matplotlib", "pip install matplotlib"),
     ),
 )
