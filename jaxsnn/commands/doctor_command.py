@@ -91,7 +91,7 @@ def diagnose() -> DoctorOutcome:
     from jaxsnn.nir.frameworks.registry import frameworks
 
     native = native_library()
-    missing = f"missing, XLA is used: {native.reason}: {native.fix}"
+    without = f"missing, XLA is used: {native.reason}: {native.fix}"
     extras = dict(_EXTRAS)
     for framework in frameworks().values():
         if framework.extra:
@@ -112,7 +112,7 @@ def diagnose() -> DoctorOutcome:
         missing=missing,
         enables={extra: ENABLES.get(extra, "frameworks from outside") for extra in extras},
         backends={
-            "native": native.reason if native.there else missing,
+            "native": native.reason if native.there else without,
             "xla": "always there",
         },
         frameworks={

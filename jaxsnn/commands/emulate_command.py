@@ -67,7 +67,9 @@ class EmulateOutcome:
         where = f"on {self.chips} chips in one pass" if self.chips > 1 else f"in {self.runs} runs"
         lines = [f"{self.samples} samples {where if self.runs > 1 else 'in 1 run'}"]
         lines += [f"{name}: {count} spikes" for name, count in self.spikes.items()]
-        lost = ", ".join(f"{count} {where}" for where, count in self.lost.items() if count)
+        lost = ", ".join(
+            f"{count} {where.replace('_', ' ')}" for where, count in self.lost.items() if count
+        )
         lines.append(
             f"lost: {lost or 'none'}; the host was late by {format_time(self.late)} at most"
         )

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from jaxsnn.errors import GraphError, UsageError
+from jaxsnn.nir.dialects import Dialect
 from jaxsnn.nir.files import Dataset, Group, image_of, save, text_dataset, text_of
 from jaxsnn.nir.graph import Graph, refuse_no_graph
-from jaxsnn.nir.inference import TAG, tag_text
+from jaxsnn.nir.inference import TAG, contradicts_tag, tag_text
 from jaxsnn.nir.nodes import TYPES, Node
 from jaxsnn.nir.validation import refuse_problems
 
@@ -52,12 +53,20 @@ def nir_bytes(path: str | os.PathLike[str], graph: Graph) -> bytes:
 
 def document_of_graph(graph: Graph) -> Group:
     """The document (see `jaxsnn.nir.files`) of a graph: the one that it was made of, with the
-    changes.
+    changes, and with its own dialect where it was read in another than its tag says.
     """
     refuse_problems(graph)
     document = Group(graph.source, graph.source.attributes)
     document["node"] = _rebuilt(document["node"], "", graph)
-    return document
+    return _with_tag(document, graph.dialect) if contradicts_tag(graph) else document
+
+
+def _with_tag(document: Group, dialect: Dialect) -> Group:
+    """The document with a dialect in its metadata."""
+    node = Group(document["node"], document["node"].attributes)
+    metadata = {**node.get("metadata", Group()), TAG: text_dataset(tag_text(dialect))}
+    node["metadata"] = Group(metadata)
+    return Group({**document, "node": node}, document.attributes)
 
 
 def _rebuilt(group: Group, path: str, graph: Graph) -> Group:
@@ -137,13 +146,7 @@ def tagged(graph: Graph) -> Graph:
     """
     from jaxsnn.nir.parse import parse
 
-    document = document_of_graph(graph)
-    node = Group(document["node"], document["node"].attributes)
-    node["metadata"] = Group(
-        {**node.get("metadata", Group()), TAG: text_dataset(tag_text(graph.dialect))}
-    )
-    document["node"] = node
-    return parse(document, dialect=graph.dialect)
+    return parse(_with_tag(document_of_graph(graph), graph.dialect), dialect=graph.dialect)
 
 
 def export(graph: Graph) -> nir.NIRGraph:

@@ -503,6 +503,14 @@ def other_tag(graph: Graph) -> str:
     return said_by_tag(tag)
 
 
+def contradicts_tag(graph: Graph) -> bool:
+    """Whether a graph was read otherwise than the tag in its metadata says."""
+    if graph.dialect.name is None or read_tag(graph)[0] is None:
+        return False
+    tag, own = json.loads(str(graph.metadata[TAG])), json.loads(tag_text(graph.dialect))
+    return any(own.get(key) != value for key, value in tag.items())
+
+
 def said_by_tag(tag: DialectOptions) -> str:
     """The dialect, unit and reset of a tag in words, without a full stop."""
     words = {"time_unit": "time unit", "reset": "reset"}

@@ -252,7 +252,9 @@ def test_a_chip_that_deviates_is_repeatable_by_seed_and_trial(two_layers):
     used = np.isfinite(first.spikes["2"])
     cycles = first.spikes["2"][used] / CLOCK
     np.testing.assert_allclose(cycles, np.rint(cycles), atol=1e-2)
-    assert first.lost == dict.fromkeys(("outputs", "links", "unrecorded", "recording", "late"), 0)
+    assert first.lost == dict.fromkeys(
+        ("outputs", "links", "unrecorded", "recording", "after_end"), 0
+    )
     assert 0 < first.late < 10 * CLOCK
 
 

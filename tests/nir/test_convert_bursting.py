@@ -259,3 +259,31 @@ def test_a_threshold_of_membranes_is_no_neuron():
     graph = build.sequential(build.input(2), *layers, seed=0, readout="2", **said)
     with pytest.raises(ConversionError, match="node '3' is a Threshold"):
         convert(graph, to="norse")
+
+
+@pytest.mark.parametrize("signs", [{"r": 1.0, "w_in": -1.0}, {"r": -1.0, "w_in": 1.0}])
+def test_what_negative_gains_make_of_negative_weights_counts(signs):
+    neuron = {"tau_mem": 2e-3, "tau_syn": 2e-3, "v_threshold": 1.0, "v_reset": 0.0} | signs
+    entry = {name: np.array([value]) for name, value in neuron.items()}
+    layers = [
+        build.node("Linear", weight=np.array([[-6.0, -6.0]])),
+        build.node("CubaLIF", v_leak=np.zeros(1), **entry),
+    ]
+    said = {"dialect": "norse==importer", "dt": "1ms", "reset": "subtract"}
+    with pytest.raises(ConversionError, match=r"its membrane can reach 6\.\d"):
+        convert(build.sequential(build.input(2), *layers, **said), to="rockpool")
+
+
+def test_a_readout_in_a_loop_is_refused_as_that():
+    nodes = {
+        "input": build.input(2),
+        "w": build.linear(weight=np.eye(2)),
+        "li": build.li(tau=1e-3),
+        "lif": build.lif(tau=1e-3),
+        "back": build.linear(weight=np.eye(2)),
+        "output": build.output(),
+    }
+    ways = [("input", "w", "li", "lif", "output"), ("lif", "back", "li")]
+    said = {"dialect": "norse", "dt": 1e-4, "dt_export": 1.0, "reset": "zero"}
+    with pytest.raises(ConversionError, match="form a loop"):
+        convert(build.network(nodes, ways, seed=0, **said), to="snntorch")

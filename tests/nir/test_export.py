@@ -258,3 +258,19 @@ def test_norse_imports_what_was_written(tmp_path):
     network = norse.from_nir(nir.read(tmp_path / "a.nir"), dt=0.001)
     out, _ = network(torch.ones(1, 5))
     assert out.shape == (1, 3)
+
+
+def test_a_file_read_in_another_dialect_is_written_in_that(tmp_path):
+    neuron = build.cubalif(tau_mem="20ms", tau_syn="10ms")
+    graph = build.sequential(build.input(2), build.linear(3), neuron, seed=0)
+    write(tmp_path / "a.nir", graph)
+    kept = read(tmp_path / "a.nir")
+    write(tmp_path / "same.nir", kept)
+    assert read(tmp_path / "same.nir").metadata == kept.metadata
+    other = read(tmp_path / "a.nir", dialect="nir", time_unit="s")
+    write(tmp_path / "b.nir", other)
+    assert read(tmp_path / "b.nir").dialect.name == "nir"
+    units = read(tmp_path / "a.nir", time_unit="ms")
+    write(tmp_path / "c.nir", units)
+    again = read(tmp_path / "c.nir").dialect
+    assert (again.name, again.time_unit) == ("jaxsnn", "ms")

@@ -171,6 +171,15 @@ def test_a_device_is_recorded_by_its_fields():
 
     assert recorded() == {"name": "Simulated", "late": 0.0, "forget": ""}
     assert recorded(late=1e-3) != recorded()
+    assert recorded(late=float("inf"))["late"] == "inf"  # JSON has none
+
+
+def test_what_comes_after_the_end_takes_no_room():
+    engine = InTheLoop(device=Simulated(late=T_END), max_spikes=1)
+    solution = simulate(lower(small_net()), batch(), T_END, engine=engine)
+    assert not any(np.any(count) for count in solution.counts.values())
+    early = InTheLoop(device=Simulated(), max_spikes=1)
+    assert simulate(lower(small_net()), batch(), T_END, engine=early, throw=False).problem
 
 
 def test_synapses_with_delays_of_their_own_are_refused_by_their_name():

@@ -55,7 +55,7 @@ class Emulation:
         sample_times: (samples,) seconds, of the voltages.
         lost: where -> number of spikes that were lost: "outputs" of the neurons, "links" to the
             host, "recording"; "unrecorded" are those of neurons that the mapping does not record,
-            "late" those that reach the host at or after the end of the sample.
+            "after_end" those that reach the host at or after the end of the sample.
         late: by how much the host was late with an event at most, because it sends one in a cycle;
             seconds.
         runs: number of runs.
@@ -315,7 +315,7 @@ def _concluded(
         lost={
             **{name: int(lost) for name, lost in recorded.lost.items()},
             "recording": forgotten,
-            "late": late,
+            "after_end": late,
         },
         late=float(recorded.late),
         runs=len(program.runs),

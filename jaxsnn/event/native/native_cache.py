@@ -82,6 +82,8 @@ def alone(path: Path) -> Iterator[bool]:
                 yield locked
             finally:
                 name.unlink(missing_ok=True)
+                if locked:  # a process that was forked meanwhile holds it too
+                    fcntl.flock(lock, fcntl.LOCK_UN)
             return
 
 

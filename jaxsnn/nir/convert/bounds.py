@@ -161,12 +161,27 @@ def _looped(draft: Draft) -> set[str]:
 
 def _peak(step: Step, arriving: Bounds) -> np.ndarray:
     """The highest membrane before the reset, for one that was at most at threshold before."""
-    highest = np.maximum(arriving[1], 0)
+    low, high = np.minimum(arriving[0], 0), np.maximum(arriving[1], 0)
+    if np.any(step.decay < 0) or np.any(step.synapse_decay < 0):
+        return np.full(step.shape, _ANY)
     if step.current_based:
-        highest = highest * step.synapse_gain / np.maximum(1 - step.synapse_decay, 1 / _ANY)
-    return (
-        step.decay * np.maximum(step.v_threshold, step.v_start) + step.gain * highest + step.drive
-    )
+        low, high = _lasting(
+            _times(step.synapse_gain, (low, high)), step.synapse_decay, step.i_start
+        )
+    _, highest = _times(step.gain, (low, high))
+    return step.decay * np.maximum(step.v_threshold, step.v_start) + highest + step.drive
+
+
+def _times(gain: np.ndarray, ends: Bounds, plus: np.ndarray | float = 0.0) -> Bounds:
+    """Of either sign times what lies between two ends, and a number more."""
+    both = gain * ends[0] + plus, gain * ends[1] + plus
+    return np.minimum(*both), np.maximum(*both)
+
+
+def _lasting(ends: Bounds, decay: np.ndarray, start: np.ndarray) -> Bounds:
+    """Where what decays stays, if so much is added in each step."""
+    left = np.maximum(1 - decay, 1 / _ANY)
+    return np.minimum(start, ends[0] / left), np.maximum(start, ends[1] / left)
 
 
 def begun(
@@ -213,21 +228,12 @@ def begun(
 
 def _membrane(step: Step, arriving: Bounds) -> Bounds:
     """Between what the membrane of a readout stays, which never resets."""
-    low, high = arriving
     if np.any(step.decay < 0) or np.any(step.synapse_decay < 0):
         return np.full(step.shape, -_ANY), np.full(step.shape, _ANY)
-
-    def lasting(ends: Bounds, decay: np.ndarray, start: np.ndarray) -> Bounds:
-        left = np.maximum(1 - decay, 1 / _ANY)
-        return np.minimum(start, ends[0] / left), np.maximum(start, ends[1] / left)
-
-    def times(gain: np.ndarray, plus: np.ndarray | float = 0.0) -> Bounds:
-        both = gain * low + plus, gain * high + plus
-        return np.minimum(*both), np.maximum(*both)
-
     if step.current_based:
-        low, high = lasting(times(step.synapse_gain), step.synapse_decay, step.i_start)
-    low, high = lasting(times(step.gain, step.drive), step.decay, step.v_start)
+        currents = _times(step.synapse_gain, arriving)
+        arriving = _lasting(currents, step.synapse_decay, step.i_start)
+    low, high = _lasting(_times(step.gain, arriving, step.drive), step.decay, step.v_start)
     return np.maximum(low, -_ANY), np.minimum(high, _ANY)
 
 

@@ -433,4 +433,12 @@ def forward_order(draft: Draft) -> list[str]:
     loops = set(_recurrent_edges(draft))
     graph = networkx.DiGraph([edge for edge in draft.edges if edge not in loops])
     graph.add_nodes_from(draft.nodes)
-    return list(networkx.lexicographical_topological_sort(graph))
+    try:
+        return list(networkx.lexicographical_topological_sort(graph))
+    except networkx.NetworkXUnfeasible:
+        inside = sorted(edge[0] for edge in networkx.find_cycle(graph))
+        raise ConversionError(
+            f"nodes {listing(inside)} form a loop through which importers run in no order",
+            fix="break it, or let a neuron that fires stand for the readout in it",
+            node=inside[0],
+        ) from None

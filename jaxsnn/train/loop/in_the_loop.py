@@ -28,7 +28,7 @@ from jaxsnn.event.replay import replay
 from jaxsnn.network.inputs import checked_inputs, plain_events
 from jaxsnn.network.network import Network
 from jaxsnn.network.spikes import Events
-from jaxsnn.train.loop.record_of_options import for_json
+from jaxsnn.train.loop.record_of_options import as_recorded
 
 
 class Device(Protocol):
@@ -124,6 +124,8 @@ def device_errors() -> Iterator[None]:
         if _RAISED:
             raise _RAISED.pop() from None
         raise
+    finally:
+        _RAISED.clear()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,7 +231,7 @@ class InTheLoop:
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         only, device = self.first_spike_only, self.device
-        said = device.as_dict() if isinstance(device, TracedDevice) else for_json(device)
+        said = device.as_dict() if isinstance(device, TracedDevice) else as_recorded(device)
         return {
             "device": said,
             "max_spikes": dict(self.max_spikes)
@@ -259,8 +261,8 @@ def _simulate(
             )
             for name, size in firing.items()
         }
-        recorded = jax.pure_callback(partial(_recorded, engine, network), shapes, *frozen)
-    recorded = {name: _before(t_end, *own) for name, own in recorded.items()}
+        ask = partial(_recorded, engine, network)
+        recorded = jax.pure_callback(ask, shapes, *frozen, t_end)
     sampled = jnp.zeros(0, t_end.dtype)
     record = replay(network, trains, t_end, sampled, engine.event, recorded)
     return conclude(network, trains, t_end, sampled, record, engine.event)
@@ -281,28 +283,37 @@ def _traced(
     """Spikes of a device that can be traced."""
     frozen = Network(parameters=parameters, wires=network.wires, populations=network.populations)
     assert isinstance(engine.device, TracedDevice)
-    return jax.lax.stop_gradient(engine.device.forward_traced(frozen, trains, t_end, engine.event))
+    found = engine.device.forward_traced(frozen, trains, t_end, engine.event)
+    return jax.lax.stop_gradient({name: _before(t_end, *own) for name, own in found.items()})
 
 
 def _before(
     t_end: jax.Array, time: Float[Array, "batch neurons spikes"], count: Int[Array, "batch neurons"]
 ) -> tuple[jax.Array, jax.Array]:
-    """Without the spikes at or after the end, which a device may still give: it has a latency."""
-    late = jnp.isfinite(time) & (time >= t_end)
-    return jnp.where(late, jnp.inf, time), count - jnp.sum(late, axis=2, dtype=count.dtype)
+    """Without the spikes at or after the end, which a device may still give: it has a latency.
+    Those without a slot come after those that have one.
+    """
+    late = time >= t_end
+    before = jnp.sum(~late, axis=2, dtype=count.dtype)
+    cut = jnp.any(late & jnp.isfinite(time), axis=2)
+    return jnp.where(late, jnp.inf, time), jnp.where(cut, before, count)
 
 
-def _recorded(engine: InTheLoop, network: Network, parameters: Any, trains: Any) -> dict[str, Any]:
+def _recorded(
+    engine: InTheLoop, network: Network, parameters: Any, trains: Any, t_end: Any
+) -> dict[str, Any]:
     """What the device gives; an error of it is kept."""
     try:
-        return _asked(engine, network, parameters, trains)
+        return _asked(engine, network, parameters, trains, float(t_end))
     except Exception as error:
         _RAISED[:] = [error]
         raise
 
 
-def _asked(engine: InTheLoop, network: Network, parameters: Any, trains: Any) -> dict[str, Any]:
-    """Times cut or padded to the budget, and the true counts."""
+def _asked(
+    engine: InTheLoop, network: Network, parameters: Any, trains: Any, t_end: float
+) -> dict[str, Any]:
+    """Times before the end, cut or padded to the budget, and how many there are."""
     as_numpy = partial(jax.tree.map, np.asarray)
     filled = Network(
         parameters=as_numpy(parameters), wires=network.wires, populations=network.populations
@@ -325,7 +336,7 @@ def _asked(engine: InTheLoop, network: Network, parameters: Any, trains: Any) ->
                 node=name,
             )
         own = _checked_times(name, np.asarray(times[name]), (batch, population.size))
-        own = own.astype(network.dtype)
+        own = np.where(own < t_end, own, np.inf).astype(network.dtype)
         room = engine.slots(name)
         slots = np.full((*own.shape[:2], room), np.inf, own.dtype)
         kept = min(own.shape[2], room)

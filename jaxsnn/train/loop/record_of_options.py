@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
+from enum import Enum
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -15,10 +18,27 @@ from jaxsnn.nir.initializers import seed_words
 _MOST_ENTRIES = 64
 
 
+def as_recorded(record: Any) -> Any:
+    """An object of the user's own as JSON, numbers that JSON does not have as words."""
+
+    def finite(value: Any) -> Any:
+        if isinstance(value, float) and not math.isfinite(value):
+            return str(value)
+        if isinstance(value, dict):
+            return {name: finite(own) for name, own in value.items()}
+        return [finite(own) for own in value] if isinstance(value, list) else value
+
+    return finite(for_json(record))
+
+
 def for_json(value: Any) -> Any:
     """A value as JSON has it: records and functions with their name."""
     if value is None or isinstance(value, str | bool | int | float):
         return value
+    if isinstance(value, complex | bytes | Enum | PurePath):
+        return repr(value)
+    if isinstance(value, set | frozenset):
+        return sorted(map(repr, value))
     if isinstance(value, Mapping):
         return {str(name): for_json(own) for name, own in value.items()}
     if isinstance(value, tuple | list):
@@ -30,7 +50,7 @@ def for_json(value: Any) -> Any:
 
 def _of_array(value: Any) -> Any:
     array = np.asarray(value)
-    if array.size <= _MOST_ENTRIES:
+    if array.size <= _MOST_ENTRIES and array.dtype.kind in "biuf":
         return array.tolist()
     digest = hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
     return {"shape": list(array.shape), "type": str(array.dtype), "sha256": digest}
