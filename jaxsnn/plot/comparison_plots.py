@@ -85,7 +85,9 @@ def first_difference(
     axes.axvspan(first.step - 0.5, first.step + 0.5, color=ORANGE, alpha=0.3, linewidth=0)
     drawn = _draw_trains if spikes else _draw_membranes
     drawn(axes, steps, expected[begin:end], got[begin:end])
-    axes.set(xlim=(begin - 0.7, end - 0.3), xlabel="step")
+    axes.set(xlim=(begin - 0.7, end - 0.3))
+    axes.set_xlabel(f"step, {begin} to {end - 1} of {len(expected)}")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     quiet(axes, "x" if spikes else "both")
     where = f"node {first.node}, neuron {first.neuron}, sample {first.batch}, step {first.step}"
     said = f"{where}: {first.expected:g} was recorded, {first.got:g} simulated"

@@ -19,12 +19,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Float, Int
 
 from jaxsnn.errors import UsageError
 from jaxsnn.event.event_options import EventOptions, PerPopulation
 from jaxsnn.event.event_solution import EventSolution, conclude
 from jaxsnn.event.replay import replay
+from jaxsnn.network.array_types import Array, Float, Int
 from jaxsnn.network.inputs import checked_inputs, plain_events
 from jaxsnn.network.network import Network
 from jaxsnn.network.spikes import Events
