@@ -162,12 +162,14 @@ def matrix(graph: Graph, wanted: Sequence[str] = ()) -> Matrix:
 
 
 def _checked(graph: Graph, purpose: str) -> list[Verdict]:
-    """Errors are unsupported, warnings and time that goes on otherwise approximate."""
+    """Errors are unsupported, warnings and time that goes on otherwise approximate; that another
+    dialect was said than the file's tag has is no loss.
+    """
     grades: Mapping[str, Grade] = {"error": "unsupported", "warning": "approximate"}
     found = [
         _of_problem(graph, problem, purpose, grades[problem.severity])
         for problem in check(graph, purpose).problems
-        if problem.severity in grades
+        if problem.severity in grades and problem.code != "other-dialect"
     ]
     return [*found, *_other_time(graph, purpose)]
 
