@@ -199,8 +199,8 @@ def _relay_problems(graph: Graph) -> Iterator[Problem]:
     relays = {name for name, node in graph.nodes.items() if is_relay(node)}
     inside = [edge for edge in graph.edges if relays.issuperset(edge)]
     for part in networkx.strongly_connected_components(networkx.DiGraph(inside)):
-        if len(part) > 1:
-            name = min(part)
+        name = min(part)
+        if len(part) > 1 or (name, name) in inside:
             owner = name.rpartition("/")[0]
             yield Problem(
                 node=name,

@@ -244,3 +244,6 @@ def test_a_nested_graph_that_passes_on_to_itself_is_named():
     assert "the nested graph 'p' passes on what arrives to itself" in problem.message
     edges.remove(("p", "p"))
     assert validate(assemble(nir.NIRGraph(nodes=nodes, edges=edges, type_check=False))) == ()
+    passing.edges.append(("in", "in"))
+    (problem,) = validate(assemble(nir.NIRGraph(nodes=nodes, edges=edges, type_check=False)))
+    assert problem.code == "instant-cycle"

@@ -21,12 +21,11 @@ from jaxsnn.nir.convert.draft import (
     loops_of,
     weighted_feeder,
 )
-from jaxsnn.nir.convert.step import is_continuous
+from jaxsnn.nir.convert.step import is_continuous, refuse_other_resets
 from jaxsnn.nir.convert.target import Target
 from jaxsnn.nir.convert.topology import join_weights, refuse_for
-from jaxsnn.nir.dialects import Dialect
 from jaxsnn.nir.frameworks.framework import Importer
-from jaxsnn.nir.gains import require, resetting_readout, spike_area
+from jaxsnn.nir.gains import require, spike_area
 from jaxsnn.nir.graph import Graph
 from jaxsnn.nir.nodes import CURRENT_BASED, SPIKING, Node
 
@@ -84,7 +83,7 @@ def flow_of(graph: Graph, name: str, shape: tuple[int, ...], give_up: GiveUp) ->
         )
     require(dialect, ["seconds", "initial"], _PURPOSE, name)
     view = dialect.at(name)
-    _refuse_other_resets(dialect, node)
+    refuse_other_resets(dialect, node)
     spikes = isinstance(node, SPIKING) and not view.readout
     if not is_continuous(dialect, node):
         give_up(
@@ -110,26 +109,6 @@ def flow_of(graph: Graph, name: str, shape: tuple[int, ...], give_up: GiveUp) ->
     values |= {"jump": jump, "bias_ratio": np.ones(())}
     arrays = {key: np.broadcast_to(_shaped(value, shape), shape) for key, value in values.items()}
     return Flow(name=name, type=node.type, shape=shape, spikes=spikes, **arrays)
-
-
-def _refuse_other_resets(dialect: Dialect, node: Node) -> None:
-    """Refuse neurons that fire and never reset, and membranes that are given and reset: there is
-    neither.
-    """
-    view = dialect.at(node.name)
-    if isinstance(node, SPIKING) and not view.readout and view.reset == "none":
-        raise ConversionError(
-            f"node '{node.name}' ({node.type}) never resets, and its spikes are taken",
-            fix=f"say readout='{node.name}' where its membrane is meant, or another reset",
-            node=node.name,
-        )
-    if resetting_readout(dialect, node):
-        raise ConversionError(
-            f"node '{node.name}' ({node.type}) gives its membrane and resets, and the importer's"
-            " neurons do one of the two",
-            fix=f'leave out its reset, "{node.name}:none", or its readout',
-            node=node.name,
-        )
 
 
 def _levels(

@@ -148,13 +148,7 @@ def step_of(
     assert conventions is not None
     rule = rule_of(dialect, node)
     silent = not isinstance(node, SPIKING) or view.readout or view.reset == "none"
-    if resetting_readout(dialect, node):
-        raise ConversionError(
-            f"node '{name}' gives its membrane and resets ({view.reset}), which is not supported",
-            fix=f'say reset={{"{name}": "none"}} if it is a leaky readout',
-            node=name,
-        )
-    _refuse_endless(node, view)
+    refuse_other_resets(dialect, node)
     _refuse_foreign(node, silent=silent and not readouts)
     require(dialect, ["initial"] if silent else ["reset", "initial"], _PURPOSE, name)
     delay = own_reset_delay(dialect, node, looped=looped)
@@ -199,14 +193,23 @@ _PLAIN: dict[str, np.ndarray] = {
 }
 
 
-def _refuse_endless(node: Node, view: NodeDialect) -> None:
-    """Refuse a neuron that spikes for as long as it is above its threshold."""
+def refuse_other_resets(dialect: Dialect, node: Node) -> None:
+    """Refuse a neuron that gives its membrane and resets, and one that spikes for as long as it is
+    above its threshold.
+    """
+    name, view = node.name, dialect.at(node.name)
+    if resetting_readout(dialect, node):
+        raise ConversionError(
+            f"node '{name}' gives its membrane and resets ({view.reset}), which is not supported",
+            fix=f'say reset={{"{name}": "none"}} if it is a leaky readout',
+            node=name,
+        )
     if isinstance(node, SPIKING) and view.reset == "none" and not view.readout:
         raise ConversionError(
-            f"node '{node.name}' never resets, and its spikes are taken, which NIR's neurons do not"
+            f"node '{name}' never resets, and its spikes are taken, which NIR's neurons do not"
             " give",
-            fix=f'say readout="{node.name}" if its membrane is taken, or another reset',
-            node=node.name,
+            fix=f'say readout="{name}" if its membrane is taken, or another reset',
+            node=name,
         )
 
 

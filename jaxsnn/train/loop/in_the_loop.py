@@ -43,8 +43,8 @@ class Device(Protocol):
 
         Returns:
             Population -> (batch, neurons, spikes) seconds, rising along the last axis, inf where
-            unused. Any number of spikes; those beyond `max_spikes` end the step with a result code
-            that says so.
+            unused. Any number of spikes; those at or after the end of the sample do not count, and
+            those beyond `max_spikes` end the step with a result code that says so.
         """
         ...
 
@@ -74,7 +74,8 @@ class TracedDevice(Protocol):
 
         Returns:
             Population -> times (batch, neurons, spikes) seconds, rising, inf where unused, with as
-            many slots as the engine says; and how often each neuron fired, (batch, neurons).
+            many slots as the engine says; and how often each neuron fired, (batch, neurons). Spikes
+            at or after the end do not count.
         """
         ...
 

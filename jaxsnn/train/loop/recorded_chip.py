@@ -38,7 +38,7 @@ class RecordedChip:
 
     def forward(self, network: Network, inputs: dict[str, Any]) -> dict[str, np.ndarray]:
         """The spikes of samples whose inputs are among those that were sent. What was sent several
-        times is given in that order: the second such sample of a batch gets the second recording.
+        times is given in turn: the second such sample of a batch gets the second recording.
 
         Raises:
             UsageError: a sample that was not sent.
