@@ -1,4 +1,4 @@
-// The current-based neuron, eight at a time: what cubalif.h does one by one.
+// The current-based neuron, several at a time: what cubalif.h does one by one.
 
 #pragma once
 
@@ -6,26 +6,31 @@
 
 namespace native {
 
-constexpr int kEight = 8;
+constexpr int kSeveral = kWidth<double>;
 
-/// Eight neurons of a tile or fewer: the place of each in it, the last one's where there are fewer, and
+/// Several neurons of a tile: the place of each in it, the last one's where there are fewer, and
 /// a bit for each that there is.
-struct Eight {
-  int lane[kEight];
+struct Several {
+  int lane[kSeveral];
   unsigned all;
 
   /// The first ones of some, which are taken from them.
-  explicit Eight(std::uint64_t& of) {
+  explicit Several(std::uint64_t& of) {
     int count = 0;
-    for (; of && count < kEight; of &= of - 1) lane[count++] = __builtin_ctzll(of);
+    for (; of && count < kSeveral; of &= of - 1) lane[count++] = __builtin_ctzll(of);
     all = (1u << count) - 1;
-    for (int n = count; n < kEight; ++n) lane[n] = lane[count - 1];
+    for (int n = count; n < kSeveral; ++n) lane[n] = lane[count - 1];
   }
 
   template <class T>
   __attribute__((always_inline)) DoubleVector of(const T* numbers) const {
     const auto at = [&](int n) { return double(numbers[lane[n]]); };
-    return DoubleVector{at(0), at(1), at(2), at(3), at(4), at(5), at(6), at(7)};
+    if constexpr (kSeveral == 8)
+      return DoubleVector{at(0), at(1), at(2), at(3), at(4), at(5), at(6), at(7)};
+    else if constexpr (kSeveral == 4)
+      return DoubleVector{at(0), at(1), at(2), at(3)};
+    else
+      return DoubleVector{at(0), at(1)};
   }
 
   /// The same, of numbers that may be `alike` in all lanes of the tile.
@@ -35,10 +40,10 @@ struct Eight {
 
   template <class T>
   void put_back(T* numbers, DoubleVector value) const {
-    alignas(64) double found[kEight];
+    alignas(64) double found[kSeveral];
     store<double>(found, value);
     // of a lane that is there several times, what its first one says is what stays
-    for (int n = kEight - 1; n >= 0; --n) numbers[lane[n]] = T(found[n]);
+    for (int n = kSeveral - 1; n >= 0; --n) numbers[lane[n]] = T(found[n]);
   }
 };
 
@@ -49,7 +54,8 @@ constexpr int kMany = 2;
 typedef LongVector LaneMask;
 
 inline LaneMask mask_of(unsigned bits) {
-  const LaneMask bit = {1, 2, 4, 8, 16, 32, 64, 128};
+  LaneMask bit;
+  for (int lane = 0; lane < kSeveral; ++lane) bit[lane] = std::int64_t(1) << lane;
   return (bit & std::int64_t(bits)) != 0;
 }
 
@@ -60,7 +66,7 @@ inline unsigned bits_of(LaneMask mask) {
 
 /// As a T has them.
 inline DoubleVector rounded(DoubleVector value, float) {
-  typedef float Half __attribute__((vector_size(32)));
+  typedef float Half __attribute__((vector_size(kBytes / 2)));
   return __builtin_convertvector(__builtin_convertvector(value, Half), DoubleVector);
 }
 
@@ -71,11 +77,11 @@ inline DoubleVector smaller(DoubleVector a, DoubleVector b) { return a < b ? a :
 inline DoubleVector size_of(DoubleVector a) { return a < 0.0 ? -a : a; }
 
 inline DoubleVector root_of(DoubleVector a) {
-  for (int lane = 0; lane < kEight; ++lane) a[lane] = std::sqrt(a[lane]);
+  for (int lane = 0; lane < kSeveral; ++lane) a[lane] = std::sqrt(a[lane]);
   return a;
 }
 
-/// As `Flow`, in eight lanes.
+/// As `Flow`, in all lanes.
 struct FlowOfLanes {
   DoubleVector em, es, k;
 };
@@ -123,7 +129,7 @@ inline DoubleVector minus_log(DoubleVector x, DoubleVector y) {
   return log - power * 1.90821492927058770002e-10 - power * 6.93147180369123816490e-01;
 }
 
-/// As `Root`, in eight lanes.
+/// As `Root`, in all lanes.
 struct RootOfLanes {
   DoubleVector x, y, time;
 };
@@ -160,7 +166,7 @@ inline LaneMask peak_reaches_double(const Taus& taus, DoubleVector v, DoubleVect
          (j * taus.syn + (taus.mem - taus.syn) * v > 0.0) & (both * both - 4.0 * j * threshold >= 0.0);
 }
 
-/// As `solve`, of tau_mem = 2 tau_syn, for `who` of eight; at once where v is at the threshold already.
+/// As `solve`, of tau_mem = 2 tau_syn, for `who` of several; at once where v is at the threshold already.
 struct CrossingOfLanes {
   DoubleVector wait;
   FlowOfLanes flow;

@@ -97,10 +97,10 @@ class Backward {
   /// `earlier` of all neurons, among few times.
   void all_earlier(Index used, std::int64_t numbers[kLanes]) const {
     const T* times = ordered_.time + ordered_.first(sample_);
-    LongVector found[kLanes / kEight] = {};
+    LongVector found[kLanes / kSeveral] = {};
     for (Index n = 0; n < used; ++n)
-      for (int q = 0; q < kLanes / kEight; ++q)
-        found[q] -= double(times[n]) < load<double>(when_ + q * kEight);
+      for (int q = 0; q < kLanes / kSeveral; ++q)
+        found[q] -= double(times[n]) < load<double>(when_ + q * kSeveral);
     std::memcpy(numbers, found, sizeof(found));
   }
 
@@ -303,7 +303,7 @@ class Backward {
   void settle(Index number, const T later[5][kLanes], T now[5][kLanes]) {
     Bits left = std::exchange(who_[number], 0);
     if (at_once_ && __builtin_popcountll(left) >= kMany)
-      while (left) settle(Eight(left), number, later, now);
+      while (left) settle(Several(left), number, later, now);
     for (; left; left &= left - 1) settle(__builtin_ctzll(left), number, later, now);
   }
 
@@ -330,16 +330,16 @@ class Backward {
     }
   }
 
-  /// The same of eight neurons whose spikes take from v, and of which no parameter's gradient is asked.
-  __attribute__((noinline)) void settle(const Eight& eight, Index number, const T later[5][kLanes],
+  /// The same of several neurons whose spikes take from v, and of which no parameter's gradient is asked.
+  __attribute__((noinline)) void settle(const Several& several, Index number, const T later[5][kLanes],
                                         T now[5][kLanes]) {
     const Tile<T, kVectors>& tile = *tile_;
     const Taus& taus = intervals_.taus();
     const DoubleVector zero = {};
     const DoubleVector height =
-        eight.of(tile.fires_at, tile.level) - eight.of(tile.v_reset, tile.level);
+        several.of(tile.fires_at, tile.level) - several.of(tile.v_reset, tile.level);
     const DoubleVector by_leak = height * taus.leak, least = options_.min_slope * by_leak;
-    DoubleVector v = eight.of(later[0]), j = eight.of(later[1]);
+    DoubleVector v = several.of(later[0]), j = several.of(later[1]);
     DoubleVector time = zero + edges_[number + 1];
     const auto flow_back_to = [&](DoubleVector before) {
       const FlowOfLanes flow = decay(taus, larger(time - before, zero));
@@ -347,28 +347,29 @@ class Backward {
       v *= flow.em;
       time = before;
     };
-    for (unsigned who = eight.all; who;) {
-      alignas(64) double slopes[kEight] = {1, 1, 1, 1, 1, 1, 1, 1}, cotangents[kEight] = {};
+    for (unsigned who = several.all; who;) {
+      alignas(64) double slopes[kSeveral], cotangents[kSeveral] = {};
+      std::fill_n(slopes, kSeveral, 1.0);
       unsigned fire = who;
       for (unsigned left = who; left; left &= left - 1) {
-        const int n = __builtin_ctz(left), lane = eight.lane[n];
+        const int n = __builtin_ctz(left), lane = several.lane[n];
         const Index place = places_[first_ + lane] * options_.max_spikes + slot_[lane];
         slopes[n] = found_.slope[place];
         cotangents[n] = found_.cotangent[place];
         if (tile.above[lane] && slot_[lane] == 0 && when_[lane] == 0) fire &= ~(1u << n);
       }
       const LaneMask mine = mask_of(who);
-      flow_back_to(mine ? eight.of(when_) : time);
+      flow_back_to(mine ? several.of(when_) : time);
       const DoubleVector drive = load<double>(cotangents) - v * by_leak;
       v -= mask_of(fire) ? drive / larger(load<double>(slopes), least) : zero;
       for (unsigned left = who; left; left &= left - 1) {
         const int n = __builtin_ctz(left);
-        if (!advance(eight.lane[n], number)) who &= ~(1u << n);
+        if (!advance(several.lane[n], number)) who &= ~(1u << n);
       }
     }
     flow_back_to(zero + edges_[number]);
-    eight.put_back(now[0], v);
-    eight.put_back(now[1], j);
+    several.put_back(now[0], v);
+    several.put_back(now[1], j);
   }
 
   void flow_back(int lane, Costate& costate, double gap) {

@@ -110,7 +110,7 @@ class Forward {
         const Bits alive = alive_;
         Bits left = (hit | held_ | starts) & alive_;
         if (closed_ && __builtin_popcountll(left) >= kMany) {
-          while (left) settle(Eight(left), number, before, after);
+          while (left) settle(Several(left), number, before, after);
           std::memcpy(v_end, after[0], sizeof(v));
           std::memcpy(j_end, after[1], sizeof(j));
         }
@@ -271,15 +271,15 @@ class Forward {
     j_end = T(j_last);
   }
 
-  /// The same of eight neurons of tau_mem = 2 tau_syn without a refractory time.
-  __attribute__((noinline)) void settle(const Eight& eight, Index number, const T before[3][kLanes],
+  /// The same of several neurons of tau_mem = 2 tau_syn without a refractory time.
+  __attribute__((noinline)) void settle(const Several& several, Index number, const T before[3][kLanes],
                                         T after[2][kLanes]) {
     const Taus& taus = intervals_.taus();
     const DoubleVector zero = {};
-    const DoubleVector threshold = eight.of(tile_->fires_at, tile_->level);
-    const DoubleVector v_reset = eight.of(tile_->v_reset, tile_->level);
-    DoubleVector v = eight.of(before[0]), j = eight.of(before[1]);
-    DoubleVector v_last = eight.of(after[0]), j_last = eight.of(after[1]);
+    const DoubleVector threshold = several.of(tile_->fires_at, tile_->level);
+    const DoubleVector v_reset = several.of(tile_->v_reset, tile_->level);
+    DoubleVector v = several.of(before[0]), j = several.of(before[1]);
+    DoubleVector v_last = several.of(after[0]), j_last = several.of(after[1]);
     const DoubleVector end = zero + edges_[number + 1];
     DoubleVector now = zero + edges_[number], left = larger(end - now, zero);
     const auto crosses = [&] {
@@ -287,7 +287,7 @@ class Forward {
       return bits_of((rounded(v_last, T()) >= threshold) |
                      peak_reaches_double(taus, v, j, v_last, j_last, threshold, kTiny));
     };
-    unsigned fires = eight.all & (bits_of(v >= threshold) | crosses());
+    unsigned fires = several.all & (bits_of(v >= threshold) | crosses());
     FlowOfLanes to_end;  // of the whole interval at first
     if (fires && !options_.once) to_end = decay(taus, left);
     while (fires) {
@@ -296,7 +296,7 @@ class Forward {
       now = smaller(now + wait, end);
       j *= to_spike.es;
       v = options_.subtract ? v_reset + over : v_reset;
-      fires &= ~note(eight, fires, edges_[number], wait, now, (j - threshold) * taus.leak);
+      fires &= ~note(several, fires, edges_[number], wait, now, (j - threshold) * taus.leak);
       if (!fires) break;
       left = larger(end - now, zero);
       const LaneMask soon = (to_spike.es > 0.5) & (to_spike.em > 0.5);
@@ -306,20 +306,20 @@ class Forward {
       j_last = moved ? j * to_end.es : j_last;
       fires &= crosses() | (options_.subtract ? bits_of(v >= threshold) : 0);
     }
-    eight.put_back(after[0], v_last);
-    eight.put_back(after[1], j_last);
+    several.put_back(after[0], v_last);
+    several.put_back(after[1], j_last);
   }
 
-  /// Spikes of some of eight neurons; who of them is no longer simulated.
-  unsigned note(const Eight& eight, unsigned who, double begin, DoubleVector wait, DoubleVector now,
+  /// Spikes of some of several neurons; who of them is no longer simulated.
+  unsigned note(const Several& several, unsigned who, double begin, DoubleVector wait, DoubleVector now,
                 DoubleVector slope) {
-    alignas(64) double waits[kEight], times[kEight], slopes[kEight];
+    alignas(64) double waits[kSeveral], times[kSeveral], slopes[kSeveral];
     store<double>(waits, wait);
     store<double>(times, now);
     store<double>(slopes, slope);
     unsigned finished = 0;
     for (; who; who &= who - 1) {
-      const int n = __builtin_ctz(who), lane = eight.lane[n];
+      const int n = __builtin_ctz(who), lane = several.lane[n];
       const Index place = places_[first_ + lane];
       std::int32_t& count = spikes_.count[place];
       if (count < options_.max_spikes) {

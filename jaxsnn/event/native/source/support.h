@@ -1,7 +1,8 @@
 // What all kernels need: vectors, memory, threads, exponentials, and events in the order of time.
 //
-// Vectors are the compiler's own (64 bytes, whatever the machine has); the one thing that they do
-// not say is which lanes satisfy a condition, for which there is an intrinsic and a plain loop.
+// Vectors are the compiler's own, as long as the machine's: longer ones some compilers take apart into
+// single numbers. The one thing that they do not say is which lanes satisfy a condition, for which there
+// are intrinsics and a plain loop.
 
 #pragma once
 
@@ -25,8 +26,10 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#if defined(__AVX__)
+#if defined(__SSE2__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 namespace native {
@@ -35,29 +38,48 @@ using Index = std::int64_t;
 
 // ---- vectors
 
-typedef float FloatVector __attribute__((vector_size(64)));
-typedef double DoubleVector __attribute__((vector_size(64)));
-typedef std::int64_t LongVector __attribute__((vector_size(64)));
+#if defined(__AVX512F__)
+constexpr int kBytes = 64;
+#elif defined(__AVX__)
+constexpr int kBytes = 32;
+#else
+constexpr int kBytes = 16;
+#endif
+/// Vectors that are worked on at once, as far as there are registers for them.
+#if defined(__SSE2__)
+constexpr int kMostVectors = 4;
+#else
+constexpr int kMostVectors = 8;
+#endif
+
+typedef float FloatVector __attribute__((vector_size(kBytes)));
+typedef double DoubleVector __attribute__((vector_size(kBytes)));
+typedef std::int32_t IntVector __attribute__((vector_size(kBytes)));
+typedef std::int64_t LongVector __attribute__((vector_size(kBytes)));
 
 template <class T>
 using Vector = std::conditional_t<std::is_same_v<T, float>, FloatVector, DoubleVector>;
+/// Whole numbers of the same size, and what comparing vectors gives.
+template <class T>
+using WholeVector = std::conditional_t<sizeof(T) == 4, IntVector, LongVector>;
 
 template <class T>
-constexpr int kWidth = 64 / sizeof(T);
+constexpr int kWidth = kBytes / sizeof(T);
 
 /// One bit for each lane in which a >= b.
 inline unsigned at_least(FloatVector a, FloatVector b) {
 #if defined(__AVX512F__)
   return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_GE_OQ);
 #elif defined(__AVX__)
-  typedef int Mask __attribute__((vector_size(64)));
-  Mask found = a >= b;
-  __m256 half[2];
-  std::memcpy(half, &found, sizeof(found));
-  return _mm256_movemask_ps(half[0]) | _mm256_movemask_ps(half[1]) << 8;
+  return _mm256_movemask_ps(_mm256_cmp_ps((__m256)a, (__m256)b, _CMP_GE_OQ));
+#elif defined(__SSE2__)
+  return _mm_movemask_ps(_mm_cmpge_ps((__m128)a, (__m128)b));
+#elif defined(__aarch64__)
+  const uint32x4_t bit = {1, 2, 4, 8};
+  return vaddvq_u32(vandq_u32(vcgeq_f32((float32x4_t)a, (float32x4_t)b), bit));
 #else
   unsigned bits = 0;
-  for (int lane = 0; lane < 16; ++lane) bits |= unsigned(a[lane] >= b[lane]) << lane;
+  for (int lane = 0; lane < kWidth<float>; ++lane) bits |= unsigned(a[lane] >= b[lane]) << lane;
   return bits;
 #endif
 }
@@ -66,14 +88,15 @@ inline unsigned at_least(DoubleVector a, DoubleVector b) {
 #if defined(__AVX512F__)
   return _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_GE_OQ);
 #elif defined(__AVX__)
-  typedef std::int64_t Mask __attribute__((vector_size(64)));
-  Mask found = a >= b;
-  __m256d half[2];
-  std::memcpy(half, &found, sizeof(found));
-  return _mm256_movemask_pd(half[0]) | _mm256_movemask_pd(half[1]) << 4;
+  return _mm256_movemask_pd(_mm256_cmp_pd((__m256d)a, (__m256d)b, _CMP_GE_OQ));
+#elif defined(__SSE2__)
+  return _mm_movemask_pd(_mm_cmpge_pd((__m128d)a, (__m128d)b));
+#elif defined(__aarch64__)
+  const uint64x2_t bit = {1, 2};
+  return unsigned(vaddvq_u64(vandq_u64(vcgeq_f64((float64x2_t)a, (float64x2_t)b), bit)));
 #else
   unsigned bits = 0;
-  for (int lane = 0; lane < 8; ++lane) bits |= unsigned(a[lane] >= b[lane]) << lane;
+  for (int lane = 0; lane < kWidth<double>; ++lane) bits |= unsigned(a[lane] >= b[lane]) << lane;
   return bits;
 #endif
 }
@@ -93,11 +116,9 @@ inline void store(T* to, Vector<T> value) {
 /// A number into a lane, if there is one of that number.
 template <class T>
 inline void put(Vector<T>& to, int lane, T value) {
-  using Whole = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
-  typedef Whole Lanes __attribute__((vector_size(64)));
-  Lanes numbers;
+  WholeVector<T> numbers;
   for (int n = 0; n < kWidth<T>; ++n) numbers[n] = n;
-  to = numbers == Whole(lane) ? value - Vector<T>{} : to;
+  to = numbers == std::int32_t(lane) ? value - Vector<T>{} : to;
 }
 
 /// A number in all lanes.
@@ -106,26 +127,21 @@ inline Vector<T> spread(T value) {
   return value - Vector<T>{};
 }
 
-/// In a fixed order: halves onto each other.
-inline float sum_of(FloatVector a) {
-  typedef float Eight __attribute__((vector_size(32)));
-  typedef float Four __attribute__((vector_size(16)));
-  Eight halves[2];
-  std::memcpy(halves, &a, sizeof(a));
-  const Eight eight = halves[0] + halves[1];
-  Four quarters[2];
-  std::memcpy(quarters, &eight, sizeof(eight));
-  const Four four = quarters[0] + quarters[1];
-  return (four[0] + four[2]) + (four[1] + four[3]);
+/// The sum of a vector's numbers in a fixed order: halves onto each other.
+template <class T, int kSize, class Numbers>
+inline T folded(Numbers numbers) {
+  if constexpr (kSize == 2) {
+    return numbers[0] + numbers[1];
+  } else {
+    typedef T Half __attribute__((vector_size(kSize / 2 * sizeof(T))));
+    Half half[2];
+    std::memcpy(half, &numbers, sizeof(numbers));
+    return folded<T, kSize / 2>(Half(half[0] + half[1]));
+  }
 }
 
-inline double sum_of(DoubleVector a) {
-  typedef double Four __attribute__((vector_size(32)));
-  Four halves[2];
-  std::memcpy(halves, &a, sizeof(a));
-  const Four four = halves[0] + halves[1];
-  return (four[0] + four[2]) + (four[1] + four[3]);
-}
+inline float sum_of(FloatVector a) { return folded<float, kWidth<float>>(a); }
+inline double sum_of(DoubleVector a) { return folded<double, kWidth<double>>(a); }
 
 // ---- memory
 
@@ -207,6 +223,16 @@ class Pool {
     if (job.failed) std::rethrow_exception(job.failed);
   }
 
+  /// Wakes threads that will have work in some microseconds: as long as waking takes.
+  void rouse(Index threads) {
+    if (threads <= 1 || asleep_ == 0) return;
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      ++roused_;
+    }
+    wake_.notify_all();
+  }
+
   /// Threads for going through so many numbers: waking takes as long as some thousands of them.
   static Index worth(Index threads, Index numbers) { return numbers < 20000 ? 1 : threads; }
 
@@ -254,15 +280,20 @@ class Pool {
   }
 
   void serve() {
-    std::uint64_t seen = 0;
+    std::uint64_t seen = 0, heard = 0;
     std::unique_lock<std::mutex> lock(mutex_, std::defer_lock);
     for (;;) {
       const auto called = [&] { return round_ != seen && wanted_ > 0; };
       soon(called);
       lock.lock();
       ++asleep_;
-      wake_.wait(lock, called);
+      wake_.wait(lock, [&] { return called() || roused_ != heard; });
       --asleep_;
+      heard = roused_;
+      if (!called()) {
+        lock.unlock();
+        continue;
+      }
       seen = round_;
       --wanted_;
       ++active_;
@@ -286,7 +317,7 @@ class Pool {
         relax();
       }
       std::this_thread::yield();  // to who has the work, on the same processor
-    } while (std::chrono::steady_clock::now() - begin < std::chrono::microseconds(50));
+    } while (std::chrono::steady_clock::now() - begin < std::chrono::microseconds(250));
   }
 
   /// The processor's other half may go on.
@@ -305,6 +336,7 @@ class Pool {
   // changed under the lock alone
   std::atomic<Index> wanted_{0}, active_{0}, asleep_{0};
   std::atomic<std::uint64_t> round_{0};
+  std::uint64_t roused_ = 0;
 };
 
 // ---- exponentials
@@ -345,7 +377,7 @@ inline Exponential exponential(double x) {
   return {power * p + power, power * p + (power - 1.0)};
 }
 
-/// e^x - 1 in eight lanes, like this.
+/// e^x - 1 in all lanes, like this.
 inline DoubleVector expm1_of(DoubleVector x) {
   const DoubleVector least = DoubleVector{} - 708.0;
   x = x < least ? least : x;
@@ -363,9 +395,8 @@ inline DoubleVector expm1_of(DoubleVector x) {
   return power * p + (power - 1.0);
 }
 
-/// The same in sixteen lanes of float.
+/// The same of float.
 inline FloatVector expm1_of(FloatVector x) {
-  typedef std::int32_t IntVector __attribute__((vector_size(64)));
   const FloatVector least = FloatVector{} - 87.0f;
   x = x < least ? least : x;
   const float magic = 12582912.0f;  // 1.5 * 2^23
@@ -401,6 +432,21 @@ inline std::uint64_t sort_key(double time) {
   time += 0.0;
   std::memcpy(&bits, &time, sizeof(bits));
   return bits >> 63 ? ~bits : bits | std::uint64_t(1) << 63;
+}
+
+/// The time of such a number.
+inline float time_of(std::uint32_t key) {
+  const std::uint32_t bits = key & 0x80000000u ? key ^ 0x80000000u : ~key;
+  float time;
+  std::memcpy(&time, &bits, sizeof(time));
+  return time;
+}
+
+inline double time_of(std::uint64_t key) {
+  const std::uint64_t sign = std::uint64_t(1) << 63, bits = key & sign ? key ^ sign : ~key;
+  double time;
+  std::memcpy(&time, &bits, sizeof(time));
+  return time;
 }
 
 template <class T>
@@ -456,32 +502,68 @@ void sort_by_digits(std::vector<Entry<T>>& order, std::vector<Entry<T>>& spare) 
   }
 }
 
-/// Fewer entries than this, which are whole vectors of keys, are sorted by rank.
+/// Fewer entries than this, which are whole blocks, are sorted by rank.
 constexpr Index kRanked = 192;
 
-/// Few entries: how many come before each is counted, entries next to each other at once.
+/// Times as whole numbers of 15 bits in the same order, where different times may be the same.
 template <class T>
-void sort_by_rank(std::vector<Entry<T>>& order, std::vector<Entry<T>>& spare) {
+void coarse_times(const std::vector<Entry<T>>& order, std::int16_t coarse[kRanked]) {
+  using V = Vector<T>;
   using Whole = std::make_signed_t<typename Entry<T>::Key>;
-  typedef Whole Lanes __attribute__((vector_size(64)));
-  constexpr int kLanes = 64 / sizeof(Whole);
+  alignas(64) T times[kRanked];
+  alignas(64) Whole numbers[kRanked];
+  const Index count = order.size(), padded = (count + kWidth<T> - 1) / kWidth<T> * kWidth<T>;
+  for (Index n = 0; n < count; ++n) times[n] = time_of(order[n].key);
+  std::fill(times + count, times + padded, times[0]);
+  V least = load<T>(times), most = least;
+  for (Index n = kWidth<T>; n < padded; n += kWidth<T>) {
+    const V here = load<T>(times + n);
+    least = here < least ? here : least;
+    most = here > most ? here : most;
+  }
+  T first = least[0], last = most[0];
+  for (int lane = 1; lane < kWidth<T>; ++lane) {
+    first = std::min(first, least[lane]);
+    last = std::max(last, most[lane]);
+  }
+  const T range = last - first;
+  if (!(range > 32768 * std::numeric_limits<T>::min() && range <= std::numeric_limits<T>::max())) {
+    std::fill_n(coarse, count, std::int16_t(0));
+    return;
+  }
+  const T scale = 32766 / range;
+  for (Index n = 0; n < padded; n += kWidth<T>) {
+    const auto whole = __builtin_convertvector((load<T>(times + n) - first) * scale, WholeVector<T>);
+    std::memcpy(numbers + n, &whole, sizeof(whole));
+  }
+  for (Index n = 0; n < count; ++n) coarse[n] = std::int16_t(numbers[n]);
+}
+
+/// Few entries: how many come before each is counted, entries next to each other at once, as far as
+/// coarse times tell; then the few that these do not tell apart are put in order.
+template <class T, class Less>
+void sort_by_rank(std::vector<Entry<T>>& order, std::vector<Entry<T>>& spare, const Less& less) {
+  typedef std::int16_t Lanes __attribute__((vector_size(kBytes < 32 ? 16 : 32)));
+  constexpr Index kBlock = 64, kVectors = kBlock * sizeof(std::int16_t) / sizeof(Lanes);
+  static_assert(kRanked % kBlock == 0);
   const Index count = order.size();
-  alignas(64) Whole keys[kRanked];
-  for (Index n = 0; n < count; ++n)
-    keys[n] = Whole(order[n].key ^ (typename Entry<T>::Key(1) << (8 * sizeof(Whole) - 1)));
+  alignas(64) std::int16_t coarse[kRanked], rank[kRanked];
+  coarse_times(order, coarse);
+  for (Index first = 0; first < count; first += kBlock) {
+    Lanes own[kVectors], before[kVectors] = {};
+    std::memcpy(own, coarse + first, sizeof(own));
+    for (Index n = 0; n < count; ++n)
+      for (Index q = 0; q < kVectors; ++q) before[q] -= coarse[n] < own[q];
+    std::memcpy(rank + first, before, sizeof(before));
+  }
   spare.resize(count);
-  Lanes number;
-  for (int lane = 0; lane < kLanes; ++lane) number[lane] = lane;
-  for (Index first = 0; first < count; first += kLanes) {
-    const Index last = std::min<Index>(first + kLanes, count);
-    std::fill(keys + last, keys + first + kLanes, Whole(0));
-    Lanes own, before = {};
-    std::memcpy(&own, keys + first, sizeof(own));
-    for (Index n = 0; n < first; ++n) before -= keys[n] <= own;
-    for (Index n = first; n < last; ++n)
-      before -= (keys[n] < own) | ((keys[n] == own) & (Whole(n - first) < number));
-    for (Index n = last; n < count; ++n) before -= keys[n] < own;
-    for (Index n = first; n < last; ++n) spare[before[n - first]] = order[n];
+  std::uint8_t placed[kRanked] = {};  // behind each rank
+  for (Index n = 0; n < count; ++n) spare[rank[n] + placed[rank[n]]++] = order[n];
+  for (Index n = 1; n < count; ++n) {
+    const Entry<T> entry = spare[n];
+    Index to = n;
+    for (; to > 0 && less(entry, spare[to - 1]); --to) spare[to] = spare[to - 1];
+    spare[to] = entry;
   }
   order.swap(spare);
 }
@@ -494,26 +576,30 @@ void sort_entries(std::vector<Entry<T>>& order, std::vector<Entry<T>>& spare) {
     return a.key < b.key || (a.key == b.key && a.slot < b.slot);
   };
   if (std::is_sorted(order.begin(), order.end(), less)) return;
-  if (Index(order.size()) < kRanked) return sort_by_rank(order, spare);
+  if (Index(order.size()) < kRanked) return sort_by_rank(order, spare, less);
   order.size() < 4096 ? sort_by_digits<8>(order, spare) : sort_by_digits<11>(order, spare);
 }
 
 /// The first halves of two vectors with their numbers by turns, and the second halves.
 template <class T>
 inline void interleave(Vector<T> a, Vector<T> b, Vector<T>& first, Vector<T>& second) {
-  using Whole = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
-  typedef Whole Lanes __attribute__((vector_size(64)));
   constexpr int kHalf = kWidth<T> / 2;
 #if defined(__clang__)
   if constexpr (kHalf == 8) {
     first = __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
     second = __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
-  } else {
+  } else if constexpr (kHalf == 4) {
     first = __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11);
     second = __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15);
+  } else if constexpr (kHalf == 2) {
+    first = __builtin_shufflevector(a, b, 0, 4, 1, 5);
+    second = __builtin_shufflevector(a, b, 2, 6, 3, 7);
+  } else {
+    first = __builtin_shufflevector(a, b, 0, 2);
+    second = __builtin_shufflevector(a, b, 1, 3);
   }
 #else
-  Lanes of_first, of_second;
+  WholeVector<T> of_first, of_second;
   for (int n = 0; n < kHalf; ++n) {
     of_first[2 * n] = n;
     of_first[2 * n + 1] = kWidth<T> + n;

@@ -143,7 +143,9 @@ void put_in_order(const Given<T>& given, const T* time, const std::int32_t* row,
     used[sample] = count;
   };
   // of each arrival as long as some numbers take
-  Pool::shared().run(given.batch, Pool::worth(threads, 8 * given.batch * arrivals), one);
+  const Index helpers = Pool::worth(threads, 8 * given.batch * arrivals);
+  if (helpers == 1 && given.batch > 1) Pool::shared().rouse(threads);
+  Pool::shared().run(given.batch, helpers, one);
 }
 
 /// The slots of the earliest `room` events of each sample, in order; unused slots come last.
@@ -400,7 +402,7 @@ struct Tile {
   void own_step(int vector, double t, V& em, V& es, V& k, V& bound) const {
     t = std::max(t, 0.0);
     alignas(64) T out[4][kWidth<T>];
-    for (int half = 0; half < kWidth<T>; half += 8) {
+    for (int half = 0; half < kWidth<T>; half += kWidth<double>) {
       const int lane = vector * kWidth<T> + half;
       DoubleVector rate, apart, to_mem, is_long;
       std::memcpy(&rate, slow + lane, sizeof(rate));
@@ -414,7 +416,7 @@ struct Tile {
       const DoubleVector of_em = is_long > zero ? slower : faster;
       const DoubleVector of_es = is_long > zero ? faster : slower;
       const DoubleVector fall = is_long > zero ? -fallen : -(fallen + bend + fallen * bend);
-      for (int n = 0; n < 8; ++n) {
+      for (int n = 0; n < kWidth<double>; ++n) {
         out[0][half + n] = T(of_em[n]);
         out[1][half + n] = T(of_es[n]);
         out[2][half + n] = T(of_k[n]);
@@ -510,6 +512,8 @@ template <class T, class Call>
 void by_width(Index neurons, Call&& call) {
   if (neurons <= kWidth<T>) return call(std::integral_constant<int, 1>());
   if (neurons <= 2 * kWidth<T>) return call(std::integral_constant<int, 2>());
+  if constexpr (kMostVectors == 8)
+    if (neurons > 4 * kWidth<T>) return call(std::integral_constant<int, 8>());
   return call(std::integral_constant<int, 4>());
 }
 

@@ -1,0 +1,62 @@
+"""The kernels on machines with shorter vectors, or without their instructions, against XLA's backend."""
+
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+
+from jaxsnn.event.native import native_build
+
+MACHINES = {
+    "AVX2": "-march=x86-64-v3",
+    "SSE4": "-march=x86-64-v2",
+    # as on a machine of which the kernels know nothing
+    "plain": "-march=x86-64-v2 -U__SSE2__",
+}
+TESTS = (
+    "both_backends_agree or float32_is_as_exact or threads_changes_no_bit or just_reaches or "
+    "every_number_goes or earliest or a_stream_fires_what_a_simulation or pieces_of_any_size or "
+    "loop_agrees or whole_networks_agree"
+)
+
+
+def flags_of(machine):
+    compiler = native_build._compiler()
+    if compiler is None:
+        pytest.skip("no C++ compiler on this machine")
+    if platform.machine() not in ("x86_64", "AMD64"):
+        pytest.skip(f"this machine is {platform.machine()} and does not run these instructions")
+    return compiler, MACHINES[machine].split()
+
+
+@pytest.mark.parametrize(("machine", "numbers"), [("AVX2", "float"), ("plain", "double")])
+def test_the_kernels_compile_for_other_machines(machine, numbers):
+    compiler, flags = flags_of(machine)
+    source = Path(native_build.__file__).parent / "source" / "bindings.cc"
+    command = [compiler, "-std=c++17", "-fsyntax-only", "-w", *flags, f"-DNUMBER={numbers}"]
+    command += [f"-I{jax.ffi.include_dir()}", str(source)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("machine", MACHINES)
+def test_other_machines_fire_the_same_spikes(machine, tmp_path):
+    _, flags = flags_of(machine)
+    files = ("native", "native_weights", "native_places", "native_groups", "native_readout", "streaming")
+    folder = Path(__file__).parent
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", TESTS]
+        + [str(folder / f"test_{name}.py") for name in files],
+        env={**os.environ, "JAXSNN_CXXFLAGS": " ".join(flags), "JAXSNN_CACHE_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=1200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-4000:]
+    assert len(list(tmp_path.rglob("*.so"))) == 2
