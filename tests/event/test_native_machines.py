@@ -47,7 +47,14 @@ def test_the_kernels_compile_for_other_machines(machine, numbers):
 @pytest.mark.parametrize("machine", MACHINES)
 def test_other_machines_fire_the_same_spikes(machine, tmp_path):
     _, flags = flags_of(machine)
-    files = ("native", "native_weights", "native_places", "native_groups", "native_readout", "streaming")
+    files = (
+        "native",
+        "native_weights",
+        "native_places",
+        "native_groups",
+        "native_readout",
+        "streaming",
+    )
     folder = Path(__file__).parent
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", TESTS]

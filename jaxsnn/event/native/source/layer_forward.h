@@ -306,6 +306,7 @@ class Forward {
       j_last = moved ? j * to_end.es : j_last;
       fires &= crosses() | (options_.subtract ? bits_of(v >= threshold) : 0);
     }
+    if (options_.once) return;  // who fired is left behind where it was
     several.put_back(after[0], v_last);
     several.put_back(after[1], j_last);
   }
@@ -403,7 +404,7 @@ void layer_forward(const Given<T>& given, const Options& options, const Ordered<
     auto table = [&](Index tile) { return tables.data() + tile * (given.rows + 1) * kLanes; };
     Pool::shared().run(tiles, Pool::worth(options.threads, tables.size()),
                        [&](Index n) { pack(given, n * kLanes, kLanes, table(n)); });
-    const Index parts = room ? 1 : std::max<Index>(96, 8 * options.threads);
+    const Index parts = room ? 1 : std::max<Index>(32, 8 * options.threads);
     const Index wanted = (parts + tiles - 1) / tiles;
     const Units units{tiles, std::min(wanted, given.batch), given.batch};
     auto unit = [&](auto uniform, auto jumps, Index number) {

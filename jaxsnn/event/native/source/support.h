@@ -317,7 +317,7 @@ class Pool {
         relax();
       }
       std::this_thread::yield();  // to who has the work, on the same processor
-    } while (std::chrono::steady_clock::now() - begin < std::chrono::microseconds(250));
+    } while (std::chrono::steady_clock::now() - begin < std::chrono::microseconds(200));
   }
 
   /// The processor's other half may go on.
