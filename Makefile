@@ -80,7 +80,7 @@ docs: $(VENV)/.installed-docs
 # them, too: a process into which they are not loaded from the start ends where it loads the kernels.
 SANITIZED := -O0 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined
 BUILD := from jaxsnn.event.native.native_build import native_library; native_library
-NATIVE_TESTS := $(addprefix tests/event/test_,native.py native_by_target.py native_groups.py native_levels.py native_readout.py native_recorded.py native_weights.py streaming.py)
+NATIVE_TESTS := $(addprefix tests/event/test_,native.py native_by_target.py native_groups.py native_levels.py native_places.py native_readout.py native_recorded.py native_weights.py streaming.py)
 native-check: $(VENV)/.installed-test
 	-JAXSNN_CXXFLAGS="$(SANITIZED)" $(BIN)/python -c "$(BUILD)('float32')"
 	-JAXSNN_CXXFLAGS="$(SANITIZED)" $(BIN)/python -c "$(BUILD)('float64')"
