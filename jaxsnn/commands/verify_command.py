@@ -29,6 +29,13 @@ if TYPE_CHECKING:
     from jaxsnn.simulation.verification import Verification
 
 
+#: What is said where the output of a recording is 0 throughout.
+_SILENT = (
+    "nothing came out in the recording: whatever is silent on this input verifies, so that it tells"
+    " nothing of resets; record an input on which neurons fire"
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class VerifyOutcome:
     """What `jaxsnn verify` found.
@@ -128,10 +135,11 @@ def verify_file(graph: Graph, source: str | os.PathLike[str]) -> VerifyOutcome:
 
     compared = compared_with(graph, source)
     found, recording = compared.found, compared.recording
+    silent = () if _moves(recording) else (_SILENT,)
     others = () if found.ok else fitting_options(graph, recording.x, recording.y)
     return VerifyOutcome(
         found=found,
-        notes=(*recording.notes, *compared.solution.notes),
+        notes=(*recording.notes, *compared.solution.notes, *silent),
         fits=tuple(str(reading) for reading in others),
         compared=compared,
     )
@@ -167,17 +175,31 @@ def compared_with(graph: Graph, source: str | os.PathLike[str]) -> Compared:
 
 
 def _with_fits(graph: Graph, recording: Recording, error: JaxsnnError) -> JaxsnnError:
-    """An error, which names the reset that verifies where nobody has said one."""
+    """An error, which names the resets that verify where nobody has said one; none where nothing
+    was recorded, which any of them verifies.
+    """
     from jaxsnn.simulation.fitting_options import fitting_options
 
     problem = error.problem
-    if problem.code != DialectError.default_code:
+    if problem.code != DialectError.default_code or not _moves(recording):
         return error
     found = fitting_options(graph, recording.x, recording.y)
     if not found:
         return error
     fix = f"say {found[0]}, with which the recording verifies"
+    if found[1:]:
+        fix += (
+            f" as it does with {listing(found[1:], limit=3)}: ask whoever wrote the file, or record "
+            "neurons that fire more often, which tells them apart"
+        )
     return type(error).of(dataclasses.replace(problem, fix=fix))
+
+
+def _moves(recording: Recording) -> bool:
+    """Whether anything but zeros came out."""
+    import numpy as np
+
+    return any(bool(np.any(own)) for own in recording.y.values())
 
 
 def _refuse_incomplete(

@@ -204,6 +204,40 @@ def test_verify_with_another_reset_fails_and_says_where(case, call):
     assert "say --reset subtract and --reset-delay true, with which the recording verifies" in err
 
 
+def test_verify_says_that_a_recording_does_not_tell_resets_apart(case, call):
+    """Up to the first spike all resets are one."""
+    file, _, recording = case("snntorch_v_leaky_sub")
+    arrays = dict(np.load(recording))
+    first = int(np.flatnonzero(arrays["y"].any(axis=(1, 2)))[0])
+    np.savez(recording, **{name: own[: first + 1] for name, own in arrays.items()})
+    code, _, err = call("verify", file, "--recording", recording, "--dialect", "snntorch")
+    assert code == 1
+    for reset in ("zero", "subtract"):
+        assert f"--reset {reset} and --reset-delay true" in err
+    assert "record neurons that fire more often, which tells them apart" in err
+
+
+def test_verify_says_that_silence_verifies_whatever_is_silent(case, call, tmp_path):
+    file, _, recording = case("snntorch_v_leaky_sub")
+    arrays = dict(np.load(recording))
+    np.savez(recording, x=arrays["x"], y=0 * arrays["y"])
+    graph = nir.read(file)
+    for node in graph.nodes.values():
+        if hasattr(node, "v_threshold"):
+            node.v_threshold = np.full_like(node.v_threshold, 1e9)
+    file = tmp_path / "silent.nir"
+    nir.write(file, graph)
+    code, _, err = call("verify", file, "--recording", recording, "--dialect", "snntorch")
+    assert code == 1
+    assert "say --reset" in err
+    assert "verifies" not in err
+    options = "--dialect", "snntorch", "--reset", "subtract", "--reset-delay", "true"
+    code, out, err = call("verify", file, "--recording", recording, *options, "--json")
+    assert (code, json.loads(out)["active"]) == (0, 0)
+    assert "nothing came out in the recording" in err
+    assert "nothing came out in the recording" in " ".join(json.loads(out)["notes"])
+
+
 def test_verify_names_the_reset_of_one_node(case, call):
     file, options, recording = case("snntorch_v_leaky_sub")
     wrong = [*options, "--reset", "3:zero"]
