@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ from jaxsnn.commands.arguments import (
     read_graph,
     time_of,
 )
-from jaxsnn.errors import UsageError
+from jaxsnn.errors import UsageError, listing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,11 +26,13 @@ class CompareOutcome:
         populations: population -> residuals of its spikes.
         accuracy, expected_accuracy: of the last population's first spikes, recorded and simulated;
             None where the inputs have no labels.
+        notes: what was not compared, a sentence each.
     """
 
     populations: dict[str, Any]
     accuracy: float | None
     expected_accuracy: float | None
+    notes: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -38,6 +41,7 @@ class CompareOutcome:
             "populations": {name: one.as_dict() for name, one in self.populations.items()},
             "accuracy": self.accuracy,
             "expected_accuracy": self.expected_accuracy,
+            "notes": list(self.notes),
         }
 
     def as_text(self) -> str:
@@ -84,8 +88,9 @@ def run(arguments: argparse.Namespace) -> int:
     sent = {name: (events.time, events.index) for name, events in given.events.items()}
     recorded = read_recording(arguments.recording, sent, network)
     late = {name: int(late_events(own, jnp.asarray(t_end))) for name, own in given.events.items()}
-    add_notes(arguments, late_notes(late, t_end))
-    print_outcome(arguments, compared(network, recorded, t_end, labels))
+    outcome = compared(network, recorded, t_end, labels)
+    add_notes(arguments, (*given.notes, *late_notes(late, t_end), *outcome.notes))
+    print_outcome(arguments, outcome)
     return 0
 
 
@@ -95,6 +100,9 @@ def compared(network: Any, recorded: Any, t_end: float, labels: Any = None) -> C
     Args:
         recorded: a `jaxsnn.train.loop.recorded_chip.RecordedChip`.
         labels: (samples,) class of each sample, None if unknown.
+
+    Raises:
+        UsageError: no population fires, or one has no time constant; labels that do not fit.
     """
     import numpy as np
 
@@ -105,7 +113,11 @@ def compared(network: Any, recorded: Any, t_end: float, labels: Any = None) -> C
     from jaxsnn.train.loop.recorded_chip import by_neuron
 
     inputs = {name: Events(time=own[0], index=own[1]) for name, own in recorded.inputs.items()}
-    solution = simulate(network, inputs, t_end, engine=EventDriven(max_spikes="auto"))
+    if not recorded.times:
+        what = "no neuron of the network fires, and spikes are what is compared"
+        raise UsageError(what, fix="compare the membranes of OUT.npz by your own program")
+    engine = EventDriven(max_spikes="auto", max_events="auto", max_arrivals="auto")
+    solution = simulate(network, inputs, t_end, engine=engine)
     # what comes later is not simulated
     recordings = {
         name: np.where(times < t_end, times, np.inf) for name, times in recorded.times.items()
@@ -125,11 +137,31 @@ def compared(network: Any, recorded: Any, t_end: float, labels: Any = None) -> C
         found[name] = residuals(expected[name], times, tau)
     # Where several populations answer, nobody has said which of them the labels are of.
     answer = {name for names in network.outputs.values() for name in names} & set(found)
+    notes = tuple(_left_out(network, answer, labels))
     if labels is None or len(answer) != 1:
-        return CompareOutcome(populations=found, accuracy=None, expected_accuracy=None)
+        return CompareOutcome(populations=found, accuracy=None, expected_accuracy=None, notes=notes)
     (name,) = answer
     return CompareOutcome(
         populations=found,
+        notes=notes,
         accuracy=first_spike_accuracy(recordings[name], np.asarray(labels)),
         expected_accuracy=first_spike_accuracy(expected[name], np.asarray(labels)),
     )
+
+
+def _left_out(network: Any, answer: set[str], labels: Any) -> Iterator[str]:
+    """What is not compared.
+
+    Args:
+        answer: the populations of spikes that feed the Outputs.
+    """
+    readouts = [name for name, own in network.populations.items() if not own.fires]
+    if readouts:
+        yield f"spikes alone are compared: the membranes of {listing(readouts)} are not"
+    if labels is not None and len(answer) != 1:
+        who = (
+            f"{len(answer)} populations ({listing(sorted(answer))}) answer"
+            if answer
+            else "no population of spikes answers"
+        )
+        yield f"the labels are not used: {who}, and first spikes are those of one"

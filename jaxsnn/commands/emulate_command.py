@@ -192,6 +192,7 @@ def _plan(
     """What was lost, and what buses, links, time and energy a sample takes."""
     import numpy as np
 
+    from jaxsnn.bss2.emulate.emulation import bias_times
     from jaxsnn.bss2.traffic import POWER, answered, seconds_per_sample, traffic
     from jaxsnn.train.loop.recorded_chip import by_neuron
 
@@ -207,12 +208,16 @@ def _plan(
     ]
     for name, one in sent.items():
         times[name] = by_neuron(np.asarray(one.time), np.asarray(one.index), sizes[name])
+    samples = len(next(iter(times.values())))
+    if quantized.bias_source is not None:
+        regular = bias_times(quantized, t_end)
+        times[quantized.bias_source] = np.broadcast_to(regular, (samples, 1, len(regular)))
     return {
         "lost": {name: int(count) for name, count in done.lost.items()},
         "saturated": dict(done.saturated),
         "late": done.late,
         "runs": done.runs,
-        "samples": len(next(iter(times.values()))),
+        "samples": samples,
         "traffic": traffic(mapping, times, t_end, quantized.speedup),
         "seconds_per_sample": seconds,
         "joules_per_sample": POWER * chips * seconds,

@@ -231,6 +231,57 @@ def test_what_was_simulated_compares_as_equal(tmp_path, capsys, simulated):
     assert "the end of a sample is unknown: pass --t-end" in capsys.readouterr().err
 
 
+def test_recurrent_networks_are_compared_whatever_they_fire():
+    """The default of the engine has room for 16 spikes a neuron in a cycle."""
+    neurons = build.cubalif(2, **NEURONS)
+    nodes = {
+        "in": build.input(1),
+        "w": build.linear(weight=[[30.0], [30.0]]),
+        "hidden": neurons,
+        "back": build.linear(weight=[[0.5, 1.0], [1.0, 0.5]]),
+        "out": build.output(2),
+    }
+    network = lower(
+        build.network(nodes, [("in", "w", "hidden", "out"), ("hidden", "back", "hidden")])
+    )
+    sent = {"in": (np.array([[1e-3]]), np.array([[0]]))}
+    silent = RecordedChip(times={"hidden": np.full((1, 2, 1), np.inf)}, inputs=sent)
+    found = compared(network, silent, T_END).populations["hidden"]
+    assert found.missing == found.expected > 2 * 16
+
+
+def test_what_is_not_compared_is_said():
+    last = build.cubali(**NEURONS)
+    weights = build.linear(weight=np.ones((3, 2))), build.linear(weight=np.ones((2, 3)))
+    hidden = build.cubalif(**NEURONS)
+    network = lower(build.sequential(build.input(2), weights[0], hidden, weights[1], last))
+    sent = {"input": (np.array([[1e-3]]), np.array([[0]]))}
+    silent = RecordedChip(times={"2": np.full((1, 3, 1), np.inf)}, inputs=sent)
+    said = compared(network, silent, T_END, np.array([1])).notes
+    assert said == (
+        "spikes alone are compared: the membranes of 4 are not",
+        "the labels are not used: no population of spikes answers, and first spikes are those of one",
+    )
+    alone = lower(build.sequential(build.input(2), weights[0], build.cubali(**NEURONS)))
+    with pytest.raises(UsageError, match="no neuron of the network fires"):
+        compared(alone, RecordedChip(times={}, inputs=sent), T_END)
+
+
+def test_the_channel_that_replaces_biases_counts_as_traffic(tmp_path, capsys):
+    net, mapping, sent, got = (tmp_path / name for name in ("n.nir", "m.json", "x.npz", "y.npz"))
+    biased = build.affine(weight=np.eye(2), bias=[0.2, 0.1])
+    write(net, build.sequential(build.input(2), biased, build.cubalif(**NEURONS)))
+    assert main(["map", str(net), "-o", str(mapping), "--bias", "source", "-q"]) == 0
+    np.savez(sent, **{"input.time": [[1e-3]], "input.index": [[0]]})
+    words = ["emulate", net, mapping, "--input", sent, "--t-end", "20ms", "-o", got, "--ideal"]
+    capsys.readouterr()
+    assert main([*map(str, words), "--bias", "source", "--json", "-q"]) == 0
+    (run,) = json.loads(capsys.readouterr().out)["traffic"]
+    # one spike that was sent, and one of the channel in each of 20 microseconds of the chip
+    assert run["events"]["all from the host"] == 1 + 20
+    assert run["peak"]["all from the host"] == 2
+
+
 def test_samples_are_encoded_for_the_chip(tmp_path, capsys):
     net, sent = tmp_path / "n.nir", tmp_path / "x.npz"
     write(net, graph())

@@ -252,6 +252,15 @@ def blocks(net: Netlist) -> dict[tuple[str, str], np.ndarray]:
     return found
 
 
+def bias_times(quantized: Quantized, t_end: float) -> np.ndarray:
+    """(spikes,) seconds of the file, at which the channel that replaces biases spikes in each
+    sample; none where there is no such channel.
+    """
+    if quantized.bias_source is None:
+        return np.zeros(0)
+    return np.arange(0.0, t_end, quantized.bias_period * quantized.speedup)
+
+
 def _checked(quantized: Quantized, inputs: Any, t_end: float) -> dict[str, Events]:
     """Inputs by name, those of the bias channel too."""
     if not 0 < as_number(t_end) < np.inf:
@@ -280,7 +289,7 @@ def _checked(quantized: Quantized, inputs: Any, t_end: float) -> dict[str, Event
         trains[name] = Events(time=jnp.asarray(time), index=jnp.asarray(index))
     refuse_different_batches({name: len(events.time) for name, events in trains.items()})
     if quantized.bias_source is not None:
-        times = np.arange(0.0, t_end, quantized.bias_period * quantized.speedup)
+        times = bias_times(quantized, t_end)
         times = np.broadcast_to(times, (len(next(iter(trains.values())).time), len(times)))
         trains[quantized.bias_source] = Events(
             time=jnp.asarray(times, float), index=jnp.zeros(times.shape, jnp.int32)
