@@ -122,6 +122,7 @@ class MapOutcome:
             rounded = "" if height is None else f", threshold off by {height:.1%}"
             lines.append(
                 f"weights of {name:13}scale {scale}, {node.saturated} saturated, "
+                f"{node.zeroed} of {node.connections} became 0, "
                 f"rms error {node.rms_error:.3g}{rounded}"
             )
         lines += _calibration_lines(self.quantized)

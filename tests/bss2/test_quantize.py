@@ -54,6 +54,19 @@ def test_weights_are_rounded_half_away_from_zero_and_zeros_take_nothing():
     assert report.rms_error == pytest.approx(np.sqrt(np.mean(lost**2)))
 
 
+@pytest.mark.parametrize(
+    ("weight", "what"),
+    [
+        ([[1e6, 1.0], [1.0, 1.0]], "3 of its 4 weights round to 0: nothing arrives at neuron 1"),
+        ([[1e6, 1.0], [1.0, 1e5]], "2 of its 4 weights round to 0"),
+        ([[1e6, 0.0], [1e5, 1e5]], None),
+    ],
+)
+def test_weights_that_a_large_one_leaves_nothing_of_are_said(weight, what):
+    said = [note.what for note in quantize(one_layer(np.array(weight))).notes]
+    assert [one for one in said if "round to 0" in one] == ([] if what is None else [what])
+
+
 def test_half_precision_is_calculated_in_single():
     layers = (
         build.linear(weight=[[0.75, 0.5], [1.25, -0.5]]),

@@ -24,7 +24,15 @@ from jaxsnn.bss2.search.chip_dynamics import SHORT_TAU_SYN, Dynamics, approximat
 from jaxsnn.bss2.search.measured_slopes import MeasuredSlope, Slopes, chosen_slope
 from jaxsnn.bss2.search.unroll import Links
 from jaxsnn.bss2.search.whole_weights import SCALES, NodeReport, Scaled, whole_weights
-from jaxsnn.errors import MappingError, UsageError, as_number, as_whole, shown, suggestion
+from jaxsnn.errors import (
+    MappingError,
+    UsageError,
+    as_number,
+    as_whole,
+    listing,
+    shown,
+    suggestion,
+)
 from jaxsnn.nir.gains import require
 from jaxsnn.nir.graph import Change, Graph, refuse_no_graph
 from jaxsnn.units import format_time, parse_time
@@ -33,6 +41,8 @@ from jaxsnn.units import format_time, parse_time
 MOST_SYNAPSES = np.iinfo(np.int16).max // LARGEST
 #: Of tau_syn: events that lie further apart are single kicks of a neuron.
 _SMOOTH = 0.3
+#: Of the weights of a population: where more of them round to zero, it is said.
+_MUCH_LOST = 0.1
 #: Options that are whole numbers.
 _WHOLE = ("synapses_per_weight", "v_leak", "v_threshold")
 
@@ -245,7 +255,7 @@ def _assembled(examined: Examined, options: QuantizeOptions) -> Quantized:
         arriving[name][bias_source or ""] = own
     whole = _strong_enough(neurons, strengths, arriving, scales, speedup, options)
     scaled, found, measured = whole.scaled, whole.levels, whole.measured
-    notes += (*whole.notes, *_silenced(scaled))
+    notes += (*whole.notes, *_silenced(scaled, arriving))
     pre = [offsets[source] + part.pre for own in arriving.values() for source, part in own.items()]
     post = [offsets[name] + part.post for name, own in arriving.items() for part in own.values()]
     weight = [scaled[name].whole for name in neurons]
@@ -274,17 +284,30 @@ def _assembled(examined: Examined, options: QuantizeOptions) -> Quantized:
     )
 
 
-def _silenced(scaled: Mapping[str, Scaled]) -> tuple[Change, ...]:
-    """What rounding leaves nothing of."""
-    return tuple(
-        Change(
-            node=name,
-            what=f"all its {one.whole.size} weights round to 0: nothing arrives there",
-            why="they are too small for the scale",
-        )
-        for name, one in scaled.items()
-        if one.whole.size and one.exact.any() and not one.whole.any()
-    )
+def _silenced(
+    scaled: Mapping[str, Scaled], arriving: Mapping[str, Mapping[str, Links]]
+) -> tuple[Change, ...]:
+    """What rounding leaves nothing, or little, of."""
+    found = []
+    for name, one in scaled.items():
+        lost = one.whole == 0
+        if not lost.any():
+            continue
+        post = np.concatenate([part.post for part in arriving[name].values()])
+        deaf = np.setdiff1d(post, post[~lost])
+        if lost.all():
+            what = f"all its {lost.size} weights round to 0: nothing arrives there"
+        elif deaf.size:
+            neurons = f"neuron{'s' * (deaf.size > 1)} {listing(deaf.tolist(), limit=4)}"
+            what = (
+                f"{lost.sum()} of its {lost.size} weights round to 0: nothing arrives at {neurons}"
+            )
+        elif lost.mean() > _MUCH_LOST:
+            what = f"{lost.sum()} of its {lost.size} weights round to 0"
+        else:
+            continue
+        found.append(Change(node=name, what=what, why="they are too small for the scale"))
+    return tuple(found)
 
 
 def _asked(examined: Examined) -> set[str]:

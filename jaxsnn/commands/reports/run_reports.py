@@ -231,10 +231,11 @@ def map_report(arguments: argparse.Namespace, graph: Graph, outcome: MapOutcome)
     if wrong:
         done += table(("where", "violation"), wrong)
     rows = [
-        (name, one.scale, one.saturated, one.rms_error)
+        (name, one.scale, one.saturated, one.zeroed, one.rms_error)
         for name, one in outcome.quantized.nodes.items()
     ]
-    weights = table(("node", "scale, LSB", "saturated weights", "rms error"), rows)
+    headings = ("node", "scale, LSB", "saturated weights", "weights that became 0", "rms error")
+    weights = table(headings, rows)
     said = "the network fits, 0 violations" if outcome.ok else f"{outcome.stop_reason}"
     sections = {
         "Read": read_part(graph, arguments.file),
