@@ -172,7 +172,9 @@ def run(arguments: argparse.Namespace) -> int:
     arrays = {}
     for name, spikes in done.spikes.items():
         arrays |= _events(name, spikes)
-    arrays |= {f"{name}.membrane": one.transpose(1, 0, 2) for name, one in done.voltages.items()}
+    for name, voltages in done.voltages.items():
+        sampled = voltages.transpose(1, 0, 2)
+        arrays |= {f"{name}.membrane": sampled, f"{name}.sample_time": done.sample_times}
     plan = _plan(mapping, quantized, given.events, done, t_end, chip.several)
     write_arrays(output, arrays, arguments.force)
     end = jnp.asarray(t_end)

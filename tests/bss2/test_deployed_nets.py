@@ -290,6 +290,9 @@ def test_what_a_deployed_network_fires_is_what_the_network_fires(name, tmp_path,
             measured = recorded[f"{part.name}.membrane"][: len(sampled)].transpose(1, 0, 2)
             wanted = voltages[:, :, place : place + part.size]
             np.testing.assert_allclose(measured, wanted, atol=0.2)
+            times = recorded[f"{part.name}.sample_time"]
+            assert times.shape == recorded[f"{part.name}.membrane"].shape[:1]
+            np.testing.assert_allclose(times[: len(sampled)], sampled * quantized.speedup)
             continue
         found = trains(recorded[f"{part.name}.time"], recorded[f"{part.name}.index"], part.size)
         for sample in range(samples):

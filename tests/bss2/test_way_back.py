@@ -282,6 +282,22 @@ def test_the_channel_that_replaces_biases_counts_as_traffic(tmp_path, capsys):
     assert run["peak"]["all from the host"] == 2
 
 
+def test_membranes_of_the_emulated_chip_come_with_their_times(tmp_path, capsys):
+    """The scripts for the chip sample twice as often."""
+    net, mapping, sent, got = (tmp_path / name for name in ("n.nir", "m.json", "x.npz", "y.npz"))
+    layers = build.linear(weight=np.full((2, 2), 2.0)), build.cubalif(**NEURONS)
+    last = build.linear(weight=np.ones((1, 2))), build.cubali(**NEURONS)
+    write(net, build.sequential(build.input(2), *layers, *last))
+    assert main(["map", str(net), "-o", str(mapping), "-q"]) == 0
+    np.savez(sent, **{"input.time": [[1e-3]], "input.index": [[0]]})
+    words = ["emulate", net, mapping, "--input", sent, "--t-end", "20ms", "-o", got, "--ideal"]
+    assert main([*map(str, words), "-q"]) == 0
+    with np.load(got) as arrays:
+        times, membrane = arrays["4.sample_time"], arrays["4.membrane"]
+    assert membrane.shape == (10, 1, 1)
+    assert times == pytest.approx(np.arange(10) * 2e-3)
+
+
 def test_samples_are_encoded_for_the_chip(tmp_path, capsys):
     net, sent = tmp_path / "n.nir", tmp_path / "x.npz"
     write(net, graph())

@@ -144,8 +144,8 @@ def _events(
 
 
 def write_outputs(path: str, net: dict[str, Any], trains: Trains) -> None:
-    """All recorded spikes, in the network's own time, and `NAME.membrane` (steps, samples, neurons)
-    of readouts.
+    """All recorded spikes, in the network's own time, and of readouts `NAME.membrane` (steps,
+    samples, neurons) and `NAME.sample_time` (steps,), also in the network's time.
     """
     arrays = {}
     for number, population in enumerate(net["populations"]):
@@ -153,7 +153,9 @@ def write_outputs(path: str, net: dict[str, Any], trains: Trains) -> None:
             continue
         if (number, 0) in trains.traces:
             traces = [trains.traces[number, one] for one in range(population["size"])]
-            arrays[f"{population['name']}.membrane"] = np.stack(traces, axis=2)
+            name, membrane = population["name"], np.stack(traces, axis=2)
+            arrays[f"{name}.membrane"] = membrane
+            arrays[f"{name}.sample_time"] = np.arange(len(membrane)) * net["step"] * net["speedup"]
             continue
         found = []
         for sample in range(trains.samples):
