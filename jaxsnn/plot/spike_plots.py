@@ -102,8 +102,11 @@ def raster(
         axes_of[0][column].set_title(captions[column], fontsize=9)
         axes_of[-1][column].set_xlabel(f"time, {unit}")
     figure.suptitle(title, fontsize=11)
-    counts = ", ".join(f"{name} {sum(one[name].time.size for one in drawn)}" for name in names)
-    return picture_of(figure, f"raster of {len(drawn)} samples, spikes: {counts}")
+    until = t_end or np.inf
+    seen = {name: sum(int(np.sum(one[name].time <= until)) for one in drawn) for name in names}
+    counts = ", ".join(f"{name} {count}" for name, count in seen.items())
+    many = f"{len(drawn)} sample{'s' * (len(drawn) != 1)}"
+    return picture_of(figure, f"raster of {many}, spikes: {counts}")
 
 
 def _colour(train: SpikeTrain, last: bool) -> str:

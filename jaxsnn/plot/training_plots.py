@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxsnn.errors import UsageError
+from jaxsnn.errors import UsageError, listing
 from jaxsnn.plot.picture import (
     BLUE,
     GREY,
@@ -104,22 +104,22 @@ def weights(graph: Any, before: Any = None, *, bins: int = 40, title: str = "") 
         bins: number of intervals.
 
     Raises:
-        UsageError: matplotlib is missing, or no node has a weight.
+        UsageError: matplotlib is missing, no node has a weight, or none of them has one in the graph
+            before.
     """
-    found = {
-        name: np.ravel(np.asarray(node.parameters["weight"], float))
-        for name, node in graph.nodes.items()
-        if np.size(node.parameters.get("weight", ()))
-    }
+    found, earlier = _weights_of(graph), {} if before is None else _weights_of(before)
     if not found:
         raise UsageError("no node of the graph has weights", fix="draw another graph")
+    if before is not None and not found.keys() & earlier.keys():
+        raise UsageError(
+            f"the graph before has weights in {listing(earlier)}, the graph in {listing(found)}",
+            fix="give the same graph before",
+        )
     figure = new_figure(min(3.2 * len(found) + 0.8, 13.0), 3.2)
     for axes, (name, after) in zip(
         figure.subplots(1, len(found), squeeze=False)[0], found.items(), strict=True
     ):
-        old = None
-        if before is not None and name in before.nodes:
-            old = np.ravel(np.asarray(before.nodes[name].value("weight"), float))
+        old = earlier.get(name)
         every = after if old is None else np.concatenate([after, old])
         edges = np.histogram_bin_edges(every, bins)
         if old is not None:
@@ -136,4 +136,16 @@ def weights(graph: Any, before: Any = None, *, bins: int = 40, title: str = "") 
             axes.legend(fontsize=8)
     figure.axes[0].set_ylabel("number of weights")
     figure.suptitle(title, fontsize=11)
-    return picture_of(figure, f"weights of {', '.join(found)}")
+    text = f"weights of {', '.join(found)}"
+    if before is not None and (new := found.keys() - earlier.keys()):
+        text += f"; before there were none of {', '.join(name for name in found if name in new)}"
+    return picture_of(figure, text)
+
+
+def _weights_of(graph: Any) -> dict[str, np.ndarray]:
+    """Node -> its weights in one row, of those that have any."""
+    return {
+        name: np.ravel(np.asarray(node.parameters["weight"], float))
+        for name, node in graph.nodes.items()
+        if np.size(node.parameters.get("weight", ()))
+    }

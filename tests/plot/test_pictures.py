@@ -10,7 +10,7 @@ from jaxsnn import plot
 from jaxsnn.errors import FileError, UsageError
 from jaxsnn.nir import build
 from jaxsnn.plot.picture import BLACK, CYCLE, GREEN, time_unit
-from jaxsnn.plot.spike_plots import input_trains, trains_of
+from jaxsnn.plot.spike_plots import SpikeTrain, input_trains, trains_of
 from jaxsnn.plot.voltage_plots import traces_of
 from jaxsnn.train import Current, Delta, Latency
 
@@ -195,6 +195,21 @@ def test_weights_are_drawn_for_every_node_that_has_some(graph):
     said = texts_of(plot.weights(graph, graph))
     assert {"1: 6 weights", "before", "after", "weight, as in the file"} <= set(said)
     assert "before" not in texts_of(plot.weights(graph))
+
+
+def test_weights_of_another_graph_stand_behind_none(graph):
+    """`--before` of another file had no effect, and nobody said so."""
+    weight, neurons = build.linear(weight=np.ones((2, 3))), build.li(tau="10ms")
+    nodes = {"in": build.input(3), "other": weight, "n": neurons, "out": build.output(2)}
+    other = build.network(nodes, [("in", "other", "n", "out")])
+    with pytest.raises(UsageError, match="the graph before has weights in other, the graph in 1"):
+        plot.weights(graph, other)
+
+
+def test_a_raster_counts_the_spikes_that_it_shows():
+    train = SpikeTrain(time=np.array([1e-3, 2e-3, 3e-3]), index=np.array([0, 1, 0]), size=2)
+    assert plot.raster([{"a": train}]).alt == "raster of 1 sample, spikes: a 3"
+    assert plot.raster([{"a": train}], t_end=2e-3).alt == "raster of 1 sample, spikes: a 2"
 
 
 def test_a_graph_and_a_floorplan_are_pictures(graph):
