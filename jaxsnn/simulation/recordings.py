@@ -212,7 +212,12 @@ def _outputs_of(arrays: Mapping[str, np.ndarray], network: Network) -> dict[str,
         raise UsageError(
             f"output '{name}' is given twice, as '{name}.y' and as 'y'", fix="keep one", node=name
         )
-    return {next(iter(network.outputs)): arrays["y"]} if "y" in arrays else found
+    found = {next(iter(network.outputs)): arrays["y"]} if "y" in arrays else found
+    for name, y in found.items():
+        if y.dtype.kind not in "biuf":
+            what = f"output '{name}': y holds {y.dtype}"
+            raise UsageError(what, fix="save real numbers", node=name)
+    return found
 
 
 def _refuse_misspelt(arrays: Mapping[str, np.ndarray], inputs: Iterable[str]) -> None:

@@ -238,6 +238,17 @@ def test_verify_says_that_silence_verifies_whatever_is_silent(case, call, tmp_pa
     assert "nothing came out in the recording" in " ".join(json.loads(out)["notes"])
 
 
+@pytest.mark.parametrize("kind", [complex, str])
+def test_verify_refuses_outputs_that_are_no_real_numbers(kind, case, call):
+    """Imaginary parts were dropped, text was read as numbers."""
+    file, options, recording = case("snntorch_v_leaky_sub")
+    arrays = dict(np.load(recording))
+    np.savez(recording, x=arrays["x"], y=arrays["y"].astype(kind))
+    code, _, err = call("verify", file, "--recording", recording, *options)
+    assert code == 2
+    assert "output 'output': y holds" in err
+
+
 def test_verify_names_the_reset_of_one_node(case, call):
     file, options, recording = case("snntorch_v_leaky_sub")
     wrong = [*options, "--reset", "3:zero"]
