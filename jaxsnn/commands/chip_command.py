@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from jaxsnn.commands.arguments import (
     add_command,
@@ -16,6 +16,9 @@ from jaxsnn.commands.arguments import (
     read_graph,
 )
 from jaxsnn.errors import UsageError, suggestion
+
+if TYPE_CHECKING:
+    from jaxsnn.network.network import Network
 
 PARTS = ("train", "validation", "test")
 
@@ -62,6 +65,12 @@ def add(commands: Any) -> None:
         help="yinyang, digits, japanese-vowels or an .npz file",
     )
     parser.add_argument("--part", default="test", help="test (default), validation or train")
+    parser.add_argument(
+        "--population",
+        metavar="NODE",
+        help="in whose time constant values are encoded, one neuron for each class (default: "
+        "the one that feeds the Output)",
+    )
     parser.add_argument("--samples", type=int, metavar="N", help="the first N (default: all)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the data (default 0)")
     parser.add_argument(
@@ -81,7 +90,7 @@ def run(arguments: argparse.Namespace) -> int:
     from jaxsnn.train.data.datasets import taken
     from jaxsnn.train.data.labelled_files import data_files, load_splits
     from jaxsnn.train.data.named_encoders import make_encoder
-    from jaxsnn.train.loop.defaults import read_population, reference_tau
+    from jaxsnn.train.loop.defaults import reference_tau
 
     read = data_files(arguments.data, arguments.data_folder)
     refuse_shared(read, {"-o": arguments.output})
@@ -97,7 +106,7 @@ def run(arguments: argparse.Namespace) -> int:
     data = getattr(splits, arguments.part)
     if arguments.samples is not None:
         data = taken(data, np.arange(min(arguments.samples, len(data))))
-    last = read_population(network)
+    last = _answering(network, arguments.population)
     encoder = None
     if not hasattr(data.x, "time"):
         encoder, how = make_encoder(splits, reference_tau(network, last))
@@ -127,3 +136,24 @@ def run(arguments: argparse.Namespace) -> int:
         ),
     )
     return 0
+
+
+def _answering(network: Network, said: str | None) -> str:
+    """The population that answers.
+
+    Raises:
+        UsageError: there is none of that name, or several feed the outputs and none is named.
+    """
+    from jaxsnn.train.loop.defaults import read_population
+
+    if said is None:
+        try:
+            return read_population(network)
+        except UsageError as error:
+            fix = "name the one that answers, --population NODE"
+            raise UsageError.of(replace(error.problem, fix=fix)) from error
+    if said not in network.populations:
+        raise UsageError(
+            f"there is no population '{said}'", fix=suggestion(said, network.populations)
+        )
+    return said

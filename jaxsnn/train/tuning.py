@@ -16,6 +16,7 @@ from jaxsnn.train.fitting import TrainingStopped, fit
 from jaxsnn.train.loop.evaluation import Measured, measure
 from jaxsnn.train.loop.history import Fit
 from jaxsnn.train.loop.train_plan import TrainPlan, make_plan
+from jaxsnn.train.loop.training_run import CALIBRATION
 from jaxsnn.train.losses.regularizers import SpikeBudget
 from jaxsnn.train.options import TrainOptions, check_options, engine_kind
 
@@ -172,7 +173,9 @@ def _trained(graph: Graph, options: TrainOptions, name: str) -> Fit:
         return fit(graph, options=options)
     except TrainingStopped as stopped:
         reached = stopped.fit
-        note = f"'{name}' is epoch {reached.best_epoch}, the best before the run failed: {stopped}"
+        # tuning begins with the weights as they are
+        why = str(stopped).replace(CALIBRATION, "")
+        note = f"'{name}' is epoch {reached.best_epoch}, the best before the run failed: {why}"
         return replace(reached, notes=(*reached.notes, note))
 
 

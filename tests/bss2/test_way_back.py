@@ -313,6 +313,23 @@ def test_samples_are_encoded_for_the_chip(tmp_path, capsys):
     assert "there is no part 'tst': did you mean 'test'" in capsys.readouterr().err
 
 
+def test_of_several_outputs_one_is_named_for_the_chip(tmp_path, capsys):
+    """`--loss`, which was advised, is no option of the command."""
+    net, sent = tmp_path / "n.nir", tmp_path / "x.npz"
+    nodes = {"in": build.input(5), "w": build.linear(weight=np.ones((3, 5)))}
+    nodes |= {name: build.cubalif(3, **NEURONS) for name in ("a", "b")}
+    nodes |= {f"out {name}": build.output(3) for name in ("a", "b")}
+    write(net, build.network(nodes, [("in", "w", "a", "out a"), ("w", "b", "out b")]))
+    words = ["chip", "inputs", net, "--data", "yinyang", "--samples", 3, "-o", sent]
+    assert main([*map(str, words)]) == 2
+    assert "name the one that answers, --population NODE" in capsys.readouterr().err
+    assert main([*map(str, words), "--population", "c"]) == 2
+    assert "there is no population 'c': There are a, b" in capsys.readouterr().err
+    assert main([*map(str, words), "--population", "b"]) == 0
+    with np.load(sent) as arrays:
+        assert arrays["in.time"].shape == (3, 5)
+
+
 def test_an_emulation_says_what_was_lost_and_what_it_takes():
     traffic = Traffic(
         events={"bus 0": 1.5, "bus 1": 4.0}, peak={"bus 0": 1, "bus 1": 7}, limit=9, replayed=2.0

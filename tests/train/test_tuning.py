@@ -175,6 +175,21 @@ def test_of_a_run_that_fails_the_best_epoch_counts():
     assert "lower the learning rate from 1e+38" in found.notes[-1]
 
 
+def test_tuning_does_not_advise_what_it_refuses():
+    """`calibrate` is for training alone."""
+    from tests.helpers.small_task import DATA, small_net
+
+    net = small_net()
+    silent = {
+        name: net.nodes[name].replace(v_threshold=1e6 + 0 * np.array(node.value("v_threshold")))
+        for name, node in net.nodes.items()
+        if "v_threshold" in node.parameters
+    }
+    options = TrainOptions(data=DATA, epochs=2, progress=None)
+    note = _trained(net.with_nodes(list(silent.values())), options, "tuned").notes[-1]
+    assert "enlarge its input weights, or lower the learning rate" in note
+
+
 class Counted:
     """A solution of two populations: 3 and 5, 1 and 0 spikes in two samples."""
 

@@ -89,6 +89,8 @@ _LARGEST_BUDGET = 1024
 # So long every output may stay silent, or the error rate high, before that is a failure: weight
 # bumping takes a while.
 _FAILING_STEPS = 200
+#: What may help a network that does not fire, where a run has not begun with it.
+CALIBRATION = " (calibrate=0.5 does it first)"
 # Of the best validation accuracy: below that a run has collapsed.
 _COLLAPSED = 0.6
 #: Of the numbers that all samples have on their way, in all epochs: in shorter runs compiling quickly
@@ -506,7 +508,7 @@ class TrainingRun:
         hint = ""
         if silent:
             hint = "enlarge its input weights"
-            hint += " (calibrate=0.5 does it first)" if self.options.calibrate is None else ""
+            hint += CALIBRATION if self.options.calibrate is None else ""
             if self.late:
                 hint = f"give times before t_end ({self.late[0]}), or {hint}"
             failure = (
