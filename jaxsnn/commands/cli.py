@@ -160,6 +160,11 @@ def _unexpected(error: Exception) -> Problem:
     if _is_folder_gone():
         gone = "the current folder is gone"
         return Problem(code="file", message=gone, fix="change to another")
+    if "jax" in sys.modules:
+        from jaxsnn.commands.doctor_command import missing_device
+
+        if (problem := missing_device()) is not None:
+            return problem
     first = str(error).splitlines()[0] if str(error) else "no message"
     return Problem(
         code="unexpected",

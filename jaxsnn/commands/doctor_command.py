@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import os
 import platform
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from jaxsnn import __version__
-from jaxsnn.commands.arguments import add_command, print_outcome
+from jaxsnn.commands.arguments import add_command, line_of, print_outcome
+from jaxsnn.errors import Problem, first_line
 
 _CORE = ("jax", "jaxlib", "numpy", "optax", "networkx", "nir", "h5py")
 #: Extra -> distributions that it brings; those of frameworks are in their files.
@@ -85,8 +87,6 @@ def run(arguments: argparse.Namespace) -> int:
 
 def diagnose() -> DoctorOutcome:
     """Look at what is installed."""
-    import jax
-
     from jaxsnn.event.native.native_build import native_library
     from jaxsnn.nir.frameworks.registry import frameworks
 
@@ -105,9 +105,7 @@ def diagnose() -> DoctorOutcome:
     versions = {"jaxsnn-nir": __version__, "python": platform.python_version()}
     return DoctorOutcome(
         versions=versions | found,
-        devices=tuple(
-            f"{device.platform} {device.id} ({device.device_kind})" for device in jax.devices()
-        ),
+        devices=_devices(),
         extras={extra: not names for extra, names in missing.items()},
         missing=missing,
         enables={extra: ENABLES.get(extra, "frameworks from outside") for extra in extras},
@@ -119,6 +117,36 @@ def diagnose() -> DoctorOutcome:
             name: _known_of(name) for name, found in frameworks().items() if found.distribution
         },
     )
+
+
+def _devices() -> tuple[str, ...]:
+    """What JAX computes on, or why it does not."""
+    import jax
+
+    if (problem := missing_device()) is not None:
+        return (f"none: {line_of(problem)}",)
+    return tuple(
+        f"{device.platform} {device.id} ({device.device_kind})" for device in jax.devices()
+    )
+
+
+def missing_device() -> Problem | None:
+    """What is wrong with the devices that the environment asks JAX for, if anything is."""
+    import jax
+
+    asked = os.environ.get("JAX_PLATFORMS")
+    if not asked:
+        return None
+    try:
+        jax.devices()
+    except Exception as error:  # an AssertionError without words, too
+        why = f" ({first_line(error)})" if str(error) else ""
+        return Problem(
+            code="usage",
+            message=f"JAX_PLATFORMS is '{asked}', and JAX cannot use that here{why}",
+            fix="unset it, or install the JAX that is for this device",
+        )
+    return None
 
 
 def _known_of(name: str) -> dict[str, Any]:

@@ -196,6 +196,7 @@ def _plan(
 
     from jaxsnn.bss2.emulate.emulation import bias_times
     from jaxsnn.bss2.traffic import POWER, answered, seconds_per_sample, traffic
+    from jaxsnn.network.inputs import checked_events
     from jaxsnn.train.loop.recorded_chip import by_neuron
 
     populations = quantized.populations.values()
@@ -209,7 +210,9 @@ def _plan(
         (name, answered(one, quantized.speedup)) for name, one in times.items() if name not in feeds
     ]
     for name, one in sent.items():
-        times[name] = by_neuron(np.asarray(one.time), np.asarray(one.index), sizes[name])
+        # as they were sent: a row for each sample, channels as whole numbers
+        rows = checked_events(name, one, sizes[name], np.float32)
+        times[name] = by_neuron(np.asarray(rows.time), np.asarray(rows.index), sizes[name])
     samples = len(next(iter(times.values())))
     if quantized.bias_source is not None:
         regular = bias_times(quantized, t_end)

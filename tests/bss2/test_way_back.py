@@ -394,6 +394,32 @@ def test_spikes_at_no_time_or_of_no_neuron_are_refused(
         read_recording(path, recorded.inputs, network)
 
 
+@pytest.mark.parametrize("kind", [complex, str])
+def test_times_that_are_no_real_numbers_are_refused(kind, tmp_path, simulated):
+    network, recorded = simulated
+    arrays = {f"{name}.time": np.zeros((3, 1)).astype(kind) for name in ("2", "4")}
+    arrays |= {f"{name}.index": np.zeros((3, 1), int) for name in ("2", "4")}
+    np.savez(tmp_path / "y.npz", **arrays)
+    with pytest.raises(UsageError, match=r"'2\.time' of .* holds .*, not real numbers"):
+        read_recording(tmp_path / "y.npz", recorded.inputs, network)
+
+
+@pytest.mark.parametrize(
+    ("time", "index"), [([[1e-3, 2e-3]], [[0.0, 1.0]]), ([1e-3, 2e-3], [0, 1])]
+)
+def test_the_emulated_chip_takes_the_events_that_run_takes(time, index, tmp_path, capsys):
+    """Channels as floats, and one sample without an axis of its own."""
+    net, mapping, sent, got = (tmp_path / name for name in ("n.nir", "m.json", "x.npz", "y.npz"))
+    write(net, graph())
+    assert main(["map", str(net), "-o", str(mapping), "-q"]) == 0
+    np.savez(sent, time=time, index=index)
+    words = ["emulate", net, mapping, "--input", sent, "--t-end", "20ms", "-o", got, "--ideal"]
+    capsys.readouterr()
+    assert main([*map(str, words), "--json", "-q"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["samples"], found["traffic"][0]["events"]["all from the host"]) == (1, 2)
+
+
 def test_lif_neurons_are_compared_too():
     neurons = build.lif(tau=20e-3)
     graph = build.sequential(build.input(2), build.linear(weight=np.full((3, 2), 2.0)), neurons)

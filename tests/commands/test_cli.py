@@ -8,6 +8,7 @@ import runpy
 from pathlib import Path
 
 import h5py
+import jax
 import numpy as np
 import pytest
 
@@ -647,6 +648,25 @@ def test_doctor_names_the_packages_that_are_missing(monkeypatch):
     found = doctor_command.diagnose()
     assert found.missing["plot"] == ("not-there", "nor-this")
     assert "missing: pip install not-there nor-this; for pictures" in found.as_text()
+
+
+@pytest.mark.parametrize("error", [AssertionError(), RuntimeError("unknown backend: 'cuda'")])
+def test_a_device_that_is_not_there_is_no_bug(error, capsys, monkeypatch):
+    """JAX ends in an AssertionError without words where there is no GPU."""
+
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    monkeypatch.setattr(jax, "devices", fail)
+    code, out, _ = call(capsys, "doctor", "--json")
+    (said,) = json.loads(out)["devices"]
+    assert (code, said.startswith("none: JAX_PLATFORMS is 'cuda'")) == (0, True)
+    monkeypatch.setattr("jaxsnn.nir.read", fail)
+    code, line = refused(capsys, "info", DEMO_NET)
+    assert code == 2
+    assert "JAX_PLATFORMS is 'cuda', and JAX cannot use that here" in line
+    assert "unset it, or install the JAX that is for this device" in line
 
 
 def test_with_json_an_error_is_an_object_too(capsys, tmp_path):

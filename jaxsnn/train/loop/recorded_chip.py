@@ -127,6 +127,12 @@ def read_recording(
                 node=name,
             )
         time, index = arrays[f"{name}.time"], arrays[f"{name}.index"]
+        if time.dtype.kind not in "iuf":
+            raise UsageError(
+                f"'{name}.time' of {recorded} holds {time.dtype}, not real numbers",
+                fix="give what a deployed network's script wrote",
+                node=name,
+            )
         if index.dtype.kind not in "iu":
             raise UsageError(
                 f"'{name}.index' of {recorded} holds {index.dtype}, not whole numbers",
