@@ -42,7 +42,8 @@ class EmulateOutcome:
         joules_per_sample: of the chips alone.
         chips: how many: one, or with `--chips several` one for each run.
         latency: output population -> seconds of the chip from a sample's begin to the first spike,
-            the median over samples; None where none fires.
+            the median over samples; None where none fires. Where one chip does several runs, from
+            the begin in its own run.
     """
 
     spikes: dict[str, int]
@@ -88,9 +89,11 @@ class EmulateOutcome:
             f"{format_time(self.seconds_per_sample)} of the chip and {self.joules_per_sample:.2g} J a"
             " sample"
         )
+        # a run of the same chip begins when those before it have ended
+        late = " in its run, which others come before" if self.runs > self.chips else ""
         for name, seconds in self.latency.items():
             if seconds is not None:
-                lines.append(f"{name} answers {format_time(seconds)} after a sample's begin")
+                lines.append(f"{name} answers {format_time(seconds)} after a sample's begin{late}")
         return "\n".join([*lines, self.output])
 
 

@@ -133,6 +133,7 @@ class MapOutcome:
 
 def _calibration_lines(quantized: Quantized) -> list[str]:
     """What the chip is to be calibrated to: potentials in CADC LSB, times in microseconds."""
+    from jaxsnn.bss2.search.measured_slopes import VENDORS_EXAMPLE
     from jaxsnn.bss2.target_cells import target_cells
 
     lines = []
@@ -146,9 +147,10 @@ def _calibration_lines(quantized: Quantized) -> list[str]:
         )
     if quantized.slope is not None:
         source = "needed" if quantized.measured is None else "measured"
-        lines.append(
-            f"{'slope, ' + source:24}{quantized.slope:.4g} CADC LSB per us and LSB of a weight"
-        )
+        line = f"{'slope, ' + source:24}{quantized.slope:.4g} CADC LSB per us and LSB of a weight"
+        if quantized.measured is None:
+            line += f", the vendor's example has {VENDORS_EXAMPLE:.2f} (--slope says yours)"
+        lines.append(line)
     return lines
 
 

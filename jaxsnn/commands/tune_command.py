@@ -70,10 +70,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _numbers(text: str | None) -> tuple[float, ...]:
-    """Numbers with commas."""
+    """Numbers with commas; none where nothing is said."""
+    if text is None:
+        return ()
     try:
-        return tuple(float(part) for part in (text or "").split(",") if part.strip())
+        found = tuple(float(part) for part in text.split(",") if part.strip())
     except ValueError:
-        raise UsageError(
-            f"spikes_per_sample is {text!r}", fix="give numbers, with commas"
-        ) from None
+        found = ()
+    if not found:
+        raise UsageError(f"spikes_per_sample is {text!r}", fix="give numbers, with commas")
+    return found

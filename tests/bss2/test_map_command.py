@@ -43,7 +43,8 @@ def test_a_mapping_is_made_checked_and_drawn(folder):
 
 
 def test_the_mapping_of_another_network_is_refused(folder):
-    mapped(folder, "net.nir", "-o", "m2.json")
+    made = mapped(folder, "net.nir", "-o", "m2.json")
+    assert "CADC LSB per us and LSB of a weight, the vendor's example has 0.10" in made.stdout
     done = mapped(folder, "other.nir", "--verify", "m2.json", code=1)
     assert "violation: mapping: it is of the net" in done.stdout
     content = json.loads(

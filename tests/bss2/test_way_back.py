@@ -355,7 +355,7 @@ def test_an_emulation_says_what_was_lost_and_what_it_takes():
         "6: 25% of its voltages are beyond the CADC's range, and cut off there",
         "run 0: busiest is bus 1 with 7 of 9 events in a microsecond; 2.0 spikes a sample are replayed",
         "100 us of the chip and 5e-05 J a sample",
-        "2 answers 20 us after a sample's begin",
+        "2 answers 20 us after a sample's begin in its run, which others come before",
         "out.npz",
     ]
     assert outcome.as_dict()["traffic"][0]["limit"] == 9
