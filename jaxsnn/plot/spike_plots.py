@@ -102,11 +102,15 @@ def raster(
         axes_of[0][column].set_title(captions[column], fontsize=9)
         axes_of[-1][column].set_xlabel(f"time, {unit}")
     figure.suptitle(title, fontsize=11)
-    until = t_end or np.inf
-    seen = {name: sum(int(np.sum(one[name].time <= until)) for one in drawn) for name in names}
+    seen = {name: sum(_until(one[name], t_end) for one in drawn) for name in names}
     counts = ", ".join(f"{name} {count}" for name, count in seen.items())
     many = f"{len(drawn)} sample{'s' * (len(drawn) != 1)}"
     return picture_of(figure, f"raster of {many}, spikes: {counts}")
+
+
+def _until(train: SpikeTrain, t_end: float | None) -> int:
+    """How many spikes there are up to an end, if there is one."""
+    return int(np.sum(train.time <= (t_end or np.inf)))
 
 
 def _colour(train: SpikeTrain, last: bool) -> str:

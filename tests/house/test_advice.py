@@ -29,6 +29,8 @@ NEVER_ADVISED |= {"--output", "--input", "--recording", "--for", "--from", "--av
 NEVER_ADVISED |= {"--part", "--samples", "--ideal", "--spread", "--trial"}
 #: What of a file is drawn.
 NEVER_ADVISED |= {"--report", "--kind", "--before", "--node", "--sample"}
+#: Which population answers: `chip inputs` says it in its own words, in Python it is an argument of losses.
+NEVER_ADVISED |= {"--population"}
 #: Where there is nothing to do that the message does not say.
 WITHOUT_FIX = ("no such file", "cannot be written (", "cannot be made (", "cannot be read (")
 
