@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from jaxsnn.nir.convert.step import Step
     from jaxsnn.nir.nodes import Node
 
+#: Bytes of the numbers of float32.
+_LEAST_BYTES = 4
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Call:
@@ -221,6 +224,23 @@ def refuse_training(name: str, module: Any) -> None:
             fix="call module.eval() first, as it is then exported",
             node=name,
         )
+
+
+def refuse_few_digits(name: str, module: Any) -> None:
+    """Refuse a layer that rounds its sums to half precision, whose spikes are those of no engine.
+
+    Raises:
+        ConversionError: Its numbers have 16 bits or less.
+    """
+    for tensor in (*module.parameters(), *module.buffers()):
+        if tensor.dtype.is_floating_point and tensor.dtype.itemsize < _LEAST_BYTES:
+            raise ConversionError(
+                f"'{name}' ({type(module).__name__}) computes in {tensor.dtype}, and a graph of it "
+                "in float32, which spikes at other steps",
+                fix="give a copy in float32, copy.deepcopy(module).float(), "
+                "and compare with what that does",
+                node=name,
+            )
 
 
 def _dropout(call: Call) -> Exported:

@@ -29,6 +29,18 @@ def test_layers_that_run_through_time_need_an_axis_of_time(shape):
     assert from_torch(net, torch.zeros(4, 1, 5)).nodes["1"].type == "LIF"
 
 
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+def test_half_precision_spikes_at_other_steps_and_is_refused(kind):
+    from spikingjelly.activation_based import neuron
+
+    net = torch.nn.Sequential(torch.nn.Linear(5, 3), neuron.LIFNode(), torch.nn.Linear(3, 2))
+    message = rf"'0' \(Linear\) computes in {kind}, .* in float32, .*: give a copy in float32"
+    with pytest.raises(ConversionError, match=message):
+        from_torch(net.to(kind), torch.zeros(1, 5, dtype=kind))
+    assert from_torch(net.float(), torch.zeros(1, 5)).nodes["1"].type == "LIF"
+    assert from_torch(net.double(), torch.zeros(1, 5).double()).nodes["1"].type == "LIF"
+
+
 def pooled(**reset):
     """A convolution, neurons, the largest of their spikes, and a readout of spikes."""
     torch.manual_seed(0)

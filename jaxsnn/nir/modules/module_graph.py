@@ -20,7 +20,14 @@ from jaxsnn.nir.graph import Edge, Graph
 from jaxsnn.nir.modules.module_trace import Heard, ModuleTrace, leaves_of, trace
 from jaxsnn.nir.nodes import Node, class_of
 from jaxsnn.nir.parse import parse
-from jaxsnn.nir.torch_leaves import Call, Exported, LayerNumbers, exported, refuse_training
+from jaxsnn.nir.torch_leaves import (
+    Call,
+    Exported,
+    LayerNumbers,
+    exported,
+    refuse_few_digits,
+    refuse_training,
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -84,11 +91,12 @@ def traced_module(module: Any, sample: Any) -> TracedModule:
         module, sample: As of `jaxsnn.from_torch`.
 
     Raises:
-        ConversionError: A layer that NIR or the dialect cannot hold, or an input that is computed
-            outside of layers.
+        ConversionError: A layer that NIR or the dialect cannot hold, or that computes in half
+            precision, or an input that is computed outside of layers.
     """
     for name, leaf in leaves_of(module):
         refuse_training(name, leaf)
+        refuse_few_digits(name, leaf)
     seen = trace(module, sample)
     made = {call.name: exported(call) for call in seen.calls}
     names = sorted({one.framework for one in made.values() if one.framework is not None})
