@@ -1,5 +1,7 @@
 """load_into: a file's numbers in a module of the user's own, which then fires what the graph does."""
 
+import re
+
 import nir
 import numpy as np
 import pytest
@@ -208,6 +210,32 @@ def test_norse_lifted_and_recurrent_cells():
         ((y, _), _) = second(torch.as_tensor(x))
     assert verify(graph, x, y.numpy()).ok
     assert float(LIFParameters().v_th) == 1.0
+
+
+@pytest.mark.parametrize("framework", ["norse", "spikingjelly", "snntorch"])
+def test_numbers_that_no_state_dict_holds_are_named(framework):
+    """Norse and SpikingJelly keep time constants and thresholds beside torch's parameters."""
+    kind = {"norse": "cuba", "spikingjelly": "lif", "snntorch": "leaky"}[framework]
+    net, other = made(framework, kind, 1), made(framework, kind, 1)
+    graph = from_torch(net, torch.zeros(1, 5))
+    assert load_into(other, graph).notes == ()
+    weights = [node.replace(weight=2 * node.value("weight")) for node in graph.nodes.values()
+               if "weight" in node.names]  # fmt: skip
+    assert load_into(other, graph.with_nodes(weights)).notes == ()
+    first = graph.neurons[0]
+    node = graph.nodes[first]
+    lowered = graph.with_nodes([node.replace(v_threshold=0.6 * node.value("v_threshold"))])
+    notes = load_into(other, lowered).notes
+    net.load_state_dict(other.state_dict())
+    x = nets.spikes(3, steps=60, batch=4)
+    assert verify(lowered, x, PLAYERS[framework](net, x)).ok == (notes == ())
+    if framework == "snntorch":
+        assert notes == ()
+        return
+    name = {"norse": r"1\.p\.v_th", "spikingjelly": r"1\.v_threshold"}[framework]
+    assert re.match(
+        rf"state_dict\(\) of the module leaves out '?{name}'?, .* load the file again", notes[0]
+    )
 
 
 def test_a_file_of_another_framework_is_converted_first():

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxsnn.errors import ConversionError, JaxsnnError, first_line
+from jaxsnn.errors import ConversionError, JaxsnnError, first_line, listing
 from jaxsnn.nir.convert.step import Step, step_of
 from jaxsnn.nir.graph import Graph
 from jaxsnn.nir.modules.graph_matching import matched
@@ -21,7 +21,7 @@ from jaxsnn.nir.modules.module_graph import TracedModule, traced_module
 from jaxsnn.nir.modules.module_trace import leading_axes
 from jaxsnn.nir.nodes import Node
 from jaxsnn.nir.passes import shapes
-from jaxsnn.nir.torch_leaves import LayerNumbers, setter_of
+from jaxsnn.nir.torch_leaves import LayerNumbers, numbers_of, setter_of
 
 #: Two numbers are the same within this fraction of the largest of their array: float32 there and
 #: back.
@@ -124,12 +124,41 @@ def _assignments(
         notes.append(
             f"'{fold.layer}' does nothing any more: its statistics are in the weights before it"
         )
+    notes += _unsaved(found)
     if graph.dialect.dt != traced.graph.dialect.dt:
         notes.append(
             f"a step lasts {graph.dialect.dt} s in the file and {traced.graph.dialect.dt} s in the "
             "module; each step does the same"
         )
     return found, notes
+
+
+def _unsaved(numbers: list[LayerNumbers]) -> list[str]:
+    """What must be said of numbers that change, and that `module.state_dict()` leaves out."""
+    lost = [f"{one.layer}.{one.name}" for one in numbers if not _in_state_dict(one) and _moves(one)]
+    if not lost:
+        return []
+    return [
+        f"state_dict() of the module leaves out {listing(lost, limit=4)}, which are no parameters of "
+        "torch and changed: after load_state_dict() load the file again, or save the module whole"
+    ]
+
+
+def _in_state_dict(one: LayerNumbers) -> bool:
+    name, _, field = one.name.partition(".")
+    owner = one.owner
+    kept = name in owner._buffers and name not in owner._non_persistent_buffers_set
+    return not field and (name in owner._parameters or kept)
+
+
+def _moves(one: LayerNumbers) -> bool:
+    """Whether a layer has another number than it is to have, by more than rounding."""
+    name, _, field = one.name.partition(".")
+    held = getattr(one.owner, name)
+    old = numbers_of(getattr(held, field) if field else held).astype(float)
+    fits = old.size in (1, one.value.size)
+    held_for_all = np.broadcast_to(old.ravel(), one.value.size) if fits else old
+    return not fits or not np.allclose(held_for_all, one.value.ravel(), rtol=_TOLERANCE, atol=0)
 
 
 def _steps(graph: Graph) -> dict[str, Step]:
