@@ -6,7 +6,7 @@ Those of each framework are in its file in `jaxsnn.nir.frameworks`.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -94,9 +94,38 @@ Setter = Callable[[Call, Mapping[str, "Node"], Mapping[str, "Step"]], list[Layer
 
 def exporter_of(module: Any) -> Callable[[Call], Exported] | None:
     """The exporter of a type, or None; by name, so that no framework is imported for nothing."""
+    return _exporters().get((_package(module), type(module).__name__))
+
+
+def of_library(module: Any) -> bool:
+    """Whether the class of a module is torch's or a framework's, and not the user's own."""
+    package = type(module).__module__.partition(".")[0]
+    return package in {"torch", *(found.package for found in frameworks().values())}
+
+
+def unsupported(name: str, module: Any) -> ConversionError:
+    """The refusal of a layer that no graph has."""
+    names = sorted({known for _, known in _exporters()})
+    return ConversionError(
+        f"'{name}' is a {_kind(module, names)}, which is not supported",
+        fix=f"supported are {listing(names, limit=30)}",
+        node=name,
+    )
+
+
+def _package(module: Any) -> str:
+    """Whose class a module is. Of torch only what is in torch.nn: torch.ao has quantized layers of
+    the same names.
+    """
+    path = type(module).__module__
+    package = path.partition(".")[0]
+    return path if package == "torch" and not path.startswith("torch.nn.") else package
+
+
+def _kind(module: Any, known: Iterable[str]) -> str:
+    """The name of its class, with where it comes from if a known one has the same."""
     kind = type(module)
-    package = kind.__module__.partition(".")[0]
-    return _exporters().get((package, kind.__name__))
+    return f"{kind.__module__}.{kind.__name__}" if kind.__name__ in known else kind.__name__
 
 
 def _exporters() -> dict[tuple[str, str], Callable[[Call], Exported]]:
@@ -109,7 +138,7 @@ def _exporters() -> dict[tuple[str, str], Callable[[Call], Exported]]:
 
 def setter_of(module: Any) -> Setter | None:
     """What puts numbers into a layer of a type; None if it has none, or nobody knows."""
-    package, kind = type(module).__module__.partition(".")[0], type(module).__name__
+    package, kind = _package(module), type(module).__name__
     for framework in frameworks().values():
         if framework.package == package and kind in framework.setters:
             return framework.setters[kind]
@@ -118,7 +147,7 @@ def setter_of(module: Any) -> Setter | None:
 
 def in_time(module: Any) -> bool:
     """Whether a layer takes (time, batch, *shape) and runs through time itself."""
-    package = type(module).__module__.partition(".")[0]
+    package = _package(module)
     return any(
         found.in_time is not None and found.in_time(module)
         for found in frameworks().values()
@@ -140,12 +169,7 @@ def exported(call: Call) -> Exported:
     """
     exporter = exporter_of(call.module)
     if exporter is None:
-        names = listing(sorted({name for _, name in _exporters()}), limit=30)
-        raise ConversionError(
-            f"'{call.name}' is a {type(call.module).__name__}, which is not supported",
-            fix=f"supported are {names}",
-            node=call.name,
-        )
+        raise unsupported(call.name, call.module)
     return exporter(call)
 
 

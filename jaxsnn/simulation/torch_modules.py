@@ -21,6 +21,7 @@ from jaxsnn.nir.graph import Graph
 from jaxsnn.nir.modules.module_graph import TracedModule, traced_module
 from jaxsnn.nir.modules.module_loading import Loaded, first_input, loaded
 from jaxsnn.nir.modules.module_run import run_module
+from jaxsnn.nir.modules.module_trace import plain, sample_of
 from jaxsnn.nir.parse import read
 from jaxsnn.simulation.simulate import simulate
 
@@ -54,7 +55,8 @@ def from_torch(module: Any, sample: Any) -> Graph:
             layer must take what another layer gives, or a sum, flatten or pool of it. It may keep
             its states itself, or take those that it returns.
         sample: Input of one step, (batch, *shape); (time, batch, *shape) where the layers run
-            through time themselves, as Norse's lifted ones do.
+            through time themselves, as Norse's lifted ones do. A tensor of the type of the module's
+            weights, or an array, which becomes one.
 
     Returns:
         The graph, with an Output for each layer whose output the module returns and no other layer
@@ -66,6 +68,8 @@ def from_torch(module: Any, sample: Any) -> Graph:
         UsageError: It is no module.
     """
     _refuse_no_module(module)
+    module = plain(module)
+    sample = sample_of(module, sample)
     traced = traced_module(module, sample)
     refuse_difference(module, traced, sample)
     return traced.graph
@@ -100,6 +104,7 @@ def load_into(module: Any, source: Graph | str | os.PathLike[str], **options: An
             fix="pass a file, or give jaxsnn.read the options",
         )
     graph = source if isinstance(source, Graph) else read(source, **options)
+    module = plain(module)
     with loaded(module, graph) as (found, traced):
         names = found.nodes
         as_file = dataclasses.replace(

@@ -41,6 +41,83 @@ def test_half_precision_spikes_at_other_steps_and_is_refused(kind):
     assert from_torch(net.double(), torch.zeros(1, 5).double()).nodes["1"].type == "LIF"
 
 
+def test_a_sample_is_a_tensor_of_the_type_of_the_weights_or_an_array():
+    from spikingjelly.activation_based import neuron
+
+    net = torch.nn.Sequential(torch.nn.Linear(5, 3), neuron.LIFNode())
+    expected = from_torch(net, torch.zeros(1, 5))
+    for sample in (np.zeros((1, 5)), np.zeros((1, 5), int), [[0, 0, 0, 0, 0]]):
+        assert from_torch(net, sample).edges == expected.edges
+        assert from_torch(net.double(), sample).edges == expected.edges
+        net.float()
+    message = r"sample of shape \(1, 5\) of torch.int64: .*: give a sample of torch.float32, as its weights are"
+    with pytest.raises(ConversionError, match=message):
+        from_torch(net, torch.zeros(1, 5, dtype=torch.int64))
+    with pytest.raises(
+        ConversionError, match=r"no tensor can be made of the sample, a str: .*: give a t"
+    ):
+        from_torch(net, "zeros")
+
+
+def spikingjelly(kind):
+    from spikingjelly.activation_based import neuron
+
+    return getattr(neuron, kind)()
+
+
+@pytest.mark.parametrize("kind", ["QIFNode", "KLIFNode"])
+@pytest.mark.parametrize("last", [True, False])
+def test_a_neuron_with_layers_within_that_is_not_supported_is_named(kind, last):
+    """The layer behind it, or the one within, was named, as if forward computed something."""
+    first = torch.nn.Linear(5, 3), spikingjelly("LIFNode"), torch.nn.Linear(3, 3)
+    behind = () if last else (torch.nn.Linear(3, 2), spikingjelly("LIFNode"))
+    net = torch.nn.Sequential(*first, spikingjelly(kind), *behind)
+    with pytest.raises(
+        ConversionError, match=f"'3' is a {kind}, which is not supported: supported"
+    ):
+        from_torch(net, torch.zeros(1, 5))
+
+
+class ByName(torch.nn.Module):
+    """Gives its layers what they take by name, changed before or not."""
+
+    def __init__(self, change):
+        super().__init__()
+        self.change = change
+        self.block = torch.nn.Sequential(torch.nn.Linear(5, 3), leaky())
+
+    def forward(self, x):
+        first, second = self.block
+        return second(input_=first(input=self.change(x)))
+
+
+def test_layers_take_their_input_by_name():
+    assert "block.1" in from_torch(ByName(lambda x: x), torch.zeros(1, 5)).nodes
+    with pytest.raises(ConversionError, match=r"the input of 'block.0' \(Linear\) is computed out"):
+        from_torch(ByName(torch.relu), torch.zeros(1, 5))
+
+
+class Leaky(torch.nn.Module):
+    """Of another package than snnTorch."""
+
+    def forward(self, x):
+        return (x > 1).to(x.dtype)
+
+
+def test_layers_of_the_same_name_from_elsewhere_are_named_with_their_home():
+    from torch.ao.nn.quantized import dynamic
+
+    quantized = dynamic.Linear(5, 3)
+    with pytest.raises(
+        ConversionError, match=r"'0' is a torch\.ao\.nn\.[a-z.]*\.Linear, which is not"
+    ):
+        from_torch(torch.nn.Sequential(quantized, leaky()), torch.zeros(1, 5))
+    with pytest.raises(
+        ConversionError, match=r"'1' is a [a-z_.]*test_module_messages\.Leaky, which"
+    ):
+        from_torch(torch.nn.Sequential(torch.nn.Linear(5, 3), Leaky(), leaky()), torch.zeros(1, 5))
+
+
 def pooled(**reset):
     """A convolution, neurons, the largest of their spikes, and a readout of spikes."""
     torch.manual_seed(0)

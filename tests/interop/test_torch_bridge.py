@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from jaxsnn import from_torch, lower, to_torch
+from jaxsnn import from_torch, load_into, lower, to_torch
 from jaxsnn.errors import ConversionError
 from jaxsnn.nir import build
 from tests.helpers.zoo import FACTS, RECORDED
@@ -225,3 +225,22 @@ def test_a_backward_pass_goes_on_after_it(framework):
         gradients.append(net[0].weight.grad.clone())
     assert gradients[0].abs().max() > 0
     assert torch.equal(*gradients)
+
+
+@pytest.mark.parametrize("how", ["whole", "layer", "in place"])
+def test_a_compiled_module_is_that_of_which_it_was_made(how):
+    """What torch.compile makes of a module has its numbers, and hides its layers."""
+    net = nets.snntorch_net("leaky", 1)
+    expected = from_torch(net, torch.zeros(1, 5))
+    compiled = net
+    if how == "whole":
+        compiled = torch.compile(net, backend="eager")
+    elif how == "layer":
+        net[1] = torch.compile(net[1], backend="eager")
+    else:
+        net.compile(backend="eager")
+    graph = from_torch(compiled, torch.zeros(1, 5))
+    assert set(graph.nodes) == set(expected.nodes)
+    first = expected.nodes["0"]
+    load_into(compiled, expected.with_nodes([first.replace(weight=2 * first.value("weight"))]))
+    np.testing.assert_allclose(net[0].weight.detach(), 2 * first.value("weight"))

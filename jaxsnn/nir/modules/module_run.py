@@ -10,7 +10,13 @@ import numpy as np
 
 from jaxsnn.errors import ConversionError
 from jaxsnn.nir.frameworks.registry import frameworks
-from jaxsnn.nir.modules.module_trace import ModuleTrace, leaves_of, tensors_of, unchanged
+from jaxsnn.nir.modules.module_trace import (
+    ModuleTrace,
+    leaves_of,
+    tensors_of,
+    unchanged,
+    uncompiled,
+)
 
 
 def run_module(
@@ -46,7 +52,7 @@ def run_module(
     kind = like.dtype if like.dtype.is_floating_point else torch.float32
     x = torch.as_tensor(frames, dtype=kind, device=like.device)
     try:
-        with torch.no_grad(), unchanged(module):
+        with torch.no_grad(), unchanged(module), uncompiled(module):
             _rewind(leaves.values())
             returned = [module(x)] if seen.leading == 2 else list(_stepped(module, x))
             returned = [[_array(tensor) for tensor in tensors_of(each)] for each in returned]

@@ -9,11 +9,18 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Literal
 
 from jaxsnn.errors import ConversionError, first_line, listing
-from jaxsnn.nir.torch_leaves import Call, exporter_of, in_time, without_state
+from jaxsnn.nir.torch_leaves import (
+    Call,
+    exporter_of,
+    in_time,
+    of_library,
+    unsupported,
+    without_state,
+)
 
 #: Functions whose result is their first argument, as far as numbers go.
 _SAME = ("clone", "contiguous", "detach", "float", "identity")
@@ -90,7 +97,8 @@ def trace(module: Any, sample: Any) -> ModuleTrace:
 
     Args:
         module: A torch.nn.Module.
-        sample: (batch, *shape), or (time, batch, *shape) where layers run through time themselves.
+        sample: A tensor (batch, *shape), or (time, batch, *shape) where layers run through time
+            themselves.
 
     Raises:
         ConversionError: A layer that takes what is computed outside of layers, or that is called
@@ -98,7 +106,6 @@ def trace(module: Any, sample: Any) -> ModuleTrace:
     """
     import torch
 
-    sample = torch.as_tensor(sample, dtype=None if torch.is_tensor(sample) else torch.float32)
     asked = [
         name
         for name, each in inspect.signature(module.forward).parameters.items()
@@ -115,14 +122,22 @@ def trace(module: Any, sample: Any) -> ModuleTrace:
     watch = _Watch(leading)
     watch.keep(sample, Made(sources=("",)))
     hooks = [hook for name, leaf in leaves for hook in watch.hooks(name, leaf)]
+    inside = [leaf for _, leaf in leaves]
+    for name, outer in module.named_modules():
+        if (
+            of_library(outer)
+            and not any(outer is leaf for leaf in inside)
+            and list(outer.children())
+        ):
+            hooks += watch.outer_hooks(name or "module", outer)
     try:
-        with torch.no_grad(), unchanged(module), watch.functions():
+        with torch.no_grad(), unchanged(module), uncompiled(module), watch.functions():
             result = module(sample)
-    except RuntimeError as error:  # of layers that do not take its shape
+    except RuntimeError as error:  # of layers that do not take its shape or its type
         raise ConversionError(
-            f"{type(module).__name__} does not take a sample of shape {tuple(sample.shape)}:"
-            f" {first_line(error)}",
-            fix="give a sample (batch, *shape) that it takes",
+            f"{type(module).__name__} does not take a sample of shape {tuple(sample.shape)} of "
+            f"{sample.dtype}: {first_line(error)}",
+            fix=_taken_sample(module, sample),
         ) from error
     finally:
         for hook in hooks:
@@ -130,6 +145,51 @@ def trace(module: Any, sample: Any) -> ModuleTrace:
     return ModuleTrace(
         calls=tuple(watch.calls.values()), outputs=watch.heard(result), leading=leading
     )
+
+
+def sample_of(module: Any, sample: Any) -> Any:
+    """A sample as a tensor; of arrays and lists one of the type, and on the device, of the module.
+
+    Raises:
+        ConversionError: No tensor can be made of it.
+    """
+    import torch
+
+    if torch.is_tensor(sample):
+        return sample
+    like = next(module.parameters(), torch.zeros(()))
+    try:
+        return torch.as_tensor(sample, dtype=like.dtype, device=like.device)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ConversionError(
+            f"no tensor can be made of the sample, a {type(sample).__name__}: {first_line(error)}",
+            fix="give a tensor (batch, *shape), such as torch.zeros(1, 784)",
+        ) from error
+
+
+def _taken_sample(module: Any, sample: Any) -> str:
+    """What to give instead of a sample that a module does not take."""
+    like = next(module.parameters(), sample)
+    if like.dtype != sample.dtype:
+        return f"give a sample of {like.dtype}, as its weights are, with sample.to({like.dtype})"
+    return "give a sample (batch, *shape) that it takes"
+
+
+def plain(module: Any) -> Any:
+    """The module that torch.compile was given, else the module itself."""
+    return getattr(module, "_orig_mod", module)
+
+
+def uncompiled(module: Any) -> AbstractContextManager[Any]:
+    """A context in which layers that torch.compile has compiled run as they were written: in what it
+    makes of them nothing can be watched.
+    """
+    parts = list(module.modules())
+    if all(plain(part) is part and part._compiled_call_impl is None for part in parts):
+        return nullcontext()
+    import torch
+
+    return torch.compiler.set_stance("force_eager")
 
 
 def _needs_time(leaves: list[tuple[str, Any]], leading: int, sample: Any) -> None:
@@ -156,7 +216,7 @@ def leaves_of(module: Any, name: str = "") -> list[tuple[str, Any]]:
         return [(name or "module", module)]
     found = []
     for child_name, child in module.named_children():
-        found += leaves_of(child, f"{name}.{child_name}" if name else child_name)
+        found += leaves_of(plain(child), f"{name}.{child_name}" if name else child_name)
     return found
 
 
@@ -209,6 +269,11 @@ class _Watch:
         # Tensors that live keep their ids.
         self.alive: list[Any] = []
         self.inside = 0
+        #: Modules of libraries that have layers within, as they are entered: name, module, and
+        #: whether what it takes is of a layer.
+        self.entered: list[tuple[str, Any, bool]] = []
+        #: What such a module gave that is of no layer -> its name and itself.
+        self.lost: dict[int, tuple[str, Any]] = {}
         #: Whether a part of the input was taken, such as one step.
         self.looks_like_a_loop = False
 
@@ -222,11 +287,44 @@ class _Watch:
         def before(part: Any, arguments: tuple[Any, ...]) -> None:
             self.inside += 1
 
-        def after(part: Any, arguments: tuple[Any, ...], result: Any) -> None:
+        def after(part: Any, arguments: tuple[Any, ...], named: Any, result: Any) -> None:
             self.inside -= 1
-            self.called(name, part, arguments, result)
+            self.called(name, part, arguments or tuple(named.values()), result)
 
-        return [leaf.register_forward_pre_hook(before), leaf.register_forward_hook(after)]
+        return [
+            leaf.register_forward_pre_hook(before),
+            leaf.register_forward_hook(after, with_kwargs=True),
+        ]
+
+    def outer_hooks(self, name: str, outer: Any) -> list[Any]:
+        """Hooks of a library's module that has layers within: what it computes by itself is to be
+        refused in its name.
+        """
+
+        def before(part: Any, arguments: tuple[Any, ...]) -> None:
+            given = tensors_of(arguments)
+            known = bool(given) and all(self._unchanged(tensor) for tensor in given)
+            self.entered.append((name, part, known))
+
+        def after(part: Any, arguments: tuple[Any, ...], result: Any) -> None:
+            _, _, known = self.entered.pop()
+            for tensor in tensors_of(result)[:1] if known else ():
+                if id(tensor) not in self.made:
+                    self.alive.append(tensor)
+                    self.lost.setdefault(id(tensor), (name, part))
+
+        return [outer.register_forward_pre_hook(before), outer.register_forward_hook(after)]
+
+    def refuse_lost(self, tensor: Any) -> None:
+        """Refuse a tensor of no layer in the name of the library's module that computes it.
+
+        Raises:
+            ConversionError: There is such a module.
+        """
+        inner = [(name, part) for name, part, known in self.entered if known]
+        found = self.lost.get(id(tensor)) or next(reversed(inner), None)
+        if found is not None:
+            raise unsupported(*found)
 
     def called(self, name: str, leaf: Any, arguments: tuple[Any, ...], result: Any) -> None:
         """Note a call of a leaf.
@@ -283,6 +381,8 @@ class _Watch:
             ConversionError: It is of no layer, it is a membrane, or it has changed since.
         """
         made = self.made.get(id(tensor))
+        if made is None:
+            self.refuse_lost(tensor)
         if made is None and self.looks_like_a_loop:
             raise ConversionError(
                 f"'{name}' ({kind}) takes a part of the input, such as x[t] in a loop over time",
@@ -376,6 +476,8 @@ class _Watch:
         """
         tensors = tensors_of(result)
         made = [self._unchanged(tensor) for tensor in tensors]
+        if tensors and made[0] is None:
+            self.refuse_lost(tensors[0])
         if not tensors or made[0] is None:
             raise ConversionError(
                 "the output of the module is computed outside of layers",
