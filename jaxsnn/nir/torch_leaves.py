@@ -221,7 +221,7 @@ def _convolution(call: Call) -> Exported:
 def _pool(call: Call) -> Exported:
     pool = call.module
     if (
-        pool.ceil_mode
+        _rounds_up(call)
         or pool.divisor_override
         or (np.any(pool.padding) and not pool.count_include_pad)
     ):
@@ -234,6 +234,31 @@ def _pool(call: Call) -> Exported:
     return Exported(nodes={"": {"type": "AvgPool2d", **_windows(pool)}})
 
 
+def _rounds_up(call: Call) -> bool:
+    """Whether a pool has windows that reach beyond the padded edge, as ceil_mode lets them."""
+    pool = call.module
+    if not pool.ceil_mode:
+        return False
+    sizes = _windows(pool)
+    free = np.array(call.inward[-2:]) + 2 * sizes["padding"] - sizes["kernel_size"]
+    return not np.array_equal(free // sizes["stride"] + 1, call.outward[-2:])
+
+
+def _even_pool(call: Call) -> Exported:
+    """An AdaptiveAvgPool2d whose windows are all of one size, as AvgPool2d."""
+    before, after = np.array(call.inward[-2:]), np.array(call.outward[-2:])
+    if np.any(before % after):
+        raise ConversionError(
+            f"'{call.name}' ({type(call.module).__name__}) makes {tuple(call.outward[-2:])} of "
+            f"{tuple(call.inward[-2:])} by windows of several sizes, and NIR's have one",
+            fix="give it a size by which that of its input can be divided",
+            node=call.name,
+        )
+    window = before // after
+    sizes = {"kernel_size": window, "stride": window.copy(), "padding": np.zeros(2, int)}
+    return Exported(nodes={"": {"type": "AvgPool2d", **sizes}})
+
+
 def refuse_training(name: str, module: Any) -> None:
     """Refuse a layer that does in training what it does not do afterwards.
 
@@ -242,7 +267,7 @@ def refuse_training(name: str, module: Any) -> None:
     """
     kind = type(module).__name__
     random = kind.startswith("Dropout") and getattr(module, "p", 0)
-    if module.training and (random or kind.startswith("BatchNorm")):
+    if module.training and (random or "BatchNorm" in kind):
         raise ConversionError(
             f"'{name}' ({kind}) is in training mode, where it does not do what it does later",
             fix="call module.eval() first, as it is then exported",
@@ -273,7 +298,7 @@ def _dropout(call: Call) -> Exported:
     return Exported(nodes={})
 
 
-def _normalisation(call: Call) -> Exported:
+def exported_normalisation(call: Call) -> Exported:
     """A BatchNorm by its running statistics: y = weight (x - mean) / sqrt(var + eps) + bias, for
     each channel.
     """
@@ -301,7 +326,7 @@ def _normalisation(call: Call) -> Exported:
 def _largest(call: Call) -> Exported:
     """A MaxPool2d of spikes: 1 where any in the window is, SumPool2d > 1/2."""
     pool = call.module
-    if pool.ceil_mode or pool.return_indices or np.any(np.asarray(pool.dilation) != 1):
+    if _rounds_up(call) or pool.return_indices or np.any(np.asarray(pool.dilation) != 1):
         raise ConversionError(
             f"'{call.name}' rounds up, dilates its window or returns indices, and NIR does neither",
             fix="leave out ceil_mode, dilation and return_indices",
@@ -349,10 +374,12 @@ LAYERS: Mapping[str, Callable[[Call], Exported]] = MappingProxyType(
         "Conv1d": _convolution,
         "Conv2d": _convolution,
         "AvgPool2d": _pool,
+        "AdaptiveAvgPool2d": _even_pool,
         "MaxPool2d": _largest,
         "Flatten": _flatten,
-        "BatchNorm1d": _normalisation,
-        "BatchNorm2d": _normalisation,
+        "BatchNorm1d": exported_normalisation,
+        "BatchNorm2d": exported_normalisation,
+        "SyncBatchNorm": exported_normalisation,
         "Dropout": _dropout,
         "Dropout1d": _dropout,
         "Dropout2d": _dropout,
@@ -383,4 +410,7 @@ LAYER_SETTERS: Mapping[str, Setter] = MappingProxyType(
     dict.fromkeys(("Linear", "Conv1d", "Conv2d"), set_weights)
 )
 #: Those that may be called in several places.
-_PLAIN = ("AvgPool2d", "MaxPool2d", "Flatten", "Dropout", "Dropout1d", "Dropout2d", "Identity")
+_PLAIN = (
+    *("AvgPool2d", "AdaptiveAvgPool2d", "MaxPool2d", "Flatten"),
+    *("Dropout", "Dropout1d", "Dropout2d", "Identity"),
+)

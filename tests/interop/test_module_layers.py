@@ -448,3 +448,99 @@ def test_the_largest_of_spikes_converts(target, converts):
     y = nets.snntorch_play(net, x)
     made = converts(from_torch(net, torch.zeros(1, 1, 8, 8)), target, x, y)
     assert not any(made.shift.values())
+
+
+def played_in_time(net, x):
+    from spikingjelly.activation_based import functional
+
+    functional.reset_net(net)
+    with torch.no_grad():
+        y = net(torch.as_tensor(x)).numpy()
+    functional.reset_net(net)
+    return y
+
+
+class OneAxis(torch.nn.Module):
+    """Makes time and batch one axis for its layers, as functions of SpikingJelly and users do."""
+
+    def __init__(self):
+        from spikingjelly.activation_based import layer, neuron
+
+        super().__init__()
+        self.conv, self.pool = torch.nn.Conv2d(1, 4, 3), torch.nn.AdaptiveAvgPool2d((2, 1))
+        self.norm = layer.ThresholdDependentBatchNorm2d(1.0, 1.0, 4)
+        self.first, self.second = (neuron.LIFNode(v_threshold=0.3, step_mode="m") for _ in range(2))
+        self.fc, self.votes = torch.nn.Linear(8, 12), layer.VotingLayer(3, step_mode="m")
+
+    def forward(self, x):
+        from spikingjelly.activation_based import functional
+
+        y = self.first(self.norm(functional.seq_to_ann_forward(x, self.conv)))
+        z = self.fc(self.pool(y.flatten(0, 1)).flatten(1))
+        return self.votes(self.second(z.view(*y.shape[:2], -1)))
+
+
+def contained(seed):
+    from spikingjelly.activation_based import layer, neuron
+
+    torch.manual_seed(seed)
+    convolution = torch.nn.Conv2d(1, 4, 3), torch.nn.BatchNorm2d(4)
+    net = torch.nn.Sequential(
+        layer.SeqToANNContainer(*convolution), neuron.LIFNode(v_threshold=0.5, step_mode="m"),
+        layer.SeqToANNContainer(torch.nn.Flatten(), torch.nn.Linear(64, 5)),
+        neuron.LIFNode(v_threshold=0.2, step_mode="m"),
+    )  # fmt: skip
+    with torch.no_grad():
+        net[0][0].weight.mul_(4)
+        net[2][1].weight.mul_(4)
+    return net.eval()
+
+
+@pytest.mark.parametrize("sample", [(1, 1), (3, 2)])
+def test_layers_take_time_and_batch_as_one_axis(sample):
+    x = nets.spikes(3, (1, 6, 6), steps=30, batch=3)
+    net = contained(1)
+    graph = from_torch(net, torch.zeros(*sample, 1, 6, 6))
+    y = played_in_time(net, x)
+    assert 0.02 < y.mean() < 0.98
+    assert verify(graph, x, y).ok
+    other = contained(2)
+    load_into(other, graph)
+    assert np.array_equal(played_in_time(other, x), y)
+
+
+def test_votes_means_of_all_pixels_and_norms_of_thresholds_are_layers():
+    torch.manual_seed(1)
+    net, x = OneAxis(), nets.spikes(3, (1, 6, 6), steps=30, batch=3)
+    with pytest.raises(ConversionError, match=r"'norm' .*BatchNorm2d\) is in training mode"):
+        from_torch(net, torch.zeros(3, 2, 1, 6, 6))
+    net.norm.weight.data.fill_(2.0)
+    graph = from_torch(net.eval(), torch.zeros(3, 2, 1, 6, 6))
+    y = played_in_time(net, x)
+    assert 0.02 < y.mean() < 0.98
+    assert verify(graph, x, y).ok
+    assert [graph.nodes[name].type for name in graph.order()].count("AvgPool2d") == 1
+
+
+def test_neurons_of_one_step_are_refused_where_time_and_batch_are_one_axis():
+    from spikingjelly.activation_based import layer, neuron
+
+    inner = layer.SeqToANNContainer(torch.nn.Linear(5, 4), neuron.LIFNode())
+    net = torch.nn.Sequential(inner, torch.nn.Linear(4, 2), neuron.LIFNode(step_mode="m"))
+    with pytest.raises(ConversionError, match=r"'0.1' gives numbers of shape \(48, 4\)"):
+        from_torch(net, torch.zeros(3, 2, 5))
+
+
+@pytest.mark.parametrize("kind", [torch.nn.AvgPool2d, torch.nn.MaxPool2d])
+def test_a_pool_that_would_round_up_and_need_not_is_taken(kind):
+    layers = kind(2, ceil_mode=True), torch.nn.Flatten(), torch.nn.Linear(27, 4), leaky()
+    net = body(torch.nn.Conv2d(1, 3, 3), leaky(), *layers)
+    verified(net, nets.spikes(3, (1, 8, 8), steps=40, batch=3), nets.snntorch_play)
+    with pytest.raises(ConversionError, match="'2' rounds up"):
+        from_torch(body(torch.nn.Conv2d(1, 3, 4), leaky(), *layers), torch.zeros(1, 1, 8, 8))
+
+
+def test_means_of_windows_of_several_sizes_are_refused():
+    net = body(torch.nn.Conv2d(1, 3, 3), leaky(), torch.nn.AdaptiveAvgPool2d(4), leaky())
+    with pytest.raises(ConversionError, match=r"'2' .* makes \(4, 4\) of \(6, 6\) by windows of"):
+        from_torch(net, torch.zeros(1, 1, 8, 8))

@@ -41,6 +41,7 @@ from jaxsnn.nir.torch_leaves import (
     Call,
     Exported,
     LayerNumbers,
+    exported_normalisation,
     numbers_of,
 )
 
@@ -235,13 +236,34 @@ def _export_layer(call: Call) -> Exported:
     return LAYERS[type(call.module).__name__](dataclasses.replace(call, leading=1))
 
 
+def _export_voting(call: Call) -> Exported:
+    """VotingLayer: means of as many neurons each, as weights."""
+    outputs, votes = call.outward[-1], call.module.voting_size
+    if len(call.inward) != 1 or outputs * votes != call.inward[0]:
+        raise ConversionError(
+            f"'{call.name}' (VotingLayer) makes {call.outward} of {call.inward} by {votes} votes "
+            "each, and leaves some out",
+            fix="let it take (batch, classes * voting_size)",
+            node=call.name,
+        )
+    weight = np.repeat(np.eye(outputs, dtype=np.float32), votes, axis=1) / np.float32(votes)
+    return Exported(nodes={"": {"type": "Linear", "weight": weight}})
+
+
 def _in_time(module: Any) -> bool:
     return getattr(module, "step_mode", "s") == "m"
 
 
 _NODES = ("IFNode", "LIFNode", "ParametricLIFNode", "CUBALIFNode")
+#: Batch normalisations whose weights begin at the threshold (tdBN).
+_NORMS = ("ThresholdDependentBatchNorm1d", "ThresholdDependentBatchNorm2d")
 _LEAVES: Mapping[str, Callable[[Call], Exported]] = MappingProxyType(
-    {**dict.fromkeys(LAYERS, _export_layer), **dict.fromkeys(_NODES, _export_node)}
+    {
+        **dict.fromkeys(LAYERS, _export_layer),
+        **dict.fromkeys(_NODES, _export_node),
+        **dict.fromkeys(_NORMS, exported_normalisation),
+        "VotingLayer": _export_voting,
+    }
 )
 
 FRAMEWORK = Framework(

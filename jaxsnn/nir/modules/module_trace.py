@@ -25,7 +25,7 @@ from jaxsnn.nir.torch_leaves import (
 #: Functions whose result is their first argument, as far as numbers go.
 _SAME = ("clone", "contiguous", "detach", "float", "identity")
 _ADD = ("add", "add_", "__add__", "__radd__", "__iadd__")
-_FLATTEN = ("flatten", "reshape", "view")
+_FLATTEN = ("flatten", "reshape", "view", "unflatten")
 #: What takes one step of a tensor: x[t], `for frame in x`.
 _PART = ("__getitem__", "__iter__", "select", "unbind")
 #: What to do with a module that loops over time by itself.
@@ -44,10 +44,12 @@ class Made:
     Attributes:
         sources: Leaves whose outputs it is the sum of; "" is the input of the module.
         member: What of the leaf it is.
+        leading: Axes before those of its shape: 1 (batch, or time and batch as one), or 2.
         version: torch's count of its changes in place, when it was made.
     """
 
     sources: tuple[str, ...]
+    leading: int
     member: Member = "output"
     version: int = 0
 
@@ -119,8 +121,8 @@ def trace(module: Any, sample: Any) -> ModuleTrace:
     leaves = leaves_of(module)
     leading = leading_axes(module)
     _needs_time(leaves, leading, sample)
-    watch = _Watch(leading)
-    watch.keep(sample, Made(sources=("",)))
+    watch = _Watch(leading, tuple(sample.shape[:leading]))
+    watch.keep(sample, Made(sources=("",), leading=leading))
     hooks = [hook for name, leaf in leaves for hook in watch.hooks(name, leaf)]
     inside = [leaf for _, leaf in leaves]
     for name, outer in module.named_modules():
@@ -262,8 +264,10 @@ def tensors_of(result: Any) -> list[Any]:
 class _Watch:
     """What is known while a forward pass runs."""
 
-    def __init__(self, leading: int) -> None:
+    def __init__(self, leading: int, axes: tuple[int, ...]) -> None:
         self.leading = leading
+        #: Lengths of those axes.
+        self.axes = axes
         self.calls: dict[str, Call] = {}
         self.made: dict[int, Made] = {}
         # Tensors that live keep their ids.
@@ -336,21 +340,28 @@ class _Watch:
         # Norse's lifted layers take what is left of (output, state) of the layer before.
         given = arguments[0][0] if isinstance(arguments[0], tuple) else arguments[0]
         source = self.taken(given, name, type(leaf).__name__)
+        if in_time(leaf) and source.leading != self.leading:
+            raise ConversionError(
+                f"'{name}' ({type(leaf).__name__}) runs through time, and takes time and batch as one "
+                "axis",
+                fix="give it (time, batch, *shape)",
+                node=name,
+            )
         parts = list(result) if isinstance(result, tuple) else [result]
         self.add(name, leaf, source, given, parts[0])
         if len(parts) > 1 and hasattr(parts[-1], "_version"):
-            self.keep(parts[-1], Made(sources=(name,), member="membrane"))
+            self.keep(parts[-1], Made(sources=(name,), leading=source.leading, member="membrane"))
 
     def add(self, name: str, leaf: Any, source: Made, given: Any, out: Any) -> None:
         self.calls[name] = Call(
             name=name,
             module=leaf,
             sources=source.sources,
-            inward=tuple(given.shape[self.leading :]),
-            outward=tuple(out.shape[self.leading :]),
-            leading=self.leading,
+            inward=tuple(given.shape[source.leading :]),
+            outward=tuple(out.shape[source.leading :]),
+            leading=source.leading,
         )
-        self.keep(out, Made(sources=(name,)))
+        self.keep(out, Made(sources=(name,), leading=source.leading))
 
     def name_of(self, name: str, leaf: Any) -> str:
         """The name of a call: that of the leaf; another one if it is called again and may be."""
@@ -448,19 +459,40 @@ class _Watch:
         if name in _ADD:
             # A number, a factor (alpha) and another shape make it something else than a sum.
             plain = len(sources) == 2 and not kwargs and args[1].shape == given.shape
+            plain = plain and sources[0].leading == sources[1].leading
             joined = tuple(source for made in sources for source in made.sources)
             if plain and len(set(joined)) == len(joined):
-                self.keep(result, Made(sources=joined))
+                self.keep(result, Made(sources=joined, leading=sources[0].leading))
         elif name in _SAME or (name in _FLATTEN and result.shape == given.shape):
             self.keep(result, sources[0])
+        elif name in _FLATTEN and (leading := self._joined(given, result, sources[0])):
+            self.keep(result, dataclasses.replace(sources[0], leading=leading))
         elif name in _FLATTEN:
-            self.layer("flatten", _flatten_of(given, result, self.leading), sources, given, result)
+            layer = _flatten_of(given, result, sources[0].leading)
+            self.layer("flatten", layer, sources, given, result)
         elif name in _PART:
             self.looks_like_a_loop |= sources[0].sources == ("",)
         elif name == "dropout" and _dropped_nothing(args, kwargs):
             self.keep(result, sources[0])
         else:
             self.layer(name, _pool_of(name, args[1:], kwargs), sources, given, result)
+
+    def _joined(self, given: Any, result: Any, made: Made) -> int:
+        """The leading axes of a result in which time and batch have become one axis, or two again,
+        and nothing else has changed; 0 if that is not so.
+        """
+        if self.leading != 2:
+            return 0
+        one, two = (self.axes[0] * self.axes[1],), self.axes
+        lengths = {1: one, 2: two}
+        for before, after in ((2, 1), (1, 2)):
+            shapes = [
+                (*lengths[before], *given.shape[before:]),
+                (*lengths[after], *given.shape[before:]),
+            ]
+            if made.leading == before and [tuple(given.shape), tuple(result.shape)] == shapes:
+                return after
+        return 0
 
     def layer(self, kind: str, layer: Any, sources: list[Made], given: Any, result: Any) -> None:
         """Note a function as the layer that does the same; None: there is none."""
@@ -492,7 +524,7 @@ class _Watch:
                 sources=one.sources,
                 member=one.member,
                 place=place,
-                shape=tuple(tensor.shape[self.leading :]),
+                shape=tuple(tensor.shape[one.leading :]),
             )
             # Beside its spikes, a neuron that never resets gives its membrane.
             if one.sources not in found or (one.member == "membrane" and self._silent(one)):
@@ -530,7 +562,11 @@ def _dropped_nothing(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
 
 
 #: Functions of torch.nn.functional that are layers too, by name.
-_POOLS = {"avg_pool2d": "AvgPool2d", "max_pool2d": "MaxPool2d"}
+_POOLS = {
+    "avg_pool2d": "AvgPool2d",
+    "max_pool2d": "MaxPool2d",
+    "adaptive_avg_pool2d": "AdaptiveAvgPool2d",
+}
 
 
 def _pool_of(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
