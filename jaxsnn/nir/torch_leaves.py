@@ -174,11 +174,24 @@ def exported(call: Call) -> Exported:
 
 
 def numbers_of(value: Any, shape: tuple[int, ...] | None = None) -> np.ndarray:
-    """A tensor or number as array; of a shape, one number holds for all."""
+    """A tensor or number as array; of a shape, one number holds for all, and axes of length 1 before
+    it, such as one of batch, are left out.
+
+    Raises:
+        ConversionError: It has other axes.
+    """
     array = (
         value.detach().cpu().numpy() if hasattr(value, "detach") else np.asarray(value, np.float32)
     )
-    return np.array(array) if shape is None else np.broadcast_to(array, shape).copy()
+    if shape is None:
+        return np.array(array)
+    before = max(array.ndim - len(shape), 0)
+    if any(length != 1 for length in array.shape[:before]):
+        raise ConversionError(
+            f"numbers of shape {array.shape} are given for neurons of shape {shape}",
+            fix="give one number for all, or one for each neuron, without an axis of batch",
+        )
+    return np.broadcast_to(array.reshape(array.shape[before:]), shape).copy()
 
 
 def _nothing(call: Call) -> Exported:

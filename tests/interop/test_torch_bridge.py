@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from jaxsnn import from_torch, load_into, lower, to_torch
+from jaxsnn import from_torch, load_into, lower, to_torch, verify
 from jaxsnn.errors import ConversionError
 from jaxsnn.nir import build
 from tests.helpers.zoo import FACTS, RECORDED
@@ -244,3 +244,38 @@ def test_a_compiled_module_is_that_of_which_it_was_made(how):
     first = expected.nodes["0"]
     load_into(compiled, expected.with_nodes([first.replace(weight=2 * first.value("weight"))]))
     np.testing.assert_allclose(net[0].weight.detach(), 2 * first.value("weight"))
+
+
+@pytest.mark.parametrize(("shape", "axes"), [((5,), (1, 4)), ((1, 5, 5), (1, 4, 1, 1))])
+def test_parameters_may_have_an_axis_of_batch(shape, axes):
+    import snntorch
+
+    torch.manual_seed(0)
+    first = torch.nn.Linear(5, 4) if len(shape) == 1 else torch.nn.Conv2d(1, 4, 3)
+    with torch.no_grad():
+        first.weight.mul_(3)
+    values = {"beta": 0.9 * torch.rand(axes), "threshold": 0.2 + torch.rand(axes)}
+    net = torch.nn.Sequential(first, snntorch.Leaky(**values, init_hidden=True))
+    x = nets.spikes(3, shape, steps=40, batch=4)
+    y = nets.snntorch_play(net, x)
+    assert 0.02 < y.mean() < 0.98
+    graph = from_torch(net, torch.zeros(1, *shape))
+    assert verify(graph, x, y).ok
+    assert load_into(net, graph).nodes["1"] == "1"
+    net[1].threshold = torch.ones(3, *axes[1:])
+    with pytest.raises(
+        ConversionError, match=r"numbers of shape \(3, 4.*\) are given for neurons of sh"
+    ):
+        from_torch(net, torch.zeros(3, *shape))
+
+
+def test_parameters_of_norse_may_have_an_axis_of_batch():
+    from norse.torch import LIFBoxCell, LIFBoxParameters, SequentialState
+
+    torch.manual_seed(0)
+    values = {"tau_mem_inv": 50 + 100 * torch.rand(1, 4), "v_th": torch.full((1, 4), 0.05)}
+    net = SequentialState(torch.nn.Linear(5, 4), LIFBoxCell(LIFBoxParameters(**values)))
+    x = nets.spikes(3, steps=40, batch=4)
+    y = nets.stateful_play(net, x)
+    assert 0.02 < y.mean() < 0.98
+    assert verify(from_torch(net, torch.zeros(1, 5)), x, y).ok

@@ -213,10 +213,11 @@ def _fitted(one: LayerNumbers, shape: tuple[int, ...], refuse: bool = True) -> n
     if value.shape == shape:
         return value
     if len(shape) > value.ndim:
-        # A number for each, in a place with axes of one before: (1, neurons).
-        flat = value.reshape(shape) if value.size == int(np.prod(shape)) else None
-        if flat is not None:
-            return flat
+        # In a place with axes of one before, such as one of batch: (1, neurons).
+        before = len(shape) - value.ndim
+        if all(length == 1 for length in shape[:before]):
+            fitted = _fitted(one, shape[before:], refuse)
+            return fitted.reshape(shape) if fitted.size == int(np.prod(shape)) else fitted
     padded = (1,) * (value.ndim - len(shape)) + shape
     if len(padded) == value.ndim and all(
         own in (1, length) for own, length in zip(padded, value.shape, strict=True)
