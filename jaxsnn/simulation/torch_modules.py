@@ -119,6 +119,16 @@ def load_into(module: Any, source: Graph | str | os.PathLike[str], **options: An
 
 def _refuse_no_module(given: Any) -> None:
     # told by what it can do, so that torch need not be there for the message
+    if isinstance(given, type):
+        raise UsageError(
+            f"{given.__name__} is a class, and no torch.nn.Module",
+            fix=f"pass a module, such as {given.__name__}(...)",
+        )
+    if type(given).__module__.startswith("torch.jit"):
+        raise UsageError(
+            f"a {type(given).__name__} of torch.jit has no layers of Python that could be watched",
+            fix="pass the module that it was made of",
+        )
     if not callable(getattr(given, "named_children", None)):
         raise UsageError(
             f"a {type(given).__name__} is not a torch.nn.Module",

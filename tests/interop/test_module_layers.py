@@ -215,6 +215,43 @@ def test_the_membrane_of_a_neuron_that_resets_is_right_or_refused():
     assert verify(graph, x, np.stack(found)).ok
 
 
+class KeepsStates(Stateful):
+    """Keeps its membranes in attributes, which there are from the first step on."""
+
+    def forward(self, x):
+        spikes, self.mem1 = self.lif1(self.fc1(x), getattr(self, "mem1", None))
+        spikes, self.mem2 = self.lif2(self.fc2(spikes), getattr(self, "mem2", None))
+        return spikes
+
+
+class KeepsAList(Stateful):
+    def __init__(self):
+        super().__init__()
+        self.mems = [None, None]
+
+    def forward(self, x):
+        spikes, self.mems[0] = self.lif1(self.fc1(x), self.mems[0])
+        spikes, self.mems[1] = self.lif2(self.fc2(spikes), self.mems[1])
+        return spikes
+
+
+@pytest.mark.parametrize("module", [KeepsStates, KeepsAList])
+def test_states_in_attributes_of_the_module_begin_anew_and_do_not_stay(module):
+    net, x = module(), nets.spikes(4, steps=40, batch=3)
+    graph = from_torch(net, torch.ones(3, 5))
+    load_into(net, graph)
+    assert not hasattr(net, "mem1")
+    assert getattr(net, "mems", [None, None]) == [None, None]
+    with torch.no_grad():
+        y = torch.stack([net(frame) for frame in torch.as_tensor(x)]).numpy()
+    assert 0.02 < y.mean() < 0.98
+    assert verify(graph, x, y).ok
+    held = vars(net).get("mem1", getattr(net, "mems", [None])[0])
+    with pytest.raises(ConversionError, match="whose states go on from call to call"):
+        from_torch(net, torch.ones(3, 5))
+    assert vars(net).get("mem1", getattr(net, "mems", [None])[0]) is held
+
+
 class OneSize(torch.nn.Module):
     """Made for batches of 6."""
 

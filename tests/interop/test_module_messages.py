@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from jaxsnn import Events, TimeStepped, check, convert, from_torch, simulate
-from jaxsnn.errors import ConversionError, LoweringError
+from jaxsnn.errors import ConversionError, LoweringError, UsageError
 
 pytestmark = pytest.mark.interop
 
@@ -76,6 +76,22 @@ def test_a_neuron_with_layers_within_that_is_not_supported_is_named(kind, last):
         ConversionError, match=f"'3' is a {kind}, which is not supported: supported"
     ):
         from_torch(net, torch.zeros(1, 5))
+
+
+def test_classes_and_modules_of_torchs_compiler_are_refused():
+    traced = torch.jit.trace(torch.nn.Linear(5, 3), torch.zeros(1, 5))
+    for module, message in (
+        (
+            torch.nn.Linear,
+            r"Linear is a class, and no torch.nn.Module: pass a module, such as Linear\(",
+        ),
+        (
+            traced,
+            "of torch.jit has no layers of Python that could be watched: pass the module that",
+        ),
+    ):
+        with pytest.raises(UsageError, match=message):
+            from_torch(module, torch.zeros(1, 5))
 
 
 class ByName(torch.nn.Module):

@@ -236,12 +236,18 @@ def unchanged(module: Any) -> Iterator[None]:
     for part in module.modules():
         own = {key: _copied(value) for key, value in vars(part).items() if key != "_modules"}
         tensors = [value for value in part._buffers.values() if isinstance(value, torch.Tensor)]
-        kept.append((part, own, [(tensor, tensor.detach().clone()) for tensor in tensors]))
+        lists = [(value, list(value)) for value in own.values() if type(value) is list]
+        kept.append((part, own, lists, [(tensor, tensor.detach().clone()) for tensor in tensors]))
     try:
         yield
     finally:
-        for part, own, tensors in kept:
+        for part, own, lists, tensors in kept:
+            # What began to be, such as a state that forward keeps in an attribute, goes again.
+            for key in vars(part).keys() - own.keys() - {"_modules"}:
+                del vars(part)[key]
             vars(part).update(own)
+            for held, before in lists:
+                held[:] = before
             with torch.no_grad():
                 for tensor, before in tensors:
                     if not torch.equal(tensor, before):
