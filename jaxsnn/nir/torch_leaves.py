@@ -194,12 +194,33 @@ def numbers_of(value: Any, shape: tuple[int, ...] | None = None) -> np.ndarray:
     return np.broadcast_to(array.reshape(array.shape[before:]), shape).copy()
 
 
+def _refuse_axes(call: Call, wanted: int) -> None:
+    """Refuse weights that take a sample of another number of axes than NIR's do.
+
+    Raises:
+        ConversionError: An axis is missing, such as that of batch, or one too many, such as time.
+    """
+    if len(call.inward) == wanted:
+        return
+    first = "time and batch" if call.leading == 2 else "batch"
+    axes = "one axis" if wanted == 1 else f"{wanted} axes"
+    raise ConversionError(
+        f"'{call.name}' ({type(call.module).__name__}) takes numbers of shape {call.inward} behind "
+        f"{first}, and in NIR numbers of {axes}",
+        fix="give a sample (batch, *shape) of one step, without an axis of time"
+        if call.leading == 1
+        else "give a sample (time, batch, *shape)",
+        node=call.name,
+    )
+
+
 def _nothing(call: Call) -> Exported:
     return Exported(nodes={})
 
 
 def exported_linear(call: Call) -> Exported:
     """A torch.nn.Linear as Linear or Affine."""
+    _refuse_axes(call, 1)
     entry = {"type": "Linear", "weight": numbers_of(call.module.weight)}
     if call.module.bias is not None:
         entry |= {"type": "Affine", "bias": numbers_of(call.module.bias)}
@@ -215,6 +236,7 @@ def _convolution(call: Call) -> Exported:
             node=call.name,
         )
     weight = numbers_of(conv.weight)
+    _refuse_axes(call, weight.ndim - 1)
     bias = np.zeros(len(weight), weight.dtype) if conv.bias is None else numbers_of(conv.bias)
     entry = {
         "type": f"Conv{weight.ndim - 2}d",

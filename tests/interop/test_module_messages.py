@@ -94,6 +94,25 @@ def test_classes_and_modules_of_torchs_compiler_are_refused():
             from_torch(module, torch.zeros(1, 5))
 
 
+@pytest.mark.parametrize(
+    ("first", "shape", "inward", "axes"),
+    [
+        (torch.nn.Linear(5, 3), (5,), r"\(\)", "one axis"),
+        (torch.nn.Linear(5, 3), (7, 2, 5), r"\(2, 5\)", "one axis"),
+        (torch.nn.Conv2d(1, 3, 3), (1, 8, 8), r"\(8, 8\)", "3 axes"),
+    ],
+)
+def test_a_sample_without_batch_or_with_time_is_refused_as_that(first, shape, inward, axes):
+    net = torch.nn.Sequential(first, leaky())
+    message = (
+        rf"'0' \(\w+\) takes numbers of shape {inward} behind batch, and in NIR numbers of {axes}"
+    )
+    with pytest.raises(
+        ConversionError, match=rf"{message}: give a sample \(batch, \*shape\) of one st"
+    ):
+        from_torch(net, torch.zeros(shape))
+
+
 class ByName(torch.nn.Module):
     """Gives its layers what they take by name, changed before or not."""
 
