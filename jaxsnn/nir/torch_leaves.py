@@ -194,7 +194,7 @@ def numbers_of(value: Any, shape: tuple[int, ...] | None = None) -> np.ndarray:
     return np.broadcast_to(array.reshape(array.shape[before:]), shape).copy()
 
 
-def _refuse_axes(call: Call, wanted: int) -> None:
+def refuse_axes(call: Call, wanted: int) -> None:
     """Refuse weights that take a sample of another number of axes than NIR's do.
 
     Raises:
@@ -220,7 +220,7 @@ def _nothing(call: Call) -> Exported:
 
 def exported_linear(call: Call) -> Exported:
     """A torch.nn.Linear as Linear or Affine."""
-    _refuse_axes(call, 1)
+    refuse_axes(call, 1)
     entry = {"type": "Linear", "weight": numbers_of(call.module.weight)}
     if call.module.bias is not None:
         entry |= {"type": "Affine", "bias": numbers_of(call.module.bias)}
@@ -236,7 +236,7 @@ def _convolution(call: Call) -> Exported:
             node=call.name,
         )
     weight = numbers_of(conv.weight)
-    _refuse_axes(call, weight.ndim - 1)
+    refuse_axes(call, weight.ndim - 1)
     bias = np.zeros(len(weight), weight.dtype) if conv.bias is None else numbers_of(conv.bias)
     entry = {
         "type": f"Conv{weight.ndim - 2}d",

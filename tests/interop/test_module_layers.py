@@ -581,3 +581,53 @@ def test_means_of_windows_of_several_sizes_are_refused():
     net = body(torch.nn.Conv2d(1, 3, 3), leaky(), torch.nn.AdaptiveAvgPool2d(4), leaky())
     with pytest.raises(ConversionError, match=r"'2' .* makes \(4, 4\) of \(6, 6\) by windows of"):
         from_torch(net, torch.zeros(1, 1, 8, 8))
+
+
+def fed_back(seed, multi=False, **options):
+    from spikingjelly.activation_based import layer, neuron
+
+    torch.manual_seed(seed)
+    mode = "m" if multi else "s"
+    loop = layer.LinearRecurrentContainer(
+        neuron.LIFNode(v_threshold=0.3, **options), 8, 8, bias=multi, step_mode=mode
+    )
+    last = neuron.LIFNode(v_threshold=0.2, step_mode=mode)
+    net = torch.nn.Sequential(torch.nn.Linear(5, 8), loop, torch.nn.Linear(8, 4), last)
+    with torch.no_grad():
+        for weights in (net[0].weight, loop.rc.weight, net[2].weight):
+            weights.mul_(3)
+    return net
+
+
+@pytest.mark.parametrize("multi", [True, False])
+@pytest.mark.parametrize("reset", [0.0, None])
+def test_a_neuron_that_feeds_itself_through_a_container(multi, reset):
+    play = played_in_time if multi else nets.spikingjelly_play
+    net, other = (fed_back(seed, multi, v_reset=reset) for seed in (1, 2))
+    sample = torch.zeros(3, 1, 5) if multi else torch.zeros(1, 5)
+    x = nets.spikes(3, steps=40, batch=4)
+    y = play(net, x)
+    assert 0.02 < y.mean() < 0.98
+    graph = from_torch(net, sample)
+    assert verify(graph, x, y).ok
+    cut = graph.nodes["1.rec"].replace(weight=0 * graph.nodes["1.rec"].value("weight"))
+    assert not verify(graph.with_nodes([cut]), x, y).ok
+    load_into(other, graph)
+    assert np.array_equal(play(other, x), y)
+
+
+@pytest.mark.parametrize("target", ["norse", "snntorch", "spikingjelly"])
+def test_a_container_that_feeds_itself_converts(target, converts):
+    net, x = fed_back(1), nets.spikes(3, steps=40, batch=4)
+    converts(from_torch(net, torch.zeros(1, 5)), target, x, nets.spikingjelly_play(net, x))
+
+
+def test_a_container_of_several_layers_that_feeds_itself_is_refused():
+    from spikingjelly.activation_based import layer, neuron
+
+    inner = torch.nn.Sequential(torch.nn.Linear(5, 4), neuron.LIFNode())
+    net = torch.nn.Sequential(layer.LinearRecurrentContainer(inner, 5, 4), torch.nn.Linear(4, 2))
+    with pytest.raises(
+        ConversionError, match=r"'0' .* holds a Sequential: let it hold one of IFNode"
+    ):
+        from_torch(net, torch.zeros(1, 5))

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from jaxsnn.errors import ConversionError
+from jaxsnn.errors import ConversionError, listing
 from jaxsnn.nir.convert.neuron_writing import (
     NO_LEAK,
     Setting,
@@ -43,6 +43,7 @@ from jaxsnn.nir.torch_leaves import (
     LayerNumbers,
     exported_normalisation,
     numbers_of,
+    refuse_axes,
 )
 
 # What it writes
@@ -250,6 +251,50 @@ def _export_voting(call: Call) -> Exported:
     return Exported(nodes={"": {"type": "Linear", "weight": weight}})
 
 
+def _export_recurrent(call: Call) -> Exported:
+    """LinearRecurrentContainer of one neuron: of its weights those of the input and, as a loop, those
+    of what the neuron sent in the step before.
+    """
+    container = call.module
+    neuron = container.sub_module
+    if type(neuron).__name__ not in _NODES:
+        raise ConversionError(
+            f"'{call.name}' (LinearRecurrentContainer) holds a {type(neuron).__name__}",
+            fix=f"let it hold one of {listing(_NODES)} alone, and put other layers before or after it",
+            node=call.name,
+        )
+    refuse_axes(call, 1)
+    own = _export_node(dataclasses.replace(call, module=neuron))
+    (size,) = call.outward
+    weight = numbers_of(container.rc.weight)
+    given = {"type": "Linear", "weight": weight[:, :-size]}
+    if container.rc.bias is not None:
+        given |= {"type": "Affine", "bias": numbers_of(container.rc.bias)}
+    nodes = {"in": given, "": own.nodes[""], "rec": {"type": "Linear", "weight": weight[:, -size:]}}
+    edges = (("in", ""), ("", "rec"), ("rec", ""))
+    return dataclasses.replace(own, nodes=nodes, edges=edges, last="")
+
+
+def _set_recurrent(
+    call: Call, nodes: Mapping[str, Node], steps: Mapping[str, Step]
+) -> list[LayerNumbers]:
+    """Both parts of the weights as one, the bias, and the numbers of the neuron."""
+    linear = call.module.rc
+    parts = [np.asarray(nodes[suffix].value("weight")) for suffix in ("in", "rec")]
+    values = {"weight": np.concatenate(parts, axis=1)}
+    if linear.bias is not None:
+        has = "bias" in nodes["in"].names
+        values["bias"] = nodes["in"].value("bias") if has else np.zeros(len(values["weight"]))
+    found = [
+        LayerNumbers(layer=call.name, node=nodes["in"].name, owner=linear, name=name, value=value)
+        for name, value in values.items()
+    ]
+    return [
+        *found,
+        *_set_node(dataclasses.replace(call, module=call.module.sub_module), nodes, steps),
+    ]
+
+
 def _in_time(module: Any) -> bool:
     return getattr(module, "step_mode", "s") == "m"
 
@@ -263,6 +308,7 @@ _LEAVES: Mapping[str, Callable[[Call], Exported]] = MappingProxyType(
         **dict.fromkeys(_NODES, _export_node),
         **dict.fromkeys(_NORMS, exported_normalisation),
         "VotingLayer": _export_voting,
+        "LinearRecurrentContainer": _export_recurrent,
     }
 )
 
@@ -293,7 +339,13 @@ FRAMEWORK = Framework(
     extra="interop",
     package="spikingjelly",
     leaves=_LEAVES,
-    setters=MappingProxyType({**LAYER_SETTERS, **dict.fromkeys(_NODES, _set_node)}),
+    setters=MappingProxyType(
+        {
+            **LAYER_SETTERS,
+            **dict.fromkeys(_NODES, _set_node),
+            "LinearRecurrentContainer": _set_recurrent,
+        }
+    ),
     in_time=_in_time,
     rewind="reset",
     surrogate="Sigmoid(slope=4)",

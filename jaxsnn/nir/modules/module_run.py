@@ -97,12 +97,12 @@ def _stepped(module: Any, x: Any) -> Iterator[Any]:
 
 
 def _rewind(leaves: Iterable[Any]) -> None:
-    """Put layers to their start that keep their states themselves."""
+    """Put layers to their start that keep their states themselves, and those within."""
     methods = {found.package: found.rewind for found in frameworks().values() if found.rewind}
-    for leaf in leaves:
-        method = methods.get(type(leaf).__module__.partition(".")[0], "")
-        if hasattr(leaf, method or " "):
-            getattr(leaf, method)()
+    for part in (part for leaf in leaves for part in leaf.modules()):
+        method = methods.get(type(part).__module__.partition(".")[0], "")
+        if hasattr(part, method or " "):
+            getattr(part, method)()
 
 
 def _array(tensor: Any) -> np.ndarray:
