@@ -610,6 +610,10 @@ def test_a_neuron_that_feeds_itself_through_a_container(multi, reset):
     assert 0.02 < y.mean() < 0.98
     graph = from_torch(net, sample)
     assert verify(graph, x, y).ok
+    net(torch.ones(3, 2, 5) if multi else torch.ones(2, 5))
+    held = net[1].y
+    assert from_torch(net, sample).edges == graph.edges  # whatever batch it ran before
+    assert net[1].y is held
     cut = graph.nodes["1.rec"].replace(weight=0 * graph.nodes["1.rec"].value("weight"))
     assert not verify(graph.with_nodes([cut]), x, y).ok
     load_into(other, graph)

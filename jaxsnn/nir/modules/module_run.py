@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from jaxsnn.errors import ConversionError
-from jaxsnn.nir.frameworks.registry import frameworks
 from jaxsnn.nir.modules.module_trace import (
     ModuleTrace,
     leaves_of,
+    rewind,
     tensors_of,
     unchanged,
     uncompiled,
@@ -53,7 +53,7 @@ def run_module(
     x = torch.as_tensor(frames, dtype=kind, device=like.device)
     try:
         with torch.no_grad(), unchanged(module), uncompiled(module):
-            _rewind(leaves.values())
+            rewind(leaves.values())
             returned = [module(x)] if seen.leading == 2 else list(_stepped(module, x))
             returned = [[_array(tensor) for tensor in tensors_of(each)] for each in returned]
             found = {name: [_array(each) for each in values] for name, values in given.items()}
@@ -94,15 +94,6 @@ def _stepped(module: Any, x: Any) -> Iterator[Any]:
         if wanted and isinstance(result, tuple):
             # (out, state), or as many states behind the output as forward takes.
             state = tuple(result[1:]) if len(result) - 1 == wanted else ()
-
-
-def _rewind(leaves: Iterable[Any]) -> None:
-    """Put layers to their start that keep their states themselves, and those within."""
-    methods = {found.package: found.rewind for found in frameworks().values() if found.rewind}
-    for part in (part for leaf in leaves for part in leaf.modules()):
-        method = methods.get(type(part).__module__.partition(".")[0], "")
-        if hasattr(part, method or " "):
-            getattr(part, method)()
 
 
 def _array(tensor: Any) -> np.ndarray:

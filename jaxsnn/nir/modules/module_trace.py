@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Literal
 
 from jaxsnn.errors import ConversionError, first_line, listing
+from jaxsnn.nir.frameworks.registry import frameworks
 from jaxsnn.nir.torch_leaves import (
     Call,
     exporter_of,
@@ -133,8 +134,10 @@ def trace(module: Any, sample: Any) -> ModuleTrace:
         ):
             hooks += watch.outer_hooks(name or "module", outer)
     try:
-        with torch.no_grad(), unchanged(module), uncompiled(module), watch.functions():
-            result = module(sample)
+        with torch.no_grad(), unchanged(module), uncompiled(module):
+            rewind(leaf for _, leaf in leaves)  # states may be of another size of batch
+            with watch.functions():
+                result = module(sample)
     except RuntimeError as error:  # of layers that do not take its shape or its type
         raise ConversionError(
             f"{type(module).__name__} does not take a sample of shape {tuple(sample.shape)} of "
@@ -256,6 +259,15 @@ def unchanged(module: Any) -> Iterator[None]:
 
 def _copied(value: Any) -> Any:
     return dict(value) if type(value) is dict else value
+
+
+def rewind(leaves: Iterable[Any]) -> None:
+    """Put layers to their start that keep their states themselves, and those within."""
+    methods = {found.package: found.rewind for found in frameworks().values() if found.rewind}
+    for part in (part for leaf in leaves for part in leaf.modules()):
+        method = methods.get(type(part).__module__.partition(".")[0], "")
+        if hasattr(part, method or " "):
+            getattr(part, method)()
 
 
 def tensors_of(result: Any) -> list[Any]:
