@@ -113,6 +113,24 @@ def test_a_sample_without_batch_or_with_time_is_refused_as_that(first, shape, in
         from_torch(net, torch.zeros(shape))
 
 
+class Drops(torch.nn.Module):
+    def __init__(self, knows):
+        super().__init__()
+        self.fc, self.lif, self.knows = torch.nn.Linear(5, 3), leaky(), knows
+
+    def forward(self, x):
+        told = {"training": self.training} if self.knows else {}
+        return self.lif(torch.nn.functional.dropout(self.fc(x), **told))
+
+
+def test_a_function_that_drops_at_random_is_refused_as_that():
+    assert "lif" in from_torch(Drops(True).eval(), torch.zeros(1, 5)).nodes
+    message = r"dropout .* in training mode, .* call module.eval\(\) first, and give dropout training=self"
+    for net in (Drops(True), Drops(False).eval()):
+        with pytest.raises(ConversionError, match=message):
+            from_torch(net, torch.zeros(1, 5))
+
+
 class ByName(torch.nn.Module):
     """Gives its layers what they take by name, changed before or not."""
 

@@ -490,7 +490,8 @@ class _Watch:
             self.layer("flatten", layer, sources, given, result)
         elif name in _PART:
             self.looks_like_a_loop |= sources[0].sources == ("",)
-        elif name == "dropout" and _dropped_nothing(args, kwargs):
+        elif name == "dropout":
+            _refuse_dropping(args, kwargs)
             self.keep(result, sources[0])
         else:
             self.layer(name, _pool_of(name, args[1:], kwargs), sources, given, result)
@@ -573,10 +574,19 @@ def _flatten_of(given: Any, result: Any, leading: int) -> Any:
     return None
 
 
-def _dropped_nothing(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
-    """Whether a call of torch.nn.functional.dropout was one of evaluation."""
+def _refuse_dropping(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    """Refuse a call of torch.nn.functional.dropout that drops anything.
+
+    Raises:
+        ConversionError: It was one of training.
+    """
     training = kwargs.get("training", args[2] if len(args) > 2 else True)
-    return not training or not kwargs.get("p", args[1] if len(args) > 1 else 0.5)
+    if training and kwargs.get("p", args[1] if len(args) > 1 else 0.5):
+        raise ConversionError(
+            "forward calls dropout of torch.nn.functional in training mode, where it drops at random",
+            fix="call module.eval() first, and give dropout training=self.training, which it does not"
+            " know by itself",
+        )
 
 
 #: Functions of torch.nn.functional that are layers too, by name.
