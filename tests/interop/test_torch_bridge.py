@@ -279,3 +279,14 @@ def test_parameters_of_norse_may_have_an_axis_of_batch():
     y = nets.stateful_play(net, x)
     assert 0.02 < y.mean() < 0.98
     assert verify(from_torch(net, torch.zeros(1, 5)), x, y).ok
+
+
+def test_layers_without_sizes_get_them():
+    import snntorch
+
+    neuron = snntorch.Leaky(beta=0.9, init_hidden=True)
+    lazy = torch.nn.LazyConv2d(4, 3), torch.nn.LazyBatchNorm2d(), neuron, torch.nn.Flatten()
+    net = torch.nn.Sequential(*lazy, torch.nn.LazyLinear(3)).eval()
+    graph = from_torch(net, torch.zeros(1, 2, 5, 5))
+    assert (net[0].in_channels, net[1].num_features, net[4].in_features) == (2, 4, 36)
+    assert from_torch(net, torch.zeros(1, 2, 5, 5)).edges == graph.edges

@@ -232,11 +232,15 @@ def leading_axes(module: Any) -> int:
 
 @contextmanager
 def unchanged(module: Any) -> Iterator[None]:
-    """Whatever happens inside, the module is as it was: states in buffers and in attributes too."""
+    """Whatever happens inside, the module is as it was: states in buffers and in attributes too.
+    Layers without sizes, such as LazyLinear, get them.
+    """
     import torch
 
     kept = []
     for part in module.modules():
+        if _is_lazy(part):  # a first pass gives it its sizes, which it keeps
+            continue
         own = {key: _copied(value) for key, value in vars(part).items() if key != "_modules"}
         tensors = [value for value in part._buffers.values() if isinstance(value, torch.Tensor)]
         lists = [(value, list(value)) for value in own.values() if type(value) is list]
@@ -255,6 +259,11 @@ def unchanged(module: Any) -> Iterator[None]:
                 for tensor, before in tensors:
                     if not torch.equal(tensor, before):
                         tensor.copy_(before)
+
+
+def _is_lazy(module: Any) -> bool:
+    asked = getattr(module, "has_uninitialized_params", None)
+    return asked is not None and asked()
 
 
 def _copied(value: Any) -> Any:
