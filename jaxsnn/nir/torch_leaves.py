@@ -44,6 +44,13 @@ class Call:
     leading: int = 1
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Factor:
+    """What multiplies all numbers between two layers; it is computed by a function of torch."""
+
+    value: float
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Exported:
     """What a leaf becomes.
@@ -167,6 +174,9 @@ def exported(call: Call) -> Exported:
     Raises:
         ConversionError: A type that is not supported, or a setting that NIR cannot hold.
     """
+    if isinstance(call.module, Factor):
+        scale = np.full(call.outward, call.module.value, np.float32)
+        return Exported(nodes={"": {"type": "Scale", "scale": scale}})
     exporter = exporter_of(call.module)
     if exporter is None:
         raise unsupported(call.name, call.module)

@@ -323,11 +323,11 @@ class TakesMembrane(Twice):
         return self.lif2(self.fc2(self.lif1(x)[1]))[0]
 
 
-class Halved(Twice):
+class Shifted(Twice):
     """What is returned is changed after the last layer."""
 
     def between(self, x):
-        return self.lif1(x)[0] * 0.5
+        return self.lif1(x)[0] - 0.5
 
 
 @pytest.mark.parametrize(
@@ -342,7 +342,7 @@ class Halved(Twice):
         (ScaledSum(), "'lif1' .Leaky. is computed outside of layers"),
         (Doubled(), "'lif1' .Leaky. is computed outside of layers"),
         (TakesMembrane(), "'fc2' .Linear. takes the membrane of 'lif1'"),
-        (Halved(), "the output of the module is computed outside of layers"),
+        (Shifted(), "the output of the module is computed outside of layers"),
         (body(torch.nn.Linear(5, 3), leaky(reset_mechanism="none"), torch.nn.Linear(3, 2), leaky()),
          "'1' .Leaky. never resets, and its spikes are taken"),
         (body(torch.nn.Linear(5, 3), torch.nn.Dropout(), leaky()).train(), "call module.eval"),
@@ -635,3 +635,42 @@ def test_a_container_of_several_layers_that_feeds_itself_is_refused():
         ConversionError, match=r"'0' .* holds a Sequential: let it hold one of IFNode"
     ):
         from_torch(net, torch.zeros(1, 5))
+
+
+class Scaled(torch.nn.Module):
+    """Divides its input, multiplies what goes on, and does neither to what it returns."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.fc, self.lif = torch.nn.Linear(5, 8), leaky(threshold=0.4)
+        self.out, self.last = torch.nn.Linear(8, 3), leaky(threshold=0.2, reset_mechanism="zero")
+
+    def forward(self, x):
+        return self.last(0.5 * self.out(3 * self.lif(self.fc(x / 0.3) * 2.0)))
+
+
+@pytest.mark.parametrize("target", [None, "norse", "snntorch", "spikingjelly"])
+def test_numbers_that_multiply_are_scales(target, converts):
+    net, x = Scaled(), nets.spikes(5, steps=40, batch=4)
+    graph = verified(net, x, nets.snntorch_play)
+    assert [graph.nodes[name].type for name in graph.order()].count("Scale") == 4
+    load_into(net, graph)
+    if target:
+        converts(graph, target, x, nets.snntorch_play(net, x))
+
+
+class ByATensor(Scaled):
+    def forward(self, x):
+        return self.last(self.out(self.lif(self.fc(x) * torch.rand(8))))
+
+
+class ByTheBatch(Scaled):
+    def forward(self, x):
+        return self.last(self.out(self.lif(self.fc(x) / x.sum())))
+
+
+@pytest.mark.parametrize("module", [ByATensor, ByTheBatch])
+def test_tensors_that_multiply_are_refused(module):
+    with pytest.raises(ConversionError, match=r"'lif' \(Leaky\) is computed outside of layers"):
+        from_torch(module(), torch.ones(1, 5))

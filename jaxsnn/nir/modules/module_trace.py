@@ -16,6 +16,7 @@ from jaxsnn.errors import ConversionError, first_line, listing
 from jaxsnn.nir.frameworks.registry import frameworks
 from jaxsnn.nir.torch_leaves import (
     Call,
+    Factor,
     exporter_of,
     in_time,
     of_library,
@@ -27,6 +28,9 @@ from jaxsnn.nir.torch_leaves import (
 _SAME = ("clone", "contiguous", "detach", "float", "identity")
 _ADD = ("add", "add_", "__add__", "__radd__", "__iadd__")
 _FLATTEN = ("flatten", "reshape", "view", "unflatten")
+#: What multiplies by a number, or divides.
+_TIMES = ("mul", "__mul__", "__rmul__")
+_OVER = ("div", "true_divide", "__div__", "__truediv__")
 #: What takes one step of a tensor: x[t], `for frame in x`.
 _PART = ("__getitem__", "__iter__", "select", "unbind")
 #: What to do with a module that loops over time by itself.
@@ -502,6 +506,8 @@ class _Watch:
         elif name == "dropout":
             _refuse_dropping(args, kwargs)
             self.keep(result, sources[0])
+        elif name in _TIMES + _OVER:
+            self.layer("scale", _factor_of(name, args, kwargs), sources, given, result)
         else:
             self.layer(name, _pool_of(name, args[1:], kwargs), sources, given, result)
 
@@ -581,6 +587,14 @@ def _flatten_of(given: Any, result: Any, leading: int) -> Any:
             if (*shape[:start], joined, *shape[end + 1 :]) == wanted:
                 return torch.nn.Flatten(start, end)
     return None
+
+
+def _factor_of(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Factor | None:
+    """The number by which a tensor is multiplied, or None where it is something else."""
+    number = args[1] if len(args) == 2 and not kwargs else None
+    if type(number) not in (int, float) or not number or not hasattr(args[0], "_version"):
+        return None
+    return Factor(value=1 / number if name in _OVER else float(number))
 
 
 def _refuse_dropping(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
