@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from jaxsnn import check, from_torch, load_into, verify
+from jaxsnn import check, convert, from_torch, load_into, verify
 from jaxsnn.errors import ConversionError
 from tests.interop import nets
 
@@ -674,3 +674,14 @@ class ByTheBatch(Scaled):
 def test_tensors_that_multiply_are_refused(module):
     with pytest.raises(ConversionError, match=r"'lif' \(Leaky\) is computed outside of layers"):
         from_torch(module(), torch.ones(1, 5))
+
+
+def test_a_conversion_that_joins_the_axes_of_an_output_says_so():
+    net = body(torch.nn.Conv2d(1, 2, 3), leaky(), torch.nn.Conv2d(2, 2, 1), leaky())
+    graph = from_torch(net, torch.zeros(1, 1, 5, 5))
+    made = convert(graph, to="spikingjelly")
+    assert tuple(made.graph.nodes[made.graph.outputs[0]].shape) == (18,)
+    assert made.notes[-1] == (
+        "output 'output' has the shape (18,) instead of (2, 3, 3): reshape what it gives"
+    )
+    assert not any("instead of" in note for note in convert(graph, to="norse").notes)

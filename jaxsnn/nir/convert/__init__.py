@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -61,6 +62,7 @@ from jaxsnn.nir.gains import assumptions, require
 from jaxsnn.nir.graph import Change, Graph, refuse_no_graph
 from jaxsnn.nir.inference import TAG, with_kernels
 from jaxsnn.nir.parse import parse
+from jaxsnn.nir.passes import shapes
 from jaxsnn.units import format_time, parse_time
 
 
@@ -214,10 +216,21 @@ def _tried(graph: Graph, wish: _Wish, continuous: bool) -> Converted:
                 reorder_flattened(draft, False, "others than its framework are channels first")
                 draft.channels_last = False
             as_matrices(draft)
-            return _rewritten(graph, wish, draft, names, continuous)
+            made = _rewritten(graph, wish, draft, names, continuous)
+            return dataclasses.replace(made, notes=(*made.notes, *_joined_axes(graph)))
         except ConversionError:
             pass
     raise refused from cause
+
+
+def _joined_axes(graph: Graph) -> list[str]:
+    """What must be said of outputs that had several axes, and of which matrices give one."""
+    given = {name: shapes(graph)[name][0] or () for name in graph.outputs}
+    return [
+        f"output '{name}' has the shape {(prod(shape),)} instead of {shape}: reshape what it gives"
+        for name, shape in given.items()
+        if len(shape) > 1
+    ]
 
 
 def _in_the_file(problem: Problem, names: Mapping[str, str]) -> Problem:
