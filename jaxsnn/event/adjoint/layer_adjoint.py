@@ -55,7 +55,7 @@ from jaxsnn.event.adjoint.costate_rules import (
     starts_above,
     without_v,
 )
-from jaxsnn.event.adjoint.wanted import Wanted, is_perturbed, values_of
+from jaxsnn.event.adjoint.wanted import Asked, Wanted, is_perturbed, values_of
 from jaxsnn.event.dynamics.neuron_model import Neuron, by_facts
 from jaxsnn.event.event_arrays import (
     NeuronLanes,
@@ -85,7 +85,7 @@ _MANY_ARRIVALS = 64
 class Residuals(NamedTuple):
     """What the backward pass needs: the arguments of `layer_spikes`, and what came of them.
 
-    `of_lanes`, `of_time`: (), if those gradients are asked for; else None.
+    `asked`: for which gradients; None: for all.
     """
 
     weight: Weights
@@ -95,13 +95,12 @@ class Residuals(NamedTuple):
     times: OfSpikes  # of the spikes
     slopes: OfSpikes
     causes: Causes | None
-    of_lanes: tuple[()] | None = ()
-    of_time: tuple[()] | None = ()
+    asked: Asked | None = None
 
     @property
     def wanted(self) -> Wanted:
         """What is asked for beside the gradient by the weights."""
-        return Wanted(lanes=self.of_lanes is not None, time=self.of_time is not None)
+        return Wanted() if self.asked is None else Wanted.by(self.asked)
 
 
 #: By weight, lanes, time, row and t_end; None where nobody asks.
@@ -141,8 +140,7 @@ def _forward(spec: LayerSpec, *given: Any) -> tuple[LayerSpikes, Residuals]:
         spikes.time,
         spikes.slope,
         causes,
-        of_lanes=() if is_perturbed(given[1]) else None,
-        of_time=() if is_perturbed(given[2]) else None,
+        asked=Wanted(lanes=is_perturbed(given[1]), time=is_perturbed(given[2])).asked,
     )
 
 

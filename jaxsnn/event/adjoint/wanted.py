@@ -2,6 +2,10 @@
 
 Rules of derivatives that are defined with `symbolic_zeros=True` see of each argument whether it is
 perturbed.
+
+JAX keeps what it has traced: a forward pass for each set of perturbed arguments, but of all of them
+only one tree of what they keep, that of the last one traced. So what is asked for must not be part of
+that tree, or a backward pass leaves out what another one was not asked for. It is the shape of an array.
 """
 
 from __future__ import annotations
@@ -10,24 +14,47 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+
+from jaxsnn.network.array_types import Array, Bool
+
+#: `Wanted` from a forward pass to its backward pass: by its shape, each axis of length 0 or 1.
+Asked = Bool[Array, "lanes taus time samples"]
 
 
-@jax.tree_util.register_static
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
     """What is asked for beside the gradient by the weights: gradients by the lanes, by their time
-    constants among them, and by the times of arrivals.
+    constants among them, by the times of arrivals, and by those at which V is sampled.
     """
 
     lanes: bool = True
     taus: bool = True
     time: bool = True
+    samples: bool = False
 
     @staticmethod
-    def of(lanes: Any, time: Any) -> Wanted:
+    def of(lanes: Any, time: Any, samples: Any = ()) -> Wanted:
         """By arguments that know whether they are perturbed; the lanes have `tau_mem`, `tau_syn`."""
         taus = is_perturbed((lanes.tau_mem, lanes.tau_syn))
-        return Wanted(lanes=is_perturbed(lanes), taus=taus, time=is_perturbed(time))
+        return Wanted(
+            lanes=is_perturbed(lanes),
+            taus=taus,
+            time=is_perturbed(time),
+            samples=is_perturbed(samples),
+        )
+
+    @property
+    def asked(self) -> Asked:
+        """What a forward pass keeps of it."""
+        flags = self.lanes, self.taus, self.time, self.samples
+        return jnp.zeros(tuple(map(int, flags)), bool)
+
+    @staticmethod
+    def by(asked: Asked) -> Wanted:
+        """What a forward pass was asked for."""
+        lanes, taus, time, samples = map(bool, asked.shape)
+        return Wanted(lanes=lanes, taus=taus, time=time, samples=samples)
 
 
 def _is_primal(leaf: Any) -> bool:

@@ -18,7 +18,7 @@ import numpy as np
 from jax.custom_derivatives import SymbolicZero
 from jax.typing import DTypeLike
 
-from jaxsnn.event.adjoint.wanted import Wanted, values_of
+from jaxsnn.event.adjoint.wanted import Asked, Wanted, values_of
 from jaxsnn.event.dynamics.two_variables import Lanes
 from jaxsnn.event.event_arrays import Feedback, OutsideArrivals, Rows, Seconds, Times, Weights
 from jaxsnn.event.forward.deliveries import Delays
@@ -117,7 +117,12 @@ class _Kept(NamedTuple):
     outcome: _Outcome
     log: _Log
     arrivals: Ordered
-    wanted: Wanted
+    asked: Asked
+
+    @property
+    def wanted(self) -> Wanted:
+        """What is asked for beside the gradient by the weights."""
+        return Wanted.by(self.asked)
 
 
 def native_group_spikes(
@@ -317,7 +322,7 @@ def _forward(one: _OnePopulation, *given: Any) -> tuple[_Outcome, _Kept]:
         outcome=outcome,
         log=log,
         arrivals=arrivals,
-        wanted=Wanted.of(given[2], given[4]),
+        asked=Wanted.of(given[2], given[4]).asked,
     )
     return outcome, kept
 

@@ -17,7 +17,7 @@ from jax.custom_derivatives import SymbolicZero
 from jax.dtypes import float0
 
 from jaxsnn.event.adjoint.layer_adjoint import Residuals, layer_backward, slopes_after
-from jaxsnn.event.adjoint.wanted import Wanted, values_of
+from jaxsnn.event.adjoint.wanted import Asked, Wanted, values_of
 from jaxsnn.event.dynamics.neuron_model import Neuron
 from jaxsnn.event.dynamics.two_variables import Lanes
 from jaxsnn.event.event_arrays import OfSpikes, Rows, Seconds, Times, Weights
@@ -60,7 +60,12 @@ class Kept(NamedTuple):
     lanes: Lanes
     t_end: Seconds
     simulated: Simulated
-    wanted: Wanted
+    asked: Asked
+
+    @property
+    def wanted(self) -> Wanted:
+        """What is asked for beside the gradient by the weights."""
+        return Wanted.by(self.asked)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
@@ -228,7 +233,7 @@ def _forward(spec: LayerSpec, threads: int | None, *given: Any) -> tuple[LayerSp
         lanes=lanes,
         t_end=t_end,
         simulated=simulated,
-        wanted=Wanted.of(given[1], given[2]),
+        asked=Wanted.of(given[1], given[2]).asked,
     )
     return simulated.spikes, kept
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.custom_derivatives import SymbolicZero
 
-from jaxsnn.event.adjoint.wanted import Wanted, is_perturbed, values_of
+from jaxsnn.event.adjoint.wanted import Asked, Wanted, values_of
 from jaxsnn.event.dynamics.neuron_model import Neuron
 from jaxsnn.event.dynamics.two_variables import Lanes
 from jaxsnn.event.event_arrays import Rows, Times, Weights
@@ -54,11 +54,10 @@ class _Given(NamedTuple):
 
 
 class _Kept(NamedTuple):
-    """What the backward pass needs. `of_samples`: (), if the gradient by sample times is asked for."""
+    """What the backward pass needs."""
 
     given: _Given
-    wanted: Wanted
-    of_samples: tuple[()] | None
+    asked: Asked
 
 
 def native_membrane(drive: Drive, threads: int | None, sample_times: Samples) -> Voltages:
@@ -119,21 +118,20 @@ def _(
 def _forward(neuron: Neuron, threads: int | None, *given: Any) -> tuple[Voltages, _Kept]:
     """V, and what the backward pass needs; each argument knows whether it is perturbed."""
     values = _Given(*values_of(given))
-    of_samples = () if is_perturbed(given[4]) else None
-    kept = _Kept(values, Wanted.of(given[1], given[2]), of_samples)
-    return _simulated(neuron, threads, *values), kept
+    asked = Wanted.of(given[1], given[2], given[4]).asked
+    return _simulated(neuron, threads, *values), _Kept(values, asked)
 
 
 def _backward(
     neuron: Neuron, threads: int | None, kept: _Kept, drive: Any
 ) -> tuple[Weights, Lanes, Times, None, Samples]:
-    given = kept.given
+    given, wanted = kept.given, Wanted.by(kept.asked)
     if isinstance(drive, SymbolicZero):
         drive = jnp.zeros(drive.shape, given.weight.dtype)
-    if kept.of_samples is not None:
+    if wanted.samples:
         d_weight, d_lanes, d_time, d_samples = _backwards_by_xla(neuron, given, drive)
         return d_weight, d_lanes, d_time, None, d_samples
-    found = _gradients(neuron, threads, kept.wanted, given, drive)
+    found = _gradients(neuron, threads, wanted, given, drive)
     d_weight, d_lanes, d_time = varying_like(found, given, drive)
     return d_weight, d_lanes, d_time, None, jnp.zeros_like(given.samples)
 

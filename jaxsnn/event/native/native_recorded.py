@@ -58,8 +58,8 @@ def _forward(spec: LayerSpec, threads: int | None, *given: Any) -> tuple[LayerSp
     spikes = LayerSpikes(time=times, slope=slope, count=count)
     none = jnp.zeros((*count.shape, 0), times.dtype)
     simulated = Simulated(spikes, none, none.astype(jnp.int32), arrivals)
-    wanted = Wanted.of(given[1], given[2])
-    return spikes, Kept(weight=weight, lanes=lanes, t_end=t_end, simulated=simulated, wanted=wanted)
+    asked = Wanted.of(given[1], given[2]).asked
+    return spikes, Kept(weight=weight, lanes=lanes, t_end=t_end, simulated=simulated, asked=asked)
 
 
 def _slopes(

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.custom_derivatives import SymbolicZero
 
-from jaxsnn.event.adjoint.wanted import Wanted, values_of
+from jaxsnn.event.adjoint.wanted import Asked, Wanted, values_of
 from jaxsnn.event.dynamics.neuron_model import Neuron
 from jaxsnn.event.dynamics.two_variables import Lanes
 from jaxsnn.event.event_arrays import OfSpikes, Seconds, Times, Weights
@@ -60,7 +60,12 @@ class _Kept(NamedTuple):
     place: Int[Array, "batch room"] | None  # of the first spikes, where they are wanted
     #: V' behind spikes, and their causes
     more: tuple[OfSpikes, Int[Array, "batch neurons slots"]]
-    wanted: Wanted
+    asked: Asked
+
+    @property
+    def wanted(self) -> Wanted:
+        """What is asked for beside the gradient by the weights."""
+        return Wanted.by(self.asked)
 
 
 class FirstSpikes(NamedTuple):
@@ -141,7 +146,7 @@ def _forward(
         spikes=spikes,
         place=None if first is None else first.place,
         more=more,
-        wanted=Wanted.of(given[1], given[2]),
+        asked=Wanted.of(given[1], given[2]).asked,
     )
     return (spikes, first), kept
 

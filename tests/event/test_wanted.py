@@ -1,0 +1,120 @@
+"""Which gradients are asked for: JAX keeps what it has traced, and a gradient must not depend on which
+others were asked for before.
+"""
+
+from functools import partial
+from itertools import product
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxsnn import EventDriven, Events, lower, simulate
+from jaxsnn.event.adjoint.wanted import Wanted
+from jaxsnn.nir import build
+from tests.helpers.transformed import CHANNELS, CUBA, T_END, given, matrix, whole
+
+SAMPLED = jnp.linspace(0.1, 0.9, 5) * T_END
+
+
+def layers():
+    """Two populations that fire, one behind the other, and a readout."""
+    neurons = build.cubalif(**CUBA)
+    hidden = matrix(0, 6, CHANNELS, 3, 1), neurons, matrix(2, 3, 6, 2, 1), neurons
+    readout = matrix(3, 2, 3, 1, 1), build.cubali(**CUBA)
+    return lower(build.sequential(build.input(CHANNELS), *hidden, *readout))
+
+
+def behind_a_convolution():
+    """A convolution before a population that fires, and a readout."""
+    kernel = np.random.default_rng(1).normal(2.0, 0.5, (3, 1, 2, 2))
+    plain = {"stride": 1, "dilation": 1, "groups": 1, "padding": 0}
+    layers = (
+        build.node("Conv2d", weight=kernel, bias=np.zeros(3), **plain),
+        build.cubalif(**CUBA),
+        build.node("Flatten", start_dim=0, end_dim=-1),
+        matrix(3, 2, 3, 1, 1),
+        build.cubali(**CUBA),
+    )
+    return lower(build.sequential(build.input((1, 2, 2)), *layers))
+
+
+def solved(network, backend, asked):
+    """A run with some arguments of its own: a parameter by node and name, times, sample times."""
+    time, index = given()
+    node, name = asked.get("of", ("", ""))
+    parameters = dict(network.parameters)
+    if node:
+        parameters[node] = {**parameters[node], name: asked["parameter"]}
+    return simulate(
+        network.with_parameters(parameters),
+        Events(time=asked.get("time", time), index=index),
+        T_END,
+        engine=EventDriven(max_spikes=8, backend=backend),
+        sample_times=asked.get("sampled", SAMPLED),
+        throw=False,
+    )
+
+
+def by_voltages(solution):
+    return sum(jnp.sum(v**2) for v in solution.voltages.values())
+
+
+def by_integrals(solution):
+    return sum(jnp.sum(solution.integral(name)) / T_END for name in solution.voltages)
+
+
+def gradient(network, backend, functional, key, of):
+    """By what is called `key`, a parameter of a node and name."""
+    time, _ = given()
+    node, name = of
+    begin = {"time": time, "sampled": SAMPLED, "parameter": network.parameters[node][name]}[key]
+
+    def value(argument):
+        asked = {key: argument} | ({"of": of} if key == "parameter" else {})
+        return functional(solved(network, backend, asked))
+
+    return np.asarray(jax.grad(value)(begin))
+
+
+def last_voltages(solution):
+    return sum(jnp.sum(v[:, -2:]) for v in solution.voltages.values())
+
+
+#: What is differentiated by, and of what at last.
+WAYS = {"times": by_integrals, "time constants": by_integrals, "sample times": last_voltages}
+MAKERS = {"layers": layers, "group": whole, "convolution": behind_a_convolution}
+QUICK = [("layers", "times", "native"), ("layers", "times", "xla"), ("group", "times", "native")]
+QUICK += [("convolution", name, "native") for name in WAYS]
+OTHERS = [
+    pytest.param(*case, marks=pytest.mark.slow)
+    for case in product(MAKERS, WAYS, ("native", "xla"))
+    if case not in QUICK
+]
+
+
+@pytest.mark.parametrize(("make", "way", "backend"), [*QUICK, *OTHERS])
+def test_a_gradient_does_not_depend_on_those_before_it(make, way, backend, request):
+    if backend == "native":
+        request.getfixturevalue("native_kernels")
+    network, functional = MAKERS[make](), WAYS[way]
+    named = {"times": "time", "sample times": "sampled"}.get(way, "parameter")
+    last = next(reversed(network.outputs["output"]))
+    first = next(name for name, own in network.parameters.items() if "weight" in own)
+    of = partial(gradient, network, backend)
+    jax.clear_caches()
+    wanted = of(functional, named, (last, "tau_mem"))
+    jax.clear_caches()
+    of(by_voltages, named, (last, "tau_mem"))
+    of(by_voltages, "parameter", (first, "weight"))
+    found = of(functional, named, (last, "tau_mem"))
+    assert np.abs(wanted).max() > 0
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-6 * np.abs(wanted).max())
+
+
+def test_what_is_asked_for_goes_to_the_backward_pass():
+    for wanted in (Wanted(), Wanted(lanes=False, taus=False), Wanted(time=False, samples=True)):
+        assert Wanted.by(wanted.asked) == wanted
+    trees = {jax.tree.structure(one.asked) for one in (Wanted(), Wanted(time=False))}
+    assert len(trees) == 1
