@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxsnn.errors import LoweringError
 from jaxsnn.event.adjoint.layer_adjoint import clipped_slopes, layer_spikes
 from jaxsnn.event.adjoint.recurrent_adjoint import group_spikes, group_spikes_forward
+from jaxsnn.event.adjoint.slopes_at_spikes import without_slopes
 from jaxsnn.event.adjoint.tangents import layer_spikes_forward
 from jaxsnn.event.dynamics.kinds import neuron_of
 from jaxsnn.event.event_arrays import (
@@ -256,7 +257,7 @@ class PopulationPart:
     def write_down(self, record: EventRecord, spikes: LayerSpikes) -> None:
         """Write down its spikes."""
         name = self.name
-        record.spikes[name] = spikes
+        record.spikes[name] = without_slopes(spikes, forward_mode=self.engine.forward_mode)
         record.heights[name] = self.neuron.height(self.parameters)
         record.degenerate[name] = jnp.sum(jnp.isinf(spikes.slope))
         room = jnp.int32(self.engine.of("max_spikes", name))

@@ -97,7 +97,7 @@ class LayerSpikes:
     Attributes:
         time: seconds, rising along the last axis; inf in unused slots.
         slope: dV/dt just before the spike; 1 in unused slots, inf where an arrival moved V itself
-            across the threshold.
+            across the threshold. It is not differentiated: a gradient of what depends on it is NaN.
         count: spikes fired, which may exceed the recorded ones.
     """
 

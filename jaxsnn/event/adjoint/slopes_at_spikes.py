@@ -1,0 +1,61 @@
+"""Slopes of V at spikes have no derivative here: one that is asked for is NaN, and not zero."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
+
+from jaxsnn.event.adjoint.wanted import values_of
+from jaxsnn.event.event_arrays import OfSpikes
+from jaxsnn.event.forward.layer import LayerSpikes
+
+
+def without_slopes(spikes: LayerSpikes, *, forward_mode: bool) -> LayerSpikes:
+    """The same spikes. What is differentiated by their slopes becomes NaN.
+
+    Args:
+        forward_mode: they are differentiated forwards.
+    """
+    way = _forwards if forward_mode else _backwards
+    time, slope = way(spikes.time, spikes.slope)
+    return replace(spikes, time=time, slope=slope)
+
+
+@jax.custom_vjp
+def _backwards(time: OfSpikes, slope: OfSpikes) -> tuple[OfSpikes, OfSpikes]:
+    return time, slope
+
+
+def _kept(*given: Any) -> tuple[Any, tuple[()]]:
+    return values_of(given), ()
+
+
+def _back(kept: tuple[()], cotangent: tuple[Any, Any]) -> tuple[Any, None]:
+    """A loop hands on zeros, too, for what nobody looks at: only what is not zero is asked for."""
+    del kept
+    by_time, by_slope = cotangent
+    if isinstance(by_slope, SymbolicZero):
+        return by_time, None
+    asked = _unknown_where(by_slope)
+    return (asked if isinstance(by_time, SymbolicZero) else by_time + asked), None
+
+
+_backwards.defvjp(_kept, _back, symbolic_zeros=True)
+
+
+@jax.custom_jvp
+def _forwards(time: OfSpikes, slope: OfSpikes) -> tuple[OfSpikes, OfSpikes]:
+    return time, slope
+
+
+@_forwards.defjvp
+def _(primals: tuple[Any, Any], tangents: tuple[Any, Any]) -> tuple[Any, Any]:
+    return primals, (tangents[0], _unknown_where(tangents[0]))
+
+
+def _unknown_where(moves: OfSpikes) -> OfSpikes:
+    return jnp.where(moves != 0, jnp.nan, jnp.zeros_like(moves))
