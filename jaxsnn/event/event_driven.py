@@ -30,7 +30,7 @@ from jaxsnn.network.array_types import Array, Float
 from jaxsnn.network.cycles import Cycle, groups
 from jaxsnn.network.inputs import checked_inputs
 from jaxsnn.network.meshes import by_compiler
-from jaxsnn.network.network import Network, check_precision
+from jaxsnn.network.network import Network, check_precision, in_one_type
 from jaxsnn.network.on_processor import as_given, module_for, on_processor
 from jaxsnn.network.slots import in_buckets
 from jaxsnn.network.valued_inputs import Currents, GradedEvents, Input, as_lasting
@@ -110,6 +110,7 @@ class EventDriven(EventOptions):
         """
         # All that can be refused is refused before anything is compiled.
         check_precision(network)
+        network = in_one_type(network)
         check_options(network, self)
         trains = checked_inputs(network, inputs)
         end = _checked_end(t_end, network.dtype)
@@ -257,7 +258,11 @@ def _train(given: Input) -> Train:
 def _checked_end(t_end: Any, dtype: Any) -> Float[Array, ""]:
     if t_end is None:
         raise UsageError("t_end is missing", fix="pass when the simulation ends, in seconds")
-    if not isinstance(t_end, Tracer):
+    if isinstance(t_end, Tracer):
+        if t_end.shape:
+            fix = "pass one number, or jax.vmap over several"
+            raise UsageError(f"t_end has shape {t_end.shape}", fix=fix)
+    else:
         given = as_number(t_end)
         with np.errstate(over="ignore", under="ignore"):
             end = float(np.asarray(given, dtype))
@@ -275,17 +280,18 @@ def _checked_samples(times: Any, t_end: Any, end: Float[Array, ""]) -> Float[Arr
     if times is None:
         kind = module_for(end)
         return kind.linspace(0.0, 1.0, _DEFAULT_SAMPLES, dtype=end.dtype) * end
+    if np.ndim(times) != 1:
+        shape = np.shape(times)
+        raise UsageError(
+            f"sample_times have {len(shape)} axes, shape {shape}, and not 1",
+            fix="pass one row of times, (samples,)",
+        )
     if not any(isinstance(given, Tracer) for given in (times, t_end)):
         _refuse_samples(np.asarray(times, end.dtype), np.asarray(t_end, end.dtype))
     return as_given(times, end.dtype)
 
 
 def _refuse_samples(times: np.ndarray, t_end: np.ndarray) -> None:
-    if times.ndim != 1:
-        raise UsageError(
-            f"sample_times have {times.ndim} axes, shape {times.shape}, and not 1",
-            fix="pass one row of times, (samples,)",
-        )
     # negated, so that NaN is outside
     outside = times[~((times >= 0) & (times <= t_end))]
     if outside.size:

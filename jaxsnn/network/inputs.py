@@ -248,7 +248,7 @@ def checked_events(name: str, events: Any, size: int, dtype: Any) -> Events:
             _refuse_times(name, np.asarray(events.time))
         else:
             refuse_bad_events(name, np.asarray(events.time), np.asarray(events.index), size)
-    return Events(time=_as_rows(events.time, dtype), index=_as_rows(events.index, np.int32))
+    return Events(time=_as_rows(events.time, dtype), index=_as_channels(events.index))
 
 
 def refuse_no_numbers(name: str, events: Any) -> None:
@@ -272,6 +272,18 @@ def _as_rows(array: Any, dtype: Any) -> Any:
     """An array of a type with an axis of samples; NumPy's, where that compiles nothing."""
     rows = as_given(array, dtype)
     return rows if rows.ndim == 2 else module_for(rows).atleast_2d(rows)
+
+
+def _as_channels(index: Any) -> Any:
+    """Channels as rows of int32: -1, which is none, for what is no whole number or would not fit. Of
+    what is traced only the run sees that.
+    """
+    kind = module_for(index)
+    given = kind.asarray(index)
+    if given.dtype.kind == "b" or kind.can_cast(given.dtype, np.int32):
+        return _as_rows(given, np.int32)
+    whole = (given == kind.rint(given)) & (given >= 0) & (given < np.float32(2**31))
+    return _as_rows(kind.where(whole, given, kind.full((), -1, np.int32)), np.int32)
 
 
 def refuse_bad_events(name: str, time: np.ndarray, index: np.ndarray, size: int) -> None:

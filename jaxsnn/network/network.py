@@ -19,6 +19,7 @@ from jax.typing import ArrayLike
 
 from jaxsnn.errors import LoweringError, UsageError, listing, suggestion
 from jaxsnn.network.array_types import Array, Float
+from jaxsnn.network.on_processor import as_given
 from jaxsnn.network.structure import Population as Population
 from jaxsnn.network.structure import TauShape as TauShape
 from jaxsnn.network.structure import Wire as Wire
@@ -80,8 +81,10 @@ class Network:
 
     @property
     def dtype(self) -> np.dtype:
-        """Floating type of the parameters, as JAX computes with them."""
-        return jax.dtypes.canonicalize_dtype(jax.tree.leaves(self.parameters)[0].dtype)
+        """Floating type that holds all parameters, as JAX computes with them: float32 or float64."""
+        kinds = {jax.dtypes.canonicalize_dtype(x.dtype) for x in jax.tree.leaves(self.parameters)}
+        wide = any(kind == np.float64 for kind in kinds)
+        return np.dtype(np.float64 if wide else np.float32)
 
     def with_parameters(self, parameters: Parameters) -> Network:
         """The same network with other numbers.
@@ -91,7 +94,8 @@ class Network:
         of before.
 
         Raises:
-            UsageError: a node, a parameter or a shape that is not that of the network.
+            UsageError: a node, a parameter or a shape that is not that of the network, or time
+            constants that are neither float32 nor float64.
         """
         check_parameters(self.parameters, parameters)
         populations = {}
@@ -172,8 +176,9 @@ class Network:
 
 
 def check_precision(network: Network) -> None:
-    """Refuse what is no Network, and arrays of 64 bits where JAX computes with 32; NumPy's it takes
-    over as they are.
+    """Refuse what is no Network, parameters that are no arrays, those of neurons that are not one
+    for each or neither float32 nor float64, and arrays of 64 bits where JAX computes with 32; NumPy's
+    of 64 bits it takes over as JAX has them.
 
     Raises:
         UsageError: names the first.
@@ -185,12 +190,49 @@ def check_precision(network: Network) -> None:
         )
     for name, own in network.parameters.items():
         for key, value in own.items():
+            if not hasattr(value, "dtype"):
+                fix = "give an array, as jax.numpy.asarray makes it"
+                kind = type(value).__name__
+                raise UsageError(f"node '{name}': {key} is a {kind}", fix=fix, node=name)
+            if name in network.populations:
+                _refuse_no_neurons(network.populations[name], key, value)
             if isinstance(value, jax.Array) and value.dtype == np.float64 != wide:
                 raise UsageError(
                     f"node '{name}': {key} is {value.dtype}, and JAX computes in {wide}",
                     fix=_ENABLE_X64.format('lower the network with dtype="float32"'),
                     node=name,
                 )
+
+
+def _refuse_no_neurons(population: Population, key: str, value: Any) -> None:
+    """Refuse a parameter of neurons that is not one number for each, float32 or float64."""
+    name, size, shape = population.name, population.size, jnp.shape(value)
+    _refuse_other_kind(name, key, value)
+    if shape != (size,):
+        raise UsageError(
+            f"node '{name}': {key} has shape {shape}, and there are {size} neurons",
+            fix=f"give it the shape ({size},); of several networks at once by jax.vmap",
+            node=name,
+        )
+
+
+def _refuse_other_kind(name: str, key: str, value: Any) -> None:
+    """Refuse a parameter of neurons that is neither float32 nor float64."""
+    if value.dtype not in (np.float32, np.float64):
+        raise UsageError(
+            f"node '{name}': {key} is {value.dtype}, and parameters of neurons are float32 or float64",
+            fix='cast it: its astype("float32")',
+            node=name,
+        )
+
+
+def in_one_type(network: Network) -> Network:
+    """The network with all parameters in its type: weights may have another one."""
+    kind = network.dtype
+    there = {jax.dtypes.canonicalize_dtype(x.dtype) for x in jax.tree.leaves(network.parameters)}
+    if there == {kind}:
+        return network
+    return jax.tree.map(lambda x: as_given(x, kind), network)
 
 
 def check_dtype(dtype: Any) -> np.dtype:
@@ -240,6 +282,8 @@ def check_parameters(old: Parameters, new: Parameters) -> None:
                     fix=f"give it the shape {wanted}",
                     node=name,
                 )
+            if key.startswith("tau") and hasattr(given[key], "dtype"):
+                _refuse_other_kind(name, key, given[key])
 
 
 def _refuse_lacking(

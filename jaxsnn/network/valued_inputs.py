@@ -123,11 +123,11 @@ def refuse_no_array(
         UsageError: it holds text, dates, objects or complex numbers, rows of different lengths, or
             a mask, which would be ignored.
     """
-    if isinstance(given, Tracer):
-        return
-    refuse_masked(given, what, node)
+    is_array = isinstance(given, Tracer | jax.Array)
+    if not is_array:
+        refuse_masked(given, what, node)
     try:
-        kind = given.dtype if isinstance(given, jax.Array) else np.asarray(given).dtype
+        kind = given.dtype if is_array else np.asarray(given).dtype
     except TypeError:  # of numbers that JAX traces
         return
     except ValueError:

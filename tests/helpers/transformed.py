@@ -35,11 +35,17 @@ def given(samples=SAMPLES):
     return jnp.asarray(time), jnp.asarray(rng.integers(0, CHANNELS, time.shape, "int32"))
 
 
-@cache
-def line():
+def line_graph():
     """One small population that fires."""
     neurons = build.cubalif(**CUBA)
-    return lower(build.sequential(build.input(CHANNELS), matrix(0, 3, CHANNELS, 3, 1), neurons))
+    return build.sequential(build.input(CHANNELS), matrix(0, 3, CHANNELS, 3, 1), neurons)
+
+
+@cache
+def line():
+    """It, lowered: to arrays, also where what asks first is traced."""
+    with jax.ensure_compile_time_eval():
+        return lower(line_graph())
 
 
 def boxes():

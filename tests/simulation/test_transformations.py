@@ -13,24 +13,28 @@ import numpy as np
 import pytest
 from jax import export
 
-from jaxsnn import Events, TimeStepped, lower, simulate
+from jaxsnn import EventDriven, Events, TimeStepped, lower, simulate
 from jaxsnn.errors import UsageError
+from jaxsnn.network.results import Result
 from tests.helpers.transformed import (
     CASES,
     CHANNELS,
     EVENTS,
     PAGE,
+    SAMPLES,
     SECTIONS_OF_DEVICES,
     T_END,
     boxes,
     given,
     line,
+    line_graph,
     numbers,
     of_line,
     of_line_by_xla,
     run_page,
     weights_of,
     with_gradient,
+    with_weights,
 )
 
 WITH_DEVICES = ["shard_map", "explicit"]
@@ -233,3 +237,122 @@ def test_numpy_arrays_of_64_bits_are_taken_over(recwarn):
     found = simulate(wide, Events(time=time, index=index), T_END, throw=False)
     assert found.spikes["2"].time.dtype == np.float32
     assert not [str(each.message) for each in recwarn]
+
+
+# ---- what is traced has no numbers, and still no meaning of its own
+
+
+def simulated(network=None, **given_):
+    """A run of `line` with something else in the place of an argument."""
+    time, index = given()
+    events = Events(time=given_.pop("time", time), index=given_.pop("index", index))
+    network = line() if network is None else network
+    return simulate(network, events, given_.pop("t_end", T_END), throw=False, **given_)
+
+
+@pytest.mark.parametrize("channel", [1.5, np.nan, np.inf, -1e-3, 2.0**33])
+def test_channels_that_are_none_are_seen_in_traced_code(channel):
+    index = jnp.full((SAMPLES, EVENTS), 1.0)
+    run = jax.jit(lambda index: simulated(index=index).result)
+    assert run(index) == Result.SUCCESS
+    assert run(index.at[1, 2].set(channel)) == Result.INVALID_INPUT
+    unused = jax.jit(lambda time, index: simulated(time=time, index=index).result)
+    assert unused(given()[0].at[1, 2].set(jnp.inf), index.at[1, 2].set(channel)) == Result.SUCCESS
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("t_end", np.full(2, T_END), r"t_end has shape \(2,\): pass one number, or jax.vmap"),
+        ("sample_times", np.zeros((2, 1)), r"sample_times have 2 axes, shape \(2, 1\), and not 1"),
+        ("sample_times", 0.0, r"sample_times have 0 axes, shape \(\), and not 1"),
+        ("time", np.zeros((4, 6), complex), "input 'input': time holds complex64: give numbers"),
+    ],
+)
+def test_what_is_traced_is_refused_by_its_shape_and_type(name, value, message):
+    with pytest.raises(UsageError, match=message):
+        jax.jit(lambda value: simulated(**{name: value}).result)(value)
+
+
+OTHER_NUMBERS = {
+    "half": (lambda x: x.astype("float16"), "node '2': r is float16, and parameters of neurons"),
+    "whole": (lambda x: x.astype(int), "node '2': r is int32, and parameters of neurons"),
+    "short": (lambda x: x.astype("bfloat16"), "node '2': r is bfloat16, and parameters of neurons"),
+    "lists": (lambda x: x.tolist(), "node '1': weight is a list: give an array"),
+    "nothing": (lambda x: None, "node '1': weight is a NoneType: give an array"),
+    "stacked": (lambda x: jnp.stack([x] * 2), r"node '2': r has shape \(2, 3\), and there are 3"),
+    "cut": (lambda x: x[:2], r"node '2': r has shape \(2,\), and there are 3 neurons: give it"),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_NUMBERS)
+@pytest.mark.parametrize("engine", [None, TimeStepped(dt=1e-3)])
+def test_parameters_of_other_types_and_shapes_are_refused(name, engine):
+    changed, message = OTHER_NUMBERS[name]
+    with pytest.raises(UsageError, match=message):
+        simulated(jax.tree.map(changed, line()), engine=engine)
+
+
+@pytest.mark.parametrize("kind", ["bfloat16", "float16", "int32"])
+@pytest.mark.parametrize("backend", ["auto", "xla"])
+def test_weights_of_another_type_do_what_they_do_as_float32(kind, backend):
+    weight, engine = line().parameters["1"]["weight"].astype(kind), EventDriven(backend=backend)
+    found, expected = (
+        simulated(with_weights(line(), {"1": own}), engine=engine).spikes["2"].time
+        for own in (weight, weight.astype("float32"))
+    )
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("backend", ["auto", "xla"])
+def test_a_network_of_two_types_is_simulated_in_the_wider_one(backend, x64):
+    network, engine = lower(line_graph()), EventDriven(backend=backend)
+    short = {"1": network.parameters["1"]["weight"].astype("float32")}
+    mixed, wide = with_weights(network, short), {"1": short["1"].astype("float64")}
+    found, expected = (
+        simulated(own, engine=engine).spikes["2"].time
+        for own in (mixed, with_weights(network, wide))
+    )
+    assert mixed.dtype == found.dtype == np.float64
+    np.testing.assert_array_equal(found, expected)
+    whole = {key: np.ones(3, int) for key in network.parameters["2"]}
+    message = r"node '2': \w+ is int64, and parameters of neurons are float32 or float64"
+    with pytest.raises(UsageError, match=message):
+        network.with_parameters({**network.parameters, "2": whole})
+
+
+# ---- slopes of V at spikes have no derivative
+
+
+def of_slopes(weights, time, index, forward_mode=False, scale=1.0):
+    engine = EventDriven(max_spikes=4, forward_mode=forward_mode)
+    network = with_weights(line(), weights)
+    found = simulate(network, Events(time=time, index=index), T_END, engine=engine, throw=False)
+    own = found.spikes["2"]
+    return scale * jnp.sum(jnp.where(jnp.isfinite(own.time), own.slope, 0.0)) + found.result
+
+
+def test_a_gradient_by_slopes_is_not_zero_but_nan():
+    weights, arrays = weights_of(line()), given()
+    assert np.isnan(jax.grad(of_slopes)(weights, *arrays)["1"]).any()
+    assert not np.any(jax.grad(of_slopes)(weights, *arrays, scale=0.0)["1"])
+    _, tangent = jax.jvp(lambda w: of_slopes(w, *arrays, forward_mode=True), *[(weights,)] * 2)
+    assert np.isnan(tangent)
+
+
+def test_slopes_that_a_loop_hands_on_change_no_gradient(alone):
+    """`scan` gives zeros for the gradient of all that it hands on."""
+    weights, (time, index) = weights_of(line()), given()
+
+    def mean(weights, time, index):
+        def step(_, part):
+            network = with_weights(line(), weights)
+            events, engine = Events(time=part[0], index=part[1]), EventDriven(max_spikes=4)
+            return None, simulate(network, events, T_END, engine=engine, throw=False).spikes["2"]
+
+        parts = time.reshape(2, -1, EVENTS), index.reshape(2, -1, EVENTS)
+        spikes = jax.lax.scan(step, None, parts)[1]
+        return jnp.mean(jnp.minimum(spikes.time[..., 0], T_END)) / T_END
+
+    assert_alike(numbers(with_gradient(mean)(weights, time, index)), alone("line"))
