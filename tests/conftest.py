@@ -59,6 +59,13 @@ def native_kernels() -> None:
         assert found.there, found.reason
 
 
+@pytest.fixture
+def auto_is_native(native_kernels: None) -> None:
+    """Kernels where nothing is said of the backend."""
+    if os.environ.get("JAXSNN_BACKEND") == "xla":
+        pytest.skip("JAXSNN_BACKEND=xla asks for the other backend")
+
+
 @pytest.fixture(scope="session")
 def run_python() -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs Python code in a fresh interpreter: `run_python(code, PYTHONHASHSEED="1").stdout`."""

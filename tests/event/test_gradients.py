@@ -286,7 +286,7 @@ def test_second_derivatives_by_equal_time_constants_are_those_of_the_closed_form
 
 
 @pytest.mark.parametrize("of", ["loop", "convolution"])
-def test_second_derivatives_that_kernels_have_not_are_refused_in_a_sentence(of, native_kernels):
+def test_second_derivatives_that_kernels_have_not_are_refused_in_a_sentence(of, auto_is_native):
     nodes = {
         "input": build.input(4),
         "w": build.linear(weight=6 * np.ones((2, 4))),

@@ -106,7 +106,7 @@ def test_a_wrong_shape_is_an_error():
         call(*[jnp.zeros(3, jnp.float32)] * 6, threads=np.int64(1))
 
 
-def test_training_in_the_loop_takes_it():
+def test_training_in_the_loop_takes_it(auto_is_native):
     neurons = build.cubalif(tau_mem="20ms", tau_syn="10ms")
     graph = build.sequential(
         build.input(3), build.linear(2, weight=normal(2.0, 0.6)), neurons, seed=0

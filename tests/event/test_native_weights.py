@@ -73,7 +73,9 @@ def network(recurrent):
 
 
 @pytest.mark.parametrize("recurrent", [False, True])
-def test_networks_do_with_turned_weights_what_they_do_without(recurrent, monkeypatch):
+def test_networks_do_with_turned_weights_what_they_do_without(
+    recurrent, monkeypatch, auto_is_native
+):
     rng = np.random.default_rng(2)
     events = Events(
         time=jnp.asarray(np.sort(rng.uniform(0, 0.05, (3, 60)), axis=1)),
