@@ -4,12 +4,14 @@ nothing in the package is touched.
 
 import json
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxsnn.errors import UsageError
 from jaxsnn.nir import write
 from jaxsnn.train import LOSSES, TrainOptions, evaluate, fit, register_loss
+from jaxsnn.train.loop.shared_code import by_value, of_one_run
 from jaxsnn.train.losses import loss_names
 from tests.extending_page import code_of, made_by
 from tests.helpers import packages
@@ -161,3 +163,36 @@ def test_a_task_may_bring_a_function_as_its_encoder():
 
     data = replace(DATA, encoder=lambda tau: encode)
     assert fit(small_net(), data, epochs=1, progress=None).settings["encoder"] == {"name": "encode"}
+
+
+class Decay:
+    """A regulariser that compares as equal to itself, whatever its factor has become."""
+
+    def __init__(self, factor):
+        self.factor = factor
+
+    def __call__(self, network, solution):
+        return self.factor * jnp.sum(network.parameters["1"]["weight"] ** 2)
+
+
+def test_an_object_that_has_changed_is_not_taken_for_what_it_was():
+    options = {**QUICK, "epochs": 1}
+
+    def trained(decay):
+        graph = fit(small_net(), DATA, **options, regularisers=(decay,)).graph
+        return graph.nodes["1"].value("weight")
+
+    changing = Decay(0.0)
+    before = trained(changing)
+    changing.factor = 100.0
+    after = trained(changing)
+    assert not np.array_equal(after, before)
+    np.testing.assert_array_equal(after, trained(Decay(100.0)))
+
+
+def test_what_is_compared_by_value_shares_what_is_compiled():
+    assert of_one_run(Hinge(population="4", tau=0.01, t_max=0.065), (), None) is None
+    assert of_one_run((Decay(0.0),)) is not None
+    factor = 2.0
+    assert by_value(code_of)
+    assert not by_value(lambda key, sample: factor)

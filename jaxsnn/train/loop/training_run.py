@@ -76,6 +76,7 @@ from jaxsnn.train.loop.optimisers import (
 from jaxsnn.train.loop.parallel import is_first, make_mesh, on_all, on_first, on_host
 from jaxsnn.train.loop.parameter_noise import Noise, noise_notes
 from jaxsnn.train.loop.scaling import step_scales
+from jaxsnn.train.loop.shared_code import of_one_run
 from jaxsnn.train.loop.train_plan import TrainPlan
 from jaxsnn.train.losses.regularizers import SpikeBudget
 from jaxsnn.train.losses.silence import channels_of, feeding_weights
@@ -176,6 +177,7 @@ class TrainingRun:
             complete=not named,
             options=options.compiled_only(),
             mesh=mesh,
+            own=of_one_run(plan.loss, options.regularisers, options.augment, options.noise),
         )
         self.state = on_all(begin(self.setup, raw), mesh)
         numbers = self.channels + sum(own.size for own in network.populations.values())
