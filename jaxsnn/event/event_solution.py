@@ -111,6 +111,7 @@ class EventSolution:
 
         Spikes at exactly equal times come in the order of their neurons.
         """
+        self._refuse_several()
         return flatten_spikes(self._of(name).time)
 
     @property
@@ -184,7 +185,17 @@ class EventSolution:
         given = partial(by_neuron, integral), drive, self.t_end, tau
         return by_compiler(*given, samples=drive.time, axis_of=first_axis)
 
+    def _refuse_several(self) -> None:
+        """Refuse to look at several runs as if they were one."""
+        if shape := jnp.shape(self.result):
+            raise UsageError(
+                f"this solution is of several runs, {shape}, which jax.vmap has put together",
+                fix="look at it inside of the function that jax.vmap maps, or at one run:"
+                " jax.tree.map(lambda x: x[0], solution)",
+            )
+
     def _drive(self, name: str) -> Drive:
+        self._refuse_several()
         if name in self.heights and name not in self.drives:
             raise UsageError(
                 f"the voltages of '{name}', which fires, are not known: it feeds back, or stands"
@@ -246,6 +257,7 @@ class EventSolution:
         """Why there is no result, with the numbers and what to do; None if the run succeeded
         (outside jit only).
         """
+        self._refuse_several()
         match Result(int(self.result)):
             case Result.SUCCESS:
                 return None
@@ -332,6 +344,8 @@ class EventSolution:
     def __repr__(self) -> str:
         if isinstance(self.result, Tracer):
             return f"EventSolution({', '.join(self.spikes)}; traced)"
+        if shape := self.result.shape:
+            return f"EventSolution({', '.join(self.spikes)}; of several runs, {shape})"
         ended = f"{Result(int(self.result)).name}, {format_time(float(self.t_end))}"
         found = [f"{name} {total(own.count)}" for name, own in self.spikes.items()]
         lines = [f"EventSolution({ended}", f"  spikes: {_shortened(found)}"]

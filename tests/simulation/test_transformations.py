@@ -356,3 +356,16 @@ def test_slopes_that_a_loop_hands_on_change_no_gradient(alone):
         return jnp.mean(jnp.minimum(spikes.time[..., 0], T_END)) / T_END
 
     assert_alike(numbers(with_gradient(mean)(weights, time, index)), alone("line"))
+
+
+def test_a_solution_of_several_runs_is_looked_at_one_by_one():
+    several = jax.tree.map(lambda x: jnp.stack([x, 1.1 * x]), line())
+    found = jax.vmap(simulated)(several)
+    assert repr(found) == "EventSolution(2; of several runs, (2,))"
+    message = r"of several runs, \(2,\), which jax.vmap has put together: look at it inside"
+    for look in (lambda: found.message, lambda: found.events("2"), lambda: found.maximum("2")):
+        with pytest.raises(UsageError, match=message):
+            look()
+    first = jax.tree.map(lambda x: x[0], found)
+    assert first.message == "success"
+    np.testing.assert_array_equal(first.events("2").time, simulated().events("2").time)

@@ -44,3 +44,9 @@ def test_decay_makes_weights_of_a_run_smaller():
         return np.linalg.norm(trained.graph.nodes["1"].parameters["weight"])
 
     assert size(0.9) < size(None)
+
+
+@pytest.mark.parametrize("given", [optax.adam, 0.1, optax.GradientTransformation])
+def test_what_is_no_optimiser_is_refused(given):
+    with pytest.raises(UsageError, match=r"which has no init and update: pass a name, or what"):
+        fit(small_net(), DATA, **QUICK, optimiser=given)

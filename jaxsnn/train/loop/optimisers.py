@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import optax
 
-from jaxsnn.errors import UsageError, suggestion
+from jaxsnn.errors import UsageError, shown, suggestion
 from jaxsnn.network.network import Network
 from jaxsnn.train.loop.constraints import Parameters
 
@@ -71,7 +71,7 @@ def optimiser_of(
             itself, times the learning rate. None: that of the name.
 
     Raises:
-        UsageError: there is no such optimiser, or one that is given shall decay weights, too.
+        UsageError: there is no such optimiser, what is given is none, or shall decay weights, too.
 
     Source: Loshchilov and Hutter, "Decoupled weight decay regularization", ICLR 2019.
     """
@@ -82,6 +82,11 @@ def optimiser_of(
         raise UsageError(
             f"weight_decay is {weight_decay:g}, and an optimiser is given",
             fix="let it decay the weights itself, optax.add_decayed_weights, or name one",
+        )
+    if isinstance(choice, type) or not all(hasattr(choice, name) for name in ("init", "update")):
+        raise UsageError(
+            f"optimiser is {shown(choice)}, which has no init and update",
+            fix="pass a name, or what optax makes, such as optax.adam(1e-3)",
         )
     return choice
 
