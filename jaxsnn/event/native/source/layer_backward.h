@@ -483,6 +483,7 @@ void layer_backward(const Given<T>& given, const Options& options, const Ordered
   by_width<T>(given.neurons, [&](auto vectors) {
     constexpr int kVectors = decltype(vectors)::value;
     constexpr int kLanes = Tile<T, kVectors>::kLanes;
+    const Tiles<T, kVectors> shared(given, intervals);
     const Index tiles = (given.neurons + kLanes - 1) / kLanes, size = (given.rows + 1) * kLanes;
     // Parts of a fixed number are added up in a fixed order, whatever the number of threads.
     const Index wanted = ((room ? 1 : kParts) + tiles - 1) / tiles;
@@ -521,17 +522,15 @@ void layer_backward(const Given<T>& given, const Options& options, const Ordered
       double* own_part = gradients.lanes ? own.data() + number * own_size : nullptr;
       if (own_part) std::fill_n(own_part, own_size, 0.0);
       Backward<T, kVectors, kUniform, kOfTaus> backward(given, options, intervals, ordered, found);
-      Tile<T, kVectors> tile(given, 0, first, kUniform, intervals.taus());
+      std::optional<Tile<T, kVectors>> own_tile;
       for (Index b = units.begin(chunk); b < units.begin(chunk + 1); ++b) {
         const Index position = b % given.positions;
-        if (!intervals.alike())
-          tile = Tile<T, kVectors>(given, position, first, kUniform, intervals.taus());
         T* of_time = nullptr;
         if (gradients.time) {
           of_time = by_time + n * entries + ordered.first(b);
           std::fill_n(of_time, intervals.used(b), T(0));
         }
-        backward.run(tile, tables.data() + n * size, b, first, part, of_time,
+        backward.run(shared.of(n, position, own_tile), tables.data() + n * size, b, first, part, of_time,
                      own_part ? own_part + position * kFields * kLanes : nullptr);
         if (gradients.time && alone) by_slot(b);
       }

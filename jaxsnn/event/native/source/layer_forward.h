@@ -30,7 +30,7 @@ class Forward {
         closed_(kUniform && !kJumps && options.refractory == 0 &&
                 intervals.taus().ratio == Ratio::kDouble) {}
 
-  void run(Tile<T, kVectors>& tile, const T* table, Index sample, Index first) {
+  void run(const Tile<T, kVectors>& tile, const T* table, Index sample, Index first) {
     sample_ = sample;
     edges_ = intervals_.edges(sample);
     first_ = first;
@@ -46,7 +46,7 @@ class Forward {
       std::fill_n(cause_, kLanes, 0);
     }
     fill(spikes_.count, 1, 0);
-    for (int lane = 0; lane < kLanes; ++lane) tile.threshold[lane] = T(tile.fires_at[lane]);
+    std::memcpy(threshold_, tile.threshold, sizeof(threshold_));
     tile.positive ? walk<true>(table) : walk<false>(table);
   }
 
@@ -64,13 +64,13 @@ class Forward {
 
   template <bool kPositive>
   void walk(const T* table) {
-    Tile<T, kVectors>& tile = *tile_;
+    const Tile<T, kVectors>& tile = *tile_;
     V v[kVectors], j[kVectors], threshold[kVectors];
     for (int lane = 0; lane < kLanes; ++lane) {
       reinterpret_cast<T*>(v)[lane] = T(tile.v_start[lane]);
       reinterpret_cast<T*>(j)[lane] = T(tile.j_start[lane]);
     }
-    std::memcpy(threshold, tile.threshold, sizeof(threshold));
+    std::memcpy(threshold, threshold_, sizeof(threshold));
     const Index used = intervals_.used(sample_);
     const auto rows = intervals_.rows(sample_);
     const Steps<T> steps = kUniform ? intervals_.steps(sample_) : Steps<T>();
@@ -126,7 +126,7 @@ class Forward {
         }
         starts = 0;
         if (!alive_) return;
-        if (alive_ != alive) std::memcpy(threshold, tile.threshold, sizeof(threshold));
+        if (alive_ != alive) std::memcpy(threshold, threshold_, sizeof(threshold));
       }
       for (int q = 0; q < kVectors; ++q) {
         v[q] = v_end[q];
@@ -160,7 +160,7 @@ class Forward {
       const int at = q * kWidth<T>;
       const V v = load<T>(before[0] + at), j = load<T>(before[1] + at);
       const V v_end = load<T>(after[0] + at);
-      const V threshold = load<T>(tile_->threshold + at), both = v + j, zero = {};
+      const V threshold = load<T>(threshold_ + at), both = v + j, zero = {};
       const V size = (v < zero ? -v : v) + j;
       found |= Bits(at_least(v_end, threshold) | at_least(v, threshold) |
                     (at_least(v_end + kSlack * size, load<T>(after[1] + at)) &
@@ -346,7 +346,7 @@ class Forward {
 
   /// A neuron is left behind where it is.
   void leave(int lane) {
-    tile_->threshold[lane] = std::numeric_limits<T>::infinity();
+    threshold_[lane] = std::numeric_limits<T>::infinity();
     alive_ &= ~(Bits(1) << lane);
     held_ &= ~(Bits(1) << lane);
   }
@@ -380,7 +380,8 @@ class Forward {
   const Intervals<T>& intervals_;
   const Spikes<T>& spikes_;
   const bool closed_;  // a spike's time has a closed form
-  Tile<T, kVectors>* tile_ = nullptr;
+  const Tile<T, kVectors>* tile_ = nullptr;
+  alignas(64) T threshold_[kLanes];  // of whom is still simulated
   Index sample_ = 0, first_ = 0;
   typename Given<T>::Places places_;
   typename Intervals<T>::Edges edges_;
@@ -400,6 +401,7 @@ void layer_forward(const Given<T>& given, const Options& options, const Ordered<
     constexpr int kVectors = decltype(width)::value;
     constexpr int kLanes = Tile<T, kVectors>::kLanes;
     const Index tiles = (given.neurons + kLanes - 1) / kLanes;
+    const Tiles<T, kVectors> shared(given, intervals);
     Array<T> tables(tiles * (given.rows + 1) * kLanes);
     auto table = [&](Index tile) { return tables.data() + tile * (given.rows + 1) * kLanes; };
     Pool::shared().run(tiles, Pool::worth(options.threads, tables.size()),
@@ -411,12 +413,9 @@ void layer_forward(const Given<T>& given, const Options& options, const Ordered<
       constexpr bool kUniform = decltype(uniform)::value, kJumps = decltype(jumps)::value;
       const Index n = units.tile(number), chunk = units.chunk(number), first = n * kLanes;
       Forward<T, kVectors, kUniform, kJumps> forward(given, options, intervals, spikes);
-      Tile<T, kVectors> tile(given, 0, first, kUniform, intervals.taus());
-      for (Index b = units.begin(chunk); b < units.begin(chunk + 1); ++b) {
-        if (!intervals.alike())
-          tile = Tile<T, kVectors>(given, b % given.positions, first, kUniform, intervals.taus());
-        forward.run(tile, table(n), b, first);
-      }
+      std::optional<Tile<T, kVectors>> own;
+      for (Index b = units.begin(chunk); b < units.begin(chunk + 1); ++b)
+        forward.run(shared.of(n, b % given.positions, own), table(n), b, first);
     };
     Pool::shared().run(units.size(), options.threads, [&](Index number) {
       const std::true_type yes;

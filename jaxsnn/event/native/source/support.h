@@ -18,6 +18,7 @@
 #include <memory>
 #include <mutex>
 #include <new>
+#include <optional>
 #include <thread>
 #include <type_traits>
 #include <utility>
@@ -202,6 +203,7 @@ class Pool {
     grow(threads - 1);
     Job job;
     job.units = units;
+    job.threads = threads;
     job.work = [&work](Index n) { work(n); };
     {
       std::lock_guard<std::mutex> lock(mutex_);
@@ -254,23 +256,31 @@ class Pool {
 
  private:
   struct Job {
-    Index units = 0;
+    Index units = 0, threads = 1;
     std::function<void(Index)> work;
-    std::atomic<Index> next{0};
     std::atomic<bool> stop{false};
     std::exception_ptr failed;
     std::mutex failing;
+    alignas(64) std::atomic<Index> next{0};  // written all the time
   };
 
+  /// Some units at a time, and fewer the fewer are left: threads wait for each other where each takes
+  /// its next one, and at the end for the last one.
   static void take(Job& job) {
-    for (Index n; !job.stop && (n = job.next.fetch_add(1)) < job.units;) {
-      try {
-        job.work(n);
-      } catch (...) {
-        std::lock_guard<std::mutex> lock(job.failing);
-        if (!job.failed) job.failed = std::current_exception();
-        job.stop = true;
+    Index first = job.next;
+    while (!job.stop && first < job.units) {
+      const Index some = std::max<Index>(1, (job.units - first) / (4 * job.threads));
+      if (!job.next.compare_exchange_weak(first, first + some)) continue;
+      for (Index n = first; n < first + some && !job.stop; ++n) {
+        try {
+          job.work(n);
+        } catch (...) {
+          std::lock_guard<std::mutex> lock(job.failing);
+          if (!job.failed) job.failed = std::current_exception();
+          job.stop = true;
+        }
       }
+      first = job.next;
     }
   }
 
@@ -539,6 +549,17 @@ void coarse_times(const std::vector<Entry<T>>& order, std::int16_t coarse[kRanke
   for (Index n = 0; n < count; ++n) coarse[n] = std::int16_t(numbers[n]);
 }
 
+/// Entries that are nearly in order, or very few.
+template <class T, class Less>
+void sort_by_insertion(std::vector<Entry<T>>& order, const Less& less) {
+  for (Index n = 1; n < Index(order.size()); ++n) {
+    const Entry<T> entry = order[n];
+    Index to = n;
+    for (; to > 0 && less(entry, order[to - 1]); --to) order[to] = order[to - 1];
+    order[to] = entry;
+  }
+}
+
 /// Few entries: how many come before each is counted, entries next to each other at once, as far as
 /// coarse times tell; then the few that these do not tell apart are put in order.
 template <class T, class Less>
@@ -559,12 +580,7 @@ void sort_by_rank(std::vector<Entry<T>>& order, std::vector<Entry<T>>& spare, co
   spare.resize(count);
   std::uint8_t placed[kRanked] = {};  // behind each rank
   for (Index n = 0; n < count; ++n) spare[rank[n] + placed[rank[n]]++] = order[n];
-  for (Index n = 1; n < count; ++n) {
-    const Entry<T> entry = spare[n];
-    Index to = n;
-    for (; to > 0 && less(entry, spare[to - 1]); --to) spare[to] = spare[to - 1];
-    spare[to] = entry;
-  }
+  sort_by_insertion(spare, less);
   order.swap(spare);
 }
 
@@ -575,6 +591,7 @@ void sort_entries(std::vector<Entry<T>>& order, std::vector<Entry<T>>& spare) {
   auto less = [](const Entry<T>& a, const Entry<T>& b) {
     return a.key < b.key || (a.key == b.key && a.slot < b.slot);
   };
+  if (order.size() < 12) return sort_by_insertion(order, less);
   if (std::is_sorted(order.begin(), order.end(), less)) return;
   if (Index(order.size()) < kRanked) return sort_by_rank(order, spare, less);
   order.size() < 4096 ? sort_by_digits<8>(order, spare) : sort_by_digits<11>(order, spare);

@@ -443,6 +443,33 @@ struct Tile {
   }
 };
 
+/// All tiles, where they are the same at all positions.
+template <class T, int kVectors>
+class Tiles {
+ public:
+  Tiles(const Given<T>& given, const Intervals<T>& intervals) : given_(given), intervals_(intervals) {
+    if (!intervals.alike()) return;
+    for (Index first = 0; first < given.neurons; first += Tile<T, kVectors>::kLanes)
+      shared_.push_back(made(0, first));
+  }
+
+  /// A tile by its number; `own`: where it is kept, if it is not shared.
+  const Tile<T, kVectors>& of(Index number, Index position,
+                              std::optional<Tile<T, kVectors>>& own) const {
+    if (intervals_.alike()) return shared_[number];
+    return own.emplace(made(position, number * Tile<T, kVectors>::kLanes));
+  }
+
+ private:
+  Tile<T, kVectors> made(Index position, Index first) const {
+    return {given_, position, first, intervals_.uniform(), intervals_.taus()};
+  }
+
+  const Given<T>& given_;
+  const Intervals<T>& intervals_;
+  std::vector<Tile<T, kVectors>> shared_;
+};
+
 /// A tile's columns of the weights, and a row of zeros behind them.
 template <class T>
 void pack(const Given<T>& given, Index first, int lanes, T* table) {
