@@ -203,7 +203,6 @@ class Pool {
     grow(threads - 1);
     Job job;
     job.units = units;
-    job.threads = threads;
     job.work = [&work](Index n) { work(n); };
     {
       std::lock_guard<std::mutex> lock(mutex_);
@@ -223,6 +222,15 @@ class Pool {
     done_.wait(lock, [this] { return active_ == 0; });
     job_ = nullptr;
     if (job.failed) std::rethrow_exception(job.failed);
+  }
+
+  /// The same, of units so small that threads would wait for each other at each: some at a time.
+  template <class Work>
+  void run_small(Index units, Index threads, Work&& work) {
+    const Index some = std::max<Index>(1, units / (8 * threads));
+    run((units + some - 1) / some, threads, [&](Index part) {
+      for (Index n = part * some; n < std::min(units, (part + 1) * some); ++n) work(n);
+    });
   }
 
   /// Wakes threads that will have work in some microseconds: as long as waking takes.
@@ -256,7 +264,7 @@ class Pool {
 
  private:
   struct Job {
-    Index units = 0, threads = 1;
+    Index units = 0;
     std::function<void(Index)> work;
     std::atomic<bool> stop{false};
     std::exception_ptr failed;
@@ -264,23 +272,15 @@ class Pool {
     alignas(64) std::atomic<Index> next{0};  // written all the time
   };
 
-  /// Some units at a time, and fewer the fewer are left: threads wait for each other where each takes
-  /// its next one, and at the end for the last one.
   static void take(Job& job) {
-    Index first = job.next;
-    while (!job.stop && first < job.units) {
-      const Index some = std::max<Index>(1, (job.units - first) / (4 * job.threads));
-      if (!job.next.compare_exchange_weak(first, first + some)) continue;
-      for (Index n = first; n < first + some && !job.stop; ++n) {
-        try {
-          job.work(n);
-        } catch (...) {
-          std::lock_guard<std::mutex> lock(job.failing);
-          if (!job.failed) job.failed = std::current_exception();
-          job.stop = true;
-        }
+    for (Index n; !job.stop && (n = job.next.fetch_add(1)) < job.units;) {
+      try {
+        job.work(n);
+      } catch (...) {
+        std::lock_guard<std::mutex> lock(job.failing);
+        if (!job.failed) job.failed = std::current_exception();
+        job.stop = true;
       }
-      first = job.next;
     }
   }
 

@@ -145,7 +145,7 @@ void put_in_order(const Given<T>& given, const T* time, const std::int32_t* row,
   // of each arrival as long as some numbers take
   const Index helpers = Pool::worth(threads, 8 * given.batch * arrivals);
   if (helpers == 1 && given.batch > 1) Pool::shared().rouse(threads);
-  Pool::shared().run(given.batch, helpers, one);
+  Pool::shared().run_small(given.batch, helpers, one);
 }
 
 /// The slots of the earliest `room` events of each sample, in order; unused slots come last.
@@ -336,7 +336,7 @@ class Intervals {
           }
       }
     };
-    Pool::shared().run(given_.batch, Pool::worth(threads, 8 * offset_[given_.batch]), one);
+    Pool::shared().run_small(given_.batch, Pool::worth(threads, 8 * offset_[given_.batch]), one);
   }
 
  private:
