@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from jaxsnn.errors import FileError, Problem, UsageError, in_flags, printable, suggestion
 
 if TYPE_CHECKING:
+    from jaxsnn.network.network import Network
     from jaxsnn.nir import Graph
     from jaxsnn.nir.graph import Change
 
@@ -301,6 +302,18 @@ def read_graph(arguments: argparse.Namespace, *, notes: bool = True) -> Graph:
         if arguments.verbose:
             add_notes(arguments, [f"dialect {graph.dialect.name}: {graph.dialect.why}"])
     return graph
+
+
+def refuse_no_population(network: Network, name: str) -> None:
+    """Refuse a name that no population of a network has.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if name not in network.populations:
+        raise UsageError(
+            f"there is no population '{name}'", fix=suggestion(name, network.populations)
+        )
 
 
 def time_of(text: str | None) -> float | None:

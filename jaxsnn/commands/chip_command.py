@@ -14,6 +14,7 @@ from jaxsnn.commands.arguments import (
     add_output,
     print_outcome,
     read_graph,
+    refuse_no_population,
 )
 from jaxsnn.errors import UsageError, suggestion
 
@@ -152,8 +153,5 @@ def _answering(network: Network, said: str | None) -> str:
         except UsageError as error:
             fix = "name the one that answers, --population NODE"
             raise UsageError.of(replace(error.problem, fix=fix)) from error
-    if said not in network.populations:
-        raise UsageError(
-            f"there is no population '{said}'", fix=suggestion(said, network.populations)
-        )
+    refuse_no_population(network, said)
     return said

@@ -18,6 +18,7 @@ from jaxsnn.commands.arguments import (
     dialect_options,
     print_outcome,
     read_graph,
+    refuse_no_population,
     time_of,
 )
 from jaxsnn.errors import FileError, UsageError, suggestion
@@ -267,10 +268,7 @@ def _voltage(arguments: argparse.Namespace) -> Picture:
 
     network, solution, inputs = _simulated(arguments, "voltages")
     node = arguments.node or list(network.populations)[-1]
-    if node not in network.populations:
-        raise UsageError(
-            f"there is no population '{node}'", fix=suggestion(node, network.populations)
-        )
+    refuse_no_population(network, node)
     return plot.voltage(
         solution, node, network=network, inputs=inputs, sample=arguments.sample or 0
     )
