@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
 from jaxsnn.event.adjoint.wanted import values_of
@@ -21,7 +22,8 @@ def without_slopes(spikes: LayerSpikes, *, forward_mode: bool) -> LayerSpikes:
         forward_mode: they are differentiated forwards.
     """
     way = _forwards if forward_mode else _backwards
-    time, slope = way(spikes.time, spikes.slope)
+    # a zero that the rule hands back is one that `lax.scan` takes, of all its steps, for one of each
+    time, slope = way(spikes.time, lax.stop_gradient(spikes.slope))
     return replace(spikes, time=time, slope=slope)
 
 
