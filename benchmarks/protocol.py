@@ -144,6 +144,7 @@ class Worker:
             "JAX_COMPILATION_CACHE_DIR": str(compiled),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+            "JAX_TRACEBACK_FILTERING": "off",  # or the last line that JAX prints is about that
         }
         self.log = log.open("w")
         self.process = subprocess.Popen(

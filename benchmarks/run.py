@@ -14,6 +14,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import shutil
 import sys
 import time
@@ -64,6 +65,8 @@ _RECURRENT = (*OURS, "loops", "jaxsnn-eventprop", "spyx", "snntorch", "norse")
 _OF_LAYERS = (*OURS, *stepped.SCHEMES)
 _QUICKLY = {"spyx": ("one", row_name(STEPS), row_name(RESOLUTIONS[1]))}
 _QUICKLY_ELSE = ("one", row_name(STEPS))
+#: Reasons not to run that are the harness's limits, and no faults.
+_BUDGETED = re.compile(r"takes more than|holds \d+ GB|over \d+ s")
 #: Kinds of cases whose memory is looked at in a second process, too.
 _MEMORY_FROM_CACHE = ("feed-forward", "recurrent", "spikes", "convolution")
 #: How far a result may be off: spikes in units of tau_syn or in numbers, gradients relative to
@@ -493,6 +496,14 @@ def main() -> None:
         print(page)
     else:
         DOCUMENT.write_text(page)
+    failed = [
+        f"{case['name']}, {library}: {reason}"
+        for case in found
+        for library, reason in case["reasons"].items()
+        if library in OURS and not _BUDGETED.search(reason)
+    ]
+    if failed:
+        sys.exit("\n".join(["this library fails at", *failed]))
 
 
 if __name__ == "__main__":
