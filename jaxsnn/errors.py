@@ -295,7 +295,9 @@ def first_line(error: BaseException) -> str:
     >>> first_line(EOFError())
     'EOFError'
     """
-    text = str(error).strip("'\"").strip()
+    text = str(error).strip()
+    if text[:1] == text[-1:] and text[:1] in ("'", '"'):  # of KeyError, its key
+        text = text[1:-1].strip()
     return text.splitlines()[0].strip() if text else type(error).__name__
 
 

@@ -59,6 +59,60 @@ def test_a_sample_is_a_tensor_of_the_type_of_the_weights_or_an_array():
         from_torch(net, "zeros")
 
 
+class Fails(torch.nn.Module):
+    """Raises its own errors: at once, or later in a layer of its own."""
+
+    def __init__(self, steps, error):
+        super().__init__()
+        self.fc, self.lif, self.left, self.error = torch.nn.Linear(5, 3), leaky(), steps, error
+
+    def forward(self, x):
+        self.left -= 1
+        if self.left < 0:
+            raise self.error
+        return self.lif(self.fc(x))
+
+
+@pytest.mark.parametrize(
+    ("steps", "error", "message"),
+    [
+        (0, KeyError("a"), r"for a sample of shape \(1, 5\) with KeyError \(a\), in layer '0' \(Fails\)"),
+        (3, KeyError("a"), r"forward of Sequential fails in step 3 with KeyError \(a\), in layer"),
+        (0, AssertionError(), r"fails for a sample of shape \(1, 5\) with AssertionError, in layer"),
+        (0, RuntimeError("no 'b'"), r"does not take .* of torch.float32: no 'b', in layer '0' \(F"),
+    ],
+)
+def test_what_a_module_raises_is_said_with_the_layer(steps, error, message):
+    with pytest.raises(ConversionError, match=message) as caught:
+        from_torch(torch.nn.Sequential(Fails(steps, error)), torch.zeros(1, 5))
+    assert caught.value.__cause__ is error
+
+
+def test_a_refusal_names_the_function_that_is_not_taken():
+    class Joined(torch.nn.Module):
+        def __init__(self, late):
+            super().__init__()
+            self.a, self.b, self.lif = torch.nn.Linear(5, 3), torch.nn.Linear(5, 3), leaky()
+            self.late = late
+
+        def forward(self, x):
+            if self.late:
+                return torch.relu(self.lif(self.a(x)))
+            return self.lif(torch.cat([self.a(x), self.b(x)], 1))
+
+    with pytest.raises(ConversionError, match=r"input of 'lif' .* of layers, by torch's cat, whi"):
+        from_torch(Joined(False), torch.zeros(1, 5))
+    with pytest.raises(ConversionError, match=r"output of the module .*, by torch's relu, which"):
+        from_torch(Joined(True), torch.zeros(1, 5))
+
+
+def test_a_layer_that_gives_no_tensor_is_not_supported():
+    """SpikingJelly's NonSpikingLIFNode gives a list of membranes."""
+    net = torch.nn.Sequential(torch.nn.Linear(5, 3), spikingjelly("NonSpikingLIFNode"))
+    with pytest.raises(ConversionError, match="'1' is a NonSpikingLIFNode, which is not supp"):
+        from_torch(net, torch.zeros(4, 1, 5))
+
+
 def spikingjelly(kind):
     from spikingjelly.activation_based import neuron
 

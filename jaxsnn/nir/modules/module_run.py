@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from jaxsnn.errors import ConversionError
+from jaxsnn.errors import ConversionError, listing
 from jaxsnn.nir.modules.module_trace import (
     ModuleTrace,
+    failed,
     leaves_of,
     rewind,
     tensors_of,
@@ -54,7 +55,7 @@ def run_module(
     try:
         with torch.no_grad(), unchanged(module), uncompiled(module):
             rewind(leaves.values())
-            returned = [module(x)] if seen.leading == 2 else list(_stepped(module, x))
+            returned = [_called(module, x)] if seen.leading == 2 else list(_stepped(module, x))
             returned = [[_array(tensor) for tensor in tensors_of(each)] for each in returned]
             found = {name: [_array(each) for each in values] for name, values in given.items()}
     finally:
@@ -62,10 +63,24 @@ def run_module(
             hook.remove()
     if seen.leading == 2:
         return {"": returned[0]} | {name: values[:1] for name, values in found.items()}
+    counts = {len(each) for each in returned}
+    if len(counts) != 1:
+        raise ConversionError(
+            f"forward of {type(module).__name__} returns {listing(sorted(counts))} tensors, "
+            "in one step and in another",
+            fix="return the same in each step",
+        )
     columns = [np.stack(column) for column in zip(*returned, strict=True)]
     steps = len(frames)
     whole = {name: [np.stack(values)] for name, values in found.items() if len(values) == steps}
     return {"": columns} | whole
+
+
+def _called(module: Any, x: Any) -> Any:
+    try:
+        return module(x)
+    except Exception as error:
+        raise failed(module, error, f"for {len(x)} steps") from error
 
 
 def _stepped(module: Any, x: Any) -> Iterator[Any]:
@@ -84,7 +99,7 @@ def _stepped(module: Any, x: Any) -> Iterator[Any]:
             result = module(frame, *state)
         except Exception as error:
             if not state:
-                raise
+                raise failed(module, error, f"in step {step}") from error
             raise ConversionError(
                 f"forward of {type(module).__name__} fails in step {step} with the state that it"
                 f" returned in the step before ({type(error).__name__}: {error})",

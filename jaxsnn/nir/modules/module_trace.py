@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Literal
 
-from jaxsnn.errors import ConversionError, first_line, listing
+from jaxsnn.errors import ConversionError, JaxsnnError, first_line, listing
 from jaxsnn.nir.frameworks.registry import frameworks
 from jaxsnn.nir.torch_leaves import (
     Call,
@@ -142,12 +142,16 @@ def trace(module: Any, sample: Any) -> ModuleTrace:
             rewind(leaf for _, leaf in leaves)  # states may be of another size of batch
             with watch.functions():
                 result = module(sample)
+    except JaxsnnError:
+        raise
     except RuntimeError as error:  # of layers that do not take its shape or its type
         raise ConversionError(
             f"{type(module).__name__} does not take a sample of shape {tuple(sample.shape)} of "
-            f"{sample.dtype}: {first_line(error)}",
+            f"{sample.dtype}: {first_line(error)}{_raised_in(module, error)}",
             fix=_taken_sample(module, sample),
         ) from error
+    except Exception as error:
+        raise failed(module, error, f"for a sample of shape {tuple(sample.shape)}") from error
     finally:
         for hook in hooks:
             hook.remove()
@@ -182,6 +186,28 @@ def _taken_sample(module: Any, sample: Any) -> str:
     if like.dtype != sample.dtype:
         return f"give a sample of {like.dtype}, as its weights are, with sample.to({like.dtype})"
     return "give a sample (batch, *shape) that it takes"
+
+
+def failed(module: Any, error: Exception, when: str) -> ConversionError:
+    """The refusal of a module whose forward raised something, and where."""
+    kind, said = type(error).__name__, first_line(error)
+    return ConversionError(
+        f"forward of {type(module).__name__} fails {when} with {kind}"
+        f"{'' if said == kind else f' ({said})'}{_raised_in(module, error)}",
+        fix="call the module with such a sample yourself, and pass it when that works",
+    )
+
+
+def _raised_in(module: Any, error: BaseException) -> str:
+    """", in layer NAME": the innermost one in which an error arose, or "" where it is the module."""
+    names = {id(part): (name, part) for name, part in module.named_modules()}
+    found, frame = "", error.__traceback__
+    while frame is not None:
+        name, part = names.get(id(frame.tb_frame.f_locals.get("self")), ("", None))
+        if name:
+            found = f", in layer '{name}' ({type(part).__name__})"
+        frame = frame.tb_next
+    return found
 
 
 def plain(module: Any) -> Any:
@@ -309,6 +335,8 @@ class _Watch:
         self.entered: list[tuple[str, Any, bool]] = []
         #: What such a module gave that is of no layer -> its name and itself.
         self.lost: dict[int, tuple[str, Any]] = {}
+        #: What a function of torch gave that is of no layer -> its name.
+        self.functions_of: dict[int, str] = {}
         #: Whether a part of the input was taken, such as one step.
         self.looks_like_a_loop = False
 
@@ -379,6 +407,8 @@ class _Watch:
                 node=name,
             )
         parts = list(result) if isinstance(result, tuple) else [result]
+        if not hasattr(parts[0], "_version"):  # a list of steps, for one
+            raise unsupported(name, leaf)
         self.add(name, leaf, source, given, parts[0])
         if len(parts) > 1 and hasattr(parts[-1], "_version"):
             self.keep(parts[-1], Made(sources=(name,), leading=source.leading, member="membrane"))
@@ -432,9 +462,8 @@ class _Watch:
                 node=name,
             )
         if made is None:
-            what = (
-                f"the input of '{name}' ({kind}) is computed outside of layers, by what NIR lacks"
-            )
+            by = self._by(tensor) or ", by what NIR lacks"
+            what = f"the input of '{name}' ({kind}) is computed outside of layers{by}"
         elif made.member == "membrane":
             what = f"'{name}' ({kind}) takes the membrane of '{made.sources[0]}'"
         elif tensor._version != made.version:
@@ -444,6 +473,11 @@ class _Watch:
             return made
         fix = "use layers for it: sums, flattens and pools between layers are taken too"
         raise ConversionError(what, fix=fix, node=name)
+
+    def _by(self, tensor: Any) -> str:
+        """Which function of torch computed a tensor of no layer, or ""."""
+        name = self.functions_of.get(id(tensor))
+        return "" if name is None else f", by torch's {name}, which is not taken there"
 
     def functions(self) -> Any:
         """A context in which functions of torch outside of leaves are seen."""
@@ -463,9 +497,19 @@ class _Watch:
                     watch.inside -= 1
                 if before:
                     watch.computed(func, before, args, kwargs or {}, result)
+                if not watch.inside:
+                    watch.note(func, result)
                 return result
 
         return Mode()
+
+    def note(self, func: Any, result: Any) -> None:
+        """Note which function gave a tensor that is of no layer."""
+        name = getattr(func, "__name__", "").strip("_")
+        for tensor in result if isinstance(result, tuple | list) else (result,):
+            if name and hasattr(tensor, "_version") and id(tensor) not in self.made:
+                self.alive.append(tensor)
+                self.functions_of[id(tensor)] = name
 
     def before(self, args: tuple[Any, ...]) -> list[Made]:
         """Where the arguments of a function come from; empty where one of the tensors is of no
@@ -545,8 +589,9 @@ class _Watch:
         if tensors and made[0] is None:
             self.refuse_lost(tensors[0])
         if not tensors or made[0] is None:
+            by = self._by(tensors[0]) if tensors else ""
             raise ConversionError(
-                "the output of the module is computed outside of layers",
+                f"the output of the module is computed outside of layers{by}",
                 fix="return what a layer gives in one step, unchanged",
             )
         taken = {source for call in self.calls.values() for source in call.sources}
