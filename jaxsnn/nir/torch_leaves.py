@@ -101,7 +101,15 @@ Setter = Callable[[Call, Mapping[str, "Node"], Mapping[str, "Step"]], list[Layer
 
 def exporter_of(module: Any) -> Callable[[Call], Exported] | None:
     """The exporter of a type, or None; by name, so that no framework is imported for nothing."""
-    return _exporters().get((_package(module), type(module).__name__))
+    return _exporters().get((_package(module), layer_class(module).__name__))
+
+
+def layer_class(module: Any) -> type:
+    """The class of a layer; of one whose weights torch.nn.utils.parametrize computes, the class that it
+    had before.
+    """
+    kind = type(module)
+    return kind.__bases__[0] if hasattr(module, "parametrizations") else kind
 
 
 def of_library(module: Any) -> bool:
@@ -124,7 +132,7 @@ def _package(module: Any) -> str:
     """Whose class a module is. Of torch only what is in torch.nn: torch.ao has quantized layers of
     the same names.
     """
-    path = type(module).__module__
+    path = layer_class(module).__module__
     package = path.partition(".")[0]
     return path if package == "torch" and not path.startswith("torch.nn.") else package
 
@@ -145,7 +153,7 @@ def _exporters() -> dict[tuple[str, str], Callable[[Call], Exported]]:
 
 def setter_of(module: Any) -> Setter | None:
     """What puts numbers into a layer of a type; None if it has none, or nobody knows."""
-    package, kind = _package(module), type(module).__name__
+    package, kind = _package(module), layer_class(module).__name__
     for framework in frameworks().values():
         if framework.package == package and kind in framework.setters:
             return framework.setters[kind]
@@ -263,11 +271,43 @@ def _convolution(call: Call) -> Exported:
     return Exported(nodes={"": entry})
 
 
+def _each_channel(
+    call: Call,
+    kernel: np.ndarray,
+    bias: np.ndarray | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+) -> dict[str, Any]:
+    """A convolution of each channel by itself; `kernel` is (channels, *window)."""
+    channels, *window = kernel.shape
+    refuse_axes(call, kernel.ndim)
+    return {
+        "type": f"Conv{len(window)}d",
+        "input_shape": np.array(call.inward[1:]),
+        "weight": kernel[:, None],
+        "bias": np.zeros(channels, kernel.dtype) if bias is None else bias,
+        "stride": np.broadcast_to(stride, len(window)).copy(),
+        "padding": np.broadcast_to(padding, len(window)).copy(),
+        "dilation": np.ones(len(window), int),
+        "groups": np.array(channels),
+    }
+
+
+def _mean(call: Call, kernel_size: np.ndarray, stride: Any, padding: Any) -> Exported:
+    """Means of windows; NIR pools two axes, one is a convolution."""
+    if len(kernel_size) == 1:
+        channels, length = call.inward[0], int(kernel_size[0])
+        kernel = np.full((channels, length), 1 / length, np.float32)
+        return Exported(nodes={"": _each_channel(call, kernel, None, stride, padding)})
+    sizes = {"kernel_size": kernel_size, "stride": stride, "padding": padding}
+    return Exported(nodes={"": {"type": "AvgPool2d", **sizes}})
+
+
 def _pool(call: Call) -> Exported:
     pool = call.module
     if (
         _rounds_up(call)
-        or pool.divisor_override
+        or getattr(pool, "divisor_override", None)
         or (np.any(pool.padding) and not pool.count_include_pad)
     ):
         raise ConversionError(
@@ -276,7 +316,7 @@ def _pool(call: Call) -> Exported:
             fix="leave out ceil_mode and divisor_override, and count the padding",
             node=call.name,
         )
-    return Exported(nodes={"": {"type": "AvgPool2d", **_windows(pool)}})
+    return _mean(call, **_windows(pool))
 
 
 def _rounds_up(call: Call) -> bool:
@@ -284,24 +324,41 @@ def _rounds_up(call: Call) -> bool:
     pool = call.module
     if not pool.ceil_mode:
         return False
-    sizes = _windows(pool)
-    free = np.array(call.inward[-2:]) + 2 * sizes["padding"] - sizes["kernel_size"]
-    return not np.array_equal(free // sizes["stride"] + 1, call.outward[-2:])
+    sizes, axes = _windows(pool), _axes(pool)
+    free = np.array(call.inward[-axes:]) + 2 * sizes["padding"] - sizes["kernel_size"]
+    return not np.array_equal(free // sizes["stride"] + 1, call.outward[-axes:])
 
 
 def _even_pool(call: Call) -> Exported:
-    """An AdaptiveAvgPool2d whose windows are all of one size, as AvgPool2d."""
-    before, after = np.array(call.inward[-2:]), np.array(call.outward[-2:])
+    """An adaptive pool whose windows are all of one size."""
+    axes = _axes(call.module)
+    before, after = np.array(call.inward[-axes:]), np.array(call.outward[-axes:])
     if np.any(before % after):
         raise ConversionError(
-            f"'{call.name}' ({type(call.module).__name__}) makes {tuple(call.outward[-2:])} of "
-            f"{tuple(call.inward[-2:])} by windows of several sizes, and NIR's have one",
+            f"'{call.name}' ({type(call.module).__name__}) makes {tuple(call.outward[-axes:])} of "
+            f"{tuple(call.inward[-axes:])} by windows of several sizes, and NIR's have one",
             fix="give it a size by which that of its input can be divided",
             node=call.name,
         )
     window = before // after
-    sizes = {"kernel_size": window, "stride": window.copy(), "padding": np.zeros(2, int)}
-    return Exported(nodes={"": {"type": "AvgPool2d", **sizes}})
+    return _mean(call, window, window.copy(), np.zeros(axes, int))
+
+
+def _zeros_around(call: Call) -> Exported:
+    """Zeros at the edges: each channel convolved with a one among zeros, which moves it."""
+    layer = call.module
+    if getattr(layer, "value", 0) != 0:
+        raise ConversionError(
+            f"'{call.name}' ({type(layer).__name__}) pads with {layer.value:g}, and NIR with zeros",
+            fix="pad with 0",
+            node=call.name,
+        )
+    # torch has the last axis first
+    sides = np.reshape(layer.padding, (-1, 2))[::-1]
+    padding = np.maximum(sides.max(axis=1), 0)
+    kernel = np.zeros((call.inward[0], *(1 + 2 * padding - sides.sum(axis=1))), np.float32)
+    kernel[(slice(None), *(padding - sides[:, 0]))] = 1
+    return Exported(nodes={"": _each_channel(call, kernel, padding=padding)})
 
 
 def refuse_training(name: str, module: Any) -> None:
@@ -312,7 +369,8 @@ def refuse_training(name: str, module: Any) -> None:
     """
     kind = type(module).__name__
     random = kind.startswith("Dropout") and getattr(module, "p", 0)
-    if module.training and (random or "BatchNorm" in kind):
+    moves = any("SpectralNorm" in type(part).__name__ for part in module.modules())
+    if module.training and (random or moves or "BatchNorm" in kind):
         raise ConversionError(
             f"'{name}' ({kind}) is in training mode, where it does not do what it does later",
             fix="call module.eval() first, as it is then exported",
@@ -345,7 +403,7 @@ def _dropout(call: Call) -> Exported:
 
 def exported_normalisation(call: Call) -> Exported:
     """A BatchNorm by its running statistics: y = weight (x - mean) / sqrt(var + eps) + bias, for
-    each channel.
+    each channel; `weights_of_channels` where no weights before it can have these numbers.
     """
     norm = call.module
     if norm.running_mean is None:
@@ -368,8 +426,44 @@ def exported_normalisation(call: Call) -> Exported:
     return Exported(nodes={}, folds=(factor, offset))
 
 
+def weights_of_channels(call: Call, factor: np.ndarray, offset: np.ndarray) -> dict[str, Any]:
+    """A factor and an offset for each channel, (channels,), as weights: a diagonal, or kernels of one."""
+    kind = numbers_of(call.module.running_mean).dtype
+    factor, offset = factor.astype(kind), offset.astype(kind)
+    if len(call.inward) == 1:
+        return {"type": "Affine", "weight": np.diag(factor), "bias": offset}
+    kernel = factor.reshape(-1, *(1,) * (len(call.inward) - 1))
+    return _each_channel(call, kernel, offset)
+
+
+def normalisation_numbers(
+    norm: Any, factor: np.ndarray, offset: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Numbers by which a BatchNorm gives factor x + offset, (channels,) each."""
+    if norm.weight is None:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return {"running_mean": -offset / factor, "running_var": factor**-2.0 - norm.eps}
+    values = {"running_mean": 0 * factor, "running_var": np.full_like(factor, 1 - norm.eps)}
+    return {**values, "weight": factor, "bias": offset}
+
+
+def set_normalisation(
+    call: Call, nodes: Mapping[str, Node], steps: Mapping[str, Step]
+) -> list[LayerNumbers]:
+    """A BatchNorm that is a node of its own, see `weights_of_channels`."""
+    node = nodes[""]
+    weight = np.asarray(node.value("weight"), float)
+    factor = np.diag(weight) if weight.ndim == 2 else weight.reshape(len(weight), -1)[:, 0]
+    offset = np.asarray(node.value("bias") if "bias" in node.names else 0 * factor, float)
+    values = normalisation_numbers(call.module, factor.copy(), offset)
+    return [
+        LayerNumbers(layer=call.name, node=node.name, owner=call.module, name=name, value=value)
+        for name, value in values.items()
+    ]
+
+
 def _largest(call: Call) -> Exported:
-    """A MaxPool2d of spikes: 1 where any in the window is, SumPool2d > 1/2."""
+    """A MaxPool of spikes: 1 where any in the window is, their sum > 1/2."""
     pool = call.module
     if _rounds_up(call) or pool.return_indices or np.any(np.asarray(pool.dilation) != 1):
         raise ConversionError(
@@ -378,18 +472,28 @@ def _largest(call: Call) -> Exported:
             node=call.name,
         )
     threshold = {"type": "Threshold", "threshold": np.full(call.outward, 0.5, np.float32)}
+    sizes = _windows(pool)
+    total = {"type": "SumPool2d", **sizes}
+    if _axes(pool) == 1:
+        ones = np.ones((call.inward[0], *sizes["kernel_size"]), np.float32)
+        total = _each_channel(call, ones, None, sizes["stride"], sizes["padding"])
     return Exported(
-        nodes={"sum": {"type": "SumPool2d", **_windows(pool)}, "": threshold},
+        nodes={"sum": total, "": threshold},
         edges=(("sum", ""),),
         last="",
         takes_spikes=True,
     )
 
 
+def _axes(pool: Any) -> int:
+    """Over how many axes a pool goes: 1 of AvgPool1d."""
+    return int(type(pool).__name__[-2])
+
+
 def _windows(pool: Any) -> dict[str, np.ndarray]:
-    """kernel_size, stride and padding of a pool, two numbers each."""
+    """kernel_size, stride and padding of a pool, a number for each axis."""
     return {
-        key: np.broadcast_to(getattr(pool, key), (2,)).copy()
+        key: np.broadcast_to(getattr(pool, key), (_axes(pool),)).copy()
         for key in ("kernel_size", "stride", "padding")
     }
 
@@ -412,19 +516,20 @@ def _flatten(call: Call) -> Exported:
     return Exported(nodes={"": entry})
 
 
+_PADDINGS = ("ZeroPad1d", "ZeroPad2d", "ConstantPad1d", "ConstantPad2d")
+_NORMS = ("BatchNorm1d", "BatchNorm2d", "SyncBatchNorm")
 #: Layers of torch.nn; frameworks may have layers of the same names.
 LAYERS: Mapping[str, Callable[[Call], Exported]] = MappingProxyType(
     {
         "Linear": exported_linear,
         "Conv1d": _convolution,
         "Conv2d": _convolution,
-        "AvgPool2d": _pool,
-        "AdaptiveAvgPool2d": _even_pool,
-        "MaxPool2d": _largest,
+        **dict.fromkeys(("AvgPool1d", "AvgPool2d"), _pool),
+        **dict.fromkeys(("AdaptiveAvgPool1d", "AdaptiveAvgPool2d"), _even_pool),
+        **dict.fromkeys(("MaxPool1d", "MaxPool2d"), _largest),
+        **dict.fromkeys(_PADDINGS, _zeros_around),
         "Flatten": _flatten,
-        "BatchNorm1d": exported_normalisation,
-        "BatchNorm2d": exported_normalisation,
-        "SyncBatchNorm": exported_normalisation,
+        **dict.fromkeys(_NORMS, exported_normalisation),
         "Dropout": _dropout,
         "Dropout1d": _dropout,
         "Dropout2d": _dropout,
@@ -452,10 +557,14 @@ def set_weights(
 
 #: What puts numbers into layers of torch.nn.
 LAYER_SETTERS: Mapping[str, Setter] = MappingProxyType(
-    dict.fromkeys(("Linear", "Conv1d", "Conv2d"), set_weights)
+    {
+        **dict.fromkeys(("Linear", "Conv1d", "Conv2d"), set_weights),
+        **dict.fromkeys(_NORMS, set_normalisation),
+    }
 )
 #: Those that may be called in several places.
 _PLAIN = (
+    *("AvgPool1d", "AdaptiveAvgPool1d", "MaxPool1d", *_PADDINGS),
     *("AvgPool2d", "AdaptiveAvgPool2d", "MaxPool2d", "Flatten"),
     *("Dropout", "Dropout1d", "Dropout2d", "Identity"),
 )

@@ -347,8 +347,6 @@ class Shifted(Twice):
          "'1' .Leaky. never resets, and its spikes are taken"),
         (body(torch.nn.Linear(5, 3), torch.nn.Dropout(), leaky()).train(), "call module.eval"),
         (body(torch.nn.Linear(5, 3), torch.nn.BatchNorm1d(3), leaky()).train(), "call module.eval"),
-        (body(torch.nn.Linear(5, 3), leaky(), torch.nn.BatchNorm1d(3), leaky()),
-         "'2' .BatchNorm1d. comes after '1' .LIF."),
     ],
 )  # fmt: skip
 def test_what_no_graph_can_hold_is_refused(module, message):
@@ -685,3 +683,135 @@ def test_a_conversion_that_joins_the_axes_of_an_output_says_so():
         "output 'output' has the shape (18,) instead of (2, 3, 3): reshape what it gives"
     )
     assert not any("instead of" in note for note in convert(graph, to="norse").notes)
+
+
+def normed(kind, seed):
+    """A BatchNorm that is not straight behind weights: of the input, of spikes, of sums."""
+    if kind == "linear":
+        layers = torch.nn.BatchNorm1d(5), torch.nn.Linear(5, 6), leaky(), torch.nn.BatchNorm1d(6)
+        return body(*layers, torch.nn.Linear(6, 3), leaky(), seed=seed)
+    axes = {"conv1d": 1, "conv2d": 2}[kind]
+    norm, conv = (getattr(torch.nn, f"{name}{axes}d") for name in ("BatchNorm", "Conv"))
+    first = norm(2), conv(2, 3, 3, padding=1), leaky(), norm(3)
+    rest = conv(3, 3, 3), leaky(), torch.nn.Flatten(), torch.nn.LazyLinear(4)
+    net = torch.nn.Sequential(*first, *rest, leaky())
+    net(torch.zeros(2, 2, *(6,) * axes))
+    return body(*net, seed=seed)
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape"), [("linear", (5,)), ("conv1d", (2, 6)), ("conv2d", (2, 6, 6))]
+)
+def test_a_batch_normalisation_behind_no_weights_is_weights_of_its_own(kind, shape):
+    net, other, x = normed(kind, 1), normed(kind, 2), nets.spikes(4, shape, steps=40, batch=3)
+    graph = verified(net, x, nets.snntorch_play)
+    assert graph.nodes["0"].type == ("Affine" if kind == "linear" else kind.capitalize())
+    load_into(other, graph)
+    assert np.array_equal(nets.snntorch_play(other, x), nets.snntorch_play(net, x))
+
+
+def test_the_numbers_of_a_batch_normalisation_without_weights_go_back():
+    def net(seed):
+        norm = torch.nn.BatchNorm1d(5, affine=False)
+        torch.manual_seed(seed)
+        torch.nn.init.uniform_(norm.running_mean)
+        torch.nn.init.uniform_(norm.running_var, 0.1, 1.0)
+        return torch.nn.Sequential(norm, torch.nn.Linear(5, 3), leaky()).eval()
+
+    first, second = net(1), net(2)
+    load_into(second, from_torch(first, torch.zeros(1, 5)))
+    np.testing.assert_allclose(second[0].running_mean, first[0].running_mean, rtol=1e-5)
+    np.testing.assert_allclose(second[0].running_var, first[0].running_var, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "pools",
+    [
+        (torch.nn.AvgPool1d(2), torch.nn.MaxPool1d(3, stride=2, padding=1)),
+        (torch.nn.AdaptiveAvgPool1d(6), torch.nn.MaxPool1d(2)),
+    ],
+)
+def test_pools_of_one_axis(pools):
+    layers = pools[0], torch.nn.Conv1d(2, 3, 3, padding=1), leaky(), pools[1], torch.nn.Flatten()
+    net = body(*layers, torch.nn.Linear(9, 4), leaky(), seed=1)
+    graph = verified(net, nets.spikes(3, (2, 12), steps=40, batch=3), nets.snntorch_play)
+    assert [graph.nodes[name].type for name in graph.order()].count("Threshold") == 1
+
+
+def test_pools_of_one_axis_that_nir_lacks_are_refused():
+    for pool in (
+        torch.nn.AvgPool1d(3, padding=1, count_include_pad=False),
+        torch.nn.AdaptiveAvgPool1d(5),
+    ):
+        with pytest.raises(ConversionError, match="'0' .*rounds up|windows of several sizes"):
+            from_torch(body(pool, torch.nn.Conv1d(2, 3, 2), leaky()), torch.zeros(1, 2, 12))
+
+
+class Padded(torch.nn.Module):
+    """Pads its sides by different widths, and takes away at one."""
+
+    def __init__(self, axes):
+        super().__init__()
+        torch.manual_seed(4)
+        self.pad = [torch.nn.ZeroPad1d((2, 1)), torch.nn.ZeroPad2d((1, 0, 0, 3))][axes - 1]
+        kind = [torch.nn.Conv1d, torch.nn.Conv2d][axes - 1]
+        self.first, self.second = kind(2, 3, 3), kind(3, 2, 3)
+        self.sides = (0, 2, 1, -1)[: 2 * axes]
+        self.a, self.b = leaky(), leaky()
+        with torch.no_grad():
+            self.first.weight.mul_(3)
+            self.second.weight.mul_(3)
+
+    def forward(self, x):
+        x = torch.nn.functional.pad(self.a(self.first(self.pad(x))), self.sides)
+        return self.b(self.second(x))
+
+
+@pytest.mark.parametrize("axes", [1, 2])
+def test_zeros_around_are_weights(axes):
+    x = nets.spikes(3, (2, 6, 7)[: axes + 1], steps=40, batch=3)
+    verified(Padded(axes), x, nets.snntorch_play)
+    filled = torch.nn.Sequential(torch.nn.ConstantPad1d(1, 0.5), torch.nn.Conv1d(2, 3, 2), leaky())
+    with pytest.raises(ConversionError, match=r"'0' \(ConstantPad1d\) pads with 0.5, and NIR with"):
+        from_torch(filled, torch.zeros(1, 2, 4))
+
+
+def computed_weights(how, seed):
+    """A layer whose weights are computed of other parameters."""
+    torch.manual_seed(seed)
+    first, second = torch.nn.Linear(5, 6), torch.nn.Linear(6, 3)
+    with torch.no_grad():
+        first.weight.mul_(4)
+        second.weight.mul_(4)
+    return torch.nn.Sequential(how(first), leaky(), how(second), leaky()).eval()
+
+
+def test_weights_that_torch_computes_are_taken_and_set():
+    norm, x = torch.nn.utils.parametrizations.weight_norm, nets.spikes(4, steps=40, batch=3)
+    first, second = computed_weights(norm, 1), computed_weights(norm, 2)
+    graph = verified(first, x, nets.snntorch_play)
+    load_into(second, graph)
+    assert np.array_equal(nets.snntorch_play(second, x), nets.snntorch_play(first, x))
+    assert "parametrizations.weight.original0" in dict(second[0].named_parameters())
+
+
+def test_weights_that_torch_computes_and_cannot_set_are_refused_and_stay():
+    spectral = torch.nn.utils.parametrizations.spectral_norm
+    first, second = computed_weights(spectral, 1), computed_weights(spectral, 2)
+    graph = from_torch(first, torch.zeros(1, 5))
+    before = {name: value.clone() for name, value in second.state_dict().items()}
+    with pytest.raises(ConversionError, match="'0' cannot do what node '0' does: weight of a step"):
+        load_into(second, graph)
+    assert all(torch.equal(value, before[name]) for name, value in second.state_dict().items())
+    with pytest.raises(ConversionError, match="'0' .ParametrizedLinear. is in training mode"):
+        from_torch(first.train(), torch.zeros(1, 5))
+
+
+@pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated")
+def test_weights_that_hooks_compute_are_taken_and_refused_to_be_set():
+    net, x = computed_weights(torch.nn.utils.weight_norm, 1), nets.spikes(4, steps=40, batch=3)
+    graph = verified(net, x, nets.snntorch_play)
+    with pytest.raises(
+        ConversionError, match="'0': weight is computed anew before each call, of ot"
+    ):
+        load_into(net, graph)

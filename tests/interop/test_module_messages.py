@@ -76,9 +76,17 @@ class Fails(torch.nn.Module):
 @pytest.mark.parametrize(
     ("steps", "error", "message"),
     [
-        (0, KeyError("a"), r"for a sample of shape \(1, 5\) with KeyError \(a\), in layer '0' \(Fails\)"),
+        (
+            0,
+            KeyError("a"),
+            r"for a sample of shape \(1, 5\) with KeyError \(a\), in layer '0' \(Fails\)",
+        ),
         (3, KeyError("a"), r"forward of Sequential fails in step 3 with KeyError \(a\), in layer"),
-        (0, AssertionError(), r"fails for a sample of shape \(1, 5\) with AssertionError, in layer"),
+        (
+            0,
+            AssertionError(),
+            r"fails for a sample of shape \(1, 5\) with AssertionError, in layer",
+        ),
         (0, RuntimeError("no 'b'"), r"does not take .* of torch.float32: no 'b', in layer '0' \(F"),
     ],
 )

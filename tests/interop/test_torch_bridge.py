@@ -178,16 +178,6 @@ class HalfAState(TwoStates):
         return y, v
 
 
-def test_a_batch_norm_behind_the_input_is_refused():
-    import snntorch
-
-    net = torch.nn.Sequential(
-        torch.nn.BatchNorm1d(5), torch.nn.Linear(5, 4), snntorch.Leaky(beta=0.9, init_hidden=True)
-    )
-    with pytest.raises(ConversionError, match=r"'0' .BatchNorm1d. comes after 'input'"):
-        from_torch(net.eval(), torch.zeros(1, 5))
-
-
 def test_a_forward_that_needs_or_gives_other_states_is_refused():
     with pytest.raises(ConversionError, match="needs x, u, v, and is given a sample alone"):
         from_torch(TwoStates(), torch.zeros(1, 5))

@@ -42,8 +42,10 @@ from jaxsnn.nir.torch_leaves import (
     Exported,
     LayerNumbers,
     exported_normalisation,
+    layer_class,
     numbers_of,
     refuse_axes,
+    set_normalisation,
 )
 
 # What it writes
@@ -234,7 +236,7 @@ def _set_node(
 
 def _export_layer(call: Call) -> Exported:
     """torch's layer of that name, which takes (batch, *shape) in each step mode."""
-    return LAYERS[type(call.module).__name__](dataclasses.replace(call, leading=1))
+    return LAYERS[layer_class(call.module).__name__](dataclasses.replace(call, leading=1))
 
 
 def _export_voting(call: Call) -> Exported:
@@ -342,6 +344,7 @@ FRAMEWORK = Framework(
     setters=MappingProxyType(
         {
             **LAYER_SETTERS,
+            **dict.fromkeys(_NORMS, set_normalisation),
             **dict.fromkeys(_NODES, _set_node),
             "LinearRecurrentContainer": _set_recurrent,
         }

@@ -25,8 +25,10 @@ from jaxsnn.nir.torch_leaves import (
     Exported,
     LayerNumbers,
     exported,
+    normalisation_numbers,
     refuse_few_digits,
     refuse_training,
+    weights_of_channels,
 )
 
 
@@ -50,11 +52,7 @@ class Fold:
         norm = self.module
         channels = np.ones(tuple(norm.running_mean.shape))
         bias = channels * (node.value("bias") if self.offset and "bias" in node.names else 0.0)
-        values = {"running_mean": 0 * channels, "running_var": (1 - norm.eps) * channels}
-        if norm.weight is None:
-            values["running_mean"] = -bias
-        else:
-            values |= {"weight": channels, "bias": bias}
+        values = normalisation_numbers(norm, channels, bias)
         return [
             LayerNumbers(layer=self.layer, node=node.name, owner=norm, name=name, value=value)
             for name, value in values.items()
@@ -146,8 +144,8 @@ class _ModuleDraft:
         """The nodes of a call, behind what it takes."""
         one = self.made[call.name]
         before = self._before(call.name, call.sources)
-        if one.folds is not None:
-            self._fold(call, one.folds, before)
+        if one.folds is not None and not self._fold(call, one.folds, before):
+            one = Exported(nodes={"": weights_of_channels(call, *one.folds)})
         if one.takes_spikes:
             self._refuse_numbers(call, before)
         self.parts[call.name] = {}
@@ -179,19 +177,16 @@ class _ModuleDraft:
 
     def _fold(
         self, call: Call, folds: tuple[np.ndarray, np.ndarray], before: tuple[str, ...]
-    ) -> None:
-        """Put a factor and an offset into the weights before them."""
+    ) -> bool:
+        """Put a factor and an offset into the weights before them, which feed nothing else; whether
+        there are such weights.
+        """
         entry = self.nodes[before[0]]
         alone = len(before) == 1 and all(
             self.seen.uses.get(name, 0) == 1 for name in self._between(call, before[0])
         )
         if not alone or entry["type"] not in ("Linear", "Affine", "Conv1d", "Conv2d"):
-            raise ConversionError(
-                f"'{call.name}' ({type(call.module).__name__}) comes after '{before[0]}' "
-                f"({entry['type']}), and NIR has it within the weights before it alone",
-                fix="put it straight after a linear layer or convolution that feeds nothing else",
-                node=call.name,
-            )
+            return False
         layer = next(each.module for each in self.seen.calls if each.name == before[0])
         self.folds.append(
             Fold(
@@ -208,6 +203,7 @@ class _ModuleDraft:
         kind = "Affine" if entry["type"] == "Linear" else entry["type"]
         entry |= {"type": kind, "weight": scaled.astype(weight.dtype)}
         entry["bias"] = bias.astype(weight.dtype)
+        return True
 
     def _between(self, call: Call, node: str) -> list[str]:
         """The leaves from a node to a call, through those that are no node."""

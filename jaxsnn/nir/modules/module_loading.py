@@ -64,7 +64,7 @@ def loaded(module: Any, graph: Graph) -> Iterator[tuple[Loaded, TracedModule]]:
     before = traced_module(module, sample)
     nodes = matched(before.graph, graph)
     assignments, notes = _assignments(before, graph, nodes)
-    undo: list[Callable[[], None]] = []
+    undo: list[Callable[[], Any]] = []
     try:
         undo.extend(_assigned(before, each) for each in assignments)
         try:
@@ -170,7 +170,7 @@ def _steps(graph: Graph) -> dict[str, Step]:
     return found
 
 
-def _assigned(traced: TracedModule, one: LayerNumbers) -> Callable[[], None]:
+def _assigned(traced: TracedModule, one: LayerNumbers) -> Callable[[], Any]:
     """Set one number or array; what is returned takes it back.
 
     Raises:
@@ -188,6 +188,18 @@ def _assigned(traced: TracedModule, one: LayerNumbers) -> Callable[[], None]:
         new = torch.as_tensor(value, dtype=tensor.dtype, device=tensor.device)
         setattr(one.owner, name, old._replace(**{field: new}))
         return lambda: setattr(one.owner, name, old)
+    if name in getattr(one.owner, "parametrizations", ()):
+        return _through_parametrization(one, old)
+    if (
+        name in ("weight", "bias")
+        and name not in one.owner._parameters
+        and one.owner._forward_pre_hooks
+    ):
+        raise ConversionError(
+            f"'{one.layer}': {name} is computed anew before each call, of other parameters",
+            fix="remove that first, with torch.nn.utils.remove_weight_norm or prune.remove",
+            node=one.node,
+        )
     if not isinstance(old, torch.Tensor):
         setattr(one.owner, name, float(_fitted(one, ())))
         return lambda: setattr(one.owner, name, old)
@@ -201,6 +213,24 @@ def _assigned(traced: TracedModule, one: LayerNumbers) -> Callable[[], None]:
             old.copy_(before)
 
     return back
+
+
+def _through_parametrization(one: LayerNumbers, old: Any) -> Callable[[], Any]:
+    """Set what torch.nn.utils.parametrize computes, by its `right_inverse`; as `_assigned`."""
+    import torch
+
+    holder = one.owner.parametrizations[one.name]
+    before = {key: value.detach().clone() for key, value in holder.state_dict().items()}
+    value = torch.as_tensor(_fitted(one, tuple(old.shape)), dtype=old.dtype, device=old.device)
+    try:
+        setattr(one.owner, one.name, value)
+    except (NotImplementedError, RuntimeError) as error:
+        raise ConversionError(
+            f"'{one.layer}': {one.name} is parametrized, and cannot be set ({first_line(error)})",
+            fix="remove it first, with torch.nn.utils.parametrize.remove_parametrizations",
+            node=one.node,
+        ) from error
+    return lambda: holder.load_state_dict(before)
 
 
 def _fitted(one: LayerNumbers, shape: tuple[int, ...], refuse: bool = True) -> np.ndarray:

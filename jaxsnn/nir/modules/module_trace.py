@@ -199,7 +199,7 @@ def failed(module: Any, error: Exception, when: str) -> ConversionError:
 
 
 def _raised_in(module: Any, error: BaseException) -> str:
-    """", in layer NAME": the innermost one in which an error arose, or "" where it is the module."""
+    """ ", in layer NAME": the innermost one in which an error arose, or "" where it is the module."""
     names = {id(part): (name, part) for name, part in module.named_modules()}
     found, frame = "", error.__traceback__
     while frame is not None:
@@ -659,9 +659,9 @@ def _refuse_dropping(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
 
 #: Functions of torch.nn.functional that are layers too, by name.
 _POOLS = {
-    "avg_pool2d": "AvgPool2d",
-    "max_pool2d": "MaxPool2d",
-    "adaptive_avg_pool2d": "AdaptiveAvgPool2d",
+    **{f"avg_pool{axes}d": f"AvgPool{axes}d" for axes in (1, 2)},
+    **{f"max_pool{axes}d": f"MaxPool{axes}d" for axes in (1, 2)},
+    **{f"adaptive_avg_pool{axes}d": f"AdaptiveAvgPool{axes}d" for axes in (1, 2)},
 }
 
 
@@ -669,5 +669,16 @@ def _pool_of(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any
     """The layer that a function of torch.nn.functional is, or None."""
     import torch
 
+    if name == "pad":
+        return _padding_of(*args, **kwargs)
     kind = _POOLS.get(name)
     return None if kind is None else getattr(torch.nn, kind)(*args, **kwargs)
+
+
+def _padding_of(pad: Any, mode: str = "constant", value: float | None = None) -> Any:
+    """The layer that torch.nn.functional.pad is, or None."""
+    import torch
+
+    layers = {2: torch.nn.ConstantPad1d, 4: torch.nn.ConstantPad2d}
+    layer = layers.get(len(pad)) if mode == "constant" else None
+    return None if layer is None else layer(tuple(pad), value or 0.0)
