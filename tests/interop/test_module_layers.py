@@ -738,6 +738,15 @@ def test_pools_of_one_axis(pools):
     assert [graph.nodes[name].type for name in graph.order()].count("Threshold") == 1
 
 
+def test_the_largest_of_spikes_of_one_axis_converts(converts):
+    reset = {"reset_mechanism": "zero", "reset_delay": False}
+    layers = torch.nn.Conv1d(2, 3, 3), leaky(**reset), torch.nn.MaxPool1d(2), torch.nn.Flatten()
+    net = body(*layers, torch.nn.Linear(12, 4), leaky(**reset), seed=2)
+    x = nets.spikes(3, (2, 10), steps=40, batch=8)
+    graph = from_torch(net, torch.zeros(1, 2, 10))
+    converts(graph, "spikingjelly", x, nets.snntorch_play(net, x))
+
+
 def test_pools_of_one_axis_that_nir_lacks_are_refused():
     for pool in (
         torch.nn.AvgPool1d(3, padding=1, count_include_pad=False),

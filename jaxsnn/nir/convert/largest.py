@@ -8,10 +8,11 @@ more arrives.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
-from jaxsnn.nir.convert.draft import Draft
+from jaxsnn.nir.convert.draft import WEIGHTED, Draft
 from jaxsnn.nir.convert.step import Step
 from jaxsnn.nir.nodes import SPIKING
 
@@ -70,6 +71,13 @@ def thresholds_as_neurons(draft: Draft, steps: Mapping[str, Step]) -> dict[str, 
     return found
 
 
+def _is_whole(entry: Mapping[str, Any]) -> bool:
+    """Whether weights make whole numbers from 0 on of whole numbers, as sums over windows do."""
+    weight = np.asarray(entry["weight"])
+    whole = np.all(weight >= 0) and np.all(weight == np.round(weight))
+    return bool(whole) and not np.any(entry.get("bias", 0))
+
+
 def _counts_spikes(
     draft: Draft, name: str, steps: Mapping[str, Step], found: Mapping[str, Step]
 ) -> bool:
@@ -78,7 +86,8 @@ def _counts_spikes(
     def whole(source: str) -> bool:
         kind = draft.nodes[source]["type"]
         fires = kind in _FIRES and source in steps and steps[source].reset != "none"
-        through = kind in _WHOLE and _counts_spikes(draft, source, steps, found)
+        adds = kind in _WHOLE or (kind in WEIGHTED and _is_whole(draft.nodes[source]))
+        through = adds and _counts_spikes(draft, source, steps, found)
         return fires or source in found or through
 
     sources = draft.sources(name)
