@@ -59,6 +59,7 @@ class Exported:
         nodes: Entries by the suffix of their name; "" is the leaf itself. The first takes the input.
         edges: Between suffixes.
         last: Suffix of the node that gives the output; None: the first.
+        neuron: Suffix of the neuron, which the options are of; None: what gives the output.
         framework: Whose neuron it is; None for weights and shapes.
         options: Options of `jaxsnn.nir.read` for it.
         dt: Length of its step in seconds, if it has one.
@@ -70,6 +71,7 @@ class Exported:
     nodes: Mapping[str, dict[str, Any]]
     edges: tuple[Edge, ...] = ()
     last: str | None = None
+    neuron: str | None = None
     framework: str | None = None
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     dt: float | None = None
@@ -168,6 +170,16 @@ def in_time(module: Any) -> bool:
         for found in frameworks().values()
         if found.package == package
     )
+
+
+def membranes_of(module: Any) -> list[Any]:
+    """Tensors in the attributes of a neuron that are its membrane after a call."""
+    package = _package(module)
+    names = [
+        n for found in frameworks().values() if found.package == package for n in found.membranes
+    ]
+    held = [getattr(module, name, None) for name in names]
+    return [tensor for tensor in held if hasattr(tensor, "_version")]
 
 
 def without_state(module: Any) -> bool:

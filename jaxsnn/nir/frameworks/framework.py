@@ -413,6 +413,7 @@ class Framework:
         in_time: layer -> whether it takes (time, batch, *shape) and runs through time itself; None:
             none does.
         rewind: Method of its layers that puts their states to the start; "" where they keep none.
+        membranes: Attributes of its layers that are their membranes after a call.
         leaf_options: Options of `jaxsnn.nir.read` for graphs of these layers.
         surrogate: The derivative of a spike that its neurons have by default, in words.
         note: What must be known beside the numbers, for the documentation: one sentence.
@@ -429,6 +430,7 @@ class Framework:
     setters: Mapping[str, Setter] = dataclasses.field(default_factory=nothing)
     in_time: Callable[[Any], bool] | None = None
     rewind: str = ""
+    membranes: tuple[str, ...] = ()
     leaf_options: Mapping[str, Any] = dataclasses.field(default_factory=nothing)
     surrogate: str = ""
     note: str = ""

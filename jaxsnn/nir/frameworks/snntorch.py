@@ -313,7 +313,9 @@ _IMPORTER_MAIN = dataclasses.replace(
 
 
 def _export_neuron(call: Call) -> Exported:
-    """Leaky, Synaptic, RLeaky and RSynaptic, by the formulas of snnTorch's exporter."""
+    """Leaky, Synaptic, RLeaky and RSynaptic, by the formulas of snnTorch's exporter; behind one whose
+    spikes are not 1 a Scale.
+    """
     neuron, shape = call.module, call.outward
     _refuse_unheld(call)
     dt = np.float32(_DT)
@@ -340,11 +342,24 @@ def _export_neuron(call: Call) -> Exported:
     recurrent = getattr(neuron, "recurrent", None)
     if recurrent is not None and hasattr(neuron, "alpha"):
         options["reset_delay"] = True  # whatever it was told, see the rules
-    if recurrent is None:
-        return Exported(nodes={"": entry}, framework="snntorch", options=options)
-    nodes = {"lif": entry, "w_rec": _recurrent_weights(call, recurrent)}
-    edges = (("lif", "w_rec"), ("w_rec", "lif"))
-    return Exported(nodes=nodes, edges=edges, framework="snntorch", options=options)
+    own = "" if recurrent is None else "lif"
+    nodes, edges, last = {own: entry}, [], own
+    factor = numbers_of(neuron.graded_spikes_factor, shape)
+    if np.any(factor != 1) and neuron.reset_mechanism != "none":
+        last = "graded"
+        nodes[last] = {"type": "Scale", "scale": factor}
+        edges = [(own, last)]
+    if recurrent is not None:
+        nodes["w_rec"] = _recurrent_weights(call, recurrent)
+        edges += [(last, "w_rec"), ("w_rec", own)]
+    return Exported(
+        nodes=nodes,
+        edges=tuple(edges),
+        last=last,
+        neuron=own,
+        framework="snntorch",
+        options=options,
+    )
 
 
 def _refuse_unheld(call: Call) -> None:
@@ -353,7 +368,7 @@ def _refuse_unheld(call: Call) -> None:
     for what, odd in (
         ("inhibition", neuron.inhibition),
         ("state_quant", neuron.state_quant),
-        ("graded_spikes_factor", float(neuron.graded_spikes_factor) != 1),
+        ("a graded_spikes_factor of 0", not np.all(numbers_of(neuron.graded_spikes_factor))),
     ):
         if odd:
             raise ConversionError(
@@ -374,6 +389,57 @@ def _recurrent_weights(call: Call, recurrent: Any) -> dict[str, Any]:
         fix="use a Linear",
         node=call.name,
     )
+
+
+def _export_lapicque(call: Call) -> Exported:
+    """Lapicque: V = (1 - dt/(R C)) V + dt/C x. Its reset to zero drops what arrives, which of
+    snnTorch's other neurons Synaptic does; with a current of one step that is the same.
+    """
+    neuron, shape = call.module, call.outward
+    _refuse_unheld(call)
+    step, capacity, resistance = (
+        numbers_of(each, shape).astype(float) for each in (neuron.time_step, neuron.C, neuron.R)
+    )
+    gain = step / capacity
+    rest = gain / resistance
+    if not (np.all(rest > 0) and np.all(rest <= 1) and np.all(np.isfinite(gain))):
+        raise ConversionError(
+            f"'{call.name}' (Lapicque) keeps {1 - rest.flat[0]:g} of its membrane in a step, "
+            "1 - time_step/(R C), and NIR's neurons a part between 0 and 1",
+            fix="give it a longer R C, or a beta above 0.37",
+            node=call.name,
+        )
+    zero = np.zeros(shape)
+    levels = {"v_leak": zero, "v_reset": zero, "v_threshold": numbers_of(neuron.threshold, shape)}
+    entry = {"type": "LIF", "tau": _DT / rest, "r": 1 / rest, **levels}
+    if neuron.reset_mechanism == "zero":
+        one_step = {"tau_syn": np.full(shape, _DT), "w_in": np.ones(shape)}
+        entry = {"type": "CubaLIF", "tau_mem": _DT / rest, "r": 1 / rest, **one_step, **levels}
+    options: dict[str, Any] = {"reset": neuron.reset_mechanism, "reset_delay": True}
+    if neuron.reset_mechanism == "none":
+        options["readout"] = True
+    return Exported(
+        nodes={"scale": {"type": "Scale", "scale": gain}, "": entry},
+        edges=(("scale", ""),),
+        last="",
+        framework="snntorch",
+        options=options,
+    )
+
+
+def _set_lapicque(
+    call: Call, nodes: Mapping[str, Node], steps: Mapping[str, Step]
+) -> list[LayerNumbers]:
+    """R, C and the threshold, for the time_step that it has."""
+    neuron, step = call.module, steps[""]
+    gain = np.asarray(nodes["scale"].value("scale"), float)
+    values = {"C": numbers_of(neuron.time_step, gain.shape) / gain, "R": gain / (1 - step.decay)}
+    if np.all(np.isfinite(step.v_threshold)):
+        values["threshold"] = step.v_threshold
+    return [
+        LayerNumbers(layer=call.name, node=step.name, owner=neuron, name=name, value=value)
+        for name, value in values.items()
+    ]
 
 
 def _export_alpha(call: Call) -> Exported:
@@ -436,6 +502,11 @@ def _set_neuron(
         LayerNumbers(layer=call.name, node=step.name, owner=neuron, name=name, value=value)
         for name, value in values.items()
     ]
+    if "graded" in nodes:
+        size = np.asarray(nodes["graded"].value("scale"))
+        name = "graded_spikes_factor"
+        node = nodes["graded"].name
+        found.append(LayerNumbers(layer=call.name, node=node, owner=neuron, name=name, value=size))
     if "w_rec" not in nodes:
         return found
     if neuron.all_to_all:
@@ -451,6 +522,7 @@ _LEAVES: Mapping[str, Callable[[Call], Exported]] = MappingProxyType(
     {
         **dict.fromkeys(("Leaky", "Synaptic", "RLeaky", "RSynaptic"), _export_neuron),
         "Alpha": _export_alpha,
+        "Lapicque": _export_lapicque,
     }
 )
 
@@ -464,9 +536,13 @@ FRAMEWORK = Framework(
     package="snntorch",
     leaves=_LEAVES,
     setters=MappingProxyType(
-        dict.fromkeys(("Leaky", "Synaptic", "RLeaky", "RSynaptic"), _set_neuron)
+        {
+            **dict.fromkeys(("Leaky", "Synaptic", "RLeaky", "RSynaptic"), _set_neuron),
+            "Lapicque": _set_lapicque,
+        }
     ),
     rewind="reset_mem",
+    membranes=("mem",),
     surrogate="ArcTan(alpha=2)",
     note="Its files never say the reset; its importer resets to 0 at once, and the line that loads a file sets others.",
 )

@@ -177,10 +177,14 @@ _DT = 1e-4
 
 
 def _export_node(call: Call) -> Exported:
-    """IFNode, LIFNode, ParametricLIFNode and CUBALIFNode, by the formulas of its exporter."""
+    """IFNode, LIFNode, ParametricLIFNode and CUBALIFNode, by the formulas of its exporter; a
+    v_threshold of inf makes a leaky readout.
+    """
     neuron, shape = call.module, call.outward
     reset = 0.0 if neuron.v_reset is None else float(neuron.v_reset)
-    entry: dict[str, Any] = {"v_threshold": np.full(shape, float(neuron.v_threshold))}
+    readout = float(neuron.v_threshold) == np.inf
+    threshold = 1.0 if readout else float(neuron.v_threshold)
+    entry: dict[str, Any] = {"v_threshold": np.full(shape, threshold)}
     entry["v_reset"] = np.full(shape, reset)
     kind = type(neuron).__name__
     if kind == "IFNode":
@@ -201,7 +205,9 @@ def _export_node(call: Call) -> Exported:
         tau = 1 / float(numbers_of(neuron.w.sigmoid())) if learnt else float(neuron.tau)
         entry |= {"type": "LIF", "tau": np.full(shape, tau * _DT), "v_leak": np.full(shape, reset)}
         entry["r"] = np.full(shape, 1.0 if neuron.decay_input else tau)
-    options = {"reset": "subtract" if neuron.v_reset is None else "zero"}
+    options: dict[str, Any] = {"reset": "subtract" if neuron.v_reset is None else "zero"}
+    if readout:
+        options = {"reset": "none", "readout": True}
     return Exported(nodes={"": entry}, framework="spikingjelly", options=options, dt=_DT)
 
 
@@ -351,6 +357,7 @@ FRAMEWORK = Framework(
     ),
     in_time=_in_time,
     rewind="reset",
+    membranes=("v", "v_seq"),
     surrogate="Sigmoid(slope=4)",
     note=(
         "Its importer is strict: r must be 1 or tau/dt, IF r = 1/dt, one time constant a node; "

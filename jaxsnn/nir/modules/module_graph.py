@@ -68,6 +68,7 @@ class TracedModule:
         trace: Of its forward pass.
         places: Output node -> place among the tensors that the module returns.
         firing: Leaf whose output is spikes -> its node.
+        graded: Leaf whose spikes are not 1 -> its Scale, which has how large they are.
         parts: Leaf -> its nodes by suffix.
         folds: Layers whose factors and offsets are in the weights before them.
     """
@@ -77,6 +78,7 @@ class TracedModule:
     places: Mapping[str, int]
     firing: Mapping[str, str]
     parts: Mapping[str, Mapping[str, str]]
+    graded: Mapping[str, str] = dataclasses.field(default_factory=dict)
     folds: tuple[Fold, ...] = ()
 
 
@@ -109,17 +111,15 @@ def traced_module(module: Any, sample: Any) -> TracedModule:
     places = {draft.output(heard): heard.place for heard in seen.outputs}
     steps = [one.dt for one in made.values() if one.dt is not None]
     graph = _read(draft.nodes, draft.edges, names[0], draft.by_node, steps)
-    firing = {
-        call.name: draft.ends[call.name][0]
-        for call in seen.calls
-        if made[call.name].framework and draft.fires(draft.ends[call.name][0])
-    }
+    firing = {leaf: node for leaf, node in draft.neurons.items() if draft.fires(node)}
+    ends = {leaf: draft.ends[leaf][0] for leaf in firing}
     return TracedModule(
         graph=graph,
         trace=seen,
         places=places,
         firing=firing,
         parts=draft.parts,
+        graded={leaf: end for leaf, end in ends.items() if end != firing[leaf]},
         folds=tuple(draft.folds),
     )
 
@@ -137,6 +137,8 @@ class _ModuleDraft:
         self.by_node: dict[str, dict[str, Any]] = {}
         self.parts: dict[str, dict[str, str]] = {}
         self.folds: list[Fold] = []
+        #: Leaf of a framework -> its neuron.
+        self.neurons: dict[str, str] = {}
         #: Leaf -> nodes whose outputs it gives, as a sum.
         self.ends: dict[str, tuple[str, ...]] = {"": (first,)}
 
@@ -160,8 +162,11 @@ class _ModuleDraft:
         self.edges += [(full[start], full[end]) for start, end in one.edges]
         last = first if one.last is None else full[one.last]
         self.ends[call.name] = (last,)
+        neuron = last if one.neuron is None else full[one.neuron]
+        if one.framework is not None:
+            self.neurons[call.name] = neuron
         for option, value in one.options.items():
-            self.by_node.setdefault(option, {})[last] = value
+            self.by_node.setdefault(option, {})[neuron] = value
         if one.options.get("readout"):
             self._refuse_lost_spikes(call)
 
@@ -238,13 +243,17 @@ class _ModuleDraft:
 
     def _refuse_lost_spikes(self, call: Call) -> None:
         """Refuse a neuron without a reset whose spikes are taken."""
-        taken = any(call.name in each.sources for each in self.seen.calls)
+        own = self.parts[call.name].values()
+        looped = any(
+            source == self.neurons[call.name] and target in own for source, target in self.edges
+        )
+        taken = looped or any(call.name in each.sources for each in self.seen.calls)
         heard = [each.member for each in self.seen.outputs if each.sources == (call.name,)]
         if taken or "output" in heard:
             raise ConversionError(
                 f"'{call.name}' ({type(call.module).__name__}) never resets, "
                 "and its spikes are taken, which NIR's neurons do not give without a reset",
-                fix="use another reset_mechanism, or return its membrane alone as a readout",
+                fix="let it reset, or return its membrane alone as a readout",
                 node=call.name,
             )
 
@@ -260,9 +269,12 @@ class _ModuleDraft:
                     fix="return what it fires, or its membrane where nothing takes its spikes",
                     node=leaf,
                 )
-            self.by_node.setdefault("readout", {})[self.ends[leaf][0]] = True
+            ends: tuple[str, ...] = (self.neurons.get(leaf, self.ends[leaf][0]),)
+            self.by_node.setdefault("readout", {})[ends[0]] = True
+        else:
+            ends = self._before(name, heard.sources)
         self.nodes[name] = {"type": "Output", "shape": np.array(heard.shape)}
-        self.edges += [(end, name) for end in self._before(name, heard.sources)]
+        self.edges += [(end, name) for end in ends]
         return name
 
 

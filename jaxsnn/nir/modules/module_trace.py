@@ -19,6 +19,7 @@ from jaxsnn.nir.torch_leaves import (
     Factor,
     exporter_of,
     in_time,
+    membranes_of,
     of_library,
     unsupported,
     without_state,
@@ -410,8 +411,10 @@ class _Watch:
         if not hasattr(parts[0], "_version"):  # a list of steps, for one
             raise unsupported(name, leaf)
         self.add(name, leaf, source, given, parts[0])
-        if len(parts) > 1 and hasattr(parts[-1], "_version"):
-            self.keep(parts[-1], Made(sources=(name,), leading=source.leading, member="membrane"))
+        last = parts[-1:] if len(parts) > 1 and hasattr(parts[-1], "_version") else []
+        for tensor in (*last, *membranes_of(leaf)):
+            if tensor.shape == parts[0].shape and tensor is not parts[0]:
+                self.keep(tensor, Made(sources=(name,), leading=source.leading, member="membrane"))
 
     def add(self, name: str, leaf: Any, source: Made, given: Any, out: Any) -> None:
         self.calls[name] = Call(
@@ -612,7 +615,8 @@ class _Watch:
 
     def _silent(self, made: Made) -> bool:
         leaf = self.calls[made.sources[0]].module
-        return getattr(leaf, "reset_mechanism", "") == "none"
+        unreached = getattr(leaf, "v_threshold", 0.0) == float("inf")
+        return unreached or getattr(leaf, "reset_mechanism", "") == "none"
 
     def _unchanged(self, tensor: Any) -> Made | None:
         made = self.made.get(id(tensor))

@@ -1,0 +1,164 @@
+"""from_torch and load_into: neurons that no exporter takes, and membranes in attributes."""
+
+import numpy as np
+import pytest
+import torch
+
+from jaxsnn import from_torch, load_into, read, verify, write
+from jaxsnn.errors import ConversionError
+from tests.interop import nets
+
+pytestmark = pytest.mark.interop
+
+
+def linear(inputs, outputs):
+    layer = torch.nn.Linear(inputs, outputs)
+    torch.nn.init.uniform_(layer.weight, -0.5, 0.8)
+    return layer
+
+
+def played(net, x):
+    """What a module gives in each step, from its start on; of a tuple the last, a membrane."""
+    for layer in net.modules():
+        if hasattr(layer, "reset_mem"):
+            layer.reset_mem()
+        elif hasattr(layer, "step_mode"):
+            layer.reset()
+    with torch.no_grad():
+        found = [net(frame) for frame in torch.as_tensor(x)]
+    return np.stack([(y[-1] if isinstance(y, tuple) else y).numpy() for y in found])
+
+
+def there_and_back(make, path, seed=1):
+    """The graph does what a module does, in a file too, and makes another module do it."""
+    torch.manual_seed(seed)
+    net, other = make(), make()
+    x = nets.spikes(seed, steps=40, batch=4)
+    graph, y = from_torch(net, torch.zeros(1, 5)), played(net, x)
+    assert np.mean(y != 0) > 0.02
+    assert np.ptp(y, axis=0).mean() > 0.1
+    write(path, graph)
+    for each in (graph, read(path)):
+        assert verify(each, x, y).ok
+    assert not np.allclose(played(other, x), y)
+    load_into(other, graph)
+    np.testing.assert_allclose(played(other, x), y, rtol=1e-5, atol=1e-6)
+    return graph
+
+
+@pytest.mark.parametrize("reset", ["subtract", "zero", "none"])
+@pytest.mark.parametrize("numbers", [{"beta": 0.8}, {"R": 5.1, "C": 0.005, "time_step": 5e-3}])
+def test_lapicque(reset, numbers, tmp_path):
+    import snntorch
+
+    def net():
+        options = {"init_hidden": True, "threshold": float(torch.rand(()) / 4 + 0.1)}
+        first = snntorch.Lapicque(beta=float(torch.rand(()) / 2 + 0.4), **options)
+        last = snntorch.Lapicque(
+            **numbers, reset_mechanism=reset, output=reset == "none", **options
+        )
+        return torch.nn.Sequential(linear(5, 6), first, linear(6, 3), last)
+
+    there_and_back(net, tmp_path / "net.nir")
+
+
+def test_a_lapicque_that_changes_its_sign_in_a_step_is_refused():
+    import snntorch
+
+    net = torch.nn.Sequential(linear(5, 3), snntorch.Lapicque(beta=0.3, init_hidden=True))
+    with pytest.raises(ConversionError, match=r"'1' \(Lapicque\) keeps -0.203973 of its membrane"):
+        from_torch(net, torch.zeros(1, 5))
+
+
+@pytest.mark.parametrize("delay", [True, False])
+@pytest.mark.parametrize("reset", ["subtract", "zero"])
+def test_spikes_that_are_not_one_are_followed_by_a_scale(reset, delay, tmp_path):
+    import snntorch
+
+    def net():
+        factor = torch.rand(6) + 0.5
+        options = {"init_hidden": True, "reset_mechanism": reset, "reset_delay": delay}
+        first = snntorch.Leaky(beta=0.8, graded_spikes_factor=factor, **options)
+        last = snntorch.Leaky(beta=0.8, graded_spikes_factor=2.0, **options)
+        return torch.nn.Sequential(linear(5, 6), first, linear(6, 3), last)
+
+    graph = there_and_back(net, tmp_path / "net.nir")
+    assert graph.nodes["1.graded"].type == "Scale"
+
+
+def test_spikes_that_are_not_one_are_compared():
+    """A neuron that does something else is found, though its spikes are of another size."""
+    import snntorch
+
+    class Wrong(snntorch.Leaky):
+        def forward(self, x):
+            return super().forward(x * 1.5)
+
+    Wrong.__name__, Wrong.__module__ = "Leaky", "snntorch.wrong"
+    net = torch.nn.Sequential(
+        linear(5, 6), Wrong(beta=0.8, init_hidden=True, graded_spikes_factor=2.0)
+    )
+    with pytest.raises(ConversionError, match="does not do what the module does: '1', step"):
+        from_torch(net, torch.zeros(1, 5))
+
+
+class MembraneOfAnAttribute(torch.nn.Module):
+    def __init__(self, hidden, readout, name):
+        super().__init__()
+        self.fc1, self.hidden, self.fc2, self.readout = linear(5, 6), hidden, linear(6, 2), readout
+        self.name = name
+
+    def forward(self, x):
+        self.readout(self.fc2(self.hidden(self.fc1(x))))
+        return getattr(self.readout, self.name)
+
+
+@pytest.mark.parametrize("kind", ["IFNode", "LIFNode", "CUBALIFNode", "ParametricLIFNode"])
+def test_a_threshold_that_is_never_reached_makes_a_readout(kind, tmp_path):
+    from spikingjelly.activation_based import neuron
+
+    def net():
+        tau = {} if kind == "IFNode" else {"init_tau": 3.0} if kind[0] == "P" else {"tau": 3.0}
+        tau = {"c_decay": 0.5, "v_decay": 0.7} if kind[0] == "C" else tau
+        readout = getattr(neuron, kind)(v_threshold=float("inf"), **tau)
+        return MembraneOfAnAttribute(neuron.LIFNode(v_threshold=0.4), readout, "v")
+
+    there_and_back(net, tmp_path / "net.nir")
+
+
+def test_a_readout_through_time_gives_the_membranes_that_it_stores():
+    from spikingjelly.activation_based import functional, neuron
+
+    torch.manual_seed(2)
+    readout = neuron.LIFNode(v_threshold=float("inf"), store_v_seq=True)
+    net = MembraneOfAnAttribute(neuron.LIFNode(v_threshold=0.4), readout, "v_seq")
+    functional.set_step_mode(net, "m")
+    graph, x = from_torch(net, torch.zeros(3, 1, 5)), nets.spikes(2, steps=40, batch=4)
+    y = net(torch.as_tensor(x)).detach().numpy()
+    assert np.ptp(y, axis=0).mean() > 0.1
+    assert verify(graph, x, y).ok
+
+
+def test_a_membrane_is_read_from_an_attribute_of_snntorch(tmp_path):
+    import snntorch
+
+    def net():
+        hidden = snntorch.Leaky(beta=0.9, init_hidden=True)
+        readout = snntorch.Leaky(beta=0.8, init_hidden=True, reset_mechanism="none")
+        return MembraneOfAnAttribute(hidden, readout, "mem")
+
+    there_and_back(net, tmp_path / "net.nir")
+
+
+@pytest.mark.parametrize("framework", ["snntorch", "spikingjelly"])
+def test_a_neuron_that_never_resets_gives_no_spikes(framework):
+    import snntorch
+    from spikingjelly.activation_based import neuron
+
+    if framework == "snntorch":  # it takes its own
+        options = {"linear_features": 3, "init_hidden": True, "output": True}
+        last = snntorch.RLeaky(beta=0.9, reset_mechanism="none", **options)
+    else:
+        last = neuron.IFNode(v_threshold=float("inf"))
+    with pytest.raises(ConversionError, match=r"'1' \((IFNode|RLeaky)\) never resets, and its"):
+        from_torch(torch.nn.Sequential(linear(5, 3), last), torch.zeros(1, 5))
