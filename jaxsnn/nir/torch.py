@@ -5,7 +5,7 @@ torch and nirtorch are imported inside functions: nothing else needs them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -21,10 +21,13 @@ from jaxsnn.nir.dialects import Dialect
 from jaxsnn.nir.documents import group_of
 from jaxsnn.nir.export import export
 from jaxsnn.nir.frameworks.framework import Importer
+from jaxsnn.nir.gains import known
 from jaxsnn.nir.graph import Graph, refuse_no_graph
 from jaxsnn.nir.parse import parse
 from jaxsnn.nir.passes import window
 
+#: Delays may differ from whole steps by the rounding of float32, relative.
+_TOLERANCE = 2**-18
 #: What `to_torch` runs through nirtorch.
 _TORCH = Target(
     title="nirtorch",
@@ -42,6 +45,7 @@ _TORCH = Target(
                 "SumPool2d",
                 "AvgPool2d",
                 "Flatten",
+                "Delay",
             ),
             *("Threshold", "CubaLIF", "CubaLI", "LIF", "LI", "IF", "I"),
         ),
@@ -52,13 +56,14 @@ _TORCH = Target(
 def to_torch(graph: Graph) -> Any:
     """A torch.nn.Module that runs a graph as its dialect says, step by step, through nirtorch.
 
-    It takes (input, state) and gives (output, state); without a state it starts anew. Weights and
-    biases are parameters; a spike's gradient is that of an arctan (Fang et al., 2021,
-    arXiv:2007.05785). The numbers are those of the source up to the order of float32 sums.
+    It takes (input, state) and gives (output, state); without a state it starts anew. Of a graph
+    with several Outputs, output is a dict of tensors by their names. Weights and biases are
+    parameters; a spike's gradient is that of an arctan (Fang et al., 2021, arXiv:2007.05785). The
+    numbers are those of the source up to the order of float32 sums.
 
     Args:
-        graph: Read with its dialect: one input, one output, loops of one neuron and one weight
-            matrix.
+        graph: Read with its dialect: one input, loops of one neuron and one weight matrix, delays
+            of whole steps.
 
     Raises:
         ConversionError: Continuous time, or wiring that nirtorch cannot run.
@@ -66,6 +71,7 @@ def to_torch(graph: Graph) -> Any:
     """
     refuse_no_graph(graph)
     import nirtorch
+    import torch
 
     for name in graph.neurons:
         if is_continuous(graph.dialect, graph.nodes[name]):
@@ -75,7 +81,12 @@ def to_torch(graph: Graph) -> Any:
                 node=name,
             )
     draft, names = draft_of(graph)
+    outputs = {names[name]: name for name in graph.outputs}
+    _one_output(draft, list(outputs))
     check_wiring(draft, _TORCH)
+    for name, new in names.items():
+        if draft.nodes.get(new, {}).get("type") == "Delay":
+            draft.nodes[new]["delay"] = _in_steps(graph, name)
     looped = {name for part in graph.recurrent_components() for name in part}
     steps = {
         names[name]: step_of(
@@ -97,13 +108,66 @@ def to_torch(graph: Graph) -> Any:
                 )
     tree = {"type": "NIRGraph", "nodes": draft.nodes, "edges": draft.edges}
     written = export(parse(group_of(tree, NIR_VERSION), dialect=Dialect(why="Read by to_torch.")))
-    modules = {id(node): _module(name, draft, steps) for name, node in written.nodes.items()}
+    modules = {
+        id(node): torch.nn.Identity() if name in outputs else _module(name, draft, steps)
+        for name, node in written.nodes.items()
+    }
     kinds: dict[Any, Any] = {
         type(node): lambda node: modules[id(node)] for node in written.nodes.values()
     }
     # With a map of its own for every node, nirtorch's defaults, which lose biases and swap
     # channels, are never used.
-    return nirtorch.nir_to_torch(written, kinds, default_map={})
+    made = nirtorch.nir_to_torch(written, kinds, default_map={})
+    if len(outputs) > 1:
+        _give_all(made, {new.replace(".", "_"): name for new, name in outputs.items()})
+    return made
+
+
+def _one_output(draft: Draft, outputs: list[str]) -> None:
+    """Make nodes that change nothing of Outputs that are several or sum, and one Output behind the
+    first: nirtorch returns what one node gives.
+    """
+    if len(outputs) == 1 and len(draft.sources(outputs[0])) == 1:
+        return
+    for name in outputs:
+        draft.nodes[name] = {"type": "Scale", "scale": np.ones(draft.shapes[name][0])}
+    last = draft.free("output")
+    draft.nodes[last] = {"type": "Output", "shape": np.array(draft.shapes[outputs[0]][1])}
+    draft.shapes[last] = draft.shapes[outputs[0]]
+    draft.edges.append((outputs[0], last))
+
+
+def _give_all(module: Any, outputs: Mapping[str, str]) -> None:
+    """Let a module of nirtorch return what several of its layers give: layer -> its name there."""
+    calls = {node.target: node for node in module.graph.nodes if node.op == "call_module"}
+    last = next(node for node in module.graph.nodes if node.op == "output")
+    _, state = last.args[0]
+    last.args = (({name: calls[layer] for layer, name in outputs.items()}, state),)
+    module.graph.lint()
+    module.recompile()
+
+
+def _in_steps(graph: Graph, name: str) -> np.ndarray:
+    """Delays of a Delay in steps.
+
+    Raises:
+        ConversionError: One is no whole number of steps.
+        DialectError: How long a step is, or the unit of time, is unknown.
+    """
+    seconds, dt = (
+        known(graph.dialect, field, "a delay in steps", name) for field in ("seconds", "dt")
+    )
+    delay = np.asarray(graph.nodes[name].value("delay"), float) * seconds
+    steps = np.rint(delay / dt)
+    wrong = np.abs(steps - delay / dt) > _TOLERANCE * np.maximum(steps, 1)
+    if np.any(wrong):
+        late = float(delay[wrong].flat[0])
+        raise ConversionError(
+            f"node '{name}' (Delay) delays by {late:g} s, which is {late / dt:g} steps of {dt:g} s",
+            fix="choose a dt that divides it",
+            node=name,
+        )
+    return steps
 
 
 def _module(name: str, draft: Draft, steps: dict[str, Step]) -> Any:
@@ -152,7 +216,7 @@ def _loaded(module: Any, entry: dict[str, Any]) -> Any:
 
 
 def _elementwise(kind: str, entry: dict[str, Any]) -> Any:
-    """Scale, Threshold, or a delay of one step."""
+    """Scale, Threshold, or a delay of whole steps."""
     import torch
 
     class Elementwise(torch.nn.Module):
@@ -166,9 +230,16 @@ def _elementwise(kind: str, entry: dict[str, Any]) -> Any:
         def forward(self, x: Any) -> Any:
             return x * self.value if kind == "Scale" else (x > self.value).to(x.dtype)
 
-    class Late(torch.nn.Module):
+    class Late(Elementwise):
+        """Its state is what it was given in the steps before, the latest first."""
+
         def forward(self, x: Any, state: Any = None) -> Any:
-            return torch.zeros_like(x) if state is None else state, x
+            longest = int(self.value.max())
+            held = [x, *(state or [torch.zeros_like(x)] * longest)]
+            parts = [
+                torch.where(self.value == steps, held[steps], 0) for steps in range(longest + 1)
+            ]
+            return sum(parts), tuple(held[:longest])
 
     return Late() if kind == "Delay" else Elementwise()
 

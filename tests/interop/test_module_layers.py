@@ -750,7 +750,10 @@ def test_the_largest_of_spikes_of_one_axis_converts(converts):
 @pytest.mark.parametrize(
     ("pool", "message"),
     [
-        (torch.nn.AvgPool1d(3, padding=1, count_include_pad=False), "'0' rounds up, or divides by an"),
+        (
+            torch.nn.AvgPool1d(3, padding=1, count_include_pad=False),
+            "'0' rounds up, or divides by an",
+        ),
         (torch.nn.AdaptiveAvgPool1d(5), r"makes \(5,\) of \(12,\) by windows of several sizes"),
     ],
 )

@@ -139,6 +139,79 @@ def test_two_heads_are_two_outputs():
     assert dict(lower(graph).outputs) == {"output_a": ("a",), "output_b": ("b",)}
 
 
+class SummedHead(TwoHeads):
+    def forward(self, x):
+        y = self.first(self.lif(self.body(x)))
+        return self.a(y) + self.b(y)
+
+
+@pytest.mark.parametrize("kind", [TwoHeads, SummedHead])
+def test_outputs_that_are_several_or_sum_come_out_of_a_module(kind):
+    torch.manual_seed(1)
+    net, x = kind(), torch.as_tensor(nets.spikes(3, steps=40, batch=3))
+    for layer in (net.body, net.first, net.second):
+        torch.nn.init.uniform_(layer.weight, -0.5, 1.0)
+    graph = from_torch(net, torch.zeros(1, 5))
+    made, state = to_torch(graph), None
+    for layer in (net.lif, net.a, net.b):
+        layer.reset_mem()
+    active = 0
+    for frame in x:
+        y, state = made(frame, state)
+        y = y if isinstance(y, dict) else {"output": y}
+        assert tuple(y) == graph.outputs
+        theirs = net(frame) if kind is TwoHeads else [net(frame)]
+        for own, other in zip(y.values(), theirs, strict=True):
+            assert torch.equal(own, other)
+            active += own.sum()
+    assert active > 20
+
+
+@pytest.mark.parametrize("later", [0, 1, 3])
+def test_a_delay_of_whole_steps_goes_into_a_module(later):
+    """Of each neuron; Alpha neurons of snnTorch have one of a step."""
+    from jaxsnn import TimeStepped, simulate
+
+    given = {"dialect": "snntorch", "reset": "zero", "reset_delay": False}
+    delays = 1e-4 * np.array([later, 0, 2])
+    graph = build.sequential(
+        build.input(3), build.node("Delay", delay=delays), build.affine(8), build.lif(tau=1e-3, r=10.0), seed=0, **given
+    )  # fmt: skip
+    x = nets.spikes(3, (3,), steps=40, batch=3)
+    ours = np.asarray(simulate(graph, x, engine=TimeStepped()).y["output"])
+    assert 0.02 < ours.mean() < 0.98
+    np.testing.assert_array_equal(stepped(to_torch(graph), x), ours)
+
+
+def test_a_delay_that_is_no_whole_step_is_refused():
+    graph = build.sequential(
+        build.input(3), build.node("Delay", delay=np.full(3, 1.5e-4)), build.affine(2), build.lif(tau=1e-3, r=10.0), seed=0,
+        dialect="snntorch", reset="zero", reset_delay=False,
+    )  # fmt: skip
+    with pytest.raises(
+        ConversionError, match=r"'1' \(Delay\) delays by 0.00015 s, which is 1.5 steps"
+    ):
+        to_torch(graph)
+
+
+def test_alpha_readouts_go_into_a_module():
+    import snntorch
+
+    torch.manual_seed(1)
+    options = {"reset_mechanism": "none", "init_hidden": True, "output": True}
+    net = torch.nn.Sequential(
+        torch.nn.Linear(5, 6), snntorch.Leaky(beta=0.9, threshold=0.3, init_hidden=True),
+        torch.nn.Linear(6, 2), snntorch.Alpha(alpha=0.9, beta=0.8, **options),
+    )  # fmt: skip
+    x = nets.spikes(3, steps=40, batch=3)
+    got = stepped(to_torch(from_torch(net, torch.zeros(1, 5))), x)
+    net[1].reset_mem(), net[3].reset_mem()
+    with torch.no_grad():
+        y = np.stack([net(frame)[-1].numpy() for frame in torch.as_tensor(x)])
+    assert np.ptp(y) > 0.5
+    np.testing.assert_allclose(got, y, atol=1e-5 * np.abs(y).max())
+
+
 @pytest.mark.parametrize(
     ("module", "message"),
     [

@@ -23,7 +23,7 @@ from jaxsnn.nir.convert.draft import (
 )
 from jaxsnn.nir.convert.step import is_continuous, refuse_other_resets
 from jaxsnn.nir.convert.target import Target
-from jaxsnn.nir.convert.topology import join_weights, refuse_for
+from jaxsnn.nir.convert.topology import join_weights, keep_one, refuse_for
 from jaxsnn.nir.frameworks.framework import Importer
 from jaxsnn.nir.gains import require, spike_area
 from jaxsnn.nir.graph import Graph
@@ -247,7 +247,7 @@ def _misfits(draft: Draft, importer: Importer) -> list[Problem]:
         _problem(
             "",
             f"it has {len(ends)} {kind} nodes ({listing(ends)}), and its importer takes one",
-            f"keep one {kind}",
+            keep_one(kind),
         )
         for kind in ("Input", "Output")
         if len(ends := draft.of_type(kind)) != 1

@@ -130,9 +130,15 @@ def check_wiring(draft: Draft, target: Target) -> None:
         ends = draft.of_type(kind)
         if len(ends) != 1:
             what = f"it has {len(ends)} {kind} nodes ({listing(ends)}), and its importer takes one"
-            found.append(_reason("", what, fix=f"keep one {kind}"))
+            found.append(_reason("", what, fix=keep_one(kind)))
     found += [*_loop_problems(draft, target), *_sum_problems(draft, target)]
     refuse_for(target, found)
+
+
+def keep_one(kind: str) -> str:
+    """How to make a graph of one Input or Output."""
+    fix = f"make a graph for each {kind}, without the others and their edges"
+    return fix if kind == "Input" else f"{fix}; nodes that then reach no Output are left out"
 
 
 def refuse_for(target: Target, problems: Sequence[Problem]) -> None:
