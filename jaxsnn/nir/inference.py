@@ -382,7 +382,7 @@ def refuse_contradiction(graph: Graph, conventions: Conventions) -> None:
         others = [name for name in possible(graph) if name != conventions.name]
         raise DialectError(
             f"the dialect {conventions.name} contradicts the file: {found.message}",
-            fix=f"say another dialect= (the numbers allow {listing(others)})",
+            fix=_few_digits(graph) or f"say another dialect= (the numbers allow {listing(others)})",
             node=found.node,
             code=found.code,
         )
@@ -428,9 +428,23 @@ def infer(graph: Graph) -> tuple[str | None, str]:
         confirms = allowed[label].evidence.confirms
         if confirms is None or confirms(graph.nodes):
             return label, why
+    few = _few_digits(graph)
     return None, (
-        f"The numbers do not decide the dialect ({_gains(graph)}): they allow {listing(allowed)}."
+        f"The numbers do not decide the dialect ({_gains(graph)}): they allow {listing(allowed)}"
+        f"{few and f'; {few}'}."
     )
+
+
+def _few_digits(graph: Graph) -> str:
+    """What to do where neurons have numbers of 16 bits, in which no dt can be recognised; or ""."""
+    for name in graph.neurons:
+        for value in map(np.asarray, map(graph.nodes[name].value, graph.nodes[name].names)):
+            if value.dtype.kind == "f" and value.itemsize < 4:
+                return (
+                    "export the network in float32 (net.float()), as the numbers of node "
+                    f"'{name}' are {value.dtype}, of 3 digits, in which dt is lost"
+                )
+    return ""
 
 
 def _proof(graph: Graph, conventions: Conventions) -> str:

@@ -99,13 +99,7 @@ def to_torch(graph: Graph) -> Any:
     if conventions is not None and conventions.channels_last:
         reorder_flattened(draft, False, "torch is channels first")
     plain_flatten(draft)
-    loops = settle_loops(draft)
-    for name, step in steps.items():
-        for target in draft.targets(name) if step.late else []:
-            if (target, name) not in loops:
-                draft.insert(
-                    (name, target), f"{name}.late", {"type": "Delay", "delay": np.ones(step.shape)}
-                )
+    _delay_late(draft, steps)
     tree = {"type": "NIRGraph", "nodes": draft.nodes, "edges": draft.edges}
     written = export(parse(group_of(tree, NIR_VERSION), dialect=Dialect(why="Read by to_torch.")))
     modules = {
@@ -121,6 +115,16 @@ def to_torch(graph: Graph) -> Any:
     if len(outputs) > 1:
         _give_all(made, {new.replace(".", "_"): name for new, name in outputs.items()})
     return made
+
+
+def _delay_late(draft: Draft, steps: Mapping[str, Step]) -> None:
+    """Delays of a step behind neurons whose spikes leave a step late."""
+    loops = settle_loops(draft)
+    for name, step in steps.items():
+        for target in draft.targets(name) if step.late else []:
+            if (target, name) not in loops:
+                entry = {"type": "Delay", "delay": np.ones(step.shape)}
+                draft.insert((name, target), f"{name}.late", entry)
 
 
 def _one_output(draft: Draft, outputs: list[str]) -> None:

@@ -185,8 +185,8 @@ def test_a_delay_of_whole_steps_goes_into_a_module(later):
 
 def test_a_delay_that_is_no_whole_step_is_refused():
     graph = build.sequential(
-        build.input(3), build.node("Delay", delay=np.full(3, 1.5e-4)), build.affine(2), build.lif(tau=1e-3, r=10.0), seed=0,
-        dialect="snntorch", reset="zero", reset_delay=False,
+        build.input(3), build.node("Delay", delay=np.full(3, 1.5e-4)), build.affine(2),
+        build.lif(tau=1e-3, r=10.0), seed=0, dialect="snntorch", reset="zero", reset_delay=False,
     )  # fmt: skip
     with pytest.raises(
         ConversionError, match=r"'1' \(Delay\) delays by 0.00015 s, which is 1.5 steps"

@@ -116,6 +116,20 @@ def test_a_dialect_that_contradicts_the_numbers_is_refused(zoo, name, dialect, m
     assert "another dialect=" in caught.value.fix
 
 
+def test_numbers_of_half_precision_are_named_where_no_dialect_fits():
+    """tau and r of one dt, rounded to 3 digits, fit to none."""
+    rest = np.array([0.1, 0.2, 0.3], np.float16)
+    half = export(network(build.lif(tau=1e-4 / rest, r=1 / rest)))
+    half.metadata = {}
+    half.nodes["2"].tau, half.nodes["2"].r = (1e-4 / rest).astype(np.float16), 1 / rest
+    message = r"export the network in float32 \(net.float\(\)\), as the numbers of node '2' are float16"
+    with pytest.raises(DialectError, match=message):
+        parse(half, dialect="snntorch")
+    found = parse(half).dialect
+    assert found.name is None
+    assert "of node '2' are float16" in found.why
+
+
 def test_another_step_is_believed_when_it_is_said():
     neurons = build.cubalif(tau_mem=0.02, tau_syn=0.01, r=20.0, w_in=10.0)
     with pytest.raises(
