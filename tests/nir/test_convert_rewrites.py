@@ -9,6 +9,8 @@ from jaxsnn import TimeStepped, lower, simulate
 from jaxsnn.errors import ConversionError
 from jaxsnn.nir import build, write
 from jaxsnn.nir.convert import convert
+from jaxsnn.nir.convert.draft import draft_of
+from jaxsnn.nir.convert.geometry import reorder_flattened
 from jaxsnn.nir.initializers import normal
 from tests.helpers.random_spikes import random_raster
 
@@ -102,6 +104,32 @@ def test_spyx_gets_a_late_bias_where_a_constant_input_reaches_all_outputs(
     np.testing.assert_allclose(np.ravel(added.value("tau"))[-1], 2e-4)
     if stride == 2 and reaches:
         same(graph, made, random_raster(1, (12, 2, 2, 8, 8), 0.3), shift=2)
+
+
+def flatten(start, end):
+    return build.node("Flatten", start_dim=start, end_dim=end)
+
+
+@pytest.mark.parametrize("parts", [[(0, 1)], [(1, 2)], [(0, 1), (0, 1)], [(2, 2), (1, 2)]])
+def test_spyx_gets_one_flatten_for_several_that_join_some_axes(parts):
+    rng = np.random.default_rng(0)
+    joined = [flatten(*part) for part in parts]
+    graph = image(convolution(rng, 3, 2), leaky(), *joined, FLAT, build.linear(4), leaky())
+    made = convert(graph, to="spyx")
+    assert [node.type for node in made.graph.nodes.values()].count("Flatten") == 1
+    same(graph, made, random_raster(1, (30, 3, 2, 8, 8), 0.3), shift=2)
+
+
+def test_a_flatten_that_leaves_axes_is_refused_where_their_order_changes():
+    """Weights that stand for it are written where nothing but matrices is left, else it is refused."""
+    rng = np.random.default_rng(0)
+    graph = image(convolution(rng, 3, 2), leaky(), flatten(1, 2), leaky(), FLAT)
+    draft, _ = draft_of(graph)
+    with pytest.raises(
+        ConversionError, match=r"'3' \(Flatten\) makes \(3, 64\) of \(3, 8, 8\), and"
+    ):
+        reorder_flattened(draft, True, "it is channels last")
+    same(graph, convert(graph, to="spyx"), random_raster(1, (30, 3, 2, 8, 8), 0.3), shift=2)
 
 
 def test_a_trailing_flatten_keeps_its_order():

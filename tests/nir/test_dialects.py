@@ -122,7 +122,9 @@ def test_numbers_of_half_precision_are_named_where_no_dialect_fits():
     half = export(network(build.lif(tau=1e-4 / rest, r=1 / rest)))
     half.metadata = {}
     half.nodes["2"].tau, half.nodes["2"].r = (1e-4 / rest).astype(np.float16), 1 / rest
-    message = r"export the network in float32 \(net.float\(\)\), as the numbers of node '2' are float16"
+    message = (
+        r"export the network in float32 \(net.float\(\)\), as the numbers of node '2' are float16"
+    )
     with pytest.raises(DialectError, match=message):
         parse(half, dialect="snntorch")
     found = parse(half).dialect

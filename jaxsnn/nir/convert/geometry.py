@@ -78,19 +78,54 @@ def _padding(shape: tuple[int, ...], padding: list[int]) -> dict:
     return entry | {"weight": weight, "padding": 2 * np.array(padding)}
 
 
+def _join_flattens(draft: Draft, why: str) -> None:
+    """Make one Flatten of those that follow each other and end at one axis."""
+    while name := next(filter(lambda one: _only_joined(draft, one), draft.of_type("Flatten")), ""):
+        inward, sources, targets = draft.shapes[name][0], draft.sources(name), draft.targets(name)
+        ends = {"input_type": np.array(inward), "start_dim": np.array(0), "end_dim": np.array(-1)}
+        for target in targets:
+            draft.nodes[target] = draft.nodes[target] | ends
+            draft.shapes[target] = (inward, draft.shapes[target][1])
+            draft.changed(target, f"takes '{name}' in, and flattens all axes", why)
+        draft.edges = [edge for edge in draft.edges if name not in edge]
+        draft.edges += [(source, target) for source in sources for target in targets]
+        del draft.nodes[name], draft.shapes[name]
+
+
+def _only_joined(draft: Draft, name: str) -> bool:
+    """Whether a node feeds nothing but Flattens that end at one axis, and is alone in it."""
+    targets = draft.targets(name)
+    return bool(targets) and all(
+        draft.nodes[target]["type"] == "Flatten"
+        and draft.sources(target) == [name]
+        and len(draft.shapes[target][1]) == 1
+        for target in targets
+    )
+
+
 def reorder_flattened(draft: Draft, to_channels_last: bool, why: str) -> None:
     """Follow the order of each Flatten, which changes between (C, H, W) and (H, W, C).
 
     The columns of weights that follow are permuted; before what else follows, a permutation is put.
+
+    Raises:
+        ConversionError: A Flatten joins some axes of several, and no other one the rest.
     """
+    _join_flattens(draft, why)
     for name in draft.of_type("Flatten"):
-        inward = draft.shapes[name][0]
+        inward, outward = draft.shapes[name]
         if len(inward) < 2:
             continue
         order = np.moveaxis(np.arange(np.prod(inward)).reshape(inward), 0, -1).ravel()
         columns = order if to_channels_last else np.argsort(order)
         if np.array_equal(columns, np.arange(columns.size)):
             continue
+        if len(outward) > 1:
+            raise ConversionError(
+                f"node '{name}' (Flatten) makes {outward} of {inward}, and {why}",
+                fix="flatten all axes at once",
+                node=name,
+            )
         for target in draft.targets(name):
             entry = draft.nodes[target]
             if entry["type"] in ("Linear", "Affine") and len(draft.sources(target)) == 1:
