@@ -65,6 +65,7 @@ class Exported:
         dt: Length of its step in seconds, if it has one.
         folds: (factor, offset), (channels,): the layer before it is to have its output y as factor
             y + offset instead.
+        norm: The BatchNorm whose they are.
         takes_spikes: It is right for inputs of 0 and 1 alone.
     """
 
@@ -76,6 +77,7 @@ class Exported:
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     dt: float | None = None
     folds: tuple[np.ndarray, np.ndarray] | None = None
+    norm: Any = None
     takes_spikes: bool = False
 
 
@@ -435,13 +437,14 @@ def exported_normalisation(call: Call) -> Exported:
     offset = -mean * factor
     if norm.bias is not None:
         offset = offset + numbers_of(norm.bias)
-    return Exported(nodes={}, folds=(factor, offset))
+    return Exported(nodes={}, folds=(factor, offset), norm=norm)
 
 
-def weights_of_channels(call: Call, factor: np.ndarray, offset: np.ndarray) -> dict[str, Any]:
-    """A factor and an offset for each channel, (channels,), as weights: a diagonal, or kernels of one."""
-    kind = numbers_of(call.module.running_mean).dtype
-    factor, offset = factor.astype(kind), offset.astype(kind)
+def weights_of_channels(call: Call, one: Exported) -> dict[str, Any]:
+    """The factor and offset of a BatchNorm for each channel as weights: a diagonal, or kernels of one."""
+    assert one.folds is not None
+    kind = numbers_of(one.norm.running_mean).dtype
+    factor, offset = (each.astype(kind) for each in one.folds)
     if len(call.inward) == 1:
         return {"type": "Affine", "weight": np.diag(factor), "bias": offset}
     kernel = factor.reshape(-1, *(1,) * (len(call.inward) - 1))

@@ -162,3 +162,41 @@ def test_a_neuron_that_never_resets_gives_no_spikes(framework):
         last = neuron.IFNode(v_threshold=float("inf"))
     with pytest.raises(ConversionError, match=r"'1' \((IFNode|RLeaky)\) never resets, and its"):
         from_torch(torch.nn.Sequential(linear(5, 3), last), torch.zeros(1, 5))
+
+
+@pytest.mark.parametrize("straight", [True, False])
+def test_norms_that_norse_lifts_are_weights(straight):
+    """Straight behind lifted weights, whose bias they leave where it is, and behind neurons."""
+    import norse.torch as norse
+
+    def net(seed):
+        torch.manual_seed(seed)
+        neuron = norse.LIF(p=norse.LIFParameters(v_th=torch.tensor(0.2)))
+        norm = torch.nn.BatchNorm1d(6)
+        torch.nn.init.uniform_(norm.running_var, 0.1, 1.0)
+        torch.nn.init.uniform_(norm.bias, 0.0, 0.3)
+        first, second = norse.Lift(linear(5, 6)), norse.Lift(linear(6, 3))
+        lifted = norse.Lift(norm)
+        inner = (lifted, neuron) if straight else (neuron, lifted)
+        return norse.SequentialState(first, *inner, second, norse.LI()).eval()
+
+    x, found = torch.as_tensor(nets.spikes(2, steps=40, batch=4)), []
+    first, second = net(1), net(2)
+    graph = from_torch(first, torch.zeros(2, 1, 5))
+    assert [node.type for node in graph.nodes.values()].count("Affine") == 2 + (not straight)
+    load_into(second, graph)
+    with torch.no_grad():
+        found = [each(x)[0].numpy() for each in (first, second)]
+    assert np.ptp(found[0], axis=0).mean() > 0.01
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-4, atol=1e-6)
+
+
+def test_a_parametric_neuron_has_a_time_constant_for_each(tmp_path):
+    from spikingjelly.activation_based import neuron
+
+    def net():
+        node = neuron.ParametricLIFNode(v_threshold=0.4, decay_input=False)
+        node.w = torch.nn.Parameter(torch.randn(6))
+        return torch.nn.Sequential(linear(5, 6), node)
+
+    there_and_back(net, tmp_path / "net.nir")

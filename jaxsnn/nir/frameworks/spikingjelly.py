@@ -202,7 +202,9 @@ def _export_node(call: Call) -> Exported:
         entry |= {"tau_syn": np.full(shape, _DT / share), "w_in": np.full(shape, 1 / share)}
     else:
         learnt = kind == "ParametricLIFNode"
-        tau = 1 / float(numbers_of(neuron.w.sigmoid())) if learnt else float(neuron.tau)
+        tau = (
+            1 / numbers_of(neuron.w.sigmoid(), shape).astype(float) if learnt else float(neuron.tau)
+        )
         entry |= {"type": "LIF", "tau": np.full(shape, tau * _DT), "v_leak": np.full(shape, reset)}
         entry["r"] = np.full(shape, 1.0 if neuron.decay_input else tau)
     options: dict[str, Any] = {"reset": "subtract" if neuron.v_reset is None else "zero"}

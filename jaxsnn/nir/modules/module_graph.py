@@ -146,8 +146,8 @@ class _ModuleDraft:
         """The nodes of a call, behind what it takes."""
         one = self.made[call.name]
         before = self._before(call.name, call.sources)
-        if one.folds is not None and not self._fold(call, one.folds, before):
-            one = Exported(nodes={"": weights_of_channels(call, *one.folds)})
+        if one.folds is not None and not self._fold(call, one, before):
+            one = Exported(nodes={"": weights_of_channels(call, one)})
         if one.takes_spikes:
             self._refuse_numbers(call, before)
         self.parts[call.name] = {}
@@ -180,9 +180,7 @@ class _ModuleDraft:
             )
         return found
 
-    def _fold(
-        self, call: Call, folds: tuple[np.ndarray, np.ndarray], before: tuple[str, ...]
-    ) -> bool:
+    def _fold(self, call: Call, one: Exported, before: tuple[str, ...]) -> bool:
         """Put a factor and an offset into the weights before them, which feed nothing else; whether
         there are such weights.
         """
@@ -196,12 +194,13 @@ class _ModuleDraft:
         self.folds.append(
             Fold(
                 layer=call.name,
-                module=call.module,
+                module=one.norm,
                 node=before[0],
-                offset=getattr(layer, "bias", None) is None,
+                offset=not any(key.endswith("bias") for key, _ in layer.named_parameters()),
             )
         )
-        factor, offset = folds
+        assert one.folds is not None
+        factor, offset = one.folds
         weight = np.asarray(entry["weight"])
         scaled = weight * factor.reshape(-1, *(1,) * (weight.ndim - 1))
         bias = np.asarray(entry.get("bias", 0.0)) * factor + offset

@@ -474,7 +474,10 @@ class _Watch:
             what = f"what '{name}' ({kind}) takes of '{before}' is changed in place before"
         else:
             return made
-        fix = "use layers for it: sums, flattens and pools between layers are taken too"
+        fix = (
+            "use layers for it: between layers sums, flattens, pools, pads and products with a number"
+            " are taken too"
+        )
         raise ConversionError(what, fix=fix, node=name)
 
     def _by(self, tensor: Any) -> str:
@@ -615,7 +618,8 @@ class _Watch:
 
     def _silent(self, made: Made) -> bool:
         leaf = self.calls[made.sources[0]].module
-        unreached = getattr(leaf, "v_threshold", 0.0) == float("inf")
+        threshold = getattr(leaf, "v_threshold", 0.0)
+        unreached = isinstance(threshold, float) and threshold == float("inf")
         return unreached or getattr(leaf, "reset_mechanism", "") == "none"
 
     def _unchanged(self, tensor: Any) -> Made | None:
