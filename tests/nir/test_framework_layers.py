@@ -273,7 +273,7 @@ def test_an_alpha_neuron_of_snntorch_clamps_its_decays():
         ({"alpha": 0.9, "reset_mechanism": "zero"}, "puts its currents to 0 with each spike"),
         ({"alpha": 0.9, "inhibition": True}, "has inhibition, which NIR cannot hold"),
         ({"alpha": 0.9, "state_quant": True}, "has state_quant, which NIR cannot hold"),
-        ({"alpha": 0.9, "graded_spikes_factor": 2.0}, "has graded_spikes_factor"),
+        ({"alpha": 0.9, "graded_spikes_factor": 0.0}, "has a graded_spikes_factor of 0"),
     ],
 )
 def test_alpha_neurons_that_no_file_holds(said, message):
