@@ -207,6 +207,25 @@ def write_report(arguments: argparse.Namespace, make: Callable[..., str], *parts
         print(printable(f"jaxsnn: report: {arguments.report}"), file=sys.stderr)
 
 
+def add_max_spikes(parser: argparse.ArgumentParser) -> None:
+    """How many spikes of a neuron the event engine records."""
+    parser.add_argument(
+        "--max-spikes",
+        type=_budget,
+        metavar="N",
+        default="auto",
+        help='fail where a neuron fires more often (default "auto": all are recorded, up to 16384)',
+    )
+
+
+def _budget(text: str) -> int | str:
+    """A whole number, or "auto"."""
+    try:
+        return text if text == "auto" else int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number, nor auto") from None
+
+
 def add_threshold(parser: argparse.ArgumentParser) -> None:
     """How the event engine simulates a Threshold."""
     parser.add_argument(

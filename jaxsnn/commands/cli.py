@@ -20,7 +20,7 @@ from types import ModuleType
 
 from jaxsnn import __version__
 from jaxsnn.commands.arguments import Parser, limits_of, line_of
-from jaxsnn.errors import FileError, JaxsnnError, Problem, printable
+from jaxsnn.errors import FileError, JaxsnnError, Problem, UsageError, printable
 from jaxsnn.output import as_json, refuse_shared
 
 #: The commands, in the order of `--help`: the file NAME_command of each has `add`, its parser, and
@@ -203,12 +203,17 @@ def _is_folder_gone() -> bool:
 
 
 def _refuse_own_input(arguments: argparse.Namespace) -> None:
-    """Refuse files that are named twice; `train` and `deploy` look at the files that they write
-    beside, too.
+    """Refuse files that are named twice, and standard output, which is no file; `train` and
+    `deploy` look at the files that they write beside, too.
     """
     given = {name: value for name, value in vars(arguments).items() if isinstance(value, str)}
     sources = [given[name] for name in _SOURCES if name in given]
-    refuse_shared(sources, {flag: given[name] for name, flag in _WRITTEN.items() if name in given})
+    written = {flag: given[name] for name, flag in _WRITTEN.items() if name in given}
+    for flag, path in written.items():
+        if path == "-":
+            what = f"{flag} is '-', and files are not written to standard output"
+            raise UsageError(what, fix="name a file, or ./- for one of that name")
+    refuse_shared(sources, written)
 
 
 def _failed(argv: Sequence[str], problem: Problem, code: int) -> int:

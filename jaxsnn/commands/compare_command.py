@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from jaxsnn.commands.arguments import (
     add_command,
     add_file,
+    add_max_spikes,
     add_notes,
     print_outcome,
     read_graph,
@@ -67,6 +68,7 @@ def add(commands: Any) -> None:
         "--input", metavar="X.npz", required=True, help="what it was sent; label: (samples,)"
     )
     parser.add_argument("--t-end", metavar="TIME", help="end of a sample, such as 40ms")
+    add_max_spikes(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -88,18 +90,25 @@ def run(arguments: argparse.Namespace) -> int:
     sent = {name: (events.time, events.index) for name, events in given.events.items()}
     recorded = read_recording(arguments.recording, sent, network)
     late = {name: int(late_events(own, jnp.asarray(t_end))) for name, own in given.events.items()}
-    outcome = compared(network, recorded, t_end, labels)
+    outcome = compared(network, recorded, t_end, labels, arguments.max_spikes)
     add_notes(arguments, (*given.notes, *late_notes(late, t_end), *outcome.notes))
     print_outcome(arguments, outcome)
     return 0
 
 
-def compared(network: Any, recorded: Any, t_end: float, labels: Any = None) -> CompareOutcome:
+def compared(
+    network: Any,
+    recorded: Any,
+    t_end: float,
+    labels: Any = None,
+    max_spikes: int | Literal["auto"] = "auto",
+) -> CompareOutcome:
     """A recording against event simulation.
 
     Args:
         recorded: a `jaxsnn.train.loop.recorded_chip.RecordedChip`.
         labels: (samples,) class of each sample, None if unknown.
+        max_spikes: of the simulation, as of `EventDriven`.
 
     Raises:
         UsageError: no population fires, or one has no time constant; labels that do not fit.
@@ -116,7 +125,7 @@ def compared(network: Any, recorded: Any, t_end: float, labels: Any = None) -> C
     if not recorded.times:
         what = "no neuron of the network fires, and spikes are what is compared"
         raise UsageError(what, fix="compare the membranes of OUT.npz by your own program")
-    engine = EventDriven(max_spikes="auto", max_events="auto", max_arrivals="auto")
+    engine = EventDriven(max_spikes=max_spikes, max_events="auto", max_arrivals="auto")
     solution = simulate(network, inputs, t_end, engine=engine)
     # what comes later is not simulated
     recordings = {

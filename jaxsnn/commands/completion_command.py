@@ -53,7 +53,9 @@ def words_of(commands: Any) -> dict[str, list[str]]:
     for name, parser in commands.choices.items():
         if isinstance(parser, Parser):
             parser.complete()
-        flags = [flag for action in parser._actions for flag in action.option_strings]
+        # what the help leaves out is refused
+        offered = [action for action in parser._actions if action.help != argparse.SUPPRESS]
+        flags = [flag for action in offered for flag in action.option_strings]
         own = [action for action in parser._actions if isinstance(action.choices, dict)]
         found[name] = [*flags, *(choice for action in own for choice in action.choices or ())]
     return found

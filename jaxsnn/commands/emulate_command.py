@@ -171,7 +171,15 @@ def run(arguments: argparse.Namespace) -> int:
         spread=SPREADS[spread],
         several=arguments.chips == "several",
     )
-    done = emulate(quantized, mapping, given.events, t_end, chip=chip, trial=arguments.trial)
+    done = emulate(
+        quantized,
+        mapping,
+        given.events,
+        t_end,
+        chip=chip,
+        trial=arguments.trial,
+        say=lambda line: add_notes(arguments, [line]),
+    )
     arrays = {}
     for name, spikes in done.spikes.items():
         arrays |= _events(name, spikes)

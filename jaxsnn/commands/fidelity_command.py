@@ -11,6 +11,7 @@ from typing import Any
 from jaxsnn.commands.arguments import (
     add_command,
     add_file,
+    add_max_spikes,
     add_notes,
     add_report,
     add_threshold,
@@ -35,6 +36,7 @@ def add(commands: Any) -> None:
     )
     add_values(parser)
     add_threshold(parser)
+    add_max_spikes(parser)
     add_report(parser)
     parser.add_argument("--force", action="store_true", help="overwrite a report that exists")
 
@@ -46,7 +48,13 @@ def run(arguments: argparse.Namespace) -> int:
     from jaxsnn.commands.reports.run_reports import fidelity_report
     from jaxsnn.simulation.fidelity import fidelity
 
-    outcome = fidelity(graph, arguments.input, arguments.threshold, arguments.values)
+    outcome = fidelity(
+        graph,
+        arguments.input,
+        arguments.threshold,
+        arguments.values,
+        max_spikes=arguments.max_spikes,
+    )
     write_report(arguments, fidelity_report, graph, outcome)
     add_notes(arguments, outcome.notes)
     print_outcome(arguments, outcome)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from jaxsnn.commands.arguments import (
     add_command,
     add_file,
+    add_max_spikes,
     add_notes,
     add_output,
     dialect_options,
@@ -64,6 +65,7 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--sample", type=int, metavar="N", help="raster, voltage: which (default 0)"
     )
+    add_max_spikes(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -101,10 +103,10 @@ def _kind_of(arguments: argparse.Namespace) -> str:
 def _refuse_unused(arguments: argparse.Namespace, kind: str) -> None:
     """Refuse options that a picture of this kind does not look at."""
     saved = Path(arguments.file).suffix == ".npz" and kind in ("raster", "histogram")
-    used = _USED[kind] - ({"input", *dialect_options(arguments)} if saved else set())
+    used = _USED[kind] - ({"input", "max_spikes", *dialect_options(arguments)} if saved else set())
     of_files = set(dialect_options(arguments)) if kind in _OF_NIR and not saved else set()
     for name in (*_OPTIONS, *dialect_options(arguments)):
-        if getattr(arguments, name) not in (None, []) and name not in used | of_files:
+        if getattr(arguments, name) not in (None, [], "auto") and name not in used | of_files:
             flag = name.replace("_", "-")
             of_what = "of saved spikes" if saved else f"of the kind '{kind}'"
             raise UsageError(f"--{flag} has no effect on a picture {of_what}", fix="leave it out")
@@ -222,7 +224,7 @@ def _simulated(arguments: argparse.Namespace, what: str) -> tuple[Any, Any, Any]
     t_end = time_of(arguments.t_end) or inputs.t_end
     if t_end is None:
         raise UsageError(f"{source} does not say when a sample ends", fix="say t_end=")
-    engine = EventDriven(max_spikes="auto", max_events="auto", max_arrivals="auto")
+    engine = EventDriven(max_spikes=arguments.max_spikes, max_events="auto", max_arrivals="auto")
     sampled = inputs.sampled(network, t_end)
     solution = simulate(network, inputs.events, t_end, engine=engine, sample_times=sampled)
     add_notes(arguments, (*inputs.notes, *solution.notes))
@@ -280,7 +282,7 @@ def _fidelity(arguments: argparse.Namespace) -> Picture:
     from jaxsnn import plot
     from jaxsnn.simulation.fidelity import fidelity
 
-    return plot.fidelity(fidelity(graph, source))
+    return plot.fidelity(fidelity(graph, source, max_spikes=arguments.max_spikes))
 
 
 def _difference(arguments: argparse.Namespace) -> Picture:
@@ -309,12 +311,12 @@ KINDS: dict[str, Callable[[argparse.Namespace], Picture]] = {
 _USED: dict[str, set[str]] = {
     "graph": set(),
     "weights": {"before"},
-    "raster": {"input", "t_end", "sample"},
-    "histogram": {"input", "t_end"},
-    "voltage": {"input", "t_end", "sample", "node"},
+    "raster": {"input", "t_end", "sample", "max_spikes"},
+    "histogram": {"input", "t_end", "max_spikes"},
+    "voltage": {"input", "t_end", "sample", "node", "max_spikes"},
     "curve": set(),
     "floorplan": set(),
-    "fidelity": {"input"},
+    "fidelity": {"input", "max_spikes"},
     "difference": {"recording"},
 }
 _OPTIONS = tuple(sorted(set().union(*_USED.values())))

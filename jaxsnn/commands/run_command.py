@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from jaxsnn.commands.arguments import (
     add_command,
     add_file,
+    add_max_spikes,
     add_notes,
     add_output,
     add_threshold,
@@ -118,21 +119,8 @@ def add(commands: Any) -> None:
         help="event: exact, in continuous time (default); grid: in steps, as the framework that wrote the file",
     )
     parser.add_argument("--t-end", metavar="TIME", help="end of a sample, such as 40ms")
-    parser.add_argument(
-        "--max-spikes",
-        type=_budget,
-        metavar="N",
-        help='fail where a neuron fires more often (default "auto": all are recorded, up to 16384)',
-    )
+    add_max_spikes(parser)
     add_threshold(parser)
-
-
-def _budget(text: str) -> int | str:
-    """A whole number, or "auto"."""
-    try:
-        return text if text == "auto" else int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number, nor auto") from None
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -153,8 +141,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.engine == "grid":
         outcome = run_in_steps(graph, arguments.input, output, **options)
     else:
-        budget = "auto" if arguments.max_spikes is None else arguments.max_spikes
-        options |= {"max_spikes": budget, "threshold": arguments.threshold}
+        options |= {"max_spikes": arguments.max_spikes, "threshold": arguments.threshold}
         outcome = run_file(graph, arguments.input, output, **options)
     if arguments.plot is not None:
         from jaxsnn.plot import raster
@@ -173,7 +160,7 @@ def _refuse_options(arguments: argparse.Namespace) -> None:
         raise UsageError(
             f"there is no engine '{arguments.engine}'", fix=suggestion(arguments.engine, ENGINES)
         )
-    if arguments.engine == "grid" and arguments.max_spikes is not None:
+    if arguments.engine == "grid" and arguments.max_spikes != "auto":
         raise UsageError(
             "--max-spikes is for the event engine, the time-stepped engine keeps all spikes",
             fix="leave it out",

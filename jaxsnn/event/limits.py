@@ -182,7 +182,8 @@ def output_limits(
                 node=wire.name,
                 code="output-source",
                 message=f"output '{wire.name}' is fed by {listing(wire.sources)}",
-                fix="feed it by spiking populations alone, or by one readout, or by one Threshold",
+                fix="feed it by spiking populations alone, or by one readout, or by one Threshold, to"
+                " be written as one; jaxsnn.simulate gives what each of its sources does",
             )
 
 

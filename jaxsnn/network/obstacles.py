@@ -26,9 +26,16 @@ def unknown_model(population: Population) -> Iterator[Problem]:
         )
 
 
-def beyond_type(name: str, key: str, value: Any, dtype: Any) -> Problem | None:
-    """That a parameter of a node has finite numbers that a type of numbers does not hold, if so."""
-    if key == "v_threshold":  # what is never reached need not be a number
+def beyond_type(
+    name: str, key: str, value: Any, dtype: Any, *, may_be_infinite: str = "v_threshold"
+) -> Problem | None:
+    """That a parameter of a node has finite numbers that a type of numbers does not hold, if so.
+
+    Args:
+        may_be_infinite: the parameter that may become infinite: in time steps a threshold that is
+            never reached need not be a number; "": none.
+    """
+    if key == may_be_infinite:
         return None
     numbers, largest = np.asarray(value), np.finfo(dtype).max
     beyond = np.isfinite(numbers) & (abs(numbers) > largest)

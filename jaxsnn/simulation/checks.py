@@ -21,6 +21,7 @@ from jaxsnn.errors import (
     LoweringError,
     Problem,
     UsageError,
+    listing,
     suggestion,
 )
 from jaxsnn.event.limits import event_limits, late_by_target, output_limits
@@ -30,6 +31,7 @@ from jaxsnn.network.lowering.lower_nodes import NO_NEURONS, LoweringPlan, Part, 
 from jaxsnn.network.obstacles import beyond_type, obstacles
 from jaxsnn.network.structure import Population, Wire
 from jaxsnn.network.voltage_chains import driving_taus, with_chains, with_known_taus
+from jaxsnn.nir.convert.step import is_continuous
 from jaxsnn.nir.convert.target import importer_target
 from jaxsnn.nir.files import Group
 from jaxsnn.nir.frameworks.registry import split_version, with_importers
@@ -39,6 +41,9 @@ from jaxsnn.nir.parse import assemble, parse, type_of
 from jaxsnn.nir.reading import read_nir
 from jaxsnn.nir.validation import is_open, validate
 
+#: How to learn what it does that time goes on otherwise than in the source.
+MEASURE = "`jaxsnn fidelity` measures what that moves"
+
 
 @dataclass(frozen=True, kw_only=True)
 class CheckReport:
@@ -46,7 +51,7 @@ class CheckReport:
 
     Attributes:
         purpose: what it was checked for, one of `purposes`.
-        problems: errors and warnings.
+        problems: errors, warnings and notes.
     """
 
     purpose: str
@@ -70,7 +75,8 @@ class CheckReport:
         """For people."""
         errors = sum(problem.severity == "error" for problem in self.problems)
         lines = [f"{problem.severity}: {problem.as_text()}" for problem in self.problems]
-        counts = f"{errors} errors, {len(self.problems) - errors} warnings"
+        warnings = sum(problem.severity == "warning" for problem in self.problems)
+        counts = f"{errors} errors, {warnings} warnings"
         verdict = "fine" if self.ok else "not supported"
         return "\n".join([*lines, f"{self.purpose}: {verdict} ({counts})"])
 
@@ -180,7 +186,37 @@ def _for_event(graph: Graph, threshold: str = "level") -> Iterator[Problem]:
         yield from output_limits(wires, populations, threshold)
         yield from late_by_target(wires)
 
-    yield from _for_engine(graph, limits)
+    yield from _for_engine(graph, limits, may_be_infinite="")
+    yield from _solved(graph)
+
+
+def _solved(graph: Graph) -> Iterator[Problem]:
+    """That the equations of neurons are solved whose source steps through time."""
+    if stepped := stepped_neurons(graph):
+        yield Problem(
+            code="equations",
+            message=f"{graph.dialect.name} steps through time, and here the equations of"
+            f" {listing(stepped)} are solved",
+            fix=MEASURE,
+            severity="note",
+        )
+
+
+def stepped_neurons(graph: Graph, *, stepped: bool = True) -> list[str]:
+    """Neurons whose source steps through time; with `stepped` false those whose source does not.
+
+    None where the dialect is undecided.
+    """
+    dialect = graph.dialect
+    if dialect.conventions is None:
+        return []
+    kinds = {name: graph.nodes[name] for name in graph.neurons}
+    return [
+        name
+        for name, node in kinds.items()
+        if dialect.conventions.rule(node.type) is not None
+        and is_continuous(dialect, node) != stepped
+    ]
 
 
 def _for_grid(graph: Graph) -> Iterator[Problem]:
@@ -200,7 +236,9 @@ def _assumed_type() -> Any:
     return np.float64 if jax is not None and jax.config.jax_enable_x64 else np.float32
 
 
-def _for_engine(graph: Graph, limits: Callable[..., Iterator[Problem]]) -> Iterator[Problem]:
+def _for_engine(
+    graph: Graph, limits: Callable[..., Iterator[Problem]], may_be_infinite: str = "v_threshold"
+) -> Iterator[Problem]:
     ready = plan(graph)
     if not graph.neurons and not ready.late:
         yield NO_NEURONS
@@ -214,7 +252,10 @@ def _for_engine(graph: Graph, limits: Callable[..., Iterator[Problem]]) -> Itera
             if isinstance(part, JaxsnnError):
                 yield replace(part.problem, node=name, code="cannot-lower")
                 continue
-            found = (beyond_type(name, *pair, _assumed_type()) for pair in part.parameters.items())
+            found = (
+                beyond_type(name, *pair, _assumed_type(), may_be_infinite=may_be_infinite)
+                for pair in part.parameters.items()
+            )
             yield from filter(None, found)
         wires = [
             ready.bare_wire(name) if isinstance(part, JaxsnnError) else part.wire

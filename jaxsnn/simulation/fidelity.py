@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -80,6 +80,8 @@ def fidelity(
     arrays: Mapping[str, np.ndarray] | str | os.PathLike[str],
     threshold: str | None = None,
     values: str = "auto",
+    *,
+    max_spikes: int | Literal["auto"] = "auto",
 ) -> Fidelity:
     """Simulate a graph with both engines and compare their spikes, population by population.
 
@@ -92,6 +94,7 @@ def fidelity(
         values: what inputs by steps hold: "spikes", "current" (held for each step), "graded" (a
             spike of that size in each), or "auto": spikes where all are whole numbers, else a
             current.
+        max_spikes: of the event engine, as of `EventDriven`.
 
     Raises:
         JaxsnnError: inputs that do not fit, or something that one of the engines refuses.
@@ -107,7 +110,10 @@ def fidelity(
             fix="give 'x' (time, batch, ...) instead",
         )
     every = EventDriven(
-        max_spikes="auto", max_events="auto", max_arrivals="auto", threshold=threshold or "level"
+        max_spikes=max_spikes,
+        max_events="auto",
+        max_arrivals="auto",
+        threshold=threshold or "level",
     )
     events = simulate(network, inputs.events, inputs.t_end, engine=every)
     steps = simulate(network, inputs.events, inputs.t_end, engine=TimeStepped(record=True))

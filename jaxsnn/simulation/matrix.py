@@ -15,12 +15,11 @@ from typing import Any, Literal
 from jaxsnn.errors import ConversionError, DialectError, Problem, in_flags
 from jaxsnn.nir import build
 from jaxsnn.nir.convert import Converted, convert
-from jaxsnn.nir.convert.step import is_continuous
 from jaxsnn.nir.frameworks.framework import Importer
 from jaxsnn.nir.frameworks.registry import framework_of, split_version, writable
 from jaxsnn.nir.graph import Graph
 from jaxsnn.nir.nodes import NEURONS, TYPES, Input, Output
-from jaxsnn.simulation.checks import check, purposes
+from jaxsnn.simulation.checks import MEASURE, check, purposes, stepped_neurons
 from jaxsnn.units import parse_time
 
 Grade = Literal["exact", "approximate", "unknown", "unsupported"]
@@ -91,6 +90,17 @@ class Matrix:
         """The worst verdict for a purpose."""
         return _worst(verdict.grade for verdict in self.verdicts if verdict.purpose == purpose)
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Of what time the verdicts are, where there is no file whose framework steps through it."""
+        solved = [name for name in self.purposes if _TIMES.get(name) == "equations"]
+        if any(self.rows.values()) or not solved:
+            return ()
+        return (
+            f"{', '.join(solved)}: these are verdicts on NIR's equations; of a file whose framework"
+            " steps through time neurons are approximate there",
+        )
+
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         nodes = [
@@ -112,7 +122,13 @@ class Matrix:
             for verdict in self.verdicts
         ]
         overall = {purpose: self.overall(purpose) for purpose in self.purposes}
-        return {"schema": 1, "overall": overall, "nodes": nodes, "reasons": reasons}
+        return {
+            "schema": 1,
+            "overall": overall,
+            "nodes": nodes,
+            "reasons": reasons,
+            "notes": list(self.notes),
+        }
 
     def as_text(self) -> str:
         """For people: the table, and below it what is lost or cannot be done."""
@@ -134,7 +150,7 @@ class Matrix:
                 fix = f": {verdict.fix}" if verdict.fix else ""
                 text = f"{verdict.purpose}, {verdict.grade}: {verdict.why}{fix}"
                 lines.append(in_flags(text))
-        return "\n".join(lines)
+        return "\n".join([*lines, *self.notes])
 
 
 def matrix(graph: Graph, wanted: Sequence[str] = ()) -> Matrix:
@@ -175,28 +191,29 @@ def _checked(graph: Graph, purpose: str) -> list[Verdict]:
 
 
 def _other_time(graph: Graph, purpose: str) -> Iterator[Verdict]:
-    """Neurons whose source steps where there are no steps, or the other way round."""
-    dialect = graph.dialect
-    if dialect.conventions is None or purpose not in _TIMES:  # undecided is an error already
+    """Neurons whose source steps where there are no steps, or the other way round; of an undecided
+    dialect it is unknown.
+    """
+    if purpose not in _TIMES:
+        return
+    if graph.dialect.conventions is None:
+        why = "the dialect says how time goes on in its source, and is undecided"
+        for name in graph.neurons:
+            yield Verdict(node=name, purpose=purpose, grade="unknown", why=why)
         return
     steps = _TIMES[purpose] == "steps"
     if steps:
         why = "continuous time is cut into steps"
     else:
-        why = f"{dialect.name} steps through time, and here the equations are solved"
-    for name in graph.neurons:
-        node = graph.nodes[name]
-        if (
-            dialect.conventions.rule(node.type) is not None
-            and is_continuous(dialect, node) == steps
-        ):
-            yield Verdict(
-                node=name,
-                purpose=purpose,
-                grade="approximate",
-                why=f"node '{name}': {why}",
-                fix="`jaxsnn fidelity` measures what that moves",
-            )
+        why = f"{graph.dialect.name} steps through time, and here the equations are solved"
+    for name in stepped_neurons(graph, stepped=not steps):
+        yield Verdict(
+            node=name,
+            purpose=purpose,
+            grade="approximate",
+            why=f"node '{name}': {why}",
+            fix=MEASURE,
+        )
 
 
 def _converted(graph: Graph, purpose: str) -> list[Verdict]:

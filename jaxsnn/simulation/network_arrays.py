@@ -25,11 +25,14 @@ from jaxsnn.simulation.recordings import (
     inputs_of_nir_data,
     is_hdf5,
     load_arrays,
+    unread_notes,
 )
 
 #: What values in steps can be taken for: spikes are whole numbers, all else is a current ("auto");
 #: numbers of spikes; a current that is held for each step; a spike of that size at each step.
 VALUES = ("auto", "spikes", "current", "graded")
+#: An end is the one of a step if it is so near to it, for they are rounded.
+_ROUNDING = 1e-9
 #: Its time and its neuron.
 _BYTES_OF_A_SPIKE = 12
 
@@ -51,11 +54,18 @@ class Inputs:
     notes: tuple[str, ...] = ()
 
     def sampled(self, network: Network, t_end: float) -> np.ndarray | None:
-        """The sample times until an end, seconds; None where nothing is sampled: only readouts are."""
+        """The steps until an end, also those after the input's, seconds; None where nothing is
+        sampled: only readouts are.
+        """
         readouts = [own for own in network.populations.values() if not own.fires]
-        if self.sample_times is None or not readouts:
+        if self.sample_times is None or not readouts or self.t_end is None:
             return None
-        return self.sample_times[self.sample_times <= t_end]
+        times, dt = self.sample_times, self.t_end / len(self.sample_times)
+        if math.isfinite(t_end):  # else the engine refuses it
+            # the steps go on to an end behind the input's
+            last = math.ceil(t_end / dt * (1 - _ROUNDING))
+            times = np.append(times, np.arange(len(times), last) * dt)
+        return times[times <= t_end]
 
 
 def network_inputs(
@@ -73,7 +83,8 @@ def network_inputs(
     Raises:
         UsageError: arrays that are missing or do not fit.
     """
-    return inputs_by_node(inputs_of(arrays, network), network, dt, values)
+    found = inputs_by_node(inputs_of(arrays, network), network, dt, values)
+    return replace(found, notes=(*found.notes, *unread_notes(arrays)))
 
 
 def load_inputs(
@@ -128,13 +139,15 @@ def stepped_inputs(
     if literal or values not in ("auto", "current", "graded"):
         return load_inputs(path, network, dt, values)
     if not is_hdf5(path):
-        found = inputs_of(load_arrays(path), network)
+        arrays = load_arrays(path)
+        found = inputs_of(arrays, network)
         _refuse_values(found, values)
-        return Inputs(events=found, t_end=None, sample_times=None)
+        notes = unread_notes(arrays)
+        return Inputs(events=found, t_end=None, sample_times=None, notes=notes)
     given, _, end, notes = inputs_of_nir_data(path, network, dt)
     _refuse_values(given, values)
-    arrays = [own for own in given.values() if not hasattr(own, "time")]
-    end = None if arrays else end
+    by_steps = any(not hasattr(own, "time") for own in given.values())
+    end = None if by_steps else end
     return Inputs(events=given, t_end=end, sample_times=None, notes=notes)
 
 

@@ -22,6 +22,8 @@ from jaxsnn.output import refuse_unreadable
 #: Names of the observable that is meant where a file of NIR data has several of a node.
 SPIKES = ("spikes", "spike")
 MEMBRANES = ("voltages", "voltage", "v")
+#: The last parts of the names of arrays that something is known of.
+_READ = ("x", "time", "index", "value", "y", "label")
 #: Lengths of steps that differ by this fraction are one: the rounding of float32.
 SAME_STEP = 2**-18
 
@@ -118,7 +120,8 @@ def load_recording(path: str | os.PathLike[str], network: Network, dt: float | N
     if is_hdf5(path):
         return _from_nir_data(path, network, dt)
     arrays = load_arrays(path)
-    return Recording(x=inputs_of(arrays, network), y=_outputs_of(arrays, network))
+    found = inputs_of(arrays, network)
+    return Recording(x=found, y=_outputs_of(arrays, network), notes=unread_notes(arrays))
 
 
 def is_hdf5(path: str | os.PathLike[str]) -> bool:
@@ -178,6 +181,12 @@ def inputs_of(arrays: Mapping[str, np.ndarray], network: Network) -> dict[str, A
                 node=name,
             )
     return found
+
+
+def unread_notes(arrays: Iterable[str]) -> tuple[str, ...]:
+    """A note on arrays of names that nobody reads, which may be misspelt."""
+    others = [name for name in arrays if name.rpartition(".")[2] not in _READ]
+    return (f"arrays that are not read: {listing(others)}",) if others else ()
 
 
 def _refuse_text(name: str, key: str, array: np.ndarray) -> None:

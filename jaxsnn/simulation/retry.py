@@ -26,6 +26,9 @@ _UNKNOWN, _LACKING = 8, 2
 #: and with so many a rate that leads far beyond the limit is believed.
 _LONG, _EXPENSIVE, _FAR = 2**12, 2**15, 4
 
+#: What to do about a neuron that fires too often where nobody can say how much room there shall be.
+FIRE_LESS = "lower its input weights, or end samples earlier with t_end"
+
 EngineType = TypeVar("EngineType")
 Outcome = TypeVar("Outcome")
 
@@ -88,7 +91,7 @@ def with_enough_room(
         if say is not None:
             option, found = next(iter(room.items()))
             name, most = next(iter(found.items()))
-            say(f"{_in_words(outcome, option, name)}: repeated with {option}={most}")
+            say(f"{_in_words(outcome, option, name)}: repeated with room for {most}")
         current = current.with_room(room)
 
 

@@ -87,11 +87,13 @@ class Prepared:
         graph: with the weights that it begins with: calibrated ones, if that was asked for.
         options: with `Splits` as data, and an emulated chip as engine where it was "loop".
         notes: on what was decided.
+        may_calibrate: whether the weights to begin with could still be calibrated.
     """
 
     graph: Graph
     options: TrainOptions
     notes: tuple[str, ...]
+    may_calibrate: bool = True
 
 
 def prepare(graph: Graph, options: TrainOptions) -> Prepared:
@@ -113,7 +115,8 @@ def prepare(graph: Graph, options: TrainOptions) -> Prepared:
         notes = (*notes, *more)
     if chosen.engine == "loop":
         chosen = on_emulated_chip(graph, chosen)
-    return Prepared(graph=graph, options=chosen, notes=notes)
+    may_calibrate = options.calibrate is None and not _has_chip(options)
+    return Prepared(graph=graph, options=chosen, notes=notes, may_calibrate=may_calibrate)
 
 
 def fit_prepared(prepared: Prepared) -> Fit:
@@ -124,15 +127,27 @@ def fit_prepared(prepared: Prepared) -> Fit:
     network = _network(graph, chosen)
     plan = make_plan(network, chosen)
     plan = replace(plan, notes=(*prepared.notes, *plan.notes))
-    run = TrainingRun(graph, network, plan, chosen.progress or (lambda line: None))
+    run = TrainingRun(
+        graph,
+        network,
+        plan,
+        chosen.progress or (lambda line: None),
+        may_calibrate=prepared.may_calibrate,
+    )
     done = run.all(chosen.checkpoint, resume=chosen.resume, overwrite=chosen.overwrite)
     return replace(done, notes=(*done.notes, *saturated_notes(plan.engine, done.graph)))
+
+
+def _has_chip(options: TrainOptions) -> bool:
+    """Whether the engine is a chip that has the scales of the weights to begin with."""
+    engine = options.engine
+    return isinstance(engine, InTheLoop) and isinstance(engine.device, ChipInTheLoop)
 
 
 def _calibrated(graph: Graph, options: TrainOptions) -> tuple[Graph, tuple[str, ...]]:
     """The graph with weights that let a fraction of the neurons fire, and what is to be said of it."""
     given: Any = options
-    if isinstance(given.engine, InTheLoop) and isinstance(given.engine.device, ChipInTheLoop):
+    if _has_chip(options):
         raise UsageError(
             f"calibrate is {given.calibrate:g} and enlarges weights, and the chip of the engine has"
             " the scales of the weights before it",

@@ -12,11 +12,10 @@ from jaxsnn.grid.time_stepped import TimeStepped
 from jaxsnn.network.lowering.lower import lower
 from jaxsnn.nir.graph import Graph
 from jaxsnn.train.data.labelled_files import with_data
-from jaxsnn.train.fitting import TrainingStopped, fit
+from jaxsnn.train.fitting import TrainingStopped, fit_prepared, prepare
 from jaxsnn.train.loop.evaluation import Measured, measure
 from jaxsnn.train.loop.history import Fit
 from jaxsnn.train.loop.train_plan import TrainPlan, make_plan
-from jaxsnn.train.loop.training_run import CALIBRATION
 from jaxsnn.train.losses.regularizers import SpikeBudget
 from jaxsnn.train.options import TrainOptions, check_options, engine_kind
 
@@ -170,12 +169,11 @@ def _all_spikes(options: TrainOptions) -> Mapping[str, Any] | None:
 def _trained(graph: Graph, options: TrainOptions, name: str) -> Fit:
     """A run's result; of one that could not go on, what it had reached."""
     try:
-        return fit(graph, options=options)
+        # tuning begins with the weights as they are
+        return fit_prepared(replace(prepare(graph, options), may_calibrate=False))
     except TrainingStopped as stopped:
         reached = stopped.fit
-        # tuning begins with the weights as they are
-        why = str(stopped).replace(CALIBRATION, "")
-        note = f"'{name}' is epoch {reached.best_epoch}, the best before the run failed: {why}"
+        note = f"'{name}' is epoch {reached.best_epoch}, the best before the run failed: {stopped}"
         return replace(reached, notes=(*reached.notes, note))
 
 

@@ -524,3 +524,14 @@ def test_readouts_beyond_the_cadc_are_counted():
     assert emulate(
         quantized, mapping, events(1, spikes=20), T_END, chip=EmulatedChip(ideal=True)
     ).saturated == {name: 0.0}
+
+
+def test_that_runs_are_repeated_with_more_room_is_said():
+    graph = build.sequential(build.input(1), build.linear(weight=[[9.0]]), neurons(v_threshold=0.2))
+    quantized = quantize(graph)
+    lines = []
+    given = Events(time=jnp.full((1, 1), 1e-3), index=jnp.zeros((1, 1), int))
+    done = emulate(quantized, mapped(graph)[1], given, T_END, chip=IDEAL, say=lines.append)
+    fired = int(np.isfinite(done.spikes["2"]).sum())
+    assert fired > 8
+    assert "8 spikes of each are recorded: repeated with room for " in lines[0]

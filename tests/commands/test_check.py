@@ -9,9 +9,11 @@ import nir
 import numpy as np
 import pytest
 
-from jaxsnn.errors import FileError, LoweringError, UsageError
+from jaxsnn.errors import FileError, LoweringError, SimulationError, UsageError
+from jaxsnn.network.spikes import Events
 from jaxsnn.nir import build, parse, read, write
 from jaxsnn.simulation.checks import check, check_file, purposes
+from jaxsnn.simulation.simulate import simulate
 from tests.helpers.zoo import FACTS, options_of
 
 SIMULATORS = tuple(purpose for purpose in purposes() if purpose not in ("event", "grid", "bss2"))
@@ -131,7 +133,30 @@ def test_check_and_engines_agree_on_every_file(engine, told, unsaid):
 
 def test_all_problems_at_once(unsaid):
     report = check(unsaid["snntorch_v_conv_sub"], "event")
-    assert codes(report) == [("1", "not-said"), ("4", "not-said"), ("7", "not-said")]
+    errors = [(one.node, one.code) for one in report.problems if one.severity == "error"]
+    assert errors == [("1", "not-said"), ("4", "not-said"), ("7", "not-said")]
+
+
+def test_that_equations_of_a_stepped_source_are_solved_is_said(told):
+    stepped = told["snntorch_v_leaky_sub"]
+    report = check(stepped, "event")
+    (note,) = (problem for problem in report.problems if problem.code == "equations")
+    assert note.severity == "note"
+    assert note.message.startswith("snntorch steps through time, and here the equations of ")
+    assert "event: fine (0 errors, 0 warnings)" in report.as_text()
+    for other in ("grid", "norse"):
+        assert "equations" not in [code for _, code in codes(check(stepped, other))]
+    own = network(build.linear(3), build.cubalif(tau_mem="20ms", tau_syn="10ms"))
+    assert not check(own, "event").problems
+
+
+def test_a_threshold_beyond_the_type_is_no_problem_in_steps_alone():
+    neuron = build.cubalif(tau_mem="20ms", tau_syn="10ms", v_threshold=1e300)
+    graph = build.sequential(build.input(2), build.linear(3), neuron, seed=0, dt="1ms")
+    assert codes(check(graph, "event")) == [("2", "beyond-type")]
+    assert not check(graph, "grid").problems
+    with pytest.raises(SimulationError, match=r"v_threshold\[0\] is inf"):
+        simulate(graph, Events(time=[[0.0]], index=[[0]]), 10e-3)
 
 
 def test_a_broken_file_is_listed_whole(tmp_path):

@@ -1,5 +1,7 @@
 """`jaxsnn completion`: every command and option, and a script that bash takes."""
 
+import argparse
+import json
 import subprocess
 
 import pytest
@@ -15,9 +17,18 @@ def test_a_shell_can_complete_every_command_and_option(capsys, shell):
     for name, parser in commands().items():
         assert name in out
         for action in parser._actions:
+            if action.help == argparse.SUPPRESS:
+                continue
             for flag in action.option_strings:
                 long = flag.startswith("--")
                 assert (f"-l {flag[2:]}" if shell == "fish" else flag) in out or not long, flag
+
+
+def test_what_a_command_refuses_is_not_offered(capsys):
+    words = json.loads(call(capsys, "completion", "fish", "--json")[1])["script"].splitlines()
+    offered = {line.rpartition(" ")[2] for line in words if "subcommand_from tune" in line}
+    assert "spikes-per-sample" in offered
+    assert offered.isdisjoint({"calibrate", "engine", "plot", "resume"})
 
 
 def test_bash_takes_the_completion(capsys, tmp_path):

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from jaxsnn.commands.cli import main
-from jaxsnn.nir import build, write
+from jaxsnn.nir import build, read, write
 from jaxsnn.nir.inference import resolve
 from jaxsnn.nir.nodes import TYPES
 from jaxsnn.simulation.checks import purposes
@@ -107,8 +107,18 @@ def test_time_that_goes_on_otherwise_is_approximate(network):
     assert [literal.grade("2", purpose) for purpose in literal.purposes] == ["exact", "approximate"]
 
 
+def test_of_an_undecided_dialect_time_is_unknown(zoo):
+    open_ = matrix(read(zoo["sinabs_v_lif"]), ["event", "bss2"])
+    for purpose in open_.purposes:
+        assert (open_.grade("0", purpose), open_.overall(purpose)) == ("exact", "unsupported")
+    assert open_.grade("1", "event") == "unknown"
+
+
 def test_types_of_equations_are_judged_in_equations():
     found = matrix_of_types(["event"])
+    assert "event: these are verdicts on NIR's equations" in found.as_text()
+    assert "notes" in found.as_dict()
+    assert not matrix_of_types(["grid"]).notes
     assert {kind for kind in found.rows if found.grade(kind, "event") != "exact"} == {"Threshold"}
 
 

@@ -337,3 +337,33 @@ def test_an_ideal_chip_draws_nothing(flag, tmp_path, capsys):
     code, line = refused(capsys, *given, "-o", tmp_path / "y.npz", "--ideal", flag, "3")
     assert code == 2
     assert f"leave out one of --ideal and {flag}" in line
+
+
+@pytest.mark.parametrize("command", ["run", "plot", "compare", "fidelity"])
+def test_what_advice_names_is_an_option_of_the_command(command, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    neuron = build.lif(tau=1e-3, r=10.0, v_threshold=0.5)
+    said = {"dialect": "snntorch", "reset": "zero", "reset_delay": False}
+    one = np.ones((1, 1))
+    write("net.nir", build.sequential(build.input(1), build.linear(weight=one), neuron, **said))
+    np.savez("x.npz", x=np.ones((5, 1, 1)))
+    np.savez("recorded.npz", **{"2.time": [[1e-4]], "2.index": [[0]]})
+    files = {"compare": ["recorded.npz"], "run": ["-o", "o.npz"], "plot": ["-o", "p.svg"]}
+    told = "--dialect", "snntorch", "--reset", "zero", "--reset-delay", "false"
+    words = command, "net.nir", *files.get(command, []), *told, "--input", "x.npz", "--max-spikes"
+    code, line = refused(capsys, *words, "2")
+    assert code == 1
+    assert "a neuron of '2' fires 9 times" in line
+    assert "pass --max-spikes 9 or more, or --max-spikes auto" in line
+    assert call(capsys, *words, "9")[0] == 0
+
+
+def test_standard_output_is_no_file_to_write(task, monkeypatch, capsys):
+    monkeypatch.chdir(task.parent)
+    given = "run", "net.nir", "--input", "x.npz", "--t-end", "5ms", "-o"
+    assert (
+        "-o is '-', and files are not written to standard output" in refused(capsys, *given, "-")[1]
+    )
+    assert not (task.parent / "-").exists()
+    assert call(capsys, *given, "./-")[0] == 0
+    assert (task.parent / "-").exists()

@@ -135,3 +135,29 @@ def test_events_are_not_taken_for_values(run, engine, values):
     assert (code, written) == (2, False)
     assert f"--values {values} has no effect: input 'input' holds events, and no steps" in err
     assert run(*said[2:], "--values", "spikes", time=TIME, index=INDEX)[0] == 0
+
+
+def test_membranes_are_sampled_up_to_an_end_behind_the_steps(tmp_path):
+    graph = build.sequential(
+        build.input(1), build.linear(1, weight=np.ones((1, 1))), build.li(tau="10ms"), dt="1ms"
+    )
+    x = np.ones((7, 1, 1))
+    np.savez(tmp_path / "short.npz", x=x)
+    np.savez(tmp_path / "long.npz", x=np.pad(x, ((0, 5), (0, 0), (0, 0))))
+    for name, end in (("short", 12e-3), ("long", None), ("early", 4.5e-3)):
+        source = tmp_path / f"{name.replace('early', 'short')}.npz"
+        run_file(graph, source, tmp_path / f"{name}.out.npz", t_end=end)
+    short, long, early = (
+        dict(np.load(tmp_path / f"{name}.out.npz")) for name in ("short", "long", "early")
+    )
+    assert np.array_equal(short["output.sample_time"], long["output.sample_time"])
+    assert np.allclose(short["output.y"], long["output.y"], atol=1e-7)
+    assert np.array_equal(early["output.sample_time"], long["output.sample_time"][:5])
+
+
+def test_arrays_that_nobody_reads_are_noted(run):
+    for engine in ("event", "grid"):
+        given = {"x": np.zeros((3, 1, 5)), "labels": np.zeros(1), "label": np.zeros(1)}
+        code, err, _ = run("--engine", engine, "--force", "--reset-delay", "true", **given)
+        assert code == 0, err
+        assert "note: arrays that are not read: labels\n" in err

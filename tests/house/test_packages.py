@@ -60,7 +60,8 @@ def test_wheel_and_sdist_hold_what_they_need(built):
     assert [name for name in names if name.startswith("tests/")] == []
     with tarfile.open(sdist) as archive:
         inside = {name.partition("/")[2] for name in archive.getnames()}
-    assert {"README.md", "LICENSE", "docs/first_tutorial.md", "examples/train_yinyang.py"} <= inside
+    pages = {"README.md", "CONTRIBUTING.md", "docs/first_tutorial.md"}
+    assert pages | {"LICENSE", "examples/train_yinyang.py"} <= inside
 
 
 @pytest.mark.slow

@@ -166,10 +166,22 @@ def test_files_and_names_that_do_not_exist_are_refused(arrays, tmp_path):
         load_splits(tmp_path / "part.npz")
 
 
-def test_labels_must_be_whole_numbers(arrays, tmp_path):
-    np.savez(tmp_path / "data.npz", **{**arrays, "y_train": np.linspace(0, 1, 10)})
+@pytest.mark.parametrize("wrong", [0.5, np.nan, np.inf])
+def test_labels_must_be_whole_numbers(arrays, tmp_path, wrong):
+    labels = np.append(np.zeros(9), wrong)
+    np.savez(tmp_path / "data.npz", **{**arrays, "y_train": labels})
     with pytest.raises(UsageError, match="labels are float64"):
         load_splits(tmp_path / "data.npz")
+
+
+def test_whole_labels_that_were_saved_as_floats_are_taken(arrays, tmp_path):
+    floats = {key: value.astype(float) for key, value in arrays.items() if key.startswith("y_")}
+    np.savez(tmp_path / "floats.npz", **{**arrays, **floats})
+    np.savez(tmp_path / "whole.npz", **arrays)
+    found, expected = (load_splits(tmp_path / f"{name}.npz")[0] for name in ("floats", "whole"))
+    assert found.train.classes == expected.train.classes
+    assert np.array_equal(found.train.y, expected.train.y)
+    assert found.train.y.dtype == np.int32
 
 
 def events_of(arrays, **changes):

@@ -131,7 +131,7 @@ def test_an_epoch_that_exhausts_the_budget_is_repeated_and_loses_nothing(monkeyp
     }
     engine = EventDriven(max_spikes=1, first_spike_only=("4",), min_slope=0.04)
     narrow = fit(net, DATA, **{**settings, "progress": lines.append}, engine=engine)
-    assert any(re.search("epoch 1: .* repeated with max_spikes=2", line) for line in lines)
+    assert any(re.search("epoch 1: .* repeated with room for 2", line) for line in lines)
     assert [record.max_spikes for record in narrow.history] == [1, 2, 2, 2]
     wide = fit(net, DATA, **settings)
     for one, other in zip(narrow.history, wide.history, strict=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -31,7 +31,7 @@ from jaxsnn.event.event_record import Budget, Budgets
 from jaxsnn.network.inputs import checked_events, plain_events, refuse_different_batches
 from jaxsnn.network.results import Result
 from jaxsnn.network.spikes import Events
-from jaxsnn.simulation.retry import with_enough_room
+from jaxsnn.simulation.retry import FIRE_LESS, with_enough_room
 from jaxsnn.units import parse_time
 
 #: Between two samples of a readout's voltage by the CADC, seconds of the chip.
@@ -121,7 +121,14 @@ class Emulator:
         firing = [name for name, own in quantized.populations.items() if own.fires]
         self._options = EventOptions(max_spikes=dict.fromkeys(firing, _SPIKES)).hashable()
 
-    def run(self, inputs: Any, t_end: float, *, trial: int = 0) -> Emulation:
+    def run(
+        self,
+        inputs: Any,
+        t_end: float,
+        *,
+        trial: int = 0,
+        say: Callable[[str], None] | None = None,
+    ) -> Emulation:
         """All runs of the mapping, for a batch.
 
         Args:
@@ -129,6 +136,8 @@ class Emulator:
                 node's name. The channel that replaces biases is added.
             t_end: seconds of the file.
             trial: draws the noise; the same chip and trial give the same spikes.
+            say: takes a line each time the runs are repeated with room for more spikes, which is
+                compiled anew and takes a while.
 
         Raises:
             UsageError: inputs that do not fit, or a trial that is no seed.
@@ -144,7 +153,7 @@ class Emulator:
             )
             return _attempt(recorded, options, t_end)
 
-        self._options, done = with_enough_room(self._options, attempt)
+        self._options, done = with_enough_room(self._options, attempt, advice=FIRE_LESS, say=say)
         return _concluded(self.program, done.recorded, sample_times, t_end)
 
 
@@ -187,6 +196,7 @@ def emulate(
     *,
     chip: EmulatedChip | None = None,
     trial: int = 0,
+    say: Callable[[str], None] | None = None,
 ) -> Emulation:
     """Run a mapped network on an emulated chip once; see `Emulator` for what is emulated, and the
     arguments.
@@ -204,7 +214,7 @@ def emulate(
     >>> print(done.first_spike("2").round(4))
     [[0.0014 0.0024]]
     """
-    return Emulator(quantized, mapping, chip=chip).run(inputs, t_end, trial=trial)
+    return Emulator(quantized, mapping, chip=chip).run(inputs, t_end, trial=trial, say=say)
 
 
 def program_of(

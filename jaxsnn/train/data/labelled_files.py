@@ -199,7 +199,7 @@ def _classes(name: str, arrays: dict[str, np.ndarray], outputs: int) -> tuple[st
             raise FileError(f"{name} has no array '{key}'", fix=f"there are {listing(arrays)}")
     largest = 0
     for key, array in labels.items():
-        if array.ndim != 1 or array.dtype.kind not in "iu":
+        if array.ndim != 1 or not _are_whole(array):
             raise UsageError(
                 f"{name}: labels are {array.dtype} of shape {array.shape}",
                 fix="give whole numbers, (samples,)",
@@ -217,6 +217,13 @@ def _classes(name: str, arrays: dict[str, np.ndarray], outputs: int) -> tuple[st
                 fix="number the classes from 0",
             )
     return tuple(map(str, range(largest + 1)))
+
+
+def _are_whole(labels: np.ndarray) -> bool:
+    """Whether labels are whole numbers, also where they were saved as floats."""
+    if labels.dtype.kind != "f":
+        return labels.dtype.kind in "iu"
+    return bool((np.isfinite(labels) & (labels == np.rint(labels))).all())
 
 
 def _data(name: str, arrays: dict[str, np.ndarray], part: str, classes: tuple[str, ...]) -> Data:

@@ -14,7 +14,7 @@ from jaxsnn.event.event_solution import EventSolution
 from jaxsnn.network.lowering.lower import lower, update_graph
 from jaxsnn.network.network import Network
 from jaxsnn.nir.graph import Graph
-from jaxsnn.simulation.retry import with_enough_room
+from jaxsnn.simulation.retry import FIRE_LESS, with_enough_room
 from jaxsnn.train.data.batches import Batch, encoded
 from jaxsnn.train.data.datasets import Data, Splits, taken
 from jaxsnn.train.data.encoders import Encoder
@@ -91,7 +91,7 @@ def _firing(narrow: EventDriven, network: Network, name: str, batch: Batch, end:
     def attempt(engine: EventDriven) -> EventSolution:
         return run_batch(engine, network, batch.inputs, end)
 
-    _, solution = with_enough_room(narrow, attempt, grown=_power_of_two)
+    _, solution = with_enough_room(narrow, attempt, advice=FIRE_LESS, grown=_power_of_two)
     return float(np.mean(np.asarray(solution.counts[name]) > 0))
 
 

@@ -20,7 +20,7 @@ from jaxsnn.network.network import Network
 from jaxsnn.network.results import Result
 from jaxsnn.nir.graph import Graph
 from jaxsnn.nir.initializers import Seed, seed_words
-from jaxsnn.simulation.retry import TooManySpikes, with_enough_room
+from jaxsnn.simulation.retry import FIRE_LESS, TooManySpikes, with_enough_room
 from jaxsnn.simulation.solution import Engine
 from jaxsnn.train.data.batches import (
     Batch,
@@ -91,7 +91,7 @@ _LARGEST_BUDGET = 1024
 # bumping takes a while.
 _FAILING_STEPS = 200
 #: What may help a network that does not fire, where a run has not begun with it.
-CALIBRATION = " (calibrate=0.5 does it first)"
+_CALIBRATION = " (calibrate=0.5 does it first)"
 # Of the best validation accuracy: below that a run has collapsed.
 _COLLAPSED = 0.6
 #: Of the numbers that all samples have on their way, in all epochs: in shorter runs compiling quickly
@@ -135,7 +135,10 @@ class TrainingRun:
         network: Network,
         plan: TrainPlan,
         say: Callable[[str], None],
+        *,
+        may_calibrate: bool = True,
     ):
+        self.may_calibrate = may_calibrate
         self.graph, self.network, self.plan = graph, network, plan
         options = self.options = plan.options
         data = cast(Splits, options.data)
@@ -453,7 +456,7 @@ class TrainingRun:
             self.setup.engine,
             run,
             limit=_LARGEST_BUDGET,
-            advice="lower its input weights, or end samples earlier with t_end",
+            advice=FIRE_LESS,
             grown=room_for_training,
             say=lambda line: self.say(f"{what}: {line}"),
         )
@@ -510,7 +513,7 @@ class TrainingRun:
         hint = ""
         if silent:
             hint = "enlarge its input weights"
-            hint += CALIBRATION if self.options.calibrate is None else ""
+            hint += _CALIBRATION if self.may_calibrate else ""
             if self.late:
                 hint = f"give times before t_end ({self.late[0]}), or {hint}"
             failure = (
