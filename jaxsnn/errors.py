@@ -198,7 +198,7 @@ OPTIONS = frozenset((
     "read_timeout", "readout", "reset", "reset_delay", "reset_size", "resume", "runs", "scale", "schedule", "seed",
     "signs", "slope",
     "speedup", "spike_area", "spike_fn", "spike_kernel", "spikes_per_sample", "svg", "synapses_per_weight", "t_end",
-    "threshold", "time_limit", "time_unit", "to", "to_dt", "train", "values", "verify",
+    "threshold", "time_limit", "time_unit", "to", "to_dt", "train", "trial", "values", "verify",
 ))
 # fmt: on
 #: Options of the command line that others bring: frameworks from outside, the record of training.
@@ -206,8 +206,11 @@ _ADDED: set[str] = set()
 _SWITCHES = ("approximate", "force", "resume")
 _VALUE = r"""\{[^{}]*\}|\[[^\[\]]*\]|"[^"]*"|'[^']*'|[\w.+-]*(?:\(\))?"""
 _KEYWORD = re.compile(rf"(?<![\w-])([a-z_]+)=({_VALUE})")
-#: The beginning of a message on the value of an option.
-_TOLD = re.compile(r"([a-z_]+) is (?=['\"]|-?(?:\d|inf\b|nan\b))")
+#: The beginning of a message on an option: its value, what it names, or that it has no effect.
+_TOLD = re.compile(
+    r"([a-z_]+) (?=is (?:['\"]|-?(?:\d|inf\b|nan\b)|for the |said twice )|names '"
+    r"|(?:of [^:]* )?has no effect\b)"
+)
 #: The end of a text within the brackets of a call.
 _CALLED = re.compile(r"\w\([^()]*$")
 
@@ -218,10 +221,12 @@ def in_flags(text: str) -> str:
     >>> in_flags("pass dt=1e-4, or spike_kernel={'lif': 'box'} and force=True")
     'pass --dt 1e-4, or --spike-kernel lif:box and --force'
 
-    An option at the beginning that is said to have a value is one of these, too.
+    An option at the beginning that is said to have a value, or no effect, is one of these, too.
 
     >>> in_flags("learning_rate is 0: give a positive, finite number")
     '--lr is 0: give a positive, finite number'
+    >>> in_flags("threshold is for the event engine, not for 'grid': leave it out")
+    "--threshold is for the event engine, not for 'grid': leave it out"
 
     What stands in a call stays as it is.
 

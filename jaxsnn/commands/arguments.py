@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from jaxsnn.errors import FileError, Problem, UsageError, in_flags, printable, suggestion
+from jaxsnn.errors import FileError, Problem, UsageError, flag_name, in_flags, printable, suggestion
 
 if TYPE_CHECKING:
     from jaxsnn.network.network import Network
@@ -309,6 +309,18 @@ def dialect_options(arguments: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(arguments, name) for name in names} | {
         "dialect": arguments.dialect or "auto"
     }
+
+
+def refuse_options_of_file(arguments: argparse.Namespace) -> None:
+    """Refuse what is said of FILE where there is none.
+
+    Raises:
+        UsageError: the first such option.
+    """
+    for name in dialect_options(arguments):
+        if getattr(arguments, name) not in (None, []):
+            what = f"{flag_name(name)} has no effect without FILE"
+            raise UsageError(what, fix="name a NIR file, or leave it out")
 
 
 def read_graph(arguments: argparse.Namespace, *, notes: bool = True) -> Graph:

@@ -22,6 +22,7 @@ from jaxsnn.errors import UsageError, suggestion
 from jaxsnn.units import format_time
 
 if TYPE_CHECKING:
+    from jaxsnn.bss2.emulate import EmulatedChip
     from jaxsnn.bss2.traffic import Traffic
 
 
@@ -136,7 +137,7 @@ def run(arguments: argparse.Namespace) -> int:
     import jax.numpy as jnp
     import numpy as np
 
-    from jaxsnn.bss2.emulate import SPREADS, EmulatedChip, emulate
+    from jaxsnn.bss2.emulate import emulate
     from jaxsnn.bss2.mapping_files import read_mapping, scales_of
     from jaxsnn.bss2.search.quantize import quantize
     from jaxsnn.event.solution_notes import late_notes
@@ -145,18 +146,7 @@ def run(arguments: argparse.Namespace) -> int:
     from jaxsnn.output import refuse_unwritable, write_arrays
     from jaxsnn.simulation.network_arrays import sent_to_chip
 
-    for flag, given in (
-        ("--spread", arguments.spread),
-        ("--chip-seed", arguments.chip_seed),
-        ("--trial", arguments.trial),
-    ):
-        if arguments.ideal and given:
-            what = "spread" if flag == "--spread" else "noise to draw"
-            fix = f"leave out one of --ideal and {flag}"
-            raise UsageError(f"an ideal chip has no {what}", fix=fix)
-    spread = arguments.spread or "recorded"
-    if spread not in SPREADS:
-        raise UsageError(f"there is no spread '{spread}'", fix=suggestion(spread, SPREADS))
+    chip = _chip(arguments)
     output = refuse_unwritable(arguments.output, arguments.force)
     graph = read_graph(arguments)
     mapping = read_mapping(arguments.mapping)
@@ -165,12 +155,6 @@ def run(arguments: argparse.Namespace) -> int:
     t_end = time_of(arguments.t_end) or given.t_end
     if t_end is None:
         raise UsageError("the end of a sample is unknown", fix="pass --t-end")
-    chip = EmulatedChip(
-        seed=arguments.chip_seed,
-        ideal=arguments.ideal,
-        spread=SPREADS[spread],
-        several=arguments.chips == "several",
-    )
     done = emulate(
         quantized,
         mapping,
@@ -197,6 +181,34 @@ def run(arguments: argparse.Namespace) -> int:
     outcome = EmulateOutcome(spikes=spikes, output=os.fspath(output), **plan)
     print_outcome(arguments, outcome)
     return 0
+
+
+def _chip(arguments: argparse.Namespace) -> EmulatedChip:
+    """Which chip is emulated.
+
+    Raises:
+        UsageError: an unknown spread, or options that an ideal chip does not have.
+    """
+    from jaxsnn.bss2.emulate import SPREADS, EmulatedChip
+
+    for flag, given in (
+        ("--spread", arguments.spread),
+        ("--chip-seed", arguments.chip_seed),
+        ("--trial", arguments.trial),
+    ):
+        if arguments.ideal and given:
+            what = "spread" if flag == "--spread" else "noise to draw"
+            fix = f"leave out one of --ideal and {flag}"
+            raise UsageError(f"an ideal chip has no {what}", fix=fix)
+    spread = arguments.spread or "recorded"
+    if spread not in SPREADS:
+        raise UsageError(f"there is no spread '{spread}'", fix=suggestion(spread, SPREADS))
+    return EmulatedChip(
+        seed=arguments.chip_seed,
+        ideal=arguments.ideal,
+        spread=SPREADS[spread],
+        several=arguments.chips == "several",
+    )
 
 
 def _plan(

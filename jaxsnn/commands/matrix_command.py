@@ -5,7 +5,13 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from jaxsnn.commands.arguments import add_command, add_file, print_outcome, read_graph
+from jaxsnn.commands.arguments import (
+    add_command,
+    add_file,
+    print_outcome,
+    read_graph,
+    refuse_options_of_file,
+)
 
 
 def add(commands: Any) -> None:
@@ -30,6 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     wanted = arguments.purposes or ()
     if arguments.file is None:
+        refuse_options_of_file(arguments)
         found = matrix_of_types(wanted)
         print_outcome(arguments, found)
         return 0

@@ -24,6 +24,7 @@ from jaxsnn.commands.arguments import (
     add_report,
     print_outcome,
     read_graph,
+    refuse_options_of_file,
     refuse_report,
     write_report,
 )
@@ -160,6 +161,7 @@ def graph_of(arguments: argparse.Namespace, options: TrainOptions) -> Graph:
     if arguments.file is None and table:
         from jaxsnn.nir.layer_tables import graph_of_table
 
+        refuse_options_of_file(arguments)
         return graph_of_table(table, options.seed)
     if arguments.file is None:
         fix = "name a NIR file, or write a [network] into the configuration file"

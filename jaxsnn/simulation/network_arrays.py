@@ -61,10 +61,15 @@ class Inputs:
         if self.sample_times is None or not readouts or self.t_end is None:
             return None
         times, dt = self.sample_times, self.t_end / len(self.sample_times)
-        if math.isfinite(t_end):  # else the engine refuses it
-            # the steps go on to an end behind the input's
-            last = math.ceil(t_end / dt * (1 - _ROUNDING))
-            times = np.append(times, np.arange(len(times), last) * dt)
+        steps = t_end / dt * (1 - _ROUNDING)
+        if steps * times.itemsize > read_limits().max_bytes:
+            raise UsageError(
+                f"t_end is {t_end:g} s, {steps:.3g} steps of {dt:g} s in which membranes are given",
+                fix=f"give an earlier one, or set {MAX_BYTES}",
+            )
+        # the steps go on to an end behind the input's
+        later = np.arange(len(times), math.ceil(steps)) * dt
+        times = np.append(times, later)
         return times[times <= t_end]
 
 

@@ -367,3 +367,35 @@ def test_standard_output_is_no_file_to_write(task, monkeypatch, capsys):
     assert not (task.parent / "-").exists()
     assert call(capsys, *given, "./-")[0] == 0
     assert (task.parent / "-").exists()
+
+
+@pytest.mark.parametrize("option", ["--dt=1ms", "--dialect=norse", "--reset=2:none"])
+def test_what_is_said_of_a_file_needs_one(option, task, monkeypatch, capsys):
+    monkeypatch.chdir(task.parent)
+    layers = 'layers = [{ type = "Linear", size = 3 }, { type = "CubaLIF" }]'
+    (task.parent / "run.toml").write_text(f'data = "task.npz"\n[network]\ninput = 5\n{layers}\n')
+    for words in (["matrix"], ["train", "--config", "run.toml", "-o", "o.nir"]):
+        code, line = refused(capsys, *words, option)
+        assert code == 2
+        assert f"{option.partition('=')[0]} has no effect without FILE" in line
+
+
+def test_an_end_that_leaves_no_room_for_membranes_is_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    layers = build.linear(weight=np.ones((1, 1))), build.li(tau="10ms")
+    write("net.nir", build.sequential(build.input(1), *layers, dt="1ms"))
+    np.savez("x.npz", x=np.ones((3, 1, 1)))
+    given = "run", "net.nir", "--input", "x.npz", "-o", "y.npz", "--dt", "1ms", "--t-end"
+    assert "--t-end is 1e+200 s, 1e+203 steps of 0.001 s" in refused(capsys, *given, "1e200")[1]
+    assert call(capsys, *given, "9ms")[0] == 0
+
+
+def test_advice_on_an_option_without_effect_names_its_flag(task, monkeypatch, capsys):
+    monkeypatch.chdir(task.parent)
+    given = "run", "net.nir", "--input", "x.npz", "--t-end", "5ms", "-o", "y.npz"
+    assert "note: --threshold has no effect" in call(capsys, *given, "--threshold", "level")[2]
+    assert "error: --reset names '9'" in refused(capsys, *given, "--force", "--reset", "9:zero")[1]
+    twice = "--force", "--reset=zero", "--reset=none"
+    assert "--reset is said twice" in refused(capsys, *given, *twice)[1]
+    line = refused(capsys, "check", "net.nir", "--for", "grid", "--threshold", "level")[1]
+    assert "error: --threshold is for the event engine" in line

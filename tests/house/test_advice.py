@@ -26,7 +26,7 @@ FOREIGN = ("XLA_FLAGS=--xla_", "--version")
 NEVER_ADVISED = {"--help", "--json", "--quiet", "--verbose", "--debug"}
 NEVER_ADVISED |= {"--output", "--input", "--recording", "--for", "--from", "--averaging"}
 #: Of which part of the data, and which chip is emulated: nothing fails for the lack of them.
-NEVER_ADVISED |= {"--part", "--samples", "--ideal", "--spread", "--trial"}
+NEVER_ADVISED |= {"--part", "--samples", "--ideal", "--spread"}
 #: What of a file is drawn.
 NEVER_ADVISED |= {"--report", "--kind", "--before", "--node", "--sample"}
 #: Which population answers: `chip inputs` says it in its own words, in Python it is an argument of losses.
