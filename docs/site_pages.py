@@ -273,7 +273,10 @@ def gallery_page(folder: Path) -> str:
         shown = [f"![{name}: what it draws]({path.name})" for path in pictures]
         script = f"\nThe script: `examples/{name}.py`.\n"
         (folder / f"{name}.md").write_text("\n\n".join([*said, *shown, script]))
-        first = [f"[![](gallery/{path.name})](gallery/{name}.md)<br>" for path in pictures[:1]]
+        first = [
+            f"[![{name}: what it draws](gallery/{path.name})](gallery/{name}.md)<br>"
+            for path in pictures[:1]
+        ]
         lines.append(f"- {''.join(first)}[](gallery/{name}.md)")
     listed = "\n".join(f"gallery/{name}" for name in names)
     return "\n".join([*lines, "", "```{toctree}", ":hidden:", "", listed, "```", ""])

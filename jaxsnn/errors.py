@@ -182,6 +182,7 @@ def refuse(problems: Iterable[Problem], error: type[JaxsnnError] = LoweringError
 _FLAGS = {"engine=EventDriven()": "--engine event", "engine=TimeStepped()": "--engine grid"}
 #: Options whose name in Python is another one.
 _SPELLED = {
+    "folder": "--data-folder",
     "learning_rate": "--lr",
     "max_runs": "--runs",
     "placers": "--placer",
@@ -204,12 +205,12 @@ OPTIONS = frozenset((
 #: Options of the command line that others bring: frameworks from outside, the record of training.
 _ADDED: set[str] = set()
 _SWITCHES = ("approximate", "force", "resume")
-_VALUE = r"""\{[^{}]*\}|\[[^\[\]]*\]|"[^"]*"|'[^']*'|[\w.+-]*(?:\(\))?"""
+_VALUE = r"""\{[^{}]*\}|\[[^\[\]]*\]|"[^"]*"(?:(?:, | or )"[^"]*")*|'[^']*'|[\w.+-]*(?:\(\))?"""
 _KEYWORD = re.compile(rf"(?<![\w-])([a-z_]+)=({_VALUE})")
 #: The beginning of a message on an option: its value, what it names, or that it has no effect.
 _TOLD = re.compile(
-    r"([a-z_]+) (?=is (?:['\"]|-?(?:\d|inf\b|nan\b)|for the |said twice )|names '"
-    r"|(?:of [^:]* )?has no effect\b)"
+    r"([a-z_]+) (?=is (?:['\"]|-?(?:\d|inf\b|nan\b)|True\b|for the )|names '"
+    r"|(?:of [^:]* )?(?:has no effect|is said twice)\b)"
 )
 #: The end of a text within the brackets of a call.
 _CALLED = re.compile(r"\w\([^()]*$")
@@ -227,6 +228,11 @@ def in_flags(text: str) -> str:
     '--lr is 0: give a positive, finite number'
     >>> in_flags("threshold is for the event engine, not for 'grid': leave it out")
     "--threshold is for the event engine, not for 'grid': leave it out"
+
+    Of several values none keeps its quotes.
+
+    >>> in_flags('take loss="ttfs", "mse" or "count", or another')
+    'take --loss ttfs, mse or count, or another'
 
     What stands in a call stays as it is.
 

@@ -72,7 +72,11 @@ class Parser(argparse.ArgumentParser):
         """As argparse does, with all options."""
         self.complete()
         self._given = arguments[0] if arguments and arguments[0] else ()
-        return super().parse_known_args(*arguments, **options)
+        found, left = super().parse_known_args(*arguments, **options)
+        for word in left:
+            if word.startswith("--"):  # said here, where the options of the command are known
+                raise self._stranger(word.partition("=")[0])
+        return found, left
 
     def format_help(self) -> str:
         """As argparse does, with all options."""
@@ -84,8 +88,14 @@ class Parser(argparse.ArgumentParser):
         known = [flag for flag in self._option_string_actions if flag.startswith("--")]
         odd = [flag for flag in flags if not any(one.startswith(flag) for one in known)]
         if odd and "required" in message:  # argparse looks for what is missing first
-            raise UsageError(f"{self.prog} has no option '{odd[0]}'", fix=suggestion(odd[0], known))
+            raise self._stranger(odd[0])
         raise UsageError(message, fix=f"see {self.prog} --help")
+
+    def _stranger(self, flag: str) -> UsageError:
+        """The error on an option that does not exist."""
+        offered = [own for own in self._actions if own.help != argparse.SUPPRESS]
+        known = [name for own in offered for name in own.option_strings if name.startswith("--")]
+        return UsageError(f"{self.prog} has no option '{flag}'", fix=suggestion(flag, known))
 
 
 # Options
@@ -368,10 +378,28 @@ def line_of(remark: str | Problem | Change) -> str:
 def add_notes(
     arguments: argparse.Namespace, remarks: Iterable[str] | Iterable[Problem | Change]
 ) -> None:
-    """Say something on stderr, unless it was asked to be quiet."""
+    """Say something on stderr, unless it was asked to be quiet, and among the notes of JSON."""
+    lines = [line_of(remark) for remark in remarks]
+    arguments.notes = [*_notes_of(arguments), *lines]
     if not arguments.quiet:
-        for remark in remarks:
-            print(printable(f"jaxsnn: note: {line_of(remark)}"), file=sys.stderr)
+        for line in lines:
+            print(printable(f"jaxsnn: note: {line}"), file=sys.stderr)
+
+
+def _notes_of(arguments: argparse.Namespace) -> list[str]:
+    """What `add_notes` was told."""
+    return getattr(arguments, "notes", [])
+
+
+def _content(arguments: argparse.Namespace, outcome: Any) -> dict[str, Any]:
+    """What an outcome has for JSON; its notes are all that were said, in the words of the command
+    line.
+    """
+    content = outcome.as_dict()
+    if "notes" in content or hasattr(arguments, "notes"):
+        said = (*_notes_of(arguments), *map(line_of, content.get("notes", ())))
+        content["notes"] = list(dict.fromkeys(said))
+    return content
 
 
 def print_outcome(arguments: argparse.Namespace, outcome: Any) -> None:
@@ -379,7 +407,7 @@ def print_outcome(arguments: argparse.Namespace, outcome: Any) -> None:
     if arguments.json:
         from jaxsnn.output import as_json
 
-        text = as_json(outcome.as_dict())
+        text = as_json(_content(arguments, outcome))
     else:
         text = printable(outcome.as_text())
     try:

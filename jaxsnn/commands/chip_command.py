@@ -97,7 +97,7 @@ def run(arguments: argparse.Namespace) -> int:
     refuse_shared(read, {"-o": arguments.output})
     output = refuse_unwritable(arguments.output, arguments.force)
     if arguments.samples is not None and arguments.samples < 1:
-        raise UsageError(f"samples is {arguments.samples}", fix="give at least 1, a whole number")
+        raise UsageError(f"--samples is {arguments.samples}", fix="give at least 1, a whole number")
     if arguments.part not in PARTS:
         raise UsageError(
             f"there is no part '{arguments.part}'", fix=suggestion(arguments.part, PARTS)

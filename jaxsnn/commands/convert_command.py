@@ -56,7 +56,7 @@ class ConvertOutcome:
             "changes": [change.as_dict() for change in self.changes],
             "losses": list(self.losses),
             "shift": self.shift,
-            "notes": [line_of(note) for note in self.notes],
+            "notes": list(self.notes),
         }
 
     def as_text(self) -> str:

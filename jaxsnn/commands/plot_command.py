@@ -187,7 +187,8 @@ def _sample_of(arguments: argparse.Namespace, samples: int) -> int:
     sample = arguments.sample or 0
     if not 0 <= sample < samples:
         raise UsageError(
-            f"sample is {sample}, and there are {samples}", fix=f"give one from 0 to {samples - 1}"
+            f"--sample is {sample}, and there are {samples}",
+            fix=f"give one from 0 to {samples - 1}",
         )
     return sample
 

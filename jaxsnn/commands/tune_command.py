@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
             fix = (
                 "leave it out: tuning is in continuous time, from the beginning, without a picture"
             )
-            raise UsageError(f"{name} is {value}", fix=fix)
+            raise UsageError(f"{name} is {value!r}", fix=fix)
     refuse_shared(read_by(arguments, options), {"-o": arguments.output})
     refuse_unwritable(arguments.output, arguments.force)
     budgets = _numbers(arguments.spikes_per_sample)

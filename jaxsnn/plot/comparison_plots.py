@@ -51,7 +51,9 @@ def fidelity(found: Any, *, title: str = "") -> Picture:
     figure.legend(fontsize=8, loc="outside lower center", ncols=2)
     quiet(axes, "x")
     figure.suptitle(title or "cosine: similarity of the spike counts of all neurons", fontsize=10)
-    return picture_of(figure, f"spikes in continuous time and in steps of {', '.join(names)}")
+    return picture_of(
+        figure, f"spikes in continuous time and in steps of {', '.join(map(repr, names))}"
+    )
 
 
 def first_difference(

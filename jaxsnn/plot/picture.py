@@ -61,7 +61,8 @@ class Picture:
             width = re.search(r'^<svg[^>]* width="([\d.]+)', text)
             least = f' style="min-width:{_LEAST_SCALE * float(width[1]):.0f}px"' if width else ""
             shown = text.replace("<svg", f"<svg{least}", 1)
-            return f'<div class="picture" style="overflow-x:auto">{shown}</div>'
+            label = f'role="img" aria-label="{_quoted(self.alt)}"'
+            return f'<div class="picture" {label} style="overflow-x:auto">{shown}</div>'
         data = base64.b64encode(self.render("png")).decode("ascii")
         return f'<img alt="{_quoted(self.alt)}" src="data:image/png;base64,{data}">'
 

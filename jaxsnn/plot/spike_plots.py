@@ -103,7 +103,7 @@ def raster(
         axes_of[-1][column].set_xlabel(f"time, {unit}")
     figure.suptitle(title, fontsize=11)
     seen = {name: sum(_until(one[name], t_end) for one in drawn) for name in names}
-    counts = ", ".join(f"{name} {count}" for name, count in seen.items())
+    counts = ", ".join(f"{count} of '{name}'" for name, count in seen.items())
     many = f"{len(drawn)} sample{'s' * (len(drawn) != 1)}"
     return picture_of(figure, f"raster of {many}, spikes: {counts}")
 
@@ -166,12 +166,14 @@ def histogram(run: Any, *, bins: int = 50, t_end: float | None = None, title: st
     edges = np.linspace(0.0, end or size, bins + 1)
     width = float(edges[1])
     names = list(drawn[0])
+    peaks: list[str] = []
     figure = new_figure(6.4, 0.6 + 1.5 * len(names))
     for row, axes in enumerate(figure.subplots(len(names), 1, sharex=True, squeeze=False)[:, 0]):
         name = names[row]
         times = np.concatenate([trains[name].time for trains in drawn])
         counts, _ = np.histogram(times, edges)
         rate = counts / (len(drawn) * drawn[0][name].size * width)
+        peaks.append(f"'{name}' up to {rate.max():.3g} Hz")
         colour = CYCLE[row % len(CYCLE)]
         axes.stairs(rate, edges / size, fill=True, color=colour, alpha=0.35)
         axes.stairs(rate, edges / size, color=colour, linewidth=1.4)
@@ -181,7 +183,7 @@ def histogram(run: Any, *, bins: int = 50, t_end: float | None = None, title: st
     axes.set_xlabel(f"time, {unit} (bins of {width / size:.3g} {unit})")
     many = f"{len(drawn)} sample{'s' * (len(drawn) != 1)}"
     figure.suptitle(title or f"spikes per neuron and second, {many}", fontsize=11)
-    return picture_of(figure, f"spike-time histogram of {', '.join(names)}")
+    return picture_of(figure, f"spike-time histogram of {many}: {', '.join(peaks)}")
 
 
 # ---- what a run recorded

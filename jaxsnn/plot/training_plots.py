@@ -136,9 +136,14 @@ def weights(graph: Any, before: Any = None, *, bins: int = 40, title: str = "") 
             axes.legend(fontsize=8)
     figure.axes[0].set_ylabel("number of weights")
     figure.suptitle(title, fontsize=11)
-    text = f"weights of {', '.join(found)}"
+    ranges = (
+        f"{own.size} of '{name}', {own.min():.3g} to {own.max():.3g}" for name, own in found.items()
+    )
+    text = f"weights: {'; '.join(ranges)}"
     if before is not None and (new := found.keys() - earlier.keys()):
-        text += f"; before there were none of {', '.join(name for name in found if name in new)}"
+        text += (
+            f"; before there were none of {', '.join(repr(name) for name in found if name in new)}"
+        )
     return picture_of(figure, text)
 
 

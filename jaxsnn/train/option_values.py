@@ -136,6 +136,12 @@ def fraction(name: str, value: Any) -> None:
         raise UsageError(f"{name} is {shown(value)}", fix="give a number from 0 to 1, 1 excluded")
 
 
+def between(name: str, value: Any) -> None:
+    """From 0 to 1, both excluded."""
+    if not 0 < as_number(value) < 1:
+        raise UsageError(f"{name} is {shown(value)}", fix="give a number between 0 and 1")
+
+
 def one_of(known: Iterable[str]) -> Callable[[str, Any], None]:
     """The check of a name; what is not text passes, for it is the thing itself."""
 

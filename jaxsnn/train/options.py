@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from jaxsnn.errors import UsageError, add_option, printable, suggestion
 from jaxsnn.train.option_values import (
     at_least,
+    between,
     by_name,
     duration,
     factors,
@@ -329,7 +330,7 @@ class TrainOptions:
         more="Layer by layer, by a factor for all weights that feed it; a readout stays",
         convert=number,
         metavar="F",
-        check=positive,
+        check=between,
     )
     surrogate: Surrogate | str | None = option(
         None,

@@ -115,7 +115,7 @@ def tune(graph: Graph, options: TrainOptions, budgets: Sequence[float] = ()) -> 
             raise UsageError(f"{budget:g} spikes are given twice", fix="give each budget once")
     check_options(options)
     if graph.dialect.dt is None:
-        raise UsageError("the source has no time steps to simulate it in", fix="say its dt")
+        raise UsageError("the source has no time steps to simulate it in", fix="say dt=")
     _refuse_untunable(options)
     options, notes = with_data(graph, options)
     options = replace(options, engine_options=_all_spikes(options))

@@ -475,7 +475,7 @@ def test_train(net, task, tmp_path, capsys):
             'data = "yinyang"\n[loss-options]\nsharpness = nan',
             "sharpness is nan: give a number above 0",
         ),
-        ('data = "yinyang"\ncopies = 3', "yinyang takes no copies"),
+        ('data = "yinyang"\ncopies = 3', "--copies has no effect on yinyang"),
     ],
 )
 def test_configurations_that_make_no_sense_are_refused(text, message, net, tmp_path, capsys):

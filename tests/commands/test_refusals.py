@@ -169,7 +169,10 @@ TRAIN = "train net.nir --data task.npz -o out.nir --epochs 1"
         ),
         (f"{RUN} --t-end 1e300", r"--t-end is 1e\+300 s, inf as float32"),
         (f"{RUN} --t-end 1e-300", "--t-end is 1e-300 s, 0 as float32"),
-        (f"{RUN} --reset 2:zero --reset 2:subtract", "reset of '2' is said twice, 'zero' and"),
+        (
+            f"{RUN} --reset 2:zero --reset 2:subtract",
+            "error: --reset of '2' is said twice, 'zero' and",
+        ),
         (f"run net.nir --input x.npz -o {'a' * 300}", "cannot be written .File name too long"),
         (f"info {'a' * 300}", "cannot be read .File name too long"),
         (f"{TRAIN} --devices 99999999999999999999", "devices is 9+: give at most 65536"),
@@ -187,9 +190,15 @@ TRAIN = "train net.nir --data task.npz -o out.nir --epochs 1"
         ),
         (
             "chip inputs net.nir --data task.npz -o out.npz --samples 0",
-            "samples is 0: give at least",
+            "--samples is 0: give at least",
         ),
-        ("chip inputs net.nir --data task.npz -o out.npz --samples=-3", "samples is -3: give at"),
+        ("chip inputs net.nir --data task.npz -o out.npz --samples=-3", "--samples is -3: give at"),
+        (f"{TRAIN} --calibrate 2", "--calibrate is 2: give a number between 0 and 1"),
+        (f"{TRAIN} --copies 3", "--copies has no effect on task.npz: leave it out"),
+        (f"{TRAIN} --trainable w", "train has no option '--trainable': did you mean '--train'?"),
+        ("train net.nir --data yinyang --data-folder d -o o.nir", "--data-folder has no effect on"),
+        (f"{TRAIN} --loss max", "take --loss ttfs, mse, count or exp-sum, or say --readout 4"),
+        ("tune net.nir --data task.npz -o out.nir", "no time steps .*: say --dt"),
     ],
 )
 def test_what_a_number_a_name_or_an_option_cannot_be(line, message, task, monkeypatch, capsys):

@@ -161,3 +161,25 @@ def test_arrays_that_nobody_reads_are_noted(run):
         code, err, _ = run("--engine", engine, "--force", "--reset-delay", "true", **given)
         assert code == 0, err
         assert "note: arrays that are not read: labels\n" in err
+
+
+def test_json_has_the_notes_that_stderr_has_in_the_same_words(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    layers = build.linear(2, weight=np.ones((2, 1))), build.cubalif(tau_mem="20ms", tau_syn="10ms")
+    jaxsnn.write("net.nir", build.sequential(build.input(1), *layers))
+    np.savez("x.npz", x=np.full((5, 1, 1), 0.5), labels=np.zeros(1))
+    np.savez("late.npz", time=[[1e-3, 9e-3]], index=[[0, 0]], label=[0])
+    assert call(capsys, "map", "net.nir", "-o", "m.json", "-q")[0] == 0
+    late, end = ("--input", "late.npz", "--t-end", "5ms"), ("-o", "o.npz", "--force")
+    lines = {
+        ("run", "net.nir", "--input", "x.npz", "--dt", "1ms", *end): "with --values graded it is",
+        ("plot", "net.nir", *late, "-o", "p.svg"): "1 events at or after t_end = 5 ms",
+        ("emulate", "net.nir", "m.json", *late, *end): "1 events at or after t_end = 5 ms",
+        ("compare", "net.nir", "o.npz", *late): "1 events at or after t_end = 5 ms",
+    }
+    for words, said in lines.items():
+        code, out, err = call(capsys, *words, "--json")
+        assert code == 0, err
+        notes = json.loads(out)["notes"]
+        assert [f"jaxsnn: note: {note}" for note in notes] == err.splitlines()
+        assert any(said in note for note in notes), notes

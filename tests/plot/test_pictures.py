@@ -206,10 +206,25 @@ def test_weights_of_another_graph_stand_behind_none(graph):
         plot.weights(graph, other)
 
 
+def test_alternative_texts_tell_names_from_numbers(graph):
+    """Nodes are often called 1, 2 and so on."""
+    train = SpikeTrain(time=np.array([1e-3, 2e-3]), index=np.array([0, 1]), size=2)
+    said = plot.histogram([{"2": train}], t_end=4e-3, bins=4).alt
+    assert said == "spike-time histogram of 1 sample: '2' up to 500 Hz"
+    name, weight = next(
+        (name, node.value("weight"))
+        for name, node in graph.nodes.items()
+        if "weight" in node.parameters
+    )
+    drawn = plot.weights(graph)
+    assert f"{weight.size} of '{name}', {weight.min():.3g} to {weight.max():.3g}" in drawn.alt
+    assert f'role="img" aria-label="{plot.graph(graph).alt}"' in plot.graph(graph).as_html()
+
+
 def test_a_raster_counts_the_spikes_that_it_shows():
     train = SpikeTrain(time=np.array([1e-3, 2e-3, 3e-3]), index=np.array([0, 1, 0]), size=2)
-    assert plot.raster([{"a": train}]).alt == "raster of 1 sample, spikes: a 3"
-    assert plot.raster([{"a": train}], t_end=2e-3).alt == "raster of 1 sample, spikes: a 2"
+    assert plot.raster([{"a": train}]).alt == "raster of 1 sample, spikes: 3 of 'a'"
+    assert plot.raster([{"a": train}], t_end=2e-3).alt == "raster of 1 sample, spikes: 2 of 'a'"
 
 
 def test_a_graph_and_a_floorplan_are_pictures(graph):

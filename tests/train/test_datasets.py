@@ -174,11 +174,13 @@ def test_labels_must_be_whole_numbers(arrays, tmp_path, wrong):
         load_splits(tmp_path / "data.npz")
 
 
-def test_whole_labels_that_were_saved_as_floats_are_taken(arrays, tmp_path):
-    floats = {key: value.astype(float) for key, value in arrays.items() if key.startswith("y_")}
-    np.savez(tmp_path / "floats.npz", **{**arrays, **floats})
-    np.savez(tmp_path / "whole.npz", **arrays)
-    found, expected = (load_splits(tmp_path / f"{name}.npz")[0] for name in ("floats", "whole"))
+@pytest.mark.parametrize("dtype", [float, np.float32, bool])
+def test_whole_labels_of_other_types_are_taken(arrays, tmp_path, dtype):
+    labels = {key: value % 2 for key, value in arrays.items() if key.startswith("y_")}
+    others = {key: value.astype(dtype) for key, value in labels.items()}
+    np.savez(tmp_path / "others.npz", **{**arrays, **others})
+    np.savez(tmp_path / "whole.npz", **{**arrays, **labels})
+    found, expected = (load_splits(tmp_path / f"{name}.npz")[0] for name in ("others", "whole"))
     assert found.train.classes == expected.train.classes
     assert np.array_equal(found.train.y, expected.train.y)
     assert found.train.y.dtype == np.int32

@@ -93,8 +93,8 @@ def test_without_a_budget_it_is_tuned_once(digits):
         (("--spikes-per-sample", "0"), "a budget is 0 spikes"),
         (("--spikes-per-sample", "many"), "--spikes-per-sample is 'many'.*numbers, with commas"),
         (("--spikes-per-sample", ","), "--spikes-per-sample is ','.*numbers, with commas"),
-        (("--engine", "grid"), "engine is grid.*continuous time"),
-        (("--resume",), "resume is True.*from the beginning"),
+        (("--engine", "grid"), "--engine is 'grid'.*continuous time"),
+        (("--resume",), "--resume is True.*from the beginning"),
         (
             ("--calibrate", "0.5"),
             "calibrate.* is 0.5: leave it out: tuning begins with the network",

@@ -94,13 +94,13 @@ def load_splits(
     if name in DATASETS:
         known = inspect.signature(DATASETS[name]).parameters
         if unknown := [key for key in options if key not in known]:
-            raise UsageError(f"{name} takes no {unknown[0]}", fix="leave it out")
+            raise UsageError(f"{unknown[0]} has no effect on {name}", fix="leave it out")
         return DATASETS[name](seed, **options), ()
     if name.startswith(_SOUND) and not options:
         return spoken_splits(seed, folder=name.removeprefix(_SOUND))
     if options:
         raise UsageError(
-            f"{name} takes no {next(iter(options))}",
+            f"{next(iter(options))} has no effect on {name}",
             fix="leave it out, it is for data by name",
         )
     if not name.endswith(".npz") and not os.path.isdir(name):
@@ -222,7 +222,7 @@ def _classes(name: str, arrays: dict[str, np.ndarray], outputs: int) -> tuple[st
 def _are_whole(labels: np.ndarray) -> bool:
     """Whether labels are whole numbers, also where they were saved as floats."""
     if labels.dtype.kind != "f":
-        return labels.dtype.kind in "iu"
+        return labels.dtype.kind in "iub"
     return bool((np.isfinite(labels) & (labels == np.rint(labels))).all())
 
 
