@@ -152,6 +152,11 @@ def _warnings_of(
     if node.traits.fires and {"v_reset", "v_threshold"} <= set(node.names):
         yield from _reset_warnings(node)
     yield from _rounding_warnings(node)
+    if node.extra:
+        names = listing(f"'{name}'" for name in node.extra)
+        what = f"has {names}, which NIR does not define for it and nothing reads"
+        fix = "write what is meant as NIR has it, such as a bias in an Affine, or remove it"
+        yield _warning(node, what, fix)
     if node.traits.state and found[name][1] is None:
         what = "has an unknown size, its parameters are scalars, and so are its neighbours"
         yield _warning(node, what, "give its parameters a shape")

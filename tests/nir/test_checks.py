@@ -11,6 +11,7 @@ from jaxsnn.nir.export import write
 from jaxsnn.nir.files import load, text_dataset
 from jaxsnn.nir.parse import assemble
 from jaxsnn.nir.validation import validate
+from jaxsnn.simulation.checks import check
 
 
 def network(**changes):
@@ -49,6 +50,18 @@ def network(**changes):
 
 def test_the_sound_network_has_no_problem():
     assert validate(parse(network())) == ()
+
+
+def test_what_nir_does_not_define_is_not_passed_over():
+    """A bias of a Linear, for instance."""
+    graph = parse(network(v__bias=np.ones(4), n__refractory=0.01))
+    said = [problem.message for problem in graph.warnings]
+    assert said == [
+        "node 'n' (LIF) has 'refractory', which NIR does not define for it and nothing reads",
+        "node 'v' (Linear) has 'bias', which NIR does not define for it and nothing reads",
+    ]
+    severities = {problem.severity for problem in check(graph, "event").problems}
+    assert "warning" in severities
 
 
 BROKEN = [
