@@ -83,7 +83,10 @@ def voltage(
         figure.legend(handles, labels, fontsize=8, ncols=2, loc="outside upper right")
     said = title or f"population {population}, sample {sample}: V in the unit of the file"
     figure.suptitle(said, fontsize=10, x=0.02, ha="left")
-    return picture_of(figure, f"V(t) of {len(shown)} neurons of '{population}', sample {sample}")
+    return picture_of(
+        figure,
+        f"V(t) of {len(shown)} neuron{'s' * (len(shown) != 1)} of '{population}', sample {sample}",
+    )
 
 
 def _draw_trace(axes: Any, trace: VoltageTrace, colour: str, unit: float) -> None:

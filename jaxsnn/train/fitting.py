@@ -154,7 +154,8 @@ def _calibrated(graph: Graph, options: TrainOptions) -> tuple[Graph, tuple[str, 
             fix='pass engine="loop", or on_chip(...) of what jaxsnn.train.calibrated gives',
         )
     engine, network = None, _network(graph, options)
-    end = loss_of(network, options).t_max if given.t_end is None else given.t_end
+    loss = loss_of(network, options)
+    end = loss.t_max if given.t_end is None else given.t_end
     if options.engine != "loop":
         found = make_plan(network, options).engine
         engine = found if isinstance(found, EventDriven) else None
@@ -166,6 +167,7 @@ def _calibrated(graph: Graph, options: TrainOptions) -> tuple[Graph, tuple[str, 
         encoder_options=given.encoder_options,
         t_end=end,
         engine=engine,
+        population=loss.population,
     )
     notes = []
     if engine is None:

@@ -408,3 +408,23 @@ def test_advice_on_an_option_without_effect_names_its_flag(task, monkeypatch, ca
     assert "--reset is said twice" in refused(capsys, *given, *twice)[1]
     line = refused(capsys, "check", "net.nir", "--for", "grid", "--threshold", "level")[1]
     assert "error: --threshold is for the event engine" in line
+
+
+def test_of_several_outputs_the_configuration_names_the_one_that_answers(task, monkeypatch, capsys):
+    monkeypatch.chdir(task.parent)
+    net = jaxsnn.read("net.nir")
+    nodes = {name: build.linear(weight=np.array(net.nodes[name].value("weight"))) for name in "13"}
+    nodes |= dict.fromkeys("24", build.cubalif(tau_mem="20ms", tau_syn="10ms"))
+    nodes |= {"in": build.input(5), "hidden": build.output(12), "answer": build.output(3)}
+    write("two.nir", build.network(nodes, [("in", "1", "2", "hidden"), ("2", "3", "4", "answer")]))
+    words = "train", "two.nir", "--data", "task.npz", "-o", "out.nir", "--epochs", "1"
+    assert 'name it, population = "4" in [loss-options]' in refused(capsys, *words)[1]
+    (task.parent / "wrong.toml").write_text('[loss-options]\npopulation = ["4"]\n')
+    assert "is not a population" in refused(capsys, *words, "--config", "wrong.toml")[1]
+    (task.parent / "run.toml").write_text('[loss-options]\npopulation = "4"\n')
+    trained = call(capsys, *words, "--config", "run.toml", "--calibrate", "0.5")
+    assert trained[0] == 0, trained[2]
+    alone = "train", "net.nir", *words[2:4], "-o", "alone.nir", *words[6:], "--calibrate", "0.5"
+    assert call(capsys, *alone)[0] == 0
+    found, expected = (jaxsnn.read(f"{name}.nir").nodes["3"] for name in ("out", "alone"))
+    assert np.array_equal(found.value("weight"), expected.value("weight"))

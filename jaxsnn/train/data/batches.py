@@ -114,7 +114,7 @@ def encoded(
             bias = " (the bias channel included)" if encoder.bias else ""
             raise UsageError(
                 f"{what} gives {given} channels{bias}, input '{name}' has {channels}",
-                fix="make them the same; a bias channel is one more, Latency(bias=True)",
+                fix="make them the same; the field bias of Latency adds one",
                 node=name,
             )
     elif data.channels not in (None, channels):

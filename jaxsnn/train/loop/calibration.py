@@ -36,6 +36,7 @@ def calibrated(
     encoder_options: Mapping[str, Any] | None = None,
     t_end: float | None = None,
     engine: EventDriven | None = None,
+    population: str | None = None,
 ) -> Graph:
     """The graph with the weights into each population scaled so that a fraction of its neurons
     fires.
@@ -49,6 +50,8 @@ def calibrated(
         fraction: between 0 and 1.
         encoder, encoder_options, t_end: as in `jaxsnn.train.fitting`.
         engine: whose neurons they will be: those that stop after their first spike do so here, too.
+        population: the one that answers, in whose time constants values are encoded; default: that
+            which feeds the Output.
 
     Raises:
         UsageError: a fraction that makes no sense, or data that do not fit.
@@ -58,7 +61,7 @@ def calibrated(
         raise UsageError(f"fraction is {fraction:g}", fix="give a number between 0 and 1")
     data, _ = as_splits(data)
     network = lower(graph)
-    population = read_population(network)
+    population = read_population(network) if population is None else population
     tau = reference_tau(network, population)
     if isinstance(encoder, str) or (encoder is None and not hasattr(data.train.x, "time")):
         encoder = make_encoder(data, tau, encoder, encoder_options)[0]

@@ -39,7 +39,8 @@ def read_population(network: Network) -> str:
         raise UsageError(
             f"{len(sources)} nodes ({listing(sources)}) feed the outputs of the network, and"
             " training reads one",
-            fix="name its population in a loss, loss=FirstSpike(population=..., ...)",
+            fix=f'name it, population = "{sources[0] if sources else "..."}" in [loss-options] of a'
+            " configuration; in Python loss_options, or a loss itself",
         )
     return sources[0]
 
@@ -59,13 +60,15 @@ def make_loss(
         name: in `LOSSES`, or of an entry point (`jaxsnn.train.register_loss`).
         t_end: seconds, end of a sample, when silent neurons count as firing; default `span`.
         span: that in units of the time constant; default 6.5.
-        options: further fields of the loss.
+        options: further fields of the loss; `population` names the one that answers where several
+            feed the outputs.
 
     Raises:
         UsageError: there is no such loss, or it does not fit what the population does.
     """
     kind = loss_class(name)
-    population = read_population(network)
+    named = (options or {}).get("population")
+    population = read_population(network) if named is None else str(named)
     refuse_unfit(network, population, kind.reads, name)
     tau = reference_tau(network, population)
     fires = {"fires": network.populations[population].fires} if kind.reads == "either" else {}
