@@ -203,7 +203,11 @@ class TrainOptions:
         metavar="NAME",
     )
     loss_options: Mapping[str, Any] | None = option(
-        None, "fields of the loss by name", convert=mapping, table=True, recorded=False
+        None,
+        "fields of the loss by name; `population` is the one that answers, where several feed outputs",
+        convert=mapping,
+        table=True,
+        recorded=False,
     )
     encoder: Encoder | str | None = option(
         None,

@@ -52,6 +52,7 @@ def test_draw(ending, zoo, tmp_path, call):
         "output": str(picture),
         "nodes": len(graph.nodes),
         "edges": len(graph.edges),
+        "notes": [],
     }
     assert (code, json.loads(out)) == (0, expected)
     code, _, err = call("draw", file, "-o", picture)
