@@ -75,9 +75,8 @@ def test_the_gallery_shows_the_first_picture_of_each_example(tmp_path, monkeypat
     monkeypatch.setattr(site_pages, "run_example", drawn)
     monkeypatch.setenv("JAXSNN_DOCS_EXAMPLES", "run")
     page = site_pages.gallery_page(tmp_path)
-    line = (
-        "- [![](gallery/train_delays.png)](gallery/train_delays.md)<br>[](gallery/train_delays.md)"
-    )
+    picture = "![train_delays: what it draws](gallery/train_delays.png)"
+    line = f"- [{picture}](gallery/train_delays.md)<br>[](gallery/train_delays.md)"
     assert line in page.splitlines()
     own = (tmp_path / "train_delays.md").read_text()
     assert own.count("](train_delays") == 2
