@@ -285,6 +285,9 @@ def add_quantization(parser: argparse.ArgumentParser) -> None:
         default="refuse",
         help="refuse (default); source: regular spikes stand in for biases",
     )
+    parser.add_argument(
+        "--bias-period", metavar="TIME", help="of the chip, between those spikes (default 1us)"
+    )
 
 
 # What was given
@@ -301,6 +304,12 @@ def quantization_of(arguments: argparse.Namespace, scales: Any = None) -> Any:
 
     names = ("percentile", "synapses_per_weight", "speedup", "bias")
     said = {name: getattr(arguments, name) for name in names}
+    said["bias_period"] = time_of(arguments.bias_period)
+    if arguments.bias_period is not None and arguments.bias != "source":
+        raise UsageError(
+            f"--bias-period {arguments.bias_period} has no effect here",
+            fix="leave it out, or say --bias source, too",
+        )
     if arguments.percentile is not None and arguments.scale != "percentile":
         raise UsageError(
             f"--percentile {arguments.percentile:g} has no effect here",

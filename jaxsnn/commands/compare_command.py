@@ -146,7 +146,7 @@ def compared(
         found[name] = residuals(expected[name], times, tau)
     # Where several populations answer, nobody has said which of them the labels are of.
     answer = {name for names in network.outputs.values() for name in names} & set(found)
-    notes = tuple(_left_out(network, answer, labels))
+    notes = (*recorded.late_notes(t_end), *_left_out(network, answer, labels))
     if labels is None or len(answer) != 1:
         return CompareOutcome(populations=found, accuracy=None, expected_accuracy=None, notes=notes)
     (name,) = answer

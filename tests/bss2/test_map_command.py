@@ -92,6 +92,11 @@ def test_too_few_runs_are_refused_with_the_resource(folder):
         (["net.nir", "-o", "a.json", "--signs", "any"], "no signs 'any'"),
         (["net.nir", "-o", "a.json", "--time-limit", "soon"], "'soon' is not a time"),
         (["net.nir", "-o", "a.json", "--placer", "spraed"], "did you mean 'spread'?"),
+        (["net.nir", "-o", "a.json", "--bias-period", "2us"], "say --bias source, too"),
+        (
+            ["net.nir", "-o", "a.json", "--bias", "source", "--bias-period", "2ns"],
+            "the bias_period is 2e-09 s",
+        ),
         (["net.nir", "--verify", "absent.json"], "absent.json: no such file"),
         (["net.nir", "--verify", "net.nir"], "is not text"),
     ],
@@ -104,3 +109,18 @@ def test_usage(folder, capsys, monkeypatch, arguments, message):
     captured = capsys.readouterr()
     assert message in captured.err
     assert captured.out == ""
+
+
+def test_how_often_the_bias_channel_fires_is_said_again_to_verify(folder):
+    graph = build.sequential(
+        build.input(2),
+        build.affine(weight=[[1.0, -0.5]], bias=[0.2]),
+        build.cubalif(tau_mem=10e-3, tau_syn=5e-3),
+    )
+    write(folder / "biased.nir", graph)
+    said = ("--bias", "source", "--bias-period", "3us")
+    made = mapped(folder, "biased.nir", "-o", "biased.json", *said)
+    assert "every 3 us of the chip" in made.stderr
+    mapped(folder, "biased.nir", "--verify", "biased.json", *said)
+    other = mapped(folder, "biased.nir", "--verify", "biased.json", *said[:2], code=1)
+    assert "violation: mapping: it is of the net" in other.stdout

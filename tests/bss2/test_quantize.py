@@ -543,3 +543,24 @@ def test_a_threshold_that_rounding_moves_by_much_is_noted():
 def test_weights_whose_squares_are_no_numbers_are_reported():
     report = quantize(one_layer(np.array([[1e200, 3e199]]))).nodes["2"]
     assert 0 < report.relative_error < 0.01
+
+
+@pytest.mark.parametrize("slope", [None, 0.06])
+def test_scales_are_chosen_so_that_thresholds_are_whole_lsb(slope):
+    graph = two_layers(1.0, 1.0, thresholds=(1.0, 0.357))
+    done = quantize(graph, QuantizeOptions(slope=slope))
+    hidden, last = done.nodes["2"], done.nodes["4"]
+    assert hidden.threshold_error == pytest.approx(0.0, abs=1e-9)
+    assert last.threshold_error == pytest.approx(0.0, abs=1e-9)
+    assert not any("rounded by" in note.what for note in done.notes)
+    # one strength of an LSB: thresholds in LSB are as the distances times the scales
+    levels = [done.populations[name].v_threshold - done.populations[name].v_leak for name in "24"]
+    expected = 0.357 * last.scale / hidden.scale
+    assert levels[1][0] / levels[0][0] == pytest.approx(expected, rel=1e-9)
+    assert last.saturated == 0
+    # a scale that is given stays
+    given = {name: 0.99 * done.nodes[name].scale for name in "24"}
+    given["4"] *= 0.99
+    kept = quantize(graph, QuantizeOptions(slope=slope, scale=given))
+    assert kept.nodes["4"].scale == given["4"]
+    assert kept.nodes["4"].threshold_error > 1e-3

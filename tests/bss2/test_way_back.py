@@ -62,8 +62,12 @@ def test_what_was_sent_several_times_has_each_of_its_recordings(simulated):
     sent = {"input": (np.tile(time[:1], (3, 1)), np.tile(index[:1], (3, 1)))}
     again = RecordedChip(times={"2": np.full((3, 8, 1), np.inf), "4": first}, inputs=sent)
     np.testing.assert_allclose(again.solution(network, T_END).first_spike("4"), first[..., 0])
-    counts = again.solution(network, 6.5e-3).counts["4"]
-    np.testing.assert_array_equal(counts, np.diag([1, 1, 0]))  # as `compare` has it
+    early = again.solution(network, 6.5e-3)
+    np.testing.assert_array_equal(early.counts["4"], np.diag([1, 1, 0]))  # as `compare` has it
+    late = "population '4': 1 recorded spikes at or after t_end = 6.5 ms were left out"
+    assert [note for note in early.notes if late in note]
+    assert [note for note in compared(network, again, 6.5e-3).notes if late in note]
+    assert not [note for note in again.solution(network, T_END).notes if "left out" in note]
 
 
 @pytest.mark.slow

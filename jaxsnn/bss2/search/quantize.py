@@ -330,14 +330,14 @@ def _strong_enough(
     neurons: Mapping[str, Dynamics],
     strengths: Mapping[str, np.ndarray],
     arriving: Mapping[str, Mapping[str, Links]],
-    scales: Mapping[str, str | float],
+    scales: dict[str, str | float],
     speedup: float,
     options: QuantizeOptions,
 ) -> _Whole:
     """Weights and voltages under the slope that the chip has, or under the one that is best.
 
     A threshold is its distance in volts times the slope, times the scale, over the strength of a
-    weight of 1. Where that is beyond `v_threshold`, the scale is made smaller.
+    weight of 1. Where that is beyond `v_threshold`, or would be rounded, the scale is made smaller.
 
     Raises:
         MappingError: under the chip's slope a threshold is too close to its leak.
@@ -362,6 +362,11 @@ def _strong_enough(
     found = levels(neurons, of(scaled), options.v_leak, options.v_threshold)
     microseconds = speedup * parse_time("1us")
     if options.slope is None or found.slope is None:
+        if found.slope is not None:
+            scaled = scaled_as(
+                scales | _whole_thresholds(neurons, scaled, scales, of(scaled), found.slope)
+            )
+            found = levels(neurons, of(scaled), options.v_leak, options.v_threshold, found.slope)
         return _Whole(scaled=scaled, levels=found, measured=None, notes=())
     measured = chosen_slope(options.slope, found.slope * microseconds)
     slope = measured.slope / microseconds
@@ -384,9 +389,36 @@ def _strong_enough(
         if cut[name] == limit
     )
     scaled = scaled_as(cut)
+    scaled = scaled_as(cut | _whole_thresholds(neurons, scaled, scales, of(scaled), slope))
     _refuse_weak(neurons, of(scaled), (measured, slope), speedup, options)
     found = levels(neurons, of(scaled), options.v_leak, options.v_threshold, slope)
     return _Whole(scaled=scaled, levels=found, measured=measured, notes=notes)
+
+
+def _whole_thresholds(
+    neurons: Mapping[str, Dynamics],
+    scaled: Mapping[str, Scaled],
+    chosen: Mapping[str, str | float],
+    slope_of: Mapping[str, float],
+    slope: float,
+) -> dict[str, float]:
+    """The scales under which thresholds lie whole LSB from their leak: smaller ones, of those
+    populations whose scale is not given, and that have one threshold, further away than `SPREAD`.
+
+    Args:
+        chosen: how a scale is chosen, or what it is.
+        slope_of, slope: as of `levels`.
+    """
+    found = {}
+    for name, one in neurons.items():
+        scale, distance = scaled[name].scale, np.abs(one.v_threshold - one.v_leak)
+        if scale is None or not one.population.fires or not isinstance(chosen[name], str):
+            continue
+        exact = float(distance.max()) * slope / slope_of[name]
+        whole = np.floor(exact * (1 + 2**-40))
+        if np.ptp(distance) == 0 and SPREAD <= whole < exact * (1 - 2**-40):
+            found[name] = float(scale * whole / exact)
+    return found
 
 
 def _refuse_weak(

@@ -7,8 +7,8 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax.numpy as jnp
@@ -21,6 +21,7 @@ from jaxsnn.network.network import Network
 from jaxsnn.network.spikes import Events
 from jaxsnn.simulation.recordings import load_arrays
 from jaxsnn.train.loop.in_the_loop import InTheLoop
+from jaxsnn.units import format_time
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -80,7 +81,23 @@ class RecordedChip:
             name: Events(time=jnp.asarray(own[0]), index=jnp.asarray(own[1]))
             for name, own in self.inputs.items()
         }
-        return engine.run(network, events, t_end)
+        solution = engine.run(network, events, t_end)
+        notes = tuple(self.late_notes(t_end))
+        return replace(solution, approximations=(*solution.approximations, *notes))
+
+    def late_notes(self, t_end: float) -> Iterator[str]:
+        """Which populations have recorded spikes that come too late, and how many; a sentence each.
+
+        Args:
+            t_end: seconds of the network.
+        """
+        end = format_time(t_end)
+        for name, times in self.times.items():
+            if count := int(np.sum((times >= t_end) & np.isfinite(times))):
+                yield (
+                    f"population '{name}': {count} recorded spikes at or after t_end = {end} were "
+                    "left out (times are in seconds)"
+                )
 
 
 def _print(inputs: Mapping[str, tuple[Any, Any]], number: int, dtype: Any) -> bytes:
