@@ -564,3 +564,15 @@ def test_scales_are_chosen_so_that_thresholds_are_whole_lsb(slope):
     kept = quantize(graph, QuantizeOptions(slope=slope, scale=given))
     assert kept.nodes["4"].scale == given["4"]
     assert kept.nodes["4"].threshold_error > 1e-3
+
+
+@pytest.mark.parametrize("weight", [1e-308, 1e308])
+@pytest.mark.filterwarnings("error")
+def test_weights_beyond_numbers_are_refused_as_that(weight):
+    with pytest.raises(MappingError, match=r"node '2' .* one LSB of its weights changes dV/dt by"):
+        quantize(one_layer(np.array([[weight, -weight]])))
+
+
+def test_a_reset_that_takes_the_range_of_voltages_is_named():
+    with pytest.raises(MappingError, match=r"resets lie up to 100 V .* thresholds 1 V: bring v_r"):
+        quantize(two_layers(v_reset=-100.0))

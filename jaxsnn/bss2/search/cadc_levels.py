@@ -131,11 +131,21 @@ def _close(
     name = one.population.name
     if (lost := (thresholds <= resets) | ((exact > 0) & (np.rint(exact) == 0))).any():
         neuron = int(lost.argmax())
+        threshold, reset = one.v_threshold - one.v_leak, one.v_reset - one.v_leak
+        far = np.abs(reset).max() > np.abs(threshold).max()
         raise MappingError(
             f"node '{name}' ({one.population.kind}): the threshold of neuron {neuron} is "
             f"{exact[neuron]:.2g} LSB above its leak and rounds to {thresholds[neuron]}, its reset "
-            f"to {resets[neuron]}; the populations' weights are too different in size",
-            fix="raise v_threshold, or choose another scale",
+            f"to {resets[neuron]}; "
+            + (
+                f"the resets lie up to {np.abs(reset).max():.3g} V from the leak, the thresholds "
+                f"{np.abs(threshold).max():.3g} V"
+                if far
+                else "the populations' weights are too different in size"
+            ),
+            fix="bring v_reset closer to v_leak"
+            if far
+            else "raise v_threshold, or choose another scale",
             node=name,
         )
     nearest = float(np.abs(exact).min())

@@ -359,6 +359,7 @@ def _strong_enough(
         }
 
     scaled = scaled_as(scales)
+    _refuse_beyond_numbers(neurons, of(scaled))
     found = levels(neurons, of(scaled), options.v_leak, options.v_threshold)
     microseconds = speedup * parse_time("1us")
     if options.slope is None or found.slope is None:
@@ -393,6 +394,20 @@ def _strong_enough(
     _refuse_weak(neurons, of(scaled), (measured, slope), speedup, options)
     found = levels(neurons, of(scaled), options.v_leak, options.v_threshold, slope)
     return _Whole(scaled=scaled, levels=found, measured=measured, notes=notes)
+
+
+def _refuse_beyond_numbers(neurons: Mapping[str, Dynamics], slope_of: Mapping[str, float]) -> None:
+    """Refuse weights so large or small that the strength of an LSB is no number."""
+    known = np.finfo(float)
+    least, most = known.tiny / known.eps, known.max * known.eps
+    for name, slope in slope_of.items():
+        if not (np.isnan(slope) or least < slope < most):
+            raise MappingError(
+                f"node '{name}' ({neurons[name].population.kind}): one LSB of its weights changes "
+                f"dV/dt by {slope:.3g} V/s, beyond what numbers hold",
+                fix="give its weights, r and w_in usual sizes, or choose another scale",
+                node=name,
+            )
 
 
 def _whole_thresholds(
