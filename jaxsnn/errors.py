@@ -296,7 +296,7 @@ def suggestion(name: str, names: Iterable[str]) -> str:
     "did you mean 'hidden'? There are hidden, output"
     """
     known = list(names)
-    near = difflib.get_close_matches(name, known, n=1)
+    near = difflib.get_close_matches(str(name), known, n=1)
     return (f"did you mean '{near[0]}'? " if near else "") + f"There are {listing(known)}"
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 
-from jaxsnn.errors import UsageError
+from jaxsnn.errors import UsageError, as_number, shown
 
 #: Seconds in one unit.
 SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
@@ -27,10 +27,10 @@ def parse_time(text: str | float) -> float:
     >>> parse_time("10ms"), parse_time("6 us"), parse_time("1e-4"), parse_time(0.5)
     (0.01, 6e-06, 0.0001, 0.5)
     """
-    match = _TIME.fullmatch(text if isinstance(text, str) else repr(float(text)))
+    match = _TIME.fullmatch(text if isinstance(text, str) else repr(as_number(text)))
     if match is None:
         raise UsageError(
-            f"'{text}' is not a time",
+            f"'{text}' is not a time" if isinstance(text, str) else f"{shown(text)} is not a time",
             fix="write a number and a unit, such as 10ms, 100us or 1e-4 (seconds)",
         )
     number, unit = match.groups()

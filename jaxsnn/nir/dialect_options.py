@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from jaxsnn.errors import UsageError, suggestion
+from jaxsnn.errors import UsageError, listing, shown, suggestion
 from jaxsnn.nir.dialects import CHOICES, DIALECTS, PER_NODE
 from jaxsnn.nir.frameworks.registry import conventions_of, own_options, split_version
 from jaxsnn.nir.nodes import Node, nothing
@@ -47,6 +47,10 @@ def parse_options(nodes: Mapping[str, Node], dialect: str | None, **given: Any) 
     Raises:
         UsageError: An unknown dialect, version, value or node, or a value said twice.
     """
+    if dialect is not None and not isinstance(dialect, str):
+        raise UsageError(
+            f"dialect={shown(dialect)} is no name", fix=f"say one of {listing(['auto', *DIALECTS])}"
+        )
     name, version = split_version(dialect or "auto")
     if name != "auto" and name not in DIALECTS:
         raise UsageError(f"unknown dialect '{name}'", fix=suggestion(name, ["auto", *DIALECTS]))
@@ -120,6 +124,8 @@ def _per_node(
             fields[option] = _value(option, text)
             continue
         _check_node(option, node, nodes)
+        if option == "readout" and not _value(option, text):
+            continue
         own = by_node.setdefault(node, {})
         if option == "readout":
             own["readout"] = True
@@ -141,7 +147,7 @@ def _pairs(option: str, value: Any) -> Iterable[tuple[str | None, Any]]:
         return list(value.items())
     parts = value if isinstance(value, list | tuple) else [value]
     if option == "readout":
-        return [(part, True) for part in parts]
+        return [(str(part), True) for part in parts]
     split = []
     for part in parts:
         node, colon, text = part.rpartition(":") if isinstance(part, str) else ("", "", part)

@@ -484,10 +484,13 @@ def read_tag(graph: Graph) -> tuple[DialectOptions | None, str]:
     try:
         tag = dict(json.loads(str(text)))
         nodes = {name: dict(own) for name, own in dict(tag.pop("nodes", {})).items()}
+        known = (*PER_NODE, *own_options())
+        if unknown := [field for own in nodes.values() for field in own if field not in known]:
+            raise ValueError(f"unknown option '{unknown[0]}' of a node")
         # Every value passes the same checks as an option of the user.
         per_node = {
             field: {name: own[field] for name, own in nodes.items() if field in own}
-            for field in (*PER_NODE, *own_options())
+            for field in known
         }
         by_node = parse_options(
             graph.nodes, "auto", **{field: said for field, said in per_node.items() if said}
@@ -498,7 +501,14 @@ def read_tag(graph: Graph) -> tuple[DialectOptions | None, str]:
         conventions = conventions_of(found.dialect, found.version)
         refuse_contradiction(graph, conventions)
         _decided(graph, conventions, found, "metadata", "")
-    except (JaxsnnError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (
+        JaxsnnError,
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        RecursionError,
+    ) as error:
         reason = error.problem.message if isinstance(error, JaxsnnError) else error
         return None, f"The entry '{TAG}' of its metadata is not believed: {reason}. "
     return found, ""

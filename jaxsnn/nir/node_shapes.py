@@ -273,8 +273,17 @@ def window_detail(node: Node, around: Surroundings) -> Window:
     Raises:
         LoweringError: frameworks pad it differently.
     """
+    return padded_window(node, around.inward)
+
+
+def padded_window(node: Node, inward: Shape) -> Window:
+    """The window over an input of a shape, its padding in numbers.
+
+    Raises:
+        LoweringError: frameworks pad it differently.
+    """
     assert node.traits.window is not None
-    frame = node.traits.window(node).at(around.inward[1:])
+    frame = node.traits.window(node).at(inward[1:])
     if frame.padding is None:
         raise LoweringError(
             f"node '{node.name}' ({node.type}) has padding 'same' and a stride of "

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
-from jaxsnn.errors import FileError, UsageError
+from jaxsnn.errors import FileError, UsageError, as_number, shown
 from jaxsnn.output import refuse_unreadable
 
 #: What says how many bytes the arrays of a file may have, decoded, and what they may by default.
@@ -63,8 +63,8 @@ def limit_reading(
     """
     before = read_limits()
     for name, value in (("max_bytes", max_bytes), ("read_timeout", read_timeout)):
-        if value is not None and not 0 < value < float("inf"):
-            raise UsageError(f"{name}={value} limits nothing", fix="give a positive number")
+        if value is not None and not 0 < as_number(value) < float("inf"):
+            raise UsageError(f"{name}={shown(value)} limits nothing", fix="give a positive number")
     # What the system can count: more is no limit, either.
     bytes_at_most = before.max_bytes if max_bytes is None else max_bytes
     seconds = before.timeout if read_timeout is None else read_timeout

@@ -473,3 +473,13 @@ def test_who_waits_for_the_turn_to_fork_waits_no_longer_than_the_limit(tmp_path,
         pytest.raises(FileError, match=r"was not read within 0\.1 s"),
     ):
         read(path, read_timeout=0.1)
+
+
+@pytest.mark.parametrize("limits", [{"max_bytes": "1 GiB"}, {"read_timeout": "soon"}])
+def test_limits_that_are_no_numbers_are_refused(limits):
+    name, value = next(iter(limits.items()))
+    with (
+        pytest.raises(UsageError, match=rf"{name}='{value}' limits nothing"),
+        limit_reading(**limits),
+    ):
+        pass

@@ -432,6 +432,10 @@ def test_what_is_said_for_all_goes_before_a_tag_that_says_it_of_one(tmp_path):
         '{"name": "snntorch", "nodes": {"9": {"reset": "zero"}}}',
         '{"name": "norse"}',
         '{"name": "snntorch", "dt": 0.002}',
+        f'{{"name": "snntorch", "dt": 1{"0" * 400}}}',
+        '{"name": "snntorch", "dt": [1]}',
+        '{"name": "snntorch", "nodes": {"1": {"colour": "red"}}}',
+        "[" * 100_000,
     ],
 )
 def test_a_tag_that_is_wrong_is_not_believed(zoo, tmp_path, tag):

@@ -199,6 +199,11 @@ def test_unknown_entries_are_kept(tmp_path, entries):
     save(tmp_path / "b.nir", document)
     graph = read(tmp_path / "b.nir")
     assert list(graph.nodes["n"].extra) == ["more", "surrogate"]
+    told = [problem.message for problem in graph.warnings]
+    assert (
+        "node 'n' (LIF) has more, surrogate, which LIF does not have: kept, without effect" in told
+    )
+    assert not [text for text in told if "'w'" in text]
     write(tmp_path / "c.nir", graph)
     assert entries(tmp_path / "c.nir") == entries(tmp_path / "b.nir")
 

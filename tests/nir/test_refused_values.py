@@ -8,7 +8,7 @@ import pytest
 
 from jaxsnn.errors import FileError, GraphError, LoweringError, UsageError
 from jaxsnn.network.lowering.lower import lower
-from jaxsnn.nir import build, parse
+from jaxsnn.nir import build, export, parse
 from jaxsnn.nir.data import write_data
 from jaxsnn.nir.layer_tables import graph_of_table
 from jaxsnn.nir.passes import window
@@ -70,6 +70,10 @@ def matrix_of_three_axes():
     )
 
 
+def said(**options):
+    return parse(export(one(build.lif(2, tau="1ms"))), **{"dialect": "norse"} | options)
+
+
 HIDDEN = {"neurons": 4, "weight": [0.5, 0.1]}
 REFUSED = {
     "two kinds of layer": (
@@ -101,6 +105,42 @@ REFUSED = {
         UsageError,
         "'3 fortnights' has the unknown unit 'fortnights'",
         "use one of s, ms, us, ns",
+    ),
+    "a time that is no number": (
+        lambda *_: parse_time([1]),
+        UsageError,
+        "[1] is not a time",
+        "write a number and a unit",
+    ),
+    "a time beyond all numbers": (
+        lambda *_: parse_time(10**400),
+        UsageError,
+        "inf is not a time",
+        "write a number and a unit",
+    ),
+    "a dialect that is no name": (
+        lambda *_: said(dialect=5),
+        UsageError,
+        "dialect=5 is no name",
+        "say one of auto, ",
+    ),
+    "a readout that is no name": (
+        lambda *_: said(readout=True),
+        UsageError,
+        "readout names 'True', which is not a neuron of the graph",
+        "There are 1",
+    ),
+    "a node that is no name": (
+        lambda *_: said(reset={1: "zero"}),
+        UsageError,
+        "reset names '1', which is not a neuron of the graph",
+        "There are 1",
+    ),
+    "a readout that is neither": (
+        lambda *_: said(readout={"1": "maybe"}),
+        UsageError,
+        'readout="maybe" is unknown',
+        "say one of true, false",
     ),
     "no text": (
         undecoded,
@@ -169,3 +209,9 @@ def test_it_is_refused_with_a_way_out(case, tmp_path, monkeypatch):
         call(tmp_path, monkeypatch)
     assert message in caught.value.problem.message
     assert fix in caught.value.problem.fix
+
+
+def test_a_readout_that_is_none_stays_a_neuron_that_fires():
+    nodes = {"1": False}
+    assert said(readout=nodes).dialect.nodes == {}
+    assert said(readout={"1": True}).dialect.nodes["1"]["readout"] is True

@@ -21,6 +21,7 @@ from jaxsnn.network.structure import LinearOperator, Population, Wire
 from jaxsnn.nir.dialects import Dialect
 from jaxsnn.nir.gains import require
 from jaxsnn.nir.loops import late_edges, stepped_loops
+from jaxsnn.nir.node_shapes import padded_window
 from jaxsnn.nir.node_traits import NodeTraits, Parameter, Surroundings
 from jaxsnn.nir.nodes import Delay, Node
 from jaxsnn.nir.passes import Shape, Shapes, bypass_relays, is_relay, shapes
@@ -72,11 +73,14 @@ class LoweringPlan:
         """Lower one node.
 
         Raises:
-            LoweringError: the node has no size, or is one that no engine runs.
+            LoweringError: the node has no size, is padded in no one way, or is one that no engine runs.
             DialectError: the dialect's framework never writes such a node.
         """
         node, (inward, shape) = self.graph.nodes[name], self.shapes[name]
         if inward is None or shape is None:
+            if inward is not None and node.traits.window is not None:
+                # It may say itself why nothing is known of what leaves it.
+                padded_window(node, inward)
             raise LoweringError(
                 f"node '{name}' ({node.type}): the file does not tell its size",
                 fix="give its parameters a shape, or the Input before it",
