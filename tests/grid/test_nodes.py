@@ -86,7 +86,7 @@ def test_same_with_an_even_kernel_pads_more_behind():
 
 def test_same_with_a_stride_is_refused():
     node = nir.Conv1d(8, np.ones((1, 1, 3)), 2, "same", 1, 1, np.zeros(1))
-    with pytest.raises(LoweringError, match="'c' .Conv1d. has padding 'same' and a stride of 2"):
+    with pytest.raises(LoweringError, match=r"'c' .Conv1d. has padding 'same' and a stride of 2"):
         play({"c": node}, [1, 8], frames(1, 8))
 
 
