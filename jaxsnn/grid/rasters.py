@@ -5,6 +5,7 @@ into steps.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -25,6 +26,7 @@ from jaxsnn.network.meshes import by_compiler
 from jaxsnn.network.network import Network
 from jaxsnn.network.spikes import Events
 from jaxsnn.network.valued_inputs import Currents, GradedEvents, refuse_no_array
+from jaxsnn.units import format_time
 
 #: An event lies between two steps where it is further from both than this fraction of a step.
 OFF_GRID = 2**-8
@@ -116,6 +118,22 @@ def _steps(t_end: float, dt: float | None) -> int:
             f"t_end is {float(t_end):g} s, shorter than half a step of {dt:g} s", fix="raise t_end"
         )
     return steps
+
+
+def rounded_end(t_end: float | None, dt: float | None) -> Iterator[str]:
+    """What is to be said of an end that lies between two steps; of none, nothing.
+
+    Args:
+        t_end, dt: seconds.
+    """
+    if t_end is None or dt is None:
+        return
+    exact, steps = float(t_end) / dt, _steps(t_end, dt)
+    if abs(exact - steps) > OFF_GRID:
+        yield (
+            f"t_end = {format_time(float(t_end))} lies between steps of {format_time(dt)}: {steps} "
+            f"steps are simulated, {format_time(steps * dt)}"
+        )
 
 
 def _raster(

@@ -151,8 +151,23 @@ def named_surrogate(name: str) -> Surrogate:
 
 
 def as_surrogate(given: Surrogate | str | None) -> Surrogate | None:
-    """The surrogate of a name (`named_surrogate`), or what is given."""
-    return named_surrogate(given) if isinstance(given, str) else given
+    """The surrogate of a name (`named_surrogate`), or what is given.
+
+    Raises:
+        UsageError: neither a surrogate nor a name of one, or one that compiled code cannot keep.
+    """
+    if given is None or isinstance(given, str):
+        return None if given is None else named_surrogate(given)
+    if isinstance(given, type) or not hasattr(given, "derivative"):
+        raise UsageError(f"surrogate is {given!r}", fix=suggestion(str(given), SURROGATES))
+    try:
+        hash(given)
+    except TypeError as error:
+        raise UsageError(
+            f"the surrogate {given!r} has no hash, by which compiled code is kept",
+            fix="make it a frozen dataclass of plain numbers",
+        ) from error
+    return given
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2))

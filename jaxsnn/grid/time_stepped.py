@@ -19,7 +19,7 @@ from jaxsnn.errors import UsageError, shown, suggestion
 from jaxsnn.grid.linear import delayed
 from jaxsnn.grid.over_time import OverTime, run_cycle, run_population
 from jaxsnn.grid.parts import Parts, take_apart, total
-from jaxsnn.grid.rasters import Rasters, rasters
+from jaxsnn.grid.rasters import Rasters, rasters, rounded_end
 from jaxsnn.grid.step_input import StepInput
 from jaxsnn.grid.stepped_solution import (
     SteppedSolution,
@@ -100,8 +100,9 @@ class TimeStepped:
                 "each step",
                 fix="leave sample_times out",
             )
-        if isinstance(self.record, str):
-            raise UsageError(f"record is {self.record!r}", fix=f'give names, ("{self.record}",)')
+        if not isinstance(self.record, bool | tuple | list | set | frozenset):
+            name = self.record if isinstance(self.record, str) else "NODE"
+            raise UsageError(f"record is {self.record!r}", fix=f'give names, ("{name}",)')
         for name in () if isinstance(self.record, bool) else self.record:
             if name not in network.populations:
                 raise UsageError(
@@ -115,7 +116,19 @@ class TimeStepped:
             )
         check_precision(network)
         dt = step_length(network, self.dt)
-        return _run(self, network, rasters(network, inputs, t_end=t_end, dt=dt))
+        given = rasters(network, inputs, t_end=t_end, dt=dt)
+        solution = _run(self.hashable(), network, given)
+        notes = (*solution.approximations, *rounded_end(t_end, dt))
+        return replace(solution, approximations=notes)
+
+    def hashable(self) -> TimeStepped:
+        """The same with fields that compiled code can be kept by."""
+        return replace(
+            self,
+            dt=None if self.dt is None else float(self.dt),
+            surrogate=as_surrogate(self.surrogate),
+            record=self.record if isinstance(self.record, bool) else tuple(sorted(self.record)),
+        )
 
     @property
     def grows(self) -> bool:
@@ -139,7 +152,7 @@ class TimeStepped:
 
     def prepared(self) -> TimeStepped:
         """The engine as training takes it, which looks at every population."""
-        return replace(self, record=True)
+        return replace(self.hashable(), record=True)
 
 
 @jax.tree_util.register_dataclass

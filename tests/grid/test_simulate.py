@@ -290,3 +290,42 @@ def test_spikes_are_of_neurons_that_fire_and_voltages_of_what_has_them():
             look("n")
     # a Threshold, say, is no population: what it sends is summed
     np.testing.assert_array_equal(solution_of(spikes, v).count("r"), [[3.0], [3.0]])
+
+
+@pytest.mark.parametrize(
+    ("t_end", "steps", "told"), [(20.4, 20, True), (19.6, 20, True), (20.001, 20, False)]
+)
+def test_an_end_between_steps_is_told(network, t_end, steps, told):
+    events = Events(time=np.zeros((1, 1)), index=np.zeros((1, 1), int))
+    solution = simulate(network, events, t_end * DT, engine=TimeStepped(dt=DT))
+    assert len(solution.output()) == steps
+    said = [note for note in solution.notes if "lies between steps of 1 ms: 20 steps" in note]
+    assert len(said) == told
+
+
+@pytest.mark.parametrize("record", [["2", "4"], {"4", "2"}, ("2", "4")])
+def test_names_to_record_are_taken_in_any_collection(network, x, record):
+    found = simulate(network, x, engine=TimeStepped(dt=jnp.float32(DT), record=record))
+    assert set(found.voltages) == {"2", "4"}
+
+
+class _Unhashable:
+    __hash__ = None
+
+    def derivative(self, u):
+        return u
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"record": 1}, r"record is 1: give names"),
+        ({"record": "2"}, r"record is '2': give names, \(\"2\",\)"),
+        ({"surrogate": 5}, r"surrogate is 5: There are fast-sigmoid"),
+        ({"surrogate": ["atan"]}, r"surrogate is \['atan'\]: did you mean 'atan'"),
+        ({"surrogate": _Unhashable()}, r"has no hash, by which compiled code is kept: make it a"),
+    ],
+)
+def test_options_that_are_none_are_refused(network, x, options, message):
+    with pytest.raises(UsageError, match=message):
+        simulate(network, x, engine=TimeStepped(dt=DT, **options))
