@@ -274,6 +274,34 @@ def spiking_outputs(network: Network) -> tuple[str, ...]:
     )
 
 
+#: Relative difference of two numbers that are one but for the rounding of float32.
+_ROUNDING = 2**-14
+
+
+def untied(network: Network) -> Iterator[str]:
+    """Time constants that no longer are what their framework ties to them, which alone, or without
+    them, makes a step; a sentence for each. Of traced parameters nothing is known.
+    """
+    for name, population in network.populations.items():
+        for tie in population.ties:
+            tau, gain = (network.parameters[name][key] for key in (tie.tau, tie.gain))
+            if isinstance(tau, Tracer) or isinstance(gain, Tracer):
+                continue
+            tau, gain = np.asarray(tau, float).ravel(), np.asarray(gain, float).ravel()
+            finite = np.isfinite(tau) & np.isfinite(gain)
+            told = tie.step.gain(np.where(finite, tau, 1.0), tie.dt, np)
+            apart = np.flatnonzero(
+                finite & (np.abs(told - gain) > _ROUNDING * np.maximum(np.abs(told), 1))
+            )
+            if apart.size:
+                place = int(apart[0])
+                yield (
+                    f"node '{name}': {tie.tau} and {tie.gain} of neuron {place} are {tau[place]:g} s"
+                    f" and {gain[place]:g}, which tell of no step of {format_time(tie.dt)}: steps"
+                    " follow one of the two, so change both"
+                )
+
+
 def approximations(network: Network) -> tuple[str, ...]:
     """What is only approximated, and where what was said is not followed; a sentence each."""
     found = [

@@ -26,6 +26,7 @@ from jaxsnn.grid.stepped_solution import (
     approximations,
     spiking_outputs,
     stepped_samples_axis,
+    untied,
 )
 from jaxsnn.grid.surrogate import Surrogate, as_surrogate
 from jaxsnn.grid.timing import needs_dt, step_length
@@ -118,7 +119,7 @@ class TimeStepped:
         dt = step_length(network, self.dt)
         given = rasters(network, inputs, t_end=t_end, dt=dt)
         solution = _run(self.hashable(), network, given)
-        notes = (*solution.approximations, *rounded_end(t_end, dt))
+        notes = (*solution.approximations, *untied(network), *rounded_end(t_end, dt))
         return replace(solution, approximations=notes)
 
     def hashable(self) -> TimeStepped:

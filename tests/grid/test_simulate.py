@@ -329,3 +329,29 @@ class _Unhashable:
 def test_options_that_are_none_are_refused(network, x, options, message):
     with pytest.raises(UsageError, match=message):
         simulate(network, x, engine=TimeStepped(dt=DT, **options))
+
+
+def test_time_constants_that_are_changed_without_what_is_tied_to_them_are_told():
+    """snnTorch's steps take beta from r: a change of tau alone does nothing."""
+    graph = build.sequential(
+        build.input(2),
+        build.linear(weight=[[0.4, 0.3]]),
+        build.lif(1, tau=1e-3, r=10.0),
+        dialect="snntorch",
+        reset="zero",
+        reset_delay=False,
+    )
+    network = lower(graph)
+    x = np.ones((8, 1, 2))
+
+    def run(**factors):
+        own = {key: value * factors.get(key, 1) for key, value in network.parameters["2"].items()}
+        changed = network.with_parameters({**network.parameters, "2": own})
+        return simulate(changed, x, engine=TimeStepped())
+
+    alone, both, neither = run(tau=2.0), run(tau=2.0, r=2.0), run()
+    np.testing.assert_array_equal(alone.output(), neither.output())
+    (note,) = [note for note in alone.notes if "node '2': tau and r of neuron 0" in note]
+    assert "are 0.002 s and 10, which tell of no step of 100 us" in note
+    assert not both.notes
+    assert not neither.notes
