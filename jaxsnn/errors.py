@@ -192,7 +192,7 @@ _SPELLED = {
 #: Keyword arguments that are options of the command line; others stay as they are in advice.
 # fmt: off
 OPTIONS = frozenset((
-    "approximate", "batch_size", "bias", "chip_seed", "chips", "clip", "config", "coordinator", "copies",
+    "approximate", "batch_size", "bias", "bias_period", "chip_seed", "chips", "clip", "config", "coordinator", "copies",
     "data", "data_folder", "devices", "dialect", "dropout", "dt", "dt_export", "encoder", "engine",
     "epochs", "force", "headroom", "initial", "input_range", "loss", "lr", "max_bytes", "max_spikes", "min_v_mem",
     "norm_input", "on_failure", "optimiser", "patience", "percentile", "plot", "process", "processes",

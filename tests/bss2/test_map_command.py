@@ -95,7 +95,7 @@ def test_too_few_runs_are_refused_with_the_resource(folder):
         (["net.nir", "-o", "a.json", "--bias-period", "2us"], "say --bias source, too"),
         (
             ["net.nir", "-o", "a.json", "--bias", "source", "--bias-period", "2ns"],
-            "the bias_period is 2e-09 s",
+            "--bias-period is 2e-09 s",
         ),
         (["net.nir", "--verify", "absent.json"], "absent.json: no such file"),
         (["net.nir", "--verify", "net.nir"], "is not text"),

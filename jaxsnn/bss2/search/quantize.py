@@ -54,7 +54,8 @@ class QuantizeOptions:
     Attributes:
         scale: how a population's scale is chosen, a key of `SCALES`: "max" lets no weight saturate;
             "percentile" lets the largest saturate; "least-error" makes the sum of squared errors
-            least. Or the scales themselves, by name of the population: LSB of a weight of 1, as in
+            least; where a population has one threshold it is then made smaller, until that lies
+            whole LSB from the leak. Or the scales themselves, by name of the population: LSB of a weight of 1, as in
             `NodeReport.scale`; weights beyond the largest saturate.
         percentile: of the magnitudes of weights, for that choice.
         synapses_per_weight: how many synapses may add up to one weight; with 2, weights reach 126.
@@ -220,7 +221,7 @@ def _refuse_numbers(options: QuantizeOptions) -> None:
     least = HICANN_X.clock_period
     if not least <= as_number(options.bias_period) < np.inf:
         raise UsageError(
-            f"the bias_period is {shown(options.bias_period)} s, the host sends one event in "
+            f"bias_period is {shown(options.bias_period)} s, the host sends one event in "
             f"{format_time(least)}",
             fix="give at least that, in seconds of the chip",
         )
@@ -361,24 +362,40 @@ def _strong_enough(
     scaled = scaled_as(scales)
     _refuse_beyond_numbers(neurons, of(scaled))
     found = levels(neurons, of(scaled), options.v_leak, options.v_threshold)
-    microseconds = speedup * parse_time("1us")
-    if options.slope is None or found.slope is None:
-        if found.slope is not None:
-            scaled = scaled_as(
-                scales | _whole_thresholds(neurons, scaled, scales, of(scaled), found.slope)
-            )
-            found = levels(neurons, of(scaled), options.v_leak, options.v_threshold, found.slope)
+    if (slope := found.slope) is None:
         return _Whole(scaled=scaled, levels=found, measured=None, notes=())
-    measured = chosen_slope(options.slope, found.slope * microseconds)
-    slope = measured.slope / microseconds
-    most = {
-        name: largest(one, options.v_leak, options.v_threshold) * strengths[name].max() / slope
-        for name, one in neurons.items()
-        if one.population.fires
-    }
-    cut = dict(scales) | {
-        name: float(limit) for name, limit in most.items() if (scaled[name].scale or 0.0) > limit
-    }
+    measured, notes, cut = None, (), scales
+    if options.slope is not None:
+        microseconds = speedup * parse_time("1us")
+        measured = chosen_slope(options.slope, slope * microseconds)
+        slope = measured.slope / microseconds
+        most = {
+            name: largest(one, options.v_leak, options.v_threshold) * strengths[name].max() / slope
+            for name, one in neurons.items()
+            if one.population.fires and scaled[name].scale is not None
+        }
+        cut, notes = _cut(scales, scaled, most, measured, options)
+        scaled = scaled_as(cut)
+    scaled = scaled_as(cut | _whole_thresholds(neurons, scaled, scales, of(scaled), slope))
+    if measured is not None:
+        _refuse_weak(neurons, of(scaled), (measured, slope), speedup, options)
+    found = levels(neurons, of(scaled), options.v_leak, options.v_threshold, slope)
+    return _Whole(scaled=scaled, levels=found, measured=measured, notes=notes)
+
+
+def _cut(
+    scales: dict[str, str | float],
+    scaled: Mapping[str, Scaled],
+    most: Mapping[str, float],
+    measured: MeasuredSlope,
+    options: QuantizeOptions,
+) -> tuple[dict[str, str | float], tuple[Change, ...]]:
+    """The scales, none larger than the chip's slope allows, and which were.
+
+    Args:
+        most: population with weights -> the largest.
+    """
+    cut = {name: most[name] for name in most if (scaled[name].scale or 0.0) > most[name]}
     notes = tuple(
         Change(
             node=name,
@@ -386,14 +403,9 @@ def _strong_enough(
             why=f"at {measured.slope:.3g} CADC LSB per microsecond larger ones need a threshold "
             f"above {options.v_threshold} LSB",
         )
-        for name, limit in most.items()
-        if cut[name] == limit
+        for name, limit in cut.items()
     )
-    scaled = scaled_as(cut)
-    scaled = scaled_as(cut | _whole_thresholds(neurons, scaled, scales, of(scaled), slope))
-    _refuse_weak(neurons, of(scaled), (measured, slope), speedup, options)
-    found = levels(neurons, of(scaled), options.v_leak, options.v_threshold, slope)
-    return _Whole(scaled=scaled, levels=found, measured=measured, notes=notes)
+    return scales | {name: float(limit) for name, limit in cut.items()}, notes
 
 
 def _refuse_beyond_numbers(neurons: Mapping[str, Dynamics], slope_of: Mapping[str, float]) -> None:
