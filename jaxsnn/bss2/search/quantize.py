@@ -55,8 +55,8 @@ class QuantizeOptions:
         scale: how a population's scale is chosen, a key of `SCALES`: "max" lets no weight saturate;
             "percentile" lets the largest saturate; "least-error" makes the sum of squared errors
             least; where a population has one threshold it is then made smaller, until that lies
-            whole LSB from the leak. Or the scales themselves, by name of the population: LSB of a weight of 1, as in
-            `NodeReport.scale`; weights beyond the largest saturate.
+            whole LSB from the leak. Or the scales themselves, by name of the population: LSB of a
+            weight of 1, as in `NodeReport.scale`; weights beyond the largest saturate.
         percentile: of the magnitudes of weights, for that choice.
         synapses_per_weight: how many synapses may add up to one weight; with 2, weights reach 126.
         speedup: of the chip over the file; None for 1000, or the nearest that the calibration
