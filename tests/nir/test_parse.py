@@ -201,7 +201,8 @@ def test_unknown_entries_are_kept(tmp_path, entries):
     assert list(graph.nodes["n"].extra) == ["more", "surrogate"]
     told = [problem.message for problem in graph.warnings]
     assert (
-        "node 'n' (LIF) has more, surrogate, which LIF does not have: kept, without effect" in told
+        "node 'n' (LIF) has 'more', 'surrogate', which NIR does not define for it and nothing reads"
+        in told
     )
     assert not [text for text in told if "'w'" in text]
     write(tmp_path / "c.nir", graph)
