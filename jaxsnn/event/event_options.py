@@ -7,6 +7,8 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
 import jax
+import numpy as np
+from jax.core import Tracer
 
 #: One number for all populations, or one for some of them; of a budget also "auto".
 PerPopulation = int | float | str | Mapping[str, Any] | tuple[tuple[str, Any], ...] | None
@@ -85,16 +87,21 @@ class EventOptions:
         return found | {name: own for name, own in by_name.items() if own} | stops
 
     def hashable(self) -> Self:
-        """The same options with mappings and names as sorted tuples, as a static argument."""
-        values = {name: getattr(self, name) for name in (*BUDGETS, "refractory")}
-        tuples: dict[str, Any] = {
-            name: tuple(sorted(value.items()))
-            for name, value in values.items()
-            if isinstance(value, Mapping)
-        }
-        if isinstance(self.first_spike_only, list | set | frozenset):
-            tuples["first_spike_only"] = tuple(sorted(self.first_spike_only))
-        return replace(self, **tuples)
+        """The same options as a static argument: mappings and names as sorted tuples, arrays of one
+        number as that number.
+        """
+        values = {option.name: getattr(self, option.name) for option in fields(self)}
+        return replace(self, **{name: _hashable(value) for name, value in values.items()})
+
+
+def _hashable(value: Any) -> Any:
+    """A value of an option that can be hashed."""
+    if isinstance(value, Mapping):
+        return tuple(sorted((name, _hashable(own)) for name, own in value.items()))
+    if isinstance(value, list | set | frozenset):
+        return tuple(sorted(value))
+    is_array = isinstance(value, np.ndarray | jax.Array) and not isinstance(value, Tracer)
+    return value.item() if is_array and value.ndim == 0 else value
 
 
 def _by_population(value: PerPopulation) -> dict[str, Any]:

@@ -176,9 +176,9 @@ class Network:
 
 
 def check_precision(network: Network) -> None:
-    """Refuse what is no Network, parameters that are no arrays, those of neurons that are not one
-    for each or neither float32 nor float64, and arrays of 64 bits where JAX computes with 32; NumPy's
-    of 64 bits it takes over as JAX has them.
+    """Refuse what is no Network, parameters that are no arrays of real numbers or of another shape
+    than the network's, those of neurons that are neither float32 nor float64, and arrays of 64 bits
+    where JAX computes with 32; NumPy's of 64 bits it takes over as JAX has them.
 
     Raises:
         UsageError: names the first.
@@ -188,6 +188,7 @@ def check_precision(network: Network) -> None:
         raise UsageError(
             f"a {type(network).__name__} is not a Network", fix="pass jaxsnn.lower(graph)"
         )
+    shapes = {wire.name: dict(wire.shapes) for wire in network.wires}
     for name, own in network.parameters.items():
         for key, value in own.items():
             if not hasattr(value, "dtype"):
@@ -196,12 +197,37 @@ def check_precision(network: Network) -> None:
                 raise UsageError(f"node '{name}': {key} is a {kind}", fix=fix, node=name)
             if name in network.populations:
                 _refuse_no_neurons(network.populations[name], key, value)
+            else:
+                _refuse_other_shape(name, key, value, shapes.get(name, {}))
             if isinstance(value, jax.Array) and value.dtype == np.float64 != wide:
                 raise UsageError(
                     f"node '{name}': {key} is {value.dtype}, and JAX computes in {wide}",
                     fix=_ENABLE_X64.format('lower the network with dtype="float32"'),
                     node=name,
                 )
+
+
+def _refuse_other_shape(
+    name: str, key: str, value: Any, shapes: Mapping[str, tuple[int, ...]]
+) -> None:
+    """Refuse a parameter of a node without a state that has another shape than when it was lowered:
+    gathering rows of it would not notice. Delays of synapses have one of three, or none is known.
+    """
+    if jnp.issubdtype(value.dtype, jnp.complexfloating):
+        fix = "give real numbers, its real"
+        raise UsageError(f"node '{name}': {key} is {value.dtype}", fix=fix, node=name)
+    wanted = [shapes[key]] if key in shapes else []
+    if key == "delay" and "weight" in shapes:
+        whole = shapes["weight"]
+        wanted = [whole, whole[1:], ()]
+    shape = jnp.shape(value)
+    if wanted and shape not in wanted:
+        raise UsageError(
+            f"node '{name}': {key} has shape {shape}",
+            fix=f"give it the shape {' or '.join(map(str, wanted))}; of several networks at once by"
+            " jax.vmap",
+            node=name,
+        )
 
 
 def _refuse_no_neurons(population: Population, key: str, value: Any) -> None:

@@ -5,7 +5,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from jaxsnn import Currents, Events, GradedEvents, TimeStepped, lower, simulate
+from jaxsnn import (
+    Currents,
+    Events,
+    GradedEvents,
+    TimeStepped,
+    lower,
+    simulate,
+    with_synaptic_delays,
+)
 from jaxsnn.errors import FileError, LoweringError, UsageError
 from jaxsnn.network.inputs import checked_inputs, plain_events
 from jaxsnn.network.neuron_models import model_of
@@ -53,7 +61,45 @@ def without_dt():
     return replace(solved(), dt=None).events("2")
 
 
+def with_other(key, value, engine=None):
+    """A run of a network with a parameter of its Affine changed past `with_parameters`."""
+    layers = build.input(2), build.affine(weight=np.ones((3, 2)), bias=1.0), build.cubalif(**NEURONS)
+    network = with_synaptic_delays(lower(build.sequential(*layers)), "1", np.zeros((3, 2)))
+    network.parameters["1"][key] = value
+    return simulate(network, SPIKE, 0.03, engine=engine)
+
+
 REFUSED = {
+    "a transposed weight": (
+        lambda: with_other("weight", np.ones((2, 3))),
+        "node '1': weight has shape (2, 3)",
+        "give it the shape (3, 2); of several networks at once by jax.vmap",
+    ),
+    "a weight without a column": (
+        lambda: with_other("weight", np.ones((3, 1))),
+        "node '1': weight has shape (3, 1)",
+        "give it the shape (3, 2); of several networks at once by jax.vmap",
+    ),
+    "a complex weight": (
+        lambda: with_other("weight", np.ones((3, 2), complex)),
+        "node '1': weight is complex128",
+        "give real numbers, its real",
+    ),
+    "a bias of one number": (
+        lambda: with_other("bias", np.ones(1)),
+        "node '1': bias has shape (1,)",
+        "give it the shape (3,); of several networks at once by jax.vmap",
+    ),
+    "delays of synapses with another shape": (
+        lambda: with_other("delay", np.ones((3, 1))),
+        "node '1': delay has shape (3, 1)",
+        "give it the shape (3, 2) or (2,) or (); of several networks at once by jax.vmap",
+    ),
+    "in steps a bias of one number": (
+        lambda: with_other("bias", np.ones(()), TimeStepped(dt=DT)),
+        "node '1': bias has shape ()",
+        "give it the shape (3,); of several networks at once by jax.vmap",
+    ),
     "values in place of events": (
         lambda: checked_inputs(one(), np.zeros((3, 2))),
         "input 'input' is a ndarray",

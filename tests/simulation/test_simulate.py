@@ -343,6 +343,18 @@ def test_options_that_make_no_sense_are_refused(network):
         simulate(network, inputs())
 
 
+@pytest.mark.parametrize("one", [np.array, jnp.array])
+def test_options_may_be_arrays_of_one_number(network, one):
+    given = {"max_spikes": {"n": one(20)}, "min_slope": one(0.25), "refractory": one(0.5)}
+    plain = {"max_spikes": {"n": 20}, "min_slope": 0.25, "refractory": 0.5}
+    found, wanted = (
+        simulate(network, inputs(), T_END, engine=EventDriven(**options))
+        for options in (given, plain)
+    )
+    assert jax.tree.structure(found) == jax.tree.structure(wanted)  # min_slope is part of it
+    assert jnp.array_equal(found.spikes["n"].time, wanted.spikes["n"].time)
+
+
 # What is reported
 
 

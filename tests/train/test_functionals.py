@@ -181,6 +181,23 @@ def test_half_of_a_maximum_s_gradient_comes_from_the_arrival_it_sits_at():
     np.testing.assert_allclose(gradient[0], -gradient[1], rtol=1e-9)  # only their distance matters
 
 
+def test_a_maximum_at_the_end_moves_with_the_end():
+    """While V rises it is largest at the end; once it has turned, the end does not matter."""
+    net, *_ = drawn("CubaLI", "delta", TauShape.DOUBLE)
+    events = Events(time=jnp.asarray([[1.0]]), index=jnp.asarray([[0]]))
+
+    @jax.jit
+    def highest(end):
+        return simulate(net, events, end, throw=False).maximum("readout")[0]
+
+    by_end = jax.jit(jax.jacrev(highest))
+    ends = np.array([1.1, 1.3, 4.5])
+    found = np.array([by_end(end) for end in ends])
+    wanted = np.array([(highest(end + 1e-6) - highest(end - 1e-6)) / 2e-6 for end in ends])
+    np.testing.assert_allclose(found, wanted, atol=1e-7)
+    assert (found[0] > 0.01).any() and (found == 0).any()
+
+
 def test_a_silent_population_s_maximum_is_that_of_its_membrane():
     """Without spikes the drive of a population that fires gives its own voltage."""
     net, times, index = drawn("CubaLI", "delta", TauShape.DOUBLE)

@@ -1,5 +1,7 @@
 """Training on the spikes of something else, with exact gradients at the times that it recorded."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import jax
@@ -153,6 +155,30 @@ def test_what_a_device_raises_is_what_comes_out():
         fit(small_net(), DATA, engine=engine, epochs=1, progress=None)
     with pytest.raises(RuntimeError, match=r"^the chip is lost$"):
         evaluate(small_net(), DATA.test, engine=engine, bias=True)
+
+
+class Together:
+    """A device that raises its text once another one is there."""
+
+    def __init__(self, text, there):
+        self.text, self.there = text, there
+
+    def forward(self, network, inputs):
+        self.there.wait(60)
+        raise ValueError(self.text)
+
+
+def test_threads_get_the_errors_of_their_own_devices():
+    there = threading.Barrier(2)
+
+    def raised(text):
+        engine = InTheLoop(device=Together(text, there))
+        with pytest.raises(ValueError, match="chip") as caught:
+            simulate(lower(small_net()), batch(), T_END, engine=engine)
+        return str(caught.value)
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(raised, ["chip 1", "chip 2"])) == ["chip 1", "chip 2"]
 
 
 def test_what_a_device_fires_after_the_end_does_not_count():

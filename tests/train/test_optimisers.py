@@ -50,3 +50,9 @@ def test_decay_makes_weights_of_a_run_smaller():
 def test_what_is_no_optimiser_is_refused(given):
     with pytest.raises(UsageError, match=r"which has no init and update: pass a name, or what"):
         fit(small_net(), DATA, **QUICK, optimiser=given)
+
+
+@pytest.mark.parametrize("given", [optax.lbfgs(), optax.polyak_sgd()], ids=["lbfgs", "polyak"])
+def test_an_optimiser_that_takes_more_than_gradients_is_refused(given):
+    with pytest.raises(UsageError, match=r"more than a gradient .* 'value'.*: pass one that takes"):
+        fit(small_net(), DATA, **QUICK, optimiser=given)

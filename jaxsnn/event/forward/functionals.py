@@ -163,13 +163,14 @@ def maximum(drive: Drive, t_end: Seconds) -> OfNeurons:
     """The largest V in [0, t_end], exact, between the arrivals too: (batch, neurons)."""
     drive = with_general_kernel(drive)
     arrivals = _sorted(drive)
-    place = _peaks(held(drive), held(arrivals), t_end)
+    place = _peaks(held(drive), held(arrivals), held(t_end))
     # the start of interval n is arrival n - 1, its end is arrival n
     edge = jnp.where(place.at_start, place.interval - 1, place.interval)
     edge = jnp.clip(edge, 0, arrivals.time.shape[1] - 1)
     # The time of an arrival is taken from the arrivals that are not held: the kink moves with it.
     own = at_places(arrivals.time, edge, axis=1)
     time = jnp.where(place.at_arrival, jnp.where(jnp.isfinite(own), own, 0.0), place.time)
+    time = jnp.where(place.time >= t_end, t_end, time)  # the largest V of all so far moves with the end
     return voltage(drive, arrivals, time, place.interval)
 
 

@@ -90,7 +90,10 @@ class LoweringPlan:
         detail = self._copied(name, lowered) if node.type == "Linear" else lowered.detail
         wire = replace(self.bare_wire(name), shape=shape, detail=detail)
         population = None
-        if node.traits.state:
+        if not node.traits.state:
+            shapes = tuple((key, np.shape(value)) for key, value in lowered.parameters.items())
+            wire = replace(wire, shapes=shapes)
+        else:
             population = population_of(
                 node, self.graph.dialect, wire.size, looped=name in self.looped
             )

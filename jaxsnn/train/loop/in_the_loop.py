@@ -9,6 +9,8 @@ equations say enters through the recorded times alone.
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -111,22 +113,25 @@ class BoundDevice(Protocol):
         ...
 
 
-#: What a device raised last: JAX makes its own error of it.
-_RAISED: list[Exception] = []
+#: What devices raised, by a number that JAX's own error, which it makes of that, has in its text.
+_RAISED: dict[int, Exception] = {}
+_NUMBERS = itertools.count()
+_NUMBERED = "error {} of a device"
+#: Errors that are kept, at most: of runs outside of `device_errors` nobody takes them away.
+_KEPT = 64
 
 
 @contextmanager
 def device_errors() -> Iterator[None]:
     """What a device raises inside compiled code is raised as it is."""
-    _RAISED.clear()
     try:
         yield
-    except jax.errors.JaxRuntimeError:
-        if _RAISED:
-            raise _RAISED.pop() from None
+    except jax.errors.JaxRuntimeError as error:
+        # Several threads may train at once: an error is known by its number, not as the last one.
+        for number in re.findall(_NUMBERED.format(r"(\d+)"), str(error)):
+            if (raised := _RAISED.pop(int(number), None)) is not None:
+                raise raised from None
         raise
-    finally:
-        _RAISED.clear()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,8 +226,10 @@ class InTheLoop:
         return replace(self, max_spikes=self.event.with_room(needed).max_spikes)
 
     def hashable(self) -> InTheLoop:
-        """The same with a budget by population as a sorted tuple."""
-        return replace(self, max_spikes=self.event.max_spikes)
+        """The same with options that can be hashed."""
+        own = self.event
+        names = ("max_spikes", "first_spike_only", "min_slope")
+        return replace(self, **{name: getattr(own, name) for name in names})
 
     def slots(self, population: str) -> int:
         """Spikes recorded of each neuron of a population."""
@@ -307,8 +314,10 @@ def _recorded(
     try:
         return _asked(engine, network, parameters, trains, float(t_end))
     except Exception as error:
-        _RAISED[:] = [error]
-        raise
+        number = next(_NUMBERS)
+        _RAISED[number] = error
+        _RAISED.pop(number - _KEPT, None)
+        raise RuntimeError(f"{_NUMBERED.format(number)}: {error}") from error
 
 
 def _asked(

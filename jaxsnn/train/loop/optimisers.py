@@ -131,6 +131,28 @@ def refuse_decay(
             )
 
 
+def refuse_more_than_gradients(choice: Any, raw: Parameters) -> None:
+    """Refuse an optimiser that asks for more than a gradient and parameters, as line searches do.
+
+    Args:
+        raw: what it will move.
+
+    Raises:
+        UsageError: says what it asks for.
+    """
+    if isinstance(choice, str):
+        return
+    try:
+        jax.eval_shape(lambda raw: choice.update(raw, choice.init(raw), raw), raw)
+    except TypeError as error:
+        raise UsageError(
+            f"optimiser takes more than a gradient and parameters: {error}",
+            fix="pass one that takes these alone, such as optax.adam(1e-3)",
+        ) from error
+    except Exception:  # what else it raises it raises in training, too
+        return
+
+
 def optimiser_identity(choice: Any, raw: Parameters) -> tuple[np.ndarray, ...]:
     """What tells optimisers of the user's apart: how far they go by some gradients, step by step, to
     a few digits. Of one by name, whose settings are recorded, nothing; of one that fails, neither.
