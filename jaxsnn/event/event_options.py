@@ -91,17 +91,21 @@ class EventOptions:
         number as that number.
         """
         values = {option.name: getattr(self, option.name) for option in fields(self)}
-        return replace(self, **{name: _hashable(value) for name, value in values.items()})
+        wholes = (*BUDGETS, "threads")
+        return replace(
+            self, **{name: _hashable(value, name in wholes) for name, value in values.items()}
+        )
 
 
-def _hashable(value: Any) -> Any:
-    """A value of an option that can be hashed."""
+def _hashable(value: Any, is_whole: bool) -> Any:
+    """A value of an option that can be hashed; 8.0 of a number of things is 8."""
     if isinstance(value, Mapping):
-        return tuple(sorted((name, _hashable(own)) for name, own in value.items()))
+        return tuple(sorted((name, _hashable(own, is_whole)) for name, own in value.items()))
     if isinstance(value, list | set | frozenset):
         return tuple(sorted(value))
     is_array = isinstance(value, np.ndarray | jax.Array) and not isinstance(value, Tracer)
-    return value.item() if is_array and value.ndim == 0 else value
+    number = value.item() if is_array and value.ndim == 0 else value
+    return int(number) if is_whole and isinstance(number, float) else number
 
 
 def _by_population(value: PerPopulation) -> dict[str, Any]:

@@ -31,9 +31,10 @@ from jaxsnn.network.bad_numbers import out_of_bounds
 from jaxsnn.network.cycles import Cycle, groups
 from jaxsnn.network.inputs import late_events, out_of_range
 from jaxsnn.network.meshes import by_compiler, first_axis
-from jaxsnn.network.network import Network, entries
+from jaxsnn.network.network import ENABLE_X64, Network, entries
 from jaxsnn.network.on_processor import on_processor, to_jax
-from jaxsnn.network.reductions import any_in, any_of, numbers_of
+from jaxsnn.network.promotion import usual_promotion
+from jaxsnn.network.reductions import any_in, any_of, numbers_of, refuse_no_tau
 from jaxsnn.network.results import Result, first_of
 from jaxsnn.network.spikes import Events, flatten_spikes
 from jaxsnn.network.valued_inputs import Input
@@ -133,6 +134,7 @@ class EventSolution:
             return to_jax(np.asarray(times)[..., 0])
         return times[..., 0]
 
+    @usual_promotion
     def count(self, name: str) -> Float[Array, "batch neurons"]:
         """Number of spikes of each neuron.
 
@@ -147,11 +149,14 @@ class EventSolution:
         height = lax.stop_gradient(self.heights[name])[:, None]
         return spikes.count + jnp.sum(moved(spikes) / height, axis=-1)
 
+    @usual_promotion
     def spike_sum(self, name: str, tau: float) -> Float[Array, "batch neurons"]:
-        """Sum of e^(-t / tau) over the recorded spikes of each neuron."""
+        """Sum of e^(-t / tau) over the recorded spikes of each neuron; tau in seconds, positive."""
+        refuse_no_tau(tau)
         # e^(-inf) = 0: unused slots add nothing
         return jnp.sum(jnp.exp(-self._of(name).time / tau), axis=-1)
 
+    @usual_promotion
     def maximum(self, name: str) -> Float[Array, "batch neurons"]:
         """Largest membrane voltage of each neuron of a readout from 0 to t_end, exact.
 
@@ -162,6 +167,7 @@ class EventSolution:
         way = partial(by_neuron, maximum)
         return by_compiler(way, drive, self.t_end, samples=drive.time, axis_of=first_axis)
 
+    @usual_promotion
     def integral(self, name: str, tau: float | None = None) -> Float[Array, "batch neurons"]:
         """Integral of a readout's V(t) e^(-t / tau) from 0 to t_end, exact, volts times seconds.
 
@@ -171,10 +177,7 @@ class EventSolution:
         Raises:
             UsageError: there is no such population, it fires, or tau is not positive.
         """
-        if tau is not None and not isinstance(tau, Tracer) and not tau > 0:
-            raise UsageError(
-                f"tau is {tau}", fix="give a positive tau, or None for the integral of V itself"
-            )
+        refuse_no_tau(tau)
         if name in self.heights:
             raise UsageError(
                 f"'{name}' fires, and the integral of its voltage between resets is not known",
@@ -194,8 +197,18 @@ class EventSolution:
                 " jax.tree.map(lambda x: x[0], solution)",
             )
 
+    def _refuse_fewer_bits(self) -> None:
+        """Refuse to look with 32 bits at a run that was made with 64."""
+        wide = jnp.result_type(float)
+        if jnp.result_type(self.t_end) == np.float64 != wide:
+            raise UsageError(
+                f"this solution is float64, and JAX computes in {wide}",
+                fix=ENABLE_X64.format("look at it inside of jax.enable_x64(True)"),
+            )
+
     def _drive(self, name: str) -> Drive:
         self._refuse_several()
+        self._refuse_fewer_bits()
         if name in self.heights and name not in self.drives:
             raise UsageError(
                 f"the voltages of '{name}', which fires, are not known: it feeds back, or stands"
@@ -210,6 +223,7 @@ class EventSolution:
         return self.drives[name]
 
     def _of(self, name: str) -> LayerSpikes:
+        self._refuse_fewer_bits()
         # A Threshold is known, and what it lacks is said.
         if name in self.levels and name not in self.spikes:
             raise UsageError(

@@ -16,6 +16,7 @@ from jaxsnn.grid.step_input import StepInput, SteppingModel
 from jaxsnn.network.array_types import Array, Bool, Float
 from jaxsnn.network.cycles import Cycle
 from jaxsnn.network.meshes import varying_like
+from jaxsnn.network.promotion import usual_promotion
 from jaxsnn.network.structure import Wire
 
 
@@ -122,7 +123,7 @@ def _backward(recorded: bool, kept: Kept, gradients: Membranes) -> tuple[Any, An
     return pull(gradients)
 
 
-_membranes.defvjp(_forward, _backward)
+_membranes.defvjp(usual_promotion(_forward), usual_promotion(_backward))
 
 
 def _scan(

@@ -15,6 +15,8 @@ from jaxsnn.errors import Problem, UsageError, suggestion
 from jaxsnn.grid.grid_limits import grid_losses
 from jaxsnn.network.array_types import Array, Bool, Float, Int
 from jaxsnn.network.network import Network
+from jaxsnn.network.promotion import usual_promotion
+from jaxsnn.network.reductions import refuse_no_tau
 from jaxsnn.network.results import Result
 from jaxsnn.network.spikes import Events, dense_to_events
 from jaxsnn.units import format_time
@@ -109,17 +111,22 @@ class SteppedSolution:
         """Number of spikes of each neuron."""
         return jnp.sum(self._spikes_of(name), axis=0)
 
+    @usual_promotion
     def spike_sum(self, name: str, tau: float) -> Float[Array, "batch neurons"]:
-        """Sum of e^(-t / tau) over the spikes of each neuron."""
+        """Sum of e^(-t / tau) over the spikes of each neuron; tau in seconds, positive."""
+        refuse_no_tau(tau)
         spikes = self._spikes_of(name)
         return jnp.sum(spikes * jnp.exp(-self._times(spikes) / tau), axis=0)
 
+    @usual_promotion
     def maximum(self, name: str) -> Float[Array, "batch neurons"]:
         """Largest membrane of each neuron at the end of a step."""
         return jnp.max(self._voltages_of(name), axis=0)
 
+    @usual_promotion
     def integral(self, name: str, tau: float | None = None) -> Float[Array, "batch neurons"]:
         """Sum over steps of V(t) e^(-t / tau) dt of each neuron; tau None: of V dt."""
+        refuse_no_tau(tau)
         v = self._voltages_of(name)
         weights = jnp.ones_like(v) if tau is None else jnp.exp(-self._times(v) / tau)
         return jnp.sum(v * weights, axis=0) * (self.dt or 1.0)

@@ -21,6 +21,7 @@ from jax.core import Tracer
 
 from jaxsnn.errors import UsageError, as_number, shown, suggestion
 from jaxsnn.network.array_types import Array, Float
+from jaxsnn.network.promotion import usual_promotion
 from jaxsnn.network.structure import Population
 
 
@@ -195,7 +196,7 @@ def _backward(
     return (gradient * surrogate.derivative(u),)
 
 
-spike.defvjp(_forward, _backward)
+spike.defvjp(usual_promotion(_forward), usual_promotion(_backward))
 
 
 def spike_count(

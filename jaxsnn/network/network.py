@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 #: Names that the text of a network lists of each kind, at most.
 _SHOWN = 6
 #: What to do where numbers take more bits than JAX computes with, and what else.
-_ENABLE_X64 = 'call jax.config.update("jax_enable_x64", True) at the start, or {}'
+ENABLE_X64 = 'call jax.config.update("jax_enable_x64", True) at the start, or {}'
 #: NIR's names of the parameters of one node -> arrays, each of the shape that NIR gives it.
 NodeParameters = dict[str, Float[Array, "..."]]
 #: NIR node name -> its parameters.
@@ -202,7 +202,7 @@ def check_precision(network: Network) -> None:
             if isinstance(value, jax.Array) and value.dtype == np.float64 != wide:
                 raise UsageError(
                     f"node '{name}': {key} is {value.dtype}, and JAX computes in {wide}",
-                    fix=_ENABLE_X64.format('lower the network with dtype="float32"'),
+                    fix=ENABLE_X64.format('lower the network with dtype="float32"'),
                     node=name,
                 )
 
@@ -280,7 +280,7 @@ def check_dtype(dtype: Any) -> np.dtype:
     if asked == np.float64 != own:
         raise UsageError(
             f"dtype is {asked}, and JAX computes in {own}",
-            fix=_ENABLE_X64.format('pass dtype="float32"'),
+            fix=ENABLE_X64.format('pass dtype="float32"'),
         )
     return asked
 

@@ -24,6 +24,7 @@ from jax.custom_derivatives import zero_from_primal
 
 from jaxsnn.network.array_types import Array, Float, Int, Num, Shaped
 from jaxsnn.network.meshes import varying_like
+from jaxsnn.network.promotion import usual_promotion
 
 # Where the network is faster than XLA's sort: so many rows, and so many numbers in each.
 _LEAST_ROWS = 32
@@ -94,6 +95,7 @@ def sorted_columns(
 
 
 @sorted_columns.defjvp
+@usual_promotion
 def _(
     primals: tuple[Float[Array, "rows numbers"]], tangents: tuple[Float[Array, "rows numbers"]]
 ) -> tuple[tuple[Array, Array], tuple[Array, Any]]:

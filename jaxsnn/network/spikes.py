@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from jaxsnn.errors import UsageError, as_number, shown
@@ -54,6 +55,7 @@ class Events:
         >>> events.time.tolist(), events.index.tolist()
         ([[0.0, 0.001, 0.001]], [[1, 0, 0]])
         """
+        refuse_traced((x, dt), "spikes in steps")
         if not 0 < as_number(dt) < np.inf:
             raise UsageError(
                 f"dt is {shown(dt)}", fix="give a positive length of a step, in seconds"
@@ -68,6 +70,22 @@ class Events:
         except (TypeError, ValueError) as error:
             fix = "give numbers of spikes, or jaxsnn.Currents.held(x, dt) of other values"
             raise UsageError(f"spikes in steps: {error}", fix=fix) from error
+
+
+def refuse_traced(given: Any, what: str) -> None:
+    """Refuse values that JAX traces: how many spikes they make is seen in numbers alone.
+
+    Args:
+        what: names them in the message.
+
+    Raises:
+        UsageError: some are traced.
+    """
+    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(given)):
+        raise UsageError(
+            f"{what} are traced by jax.jit, vmap or grad, and their spikes are made of numbers",
+            fix="encode before, and pass the events",
+        )
 
 
 def refuse_masked(given: Any, what: str, node: str = "") -> None:

@@ -15,6 +15,7 @@ from jaxsnn.event.event_solution import EventSolution
 from jaxsnn.network.bad_numbers import bad_number
 from jaxsnn.network.lowering.lower import lower
 from jaxsnn.network.network import Network
+from jaxsnn.network.promotion import usual_promotion
 from jaxsnn.network.results import Result
 from jaxsnn.nir.graph import Graph
 from jaxsnn.simulation.retry import with_enough_room
@@ -47,6 +48,7 @@ def simulate(
 ) -> Found: ...
 
 
+@usual_promotion
 def simulate(
     network: Network | Graph,
     inputs: Any,
@@ -160,7 +162,7 @@ def _with_former_option(engine: Any, max_events: Any) -> Any:
     warnings.warn(
         f"simulate(max_events=...) is now engine=EventDriven(max_events={max_events!r})",
         DeprecationWarning,
-        stacklevel=3,
+        stacklevel=4,  # of whoever calls `simulate`, which is decorated
     )
     if max_events != "auto":
         return replace(engine, max_events=max_events)

@@ -12,6 +12,7 @@ from jaxsnn.errors import UsageError, shown
 from jaxsnn.event.event_driven import EventDriven
 from jaxsnn.network.lowering.lower import lower
 from jaxsnn.network.network import Network, with_synaptic_delays
+from jaxsnn.network.promotion import usual_promotion
 from jaxsnn.nir.graph import Graph, refuse_no_graph
 from jaxsnn.train.data.datasets import Data, Splits
 from jaxsnn.train.data.labelled_files import with_data
@@ -119,6 +120,7 @@ def prepare(graph: Graph, options: TrainOptions) -> Prepared:
     return Prepared(graph=graph, options=chosen, notes=notes, may_calibrate=may_calibrate)
 
 
+@usual_promotion
 def fit_prepared(prepared: Prepared) -> Fit:
     """The run. Returns and errors as of `fit`."""
     graph, chosen = prepared.graph, prepared.options

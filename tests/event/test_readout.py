@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsnn import lower, with_synaptic_delays
+from jaxsnn import TimeStepped, lower, with_synaptic_delays
 from jaxsnn.errors import UsageError
 from jaxsnn.event.event_driven import EventDriven
 from jaxsnn.network.network import Network
@@ -290,8 +290,18 @@ def test_a_weight_that_grows_is_none():
     solution = simulate(
         alike(np.float64), Events(time=jnp.array([0.3]), index=jnp.zeros(1, jnp.int32)), 4.0
     )
-    with pytest.raises(UsageError, match=r"tau is 0.0: give a positive tau"):
+    with pytest.raises(UsageError, match=r"tau is 0: give a positive tau"):
         solution.integral("2", 0.0)
+
+
+@pytest.mark.parametrize("engine", [EventDriven(), TimeStepped(dt=1e-3)], ids=["event", "steps"])
+@pytest.mark.parametrize("tau", [-1.0, 0.0, "5ms", np.nan])
+def test_a_sum_over_spikes_with_a_weight_that_grows_is_none(engine, tau):
+    weight, neurons = build.linear(weight=[[9.0]]), build.cubalif(tau_mem="10ms", tau_syn="5ms")
+    graph = build.sequential(build.input(1), weight, neurons)
+    solution = simulate(graph, Events(time=[[0.0]], index=[[0]]), 0.03, engine=engine)
+    with pytest.raises(UsageError, match=r"tau is .*: give a positive tau, in seconds"):
+        solution.spike_sum("2", tau)
 
 
 @pytest.mark.parametrize("second", [jax.hessian, lambda f: jax.jacrev(jax.grad(f))])

@@ -63,7 +63,11 @@ def without_dt():
 
 def with_other(key, value, engine=None):
     """A run of a network with a parameter of its Affine changed past `with_parameters`."""
-    layers = build.input(2), build.affine(weight=np.ones((3, 2)), bias=1.0), build.cubalif(**NEURONS)
+    layers = (
+        build.input(2),
+        build.affine(weight=np.ones((3, 2)), bias=1.0),
+        build.cubalif(**NEURONS),
+    )
     network = with_synaptic_delays(lower(build.sequential(*layers)), "1", np.zeros((3, 2)))
     network.parameters["1"][key] = value
     return simulate(network, SPIKE, 0.03, engine=engine)

@@ -345,7 +345,7 @@ def test_options_that_make_no_sense_are_refused(network):
 
 @pytest.mark.parametrize("one", [np.array, jnp.array])
 def test_options_may_be_arrays_of_one_number(network, one):
-    given = {"max_spikes": {"n": one(20)}, "min_slope": one(0.25), "refractory": one(0.5)}
+    given = {"max_spikes": {"n": one(20.0)}, "min_slope": one(0.25), "refractory": one(0.5)}
     plain = {"max_spikes": {"n": 20}, "min_slope": 0.25, "refractory": 0.5}
     found, wanted = (
         simulate(network, inputs(), T_END, engine=EventDriven(**options))

@@ -130,6 +130,17 @@ def test_debug_nans(alone):
     assert_alike(numbers(found), alone("line"))
 
 
+@pytest.mark.parametrize(
+    ("name", "types"), [("line", "strict"), ("whole", "strict"), ("stepped", "standard")]
+)
+def test_rules_of_promotion_are_the_program_s_own(name, types, alone):
+    """What the engines and their rules of derivatives compute is not bound by them."""
+    make, function = (CASES | {"line": (lambda: weights_of(line()), of_line_by_xla)})[name]
+    with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion(types):
+        found = with_gradient(jax.jit(function))(make(), *given())
+    assert_alike(numbers(found), alone(name))
+
+
 def shapes_of(tree):
     return jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), tree)
 
@@ -217,6 +228,19 @@ def test_a_network_of_64_bits_is_refused_where_jax_computes_with_32(engine):
     )
     with pytest.raises(UsageError, match=message):
         simulate(network, Events(time=time, index=index), T_END, engine=engine)
+
+
+@pytest.mark.parametrize("look", ["first_spike", "count", "events", "maximum"])
+def test_a_solution_of_64_bits_is_refused_where_jax_computes_with_32(look):
+    with jax.enable_x64(True):
+        solution = simulate(line(), Events(time=[[0.01]], index=[[0]]), T_END)
+    name = next(iter(solution.spikes))
+    message = "this solution is float64, and JAX computes in float32: call .* jax.enable_x64"
+    with pytest.raises(UsageError, match=message):
+        getattr(solution, look)(name)
+    with jax.enable_x64(True):
+        found = jax.tree.leaves(getattr(solution, look)(name))
+    assert found[0].dtype == np.float64
 
 
 def test_float64_is_refused_by_lower_where_jax_computes_with_32():

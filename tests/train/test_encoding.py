@@ -2,15 +2,19 @@
 
 import tracemalloc
 from dataclasses import replace
+from functools import partial
 
+import jax
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jaxsnn import Events
 from jaxsnn.errors import UsageError
 from jaxsnn.train import (
     Current,
+    Delta,
     FirstSpike,
     Latency,
     LevelCrossing,
@@ -39,6 +43,26 @@ def test_what_is_bright_comes_first_unless_told_otherwise():
     assert events.time.tolist() == [[1.0, 0.75, 0.0]]
     with pytest.raises(UsageError, match='first="large" or first="small"'):
         Latency(t_min=0.0, t_max=1.0, first="bright")([[0.5]])
+
+
+@pytest.mark.parametrize("transform", [jax.jit, jax.vmap], ids=["jit", "vmap"])
+@pytest.mark.parametrize(
+    ("encode", "shape"),
+    [
+        (Latency(t_min=0.0, t_max=0.01), (3, 4)),
+        (Rate(highest=100.0, duration=0.1), (3, 4)),
+        (Current(), (3, 4)),
+        (PopulationCode(centres=(0.0, 1.0), frame=1e-3), (3, 4)),
+        (LevelCrossing(levels=(0.5,), frame=1e-3), (3, 5, 4)),
+        (Delta(step=0.1, frame=1e-3), (3, 5, 4)),
+        (partial(Events.of_steps, dt=1e-3), (5, 3, 4)),
+    ],
+    ids=lambda what: type(what).__name__,
+)
+def test_traced_values_are_refused_in_one_line(encode, shape, transform):
+    with pytest.raises(UsageError, match=r"are traced by jax\.jit.*: encode before") as caught:
+        transform(encode)(np.ones((2, *shape)))
+    assert "\n" not in str(caught.value)
 
 
 def test_a_current_is_the_value_all_the_time():

@@ -404,6 +404,17 @@ def test_more_classes_than_neurons_are_refused():
         fit(graph, DATA)
 
 
+def test_weights_are_not_read():
+    nodes = {"in": build.input(5), "n": build.cubalif(5, tau_mem="20ms", tau_syn="10ms")}
+    nodes |= {"w": build.linear(3), "out": build.output(3)}
+    graph = build.network(nodes, [("in", "n", "w", "out")], seed=0)
+    message = (
+        r"'w' is a Linear, and losses read populations of neurons: let one feed .* there are n"
+    )
+    with pytest.raises(UsageError, match=message):
+        fit(graph, DATA)
+
+
 def test_a_threshold_is_not_read():
     network = lower(small_net())
     wire = Wire(name="threshold", kind="Threshold", sources=("4",), shape=(3,))

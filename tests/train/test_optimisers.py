@@ -1,5 +1,6 @@
 """Optimisers by name, and weight decay."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -50,6 +51,15 @@ def test_decay_makes_weights_of_a_run_smaller():
 def test_what_is_no_optimiser_is_refused(given):
     with pytest.raises(UsageError, match=r"which has no init and update: pass a name, or what"):
         fit(small_net(), DATA, **QUICK, optimiser=given)
+
+
+def test_strict_rules_of_promotion_change_nothing():
+    def losses():
+        return [epoch.train_loss for epoch in fit(small_net(), DATA, **QUICK).history]
+
+    wanted = losses()
+    with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
+        assert losses() == wanted
 
 
 @pytest.mark.parametrize("given", [optax.lbfgs(), optax.polyak_sgd()], ids=["lbfgs", "polyak"])

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from jaxsnn.errors import UsageError
 from jaxsnn.network.array_types import Array, Float
+from jaxsnn.network.promotion import usual_promotion
 
 Tree = TypeVar("Tree")
 
@@ -41,6 +42,7 @@ def _held(array: Float[Array, "..."]) -> Float[Array, "..."]:
 
 
 @_held.defjvp
+@usual_promotion
 def _(
     primals: tuple[Float[Array, "..."]], tangents: tuple[Any]
 ) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
@@ -54,6 +56,7 @@ def _held_once(array: Float[Array, "..."]) -> Float[Array, "..."]:
 
 
 @_held_once.defjvp
+@usual_promotion
 def _(primals: tuple[Float[Array, "..."]], tangents: tuple[Any]) -> Any:
     del primals, tangents
     raise UsageError(

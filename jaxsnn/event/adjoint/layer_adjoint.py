@@ -77,6 +77,7 @@ from jaxsnn.event.forward.layer import (
 from jaxsnn.event.forward.simulate_layer import simulate_layer
 from jaxsnn.network.array_types import Array, Float, Int
 from jaxsnn.network.meshes import varying_like
+from jaxsnn.network.promotion import usual_promotion
 
 #: From so many arrivals on the gradient goes over them one after the other.
 _MANY_ARRIVALS = 64
@@ -406,4 +407,4 @@ def _slopes_after(
     return lax.map(slope_at, spikes + refractory)
 
 
-layer_spikes.defvjp(_forward, _backward, symbolic_zeros=True)
+layer_spikes.defvjp(usual_promotion(_forward), usual_promotion(_backward), symbolic_zeros=True)

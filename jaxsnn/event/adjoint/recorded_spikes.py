@@ -19,6 +19,7 @@ from jaxsnn.event.event_arrays import NeuronLanes, OfSpikes, Rows, State, Times,
 from jaxsnn.event.forward.layer import LayerSpec, LayerSpikes
 from jaxsnn.network.array_types import Array, Float, Int
 from jaxsnn.network.meshes import varying_like
+from jaxsnn.network.promotion import usual_promotion
 from jaxsnn.network.sorting import at_places, sorted_columns
 
 #: By weight, lanes, time, row, times and count; the last three have none.
@@ -128,4 +129,4 @@ def _backward(spec: LayerSpec, residuals: Residuals, cotangent: LayerSpikes) -> 
     return d_weight, d_lanes, d_time, None, None, None
 
 
-recorded_spikes.defvjp(_forward, _backward)
+recorded_spikes.defvjp(usual_promotion(_forward), usual_promotion(_backward))

@@ -49,6 +49,7 @@ from jaxsnn.event.forward.layer import LayerSpec
 from jaxsnn.event.forward.recurrent import simulate_group
 from jaxsnn.network.array_types import Array, Float, Int
 from jaxsnn.network.meshes import varying_like
+from jaxsnn.network.promotion import usual_promotion
 from jaxsnn.network.reductions import over_first
 
 #: By what arrives from outside (the rows have none), by feedback, and by the lanes of each population.
@@ -186,7 +187,7 @@ def _gradients_known(
     return d_arrivals, d_feedback, d_lanes
 
 
-_events.defvjp(_forward, _backward)
+_events.defvjp(usual_promotion(_forward), usual_promotion(_backward))
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -201,6 +202,7 @@ def _events_forward(
 
 
 @_events_forward.defjvp
+@usual_promotion
 def _tangents(
     spec: GroupSpec, primals: tuple[Any, ...], tangents: tuple[Any, ...]
 ) -> tuple[GroupEvents, GroupEvents]:

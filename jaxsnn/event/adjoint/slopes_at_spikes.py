@@ -13,6 +13,7 @@ from jax.custom_derivatives import SymbolicZero
 from jaxsnn.event.adjoint.wanted import values_of
 from jaxsnn.event.event_arrays import OfSpikes
 from jaxsnn.event.forward.layer import LayerSpikes
+from jaxsnn.network.promotion import usual_promotion
 
 
 def without_slopes(spikes: LayerSpikes, *, forward_mode: bool) -> LayerSpikes:
@@ -46,7 +47,7 @@ def _back(kept: tuple[()], cotangent: tuple[Any, Any]) -> tuple[Any, None]:
     return (asked if isinstance(by_time, SymbolicZero) else by_time + asked), None
 
 
-_backwards.defvjp(_kept, _back, symbolic_zeros=True)
+_backwards.defvjp(usual_promotion(_kept), usual_promotion(_back), symbolic_zeros=True)
 
 
 @jax.custom_jvp
@@ -55,6 +56,7 @@ def _forwards(time: OfSpikes, slope: OfSpikes) -> tuple[OfSpikes, OfSpikes]:
 
 
 @_forwards.defjvp
+@usual_promotion
 def _(primals: tuple[Any, Any], tangents: tuple[Any, Any]) -> tuple[Any, Any]:
     return primals, (tangents[0], _unknown_where(tangents[0]))
 

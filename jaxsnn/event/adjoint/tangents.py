@@ -21,6 +21,7 @@ from jaxsnn.event.event_arrays import NeuronLanes, OfSpikes, Rows, Seconds, Time
 from jaxsnn.event.forward.layer import LayerSpec, LayerSpikes
 from jaxsnn.event.forward.simulate_layer import simulate_layer
 from jaxsnn.network.array_types import Array, Float
+from jaxsnn.network.promotion import usual_promotion
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -32,6 +33,7 @@ def layer_spikes_forward(
 
 
 @layer_spikes_forward.defjvp
+@usual_promotion
 def _tangents(
     spec: LayerSpec, primals: tuple[Any, ...], tangents: tuple[Any, ...]
 ) -> tuple[LayerSpikes, LayerSpikes]:

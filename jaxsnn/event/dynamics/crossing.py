@@ -25,6 +25,7 @@ from jax import lax
 from jaxsnn.event.dynamics.bracketed_root import Value, bracketed_root
 from jaxsnn.event.event_arrays import Numbers
 from jaxsnn.network.array_types import Array, Bool
+from jaxsnn.network.promotion import usual_promotion
 from jaxsnn.network.structure import TauShape
 
 #: (em, es, k): what the flow over a time needs of it.
@@ -59,7 +60,7 @@ def _phi1_tangent(dz: Numbers, _: Numbers, z: Numbers) -> Numbers:
 
 
 # Differentiating the quotient would lose digits near zero.
-phi1.defjvps(_phi1_tangent)
+phi1.defjvps(usual_promotion(_phi1_tangent))
 
 
 # ---- the flow

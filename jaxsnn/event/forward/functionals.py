@@ -170,7 +170,9 @@ def maximum(drive: Drive, t_end: Seconds) -> OfNeurons:
     # The time of an arrival is taken from the arrivals that are not held: the kink moves with it.
     own = at_places(arrivals.time, edge, axis=1)
     time = jnp.where(place.at_arrival, jnp.where(jnp.isfinite(own), own, 0.0), place.time)
-    time = jnp.where(place.time >= t_end, t_end, time)  # the largest V of all so far moves with the end
+    time = jnp.where(
+        place.time >= t_end, t_end, time
+    )  # the largest V of all so far moves with the end
     return voltage(drive, arrivals, time, place.interval)
 
 

@@ -40,6 +40,7 @@ from jaxsnn.event.forward.layer import spread
 from jaxsnn.event.forward.readout import Drive, with_general_kernel
 from jaxsnn.network.array_types import Array, Bool, Float, Int, Num
 from jaxsnn.network.meshes import varying_like
+from jaxsnn.network.promotion import usual_promotion
 from jaxsnn.network.sorting import at_places, sorted_times
 
 #: A quantity of each crossing, some of them chosen, and numbers of crossings or intervals.
@@ -369,6 +370,7 @@ def _moved(watched: Watched, arrivals: _Arrivals, found: _Found) -> OfCrossings:
 
 
 @_moved.defjvp
+@usual_promotion
 def _tangents(
     primals: tuple[Watched, _Arrivals, _Found], tangents: tuple[Watched, _Arrivals, _Found]
 ) -> tuple[OfCrossings, OfCrossings]:

@@ -34,6 +34,7 @@ from jaxsnn.event.native.native_layer import (
 from jaxsnn.event.native.native_weights import turned_by_kernel
 from jaxsnn.network.array_types import Array, Float, Int
 from jaxsnn.network.meshes import varying_like
+from jaxsnn.network.promotion import usual_promotion
 
 
 class ByTarget(NamedTuple):
@@ -367,4 +368,4 @@ def _backward(
     return d_rows[:rows], d_apart, d_lanes, d_delay, d_time, None, None
 
 
-_group.defvjp(_forward, _backward, symbolic_zeros=True)
+_group.defvjp(usual_promotion(_forward), usual_promotion(_backward), symbolic_zeros=True)

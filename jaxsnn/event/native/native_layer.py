@@ -26,6 +26,7 @@ from jaxsnn.event.forward.simulate_layer import simulate_layer
 from jaxsnn.event.native.native_build import kernel, thread_count
 from jaxsnn.network.array_types import Array, Float, Int
 from jaxsnn.network.meshes import varying_like
+from jaxsnn.network.promotion import usual_promotion
 from jaxsnn.network.sorting import at_places
 
 #: The fields in the order of `Field` in tiles.h.
@@ -189,6 +190,7 @@ def _simulated(
 
 
 @_simulated.defjvp
+@usual_promotion
 def _(
     spec: LayerSpec, threads: int | None, primals: tuple[Any, ...], tangents: tuple[Any, ...]
 ) -> tuple[Simulated, Simulated]:
@@ -288,6 +290,7 @@ def _gradients(
 
 
 @_gradients.defjvp
+@usual_promotion
 def _(
     spec: LayerSpec,
     threads: int | None,
@@ -327,4 +330,6 @@ def _(
     return found, (d_weight, only_wanted(d_lanes, wanted), d_time)
 
 
-native_layer_spikes.defvjp(_forward, native_backward, symbolic_zeros=True)
+native_layer_spikes.defvjp(
+    usual_promotion(_forward), usual_promotion(native_backward), symbolic_zeros=True
+)

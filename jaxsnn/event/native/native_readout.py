@@ -28,6 +28,7 @@ from jaxsnn.event.native.native_layer import (
 )
 from jaxsnn.network.array_types import Array, Float
 from jaxsnn.network.meshes import varying_like
+from jaxsnn.network.promotion import usual_promotion
 
 Samples = Float[Array, "samples"]
 Voltages = Float[Array, "batch samples neurons"]
@@ -107,6 +108,7 @@ def _simulated(neuron: Neuron, threads: int | None, *given: Any) -> Voltages:
 
 
 @_simulated.defjvp
+@usual_promotion
 def _(
     neuron: Neuron, threads: int | None, primals: tuple[Any, ...], tangents: tuple[Any, ...]
 ) -> tuple[Voltages, Voltages]:
@@ -155,6 +157,7 @@ def _gradients(
 
 
 @_gradients.defjvp
+@usual_promotion
 def _(
     neuron: Neuron,
     threads: int | None,
@@ -172,4 +175,4 @@ def _(
     return _gradients(neuron, threads, wanted, *primals), jax.jvp(by_xla, primals, tangents)[1]
 
 
-_membrane.defvjp(_forward, _backward, symbolic_zeros=True)
+_membrane.defvjp(usual_promotion(_forward), usual_promotion(_backward), symbolic_zeros=True)

@@ -28,6 +28,7 @@ from jaxsnn.event.native.native_layer import (
 )
 from jaxsnn.network.array_types import Array, Int
 from jaxsnn.network.meshes import varying_like
+from jaxsnn.network.promotion import usual_promotion
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
@@ -92,4 +93,6 @@ def _backward(
     return d_weight, d_lanes, d_time, None, None, None
 
 
-native_recorded_spikes.defvjp(_forward, _backward, symbolic_zeros=True)
+native_recorded_spikes.defvjp(
+    usual_promotion(_forward), usual_promotion(_backward), symbolic_zeros=True
+)

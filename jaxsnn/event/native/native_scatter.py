@@ -29,6 +29,7 @@ from jaxsnn.event.native.native_places import native_places
 from jaxsnn.event.projections.arrivals import Scattered
 from jaxsnn.network.array_types import Array, Float, Int
 from jaxsnn.network.meshes import varying_like
+from jaxsnn.network.promotion import usual_promotion
 from jaxsnn.network.sorting import at_places
 
 Table = Int[Array, "channels taps"]
@@ -191,4 +192,4 @@ def _backward(
     return d_weight, unstacked(d_stacked, given.lanes), d_time, None, None, None, None
 
 
-_scattered.defvjp(_forward, _backward, symbolic_zeros=True)
+_scattered.defvjp(usual_promotion(_forward), usual_promotion(_backward), symbolic_zeros=True)

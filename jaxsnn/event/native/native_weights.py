@@ -16,6 +16,7 @@ from jaxsnn.event.native.native_limits import calls_kernels
 from jaxsnn.network.array_types import Float
 from jaxsnn.network.meshes import varying_like
 from jaxsnn.network.network import Network
+from jaxsnn.network.promotion import usual_promotion
 from jaxsnn.network.structure import carriers
 
 _LARGE = 2**16  # numbers
@@ -76,6 +77,7 @@ def turned_by_kernel(threads: int | None, matrix: Matrix) -> Turned:
 
 
 @turned_by_kernel.defjvp
+@usual_promotion
 def _(threads: int | None, primals: tuple[Any], tangents: tuple[Any]) -> tuple[Turned, Turned]:
     """Turned, and its tangents by XLA."""
     return turned_by_kernel(threads, *primals), tangents[0].T
@@ -89,4 +91,4 @@ def _backward(threads: int | None, _: None, cotangent: Turned) -> tuple[Matrix]:
     return (turned_by_kernel(threads, cotangent),)
 
 
-_turned.defvjp(_forward, _backward)
+_turned.defvjp(usual_promotion(_forward), usual_promotion(_backward))

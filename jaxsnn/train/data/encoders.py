@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from jaxsnn.errors import UsageError, as_number, shown
-from jaxsnn.network.spikes import Events
+from jaxsnn.network.spikes import Events, refuse_traced
 from jaxsnn.network.valued_inputs import Currents, Input
 from jaxsnn.nir.initializers import Seed, generator_of
 
@@ -143,7 +143,7 @@ class Current:
         Raises:
             UsageError: a value that is not finite, or nothing to encode.
         """
-        values = np.asarray(values, float)
+        values = _in_numpy(values, float)
         if values.ndim < 2:
             raise UsageError(f"values of shape {values.shape}", fix="give (samples, channels)")
         flat = values.reshape(len(values), -1)
@@ -221,7 +221,7 @@ class Delta:
 
     def __call__(self, values: Any) -> Events:
         """Events (samples, events) of values (samples, time, channels); NaN ends a signal."""
-        values = np.asarray(values, float)
+        values = _in_numpy(values, float)
         if values.ndim != 3:
             raise UsageError(
                 f"values of shape {values.shape}",
@@ -292,7 +292,7 @@ class LevelCrossing:
         levels = np.asarray(self.levels, float)
         if len(levels) == 0 or (np.diff(levels) <= 0).any():
             raise UsageError(f"levels are {self.levels}", fix="give levels that rise")
-        values = np.asarray(values)
+        values = _in_numpy(values)
         values = values[:, None] if values.ndim == 2 else values
         if values.ndim != 3:
             raise UsageError(
@@ -349,7 +349,7 @@ class PopulationCode:
         """Events (samples, events) of values (samples, time, channels), or (samples, channels); NaN
         is no spike.
         """
-        values = np.asarray(values, float)
+        values = _in_numpy(values, float)
         values = values[:, None] if values.ndim == 2 else values
         if values.ndim != 3:
             raise UsageError(
@@ -412,9 +412,19 @@ def _joined(parts: list[Events], channels: int) -> Events:
     return Events(time=whole("time", np.inf), index=whole("index", channels))
 
 
+def _in_numpy(values: Any, dtype: Any = None) -> np.ndarray:
+    """Values as an array of NumPy.
+
+    Raises:
+        UsageError: they are traced.
+    """
+    refuse_traced(values, "values")
+    return np.asarray(values, dtype)
+
+
 def _flat_values(values: Any, what: str) -> np.ndarray:
     """Values (samples, channels), checked to lie between 0 and 1; NaN passes. float32 stays."""
-    values = np.asarray(values)
+    values = _in_numpy(values)
     values = values if values.dtype == np.float32 else values.astype(float)
     if values.ndim < 2:
         raise UsageError(f"values of shape {values.shape}", fix="give (samples, channels)")

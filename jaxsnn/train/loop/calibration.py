@@ -13,6 +13,7 @@ from jaxsnn.event.event_driven import EventDriven
 from jaxsnn.event.event_solution import EventSolution
 from jaxsnn.network.lowering.lower import lower, update_graph
 from jaxsnn.network.network import Network
+from jaxsnn.network.promotion import usual_promotion
 from jaxsnn.nir.graph import Graph
 from jaxsnn.simulation.retry import FIRE_LESS, with_enough_room
 from jaxsnn.train.data.batches import Batch, encoded
@@ -27,6 +28,7 @@ from jaxsnn.train.losses.silence import feeding_weights
 _SAMPLES, _STEPS, _CLOSE = 128, 24, 0.01
 
 
+@usual_promotion
 def calibrated(
     graph: Graph,
     data: Splits | Data | tuple[Any, Any],

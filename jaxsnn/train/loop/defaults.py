@@ -104,9 +104,10 @@ def refuse_unfit(network: Network, population: str, reads: str, name: str) -> No
 def _refuse_unknown(network: Network, population: str) -> None:
     if population in network.populations:
         return
-    if any(wire.name == population and wire.kind == "Threshold" for wire in network.wires):
+    kinds = {wire.name: wire.kind for wire in network.wires}
+    if kinds.get(population, "output") not in ("input", "output"):
         raise UsageError(
-            f"'{population}' is a Threshold, and losses read populations of neurons",
+            f"'{population}' is a {kinds[population]}, and losses read populations of neurons",
             fix="let one feed the Output, or name it in the loss: there are "
             f"{listing(network.populations)}",
             node=population,

@@ -12,6 +12,7 @@ from jaxsnn.errors import Problem, SimulationError, UsageError
 from jaxsnn.network.bad_numbers import bad_number
 from jaxsnn.network.lowering.lower import lower
 from jaxsnn.network.network import Network
+from jaxsnn.network.promotion import usual_promotion
 from jaxsnn.network.results import Result
 from jaxsnn.nir.graph import Graph
 from jaxsnn.simulation.retry import with_enough_room
@@ -48,6 +49,7 @@ class Measured:
         return sum(self.spikes.values())
 
 
+@usual_promotion
 def evaluate(
     graph: Graph,
     data: Data | tuple[Any, Any],
