@@ -146,7 +146,7 @@ class EventSolution:
         if on_processor(spikes):
             return to_jax(np.asarray(spikes.count, spikes.time.dtype))
         # `moved` is 0 and carries dV at each spike: counts by V, as if a kick made a spike sooner
-        height = lax.stop_gradient(self.heights[name])[:, None]
+        height = lax.stop_gradient(self.heights[name])[..., None, :, None]
         return spikes.count + jnp.sum(moved(spikes) / height, axis=-1)
 
     @usual_promotion
@@ -252,6 +252,7 @@ class EventSolution:
         """Option of `EventDriven` -> population -> what it must be at least, where it was too small
         (outside jit only).
         """
+        self._refuse_several()
         return shortages(self.budgets)
 
     @property

@@ -97,6 +97,25 @@ def test_vmap_over_parameters(alone):
     assert both[0][1] < both[0][0]  # stronger weights, earlier spikes
 
 
+def test_counts_of_several_runs_have_the_gradients_of_each():
+    time, index = given()
+
+    def counted(weights, outside):
+        def one(factor):
+            network = with_weights(line(), {"1": factor * weights})
+            events, engine = Events(time=time, index=index), EventDriven(max_spikes=8)
+            solution = simulate(network, events, T_END, engine=engine, throw=False)
+            return solution if outside else solution.count("2")
+
+        found = jax.vmap(one)(jnp.array([1.0, 1.1]))
+        return jnp.sum(found.count("2") if outside else found)
+
+    gradient = jax.jit(jax.grad(counted), static_argnums=1)
+    inside, outside = (gradient(weights_of(line())["1"], own) for own in (False, True))
+    assert inside.any()
+    np.testing.assert_allclose(outside, inside, rtol=1e-6)
+
+
 def test_grad_agrees_with_a_difference(alone):
     weights, (time, index) = weights_of(line()), given()
     value = jax.jit(of_line)
