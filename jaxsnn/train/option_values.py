@@ -114,7 +114,8 @@ def at_least(least: int, most: float = math.inf) -> Callable[[str, Any], None]:
         is_whole = hasattr(value, "__index__") and not isinstance(value, bool)
         if not is_whole:
             fix = f"give a whole number of at least {least}"
-            raise UsageError(f"{name} is {shown(value)}", fix=fix)
+            kind = type(value).__name__  # 2.0 is shown as 2
+            raise UsageError(f"{name} is {shown(value)}, of type {kind}", fix=fix)
         if not value >= least:
             raise UsageError(f"{name} is {value}", fix=f"give at least {least}")
         if value > most:

@@ -332,7 +332,7 @@ def test_one_line_of_progress_for_each_epoch_on_a_terminal(capsys, monkeypatch):
         ({"trainable": ("4.weight",)}, "no 4.weight to train"),
         ({"trainable": ("bias",)}, "no bias to train"),
         ({"epochs": 0}, "epochs is 0: give at least 1"),
-        ({"epochs": 1.5}, "epochs is 1.5: give a whole number of at least 1"),
+        ({"epochs": 1.5}, "epochs is 1.5, of type float: give a whole number of at least 1"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"learning_rate": "0.1"}, "learning_rate is '0.1': give a positive, finite number"),
         ({"t_end": "40ms"}, "t_end is '40ms': give a positive"),

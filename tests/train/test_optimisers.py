@@ -8,7 +8,7 @@ import pytest
 
 from jaxsnn.errors import UsageError
 from jaxsnn.train import fit
-from jaxsnn.train.loop.optimisers import optimiser_of
+from jaxsnn.train.loop.optimisers import learning_rates, optimiser_of
 from tests.helpers.small_task import DATA, QUICK, small_net
 
 RAW = {"1": {"weight": jnp.array([2.0, -4.0]), "bias": jnp.array([8.0])}}
@@ -51,6 +51,24 @@ def test_decay_makes_weights_of_a_run_smaller():
 def test_what_is_no_optimiser_is_refused(given):
     with pytest.raises(UsageError, match=r"which has no init and update: pass a name, or what"):
         fit(small_net(), DATA, **QUICK, optimiser=given)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "message"),
+    [
+        (lambda step: 0.01 - step / 100, "schedule gives -0.01 at step 2: give a finite learning"),
+        (lambda step: float("nan"), "schedule gives nan at step 0: give"),
+        (lambda step: "fast", "schedule gives 'fast' at step 0: give"),
+    ],
+)
+def test_a_schedule_without_rates_is_refused(schedule, message):
+    with pytest.raises(UsageError, match=message):
+        learning_rates(schedule, 0.01, 2, 3)
+
+
+def test_a_float_for_a_number_of_things_is_called_one():
+    with pytest.raises(UsageError, match="epochs is 2, of type float: give a whole number"):
+        fit(small_net(), DATA, epochs=2.0)
 
 
 def test_strict_rules_of_promotion_change_nothing():

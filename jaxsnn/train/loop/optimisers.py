@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import optax
 
-from jaxsnn.errors import UsageError, shown, suggestion
+from jaxsnn.errors import UsageError, as_number, shown, suggestion
 from jaxsnn.network.network import Network
 from jaxsnn.train.loop.constraints import Parameters
 
@@ -183,11 +183,18 @@ def learning_rates(
             whose values are taken as they are.
 
     Raises:
-        UsageError: there is no such schedule.
+        UsageError: there is no such schedule, or it gives what is no rate.
     """
     steps = np.arange(epochs * batches)
     if callable(schedule):
-        return np.asarray([float(schedule(int(step))) for step in steps]).reshape(epochs, batches)
+        given = [schedule(int(step)) for step in steps]
+        rates = np.asarray([as_number(rate) for rate in given])
+        if (bad := np.flatnonzero(~((rates >= 0) & (rates < np.inf)))).size:
+            raise UsageError(
+                f"schedule gives {shown(given[bad[0]])} at step {bad[0]}",
+                fix="give a finite learning rate of at least 0 at each step",
+            )
+        return rates.reshape(epochs, batches)
     if schedule not in SCHEDULES:
         raise UsageError(f"there is no schedule '{schedule}'", fix=suggestion(schedule, SCHEDULES))
     return (learning_rate * SCHEDULES[schedule](steps / len(steps))).reshape(epochs, batches)
