@@ -7,8 +7,8 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
 import jax
-import numpy as np
-from jax.core import Tracer
+
+from jaxsnn.network.compiling import hashable
 
 #: One number for all populations, or one for some of them; of a budget also "auto".
 PerPopulation = int | float | str | Mapping[str, Any] | tuple[tuple[str, Any], ...] | None
@@ -93,19 +93,9 @@ class EventOptions:
         values = {option.name: getattr(self, option.name) for option in fields(self)}
         wholes = (*BUDGETS, "threads")
         return replace(
-            self, **{name: _hashable(value, name in wholes) for name, value in values.items()}
+            self,
+            **{name: hashable(value, is_whole=name in wholes) for name, value in values.items()},
         )
-
-
-def _hashable(value: Any, is_whole: bool) -> Any:
-    """A value of an option that can be hashed; 8.0 of a number of things is 8."""
-    if isinstance(value, Mapping):
-        return tuple(sorted((name, _hashable(own, is_whole)) for name, own in value.items()))
-    if isinstance(value, list | set | frozenset):
-        return tuple(sorted(value))
-    is_array = isinstance(value, np.ndarray | jax.Array) and not isinstance(value, Tracer)
-    number = value.item() if is_array and value.ndim == 0 else value
-    return int(number) if is_whole and isinstance(number, float) else number
 
 
 def _by_population(value: PerPopulation) -> dict[str, Any]:

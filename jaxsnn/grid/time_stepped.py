@@ -32,6 +32,7 @@ from jaxsnn.grid.surrogate import Surrogate, as_surrogate
 from jaxsnn.grid.timing import needs_dt, step_length
 from jaxsnn.network.array_types import Array, Bool, Float
 from jaxsnn.network.bad_numbers import out_of_bounds
+from jaxsnn.network.compiling import hashable
 from jaxsnn.network.cycles import Cycle, groups
 from jaxsnn.network.meshes import by_compiler
 from jaxsnn.network.network import Network, check_precision, entries
@@ -116,19 +117,19 @@ class TimeStepped:
                 f"detach_reset is {shown(self.detach_reset)}", fix="give True, False or None"
             )
         check_precision(network)
-        dt = step_length(network, self.dt)
-        given = rasters(network, inputs, t_end=t_end, dt=dt)
-        solution = _run(self.hashable(), network, given)
+        engine = self.hashable()
+        dt = step_length(network, engine.dt)
+        solution = _run(engine, network, rasters(network, inputs, t_end=t_end, dt=dt))
         notes = (*solution.approximations, *untied(network), *rounded_end(t_end, dt))
         return replace(solution, approximations=notes)
 
     def hashable(self) -> TimeStepped:
-        """The same with fields that compiled code can be kept by."""
+        """The same options as a static argument."""
         return replace(
             self,
-            dt=None if self.dt is None else float(self.dt),
+            dt=hashable(self.dt),
             surrogate=as_surrogate(self.surrogate),
-            record=self.record if isinstance(self.record, bool) else tuple(sorted(self.record)),
+            record=hashable(self.record),
         )
 
     @property

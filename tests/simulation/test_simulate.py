@@ -355,6 +355,19 @@ def test_options_may_be_arrays_of_one_number(network, one):
     assert jnp.array_equal(found.spikes["n"].time, wanted.spikes["n"].time)
 
 
+@pytest.mark.parametrize("one", [np.array, jnp.array])
+def test_options_in_time_steps_may_be_arrays_and_lists(one):
+    neurons = build.lif(1, tau="10ms")
+    network = lower(build.sequential(build.input(1), neurons, spike_kernel="delta"))
+    steps = 20 * np.ones((5, 1, 1), np.float32)
+    found, wanted = (
+        simulate(network, steps, engine=TimeStepped(dt=dt, record=record))
+        for dt, record in ((one(1e-3), ["1"]), (float(one(1e-3)), ("1",)))
+    )
+    assert jnp.array_equal(found.output(), wanted.output())
+    assert jnp.array_equal(found.count("1"), wanted.count("1"))
+
+
 # What is reported
 
 
