@@ -189,6 +189,11 @@ def check_precision(network: Network) -> None:
             f"a {type(network).__name__} is not a Network", fix="pass jaxsnn.lower(graph)"
         )
     shapes = {wire.name: dict(wire.shapes) for wire in network.wires}
+    for name, wanted in shapes.items():
+        for key, shape in wanted.items():
+            if key not in network.parameters.get(name, {}):
+                fix = f"give it one of the shape {shape}"
+                raise UsageError(f"node '{name}' has no {key}", fix=fix, node=name)
     for name, own in network.parameters.items():
         for key, value in own.items():
             if not hasattr(value, "dtype"):

@@ -70,6 +70,8 @@ def with_other(key, value, engine=None):
     )
     network = with_synaptic_delays(lower(build.sequential(*layers)), "1", np.zeros((3, 2)))
     network.parameters["1"][key] = value
+    if value is None:
+        del network.parameters["1"][key]
     return simulate(network, SPIKE, 0.03, engine=engine)
 
 
@@ -83,6 +85,11 @@ REFUSED = {
         lambda: with_other("weight", np.ones((3, 1))),
         "node '1': weight has shape (3, 1)",
         "give it the shape (3, 2); of several networks at once by jax.vmap",
+    ),
+    "no weight": (
+        lambda: with_other("weight", None),
+        "node '1' has no weight",
+        "give it one of the shape (3, 2)",
     ),
     "a complex weight": (
         lambda: with_other("weight", np.ones((3, 2), complex)),
