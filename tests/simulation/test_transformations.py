@@ -252,7 +252,7 @@ def test_a_network_of_64_bits_is_refused_where_jax_computes_with_32(engine):
 @pytest.mark.parametrize("look", ["first_spike", "count", "events", "maximum"])
 def test_a_solution_of_64_bits_is_refused_where_jax_computes_with_32(look):
     with jax.enable_x64(True):
-        solution = simulate(line(), Events(time=[[0.01]], index=[[0]]), T_END)
+        solution = simulate(lower(line_graph()), Events(time=[[0.01]], index=[[0]]), T_END)
     name = next(iter(solution.spikes))
     message = "this solution is float64, and JAX computes in float32: call .* jax.enable_x64"
     with pytest.raises(UsageError, match=message):
@@ -323,8 +323,8 @@ OTHER_NUMBERS = {
     "short": (lambda x: x.astype("bfloat16"), "node '2': r is bfloat16, and parameters of neurons"),
     "lists": (lambda x: x.tolist(), "node '1': weight is a list: give an array"),
     "nothing": (lambda x: None, "node '1': weight is a NoneType: give an array"),
-    "stacked": (lambda x: jnp.stack([x] * 2), r"node '2': r has shape \(2, 3\), and there are 3"),
-    "cut": (lambda x: x[:2], r"node '2': r has shape \(2,\), and there are 3 neurons: give it"),
+    "stacked": (lambda x: jnp.stack([x] * 2), r"node '1': weight has shape \(2, 3, 4\): give it"),
+    "cut": (lambda x: x[:2], r"node '1': weight has shape \(2, 4\): give it the shape \(3, 4\)"),
 }
 
 
