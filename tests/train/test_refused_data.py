@@ -155,12 +155,12 @@ REFUSED = {
     "other channels": (
         lambda _: batch_of(np.zeros((2, 3)), Latency(t_min=0.0, t_max=0.01, bias=True)),
         "training gives 4 channels (the bias channel included), input 'input' has 2",
-        "a bias channel is one more",
+        "the field bias of Latency adds one",
     ),
     "two outputs": (
         lambda _: read_population(two_outputs()),
         "2 nodes (a, b) feed the outputs of the network, and training reads one",
-        "loss=FirstSpike(population=..., ...)",
+        'population = "a" in [loss-options]',
     ),
     "no engine": (
         lambda _: make_engine("evnt", network(), None),

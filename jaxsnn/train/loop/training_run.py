@@ -139,8 +139,12 @@ class TrainingRun:
         *,
         may_calibrate: bool = True,
     ):
-        self.may_calibrate = may_calibrate
-        self.graph, self.network, self.plan = graph, network, plan
+        self.graph, self.network, self.plan, self.may_calibrate = (
+            graph,
+            network,
+            plan,
+            may_calibrate,
+        )
         options = self.options = plan.options
         data = cast(Splits, options.data)
         self.say = say if is_first() else lambda line: None
