@@ -139,12 +139,8 @@ class TrainingRun:
         *,
         may_calibrate: bool = True,
     ):
-        self.graph, self.network, self.plan, self.may_calibrate = (
-            graph,
-            network,
-            plan,
-            may_calibrate,
-        )
+        self.graph, self.may_calibrate = graph, may_calibrate
+        self.network, self.plan = network, plan
         options = self.options = plan.options
         data = cast(Splits, options.data)
         self.say = say if is_first() else lambda line: None
@@ -173,7 +169,6 @@ class TrainingRun:
         self.rates = learning_rates(
             options.schedule, options.learning_rate, options.epochs, batches
         )
-        named = isinstance(options.optimiser, str)
         self.setup = Setup(
             loss=plan.loss,
             engine=plan.engine.prepared(),
@@ -182,7 +177,7 @@ class TrainingRun:
             feeding=feeding_weights(network),
             channels=channels_of(network),
             optimiser=cast(Any, optimiser_of(options.optimiser, options.weight_decay)),
-            complete=not named,
+            complete=not isinstance(options.optimiser, str),
             options=options.compiled_only(),
             mesh=mesh,
             own=of_one_run(plan.loss, options.regularisers, options.augment, options.noise),
