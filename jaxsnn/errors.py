@@ -307,8 +307,8 @@ def first_line(error: BaseException) -> str:
     'EOFError'
     """
     text = str(error).strip()
-    if text[:1] == text[-1:] and text[:1] in ("'", '"'):  # of KeyError, its key
-        text = text[1:-1].strip()
+    if isinstance(error, KeyError):  # whose text is that of its key, in quotes
+        text = text.strip("'\"").strip()
     return text.splitlines()[0].strip() if text else type(error).__name__
 
 

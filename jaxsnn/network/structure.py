@@ -122,8 +122,7 @@ class Wire:
         late: those of its sources of which what left them one time step before arrives, at first
             nothing: the nodes of its cycle run in the order of the network's wires, and these run
             later.
-        shapes: pairs of a parameter of a node without a state and its shape; parameters that are not
-            named have any.
+        shapes: pairs of a parameter of the node and its shape; parameters that are not named have any.
     """
 
     name: str

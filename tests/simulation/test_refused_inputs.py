@@ -61,17 +61,19 @@ def without_dt():
     return replace(solved(), dt=None).events("2")
 
 
-def with_other(key, value, engine=None):
-    """A run of a network with a parameter of its Affine changed past `with_parameters`."""
+def with_other(key, value, engine=None, node="1"):
+    """A run of a network with a parameter of its Affine, or of its neurons "2", changed past
+    `with_parameters`.
+    """
     layers = (
         build.input(2),
         build.affine(weight=np.ones((3, 2)), bias=1.0),
         build.cubalif(**NEURONS),
     )
     network = with_synaptic_delays(lower(build.sequential(*layers)), "1", np.zeros((3, 2)))
-    network.parameters["1"][key] = value
+    network.parameters[node][key] = value
     if value is None:
-        del network.parameters["1"][key]
+        del network.parameters[node][key]
     return simulate(network, SPIKE, 0.03, engine=engine)
 
 
@@ -90,6 +92,11 @@ REFUSED = {
         lambda: with_other("weight", None),
         "node '1' has no weight",
         "give it one of the shape (3, 2)",
+    ),
+    "no time constant": (
+        lambda: with_other("tau_mem", None, node="2"),
+        "node '2' has no tau_mem",
+        "give it one of the shape (3,)",
     ),
     "a complex weight": (
         lambda: with_other("weight", np.ones((3, 2), complex)),

@@ -80,7 +80,18 @@ def test_strict_rules_of_promotion_change_nothing():
         assert losses() == wanted
 
 
-@pytest.mark.parametrize("given", [optax.lbfgs(), optax.polyak_sgd()], ids=["lbfgs", "polyak"])
-def test_an_optimiser_that_takes_more_than_gradients_is_refused(given):
-    with pytest.raises(UsageError, match=r"more than a gradient .* 'value'.*: pass one that takes"):
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (optax.lbfgs(), r"takes more than a gradient and parameters: .* 'value'"),
+        (optax.polyak_sgd(), r"takes more than a gradient and parameters: .* 'value'"),
+        (
+            optax.lookahead(optax.sgd(0.1), 5, 0.5),
+            "fails by AttributeError with a gradient .* 'fast'",
+        ),
+    ],
+    ids=["lbfgs", "polyak", "lookahead"],
+)
+def test_an_optimiser_that_takes_other_than_gradients_is_refused(given, message):
+    with pytest.raises(UsageError, match=f"optimiser {message}.*: pass one that takes"):
         fit(small_net(), DATA, **QUICK, optimiser=given)

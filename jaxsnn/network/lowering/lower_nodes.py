@@ -88,12 +88,10 @@ class LoweringPlan:
             )
         lowered = lower_node(node, self.graph.dialect, inward, shape)
         detail = self._copied(name, lowered) if node.type == "Linear" else lowered.detail
-        wire = replace(self.bare_wire(name), shape=shape, detail=detail)
+        shapes = tuple((key, np.shape(value)) for key, value in lowered.parameters.items())
+        wire = replace(self.bare_wire(name), shape=shape, detail=detail, shapes=shapes)
         population = None
-        if not node.traits.state:
-            shapes = tuple((key, np.shape(value)) for key, value in lowered.parameters.items())
-            wire = replace(wire, shapes=shapes)
-        else:
+        if node.traits.state:
             population = population_of(
                 node, self.graph.dialect, wire.size, looped=name in self.looped
             )

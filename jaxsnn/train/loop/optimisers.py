@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import optax
 
-from jaxsnn.errors import UsageError, as_number, shown, suggestion
+from jaxsnn.errors import UsageError, as_number, first_line, shown, suggestion
 from jaxsnn.network.network import Network
 from jaxsnn.train.loop.constraints import Parameters
 
@@ -132,25 +132,26 @@ def refuse_decay(
 
 
 def refuse_more_than_gradients(choice: Any, raw: Parameters) -> None:
-    """Refuse an optimiser that asks for more than a gradient and parameters, as line searches do.
+    """Refuse an optimiser that asks for more than a gradient and parameters, as line searches do, or
+    for others than those of a network.
 
     Args:
         raw: what it will move.
 
     Raises:
-        UsageError: says what it asks for.
+        UsageError: says what it asks for, or how it fails.
     """
     if isinstance(choice, str):
         return
     try:
         jax.eval_shape(lambda raw: choice.update(raw, choice.init(raw), raw), raw)
-    except TypeError as error:
+    except Exception as error:
+        more = isinstance(error, TypeError)
+        what = "takes more than" if more else f"fails by {type(error).__name__} with"
         raise UsageError(
-            f"optimiser takes more than a gradient and parameters: {error}",
+            f"optimiser {what} a gradient and parameters: {first_line(error)}",
             fix="pass one that takes these alone, such as optax.adam(1e-3)",
         ) from error
-    except Exception:  # what else it raises it raises in training, too
-        return
 
 
 def optimiser_identity(choice: Any, raw: Parameters) -> tuple[np.ndarray, ...]:
