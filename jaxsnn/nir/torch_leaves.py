@@ -427,6 +427,13 @@ def exported_normalisation(call: Call) -> Exported:
             fix="use track_running_stats=True",
             node=call.name,
         )
+    if call.leading != 1:
+        raise ConversionError(
+            f"'{call.name}' ({type(norm).__name__}) takes time and batch as two axes, and the batch for"
+            " its channels",
+            fix="let it take each step, as Norse's Lift does, or time and batch as one axis",
+            node=call.name,
+        )
     refuse_training(call.name, norm)
     mean, variance = (
         numbers_of(each).astype(float) for each in (norm.running_mean, norm.running_var)

@@ -112,7 +112,6 @@ def load_into(module: Any, source: Graph | str | os.PathLike[str], **options: An
             graph=graph,
             places={names[name]: place for name, place in traced.places.items()},
             firing={leaf: names[node] for leaf, node in traced.firing.items()},
-            graded={leaf: names[node] for leaf, node in traced.graded.items()},
         )
         refuse_difference(module, as_file, first_input(module, graph))
     return found
@@ -275,9 +274,8 @@ def _pairs(
     """
     for leaf, node in traced.firing.items():
         if leaf in theirs and node in ours.spikes:
-            scale = traced.graded.get(leaf)
-            size = 1.0 if scale is None else traced.graph.nodes[scale].value("scale")
-            yield leaf, np.asarray(ours.spikes[node]), theirs[leaf][0] / size, 0.0
+            sent = theirs[leaf][0] / traced.graded.get(leaf, 1.0)
+            yield leaf, np.asarray(ours.spikes[node]), sent, 0.0
     for output, place in traced.places.items():
         own, other = np.asarray(ours.y[output]), theirs[""][place]
         spikes = output in ours.spiking

@@ -25,8 +25,9 @@ def body(*layers, seed=0):
         if hasattr(layer, "running_var"):
             torch.nn.init.uniform_(layer.running_mean, -0.3, 0.3)
             torch.nn.init.uniform_(layer.running_var, 0.02, 0.3)
-            torch.nn.init.uniform_(layer.weight, 0.5, 1.5)
-            torch.nn.init.uniform_(layer.bias, -0.6, 0.2)
+            if layer.affine:
+                torch.nn.init.uniform_(layer.weight, 0.5, 1.5)
+                torch.nn.init.uniform_(layer.bias, -0.6, 0.2)
         elif hasattr(layer, "weight"):
             torch.nn.init.uniform_(layer.weight, -0.7, 0.7)
     return net.eval()
@@ -710,6 +711,41 @@ def test_a_batch_normalisation_behind_no_weights_is_weights_of_its_own(kind, sha
     assert np.array_equal(nets.snntorch_play(other, x), nets.snntorch_play(net, x))
 
 
+@pytest.mark.parametrize(
+    ("kinds", "notes"),
+    [
+        (("weights", "norm", "norm"), ["only adds a bias", "does nothing"]),
+        (("weights", "bare", "norm"), ["only adds a bias", "does nothing"]),
+        (("spikes", "bare", "norm"), ["does nothing"]),
+        (("spikes", "norm", "bare"), ["does nothing"]),
+        (("mean", "norm"), []),
+        (("zeros", "norm"), []),
+    ],
+)
+def test_the_numbers_of_batch_normalisations_in_a_row_and_behind_pools_go_back(kinds, notes):
+    """Of weights without a bias one of them has it; pools keep their weights."""
+    layers = {
+        "weights": lambda: torch.nn.Conv1d(3, 3, 3, padding=1, bias=False),
+        "spikes": leaky,
+        "mean": lambda: torch.nn.AvgPool1d(2),
+        "zeros": lambda: torch.nn.ZeroPad1d((1, 2)),
+        "norm": lambda: torch.nn.BatchNorm1d(3),
+        "bare": lambda: torch.nn.BatchNorm1d(3, affine=False),
+    }
+
+    def net(seed):
+        between = [layers[kind]() for kind in kinds]
+        return body(torch.nn.Conv1d(2, 3, 3), leaky(), *between, leaky(), seed=seed)
+
+    first, second, x = net(1), net(2), nets.spikes(4, (2, 8), steps=40, batch=3)
+    graph = verified(first, x, nets.snntorch_play)
+    found = load_into(second, graph).notes
+    assert len(found) == len(notes)
+    assert all(note in said for note, said in zip(notes, found, strict=True))
+    y = nets.snntorch_play(first, x)
+    assert np.array_equal(nets.snntorch_play(second, x), y)
+
+
 def test_the_numbers_of_a_batch_normalisation_without_weights_go_back():
     def net(seed):
         norm = torch.nn.BatchNorm1d(5, affine=False)
@@ -805,7 +841,7 @@ def test_weights_that_torch_computes_are_taken_and_set():
     norm, x = torch.nn.utils.parametrizations.weight_norm, nets.spikes(4, steps=40, batch=3)
     first, second = computed_weights(norm, 1), computed_weights(norm, 2)
     graph = verified(first, x, nets.snntorch_play)
-    load_into(second, graph)
+    assert load_into(second, graph).notes == ()  # state_dict() has them
     assert np.array_equal(nets.snntorch_play(second, x), nets.snntorch_play(first, x))
     assert "parametrizations.weight.original0" in dict(second[0].named_parameters())
 

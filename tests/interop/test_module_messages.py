@@ -115,6 +115,23 @@ def test_a_refusal_names_the_function_that_is_not_taken():
         from_torch(Joined(True), torch.zeros(1, 5))
 
 
+def test_a_refusal_names_the_first_function_that_is_not_taken():
+    class Gated(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc, self.lif, self.gate = (
+                torch.nn.Linear(5, 3),
+                leaky(),
+                torch.nn.Parameter(torch.ones(3)),
+            )
+
+        def forward(self, x):
+            return self.lif((torch.neg(self.fc(x)) * self.gate.sigmoid()).flatten(1))
+
+    with pytest.raises(ConversionError, match=r"input of 'lif' .* of layers, by torch's neg, whi"):
+        from_torch(Gated(), torch.zeros(1, 5))
+
+
 def test_a_layer_that_gives_no_tensor_is_not_supported():
     """SpikingJelly's NonSpikingLIFNode gives a list of membranes."""
     net = torch.nn.Sequential(torch.nn.Linear(5, 3), spikingjelly("NonSpikingLIFNode"))

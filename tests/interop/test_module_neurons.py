@@ -86,6 +86,27 @@ def test_spikes_that_are_not_one_are_followed_by_a_scale(reset, delay, tmp_path)
     assert graph.nodes["1.graded"].type == "Scale"
 
 
+def test_spikes_of_sizes_in_64_bits_are_loaded(tmp_path):
+    """The module has them in 32 bits, in which 2.1 is another number."""
+    import h5py
+    import snntorch
+
+    path, neuron = tmp_path / "net.nir", {"beta": 0.8, "init_hidden": True}
+    first, second = (
+        torch.nn.Sequential(linear(5, 6), snntorch.Leaky(**neuron, graded_spikes_factor=size))
+        for size in (2.1, 1.3)
+    )
+    write(path, from_torch(first, torch.zeros(1, 5)))
+    with h5py.File(path, "r+") as file:
+        node = next(value for key, value in file["node/nodes"].items() if "graded" in key)
+        del node["scale"]
+        node["scale"] = np.full(6, 2.1)
+    load_into(second, path)
+    assert second[1].graded_spikes_factor == first[1].graded_spikes_factor
+    x = nets.spikes(1, steps=40, batch=4)
+    assert np.array_equal(played(second, x), played(first, x))
+
+
 def test_spikes_that_are_not_one_are_compared():
     """A neuron that does something else is found, though its spikes are of another size."""
     import snntorch
@@ -124,6 +145,15 @@ def test_a_threshold_that_is_never_reached_makes_a_readout(kind, tmp_path):
         return MembraneOfAnAttribute(neuron.LIFNode(v_threshold=0.4), readout, "v")
 
     there_and_back(net, tmp_path / "net.nir")
+
+
+def test_a_threshold_of_inf_that_would_be_subtracted_is_refused():
+    from spikingjelly.activation_based import neuron
+
+    readout = neuron.IFNode(v_threshold=float("inf"), v_reset=None)
+    net = MembraneOfAnAttribute(neuron.LIFNode(), readout, "v")
+    with pytest.raises(ConversionError, match=r"'readout' \(IFNode\) has v_threshold inf and v_re"):
+        from_torch(net, torch.zeros(1, 5))
 
 
 def test_a_readout_through_time_gives_the_membranes_that_it_stores():
@@ -189,6 +219,37 @@ def test_norms_that_norse_lifts_are_weights(straight):
         found = [each(x)[0].numpy() for each in (first, second)]
     assert np.ptp(found[0], axis=0).mean() > 0.01
     np.testing.assert_allclose(found[1], found[0], rtol=1e-4, atol=1e-6)
+
+
+def test_weights_and_pools_that_norse_lifts_keep_their_numbers():
+    """Norms behind weights that are parametrized, and behind pools, which have none to set."""
+    import norse.torch as norse
+
+    def net(seed):
+        torch.manual_seed(seed)
+        weighted = torch.nn.utils.parametrizations.weight_norm(torch.nn.Conv1d(2, 3, 3))
+        norms = torch.nn.BatchNorm1d(3), torch.nn.BatchNorm1d(3)
+        for norm in norms:
+            torch.nn.init.uniform_(norm.running_var, 0.05, 0.5)
+        layers = weighted, norms[0], None, torch.nn.AvgPool1d(2), norms[1], None
+        p = norse.LIFParameters(v_th=torch.tensor(0.1))
+        made = (norse.LIF(p=p) if layer is None else norse.Lift(layer) for layer in layers)
+        return norse.SequentialState(*made).eval()
+
+    x, first, second = torch.as_tensor(nets.spikes(2, (2, 10), steps=40, batch=4)), net(1), net(2)
+    load_into(second, from_torch(first, torch.zeros(2, 1, 2, 10)))
+    with torch.no_grad():
+        found = [each(x)[0].numpy() for each in (first, second)]
+    assert 0.02 < found[0].mean() < 0.98
+    assert np.array_equal(*found)
+
+
+def test_a_norm_that_takes_the_batch_for_channels_is_refused():
+    import norse.torch as norse
+
+    net = norse.SequentialState(linear(5, 6), torch.nn.BatchNorm1d(1), norse.LIF()).eval()
+    with pytest.raises(ConversionError, match=r"'1' \(BatchNorm1d\) takes time and batch as two"):
+        from_torch(net, torch.zeros(2, 1, 5))
 
 
 def test_a_parametric_neuron_has_a_time_constant_for_each(tmp_path):

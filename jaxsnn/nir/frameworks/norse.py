@@ -39,7 +39,15 @@ from jaxsnn.nir.frameworks.framework import (
 from jaxsnn.nir.frameworks.shared_rules import COMMON_NODES, TORCH_RUN
 from jaxsnn.nir.graph import Change, Graph
 from jaxsnn.nir.nodes import Node
-from jaxsnn.nir.torch_leaves import Call, Exported, LayerNumbers, exported, numbers_of, setter_of
+from jaxsnn.nir.torch_leaves import (
+    Call,
+    Exported,
+    LayerNumbers,
+    exported,
+    exporter_of,
+    numbers_of,
+    setter_of,
+)
 
 # What it writes
 
@@ -498,7 +506,7 @@ def _export_weighted(call: Call) -> Exported:
 def _export_lifted(call: Call) -> Exported:
     """Lift: what the layer in it becomes."""
     inner = call.module.lifted_module
-    if list(inner.children()):
+    if list(inner.children()) and exporter_of(inner) is None:
         raise ConversionError(
             f"'{call.name}' lifts a {type(inner).__name__} of several layers",
             fix="lift its layers one by one",

@@ -406,7 +406,7 @@ def _export_lapicque(call: Call) -> Exported:
         raise ConversionError(
             f"'{call.name}' (Lapicque) keeps {1 - rest.flat[0]:g} of its membrane in a step, "
             "1 - time_step/(R C), and NIR's neurons a part between 0 and 1",
-            fix="give it a longer R C, or a beta above 0.37",
+            fix="give it a finite R C of at least time_step, or a beta between 0.37 and 1",
             node=call.name,
         )
     zero = np.zeros(shape)

@@ -183,6 +183,13 @@ def _export_node(call: Call) -> Exported:
     neuron, shape = call.module, call.outward
     reset = 0.0 if neuron.v_reset is None else float(neuron.v_reset)
     readout = float(neuron.v_threshold) == np.inf
+    if readout and neuron.v_reset is None:
+        raise ConversionError(
+            f"'{call.name}' ({type(neuron).__name__}) has v_threshold inf and v_reset None, by which "
+            "SpikingJelly subtracts 0 times inf, nan, from its membrane",
+            fix="give it v_reset=0.0, which is never reached either",
+            node=call.name,
+        )
     threshold = 1.0 if readout else float(neuron.v_threshold)
     entry: dict[str, Any] = {"v_threshold": np.full(shape, threshold)}
     entry["v_reset"] = np.full(shape, reset)
@@ -245,6 +252,11 @@ def _set_node(
 def _export_layer(call: Call) -> Exported:
     """torch's layer of that name, which takes (batch, *shape) in each step mode."""
     return LAYERS[layer_class(call.module).__name__](dataclasses.replace(call, leading=1))
+
+
+def _export_norm(call: Call) -> Exported:
+    """A batch normalisation, which takes (batch, *shape) in each step mode."""
+    return exported_normalisation(dataclasses.replace(call, leading=1))
 
 
 def _export_voting(call: Call) -> Exported:
@@ -316,7 +328,7 @@ _LEAVES: Mapping[str, Callable[[Call], Exported]] = MappingProxyType(
     {
         **dict.fromkeys(LAYERS, _export_layer),
         **dict.fromkeys(_NODES, _export_node),
-        **dict.fromkeys(_NORMS, exported_normalisation),
+        **dict.fromkeys(_NORMS, _export_norm),
         "VotingLayer": _export_voting,
         "LinearRecurrentContainer": _export_recurrent,
     }

@@ -68,7 +68,7 @@ class TracedModule:
         trace: Of its forward pass.
         places: Output node -> place among the tensors that the module returns.
         firing: Leaf whose output is spikes -> its node.
-        graded: Leaf whose spikes are not 1 -> its Scale, which has how large they are.
+        graded: Leaf whose spikes are not 1 -> how large they are.
         parts: Leaf -> its nodes by suffix.
         folds: Layers whose factors and offsets are in the weights before them.
     """
@@ -78,7 +78,7 @@ class TracedModule:
     places: Mapping[str, int]
     firing: Mapping[str, str]
     parts: Mapping[str, Mapping[str, str]]
-    graded: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    graded: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     folds: tuple[Fold, ...] = ()
 
 
@@ -112,14 +112,18 @@ def traced_module(module: Any, sample: Any) -> TracedModule:
     steps = [one.dt for one in made.values() if one.dt is not None]
     graph = _read(draft.nodes, draft.edges, names[0], draft.by_node, steps)
     firing = {leaf: node for leaf, node in draft.neurons.items() if draft.fires(node)}
-    ends = {leaf: draft.ends[leaf][0] for leaf in firing}
+    scales = {
+        leaf: draft.nodes[draft.ends[leaf][0]]["scale"]
+        for leaf, node in firing.items()
+        if draft.ends[leaf][0] != node
+    }
     return TracedModule(
         graph=graph,
         trace=seen,
         places=places,
         firing=firing,
         parts=draft.parts,
-        graded={leaf: end for leaf, end in ends.items() if end != firing[leaf]},
+        graded=scales,
         folds=tuple(draft.folds),
     )
 
@@ -191,12 +195,17 @@ class _ModuleDraft:
         if not alone or entry["type"] not in ("Linear", "Affine", "Conv1d", "Conv2d"):
             return False
         layer = next(each.module for each in self.seen.calls if each.name == before[0])
+        held = layer.state_dict()
+        if not held:  # a pool's weights are no numbers of the module
+            return False
+        earlier = any(fold.node == before[0] for fold in self.folds)
         self.folds.append(
             Fold(
                 layer=call.name,
                 module=one.norm,
                 node=before[0],
-                offset=not any(key.endswith("bias") for key, _ in layer.named_parameters()),
+                offset=not earlier
+                and not any("bias" in key or "running_mean" in key for key in held),
             )
         )
         assert one.folds is not None

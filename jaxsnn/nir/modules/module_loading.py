@@ -121,9 +121,8 @@ def _assignments(
             found += setter(call, records, known)
     for fold in traced.folds:
         found += fold.undone(graph.nodes[nodes[fold.node]])
-        notes.append(
-            f"'{fold.layer}' does nothing any more: its statistics are in the weights before it"
-        )
+        what = "only adds a bias now" if fold.offset else "does nothing any more"
+        notes.append(f"'{fold.layer}' {what}: its statistics are in the weights before it")
     notes += _unsaved(found)
     if graph.dialect.dt != traced.graph.dialect.dt:
         notes.append(
@@ -148,7 +147,8 @@ def _in_state_dict(one: LayerNumbers) -> bool:
     name, _, field = one.name.partition(".")
     owner = one.owner
     kept = name in owner._buffers and name not in owner._non_persistent_buffers_set
-    return not field and (name in owner._parameters or kept)
+    learnt = name in owner._parameters or name in getattr(owner, "parametrizations", ())
+    return not field and (learnt or kept)
 
 
 def _moves(one: LayerNumbers) -> bool:

@@ -336,7 +336,7 @@ class _Watch:
         self.entered: list[tuple[str, Any, bool]] = []
         #: What such a module gave that is of no layer -> its name and itself.
         self.lost: dict[int, tuple[str, Any]] = {}
-        #: What a function of torch gave that is of no layer -> its name.
+        #: What comes of a layer and is of no layer -> the first function of torch that made it so.
         self.functions_of: dict[int, str] = {}
         #: Whether a part of the input was taken, such as one step.
         self.looks_like_a_loop = False
@@ -504,16 +504,20 @@ class _Watch:
                 if before:
                     watch.computed(func, before, args, kwargs or {}, result)
                 if not watch.inside:
-                    watch.note(func, result)
+                    watch.note(func, args, result)
                 return result
 
         return Mode()
 
-    def note(self, func: Any, result: Any) -> None:
-        """Note which function gave a tensor that is of no layer."""
-        name = getattr(func, "__name__", "").strip("_")
-        for tensor in result if isinstance(result, tuple | list) else (result,):
-            if name and hasattr(tensor, "_version") and id(tensor) not in self.made:
+    def note(self, func: Any, args: tuple[Any, ...], result: Any) -> None:
+        """Note by which function what a layer gave became a tensor of no layer."""
+        given = [id(part) for each in args for part in _parts(each)]
+        earlier = [self.functions_of[each] for each in given if each in self.functions_of]
+        name = earlier[0] if earlier else getattr(func, "__name__", "").strip("_")
+        if not name or not (earlier or any(each in self.made for each in given)):
+            return
+        for tensor in _parts(result):
+            if hasattr(tensor, "_version") and id(tensor) not in self.made:
                 self.alive.append(tensor)
                 self.functions_of[id(tensor)] = name
 
@@ -625,6 +629,10 @@ class _Watch:
     def _unchanged(self, tensor: Any) -> Made | None:
         made = self.made.get(id(tensor))
         return made if made is not None and made.version == tensor._version else None
+
+
+def _parts(value: Any) -> tuple[Any, ...]:
+    return tuple(value) if isinstance(value, tuple | list) else (value,)
 
 
 def _flatten_of(given: Any, result: Any, leading: int) -> Any:
