@@ -120,14 +120,14 @@ def test_spyx_gets_one_flatten_for_several_that_join_some_axes(parts):
     same(graph, made, random_raster(1, (30, 3, 2, 8, 8), 0.3), shift=2)
 
 
-def test_a_flatten_that_leaves_axes_is_refused_where_their_order_changes():
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_flatten_that_leaves_axes_is_refused_where_their_order_changes(channels):
     """Weights that stand for it are written where nothing but matrices is left, else it is refused."""
     rng = np.random.default_rng(0)
-    graph = image(convolution(rng, 3, 2), leaky(), flatten(1, 2), leaky(), FLAT)
+    graph = image(convolution(rng, channels, 2, bias=0.5), leaky(), flatten(1, 2), leaky(), FLAT)
     draft, _ = draft_of(graph)
-    with pytest.raises(
-        ConversionError, match=r"'3' \(Flatten\) makes \(3, 64\) of \(3, 8, 8\), and"
-    ):
+    message = rf"'3' \(Flatten\) makes \({channels}, 64\) of \({channels}, 8, 8\), and"
+    with pytest.raises(ConversionError, match=message):
         reorder_flattened(draft, True, "it is channels last")
     same(graph, convert(graph, to="spyx"), random_raster(1, (30, 3, 2, 8, 8), 0.3), shift=2)
 

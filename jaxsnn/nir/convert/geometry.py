@@ -116,16 +116,16 @@ def reorder_flattened(draft: Draft, to_channels_last: bool, why: str) -> None:
         inward, outward = draft.shapes[name]
         if len(inward) < 2:
             continue
-        order = np.moveaxis(np.arange(np.prod(inward)).reshape(inward), 0, -1).ravel()
-        columns = order if to_channels_last else np.argsort(order)
-        if np.array_equal(columns, np.arange(columns.size)):
-            continue
         if len(outward) > 1:
             raise ConversionError(
                 f"node '{name}' (Flatten) makes {outward} of {inward}, and {why}",
                 fix="flatten all axes at once",
                 node=name,
             )
+        order = np.moveaxis(np.arange(np.prod(inward)).reshape(inward), 0, -1).ravel()
+        columns = order if to_channels_last else np.argsort(order)
+        if np.array_equal(columns, np.arange(columns.size)):
+            continue
         for target in draft.targets(name):
             entry = draft.nodes[target]
             if entry["type"] in ("Linear", "Affine") and len(draft.sources(target)) == 1:
