@@ -35,7 +35,7 @@ from jaxsnn.network.network import ENABLE_X64, Network, entries
 from jaxsnn.network.on_processor import on_processor, to_jax
 from jaxsnn.network.promotion import usual_promotion
 from jaxsnn.network.reductions import any_in, any_of, numbers_of, refuse_no_tau
-from jaxsnn.network.results import Result, first_of
+from jaxsnn.network.results import Result, first_of, refuse_several
 from jaxsnn.network.spikes import Events, flatten_spikes
 from jaxsnn.network.valued_inputs import Input
 from jaxsnn.units import format_time
@@ -112,7 +112,7 @@ class EventSolution:
 
         Spikes at exactly equal times come in the order of their neurons.
         """
-        self._refuse_several()
+        refuse_several(self.result)
         return flatten_spikes(self._of(name).time)
 
     @property
@@ -188,15 +188,6 @@ class EventSolution:
         given = partial(by_neuron, integral), drive, self.t_end, tau
         return by_compiler(*given, samples=drive.time, axis_of=first_axis)
 
-    def _refuse_several(self) -> None:
-        """Refuse to look at several runs as if they were one."""
-        if shape := jnp.shape(self.result):
-            raise UsageError(
-                f"this solution is of several runs, {shape}, which jax.vmap has put together",
-                fix="look at it inside of the function that jax.vmap maps, or at one run:"
-                " jax.tree.map(lambda x: x[0], solution)",
-            )
-
     def _refuse_fewer_bits(self) -> None:
         """Refuse to look with 32 bits at a run that was made with 64."""
         wide = jnp.result_type(float)
@@ -207,7 +198,7 @@ class EventSolution:
             )
 
     def _drive(self, name: str) -> Drive:
-        self._refuse_several()
+        refuse_several(self.result)
         self._refuse_fewer_bits()
         if name in self.heights and name not in self.drives:
             raise UsageError(
@@ -252,7 +243,7 @@ class EventSolution:
         """Option of `EventDriven` -> population -> what it must be at least, where it was too small
         (outside jit only).
         """
-        self._refuse_several()
+        refuse_several(self.result)
         return shortages(self.budgets)
 
     @property
@@ -272,7 +263,7 @@ class EventSolution:
         """Why there is no result, with the numbers and what to do; None if the run succeeded
         (outside jit only).
         """
-        self._refuse_several()
+        refuse_several(self.result)
         match Result(int(self.result)):
             case Result.SUCCESS:
                 return None

@@ -17,7 +17,7 @@ from jaxsnn.network.array_types import Array, Bool, Float, Int
 from jaxsnn.network.network import Network
 from jaxsnn.network.promotion import usual_promotion
 from jaxsnn.network.reductions import refuse_no_tau
-from jaxsnn.network.results import Result
+from jaxsnn.network.results import Result, refuse_several
 from jaxsnn.network.spikes import Events, dense_to_events
 from jaxsnn.units import format_time
 
@@ -81,6 +81,7 @@ class SteppedSolution:
         """Spikes of a population, sorted by time (outside jit only): (batch, events), padded with
         inf and the size. A spike of step k has the time k dt.
         """
+        refuse_several(self.result)
         if self.dt is None:
             raise UsageError(
                 "the length of a step is unknown", fix="pass TimeStepped(dt=1e-3), for example"
@@ -90,8 +91,7 @@ class SteppedSolution:
     @property
     def counts(self) -> dict[str, Float[Array, "batch neurons"]]:
         """Recorded population that fires -> spikes of each neuron."""
-        sums = {name: jnp.sum(spikes, axis=0) for name, spikes in self.spikes.items()}
-        return {name: count.reshape(count.shape[0], -1) for name, count in sums.items()}
+        return {name: self.count(name) for name in self.spikes}
 
     @property
     def spikes_recorded(self) -> Float[Array, ""]:
@@ -104,24 +104,24 @@ class SteppedSolution:
         It has no gradient.
         """
         fires = self._spikes_of(name) > 0
-        first = jnp.argmax(fires, axis=0) * (self.dt or 1.0)
-        return jnp.where(jnp.any(fires, axis=0), first, jnp.inf)
+        first = jnp.argmax(fires, axis=-3) * (self.dt or 1.0)
+        return jnp.where(jnp.any(fires, axis=-3), first, jnp.inf)
 
     def count(self, name: str) -> Float[Array, "batch neurons"]:
         """Number of spikes of each neuron."""
-        return jnp.sum(self._spikes_of(name), axis=0)
+        return jnp.sum(self._spikes_of(name), axis=-3)
 
     @usual_promotion
     def spike_sum(self, name: str, tau: float) -> Float[Array, "batch neurons"]:
         """Sum of e^(-t / tau) over the spikes of each neuron; tau in seconds, positive."""
         refuse_no_tau(tau)
         spikes = self._spikes_of(name)
-        return jnp.sum(spikes * jnp.exp(-self._times(spikes) / tau), axis=0)
+        return jnp.sum(spikes * jnp.exp(-self._times(spikes) / tau), axis=-3)
 
     @usual_promotion
     def maximum(self, name: str) -> Float[Array, "batch neurons"]:
         """Largest membrane of each neuron at the end of a step."""
-        return jnp.max(self._voltages_of(name), axis=0)
+        return jnp.max(self._voltages_of(name), axis=-3)
 
     @usual_promotion
     def integral(self, name: str, tau: float | None = None) -> Float[Array, "batch neurons"]:
@@ -129,7 +129,7 @@ class SteppedSolution:
         refuse_no_tau(tau)
         v = self._voltages_of(name)
         weights = jnp.ones_like(v) if tau is None else jnp.exp(-self._times(v) / tau)
-        return jnp.sum(v * weights, axis=0) * (self.dt or 1.0)
+        return jnp.sum(v * weights, axis=-3) * (self.dt or 1.0)
 
     def _spikes_of(self, name: str) -> Float[Array, "time batch neurons"]:
         """Spikes of a population that fires."""
@@ -152,7 +152,9 @@ class SteppedSolution:
         if name in among:
             sent = [among[name]]
         if sent:
-            return sent[0].reshape(*sent[0].shape[:2], -1)
+            # of several runs, which `jax.vmap` has put together, time is not the first axis
+            leading = jnp.ndim(self.result) + 2
+            return sent[0].reshape(*sent[0].shape[:leading], -1)
         if spikes and (alone or name in self.voltages):
             raise UsageError(
                 f"'{name}' sends its membrane, it has no spikes",
@@ -171,7 +173,7 @@ class SteppedSolution:
         )
 
     def _times(self, y: Float[Array, "time batch neurons"]) -> Float[Array, "time 1 1"]:
-        return jnp.arange(y.shape[0], dtype=y.dtype)[:, None, None] * (self.dt or 1.0)
+        return jnp.arange(y.shape[-3], dtype=y.dtype)[:, None, None] * (self.dt or 1.0)
 
     # ---- how it went
 
@@ -220,6 +222,7 @@ class SteppedSolution:
     @property
     def problem(self) -> Problem | None:
         """Why there is no result, and what to do; None if the run succeeded (outside jit only)."""
+        refuse_several(self.result)
         if int(self.result) == Result.SUCCESS:
             return None
         if int(self.result) == Result.INVALID_INPUT:
@@ -255,6 +258,8 @@ class SteppedSolution:
     def __repr__(self) -> str:
         if isinstance(self.result, Tracer):
             return f"SteppedSolution({', '.join(self.y)}; traced)"
+        if shape := self.result.shape:
+            return f"SteppedSolution({', '.join(self.y)}; of several runs, {shape})"
         length = "steps" if self.dt is None else f"steps of {format_time(self.dt)}"
         steps, batch = next(iter(self.y.values())).shape[:2]
         ended = Result(int(self.result)).name

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import jax.numpy as jnp
 
+from jaxsnn.errors import UsageError
 from jaxsnn.network.array_types import Array, Bool, Int
 
 
@@ -26,3 +27,20 @@ def first_of(conditions: Sequence[tuple[Bool[Array, ""], Result]]) -> Int[Array,
     holds, results = zip(*conditions, strict=True)
     codes = [jnp.int32(result) for result in results]
     return jnp.select(list(holds), codes, jnp.int32(Result.SUCCESS))
+
+
+def refuse_several(result: Int[Array, "..."]) -> None:
+    """Refuse to look at several runs as if they were one.
+
+    Args:
+        result: of a solution.
+
+    Raises:
+        UsageError: it has axes.
+    """
+    if shape := jnp.shape(result):
+        raise UsageError(
+            f"this solution is of several runs, {shape}, which jax.vmap has put together",
+            fix="look at it inside of the function that jax.vmap maps, or at one run:"
+            " jax.tree.map(lambda x: x[0], solution)",
+        )

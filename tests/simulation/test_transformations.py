@@ -412,3 +412,47 @@ def test_a_solution_of_several_runs_is_looked_at_one_by_one():
     first = jax.tree.map(lambda x: x[0], found)
     assert first.message == "success"
     np.testing.assert_array_equal(first.events("2").time, simulated().events("2").time)
+
+
+STEPPED = {
+    "count": lambda found: found.count("2"),
+    "counts": lambda found: found.counts["2"],
+    "first_spike": lambda found: found.first_spike("2"),
+    "spike_sum": lambda found: found.spike_sum("2", 5e-3),
+    "maximum": lambda found: found.maximum("2"),
+    "integral": lambda found: found.integral("2", 5e-3),
+}
+
+
+@pytest.mark.parametrize("look", STEPPED.values(), ids=STEPPED)
+@pytest.mark.parametrize("runs", [(2,), (2, 3)], ids=["runs", "grid"])
+def test_steps_of_several_runs_are_looked_at_as_each(look, runs):
+    """Time is not their first axis."""
+
+    def run(factor):
+        weight = factor * line().parameters["1"]["weight"]
+        engine = TimeStepped(dt=1e-3, record=True)
+        return simulated(with_weights(line(), {"1": weight}), engine=engine)
+
+    def of_each(function):
+        for _ in runs:
+            function = jax.vmap(function)
+        return function
+
+    factors = jnp.linspace(1, 3, int(np.prod(runs))).reshape(runs)
+    expected = of_each(lambda factor: look(run(factor)))(factors)
+    assert expected.shape == (*runs, SAMPLES, 3)
+    np.testing.assert_array_equal(look(of_each(run)(factors)), expected)
+
+
+def test_steps_of_several_runs_are_refused_where_one_is_meant():
+    several = jax.tree.map(lambda x: jnp.stack([x, 1.1 * x]), line())
+    found = jax.vmap(lambda network: simulated(network, engine=TimeStepped(dt=1e-3)))(several)
+    assert repr(found) == "SteppedSolution(output; of several runs, (2,))"
+    message = r"of several runs, \(2,\), which jax.vmap has put together: look at it inside"
+    for look in (lambda: found.message, lambda: found.events("2")):
+        with pytest.raises(UsageError, match=message):
+            look()
+    first = jax.tree.map(lambda x: x[0], found)
+    alone = simulated(engine=TimeStepped(dt=1e-3))
+    np.testing.assert_array_equal(first.events("2").time, alone.events("2").time)

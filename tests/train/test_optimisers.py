@@ -95,3 +95,16 @@ def test_strict_rules_of_promotion_change_nothing():
 def test_an_optimiser_that_takes_other_than_gradients_is_refused(given, message):
     with pytest.raises(UsageError, match=f"optimiser {message}.*: pass one that takes"):
         fit(small_net(), DATA, **QUICK, optimiser=given)
+
+
+def test_an_optimiser_that_looks_at_numbers_is_told_that_they_are_traced():
+    """It takes no more than gradients, though JAX's error is a TypeError, too."""
+
+    def largest(raw):
+        return jax.tree.map(lambda own: np.abs(np.asarray(own)).max(), raw)
+
+    given = optax.GradientTransformation(largest, lambda step, memory, raw: (step, memory))
+    with pytest.raises(
+        UsageError, match=r"fails by TracerArray.* with a gradient .*: compute with"
+    ):
+        fit(small_net(), DATA, **QUICK, optimiser=given)

@@ -146,11 +146,14 @@ def refuse_more_than_gradients(choice: Any, raw: Parameters) -> None:
     try:
         jax.eval_shape(lambda raw: choice.update(raw, choice.init(raw), raw), raw)
     except Exception as error:
-        more = isinstance(error, TypeError)
+        looks = isinstance(error, jax.errors.JAXTypeError)  # one kind of TypeError
+        more = isinstance(error, TypeError) and not looks
         what = "takes more than" if more else f"fails by {type(error).__name__} with"
         raise UsageError(
             f"optimiser {what} a gradient and parameters: {first_line(error)}",
-            fix="pass one that takes these alone, such as optax.adam(1e-3)",
+            fix="compute with jax.numpy, for what it is given is traced"
+            if looks
+            else "pass one that takes these alone, such as optax.adam(1e-3)",
         ) from error
 
 
