@@ -55,7 +55,7 @@ def loops_in(jaxpr: Any) -> int:
 
 def hashable(value: Any, *, is_whole: bool = False) -> Any:
     """An option of an engine as a static argument of what is compiled: mappings and names as sorted
-    tuples, an array of one number as that number.
+    tuples, an array of one number as that number. What is none of these stays, to be refused.
 
     Args:
         is_whole: it is a number of things: 8.0 is 8.
@@ -64,11 +64,12 @@ def hashable(value: Any, *, is_whole: bool = False) -> Any:
         return tuple(
             sorted((name, hashable(own, is_whole=is_whole)) for name, own in value.items())
         )
-    if isinstance(value, list | set | frozenset):
-        return tuple(sorted(value))
     is_array = isinstance(value, np.ndarray | jax.Array) and not isinstance(value, Tracer)
-    number = value.item() if is_array and value.ndim == 0 else value
-    return int(number) if is_whole and isinstance(number, float) else number
+    if is_array and (value.ndim == 0 or value.dtype.kind == "U"):
+        value = value.tolist()
+    if isinstance(value, list | set | frozenset) and all(isinstance(one, str) for one in value):
+        return tuple(sorted(value))
+    return int(value) if is_whole and isinstance(value, float) and value.is_integer() else value
 
 
 if __name__ == "__main__":  # as XLA_FLAGS has them; one that XLA does not know ends the process

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jaxsnn.bss2.chip import PARAMETERS
 from jaxsnn.bss2.search.measured_slopes import slopes_of
 from jaxsnn.bss2.search.quantize import QuantizeOptions, quantize
 from jaxsnn.errors import JaxsnnError, MappingError, UsageError
@@ -564,6 +565,30 @@ def test_scales_are_chosen_so_that_thresholds_are_whole_lsb(slope):
     kept = quantize(graph, QuantizeOptions(slope=slope, scale=given))
     assert kept.nodes["4"].scale == given["4"]
     assert kept.nodes["4"].threshold_error > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("threshold", "lsb", "largest"), [(11.95, 12, 63), (11.5, 11, 60), (44.9, 45, 63)]
+)
+def test_a_scale_goes_to_the_larger_of_two_whole_thresholds_where_no_weight_saturates(
+    threshold, lsb, largest
+):
+    """Going down from 11.95 LSB would take away a twelfth of the range of the weights."""
+    done = quantize(two_layers(thresholds=(45.0, threshold)))
+    assert done.populations["2"].v_threshold.tolist() == [125] * 3
+    assert done.populations["4"].v_threshold.tolist() == [80 + lsb] * 2
+    assert done.nodes["4"].threshold_error == pytest.approx(0.0, abs=1e-9)
+    assert done.nodes["4"].saturated == 0
+    assert set(done.netlist.weight[-6:]) == {largest}
+
+
+def test_a_scale_does_not_go_where_a_reset_is_below_what_the_calibration_reaches():
+    options = QuantizeOptions(v_leak=140, v_threshold=185)
+    lowest = PARAMETERS["v_reset"].low
+    done = quantize(two_layers(thresholds=(11.92, 11.92), v_reset=lowest - 140.0), options)
+    for name in "24":
+        assert (done.populations[name].v_threshold == 151).all()
+        assert (done.populations[name].v_reset >= lowest).all()
 
 
 @pytest.mark.parametrize("weight", [1e-308, 1e308])

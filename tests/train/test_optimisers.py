@@ -71,6 +71,22 @@ def test_a_float_for_a_number_of_things_is_called_one():
         fit(small_net(), DATA, epochs=2.0)
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"max_spikes": 48.5}, "max_spikes is 48.5 for '2': give at least 1, a whole number"),
+        ({"max_spikes": {"2": 48.7}}, "max_spikes is 48.7 for '2': give at least 1, a whole"),
+        ({"max_spikes": np.inf}, "max_spikes is inf: give a finite number"),
+        ({"threads": 1.5}, "threads is 1.5: give at least 1, a whole number"),
+    ],
+    ids=str,
+)
+def test_options_of_the_engine_that_are_no_number_of_things_are_refused(given, message):
+    """Not rounded before anybody looks at them."""
+    with pytest.raises(UsageError, match=message):
+        fit(small_net(), DATA, **QUICK, engine_options=given)
+
+
 def test_strict_rules_of_promotion_change_nothing():
     def losses():
         return [epoch.train_loss for epoch in fit(small_net(), DATA, **QUICK).history]

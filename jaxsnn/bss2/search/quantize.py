@@ -54,9 +54,10 @@ class QuantizeOptions:
     Attributes:
         scale: how a population's scale is chosen, a key of `SCALES`: "max" lets no weight saturate;
             "percentile" lets the largest saturate; "least-error" makes the sum of squared errors
-            least; where a population has one threshold it is then made smaller, until that lies
-            whole LSB from the leak. Or the scales themselves, by name of the population: LSB of a
-            weight of 1, as in `NodeReport.scale`; weights beyond the largest saturate.
+            least; where a population has one threshold it is then changed, until that lies whole
+            LSB from the leak: made smaller, or larger where no weight saturates. Or the scales
+            themselves, by name of the population: LSB of a weight of 1, as in `NodeReport.scale`;
+            weights beyond the largest saturate.
         percentile: of the magnitudes of weights, for that choice.
         synapses_per_weight: how many synapses may add up to one weight; with 2, weights reach 126.
         speedup: of the chip over the file; None for 1000, or the nearest that the calibration
@@ -376,7 +377,7 @@ def _strong_enough(
         }
         cut, notes = _cut(scales, scaled, most, measured, options)
         scaled = scaled_as(cut)
-    scaled = scaled_as(cut | _whole_thresholds(neurons, scaled, scales, of(scaled), slope))
+    scaled = scaled_as(cut | _whole_thresholds(neurons, scaled, scales, of(scaled), slope, options))
     if measured is not None:
         _refuse_weak(neurons, of(scaled), (measured, slope), speedup, options)
     found = levels(neurons, of(scaled), options.v_leak, options.v_threshold, slope)
@@ -428,9 +429,11 @@ def _whole_thresholds(
     chosen: Mapping[str, str | float],
     slope_of: Mapping[str, float],
     slope: float,
+    options: QuantizeOptions,
 ) -> dict[str, float]:
-    """The scales under which thresholds lie whole LSB from their leak: smaller ones, of those
-    populations whose scale is not given, and that have one threshold, further away than `SPREAD`.
+    """The scales under which thresholds lie whole LSB from their leak, of those populations whose
+    scale is not given, and that have one threshold, at least `SPREAD` away: the next larger one
+    where no weight saturates and voltages fit, else the next smaller one.
 
     Args:
         chosen: how a scale is chosen, or what it is.
@@ -438,13 +441,18 @@ def _whole_thresholds(
     """
     found = {}
     for name, one in neurons.items():
-        scale, distance = scaled[name].scale, np.abs(one.v_threshold - one.v_leak)
-        if scale is None or not one.population.fires or not isinstance(chosen[name], str):
+        own, distance = scaled[name], np.abs(one.v_threshold - one.v_leak)
+        if own.scale is None or not one.population.fires or not isinstance(chosen[name], str):
             continue
-        exact = float(distance.max()) * slope / slope_of[name]
-        whole = np.floor(exact * (1 + 2**-40))
-        if np.ptp(distance) == 0 and SPREAD <= whole < exact * (1 - 2**-40):
-            found[name] = float(scale * whole / exact)
+        factor = slope / slope_of[name]
+        exact = float(distance.max()) * factor
+        below, above = np.floor(exact * (1 + 2**-40)), np.ceil(exact)
+        if np.ptp(distance) > 0 or below < SPREAD or below >= exact * (1 - 2**-40):
+            continue
+        room = largest(one, options.v_leak, options.v_threshold) / factor
+        most = np.abs(own.exact).max(initial=0.0)
+        is_room = above <= exact * room * (1 + 2**-40) and above / exact * most < own.limit + 0.5
+        found[name] = float(own.scale * (above if is_room else below) / exact)
     return found
 
 
