@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PARTS = ("jaxsnn", "tests", "docs", "examples", "benchmarks", "pyproject.toml", "README.md")
-PARTS += ("LICENSE", "CHANGELOG.md", "CITATION.cff", "Makefile")
+PARTS += ("LICENSE", "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "Makefile")
 
 #: Runs a page of the site in the folder that it is started in.
 RUN = """

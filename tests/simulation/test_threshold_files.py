@@ -298,7 +298,7 @@ def test_check_and_fidelity_take_the_reading(written, capsys):
     jaxsnn.write(file, graph_of([["in", "w", "next", "out"]], WEAK), force=True)
     assert main(["run", file, "--input", x, "-o", f"{file}.npz", *said, *more]) == 0
     assert (
-        "threshold has no effect: the network has no Threshold"
+        "--threshold has no effect: the network has no Threshold"
         in json.loads(capsys.readouterr().out)["notes"]
     )
 
