@@ -34,8 +34,8 @@ from jaxsnn.network.meshes import by_compiler, first_axis
 from jaxsnn.network.network import ENABLE_X64, Network, entries
 from jaxsnn.network.on_processor import on_processor, to_jax
 from jaxsnn.network.promotion import usual_promotion
-from jaxsnn.network.reductions import any_in, any_of, numbers_of, refuse_no_tau
-from jaxsnn.network.results import Result, first_of, refuse_several
+from jaxsnn.network.reductions import any_in, any_of, numbers_of
+from jaxsnn.network.results import Result, first_of, refuse_no_tau, refuse_several
 from jaxsnn.network.spikes import Events, flatten_spikes
 from jaxsnn.network.valued_inputs import Input
 from jaxsnn.units import format_time

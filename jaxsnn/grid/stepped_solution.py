@@ -16,8 +16,7 @@ from jaxsnn.grid.grid_limits import grid_losses
 from jaxsnn.network.array_types import Array, Bool, Float, Int
 from jaxsnn.network.network import Network
 from jaxsnn.network.promotion import usual_promotion
-from jaxsnn.network.reductions import refuse_no_tau
-from jaxsnn.network.results import Result, refuse_several
+from jaxsnn.network.results import Result, refuse_no_tau, refuse_several
 from jaxsnn.network.spikes import Events, dense_to_events
 from jaxsnn.units import format_time
 

@@ -17,10 +17,8 @@ from typing import Any
 
 import jax.numpy as jnp
 from jax import lax
-from jax.core import Tracer
 from jax.tree import leaves
 
-from jaxsnn.errors import UsageError, as_number, shown
 from jaxsnn.network.array_types import Array, Bool, Float
 
 
@@ -86,16 +84,3 @@ def _row(array: Float[Array, "..."]) -> Float[Array, "numbers"]:
         return array.reshape(-1)
     # The factor is so small that no sum of finite numbers is infinite.
     return over_last(array.reshape(array.shape[0], -1), 1e-30)
-
-
-def refuse_no_tau(tau: Any) -> None:
-    """Refuse a time constant of a weighted sum over time that is not positive, or no number.
-
-    Args:
-        tau: seconds, which may be traced; None: there is none.
-
-    Raises:
-        UsageError: says what it is.
-    """
-    if tau is not None and not isinstance(tau, Tracer) and not as_number(tau) > 0:
-        raise UsageError(f"tau is {shown(tau)}", fix="give a positive tau, in seconds")

@@ -1,13 +1,15 @@
-"""How a run ended, for all engines."""
+"""How a run ended, for all engines, and what may not be asked of its solution."""
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
+from typing import Any
 
 import jax.numpy as jnp
+from jax.core import Tracer
 
-from jaxsnn.errors import UsageError
+from jaxsnn.errors import UsageError, as_number, shown
 from jaxsnn.network.array_types import Array, Bool, Int
 
 
@@ -44,3 +46,16 @@ def refuse_several(result: Int[Array, "..."]) -> None:
             fix="look at it inside of the function that jax.vmap maps, or at one run:"
             " jax.tree.map(lambda x: x[0], solution)",
         )
+
+
+def refuse_no_tau(tau: Any) -> None:
+    """Refuse a time constant of a weighted sum over time that is not positive, or no number.
+
+    Args:
+        tau: seconds, which may be traced; None: there is none.
+
+    Raises:
+        UsageError: says what it is.
+    """
+    if tau is not None and not isinstance(tau, Tracer) and not as_number(tau) > 0:
+        raise UsageError(f"tau is {shown(tau)}", fix="give a positive tau, in seconds")

@@ -73,3 +73,4 @@ def test_other_machines_fire_the_same_spikes(machine, tmp_path):
     )
     assert done.returncode == 0, done.stdout[-4000:]
     assert len(list(tmp_path.rglob("*.so"))) == 2
+    assert "skipped" not in done.stdout.splitlines()[-1]  # as where they cannot be loaded

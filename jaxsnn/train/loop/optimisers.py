@@ -131,7 +131,7 @@ def refuse_decay(
             )
 
 
-def refuse_more_than_gradients(choice: Any, raw: Parameters) -> None:
+def refuse_unfit_optimiser(choice: Any, raw: Parameters) -> None:
     """Refuse an optimiser that asks for more than a gradient and parameters, as line searches do, or
     for others than those of a network.
 

@@ -72,7 +72,7 @@ from jaxsnn.train.loop.optimisers import (
     optimiser_identity,
     optimiser_of,
     refuse_decay,
-    refuse_more_than_gradients,
+    refuse_unfit_optimiser,
 )
 from jaxsnn.train.loop.parallel import is_first, make_mesh, on_all, on_first, on_host
 from jaxsnn.train.loop.parameter_noise import Noise, noise_notes
@@ -182,7 +182,7 @@ class TrainingRun:
             mesh=mesh,
             own=of_one_run(plan.loss, options.regularisers, options.augment, options.noise),
         )
-        refuse_more_than_gradients(options.optimiser, raw)
+        refuse_unfit_optimiser(options.optimiser, raw)
         self.state = on_all(begin(self.setup, raw), mesh)
         numbers = self.channels + sum(own.size for own in network.populations.values())
         short = options.epochs * len(data.train) * numbers < _SHORT
