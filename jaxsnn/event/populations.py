@@ -70,6 +70,7 @@ from jaxsnn.network.operators import (
     delayed_by_source,
     through,
 )
+from jaxsnn.network.reductions import greatest
 from jaxsnn.network.structure import Population, Wire
 
 
@@ -261,7 +262,7 @@ class PopulationPart:
         record.heights[name] = self.neuron.height(self.parameters)
         record.degenerate[name] = jnp.sum(jnp.isinf(spikes.slope))
         room = jnp.int32(self.engine.of("max_spikes", name))
-        record.budgets["max_spikes"][name] = Budget(needed=jnp.max(spikes.count), room=room)
+        record.budgets["max_spikes"][name] = Budget(needed=greatest(spikes.count), room=room)
 
 
 class FeedForwardPart(PopulationPart):

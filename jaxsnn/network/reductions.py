@@ -4,14 +4,14 @@ Sums as products with ones: where terms are products themselves, the compiler ma
 fusion that takes several times as long as its parts. It leaves alone a matrix product and what goes
 into it.
 
-Several conditions in one loop: of each `jnp.any` the compiler makes up to five loops one after the
-other, each of which takes time and memory to compile.
+Several conditions in one loop, and everything else in two halves: of a reduction of one array the
+compiler makes up to five loops one after the other, each of which takes time and memory to compile.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import reduce
 from typing import Any
 
@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.tree import leaves
 
-from jaxsnn.network.array_types import Array, Bool, Float
+from jaxsnn.network.array_types import Array, Bool, Float, Int
 
 
 def over_first(array: Float[Array, "first *rest"]) -> Float[Array, "*rest"]:
@@ -32,6 +32,32 @@ def over_last(array: Float[Array, "*rest last"], factor: float = 1.0) -> Float[A
     """Sum over the last axis, times a factor."""
     ones = jnp.full(array.shape[-1], factor, array.dtype)
     return jnp.tensordot(array, ones, axes=1, precision=lax.Precision.HIGHEST)
+
+
+def count_over_last(counts: Int[Array, "*rest last"]) -> Int[Array, "*rest"]:
+    """Sum of whole numbers over the last axis."""
+    return _by_halves(counts, 0, jnp.add)
+
+
+def greatest(numbers: Int[Array, "..."]) -> Int[Array, ""]:
+    """The greatest of some whole numbers; the least that there are, of none."""
+    return _by_halves(numbers.reshape(-1), jnp.iinfo(numbers.dtype).min, jnp.maximum)
+
+
+def _by_halves(
+    array: Int[Array, "*rest last"], nothing: int, joined: Callable[[Array, Array], Array]
+) -> Int[Array, "*rest"]:
+    """Numbers joined over the last axis, of which `nothing` changes nothing."""
+    start, size, axis = jnp.asarray(nothing, array.dtype), array.shape[-1], array.ndim - 1
+    if not isinstance(size, int):  # not known yet (`jax.export`)
+        return lax.reduce(array, start, joined, (axis,))
+    more = [(0, 0)] * axis + [(0, size % 2)]
+    halves = jnp.split(jnp.pad(array, more, constant_values=nothing), 2, axis)
+
+    def both(a: tuple[Array, Array], b: tuple[Array, Array]) -> tuple[Array, Array]:
+        return joined(a[0], b[0]), joined(a[1], b[1])
+
+    return joined(*lax.reduce(tuple(halves), (start, start), both, (axis,)))
 
 
 def any_of_each(*conditions: Bool[Array, "*shape"]) -> tuple[Bool[Array, ""], ...]:

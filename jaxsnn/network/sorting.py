@@ -14,6 +14,7 @@ the lower place.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -22,7 +23,7 @@ import numpy as np
 from jax import lax
 from jax.custom_derivatives import zero_from_primal
 
-from jaxsnn.network.array_types import Array, Float, Int, Num, Shaped
+from jaxsnn.network.array_types import Array, Bool, Float, Int, Num, Shaped
 from jaxsnn.network.meshes import varying_like
 from jaxsnn.network.promotion import usual_promotion
 
@@ -129,19 +130,56 @@ def places_in(
 
     Bisection that goes ahead by halves of a power of two: what it carries is one array.
     """
-    numbers = len(rising)
-    place = varying_like(jnp.zeros(wanted.shape, jnp.int32), rising, wanted)
+
+    def passes(place: Int[Array, "*wanted"]) -> Bool[Array, "*wanted"]:
+        passed = rising[place]
+        return passed <= wanted if right else passed < wanted
+
+    return _places(
+        len(rising), varying_like(jnp.zeros(wanted.shape, jnp.int32), rising, wanted), passes
+    )
+
+
+def places_in_columns(
+    rising: Num[Array, "numbers columns"], wanted: Num[Array, "first columns last"]
+) -> Int[Array, "first columns last"]:
+    """As `places_in`, in the column of each."""
+    start = varying_like(jnp.zeros(wanted.shape, jnp.int32), rising, wanted)
+    return _places(len(rising), start, lambda place: of_columns(rising, place) < wanted)
+
+
+def of_columns(
+    values: Num[Array, "numbers columns"], number: Int[Array, "first columns last"]
+) -> Num[Array, "first columns last"]:
+    """The value at a number of each column, of numbers that there are: one flat look-up, for which
+    nothing is turned.
+    """
+    columns = values.shape[1]
+    place = number * columns + lax.broadcasted_iota(jnp.int32, number.shape, 1)
+    return values.reshape(-1).at[place].get(mode="promise_in_bounds")
+
+
+def _places(
+    numbers: int,
+    start: Int[Array, "*wanted"],
+    passes: Callable[[Int[Array, "*wanted"]], Bool[Array, "*wanted"]],
+) -> Int[Array, "*wanted"]:
+    """How many of some numbers in rising order there are up to the last at whose place a condition
+    holds.
+
+    Args:
+        start: zeros.
+    """
     if not numbers:
-        return place
+        return start
     power = 1 << numbers.bit_length()
 
     def ahead(step: Int[Array, ""], place: Int[Array, "*wanted"]) -> Int[Array, "*wanted"]:
         further = place + (jnp.int32(power >> 1) >> step.astype(jnp.int32))
-        passed = rising[jnp.minimum(further, numbers) - 1]
-        passes = passed <= wanted if right else passed < wanted
-        return jnp.where((further <= numbers) & passes, further, place)
+        found = passes(jnp.minimum(further, numbers) - 1)
+        return jnp.where((further <= numbers) & found, further, place)
 
-    return lax.fori_loop(0, power.bit_length() - 1, ahead, place)
+    return lax.fori_loop(0, power.bit_length() - 1, ahead, start)
 
 
 def _sorted_columns(packed: Int[Array, "rows numbers"]) -> Int[Array, "numbers rows"]:

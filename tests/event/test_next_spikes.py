@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from jaxsnn.event.adjoint.arrival_tiles import _padded, _Sample, _Tile
-from jaxsnn.event.adjoint.arrivals_back import _arrival_before, _sorted
+from jaxsnn.event.adjoint.arrivals_back import _sorted
 from jaxsnn.event.adjoint.costate_rules import (
     Costate,
     left_by_spike,
@@ -27,6 +27,7 @@ from jaxsnn.event.dynamics.cubalif import CubaLIFDelta
 from jaxsnn.event.dynamics.lif import LIFDelta
 from jaxsnn.event.dynamics.two_variables import Lanes
 from jaxsnn.event.forward.layer import LayerSpec
+from jaxsnn.network.sorting import places_in_columns
 
 NEURONS = 3
 SPEC = LayerSpec(neuron=CubaLIFDelta(), max_spikes=2)
@@ -149,7 +150,7 @@ def test_the_arrival_before_each_spike_and_the_order_of_a_list():
     arrivals = np.array([[1.0, 2.0, 2.0, np.inf], [0.5, 3.0, 4.0, 5.0]]).T
     times = np.array([[[0.5, 1.0, 9.0], [0.2, 3.0, 6.0]], [[2.0, 2.5, np.inf], [3.5, 4.5, 5.0]]])
     expected = [[[-1, -1, 2], [-1, 0, 3]], [[0, 2, 3], [1, 2, 2]]]
-    found = np.array(jax.jit(_arrival_before)(arrivals, times))
+    found = np.array(jax.jit(places_in_columns)(arrivals, times)) - 1
     finite = np.isfinite(times)
     np.testing.assert_array_equal(found[finite], np.array(expected)[finite])
     key = jnp.asarray(np.random.default_rng(0).integers(0, 7, 60), jnp.int32)

@@ -1,10 +1,21 @@
 """Reductions: what they say of infinite numbers and of NaN, wherever these stand."""
 
+import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsnn.network.reductions import any_in, any_of, any_of_each, numbers_of, over_first, over_last
+from jaxsnn.network.reductions import (
+    any_in,
+    any_of,
+    any_of_each,
+    count_over_last,
+    greatest,
+    numbers_of,
+    over_first,
+    over_last,
+)
 
 SHAPES = [(), (3,), (40,), (2, 3), (64, 70), (3, 4, 5)]
 
@@ -63,3 +74,28 @@ def test_sums():
     array = np.random.default_rng(0).normal(size=(3, 4, 5)).astype("float32")
     np.testing.assert_allclose(over_first(jnp.asarray(array)), array.sum(0), rtol=1e-5)
     np.testing.assert_allclose(over_last(jnp.asarray(array), 2.0), 2 * array.sum(-1), rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [shape for shape in SHAPES if shape])
+@pytest.mark.parametrize("dtype", [np.int8, np.int32])
+def test_whole_numbers_are_counted_and_compared(shape, dtype):
+    numbers = np.random.default_rng(0).integers(-100, 0, size=shape).astype(dtype)
+    for array in (numbers, -numbers):
+        found = greatest(jnp.asarray(array))
+        assert found == array.max()
+        assert found.dtype == dtype
+    counts = (numbers % 3).astype(np.int32)
+    found = count_over_last(jnp.asarray(counts))
+    np.testing.assert_array_equal(found, counts.sum(-1))
+    assert found.dtype == np.int32
+    assert greatest(jnp.zeros((3, 0), jnp.int32)) == np.iinfo(np.int32).min
+    np.testing.assert_array_equal(count_over_last(jnp.zeros((3, 0), jnp.int32)), np.zeros(3))
+
+
+def test_an_axis_whose_length_is_not_known_yet_is_reduced():
+    (length,) = jax.export.symbolic_shape("length")
+    given = jax.ShapeDtypeStruct((2, length), jnp.int32)
+    both = jax.jit(lambda numbers: (greatest(numbers), count_over_last(numbers)))
+    largest, counted = jax.export.export(both)(given).call(jnp.asarray([[1, 5, 2], [3, 0, 4]]))
+    assert largest == 5
+    np.testing.assert_array_equal(counted, [8, 7])

@@ -11,7 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxsnn.network import sorting
-from jaxsnn.network.sorting import first_times, places_in, sorted_columns, sorted_rows, sorted_times
+from jaxsnn.network.sorting import (
+    first_times,
+    of_columns,
+    places_in,
+    places_in_columns,
+    sorted_columns,
+    sorted_rows,
+    sorted_times,
+)
 
 LEAST = sorting._LEAST_ROWS  # pyright: ignore[reportPrivateUsage]
 
@@ -112,3 +120,18 @@ def test_places_are_those_of_a_search(x64, numbers, right):
     for own, row in zip(found, rising, strict=True):
         expected = np.searchsorted(row, wanted, side="right" if right else "left")
         np.testing.assert_array_equal(own, expected)
+
+
+@pytest.mark.parametrize("numbers", [0, 1, 2, 3, 8, 9, 100])
+def test_places_and_values_are_those_of_each_column(x64, numbers):
+    generator = np.random.default_rng(numbers)
+    rising = np.sort(generator.integers(0, 40, (numbers, 3)), axis=0).astype(float)
+    wanted = generator.integers(-1, 42, (5, 3, 4)).astype(float)
+    found = places_in_columns(jnp.asarray(rising), jnp.asarray(wanted))
+    for column in range(3):
+        expected = np.searchsorted(rising[:, column], wanted[:, column])
+        np.testing.assert_array_equal(found[:, column], expected)
+        if numbers:
+            number = np.minimum(found, numbers - 1)
+            values = of_columns(jnp.asarray(rising), jnp.asarray(number))
+            np.testing.assert_array_equal(values[:, column], rising[number[:, column], column])

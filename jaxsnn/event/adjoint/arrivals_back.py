@@ -10,6 +10,7 @@ with arrivals times neurons, whatever the number of spikes.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -31,8 +32,14 @@ from jaxsnn.event.event_arrays import (
 from jaxsnn.event.forward.layer import MINOR_NEURONS, LayerSpec, spread
 from jaxsnn.network.array_types import Array, Bool, Float, Int
 from jaxsnn.network.meshes import varying_like
-from jaxsnn.network.reductions import over_first, over_last
-from jaxsnn.network.sorting import at_places, places_in, sorted_columns
+from jaxsnn.network.reductions import greatest, over_first, over_last
+from jaxsnn.network.sorting import (
+    at_places,
+    of_columns,
+    places_in,
+    places_in_columns,
+    sorted_columns,
+)
 
 _AT_ONCE = 32  # neurons that are taken up in one step
 
@@ -128,36 +135,21 @@ def _taken_up(
     """Where in the pass neurons are taken up, with which costates."""
     if not spec.neuron.certain:
         spec = replace(spec, neuron=spec.neuron.unassuming())
-    slots, batch, neurons = times.shape
-    count = len(arrivals.time)
-    number = _arrival_before(arrivals.time, times)
+    count, lanes_of_all = len(arrivals.time), math.prod(times.shape[1:])
+    number = places_in_columns(arrivals.time, times) - 1  # -1 where none came before
     # Of several spikes behind one arrival the first counts.
     first = jnp.concatenate([jnp.ones_like(number[:1], bool), number[1:] != number[:-1]])
     counts = jnp.isfinite(times) & (number >= 0) & first
-    at = (
-        at_places(arrivals.time, jnp.maximum(number, 0).swapaxes(1, 2).reshape(-1, batch), axis=0)
-        .reshape(slots, neurons, batch)
-        .swapaxes(1, 2)
-    )
+    at = of_columns(arrivals.time, jnp.maximum(number, 0))
     gap = jnp.where(counts, times - at, 0.0)
     costate = Backward(spec, lanes, by_fields=bool(before.by)).flow_back(before, gap)
     key, order = _sorted(jnp.where(counts, number, count).reshape(-1), count)
     begin = places_in(key, jnp.arange(count + 1, dtype=key.dtype))
     return _TakenUp(
-        lane=order % (batch * neurons),
-        costate=jax.tree.map(lambda array: array.reshape(-1)[order], costate),
+        lane=lax.rem(order, jnp.full_like(order, lanes_of_all)),
+        costate=jax.tree.map(lambda array: at_places(array.reshape(-1), order, 0), costate),
         begin=begin,
     )
-
-
-def _arrival_before(arrivals: Float[Array, "arrivals batch"], times: Slots) -> Int[Array, "a b c"]:
-    """Number of the last arrival before each spike, -1 where none came."""
-
-    def of_sample(own: Float[Array, "arrivals"], fired: Float[Array, "s n"]) -> Int[Array, "s n"]:
-        return places_in(own, fired)
-
-    found = jax.vmap(of_sample, in_axes=(1, 1), out_axes=1)(arrivals, times)
-    return found - 1
 
 
 def _sorted(key: NumberOfList, most: int) -> tuple[NumberOfList, NumberOfList]:
@@ -206,8 +198,8 @@ class _Walk:
         )
         start = varying_like(start, self.weight, self.arrivals, self.taken_up, self.rules.lanes)
         # Behind the last arrival of the fullest list there is nothing.
-        used = jnp.any(jnp.isfinite(self.arrivals.time), axis=1)
-        count = jnp.sum(used, dtype=jnp.int32)
+        used = jnp.isfinite(self.arrivals.time)
+        count = greatest(jnp.where(used, lax.broadcasted_iota(jnp.int32, used.shape, 0) + 1, 0))
         end = lax.fori_loop(0, count, lambda n, carry: self._step(count - 1 - n, carry), start)
         d_weight, fields = end.weight, end.fields
         if not self.neurons_last:
@@ -265,7 +257,8 @@ class _Walk:
             here = (numbers >= at) & (numbers < end)
             lane = cut(self.taken_up.lane)
             if not self.neurons_last:  # sample * neurons + neuron is another place there
-                lane = lane % shape[0] * shape[1] + lane // shape[0]
+                samples = jnp.full_like(lane, shape[0])
+                lane = lax.rem(lane, samples) * shape[1] + lax.div(lane, samples)
             lane = jnp.where(here, lane, shape[0] * shape[1])
 
             def put(old: OfNeurons, new: OfList) -> OfNeurons:

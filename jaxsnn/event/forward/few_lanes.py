@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -15,17 +17,26 @@ from jaxsnn.event.forward.layer_scan import (
     LayerScan,
     goes_on,
 )
-from jaxsnn.network.array_types import Array, Bool, Float, Int
+from jaxsnn.network.array_types import Array, Bool, Float, Int, Num
 from jaxsnn.network.sorting import places_in
 
 #: The part of all lanes that are solved for together.
 _AT_ONCE = 1 / 16
+#: So few runs of lanes are counted by a product with a triangle.
+_FEW_RUNS = 512
 
 
 class PickingScan(LayerScan):
     """A scan in whose blocks few lanes fire: these alone are solved for and swept again, some at a
     time.
     """
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        durations = self.intervals.duration, *(self.decays if self.neuron.uniform else ())
+        padded = (jnp.pad(array, ((0, 1), (0, 0))) for array in durations)
+        #: (edges, batch, quantities): when each interval begins, how long it is, and its decays
+        self.flows = jnp.stack([self.intervals.edge, *padded], axis=-1)
 
     def _block(self, first: Position, state: LaneState, log: LaneLog) -> InBlock:
         """All lanes through one block of arrivals, with all their spikes in it."""
@@ -43,47 +54,44 @@ class _FewLanes(LayerScan):
     few), as if each lane were a sample with one neuron.
     """
 
-    def __init__(self, whole: LayerScan, fires: WhichLanes, first: Position) -> None:
+    def __init__(self, whole: PickingScan, fires: WhichLanes, first: Position) -> None:
         self.spec, self.neuron, self.t_end = whole.spec, whole.neuron, whole.t_end
         self.holds = whole.holds
         self.block_size, self.last = whole.block_size, whole.last
         self.minor_neurons, self.first = False, first
         few = max(int(fires.size * _AT_ONCE), 32)
         # Without the barrier the search would be computed again wherever a lane is looked up.
-        lane = lax.optimization_barrier(_numbers_of_first(fires.reshape(-1), few))
-        # of an unused entry the row lies beyond the lanes
-        self.row, self.column = lane // fires.shape[1], lane % fires.shape[1]
-        self.used = (lane < fires.size)[None]
-        row = jnp.minimum(self.row, fires.shape[0] - 1)
-        sample, neuron = (row, self.column) if whole.minor_neurons else (self.column, row)
-        # one interval more than the block: that before it
+        #: the number of each lane, how many lanes there are for an unused entry
+        self.number = lax.optimization_barrier(_numbers_of_first(fires.reshape(-1), few))
+        self.of_all, self.used = fires.size, (self.number < fires.size)[None]
+        self.lane = jnp.minimum(self.number, fires.size - 1)
+        columns = jnp.full_like(self.lane, fires.shape[1])
+        self.row, self.column = lax.div(self.lane, columns), lax.rem(self.lane, columns)
+        pair = self.row, self.column
+        sample, neuron = pair if whole.minor_neurons else reversed(pair)
+        # one interval more than the block, that before it; and one edge more than intervals
         self.offset = jnp.maximum(first - 1, 0)
-
-        def cut(array: Float[Array, "numbers batch"], more: int = 0) -> Array:
-            size = self.block_size + 1 + more
-            return (
-                lax.dynamic_slice_in_dim(array, self.offset, size)
-                .at[:, sample]
-                .get(mode="promise_in_bounds")
-            )
-
-        edge, duration, rows = whole.intervals
-        self.intervals = Intervals(edge=cut(edge, 1), duration=cut(duration), row=cut(rows))
+        numbers = self.offset + jnp.arange(self.block_size + 2, dtype=jnp.int32)
+        place = numbers[:, None], sample[None]
+        edge, duration, *decays = jnp.moveaxis(_at(whole.flows, place), -1, 0)
+        rows = _at(whole.intervals.row, (place[0][:-1], place[1]))
+        self.intervals = Intervals(edge=edge, duration=duration[:-1], row=rows)
         pair = (self.intervals.row, neuron) if whole.minor_neurons else (neuron, self.intervals.row)
         self.weight = whole.weight
-        self.gathered = whole.weight.at[pair].get(mode="promise_in_bounds")[None]
+        self.gathered = _at(whole.weight, pair)[None]
         self.lanes = jax.tree.map(self._taken, whole.lanes)
         if self.neuron.uniform:
-            self.decays = tuple(map(cut, whole.decays))
+            self.decays = tuple(decays)
         if self.neuron.level is not None:
             self.least = self._taken(whole.least)
 
     def _taken(self, array: Float[Array, "#a #b"]) -> Float[Array, "1 few"]:
         """What broadcasts to all lanes, for these."""
         rows, columns = array.shape
-        row = jnp.minimum(self.row, rows - 1)
-        column = jnp.minimum(self.column, columns - 1)
-        return array.at[row, column].get(mode="promise_in_bounds")[None]
+        if array.size == self.of_all:
+            return _at(array.reshape(-1), (self.lane,))[None]
+        row, column = jnp.minimum(self.row, rows - 1), jnp.minimum(self.column, columns - 1)
+        return _at(array, (row, column))[None]
 
     def through(self, state: LaneState, log: LaneLog) -> InBlock:
         """All lanes of the whole scan, behind the spikes and the flow of these in the block."""
@@ -93,7 +101,8 @@ class _FewLanes(LayerScan):
         moved, written = self.fires_until_none_does(self.first, InBlock(own, own_log))
 
         def put(old: Array, new: Float[Array, "1 few"]) -> Array:
-            return old.at[self.row, self.column].set(new[0], mode="drop")
+            by_lanes = old.reshape(-1).at[self.number]
+            return by_lanes.set(new[0], mode="drop").reshape(old.shape)
 
         written = written._replace(count=put(log.count, written.count))
         return InBlock(state=jax.tree.map(put, state, moved), log=written)
@@ -102,7 +111,13 @@ class _FewLanes(LayerScan):
         """An array of the log of the whole scan with what these lanes write into a slot each."""
         # A spike behind the last slot is counted, and lost.
         beyond = jnp.where(fires, slot, logged.shape[0])[0]
-        return logged.at[beyond, self.row, self.column].set(new[0], mode="drop")
+        by_lanes = logged.reshape(-1, self.of_all).at[beyond, self.number]
+        return by_lanes.set(new[0], mode="drop").reshape(logged.shape)
+
+
+def _at(array: Num[Array, "..."], place: tuple[Int[Array, "..."], ...]) -> Num[Array, "..."]:
+    """Entries that there are: that they might not be is neither looked at nor compiled."""
+    return array.at[place].get(mode="promise_in_bounds")
 
 
 def _numbers_of_first(which: Bool[Array, "lanes"], few: int) -> Int[Array, "few"]:
@@ -113,7 +128,11 @@ def _numbers_of_first(which: Bool[Array, "lanes"], few: int) -> Int[Array, "few"
     # A running count by a product with a triangle, exact in float32: `jnp.cumsum` takes longer.
     runs = jnp.pad(which, (0, -size % run)).astype(jnp.float32).reshape(-1, run)
     within = runs @ jnp.triu(jnp.ones((run, run), jnp.float32))
-    before = jnp.cumsum(within[:, -1]) - within[:, -1]
+    totals = within[:, -1]
+    if len(totals) <= _FEW_RUNS:
+        before = totals @ jnp.triu(jnp.ones((len(totals), len(totals)), jnp.float32), 1)
+    else:
+        before = jnp.cumsum(totals) - totals
     count = (within + before[:, None]).reshape(-1)[:size]
     wanted = jnp.arange(1, few + 1, dtype=jnp.float32)
     return places_in(count, wanted)

@@ -28,7 +28,7 @@ from jaxsnn.event.forward.layer import (
 )
 from jaxsnn.network.array_types import Array, Bool, Float, Int
 from jaxsnn.network.meshes import varying_like
-from jaxsnn.network.reductions import any_of_each
+from jaxsnn.network.reductions import any_in, any_of_each
 from jaxsnn.network.sorting import at_places
 
 #: So many weights of all arrivals of few neurons are gathered before the scan, not in it.
@@ -251,7 +251,7 @@ class LayerScan:
             return _Blocks(position=after, state=state, log=log)
 
         def unfinished(carry: _Blocks) -> Bool[Array, ""]:
-            return jnp.any(self.intervals.edge[carry.position] < self.t_end)
+            return any_in(self.intervals.edge[carry.position] < self.t_end)
 
         start = _Blocks(position=first, state=self._begin(shape), log=self._empty(shape))
         start = self._varying(start)
@@ -574,7 +574,7 @@ class LayerScan:
 
 
 def any_fires(state: LaneState) -> Bool[Array, ""]:
-    return jnp.any(jnp.isfinite(state.at))
+    return any_in(jnp.isfinite(state.at))
 
 
 def goes_on(carry: InBlock) -> Bool[Array, ""]:

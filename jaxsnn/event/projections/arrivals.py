@@ -20,6 +20,7 @@ from jax.typing import DTypeLike
 from jaxsnn.event.event_arrays import Rows, Times
 from jaxsnn.network.array_types import Array, Bool, Float, Int, Shaped
 from jaxsnn.network.operators import Operator, added, alike, as_matrix, one_lane
+from jaxsnn.network.reductions import greatest
 from jaxsnn.network.sorting import at_places, places_in, sorted_rows, sorted_times
 from jaxsnn.network.structure import Wire
 
@@ -557,5 +558,5 @@ def _by_position(place: Int[Array, "batch events taps"], positions: int, budget:
     slot = start[:, :-1, None] + jnp.arange(budget, dtype=jnp.int32)
     used = slot < start[:, 1:, None]
     entry = at_places(entry, jnp.minimum(slot, count - 1).reshape(batch, -1), axis=1)
-    needed = jnp.max(start[:, 1:] - start[:, :-1])
+    needed = greatest(start[:, 1:] - start[:, :-1])
     return _Entries(entry, used.reshape(batch, -1), needed)

@@ -20,6 +20,7 @@ from jaxsnn.event.projections.arrivals import Arrivals, Train
 from jaxsnn.network.array_types import Array, Float, Int, Shaped
 from jaxsnn.network.network import Network, Parameters
 from jaxsnn.network.operators import Operator, one_lane
+from jaxsnn.network.reductions import count_over_last, greatest
 from jaxsnn.network.signals import Signal
 from jaxsnn.network.sorting import at_places, first_times
 from jaxsnn.network.structure import Wire
@@ -125,7 +126,7 @@ def hand_on_first(
         recorded: as of `hand_on`.
     """
     sources.trains[name] = train
-    needed = jnp.max(jnp.sum(recorded, axis=1))
+    needed = greatest(count_over_last(recorded))
     room = jnp.int32(train.time.shape[1])
     record.budgets["max_events"][name] = Budget(needed=needed, room=room)
 
