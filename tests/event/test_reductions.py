@@ -1,11 +1,14 @@
 """Reductions: what they say of infinite numbers and of NaN, wherever these stand."""
 
+import re
+
 import jax
 import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxsnn import EventDriven, Events, lower, simulate
 from jaxsnn.network.reductions import (
     any_in,
     any_of,
@@ -16,6 +19,8 @@ from jaxsnn.network.reductions import (
     over_first,
     over_last,
 )
+from jaxsnn.nir import build
+from tests.helpers.transformed import CUBA, T_END
 
 SHAPES = [(), (3,), (40,), (2, 3), (64, 70), (3, 4, 5)]
 
@@ -99,3 +104,27 @@ def test_an_axis_whose_length_is_not_known_yet_is_reduced():
     largest, counted = jax.export.export(both)(given).call(jnp.asarray([[1, 5, 2], [3, 0, 4]]))
     assert largest == 5
     np.testing.assert_array_equal(counted, [8, 7])
+
+
+def test_the_xla_engine_reduces_no_array_alone_to_one_number():
+    """XLA's CPU compiler makes several kernels of each such reduction, in every layer."""
+    options = {"stride": 1, "dilation": 1, "groups": 1, "padding": 0}
+    kernel = build.node("Conv2d", weight=np.ones((3, 1, 2, 2)), bias=np.zeros(3), **options)
+    layers = build.cubalif(**CUBA), build.node("Flatten", start_dim=0, end_dim=-1)
+    dense = build.linear(4, weight=np.ones((4, 270))), build.cubalif(**CUBA)
+    network = lower(build.sequential(build.input((1, 10, 11)), kernel, *layers, *dense))
+    time = jnp.linspace(0, T_END / 2, 2 * 80).reshape(2, 80)
+    events = Events(time=time, index=jnp.zeros(time.shape, jnp.int32))
+    engine = EventDriven(max_spikes=4, backend="xla")
+
+    def total(parameters):
+        own = simulate(network.with_parameters(parameters), events, T_END, engine=engine)
+        times = list(own.spikes.values())[-1].time.reshape(-1)
+        return jnp.where(jnp.isfinite(times), times, 0.0) @ jnp.ones(times.shape)
+
+    text = jax.jit(jax.grad(total)).lower(network.parameters).as_text()
+    reductions = re.findall(r"stablehlo\.reduce\((.*)", text)
+    assert len(reductions) > 10
+    alone = [one for one in reductions if ", (" not in one.split("applies")[0]]
+    assert [one for one in alone if re.search(r"-> tensor<[a-z]\w*>$", one)] == []
+    assert "reduce_window" not in text

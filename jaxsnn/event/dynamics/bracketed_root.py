@@ -12,6 +12,7 @@ from jax import lax
 from jaxsnn.event.event_arrays import Numbers
 from jaxsnn.network.array_types import Array, Bool, Int
 from jaxsnn.network.meshes import varying_like
+from jaxsnn.network.reductions import any_in
 
 #: Each step is at most half as long as the one before, or halves the bracket (a wide one in the
 #: logarithm of time), so that this many are always enough.
@@ -76,7 +77,7 @@ def bracketed_root(
     above = True if rising else function(low).value <= 0
 
     def unfinished(search: _Search) -> Bool[Array, ""]:
-        return jnp.any(search.busy) & (search.count < _MOST_STEPS)
+        return any_in(search.busy) & (search.count < _MOST_STEPS)
 
     begin = _middle(low, high) if start is None else start
     shape = jnp.broadcast_shapes(begin.shape, low.shape, high.shape)

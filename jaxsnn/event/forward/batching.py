@@ -1,9 +1,9 @@
 """Loops under `jax.vmap`."""
 
-import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 
 from jaxsnn.network.array_types import Array, Bool
+from jaxsnn.network.reductions import any_in
 
 
 @custom_vmap
@@ -15,7 +15,7 @@ def anywhere(condition: Bool[Array, "..."]) -> Bool[Array, ""]:
     the loop carries, in every step.
     """
     # Without vmap there is one member: all its axes are looked along.
-    return jnp.any(condition)
+    return any_in(condition)
 
 
 @anywhere.def_vmap
