@@ -15,7 +15,7 @@ import numpy as np
 from jax.core import Tracer
 
 from jaxsnn.errors import UsageError, as_number, refuse, shown, suggestion
-from jaxsnn.event.event_options import BACKENDS, BUDGETS, EventOptions
+from jaxsnn.event.event_options import BACKENDS, BUDGETS, EventOptions, by_population
 from jaxsnn.event.event_record import EventRecord, empty_record
 from jaxsnn.event.event_solution import EventSolution, conclude, samples_axis
 from jaxsnn.event.limits import event_limits
@@ -111,7 +111,7 @@ class EventDriven(EventOptions):
         # All that can be refused is refused before anything is compiled.
         check_precision(network)
         network = in_one_type(network)
-        check_options(network, self)
+        self.check(network)
         trains = checked_inputs(network, inputs)
         end = _checked_end(t_end, network.dtype)
         times = _checked_samples(sample_times, t_end, end)
@@ -127,6 +127,14 @@ class EventDriven(EventOptions):
         if sample_times is None or not np.size(sample_times) or solution.voltages:
             return solution
         return replace(solution, unused=("sample_times have no effect: no readout is sampled",))
+
+    def check(self, network: Network) -> None:
+        """Refuse options that make no sense for a network.
+
+        Raises:
+            UsageError: says which.
+        """
+        check_options(network, self)
 
     def simulated(self, known: frozenset[str], *given: Any) -> EventSolution:
         """A run by whatever is compiled for it: of a network, inputs, t_end and sample times, all
@@ -308,10 +316,11 @@ def check_options(network: Network, options: EventOptions) -> None:
     Raises:
         UsageError: says which.
     """
+    options = options.hashable()
     check_reading(options.threshold)
     if options.backend not in BACKENDS:
         raise UsageError(
-            f"backend is '{options.backend}'", fix=suggestion(options.backend, BACKENDS)
+            f"backend is {options.backend!r}", fix=suggestion(str(options.backend), BACKENDS)
         )
     if options.threads is not None and not _is_sound("threads", options.threads):
         fix = _whole(options.threads)
@@ -326,8 +335,7 @@ def check_options(network: Network, options: EventOptions) -> None:
             raise UsageError(f"{option} is {shown(found)}", fix="give at least 0")
     parts = [wire.name for wire in network.wires if wire.kind in ("neuron", "Threshold")]
     for option in (*BUDGETS, "refractory"):
-        value = getattr(options, option)
-        named = dict(value) if isinstance(value, Mapping | tuple) else ()
+        named = by_population(option, getattr(options, option))
         meant = parts if option in ("max_spikes", "max_events") else network.populations
         # a name that nothing has would be a setting without effect
         refuse_strangers(option, named, meant, "a population")
@@ -339,10 +347,11 @@ def check_options(network: Network, options: EventOptions) -> None:
     # Readouts have no first spike.
     only = options.first_spike_only
     firing = [name for name, population in network.populations.items() if population.fires]
-    if not isinstance(only, bool) and (isinstance(only, str) or not isinstance(only, Collection)):
+    are_names = isinstance(only, tuple) and all(isinstance(name, str) for name in only)
+    if not isinstance(only, bool) and not are_names:
         fix = "give True, False or names of populations, in a tuple"
         raise UsageError(f"first_spike_only is {shown(only)}", fix=fix)
-    named = () if isinstance(only, bool) else only
+    named = only if isinstance(only, tuple) else ()
     refuse_strangers("first_spike_only", named, firing, "a spiking population")
 
 
@@ -372,7 +381,7 @@ def refuse_strangers(option: str, named: Iterable[str], meant: Collection[str], 
     for name in named:
         if name not in meant:
             raise UsageError(
-                f"{option} names '{name}', which is not {what}",
+                f"{option} names {name!r}, which is not {what}",
                 fix=suggestion(name, meant),
                 node=name,
             )

@@ -8,7 +8,8 @@ from typing import Any, Self
 
 import jax
 
-from jaxsnn.network.compiling import hashable
+from jaxsnn.errors import UsageError
+from jaxsnn.network.static_options import hashable
 
 #: One number for all populations, or one for some of them; of a budget also "auto".
 PerPopulation = int | float | str | Mapping[str, Any] | tuple[tuple[str, Any], ...] | None
@@ -51,36 +52,41 @@ class EventOptions:
         value = getattr(self, option)
         default = EventOptions.__dataclass_fields__[option].default
         if isinstance(value, Mapping | tuple):
-            value = _by_population(value).get(population, default)
-        return default if value == "auto" else value
+            value = by_population(option, value).get(population, default)
+        return default if _is_auto(value) else value
 
     @property
     def grows(self) -> bool:
         """Whether some budget is "auto"."""
-        values = [getattr(self, option) for option in BUDGETS]
-        return any("auto" in (value, *_by_population(value).values()) for value in values)
+        values = {option: getattr(self.hashable(), option) for option in BUDGETS}
+        return any(
+            _is_auto(one)
+            for option, value in values.items()
+            for one in (value, *by_population(option, value).values())
+        )
 
     def is_auto(self, option: str, population: str) -> bool:
         """Whether a budget of a population is "auto"."""
         value = getattr(self, option)
         # A mapping that leaves the population out is not "auto" itself.
-        return _by_population(value).get(population, value) == "auto"
+        return _is_auto(by_population(option, value).get(population, value))
 
     def with_room(self, needed: Mapping[str, Mapping[str, int]]) -> Self:
         """The same options with larger budgets: option -> population -> what it shall be at least."""
         larger: dict[str, Any] = {}
+        known = self.hashable()
         for option, found in needed.items():
-            now = getattr(self, option)
+            now = getattr(known, option)
             if found and isinstance(now, int):  # one number for all
                 larger[option] = max(now, *found.values())
             elif found:  # one for some, or "auto": the others keep what they have
-                larger[option] = {**_by_population(now), **found}
-        return replace(self, **larger).hashable()
+                larger[option] = {**by_population(option, now), **found}
+        return replace(known, **larger).hashable()
 
     def as_dict(self) -> dict[str, Any]:
         """The options by name, for JSON."""
         found = {option.name: getattr(self, option.name) for option in fields(self)}
-        by_name = {name: _by_population(found[name]) for name in (*BUDGETS, "refractory")}
+        by_name = {name: by_population(name, found[name]) for name in (*BUDGETS, "refractory")}
         only = found["first_spike_only"]
         # JSON knows neither tuples nor pairs.
         stops = {} if isinstance(only, bool) else {"first_spike_only": list(only)}
@@ -98,6 +104,21 @@ class EventOptions:
         )
 
 
-def _by_population(value: PerPopulation) -> dict[str, Any]:
-    """What is said of single populations."""
-    return dict(value) if isinstance(value, Mapping | tuple) else {}
+def by_population(option: str, value: Any) -> dict[str, Any]:
+    """What an option says of single populations.
+
+    Raises:
+        UsageError: a tuple that is no pairs of a name and a value.
+    """
+    pairs = tuple(value.items()) if isinstance(value, Mapping) else value
+    if not isinstance(pairs, tuple):
+        return {}
+    if not all(isinstance(pair, tuple) and len(pair) == 2 for pair in pairs):
+        fix = "give one for all, or a mapping from names of populations"
+        raise UsageError(f"{option} is {value!r}", fix=fix)
+    return dict(pairs)
+
+
+def _is_auto(value: Any) -> bool:
+    """Whether a budget grows; arrays of several numbers, which are refused elsewhere, do not."""
+    return isinstance(value, str) and value == "auto"

@@ -32,12 +32,12 @@ from jaxsnn.grid.surrogate import Surrogate, as_surrogate
 from jaxsnn.grid.timing import needs_dt, step_length
 from jaxsnn.network.array_types import Array, Bool, Float
 from jaxsnn.network.bad_numbers import out_of_bounds
-from jaxsnn.network.compiling import hashable
 from jaxsnn.network.cycles import Cycle, groups
 from jaxsnn.network.meshes import by_compiler
 from jaxsnn.network.network import Network, check_precision, entries
 from jaxsnn.network.reductions import any_in, any_of
 from jaxsnn.network.results import Result, first_of
+from jaxsnn.network.static_options import hashable
 from jaxsnn.network.structure import Wire
 
 
@@ -102,6 +102,20 @@ class TimeStepped:
                 "each step",
                 fix="leave sample_times out",
             )
+        self.check(network)
+        check_precision(network)
+        engine = self.hashable()
+        dt = step_length(network, engine.dt)
+        solution = _run(engine, network, rasters(network, inputs, t_end=t_end, dt=dt))
+        notes = (*solution.approximations, *untied(network), *rounded_end(t_end, dt))
+        return replace(solution, approximations=notes)
+
+    def check(self, network: Network) -> None:
+        """Refuse options that make no sense for a network.
+
+        Raises:
+            UsageError: says which.
+        """
         if not isinstance(self.record, bool | tuple | list | set | frozenset):
             name = self.record if isinstance(self.record, str) else "NODE"
             raise UsageError(f"record is {self.record!r}", fix=f'give names, ("{name}",)')
@@ -116,12 +130,6 @@ class TimeStepped:
             raise UsageError(
                 f"detach_reset is {shown(self.detach_reset)}", fix="give True, False or None"
             )
-        check_precision(network)
-        engine = self.hashable()
-        dt = step_length(network, engine.dt)
-        solution = _run(engine, network, rasters(network, inputs, t_end=t_end, dt=dt))
-        notes = (*solution.approximations, *untied(network), *rounded_end(t_end, dt))
-        return replace(solution, approximations=notes)
 
     def hashable(self) -> TimeStepped:
         """The same options as a static argument."""

@@ -1,5 +1,5 @@
 """How far XLA optimises what it compiles: where the native kernels do the work, compiling the little
-around them takes longer than it would save. And what options are as static arguments.
+around them takes longer than it would save.
 """
 
 from __future__ import annotations
@@ -10,8 +10,6 @@ from functools import cache
 from typing import Any
 
 import jax
-import numpy as np
-from jax.core import Tracer
 
 #: It takes a fifth of the time, and what XLA runs becomes several times slower: for what runs once.
 NOT_AT_ALL = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
@@ -51,25 +49,6 @@ def loops_in(jaxpr: Any) -> int:
             inner = [getattr(each, "jaxpr", each) for each in several]
             count += sum(loops_in(each) for each in inner if hasattr(each, "eqns"))
     return count
-
-
-def hashable(value: Any, *, is_whole: bool = False) -> Any:
-    """An option of an engine as a static argument of what is compiled: mappings and names as sorted
-    tuples, an array of one number as that number. What is none of these stays, to be refused.
-
-    Args:
-        is_whole: it is a number of things: 8.0 is 8.
-    """
-    if isinstance(value, Mapping):
-        return tuple(
-            sorted((name, hashable(own, is_whole=is_whole)) for name, own in value.items())
-        )
-    is_array = isinstance(value, np.ndarray | jax.Array) and not isinstance(value, Tracer)
-    if is_array and (value.ndim == 0 or value.dtype.kind == "U"):
-        value = value.tolist()
-    if isinstance(value, list | set | frozenset) and all(isinstance(one, str) for one in value):
-        return tuple(sorted(value))
-    return int(value) if is_whole and isinstance(value, float) and value.is_integer() else value
 
 
 if __name__ == "__main__":  # as XLA_FLAGS has them; one that XLA does not know ends the process

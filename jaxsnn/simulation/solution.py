@@ -135,6 +135,10 @@ class Engine(Protocol[Found]):
         """Whether that is so of one budget."""
         ...
 
+    def check(self, network: Network) -> None:
+        """Raise UsageError for options that make no sense for a network."""
+        ...
+
     def run(
         self, network: Network, inputs: Any, t_end: float | None, sample_times: Any = None
     ) -> Found:

@@ -1,5 +1,6 @@
 """One verb and one record: what is refused, what is reported, and what comes out."""
 
+import re
 from dataclasses import replace
 
 import jax
@@ -579,15 +580,37 @@ def test_hash_seeds_change_no_bit(run_python):
     assert len(outputs[0].splitlines()) == 2
 
 
-@pytest.mark.parametrize("only", ["n", 1, None])
+@pytest.mark.parametrize("only", ["n", 1, None, [2], {"2": True}])
 def test_names_are_several(only):
     graph = build.sequential(build.input(1), build.linear(1), build.lif(tau=10e-3), seed=0)
     events = Events(time=np.zeros((1, 1)), index=np.zeros((1, 1), int))
-    with pytest.raises(UsageError, match=f"first_spike_only is {only!r}: give True, False or"):
+    shown = "(('2', True),)" if isinstance(only, dict) else repr(only)
+    message = re.escape(f"first_spike_only is {shown}: give True, False or")
+    with pytest.raises(UsageError, match=message):
         simulate(graph, events, 10e-3, engine=EventDriven(first_spike_only=only))
     kinds = (tuple, list, set, np.array)
     same = [EventDriven(first_spike_only=kind(["2"])).hashable() for kind in kinds]
     assert same == same[:1] * len(kinds)
+
+
+@pytest.mark.parametrize("kind", [bool, np.bool_, np.array, jnp.array])
+@pytest.mark.parametrize("only", [False, True])
+def test_truths_of_numpy_are_truths(network, kind, only):
+    engine = EventDriven(first_spike_only=kind(only), max_spikes=np.int64(32))
+    counts = simulate(network, inputs(), T_END, engine=engine).count("n")
+    assert (int(counts.max()) == 1) == only
+    larger = engine.with_room({"max_spikes": {"n": 40}})
+    assert larger.max_spikes == 40
+
+
+@pytest.mark.parametrize("option", ["max_spikes", "max_events", "refractory"])
+@pytest.mark.parametrize("value", [[4], (4,), np.array([4, 5]), ("n",)])
+def test_several_numbers_without_names_are_refused(network, option, value):
+    engine = EventDriven(**{option: value})
+    with pytest.raises(UsageError, match=re.escape(f"{option} is {value!r}")):
+        simulate(network, inputs(), T_END, engine=engine)
+    with pytest.raises(UsageError, match=re.escape(f"{option} names 3, which is not a population")):
+        simulate(network, inputs(), T_END, engine=EventDriven(**{option: {3: 4, "n": 4}}))
 
 
 def test_spikes_in_steps_become_events():

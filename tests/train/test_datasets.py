@@ -92,6 +92,14 @@ def test_data_that_do_not_fit_are_refused(x, y, message):
         check_data(Data(x=x, y=labels, classes=("a", "b")), "mine")
 
 
+def test_labels_that_are_whole_may_be_floats():
+    x, y = np.random.default_rng(0).random((20, 3)), np.arange(20) % 2
+    floats, whole = splits_of_arrays(x, y.astype(float)).train, splits_of_arrays(x, y).train
+    np.testing.assert_array_equal(floats.y, whole.y)
+    assert floats.y.dtype == np.int32
+    check_data(Data(x=x, y=y.astype(float), classes=("0", "1")), "mine")
+
+
 def test_a_part_has_values_or_events_and_all_parts_the_same(arrays, tmp_path):
     path = str(tmp_path / "data.npz")
     event = {"time": np.zeros((10, 1)), "index": np.zeros((10, 1), int)}

@@ -14,6 +14,7 @@ import pytest
 
 from jaxsnn.errors import SimulationError, UsageError
 from jaxsnn.event.event_driven import EventDriven
+from jaxsnn.grid.time_stepped import TimeStepped
 from jaxsnn.network.lowering.lower import lower
 from jaxsnn.network.network import Network
 from jaxsnn.network.spikes import Events
@@ -363,6 +364,17 @@ def test_one_line_of_progress_for_each_epoch_on_a_terminal(capsys, monkeypatch):
         (
             {"loss": "count", "engine": EventDriven(first_spike_only=("4",))},
             "loss count reads all spikes of '4', and first_spike_only stops its neurons after one: leave '4' out",
+        ),
+        ({"engine_options": {"max_spikes": [4]}}, r"max_spikes is \[4\] for '2': give at least 1"),
+        ({"engine_options": {"min_slope": [1.0]}}, r"min_slope is \[1\.0\]: give at least 0"),
+        ({"engine": EventDriven(first_spike_only=1)}, "first_spike_only is 1: give True, False"),
+        (
+            {"engine": EventDriven(first_spike_only=np.True_), "loss": "count"},
+            "loss count reads all spikes of '4', and first_spike_only stops its neurons",
+        ),
+        (
+            {"engine": TimeStepped(detach_reset="no"), "loss": "count"},
+            "detach_reset is 'no': give True, False or None",
         ),
         ({"devices": 99}, "devices is 99: JAX sees"),
         ({"encoder": Latency(t_min=0.0, t_max=0.02)}, "gives 4 channels, input 'input' has 5"),

@@ -94,6 +94,11 @@ REFUSED = {
         "data: labels are float64 of shape (10, 10)",
         "y.argmax(axis=1)",
     ),
+    "labels that are fractions": (
+        lambda _: splits_of_arrays(X, Y + 0.7),
+        "data: labels are float64 of shape (10,), such as 0.7",
+        "give whole numbers",
+    ),
     "text samples": (
         lambda _: splits_of_arrays(np.array([["a"]] * 10), Y),
         "data: samples are <U1 of shape (10, 1)",

@@ -201,15 +201,19 @@ def yinyang_splits(seed: Seed = 0, sizes: Sequence[int] = YINYANG_SIZES) -> Spli
 
 
 def refuse_labels(y: Any, name: str) -> None:
-    """Refuse labels that are no whole numbers (samples,).
+    """Refuse labels that are no whole numbers (samples,); such may be saved as floats, or truths.
 
     Raises:
         UsageError: says what they are.
     """
     labels = np.asarray(y)
-    if labels.ndim != 1 or labels.dtype.kind not in "iub":
+    broken = labels[:0]
+    if labels.dtype.kind == "f":  # negated, so that NaN is broken
+        broken = labels[~(np.isfinite(labels) & (labels == np.rint(labels)))]
+    if labels.ndim != 1 or labels.dtype.kind not in "iubf" or broken.size:
+        such = f", such as {broken[0]:g}" if broken.size else ""
         raise UsageError(
-            f"{name}: labels are {labels.dtype} of shape {labels.shape}",
+            f"{name}: labels are {labels.dtype} of shape {labels.shape}{such}",
             fix="give whole numbers from 0, (samples,); of one-hot rows y.argmax(axis=1)",
         )
 

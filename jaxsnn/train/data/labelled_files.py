@@ -26,6 +26,7 @@ from jaxsnn.train.data.datasets import (
     Data,
     Splits,
     check_data,
+    refuse_labels,
     taken,
     yinyang_splits,
 )
@@ -199,11 +200,7 @@ def _classes(name: str, arrays: dict[str, np.ndarray], outputs: int) -> tuple[st
             raise FileError(f"{name} has no array '{key}'", fix=f"there are {listing(arrays)}")
     largest = 0
     for key, array in labels.items():
-        if array.ndim != 1 or not _are_whole(array):
-            raise UsageError(
-                f"{name}: labels are {array.dtype} of shape {array.shape}",
-                fix="give whole numbers, (samples,)",
-            )
+        refuse_labels(array, name)
         largest = max(largest, int(array.max(initial=0)))
         if largest >= outputs:
             raise UsageError(
@@ -217,13 +214,6 @@ def _classes(name: str, arrays: dict[str, np.ndarray], outputs: int) -> tuple[st
                 fix="number the classes from 0",
             )
     return tuple(map(str, range(largest + 1)))
-
-
-def _are_whole(labels: np.ndarray) -> bool:
-    """Whether labels are whole numbers, also where they were saved as floats."""
-    if labels.dtype.kind != "f":
-        return labels.dtype.kind in "iub"
-    return bool((np.isfinite(labels) & (labels == np.rint(labels))).all())
 
 
 def _data(name: str, arrays: dict[str, np.ndarray], part: str, classes: tuple[str, ...]) -> Data:

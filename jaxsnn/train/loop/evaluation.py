@@ -25,7 +25,7 @@ from jaxsnn.train.data.splitting import labelled
 from jaxsnn.train.loop.batch_engines import run_batch
 from jaxsnn.train.loop.defaults import make_engine, make_loss
 from jaxsnn.train.loop.epoch import refuse_no_classes
-from jaxsnn.train.loop.in_the_loop import InTheLoop, device_errors
+from jaxsnn.train.loop.in_the_loop import device_errors
 from jaxsnn.train.losses.losses import Loss
 
 _BATCH = 500
@@ -105,8 +105,7 @@ def measure(
     """
     network = lower(graph)
     end: float = loss.t_max if t_end is None else t_end
-    if isinstance(engine, InTheLoop):
-        engine.refuse_other(network)
+    engine.check(network)
     runner = engine.prepared()
     batch = encoded(
         data, network, population=loss.population, encoder=encoder, engine=runner, what="data"

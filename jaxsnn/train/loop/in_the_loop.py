@@ -23,6 +23,7 @@ import numpy as np
 from jax.core import Tracer
 
 from jaxsnn.errors import UsageError
+from jaxsnn.event.event_driven import check_options
 from jaxsnn.event.event_options import EventOptions, PerPopulation
 from jaxsnn.event.event_solution import EventSolution, conclude
 from jaxsnn.event.replay import replay
@@ -174,16 +175,17 @@ class InTheLoop:
             raise UsageError("in the loop no voltage is sampled", fix="leave sample_times out")
         trains = plain_events(checked_inputs(network, inputs), "a device in the loop")
         end = jnp.asarray(t_end, network.dtype)
-        self.refuse_other(network)
+        self.check(network)
         if isinstance(self.device, TracedDevice):
             return _compiled(self.hashable(), network, trains, end)
         with device_errors():
             return jax.block_until_ready(_simulate(self.hashable(), network, trains, end))
 
-    def refuse_other(self, network: Network) -> None:
-        """Raise UsageError where the device was made for another network; of traced parameters
-        nothing is known.
+    def check(self, network: Network) -> None:
+        """Raise UsageError for options that make no sense for the network, or where the device was
+        made for another one; of traced parameters nothing is known.
         """
+        check_options(network, self.event)
         leaves = jax.tree.leaves(network.parameters)
         if isinstance(self.device, BoundDevice) and not any(isinstance(x, Tracer) for x in leaves):
             self.device.refuse_other(network)

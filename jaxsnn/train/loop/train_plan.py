@@ -119,6 +119,7 @@ def make_plan(network: Network, options: TrainOptions) -> TrainPlan:
     _refuse_other_kind(network, loss)
     engine = _with_surrogate(make_engine(options.engine, network, loss), options.surrogate)
     engine = with_fields(engine, options.engine_options)
+    engine.check(network)
     trainable = as_constraints(options.trainable)
     _refuse_untaken(engine, network, trainable)
     _refuse_stopped(engine, network, loss)
@@ -218,11 +219,8 @@ def _with_surrogate(engine: Engine, given: Any) -> Engine:
 
 
 def with_fields(engine: Engine, given: Mapping[str, Any] | None) -> Engine:
-    """An engine with some of its fields replaced; lists become tuples."""
-    if not given:
-        return engine
-    values = {key: tuple(own) if isinstance(own, list) else own for key, own in given.items()}
-    return replaced(engine, values, "engine_options").hashable()
+    """An engine with some of its fields replaced, hashable."""
+    return replaced(engine, given or {}, "engine_options").hashable()
 
 
 def _needs_encoder(data: Splits, encoder: Any, engine: Engine) -> bool:
@@ -319,7 +317,6 @@ def _refuse_untaken(engine: Engine, network: Network, trainable: Iterable[str]) 
     """Refuse to train what a device in the loop would not take."""
     if not isinstance(engine, InTheLoop):
         return
-    engine.refuse_other(network)
     if not isinstance(engine.device, TracedDevice):
         return
     takes = engine.device.trainable

@@ -1,0 +1,28 @@
+"""Options of engines as static arguments of what is compiled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.core import Tracer
+
+
+def hashable(value: Any, *, is_whole: bool = False) -> Any:
+    """An option as what can be hashed: mappings and names as sorted tuples, a number of NumPy or an
+    array of one as that number. What is none of these stays, to be refused.
+
+    Args:
+        is_whole: it is a number of things: 8.0 is 8.
+    """
+    if isinstance(value, Mapping):
+        pairs = [(name, hashable(own, is_whole=is_whole)) for name, own in value.items()]
+        return tuple(sorted(pairs, key=lambda pair: str(pair[0])))
+    is_array = isinstance(value, np.generic | np.ndarray | jax.Array)
+    if is_array and not isinstance(value, Tracer) and (value.ndim == 0 or value.dtype.kind == "U"):
+        value = value.tolist()
+    if isinstance(value, list | set | frozenset) and all(isinstance(one, str) for one in value):
+        return tuple(sorted(value))
+    return int(value) if is_whole and isinstance(value, float) and value.is_integer() else value
