@@ -18,7 +18,7 @@ from jaxsnn.errors import UsageError, as_number, refuse, shown, suggestion
 from jaxsnn.event.event_options import BACKENDS, BUDGETS, EventOptions, by_population
 from jaxsnn.event.event_record import EventRecord, empty_record
 from jaxsnn.event.event_solution import EventSolution, conclude, samples_axis
-from jaxsnn.event.limits import event_limits
+from jaxsnn.event.limits import event_limits, output_limits
 from jaxsnn.event.native.native_weights import with_turned_weights
 from jaxsnn.event.populations import FeedForwardPart, RecurrentPart
 from jaxsnn.event.projections.arrivals import Train
@@ -124,9 +124,14 @@ class EventDriven(EventOptions):
             trains = in_buckets(lasting, network.inputs)
         network, known = network.with_known_facts()
         solution = self.simulated(known, network, trains, end, times)
-        if sample_times is None or not np.size(sample_times) or solution.voltages:
-            return solution
-        return replace(solution, unused=("sample_times have no effect: no readout is sampled",))
+        unused = [
+            f"{problem.message}: what that comes to is not computed, spikes and voltages are those of"
+            " populations"
+            for problem in output_limits(network.wires, network.populations, self.threshold)
+        ]
+        if sample_times is not None and np.size(sample_times) and not solution.voltages:
+            unused.append("sample_times have no effect: no readout is sampled")
+        return replace(solution, unused=tuple(unused))
 
     def check(self, network: Network) -> None:
         """Refuse options that make no sense for a network.

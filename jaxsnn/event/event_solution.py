@@ -72,7 +72,7 @@ class EventSolution:
         feeding: pairs of an Output node and the names of the populations that feed it.
         shortest_tau: the shortest time constant of all populations, seconds; inf where there is
             none.
-        unused: options that have no effect, a sentence each.
+        unused: options that have no effect and Outputs that are not computed, a sentence each.
         min_slope, jump_width: as of `EventDriven`.
         culprit: the number that ended the run as NOT_FINITE, where `simulate` found it.
     """
