@@ -7,7 +7,9 @@ import optax
 import pytest
 
 from jaxsnn.errors import UsageError
-from jaxsnn.train import fit
+from jaxsnn.nir import build
+from jaxsnn.nir.initializers import normal
+from jaxsnn.train import WeightBumping, fit
 from jaxsnn.train.loop.optimisers import learning_rates, optimiser_of
 from tests.helpers.small_task import DATA, QUICK, small_net
 
@@ -76,7 +78,7 @@ def test_a_float_for_a_number_of_things_is_called_one():
     [
         ({"max_spikes": 48.5}, "max_spikes is 48.5 for '2': give at least 1, a whole number"),
         ({"max_spikes": {"2": 48.7}}, "max_spikes is 48.7 for '2': give at least 1, a whole"),
-        ({"max_spikes": np.inf}, "max_spikes is inf: give a finite number"),
+        ({"max_spikes": np.inf}, "max_spikes is inf for '2': give at least 1, a whole number"),
         ({"threads": 1.5}, "threads is 1.5: give at least 1, a whole number"),
     ],
     ids=str,
@@ -111,6 +113,33 @@ def test_strict_rules_of_promotion_change_nothing():
 def test_an_optimiser_that_takes_other_than_gradients_is_refused(given, message):
     with pytest.raises(UsageError, match=f"optimiser {message}.*: pass one that takes"):
         fit(small_net(), DATA, **QUICK, optimiser=given)
+
+
+def test_an_optimiser_begins_with_what_it_will_be_given():
+    moved = []
+
+    def update(gradient, began, now):
+        apart = jax.tree.map(lambda old, new: jnp.abs(new - old).max(), began, now)
+        jax.debug.callback(moved.append, optax.tree.max(apart))
+        return jax.tree.map(jnp.zeros_like, gradient), began
+
+    stays = optax.GradientTransformation(lambda parameters: parameters, update)
+    nothing = WeightBumping(label=0.0, hidden=0.0)
+    neurons = build.cubalif(tau_mem="20ms", tau_syn="10ms", r=0.25)  # kicks are 1/4 of weights
+    graph = build.sequential(build.input(5), build.linear(3, weight=normal(6, 2)), neurons, seed=0)
+    fit(graph, DATA, **QUICK | {"epochs": 1}, optimiser=stays, weight_bumping=nothing)
+    jax.effects_barrier()
+    assert moved
+    assert max(moved) == 0
+
+
+@pytest.mark.parametrize("within", [lambda own: own, lambda own: optax.chain(optax.clip(1.0), own)])
+def test_an_optimiser_with_other_parameters_to_evaluate_is_noted(within):
+    optimiser = within(optax.contrib.schedule_free_sgd(0.01))
+    trained = fit(small_net(), DATA, **QUICK | {"epochs": 3}, optimiser=optimiser)
+    assert any("schedule_free_eval_params" in note for note in trained.notes)
+    plain = fit(small_net(), DATA, **QUICK | {"epochs": 1}, optimiser=optax.sgd(0.05))
+    assert not any("schedule" in note for note in plain.notes)
 
 
 def test_an_optimiser_that_looks_at_numbers_is_told_that_they_are_traced():

@@ -239,13 +239,18 @@ class TrainState(NamedTuple):
 
 
 @jax.jit  # eager, each array of zeros would be compiled
-def begin(setup: Setup, raw: Parameters) -> TrainState:
-    """The state before the first step."""
+def begin(setup: Setup, raw: Parameters, scales: Parameters) -> TrainState:
+    """The state before the first step; scales as of `run_epoch`."""
     return TrainState(
         raw=raw,
-        memory=setup.optimiser.init(raw),
+        memory=setup.optimiser.init(_in_steps(raw, scales)),
         average=raw if setup.options.ema_decay else None,
     )
+
+
+def _in_steps(raw: Parameters, scales: Parameters) -> Parameters:
+    """What the optimiser sees: raw numbers in steps of 1."""
+    return jax.tree.map(lambda raw, scale: raw / jnp.where(scale == 0, 1.0, scale), raw, scales)
 
 
 class Pace(NamedTuple):
@@ -353,10 +358,7 @@ def _step(
     if options.clip is not None:
         shorter = jnp.minimum(1.0, options.clip / norm)
         gradient = jax.tree.map(lambda part: part * shorter, gradient)
-    # What the optimiser sees: raw numbers in steps of 1.
-    in_steps = jax.tree.map(
-        lambda raw, scale: raw / jnp.where(scale == 0, 1.0, scale), state.raw, scales
-    )
+    in_steps = _in_steps(state.raw, scales)
     updates, memory = setup.optimiser.update(gradient, state.memory, in_steps)
     way = jax.tree.map(lambda update: -update if setup.complete else rate * update, updates)
     way = bumped(cast(Parameters, way), wanted, setup.feeding, rate)

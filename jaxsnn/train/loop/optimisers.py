@@ -157,6 +157,29 @@ def refuse_unfit_optimiser(choice: Any, raw: Parameters) -> None:
         ) from error
 
 
+def optimiser_notes(choice: Any, raw: Parameters) -> list[str]:
+    """What an optimiser asks for that training does not do.
+
+    Args:
+        raw: what it will move.
+    """
+    if isinstance(choice, str):
+        return []
+    memory = jax.eval_shape(choice.init, raw)
+    # as `optax.contrib.schedule_free_eval_params` knows it
+    parts = jax.tree.leaves(memory, is_leaf=_is_schedule_free)
+    if not any(map(_is_schedule_free, parts)):
+        return []
+    return [
+        "optimiser is schedule-free: evaluated and kept are the parameters that it trains at, not"
+        " those of schedule_free_eval_params (ema_decay= keeps an average)"
+    ]
+
+
+def _is_schedule_free(memory: Any) -> bool:
+    return hasattr(memory, "b1") and hasattr(memory, "z")
+
+
 def optimiser_identity(choice: Any, raw: Parameters) -> tuple[np.ndarray, ...]:
     """What tells optimisers of the user's apart: how far they go by some gradients, step by step, to
     a few digits. Of one by name, whose settings are recorded, nothing; of one that fails, neither.

@@ -70,6 +70,7 @@ from jaxsnn.train.loop.in_the_loop import device_errors
 from jaxsnn.train.loop.optimisers import (
     learning_rates,
     optimiser_identity,
+    optimiser_notes,
     optimiser_of,
     refuse_decay,
     refuse_unfit_optimiser,
@@ -183,7 +184,8 @@ class TrainingRun:
             own=of_one_run(plan.loss, options.regularisers, options.augment, options.noise),
         )
         refuse_unfit_optimiser(options.optimiser, raw)
-        self.state = on_all(begin(self.setup, raw), mesh)
+        self.notes += optimiser_notes(options.optimiser, raw)
+        self.state = on_all(begin(self.setup, raw, self.scales), mesh)
         numbers = self.channels + sum(own.size for own in network.populations.values())
         short = options.epochs * len(data.train) * numbers < _SHORT
         self.short = short and mesh is None and jax.default_backend() == "cpu"
@@ -397,7 +399,9 @@ class TrainingRun:
         self.failing_epochs = 0
         # its average validated best, and the raw numbers behind it may have failed already
         averaged = state.average is not None
-        self.state = on_all(begin(self.setup, state.best), self.setup.mesh) if averaged else state
+        if averaged:
+            state = on_all(begin(self.setup, state.best, self.scales), self.setup.mesh)
+        self.state = state
         note = (
             f"{failure}: back to epoch {record.epoch}, steps are {self.factor:.2g} of what they"
             " were"
