@@ -178,8 +178,12 @@ def refuse(problems: Iterable[Problem], error: type[JaxsnnError] = LoweringError
         raise error.of(first)
 
 
-#: Keyword arguments that the command line spells otherwise than `--name value`.
-_FLAGS = {"engine=EventDriven()": "--engine event", "engine=TimeStepped()": "--engine grid"}
+#: Keyword arguments that the command line spells otherwise than `--name value`. Advice to simulate in
+#: steps names the command that has the flag: `plot`, `compare` and others lack it.
+_FLAGS = {
+    "engine=EventDriven()": "--engine event",
+    "engine=TimeStepped()": "jaxsnn run --engine grid",
+}
 #: Options whose name in Python is another one.
 _SPELLED = {
     "folder": "--data-folder",

@@ -87,3 +87,11 @@ def test_advice_on_a_file_has_the_flags_that_say_what_it_does_not():
     options = set(inspect.signature(jaxsnn.read).parameters) - {"path", "own"}
     flags = {flag for action in commands()["info"]._actions for flag in action.option_strings}
     assert {flag_for(name) for name in options} <= flags
+
+
+def test_advice_to_simulate_in_steps_names_the_command_that_can():
+    """`plot`, `compare` and others give it too, and have no such flag."""
+    command, flag, kind = in_flags("simulate with engine=TimeStepped()").split()[-3:]
+    flags = {flag for action in commands()[command]._actions for flag in action.option_strings}
+    assert (flag, kind) == ("--engine", "grid")
+    assert flag in flags
