@@ -10,6 +10,8 @@ import sys
 import time
 import zipfile
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -563,6 +565,28 @@ def test_another_optimiser_or_schedule_of_ones_own_is_refused(first, then, tmp_p
     fit(small_net(), DATA, **kept | first, resume=True)
     with pytest.raises(UsageError, match="or another network, optimiser or schedule"):
         fit(small_net(), DATA, **kept | then, resume=True)
+
+
+@pytest.mark.parametrize(
+    "optimiser",
+    [
+        optax.adam(0.01, mu_dtype=jnp.bfloat16),
+        optax.noisy_sgd(0.01, key=jax.random.key(5)),
+        optax.noisy_sgd(0.01, key=jax.random.key(5, impl="rbg")),
+    ],
+)
+def test_what_an_optimiser_remembers_may_be_of_any_type(optimiser, tmp_path):
+    def cut(line):
+        if line.startswith("epoch 2/"):
+            raise KeyboardInterrupt
+
+    kept = {"epochs": 3, "optimiser": optimiser}
+    whole = fit(small_net(), DATA, **kept)
+    with pytest.raises(KeyboardInterrupt):
+        fit(small_net(), DATA, **kept, checkpoint=tmp_path, progress=cut)
+    assert summary(fit(small_net(), DATA, **kept, checkpoint=tmp_path, resume=True)) == summary(
+        whole
+    )
 
 
 def test_there_must_be_a_checkpoint_to_go_on_from():

@@ -72,6 +72,23 @@ def fingerprint(*trees: Any) -> str:
     return digest.hexdigest()
 
 
+def _plain(leaf: Any) -> np.ndarray:
+    """An array as a file has it: `jax.random` keys, and types that NumPy does not write (bfloat16),
+    as whole numbers.
+    """
+    if jax.dtypes.issubdtype(getattr(leaf, "dtype", None), jax.dtypes.prng_key):
+        leaf = jax.random.key_data(leaf)
+    array = np.asarray(leaf)
+    return array.view(f"u{array.dtype.itemsize}") if array.dtype.kind == "V" else array
+
+
+def _as_before(array: np.ndarray, leaf: Any) -> jax.Array:
+    """What `_plain` made an array of, of the type of a leaf."""
+    if jax.dtypes.issubdtype(getattr(leaf, "dtype", None), jax.dtypes.prng_key):
+        return jax.random.wrap_key_data(array, impl=jax.random.key_impl(leaf))
+    return jax.numpy.asarray(array.view(np.asarray(leaf).dtype))
+
+
 class Folder:
     """A folder of checkpoints.
 
@@ -180,7 +197,7 @@ class Folder:
             **{name: getattr(checkpoint, name) for name in names},
         }
         leaves = jax.tree.leaves((checkpoint.state, checkpoint.best_state))
-        arrays = {f"array{number}": np.asarray(leaf) for number, leaf in enumerate(leaves)}
+        arrays = {f"array{number}": _plain(leaf) for number, leaf in enumerate(leaves)}
         content = sealed(header, arrays)
         if not self._replaces:
             _keep_before(self.path)
@@ -198,12 +215,11 @@ class Folder:
         leaves, structure = jax.tree.flatten((state, state))
         header, arrays = unsealed(path)
         self._refuse_other(path, header)
-        shapes = [(np.shape(leaf), np.asarray(leaf).dtype) for leaf in leaves]
+        shapes = [(plain.shape, plain.dtype) for plain in map(_plain, leaves)]
         if [(array.shape, array.dtype) for array in arrays] != shapes:
             raise UsageError(f"{path} holds arrays of another network or optimiser", fix=_SAME)
-        state, best_state = jax.tree.unflatten(
-            structure, [jax.numpy.asarray(array) for array in arrays]
-        )
+        found = [_as_before(array, leaf) for array, leaf in zip(arrays, leaves, strict=True)]
+        state, best_state = jax.tree.unflatten(structure, found)
         history = tuple(EpochRecord(**record) for record in header["history"])
         rest = {
             name: header[name]
