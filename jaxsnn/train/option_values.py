@@ -153,6 +153,46 @@ def one_of(known: Iterable[str]) -> Callable[[str, Any], None]:
     return check
 
 
+def table(name: str, value: Any) -> None:
+    """A mapping from names."""
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise UsageError(f"{name} is {value!r}", fix="give a mapping from names to values")
+
+
+def several(name: str, value: Any) -> None:
+    """A tuple of things that are called, and no classes."""
+    for one in value if isinstance(value, tuple | list) else (None,):
+        if isinstance(one, type) or not callable(one):
+            raise UsageError(f"{name} is {value!r}", fix="give a tuple of objects, (NAME(...),)")
+
+
+def called(
+    *instead: type, needs: Iterable[str] = (), names: Iterable[str] | None = None
+) -> Callable[[str, Any], None]:
+    """The check of something that is called, such as a function, and is no class.
+
+    Args:
+        instead: types whose values pass, too.
+        needs: attributes that it has.
+        names: of those that text may name; None: text is looked at elsewhere, or by `instead`.
+    """
+
+    def check(name: str, value: Any) -> None:
+        if names is not None:
+            one_of(names)(name, value)
+        if isinstance(value, instead):
+            return
+        lacks = not callable(value) or not all(hasattr(value, own) for own in needs)
+        if isinstance(value, type):
+            fix = f"give an object of it, {value.__name__}(...)"
+            raise UsageError(f"{name} is the class {value.__name__}", fix=fix)
+        if lacks:
+            has = f" with {', '.join(needs)}" if needs else ""
+            raise UsageError(f"{name} is {shown(value)}", fix=f"give what can be called{has}")
+
+    return check
+
+
 def seed_check(name: str, value: Any) -> None:
     """A number that JAX makes a key of, or a key."""
     if isinstance(value, int):

@@ -22,6 +22,7 @@ from jaxsnn.train.option_values import (
     at_least,
     between,
     by_name,
+    called,
     duration,
     factors,
     fraction,
@@ -31,7 +32,9 @@ from jaxsnn.train.option_values import (
     one_of,
     positive,
     seed_check,
+    several,
     switch,
+    table,
     text,
     whole,
 )
@@ -201,6 +204,7 @@ class TrainOptions:
         python="also a loss",
         convert=text,
         metavar="NAME",
+        check=called(str, needs=("population", "tau", "t_max", "predict")),
     )
     loss_options: Mapping[str, Any] | None = option(
         None,
@@ -208,6 +212,7 @@ class TrainOptions:
         convert=mapping,
         table=True,
         recorded=False,
+        check=table,
     )
     encoder: Encoder | str | None = option(
         None,
@@ -222,10 +227,15 @@ class TrainOptions:
         python="also an encoder, such as `Latency(...)`",
         convert=text,
         metavar="NAME",
-        check=one_of(ENCODERS),
+        check=called(str, names=ENCODERS),
     )
     encoder_options: Mapping[str, Any] | None = option(
-        None, "fields of the encoder by name", convert=mapping, table=True, recorded=False
+        None,
+        "fields of the encoder by name",
+        convert=mapping,
+        table=True,
+        recorded=False,
+        check=table,
     )
     t_end: float | None = option(
         None,
@@ -298,6 +308,7 @@ class TrainOptions:
         convert=mapping,
         table=True,
         recorded=False,
+        check=table,
     )
     seed: Seed = option(
         0,
@@ -327,6 +338,7 @@ class TrainOptions:
         table=True,
         engines=("event", "loop"),
         recorded=False,
+        check=table,
     )
     calibrate: float | None = option(
         None,
@@ -397,6 +409,7 @@ class TrainOptions:
         "terms of the loss, such as `SpikeRate` and `PeakMargin`",
         engines=_IN_TIME,
         compiled=True,
+        check=several,
     )
     augment: Augment | Mapping[str, Any] | None = option(
         None,
@@ -410,6 +423,7 @@ class TrainOptions:
         convert=mapping,
         table=True,
         compiled=True,
+        check=called(Mapping),
     )
     dropout: float = option(
         0.0,
@@ -506,6 +520,7 @@ class TrainOptions:
         to_terminal,
         "takes one line for each epoch; by default shown in a terminal and a notebook; None is quiet",
         recorded=False,
+        check=called(),
     )
     plot: str | None = option(
         None,
@@ -562,6 +577,10 @@ def options_with(
     Raises:
         UsageError: a name that does not exist, or one that is given twice.
     """
+    if options is not None and not isinstance(options, TrainOptions):
+        raise UsageError(
+            f"options are {options!r}", fix="give TrainOptions(...), or single options"
+        )
     fields_given: dict[str, Any] = {}
     for name, value in (given or {}).items():
         now = _FORMER.get(name, name)

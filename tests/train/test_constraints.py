@@ -66,7 +66,7 @@ def test_raw_numbers_give_the_values_that_they_stand_for():
         ({"weight": Free(shared=True)}, r"node '1': weight is to be shared, but runs from"),
         ({"7.weight": Free()}, r"no 7\.weight to train"),
         ({"tau_men": Free()}, r"'tau_men' cannot be trained: did you mean 'tau_mem'"),
-        ({}, "no none to train"),
+        ({}, "trainable names nothing"),
         (
             {"tau_mem": Positive(low="tau_sin")},
             "low of tau_mem is 'tau_sin': did you mean 'tau_syn'",

@@ -185,10 +185,17 @@ def as_constraints(
         return tuple(name.strip() for name in wanted.split(",") if name.strip())
     if not isinstance(wanted, Mapping):
         return tuple(wanted)
-    return {
+    found = {
         name: _of_table(name, own) if isinstance(own, Mapping) else own
         for name, own in wanted.items()
     }
+    for name, own in found.items():
+        if isinstance(own, type) or not hasattr(own, "to_raw"):
+            raise UsageError(
+                f"trainable.{name} is {shown(own)}",
+                fix="give a constraint: Free(), Positive(), Bounded(low=..., high=...)",
+            )
+    return found
 
 
 def _of_table(name: str, table: Mapping[str, Any]) -> Constraint:
@@ -267,7 +274,7 @@ def find_trainables(
             )
     if not found:
         raise UsageError(
-            f"the network has no {listing(given)} to train",
+            f"the network has no {listing(given)} to train" if given else "trainable names nothing",
             fix=f"its nodes are {listing(network.parameters)}",
         )
     return Trainables(constraints=tuple(found), notes=tuple(notes))

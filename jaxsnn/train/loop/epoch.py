@@ -396,7 +396,13 @@ def _gradient(
     if setup.options.augment is not None:
         keys = jax.vmap(partial(jax.random.fold_in, key))(places)
         augment = cast(Augment, setup.options.augment)
-        batch = batch._replace(inputs=jax.vmap(augment)(keys, batch.inputs))
+        changed = jax.vmap(augment)(keys, batch.inputs)
+        if jax.tree.structure(changed) != jax.tree.structure(batch.inputs):
+            raise UsageError(
+                f"augment makes of {type(batch.inputs).__name__} a {type(changed).__name__}",
+                fix="give a changed sample of the same kind",
+            )
+        batch = batch._replace(inputs=changed)
 
     noise_key = jax.random.fold_in(key, _PARAMETERS)
 

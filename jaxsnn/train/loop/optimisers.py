@@ -172,7 +172,7 @@ def optimiser_notes(choice: Any, raw: Parameters) -> list[str]:
         return []
     return [
         "optimiser is schedule-free: evaluated and kept are the parameters that it trains at, not"
-        " those of schedule_free_eval_params (ema_decay= keeps an average)"
+        " those of schedule_free_eval_params: let training keep a moving average in their place"
     ]
 
 

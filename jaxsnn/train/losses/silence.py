@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsnn.errors import UsageError
+from jaxsnn.errors import UsageError, shown
 from jaxsnn.network.network import Network
 from jaxsnn.train.options import replaced
 
@@ -92,6 +92,9 @@ def weight_bumping_of(
     found = default if given is None else given
     if isinstance(found, Mapping):
         found = replaced(WeightBumping(), found, "weight_bumping")
+    if not isinstance(found, WeightBumping):
+        fix = "give WeightBumping(...), its fields by name, or None"
+        raise UsageError(f"weight_bumping is {shown(found)}", fix=fix)
     for name, value in vars(found).items():
         if not value >= 0:
             raise UsageError(f"weight_bumping.{name} is {value:g}", fix="give at least 0")
