@@ -85,7 +85,8 @@ class EventOptions:
 
     def as_dict(self) -> dict[str, Any]:
         """The options by name, for JSON."""
-        found = {option.name: getattr(self, option.name) for option in fields(self)}
+        known = self.hashable()
+        found = {option.name: getattr(known, option.name) for option in fields(known)}
         by_name = {name: by_population(name, found[name]) for name in (*BUDGETS, "refractory")}
         only = found["first_spike_only"]
         # JSON knows neither tuples nor pairs.

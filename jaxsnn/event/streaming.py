@@ -289,7 +289,7 @@ def stream(
         record = [name for name in firing if name in fed]
     record = [record] if isinstance(record, str) else list(record)
     refuse_strangers("record", record, firing, "a spiking population")
-    return EventStream(network, options, record)
+    return EventStream(network, options.hashable(), record)
 
 
 def obstacles(parts: Iterable[PopulationPart], dtype: str) -> Iterator[Problem]:

@@ -314,6 +314,15 @@ def test_what_unused_slots_carry_does_not_count():
         stream(network()).push(GradedEvents(value=np.array([np.nan, 1.0]), **one))
 
 
+@pytest.mark.parametrize("only", [np.True_, jnp.array(True), ["a"]])
+def test_options_are_taken_as_by_a_simulation(only):
+    neurons = build.cubalif(tau_mem="10ms", tau_syn="5ms")
+    nodes = {"in": build.input(1), "w": build.linear(weight=[[9.0]]), "a": neurons}
+    net = lower(build.network(nodes | {"out": build.output()}, [("in", "w", "a", "out")]))
+    session = stream(net, options=EventDriven(first_spike_only=only))
+    assert session.push(Events(time=[0.0], index=[0]), until=30e-3)["a"].time.size == 1
+
+
 def test_options_of_another_engine_are_refused():
     with pytest.raises(UsageError, match="options are a TimeStepped, and streams run in contin"):
         stream(network(), TimeStepped())

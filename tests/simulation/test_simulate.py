@@ -1,5 +1,6 @@
 """One verb and one record: what is refused, what is reported, and what comes out."""
 
+import json
 import re
 from dataclasses import replace
 
@@ -601,6 +602,8 @@ def test_truths_of_numpy_are_truths(network, kind, only):
     assert (int(counts.max()) == 1) == only
     larger = engine.with_room({"max_spikes": {"n": 40}})
     assert larger.max_spikes == 40
+    found = json.loads(json.dumps(engine.as_dict()))
+    assert (found["first_spike_only"], found["max_spikes"]) == (only, 32)
 
 
 @pytest.mark.parametrize("option", ["max_spikes", "max_events", "refractory"])

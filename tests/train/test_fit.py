@@ -417,6 +417,22 @@ def test_a_jitter_that_is_no_deviation_is_refused(number):
         Jitter(deviation=number)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"loss": FirstSpike}, "loss is the class FirstSpike"),
+        ({"engine": EventDriven}, "is not an engine"),
+        ({"engine": 3}, "3 is not an engine: pass EventDriven"),
+        ({"engine": EventDriven(max_spikes=[4])}, r"max_spikes is \[4\] for '2'"),
+        ({"t_end": "40ms"}, "t_end is '40ms': give a positive"),
+        ({"encoder": 3}, "encoder is 3: give what can be called"),
+    ],
+)
+def test_what_evaluates_nothing_is_refused(changes, message):
+    with pytest.raises(UsageError, match=message):
+        evaluate(small_net(), DATA.test, **changes)
+
+
 def test_an_engine_in_the_loop_needs_a_device_where_none_is_made():
     with pytest.raises(UsageError, match="an engine in the loop needs a device"):
         evaluate(small_net(), DATA.test, engine="loop")

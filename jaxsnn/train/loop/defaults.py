@@ -14,6 +14,7 @@ from jaxsnn.event.event_driven import EventDriven
 from jaxsnn.grid.time_stepped import TimeStepped
 from jaxsnn.network.network import Network
 from jaxsnn.simulation.solution import Engine
+from jaxsnn.train.loop.batch_engines import kind_of
 from jaxsnn.train.losses.loss_names import loss_class
 from jaxsnn.train.losses.losses import Loss
 from jaxsnn.train.options import replaced
@@ -167,6 +168,7 @@ def make_engine(engine: Engine | str | None, network: Network, loss: Loss) -> En
     if isinstance(engine, str):
         fix = suggestion(engine, ("event", "grid"))
         raise UsageError(f"there is no engine '{engine}' by name", fix=fix)
+    kind_of(engine)
     return engine
 
 

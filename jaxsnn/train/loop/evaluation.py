@@ -27,6 +27,7 @@ from jaxsnn.train.loop.defaults import make_engine, make_loss
 from jaxsnn.train.loop.epoch import refuse_no_classes
 from jaxsnn.train.loop.in_the_loop import device_errors
 from jaxsnn.train.losses.losses import Loss
+from jaxsnn.train.options import OPTIONS
 
 _BATCH = 500
 
@@ -73,6 +74,9 @@ def evaluate(
         UsageError: data that do not fit the network.
         SimulationError: the data cannot be simulated.
     """
+    for name, value in (("loss", loss), ("encoder", encoder), ("t_end", t_end)):
+        if value is not None and (check := OPTIONS[name].check) is not None:
+            check(name, value)
     network = lower(graph)
     chosen = make_loss(loss, network, t_end) if isinstance(loss, str) else loss
     runner, encode = make_engine(engine, network, chosen), cast(Any, encoder)

@@ -158,11 +158,15 @@ def refuse_unfit_optimiser(choice: Any, raw: Parameters) -> None:
 
 
 def optimiser_notes(choice: Any, raw: Parameters) -> list[str]:
-    """What an optimiser asks for that training does not do.
+    """What an optimiser asks for that training does not do; what cannot be trained with is refused.
 
     Args:
         raw: what it will move.
+
+    Raises:
+        UsageError: as `refuse_unfit_optimiser`.
     """
+    refuse_unfit_optimiser(choice, raw)
     if isinstance(choice, str):
         return []
     memory = jax.eval_shape(choice.init, raw)

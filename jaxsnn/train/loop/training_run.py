@@ -73,7 +73,6 @@ from jaxsnn.train.loop.optimisers import (
     optimiser_notes,
     optimiser_of,
     refuse_decay,
-    refuse_unfit_optimiser,
 )
 from jaxsnn.train.loop.parallel import is_first, make_mesh, on_all, on_first, on_host
 from jaxsnn.train.loop.parameter_noise import Noise, noise_notes
@@ -183,7 +182,6 @@ class TrainingRun:
             mesh=mesh,
             own=of_one_run(plan.loss, options.regularisers, options.augment, options.noise),
         )
-        refuse_unfit_optimiser(options.optimiser, raw)
         self.notes += optimiser_notes(options.optimiser, raw)
         self.state = on_all(begin(self.setup, raw, self.scales), mesh)
         numbers = self.channels + sum(own.size for own in network.populations.values())
