@@ -72,11 +72,17 @@ def fingerprint(*trees: Any) -> str:
     return digest.hexdigest()
 
 
+def _is_key(leaf: Any) -> bool:
+    """Whether it is an array of new-style `jax.random` keys."""
+    kind = getattr(leaf, "dtype", None)
+    return kind is not None and jax.numpy.issubdtype(kind, jax.dtypes.prng_key)
+
+
 def _plain(leaf: Any) -> np.ndarray:
     """An array as a file has it: `jax.random` keys, and types that NumPy does not write (bfloat16),
     as whole numbers.
     """
-    if jax.dtypes.issubdtype(getattr(leaf, "dtype", None), jax.dtypes.prng_key):
+    if _is_key(leaf):
         leaf = jax.random.key_data(leaf)
     array = np.asarray(leaf)
     return array.view(f"u{array.dtype.itemsize}") if array.dtype.kind == "V" else array
@@ -84,8 +90,8 @@ def _plain(leaf: Any) -> np.ndarray:
 
 def _as_before(array: np.ndarray, leaf: Any) -> jax.Array:
     """What `_plain` made an array of, of the type of a leaf."""
-    if jax.dtypes.issubdtype(getattr(leaf, "dtype", None), jax.dtypes.prng_key):
-        return jax.random.wrap_key_data(array, impl=jax.random.key_impl(leaf))
+    if _is_key(leaf):
+        return jax.random.wrap_key_data(jax.numpy.asarray(array), impl=jax.random.key_impl(leaf))
     return jax.numpy.asarray(array.view(np.asarray(leaf).dtype))
 
 
