@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -82,6 +83,10 @@ class Parser(argparse.ArgumentParser):
         """As argparse does, with all options."""
         self.complete()
         return super().format_help()
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """Of --help and --version; argparse passes over what cannot be written."""
+        print_arriving(message, end="", file=file, flush=True)
 
     def error(self, message: str) -> NoReturn:
         flags = [word.partition("=")[0] for word in self._given if word.startswith("--")]
@@ -419,10 +424,22 @@ def print_outcome(arguments: argparse.Namespace, outcome: Any) -> None:
         text = as_json(_content(arguments, outcome))
     else:
         text = printable(outcome.as_text())
+    print_arriving(text)
+
+
+def print_arriving(text: str = "", **options: Any) -> None:
+    """As `print`.
+
+    Raises:
+        FileError: it cannot be written, for a full disk, mostly.
+    """
     try:
-        print(text)
+        print(text, **options)
     except BrokenPipeError:
         raise
     except OSError as error:
-        message = f"the output cannot be written ({error.strerror or error})"
+        reason = error.strerror or str(error)
+        # what is left in the buffer would fail again at the end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        message = f"the output cannot be written ({reason})"
         raise FileError(message, fix="make room, or lead it elsewhere") from error

@@ -19,7 +19,7 @@ from importlib import import_module
 from types import ModuleType
 
 from jaxsnn import __version__
-from jaxsnn.commands.arguments import Parser, limits_of, line_of
+from jaxsnn.commands.arguments import Parser, limits_of, line_of, print_arriving
 from jaxsnn.errors import FileError, JaxsnnError, Problem, UsageError, printable
 from jaxsnn.output import as_json, refuse_shared
 
@@ -139,7 +139,7 @@ def _outcome(argv: Sequence[str]) -> int:
         _refuse_own_input(arguments)
         with limits_of(arguments):
             code = arguments.run(arguments)
-        _flush()
+        print_arriving(end="", flush=True)
         return code
     except JaxsnnError as error:
         return _failed(argv, error.problem, error.exit_code)
@@ -171,26 +171,6 @@ def _unexpected(error: Exception) -> Problem:
         message=f"unexpected {type(error).__name__}: {first}",
         fix="please report it, with what --debug shows",
     )
-
-
-def _flush() -> None:
-    """Let what was printed arrive.
-
-    Raises:
-        FileError: it does not, for a full disk, mostly.
-    """
-    if sys.stdout is None:
-        return
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        reason = error.strerror or str(error)
-        # what is left in the buffer would fail again at the end
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        message = f"the output cannot be written ({reason})"
-        raise FileError(message, fix="make room, or lead it elsewhere") from error
 
 
 def _is_folder_gone() -> bool:
@@ -225,8 +205,7 @@ def _failed(argv: Sequence[str], problem: Problem, code: int) -> int:
     if "--json" in argv:
         error = {key: text for key, text in problem.as_dict().items() if key != "severity"}
         with suppress(OSError, FileError):
-            print(as_json({"schema": 1, "ok": False, "error": error}))
-            _flush()
+            print_arriving(as_json({"schema": 1, "ok": False, "error": error}), flush=True)
     return code
 
 

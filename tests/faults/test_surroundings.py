@@ -44,6 +44,16 @@ def test_a_full_disk_for_the_output_is_said(flags, tmp_path):
     )
 
 
+@pytest.mark.parametrize("asked", [("--help",), ("--version",), ("run", "--help")])
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_disk_for_help_is_said(asked, unbuffered):
+    with open("/dev/full", "w") as full:
+        done = called(*asked, stdout=full, env={"PYTHONUNBUFFERED": unbuffered})
+    assert done.returncode == 2
+    assert b"the output cannot be written (No space left on device)" in done.stderr
+    assert done.stderr.count(b"\n") == 1
+
+
 def test_a_terminal_without_the_characters_gets_their_numbers(tmp_path):
     nodes = {"in": build.input(1), "näme神": build.linear(weight=[[1.0]]), "out": build.output(1)}
     write(tmp_path / "a.nir", build.network(nodes, [("in", "näme神", "out")]))
