@@ -119,17 +119,33 @@ def test_the_largest_nets_of_neurons_that_all_feed_each_other(inputs, neurons):
     assert "a recurrent part cannot be split over runs" in more.why
 
 
-def test_a_fan_in_beyond_half_a_chip_is_impossible():
-    size = 2 * 256 * 128 + 1
+def fed_by(sources, weight):
     populations = [
-        NetPopulation(name="in", size=size, external=True),
+        NetPopulation(name="in", size=sources, external=True),
         NetPopulation(name="n", size=1, external=False),
     ]
-    net = netlist(populations, np.arange(size), np.full(size, size), np.ones(size, int))
-    found = place_and_route(net)
-    assert found.stop_reason == "impossible"
-    assert (found.certificate.resource, found.certificate.where) == ("synapse rows", "'n'[0]")
-    assert (found.certificate.needed, found.certificate.available) == (size, 65536)
+    pre, post = np.arange(sources), np.full(sources, sources)
+    return netlist(populations, pre, post, np.full(sources, weight))
+
+
+@pytest.mark.parametrize(
+    ("sources", "weight", "resource", "numbers"),
+    [
+        (10_000, 7 * 63, "synapse rows", (70_000, 65_536)),
+        (16_385, 1, "labels", (16_385, 16_384)),
+        (70_000, 1, "labels", (70_000, 16_384)),
+    ],
+)
+def test_a_fan_in_beyond_the_chip_is_impossible(sources, weight, resource, numbers):
+    found = place_and_route(fed_by(sources, weight), time_limit=1e-9)
+    assert (found.stop_reason, found.tried) == ("impossible", 0)
+    assert (found.certificate.resource, found.certificate.where) == (resource, "'n'[0]")
+    assert (found.certificate.needed, found.certificate.available) == numbers
+
+
+def test_as_many_sources_as_there_are_labels_are_mapped():
+    net = fed_by(16_384, 1)
+    assert_right(place_and_route(net), net, 1)
 
 
 def test_counting_never_forbids_what_is_mapped():

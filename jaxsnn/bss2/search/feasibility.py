@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jaxsnn.bss2.chip import HEMISPHERES
+from jaxsnn.bss2.chip import HEMISPHERES, ROWS_PER_DRIVER
 from jaxsnn.bss2.netlist import Netlist
 from jaxsnn.bss2.search.task import ChipParts
 from jaxsnn.errors import Problem, in_flags
@@ -17,8 +17,8 @@ class Certificate:
     """Why a net does not fit.
 
     Attributes:
-        resource: what is too scarce: "circuits", "synapse rows", or "all mappings" after a search
-            of all.
+        resource: what is too scarce: "circuits", "synapse rows", "labels", or "all mappings" after a
+            search of all.
         where: the population or bus.
         needed, available: the two numbers; None for an exhaustive search.
         message: what is too scarce, in one line.
@@ -73,6 +73,9 @@ def room_for(parts: ChipParts, count: int) -> int:
 
 def impossible(net: Netlist, parts: ChipParts, signs: str) -> Certificate | None:
     """Why a net fits in no number of runs, or None where counting does not forbid it."""
+    forbidden = _too_many_sources(net, parts)
+    if forbidden is not None:
+        return forbidden
     least = least_circuits(net, parts, signs)
     largest = int(_half_circuits(parts).max())
     slots = int(parts.slots(signs).max())
@@ -94,6 +97,26 @@ def impossible(net: Netlist, parts: ChipParts, signs: str) -> Certificate | None
                 fix="reduce its fan-in",
             )
     return _too_large_component(net, parts, least)
+
+
+def _too_many_sources(net: Netlist, parts: ChipParts) -> Certificate | None:
+    """A synapse of its own, for each source of a neuron, takes a label of a driver."""
+    sources = np.bincount(net.post, minlength=net.size)
+    rows = parts.rows.reshape(-1, ROWS_PER_DRIVER)
+    drivers, labels = int(rows.any(axis=1).sum()), parts.chip.labels
+    if sources.max(initial=0) <= (available := drivers * labels):
+        return None
+    worst = int(np.argmax(sources))
+    needed = int(sources[worst])
+    return Certificate(
+        resource="labels",
+        where=net.neuron(worst),
+        needed=needed,
+        available=available,
+        message=f"neuron {net.neuron(worst)} has {needed} sources, {drivers} synapse drivers with "
+        f"{labels} labels each tell {available} apart ({needed - available} too many)",
+        fix="reduce its fan-in",
+    )
 
 
 def _too_large_component(net: Netlist, parts: ChipParts, least: np.ndarray) -> Certificate | None:
