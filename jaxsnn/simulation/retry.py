@@ -142,9 +142,9 @@ def _refuse_endless(
     for option in ("max_events", "max_arrivals"):
         for name, needed in short.get(option, {}).items():
             if needed > MOST_EVENTS:
-                ways = (
-                    f"{advice or 'look at weights'}, or pass {option}={2 * needed} if it is meant"
-                )
+                # in the words of Python alone: no command has a flag for it
+                room = f"EventDriven({option}={2 * needed})"
+                ways = f"{advice or 'look at weights'}, or in Python pass {room} if it is meant"
                 raise _too_many(outcome, option, name, MOST_EVENTS, ways)
 
 

@@ -11,6 +11,7 @@ from jaxsnn.errors import UsageError
 from jaxsnn.grid.time_stepped import TimeStepped
 from jaxsnn.network.lowering.lower import lower
 from jaxsnn.nir.graph import Graph
+from jaxsnn.simulation.retry import FIRE_LESS
 from jaxsnn.train.data.labelled_files import with_data
 from jaxsnn.train.fitting import TrainingStopped, fit_prepared, prepare
 from jaxsnn.train.loop.evaluation import Measured, measure
@@ -183,7 +184,8 @@ def _measured(graph: Graph, plan: TrainPlan, name: str, engine: Any = None) -> T
     how = {"loss": plan.loss, "encoder": plan.encoder, "t_end": plan.t_end}
     runner = engine or replace(cast(Any, plan.engine), first_spike_only=False)
     test, validation = (
-        measure(graph, part, engine=runner, **how) for part in (data.test, data.validation)
+        measure(graph, part, engine=runner, advice=FIRE_LESS, **how)
+        for part in (data.test, data.validation)
     )
     return TuningPoint(name=name, test=test, validation=validation, graph=graph)
 

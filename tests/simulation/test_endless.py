@@ -228,6 +228,10 @@ def test_no_budget_grows_for_ever(option):
     engine = Endless(option)
     with pytest.raises(TooManySpikes, match=f"'n'.* the limit is {MOST_EVENTS}") as refusal:
         with_enough_room(engine, lambda engine: engine)
+    # commands have no flag for it
+    advice = refusal.value.problem.as_text()
+    assert f"or in Python pass EventDriven({option}=" in advice
+    assert "--max" not in advice
     assert option in refusal.value.fix
     assert len(engine.runs) <= 12
     assert max(engine.runs) <= MOST_EVENTS

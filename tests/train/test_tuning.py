@@ -11,6 +11,7 @@ import pytest
 import jaxsnn
 from jaxsnn.commands.cli import main
 from jaxsnn.errors import UsageError
+from jaxsnn.nir import build, write
 from jaxsnn.train import EpochRecord, SpikeBudget, TrainOptions, splits_of_arrays, tune
 from jaxsnn.train.loop.evaluation import Measured
 from jaxsnn.train.loop.history import merit
@@ -189,6 +190,21 @@ def test_tuning_does_not_advise_what_it_refuses():
     options = TrainOptions(data=DATA, epochs=2, progress=None)
     note = _trained(net.with_nodes(list(silent.values())), options, "tuned").notes[-1]
     assert "enlarge its input weights, or lower the learning rate" in note
+
+
+def test_tuning_does_not_advise_budgets_that_it_lacks(tmp_path, capsys):
+    """It has no `--max-spikes`."""
+    path = tmp_path / "fast.nir"
+    affine = build.affine(weight=np.full((2, 3), 3e3), bias=np.full(2, 3e4))
+    neurons = build.cubalif(tau_mem="100us", tau_syn="500us")
+    write(path, build.sequential(build.input(3), affine, neurons))
+    x, y = np.full((10, 3), 0.5), np.arange(10) % 2
+    np.savez(tmp_path / "task.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    given = ("--data", tmp_path / "task.npz", "--dt", "100us", "-o", tmp_path / "o.nir")
+    _, line = refused(capsys, "tune", path, *given)
+    assert "fires at least" in line
+    assert "end samples earlier" in line
+    assert "max-spikes" not in line
 
 
 class Counted:

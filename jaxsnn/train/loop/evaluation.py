@@ -103,9 +103,13 @@ def measure(
     encoder: Encoder | None,
     engine: Engine,
     t_end: float | None = None,
+    advice: str | None = None,
 ) -> Measured:
     """How a graph answers samples, and how many spikes that takes; arguments and errors as of
     `evaluate`.
+
+    Args:
+        advice: as of `with_enough_room`.
     """
     network = lower(graph)
     end: float = loss.t_max if t_end is None else t_end
@@ -123,7 +127,7 @@ def measure(
             return run_batch(engine, network, inputs, end)
 
         with device_errors():
-            runner, solution = with_enough_room(runner, attempt)
+            runner, solution = with_enough_room(runner, attempt, advice=advice)
         if solution.problem is not None:
             raise SimulationError.of(_problem(runner, network, solution))
         answers = np.asarray(refuse_no_classes(loss, loss.predict(solution), part.labels))
