@@ -124,3 +124,5 @@ def test_how_often_the_bias_channel_fires_is_said_again_to_verify(folder):
     mapped(folder, "biased.nir", "--verify", "biased.json", *said)
     other = mapped(folder, "biased.nir", "--verify", "biased.json", *said[:2], code=1)
     assert "violation: mapping: it is of the net" in other.stdout
+    seconds = mapped(folder, "biased.nir", "-o", "b.json", *said[:3], "3", code=1)
+    assert "error: --bias-period is 3 s of the chip" in seconds.stderr

@@ -285,6 +285,23 @@ def test_biases_are_refused_or_become_a_regular_source():
         build.input(2), build.affine(weight=weight, bias=np.zeros(2)), build.cubalif(**NEURONS)
     )
     assert quantize(silent).bias_source is None
+    assert not any("bias" in note.what for note in quantize(silent).notes)
+    unused = quantize(silent, QuantizeOptions(bias="source"))
+    assert unused.bias_source is None
+    assert 'bias="source" has no effect' in [note.what for note in unused.notes]
+
+
+def test_a_bias_channel_that_hardly_ever_fires_is_refused():
+    """Nothing of an event is left when the next one comes, 10 (tau_mem + tau_syn) later."""
+    affine = build.affine(weight=[[1.0]], bias=[0.25])
+    graph = build.sequential(build.input(1), affine, build.cubalif(**NEURONS))
+    quantize(graph, QuantizeOptions(bias="source", bias_period=149e-6))
+    message = (
+        r"bias_period is 2 s of the chip, and nothing of an event is left at node '2' \(CubaLIF\)"
+        " after 150 us: give a shorter one, or its unit: without one it is in seconds"
+    )
+    with pytest.raises(MappingError, match=message):
+        quantize(graph, QuantizeOptions(bias="source", bias_period=2.0))
 
 
 def test_lif_is_approximated_and_says_so():

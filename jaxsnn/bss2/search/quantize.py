@@ -41,6 +41,8 @@ from jaxsnn.units import format_time, parse_time
 MOST_SYNAPSES = np.iinfo(np.int16).max // LARGEST
 #: Of tau_syn: events that lie further apart are single kicks of a neuron.
 _SMOOTH = 0.3
+#: Of tau_mem + tau_syn: so long after an event less than 1/20,000 of what it did is left.
+_FADED = 10.0
 #: Of the weights of a population: where more of them round to zero, it is said.
 _MUCH_LOST = 0.1
 #: Options that are whole numbers.
@@ -535,6 +537,9 @@ def _bias_weights(
 ) -> dict[str, Links]:
     """Weights, in the file's units, by which a channel that fires regularly shifts resting voltages
     as biases do.
+
+    Raises:
+        MappingError: its spikes lie so far apart that they replace no constant current.
     """
     found = {}
     for name, one in neurons.items():
@@ -542,6 +547,14 @@ def _bias_weights(
         if not biased.size:
             continue
         tau_syn = np.where(np.isnan(one.tau_syn), SHORT_TAU_SYN * speedup, one.tau_syn)
+        faded = float(_FADED * (one.tau_mem + tau_syn)[biased].min()) / speedup
+        if options.bias_period > faded:
+            raise MappingError(
+                f"bias_period is {format_time(options.bias_period)} of the chip, and nothing of an"
+                f" event is left at node '{name}' ({one.population.kind}) after {format_time(faded)}",
+                fix="give a shorter one, or its unit: without one it is in seconds",
+                node=name,
+            )
         lift = strengths[name] * one.tau_mem * tau_syn / (options.bias_period * speedup)
         found[name] = Links(
             pre=np.zeros(biased.size, np.int64), post=biased, value=(one.drive / lift)[biased]
@@ -552,6 +565,8 @@ def _bias_weights(
 def _bias_notes(
     source: str | None, neurons: Mapping[str, Dynamics], speedup: float, options: QuantizeOptions
 ) -> tuple[Change, ...]:
+    if source is None and options.bias == "source":
+        return (Change(node="graph", what='bias="source" has no effect', why="nothing has a bias"),)
     if source is None:
         return ()
     period = format_time(options.bias_period)
