@@ -304,6 +304,52 @@ def test_a_bias_channel_that_hardly_ever_fires_is_refused():
         quantize(graph, QuantizeOptions(bias="source", bias_period=2.0))
 
 
+def alike(one, other):
+    """Whether two quantised networks are the same on the chip."""
+    assert one.slope == pytest.approx(other.slope, rel=1e-12)
+    np.testing.assert_array_equal(one.netlist.weight, other.netlist.weight)
+    for name, mine in one.populations.items():
+        for voltages in ("v_leak", "v_threshold", "v_reset"):
+            theirs = getattr(other.populations[name], voltages)
+            np.testing.assert_array_equal(getattr(mine, voltages), theirs)
+
+
+@pytest.mark.parametrize("v_reset", [0.0, -0.9, -2.3])
+@pytest.mark.parametrize("scale", ["max", "least-error"])
+def test_the_scales_that_were_found_give_the_same_again(v_reset, scale):
+    """Also where a reset, 30 LSB below the leak at most, leaves a threshold 33.3 or 13.04 LSB."""
+    random = np.random.default_rng(0)
+    weights = random.normal(0.5, 1, (6, 4)), random.normal(0.2, 0.5, (3, 6))
+    neurons = build.cubalif(**NEURONS, v_reset=v_reset)
+    layers = [part for weight in weights for part in (build.linear(weight=weight), neurons)]
+    graph = build.sequential(build.input(4), *layers)
+    first = quantize(graph, QuantizeOptions(scale=scale))
+    scales = {name: report.scale for name, report in first.nodes.items()}
+    alike(quantize(graph, QuantizeOptions(scale=scales)), first)
+    whole = [
+        graph.nodes[node].replace(weight=weights_between(first, place) / scales[name])
+        for place, (node, name) in enumerate((("1", "2"), ("3", "4")))
+    ]
+    alike(quantize(graph.with_nodes(whole), QuantizeOptions(scale=scales)), first)
+
+
+def weights_between(done, place):
+    """(neurons, neurons) whole weights between a population and the next."""
+    net = done.netlist
+    matrix = np.zeros((net.size, net.size))
+    matrix[net.post, net.pre] = net.weight
+    begin, middle, end = net.offsets[place : place + 3]
+    return matrix[middle:end, begin:middle]
+
+
+def test_a_threshold_that_the_reset_limits_takes_nothing_off_the_weights():
+    """33.3 LSB are left for it: the chip's slope is made smaller, not the weights."""
+    done = quantize(one_layer(np.array([[1.0, -0.5]]), v_threshold=1.0, v_reset=-0.9))
+    assert done.netlist.weight.tolist() == [63, -32]
+    assert done.populations["2"].v_threshold.tolist() == [80 + 33]
+    assert done.nodes["2"].threshold_error < 1e-12
+
+
 def test_lif_is_approximated_and_says_so():
     graph = build.sequential(
         build.input(1),

@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxsnn.bss2.chip import PARAMETERS
 from jaxsnn.bss2.search.chip_dynamics import Dynamics
+from jaxsnn.bss2.search.whole_weights import rounded
 from jaxsnn.errors import MappingError
 from jaxsnn.nir.graph import Change
 
@@ -78,10 +79,7 @@ def levels(
         if one.population.fires and not math.isnan(slope_of[name])
     }
     if slope is None:
-        slope = min(
-            (largest(one, v_leak, v_threshold) * slope_of[name] for name, one in driven.items()),
-            default=None,
-        )
+        slope = _largest_slope(driven, slope_of, v_leak, v_threshold)
     leaks, thresholds, resets, factors, errors, notes = {}, {}, {}, {}, {}, []
     for name, one in neurons.items():
         size, fires = one.population.size, one.population.fires
@@ -93,9 +91,9 @@ def levels(
         if fires:
             assert factor is not None
             exact = factor * (one.v_threshold - one.v_leak)
-            steps = np.rint(exact).astype(np.int64)
+            steps = rounded(exact).astype(np.int64)
             thresholds[name] = v_leak + steps
-            resets[name] = v_leak + np.rint(factor * (one.v_reset - one.v_leak)).astype(np.int64)
+            resets[name] = v_leak + rounded(factor * (one.v_reset - one.v_leak)).astype(np.int64)
             errors[name] = float(np.max(np.abs(steps - exact) / np.maximum(np.abs(exact), 1)))
             notes += _close(one, exact, thresholds[name], resets[name])
             if errors[name] > _WORTH_SAYING:
@@ -110,6 +108,24 @@ def levels(
         slope=slope,
         notes=tuple(notes),
     )
+
+
+def _largest_slope(
+    driven: Mapping[str, Dynamics], slope_of: Mapping[str, float], v_leak: int, v_threshold: int
+) -> float | None:
+    """The largest strength under which all voltages fit, a little less where the one threshold of
+    the population that limits it would be rounded; None without thresholds.
+    """
+    limits = {name: largest(one, v_leak, v_threshold) for name, one in driven.items()}
+    name = min(limits, key=lambda name: limits[name] * slope_of[name], default=None)
+    if name is None:
+        return None
+    slope, one = limits[name] * slope_of[name], driven[name]
+    distance = np.abs(one.v_threshold - one.v_leak)
+    exact = float(distance.max()) * limits[name]
+    below = math.floor(exact * (1 + 2**-40))
+    is_rounded = np.ptp(distance) == 0 and SPREAD <= below < exact * (1 - 2**-40)
+    return slope * below / exact if is_rounded else slope
 
 
 def largest(one: Dynamics, v_leak: int, v_threshold: int) -> float:
@@ -129,7 +145,7 @@ def _close(
     one: Dynamics, exact: np.ndarray, thresholds: np.ndarray, resets: np.ndarray
 ) -> Iterator[Change]:
     name = one.population.name
-    if (lost := (thresholds <= resets) | ((exact > 0) & (np.rint(exact) == 0))).any():
+    if (lost := (thresholds <= resets) | ((exact > 0) & (rounded(exact) == 0))).any():
         neuron = int(lost.argmax())
         threshold, reset = one.v_threshold - one.v_leak, one.v_reset - one.v_leak
         far = np.abs(reset).max() > np.abs(threshold).max()

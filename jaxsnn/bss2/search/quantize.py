@@ -147,7 +147,9 @@ def quantize(graph: Graph, options: QuantizeOptions | None = None) -> Quantized:
     """The netlist of a graph.
 
     Weights are rounded half away from zero, as the vendor's library does; those that become zero
-    take nothing.
+    take nothing. With the scales that were found, those of `Quantized.nodes`, it gives the same
+    again, also of a graph that has the rounded weights; a choice by name may then find another
+    scale, as rounding changed the largest weight.
 
     Raises:
         MappingError: a node that the chip cannot run, with its name, or options that contradict the

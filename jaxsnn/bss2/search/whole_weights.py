@@ -65,7 +65,7 @@ class Scaled:
             scale=self.scale,
             connections=self.exact.size,
             synapses=int(synapses_of(self.whole).sum()),
-            saturated=int((np.abs(_rounded(self.exact)) > self.limit).sum()),
+            saturated=int((np.abs(rounded(self.exact)) > self.limit).sum()),
             zeroed=int((self.whole == 0).sum()),
             rms_error=error,
             relative_error=error / size if size else 0.0,
@@ -100,7 +100,7 @@ def whole_weights(
     else:
         factor = SCALES[scale](np.abs(value), limit, percentile) if value.size else None
     exact = value * (factor or 1.0)
-    whole = np.clip(_rounded(exact), -limit, limit).astype(np.int64)
+    whole = np.clip(rounded(exact), -limit, limit).astype(np.int64)
     return Scaled(scale=factor, exact=exact, whole=whole, gain=gains, limit=limit)
 
 
@@ -110,8 +110,8 @@ def _rms(values: np.ndarray) -> float:
     return float(largest * np.sqrt(np.mean(np.square(values / largest)))) if largest else 0.0
 
 
-def _rounded(values: np.ndarray) -> np.ndarray:
-    """Half away from zero.
+def rounded(values: np.ndarray) -> np.ndarray:
+    """Whole numbers: half away from zero.
 
     A hair is added, so that 31.5 stays 31.5 behind a product that rounds.
     """
@@ -130,7 +130,7 @@ def _by_least_error(magnitude: np.ndarray, limit: int, percentile: float) -> flo
     """The best of scales from that of the largest weight up to eight times as much."""
     candidates = limit / float(magnitude.max()) * 2 ** np.linspace(0, 3, 97)
     errors = [
-        np.square(np.minimum(_rounded(magnitude * one), limit) / one - magnitude).sum()
+        np.square(np.minimum(rounded(magnitude * one), limit) / one - magnitude).sum()
         for one in candidates
     ]
     return float(candidates[int(np.argmin(errors))])
