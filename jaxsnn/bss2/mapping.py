@@ -101,7 +101,7 @@ class Mapping:
             the same column of its driver's other row, of opposite sign, is left to it too, so that
             training may flip signs in place.
         seed: of the search.
-        fingerprint: of the net.
+        fingerprint: of the net, and of the scales.
         populations: of the net, in its order.
         runs: in the order in which they are executed.
         scales: population -> LSB of a weight of 1, as `QuantizeOptions.scale` takes them, where

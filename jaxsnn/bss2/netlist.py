@@ -7,7 +7,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import SupportsInt
 
 import numpy as np
@@ -145,14 +145,19 @@ class Netlist:
         parts = networkx.strongly_connected_components(graph)
         return sorted(number for part in parts if len(part) > 1 or part <= loops for number in part)
 
-    def fingerprint(self) -> str:
+    def fingerprint(self, scales: Mapping[str, float] | None = None) -> str:
         """SHA-256 of the populations and synapses, as hexadecimal digits: a mapping says which net
         it is of.
+
+        Args:
+            scales: those that the mapping carries, if it does: they count, too.
         """
         head = repr([(part.name, part.size, bool(part.external)) for part in self.populations])
         digest = hashlib.sha256(head.encode())
         for values, kind in ((self.pre, "<i4"), (self.post, "<i4"), (self.weight, "<i2")):
             digest.update(np.ascontiguousarray(values, kind).tobytes())
+        if scales is not None:
+            digest.update(repr(sorted(scales.items())).encode())
         return digest.hexdigest()
 
 

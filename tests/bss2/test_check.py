@@ -54,11 +54,31 @@ def test_right_mappings_are_accepted(name):
 def test_scales_of_all_its_populations_are_right():
     net = dense_net(20, 12, 5)
     inside = [part.name for part in net.populations if not part.external]
-    mapping = dataclasses.replace(one_run_mapping(net), scales=dict.fromkeys(inside, 0.02))
+
+    def scaled(scales):
+        said = {"scales": scales, "fingerprint": net.fingerprint(scales)}
+        return dataclasses.replace(one_run_mapping(net), **said)
+
+    mapping = scaled(dict.fromkeys(inside, 0.02))
     assert check(mapping, net) == ()
-    other = dataclasses.replace(mapping, scales={**mapping.scales, "elsewhere": 0.02})
-    found = [one.message for one in check(other, net)]
+    assert check(from_json(to_json(mapping)), net) == ()
+    found = [one.message for one in check(scaled({**mapping.scales, "elsewhere": 0.02}), net)]
     assert found == ["it has a scale for 'elsewhere', which is not a population of the net"]
+
+
+@pytest.mark.parametrize("changed", [0.020000000000000004, None])
+def test_scales_that_were_changed_are_told(changed):
+    """Whole weights alone do not tell: a scale that moves thresholds may leave them."""
+    net = dense_net(20, 12, 5)
+    scales = {part.name: 0.02 for part in net.populations if not part.external}
+    mapping = dataclasses.replace(
+        one_run_mapping(net), scales=scales, fingerprint=net.fingerprint(scales)
+    )
+    first = next(iter(scales))
+    edited = None if changed is None else {**scales, first: changed}
+    (found,) = check(dataclasses.replace(mapping, scales=edited), net)
+    assert found.code == "other-net"
+    assert found.message.endswith(", or its scales were changed") == (edited is not None)
 
 
 def test_a_full_chip_is_right():

@@ -272,7 +272,7 @@ NETS = {
             "602 neurons need 1 circuit or more for their fan-in, the chip has room for 512 of them in 1",
         ),
         ("large", [], 1, "(90 too many): allow --runs 2 or more"),
-        ("wide", ["--runs", "9"], 1, "neuron '2'[0] has 40000 synapses"),
+        ("wide", ["--runs", "9"], 1, "neuron '2'[0] has 40000 sources"),
         ("lif", [], 1, "node '2' (LIF): arrivals move V itself"),
         (
             "recurrent",
@@ -382,6 +382,20 @@ def test_the_scales_of_a_mapping_are_refused_where_they_are_none(done, tmp_path,
         begin = text.index('"scales":') + len('"scales":')
         (tmp_path / "m.json").write_text(text[:begin] + wrong + text[text.index("}", begin) + 1 :])
         assert "scales" in refused(capsys, "map", graph, "--verify", tmp_path / "m.json")[1]
+
+
+def test_a_scale_that_was_edited_is_no_longer_that_of_the_training(done, tmp_path, capsys):
+    """It changes no whole weight, but what the chip's thresholds mean."""
+    graph = done[0] / "out.nir"
+    content = json.loads((done[0] / "out.mapping.json").read_text())
+    content["scales"]["2"] *= 1 + 1e-6
+    (tmp_path / "m.json").write_text(json.dumps(content))
+    code, out, _ = call(capsys, "map", graph, "--verify", tmp_path / "m.json", "-q")
+    assert code == 1
+    (line,) = (line for line in out.splitlines() if line.startswith("violation"))
+    assert line.endswith("or its scales were changed: map the network again")
+    argv = ("deploy", graph, tmp_path / "m.json", "-o", tmp_path / "scripts")
+    assert "its scales were changed" in refused(capsys, *argv)[1]
 
 
 @pytest.mark.slow

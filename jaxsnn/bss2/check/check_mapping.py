@@ -152,8 +152,10 @@ def _net_violations(mapping: Mapping, net: Netlist) -> Iterator[Problem]:
             if name not in names:
                 message = f"it has a scale for '{name}', which is not a population of the net"
                 yield Problem(code="bad-scales", node="mapping", message=message, fix=_MAP_AGAIN)
-    if mapping.fingerprint != net.fingerprint():
-        message = f"it is of the net {mapping.fingerprint[:12]}, not of {net.fingerprint()[:12]}"
+    if mapping.fingerprint != (wanted := net.fingerprint(scales)):
+        message = f"it is of the net {mapping.fingerprint[:12]}, not of {wanted[:12]}"
+        if scales is not None:
+            message += ", or its scales were changed"
         yield Problem(code="other-net", node="mapping", message=message, fix=_MAP_AGAIN)
 
 

@@ -192,7 +192,9 @@ class ChipInTheLoop:
         """
         quantized = quantize(graph, self.options)
         mapping = with_weights(self.mapping, self.routed, quantized.netlist)
-        return quantized, replace(mapping, scales=MappingProxyType(self._scales))
+        fingerprint = quantized.netlist.fingerprint(self._scales)
+        scales = MappingProxyType(self._scales)
+        return quantized, replace(mapping, scales=scales, fingerprint=fingerprint)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""

@@ -229,3 +229,9 @@ def scales_that_lack_a_population(mapping, net, random):
 def scale_of_a_population_that_the_net_has_not(mapping, net, random):
     names = [part.name for part in net.populations if not part.external]
     return dataclasses.replace(mapping, scales=dict.fromkeys([*names, "other"], 1.0)), net
+
+
+@corruption
+def scales_of_another_mapping(mapping, net, random):
+    names = [part.name for part in net.populations if not part.external]
+    return dataclasses.replace(mapping, scales=dict.fromkeys(names, 2.0)), net
