@@ -64,6 +64,8 @@ class EventSolution:
             for; where one was not enough, the numbers of the populations behind are lower bounds.
         t_end: end of the simulation, seconds.
         late: input -> number of events at or after t_end, which nothing sees.
+        lost: population -> number of spikes of each sample, (batch,), that a device in the loop
+            fired and did not record.
         approximations: where NIR's equations are not followed, a sentence each.
         voltage_taus: population that voltages of LI drive -> the smallest and the largest tau of
             these, (2,) seconds, which must be equal.
@@ -92,6 +94,7 @@ class EventSolution:
     feeding: tuple[tuple[str, tuple[str, ...]], ...] = field(metadata={"static": True})
     approximations: tuple[str, ...] = field(metadata={"static": True})
     levels: dict[str, Levels] = field(default_factory=dict)
+    lost: dict[str, Int[Array, "batch"]] = field(default_factory=dict)
     voltage_taus: dict[str, Float[Array, "2"]] = field(default_factory=dict)
     shortest_tau: Float[Array, ""] | None = None
     unused: tuple[str, ...] = field(default=(), metadata={"static": True})

@@ -27,6 +27,7 @@ QUIET = 0.02
 def numbers_noted(solution: EventSolution) -> Iterator[str]:
     """A sentence for each."""
     yield from _late(solution)
+    yield from _lost(solution)
     yield from _long(solution)
     yield from _short(solution)
     yield from _clipped(solution)
@@ -55,6 +56,15 @@ def late_notes(late: Mapping[str, int], t_end: float) -> Iterator[str]:
     for name, count in late.items():
         if count:
             yield f"input '{name}': {count} events at or after t_end = {end} were left out (times are in seconds)"
+
+
+def _lost(solution: EventSolution) -> Iterator[str]:
+    for name, lost in solution.lost.items():
+        if count := total(lost):
+            yield (
+                f"population '{name}': {count} spikes were fired and not recorded, as where the"
+                " queues of a chip overflow"
+            )
 
 
 def _long(solution: EventSolution) -> Iterator[str]:

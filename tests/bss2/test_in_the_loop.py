@@ -19,9 +19,10 @@ from jaxsnn.bss2.search.quantize import QuantizeOptions, quantize
 from jaxsnn.errors import MappingError, UsageError
 from jaxsnn.event.event_driven import EventDriven
 from jaxsnn.network.lowering.lower import lower
+from jaxsnn.network.spikes import Events
 from jaxsnn.nir import build
 from jaxsnn.simulation.simulate import simulate
-from jaxsnn.train import InTheLoop, fit
+from jaxsnn.train import Data, InTheLoop, Splits, fit, on_chip
 from jaxsnn.train.loop.epoch import Setup
 from tests.bss2.test_emulate import T_END, events, layered, neurons
 from tests.helpers.programs import compiled
@@ -302,3 +303,31 @@ def test_scales_that_are_given_are_taken_and_wrong_ones_refused():
         quantize(graph, QuantizeOptions(scale={"x": 1.0, "2": 1.0}))
     with pytest.raises(UsageError, match="the scale of population '2' is not given"):
         quantize(graph, QuantizeOptions(scale={}))
+
+
+def crowded(queue):
+    """60 neurons that fire at once, and an engine that has a quiet chip run them."""
+    graph = build.sequential(build.input(1), build.linear(weight=np.full((60, 1), 9.0)), neurons())
+    still = Spread(**dict.fromkeys(Spread.__dataclass_fields__, 0.0))
+    return graph, on_chip(graph, chip=EmulatedChip(queue=queue, spread=still))
+
+
+@pytest.mark.parametrize(("queue", "recorded"), [(1, 24), (64, 120)])
+def test_spikes_that_are_lost_on_their_way_are_told_and_do_not_count(queue, recorded):
+    graph, engine = crowded(queue)
+    given = Events(time=jnp.zeros((2, 1)), index=jnp.zeros((2, 1), int))
+    found = engine.run(lower(graph), given, T_END)
+    assert int(found.counts["2"].sum()) == int(found.spikes_recorded) == recorded
+    assert found.lost["2"].tolist() == 2 * [60 - recorded // 2]
+    told = f"population '2': {120 - recorded} spikes were fired and not recorded"
+    assert any(told in note for note in found.notes) == (recorded < 120)
+
+
+@pytest.mark.parametrize(("queue", "told"), [(1, [192]), (64, [])])
+def test_training_tells_spikes_that_were_lost(queue, told):
+    graph, engine = crowded(queue)
+    split = Data(x=np.full((4, 1), 0.5), y=np.arange(4) % 2, classes=("0", "1"))
+    data = Splits(train=split, validation=split, test=split, name="alike")
+    done = fit(graph, data, engine=engine, epochs=1, learning_rate=1e-9, progress=None)
+    lost = [note for note in done.notes if "spikes of the 4 test samples were fired" in note]
+    assert [int(note.split()[0]) for note in lost] == told

@@ -18,6 +18,7 @@ from jax.sharding import Mesh
 
 from jaxsnn.errors import UsageError
 from jaxsnn.event.event_record import Budgets
+from jaxsnn.event.event_solution import EventSolution
 from jaxsnn.network.array_types import Array, Bool, Float, Int, Num
 from jaxsnn.network.compiling import A_LITTLE, known_options, loops_in
 from jaxsnn.network.network import Network
@@ -55,6 +56,7 @@ class Summary(NamedTuple):
         budgets: option of `EventDriven` -> population -> the most that a batch took, and the room.
         clipped: recorded spikes so close to tangency that their gradient was clipped.
         recorded: spikes of all neurons, as far as they were recorded.
+        lost: spikes that a device in the loop fired and did not record.
         result: the worst `jaxsnn.simulation.simulate.Result`.
         samples: how many.
         gradient: largest norm of a batch's gradient, in loss per step of 1.
@@ -68,6 +70,7 @@ class Summary(NamedTuple):
     budgets: Budgets
     clipped: jax.Array
     recorded: jax.Array
+    lost: jax.Array
     result: jax.Array
     samples: jax.Array
     gradient: jax.Array
@@ -84,6 +87,7 @@ def summarise(
     def summed(per_sample: Num[Array, "batch"] | Bool[Array, "batch"]) -> Num[Array, ""]:
         return jnp.sum(jnp.where(used, per_sample, 0))
 
+    lost = solution.lost if isinstance(solution, EventSolution) else {}
     sums = Summary(
         loss=summed(values),
         correct=summed(predictions == labels),
@@ -95,6 +99,7 @@ def summarise(
         budgets={},
         clipped=sum(solution.clipped_slopes.values(), jnp.zeros(())),
         recorded=solution.spikes_recorded,
+        lost=sum(map(summed, lost.values()), jnp.int32(0)),
         result=jnp.int32(0),
         samples=jnp.sum(used),
         gradient=jnp.zeros(()),

@@ -77,8 +77,8 @@ class TracedDevice(Protocol):
 
         Returns:
             Population -> times (batch, neurons, spikes) seconds, rising, inf where unused, with as
-            many slots as the engine says; and how often each neuron fired, (batch, neurons). Spikes
-            at or after the end do not count.
+            many slots as the engine says; and how often each neuron fired, (batch, neurons), those
+            included that were lost on their way. Spikes at or after the end do not count.
         """
         ...
 
@@ -256,12 +256,14 @@ def _simulate(
     engine: InTheLoop, network: Network, trains: dict[str, Events], t_end: jax.Array
 ) -> EventSolution:
     frozen = jax.lax.stop_gradient((network.parameters, trains))
-    recorded = (
-        _traced(engine, network, *frozen, t_end)
-        if isinstance(engine.device, TracedDevice)
-        else None
-    )
-    if recorded is None:
+    lost: dict[str, jax.Array] = {}
+    if isinstance(engine.device, TracedDevice):
+        fired = _traced(engine, network, *frozen, t_end)
+        recorded = {name: (time, _kept(time, count)) for name, (time, count) in fired.items()}
+        lost = {
+            name: jnp.sum(fired[name][1] - kept, axis=1) for name, (_, kept) in recorded.items()
+        }
+    else:
         batch = next(iter(trains.values())).time.shape[0]
         firing = {name: own.size for name, own in network.populations.items() if own.fires}
         shapes = {
@@ -275,7 +277,8 @@ def _simulate(
         recorded = jax.pure_callback(ask, shapes, *frozen, t_end)
     sampled = jnp.zeros(0, t_end.dtype)
     record = replay(network, trains, t_end, sampled, engine.event, recorded)
-    return conclude(network, trains, t_end, sampled, record, engine.event)
+    solution = conclude(network, trains, t_end, sampled, record, engine.event)
+    return replace(solution, lost=lost)
 
 
 # The numbers of a device are arguments of compiled code, not part of it.
@@ -297,6 +300,15 @@ def _traced(
     return jax.lax.stop_gradient({name: _before(t_end, *own) for name, own in found.items()})
 
 
+def _kept(
+    time: Float[Array, "batch neurons spikes"], count: Int[Array, "batch neurons"]
+) -> Int[Array, "batch neurons"]:
+    """How many spikes were recorded; where there was no room for all that were fired, these."""
+    return jnp.where(
+        count > time.shape[2], count, jnp.sum(jnp.isfinite(time), axis=2, dtype=count.dtype)
+    )
+
+
 def _before(
     t_end: jax.Array, time: Float[Array, "batch neurons spikes"], count: Int[Array, "batch neurons"]
 ) -> tuple[jax.Array, jax.Array]:
@@ -304,9 +316,9 @@ def _before(
     Those without a slot come after those that have one.
     """
     late = time >= t_end
-    before = jnp.sum(~late, axis=2, dtype=count.dtype)
-    cut = jnp.any(late & jnp.isfinite(time), axis=2)
-    return jnp.where(late, jnp.inf, time), jnp.where(cut, before, count)
+    cut = jnp.sum(late & jnp.isfinite(time), axis=2, dtype=count.dtype)
+    before = jnp.minimum(count, time.shape[2]) - cut
+    return jnp.where(late, jnp.inf, time), jnp.where(cut > 0, before, count)
 
 
 def _recorded(

@@ -600,6 +600,11 @@ class TrainingRun:
                 f"up to {clipped:.2g} of an epoch's spikes were so close to tangency that their"
                 " gradient was clipped"
             )
+        if lost := int(test.lost):
+            notes.append(
+                f"{lost} spikes of the {int(test.samples)} test samples were fired and not recorded:"
+                " the queues of a chip overflow where many neurons fire at once"
+            )
         population = self.plan.loss.population
         notes += ending_notes(self.history, record, population, collapsed=_COLLAPSED)
         network, best = on_host((self.network, self.state.best), self.setup.mesh)
