@@ -253,7 +253,7 @@ def test_a_chip_that_deviates_is_repeatable_by_seed_and_trial(two_layers):
     cycles = first.spikes["2"][used] / CLOCK
     np.testing.assert_allclose(cycles, np.rint(cycles), atol=1e-2)
     assert first.lost == dict.fromkeys(
-        ("outputs", "links", "unrecorded", "recording", "after_end"), 0
+        ("outputs", "links", "unrecorded", "recording", "after_end", "late_inputs"), 0
     )
     assert 0 < first.late < 10 * CLOCK
 
@@ -506,6 +506,22 @@ def test_nothing_is_recorded_after_the_end(two_layers):
     done = emulate(quantized, mapping, events(4), end)
     assert sum(int(count.sum()) for count in done.fired.values())
     assert all(not np.isfinite(times).any() for times in done.spikes.values())
+
+
+def test_inputs_that_the_host_sends_after_the_end_are_counted(two_layers):
+    """100 events at time 0 go out one in a cycle, and 61 of them before the end."""
+    given = Events(time=jnp.zeros((2, 100)), index=jnp.broadcast_to(jnp.arange(100) % 4, (2, 100)))
+    done = emulate(*two_layers, given, 60.5 * CLOCK)
+    assert done.lost["late_inputs"] == 2 * 39
+    assert done.late == pytest.approx(99 * CLOCK)
+    assert emulate(*two_layers, given, 100.5 * CLOCK).lost["late_inputs"] == 0
+
+
+def test_samples_that_are_longer_than_the_chip_counts_are_refused(two_layers):
+    """Its counter has 32 bits, of 8 ns each."""
+    message = "t_end is 34400 s, 34.4 s of the chip, whose counter of time ends at 34.3597 s"
+    with pytest.raises(UsageError, match=message):
+        emulate(*two_layers, events(4), 34400.0)
 
 
 def test_readouts_beyond_the_cadc_are_counted():

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsnn.bss2.check import refuse_wrong
+from jaxsnn.bss2.chip import HICANN_X
 from jaxsnn.bss2.emulate.connections import Program, wired
 from jaxsnn.bss2.emulate.emulated_chip import EmulatedChip, refuse_bad
 from jaxsnn.bss2.emulate.program_numbers import prepared
@@ -32,7 +33,7 @@ from jaxsnn.network.inputs import checked_events, plain_events, refuse_different
 from jaxsnn.network.results import Result
 from jaxsnn.network.spikes import Events
 from jaxsnn.simulation.retry import FIRE_LESS, with_enough_room
-from jaxsnn.units import parse_time
+from jaxsnn.units import format_time, parse_time
 
 #: Between two samples of a readout's voltage by the CADC, seconds of the chip.
 CADC_PERIOD = parse_time("2us")
@@ -55,7 +56,8 @@ class Emulation:
         sample_times: (samples,) seconds, of the voltages.
         lost: where -> number of spikes that were lost: "outputs" of the neurons, "links" to the
             host, "recording"; "unrecorded" are those of neurons that the mapping does not record,
-            "after_end" those that reach the host at or after the end of the sample.
+            "after_end" those that reach the host at or after the end of the sample, and
+            "late_inputs" events that the host is so late with that it sends them then.
         late: by how much the host was late with an event at most, because it sends one in a cycle;
             seconds.
         runs: number of runs.
@@ -140,7 +142,8 @@ class Emulator:
                 compiled anew and takes a while.
 
         Raises:
-            UsageError: inputs that do not fit, or a trial that is no seed.
+            UsageError: inputs that do not fit, a trial that is no seed, or a sample that is longer
+                than the chip counts.
         """
         refuse_seed(trial, "trial")
         trains = _checked(self.quantized, inputs, t_end)
@@ -275,6 +278,13 @@ def _checked(quantized: Quantized, inputs: Any, t_end: float) -> dict[str, Event
     """Inputs by name, those of the bias channel too."""
     if not 0 < as_number(t_end) < np.inf:
         raise UsageError(f"t_end is {shown(t_end)} s", fix="give a finite time after 0, in seconds")
+    longest = HICANN_X.clock_period * 2**HICANN_X.timer_bits
+    if t_end > longest * quantized.speedup:
+        raise UsageError(
+            f"t_end is {format_time(t_end)}, {format_time(t_end / quantized.speedup)} of the chip,"
+            f" whose counter of time ends at {format_time(longest)}",
+            fix="give a shorter one",
+        )
     sizes = {
         part.name: part.size
         for part in quantized.netlist.populations

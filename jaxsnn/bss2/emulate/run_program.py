@@ -35,7 +35,7 @@ Weights = Mapping[tuple[str, str], Any]
 #: Of tau_syn: noise of the membrane moves no spike further.
 FURTHEST_SHIFT = 0.5
 #: Where spikes are lost while a program runs.
-LOST = ("outputs", "links", "unrecorded")
+LOST = ("outputs", "links", "unrecorded", "late_inputs")
 
 
 class Recorded(NamedTuple):
@@ -46,7 +46,8 @@ class Recorded(NamedTuple):
         count: (batch, neurons) spikes that were fired; some may have been lost, or find no slot.
         voltages: readout -> (batch, samples, neurons) CADC LSB.
         lost: scalars, spikes lost at the neurons' event outputs, at the links to the host, and
-            because the mapping does not record their neurons.
+            because the mapping does not record their neurons; events that the host, which is late
+            with them, sends at or after the end.
         late: scalar, how much later than asked for the host sent an event, seconds of the file at
             most.
     """
@@ -82,8 +83,9 @@ def execute(
     zero = jnp.zeros((), dtype)
     recorded = Recorded(time={}, count={}, voltages={}, lost=dict.fromkeys(LOST, zero), late=zero)
     for number, wiring in enumerate(program.runs):
-        once = _Run(program, wiring, weights, inputs, recorded, jax.random.fold_in(key, number))
-        recorded = once.all(t_end, sample_times, options)
+        own_key = jax.random.fold_in(key, number)
+        once = _Run(program, wiring, weights, inputs, recorded, own_key, t_end)
+        recorded = once.all(sample_times, options)
     return recorded
 
 
@@ -103,19 +105,21 @@ class _Run:
         inputs: Mapping[str, Events],
         recorded: Recorded,
         key: jax.Array,
+        t_end: Any,
     ):
         self.program, self.wiring, self.weights, self.key = program, wiring, weights, key
+        self.t_end = t_end
         self.recorded, self.batch = recorded, next(iter(inputs.values())).time.shape[0]
         self.cycle = program.layout.clock_period * program.speedup
         self.dtype = _dtype_of(weights)
         self.trains = self._from_host(inputs)
 
-    def all(self, t_end: Any, sample_times: Any, options: EventOptions) -> Recorded:
+    def all(self, sample_times: Any, options: EventOptions) -> Recorded:
         """Run its populations in order."""
         for number, names in enumerate(self._order()):
             network = self._network(names, jax.random.fold_in(self.key, 2 * number))
             inputs = {name: self.trains[name] for name in network.inputs}
-            record = simulate_events(network, inputs, t_end, sample_times, options)
+            record = simulate_events(network, inputs, self.t_end, sample_times, options)
             for own in (one for one in self.wiring.neurons if one.name in names):
                 if own.fires:
                     spikes = record.spikes[own.name]
@@ -147,7 +151,11 @@ class _Run:
             asked = jnp.concatenate([events.time for events in sent.values()], axis=1)
             served = serialised(asked, self.cycle)
             late = jnp.max(jnp.where(jnp.isfinite(asked), served - asked, 0.0), initial=0.0)
-            self.recorded = self.recorded._replace(late=jnp.maximum(self.recorded.late, late))
+            lost, behind = self.recorded.lost, (asked < self.t_end) & (served >= self.t_end)
+            self.recorded = self.recorded._replace(
+                late=jnp.maximum(self.recorded.late, late),
+                lost={**lost, "late_inputs": lost["late_inputs"] + jnp.sum(behind)},
+            )
             ends = np.cumsum([events.time.shape[1] for events in sent.values()])[:-1]
             times = jnp.split(served, ends.tolist(), axis=1)
             sent = {
