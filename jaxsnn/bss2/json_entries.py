@@ -16,23 +16,23 @@ MAP_AGAIN = "map the file again"
 
 
 class Entry:
-    """An object of the JSON, and where it stands in it."""
+    """An object of the JSON, where it stands in it, and what to do where it is not as it must be."""
 
-    def __init__(self, content: Any, where: str) -> None:
+    def __init__(self, content: Any, where: str, fix: str = MAP_AGAIN) -> None:
         if not isinstance(content, dict):
-            raise MappingError(f"{where} is {_kind(content)}, not an object", fix=MAP_AGAIN)
-        self.content, self.where = content, where
+            raise MappingError(f"{where} is {_kind(content)}, not an object", fix=fix)
+        self.content, self.where, self.fix = content, where, fix
 
     def value(self, key: str) -> Any:
         if key not in self.content:
-            raise MappingError(f"{self.where} has no '{key}'", fix=MAP_AGAIN)
+            raise MappingError(f"{self.where} has no '{key}'", fix=self.fix)
         return self.content[key]
 
     def _typed(self, key: str, kind: type, name: str) -> Any:
         value = self.value(key)
         if type(value) is not kind:
             raise MappingError(
-                f"{self.where}: '{key}' is {_kind(value)}, not {name}", fix=MAP_AGAIN
+                f"{self.where}: '{key}' is {_kind(value)}, not {name}", fix=self.fix
             )
         return value
 
@@ -46,7 +46,7 @@ class Entry:
         value = self._typed(key, int, "an integer")
         if not -_LARGEST <= value <= _LARGEST:
             raise MappingError(
-                f"{self.where}: '{key}' is {value}, beyond {_LARGEST}", fix=MAP_AGAIN
+                f"{self.where}: '{key}' is {value}, beyond {_LARGEST}", fix=self.fix
             )
         return value
 

@@ -67,7 +67,7 @@ def draw(graph: Graph, path: str | os.PathLike[str], *, force: bool = False) -> 
         UsageError: another ending; or .png or .pdf without matplotlib.
         FileError: the file exists and `force` is false, or cannot be written.
     """
-    ending = Path(path).suffix
+    ending = Path(path).suffix.lower()
     if ending not in FORMATS:
         raise UsageError(
             f"'{path}' ends in '{ending}', which is not a format of pictures of graphs",

@@ -572,7 +572,9 @@ def test_a_table_of_slopes_gives_the_setting(tmp_path):
     for text, error, message in (
         ("[]", MappingError, "no list of measured slopes"),
         ('[{"slope": "much"}]', MappingError, "'slope' is no number"),
-        ('[{"i_synin_gm": 5}]', MappingError, "slope"),
+        ('[{"slope": true}]', MappingError, "'slope' is no number: repair it"),
+        ('[{"i_synin_gm": 5}]', MappingError, "has no 'slope': repair it"),
+        ('[{"slope": 1, "i_synin_gm": 5.5}]', MappingError, "not an integer: repair it"),
         ("{", MappingError, "is not JSON"),
     ):
         path.write_text(text)
@@ -584,6 +586,13 @@ def test_a_table_of_slopes_gives_the_setting(tmp_path):
         quantize(strengths(1.5), QuantizeOptions(slope=-1.0))
     path.write_text('[{"slope": 0.1, "i_synin_gm": 900}]')
     with pytest.raises(UsageError, match="i_synin_gm is 900, the calibration reaches 30 to 800"):
+        quantize(strengths(1.5), QuantizeOptions(slope=slopes_of(str(path))))
+    path.write_text(f'[{{"slope": 1{400 * "0"}}}]')
+    with pytest.raises(UsageError, match="the slope is inf"):
+        quantize(strengths(1.5), QuantizeOptions(slope=slopes_of(str(path))))
+    path.write_text('[{"slope": 0.1}, {"slope": 0.2, "i_synin_gm": 500}]')
+    message = "2 slopes are given for i_synin_gm 500 and synapse_dac_bias 600: give one"
+    with pytest.raises(UsageError, match=message):
         quantize(strengths(1.5), QuantizeOptions(slope=slopes_of(str(path))))
 
 

@@ -100,3 +100,9 @@ def test_other_endings_are_refused(tmp_path, recurrent):
     with pytest.raises(UsageError, match=r"\.svg, \.png, \.pdf, \.dot, \.mmd"):
         draw(recurrent, tmp_path / "g.gif")
     assert not list(tmp_path.iterdir())
+
+
+def test_endings_in_capitals_are_the_same(tmp_path, recurrent):
+    draw(recurrent, tmp_path / "g.svg")
+    draw(recurrent, tmp_path / "G.SVG")
+    assert (tmp_path / "G.SVG").read_bytes() == (tmp_path / "g.svg").read_bytes()

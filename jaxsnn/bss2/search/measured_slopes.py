@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -69,16 +70,16 @@ def read_slopes(path: str | os.PathLike[str]) -> tuple[MeasuredSlope, ...]:
         raise MappingError(f"{path} is no list of measured slopes", fix="give at least one")
     found = []
     for number, one in enumerate(content):
-        entry = Entry(one, f"{path}[{number}]")
+        entry = Entry(one, f"{path}[{number}]", fix="repair it")
         if unknown := sorted(set(one) - set(_FIELDS)):
             raise MappingError(
                 f"{path}[{number}]: '{unknown[0]}' is unknown", fix=suggestion(unknown[0], _FIELDS)
             )
         slope = entry.value("slope")
-        if not isinstance(slope, int | float):
+        if type(slope) not in (int, float):
             raise MappingError(f"{path}[{number}]: 'slope' is no number", fix="repair it")
         settings = {name: entry.integer(name) for name in _FIELDS[1:] if name in one}
-        found.append(MeasuredSlope(slope=float(slope), **settings))
+        found.append(MeasuredSlope(slope=as_number(slope), **settings))
     return tuple(found)
 
 
@@ -86,8 +87,8 @@ def chosen_slope(slopes: Slopes, wanted: float) -> MeasuredSlope:
     """The weakest setting that is as strong as wanted, or the strongest.
 
     Raises:
-        UsageError: a slope that is not positive, what is neither a number nor a table, or a setting
-            that the calibration does not reach.
+        UsageError: a slope that is not positive, what is neither a number nor a table, a setting
+            that the calibration does not reach, or several slopes of one setting.
 
     >>> table = [MeasuredSlope(slope=0.1, i_synin_gm=500), MeasuredSlope(slope=0.2, i_synin_gm=800)]
     >>> [chosen_slope(table, wanted).i_synin_gm for wanted in (0.05, 0.15, 0.3)]
@@ -106,6 +107,13 @@ def chosen_slope(slopes: Slopes, wanted: float) -> MeasuredSlope:
                     f"{name} is {value}, the calibration reaches {reach.low:g} to {reach.high:g}",
                     fix="measure at a setting in this range",
                 )
+    settings = Counter((one.i_synin_gm, one.synapse_dac_bias) for one in table)
+    for (gain, bias), count in settings.items():
+        if count > 1:
+            raise UsageError(
+                f"{count} slopes are given for i_synin_gm {gain} and synapse_dac_bias {bias}",
+                fix="give one, such as their mean",
+            )
     strong = [one for one in table if one.slope >= wanted]
     return (
         min(strong, key=lambda one: one.slope) if strong else max(table, key=lambda one: one.slope)
