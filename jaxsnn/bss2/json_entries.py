@@ -31,9 +31,7 @@ class Entry:
     def _typed(self, key: str, kind: type, name: str) -> Any:
         value = self.value(key)
         if type(value) is not kind:
-            raise MappingError(
-                f"{self.where}: '{key}' is {_kind(value)}, not {name}", fix=self.fix
-            )
+            raise MappingError(f"{self.where}: '{key}' is {_kind(value)}, not {name}", fix=self.fix)
         return value
 
     def text(self, key: str) -> str:
@@ -45,9 +43,7 @@ class Entry:
     def integer(self, key: str) -> int:
         value = self._typed(key, int, "an integer")
         if not -_LARGEST <= value <= _LARGEST:
-            raise MappingError(
-                f"{self.where}: '{key}' is {value}, beyond {_LARGEST}", fix=self.fix
-            )
+            raise MappingError(f"{self.where}: '{key}' is {value}, beyond {_LARGEST}", fix=self.fix)
         return value
 
     def positive_numbers(self) -> dict[str, float]:
