@@ -19,6 +19,7 @@ from jaxsnn.network.sorting import (
     sorted_columns,
     sorted_rows,
     sorted_times,
+    turned,
 )
 
 LEAST = sorting._LEAST_ROWS  # pyright: ignore[reportPrivateUsage]
@@ -135,3 +136,12 @@ def test_places_and_values_are_those_of_each_column(x64, numbers):
             number = np.minimum(found, numbers - 1)
             values = of_columns(jnp.asarray(rising), jnp.asarray(number))
             np.testing.assert_array_equal(values[:, column], rising[number[:, column], column])
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (1, 4), (0, 3), (3, 0)])
+@pytest.mark.parametrize("dtype", [bool, np.int32, np.float32])
+def test_a_turned_matrix_is_the_transposed_one(shape, dtype):
+    matrix = np.random.default_rng(0).normal(size=shape).astype(dtype)
+    found = turned(jnp.asarray(matrix))
+    assert found.dtype == dtype
+    np.testing.assert_array_equal(found, matrix.T)

@@ -39,6 +39,7 @@ from jaxsnn.network.sorting import (
     places_in,
     places_in_columns,
     sorted_columns,
+    turned,
 )
 
 _AT_ONCE = 32  # neurons that are taken up in one step
@@ -120,7 +121,7 @@ def arrivals_back(
 def _in_order(spec: LayerSpec, time: Times, row: Rows, rows: int) -> _Arrivals:
     row = jnp.broadcast_to(row, time.shape)
     if spec.in_order:
-        columns, position, row = time.T, None, row.T
+        columns, position, row = turned(time), None, row.T
     else:
         columns, position = sorted_columns(time)
         row = at_places(row.T, position, 0)
@@ -178,7 +179,7 @@ class _Walk:
         self.arrivals, self.taken_up, self.wanted = arrivals, taken_up, wanted
         self.neurons_last = weight.shape[1] >= MINOR_NEURONS
         weight = jnp.pad(weight, ((0, 1), (0, 0)))  # a last row of zeros for unused slots
-        self.weight = weight if self.neurons_last else weight.T
+        self.weight = weight if self.neurons_last else turned(weight)
         lanes = spread(lanes, arrivals.time.shape[1], self.neurons_last)
         self.rules = Backward(spec, lanes, wanted.lanes)
         self.flow = self.rules
@@ -203,7 +204,7 @@ class _Walk:
         end = lax.fori_loop(0, count, lambda n, carry: self._step(count - 1 - n, carry), start)
         d_weight, fields = end.weight, end.fields
         if not self.neurons_last:
-            d_weight, fields = jax.tree.map(jnp.transpose, (d_weight, fields))
+            d_weight, fields = jax.tree.map(turned, (d_weight, fields))
         return ByArrivals(weight=d_weight[:-1], fields=fields, time=end.time)
 
     def _step(self, number: Int[Array, ""], carry: _Carry) -> _Carry:

@@ -75,9 +75,10 @@ from jaxsnn.event.forward.layer import (
     spread,
 )
 from jaxsnn.event.forward.simulate_layer import simulate_layer
-from jaxsnn.network.array_types import Array, Float, Int
+from jaxsnn.network.array_types import Array, Float, Int, Num
 from jaxsnn.network.meshes import varying_like
 from jaxsnn.network.promotion import usual_promotion
+from jaxsnn.network.sorting import turned
 
 #: From so many arrivals on the gradient goes over them one after the other.
 _MANY_ARRIVALS = 64
@@ -296,12 +297,12 @@ def _gradients(
     if not assumed.neuron.certain:
         spec = replace(assumed, neuron=assumed.neuron.unassuming())
     # (batch, neurons, spikes) -> (spikes, batch, neurons), as the scan takes them
-    spikes_first = partial(jax.tree.map, lambda array: jnp.moveaxis(array, -1, 0))
-    times, slopes, causes = spikes_first((kept.times, kept.slopes, kept.causes))
+    times, slopes, causes = jax.tree.map(_spikes_first, (kept.times, kept.slopes, kept.causes))
     wide = spread(lanes, kept.time.shape[0])
     if spec.assigns:
         causes = _with_slope_after(spec, kept, wide, times, causes)
-    drive = spikes_first(cotangent.time)
+    # JAX transposes a moved axis to another, look-ups to a scatter
+    drive = jnp.moveaxis(cotangent.time, -1, 0) if transposable else _spikes_first(cotangent.time)
     passed, begin = _spikes_back(spec, wide, times, slopes, drive, causes, wanted.lanes)
     arrivals = kept.time, kept.row
     if _goes_by_arrivals(spec, kept) and not transposable:
@@ -322,6 +323,11 @@ def _gradients(
     own = _own_gradient(spec, wide, passed, begin)
     own = replace(own, **{name: getattr(own, name) + by for name, by in d_fields.items()})
     return d_weight, gathered(own, lanes), d_time
+
+
+def _spikes_first(array: Num[Array, "batch neurons spikes"]) -> Num[Array, "spikes batch neurons"]:
+    batch, neurons, spikes = array.shape  # all said: of no neurons there are no numbers
+    return turned(array.reshape(batch * neurons, spikes)).reshape(spikes, batch, neurons)
 
 
 def _passed_on(d_time: Times, times: Slots, causes: Causes, passed: Passed) -> Times:

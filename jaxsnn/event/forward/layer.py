@@ -27,6 +27,7 @@ from jaxsnn.event.dynamics.neuron_model import Neuron
 from jaxsnn.event.event_arrays import NeuronLanes, OfNeurons, OfSpikes, State
 from jaxsnn.network.array_types import Array, Bool, Float, Int
 from jaxsnn.network.reductions import over_first
+from jaxsnn.network.sorting import turned
 
 #: Below this many neurons the batch is the last axis: over short rows loops are slow.
 MINOR_NEURONS = 32
@@ -128,7 +129,7 @@ def spread(lanes: NeuronLanes, batch: int, neurons_last: bool = True) -> NeuronL
             return array[None] if neurons_last else array[:, None]
         # row sample * positions + position of the batch has the lanes of its position
         array = jnp.tile(array, (batch // array.shape[0], 1))
-        return array if neurons_last else array.T
+        return array if neurons_last else turned(array)
 
     return jax.tree.map(one, lanes)
 

@@ -29,7 +29,7 @@ from jaxsnn.event.forward.layer import (
 from jaxsnn.network.array_types import Array, Bool, Float, Int
 from jaxsnn.network.meshes import varying_like
 from jaxsnn.network.reductions import any_in, any_of_each
-from jaxsnn.network.sorting import at_places
+from jaxsnn.network.sorting import at_places, turned
 
 #: So many weights of all arrivals of few neurons are gathered before the scan, not in it.
 _MOST_GATHERED = 2**20
@@ -166,7 +166,7 @@ class LayerScan:
         self.last = intervals.row.shape[0] - 1  # number of the last
         # a last row of zeros: what unused slots and the time before the first arrival add
         weight = jnp.pad(weight, ((0, 1), (0, 0)))
-        self.weight = weight if minor_neurons else weight.T
+        self.weight = weight if minor_neurons else turned(weight)
         # (neurons, intervals, batch): of few neurons reading a column is faster than gathering one
         self.gathered = None
         # of a batch whose size is not known yet (`jax.export`) there may be too many
