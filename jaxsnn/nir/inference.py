@@ -20,7 +20,9 @@ from jaxsnn.nir.evidence import TOLERANCE, estimate, ties
 from jaxsnn.nir.frameworks.framework import UNIT_SECONDS, Conventions
 from jaxsnn.nir.frameworks.registry import (
     conventions_of,
+    framework_of,
     frameworks,
+    later_release,
     own_options,
     owners,
     split_version,
@@ -102,6 +104,9 @@ def _decided(
     """Fill the fields of a decided dialect and say where each comes from."""
     fields = dict(said.fields)
     reasons = [why]
+    title = framework_of(conventions.name).title
+    if later := later_release(title, conventions, said.version):
+        reasons.append(f"{later[0].upper()}{later[1:]}.")
     if not conventions.ran:
         reasons.append(f"How {conventions.name} runs is known from its source, and was not run.")
     _refuse_foreign(conventions, said)

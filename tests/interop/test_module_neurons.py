@@ -17,6 +17,12 @@ def linear(inputs, outputs):
     return layer
 
 
+def leaky():
+    import snntorch
+
+    return snntorch.Leaky(beta=0.9, init_hidden=True)
+
+
 def played(net, x):
     """What a module gives in each step, from its start on; of a tuple the last, a membrane."""
     for layer in net.modules():
@@ -107,6 +113,22 @@ def test_spikes_of_sizes_in_64_bits_are_loaded(tmp_path):
     assert np.array_equal(played(second, x), played(first, x))
 
 
+def test_a_neuron_that_is_to_learn_how_large_its_spikes_are_learns_it_from_a_file(tmp_path):
+    import snntorch
+
+    def net(size):
+        options = {"init_hidden": True, "learn_graded_spikes_factor": True}
+        hidden = snntorch.Leaky(beta=0.8, graded_spikes_factor=size, **options)
+        return torch.nn.Sequential(linear(5, 6), hidden, linear(6, 3), leaky())
+
+    learnt, anew = net(2.5), net(1.0)
+    write(tmp_path / "net.nir", from_torch(learnt, torch.zeros(1, 5)))
+    load_into(anew, tmp_path / "net.nir")
+    assert float(anew[1].graded_spikes_factor) == 2.5
+    x = nets.spikes(1, steps=40, batch=4)
+    assert np.array_equal(played(anew, x), played(learnt, x))
+
+
 def test_spikes_that_are_not_one_are_compared():
     """A neuron that does something else is found, though its spikes are of another size."""
     import snntorch
@@ -169,13 +191,14 @@ def test_a_readout_through_time_gives_the_membranes_that_it_stores():
     assert verify(graph, x, y).ok
 
 
-def test_a_membrane_is_read_from_an_attribute_of_snntorch(tmp_path):
+@pytest.mark.parametrize("reset", ["none", "subtract", "zero"])
+def test_a_membrane_is_read_from_an_attribute_of_snntorch(reset, tmp_path):
     import snntorch
 
     def net():
-        hidden = snntorch.Leaky(beta=0.9, init_hidden=True)
-        readout = snntorch.Leaky(beta=0.8, init_hidden=True, reset_mechanism="none")
-        return MembraneOfAnAttribute(hidden, readout, "mem")
+        options = {"threshold": float(torch.rand(()) / 4 + 0.3), "reset_mechanism": reset}
+        readout = snntorch.Leaky(beta=0.8, init_hidden=True, **options)
+        return MembraneOfAnAttribute(leaky(), readout, "mem")
 
     there_and_back(net, tmp_path / "net.nir")
 

@@ -93,6 +93,17 @@ def test_versions_cover_what_begins_like_them():
         conventions_of("sinabs", "1")
 
 
+def test_a_later_release_is_said_to_be_taken_for_what_was_to_come():
+    later = "nothing is known of Norse 99: it is taken for main, which comes after 1.1"
+    assert convert(leaky(), to="norse==99").notes[0] == later
+    why = "norse==99 was said. Nothing is known of Norse 99: it is taken for main, which comes"
+    graph = untagged(build.linear(3), build.lif(tau=0.01))
+    assert why in parse(graph, dialect="norse==99").dialect.why
+    for known in ("main", "1.1", "1.1.7"):
+        assert "it is taken" not in "".join(convert(leaky(), to=f"norse=={known}").notes)
+        assert "it is taken" not in parse(graph, dialect=f"norse=={known}").dialect.why
+
+
 # What a version writes
 
 

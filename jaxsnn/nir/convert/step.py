@@ -127,7 +127,13 @@ def is_continuous(dialect: Dialect, node: Node) -> bool:
 
 
 def step_of(
-    graph: Graph, name: str, shape: tuple[int, ...], looped: bool, *, readouts: bool = False
+    graph: Graph,
+    name: str,
+    shape: tuple[int, ...],
+    looped: bool,
+    *,
+    readouts: bool = False,
+    resetting: bool = False,
 ) -> Step:
     """What one step of the source does to a population.
 
@@ -137,6 +143,8 @@ def step_of(
         shape: Its shape.
         looped: It feeds itself.
         readouts: Take neurons that do not spike too, as reset "none" with an infinite threshold.
+        resetting: Take neurons that give their membrane although they reset too, as those that
+            spike.
 
     Raises:
         ConversionError: It does not spike, so that no target can take it.
@@ -147,8 +155,10 @@ def step_of(
     conventions, view = dialect.conventions, dialect.at(name)
     assert conventions is not None
     rule = rule_of(dialect, node)
-    silent = not isinstance(node, SPIKING) or view.readout or view.reset == "none"
-    refuse_other_resets(dialect, node)
+    resets = resetting and resetting_readout(dialect, node)
+    silent = not isinstance(node, SPIKING) or (view.readout and not resets) or view.reset == "none"
+    if not resets:
+        refuse_other_resets(dialect, node)
     _refuse_foreign(node, silent=silent and not readouts)
     require(dialect, ["initial"] if silent else ["reset", "initial"], _PURPOSE, name)
     delay = own_reset_delay(dialect, node, looped=looped)
@@ -373,16 +383,20 @@ def _by_reset_size(step: Step, size: str) -> Step:
 
 
 def _refuse_odd_levels(step: Step) -> None:
-    top = np.maximum(step.v_start, step.v_reset)
-    if np.any(top >= step.v_threshold):
-        place = int(np.argmax(top >= step.v_threshold))
-        raise ConversionError(
-            f"node '{step.name}': neuron {place} starts or resets at {top.flat[place]:g}, "
-            f"not below its v_threshold {step.v_threshold.flat[place]:g}, "
-            "so it fires without input",
-            fix="raise v_threshold",
-            node=step.name,
-        )
+    for level, what, fix in (
+        (step.v_reset, "resets to", "lower v_reset or raise v_threshold"),
+        (step.v_start, "starts at", "raise v_threshold"),
+    ):
+        high = level >= step.v_threshold
+        if high.any():
+            place = int(np.argmax(high))
+            raise ConversionError(
+                f"node '{step.name}': neuron {place} {what} {level.flat[place]:g}, "
+                f"not below its v_threshold {step.v_threshold.flat[place]:g}, "
+                "so it fires without input",
+                fix=fix,
+                node=step.name,
+            )
     for decay, what in ((step.decay, "decays"), (step.synapse_decay, "has a current that decays")):
         outside = (decay < 0) | (decay > 1)
         if outside.any():

@@ -13,6 +13,7 @@ from jaxsnn.nir.frameworks.registry import (
     importer_of,
     installed_importer,
     installed_version,
+    later_release,
     split_version,
     with_importers,
     writable,
@@ -27,11 +28,13 @@ class Target:
         title: Of the framework, as people write it.
         importer: What is known of it.
         framework: Whose importer it is; None for one that belongs to no framework.
+        asked: The version that was asked for, "" if none was.
     """
 
     title: str
     importer: Importer
     framework: Framework | None = None
+    asked: str = ""
 
     @property
     def label(self) -> str:
@@ -49,8 +52,11 @@ class Target:
         return self.framework is not None and self.framework.dialects[0].channels_last
 
     def notes(self) -> tuple[str, ...]:
-        """What its version is worth here: another one is installed, or nobody ran this one."""
-        found = []
+        """What its version is worth here: another one was asked for or is installed, or nobody ran
+        this one.
+        """
+        later = later_release(self.title, self.importer, self.asked)
+        found = [later] if later else []
         installed = None if self.framework is None else installed_version(self.framework.name)
         if installed is not None and not covers(self.importer.version, installed):
             found.append(self._other_version(installed))
@@ -105,4 +111,4 @@ def importer_target(text: str) -> Target:
 def _target(name: str, version: str) -> Target:
     framework = framework_of(name)
     importer = importer_of(name, version) if version else chosen_importer(name)
-    return Target(title=framework.title, importer=importer, framework=framework)
+    return Target(title=framework.title, importer=importer, framework=framework, asked=version)

@@ -277,6 +277,20 @@ def _of_version(found: Sequence[Known], version: str) -> Known | None:
     return None
 
 
+def later_release(title: str, known: Known, version: str | None) -> str:
+    """What must be said where a later release is taken for a version that is known; else "".
+
+    >>> later_release("Norse", conventions_of("norse", "99"), "99")
+    'nothing is known of Norse 99: it is taken for main, which comes after 1.1'
+    """
+    if not version or not known.after or covers(known.version, version):
+        return ""
+    return (
+        f"nothing is known of {title} {version}: it is taken for {known.version}, "
+        f"which comes after {known.after}"
+    )
+
+
 def _unknown_version(name: str, version: str, known: list[str]) -> UsageError:
     versions = [text for text in known if text]
     fix = f"known are {listing(versions)}" if versions else "leave the version out"

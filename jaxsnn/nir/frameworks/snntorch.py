@@ -345,7 +345,9 @@ def _export_neuron(call: Call) -> Exported:
     own = "" if recurrent is None else "lif"
     nodes, edges, last = {own: entry}, [], own
     factor = numbers_of(neuron.graded_spikes_factor, shape)
-    if np.any(factor != 1) and neuron.reset_mechanism != "none":
+    # One that learns how large its spikes are has a Scale even where they are 1.
+    graded = np.any(factor != 1) or "graded_spikes_factor" in neuron._parameters
+    if graded and neuron.reset_mechanism != "none":
         last = "graded"
         nodes[last] = {"type": "Scale", "scale": factor}
         edges = [(own, last)]

@@ -166,7 +166,8 @@ def _steps(graph: Graph) -> dict[str, Step]:
     found, looped = {}, {name for part in graph.recurrent_components() for name in part}
     outward = {name: pair[1] for name, pair in shapes(graph).items()}
     for name in graph.neurons:
-        found[name] = step_of(graph, name, outward[name] or (), name in looped, readouts=True)
+        shape, loops = outward[name] or (), name in looped
+        found[name] = step_of(graph, name, shape, loops, readouts=True, resetting=True)
     return found
 
 
