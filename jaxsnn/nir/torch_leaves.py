@@ -20,6 +20,22 @@ if TYPE_CHECKING:
     from jaxsnn.nir.convert.step import Step
     from jaxsnn.nir.nodes import Node
 
+#: What to do instead of a layer or a function of torch that NIR has no node for, by its name.
+WAYS_OUT: Mapping[str, str] = MappingProxyType(
+    {
+        **dict.fromkeys(
+            ("Unflatten", "unflatten", "unsqueeze", "view", "reshape"),
+            "give the sample in the shape that the layers take: NIR's Flatten joins axes behind"
+            " batch, and no node makes new ones",
+        ),
+        **dict.fromkeys(
+            ("permute", "transpose", "movedim", "moveaxis", "swapaxes", "swapdims", "t"),
+            "give the sample in the order of axes that the layers take: NIR has no node that swaps"
+            " axes",
+        ),
+        "stack": "join along the axis of channels, with torch.cat: no node of NIR makes a new axis",
+    }
+)
 #: Bytes of the numbers of float32.
 _LEAST_BYTES = 4
 
@@ -49,6 +65,20 @@ class Factor:
     """What multiplies all numbers between two layers; it is computed by a function of torch."""
 
     value: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Moved:
+    """What moves numbers along an axis, as torch.cat does with each of its tensors and torch.split
+    for each of its parts: out[n] = x[n - offset], and 0 where x has none.
+
+    Attributes:
+        axis: Of the shape, without batch and time.
+        offset: How far; below 0 the first numbers are left out.
+    """
+
+    axis: int
+    offset: int
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -125,9 +155,10 @@ def of_library(module: Any) -> bool:
 def unsupported(name: str, module: Any) -> ConversionError:
     """The refusal of a layer that no graph has."""
     names = sorted({known for _, known in _exporters()})
+    way_out = WAYS_OUT.get(type(module).__name__, f"supported are {listing(names, limit=30)}")
     return ConversionError(
         f"'{name}' is a {_kind(module, names)}, which is not supported",
-        fix=f"supported are {listing(names, limit=30)}",
+        fix=way_out,
         node=name,
     )
 
@@ -174,13 +205,15 @@ def in_time(module: Any) -> bool:
     )
 
 
-def membranes_of(module: Any) -> list[Any]:
-    """Tensors in the attributes of a neuron that are its membrane after a call."""
+def membranes_of(module: Any, state: Any) -> list[Any]:
+    """Tensors in the attributes of a neuron, or of the state that it gives, that are its membrane
+    after a call.
+    """
     package = _package(module)
     names = [
         n for found in frameworks().values() if found.package == package for n in found.membranes
     ]
-    held = [getattr(module, name, None) for name in names]
+    held = [getattr(holder, name, None) for holder in (module, state) for name in names]
     return [tensor for tensor in held if hasattr(tensor, "_version")]
 
 
@@ -188,6 +221,11 @@ def without_state(module: Any) -> bool:
     """Whether a layer has nothing to learn or to remember, so that it may be called again."""
     kind = type(module).__name__
     return kind in _PLAIN and not list(module.parameters()) and not list(module.buffers())
+
+
+def may_be_shared(module: Any) -> bool:
+    """Whether a layer has weights and no state, so that a graph has a copy in each of its places."""
+    return _package(module) == "torch" and layer_class(module).__name__ in _SHARED
 
 
 def exported(call: Call) -> Exported:
@@ -199,6 +237,8 @@ def exported(call: Call) -> Exported:
     if isinstance(call.module, Factor):
         scale = np.full(call.outward, call.module.value, np.float32)
         return Exported(nodes={"": {"type": "Scale", "scale": scale}})
+    if isinstance(call.module, Moved):
+        return _moved(call)
     exporter = exporter_of(call.module)
     if exporter is None:
         raise unsupported(call.name, call.module)
@@ -235,13 +275,15 @@ def refuse_axes(call: Call, wanted: int) -> None:
     if len(call.inward) == wanted:
         return
     first = "time and batch" if call.leading == 2 else "batch"
+    missing = wanted > max(len(call.inward), 1)
+    shape = "channels, *shape" if missing else "*shape"
     axes = "one axis" if wanted == 1 else f"{wanted} axes"
     raise ConversionError(
         f"'{call.name}' ({type(call.module).__name__}) takes numbers of shape {call.inward} behind "
         f"{first}, and in NIR numbers of {axes}",
-        fix="give a sample (batch, *shape) of one step, without an axis of time"
+        fix=f"give a sample (batch, {shape}) of one step, without an axis of time"
         if call.leading == 1
-        else "give a sample (time, batch, *shape)",
+        else f"give a sample (time, batch, {shape})",
         node=call.name,
     )
 
@@ -313,6 +355,7 @@ def _mean(call: Call, kernel_size: np.ndarray, stride: Any, padding: Any) -> Exp
         channels, length = call.inward[0], int(kernel_size[0])
         kernel = np.full((channels, length), 1 / length, np.float32)
         return Exported(nodes={"": _each_channel(call, kernel, None, stride, padding)})
+    refuse_axes(call, 3)
     sizes = {"kernel_size": kernel_size, "stride": stride, "padding": padding}
     return Exported(nodes={"": {"type": "AvgPool2d", **sizes}})
 
@@ -359,7 +402,7 @@ def _even_pool(call: Call) -> Exported:
 
 
 def _zeros_around(call: Call) -> Exported:
-    """Zeros at the edges: each channel convolved with a one among zeros, which moves it."""
+    """Zeros at the edges."""
     layer = call.module
     if getattr(layer, "value", 0) != 0:
         raise ConversionError(
@@ -369,10 +412,33 @@ def _zeros_around(call: Call) -> Exported:
         )
     # torch has the last axis first
     sides = np.reshape(layer.padding, (-1, 2))[::-1]
+    return Exported(nodes={"": _around(call, sides)})
+
+
+def _around(call: Call, sides: np.ndarray) -> dict[str, Any]:
+    """Zeros before and behind each axis, (axes, 2), as a convolution of each channel with a one among
+    zeros, which moves it; below 0 numbers are left out.
+    """
     padding = np.maximum(sides.max(axis=1), 0)
     kernel = np.zeros((call.inward[0], *(1 + 2 * padding - sides.sum(axis=1))), np.float32)
     kernel[(slice(None), *(padding - sides[:, 0]))] = 1
-    return Exported(nodes={"": _each_channel(call, kernel, padding=padding)})
+    return _each_channel(call, kernel, padding=padding)
+
+
+def _moved(call: Call) -> Exported:
+    """The ones and zeros that move numbers along an axis."""
+    axis, offset = call.module.axis, call.module.offset
+    inward, outward = call.inward[axis], call.outward[axis]
+    if axis:
+        sides = np.zeros((len(call.inward) - 1, 2), int)
+        sides[axis - 1] = offset, outward - inward - offset
+        return Exported(nodes={"": _around(call, sides)})
+    ones = np.eye(outward, inward, k=-offset, dtype=np.float32)
+    if len(call.inward) == 1:
+        return Exported(nodes={"": {"type": "Linear", "weight": ones}})
+    kernel = ones.reshape(*ones.shape, *(1,) * (len(call.inward) - 1))
+    entry = _each_channel(call, np.zeros((outward, *kernel.shape[2:]), np.float32))
+    return Exported(nodes={"": entry | {"weight": kernel, "groups": np.array(1)}})
 
 
 def refuse_training(name: str, module: Any) -> None:
@@ -496,6 +562,7 @@ def _largest(call: Call) -> Exported:
     threshold = {"type": "Threshold", "threshold": np.full(call.outward, 0.5, np.float32)}
     sizes = _windows(pool)
     total = {"type": "SumPool2d", **sizes}
+    refuse_axes(call, 1 + _axes(pool))
     if _axes(pool) == 1:
         ones = np.ones((call.inward[0], *sizes["kernel_size"]), np.float32)
         total = _each_channel(call, ones, None, sizes["stride"], sizes["padding"])
@@ -584,6 +651,8 @@ LAYER_SETTERS: Mapping[str, Setter] = MappingProxyType(
         **dict.fromkeys(_NORMS, set_normalisation),
     }
 )
+#: Those whose weights may be in several places.
+_SHARED = ("Linear", "Conv1d", "Conv2d")
 #: Those that may be called in several places.
 _PLAIN = (
     *("AvgPool1d", "AdaptiveAvgPool1d", "MaxPool1d", *_PADDINGS),

@@ -107,9 +107,9 @@ def test_a_refusal_names_the_function_that_is_not_taken():
         def forward(self, x):
             if self.late:
                 return torch.relu(self.lif(self.a(x)))
-            return self.lif(torch.cat([self.a(x), self.b(x)], 1))
+            return self.lif(torch.maximum(self.a(x), self.b(x)))
 
-    with pytest.raises(ConversionError, match=r"input of 'lif' .* of layers, by torch's cat, whi"):
+    with pytest.raises(ConversionError, match=r"input of 'lif' .* of layers, by torch's maximum, "):
         from_torch(Joined(False), torch.zeros(1, 5))
     with pytest.raises(ConversionError, match=r"output of the module .*, by torch's relu, which"):
         from_torch(Joined(True), torch.zeros(1, 5))
@@ -126,9 +126,9 @@ def test_a_refusal_names_the_first_function_that_is_not_taken():
             )
 
         def forward(self, x):
-            return self.lif((torch.neg(self.fc(x)) * self.gate.sigmoid()).flatten(1))
+            return self.lif((torch.abs(self.fc(x)) * self.gate.sigmoid()).flatten(1))
 
-    with pytest.raises(ConversionError, match=r"input of 'lif' .* of layers, by torch's neg, whi"):
+    with pytest.raises(ConversionError, match=r"input of 'lif' .* of layers, by torch's abs, whi"):
         from_torch(Gated(), torch.zeros(1, 5))
 
 
@@ -175,20 +175,21 @@ def test_classes_and_modules_of_torchs_compiler_are_refused():
 
 
 @pytest.mark.parametrize(
-    ("first", "shape", "inward", "axes"),
+    ("first", "shape", "inward", "axes", "wanted"),
     [
-        (torch.nn.Linear(5, 3), (5,), r"\(\)", "one axis"),
-        (torch.nn.Linear(5, 3), (7, 2, 5), r"\(2, 5\)", "one axis"),
-        (torch.nn.Conv2d(1, 3, 3), (1, 8, 8), r"\(8, 8\)", "3 axes"),
+        (torch.nn.Linear(5, 3), (5,), r"\(\)", "one axis", r"\*shape"),
+        (torch.nn.Linear(5, 3), (7, 2, 5), r"\(2, 5\)", "one axis", r"\*shape"),
+        (torch.nn.Conv2d(1, 3, 3), (1, 8, 8), r"\(8, 8\)", "3 axes", r"channels, \*shape"),
+        (torch.nn.AvgPool2d(2), (1, 8, 8), r"\(8, 8\)", "3 axes", r"channels, \*shape"),
     ],
 )
-def test_a_sample_without_batch_or_with_time_is_refused_as_that(first, shape, inward, axes):
+def test_a_sample_without_batch_or_with_time_is_refused_as_that(first, shape, inward, axes, wanted):
     net = torch.nn.Sequential(first, leaky())
     message = (
         rf"'0' \(\w+\) takes numbers of shape {inward} behind batch, and in NIR numbers of {axes}"
     )
     with pytest.raises(
-        ConversionError, match=rf"{message}: give a sample \(batch, \*shape\) of one st"
+        ConversionError, match=rf"{message}: give a sample \(batch, {wanted}\) of one st"
     ):
         from_torch(net, torch.zeros(shape))
 
@@ -290,3 +291,13 @@ def test_neurons_that_never_decay_are_refused_by_events_and_run_in_steps():
         1,
         3,
     )
+
+
+def test_a_reset_above_the_threshold_is_to_be_lowered():
+    from spikingjelly.activation_based import neuron
+
+    net = torch.nn.Sequential(torch.nn.Linear(5, 3), neuron.LIFNode(v_threshold=1.0, v_reset=2.0))
+    graph = from_torch(net, torch.zeros(1, 5))
+    message = r"resets to 2, not below its v_threshold 1, .*: lower v_reset or raise v_threshold"
+    with pytest.raises(ConversionError, match=message):
+        convert(graph, to="spikingjelly")

@@ -591,6 +591,7 @@ FRAMEWORK = Framework(
         {**dict.fromkeys((*_KINDS, *_WEIGHTED), _set_cell), "Lift": _set_lifted}
     ),
     in_time=_in_time,
+    membranes=("v",),
     leaf_options=MappingProxyType({"dt_export": 1.0}),
     surrogate="FastSigmoid(slope=1), whatever its alpha",
     note="Its membranes start at v_leak; its importer reads CubaLIF otherwise than it writes it.",

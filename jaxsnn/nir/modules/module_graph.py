@@ -6,12 +6,12 @@ Reset, reset delay, leaky readouts, dt and v_reset go into the dialect and into 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from jaxsnn.errors import ConversionError, listing
+from jaxsnn.errors import ConversionError, Problem, listing
 from jaxsnn.nir.build import NIR_VERSION
 from jaxsnn.nir.documents import group_of
 from jaxsnn.nir.export import tagged
@@ -111,6 +111,7 @@ def traced_module(module: Any, sample: Any) -> TracedModule:
     places = {draft.output(heard): heard.place for heard in seen.outputs}
     steps = [one.dt for one in made.values() if one.dt is not None]
     graph = _read(draft.nodes, draft.edges, names[0], draft.by_node, steps)
+    graph = dataclasses.replace(graph, warnings=(*graph.warnings, *_shared_numbers(seen, draft)))
     firing = {leaf: node for leaf, node in draft.neurons.items() if draft.fires(node)}
     scales = {
         leaf: draft.nodes[draft.ends[leaf][0]]["scale"]
@@ -227,7 +228,7 @@ class _ModuleDraft:
 
     def _refuse_numbers(self, call: Call, before: tuple[str, ...]) -> None:
         """Refuse what is right for spikes alone where something else arrives."""
-        if len(before) == 1 and self._binary(before[0]):
+        if self._binary(before):
             return
         what = listing(f"'{name}' ({self.nodes[name]['type']})" for name in before)
         raise ConversionError(
@@ -237,11 +238,25 @@ class _ModuleDraft:
             node=call.name,
         )
 
-    def _binary(self, node: str) -> bool:
-        """Whether a node gives 0 and 1 alone."""
-        if self.nodes[node]["type"] == "Flatten":
+    def _binary(self, nodes: Iterable[str]) -> bool:
+        """Whether nodes give 0 and 1 alone, and at each place one of them at most a 1."""
+        reached: Any = 0  # by how many inputs, (channels,) or ()
+        for node in nodes:
+            entry = self.nodes[node]
             before = [source for source, target in self.edges if target == node]
-            return len(before) == 1 and self._binary(before[0])
+            if entry["type"] in ("Linear", "Conv1d", "Conv2d"):
+                weight = np.asarray(entry["weight"])
+                if np.any(entry.get("bias", 0)) or not np.isin(weight, (0, 1)).all():
+                    return False
+                reached = reached + weight.sum(axis=tuple(range(1, weight.ndim)))
+            else:
+                reached = reached + 1
+            passes_on = entry["type"] in ("Flatten", "Linear", "Conv1d", "Conv2d")
+            if not (self._binary(before) if passes_on else self._gives_spikes(node)):
+                return False
+        return bool(np.all(reached <= 1))
+
+    def _gives_spikes(self, node: str) -> bool:
         return self.nodes[node]["type"] == "Threshold" or self.fires(node)
 
     def fires(self, node: str) -> bool:
@@ -284,6 +299,26 @@ class _ModuleDraft:
         self.nodes[name] = {"type": "Output", "shape": np.array(heard.shape)}
         self.edges += [(end, name) for end in ends]
         return name
+
+
+def _shared_numbers(seen: ModuleTrace, draft: _ModuleDraft) -> Iterator[Problem]:
+    """What must be said of parameters that several nodes have a copy of."""
+    nodes: dict[int, list[str]] = {}
+    for call in seen.calls:
+        own = call.module.parameters() if hasattr(call.module, "parameters") else ()
+        for node in tuple(draft.parts[call.name].values())[:1]:
+            for parameter in own:
+                nodes.setdefault(id(parameter), []).append(node)
+    for names in dict.fromkeys(tuple(names) for names in nodes.values() if len(names) > 1):
+        shown = listing(f"'{name}'" for name in names)
+        yield Problem(
+            node=names[0],
+            code="shared-parameters",
+            severity="warning",
+            message=f"the module has one and the same numbers for {shown}, and the graph a copy for"
+            " each",
+            fix="train the module rather than the graph, where the copies part",
+        )
 
 
 def _titles() -> list[str]:

@@ -64,6 +64,7 @@ def loaded(module: Any, graph: Graph) -> Iterator[tuple[Loaded, TracedModule]]:
     before = traced_module(module, sample)
     nodes = matched(before.graph, graph)
     assignments, notes = _assignments(before, graph, nodes)
+    _refuse_parted(assignments)
     undo: list[Callable[[], Any]] = []
     try:
         undo.extend(_assigned(before, each) for each in assignments)
@@ -130,6 +131,28 @@ def _assignments(
             "module; each step does the same"
         )
     return found, notes
+
+
+def _refuse_parted(numbers: list[LayerNumbers]) -> None:
+    """Refuse different numbers for one and the same tensor of a module, which has it in several
+    places.
+
+    Raises:
+        ConversionError: Names the nodes.
+    """
+    first: dict[int, tuple[Any, LayerNumbers]] = {}
+    for one in numbers:
+        held = getattr(one.owner, one.name, None)
+        if not hasattr(held, "_version"):
+            continue
+        _, earlier = first.setdefault(id(held), (held, one))
+        if not np.allclose(earlier.value, one.value, rtol=_TOLERANCE, atol=0):
+            raise ConversionError(
+                f"nodes '{earlier.node}' and '{one.node}' have different numbers, and the module has"
+                f" one {one.name} for both",
+                fix="give each of the places in the module a layer of its own",
+                node=one.node,
+            )
 
 
 def _unsaved(numbers: list[LayerNumbers]) -> list[str]:

@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Literal
 
 from jaxsnn.errors import ConversionError, JaxsnnError, first_line, listing
 from jaxsnn.nir.frameworks.registry import frameworks
 from jaxsnn.nir.torch_leaves import (
+    WAYS_OUT,
     Call,
     Factor,
+    Moved,
+    exported,
     exporter_of,
     in_time,
+    may_be_shared,
     membranes_of,
     of_library,
     unsupported,
@@ -28,7 +32,12 @@ from jaxsnn.nir.torch_leaves import (
 #: Functions whose result is their first argument, as far as numbers go.
 _SAME = ("clone", "contiguous", "detach", "float", "identity")
 _ADD = ("add", "add_", "__add__", "__radd__", "__iadd__")
-_FLATTEN = ("flatten", "reshape", "view", "unflatten")
+_SUBTRACT = ("sub", "sub_", "subtract", "__sub__", "__isub__")
+_NEGATE = ("neg", "negative", "__neg__")
+_JOIN = ("cat", "concat", "concatenate")
+#: What gives parts of a tensor that lie one behind the other.
+_SPLIT = ("chunk", "split", "tensor_split")
+_FLATTEN = ("flatten", "reshape", "view", "unflatten", "squeeze")
 #: What multiplies by a number, or divides.
 _TIMES = ("mul", "__mul__", "__rmul__")
 _OVER = ("div", "true_divide", "__div__", "__truediv__")
@@ -38,6 +47,11 @@ _PART = ("__getitem__", "__iter__", "select", "unbind")
 _ONE_STEP = (
     "let forward do one step of time; a module that holds your layers and does that is enough: pass"
     " it to from_torch and to load_into, which sets the numbers of the layers that it holds"
+)
+#: What to do with a function of torch that is not taken.
+_TAKEN = (
+    "use layers for it: between layers sums, differences, flattens, pools, pads, torch.cat,"
+    " torch.split and products with a number are taken too"
 )
 
 Member = Literal["output", "membrane"]
@@ -127,7 +141,7 @@ def trace(module: Any, sample: Any) -> ModuleTrace:
     leaves = leaves_of(module)
     leading = leading_axes(module)
     _needs_time(leaves, leading, sample)
-    watch = _Watch(leading, tuple(sample.shape[:leading]))
+    watch = _Watch(leading, tuple(sample.shape[:leading]), [name for name, _ in leaves])
     watch.keep(sample, Made(sources=("",), leading=leading))
     hooks = [hook for name, leaf in leaves for hook in watch.hooks(name, leaf)]
     inside = [leaf for _, leaf in leaves]
@@ -156,9 +170,8 @@ def trace(module: Any, sample: Any) -> ModuleTrace:
     finally:
         for hook in hooks:
             hook.remove()
-    return ModuleTrace(
-        calls=tuple(watch.calls.values()), outputs=watch.heard(result), leading=leading
-    )
+    outputs = watch.heard(result)
+    return ModuleTrace(calls=watch.taken_calls(outputs), outputs=outputs, leading=leading)
 
 
 def sample_of(module: Any, sample: Any) -> Any:
@@ -322,8 +335,9 @@ def tensors_of(result: Any) -> list[Any]:
 class _Watch:
     """What is known while a forward pass runs."""
 
-    def __init__(self, leading: int, axes: tuple[int, ...]) -> None:
+    def __init__(self, leading: int, axes: tuple[int, ...], leaves: Iterable[str]) -> None:
         self.leading = leading
+        self.leaves = frozenset(leaves)
         #: Lengths of those axes.
         self.axes = axes
         self.calls: dict[str, Call] = {}
@@ -412,26 +426,19 @@ class _Watch:
             raise unsupported(name, leaf)
         self.add(name, leaf, source, given, parts[0])
         last = parts[-1:] if len(parts) > 1 and hasattr(parts[-1], "_version") else []
-        for tensor in (*last, *membranes_of(leaf)):
+        for tensor in (*last, *membranes_of(leaf, parts[-1])):
             if tensor.shape == parts[0].shape and tensor is not parts[0]:
                 self.keep(tensor, Made(sources=(name,), leading=source.leading, member="membrane"))
 
     def add(self, name: str, leaf: Any, source: Made, given: Any, out: Any) -> None:
-        self.calls[name] = Call(
-            name=name,
-            module=leaf,
-            sources=source.sources,
-            inward=tuple(given.shape[source.leading :]),
-            outward=tuple(out.shape[source.leading :]),
-            leading=source.leading,
-        )
+        self.calls[name] = _call(name, leaf, source, given.shape, out.shape)
         self.keep(out, Made(sources=(name,), leading=source.leading))
 
     def name_of(self, name: str, leaf: Any) -> str:
         """The name of a call: that of the leaf; another one if it is called again and may be."""
         if name not in self.calls:
             return name
-        if not without_state(leaf):
+        if not without_state(leaf) and not may_be_shared(leaf):
             raise ConversionError(
                 f"'{name}' ({type(leaf).__name__}) is called twice in one forward pass "
                 "(a loop over time, or one layer in two places), and a graph has each layer once",
@@ -441,13 +448,12 @@ class _Watch:
         return self.free(name)
 
     def free(self, name: str) -> str:
-        """A name that no call has: the name, or with a number behind it."""
-        if name not in self.calls:
-            return name
-        number = 2
-        while f"{name}_{number}" in self.calls:
-            number += 1
-        return f"{name}_{number}"
+        """A name that no call and no leaf has: the name, or with a number behind it."""
+        taken = self.leaves | self.calls.keys()
+        number, free = 2, name
+        while free in taken:
+            number, free = number + 1, f"{name}_{number}"
+        return free
 
     def taken(self, tensor: Any, name: str, kind: str) -> Made:
         """What a layer takes.
@@ -474,11 +480,8 @@ class _Watch:
             what = f"what '{name}' ({kind}) takes of '{before}' is changed in place before"
         else:
             return made
-        fix = (
-            "use layers for it: between layers sums, flattens, pools, pads and products with a number"
-            " are taken too"
-        )
-        raise ConversionError(what, fix=fix, node=name)
+        by = "" if made else self.functions_of.get(id(tensor), "")
+        raise ConversionError(what, fix=WAYS_OUT.get(by, _TAKEN), node=name)
 
     def _by(self, tensor: Any) -> str:
         """Which function of torch computed a tensor of no layer, or ""."""
@@ -526,7 +529,7 @@ class _Watch:
         layer, is a membrane, or was changed.
         """
         found = []
-        for argument in args:
+        for argument in (part for each in args for part in _parts(each)):
             if not hasattr(argument, "_version"):
                 continue
             made = self.made.get(id(argument))
@@ -541,13 +544,20 @@ class _Watch:
         """Note what a function gives, where NIR can hold it."""
         name = getattr(func, "__name__", "")
         given = args[0]
-        if name in _ADD:
+        if name in _ADD + _SUBTRACT:
             # A number, a factor (alpha) and another shape make it something else than a sum.
             plain = len(sources) == 2 and not kwargs and args[1].shape == given.shape
-            plain = plain and sources[0].leading == sources[1].leading
-            joined = tuple(source for made in sources for source in made.sources)
-            if plain and len(set(joined)) == len(joined):
-                self.keep(result, Made(sources=joined, leading=sources[0].leading))
+            if plain and sources[0].leading == sources[1].leading:
+                first, second = sources
+                if name in _SUBTRACT:
+                    second = self.placed(
+                        "neg", Factor(value=-1.0), second, given.shape, given.shape
+                    )
+                self.sum(result, (first, second))
+        elif name in _JOIN:
+            self.join(sources, args, kwargs, result)
+        elif name in _SPLIT:
+            self.split(sources[0], args, kwargs, result)
         elif name in _SAME or (name in _FLATTEN and result.shape == given.shape):
             self.keep(result, sources[0])
         elif name in _FLATTEN and (leading := self._joined(given, result, sources[0])):
@@ -555,15 +565,70 @@ class _Watch:
         elif name in _FLATTEN:
             layer = _flatten_of(given, result, sources[0].leading)
             self.layer("flatten", layer, sources, given, result)
+        elif name == "__getitem__" and (spans := _spans_of(given, args[1], sources[0].leading)):
+            self.cut(sources[0], spans, given, result)
         elif name in _PART:
             self.looks_like_a_loop |= sources[0].sources == ("",)
         elif name == "dropout":
             _refuse_dropping(args, kwargs)
             self.keep(result, sources[0])
+        elif name in _NEGATE:
+            self.layer("neg", Factor(value=-1.0), sources, given, result)
         elif name in _TIMES + _OVER:
             self.layer("scale", _factor_of(name, args, kwargs), sources, given, result)
+        elif name == "pad":
+            axes = given.ndim - sources[0].leading
+            self.layer(name, _padding_of(axes, *args[1:], **kwargs), sources, given, result)
         else:
             self.layer(name, _pool_of(name, args[1:], kwargs), sources, given, result)
+
+    def sum(self, result: Any, parts: Iterable[Made]) -> None:
+        """Note the sum of what layers give; one that has a layer twice is of no layer."""
+        found = list(parts)
+        joined = tuple(source for made in found for source in made.sources)
+        if len(set(joined)) == len(joined):
+            self.keep(result, Made(sources=joined, leading=found[0].leading))
+
+    def join(self, sources: list[Made], args: Any, kwargs: Mapping[str, Any], result: Any) -> None:
+        """Note what torch.cat joins along an axis of the shape: each tensor at its place, among
+        zeros, and their sum.
+        """
+        axis = _axis_of(args[1:], kwargs, result) - sources[0].leading
+        if axis < 0 or len({made.leading for made in sources}) > 1 or len(args[0]) != len(sources):
+            return
+        parts, offset = [], 0
+        for made, tensor in zip(sources, args[0], strict=True):
+            layer = Moved(axis=axis, offset=offset)
+            parts.append(self.placed("cat", layer, made, tensor.shape, result.shape))
+            offset += tensor.shape[axis + made.leading]
+        self.sum(result, parts)
+
+    def split(self, made: Made, args: Any, kwargs: Mapping[str, Any], result: Any) -> None:
+        """Note the parts of torch.split along an axis of the shape."""
+        axis = _axis_of(args[2:], kwargs, args[0]) - made.leading
+        offset = 0
+        for part in result if axis >= 0 else ():
+            layer = Moved(axis=axis, offset=-offset)
+            self.keep(part, self.placed("split", layer, made, args[0].shape, part.shape))
+            offset += part.shape[axis + made.leading]
+
+    def cut(
+        self, made: Made, spans: Mapping[int, tuple[int, int]], given: Any, result: Any
+    ) -> None:
+        """Note what x[:, 2:5] takes: axis -> (start, stop)."""
+        shape = list(given.shape)
+        for axis, (start, stop) in spans.items():
+            before = tuple(shape)
+            shape[axis] = stop - start
+            layer = Moved(axis=axis - made.leading, offset=-start)
+            made = self.placed("split", layer, made, before, shape)
+        self.keep(result, made)
+
+    def placed(self, kind: str, layer: Any, made: Made, given: Any, shape: Any) -> Made:
+        """Note a layer that gives a part of a result of a shape, for which there is no tensor."""
+        name = self.free(kind)
+        self.calls[name] = _call(name, layer, made, given, shape)
+        return Made(sources=(name,), leading=made.leading)
 
     def _joined(self, given: Any, result: Any, made: Made) -> int:
         """The leading axes of a result in which time and batch have become one axis, or two again,
@@ -588,8 +653,8 @@ class _Watch:
             self.add(self.free(kind), layer, sources[0], given, result)
 
     def heard(self, result: Any) -> tuple[Heard, ...]:
-        """The outputs: the first tensor, and others that no leaf takes up. What is returned beside
-        them are states of neurons.
+        """The outputs: the first tensor, others that no leaf takes up, and those of layers without a
+        state. What is returned beside them are states of neurons.
 
         Raises:
             ConversionError: The first tensor is computed outside of layers.
@@ -607,7 +672,7 @@ class _Watch:
         taken = {source for call in self.calls.values() for source in call.sources}
         found: dict[tuple[str, ...], Heard] = {}
         for place, (tensor, one) in enumerate(zip(tensors, made, strict=True)):
-            if one is None or (place and not taken.isdisjoint(one.sources)):
+            if one is None or (place and any(map(self._is_state, taken.intersection(one.sources)))):
                 continue
             heard = Heard(
                 sources=one.sources,
@@ -620,6 +685,19 @@ class _Watch:
                 found[one.sources] = heard
         return tuple(found.values())
 
+    def taken_calls(self, outputs: tuple[Heard, ...]) -> tuple[Call, ...]:
+        """The calls, without parts of torch.split that nobody takes."""
+        found: list[Call] = []
+        for call in reversed(self.calls.values()):
+            taken = {source for each in (*found, *outputs) for source in each.sources}
+            if call.name in taken or not isinstance(call.module, Moved):
+                found.append(call)
+        return tuple(reversed(found))
+
+    def _is_state(self, source: str) -> bool:
+        """Whether a leaf, which another one takes up, is a neuron, or the input."""
+        return not source or exported(self.calls[source]).framework is not None
+
     def _silent(self, made: Made) -> bool:
         leaf = self.calls[made.sources[0]].module
         threshold = getattr(leaf, "v_threshold", 0.0)
@@ -629,6 +707,40 @@ class _Watch:
     def _unchanged(self, tensor: Any) -> Made | None:
         made = self.made.get(id(tensor))
         return made if made is not None and made.version == tensor._version else None
+
+
+def _call(name: str, layer: Any, made: Made, given: Any, result: Any) -> Call:
+    """A call of a layer that makes a tensor of one shape of one of another."""
+    return Call(
+        name=name,
+        module=layer,
+        sources=made.sources,
+        inward=tuple(given[made.leading :]),
+        outward=tuple(result[made.leading :]),
+        leading=made.leading,
+    )
+
+
+def _spans_of(given: Any, index: Any, leading: int) -> dict[int, tuple[int, int]]:
+    """Axis -> (start, stop) of what x[:, 2:5] takes a part of; empty where it is something else."""
+    entries = list(index) if isinstance(index, tuple) else [index]
+    if any(entry is Ellipsis for entry in entries):
+        place = next(place for place, entry in enumerate(entries) if entry is Ellipsis)
+        entries[place : place + 1] = [slice(None)] * (given.ndim - len(entries) + 1)
+    if not all(isinstance(entry, slice) and entry.step in (None, 1) for entry in entries):
+        return {}
+    spans = {
+        axis: entry.indices(given.shape[axis])[:2]
+        for axis, entry in enumerate(entries)
+        if entry.indices(given.shape[axis])[:2] != (0, given.shape[axis])
+    }
+    return spans if min(spans, default=-1) >= leading else {}
+
+
+def _axis_of(rest: Sequence[Any], kwargs: Mapping[str, Any], tensor: Any) -> int:
+    """The axis that a function of torch goes along, by `dim`, the first of the rest of its arguments."""
+    axis = kwargs.get("dim", rest[0] if rest else 0)
+    return int(axis) % tensor.ndim
 
 
 def _parts(value: Any) -> tuple[Any, ...]:
@@ -685,16 +797,18 @@ def _pool_of(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any
     """The layer that a function of torch.nn.functional is, or None."""
     import torch
 
-    if name == "pad":
-        return _padding_of(*args, **kwargs)
     kind = _POOLS.get(name)
     return None if kind is None else getattr(torch.nn, kind)(*args, **kwargs)
 
 
-def _padding_of(pad: Any, mode: str = "constant", value: float | None = None) -> Any:
-    """The layer that torch.nn.functional.pad is, or None."""
+def _padding_of(axes: int, pad: Any, mode: str = "constant", value: float | None = None) -> Any:
+    """The layer that torch.nn.functional.pad is for numbers of so many axes, or None."""
     import torch
 
-    layers = {2: torch.nn.ConstantPad1d, 4: torch.nn.ConstantPad2d}
-    layer = layers.get(len(pad)) if mode == "constant" else None
-    return None if layer is None else layer(tuple(pad), value or 0.0)
+    if mode != "constant":
+        return None
+    sides = (*pad, *(0,) * (2 * axes - len(pad)))
+    if any(sides[-2:]):  # of the channels
+        return None if value or any(sides[:-2]) else Moved(axis=0, offset=sides[-2])
+    layer = {2: torch.nn.ConstantPad1d, 3: torch.nn.ConstantPad2d}.get(axes)
+    return None if layer is None else layer(sides[:-2], value or 0.0)

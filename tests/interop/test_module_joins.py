@@ -1,0 +1,302 @@
+"""from_torch: what forward joins, splits, subtracts and uses twice gives the module's own spikes."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from jaxsnn import check, from_torch, load_into, verify, write
+from jaxsnn.errors import ConversionError
+from tests.interop import nets
+
+pytestmark = pytest.mark.interop
+
+
+def leaky(**options):
+    import snntorch
+
+    return snntorch.Leaky(**{"beta": 0.9, "threshold": 0.5, "init_hidden": True} | options)
+
+
+class Wired(torch.nn.Module):
+    """Layers by name and a forward pass of them."""
+
+    def __init__(self, forward, seed=0, **layers):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.wired = forward
+        for name, layer in {**layers, "out": layers.get("out", leaky())}.items():
+            setattr(self, name, layer)
+        for parameter in self.parameters():
+            size = 2 / parameter[0].numel() ** 0.5 if parameter.ndim > 1 else 0.1
+            torch.nn.init.uniform_(parameter, -size, 1.2 * size)
+
+    def forward(self, x):
+        return self.wired(self, x)
+
+
+def verified(net, shape, seed=5):
+    """The graph of a module, whose own spikes are the graph's; the inputs and the spikes."""
+    x = nets.spikes(seed, shape, steps=40, batch=3)
+    graph, y = from_torch(net, torch.zeros(1, *shape)), nets.snntorch_play(net, x)
+    assert 0.02 < y.mean() < 0.98
+    assert verify(graph, x, y).ok
+    return graph, x, y
+
+
+LINEAR, CONV = torch.nn.Linear, torch.nn.Conv2d
+
+
+def two_branches(axis=1):
+    def forward(net, x):
+        return net.out(net.c(torch.cat([net.first(net.a(x)), x, net.second(net.b(x))], axis)))
+
+    return forward
+
+
+def flat_branches(seed=0):
+    neurons = {"first": leaky(), "second": leaky()}
+    layers = {"a": LINEAR(4, 3), "b": LINEAR(4, 2), "c": LINEAR(9, 3)}
+    return Wired(two_branches(), seed, **layers, **neurons)
+
+
+def convolved_branches(axis):
+    neurons = {"first": leaky(), "second": leaky()}
+    layers = {"a": CONV(2, 2, 1), "b": CONV(2, 2, 1), "c": CONV(6 if axis == 1 else 2, 2, 2)}
+    return Wired(two_branches(axis), **layers, **neurons)
+
+
+def one_layer(kind, forward, *sizes):
+    return Wired(forward, a=kind(*sizes))
+
+
+def pooled(net, x):
+    return net.out(
+        net.c(functional.max_pool2d(functional.pad(net.first(net.a(x)), (1, 0, 2, 1)), 2))
+    )
+
+
+def difference(net, x):
+    hidden = net.first(net.a(x)) - x
+    return net.out(-net.c(hidden) - net.b(x))
+
+
+CASES = {
+    "cat": (flat_branches, (4,)),
+    "cat of channels": (lambda: convolved_branches(1), (2, 4, 4)),
+    "cat of rows": (lambda: convolved_branches(2), (2, 4, 4)),
+    "cat of columns": (lambda: convolved_branches(-1), (2, 4, 4)),
+    "chunk": (
+        lambda: Wired(
+            lambda net, x: net.out(net.a(x.chunk(2, 1)[0]) + net.b(torch.split(x, [3, 1], dim=1)[1])),
+            a=LINEAR(2, 3),
+            b=LINEAR(1, 3),
+        ),
+        (4,),
+    ),
+    "channels": (lambda: one_layer(CONV, lambda net, x: net.out(net.a(x[:, 1:])), 2, 2, 2), (3, 4, 4)),
+    "window": (
+        lambda: one_layer(CONV, lambda net, x: net.out(net.a(x[..., 1:4, -3:])), 2, 2, 2),
+        (2, 5, 5),
+    ),
+    "difference": (
+        lambda: Wired(
+            difference, a=LINEAR(4, 4), b=LINEAR(4, 3), c=LINEAR(4, 3), first=leaky()
+        ),
+        (4,),
+    ),
+    "squeeze": (lambda: one_layer(LINEAR, lambda net, x: net.out(net.a(x.squeeze(2))), 4, 3), (4, 1)),
+    "pad": (
+        lambda: one_layer(LINEAR, lambda net, x: net.out(net.a(functional.pad(x, (1, 2)))), 7, 3),
+        (4,),
+    ),
+    "pad of one axis": (
+        lambda: one_layer(CONV, lambda net, x: net.out(net.a(functional.pad(x, (1, 2)))), 2, 3, 3),
+        (2, 4, 4),
+    ),
+    "pad of channels": (
+        lambda: one_layer(
+            CONV, lambda net, x: net.out(net.a(x) + functional.pad(x, (0, 0, 0, 0, 1, 1))), 2, 4, 1
+        ),
+        (2, 3, 3),
+    ),
+    "largest of padded spikes": (
+        lambda: Wired(pooled, a=CONV(1, 2, 1), c=CONV(2, 2, 2), first=leaky()),
+        (1, 4, 5),
+    ),
+    "twice": (
+        lambda: Wired(
+            lambda net, x: net.out(net.a(net.first(net.a(x)))), a=LINEAR(4, 4), first=leaky()
+        ),
+        (4,),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_is_computed_between_layers_gives_the_modules_spikes(case):
+    make, shape = CASES[case]
+    verified(make(), shape)
+
+
+@pytest.mark.parametrize("target", ["norse", "snntorch", "spikingjelly"])
+@pytest.mark.parametrize("case", ["cat", "difference"])
+def test_joins_and_differences_convert(case, target, converts):
+    make, shape = CASES[case]
+    graph, x, y = verified(make(), shape)
+    converts(graph, target, x, y)
+
+
+def test_numbers_go_back_into_a_module_that_joins():
+    first, second = flat_branches(1), flat_branches(2)
+    graph, x, y = verified(first, (4,))
+    assert not np.array_equal(nets.snntorch_play(second, x), y)
+    load_into(second, graph)
+    assert np.array_equal(nets.snntorch_play(second, x), y)
+
+
+def joined_numbers(net, x):
+    return torch.cat([net.first(net.a(x)), x], 1)
+
+
+def spikes_on_spikes(net, x):
+    spikes = net.first(net.a(x))
+    return functional.pad(spikes, (1, 1)) + functional.pad(spikes, (2, 0))
+
+
+@pytest.mark.parametrize("join", [joined_numbers, spikes_on_spikes])
+def test_the_largest_of_what_is_more_than_one_spike_is_refused(join):
+    net = Wired(
+        lambda net, x: net.out(functional.max_pool2d(join(net, x), 2)),
+        a=CONV(1, 1, 1),
+        first=leaky(),
+    )
+    with pytest.raises(ConversionError, match=r"'max_pool2d' .* what '\w+' .*, '\w+_2' .* gives"):
+        from_torch(net, torch.zeros(1, 1, 4, 4))
+
+
+def test_parts_that_nobody_takes_are_no_nodes():
+    make, shape = CASES["chunk"]
+    graph = from_torch(make(), torch.zeros(1, *shape))
+    assert len(graph.nodes) == len(("input", "split", "a", "split_4", "b", "out", "output"))
+
+
+@pytest.mark.parametrize(
+    ("forward", "sizes"),
+    [
+        (lambda net, x: net.out(net.a(torch.cat([x, x], 0))), (4, 3)),
+        (lambda net, x: net.out(net.a(functional.pad(x, (1, 0), value=1.0))), (5, 3)),
+        (lambda net, x: net.out(net.a(x) - 1), (4, 3)),
+        (lambda net, x: net.out(torch.sub(net.a(x), x, alpha=2)), (4, 4)),
+        (lambda net, x: net.out(net.a(torch.cat([x, torch.ones(1, 1)], 1))), (5, 3)),
+    ],
+)
+def test_what_joins_samples_or_brings_numbers_of_its_own_is_refused(forward, sizes):
+    with pytest.raises(ConversionError, match=r"input of '(a|out)' .* computed outside of layers"):
+        from_torch(Wired(forward, a=LINEAR(*sizes)), torch.zeros(1, 4))
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        (slice(None, None, 2), "'a' .* takes a part of the input"),
+        (torch.tensor([0, 2]), "input of 'a' .* by torch's getitem"),
+    ],
+)
+def test_parts_that_are_not_in_a_row_are_refused(part, message):
+    net = Wired(lambda net, x: net.out(net.a(x[:, part])), a=LINEAR(2, 3))
+    with pytest.raises(ConversionError, match=message):
+        from_torch(net, torch.zeros(1, 4))
+
+
+@pytest.mark.parametrize(
+    ("forward", "way_out"),
+    [
+        (lambda net, x: net.out(net.a(x.permute(0, 2, 1))), "in the order of axes that the layers"),
+        (lambda net, x: net.out(net.a(x.unsqueeze(1))), "in the shape that the layers take"),
+        (lambda net, x: net.out(net.a(torch.stack([x, x], 1))), "with torch.cat"),
+    ],
+)
+def test_what_no_node_of_nir_does_to_axes_has_a_way_out(forward, way_out):
+    with pytest.raises(ConversionError, match=rf"by torch's .* is not taken there: .*{way_out}"):
+        from_torch(Wired(forward, a=torch.nn.Identity()), torch.zeros(1, 4, 4))
+    net = torch.nn.Sequential(torch.nn.Unflatten(1, (1, 4)), leaky())
+    with pytest.raises(ConversionError, match=r"'0' is a Unflatten, .*: give the sample in the sh"):
+        from_torch(net, torch.zeros(1, 4))
+
+
+def test_one_layer_in_two_places_is_two_nodes_that_training_parts():
+    make, shape = CASES["twice"]
+    graph, x, y = verified(make(), shape)
+    np.testing.assert_array_equal(graph.nodes["a"].weight, graph.nodes["a_2"].weight)
+    message = "one and the same numbers for 'a', 'a_2', and the graph a copy for each"
+    (said,) = graph.warnings
+    assert message in str(said)
+    assert said in check(graph, "grid").problems
+    other = make()
+    with torch.no_grad():
+        other.a.weight.mul_(0.5)
+    load_into(other, graph)
+    assert np.array_equal(nets.snntorch_play(other, x), y)
+    before = other.a.weight.detach().clone()
+    parted = graph.with_nodes([graph.nodes["a_2"].replace(weight=2 * graph.nodes["a_2"].weight)])
+    with pytest.raises(ConversionError, match="nodes 'a' and 'a_2' have different numbers, and th"):
+        load_into(other, parted)
+    assert torch.equal(other.a.weight, before)
+
+
+def test_layers_that_share_a_weight_are_named():
+    net = torch.nn.Sequential(LINEAR(4, 4), leaky(), LINEAR(4, 4), leaky())
+    assert not from_torch(net, torch.zeros(1, 4)).warnings
+    net[2].weight = net[0].weight
+    assert "for '0', '2', and the graph" in str(from_torch(net, torch.zeros(1, 4)).warnings[0])
+
+
+def test_a_current_that_is_returned_beside_the_spikes_is_an_output(tmp_path):
+    def forward(net, x):
+        current = net.a(x)
+        spikes = net.first(current)
+        return net.out(net.b(spikes)), current, spikes
+
+    net = Wired(forward, a=LINEAR(4, 3), b=LINEAR(3, 2), first=leaky())
+    graph = from_torch(net, torch.zeros(1, 4))
+    assert graph.outputs == ("output_a", "output_out")
+    assert ("a", "output_a") in graph.edges
+    write(tmp_path / "net.nir", graph)
+
+
+def test_functions_take_no_names_of_layers():
+    net = Wired(
+        lambda net, x: net.out(net.scale(net.flatten(1.5 * x.flatten(1)))),
+        scale=LINEAR(4, 3),
+        flatten=torch.nn.Flatten(),
+    )
+    graph, _, _ = verified(net, (2, 2))
+    assert graph.nodes["scale"].type == "Affine"
+    assert not graph.warnings
+
+
+@pytest.mark.parametrize("kind", ["LIFCell", "LIFBoxCell"])
+def test_a_membrane_is_read_from_a_state_of_norse(kind):
+    import norse.torch as norse
+
+    class Membrane(torch.nn.Module):
+        def __init__(self, seed):
+            super().__init__()
+            torch.manual_seed(seed)
+            parameters = getattr(norse, kind.replace("Cell", "Parameters"))
+            threshold = torch.tensor(0.2 + seed / 10)
+            self.fc, self.lif = LINEAR(4, 3), getattr(norse, kind)(parameters(v_th=threshold))
+            torch.nn.init.uniform_(self.fc.weight, 0, 4)
+
+        def forward(self, x, state=None):
+            _, state = self.lif(self.fc(x), state)
+            return state.v, state
+
+    first, second = Membrane(1), Membrane(2)
+    graph, x = from_torch(first, torch.zeros(1, 4)), nets.spikes(1, (4,), steps=40, batch=3)
+    y = nets.stateful_play(first, x)
+    assert np.ptp(y, axis=0).mean() > 0.1
+    assert verify(graph, x, y).ok
+    load_into(second, graph)
+    np.testing.assert_allclose(nets.stateful_play(second, x), y, rtol=1e-5, atol=1e-6)
