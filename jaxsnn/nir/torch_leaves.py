@@ -301,7 +301,7 @@ def exported_linear(call: Call) -> Exported:
     return Exported(nodes={"": entry})
 
 
-def _convolution(call: Call) -> Exported:
+def exported_convolution(call: Call) -> Exported:
     conv = call.module
     if conv.padding_mode != "zeros":
         raise ConversionError(
@@ -611,8 +611,8 @@ _NORMS = ("BatchNorm1d", "BatchNorm2d", "SyncBatchNorm")
 LAYERS: Mapping[str, Callable[[Call], Exported]] = MappingProxyType(
     {
         "Linear": exported_linear,
-        "Conv1d": _convolution,
-        "Conv2d": _convolution,
+        "Conv1d": exported_convolution,
+        "Conv2d": exported_convolution,
         **dict.fromkeys(("AvgPool1d", "AvgPool2d"), _pool),
         **dict.fromkeys(("AdaptiveAvgPool1d", "AdaptiveAvgPool2d"), _even_pool),
         **dict.fromkeys(("MaxPool1d", "MaxPool2d"), _largest),

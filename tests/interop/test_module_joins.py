@@ -105,6 +105,12 @@ CASES = {
         ),
         (4,),
     ),
+    "sum of a list": (
+        lambda: Wired(
+            lambda net, x: net.out(sum([net.a(x), net.b(x)])), a=LINEAR(4, 3), b=LINEAR(4, 3)
+        ),
+        (4,),
+    ),
     "squeeze": (lambda: one_layer(LINEAR, lambda net, x: net.out(net.a(x.squeeze(2))), 4, 3), (4, 1)),
     "pad": (
         lambda: one_layer(LINEAR, lambda net, x: net.out(net.a(functional.pad(x, (1, 2)))), 7, 3),

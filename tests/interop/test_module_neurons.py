@@ -191,6 +191,47 @@ def test_a_readout_through_time_gives_the_membranes_that_it_stores():
     assert verify(graph, x, y).ok
 
 
+@pytest.mark.parametrize("reset", ["subtract", "zero"])
+@pytest.mark.parametrize("kind", ["RLeaky", "RSynaptic"])
+def test_channels_that_feed_themselves_by_a_convolution(kind, reset):
+    import snntorch
+
+    def net(seed):
+        torch.manual_seed(seed)
+        first, decays = torch.nn.Conv2d(1, 3, 2), {"alpha": 0.8} if kind == "RSynaptic" else {}
+        torch.nn.init.uniform_(first.weight, -0.5, 0.8)
+        options = {"conv2d_channels": 3, "kernel_size": 3, "reset_mechanism": reset}
+        neuron = getattr(snntorch, kind)(beta=0.8, init_hidden=True, **decays, **options)
+        return torch.nn.Sequential(first, neuron)
+
+    learnt, other, x = net(1), net(2), nets.spikes(3, (1, 5, 5), steps=40, batch=3)
+    graph, y = from_torch(learnt, torch.zeros(1, 1, 5, 5)), played(learnt, x)
+    assert 0.02 < y.mean() < 0.9
+    assert graph.nodes["1.w_rec"].type == "Conv2d"
+    assert verify(graph, x, y).ok
+    assert not np.array_equal(played(other, x), y)
+    load_into(other, graph)
+    assert np.array_equal(played(other, x), y)
+
+
+@pytest.mark.parametrize("kind", ["IFNode", "LIFNode"])
+def test_another_reset_value_is_where_a_loaded_neuron_starts(kind, tmp_path):
+    from spikingjelly.activation_based import neuron
+
+    def net():
+        options = {"v_threshold": 0.1, "v_reset": -0.2 * float(torch.rand(()))}
+        return torch.nn.Sequential(linear(5, 6), getattr(neuron, kind)(**options))
+
+    there_and_back(net, tmp_path / "net.nir")
+    torch.manual_seed(1)
+    first, second = net(), net()
+    notes = load_into(second, from_torch(first, torch.zeros(1, 5))).notes
+    assert "leaves out 1.v_reset, which" in notes[0]
+    # it starts there at once, without functional.reset_net
+    x = torch.as_tensor(nets.spikes(1, steps=40, batch=4))
+    assert all(torch.equal(first(frame), second(frame)) for frame in x)
+
+
 @pytest.mark.parametrize("reset", ["none", "subtract", "zero"])
 def test_a_membrane_is_read_from_an_attribute_of_snntorch(reset, tmp_path):
     import snntorch

@@ -234,8 +234,8 @@ def test_a_neuron_of_snntorch_that_feeds_itself(all_to_all, alpha):
     wanted = own.weight if all_to_all else np.diag([0.1, 0.2, 0.3])
     np.testing.assert_allclose(found.nodes["w_rec"]["weight"], wanted)
     if all_to_all:
-        layer.recurrent = module("Conv2d")
-        with pytest.raises(ConversionError, match="'layer' feeds itself through a Conv2d"):
+        layer.recurrent = module("Bilinear")
+        with pytest.raises(ConversionError, match="'layer' feeds itself through a Bilinear"):
             snntorch._export_neuron(call(layer))
 
 
@@ -313,7 +313,7 @@ def test_recurrent_weights_go_into_a_neuron_of_snntorch(all_to_all):
 
 
 def jelly(kind, **others: Any) -> Any:
-    return module(kind, **{"v_threshold": 1.3, "v_reset": -0.2} | others)
+    return module(kind, **{"v_threshold": 1.3, "v_reset": -0.2, "v": -0.2} | others)
 
 
 def sigmoid_of_a_quarter():
@@ -355,7 +355,9 @@ def test_a_node_of_spikingjelly(name):
 @pytest.mark.parametrize("reset", ["value", "subtract"])
 def test_numbers_go_into_nodes_of_spikingjelly(reset):
     one = step(decay=0.8, reset=reset, v_reset=-0.2, current_based=True, synapse_decay=0.6)
-    levels = {"v_threshold": [1.5, 2, 2.5]} | ({"v_reset": -0.2} if reset == "value" else {})
+    levels = {"v_threshold": [1.5, 2, 2.5]}
+    if reset == "value":  # where it starts, too
+        levels |= dict.fromkeys(("v_reset", "_memories.v", "_memories_rv.v"), -0.2)
     wanted = {
         "IFNode": {},
         "LIFNode": {"tau": 5},

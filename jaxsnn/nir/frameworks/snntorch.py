@@ -44,6 +44,7 @@ from jaxsnn.nir.torch_leaves import (
     Call,
     Exported,
     LayerNumbers,
+    exported_convolution,
     exported_linear,
     numbers_of,
     set_weights,
@@ -346,7 +347,8 @@ def _export_neuron(call: Call) -> Exported:
     nodes, edges, last = {own: entry}, [], own
     factor = numbers_of(neuron.graded_spikes_factor, shape)
     # One that learns how large its spikes are has a Scale even where they are 1.
-    graded = np.any(factor != 1) or "graded_spikes_factor" in neuron._parameters
+    learnt = type(neuron.graded_spikes_factor).__name__ == "Parameter"
+    graded = learnt or np.any(factor != 1)
     if graded and neuron.reset_mechanism != "none":
         last = "graded"
         nodes[last] = {"type": "Scale", "scale": factor}
@@ -384,8 +386,11 @@ def _recurrent_weights(call: Call, recurrent: Any) -> dict[str, Any]:
     """What an RLeaky or RSynaptic feeds itself through."""
     if not call.module.all_to_all:
         return {"type": "Linear", "weight": np.diag(numbers_of(recurrent.V, call.outward))}
+    own = dataclasses.replace(call, module=recurrent, inward=call.outward)
     if type(recurrent).__name__ == "Linear":
-        return exported_linear(dataclasses.replace(call, module=recurrent)).nodes[""]
+        return exported_linear(own).nodes[""]
+    if type(recurrent).__name__ == "Conv2d":
+        return exported_convolution(own).nodes[""]
     raise ConversionError(
         f"'{call.name}' feeds itself through a {type(recurrent).__name__}",
         fix="use a Linear",

@@ -227,7 +227,10 @@ def _set_node(
     neuron, step = call.module, steps[""]
     values = {"v_threshold": step.v_threshold}
     if step.reset == "value":
-        values["v_reset"] = step.v_reset
+        # It starts there, too, also one that has not begun yet.
+        values["v_reset"] = values["_memories_rv.v"] = step.v_reset
+        if isinstance(neuron.v, float):
+            values["_memories.v"] = step.v_reset
     kind = type(neuron).__name__
     if kind == "CUBALIFNode":
         values |= {"v_decay": step.decay, "c_decay": step.synapse_decay}

@@ -157,7 +157,8 @@ def _refuse_parted(numbers: list[LayerNumbers]) -> None:
 
 def _unsaved(numbers: list[LayerNumbers]) -> list[str]:
     """What must be said of numbers that change, and that `module.state_dict()` leaves out."""
-    lost = [f"{one.layer}.{one.name}" for one in numbers if not _in_state_dict(one) and _moves(one)]
+    told = [one for one in numbers if not one.name.startswith("_")]
+    lost = [f"{one.layer}.{one.name}" for one in told if not _in_state_dict(one) and _moves(one)]
     if not lost:
         return []
     return [
@@ -178,7 +179,9 @@ def _moves(one: LayerNumbers) -> bool:
     """Whether a layer has another number than it is to have, by more than rounding."""
     name, _, field = one.name.partition(".")
     held = getattr(one.owner, name)
-    old = numbers_of(getattr(held, field) if field else held).astype(float)
+    if field:
+        held = held[field] if isinstance(held, dict) else getattr(held, field)
+    old = numbers_of(held).astype(float)
     fits = old.size in (1, one.value.size)
     held_for_all = np.broadcast_to(old.ravel(), one.value.size) if fits else old
     return not fits or not np.allclose(held_for_all, one.value.ravel(), rtol=_TOLERANCE, atol=0)
@@ -204,6 +207,9 @@ def _assigned(traced: TracedModule, one: LayerNumbers) -> Callable[[], Any]:
 
     name, _, field = one.name.partition(".")
     old = getattr(one.owner, name)
+    if field and isinstance(old, dict):
+        setattr(one.owner, name, old | {field: float(_fitted(one, ()))})
+        return lambda: setattr(one.owner, name, old)
     if field:
         # A tuple of tensors, which all layers may share by default, is replaced.
         tensor = torch.as_tensor(getattr(old, field))

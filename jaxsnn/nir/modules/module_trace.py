@@ -544,7 +544,9 @@ class _Watch:
         """Note what a function gives, where NIR can hold it."""
         name = getattr(func, "__name__", "")
         given = args[0]
-        if name in _ADD + _SUBTRACT:
+        if name in _ADD and any(type(each) in (int, float) and each == 0 for each in args):
+            self.keep(result, sources[0])  # as Python's sum begins, with 0
+        elif name in _ADD + _SUBTRACT:
             # A number, a factor (alpha) and another shape make it something else than a sum.
             plain = len(sources) == 2 and not kwargs and args[1].shape == given.shape
             if plain and sources[0].leading == sources[1].leading:
