@@ -225,7 +225,7 @@ def without_state(module: Any) -> bool:
 
 def may_be_shared(module: Any) -> bool:
     """Whether a layer has weights and no state, so that a graph has a copy in each of its places."""
-    return _package(module) == "torch" and layer_class(module).__name__ in _SHARED
+    return exporter_of(module) is not None and layer_class(module).__name__ in _SHARED
 
 
 def exported(call: Call) -> Exported:

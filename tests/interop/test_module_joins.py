@@ -271,6 +271,38 @@ def test_a_current_that_is_returned_beside_the_spikes_is_an_output(tmp_path):
     write(tmp_path / "net.nir", graph)
 
 
+class CurrentBehindStates(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(1)
+        self.fc, self.lif = LINEAR(4, 3), leaky(init_hidden=False)
+        torch.nn.init.uniform_(self.fc.weight, -0.3, 0.6)
+
+    def forward(self, x, mem=None):
+        current = self.fc(x)
+        spikes, mem = self.lif(current, self.lif.reset_mem() if mem is None else mem)
+        return spikes, mem, current
+
+
+def test_what_is_returned_behind_the_states_is_none_of_them():
+    graph = from_torch(CurrentBehindStates(), torch.zeros(1, 4))
+    assert graph.outputs == ("output_fc", "output_lif")
+
+
+def test_weights_of_spikingjelly_in_two_places():
+    from spikingjelly.activation_based import functional as jelly
+    from spikingjelly.activation_based import layer, neuron
+
+    kinds = {name: neuron.LIFNode(v_threshold=0.2) for name in ("first", "out")}
+    net = Wired(lambda net, x: net.out(net.a(net.first(net.a(x)))), a=layer.Linear(4, 4), **kinds)
+    jelly.set_step_mode(net, "m")
+    graph, x = from_torch(net, torch.zeros(2, 1, 4)), nets.spikes(2, (4,), steps=40, batch=3)
+    y = net(torch.as_tensor(x)).detach().numpy()
+    assert 0.02 < y.mean() < 0.98
+    assert verify(graph, x, y).ok
+    assert "a_2" in graph.nodes
+
+
 def test_functions_take_no_names_of_layers():
     net = Wired(
         lambda net, x: net.out(net.scale(net.flatten(1.5 * x.flatten(1)))),

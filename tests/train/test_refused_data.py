@@ -51,7 +51,8 @@ def network(inputs=2, outputs=2):
 
 
 def two_outputs():
-    return SimpleNamespace(outputs={"output": ("a", "b")})
+    """Weights "a" and neurons "b"."""
+    return SimpleNamespace(outputs={"output": ("a", "b")}, populations={"b": None})
 
 
 def batch_of(x, encoder=None):
@@ -165,7 +166,7 @@ REFUSED = {
     "two outputs": (
         lambda _: read_population(two_outputs()),
         "2 nodes (a, b) feed the outputs of the network, and training reads one",
-        'population = "a" in [loss-options]',
+        'population = "b" in [loss-options]',
     ),
     "no engine": (
         lambda _: make_engine("evnt", network(), None),

@@ -107,8 +107,8 @@ def _stepped(module: Any, x: Any) -> Iterator[Any]:
             ) from error
         yield result
         if wanted and isinstance(result, tuple):
-            # (out, state), or as many states behind the output as forward takes.
-            state = tuple(result[1:]) if len(result) - 1 == wanted else ()
+            # (out, state), or as many states behind the output as forward takes; others follow.
+            state = tuple(result[1 : 1 + wanted]) if len(result) > wanted else ()
 
 
 def _array(tensor: Any) -> np.ndarray:

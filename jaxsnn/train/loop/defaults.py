@@ -37,10 +37,11 @@ def read_population(network: Network) -> str:
     """
     sources = [source for feeding in network.outputs.values() for source in feeding]
     if len(sources) != 1:
+        populations = [source for source in sources if source in network.populations]
         raise UsageError(
             f"{len(sources)} nodes ({listing(sources)}) feed the outputs of the network, and"
             " training reads one",
-            fix=f'name it, population = "{sources[0] if sources else "..."}" in [loss-options] of a'
+            fix=f'name it, population = "{next(iter(populations), "...")}" in [loss-options] of a'
             " configuration; in Python loss_options, or a loss itself",
         )
     return sources[0]
