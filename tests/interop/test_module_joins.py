@@ -271,6 +271,18 @@ def test_a_current_that_is_returned_beside_the_spikes_is_an_output(tmp_path):
     write(tmp_path / "net.nir", graph)
 
 
+def test_spikes_that_forward_keeps_have_a_neuron_that_feeds_itself():
+    class Kept(Wired):
+        def forward(self, x, spikes=None):
+            before = torch.zeros(len(x), 3) if spikes is None else spikes
+            spikes = self.out(self.a(x) + self.b(before))
+            return spikes, spikes
+
+    message = r"input of 'b' .* of nothing that a layer gives in this step: .* such as RLeaky"
+    with pytest.raises(ConversionError, match=message):
+        from_torch(Kept(None, a=LINEAR(4, 3), b=LINEAR(3, 3)), torch.zeros(1, 4))
+
+
 class CurrentBehindStates(torch.nn.Module):
     def __init__(self):
         super().__init__()

@@ -53,6 +53,11 @@ _TAKEN = (
     "use layers for it: between layers sums, differences, flattens, pools, pads, torch.cat,"
     " torch.split and products with a number are taken too"
 )
+#: What to do with what forward makes itself, or keeps from the step before.
+_KEPT = (
+    "feed spikes of the step before back by a neuron of the framework that feeds itself, such as"
+    " RLeaky, LIFRecurrentCell or a LinearRecurrentContainer, and let layers take what layers give"
+)
 
 Member = Literal["output", "membrane"]
 
@@ -471,7 +476,7 @@ class _Watch:
                 node=name,
             )
         if made is None:
-            by = self._by(tensor) or ", by what NIR lacks"
+            by = self._by(tensor) or ", of nothing that a layer gives in this step"
             what = f"the input of '{name}' ({kind}) is computed outside of layers{by}"
         elif made.member == "membrane":
             what = f"'{name}' ({kind}) takes the membrane of '{made.sources[0]}'"
@@ -480,8 +485,8 @@ class _Watch:
             what = f"what '{name}' ({kind}) takes of '{before}' is changed in place before"
         else:
             return made
-        by = "" if made else self.functions_of.get(id(tensor), "")
-        raise ConversionError(what, fix=WAYS_OUT.get(by, _TAKEN), node=name)
+        by = "an operation" if made else self.functions_of.get(id(tensor), "")
+        raise ConversionError(what, fix=WAYS_OUT.get(by, _TAKEN) if by else _KEPT, node=name)
 
     def _by(self, tensor: Any) -> str:
         """Which function of torch computed a tensor of no layer, or ""."""
