@@ -29,7 +29,7 @@ WAYS_OUT: Mapping[str, str] = MappingProxyType(
             " batch, and no node makes new ones",
         ),
         **dict.fromkeys(
-            ("permute", "transpose", "movedim", "moveaxis", "swapaxes", "swapdims", "t"),
+            ("permute", "transpose", "movedim", "moveaxis", "swapaxes", "swapdims", "t", "T", "mT"),
             "give the sample in the order of axes that the layers take: NIR has no node that swaps"
             " axes",
         ),
@@ -70,15 +70,17 @@ class Factor:
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Moved:
     """What moves numbers along an axis, as torch.cat does with each of its tensors and torch.split
-    for each of its parts: out[n] = x[n - offset], and 0 where x has none.
+    for each of its parts: out[n] = x[step n - offset], and 0 where x has none.
 
     Attributes:
         axis: Of the shape, without batch and time.
         offset: How far; below 0 the first numbers are left out.
+        step: One of so many is taken.
     """
 
     axis: int
     offset: int
+    step: int = 1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -427,13 +429,14 @@ def _around(call: Call, sides: np.ndarray) -> dict[str, Any]:
 
 def _moved(call: Call) -> Exported:
     """The ones and zeros that move numbers along an axis."""
-    axis, offset = call.module.axis, call.module.offset
+    axis, offset, step = call.module.axis, call.module.offset, call.module.step
     inward, outward = call.inward[axis], call.outward[axis]
+    length = max(step * (outward - 1) + 1, 0)  # before one of so many is taken
     if axis:
-        sides = np.zeros((len(call.inward) - 1, 2), int)
-        sides[axis - 1] = offset, outward - inward - offset
-        return Exported(nodes={"": _around(call, sides)})
-    ones = np.eye(outward, inward, k=-offset, dtype=np.float32)
+        sides, stride = np.zeros((len(call.inward) - 1, 2), int), np.ones(len(call.inward) - 1, int)
+        sides[axis - 1], stride[axis - 1] = (offset, length - inward - offset), step
+        return Exported(nodes={"": _around(call, sides) | {"stride": stride}})
+    ones = np.eye(length, inward, k=-offset, dtype=np.float32)[::step]
     if len(call.inward) == 1:
         return Exported(nodes={"": {"type": "Linear", "weight": ones}})
     kernel = ones.reshape(*ones.shape, *(1,) * (len(call.inward) - 1))

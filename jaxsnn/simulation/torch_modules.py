@@ -25,8 +25,8 @@ from jaxsnn.nir.modules.module_trace import plain, sample_of
 from jaxsnn.nir.parse import read
 from jaxsnn.simulation.simulate import simulate
 
-#: Steps that both sides run, and how large random inputs are from step to step: small ones show
-#: sums, large ones make deep layers spike.
+#: Steps that both sides run, more of a small batch, and how large random inputs are from step to step:
+#: small ones show sums, large ones make deep layers spike.
 STEPS = 24
 #: Samples of a large batch that are run.
 BATCH = 4
@@ -209,10 +209,11 @@ def _run(
 
 
 def _inputs(sample: np.ndarray, leading: int, gain: float) -> np.ndarray:
-    """(STEPS, batch, *shape): of the sample a third at most, then random spikes, larger and larger."""
+    """(time, batch, *shape): of the sample some steps, then random spikes, larger and larger."""
     first = sample[: STEPS // 3] if leading == 2 else sample[None]
     rng = np.random.default_rng(0)
-    shape = (STEPS - len(first), *first.shape[1:])
+    steps = STEPS * max(BATCH // max(first.shape[1], 1), 1)
+    shape = (steps - len(first), *first.shape[1:])
     sizes = np.repeat(_SIZES, -(-shape[0] // len(_SIZES)))[: shape[0]]
     random = (rng.random(shape) < 0.5) * gain * sizes.reshape(-1, *(1,) * (len(shape) - 1))
     return np.concatenate([first, random.astype(np.float32)])

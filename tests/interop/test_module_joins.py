@@ -81,6 +81,11 @@ def difference(net, x):
     return net.out(-net.c(hidden) - net.b(x))
 
 
+def added_to_itself(net, x):
+    first = net.a(x) + net.b(x + x)
+    return net.out(first + first + net.a(x))
+
+
 CASES = {
     "cat": (flat_branches, (4,)),
     "cat of channels": (lambda: convolved_branches(1), (2, 4, 4)),
@@ -98,6 +103,24 @@ CASES = {
     "window": (
         lambda: one_layer(CONV, lambda net, x: net.out(net.a(x[..., 1:4, -3:])), 2, 2, 2),
         (2, 5, 5),
+    ),
+    "every second": (
+        lambda: one_layer(
+            LINEAR, lambda net, x: net.out(net.a(torch.cat([x[:, 1::2], x[:, 3:1], x[:, ::3]], 1))), 4, 3
+        ),
+        (5,),
+    ),
+    "every second row and channel": (
+        lambda: one_layer(CONV, lambda net, x: net.out(net.a(x[:, ::2, 1::2, ::3])), 2, 2, 1),
+        (3, 5, 6),
+    ),
+    "all of it": (
+        lambda: one_layer(LINEAR, lambda net, x: net.out(net.a(x[:, :4][...])[:] - 0), 4, 3),
+        (4,),
+    ),
+    "itself added": (
+        lambda: Wired(added_to_itself, a=LINEAR(4, 3), b=LINEAR(4, 3)),
+        (4,),
     ),
     "difference": (
         lambda: Wired(
@@ -181,6 +204,53 @@ def test_the_largest_of_what_is_more_than_one_spike_is_refused(join):
         from_torch(net, torch.zeros(1, 1, 4, 4))
 
 
+def normalised(net, x):
+    return net.out(net.a(net.first(net.norm(net.a(x)))))
+
+
+def test_a_batch_norm_behind_one_of_two_places_of_a_layer_stays_a_node():
+    def make(seed):
+        norm = torch.nn.BatchNorm1d(4)
+        norm.running_mean.uniform_(-0.5, 0.5)
+        return Wired(normalised, seed, a=LINEAR(4, 4), norm=norm, first=leaky()).eval()
+
+    first, second = make(1), make(2)
+    graph, x, y = verified(first, (4,))
+    np.testing.assert_array_equal(graph.nodes["a"].weight, graph.nodes["a_2"].weight)
+    load_into(second, graph)
+    assert np.array_equal(nets.snntorch_play(second, x), y)
+
+
+def written_to(net, x):
+    currents = net.a(x)
+    first = currents.chunk(5, 1)[0]
+    currents.data.mul_(2)
+    return net.out(first)
+
+
+def test_writes_through_data_are_refused():
+    with pytest.raises(ConversionError, match=r"changes what a layer gives through \.data"):
+        from_torch(Wired(written_to, a=LINEAR(4, 10)), torch.zeros(1, 4))
+
+
+class Inference(Wired):
+    @torch.inference_mode()
+    def forward(self, x):
+        return self.wired(self, x)
+
+
+def test_inference_mode_is_left_around_a_module_and_refused_within():
+    make, shape = CASES["twice"]
+    with torch.inference_mode():
+        graph, x, y = verified(make(), shape)
+        other = make()
+        load_into(other, graph)
+        assert np.array_equal(nets.snntorch_play(other, x), y)
+    net = Inference(lambda net, x: net.out(net.a(x)), a=LINEAR(4, 3))
+    with pytest.raises(ConversionError, match=r"runs in torch\.inference_mode, .*torch\.no_grad"):
+        from_torch(net, torch.zeros(1, 4))
+
+
 def test_parts_that_nobody_takes_are_no_nodes():
     make, shape = CASES["chunk"]
     graph = from_torch(make(), torch.zeros(1, *shape))
@@ -205,14 +275,15 @@ def test_what_joins_samples_or_brings_numbers_of_its_own_is_refused(forward, siz
 @pytest.mark.parametrize(
     ("part", "message"),
     [
-        (slice(None, None, 2), "'a' .* takes a part of the input"),
-        (torch.tensor([0, 2]), "input of 'a' .* by torch's getitem"),
+        ((slice(None), 0), "'a' .* takes a part of the input"),
+        ((slice(1), slice(1)), "'a' .* takes a part of the input"),
+        ((slice(None), torch.tensor([0])), "input of 'a' .* by torch's getitem"),
     ],
 )
-def test_parts_that_are_not_in_a_row_are_refused(part, message):
-    net = Wired(lambda net, x: net.out(net.a(x[:, part])), a=LINEAR(2, 3))
+def test_parts_of_a_batch_and_those_of_no_even_step_are_refused(part, message):
+    net = Wired(lambda net, x: net.out(net.a(x[part].reshape(1, -1))), a=LINEAR(2, 3))
     with pytest.raises(ConversionError, match=message):
-        from_torch(net, torch.zeros(1, 4))
+        from_torch(net, torch.zeros(1, 4, 2))
 
 
 @pytest.mark.parametrize(

@@ -197,7 +197,8 @@ class _ModuleDraft:
             return False
         layer = next(each.module for each in self.seen.calls if each.name == before[0])
         held = layer.state_dict()
-        if not held:  # a pool's weights are no numbers of the module
+        # A pool's weights are no numbers of the module, and those of two places are in both.
+        if not held or self._shared(layer):
             return False
         earlier = any(fold.node == before[0] for fold in self.folds)
         self.folds.append(
@@ -218,6 +219,12 @@ class _ModuleDraft:
         entry |= {"type": kind, "weight": scaled.astype(weight.dtype)}
         entry["bias"] = bias.astype(weight.dtype)
         return True
+
+    def _shared(self, layer: Any) -> bool:
+        """Whether another call has numbers of a layer, too."""
+        own = {id(parameter) for parameter in layer.parameters()}
+        calls = [each for each in self.seen.calls if own.intersection(map(id, _parameters(each)))]
+        return len(calls) > 1
 
     def _between(self, call: Call, node: str) -> list[str]:
         """The leaves from a node to a call, through those that are no node."""
@@ -301,13 +308,17 @@ class _ModuleDraft:
         return name
 
 
+def _parameters(call: Call) -> list[Any]:
+    """Those of its layer; a function has none."""
+    return list(call.module.parameters()) if hasattr(call.module, "parameters") else []
+
+
 def _shared_numbers(seen: ModuleTrace, draft: _ModuleDraft) -> Iterator[Problem]:
     """What must be said of parameters that several nodes have a copy of."""
     nodes: dict[int, list[str]] = {}
     for call in seen.calls:
-        own = call.module.parameters() if hasattr(call.module, "parameters") else ()
         for node in tuple(draft.parts[call.name].values())[:1]:
-            for parameter in own:
+            for parameter in _parameters(call):
                 nodes.setdefault(id(parameter), []).append(node)
     for names in dict.fromkeys(tuple(names) for names in nodes.values() if len(names) > 1):
         shown = listing(f"'{name}'" for name in names)

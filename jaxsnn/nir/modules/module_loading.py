@@ -140,10 +140,12 @@ def _refuse_parted(numbers: list[LayerNumbers]) -> None:
     Raises:
         ConversionError: Names the nodes.
     """
+    import torch
+
     first: dict[int, tuple[Any, LayerNumbers]] = {}
     for one in numbers:
         held = getattr(one.owner, one.name, None)
-        if not hasattr(held, "_version"):
+        if not torch.is_tensor(held):
             continue
         _, earlier = first.setdefault(id(held), (held, one))
         if not np.allclose(earlier.value, one.value, rtol=_TOLERANCE, atol=0):

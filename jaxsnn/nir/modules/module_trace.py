@@ -147,6 +147,8 @@ def trace(module: Any, sample: Any) -> ModuleTrace:
     leading = leading_axes(module)
     _needs_time(leaves, leading, sample)
     watch = _Watch(leading, tuple(sample.shape[:leading]), [name for name, _ in leaves])
+    with torch.inference_mode(False):  # in which torch counts no changes in place
+        sample = sample.clone() if sample.is_inference() else sample
     watch.keep(sample, Made(sources=("",), leading=leading))
     hooks = [hook for name, leaf in leaves for hook in watch.hooks(name, leaf)]
     inside = [leaf for _, leaf in leaves]
@@ -158,7 +160,7 @@ def trace(module: Any, sample: Any) -> ModuleTrace:
         ):
             hooks += watch.outer_hooks(name or "module", outer)
     try:
-        with torch.no_grad(), unchanged(module), uncompiled(module):
+        with torch.inference_mode(False), torch.no_grad(), unchanged(module), uncompiled(module):
             rewind(leaf for _, leaf in leaves)  # states may be of another size of batch
             with watch.functions():
                 result = module(sample)
@@ -357,6 +359,8 @@ class _Watch:
         self.lost: dict[int, tuple[str, Any]] = {}
         #: What comes of a layer and is of no layer -> the first function of torch that made it so.
         self.functions_of: dict[int, str] = {}
+        #: What `.data` of such a tensor gave, which changes it unseen -> torch's count of its changes.
+        self.unseen: list[tuple[Any, int]] = []
         #: Whether a part of the input was taken, such as one step.
         self.looks_like_a_loop = False
 
@@ -495,6 +499,7 @@ class _Watch:
 
     def functions(self) -> Any:
         """A context in which functions of torch outside of leaves are seen."""
+        import torch
         from torch.overrides import TorchFunctionMode
 
         watch = self
@@ -503,6 +508,11 @@ class _Watch:
             def __torch_function__(
                 self, func: Any, types: Any, args: Any = (), kwargs: Any = None
             ) -> Any:
+                if torch.is_inference_mode_enabled():
+                    raise ConversionError(
+                        "forward runs in torch.inference_mode, where torch counts no changes in place",
+                        fix="let forward use torch.no_grad() instead",
+                    )
                 before = None if watch.inside else watch.before(args)
                 watch.inside += 1
                 try:
@@ -521,13 +531,16 @@ class _Watch:
         """Note by which function what a layer gave became a tensor of no layer."""
         given = [id(part) for each in args for part in _parts(each)]
         earlier = [self.functions_of[each] for each in given if each in self.functions_of]
-        name = earlier[0] if earlier else getattr(func, "__name__", "").strip("_")
+        own = _function_name(func)
+        name = earlier[0] if earlier else own.strip("_")
         if not name or not (earlier or any(each in self.made for each in given)):
             return
         for tensor in _parts(result):
             if hasattr(tensor, "_version") and id(tensor) not in self.made:
                 self.alive.append(tensor)
                 self.functions_of[id(tensor)] = name
+                if own == "data":
+                    self.unseen.append((tensor, tensor._version))
 
     def before(self, args: tuple[Any, ...]) -> list[Made]:
         """Where the arguments of a function come from; empty where one of the tensors is of no
@@ -547,9 +560,10 @@ class _Watch:
         self, func: Any, sources: list[Made], args: Any, kwargs: Mapping[str, Any], result: Any
     ) -> None:
         """Note what a function gives, where NIR can hold it."""
-        name = getattr(func, "__name__", "")
+        name = _function_name(func)
         given = args[0]
-        if name in _ADD and any(type(each) in (int, float) and each == 0 for each in args):
+        zero = any(type(each) in (int, float) and each == 0 for each in args[1:])
+        if name in _ADD + _SUBTRACT and zero:
             self.keep(result, sources[0])  # as Python's sum begins, with 0
         elif name in _ADD + _SUBTRACT:
             # A number, a factor (alpha) and another shape make it something else than a sum.
@@ -572,7 +586,10 @@ class _Watch:
         elif name in _FLATTEN:
             layer = _flatten_of(given, result, sources[0].leading)
             self.layer("flatten", layer, sources, given, result)
-        elif name == "__getitem__" and (spans := _spans_of(given, args[1], sources[0].leading)):
+        elif (
+            name == "__getitem__"
+            and (spans := _spans_of(given, args[1], sources[0].leading)) is not None
+        ):
             self.cut(sources[0], spans, given, result)
         elif name in _PART:
             self.looks_like_a_loop |= sources[0].sources == ("",)
@@ -590,11 +607,14 @@ class _Watch:
             self.layer(name, _pool_of(name, args[1:], kwargs), sources, given, result)
 
     def sum(self, result: Any, parts: Iterable[Made]) -> None:
-        """Note the sum of what layers give; one that has a layer twice is of no layer."""
-        found = list(parts)
-        joined = tuple(source for made in found for source in made.sources)
-        if len(set(joined)) == len(joined):
-            self.keep(result, Made(sources=joined, leading=found[0].leading))
+        """Note the sum of what layers give; what it has twice goes through a layer of its own."""
+        sources: tuple[str, ...] = ()
+        for made in parts:
+            once, shape = made, result.shape
+            if set(sources).intersection(made.sources):
+                once = self.placed("scale", Factor(value=1.0), made, shape, shape)
+            sources += once.sources
+        self.keep(result, Made(sources=sources, leading=made.leading))
 
     def join(self, sources: list[Made], args: Any, kwargs: Mapping[str, Any], result: Any) -> None:
         """Note what torch.cat joins along an axis of the shape: each tensor at its place, among
@@ -619,15 +639,13 @@ class _Watch:
             self.keep(part, self.placed("split", layer, made, args[0].shape, part.shape))
             offset += part.shape[axis + made.leading]
 
-    def cut(
-        self, made: Made, spans: Mapping[int, tuple[int, int]], given: Any, result: Any
-    ) -> None:
-        """Note what x[:, 2:5] takes: axis -> (start, stop)."""
+    def cut(self, made: Made, spans: Mapping[int, range], given: Any, result: Any) -> None:
+        """Note what x[:, 2:5] takes: axis -> places along it."""
         shape = list(given.shape)
-        for axis, (start, stop) in spans.items():
+        for axis, span in spans.items():
             before = tuple(shape)
-            shape[axis] = stop - start
-            layer = Moved(axis=axis - made.leading, offset=-start)
+            shape[axis] = len(span)
+            layer = Moved(axis=axis - made.leading, offset=-span.start, step=span.step)
             made = self.placed("split", layer, made, before, shape)
         self.keep(result, made)
 
@@ -664,8 +682,13 @@ class _Watch:
         state. What is returned beside them are states of neurons.
 
         Raises:
-            ConversionError: The first tensor is computed outside of layers.
+            ConversionError: The first tensor is computed outside of layers, or `.data` was changed.
         """
+        if any(tensor._version != version for tensor, version in self.unseen):
+            raise ConversionError(
+                "forward changes what a layer gives through .data, where it cannot be watched",
+                fix="compute a tensor of its own instead, such as x = 2 * x",
+            )
         tensors = tensors_of(result)
         made = [self._unchanged(tensor) for tensor in tensors]
         if tensors and made[0] is None:
@@ -728,20 +751,28 @@ def _call(name: str, layer: Any, made: Made, given: Any, result: Any) -> Call:
     )
 
 
-def _spans_of(given: Any, index: Any, leading: int) -> dict[int, tuple[int, int]]:
-    """Axis -> (start, stop) of what x[:, 2:5] takes a part of; empty where it is something else."""
+def _spans_of(given: Any, index: Any, leading: int) -> dict[int, range] | None:
+    """Axis -> the places along it that x[:, 2:5] takes; None where it is something else."""
     entries = list(index) if isinstance(index, tuple) else [index]
     if any(entry is Ellipsis for entry in entries):
         place = next(place for place, entry in enumerate(entries) if entry is Ellipsis)
         entries[place : place + 1] = [slice(None)] * (given.ndim - len(entries) + 1)
-    if not all(isinstance(entry, slice) and entry.step in (None, 1) for entry in entries):
-        return {}
+    if not all(isinstance(entry, slice) for entry in entries):
+        return None
+    # All of a batch of one is less of another.
+    if any(entry != slice(None) for entry in entries[:leading]):
+        return None
     spans = {
-        axis: entry.indices(given.shape[axis])[:2]
-        for axis, entry in enumerate(entries)
-        if entry.indices(given.shape[axis])[:2] != (0, given.shape[axis])
+        axis: range(given.shape[axis])[entry]
+        for axis, entry in enumerate(entries[leading:], start=leading)
     }
-    return spans if min(spans, default=-1) >= leading else {}
+    return {axis: span for axis, span in spans.items() if span != range(given.shape[axis])}
+
+
+def _function_name(func: Any) -> str:
+    """The name of a function of torch, or of the attribute of a tensor that it reads."""
+    name = getattr(func, "__name__", "")
+    return getattr(func.__self__, "__name__", name) if name == "__get__" else name
 
 
 def _axis_of(rest: Sequence[Any], kwargs: Mapping[str, Any], tensor: Any) -> int:
