@@ -322,6 +322,30 @@ def test_one_layer_in_two_places_is_two_nodes_that_training_parts():
     assert torch.equal(other.a.weight, before)
 
 
+def test_weights_that_load_into_does_not_take_are_named_before_training():
+    graph = from_torch(flat_branches(), torch.zeros(1, 4))
+    (said,) = graph.warnings
+    assert str(said).startswith(
+        "weights of 'cat', 'cat_2', 'cat_3' are no parameters of the module"
+    )
+    _, named = str(said).split('train the others alone: trainable="')
+    own = [name.split(".") for name in named.rstrip('"').split(",")]
+    assert own == [[node, name] for node in "abc" for name in ("weight", "bias")]
+    net = flat_branches(1)
+    load_into(net, moved(graph, own))
+    np.testing.assert_allclose(net.c.weight.detach(), 1.1 * graph.nodes["c"].weight, rtol=1e-6)
+    with pytest.raises(ConversionError, match="'cat_2' cannot do what node 'cat_2' does: weight"):
+        load_into(net, moved(graph, [("cat_2", "weight")]))
+
+
+def moved(graph, names):
+    """The graph with other numbers, as training would give it."""
+    for node, name in names:
+        held = graph.nodes[node]
+        graph = graph.with_nodes([held.replace(**{name: 1.1 * getattr(held, name)})])
+    return graph
+
+
 def test_layers_that_share_a_weight_are_named():
     net = torch.nn.Sequential(LINEAR(4, 4), leaky(), LINEAR(4, 4), leaky())
     assert not from_torch(net, torch.zeros(1, 4)).warnings

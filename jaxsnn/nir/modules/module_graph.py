@@ -31,6 +31,9 @@ from jaxsnn.nir.torch_leaves import (
     weights_of_channels,
 )
 
+#: What training changes of a node, if nothing else is said.
+_TRAINED = ("weight", "bias")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Fold:
@@ -111,7 +114,8 @@ def traced_module(module: Any, sample: Any) -> TracedModule:
     places = {draft.output(heard): heard.place for heard in seen.outputs}
     steps = [one.dt for one in made.values() if one.dt is not None]
     graph = _read(draft.nodes, draft.edges, names[0], draft.by_node, steps)
-    graph = dataclasses.replace(graph, warnings=(*graph.warnings, *_shared_numbers(seen, draft)))
+    said = (*graph.warnings, *_shared_numbers(seen, draft), *_fixed_weights(seen, draft))
+    graph = dataclasses.replace(graph, warnings=said)
     firing = {leaf: node for leaf, node in draft.neurons.items() if draft.fires(node)}
     scales = {
         leaf: draft.nodes[draft.ends[leaf][0]]["scale"]
@@ -329,6 +333,28 @@ def _shared_numbers(seen: ModuleTrace, draft: _ModuleDraft) -> Iterator[Problem]
             message=f"the module has one and the same numbers for {shown}, and the graph a copy for"
             " each",
             fix="train the module rather than the graph, where the copies part",
+        )
+
+
+def _fixed_weights(seen: ModuleTrace, draft: _ModuleDraft) -> Iterator[Problem]:
+    """What must be said of weights that are no parameters of the module, such as those of joins."""
+    fixed, own = [], []
+    for call in seen.calls:
+        nodes = [node for node in draft.parts[call.name].values() if "weight" in draft.nodes[node]]
+        if _parameters(call):
+            own += [
+                f"{node}.{key}" for node in nodes for key in draft.nodes[node] if key in _TRAINED
+            ]
+        else:
+            fixed += [f"'{node}'" for node in nodes]
+    if fixed and own:
+        yield Problem(
+            node=fixed[0].strip("'"),
+            code="fixed-weights",
+            severity="warning",
+            message=f"weights of {listing(fixed)} are no parameters of the module, and training changes"
+            " them, so that load_into refuses the graph",
+            fix=f'train the others alone: trainable="{",".join(own)}"',
         )
 
 
