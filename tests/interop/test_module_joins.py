@@ -139,6 +139,10 @@ CASES = {
         lambda: one_layer(LINEAR, lambda net, x: net.out(net.a(functional.pad(x, (1, 2)))), 7, 3),
         (4,),
     ),
+    "pad of nothing": (
+        lambda: one_layer(LINEAR, lambda net, x: net.out(net.a(functional.pad(x, (0, 0)))), 4, 3),
+        (4,),
+    ),
     "pad of one axis": (
         lambda: one_layer(CONV, lambda net, x: net.out(net.a(functional.pad(x, (1, 2)))), 2, 3, 3),
         (2, 4, 4),

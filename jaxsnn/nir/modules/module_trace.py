@@ -846,7 +846,7 @@ def _padding_of(axes: int, pad: Any, mode: str = "constant", value: float | None
     if mode != "constant":
         return None
     sides = (*pad, *(0,) * (2 * axes - len(pad)))
-    if any(sides[-2:]):  # of the channels
+    if any(sides[-2:]) or axes == 1:  # of the channels
         return None if value or any(sides[:-2]) else Moved(axis=0, offset=sides[-2])
     layer = {2: torch.nn.ConstantPad1d, 3: torch.nn.ConstantPad2d}.get(axes)
     return None if layer is None else layer(sides[:-2], value or 0.0)
