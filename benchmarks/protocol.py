@@ -137,15 +137,18 @@ def row_name(steps: int) -> str:
 class Worker:
     """The harness's end of a worker process."""
 
-    def __init__(self, command: list[Path | str], log: Path, compiled: Path) -> None:
-        """Start it; `compiled` is the folder of JAX's compilation cache."""
+    def __init__(self, command: list[Path | str], log: Path, compiled: Path | None) -> None:
+        """Start it; `compiled` is the folder of JAX's compilation cache, which takes a first call time
+        to write; None: as without any setting there is none.
+        """
         environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-        environment |= {
-            "JAX_COMPILATION_CACHE_DIR": str(compiled),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-            "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-            "JAX_TRACEBACK_FILTERING": "off",  # or the last line that JAX prints is about that
-        }
+        environment["JAX_TRACEBACK_FILTERING"] = "off"  # or JAX's last line is about that
+        if compiled is not None:
+            environment |= {
+                "JAX_COMPILATION_CACHE_DIR": str(compiled),
+                "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+                "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+            }
         self.log = log.open("w")
         self.process = subprocess.Popen(
             command,

@@ -67,6 +67,8 @@ _QUICKLY = {"spyx": ("one", row_name(STEPS), row_name(RESOLUTIONS[1]))}
 _QUICKLY_ELSE = ("one", row_name(STEPS))
 #: Reasons not to run that are the harness's limits, and no faults.
 _BUDGETED = re.compile(r"takes more than|holds \d+ GB|over \d+ s")
+#: JAX's compilation cache, for a second process.
+_COMPILED = RESULTS / "compiled"
 #: Kinds of cases whose memory is looked at in a second process, too.
 _MEMORY_FROM_CACHE = ("feed-forward", "recurrent", "spikes", "convolution")
 #: How far a result may be off: spikes in units of tau_syn or in numbers, gradients relative to
@@ -244,8 +246,8 @@ def apart(got: Mapping[str, np.ndarray], wanted: Mapping[str, np.ndarray]) -> tu
     return differ, gradients
 
 
-def launch(library: str) -> Worker:
-    """A worker.
+def launch(library: str, *, compiled: Path | None = None) -> Worker:
+    """A worker; `compiled` as of `Worker`.
 
     Raises:
         Unavailable: the library is not installed.
@@ -253,7 +255,7 @@ def launch(library: str) -> Worker:
     python = Path(LIBRARIES[library][0])
     if not python.exists():
         raise Unavailable(f"not installed: {python} is missing")
-    return Worker(LIBRARIES[library], RESULTS / f"{library}.log", RESULTS / "compiled")
+    return Worker(LIBRARIES[library], RESULTS / f"{library}.log", compiled)
 
 
 def start(
@@ -318,7 +320,9 @@ def measure(
     """Everything about one case. Libraries take turns, row by row."""
     work = case.make()
     work.save(RESULTS / "work.npz")
-    shutil.rmtree(RESULTS / "compiled", ignore_errors=True)
+    shutil.rmtree(_COMPILED, ignore_errors=True)
+    # writing programs down takes time and memory: where nobody looks for them nobody does
+    compiled = _COMPILED if case.kind in _MEMORY_FROM_CACHE else None
     measured = Measured(
         name=case.name,
         kind=case.kind,
@@ -332,7 +336,7 @@ def measure(
             if (case.kind, library) in given_up:
                 raise Unavailable(given_up[case.kind, library])
             # all import their packages at the same time
-            workers[library] = launch(library)
+            workers[library] = launch(library, compiled=compiled)
         except Unavailable as reason:
             measured.reasons[library] = str(reason)
     for library in list(workers):
@@ -362,7 +366,7 @@ def memory_from_cache(library: str) -> int:
     Raises:
         Unavailable: it takes too long.
     """
-    worker = launch(library)
+    worker = launch(library, compiled=_COMPILED)
     try:
         for row in worker.ask(do="load", work=str(RESULTS / "work.npz"))["rows"]:
             if row != "all":
