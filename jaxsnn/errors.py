@@ -363,11 +363,11 @@ def as_whole(value: object) -> int | None:
 def shown(value: object) -> str:
     """A number for a message; what is none as Python writes it.
 
-    >>> shown(0.5), shown("10ms")
-    ('0.5', "'10ms'")
+    >>> shown(0.5), shown("10ms"), shown(True)
+    ('0.5', "'10ms'", 'True')
     """
     number = as_number(value)
-    is_number = not math.isnan(number) or isinstance(value, float)
+    is_number = (not math.isnan(number) or isinstance(value, float)) and not isinstance(value, bool)
     return f"{number:g}" if is_number else repr(value)
 
 

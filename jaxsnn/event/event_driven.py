@@ -362,6 +362,8 @@ def check_options(network: Network, options: EventOptions) -> None:
 
 def _is_sound(option: str, value: Any) -> bool:
     """Whether a refractory time, or a number of things such as a budget, can be this."""
+    if isinstance(value, bool):  # which Python counts as 0 or 1
+        return False
     number = as_number(value)
     if option == "refractory":
         return number >= 0

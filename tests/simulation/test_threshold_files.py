@@ -276,7 +276,9 @@ def test_advice_on_the_command_line_names_its_options(written, capsys):
     jaxsnn.write(file, graph_of([*PLAIN, ["w", "next"]], WEAK), force=True)
     main(["check", file, "--for", "event", *said, "--json"])
     (problem,) = json.loads(capsys.readouterr().out)["problems"]
-    expected = "--spike-kernel next:box or --threshold event, or simulate with jaxsnn run --engine grid"
+    expected = (
+        "--spike-kernel next:box or --threshold event, or simulate with jaxsnn run --engine grid"
+    )
     assert problem["fix"] == f"pass {expected}"
 
 

@@ -433,6 +433,20 @@ def test_what_evaluates_nothing_is_refused(changes, message):
         evaluate(small_net(), DATA.test, **changes)
 
 
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (None, r"data are of the type NoneType: pass \(x, y\)"),
+        ((DATA.test.x, DATA.test.y, DATA.test.y), "data are a tuple of 3 elements"),
+        (DATA.test.x, r"of shape .*: add the labels: \(x, y\)"),
+    ],
+    ids=["none", "three", "unlabelled"],
+)
+def test_what_is_no_data_is_not_evaluated(data, message):
+    with pytest.raises(UsageError, match=message):
+        evaluate(small_net(), data)
+
+
 def test_an_engine_in_the_loop_needs_a_device_where_none_is_made():
     with pytest.raises(UsageError, match="an engine in the loop needs a device"):
         evaluate(small_net(), DATA.test, engine="loop")

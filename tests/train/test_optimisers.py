@@ -79,6 +79,7 @@ def test_a_float_for_a_number_of_things_is_called_one():
         ({"max_spikes": 48.5}, "max_spikes is 48.5 for '2': give at least 1, a whole number"),
         ({"max_spikes": {"2": 48.7}}, "max_spikes is 48.7 for '2': give at least 1, a whole"),
         ({"max_spikes": np.inf}, "max_spikes is inf for '2': give at least 1, a whole number"),
+        ({"max_spikes": True}, "max_spikes is True for '2': give at least 1, a whole number"),
         ({"threads": 1.5}, "threads is 1.5: give at least 1, a whole number"),
     ],
     ids=str,

@@ -105,6 +105,19 @@ def labelled(x: Any, y: Any, *, classes: Sequence[str] | None = None, name: str 
     return data
 
 
+def as_data(data: Any) -> Data:
+    """What `evaluate` was given as data: `Data`, or (x, y).
+
+    Raises:
+        UsageError: something else; it says how to make data of it.
+    """
+    if isinstance(data, Data):
+        return data
+    if isinstance(data, tuple | list) and len(data) == 2:
+        return labelled(*data)
+    raise UsageError(f"data are {_described(data)}", fix=_way(data))
+
+
 def as_splits(data: Any, seed: Seed = 0) -> tuple[Splits, tuple[str, ...]]:
     """What `fit` was given as data, in three parts, and notes on what was decided.
 

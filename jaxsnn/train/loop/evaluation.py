@@ -21,7 +21,7 @@ from jaxsnn.train.data.batches import Batch, encoded
 from jaxsnn.train.data.datasets import Data
 from jaxsnn.train.data.encoders import Encoder
 from jaxsnn.train.data.named_encoders import named_encoder
-from jaxsnn.train.data.splitting import labelled
+from jaxsnn.train.data.splitting import as_data
 from jaxsnn.train.loop.batch_engines import run_batch
 from jaxsnn.train.loop.defaults import make_engine, make_loss
 from jaxsnn.train.loop.epoch import refuse_no_classes
@@ -80,9 +80,7 @@ def evaluate(
     network = lower(graph)
     chosen = make_loss(loss, network, t_end) if isinstance(loss, str) else loss
     runner, encode = make_engine(engine, network, chosen), cast(Any, encoder)
-    if not isinstance(data, Data):
-        x, y = data
-        data = labelled(x, y)
+    data = as_data(data)
     events = hasattr(data.x, "time")
     if isinstance(encoder, str) and events:
         raise UsageError(
