@@ -268,7 +268,7 @@ def test_a_run_begins_with_delays_of_synapses_and_trains_them(tmp_path, begin, s
         ('"2 apples"', "'apples'"),
         ("[0.002, 0.003]", "node 'w1': delay has shape (2,), its weight (6, 18)"),
         ('["2ms"]', "node 'w1': delay is ['2ms']: give seconds"),
-        ("true", "node 'w1': delay is 1: give seconds"),
+        ("true", "node 'w1': delay is True: give seconds"),
         (
             "[[0.001], [0.002, 0.003]]",
             "node 'w1': delay is [[0.001], [0.002, 0.003]]: give seconds",
