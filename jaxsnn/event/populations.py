@@ -490,7 +490,7 @@ class RecurrentPart:
         else:
             found = way(*given_all)
         # One budget for the whole group, under the name of its first population.
-        budget = Budget(needed=jnp.max(found.events_needed), room=jnp.int32(spec.max_events))
+        budget = Budget(needed=greatest(found.events_needed), room=jnp.int32(spec.max_events))
         record.budgets["max_events"][self.names[0]] = budget
         outcome = zip(self.parts, spec.layers, lanes, found.spikes, found.trains, strict=True)
         for part, layer, own, spikes, (time, neuron) in outcome:

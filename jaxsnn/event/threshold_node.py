@@ -16,6 +16,7 @@ from jaxsnn.event.projections.sources import Sources, hand_on
 from jaxsnn.event.threshold_feeds import Feed, feed_of
 from jaxsnn.network.array_types import Array, Bool, Float, Int, Shaped
 from jaxsnn.network.network import Network
+from jaxsnn.network.reductions import greatest
 
 
 class _Edges(NamedTuple):
@@ -53,7 +54,7 @@ class ThresholdPart:
         room = self.engine.of("max_spikes", self.name)
         as_level = self.name in self.sources.levels
         edges = self._levels(record, found) if as_level else self._events(record, found)
-        budget = Budget(needed=jnp.max(edges.count), room=jnp.int32(room))
+        budget = Budget(needed=greatest(edges.count), room=jnp.int32(room))
         record.budgets["max_spikes"][self.name] = budget
         # slot k of neuron n: channel n where it rises (k < room), size + n where it falls
         batch, _, slots = edges.time.shape

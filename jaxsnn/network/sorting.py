@@ -23,9 +23,11 @@ import numpy as np
 from jax import lax
 from jax.custom_derivatives import zero_from_primal
 
-from jaxsnn.network.array_types import Array, Bool, Float, Int, Num, Shaped
+from jaxsnn.network.array_types import Array, Bool, Float, Int, Num
+from jaxsnn.network.lookups import at_places, of_columns
 from jaxsnn.network.meshes import varying_like
 from jaxsnn.network.promotion import usual_promotion
+from jaxsnn.network.reductions import greatest
 
 # Where the network is faster than XLA's sort: so many rows, and so many numbers in each.
 _LEAST_ROWS = 32
@@ -65,15 +67,6 @@ def first_times(time: Float[Array, "batch numbers"], count: int) -> Int[Array, "
         later = jnp.minimum(_bits(time), _TWICE_IS_INFINITE) + _FIRST_NORMAL
         return lax.top_k(-lax.bitcast_convert_type(later, jnp.float32), count)[1]
     return sorted_times(time)[1][:, :count]
-
-
-def at_places(
-    values: Shaped[Array, "..."], places: Int[Array, "..."], axis: int
-) -> Shaped[Array, "..."]:
-    """As `jnp.take_along_axis`, of places that there are: that they might not be is neither looked at
-    nor compiled.
-    """
-    return jnp.take_along_axis(values, places, axis, mode="promise_in_bounds")
 
 
 @jax.custom_jvp
@@ -122,6 +115,14 @@ def _bits(time: Float[Array, "..."]) -> Int[Array, "..."]:
     return jnp.where(bits == jnp.iinfo(jnp.int32).min, 0, bits)  # -0.0 is 0.0
 
 
+def fullest(columns: Float[Array, "numbers columns"]) -> Int[Array, ""]:
+    """How many times the column has that has most, of columns in rising order whose unused times are
+    inf.
+    """
+    used = jnp.isfinite(columns)
+    return greatest(jnp.where(used, lax.broadcasted_iota(jnp.int32, used.shape, 0) + 1, 0))
+
+
 def places_in(
     rising: Num[Array, "numbers"], wanted: Num[Array, "*wanted"], *, right: bool = False
 ) -> Int[Array, "*wanted"]:
@@ -146,24 +147,6 @@ def places_in_columns(
     """As `places_in`, in the column of each."""
     start = varying_like(jnp.zeros(wanted.shape, jnp.int32), rising, wanted)
     return _places(len(rising), start, lambda place: of_columns(rising, place) < wanted)
-
-
-def of_columns(
-    values: Num[Array, "numbers columns"], number: Int[Array, "first columns last"]
-) -> Num[Array, "first columns last"]:
-    """The value at a number of each column, of numbers that there are: a look-up for which nothing is
-    turned.
-    """
-    column = lax.broadcasted_iota(jnp.int32, number.shape, 1)
-    return values.at[number, column].get(mode="promise_in_bounds")
-
-
-def turned(matrix: Shaped[Array, "rows columns"]) -> Shaped[Array, "columns rows"]:
-    """The transposed matrix, by look-ups: of a transposed copy XLA's CPU compiler makes three times as
-    much code.
-    """
-    column, row = (lax.broadcasted_iota(jnp.int32, matrix.shape[::-1], axis) for axis in (0, 1))
-    return matrix.at[row, column].get(mode="promise_in_bounds")
 
 
 def _places(

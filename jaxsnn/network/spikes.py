@@ -13,9 +13,10 @@ from jax.typing import ArrayLike
 
 from jaxsnn.errors import UsageError, as_number, shown
 from jaxsnn.network.array_types import Array, Float, Int
+from jaxsnn.network.lookups import at_places
 from jaxsnn.network.meshes import by_compiler, first_axis
 from jaxsnn.network.on_processor import on_processor, to_jax
-from jaxsnn.network.sorting import at_places, sorted_times
+from jaxsnn.network.sorting import sorted_times
 
 
 @jax.tree_util.register_dataclass

@@ -10,16 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jaxsnn.event.forward.few_lanes import _FEW_RUNS, _numbers_of_first
 from jaxsnn.network import sorting
+from jaxsnn.network.lookups import of_columns, turned
 from jaxsnn.network.sorting import (
     first_times,
-    of_columns,
+    fullest,
     places_in,
     places_in_columns,
     sorted_columns,
     sorted_rows,
     sorted_times,
-    turned,
 )
 
 LEAST = sorting._LEAST_ROWS  # pyright: ignore[reportPrivateUsage]
@@ -145,3 +146,19 @@ def test_a_turned_matrix_is_the_transposed_one(shape, dtype):
     found = turned(jnp.asarray(matrix))
     assert found.dtype == dtype
     np.testing.assert_array_equal(found, matrix.T)
+
+
+def test_the_fullest_column_says_how_many_there_are():
+    columns = np.full((4, 3), np.inf)
+    assert fullest(jnp.asarray(columns)) == 0
+    columns[:3, 1], columns[:1, 2] = (1.0, 2.0, 2.0), 0.0
+    assert fullest(jnp.asarray(columns)) == 3
+    assert fullest(jnp.zeros((4, 3))) == 4
+
+
+@pytest.mark.parametrize("lanes", [40, 300, _FEW_RUNS * 128, _FEW_RUNS * 128 + 200])
+@pytest.mark.parametrize("fraction", [0.0, 0.05, 0.9])
+def test_the_first_lanes_of_which_something_holds_are_found(lanes, fraction):
+    which = np.random.default_rng(lanes).random(lanes) < fraction
+    expected = np.append(np.flatnonzero(which), np.full(32, lanes))[:32]
+    np.testing.assert_array_equal(_numbers_of_first(jnp.asarray(which), 32), expected)

@@ -17,7 +17,8 @@ from jaxsnn.event.event_options import EventOptions
 from jaxsnn.event.native.native_limits import calls_kernels
 from jaxsnn.event.native.native_places import native_places
 from jaxsnn.network.array_types import Array, Bool, Float
-from jaxsnn.network.sorting import at_places, sorted_times
+from jaxsnn.network.lookups import at_places
+from jaxsnn.network.sorting import sorted_times
 
 
 class Sent(NamedTuple):

@@ -36,8 +36,8 @@ from jaxsnn.event.forward.layer import (
     LayerSpec,
 )
 from jaxsnn.network.array_types import Array, Float, Int, Shaped
+from jaxsnn.network.lookups import at_places
 from jaxsnn.network.meshes import varying_like
-from jaxsnn.network.sorting import at_places
 
 #: Where samples are taken together: numbers of an array of some of them, and how many parts at most.
 _LARGE_ARRAY, _MOST_CHUNKS = 2**21, 64

@@ -31,16 +31,10 @@ from jaxsnn.event.event_arrays import (
 )
 from jaxsnn.event.forward.layer import MINOR_NEURONS, LayerSpec, spread
 from jaxsnn.network.array_types import Array, Bool, Float, Int
+from jaxsnn.network.lookups import at_places, of_columns, turned
 from jaxsnn.network.meshes import varying_like
-from jaxsnn.network.reductions import greatest, over_first, over_last
-from jaxsnn.network.sorting import (
-    at_places,
-    of_columns,
-    places_in,
-    places_in_columns,
-    sorted_columns,
-    turned,
-)
+from jaxsnn.network.reductions import over_first, over_last
+from jaxsnn.network.sorting import fullest, places_in, places_in_columns, sorted_columns
 
 _AT_ONCE = 32  # neurons that are taken up in one step
 
@@ -199,8 +193,7 @@ class _Walk:
         )
         start = varying_like(start, self.weight, self.arrivals, self.taken_up, self.rules.lanes)
         # Behind the last arrival of the fullest list there is nothing.
-        used = jnp.isfinite(self.arrivals.time)
-        count = greatest(jnp.where(used, lax.broadcasted_iota(jnp.int32, used.shape, 0) + 1, 0))
+        count = fullest(self.arrivals.time)
         end = lax.fori_loop(0, count, lambda n, carry: self._step(count - 1 - n, carry), start)
         d_weight, fields = end.weight, end.fields
         if not self.neurons_last:

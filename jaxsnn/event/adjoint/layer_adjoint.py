@@ -76,9 +76,9 @@ from jaxsnn.event.forward.layer import (
 )
 from jaxsnn.event.forward.simulate_layer import simulate_layer
 from jaxsnn.network.array_types import Array, Float, Int, Num
+from jaxsnn.network.lookups import turned
 from jaxsnn.network.meshes import varying_like
 from jaxsnn.network.promotion import usual_promotion
-from jaxsnn.network.sorting import turned
 
 #: From so many arrivals on the gradient goes over them one after the other.
 _MANY_ARRIVALS = 64

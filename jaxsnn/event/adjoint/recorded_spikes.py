@@ -18,9 +18,10 @@ from jaxsnn.event.adjoint.layer_adjoint import Residuals, layer_backward
 from jaxsnn.event.event_arrays import NeuronLanes, OfSpikes, Rows, State, Times, Weights
 from jaxsnn.event.forward.layer import LayerSpec, LayerSpikes
 from jaxsnn.network.array_types import Array, Float, Int
+from jaxsnn.network.lookups import at_places
 from jaxsnn.network.meshes import varying_like
 from jaxsnn.network.promotion import usual_promotion
-from jaxsnn.network.sorting import at_places, sorted_columns
+from jaxsnn.network.sorting import fullest, sorted_columns
 
 #: By weight, lanes, time, row, times and count; the last three have none.
 Gradients = tuple[Weights, NeuronLanes, Times, None, None, None]
@@ -102,8 +103,7 @@ def _slopes(
         times,
     )
     # unused slots are the last
-    used = jnp.sum(jnp.any(jnp.isfinite(columns), axis=1))
-    _, before = lax.fori_loop(0, used, add, start)
+    _, before = lax.fori_loop(0, fullest(columns), add, start)
     decay = neuron.decay(wide, finite - before.time)
     slopes = neuron.slope(wide, neuron.flow(decay, before.state))
     return jnp.where(jnp.isfinite(times), slopes, 1.0)

@@ -26,7 +26,8 @@ from jaxsnn.event.forward.earliest import Crossing, earliest_crossing
 from jaxsnn.event.forward.group import Layout, Log
 from jaxsnn.event.forward.layer import LayerSpec
 from jaxsnn.network.array_types import Array, Float, Int, Num
-from jaxsnn.network.sorting import at_places, sorted_times
+from jaxsnn.network.lookups import at_places
+from jaxsnn.network.sorting import sorted_times
 
 
 class PopulationState(NamedTuple):

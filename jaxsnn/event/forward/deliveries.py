@@ -17,7 +17,7 @@ from jax.typing import DTypeLike
 from jaxsnn.event.compensated import Pair, either, plus
 from jaxsnn.event.event_arrays import NumberOfSamples, WhichSamples
 from jaxsnn.network.array_types import Array, Bool, Float, Int, Num
-from jaxsnn.network.sorting import at_places
+from jaxsnn.network.lookups import at_places
 
 #: Number of a step of the loop, one for all samples.
 StepNumber = Int[Array, ""]

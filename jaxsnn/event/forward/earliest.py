@@ -27,8 +27,8 @@ from jaxsnn.event.event_arrays import (
 )
 from jaxsnn.event.forward.batching import anywhere
 from jaxsnn.network.array_types import Array, Bool
+from jaxsnn.network.lookups import at_places
 from jaxsnn.network.meshes import varying_like
-from jaxsnn.network.sorting import at_places
 
 
 class Crossing(NamedTuple):

@@ -17,7 +17,8 @@ from jaxsnn.event.forward.layer_scan import (
     LayerScan,
     goes_on,
 )
-from jaxsnn.network.array_types import Array, Bool, Float, Int, Num
+from jaxsnn.network.array_types import Array, Bool, Float, Int
+from jaxsnn.network.lookups import entries_at
 from jaxsnn.network.sorting import places_in
 
 #: The part of all lanes that are solved for together.
@@ -73,12 +74,12 @@ class _FewLanes(LayerScan):
         self.offset = jnp.maximum(first - 1, 0)
         numbers = self.offset + jnp.arange(self.block_size + 2, dtype=jnp.int32)
         place = numbers[:, None], sample[None]
-        edge, duration, *decays = jnp.moveaxis(_at(whole.flows, place), -1, 0)
-        rows = _at(whole.intervals.row, (place[0][:-1], place[1]))
+        edge, duration, *decays = jnp.moveaxis(entries_at(whole.flows, *place), -1, 0)
+        rows = entries_at(whole.intervals.row, place[0][:-1], place[1])
         self.intervals = Intervals(edge=edge, duration=duration[:-1], row=rows)
         pair = (self.intervals.row, neuron) if whole.minor_neurons else (neuron, self.intervals.row)
         self.weight = whole.weight
-        self.gathered = _at(whole.weight, pair)[None]
+        self.gathered = entries_at(whole.weight, *pair)[None]
         self.lanes = jax.tree.map(self._taken, whole.lanes)
         if self.neuron.uniform:
             self.decays = tuple(decays)
@@ -89,9 +90,9 @@ class _FewLanes(LayerScan):
         """What broadcasts to all lanes, for these."""
         rows, columns = array.shape
         if array.size == self.of_all:
-            return _at(array.reshape(-1), (self.lane,))[None]
+            return entries_at(array.reshape(-1), self.lane)[None]
         row, column = jnp.minimum(self.row, rows - 1), jnp.minimum(self.column, columns - 1)
-        return _at(array, (row, column))[None]
+        return entries_at(array, row, column)[None]
 
     def through(self, state: LaneState, log: LaneLog) -> InBlock:
         """All lanes of the whole scan, behind the spikes and the flow of these in the block."""
@@ -113,11 +114,6 @@ class _FewLanes(LayerScan):
         beyond = jnp.where(fires, slot, logged.shape[0])[0]
         by_lanes = logged.reshape(-1, self.of_all).at[beyond, self.number]
         return by_lanes.set(new[0], mode="drop").reshape(logged.shape)
-
-
-def _at(array: Num[Array, "..."], place: tuple[Int[Array, "..."], ...]) -> Num[Array, "..."]:
-    """Entries that there are: that they might not be is neither looked at nor compiled."""
-    return array.at[place].get(mode="promise_in_bounds")
 
 
 def _numbers_of_first(which: Bool[Array, "lanes"], few: int) -> Int[Array, "few"]:

@@ -38,8 +38,10 @@ from jaxsnn.event.event_arrays import (
 from jaxsnn.event.forward.layer import spread
 from jaxsnn.event.forward.readout import Drive, with_general_kernel
 from jaxsnn.network.array_types import Array, Bool, Float, Int
+from jaxsnn.network.lookups import at_places
 from jaxsnn.network.meshes import varying_like
-from jaxsnn.network.sorting import at_places, sorted_times
+from jaxsnn.network.reductions import count_over_last, greatest
+from jaxsnn.network.sorting import sorted_times
 
 #: What each arrival leaves of its weight, given the lanes: (batch, arrivals, neurons).
 Left = Callable[[NeuronLanes], Float[Array, "batch arrivals neurons"]]
@@ -289,7 +291,7 @@ def _peaks(drive: Drive, arrivals: _Sorted, t_end: Seconds) -> _Place:
         at_start=nowhere,
     )
     # Behind the last arrival that any sample uses there is nothing to look at.
-    count = jnp.max(jnp.sum(intervals.used, axis=1))
+    count = greatest(count_over_last(intervals.used.astype(jnp.int32)))
     carry = varying_like(_Carry(state=start, best=best), lanes, by_interval)
     return lax.fori_loop(0, count, step, carry).best
 

@@ -26,8 +26,8 @@ import jax.numpy as jnp
 from jaxsnn.event.dynamics.neuron_model import Neuron
 from jaxsnn.event.event_arrays import NeuronLanes, OfNeurons, OfSpikes, State
 from jaxsnn.network.array_types import Array, Bool, Float, Int
+from jaxsnn.network.lookups import turned
 from jaxsnn.network.reductions import over_first
-from jaxsnn.network.sorting import turned
 
 #: Below this many neurons the batch is the last axis: over short rows loops are slow.
 MINOR_NEURONS = 32

@@ -27,9 +27,9 @@ from jaxsnn.event.forward.layer import (
     spread,
 )
 from jaxsnn.network.array_types import Array, Bool, Float, Int
+from jaxsnn.network.lookups import at_places, turned
 from jaxsnn.network.meshes import varying_like
 from jaxsnn.network.reductions import any_in, any_of_each
-from jaxsnn.network.sorting import at_places, turned
 
 #: So many weights of all arrivals of few neurons are gathered before the scan, not in it.
 _MOST_GATHERED = 2**20

@@ -37,7 +37,7 @@ from jaxsnn.event.forward.layer_scan import (
     select,
 )
 from jaxsnn.network.array_types import Array, Float, Int
-from jaxsnn.network.sorting import at_places
+from jaxsnn.network.lookups import at_places
 
 #: A layer's arrivals are so many blocks or one more,
 _BLOCKS = 16

@@ -22,8 +22,9 @@ from jaxsnn.event.event_arrays import (
 from jaxsnn.event.forward.box_levels import Level, arrived, least_level
 from jaxsnn.event.forward.layer import spread
 from jaxsnn.network.array_types import Array, Float, Int
+from jaxsnn.network.lookups import at_places
 from jaxsnn.network.meshes import varying_like
-from jaxsnn.network.sorting import at_places, sorted_times
+from jaxsnn.network.sorting import sorted_times
 
 
 @jax.tree_util.register_dataclass

@@ -13,8 +13,9 @@ from jaxsnn.event.forward.layer import MINOR_NEURONS, Causes, LayerSpec, LayerSp
 from jaxsnn.event.forward.layer_scan import Intervals, LaneLog, LayerScan
 from jaxsnn.event.forward.parallel_scan import ParallelScan, block_size, covers
 from jaxsnn.network.array_types import Array, Bool, Float, Int
+from jaxsnn.network.lookups import at_places
 from jaxsnn.network.reductions import any_in
-from jaxsnn.network.sorting import at_places, sorted_columns
+from jaxsnn.network.sorting import sorted_columns
 
 _BLOCK = 8  # arrivals between two solves
 #: Of many arrivals few make a neuron fire: the lanes that do are picked out, and only these solved

@@ -39,9 +39,10 @@ from jaxsnn.event.event_arrays import (
 from jaxsnn.event.forward.layer import spread
 from jaxsnn.event.forward.readout import Drive, with_general_kernel
 from jaxsnn.network.array_types import Array, Bool, Float, Int, Num
+from jaxsnn.network.lookups import at_places
 from jaxsnn.network.meshes import varying_like
 from jaxsnn.network.promotion import usual_promotion
-from jaxsnn.network.sorting import at_places, sorted_times
+from jaxsnn.network.sorting import sorted_times
 
 #: A quantity of each crossing, some of them chosen, and numbers of crossings or intervals.
 OfCrossings = Float[Array, "crossings batch neurons"]

@@ -25,9 +25,9 @@ from jaxsnn.event.forward.layer import LayerSpec, LayerSpikes
 from jaxsnn.event.forward.simulate_layer import simulate_layer
 from jaxsnn.event.native.native_build import kernel, thread_count
 from jaxsnn.network.array_types import Array, Float, Int
+from jaxsnn.network.lookups import at_places
 from jaxsnn.network.meshes import varying_like
 from jaxsnn.network.promotion import usual_promotion
-from jaxsnn.network.sorting import at_places
 
 #: The fields in the order of `Field` in tiles.h.
 _LEVELS, _TAUS = ("threshold", "v_reset", "v_start", "j_start"), ("tau_mem", "tau_syn")

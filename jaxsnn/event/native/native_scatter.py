@@ -28,9 +28,9 @@ from jaxsnn.event.native.native_layer import (
 from jaxsnn.event.native.native_places import native_places
 from jaxsnn.event.projections.arrivals import Scattered
 from jaxsnn.network.array_types import Array, Float, Int
+from jaxsnn.network.lookups import at_places
 from jaxsnn.network.meshes import varying_like
 from jaxsnn.network.promotion import usual_promotion
-from jaxsnn.network.sorting import at_places
 
 Table = Int[Array, "channels taps"]
 

@@ -19,9 +19,10 @@ from jax.typing import DTypeLike
 
 from jaxsnn.event.event_arrays import Rows, Times
 from jaxsnn.network.array_types import Array, Bool, Float, Int, Shaped
+from jaxsnn.network.lookups import at_places
 from jaxsnn.network.operators import Operator, added, alike, as_matrix, one_lane
 from jaxsnn.network.reductions import greatest
-from jaxsnn.network.sorting import at_places, places_in, sorted_rows, sorted_times
+from jaxsnn.network.sorting import places_in, sorted_rows, sorted_times
 from jaxsnn.network.structure import Wire
 
 

@@ -18,11 +18,12 @@ from jaxsnn.event.native.native_limits import calls_kernels
 from jaxsnn.event.native.native_places import native_places
 from jaxsnn.event.projections.arrivals import Arrivals, Train
 from jaxsnn.network.array_types import Array, Float, Int, Shaped
+from jaxsnn.network.lookups import at_places
 from jaxsnn.network.network import Network, Parameters
 from jaxsnn.network.operators import Operator, one_lane
 from jaxsnn.network.reductions import count_over_last, greatest
 from jaxsnn.network.signals import Signal
-from jaxsnn.network.sorting import at_places, first_times
+from jaxsnn.network.sorting import first_times
 from jaxsnn.network.structure import Wire
 from jaxsnn.network.valued_inputs import Currents
 
