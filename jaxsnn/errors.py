@@ -11,7 +11,9 @@ import difflib
 import math
 import operator
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
@@ -178,12 +180,14 @@ def refuse(problems: Iterable[Problem], error: type[JaxsnnError] = LoweringError
         raise error.of(first)
 
 
-#: Keyword arguments that the command line spells otherwise than `--name value`. Advice to simulate in
-#: steps names the command that has the flag: `plot`, `compare` and others lack it.
+#: Keyword arguments that the command line spells otherwise than `--name value`.
 _FLAGS = {
     "engine=EventDriven()": "--engine event",
-    "engine=TimeStepped()": "jaxsnn run --engine grid",
+    "engine=TimeStepped()": "--engine grid",
 }
+#: Commands that have --engine: elsewhere advice on it names the first of them.
+WITH_ENGINE = ("run", "train")
+_command: ContextVar[str] = ContextVar("command", default="")
 #: Options whose name in Python is another one.
 _SPELLED = {
     "folder": "--data-folder",
@@ -216,6 +220,8 @@ _TOLD = re.compile(
     r"([a-z_]+) (?=is (?:['\"]|-?(?:\d|inf\b|nan\b)|True\b|for the )|names '"
     r"|(?:of [^:]* )?(?:has no effect|is said twice)\b)"
 )
+#: The end of a sample in running text, where no "is" or "=" says that it is a value.
+_END = re.compile(r"(?<![\w.-])t_end\b(?! ?=| is)")
 #: The end of a text within the brackets of a call.
 _CALLED = re.compile(r"\w\([^()]*$")
 
@@ -246,7 +252,24 @@ def in_flags(text: str) -> str:
     told = _TOLD.match(text)
     if told and (told[1] in OPTIONS | _ADDED or told[1] in _SPELLED):
         text = flag_name(told[1]) + text[told.end(1) :]
-    return _KEYWORD.sub(_as_flag, text)
+    return _END.sub(flag_name("t_end"), _KEYWORD.sub(_as_flag, text))
+
+
+@contextmanager
+def advice_for(command: str) -> Iterator[None]:
+    """While a command runs, advice is in its own flags.
+
+    >>> with advice_for("train"):
+    ...     print(in_flags("simulate with engine=TimeStepped(), or end earlier with t_end"))
+    simulate with --engine grid, or end earlier with --t-end
+    >>> in_flags("simulate with engine=TimeStepped()")
+    'simulate with jaxsnn run --engine grid'
+    """
+    before = _command.set(command)
+    try:
+        yield
+    finally:
+        _command.reset(before)
 
 
 def flag_name(name: str) -> str:
@@ -269,8 +292,8 @@ def _as_flag(found: re.Match[str]) -> str:
     name, value = found.groups()
     if _CALLED.search(found.string[: found.start()]):
         return found.group()
-    if found.group() in _FLAGS:
-        return _FLAGS[found.group()]
+    if (flag := _FLAGS.get(found.group())) is not None:
+        return flag if _command.get() in WITH_ENGINE else f"jaxsnn {WITH_ENGINE[0]} {flag}"
     if name not in OPTIONS | _ADDED and name not in _SPELLED:
         return found.group()
     flag = flag_name(name)

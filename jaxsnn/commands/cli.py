@@ -20,7 +20,7 @@ from types import ModuleType
 
 from jaxsnn import __version__
 from jaxsnn.commands.arguments import Parser, limits_of, line_of, print_arriving
-from jaxsnn.errors import FileError, JaxsnnError, Problem, UsageError, printable
+from jaxsnn.errors import FileError, JaxsnnError, Problem, UsageError, advice_for, printable
 from jaxsnn.output import as_json, refuse_shared
 
 #: The commands, in the order of `--help`: the file NAME_command of each has `add`, its parser, and
@@ -93,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that has not all characters
-    with _ended_by_signals():
+    with _ended_by_signals(), advice_for(_single(argv) or ""):
         return _outcome(list(argv))
 
 

@@ -150,6 +150,8 @@ def run(arguments: argparse.Namespace) -> int:
     output = refuse_unwritable(arguments.output, arguments.force)
     graph = read_graph(arguments)
     mapping = read_mapping(arguments.mapping)
+    if chip.several and len(mapping.runs) == 1:
+        add_notes(arguments, ["chips=several has no effect: the mapping has one run"])
     quantized = quantize(graph, quantization_of(arguments, scales_of(mapping, graph)))
     given, _ = sent_to_chip(arguments.input, lower(graph), graph.dialect.dt)
     t_end = time_of(arguments.t_end) or given.t_end

@@ -75,7 +75,7 @@ def rasters(network: Network, inputs: Any, *, t_end: float | None, dt: float | N
             if steps is None or dt is None:
                 raise UsageError(
                     f"input '{name}' is given by times, which are sorted into steps",
-                    fix="pass t_end, and dt where the file does not say it",
+                    fix="pass t_end=, and dt= where the file does not say it",
                     node=name,
                 )
             events = checked_input(name, given[name], shape, network.dtype)

@@ -12,6 +12,7 @@ from types import MappingProxyType
 import numpy as np
 
 from jaxsnn.errors import Problem, listing
+from jaxsnn.nir.frameworks.registry import framework_of, later_release
 from jaxsnn.nir.graph import Change, Edge, Graph, natural_key
 from jaxsnn.nir.inference import other_tag
 from jaxsnn.nir.nodes import Flatten, Input, Node, Output, freeze
@@ -72,7 +73,13 @@ def findings(graph: Graph) -> Graph:
     return dataclasses.replace(
         graph,
         repairs=(*graph.repairs, *repairs),
-        warnings=(*graph.warnings, *_version_warnings(graph), *_tag_warnings(graph), *warnings),
+        warnings=(
+            *graph.warnings,
+            *_version_warnings(graph),
+            *_tag_warnings(graph),
+            *_release_warnings(graph),
+            *warnings,
+        ),
     )
 
 
@@ -105,6 +112,21 @@ def _tag_warnings(graph: Graph) -> Iterator[Problem]:
             severity="warning",
             message=f"{tagged}; {graph.dialect.name} was said",
             fix="leave dialect= out to read it as its metadata say",
+        )
+
+
+def _release_warnings(graph: Graph) -> Iterator[Problem]:
+    """A version of the framework was said of which nothing is known."""
+    dialect = graph.dialect
+    if dialect.name is None or (conventions := dialect.conventions) is None:
+        return
+    title = framework_of(dialect.name).title
+    if later := later_release(title, conventions, dialect.version):
+        yield Problem(
+            code="unknown-release",
+            severity="warning",
+            message=later,
+            fix=f"say dialect={dialect.name}=={conventions.version} if that is meant",
         )
 
 

@@ -16,8 +16,9 @@ from jaxsnn.network.promotion import usual_promotion
 from jaxsnn.nir.graph import Graph, refuse_no_graph
 from jaxsnn.train.data.datasets import Data, Splits
 from jaxsnn.train.data.labelled_files import with_data
+from jaxsnn.train.data.on_disk import first_pieces
 from jaxsnn.train.loop.calibration import calibrated
-from jaxsnn.train.loop.chip_training import on_emulated_chip, saturated_notes
+from jaxsnn.train.loop.chip_training import late_input_notes, on_emulated_chip, saturated_notes
 from jaxsnn.train.loop.constraints import as_constraints
 from jaxsnn.train.loop.history import Fit
 from jaxsnn.train.loop.in_the_loop import InTheLoop
@@ -137,7 +138,8 @@ def fit_prepared(prepared: Prepared) -> Fit:
         may_calibrate=prepared.may_calibrate,
     )
     done = run.all(chosen.checkpoint, resume=chosen.resume, overwrite=chosen.overwrite)
-    return replace(done, notes=(*done.notes, *saturated_notes(plan.engine, done.graph)))
+    late = late_input_notes(plan.engine, network, first_pieces(run.splits), plan.t_end)
+    return replace(done, notes=(*done.notes, *late, *saturated_notes(plan.engine, done.graph)))
 
 
 def _has_chip(options: TrainOptions) -> bool:

@@ -24,7 +24,7 @@ from jaxsnn.nir import build
 from jaxsnn.simulation.simulate import simulate
 from jaxsnn.train import Data, InTheLoop, Splits, fit, on_chip
 from jaxsnn.train.loop.epoch import Setup
-from tests.bss2.test_emulate import T_END, events, layered, neurons
+from tests.bss2.test_emulate import CLOCK, T_END, events, layered, neurons
 from tests.helpers.programs import compiled
 from tests.helpers.small_task import DATA, small_net
 
@@ -321,6 +321,21 @@ def test_spikes_that_are_lost_on_their_way_are_told_and_do_not_count(queue, reco
     assert found.lost["2"].tolist() == 2 * [60 - recorded // 2]
     told = f"population '2': {120 - recorded} spikes were fired and not recorded"
     assert any(told in note for note in found.notes) == (recorded < 120)
+
+
+@pytest.mark.parametrize(("cycles", "told"), [(2.5, 3), (8.5, 0)])
+def test_training_tells_inputs_that_the_host_sends_after_the_end(cycles, told):
+    """Of 5 events at once, 2.5 cycles of the clock before the end, two go out before it."""
+    graph, engine = crowded(64)
+    times = jnp.full((4, 6), T_END - cycles * CLOCK).at[:, 0].set(0.0)  # which all neurons answer
+    x = Events(time=times, index=jnp.zeros((4, 6), int))
+    split = Data(x=x, y=np.arange(4) % 2, classes=("0", "1"))
+    data = Splits(train=split, validation=split, test=split, name="alike")
+    given = {"epochs": 1, "learning_rate": 1e-9, "progress": None, "t_end": T_END}
+    done = fit(graph, data, engine=engine, **given)
+    late = [note for note in done.notes if "reach the chip at or after t_end" in note]
+    expected = [f"{part}: {4 * told} events" for part in ("train", "validation", "test")]
+    assert [note[: note.index(" reach")] for note in late] == expected * bool(told)
 
 
 @pytest.mark.parametrize(("queue", "told"), [(1, [192]), (64, [])])

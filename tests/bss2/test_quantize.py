@@ -364,6 +364,23 @@ def test_lif_is_approximated_and_says_so():
     )
 
 
+def test_what_a_lif_loses_at_its_reset_fires_it_again_on_the_chip_and_that_is_said():
+    """Of weights 1.1, 0.9 and -2 in units of the threshold one reaches it alone."""
+    weight = np.array([[1.1, 0.9, -2.0]])
+    neurons = build.lif(tau=10e-3, r=2.0, v_threshold=2.2, v_leak=0.2)
+    done = quantize(
+        build.sequential(
+            build.input(3), build.linear(weight=2 * weight), neurons, spike_kernel="delta"
+        )
+    )
+    told = (
+        "lets it fire again, where the file's LIF loses it at the reset; 1 of its 3 weights reach"
+    )
+    assert [told in note.what for note in done.notes].count(True) == 1
+    readout = build.sequential(build.input(3), build.linear(weight=weight), build.li(tau=10e-3))
+    assert not any("fire again" in note.what for note in quantize(readout).notes)
+
+
 def graph_of(nodes, edges=None):
     names = list(nodes)
     return parse(

@@ -210,6 +210,18 @@ def test_events_that_come_too_late_for_the_emulated_chip_are_told_of(tmp_path, c
     )
 
 
+def test_several_chips_for_one_run_are_said_to_have_no_effect(tmp_path, capsys):
+    net, mapping, sent, got = (tmp_path / name for name in ("n.nir", "m.json", "x.npz", "y.npz"))
+    write(net, graph())
+    assert main(["map", str(net), "-o", str(mapping), "-q"]) == 0
+    np.savez(sent, **{"input.time": [[1e-3]], "input.index": [[0]]})
+    words = ["emulate", net, mapping, "--input", sent, "--t-end", "20ms", "-o", got, "--force"]
+    told = "--chips several has no effect: the mapping has one run"
+    for chips, expected in (("several", True), ("one", False)):
+        assert main([*map(str, words), "--chips", chips]) == 0
+        assert (told in capsys.readouterr().err) == expected
+
+
 def test_what_was_simulated_compares_as_equal(tmp_path, capsys, simulated):
     _, recorded = simulated
     net, sent, got = (tmp_path / name for name in ("n.nir", "x.npz", "y.npz"))

@@ -1,5 +1,6 @@
 """Whatever is refused says what to do, in the words of Python: only the commands speak of flags."""
 
+import argparse
 import ast
 import inspect
 from pathlib import Path
@@ -7,7 +8,8 @@ from pathlib import Path
 import pytest
 
 import jaxsnn
-from jaxsnn.errors import in_flags
+from jaxsnn.commands.cli import main
+from jaxsnn.errors import advice_for, in_flags
 from jaxsnn.train.options import OPTIONS, flag_of
 from tests.commands.test_cli import commands
 from tests.helpers.source_texts import FLAG, raised, texts
@@ -87,6 +89,32 @@ def test_advice_on_a_file_has_the_flags_that_say_what_it_does_not():
     options = set(inspect.signature(jaxsnn.read).parameters) - {"path", "own"}
     flags = {flag for action in commands()["info"]._actions for flag in action.option_strings}
     assert {flag_for(name) for name in options} <= flags
+
+
+@pytest.mark.parametrize("name", sorted(commands()))
+def test_advice_on_the_engine_is_in_the_flags_of_the_command_that_runs(name):
+    shown = {
+        flag
+        for action in commands()[name]._actions
+        if action.help != argparse.SUPPRESS
+        for flag in action.option_strings
+    }
+    own = "--engine" in shown
+    with advice_for(name):
+        told = in_flags("simulate with engine=TimeStepped(), or end earlier with t_end")
+    expected = "--engine grid" if own else "jaxsnn run --engine grid"
+    assert told == f"simulate with {expected}, or end earlier with --t-end"
+
+
+def test_the_command_line_says_which_command_runs(monkeypatch):
+    said = []
+    monkeypatch.setattr(
+        "jaxsnn.commands.cli._outcome",
+        lambda argv: said.append(in_flags("engine=TimeStepped()")) or 0,
+    )
+    for name in ("train", "plot"):
+        main([name])
+    assert said == ["--engine grid", "jaxsnn run --engine grid"]
 
 
 def test_advice_to_simulate_in_steps_names_the_command_that_can():

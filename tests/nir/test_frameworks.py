@@ -98,10 +98,14 @@ def test_a_later_release_is_said_to_be_taken_for_what_was_to_come():
     assert convert(leaky(), to="norse==99").notes[0] == later
     why = "norse==99 was said. Nothing is known of Norse 99: it is taken for main, which comes"
     graph = untagged(build.linear(3), build.lif(tau=0.01))
-    assert why in parse(graph, dialect="norse==99").dialect.why
+    read = parse(graph, dialect="norse==99")
+    assert why in read.dialect.why
+    assert [one.message for one in read.warnings] == [later]
     for known in ("main", "1.1", "1.1.7"):
         assert "it is taken" not in "".join(convert(leaky(), to=f"norse=={known}").notes)
-        assert "it is taken" not in parse(graph, dialect=f"norse=={known}").dialect.why
+        read = parse(graph, dialect=f"norse=={known}")
+        assert "it is taken" not in read.dialect.why
+        assert read.warnings == ()
 
 
 # What a version writes

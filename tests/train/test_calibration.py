@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import jaxsnn
+from jaxsnn.errors import UsageError
 from jaxsnn.nir import build
 from jaxsnn.nir.initializers import normal
 from jaxsnn.nir.nodes import Linear
@@ -65,6 +66,19 @@ def test_fit_calibrates_for_its_own_engine():
     silent = list(found.history[0].silent.values())
     assert silent == pytest.approx(len(silent) * [1 - FRACTION], abs=0.1)
     assert len(silent) >= 2
+
+
+@pytest.mark.parametrize(
+    ("engine", "message"),
+    [
+        (jaxsnn.EventDriven(max_spikes=[4]), r"max_spikes is \[4\] for '\d': give at least 1"),
+        (jaxsnn.TimeStepped(dt=1e-3), r"the engine is TimeStepped\(.*on the event engine: pass"),
+        ("event", "the engine is 'event', and weights are calibrated on the event engine"),
+    ],
+)
+def test_an_engine_that_makes_no_sense_is_refused(engine, message):
+    with pytest.raises(UsageError, match=message):
+        calibrated(three_layers(), DATA, fraction=FRACTION, engine=engine, t_end=END)
 
 
 def test_another_engine_that_trains_is_told_of():

@@ -86,6 +86,8 @@ def test_who_has_no_recordings_is_told_where_to_get_them(tmp_path, folder):
     empty.mkdir()
     with pytest.raises(FileError, match=r"no files WORD_SPEAKER_NUMBER.*free-spoken-digit-dataset"):
         load_splits(f"wav:{empty}")
+    with pytest.raises(FileError, match="nowhere is no folder: get github"):
+        load_splits(f"wav:{tmp_path / 'nowhere'}")
     record(empty, "one_anna_7.wav", tone(300.0))
     with pytest.raises(UsageError, match="0 of 1 recordings have a number under 5"):
         load_splits(f"wav:{empty}")

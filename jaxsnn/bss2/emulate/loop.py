@@ -21,7 +21,7 @@ from jaxsnn.bss2.emulate.emulated_chip import EmulatedChip
 from jaxsnn.bss2.emulate.emulation import program_of
 from jaxsnn.bss2.emulate.program_numbers import stacked
 from jaxsnn.bss2.emulate.reweight import every_connection, with_weights
-from jaxsnn.bss2.emulate.run_program import execute
+from jaxsnn.bss2.emulate.run_program import execute, late_inputs
 from jaxsnn.bss2.examine import Examined, examine
 from jaxsnn.bss2.mapping import Mapping as ChipMapping
 from jaxsnn.bss2.mapping import to_json
@@ -182,6 +182,16 @@ class ChipInTheLoop:
             program, weights, inputs, t_end, jnp.zeros(1, network.dtype), key, options
         )
         return {name: (recorded.time[name], recorded.count[name]) for name in recorded.time}
+
+    def late_inputs(self, inputs: Mapping[str, Events], t_end: float) -> int:
+        """How many events the host, which sends one in a cycle, sends at or after the end; more of
+        them in several runs, where it also replays spikes.
+
+        Args:
+            inputs: Input node -> Events (batch, events), seconds of the file.
+            t_end: seconds of the file.
+        """
+        return int(late_inputs(self.numbers[0], inputs, t_end))
 
     def with_weights(self, graph: Graph) -> tuple[Quantized, ChipMapping]:
         """The trained graph in LSB, and the mapping in whose places it was trained, with its

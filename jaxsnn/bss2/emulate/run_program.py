@@ -89,6 +89,21 @@ def execute(
     return recorded
 
 
+def late_inputs(program: Program, inputs: Mapping[str, Events], t_end: Any) -> jax.Array:
+    """Scalar, how many events of inputs the host, which is late with them, sends at or after the
+    end; spikes that it replays, which make it later, are left out.
+
+    Args:
+        inputs, t_end: as of `execute`.
+    """
+    zero = jnp.zeros((), jnp.int32)
+    seen = Recorded(time={}, count={}, voltages={}, lost=dict.fromkeys(LOST, zero), late=zero)
+    for wiring in program.runs:
+        sent = replace(wiring, host=tuple(one for one in wiring.host if one.source in inputs))
+        seen = _Run(program, sent, {}, inputs, seen, jax.random.key(0), t_end).recorded
+    return seen.lost["late_inputs"]
+
+
 def _dtype_of(weights: Any) -> Any:
     """The type of the weights; of no synapses there are none."""
     return jnp.result_type(*jax.tree.leaves(weights) or [float])

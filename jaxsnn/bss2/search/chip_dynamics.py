@@ -5,12 +5,13 @@ approximated, what no circuit does.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from jaxsnn.bss2.chip import PARAMETERS
+from jaxsnn.bss2.search.unroll import Links
 from jaxsnn.errors import LoweringError, MappingError, Problem
 from jaxsnn.network.lowering.lower_nodes import LoweringPlan, Part
 from jaxsnn.network.structure import Population
@@ -238,8 +239,25 @@ def _warned(populations: Sequence[Dynamics], speedup: float) -> Iterator[Change]
                 yield Change(node=name, what=what, why="the calibration warns there")
 
 
-def approximations(one: Dynamics, refractory_time: float, speedup: float) -> Iterator[Change]:
-    """Where the chip differs from what the file says."""
+def _reaching_alone(one: Dynamics, arriving: Iterable[Links]) -> tuple[int, int]:
+    """How many weights bring a neuron without tau_syn from its leak to its threshold, and of how
+    many.
+    """
+    height, strong, weights = one.v_threshold - one.v_leak, 0, 0
+    for links in arriving:
+        strong += int(np.sum(links.value * one.slope[links.post] >= height[links.post]))
+        weights += links.value.size
+    return strong, weights
+
+
+def approximations(
+    one: Dynamics, arriving: Iterable[Links], refractory_time: float, speedup: float
+) -> Iterator[Change]:
+    """Where the chip differs from what the file says.
+
+    Args:
+        arriving: weights in the file's units, one `Links` for each source.
+    """
     population = one.population
     name = population.name
 
@@ -254,6 +272,14 @@ def approximations(one: Dynamics, refractory_time: float, speedup: float) -> Ite
             f"(in the file's time), {share:.1%} of the shortest tau, and carries the same charge",
             "the chip's synaptic current always decays",
         )
+        if population.fires and population.spike_kernel == "delta":
+            strong, weights = _reaching_alone(one, arriving)
+            yield found(
+                "what events add beyond its threshold lets it fire again, where the file's "
+                f"{population.kind} loses it at the reset; {strong} of its {weights} weights reach the "
+                "threshold alone",
+                "the current outlasts the spike",
+            )
     if population.spike_kernel == "box":
         yield found(
             "spikes are not boxes of one step", "the chip's synaptic current jumps and decays"

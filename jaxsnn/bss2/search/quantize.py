@@ -265,8 +265,9 @@ def _assembled(examined: Examined, options: QuantizeOptions) -> Quantized:
     pre = [offsets[source] + part.pre for own in arriving.values() for source, part in own.items()]
     post = [offsets[name] + part.post for name, own in arriving.items() for part in own.values()]
     weight = [scaled[name].whole for name in neurons]
-    for one in neurons.values():
-        notes += tuple(approximations(one, options.refractory_time, speedup))
+    for name, one in neurons.items():
+        links = arriving[name].values()
+        notes += tuple(approximations(one, links, options.refractory_time, speedup))
     return Quantized(
         netlist=netlist(
             populations,

@@ -56,8 +56,9 @@ def spoken_splits(
     names = sorted(path.name for path in Path(folder).glob("*.wav"))
     found = [entry for name in names if (entry := _NAME.fullmatch(name))]
     if not found:
+        what = "has no files WORD_SPEAKER_NUMBER.wav" if Path(folder).is_dir() else "is no folder"
         raise FileError(
-            f"{folder} has no files WORD_SPEAKER_NUMBER.wav",
+            f"{folder} {what}",
             fix="get github.com/Jakobovski/free-spoken-digit-dataset, and name its recordings",
         )
     words = sorted({entry["word"] for entry in found})

@@ -52,17 +52,25 @@ def calibrated(
         fraction: between 0 and 1.
         encoder, encoder_options, t_end: as in `jaxsnn.train.fitting`.
         engine: whose neurons they will be: those that stop after their first spike do so here, too.
+            Its `max_spikes` grows as needed.
         population: the one that answers, in whose time constants values are encoded; default: that
             which feeds the Output.
 
     Raises:
-        UsageError: a fraction that makes no sense, or data that do not fit.
+        UsageError: a fraction or an engine that makes no sense, or data that do not fit.
         SimulationError: no factor lets so many neurons fire; it says how many one does.
     """
     if not 0 < fraction < 1:
         raise UsageError(f"fraction is {fraction:g}", fix="give a number between 0 and 1")
     data, _ = as_splits(data)
     network = lower(graph)
+    chosen = EventDriven(first_spike_only=()) if engine is None else engine
+    if not isinstance(chosen, EventDriven):
+        raise UsageError(
+            f"the engine is {chosen!r}, and weights are calibrated on the event engine",
+            fix="pass EventDriven(...), or leave it out",
+        )
+    chosen.check(network)
     population = read_population(network) if population is None else population
     tau = reference_tau(network, population)
     if isinstance(encoder, str) or (encoder is None and not hasattr(data.train.x, "time")):
@@ -76,7 +84,7 @@ def calibrated(
     }
     first = taken(data.train, np.arange(min(_SAMPLES, len(data.train))))
     batch = encoded(first, network, **what)
-    narrow = replace(engine or EventDriven(first_spike_only=()), max_spikes=1)
+    narrow = replace(chosen, max_spikes=1)
 
     def firing(changed: Network, name: str) -> float:
         return _firing(narrow, changed, name, batch, end)

@@ -19,6 +19,7 @@ from jaxsnn.network.lowering.lower import lower
 from jaxsnn.network.network import Network
 from jaxsnn.nir.graph import Graph
 from jaxsnn.nir.initializers import Seed, generator_of, seed_words
+from jaxsnn.train.data.batches import Batch
 from jaxsnn.train.data.named_encoders import make_encoder
 from jaxsnn.train.loop.defaults import make_engine, make_loss
 from jaxsnn.train.loop.evaluation import evaluate
@@ -26,6 +27,7 @@ from jaxsnn.train.loop.in_the_loop import InTheLoop
 from jaxsnn.train.loop.train_plan import loss_of, with_fields
 from jaxsnn.train.losses.losses import Loss
 from jaxsnn.train.options import TrainOptions
+from jaxsnn.units import format_time
 
 #: By which factor weights may grow in training before they saturate, where nobody says another.
 HEADROOM = 2.0
@@ -181,6 +183,26 @@ def saturated_notes(engine: Any, trained: Graph) -> Iterator[str]:
                 f"{report.saturated} of {report.connections} trained weights of '{name}' are too"
                 f" large for a synapse and act as {LARGEST} LSB, {LARGEST / report.scale:.3g} in"
                 " the file's unit: allow more with a larger headroom"
+            )
+
+
+def late_input_notes(
+    engine: Any, network: Network, splits: Mapping[str, Batch], t_end: float
+) -> Iterator[str]:
+    """Of which parts an emulated chip's host sends events too late to count; a sentence each.
+
+    Args:
+        splits: by the name of the part.
+        t_end: seconds.
+    """
+    if not (isinstance(engine, InTheLoop) and isinstance(engine.device, ChipInTheLoop)):
+        return
+    (name,) = network.inputs
+    for part, batch in splits.items():
+        if late := engine.device.late_inputs({name: batch.inputs}, t_end):
+            yield (
+                f"{part}: {late} events reach the chip at or after t_end = {format_time(t_end)} and"
+                " are left out: its host sends one in a cycle of the clock"
             )
 
 
