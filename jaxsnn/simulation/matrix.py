@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from jaxsnn.bss2.netlist import LARGEST
 from jaxsnn.errors import ConversionError, DialectError, Problem, in_flags
 from jaxsnn.nir import build
 from jaxsnn.nir.convert import Converted, convert
@@ -187,7 +188,23 @@ def _checked(graph: Graph, purpose: str) -> list[Verdict]:
         for problem in check(graph, purpose).problems
         if problem.severity in grades and problem.code != "other-dialect"
     ]
-    return [*found, *_other_time(graph, purpose)]
+    return [*found, *_other_time(graph, purpose), *_on_the_chip(graph, purpose)]
+
+
+def _on_the_chip(graph: Graph, purpose: str) -> Iterator[Verdict]:
+    """Weights and neurons, of which no circuit does exactly what the file says."""
+    for name, node in graph.nodes.items() if purpose == "bss2" else ():
+        if node.traits.state:
+            why = "a circuit deviates from its calibration, and is refractory after a spike"
+            fix = "`jaxsnn emulate` shows what that moves"
+        elif "weight" in node.names:
+            why = f"weights become whole numbers from {-LARGEST} to {LARGEST}"
+            fix = "`jaxsnn map` says the error"
+        else:
+            continue
+        yield Verdict(
+            node=name, purpose=purpose, grade="approximate", why=f"node '{name}': {why}", fix=fix
+        )
 
 
 def _other_time(graph: Graph, purpose: str) -> Iterator[Verdict]:

@@ -53,7 +53,8 @@ def test_the_mapping_of_another_network_is_refused(folder):
     first = content["violations"][0]
     assert first["where"] == first["node"] == "mapping"
     assert (first["code"], first["severity"]) == ("other-net", "error")
-    assert first["fix"] == "map the network again"
+    again = "map the network again, or give the options of quantization that it was made with"
+    assert first["fix"] == again
     assert content["why"] == f"{len(content['violations'])} violations"
 
 

@@ -210,6 +210,36 @@ def test_events_that_come_too_late_for_the_emulated_chip_are_told_of(tmp_path, c
     )
 
 
+def test_a_recording_of_another_population_is_refused(tmp_path, capsys, simulated):
+    """One of fewer neurons names none that this one lacks: its padding tells it."""
+    network, recorded = simulated
+    path, size = tmp_path / "y.npz", network.populations["2"].size
+    samples = len(recorded.inputs["input"][0])
+
+    def written(padding):
+        time = np.tile([1e-3, np.inf], (samples, 1))
+        index = np.tile([0, padding], (samples, 1))
+        np.savez(
+            path,
+            **{
+                f"{one}.{key}": value
+                for one in ("2", "4")
+                for key, value in (("time", time), ("index", index))
+            },
+        )
+        return path
+
+    for padding in (size - 1, size + 3):
+        with pytest.raises(UsageError, match=f"is padded with {padding}, as of a population of"):
+            read_recording(written(padding), recorded.inputs, network)
+    arrays = dict(np.load(written(size)))
+    np.savez(
+        path, **arrays | {"4.index": np.tile([0, network.populations["4"].size], (samples, 1))}
+    )
+    assert set(read_recording(path, recorded.inputs, network).times) == {"2", "4"}
+    assert set(read_recording(written(0), recorded.inputs, network).times) == {"2", "4"}
+
+
 def test_several_chips_for_one_run_are_said_to_have_no_effect(tmp_path, capsys):
     net, mapping, sent, got = (tmp_path / name for name in ("n.nir", "m.json", "x.npz", "y.npz"))
     write(net, graph())

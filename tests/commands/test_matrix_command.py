@@ -107,10 +107,19 @@ def test_time_that_goes_on_otherwise_is_approximate(network):
     assert [literal.grade("2", purpose) for purpose in literal.purposes] == ["exact", "approximate"]
 
 
+def test_nothing_is_exact_on_a_chip_but_what_moves_or_scales_spikes():
+    found = matrix_of_types(["bss2"])
+    exact = {kind for kind in found.rows if found.grade(kind, "bss2") == "exact"}
+    assert exact == {"Scale", "SumPool2d", "AvgPool2d", "Flatten"}
+    reasons = {one.node: one.why for one in found.verdicts}
+    assert reasons["Linear"].endswith("weights become whole numbers from -63 to 63")
+    assert reasons["CubaLI"].startswith("node '")
+
+
 def test_of_an_undecided_dialect_time_is_unknown(zoo):
     open_ = matrix(read(zoo["sinabs_v_lif"]), ["event", "bss2"])
-    for purpose in open_.purposes:
-        assert (open_.grade("0", purpose), open_.overall(purpose)) == ("exact", "unsupported")
+    for purpose, grade in (("event", "exact"), ("bss2", "approximate")):
+        assert (open_.grade("0", purpose), open_.overall(purpose)) == (grade, "unsupported")
     assert open_.grade("1", "event") == "unknown"
 
 

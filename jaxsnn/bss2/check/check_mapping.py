@@ -156,7 +156,8 @@ def _net_violations(mapping: Mapping, net: Netlist) -> Iterator[Problem]:
         message = f"it is of the net {mapping.fingerprint[:12]}, not of {wanted[:12]}"
         if scales is not None:
             message += ", or its scales were changed"
-        yield Problem(code="other-net", node="mapping", message=message, fix=_MAP_AGAIN)
+        fix = f"{_MAP_AGAIN}, or give the options of quantization that it was made with"
+        yield Problem(code="other-net", node="mapping", message=message, fix=fix)
 
 
 def _run_violations(

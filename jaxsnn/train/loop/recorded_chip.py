@@ -170,7 +170,7 @@ def read_recording(
 def _refuse_events(
     recorded: str | os.PathLike[str], name: str, time: np.ndarray, index: np.ndarray, size: int
 ) -> None:
-    """Refuse spikes at no time, and those of neurons that a population lacks."""
+    """Refuse spikes at no time, those of neurons that a population lacks, and those of another one."""
     used = np.isfinite(time)
     for wrong, numbers, what, must in (
         (~used & (time != np.inf) | (time < 0), time, "time", "at least 0 s, or inf"),
@@ -183,6 +183,15 @@ def _refuse_events(
                 fix="give what a deployed network's script wrote",
                 node=name,
             )
+    padding = np.unique(index[~used])
+    # of another population: one number behind all its neurons
+    if padding.size == 1 and padding[0] > index[used].max(initial=0) and padding[0] != size:
+        raise UsageError(
+            f"'{name}.index' of {recorded} is padded with {padding[0]}, as of a population of"
+            f" {padding[0]} neurons, and '{name}' has {size}",
+            fix=f"give a recording of this network, or pad with {size}",
+            node=name,
+        )
 
 
 def by_neuron(time: np.ndarray, index: np.ndarray, size: int) -> np.ndarray:
