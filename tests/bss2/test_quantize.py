@@ -18,6 +18,7 @@ from jaxsnn.network.spikes import Events
 from jaxsnn.nir import build, parse, read
 from jaxsnn.simulation.checks import check
 from jaxsnn.simulation.simulate import simulate
+from jaxsnn.units import parse_time
 from tests.helpers.zoo import FACTS, options_of
 
 NEURONS = {"tau_mem": 10e-3, "tau_syn": 5e-3}
@@ -362,6 +363,20 @@ def test_lif_is_approximated_and_says_so():
     assert any(
         "LIF becomes a current that decays with tau_syn 300 us" in note.what for note in done.notes
     )
+
+
+@pytest.mark.parametrize(("period", "lost"), [("100ns", 3), ("1us", 1), ("5us", 0)])
+def test_biases_that_round_to_zero_are_told(period, lost):
+    """Of 0.1, 0.2 and 0.3: weights in LSB are 63 / 5 of them times the period over tau_syn."""
+    weight = np.full((3, 2), 5.0)
+    layer = build.affine(weight=weight, bias=[0.1, 0.2, 0.3])
+    graph = build.sequential(build.input(2), layer, build.cubalif(tau_mem="10ms", tau_syn="5ms"))
+    options = QuantizeOptions(bias="source", bias_period=parse_time(period))
+    done = quantize(graph, options)
+    from_bias = done.netlist.weight[done.netlist.pre == 2]
+    assert 3 - from_bias.size == lost
+    told = [note.what for note in done.notes if "biases round to 0" in note.what]
+    assert told == [f"{lost} of its 3 biases round to 0"] * bool(lost)
 
 
 def test_what_a_lif_loses_at_its_reset_fires_it_again_on_the_chip_and_that_is_said():

@@ -261,7 +261,7 @@ def _assembled(examined: Examined, options: QuantizeOptions) -> Quantized:
         arriving[name][bias_source or ""] = own
     whole = _strong_enough(neurons, strengths, arriving, scales, speedup, options)
     scaled, found, measured = whole.scaled, whole.levels, whole.measured
-    notes += (*whole.notes, *_silenced(scaled, arriving))
+    notes += (*whole.notes, *_silenced(scaled, arriving), *_lost_biases(scaled, bias))
     pre = [offsets[source] + part.pre for own in arriving.values() for source, part in own.items()]
     post = [offsets[name] + part.post for name, own in arriving.items() for part in own.values()]
     weight = [scaled[name].whole for name in neurons]
@@ -315,6 +315,24 @@ def _silenced(
             continue
         found.append(Change(node=name, what=what, why="they are too small for the scale"))
     return tuple(found)
+
+
+def _lost_biases(scaled: Mapping[str, Scaled], bias: Mapping[str, Links]) -> tuple[Change, ...]:
+    """Biases that are no longer there, as the weights of their channel, which come last, round to
+    0.
+    """
+    lost = {
+        name: int(np.sum(scaled[name].whole[-own.value.size :] == 0)) for name, own in bias.items()
+    }
+    return tuple(
+        Change(
+            node=name,
+            what=f"{lost[name]} of its {own.value.size} biases round to 0",
+            why="a longer bias_period, or a smaller range of weights, makes them larger",
+        )
+        for name, own in bias.items()
+        if lost[name]
+    )
 
 
 def _asked(examined: Examined) -> set[str]:

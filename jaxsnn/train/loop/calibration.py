@@ -64,13 +64,7 @@ def calibrated(
         raise UsageError(f"fraction is {fraction:g}", fix="give a number between 0 and 1")
     data, _ = as_splits(data)
     network = lower(graph)
-    chosen = EventDriven(first_spike_only=()) if engine is None else engine
-    if not isinstance(chosen, EventDriven):
-        raise UsageError(
-            f"the engine is {chosen!r}, and weights are calibrated on the event engine",
-            fix="pass EventDriven(...), or leave it out",
-        )
-    chosen.check(network)
+    narrow = _narrow(engine, network)
     population = read_population(network) if population is None else population
     tau = reference_tau(network, population)
     if isinstance(encoder, str) or (encoder is None and not hasattr(data.train.x, "time")):
@@ -84,7 +78,6 @@ def calibrated(
     }
     first = taken(data.train, np.arange(min(_SAMPLES, len(data.train))))
     batch = encoded(first, network, **what)
-    narrow = replace(chosen, max_spikes=1)
 
     def firing(changed: Network, name: str) -> float:
         return _firing(narrow, changed, name, batch, end)
@@ -96,6 +89,18 @@ def calibrated(
                 network, names, lambda changed, name=name: firing(changed, name), fraction, name
             )
     return update_graph(graph, network)
+
+
+def _narrow(engine: EventDriven | None, network: Network) -> EventDriven:
+    """The engine with room for one spike of each neuron, to begin with."""
+    chosen = EventDriven(first_spike_only=()) if engine is None else engine
+    if not isinstance(chosen, EventDriven):
+        raise UsageError(
+            f"the engine is {chosen!r}, and weights are calibrated on the event engine",
+            fix="pass EventDriven(...), or leave it out",
+        )
+    chosen.check(network)
+    return replace(chosen, max_spikes=1)
 
 
 def _firing(narrow: EventDriven, network: Network, name: str, batch: Batch, end: float) -> float:
