@@ -33,6 +33,10 @@ WAYS_OUT: Mapping[str, str] = MappingProxyType(
             "give the sample in the order of axes that the layers take: NIR has no node that swaps"
             " axes",
         ),
+        **dict.fromkeys(
+            ("linear", "matmul", "mm", "addmm", "einsum"),
+            "use a torch.nn.Linear, which torch.nn.utils.parametrize gives weights that are computed",
+        ),
         "stack": "join along the axis of channels, with torch.cat: no node of NIR makes a new axis",
     }
 )
@@ -50,6 +54,8 @@ class Call:
             the input of the module.
         inward, outward: Shapes without the axes of batch and time.
         leading: Number of those axes.
+        columns: Of a Linear: which number of its input each column of its weight is for; None: all in
+            order.
     """
 
     name: str
@@ -58,6 +64,7 @@ class Call:
     inward: tuple[int, ...]
     outward: tuple[int, ...]
     leading: int = 1
+    columns: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -230,6 +237,20 @@ def may_be_shared(module: Any) -> bool:
     return exporter_of(module) is not None and layer_class(module).__name__ in _SHARED
 
 
+def takes_columns(module: Any) -> bool:
+    """Whether a layer has a column of weights for each number of its input."""
+    return exporter_of(module) is exported_linear
+
+
+def may_be_ordered(module: Any, places: np.ndarray) -> bool:
+    """Whether a layer may take numbers that lie otherwise than those of the layer before: `places` is
+    in the shape in which it takes them.
+    """
+    return exporter_of(module) in (_flatten, _nothing, _dropout) or (
+        takes_columns(module) and places.ndim == 1
+    )
+
+
 def exported(call: Call) -> Exported:
     """What a leaf becomes.
 
@@ -297,7 +318,12 @@ def _nothing(call: Call) -> Exported:
 def exported_linear(call: Call) -> Exported:
     """A torch.nn.Linear as Linear or Affine."""
     refuse_axes(call, 1)
-    entry = {"type": "Linear", "weight": numbers_of(call.module.weight)}
+    weight = numbers_of(call.module.weight)
+    if call.columns is not None:
+        ordered = np.zeros((len(weight), *call.inward), weight.dtype)
+        np.add.at(ordered, (slice(None), call.columns), weight)
+        weight = ordered
+    entry = {"type": "Linear", "weight": weight}
     if call.module.bias is not None:
         entry |= {"type": "Affine", "bias": numbers_of(call.module.bias)}
     return Exported(nodes={"": entry})
@@ -635,7 +661,8 @@ def set_weights(
 ) -> list[LayerNumbers]:
     """The weight and the bias of a linear layer or convolution; a file without bias means 0."""
     layer, node = call.module, nodes[suffix]
-    values = {"weight": node.value("weight")}
+    weight = np.asarray(node.value("weight"))
+    values = {"weight": weight if call.columns is None else weight[:, call.columns]}
     if layer.bias is not None:
         has = "bias" in node.names
         values["bias"] = node.value("bias") if has else np.zeros(tuple(layer.bias.shape))

@@ -53,7 +53,8 @@ def from_torch(module: Any, sample: Any) -> Graph:
         module: A torch.nn.Module of torch's layers and the framework's neurons, in the mode in
             which it is to be exported (`module.eval()`). One forward pass finds the wiring: each
             layer must take what other layers give, or a sum, difference, join, part, flatten or pool
-            of it. It may keep its states itself, or take those that it returns.
+            of it; a Linear also what permute, flip or an index moves, by the columns of its
+            weights. It may keep its states itself, or take those that it returns.
         sample: Input of one step, (batch, *shape); (time, batch, *shape) where the layers run
             through time themselves, as Norse's lifted ones do. A tensor of the type of the module's
             weights, or an array, which becomes one.
@@ -61,7 +62,7 @@ def from_torch(module: Any, sample: Any) -> Graph:
     Returns:
         The graph, with an Output for each layer whose output the module returns, but for neurons
         whose output another layer takes. Of a layer that is used in several places it has a copy
-        for each, and `graph.warnings` name them.
+        for each; `graph.warnings` name them, and what else the module returns and no layer gives.
 
     Raises:
         ConversionError: A layer that NIR or the dialect cannot hold, an input that is computed

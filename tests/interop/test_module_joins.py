@@ -277,16 +277,16 @@ def test_what_joins_samples_or_brings_numbers_of_its_own_is_refused(forward, siz
 
 
 @pytest.mark.parametrize(
-    ("part", "message"),
+    "part",
     [
-        ((slice(None), 0), "'a' .* takes a part of the input"),
-        ((slice(1), slice(1)), "'a' .* takes a part of the input"),
-        ((slice(None), torch.tensor([0])), "input of 'a' .* by torch's getitem"),
+        (0, 0),
+        (slice(1), slice(1)),
+        (torch.tensor([0]), 1),
     ],
 )
-def test_parts_of_a_batch_and_those_of_no_even_step_are_refused(part, message):
+def test_parts_of_a_batch_are_refused(part):
     net = Wired(lambda net, x: net.out(net.a(x[part].reshape(1, -1))), a=LINEAR(2, 3))
-    with pytest.raises(ConversionError, match=message):
+    with pytest.raises(ConversionError, match=r"'a' .* takes a part of the input"):
         from_torch(net, torch.zeros(1, 4, 2))
 
 

@@ -114,7 +114,12 @@ def traced_module(module: Any, sample: Any) -> TracedModule:
     places = {draft.output(heard): heard.place for heard in seen.outputs}
     steps = [one.dt for one in made.values() if one.dt is not None]
     graph = _read(draft.nodes, draft.edges, names[0], draft.by_node, steps)
-    said = (*graph.warnings, *_shared_numbers(seen, draft), *_fixed_weights(seen, draft))
+    said = (
+        *graph.warnings,
+        *_left_out(seen),
+        *_shared_numbers(seen, draft),
+        *_fixed_weights(seen, draft),
+    )
     graph = dataclasses.replace(graph, warnings=said)
     firing = {leaf: node for leaf, node in draft.neurons.items() if draft.fires(node)}
     scales = {
@@ -315,6 +320,17 @@ class _ModuleDraft:
 def _parameters(call: Call) -> list[Any]:
     """Those of its layer; a function has none."""
     return list(call.module.parameters()) if hasattr(call.module, "parameters") else []
+
+
+def _left_out(seen: ModuleTrace) -> Iterator[Problem]:
+    """What must be said of tensors that the module returns and the graph does not give."""
+    for what in seen.left_out:
+        yield Problem(
+            code="left-out",
+            severity="warning",
+            message=f"the graph leaves out what the module returns beside its output: {what}",
+            fix="compute it from what the graph gives, or let forward return what layers give",
+        )
 
 
 def _shared_numbers(seen: ModuleTrace, draft: _ModuleDraft) -> Iterator[Problem]:

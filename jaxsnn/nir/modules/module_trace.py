@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Literal
 
 from jaxsnn.errors import ConversionError, JaxsnnError, first_line, listing
 from jaxsnn.nir.frameworks.registry import frameworks
+from jaxsnn.nir.modules.module_order import MOVE, RESHAPE, Order, first_order, orders
 from jaxsnn.nir.torch_leaves import (
     WAYS_OUT,
     Call,
@@ -22,9 +24,11 @@ from jaxsnn.nir.torch_leaves import (
     exported,
     exporter_of,
     in_time,
+    may_be_ordered,
     may_be_shared,
     membranes_of,
     of_library,
+    takes_columns,
     unsupported,
     without_state,
 )
@@ -33,16 +37,19 @@ from jaxsnn.nir.torch_leaves import (
 _SAME = ("clone", "contiguous", "detach", "float", "identity")
 _ADD = ("add", "add_", "__add__", "__radd__", "__iadd__")
 _SUBTRACT = ("sub", "sub_", "subtract", "__sub__", "__isub__")
+#: x taken from a number.
+_SUBTRACTED = ("__rsub__", "rsub")
 _NEGATE = ("neg", "negative", "__neg__")
 _JOIN = ("cat", "concat", "concatenate")
+#: What joins along the axis behind that of batch.
+_JOIN_NEXT = ("hstack", "column_stack")
 #: What gives parts of a tensor that lie one behind the other.
 _SPLIT = ("chunk", "split", "tensor_split")
-_FLATTEN = ("flatten", "reshape", "view", "unflatten", "squeeze")
 #: What multiplies by a number, or divides.
 _TIMES = ("mul", "__mul__", "__rmul__")
 _OVER = ("div", "true_divide", "__div__", "__truediv__")
 #: What takes one step of a tensor: x[t], `for frame in x`.
-_PART = ("__getitem__", "__iter__", "select", "unbind")
+_PART = ("__getitem__", "__iter__", "select", "unbind", "narrow")
 #: What to do with a module that loops over time by itself.
 _ONE_STEP = (
     "let forward do one step of time; a module that holds your layers and does that is enough: pass"
@@ -71,12 +78,14 @@ class Made:
         member: What of the leaf it is.
         leading: Axes before those of its shape: 1 (batch, or time and batch as one), or 2.
         version: torch's count of its changes in place, when it was made.
+        order: Where its numbers lie otherwise than in the layer; only a Linear takes such a tensor.
     """
 
     sources: tuple[str, ...]
     leading: int
     member: Member = "output"
     version: int = 0
+    order: Order | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -103,11 +112,13 @@ class ModuleTrace:
         calls: Of the leaves, in order.
         outputs: What is returned.
         leading: Axes before those of the shape: 1 (batch), or 2 (time, batch).
+        left_out: What is returned and is neither an output nor a state, in words.
     """
 
     calls: tuple[Call, ...]
     outputs: tuple[Heard, ...]
     leading: int
+    left_out: tuple[str, ...] = ()
 
     @property
     def uses(self) -> dict[str, int]:
@@ -178,7 +189,12 @@ def trace(module: Any, sample: Any) -> ModuleTrace:
         for hook in hooks:
             hook.remove()
     outputs = watch.heard(result)
-    return ModuleTrace(calls=watch.taken_calls(outputs), outputs=outputs, leading=leading)
+    return ModuleTrace(
+        calls=watch.taken_calls(outputs),
+        outputs=outputs,
+        leading=leading,
+        left_out=tuple(watch.left_out(result)),
+    )
 
 
 def sample_of(module: Any, sample: Any) -> Any:
@@ -361,6 +377,8 @@ class _Watch:
         self.functions_of: dict[int, str] = {}
         #: What `.data` of such a tensor gave, which changes it unseen -> torch's count of its changes.
         self.unseen: list[tuple[Any, int]] = []
+        #: What layers keep from step to step.
+        self.states: set[int] = set()
         #: Whether a part of the input was taken, such as one step.
         self.looks_like_a_loop = False
 
@@ -422,7 +440,13 @@ class _Watch:
         name = self.name_of(name, leaf)
         # Norse's lifted layers take what is left of (output, state) of the layer before.
         given = arguments[0][0] if isinstance(arguments[0], tuple) else arguments[0]
-        source = self.taken(given, name, type(leaf).__name__)
+        source = self.taken(given, name, leaf)
+        if source.order is not None and takes_columns(leaf):
+            self.add_by_columns(name, leaf, source, given, result)
+            return
+        if source.order is not None:
+            self.reorder(leaf.forward, source, (given,), {}, result, "flatten")
+            return
         if in_time(leaf) and source.leading != self.leading:
             raise ConversionError(
                 f"'{name}' ({type(leaf).__name__}) runs through time, and takes time and batch as one "
@@ -435,13 +459,47 @@ class _Watch:
             raise unsupported(name, leaf)
         self.add(name, leaf, source, given, parts[0])
         last = parts[-1:] if len(parts) > 1 and hasattr(parts[-1], "_version") else []
-        for tensor in (*last, *membranes_of(leaf, parts[-1])):
+        membranes = membranes_of(leaf, parts[-1])
+        self.note_states([*tensors_of(parts[1:]), *membranes])
+        for tensor in (*last, *membranes):
             if tensor.shape == parts[0].shape and tensor is not parts[0]:
                 self.keep(tensor, Made(sources=(name,), leading=source.leading, member="membrane"))
+
+    def note_states(self, tensors: Iterable[Any]) -> None:
+        for tensor in tensors:
+            self.alive.append(tensor)
+            self.states.add(id(tensor))
 
     def add(self, name: str, leaf: Any, source: Made, given: Any, out: Any) -> None:
         self.calls[name] = _call(name, leaf, source, given.shape, out.shape)
         self.keep(out, Made(sources=(name,), leading=source.leading))
+
+    def add_by_columns(self, name: str, leaf: Any, source: Made, given: Any, out: Any) -> None:
+        """Note a call of a Linear whose columns are to follow the order of what it takes."""
+        assert source.order is not None
+        axes, shape, places = given.shape[: source.leading], source.order.shape, source.order.places
+        flat = (math.prod(shape),)
+        if len(shape) > 1:
+            import torch
+
+            layer = torch.nn.Flatten(source.leading, -1)
+            source = self.placed("flatten", layer, source, (*axes, *shape), (*axes, *flat))
+        call = _call(name, leaf, source, (*axes, *flat), out.shape)
+        self.calls[name] = dataclasses.replace(call, columns=places)
+        self.keep(out, Made(sources=(name,), leading=source.leading))
+
+    def reorder(
+        self, func: Any, made: Made, args: Any, kwargs: Mapping[str, Any], result: Any, name: str
+    ) -> None:
+        """Note what a function gives that moves the numbers of a tensor, and computes nothing."""
+        axes = tuple(args[0].shape[: made.leading])
+        shape = tuple(args[0].shape[made.leading :])
+        before = made.order or Order(places=first_order(shape), shape=shape)
+        found = orders(func, name, before, axes, args[1:], kwargs)
+        for part, order in zip(_parts(result), found, strict=False):
+            if order is not None:
+                plain = order.unchanged
+                self.keep(part, dataclasses.replace(made, order=None if plain else order))
 
     def name_of(self, name: str, leaf: Any) -> str:
         """The name of a call: that of the leaf; another one if it is called again and may be."""
@@ -464,13 +522,19 @@ class _Watch:
             number, free = number + 1, f"{name}_{number}"
         return free
 
-    def taken(self, tensor: Any, name: str, kind: str) -> Made:
+    def taken(self, tensor: Any, name: str, leaf: Any) -> Made:
         """What a layer takes.
 
         Raises:
             ConversionError: It is of no layer, it is a membrane, or it has changed since.
         """
-        made = self.made.get(id(tensor))
+        made, kind = self.made.get(id(tensor)), type(leaf).__name__
+        if (
+            made is not None
+            and made.order is not None
+            and not may_be_ordered(leaf, made.order.places)
+        ):
+            made = None
         if made is None:
             self.refuse_lost(tensor)
         if made is None and self.looks_like_a_loop:
@@ -513,7 +577,7 @@ class _Watch:
                         "forward runs in torch.inference_mode, where torch counts no changes in place",
                         fix="let forward use torch.no_grad() instead",
                     )
-                before = None if watch.inside else watch.before(args)
+                before = None if watch.inside else watch.before(_function_name(func), args)
                 watch.inside += 1
                 try:
                     result = func(*args, **(kwargs or {}))
@@ -532,26 +596,36 @@ class _Watch:
         given = [id(part) for each in args for part in _parts(each)]
         earlier = [self.functions_of[each] for each in given if each in self.functions_of]
         own = _function_name(func)
-        name = earlier[0] if earlier else own.strip("_")
+        name = earlier[0] if earlier else _spoken(own, args)
+        if own in _SAME and self.states.intersection(given):
+            self.note_states([result])
         if not name or not (earlier or any(each in self.made for each in given)):
             return
         for tensor in _parts(result):
-            if hasattr(tensor, "_version") and id(tensor) not in self.made:
+            made = self.made.get(id(tensor))
+            if hasattr(tensor, "_version") and (made is None or made.order is not None):
                 self.alive.append(tensor)
                 self.functions_of[id(tensor)] = name
                 if own == "data":
                     self.unseen.append((tensor, tensor._version))
 
-    def before(self, args: tuple[Any, ...]) -> list[Made]:
+    def before(self, name: str, args: tuple[Any, ...]) -> list[Made]:
         """Where the arguments of a function come from; empty where one of the tensors is of no
-        layer, is a membrane, or was changed.
+        layer, is a membrane, is in another order, or was changed, and the function is none that takes
+        such a tensor.
         """
         found = []
         for argument in (part for each in args for part in _parts(each)):
-            if not hasattr(argument, "_version"):
+            if not hasattr(argument, "_version") or (name == "linear" and _is_parameter(argument)):
                 continue
             made = self.made.get(id(argument))
-            if made is None or made.member == "membrane" or made.version != argument._version:
+            if made is None and found and name in MOVE:  # of places, such as x[:, order]
+                continue
+            if made is None or made.version != argument._version:
+                return []
+            if made.member == "membrane" and name not in _SAME:
+                return []
+            if made.order is not None and name not in (*RESHAPE, *MOVE, *_SAME, "dropout"):
                 return []
             found.append(made)
         return found
@@ -563,7 +637,9 @@ class _Watch:
         name = _function_name(func)
         given = args[0]
         zero = any(type(each) in (int, float) and each == 0 for each in args[1:])
-        if name in _ADD + _SUBTRACT and zero:
+        if name in _SUBTRACTED and zero and not kwargs:
+            self.layer("neg", Factor(value=-1.0), sources, given, result)
+        elif name in _ADD + _SUBTRACT and zero:
             self.keep(result, sources[0])  # as Python's sum begins, with 0
         elif name in _ADD + _SUBTRACT:
             # A number, a factor (alpha) and another shape make it something else than a sum.
@@ -577,22 +653,14 @@ class _Watch:
                 self.sum(result, (first, second))
         elif name in _JOIN:
             self.join(sources, args, kwargs, result)
+        elif name in _JOIN_NEXT:
+            self.join(sources, args, {"dim": 1}, result)
         elif name in _SPLIT:
             self.split(sources[0], args, kwargs, result)
-        elif name in _SAME or (name in _FLATTEN and result.shape == given.shape):
+        elif name in _SAME or (name in RESHAPE and result.shape == given.shape):
             self.keep(result, sources[0])
-        elif name in _FLATTEN and (leading := self._joined(given, result, sources[0])):
-            self.keep(result, dataclasses.replace(sources[0], leading=leading))
-        elif name in _FLATTEN:
-            layer = _flatten_of(given, result, sources[0].leading)
-            self.layer("flatten", layer, sources, given, result)
-        elif (
-            name == "__getitem__"
-            and (spans := _spans_of(given, args[1], sources[0].leading)) is not None
-        ):
-            self.cut(sources[0], spans, given, result)
-        elif name in _PART:
-            self.looks_like_a_loop |= sources[0].sources == ("",)
+        elif name in RESHAPE + MOVE + _PART:
+            self.moved(func, sources[0], args, kwargs, result)
         elif name == "dropout":
             _refuse_dropping(args, kwargs)
             self.keep(result, sources[0])
@@ -600,11 +668,35 @@ class _Watch:
             self.layer("neg", Factor(value=-1.0), sources, given, result)
         elif name in _TIMES + _OVER:
             self.layer("scale", _factor_of(name, args, kwargs), sources, given, result)
+        elif name == "linear":
+            self.layer(name, _linear_of(*args[1:], **kwargs), sources, given, result)
         elif name == "pad":
             axes = given.ndim - sources[0].leading
             self.layer(name, _padding_of(axes, *args[1:], **kwargs), sources, given, result)
         else:
             self.layer(name, _pool_of(name, args[1:], kwargs), sources, given, result)
+
+    def moved(
+        self, func: Any, made: Made, args: Any, kwargs: Mapping[str, Any], result: Any
+    ) -> None:
+        """Note what a function gives that changes axes, moves numbers or takes some of them: by nodes
+        of NIR where there are some, else by its order.
+        """
+        name, given = _function_name(func), args[0]
+        spans = _spans_taken(name, args, kwargs, made.leading)
+        if made.order is None and name in RESHAPE:
+            if leading := self._joined(given, result, made):
+                self.keep(result, dataclasses.replace(made, leading=leading))
+                return
+            layer = _flatten_of(given, result, made.leading)
+            self.layer("flatten", layer, [made], given, result)
+        elif made.order is None and spans is not None:
+            self.cut(made, spans, given, result)
+        known = all(id(part) in self.made for part in _parts(result))
+        if not known and name in RESHAPE + MOVE:
+            self.reorder(func, made, args, kwargs, result, name)
+        if name in _PART and _spoken(name, args) != "unsqueeze" and made.sources == ("",):
+            self.looks_like_a_loop |= not all(id(part) in self.made for part in _parts(result))
 
     def sum(self, result: Any, parts: Iterable[Made]) -> None:
         """Note the sum of what layers give; what it has twice goes through a layer of its own."""
@@ -702,7 +794,7 @@ class _Watch:
         taken = {source for call in self.calls.values() for source in call.sources}
         found: dict[tuple[str, ...], Heard] = {}
         for place, (tensor, one) in enumerate(zip(tensors, made, strict=True)):
-            if one is None or (place and any(map(self._is_state, taken.intersection(one.sources)))):
+            if one is None or (place and self._goes_on(one, taken)):
                 continue
             heard = Heard(
                 sources=one.sources,
@@ -724,6 +816,20 @@ class _Watch:
                 found.append(call)
         return tuple(reversed(found))
 
+    def left_out(self, result: Any) -> Iterator[str]:
+        """What the module returns beside its output that is of no layer, and no state of one."""
+        for place, tensor in enumerate(tensors_of(result)):
+            if place and self._unchanged(tensor) is None and id(tensor) not in self.states:
+                name = self.functions_of.get(id(tensor))
+                by = "" if name is None else f" by torch's {name}"
+                yield f"tensor {place + 1}, of shape {tuple(tensor.shape)}, computed outside of layers{by}"
+
+    def _goes_on(self, made: Made, taken: Iterable[str]) -> bool:
+        """Whether what one neuron gives, or the input, is taken by a layer too."""
+        return (
+            len(made.sources) == 1 and made.sources[0] in taken and self._is_state(made.sources[0])
+        )
+
     def _is_state(self, source: str) -> bool:
         """Whether a leaf, which another one takes up, is a neuron, or the input."""
         return not source or exported(self.calls[source]).framework is not None
@@ -736,7 +842,9 @@ class _Watch:
 
     def _unchanged(self, tensor: Any) -> Made | None:
         made = self.made.get(id(tensor))
-        return made if made is not None and made.version == tensor._version else None
+        if made is None or made.order is not None or made.version != tensor._version:
+            return None
+        return made
 
 
 def _call(name: str, layer: Any, made: Made, given: Any, result: Any) -> Call:
@@ -749,6 +857,26 @@ def _call(name: str, layer: Any, made: Made, given: Any, result: Any) -> Call:
         outward=tuple(result[made.leading :]),
         leading=made.leading,
     )
+
+
+def _spoken(name: str, args: tuple[Any, ...]) -> str:
+    """The name of a function for messages; x[..., None] is torch.unsqueeze."""
+    if name == "__getitem__" and any(part is None for part in _parts(args[1])):
+        return "unsqueeze"
+    return name.strip("_")
+
+
+def _spans_taken(
+    name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], leading: int
+) -> dict[int, range] | None:
+    """As `_spans_of`, of any function that takes a part."""
+    if name == "__getitem__":
+        return _spans_of(args[0], args[1], leading)
+    if name != "narrow" or len(args) != 4 or kwargs:
+        return None
+    axis, start, length = args[1] % args[0].ndim, *args[2:]
+    start += args[0].shape[axis] if start < 0 else 0
+    return {axis: range(start, start + length)} if axis >= leading else None
 
 
 def _spans_of(given: Any, index: Any, leading: int) -> dict[int, range] | None:
@@ -806,6 +934,23 @@ def _factor_of(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> F
     if type(number) not in (int, float) or not number or not hasattr(args[0], "_version"):
         return None
     return Factor(value=1 / number if name in _OVER else float(number))
+
+
+def _is_parameter(value: Any) -> bool:
+    import torch
+
+    return isinstance(value, torch.nn.Parameter)
+
+
+def _linear_of(weight: Any, bias: Any = None) -> Any:
+    """The layer that torch.nn.functional.linear is with parameters, which it has too; or None."""
+    import torch
+
+    if not _is_parameter(weight) or not (bias is None or _is_parameter(bias)):
+        return None
+    layer = torch.nn.Linear(1, 1, bias=False)
+    layer.weight, layer.bias = weight, bias
+    return layer
 
 
 def _refuse_dropping(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:

@@ -1,0 +1,93 @@
+"""Where functions of torch that compute nothing put the numbers of a tensor."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+#: Functions that keep the numbers in their order, and change axes alone.
+RESHAPE = (
+    "flatten",
+    "reshape",
+    "view",
+    "unflatten",
+    "squeeze",
+    "unsqueeze",
+    "view_as",
+    "reshape_as",
+)
+#: Functions that move numbers, or take some of them.
+MOVE = (
+    *("permute", "transpose", "movedim", "moveaxis", "swapaxes", "swapdims", "t", "T", "mT"),
+    *("flip", "fliplr", "roll", "narrow", "select", "unbind", "index_select", "__getitem__"),
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Order:
+    """Which numbers of a layer a tensor has, and in which shape.
+
+    Attributes:
+        places: In the shape of the tensor, without batch and time: indices of the numbers of the
+            layer, as they lie one behind the other.
+        shape: In which the layer gives them.
+    """
+
+    places: np.ndarray
+    shape: tuple[int, ...]
+
+    @property
+    def unchanged(self) -> bool:
+        """The tensor is what the layer gives."""
+        return self.places.shape == self.shape and np.array_equal(
+            self.places, first_order(self.shape)
+        )
+
+
+def first_order(shape: tuple[int, ...]) -> np.ndarray:
+    """The indices of numbers of a shape."""
+    return np.arange(math.prod(shape)).reshape(shape)
+
+
+def orders(
+    func: Callable[..., Any],
+    name: str,
+    before: Order,
+    axes: tuple[int, ...],
+    rest: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+) -> Iterator[Order | None]:
+    """What is in each tensor that a function makes of one; None where samples or steps are mixed.
+
+    Args:
+        func, name: Of `RESHAPE` or `MOVE`.
+        before: Of the tensor that it takes.
+        axes: Lengths of the axes of time and batch.
+        rest, kwargs: What else it takes.
+    """
+    import torch
+
+    # Reshapes name the size of the batch; of a batch of one, others would not show what they do to it.
+    axes = axes if name in RESHAPE else tuple(length + 1 for length in axes)
+    shape = before.places.shape
+    samples, size = math.prod(axes), math.prod(shape)
+    given = torch.arange(samples * size).reshape(*axes, *shape)
+    try:
+        result = func(given, *rest, **kwargs)
+    except (IndexError, RuntimeError):  # of places in a batch that is not this one
+        yield None
+        return
+    for part in result if isinstance(result, tuple | list) else (result,):
+        places = part.numpy()
+        rows = places.reshape(samples, -1) - size * np.arange(samples)[:, None]
+        if places.shape[: len(axes)] == axes and np.all(
+            (rows == rows[0]) & (rows >= 0) & (rows < size)
+        ):
+            own = before.places.reshape(-1)[rows[0]].reshape(places.shape[len(axes) :])
+            yield Order(places=own, shape=before.shape)
+        else:
+            yield None

@@ -1,0 +1,174 @@
+"""from_torch: weights follow numbers that forward moves before a Linear; what else it takes and gives."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from jaxsnn import check, from_torch, load_into
+from jaxsnn.errors import ConversionError
+from tests.interop import nets
+from tests.interop.test_module_joins import CONV, LINEAR, Wired, leaky, one_layer, verified
+
+pytestmark = pytest.mark.interop
+
+
+def channels_last(seed=0):
+    """As networks of TensorFlow are carried over: features flattened as (H, W, C)."""
+
+    def forward(net, x):
+        spikes = net.first(net.a(x)).permute(0, 2, 3, 1)
+        return net.out(net.c(net.dropout(net.flatten(spikes))))
+
+    layers = {"a": CONV(2, 3, 2), "first": leaky(), "c": LINEAR(12, 4)}
+    own = {"flatten": torch.nn.Flatten(), "dropout": torch.nn.Dropout(0.0)}
+    return Wired(forward, seed, **layers, **own)
+
+
+def moved(*sizes):
+    """A Linear behind what a function gives."""
+    return lambda move: one_layer(LINEAR, lambda net, x: net.out(net.a(move(x))), *sizes)
+
+
+CASES = {
+    "permute": (channels_last(), (2, 3, 3)),
+    "transpose": (moved(6, 4)(lambda x: x.transpose(1, 2).reshape(len(x), -1)), (2, 3)),
+    "mT": (moved(6, 4)(lambda x: x.mT.flatten(1)), (2, 3)),
+    "flip": (moved(5, 4)(lambda x: x.flip(1)), (5,)),
+    "roll": (moved(5, 4)(lambda x: torch.roll(x, 2, dims=-1)), (5,)),
+    "one row": (moved(3, 4)(lambda x: x[:, 1]), (2, 3)),
+    "select": (moved(3, 4)(lambda x: x.select(1, -1)), (2, 3)),
+    "unbind": (moved(2, 4)(lambda x: x.unbind(2)[1]), (2, 3)),
+    "narrow": (moved(3, 4)(lambda x: x.narrow(-1, 1, 3)), (5,)),
+    "narrow from behind": (moved(3, 4)(lambda x: torch.narrow(x, 1, -4, 3)), (5,)),
+    "some, one twice": (moved(4, 4)(lambda x: x[:, [3, 0, 0, 4]]), (5,)),
+    "index_select": (moved(2, 4)(lambda x: x.index_select(1, torch.tensor([4, 1]))), (5,)),
+    "an axis more and less": (moved(5, 4)(lambda x: x[..., None].flatten(1)), (5,)),
+    "unflatten": (moved(6, 4)(lambda x: x.unflatten(1, (2, 3)).mT.flatten(1)), (6,)),
+    "hstack": (moved(10, 4)(lambda x: torch.hstack([x, x])), (5,)),
+    "0 - x": (moved(5, 4)(lambda x: 0 - (0 - (0 - x))), (5,)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_numbers_that_are_moved_before_a_linear_give_the_modules_spikes(case):
+    net, shape = CASES[case]
+    verified(net, shape)
+
+
+def test_weights_behind_a_permutation_go_back_into_the_module():
+    first, second = channels_last(1), channels_last(2)
+    graph, x, y = verified(first, (2, 3, 3))
+    assert not graph.warnings
+    assert not np.array_equal(nets.snntorch_play(second, x), y)
+    load_into(second, graph)
+    assert np.array_equal(nets.snntorch_play(second, x), y)
+    assert torch.equal(second.c.weight, first.c.weight)
+
+
+def test_weights_of_what_a_module_leaves_out_have_no_place_in_it():
+    whole = moved(5, 4)(lambda x: x)
+    part = moved(3, 4)(lambda x: x[:, [0, 2, 4]])
+    with pytest.raises(
+        ConversionError, match=r"'a' cannot do what node 'a' does: weight .* is 0 in"
+    ):
+        load_into(part, from_torch(whole, torch.zeros(1, 5)))
+
+
+@pytest.mark.parametrize(
+    ("forward", "shape", "function"),
+    [
+        (lambda net, x: net.out(net.a(x)).flip(1), (5,), "flip"),
+        (lambda net, x: net.out(net.a(x.flip(0))), (5,), "flip"),
+        (lambda net, x: net.out(net.a(x.flip(1)) + x.flip(1)), (5,), "flip"),
+        (lambda net, x: net.first(x.mT).flatten(1), (5, 5), "mT"),
+        (lambda net, x: net.out(net.a(x).unsqueeze(-1)), (5,), "unsqueeze"),
+        (lambda net, x: net.out(net.a(x)[..., None]), (5,), "unsqueeze"),
+    ],
+)
+def test_moved_numbers_that_no_linear_takes_are_refused_by_the_name_of_the_function(
+    forward, shape, function
+):
+    net = Wired(forward, a=LINEAR(5, 5), first=leaky())
+    with pytest.raises(
+        ConversionError, match=rf"computed outside of layers, by torch's {function}"
+    ):
+        from_torch(net, torch.zeros(1, *shape))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_function_with_weights_of_the_module_is_a_linear(bias):
+    def forward(net, x):
+        given = (net.a.weight, net.a.bias) if bias else (net.a.weight,)
+        return net.out(functional.linear(net.first(functional.linear(x, *given)), net.w))
+
+    def made(seed):
+        net = Wired(forward, seed, a=LINEAR(4, 3), first=leaky())
+        net.w = torch.nn.Parameter(torch.rand(2, 3) - 0.3)
+        return net
+
+    first, second = made(0), made(1)
+    graph, x, y = verified(first, (4,))
+    kinds = [node.type for node in graph.nodes.values() if "weight" in node.names]
+    assert kinds == ["Affine" if bias else "Linear", "Linear"]
+    load_into(second, graph)
+    assert torch.equal(first.w, second.w)
+    assert np.array_equal(nets.snntorch_play(second, x), y)
+
+
+def test_computed_weights_of_a_function_are_refused_with_the_way_out():
+    net = one_layer(LINEAR, lambda net, x: net.out(functional.linear(x, 2 * net.a.weight)), 4, 3)
+    with pytest.raises(
+        ConversionError, match=r"by torch's linear, .*torch\.nn\.utils\.parametrize"
+    ):
+        from_torch(net, torch.zeros(1, 4))
+
+
+def returned(what):
+    """A module that returns something beside its spikes."""
+
+    def forward(net, x):
+        spikes, membrane = net.out(net.a(x))
+        return spikes, what(net, x, spikes, membrane)
+
+    return Wired(forward, a=LINEAR(4, 3), out=leaky(output=True))
+
+
+@pytest.mark.parametrize(
+    ("what", "shape", "by"),
+    [
+        (lambda net, x, spikes, membrane: spikes.sum(0), "(3,)", " by torch's sum"),
+        (lambda net, x, spikes, membrane: 2 * membrane, "(1, 3)", " by torch's mul"),
+        (lambda net, x, spikes, membrane: [None, torch.exp(net.a.weight)], "(3, 4)", ""),
+        (lambda net, x, spikes, membrane: membrane + 1, "(1, 3)", " by torch's add"),
+    ],
+)
+def test_what_is_returned_beside_the_spikes_and_left_out_is_said(what, shape, by):
+    graph = from_torch(returned(what), torch.zeros(1, 4))
+    assert [problem.code for problem in graph.warnings] == ["left-out"]
+    said = f"beside its output: tensor 2, of shape {shape}, computed outside of layers{by}"
+    assert graph.warnings[0].message.endswith(said)
+    assert graph.warnings[0] in check(graph, "norse").problems
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        lambda net, x, spikes, membrane: membrane,
+        lambda net, x, spikes, membrane: membrane.detach().clone(),
+        lambda net, x, spikes, membrane: 2 * spikes,
+        lambda net, x, spikes, membrane: [],
+    ],
+)
+def test_states_and_what_the_graph_gives_are_left_out_without_a_word(what):
+    assert not from_torch(returned(what), torch.zeros(1, 4)).warnings
+
+
+def test_a_sum_with_spikes_that_go_on_is_an_output():
+    def forward(net, x):
+        spikes = net.first(net.a(x))
+        return net.out(net.b(spikes)), spikes + x
+
+    net = Wired(forward, a=LINEAR(4, 4), b=LINEAR(4, 3), first=leaky())
+    graph = from_torch(net, torch.zeros(1, 4))
+    assert graph.outputs == ("output_first_", "output_out")
