@@ -603,6 +603,11 @@ def _largest(call: Call) -> Exported:
     )
 
 
+def _rectified(call: Call) -> Exported:
+    """A ReLU of spikes, which it gives as they are."""
+    return Exported(nodes={}, takes_spikes=True)
+
+
 def _axes(pool: Any) -> int:
     """Over how many axes a pool goes: 1 of AvgPool1d."""
     return int(type(pool).__name__[-2])
@@ -652,6 +657,7 @@ LAYERS: Mapping[str, Callable[[Call], Exported]] = MappingProxyType(
         "Dropout1d": _dropout,
         "Dropout2d": _dropout,
         "Identity": _nothing,
+        "ReLU": _rectified,
     }
 )
 
@@ -687,5 +693,5 @@ _SHARED = ("Linear", "Conv1d", "Conv2d")
 _PLAIN = (
     *("AvgPool1d", "AdaptiveAvgPool1d", "MaxPool1d", *_PADDINGS),
     *("AvgPool2d", "AdaptiveAvgPool2d", "MaxPool2d", "Flatten"),
-    *("Dropout", "Dropout1d", "Dropout2d", "Identity"),
+    *("Dropout", "Dropout1d", "Dropout2d", "Identity", "ReLU"),
 )

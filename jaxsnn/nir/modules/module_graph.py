@@ -250,7 +250,7 @@ class _ModuleDraft:
         raise ConversionError(
             f"'{call.name}' ({type(call.module).__name__}) takes what {what} gives, "
             "and NIR has it for spikes alone",
-            fix="put it after the neurons, or use AvgPool2d",
+            fix=f"put it after the neurons{', or use AvgPool2d' if self.made[call.name].nodes else ''}",
             node=call.name,
         )
 

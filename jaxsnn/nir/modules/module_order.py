@@ -83,11 +83,12 @@ def orders(
         return
     for part in result if isinstance(result, tuple | list) else (result,):
         places = part.numpy()
-        rows = places.reshape(samples, -1) - size * np.arange(samples)[:, None]
-        if places.shape[: len(axes)] == axes and np.all(
-            (rows == rows[0]) & (rows >= 0) & (rows < size)
-        ):
-            own = before.places.reshape(-1)[rows[0]].reshape(places.shape[len(axes) :])
-            yield Order(places=own, shape=before.shape)
-        else:
+        if places.shape[: len(axes)] != axes:
             yield None
+            continue
+        rows = places.reshape(samples, -1) - size * np.arange(samples)[:, None]
+        if np.any(rows != rows[0]) or np.any((rows < 0) | (rows >= size)):
+            yield None
+            continue
+        own = before.places.reshape(-1)[rows[0]].reshape(places.shape[len(axes) :])
+        yield Order(places=own, shape=before.shape)

@@ -48,6 +48,8 @@ _SPLIT = ("chunk", "split", "tensor_split")
 #: What multiplies by a number, or divides.
 _TIMES = ("mul", "__mul__", "__rmul__")
 _OVER = ("div", "true_divide", "__div__", "__truediv__")
+#: What leaves spikes as they are.
+_RECTIFY = ("relu", "relu_")
 #: What takes one step of a tensor: x[t], `for frame in x`.
 _PART = ("__getitem__", "__iter__", "select", "unbind", "narrow")
 #: What to do with a module that loops over time by itself.
@@ -59,6 +61,12 @@ _ONE_STEP = (
 _TAKEN = (
     "use layers for it: between layers sums, differences, flattens, pools, pads, torch.cat,"
     " torch.split and products with a number are taken too"
+)
+#: What may make the axis of time, as x.unsqueeze(0).repeat(T, 1, 1, 1, 1) does.
+_NEW_AXIS = ("unsqueeze", "repeat", "expand", "stack")
+_WITH_TIME = (
+    "where that is the axis of time, pass the part of the module that takes (time, batch, *shape), and"
+    " such a sample"
 )
 #: What to do with what forward makes itself, or keeps from the step before.
 _KEPT = (
@@ -554,7 +562,10 @@ class _Watch:
         else:
             return made
         by = "an operation" if made else self.functions_of.get(id(tensor), "")
-        raise ConversionError(what, fix=WAYS_OUT.get(by, _TAKEN) if by else _KEPT, node=name)
+        fix = WAYS_OUT.get(by, _TAKEN) if by else _KEPT
+        if self.leading == 2 and by in _NEW_AXIS:
+            fix = f"{_WITH_TIME}; {fix}"
+        raise ConversionError(what, fix=fix, node=name)
 
     def _by(self, tensor: Any) -> str:
         """Which function of torch computed a tensor of no layer, or ""."""
@@ -634,6 +645,8 @@ class _Watch:
         self, func: Any, sources: list[Made], args: Any, kwargs: Mapping[str, Any], result: Any
     ) -> None:
         """Note what a function gives, where NIR can hold it."""
+        import torch
+
         name = _function_name(func)
         given = args[0]
         zero = any(type(each) in (int, float) and each == 0 for each in args[1:])
@@ -668,6 +681,8 @@ class _Watch:
             self.layer("neg", Factor(value=-1.0), sources, given, result)
         elif name in _TIMES + _OVER:
             self.layer("scale", _factor_of(name, args, kwargs), sources, given, result)
+        elif name in _RECTIFY:
+            self.layer("relu", torch.nn.ReLU(), sources, given, result)
         elif name == "linear":
             self.layer(name, _linear_of(*args[1:], **kwargs), sources, given, result)
         elif name == "pad":
