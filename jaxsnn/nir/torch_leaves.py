@@ -69,9 +69,19 @@ class Call:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Factor:
-    """What multiplies all numbers between two layers; it is computed by a function of torch."""
+    """What multiplies all numbers between two layers, and is added to them; it is computed by a
+    function of torch.
+    """
 
     value: float
+    offset: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Before:
+    """What a neuron gave in the step before, which forward keeps and feeds back."""
+
+    leaf: str
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -118,6 +128,11 @@ class Exported:
     folds: tuple[np.ndarray, np.ndarray] | None = None
     norm: Any = None
     takes_spikes: bool = False
+
+    @property
+    def sends(self) -> str:
+        """Suffix of the node that gives the output."""
+        return next(iter(self.nodes)) if self.last is None else self.last
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -239,16 +254,16 @@ def may_be_shared(module: Any) -> bool:
 
 def takes_columns(module: Any) -> bool:
     """Whether a layer has a column of weights for each number of its input."""
-    return exporter_of(module) is exported_linear
+    return exporter_of(module) is not None and layer_class(module).__name__ == "Linear"
 
 
 def may_be_ordered(module: Any, places: np.ndarray) -> bool:
     """Whether a layer may take numbers that lie otherwise than those of the layer before: `places` is
     in the shape in which it takes them.
     """
-    return exporter_of(module) in (_flatten, _nothing, _dropout) or (
-        takes_columns(module) and places.ndim == 1
-    )
+    if takes_columns(module):
+        return places.ndim == 1
+    return exporter_of(module) is not None and layer_class(module).__name__ in _ORDERED
 
 
 def exported(call: Call) -> Exported:
@@ -258,10 +273,11 @@ def exported(call: Call) -> Exported:
         ConversionError: A type that is not supported, or a setting that NIR cannot hold.
     """
     if isinstance(call.module, Factor):
-        scale = np.full(call.outward, call.module.value, np.float32)
-        return Exported(nodes={"": {"type": "Scale", "scale": scale}})
+        return Exported(nodes={"": _scaled(call)})
     if isinstance(call.module, Moved):
         return _moved(call)
+    if isinstance(call.module, Before):
+        return Exported(nodes={})
     exporter = exporter_of(call.module)
     if exporter is None:
         raise unsupported(call.name, call.module)
@@ -453,6 +469,16 @@ def _around(call: Call, sides: np.ndarray) -> dict[str, Any]:
     return _each_channel(call, kernel, padding=padding)
 
 
+def _scaled(call: Call) -> dict[str, Any]:
+    """A factor of all numbers, and what is added: weights of each channel where there is any."""
+    value, offset = np.float32(call.module.value), np.float32(call.module.offset)
+    if not offset:
+        return {"type": "Scale", "scale": np.full(call.outward, value)}
+    return _weights_of_channels(
+        call, np.full(call.inward[0], value), np.full(call.inward[0], offset)
+    )
+
+
 def _moved(call: Call) -> Exported:
     """The ones and zeros that move numbers along an axis."""
     axis, offset, step = call.module.axis, call.module.offset, call.module.step
@@ -547,6 +573,11 @@ def weights_of_channels(call: Call, one: Exported) -> dict[str, Any]:
     assert one.folds is not None
     kind = numbers_of(one.norm.running_mean).dtype
     factor, offset = (each.astype(kind) for each in one.folds)
+    return _weights_of_channels(call, factor, offset)
+
+
+def _weights_of_channels(call: Call, factor: np.ndarray, offset: np.ndarray) -> dict[str, Any]:
+    """Weights that multiply each channel by a factor, and add an offset."""
     if len(call.inward) == 1:
         return {"type": "Affine", "weight": np.diag(factor), "bias": offset}
     kernel = factor.reshape(-1, *(1,) * (len(call.inward) - 1))
@@ -668,7 +699,10 @@ def set_weights(
     """The weight and the bias of a linear layer or convolution; a file without bias means 0."""
     layer, node = call.module, nodes[suffix]
     weight = np.asarray(node.value("weight"))
-    values = {"weight": weight if call.columns is None else weight[:, call.columns]}
+    if call.columns is not None:
+        # Columns for one and the same number share its weight.
+        weight = weight[:, call.columns] / np.bincount(call.columns)[call.columns]
+    values = {"weight": weight}
     if layer.bias is not None:
         has = "bias" in node.names
         values["bias"] = node.value("bias") if has else np.zeros(tuple(layer.bias.shape))
@@ -689,6 +723,8 @@ LAYER_SETTERS: Mapping[str, Setter] = MappingProxyType(
 )
 #: Those whose weights may be in several places.
 _SHARED = ("Linear", "Conv1d", "Conv2d")
+#: Those that change no number, and may change axes.
+_ORDERED = ("Flatten", "Dropout", "Dropout1d", "Dropout2d", "Identity")
 #: Those that may be called in several places.
 _PLAIN = (
     *("AvgPool1d", "AdaptiveAvgPool1d", "MaxPool1d", *_PADDINGS),

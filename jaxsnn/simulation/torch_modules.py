@@ -54,7 +54,8 @@ def from_torch(module: Any, sample: Any) -> Graph:
             which it is to be exported (`module.eval()`). One forward pass finds the wiring: each
             layer must take what other layers give, or a sum, difference, join, part, flatten or pool
             of it; a Linear also what permute, flip or an index moves, by the columns of its
-            weights. It may keep its states itself, or take those that it returns.
+            weights. Spikes of a neuron may be kept for the next step. It may keep its states itself,
+            or take those that it returns.
         sample: Input of one step, (batch, *shape); (time, batch, *shape) where the layers run
             through time themselves, as Norse's lifted ones do. A tensor of the type of the module's
             weights, or an array, which becomes one.

@@ -47,6 +47,14 @@ def verified(net, shape, seed=5):
 LINEAR, CONV = torch.nn.Linear, torch.nn.Conv2d
 
 
+def norm(channels):
+    """A batch normalisation in evaluation, with statistics of its own."""
+    made = torch.nn.BatchNorm1d(channels).eval()
+    made.running_mean.uniform_(-0.1, 0.1)
+    made.running_var.uniform_(0.3, 0.6)
+    return made
+
+
 def two_branches(axis=1):
     def forward(net, x):
         return net.out(net.c(torch.cat([net.first(net.a(x)), x, net.second(net.b(x))], axis)))
@@ -157,6 +165,45 @@ CASES = {
         lambda: Wired(pooled, a=CONV(1, 2, 1), c=CONV(2, 2, 2), first=leaky()),
         (1, 4, 5),
     ),
+    "numbers added": (
+        lambda: one_layer(
+            LINEAR, lambda net, x: net.out((1 - net.a((x - 0.5) / 0.25)) + 0.1), 4, 3
+        ),
+        (4,),
+    ),
+    "numbers added to channels": (
+        lambda: one_layer(CONV, lambda net, x: net.out(net.a(2 * x - 1).add_(0.2)), 2, 3, 2),
+        (2, 4, 4),
+    ),
+    "a number before a batch norm": (
+        lambda: Wired(
+            lambda net, x: net.out(net.norm(net.a(x) + 0.5)), a=LINEAR(4, 3), norm=norm(3)
+        ),
+        (4,),
+    ),
+    "batch norm of a slice": (
+        lambda: Wired(lambda net, x: net.out(6 * net.norm(x[:, 1:]) + 0.1), norm=norm(3)),
+        (4,),
+    ),
+    "means of channels": (
+        lambda: Wired(
+            lambda net, x: net.out(net.b(4 * net.a(x).mean((2, 3)))),
+            seed=3,
+            a=CONV(2, 3, 3),
+            b=LINEAR(3, 3),
+        ),
+        (2, 6, 6),
+    ),
+    "means of channels that keep their axes": (
+        lambda: one_layer(
+            CONV, lambda net, x: net.out(net.a(torch.mean(x, dim=[-1, -2], keepdim=True))), 2, 3, 1
+        ),
+        (2, 4, 4),
+    ),
+    "means along one axis": (
+        lambda: one_layer(LINEAR, lambda net, x: net.out(net.a(x.mean(-1))), 4, 3),
+        (4, 5),
+    ),
     "twice": (
         lambda: Wired(
             lambda net, x: net.out(net.a(net.first(net.a(x)))), a=LINEAR(4, 4), first=leaky()
@@ -195,6 +242,21 @@ def joined_numbers(net, x):
 def spikes_on_spikes(net, x):
     spikes = net.first(net.a(x))
     return functional.pad(spikes, (1, 1)) + functional.pad(spikes, (2, 0))
+
+
+def rectified(net, x):
+    spikes = functional.relu(net.first(net.a(x)))
+    return net.out(net.c(net.relu(spikes.relu()).relu_()))
+
+
+def test_spikes_go_through_a_relu_as_they_are_and_other_numbers_are_refused():
+    layers = {"a": LINEAR(4, 3), "c": LINEAR(3, 3), "first": leaky(), "relu": torch.nn.ReLU()}
+    graph, _, _ = verified(Wired(rectified, **layers), (4,))
+    assert ("first", "c") in graph.edges
+    net = Wired(lambda net, x: net.out(functional.relu(net.a(x))), **layers)
+    message = r"'relu_2' \(ReLU\) takes what 'a' \(Affine\) gives, .* spikes alone: put it after the neurons$"
+    with pytest.raises(ConversionError, match=message):
+        from_torch(net, torch.zeros(1, 4))
 
 
 @pytest.mark.parametrize("join", [joined_numbers, spikes_on_spikes])
@@ -266,7 +328,9 @@ def test_parts_that_nobody_takes_are_no_nodes():
     [
         (lambda net, x: net.out(net.a(torch.cat([x, x], 0))), (4, 3)),
         (lambda net, x: net.out(net.a(functional.pad(x, (1, 0), value=1.0))), (5, 3)),
-        (lambda net, x: net.out(net.a(x) - 1), (4, 3)),
+        (lambda net, x: net.out(torch.add(net.a(x), 1, alpha=2)), (4, 3)),
+        (lambda net, x: net.out(net.a(x) + torch.ones(3)), (4, 3)),
+        (lambda net, x: net.out(net.a(x) - x.mean()), (4, 3)),
         (lambda net, x: net.out(torch.sub(net.a(x), x, alpha=2)), (4, 4)),
         (lambda net, x: net.out(net.a(torch.cat([x, torch.ones(1, 1)], 1))), (5, 3)),
     ],
@@ -368,18 +432,6 @@ def test_a_current_that_is_returned_beside_the_spikes_is_an_output(tmp_path):
     assert graph.outputs == ("output_a", "output_out")
     assert ("a", "output_a") in graph.edges
     write(tmp_path / "net.nir", graph)
-
-
-def test_spikes_that_forward_keeps_have_a_neuron_that_feeds_itself():
-    class Kept(Wired):
-        def forward(self, x, spikes=None):
-            before = torch.zeros(len(x), 3) if spikes is None else spikes
-            spikes = self.out(self.a(x) + self.b(before))
-            return spikes, spikes
-
-    message = r"input of 'b' .* of nothing that a layer gives in this step: .* such as RLeaky"
-    with pytest.raises(ConversionError, match=message):
-        from_torch(Kept(None, a=LINEAR(4, 3), b=LINEAR(3, 3)), torch.zeros(1, 4))
 
 
 class CurrentBehindStates(torch.nn.Module):

@@ -314,7 +314,7 @@ class Shifted(Twice):
     """What is returned is changed after the last layer."""
 
     def between(self, x):
-        return self.lif1(x)[0] - 0.5
+        return self.lif1(x)[0].exp()
 
 
 @pytest.mark.parametrize(
@@ -324,7 +324,7 @@ class Shifted(Twice):
         (InPlace(), "takes of 'fc1' is changed in place"),
         (BehindTheBack(), r"forward changes what a layer gives through \.data"),
         (Forgetful(), "does not do what the module does: 'lif1', step "),
-        (Rectified(), "'lif1' .Leaky. is computed outside of layers"),
+        (Rectified(), "'relu' .ReLU. takes what 'fc1' .Affine. gives, .* for spikes alone"),
         (ScaledSum(), "'lif1' .Leaky. is computed outside of layers"),
         (TakesMembrane(), "'fc2' .Linear. takes the membrane of 'lif1'"),
         (Shifted(), "the output of the module is computed outside of layers"),

@@ -106,12 +106,12 @@ def test_a_refusal_names_the_function_that_is_not_taken():
 
         def forward(self, x):
             if self.late:
-                return torch.relu(self.lif(self.a(x)))
+                return torch.tanh(self.lif(self.a(x)))
             return self.lif(torch.maximum(self.a(x), self.b(x)))
 
     with pytest.raises(ConversionError, match=r"input of 'lif' .* of layers, by torch's maximum, "):
         from_torch(Joined(False), torch.zeros(1, 5))
-    with pytest.raises(ConversionError, match=r"output of the module .*, by torch's relu, which"):
+    with pytest.raises(ConversionError, match=r"output of the module .*, by torch's tanh, which"):
         from_torch(Joined(True), torch.zeros(1, 5))
 
 
@@ -228,7 +228,7 @@ class ByName(torch.nn.Module):
 def test_layers_take_their_input_by_name():
     assert "block.1" in from_torch(ByName(lambda x: x), torch.zeros(1, 5)).nodes
     with pytest.raises(ConversionError, match=r"the input of 'block.0' \(Linear\) is computed out"):
-        from_torch(ByName(torch.relu), torch.zeros(1, 5))
+        from_torch(ByName(torch.tanh), torch.zeros(1, 5))
 
 
 class Leaky(torch.nn.Module):

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from jaxsnn import check, from_torch, load_into
+from jaxsnn import check, from_torch, load_into, verify
 from jaxsnn.errors import ConversionError
 from tests.interop import nets
 from tests.interop.test_module_joins import CONV, LINEAR, Wired, leaky, one_layer, verified
@@ -56,6 +56,33 @@ def test_numbers_that_are_moved_before_a_linear_give_the_modules_spikes(case):
     verified(net, shape)
 
 
+@pytest.mark.parametrize("step_mode", ["s", "m"])
+def test_layers_of_spikingjelly_follow_what_is_moved(step_mode):
+    from spikingjelly.activation_based import functional as stepping
+    from spikingjelly.activation_based import layer, neuron
+
+    class Moved(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(3)
+            self.flatten, self.a = layer.Flatten(), layer.Linear(18, 4)
+            self.dropout, self.out = layer.Dropout(0.5), neuron.IFNode()
+            torch.nn.init.uniform_(self.a.weight, -0.3, 0.4)
+
+        def forward(self, x):
+            return self.out(self.a(self.dropout(self.flatten(x.movedim(-3, -1)))))
+
+    net = Moved().eval()
+    stepping.set_step_mode(net, step_mode)
+    x = nets.spikes(2, (2, 3, 3), steps=40, batch=3)
+    graph = from_torch(net, torch.zeros(*((4,) if step_mode == "m" else ()), 1, 2, 3, 3))
+    with torch.no_grad():
+        given = torch.as_tensor(x)
+        y = net(given) if step_mode == "m" else torch.stack([net(frame) for frame in given])
+    assert 0.02 < y.mean() < 0.98
+    assert verify(graph, x, y.numpy()).ok
+
+
 def test_weights_behind_a_permutation_go_back_into_the_module():
     first, second = channels_last(1), channels_last(2)
     graph, x, y = verified(first, (2, 3, 3))
@@ -64,6 +91,18 @@ def test_weights_behind_a_permutation_go_back_into_the_module():
     load_into(second, graph)
     assert np.array_equal(nets.snntorch_play(second, x), y)
     assert torch.equal(second.c.weight, first.c.weight)
+
+
+def test_columns_for_one_number_share_its_weight():
+    first, second = (
+        one_layer(LINEAR, lambda net, x: net.out(net.a(x[:, [3, 0, 0, 4]])), 4, 3) for _ in range(2)
+    )
+    torch.nn.init.zeros_(second.a.weight)
+    graph, x, y = verified(first, (5,))
+    load_into(second, graph)
+    assert np.array_equal(nets.snntorch_play(second, x), y)
+    assert torch.equal(second.a.weight[:, 1], second.a.weight[:, 2])
+    assert torch.equal(second.a.weight[:, 3], first.a.weight[:, 3])
 
 
 def test_weights_of_what_a_module_leaves_out_have_no_place_in_it():
@@ -140,6 +179,7 @@ def returned(what):
         (lambda net, x, spikes, membrane: spikes.sum(0), "(3,)", " by torch's sum"),
         (lambda net, x, spikes, membrane: 2 * membrane, "(1, 3)", " by torch's mul"),
         (lambda net, x, spikes, membrane: [None, torch.exp(net.a.weight)], "(3, 4)", ""),
+        (lambda net, x, spikes, membrane: spikes.numpy().mean(1), "(1,)", ""),
         (lambda net, x, spikes, membrane: membrane + 1, "(1, 3)", " by torch's add"),
     ],
 )
@@ -149,6 +189,11 @@ def test_what_is_returned_beside_the_spikes_and_left_out_is_said(what, shape, by
     said = f"beside its output: tensor 2, of shape {shape}, computed outside of layers{by}"
     assert graph.warnings[0].message.endswith(said)
     assert graph.warnings[0] in check(graph, "norse").problems
+
+
+def test_an_input_that_is_returned_is_said():
+    graph = from_torch(returned(lambda net, x, spikes, membrane: x), torch.zeros(1, 4))
+    assert graph.warnings[0].message.endswith("tensor 2, of shape (1, 4), its input")
 
 
 @pytest.mark.parametrize(
@@ -162,6 +207,18 @@ def test_what_is_returned_beside_the_spikes_and_left_out_is_said(what, shape, by
 )
 def test_states_and_what_the_graph_gives_are_left_out_without_a_word(what):
     assert not from_torch(returned(what), torch.zeros(1, 4)).warnings
+
+
+def test_a_synaptic_current_without_its_gradient_is_a_state():
+    import snntorch
+
+    class Stated(Wired):
+        def forward(self, x, current=None, membrane=None):
+            spikes, current, membrane = self.out(self.a(x), current, membrane)
+            return spikes, current.detach(), membrane.detach()
+
+    net = Stated(None, a=LINEAR(4, 3), out=snntorch.Synaptic(alpha=0.8, beta=0.9))
+    assert not from_torch(net, torch.zeros(1, 4)).warnings
 
 
 def test_a_sum_with_spikes_that_go_on_is_an_output():

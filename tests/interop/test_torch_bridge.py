@@ -216,8 +216,8 @@ def test_alpha_readouts_go_into_a_module():
     ("module", "message"),
     [
         (
-            torch.nn.Sequential(torch.nn.Linear(5, 5), torch.nn.ReLU()),
-            "'1' is a ReLU, which is not supported",
+            torch.nn.Sequential(torch.nn.Linear(5, 5), torch.nn.Tanh()),
+            "'1' is a Tanh, which is not supported",
         ),
         (torch.nn.Sequential(torch.nn.Linear(5, 5)), "neurons of none"),
     ],

@@ -21,6 +21,7 @@ from jaxsnn.nir.modules.module_trace import Heard, ModuleTrace, leaves_of, trace
 from jaxsnn.nir.nodes import Node, class_of
 from jaxsnn.nir.parse import parse
 from jaxsnn.nir.torch_leaves import (
+    Before,
     Call,
     Exported,
     LayerNumbers,
@@ -158,6 +159,9 @@ class _ModuleDraft:
 
     def add(self, call: Call) -> None:
         """The nodes of a call, behind what it takes."""
+        if isinstance(call.module, Before):
+            self._add_before(call)
+            return
         one = self.made[call.name]
         before = self._before(call.name, call.sources)
         if one.folds is not None and not self._fold(call, one, before):
@@ -168,13 +172,13 @@ class _ModuleDraft:
         if not one.nodes:
             self.ends[call.name] = before
             return
-        full = {suffix: f"{call.name}.{suffix}" if suffix else call.name for suffix in one.nodes}
+        full = _full_names(call.name, one)
         self.parts[call.name] = full
         first = next(iter(full.values()))
         self.nodes |= {full[suffix]: entry for suffix, entry in one.nodes.items()}
         self.edges += [(end, first) for end in before]
         self.edges += [(full[start], full[end]) for start, end in one.edges]
-        last = first if one.last is None else full[one.last]
+        last = full[one.sends]
         self.ends[call.name] = (last,)
         neuron = last if one.neuron is None else full[one.neuron]
         if one.framework is not None:
@@ -183,6 +187,22 @@ class _ModuleDraft:
             self.by_node.setdefault(option, {})[neuron] = value
         if one.options.get("readout"):
             self._refuse_lost_spikes(call)
+
+    def _add_before(self, call: Call) -> None:
+        """What a neuron sent in the step before: an edge back from its nodes, which come later."""
+        leaf = call.module.leaf
+        one = self.made.get(leaf)
+        if one is None or one.framework is None:
+            raise ConversionError(
+                f"forward takes what '{leaf}' gave in the step before, and '{leaf}' is no neuron of"
+                " this step",
+                fix="keep what a neuron fires, or let layers take what layers give",
+                node=leaf,
+            )
+        full = _full_names(leaf, one)
+        self.nodes |= {full[suffix]: entry for suffix, entry in one.nodes.items()}
+        self.parts[call.name] = {}
+        self.ends[call.name] = (full[one.sends],)
 
     def _before(self, name: str, sources: tuple[str, ...]) -> tuple[str, ...]:
         found = tuple(end for source in sources for end in self.ends[source])
@@ -199,14 +219,13 @@ class _ModuleDraft:
         there are such weights.
         """
         entry = self.nodes[before[0]]
-        alone = len(before) == 1 and all(
-            self.seen.uses.get(name, 0) == 1 for name in self._between(call, before[0])
-        )
-        if not alone or entry["type"] not in ("Linear", "Affine", "Conv1d", "Conv2d"):
+        if len(before) > 1 or entry["type"] not in ("Linear", "Affine", "Conv1d", "Conv2d"):
+            return False
+        if any(self.seen.uses.get(name, 0) > 1 for name in self._between(call, before[0])):
             return False
         layer = next(each.module for each in self.seen.calls if each.name == before[0])
-        held = layer.state_dict()
-        # A pool's weights are no numbers of the module, and those of two places are in both.
+        held = layer.state_dict() if hasattr(layer, "state_dict") else {}
+        # Weights of a pool or a slice are no numbers of the module, and those of two places are in both.
         if not held or self._shared(layer):
             return False
         earlier = any(fold.node == before[0] for fold in self.folds)
@@ -286,7 +305,7 @@ class _ModuleDraft:
         looped = any(
             source == self.neurons[call.name] and target in own for source, target in self.edges
         )
-        taken = looped or any(call.name in each.sources for each in self.seen.calls)
+        taken = looped or self.seen.goes_on(call.name)
         heard = [each.member for each in self.seen.outputs if each.sources == (call.name,)]
         if taken or "output" in heard:
             raise ConversionError(
@@ -302,7 +321,7 @@ class _ModuleDraft:
         name = _free("output" if alone else f"output_{'_'.join(heard.sources)}", self.nodes)
         if heard.member == "membrane":
             leaf = heard.sources[0]
-            if any(leaf in each.sources for each in self.seen.calls):
+            if self.seen.goes_on(leaf):
                 raise ConversionError(
                     f"the module returns the membrane of '{leaf}', whose spikes go on",
                     fix="return what it fires, or its membrane where nothing takes its spikes",
@@ -315,6 +334,11 @@ class _ModuleDraft:
         self.nodes[name] = {"type": "Output", "shape": np.array(heard.shape)}
         self.edges += [(end, name) for end in ends]
         return name
+
+
+def _full_names(name: str, one: Exported) -> dict[str, str]:
+    """Suffix -> name of the node of a leaf."""
+    return {suffix: f"{name}.{suffix}" if suffix else name for suffix in one.nodes}
 
 
 def _parameters(call: Call) -> list[Any]:

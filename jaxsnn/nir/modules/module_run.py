@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +11,7 @@ from jaxsnn.errors import ConversionError, listing
 from jaxsnn.nir.modules.module_trace import (
     ModuleTrace,
     failed,
+    fed_back,
     leaves_of,
     rewind,
     tensors_of,
@@ -90,9 +90,6 @@ def _stepped(module: Any, x: Any) -> Iterator[Any]:
     Raises:
         ConversionError: it fails with them.
     """
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    parameters = inspect.signature(module.forward).parameters.values()
-    wanted = sum(each.kind in kinds for each in parameters) - 1
     state: tuple[Any, ...] = ()
     for step, frame in enumerate(x):
         try:
@@ -106,10 +103,8 @@ def _stepped(module: Any, x: Any) -> Iterator[Any]:
                 fix="return (output, state) with a state as forward takes it",
             ) from error
         yield result
-        if wanted and isinstance(result, tuple):
-            # (out, state), or as many states behind the output as forward takes; others follow.
-            state = tuple(result[1 : 1 + wanted]) if len(result) > wanted else ()
+        state = fed_back(module, result)
 
 
 def _array(tensor: Any) -> np.ndarray:
-    return np.array(tensor.detach().cpu().numpy())
+    return np.array(tensor.detach().cpu().numpy() if hasattr(tensor, "detach") else tensor)

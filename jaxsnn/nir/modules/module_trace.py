@@ -18,6 +18,7 @@ from jaxsnn.nir.frameworks.registry import frameworks
 from jaxsnn.nir.modules.module_order import MOVE, RESHAPE, Order, first_order, orders
 from jaxsnn.nir.torch_leaves import (
     WAYS_OUT,
+    Before,
     Call,
     Factor,
     Moved,
@@ -60,7 +61,7 @@ _ONE_STEP = (
 #: What to do with a function of torch that is not taken.
 _TAKEN = (
     "use layers for it: between layers sums, differences, flattens, pools, pads, torch.cat,"
-    " torch.split and products with a number are taken too"
+    " torch.split, and sums and products with a number are taken too"
 )
 #: What may make the axis of time, as x.unsqueeze(0).repeat(T, 1, 1, 1, 1) does.
 _NEW_AXIS = ("unsqueeze", "repeat", "expand", "stack")
@@ -70,9 +71,12 @@ _WITH_TIME = (
 )
 #: What to do with what forward makes itself, or keeps from the step before.
 _KEPT = (
-    "feed spikes of the step before back by a neuron of the framework that feeds itself, such as"
-    " RLeaky, LIFRecurrentCell or a LinearRecurrentContainer, and let layers take what layers give"
+    "let layers take what layers give, in this step or, of neurons, in the step before: by a neuron"
+    " that feeds itself, such as RLeaky or LIFRecurrentCell, or by spikes that forward keeps"
 )
+
+#: Code of a refusal of what may be of the step before.
+_OF_BEFORE = "step-before"
 
 Member = Literal["output", "membrane"]
 
@@ -128,6 +132,10 @@ class ModuleTrace:
     leading: int
     left_out: tuple[str, ...] = ()
 
+    def goes_on(self, leaf: str) -> bool:
+        """Whether a layer takes what a leaf gives, in this step or in the next one."""
+        return any(leaf in (*call.sources, _leaf_before(call)) for call in self.calls)
+
     @property
     def uses(self) -> dict[str, int]:
         """How often what a leaf gives is taken, by leaves or as an output."""
@@ -136,6 +144,10 @@ class ModuleTrace:
             for source in taken.sources:
                 found[source] = found.get(source, 0) + 1
         return found
+
+
+def _leaf_before(call: Call) -> str | None:
+    return call.module.leaf if isinstance(call.module, Before) else None
 
 
 def trace(module: Any, sample: Any) -> ModuleTrace:
@@ -150,8 +162,6 @@ def trace(module: Any, sample: Any) -> ModuleTrace:
         ConversionError: A layer that takes what is computed outside of layers, or that is called
             more than once, or `forward` asks for more than the sample, or does not take it.
     """
-    import torch
-
     asked = [
         name
         for name, each in inspect.signature(module.forward).parameters.items()
@@ -162,6 +172,21 @@ def trace(module: Any, sample: Any) -> ModuleTrace:
             f"forward of {type(module).__name__} needs {listing(asked)}, and is given a sample alone",
             fix=f"give {listing(asked[1:])} a default, such as None, from which states begin",
         )
+    try:
+        return _watched(module, sample)
+    except ConversionError as refusal:
+        if refusal.problem.code != _OF_BEFORE or leading_axes(module) == 2:
+            raise
+        try:
+            return _watched(module, sample, after_a_step=True)
+        except ConversionError:
+            raise refusal from None
+
+
+def _watched(module: Any, sample: Any, after_a_step: bool = False) -> ModuleTrace:
+    """As `trace`; after a step, what neurons gave in it is known in the next one."""
+    import torch
+
     leaves = leaves_of(module)
     leading = leading_axes(module)
     _needs_time(leaves, leading, sample)
@@ -169,20 +194,16 @@ def trace(module: Any, sample: Any) -> ModuleTrace:
     with torch.inference_mode(False):  # in which torch counts no changes in place
         sample = sample.clone() if sample.is_inference() else sample
     watch.keep(sample, Made(sources=("",), leading=leading))
-    hooks = [hook for name, leaf in leaves for hook in watch.hooks(name, leaf)]
-    inside = [leaf for _, leaf in leaves]
-    for name, outer in module.named_modules():
-        if (
-            of_library(outer)
-            and not any(outer is leaf for leaf in inside)
-            and list(outer.children())
-        ):
-            hooks += watch.outer_hooks(name or "module", outer)
+    hooks: list[Any] = []
+    state: tuple[Any, ...] = ()
     try:
         with torch.inference_mode(False), torch.no_grad(), unchanged(module), uncompiled(module):
             rewind(leaf for _, leaf in leaves)  # states may be of another size of batch
+            if after_a_step:
+                state = watch.step_before(module, sample, leaves)
+            hooks += watch.all_hooks(module, leaves)
             with watch.functions():
-                result = module(sample)
+                result = module(sample, *state)
     except JaxsnnError:
         raise
     except RuntimeError as error:  # of layers that do not take its shape or its type
@@ -203,6 +224,18 @@ def trace(module: Any, sample: Any) -> ModuleTrace:
         leading=leading,
         left_out=tuple(watch.left_out(result)),
     )
+
+
+def fed_back(module: Any, result: Any) -> tuple[Any, ...]:
+    """What `forward` is to be given behind its input in the next step, of what it returned: (out,
+    state), or as many states behind the output as it takes; others follow.
+    """
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = inspect.signature(module.forward).parameters.values()
+    wanted = sum(each.kind in kinds for each in parameters) - 1
+    if not wanted or not isinstance(result, tuple) or len(result) <= wanted:
+        return ()
+    return tuple(result[1 : 1 + wanted])
 
 
 def sample_of(module: Any, sample: Any) -> Any:
@@ -394,6 +427,41 @@ class _Watch:
         self.alive.append(tensor)
         self.made[id(tensor)] = dataclasses.replace(made, version=tensor._version)
 
+    def step_before(
+        self, module: Any, sample: Any, leaves: list[tuple[str, Any]]
+    ) -> tuple[Any, ...]:
+        """Run a step and note what the leaves gave in it; what is to be given to the next step."""
+        given: list[tuple[str, Any]] = []
+
+        def heard(name: str) -> Any:
+            def hook(leaf: Any, arguments: Any, result: Any) -> None:
+                given.append((name, result[0] if isinstance(result, tuple) else result))
+
+            return hook
+
+        hooks = [leaf.register_forward_hook(heard(name)) for name, leaf in leaves]
+        try:
+            result = module(sample)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        for leaf, tensor in given:
+            if hasattr(tensor, "_version"):
+                name, made = self.free("before"), Made(sources=(), leading=self.leading)
+                self.calls[name] = _call(name, Before(leaf=leaf), made, tensor.shape, tensor.shape)
+                self.keep(tensor, dataclasses.replace(made, sources=(name,)))
+        return fed_back(module, result)
+
+    def all_hooks(self, module: Any, leaves: list[tuple[str, Any]]) -> list[Any]:
+        """Hooks of the leaves, and of libraries' modules with layers within."""
+        hooks = [hook for name, leaf in leaves for hook in self.hooks(name, leaf)]
+        inside = [leaf for _, leaf in leaves]
+        for name, outer in module.named_modules():
+            own = any(outer is leaf for leaf in inside)
+            if of_library(outer) and not own and list(outer.children()):
+                hooks += self.outer_hooks(name or "module", outer)
+        return hooks
+
     def hooks(self, name: str, leaf: Any) -> list[Any]:
         """Hooks before and after each call of a leaf."""
 
@@ -565,7 +633,8 @@ class _Watch:
         fix = WAYS_OUT.get(by, _TAKEN) if by else _KEPT
         if self.leading == 2 and by in _NEW_AXIS:
             fix = f"{_WITH_TIME}; {fix}"
-        raise ConversionError(what, fix=fix, node=name)
+        code = _OF_BEFORE if made is None else ""
+        raise ConversionError(what, fix=fix, node=name, code=code)
 
     def _by(self, tensor: Any) -> str:
         """Which function of torch computed a tensor of no layer, or ""."""
@@ -650,10 +719,10 @@ class _Watch:
         name = _function_name(func)
         given = args[0]
         zero = any(type(each) in (int, float) and each == 0 for each in args[1:])
-        if name in _SUBTRACTED and zero and not kwargs:
-            self.layer("neg", Factor(value=-1.0), sources, given, result)
-        elif name in _ADD + _SUBTRACT and zero:
+        if name in _ADD + _SUBTRACT and zero:
             self.keep(result, sources[0])  # as Python's sum begins, with 0
+        elif name in _ADD + _SUBTRACT + _SUBTRACTED and len(sources) == 1:
+            self.layer("shift", _shift_of(name, args, kwargs), sources, given, result)
         elif name in _ADD + _SUBTRACT:
             # A number, a factor (alpha) and another shape make it something else than a sum.
             plain = len(sources) == 2 and not kwargs and args[1].shape == given.shape
@@ -677,6 +746,8 @@ class _Watch:
         elif name == "dropout":
             _refuse_dropping(args, kwargs)
             self.keep(result, sources[0])
+        elif name == "mean":
+            self.mean(sources[0], args, kwargs, result)
         elif name in _NEGATE:
             self.layer("neg", Factor(value=-1.0), sources, given, result)
         elif name in _TIMES + _OVER:
@@ -736,6 +807,24 @@ class _Watch:
             parts.append(self.placed("cat", layer, made, tensor.shape, result.shape))
             offset += tensor.shape[axis + made.leading]
         self.sum(result, parts)
+
+    def mean(self, made: Made, args: Any, kwargs: Mapping[str, Any], result: Any) -> None:
+        """Note a mean over all axes behind that of channels: as a pool."""
+        import torch
+
+        given = args[0]
+        axes = given.ndim - made.leading - 1
+        dims = kwargs.get("dim", args[1] if len(args) > 1 else ())
+        wanted = list(range(given.ndim - axes, given.ndim))
+        pool = {1: torch.nn.AdaptiveAvgPool1d, 2: torch.nn.AdaptiveAvgPool2d}.get(axes)
+        if pool is None or sorted(int(dim) % given.ndim for dim in _parts(dims)) != wanted:
+            return
+        shape = (*given.shape[:-axes], *(1,) * axes)
+        made = self.placed("mean", pool(1), made, given.shape, shape)
+        if result.ndim < given.ndim:
+            layer = torch.nn.Flatten(made.leading, -1)
+            made = self.placed("flatten", layer, made, shape, result.shape)
+        self.keep(result, made)
 
     def split(self, made: Made, args: Any, kwargs: Mapping[str, Any], result: Any) -> None:
         """Note the parts of torch.split along an axis of the shape."""
@@ -823,21 +912,28 @@ class _Watch:
         return tuple(found.values())
 
     def taken_calls(self, outputs: tuple[Heard, ...]) -> tuple[Call, ...]:
-        """The calls, without parts of torch.split that nobody takes."""
+        """The calls, without parts of torch.split and outputs of the step before that nobody takes."""
         found: list[Call] = []
         for call in reversed(self.calls.values()):
             taken = {source for each in (*found, *outputs) for source in each.sources}
-            if call.name in taken or not isinstance(call.module, Moved):
+            if call.name in taken or not isinstance(call.module, Moved | Before):
                 found.append(call)
         return tuple(reversed(found))
 
     def left_out(self, result: Any) -> Iterator[str]:
         """What the module returns beside its output that is of no layer, and no state of one."""
         for place, tensor in enumerate(tensors_of(result)):
-            if place and self._unchanged(tensor) is None and id(tensor) not in self.states:
-                name = self.functions_of.get(id(tensor))
-                by = "" if name is None else f" by torch's {name}"
-                yield f"tensor {place + 1}, of shape {tuple(tensor.shape)}, computed outside of layers{by}"
+            made = self._unchanged(tensor)
+            if (
+                not place
+                or id(tensor) in self.states
+                or (made is not None and made.sources != ("",))
+            ):
+                continue
+            name = self.functions_of.get(id(tensor))
+            by = "" if name is None else f" by torch's {name}"
+            what = f"computed outside of layers{by}" if made is None else "its input"
+            yield f"tensor {place + 1}, of shape {tuple(tensor.shape)}, {what}"
 
     def _goes_on(self, made: Made, taken: Iterable[str]) -> bool:
         """Whether what one neuron gives, or the input, is taken by a layer too."""
@@ -949,6 +1045,16 @@ def _factor_of(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> F
     if type(number) not in (int, float) or not number or not hasattr(args[0], "_version"):
         return None
     return Factor(value=1 / number if name in _OVER else float(number))
+
+
+def _shift_of(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Factor | None:
+    """A sum or difference of a tensor and a number, or None where it is something else."""
+    number = args[1] if len(args) == 2 and not kwargs else None
+    if type(number) not in (int, float) or not hasattr(args[0], "_version"):
+        return None
+    if name in _SUBTRACTED:
+        return Factor(value=-1.0, offset=float(number))
+    return Factor(value=1.0, offset=-float(number) if name in _SUBTRACT else float(number))
 
 
 def _is_parameter(value: Any) -> bool:
