@@ -336,9 +336,9 @@ def exported_linear(call: Call) -> Exported:
     refuse_axes(call, 1)
     weight = numbers_of(call.module.weight)
     if call.columns is not None:
-        ordered = np.zeros((len(weight), *call.inward), weight.dtype)
-        np.add.at(ordered, (slice(None), call.columns), weight)
-        weight = ordered
+        ordered = np.zeros((*call.inward, len(weight)), weight.dtype)
+        np.add.at(ordered, call.columns, weight.T)
+        weight = ordered.T
     entry = {"type": "Linear", "weight": weight}
     if call.module.bias is not None:
         entry |= {"type": "Affine", "bias": numbers_of(call.module.bias)}

@@ -218,8 +218,10 @@ class _ModuleDraft:
         """Put a factor and an offset into the weights before them, which feed nothing else; whether
         there are such weights.
         """
+        if len(before) != 1:
+            return False
         entry = self.nodes[before[0]]
-        if len(before) > 1 or entry["type"] not in ("Linear", "Affine", "Conv1d", "Conv2d"):
+        if entry["type"] not in ("Linear", "Affine", "Conv1d", "Conv2d"):
             return False
         if any(self.seen.uses.get(name, 0) > 1 for name in self._between(call, before[0])):
             return False

@@ -1049,7 +1049,7 @@ def _factor_of(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> F
 
 def _shift_of(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Factor | None:
     """A sum or difference of a tensor and a number, or None where it is something else."""
-    number = args[1] if len(args) == 2 and not kwargs else None
+    number: Any = args[1] if len(args) == 2 and not kwargs else None
     if type(number) not in (int, float) or not hasattr(args[0], "_version"):
         return None
     if name in _SUBTRACTED:
@@ -1069,7 +1069,7 @@ def _linear_of(weight: Any, bias: Any = None) -> Any:
 
     if not _is_parameter(weight) or not (bias is None or _is_parameter(bias)):
         return None
-    layer = torch.nn.Linear(1, 1, bias=False)
+    layer: Any = torch.nn.Linear(1, 1, bias=False)
     layer.weight, layer.bias = weight, bias
     return layer
 
