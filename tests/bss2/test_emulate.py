@@ -258,6 +258,11 @@ def test_a_chip_that_deviates_is_repeatable_by_seed_and_trial(two_layers):
     assert 0 < first.late < 10 * CLOCK
 
 
+def test_seeds_of_chips_side_by_side_follow_each_other():
+    assert EmulatedChip(seed=3, several=True).of_run(2).seed == 5
+    assert EmulatedChip(seed=3).of_run(2).seed == 3
+
+
 @pytest.mark.slow
 def test_a_full_queue_loses_spikes_and_a_full_memory_too():
     graph = build.sequential(build.input(1), build.linear(weight=np.full((60, 1), 9.0)), neurons())

@@ -12,6 +12,7 @@ import pytest
 from jaxsnn.bss2.check import check
 from jaxsnn.bss2.chip import Dead
 from jaxsnn.bss2.emulate import ChipInTheLoop, EmulatedChip, Emulator, Spread
+from jaxsnn.bss2.emulate.loop import _whole
 from jaxsnn.bss2.emulate.reweight import with_weights
 from jaxsnn.bss2.netlist import netlist
 from jaxsnn.bss2.search.portfolio import place_and_route
@@ -65,6 +66,18 @@ def test_weights_change_in_the_places_that_were_routed(device):
     assert places.issuperset(
         zip((after.synapses[:, 1] // 2).tolist(), after.synapses[:, 2].tolist(), strict=True)
     )
+
+
+def test_halves_of_an_lsb_are_rounded_as_in_the_mapping(device):
+    # In float32 a weight times its scale may be a hair below what float64 has.
+    graph, factors = layered(4, 6, 2), device.numbers[1]
+    halves = (np.arange(24).reshape(6, 4) + 0.5) / float(np.ravel(factors["2"])[0])
+    graph = graph.with_nodes([graph.nodes["1"].replace(weight=halves.astype(np.float32))])
+    (entry,) = lower(graph).inputs
+    whole = _whole(lower(graph), factors)[entry, "2"]
+    np.testing.assert_array_equal(np.sort(np.ravel(whole)), np.arange(24) + 1)
+    mapped = device.with_weights(graph)[0].netlist.weight
+    assert set(np.arange(24) + 1) <= set(np.abs(mapped))
 
 
 def test_equal_devices_share_compiled_code():

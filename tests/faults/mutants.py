@@ -99,6 +99,33 @@ ROOMS = {
         files=("jaxsnn/bss2/check/*.py",),
         tests=_tests("bss2", "check", "traffic", "corruptions", "oracle"),
     ),
+    "convert": Room(
+        files=("jaxsnn/nir/convert/*.py",),
+        tests=(
+            *_tests("nir", "convert", "convert_bursting", "convert_chains", "convert_continuous"),
+            *_tests("nir", "convert_names", "convert_rewrites", "convert_snn_mlir", "passes"),
+        ),
+    ),
+    "emulate": Room(
+        files=("jaxsnn/bss2/emulate/*.py",),
+        tests=_tests("bss2", "emulate", "in_the_loop", "traffic", "way_back"),
+    ),
+    "modules": Room(
+        files=("jaxsnn/nir/modules/*.py", "jaxsnn/nir/torch*.py"),
+        tests=(
+            *_tests("interop", "module_joins", "module_layers", "module_messages"),
+            *_tests("interop", "module_neurons", "torch_bridge", "load_into"),
+        ),
+    ),
+    "network": Room(
+        files=("jaxsnn/network/*.py", "jaxsnn/network/lowering/*.py"),
+        tests=(
+            *_tests("network", "cycles", "lower", "repr", "stepped_loops"),
+            *_tests("event", "chain", "events", "permutations", "projections", "reductions"),
+            *_tests("event", "shared_delays", "sorting", "spikes", "threshold"),
+            *_tests("grid", "nodes", "rules"),
+        ),
+    ),
     "checkpoint": Room(
         files=("jaxsnn/train/loop/checkpoint.py", "jaxsnn/train/loop/checkpoint_files.py"),
         tests=(*_tests("train", "checkpoint"), *_tests("fuzz", "file_journeys")),

@@ -12,6 +12,18 @@ _START = "where an iteration starts: in its bracket it comes to the same root"
 _UNUSED = "it keeps from dividing by 0 where what comes of it is not used"
 _VANISHES = "what stays of the current vanishes beside 1 in float32, as before"
 SAME: dict[str, dict[tuple[str, str], str]] = {
+    "jaxsnn/bss2/emulate/run_program.py": {
+        (
+            "table = np.concatenate([part.channels, np.full((1, part.channels.shape[1]), -1)])",
+            "-1 -> +1",
+        ): "unused slots come at inf anyway",
+    },
+    "jaxsnn/nir/convert/neuron_writing.py": {
+        (
+            "return np.where(np.abs(offset) < 1e-9 * np.abs(scale), 0.0, offset)",
+            "np.abs(offset) < 1e-09 * np.abs(scale) -> np.abs(offset) <= 1e-09 * np.abs(scale)",
+        ): "they are equal where both are 0",
+    },
     "jaxsnn/bss2/check/check_mapping.py": {
         ("column = np.full(net.size + 1, -1)", "1 -> 2"): _ABSENT,
         ("row = np.full(net.size, -1)", "1 -> 2"): _ABSENT,

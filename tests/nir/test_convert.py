@@ -359,16 +359,18 @@ def test_neurons_of_different_decay_become_nodes_of_one_decay_each():
     np.testing.assert_array_equal(played(made.graph, x), y)
 
 
+@pytest.mark.parametrize("shape", [(3,), (1, 3)])
 @pytest.mark.parametrize("target", ["snntorch", "spikingjelly"])
-def test_a_start_at_v_leak_is_given_by_neurons_that_fire_once(target):
+def test_a_start_at_v_leak_is_given_by_neurons_that_fire_once(target, shape):
     neurons = {"tau": 10e-3, "v_leak": np.array([-0.1, 0.1, 0.05, 0.0]), "v_threshold": 0.2}
+    flat = [build.node("Flatten", start_dim=0, end_dim=-1)] if len(shape) > 1 else []
     layers = (build.affine(4, bias=0.25, weight=normal(0.5, 1.5)), build.lif(**neurons))
     graph = build.sequential(
-        build.input(3), *layers, seed=1, dialect="norse", dt=1e-3, dt_export=1.0
+        build.input(shape), *flat, *layers, seed=1, dialect="norse", dt=1e-3, dt_export=1.0
     )
     made = convert(graph, to=target)
     assert "two neurons that fire once each" in str(made.changes)
-    x = random_raster(0, (60, 5, 3), 0.5)
+    x = random_raster(0, (60, 5, *shape), 0.5)
     y = played(graph, x)
     assert 0.05 < y.mean() < 0.9
     np.testing.assert_array_equal(played(made.graph, x), y)
@@ -436,6 +438,25 @@ def test_sums_for_norse_run_sources_first():
     assert (
         max(order.index(name) for name in ("b", "c")) < order.index("sum") < order.index("output")
     )
+
+
+def test_sums_for_norse_of_other_heights_make_matrices():
+    # no convolution of 1 x 1 with weight zero leads from (2, 6, 4) to (2, 4, 4)
+    rng, given = np.random.default_rng(0), {"padding": [1, 0], "stride": [1, 1], "groups": 1}
+    given |= {"bias": np.zeros(2), "dilation": [1, 1]}
+    leaky = build.lif(tau=1e-3, r=10.0)
+    nodes = {"input": build.input((2, 4, 4)), "hidden": leaky, "sum": leaky}
+    for name in ("a", "b"):
+        nodes[name] = build.node("Conv2d", weight=rng.normal(size=(2, 2, 1, 1)), **given)
+    nodes["output"] = build.output()
+    chains = [("input", "a", "hidden", "sum", "output"), ("input", "b", "sum")]
+    graph = build.network(nodes, chains, seed=0, dialect="snntorch", **RESET)
+    made = convert(graph, to="norse")
+    assert "Conv2d" not in {node.type for node in made.graph.nodes.values()}
+    x = random_raster(0, (30, 5, 2, 4, 4), 0.5)
+    y = played(graph, x).reshape(30, 5, -1)
+    assert 0.05 < y.mean() < 0.9
+    np.testing.assert_array_equal(played(made.graph, x), y)
 
 
 def depth_first(edges, start):

@@ -9,6 +9,7 @@ from jaxsnn import TimeStepped, lower, simulate
 from jaxsnn.errors import ConversionError
 from jaxsnn.nir import build, write
 from jaxsnn.nir.convert import convert
+from jaxsnn.nir.convert.bounds import _times
 from jaxsnn.nir.convert.draft import draft_of
 from jaxsnn.nir.convert.geometry import reorder_flattened
 from jaxsnn.nir.initializers import normal
@@ -277,3 +278,63 @@ def test_scale_is_written_as_weights():
     made = convert(graph, to="snntorch")
     assert "Scale" not in {node.type for node in made.graph.nodes.values()}
     same(graph, made, random_raster(1, (60, 4, 3), 0.4))
+
+
+def test_scales_of_channels_are_written_as_weights():
+    rng = np.random.default_rng(0)
+    factor = np.broadcast_to(np.array([1.0, 2.0, 0.5])[:, None, None], (3, 8, 8))
+    layers = (convolution(rng, 3, 2), build.scale(factor), leaky(), FLAT, build.linear(4), leaky())
+    graph = image(*layers)
+    made = convert(graph, to="snntorch")
+    assert "Scale" not in {node.type for node in made.graph.nodes.values()}
+    same(graph, made, random_raster(1, (30, 3, 2, 8, 8), 0.3))
+
+
+def test_scales_within_a_channel_make_matrices():
+    factor = np.ones((3, 8, 8))
+    factor[1, 2:5, 3] = 2.0
+    layers = (convolution(np.random.default_rng(0), 3, 2), build.scale(factor), leaky())
+    graph = image(*layers, FLAT, build.linear(4), leaky())
+    made = convert(graph, to="snntorch")
+    assert {"Scale", "Conv2d"}.isdisjoint(node.type for node in made.graph.nodes.values())
+    same(graph, made, random_raster(1, (30, 3, 2, 8, 8), 0.3))
+
+
+def test_groups_are_written_as_one_for_spyx():
+    rng = np.random.default_rng(0)
+    first = convolution(rng, 4, 1, groups=2)
+    graph = image(first, leaky(), FLAT, build.linear(4, weight=normal(0.01, 0.2)), leaky())
+    made = convert(graph, to="spyx")
+    assert np.shape(made.graph.nodes["1"].value("weight")) == (4, 2, 3, 3)
+    same(graph, made, random_raster(1, (30, 3, 2, 8, 8), 0.3), shift=2)
+
+
+@pytest.mark.parametrize("beside", [True, False])
+def test_subtraction_at_another_time_within_a_loop(beside):
+    # What a neuron gives itself back goes into the weights of its loop, unless they feed others, too.
+    rng = np.random.default_rng(3)
+    nodes = {
+        "input": build.input(5),
+        "w": build.linear(weight=rng.normal(0.3, 0.9, (6, 5))),
+        "lif": leaky(),
+        "loop": build.linear(weight=rng.normal(0, 0.3, (6, 6))),
+        "last": leaky(),
+        "output": build.output(),
+    }
+    ways = [("input", "w", "lif", "loop", "lif"), ("lif", "last", "output")]
+    if beside:
+        ways[1:] = [("loop", "last", "output")]
+    graph = build.network(nodes, ways, **SUBTRACTS)
+    made = convert(graph, to="spikingjelly", input_range=(0.0, 1.0))
+    assert any("another step than the source" in change.why for change in made.changes)
+    same(graph, made, random_raster(1, (60, 4, 5), 0.4))
+
+
+def test_bounds_hold_what_lies_between_two_ends():
+    rng = np.random.default_rng(0)
+    gain, plus = rng.normal(size=50), rng.normal(size=50)
+    ends = np.sort(rng.normal(size=(2, 50)), axis=0)
+    low, high = _times(gain, (ends[0], ends[1]), plus)
+    within = gain * (ends[0] + rng.random((100, 50)) * (ends[1] - ends[0])) + plus
+    assert np.all((low - 1e-12 <= within) & (within <= high + 1e-12))
+    np.testing.assert_allclose(high - low, np.abs(gain) * (ends[1] - ends[0]))

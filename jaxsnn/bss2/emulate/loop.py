@@ -28,16 +28,13 @@ from jaxsnn.bss2.mapping import to_json
 from jaxsnn.bss2.netlist import LARGEST, Netlist
 from jaxsnn.bss2.search.portfolio import Outcome, place_and_route
 from jaxsnn.bss2.search.quantize import Quantized, QuantizeOptions, quantize, strength
+from jaxsnn.bss2.search.whole_weights import HAIR
 from jaxsnn.errors import MappingError, Problem, UsageError, as_number, shown, suggestion
 from jaxsnn.event.event_options import EventOptions
 from jaxsnn.network.network import Network
 from jaxsnn.network.signals import signals
 from jaxsnn.network.spikes import Events
 from jaxsnn.nir.graph import Graph
-
-#: Of a weight in float32, so that 31.5 stays 31.5 behind a product that rounds, as `quantize` has
-#: it in float64.
-_HAIR = 2**-22
 
 
 class ChipInTheLoop:
@@ -224,7 +221,7 @@ def _whole(network: Network, factors: Mapping[str, Any]) -> dict[tuple[str, str]
     for target, signal in signals(network).items():
         for source, matrix in signal.matrices(network.dtype).items():
             exact = matrix * jnp.asarray(factors[target], network.dtype)
-            whole = jnp.sign(exact) * jnp.floor(jnp.abs(exact) * (1 + _HAIR) + 0.5)
+            whole = jnp.sign(exact) * jnp.floor(jnp.abs(exact) * (1 + HAIR) + 0.5)
             found[source, target] = jnp.clip(whole, -LARGEST, LARGEST)
     return found
 

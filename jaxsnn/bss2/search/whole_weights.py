@@ -12,6 +12,10 @@ import numpy as np
 from jaxsnn.bss2.netlist import LARGEST, synapses_of
 from jaxsnn.bss2.search.unroll import Links
 
+#: By this part more, 31.5 stays 31.5 where a weight in float32, or its product with a scale, was
+#: rounded.
+HAIR = 2**-22
+
 
 @dataclass(frozen=True, kw_only=True)
 class NodeReport:
@@ -111,11 +115,8 @@ def _rms(values: np.ndarray) -> float:
 
 
 def rounded(values: np.ndarray) -> np.ndarray:
-    """Whole numbers: half away from zero.
-
-    A hair is added, so that 31.5 stays 31.5 behind a product that rounds.
-    """
-    return np.sign(values) * np.floor(np.abs(values) * (1 + 2**-40) + 0.5)
+    """Whole numbers: half away from zero."""
+    return np.sign(values) * np.floor(np.abs(values) * (1 + HAIR) + 0.5)
 
 
 def _by_max(magnitude: np.ndarray, limit: int, percentile: float) -> float:
