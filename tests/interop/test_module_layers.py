@@ -82,6 +82,27 @@ def test_sums_flattens_and_pools_between_layers():
     assert {source for source, target in graph.edges if target == "c"} == {"fc", "straight"}
 
 
+class Viewed(torch.nn.Module):
+    """The last two axes become one, by their sizes."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.fc = torch.nn.Conv1d(2, 3, 3), torch.nn.Linear(18, 4)
+        self.first, self.second = leaky(), leaky()
+        with torch.no_grad():
+            self.conv.weight.mul_(3)
+            self.fc.weight.mul_(3)
+
+    def forward(self, x):
+        return self.second(self.fc(self.first(self.conv(x)).reshape(len(x), 18)))
+
+
+def test_a_reshape_that_joins_axes_is_a_flatten():
+    torch.manual_seed(1)
+    graph = verified(Viewed(), nets.spikes(1, (2, 8), steps=40, batch=3), nets.snntorch_play)
+    assert [graph.nodes[name].type for name in graph.order()].count("Flatten") == 1
+
+
 @pytest.mark.parametrize("bias", [True, False])
 def test_batch_normalisation_goes_into_the_weights(bias):
     net = body(

@@ -301,3 +301,24 @@ def test_a_reset_above_the_threshold_is_to_be_lowered():
     message = r"resets to 2, not below its v_threshold 1, .*: lower v_reset or raise v_threshold"
     with pytest.raises(ConversionError, match=message):
         convert(graph, to="spikingjelly")
+
+
+@pytest.mark.parametrize(
+    ("function", "given"),
+    [
+        (torch.div, {"rounding_mode": "floor"}),
+        (torch.add, {"alpha": 2}),
+        (torch.sub, {"alpha": 2}),
+    ],
+)
+def test_products_that_are_more_than_one_by_a_number_are_refused(function, given):
+    class Net(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc, self.lif = torch.nn.Linear(5, 3), leaky()
+
+        def forward(self, x):
+            return self.lif(function(self.fc(x), 2, **given))
+
+    with pytest.raises(ConversionError, match=rf"by torch's {function.__name__}, which is not"):
+        from_torch(Net(), torch.zeros(1, 5))
