@@ -667,6 +667,14 @@ def test_traits_that_make_no_sense_are_refused(traits, message):
             {"apply": lambda parameters, detail, x: x[:, :4]},
             "its operator has entries= that make another sum than apply=",
         ),
+        (
+            {"apply": lambda parameters, detail, x: x[:, :4] + 0.01 * x[:, :4] ** 2},
+            "its operator is not linear",
+        ),
+        (
+            {"apply": lambda *given: 1.01 * GATHER.apply(*given)},
+            "its operator has entries= that make another sum than apply=",
+        ),
     ],
 )
 def test_an_operator_that_is_not_what_its_traits_say_is_refused(changes, message, monkeypatch):
