@@ -4,6 +4,8 @@ around them takes longer than it would save.
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 from collections.abc import Mapping
 from functools import cache
@@ -26,6 +28,12 @@ def known_options(options: Mapping[str, Any]) -> dict[str, Any]:
     if _has(tuple(options.items())):
         return dict(options)
     return {name: value for name, value in options.items() if _has(((name, value),))}
+
+
+def left_open(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those options of which the variable `XLA_FLAGS` says nothing: what it says of others holds."""
+    said = set(re.findall(r"--(\w+)", os.environ.get("XLA_FLAGS", "")))
+    return {name: value for name, value in options.items() if name not in said}
 
 
 @cache
@@ -51,7 +59,11 @@ def loops_in(jaxpr: Any) -> int:
     return count
 
 
+#: Code is not made by several threads at a time, each with a part of a program: where other processes
+#: have the other cores, dividing it costs a fifth of the time.
+IN_ONE_PART = {"xla_cpu_parallel_codegen_split_count": 1}
+
 if __name__ == "__main__":  # as XLA_FLAGS has them; one that XLA does not know ends the process
-    known = known_options(NOT_AT_ALL)
+    known = known_options(NOT_AT_ALL | IN_ONE_PART)
     flags = (f"--{name}={str(value).lower()}" for name, value in known.items())
     sys.stdout.write(" ".join(flags) + "\n")

@@ -9,7 +9,8 @@ from jaxsnn.bss2.search.portfolio import place_and_route
 from tests.bss2.corruptions import CORRUPTIONS
 from tests.bss2.recipes import dense_net, layer_by_layer_mapping, one_run_mapping, recurrent_net
 
-SEEDS = 5
+#: Few are quick, more are slow.
+SEEDS = [range(2), pytest.param(range(2, 6), marks=pytest.mark.slow)]
 #: What must be said, among other things, of some kinds.
 SAID = {
     "label_beyond_the_last": "no-such-synapse",
@@ -91,12 +92,13 @@ def test_there_are_enough():
     assert set(SAID) <= set(CORRUPTIONS)
 
 
+@pytest.mark.parametrize("seeds", SEEDS)
 @pytest.mark.parametrize("kind", CORRUPTIONS)
-def test_corruptions_are_found(kind, right):
+def test_corruptions_are_found(kind, seeds, right):
     caught = 0
     for number, (mapping, net) in enumerate(right):
         before = to_json(mapping)
-        for seed in range(SEEDS):
+        for seed in seeds:
             random = np.random.default_rng([seed, number])
             spoiled = next(
                 filter(None, (CORRUPTIONS[kind](mapping, net, random) for _ in range(20))), None
@@ -109,4 +111,4 @@ def test_corruptions_are_found(kind, right):
             assert all("\n" not in str(one) and one.message for one in found)
             caught += 1
         assert to_json(mapping) == before
-    assert caught >= SEEDS
+    assert caught >= len(seeds)

@@ -41,6 +41,9 @@ CASES = {
 
 pytestmark = pytest.mark.usefixtures("x64", "minor_from_8")
 
+#: Compiled as a whole: one operation after the other, each has a program.
+spikes_of, simulated = (jax.jit(one, static_argnums=0) for one in (layer_spikes, simulate_layer))
+
 
 def cases_but(*quick):
     """All cases, but for some of them marked slow."""
@@ -225,7 +228,7 @@ def test_arrivals_at_one_time_act_together(order):
     row = jnp.asarray([[*order, 0]], jnp.int32)
 
     def spikes(time):
-        return layer_spikes(spec, weight, lanes, time, row, 4.0)
+        return spikes_of(spec, weight, lanes, time, row, 4.0)
 
     np.testing.assert_array_equal(spikes(time).time[0, 0, :2], [1.0, np.inf])
     # the spike comes when they come
@@ -241,7 +244,7 @@ def test_v_that_jumps_onto_its_threshold_fires_as_the_dialect_says(neuron, weigh
     for at_equality in (False, True):
         spec = LayerSpec(neuron=neuron(fires_at_equality=at_equality), max_spikes=2)
         lanes = one_neuron()
-        found = layer_spikes(spec, jnp.full((1, 1), weight), lanes, time, row, 4.0)
+        found = spikes_of(spec, jnp.full((1, 1), weight), lanes, time, row, 4.0)
         assert int(found.count[0, 0]) == (fires or at_equality)
 
 
@@ -255,7 +258,7 @@ def test_an_overshoot_stays_where_a_spike_subtracts(neuron):
     left = 0.7 * (np.exp(-0.25 / 2.0) if neuron is LIFDelta else 1.0)
     for second, count in ((1.0 - left - 1e-9, 2), (1.0 - left + 1e-9, 3)):
         weight = jnp.asarray([[2.7], [second]])
-        found = layer_spikes(spec, weight, lanes, time, row, 4.0)
+        found = spikes_of(spec, weight, lanes, time, row, 4.0)
         times = [0.5, 0.5, 0.75][:count]
         np.testing.assert_array_equal(found.time[0, 0, :count], times)
         assert int(found.count[0, 0]) == count
@@ -270,13 +273,13 @@ def test_a_neuron_in_its_refractory_time_keeps_its_current():
         LayerSpec(neuron=spec.neuron, max_spikes=24, refractory=hold) for hold in (0.0, 100.0)
     )
     plain, tiny = (
-        simulate_layer(each, weight, lanes, time, row, T_END)[0]
+        simulated(each, weight, lanes, time, row, T_END)[0]
         for each in (none, LayerSpec(neuron=spec.neuron, max_spikes=24, refractory=1e-12))
     )
     np.testing.assert_allclose(plain.time, tiny.time, rtol=1e-9)
-    once = simulate_layer(long, weight, lanes, time, row, T_END)[0]
+    once = simulated(long, weight, lanes, time, row, T_END)[0]
     np.testing.assert_array_equal(once.count, np.minimum(plain.count, 1))
-    held = simulate_layer(spec, weight, lanes, time, row, T_END)[0]
+    held = simulated(spec, weight, lanes, time, row, T_END)[0]
     gaps = np.diff(np.asarray(held.time), axis=2)
     assert np.nanmin(gaps[np.isfinite(gaps)]) >= 0.3 - 1e-12
 
@@ -291,9 +294,9 @@ def spike_times(neuron, times, t_end, **rules):
     """Finite spike times of a neuron that every arrival moves by 2, twice its threshold."""
     spec = LayerSpec(neuron=neuron, max_spikes=8, **rules)
     row = jnp.zeros((1, len(times)), jnp.int32)
-    spikes = simulate_layer(
-        spec, jnp.full((1, 1), 2.0), one_neuron(), jnp.asarray([times]), row, t_end
-    )[0]
+    spikes = simulated(spec, jnp.full((1, 1), 2.0), one_neuron(), jnp.asarray([times]), row, t_end)[
+        0
+    ]
     found = np.asarray(spikes.time[0, 0])
     assert np.isfinite(found).sum() == spikes.count[0, 0]
     return found[np.isfinite(found)].tolist()

@@ -59,8 +59,9 @@ def intervals(shape, rng, count):
 
 
 @every_shape
-def test_flow_and_its_derivatives_are_those_of_the_matrix_exponential(x64, shape):
-    tau_mem, tau_syn, t = intervals(shape, np.random.default_rng(1), 150)
+@pytest.mark.parametrize("count", [40, pytest.param(150, marks=pytest.mark.slow)])
+def test_flow_and_its_derivatives_are_those_of_the_matrix_exponential(x64, shape, count):
+    tau_mem, tau_syn, t = intervals(shape, np.random.default_rng(1), count)
     expected = np.array(
         [two_exponential_flow.decay(*case) for case in zip(tau_mem, tau_syn, t, strict=True)]
     ).T

@@ -11,6 +11,7 @@ from jaxsnn.errors import ConversionError
 from jaxsnn.nir import build, parse, read, write
 from jaxsnn.nir.convert import convert
 from jaxsnn.nir.initializers import normal
+from tests.helpers.thinning import thinned
 from tests.interop import nets
 from tests.interop.players import play
 
@@ -26,9 +27,9 @@ def snntorch_case(kind, seed=1, **options):
     return graph, x, nets.snntorch_play(net, x)
 
 
-@pytest.mark.parametrize("target", ["norse", "snntorch"])
-@pytest.mark.parametrize("delay", [True, False])
-@pytest.mark.parametrize("kind", ["leaky", "conv"])
+@pytest.mark.parametrize(
+    ("kind", "delay", "target"), thinned(2, ["leaky", "conv"], [True, False], ["norse", "snntorch"])
+)
 def test_snntorch_reset_to_zero(kind, delay, target, converts):
     converts(*in_order(snntorch_case(kind, reset_mechanism="zero", reset_delay=delay), target))
 
@@ -93,8 +94,10 @@ def test_snntorch_with_a_tau_for_each_neuron_to_spikingjelly(kind, converts):
     assert any("is written as" in change.what and "nodes" in change.what for change in made.changes)
 
 
-@pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("kind", ["lif", "cuba", "lif_v_leak", "cuba_v_leak", "if", "conv"])
+@pytest.mark.parametrize(
+    ("kind", "target"),
+    thinned(3, ["lif", "cuba", "lif_v_leak", "cuba_v_leak", "if", "conv"], TARGETS),
+)
 def test_norse(kind, target, converts):
     shape = (1, 8, 8) if kind == "conv" else (5,)
     net, x = nets.norse_net(kind, seed=3), nets.spikes(4, shape, batch=4 if kind == "conv" else 10)
@@ -102,8 +105,10 @@ def test_norse(kind, target, converts):
     converts(graph, target, x, nets.stateful_play(net, x))
 
 
-@pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("kind", ["lif", "lif_adds", "lif_v_reset", "if", "cuba", "conv"])
+@pytest.mark.parametrize(
+    ("kind", "target"),
+    thinned(3, ["lif", "lif_adds", "lif_v_reset", "if", "cuba", "conv"], TARGETS),
+)
 def test_spikingjelly(kind, target, converts, tmp_path):
     import nir
     from spikingjelly.activation_based.nir_exchange import export_to_nir
@@ -172,10 +177,10 @@ def test_sums_and_shared_weights(target, joined, converts):
     assert any("weight zero" in change.what for change in made.changes) is (target == "norse")
 
 
-@pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("delay", [True, False])
-@pytest.mark.parametrize("reset", ["subtract", "zero"])
-@pytest.mark.parametrize("kind", ["leaky", "synaptic"])
+@pytest.mark.parametrize(
+    ("kind", "reset", "delay", "target"),
+    thinned(3, ["leaky", "synaptic"], ["subtract", "zero"], [True, False], TARGETS),
+)
 def test_every_reset_of_snntorch(kind, reset, delay, target, converts):
     options = {"reset_mechanism": reset, "reset_delay": delay}
     converts(*in_order(snntorch_case(kind, seed=3, **options), target))

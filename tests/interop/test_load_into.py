@@ -19,9 +19,13 @@ PLAYERS = {
     "spikingjelly": nets.spikingjelly_play,
 }
 CASES = [
-    *(("snntorch", kind) for kind in ("leaky", "synaptic", "rleaky", "conv")),
-    *(("norse", kind) for kind in ("lif_v_leak", "cuba_v_leak", "if", "conv")),
-    *(("spikingjelly", kind) for kind in ("lif", "lif_v_reset", "if", "cuba")),
+    *(("snntorch", kind) for kind in ("synaptic", "rleaky", "conv")),
+    *(("norse", kind) for kind in ("lif_v_leak", "cuba_v_leak")),
+    *(("spikingjelly", kind) for kind in ("lif", "lif_v_reset", "cuba")),
+]
+CASES += [
+    pytest.param(*case, marks=pytest.mark.slow)
+    for case in (("snntorch", "leaky"), ("norse", "if"), ("norse", "conv"), ("spikingjelly", "if"))
 ]
 
 

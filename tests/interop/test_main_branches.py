@@ -8,6 +8,7 @@ from jaxsnn import TimeStepped, from_torch, lower, simulate
 from jaxsnn.nir import build
 from jaxsnn.nir.convert import convert
 from jaxsnn.nir.initializers import normal
+from tests.helpers.thinning import thinned
 from tests.interop import nets
 from tests.oracles import main_branch_importers
 
@@ -47,8 +48,10 @@ def test_snntorch_subtraction_to_norse(kind, converts):
     assert "reset_method" in converts(graph, "norse==main", x, y).load_with
 
 
-@pytest.mark.parametrize("target", MAIN)
-@pytest.mark.parametrize("kind", ["lif", "cuba", "lif_v_leak", "cuba_v_leak", "if", "conv"])
+@pytest.mark.parametrize(
+    ("kind", "target"),
+    thinned(2, ["lif", "cuba", "lif_v_leak", "cuba_v_leak", "if", "conv"], MAIN),
+)
 def test_norse(kind, target, converts):
     shape = (1, 8, 8) if kind == "conv" else (5,)
     net, x = nets.norse_net(kind, seed=3), nets.spikes(4, shape, batch=4 if kind == "conv" else 10)

@@ -7,6 +7,7 @@ import torch
 from jaxsnn import from_torch, load_into, lower, to_torch, verify
 from jaxsnn.errors import ConversionError
 from jaxsnn.nir import build
+from tests.helpers.thinning import thinned
 from tests.helpers.zoo import FACTS, RECORDED
 from tests.interop import nets
 from tests.interop.players import compare, stepped
@@ -38,9 +39,15 @@ def test_a_readout_that_resets_is_no_module(more):
         to_torch(more("snn_mem_spiking_sub")[0])
 
 
-@pytest.mark.parametrize("reset", ["zero", "subtract"])
-@pytest.mark.parametrize("delay", [True, False])
-@pytest.mark.parametrize("kind", ["leaky", "synaptic", "rleaky", "rsynaptic", "conv"])
+@pytest.mark.parametrize(
+    ("kind", "delay", "reset"),
+    thinned(
+        2,
+        ["leaky", "synaptic", "rleaky", "rsynaptic", "conv"],
+        [True, False],
+        ["zero", "subtract"],
+    ),
+)
 def test_snntorch_there_and_back(kind, delay, reset):
     net = nets.snntorch_net(kind, 4, reset_mechanism=reset, reset_delay=delay)
     shape = (1, 8, 8) if kind == "conv" else (5,)

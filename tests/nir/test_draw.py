@@ -15,7 +15,7 @@ from tests.helpers.zoo import FACTS
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-@pytest.fixture(params=sorted(FACTS))
+@pytest.fixture(scope="module", params=sorted(FACTS))
 def graph(request, zoo):
     """Each graph of the zoo."""
     return read(zoo[request.param])

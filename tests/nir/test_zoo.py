@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from functools import cache
 
 import nir
 import numpy as np
@@ -14,14 +15,20 @@ from jaxsnn.nir.evidence import estimate
 from tests.helpers.zoo import FACTS, options_of
 
 
+@pytest.fixture(scope="module")
+def unsaid(zoo):
+    """`unsaid(name)`: a file of the zoo, read once; nothing is said of it."""
+    return cache(lambda name: read(zoo[name]))
+
+
 def test_the_zoo_is_complete(zoo):
     assert len(zoo) == 104
     assert list(zoo) == sorted(FACTS)
 
 
 @pytest.mark.parametrize("name", FACTS)
-def test_reads_and_describes(zoo, name):
-    graph = read(zoo[name])
+def test_reads_and_describes(unsaid, name):
+    graph = unsaid(name)
     content = json.loads(as_json(graph))
     assert content["schema"] == 1
     assert content["nir_version"] == FACTS[name]["nir_version"]
@@ -35,14 +42,14 @@ def test_reads_and_describes(zoo, name):
 
 
 @pytest.mark.parametrize("name", FACTS)
-def test_untouched_round_trip_is_bit_equal(zoo, name, entries, tmp_path):
-    write(tmp_path / "again.nir", read(zoo[name]))
+def test_untouched_round_trip_is_bit_equal(zoo, unsaid, name, entries, tmp_path):
+    write(tmp_path / "again.nir", unsaid(name))
     assert entries(tmp_path / "again.nir") == entries(zoo[name])
 
 
 @pytest.mark.parametrize("name", FACTS)
-def test_a_dialect_that_is_inferred_is_right(zoo, name):
-    facts, dialect = FACTS[name], read(zoo[name]).dialect
+def test_a_dialect_that_is_inferred_is_right(unsaid, name):
+    facts, dialect = FACTS[name], unsaid(name).dialect
     if dialect.name is None:
         assert dialect.decided_by == "undecided"
         # The truth is among the choices (the event-based framework is read in two ways).
@@ -57,8 +64,8 @@ def test_a_dialect_that_is_inferred_is_right(zoo, name):
         assert dialect.time_unit == facts["time_unit"]
 
 
-def test_most_that_can_be_inferred_are(zoo):
-    decided = [name for name in zoo if read(zoo[name]).dialect.name is not None]
+def test_most_that_can_be_inferred_are(zoo, unsaid):
+    decided = [name for name in zoo if unsaid(name).dialect.name is not None]
     for framework in ("snntorch", "rockpool", "spyx"):
         total = [name for name in zoo if FACTS[name]["framework"] == framework]
         missed = [name for name in total if name not in decided]
@@ -79,8 +86,8 @@ def test_its_own_dialect_is_accepted(zoo, name):
 
 
 @pytest.mark.parametrize("name", FACTS)
-def test_export_is_what_nir_reads(zoo, name):
-    ours, theirs = export(read(zoo[name])), nir.read(zoo[name], type_check=False)
+def test_export_is_what_nir_reads(zoo, unsaid, name):
+    ours, theirs = export(unsaid(name)), nir.read(zoo[name], type_check=False)
     assert ours.edges == theirs.edges
     for key, node in theirs.nodes.items():
         if not isinstance(node, nir.NIRGraph):
@@ -94,7 +101,7 @@ def test_export_is_what_nir_reads(zoo, name):
 @pytest.mark.parametrize(
     "name", [name for name in FACTS if not FACTS[name]["needs_type_check_false"]]
 )
-def test_parsing_a_nir_graph_does_not_change_it(zoo, name):
+def test_parsing_a_nir_graph_does_not_change_it(zoo, unsaid, name):
     graph = nir.read(zoo[name])
     before = {key: node.to_dict() for key, node in graph.nodes.items()}
     parsed = parse(graph)
@@ -102,7 +109,7 @@ def test_parsing_a_nir_graph_does_not_change_it(zoo, name):
         key: node.keys() for key, node in before.items()
     }
     assert {node.type for node in parsed.nodes.values()} <= {
-        node.type for node in read(zoo[name]).nodes.values()
+        node.type for node in unsaid(name).nodes.values()
     }
 
 

@@ -3,8 +3,9 @@
 import pytest
 
 from jaxsnn import EventDriven, fit
-from jaxsnn.network.compiling import known_options
+from jaxsnn.network.compiling import A_LITTLE, known_options, left_open
 from jaxsnn.train.loop import training_run
+from jaxsnn.train.loop.epoch import run_epoch
 from jaxsnn.train.loop.training_run import TrainingRun
 from tests.helpers.small_task import DATA, QUICK, small_net
 
@@ -30,6 +31,7 @@ def trained(**options):
 
 
 def test_a_short_run_is_compiled_quickly_and_comes_to_the_same(ways, monkeypatch):
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
     quick = trained()
     assert len(ways) > 2
     assert all(ways)
@@ -50,3 +52,15 @@ def test_loops_of_xla_are_optimised(ways):
 def test_options_that_xla_does_not_have_are_left_out():
     there = {"xla_backend_optimization_level": 0}
     assert known_options(there | {"xla_no_such_option": False}) == there
+
+
+def test_what_the_variable_says_of_an_option_holds(monkeypatch):
+    level, emitters = known_options(A_LITTLE).items()  # XLA has read the variable by now
+    monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=2 --xla_dump_to=text")
+    assert left_open(A_LITTLE) == dict([emitters])
+    said = run_epoch.quick
+    monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_use_fusion_emitters")
+    assert left_open(A_LITTLE) == dict([level])
+    assert run_epoch.quick is not said
+    monkeypatch.delenv("XLA_FLAGS")
+    assert left_open(A_LITTLE) == A_LITTLE

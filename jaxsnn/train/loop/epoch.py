@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial, reduce
+from functools import cache, partial, reduce
 from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar, cast
 
 import jax
@@ -20,7 +20,7 @@ from jaxsnn.errors import UsageError
 from jaxsnn.event.event_record import Budgets
 from jaxsnn.event.event_solution import EventSolution
 from jaxsnn.network.array_types import Array, Bool, Float, Int, Num
-from jaxsnn.network.compiling import A_LITTLE, known_options, loops_in
+from jaxsnn.network.compiling import A_LITTLE, known_options, left_open, loops_in
 from jaxsnn.network.network import Network
 from jaxsnn.network.results import Result
 from jaxsnn.simulation.solution import Engine, Solution
@@ -299,14 +299,22 @@ class TrainingProgram(Generic[Given, Found]):
         self.function = function
         self.own_loops = own_loops
 
-    @cached_property
+    @property
     def quick(self) -> Callable[Given, Found]:
         """It, compiled quickly."""
-        return jax.jit(self.function, compiler_options=known_options(A_LITTLE))
+        options = known_options(left_open(A_LITTLE))
+        return _compiled_with(tuple(options.items()), self.function)
 
     def has_kernels(self, *given: Given.args, **named: Given.kwargs) -> bool:
         """Whether native kernels run the network, all of it."""
         return loops_in(self.optimised.trace(*given, **named).jaxpr) <= self.own_loops
+
+
+@cache
+def _compiled_with(
+    options: tuple[tuple[str, Any], ...], function: Callable[Given, Found]
+) -> Callable[Given, Found]:
+    return jax.jit(function, compiler_options=dict(options))
 
 
 @partial(TrainingProgram, own_loops=1)
