@@ -123,19 +123,19 @@ def judge(net, signs, dead, seed, chip=HICANN_X, time_limit=2.0):
     return outcome
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(layered(), SIGNS, dead_parts(), st.integers(0, 9))
 def test_layers(net, signs, dead, seed):
     judge(net, signs, dead, seed)
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(recurrent(), SIGNS, dead_parts(), st.integers(0, 9))
 def test_recurrence(net, signs, dead, seed):
     judge(net, signs, dead, seed)
 
 
-@settings(max_examples=30)
+@settings(max_examples=15)
 @given(convolutional(), SIGNS, dead_parts())
 def test_convolutions(net, signs, dead):
     judge(net, signs, dead, 0)

@@ -12,6 +12,7 @@ import pytest
 from jaxsnn import EventDriven, Events, lower, simulate
 from jaxsnn.network.network import Network
 from jaxsnn.nir import build, parse
+from tests.helpers.thinning import thinned
 
 ENDS = (0.06, 0.15, 0.3, 2.0, 20.0)  # seconds; time constants are some milliseconds
 ONE_SPIKE = Events(time=jnp.array([1e-3]), index=jnp.array([0]))
@@ -33,9 +34,12 @@ def boxed(network):
     return Network(parameters=network.parameters, wires=network.wires, populations=populations)
 
 
-@pytest.mark.parametrize(("tau_mem", "tau_syn"), [(2, 1), (1, 2), (1, 1), (1, 1.3), (5, 1), (1, 7)])
-@pytest.mark.parametrize("kernel", ["delta", "box"])
-def test_no_spike_is_lost(tau_mem, tau_syn, kernel):
+@pytest.mark.parametrize(
+    ("taus", "kernel"),
+    thinned(2, [(2, 1), (1, 2), (1, 1), (1, 1.3), (5, 1), (1, 7)], ["delta", "box"]),
+)
+def test_no_spike_is_lost(taus, kernel):
+    tau_mem, tau_syn = taus
     network = network_of(
         build.cubalif(tau_mem=tau_mem * 1e-3, tau_syn=tau_syn * 1e-3, v_threshold=0.2)
     )
@@ -78,12 +82,19 @@ def test_no_maximum_and_no_level_is_lost():
 
 
 @pytest.mark.parametrize(
-    ("tau_mem", "tau_syn"),
-    [*[pytest.param(*taus, marks=pytest.mark.slow) for taus in ((2, 1), (3, 1))], (1.3, 1), (1, 2)],
+    ("taus", "kernel"),
+    [
+        *thinned(2, [(1.3, 1), (1, 2)], ["delta", "box"]),
+        *(
+            pytest.param(taus, kernel, marks=pytest.mark.slow)
+            for taus in ((2, 1), (3, 1))
+            for kernel in ("delta", "box")
+        ),
+    ],
 )
-@pytest.mark.parametrize("kernel", ["delta", "box"])
-def test_no_spike_and_no_maximum_is_made_up(tau_mem, tau_syn, kernel):
+def test_no_spike_and_no_maximum_is_made_up(taus, kernel):
     """V far below rest, and a current that would make a neuron fire but has gone before V is back."""
+    tau_mem, tau_syn = taus
     weight = np.array([[-8.0, 2.0]])
     values = {"tau_mem": tau_mem * 1e-3, "tau_syn": tau_syn * 1e-3}
     events = Events(time=jnp.array([0.0, 2e-3]), index=jnp.array([0, 1]))
