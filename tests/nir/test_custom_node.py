@@ -339,20 +339,13 @@ CHAINS = {
 def test_it_joins_other_linear_nodes(chain):
     """The composed operator of the event engine, against the nodes applied one after the other."""
     network = jaxsnn.lower(image_net(*CHAINS[chain]()), dtype=np.float64)
-
-    @jax.jit
-    def one_after_the_other(x, constant):
-        for wire in network.wires[1:-2]:
-            parameters = network.parameters.get(wire.name, {})
-            x, constant = (
-                applied(wire, each.shape[1:], parameters, each) for each in (x, constant)
-            )
-            bias = wire.bias(parameters)
-            if bias is not None:
-                constant = constant + bias.reshape(-1, *[1] * (constant.ndim - 2))
-        return x, constant
-
-    x, constant = one_after_the_other(jnp.eye(12).reshape(12, 2, 6), jnp.zeros((1, 2, 6)))
+    x, constant = jnp.eye(12).reshape(12, 2, 6), jnp.zeros((1, 2, 6))
+    for wire in network.wires[1:-2]:
+        parameters = network.parameters.get(wire.name, {})
+        x, constant = (applied(wire, each.shape[1:], parameters, each) for each in (x, constant))
+        bias = wire.bias(parameters)
+        if bias is not None:
+            constant = constant + bias.reshape(-1, *[1] * (constant.ndim - 2))
     (found,) = signals(network).values()
     matrix = x.reshape(12, -1)
     np.testing.assert_allclose(found.matrices(np.float64)["input"], matrix, atol=1e-12)
