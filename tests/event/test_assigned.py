@@ -41,8 +41,8 @@ CASES = {
 
 pytestmark = pytest.mark.usefixtures("x64", "minor_from_8")
 
-#: Compiled as a whole: one operation after the other, each has a program.
-spikes_of, simulated = (jax.jit(one, static_argnums=0) for one in (layer_spikes, simulate_layer))
+#: Compiled as a whole: operation by operation, each has a program.
+spikes_of = jax.jit(layer_spikes, static_argnums=0)
 
 
 def cases_but(*quick):
@@ -273,13 +273,13 @@ def test_a_neuron_in_its_refractory_time_keeps_its_current():
         LayerSpec(neuron=spec.neuron, max_spikes=24, refractory=hold) for hold in (0.0, 100.0)
     )
     plain, tiny = (
-        simulated(each, weight, lanes, time, row, T_END)[0]
+        simulate_layer(each, weight, lanes, time, row, T_END)[0]
         for each in (none, LayerSpec(neuron=spec.neuron, max_spikes=24, refractory=1e-12))
     )
     np.testing.assert_allclose(plain.time, tiny.time, rtol=1e-9)
-    once = simulated(long, weight, lanes, time, row, T_END)[0]
+    once = simulate_layer(long, weight, lanes, time, row, T_END)[0]
     np.testing.assert_array_equal(once.count, np.minimum(plain.count, 1))
-    held = simulated(spec, weight, lanes, time, row, T_END)[0]
+    held = simulate_layer(spec, weight, lanes, time, row, T_END)[0]
     gaps = np.diff(np.asarray(held.time), axis=2)
     assert np.nanmin(gaps[np.isfinite(gaps)]) >= 0.3 - 1e-12
 
@@ -294,9 +294,9 @@ def spike_times(neuron, times, t_end, **rules):
     """Finite spike times of a neuron that every arrival moves by 2, twice its threshold."""
     spec = LayerSpec(neuron=neuron, max_spikes=8, **rules)
     row = jnp.zeros((1, len(times)), jnp.int32)
-    spikes = simulated(spec, jnp.full((1, 1), 2.0), one_neuron(), jnp.asarray([times]), row, t_end)[
-        0
-    ]
+    spikes = simulate_layer(
+        spec, jnp.full((1, 1), 2.0), one_neuron(), jnp.asarray([times]), row, t_end
+    )[0]
     found = np.asarray(spikes.time[0, 0])
     assert np.isfinite(found).sum() == spikes.count[0, 0]
     return found[np.isfinite(found)].tolist()
