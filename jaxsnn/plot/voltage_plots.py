@@ -187,9 +187,9 @@ def streamed(
     flow.push({name: _one_sample(events, sample) for name, events in named.items()}, until=0.0)
     end = float(solution.t_end)
     spikes = np.concatenate([np.empty(0), *_spike_times(solution, population, sample)])
-    # a spike time is rounded to single precision: one digit of it before and behind
-    single = spikes.astype(np.float32)
-    sides = [np.nextafter(single, np.float32(side)).astype(float) for side in (-np.inf, np.inf)]
+    # some last digits of single precision before and behind, by which backends may differ
+    beside = 8 * np.spacing(spikes.astype(np.float32)).astype(float)
+    sides = spikes - beside, spikes + beside
     times = np.unique(np.concatenate([np.linspace(0.0, end, points), *sides]))
     times = times[(times >= 0) & (times <= end)]
     values = []

@@ -411,7 +411,8 @@ def test_a_solution_of_several_runs_is_looked_at_one_by_one():
             look()
     first = jax.tree.map(lambda x: x[0], found)
     assert first.message == "success"
-    np.testing.assert_array_equal(first.events("2").time, simulated().events("2").time)
+    # XLA rounds the last digits of float32 otherwise inside vmap
+    np.testing.assert_allclose(first.events("2").time, simulated().events("2").time, rtol=1e-6)
 
 
 STEPPED = {

@@ -119,6 +119,7 @@ def test_the_hash_seed_changes_nothing(run_python, tmp_path):
     assert len(outputs[0]) > 1000
 
 
+@pytest.mark.usefixtures("auto_is_native")  # XLA rounds by the sizes that programs are made for
 def test_an_epoch_that_exhausts_the_budget_is_repeated_and_loses_nothing(monkeypatch):
     """Hidden neurons whose weights are always bumped soon fire twice: one spike is too few, four are
     always enough.

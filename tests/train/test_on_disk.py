@@ -15,6 +15,12 @@ from tests.helpers.small_task import DATA, small_net
 
 
 @pytest.fixture
+def as_users_compile(auto_is_native, monkeypatch):
+    """Kernels, and programs around them that round as those of users do."""
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
+
+
+@pytest.fixture
 def folder(tmp_path):
     """The small task, its bias as a fifth value, as .npy files."""
     for part in ("train", "validation", "test"):
@@ -46,6 +52,7 @@ def test_a_folder_of_arrays_stays_on_the_disk(folder):
         load_splits(folder)
 
 
+@pytest.mark.usefixtures("as_users_compile")
 def test_streamed_data_give_the_same_run_bit_for_bit(folder):
     splits = load_splits(folder)[0]
     whole = run(splits)
@@ -64,6 +71,7 @@ def test_an_encoder_that_draws_for_all_samples_together_cannot_be_streamed(folde
         run(splits, encoder=rate, stream=64)
 
 
+@pytest.mark.usefixtures("as_users_compile")
 def test_augmentation_draws_the_same_numbers(folder):
     splits = load_splits(folder)[0]
     whole, streamed = (run(splits, stream=stream, dropout=0.2) for stream in (None, 64))

@@ -30,6 +30,7 @@ def trained(**options):
     return fit(small_net(), DATA, **{**QUICK, "epochs": 1, **options})
 
 
+@pytest.mark.usefixtures("auto_is_native")
 def test_a_short_run_is_compiled_quickly_and_comes_to_the_same(ways, monkeypatch):
     monkeypatch.delenv("XLA_FLAGS", raising=False)
     quick = trained()
