@@ -15,6 +15,7 @@ import numpy as np
 from jaxsnn.errors import ConversionError, UsageError, listing
 from jaxsnn.grid.stepped_solution import SteppedSolution
 from jaxsnn.grid.time_stepped import TimeStepped
+from jaxsnn.network.cycles import Cycle, groups
 from jaxsnn.network.lowering.lower import lower
 from jaxsnn.network.network import Network
 from jaxsnn.nir.graph import Graph
@@ -158,11 +159,40 @@ def refuse_difference(module: Any, traced: TracedModule, sample: Any) -> None:
         ConversionError: They differ by more than rounding, or cannot be run.
     """
     network = lower(traced.graph, dtype=np.float32)
+    _refuse_other_steps(traced, network)
     for gain in _GAINS:
         x, theirs = _run(module, traced, sample, gain)
         _refuse_in_a_run(traced, network, x, theirs)
         if all(np.any(theirs[leaf][0]) for leaf in _spiking(traced) if leaf in theirs):
             return
+
+
+def _refuse_other_steps(traced: TracedModule, network: Network) -> None:
+    """Refuse a graph in which spikes arrive in another step than in the module, which few of them may
+    show in a run.
+    """
+    cycles = [group for group in groups(network.wires) if isinstance(group, Cycle)]
+    if any(cycle.in_turn for cycle in cycles):  # the file says which edges take a step
+        return
+    places = {
+        name: (number, place)
+        for number, cycle in enumerate(cycles)
+        for place, name in enumerate(cycle.order)
+    }
+    for source, target, before in traced.trace.spikes_taken(_spiking(traced)):
+        first, second = (places.get(traced.firing.get(leaf, "")) for leaf in (source, target))
+        late = first and second and first[0] == second[0] and second <= first
+        if before != bool(late):
+            taker = f"'{target}'" if target else "the output"
+            steps = ("the step before", "the same step")
+            here, there = steps if before else steps[::-1]
+            raise ConversionError(
+                f"{taker} takes what '{source}' gave in {here} in the module, and in {there} in the"
+                " graph",
+                fix="feed back spikes to where they come from, in cycles that are fed at one neuron:"
+                " there alone do they take a step",
+                node=target or source,
+            )
 
 
 def _spiking(traced: TracedModule) -> list[str]:

@@ -1,5 +1,7 @@
 """from_torch: spikes that forward keeps and feeds back in the next step are a loop of the graph."""
 
+from collections import deque
+
 import numpy as np
 import pytest
 import torch
@@ -138,7 +140,129 @@ def test_a_line_of_delays_is_no_loop_and_is_refused():
             self.kept = self.first(self.a(x))
             return self.out(self.b(before))
 
-    with pytest.raises(
-        ConversionError, match=r"the graph does not do what the module does: 'out', step"
-    ):
+    message = (
+        r"'out' takes what 'first' gave in the step before in the module, and in the same step in"
+    )
+    with pytest.raises(ConversionError, match=message):
         from_torch(Late(), torch.zeros(1, 4))
+
+
+class Around(Wired):
+    """A layer, weights back into it, and what is kept, which begins as nothing."""
+
+    def __init__(self, forward, seed=0, **layers):
+        own = {"a": LINEAR(4, 3), "rec": LINEAR(3, 3, bias=False), **layers}
+        super().__init__(forward, seed, **own)
+        self.kept = None
+
+    def before(self, x):
+        return torch.zeros(len(x), 3) if self.kept is None else self.kept
+
+
+def keeping(keep, current=lambda net, x: net.a(x) + net.rec(net.before(x))):
+    """A forward that keeps what `keep` makes of the spikes."""
+
+    def forward(net, x):
+        spikes = net.out(current(net, x))
+        net.kept = keep(net, spikes)
+        return spikes
+
+    return forward
+
+
+def left_out_at_first(net, x):
+    return net.a(x) if net.kept is None else net.a(x) + net.rec(net.kept)
+
+
+def from_one_row(net, x):
+    return net.a(x) + net.rec(torch.zeros(3) if net.kept is None else net.kept)
+
+
+@pytest.mark.parametrize(
+    "forward",
+    [
+        keeping(lambda net, spikes: spikes.detach()),
+        keeping(lambda net, spikes: spikes.clone()),
+        keeping(lambda net, spikes: net.same(spikes)),
+        keeping(
+            lambda net, spikes: spikes,
+            lambda net, x: net.a(net.same(x)) + net.rec(net.before(x)),
+        ),
+        keeping(lambda net, spikes: spikes, left_out_at_first),
+        keeping(lambda net, spikes: spikes, from_one_row),
+    ],
+)
+def test_ways_to_keep_spikes_are_one_loop(forward):
+    net = Around(forward, same=torch.nn.Identity())
+    x = nets.spikes(3, (4,), steps=STEPS, batch=3)
+    graph = from_torch(net, torch.zeros(1, 4))
+    assert {("out", "rec"), ("rec", "out")} <= set(graph.edges)
+    assert verify(graph, x, nets.snntorch_play(net, x)).ok
+
+
+def test_a_loop_too_weak_to_move_a_spike_is_there():
+    net = Around(keeping(lambda net, spikes: spikes, left_out_at_first))
+    torch.nn.init.zeros_(net.rec.weight)
+    assert ("rec", "out") in from_torch(net, torch.zeros(1, 4)).edges
+
+
+def test_a_bias_that_the_first_step_leaves_out_is_refused():
+    net = Around(keeping(lambda net, spikes: spikes, left_out_at_first), rec=LINEAR(3, 3))
+    with pytest.raises(ConversionError, match=r"forward leaves out 'rec' in the first step"):
+        from_torch(net, torch.zeros(1, 4))
+
+
+def two_that_are_fed(first, second):
+    def forward(net, x):
+        spikes = getattr(net, first)(net.a(x) + net.rec(net.before(x)))
+        net.kept = getattr(net, second)(net.b(spikes) + net.c(x))
+        return net.kept
+
+    return Around(forward, b=LINEAR(3, 3), c=LINEAR(4, 3), **{first: leaky(), second: leaky()})
+
+
+def test_spikes_that_arrive_in_another_step_are_refused_however_few_they_are():
+    def forward(net, x):
+        before = net.before(x)
+        net.kept = net.first(net.a(x) + net.rec(before))
+        return net.out(net.b(net.kept) + before)
+
+    net = Around(forward, first=leaky(threshold=1e9), b=LINEAR(3, 3))
+    message = (
+        r"'out' takes what 'first' gave in the step before in the module, and in the same step"
+    )
+    with pytest.raises(ConversionError, match=message):
+        from_torch(net, torch.zeros(1, 4))
+
+
+def test_in_a_cycle_that_is_fed_twice_the_first_by_name_is_first():
+    x = nets.spikes(3, (4,), steps=STEPS, batch=3)
+    net = two_that_are_fed("l1", "l2")
+    assert verify(from_torch(net, torch.zeros(1, 4)), x, nets.snntorch_play(net, x)).ok
+    message = r"'l2' takes what 'l1' gave in the step before in the module, and in the same step"
+    with pytest.raises(ConversionError, match=message):
+        from_torch(two_that_are_fed("l2", "l1"), torch.zeros(1, 4))
+
+
+def test_an_input_that_forward_keeps_is_none_of_this_step():
+    def forward(net, x):
+        before, net.kept = torch.zeros(len(x), 4) if net.kept is None else net.kept, x
+        return net.out(net.a(before))
+
+    with pytest.raises(ConversionError, match=r"input of 'a' .* of nothing that a layer gives"):
+        from_torch(Around(forward), torch.zeros(1, 4))
+
+
+def test_what_a_module_keeps_is_as_before():
+    def forward(net, x):
+        spikes = net.out(net.a(x) + net.rec(net.line[0]))
+        net.line.append(spikes)
+        net.seen.add_(spikes)
+        return spikes
+
+    net = Around(forward)
+    net.line, net.seen = deque([torch.zeros(1, 3)], maxlen=1), torch.zeros(1, 3)
+    start = net.line[0]
+    from_torch(net, torch.ones(1, 4))
+    assert net.line[0] is start
+    assert not net.seen.any()

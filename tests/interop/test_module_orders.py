@@ -114,6 +114,10 @@ def test_weights_of_what_a_module_leaves_out_have_no_place_in_it():
         load_into(part, from_torch(whole, torch.zeros(1, 5)))
 
 
+def sorted_by_the_first(spikes):
+    return spikes[:, spikes.argsort(1)[0]]
+
+
 @pytest.mark.parametrize(
     ("forward", "shape", "function"),
     [
@@ -123,6 +127,9 @@ def test_weights_of_what_a_module_leaves_out_have_no_place_in_it():
         (lambda net, x: net.first(x.mT).flatten(1), (5, 5), "mT"),
         (lambda net, x: net.out(net.a(x).unsqueeze(-1)), (5,), "unsqueeze"),
         (lambda net, x: net.out(net.a(x)[..., None]), (5,), "unsqueeze"),
+        (lambda net, x: net.out(net.a(sorted_by_the_first(net.first(x)))), (5,), "argsort"),
+        (lambda net, x: net.out(net.a((x + 1).flatten(1))), (1, 1, 1, 5), "add"),
+        (lambda net, x: net.out(net.a((x + 1).unsqueeze(1).expand(-1, 5))), (), "add"),
     ],
 )
 def test_moved_numbers_that_no_linear_takes_are_refused_by_the_name_of_the_function(
@@ -229,3 +236,15 @@ def test_a_sum_with_spikes_that_go_on_is_an_output():
     net = Wired(forward, a=LINEAR(4, 4), b=LINEAR(4, 3), first=leaky())
     graph = from_torch(net, torch.zeros(1, 4))
     assert graph.outputs == ("output_first_", "output_out")
+
+
+def test_what_grows_from_step_to_step_is_refused():
+    def forward(net, x):
+        net.said.append(net.out(net.a(x)))
+        return net.said[-1], torch.stack(net.said)
+
+    net = Wired(forward, a=LINEAR(4, 3))
+    net.said = []
+    message = r"tensor 2 that forward of Wired returns has shapes .*\(1, 1, 3\)"
+    with pytest.raises(ConversionError, match=message):
+        from_torch(net, torch.zeros(1, 4))

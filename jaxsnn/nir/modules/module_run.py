@@ -63,17 +63,39 @@ def run_module(
             hook.remove()
     if seen.leading == 2:
         return {"": returned[0]} | {name: values[:1] for name, values in found.items()}
+    steps = len(frames)
+    # What is zeros of another shape at first is compared by what it does.
+    whole = {
+        name: [np.stack(values)]
+        for name, values in found.items()
+        if len(values) == steps and len({each.shape for each in values}) == 1
+    }
+    return {"": _over_time(module, returned)} | whole
+
+
+def _over_time(module: Any, returned: list[list[np.ndarray]]) -> list[np.ndarray]:
+    """The tensors that a module returned in each step, (time, *shape) each.
+
+    Raises:
+        ConversionError: There are more in one step than in another, or larger ones.
+    """
+    kind = type(module).__name__
     counts = {len(each) for each in returned}
     if len(counts) != 1:
         raise ConversionError(
-            f"forward of {type(module).__name__} returns {listing(sorted(counts))} tensors, "
-            "in one step and in another",
+            f"forward of {kind} returns {listing(sorted(counts))} tensors, in one step and in another",
             fix="return the same in each step",
         )
-    columns = [np.stack(column) for column in zip(*returned, strict=True)]
-    steps = len(frames)
-    whole = {name: [np.stack(values)] for name, values in found.items() if len(values) == steps}
-    return {"": columns} | whole
+    columns = list(zip(*returned, strict=True))
+    for place, column in enumerate(columns, start=1):
+        shapes = {each.shape for each in column}
+        if len(shapes) > 1:
+            raise ConversionError(
+                f"tensor {place} that forward of {kind} returns has shapes"
+                f" {listing(sorted(map(str, shapes)))}, in one step and in another",
+                fix="return the same in each step, and collect what it gives outside of it",
+            )
+    return [np.stack(column) for column in columns]
 
 
 def _called(module: Any, x: Any) -> Any:

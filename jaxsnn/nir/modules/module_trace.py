@@ -9,9 +9,12 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import math
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Literal
+
+import numpy as np
 
 from jaxsnn.errors import ConversionError, JaxsnnError, first_line, listing
 from jaxsnn.nir.frameworks.registry import frameworks
@@ -136,6 +139,24 @@ class ModuleTrace:
         """Whether a layer takes what a leaf gives, in this step or in the next one."""
         return any(leaf in (*call.sources, _leaf_before(call)) for call in self.calls)
 
+    def spikes_taken(self, neurons: Iterable[str]) -> Iterator[tuple[str, str, bool]]:
+        """Neuron, neuron or "" for an output that takes what it gives, and whether it takes what it
+        gave in the step before.
+        """
+        neurons = frozenset(neurons)
+        carried: dict[str, set[tuple[str, bool]]] = {"": set()}
+        for call in self.calls:
+            given = set[tuple[str, bool]]().union(*(carried[source] for source in call.sources))
+            if (leaf := _leaf_before(call)) is not None:
+                given = {(leaf, True)}
+            if call.name in neurons:
+                yield from ((source, call.name, before) for source, before in sorted(given))
+                given = {(call.name, False)}
+            carried[call.name] = given
+        for heard in self.outputs:
+            for source in heard.sources:
+                yield from ((leaf, "", before) for leaf, before in sorted(carried[source]))
+
     @property
     def uses(self) -> dict[str, int]:
         """How often what a leaf gives is taken, by leaves or as an output."""
@@ -172,15 +193,45 @@ def trace(module: Any, sample: Any) -> ModuleTrace:
             f"forward of {type(module).__name__} needs {listing(asked)}, and is given a sample alone",
             fix=f"give {listing(asked[1:])} a default, such as None, from which states begin",
         )
+    first: ModuleTrace | ConversionError
     try:
-        return _watched(module, sample)
+        first = _watched(module, sample)
     except ConversionError as refusal:
-        if refusal.problem.code != _OF_BEFORE or leading_axes(module) == 2:
+        if refusal.problem.code != _OF_BEFORE:
             raise
+        first = refusal
+    if leading_axes(module) == 1:
         try:
-            return _watched(module, sample, after_a_step=True)
-        except ConversionError:
-            raise refusal from None
+            later = _watched(module, sample, after_a_step=True)
+        except ConversionError as refusal:
+            # What fails fails when the module is run, which knows the step.
+            if isinstance(first, ModuleTrace) and refusal.__cause__ is None:
+                raise
+        else:
+            _refuse_late_biases(first, later)
+            return later
+    if isinstance(first, ModuleTrace):
+        return first
+    raise first
+
+
+def _refuse_late_biases(first: ModuleTrace | ConversionError, later: ModuleTrace) -> None:
+    """Refuse layers that forward leaves out in the first step, and that add something to nothing.
+
+    Raises:
+        ConversionError: There is such a layer.
+    """
+    if isinstance(first, ConversionError):  # it fed back zeros
+        return
+    known = {call.name for call in first.calls}
+    for call in (call for call in later.calls if call.name not in known):
+        if any(np.any(entry.get("bias", 0)) for entry in exported(call).nodes.values()):
+            raise ConversionError(
+                f"forward leaves out '{call.name}' in the first step, and a graph adds its bias there,"
+                " too",
+                fix="begin with zeros that it takes, or give it no bias",
+                node=call.name,
+            )
 
 
 def _watched(module: Any, sample: Any, after_a_step: bool = False) -> ModuleTrace:
@@ -350,8 +401,9 @@ def unchanged(module: Any) -> Iterator[None]:
         if _is_lazy(part):  # a first pass gives it its sizes, which it keeps
             continue
         own = {key: _copied(value) for key, value in vars(part).items() if key != "_modules"}
-        tensors = [value for value in part._buffers.values() if isinstance(value, torch.Tensor)]
-        lists = [(value, list(value)) for value in own.values() if type(value) is list]
+        held = [*part._buffers.values(), *own.values()]
+        tensors = [value for value in held if isinstance(value, torch.Tensor)]
+        lists = [(value, list(value)) for value in own.values() if type(value) in (list, deque)]
         kept.append((part, own, lists, [(tensor, tensor.detach().clone()) for tensor in tensors]))
     try:
         yield
@@ -362,7 +414,8 @@ def unchanged(module: Any) -> Iterator[None]:
                 del vars(part)[key]
             vars(part).update(own)
             for held, before in lists:
-                held[:] = before
+                held.clear()
+                held.extend(before)
             with torch.no_grad():
                 for tensor, before in tensors:
                     if not torch.equal(tensor, before):
@@ -422,6 +475,8 @@ class _Watch:
         self.states: set[int] = set()
         #: Whether a part of the input was taken, such as one step.
         self.looks_like_a_loop = False
+        #: While the step before runs: of what is computed in it, copies of spikes are known.
+        self.in_step_before = False
 
     def keep(self, tensor: Any, made: Made) -> None:
         self.alive.append(tensor)
@@ -431,25 +486,29 @@ class _Watch:
         self, module: Any, sample: Any, leaves: list[tuple[str, Any]]
     ) -> tuple[Any, ...]:
         """Run a step and note what the leaves gave in it; what is to be given to the next step."""
-        given: list[tuple[str, Any]] = []
 
-        def heard(name: str) -> Any:
-            def hook(leaf: Any, arguments: Any, result: Any) -> None:
-                given.append((name, result[0] if isinstance(result, tuple) else result))
+        def heard(leaf: str) -> Any:
+            def hook(part: Any, arguments: Any, result: Any) -> None:
+                tensor = result[0] if isinstance(result, tuple) else result
+                # Identity, for one, gives what another leaf gave.
+                if not hasattr(tensor, "_version") or id(tensor) in self.made:
+                    return
+                name, made = self.free("before"), Made(sources=(), leading=self.leading)
+                self.calls[name] = _call(name, Before(leaf=leaf), made, tensor.shape, tensor.shape)
+                self.keep(tensor, dataclasses.replace(made, sources=(name,)))
 
             return hook
 
         hooks = [leaf.register_forward_hook(heard(name)) for name, leaf in leaves]
+        self.in_step_before = True
+        other = sample.clone()  # so that an input that forward keeps is none of this step
         try:
-            result = module(sample)
+            with self.functions():
+                result = module(other)
         finally:
+            self.in_step_before = False
             for hook in hooks:
                 hook.remove()
-        for leaf, tensor in given:
-            if hasattr(tensor, "_version"):
-                name, made = self.free("before"), Made(sources=(), leading=self.leading)
-                self.calls[name] = _call(name, Before(leaf=leaf), made, tensor.shape, tensor.shape)
-                self.keep(tensor, dataclasses.replace(made, sources=(name,)))
         return fed_back(module, result)
 
     def all_hooks(self, module: Any, leaves: list[tuple[str, Any]]) -> list[Any]:
@@ -665,7 +724,7 @@ class _Watch:
                     watch.inside -= 1
                 if before:
                     watch.computed(func, before, args, kwargs or {}, result)
-                if not watch.inside:
+                if not watch.inside and not watch.in_step_before:
                     watch.note(func, args, result)
                 return result
 
@@ -694,12 +753,15 @@ class _Watch:
         layer, is a membrane, is in another order, or was changed, and the function is none that takes
         such a tensor.
         """
+        if self.in_step_before and name not in _SAME:
+            return []
         found = []
         for argument in (part for each in args for part in _parts(each)):
             if not hasattr(argument, "_version") or (name == "linear" and _is_parameter(argument)):
                 continue
             made = self.made.get(id(argument))
-            if made is None and found and name in MOVE:  # of places, such as x[:, order]
+            fixed = id(argument) not in self.functions_of
+            if made is None and found and name in MOVE and fixed:  # places, such as x[:, order]
                 continue
             if made is None or made.version != argument._version:
                 return []
@@ -722,7 +784,9 @@ class _Watch:
         if name in _ADD + _SUBTRACT and zero:
             self.keep(result, sources[0])  # as Python's sum begins, with 0
         elif name in _ADD + _SUBTRACT + _SUBTRACTED and len(sources) == 1:
-            self.layer("shift", _shift_of(name, args, kwargs), sources, given, result)
+            axes = result.ndim - sources[0].leading
+            shift = _shift_of(name, args, kwargs) if axes in (1, 2, 3) else None
+            self.layer("shift", shift, sources, given, result)
         elif name in _ADD + _SUBTRACT:
             # A number, a factor (alpha) and another shape make it something else than a sum.
             plain = len(sources) == 2 and not kwargs and args[1].shape == given.shape
