@@ -266,3 +266,13 @@ def test_what_a_module_keeps_is_as_before():
     from_torch(net, torch.ones(1, 4))
     assert net.line[0] is start
     assert not net.seen.any()
+
+
+def test_spikes_that_are_returned_to_be_fed_back_are_no_output():
+    def forward(net, x):
+        spikes = net.out(net.a(x) - net.rec(net.before(x)))
+        net.kept = net.inhibitory(net.b(spikes))
+        return spikes, net.kept
+
+    net = Around(forward, b=LINEAR(3, 3), inhibitory=leaky())
+    assert from_torch(net, torch.zeros(1, 4)).outputs == ("output",)

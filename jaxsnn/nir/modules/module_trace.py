@@ -172,7 +172,8 @@ def _leaf_before(call: Call) -> str | None:
 
 
 def trace(module: Any, sample: Any) -> ModuleTrace:
-    """Watch one forward pass. The states of the module are as before after it.
+    """Watch one forward pass, that of a second step where layers take one step each: in it what
+    forward keeps is there. The states of the module are as before after it.
 
     Args:
         module: A torch.nn.Module.
@@ -181,7 +182,8 @@ def trace(module: Any, sample: Any) -> ModuleTrace:
 
     Raises:
         ConversionError: A layer that takes what is computed outside of layers, or that is called
-            more than once, or `forward` asks for more than the sample, or does not take it.
+            more than once, or that adds a bias from the second step on, or `forward` asks for more
+            than the sample, or does not take it.
     """
     asked = [
         name
@@ -960,6 +962,7 @@ class _Watch:
                 fix="return what a layer gives in one step, unchanged",
             )
         taken = {source for call in self.calls.values() for source in call.sources}
+        taken |= {_leaf_before(self.calls[name]) or name for name in taken - {""}}
         found: dict[tuple[str, ...], Heard] = {}
         for place, (tensor, one) in enumerate(zip(tensors, made, strict=True)):
             if one is None or (place and self._goes_on(one, taken)):
