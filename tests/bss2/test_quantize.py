@@ -380,14 +380,12 @@ def test_biases_that_round_to_zero_are_told(period, lost):
 
 
 def test_what_a_lif_loses_at_its_reset_fires_it_again_on_the_chip_and_that_is_said():
-    """Of weights 1.1, 0.9 and -2 in units of the threshold one reaches it alone."""
+    """Of weights 1.1, 0.9 and -2 in units of the threshold one reaches it alone; biases are none."""
     weight = np.array([[1.1, 0.9, -2.0]])
     neurons = build.lif(tau=10e-3, r=2.0, v_threshold=2.2, v_leak=0.2)
-    done = quantize(
-        build.sequential(
-            build.input(3), build.linear(weight=2 * weight), neurons, spike_kernel="delta"
-        )
-    )
+    layer = build.affine(weight=2 * weight, bias=[3.0])
+    graph = build.sequential(build.input(3), layer, neurons, spike_kernel="delta")
+    done = quantize(graph, QuantizeOptions(bias="source"))
     told = (
         "lets it fire again, where the file's LIF loses it at the reset; 1 of its 3 weights reach"
     )

@@ -266,7 +266,7 @@ def _assembled(examined: Examined, options: QuantizeOptions) -> Quantized:
     post = [offsets[name] + part.post for name, own in arriving.items() for part in own.values()]
     weight = [scaled[name].whole for name in neurons]
     for name, one in neurons.items():
-        links = arriving[name].values()
+        links = examined.arriving[name].links.values()
         notes += tuple(approximations(one, links, options.refractory_time, speedup))
     return Quantized(
         netlist=netlist(
