@@ -10,7 +10,7 @@ import dataclasses
 import inspect
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Literal
 
@@ -19,6 +19,34 @@ import numpy as np
 from jaxsnn.errors import ConversionError, JaxsnnError, first_line, listing
 from jaxsnn.nir.frameworks.registry import frameworks
 from jaxsnn.nir.modules.module_order import MOVE, RESHAPE, Order, first_order, orders
+from jaxsnn.nir.modules.torch_functions import (
+    ADD,
+    JOIN,
+    JOIN_NEXT,
+    NEGATE,
+    NEW_AXIS,
+    OVER,
+    PART,
+    RECTIFY,
+    SAME,
+    SPLIT,
+    SUBTRACT,
+    SUBTRACTED,
+    TIMES,
+    axis_of,
+    factor_of,
+    flatten_of,
+    function_name,
+    is_parameter,
+    linear_of,
+    padding_of,
+    parts_of,
+    pool_of,
+    refuse_dropping,
+    shift_of,
+    spans_taken,
+    spoken_name,
+)
 from jaxsnn.nir.torch_leaves import (
     WAYS_OUT,
     Before,
@@ -37,25 +65,6 @@ from jaxsnn.nir.torch_leaves import (
     without_state,
 )
 
-#: Functions whose result is their first argument, as far as numbers go.
-_SAME = ("clone", "contiguous", "detach", "float", "identity")
-_ADD = ("add", "add_", "__add__", "__radd__", "__iadd__")
-_SUBTRACT = ("sub", "sub_", "subtract", "__sub__", "__isub__")
-#: x taken from a number.
-_SUBTRACTED = ("__rsub__", "rsub")
-_NEGATE = ("neg", "negative", "__neg__")
-_JOIN = ("cat", "concat", "concatenate")
-#: What joins along the axis behind that of batch.
-_JOIN_NEXT = ("hstack", "column_stack")
-#: What gives parts of a tensor that lie one behind the other.
-_SPLIT = ("chunk", "split", "tensor_split")
-#: What multiplies by a number, or divides.
-_TIMES = ("mul", "__mul__", "__rmul__")
-_OVER = ("div", "true_divide", "__div__", "__truediv__")
-#: What leaves spikes as they are.
-_RECTIFY = ("relu", "relu_")
-#: What takes one step of a tensor: x[t], `for frame in x`.
-_PART = ("__getitem__", "__iter__", "select", "unbind", "narrow")
 #: What to do with a module that loops over time by itself.
 _ONE_STEP = (
     "let forward do one step of time; a module that holds your layers and does that is enough: pass"
@@ -66,8 +75,6 @@ _TAKEN = (
     "use layers for it: between layers sums, differences, flattens, pools, pads, torch.cat,"
     " torch.split, and sums and products with a number are taken too"
 )
-#: What may make the axis of time, as x.unsqueeze(0).repeat(T, 1, 1, 1, 1) does.
-_NEW_AXIS = ("unsqueeze", "repeat", "expand", "stack")
 _WITH_TIME = (
     "where that is the axis of time, pass the part of the module that takes (time, batch, *shape), and"
     " such a sample"
@@ -633,7 +640,7 @@ class _Watch:
         shape = tuple(args[0].shape[made.leading :])
         before = made.order or Order(places=first_order(shape), shape=shape)
         found = orders(func, name, before, axes, args[1:], kwargs)
-        for part, order in zip(_parts(result), found, strict=False):
+        for part, order in zip(parts_of(result), found, strict=False):
             if order is not None:
                 plain = order.unchanged
                 self.keep(part, dataclasses.replace(made, order=None if plain else order))
@@ -692,7 +699,7 @@ class _Watch:
             return made
         by = "an operation" if made else self.functions_of.get(id(tensor), "")
         fix = WAYS_OUT.get(by, _TAKEN) if by else _KEPT
-        if self.leading == 2 and by in _NEW_AXIS:
+        if self.leading == 2 and by in NEW_AXIS:
             fix = f"{_WITH_TIME}; {fix}"
         code = _OF_BEFORE if made is None else ""
         raise ConversionError(what, fix=fix, node=name, code=code)
@@ -718,7 +725,7 @@ class _Watch:
                         "forward runs in torch.inference_mode, where torch counts no changes in place",
                         fix="let forward use torch.no_grad() instead",
                     )
-                before = None if watch.inside else watch.before(_function_name(func), args)
+                before = None if watch.inside else watch.before(function_name(func), args)
                 watch.inside += 1
                 try:
                     result = func(*args, **(kwargs or {}))
@@ -734,15 +741,15 @@ class _Watch:
 
     def note(self, func: Any, args: tuple[Any, ...], result: Any) -> None:
         """Note by which function what a layer gave became a tensor of no layer."""
-        given = [id(part) for each in args for part in _parts(each)]
+        given = [id(part) for each in args for part in parts_of(each)]
         earlier = [self.functions_of[each] for each in given if each in self.functions_of]
-        own = _function_name(func)
-        name = earlier[0] if earlier else _spoken(own, args)
-        if own in _SAME and self.states.intersection(given):
+        own = function_name(func)
+        name = earlier[0] if earlier else spoken_name(own, args)
+        if own in SAME and self.states.intersection(given):
             self.note_states([result])
         if not name or not (earlier or any(each in self.made for each in given)):
             return
-        for tensor in _parts(result):
+        for tensor in parts_of(result):
             made = self.made.get(id(tensor))
             if hasattr(tensor, "_version") and (made is None or made.order is not None):
                 self.alive.append(tensor)
@@ -755,11 +762,11 @@ class _Watch:
         layer, is a membrane, is in another order, or was changed, and the function is none that takes
         such a tensor.
         """
-        if self.in_step_before and name not in _SAME:
+        if self.in_step_before and name not in SAME:
             return []
         found = []
-        for argument in (part for each in args for part in _parts(each)):
-            if not hasattr(argument, "_version") or (name == "linear" and _is_parameter(argument)):
+        for argument in (part for each in args for part in parts_of(each)):
+            if not hasattr(argument, "_version") or (name == "linear" and is_parameter(argument)):
                 continue
             made = self.made.get(id(argument))
             fixed = id(argument) not in self.functions_of
@@ -767,9 +774,9 @@ class _Watch:
                 continue
             if made is None or made.version != argument._version:
                 return []
-            if made.member == "membrane" and name not in _SAME:
+            if made.member == "membrane" and name not in SAME:
                 return []
-            if made.order is not None and name not in (*RESHAPE, *MOVE, *_SAME, "dropout"):
+            if made.order is not None and name not in (*RESHAPE, *MOVE, *SAME, "dropout"):
                 return []
             found.append(made)
         return found
@@ -780,53 +787,53 @@ class _Watch:
         """Note what a function gives, where NIR can hold it."""
         import torch
 
-        name = _function_name(func)
+        name = function_name(func)
         given = args[0]
         zero = any(type(each) in (int, float) and each == 0 for each in args[1:])
-        if name in _ADD + _SUBTRACT and zero:
+        if name in ADD + SUBTRACT and zero:
             self.keep(result, sources[0])  # as Python's sum begins, with 0
-        elif name in _ADD + _SUBTRACT + _SUBTRACTED and len(sources) == 1:
+        elif name in ADD + SUBTRACT + SUBTRACTED and len(sources) == 1:
             axes = result.ndim - sources[0].leading
-            shift = _shift_of(name, args, kwargs) if axes in (1, 2, 3) else None
+            shift = shift_of(name, args, kwargs) if axes in (1, 2, 3) else None
             self.layer("shift", shift, sources, given, result)
-        elif name in _ADD + _SUBTRACT:
+        elif name in ADD + SUBTRACT:
             # A number, a factor (alpha) and another shape make it something else than a sum.
             plain = len(sources) == 2 and not kwargs and args[1].shape == given.shape
             if plain and sources[0].leading == sources[1].leading:
                 first, second = sources
-                if name in _SUBTRACT:
+                if name in SUBTRACT:
                     second = self.placed(
                         "neg", Factor(value=-1.0), second, given.shape, given.shape
                     )
                 self.sum(result, (first, second))
-        elif name in _JOIN:
+        elif name in JOIN:
             self.join(sources, args, kwargs, result)
-        elif name in _JOIN_NEXT:
+        elif name in JOIN_NEXT:
             self.join(sources, args, {"dim": 1}, result)
-        elif name in _SPLIT:
+        elif name in SPLIT:
             self.split(sources[0], args, kwargs, result)
-        elif name in _SAME or (name in RESHAPE and result.shape == given.shape):
+        elif name in SAME or (name in RESHAPE and result.shape == given.shape):
             self.keep(result, sources[0])
-        elif name in RESHAPE + MOVE + _PART:
+        elif name in RESHAPE + MOVE + PART:
             self.moved(func, sources[0], args, kwargs, result)
         elif name == "dropout":
-            _refuse_dropping(args, kwargs)
+            refuse_dropping(args, kwargs)
             self.keep(result, sources[0])
         elif name == "mean":
             self.mean(sources[0], args, kwargs, result)
-        elif name in _NEGATE:
+        elif name in NEGATE:
             self.layer("neg", Factor(value=-1.0), sources, given, result)
-        elif name in _TIMES + _OVER:
-            self.layer("scale", _factor_of(name, args, kwargs), sources, given, result)
-        elif name in _RECTIFY:
+        elif name in TIMES + OVER:
+            self.layer("scale", factor_of(name, args, kwargs), sources, given, result)
+        elif name in RECTIFY:
             self.layer("relu", torch.nn.ReLU(), sources, given, result)
         elif name == "linear":
-            self.layer(name, _linear_of(*args[1:], **kwargs), sources, given, result)
+            self.layer(name, linear_of(*args[1:], **kwargs), sources, given, result)
         elif name == "pad":
             axes = given.ndim - sources[0].leading
-            self.layer(name, _padding_of(axes, *args[1:], **kwargs), sources, given, result)
+            self.layer(name, padding_of(axes, *args[1:], **kwargs), sources, given, result)
         else:
-            self.layer(name, _pool_of(name, args[1:], kwargs), sources, given, result)
+            self.layer(name, pool_of(name, args[1:], kwargs), sources, given, result)
 
     def moved(
         self, func: Any, made: Made, args: Any, kwargs: Mapping[str, Any], result: Any
@@ -834,21 +841,21 @@ class _Watch:
         """Note what a function gives that changes axes, moves numbers or takes some of them: by nodes
         of NIR where there are some, else by its order.
         """
-        name, given = _function_name(func), args[0]
-        spans = _spans_taken(name, args, kwargs, made.leading)
+        name, given = function_name(func), args[0]
+        spans = spans_taken(name, args, kwargs, made.leading)
         if made.order is None and name in RESHAPE:
             if leading := self._joined(given, result, made):
                 self.keep(result, dataclasses.replace(made, leading=leading))
                 return
-            layer = _flatten_of(given, result, made.leading)
+            layer = flatten_of(given, result, made.leading)
             self.layer("flatten", layer, [made], given, result)
         elif made.order is None and spans is not None:
             self.cut(made, spans, given, result)
-        known = all(id(part) in self.made for part in _parts(result))
+        known = all(id(part) in self.made for part in parts_of(result))
         if not known and name in RESHAPE + MOVE:
             self.reorder(func, made, args, kwargs, result, name)
-        if name in _PART and _spoken(name, args) != "unsqueeze" and made.sources == ("",):
-            self.looks_like_a_loop |= not all(id(part) in self.made for part in _parts(result))
+        if name in PART and spoken_name(name, args) != "unsqueeze" and made.sources == ("",):
+            self.looks_like_a_loop |= not all(id(part) in self.made for part in parts_of(result))
 
     def sum(self, result: Any, parts: Iterable[Made]) -> None:
         """Note the sum of what layers give; what it has twice goes through a layer of its own."""
@@ -864,7 +871,7 @@ class _Watch:
         """Note what torch.cat joins along an axis of the shape: each tensor at its place, among
         zeros, and their sum.
         """
-        axis = _axis_of(args[1:], kwargs, result) - sources[0].leading
+        axis = axis_of(args[1:], kwargs, result) - sources[0].leading
         if axis < 0 or len({made.leading for made in sources}) > 1 or len(args[0]) != len(sources):
             return
         parts, offset = [], 0
@@ -883,7 +890,7 @@ class _Watch:
         dims = kwargs.get("dim", args[1] if len(args) > 1 else ())
         wanted = list(range(given.ndim - axes, given.ndim))
         pool = {1: torch.nn.AdaptiveAvgPool1d, 2: torch.nn.AdaptiveAvgPool2d}.get(axes)
-        if pool is None or sorted(int(dim) % given.ndim for dim in _parts(dims)) != wanted:
+        if pool is None or sorted(int(dim) % given.ndim for dim in parts_of(dims)) != wanted:
             return
         shape = (*given.shape[:-axes], *(1,) * axes)
         made = self.placed("mean", pool(1), made, given.shape, shape)
@@ -894,7 +901,7 @@ class _Watch:
 
     def split(self, made: Made, args: Any, kwargs: Mapping[str, Any], result: Any) -> None:
         """Note the parts of torch.split along an axis of the shape."""
-        axis = _axis_of(args[2:], kwargs, args[0]) - made.leading
+        axis = axis_of(args[2:], kwargs, args[0]) - made.leading
         offset = 0
         for part in result if axis >= 0 else ():
             layer = Moved(axis=axis, offset=-offset)
@@ -1035,151 +1042,3 @@ def _call(name: str, layer: Any, made: Made, given: Any, result: Any) -> Call:
         outward=tuple(result[made.leading :]),
         leading=made.leading,
     )
-
-
-def _spoken(name: str, args: tuple[Any, ...]) -> str:
-    """The name of a function for messages; x[..., None] is torch.unsqueeze."""
-    if name == "__getitem__" and any(part is None for part in _parts(args[1])):
-        return "unsqueeze"
-    return name.strip("_")
-
-
-def _spans_taken(
-    name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], leading: int
-) -> dict[int, range] | None:
-    """As `_spans_of`, of any function that takes a part."""
-    if name == "__getitem__":
-        return _spans_of(args[0], args[1], leading)
-    if name != "narrow" or len(args) != 4 or kwargs:
-        return None
-    axis, start, length = args[1] % args[0].ndim, *args[2:]
-    start += args[0].shape[axis] if start < 0 else 0
-    return {axis: range(start, start + length)} if axis >= leading else None
-
-
-def _spans_of(given: Any, index: Any, leading: int) -> dict[int, range] | None:
-    """Axis -> the places along it that x[:, 2:5] takes; None where it is something else."""
-    entries = list(index) if isinstance(index, tuple) else [index]
-    if any(entry is Ellipsis for entry in entries):
-        place = next(place for place, entry in enumerate(entries) if entry is Ellipsis)
-        entries[place : place + 1] = [slice(None)] * (given.ndim - len(entries) + 1)
-    if not all(isinstance(entry, slice) for entry in entries):
-        return None
-    # All of a batch of one is less of another.
-    if any(entry != slice(None) for entry in entries[:leading]):
-        return None
-    spans = {
-        axis: range(given.shape[axis])[entry]
-        for axis, entry in enumerate(entries[leading:], start=leading)
-    }
-    return {axis: span for axis, span in spans.items() if span != range(given.shape[axis])}
-
-
-def _function_name(func: Any) -> str:
-    """The name of a function of torch, or of the attribute of a tensor that it reads."""
-    name = getattr(func, "__name__", "")
-    return getattr(func.__self__, "__name__", name) if name == "__get__" else name
-
-
-def _axis_of(rest: Sequence[Any], kwargs: Mapping[str, Any], tensor: Any) -> int:
-    """The axis that a function of torch goes along, by `dim`, the first of the rest of its arguments."""
-    axis = kwargs.get("dim", rest[0] if rest else 0)
-    return int(axis) % tensor.ndim
-
-
-def _parts(value: Any) -> tuple[Any, ...]:
-    return tuple(value) if isinstance(value, tuple | list) else (value,)
-
-
-def _flatten_of(given: Any, result: Any, leading: int) -> Any:
-    """The torch.nn.Flatten that makes one shape of the other, or None."""
-    import torch
-
-    shape, wanted = tuple(given.shape), tuple(result.shape)
-    for start in range(leading, len(shape)):
-        for end in range(start + 1, len(shape)):
-            joined = 1
-            for length in shape[start : end + 1]:
-                joined *= length
-            if (*shape[:start], joined, *shape[end + 1 :]) == wanted:
-                return torch.nn.Flatten(start, end)
-    return None
-
-
-def _factor_of(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Factor | None:
-    """The number by which a tensor is multiplied, or None where it is something else."""
-    number = args[1] if len(args) == 2 and not kwargs else None
-    if type(number) not in (int, float) or not number or not hasattr(args[0], "_version"):
-        return None
-    return Factor(value=1 / number if name in _OVER else float(number))
-
-
-def _shift_of(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Factor | None:
-    """A sum or difference of a tensor and a number, or None where it is something else."""
-    number: Any = args[1] if len(args) == 2 and not kwargs else None
-    if type(number) not in (int, float) or not hasattr(args[0], "_version"):
-        return None
-    if name in _SUBTRACTED:
-        return Factor(value=-1.0, offset=float(number))
-    return Factor(value=1.0, offset=-float(number) if name in _SUBTRACT else float(number))
-
-
-def _is_parameter(value: Any) -> bool:
-    import torch
-
-    return isinstance(value, torch.nn.Parameter)
-
-
-def _linear_of(weight: Any, bias: Any = None) -> Any:
-    """The layer that torch.nn.functional.linear is with parameters, which it has too; or None."""
-    import torch
-
-    if not _is_parameter(weight) or not (bias is None or _is_parameter(bias)):
-        return None
-    layer: Any = torch.nn.Linear(1, 1, bias=False)
-    layer.weight, layer.bias = weight, bias
-    return layer
-
-
-def _refuse_dropping(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-    """Refuse a call of torch.nn.functional.dropout that drops anything.
-
-    Raises:
-        ConversionError: It was one of training.
-    """
-    training = kwargs.get("training", args[2] if len(args) > 2 else True)
-    if training and kwargs.get("p", args[1] if len(args) > 1 else 0.5):
-        raise ConversionError(
-            "forward calls dropout of torch.nn.functional in training mode, where it drops at random",
-            fix="call module.eval() first, and give dropout training=self.training, which it does not"
-            " know by itself",
-        )
-
-
-#: Functions of torch.nn.functional that are layers too, by name.
-_POOLS = {
-    **{f"avg_pool{axes}d": f"AvgPool{axes}d" for axes in (1, 2)},
-    **{f"max_pool{axes}d": f"MaxPool{axes}d" for axes in (1, 2)},
-    **{f"adaptive_avg_pool{axes}d": f"AdaptiveAvgPool{axes}d" for axes in (1, 2)},
-}
-
-
-def _pool_of(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-    """The layer that a function of torch.nn.functional is, or None."""
-    import torch
-
-    kind = _POOLS.get(name)
-    return None if kind is None else getattr(torch.nn, kind)(*args, **kwargs)
-
-
-def _padding_of(axes: int, pad: Any, mode: str = "constant", value: float | None = None) -> Any:
-    """The layer that torch.nn.functional.pad is for numbers of so many axes, or None."""
-    import torch
-
-    if mode != "constant":
-        return None
-    sides = (*pad, *(0,) * (2 * axes - len(pad)))
-    if any(sides[-2:]) or axes == 1:  # of the channels
-        return None if value or any(sides[:-2]) else Moved(axis=0, offset=sides[-2])
-    layer = {2: torch.nn.ConstantPad1d, 3: torch.nn.ConstantPad2d}.get(axes)
-    return None if layer is None else layer(sides[:-2], value or 0.0)

@@ -1,0 +1,181 @@
+"""Functions of torch that stand between layers: their names by what they do, and the layers that
+they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jaxsnn.errors import ConversionError
+from jaxsnn.nir.torch_leaves import Factor, Moved
+
+#: Functions whose result is their first argument, as far as numbers go.
+SAME = ("clone", "contiguous", "detach", "float", "identity")
+ADD = ("add", "add_", "__add__", "__radd__", "__iadd__")
+SUBTRACT = ("sub", "sub_", "subtract", "__sub__", "__isub__")
+#: x taken from a number.
+SUBTRACTED = ("__rsub__", "rsub")
+NEGATE = ("neg", "negative", "__neg__")
+JOIN = ("cat", "concat", "concatenate")
+#: What joins along the axis behind that of batch.
+JOIN_NEXT = ("hstack", "column_stack")
+#: What gives parts of a tensor that lie one behind the other.
+SPLIT = ("chunk", "split", "tensor_split")
+#: What multiplies by a number, or divides.
+TIMES = ("mul", "__mul__", "__rmul__")
+OVER = ("div", "true_divide", "__div__", "__truediv__")
+#: What leaves spikes as they are.
+RECTIFY = ("relu", "relu_")
+#: What takes one step of a tensor: x[t], `for frame in x`.
+PART = ("__getitem__", "__iter__", "select", "unbind", "narrow")
+#: What may make the axis of time, as x.unsqueeze(0).repeat(T, 1, 1, 1, 1) does.
+NEW_AXIS = ("unsqueeze", "repeat", "expand", "stack")
+
+
+def spoken_name(name: str, args: tuple[Any, ...]) -> str:
+    """The name of a function for messages; x[..., None] is torch.unsqueeze."""
+    if name == "__getitem__" and any(part is None for part in parts_of(args[1])):
+        return "unsqueeze"
+    return name.strip("_")
+
+
+def spans_taken(
+    name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], leading: int
+) -> dict[int, range] | None:
+    """As `_spans_of`, of any function that takes a part."""
+    if name == "__getitem__":
+        return _spans_of(args[0], args[1], leading)
+    if name != "narrow" or len(args) != 4 or kwargs:
+        return None
+    axis, start, length = args[1] % args[0].ndim, *args[2:]
+    start += args[0].shape[axis] if start < 0 else 0
+    return {axis: range(start, start + length)} if axis >= leading else None
+
+
+def _spans_of(given: Any, index: Any, leading: int) -> dict[int, range] | None:
+    """Axis -> the places along it that x[:, 2:5] takes; None where it is something else."""
+    entries = list(index) if isinstance(index, tuple) else [index]
+    if any(entry is Ellipsis for entry in entries):
+        place = next(place for place, entry in enumerate(entries) if entry is Ellipsis)
+        entries[place : place + 1] = [slice(None)] * (given.ndim - len(entries) + 1)
+    if not all(isinstance(entry, slice) for entry in entries):
+        return None
+    # All of a batch of one is less of another.
+    if any(entry != slice(None) for entry in entries[:leading]):
+        return None
+    spans = {
+        axis: range(given.shape[axis])[entry]
+        for axis, entry in enumerate(entries[leading:], start=leading)
+    }
+    return {axis: span for axis, span in spans.items() if span != range(given.shape[axis])}
+
+
+def function_name(func: Any) -> str:
+    """The name of a function of torch, or of the attribute of a tensor that it reads."""
+    name = getattr(func, "__name__", "")
+    return getattr(func.__self__, "__name__", name) if name == "__get__" else name
+
+
+def axis_of(rest: Sequence[Any], kwargs: Mapping[str, Any], tensor: Any) -> int:
+    """The axis that a function of torch goes along, by `dim`, the first of the rest of its arguments."""
+    axis = kwargs.get("dim", rest[0] if rest else 0)
+    return int(axis) % tensor.ndim
+
+
+def parts_of(value: Any) -> tuple[Any, ...]:
+    return tuple(value) if isinstance(value, tuple | list) else (value,)
+
+
+def flatten_of(given: Any, result: Any, leading: int) -> Any:
+    """The torch.nn.Flatten that makes one shape of the other, or None."""
+    import torch
+
+    shape, wanted = tuple(given.shape), tuple(result.shape)
+    for start in range(leading, len(shape)):
+        for end in range(start + 1, len(shape)):
+            joined = 1
+            for length in shape[start : end + 1]:
+                joined *= length
+            if (*shape[:start], joined, *shape[end + 1 :]) == wanted:
+                return torch.nn.Flatten(start, end)
+    return None
+
+
+def factor_of(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Factor | None:
+    """The number by which a tensor is multiplied, or None where it is something else."""
+    number = args[1] if len(args) == 2 and not kwargs else None
+    if type(number) not in (int, float) or not number or not hasattr(args[0], "_version"):
+        return None
+    return Factor(value=1 / number if name in OVER else float(number))
+
+
+def shift_of(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Factor | None:
+    """A sum or difference of a tensor and a number, or None where it is something else."""
+    number: Any = args[1] if len(args) == 2 and not kwargs else None
+    if type(number) not in (int, float) or not hasattr(args[0], "_version"):
+        return None
+    if name in SUBTRACTED:
+        return Factor(value=-1.0, offset=float(number))
+    return Factor(value=1.0, offset=-float(number) if name in SUBTRACT else float(number))
+
+
+def is_parameter(value: Any) -> bool:
+    import torch
+
+    return isinstance(value, torch.nn.Parameter)
+
+
+def linear_of(weight: Any, bias: Any = None) -> Any:
+    """The layer that torch.nn.functional.linear is with parameters, which it has too; or None."""
+    import torch
+
+    if not is_parameter(weight) or not (bias is None or is_parameter(bias)):
+        return None
+    layer: Any = torch.nn.Linear(1, 1, bias=False)
+    layer.weight, layer.bias = weight, bias
+    return layer
+
+
+def refuse_dropping(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    """Refuse a call of torch.nn.functional.dropout that drops anything.
+
+    Raises:
+        ConversionError: It was one of training.
+    """
+    training = kwargs.get("training", args[2] if len(args) > 2 else True)
+    if training and kwargs.get("p", args[1] if len(args) > 1 else 0.5):
+        raise ConversionError(
+            "forward calls dropout of torch.nn.functional in training mode, where it drops at random",
+            fix="call module.eval() first, and give dropout training=self.training, which it does not"
+            " know by itself",
+        )
+
+
+#: Functions of torch.nn.functional that are layers too, by name.
+_POOLS = {
+    **{f"avg_pool{axes}d": f"AvgPool{axes}d" for axes in (1, 2)},
+    **{f"max_pool{axes}d": f"MaxPool{axes}d" for axes in (1, 2)},
+    **{f"adaptive_avg_pool{axes}d": f"AdaptiveAvgPool{axes}d" for axes in (1, 2)},
+}
+
+
+def pool_of(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """The layer that a function of torch.nn.functional is, or None."""
+    import torch
+
+    kind = _POOLS.get(name)
+    return None if kind is None else getattr(torch.nn, kind)(*args, **kwargs)
+
+
+def padding_of(axes: int, pad: Any, mode: str = "constant", value: float | None = None) -> Any:
+    """The layer that torch.nn.functional.pad is for numbers of so many axes, or None."""
+    import torch
+
+    if mode != "constant":
+        return None
+    sides = (*pad, *(0,) * (2 * axes - len(pad)))
+    if any(sides[-2:]) or axes == 1:  # of the channels
+        return None if value or any(sides[:-2]) else Moved(axis=0, offset=sides[-2])
+    layer = {2: torch.nn.ConstantPad1d, 3: torch.nn.ConstantPad2d}.get(axes)
+    return None if layer is None else layer(sides[:-2], value or 0.0)
