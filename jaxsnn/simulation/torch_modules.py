@@ -21,8 +21,8 @@ from jaxsnn.network.network import Network
 from jaxsnn.nir.graph import Graph
 from jaxsnn.nir.modules.module_graph import TracedModule, traced_module
 from jaxsnn.nir.modules.module_loading import Loaded, first_input, loaded
+from jaxsnn.nir.modules.module_pass import plain, sample_of
 from jaxsnn.nir.modules.module_run import run_module
-from jaxsnn.nir.modules.module_trace import plain, sample_of
 from jaxsnn.nir.parse import read
 from jaxsnn.simulation.simulate import simulate
 

@@ -18,7 +18,7 @@ from jaxsnn.nir.convert.step import Step, step_of
 from jaxsnn.nir.graph import Graph
 from jaxsnn.nir.modules.graph_matching import matched
 from jaxsnn.nir.modules.module_graph import TracedModule, traced_module
-from jaxsnn.nir.modules.module_trace import leading_axes
+from jaxsnn.nir.modules.module_pass import leading_axes
 from jaxsnn.nir.nodes import Node
 from jaxsnn.nir.passes import shapes
 from jaxsnn.nir.torch_leaves import LayerNumbers, numbers_of, setter_of

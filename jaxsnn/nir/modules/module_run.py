@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from jaxsnn.errors import ConversionError, listing
-from jaxsnn.nir.modules.module_trace import (
-    ModuleTrace,
+from jaxsnn.nir.modules.module_pass import (
     failed,
     fed_back,
     leaves_of,
@@ -18,6 +17,7 @@ from jaxsnn.nir.modules.module_trace import (
     unchanged,
     uncompiled,
 )
+from jaxsnn.nir.modules.module_trace import ModuleTrace
 
 
 def run_module(
