@@ -474,7 +474,7 @@ def _scaled(call: Call) -> dict[str, Any]:
     value, offset = np.float32(call.module.value), np.float32(call.module.offset)
     if not offset:
         return {"type": "Scale", "scale": np.full(call.outward, value)}
-    return _weights_of_channels(
+    return _scaling_of_channels(
         call, np.full(call.inward[0], value), np.full(call.inward[0], offset)
     )
 
@@ -573,10 +573,10 @@ def weights_of_channels(call: Call, one: Exported) -> dict[str, Any]:
     assert one.folds is not None
     kind = numbers_of(one.norm.running_mean).dtype
     factor, offset = (each.astype(kind) for each in one.folds)
-    return _weights_of_channels(call, factor, offset)
+    return _scaling_of_channels(call, factor, offset)
 
 
-def _weights_of_channels(call: Call, factor: np.ndarray, offset: np.ndarray) -> dict[str, Any]:
+def _scaling_of_channels(call: Call, factor: np.ndarray, offset: np.ndarray) -> dict[str, Any]:
     """Weights that multiply each channel by a factor, and add an offset."""
     if len(call.inward) == 1:
         return {"type": "Affine", "weight": np.diag(factor), "bias": offset}
