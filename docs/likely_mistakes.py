@@ -157,10 +157,10 @@ jaxsnn.simulate(read, np.zeros((20, 1, 5), np.float32), engine=jaxsnn.TimeSteppe
         says=("lif1", "reset", "reset_delay", "zero", "subtract"),
     ),
     Mistake(
-        title="More spikes than there is room for",
+        title="More spikes than the engine was given room for",
         code="""\
 many = jaxsnn.Events(time=np.arange(200)[None] * 1e-3, index=np.zeros((1, 200), int))
-jaxsnn.simulate(graph, many, t_end=0.3)""",
+jaxsnn.simulate(graph, many, t_end=0.3, engine=jaxsnn.EventDriven(max_spikes=16))""",
         says=("'2'", "16", "max_spikes"),
     ),
     Mistake(

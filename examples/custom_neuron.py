@@ -122,7 +122,7 @@ neurons = build.node("Tiring", 2, tau_mem=20e-3, tau_syn=10e-3, v_threshold=1.0,
 graph = build.sequential(build.input(1), build.linear(weight=np.full((2, 1), 0.8)), neurons)
 events = jaxsnn.Events(time=jnp.arange(20)[None] * 2e-3, index=jnp.zeros((1, 20), int))
 network = jaxsnn.lower(graph)
-solution = jaxsnn.simulate(network, events, 50e-3, engine=jaxsnn.EventDriven(max_spikes="auto"))
+solution = jaxsnn.simulate(network, events, 50e-3)
 print("spikes:", np.asarray(solution.count("2")))
 plot.raster(solution, inputs={"input": events}).save("custom_neuron.png", force=True)
 

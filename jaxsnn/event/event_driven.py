@@ -37,7 +37,7 @@ from jaxsnn.network.valued_inputs import Currents, GradedEvents, Input, as_lasti
 
 _DEFAULT_SAMPLES = 101
 #: A budget at most: 16 times as many spikes are counted, in int32.
-_MOST = 2**26
+MOST_ROOM = 2**26
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -367,13 +367,13 @@ def _is_sound(option: str, value: Any) -> bool:
     number = as_number(value)
     if option == "refractory":
         return number >= 0
-    return 1 <= number <= _MOST and number.is_integer()
+    return 1 <= number <= MOST_ROOM and number.is_integer()
 
 
 def _whole(found: Any) -> str:
     """What to do about a number of things that can be none."""
-    too_many = _MOST < as_number(found) < np.inf
-    return f"give at most {_MOST}" if too_many else "give at least 1, a whole number"
+    too_many = MOST_ROOM < as_number(found) < np.inf
+    return f"give at most {MOST_ROOM}" if too_many else "give at least 1, a whole number"
 
 
 def refuse_strangers(option: str, named: Iterable[str], meant: Collection[str], what: str) -> None:

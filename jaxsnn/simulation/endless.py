@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from jax import lax
 
 from jaxsnn.errors import Problem
+from jaxsnn.event.event_driven import MOST_ROOM
 from jaxsnn.units import format_time
 
 #: So many spikes of one neuron at one time are taken for infinitely many,
@@ -81,7 +83,7 @@ def busiest(outcome: Any, name: str) -> Busiest | None:
     own = getattr(outcome, "spikes", {}).get(name)
     if own is None or not hasattr(own, "time"):
         return None
-    time, count = np.asarray(own.time), np.asarray(own.count)
+    time, count = _numbers(own.time), _numbers(own.count)
     # times rise along the last axis, and are inf behind the last
     recorded = np.isfinite(time).sum(axis=-1)
     if not recorded.any():
@@ -102,9 +104,14 @@ def busiest(outcome: Any, name: str) -> Busiest | None:
         together=int(together[sample, neuron]),
         of_all=int(np.sum(time[sample] == last[sample, neuron])),
         rate=_rate(mine),
-        height=float(np.asarray(heights[name])[neuron]) if name in heights else None,
-        t_end=None if end is None else float(end),
+        height=float(_numbers(heights[name])[neuron]) if name in heights else None,
+        t_end=None if end is None else float(_numbers(end)),
     )
+
+
+def _numbers(value: Any) -> np.ndarray:
+    """What an array holds, where it is being differentiated too."""
+    return np.asarray(lax.stop_gradient(value))
 
 
 def _rate(times: np.ndarray) -> float:
@@ -155,9 +162,11 @@ def frequent_problem(found: Busiest, limit: int) -> Problem:
         message += f": about {found.by_the_end} spikes by t_end = {format_time(found.t_end)}"
     wanted = found.by_the_end + found.by_the_end // 8
     fix = (
-        "lower what drives it (weights, bias, v_leak), lengthen its time constants, end earlier"
-        f" with t_end, or pass max_spikes={wanted} if it is meant to fire so often"
+        "lower what drives it (weights, bias, v_leak), lengthen its time constants, or end earlier"
+        " with t_end"
     )
+    if wanted <= MOST_ROOM:
+        fix += f", or pass max_spikes={wanted} if it is meant to fire so often"
     return Problem(
         node=found.name, code="budget", message=f"{message}, the limit is {limit}", fix=fix
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any, overload
@@ -18,7 +19,7 @@ from jaxsnn.network.network import Network
 from jaxsnn.network.promotion import usual_promotion
 from jaxsnn.network.results import Result
 from jaxsnn.nir.graph import Graph
-from jaxsnn.simulation.retry import with_enough_room
+from jaxsnn.simulation.retry import TooManySpikes, with_enough_room
 from jaxsnn.simulation.solution import Engine, Found, Solution
 
 
@@ -71,7 +72,8 @@ def simulate(
             engine takes arrays (time, batch, *shape) too, and sorts events into steps: one at time
             t is input of step t/dt, rounded.
         t_end: end of the simulation, seconds. The time-stepped engine needs it for events only.
-        engine: `EventDriven` (the default) or `TimeStepped`, with options.
+        engine: `EventDriven` or `TimeStepped`, with options. Default: `EventDriven()`, whose budgets
+            grow as needed where the result can be seen, outside of `jax.jit`.
         sample_times: (samples,) seconds in [0, t_end] at which the event engine samples readouts;
             default 101. Others are refused, but where they are traced. In time steps a readout has
             a value in each step.
@@ -93,18 +95,38 @@ def simulate(
     [[0.0014]] success
     """
     _refuse_no_engine(engine)
+    is_open = engine is None and max_events is None
     engine = _with_former_option(engine or EventDriven(), max_events)
     network = _lowered(network)
     run = partial(_run, network, inputs, t_end, sample_times)
-    solution = (
-        with_enough_room(engine, run, may_grow=engine.is_auto)[1] if engine.grows else run(engine)
-    )
+    may_grow = _any_budget if is_open else engine.is_auto
+    solution = _in_room(engine, run, may_grow, throw=throw) if engine.grows else run(engine)
     if isinstance(solution.result, Tracer):
         return solution
+    if is_open and int(solution.result) == Result.BUDGET_EXHAUSTED:
+        solution = _in_room(engine, run, may_grow, throw=throw)
     solution = _with_culprit(solution, network, inputs)
     if throw and solution.problem is not None:
         raise SimulationError.of(solution.problem)
     return solution
+
+
+def _any_budget(option: str, population: str) -> bool:
+    """All may grow."""
+    del option, population
+    return True
+
+
+def _in_room(
+    engine: Any, run: Callable[[Any], Any], may_grow: Callable[[str, str], bool], *, throw: bool
+) -> Any:
+    """A run with room for its spikes. Where no room would do it is refused, or what fits is shown."""
+    try:
+        return with_enough_room(engine, run, may_grow=may_grow)[1]
+    except TooManySpikes:
+        if throw:
+            raise
+        return run(engine)
 
 
 def _refuse_no_engine(engine: Any) -> None:

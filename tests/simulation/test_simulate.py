@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -397,6 +398,30 @@ def test_an_exhausted_budget_says_how_many_spikes_it_takes(network):
         lambda inputs: simulate(network, inputs, T_END, engine=EventDriven(max_spikes=1))
     )(inputs())
     assert inside.result == Result.BUDGET_EXHAUSTED
+
+
+def test_without_an_engine_there_is_room_for_all_spikes():
+    """Outside of jit, where the result can be seen; a gradient is that with the room given."""
+    neurons = build.cubalif(tau_mem="10ms", tau_syn="5ms")
+    network = lower(build.sequential(build.input(1), build.linear(weight=[[9.0]]), neurons))
+    events = Events(time=np.arange(40)[None] * 1e-3, index=np.zeros((1, 40), int))
+
+    def last_spike(parameters, engine=None):
+        found = simulate(network.with_parameters(parameters), events, 50e-3, engine=engine)
+        times = found.spikes["2"].time
+        return jnp.where(jnp.isfinite(times), times, 0.0).max()
+
+    enough = EventDriven(max_spikes=400)
+    wanted = simulate(network, events, 50e-3, engine=enough)
+    for throw in (True, False):
+        found = simulate(network, events, 50e-3, throw=throw)
+        assert found.result == Result.SUCCESS
+        assert found.counts["2"] == wanted.counts["2"] > 16
+    assert jax.jit(lambda: simulate(network, events, 50e-3))().result == Result.BUDGET_EXHAUSTED
+    for engine in (None, EventDriven(max_spikes="auto")):
+        slopes = jax.grad(partial(last_spike, engine=engine))(network.parameters)
+        exact = jax.grad(partial(last_spike, engine=enough))(network.parameters)
+        assert slopes["1"]["weight"] == exact["1"]["weight"] != 0
 
 
 @pytest.mark.parametrize(
