@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxsnn.errors import LoweringError
 from jaxsnn.event.adjoint.layer_adjoint import clipped_slopes, layer_spikes
@@ -41,7 +42,7 @@ from jaxsnn.event.native.native_limits import (
 from jaxsnn.event.native.native_readout import native_membrane
 from jaxsnn.event.native.native_scatter import FirstSpikes, native_scattered_spikes
 from jaxsnn.event.native.native_weights import own_matrix
-from jaxsnn.event.projections.arrivals import Arrivals, Path, Train, arrivals
+from jaxsnn.event.projections.arrivals import Arrivals, Path, Scattered, Train, arrivals
 from jaxsnn.event.projections.current_arrivals import (
     by_source,
     current_arrivals,
@@ -255,6 +256,22 @@ class PopulationPart:
         time = jnp.concatenate([time, time + self.neuron.width], axis=1)
         return Given(jnp.concatenate([weight, -weight]), time, row)
 
+    def _edges_of(self, events: Scattered, rows: int) -> Scattered:
+        """Events as they are, or, where they are boxes, one that opens and one that closes for each.
+
+        Args:
+            rows: of the table, whose second half has the negative weights.
+        """
+        if self.leveled or not self.neuron.width:
+            return events
+        count = len(events.place)  # channels
+        time = jnp.concatenate([events.time, events.time + self.neuron.width], axis=1)
+        channel = jnp.concatenate([events.channel, events.channel + count], axis=1)
+        train = earliest(time, channel, time.shape[1], self.engine)
+        place = np.concatenate([events.place, events.place])
+        row = np.concatenate([events.row, events.row + rows])
+        return Scattered(train.time, train.channel, place, row)
+
     def write_down(self, record: EventRecord, spikes: LayerSpikes) -> None:
         """Write down its spikes."""
         name = self.name
@@ -429,7 +446,7 @@ class FeedForwardPart(PopulationPart):
             slots = self.population.size * spec.max_spikes
             # places are in the slots as the neurons are counted
             room = room_behind(self.sources, self.name, slots) if given.order is None else None
-            events = given.scattered
+            events = self._edges_of(given.scattered, given.weight.shape[0])
             spikes, first = native_scattered_spikes(
                 spec, threads, room, weight, lanes, events, t_end
             )

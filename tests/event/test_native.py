@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +17,8 @@ from jaxsnn import EventDriven, Events, lower, simulate
 from jaxsnn.errors import UsageError
 from jaxsnn.event.adjoint.layer_adjoint import layer_spikes
 from jaxsnn.event.dynamics.cubalif import CubaLIFDelta
-from jaxsnn.event.dynamics.integrate_and_fire import IFDelta
-from jaxsnn.event.dynamics.lif import LIFDelta
+from jaxsnn.event.dynamics.integrate_and_fire import IFBox, IFDelta
+from jaxsnn.event.dynamics.lif import LIFBox, LIFDelta
 from jaxsnn.event.dynamics.two_variables import Lanes
 from jaxsnn.event.forward.layer import LayerSpec
 from jaxsnn.event.native.native_build import target_name
@@ -30,6 +31,8 @@ pytestmark = pytest.mark.usefixtures("native_kernels")
 
 SHAPES = {2: TauShape.DOUBLE, 0.5: TauShape.HALF, 1: TauShape.EQUAL}
 TAU = 1e-2
+#: Of a box, seconds.
+WIDTH = 7e-3
 
 
 def lanes_of(rng, shape, ratio, own, above, dtype):
@@ -80,11 +83,17 @@ def work(
     if kind is not CubaLIFDelta:
         # much arrives at the same time; j is what drives an IF
         time = np.round(time, 3)
-        drive = 30.0 if kind is IFDelta and driven else 0.0
+        drive = 30.0 if issubclass(kind, IFBox) and driven else 0.0
         lanes = replace(lanes, j_start=drive * jnp.ones_like(lanes.j_start))
-        if driven and kind is LIFDelta:
+        if driven and issubclass(kind, LIFBox):
             below = {"threshold": lanes.threshold - 1.2, "v_reset": lanes.v_reset - 1.2}
             lanes = replace(lanes, **below, v_start=lanes.v_start - 1.2)
+    weight = rng.normal(strength, 0.6, (rows, neurons))
+    row = rng.integers(0, rows, time.shape)
+    if kind in (LIFBox, IFBox):  # a box opens, and with the negative weight closes
+        weight = weight * (1.0 if kind is LIFBox else 60.0)
+        weight, row = np.concatenate([weight, -weight]), np.concatenate([row, row + rows], axis=1)
+        time = np.concatenate([time, time + WIDTH], axis=1)
     model = kind(
         fires_at_equality=equality,
         tau_shape=TauShape.ANY if own else SHAPES.get(ratio, TauShape.ANY),
@@ -99,10 +108,10 @@ def work(
         refractory=refractory,
     )
     given = (
-        jnp.asarray(rng.normal(strength, 0.6, (rows, neurons)), dtype),
+        jnp.asarray(weight, dtype),
         lanes,
         jnp.asarray(time, dtype),
-        jnp.asarray(rng.integers(0, rows, time.shape), jnp.int32),
+        jnp.asarray(row, jnp.int32),
         jnp.asarray(0.09, dtype),
     )
     return spec, given, jnp.asarray(rng.normal(size=(batch, neurons, spec.max_spikes)), dtype)
@@ -161,6 +170,16 @@ CASES = {
     "IF, driven": {"ratio": 1, "kind": IFDelta, "driven": True},
     "IF, driven, held": {"ratio": 1, "kind": IFDelta, "driven": True, "refractory": 3e-3},
     "IF, driven, subtract": {"ratio": 1, "kind": IFDelta, "driven": True, "subtract": True},
+    "LIF, boxes, own": {"ratio": 1.3, "own": True, "kind": LIFBox, "neurons": 5},
+    "LIF, boxes": {"ratio": 2, "kind": LIFBox, "neurons": 70},
+    "LIF, boxes, subtract, above": {"ratio": 2, "kind": LIFBox, "above": True, "subtract": True},
+    "LIF, boxes, driven": {"ratio": 2, "kind": LIFBox, "driven": True, "own": True},
+    "LIF, boxes, held": {"ratio": 2, "kind": LIFBox, "driven": True, "refractory": 3e-3},
+    "LIF, boxes, once": {"ratio": 2, "kind": LIFBox, "once": True},
+    "IF, boxes": {"ratio": 1, "kind": IFBox},
+    "IF, boxes, positions": {"ratio": 1, "kind": IFBox, "positions": 3, "neurons": 4},
+    "IF, boxes, driven": {"ratio": 1, "kind": IFBox, "driven": True, "own": True},
+    "IF, boxes, held": {"ratio": 1, "kind": IFBox, "driven": True, "refractory": 3e-3},
 }
 
 
@@ -180,7 +199,7 @@ def test_both_backends_agree(name, x64):
     np.testing.assert_array_equal(found.count, expected.count)
     np.testing.assert_allclose(found.time, expected.time, atol=1e-11 * TAU)
     np.testing.assert_allclose(found.slope, expected.slope, rtol=1e-8)
-    if CASES[name].get("kind") is not None:
+    if spec.neuron.jumps:
         assert jnp.isinf(expected.slope).sum() > 10
     for ours, theirs in zip(jax.tree.leaves(gradient), jax.tree.leaves(wanted), strict=True):
         scale = np.abs(theirs).max()
@@ -435,11 +454,12 @@ def in_network(graph, events, weights, **options):
         spikes = found.spikes[last]
         times = jnp.where(jnp.isfinite(spikes.time), spikes.time, 0.0)
         slopes = jax.lax.stop_gradient(jnp.clip(spikes.slope, 0, 50))
-        return jnp.sum(weights(times.shape, dtype) * slopes * times), spikes
+        return jnp.sum(weights(times.shape, dtype) * slopes * times), (spikes, found.result)
 
-    (_, spikes), gradient = jax.jit(jax.value_and_grad(value, (0, 1), has_aux=True))(
+    (_, (spikes, result)), gradient = jax.jit(jax.value_and_grad(value, (0, 1), has_aux=True))(
         given, events.time
     )
+    assert result == Result.SUCCESS
     return spikes, gradient
 
 
@@ -447,46 +467,69 @@ def some_weights(shape, dtype):
     return jnp.asarray(np.random.default_rng(3).normal(size=shape), dtype)
 
 
-def recurrent_graph(*, share=1.0):
+TAUS = {"tau_mem": "10ms", "tau_syn": "5ms"}
+#: Options of a graph whose spikes are boxes, which are short beside what is between them.
+BOXES = {"spike_kernel": "box", "dialect": "nir", "time_unit": "s", "dt": 1e-3}
+
+
+def recurrent_graph(*, share=1.0, neurons=partial(build.cubalif, **TAUS), **options):
     """A loop, in which a share of the connections is there."""
     rng = np.random.default_rng(5)
     there = np.random.default_rng(7).random((19, 19)) < share
-    taus = {"tau_mem": "10ms", "tau_syn": "5ms"}
     nodes = {
         "input": build.input(4),
         "in": build.linear(weight=rng.normal(0.9, 0.3, (19, 4))),
-        "loop": build.cubalif(**taus),
+        "loop": neurons(),
         "back": build.linear(weight=there * rng.normal(0, 0.25, (19, 19))),
         "out": build.linear(weight=rng.normal(0.3, 0.1, (2, 19))),
-        "last": build.cubalif(**taus),
+        "last": neurons(),
         "output": build.output(),
     }
     chain = ("input", "in", "loop", "out", "last", "output")
-    return build.network(nodes, [chain, ("loop", "back", "loop")])
+    return build.network(nodes, [chain, ("loop", "back", "loop")], **options)
 
 
-def convolution_graph():
+def recurrent_boxes():
+    return recurrent_graph(neurons=partial(build.lif, tau="10ms", r=3.5e-3), **BOXES)
+
+
+def recurrent_integrators():
+    return recurrent_graph(share=0.3, neurons=partial(build.integrate_and_fire, v_threshold=3.0), **BOXES)
+
+
+def convolution_boxes():
+    return convolution_graph(neurons=partial(build.lif, tau="10ms", r=4.5e-3), **BOXES)
+
+
+def convolution_graph(*, neurons=partial(build.cubalif, **TAUS), **options):
     rng = np.random.default_rng(6)
-    taus = {"tau_mem": "10ms", "tau_syn": "5ms"}
     plain = {"stride": 1, "dilation": 1, "groups": 1}
-    kernel, other = rng.normal(0.5, 0.4, (3, 2, 3, 3)), rng.normal(0.4, 0.3, (4, 3, 2, 2))
+    kernel, other = rng.normal(0.5, 0.4, (3, 2, 3, 3)), rng.normal(0.12, 0.1, (4, 3, 2, 2))
     return build.sequential(
         build.input((2, 8, 8)),
         build.node("Conv2d", weight=kernel, bias=np.full(3, 0.1), padding=1, **plain),
-        build.cubalif(**taus),
+        neurons(),
         build.node("SumPool2d", kernel_size=2, stride=2, padding=0),
         build.node("Conv2d", weight=other, bias=np.zeros(4), padding=0, **plain),
-        build.cubalif(**taus),
+        neurons(),
+        **options,
     )
 
 
 @pytest.mark.parametrize(
-    "make", [recurrent_graph, pytest.param(convolution_graph, marks=pytest.mark.slow)]
+    "make",
+    [
+        recurrent_graph,
+        recurrent_boxes,
+        pytest.param(recurrent_integrators, marks=pytest.mark.slow),
+        pytest.param(convolution_graph, marks=pytest.mark.slow),
+        convolution_boxes,
+    ],
 )
 def test_whole_networks_agree(make, x64):
     rng = np.random.default_rng(4)
-    channels = 4 if make is recurrent_graph else 128
-    count = 12 if make is recurrent_graph else 150
+    loops = make.__name__.startswith("recurrent")
+    channels, count = (4, 12) if loops else (128, 150)
     time = np.sort(rng.uniform(0, 25e-3, (3, count)))
     events = Events(
         time=jnp.asarray(time), index=jnp.asarray(rng.integers(0, channels, time.shape), jnp.int32)

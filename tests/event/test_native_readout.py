@@ -9,8 +9,8 @@ import pytest
 
 from jaxsnn import EventDriven, Events, lower, simulate
 from jaxsnn.event.dynamics.cubalif import CubaLIFDelta
-from jaxsnn.event.dynamics.integrate_and_fire import IFDelta
-from jaxsnn.event.dynamics.lif import LIFDelta
+from jaxsnn.event.dynamics.integrate_and_fire import IFBox, IFDelta
+from jaxsnn.event.dynamics.lif import LIFBox, LIFDelta
 from jaxsnn.event.forward.readout import Drive, membrane
 from jaxsnn.event.native.native_readout import native_membrane
 from jaxsnn.nir import build
@@ -63,7 +63,7 @@ def native(drive, samples, threads=2):
 
 
 CASES = [(CubaLIFDelta, False), (CubaLIFDelta, True), (LIFDelta, False), (LIFDelta, True)]
-CASES += [(IFDelta, False)]
+CASES += [(IFDelta, False), (LIFBox, True), (IFBox, False)]
 
 
 @pytest.mark.parametrize(("model", "own"), CASES)

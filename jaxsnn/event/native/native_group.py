@@ -28,6 +28,7 @@ from jaxsnn.event.native.native_build import kernel, thread_count
 from jaxsnn.event.native.native_layer import (
     Ordered,
     gradient_shape,
+    lasting,
     stacked,
     unstacked,
 )
@@ -169,7 +170,8 @@ def native_group_spikes(
         parts.append(places.between(at_once, dtype))
     delays = [jnp.broadcast_to(delay, places.of(source)[1:]) for source, _, _, delay in later]
     delay = jnp.concatenate([jnp.zeros(0, dtype), *delays]).astype(dtype)
-    every = jax.tree.map(lambda *parts: jnp.concatenate(parts), *lanes)
+    taken = (lasting(layer.neuron, own) for layer, own in zip(spec.layers, lanes, strict=True))
+    every = jax.tree.map(lambda *parts: jnp.concatenate(parts), *taken)
     time = jnp.concatenate([time for _, time, _ in arrivals], axis=1)
     table = jnp.concatenate(parts)
     # one type, as if all were in the table

@@ -120,11 +120,16 @@ def only_wanted(gradient: Lanes, wanted: Wanted) -> Lanes:
     return replace(gradient, **{name: jnp.zeros_like(gradient.tau_mem) for name in missing})
 
 
-def kernel_lanes(neuron: Neuron, lanes: Lanes) -> Float[Array, "fields positions neurons"]:
+def lasting(neuron: Neuron, lanes: Lanes) -> Lanes:
     """The lanes as the kernels take them: what does not decay has a time constant of inf."""
     never = jnp.full_like(lanes.tau_mem, jnp.inf)
     kept = {"tau_mem", "tau_syn"} - set(neuron.flow_fields)
-    return stacked(replace(lanes, **dict.fromkeys(kept, never)))
+    return replace(lanes, **dict.fromkeys(kept, never))
+
+
+def kernel_lanes(neuron: Neuron, lanes: Lanes) -> Float[Array, "fields positions neurons"]:
+    """All the kernels take of the neurons, in one array."""
+    return stacked(lasting(neuron, lanes))
 
 
 def kernel_options(spec: LayerSpec) -> dict[str, Any]:

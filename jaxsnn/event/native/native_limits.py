@@ -11,8 +11,8 @@ import jax
 from jaxsnn.errors import UsageError
 from jaxsnn.event.dynamics.cubalif import CubaLIFDelta
 from jaxsnn.event.dynamics.driven_lif import LIFUnderLI
-from jaxsnn.event.dynamics.integrate_and_fire import IFDelta
-from jaxsnn.event.dynamics.lif import LIFDelta
+from jaxsnn.event.dynamics.integrate_and_fire import IFBox, IFDelta
+from jaxsnn.event.dynamics.lif import LIFBox, LIFDelta
 from jaxsnn.event.dynamics.neuron_model import Neuron
 from jaxsnn.event.event_arrays import Feedback, Times
 from jaxsnn.event.event_options import EventOptions
@@ -21,7 +21,7 @@ from jaxsnn.event.forward.layer import LayerSpec
 from jaxsnn.event.native.native_build import native_library
 
 #: Models whose equations the kernels have; others, subclasses too, may have equations of their own.
-_COVERED = (CubaLIFDelta, LIFUnderLI, LIFDelta, IFDelta)
+_COVERED = (CubaLIFDelta, LIFUnderLI, LIFDelta, IFDelta, LIFBox, IFBox)
 
 
 def native_obstacles(
@@ -37,7 +37,7 @@ def native_obstacles(
     """
     # What is cheap to know comes first: nothing is built for what is not covered.
     if type(layer.neuron) not in _COVERED:
-        yield f"its neurons are {type(layer.neuron).__name__}, and not of those under delta spikes"
+        yield f"its neurons are {type(layer.neuron).__name__}, which the kernels do not know"
     if layer.asks_for_rise:
         yield "jump_width takes the jumps of V for ramps"
     if options.forward_mode:
@@ -56,6 +56,8 @@ def recorded_obstacles(
     yield from native_obstacles(layer, options, dtype, samples)
     if layer.assigns:
         yield "its spikes assign V"
+    if layer.neuron.level is not None:
+        yield "its spikes are boxes"
 
 
 def _obstacles_of_all(dtype: str, samples: Any) -> Iterator[str]:
@@ -117,6 +119,8 @@ def group_obstacles(
         yield "populations that feed back into each other differ in min_slope"
     if any(layer.neuron.jumps for layer in layers):
         yield "what feeds back moves V itself"
+    if len({layer.neuron.level is not None for layer in layers}) > 1:
+        yield "populations that feed back into each other differ in whether spikes are boxes"
     for layer in layers:
         yield from native_obstacles(layer, options, dtype, samples)
 

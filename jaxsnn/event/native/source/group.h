@@ -59,11 +59,12 @@ class Everyone {
     vectors_ = parts_.size();
     for (const One& part : parts_) positive_ = positive_ && part.positive;
     taus_ = common;
-    rates_ = Array<T>(2 * padded());
+    rates_ = Array<T>(3 * padded());
     levels_ = Array<double>(2 * padded());
     for (Index n = 0; n < padded(); ++n) {
       rates_[n] = T(taus(n).leak);
       rates_[padded() + n] = T(taus(n).synaptic);
+      rates_[2 * padded() + n] = T(taus(n).gain);
       levels_[n] = part(n / kLanes).fires_at[n % kLanes];
       levels_[padded() + n] = part(n / kLanes).v_reset[n % kLanes];
     }
@@ -78,6 +79,7 @@ class Everyone {
   }
   const T* leaks() const { return rates_.data(); }
   const T* synaptics() const { return rates_.data() + padded(); }
+  const T* gains() const { return rates_.data() + 2 * padded(); }
   double threshold(Index n) const { return levels_[n]; }
   double v_reset(Index n) const { return levels_[padded() + n]; }
   bool above(Index n) const { return parts_[n / kLanes].above[n % kLanes]; }
@@ -139,7 +141,7 @@ class Everyone {
  private:
   std::vector<One> parts_;
   Index vectors_ = 0;
-  Array<T> rates_;        // 1 / tau_mem of all, 1 / tau_syn of all
+  Array<T> rates_;        // 1 / tau_mem of all, 1 / tau_syn of all, v' by j of all
   Array<double> levels_;  // thresholds of all, v_reset of all
   bool uniform_, positive_ = true;
   Taus taus_;
@@ -264,7 +266,8 @@ class Bounded {
   Index size_ = 0;
 };
 
-template <class T>
+/// `kBoxes`: what arrives opens or closes a box, and j is what these add up to.
+template <class T, bool kBoxes>
 class GroupForward {
   using V = Vector<T>;
   using Over = typename Everyone<T>::Over;
@@ -275,8 +278,8 @@ class GroupForward {
  public:
   GroupForward(const Given<T>& given, const Options& options, const Intervals<T>& intervals,
                const Feedback<T>& feedback, const Senders<T>& senders, const Everyone<T>& everyone,
-               const WholeRows<T>& table, const SparseRows<T>& sparse, const Spikes<T>& spikes,
-               const Train<T>& train, const Log<T>& log)
+               const WholeRows<T>& table, const SparseRows<T>& sparse, const T* least,
+               const Spikes<T>& spikes, const Train<T>& train, const Log<T>& log)
       : given_(given),
         options_(options),
         intervals_(intervals),
@@ -285,11 +288,13 @@ class GroupForward {
         everyone_(everyone),
         table_(table),
         sparse_(sparse),
+        least_(least),
         spikes_(spikes),
         train_(train),
         log_(log),
         lanes_(everyone.padded()),
         state_(3 * lanes_),
+        boxes_(kBoxes ? 2 * lanes_ : 0, T(0)),
         ends_(everyone.uniform() ? 0 : everyone.vectors()),
         hits_(everyone.vectors() + kTogether, 0),
         arriving_(everyone.padded(), T(0)),
@@ -374,6 +379,10 @@ class GroupForward {
       const int lane = n % kLanes;
       v(n) = T(part.v_start[lane]);
       j(n) = T(part.j_start[lane]);
+      if constexpr (kBoxes) {
+        boxes_[n] = T(0);
+        boxes_[lanes_ + n] = j(n);
+      }
       threshold(n) = T(part.fires_at[lane]);
       if (part.above[lane] && lane < part.count) due_.push_back(n);
     }
@@ -451,7 +460,7 @@ class GroupForward {
   /// Whether others can stay where they are when this one fires.
   bool is_felt_by_few(Index neuron) const {
     const Index row = feedback_.first_spike(given_) + neuron;
-    return everyone_.uniform() && (!feedback_.immediate || sparse_.has(row));
+    return !kBoxes && everyone_.uniform() && (!feedback_.immediate || sparse_.has(row));
   }
 
   /// All that stayed are on their way to now.
@@ -521,6 +530,7 @@ class GroupForward {
     const Index vectors = everyone_.vectors();
     const T* const pending = pending_;
     T *const all_v = v(), *const all_j = j();
+    [[maybe_unused]] T* const all_low = boxes_.data();
     const T* const all_thresholds = threshold();
     auto* const ends = ends_.data();
     std::uint16_t* const hits = hits_.data();
@@ -538,7 +548,13 @@ class GroupForward {
         j = j * es;
         store<T>(all_v + at, v);
       }
-      j += load<T>(pending + at);
+      if constexpr (kBoxes) {
+        V low = load<T>(all_low + at);
+        turn_box<T>(j, low, load<T>(pending + at), load<T>(all_low + lanes_ + at), load<T>(least_ + at));
+        store<T>(all_low + at, low);
+      } else {
+        j += load<T>(pending + at);
+      }
       store<T>(all_j + at, j);
       if constexpr (!kLooks) return 0;
       if constexpr (!kUniform)
@@ -716,7 +732,7 @@ class GroupForward {
   /// A spike now, of a neuron at (v, j), and what it sends.
   void fire(Index neuron, double v_now, double j_now) {
     const double height = everyone_.threshold(neuron);
-    const T slope = T((j_now - height) * everyone_.taus(neuron).leak);
+    const T slope = T(everyone_.taus(neuron).rate(height, j_now));
     std::int32_t& count = spikes_.count[sample_ * given_.neurons + neuron];
     if (count < options_.max_spikes) {
       const Index place =
@@ -770,7 +786,7 @@ class GroupForward {
       v(neuron) = T(reset);
       threshold(neuron) = T(everyone_.threshold(neuron));
       if (v(neuron) >= threshold(neuron)) due_.push_back(neuron);
-      const T slope = T((j(neuron) - reset) * everyone_.taus(neuron).leak);
+      const T slope = T(everyone_.taus(neuron).rate(reset, j(neuron)));
       write(coming.number, slope, coming.spike);
     } else {
       const Index row = feedback_.first_delayed(given_) + coming.number;
@@ -844,12 +860,14 @@ class GroupForward {
   const Everyone<T>& everyone_;
   const WholeRows<T>& table_;
   const SparseRows<T>& sparse_;
+  const T* const least_;  // of each neuron, under boxes (`least_levels`)
   const Spikes<T>& spikes_;
   const Train<T>& train_;
   const Log<T>& log_;
   Queue<T> queue_;
   Index lanes_;
   Array<T> state_;  // v, j and the threshold of all: of now, or of before the lag
+  Array<T> boxes_;  // what j is beside itself, and where it stands when no box is open
   struct End {
     T v[kLanes], j[kLanes];
   };
@@ -887,11 +905,21 @@ T group_forward(const Given<T>& given, const Options& options, const Feedback<T>
   const SparseRows<T> sparse(given, feedback, options.threads);
   const WholeRows<T> table(given, feedback, &sparse, options.threads);
   const Senders<T> senders(feedback, given.neurons);
-  Pool::shared().run(given.batch, options.threads, [&](Index b) {
-    GroupForward<T> forward(given, options, intervals, feedback, senders, everyone, table, sparse,
-                            spikes, train, log);
-    forward.run(b);
-  });
+  const auto run = [&](auto in_boxes, const T* least) {
+    Pool::shared().run(given.batch, options.threads, [&](Index b) {
+      GroupForward<T, decltype(in_boxes)::value> forward(given, options, intervals, feedback, senders,
+                                                         everyone, table, sparse, least, spikes,
+                                                         train, log);
+      forward.run(b);
+    });
+  };
+  if (intervals.taus().ratio == Ratio::kHeld) {
+    Array<T> least(everyone.padded(), T(0));
+    least_levels(given.weight, given.rows, int(given.neurons), least.data());
+    run(std::true_type(), least.data());
+  } else {
+    run(std::false_type(), nullptr);
+  }
   return sparse.zero_if_finite() + table.zero_if_finite();
 }
 
@@ -1008,9 +1036,9 @@ class GroupBackward {
     if (timed && sparse_.has(row)) {
       step_back(no, yes, no, time, row, by_weight);
       const T *const of_v = p_v(), *const of_j = p_j();
-      const T leak = everyone_.leaks()[0], synaptic = everyone_.synaptics()[0];
+      const T gain = everyone_.gains()[0], synaptic = everyone_.synaptics()[0];
       return sparse_.sum(row, [&](Index n, T weight) {
-        return weight * (of_j[n] * synaptic - of_v[n] * leak);
+        return weight * (of_j[n] * synaptic - of_v[n] * gain);
       });
     }
     return timed ? step_back(yes, yes, no, time, row, by_weight)
@@ -1026,12 +1054,12 @@ class GroupBackward {
     T* by_row = by_weight ? by_weight + row * lanes_ : nowhere_.data();
     T *const all_v = p_v(), *const all_j = p_j();
     const T* const ahead = ahead_;
-    const T *const leaks = everyone_.leaks(), *const synaptics = everyone_.synaptics();
+    const T *const gains = everyone_.gains(), *const synaptics = everyone_.synaptics();
     const Index vectors = everyone_.vectors();
-    V moved = {}, em, es, k, bound, leak, synaptic;
+    V moved = {}, em, es, k, bound, gain, synaptic;
     if constexpr (kUniform) everyone_.template coefficients<true>(over, 0, em, es, k, bound);
     if constexpr (kUniform && kTimed) {
-      leak = spread(leaks[0]);
+      gain = spread(gains[0]);
       synaptic = spread(synaptics[0]);
     }
     for (Index q = 0; q < vectors; ++q) {
@@ -1059,10 +1087,10 @@ class GroupBackward {
       store<T>(by_row + at, load<T>(by_row + at) + j);
       if constexpr (kTimed) {
         if constexpr (!kUniform) {
-          leak = load<T>(leaks + at);
+          gain = load<T>(gains + at);
           synaptic = load<T>(synaptics + at);
         }
-        moved += load<T>(weights + at) * (j * synaptic - v * leak);
+        moved += load<T>(weights + at) * (j * synaptic - v * gain);
       }
     }
     return kTimed ? double(sum_of(moved)) : 0;

@@ -171,9 +171,10 @@ class Backward {
     V v_mem[kVectors] = {}, j_mem[kVectors] = {}, j_syn[kVectors] = {};  // derivatives of P
     V by_mem[kVectors] = {}, by_syn[kVectors] = {};
     const bool jumps = options_.jumps;
-    V leak[kVectors], synaptic[kVectors];
+    V leak[kVectors], gain[kVectors], synaptic[kVectors];
     for (int lane = 0; lane < kLanes; ++lane) {
       reinterpret_cast<T*>(leak)[lane] = T(tile.taus[lane].leak);
+      reinterpret_cast<T*>(gain)[lane] = T(tile.taus[lane].gain);
       reinterpret_cast<T*>(synaptic)[lane] = T(tile.taus[lane].synaptic);
     }
     std::fill_n(free_v_, kLanes, 0.0);
@@ -259,7 +260,7 @@ class Backward {
           }
           // - P . A e W
           if constexpr (kTime)
-            moved += weights * (jumps ? p_v[q] * leak[q] : p_j[q] * synaptic[q] - p_v[q] * leak[q]);
+            moved += weights * (jumps ? p_v[q] * leak[q] : p_j[q] * synaptic[q] - p_v[q] * gain[q]);
         }
       }
       if constexpr (kTime) by_time[number - 1] += sum_of(moved);

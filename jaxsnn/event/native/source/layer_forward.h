@@ -14,7 +14,9 @@
 namespace native {
 
 /// One tile of one sample through all its arrivals.
-template <class T, int kVectors, bool kUniform, bool kJumps>
+///
+/// `kJumps`: an arrival moves v, and not j; `kBoxes`: it opens or closes a box, j is what these add up to.
+template <class T, int kVectors, bool kUniform, bool kJumps, bool kBoxes>
 class Forward {
   using V = Vector<T>;
   using Bits = std::uint64_t;
@@ -30,7 +32,8 @@ class Forward {
         closed_(kUniform && !kJumps && options.refractory == 0 &&
                 intervals.taus().ratio == Ratio::kDouble) {}
 
-  void run(const Tile<T, kVectors>& tile, const T* table, Index sample, Index first) {
+  /// `least`: of each lane, under boxes (`least_levels`).
+  void run(const Tile<T, kVectors>& tile, const T* table, const T* least, Index sample, Index first) {
     sample_ = sample;
     edges_ = intervals_.edges(sample);
     first_ = first;
@@ -47,7 +50,7 @@ class Forward {
     }
     fill(spikes_.count, 1, 0);
     std::memcpy(threshold_, tile.threshold, sizeof(threshold_));
-    tile.positive ? walk<true>(table) : walk<false>(table);
+    tile.positive ? walk<true>(table, least) : walk<false>(table, least);
   }
 
  private:
@@ -63,14 +66,19 @@ class Forward {
   }
 
   template <bool kPositive>
-  void walk(const T* table) {
+  void walk(const T* table, const T* least) {
     const Tile<T, kVectors>& tile = *tile_;
     V v[kVectors], j[kVectors], threshold[kVectors];
+    [[maybe_unused]] V low[kVectors] = {}, rest_j[kVectors], none[kVectors];
     for (int lane = 0; lane < kLanes; ++lane) {
       reinterpret_cast<T*>(v)[lane] = T(tile.v_start[lane]);
       reinterpret_cast<T*>(j)[lane] = T(tile.j_start[lane]);
     }
     std::memcpy(threshold, threshold_, sizeof(threshold));
+    if constexpr (kBoxes) {
+      std::memcpy(rest_j, j, sizeof(j));
+      std::memcpy(none, least, sizeof(none));
+    }
     const Index used = intervals_.used(sample_);
     const auto rows = intervals_.rows(sample_);
     const Steps<T> steps = kUniform ? intervals_.steps(sample_) : Steps<T>();
@@ -86,7 +94,11 @@ class Forward {
         std::memcpy(&arriving, weights + q * kWidth<T>, sizeof(arriving));
         coefficients(tile, steps, number, q, em, es, k, bound);
         v_now[q] = kJumps ? v[q] + arriving : v[q];
-        j_now[q] = kJumps ? j[q] : j[q] + arriving;
+        j_now[q] = j[q];
+        if constexpr (kBoxes)
+          turn_box<T>(j_now[q], low[q], arriving, rest_j[q], none[q]);
+        else if constexpr (!kJumps)
+          j_now[q] += arriving;
         const V rest = v_now[q] * em;
         v_end[q] = rest + j_now[q] * k;
         if constexpr (kJumps) {  // v is monotone between arrivals
@@ -402,28 +414,36 @@ void layer_forward(const Given<T>& given, const Options& options, const Ordered<
     constexpr int kLanes = Tile<T, kVectors>::kLanes;
     const Index tiles = (given.neurons + kLanes - 1) / kLanes;
     const Tiles<T, kVectors> shared(given, intervals);
-    Array<T> tables(tiles * (given.rows + 1) * kLanes);
+    // what moves j, and it stays, is a box
+    const bool boxes = !options.jumps && intervals.taus().ratio == Ratio::kHeld;
+    Array<T> tables(tiles * (given.rows + 1) * kLanes), least(boxes ? tiles * kLanes : 0);
     auto table = [&](Index tile) { return tables.data() + tile * (given.rows + 1) * kLanes; };
-    Pool::shared().run(tiles, Pool::worth(options.threads, tables.size()),
-                       [&](Index n) { pack(given, n * kLanes, kLanes, table(n)); });
+    Pool::shared().run(tiles, Pool::worth(options.threads, tables.size()), [&](Index n) {
+      pack(given, n * kLanes, kLanes, table(n));
+      if (boxes) least_levels(table(n), given.rows, kLanes, least.data() + n * kLanes);
+    });
     const Index parts = room ? 1 : std::max<Index>(32, 8 * options.threads);
     const Index wanted = (parts + tiles - 1) / tiles;
     const Units units{tiles, std::min(wanted, given.batch), given.batch};
-    auto unit = [&](auto uniform, auto jumps, Index number) {
+    auto unit = [&](auto uniform, auto jumps, auto in_boxes, Index number) {
       constexpr bool kUniform = decltype(uniform)::value, kJumps = decltype(jumps)::value;
+      constexpr bool kBoxes = decltype(in_boxes)::value;
       const Index n = units.tile(number), chunk = units.chunk(number), first = n * kLanes;
-      Forward<T, kVectors, kUniform, kJumps> forward(given, options, intervals, spikes);
+      Forward<T, kVectors, kUniform, kJumps, kBoxes> forward(given, options, intervals, spikes);
       std::optional<Tile<T, kVectors>> own;
       for (Index b = units.begin(chunk); b < units.begin(chunk + 1); ++b)
-        forward.run(shared.of(n, b % given.positions, own), table(n), b, first);
+        forward.run(shared.of(n, b % given.positions, own), table(n), least.data() + (boxes ? first : 0), b,
+                    first);
     };
     Pool::shared().run(units.size(), options.threads, [&](Index number) {
       const std::true_type yes;
       const std::false_type no;
       if (options.jumps)
-        intervals.uniform() ? unit(yes, yes, number) : unit(no, yes, number);
+        intervals.uniform() ? unit(yes, yes, no, number) : unit(no, yes, no, number);
+      else if (boxes)
+        intervals.uniform() ? unit(yes, no, yes, number) : unit(no, no, yes, number);
       else
-        intervals.uniform() ? unit(yes, no, number) : unit(no, no, number);
+        intervals.uniform() ? unit(yes, no, no, number) : unit(no, no, no, number);
     });
   });
 }

@@ -26,19 +26,21 @@ class Readout {
         arrivals_(given.arrivals - samples),
         intervals_(given, ordered),
         everyone_(given, intervals_.uniform(), intervals_.taus()),
-        table_(given, Feedback<T>{}, nullptr, threads) {
+        table_(given, Feedback<T>{}, nullptr, threads),
+        least_(lanes(), T(0)) {
     intervals_.prepare(threads, of_taus);
+    if (boxes()) least_levels(given.weight, given.rows, int(given.neurons), least_.data());
   }
 
   Index lanes() const { return everyone_.padded(); }
 
   /// One sample of the batch; `voltage`: (batch, samples, neurons).
   void forward(Index sample, T* voltage) const {
-    Array<T> state(2 * lanes());
-    T *v = state.data(), *j = v + lanes();
+    Array<T> state(4 * lanes(), T(0));
+    T *v = state.data(), *j = v + lanes(), *low = j + lanes(), *rest = low + lanes();
     for (Index n = 0; n < lanes(); ++n) {
       v[n] = T(part(n).v_start[n % kLanes]);
-      j[n] = T(part(n).j_start[n % kLanes]);
+      rest[n] = j[n] = T(part(n).j_start[n % kLanes]);
     }
     for (Index number = 0; number < intervals_.used(sample); ++number) {
       const T* weights = table_[intervals_.row(sample, number + 1)];
@@ -47,7 +49,13 @@ class Readout {
         V em, es, k;
         step(sample, number, q, em, es, k);
         V now = load<T>(v + at) * em + load<T>(j + at) * k, current = load<T>(j + at) * es;
-        (jumps_ ? now : current) += load<T>(weights + at);
+        if (boxes()) {
+          V left = load<T>(low + at);
+          turn_box<T>(current, left, load<T>(weights + at), load<T>(rest + at), load<T>(&least_[at]));
+          store<T>(low + at, left);
+        } else {
+          (jumps_ ? now : current) += load<T>(weights + at);
+        }
         store<T>(v + at, now);
         store<T>(j + at, current);
       }
@@ -113,6 +121,9 @@ class Readout {
   }
 
  private:
+  /// What arrives opens or closes a box.
+  bool boxes() const { return !jumps_ && intervals_.taus().ratio == Ratio::kHeld; }
+
   const Tile<T, 1>& part(Index neuron) const { return everyone_.part(neuron / kLanes); }
 
   double duration(Index sample, Index number) const {
@@ -166,6 +177,7 @@ class Readout {
   Intervals<T> intervals_;
   Everyone<T> everyone_;
   WholeRows<T> table_;
+  Array<T> least_;  // of each neuron, under boxes (`least_levels`)
 };
 
 /// Voltages (batch, samples, neurons).

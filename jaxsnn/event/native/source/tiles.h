@@ -481,6 +481,34 @@ void pack(const Given<T>& given, Index first, int lanes, T* table) {
   std::fill_n(table + given.rows * lanes, lanes, T(0));
 }
 
+// ---- levels
+
+/// Far below the rounding of the largest box of each column of a table: what no open box is as small as.
+template <class T>
+void least_levels(const T* table, Index rows, int lanes, T* least) {
+  std::fill_n(least, lanes, T(0));
+  for (Index row = 0; row < rows; ++row)
+    for (int lane = 0; lane < lanes; ++lane)
+      least[lane] = std::max(least[lane], std::abs(table[row * lanes + lane]));
+  for (int lane = 0; lane < lanes; ++lane)
+    least[lane] *= T(0x1p-16) * std::numeric_limits<T>::epsilon();
+}
+
+/// What open boxes add up to: a j that stays, high + low, which is exactly that at rest where none is open,
+/// as in jaxsnn/event/forward/box_levels.py. A box of weight W is W when it opens and -W when it closes.
+template <class T>
+inline void turn_box(Vector<T>& high, Vector<T>& low, Vector<T> weight, Vector<T> rest,
+                     Vector<T> least) {
+  using V = Vector<T>;
+  const V zero = {}, sum = high + weight, taken = sum - high;
+  const V lost = ((high - (sum - taken)) + (weight - taken)) + low;
+  const V level = sum + lost, took = level - sum;
+  const V left = (sum - (level - took)) + (lost - took), beside = (level - rest) + left;
+  const auto closed = (beside < zero ? -beside : beside) <= least;
+  high = closed ? rest : level;
+  low = closed ? zero : left;
+}
+
 /// Rows of a table are asked for so many intervals before they are needed: they may be far away.
 constexpr Index kAhead = 3;
 
