@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from jaxsnn.errors import LoweringError, Problem, listing
 from jaxsnn.event.threshold_feeds import Feed, feeds, leveled, mixed, reached
 from jaxsnn.network.cycles import Cycle, groups
-from jaxsnn.network.neuron_models import neuron_kinds
+from jaxsnn.network.neuron_models import is_registered, neuron_kinds
 from jaxsnn.network.obstacles import obstacles, unknown_model
 from jaxsnn.network.structure import OPERATORS, Population, Wire, carriers
 from jaxsnn.network.voltage_chains import chain_limits, voltages_into
@@ -149,6 +149,59 @@ def _spreads(wire: Wire) -> bool:
     if wire.kind == "Linear" and wire.detail is not None:  # copies of channels
         return len(set(wire.detail)) < len(wire.detail)
     return wire.size > 1
+
+
+def without_kernels(
+    wires: Sequence[Wire], populations: Mapping[str, Population], threshold: str = "level"
+) -> Iterator[Problem]:
+    """Populations that XLA runs on a CPU, too, as the native kernels do not cover them.
+
+    Args:
+        wires, threshold: as of `event_limits`.
+        populations: by name; neurons that are missing are left out.
+    """
+    held = leveled(wires) if threshold == "level" else set()
+    whys: dict[str, list[str]] = {}
+    try:
+        cycles = [part for part in groups(tuple(wires)) if isinstance(part, Cycle)]
+    except LoweringError:  # `event_limits` says so
+        return
+    for name, population in populations.items():
+        if population.fires and (why := _outside_kernels(population, name in held)):
+            whys.setdefault(why, []).append(name)
+    for cycle in cycles:
+        inside = [populations[name] for name in cycle.order if name in populations]
+        said = {name for names in whys.values() for name in names}
+        if said.isdisjoint(cycle.order) and (why := _loop_outside_kernels(inside, held)):
+            whys.setdefault(why, []).extend(each.name for each in inside)
+    for why, names in whys.items():
+        yield Problem(
+            node=names[0] if len(names) == 1 else "",
+            code="by-xla",
+            message=f"{listing(names)}: run by XLA, and not by the kernels, which takes longer: {why}",
+            severity="note",
+        )
+
+
+def _outside_kernels(population: Population, is_held: bool) -> str | None:
+    """Why no kernel knows a population by itself; None where one does."""
+    if is_registered(population.kind):
+        return "its neuron model is none of NIR's"
+    if population.chain is not None:
+        return "voltages that stay drive it" if population.chain.kind == "I" else None
+    if population.kind == "CubaLIF" and (is_held or population.spike_kernel == "box"):
+        return "boxes drive currents that decay"
+    return None
+
+
+def _loop_outside_kernels(inside: Sequence[Population], held: Collection[str]) -> str | None:
+    """Why no kernel knows a loop of populations each of which may be known."""
+    boxes = {each.name in held or each.spike_kernel == "box" for each in inside}
+    if any(each.kind in ("LIF", "IF") for each in inside) and False in boxes:
+        return "spikes of a loop move V itself"
+    if len({each.reset for each in inside}) > 1:
+        return "the neurons of a loop are reset by different rules"
+    return None
 
 
 def output_limits(

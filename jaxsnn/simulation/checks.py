@@ -24,7 +24,7 @@ from jaxsnn.errors import (
     listing,
     suggestion,
 )
-from jaxsnn.event.limits import event_limits, late_by_target, output_limits
+from jaxsnn.event.limits import event_limits, late_by_target, output_limits, without_kernels
 from jaxsnn.event.threshold_feeds import check_reading
 from jaxsnn.grid.grid_limits import grid_limits, grid_losses
 from jaxsnn.network.lowering.lower_nodes import NO_NEURONS, LoweringPlan, Part, plan
@@ -185,6 +185,7 @@ def _for_event(graph: Graph, threshold: str = "level") -> Iterator[Problem]:
         yield from event_limits(wires, populations, threshold)
         yield from output_limits(wires, populations, threshold)
         yield from late_by_target(wires)
+        yield from without_kernels(wires, populations, threshold)
 
     yield from _for_engine(graph, limits, may_be_infinite="")
     yield from _solved(graph)

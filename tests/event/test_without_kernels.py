@@ -1,0 +1,97 @@
+"""`check` names what XLA runs because the native kernels do not cover it: the populations that
+`EventDriven(backend="native")` refuses, and no others.
+"""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from jaxsnn import EventDriven, Events, simulate
+from jaxsnn.errors import UsageError
+from jaxsnn.nir import build
+from jaxsnn.simulation.checks import check
+
+pytestmark = pytest.mark.usefixtures("native_kernels")
+
+NEURONS = {
+    "LIF": lambda: build.lif(tau="10ms"),
+    "IF": build.integrate_and_fire,
+    "CubaLIF": lambda: build.cubalif(tau_mem="10ms", tau_syn="5ms"),
+}
+STEPPED = {"dialect": "nir", "time_unit": "s", "dt": 1e-3}
+EVENT = Events(time=[[1e-3]], index=[[0]])
+
+
+def named(graph):
+    """What `check` says of populations without kernels."""
+    return [problem for problem in check(graph, "event").problems if problem.code == "by-xla"]
+
+
+def is_refused(graph):
+    try:
+        simulate(graph, EVENT, 5e-3, engine=EventDriven(backend="native"), throw=False)
+    except UsageError as error:
+        assert "not covered by the native backend" in str(error)
+        return True
+    return False
+
+
+def alone(kind, kernel):
+    layers = build.input(2), build.linear(weight=np.ones((3, 2))), NEURONS[kind]()
+    return build.sequential(*layers, spike_kernel=kernel, **STEPPED)
+
+
+def loop(kind, kernel):
+    nodes = {
+        "in": build.input(2),
+        "w": build.linear(weight=np.ones((3, 2))),
+        "n": NEURONS[kind](),
+        "back": build.linear(weight=np.full((3, 3), 0.1)),
+        "out": build.output(3),
+    }
+    chains = [("in", "w", "n", "out"), ("n", "back", "n")]
+    return build.network(nodes, chains, spike_kernel=kernel, **STEPPED)
+
+
+@pytest.mark.parametrize("make", [alone, loop])
+@pytest.mark.parametrize(("kind", "kernel"), list(itertools.product(NEURONS, ("delta", "box"))))
+def test_what_no_kernel_runs_is_named(make, kind, kernel):
+    graph = make(kind, kernel)
+    notes = named(graph)
+    assert len(notes) == is_refused(graph)
+    assert all(note.severity == "note" and note.node for note in notes)
+
+
+def test_loops_of_two_rules_and_levels_are_named():
+    """Neurons of a loop that are reset differently; a Threshold's level at a CubaLIF, not at a LIF."""
+    neurons = NEURONS["CubaLIF"]
+    nodes = {
+        "in": build.input(1),
+        "w": build.linear(weight=[[1.0]]),
+        "a": neurons(),
+        "to b": build.linear(weight=[[1.0]]),
+        "b": neurons(),
+        "back": build.linear(weight=[[0.5]]),
+        "out": build.output(1),
+    }
+    chains = [("in", "w", "a", "to b", "b", "out"), ("b", "back", "a")]
+    two_rules = build.network(
+        nodes, chains, reset={"a": "zero", "b": "subtract"}, spike_kernel="delta", **STEPPED
+    )
+    (note,) = named(two_rules)
+    assert note.message.startswith("a, b: run by XLA")
+    assert "different rules" in note.message
+    assert is_refused(two_rules)
+    for kind in ("CubaLIF", "LIF"):
+        graph = build.sequential(
+            build.input(1),
+            build.linear(weight=[[1.0]]),
+            build.cubali(tau_mem="10ms", tau_syn="5ms"),
+            build.node("Threshold", 1, threshold=np.array([0.1])),
+            build.linear(weight=[[1.0]]),
+            NEURONS[kind](),
+            spike_kernel="delta",
+            **STEPPED,
+        )
+        assert len(named(graph)) == is_refused(graph) == (kind == "CubaLIF")
