@@ -187,6 +187,9 @@ _FLAGS = {
 }
 #: Commands that have --engine: elsewhere advice on it names the first of them.
 WITH_ENGINE = ("run", "train")
+#: Options of quantisation, and the commands that have them: the others' advice names the first.
+_QUANTISATION = ("bias", "bias_period", "percentile", "slope", "speedup", "synapses_per_weight")
+WITH_QUANTISATION = ("map", "deploy", "emulate")
 _command: ContextVar[str] = ContextVar("command", default="")
 #: Options whose name in Python is another one.
 _SPELLED = {
@@ -220,8 +223,8 @@ _TOLD = re.compile(
     r"([a-z_]+) (?=is (?:['\"]|-?(?:\d|inf\b|nan\b)|True\b|for the )|names '"
     r"|(?:of [^:]* )?(?:has no effect|is said twice)\b)"
 )
-#: The end of a sample in running text, where no "is" or "=" says that it is a value.
-_END = re.compile(r"(?<![\w.-])t_end\b(?! ?=| is)")
+#: The end of a sample in running text, alone or as `t_end = 40 ms`.
+_END = re.compile(r"(?<![\w.-])t_end\b(?: =(?= \d)|(?! ?=| is))")
 #: The end of a text within the brackets of a call.
 _CALLED = re.compile(r"\w\([^()]*$")
 
@@ -244,6 +247,11 @@ def in_flags(text: str) -> str:
     >>> in_flags('take loss="ttfs", "mse" or "count", or another')
     'take --loss ttfs, mse or count, or another'
 
+    The end of a sample loses its equals sign.
+
+    >>> in_flags("2 events at or after t_end = 40 ms were left out")
+    '2 events at or after --t-end 40 ms were left out'
+
     What stands in a call stays as it is.
 
     >>> in_flags("the encoder is Latency(t_min=0.0, bias=True)")
@@ -264,6 +272,12 @@ def advice_for(command: str) -> Iterator[None]:
     simulate with --engine grid, or end earlier with --t-end
     >>> in_flags("simulate with engine=TimeStepped()")
     'simulate with jaxsnn run --engine grid'
+
+    What another command has is named with it.
+
+    >>> with advice_for("check"):
+    ...     print(in_flags('replace them by regular spikes, bias="source"'))
+    replace them by regular spikes, jaxsnn map --bias source
     """
     before = _command.set(command)
     try:
@@ -297,6 +311,8 @@ def _as_flag(found: re.Match[str]) -> str:
     if name not in OPTIONS | _ADDED and name not in _SPELLED:
         return found.group()
     flag = flag_name(name)
+    if name in _QUANTISATION and _command.get() not in ("", *WITH_QUANTISATION):
+        flag = f"jaxsnn {WITH_QUANTISATION[0]} {flag}"
     if value in ("True", "False"):
         return flag if name in _SWITCHES else f"{flag} {value.lower()}"
     end = "." if value.endswith(".") else ""  # of the sentence

@@ -137,9 +137,17 @@ def fit_prepared(prepared: Prepared) -> Fit:
         chosen.progress or (lambda line: None),
         may_calibrate=prepared.may_calibrate,
     )
-    done = run.all(chosen.checkpoint, resume=chosen.resume, overwrite=chosen.overwrite)
-    late = late_input_notes(plan.engine, network, first_pieces(run.splits), plan.t_end)
-    return replace(done, notes=(*done.notes, *late, *saturated_notes(plan.engine, done.graph)))
+    run.notes += late_input_notes(plan.engine, network, first_pieces(run.splits), plan.t_end)
+
+    def noted(done: Fit) -> Fit:
+        return replace(done, notes=(*done.notes, *saturated_notes(plan.engine, done.graph)))
+
+    try:
+        done = run.all(chosen.checkpoint, resume=chosen.resume, overwrite=chosen.overwrite)
+    except TrainingStopped as stopped:
+        stopped.fit = noted(stopped.fit)
+        raise
+    return noted(done)
 
 
 def _has_chip(options: TrainOptions) -> bool:

@@ -23,7 +23,9 @@ from jaxsnn.network.lowering.lower import lower
 from jaxsnn.network.spikes import Events
 from jaxsnn.nir import build
 from jaxsnn.simulation.simulate import simulate
-from jaxsnn.train import Data, InTheLoop, Splits, fit, on_chip
+from jaxsnn.train import Data, InTheLoop, Splits, TrainingStopped, fit, on_chip
+from jaxsnn.train.data.batches import Batch
+from jaxsnn.train.loop.chip_training import late_input_notes
 from jaxsnn.train.loop.epoch import Setup
 from tests.bss2.test_emulate import CLOCK, T_END, events, layered, neurons
 from tests.helpers.programs import compiled
@@ -349,6 +351,31 @@ def test_training_tells_inputs_that_the_host_sends_after_the_end(cycles, told):
     late = [note for note in done.notes if "reach the chip at or after t_end" in note]
     expected = [f"{part}: {4 * told} events" for part in ("train", "validation", "test")]
     assert [note[: note.index(" reach")] for note in late] == expected * bool(told)
+
+
+def test_training_that_stops_tells_inputs_that_the_host_sends_after_the_end():
+    """All events come so late that no neuron fires."""
+    graph, engine = crowded(64)
+    x = Events(time=jnp.full((20, 5), T_END - 2.5 * CLOCK), index=jnp.zeros((20, 5), int))
+    with pytest.raises(TrainingStopped, match="no neuron of '2' fires") as stopped:
+        fit(graph, (x, np.arange(20) % 2), engine=engine, epochs=1, t_end=T_END, progress=None)
+    assert any("train: " in note and " reach the chip " in note for note in stopped.value.fit.notes)
+
+
+def test_of_several_runs_the_events_that_the_host_sends_too_late_are_at_least_so_many():
+    """It replays the spikes of 480 neurons into a second run, and is late with them, too."""
+    layers = [build.linear(weight=np.full((480, 1), 0.5)), neurons()]
+    layers += [build.linear(weight=np.full((60, 480), 0.5)), neurons()]
+    graph = build.sequential(build.input(1), *layers)
+    engine, network = on_chip(graph, chip=EmulatedChip(spread=QUIET)), lower(graph)
+    runs = engine.device.mapping.runs
+    sent = sum(any(one.from_run is None for one in run.sources) for run in runs)
+    assert len(runs) > 1
+    x = Events(time=jnp.full((1, 5), T_END - 2.5 * CLOCK), index=jnp.zeros((1, 5), int))
+    batch = Batch(inputs=x, labels=jnp.zeros(1, int))
+    (note,) = late_input_notes(engine, network, {"test": batch}, T_END)
+    assert note.startswith(f"test: at least {3 * sent} events reach the chip at or after")
+    assert note.endswith("and those of spikes that it replays are not counted")
 
 
 @pytest.mark.parametrize(("queue", "told"), [(1, [192]), (64, [])])

@@ -1,6 +1,8 @@
 """Quantisation: what the chip is told is the file's network, up to what the report says."""
 
+import dataclasses
 import itertools
+import re
 
 import jax.numpy as jnp
 import nir
@@ -580,8 +582,27 @@ def test_a_slope_that_is_too_weak_is_refused_with_the_number():
         MappingError, match=r"threshold is 4.5 LSB from its leak.*slope of 0.019"
     ) as said:
         quantize(strengths(1.5), QuantizeOptions(slope=wanted / 10))
-    assert "--synapses-per-weight 2 or --speedup 500" in said.value.problem.as_text()
+    assert "--synapses-per-weight 2 or --speedup 557" in said.value.problem.as_text()
     quantize(strengths(1.5), QuantizeOptions(slope=wanted * 8.01 / 45))
+
+
+@pytest.mark.parametrize("delta", [False, True])
+@pytest.mark.parametrize("factor", [1.0, 1.9, 5.9, 60.0, 1e3, 1e8])
+def test_what_is_advised_of_a_slope_that_is_too_weak_is_enough(factor, delta):
+    """A delta is the chip's shortest current: it is as strong at any speedup."""
+    layers = [build.linear(weight=np.array([[1.5]])), build.linear(weight=np.array([[0.9]]))]
+    population = build.lif(tau="10ms") if delta else build.cubalif(tau_mem="10ms", tau_syn="5ms")
+    graph = build.sequential(build.input(1), layers[0], population, layers[1], population)
+    options = QuantizeOptions(slope=quantize(graph).slope * 8 / 45 / factor * 0.99)
+    with pytest.raises(MappingError) as said:
+        quantize(graph, options)
+    text = str(said.value)
+    found = dict(re.findall(r"(synapses_per_weight|speedup|slope)(?:=| of )([\d.e-]+)", text))
+    assert ("speedup" in found) == (factor < 6 and not delta)
+    assert ("synapses_per_weight" in found) == (factor < 500)
+    for name, value in found.items():
+        kind = int if name == "synapses_per_weight" else float
+        quantize(graph, dataclasses.replace(options, **{name: kind(value)}))
 
 
 def test_a_table_of_slopes_gives_the_setting(tmp_path):

@@ -206,7 +206,7 @@ def test_events_that_come_too_late_for_the_emulated_chip_are_told_of(tmp_path, c
     words = ["emulate", net, mapping, "--input", sent, "--t-end", "20ms", "-o", got]
     assert main([str(word) for word in words]) == 0
     assert (
-        "input 'input': 2 events at or after t_end = 20 ms were left out" in capsys.readouterr().err
+        "input 'input': 2 events at or after --t-end 20 ms were left out" in capsys.readouterr().err
     )
 
 

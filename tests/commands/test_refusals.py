@@ -296,7 +296,7 @@ def test_a_recording_is_compared_until_the_end_alone(task, monkeypatch, capsys):
     code, out, err = call(capsys, "compare", "net.nir", "recorded.npz", *given)
     assert code == 0, err
     assert "1 recorded" in out
-    assert "1 events at or after t_end = 20 ms were left out" in err
+    assert "1 events at or after --t-end 20 ms were left out" in err
 
 
 def test_check_takes_the_numbers_that_lower_takes(cuba, x64):

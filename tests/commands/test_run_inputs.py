@@ -34,7 +34,7 @@ def run(tmp_path, capsys):
 def test_events_after_the_end_are_counted(run):
     code, err, _ = run("--t-end", "5ms", time=TIME, index=INDEX)
     assert code == 0
-    assert "1 events at or after t_end = 5 ms were left out" in err
+    assert "1 events at or after --t-end 5 ms were left out" in err
 
 
 @pytest.mark.parametrize("engine", ["event", "grid"])
@@ -173,9 +173,9 @@ def test_json_has_the_notes_that_stderr_has_in_the_same_words(tmp_path, monkeypa
     late, end = ("--input", "late.npz", "--t-end", "5ms"), ("-o", "o.npz", "--force")
     lines = {
         ("run", "net.nir", "--input", "x.npz", "--dt", "1ms", *end): "with --values graded it is",
-        ("plot", "net.nir", *late, "-o", "p.svg"): "1 events at or after t_end = 5 ms",
-        ("emulate", "net.nir", "m.json", *late, *end): "1 events at or after t_end = 5 ms",
-        ("compare", "net.nir", "o.npz", *late): "1 events at or after t_end = 5 ms",
+        ("plot", "net.nir", *late, "-o", "p.svg"): "1 events at or after --t-end 5 ms",
+        ("emulate", "net.nir", "m.json", *late, *end): "1 events at or after --t-end 5 ms",
+        ("compare", "net.nir", "o.npz", *late): "1 events at or after --t-end 5 ms",
     }
     for words, said in lines.items():
         code, out, err = call(capsys, *words, "--json")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import jaxsnn
+from jaxsnn import errors
 from jaxsnn.commands.cli import main
 from jaxsnn.errors import advice_for, in_flags
 from jaxsnn.train.options import OPTIONS, flag_of
@@ -66,8 +67,6 @@ def flag_for(name):
 
 
 def test_advice_can_name_every_option_and_no_other():
-    from jaxsnn import errors
-
     flagged = {name for name, known in OPTIONS.items() if known.has_flag}
     names = {*errors.OPTIONS, *errors._SPELLED, *flagged}
     flags = {
@@ -91,15 +90,29 @@ def test_advice_on_a_file_has_the_flags_that_say_what_it_does_not():
     assert {flag_for(name) for name in options} <= flags
 
 
-@pytest.mark.parametrize("name", sorted(commands()))
-def test_advice_on_the_engine_is_in_the_flags_of_the_command_that_runs(name):
-    shown = {
+def shown_flags(name):
+    """The options that a command lists."""
+    return {
         flag
         for action in commands()[name]._actions
         if action.help != argparse.SUPPRESS
         for flag in action.option_strings
     }
-    own = "--engine" in shown
+
+
+@pytest.mark.parametrize("name", sorted(commands()))
+def test_advice_on_quantisation_is_in_the_flags_of_the_command_that_has_them(name):
+    """`check --for bss2` tells of biases, and `map` is what has --bias."""
+    for option in errors._QUANTISATION:
+        flag = f"--{option.replace('_', '-')}"
+        expected = flag if flag in shown_flags(name) else f"jaxsnn map {flag}"
+        with advice_for(name):
+            assert in_flags(f"say {option}=1") == f"say {expected} 1"
+
+
+@pytest.mark.parametrize("name", sorted(commands()))
+def test_advice_on_the_engine_is_in_the_flags_of_the_command_that_runs(name):
+    own = "--engine" in shown_flags(name)
     with advice_for(name):
         told = in_flags("simulate with engine=TimeStepped(), or end earlier with t_end")
     expected = "--engine grid" if own else "jaxsnn run --engine grid"

@@ -163,6 +163,11 @@ REFUSED = {
         "training gives 4 channels (the bias channel included), input 'input' has 2",
         "the field bias of Latency adds one",
     ),
+    "steps": (
+        lambda _: batch_of(np.zeros((2, 20, 2)), Latency(t_min=0.0, t_max=0.01)),
+        "training has 20 time steps of the shape (2,), and Latency encodes one value of each channel",
+        "Events.of_steps(x, dt)",
+    ),
     "two outputs": (
         lambda _: read_population(two_outputs()),
         "2 nodes (a, b) feed the outputs of the network, and training reads one",

@@ -9,6 +9,7 @@ thresholds then follow, so that all populations share one strength of an LSB.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -45,6 +46,8 @@ _SMOOTH = 0.3
 _FADED = 10.0
 #: Of the weights of a population: where more of them round to zero, it is said.
 _MUCH_LOST = 0.1
+#: A number in advice is larger by so much, so that it is enough when rounded to three digits, too.
+_ROUNDED_UP = 1.01
 #: Options that are whole numbers.
 _WHOLE = ("synapses_per_weight", "v_leak", "v_threshold")
 
@@ -486,23 +489,47 @@ def _refuse_weak(
     speedup: float,
     options: QuantizeOptions,
 ) -> None:
-    """`given`: the slope as it was measured, and per second of the file."""
+    """`given`: the slope as it was measured, and per second of the file.
+
+    The distance of a threshold grows with the slope and with the largest weight, and as the speedup
+    falls, but where the chip's shortest current stands in for a delta.
+    """
     measured, slope = given
-    for name, one in neurons.items():
-        if not one.population.fires or np.isnan(slope_of[name]):
-            continue
-        nearest = float(np.min(np.abs(one.v_threshold - one.v_leak))) * slope / slope_of[name]
-        if nearest < SPREAD:
-            needed = measured.slope * SPREAD / max(nearest, np.finfo(float).tiny)
-            raise MappingError(
-                f"node '{name}' ({one.population.kind}): at {measured.slope:.3g} CADC LSB per "
-                f"microsecond and LSB of a weight its threshold is {nearest:.2g} LSB from its leak, "
-                f"calibrated thresholds spread by up to {SPREAD} LSB; it needs a slope of "
-                f"{needed:.3g}",
-                fix="raise i_synin_gm or synapse_dac_bias and measure again, or allow "
-                f"synapses_per_weight={options.synapses_per_weight + 1} or speedup={speedup / 2:g}",
-                node=name,
-            )
+    distance = {
+        name: float(np.min(np.abs(one.v_threshold - one.v_leak))) * slope / slope_of[name]
+        for name, one in neurons.items()
+        if one.population.fires and not np.isnan(slope_of[name])
+    }
+    # a threshold that was moved to whole LSB may lie a rounding below them
+    least = SPREAD * (1 - 2**-40)
+    weak = {name: nearest for name, nearest in distance.items() if nearest < least}
+    if not weak:
+        return
+    name = min(weak, key=weak.__getitem__)
+    factor = SPREAD / max(weak[name], np.finfo(float).tiny) * _ROUNDED_UP
+    ways, slower = [], f"{speedup / factor:.3g}"
+    if isinstance(options.scale, str) and options.synapses_per_weight * factor <= MOST_SYNAPSES:
+        ways.append(f"synapses_per_weight={math.ceil(options.synapses_per_weight * factor)}")
+    if not any(np.isnan(neurons[one].tau_syn).any() for one in weak) and _reaches(neurons, slower):
+        ways.append(f"speedup={slower}")
+    raise MappingError(
+        f"node '{name}' ({neurons[name].population.kind}): at {measured.slope:.3g} CADC LSB per "
+        f"microsecond and LSB of a weight its threshold is {weak[name]:.2g} LSB from its leak, "
+        f"calibrated thresholds spread by up to {SPREAD} LSB; it needs a slope of "
+        f"{measured.slope * factor:.3g}",
+        fix="raise i_synin_gm or synapse_dac_bias and measure again"
+        + (", or allow " + " or ".join(ways) if ways else ""),
+        node=name,
+    )
+
+
+def _reaches(neurons: Mapping[str, Dynamics], speedup: str) -> bool:
+    """Whether the calibration reaches a speedup."""
+    try:
+        choose_speedup(tuple(neurons.values()), float(speedup))
+    except MappingError:
+        return False
+    return True
 
 
 def _on_chip(

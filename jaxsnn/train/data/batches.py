@@ -108,7 +108,9 @@ def encoded(
                 fix="give an encoder, encoder=Latency(...) or encoder=Current()",
             )
         if isinstance(encoder, Latency | Current | Rate):  # which join the axes
-            refuse_other_axes(name, np.shape(data.x)[1:], shape_of_input(network, name))
+            axes, shape = np.shape(data.x)[1:], shape_of_input(network, name)
+            _refuse_steps(axes, shape, encoder, what)
+            refuse_other_axes(name, axes, shape)
         events = encoder(events)
         if isinstance(encoder, Latency) and (given := encoder.channels(data.x)) != channels:
             bias = " (the bias channel included)" if encoder.bias else ""
@@ -125,6 +127,23 @@ def encoded(
         )
     train = checked_inputs(network, events)[name]
     return Batch(inputs=to_jax(train), labels=labels)
+
+
+def _refuse_steps(
+    axes: tuple[int, ...], shape: tuple[int, ...], encoder: Encoder, what: str
+) -> None:
+    """Refuse the channels of an input step by step, of an encoder that takes each once.
+
+    Args:
+        axes: of the values of one sample.
+        shape: of the input.
+    """
+    if axes[1:] == shape and axes[0] > 1:
+        raise UsageError(
+            f"{what} has {axes[0]} time steps of the shape {shape}, and"
+            f" {type(encoder).__name__} encodes one value of each channel",
+            fix="give events, time and index, as Events.of_steps(x, dt) makes them of spikes",
+        )
 
 
 def late_notes(splits: Mapping[str, Batch], t_end: float) -> list[str]:

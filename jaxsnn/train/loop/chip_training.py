@@ -198,11 +198,17 @@ def late_input_notes(
     if not (isinstance(engine, InTheLoop) and isinstance(engine.device, ChipInTheLoop)):
         return
     (name,) = network.inputs
+    sources = [one for run in engine.device.mapping.runs for one in run.sources]
+    # how late the host is with spikes that it replays depends on what the chip fires
+    replays = any(one.from_run is not None for one in sources)
+    least = "at least " if replays else ""
+    more = ", and those of spikes that it replays are not counted" if replays else ""
     for part, batch in splits.items():
         if late := engine.device.late_inputs({name: batch.inputs}, t_end):
             yield (
-                f"{part}: {late} events reach the chip at or after t_end = {format_time(t_end)} and"
-                " are left out: its host sends one in a cycle of the clock"
+                f"{part}: {least}{late} events reach the chip at or after"
+                f" t_end = {format_time(t_end)} and are left out: its host sends one in a cycle of"
+                f" the clock{more}"
             )
 
 
