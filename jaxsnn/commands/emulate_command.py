@@ -137,7 +137,7 @@ def run(arguments: argparse.Namespace) -> int:
     import jax.numpy as jnp
     import numpy as np
 
-    from jaxsnn.bss2.emulate import emulate
+    from jaxsnn.bss2.emulate import emulate, emulator_notes
     from jaxsnn.bss2.mapping_files import read_mapping, scales_of
     from jaxsnn.bss2.search.quantize import quantize
     from jaxsnn.event.solution_notes import late_notes
@@ -177,6 +177,7 @@ def run(arguments: argparse.Namespace) -> int:
     end = jnp.asarray(t_end)
     late = {name: int(late_events(events, end)) for name, events in given.events.items()}
     add_notes(arguments, quantized.notes)
+    add_notes(arguments, emulator_notes(quantized, mapping, chip))
     add_notes(arguments, late_notes(late, t_end))
     add_notes(arguments, given.notes)
     spikes = {name: int(np.isfinite(arrays[f"{name}.time"]).sum()) for name in done.spikes}

@@ -92,6 +92,7 @@ class MapOutcome:
             "violations": [one.as_dict() | {"where": one.node} for one in self.violations],
             "quantization": {name: node.as_dict() for name, node in self.quantized.nodes.items()},
             "slope": self.quantized.slope,
+            "measured": None if self.quantized.measured is None else vars(self.quantized.measured),
             "calibration": {
                 name: targets_of(one) for name, one in self.quantized.populations.items()
             },
@@ -148,7 +149,9 @@ def _calibration_lines(quantized: Quantized) -> list[str]:
     if quantized.slope is not None:
         source = "needed" if quantized.measured is None else "measured"
         line = f"{'slope, ' + source:24}{quantized.slope:.4g} CADC LSB per us and LSB of a weight"
-        if quantized.measured is None:
+        if (one := quantized.measured) is not None:
+            line += f", at i_synin_gm {one.i_synin_gm} and synapse_dac_bias {one.synapse_dac_bias}"
+        else:
             line += f", the vendor's example has {VENDORS_EXAMPLE:.2f} (--slope says yours)"
         lines.append(line)
     return lines

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxsnn.bss2.chip import HICANN_X, SMALL
-from jaxsnn.bss2.emulate import CALIBRATED, EmulatedChip, Emulator, Spread, emulate
+from jaxsnn.bss2.emulate import CALIBRATED, EmulatedChip, Emulator, Spread, emulate, emulator_notes
 from jaxsnn.bss2.emulate.connections import wired
 from jaxsnn.bss2.emulate.emulated_chip import pattern_of
 from jaxsnn.bss2.emulate.transport import jittered, queued, serialised
@@ -256,6 +256,30 @@ def test_a_chip_that_deviates_is_repeatable_by_seed_and_trial(two_layers):
         ("outputs", "links", "unrecorded", "recording", "after_end", "late_inputs"), 0
     )
     assert 0 < first.late < 10 * CLOCK
+
+
+def test_what_the_emulated_chip_approximates_in_a_mapping_is_told():
+    """Each sentence where it applies, and no other."""
+    nodes = {
+        "in": build.input(300),
+        "first": build.linear(weight=np.full((4, 300), 0.1)),
+        "hidden": neurons(),
+        "back": build.linear(weight=np.eye(4)[::-1]),
+        "second": build.linear(weight=np.full((2, 4), 0.1)),
+        "readout": build.cubali(tau_mem="20ms", tau_syn="10ms"),
+        "out": build.output(),
+    }
+    chains = [("in", "first", "hidden", "second", "readout", "out"), ("hidden", "back", "hidden")]
+    loop = build.network(nodes, chains)
+    told = list(emulator_notes(*mapped(loop), EmulatedChip()))
+    assert [note.split(" on the emulated")[0] for note in told[1:]] == [
+        "spikes among neurons that feed each other (hidden) neither wait nor jitter",
+        "voltages of readout are sampled without noise",
+    ]
+    assert told[0].startswith("4 of the neurons have several circuits")
+    (shared,) = emulator_notes(*mapped(layered(4, 60, 40)), EmulatedChip())
+    assert shared.startswith("populations 2, 4 share event outputs")
+    assert list(emulator_notes(*mapped(loop), IDEAL)) == []
 
 
 def test_seeds_of_chips_side_by_side_follow_each_other():

@@ -112,6 +112,15 @@ def test_usage(folder, capsys, monkeypatch, arguments, message):
     assert captured.out == ""
 
 
+def test_a_slope_is_told_with_the_settings_at_which_it_was_measured(folder):
+    lines = [{"slope": slope, "i_synin_gm": gm} for slope, gm in ((1e-4, 300), (9.0, 700))]
+    (folder / "slopes.json").write_text(json.dumps(lines))
+    made = ("net.nir", "-o", "slope.json", "--force", "--slope")
+    done = json.loads(mapped(folder, *made, "slopes.json", "--json").stdout)
+    assert done["measured"] == {"slope": 9.0, "i_synin_gm": 700, "synapse_dac_bias": 600}
+    assert "at i_synin_gm 500 and synapse_dac_bias 600" in mapped(folder, *made, "9.0").stdout
+
+
 def test_how_often_the_bias_channel_fires_is_said_again_to_verify(folder):
     graph = build.sequential(
         build.input(2),

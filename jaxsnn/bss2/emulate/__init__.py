@@ -2,6 +2,7 @@
 
 from jaxsnn.bss2.emulate.emulated_chip import CALIBRATED, SPREADS, EmulatedChip, Spread
 from jaxsnn.bss2.emulate.emulation import Emulation, Emulator, emulate
+from jaxsnn.bss2.emulate.emulator_notes import emulator_notes
 from jaxsnn.bss2.emulate.loop import ChipInTheLoop
 
 __all__ = [
@@ -13,4 +14,5 @@ __all__ = [
     "Emulator",
     "Spread",
     "emulate",
+    "emulator_notes",
 ]

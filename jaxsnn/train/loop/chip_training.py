@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxsnn.bss2.emulate import ChipInTheLoop, EmulatedChip
+from jaxsnn.bss2.emulate import ChipInTheLoop, EmulatedChip, emulator_notes
 from jaxsnn.bss2.mapping import to_json
 from jaxsnn.bss2.netlist import LARGEST
 from jaxsnn.errors import MappingError
@@ -166,11 +166,12 @@ def mapped(engine: InTheLoop, trained: Graph) -> tuple[str, tuple[str, ...]]:
     """The mapping in which a graph was trained, with its weights, as JSON, and approximations of
     the chip.
     """
-    quantized, mapping = device_of(engine).with_weights(trained)
+    device = device_of(engine)
+    quantized, mapping = device.with_weights(trained)
     notes = [
         f"{note.node}{': ' * bool(note.node)}{note.what} ({note.why})" for note in quantized.notes
     ]
-    return to_json(mapping), tuple(notes)
+    return to_json(mapping), (*notes, *emulator_notes(quantized, mapping, device.chip))
 
 
 def saturated_notes(engine: Any, trained: Graph) -> Iterator[str]:
