@@ -29,7 +29,7 @@ struct Taus {
   double gain;              // v' = j gain - v leak
   double slow, gap;         // the smaller rate, and by how much the other is larger
   bool mem_longer;
-  Ratio ratio;
+  Ratio ratio = Ratio::kAny;
 
   Taus() = default;
   Taus(double tau_mem, double tau_syn, double eps) : mem(tau_mem), syn(tau_syn) {

@@ -915,7 +915,7 @@ T group_forward(const Given<T>& given, const Options& options, const Feedback<T>
   };
   if (intervals.taus().ratio == Ratio::kHeld) {
     Array<T> least(everyone.padded(), T(0));
-    least_levels(given.weight, given.rows, int(given.neurons), least.data());
+    least_levels(given.weight, feedback.in_table(given), int(given.neurons), least.data());
     run(std::true_type(), least.data());
   } else {
     run(std::false_type(), nullptr);

@@ -69,7 +69,7 @@ class Forward {
   void walk(const T* table, const T* least) {
     const Tile<T, kVectors>& tile = *tile_;
     V v[kVectors], j[kVectors], threshold[kVectors];
-    [[maybe_unused]] V low[kVectors] = {}, rest_j[kVectors], none[kVectors];
+    [[maybe_unused]] V low[kVectors] = {}, rest_j[kVectors], least_j[kVectors];
     for (int lane = 0; lane < kLanes; ++lane) {
       reinterpret_cast<T*>(v)[lane] = T(tile.v_start[lane]);
       reinterpret_cast<T*>(j)[lane] = T(tile.j_start[lane]);
@@ -77,7 +77,7 @@ class Forward {
     std::memcpy(threshold, threshold_, sizeof(threshold));
     if constexpr (kBoxes) {
       std::memcpy(rest_j, j, sizeof(j));
-      std::memcpy(none, least, sizeof(none));
+      std::memcpy(least_j, least, sizeof(least_j));
     }
     const Index used = intervals_.used(sample_);
     const auto rows = intervals_.rows(sample_);
@@ -96,7 +96,7 @@ class Forward {
         v_now[q] = kJumps ? v[q] + arriving : v[q];
         j_now[q] = j[q];
         if constexpr (kBoxes)
-          turn_box<T>(j_now[q], low[q], arriving, rest_j[q], none[q]);
+          turn_box<T>(j_now[q], low[q], arriving, rest_j[q], least_j[q]);
         else if constexpr (!kJumps)
           j_now[q] += arriving;
         const V rest = v_now[q] * em;
