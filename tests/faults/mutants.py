@@ -126,6 +126,51 @@ ROOMS = {
             *_tests("grid", "nodes", "rules"),
         ),
     ),
+    "inference": Room(
+        files=("jaxsnn/nir/inference.py", "jaxsnn/nir/evidence.py", "jaxsnn/nir/parse.py"),
+        tests=(
+            *_tests("nir", "parse", "dialects", "conventions", "meanings", "units", "custom_node"),
+            *_tests("nir", "refused_values", "problems", "checks", "dialects_by_source", "export"),
+        ),
+    ),
+    "search": Room(
+        files=("jaxsnn/bss2/search/*.py",),
+        tests=_tests("bss2", "quantize", "netlist", "place", "route", "unroll", "portfolio"),
+    ),
+    "losses": Room(
+        files=("jaxsnn/train/losses/*.py",),
+        tests=_tests("train", "losses", "custom_loss", "dead_output", "functionals"),
+    ),
+    "data": Room(
+        files=("jaxsnn/train/data/*.py",),
+        tests=(
+            *_tests("train", "encoding", "datasets", "images", "image_events", "on_disk"),
+            *_tests("train", "refused_data", "sources", "speech", "digits"),
+        ),
+    ),
+    "grid": Room(
+        files=("jaxsnn/grid/*.py",),
+        tests=_tests("grid", "rules", "nodes", "exact", "recordings", "surrogate", "simulate"),
+    ),
+    "forward": Room(
+        files=("jaxsnn/event/forward/*.py", "jaxsnn/event/projections/*.py"),
+        tests=(
+            *_tests("event", "box", "recurrent", "projections", "shared_delays", "threshold"),
+            *_tests("event", "ties", "many_arrivals", "reductions", "events"),
+            *_tests("train", "functionals"),
+        ),
+    ),
+    "loop": Room(
+        files=("jaxsnn/train/*.py", "jaxsnn/train/loop/*.py"),
+        tests=(
+            *_tests("train", "options", "constraints", "optimisers", "scaling", "calibration"),
+            *_tests("train", "parameter_noise", "fit", "tuning"),
+        ),
+    ),
+    "commands": Room(
+        files=("jaxsnn/commands/*.py",),
+        tests=_tests("commands", "commands", "check", "refusals", "run_inputs", "plot_command"),
+    ),
     "checkpoint": Room(
         files=("jaxsnn/train/loop/checkpoint.py", "jaxsnn/train/loop/checkpoint_files.py"),
         tests=(*_tests("train", "checkpoint"), *_tests("fuzz", "file_journeys")),

@@ -52,6 +52,20 @@ def test_the_step_follows_from_the_numbers(zoo):
 
 
 @pytest.mark.parametrize(
+    ("unit", "taus", "step", "dt"),
+    [
+        ("ms", (10, 20, 40), 0.5, 5e-4),
+        ("s", (10e-3, 20e-3, 40e-3), 1.0008e-3, 1.0008e-3),  # 0.08 %: no rounding of float32
+    ],
+)
+def test_the_step_has_the_unit_of_the_file_and_all_its_digits(unit, taus, step, dt):
+    tau = np.array(taus)
+    gain = 1 - step / tau
+    neurons = build.node("LIF", 3, tau=tau, r=gain, v_leak=0.0, v_threshold=1.0)
+    assert network(neurons, "spyx", time_unit=unit).dialect.dt == pytest.approx(dt, rel=1e-12)
+
+
+@pytest.mark.parametrize(
     ("name", "dialect", "dt", "message"),
     [
         (
