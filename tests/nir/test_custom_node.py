@@ -16,12 +16,14 @@ import numpy as np
 import pytest
 
 import jaxsnn
+from jaxsnn.bss2.search import unroll
 from jaxsnn.bss2.search.unroll import arrivals
 from jaxsnn.errors import (
     ConversionError,
     DialectError,
     GraphError,
     LoweringError,
+    MappingError,
     UnsupportedNodeError,
     UsageError,
 )
@@ -493,6 +495,18 @@ def test_the_chip_gets_the_same_connections(found_by, monkeypatch):
         )
     weights = [jaxsnn.quantize(two_layers(own)).netlist.weight for own in (True, False)]
     np.testing.assert_array_equal(*weights)
+
+
+def test_without_a_list_of_its_connections_a_large_type_is_refused(monkeypatch):
+    monkeypatch.setattr(nodes, "_REGISTERED", {})
+    register_node(dataclasses.replace(GATHER, entries=None))
+    monkeypatch.setattr(unroll, "MOST_CONNECTIONS", 20)  # 5 channels to 4
+    net = build.sequential(build.input(5), gather(INDEX, 1), build.cubalif(**NEURONS))
+    assert jaxsnn.quantize(net).netlist.weight.size == 4
+    monkeypatch.setattr(unroll, "MOST_CONNECTIONS", 19)
+    with pytest.raises(MappingError, match=r"node '1' \(Gather\) may make 20 connections") as caught:
+        jaxsnn.quantize(net)
+    assert "entries" in caught.value.fix
 
 
 # -- a population

@@ -174,12 +174,12 @@ def _product(wire: Wire, first: Links, second: Links) -> Links:
     return _merged([Links(pre=np.repeat(first.pre, count), post=second.post[taken], value=value)])
 
 
-def _refuse_many(wire: Wire, count: int) -> None:
+def _refuse_many(wire: Wire, count: int, makes: str = "makes", other: str = "") -> None:
     if count > MOST_CONNECTIONS:
         raise MappingError(
-            f"node '{wire.name}' ({wire.kind}) makes {count} connections, more than "
+            f"node '{wire.name}' ({wire.kind}) {makes} {count} connections, more than "
             f"{MOST_CONNECTIONS} are not unrolled",
-            fix="make the layer smaller",
+            fix=f"make the layer smaller{other}",
             node=wire.name,
         )
 
@@ -206,7 +206,7 @@ def _found_by_applying(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The connections of a node that has no list of them: what it makes of each input alone."""
     inputs = math.prod(inward)
-    _refuse_many(wire, inputs * wire.size)
+    _refuse_many(wire, inputs * wire.size, "may make", " or give its type `entries`")
     each_alone = np.eye(inputs).reshape(inputs, *inward)
     matrix = np.asarray(wire.apply(parameters, each_alone)).reshape(inputs, wire.size)
     pre, post = np.nonzero(matrix)
