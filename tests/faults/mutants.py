@@ -139,7 +139,7 @@ ROOMS = {
     ),
     "losses": Room(
         files=("jaxsnn/train/losses/*.py",),
-        tests=_tests("train", "losses", "custom_loss", "dead_output", "functionals"),
+        tests=_tests("train", "losses", "custom_loss", "functionals", "scaling", "tuning", "constraints"),
     ),
     "data": Room(
         files=("jaxsnn/train/data/*.py",),

@@ -159,6 +159,16 @@ def test_levels_are_crossed_where_the_signal_is_at_them(signal):
         assert (np.sum(channels == level), np.sum(channels == 2 + level)) == (rises, falls)
 
 
+@pytest.mark.parametrize("encode", [LEVELS, Delta(step=0.5, frame=0.01)])
+def test_a_signal_ends_at_its_first_nan(encode):
+    signals = np.array([[0.0, 0.6, np.nan, 0.0, 3.0, 0.0], [np.nan, 0.0, 3.0, 0.0, 3.0, 0.0]])
+    whole = encode(signals[:, :, None])
+    until = encode(signals[:1, :2, None])
+    assert np.isfinite(until.time).any()
+    np.testing.assert_array_equal(whole.time[0][np.isfinite(whole.time[0])], until.time[0])
+    assert np.isinf(whole.time[1]).all()
+
+
 def test_levels_of_two_signals_have_channels_of_their_own_and_not_a_number_ends_them():
     signals = np.array([[[0.3, 0.0], [0.0, 0.6], [np.nan, np.nan], [1.0, 0.0]]])
     events = LEVELS(signals)

@@ -15,6 +15,7 @@ from jaxsnn.train import (
     Data,
     Delta,
     Latency,
+    LevelCrossing,
     PopulationCode,
     events_of_arrays,
     splits_of_arrays,
@@ -82,6 +83,7 @@ class Countless:
 
 
 X, Y = np.zeros((10, 2)), np.arange(10) % 2
+SIGNAL = np.ones((1, 2, 1))
 EVENTS = Events(time=jnp.zeros((2, 1)), index=jnp.zeros((2, 1), int))
 CAMERA = np.array([(0, 0, 0, -5)], dtype=[(name, int) for name in "xypt"])
 REFUSED = {
@@ -148,6 +150,55 @@ REFUSED = {
         "values of shape (3,)",
         "for a population code",
     ),
+    "no step": (lambda _: Delta(step=0.0, frame=0.1)(SIGNAL), "step is 0", "a number above 0"),
+    "frame": (lambda _: Delta(step=1.0, frame=-0.1)(SIGNAL), "frame is -0.1", "a number above 0"),
+    "inf": (lambda _: Delta(step=1.0, frame=0.1)(SIGNAL * np.inf), "channel 0 has the value inf", "NaN"),
+    "levels": (
+        lambda _: LevelCrossing(levels=(0.0, np.nan), frame=0.1)(SIGNAL),
+        "levels are (0.0, nan)",
+        "give levels that rise",
+    ),
+    "frame of levels": (
+        lambda _: LevelCrossing(levels=(0.0,), frame=np.nan)(SIGNAL),
+        "frame is nan",
+        "a number above 0",
+    ),
+    "centres": (
+        lambda _: PopulationCode(centres=(1.0, 0.0), frame=0.1)(X),
+        "centres are (1.0, 0.0)",
+        "give centres that rise",
+    ),
+    "one centre": (
+        lambda _: PopulationCode(centres=0.5, frame=0.1)(X),
+        "centres are 0.5",
+        "give centres that rise",
+    ),
+    "frame of codes": (
+        lambda _: PopulationCode(centres=(0.0,), frame="1ms")(X),
+        "frame is '1ms'",
+        "a number above 0",
+    ),
+    "some of the nearest": (
+        lambda _: PopulationCode(centres=(0.0, 1.0), frame=0.1, nearest=1.5)(X),
+        "nearest is 1.5, and there are 2 centres",
+        "let 1 or more of them fire",
+    ),
+    "infinite code": (
+        lambda _: PopulationCode(centres=(0.0, 1.0), frame=0.1)(SIGNAL * np.inf),
+        "sample 0, channel 0 has the value inf",
+        "NaN for no spike",
+    ),
+    "dark": (
+        lambda _: Latency(t_min=0.0, t_max=0.1, least=np.nan)(np.ones((1, 1))),
+        "least is nan",
+        "a finite number",
+    ),
+    "clock": (
+        lambda _: Latency(t_min=0.0, t_max=0.1, clock=(0.0, -0.1))(np.ones((1, 1))),
+        "clock is -0.1",
+        "a number of at least 0",
+    ),
+    "scale": (lambda _: Current(scale=np.inf)(X), "scale is inf", "a finite number"),
     "early events": (
         lambda _: events_of_arrays([CAMERA], (1, 1, 1)),
         "sample 0 has an event before time 0",

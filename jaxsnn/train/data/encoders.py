@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from jaxsnn.errors import UsageError, as_number, shown
+from jaxsnn.errors import UsageError, as_number, as_whole, shown
 from jaxsnn.network.spikes import Events, refuse_traced
 from jaxsnn.network.valued_inputs import Currents, Input
 from jaxsnn.nir.initializers import Seed, generator_of
@@ -82,7 +82,8 @@ class Latency:
         no spike. With `least` events are in order of time, as many slots as some sample uses.
 
         Raises:
-            UsageError: a value outside 0 to 1, nothing to encode, or times that do not rise.
+            UsageError: a value outside 0 to 1, nothing to encode, times that do not rise, or fields
+                that are no finite numbers.
         """
         if self.first not in ("large", "small"):
             raise UsageError(f"first is {self.first!r}", fix='say first="large" or first="small"')
@@ -92,6 +93,10 @@ class Latency:
                 f" {shown(self.t_max)} s",
                 fix="give 0 <= t_min <= t_max, in seconds",
             )
+        if self.least is not None:
+            _refuse_numbers(least=self.least)
+        for moment in self.clock:
+            _refuse_numbers(0.0, clock=moment)
         flat = _flat_values(values, "latency")
         channels = flat.shape[1] + len(self._always)
         return _joined([self._of_part(part) for part in _split(flat, channels)], channels)
@@ -141,18 +146,14 @@ class Current:
         other axes flattened.
 
         Raises:
-            UsageError: a value that is not finite, or nothing to encode.
+            UsageError: a value or scale that is not finite, or nothing to encode.
         """
+        _refuse_numbers(scale=self.scale)
         values = _in_numpy(values, float)
         if values.ndim < 2:
             raise UsageError(f"values of shape {values.shape}", fix="give (samples, channels)")
         flat = values.reshape(len(values), -1)
-        if (bad := ~np.isfinite(flat)).any():
-            sample, channel = (int(place) for place in np.argwhere(bad)[0])
-            raise UsageError(
-                f"sample {sample}, channel {channel} has the value {flat[sample, channel]:g}",
-                fix="give finite numbers, which a current has",
-            )
+        _refuse_values(flat, ~np.isfinite(flat), "give finite numbers, which a current has")
         if self.bias:
             flat = np.concatenate([flat, np.ones((len(flat), 1))], axis=1)
         return Currents.constant(self.scale * flat)
@@ -180,10 +181,11 @@ class Rate:
     def __call__(self, values: Any) -> Events:
         """Events (samples, events) of values (samples, ...), their other axes flattened; NaN is
         silence.
+
+        Raises:
+            UsageError: a value outside 0 to 1, or a rate or duration below 0.
         """
-        for name in ("highest", "duration"):
-            if not 0 <= as_number(number := getattr(self, name)) < np.inf:
-                raise UsageError(f"{name} is {shown(number)}", fix="give a number of at least 0")
+        _refuse_numbers(0.0, highest=self.highest, duration=self.duration)
         values = np.nan_to_num(_flat_values(values, "rate"), nan=0.0)
         generator = generator_of(self.seed)
         counts = generator.poisson(values * self.highest * self.duration)
@@ -220,13 +222,21 @@ class Delta:
     frame: float
 
     def __call__(self, values: Any) -> Events:
-        """Events (samples, events) of values (samples, time, channels); NaN ends a signal."""
+        """Events (samples, events) of values (samples, time, channels); NaN ends a signal.
+
+        Raises:
+            UsageError: values of another shape, infinite ones, or a step or frame that is not above
+                0.
+        """
+        _refuse_numbers(_ABOVE, step=self.step, frame=self.frame)
         values = _in_numpy(values, float)
         if values.ndim != 3:
             raise UsageError(
                 f"values of shape {values.shape}",
                 fix="give (samples, time, channels) for delta encoding",
             )
+        _refuse_values(values, np.isinf(values), "give finite numbers, or NaN where a signal ends")
+        values = _until_nan(values)
         trains = [self._sample(sample) for sample in values]
         slots = max([len(times) for times, _ in trains] + [1])
         time = np.full((len(trains), slots), np.inf)
@@ -241,12 +251,10 @@ class Delta:
             level = signal[0]
             for frame in range(len(signal) - 1):
                 before, after = signal[frame], signal[frame + 1]
+                if np.isnan(after):
+                    break
                 # a crossing at a frame itself must not be lost to rounding
-                crossed = (
-                    int(np.floor(abs(after - level) / self.step + _ROUNDING))
-                    if np.isfinite(after)
-                    else 0
-                )
+                crossed = int(np.floor(abs(after - level) / self.step + _ROUNDING))
                 sign = 1 if after >= level else -1
                 for _ in range(crossed):
                     level += sign * self.step
@@ -287,11 +295,11 @@ class LevelCrossing:
         are one frame: a spike at time 0 for each level that a value is above; NaN ends a signal.
 
         Raises:
-            UsageError: levels that do not rise, or values of another shape.
+            UsageError: levels that do not rise, values of another shape, or a frame that is not
+                above 0.
         """
-        levels = np.asarray(self.levels, float)
-        if len(levels) == 0 or (np.diff(levels) <= 0).any():
-            raise UsageError(f"levels are {self.levels}", fix="give levels that rise")
+        _refuse_numbers(_ABOVE, frame=self.frame)
+        levels = _rising("levels", self.levels)
         values = _in_numpy(values)
         values = values[:, None] if values.ndim == 2 else values
         if values.ndim != 3:
@@ -306,7 +314,7 @@ class LevelCrossing:
     def _of_part(self, values: np.ndarray, levels: np.ndarray) -> Events:
         """Of some of the samples."""
         # (samples, frames, signals, levels); a first frame below all levels
-        after = np.asarray(values, float)[..., None]
+        after = _until_nan(np.asarray(values, float))[..., None]
         before = np.concatenate([np.full_like(after[:, :1], -np.inf), after[:, :-1]], axis=1)
         rises, falls = (before < levels) & (after >= levels), (before >= levels) & (after < levels)
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -348,7 +356,13 @@ class PopulationCode:
     def __call__(self, values: Any) -> Events:
         """Events (samples, events) of values (samples, time, channels), or (samples, channels); NaN
         is no spike.
+
+        Raises:
+            UsageError: centres that do not rise, values of another shape or infinite ones, or fields
+                that make no sense.
         """
+        _refuse_numbers(_ABOVE, frame=self.frame)
+        _rising("centres", self.centres)
         values = _in_numpy(values, float)
         values = values[:, None] if values.ndim == 2 else values
         if values.ndim != 3:
@@ -356,11 +370,12 @@ class PopulationCode:
                 f"values of shape {values.shape}",
                 fix="give (samples, time, channels) for a population code",
             )
-        if not 1 <= self.nearest <= len(self.centres):
+        if not 1 <= (as_whole(self.nearest) or 0) <= len(self.centres):
             raise UsageError(
-                f"nearest is {self.nearest}, and there are {len(self.centres)} centres",
+                f"nearest is {shown(self.nearest)}, and there are {len(self.centres)} centres",
                 fix="let 1 or more of them fire, at most all",
             )
+        _refuse_values(values, np.isinf(values), "give finite numbers, or NaN for no spike")
         _, frames, signals = values.shape
         parts = _split(values, frames * signals * len(self.centres))
         return _joined([self._of_part(part) for part in parts], signals * len(self.centres))
@@ -381,6 +396,8 @@ class PopulationCode:
 
 
 _ROUNDING = 1e-9
+#: The least number above 0.
+_ABOVE = float(np.finfo(float).tiny)
 #: So many numbers are worked on together: arrays of all samples would be many times their events.
 _AT_ONCE = 2**21
 
@@ -412,6 +429,37 @@ def _joined(parts: list[Events], channels: int) -> Events:
     return Events(time=whole("time", np.inf), index=whole("index", channels))
 
 
+def _refuse_numbers(least: float = -np.inf, /, **fields: Any) -> None:
+    """Refuse fields of an encoder that are no finite numbers, or below `least`."""
+    wanted = {_ABOVE: "a number above 0", 0.0: "a number of at least 0"}.get(least, "a finite number")
+    for name, value in fields.items():
+        number = as_number(value)
+        if not (np.isfinite(number) and number >= least):
+            raise UsageError(f"{name} is {shown(value)}", fix=f"give {wanted}")
+
+
+def _refuse_values(values: np.ndarray, bad: np.ndarray, fix: str) -> None:
+    """Refuse values (samples, channels) or (samples, time, channels) of which some are `bad`."""
+    if bad.any():
+        sample, *_, channel = place = tuple(map(int, np.argwhere(bad)[0]))
+        raise UsageError(
+            f"sample {sample}, channel {channel} has the value {values[place]:.9g}", fix=fix
+        )
+
+
+def _rising(name: str, numbers: Any) -> np.ndarray:
+    """Levels or centres, checked to be finite and to rise."""
+    given = np.array([*map(as_number, numbers if np.iterable(numbers) else ())])
+    if given.size == 0 or not np.isfinite(given).all() or (np.diff(given) <= 0).any():
+        raise UsageError(f"{name} are {numbers}", fix=f"give {name} that rise")
+    return given
+
+
+def _until_nan(values: np.ndarray) -> np.ndarray:
+    """Signals (samples, time, channels) that are NaN from their first NaN on."""
+    return np.where(np.logical_or.accumulate(np.isnan(values), axis=1), np.nan, values)
+
+
 def _in_numpy(values: Any, dtype: Any = None) -> np.ndarray:
     """Values as an array of NumPy.
 
@@ -429,13 +477,8 @@ def _flat_values(values: Any, what: str) -> np.ndarray:
     if values.ndim < 2:
         raise UsageError(f"values of shape {values.shape}", fix="give (samples, channels)")
     values = values.reshape(len(values), -1)
-    outside = (values < 0) | (values > 1)
-    if outside.any():
-        sample, channel = (int(place) for place in np.argwhere(outside)[0])
-        raise UsageError(
-            f"sample {sample}, channel {channel} has the value {values[sample, channel]:.9g}",
-            fix=f"scale the data, {what} encoding takes values from 0 to 1",
-        )
+    fix = f"scale the data, {what} encoding takes values from 0 to 1"
+    _refuse_values(values, (values < 0) | (values > 1), fix)
     return values
 
 
