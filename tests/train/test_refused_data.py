@@ -17,6 +17,7 @@ from jaxsnn.train import (
     Latency,
     LevelCrossing,
     PopulationCode,
+    Rate,
     events_of_arrays,
     splits_of_arrays,
 )
@@ -218,6 +219,26 @@ REFUSED = {
         lambda _: batch_of(np.zeros((2, 20, 2)), Latency(t_min=0.0, t_max=0.01)),
         "training has 20 time steps of the shape (2,), and Latency encodes one value of each channel",
         "Events.of_steps(x, dt)",
+    ),
+    "other channels of a rate": (
+        lambda _: batch_of(np.zeros((2, 1)), Rate(highest=1.0, duration=1.0)),
+        "training gives 1 channels, input 'input' has 2",
+        "make them the same",
+    ),
+    "other channels of steps": (
+        lambda _: batch_of(np.ones((2, 3, 2)), Delta(step=1.0, frame=0.1)),
+        "training gives 4 channels, input 'input' has 2",
+        "make them the same",
+    ),
+    "other channels of levels": (
+        lambda _: batch_of(np.ones((2, 3, 2)), LevelCrossing(levels=(0.5, 2.0), frame=0.1)),
+        "training gives 8 channels, input 'input' has 2",
+        "make them the same",
+    ),
+    "fewer channels of codes": (
+        lambda _: batch_of(np.ones((2, 1)), PopulationCode(centres=(0.0,), frame=0.1)),
+        "training gives 1 channels, input 'input' has 2",
+        "make them the same",
     ),
     "two outputs": (
         lambda _: read_population(two_outputs()),

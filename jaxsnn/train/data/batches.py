@@ -18,8 +18,20 @@ from jaxsnn.network.valued_inputs import GradedEvents
 from jaxsnn.nir.initializers import Seed, generator_of
 from jaxsnn.simulation.solution import Engine
 from jaxsnn.train.data.datasets import Data, check_data
-from jaxsnn.train.data.encoders import Current, Encoder, Latency, Rate
+from jaxsnn.train.data.encoders import (
+    Current,
+    Delta,
+    Encoder,
+    Latency,
+    LevelCrossing,
+    PopulationCode,
+    Rate,
+)
 from jaxsnn.units import format_time
+
+
+#: Encoders of which it is known how many channels their spikes have.
+_OWN = (Latency, Rate, Delta, LevelCrossing, PopulationCode)
 
 
 class Batch(NamedTuple):
@@ -112,11 +124,12 @@ def encoded(
             _refuse_steps(axes, shape, encoder, what)
             refuse_other_axes(name, axes, shape)
         events = encoder(events)
-        if isinstance(encoder, Latency) and (given := encoder.channels(data.x)) != channels:
-            bias = " (the bias channel included)" if encoder.bias else ""
+        if isinstance(encoder, _OWN) and (given := encoder.channels(data.x)) != channels:
+            is_latency = isinstance(encoder, Latency)
+            bias = " (the bias channel included)" if is_latency and encoder.bias else ""
             raise UsageError(
                 f"{what} gives {given} channels{bias}, input '{name}' has {channels}",
-                fix="make them the same; the field bias of Latency adds one",
+                fix=f"make them the same{'; the field bias of Latency adds one' * is_latency}",
                 node=name,
             )
     elif data.channels not in (None, channels):

@@ -200,6 +200,10 @@ class Rate:
 
         return _joined([of_part(part) for part in _split(counts, channels * slots)], channels)
 
+    def channels(self, values: Any) -> int:
+        """How many channels it makes of values (samples, ...)."""
+        return math.prod(np.shape(values)[1:])
+
 
 @dataclass(frozen=True, kw_only=True)
 class Delta:
@@ -243,7 +247,11 @@ class Delta:
         index = np.zeros(time.shape, np.int32)
         for n, (times, channels) in enumerate(trains):
             time[n, : len(times)], index[n, : len(times)] = times, channels
-        return _events(time, index, 2 * values.shape[2])
+        return _events(time, index, self.channels(values))
+
+    def channels(self, values: Any) -> int:
+        """How many channels it makes of values (samples, time, channels)."""
+        return 2 * np.shape(values)[-1]
 
     def _sample(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         times, channels = [], []
@@ -308,8 +316,11 @@ class LevelCrossing:
                 fix="give (samples, time, channels) for level crossings",
             )
         parts = _split(values, math.prod(values.shape[1:]) * len(levels))
-        channels = 2 * values.shape[2] * len(levels)
-        return _joined([self._of_part(part, levels) for part in parts], channels)
+        return _joined([self._of_part(part, levels) for part in parts], self.channels(values))
+
+    def channels(self, values: Any) -> int:
+        """How many channels it makes of values (samples, time, channels), or (samples, channels)."""
+        return 2 * np.shape(values)[-1] * len(self.levels)
 
     def _of_part(self, values: np.ndarray, levels: np.ndarray) -> Events:
         """Of some of the samples."""
@@ -326,7 +337,7 @@ class LevelCrossing:
         # a frame has either of both, so that rises and falls share a slot
         flat = np.where(falls, index + len(levels), index).reshape(len(values), -1)
         time = np.where(rises | falls, time, np.inf).reshape(len(values), -1)
-        return _packed(time, flat, 2 * values.shape[2] * len(levels))
+        return _packed(time, flat, self.channels(values))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -378,7 +389,11 @@ class PopulationCode:
         _refuse_values(values, np.isinf(values), "give finite numbers, or NaN for no spike")
         _, frames, signals = values.shape
         parts = _split(values, frames * signals * len(self.centres))
-        return _joined([self._of_part(part) for part in parts], signals * len(self.centres))
+        return _joined([self._of_part(part) for part in parts], self.channels(values))
+
+    def channels(self, values: Any) -> int:
+        """How many channels it makes of values (samples, time, channels), or (samples, channels)."""
+        return np.shape(values)[-1] * len(self.centres)
 
     def _of_part(self, values: np.ndarray) -> Events:
         """Of some of the samples."""
@@ -390,9 +405,8 @@ class PopulationCode:
         _, frames, channels = values.shape
         time = (np.arange(frames)[:, None, None] + share) * self.frame
         index = closest + len(centres) * np.arange(channels)[:, None]
-        return _packed(
-            time.reshape(len(time), -1), index.reshape(len(time), -1), channels * len(centres)
-        )
+        time, index = (array.reshape(len(time), -1) for array in (time, index))
+        return _packed(time, index, self.channels(values))
 
 
 _ROUNDING = 1e-9
