@@ -139,7 +139,9 @@ ROOMS = {
     ),
     "losses": Room(
         files=("jaxsnn/train/losses/*.py",),
-        tests=_tests("train", "losses", "custom_loss", "functionals", "scaling", "tuning", "constraints"),
+        tests=_tests(
+            "train", "losses", "custom_loss", "functionals", "scaling", "tuning", "constraints"
+        ),
     ),
     "data": Room(
         files=("jaxsnn/train/data/*.py",),

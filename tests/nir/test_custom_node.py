@@ -504,7 +504,9 @@ def test_without_a_list_of_its_connections_a_large_type_is_refused(monkeypatch):
     net = build.sequential(build.input(5), gather(INDEX, 1), build.cubalif(**NEURONS))
     assert jaxsnn.quantize(net).netlist.weight.size == 4
     monkeypatch.setattr(unroll, "MOST_CONNECTIONS", 19)
-    with pytest.raises(MappingError, match=r"node '1' \(Gather\) may make 20 connections") as caught:
+    with pytest.raises(
+        MappingError, match=r"node '1' \(Gather\) may make 20 connections"
+    ) as caught:
         jaxsnn.quantize(net)
     assert "entries" in caught.value.fix
 

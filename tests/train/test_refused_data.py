@@ -153,7 +153,11 @@ REFUSED = {
     ),
     "no step": (lambda _: Delta(step=0.0, frame=0.1)(SIGNAL), "step is 0", "a number above 0"),
     "frame": (lambda _: Delta(step=1.0, frame=-0.1)(SIGNAL), "frame is -0.1", "a number above 0"),
-    "inf": (lambda _: Delta(step=1.0, frame=0.1)(SIGNAL * np.inf), "channel 0 has the value inf", "NaN"),
+    "inf": (
+        lambda _: Delta(step=1.0, frame=0.1)(SIGNAL * np.inf),
+        "channel 0 has the value inf",
+        "NaN",
+    ),
     "levels": (
         lambda _: LevelCrossing(levels=(0.0, np.nan), frame=0.1)(SIGNAL),
         "levels are (0.0, nan)",

@@ -29,7 +29,6 @@ from jaxsnn.train.data.encoders import (
 )
 from jaxsnn.units import format_time
 
-
 #: Encoders of which it is known how many channels their spikes have.
 _OWN = (Latency, Rate, Delta, LevelCrossing, PopulationCode)
 

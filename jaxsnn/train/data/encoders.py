@@ -445,7 +445,8 @@ def _joined(parts: list[Events], channels: int) -> Events:
 
 def _refuse_numbers(least: float = -np.inf, /, **fields: Any) -> None:
     """Refuse fields of an encoder that are no finite numbers, or below `least`."""
-    wanted = {_ABOVE: "a number above 0", 0.0: "a number of at least 0"}.get(least, "a finite number")
+    named = {_ABOVE: "a number above 0", 0.0: "a number of at least 0"}
+    wanted = named.get(least, "a finite number")
     for name, value in fields.items():
         number = as_number(value)
         if not (np.isfinite(number) and number >= least):
