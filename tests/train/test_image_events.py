@@ -161,12 +161,16 @@ def test_a_stretched_sample_keeps_its_shape_and_stretches_vary():
 
 
 def test_a_sample_moves_by_whole_groups_and_loses_what_leaves():
-    clock = jnp.arange(13.0)  # a slot for each of four groups of three channels, one that is unused
-    events = Events(time=clock.at[12].set(jnp.inf), index=jnp.arange(13))
+    # a slot for each of four groups of three channels, one of a bias, one that is unused
+    clock = jnp.arange(14.0)
+    whole = Events(time=clock.at[13].set(jnp.inf), index=jnp.arange(14))
+    events = Events(time=whole.time[:12], index=whole.index[:12])
     shift = ChannelShift(most=1, group=3, channels=12)
     seen = set()
     for seed in range(20):
-        moved = shift(jax.random.key(seed), events)
+        moved = shift(jax.random.key(seed), whole)
+        assert (moved.time[12:].tolist(), moved.index[12:].tolist()) == ([12, np.inf], [12, 13])
+        moved = Events(time=moved.time[:12], index=moved.index[:12])
         there = np.isfinite(moved.time)
         step = set((moved.index - events.index)[there].tolist())
         assert len(step) == 1

@@ -87,6 +87,7 @@ X, Y = np.zeros((10, 2)), np.arange(10) % 2
 SIGNAL = np.ones((1, 2, 1))
 EVENTS = Events(time=jnp.zeros((2, 1)), index=jnp.zeros((2, 1), int))
 CAMERA = np.array([(0, 0, 0, -5)], dtype=[(name, int) for name in "xypt"])
+COCHLEA = np.array([(0.0, np.nan), (0.5, 1.0)], dtype=[("x", float), ("t", float)])
 REFUSED = {
     "few samples": (
         lambda _: splits_of_arrays(X[:2], Y[:2]),
@@ -208,6 +209,41 @@ REFUSED = {
         lambda _: events_of_arrays([CAMERA], (1, 1, 1)),
         "sample 0 has an event before time 0",
         "count times from its first event",
+    ),
+    "events at no time": (
+        lambda _: events_of_arrays([COCHLEA], (2, 1, 1)),
+        "sample 0 has an event at time nan",
+        "count times from its first event",
+    ),
+    "events between pixels": (
+        lambda _: events_of_arrays([COCHLEA[1:]], (2, 1, 1)),
+        "sample 0 has an event with x = 0.5",
+        "from 0 to 1",
+    ),
+    "no times": (
+        lambda _: events_of_arrays([COCHLEA[["x"]]], (2, 1, 1)),
+        "sample 0 has no field 't'",
+        "a structured array with the fields t and p",
+    ),
+    "a flat sensor": (
+        lambda _: events_of_arrays([CAMERA], (1, 1)),
+        "sensor_size is (1, 1)",
+        "give (x, y, p)",
+    ),
+    "a part below 0": (
+        lambda _: splits_of_arrays(X, Y, validation=-0.1),
+        "a part of the samples is a fraction of -0.1",
+        "give one from 0 to 1",
+    ),
+    "a part above 1": (
+        lambda _: splits_of_arrays(X, Y, test=1.5),
+        "a part of the samples is a fraction of 1.5",
+        "give one from 0 to 1",
+    ),
+    "all for the test": (
+        lambda _: splits_of_arrays(X, Y, test=1.0),
+        "data has 10 samples of 2 classes, which leaves none for the part 'validation'",
+        "give more samples",
     ),
     "no encoder": (
         lambda _: batch_of(X[:2]),

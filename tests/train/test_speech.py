@@ -81,6 +81,12 @@ def test_channels_of_a_sound_are_averaged(tmp_path):
     assert np.allclose(sound, 0.25)
 
 
+def test_sounds_of_8_bits_are_those_of_16(tmp_path):
+    folder, sound = tmp_path, tone(500.0)
+    wavfile.write(folder / "a_b_0.wav", RATE, np.rint(127 * sound + 128).astype(np.uint8))
+    assert np.allclose(read_wav(folder / "a_b_0.wav")[0] / 127, sound, atol=0.5 / 127)
+
+
 def test_who_has_no_recordings_is_told_where_to_get_them(tmp_path, folder):
     empty = tmp_path / "empty"
     empty.mkdir()

@@ -106,12 +106,13 @@ class Stretch:
 @dataclass(frozen=True, kw_only=True)
 class ChannelShift:
     """Each sample moves up or down by whole groups of channels: by a band, where the channels of
-    each band of a sound stand together. Events that leave the channels are lost.
+    each band of a sound stand together. Events that leave the channels are lost; channels behind
+    them, such as a bias, stay.
 
     Attributes:
         most: groups, up or down, each number as likely as the others.
         group: channels.
-        channels: all that there are.
+        channels: that move.
 
     Raises:
         UsageError: a number that is negative, or channels that are no whole number of groups.
@@ -134,11 +135,12 @@ class ChannelShift:
         refuse_values(inputs, "channel_shift moves spikes")
         groups = jax.random.randint(key, (), -self.most, self.most + 1)
         index = inputs.index + self.group * groups
-        stays = (index >= 0) & (index < self.channels) & (inputs.index < self.channels)
+        inside = (index >= 0) & (index < self.channels)
+        moves = inputs.index < self.channels
         return replace(
             inputs,
-            time=jnp.where(stays, inputs.time, jnp.inf),
-            index=jnp.where(stays, index, inputs.index).astype(jnp.int32),
+            time=jnp.where(moves & ~inside, jnp.inf, inputs.time),
+            index=jnp.where(moves & inside, index, inputs.index).astype(jnp.int32),
         )
 
 

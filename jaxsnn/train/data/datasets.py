@@ -9,7 +9,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from jaxsnn.errors import UsageError
+from jaxsnn.errors import UsageError, as_number, shown
 from jaxsnn.nir.initializers import Seed, generator_of, seed_words
 
 #: Classes that labels may name, where nobody knows how many outputs the network has.
@@ -123,12 +123,19 @@ def stratified(labels: np.ndarray, fraction: float, seed: Seed) -> tuple[np.ndar
     """Numbers of samples in two parts: a fraction of each class, and the rest; each in rising
     order. The seed is a whole number, several, or a `jax.random` key.
 
+    Raises:
+        UsageError: the fraction is none.
+
     >>> part, rest = stratified(np.array([0, 0, 0, 0, 1, 1, 1, 1]), 0.25, seed=0)
     >>> len(part), len(rest)
     (2, 6)
     """
+    if not 0 <= as_number(fraction) <= 1:
+        raise UsageError(
+            f"a part of the samples is a fraction of {shown(fraction)}", fix="give one from 0 to 1"
+        )
     generator = generator_of(seed)
-    chosen = []
+    chosen = [np.zeros(0, int)]
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
         chosen.append(generator.permutation(members)[: round(fraction * len(members))])

@@ -38,13 +38,16 @@ def events_of_arrays(
         most: events of each sample; None: all. Events beyond are refused, not dropped.
 
     Raises:
-        UsageError: fields that lack, events outside the sensor or before time 0, or too many.
+        UsageError: fields that lack, events outside the sensor, between its pixels, or at times that
+            are below 0 or not finite, or too many.
 
     >>> one = np.array([(1, 0, 1, 2000)], dtype=[("x", int), ("y", int), ("p", int), ("t", int)])
     >>> events = events_of_arrays([one], (2, 1, 2))
     >>> events.time.tolist(), events.index.tolist()
     ([[0.002]], [[3]])
     """
+    if len(sensor_size) != 3:
+        raise UsageError(f"sensor_size is {sensor_size}", fix="give (x, y, p), 1 for what lacks")
     unit, (width, height, polarities) = parse_time(time_unit), sensor_size
     slots = max([len(recording) for recording in recordings] + [1])
     if most is not None and slots > most:
@@ -55,20 +58,33 @@ def events_of_arrays(
     time = np.full((len(recordings), slots), np.inf)
     index = np.full(time.shape, width * height * polarities, np.int32)
     for sample, recording in enumerate(recordings):
-        order = np.argsort(recording["t"], kind="stable")
+        t = _times(recording, sample)
+        order = np.argsort(t, kind="stable")
         places = [
             _places(recording, name, size, sample)
             for name, size in zip("xyp", sensor_size, strict=True)
         ]
         x, y, p = (place[order] for place in places)
-        time[sample, : len(order)] = np.asarray(recording["t"], float)[order] * unit
+        time[sample, : len(order)] = t[order] * unit
         index[sample, : len(order)] = (p * height + y) * width + x
-    if (time < 0).any():
-        raise UsageError(
-            f"sample {int(np.argwhere(time < 0)[0, 0])} has an event before time 0",
-            fix="count times from its first event",
-        )
     return Events(time=time, index=index)
+
+
+def _times(recording: np.ndarray, sample: int) -> np.ndarray:
+    """(events,) in the unit of the recording, from its start."""
+    if "t" not in (recording.dtype.names or ()):
+        raise UsageError(
+            f"sample {sample} has no field 't': it is {recording.dtype} of shape {recording.shape}",
+            fix="give a structured array with the fields t and p, of a camera x and y too",
+        )
+    t = np.asarray(recording["t"], float)
+    bad = t[~(np.isfinite(t) & (t >= 0))]
+    if bad.size:
+        what = "before time 0" if bad[0] < 0 else f"at time {bad[0]:g}"
+        raise UsageError(
+            f"sample {sample} has an event {what}", fix="count times from its first event"
+        )
+    return t
 
 
 def _places(recording: np.ndarray, name: str, size: int, sample: int) -> np.ndarray:
@@ -81,14 +97,14 @@ def _places(recording: np.ndarray, name: str, size: int, sample: int) -> np.ndar
                 fix=f"give it, or a sensor_size of 1 for {name}",
             )
         return np.zeros(len(recording), int)
-    place = np.asarray(recording[name]).astype(int)
-    outside = (place < 0) | (place >= size)
+    place = np.asarray(recording[name])
+    outside = ~((place >= 0) & (place < size) & (place == np.rint(place)))
     if outside.any():
         raise UsageError(
             f"sample {sample} has an event with {name} = {place[outside][0]}",
             fix=f"the sensor goes from 0 to {size - 1}, give another sensor_size",
         )
-    return place
+    return place.astype(int)
 
 
 def data_of_nir(

@@ -106,7 +106,8 @@ def read_wav(path: str | os.PathLike[str]) -> tuple[np.ndarray, int]:
         raise FileError(
             f"{path} is no sound that can be read ({error})", fix="get it again"
         ) from error
-    return np.asarray(sound, float).reshape(len(sound), -1).mean(axis=1), int(rate)
+    rest = 128 if sound.dtype == np.uint8 else 0  # samples of 8 bits have no sign
+    return np.asarray(sound, float).reshape(len(sound), -1).mean(axis=1) - rest, int(rate)
 
 
 def cochleagram(sound: np.ndarray, rate: int) -> np.ndarray:
