@@ -147,7 +147,7 @@ ROOMS = {
         files=("jaxsnn/train/data/*.py",),
         tests=(
             *_tests("train", "encoding", "datasets", "images", "image_events", "on_disk"),
-            *_tests("train", "refused_data", "sources", "speech", "digits"),
+            *_tests("train", "refused_data", "sources", "speech", "digits", "grid"),
         ),
     ),
     "grid": Room(

@@ -10,6 +10,7 @@ from jaxsnn.errors import UsageError
 from jaxsnn.network.valued_inputs import Currents
 from jaxsnn.nir import build
 from jaxsnn.train import ChannelShift, Compose, Dropout, Jitter, Stretch, Warp, fit
+from jaxsnn.train.data import image_events
 from jaxsnn.train.data.image_events import augmentation_of
 
 KEY = jax.random.key(0)
@@ -80,6 +81,15 @@ def test_a_quarter_turn_turns():
         tuple(np.asarray(warp(jax.random.key(seed), corners).index).tolist()) for seed in range(200)
     }
     assert (2, 5, 8, 1, 4, 7, 0, 3, 6) in turned or (6, 3, 0, 7, 4, 1, 8, 5, 2) in turned
+
+
+def test_between_its_points_a_field_is_linear():
+    row, column = np.mgrid[:4, :4]
+    field = np.stack([1 + 2 * row - 3 * column, 4 - row], axis=-1)
+    place = np.random.default_rng(0).uniform(0, 3, (50, 2))
+    wanted = np.stack([1 + 2 * place[:, 0] - 3 * place[:, 1], 4 - place[:, 0]], axis=-1)
+    found = image_events._between(jnp.asarray(field), jnp.asarray(place))
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
 
 
 def test_bending_moves_neighbours_alike_and_others_otherwise():

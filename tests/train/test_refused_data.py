@@ -57,9 +57,9 @@ def two_outputs():
     return SimpleNamespace(outputs={"output": ("a", "b")}, populations={"b": None})
 
 
-def batch_of(x, encoder=None):
+def batch_of(x, encoder=None, in_steps=False):
     data = Data(x=x, y=np.array([0, 1]), classes=("0", "1"))
-    engine = SimpleNamespace(takes_rasters=False)
+    engine = SimpleNamespace(takes_rasters=in_steps)
     return encoded(data, network(), population="2", encoder=encoder, engine=engine, what="training")
 
 
@@ -279,6 +279,16 @@ REFUSED = {
         lambda _: batch_of(np.ones((2, 1)), PopulationCode(centres=(0.0,), frame=0.1)),
         "training gives 1 channels, input 'input' has 2",
         "make them the same",
+    ),
+    "signals of another shape": (
+        lambda _: batch_of(np.zeros((2, 5, 3)), in_steps=True),
+        "training has shape (2, 5, 3), and in time steps input 'input' takes (samples, time, 2)",
+        "move the axes, or give Events",
+    ),
+    "many classes": (
+        lambda _: splits_of_arrays(X, np.full(10, 65536)),
+        "data: a label is 65536, labels run from 0 to 65535",
+        "number the classes from 0",
     ),
     "two outputs": (
         lambda _: read_population(two_outputs()),

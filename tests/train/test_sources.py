@@ -156,6 +156,10 @@ def test_utterances_are_read_and_standardised(tmp_path):
         write_ts(tmp_path / f"JapaneseVowels_{part}.ts", lines)
     splits = japanese_vowels_splits(folder=tmp_path, copies=2)
     assert (len(splits.train), len(splits.validation), len(splits.test)) == (72, 9, 45)
+    assert splits.train.classes == tuple("123456789")
+    own, copy = splits.train.x[:36, 0], splits.train.x[36:, 0]
+    assert 0.7 < np.corrcoef(own.ravel(), copy.ravel())[0, 1] < 0.99
+    assert np.array_equal(splits.train.y[:36], splits.train.y[36:])
     assert abs(np.nanmean(splits.validation.x)) < 0.2
     events = splits.encoder(0.01)(splits.train.x)
     assert events.time.max(where=np.isfinite(events.time), initial=0.0) <= 29 * 0.0025
