@@ -123,9 +123,11 @@ def test_images_are_two_sets_of_channels_and_distorted_a_little():
     assert values[0, 64 + 8 * 3 + 3] == 1.0
     many = distorted(np.repeat(image, 200, axis=0), seed=0)
     assert np.abs(many.sum(axis=(1, 2)) - 8).max() < 3
-    rows = (many * np.arange(8)[:, None]).sum(axis=(1, 2)) / many.sum(axis=(1, 2))
-    assert np.abs(rows - 3.5).max() < 0.8
-    assert rows.std() > 0.1
+    for along in (np.arange(8)[:, None], np.arange(8)):
+        middle = (many * along).sum(axis=(1, 2)) / many.sum(axis=(1, 2))
+        assert np.abs(middle - 3.5).max() < 0.8
+        assert abs(middle.mean() - 3.5) < 0.1
+        assert middle.std() > 0.1
 
 
 def test_a_stretched_utterance_begins_and_ends_as_before():
