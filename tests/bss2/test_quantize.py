@@ -59,6 +59,27 @@ def test_weights_are_rounded_half_away_from_zero_and_zeros_take_nothing():
 
 
 @pytest.mark.parametrize(
+    ("leak", "reset", "initial", "told"),
+    [
+        (0.3, 0.3, "zero", ["it starts at v_reset"]),
+        (0.3, 0.0, "zero", []),
+        (0.3, 0.0, "v_leak", ["it starts at v_reset"]),
+        (0.3, 0.0, "v_reset", []),
+        (0.3, 0.3, "v_leak", []),
+        (0.3, None, "zero", ["it starts at v_leak"]),
+        (0.3, None, "v_leak", []),
+        (0.0, None, "zero", []),
+    ],
+)
+def test_where_the_chip_starts_otherwise_is_said(leak, reset, initial, told):
+    neurons = {**NEURONS, "v_leak": leak}
+    cell = build.cubali(**neurons) if reset is None else build.cubalif(**neurons, v_reset=reset)
+    layers = build.input(1), build.linear(weight=np.ones((1, 1))), cell
+    notes = quantize(build.sequential(*layers, initial=initial)).notes
+    assert [note.what for note in notes if "starts" in note.what] == told
+
+
+@pytest.mark.parametrize(
     ("weight", "what"),
     [
         ([[1e6, 1.0], [1.0, 1.0]], "3 of its 4 weights round to 0: nothing arrives at neuron 1"),

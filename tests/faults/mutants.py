@@ -152,7 +152,10 @@ ROOMS = {
     ),
     "grid": Room(
         files=("jaxsnn/grid/*.py",),
-        tests=_tests("grid", "rules", "nodes", "exact", "recordings", "surrogate", "simulate"),
+        tests=(
+            *_tests("grid", "rules", "nodes", "exact", "recordings", "surrogate", "simulate"),
+            *_tests("event", "custom_neuron"),
+        ),
     ),
     "forward": Room(
         files=("jaxsnn/event/forward/*.py", "jaxsnn/event/projections/*.py"),

@@ -291,15 +291,10 @@ def approximations(
             "file's time",
             "the chip has no shorter time",
         )
+    starts = {"zero": 0.0, "v_leak": one.v_leak, "v_reset": np.nan_to_num(one.v_reset)}
     start = "v_reset" if population.fires else "v_leak"
-    if population.fires and np.any(one.v_reset != one.v_leak) and population.initial != "v_reset":
-        yield found(
-            "it starts at v_reset",
-            f"the file says {population.initial}, the chip is reset before each sample",
-        )
-    elif start == "v_leak" and np.any(one.v_leak != 0) and population.initial != "v_leak":
-        yield found(
-            "it starts at v_leak", f"the file says {population.initial}, the chip rests there"
-        )
+    if np.any(starts[start] != starts[population.initial]):
+        does = "is reset before each sample" if population.fires else "rests there"
+        yield found(f"it starts at {start}", f"the file says {population.initial}, the chip {does}")
     for remark in (*population.remarks, *population.assumed):
         yield found(remark, "said by the dialect")
