@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxsnn import TimeStepped, lower, simulate
-from jaxsnn.nir import parse, read
+from jaxsnn.nir import build, parse, read
 from tests.oracles import framework_steps
 
 STEPS, BATCH = 80, 6
@@ -113,3 +113,22 @@ def test_a_membrane_at_its_threshold(dialect, fires):
         {True: [0, 1, 0, 1], False: [0, 0, 1, 0]}[fires] if dialect != "spyx" else [0, 0, 0, 1]
     )
     assert y[:, 0, 0].tolist() == expected
+
+
+@pytest.mark.parametrize("size", ["v_threshold", "1", "floor"])
+def test_what_a_reset_of_norse_s_importer_takes_off(size, x64):
+    neurons = build.cubalif(tau_mem=10e-3, tau_syn=5e-3, v_threshold=0.8)
+    layers = build.input(2), build.linear(weight=8 * np.eye(2)), neurons
+    said = {"reset": "subtract", "reset_size": size, "dt": 1e-3}
+    graph = build.sequential(*layers, dialect="norse==importer", **said)
+    x = (np.random.default_rng(0).random((40, 3, 2)) < 0.5).astype(float)
+    solution = simulate(lower(graph, dtype=float), x, engine=TimeStepped(record=("2",)))
+    i = v = np.zeros((3, 2))
+    for frame, membrane, spikes in zip(x, solution.voltages["2"], solution.output(), strict=True):
+        i = i + 0.2 * (8 * frame - i)
+        v = v + 0.1 * (i - v)
+        fires = v > 0.8
+        v = v - {"v_threshold": 0.8 * fires, "1": fires, "floor": np.maximum(np.floor(v), 0)}[size]
+        np.testing.assert_array_equal(spikes, fires)
+        np.testing.assert_allclose(membrane, v, atol=1e-12)
+    assert 0.2 < solution.output().mean() < 0.5

@@ -57,7 +57,7 @@ def test_several_spikes_a_step(x64):
 BETA, STEPS, BATCH, SLOPE = 0.8, 12, 4, 5.0
 
 
-def leaky_network(reset, dtype=float):
+def leaky_network(reset, dtype=float, reset_delay=True):
     rng = np.random.default_rng(0)
     nodes = {"input": nir.Input(np.array([3]))}
     for name, (outputs, inputs) in (("0", (6, 3)), ("2", (2, 6))):
@@ -69,7 +69,9 @@ def leaky_network(reset, dtype=float):
         nodes[str(int(name) + 1)] = node
     nodes["output"] = nir.Output(np.array([2]))
     edges = [("input", "0"), ("0", "1"), ("1", "2"), ("2", "3"), ("3", "output")]
-    graph = parse(nir.NIRGraph(nodes, edges), dialect="snntorch", reset=reset, reset_delay=True)
+    graph = parse(
+        nir.NIRGraph(nodes, edges), dialect="snntorch", reset=reset, reset_delay=reset_delay
+    )
     return lower(graph, dtype=dtype)
 
 
@@ -106,6 +108,21 @@ def test_gradients_are_those_of_a_plain_backpropagation(reset, detach, x64):
         for key in keys:
             assert np.abs(expected[name][key]).max() > 0
             np.testing.assert_allclose(ours[name][key], expected[name][key], rtol=1e-9, atol=1e-12)
+
+
+def test_a_recorded_membrane_changes_no_gradient(x64):
+    network, rng = leaky_network("subtract", reset_delay=False), np.random.default_rng(1)
+    x, weights = rng.normal(size=(STEPS, BATCH, 3)), rng.normal(size=(STEPS, BATCH, 2))
+
+    def loss(parameters, record):
+        engine = TimeStepped(surrogate=FastSigmoid(slope=SLOPE), record=record)
+        changed = network.with_parameters(parameters)
+        return jnp.sum(weights * simulate(changed, x, engine=engine, throw=False).output())
+
+    alone, recorded = (jax.grad(loss)(network.parameters, record) for record in ((), ("1", "3")))
+    assert np.abs(alone["0"]["weight"]).max() > 0
+    for one, other in zip(jax.tree.leaves(alone), jax.tree.leaves(recorded), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-12)
 
 
 def test_jit_grad_and_vmap_compose():
