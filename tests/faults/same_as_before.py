@@ -5,6 +5,7 @@ _PARTS = "synapses are added up in parts, for memory, and the sum is the same"
 _BOTH = "both ways give the same gradient, and this says which one is faster"
 _BEHIND = "costates are 0 behind the last spike"
 _LONGER = "it only goes over the whole log, or so that JAX can transpose it"
+_PARTS_LOOKED_AT = "numbers are looked at in parts, for memory, and there are as many NaN"
 _MASKED = "it stands where what comes of it is masked"
 _NOBODY = "it is added to a row that nobody reads"
 _RISES = "a slope is only infinite where V jumped up, or at the start"
@@ -257,5 +258,17 @@ SAME: dict[str, dict[tuple[str, str], str]] = {
         ("for _ in range(32):", "32 -> 33"): "it has converged long before",
         ("_NO_CURRENT = 2.0**-30", "2.0 -> 3.0"): _VANISHES,
         ("_NO_CURRENT = 2.0**-30", "30 -> 31"): _VANISHES,
+    },
+    "jaxsnn/nir/evidence.py": {
+        (
+            "gains = np.concatenate([tie.gain for tie in found] or [np.zeros(0)])",
+            "0 -> 1",
+        ): "beside no time constants it comes to none",
+    },
+    "jaxsnn/train/data/labelled_files.py": {
+        (
+            "int(np.isnan(part).sum()) for part in np.array_split(array, len(array) // _AT_ONCE + 1)",
+            "len(array) // _AT_ONCE -> len(array) * _AT_ONCE",
+        ): _PARTS_LOOKED_AT,
     },
 }

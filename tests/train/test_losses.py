@@ -99,12 +99,16 @@ def test_a_smoothed_label_is_shared_among_all_classes(x64):
     assert np.allclose(first, [entropy(-times / TAU / 0.2)], rtol=1e-12)
 
     class Scored(CrossEntropy):
-        smoothing = 0.3
-
         def scores(self, reading):
             return reading
 
-    assert np.allclose(Scored()(jnp.array([scores]), jnp.array([1])), [entropy(scores)], rtol=1e-12)
+    class Smoothed(Scored):
+        smoothing = 0.3
+
+    given = jnp.array([scores]), jnp.array([1])
+    assert np.allclose(Smoothed()(*given), [entropy(scores)], rtol=1e-12)
+    target = np.array([0.0, 1.0, 0.0])
+    assert np.allclose(Scored()(*given), [entropy(scores)], rtol=1e-12)
 
 
 def test_a_silent_neuron_counts_at_t_max(x64):
