@@ -73,7 +73,13 @@ def test_raw_numbers_give_the_values_that_they_stand_for():
         ),
         (
             {"tau_mem": Bounded(low="v_reset", high=1.0)},
-            "low of tau_mem is 'v_reset': give a number",
+            "low of tau_mem is 'v_reset': give a finite number",
+        ),
+        ({"weight": Bounded(low=0.0, high=np.inf)}, "node '1': high of weight is inf"),
+        ({"weight": Positive(low=-np.inf)}, "node '1': low of weight is -inf"),
+        (
+            {"tau_mem": Bounded(low=0.02, high=0.02)},
+            r"tau_mem is to be between 0\.02 and 0\.02: give a high above the low",
         ),
         ({"tau_mem": Positive(rate=-1.0)}, "the rate of tau_mem is -1"),
         (

@@ -391,8 +391,8 @@ def _check_start(
 
 
 def _check_bounds(node: str, name: str, constraint: Constraint, own: Own) -> None:
-    """Refuse a bound that is neither a number nor a parameter that a neuron may have, and a rate
-    below 0.
+    """Refuse a bound that is neither a finite number nor a parameter that a neuron may have, bounds
+    with nothing in between, and a rate below 0.
     """
     if not 0 <= as_number(constraint.rate) < np.inf:
         raise UsageError(
@@ -407,11 +407,18 @@ def _check_bounds(node: str, name: str, constraint: Constraint, own: Own) -> Non
             known = {*own, *TRAINABLE, "v_reset", "r", "w_in"}
             wrong, fix = value not in known, suggestion(value, sorted(known))
         else:
-            wrong, fix = np.isnan(as_number(value)), "give a number, of a time in seconds"
+            wrong = not np.isfinite(as_number(value))
+            fix = "give a finite number, of a time in seconds"
         if wrong:
             raise UsageError(
                 f"node '{node}': {bound} of {name} is {shown(value)}", fix=fix, node=node
             )
+    if isinstance(constraint, Bounded) and not constraint.low < constraint.high:
+        raise UsageError(
+            f"node '{node}': {name} is to be between {constraint.low:g} and {constraint.high:g}",
+            fix="give a high above the low",
+            node=node,
+        )
 
 
 def to_raw(network: Network, trained: Trained) -> Parameters:
