@@ -524,7 +524,7 @@ def other_tag(graph: Graph) -> str:
     "" otherwise.
     """
     dialect = graph.dialect
-    if dialect.name is None or dialect.decided_by != "argument":
+    if dialect.name is None:
         return ""
     tag, _ = read_tag(graph)
     if tag is None or conventions_of(tag.dialect, tag.version) is dialect.conventions:

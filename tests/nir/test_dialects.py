@@ -402,7 +402,11 @@ def test_another_dialect_than_the_tag_is_told(tmp_path):
     )
     told = "Its metadata say dialect jaxsnn, time unit s, reset zero; nir was said"
     assert f"{told}." in other.dialect.why
-    assert [(one.code, one.message) for one in other.warnings] == [("other-dialect", told)]
+    made = parse(other.source, dialect=Dialect(name="nir", time_unit="ms"))
+    for one in (other, made):
+        assert [(problem.code, problem.message) for problem in one.warnings] == [
+            ("other-dialect", told)
+        ]
     assert not read(tmp_path / "a.nir", dialect="jaxsnn").warnings
 
 
