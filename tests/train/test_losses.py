@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass, replace
 from functools import partial
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -151,6 +152,12 @@ def test_the_first_to_fire_is_the_answer_and_none_is_no_answer():
     assert float(accuracy(predictions, jnp.array([1, 0, 2]))) == pytest.approx(1 / 3)
 
 
+def test_who_fires_most_often_is_the_answer_and_none_is_no_answer():
+    counts = jnp.array([[1, 3, 2], [0, 0, 0], [0, 2, 2]])
+    most = SpikeCount(population="out", tau=TAU, t_max=T_MAX)
+    assert most.predict(SimpleNamespace(count=lambda name: counts)).tolist() == [1, -1, 1]
+
+
 def test_the_unit_of_time_is_the_one_that_is_given(x64):
     """The same times in units of tau give the same loss."""
     labels = jnp.array([0])
@@ -293,6 +300,13 @@ def test_regularisers_count_and_reach_silent_neurons(x64):
     np.testing.assert_allclose(
         SpikeRate(target=3.0, strength=0.1)(net, played), expected, rtol=1e-6
     )
+    one = simulate(quiet, events, T_END, sample_times=jnp.ones(1))
+    silent = {name: np.asarray(spikes.count) == 0 for name, spikes in one.spikes.items()}
+    assert silent["out"].all()
+    assert not silent["hidden"].any()
+    lacks = {name: np.where(silent[name], 1 - np.asarray(one.maximum(name)), 0) for name in silent}
+    expected = 0.1 * sum(np.mean(own, axis=1) for own in lacks.values())
+    np.testing.assert_allclose(PeakMargin(strength=0.1)(quiet, one), expected, rtol=1e-6)
 
     @jax.jit
     def penalty(weight):
