@@ -271,4 +271,10 @@ SAME: dict[str, dict[tuple[str, str], str]] = {
             "len(array) // _AT_ONCE -> len(array) * _AT_ONCE",
         ): _PARTS_LOOKED_AT,
     },
+    "jaxsnn/event/forward/functionals.py": {
+        (
+            'return empty.at[samples, row].add(left(lanes)[..., 0], mode="drop")',
+            "0 -> 1",
+        ): "JAX takes the last entry for any beyond it, and there is one",
+    },
 }
