@@ -146,6 +146,7 @@ def test_output_that_exists_is_never_overwritten(net, tmp_path, capsys):
         ([], "the following arguments are required: COMMAND"),
         (["inform", "x.nir"], "invalid choice: 'inform'"),
         (["info"], "required: FILE"),
+        (["check", DEMO_NET], "required: --for"),
         (["info", DEMO_NET, "--dialect", "snntorhc"], "did you mean 'snntorch'?"),
         (["info", DEMO_NET, "--dialect", "snntorch", "--dt", "1 parsec"], "unit 'parsec'"),
         (["train", DEMO_NET, *TOLD, "--data", "digit", "-o", "x.nir"], "no task 'digit'"),

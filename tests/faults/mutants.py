@@ -161,7 +161,7 @@ ROOMS = {
         files=("jaxsnn/event/forward/*.py", "jaxsnn/event/projections/*.py"),
         tests=(
             *_tests("event", "box", "recurrent", "projections", "shared_delays", "threshold"),
-            *_tests("event", "ties", "many_arrivals", "reductions", "events"),
+            *_tests("event", "ties", "many_arrivals", "reductions", "events", "networks"),
             *_tests("train", "functionals"),
         ),
     ),
@@ -174,7 +174,10 @@ ROOMS = {
     ),
     "commands": Room(
         files=("jaxsnn/commands/*.py",),
-        tests=_tests("commands", "commands", "check", "refusals", "run_inputs", "plot_command"),
+        tests=(
+            *_tests("commands", "commands", "check", "refusals", "run_inputs", "plot_command"),
+            *_tests("commands", "cli"),
+        ),
     ),
     "checkpoint": Room(
         files=("jaxsnn/train/loop/checkpoint.py", "jaxsnn/train/loop/checkpoint_files.py"),
