@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +38,8 @@ _GAINS = (1.0, 16.0, 256.0)
 _NEAR = 1e-5
 #: Membranes agree within this fraction of the largest.
 _CLOSE = 1e-4
+#: Name, our numbers, the module's, and a tolerance, see `_pairs`.
+_Compared = tuple[str, np.ndarray, np.ndarray, float | np.ndarray]
 
 
 def from_torch(module: Any, sample: Any) -> Graph:
@@ -207,18 +209,21 @@ def _refuse_in_a_run(
     """Refuse a graph that differs from its module for some inputs."""
     engine = TimeStepped(record=True)
     ours = simulate(network, x, engine=engine)
-    found = _first_difference(traced, ours, theirs)
+    found = _first_difference(_pairs(traced, ours, theirs))
+    membranes = found is None
+    if found is None:
+        found = _first_difference(_membranes(traced, ours, theirs))
     if found is None:
         return
-    moved = [
+    moved = [] if membranes else [
         simulate(_moved(network, factor), x, engine=engine) for factor in (1 - _NEAR, 1 + _NEAR)
     ]
     if all(_is_near(traced, place, [ours, *moved]) for place in found):
         return
-    first = found[0]
+    first, gives = found[0], "has a membrane of" if membranes else "gives"
     raise ConversionError(
         f"the graph does not do what the module does: '{first.where}', step {first.step}, sample "
-        f"{first.batch}, neuron {first.neuron} gives {first.theirs:g} in the module and "
+        f"{first.batch}, neuron {first.neuron} {gives} {first.theirs:g} in the module and "
         f"{first.ours:g} in the graph",
         fix="let forward do one step of time with layers alone, whose states go on from call to call",
         node=first.where,
@@ -264,11 +269,11 @@ def _moved(network: Network, factor: float) -> Network:
 
 
 def _first_difference(
-    traced: TracedModule, ours: SteppedSolution, theirs: dict[str, list[np.ndarray]]
+    compared: Iterable[_Compared],
 ) -> list[_Place] | None:
     """The places of the first step and the first layer with a difference; None: there is none."""
     found: dict[str, np.ndarray] = {}
-    pairs = list(_pairs(traced, ours, theirs))
+    pairs = list(compared)
     for where, own, other, tolerance in pairs:
         if own.shape != other.shape:
             raise ConversionError(
@@ -302,7 +307,7 @@ def _first_difference(
 
 def _pairs(
     traced: TracedModule, ours: SteppedSolution, theirs: dict[str, list[np.ndarray]]
-) -> Iterator[tuple[str, np.ndarray, np.ndarray, float]]:
+) -> Iterator[_Compared]:
     """Name, our numbers, the module's, (time, batch, *shape), and a tolerance: layers that spike
     in order, then what is returned.
     """
@@ -315,6 +320,21 @@ def _pairs(
         spikes = output in ours.spiking
         largest = 0.0 if spikes else float(np.abs(other).max(initial=0.0))
         yield output, own, other, _CLOSE * largest
+
+
+def _membranes(
+    traced: TracedModule, ours: SteppedSolution, theirs: dict[str, list[np.ndarray]]
+) -> Iterator[_Compared]:
+    """As `_pairs`, of the membranes of layers that spike, which show what moves no spike here; the
+    tolerance is of the threshold, or of the largest membrane so far.
+    """
+    for leaf, node in traced.firing.items():
+        if len(theirs.get(leaf, ())) > 1:
+            own, other = np.asarray(ours.voltages[node]), theirs[leaf][1]
+            threshold = np.abs(traced.graph.nodes[node].value("v_threshold")).max()
+            largest = np.abs(other).reshape(len(other), -1).max(axis=1, initial=threshold)
+            largest = np.maximum.accumulate(largest).reshape(-1, *(1,) * (other.ndim - 1))
+            yield leaf, own, other, _CLOSE * largest
 
 
 def _is_near(traced: TracedModule, place: _Place, runs: list[SteppedSolution]) -> bool:

@@ -276,3 +276,36 @@ def test_spikes_that_are_returned_to_be_fed_back_are_no_output():
 
     net = Around(forward, b=LINEAR(3, 3), inhibitory=leaky())
     assert from_torch(net, torch.zeros(1, 4)).outputs == ("output",)
+
+
+class BeginsOtherwise(KeptInside):
+    """Fed back are zeros at first, and something small that a graph does not begin with."""
+
+    def __init__(self, begin):
+        super().__init__()
+        self.begin, self.last = begin, None
+        self.late = torch.nn.Linear(3, 5, bias=begin == "late bias")
+        if self.late.bias is not None:
+            torch.nn.init.constant_(self.late.bias, 1e-5)
+
+    def forward(self, x):
+        current = self.a(x)
+        if self.last is not None:
+            current = current + self.late(self.last)
+        fill = 0.01 if self.begin == "no spikes" else 0.0
+        before = torch.full((len(x), 3), fill) if self.kept is None else self.kept
+        self.kept = self.last = self.out(self.b(self.first(current + self.back(before))))
+        return self.kept
+
+
+@pytest.mark.parametrize(
+    ("begin", "message"),
+    [
+        ("late bias", "forward leaves out 'late' in the first step, and a graph adds its bias"),
+        ("no spikes", "'first', step 0, .* has a membrane of .* in the module"),
+    ],
+)
+def test_a_first_step_that_no_spike_shows_is_compared(begin, message):
+    assert {"back", "late"} <= set(from_torch(BeginsOtherwise("zeros"), torch.zeros(1, 4)).nodes)
+    with pytest.raises(ConversionError, match=message):
+        from_torch(BeginsOtherwise(begin), torch.zeros(1, 4))

@@ -18,6 +18,7 @@ from jaxsnn.nir.modules.module_pass import (
     uncompiled,
 )
 from jaxsnn.nir.modules.module_trace import ModuleTrace
+from jaxsnn.nir.torch_leaves import membranes_of
 
 
 def run_module(
@@ -32,18 +33,22 @@ def run_module(
         like: A tensor of the kind and on the device that it takes.
 
     Returns:
-        What each leaf gave, by name, and under "" what the module returned: its tensors in order,
-        each (time, batch, *shape).
+        What each leaf gave, by name, with its membranes behind its spikes where they are known in each
+        step; and under "" what the module returned: its tensors in order, each (time, batch, *shape).
     """
     import torch
 
     found: dict[str, list[np.ndarray]] = {}
     given: dict[str, list[Any]] = {call.name: [] for call in seen.calls}
+    membranes: dict[str, list[Any]] = {call.name: [] for call in seen.calls}
     leaves = dict(leaves_of(module))
 
     def heard(name: str) -> Any:
         def hook(leaf: Any, arguments: Any, result: Any) -> None:
-            given[name].append(result[0] if isinstance(result, tuple) else result)
+            parts = result if isinstance(result, tuple) else (result,)
+            given[name].append(parts[0])
+            held = membranes_of(leaf, parts[-1])
+            membranes[name] += [tensor.clone() for tensor in held if tensor.shape == parts[0].shape][:1]
 
         return hook
 
@@ -51,13 +56,14 @@ def run_module(
         leaf.register_forward_hook(heard(name)) for name, leaf in leaves.items() if name in given
     ]
     kind = like.dtype if like.dtype.is_floating_point else torch.float32
-    x = torch.as_tensor(frames, dtype=kind, device=like.device)
     try:
-        with torch.no_grad(), unchanged(module), uncompiled(module):
+        with torch.inference_mode(False), torch.no_grad(), unchanged(module), uncompiled(module):
+            x = torch.as_tensor(frames, dtype=kind, device=like.device)
             rewind(leaves.values())
             returned = [_called(module, x)] if seen.leading == 2 else list(_stepped(module, x))
             returned = [[_array(tensor) for tensor in tensors_of(each)] for each in returned]
             found = {name: [_array(each) for each in values] for name, values in given.items()}
+            inside = {name: [_array(each) for each in values] for name, values in membranes.items()}
     finally:
         for hook in hooks:
             hook.remove()
@@ -66,7 +72,7 @@ def run_module(
     steps = len(frames)
     # What is zeros of another shape at first is compared by what it does.
     whole = {
-        name: [np.stack(values)]
+        name: [np.stack(each) for each in (values, inside[name]) if len(each) == steps]
         for name, values in found.items()
         if len(values) == steps and len({each.shape for each in values}) == 1
     }

@@ -144,12 +144,14 @@ class ModuleTrace:
         outputs: What is returned.
         leading: Axes before those of the shape: 1 (batch), or 2 (time, batch).
         left_out: What is returned and is neither an output nor a state, in words.
+        absent: Calls of leaves that the step before left out.
     """
 
     calls: tuple[Call, ...]
     outputs: tuple[Heard, ...]
     leading: int
     left_out: tuple[str, ...] = ()
+    absent: frozenset[str] = frozenset()
 
     def goes_on(self, leaf: str) -> bool:
         """Whether a layer takes what a leaf gives, in this step or in the next one."""
@@ -239,10 +241,10 @@ def _refuse_late_biases(first: ModuleTrace | ConversionError, later: ModuleTrace
     Raises:
         ConversionError: There is such a layer.
     """
-    if isinstance(first, ConversionError):  # it fed back zeros
-        return
-    known = {call.name for call in first.calls}
-    for call in (call for call in later.calls if call.name not in known):
+    late = set(later.absent)
+    if isinstance(first, ModuleTrace):  # else it fed back zeros, and its leaves alone are known
+        late |= {call.name for call in later.calls} - {call.name for call in first.calls}
+    for call in (call for call in later.calls if call.name in late):
         if any(np.any(entry.get("bias", 0)) for entry in exported(call).nodes.values()):
             raise ConversionError(
                 f"forward leaves out '{call.name}' in the first step, and a graph adds its bias there,"
@@ -287,11 +289,14 @@ def _watched(module: Any, sample: Any, after_a_step: bool = False) -> ModuleTrac
         for hook in hooks:
             hook.remove()
     outputs = watch.heard(result)
+    calls = watch.taken_calls(outputs)
+    absent = {id(leaf) for _, leaf in leaves} - watch.begun if after_a_step else set()
     return ModuleTrace(
-        calls=watch.taken_calls(outputs),
+        calls=calls,
         outputs=outputs,
         leading=leading,
         left_out=tuple(watch.left_out(result)),
+        absent=frozenset(call.name for call in calls if id(call.module) in absent),
     )
 
 
@@ -323,6 +328,8 @@ class _Watch:
         self.looks_like_a_loop = False
         #: While the step before runs: of what is computed in it, copies of spikes are known.
         self.in_step_before = False
+        #: Leaves that it calls.
+        self.begun: set[int] = set()
 
     def keep(self, tensor: Any, made: Made) -> None:
         self.alive.append(tensor)
@@ -335,6 +342,7 @@ class _Watch:
 
         def heard(leaf: str) -> Any:
             def hook(part: Any, arguments: Any, result: Any) -> None:
+                self.begun.add(id(part))
                 tensor = result[0] if isinstance(result, tuple) else result
                 # Identity, for one, gives what another leaf gave.
                 if not hasattr(tensor, "_version") or id(tensor) in self.made:
