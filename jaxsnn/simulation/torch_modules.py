@@ -7,6 +7,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,7 @@ from jaxsnn.network.network import Network
 from jaxsnn.nir.graph import Graph
 from jaxsnn.nir.modules.module_graph import TracedModule, traced_module
 from jaxsnn.nir.modules.module_loading import Loaded, first_input, loaded
-from jaxsnn.nir.modules.module_pass import plain, sample_of
+from jaxsnn.nir.modules.module_pass import left_over, plain, sample_of
 from jaxsnn.nir.modules.module_run import run_module
 from jaxsnn.nir.parse import read
 from jaxsnn.simulation.simulate import simulate
@@ -76,8 +77,9 @@ def from_torch(module: Any, sample: Any) -> Graph:
     _refuse_no_module(module)
     module = plain(module)
     sample = sample_of(module, sample)
-    traced = traced_module(module, sample)
-    refuse_difference(module, traced, sample)
+    with _left_over_told(module, sample):
+        traced = traced_module(module, sample)
+        refuse_difference(module, traced, sample)
     return traced.graph
 
 
@@ -111,7 +113,8 @@ def load_into(module: Any, source: Graph | str | os.PathLike[str], **options: An
         )
     graph = source if isinstance(source, Graph) else read(source, **options)
     module = plain(module)
-    with loaded(module, graph) as (found, traced):
+    sample = first_input(module, graph)
+    with _left_over_told(module, sample), loaded(module, graph) as (found, traced):
         names = found.nodes
         as_file = dataclasses.replace(
             traced,
@@ -119,8 +122,31 @@ def load_into(module: Any, source: Graph | str | os.PathLike[str], **options: An
             places={names[name]: place for name, place in traced.places.items()},
             firing={leaf: names[node] for leaf, node in traced.firing.items()},
         )
-        refuse_difference(module, as_file, first_input(module, graph))
+        refuse_difference(module, as_file, sample)
     return found
+
+
+@contextmanager
+def _left_over_told(module: Any, sample: Any) -> Iterator[None]:
+    """Where a module is refused, say first what it holds of an earlier run.
+
+    Raises:
+        ConversionError: As it was raised, with another fix where there is such a thing.
+    """
+    try:
+        yield
+    except ConversionError as refusal:
+        held = left_over(module, sample)
+        if not held:
+            raise
+        names = listing(f"'{name}'" for name in held)
+        raise ConversionError(
+            refusal.problem.message,
+            fix=f"the module holds numbers in {names} that may be of an earlier run: first set them to"
+            f" what it begins with; else {refusal.fix}",
+            node=refusal.node,
+            code=refusal.problem.code,
+        ) from refusal
 
 
 def _refuse_no_module(given: Any) -> None:

@@ -309,3 +309,47 @@ def test_a_first_step_that_no_spike_shows_is_compared(begin, message):
     assert {"back", "late"} <= set(from_torch(BeginsOtherwise("zeros"), torch.zeros(1, 4)).nodes)
     with pytest.raises(ConversionError, match=message):
         from_torch(BeginsOtherwise(begin), torch.zeros(1, 4))
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_a_module_that_holds_spikes_of_an_earlier_run_is_told_so(batch):
+    net, message = KeptInside(), r"holds numbers in 'kept' that may be of an earlier run: first set"
+    graph = from_torch(net, torch.zeros(1, 4))
+    assert net(10 * torch.ones(batch, 4)).any()
+    for refused in (lambda: from_torch(net, torch.zeros(1, 4)), lambda: load_into(net, graph)):
+        with pytest.raises(ConversionError, match=message):
+            refused()
+    net.kept = None
+    assert from_torch(net, torch.zeros(1, 4)).edges == graph.edges
+    with pytest.raises(ConversionError) as told:  # what is wrong with it otherwise is said alone
+        load_into(KeptInside(), from_torch(nets_of(3), torch.zeros(1, 4)))
+    assert "earlier run" not in str(told.value)
+
+
+def nets_of(size):
+    return torch.nn.Sequential(LINEAR(4, size), leaky())
+
+
+class Counts(KeptInside):
+    """Does something else after many steps, and counts them."""
+
+    def __init__(self, kind, after=1000):
+        super().__init__()
+        self.after, self.shown = after, 0.0
+        self.count = torch.zeros(1) if kind is torch.Tensor else kind(0)
+
+    def forward(self, x):
+        self.count = self.count + 1
+        return super().forward(2 * x if self.count > self.after else x)
+
+
+@pytest.mark.parametrize("kind", [int, float, torch.Tensor])
+def test_a_module_that_counts_its_steps_may_do_something_else_later(kind):
+    net = Counts(kind)
+    (warning,) = from_torch(net, torch.zeros(1, 4)).warnings
+    assert warning.code == "counts-steps"
+    assert "changes its own number 'count' in each step" in warning.message
+    assert float(net.count) == 0
+    assert not from_torch(KeptInside(), torch.zeros(1, 4)).warnings
+    with pytest.raises(ConversionError, match="does not do what the module does"):
+        from_torch(Counts(kind, after=8), torch.zeros(1, 4))

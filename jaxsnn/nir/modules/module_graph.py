@@ -119,6 +119,7 @@ def traced_module(module: Any, sample: Any) -> TracedModule:
     said = (
         *graph.warnings,
         *_left_out(seen),
+        *_counting(seen),
         *_shared_numbers(seen, draft),
         *_fixed_weights(seen, draft),
     )
@@ -357,6 +358,19 @@ def _left_out(seen: ModuleTrace) -> Iterator[Problem]:
             severity="warning",
             message=f"the graph leaves out what the module returns beside its output: {what}",
             fix="compute it from what the graph gives, or let forward return what layers give",
+        )
+
+
+def _counting(seen: ModuleTrace) -> Iterator[Problem]:
+    """What must be said of a module that may do something else in some later step."""
+    for name in seen.counters:
+        yield Problem(
+            code="counts-steps",
+            severity="warning",
+            message=f"forward changes its own number '{name}' in each step, and the graph does not know"
+            " what it does by it in steps later than those that are compared",
+            fix="let forward do the same in each step, or compare with jaxsnn.verify over as many as"
+            " you run",
         )
 
 

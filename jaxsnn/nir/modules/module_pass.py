@@ -10,7 +10,7 @@ from typing import Any
 
 from jaxsnn.errors import ConversionError, first_line
 from jaxsnn.nir.frameworks.registry import frameworks
-from jaxsnn.nir.torch_leaves import exporter_of, in_time
+from jaxsnn.nir.torch_leaves import exporter_of, in_time, of_library
 
 
 def fed_back(module: Any, result: Any) -> tuple[Any, ...]:
@@ -174,6 +174,54 @@ def rewind(leaves: Iterable[Any]) -> None:
         method = methods.get(type(part).__module__.partition(".")[0], "")
         if hasattr(part, method or " "):
             getattr(part, method)()
+
+
+def numbers_held(module: Any) -> dict[str, float]:
+    """Plain numbers in the attributes of the user's own modules, by name."""
+    return {
+        name: float(value)
+        for name, value in _attributes(module)
+        if isinstance(value, int | float)
+        or (hasattr(value, "_version") and value.numel() == 1 and not value.is_complex())
+    }
+
+
+def left_over(module: Any, sample: Any) -> list[str]:
+    """Attributes of the user's own modules that may hold spikes, or other numbers, of an earlier run:
+    a step changes them, or fails, and they are not 0.
+    """
+    import torch
+
+    buffers = dict(module.named_buffers())
+
+    before = {name: tensors_of(value) for name, value in _attributes(module)}
+    marks = {name: _marks(tensors) for name, tensors in before.items()}
+    with torch.inference_mode(False), torch.no_grad(), unchanged(module), uncompiled(module):
+        rewind(leaf for _, leaf in leaves_of(module))
+        try:
+            module(sample.clone())
+            after = {name: _marks(tensors_of(value)) for name, value in _attributes(module)}
+        except Exception:  # what is held may be of another size of batch; buffers may be anything
+            after = {name: marks[name] for name in buffers.keys() & marks.keys()}
+    return [
+        name
+        for name, tensors in before.items()
+        if marks[name] != after.get(name) and any(bool(tensor.any()) for tensor in tensors)
+    ]
+
+
+def _attributes(module: Any) -> Iterator[tuple[str, Any]]:
+    """What the user's own modules hold beside parameters and modules: name, value."""
+    for place, part in module.named_modules():
+        if not of_library(part):
+            for name, value in (*vars(part).items(), *part._buffers.items()):
+                if not name.startswith("_") and name != "training":
+                    yield f"{place}.{name}" if place else name, value
+
+
+def _marks(tensors: Iterable[Any]) -> list[tuple[int, int]]:
+    """What tells tensors from others, and from themselves before a change in place."""
+    return [(id(tensor), getattr(tensor, "_version", 0)) for tensor in tensors]
 
 
 def tensors_of(result: Any) -> list[Any]:

@@ -21,6 +21,7 @@ from jaxsnn.nir.modules.module_pass import (
     fed_back,
     leading_axes,
     leaves_of,
+    numbers_held,
     raised_in,
     refuse_no_time,
     rewind,
@@ -145,6 +146,7 @@ class ModuleTrace:
         leading: Axes before those of the shape: 1 (batch), or 2 (time, batch).
         left_out: What is returned and is neither an output nor a state, in words.
         absent: Calls of leaves that the step before left out.
+        counters: Numbers of the module that were others in the step before.
     """
 
     calls: tuple[Call, ...]
@@ -152,6 +154,7 @@ class ModuleTrace:
     leading: int
     left_out: tuple[str, ...] = ()
     absent: frozenset[str] = frozenset()
+    counters: tuple[str, ...] = ()
 
     def goes_on(self, leaf: str) -> bool:
         """Whether a layer takes what a leaf gives, in this step or in the next one."""
@@ -273,8 +276,10 @@ def _watched(module: Any, sample: Any, after_a_step: bool = False) -> ModuleTrac
             if after_a_step:
                 state = watch.step_before(module, sample, leaves)
             hooks += watch.all_hooks(module, leaves)
+            numbers = numbers_held(module)
             with watch.functions():
                 result = module(sample, *state)
+            later = numbers_held(module)
     except JaxsnnError:
         raise
     except RuntimeError as error:  # of layers that do not take its shape or its type
@@ -297,6 +302,7 @@ def _watched(module: Any, sample: Any, after_a_step: bool = False) -> ModuleTrac
         leading=leading,
         left_out=tuple(watch.left_out(result)),
         absent=frozenset(call.name for call in calls if id(call.module) in absent),
+        counters=tuple(name for name in numbers if numbers[name] != later.get(name)),
     )
 
 
