@@ -25,8 +25,8 @@ WAYS_OUT: Mapping[str, str] = MappingProxyType(
     {
         **dict.fromkeys(
             ("Unflatten", "unflatten", "unsqueeze", "view", "reshape"),
-            "give the sample in the shape that the layers take: NIR's Flatten joins axes behind"
-            " batch, and no node makes new ones",
+            "give the sample in the shape that the layers take to the part of the module behind it:"
+            " NIR's Flatten joins axes behind batch, and no node makes new ones",
         ),
         **dict.fromkeys(
             ("permute", "transpose", "movedim", "moveaxis", "swapaxes", "swapdims", "t", "T", "mT"),
@@ -67,14 +67,18 @@ class Call:
     columns: np.ndarray | None = None
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Factor:
-    """What multiplies all numbers between two layers, and is added to them; it is computed by a
+    """What multiplies the numbers between two layers, and is added to them; it is computed by a
     function of torch.
+
+    Attributes:
+        value: One for all, or in the shape of the numbers.
+        offset: One for all, or for each channel, where the value is one for all.
     """
 
-    value: float
-    offset: float = 0.0
+    value: float | np.ndarray
+    offset: float | np.ndarray = 0.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -116,6 +120,7 @@ class Exported:
             y + offset instead.
         norm: The BatchNorm whose they are.
         takes_spikes: It is right for inputs of 0 and 1 alone.
+        takes_positive: It is right for inputs that are not below 0 alone.
     """
 
     nodes: Mapping[str, dict[str, Any]]
@@ -128,6 +133,7 @@ class Exported:
     folds: tuple[np.ndarray, np.ndarray] | None = None
     norm: Any = None
     takes_spikes: bool = False
+    takes_positive: bool = False
 
     @property
     def sends(self) -> str:
@@ -471,11 +477,14 @@ def _around(call: Call, sides: np.ndarray) -> dict[str, Any]:
 
 def _scaled(call: Call) -> dict[str, Any]:
     """A factor of all numbers, and what is added: weights of each channel where there is any."""
-    value, offset = np.float32(call.module.value), np.float32(call.module.offset)
-    if not offset:
-        return {"type": "Scale", "scale": np.full(call.outward, value)}
+    value, offset = (
+        np.asarray(each, np.float32) for each in (call.module.value, call.module.offset)
+    )
+    if not offset.any():
+        return {"type": "Scale", "scale": np.broadcast_to(value, call.outward).copy()}
+    channels = call.inward[0]
     return _scaling_of_channels(
-        call, np.full(call.inward[0], value), np.full(call.inward[0], offset)
+        call, *(np.broadcast_to(e, channels).copy() for e in (value, offset))
     )
 
 
@@ -635,8 +644,8 @@ def _largest(call: Call) -> Exported:
 
 
 def _rectified(call: Call) -> Exported:
-    """A ReLU of spikes, which it gives as they are."""
-    return Exported(nodes={}, takes_spikes=True)
+    """A ReLU of spikes or their sums, which it gives as they are."""
+    return Exported(nodes={}, takes_positive=True)
 
 
 def _axes(pool: Any) -> int:

@@ -57,8 +57,9 @@ def from_torch(module: Any, sample: Any) -> Graph:
         module: A torch.nn.Module of torch's layers and the framework's neurons, in the mode in
             which it is to be exported (`module.eval()`). One forward pass finds the wiring: each
             layer must take what other layers give, or a sum, difference, join, part, flatten or pool
-            of it; a Linear also what permute, flip or an index moves, by the columns of its
-            weights. Spikes of a neuron may be kept for the next step. It may keep its states itself,
+            of it, or its product or sum with a number or a parameter; a Linear also what permute, flip
+            or an index moves, by the columns of its weights. Spikes of a neuron, and what weights make
+            of them, may be kept for the next step. It may keep its states itself,
             or take those that it returns.
         sample: Input of one step, (batch, *shape); (time, batch, *shape) where the layers run
             through time themselves, as Norse's lifted ones do. A tensor of the type of the module's
@@ -241,9 +242,13 @@ def _refuse_in_a_run(
         found = _first_difference(_membranes(traced, ours, theirs))
     if found is None:
         return
-    moved = [] if membranes else [
-        simulate(_moved(network, factor), x, engine=engine) for factor in (1 - _NEAR, 1 + _NEAR)
-    ]
+    moved = (
+        []
+        if membranes
+        else [
+            simulate(_moved(network, factor), x, engine=engine) for factor in (1 - _NEAR, 1 + _NEAR)
+        ]
+    )
     if all(_is_near(traced, place, [ours, *moved]) for place in found):
         return
     first, gives = found[0], "has a membrane of" if membranes else "gives"

@@ -278,6 +278,69 @@ def test_spikes_that_are_returned_to_be_fed_back_are_no_output():
     assert from_torch(net, torch.zeros(1, 4)).outputs == ("output",)
 
 
+def copied(net, spikes):
+    return net.kept.copy_(spikes) if net.kept is not None else spikes.clone()
+
+
+KEPT = {
+    "copy": keeping(copied),
+    "scaled": keeping(lambda net, spikes: 0.5 * spikes),
+    "masked": keeping(lambda net, spikes: spikes * net.mask),
+    "weighted": keeping(
+        lambda net, spikes: net.rec(spikes.flip(1).clone()), lambda net, x: net.a(x) + net.before(x)
+    ),
+    "rectified": keeping(lambda net, spikes: torch.nn.functional.relu(spikes, inplace=True)),
+    "twice": keeping(lambda net, spikes: spikes + 0.5 * spikes.detach()),
+    "as a matrix": keeping(lambda net, spikes: spikes @ net.rec.weight),
+}
+
+
+@pytest.mark.parametrize("kind", KEPT)
+def test_what_is_made_of_spikes_is_kept(kind):
+    def make(seed):
+        net = Around(KEPT[kind], seed)
+        return net.register_buffer("mask", torch.tensor([1.0, 0.0, 0.5])) or net
+
+    net, other = make(0), make(1)
+    x = nets.spikes(3, (4,), steps=STEPS, batch=3)
+    graph, y = from_torch(net, torch.zeros(1, 4)), nets.snntorch_play(net, x)
+    net.kept = other.kept = None
+    assert 0.02 < y.mean() < 0.98
+    assert verify(graph, x, y).ok
+    load_into(other, graph)
+    assert np.array_equal(nets.snntorch_play(other, x), y)
+
+
+class KeepsASum(KeptInside):
+    """What two layers fired, by weights, feeds the first one; with the current, or a bias, besides."""
+
+    def __init__(self, current=False, **bias):
+        super().__init__()
+        self.c, self.back = LINEAR(3, 5, bias=False), LINEAR(5, 5, **bias)
+        self.current = current
+
+    def forward(self, x):
+        current = self.a(x)
+        first = self.first(current + (torch.zeros(1, 5) if self.kept is None else self.kept))
+        spikes = self.out(self.b(first))
+        self.kept = self.back(first + self.c(spikes) + (current if self.current else 0))
+        return spikes
+
+
+def test_weights_of_what_two_layers_fired_are_kept():
+    net, x = KeepsASum(bias=False), nets.spikes(3, (4,), steps=STEPS, batch=3)
+    graph, y = from_torch(net, torch.zeros(1, 4)), nets.snntorch_play(net, x)
+    assert [node.type for node in graph.nodes.values()].count("Linear") == 2
+    assert 0.02 < y.mean() < 0.98
+    assert verify(graph, x, y).ok
+    for refused, message in (
+        (KeepsASum(), "forward leaves out 'back_before' in the first step, .* its bias"),
+        (KeepsASum(current=True, bias=False), "what 'a' gave in the step before, .* no neuron"),
+    ):
+        with pytest.raises(ConversionError, match=message):
+            from_torch(refused, torch.zeros(1, 4))
+
+
 class BeginsOtherwise(KeptInside):
     """Fed back are zeros at first, and something small that a graph does not begin with."""
 

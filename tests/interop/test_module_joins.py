@@ -259,6 +259,34 @@ def test_spikes_go_through_a_relu_as_they_are_and_other_numbers_are_refused():
         from_torch(net, torch.zeros(1, 4))
 
 
+def summed(net, x):
+    """Rectified, some in place: sums of spikes, by weights of which none is below 0, too."""
+    first, second = net.first(net.a(x)), net.second(net.b(x))
+    both = torch.nn.ReLU(inplace=True)(net.relu(first + second))
+    return net.out(net.c(net.relu(net.pool(both).flatten(1)) + net.relu(0.5 * first).flatten(1)))
+
+
+def test_sums_of_spikes_go_through_a_relu_and_one_in_place():
+    layers = {"a": CONV(1, 2, 1), "b": CONV(1, 2, 1), "first": leaky(), "second": leaky()}
+    layers |= {
+        "pool": torch.nn.AvgPool2d(1),
+        "relu": torch.nn.ReLU(inplace=True),
+        "c": LINEAR(8, 3),
+    }
+    graph, _, _ = verified(Wired(summed, **layers), (1, 2, 2))
+    assert {("first", "pool"), ("second", "pool")} <= set(graph.edges)
+    for current in (
+        lambda net, x: net.relu(net.first(net.a(x)) - net.second(net.b(x))),
+        lambda net, x: net.relu(net.a(net.first(net.a(x))[:, :1])),
+        lambda net, x: net.relu(net.first(net.a(x)) - 0.5),
+    ):
+        net = Wired(lambda net, x, current=current: net.out(current(net, x)), **layers)
+        with pytest.raises(
+            ConversionError, match=r"'relu' .*, and NIR has it for plain sums of spi"
+        ):
+            from_torch(net, torch.zeros(1, 1, 2, 2))
+
+
 @pytest.mark.parametrize("join", [joined_numbers, spikes_on_spikes])
 def test_the_largest_of_what_is_more_than_one_spike_is_refused(join):
     net = Wired(

@@ -162,12 +162,111 @@ def test_a_function_with_weights_of_the_module_is_a_linear(bias):
     assert np.array_equal(nets.snntorch_play(second, x), y)
 
 
-def test_computed_weights_of_a_function_are_refused_with_the_way_out():
-    net = one_layer(LINEAR, lambda net, x: net.out(functional.linear(x, 2 * net.a.weight)), 4, 3)
-    with pytest.raises(
-        ConversionError, match=r"by torch's linear, .*torch\.nn\.utils\.parametrize"
-    ):
-        from_torch(net, torch.zeros(1, 4))
+COMPUTED = {
+    "scaled": lambda net, x: functional.linear(x, 2 * net.a.weight),
+    "masked": lambda net, x: functional.linear(x, net.a.weight * net.ones),
+    "part": lambda net, x: x @ net.w[:, 2:],
+}
+
+
+@pytest.mark.parametrize("kind", COMPUTED)
+def test_weights_that_are_computed_of_parameters_are_those_of_the_module(kind):
+    net = with_numbers(COMPUTED[kind])
+    x = nets.spikes(3, (4,), steps=60, batch=3)
+    graph = from_torch(net, torch.zeros(1, 4))
+    y = nets.snntorch_play(net, x)
+    assert 0.02 < y.mean() < 0.98
+    assert verify(graph, x, y).ok
+    load_into(net, graph)  # the same numbers
+    with pytest.raises(ConversionError, match=r"'linear': weight is computed anew .*parametrize"):
+        load_into(with_numbers(COMPUTED[kind], seed=1), graph)
+
+
+def with_numbers(current, seed=0):
+    """A module with parameters and buffers of its own; `current` is what the neurons take."""
+    torch.manual_seed(seed)
+    net = Wired(lambda net, x: net.out(current(net, x)), seed, a=LINEAR(4, 3))
+    net.w, net.v = torch.nn.Parameter(torch.randn(4, 5)), torch.nn.Parameter(torch.randn(3, 4))
+    net.b, net.one = torch.nn.Parameter(torch.rand(3)), torch.nn.Parameter(torch.rand(1, 3))
+    net.register_buffer("mask", torch.tensor([1.0, 0.0, 1.0, 0.5]))
+    net.register_buffer("ones", (torch.arange(12).reshape(3, 4) % 3 > 0).float())
+    return net
+
+
+def through(net, x):
+    """As a pair of layers without a bias."""
+    return (x @ net.v.t()) @ net.v @ net.v.mT
+
+
+#: What load_into puts back, into parameters of the module itself.
+PARAMETERS = {
+    "matmul": lambda net, x: torch.matmul(x, net.v.t()),
+    "bias": lambda net, x: x @ net.v.T + net.b,
+    "addmm": lambda net, x: torch.addmm(net.b, x, net.v.t()),
+    "tied": through,
+}
+#: What is no weight of a layer.
+NUMBERS = {
+    "mask": lambda net, x: net.a(x * net.mask),
+    "gate": lambda net, x: torch.sigmoid(net.b) * net.a(x),
+    "over": lambda net, x: net.a(x) / net.one,
+    "shift": lambda net, x: net.a(x) - net.b,
+    "subtracted": lambda net, x: net.b - net.a(x),
+}
+
+
+@pytest.mark.parametrize("kind", [*PARAMETERS, *NUMBERS])
+def test_parameters_and_buffers_of_the_module_are_taken(kind):
+    current = (PARAMETERS | NUMBERS)[kind]
+    net, other = with_numbers(current), with_numbers(current, seed=kind in PARAMETERS)
+    x = 2 * nets.spikes(3, (4,), steps=60, batch=3)
+    graph, y = from_torch(net, torch.zeros(1, 4)), nets.snntorch_play(net, x)
+    assert 0.02 < y.mean() < 0.98
+    assert verify(graph, x, y).ok
+    own = [id(parameter) for parameter in other.parameters()]
+    load_into(other, graph)
+    assert [id(parameter) for parameter in other.parameters()] == own
+    assert np.array_equal(nets.snntorch_play(other, x), y)
+    shared = [each for each in graph.warnings if each.code == "shared-parameters"]
+    assert len(shared) == (kind == "tied")
+
+
+def test_places_of_one_parameter_take_the_same_numbers_alone():
+    net = with_numbers(through)
+    graph = from_torch(net, torch.zeros(1, 4))
+    name = [name for name, node in graph.nodes.items() if node.type == "Linear"][1]
+    node = graph.nodes[name]
+    weight = np.array(node.value("weight"))
+    weight[0, 1] += 0.5
+    parted = graph.with_nodes({name: node.replace(weight=weight)})
+    with pytest.raises(ConversionError, match="have different numbers, and the module has one wei"):
+        load_into(net, parted)
+
+
+@pytest.mark.parametrize(
+    ("current", "by"),
+    [
+        (lambda net, x: x @ net.w.mul_(0.999)[:, 2:], "matmul"),
+        (lambda net, x: net.a(x) * net.mask[:3].mul_(0.999), "mul"),
+        (lambda net, x: net.a(x) * torch.bernoulli(net.b), "mul"),
+        (lambda net, x: net.a(x) * net.b.expand(2, 3), "mul"),
+        (lambda net, x: net.b / net.a(x), "div"),
+        (lambda net, x: net.a(x) + torch.clamp(net.b, min=net.a(x)), "add"),
+    ],
+)
+def test_numbers_that_are_others_in_each_step_or_sample_are_refused(current, by):
+    with pytest.raises(ConversionError, match=f"of layers, by torch's {by}, which"):
+        from_torch(with_numbers(current), torch.zeros(2, 4))
+
+
+def drifting(net, x):
+    net.mask = net.mask * 0.9999999
+    return net.a(x * net.mask)
+
+
+def test_a_buffer_that_forward_replaces_is_no_fixed_number():
+    with pytest.raises(ConversionError, match=r"input of 'a' .*, by torch's mul, which"):
+        from_torch(with_numbers(drifting), torch.zeros(1, 4))
 
 
 def returned(what):

@@ -168,8 +168,10 @@ class _ModuleDraft:
         before = self._before(call.name, call.sources)
         if one.folds is not None and not self._fold(call, one, before):
             one = Exported(nodes={"": weights_of_channels(call, one)})
-        if one.takes_spikes:
-            self._refuse_numbers(call, before)
+        if one.takes_spikes and not self._binary(before):
+            self._refuse_numbers(call, before, "spikes")
+        if one.takes_positive and not self._positive(before):
+            self._refuse_numbers(call, before, "plain sums of spikes")
         self.parts[call.name] = {}
         if not one.nodes:
             self.ends[call.name] = before
@@ -254,8 +256,12 @@ class _ModuleDraft:
 
     def _shared(self, layer: Any) -> bool:
         """Whether another call has numbers of a layer, too."""
-        own = {id(parameter) for parameter in layer.parameters()}
-        calls = [each for each in self.seen.calls if own.intersection(map(id, _parameters(each)))]
+        own = {parameter.data_ptr() for parameter in layer.parameters()}
+        calls = [
+            each
+            for each in self.seen.calls
+            if own.intersection(parameter.data_ptr() for parameter in _parameters(each))
+        ]
         return len(calls) > 1
 
     def _between(self, call: Call, node: str) -> list[str]:
@@ -265,17 +271,29 @@ class _ModuleDraft:
             found += calls[found[-1]].sources[:1]
         return found
 
-    def _refuse_numbers(self, call: Call, before: tuple[str, ...]) -> None:
-        """Refuse what is right for spikes alone where something else arrives."""
-        if self._binary(before):
-            return
+    def _refuse_numbers(self, call: Call, before: tuple[str, ...], wanted: str) -> None:
+        """Refuse what is right for some numbers alone where others arrive."""
         what = listing(f"'{name}' ({self.nodes[name]['type']})" for name in before)
         raise ConversionError(
             f"'{call.name}' ({type(call.module).__name__}) takes what {what} gives, "
-            "and NIR has it for spikes alone",
+            f"and NIR has it for {wanted} alone",
             fix=f"put it after the neurons{', or use AvgPool2d' if self.made[call.name].nodes else ''}",
             node=call.name,
         )
+
+    def _positive(self, nodes: Iterable[str]) -> bool:
+        """Whether nodes give spikes, or sums of them by weights of which none is below 0."""
+        for node in nodes:
+            entry = self.nodes[node]
+            before = [source for source, target in self.edges if target == node]
+            weighted = entry["type"] in ("Linear", "Affine", "Conv1d", "Conv2d", "Scale")
+            numbers = [entry.get(key, 0) for key in ("weight", "bias", "scale")]
+            if weighted and any(np.any(np.asarray(each) < 0) for each in numbers):
+                return False
+            passes_on = weighted or entry["type"] in ("Flatten", "AvgPool2d", "SumPool2d")
+            if not (self._positive(before) if passes_on else self._gives_spikes(node)):
+                return False
+        return True
 
     def _binary(self, nodes: Iterable[str]) -> bool:
         """Whether nodes give 0 and 1 alone, and at each place one of them at most a 1."""
@@ -380,7 +398,7 @@ def _shared_numbers(seen: ModuleTrace, draft: _ModuleDraft) -> Iterator[Problem]
     for call in seen.calls:
         for node in tuple(draft.parts[call.name].values())[:1]:
             for parameter in _parameters(call):
-                nodes.setdefault(id(parameter), []).append(node)
+                nodes.setdefault(parameter.data_ptr(), []).append(node)
     for names in dict.fromkeys(tuple(names) for names in nodes.values() if len(names) > 1):
         shown = listing(f"'{name}'" for name in names)
         yield Problem(

@@ -21,7 +21,7 @@ from jaxsnn.nir.modules.module_graph import TracedModule, traced_module
 from jaxsnn.nir.modules.module_pass import leading_axes
 from jaxsnn.nir.nodes import Node
 from jaxsnn.nir.passes import shapes
-from jaxsnn.nir.torch_leaves import LayerNumbers, numbers_of, setter_of
+from jaxsnn.nir.torch_leaves import WAYS_OUT, LayerNumbers, numbers_of, setter_of
 
 #: Two numbers are the same within this fraction of the largest of their array: float32 there and
 #: back.
@@ -142,13 +142,15 @@ def _refuse_parted(numbers: list[LayerNumbers]) -> None:
     """
     import torch
 
-    first: dict[int, tuple[Any, LayerNumbers]] = {}
+    first: dict[tuple[int, int], tuple[LayerNumbers, np.ndarray]] = {}
     for one in numbers:
-        held = getattr(one.owner, one.name, None)
+        held, value = getattr(one.owner, one.name, None), one.value
         if not torch.is_tensor(held):
             continue
-        _, earlier = first.setdefault(id(held), (held, one))
-        if not np.allclose(earlier.value, one.value, rtol=_TOLERANCE, atol=0):
+        if value.ndim == held.ndim:  # a transpose has the same memory in another order
+            value = value.transpose(np.argsort([-step for step in held.stride()], kind="stable"))
+        earlier, known = first.setdefault((held.data_ptr(), held.numel()), (one, value))
+        if not np.allclose(known, value, rtol=_TOLERANCE, atol=0):
             raise ConversionError(
                 f"nodes '{earlier.node}' and '{one.node}' have different numbers, and the module has"
                 f" one {one.name} for both",
@@ -222,14 +224,14 @@ def _assigned(traced: TracedModule, one: LayerNumbers) -> Callable[[], Any]:
         return lambda: setattr(one.owner, name, old)
     if name in getattr(one.owner, "parametrizations", ()):
         return _through_parametrization(one, old)
-    if (
-        name in ("weight", "bias")
-        and name not in one.owner._parameters
-        and one.owner._forward_pre_hooks
-    ):
+    held = name in one.owner._parameters or name in one.owner._buffers
+    if name in ("weight", "bias") and not held:
+        if not _moves(one):
+            return lambda: None
+        removed = "remove that first, with torch.nn.utils.remove_weight_norm or prune.remove"
         raise ConversionError(
             f"'{one.layer}': {name} is computed anew before each call, of other parameters",
-            fix="remove that first, with torch.nn.utils.remove_weight_norm or prune.remove",
+            fix=removed if one.owner._forward_pre_hooks else WAYS_OUT["linear"],
             node=one.node,
         )
     if not isinstance(old, torch.Tensor):
@@ -254,14 +256,19 @@ def _through_parametrization(one: LayerNumbers, old: Any) -> Callable[[], Any]:
     holder = one.owner.parametrizations[one.name]
     before = {key: value.detach().clone() for key, value in holder.state_dict().items()}
     value = torch.as_tensor(_fitted(one, tuple(old.shape)), dtype=old.dtype, device=old.device)
+    cause: Exception | None = None
     try:
         setattr(one.owner, one.name, value)
+        why = "it makes other numbers of them" if _moves(one) else ""
     except (NotImplementedError, RuntimeError) as error:
+        cause, why = error, first_line(error)
+    if why:
+        holder.load_state_dict(before)
         raise ConversionError(
-            f"'{one.layer}': {one.name} is parametrized, and cannot be set ({first_line(error)})",
+            f"'{one.layer}': {one.name} is parametrized, and cannot be set ({why})",
             fix="remove it first, with torch.nn.utils.parametrize.remove_parametrizations",
             node=one.node,
-        ) from error
+        ) from cause
     return lambda: holder.load_state_dict(before)
 
 

@@ -182,7 +182,7 @@ def numbers_held(module: Any) -> dict[str, float]:
         name: float(value)
         for name, value in _attributes(module)
         if isinstance(value, int | float)
-        or (hasattr(value, "_version") and value.numel() == 1 and not value.is_complex())
+        or (hasattr(value, "is_inference") and value.numel() == 1 and not value.is_complex())
     }
 
 

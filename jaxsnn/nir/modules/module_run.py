@@ -48,7 +48,9 @@ def run_module(
             parts = result if isinstance(result, tuple) else (result,)
             given[name].append(parts[0])
             held = membranes_of(leaf, parts[-1])
-            membranes[name] += [tensor.clone() for tensor in held if tensor.shape == parts[0].shape][:1]
+            membranes[name] += [
+                tensor.clone() for tensor in held if tensor.shape == parts[0].shape
+            ][:1]
 
         return hook
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from typing import Any, Literal
 
 import numpy as np
@@ -32,8 +32,11 @@ from jaxsnn.nir.modules.module_pass import (
 )
 from jaxsnn.nir.modules.torch_functions import (
     ADD,
+    COPY,
+    FIXED,
     JOIN,
     JOIN_NEXT,
+    MATRIX,
     NEGATE,
     NEW_AXIS,
     OVER,
@@ -57,6 +60,7 @@ from jaxsnn.nir.modules.torch_functions import (
     shift_of,
     spans_taken,
     spoken_name,
+    weights_of,
 )
 from jaxsnn.nir.torch_leaves import (
     WAYS_OUT,
@@ -83,7 +87,7 @@ _ONE_STEP = (
 #: What to do with a function of torch that is not taken.
 _TAKEN = (
     "use layers for it: between layers sums, differences, flattens, pools, pads, torch.cat,"
-    " torch.split, and sums and products with a number are taken too"
+    " torch.split, and sums and products with a number or a parameter are taken too"
 )
 _WITH_TIME = (
     "where that is the axis of time, pass the part of the module that takes (time, batch, *shape), and"
@@ -145,7 +149,7 @@ class ModuleTrace:
         outputs: What is returned.
         leading: Axes before those of the shape: 1 (batch), or 2 (time, batch).
         left_out: What is returned and is neither an output nor a state, in words.
-        absent: Calls of leaves that the step before left out.
+        absent: Calls that act from the second step on.
         counters: Numbers of the module that were others in the step before.
     """
 
@@ -268,6 +272,7 @@ def _watched(module: Any, sample: Any, after_a_step: bool = False) -> ModuleTrac
     with torch.inference_mode(False):  # in which torch counts no changes in place
         sample = sample.clone() if sample.is_inference() else sample
     watch.keep(sample, Made(sources=("",), leading=leading))
+    watch.keep_fixed(module)
     hooks: list[Any] = []
     state: tuple[Any, ...] = ()
     try:
@@ -296,12 +301,13 @@ def _watched(module: Any, sample: Any, after_a_step: bool = False) -> ModuleTrac
     outputs = watch.heard(result)
     calls = watch.taken_calls(outputs)
     absent = {id(leaf) for _, leaf in leaves} - watch.begun if after_a_step else set()
+    late = {call.name for call in calls if id(call.module) in absent}
     return ModuleTrace(
         calls=calls,
         outputs=outputs,
         leading=leading,
         left_out=tuple(watch.left_out(result)),
-        absent=frozenset(call.name for call in calls if id(call.module) in absent),
+        absent=frozenset(late | watch.earlier),
         counters=tuple(name for name in numbers if numbers[name] != later.get(name)),
     )
 
@@ -328,6 +334,13 @@ class _Watch:
         self.functions_of: dict[int, str] = {}
         #: What `.data` of such a tensor gave, which changes it unseen -> torch's count of its changes.
         self.unseen: list[tuple[Any, int]] = []
+        #: Parameters and buffers, and what is computed of them alone -> torch's count of its changes.
+        self.fixed: dict[int, int] = {}
+        self.parameters: list[Any] = []
+        #: That of what a leaf takes, when it was called.
+        self.version = 0
+        #: Calls that were made in the step before.
+        self.earlier: set[str] = set()
         #: What layers keep from step to step.
         self.states: set[int] = set()
         #: Whether a part of the input was taken, such as one step.
@@ -341,26 +354,36 @@ class _Watch:
         self.alive.append(tensor)
         self.made[id(tensor)] = dataclasses.replace(made, version=tensor._version)
 
+    def keep_fixed(self, module: Any) -> None:
+        """Note the parameters, and the buffers of the user's own modules, which are no states."""
+        self.parameters = list(module.parameters())
+        own = [part for part in module.modules() if not of_library(part)]
+        for tensor in (*self.parameters, *(each for part in own for each in part.buffers(False))):
+            self.alive.append(tensor)
+            self.fixed[id(tensor)] = _version(tensor)
+
+    def is_fixed(self, value: Any) -> bool:
+        """Whether a tensor is the same in each step: a parameter, a buffer, or made of them."""
+        if id(value) in self.made or not hasattr(value, "is_inference"):
+            return False
+        now = _version(value)
+        return self.fixed.get(id(value), now if is_parameter(value) else None) == now
+
+    def note_fixed(self, name: str, args: Any, result: Any) -> None:
+        """Note what a function gives of fixed tensors alone."""
+        tensors = tensors_of(args)
+        if name in FIXED and tensors and all(map(self.is_fixed, tensors)):
+            for tensor in tensors_of([result]):
+                self.alive.append(tensor)
+                self.fixed[id(tensor)] = _version(tensor)
+
     def step_before(
         self, module: Any, sample: Any, leaves: list[tuple[str, Any]]
     ) -> tuple[Any, ...]:
         """Run a step and note what the leaves gave in it; what is to be given to the next step."""
-
-        def heard(leaf: str) -> Any:
-            def hook(part: Any, arguments: Any, result: Any) -> None:
-                self.begun.add(id(part))
-                tensor = result[0] if isinstance(result, tuple) else result
-                # Identity, for one, gives what another leaf gave.
-                if not hasattr(tensor, "_version") or id(tensor) in self.made:
-                    return
-                name, made = self.free("before"), Made(sources=(), leading=self.leading)
-                self.calls[name] = _call(name, Before(leaf=leaf), made, tensor.shape, tensor.shape)
-                self.keep(tensor, dataclasses.replace(made, sources=(name,)))
-
-            return hook
-
-        hooks = [leaf.register_forward_hook(heard(name)) for name, leaf in leaves]
+        hooks = [hook for name, leaf in leaves for hook in self.hooks(name, leaf)]
         self.in_step_before = True
+        fixed = dict(self.fixed)
         other = sample.clone()  # so that an input that forward keeps is none of this step
         try:
             with self.functions():
@@ -369,7 +392,31 @@ class _Watch:
             self.in_step_before = False
             for hook in hooks:
                 hook.remove()
+        self.earlier = set(self.calls)
+        self.fixed = fixed  # what was computed of it and kept may be another number in each step
         return fed_back(module, result)
+
+    def called_before(self, name: str, leaf: Any, given: Any, result: Any) -> None:
+        """Note what a leaf gave in the step before: of a weight or a shape what it makes of spikes that
+        a neuron gave, else itself.
+        """
+        self.begun.add(id(leaf))
+        out = result[0] if isinstance(result, tuple) else result
+        # Identity, for one, gives what another leaf gave.
+        if not hasattr(out, "_version") or self._unchanged(out) is not None:
+            return
+        source = self.made.get(id(given))
+        if source is not None and source.version == self.version:
+            order, plain = source.order, may_be_shared(leaf) or without_state(leaf)
+            if order is not None and may_be_ordered(leaf, order.places):
+                self.add_ordered(self.free(name), leaf, source, given, out)
+                return
+            if order is None and plain:
+                self.add(self.free(name), leaf, source, given, out)
+                return
+        made = Made(sources=(), leading=self.leading)
+        (place,) = self.placed("spikes", Before(leaf=name), made, out.shape, out.shape).sources
+        self.keep(out, dataclasses.replace(made, sources=(place,)))
 
     def all_hooks(self, module: Any, leaves: list[tuple[str, Any]]) -> list[Any]:
         """Hooks of the leaves, and of libraries' modules with layers within."""
@@ -384,15 +431,17 @@ class _Watch:
     def hooks(self, name: str, leaf: Any) -> list[Any]:
         """Hooks before and after each call of a leaf."""
 
-        def before(part: Any, arguments: tuple[Any, ...]) -> None:
+        def before(part: Any, arguments: tuple[Any, ...], named: Any) -> None:
             self.inside += 1
+            self.version = getattr(_taken_of(arguments, named), "_version", 0)
 
         def after(part: Any, arguments: tuple[Any, ...], named: Any, result: Any) -> None:
             self.inside -= 1
-            self.called(name, part, arguments or tuple(named.values()), result)
+            called = self.called_before if self.in_step_before else self.called
+            called(name, part, _taken_of(arguments, named), result)
 
         return [
-            leaf.register_forward_pre_hook(before),
+            leaf.register_forward_pre_hook(before, with_kwargs=True),
             leaf.register_forward_hook(after, with_kwargs=True),
         ]
 
@@ -426,21 +475,16 @@ class _Watch:
         if found is not None:
             raise unsupported(*found)
 
-    def called(self, name: str, leaf: Any, arguments: tuple[Any, ...], result: Any) -> None:
+    def called(self, name: str, leaf: Any, given: Any, result: Any) -> None:
         """Note a call of a leaf.
 
         Raises:
             ConversionError: It was called before, or what it takes is of no layer.
         """
         name = self.name_of(name, leaf)
-        # Norse's lifted layers take what is left of (output, state) of the layer before.
-        given = arguments[0][0] if isinstance(arguments[0], tuple) else arguments[0]
         source = self.taken(given, name, leaf)
-        if source.order is not None and takes_columns(leaf):
-            self.add_by_columns(name, leaf, source, given, result)
-            return
         if source.order is not None:
-            self.reorder(leaf.forward, source, (given,), {}, result, "flatten")
+            self.add_ordered(name, leaf, source, given, result)
             return
         if in_time(leaf) and source.leading != self.leading:
             raise ConversionError(
@@ -469,9 +513,14 @@ class _Watch:
         self.calls[name] = _call(name, leaf, source, given.shape, out.shape)
         self.keep(out, Made(sources=(name,), leading=source.leading))
 
-    def add_by_columns(self, name: str, leaf: Any, source: Made, given: Any, out: Any) -> None:
-        """Note a call of a Linear whose columns are to follow the order of what it takes."""
+    def add_ordered(self, name: str, leaf: Any, source: Made, given: Any, out: Any) -> None:
+        """Note a call of a layer that takes numbers in another order: the columns of a Linear follow
+        it, and what computes nothing hands it on.
+        """
         assert source.order is not None
+        if not takes_columns(leaf):
+            self.reorder(leaf.forward, source, (given,), {}, out, "flatten")
+            return
         axes, shape, places = given.shape[: source.leading], source.order.shape, source.order.places
         flat = (math.prod(shape),)
         if len(shape) > 1:
@@ -511,6 +560,7 @@ class _Watch:
 
     def free(self, name: str) -> str:
         """A name that no call and no leaf has: the name, or with a number behind it."""
+        name = f"{name}_before" if self.in_step_before else name
         taken = self.leaves | self.calls.keys()
         number, free = 2, name
         while free in taken:
@@ -543,7 +593,7 @@ class _Watch:
             what = f"the input of '{name}' ({kind}) is computed outside of layers{by}"
         elif made.member == "membrane":
             what = f"'{name}' ({kind}) takes the membrane of '{made.sources[0]}'"
-        elif tensor._version != made.version:
+        elif self.version != made.version:
             before = made.sources[0] or "the input"
             what = f"what '{name}' ({kind}) takes of '{before}' is changed in place before"
         else:
@@ -584,7 +634,8 @@ class _Watch:
                     watch.inside -= 1
                 if before:
                     watch.computed(func, before, args, kwargs or {}, result)
-                if not watch.inside and not watch.in_step_before:
+                if not watch.inside:
+                    watch.note_fixed(function_name(func), (args, kwargs or {}), result)
                     watch.note(func, args, result)
                 return result
 
@@ -613,11 +664,9 @@ class _Watch:
         layer, is a membrane, is in another order, or was changed, and the function is none that takes
         such a tensor.
         """
-        if self.in_step_before and name not in SAME:
-            return []
         found = []
-        for argument in (part for each in args for part in parts_of(each)):
-            if not hasattr(argument, "_version") or (name == "linear" and is_parameter(argument)):
+        for argument in (part for each in args[name in COPY :] for part in parts_of(each)):
+            if not hasattr(argument, "is_inference") or self.is_fixed(argument):
                 continue
             made = self.made.get(id(argument))
             fixed = id(argument) not in self.functions_of
@@ -643,10 +692,15 @@ class _Watch:
         zero = any(type(each) in (int, float) and each == 0 for each in args[1:])
         if name in ADD + SUBTRACT and zero:
             self.keep(result, sources[0])  # as Python's sum begins, with 0
-        elif name in ADD + SUBTRACT + SUBTRACTED and len(sources) == 1:
-            axes = result.ndim - sources[0].leading
-            shift = shift_of(name, args, kwargs) if axes in (1, 2, 3) else None
-            self.layer("shift", shift, sources, given, result)
+        elif name in COPY:
+            if args[1].shape == given.shape:
+                self.keep(result, sources[0])
+        elif name in MATRIX:
+            self.matrix(name, sources, args, kwargs, result)
+        elif name in ADD + SUBTRACT + SUBTRACTED + TIMES + OVER and len(sources) == 1:
+            self.with_numbers(name, sources[0], args, kwargs, result)
+        elif self.is_fixed(given):
+            return
         elif name in ADD + SUBTRACT:
             # A number, a factor (alpha) and another shape make it something else than a sum.
             plain = len(sources) == 2 and not kwargs and args[1].shape == given.shape
@@ -674,17 +728,57 @@ class _Watch:
             self.mean(sources[0], args, kwargs, result)
         elif name in NEGATE:
             self.layer("neg", Factor(value=-1.0), sources, given, result)
-        elif name in TIMES + OVER:
-            self.layer("scale", factor_of(name, args, kwargs), sources, given, result)
         elif name in RECTIFY:
             self.layer("relu", torch.nn.ReLU(), sources, given, result)
-        elif name == "linear":
-            self.layer(name, linear_of(*args[1:], **kwargs), sources, given, result)
         elif name == "pad":
             axes = given.ndim - sources[0].leading
             self.layer(name, padding_of(axes, *args[1:], **kwargs), sources, given, result)
         else:
             self.layer(name, pool_of(name, args[1:], kwargs), sources, given, result)
+
+    def with_numbers(
+        self, name: str, made: Made, args: Any, kwargs: Mapping[str, Any], result: Any
+    ) -> None:
+        """Note the sum, difference, product or quotient of a tensor and a number, or fixed ones."""
+        if len(args) != 2 or kwargs:
+            return
+        given, number = args
+        if self.is_fixed(given) and name in ADD + TIMES + SUBTRACT:
+            given, number = number, given
+            name = "rsub" if name in SUBTRACT else name
+        if id(given) not in self.made:
+            return
+        if name in TIMES + OVER:
+            factor = factor_of(name, given, number, made.leading)
+            self.layer("scale", factor, [made], given, result)
+        elif name not in ADD or not self.add_bias(made, number, result):
+            shift = shift_of(name, given, number, made.leading)
+            self.layer("shift", shift, [made], given, result)
+
+    def add_bias(self, made: Made, bias: Any, result: Any) -> bool:
+        """Note the sum of what a function of `MATRIX` gives and a bias as one layer; whether it is."""
+        call = self.calls.get(made.sources[0])
+        if call is None or call.name in self.leaves or not takes_columns(call.module):
+            return False
+        shape = tuple(bias.shape) if self.is_fixed(bias) else ()
+        if len(made.sources) > 1 or call.module.bias is not None or shape != call.outward:
+            return False
+        name = self.free("linear")
+        layer = linear_of(call.module.weight, bias, self.parameters)
+        self.calls[name] = dataclasses.replace(call, name=name, module=layer)
+        self.keep(result, dataclasses.replace(made, sources=(name,)))
+        return True
+
+    def matrix(
+        self, name: str, sources: list[Made], args: Any, kwargs: Mapping[str, Any], result: Any
+    ) -> None:
+        """Note the product of a tensor and fixed weights."""
+        given = args[1 if name == "addmm" else 0]
+        found = weights_of(name, args, kwargs)
+        if found is None or len(sources) != 1 or id(given) not in self.made:
+            return
+        if all(each is None or each.ndim for each in found):
+            self.layer("linear", linear_of(*found, self.parameters), sources, given, result)
 
     def moved(
         self, func: Any, made: Made, args: Any, kwargs: Mapping[str, Any], result: Any
@@ -837,13 +931,22 @@ class _Watch:
         return tuple(found.values())
 
     def taken_calls(self, outputs: tuple[Heard, ...]) -> tuple[Call, ...]:
-        """The calls, without parts of torch.split and outputs of the step before that nobody takes."""
+        """The calls, without what is computed outside of leaves, or for the next step, and that nobody
+        takes.
+        """
+        found = self._needed(outputs, frozenset())
+        elsewhere = {id(call.module) for call in found if call.name in self.earlier}
+        return tuple(self._needed(outputs, elsewhere))
+
+    def _needed(self, outputs: tuple[Heard, ...], elsewhere: Set[int]) -> list[Call]:
+        """The calls that are taken, and those of leaves, but for modules that are needed elsewhere."""
         found: list[Call] = []
         for call in reversed(self.calls.values()):
             taken = {source for each in (*found, *outputs) for source in each.sources}
-            if call.name in taken or not isinstance(call.module, Moved | Before):
+            own = call.name in self.leaves and id(call.module) not in elsewhere
+            if call.name in taken or own:
                 found.append(call)
-        return tuple(reversed(found))
+        return found[::-1]
 
     def left_out(self, result: Any) -> Iterator[str]:
         """What the module returns beside its output that is of no layer, and no state of one."""
@@ -881,6 +984,18 @@ class _Watch:
         if made is None or made.order is not None or made.version != tensor._version:
             return None
         return made
+
+
+def _version(tensor: Any) -> int:
+    """torch's count of the changes of a tensor in place, which there is not of all."""
+    return 0 if tensor.is_inference() else tensor._version
+
+
+def _taken_of(arguments: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
+    """What a leaf takes."""
+    given = (*arguments, *named.values())[0]
+    # Norse's lifted layers take what is left of (output, state) of the layer before.
+    return given[0] if isinstance(given, tuple) else given
 
 
 def _call(name: str, layer: Any, made: Made, given: Any, result: Any) -> Call:

@@ -4,11 +4,14 @@ they are.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from jaxsnn.errors import ConversionError
-from jaxsnn.nir.torch_leaves import Factor, Moved
+from jaxsnn.nir.modules.module_order import MOVE, RESHAPE
+from jaxsnn.nir.torch_leaves import Factor, Moved, numbers_of
 
 #: Functions whose result is their first argument, as far as numbers go.
 SAME = ("clone", "contiguous", "detach", "float", "identity")
@@ -25,8 +28,41 @@ SPLIT = ("chunk", "split", "tensor_split")
 #: What multiplies by a number, or divides.
 TIMES = ("mul", "__mul__", "__rmul__")
 OVER = ("div", "true_divide", "__div__", "__truediv__")
+#: What multiplies by a matrix.
+MATRIX = ("linear", "matmul", "__matmul__", "mm", "addmm")
+#: What puts numbers into a tensor.
+COPY = ("copy_",)
 #: What leaves spikes as they are.
 RECTIFY = ("relu", "relu_")
+#: What gives of fixed numbers fixed numbers.
+FIXED = (
+    *(
+        *SAME,
+        *ADD,
+        *SUBTRACT,
+        *SUBTRACTED,
+        *NEGATE,
+        *TIMES,
+        *OVER,
+        *RECTIFY,
+        *JOIN,
+        *RESHAPE,
+        *MOVE,
+    ),
+    *(
+        "abs",
+        "clamp",
+        "exp",
+        "sigmoid",
+        "softmax",
+        "softplus",
+        "sqrt",
+        "square",
+        "tanh",
+        "tril",
+        "triu",
+    ),
+)
 #: What takes one step of a tensor: x[t], `for frame in x`.
 PART = ("__getitem__", "__iter__", "select", "unbind", "narrow")
 #: What may make the axis of time, as x.unsqueeze(0).repeat(T, 1, 1, 1, 1) does.
@@ -102,22 +138,48 @@ def flatten_of(given: Any, result: Any, leading: int) -> Any:
     return None
 
 
-def factor_of(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Factor | None:
-    """The number by which a tensor is multiplied, or None where it is something else."""
-    number = args[1] if len(args) == 2 and not kwargs else None
-    if type(number) not in (int, float) or not number or not hasattr(args[0], "_version"):
+def factor_of(name: str, given: Any, number: Any, axes: int) -> Factor | None:
+    """What multiplies a tensor, which has so many axes of time and batch, or divides it: a number, or
+    fixed ones; None where it is something else.
+    """
+    value = _numbers(number, given, axes)
+    if (
+        value is None
+        or (np.ndim(value) == 0 and not value)
+        or (name in OVER and np.any(value == 0))
+    ):
         return None
-    return Factor(value=1 / number if name in OVER else float(number))
+    return Factor(value=1 / value if name in OVER else value)
 
 
-def shift_of(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Factor | None:
-    """A sum or difference of a tensor and a number, or None where it is something else."""
-    number: Any = args[1] if len(args) == 2 and not kwargs else None
-    if type(number) not in (int, float) or not hasattr(args[0], "_version"):
+def shift_of(name: str, given: Any, number: Any, axes: int) -> Factor | None:
+    """As `factor_of`, of a sum, or a difference: one number for each channel."""
+    value = _numbers(number, given, axes)
+    if value is None or given.ndim - axes not in (1, 2, 3):
         return None
+    if np.ndim(value):
+        channels = value.reshape(len(value), -1)
+        if np.any(channels != channels[:, :1]):
+            return None
+        value = channels[:, 0]
     if name in SUBTRACTED:
-        return Factor(value=-1.0, offset=float(number))
-    return Factor(value=1.0, offset=-float(number) if name in SUBTRACT else float(number))
+        return Factor(value=-1.0, offset=value)
+    return Factor(value=1.0, offset=-value if name in SUBTRACT else value)
+
+
+def _numbers(number: Any, given: Any, axes: int) -> Any:
+    """A number, or the numbers of a tensor in the shape of another one without its first axes; None
+    where they are others for each sample or step, or would make its shape another one.
+    """
+    if type(number) in (int, float):
+        return float(number)
+    if not hasattr(number, "_version") or number.ndim > given.ndim:
+        return None
+    wanted = (*(1,) * axes, *given.shape[axes:])
+    ends = zip(reversed(number.shape), reversed(wanted), strict=False)
+    if any(length not in (1, whole) for length, whole in ends):
+        return None
+    return numbers_of(number, tuple(given.shape[axes:]))
 
 
 def is_parameter(value: Any) -> bool:
@@ -126,15 +188,40 @@ def is_parameter(value: Any) -> bool:
     return isinstance(value, torch.nn.Parameter)
 
 
-def linear_of(weight: Any, bias: Any = None) -> Any:
-    """The layer that torch.nn.functional.linear is with parameters, which it has too; or None."""
+def linear_of(weight: Any, bias: Any, parameters: Iterable[Any]) -> Any:
+    """The torch.nn.Linear of a weight (out, in) and a bias, or None: with the parameters themselves, a
+    view of the whole of one, such as a transpose, or with numbers that are no parameters.
+    """
     import torch
 
-    if not is_parameter(weight) or not (bias is None or is_parameter(bias)):
+    if weight.ndim != 2 or not (bias is None or bias.ndim == 1):
         return None
+    whole = {(each.data_ptr(), each.numel()) for each in parameters}
     layer: Any = torch.nn.Linear(1, 1, bias=False)
-    layer.weight, layer.bias = weight, bias
+    del layer.weight, layer.bias
+    for name, value in (("weight", weight), ("bias", bias)):
+        own = value
+        if (
+            value is not None
+            and not is_parameter(value)
+            and (value.data_ptr(), value.numel()) in whole
+        ):
+            own = torch.nn.Parameter(value.detach())  # of the same memory
+        setattr(layer, name, own)
     return layer
+
+
+def weights_of(
+    name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> tuple[Any, Any] | None:
+    """Weight (out, in) and bias of a function of `MATRIX`; None where it is something else."""
+    if name == "linear":
+        given = dict(zip(("input", "weight", "bias"), args, strict=False)) | dict(kwargs)
+        return given["weight"], given.get("bias")
+    *bias, _, matrix = args
+    if kwargs or matrix.ndim != 2:
+        return None
+    return matrix.mT, bias[0] if bias else None
 
 
 def refuse_dropping(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
