@@ -300,7 +300,7 @@ class Twice(Stateful):
 
 class InPlace(Twice):
     def between(self, x):
-        x *= 2
+        x.clamp_(max=0.5)
         return self.lif1(x)[0]
 
 
@@ -662,6 +662,22 @@ def test_numbers_that_multiply_are_scales(target, converts):
     load_into(net, graph)
     if target:
         converts(graph, target, x, nets.snntorch_play(net, x))
+
+
+class ScaledInPlace(Scaled):
+    def forward(self, x):
+        current = self.fc(x / 0.3)
+        current *= 2.0
+        spikes = self.out(self.lif(current).mul_(3))
+        spikes.div_(2)
+        return self.last(spikes)
+
+
+def test_numbers_that_multiply_in_place_are_scales():
+    net, plain, x = ScaledInPlace(), Scaled(), nets.spikes(5, steps=40, batch=4)
+    graph = verified(net, x, nets.snntorch_play)
+    assert [graph.nodes[name].type for name in graph.order()].count("Scale") == 4
+    assert np.array_equal(nets.snntorch_play(net, x), nets.snntorch_play(plain, x))
 
 
 class ByATensor(Scaled):

@@ -246,7 +246,6 @@ def test_places_of_one_parameter_take_the_same_numbers_alone():
 @pytest.mark.parametrize(
     ("current", "by"),
     [
-        (lambda net, x: x @ net.w.mul_(0.999)[:, 2:], "matmul"),
         (lambda net, x: net.a(x) * net.mask[:3].mul_(0.999), "mul"),
         (lambda net, x: net.a(x) * torch.bernoulli(net.b), "mul"),
         (lambda net, x: net.a(x) * net.b.expand(2, 3), "mul"),
@@ -257,6 +256,40 @@ def test_places_of_one_parameter_take_the_same_numbers_alone():
 def test_numbers_that_are_others_in_each_step_or_sample_are_refused(current, by):
     with pytest.raises(ConversionError, match=f"of layers, by torch's {by}, which"):
         from_torch(with_numbers(current), torch.zeros(2, 4))
+
+
+def learns(net, x):
+    net.w.mul_(1.0)
+    return net.a(x)
+
+
+def test_a_forward_that_changes_a_parameter_is_refused():
+    with pytest.raises(
+        ConversionError, match="forward changes the parameter 'w' in each step, and"
+    ):
+        from_torch(with_numbers(learns), torch.zeros(1, 4))
+
+
+@pytest.mark.parametrize("kind", ["plain", "options", "one axis"])
+def test_convolutions_by_parameters_of_the_module_are_taken_and_set(kind):
+    def current(net, x):
+        if kind == "one axis":
+            return functional.conv1d(x.flatten(2), net.k[:, :, 0], net.b, 2)
+        given = {"stride": 2, "padding": (1, 0), "groups": 2} if kind == "options" else {}
+        return functional.conv2d(x, net.k, **given)
+
+    def make(seed):
+        torch.manual_seed(seed)
+        net = Wired(lambda net, x: net.out(current(net, x)), seed)
+        inward = 1 if kind == "options" else 2
+        net.k = torch.nn.Parameter(torch.randn(4, inward, 1 if kind == "one axis" else 2, 2))
+        net.b = torch.nn.Parameter(torch.rand(4))
+        return net
+
+    net, other = make(0), make(1)
+    graph, x, y = verified(net, (2, 4, 4))
+    load_into(other, graph)
+    assert np.array_equal(nets.snntorch_play(other, x), y)
 
 
 def drifting(net, x):

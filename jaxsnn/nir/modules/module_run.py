@@ -46,7 +46,7 @@ def run_module(
     def heard(name: str) -> Any:
         def hook(leaf: Any, arguments: Any, result: Any) -> None:
             parts = result if isinstance(result, tuple) else (result,)
-            given[name].append(parts[0])
+            given[name].append(parts[0].clone())  # forward may change it in place
             held = membranes_of(leaf, parts[-1])
             membranes[name] += [
                 tensor.clone() for tensor in held if tensor.shape == parts[0].shape

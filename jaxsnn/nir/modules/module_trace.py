@@ -32,6 +32,7 @@ from jaxsnn.nir.modules.module_pass import (
 )
 from jaxsnn.nir.modules.torch_functions import (
     ADD,
+    CONVOLVE,
     COPY,
     FIXED,
     JOIN,
@@ -48,6 +49,7 @@ from jaxsnn.nir.modules.torch_functions import (
     SUBTRACTED,
     TIMES,
     axis_of,
+    convolution_of,
     factor_of,
     flatten_of,
     function_name,
@@ -281,10 +283,12 @@ def _watched(module: Any, sample: Any, after_a_step: bool = False) -> ModuleTrac
             if after_a_step:
                 state = watch.step_before(module, sample, leaves)
             hooks += watch.all_hooks(module, leaves)
-            numbers = numbers_held(module)
+            numbers, before = numbers_held(module), _versions(module)
             with watch.functions():
                 result = module(sample, *state)
             later = numbers_held(module)
+            if after_a_step:  # in a first one parameters of lazy layers begin to be
+                _refuse_learning(before, _versions(module))
     except JaxsnnError:
         raise
     except RuntimeError as error:  # of layers that do not take its shape or its type
@@ -310,6 +314,24 @@ def _watched(module: Any, sample: Any, after_a_step: bool = False) -> ModuleTrac
         absent=frozenset(late | watch.earlier),
         counters=tuple(name for name in numbers if numbers[name] != later.get(name)),
     )
+
+
+def _versions(module: Any) -> dict[str, int]:
+    """torch's counts of the changes of the parameters in place, by name."""
+    return {name: _version(parameter) for name, parameter in module.named_parameters()}
+
+
+def _refuse_learning(before: Mapping[str, int], after: Mapping[str, int]) -> None:
+    """Refuse a forward that changes parameters, as rules of plasticity do.
+
+    Raises:
+        ConversionError: Names one.
+    """
+    for name in (name for name in before if before[name] != after.get(name)):
+        raise ConversionError(
+            f"forward changes the parameter '{name}' in each step, and in a graph it stays as it is",
+            fix="change it outside of forward",
+        )
 
 
 class _Watch:
@@ -371,8 +393,10 @@ class _Watch:
 
     def note_fixed(self, name: str, args: Any, result: Any) -> None:
         """Note what a function gives of fixed tensors alone."""
+        if name not in FIXED:
+            return
         tensors = tensors_of(args)
-        if name in FIXED and tensors and all(map(self.is_fixed, tensors)):
+        if tensors and all(map(self.is_fixed, tensors)):
             for tensor in tensors_of([result]):
                 self.alive.append(tensor)
                 self.fixed[id(tensor)] = _version(tensor)
@@ -697,6 +721,10 @@ class _Watch:
                 self.keep(result, sources[0])
         elif name in MATRIX:
             self.matrix(name, sources, args, kwargs, result)
+        elif name in CONVOLVE and id(given) in self.made and len(sources) == 1:
+            self.layer(
+                "conv", convolution_of(args, kwargs, self.parameters), sources, given, result
+            )
         elif name in ADD + SUBTRACT + SUBTRACTED + TIMES + OVER and len(sources) == 1:
             self.with_numbers(name, sources[0], args, kwargs, result)
         elif self.is_fixed(given):
@@ -988,7 +1016,10 @@ class _Watch:
 
 def _version(tensor: Any) -> int:
     """torch's count of the changes of a tensor in place, which there is not of all."""
-    return 0 if tensor.is_inference() else tensor._version
+    import torch
+
+    uncounted = torch.nn.parameter.is_lazy(tensor) or tensor.is_inference()
+    return 0 if uncounted else tensor._version
 
 
 def _taken_of(arguments: tuple[Any, ...], named: Mapping[str, Any]) -> Any:

@@ -26,10 +26,12 @@ JOIN_NEXT = ("hstack", "column_stack")
 #: What gives parts of a tensor that lie one behind the other.
 SPLIT = ("chunk", "split", "tensor_split")
 #: What multiplies by a number, or divides.
-TIMES = ("mul", "__mul__", "__rmul__")
-OVER = ("div", "true_divide", "__div__", "__truediv__")
+TIMES = ("mul", "mul_", "__mul__", "__rmul__", "__imul__")
+OVER = ("div", "div_", "true_divide", "__div__", "__truediv__", "__itruediv__")
 #: What multiplies by a matrix.
 MATRIX = ("linear", "matmul", "__matmul__", "mm", "addmm")
+#: What convolves.
+CONVOLVE = ("conv1d", "conv2d")
 #: What puts numbers into a tensor.
 COPY = ("copy_",)
 #: What leaves spikes as they are.
@@ -189,15 +191,39 @@ def is_parameter(value: Any) -> bool:
 
 
 def linear_of(weight: Any, bias: Any, parameters: Iterable[Any]) -> Any:
-    """The torch.nn.Linear of a weight (out, in) and a bias, or None: with the parameters themselves, a
-    view of the whole of one, such as a transpose, or with numbers that are no parameters.
-    """
+    """The torch.nn.Linear of a weight (out, in) and a bias, or None; see `_with_weights`."""
     import torch
 
     if weight.ndim != 2 or not (bias is None or bias.ndim == 1):
         return None
+    return _with_weights(torch.nn.Linear(1, 1), weight, bias, parameters)
+
+
+def convolution_of(
+    args: tuple[Any, ...], kwargs: Mapping[str, Any], parameters: Iterable[Any]
+) -> Any:
+    """The layer that torch.nn.functional.conv1d or conv2d is, or None; see `_with_weights`."""
+    import torch
+
+    names = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
+    given = dict(zip(names, args, strict=False)) | dict(kwargs)
+    weight, bias = given["weight"], given.pop("bias", None)
+    kind = {3: torch.nn.Conv1d, 4: torch.nn.Conv2d}.get(weight.ndim)
+    if kind is None:
+        return None
+    options = {name: value for name, value in given.items() if name in names[3:]}
+    groups = options.get("groups", 1)
+    layer = kind(groups, groups, tuple(weight.shape[2:]), **options)
+    return _with_weights(layer, weight, bias, parameters)
+
+
+def _with_weights(layer: Any, weight: Any, bias: Any, parameters: Iterable[Any]) -> Any:
+    """A layer with parameters of a module themselves, a view of the whole of one, such as a transpose,
+    or numbers that are no parameters.
+    """
+    import torch
+
     whole = {(each.data_ptr(), each.numel()) for each in parameters}
-    layer: Any = torch.nn.Linear(1, 1, bias=False)
     del layer.weight, layer.bias
     for name, value in (("weight", weight), ("bias", bias)):
         own = value
