@@ -297,6 +297,22 @@ def drifting(net, x):
     return net.a(x * net.mask)
 
 
+def late_by_two(net, x):
+    """Spikes of two steps before, in buffers that begin as zeros; none show it where none are fired."""
+    spikes = net.out(net.a(x) - net.second)
+    net.second, net.first = net.first, spikes
+    return spikes
+
+
+def test_a_buffer_that_others_take_the_place_of_is_no_fixed_number():
+    net = with_numbers(None)
+    net.wired, net.out = late_by_two, leaky(threshold=1e9)
+    net.register_buffer("first", torch.zeros(3))
+    net.register_buffer("second", torch.zeros(3))
+    with pytest.raises(ConversionError, match=r"input of 'out' .*, by torch's sub, which"):
+        from_torch(net, torch.zeros(1, 4))
+
+
 def test_a_buffer_that_forward_replaces_is_no_fixed_number():
     with pytest.raises(ConversionError, match=r"input of 'a' .*, by torch's mul, which"):
         from_torch(with_numbers(drifting), torch.zeros(1, 4))

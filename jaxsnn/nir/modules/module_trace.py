@@ -316,6 +316,16 @@ def _watched(module: Any, sample: Any, after_a_step: bool = False) -> ModuleTrac
     )
 
 
+def _own_buffers(module: Any) -> dict[str, Any]:
+    """The buffers of the user's own modules, by name."""
+    parts = [(name, part) for name, part in module.named_modules() if not of_library(part)]
+    return {
+        f"{place}.{name}": each
+        for place, part in parts
+        for name, each in part.named_buffers("", False)
+    }
+
+
 def _versions(module: Any) -> dict[str, int]:
     """torch's counts of the changes of the parameters in place, by name."""
     return {name: _version(parameter) for name, parameter in module.named_parameters()}
@@ -379,8 +389,7 @@ class _Watch:
     def keep_fixed(self, module: Any) -> None:
         """Note the parameters, and the buffers of the user's own modules, which are no states."""
         self.parameters = list(module.parameters())
-        own = [part for part in module.modules() if not of_library(part)]
-        for tensor in (*self.parameters, *(each for part in own for each in part.buffers(False))):
+        for tensor in (*self.parameters, *_own_buffers(module).values()):
             self.alive.append(tensor)
             self.fixed[id(tensor)] = _version(tensor)
 
@@ -407,7 +416,7 @@ class _Watch:
         """Run a step and note what the leaves gave in it; what is to be given to the next step."""
         hooks = [hook for name, leaf in leaves for hook in self.hooks(name, leaf)]
         self.in_step_before = True
-        fixed = dict(self.fixed)
+        fixed, buffers = dict(self.fixed), _own_buffers(module)
         other = sample.clone()  # so that an input that forward keeps is none of this step
         try:
             with self.functions():
@@ -417,7 +426,10 @@ class _Watch:
             for hook in hooks:
                 hook.remove()
         self.earlier = set(self.calls)
-        self.fixed = fixed  # what was computed of it and kept may be another number in each step
+        # What was computed and kept, or is put in the place of a buffer, may be another in each step.
+        now = _own_buffers(module)
+        replaced = {id(each) for name, each in buffers.items() if now.get(name) is not each}
+        self.fixed = {place: count for place, count in fixed.items() if place not in replaced}
         return fed_back(module, result)
 
     def called_before(self, name: str, leaf: Any, given: Any, result: Any) -> None:
