@@ -467,12 +467,15 @@ def some_weights(shape, dtype):
     return jnp.asarray(np.random.default_rng(3).normal(size=shape), dtype)
 
 
-TAUS = {"tau_mem": "10ms", "tau_syn": "5ms"}
+def current_based():
+    return build.cubalif(tau_mem="10ms", tau_syn="5ms")
+
+
 #: Options of a graph whose spikes are boxes, which are short beside what is between them.
 BOXES = {"spike_kernel": "box", "dialect": "nir", "time_unit": "s", "dt": 1e-3}
 
 
-def recurrent_graph(*, share=1.0, neurons=partial(build.cubalif, **TAUS), **options):
+def recurrent_graph(*, share=1.0, neurons=current_based, **options):
     """A loop, in which a share of the connections is there."""
     rng = np.random.default_rng(5)
     there = np.random.default_rng(7).random((19, 19)) < share
@@ -494,14 +497,16 @@ def recurrent_boxes():
 
 
 def recurrent_integrators():
-    return recurrent_graph(share=0.3, neurons=partial(build.integrate_and_fire, v_threshold=3.0), **BOXES)
+    return recurrent_graph(
+        share=0.3, neurons=partial(build.integrate_and_fire, v_threshold=3.0), **BOXES
+    )
 
 
 def convolution_boxes():
     return convolution_graph(neurons=partial(build.lif, tau="10ms", r=4.5e-3), **BOXES)
 
 
-def convolution_graph(*, neurons=partial(build.cubalif, **TAUS), **options):
+def convolution_graph(*, neurons=current_based, **options):
     rng = np.random.default_rng(6)
     plain = {"stride": 1, "dilation": 1, "groups": 1}
     kernel, other = rng.normal(0.5, 0.4, (3, 2, 3, 3)), rng.normal(0.12, 0.1, (4, 3, 2, 2))

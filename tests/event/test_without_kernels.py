@@ -29,11 +29,11 @@ def named(graph):
 
 
 def is_refused(graph):
+    """Whether the kernels do not cover it; what is wrong with it else is not looked at."""
     try:
         simulate(graph, EVENT, 5e-3, engine=EventDriven(backend="native"), throw=False)
     except UsageError as error:
-        assert "not covered by the native backend" in str(error)
-        return True
+        return "not covered by the native backend" in error.problem.message
     return False
 
 
