@@ -182,10 +182,12 @@ def _once(problems: Iterable[Problem]) -> list[Problem]:
 
 def _for_event(graph: Graph, threshold: str = "level") -> Iterator[Problem]:
     def limits(wires: list[Wire], populations: Mapping[str, Population]) -> Iterator[Problem]:
-        yield from event_limits(wires, populations, threshold)
-        yield from output_limits(wires, populations, threshold)
-        yield from late_by_target(wires)
-        yield from without_kernels(wires, populations, threshold)
+        found = [
+            *event_limits(wires, populations, threshold),
+            *output_limits(wires, populations, threshold),
+            *late_by_target(wires),
+        ]
+        yield from found or without_kernels(wires, populations, threshold)
 
     yield from _for_engine(graph, limits, may_be_infinite="")
     yield from _solved(graph)

@@ -166,7 +166,7 @@ def test_the_command_says_the_same_once(tmp_path, capsys):
     out, err = capsys.readouterr()
     notes = json.loads(out)["notes"]
     assert len(notes) == 2
-    for word in ("1 events at or after t_end = 50 ms were left out", "of an arrival"):
+    for word in ("1 events at or after --t-end 50 ms were left out", "of an arrival"):
         assert sum(word in note for note in notes) == err.count(word) == 1
 
 
