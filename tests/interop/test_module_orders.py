@@ -166,6 +166,9 @@ COMPUTED = {
     "scaled": lambda net, x: functional.linear(x, 2 * net.a.weight),
     "masked": lambda net, x: functional.linear(x, net.a.weight * net.ones),
     "part": lambda net, x: x @ net.w[:, 2:],
+    "of two": lambda net, x: functional.linear(x, net.v @ net.v.t() @ net.v),
+    "normalised": lambda net, x: functional.linear(x, net.v / net.v.norm(dim=1, keepdim=True)),
+    "where": lambda net, x: functional.linear(x, torch.where(net.ones > 0, net.v, 0.0) ** 2),
 }
 
 
@@ -250,7 +253,11 @@ def test_places_of_one_parameter_take_the_same_numbers_alone():
         (lambda net, x: net.a(x) * torch.bernoulli(net.b), "mul"),
         (lambda net, x: net.a(x) * net.b.expand(2, 3), "mul"),
         (lambda net, x: net.b / net.a(x), "div"),
-        (lambda net, x: net.a(x) + torch.clamp(net.b, min=net.a(x)), "add"),
+        (lambda net, x: net.a(x) + torch.clamp(net.b, min=net.a(x)), "clamp"),
+        (lambda net, x: net.a(x) * drift(net.mask)[:3], "mul"),
+        (lambda net, x: functional.linear(x, net.v, bias=drift(net.mask)[1:]), "linear"),
+        (lambda net, x: functional.linear(x, weight=net.v * drift(net.mask)), "linear"),
+        (lambda net, x: torch.add(input=net.a(x), other=net.b), "add"),
     ],
 )
 def test_numbers_that_are_others_in_each_step_or_sample_are_refused(current, by):
@@ -258,16 +265,29 @@ def test_numbers_that_are_others_in_each_step_or_sample_are_refused(current, by)
         from_torch(with_numbers(current), torch.zeros(2, 4))
 
 
-def learns(net, x):
-    net.w.mul_(1.0)
-    return net.a(x)
+def drift(numbers):
+    """Where torch counts no change."""
+    numbers.data.mul_(0.999999)
+    return numbers
 
 
-def test_a_forward_that_changes_a_parameter_is_refused():
+LEARNING = {
+    "in place": lambda net: net.w.mul_(1.0),
+    "data": lambda net: drift(net.w),
+    "other data": lambda net: setattr(net.w, "data", 0.999999 * net.w),
+    "another": lambda net: setattr(net, "w", torch.nn.Parameter(0.999999 * net.w)),
+}
+
+
+@pytest.mark.parametrize("kind", LEARNING)
+def test_a_forward_that_changes_a_parameter_is_refused(kind):
+    net = with_numbers(lambda net, x: (LEARNING[kind](net), net.a(x))[1])
+    before = net.w.detach().clone()
     with pytest.raises(
         ConversionError, match="forward changes the parameter 'w' in each step, and"
     ):
-        from_torch(with_numbers(learns), torch.zeros(1, 4))
+        from_torch(net, torch.zeros(1, 4))
+    assert torch.equal(net.w, before)
 
 
 @pytest.mark.parametrize("kind", ["plain", "options", "one axis"])

@@ -137,7 +137,7 @@ def unchanged(module: Any) -> Iterator[None]:
         if _is_lazy(part):  # a first pass gives it its sizes, which it keeps
             continue
         own = {key: _copied(value) for key, value in vars(part).items() if key != "_modules"}
-        held = [*part._buffers.values(), *own.values()]
+        held = [*part._parameters.values(), *part._buffers.values(), *own.values()]
         tensors = [value for value in held if isinstance(value, torch.Tensor)]
         lists = [(value, list(value)) for value in own.values() if type(value) in (list, deque)]
         kept.append((part, own, lists, [(tensor, tensor.detach().clone()) for tensor in tensors]))

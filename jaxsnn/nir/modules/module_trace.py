@@ -89,7 +89,8 @@ _ONE_STEP = (
 #: What to do with a function of torch that is not taken.
 _TAKEN = (
     "use layers for it: between layers sums, differences, flattens, pools, pads, torch.cat,"
-    " torch.split, and sums and products with a number or a parameter are taken too"
+    " torch.split, and sums and products with a number, or a parameter or buffer that forward leaves as"
+    " it is, are taken too"
 )
 _WITH_TIME = (
     "where that is the axis of time, pass the part of the module that takes (time, batch, *shape), and"
@@ -283,12 +284,12 @@ def _watched(module: Any, sample: Any, after_a_step: bool = False) -> ModuleTrac
             if after_a_step:
                 state = watch.step_before(module, sample, leaves)
             hooks += watch.all_hooks(module, leaves)
-            numbers, before = numbers_held(module), _versions(module)
+            numbers, before = numbers_held(module), _copies(module.named_parameters())
             with watch.functions():
                 result = module(sample, *state)
             later = numbers_held(module)
             if after_a_step:  # in a first one parameters of lazy layers begin to be
-                _refuse_learning(before, _versions(module))
+                _refuse_learning(before, module)
     except JaxsnnError:
         raise
     except RuntimeError as error:  # of layers that do not take its shape or its type
@@ -326,22 +327,36 @@ def _own_buffers(module: Any) -> dict[str, Any]:
     }
 
 
-def _versions(module: Any) -> dict[str, int]:
-    """torch's counts of the changes of the parameters in place, by name."""
-    return {name: _version(parameter) for name, parameter in module.named_parameters()}
+def _copies(tensors: Iterable[tuple[str, Any]]) -> dict[str, tuple[int, Any]]:
+    """Name -> torch's count of the changes of a tensor in place, and a copy of it."""
+    return {name: (_version(tensor), tensor.detach().clone()) for name, tensor in tensors}
 
 
-def _refuse_learning(before: Mapping[str, int], after: Mapping[str, int]) -> None:
+def _is_changed(tensor: Any, version: int, before: Any) -> bool:
+    """Whether a tensor has another count of changes in place, or, as by `.data`, other numbers."""
+    import torch
+
+    if _version(tensor) != version or tensor.shape != before.shape:
+        return True
+    return not torch.allclose(tensor, before, rtol=0, atol=0, equal_nan=True)
+
+
+def _refuse_learning(before: Mapping[str, tuple[int, Any]], module: Any) -> None:
     """Refuse a forward that changes parameters, as rules of plasticity do.
+
+    Args:
+        before: The parameters, as `_copies` has them.
 
     Raises:
         ConversionError: Names one.
     """
-    for name in (name for name in before if before[name] != after.get(name)):
-        raise ConversionError(
-            f"forward changes the parameter '{name}' in each step, and in a graph it stays as it is",
-            fix="change it outside of forward",
-        )
+    after = dict(module.named_parameters())
+    for name in before:
+        if name not in after or _is_changed(after[name], *before[name]):
+            raise ConversionError(
+                f"forward changes the parameter '{name}' in each step, and in a graph it stays as it is",
+                fix="change it outside of forward",
+            )
 
 
 class _Watch:
@@ -417,6 +432,7 @@ class _Watch:
         hooks = [hook for name, leaf in leaves for hook in self.hooks(name, leaf)]
         self.in_step_before = True
         fixed, buffers = dict(self.fixed), _own_buffers(module)
+        copies = _copies(buffers.items())
         other = sample.clone()  # so that an input that forward keeps is none of this step
         try:
             with self.functions():
@@ -426,10 +442,15 @@ class _Watch:
             for hook in hooks:
                 hook.remove()
         self.earlier = set(self.calls)
-        # What was computed and kept, or is put in the place of a buffer, may be another in each step.
+        # What was computed and kept, a buffer that changes, or what takes its place, may be another in
+        # each step.
         now = _own_buffers(module)
-        replaced = {id(each) for name, each in buffers.items() if now.get(name) is not each}
-        self.fixed = {place: count for place, count in fixed.items() if place not in replaced}
+        others = {
+            id(each)
+            for name, each in buffers.items()
+            if now.get(name) is not each or _is_changed(each, *copies[name])
+        }
+        self.fixed = {place: count for place, count in fixed.items() if place not in others}
         return fed_back(module, result)
 
     def called_before(self, name: str, leaf: Any, given: Any, result: Any) -> None:
@@ -662,17 +683,18 @@ class _Watch:
                         "forward runs in torch.inference_mode, where torch counts no changes in place",
                         fix="let forward use torch.no_grad() instead",
                     )
-                before = None if watch.inside else watch.before(function_name(func), args)
+                name, kwargs = function_name(func), kwargs or {}
+                before = None if watch.inside else watch.before(name, args, kwargs)
                 watch.inside += 1
                 try:
-                    result = func(*args, **(kwargs or {}))
+                    result = func(*args, **kwargs)
                 finally:
                     watch.inside -= 1
                 if before:
-                    watch.computed(func, before, args, kwargs or {}, result)
+                    watch.computed(func, before, args, kwargs, result)
                 if not watch.inside:
-                    watch.note_fixed(function_name(func), (args, kwargs or {}), result)
-                    watch.note(func, args, result)
+                    watch.note_fixed(name, (args, kwargs), result)
+                    watch.note(func, (*args, *kwargs.values()), result)
                 return result
 
         return Mode()
@@ -695,11 +717,13 @@ class _Watch:
                 if own == "data":
                     self.unseen.append((tensor, tensor._version))
 
-    def before(self, name: str, args: tuple[Any, ...]) -> list[Made]:
+    def before(self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Made]:
         """Where the arguments of a function come from; empty where one of the tensors is of no
         layer, is a membrane, is in another order, or was changed, and the function is none that takes
-        such a tensor.
+        such a tensor, or where one that is given by name is not fixed.
         """
+        if not all(map(self.is_fixed, tensors_of(list(kwargs.values())))):
+            return []
         found = []
         for argument in (part for each in args[name in COPY :] for part in parts_of(each)):
             if not hasattr(argument, "is_inference") or self.is_fixed(argument):

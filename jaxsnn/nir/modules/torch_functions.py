@@ -36,34 +36,13 @@ CONVOLVE = ("conv1d", "conv2d")
 COPY = ("copy_",)
 #: What leaves spikes as they are.
 RECTIFY = ("relu", "relu_")
+#: What computes numbers of numbers, and always the same.
+_PURE = "abs clamp exp gt lt norm outer pow reciprocal sigmoid sign softmax softplus sqrt square sum tanh to"
 #: What gives of fixed numbers fixed numbers.
 FIXED = (
-    *(
-        *SAME,
-        *ADD,
-        *SUBTRACT,
-        *SUBTRACTED,
-        *NEGATE,
-        *TIMES,
-        *OVER,
-        *RECTIFY,
-        *JOIN,
-        *RESHAPE,
-        *MOVE,
-    ),
-    *(
-        "abs",
-        "clamp",
-        "exp",
-        "sigmoid",
-        "softmax",
-        "softplus",
-        "sqrt",
-        "square",
-        "tanh",
-        "tril",
-        "triu",
-    ),
+    *(*SAME, *ADD, *SUBTRACT, *SUBTRACTED, *NEGATE, *TIMES, *OVER, *RECTIFY, *JOIN),
+    *(*RESHAPE, *MOVE, *MATRIX, "mean", "where", "tril", "triu", "__pow__", "__rdiv__"),
+    *_PURE.split(),
 )
 #: What takes one step of a tensor: x[t], `for frame in x`.
 PART = ("__getitem__", "__iter__", "select", "unbind", "narrow")
