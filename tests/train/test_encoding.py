@@ -160,6 +160,11 @@ def test_levels_are_crossed_where_the_signal_is_at_them(signal):
 
 
 @pytest.mark.parametrize("encode", [LEVELS, Delta(step=0.5, frame=0.01)])
+def test_signals_without_time_have_no_spikes(encode):
+    assert np.isinf(encode(np.zeros((2, 0, 3))).time).all()
+
+
+@pytest.mark.parametrize("encode", [LEVELS, Delta(step=0.5, frame=0.01)])
 def test_a_signal_ends_at_its_first_nan(encode):
     signals = np.array([[0.0, 0.6, np.nan, 0.0, 3.0, 0.0], [np.nan, 0.0, 3.0, 0.0, 3.0, 0.0]])
     whole = encode(signals[:, :, None])

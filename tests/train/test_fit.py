@@ -353,6 +353,7 @@ def test_one_line_of_progress_for_each_epoch_on_a_terminal(capsys, monkeypatch):
         ({"ema_decay": float("nan")}, "ema_decay is nan"),
         ({"clip": float("inf")}, "clip is inf: give a positive, finite number"),
         ({"weight_bumping": WeightBumping(label=-1.0)}, "bumping.label is -1: give at least 0"),
+        ({"weight_bumping": {"label": None}}, "bumping.label is None: give at least 0"),
         ({"weight_bumping": WeightBumping(hidden=float("nan"))}, "weight_bumping.hidden is nan"),
         (
             {"weight_bumping": WeightBumping(hidden=float("inf"))},

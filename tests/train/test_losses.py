@@ -1,7 +1,7 @@
 """Losses: closed forms, predictions, and gradients through whole networks."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from functools import partial
 from types import SimpleNamespace
 
@@ -30,10 +30,12 @@ from jaxsnn.train import (
     SpikeCount,
     SpikeRate,
     SpikeTimes,
+    WeightBumping,
     accuracy,
     fit,
 )
 from jaxsnn.train.losses.losses import CrossEntropy
+from jaxsnn.train.losses.silence import weight_bumping_of
 from tests.event.differences import ENOUGH, relative_errors
 from tests.helpers.small_task import DATA, QUICK, small_net
 
@@ -416,3 +418,29 @@ def test_a_loss_is_told_the_kind_of_its_population(fires):
     else:
         with pytest.raises(UsageError, match="fires=False, and '4' fires: say fires=True"):
             fit(small_net(), DATA, **QUICK, loss=loss)
+
+
+#: The numbers that a training has which says nothing of them.
+DEFAULTS = {
+    FirstSpike: {"sharpness": 0.01, "late_weight": 3e-3, "late_tau": 2.0, "smoothing": 0.0},
+    SpikeTimes: {"separation": 0.5},
+    MaxOverTime: {"gain": 1.0, "smoothing": 0.0},
+    SpikeCount: {"gain": 1.0, "smoothing": 0.0},
+    Integral: {"gain": 1.0, "smoothing": 0.0},
+    ExponentialSum: {"gain": 1.0, "decay": 4.0, "fires": False, "smoothing": 0.0},
+    SpikeRate: {"target": 14.0, "strength": 0.01, "populations": ()},
+    SpikeBudget: {"strength": 1.0},
+    PeakMargin: {"strength": 0.01, "populations": ()},
+    WeightBumping: {"label": 1.0, "hidden": 0.3, "hidden_fraction": 0.02},
+}
+
+
+@pytest.mark.parametrize("kind", DEFAULTS, ids=lambda kind: kind.__name__)
+def test_numbers_that_are_not_given_stay_what_they_were(kind):
+    given = {each.name: each.default for each in fields(kind) if each.default is not MISSING}
+    assert given == DEFAULTS[kind]
+
+
+def test_a_remedy_against_silence_may_be_switched_off():
+    off = {"label": 0.0, "hidden": 0.0}
+    assert weight_bumping_of(off, WeightBumping()) == WeightBumping(**off)

@@ -230,6 +230,21 @@ REFUSED = {
         "sensor_size is (1, 1)",
         "give (x, y, p)",
     ),
+    "a sensor of one number": (
+        lambda _: events_of_arrays([CAMERA], 2),
+        "sensor_size is 2",
+        "give (x, y, p)",
+    ),
+    "a list of events": (
+        lambda _: events_of_arrays([[(0, 0, 1, 2000)]], (2, 1, 2)),
+        "sample 0 has no field 't'",
+        "a structured array with the fields t and p",
+    ),
+    "one moment of a clock": (
+        lambda _: Latency(t_min=0.0, t_max=0.1, clock=0.05)(np.ones((1, 1))),
+        "clock is 0.05",
+        "give times, such as (0.0, 0.01)",
+    ),
     "a part below 0": (
         lambda _: splits_of_arrays(X, Y, validation=-0.1),
         "a part of the samples is a fraction of -0.1",

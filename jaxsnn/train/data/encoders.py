@@ -95,6 +95,8 @@ class Latency:
             )
         if self.least is not None:
             _refuse_numbers(least=self.least)
+        if not np.iterable(self.clock):
+            raise UsageError(f"clock is {shown(self.clock)}", fix="give times, such as (0.0, 0.01)")
         for moment in self.clock:
             _refuse_numbers(0.0, clock=moment)
         flat = _flat_values(values, "latency")
@@ -255,7 +257,7 @@ class Delta:
 
     def _sample(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         times, channels = [], []
-        for channel, signal in enumerate(values.T):
+        for channel, signal in enumerate(values.T if len(values) else ()):
             level = signal[0]
             for frame in range(len(signal) - 1):
                 before, after = signal[frame], signal[frame + 1]
@@ -383,8 +385,8 @@ class PopulationCode:
             )
         if not 1 <= (as_whole(self.nearest) or 0) <= len(self.centres):
             raise UsageError(
-                f"nearest is {shown(self.nearest)}, and there are {len(self.centres)} centres",
-                fix="let 1 or more of them fire, at most all",
+                f"nearest is {self.nearest}, and there are {len(self.centres)} centres",
+                fix="give a whole number: let 1 or more of them fire, at most all",
             )
         _refuse_values(values, np.isinf(values), "give finite numbers, or NaN for no spike")
         _, frames, signals = values.shape

@@ -46,9 +46,10 @@ def events_of_arrays(
     >>> events.time.tolist(), events.index.tolist()
     ([[0.002]], [[3]])
     """
-    if len(sensor_size) != 3:
+    if np.size(sensor_size) != 3:
         raise UsageError(f"sensor_size is {sensor_size}", fix="give (x, y, p), 1 for what lacks")
     unit, (width, height, polarities) = parse_time(time_unit), sensor_size
+    recordings = [np.asarray(recording) for recording in recordings]
     slots = max([len(recording) for recording in recordings] + [1])
     if most is not None and slots > most:
         raise UsageError(

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsnn.errors import UsageError, shown
+from jaxsnn.errors import UsageError, as_number, shown
 from jaxsnn.network.network import Network
 from jaxsnn.train.options import replaced
 
@@ -96,8 +96,8 @@ def weight_bumping_of(
         fix = "give WeightBumping(...), its fields by name, or None"
         raise UsageError(f"weight_bumping is {shown(found)}", fix=fix)
     for name, value in vars(found).items():
-        if not value >= 0:
-            raise UsageError(f"weight_bumping.{name} is {value:g}", fix="give at least 0")
+        if not as_number(value) >= 0:
+            raise UsageError(f"weight_bumping.{name} is {shown(value)}", fix="give at least 0")
     return found
 
 
