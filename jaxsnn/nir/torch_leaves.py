@@ -35,7 +35,8 @@ WAYS_OUT: Mapping[str, str] = MappingProxyType(
         ),
         **dict.fromkeys(
             ("linear", "matmul", "mm", "addmm", "einsum"),
-            "use a torch.nn.Linear, which torch.nn.utils.parametrize gives weights that are computed",
+            "use a layer, such as torch.nn.Linear, which torch.nn.utils.parametrize gives weights that are"
+            " computed",
         ),
         "stack": "join along the axis of channels, with torch.cat: no node of NIR makes a new axis",
     }

@@ -191,6 +191,7 @@ def with_numbers(current, seed=0):
     net = Wired(lambda net, x: net.out(current(net, x)), seed, a=LINEAR(4, 3))
     net.w, net.v = torch.nn.Parameter(torch.randn(4, 5)), torch.nn.Parameter(torch.randn(3, 4))
     net.b, net.one = torch.nn.Parameter(torch.rand(3)), torch.nn.Parameter(torch.rand(1, 3))
+    net.column = torch.nn.Parameter(torch.randn(4, 1))
     net.register_buffer("mask", torch.tensor([1.0, 0.0, 1.0, 0.5]))
     net.register_buffer("ones", (torch.arange(12).reshape(3, 4) % 3 > 0).float())
     return net
@@ -207,6 +208,7 @@ PARAMETERS = {
     "bias": lambda net, x: x @ net.v.T + net.b,
     "addmm": lambda net, x: torch.addmm(net.b, x, net.v.t()),
     "tied": through,
+    "tied by one": lambda net, x: (x @ net.column) @ net.column.t() @ net.v.t(),
 }
 #: What is no weight of a layer.
 NUMBERS = {
@@ -231,7 +233,7 @@ def test_parameters_and_buffers_of_the_module_are_taken(kind):
     assert [id(parameter) for parameter in other.parameters()] == own
     assert np.array_equal(nets.snntorch_play(other, x), y)
     shared = [each for each in graph.warnings if each.code == "shared-parameters"]
-    assert len(shared) == (kind == "tied")
+    assert len(shared) == kind.startswith("tied")
 
 
 def test_places_of_one_parameter_take_the_same_numbers_alone():
@@ -310,6 +312,46 @@ def test_convolutions_by_parameters_of_the_module_are_taken_and_set(kind):
     graph, x, y = verified(net, (2, 4, 4))
     load_into(other, graph)
     assert np.array_equal(nets.snntorch_play(other, x), y)
+
+
+class Weighted(torch.nn.Module):
+    """A layer of the user's own."""
+
+    def __init__(self, seed):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.weight = torch.nn.Parameter(torch.randn(3, 4))
+
+    def forward(self, x):
+        return 2 * (x @ self.weight.t())
+
+
+class Squared(Weighted):
+    def forward(self, x):
+        return super().forward(x) ** 2
+
+
+class Masked(torch.nn.Linear):
+    def forward(self, x):
+        return functional.linear(x, self.weight * (self.weight > 0), self.bias)
+
+
+def test_layers_of_the_users_own_are_taken_by_what_they_compute():
+    net, other = (torch.nn.Sequential(Weighted(seed), leaky()) for seed in (0, 1))
+    graph, x, y = verified(net, (4,))
+    load_into(other, graph)
+    assert np.array_equal(nets.snntorch_play(other, x), y)
+    verified(torch.nn.Sequential(Masked(4, 3), leaky()), (4,))
+    with pytest.raises(ConversionError, match="'0' is a Squared, which is not supported"):
+        from_torch(torch.nn.Sequential(Squared(0), leaky()), torch.zeros(1, 4))
+    with pytest.raises(ConversionError, match="the module has no neurons: use"):
+        from_torch(Weighted(0), torch.zeros(1, 4))
+
+
+def test_parameters_of_the_module_itself_in_half_precision_are_refused():
+    net = torch.nn.Sequential(Weighted(0).half(), leaky())
+    with pytest.raises(ConversionError, match=r"computes in torch\.float16"):
+        from_torch(net, torch.zeros(1, 4).half())
 
 
 def drifting(net, x):

@@ -102,12 +102,13 @@ def traced_module(module: Any, sample: Any) -> TracedModule:
     for name, leaf in leaves_of(module):
         refuse_training(name, leaf)
         refuse_few_digits(name, leaf)
+    refuse_few_digits("module", module)  # parameters and buffers of its own
     seen = trace(module, sample)
     made = {call.name: exported(call) for call in seen.calls}
     names = sorted({one.framework for one in made.values() if one.framework is not None})
     if len(names) != 1:
         raise ConversionError(
-            f"the module has neurons of {listing(names)}",
+            f"the module has {f'neurons of {listing(names)}' if names else 'no neurons'}",
             fix=f"use neurons of one framework, {' or '.join(_titles())}",
         )
     draft = _ModuleDraft(seen, made)

@@ -149,6 +149,7 @@ def _refuse_parted(numbers: list[LayerNumbers]) -> None:
             continue
         if value.ndim == held.ndim:  # a transpose has the same memory in another order
             value = value.transpose(np.argsort([-step for step in held.stride()], kind="stable"))
+        value = value.ravel()  # and a view another shape
         earlier, known = first.setdefault((held.data_ptr(), held.numel()), (one, value))
         if not np.allclose(known, value, rtol=_TOLERANCE, atol=0):
             raise ConversionError(

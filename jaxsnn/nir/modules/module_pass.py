@@ -111,8 +111,10 @@ def refuse_no_time(leaves: list[tuple[str, Any]], leading: int, sample: Any) -> 
 
 
 def leaves_of(module: Any, name: str = "") -> list[tuple[str, Any]]:
-    """Modules that are one node each: known types, and modules without children."""
-    if exporter_of(module) is not None or not list(module.children()):
+    """Modules that are one node each: known types, and a library's modules without children. What a
+    module of the user's own computes is watched.
+    """
+    if exporter_of(module) is not None or (of_library(module) and not list(module.children())):
         return [(name or "module", module)]
     found = []
     for child_name, child in module.named_children():

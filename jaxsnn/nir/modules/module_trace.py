@@ -328,8 +328,13 @@ def _own_buffers(module: Any) -> dict[str, Any]:
 
 
 def _copies(tensors: Iterable[tuple[str, Any]]) -> dict[str, tuple[int, Any]]:
-    """Name -> torch's count of the changes of a tensor in place, and a copy of it."""
-    return {name: (_version(tensor), tensor.detach().clone()) for name, tensor in tensors}
+    """Name -> torch's count of the changes of a tensor in place, and a copy of it; without those of
+    lazy layers, which begin to be.
+    """
+    from torch.nn.parameter import is_lazy
+
+    known = ((name, tensor) for name, tensor in tensors if not is_lazy(tensor))
+    return {name: (_version(tensor), tensor.detach().clone()) for name, tensor in known}
 
 
 def _is_changed(tensor: Any, version: int, before: Any) -> bool:
@@ -372,8 +377,8 @@ class _Watch:
         # Tensors that live keep their ids.
         self.alive: list[Any] = []
         self.inside = 0
-        #: Modules of libraries that have layers within, as they are entered: name, module, and
-        #: whether what it takes is of a layer.
+        #: Modules with `outer_hooks`, as they are entered: name, module, and whether what it takes is of
+        #: a layer.
         self.entered: list[tuple[str, Any, bool]] = []
         #: What such a module gave that is of no layer -> its name and itself.
         self.lost: dict[int, tuple[str, Any]] = {}
@@ -476,12 +481,12 @@ class _Watch:
         self.keep(out, dataclasses.replace(made, sources=(place,)))
 
     def all_hooks(self, module: Any, leaves: list[tuple[str, Any]]) -> list[Any]:
-        """Hooks of the leaves, and of libraries' modules with layers within."""
+        """Hooks of the leaves, of libraries' modules with layers within, and of the user's without any."""
         hooks = [hook for name, leaf in leaves for hook in self.hooks(name, leaf)]
         inside = [leaf for _, leaf in leaves]
         for name, outer in module.named_modules():
             own = any(outer is leaf for leaf in inside)
-            if of_library(outer) and not own and list(outer.children()):
+            if not own and of_library(outer) == bool(list(outer.children())):
                 hooks += self.outer_hooks(name or "module", outer)
         return hooks
 
@@ -503,9 +508,7 @@ class _Watch:
         ]
 
     def outer_hooks(self, name: str, outer: Any) -> list[Any]:
-        """Hooks of a library's module that has layers within: what it computes by itself is to be
-        refused in its name.
-        """
+        """Hooks of a module that computes by itself: what is of no layer is to be refused in its name."""
 
         def before(part: Any, arguments: tuple[Any, ...]) -> None:
             given = tensors_of(arguments)
