@@ -226,7 +226,7 @@ def test_alpha_readouts_go_into_a_module():
             torch.nn.Sequential(torch.nn.Linear(5, 5), torch.nn.Tanh()),
             "'1' is a Tanh, which is not supported",
         ),
-        (torch.nn.Sequential(torch.nn.Linear(5, 5)), "neurons of none"),
+        (torch.nn.Sequential(torch.nn.Linear(5, 5)), "the module has no neurons"),
     ],
 )
 def test_what_cannot_be_held_is_refused(module, message):
