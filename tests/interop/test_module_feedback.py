@@ -406,6 +406,22 @@ class Counts(KeptInside):
         return super().forward(2 * x if self.count > self.after else x)
 
 
+def test_a_kept_spike_of_one_neuron_and_no_number_are_no_counters():
+    class KeepsOne(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.back, self.out = LINEAR(4, 1), LINEAR(1, 1, bias=False), leaky()
+            torch.nn.init.constant_(self.a.bias, 0.6)  # it fires from the second step on
+            self.loss = float("nan")
+            self.register_buffer("kept", torch.zeros(1, 1))
+
+        def forward(self, x):
+            self.kept.copy_(self.out(self.a(x) + self.back(self.kept)))
+            return self.kept.clone()
+
+    assert not from_torch(KeepsOne(), torch.zeros(1, 4)).warnings
+
+
 @pytest.mark.parametrize("kind", [int, float, torch.Tensor])
 def test_a_module_that_counts_its_steps_may_do_something_else_later(kind):
     net = Counts(kind)

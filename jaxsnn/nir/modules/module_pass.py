@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -178,13 +178,18 @@ def rewind(leaves: Iterable[Any]) -> None:
             getattr(part, method)()
 
 
-def numbers_held(module: Any) -> dict[str, float]:
-    """Plain numbers in the attributes of the user's own modules, by name."""
+def numbers_held(module: Any, known: Container[int] = ()) -> dict[str, float]:
+    """Plain numbers in the attributes of the user's own modules, by name, without tensors of known ids."""
     return {
         name: float(value)
         for name, value in _attributes(module)
         if isinstance(value, int | float)
-        or (hasattr(value, "is_inference") and value.numel() == 1 and not value.is_complex())
+        or (
+            hasattr(value, "is_inference")
+            and id(value) not in known
+            and value.numel() == 1
+            and not value.is_complex()
+        )
     }
 
 

@@ -287,7 +287,7 @@ def _watched(module: Any, sample: Any, after_a_step: bool = False) -> ModuleTrac
             numbers, before = numbers_held(module), _copies(module.named_parameters())
             with watch.functions():
                 result = module(sample, *state)
-            later = numbers_held(module)
+            later = numbers_held(module, watch.made)  # what is kept of layers is fed back
             if after_a_step:  # in a first one parameters of lazy layers begin to be
                 _refuse_learning(before, module)
     except JaxsnnError:
@@ -313,7 +313,11 @@ def _watched(module: Any, sample: Any, after_a_step: bool = False) -> ModuleTrac
         leading=leading,
         left_out=tuple(watch.left_out(result)),
         absent=frozenset(late | watch.earlier),
-        counters=tuple(name for name in numbers if numbers[name] != later.get(name)),
+        counters=tuple(
+            name
+            for name, value in later.items()
+            if name in numbers and not np.array_equal(value, numbers[name], equal_nan=True)
+        ),
     )
 
 
