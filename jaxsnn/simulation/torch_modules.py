@@ -22,7 +22,7 @@ from jaxsnn.network.network import Network
 from jaxsnn.nir.graph import Graph
 from jaxsnn.nir.modules.module_graph import TracedModule, traced_module
 from jaxsnn.nir.modules.module_loading import Loaded, first_input, loaded
-from jaxsnn.nir.modules.module_pass import left_over, plain, sample_of
+from jaxsnn.nir.modules.module_pass import left_over, parameters_back, plain, sample_of
 from jaxsnn.nir.modules.module_run import run_module
 from jaxsnn.nir.parse import read
 from jaxsnn.simulation.simulate import simulate
@@ -78,7 +78,7 @@ def from_torch(module: Any, sample: Any) -> Graph:
     _refuse_no_module(module)
     module = plain(module)
     sample = sample_of(module, sample)
-    with _left_over_told(module, sample):
+    with parameters_back(module), _left_over_told(module, sample):
         traced = traced_module(module, sample)
         refuse_difference(module, traced, sample)
     return traced.graph
@@ -115,7 +115,11 @@ def load_into(module: Any, source: Graph | str | os.PathLike[str], **options: An
     graph = source if isinstance(source, Graph) else read(source, **options)
     module = plain(module)
     sample = first_input(module, graph)
-    with _left_over_told(module, sample), loaded(module, graph) as (found, traced):
+    with (
+        parameters_back(module),
+        _left_over_told(module, sample),
+        loaded(module, graph) as (found, traced),
+    ):
         names = found.nodes
         as_file = dataclasses.replace(
             traced,

@@ -354,6 +354,21 @@ def test_parameters_of_the_module_itself_in_half_precision_are_refused():
         from_torch(net, torch.zeros(1, 4).half())
 
 
+@pytest.mark.parametrize(
+    "current",
+    [
+        lambda net, x: net.a(x.mul_(net.mask)),
+        lambda net, x: (net.a.weight.data.clamp_(-0.3, 0.3), net.a(x))[1],
+    ],
+)
+def test_a_forward_may_change_its_input_and_bound_its_weights(current):
+    net, sample = with_numbers(current), torch.ones(1, 4)
+    graph = from_torch(net, sample)
+    assert torch.equal(sample, torch.ones(1, 4))
+    x = nets.spikes(3, (4,), steps=60, batch=3)
+    assert verify(graph, x, nets.snntorch_play(net, x.copy())).ok
+
+
 def drifting(net, x):
     net.mask = net.mask * 0.9999999
     return net.a(x * net.mask)

@@ -139,7 +139,7 @@ def unchanged(module: Any) -> Iterator[None]:
         if _is_lazy(part):  # a first pass gives it its sizes, which it keeps
             continue
         own = {key: _copied(value) for key, value in vars(part).items() if key != "_modules"}
-        held = [*part._parameters.values(), *part._buffers.values(), *own.values()]
+        held = [*part._buffers.values(), *own.values()]
         tensors = [value for value in held if isinstance(value, torch.Tensor)]
         lists = [(value, list(value)) for value in own.values() if type(value) in (list, deque)]
         kept.append((part, own, lists, [(tensor, tensor.detach().clone()) for tensor in tensors]))
@@ -158,6 +158,23 @@ def unchanged(module: Any) -> Iterator[None]:
                 for tensor, before in tensors:
                     if not torch.equal(tensor, before):
                         tensor.copy_(before)
+
+
+@contextmanager
+def parameters_back(module: Any) -> Iterator[None]:
+    """Where something raises inside, the parameters have their numbers of before again."""
+    import torch
+
+    whole = (each for each in module.parameters() if not torch.nn.parameter.is_lazy(each))
+    kept = [(each, each.detach().clone()) for each in whole]
+    try:
+        yield
+    except BaseException:
+        with torch.no_grad():
+            for parameter, before in kept:
+                if not torch.equal(parameter, before):
+                    parameter.data = before
+        raise
 
 
 def _is_lazy(module: Any) -> bool:

@@ -60,7 +60,9 @@ def run_module(
     kind = like.dtype if like.dtype.is_floating_point else torch.float32
     try:
         with torch.inference_mode(False), torch.no_grad(), unchanged(module), uncompiled(module):
-            x = torch.as_tensor(frames, dtype=kind, device=like.device)
+            x = torch.tensor(
+                frames, dtype=kind, device=like.device
+            )  # forward may change it in place
             rewind(leaves.values())
             returned = [_called(module, x)] if seen.leading == 2 else list(_stepped(module, x))
             returned = [[_array(tensor) for tensor in tensors_of(each)] for each in returned]

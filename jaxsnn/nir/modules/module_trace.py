@@ -273,7 +273,7 @@ def _watched(module: Any, sample: Any, after_a_step: bool = False) -> ModuleTrac
     refuse_no_time(leaves, leading, sample)
     watch = _Watch(leading, tuple(sample.shape[:leading]), [name for name, _ in leaves])
     with torch.inference_mode(False):  # in which torch counts no changes in place
-        sample = sample.clone() if sample.is_inference() else sample
+        sample = sample.clone()  # which forward may change in place
     watch.keep(sample, Made(sources=("",), leading=leading))
     watch.keep_fixed(module)
     hooks: list[Any] = []

@@ -37,11 +37,25 @@ COPY = ("copy_",)
 #: What leaves spikes as they are.
 RECTIFY = ("relu", "relu_")
 #: What computes numbers of numbers, and always the same.
-_PURE = "abs clamp exp gt lt norm outer pow reciprocal sigmoid sign softmax softplus sqrt square sum tanh to"
+_PURE = (
+    "abs clamp exp gt lt masked_fill norm outer pow reciprocal round sigmoid sign softmax softplus sqrt"
+    " square std sum tanh to"
+)
 #: What gives of fixed numbers fixed numbers.
 FIXED = (
     *(*SAME, *ADD, *SUBTRACT, *SUBTRACTED, *NEGATE, *TIMES, *OVER, *RECTIFY, *JOIN),
-    *(*RESHAPE, *MOVE, *MATRIX, "mean", "where", "tril", "triu", "__pow__", "__rdiv__"),
+    *(
+        *RESHAPE,
+        *MOVE,
+        *MATRIX,
+        "mean",
+        "where",
+        "tril",
+        "triu",
+        "__invert__",
+        "__pow__",
+        "__rdiv__",
+    ),
     *_PURE.split(),
 )
 #: What takes one step of a tensor: x[t], `for frame in x`.
