@@ -38,25 +38,13 @@ COPY = ("copy_",)
 RECTIFY = ("relu", "relu_")
 #: What computes numbers of numbers, and always the same.
 _PURE = (
-    "abs clamp exp gt lt masked_fill norm outer pow reciprocal round sigmoid sign softmax softplus sqrt"
-    " square std sum tanh to"
+    "__invert__ __pow__ __rdiv__ abs clamp exp gt lt masked_fill mean norm outer pow reciprocal round"
+    " sigmoid sign softmax softplus sqrt square std sum tanh to tril triu where"
 )
 #: What gives of fixed numbers fixed numbers.
 FIXED = (
     *(*SAME, *ADD, *SUBTRACT, *SUBTRACTED, *NEGATE, *TIMES, *OVER, *RECTIFY, *JOIN),
-    *(
-        *RESHAPE,
-        *MOVE,
-        *MATRIX,
-        "mean",
-        "where",
-        "tril",
-        "triu",
-        "__invert__",
-        "__pow__",
-        "__rdiv__",
-    ),
-    *_PURE.split(),
+    *(*RESHAPE, *MOVE, *MATRIX, *_PURE.split()),
 )
 #: What takes one step of a tensor: x[t], `for frame in x`.
 PART = ("__getitem__", "__iter__", "select", "unbind", "narrow")
