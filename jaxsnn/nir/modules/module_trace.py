@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from jaxsnn.errors import ConversionError, JaxsnnError, first_line, listing
+from jaxsnn.nir.modules.fixed_numbers import FixedNumbers, copies_of, refuse_learning
 from jaxsnn.nir.modules.module_order import MOVE, RESHAPE, Order, first_order, orders
 from jaxsnn.nir.modules.module_pass import (
     failed,
@@ -53,7 +54,6 @@ from jaxsnn.nir.modules.torch_functions import (
     factor_of,
     flatten_of,
     function_name,
-    is_parameter,
     linear_of,
     padding_of,
     parts_of,
@@ -271,11 +271,10 @@ def _watched(module: Any, sample: Any, after_a_step: bool = False) -> ModuleTrac
     leaves = leaves_of(module)
     leading = leading_axes(module)
     refuse_no_time(leaves, leading, sample)
-    watch = _Watch(leading, tuple(sample.shape[:leading]), [name for name, _ in leaves])
+    watch = _Watch(module, leading, tuple(sample.shape[:leading]), [name for name, _ in leaves])
     with torch.inference_mode(False):  # in which torch counts no changes in place
         sample = sample.clone()  # which forward may change in place
     watch.keep(sample, Made(sources=("",), leading=leading))
-    watch.keep_fixed(module)
     hooks: list[Any] = []
     state: tuple[Any, ...] = ()
     try:
@@ -284,12 +283,12 @@ def _watched(module: Any, sample: Any, after_a_step: bool = False) -> ModuleTrac
             if after_a_step:
                 state = watch.step_before(module, sample, leaves)
             hooks += watch.all_hooks(module, leaves)
-            numbers, before = numbers_held(module), _copies(module.named_parameters())
+            numbers, before = numbers_held(module), copies_of(module.named_parameters())
             with watch.functions():
                 result = module(sample, *state)
             later = numbers_held(module, watch.made)  # what is kept of layers is fed back
             if after_a_step:  # in a first one parameters of lazy layers begin to be
-                _refuse_learning(before, module)
+                refuse_learning(before, module)
     except JaxsnnError:
         raise
     except RuntimeError as error:  # of layers that do not take its shape or its type
@@ -321,57 +320,12 @@ def _watched(module: Any, sample: Any, after_a_step: bool = False) -> ModuleTrac
     )
 
 
-def _own_buffers(module: Any) -> dict[str, Any]:
-    """The buffers of the user's own modules, by name."""
-    parts = [(name, part) for name, part in module.named_modules() if not of_library(part)]
-    return {
-        f"{place}.{name}": each
-        for place, part in parts
-        for name, each in part.named_buffers("", False)
-    }
-
-
-def _copies(tensors: Iterable[tuple[str, Any]]) -> dict[str, tuple[int, Any]]:
-    """Name -> torch's count of the changes of a tensor in place, and a copy of it; without those of
-    lazy layers, which begin to be.
-    """
-    from torch.nn.parameter import is_lazy
-
-    known = ((name, tensor) for name, tensor in tensors if not is_lazy(tensor))
-    return {name: (_version(tensor), tensor.detach().clone()) for name, tensor in known}
-
-
-def _is_changed(tensor: Any, version: int, before: Any) -> bool:
-    """Whether a tensor has another count of changes in place, or, as by `.data`, other numbers."""
-    import torch
-
-    if _version(tensor) != version or tensor.shape != before.shape:
-        return True
-    return not torch.allclose(tensor, before, rtol=0, atol=0, equal_nan=True)
-
-
-def _refuse_learning(before: Mapping[str, tuple[int, Any]], module: Any) -> None:
-    """Refuse a forward that changes parameters, as rules of plasticity do.
-
-    Args:
-        before: The parameters, as `_copies` has them.
-
-    Raises:
-        ConversionError: Names one.
-    """
-    after = dict(module.named_parameters())
-    for name in before:
-        if name not in after or _is_changed(after[name], *before[name]):
-            raise ConversionError(
-                f"forward changes the parameter '{name}' in each step, and in a graph it stays as it is",
-                fix="change it outside of forward",
-            )
-
-
 class _Watch:
     """What is known while a forward pass runs."""
 
-    def __init__(self, leading: int, axes: tuple[int, ...], leaves: Iterable[str]) -> None:
+    def __init__(
+        self, module: Any, leading: int, axes: tuple[int, ...], leaves: Iterable[str]
+    ) -> None:
         self.leading = leading
         self.leaves = frozenset(leaves)
         #: Lengths of those axes.
@@ -390,9 +344,8 @@ class _Watch:
         self.functions_of: dict[int, str] = {}
         #: What `.data` of such a tensor gave, which changes it unseen -> torch's count of its changes.
         self.unseen: list[tuple[Any, int]] = []
-        #: Parameters and buffers, and what is computed of them alone -> torch's count of its changes.
-        self.fixed: dict[int, int] = {}
-        self.parameters: list[Any] = []
+        #: What is the same in each step.
+        self.fixed = FixedNumbers(module)
         #: That of what a leaf takes, when it was called.
         self.version = 0
         #: Calls that were made in the step before.
@@ -410,29 +363,15 @@ class _Watch:
         self.alive.append(tensor)
         self.made[id(tensor)] = dataclasses.replace(made, version=tensor._version)
 
-    def keep_fixed(self, module: Any) -> None:
-        """Note the parameters, and the buffers of the user's own modules, which are no states."""
-        self.parameters = list(module.parameters())
-        for tensor in (*self.parameters, *_own_buffers(module).values()):
-            self.alive.append(tensor)
-            self.fixed[id(tensor)] = _version(tensor)
-
     def is_fixed(self, value: Any) -> bool:
-        """Whether a tensor is the same in each step: a parameter, a buffer, or made of them."""
-        if id(value) in self.made or not hasattr(value, "is_inference"):
-            return False
-        now = _version(value)
-        return self.fixed.get(id(value), now if is_parameter(value) else None) == now
+        """Whether a tensor is the same in each step, and of no layer."""
+        return id(value) not in self.made and self.fixed.has(value)
 
     def note_fixed(self, name: str, args: Any, result: Any) -> None:
         """Note what a function gives of fixed tensors alone."""
-        if name not in FIXED:
-            return
         tensors = tensors_of(args)
-        if tensors and all(map(self.is_fixed, tensors)):
-            for tensor in tensors_of([result]):
-                self.alive.append(tensor)
-                self.fixed[id(tensor)] = _version(tensor)
+        if name in FIXED and tensors and all(map(self.is_fixed, tensors)):
+            self.fixed.add(tensors_of([result]))
 
     def step_before(
         self, module: Any, sample: Any, leaves: list[tuple[str, Any]]
@@ -440,26 +379,15 @@ class _Watch:
         """Run a step and note what the leaves gave in it; what is to be given to the next step."""
         hooks = [hook for name, leaf in leaves for hook in self.hooks(name, leaf)]
         self.in_step_before = True
-        fixed, buffers = dict(self.fixed), _own_buffers(module)
-        copies = _copies(buffers.items())
         other = sample.clone()  # so that an input that forward keeps is none of this step
         try:
-            with self.functions():
+            with self.fixed.through_a_step(), self.functions():
                 result = module(other)
         finally:
             self.in_step_before = False
             for hook in hooks:
                 hook.remove()
         self.earlier = set(self.calls)
-        # What was computed and kept, a buffer that changes, or what takes its place, may be another in
-        # each step.
-        now = _own_buffers(module)
-        others = {
-            id(each)
-            for name, each in buffers.items()
-            if now.get(name) is not each or _is_changed(each, *copies[name])
-        }
-        self.fixed = {place: count for place, count in fixed.items() if place not in others}
         return fed_back(module, result)
 
     def called_before(self, name: str, leaf: Any, given: Any, result: Any) -> None:
@@ -766,7 +694,7 @@ class _Watch:
             self.matrix(name, sources, args, kwargs, result)
         elif name in CONVOLVE and id(given) in self.made and len(sources) == 1:
             self.layer(
-                "conv", convolution_of(args, kwargs, self.parameters), sources, given, result
+                "conv", convolution_of(args, kwargs, self.fixed.parameters), sources, given, result
             )
         elif name in ADD + SUBTRACT + SUBTRACTED + TIMES + OVER and len(sources) == 1:
             self.with_numbers(name, sources[0], args, kwargs, result)
@@ -835,7 +763,7 @@ class _Watch:
         if len(made.sources) > 1 or call.module.bias is not None or shape != call.outward:
             return False
         name = self.free("linear")
-        layer = linear_of(call.module.weight, bias, self.parameters)
+        layer = linear_of(call.module.weight, bias, self.fixed.parameters)
         self.calls[name] = dataclasses.replace(call, name=name, module=layer)
         self.keep(result, dataclasses.replace(made, sources=(name,)))
         return True
@@ -849,7 +777,7 @@ class _Watch:
         if found is None or len(sources) != 1 or id(given) not in self.made:
             return
         if all(each is None or each.ndim for each in found):
-            self.layer("linear", linear_of(*found, self.parameters), sources, given, result)
+            self.layer("linear", linear_of(*found, self.fixed.parameters), sources, given, result)
 
     def moved(
         self, func: Any, made: Made, args: Any, kwargs: Mapping[str, Any], result: Any
@@ -1055,14 +983,6 @@ class _Watch:
         if made is None or made.order is not None or made.version != tensor._version:
             return None
         return made
-
-
-def _version(tensor: Any) -> int:
-    """torch's count of the changes of a tensor in place, which there is not of all."""
-    import torch
-
-    uncounted = torch.nn.parameter.is_lazy(tensor) or tensor.is_inference()
-    return 0 if uncounted else tensor._version
 
 
 def _taken_of(arguments: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
