@@ -642,6 +642,25 @@ def test_a_loop_agrees_by_its_weights_alone(share, x64):
     np.testing.assert_array_equal(found("native", 2)[1], gradient)
 
 
+@pytest.mark.parametrize("neurons", [8, 64], ids=["dense", "sparse"])
+def test_closed_boxes_leave_nothing_behind_in_a_loop(neurons):
+    """Boxes that end when others begin: integrators that have not fired at 1 s hear nothing more."""
+    width, weight = 2.0**-10, np.zeros((neurons, 3))
+    weight[:8] = np.random.default_rng(0).uniform(0.1, 0.6, (8, 3))
+    nodes = {
+        "input": build.input(3),
+        "in": build.linear(weight=weight),
+        "loop": build.integrate_and_fire(v_threshold=2.0),
+        "back": build.linear(weight=np.zeros((neurons, neurons))),
+        "output": build.output(),
+    }
+    chains = [("input", "in", "loop", "output"), ("loop", "back", "loop")]
+    graph = build.network(nodes, chains, **BOXES | {"dt": width})
+    events = Events(time=[[1.0, 1.0 + width, 1.0 + 2 * width]], index=[[2, 1, 0]])
+    found = simulate(lower(graph), events, 1e7, engine=EventDriven(backend="native"))
+    assert found.spikes["loop"].count.sum() == 0
+
+
 def test_too_few_events_of_a_loop_end_the_run():
     rng = np.random.default_rng(4)
     time = jnp.asarray(np.sort(rng.uniform(0, 25e-3, (2, 12))), jnp.float32)

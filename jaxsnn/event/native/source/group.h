@@ -800,7 +800,9 @@ class GroupForward {
     const bool sparse = sparse_.has(row);
     if (stay_ && sparse) return touch(row);
     if (stay_) leave();
-    if (pending_ != table_.zeros() && !(sparse && pending_ == arriving_.data())) catch_up();
+    // boxes turn one by one: rounded together, some would never close
+    const bool joins = !kBoxes && sparse && pending_ == arriving_.data();
+    if (pending_ != table_.zeros() && !joins) catch_up();
     if (!sparse) {
       pending_ = table_[row];
       return;
