@@ -166,14 +166,15 @@ def without_kernels(
         cycles = [part for part in groups(tuple(wires)) if isinstance(part, Cycle)]
     except LoweringError:  # `event_limits` says so
         return
+    loops = {name: cycle.order for cycle in cycles for name in cycle.order}
     for name, population in populations.items():
-        if population.fires and (why := _outside_kernels(population, name in held)):
+        # a loop is run as a whole
+        inside = [populations[each] for each in loops.get(name, (name,)) if each in populations]
+        why = next(filter(None, (_outside_kernels(each, each.name in held) for each in inside)), None)
+        if why is None and name in loops:
+            why = _loop_outside_kernels(inside, held)
+        if population.fires and why:
             whys.setdefault(why, []).append(name)
-    for cycle in cycles:
-        inside = [populations[name] for name in cycle.order if name in populations]
-        said = {name for names in whys.values() for name in names}
-        if said.isdisjoint(cycle.order) and (why := _loop_outside_kernels(inside, held)):
-            whys.setdefault(why, []).extend(each.name for each in inside)
     for why, names in whys.items():
         yield Problem(
             node=names[0] if len(names) == 1 else "",
@@ -196,9 +197,11 @@ def _outside_kernels(population: Population, is_held: bool) -> str | None:
 
 def _loop_outside_kernels(inside: Sequence[Population], held: Collection[str]) -> str | None:
     """Why no kernel knows a loop of populations each of which may be known."""
-    boxes = {each.name in held or each.spike_kernel == "box" for each in inside}
-    if any(each.kind in ("LIF", "IF") for each in inside) and False in boxes:
+    boxed = {each.name for each in inside if each.name in held or each.spike_kernel == "box"}
+    if any(each.kind in ("LIF", "IF") and each.name not in boxed for each in inside):
         return "spikes of a loop move V itself"
+    if 0 < len(boxed) < len(inside):
+        return "spikes of a loop are boxes for some neurons and not for others"
     if len({each.reset for each in inside}) > 1:
         return "the neurons of a loop are reset by different rules"
     return None

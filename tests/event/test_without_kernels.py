@@ -63,22 +63,41 @@ def test_what_no_kernel_runs_is_named(make, kind, kernel):
     assert all(note.severity == "note" and note.node for note in notes)
 
 
-def test_loops_of_two_rules_and_levels_are_named():
-    """Neurons of a loop that are reset differently; a Threshold's level at a CubaLIF, not at a LIF."""
-    neurons = NEURONS["CubaLIF"]
+def loop_of(first, second, **options):
+    """Two populations, "a" and "b", that feed back into each other."""
     nodes = {
         "in": build.input(1),
         "w": build.linear(weight=[[1.0]]),
-        "a": neurons(),
+        "a": NEURONS[first](),
         "to b": build.linear(weight=[[1.0]]),
-        "b": neurons(),
+        "b": NEURONS[second](),
         "back": build.linear(weight=[[0.5]]),
         "out": build.output(1),
     }
     chains = [("in", "w", "a", "to b", "b", "out"), ("b", "back", "a")]
-    two_rules = build.network(
-        nodes, chains, reset={"a": "zero", "b": "subtract"}, spike_kernel="delta", **STEPPED
-    )
+    return build.network(nodes, chains, **STEPPED, **options)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "kernels", "why"),
+    [
+        (("LIF", "CubaLIF"), ("box", "box"), "boxes drive currents that decay"),
+        (("CubaLIF", "LIF"), ("delta", "box"), "boxes for some neurons and not for others"),
+        (("LIF", "IF"), ("box", "delta"), "spikes of a loop move V itself"),
+    ],
+)
+def test_a_loop_is_named_as_a_whole(kinds, kernels, why):
+    graph = loop_of(*kinds, spike_kernel=dict(zip("ab", kernels, strict=True)))
+    (note,) = named(graph)
+    assert note.message.startswith("a, b: run by XLA")
+    assert why in note.message
+    assert is_refused(graph)
+
+
+def test_loops_of_two_rules_and_levels_are_named():
+    """Neurons of a loop that are reset differently; a Threshold's level at a CubaLIF, not at a LIF."""
+    resets = {"a": "zero", "b": "subtract"}
+    two_rules = loop_of("CubaLIF", "CubaLIF", reset=resets, spike_kernel="delta")
     (note,) = named(two_rules)
     assert note.message.startswith("a, b: run by XLA")
     assert "different rules" in note.message
