@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -74,6 +75,8 @@ class EventSolution:
         feeding: pairs of an Output node and the names of the populations that feed it.
         shortest_tau: the shortest time constant of all populations, seconds; inf where there is
             none.
+        shortest_box: the shortest box spike that arrives at a population, seconds; inf where none
+            does.
         unused: options that have no effect and Outputs that are not computed, a sentence each.
         min_slope, jump_width: as of `EventDriven`.
         culprit: the number that ended the run as NOT_FINITE, where `simulate` found it.
@@ -97,6 +100,7 @@ class EventSolution:
     lost: dict[str, Int[Array, "batch"]] = field(default_factory=dict)
     voltage_taus: dict[str, Float[Array, "2"]] = field(default_factory=dict)
     shortest_tau: Float[Array, ""] | None = None
+    shortest_box: float = field(default=math.inf, metadata={"static": True})
     unused: tuple[str, ...] = field(default=(), metadata={"static": True})
     min_slope: float | None = field(default=None, metadata={"static": True})
     jump_width: float | None = field(default=None, metadata={"static": True})
@@ -439,6 +443,7 @@ def conclude(
         feeding=tuple(network.outputs.items()),
         approximations=event_approximations(network, options),
         shortest_tau=_shortest_tau(network),
+        shortest_box=_shortest_box(network),
         min_slope=options.min_slope,
         jump_width=options.jump_width,
     )
@@ -449,6 +454,13 @@ def _shortest_tau(network: Network) -> Float[Array, ""]:
     parameters = [network.parameters[name] for name in network.populations]
     taus = [value for own in parameters for key, value in own.items() if key.startswith("tau")]
     return jnp.min(entries(taus), initial=jnp.inf)
+
+
+def _shortest_box(network: Network) -> float:
+    """The shortest box spike that arrives at a population, seconds; inf where none does."""
+    populations = network.populations.values()
+    boxes = (each.dt for each in populations if each.spike_kernel == "box" and not each.chain)
+    return min((width for width in boxes if width), default=math.inf)
 
 
 def _is_broken(

@@ -129,11 +129,14 @@ def _coarse(solution: EventSolution) -> Iterator[str]:
         return
     kind = np.asarray(solution.t_end).dtype
     end, shortest = _largest(solution.t_end), float(np.min(np.asarray(solution.shortest_tau)))
+    what = "the shortest time constant is"
+    if solution.shortest_box < shortest:
+        what, shortest = "the shortest box spike lasts", solution.shortest_box
     rounding = float(np.finfo(kind).eps) * end
     if rounding > COARSE * shortest:
         yield (
-            f"{kind} resolves spike times near t_end = {format_time(end)} to {rounding:.2g} s, the"
-            f" shortest time constant is {format_time(shortest)}: for finer times enable x64"
+            f"{kind} resolves spike times near t_end = {format_time(end)} to {rounding:.2g} s, {what}"
+            f" {format_time(shortest)}: for finer times enable x64"
             ' (JAX_ENABLE_X64=1, or jax.config.update("jax_enable_x64", True))'
         )
 

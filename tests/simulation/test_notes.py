@@ -130,6 +130,16 @@ def test_float32_beyond_what_it_resolves(t_end, coarse):
         only(notes, "float32", "to 1.2e-05 s", "t_end = 100 s", "10 ms", "x64")
 
 
+@pytest.mark.parametrize(("t_end", "coarse"), [(8.0, False), (8.4, True)])
+def test_float32_beyond_what_it_resolves_of_boxes(t_end, coarse):
+    """A box of 1 ms that begins at 8.2 s is as much as a thousandth too long or too short."""
+    graph = graph_of(build.integrate_and_fire(2), spike_kernel="box", dt=DT)
+    notes = notes_of(graph, events(0.001, 0.99 * t_end), t_end)
+    assert bool(notes) is coarse
+    if coarse:
+        only(notes, "float32", "to 1e-06 s", "the shortest box spike lasts 1 ms", "x64")
+
+
 def test_float64_reaches_further(x64):
     assert notes_of(graph_of(), events(0.001, 99.0), 100.0) == ()
 
