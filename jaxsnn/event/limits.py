@@ -170,7 +170,9 @@ def without_kernels(
     for name, population in populations.items():
         # a loop is run as a whole
         inside = [populations[each] for each in loops.get(name, (name,)) if each in populations]
-        why = next(filter(None, (_outside_kernels(each, each.name in held) for each in inside)), None)
+        why = next(
+            filter(None, (_outside_kernels(each, each.name in held) for each in inside)), None
+        )
         if why is None and name in loops:
             why = _loop_outside_kernels(inside, held)
         if population.fires and why:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -17,6 +18,9 @@ from jaxsnn.simulation.endless import Busiest, busiest, frequent_problem, infini
 LARGEST_BUDGET = 16384
 #: and so are more spikes of a population, or arrivals at a position.
 MOST_EVENTS = 2**20
+#: Spikes of a population, in all samples, for which there is room without being asked for: a GiB of
+#: float32 times.
+MOST_SLOTS = 2**28
 #: A neuron is followed over so many times the spikes that are recorded of it, and then left.
 _FOLLOWED = 16
 #: Room grows by this factor at least, where only that more is needed is known, and where spikes of
@@ -48,6 +52,7 @@ def with_enough_room(
     *,
     may_grow: Callable[[str, str], bool] = lambda option, name: True,
     limit: int = LARGEST_BUDGET,
+    slots: float = math.inf,
     advice: str | None = None,
     grown: Callable[[int], int] = an_eighth_more,
     say: Callable[[str], None] | None = None,
@@ -64,13 +69,14 @@ def with_enough_room(
             has of `spikes`, `heights` and `t_end` is used to name a neuron.
         may_grow: whether an option of a population may.
         limit: so many spikes of a neuron at most.
+        slots: so many of all neurons of a population in all samples at most.
         advice: what to do where one fires more often; None: what its spikes suggest.
         grown: what there shall be room for, where a number was needed.
         say: takes a line each time.
 
     Raises:
-        TooManySpikes: a neuron fires more often than `limit`, or infinitely often at one time; or
-            others see more than `MOST_EVENTS` of a population.
+        TooManySpikes: a neuron fires more often than `limit`, or infinitely often at one time;
+            others see more than `MOST_EVENTS` of a population; or room takes more than `slots`.
         UsageError: the result is traced.
     """
     current: Any = engine
@@ -88,6 +94,7 @@ def with_enough_room(
             return current, outcome
         _refuse_endless(outcome, short, limit, advice)
         room = _larger(outcome.budgets, short, limit, grown)
+        _refuse_vast(outcome, room, slots)
         if say is not None:
             option, found = next(iter(room.items()))
             name, most = next(iter(found.items()))
@@ -123,6 +130,27 @@ def _larger(
                 most = max(limit // _FOLLOWED, 2 * had)
             larger[option][name] = min(wanted, most)
     return larger
+
+
+def _refuse_vast(outcome: Any, room: Mapping[str, Mapping[str, int]], slots: float) -> None:
+    """Refuse to take much memory for one neuron that fires more often than all others."""
+    for name, most in room.get("max_spikes", {}).items():
+        own = getattr(outcome, "spikes", {}).get(name)
+        if (shape := getattr(getattr(own, "time", None), "shape", None)) is None:
+            continue
+        lists = math.prod(shape[:-1])
+        if lists * most > slots:
+            ways = f"simulate fewer samples at once, or pass EventDriven(max_spikes={most})"
+            ways += ", or more, if there is memory for it"
+            what = (
+                f"{_in_words(outcome, 'max_spikes', name)}, and room for {most} of each of {lists}"
+            )
+            raise TooManySpikes(
+                f"spike budget exhausted: {what} (samples times neurons) is more than {slots:.0f}",
+                fix=ways,
+                node=name,
+                code="budget",
+            )
 
 
 def _refuse_endless(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,7 +20,7 @@ from jaxsnn.network.network import Network
 from jaxsnn.network.promotion import usual_promotion
 from jaxsnn.network.results import Result
 from jaxsnn.nir.graph import Graph
-from jaxsnn.simulation.retry import TooManySpikes, with_enough_room
+from jaxsnn.simulation.retry import MOST_SLOTS, TooManySpikes, with_enough_room
 from jaxsnn.simulation.solution import Engine, Found, Solution
 
 
@@ -73,7 +74,7 @@ def simulate(
             t is input of step t/dt, rounded.
         t_end: end of the simulation, seconds. The time-stepped engine needs it for events only.
         engine: `EventDriven` or `TimeStepped`, with options. Default: `EventDriven()`, whose budgets
-            grow as needed where the result can be seen, outside of `jax.jit`.
+            grow as needed where the result can be seen, outside of `jax.jit` and `jax.vmap`.
         sample_times: (samples,) seconds in [0, t_end] at which the event engine samples readouts;
             default 101. Others are refused, but where they are traced. In time steps a readout has
             a value in each step.
@@ -104,7 +105,9 @@ def simulate(
     if isinstance(solution.result, Tracer):
         return solution
     if is_open and int(solution.result) == Result.BUDGET_EXHAUSTED:
-        solution = _in_room(engine, run, may_grow, throw=throw)
+        first = [solution]  # which need not run again
+        attempt = partial(_next, first, run)
+        solution = _in_room(engine, attempt, may_grow, throw=throw, slots=MOST_SLOTS)
     solution = _with_culprit(solution, network, inputs)
     if throw and solution.problem is not None:
         raise SimulationError.of(solution.problem)
@@ -117,12 +120,22 @@ def _any_budget(option: str, population: str) -> bool:
     return True
 
 
+def _next(first: list[Any], run: Callable[[Any], Any], engine: Any) -> Any:
+    """What is there of a run already, once, or a run."""
+    return first.pop() if first else run(engine)
+
+
 def _in_room(
-    engine: Any, run: Callable[[Any], Any], may_grow: Callable[[str, str], bool], *, throw: bool
+    engine: Any,
+    run: Callable[[Any], Any],
+    may_grow: Callable[[str, str], bool],
+    *,
+    throw: bool,
+    slots: float = math.inf,
 ) -> Any:
     """A run with room for its spikes. Where no room would do it is refused, or what fits is shown."""
     try:
-        return with_enough_room(engine, run, may_grow=may_grow)[1]
+        return with_enough_room(engine, run, may_grow=may_grow, slots=slots)[1]
     except TooManySpikes:
         if throw:
             raise

@@ -160,6 +160,28 @@ def test_a_tiny_time_constant(runs):
     assert len(runs) <= 10
 
 
+def test_without_an_engine_no_run_is_made_twice(runs):
+    network = lower(graph_of(build.lif(1, tau=1e-2, v_leak=2.0)))
+    assert simulate(network, one_event(), 0.5).counts["n"].max() > 16
+    assert len(runs) == 2
+
+
+def test_one_busy_neuron_among_many_takes_no_memory_unasked(monkeypatch):
+    """Room is the same for all neurons of all samples: without an engine it is bounded, not with one."""
+    monkeypatch.setattr("jaxsnn.simulation.simulate.MOST_SLOTS", 3 * 2 * 40)
+    neurons = build.integrate_and_fire(2, v_threshold=np.array([1.0, 1e9]))
+    graph = graph_of(neurons, size=2, weight=40.5, spike_kernel="box", dt=1e-3)
+    network = lower(graph)
+    with pytest.raises(TooManySpikes, match=r"'n' fires 40 times.* 45 of each of 6 ") as raised:
+        simulate(network, one_event(3), 1.0)
+    assert "max_spikes=45" in raised.value.fix
+    assert simulate(network, one_event(2), 1.0).counts["n"].max() == 40
+    with_engine = simulate(network, one_event(3), 1.0, engine=EventDriven(max_spikes="auto"))
+    assert with_engine.counts["n"].max() == 40
+    shown = simulate(network, one_event(3), 1.0, throw=False)
+    assert shown.result == Result.BUDGET_EXHAUSTED
+
+
 @pytest.mark.slow
 def test_a_reset_by_subtraction_of_a_tiny_threshold(runs):
     """An overshoot of a million thresholds is a million spikes at one time."""
