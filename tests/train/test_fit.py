@@ -142,6 +142,16 @@ def test_an_epoch_that_exhausts_the_budget_is_repeated_and_loses_nothing(monkeyp
         assert dataclasses.replace(one, max_spikes=0) == dataclasses.replace(other, max_spikes=0)
 
 
+@pytest.mark.parametrize(
+    ("budget", "room"), [("auto", 16), ({"4": 4}, 16), ({"2": "auto"}, 16), (7, 7)]
+)
+def test_the_budget_is_recorded_however_it_is_said(budget, room):
+    """Populations that a mapping leaves out have the default, as with "auto"."""
+    engine = EventDriven(max_spikes=budget)
+    trained = fit(small_net(), DATA, **(QUICK | {"epochs": 1}), engine=engine)
+    assert [record.max_spikes for record in trained.history] == [room, room]
+
+
 def test_a_neuron_that_fires_without_end_is_refused(monkeypatch):
     monkeypatch.setattr(sys.modules["jaxsnn.train.loop.training_run"], "_LARGEST_BUDGET", 3)
     with pytest.raises(

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from jaxsnn.errors import Problem, SimulationError, UsageError
-from jaxsnn.event.event_options import BUDGETS
+from jaxsnn.event.event_options import BUDGETS, EventOptions
 from jaxsnn.network.bad_numbers import bad_number
 from jaxsnn.network.lowering.lower import update_graph
 from jaxsnn.network.network import Network
@@ -467,7 +467,7 @@ class TrainingRun:
         return found[0], summary
 
     def _record(self, epoch: int, train: Summary, validation: Summary, seconds: float) -> None:
-        budget = _spike_budget(self.setup.engine)
+        budget = _spike_budget(self.setup.engine, self.network)
         record = epoch_record(epoch, train, validation, max_spikes=budget, factor=self.factor)
         self.history.append(record)
         self.seconds.append(seconds)
@@ -654,10 +654,13 @@ def _as_tuples(budget: Any) -> Any:
     )
 
 
-def _spike_budget(engine: Any) -> int:
+def _spike_budget(engine: Any, network: Network) -> int:
     """Spikes recorded of each neuron, of the population that has most; 0 without a budget."""
-    budget = getattr(engine, "max_spikes", 0)
-    return budget if isinstance(budget, int) else max(dict(budget).values(), default=0)
+    if (budget := getattr(engine, "max_spikes", None)) is None:
+        return 0
+    options = EventOptions(max_spikes=budget)
+    firing = [each.name for each in network.populations.values() if each.fires]
+    return max((options.of("max_spikes", name) for name in firing), default=0)
 
 
 def room_for_training(needed: int) -> int:
