@@ -369,8 +369,8 @@ class _Watch:
 
     def note_fixed(self, name: str, args: Any, result: Any) -> None:
         """Note what a function gives of fixed tensors alone."""
-        tensors = tensors_of(args)
-        if name in FIXED and tensors and all(map(self.is_fixed, tensors)):
+        tensors = tensors_of(args) if name in FIXED else []
+        if tensors and all(map(self.is_fixed, tensors)):
             self.fixed.add(tensors_of([result]))
 
     def step_before(
