@@ -520,6 +520,9 @@ def test_gradients_through_what_a_level_drives():
     behind = targets(["LIF"], np.random.default_rng(1), spike_area=AREA)
     net, events = drawn(ANY, seed=2, behind=behind)
     engine = EventDriven(max_spikes=24)
+    # differences on both sides: a delay of 0 has none, what comes before time 0 is no input
+    late = {"delay": net.parameters["late LIF"]["delay"] + 0.01}
+    net = net.with_parameters({**net.parameters, "late LIF": late})
     tree = (
         net.with_free_time_constants(),
         jnp.where(jnp.isfinite(events.time), events.time + 0.01, jnp.inf),
