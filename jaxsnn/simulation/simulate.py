@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -100,24 +99,20 @@ def simulate(
     engine = _with_former_option(engine or EventDriven(), max_events)
     network = _lowered(network)
     run = partial(_run, network, inputs, t_end, sample_times)
-    may_grow = _any_budget if is_open else engine.is_auto
-    solution = _in_room(engine, run, may_grow, throw=throw) if engine.grows else run(engine)
+    if engine.grows:
+        solution = _in_room(engine, run, throw=throw, may_grow=engine.is_auto)
+    else:
+        solution = run(engine)
     if isinstance(solution.result, Tracer):
         return solution
     if is_open and int(solution.result) == Result.BUDGET_EXHAUSTED:
         first = [solution]  # which need not run again
         attempt = partial(_next, first, run)
-        solution = _in_room(engine, attempt, may_grow, throw=throw, slots=MOST_SLOTS)
+        solution = _in_room(engine, attempt, throw=throw, slots=MOST_SLOTS)
     solution = _with_culprit(solution, network, inputs)
     if throw and solution.problem is not None:
         raise SimulationError.of(solution.problem)
     return solution
-
-
-def _any_budget(option: str, population: str) -> bool:
-    """All may grow."""
-    del option, population
-    return True
 
 
 def _next(first: list[Any], run: Callable[[Any], Any], engine: Any) -> Any:
@@ -125,17 +120,14 @@ def _next(first: list[Any], run: Callable[[Any], Any], engine: Any) -> Any:
     return first.pop() if first else run(engine)
 
 
-def _in_room(
-    engine: Any,
-    run: Callable[[Any], Any],
-    may_grow: Callable[[str, str], bool],
-    *,
-    throw: bool,
-    slots: float = math.inf,
-) -> Any:
-    """A run with room for its spikes. Where no room would do it is refused, or what fits is shown."""
+def _in_room(engine: Any, run: Callable[[Any], Any], *, throw: bool, **limits: Any) -> Any:
+    """A run with room for its spikes. Where no room would do it is refused, or what fits is shown.
+
+    Args:
+        limits: as of `with_enough_room`.
+    """
     try:
-        return with_enough_room(engine, run, may_grow=may_grow, slots=slots)[1]
+        return with_enough_room(engine, run, **limits)[1]
     except TooManySpikes:
         if throw:
             raise

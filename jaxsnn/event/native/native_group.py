@@ -28,9 +28,9 @@ from jaxsnn.event.native.native_build import kernel, thread_count
 from jaxsnn.event.native.native_layer import (
     Ordered,
     gradient_shape,
-    lasting,
     stacked,
     unstacked,
+    with_infinite_taus,
 )
 from jaxsnn.event.native.native_weights import turned_by_kernel
 from jaxsnn.network.array_types import Array, Float, Int
@@ -170,7 +170,9 @@ def native_group_spikes(
         parts.append(places.between(at_once, dtype))
     delays = [jnp.broadcast_to(delay, places.of(source)[1:]) for source, _, _, delay in later]
     delay = jnp.concatenate([jnp.zeros(0, dtype), *delays]).astype(dtype)
-    taken = (lasting(layer.neuron, own) for layer, own in zip(spec.layers, lanes, strict=True))
+    taken = (
+        with_infinite_taus(layer.neuron, own) for layer, own in zip(spec.layers, lanes, strict=True)
+    )
     every = jax.tree.map(lambda *parts: jnp.concatenate(parts), *taken)
     time = jnp.concatenate([time for _, time, _ in arrivals], axis=1)
     table = jnp.concatenate(parts)

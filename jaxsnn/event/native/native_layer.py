@@ -120,7 +120,7 @@ def only_wanted(gradient: Lanes, wanted: Wanted) -> Lanes:
     return replace(gradient, **{name: jnp.zeros_like(gradient.tau_mem) for name in missing})
 
 
-def lasting(neuron: Neuron, lanes: Lanes) -> Lanes:
+def with_infinite_taus(neuron: Neuron, lanes: Lanes) -> Lanes:
     """The lanes as the kernels take them: what does not decay has a time constant of inf."""
     never = jnp.full_like(lanes.tau_mem, jnp.inf)
     kept = {"tau_mem", "tau_syn"} - set(neuron.flow_fields)
@@ -129,7 +129,7 @@ def lasting(neuron: Neuron, lanes: Lanes) -> Lanes:
 
 def kernel_lanes(neuron: Neuron, lanes: Lanes) -> Float[Array, "fields positions neurons"]:
     """All the kernels take of the neurons, in one array."""
-    return stacked(lasting(neuron, lanes))
+    return stacked(with_infinite_taus(neuron, lanes))
 
 
 def kernel_options(spec: LayerSpec) -> dict[str, Any]:
