@@ -18,7 +18,8 @@ from jaxsnn.nir.export import tagged
 from jaxsnn.nir.frameworks.registry import framework_of, frameworks
 from jaxsnn.nir.graph import Edge, Graph
 from jaxsnn.nir.modules.module_pass import leaves_of
-from jaxsnn.nir.modules.module_trace import Heard, ModuleTrace, trace
+from jaxsnn.nir.modules.module_trace import trace
+from jaxsnn.nir.modules.trace_outcome import Heard, ModuleTrace
 from jaxsnn.nir.nodes import Node, class_of
 from jaxsnn.nir.parse import parse
 from jaxsnn.nir.torch_leaves import (

@@ -17,7 +17,7 @@ from jaxsnn.nir.modules.module_pass import (
     unchanged,
     uncompiled,
 )
-from jaxsnn.nir.modules.module_trace import ModuleTrace
+from jaxsnn.nir.modules.trace_outcome import ModuleTrace
 from jaxsnn.nir.torch_leaves import membranes_of
 
 

@@ -247,7 +247,7 @@ def refuse_dropping(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
 
 
 #: Functions of torch.nn.functional that are layers too, by name.
-_POOLS = {
+POOLS = {
     **{f"avg_pool{axes}d": f"AvgPool{axes}d" for axes in (1, 2)},
     **{f"max_pool{axes}d": f"MaxPool{axes}d" for axes in (1, 2)},
     **{f"adaptive_avg_pool{axes}d": f"AdaptiveAvgPool{axes}d" for axes in (1, 2)},
@@ -255,11 +255,10 @@ _POOLS = {
 
 
 def pool_of(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-    """The layer that a function of torch.nn.functional is, or None."""
+    """The layer that a function of `POOLS` is."""
     import torch
 
-    kind = _POOLS.get(name)
-    return None if kind is None else getattr(torch.nn, kind)(*args, **kwargs)
+    return getattr(torch.nn, POOLS[name])(*args, **kwargs)
 
 
 def padding_of(axes: int, pad: Any, mode: str = "constant", value: float | None = None) -> Any:
