@@ -202,7 +202,7 @@ def refuse_report(arguments: argparse.Namespace) -> None:
         raise UsageError(
             f"'{arguments.report}' is no .html file", fix="name one that ends in .html"
         )
-    refuse_unwritable(arguments.report, getattr(arguments, "force", False))
+    refuse_unwritable(arguments.report, arguments.force)
 
 
 def write_report(arguments: argparse.Namespace, make: Callable[..., str], *parts: Any) -> None:
@@ -217,7 +217,7 @@ def write_report(arguments: argparse.Namespace, make: Callable[..., str], *parts
     from jaxsnn.output import write_whole
 
     text = make(arguments, *parts)
-    write_whole(arguments.report, text, getattr(arguments, "force", False))
+    write_whole(arguments.report, text, arguments.force)
     if not arguments.quiet:
         print(printable(f"jaxsnn: report: {arguments.report}"), file=sys.stderr)
 

@@ -146,6 +146,8 @@ def test_a_report_is_refused_before_the_work(tmp_path, capsys, recording):
     bad = refused(capsys, *words, "--report", tmp_path / "v.txt")
     assert "is no .html file: name one that ends in .html" in bad[1]
     assert "does not exist" in refused(capsys, *words, "--report", tmp_path / "no" / "v.html")[1]
+    (tmp_path / "old.html").write_text("old")
+    assert "--force" in refused(capsys, *words, "--report", tmp_path / "old.html")[1]
     twice = ["map", DEMO_NET, *TOLD, "-o", tmp_path / "m.html", "--report", tmp_path / "m.html"]
     assert "is written by -o and by --report" in refused(capsys, *twice)[1]
 

@@ -72,6 +72,12 @@ def test_an_option_stands_in_two_files():
     assert naming == {"train/options.py", "train/loop/epoch.py"}
 
 
+def test_a_flag_that_is_not_given_leaves_what_the_file_says(tmp_path):
+    assert configured(tmp_path, 'data = "yinyang"\nresume = true\n')[0].resume is True
+    assert configured(tmp_path, 'data = "yinyang"\n', "--resume")[0].resume is True
+    assert configured(tmp_path, 'data = "yinyang"\n')[0].resume is False
+
+
 def test_the_parser_is_made_of_the_record():
     parser = Parser()
     commands = parser.add_subparsers()

@@ -7,12 +7,17 @@ import os
 import socket
 import subprocess
 import sys
+from contextlib import nullcontext
 
+import jax
 import numpy as np
 import pytest
 
+from jaxsnn.commands import train_command
 from jaxsnn.errors import UsageError
+from jaxsnn.train import fitting
 from jaxsnn.train.loop.parallel import make_mesh
+from tests.helpers.command_line import DEMO_NET, TOLD, call
 
 RUN = """
 import json, sys
@@ -340,3 +345,35 @@ def test_a_lost_process_ends_the_run_with_one_line_and_a_usable_checkpoint(
     assert any(what in line for what in lost)
     assert "out.checkpoint holds" in line
     assert (tmp_path / "out.checkpoint" / "last.npz").exists()
+
+
+@pytest.mark.parametrize("others", [[], ["--processes", "2", "--coordinator", "a:1"]])
+def test_what_fails_in_jax_is_a_lost_process_only_where_there_are_others(
+    others, tmp_path, monkeypatch, capsys
+):
+    def prepared(graph, options):
+        return fitting.Prepared(graph=graph, options=options, notes=())
+
+    def fails(prepared):
+        raise jax.errors.JaxRuntimeError("out of memory")
+
+    monkeypatch.setattr(fitting, "prepare", prepared)
+    monkeypatch.setattr(fitting, "fit_prepared", fails)
+    monkeypatch.setattr(train_command, "_aborts", lambda options, files: nullcontext())
+    monkeypatch.setattr(os, "_exit", sys.exit)
+    words = ["train", DEMO_NET, *TOLD, "--data", "yinyang", "-o", tmp_path / "t.nir", *others]
+    try:
+        code, _, err = call(capsys, *words)
+    except SystemExit as left:
+        code, err = left.code, capsys.readouterr().err
+    assert code != 0
+    assert "out of memory" in err
+    assert ("process 0 lost another one" in err) is bool(others)
+
+
+def test_a_process_that_does_not_report_says_nothing_and_is_no_failure(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(train_command, "train_file", lambda graph, files, options: None)
+    words = ["train", DEMO_NET, *TOLD, "--data", "yinyang", "-o", tmp_path / "t.nir"]
+    assert call(capsys, *words) == (0, "", "")
