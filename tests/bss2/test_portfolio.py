@@ -14,8 +14,8 @@ from jaxsnn.bss2.mapping import to_json
 from jaxsnn.bss2.netlist import NetPopulation, netlist
 from jaxsnn.bss2.search.feasibility import impossible, least_runs
 from jaxsnn.bss2.search.partition import units
-from jaxsnn.bss2.search.portfolio import Portfolio, _Attempt, _Search, place_and_route
-from jaxsnn.bss2.search.task import usable_parts
+from jaxsnn.bss2.search.portfolio import Portfolio, _Attempt, _levels, _Search, place_and_route
+from jaxsnn.bss2.search.task import task_of, usable_parts
 from jaxsnn.errors import UsageError
 from tests.bss2.recipes import dense_net, recurrent_net
 from tests.oracles import exhaustive_mapper
@@ -61,6 +61,23 @@ def test_784_256_10_in_several_runs(signs, runs, resource):
     assert (fewer.certificate.needed, fewer.certificate.available) == resource
     assert fewer.problem.fix == f"allow max_runs={runs} or more"
     assert fewer.problem.as_text().endswith(f"allow --runs {runs} or more")
+
+
+@pytest.mark.parametrize(
+    ("least", "levels"),
+    [
+        ([20, 7, 1], [[20, 8, 2], [26, 10, 2], [30, 12, 2], [40, 14, 2], [23, 9, 2]]),
+        ([200, 40, 16], [[250, 50, 20], [300, 60, 24], [400, 80, 32], [230, 46, 19]]),
+        ([200, 200, 111], [[200, 200, 112]]),
+        ([170, 170, 170], [[171, 171, 170]]),  # what is left goes to the largest fan-in
+        ([171, 171, 170], []),
+    ],
+)
+def test_neurons_get_more_circuits_while_the_chip_has_room(least, levels):
+    task = task_of(
+        dense_net(5, 2, 1), usable_parts(HICANN_X, NOTHING_DEAD), "free", np.arange(5, 8)
+    )
+    assert [counts.tolist() for counts in _levels(task, np.array(least))] == [least, *levels]
 
 
 def sparse_net(inputs, hidden, outputs, share, seed=0):

@@ -12,7 +12,7 @@ from jaxsnn.bss2.search.effort import Effort, Unrouted
 from jaxsnn.bss2.search.feasibility import least_circuits
 from jaxsnn.bss2.search.greedy_drivers import mask_of, usable
 from jaxsnn.bss2.search.place import PLACERS
-from jaxsnn.bss2.search.route import ROUTERS, group_counts
+from jaxsnn.bss2.search.route import ROUTERS, _reserved, group_counts
 from jaxsnn.bss2.search.task import task_of, usable_parts
 from tests.bss2.recipes import dense_net, populations_of, recurrent_net
 
@@ -104,6 +104,19 @@ def test_labels_alone_are_too_few_where_masks_make_groups():
     run = route(net, "mixed", "spread", counts=8)
     assert run.method == "mixed, 2 groups"
     assert violations(net, run, "free") == ()
+
+
+@pytest.mark.parametrize(
+    ("net", "labels"), [(recurrent_net(10, 40), 0), (dense_net(5, 40, 10), 2)], ids=["all", "some"]
+)
+def test_labels_are_kept_for_neurons_that_nothing_listens_to(net, labels):
+    """Each of 8 event outputs has one or two of them, and two event outputs reach a bin."""
+    neurons = np.flatnonzero(~net.external)
+    task = task_of(net, usable_parts(HICANN_X, NOTHING_DEAD), "free", neurons)
+    counts = least_circuits(net, task.parts, "free")[neurons]
+    placement = PLACERS["spread"](task, counts, np.random.default_rng(0))
+    assert _reserved(task, placement, groups=4).tolist() == [labels] * 16
+    assert not _reserved(task, placement, groups=2).any()  # a bit of the address tells them apart
 
 
 def thinned(full, share):

@@ -360,6 +360,7 @@ def test_parts_that_nobody_takes_are_no_nodes():
         (lambda net, x: net.out(net.a(x) + torch.ones(3)), (4, 3)),
         (lambda net, x: net.out(net.a(x) - x.mean()), (4, 3)),
         (lambda net, x: net.out(torch.sub(net.a(x), x, alpha=2)), (4, 4)),
+        (lambda net, x: net.out(torch.add(net.a(x), 2, x)), (4, 4)),  # alpha, in the former order
         (lambda net, x: net.out(net.a(torch.cat([x, torch.ones(1, 1)], 1))), (5, 3)),
     ],
 )
