@@ -1,5 +1,7 @@
 """Routers: what each maps and where it stops, on given placements."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,6 +10,8 @@ from hypothesis import strategies as st
 from jaxsnn.bss2.check import check
 from jaxsnn.bss2.chip import HICANN_X, NOTHING_DEAD, Dead
 from jaxsnn.bss2.mapping import Mapping, Run
+from jaxsnn.bss2.search.assign_bins import _best
+from jaxsnn.bss2.search.bins import BOTTOM, EVERYWHERE, TOP
 from jaxsnn.bss2.search.effort import Effort, Unrouted
 from jaxsnn.bss2.search.feasibility import least_circuits
 from jaxsnn.bss2.search.greedy_drivers import mask_of, usable
@@ -104,6 +108,25 @@ def test_labels_alone_are_too_few_where_masks_make_groups():
     run = route(net, "mixed", "spread", counts=8)
     assert run.method == "mixed, 2 groups"
     assert violations(net, run, "free") == ()
+
+
+@pytest.mark.parametrize(
+    ("prices", "avoid", "chosen"),
+    [
+        ({TOP: ([1, 1], [2, 1]), BOTTOM: ([1, 1], [1, 2])}, None, (5, TOP)),  # the front of equals
+        ({TOP: ([1, 0], [0, 2]), BOTTOM: ([0, 1], [1, 0])}, None, (3, BOTTOM)),
+        ({BOTTOM: ([0, 0], [1, 2]), EVERYWHERE: ([0, 0], [0, 0])}, None, (3, BOTTOM)),
+        ({BOTTOM: ([1, 1], [1, 2]), EVERYWHERE: ([0, 1], [9, 0])}, None, (3, EVERYWHERE)),
+        ({EVERYWHERE: ([0, 1], [0, 0])}, 3, (5, EVERYWHERE)),
+    ],
+)
+def test_a_source_goes_where_least_overflows(prices, avoid, chosen):
+    class Loads:
+        def price(self, demand, bins, mode):
+            return map(np.array, prices[mode])
+
+    demand = SimpleNamespace(bins=np.array([3, 5]))
+    assert _best(Loads(), demand, tuple(prices), avoid) == chosen
 
 
 @pytest.mark.parametrize(

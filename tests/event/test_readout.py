@@ -97,6 +97,12 @@ def test_readouts_are_sampled_evenly_by_default():
     np.testing.assert_allclose(solution.voltages["readout"][:, ::20], wanted, rtol=0, atol=1e-12)
 
 
+def test_nothing_is_sampled_where_nobody_looks():
+    net, events, _ = drawn(TauShape.DOUBLE)
+    solution = simulate(net, events, T_END, sample_times=[])
+    assert solution.voltages["readout"].shape == (SAMPLES, 0, NEURONS)
+
+
 def test_single_precision_stays_close():
     net, events, samples = drawn(TauShape.EQUAL, spike_area=0.7)
     exact = simulate(net, events, T_END, sample_times=samples).voltages["readout"]
