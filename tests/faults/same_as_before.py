@@ -271,6 +271,13 @@ SAME: dict[str, dict[tuple[str, str], str]] = {
             "len(array) // _AT_ONCE -> len(array) * _AT_ONCE",
         ): _PARTS_LOOKED_AT,
     },
+    "jaxsnn/event/forward/layer_scan.py": {
+        ("number = jnp.clip(number - self.offset, 0, array.shape[0] - 1)", "0 -> 1"): _FIRING,
+        (
+            "number = jnp.clip(number - self.offset, 0, array.shape[0] - 1)",
+            "array.shape[0] - 1 -> array.shape[0] + 1",
+        ): _FIRING,
+    },
     "jaxsnn/event/forward/functionals.py": {
         (
             'return empty.at[samples, row].add(left(lanes)[..., 0], mode="drop")',
