@@ -160,6 +160,15 @@ def test_who_fires_most_often_is_the_answer_and_none_is_no_answer():
     assert most.predict(SimpleNamespace(count=lambda name: counts)).tolist() == [1, -1, 1]
 
 
+@pytest.mark.parametrize(("fires", "answers"), [(True, [1, -1, 1]), (False, [1, 0, 1])])
+def test_the_largest_sum_is_the_answer_and_of_silent_neurons_none_is(fires, answers):
+    """A readout at rest has voltages, all alike."""
+    sums = jnp.array([[0.1, 0.3, 0.2], [0.0, 0.0, 0.0], [0.0, 0.2, 0.2]])
+    reading = SimpleNamespace(spike_sum=lambda *given: sums, integral=lambda *given: sums)
+    summed = ExponentialSum(population="out", tau=TAU, t_max=T_MAX, fires=fires)
+    assert summed.predict(reading).tolist() == answers
+
+
 def test_the_unit_of_time_is_the_one_that_is_given(x64):
     """The same times in units of tau give the same loss."""
     labels = jnp.array([0])

@@ -296,8 +296,7 @@ class SpikeCount(CrossEntropy):
 
     def predict(self, reading: Reading) -> jax.Array:
         """Class of each sample, (batch,): the neuron that fires most often; -1 where none fires."""
-        count = reading.count(self.population)
-        return jnp.where(jnp.max(count, axis=1) > 0, jnp.argmax(count, axis=1), -1)
+        return _largest_above_0(reading.count(self.population))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -351,6 +350,19 @@ class ExponentialSum(CrossEntropy):
         if self.fires:
             return self.gain * reading.spike_sum(self.population, scale)
         return self.gain / scale * reading.integral(self.population, scale)
+
+    def predict(self, reading: Reading) -> jax.Array:
+        """Class of each sample, (batch,): the largest sum; of neurons that fire -1 where none does."""
+        if not self.fires:
+            return super().predict(reading)
+        return _largest_above_0(self.scores(reading))
+
+
+def _largest_above_0(values: jax.Array) -> jax.Array:
+    """The neuron of the largest value in each sample, (batch,), of several the lowest; -1 where all
+    are 0.
+    """
+    return jnp.where(jnp.max(values, axis=1) > 0, jnp.argmax(values, axis=1), -1)
 
 
 def accuracy(predictions: jax.Array | np.ndarray, labels: jax.Array | np.ndarray) -> jax.Array:
