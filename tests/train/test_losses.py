@@ -318,6 +318,9 @@ def test_regularisers_count_and_reach_silent_neurons(x64):
     lacks = {name: np.where(silent[name], 1 - np.asarray(one.maximum(name)), 0) for name in silent}
     expected = 0.1 * sum(np.mean(own, axis=1) for own in lacks.values())
     np.testing.assert_allclose(PeakMargin(strength=0.1)(quiet, one), expected, rtol=1e-6)
+    for term in (PeakMargin(populations=("to out",)), SpikeRate(populations=("to out",))):
+        with pytest.raises(UsageError, match="'to out' is not a spiking population"):
+            term(quiet, one)
 
     @jax.jit
     def penalty(weight):

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from jaxsnn.errors import UsageError, as_number, shown
+from jaxsnn.errors import UsageError, as_number, shown, suggestion
 from jaxsnn.event.event_solution import EventSolution
 from jaxsnn.network.network import Network
 
@@ -132,9 +132,19 @@ class PeakMargin(_Checked):
     populations: tuple[str, ...] = ()
 
     def __call__(self, network: Network, solution: EventSolution) -> jax.Array:
-        """One number for each sample, (batch,)."""
-        total = jnp.zeros(())
-        for name in self.populations or firing(network, solution):
+        """One number for each sample, (batch,).
+
+        Raises:
+            UsageError: a population that does not fire, or does not exist.
+        """
+        total, known = jnp.zeros(()), firing(network, solution)
+        for name in self.populations or known:
+            if name not in known:
+                raise UsageError(
+                    f"PeakMargin: '{name}' is not a spiking population",
+                    fix=suggestion(name, known),
+                    node=name,
+                )
             threshold = jax.lax.stop_gradient(network.parameters[name]["v_threshold"])
             lacks = (threshold - solution.maximum(name)) / jax.lax.stop_gradient(
                 solution.heights[name]
