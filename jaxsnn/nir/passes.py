@@ -75,10 +75,11 @@ def shapes(graph: Graph) -> dict[str, tuple[Shape | None, Shape | None]]:
     for name in graph.inputs:
         inward[name] = _declared_input(graph, name, targets[name], inward)
     _infer(graph, sources, targets, inward, outward)
-    for name, node in graph.nodes.items():
-        # A population of one neuron, or a relay that nothing reaches.
-        if inward[name] is None and outward[name] is None and not sources[name]:
-            inward[name] = outward[name] = _alone(node)
+    # Populations of one neuron, and relays, that nothing reaches.
+    alone = [name for name in graph.nodes if inward[name] is None and not sources[name]]
+    inward |= {name: _alone(graph.nodes[name]) for name in alone}
+    if alone:
+        _infer(graph, sources, targets, inward, outward)
     return {name: (inward[name], outward[name]) for name in graph.nodes}
 
 

@@ -45,6 +45,20 @@ def test_convolutions_have_the_shape_that_nir_computes(size, kernel, stride, pad
     assert ours == ((4, *theirs.tolist()) if min(theirs) > 0 else None)
 
 
+def test_a_neuron_that_nothing_feeds_is_one_and_so_is_what_follows():
+    one = np.ones(1)
+    nodes = {
+        "input": nir.Input(np.array([1])),
+        "lif": nir.LIF(tau=one, r=one, v_leak=one, v_threshold=one),
+        "scale": nir.Scale(one),
+        "output": nir.Output(np.array([1])),
+        "other": nir.Output(np.array([1])),
+    }
+    edges = [("lif", "scale"), ("scale", "output"), ("input", "other")]
+    graph = parse(nir.NIRGraph(nodes, edges, type_check=False))
+    assert shapes(graph) == dict.fromkeys(sorted(nodes), ((1,), (1,)))
+
+
 @given(
     st.tuples(st.integers(1, 6), st.integers(1, 6)),
     st.tuples(st.integers(1, 3), st.integers(1, 3)),

@@ -150,6 +150,7 @@ def test_a_silent_neuron_has_no_gradient_and_breaks_no_other(x64):
 def test_the_first_to_fire_is_the_answer_and_none_is_no_answer():
     times = [[3.0, 1.0, 2.0], [jnp.inf, jnp.inf, jnp.inf], [jnp.inf, 5.0, 5.0]]
     predictions = loss().predict(solution(times))
+    assert isinstance(predictions, jax.Array)
     assert predictions.tolist() == [1, -1, 1]
     assert float(accuracy(predictions, jnp.array([1, 0, 2]))) == pytest.approx(1 / 3)
 
