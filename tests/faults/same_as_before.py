@@ -4,6 +4,7 @@ _ABSENT = "any negative number says that there is none, and nobody asks for entr
 _PARTS = "synapses are added up in parts, for memory, and the sum is the same"
 _BOTH = "both ways give the same gradient, and this says which one is faster"
 _BEHIND = "costates are 0 behind the last spike"
+_FIRING = "a lane that fires stands in the block, or in the interval before it"
 _LONGER = "it only goes over the whole log, or so that JAX can transpose it"
 _PARTS_LOOKED_AT = "numbers are looked at in parts, for memory, and there are as many NaN"
 _MASKED = "it stands where what comes of it is masked"
