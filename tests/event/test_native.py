@@ -16,12 +16,14 @@ import pytest
 from jaxsnn import EventDriven, Events, lower, simulate
 from jaxsnn.errors import UsageError
 from jaxsnn.event.adjoint.layer_adjoint import layer_spikes
+from jaxsnn.event.adjoint.wanted import Wanted
 from jaxsnn.event.dynamics.cubalif import CubaLIFDelta
 from jaxsnn.event.dynamics.integrate_and_fire import IFBox, IFDelta
 from jaxsnn.event.dynamics.lif import LIFBox, LIFDelta
 from jaxsnn.event.dynamics.two_variables import Lanes
 from jaxsnn.event.forward.layer import LayerSpec
 from jaxsnn.event.native.native_build import target_name
+from jaxsnn.event.native import native_layer
 from jaxsnn.event.native.native_layer import native_layer_spikes
 from jaxsnn.network.results import Result
 from jaxsnn.network.structure import TauShape
@@ -240,6 +242,26 @@ def test_second_derivatives_of_lif_are_those_of_xla(x64):
         found.append(jax.jit(lambda w, f=loss: jax.jvp(jax.grad(f), (w,), (w,))[1])(weight))
     assert jnp.abs(found[0]).max() > 0
     np.testing.assert_allclose(found[1], found[0], atol=1e-9 * jnp.abs(found[0]).max())
+
+
+def test_what_lies_behind_the_arrivals_is_not_read(x64):
+    """There kernels leave rows and slots as they are, which may be those of others."""
+    spec, (weight, lanes, *events, t_end), weights = work(2, neurons=3)
+    simulated = native_layer._simulated(spec, 1, weight, lanes, *events, t_end)
+    arrivals = simulated.arrivals
+    behind = jnp.arange(40) >= arrivals.used[:, None]
+    assert behind.any() and (arrivals.used > 0).all()
+    found = []
+    for row, slot in ((12, 40), (0, 0)):
+        row, slot = jnp.where(behind, row, arrivals.row), jnp.where(behind, slot, arrivals.slot)
+        kept = simulated._replace(arrivals=arrivals._replace(row=row, slot=slot))
+
+        def gradients(weight, kept=kept):
+            return native_layer._gradients(spec, 1, Wanted(), weight, lanes, t_end, kept, weights)
+
+        found.append(jax.jvp(gradients, (weight,), (weight,)))
+    assert jnp.abs(found[0][1][2]).max() > 0
+    jax.tree.map(np.testing.assert_array_equal, *found)
 
 
 @pytest.mark.parametrize("name", ["double", "any", "held, above"])

@@ -38,10 +38,14 @@ assert {field.name for field in fields(Lanes)} == set(_FIELDS)
 class Ordered(NamedTuple):
     """Arrivals before the end in the order of time, as the kernels keep them."""
 
-    time: Times
-    row: Int[Array, "batch arrivals"]  # behind the table where there is none
+    time: Times  # inf behind those that there are
+    row: Int[Array, "batch arrivals"]  # behind the table where it is none of its rows
     slot: Int[Array, "batch arrivals"]  # that they had
     used: Int[Array, "batch"]  # how many there are
+
+    def numbers(self, of: Int[Array, "batch arrivals"], none: int) -> Int[Array, "batch arrivals"]:
+        """Rows or slots, and `none` behind the arrivals, where kernels write nothing."""
+        return jnp.where(self.time < jnp.inf, of, none)
 
 
 class Simulated(NamedTuple):
@@ -202,7 +206,7 @@ def _(
     """The simulation, and its tangents by XLA."""
     found = _simulated(spec, threads, *primals)
     *moving, row, t_end = primals
-    slot = found.arrivals.slot
+    there, slot = found.arrivals.time < jnp.inf, found.arrivals.numbers(found.arrivals.slot, 0)
 
     def by_xla(
         weight: Weights, lanes: Lanes, time: Times
@@ -214,7 +218,8 @@ def _(
             after = slopes_after(spec, kept)
         elif spec.assigns and causes is not None:
             after = causes.slope_after
-        return spikes.time, spikes.slope, after, at_places(time, slot, 1)
+        ordered = jnp.where(there, at_places(time, slot, 1), jnp.inf)
+        return spikes.time, spikes.slope, after, ordered
 
     time, slope, after, ordered = jax.jvp(by_xla, tuple(moving), tangents[:3])[1]
     still = jax.tree.map(_no_tangent, found)
@@ -316,14 +321,16 @@ def _(
         slope: OfSpikes,
         drive: OfSpikes,
     ) -> tuple[Weights, Lanes, Times]:
-        row, causes = arrivals.row, None
+        row, causes = arrivals.numbers(arrivals.row, weight.shape[0]), None
         if spec.neuron.jumps:
             causes = simulate_layer(spec, weight, lanes, time, row, primals[2])[1]
         kept = Residuals(weight, lanes, time, row, spike_time, slope, causes)
         cotangent = LayerSpikes(time=drive, slope=drive, count=count)
         d_weight, d_lanes, d_time, _, _ = layer_backward(spec, kept, cotangent)
         # back to the slots that the arrivals had
-        return d_weight, d_lanes, jnp.zeros_like(d_time).at[samples, arrivals.slot].set(d_time)
+        slot = arrivals.numbers(arrivals.slot, time.shape[1])
+        by_slot = jnp.zeros_like(d_time).at[samples, slot].set(d_time, mode="drop")
+        return d_weight, d_lanes, by_slot
 
     def moving(weight: Any, lanes: Any, _: Any, simulated: Simulated, drive: Any) -> tuple:
         spikes = simulated.spikes

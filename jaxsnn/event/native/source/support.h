@@ -469,19 +469,16 @@ struct Entry {
   Entry(Key key, std::int32_t slot) : key(key), slot(slot) {}
 };
 
-/// Entries of the times before an end, `order`, and the slots of the others, with which `rest` begins,
-/// both in the order of slots: without a branch to foresee.
-template <class T>
-void part_entries(const T* times, Index count, T end, std::vector<Entry<T>>& order,
-                  std::vector<std::int32_t>& rest) {
+/// Entries of the times before an end in the order of slots: without a branch to foresee. Each slot goes
+/// to `other(place, slot)`, too, with the number of those before it that are none of them.
+template <class T, class Other>
+void part_entries(const T* times, Index count, T end, std::vector<Entry<T>>& order, Other&& other) {
   order.resize(count);
-  if (Index(rest.size()) < count) rest.resize(count);
   Entry<T>* const before = order.data();
-  std::int32_t* const others = rest.data();
   Index found = 0;
   for (Index n = 0; n < count; ++n) {
     before[found] = {sort_key(times[n]), std::int32_t(n)};
-    others[n - found] = std::int32_t(n);
+    other(n - found, std::int32_t(n));
     found += times[n] < end;
   }
   order.resize(found);

@@ -117,7 +117,8 @@ Sorting<T>& sorting() {
   return own;
 }
 
-/// Arrivals of all samples in order, those before t_end only.
+/// Arrivals of all samples in order, those before t_end only. Behind these times are inf, and rows and
+/// slots are left as they are: there may be room for many more than there are.
 template <class T>
 void put_in_order(const Given<T>& given, const T* time, const std::int32_t* row, bool shared_row,
                   Index threads, T* out_time, std::int32_t* out_row, std::int32_t* out_slot,
@@ -127,7 +128,7 @@ void put_in_order(const Given<T>& given, const T* time, const std::int32_t* row,
     auto& [order, spare, unused] = sorting<T>();
     const T* times = time + sample * arrivals;
     const std::int32_t* rows = shared_row ? row : row + sample * arrivals;
-    part_entries(times, arrivals, given.t_end, order, unused);
+    part_entries(times, arrivals, given.t_end, order, [](Index, std::int32_t) {});
     sort_entries<T>(order, spare);
     const Index count = order.size(), first = sample * arrivals;
     for (Index n = 0; n < count; ++n) {
@@ -138,8 +139,6 @@ void put_in_order(const Given<T>& given, const T* time, const std::int32_t* row,
     }
     std::fill(out_time + first + count, out_time + first + arrivals,
               std::numeric_limits<T>::infinity());
-    std::fill(out_row + first + count, out_row + first + arrivals, std::int32_t(given.rows));
-    std::copy_n(unused.begin(), arrivals - count, out_slot + first + count);
     used[sample] = count;
   };
   // of each arrival as long as some numbers take
@@ -154,7 +153,10 @@ void earliest(const T* time, Index batch, Index events, Index room, Index thread
               std::int32_t* place) {
   Pool::shared().run(batch, threads, [&](Index sample) {
     auto& [order, spare, unused] = sorting<T>();
-    part_entries(time + sample * events, events, std::numeric_limits<T>::infinity(), order, unused);
+    if (Index(unused.size()) < events) unused.resize(events);
+    std::int32_t* const others = unused.data();
+    part_entries(time + sample * events, events, std::numeric_limits<T>::infinity(), order,
+                 [=](Index place, std::int32_t slot) { others[place] = slot; });
     sort_entries<T>(order, spare);
     const Index used = std::min<Index>(order.size(), room);
     std::int32_t* to = place + sample * room;
