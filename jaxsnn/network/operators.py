@@ -25,8 +25,6 @@ from jaxsnn.network.array_types import Array, Float, Int
 from jaxsnn.network.linear_nodes import Arrays, entries_of, refuse_large
 from jaxsnn.network.structure import Wire
 
-_BETWEEN = "put spiking neurons in between, or simulate with engine=TimeStepped()"
-
 #: The pairs of an operator: (source channel, position, row).
 Pairs = tuple[Int[np.ndarray, "pairs"], Int[np.ndarray, "pairs"], Int[np.ndarray, "pairs"]]
 
@@ -237,16 +235,22 @@ def through(
     Raises:
         LoweringError: the two cannot be joined.
     """
-    join = _JOINED.get(wire.kind)
+    join = _JOINED.get(wire.kind, _one_by_one if wire.linear else None)
     if join is not None:
-        return join(wire, inward, parameters, operator, dtype)
-    if wire.linear:
-        return _one_by_one(wire, inward, parameters, operator, dtype)
+        return _with_a_row(join(wire, inward, parameters, operator, dtype))
     raise LoweringError(
         f"node '{wire.name}' is a {wire.kind}, which is not a linear node",
         fix="simulate with engine=TimeStepped()",
         node=wire.name,
     )
+
+
+def _with_a_row(operator: Operator) -> Operator:
+    """The operator with a row of zeros where it has none: a window may see nothing but padding."""
+    if operator.weight is None or operator.weight.shape[0]:
+        return operator
+    row_delay = None if operator.row_delay is None else jnp.pad(operator.row_delay, (0, 1))
+    return replace(operator, weight=jnp.pad(operator.weight, ((0, 1), (0, 0))), row_delay=row_delay)
 
 
 # ---- any linear node
@@ -624,13 +628,12 @@ def _pooled(
     pixel, _, out = window_table(window, inward[1:], wire.shape[1:])
     operator = _as_pool(operator, dtype)
     positions = outputs
-    if _is_image(operator, inward):  # the same meetings in each channel
-        channel = np.arange(channels)[:, None]
+    if _is_image(operator, inward) or not _has_lanes_for_channels(operator, inward):
+        operator = one_lane(wire, operator, dtype)
+        channel = np.arange(channels)[:, None]  # the same meetings in each channel
         pixel = (channel * cells + pixel).reshape(-1)
         out = (channel * outputs + out).reshape(-1)
         positions = channels * outputs
-    elif not _has_lanes_for_channels(operator, inward):
-        raise _unfit(wire)
     met = _meetings(operator, pixel)
     return replace(
         operator,
@@ -643,15 +646,6 @@ def _pooled(
     )
 
 
-def _unfit(wire: Wire) -> LoweringError:
-    return LoweringError(
-        f"node '{wire.name}' ({wire.kind}) stands behind linear nodes that mix its channels and"
-        " pixels",
-        fix=_BETWEEN,
-        node=wire.name,
-    )
-
-
 def _convolved(
     wire: Wire,
     inward: tuple[int, ...],
@@ -660,11 +654,11 @@ def _convolved(
     dtype: DTypeLike,
 ) -> Operator:
     operator = _as_pool(operator, dtype)
-    if _is_image(operator, inward):
-        return _convolved_image(wire, inward, parameters["weight"], operator)
-    if _has_lanes_for_channels(operator, inward) and wire.detail.groups == 1:
+    has_lanes = _has_lanes_for_channels(operator, inward) and wire.detail.groups == 1
+    if has_lanes and not _is_image(operator, inward):
         return _convolved_lanes(wire, inward, parameters["weight"], operator)
-    raise _unfit(wire)
+    operator = one_lane(wire, operator, dtype)
+    return _convolved_image(wire, inward, parameters["weight"], operator)
 
 
 def _convolved_image(

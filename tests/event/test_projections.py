@@ -17,6 +17,7 @@ from jaxsnn.simulation.retry import with_enough_room
 from jaxsnn.simulation.simulate import simulate
 from tests.event.differences import ENOUGH, some_relative_errors
 from tests.event.draft import Draft
+from tests.oracles.linear_nodes import convolution
 
 T_END, SAMPLES, EVENTS = 6.0, 2, 30
 PLENTY = EventDriven(max_spikes=40, max_events=600, max_arrivals=800)
@@ -412,6 +413,70 @@ def test_fan_in_behind_a_flatten_that_keeps_channels_last(other):
         fired = np.flatnonzero(simulate(net, events, 1.0).spikes["fire"].count[0])
         # by the Flatten, channel c at pixel p is neuron 2 p + c, but 0.1 is not enough there
         np.testing.assert_array_equal(fired, [channel])
+
+
+#: A window behind a convolution: kind, groups of that, groups of the window.
+BEHIND = (
+    ("SumPool2d", 2, 6),
+    ("AvgPool2d", 2, 6),
+    ("Conv2d", 2, 1),
+    ("Conv2d", 2, 3),
+    ("Conv2d", 1, 6),
+)
+
+
+@pytest.mark.parametrize(("kind", "groups", "own"), BEHIND)
+def test_a_window_behind_a_convolution_whatever_its_groups(kind, groups, own):
+    draft = Draft(1, (4, 4, 5))
+    strength = {"AvgPool2d": 3.0, "Conv2d": 0.5}.get(kind, 1.0)
+    draft.window("first", "Conv2d", "in", (6, 4, 5), (1, 1), groups=groups, scale=strength)
+    draft.window("then", kind, "first", (6, 2, 4), (2, 2), stride=(2, 1), groups=own)
+    draft.fire("fire", "then", (6, 2, 4))
+    network = draft.network()
+    one = np.ones((6, 1, 2, 2)) / (4 if kind == "AvgPool2d" else 1)
+    weights = [network.parameters.get(name, {}).get("weight", one) for name in ("first", "then")]
+    image, none = np.random.default_rng(1).normal(size=(4, 4, 5)), np.zeros(6)
+    expected = convolution(image, weights[0], none, (1, 1), (0, 0), (1, 1), groups)
+    expected = convolution(expected, weights[1], none, (2, 1), (0, 0), (1, 1), own)
+    matrix = signals(network)["fire"].matrices(network.dtype)["in"]
+    np.testing.assert_allclose(image.reshape(-1) @ matrix, expected.reshape(-1), atol=1e-12)
+    events = inputs(network)
+    found = simulate(network, events, T_END, engine=PLENTY).spikes["fire"]
+    same = simulate(by_matrices(network), events, T_END, engine=PLENTY).spikes["fire"]
+    assert found.count.sum() > 10
+    np.testing.assert_allclose(found.time, same.time, rtol=1e-11)
+
+
+@pytest.mark.parametrize("backend", ["auto", "xla"])
+def test_windows_that_see_only_padding_leave_readouts_and_gradients(backend):
+    draft = Draft(0, (1, 2))
+    draft.add("scale", "Scale", "in", (1, 2), scale=np.array([1.5, 2.0]))
+    draft.window("conv", "Conv1d", "scale", (1, 2), kernel=(1,), stride=(3,), padding=((1, 1),))
+    rest = {"r": np.ones(2), "tau": np.ones(2), "v_leak": np.zeros(2)}
+    draft.add("read", "neuron", "conv", (1, 2), **rest)
+    draft.populations["read"] = Population(name="read", kind="LI", size=2)
+    threshold = {"v_threshold": np.full(2, 0.3), "v_reset": np.zeros(2)}
+    draft.add("fire", "neuron", "conv", (1, 2), **rest | threshold)
+    draft.populations["fire"] = Population(name="fire", kind="LIF", size=2)
+    network = draft.network()
+    events = Events(time=jnp.array([[0.1]]), index=jnp.array([[0]]))
+
+    def results(bias):
+        conv = network.parameters["conv"] | {"bias": bias}
+        own = network.with_parameters(network.parameters | {"conv": conv})
+        engine = EventDriven(backend=backend, max_spikes=1)
+        solution = engine.run(own, {"in": events}, 1.0, jnp.array([0.5]))
+        return jnp.stack(
+            [solution.spikes["fire"].time[0, 0, 0], solution.voltages["read"][0, 0, 0]]
+        )
+
+    bias = jnp.array([0.6])
+    spike, voltage = results(bias)
+    np.testing.assert_allclose(spike, np.log(2), rtol=1e-12)
+    np.testing.assert_allclose(voltage, 0.6 * (1 - np.exp(-0.5)), rtol=1e-12)
+    slopes = jax.jacrev(results)(bias)
+    # t = -log(1 - 0.3 / b)
+    np.testing.assert_allclose(slopes[:, 0], [-0.3 / 0.36 / 0.5, 1 - np.exp(-0.5)], rtol=1e-9)
 
 
 def test_a_convolution_that_sees_only_padding():
