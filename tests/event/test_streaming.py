@@ -258,6 +258,25 @@ def test_a_neuron_above_its_threshold_that_is_pulled_down_comes_back(tau_syn, we
     np.testing.assert_allclose(found, whole.spikes["2"].time[0, 0][: len(found)], rtol=1e-12)
 
 
+@pytest.mark.parametrize("options", [{}, {"refractory": 0.25}, {"first_spike_only": True}])
+@pytest.mark.parametrize("kind", [build.lif(1, tau=1.0, v_threshold=-1.0, v_reset=-2.0), None])
+def test_what_comes_at_time_0_meets_neurons_that_begin_above_their_threshold(kind, options):
+    """They fire once of both, as in a simulation, and not before what comes and of it again."""
+    if kind is None:
+        kind = build.integrate_and_fire(1, v_threshold=-1.0, v_reset=-2.0)
+    first = build.cubalif(1, tau_mem=1.0, tau_syn=0.5, v_threshold=-0.5, v_reset=-1.0)
+    weights = [build.linear(weight=[[0.0]]), build.linear(weight=[[1.5]])]
+    net = lower(build.sequential(build.input(1), weights[0], first, weights[1], kind))
+    options = EventDriven(max_spikes=16, **options)
+    found = stream(net, options, record=["2", "4"]).push(until=2.0)
+    whole = simulate(net, Events(time=np.zeros(0), index=np.zeros(0, int)), 2.0, engine=options)
+    for name, spikes in found.items():
+        expected = np.asarray(whole.spikes[name].time[0, 0])
+        expected = expected[np.isfinite(expected)]
+        np.testing.assert_allclose(spikes.time, expected, rtol=0, atol=1e-11)
+        assert list(spikes.time).count(0.0) == 1
+
+
 @pytest.mark.parametrize("names", [("n1", "n2"), ("n2", "n1")])
 def test_what_a_loop_sends_arrives_in_the_next_round_whatever_the_names(names):
     first, second = names

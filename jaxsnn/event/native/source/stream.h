@@ -117,6 +117,15 @@ class StreamPopulation {
       resting_[n] = kind.fires ? part.fires_at[n % kLanes] : kNever;
       threshold_[n] = resting_[n];
     }
+    if (kind.width > 0 || kind.drive == Drive::kCurrent) return;
+    // Where arrivals move V it is looked at with those of time 0, however it begins.
+    for (Index n = 0; n < neurons; ++n) {
+      if (wait_of(n) > 0) continue;
+      held_[n] = 1;
+      kept_[n] = v_[n] + shift(n);
+      resting_[n] = threshold_[n] = kNever;
+      waiting_.push_back(n);
+    }
   }
 
   /// When it fires next, before `end`; inf: not before that. `first()` are the neurons that do.
@@ -127,6 +136,8 @@ class StreamPopulation {
   }
 
   const std::vector<Index>& first() const { return first_; }
+  /// Those that are above their threshold at time 0.
+  const std::vector<Index>& waiting() const { return waiting_; }
 
   /// Everyone to a time.
   void flow_to(double time) {
@@ -303,7 +314,7 @@ class StreamPopulation {
   bool known_ = false;
   double clear_until_ = -kNever;
   double crossing_ = kNever;
-  std::vector<Index> first_;
+  std::vector<Index> first_, waiting_;
 };
 
 class Stream {
@@ -316,6 +327,9 @@ class Stream {
     for (Index n = 1; n < neurons; ++n) uniform = uniform && mem[n] == mem[0] && syn[n] == syn[0];
     const Taus taus = neurons ? Taus(mem[0], syn[0], 0x1p-52) : Taus();
     populations_.push_back(std::make_unique<StreamPopulation>(given, uniform, taus, kind));
+    const Index number = populations_.size() - 1;
+    for (Index neuron : populations_.back()->waiting())
+      queue_.push({0, kind.group, 0, number, -1, 0, neuron, 0, false});
   }
 
   void connect(Wiring&& wiring) { wirings_.push_back(std::move(wiring)); }
