@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,35 @@ def beyond_type(
         f" {np.dtype(dtype)} holds, {largest:.2g}, such as {numbers[beyond][0]:g}",
         fix="give smaller numbers, or simulate in float64",
     )
+
+
+def with_rounded_resets(
+    population: Population, parameters: Mapping[str, Any], dtype: Any
+) -> Population:
+    """The population with the obstacle that a type of numbers rounds a v_reset onto its v_threshold,
+    if it does.
+
+    Args:
+        parameters: NIR's names -> numbers as the file has them.
+    """
+    known = {"v_reset", "v_threshold"} <= set(parameters)
+    if not known or population.reset != "zero" or "v_reset" in dict(population.obstacles):
+        return population
+    with np.errstate(over="ignore"):  # of a threshold
+        pair = [np.asarray(parameters[key], dtype) for key in ("v_reset", "v_threshold")]
+    v_reset, v_threshold = np.broadcast_arrays(*pair)
+    if not (bad := v_reset >= v_threshold).any():
+        return population
+    neuron = int(bad.argmax())
+    problem = Problem(
+        node=population.name,
+        code="bad-parameter",
+        message=f"node '{population.name}' ({population.kind}): as {np.dtype(dtype)} v_reset of neuron"
+        f" {neuron} is {v_reset.flat[neuron]:.9g}, not below its v_threshold"
+        f" {v_threshold.flat[neuron]:.9g}",
+        fix="lower v_reset or raise v_threshold, or simulate in float64",
+    )
+    return replace(population, obstacles=(*population.obstacles, ("v_reset", problem)))
 
 
 def obstacles(population: Population, fields: Iterable[str]) -> Iterator[Problem]:

@@ -28,7 +28,7 @@ from jaxsnn.event.limits import event_limits, late_by_target, output_limits, wit
 from jaxsnn.event.threshold_feeds import check_reading
 from jaxsnn.grid.grid_limits import grid_limits, grid_losses
 from jaxsnn.network.lowering.lower_nodes import NO_NEURONS, LoweringPlan, Part, plan
-from jaxsnn.network.obstacles import beyond_type, obstacles
+from jaxsnn.network.obstacles import beyond_type, obstacles, with_rounded_resets
 from jaxsnn.network.structure import Population, Wire
 from jaxsnn.network.voltage_chains import driving_taus, with_chains, with_known_taus
 from jaxsnn.nir.convert.step import is_continuous
@@ -265,7 +265,7 @@ def _for_engine(
             for name, part in parts.items()
         ]
         populations = {
-            name: part.population
+            name: with_rounded_resets(part.population, part.parameters, _assumed_type())
             for name, part in parts.items()
             if isinstance(part, Part) and part.population is not None
         }

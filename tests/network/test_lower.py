@@ -496,6 +496,23 @@ def test_what_the_event_engine_cannot_run_is_refused_by_name(graph, message):
     assert "\n" not in str(error)
 
 
+def test_a_reset_that_float32_rounds_onto_the_threshold_is_refused():
+    """The neuron would fire whenever it may, whatever arrives."""
+    graph = layer(v_reset=[0.0, 1 - 1e-9])
+    message = (
+        r"node '2' \(CubaLIF\): as float32 v_reset of neuron 1 is 1, not below its v_threshold 1: "
+        r"lower v_reset or raise v_threshold, or simulate in float64"
+    )
+    with pytest.raises(LoweringError, match=message):
+        simulate(lower(graph, dtype="float32"), ONE_SPIKE, 1.0)
+    assert [problem.code for problem in jaxsnn.check(graph, "event").problems] == ["bad-parameter"]
+    with jax.enable_x64(True):
+        assert "v_reset" not in dict(lower(graph, dtype="float64").populations["2"].obstacles)
+    # a reset by subtraction does not ask for v_reset
+    subtracted = layer(v_reset=[0.0, 1 - 1e-9], reset="subtract")
+    simulate(lower(subtracted, dtype="float32"), ONE_SPIKE, 1.0)
+
+
 def test_node_types_that_the_event_engine_lacks_are_named_with_those_it_has():
     graph = build.sequential(
         build.input(2), build.linear(2), build.cubalif(tau_mem=1.0, tau_syn=1.0), seed=0

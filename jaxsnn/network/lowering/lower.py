@@ -19,7 +19,7 @@ from jaxsnn.network.network import (
     with_tau_facts,
     without_synaptic_delays,
 )
-from jaxsnn.network.obstacles import beyond_type
+from jaxsnn.network.obstacles import beyond_type, with_rounded_resets
 from jaxsnn.network.on_processor import to_jax
 from jaxsnn.network.voltage_chains import driving_taus, with_chains
 from jaxsnn.nir.dialects import Dialect
@@ -73,7 +73,7 @@ def lower(graph: Graph, *, dtype: Any = None, free_time_constants: bool = False)
                 key: to_jax(_as(dtype, value, name, key)) for key, value in part.parameters.items()
             }
         if part.population is not None:
-            populations[name] = part.population
+            populations[name] = with_rounded_resets(part.population, part.parameters, dtype)
     if not populations and not ready.late:
         raise LoweringError.of(NO_NEURONS)
     populations = {
