@@ -15,6 +15,7 @@ from jaxsnn.nir.convert.step import Step
 from jaxsnn.nir.frameworks import norse, sinabs
 from jaxsnn.nir.frameworks.registry import frameworks
 from jaxsnn.nir.frameworks.snntorch import _is_single_precision
+from jaxsnn.nir.inference import infer
 
 
 def test_norse_is_refused_a_current_that_starts_elsewhere():
@@ -42,10 +43,31 @@ def test_norse_is_refused_a_current_that_starts_elsewhere():
     ],
 )
 def test_snntorch_is_known_by_betas_in_single_precision(betas, single):
+    nodes = decaying(betas)
+    assert _is_single_precision(nodes) is single
+    # Of one tau for all neurons, it is known that snnTorch wrote it by the loop beside them.
+    alone = {"1.lif": nodes["1.lif"]}
+    assert _is_single_precision(alone) is (single and len(betas) > 1)
+
+
+def decaying(betas):
+    """Recurrent neurons of snnTorch, by name."""
     r = 1 / (1 - np.asarray(betas, float))
     layers = build.linear(len(betas)), build.lif(tau=r * 1e-4, r=r)
-    graph = build.sequential(build.input(1), *layers, seed=0, dialect="snntorch")
-    assert _is_single_precision(graph.nodes) is single
+    nodes = build.sequential(build.input(1), *layers, seed=0, dialect="snntorch").nodes
+    return {"1.lif": nodes["2"], "1.w_rec": nodes["1"]}
+
+
+@pytest.mark.parametrize("init_tau", [1.5, 2.7, 3.48])
+def test_a_tau_that_spikingjelly_learnt_is_not_of_snntorch(init_tau):
+    # tau = 1/sigmoid(w), w in float32: 1/r is a number of float32 there, too.
+    w = -np.log(init_tau - 1)
+    tau = np.full(4, 1 / float(np.float32(1 / (1 + np.exp(-w)))))
+    neurons = build.lif(tau=tau * 1e-4, r=tau)
+    layers = build.input(3), build.linear(4), neurons
+    name, why = infer(build.sequential(*layers, seed=0, dialect="nir"))
+    assert name is None
+    assert "snntorch" in why and "spikingjelly" in why
 
 
 @pytest.mark.parametrize(

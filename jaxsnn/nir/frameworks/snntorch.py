@@ -62,14 +62,17 @@ _DT = 1e-4
 
 def _is_single_precision(nodes: Mapping[str, Node]) -> bool:
     """True if r = 1/(1-beta) came from betas in float32: snnTorch computes so, SpikingJelly in
-    float64.
+    float64, where a layer that learns its tau has one tau = 1/sigmoid(w) with w in float32.
     """
-    for node in nodes.values():
+    for name, node in nodes.items():
         if not isinstance(node, NEURONS) or isinstance(node, IF | I):
             continue
         r: Any = node.value("r")
         if np.asarray(r).dtype == np.float32:
             return True
+        recurrent = f"{name.removesuffix('lif')}w_rec" in nodes
+        if np.ndim(r) and np.unique(r).size == 1 and not recurrent:
+            continue
         r = np.asarray(r, float).ravel()
         beta = 1 - 1 / r[np.isfinite(r) & (r > 1)]
         single = np.abs(beta.astype(np.float32).astype(float) - beta) < 1e-12
