@@ -251,16 +251,6 @@ def test_membranes_that_feed_neurons_reach_more_than_spikes(weight, target):
         )
 
 
-def test_a_threshold_of_membranes_is_no_neuron():
-    layers = [build.linear(3), build.lif(tau=1e-3, r=10.0), build.node("Threshold", threshold=0.5)]
-    said = {"dialect": "snntorch", "reset": "zero", "reset_delay": False}
-    made = convert(build.sequential(build.input(2), *layers, seed=0, **said), to="norse")
-    assert made.graph.nodes["3"].type == "IF"
-    graph = build.sequential(build.input(2), *layers, seed=0, readout="2", **said)
-    with pytest.raises(ConversionError, match="node '3' is a Threshold"):
-        convert(graph, to="norse")
-
-
 @pytest.mark.parametrize("signs", [{"r": 1.0, "w_in": -1.0}, {"r": -1.0, "w_in": 1.0}])
 def test_what_negative_gains_make_of_negative_weights_counts(signs):
     neuron = {"tau_mem": 2e-3, "tau_syn": 2e-3, "v_threshold": 1.0, "v_reset": 0.0} | signs

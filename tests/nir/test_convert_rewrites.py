@@ -309,6 +309,60 @@ def test_groups_are_written_as_one_for_spyx():
     same(graph, made, random_raster(1, (30, 3, 2, 8, 8), 0.3), shift=2)
 
 
+LEVELS = {
+    # of spikes, whose sums lie on the levels, and of what arrives first
+    "counts": (
+        build.linear(3, weight=np.ones((3, 3))),
+        build.node("Threshold", threshold=[0, 1, 2]),
+    ),
+    "inputs": (
+        build.node("Threshold", threshold=[-0.2, 0.3, 1.2]),
+        build.linear(3, weight=normal(0.5, 0.4)),
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("target", "shift"), [("norse", 0), ("snntorch", 0), ("spikingjelly", 0), ("spyx", 2)]
+)
+@pytest.mark.parametrize("kind", LEVELS)
+def test_a_threshold_is_written_as_neurons_that_keep_nothing(kind, target, shift):
+    first = build.linear(3, weight=normal(0.3, 0.4)), leaky()
+    layers = [*first, *LEVELS[kind]] if kind == "counts" else [*LEVELS[kind], leaky()]
+    graph = build.sequential(build.input(3), *layers, seed=3, **SUBTRACTS)
+    made = convert(graph, to=target)
+    assert made.losses == ()
+    assert not any(node.type == "Threshold" for node in made.graph.nodes.values())
+    same(graph, made, random_raster(1, (40, 3, 3), 0.4), shift=shift)
+
+
+@pytest.mark.parametrize("target", ["norse", "snntorch", "spikingjelly"])
+def test_a_threshold_of_membranes_is_written_as_neurons(target):
+    layers = build.linear(3), build.li(tau=1e-2, r=1.0), build.node("Threshold", threshold=0.02)
+    said = {"dialect": "norse", "dt": "1ms", "dt_export": 1.0}
+    graph = build.sequential(build.input(4), *layers, seed=3, **said)
+    same(graph, convert(graph, to=target), random_raster(1, (40, 3, 4), 0.4))
+
+
+def test_a_threshold_of_pixels_makes_matrices_where_it_is_not_above_0():
+    levels = build.node("Threshold", threshold=np.linspace(-0.3, 1.0, 128).reshape(2, 8, 8))
+    kernels = [convolution(np.random.default_rng(seed), 2, 2) for seed in (0, 1)]
+    graph = image(kernels[0], leaky(), kernels[1], levels, FLAT)
+    same(graph, convert(graph, to="norse"), random_raster(1, (20, 3, 2, 8, 8), 0.3))
+
+
+def test_a_threshold_is_refused_where_neurons_fire_several_spikes():
+    levels = build.node("Threshold", threshold=0.5)
+    layers = [
+        build.linear(3),
+        build.cubalif(tau_mem=0.01, tau_syn=0.01, r=10 * np.exp(-0.1)),
+        levels,
+    ]
+    graph = build.sequential(build.input(4), *layers, seed=3, dialect="rockpool", dt="1ms")
+    with pytest.raises(ConversionError, match="node '3' is a Threshold"):
+        convert(graph, to="rockpool")
+
+
 @pytest.mark.parametrize("beside", [True, False])
 def test_subtraction_at_another_time_within_a_loop(beside):
     # What a neuron gives itself back goes into the weights of its loop, unless they feed others, too.

@@ -259,8 +259,10 @@ def _rewritten(
     steps = _steps(graph, draft, names, refused, give_up, importer)
     refuse_for(target, refused)
     check_loops(draft, target)
-    # Where layers take a step, a neuron in place of a Threshold would take one more.
-    if "Threshold" not in (importer.nodes or ()) and not any(step.late for step in steps.values()):
+    # Where layers take a step, a neuron in place of a Threshold would take one more, and one that
+    # fires several spikes in a step would give more than 1.
+    more = importer.bursts or any(step.late for step in steps.values())
+    if "Threshold" not in (importer.nodes or ()) and not more:
         steps |= thresholds_as_neurons(draft, steps)
     most = dict.fromkeys(steps, 1)
     if importer.subtracts or wish.approximate:

@@ -1,8 +1,8 @@
-"""A Threshold of spikes, as the largest of a window is written, as neurons that importers take.
+"""A Threshold is written as neurons that importers take: they keep nothing of their membrane from
+step to step, so that each fires where what arrives in a step is above its threshold.
 
-Sums of spikes are whole numbers: what is above a threshold between 0 and 1 is 1 or more. A neuron
-that is put to 0 by its own spike, in the same step, starts each step at 0, and fires where 1 or
-more arrives.
+Sums of spikes, as the largest of a window takes them, are whole numbers: a threshold between two of
+them is as good as the lower one, and no rounding of an importer meets it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxsnn.nir.convert.draft import WEIGHTED, Draft
+from jaxsnn.nir.convert.draft import WEIGHTED, Draft, scale_inputs
 from jaxsnn.nir.convert.step import Step
 from jaxsnn.nir.nodes import SPIKING
 
@@ -22,35 +22,43 @@ _FIRES = tuple(cls.__name__ for cls in SPIKING)
 
 
 def thresholds_as_neurons(draft: Draft, steps: Mapping[str, Step]) -> dict[str, Step]:
-    """The steps of the neurons that Thresholds of spikes become; others stay.
+    """The steps of the neurons that Thresholds become; others stay.
 
     Args:
         draft: Edited in place.
         steps: Of the source's neurons.
+
+    Raises:
+        ConversionError: A threshold that is not above 0 needs a bias where weights are shared.
     """
-    found = {}
+    found: dict[str, Step] = {}
     for name in draft.of_type("Threshold"):
         shape = draft.shapes[name][1]
         threshold = np.broadcast_to(np.asarray(draft.nodes[name]["threshold"], float), shape).copy()
-        if (
-            np.any(threshold <= 0)
-            or np.any(threshold >= 1)
-            or not _counts_spikes(draft, name, steps, found)
-        ):
-            continue
-        zero, one = np.zeros(shape), np.ones(shape)
+        counts, zero, one = (
+            _counts_spikes(draft, name, steps, found),
+            np.zeros(shape),
+            np.ones(shape),
+        )
+        if counts:
+            threshold = np.where(threshold == np.round(threshold), threshold + 0.5, threshold)
+        # What any spike makes fire is at 0 after each step, and need not decay.
+        stays = counts and bool(np.all((threshold > 0) & (threshold < 1)))
+        # A neuron at rest is below its threshold, which a bias keeps above 0.
+        raised = np.where(threshold > 0, 0.0, 1 - threshold)
+        scale_inputs(draft, name, one, raised, one)
         found[name] = Step(
             name=name,
-            type="IF",
+            type="IF" if stays else "LIF",
             shape=shape,
             current_based=False,
-            decay=one,
+            decay=one if stays else zero,
             gain=one,
             drive=zero,
             synapse_decay=zero,
             synapse_gain=one,
             bias_ratio=one,
-            v_threshold=threshold,
+            v_threshold=threshold + raised,
             v_reset=zero,
             v_start=zero,
             i_start=zero,
@@ -60,12 +68,11 @@ def thresholds_as_neurons(draft: Draft, steps: Mapping[str, Step]) -> dict[str, 
             several=False,
             late=False,
         )
-    for name, step in found.items():
-        entry = {"type": "IF", "r": np.ones(step.shape), "v_threshold": step.v_threshold}
-        draft.nodes[name] = entry | {"v_reset": np.zeros(step.shape)}
+        entry = {"type": found[name].type, "r": one, "v_threshold": threshold + raised}
+        draft.nodes[name] = entry | {"v_reset": zero}
         draft.changed(
             name,
-            "a Threshold of spikes is written as neurons that fire where any spike arrives",
+            "a Threshold is written as neurons that keep nothing from step to step",
             "importers have no Threshold",
         )
     return found
@@ -86,6 +93,7 @@ def _counts_spikes(
     def whole(source: str) -> bool:
         kind = draft.nodes[source]["type"]
         fires = kind in _FIRES and source in steps and steps[source].reset != "none"
+        fires = fires or kind == "Threshold"
         adds = kind in _WHOLE or (kind in WEIGHTED and _is_whole(draft.nodes[source]))
         through = adds and _counts_spikes(draft, source, steps, found)
         return fires or source in found or through

@@ -202,6 +202,9 @@ def _write(step: Step, setting: Setting) -> Written:
     """LIF and IF subtract one step later, CuBaLIF at once; all start and rest at 0, spikes leave
     one step late.
     """
+    if step.reset == "value" and not step.current_based and np.all(step.decay == 0):
+        # Nothing is left in the next step, whatever is taken off.
+        step = dataclasses.replace(step, reset="subtract", v_start=np.zeros(step.shape))
     _refuse_value(step, setting)
     needs_start(step, np.zeros(step.shape), setting)
     _refuse_late(step, setting)
