@@ -149,8 +149,8 @@ def test_thresholds_of_neurons_go_into_the_weights_where_one_is_taken():
     thresholds = np.array([0.5, 1.0, 2.0, 4.0])
     graph = snntorch(v_threshold=thresholds)
     made = convert(graph, to="spikingjelly")
-    np.testing.assert_allclose(numbers(made, "2", "v_threshold"), 0.5, rtol=1e-6)
-    factor = 0.5 / thresholds
+    np.testing.assert_allclose(numbers(made, "2", "v_threshold"), 4.0, rtol=1e-6)
+    factor = 4.0 / thresholds
     np.testing.assert_allclose(
         numbers(made, "1", "weight"), factor[:, None] * graph.nodes["1"].value("weight")
     )

@@ -12,6 +12,7 @@ from jaxsnn.nir.convert import convert
 from jaxsnn.nir.convert.bounds import _times
 from jaxsnn.nir.convert.draft import draft_of
 from jaxsnn.nir.convert.geometry import reorder_flattened
+from jaxsnn.nir.convert.neuron_writing import one_level
 from jaxsnn.nir.initializers import normal
 from tests.helpers.random_spikes import random_raster
 
@@ -361,6 +362,37 @@ def test_a_threshold_is_refused_where_neurons_fire_several_spikes():
     graph = build.sequential(build.input(4), *layers, seed=3, dialect="rockpool", dt="1ms")
     with pytest.raises(ConversionError, match="node '3' is a Threshold"):
         convert(graph, to="rockpool")
+
+
+MEETS = {
+    "spikingjelly": {"dt": "1ms"},
+    "norse": {"dt": "1ms", "dt_export": 1.0},
+    "spyx": {"dt": "1ms", "time_unit": "s"},
+}
+
+
+@pytest.mark.parametrize("target", ["snntorch", "spikingjelly", "norse"])
+@pytest.mark.parametrize("source", ["spikingjelly", "norse", "spyx"])
+def test_sums_that_meet_different_thresholds_meet_them_when_scaled(source, target):
+    """Whole numbers; of the sources, SpikingJelly fires at a threshold, the others above it."""
+    weights = np.random.default_rng(0).integers(-1, 3, (12, 6))
+    r = 1e3 if source == "spikingjelly" else 1.0
+    thresholds = build.integrate_and_fire(r=r, v_threshold=np.tile([3.0, 2.0, 1.5], 4))
+    layers = build.linear(12, weight=weights), thresholds
+    graph = build.sequential(build.input(6), *layers, dialect=source, **MEETS[source])
+    x = random_raster(0, (60, 5, 6), 0.3)
+    y, got = played(graph, x), played(convert(graph, to=target).graph, x)
+    late = int(source == "spyx")
+    assert 0.05 < y.mean() < 0.9
+    np.testing.assert_array_equal(got[: len(y) - late], y[late:])
+
+
+def test_thresholds_without_a_small_common_multiple_scale_to_the_first():
+    assert one_level(np.array([0.5, 0.75, 2.0]))[0] == 6.0
+    level, scale = one_level(np.array([0.3, 0.7, 0.9]))
+    assert level == 0.3
+    np.testing.assert_allclose(scale, [1, 3 / 7, 1 / 3])
+    assert one_level(np.arange(1.0, 40.0))[0] == 1.0
 
 
 @pytest.mark.parametrize("beside", [True, False])

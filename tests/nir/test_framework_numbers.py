@@ -67,7 +67,8 @@ def test_a_tau_that_spikingjelly_learnt_is_not_of_snntorch(init_tau):
     layers = build.input(3), build.linear(4), neurons
     name, why = infer(build.sequential(*layers, seed=0, dialect="nir"))
     assert name is None
-    assert "snntorch" in why and "spikingjelly" in why
+    assert "snntorch" in why
+    assert "spikingjelly" in why
 
 
 @pytest.mark.parametrize(

@@ -261,8 +261,9 @@ def _rewritten(
     check_loops(draft, target)
     # Where layers take a step, a neuron in place of a Threshold would take one more, and one that
     # fires several spikes in a step would give more than 1.
-    more = importer.bursts or any(step.late for step in steps.values())
-    if "Threshold" not in (importer.nodes or ()) and not more:
+    if "Threshold" not in (importer.nodes or ()) and not (
+        importer.bursts or any(step.late for step in steps.values())
+    ):
         steps |= thresholds_as_neurons(draft, steps)
     most = dict.fromkeys(steps, 1)
     if importer.subtracts or wish.approximate:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import dataclasses
 import keyword
 from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
+from math import gcd, lcm
 from typing import Any
 
 import numpy as np
@@ -190,6 +192,26 @@ def moved_threshold(step: Step, threshold: np.ndarray, at_equality: bool) -> np.
         return threshold
     direction = np.float32(np.inf if step.at_equality is False else -np.inf)
     return np.nextafter(threshold.astype(np.float32), direction).astype(float)
+
+
+#: By so much at most a level is above the lowest height that is scaled to it.
+_MOST_SCALED = 2**10
+
+
+def one_level(height: np.ndarray) -> tuple[float, np.ndarray]:
+    """One threshold for neurons of several, and by what what arrives at each is multiplied.
+
+    A common multiple, where there is a small one: whole numbers scale sums that meet a threshold
+    without rounding. Else that of the first neuron.
+    """
+    top, bottom, level = 1, 0, Fraction(float(height.flat[0]))
+    for fraction in map(Fraction, np.unique(height).tolist()):
+        top, bottom = lcm(top, fraction.numerator), gcd(bottom, fraction.denominator)
+        if top > _MOST_SCALED * bottom * height.min():
+            break
+    else:
+        level = Fraction(top, bottom)
+    return float(level), np.where(height == float(level), 1.0, float(level) / height)
 
 
 def negligible(offset: np.ndarray, scale: np.ndarray) -> np.ndarray:

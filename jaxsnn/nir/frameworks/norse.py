@@ -197,7 +197,9 @@ def _reset_method(steps: Sequence[Step]) -> str:
     """
     resets = [step.reset for step in steps]
     several = any(step.several for step in steps)
-    if several and "subtract later" in resets:
+    # What does not decay in between may be taken off at once.
+    later = any(step.reset == "subtract later" and np.any(step.decay != 1) for step in steps)
+    if several and later:
         raise ConversionError(
             "Norse takes one reset_method for all nodes, "
             "and some fire several spikes in a step where others reset one step later",
@@ -205,7 +207,7 @@ def _reset_method(steps: Sequence[Step]) -> str:
         )
     if several:
         return "floor"
-    if "subtract later" in resets:
+    if later:
         return "unit"
     return "value" if all(reset in ("value", "skip") for reset in resets) else "subtract"
 

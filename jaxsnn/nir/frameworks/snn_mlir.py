@@ -25,6 +25,7 @@ from jaxsnn.nir.convert.neuron_writing import (
     needs_value_reset,
     negligible,
     one_for_all,
+    one_level,
     refuse_drive,
 )
 from jaxsnn.nir.convert.step import Step
@@ -76,11 +77,8 @@ def _write(step: Step, setting: Setting) -> Written:
     scale, entry, height = filled(step, 1), {}, np.ones(step.shape)
     if spikes:
         needs_value_reset(step, setting, "snn-mlir")
-        height = step.v_threshold - step.v_reset
-        scale = np.where(height == height.flat[0], 1.0, height.flat[0] / height)
-        height = filled(step, height.flat[0])
-        if np.all(scale == 1):
-            height = moved_threshold(step, height, False)
+        common, scale = one_level(step.v_threshold - step.v_reset)
+        height = moved_threshold(step, filled(step, common), False)
         entry = {"v_threshold": height, "v_reset": filled(step, 0)}
     level = step.v_reset if spikes else np.zeros(step.shape)
     needs_start(step, level, setting)

@@ -23,6 +23,7 @@ from jaxsnn.nir.convert.neuron_writing import (
     needs_start,
     needs_value_reset,
     negligible,
+    one_level,
     refuse_drive,
     told,
 )
@@ -149,11 +150,8 @@ def _write(step: Step, setting: Setting) -> Written:
         step = dataclasses.replace(step, reset="value", several=False)
     needs_start(step, step.v_reset, setting)
     height = step.v_threshold - step.v_reset
-    level = float(height.flat[0])
-    scale = np.where(height == level, 1.0, level / height)
-    threshold = filled(step, level)
-    if np.all(scale == 1):
-        threshold = moved_threshold(step, threshold, False)
+    level, scale = one_level(height)
+    threshold = moved_threshold(step, filled(step, level), False)
     drive = scale * (step.drive - (1 - step.decay) * step.v_reset)
     rest = np.maximum(1 - step.decay, NO_LEAK)
     entry = {
@@ -234,11 +232,8 @@ def _is_if(step: Step) -> bool:
 
 def _write_if(step: Step, setting: Setting) -> Written:
     """Leaky(beta=1, reset_delay=False) with its default reset, which subtracts the threshold."""
-    level = float(step.v_threshold.flat[0])
-    scale = np.where(step.v_threshold == level, 1.0, level / step.v_threshold)
-    threshold = filled(step, level)
-    if np.all(scale == 1):
-        threshold = moved_threshold(step, threshold, False)
+    level, scale = one_level(step.v_threshold)
+    threshold = moved_threshold(step, filled(step, level), False)
     entry = {
         "type": "IF",
         "r": filled(step, 1),

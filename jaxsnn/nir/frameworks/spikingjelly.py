@@ -20,6 +20,7 @@ from jaxsnn.nir.convert.neuron_writing import (
     needs_value_reset,
     negligible,
     one_for_all,
+    one_level,
     refuse_drive,
     told,
 )
@@ -115,10 +116,8 @@ def _write(step: Step, setting: Setting) -> Written:
         level = step.v_reset
     needs_start(step, step.v_reset, setting)
     height = step.v_threshold - level
-    scale = np.where(height == height.flat[0], 1.0, height.flat[0] / height)
-    threshold = filled(step, height.flat[0])
-    if np.all(scale == 1):
-        threshold = moved_threshold(step, threshold, True)
+    common, scale = one_level(height)
+    threshold = moved_threshold(step, filled(step, common), True)
     decay = one_for_all(step, setting, "the time constant of the membrane", step.decay)
     drive = scale * (step.drive - (1 - step.decay) * step.v_reset)
     offset = negligible(drive, threshold)
