@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxsnn.errors import ConversionError
 from jaxsnn.nir.build import NIR_VERSION
+from jaxsnn.nir.convert.delays import in_steps
 from jaxsnn.nir.convert.draft import Draft, as_node, draft_of, plain_flatten
 from jaxsnn.nir.convert.geometry import reorder_flattened
 from jaxsnn.nir.convert.step import Step, is_continuous, step_of
@@ -21,13 +22,10 @@ from jaxsnn.nir.dialects import Dialect
 from jaxsnn.nir.documents import group_of
 from jaxsnn.nir.export import export
 from jaxsnn.nir.frameworks.framework import Importer
-from jaxsnn.nir.gains import known
 from jaxsnn.nir.graph import Graph, refuse_no_graph
 from jaxsnn.nir.parse import parse
 from jaxsnn.nir.passes import window
 
-#: Delays may differ from whole steps by the rounding of float32, relative.
-_TOLERANCE = 2**-18
 #: What `to_torch` runs through nirtorch.
 _TORCH = Target(
     title="nirtorch",
@@ -86,7 +84,7 @@ def to_torch(graph: Graph) -> Any:
     check_wiring(draft, _TORCH)
     for name, new in names.items():
         if draft.nodes.get(new, {}).get("type") == "Delay":
-            draft.nodes[new]["delay"] = _in_steps(graph, name)
+            draft.nodes[new]["delay"] = in_steps(graph, name)
     looped = {name for part in graph.recurrent_components() for name in part}
     steps = {
         names[name]: step_of(
@@ -149,29 +147,6 @@ def _give_all(module: Any, outputs: Mapping[str, str]) -> None:
     last.args = (({name: calls[layer] for layer, name in outputs.items()}, state),)
     module.graph.lint()
     module.recompile()
-
-
-def _in_steps(graph: Graph, name: str) -> np.ndarray:
-    """Delays of a Delay in steps.
-
-    Raises:
-        ConversionError: One is no whole number of steps.
-        DialectError: How long a step is, or the unit of time, is unknown.
-    """
-    seconds, dt = (
-        known(graph.dialect, field, "a delay in steps", name) for field in ("seconds", "dt")
-    )
-    delay = np.asarray(graph.nodes[name].value("delay"), float) * seconds
-    steps = np.rint(delay / dt)
-    wrong = np.abs(steps - delay / dt) > _TOLERANCE * np.maximum(steps, 1)
-    if np.any(wrong):
-        late = float(delay[wrong].flat[0])
-        raise ConversionError(
-            f"node '{name}' (Delay) delays by {late:g} s, which is {late / dt:g} steps of {dt:g} s",
-            fix="choose a dt that divides it",
-            node=name,
-        )
-    return steps
 
 
 def _module(name: str, draft: Draft, steps: dict[str, Step]) -> Any:

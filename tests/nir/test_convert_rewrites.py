@@ -395,6 +395,42 @@ def test_thresholds_without_a_small_common_multiple_scale_to_the_first():
     assert one_level(np.arange(1.0, 40.0))[0] == 1.0
 
 
+def delayed(late, **said):
+    """Neurons behind synapses that are late by so many steps of 1 ms."""
+    layers = [build.linear(4, weight=normal(0.3, 0.5)), build.node("Delay", delay=late)]
+    neurons = build.lif(tau=4e-3, r=1.0, v_threshold=0.1)
+    last = build.linear(3, weight=normal(0.3, 0.5)), neurons
+    meant = {"dialect": "norse", "dt": "1ms", "dt_export": 1.0} | said
+    return build.sequential(build.input(4), *layers, neurons, *last, seed=3, **meant)
+
+
+@pytest.mark.parametrize("target", ["norse", "snntorch", "spikingjelly"])
+@pytest.mark.parametrize("late", [1e-3, np.array([0.0, 3e-3, 1e-3, 3e-3])])
+def test_delays_of_whole_steps_are_written_as_weights_that_feed_themselves(late, target):
+    graph = delayed(late)
+    made = convert(graph, to=target)
+    assert not any(node.type == "Delay" for node in made.graph.nodes.values())
+    same(graph, made, random_raster(1, (40, 3, 4), 0.3))
+
+
+def test_delays_of_pixels_are_written_with_matrices():
+    late = np.arange(50).reshape(2, 5, 5) % 3 * 1e-4
+    layers = build.node("Delay", delay=late), convolution(np.random.default_rng(0), 2, 2), leaky()
+    graph = build.sequential(build.input((2, 5, 5)), *layers, FLAT, seed=2, **SUBTRACTS)
+    same(graph, convert(graph, to="snntorch"), random_raster(1, (30, 3, 2, 5, 5), 0.3))
+
+
+def test_a_delay_of_no_steps_is_left_out_and_one_of_half_a_step_refused():
+    made = convert(delayed(0.0), to="norse")
+    assert len(made.graph.nodes) == len(delayed(0.0).nodes) - 1
+    with pytest.raises(
+        ConversionError, match=r"'2' \(Delay\) delays by 0.0005 s, which is 0.5 steps"
+    ):
+        convert(delayed(5e-4), to="norse")
+    with pytest.raises(ConversionError, match="'2' is a Delay"):
+        convert(delayed(1e-3), to="spyx")
+
+
 @pytest.mark.parametrize("beside", [True, False])
 def test_subtraction_at_another_time_within_a_loop(beside):
     # What a neuron gives itself back goes into the weights of its loop, unless they feed others, too.

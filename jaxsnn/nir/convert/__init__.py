@@ -16,6 +16,7 @@ from jaxsnn.nir.build import NIR_VERSION
 from jaxsnn.nir.convert.bounds import begun, settled
 from jaxsnn.nir.convert.composed import composed
 from jaxsnn.nir.convert.continuous import Flow, flow_of, in_running_order, plain_names, straightened
+from jaxsnn.nir.convert.delays import delays_as_weights
 from jaxsnn.nir.convert.draft import (
     Draft,
     dense_groups,
@@ -271,10 +272,7 @@ def _rewritten(
         steps, most = settled(draft, steps, order, importer, give_up, wish.input_range)
     seconds = _target_dt(graph, target, wish.dt, draft)
     join_outputs(draft, target)
-    if "Scale" not in (importer.nodes or ()):
-        scales_as_weights(draft, f"{target.title}'s importer does not map it")
-    if "Linear" not in (importer.nodes or ()):
-        linear_as_affine(draft, f"{target.title}'s importer does not map Linear")
+    _map_linear_nodes(draft, graph, names, target)
     if not importer.membranes:
         steps = integrated(draft, steps, give_up)
     check_wiring(draft, target)
@@ -304,6 +302,18 @@ def _rewritten(
     made = _converted(graph, target, draft, setting, wish.path, shift)
     check_order(draft, made.graph, target)
     return made
+
+
+def _map_linear_nodes(draft: Draft, graph: Graph, names: Mapping[str, str], target: Target) -> None:
+    """Write Scale, Linear and Delay as weights that the importer maps, where it does not map them."""
+    importer, taken = target.importer, target.importer.nodes or ()
+    why = f"{target.title}'s importer does not map"
+    if "Scale" not in taken:
+        scales_as_weights(draft, f"{why} it")
+    if "Linear" not in taken:
+        linear_as_affine(draft, f"{why} Linear")
+    if "Delay" not in taken and importer.feeds_back and not importer.chain:
+        delays_as_weights(draft, graph, names)
 
 
 def _converted(

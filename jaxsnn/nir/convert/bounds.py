@@ -304,6 +304,8 @@ def _through(draft: Draft, name: str, arriving: Bounds) -> Bounds:
     if entry["type"] == "Scale":
         ends = np.asarray(entry["scale"]) * low, np.asarray(entry["scale"]) * high
         return np.minimum(*ends), np.maximum(*ends)
+    if entry["type"] == "Delay":
+        return np.minimum(low, 0), np.maximum(high, 0)
     if entry["type"] == "Threshold":
         return np.zeros(shape), np.ones(shape)
     if entry["type"] == "Flatten" and draft.channels_last and len(shape) < low.ndim:

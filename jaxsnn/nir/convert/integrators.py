@@ -91,7 +91,7 @@ def _insert_current(draft: Draft, step: Step) -> None:
     draft.edges += [(current, weights), (weights, name)]
     draft.shapes[current] = draft.shapes[weights] = draft.shapes[name]
     draft.nodes[weights] = {"type": "Linear", "weight": np.eye(size)}
-    _loop(draft, current, step.synapse_decay, np.zeros(step.shape))
+    feed_itself(draft, current, np.diag(step.synapse_decay))
 
 
 def _write_readout(draft: Draft, step: Step) -> None:
@@ -107,10 +107,10 @@ def _write_readout(draft: Draft, step: Step) -> None:
         ]
         draft.edges.append((current, name))
         draft.shapes[current] = draft.shapes[name]
-        _loop(draft, current, step.synapse_decay, np.zeros(step.shape))
+        feed_itself(draft, current, np.diag(step.synapse_decay))
     if np.any(step.v_start):
         _add_start(draft, name, step.v_start)
-    _loop(draft, name, step.decay, drive)
+    feed_itself(draft, name, np.diag(step.decay), drive)
     draft.changed(
         name,
         f"{step.type} is written as weights that feed themselves",
@@ -118,13 +118,15 @@ def _write_readout(draft: Draft, step: Step) -> None:
     )
 
 
-def _loop(draft: Draft, name: str, decay: np.ndarray, drive: np.ndarray) -> None:
-    """A node that sums what arrives, `drive`, and `decay` times what it was."""
-    size, leak = len(decay), draft.free(f"{name}_leak")
+def feed_itself(
+    draft: Draft, name: str, weight: np.ndarray, drive: np.ndarray | None = None
+) -> None:
+    """Make a node that sums what arrives, `drive`, and `weight` times what it was."""
+    size, leak = len(weight), draft.free(f"{name}_leak")
     draft.nodes[name] = {"type": "Linear", "weight": np.eye(size)}
-    if np.any(drive):
+    if drive is not None and np.any(drive):
         draft.nodes[name] |= {"type": "Affine", "bias": drive}
-    draft.nodes[leak] = {"type": "Linear", "weight": np.diag(decay)}
+    draft.nodes[leak] = {"type": "Linear", "weight": weight}
     draft.shapes[leak] = ((size,), (size,))
     draft.edges += [(name, leak), (leak, name)]
     draft.memories.append(name)

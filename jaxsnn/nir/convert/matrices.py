@@ -45,7 +45,7 @@ def as_matrices(draft: Draft) -> None:
     for name in list(draft.nodes):
         entry, (inward, outward) = draft.nodes[name], draft.shapes[name]
         if entry["type"] == "Flatten":
-            _remove(draft, name)
+            remove(draft, name)
             continue
         if entry["type"] == "Input":
             continue
@@ -67,7 +67,7 @@ def _flat(
     meta = {"metadata": entry["metadata"]} if "metadata" in entry else {}
     if len(inward) == 1 and len(outward) == 1:
         return entry
-    if kind in NEURON_TYPES or kind in ("Scale", "Threshold"):
+    if kind in NEURON_TYPES or kind in ("Scale", "Threshold", "Delay"):
         return {
             key: np.asarray(value).reshape(-1)
             if not isinstance(value, str | dict) and np.ndim(value)
@@ -118,7 +118,7 @@ def _unrolled(
     return matrix.reshape(int(np.prod(outward)), int(np.prod(inward)))
 
 
-def _remove(draft: Draft, name: str) -> None:
+def remove(draft: Draft, name: str) -> None:
     """Take a node out whose output is its input."""
     sources, targets = draft.sources(name), draft.targets(name)
     draft.edges = [edge for edge in draft.edges if name not in edge]
