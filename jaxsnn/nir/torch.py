@@ -23,6 +23,7 @@ from jaxsnn.nir.documents import group_of
 from jaxsnn.nir.export import export
 from jaxsnn.nir.frameworks.framework import Importer
 from jaxsnn.nir.graph import Graph, refuse_no_graph
+from jaxsnn.nir.nodes import class_of
 from jaxsnn.nir.parse import parse
 from jaxsnn.nir.passes import window
 
@@ -93,6 +94,9 @@ def to_torch(graph: Graph) -> Any:
         for name in graph.neurons
         if name in names
     }
+    for name in steps:
+        # The nir package takes no scalars beside arrays.
+        draft.nodes[name] = _full(draft.nodes[name], draft.shapes[name][1])
     conventions = graph.dialect.conventions
     if conventions is not None and conventions.channels_last:
         reorder_flattened(draft, False, "torch is channels first")
@@ -113,6 +117,14 @@ def to_torch(graph: Graph) -> Any:
     if len(outputs) > 1:
         _give_all(made, {new.replace(".", "_"): name for new, name in outputs.items()})
     return made
+
+
+def _full(entry: dict[str, Any], shape: tuple[int, ...]) -> dict[str, Any]:
+    """The entry of a neuron with each parameter for all neurons."""
+    numbers = class_of(entry["type"]).names
+    return {
+        key: np.resize(value, shape) if key in numbers else value for key, value in entry.items()
+    }
 
 
 def _delay_late(draft: Draft, steps: Mapping[str, Step]) -> None:
@@ -167,13 +179,15 @@ def _module(name: str, draft: Draft, steps: dict[str, Step]) -> Any:
     if kind in ("Scale", "Threshold", "Delay"):
         return _elementwise(kind, entry)
     frame = window(as_node(name, entry))
-    if frame.padding is None or any(before != after for before, after in frame.padding):
+    even = frame.padding is not None and all(before == after for before, after in frame.padding)
+    # Torch's "same" pads more after than before, too; it takes no strides.
+    if not even and (entry["padding"] != "same" or set(frame.stride) != {1}):
         raise ConversionError(
             f"node '{name}' ({kind}) pads its sides differently",
             fix="give the padding in numbers",
             node=name,
         )
-    padding = tuple(before for before, _ in frame.padding)
+    padding: Any = tuple(before for before, _ in frame.padding or ()) if even else "same"
     if kind in ("SumPool2d", "AvgPool2d"):
         divisor = 1 if kind == "SumPool2d" else None
         pool: Any = torch.nn.AvgPool2d

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from jaxsnn import from_torch, load_into, lower, to_torch, verify
+from jaxsnn import TimeStepped, from_torch, load_into, lower, simulate, to_torch, verify
 from jaxsnn.errors import ConversionError
-from jaxsnn.nir import build
+from jaxsnn.nir import build, parse
+from jaxsnn.nir.documents import group_of
 from tests.helpers.thinning import thinned
 from tests.helpers.zoo import FACTS, RECORDED
 from tests.interop import nets
@@ -199,6 +200,45 @@ def test_a_delay_that_is_no_whole_step_is_refused():
         ConversionError, match=r"'1' \(Delay\) delays by 0.00015 s, which is 1.5 steps"
     ):
         to_torch(graph)
+
+
+@pytest.mark.parametrize("kind", ["Conv1d", "Conv2d"])
+def test_a_convolution_that_pads_more_after_than_before_goes_into_a_module(kind):
+    rank = int(kind[4])
+    sides = 6 if rank == 1 else (5, 6)
+    kernel = np.random.default_rng(0).normal(0.2, 0.5, (2, 1, 2, 4)[: 2 + rank])
+    ones = np.array(1) if rank == 1 else np.array([1, 1])
+    given = {"stride": ones, "dilation": ones, "groups": 1, "padding": "same"}
+    layer = build.node(kind, weight=kernel, bias=np.zeros(2), input_shape=sides, **given)
+    neurons = build.lif(tau=1e-3, r=10.0)
+    shape = (1, *np.atleast_1d(sides))
+    graph = build.sequential(build.input(shape), layer, neurons, dialect="snntorch", **PLAIN)
+    plays_alike(graph, shape)
+
+
+def test_neurons_with_scalars_beside_arrays_go_into_a_module():
+    numbers = {"tau": 1e-3, "r": 10.0, "v_leak": 0.0, "v_threshold": [0.3, 0.5, 1], "v_reset": 0.0}
+    weight = np.random.default_rng(0).normal(0.2, 0.5, (3, 4)).astype(np.float32)
+    nodes = {
+        "in": {"type": "Input", "shape": np.array([4])},
+        "1": {"type": "Linear", "weight": weight},
+        "2": {"type": "LIF"} | {key: np.array(value) for key, value in numbers.items()},
+        "out": {"type": "Output", "shape": np.array([3])},
+    }
+    edges = [("in", "1"), ("1", "2"), ("2", "out")]
+    written = group_of({"type": "NIRGraph", "nodes": nodes, "edges": edges}, "1.0.4")
+    plays_alike(parse(written, dialect="snntorch", **PLAIN), (4,))
+
+
+PLAIN = {"reset": "zero", "reset_delay": False}
+
+
+def plays_alike(graph, shape):
+    """The module of a graph fires what the time-stepped engine does."""
+    x = nets.spikes(3, shape, steps=40, batch=4)
+    y = np.asarray(simulate(lower(graph, dtype=np.float32), x, engine=TimeStepped()).output())
+    assert 0.02 < y.mean() < 0.9
+    np.testing.assert_array_equal(stepped(to_torch(graph), x), y)
 
 
 def test_alpha_readouts_go_into_a_module():
