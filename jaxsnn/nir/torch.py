@@ -95,7 +95,6 @@ def to_torch(graph: Graph) -> Any:
         if name in names
     }
     for name in steps:
-        # The nir package takes no scalars beside arrays.
         draft.nodes[name] = _full(draft.nodes[name], draft.shapes[name][1])
     conventions = graph.dialect.conventions
     if conventions is not None and conventions.channels_last:
@@ -120,7 +119,9 @@ def to_torch(graph: Graph) -> Any:
 
 
 def _full(entry: dict[str, Any], shape: tuple[int, ...]) -> dict[str, Any]:
-    """The entry of a neuron with each parameter for all neurons."""
+    """The entry of a neuron with each parameter for all neurons: the nir package takes no scalars
+    beside arrays.
+    """
     numbers = class_of(entry["type"]).names
     return {
         key: np.resize(value, shape) if key in numbers else value for key, value in entry.items()

@@ -56,6 +56,19 @@ def same(graph, made):
     np.testing.assert_array_equal(played(made.graph, x), y)
 
 
+def test_a_keyword_and_the_name_that_importers_give_it_become_two():
+    made = convert(chain("class", "nir_node_class", "last"), to="norse")
+    assert not {"class", "nir_node_class"} <= made.graph.nodes.keys()
+    same(chain("class", "nir_node_class", "last"), made)
+
+
+@pytest.mark.parametrize("name", ["__class__", "__call__", "__len__"])
+def test_names_of_pythons_own_become_others(name):
+    made = convert(chain(name, "w2", "last"), to="norse")
+    assert name not in made.graph.nodes
+    assert f"{name}_" in made.graph.nodes
+
+
 @pytest.mark.parametrize("target", ["norse", "snntorch", "spikingjelly"])
 def test_names_that_importers_spell_alike_become_others(target):
     graph = chain("lif.1", "x", "lif_1")

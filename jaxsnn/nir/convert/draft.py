@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import keyword
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
@@ -33,11 +34,14 @@ _ATTRIBUTES = """
     register_load_state_dict_post_hook register_load_state_dict_pre_hook register_module register_parameter
     register_state_dict_post_hook register_state_dict_pre_hook requires_grad_ return_state set_extra_state
     set_submodule share_memory state_dict stateful_modules to to_empty to_folder train training type xpu
+    __annotations__ __call__ __dict__ __getattr__ __module__ __setstate__ __weakref__
     zero_grad _buffers _modules _parameters initialized_state is_none self clear items keys pop update values
 """
 #: Attributes of torch.nn.Module, of torch.nn.ModuleDict and of the modules that nirtorch makes, and
 #: names in the code that these run: no node can have them.
-TORCH_NAMES = frozenset(_ATTRIBUTES.split())
+TORCH_NAMES = frozenset(
+    [*_ATTRIBUTES.split(), *(name for name in dir(dict) if name.startswith("__"))]
+)
 NEURON_TYPES = tuple(cls.__name__ for cls in NEURONS)
 
 
@@ -196,7 +200,8 @@ def _edges(wires: Iterable[Edge], names: Mapping[str, str]) -> list[Edge]:
 
 def spelt(name: str) -> str:
     """A name as importers of PyTorch register it."""
-    return _readable(name).replace(".", "_")
+    plain = _readable(name).replace(".", "_")
+    return f"nir_node_{plain}" if keyword.iskeyword(plain) else plain
 
 
 def _readable(name: str) -> str:

@@ -8,7 +8,6 @@ weights. It refuses what its importer cannot do.
 from __future__ import annotations
 
 import dataclasses
-import keyword
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from math import gcd, lcm
@@ -16,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxsnn.nir.convert.draft import spelt
 from jaxsnn.nir.convert.step import Reset, Step
 from jaxsnn.nir.nodes import nothing
 
@@ -129,18 +129,12 @@ def told(setting: Setting, module: str, settings: Mapping[str, Sequence[tuple[st
         if not names:
             continue
         inner = ", ".join(f"setattr(m, {name!r}, {value})" for name, value in attributes)
-        chosen = tuple(_module_name(name) for name in names.split(","))
+        chosen = tuple(spelt(name) for name in names.split(","))
         all_of_them = len(chosen) == len(setting.said)
         where = module if all_of_them else f"n.partition('.')[0] in {chosen!r} and {module}"
         modules = "m in net.modules()" if all_of_them else "n, m in net.named_modules()"
         parts.append(f"; [({inner}) for {modules} if {where}]")
     return "".join(parts)
-
-
-def _module_name(name: str) -> str:
-    """What nirtorch calls the module of a node."""
-    plain = name.replace(".", "_")
-    return f"nir_node_{plain}" if keyword.iskeyword(plain) else plain
 
 
 def refuse_drive(step: Step, drive: np.ndarray, setting: Setting) -> None:
