@@ -17,7 +17,8 @@ import numpy as np
 from tests.fuzz.nir_reading import NEURONS, Meaning, Node, shapes_of
 
 SAMPLES, EVENTS, T_END = 2, 10, 5.0
-TAU_CLASSES = ("double", "half", "equal", "near", "apart", "mixed")
+TAU_CLASSES = ("double", "half", "equal", "near", "apart", "far", "mixed")
+LEVELS = (*["usual"] * 7, "resets above rest", *["thresholds below 0"] * 2)
 #: What each dialect means: (kinds, area, inclusive, steps, late, initial, always subtracts)
 KINDS = {
     "nir": NEURONS,
@@ -47,6 +48,7 @@ class Structure:
         options: of `jaxsnn.nir.build.network`.
         exact: whole-number weights and times on a raster, so that V meets thresholds exactly.
         equal: some events come at exactly equal times.
+        ends: some events come at 0 or at the end.
     """
 
     places: Mapping[str, Place]
@@ -56,6 +58,7 @@ class Structure:
     options: Mapping[str, Any]
     exact: bool
     equal: bool
+    ends: bool
     words: tuple[str, ...]
 
     @property
@@ -120,6 +123,8 @@ def event_times(rng: np.random.Generator, structure: Structure, samples: int) ->
     elif structure.equal:
         again = rng.random(shape) < 0.4
         times = np.where(again, times[:, :1], times)
+    if structure.ends:
+        times = np.where(rng.random(shape) < 0.3, rng.choice([0.0, T_END], shape), times)
     times[rng.random(shape) < 0.1] = np.inf
     return times
 
@@ -139,6 +144,7 @@ class _Builder:
         self.kinds: dict[str, str] = {}  # of the populations
         self.cycle: frozenset[str] = frozenset()  # populations that may be part of one
         self.linked: set[tuple[str, str]] = set()
+        self.below: set[str] = set()  # populations with thresholds below 0
 
     def chance(self, share: float) -> bool:
         return bool(self.rng.random() < share)
@@ -168,8 +174,8 @@ class _Builder:
         return self.dt if self.dialect == "sinabs" else 1.0
 
     def weights(self, shape, target: str, *, feedback: bool = False) -> Draw:
-        """Draws a matrix or kernel."""
-        exact, unit = self.exact, self.unit(target)
+        """Draws a matrix or kernel; target "": what others behind it make count."""
+        exact, unit = self.exact, self.unit(target) if target else 1.0
         fan = math.prod(shape[1:])
 
         def draw(rng):
@@ -254,10 +260,22 @@ class _Builder:
 
     # ---- neurons
 
+    def levels(self, name: str, kind: str) -> str:
+        """Where the thresholds and resets of a population are."""
+        levels = str(self.pick(LEVELS))
+        if self.exact or not kind.endswith("F"):
+            return LEVELS[0]
+        if levels != LEVELS[0]:
+            self.words.append(levels)
+        if levels == "thresholds below 0":
+            self.below.add(name)
+        return levels
+
     def population(self, name: str, kind: str, shape: tuple[int, ...]) -> None:
         """Neurons of a type, with a class of time constants."""
         tau_class, each = self.pick(TAU_CLASSES), self.chance(0.5)
         leaky, driven = self.chance(0.4), self.chance(0.15)
+        levels = self.levels(name, kind)
         size, exact, dialect, dt = math.prod(shape), self.exact, self.dialect, self.dt
         fires = kind.endswith("F")
         if kind.startswith("Cuba"):
@@ -288,6 +306,11 @@ class _Builder:
             if fires:
                 p["v_threshold"] = number(0.7, 1.3)
                 p["v_reset"] = number(-0.4, 0.2) if leaky else np.zeros(size)
+                if levels == "resets above rest":
+                    p["v_reset"] = rng.uniform(0.2, 0.6, size)
+                if levels == "thresholds below 0":
+                    p |= {"v_threshold": number(-0.5, -0.2), "v_reset": number(-1.2, -0.7)}
+                    p |= {"v_leak": rng.normal(-0.5, 0.4, size)} if "v_leak" in p else {}
                 if exact:
                     p["v_threshold"] = rng.choice([1.0, 2.0, 3.0], size)
                     p["v_reset"] = rng.choice([0.0, -1.0], size)
@@ -320,6 +343,8 @@ def ratios(tau_class: str, rng: np.random.Generator, size: int) -> np.ndarray:
         return near
     if tau_class == "apart":
         return apart
+    if tau_class == "far":
+        return np.exp(rng.uniform(np.log(5.0), np.log(50.0), size) * rng.choice([-1, 1], size))
     choices = np.stack([near, apart, np.full(size, 2.0), np.ones(size), np.full(size, 0.5)])
     return choices[rng.integers(0, 5, size), np.arange(size)]
 
@@ -329,8 +354,9 @@ def structure_of(group: int, *, smooth: bool = False) -> Structure:
     rng = np.random.default_rng([group, 33])
     dialect = str(rng.choice(["nir", "jaxsnn", "spikingjelly", "sinabs"], p=[0.4, 0.3, 0.15, 0.15]))
     exact, equal = bool(rng.random() < 0.25), bool(rng.random() < 0.3)
+    ends = bool(rng.random() < 0.25)
     if smooth:
-        exact = equal = False
+        exact = equal = ends = False
     dt = float(rng.choice([0.25, 0.5])) if exact else round(float(rng.uniform(0.1, 0.6)), 3)
     builder = _Builder(rng, dialect, dt, exact)
     names = [f"n{number + 1}" for number in range(int(rng.integers(1, 5)))]
@@ -339,7 +365,7 @@ def structure_of(group: int, *, smooth: bool = False) -> Structure:
     builder.cycle = frozenset(name for name in names if target <= name <= source)
     shapes = layout(builder)
     back = loops(builder, shapes, source, target)
-    return finished(builder, shapes, back, exact, equal)
+    return finished(builder, shapes, back, exact, equal, ends)
 
 
 def kinds_for(builder: _Builder, count: int) -> list[str]:
@@ -402,31 +428,58 @@ def flattened(builder: _Builder, source: str) -> str:
 
 
 def windowed(builder: _Builder, shape: tuple[int, ...], target: str) -> tuple[int, ...]:
-    """A convolution, and perhaps a pool, from an image to a population; its shape."""
-    rng, axes = builder.rng, len(shape) - 1
-    groups = shape[0] if builder.chance(0.3) else 1
-    outputs = groups * int(rng.integers(1, 3))
-    kernel = (int(rng.integers(1, 4)),) * axes
-    draw = builder.weights((outputs, shape[0] // groups, *kernel), target)
-    settings = {"stride": int(rng.integers(1, 3)), "padding": int(rng.integers(0, 2))}
-    conv = builder.add(
-        f"Conv{axes}d",
-        "c",
-        builder.with_bias(draw, outputs, target, high=builder.chance(0.3)),
-        dilation=1,
-        groups=groups,
-        **{key: np.full(axes, value) for key, value in settings.items()},
-    )
+    """A convolution, and perhaps a pool and a second convolution, from an image to a population; its
+    shape.
+    """
+    conv, before = convolution(builder, shape, target)
     names = [conv]
-    before = _without_numbers(builder, conv, shape)
-    if axes == 2 and min(before[1:]) >= 2 and builder.chance(0.5):
+    if len(before) == 3 and min(before[1:]) >= 2 and builder.chance(0.5):
         kind = str(builder.pick(["SumPool2d", "AvgPool2d"]))
-        square = {"kernel_size": np.full(2, 2), "stride": np.full(2, int(rng.integers(1, 3)))}
+        square = {
+            "kernel_size": np.full(2, 2),
+            "stride": np.full(2, int(builder.rng.integers(1, 3))),
+        }
         pool = builder.add(kind, "p", padding=np.zeros(2, int), **square)
         names.append(pool)
         before = _without_numbers(builder, pool, before)
+    if builder.chance(0.3):
+        again, before = convolution(builder, before, "")
+        names.append(again)
+        builder.words.append("convolutions")
     builder.link("a", *names, target)
     return before
+
+
+def convolution(
+    builder: _Builder, shape: tuple[int, ...], target: str
+) -> tuple[str, tuple[int, ...]]:
+    """A convolution of an image, and the shape of what leaves it; target "": behind another one."""
+    rng, axes = builder.rng, len(shape) - 1
+    groups = shape[0] if builder.chance(0.3) else 1
+    outputs = groups * int(rng.integers(1, 3))
+    taps, padding = int(rng.integers(1, 1 + min(3, *shape[1:]))), int(rng.integers(0, 2))
+    fits = 2 * taps - 1 <= min(shape[1:]) + 2 * padding
+    dilation = int(rng.integers(1, 3)) if fits else 1
+    draw = builder.weights((outputs, shape[0] // groups, *(taps,) * axes), target)
+    if target:
+        draw = builder.with_bias(draw, outputs, target, high=builder.chance(0.3))
+    else:
+        draw = _without_bias(draw, outputs)
+    settings = {"stride": int(rng.integers(1, 3)), "padding": padding, "dilation": dilation}
+    conv = builder.add(
+        f"Conv{axes}d",
+        "c",
+        draw,
+        groups=groups,
+        **{key: np.full(axes, value) for key, value in settings.items()},
+    )
+    builder.words += ["dilation"] * (dilation > 1 and taps > 1) + ["groups"] * (groups > 1)
+    return conv, _without_numbers(builder, conv, shape)
+
+
+def _without_bias(draw: Draw, count: int) -> Draw:
+    """Draws a bias of 0, too."""
+    return lambda rng: {**draw(rng), "bias": np.zeros(count)}
 
 
 def _without_numbers(builder: _Builder, name: str, inward: tuple[int, ...]) -> tuple[int, ...]:
@@ -461,7 +514,7 @@ def loops(builder: _Builder, shapes: Mapping[str, Any], source: str, target: str
     return frozenset({(source, target)})
 
 
-def finished(builder, shapes, back, exact, equal) -> Structure:
+def finished(builder, shapes, back, exact, equal, ends) -> Structure:
     """Outputs, options, and what the file does not say."""
     dialect, dt, names = builder.dialect, builder.dt, list(shapes)
     kinds = {name: builder.places[name].kind for name in names}
@@ -472,7 +525,7 @@ def finished(builder, shapes, back, exact, equal) -> Structure:
     share = 0.6 if builder.chance(0.3) else 0.0
     subtract = frozenset(
         name for name in names if kinds[name].endswith("F") and builder.chance(share)
-    )
+    ) - frozenset(builder.below)
     firing = [name for name in names if kinds[name].endswith("F")]
     refractory = {
         name: 0.5 if exact else round(float(builder.rng.uniform(0.05, 0.5)), 3)
@@ -508,7 +561,7 @@ def finished(builder, shapes, back, exact, equal) -> Structure:
     if dialect == "sinabs":
         options["norm_input"] = False
     words = [dialect, *builder.words]
-    words += ["exact"] * exact + ["equal"] * equal + ["box"] * bool(boxes)
+    words += ["exact"] * exact + ["equal"] * equal + ["ends"] * ends + ["box"] * bool(boxes)
     words += (
         ["subtract"] * bool(subtract) + ["refractory"] * bool(refractory) + ["once"] * bool(once)
     )
@@ -520,6 +573,7 @@ def finished(builder, shapes, back, exact, equal) -> Structure:
         options=options,
         exact=exact,
         equal=equal,
+        ends=ends,
         words=tuple(dict.fromkeys(words)),
     )
 

@@ -260,3 +260,19 @@ def test_events_at_nearly_one_time_are_written_down():
     outcome = fed(population("IF"), [(1.0, 0), (1.0 + 1e-13, 0)])
     assert [close.what for close in outcome.close] == ["together"]
     assert continuous_time.TOGETHER > 1e-13
+
+
+@pytest.mark.parametrize("kind", ["LIF", "CubaLIF"])
+@pytest.mark.parametrize("arrives", [False, True])
+def test_v_above_its_threshold_at_0_fires_there_unless_what_arrives_takes_it_down(kind, arrives):
+    own = population(kind, v_threshold=-0.5, v_reset=-1.0)
+    events = [(0.0, 0)] if arrives else []
+    found = times(fed(own, events, 0.5, weight=((-2.0,),)))
+    assert found == ([] if arrives and kind == "LIF" else [0.0])
+
+
+@pytest.mark.parametrize("event", [1.0 - 1e-15, 2.0])
+def test_what_happens_at_nearly_the_end_is_written_down(event):
+    own = population("IF", bias=np.array([1.0 + 1e-15]) if event > 1 else 0.0)
+    assert [one.what for one in fed(own, [(event, 0)], 1.0).close].count("end") == 1
+    assert not fed(own, [(event, 0)], 0.9).close

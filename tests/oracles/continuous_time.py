@@ -112,7 +112,7 @@ class Close:
         what: "tangent": V has its maximum at the threshold; "edge": V is at the threshold where an
             interval ends; "jump": an arrival leaves V at the threshold, not exactly; "together": two
             events at nearly one time; "meets": a neuron comes to its threshold by its own flow at
-            exactly the time of another event.
+            exactly the time of another event; "end": something happens at nearly the end.
         where: the neuron, or the two times.
         margin: V - v_threshold in heights, or a time.
     """
@@ -288,8 +288,8 @@ class Neuron:
             if abs(end) < tolerance * self.height and before < end
         ]
         for (low, below), (high, above) in itertools.pairwise(zip(points, ends, strict=True)):
-            if below == 0 < above:
-                return low, close
+            if below == 0 < above:  # whether what it sends comes with what put it there is a tie
+                return low, [*close, (low, 0.0, "edge")]
             if below < 0 <= above:
                 return self.bisected(v, i, low, high), close
         return math.inf, close
@@ -382,11 +382,13 @@ class _Simulation:
 
     def run(self) -> Outcome:
         for name, number in self.firing:
-            self.look_ahead(name, number)
+            self.begin(name, number)
         while True:
             crossing = min((self.neurons[p][n].crossing for p, n in self.firing), default=math.inf)
             event = self.queue[0][0] if self.queue else math.inf
             time = min(crossing, event)
+            if abs(time - self.t_end) < self.together:
+                self.note(time, "end", f"{time!r}", time - self.t_end)
             if time > self.t_end or (crossing > self.t_end and event >= self.t_end):
                 break
             self.write_down_times(time, crossing, event)
@@ -412,6 +414,17 @@ class _Simulation:
             slopes=self.slopes,
             summed=self.summed,
         )
+
+    def begin(self, name, number):
+        """V may be above the threshold at time 0: it fires there, where arrivals move V with these."""
+        own, one = self.populations[name], self.neurons[name][number]
+        self.look_ahead(name, number)
+        if not self.is_above(own, one):
+            return
+        if own.width or one.has_current:
+            one.crossing = 0.0
+        else:
+            self.push(0.0, "arrival", (name, number, 0.0))
 
     def write_down_times(self, time, crossing, event):
         if 0 < abs(crossing - event) < self.together and math.isfinite(time):
