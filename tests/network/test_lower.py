@@ -459,7 +459,8 @@ def analog():
         ),
         (
             lambda: layer(v_reset=[0.0, 1.5]),
-            r"node '2' \(CubaLIF\): neuron 1 resets to 1.5, not below its v_threshold 1, .*: lower v_reset",
+            r"node '2' \(CubaLIF\): neuron 1 resets to 1.5, not below its v_threshold 1, .*"
+            r" without a refractory time .*: lower v_reset",
         ),
         (
             lambda: layer(reset="subtract", v_threshold=[1.0, -1.0]),

@@ -262,7 +262,8 @@ def _obstacles(node: Node, size: int, *, told_reset: str | None) -> dict[str, Pr
             found["v_reset"] = _bad(
                 node,
                 f"neuron {neuron} resets to {v_reset[neuron]:g}, not below its v_threshold"
-                f" {v_threshold[neuron]:g}, and would fire without end at one time",
+                f" {v_threshold[neuron]:g}, which the event engine does not run: without a refractory"
+                " time it may fire without end at one time",
                 "lower v_reset or raise v_threshold",
             )
     return found
