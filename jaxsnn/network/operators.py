@@ -688,11 +688,14 @@ def _convolved_image(
     row_delay = operator.row_delay
     if operator.is_pool:
         weight = weight * operator.weight[0, 0]
-    else:  # each channel with a weight or a delay of its own
-        refuse_large(wire, met.count * lanes)
-        weight = operator.weight[met.row] * weight[row]
-        row_delay = None if row_delay is None else row_delay[met.row]
-        row = np.arange(met.count)
+    else:  # a row for each row of the operator and tap that meet, wherever they do
+        pair = met.row * len(weight) + row
+        _, first, number = np.unique(pair, return_index=True, return_inverse=True)
+        before = met.row[first]
+        refuse_large(wire, first.size * lanes)
+        weight = operator.weight[before] * weight[row[first]]
+        row_delay = None if row_delay is None else row_delay[before]
+        row = number
     return replace(
         operator,
         positions=groups * outputs,
