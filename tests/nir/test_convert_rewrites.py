@@ -316,8 +316,17 @@ LEVELS = {
         build.linear(3, weight=np.ones((3, 3))),
         build.node("Threshold", threshold=[0, 1, 2]),
     ),
+    "any": (
+        build.linear(3, weight=np.ones((3, 3))),
+        build.node("Threshold", threshold=0.5),
+    ),
     "inputs": (
         build.node("Threshold", threshold=[-0.2, 0.3, 1.2]),
+        build.linear(3, weight=normal(0.5, 0.4)),
+    ),
+    "small": (
+        build.linear(3, weight=normal(0.0, 4e-10)),
+        build.node("Threshold", threshold=[-2e-10, 0, 3e-10]),
         build.linear(3, weight=normal(0.5, 0.4)),
     ),
 }
@@ -329,7 +338,8 @@ LEVELS = {
 @pytest.mark.parametrize("kind", LEVELS)
 def test_a_threshold_is_written_as_neurons_that_keep_nothing(kind, target, shift):
     first = build.linear(3, weight=normal(0.3, 0.4)), leaky()
-    layers = [*first, *LEVELS[kind]] if kind == "counts" else [*LEVELS[kind], leaky()]
+    of_spikes = kind in ("counts", "any")
+    layers = [*first, *LEVELS[kind]] if of_spikes else [*LEVELS[kind], leaky()]
     graph = build.sequential(build.input(3), *layers, seed=3, **SUBTRACTS)
     made = convert(graph, to=target)
     assert made.losses == ()
@@ -429,6 +439,26 @@ def test_a_delay_of_no_steps_is_left_out_and_one_of_half_a_step_refused():
         convert(delayed(5e-4), to="norse")
     with pytest.raises(ConversionError, match="'2' is a Delay"):
         convert(delayed(1e-3), to="spyx")
+
+
+@pytest.mark.parametrize("target", ["norse", "snntorch", "spikingjelly"])
+def test_what_is_left_out_beside_an_edge_counts_as_another(target):
+    """Of a Delay of no steps, and of Flattens that matrices make needless."""
+    meant = {"dialect": "norse", "dt": "1ms", "dt_export": 1.0}
+    nodes = {
+        "input": build.input((2, 4, 4)),
+        "kernel": convolution(np.random.default_rng(0), 2, 2),
+        "a": build.lif(tau=4e-3, r=1.0, v_threshold=np.linspace(0.1, 0.4, 32).reshape(2, 4, 4)),
+        "flat": FLAT,
+        "flat too": FLAT,
+        "now": build.node("Delay", delay=0.0),
+        "w": build.linear(4, weight=normal(0.0, 0.05)),
+        "b": build.lif(tau=4e-3, r=1.0, v_threshold=0.05),
+        "output": build.output(),
+    }
+    ways = [("input", "kernel", "a", "flat", "w", "b", "output"), ("a", "flat too", "w")]
+    graph = build.network(nodes, [*ways, ("flat", "now", "w")], seed=1, **meant)
+    same(graph, convert(graph, to=target), random_raster(1, (30, 3, 2, 4, 4), 0.3))
 
 
 @pytest.mark.parametrize("beside", [True, False])

@@ -19,6 +19,8 @@ from jaxsnn.nir.nodes import SPIKING
 #: Nodes that make whole numbers of whole numbers.
 _WHOLE = ("SumPool2d", "Flatten")
 _FIRES = tuple(cls.__name__ for cls in SPIKING)
+#: A threshold of 0, which neurons at rest must not reach: far below what weights add, in any unit.
+_ABOVE_ZERO = 2.0**-60
 
 
 def thresholds_as_neurons(draft: Draft, steps: Mapping[str, Step]) -> dict[str, Step]:
@@ -35,30 +37,25 @@ def thresholds_as_neurons(draft: Draft, steps: Mapping[str, Step]) -> dict[str, 
     for name in draft.of_type("Threshold"):
         shape = draft.shapes[name][1]
         threshold = np.broadcast_to(np.asarray(draft.nodes[name]["threshold"], float), shape).copy()
-        counts, zero, one = (
-            _counts_spikes(draft, name, steps, found),
-            np.zeros(shape),
-            np.ones(shape),
-        )
-        if counts:
+        zero, one = np.zeros(shape), np.ones(shape)
+        if _counts_spikes(draft, name, steps, found):
             threshold = np.where(threshold == np.round(threshold), threshold + 0.5, threshold)
-        # What any spike makes fire is at 0 after each step, and need not decay.
-        stays = counts and bool(np.all((threshold > 0) & (threshold < 1)))
         # A neuron at rest is below its threshold, which a bias keeps above 0.
-        raised = np.where(threshold > 0, 0.0, 1 - threshold)
+        raised = np.where(threshold < 0, -2 * threshold, 0.0)
+        threshold = np.maximum(threshold + raised, _ABOVE_ZERO)
         scale_inputs(draft, name, one, raised, one)
         found[name] = Step(
             name=name,
-            type="IF" if stays else "LIF",
+            type="LIF",
             shape=shape,
             current_based=False,
-            decay=one if stays else zero,
+            decay=zero,
             gain=one,
             drive=zero,
             synapse_decay=zero,
             synapse_gain=one,
             bias_ratio=one,
-            v_threshold=threshold + raised,
+            v_threshold=threshold,
             v_reset=zero,
             v_start=zero,
             i_start=zero,
@@ -68,8 +65,8 @@ def thresholds_as_neurons(draft: Draft, steps: Mapping[str, Step]) -> dict[str, 
             several=False,
             late=False,
         )
-        entry = {"type": found[name].type, "r": one, "v_threshold": threshold + raised}
-        draft.nodes[name] = entry | {"v_reset": zero}
+        numbers = {"r": one, "v_threshold": threshold, "v_reset": zero}
+        draft.nodes[name] = {"type": "LIF", **numbers}
         draft.changed(
             name,
             "a Threshold is written as neurons that keep nothing from step to step",

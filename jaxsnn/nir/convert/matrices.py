@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from jaxsnn.errors import ConversionError
-from jaxsnn.nir.convert.draft import NEURON_TYPES, POOLS, Draft, as_node, dense_groups
+from jaxsnn.nir.convert.draft import NEURON_TYPES, POOLS, Draft, as_node, dense_groups, identity
 from jaxsnn.nir.passes import window
 
 #: The most weights that a network is written with as matrices.
@@ -44,13 +44,13 @@ def as_matrices(draft: Draft) -> None:
     dense_groups(draft, _WHY)
     for name in list(draft.nodes):
         entry, (inward, outward) = draft.nodes[name], draft.shapes[name]
+        if entry["type"] == "Input":
+            continue
+        draft.shapes[name] = ((int(np.prod(inward)),), (int(np.prod(outward)),))
         if entry["type"] == "Flatten":
             remove(draft, name)
             continue
-        if entry["type"] == "Input":
-            continue
         draft.nodes[name] = _flat(name, entry, inward, outward)
-        draft.shapes[name] = ((int(np.prod(inward)),), (int(np.prod(outward)),))
         if draft.nodes[name]["type"] != entry["type"]:
             draft.changed(name, f"{entry['type']} is written as a matrix", _WHY)
     for name in draft.of_type("Output"):
@@ -119,10 +119,14 @@ def _unrolled(
 
 
 def remove(draft: Draft, name: str) -> None:
-    """Take a node out whose output is its input."""
-    sources, targets = draft.sources(name), draft.targets(name)
-    draft.edges = [edge for edge in draft.edges if name not in edge]
-    draft.edges += [edge for edge in itertools.product(sources, targets) if edge not in draft.edges]
+    """Take a node out whose output is its input; beside an edge between the same two, which would
+    be counted once, it becomes weights.
+    """
+    joined = list(itertools.product(draft.sources(name), draft.targets(name)))
+    if any(edge in draft.edges for edge in joined):
+        draft.nodes[name] = identity(draft.shapes[name][0])
+        return
+    draft.edges = [edge for edge in draft.edges if name not in edge] + joined
     del draft.nodes[name], draft.shapes[name]
 
 
