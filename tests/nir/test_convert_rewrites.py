@@ -439,6 +439,28 @@ def test_a_delay_of_no_steps_is_left_out_and_one_of_half_a_step_refused():
         convert(delayed(5e-4), to="norse")
     with pytest.raises(ConversionError, match="'2' is a Delay"):
         convert(delayed(1e-3), to="spyx")
+    with pytest.raises(
+        ConversionError, match=r"delays 4 channels by up to 1e\+303 steps, .* at most 8388608"
+    ):
+        convert(delayed(1e300), to="norse")
+
+
+def test_spyx_gets_no_delay_of_no_steps():
+    layers = build.linear(3, weight=normal(0.3, 0.4)), build.node("Delay", delay=0.0), leaky()
+    graph = build.sequential(build.input(4), *layers, seed=3, **SUBTRACTS)
+    same(graph, convert(graph, to="spyx"), random_raster(1, (40, 3, 4), 0.4), shift=1)
+
+
+def test_a_refusal_names_what_is_wrong_with_matrices_too():
+    late = np.full((2, 8, 8), 5e-5)
+    kernels = [convolution(np.random.default_rng(seed), 2, 2) for seed in (0, 1)]
+    graph = image(kernels[0], build.node("Delay", delay=late), kernels[1], leaky(), FLAT)
+    both = r"node '2' is a Delay.* with matrices instead, node '2' .* 0\.5 steps .*; or choose a dt"
+    with pytest.raises(ConversionError, match=both):
+        convert(graph, to="norse")
+    with pytest.raises(ConversionError, match=r"node '2' is a Delay") as refused:
+        convert(graph, to="spyx")
+    assert "matrices" not in str(refused.value)
 
 
 @pytest.mark.parametrize("target", ["norse", "snntorch", "spikingjelly"])

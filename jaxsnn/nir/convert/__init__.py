@@ -52,6 +52,7 @@ from jaxsnn.nir.convert.topology import (
     refuse_for,
     rewire,
     shift_of,
+    without_title,
 )
 from jaxsnn.nir.convert.uniform import alike
 from jaxsnn.nir.dialects import Dialect
@@ -207,9 +208,7 @@ def _tried(graph: Graph, wish: _Wish, continuous: bool) -> Converted:
     try:
         return _rewritten(graph, wish, draft, names, continuous)
     except ConversionError as error:
-        refused = ConversionError.of(_in_the_file(error.problem, names))
-        refused.others = tuple(_in_the_file(other, names) for other in error.others)
-        cause = error
+        problems, cause = _in_the_file(error, names), error
     draft, names = draft_of(graph)
     if can_be_matrices(draft):
         try:
@@ -219,9 +218,27 @@ def _tried(graph: Graph, wish: _Wish, continuous: bool) -> Converted:
             as_matrices(draft)
             made = _rewritten(graph, wish, draft, names, continuous)
             return dataclasses.replace(made, notes=(*made.notes, *_joined_axes(graph)))
-        except ConversionError:
-            pass
+        except ConversionError as error:
+            problems = _both(problems, _in_the_file(error, names), wish.target)
+    refused = ConversionError.of(problems[0])
+    refused.others = tuple(problems[1:])
     raise refused from cause
+
+
+def _both(first: list[Problem], second: list[Problem], target: Target) -> list[Problem]:
+    """The problems of a graph with its axes; what stands in the way of matrices is told beside the
+    first of them, if it is none of them.
+    """
+    one, other = first[0], second[0]
+    message = without_title(other.message, target)
+    if message in (without_title(each.message, target) for each in first):
+        return first
+    one = dataclasses.replace(
+        one,
+        message=f"{one.message}; with matrices instead, {message}",
+        fix=f"{one.fix}; or {other.fix}",
+    )
+    return [one, *first[1:], *second]
 
 
 def _joined_axes(graph: Graph) -> list[str]:
@@ -234,17 +251,23 @@ def _joined_axes(graph: Graph) -> list[str]:
     ]
 
 
-def _in_the_file(problem: Problem, names: Mapping[str, str]) -> Problem:
-    """The problem of a node of the draft as one of the node of the user's file.
+def _in_the_file(error: ConversionError, names: Mapping[str, str]) -> list[Problem]:
+    """The problems of nodes of the draft as those of nodes of the user's file.
 
     Args:
-        names: of the draft by name in the file; those of nested nodes differ.
+        error: Of a draft.
+        names: Of the draft by name in the file; those of nested nodes differ.
     """
-    for name, written in names.items():
-        if written == problem.node != name:
-            message = f"{problem.message} ('{written}' is '{name}' in the file)"
-            return dataclasses.replace(problem, node=name, message=message)
-    return problem
+    given = {written: name for name, written in names.items() if name != written}
+
+    def told(problem: Problem) -> Problem:
+        if problem.node not in given:
+            return problem
+        name = given[problem.node]
+        message = f"{problem.message} ('{problem.node}' is '{name}' in the file)"
+        return dataclasses.replace(problem, node=name, message=message)
+
+    return [told(problem) for problem in (error.problem, *error.others)]
 
 
 def _rewritten(
@@ -312,8 +335,9 @@ def _map_linear_nodes(draft: Draft, graph: Graph, names: Mapping[str, str], targ
         scales_as_weights(draft, f"{why} it")
     if "Linear" not in taken:
         linear_as_affine(draft, f"{why} Linear")
-    if "Delay" not in taken and importer.feeds_back and not importer.chain:
-        delays_as_weights(draft, graph, names)
+    if "Delay" not in taken:
+        feeds_back = importer.feeds_back and not importer.chain
+        delays_as_weights(draft, graph, names, feeds_back=feeds_back)
 
 
 def _converted(

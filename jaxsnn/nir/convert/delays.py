@@ -46,33 +46,48 @@ def in_steps(graph: Graph, name: str) -> np.ndarray:
     return steps
 
 
-def delays_as_weights(draft: Draft, graph: Graph, names: Mapping[str, str]) -> None:
-    """Write Delays as weights that feed themselves.
+def delays_as_weights(
+    draft: Draft, graph: Graph, names: Mapping[str, str], *, feeds_back: bool
+) -> None:
+    """Leave out Delays of no steps, and write others as weights that feed themselves.
 
-    Left alone: those of several axes, within a loop, and that would need too many weights.
+    Left alone: Delays within a loop, and those of several axes that are not 0.
 
     Args:
         draft: Edited in place.
         graph: Of the source.
         names: In the draft, by those in the graph.
+        feeds_back: The importer takes weights that feed themselves; else only Delays of no steps
+            are edited.
+
+    Raises:
+        ConversionError: A delay is no whole number of steps, or takes too many weights.
+        DialectError: How long a step is, or the unit of time, is unknown.
     """
     looped = {name for part in loops_of(draft) for name in part}
     for old, name in names.items():
         if name not in draft.of_type("Delay") or name in looped:
             continue
-        shape = draft.shapes[name][1]
-        late = np.resize(in_steps(graph, old), shape).astype(int)
-        places = shape[0] * (late.max() + 1)
-        if not np.any(late):
+        if not np.any(draft.nodes[name]["delay"]):
             remove(draft, name)
-            draft.changed(name, "is left out", "it delays by 0 steps")
-        elif len(shape) == 1 and places**2 <= MOST_WEIGHTS:
-            _write(draft, name, late)
+            what = "is written as weights of 1" if name in draft.nodes else "is left out"
+            draft.changed(name, what, "it delays by 0 steps")
+        elif feeds_back and len(draft.shapes[name][1]) == 1:
+            _write(draft, name, in_steps(graph, old))
 
 
-def _write(draft: Draft, name: str, late: np.ndarray) -> None:
-    """Put weights that spread, hold and take in place of a Delay."""
-    size, held = late.size, late.size * (late.max() + 1)
+def _write(draft: Draft, name: str, delay: np.ndarray) -> None:
+    """Put weights that spread, hold and take in place of a Delay by so many steps."""
+    (size,), most = draft.shapes[name][1], delay.max()
+    held = size * (most + 1)
+    if held > MOST_WEIGHTS**0.5:
+        raise ConversionError(
+            f"node '{name}' (Delay) delays {size} channels by up to {most:.15g} steps, which takes "
+            f"{held:.6g} x {held:.6g} weights, and at most {MOST_WEIGHTS} are written",
+            fix="delay by fewer steps",
+            node=name,
+        )
+    late, held = np.resize(delay, size).astype(int), int(held)
     memory, taken = (draft.free(f"{name}_{part}") for part in ("held", "taken"))
     draft.edges = [(taken if start == name else start, end) for start, end in draft.edges]
     draft.edges += [(name, memory), (memory, taken)]

@@ -144,9 +144,18 @@ def keep_one(kind: str) -> str:
 def refuse_for(target: Target, problems: Sequence[Problem]) -> None:
     """Raise a ConversionError for the first problem of a target with a graph, if there is one."""
     if problems:
-        message = f"{target.title} cannot take this graph: {problems[0].message}"
+        message = f"{_refusal(target)}{problems[0].message}"
         first = dataclasses.replace(problems[0], message=message)
         raise ConversionError.of((first, *problems[1:]))
+
+
+def _refusal(target: Target) -> str:
+    return f"{target.title} cannot take this graph: "
+
+
+def without_title(message: str, target: Target) -> str:
+    """What `refuse_for` says, without the title."""
+    return message.removeprefix(_refusal(target))
 
 
 def _reason(node: str, message: str, *, fix: str) -> Problem:
