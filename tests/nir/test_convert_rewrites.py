@@ -12,7 +12,7 @@ from jaxsnn.nir.convert import convert
 from jaxsnn.nir.convert.bounds import _times
 from jaxsnn.nir.convert.draft import draft_of
 from jaxsnn.nir.convert.geometry import reorder_flattened
-from jaxsnn.nir.convert.neuron_writing import one_level
+from jaxsnn.nir.convert.neuron_writing import common_level
 from jaxsnn.nir.initializers import normal
 from tests.helpers.random_spikes import random_raster
 
@@ -398,11 +398,50 @@ def test_sums_that_meet_different_thresholds_meet_them_when_scaled(source, targe
 
 
 def test_thresholds_without_a_small_common_multiple_scale_to_the_first():
-    assert one_level(np.array([0.5, 0.75, 2.0]))[0] == 6.0
-    level, scale = one_level(np.array([0.3, 0.7, 0.9]))
-    assert level == 0.3
-    np.testing.assert_allclose(scale, [1, 3 / 7, 1 / 3])
-    assert one_level(np.arange(1.0, 40.0))[0] == 1.0
+    assert common_level(np.array([0.5, 0.75, 2.0])) == 6.0
+    assert common_level(np.arange(1.0, 13.0)) == 27720.0
+    assert common_level(np.array([0.3, 0.7, 0.9])) == 0.3
+    assert common_level(np.arange(1.0, 40.0)) == 1.0
+
+
+@pytest.mark.parametrize("target", ["snntorch", "spikingjelly"])
+def test_many_spikes_in_a_step_meet_the_levels_that_they_are_counted_by(target):
+    """Up to 10 spikes in a step are those of 11 neurons, whose thresholds are 1 to 11 times one."""
+    weights = np.random.default_rng(2).integers(-1, 4, (6, 5))
+    neurons = build.integrate_and_fire(r=1.0, v_threshold=np.array([1, 1.5, 2, 0.75, 2, 1]))
+    layers = build.linear(6, weight=weights.astype(float)), neurons
+    meant = {"dialect": "sinabs", "dt": "1ms", "reset": "subtract"}
+    graph = build.sequential(build.input(5), *layers, **meant)
+    x = random_raster(2, (60, 12, 5), 0.35)
+    made = convert(graph, to=target)
+    y = played(graph, x)
+    assert y.max() > 8
+    np.testing.assert_array_equal(played(made.graph, x), y)
+    assert not any("float32" in note for note in made.notes)
+
+
+@pytest.mark.parametrize(
+    ("thresholds", "weight", "r", "target", "told"),
+    [
+        ([1.0, 1.5], 1.0, 2.0, "norse", True),  # by 1/3
+        ([1.0, 2.0], 1.0, 2.0, "norse", False),
+        ([1.0, 2.0], 1.0, 5.0, "norse", True),  # by 0.8, which a membrane keeps
+        ([1.0, 1.5], 0.3, 2.0, "norse", False),  # sums of which meet no threshold
+        ([0.3, 0.3], 0.3, 5.0, "norse", True),
+        (np.arange(1.0, 40.0), 1.0, 2.0, "snntorch", True),
+        (np.arange(1.0, 10.0), 1.0, 5.0, "snntorch", False),
+    ],
+)
+@pytest.mark.parametrize("reset", ["zero", "subtract"])
+def test_it_is_noted_where_scaling_rounds_sums_that_meet_a_threshold(
+    reset, thresholds, weight, r, target, told
+):
+    neurons = build.lif(tau=1e-4 * r, r=r, v_threshold=np.array(thresholds))
+    layers = build.linear(len(thresholds), weight=np.full((len(thresholds), 3), weight)), neurons
+    meant = SUBTRACTS | {"reset": reset, "reset_delay": reset == "subtract"}
+    made = convert(build.sequential(build.input(3), *layers, **meant), to=target)
+    told = told and (reset == "subtract" or r == 5.0 or target == "snntorch")
+    assert any(note.startswith("node '2': float32 rounds") for note in made.notes) == told
 
 
 def delayed(late, **said):

@@ -16,6 +16,7 @@ from jaxsnn.nir.frameworks import norse, sinabs
 from jaxsnn.nir.frameworks.registry import frameworks
 from jaxsnn.nir.frameworks.snntorch import _is_single_precision
 from jaxsnn.nir.inference import infer
+from tests.nir.importer_steps import setting
 
 
 def test_norse_is_refused_a_current_that_starts_elsewhere():
@@ -118,9 +119,7 @@ def step(**changes):
 
 
 def written_by_norse(one, *others):
-    method = norse._reset_method([one, *others])
-    setting: Any = SimpleNamespace(own=method, dt=1e-3)
-    return norse._write(one, setting)
+    return norse._write(one, setting(norse._reset_method([one, *others])))
 
 
 @pytest.mark.parametrize(

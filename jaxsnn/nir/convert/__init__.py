@@ -470,6 +470,12 @@ def _write_neurons(
             assert target.importer.write is not None
             written = target.importer.write(step, setting)
             setting.said[name] = {**written.says, **written.means}
+            if name in setting.rounded and _may_meet(draft, step):
+                draft.notes.append(
+                    f"node '{name}': float32 rounds what its weights are scaled by: where a sum of them "
+                    f"meets v_threshold, {target.title} may fire and the source not, or the other "
+                    "way round"
+                )
             scale_inputs(draft, name, written.factor, written.offset, step.bias_ratio)
         except ConversionError as error:
             refused.append(error.problem)
@@ -485,6 +491,16 @@ def _write_neurons(
         if told:
             what = f"the line that loads the file sets {', '.join(told)}"
             draft.changed(name, what, f"no file holds it, {target.title}'s importer takes another")
+
+
+def _may_meet(draft: Draft, step: Step | Flow) -> bool:
+    """Whether sums of what arrives may well meet v_threshold: most weights are multiples of 2^-10, or
+    as large as it.
+    """
+    feeders = (draft.nodes[source].get("weight", 1) for source in draft.sources(step.name))
+    weights = np.concatenate([np.ravel(weight) for weight in feeders] or [np.zeros(0)])
+    whole = weights * 2.0**10 == np.round(weights * 2.0**10)
+    return bool(np.any(weights) and np.mean(whole | np.isin(weights, step.v_threshold)) > 0.5)
 
 
 def _difference(

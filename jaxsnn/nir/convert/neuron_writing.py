@@ -55,12 +55,22 @@ class Setting:
         give_up: Called with a node and a reason where only an approximation is possible; raises
             unless that is wanted.
         said: `Written.says` and `means` of each neuron that was written, by name.
+        rounded: Names of neurons that are written scaled by numbers that float32 rounds.
     """
 
     dt: float
     own: Any
     give_up: Callable[[str, str, str], None]
     said: dict[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    rounded: set[str] = dataclasses.field(default_factory=set)
+
+    def scales(self, step: Step, scale: np.ndarray) -> None:
+        """Keep the name of a step that is written scaled by numbers of so many digits that float32
+        rounds small whole numbers times these.
+        """
+        digits = np.frexp(scale)[0] * _MOST_SCALED
+        if np.any(digits != np.round(digits)):
+            self.rounded.add(step.name)
 
     def saying(self, **fields: Any) -> list[str]:
         """Names of the neurons of which all these were said."""
@@ -189,23 +199,27 @@ def moved_threshold(step: Step, threshold: np.ndarray, at_equality: bool) -> np.
 
 
 #: By so much at most a level is above the lowest height that is scaled to it.
-_MOST_SCALED = 2**10
+_MOST_SCALED = 2**20
 
 
-def one_level(height: np.ndarray) -> tuple[float, np.ndarray]:
-    """One threshold for neurons of several, and by what what arrives at each is multiplied.
-
-    A common multiple, where there is a small one: whole numbers scale sums that meet a threshold
-    without rounding. Else that of the first neuron.
+def common_level(height: np.ndarray) -> float:
+    """One threshold for neurons of several: a common multiple, where there is a small one, so that
+    whole numbers scale sums that meet a threshold without rounding. Else that of the first neuron.
     """
-    top, bottom, level = 1, 0, Fraction(float(height.flat[0]))
+    top, bottom = 1, 0
     for fraction in map(Fraction, np.unique(height).tolist()):
         top, bottom = lcm(top, fraction.numerator), gcd(bottom, fraction.denominator)
         if top > _MOST_SCALED * bottom * height.min():
-            break
-    else:
-        level = Fraction(top, bottom)
-    return float(level), np.where(height == float(level), 1.0, float(level) / height)
+            return float(height.flat[0])
+    return top / bottom
+
+
+def one_level(step: Step, setting: Setting, height: np.ndarray) -> tuple[float, np.ndarray]:
+    """One threshold for the neurons of a step, and by what what arrives at each is multiplied."""
+    level = common_level(height)
+    scale = np.where(height == level, 1.0, level / height)
+    setting.scales(step, scale)
+    return level, scale
 
 
 def negligible(offset: np.ndarray, scale: np.ndarray) -> np.ndarray:

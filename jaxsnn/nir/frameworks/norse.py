@@ -259,6 +259,7 @@ def _written_box(step: Step, setting: Setting) -> Written:
             means={"reset": "zero"},
         )
     rest = np.maximum(rest, NO_LEAK)
+    setting.scales(step, 1 / rest)
     drive = step.drive - (1 - step.decay) * step.v_reset
     entry = {
         "type": "LIF",
@@ -290,6 +291,7 @@ def _written_current(step: Step, setting: Setting) -> Written:
     start = scale * (step.v_start - level)
     drive = scale * (step.drive - (1 - step.decay) * level)
     rest = np.maximum(1 - step.decay, NO_LEAK)
+    setting.scales(step, scale / rest)
     share = 1 - step.synapse_decay if step.current_based else filled(step, 1)
     if np.any(share <= 0):
         raise ConversionError(
