@@ -34,7 +34,6 @@ from jaxsnn.nir.convert.geometry import (
     undilated,
 )
 from jaxsnn.nir.convert.integrators import apart, integrated
-from jaxsnn.nir.convert.largest import thresholds_as_neurons
 from jaxsnn.nir.convert.matrices import as_matrices, can_be_matrices
 from jaxsnn.nir.convert.neuron_writing import Setting
 from jaxsnn.nir.convert.spike_levels import spread
@@ -42,6 +41,7 @@ from jaxsnn.nir.convert.starts import started
 from jaxsnn.nir.convert.step import Step, is_continuous, step_of
 from jaxsnn.nir.convert.subtraction import subtracting
 from jaxsnn.nir.convert.target import Target, target_of
+from jaxsnn.nir.convert.thresholds import thresholds_as_neurons
 from jaxsnn.nir.convert.topology import (
     check_loops,
     check_order,

@@ -36,13 +36,13 @@ def thresholds_as_neurons(draft: Draft, steps: Mapping[str, Step]) -> dict[str, 
     found: dict[str, Step] = {}
     for name in draft.of_type("Threshold"):
         shape = draft.shapes[name][1]
-        threshold = np.broadcast_to(np.asarray(draft.nodes[name]["threshold"], float), shape).copy()
+        threshold = np.broadcast_to(np.asarray(draft.nodes[name]["threshold"], float), shape)
         zero, one = np.zeros(shape), np.ones(shape)
         if _counts_spikes(draft, name, steps, found):
             threshold = np.where(threshold == np.round(threshold), threshold + 0.5, threshold)
         # A neuron at rest is below its threshold, which a bias keeps above 0.
         raised = np.where(threshold < 0, -2 * threshold, 0.0)
-        threshold = np.maximum(threshold + raised, _ABOVE_ZERO)
+        threshold = np.where(threshold == 0, _ABOVE_ZERO, np.abs(threshold))
         scale_inputs(draft, name, one, raised, one)
         found[name] = Step(
             name=name,
