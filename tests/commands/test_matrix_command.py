@@ -14,7 +14,7 @@ from jaxsnn.simulation.matrix import matrix, matrix_of_types
 
 @pytest.fixture
 def network(tmp_path):
-    """Neurons that reset to zero, then a Delay, which Spyx cannot be given."""
+    """Neurons that reset to zero, then a Threshold that no importer takes."""
     graph = build.sequential(
         build.input(3),
         build.linear(4),
@@ -44,9 +44,11 @@ def test_each_node_has_a_verdict_for_each_purpose(network, capsys):
         assert tuple(row["verdicts"]) == purposes()
     assert found["overall"]["grid"] == "exact"
     by_node = {row["node"]: row["verdicts"] for row in found["nodes"]}
-    assert by_node["5"]["spyx"] == "unsupported"
-    assert by_node["2"]["norse"] == by_node["5"]["norse"] == "exact"
-    (reason,) = (row for row in found["reasons"] if row["purpose"] == "spyx" and row["node"] == "5")
+    assert by_node["5"]["sinabs"] == "unsupported"
+    assert by_node["2"]["sinabs"] == "exact"
+    assert by_node["5"]["norse"] == "exact"
+    ours = ("5", "sinabs")
+    (reason,) = (row for row in found["reasons"] if (row["node"], row["purpose"]) == ours)
     assert "is a Delay" in reason["why"]
     assert reason["fix"]
 
@@ -71,7 +73,7 @@ def test_what_is_lost_is_approximate():
 
 def test_exit_code_1_where_a_purpose_that_was_asked_for_is_not_supported(network, capsys):
     _, path = network
-    assert main(["matrix", path, *SAID, "--for", "spyx"]) == 1
+    assert main(["matrix", path, *SAID, "--for", "sinabs"]) == 1
     assert "no" in capsys.readouterr().out
     assert main(["matrix", path, *SAID, "--for", "grid"]) == 0
 
