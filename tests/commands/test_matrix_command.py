@@ -14,7 +14,7 @@ from jaxsnn.simulation.matrix import matrix, matrix_of_types
 
 @pytest.fixture
 def network(tmp_path):
-    """Neurons that reset to zero, then a Threshold that no importer takes."""
+    """Neurons that reset to zero, then a Delay, which Sinabs is not given."""
     graph = build.sequential(
         build.input(3),
         build.linear(4),
