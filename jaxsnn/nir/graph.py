@@ -174,6 +174,10 @@ class Graph:
     source: Any = None
     written_edges: tuple[Edge, ...] = ()
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Graph:
+        """Itself: nothing in it changes."""
+        return self
+
     def __repr__(self) -> str:
         """At most ten lines: how many nodes there are of each type, and the shapes of Inputs,
         neurons and Outputs as the file gives them.

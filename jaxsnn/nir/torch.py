@@ -1,10 +1,12 @@
-"""From a `Graph` to a module of PyTorch; `jaxsnn.nir.modules` goes the other way.
+"""From a `Graph` to a module of PyTorch; `jaxsnn.nir.modules` goes the other way, `trained_module` there
+for the modules that are made here.
 
 torch and nirtorch are imported inside functions: nothing else needs them.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,7 +15,7 @@ import numpy as np
 from jaxsnn.errors import ConversionError
 from jaxsnn.nir.build import NIR_VERSION
 from jaxsnn.nir.convert.delays import in_steps
-from jaxsnn.nir.convert.draft import Draft, as_node, draft_of, plain_flatten
+from jaxsnn.nir.convert.draft import WEIGHTED, Draft, as_node, draft_of, plain_flatten
 from jaxsnn.nir.convert.geometry import reorder_flattened
 from jaxsnn.nir.convert.step import Step, is_continuous, step_of
 from jaxsnn.nir.convert.target import Target
@@ -27,6 +29,8 @@ from jaxsnn.nir.nodes import class_of
 from jaxsnn.nir.parse import parse
 from jaxsnn.nir.passes import window
 
+#: Where a module that `to_torch` made keeps its graph, in its `meta`.
+SOURCE = "jaxsnn.graph"
 #: What `to_torch` runs through nirtorch.
 _TORCH = Target(
     title="nirtorch",
@@ -58,7 +62,8 @@ def to_torch(graph: Graph) -> Any:
     It takes (input, state) and gives (output, state); without a state it starts anew. Of a graph
     with several Outputs, output is a dict of tensors by their names. Weights and biases are
     parameters; a spike's gradient is that of an arctan (Fang et al., 2021, arXiv:2007.05785). The
-    numbers are those of the source up to the order of float32 sums.
+    numbers are those of the source up to the order of float32 sums. After training in torch
+    `jaxsnn.from_torch(module, sample)` gives the graph with the module's weights.
 
     Args:
         graph: Read with its dialect: one input, loops of one neuron and one weight matrix, delays
@@ -72,6 +77,49 @@ def to_torch(graph: Graph) -> Any:
     import nirtorch
     import torch
 
+    ready = drafted(graph)
+    draft, steps, outputs = ready.draft, ready.steps, ready.outputs
+    tree = {"type": "NIRGraph", "nodes": draft.nodes, "edges": draft.edges}
+    written = export(parse(group_of(tree, NIR_VERSION), dialect=Dialect(why="Read by to_torch.")))
+    modules = {
+        id(node): torch.nn.Identity() if name in outputs else _module(name, draft, steps)
+        for name, node in written.nodes.items()
+    }
+    kinds: dict[Any, Any] = {
+        type(node): lambda node: modules[id(node)] for node in written.nodes.values()
+    }
+    for name, node in written.nodes.items():
+        modules[id(node)].requires_grad_(name not in ready.fixed)
+    # With a map of its own for every node, nirtorch's defaults, which lose biases and swap
+    # channels, are never used.
+    made = nirtorch.nir_to_torch(written, kinds, default_map={})
+    if len(outputs) > 1:
+        _give_all(made, {new.replace(".", "_"): name for new, name in outputs.items()})
+    made.meta[SOURCE] = graph
+    return made
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class TorchDraft:
+    """A graph as nirtorch runs it.
+
+    Attributes:
+        draft: Its nodes.
+        steps: What a step of each neuron does, by its name there.
+        outputs: Name there -> Output of the graph.
+        nodes: Name there -> node of the graph.
+        fixed: Names there of weights that are no numbers of the graph, such as an order of columns.
+    """
+
+    draft: Draft
+    steps: Mapping[str, Step]
+    outputs: Mapping[str, str]
+    nodes: Mapping[str, str]
+    fixed: frozenset[str]
+
+
+def drafted(graph: Graph) -> TorchDraft:
+    """A graph as nirtorch runs it; errors as of `to_torch`."""
     for name in graph.neurons:
         if is_continuous(graph.dialect, graph.nodes[name]):
             raise ConversionError(
@@ -100,22 +148,11 @@ def to_torch(graph: Graph) -> Any:
     if conventions is not None and conventions.channels_last:
         reorder_flattened(draft, False, "torch is channels first")
     plain_flatten(draft)
-    _delay_late(draft, steps)
-    tree = {"type": "NIRGraph", "nodes": draft.nodes, "edges": draft.edges}
-    written = export(parse(group_of(tree, NIR_VERSION), dialect=Dialect(why="Read by to_torch.")))
-    modules = {
-        id(node): torch.nn.Identity() if name in outputs else _module(name, draft, steps)
-        for name, node in written.nodes.items()
-    }
-    kinds: dict[Any, Any] = {
-        type(node): lambda node: modules[id(node)] for node in written.nodes.values()
-    }
-    # With a map of its own for every node, nirtorch's defaults, which lose biases and swap
-    # channels, are never used.
-    made = nirtorch.nir_to_torch(written, kinds, default_map={})
-    if len(outputs) > 1:
-        _give_all(made, {new.replace(".", "_"): name for new, name in outputs.items()})
-    return made
+    nodes = {new: name for name, new in names.items()}
+    own = {new for new, name in nodes.items() if graph.nodes[name].type in WEIGHTED}
+    fixed = frozenset(draft.of_type(*WEIGHTED)) - own
+    _delay_late(draft, steps)  # which may copy weights
+    return TorchDraft(draft=draft, steps=steps, outputs=outputs, nodes=nodes, fixed=fixed)
 
 
 def _full(entry: dict[str, Any], shape: tuple[int, ...]) -> dict[str, Any]:

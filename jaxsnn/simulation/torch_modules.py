@@ -24,6 +24,7 @@ from jaxsnn.nir.modules.module_graph import TracedModule, traced_module
 from jaxsnn.nir.modules.module_loading import Loaded, first_input, loaded
 from jaxsnn.nir.modules.module_pass import left_over, parameters_back, plain, sample_of
 from jaxsnn.nir.modules.module_run import run_module
+from jaxsnn.nir.modules.trained_module import is_of_graph, traced_back
 from jaxsnn.nir.parse import read
 from jaxsnn.simulation.simulate import simulate
 
@@ -60,7 +61,8 @@ def from_torch(module: Any, sample: Any) -> Graph:
             of it, or its product or sum with a number or a parameter; a Linear also what permute, flip
             or an index moves, by the columns of its weights. Spikes of a neuron, and what weights make
             of them, may be kept for the next step. It may keep its states itself,
-            or take those that it returns.
+            or take those that it returns. Or a module that `jaxsnn.to_torch` made, trained or not: its
+            graph comes back with the module's weights and biases, and all else as it was.
         sample: Input of one step, (batch, *shape); (time, batch, *shape) where the layers run
             through time themselves, as Norse's lifted ones do. A tensor of the type of the module's
             weights, or an array, which becomes one.
@@ -73,13 +75,14 @@ def from_torch(module: Any, sample: Any) -> Graph:
     Raises:
         ConversionError: A layer that NIR or the dialect cannot hold, an input that is computed
             outside of layers, or a graph that does something else than the module.
+        GraphError: Weights that are not finite.
         UsageError: It is no module.
     """
     _refuse_no_module(module)
     module = plain(module)
     sample = sample_of(module, sample)
     with parameters_back(module), _left_over_told(module, sample):
-        traced = traced_module(module, sample)
+        traced = (traced_back if is_of_graph(module) else traced_module)(module, sample)
         refuse_difference(module, traced, sample)
     return traced.graph
 

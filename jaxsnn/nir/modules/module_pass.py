@@ -45,12 +45,17 @@ def sample_of(module: Any, sample: Any) -> Any:
         ) from error
 
 
-def taken_sample(module: Any, sample: Any) -> str:
-    """What to give instead of a sample that a module does not take."""
+def not_taken(module: Any, sample: Any, error: Exception) -> ConversionError:
+    """The refusal of a sample of whose shape or type layers raised something."""
     like = next(module.parameters(), sample)
+    fix = "give a sample (batch, *shape) that it takes"
     if like.dtype != sample.dtype:
-        return f"give a sample of {like.dtype}, as its weights are, with sample.to({like.dtype})"
-    return "give a sample (batch, *shape) that it takes"
+        fix = f"give a sample of {like.dtype}, as its weights are, with sample.to({like.dtype})"
+    return ConversionError(
+        f"{type(module).__name__} does not take a sample of shape {tuple(sample.shape)} of "
+        f"{sample.dtype}: {first_line(error)}{raised_in(module, error)}",
+        fix=fix,
+    )
 
 
 def failed(module: Any, error: Exception, when: str) -> ConversionError:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxsnn.errors import ConversionError, JaxsnnError, first_line, listing
+from jaxsnn.errors import ConversionError, JaxsnnError, listing
 from jaxsnn.nir.modules.between_layers import functions_watched
 from jaxsnn.nir.modules.fixed_numbers import copies_of, refuse_learning
 from jaxsnn.nir.modules.layer_hooks import OF_BEFORE, LayerHooks
@@ -21,11 +21,10 @@ from jaxsnn.nir.modules.module_pass import (
     fed_back,
     leading_axes,
     leaves_of,
+    not_taken,
     numbers_held,
-    raised_in,
     refuse_no_time,
     rewind,
-    taken_sample,
     unchanged,
     uncompiled,
 )
@@ -130,11 +129,7 @@ def _watched(module: Any, sample: Any, after_a_step: bool = False) -> ModuleTrac
     except JaxsnnError:
         raise
     except RuntimeError as error:  # of layers that do not take its shape or its type
-        raise ConversionError(
-            f"{type(module).__name__} does not take a sample of shape {tuple(sample.shape)} of "
-            f"{sample.dtype}: {first_line(error)}{raised_in(module, error)}",
-            fix=taken_sample(module, sample),
-        ) from error
+        raise not_taken(module, sample, error) from error
     except Exception as error:
         raise failed(module, error, f"for a sample of shape {tuple(sample.shape)}") from error
     outputs = outputs_of(record, result)
