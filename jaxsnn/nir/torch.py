@@ -199,7 +199,7 @@ def _give_all(module: Any, outputs: Mapping[str, str]) -> None:
     module.recompile()
 
 
-def _module(name: str, draft: Draft, steps: dict[str, Step]) -> Any:
+def _module(name: str, draft: Draft, steps: Mapping[str, Step]) -> Any:
     """The torch module of one node."""
     import torch
 

@@ -15,9 +15,12 @@ import numpy as np
 from jaxsnn.errors import ConversionError, listing
 from jaxsnn.nir.frameworks.registry import frameworks
 from jaxsnn.nir.graph import Edge
+from jaxsnn.nir.modules.trained_module import is_of_graph, trained_graph
+from jaxsnn.nir.passes import bypass_relays
 
 if TYPE_CHECKING:
     from jaxsnn.nir.convert.step import Step
+    from jaxsnn.nir.dialects import Dialect
     from jaxsnn.nir.nodes import Node
 
 #: What to do instead of a layer or a function of torch that NIR has no node for, by its name.
@@ -122,6 +125,8 @@ class Exported:
         norm: The BatchNorm whose they are.
         takes_spikes: It is right for inputs of 0 and 1 alone.
         takes_positive: It is right for inputs that are not below 0 alone.
+        dialect: Of a graph, which `jaxsnn.to_torch` made the leaf of; `takers` are its nodes that take
+            the input, and `givers` those that give the output.
     """
 
     nodes: Mapping[str, dict[str, Any]]
@@ -135,6 +140,14 @@ class Exported:
     norm: Any = None
     takes_spikes: bool = False
     takes_positive: bool = False
+    dialect: Dialect | None = None
+    takers: tuple[str, ...] = ()
+    givers: tuple[str, ...] = ()
+
+    @property
+    def ends(self) -> tuple[str, ...]:
+        """Suffixes of the nodes whose outputs it gives, as a sum."""
+        return self.givers or (self.sends,)
 
     @property
     def sends(self) -> str:
@@ -166,6 +179,8 @@ Setter = Callable[[Call, Mapping[str, "Node"], Mapping[str, "Step"]], list[Layer
 
 def exporter_of(module: Any) -> Callable[[Call], Exported] | None:
     """The exporter of a type, or None; by name, so that no framework is imported for nothing."""
+    if is_of_graph(module):
+        return _graph_of
     return _exporters().get((_package(module), layer_class(module).__name__))
 
 
@@ -331,6 +346,37 @@ def refuse_axes(call: Call, wanted: int) -> None:
         if call.leading == 1
         else f"give a sample (time, batch, {shape})",
         node=call.name,
+    )
+
+
+def _graph_of(call: Call) -> Exported:
+    """A module that `jaxsnn.to_torch` made, as the nodes of its graph."""
+    graph = trained_graph(call.module)
+    suffixes = {
+        name: name.replace("/", ".") for name, node in graph.nodes.items() if not node.traits.port
+    }
+    wires = [[suffixes.get(name) for name in edge] for edge in bypass_relays(graph)]
+    if [None, None] in wires or len({*suffixes.values()}) < len(suffixes) or len(graph.outputs) > 1:
+        raise ConversionError(
+            f"'{call.name}' is made of a graph that hands its input on, has several Outputs, or names"
+            " that differ in '/' and '.' alone",
+            fix="pass the module alone that jaxsnn.to_torch made",
+            node=call.name,
+        )
+    nodes = {}
+    for name, suffix in suffixes.items():
+        node = graph.nodes[name].in_file()
+        nodes[suffix] = {"type": node.type, **node.parameters}
+        if node.metadata:
+            nodes[suffix]["metadata"] = dict(node.metadata)
+    said = {suffixes[name]: own for name, own in graph.dialect.nodes.items() if name in suffixes}
+    return Exported(
+        nodes=nodes,
+        edges=tuple((start, end) for start, end in wires if start and end),
+        framework=graph.dialect.name,
+        dialect=dataclasses.replace(graph.dialect, nodes=said),
+        takers=tuple(end for start, end in wires if start is None and end),
+        givers=tuple(start for start, end in wires if start and end is None),
     )
 
 

@@ -20,11 +20,11 @@ from jaxsnn.network.cycles import Cycle, groups
 from jaxsnn.network.lowering.lower import lower
 from jaxsnn.network.network import Network
 from jaxsnn.nir.graph import Graph
-from jaxsnn.nir.modules.module_graph import TracedModule, traced_module
+from jaxsnn.nir.modules.module_graph import TracedModule, traced_back, traced_module
 from jaxsnn.nir.modules.module_loading import Loaded, first_input, loaded
 from jaxsnn.nir.modules.module_pass import left_over, parameters_back, plain, sample_of
 from jaxsnn.nir.modules.module_run import run_module
-from jaxsnn.nir.modules.trained_module import is_of_graph, traced_back
+from jaxsnn.nir.modules.trained_module import is_of_graph
 from jaxsnn.nir.parse import read
 from jaxsnn.simulation.simulate import simulate
 
@@ -62,7 +62,8 @@ def from_torch(module: Any, sample: Any) -> Graph:
             or an index moves, by the columns of its weights. Spikes of a neuron, and what weights make
             of them, may be kept for the next step. It may keep its states itself,
             or take those that it returns. Or a module that `jaxsnn.to_torch` made, trained or not: its
-            graph comes back with the module's weights and biases, and all else as it was.
+            graph comes back with the module's weights and biases, and all else as it was. Such
+            modules may be parts of one whose `forward` hands their states on.
         sample: Input of one step, (batch, *shape); (time, batch, *shape) where the layers run
             through time themselves, as Norse's lifted ones do. A tensor of the type of the module's
             weights, or an array, which becomes one.

@@ -1,6 +1,7 @@
 """Modules that `to_torch` made, read back as graphs by `from_torch` after training in torch."""
 
 import copy
+import dataclasses
 
 import numpy as np
 import pytest
@@ -94,19 +95,23 @@ def test_graphs_of_other_nodes_come_back(kind):
     assert 0.02 < does_alike(trained, module, x).mean() < 0.98
 
 
+@pytest.mark.parametrize("biased", [True, False])
 @pytest.mark.parametrize("kind", ["rleaky", "rsynaptic"])
-def test_biases_of_loops_come_back(kind):
+def test_biases_of_loops_come_back(kind, biased):
     """They are in the weights before the loop, where to_torch puts them."""
     net = nets.snntorch_net(kind, 4, reset_mechanism="zero", reset_delay=True)
+    for layer in net if not biased else ():
+        layer.bias = None
     graph, x = from_torch(net, torch.zeros(1, 5)), nets.spikes(3, steps=60, batch=4)
     looped = [name for part in graph.recurrent_components() for name in part]
-    biased = [name for name in looped if graph.nodes[name].type == "Affine"]
-    assert len(biased) == 3
+    loops = [name for name in looped if graph.nodes[name].type == "Affine"]
+    assert len(loops) == 3
     module = to_torch(graph)
     is_same(graph, from_torch(module, torch.zeros(1, 5)))
     trained_step(module, x)
     trained = from_torch(module, torch.zeros(1, 5))
-    assert any(not trained.nodes[name].value("bias").all() for name in biased)
+    for name in loops:
+        assert np.any(trained.nodes[name].value("bias")) == (not biased)
     assert 0.02 < does_alike(trained, module, x).mean() < 0.98
 
 
@@ -221,3 +226,75 @@ def test_what_a_file_cannot_say_is_refused():
     changed.get_submodule("2").register_forward_hook(lambda *a: (2 * a[2][0], a[2][1]))
     with pytest.raises(ConversionError, match="the graph does not do what the module does"):
         from_torch(changed, torch.ones(1, 5))
+
+
+class Parts(torch.nn.Module):
+    """Graphs and a layer of torch, one after the other."""
+
+    def __init__(self, *graphs, width=None):
+        super().__init__()
+        torch.manual_seed(0)
+        self.front = torch.nn.Identity() if width is None else torch.nn.Linear(3, width)
+        self.parts = torch.nn.ModuleList(map(to_torch, graphs))
+
+    def forward(self, x, states=None):
+        x, after = self.front(x), []
+        for part, state in zip(self.parts, states or [None] * len(self.parts), strict=True):
+            x, state = part(x, state)
+            after.append(state)
+        return x, after
+
+
+def test_graphs_that_are_parts_of_a_module_come_back():
+    first, _, _ = plain_module()
+    neurons = build.lif(tau=1e-3, r=10.0)
+    second = build.sequential(build.input(8), build.linear(4), neurons, seed=1, **PLAIN)
+    module, x = Parts(first, second, width=5), nets.spikes(3, (3,), steps=60, batch=3)
+    moved = trained_step(module, x)
+    assert len(moved) == 5
+    graph = from_torch(module, torch.zeros(1, 3))
+    assert set(graph.nodes) == {
+        *("front", "parts.0.1", "parts.0.2", "parts.1.1", "parts.1.2", "input", "output")
+    }
+    for name in ("front", "parts.0.1", "parts.1.1"):
+        weight = module.get_submodule(name).weight.detach().numpy()
+        held = np.asarray(graph.nodes[name].value("weight"), np.float32)
+        np.testing.assert_array_equal(held, weight)
+    assert does_alike(graph, module, x).any()
+
+
+@pytest.mark.parametrize(
+    "name", ["spyx_v_conv_hwc", "snntorch_v_rleaky_zero", "snntorch_v_li", "norse_v_lifcell"]
+)
+def test_a_recorded_network_comes_back_as_a_part(name, recorded):
+    graph, x, _ = recorded(name)
+    module = Parts(graph)
+    trained_step(module, x)
+    back = from_torch(module, torch.zeros(1, *x.shape[2:]))
+    assert np.ptp(does_alike(back, module, x[:100])) > 0
+    same = dataclasses.replace(back.dialect, nodes={}, why="")
+    assert same == dataclasses.replace(graph.dialect, nodes={}, why="")
+
+
+def test_parts_that_make_no_graph_are_refused():
+    import snntorch
+
+    graph, module, _ = plain_module()
+    neurons = build.lif(tau=1e-3, r=10.0)
+    other = build.sequential(
+        build.input(8), neurons, dialect="snntorch", reset="subtract", reset_delay=False
+    )
+    with pytest.raises(
+        ConversionError, match=r"'parts.0' and 'parts.1' are of graphs whose dialects differ"
+    ):
+        from_torch(Parts(graph, other), torch.zeros(1, 5))
+    mixed = Parts(graph)
+    mixed.front = torch.nn.Sequential(
+        torch.nn.Linear(5, 5), snntorch.Leaky(beta=0.9, init_hidden=True)
+    )
+    with pytest.raises(ConversionError, match=r"has a neuron 'front.1' beside those of 'parts.0'"):
+        from_torch(mixed, torch.zeros(1, 5))
+    with pytest.raises(
+        ConversionError, match=r"Sequential calls '0' without the state that it gave"
+    ):
+        from_torch(torch.nn.Sequential(module), torch.zeros(1, 5))

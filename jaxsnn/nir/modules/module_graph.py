@@ -13,15 +13,19 @@ import numpy as np
 
 from jaxsnn.errors import ConversionError, Problem, listing
 from jaxsnn.nir.build import NIR_VERSION
+from jaxsnn.nir.convert.draft import spelt
+from jaxsnn.nir.dialects import Dialect
 from jaxsnn.nir.documents import group_of
 from jaxsnn.nir.export import tagged
 from jaxsnn.nir.frameworks.registry import framework_of, frameworks
 from jaxsnn.nir.graph import Edge, Graph
-from jaxsnn.nir.modules.module_pass import leaves_of
+from jaxsnn.nir.modules.module_pass import leaves_of, not_taken
 from jaxsnn.nir.modules.module_trace import trace
 from jaxsnn.nir.modules.trace_outcome import Heard, ModuleTrace
+from jaxsnn.nir.modules.trained_module import is_of_graph, trained_graph
 from jaxsnn.nir.nodes import Node, class_of
 from jaxsnn.nir.parse import parse
+from jaxsnn.nir.torch import drafted
 from jaxsnn.nir.torch_leaves import (
     Before,
     Call,
@@ -104,6 +108,7 @@ def traced_module(module: Any, sample: Any) -> TracedModule:
         refuse_training(name, leaf)
         refuse_few_digits(name, leaf)
     refuse_few_digits("module", module)  # parameters and buffers of its own
+    _refuse_no_states(module)
     seen = trace(module, sample)
     made = {call.name: exported(call) for call in seen.calls}
     names = sorted({one.framework for one in made.values() if one.framework is not None})
@@ -117,7 +122,7 @@ def traced_module(module: Any, sample: Any) -> TracedModule:
         draft.add(call)
     places = {draft.output(heard): heard.place for heard in seen.outputs}
     steps = [one.dt for one in made.values() if one.dt is not None]
-    graph = _read(draft.nodes, draft.edges, names[0], draft.by_node, steps)
+    graph = _read(draft, names[0], steps)
     said = (
         *graph.warnings,
         *_left_out(seen),
@@ -143,6 +148,60 @@ def traced_module(module: Any, sample: Any) -> TracedModule:
     )
 
 
+def _refuse_no_states(module: Any) -> None:
+    """Refuse graphs in a torch.nn.Sequential, which passes on what they give, and keeps no state.
+
+    Raises:
+        ConversionError: Names the first one.
+    """
+    import torch
+
+    for part in module.modules():
+        for name, child in part.named_children() if type(part) is torch.nn.Sequential else ():
+            if is_of_graph(child):
+                raise ConversionError(
+                    f"Sequential calls '{name}' without the state that it gave, so that each step is a"
+                    " first one",
+                    fix="pass what jaxsnn.to_torch made, or give your module a forward(x, state) that"
+                    " hands the state on and returns (y, state)",
+                    node=name,
+                )
+
+
+def traced_back(module: Any, sample: Any) -> TracedModule:
+    """The graph of a module that `jaxsnn.to_torch` made, see `trained_graph`, and where its neurons are.
+
+    Raises:
+        ConversionError: As `trained_graph`, or the module computes in half precision, or does not take
+            the sample.
+    """
+    import torch
+
+    for name, layer in module.named_children():
+        refuse_few_digits(name, layer)
+    try:
+        with torch.no_grad():
+            module(sample.clone())
+    except RuntimeError as error:
+        raise not_taken(module, sample, error) from error
+    graph = trained_graph(module)
+    ready = drafted(graph)
+    calls, firing = [], {}
+    for name, step in ready.steps.items():
+        layer, shape = spelt(name), step.shape
+        part = module.get_submodule(layer)
+        calls.append(Call(name=layer, module=part, sources=(), inward=shape, outward=shape))
+        if step.reset != "none":
+            firing[layer] = ready.nodes[name]
+    return TracedModule(
+        graph=graph,
+        trace=ModuleTrace(calls=tuple(calls), outputs=(), leading=1),
+        places={output: place for place, output in enumerate(ready.outputs.values())},
+        firing=firing,
+        parts={},
+    )
+
+
 class _ModuleDraft:
     """Nodes and edges, as they are made of the calls in order."""
 
@@ -156,6 +215,8 @@ class _ModuleDraft:
         self.by_node: dict[str, dict[str, Any]] = {}
         self.parts: dict[str, dict[str, str]] = {}
         self.folds: list[Fold] = []
+        #: Leaf that `jaxsnn.to_torch` made -> the dialect of its graph, by the nodes here.
+        self.dialects: dict[str, Dialect] = {}
         #: Leaf of a framework -> its neuron.
         self.neurons: dict[str, str] = {}
         #: Leaf -> nodes whose outputs it gives, as a sum.
@@ -180,12 +241,15 @@ class _ModuleDraft:
             return
         full = _full_names(call.name, one)
         self.parts[call.name] = full
-        first = next(iter(full.values()))
+        first = [full[suffix] for suffix in one.takers] or [next(iter(full.values()))]
         self.nodes |= {full[suffix]: entry for suffix, entry in one.nodes.items()}
-        self.edges += [(end, first) for end in before]
+        self.edges += [(end, taker) for end in before for taker in first]
         self.edges += [(full[start], full[end]) for start, end in one.edges]
+        self.ends[call.name] = tuple(full[suffix] for suffix in one.ends)
+        if one.dialect is not None:
+            self._add_dialect(call.name, one.dialect, full)
+            return
         last = full[one.sends]
-        self.ends[call.name] = (last,)
         neuron = last if one.neuron is None else full[one.neuron]
         if one.framework is not None:
             self.neurons[call.name] = neuron
@@ -193,6 +257,35 @@ class _ModuleDraft:
             self.by_node.setdefault(option, {})[neuron] = value
         if one.options.get("readout"):
             self._refuse_lost_spikes(call)
+
+    def _add_dialect(self, name: str, dialect: Dialect, full: Mapping[str, str]) -> None:
+        """The dialect of a graph that is a part of the module, and which of its neurons are readouts."""
+        nodes = {full[node]: said for node, said in dialect.nodes.items() if node in full}
+        common = dataclasses.replace(dialect, nodes={}, why="")
+        for other, known in self.dialects.items():
+            if dataclasses.replace(known, nodes={}, why="") != common:
+                raise ConversionError(
+                    f"'{other}' and '{name}' are of graphs whose dialects differ",
+                    fix="make them of graphs of one dialect with the same dt and options",
+                    node=name,
+                )
+        self.dialects[name] = dataclasses.replace(dialect, nodes=nodes)
+        readouts = [node for node, said in nodes.items() if said.get("readout")]
+        self.by_node.setdefault("readout", {}).update(dict.fromkeys(readouts, True))
+
+    def dialect(self) -> Dialect | None:
+        """That of the graphs that are parts of the module; None: there are none."""
+        parts = list(self.dialects.values())
+        if not parts:
+            return None
+        if self.neurons:
+            raise ConversionError(
+                f"the module has a neuron '{next(iter(self.neurons))}' beside those of"
+                f" '{next(iter(self.dialects))}', which jaxsnn.to_torch made",
+                fix="put the neurons into the graph before jaxsnn.to_torch",
+            )
+        nodes = {name: said for part in parts for name, said in part.nodes.items()}
+        return dataclasses.replace(parts[0], nodes=nodes)
 
     def _add_before(self, call: Call) -> None:
         """What a neuron sent in the step before: an edge back from its nodes, which come later."""
@@ -208,7 +301,7 @@ class _ModuleDraft:
         full = _full_names(leaf, one)
         self.nodes |= {full[suffix]: entry for suffix, entry in one.nodes.items()}
         self.parts[call.name] = {}
-        self.ends[call.name] = (full[one.sends],)
+        self.ends[call.name] = tuple(full[suffix] for suffix in one.ends)
 
     def _before(self, name: str, sources: tuple[str, ...]) -> tuple[str, ...]:
         found = tuple(end for source in sources for end in self.ends[source])
@@ -231,8 +324,8 @@ class _ModuleDraft:
             return False
         if any(self.seen.uses.get(name, 0) > 1 for name in self._between(call, before[0])):
             return False
-        layer = next(each.module for each in self.seen.calls if each.name == before[0])
-        held = layer.state_dict() if hasattr(layer, "state_dict") else {}
+        layer = next((each.module for each in self.seen.calls if each.name == before[0]), None)
+        held = getattr(layer, "state_dict", dict)()
         # Weights of a pool or a slice are no numbers of the module, and those of two places are in both.
         if not held or self._shared(layer):
             return False
@@ -446,15 +539,13 @@ def _free(name: str, taken: Any) -> str:
     return name
 
 
-def _read(
-    nodes: dict[str, Any],
-    edges: list[Edge],
-    framework: str,
-    by_node: dict[str, Any],
-    steps: list[float],
-) -> Graph:
-    options: dict[str, Any] = dict(by_node)
-    options["readout"] = list(by_node.get("readout", ()))
+def _read(draft: _ModuleDraft, framework: str, steps: list[float]) -> Graph:
+    tree = {"type": "NIRGraph", "nodes": draft.nodes, "edges": draft.edges}
+    document, dialect = group_of(tree, NIR_VERSION), draft.dialect()
+    if dialect is not None:
+        return tagged(parse(document, dialect=dialect))
+    options: dict[str, Any] = dict(draft.by_node)
+    options["readout"] = list(draft.by_node.get("readout", ()))
     if steps:
         if len(set(steps)) != 1:
             raise ConversionError(
@@ -463,5 +554,4 @@ def _read(
             )
         options["dt"] = steps[0]
     options |= framework_of(framework).leaf_options
-    tree = {"type": "NIRGraph", "nodes": nodes, "edges": edges}
-    return tagged(parse(group_of(tree, NIR_VERSION), dialect=framework, **options))
+    return tagged(parse(document, dialect=framework, **options))

@@ -10,12 +10,8 @@ import numpy as np
 from jaxsnn.errors import ConversionError
 from jaxsnn.nir.convert.draft import WEIGHTED, spelt
 from jaxsnn.nir.graph import Graph
-from jaxsnn.nir.modules.module_graph import TracedModule
-from jaxsnn.nir.modules.module_pass import not_taken
-from jaxsnn.nir.modules.trace_outcome import ModuleTrace
 from jaxsnn.nir.nodes import Node
 from jaxsnn.nir.torch import SOURCE, drafted, to_torch
-from jaxsnn.nir.torch_leaves import Call, numbers_of, refuse_few_digits
 
 #: Places of biases in loops are multiples of this: what importers need adds them to other biases.
 _IN_LOOPS = 2.0**26
@@ -26,43 +22,17 @@ def is_of_graph(module: Any) -> bool:
     return SOURCE in getattr(module, "meta", ())
 
 
-def traced_back(module: Any, sample: Any) -> TracedModule:
+def trained_graph(module: Any) -> Graph:
     """The graph of a module that `jaxsnn.to_torch` made, with the weights and biases that it has now;
     what did not change keeps its bits.
 
-    Nobody has compared the two yet: `jaxsnn.from_torch` runs both.
-
     Raises:
-        ConversionError: `to_torch` makes no such module of any weights of the graph, or it computes in
-            half precision, or does not take the sample.
+        ConversionError: `to_torch` makes no such module of any weights of the graph.
         GraphError: Weights that are not finite.
     """
-    import torch
-
-    for name, layer in module.named_children():
-        refuse_few_digits(name, layer)
-    try:
-        with torch.no_grad():
-            module(sample.clone())
-    except RuntimeError as error:
-        raise not_taken(module, sample, error) from error
     graph = _with_weights(module.meta[SOURCE], module)
     _refuse_other_numbers(graph, module)
-    ready = drafted(graph)
-    calls, firing = [], {}
-    for name, step in ready.steps.items():
-        layer, shape = spelt(name), step.shape
-        part = module.get_submodule(layer)
-        calls.append(Call(name=layer, module=part, sources=(), inward=shape, outward=shape))
-        if step.reset != "none":
-            firing[layer] = ready.nodes[name]
-    return TracedModule(
-        graph=graph,
-        trace=ModuleTrace(calls=tuple(calls), outputs=(), leading=1),
-        places={output: place for place, output in enumerate(ready.outputs.values())},
-        firing=firing,
-        parts={},
-    )
+    return graph
 
 
 def _with_weights(graph: Graph, module: Any) -> Graph:
@@ -84,7 +54,7 @@ def _with_weights(graph: Graph, module: Any) -> Graph:
             for where, value in ((looped, np.where(own > 0, 0.0, new)), (own, new)):
                 index = where[other].astype(int)
                 now[index], changed[index] = value[other], True
-    kind = np.result_type(np.float32, *(numbers_of(each).dtype for each in module.parameters()))
+    kind = np.result_type(np.float32, *(_array(each).dtype for each in module.parameters()))
     records, first = {}, 1
     for name, key, value in parts:
         part = slice(first, first + value.size)
@@ -135,7 +105,11 @@ def _held(module: Any, name: str, key: str) -> np.ndarray:
             fix="keep the layers that jaxsnn.to_torch makes",
             node=name,
         )
-    return numbers_of(held)
+    return _array(held)
+
+
+def _array(tensor: Any) -> np.ndarray:
+    return np.array(tensor.detach().cpu().numpy())
 
 
 def _refuse_other_numbers(graph: Graph, module: Any) -> None:
@@ -146,7 +120,7 @@ def _refuse_other_numbers(graph: Graph, module: Any) -> None:
     """
     names = {spelt(name): node for name, node in drafted(graph).nodes.items()}
     for path, wanted in to_torch(graph).state_dict().items():
-        layer, _, key = path.rpartition(".")
+        layer, _, key = str(path).rpartition(".")
         node = names.get(layer, layer)
         own, new = _held(module, layer, key), wanted.numpy()
         if own.shape != new.shape:
