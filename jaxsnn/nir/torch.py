@@ -61,8 +61,9 @@ def to_torch(graph: Graph) -> Any:
 
     It takes (input, state) and gives (output, state); without a state it starts anew. Of a graph
     with several Outputs, output is a dict of tensors by their names. Weights and biases are
-    parameters; a spike's gradient is that of an arctan (Fang et al., 2021, arXiv:2007.05785). The
-    numbers are those of the source up to the order of float32 sums. After training in torch
+    parameters; a spike's gradient is that of an arctan (Fang et al., 2021, arXiv:2007.05785), in
+    every dialect, and goes through resets that subtract, not through those to v_reset. The numbers
+    are those of the source up to the order of float32 sums. After training in torch
     `jaxsnn.from_torch(module, sample)` gives the graph with the module's weights.
 
     Args:

@@ -15,7 +15,12 @@ import numpy as np
 from jaxsnn.errors import ConversionError, listing
 from jaxsnn.nir.frameworks.registry import frameworks
 from jaxsnn.nir.graph import Edge
-from jaxsnn.nir.modules.trained_module import is_of_graph, trained_graph
+from jaxsnn.nir.modules.trained_module import (
+    is_of_graph,
+    trained_graph,
+    weighted_nodes,
+    weights_for,
+)
 from jaxsnn.nir.passes import bypass_relays
 
 if TYPE_CHECKING:
@@ -234,6 +239,8 @@ def _exporters() -> dict[tuple[str, str], Callable[[Call], Exported]]:
 
 def setter_of(module: Any) -> Setter | None:
     """What puts numbers into a layer of a type; None if it has none, or nobody knows."""
+    if is_of_graph(module):
+        return _set_graph
     package, kind = _package(module), layer_class(module).__name__
     for framework in frameworks().values():
         if framework.package == package and kind in framework.setters:
@@ -360,7 +367,8 @@ def _graph_of(call: Call) -> Exported:
         raise ConversionError(
             f"'{call.name}' is made of a graph that hands its input on, has several Outputs, or names"
             " that differ in '/' and '.' alone",
-            fix="pass the module alone that jaxsnn.to_torch made",
+            fix="pass the module alone to from_torch, and make a new one of other numbers by"
+            " jaxsnn.to_torch",
             node=call.name,
         )
     nodes = {}
@@ -768,6 +776,23 @@ def set_weights(
         )
         for name, value in values.items()
     ]
+
+
+def _set_graph(
+    call: Call, nodes: Mapping[str, Node], steps: Mapping[str, Step]
+) -> list[LayerNumbers]:
+    """The weights and biases of a module that `jaxsnn.to_torch` made."""
+    found = []
+    by_name = {name: nodes[name.replace("/", ".")] for name in weighted_nodes(call.module)}
+    for name, key, value in weights_for(call.module, by_name):
+        layer = call.module.get_submodule(name)
+        if getattr(layer, key, None) is not None:
+            found.append(
+                LayerNumbers(
+                    layer=f"{call.name}.{name}", node=call.name, owner=layer, name=key, value=value
+                )
+            )
+    return found
 
 
 #: What puts numbers into layers of torch.nn.

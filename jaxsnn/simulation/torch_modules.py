@@ -62,8 +62,8 @@ def from_torch(module: Any, sample: Any) -> Graph:
             or an index moves, by the columns of its weights. Spikes of a neuron, and what weights make
             of them, may be kept for the next step. It may keep its states itself,
             or take those that it returns. Or a module that `jaxsnn.to_torch` made, trained or not: its
-            graph comes back with the module's weights and biases, and all else as it was. Such
-            modules may be parts of one whose `forward` hands their states on.
+            graph comes back with the module's weights, biases, v_threshold and v_reset, and all
+            else as it was. Such modules may be parts of one whose `forward` hands their states on.
         sample: Input of one step, (batch, *shape); (time, batch, *shape) where the layers run
             through time themselves, as Norse's lifted ones do. A tensor of the type of the module's
             weights, or an array, which becomes one.
@@ -97,7 +97,8 @@ def load_into(module: Any, source: Graph | str | os.PathLike[str], **options: An
     the module stays as it was.
 
     Args:
-        module: A torch.nn.Module that `from_torch` takes; its parameters stay the same objects.
+        module: A torch.nn.Module that `from_torch` takes; its parameters stay the same objects. One
+            that `jaxsnn.to_torch` made has the neurons of its graph, and takes weights and biases.
         source: A NIR file, or a graph with its dialect: trained, from `from_torch` or `read`.
         options: Of `jaxsnn.read`, for what a file leaves open: `reset="subtract"`, ...
 

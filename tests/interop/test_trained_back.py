@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from jaxsnn import TimeStepped, from_torch, lower, simulate, to_torch
+from jaxsnn import TimeStepped, from_torch, load_into, lower, simulate, to_torch
 from jaxsnn.errors import ConversionError, GraphError
 from jaxsnn.nir import build
 from tests.helpers.zoo import FACTS, RECORDED
@@ -202,6 +202,57 @@ def test_what_torch_makes_of_a_module_comes_back(how):
     if how != "of weight_norm":
         is_same(expected, back)
     does_alike(back, module, x)
+
+
+@pytest.mark.parametrize("each", [True, False])
+def test_thresholds_that_torch_trains_come_back(each):
+    """As parameters, which the user makes of them."""
+    rng = np.random.default_rng(0)
+    neurons = build.lif(tau=1e-3, r=10.0, v_threshold=rng.uniform(0.5, 1, 8) if each else 1.0)
+    graph = build.sequential(build.input(5), build.affine(8), neurons, seed=0, **PLAIN)
+    module, x = to_torch(graph), nets.spikes(1, steps=40, batch=3)
+    layer = module.get_submodule("2")
+    held = layer.v_threshold
+    del layer._buffers["v_threshold"]
+    layer.register_parameter("v_threshold", torch.nn.Parameter(held))
+    assert "2.v_threshold" in trained_step(module, x)
+    with torch.no_grad():
+        layer.v_reset[0] = -0.5
+    trained = from_torch(module, torch.zeros(1, 5))
+    new = np.asarray(trained.nodes["2"].value("v_threshold"), np.float32)
+    np.testing.assert_array_equal(new, layer.v_threshold.detach().numpy())
+    assert np.ravel(trained.nodes["2"].value("v_reset"))[0] == -0.5
+    assert 0.02 < does_alike(trained, module, x).mean() < 0.98
+
+
+def test_numbers_of_a_file_go_into_what_to_torch_made():
+    _, module, x = plain_module()
+    neurons, stiff = build.lif(tau=1e-3, r=10.0), build.lif(tau=2e-3, r=20.0)
+    other = build.sequential(build.input(5), build.affine(8), neurons, seed=1, **PLAIN)
+    kept = module.get_submodule("1").weight
+    assert load_into(module, other).numbers == ("module.1.weight", "module.1.bias")
+    assert module.get_submodule("1").weight is kept
+    back = from_torch(module, torch.zeros(1, 5))
+    for key, value in other.nodes["1"].parameters.items():
+        np.testing.assert_array_equal(back.nodes["1"].value(key), np.asarray(value, np.float32))
+    does_alike(other, module, x)
+    before = copy.deepcopy(module.state_dict())
+    slow = build.sequential(build.input(5), build.affine(8), stiff, seed=0, **PLAIN)
+    with pytest.raises(
+        ConversionError, match=r"decay of a step is 0.9 in the module and 0.95 in the"
+    ):
+        load_into(module, slow)
+    assert all(torch.equal(value, before[key]) for key, value in module.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["spyx_v_conv_hwc", "snntorch_v_rleaky_zero"])
+def test_a_recorded_file_goes_into_what_to_torch_made(name, recorded):
+    graph, x, _ = recorded(name)
+    module = Parts(graph)
+    before = copy.deepcopy(module.state_dict())
+    trained_step(module, x)
+    load_into(module, graph)
+    assert all(torch.equal(value, before[key]) for key, value in module.state_dict().items())
 
 
 def test_what_a_file_cannot_say_is_refused():

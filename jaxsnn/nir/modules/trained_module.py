@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -23,16 +23,44 @@ def is_of_graph(module: Any) -> bool:
 
 
 def trained_graph(module: Any) -> Graph:
-    """The graph of a module that `jaxsnn.to_torch` made, with the weights and biases that it has now;
-    what did not change keeps its bits.
+    """The graph of a module that `jaxsnn.to_torch` made, with the weights, biases, v_threshold and v_reset
+    that it has now; what did not change keeps its bits.
 
     Raises:
-        ConversionError: `to_torch` makes no such module of any weights of the graph.
+        ConversionError: `to_torch` makes no such module of any of these in the graph.
         GraphError: Weights that are not finite.
     """
-    graph = _with_weights(module.meta[SOURCE], module)
+    graph = _with_levels(_with_weights(module.meta[SOURCE], module), module)
     _refuse_other_numbers(graph, module)
     return graph
+
+
+def weighted_nodes(module: Any) -> list[str]:
+    """Nodes with weights of the graph of a module that `jaxsnn.to_torch` made."""
+    nodes = module.meta[SOURCE].nodes
+    return [name for name, node in nodes.items() if node.type in WEIGHTED]
+
+
+def weights_for(module: Any, nodes: Mapping[str, Node]) -> Iterator[tuple[str, str, np.ndarray]]:
+    """Layer, "weight" or "bias" and value that a module that `jaxsnn.to_torch` made is to have.
+
+    Args:
+        module: The module.
+        nodes: Whose weights it is to have, by the names in its graph; a node without bias means 0.
+    """
+    graph: Graph = module.meta[SOURCE]
+    records = []
+    for name, node in nodes.items():
+        known = graph.nodes[name]
+        values = {"weight": node.value("weight")}
+        if "bias" in known.names:
+            has = "bias" in node.names
+            values["bias"] = node.value("bias") if has else np.zeros(_channels(known))
+        records.append(known.replace(**values))
+    for path, value in to_torch(graph.with_nodes(records)).state_dict().items():
+        layer, _, key = str(path).rpartition(".")
+        if key in ("weight", "bias"):
+            yield layer, key, value.numpy()
 
 
 def _with_weights(graph: Graph, module: Any) -> Graph:
@@ -63,6 +91,22 @@ def _with_weights(graph: Graph, module: Any) -> Graph:
             new = now[part].reshape(value.shape).astype(kind)
             mixed = np.where(changed[part].reshape(value.shape), new, value)
             records[name] = records.get(name, graph.nodes[name]).replace(**{key: mixed})
+    return graph.with_nodes(records)
+
+
+def _with_levels(graph: Graph, module: Any) -> Graph:
+    """The graph with v_threshold and v_reset of the neurons of a module."""
+    ready, records = drafted(graph), []
+    for name, step in ready.steps.items():
+        node, changes = graph.nodes[ready.nodes[name]], {}
+        for key in ("v_threshold", "v_reset") if step.reset != "none" else ():
+            new, old = _held(module, name, key), getattr(step, key).astype(np.float32)
+            if key in node.names and new.shape == old.shape and not np.array_equal(new, old):
+                value = np.resize(node.value(key), step.shape)
+                changes[key] = np.where(new == old, value, new)
+        if changes:
+            whole = {key: np.resize(value, step.shape) for key, value in node.parameters.items()}
+            records.append(node.replace(**whole | changes))
     return graph.with_nodes(records)
 
 
@@ -133,8 +177,7 @@ def _refuse_other_numbers(graph: Graph, module: Any) -> None:
         if not (same := own.astype(np.float32) == new).all():
             raise ConversionError(
                 f"node '{node}': {key} is {own[~same][0]:g} in the module and {new[~same][0]:g} in its"
-                " graph, which cannot hold that",
-                fix="train its parameters, which are weights and biases, and set what neurons do in the"
-                " graph before jaxsnn.to_torch",
+                " graph, and weights, biases, v_threshold and v_reset alone are read back",
+                fix="set it in the graph before jaxsnn.to_torch",
                 node=node,
             )
