@@ -327,6 +327,18 @@ def test_a_recorded_network_comes_back_as_a_part(name, recorded):
     assert same == dataclasses.replace(graph.dialect, nodes={}, why="")
 
 
+def test_a_part_without_its_state_is_refused_though_little_of_it_fires():
+    class Forgetful(Parts):
+        def forward(self, x, states=None):
+            return super().forward(x)
+
+    neurons = build.lif(tau=1e-3, r=10.0, v_threshold=50.0)
+    graph = build.sequential(build.input(5), build.affine(8), neurons, seed=0, **PLAIN)
+    assert from_torch(Parts(graph), torch.zeros(1, 5)).neurons == ("parts.0.2",)
+    with pytest.raises(ConversionError, match=r"the module does: 'parts.0.2', step \d+, sample"):
+        from_torch(Forgetful(graph), torch.zeros(1, 5))
+
+
 def test_parts_that_make_no_graph_are_refused():
     import snntorch
 

@@ -137,6 +137,17 @@ def traced_module(module: Any, sample: Any) -> TracedModule:
         for leaf, node in firing.items()
         if draft.ends[leaf][0] != node
     }
+    inner = {
+        call.name: _firing(trained_graph(call.module))
+        for call in seen.calls
+        if is_of_graph(call.module)
+    }
+    for leaf, layers in inner.items():
+        full = draft.parts[leaf]
+        firing |= {
+            f"{leaf}.{layer}": full[node.replace("/", ".")] for layer, node in layers.items()
+        }
+    seen = dataclasses.replace(seen, inner={leaf: tuple(layers) for leaf, layers in inner.items()})
     return TracedModule(
         graph=graph,
         trace=seen,
@@ -185,21 +196,28 @@ def traced_back(module: Any, sample: Any) -> TracedModule:
     except RuntimeError as error:
         raise not_taken(module, sample, error) from error
     graph = trained_graph(module)
-    ready = drafted(graph)
-    calls, firing = [], {}
-    for name, step in ready.steps.items():
-        layer, shape = spelt(name), step.shape
-        part = module.get_submodule(layer)
-        calls.append(Call(name=layer, module=part, sources=(), inward=shape, outward=shape))
-        if step.reset != "none":
-            firing[layer] = ready.nodes[name]
+    ready, firing = drafted(graph), _firing(graph)
     return TracedModule(
         graph=graph,
-        trace=ModuleTrace(calls=tuple(calls), outputs=(), leading=1),
+        trace=ModuleTrace(calls=(), outputs=(), leading=1, inner={"": tuple(firing)}),
         places={output: place for place, output in enumerate(ready.outputs.values())},
         firing=firing,
         parts={},
     )
+
+
+def _firing(graph: Graph) -> dict[str, str]:
+    """Layer of the module that `jaxsnn.to_torch` makes of a graph -> the neuron whose spikes it gives."""
+    ready = drafted(graph)
+    found = {}
+    for name, step in ready.steps.items():
+        layers = [name]
+        if step.late:  # spikes leave through a delay, which the graph has not
+            own = {*ready.draft.targets(name)} - {*ready.nodes}
+            layers = [each for each in ready.draft.of_type("Delay") if each in own]
+        if step.reset != "none" and layers:
+            found[spelt(layers[0])] = ready.nodes[name]
+    return found
 
 
 class _ModuleDraft:

@@ -39,9 +39,10 @@ def run_module(
     import torch
 
     found: dict[str, list[np.ndarray]] = {}
-    given: dict[str, list[Any]] = {call.name: [] for call in seen.calls}
-    membranes: dict[str, list[Any]] = {call.name: [] for call in seen.calls}
-    leaves = dict(leaves_of(module))
+    leaves, inner = dict(leaves_of(module)), _inner(module, seen)
+    names = [*(call.name for call in seen.calls), *inner]
+    given: dict[str, list[Any]] = {name: [] for name in names}
+    membranes: dict[str, list[Any]] = {name: [] for name in names}
 
     def heard(name: str) -> Any:
         def hook(leaf: Any, arguments: Any, result: Any) -> None:
@@ -55,7 +56,9 @@ def run_module(
         return hook
 
     hooks = [
-        leaf.register_forward_hook(heard(name)) for name, leaf in leaves.items() if name in given
+        leaf.register_forward_hook(heard(name))
+        for name, leaf in (leaves | inner).items()
+        if name in given
     ]
     kind = like.dtype if like.dtype.is_floating_point else torch.float32
     try:
@@ -81,6 +84,16 @@ def run_module(
         if len(values) == steps and len({each.shape for each in values}) == 1
     }
     return {"": _over_time(module, returned)} | whole
+
+
+def _inner(module: Any, seen: ModuleTrace) -> dict[str, Any]:
+    """The neurons of what `jaxsnn.to_torch` made, by name."""
+    makers = {**dict(leaves_of(module)), "": module}
+    return {
+        f"{name}.{layer}" if name else layer: makers[name].get_submodule(layer)
+        for name, layers in seen.inner.items()
+        for layer in layers
+    }
 
 
 def _over_time(module: Any, returned: list[list[np.ndarray]]) -> list[np.ndarray]:

@@ -5,7 +5,7 @@ of them.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from typing import Any
 
 from jaxsnn.errors import ConversionError
@@ -41,6 +41,7 @@ class ModuleTrace:
         left_out: What is returned and is neither an output nor a state, in words.
         absent: Calls that act from the second step on.
         counters: Numbers of the module that were others in the step before.
+        inner: Leaf that `jaxsnn.to_torch` made, or "" for the module itself -> its neurons.
     """
 
     calls: tuple[Call, ...]
@@ -49,6 +50,7 @@ class ModuleTrace:
     left_out: tuple[str, ...] = ()
     absent: frozenset[str] = frozenset()
     counters: tuple[str, ...] = ()
+    inner: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
     def goes_on(self, leaf: str) -> bool:
         """Whether a layer takes what a leaf gives, in this step or in the next one."""
