@@ -251,6 +251,8 @@ def _elementwise(kind: str, entry: dict[str, Any]) -> Any:
     """Scale, Threshold, or a delay of whole steps."""
     import torch
 
+    above = _spike_of(False)
+
     class Elementwise(torch.nn.Module):
         value: Any
 
@@ -260,7 +262,7 @@ def _elementwise(kind: str, entry: dict[str, Any]) -> Any:
             self.register_buffer("value", torch.tensor(np.asarray(value, np.float32)))
 
         def forward(self, x: Any) -> Any:
-            return x * self.value if kind == "Scale" else (x > self.value).to(x.dtype)
+            return x * self.value if kind == "Scale" else above(x - self.value)
 
     class Late(Elementwise):
         """Its state is what it was given in the steps before, the latest first."""
@@ -276,9 +278,9 @@ def _elementwise(kind: str, entry: dict[str, Any]) -> Any:
     return Late() if kind == "Delay" else Elementwise()
 
 
-def _fire_of(step: Step) -> Callable[[Any, Any], Any]:
-    """Spikes of v and the threshold, two tensors of one shape; backward the derivative of an
-    arc tangent.
+def _spike_of(at_equality: bool) -> Callable[[Any], Any]:
+    """1 where a height above the threshold is above 0, else 0; backward the derivative of an arc
+    tangent.
     """
     import torch
 
@@ -286,15 +288,24 @@ def _fire_of(step: Step) -> Callable[[Any, Any], Any]:
         @staticmethod
         def forward(ctx: Any, height: Any) -> Any:
             ctx.save_for_backward(height)
-            return (height >= 0 if step.at_equality else height > 0).to(height.dtype)
+            return (height >= 0 if at_equality else height > 0).to(height.dtype)
 
         @staticmethod
         def backward(ctx: Any, *gradients: Any) -> Any:
             (height,) = ctx.saved_tensors
             return gradients[0] / (1 + (torch.pi * height) ** 2)
 
+    return Spike.apply
+
+
+def _fire_of(step: Step) -> Callable[[Any, Any], Any]:
+    """Spikes of v and the threshold, two tensors of one shape."""
+    import torch
+
+    spike = _spike_of(step.at_equality)
+
     def fire(v: Any, threshold: Any) -> Any:
-        spikes: Any = Spike.apply(v - threshold)
+        spikes: Any = spike(v - threshold)
         if not step.several:
             return spikes
         return spikes + (torch.floor(v / threshold) - 1).clamp(min=0).detach()

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxsnn.errors import ConversionError, listing
+from jaxsnn.nir.convert.draft import WEIGHTED
 from jaxsnn.nir.frameworks.registry import frameworks
 from jaxsnn.nir.graph import Edge
 from jaxsnn.nir.modules.trained_module import (
     is_of_graph,
+    source_of,
     trained_graph,
-    weighted_nodes,
     weights_for,
 )
 from jaxsnn.nir.passes import bypass_relays
@@ -356,6 +357,21 @@ def refuse_axes(call: Call, wanted: int) -> None:
     )
 
 
+def refuse_several_outputs(name: str, module: Any) -> None:
+    """Refuse a part that `jaxsnn.to_torch` made, and that gives a dict.
+
+    Raises:
+        ConversionError: Its graph has several Outputs.
+    """
+    outputs = source_of(module).outputs
+    if len(outputs) > 1:
+        raise ConversionError(
+            f"'{name}' gives a dict, for its graph has the Outputs {listing(outputs)}",
+            fix="pass the module alone to from_torch; load_into takes those with one Output",
+            node=name,
+        )
+
+
 def _graph_of(call: Call) -> Exported:
     """A module that `jaxsnn.to_torch` made, as the nodes of its graph."""
     graph = trained_graph(call.module)
@@ -363,9 +379,9 @@ def _graph_of(call: Call) -> Exported:
         name: name.replace("/", ".") for name, node in graph.nodes.items() if not node.traits.port
     }
     wires = [[suffixes.get(name) for name in edge] for edge in bypass_relays(graph)]
-    if [None, None] in wires or len({*suffixes.values()}) < len(suffixes) or len(graph.outputs) > 1:
+    if [None, None] in wires or len({*suffixes.values()}) < len(suffixes):
         raise ConversionError(
-            f"'{call.name}' is made of a graph that hands its input on, has several Outputs, or names"
+            f"'{call.name}' is made of a graph that hands its input on, or has names"
             " that differ in '/' and '.' alone",
             fix="pass the module alone to from_torch, and make a new one of other numbers by"
             " jaxsnn.to_torch",
@@ -783,7 +799,11 @@ def _set_graph(
 ) -> list[LayerNumbers]:
     """The weights and biases of a module that `jaxsnn.to_torch` made."""
     found = []
-    by_name = {name: nodes[name.replace("/", ".")] for name in weighted_nodes(call.module)}
+    by_name = {
+        name: nodes[name.replace("/", ".")]
+        for name, node in source_of(call.module).nodes.items()
+        if node.type in WEIGHTED
+    }
     for name, key, value in weights_for(call.module, by_name):
         layer = call.module.get_submodule(name)
         if getattr(layer, key, None) is not None:

@@ -9,7 +9,8 @@ import torch
 
 from jaxsnn import TimeStepped, from_torch, load_into, lower, simulate, to_torch
 from jaxsnn.errors import ConversionError, GraphError
-from jaxsnn.nir import build
+from jaxsnn.nir import build, parse
+from jaxsnn.nir.documents import group_of
 from tests.helpers.zoo import FACTS, RECORDED
 from tests.interop import nets
 from tests.interop.players import stepped
@@ -361,3 +362,59 @@ def test_parts_that_make_no_graph_are_refused():
         ConversionError, match=r"Sequential calls '0' without the state that it gave"
     ):
         from_torch(torch.nn.Sequential(module), torch.zeros(1, 5))
+
+
+def wired(nodes, edges):
+    """A graph of weights of 3 to 4 and 4 to 4 inputs and of neurons, by what their names begin with."""
+    rng, numbers = np.random.default_rng(0), {"tau": 1e-3, "r": 10.0, "v_leak": 0.0, "v_reset": 0.0}
+    made = {"in": {"type": "Input", "shape": np.array([3])}}
+    for name in nodes:
+        if name.startswith("lif"):
+            values = numbers | {"v_threshold": 0.5}
+            made[name] = {"type": "LIF"} | {key: np.full(4, each) for key, each in values.items()}
+        elif name.startswith("out"):
+            made[name] = {"type": "Output", "shape": np.array([4])}
+        elif name == "above":
+            made[name] = {"type": "Threshold", "threshold": np.full(4, 0.5)}
+        else:
+            weight = rng.normal(0.2, 0.5, (4, 3 if ("in", name) in edges else 4))
+            made[name] = {
+                "type": "Affine",
+                "weight": weight.astype(np.float32),
+                "bias": np.full(4, 0.1),
+            }
+    tree = group_of({"type": "NIRGraph", "nodes": made, "edges": edges}, "1.0.4")
+    return parse(tree, **PLAIN)
+
+
+def test_a_threshold_passes_gradients_on():
+    edges = [
+        ("in", "w"),
+        ("w", "lif"),
+        ("lif", "above"),
+        ("above", "v"),
+        ("v", "lif2"),
+        ("lif2", "out"),
+    ]
+    graph = wired(("w", "lif", "above", "v", "lif2", "out"), edges)
+    module, x = to_torch(graph), nets.spikes(3, (3,), steps=40, batch=3)
+    assert set(trained_step(module, x)) == {"w.weight", "w.bias", "v.weight", "v.bias"}
+    does_alike(from_torch(module, torch.zeros(1, 3)), module, x)
+
+
+def test_what_several_places_or_outputs_make_of_a_graph_is_named():
+    edges = [("in", "a"), ("a", "lif"), ("lif", "w"), ("w", "lif"), ("w", "lif2"), ("lif2", "out")]
+    module = to_torch(wired(("a", "lif", "w", "lif2", "out"), edges))
+    from_torch(module, torch.zeros(1, 3))
+    trained_step(module, nets.spikes(3, (3,), steps=40, batch=3))
+    with pytest.raises(
+        ConversionError, match=r"in another layer of the module, and the graph has one"
+    ):
+        from_torch(module, torch.zeros(1, 3))
+    edges = [("in", "a"), ("a", "lif"), ("lif", "out1"), ("a", "lif2"), ("lif2", "out2")]
+    heads = wired(("a", "lif", "lif2", "out1", "out2"), edges)
+    assert from_torch(to_torch(heads), torch.zeros(1, 3)).outputs == ("out1", "out2")
+    with pytest.raises(
+        ConversionError, match=r"'parts.0' gives a dict, for its graph has the Outputs out1, "
+    ):
+        from_torch(Parts(heads), torch.zeros(1, 3))

@@ -19,7 +19,7 @@ from jaxsnn.nir.documents import group_of
 from jaxsnn.nir.export import tagged
 from jaxsnn.nir.frameworks.registry import framework_of, frameworks
 from jaxsnn.nir.graph import Edge, Graph
-from jaxsnn.nir.modules.module_pass import leaves_of, not_taken
+from jaxsnn.nir.modules.module_pass import failed, leaves_of, not_taken
 from jaxsnn.nir.modules.module_trace import trace
 from jaxsnn.nir.modules.trace_outcome import Heard, ModuleTrace
 from jaxsnn.nir.modules.trained_module import is_of_graph, trained_graph
@@ -34,6 +34,7 @@ from jaxsnn.nir.torch_leaves import (
     exported,
     normalisation_numbers,
     refuse_few_digits,
+    refuse_several_outputs,
     refuse_training,
     weights_of_channels,
 )
@@ -107,6 +108,8 @@ def traced_module(module: Any, sample: Any) -> TracedModule:
     for name, leaf in leaves_of(module):
         refuse_training(name, leaf)
         refuse_few_digits(name, leaf)
+        if is_of_graph(leaf):
+            refuse_several_outputs(name, leaf)
     refuse_few_digits("module", module)  # parameters and buffers of its own
     _refuse_no_states(module)
     seen = trace(module, sample)
@@ -195,6 +198,8 @@ def traced_back(module: Any, sample: Any) -> TracedModule:
             module(sample.clone())
     except RuntimeError as error:
         raise not_taken(module, sample, error) from error
+    except Exception as error:
+        raise failed(module, error, f"for a sample of shape {tuple(sample.shape)}") from error
     graph = trained_graph(module)
     ready, firing = drafted(graph), _firing(graph)
     return TracedModule(

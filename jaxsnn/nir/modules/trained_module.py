@@ -22,6 +22,11 @@ def is_of_graph(module: Any) -> bool:
     return SOURCE in getattr(module, "meta", ())
 
 
+def source_of(module: Any) -> Graph:
+    """The graph of which `jaxsnn.to_torch` made a module."""
+    return module.meta[SOURCE]
+
+
 def trained_graph(module: Any) -> Graph:
     """The graph of a module that `jaxsnn.to_torch` made, with the weights, biases, v_threshold and v_reset
     that it has now; what did not change keeps its bits.
@@ -30,15 +35,9 @@ def trained_graph(module: Any) -> Graph:
         ConversionError: `to_torch` makes no such module of any of these in the graph.
         GraphError: Weights that are not finite.
     """
-    graph = _with_levels(_with_weights(module.meta[SOURCE], module), module)
+    graph = _with_levels(_with_weights(source_of(module), module), module)
     _refuse_other_numbers(graph, module)
     return graph
-
-
-def weighted_nodes(module: Any) -> list[str]:
-    """Nodes with weights of the graph of a module that `jaxsnn.to_torch` made."""
-    nodes = module.meta[SOURCE].nodes
-    return [name for name, node in nodes.items() if node.type in WEIGHTED]
 
 
 def weights_for(module: Any, nodes: Mapping[str, Node]) -> Iterator[tuple[str, str, np.ndarray]]:
@@ -48,7 +47,7 @@ def weights_for(module: Any, nodes: Mapping[str, Node]) -> Iterator[tuple[str, s
         module: The module.
         nodes: Whose weights it is to have, by the names in its graph; a node without bias means 0.
     """
-    graph: Graph = module.meta[SOURCE]
+    graph = source_of(module)
     records = []
     for name, node in nodes.items():
         known = graph.nodes[name]
@@ -65,14 +64,15 @@ def weights_for(module: Any, nodes: Mapping[str, Node]) -> Iterator[tuple[str, s
 
 def _with_weights(graph: Graph, module: Any) -> Graph:
     """The graph with the weights and biases of a module."""
-    draft = drafted(graph).draft
+    ready = drafted(graph)
+    draft = ready.draft
     parts = list(_numbers(graph))
     places = drafted(_with_places(graph, parts)).draft
     now = np.concatenate([np.zeros(1), *(np.ravel(value) for _, _, value in parts)])
-    changed = np.zeros(now.size, bool)
+    changed, read = np.zeros(now.size, bool), []
     for name in draft.of_type(*WEIGHTED):
         for key in ("weight", "bias"):
-            if key not in draft.nodes[name]:
+            if key not in draft.nodes[name] or name in ready.fixed:
                 continue
             new = _held(module, name, key)
             other = new != np.asarray(draft.nodes[name][key], np.float32)
@@ -82,6 +82,18 @@ def _with_weights(graph: Graph, module: Any) -> Graph:
             for where, value in ((looped, np.where(own > 0, 0.0, new)), (own, new)):
                 index = where[other].astype(int)
                 now[index], changed[index] = value[other], True
+            if key == "weight":
+                read.append((name, new, own.astype(int)))
+    for name, new, place in read:
+        apart = (place > 0) & (now[place].astype(np.float32) != new.astype(np.float32))
+        apart &= ~np.isnan(new)  # which no graph has, and that is told
+        if apart.any():
+            raise ConversionError(
+                f"weight of layer '{spelt(name)}' is {new[apart][0]:g}, and {now[place][apart][0]:g} in"
+                " another layer of the module, and the graph has one for both",
+                fix="give each place weights of its own in the graph before jaxsnn.to_torch",
+                node=name,
+            )
     kind = np.result_type(np.float32, *(_array(each).dtype for each in module.parameters()))
     records, first = {}, 1
     for name, key, value in parts:
