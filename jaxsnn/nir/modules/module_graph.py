@@ -22,7 +22,7 @@ from jaxsnn.nir.graph import Edge, Graph
 from jaxsnn.nir.modules.module_pass import failed, leaves_of, not_taken
 from jaxsnn.nir.modules.module_trace import trace
 from jaxsnn.nir.modules.trace_outcome import Heard, ModuleTrace
-from jaxsnn.nir.modules.trained_module import is_of_graph, trained_graph
+from jaxsnn.nir.modules.trained_module import is_of_graph, source_of, trained_graph
 from jaxsnn.nir.nodes import Node, class_of
 from jaxsnn.nir.parse import parse
 from jaxsnn.nir.torch import drafted
@@ -140,16 +140,9 @@ def traced_module(module: Any, sample: Any) -> TracedModule:
         for leaf, node in firing.items()
         if draft.ends[leaf][0] != node
     }
-    inner = {
-        call.name: _firing(trained_graph(call.module))
-        for call in seen.calls
-        if is_of_graph(call.module)
-    }
+    inner = _inner(draft)
     for leaf, layers in inner.items():
-        full = draft.parts[leaf]
-        firing |= {
-            f"{leaf}.{layer}": full[node.replace("/", ".")] for layer, node in layers.items()
-        }
+        firing |= {f"{leaf}.{layer}": node for layer, node in layers.items()}
     seen = dataclasses.replace(seen, inner={leaf: tuple(layers) for leaf, layers in inner.items()})
     return TracedModule(
         graph=graph,
@@ -160,6 +153,19 @@ def traced_module(module: Any, sample: Any) -> TracedModule:
         graded=scales,
         folds=tuple(draft.folds),
     )
+
+
+def _inner(draft: _ModuleDraft) -> dict[str, dict[str, str]]:
+    """Leaf that `jaxsnn.to_torch` made -> its layers whose spikes are those of nodes -> the nodes."""
+    found = {}
+    for call in draft.seen.calls:
+        if is_of_graph(call.module):
+            full = draft.parts[call.name]
+            firing = _firing(source_of(call.module))
+            found[call.name] = {
+                layer: full[node.replace("/", ".")] for layer, node in firing.items()
+            }
+    return found
 
 
 def _refuse_no_states(module: Any) -> None:
