@@ -196,7 +196,7 @@ def compare_voltages(first, sample, wanted, solution, summary):
 # ---- explanations
 
 
-def explanation(drawn, sample, wanted, time):
+def explanation(drawn, wanted, time):
     """Why rounding may decide otherwise, by a check; or a hint in brackets: unexplained."""
     tau = shortest_tau(drawn)
     for close in wanted.close:
@@ -257,7 +257,7 @@ def differences(seed, drawn, found, solution, summary):
         return
     first = first_difference(drawn, found, solution, summary)
     for sample, (when, what, here, own) in first.items():
-        label = explanation(drawn, sample, found[sample], when)
+        label = explanation(drawn, found[sample], when)
         yield Difference(seed=seed, what=what, found=here, wanted=own, label=label)
 
 
