@@ -19,7 +19,7 @@ from jaxsnn.network.network import Network, with_tau_facts
 from jaxsnn.network.results import Result
 from jaxsnn.network.spikes import Events
 from jaxsnn.network.structure import Population, Wire
-from jaxsnn.nir.passes import Window
+from jaxsnn.nir.model.passes import Window
 
 BACKEND = sys.argv[1] if sys.argv[0].endswith("ours.py") else "auto"
 

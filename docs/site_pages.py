@@ -23,8 +23,8 @@ REFERENCE = {
     "jaxsnn": "Graphs, simulation, the chip",
     "jaxsnn.train": "Training",
     "jaxsnn.plot": "Pictures",
-    "jaxsnn.nir.build": "Graphs made in Python",
-    "jaxsnn.nir.initializers": "Weights to begin with",
+    "jaxsnn.nir.graphs.build": "Graphs made in Python",
+    "jaxsnn.nir.model.initializers": "Weights to begin with",
 }
 #: What is compiled runs a few times only.
 QUICKLY = "--xla_backend_optimization_level=0"
@@ -200,7 +200,7 @@ def options_page() -> str:
 
 def nodes_page() -> str:
     """What is known of each type of node."""
-    from jaxsnn.nir.nodes import class_of, node_types
+    from jaxsnn.nir.model.nodes import class_of, node_types
 
     rows = ["| node | is | parameters | state | fires |", "|---|---|---|---|---|"]
     for kind in node_types():

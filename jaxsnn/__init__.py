@@ -36,17 +36,17 @@ if TYPE_CHECKING:
     from jaxsnn.network.valued_inputs import Currents as Currents
     from jaxsnn.network.valued_inputs import GradedEvents as GradedEvents
     from jaxsnn.nir import Graph as Graph
-    from jaxsnn.nir import export as export
-    from jaxsnn.nir import parse as parse
     from jaxsnn.nir import read as read
     from jaxsnn.nir import sequential as sequential
     from jaxsnn.nir import write as write
-    from jaxsnn.nir.convert import convert as convert
+    from jaxsnn.nir.convert.pipeline import convert as convert
     from jaxsnn.nir.frameworks import Framework as Framework
     from jaxsnn.nir.frameworks import register_framework as register_framework
-    from jaxsnn.nir.node_traits import NodeTraits as NodeTraits
-    from jaxsnn.nir.nodes import register_node as register_node
-    from jaxsnn.nir.torch import to_torch as to_torch
+    from jaxsnn.nir.graphs import export as export
+    from jaxsnn.nir.graphs import parse as parse
+    from jaxsnn.nir.model.node import NodeTraits as NodeTraits
+    from jaxsnn.nir.model.nodes import register_node as register_node
+    from jaxsnn.nir.torch.to_torch import to_torch as to_torch
     from jaxsnn.simulation.checks import check as check
     from jaxsnn.simulation.fidelity import fidelity as fidelity
     from jaxsnn.simulation.simulate import simulate as simulate
@@ -73,7 +73,7 @@ _HOME = {
     "Graph": "jaxsnn.nir",
     "JaxsnnError": "jaxsnn.errors",
     "Network": "jaxsnn.network.network",
-    "NodeTraits": "jaxsnn.nir.node_traits",
+    "NodeTraits": "jaxsnn.nir.model.node",
     "NeuronModel": "jaxsnn.network.neuron_models",
     "Result": "jaxsnn.network.results",
     "Sigmoid": "jaxsnn.grid.surrogate",
@@ -84,7 +84,7 @@ _HOME = {
     "Verification": "jaxsnn.simulation.verification",
     "check": "jaxsnn.simulation.checks",
     "check_mapping": "jaxsnn.bss2.check",
-    "convert": "jaxsnn.nir.convert",
+    "convert": "jaxsnn.nir.convert.pipeline",
     "emulate": "jaxsnn.bss2.emulate",
     "export": "jaxsnn.nir",
     "fidelity": "jaxsnn.simulation.fidelity",
@@ -98,11 +98,11 @@ _HOME = {
     "read": "jaxsnn.nir",
     "register_framework": "jaxsnn.nir.frameworks",
     "register_neuron": "jaxsnn.network.neuron_models",
-    "register_node": "jaxsnn.nir.nodes",
+    "register_node": "jaxsnn.nir.model.nodes",
     "sequential": "jaxsnn.nir",
     "simulate": "jaxsnn.simulation.simulate",
     "stream": "jaxsnn.event.streaming",
-    "to_torch": "jaxsnn.nir.torch",
+    "to_torch": "jaxsnn.nir.torch.to_torch",
     "update_graph": "jaxsnn.network.lowering.lower",
     "verify": "jaxsnn.simulation.verification",
     "with_synaptic_delays": "jaxsnn.network.network",

@@ -12,9 +12,9 @@ import numpy as np
 
 from jaxsnn.bss2.chip import HICANN_X, PARAMETERS
 from jaxsnn.errors import Problem
-from jaxsnn.nir.graph import Graph
-from jaxsnn.nir.nodes import Node
-from jaxsnn.nir.passes import sizes
+from jaxsnn.nir.model.graph import Graph
+from jaxsnn.nir.model.node import Node
+from jaxsnn.nir.model.passes import sizes
 
 #: Types of neurons that a circuit can be.
 _NEURONS = ("CubaLIF", "CubaLI", "LIF", "LI")

@@ -19,7 +19,7 @@ from jaxsnn.bss2.search.chip_dynamics import (
 from jaxsnn.bss2.search.unroll import IncomingLinks, arrivals
 from jaxsnn.errors import DialectError, JaxsnnError, LoweringError, MappingError, Problem
 from jaxsnn.network.lowering.lower_nodes import Part, plan
-from jaxsnn.nir.graph import Graph
+from jaxsnn.nir.model.graph import Graph
 
 #: Of `Problem.code`: left to the mapper, which says which resource is short.
 LEFT_TO_THE_MAPPER = ("too-large", "several-runs")

@@ -7,7 +7,7 @@ from collections.abc import Mapping as Mapped
 
 from jaxsnn.bss2.mapping import Mapping, from_json
 from jaxsnn.nir import Graph
-from jaxsnn.nir.read_limits import read_text
+from jaxsnn.nir.io.read_limits import read_text
 
 
 def read_mapping(path: str | os.PathLike[str]) -> Mapping:

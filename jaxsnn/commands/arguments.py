@@ -14,7 +14,7 @@ from jaxsnn.errors import FileError, Problem, UsageError, flag_name, in_flags, p
 if TYPE_CHECKING:
     from jaxsnn.network.network import Network
     from jaxsnn.nir import Graph
-    from jaxsnn.nir.graph import Change
+    from jaxsnn.nir.model.changes import Change
 
 _PER_NODE = "may be repeated as NODE:VALUE"
 #: Options that say what a NIR file does not, and what they mean. Those that single frameworks have
@@ -141,7 +141,7 @@ def limits_of(arguments: argparse.Namespace) -> AbstractContextManager[None]:
     """A context in which what was said of reading holds."""
     if not hasattr(arguments, "read_timeout"):
         return nullcontext()
-    from jaxsnn.nir.read_limits import limit_reading
+    from jaxsnn.nir.io.read_limits import limit_reading
 
     timeout = time_of(arguments.read_timeout)
     return limit_reading(max_bytes=arguments.max_bytes, read_timeout=timeout)

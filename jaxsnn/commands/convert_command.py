@@ -18,7 +18,7 @@ from jaxsnn.commands.arguments import (
 from jaxsnn.errors import UsageError
 
 if TYPE_CHECKING:
-    from jaxsnn.nir.graph import Change
+    from jaxsnn.nir.model.changes import Change
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,8 +112,8 @@ def _range(text: str) -> tuple[float, float]:
 
 def run(arguments: argparse.Namespace) -> int:
     """The work; exit code 0."""
-    from jaxsnn.nir.convert import convert
-    from jaxsnn.nir.export import write
+    from jaxsnn.nir.convert.pipeline import convert
+    from jaxsnn.nir.graphs.export import write
     from jaxsnn.output import refuse_unwritable
 
     output = str(refuse_unwritable(arguments.output, arguments.force))

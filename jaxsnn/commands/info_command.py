@@ -24,13 +24,13 @@ class InfoOutcome:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        from jaxsnn.nir.description import describe
+        from jaxsnn.nir.model.description import describe
 
         return describe(self.graph)
 
     def as_text(self) -> str:
         """For people."""
-        from jaxsnn.nir.description import as_text
+        from jaxsnn.nir.model.description import as_text
 
         return as_text(self.graph)
 

@@ -118,7 +118,7 @@ def _document(path: Path) -> dict[str, Any]:
     Raises:
         FileError: it is none.
     """
-    from jaxsnn.nir.read_limits import read_text
+    from jaxsnn.nir.io.read_limits import read_text
 
     text = read_text(path, "a history or a mapping")
     try:

@@ -141,7 +141,7 @@ def read_config(path: str) -> tuple[dict[str, Any], list[str]]:
 
 def _content(path: str) -> dict[str, Any]:
     """What a TOML file says."""
-    from jaxsnn.nir.read_limits import read_text
+    from jaxsnn.nir.io.read_limits import read_text
 
     text = read_text(path, "a configuration in TOML")
     try:
@@ -159,7 +159,7 @@ def graph_of(arguments: argparse.Namespace, options: TrainOptions) -> Graph:
     """
     table = {} if arguments.config is None else _content(arguments.config).get(_NETWORK)
     if arguments.file is None and table:
-        from jaxsnn.nir.layer_tables import graph_of_table
+        from jaxsnn.nir.graphs.layer_tables import graph_of_table
 
         refuse_options_of_file(arguments)
         return graph_of_table(table, options.seed)
@@ -363,7 +363,7 @@ def _write(files: TrainFiles, done: Fit, options: TrainOptions) -> tuple[str, ..
     """Write the files, in the first process; notes on approximations of the chip, if one was in
     the loop.
     """
-    from jaxsnn.nir.export import nir_bytes
+    from jaxsnn.nir.graphs.export import nir_bytes
     from jaxsnn.output import as_json, write_together
     from jaxsnn.train.loop.chip_training import mapped
     from jaxsnn.train.loop.in_the_loop import InTheLoop

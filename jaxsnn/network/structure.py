@@ -202,7 +202,7 @@ class TiedGain:
 
     Attributes:
         tau, gain: names of the two parameters.
-        step: the formula, a `jaxsnn.nir.frameworks.framework.StepLength`.
+        step: the formula, a `jaxsnn.nir.model.dialect.StepLength`.
         dt: length of a step, in the unit of the time constant.
     """
 
@@ -248,7 +248,7 @@ class Population:
             "decay last" (I = I + X drives V, then I = a I), or "filter" (I = I + (1 - a) (v_leak - I
             + w_in X), from v_leak on, and r I drives V).
         membrane_decay, synapse_decay: what computes k and a, each a
-            `jaxsnn.nir.frameworks.decays.Decay`; None where "exact" says it, or there is no
+            `jaxsnn.nir.model.decays.Decay`; None where "exact" says it, or there is no
             current.
         threshold: it fires where V ">" or ">=" v_threshold, in time steps and where an arrival moves
             V in continuous time; where V's own flow takes it there, there is no difference.

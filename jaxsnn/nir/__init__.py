@@ -1,16 +1,17 @@
 """NIR in and out: files, graphs, dialects. Nothing here loads JAX."""
 
-from jaxsnn.nir.build import network, sequential
-from jaxsnn.nir.description import describe
-from jaxsnn.nir.dialects import DIALECTS, Dialect
-from jaxsnn.nir.export import export, tagged, write
-from jaxsnn.nir.gains import require, resistance, spike_area
-from jaxsnn.nir.graph import Graph
-from jaxsnn.nir.inference import resolve
-from jaxsnn.nir.node_traits import NodeTraits, Parameter
-from jaxsnn.nir.nodes import register_node
-from jaxsnn.nir.parse import parse, read
-from jaxsnn.nir.read_limits import limit_reading
+from jaxsnn.nir.dialects.dialect_names import DIALECTS
+from jaxsnn.nir.dialects.gains import require, resistance, spike_area
+from jaxsnn.nir.dialects.inference import resolve
+from jaxsnn.nir.graphs.build import network, sequential
+from jaxsnn.nir.graphs.export import export, tagged, write
+from jaxsnn.nir.graphs.parse import parse, read
+from jaxsnn.nir.io.read_limits import limit_reading
+from jaxsnn.nir.model.description import describe
+from jaxsnn.nir.model.dialect import Dialect
+from jaxsnn.nir.model.graph import Graph
+from jaxsnn.nir.model.node import NodeTraits, Parameter
+from jaxsnn.nir.model.nodes import register_node
 
 __all__ = [
     "DIALECTS",

@@ -31,15 +31,15 @@ from jaxsnn.network.lowering.lower_nodes import NO_NEURONS, LoweringPlan, Part, 
 from jaxsnn.network.obstacles import beyond_type, obstacles, with_rounded_resets
 from jaxsnn.network.structure import Population, Wire
 from jaxsnn.network.voltage_chains import driving_taus, with_chains, with_known_taus
-from jaxsnn.nir.convert.step import is_continuous
+from jaxsnn.nir.convert.importers import importer_problems, undecided
 from jaxsnn.nir.convert.target import importer_target
-from jaxsnn.nir.files import Group
+from jaxsnn.nir.dialects.resolve import is_continuous
 from jaxsnn.nir.frameworks.registry import split_version, with_importers
-from jaxsnn.nir.graph import Graph, refuse_no_graph
-from jaxsnn.nir.importers import importer_problems, undecided
-from jaxsnn.nir.parse import assemble, parse, type_of
-from jaxsnn.nir.reading import read_nir
-from jaxsnn.nir.validation import is_open, validate
+from jaxsnn.nir.graphs.parse import assemble, parse, type_of
+from jaxsnn.nir.io.files import Group
+from jaxsnn.nir.io.reading import read_nir
+from jaxsnn.nir.model.graph import Graph, refuse_no_graph
+from jaxsnn.nir.model.validation import is_open, validate
 
 #: How to learn what it does that time goes on otherwise than in the source.
 MEASURE = "`jaxsnn fidelity` measures what that moves"

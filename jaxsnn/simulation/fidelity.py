@@ -13,7 +13,7 @@ from jaxsnn.errors import UsageError
 from jaxsnn.event.event_driven import EventDriven
 from jaxsnn.grid.time_stepped import TimeStepped
 from jaxsnn.network.lowering.lower import lower
-from jaxsnn.nir.graph import Graph
+from jaxsnn.nir.model.graph import Graph
 from jaxsnn.simulation.network_arrays import load_inputs, network_inputs
 from jaxsnn.simulation.simulate import simulate
 

@@ -13,9 +13,8 @@ import numpy as np
 from jaxsnn.errors import JaxsnnError
 from jaxsnn.grid.time_stepped import TimeStepped
 from jaxsnn.network.lowering.lower import lower
-from jaxsnn.nir.dialects import Dialect
-from jaxsnn.nir.frameworks.framework import OwnOption
-from jaxsnn.nir.graph import Graph
+from jaxsnn.nir.model.dialect import Dialect, OwnOption
+from jaxsnn.nir.model.graph import Graph
 from jaxsnn.simulation.simulate import simulate
 from jaxsnn.simulation.verification import compare
 

@@ -14,12 +14,12 @@ from typing import Any, Literal
 
 from jaxsnn.bss2.netlist import LARGEST
 from jaxsnn.errors import ConversionError, DialectError, Problem, in_flags
-from jaxsnn.nir import build
-from jaxsnn.nir.convert import Converted, convert
+from jaxsnn.nir.convert.pipeline import Converted, convert
 from jaxsnn.nir.frameworks.framework import Importer
 from jaxsnn.nir.frameworks.registry import framework_of, split_version, writable
-from jaxsnn.nir.graph import Graph
-from jaxsnn.nir.nodes import NEURONS, TYPES, Input, Output
+from jaxsnn.nir.graphs import build
+from jaxsnn.nir.model.graph import Graph
+from jaxsnn.nir.model.nodes import NEURONS, TYPES, Input, Output
 from jaxsnn.simulation.checks import MEASURE, check, purposes, stepped_neurons
 from jaxsnn.units import parse_time
 

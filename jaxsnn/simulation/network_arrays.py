@@ -19,7 +19,7 @@ from jaxsnn.network.inputs import plain_events, refuse_other_axes, shape_of_inpu
 from jaxsnn.network.network import Network
 from jaxsnn.network.spikes import Events, dense_to_events, flatten_spikes, sort_events
 from jaxsnn.network.valued_inputs import Currents, GradedEvents
-from jaxsnn.nir.read_limits import MAX_BYTES, read_limits
+from jaxsnn.nir.io.read_limits import MAX_BYTES, read_limits
 from jaxsnn.simulation.recordings import (
     inputs_of,
     inputs_of_nir_data,

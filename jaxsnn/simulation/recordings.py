@@ -16,7 +16,7 @@ from jaxsnn.errors import FileError, JaxsnnError, UsageError, first_line, listin
 from jaxsnn.network.network import Network
 from jaxsnn.network.spikes import Events
 from jaxsnn.network.valued_inputs import GradedEvents
-from jaxsnn.nir.read_limits import ByteBudget
+from jaxsnn.nir.io.read_limits import ByteBudget
 from jaxsnn.output import refuse_unreadable
 
 #: Names of the observable that is meant where a file of NIR data has several of a node.
@@ -48,7 +48,7 @@ def load_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 
     Raises:
         FileError: no such file, or it is not an .npz file of plain arrays, or they have more bytes
-            than `jaxsnn.nir.read_limits` allows.
+            than `jaxsnn.nir.io.read_limits` allows.
     """
     path = refuse_unreadable(path, "an .npz file")
     if not zipfile.is_zipfile(path):
@@ -276,7 +276,7 @@ def inputs_of_nir_data(
     Raises:
         UsageError: an input that is missing, or data of another dt.
     """
-    from jaxsnn.nir.data import observations, read_data, to_input
+    from jaxsnn.simulation.nir_data import observations, read_data, to_input
 
     found = observations(read_data(path))
     shapes = {wire.name: wire.shape for wire in network.wires}
@@ -330,7 +330,7 @@ def _refuse_missing(path: str | os.PathLike[str], name: str, found: Mapping[str,
 
 
 def _from_nir_data(path: str | os.PathLike[str], network: Network, dt: float | None) -> Recording:
-    from jaxsnn.nir.data import in_steps, observations, read_data
+    from jaxsnn.simulation.nir_data import in_steps, observations, read_data
 
     found = observations(read_data(path))
     shapes = {wire.name: wire.shape for wire in network.wires}

@@ -18,7 +18,7 @@ from jaxsnn.network.lowering.lower import lower
 from jaxsnn.network.network import Network
 from jaxsnn.network.promotion import usual_promotion
 from jaxsnn.network.results import Result
-from jaxsnn.nir.graph import Graph
+from jaxsnn.nir.model.graph import Graph
 from jaxsnn.simulation.retry import MOST_SLOTS, TooManySpikes, with_enough_room
 from jaxsnn.simulation.solution import Engine, Found, Solution
 

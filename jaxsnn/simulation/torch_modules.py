@@ -19,13 +19,13 @@ from jaxsnn.grid.time_stepped import TimeStepped
 from jaxsnn.network.cycles import Cycle, groups
 from jaxsnn.network.lowering.lower import lower
 from jaxsnn.network.network import Network
-from jaxsnn.nir.graph import Graph
-from jaxsnn.nir.modules.module_graph import TracedModule, traced_back, traced_module
-from jaxsnn.nir.modules.module_loading import Loaded, first_input, loaded
-from jaxsnn.nir.modules.module_pass import left_over, parameters_back, plain, sample_of
-from jaxsnn.nir.modules.module_run import run_module
-from jaxsnn.nir.modules.trained_module import is_of_graph
-from jaxsnn.nir.parse import read
+from jaxsnn.nir.graphs.parse import read
+from jaxsnn.nir.model.graph import Graph
+from jaxsnn.nir.torch.module_graph import TracedModule, traced_back, traced_module
+from jaxsnn.nir.torch.module_loading import Loaded, first_input, loaded
+from jaxsnn.nir.torch.module_pass import left_over, parameters_back, plain, sample_of
+from jaxsnn.nir.torch.module_run import run_module
+from jaxsnn.nir.torch.trained_module import is_of_graph
 from jaxsnn.simulation.simulate import simulate
 
 #: Steps that both sides run, more of a small batch, and how large random inputs are from step to step:

@@ -14,7 +14,7 @@ from jaxsnn.grid.stepped_solution import SteppedSolution
 from jaxsnn.grid.time_stepped import TimeStepped
 from jaxsnn.network.lowering.lower import lower
 from jaxsnn.network.network import Network
-from jaxsnn.nir.graph import Graph
+from jaxsnn.nir.model.graph import Graph
 from jaxsnn.simulation.simulate import simulate
 
 #: Membranes agree where the root mean square of the difference is this fraction of that of the

@@ -13,7 +13,7 @@ from jaxsnn.event.event_driven import EventDriven
 from jaxsnn.network.lowering.lower import lower
 from jaxsnn.network.network import Network, with_synaptic_delays
 from jaxsnn.network.promotion import usual_promotion
-from jaxsnn.nir.graph import Graph, refuse_no_graph
+from jaxsnn.nir.model.graph import Graph, refuse_no_graph
 from jaxsnn.train.data.datasets import Data, Splits
 from jaxsnn.train.data.labelled_files import with_data
 from jaxsnn.train.data.on_disk import first_pieces
@@ -63,7 +63,7 @@ def fit(
             gone.
 
     >>> from jaxsnn.nir import build
-    >>> from jaxsnn.nir.initializers import normal
+    >>> from jaxsnn.nir.model.initializers import normal
     >>> from jaxsnn.train import yinyang_splits
     >>> hidden, output = (build.cubalif(tau_mem="20ms", tau_syn="10ms") for _ in range(2))
     >>> first = build.linear(20, weight=normal(1.0, 0.6))

@@ -10,7 +10,7 @@ from typing import Any, cast
 from jaxsnn.errors import UsageError
 from jaxsnn.grid.time_stepped import TimeStepped
 from jaxsnn.network.lowering.lower import lower
-from jaxsnn.nir.graph import Graph
+from jaxsnn.nir.model.graph import Graph
 from jaxsnn.simulation.retry import FIRE_LESS
 from jaxsnn.train.data.labelled_files import with_data
 from jaxsnn.train.fitting import TrainingStopped, fit_prepared, prepare

@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from jaxsnn.nir import build, write
+from jaxsnn.nir import write
+from jaxsnn.nir.graphs import build
 from tests.helpers.command_line import finished
 
 

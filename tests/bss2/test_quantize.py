@@ -17,7 +17,8 @@ from jaxsnn.bss2.search.quantize import QuantizeOptions, quantize
 from jaxsnn.errors import JaxsnnError, MappingError, UsageError
 from jaxsnn.network.lowering.lower import lower
 from jaxsnn.network.spikes import Events
-from jaxsnn.nir import build, parse, read
+from jaxsnn.nir import read
+from jaxsnn.nir.graphs import build, parse
 from jaxsnn.simulation.checks import check
 from jaxsnn.simulation.simulate import simulate
 from jaxsnn.units import parse_time

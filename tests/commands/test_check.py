@@ -11,7 +11,8 @@ import pytest
 
 from jaxsnn.errors import FileError, LoweringError, SimulationError, UsageError
 from jaxsnn.network.spikes import Events
-from jaxsnn.nir import build, parse, read, write
+from jaxsnn.nir import read, write
+from jaxsnn.nir.graphs import build, parse
 from jaxsnn.simulation.checks import check, check_file, purposes
 from jaxsnn.simulation.simulate import simulate
 from tests.helpers.zoo import FACTS, options_of

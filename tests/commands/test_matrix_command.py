@@ -5,9 +5,10 @@ import json
 import pytest
 
 from jaxsnn.commands.cli import main
-from jaxsnn.nir import build, read, write
-from jaxsnn.nir.inference import resolve
-from jaxsnn.nir.nodes import TYPES
+from jaxsnn.nir import read, write
+from jaxsnn.nir.dialects.inference import resolve
+from jaxsnn.nir.graphs import build
+from jaxsnn.nir.model.nodes import TYPES
 from jaxsnn.simulation.checks import purposes
 from jaxsnn.simulation.matrix import matrix, matrix_of_types
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from jaxsnn.network.network import Network
 from jaxsnn.network.structure import Population, TauShape, Wire
-from jaxsnn.nir.passes import Window
+from jaxsnn.nir.model.passes import Window
 from tests.event.cases import similar_neurons
 
 

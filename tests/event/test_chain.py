@@ -16,7 +16,7 @@ from jaxsnn.network.results import Result
 from jaxsnn.network.signals import signals
 from jaxsnn.network.structure import Population, TauShape
 from jaxsnn.network.voltage_chains import with_chains
-from jaxsnn.nir import build
+from jaxsnn.nir.graphs import build
 from jaxsnn.simulation.checks import check
 from jaxsnn.train import Positive, yinyang_splits
 from tests.event.differences import ENOUGH, relative_errors

@@ -23,7 +23,9 @@ from jaxsnn.errors import UsageError
 from jaxsnn.event.dynamics.neuron_model import Neuron
 from jaxsnn.network import neuron_models
 from jaxsnn.network.neuron_models import NeuronModel, register_neuron
-from jaxsnn.nir import build, nodes, read, register_node, write
+from jaxsnn.nir import read, register_node, write
+from jaxsnn.nir.graphs import build
+from jaxsnn.nir.model import nodes
 from jaxsnn.train import Free, Positive, fit
 from jaxsnn.train.loop.constraints import find_trainables
 from tests.event.differences import some_relative_errors

@@ -13,7 +13,7 @@ import pytest
 
 from jaxsnn import EventDriven, Events, lower, simulate
 from jaxsnn.network.network import Network
-from jaxsnn.nir import build
+from jaxsnn.nir.graphs import build
 
 pytestmark = pytest.mark.usefixtures("x64")
 

@@ -9,7 +9,7 @@ import pytest
 
 from jaxsnn import EventDriven, Events, simulate
 from jaxsnn.errors import UsageError
-from jaxsnn.nir import build
+from jaxsnn.nir.graphs import build
 from jaxsnn.simulation.checks import check
 
 pytestmark = pytest.mark.usefixtures("native_kernels")

@@ -13,7 +13,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from jaxsnn.nir import build, write
+from jaxsnn.nir import write
+from jaxsnn.nir.graphs import build
 
 NODES = "node/nodes"
 LINEAR, LIF, INPUT, OUTPUT = (f"{NODES}/{name}" for name in ("1", "2", "input", "output"))

@@ -15,7 +15,8 @@ import pytest
 
 from jaxsnn import output
 from jaxsnn.errors import FileError
-from jaxsnn.nir import build, read, write
+from jaxsnn.nir import read, write
+from jaxsnn.nir.graphs import build
 from jaxsnn.output import write_arrays, write_folder, write_json, write_together, write_whole
 from tests.helpers.command_line import DEMO_NET, ROOT
 
@@ -117,7 +118,7 @@ def test_a_disk_that_is_full_at_any_byte_leaves_what_was_there(tmp_path):
 
 
 def test_numbers_that_hdf5_lost_are_found_before_the_file_has_its_name(tmp_path, monkeypatch):
-    from jaxsnn.nir import files
+    from jaxsnn.nir.io import files
 
     path = tmp_path / "kept.nir"
     write(path, graph(1.0))

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from jaxsnn.errors import FileError, UsageError
-from jaxsnn.nir.files import Dataset, Group, load, save
+from jaxsnn.nir.io.files import Dataset, Group, load, save
 
 _SECRET = np.arange(8.0)
 
@@ -167,7 +167,7 @@ def test_a_pipe_is_no_file_and_is_not_waited_for(tmp_path):
 
 def test_no_folder_is_searched_for_filters(tmp_path):
     """HDF5 loads libraries from HDF5_PLUGIN_PATH unless that is switched off before it starts."""
-    code = "import os, jaxsnn.nir.files; print(os.environ['HDF5_PLUGIN_PRELOAD'])"
+    code = "import os, jaxsnn.nir.io.files; print(os.environ['HDF5_PLUGIN_PRELOAD'])"
     found = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )

@@ -9,15 +9,16 @@ import numpy as np
 import pytest
 
 from jaxsnn.errors import JaxsnnError
-from jaxsnn.nir import describe, parse
-from jaxsnn.nir.convert import convert
-from jaxsnn.nir.description import as_text
-from jaxsnn.nir.drawing import dot, mermaid, svg
-from jaxsnn.nir.export import document_of_graph
-from jaxsnn.nir.files import Dataset, Group, text_dataset
+from jaxsnn.nir import describe
+from jaxsnn.nir.convert.pipeline import convert
+from jaxsnn.nir.graphs import parse
+from jaxsnn.nir.graphs.export import document_of_graph
+from jaxsnn.nir.io.files import Dataset, Group, text_dataset
+from jaxsnn.nir.model.description import as_text
+from jaxsnn.nir.model.drawing import dot, mermaid, svg
 from jaxsnn.simulation.checks import check
 
-READING = importlib.import_module("jaxsnn.nir.parse")
+READING = importlib.import_module("jaxsnn.nir.graphs.parse")
 
 
 class Counted(str):
@@ -146,7 +147,7 @@ def test_the_work_grows_with_the_number_of_nodes(kind):
 @pytest.mark.slow
 def test_a_hundred_thousand_nodes_are_read_and_described(tmp_path):
     from jaxsnn.commands.cli import main
-    from jaxsnn.nir.files import save
+    from jaxsnn.nir.io.files import save
 
     save(tmp_path / "long.nir", chain(100_000))
     assert main(["info", str(tmp_path / "long.nir"), "--dialect", "nir", "-q"]) == 0

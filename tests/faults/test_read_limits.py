@@ -18,11 +18,12 @@ import numpy as np
 import pytest
 
 from jaxsnn.errors import FileError, UsageError
-from jaxsnn.nir import build, limit_reading, read, write
-from jaxsnn.nir.files import load
-from jaxsnn.nir.read_limits import ByteBudget, ReadLimits, read_limits
-from jaxsnn.nir.read_process import ReadProcess
-from jaxsnn.nir.reading import read_nir, receive, send
+from jaxsnn.nir import limit_reading, read, write
+from jaxsnn.nir.graphs import build
+from jaxsnn.nir.io.files import load
+from jaxsnn.nir.io.read_limits import ByteBudget, ReadLimits, read_limits
+from jaxsnn.nir.io.read_process import ReadProcess
+from jaxsnn.nir.io.reading import read_nir, receive, send
 from jaxsnn.simulation.recordings import load_arrays
 from tests.helpers.command_line import ROOT, refused
 

@@ -5,8 +5,8 @@ its structure.
 
 import numpy as np
 
-from jaxsnn.nir import build
-from jaxsnn.nir.files import Dataset, Empty, Group, _image, load, text_dataset
+from jaxsnn.nir.graphs import build
+from jaxsnn.nir.io.files import Dataset, Empty, Group, _image, load, text_dataset
 
 #: Numbers that arithmetic does not like.
 _NUMBERS = (

@@ -21,7 +21,8 @@ from jaxsnn import (
     verify,
 )
 from jaxsnn.grid.stepped_solution import approximations
-from jaxsnn.nir import parse, read
+from jaxsnn.nir import read
+from jaxsnn.nir.graphs import parse
 from tests.helpers.random_spikes import random_raster
 
 pytestmark = [pytest.mark.interop, pytest.mark.usefixtures("one_torch_thread")]

@@ -10,8 +10,8 @@ from jaxsnn import TimeStepped, lower, simulate, verify
 from jaxsnn.errors import ConversionError, LoweringError, UsageError
 from jaxsnn.network.spikes import dense_to_events
 from jaxsnn.nir import read, write
-from jaxsnn.nir.convert import convert
-from jaxsnn.nir.export import tagged
+from jaxsnn.nir.convert.pipeline import convert
+from jaxsnn.nir.graphs.export import tagged
 from jaxsnn.simulation.checks import check
 from tests.helpers.zoo import MORE
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from jaxsnn import TimeStepped, lower, simulate
-from jaxsnn.nir import build, parse, read
+from jaxsnn.nir import read
+from jaxsnn.nir.graphs import build, parse
 from tests.oracles import framework_steps
 
 STEPS, BATCH = 80, 6

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from jaxsnn.network import neuron_models
-from jaxsnn.nir import nodes
 from jaxsnn.nir.frameworks.registry import frameworks, unregister_framework
+from jaxsnn.nir.model import nodes
 
 FOLDER = Path(__file__).parents[2] / "examples"
 NAMES = (

@@ -20,7 +20,9 @@ def test_every_public_name_is_in_the_reference():
     wanted = {f"jaxsnn.{name}" for name in jaxsnn.__all__} - {"jaxsnn.__version__"}
     wanted |= {f"jaxsnn.train.{name}" for name in train.__all__}
     wanted |= {f"jaxsnn.plot.{name}" for name in plot.__all__}
-    wanted |= {f"jaxsnn.nir.build.{name}" for name in ("cubalif", "sequential", "network", "node")}
+    wanted |= {
+        f"jaxsnn.nir.graphs.build.{name}" for name in ("cubalif", "sequential", "network", "node")
+    }
     found = set(re.findall(r"^### ([\w.]+)$", page, re.M))
     assert wanted - found == set()
 
@@ -36,7 +38,7 @@ def test_every_command_and_option_is_on_its_page():
 
 
 def test_every_option_of_training_and_every_node_is_on_its_page():
-    from jaxsnn.nir.nodes import node_types
+    from jaxsnn.nir.model.nodes import node_types
     from jaxsnn.train.options import OPTIONS
 
     options, nodes = site_pages.options_page(), site_pages.nodes_page()

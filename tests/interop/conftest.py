@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxsnn.nir import Graph, write
-from jaxsnn.nir.convert import Converted, convert
+from jaxsnn.nir.convert.pipeline import Converted, convert
 from tests.interop.players import compare, play
 
 

@@ -29,9 +29,9 @@ import numpy as np
 from jaxsnn import TimeStepped, lower, simulate
 from jaxsnn.errors import ConversionError, JaxsnnError
 from jaxsnn.nir import Graph, read, write
-from jaxsnn.nir.convert import convert
+from jaxsnn.nir.convert.pipeline import convert
 from jaxsnn.nir.frameworks.registry import framework_of
-from jaxsnn.nir.passes import shapes
+from jaxsnn.nir.model.passes import shapes
 from tests.helpers.zoo import FACTS, MORE, options_of, recordings, unpacked, unpacked_more
 from tests.interop.drawn import drawn_nets
 from tests.interop.page import with_part

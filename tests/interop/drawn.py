@@ -9,8 +9,8 @@ import numpy as np
 
 from jaxsnn.nir import Graph
 from jaxsnn.nir.frameworks.registry import framework_of
-from jaxsnn.nir.nodes import class_of
-from jaxsnn.nir.parse import parse
+from jaxsnn.nir.graphs.parse import parse
+from jaxsnn.nir.model.nodes import class_of
 
 KINDS = ("snntorch", "norse", "sinabs", "rockpool", "spyx", "spikingjelly")
 DT = 1e-4
@@ -70,8 +70,8 @@ def drawn(framework: str, seed: int) -> Graph:
 
 
 def _document(net: _Net) -> Any:
-    from jaxsnn.nir.build import NIR_VERSION
-    from jaxsnn.nir.documents import group_of
+    from jaxsnn.nir.graphs.build import NIR_VERSION
+    from jaxsnn.nir.io.documents import group_of
 
     return group_of({"type": "NIRGraph", "nodes": net.nodes, "edges": net.edges}, NIR_VERSION)
 

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxsnn.nir import Graph, parse, read
+from jaxsnn.nir import Graph, read
+from jaxsnn.nir.graphs import parse
 from tests.interop import nets
 
 STEPS, BATCH = 30, 4

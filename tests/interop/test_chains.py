@@ -8,7 +8,7 @@ import pytest
 from jaxsnn import TimeStepped, lower, simulate
 from jaxsnn.errors import JaxsnnError
 from jaxsnn.nir import write
-from jaxsnn.nir.convert import convert
+from jaxsnn.nir.convert.pipeline import convert
 from tests.helpers.random_spikes import random_raster
 from tests.interop.drawn import drawn
 from tests.interop.players import compare, needs_spyx, play

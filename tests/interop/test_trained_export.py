@@ -7,7 +7,7 @@ import pytest
 
 from jaxsnn import TimeStepped, lower, read, simulate
 from jaxsnn.nir import write
-from jaxsnn.nir.convert import convert
+from jaxsnn.nir.convert.pipeline import convert
 from jaxsnn.simulation.fidelity import fidelity
 from jaxsnn.train import Latency, fit, yinyang_splits
 from tests.helpers.command_line import DEMO_NET

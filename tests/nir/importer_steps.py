@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from jaxsnn.errors import ConversionError
-from jaxsnn.nir.convert.neuron_writing import Setting
-from jaxsnn.nir.convert.step import Step
+from jaxsnn.nir.frameworks.neuron_writing import Setting
+from jaxsnn.nir.frameworks.source_step import Step
 
 DT, SIZE, STEPS = 2e-3, 3, 48
 

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from jaxsnn.errors import GraphError, UsageError
-from jaxsnn.nir import build, export, read, write
-from jaxsnn.nir import initializers as init
+from jaxsnn.nir import read, write
+from jaxsnn.nir.graphs import build, export
+from jaxsnn.nir.model import initializers as init
 
 
 def deep(seed):

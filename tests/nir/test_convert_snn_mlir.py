@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 
 from jaxsnn.errors import ConversionError
-from jaxsnn.nir import build, parse, write
-from jaxsnn.nir.convert import convert
-from jaxsnn.nir.initializers import normal
+from jaxsnn.nir import write
+from jaxsnn.nir.convert.pipeline import convert
+from jaxsnn.nir.graphs import build, parse
+from jaxsnn.nir.model.initializers import normal
 from jaxsnn.simulation.checks import check
 from tests.helpers.random_spikes import random_raster
 from tests.nir.test_convert_chains import network, played

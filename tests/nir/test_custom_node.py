@@ -30,12 +30,14 @@ from jaxsnn.errors import (
 from jaxsnn.network.linear_nodes import applied
 from jaxsnn.network.lowering.lower_nodes import plan
 from jaxsnn.network.signals import signals
-from jaxsnn.nir import NodeTraits, Parameter, build, nodes, read, register_node, write
-from jaxsnn.nir.description import describe
-from jaxsnn.nir.drawing import draw, mermaid, svg
-from jaxsnn.nir.export import same_array
-from jaxsnn.nir.files import Group, load
-from jaxsnn.nir.passes import shapes, transfer
+from jaxsnn.nir import NodeTraits, Parameter, read, register_node, write
+from jaxsnn.nir.graphs import build
+from jaxsnn.nir.graphs.export import same_array
+from jaxsnn.nir.io.files import Group, load
+from jaxsnn.nir.model import nodes
+from jaxsnn.nir.model.description import describe
+from jaxsnn.nir.model.drawing import draw, mermaid, svg
+from jaxsnn.nir.model.passes import shapes, transfer
 from jaxsnn.simulation.checks import purposes
 from jaxsnn.train.loop.constraints import find_trainables
 from jaxsnn.train.loop.scaling import step_scales

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxsnn.errors import FileError, GraphError, UsageError
-from jaxsnn.nir.data import (
+from jaxsnn.simulation.nir_data import (
     bin_events,
     event_data,
     graph_data,

@@ -11,9 +11,6 @@ from jaxsnn.errors import DialectError, UsageError
 from jaxsnn.nir import (
     DIALECTS,
     Dialect,
-    build,
-    export,
-    parse,
     read,
     require,
     resistance,
@@ -22,9 +19,10 @@ from jaxsnn.nir import (
     tagged,
     write,
 )
-from jaxsnn.nir.evidence import estimate
+from jaxsnn.nir.frameworks.evidence import estimate
 from jaxsnn.nir.frameworks.rockpool import lambert_w
-from jaxsnn.nir.nodes import NEURONS, TYPES
+from jaxsnn.nir.graphs import build, export, parse
+from jaxsnn.nir.model.nodes import NEURONS, TYPES
 
 
 def network(neurons, dialect="nir", **options):
@@ -457,7 +455,7 @@ def test_what_is_said_for_all_goes_before_a_tag_that_says_it_of_one(tmp_path):
     ],
 )
 def test_a_tag_that_is_wrong_is_not_believed(zoo, tmp_path, tag):
-    from jaxsnn.nir.files import Group, load, save, text_dataset
+    from jaxsnn.nir.io.files import Group, load, save, text_dataset
 
     document = load(zoo["snntorch_v_leaky_sub"])
     document["node"]["metadata"] = Group({"jaxsnn": text_dataset(tag)})

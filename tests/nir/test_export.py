@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxsnn.nir import build, describe, export, parse, read, write
-from jaxsnn.nir.export import same_array
-from jaxsnn.nir.nodes import Node
+from jaxsnn.nir import describe, read, write
+from jaxsnn.nir.graphs import build, export, parse
+from jaxsnn.nir.graphs.export import same_array
+from jaxsnn.nir.model.node import Node
 
 DTYPES = st.sampled_from(["float32", "float64", "float16"])
 WIDTH = 3
@@ -105,7 +106,7 @@ def same_nodes(a: Node, b: Node) -> bool:
 @settings(max_examples=20)
 @given(tree=graphs())
 def test_random_graphs_survive(tree, tmp_path_factory, entries):
-    from jaxsnn.nir.documents import group_of
+    from jaxsnn.nir.io.documents import group_of
 
     folder = tmp_path_factory.mktemp("random")
     graph = parse(group_of(tree, "1.0.8"))

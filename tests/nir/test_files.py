@@ -11,7 +11,7 @@ import pytest
 
 from jaxsnn.errors import FileError
 from jaxsnn.nir import read, write
-from jaxsnn.nir.files import Group, load, save
+from jaxsnn.nir.io.files import Group, load, save
 
 CURIOUS = {
     "big-endian": np.arange(3, dtype=">f4"),

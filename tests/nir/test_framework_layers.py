@@ -13,7 +13,7 @@ import pytest
 
 from jaxsnn.errors import ConversionError
 from jaxsnn.nir.frameworks import norse, snntorch, spikingjelly
-from jaxsnn.nir.torch_leaves import Call
+from jaxsnn.nir.frameworks.torch_layers import Call
 from tests.nir.importer_steps import step
 
 SHAPE = (3,)

@@ -7,18 +7,18 @@ import dataclasses
 import numpy as np
 import pytest
 
-from jaxsnn.nir.frameworks import decays, framework_of, frameworks, lava, snntorch, spyx
+from jaxsnn.nir.frameworks import framework_of, frameworks, lava, snntorch, spyx
 from jaxsnn.nir.frameworks import norse as norse_file
 from jaxsnn.nir.frameworks import rockpool as rockpool_file
 from jaxsnn.nir.frameworks import sinabs as sinabs_file
 from jaxsnn.nir.frameworks.clamps import Learnt
-from jaxsnn.nir.frameworks.decays import Decay
-from jaxsnn.nir.frameworks.framework import (
+from jaxsnn.nir.frameworks.framework import Framework, Importer
+from jaxsnn.nir.model import decays
+from jaxsnn.nir.model.decays import Decay
+from jaxsnn.nir.model.dialect import (
     UNIT_SECONDS,
     Conventions,
     Evidence,
-    Framework,
-    Importer,
     OwnOption,
     Rule,
     StepLength,

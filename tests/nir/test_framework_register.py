@@ -7,7 +7,8 @@ import pytest
 
 from jaxsnn.errors import UsageError
 from jaxsnn.nir.frameworks import registry
-from jaxsnn.nir.frameworks.framework import Conventions, Framework, Importer, OwnOption, Rule
+from jaxsnn.nir.frameworks.framework import Framework, Importer
+from jaxsnn.nir.model.dialect import Conventions, OwnOption, Rule
 
 PLAIN = Conventions(name="mine", rules={})
 MINE = Framework(name="mine", title="Mine", dialects=(PLAIN,))

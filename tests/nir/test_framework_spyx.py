@@ -8,8 +8,8 @@ import pytest
 
 from jaxsnn.errors import ConversionError
 from jaxsnn.nir.frameworks import spyx
-from jaxsnn.nir.node_shapes import LIKE_XLA
-from jaxsnn.nir.nodes import Affine, Input, Linear
+from jaxsnn.nir.model.node import LIKE_XLA
+from jaxsnn.nir.model.nodes import Affine, Input, Linear
 
 
 def made(kind: Any) -> Any:
@@ -119,7 +119,7 @@ def test_decays_that_spyx_learnt(kind):
     tau = 1e-3 / (1 - r)
     values = {"tau": tau, "tau_mem": tau, "tau_syn": tau_syn, "r": r, "w_in": np.ones(3)}
     names = ("tau", "r") if kind == "LIF" else ("tau_mem", "tau_syn", "r", "w_in")
-    from jaxsnn.nir import build
+    from jaxsnn.nir.graphs import build
 
     node: Any = SimpleNamespace(name="n", type=kind, names=names, value=values.get)
     layers = build.linear(3), build.lif(tau=1e-3 / 0.25, r=0.75)

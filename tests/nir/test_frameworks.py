@@ -8,8 +8,9 @@ import pytest
 
 from jaxsnn import TimeStepped, check, lower, simulate
 from jaxsnn.errors import UsageError
-from jaxsnn.nir import DIALECTS, build, export, parse, read, tagged, write
-from jaxsnn.nir.convert import convert
+from jaxsnn.nir import DIALECTS, read, tagged, write
+from jaxsnn.nir.convert.importers import importer_problems
+from jaxsnn.nir.convert.pipeline import convert
 from jaxsnn.nir.frameworks.registry import (
     conventions_of,
     covers,
@@ -20,7 +21,7 @@ from jaxsnn.nir.frameworks.registry import (
     own_options,
     split_version,
 )
-from jaxsnn.nir.importers import importer_problems
+from jaxsnn.nir.graphs import build, export, parse
 
 
 @pytest.fixture

@@ -6,8 +6,9 @@ import nir
 import numpy as np
 import pytest
 
-from jaxsnn.nir import build, describe, parse, read
-from jaxsnn.nir.description import as_json, as_text, numbers
+from jaxsnn.nir import describe, read
+from jaxsnn.nir.graphs import build, parse
+from jaxsnn.nir.model.description import as_json, as_text, numbers
 
 KEYS = (
     *("nodes", "edges", "inputs", "outputs", "recurrent", "nested"),

@@ -10,11 +10,12 @@ import pytest
 
 from jaxsnn import lower
 from jaxsnn.errors import DialectError, GraphError
-from jaxsnn.nir import parse, read, write
-from jaxsnn.nir.convert import convert
-from jaxsnn.nir.description import as_text
-from jaxsnn.nir.documents import group_of
-from jaxsnn.nir.passes import shapes
+from jaxsnn.nir import read, write
+from jaxsnn.nir.convert.pipeline import convert
+from jaxsnn.nir.graphs import parse
+from jaxsnn.nir.io.documents import group_of
+from jaxsnn.nir.model.description import as_text
+from jaxsnn.nir.model.passes import shapes
 from jaxsnn.simulation.checks import check_file
 from tests.helpers.zoo import MORE, unpacked_more
 

@@ -4,7 +4,7 @@ import networkx
 import numpy as np
 import pytest
 
-from jaxsnn.nir.ordering import components, neighbours, sources_first
+from jaxsnn.nir.model.ordering import components, neighbours, sources_first
 
 
 def random_edges(rng, size):

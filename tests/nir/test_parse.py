@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from jaxsnn.errors import GraphError, UnsupportedNodeError
-from jaxsnn.nir import parse, read, write
-from jaxsnn.nir.description import as_json
-from jaxsnn.nir.files import Dataset, Group, load, save, text_dataset
+from jaxsnn.nir import read, write
+from jaxsnn.nir.graphs import parse
+from jaxsnn.nir.io.files import Dataset, Group, load, save, text_dataset
+from jaxsnn.nir.model.description import as_json
 
 
 def lif(size):

@@ -8,13 +8,13 @@ import pytest
 
 from jaxsnn.errors import FileError, GraphError, LoweringError, UsageError
 from jaxsnn.network.lowering.lower import lower
-from jaxsnn.nir import build, export, parse
-from jaxsnn.nir.data import write_data
-from jaxsnn.nir.layer_tables import graph_of_table
-from jaxsnn.nir.passes import window
-from jaxsnn.nir.read_limits import read_limits, read_text
-from jaxsnn.nir.reading import receive
-from jaxsnn.nir.synapses import with_delayed_synapses
+from jaxsnn.nir.graphs import build, export, parse
+from jaxsnn.nir.graphs.layer_tables import graph_of_table
+from jaxsnn.nir.graphs.synapses import with_delayed_synapses
+from jaxsnn.nir.io.read_limits import read_limits, read_text
+from jaxsnn.nir.io.reading import receive
+from jaxsnn.nir.model.passes import window
+from jaxsnn.simulation.nir_data import write_data
 from jaxsnn.units import parse_time
 
 TIMES = {"tau_mem": "20ms", "tau_syn": "10ms"}

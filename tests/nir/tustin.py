@@ -10,9 +10,6 @@ from types import MappingProxyType
 
 import numpy as np
 
-from jaxsnn.nir.convert.neuron_writing import Setting, Written, filled, needs_start
-from jaxsnn.nir.convert.step import Step
-from jaxsnn.nir.dialects import Dialect
 from jaxsnn.nir.frameworks import (
     Conventions,
     Decay,
@@ -22,8 +19,11 @@ from jaxsnn.nir.frameworks import (
     OwnOption,
     Rule,
 )
-from jaxsnn.nir.nodes import LIF
-from jaxsnn.nir.torch_leaves import Call, Exported, numbers_of
+from jaxsnn.nir.frameworks.neuron_writing import Setting, Written, filled, needs_start
+from jaxsnn.nir.frameworks.source_step import Step
+from jaxsnn.nir.frameworks.torch_layers import Call, Exported, numbers_of
+from jaxsnn.nir.model.dialect import Dialect
+from jaxsnn.nir.model.nodes import LIF
 
 
 def implicit(parameters, dt, xp):

@@ -34,7 +34,7 @@ from jaxsnn.event.event_options import EventOptions
 from jaxsnn.network.network import Network
 from jaxsnn.network.signals import signals
 from jaxsnn.network.spikes import Events
-from jaxsnn.nir.graph import Graph
+from jaxsnn.nir.model.graph import Graph
 
 
 class ChipInTheLoop:

@@ -14,7 +14,7 @@ from jaxsnn.bss2.chip import PARAMETERS
 from jaxsnn.bss2.search.chip_dynamics import Dynamics
 from jaxsnn.bss2.search.whole_weights import rounded
 from jaxsnn.errors import MappingError
-from jaxsnn.nir.graph import Change
+from jaxsnn.nir.model.changes import Change
 
 #: CADC LSB: up to 5 % of the neurons of a calibrated chip deviate by more from the threshold asked
 #: for (calix, test_neuron_threshold_calibration.py).

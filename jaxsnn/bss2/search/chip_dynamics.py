@@ -15,7 +15,7 @@ from jaxsnn.bss2.search.unroll import Links
 from jaxsnn.errors import LoweringError, MappingError, Problem
 from jaxsnn.network.lowering.lower_nodes import LoweringPlan, Part
 from jaxsnn.network.structure import Population
-from jaxsnn.nir.graph import Change
+from jaxsnn.nir.model.changes import Change
 from jaxsnn.units import format_time, parse_time
 
 #: How much faster the chip is than the file, unless its time constants ask for another factor.

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from jaxsnn.bss2.chip import PARAMETERS
 from jaxsnn.bss2.json_entries import Entry
 from jaxsnn.errors import MappingError, UsageError, as_number, shown, suggestion
-from jaxsnn.nir.read_limits import read_text
+from jaxsnn.nir.io.read_limits import read_text
 
 #: What the vendor's own example implies at i_synin_gm 500 and synapse_dac_bias 1000: weight_scale
 #: 58 for a threshold that is 70 LSB above the leak, and a membrane of 12 us (70 / 58 / 12).

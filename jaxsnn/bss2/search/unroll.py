@@ -14,7 +14,7 @@ import numpy as np
 from jaxsnn.errors import MappingError
 from jaxsnn.network.lowering.lower_nodes import LoweringPlan, Part
 from jaxsnn.network.structure import Wire
-from jaxsnn.nir.nodes import Node
+from jaxsnn.nir.model.node import Node
 
 #: Connections of one node beyond which nothing is unrolled; the chip has 131072 synapses.
 MOST_CONNECTIONS = 1 << 25

@@ -17,9 +17,9 @@ from jaxsnn.network.lowering.lower import lower
 from jaxsnn.network.network import Network
 from jaxsnn.network.spikes import Events
 from jaxsnn.nir import Graph, read, write
-from jaxsnn.nir.export import same_array
-from jaxsnn.nir.files import Dataset, Group, load
-from jaxsnn.nir.passes import sizes as population_sizes
+from jaxsnn.nir.graphs.export import same_array
+from jaxsnn.nir.io.files import Dataset, Group, load
+from jaxsnn.nir.model.passes import sizes as population_sizes
 from jaxsnn.simulation.audit import audit
 from jaxsnn.simulation.simulate import simulate
 from jaxsnn.train import Data, Fit, Latency, Splits, accuracy, fit

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 def read_part(graph: Graph, source: str | Path) -> str:
     """The file: its graph, drawn and as a table."""
-    from jaxsnn.nir.passes import shapes, synapses
+    from jaxsnn.nir.model.passes import shapes, synapses
 
     found, counts = shapes(graph), synapses(graph)
     rows = [

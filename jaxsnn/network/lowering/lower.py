@@ -22,13 +22,14 @@ from jaxsnn.network.network import (
 from jaxsnn.network.obstacles import beyond_type, with_rounded_resets
 from jaxsnn.network.on_processor import to_jax
 from jaxsnn.network.voltage_chains import driving_taus, with_chains
-from jaxsnn.nir.dialects import Dialect
-from jaxsnn.nir.evidence import TOLERANCE, estimate
-from jaxsnn.nir.gains import require, rule_of
-from jaxsnn.nir.graph import Graph, refuse_no_graph
-from jaxsnn.nir.nodes import TYPES, Node
-from jaxsnn.nir.passes import shapes as graph_shapes
-from jaxsnn.nir.synapses import with_delayed_synapses
+from jaxsnn.nir.dialects.gains import require, rule_of
+from jaxsnn.nir.frameworks.evidence import TOLERANCE, estimate
+from jaxsnn.nir.graphs.synapses import with_delayed_synapses
+from jaxsnn.nir.model.dialect import Dialect
+from jaxsnn.nir.model.graph import Graph, refuse_no_graph
+from jaxsnn.nir.model.node import Node
+from jaxsnn.nir.model.nodes import TYPES
+from jaxsnn.nir.model.passes import shapes as graph_shapes
 
 #: Parameter -> its new numbers, and which of them are the old ones.
 Changes = Mapping[str, tuple[np.ndarray, np.ndarray]]

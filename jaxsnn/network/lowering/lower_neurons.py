@@ -12,11 +12,7 @@ import numpy as np
 
 from jaxsnn.errors import DialectError, LoweringError, Problem
 from jaxsnn.network.structure import Population, TiedGain
-from jaxsnn.nir.dialects import Dialect
-from jaxsnn.nir.evidence import ties
-from jaxsnn.nir.frameworks.framework import Rule
-from jaxsnn.nir.frameworks.registry import frameworks
-from jaxsnn.nir.gains import (
+from jaxsnn.nir.dialects.gains import (
     assumptions,
     floor_of,
     own_reset_delay,
@@ -27,7 +23,10 @@ from jaxsnn.nir.gains import (
     several_spikes,
     spike_area,
 )
-from jaxsnn.nir.nodes import Node
+from jaxsnn.nir.frameworks.evidence import ties
+from jaxsnn.nir.frameworks.registry import frameworks
+from jaxsnn.nir.model.dialect import Dialect, Rule
+from jaxsnn.nir.model.node import Node
 
 _PURPOSE = "simulation"
 

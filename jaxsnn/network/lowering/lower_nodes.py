@@ -18,16 +18,16 @@ import numpy as np
 from jaxsnn.errors import LoweringError, Problem
 from jaxsnn.network.lowering.lower_neurons import per_channel, population_of
 from jaxsnn.network.structure import LinearOperator, Population, Wire
-from jaxsnn.nir.dialects import Dialect
-from jaxsnn.nir.gains import require
-from jaxsnn.nir.loops import late_edges, stepped_loops
-from jaxsnn.nir.node_shapes import padded_window
-from jaxsnn.nir.node_traits import NodeTraits, Parameter, Surroundings
-from jaxsnn.nir.nodes import Delay, Node
-from jaxsnn.nir.passes import Shape, Shapes, bypass_relays, is_relay, shapes
+from jaxsnn.nir.dialects.gains import require
+from jaxsnn.nir.model.dialect import Dialect
+from jaxsnn.nir.model.loops import late_edges, stepped_loops
+from jaxsnn.nir.model.node import Node, NodeTraits, Parameter, Surroundings
+from jaxsnn.nir.model.node_shapes import padded_window
+from jaxsnn.nir.model.nodes import Delay
+from jaxsnn.nir.model.passes import Shape, Shapes, bypass_relays, is_relay, shapes
 
 if TYPE_CHECKING:
-    from jaxsnn.nir.graph import Graph
+    from jaxsnn.nir.model.graph import Graph
 
 PURPOSE = "simulation"
 NO_NEURONS = Problem(

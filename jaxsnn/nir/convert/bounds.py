@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from jaxsnn.nir.convert.draft import NEURON_TYPES, POOLS, Draft, as_node, loops_of
-from jaxsnn.nir.convert.step import Reset, Step
 from jaxsnn.nir.frameworks.framework import Importer
-from jaxsnn.nir.passes import window
+from jaxsnn.nir.frameworks.source_step import Reset, Step
+from jaxsnn.nir.model.draft import NEURON_TYPES, POOLS, Draft, as_node, loops_of
+from jaxsnn.nir.model.passes import window
 
 Bounds = tuple[np.ndarray, np.ndarray]
 #: Called with node, reason and what is done instead; raises unless an approximation is wanted.

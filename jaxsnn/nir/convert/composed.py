@@ -11,8 +11,8 @@ from collections.abc import Collection
 import numpy as np
 
 from jaxsnn.errors import ConversionError
-from jaxsnn.nir.convert.draft import Draft, feedback_of, scale_inputs
-from jaxsnn.nir.convert.step import Step
+from jaxsnn.nir.frameworks.source_step import Step
+from jaxsnn.nir.model.draft import Draft, feedback_of, scale_inputs
 
 #: What makes a neuron fire whatever else arrives, in units of its v_threshold.
 _FORCED = 2.0**30

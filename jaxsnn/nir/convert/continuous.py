@@ -9,55 +9,21 @@ Each current-based neuron has this form, with r and w_in put into the jump.
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable
-
 import numpy as np
 
 from jaxsnn.errors import ConversionError, Problem, listing
-from jaxsnn.nir.convert.draft import (
-    NEURON_TYPES,
-    Draft,
-    loops_of,
-    weighted_feeder,
-)
-from jaxsnn.nir.convert.step import is_continuous, refuse_other_resets
 from jaxsnn.nir.convert.target import Target
 from jaxsnn.nir.convert.topology import join_weights, keep_one, refuse_for
+from jaxsnn.nir.dialects.gains import require, spike_area
+from jaxsnn.nir.dialects.resolve import is_continuous, refuse_other_resets
 from jaxsnn.nir.frameworks.framework import Importer
-from jaxsnn.nir.gains import require, spike_area
-from jaxsnn.nir.graph import Graph
-from jaxsnn.nir.nodes import CURRENT_BASED, SPIKING, Node
+from jaxsnn.nir.frameworks.source_flow import Flow, GiveUp
+from jaxsnn.nir.model.draft import NEURON_TYPES, Draft, loops_of, weighted_feeder
+from jaxsnn.nir.model.graph import Graph
+from jaxsnn.nir.model.node import Node
+from jaxsnn.nir.model.nodes import CURRENT_BASED, SPIKING
 
 _PURPOSE = "conversion in continuous time"
-GiveUp = Callable[[str, str, str], None]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Flow:
-    """The equations of a population; see the module. Arrays of its shape, in seconds.
-
-    Attributes:
-        name, type, shape: Of the node.
-        tau_mem, tau_syn: Time constants.
-        jump: Of the current, for a spike of weight 1.
-        v_leak, v_threshold, v_reset, v_start: Levels of the membrane.
-        spikes: False: it gives its membrane, and never resets.
-        bias_ratio: As of `Step`: ones.
-    """
-
-    name: str
-    type: str
-    shape: tuple[int, ...]
-    tau_mem: np.ndarray
-    tau_syn: np.ndarray
-    jump: np.ndarray
-    v_leak: np.ndarray
-    v_threshold: np.ndarray
-    v_reset: np.ndarray
-    v_start: np.ndarray
-    spikes: bool
-    bias_ratio: np.ndarray
 
 
 def flow_of(graph: Graph, name: str, shape: tuple[int, ...], give_up: GiveUp) -> Flow:
@@ -128,23 +94,6 @@ def _levels(
 
 def _shaped(value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return value.reshape(()) if value.size == 1 else value.reshape(shape)
-
-
-def one_value(flow: Flow, values: np.ndarray, what: str, title: str) -> float:
-    """The one number of a layer.
-
-    Raises:
-        ConversionError: Its neurons differ.
-    """
-    low, high = float(values.min()), float(values.max())
-    if high - low > 1e-9 * max(abs(low), abs(high)):
-        raise ConversionError(
-            f"node '{flow.name}': its neurons differ in {what} ({low:g} to {high:g}), "
-            f"and {title}'s importer takes one for a layer",
-            fix="give them the same, or split the layer in two",
-            node=flow.name,
-        )
-    return float(values.flat[0])
 
 
 def without_biases(draft: Draft, title: str) -> None:

@@ -13,11 +13,11 @@ from collections.abc import Mapping
 import numpy as np
 
 from jaxsnn.errors import ConversionError
-from jaxsnn.nir.convert.draft import Draft, loops_of
 from jaxsnn.nir.convert.integrators import feed_itself
 from jaxsnn.nir.convert.matrices import MOST_WEIGHTS, remove
-from jaxsnn.nir.gains import known
-from jaxsnn.nir.graph import Graph
+from jaxsnn.nir.dialects.gains import known
+from jaxsnn.nir.model.draft import Draft, loops_of
+from jaxsnn.nir.model.graph import Graph
 
 #: Delays may differ from whole steps by the rounding of float32, relative.
 _TOLERANCE = 2**-18

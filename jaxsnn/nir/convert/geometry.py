@@ -7,8 +7,8 @@ from __future__ import annotations
 import numpy as np
 
 from jaxsnn.errors import ConversionError
-from jaxsnn.nir.convert.draft import POOLS, Draft, as_node, identity
-from jaxsnn.nir.passes import window
+from jaxsnn.nir.model.draft import POOLS, Draft, as_node, identity
+from jaxsnn.nir.model.passes import window
 
 
 def scales_as_weights(draft: Draft, why: str) -> None:

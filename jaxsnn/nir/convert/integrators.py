@@ -14,8 +14,8 @@ from collections.abc import Callable
 import numpy as np
 
 from jaxsnn.errors import ConversionError
-from jaxsnn.nir.convert.draft import Draft, loops_of, scale_inputs
-from jaxsnn.nir.convert.step import Step
+from jaxsnn.nir.frameworks.source_step import Step
+from jaxsnn.nir.model.draft import Draft, loops_of, scale_inputs
 
 
 def integrated(

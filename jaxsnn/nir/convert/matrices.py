@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from jaxsnn.errors import ConversionError
-from jaxsnn.nir.convert.draft import NEURON_TYPES, POOLS, Draft, as_node, dense_groups, identity
-from jaxsnn.nir.passes import window
+from jaxsnn.nir.model.draft import NEURON_TYPES, POOLS, Draft, as_node, dense_groups, identity
+from jaxsnn.nir.model.passes import window
 
 #: The most weights that a network is written with as matrices.
 MOST_WEIGHTS = 2**23

@@ -13,15 +13,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from jaxsnn.errors import ConversionError
-from jaxsnn.nir.convert.draft import (
-    POOLS,
-    WEIGHTED,
-    Draft,
-    dense_groups,
-    identity,
-    weighted_feeder,
-)
-from jaxsnn.nir.convert.step import Reset, Step
+from jaxsnn.nir.frameworks.source_step import Reset, Step
+from jaxsnn.nir.model.draft import POOLS, WEIGHTED, Draft, dense_groups, identity, weighted_feeder
 
 _WHY = "one neuron of the target fires one spike a step, and the source's up to {} here"
 

@@ -12,8 +12,8 @@ import dataclasses
 
 import numpy as np
 
-from jaxsnn.nir.convert.draft import Draft
-from jaxsnn.nir.convert.step import Step
+from jaxsnn.nir.frameworks.source_step import Step
+from jaxsnn.nir.model.draft import Draft
 
 #: Constant input of the pair, whose v_threshold is 1 and which does not leak: one fires at once,
 #: one a step later.

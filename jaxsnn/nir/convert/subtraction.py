@@ -14,8 +14,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxsnn.nir.convert.draft import Draft, loops_of, weighted_feeder
-from jaxsnn.nir.convert.step import Reset, Step
+from jaxsnn.nir.frameworks.source_step import Reset, Step
+from jaxsnn.nir.model.draft import Draft, loops_of, weighted_feeder
 
 _RESETS: dict[str, Reset] = {
     "at once": "subtract",

@@ -13,8 +13,8 @@ from itertools import pairwise
 import numpy as np
 
 from jaxsnn.errors import ConversionError
-from jaxsnn.nir.convert.draft import Draft, identity
-from jaxsnn.nir.graph import Edge, edge_key
+from jaxsnn.nir.model.changes import Edge, edge_key
+from jaxsnn.nir.model.draft import Draft, identity
 
 
 def threaded(draft: Draft, loops: Sequence[Edge], title: str) -> list[Edge]:

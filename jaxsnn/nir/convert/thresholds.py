@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxsnn.nir.convert.draft import WEIGHTED, Draft, scale_inputs
-from jaxsnn.nir.convert.step import Step
-from jaxsnn.nir.nodes import SPIKING
+from jaxsnn.nir.frameworks.source_step import Step
+from jaxsnn.nir.model.draft import WEIGHTED, Draft, scale_inputs
+from jaxsnn.nir.model.nodes import SPIKING
 
 #: Nodes that make whole numbers of whole numbers.
 _WHOLE = ("SumPool2d", "Flatten")

@@ -10,7 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from jaxsnn.errors import ConversionError, Problem, listing
-from jaxsnn.nir.convert.draft import (
+from jaxsnn.nir.convert.target import Target
+from jaxsnn.nir.convert.thread import threaded
+from jaxsnn.nir.frameworks.source_step import Step
+from jaxsnn.nir.model.changes import Edge, edge_key
+from jaxsnn.nir.model.draft import (
     NEURON_TYPES,
     POOLS,
     Draft,
@@ -19,11 +23,8 @@ from jaxsnn.nir.convert.draft import (
     rounded,
     weighted_feeder,
 )
-from jaxsnn.nir.convert.step import Step
-from jaxsnn.nir.convert.target import Target
-from jaxsnn.nir.convert.thread import threaded
-from jaxsnn.nir.graph import Edge, Graph, edge_key
-from jaxsnn.nir.loops import (
+from jaxsnn.nir.model.graph import Graph
+from jaxsnn.nir.model.loops import (
     Order,
     depth_first,
     importer_late_edges,

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxsnn.nir.convert.draft import WEIGHTED, Draft, feedback_of, identity, loops_of
-from jaxsnn.nir.convert.step import Step
+from jaxsnn.nir.frameworks.source_step import Step
+from jaxsnn.nir.model.draft import WEIGHTED, Draft, feedback_of, identity, loops_of
 
 #: Time constants count as equal up to this many digits of the decay.
 _DIGITS = 12

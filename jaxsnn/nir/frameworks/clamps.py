@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from jaxsnn.errors import listing
-from jaxsnn.nir.graph import Change, Graph
-from jaxsnn.nir.nodes import Node
+from jaxsnn.nir.model.changes import Change
+from jaxsnn.nir.model.graph import Graph
+from jaxsnn.nir.model.node import Node
 
 #: A decay this far outside of 0 to 1 is that of a file's rounding.
 _ROUNDING = 1e-6

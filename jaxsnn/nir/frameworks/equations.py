@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from jaxsnn.nir.convert.continuous import Flow, one_value
-from jaxsnn.nir.convert.neuron_writing import Setting, Written
-from jaxsnn.nir.frameworks.framework import UNIT_SECONDS
+from jaxsnn.nir.frameworks.neuron_writing import Setting, Written
+from jaxsnn.nir.frameworks.source_flow import Flow, one_value
+from jaxsnn.nir.model.dialect import UNIT_SECONDS
 
 
 def written_equations(flow: Flow, setting: Setting, title: str) -> Written:

@@ -10,11 +10,12 @@ from types import MappingProxyType
 
 import numpy as np
 
-from jaxsnn.nir.convert.continuous import Flow
-from jaxsnn.nir.convert.neuron_writing import Setting, Written
-from jaxsnn.nir.frameworks.decays import EXACT_SYNAPSE
 from jaxsnn.nir.frameworks.equations import written_equations
-from jaxsnn.nir.frameworks.framework import Conventions, Framework, Importer, Rule, rules
+from jaxsnn.nir.frameworks.framework import Framework, Importer
+from jaxsnn.nir.frameworks.neuron_writing import Setting, Written
+from jaxsnn.nir.frameworks.source_flow import Flow
+from jaxsnn.nir.model.decays import EXACT_SYNAPSE
+from jaxsnn.nir.model.dialect import Conventions, Rule, rules
 
 _CURRENT_BASED = Rule(arrival="jump", synapse_decay=EXACT_SYNAPSE, ones=("r", "w_in"))
 

@@ -15,11 +15,12 @@ from types import MappingProxyType
 import numpy as np
 
 from jaxsnn.errors import ConversionError
-from jaxsnn.nir.convert.continuous import Flow
-from jaxsnn.nir.convert.neuron_writing import Setting, Written
-from jaxsnn.nir.frameworks.decays import EXACT_SYNAPSE, NO_DECAY
 from jaxsnn.nir.frameworks.equations import written_equations
-from jaxsnn.nir.frameworks.framework import Conventions, Framework, Importer, Rule, rules
+from jaxsnn.nir.frameworks.framework import Framework, Importer
+from jaxsnn.nir.frameworks.neuron_writing import Setting, Written
+from jaxsnn.nir.frameworks.source_flow import Flow
+from jaxsnn.nir.model.decays import EXACT_SYNAPSE, NO_DECAY
+from jaxsnn.nir.model.dialect import Conventions, Rule, rules
 
 
 def _write(flow: Flow, setting: Setting) -> Written:

@@ -15,20 +15,13 @@ from types import MappingProxyType
 import numpy as np
 
 from jaxsnn.errors import Problem
-from jaxsnn.nir.dialects import Dialect
-from jaxsnn.nir.evidence import Estimate
-from jaxsnn.nir.frameworks.decays import FROM_R, FROM_W_IN
-from jaxsnn.nir.frameworks.framework import (
-    Conventions,
-    Evidence,
-    Framework,
-    Importer,
-    Rule,
-    rules,
-)
+from jaxsnn.nir.frameworks.framework import Framework, Importer
 from jaxsnn.nir.frameworks.shared_rules import TAU_OVER_R
-from jaxsnn.nir.graph import Change, Graph
-from jaxsnn.nir.nodes import Node
+from jaxsnn.nir.model.changes import Change
+from jaxsnn.nir.model.decays import FROM_R, FROM_W_IN
+from jaxsnn.nir.model.dialect import Conventions, Dialect, Estimate, Evidence, Rule, rules
+from jaxsnn.nir.model.graph import Graph
+from jaxsnn.nir.model.node import Node
 
 #: Decays of Loihi are multiples of this, and so are states, in units of lava-dl.
 _QUANTUM = 2.0**-12

@@ -14,17 +14,11 @@ from types import MappingProxyType
 import numpy as np
 
 from jaxsnn.errors import DialectError
-from jaxsnn.nir.evidence import Estimate
-from jaxsnn.nir.frameworks.framework import (
-    Conventions,
-    Evidence,
-    Framework,
-    Importer,
-    Rule,
-    rules,
-)
-from jaxsnn.nir.graph import Change, Graph
-from jaxsnn.nir.nodes import Node
+from jaxsnn.nir.frameworks.framework import Framework, Importer
+from jaxsnn.nir.model.changes import Change
+from jaxsnn.nir.model.dialect import Conventions, Estimate, Evidence, Rule, rules
+from jaxsnn.nir.model.graph import Graph
+from jaxsnn.nir.model.node import Node
 
 
 def _refutes(nodes: Mapping[str, Node], found: Estimate) -> tuple[str, str] | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from jaxsnn.nir.frameworks.decays import NO_DECAY
-from jaxsnn.nir.frameworks.framework import Conventions, Framework, OwnOption, Rule, rules
+from jaxsnn.nir.frameworks.framework import Framework
+from jaxsnn.nir.model.decays import NO_DECAY
+from jaxsnn.nir.model.dialect import Conventions, OwnOption, Rule, rules
 
 _SPIKE_AREA = OwnOption(
     name="spike_area",

@@ -15,7 +15,8 @@ from typing import Any, Literal
 import numpy as np
 
 from jaxsnn.errors import ConversionError, DialectError, listing
-from jaxsnn.nir.convert.neuron_writing import (
+from jaxsnn.nir.frameworks.framework import Framework, Importer
+from jaxsnn.nir.frameworks.neuron_writing import (
     NO_LEAK,
     Setting,
     Written,
@@ -25,29 +26,15 @@ from jaxsnn.nir.convert.neuron_writing import (
     needs_value_reset,
     negligible,
 )
-from jaxsnn.nir.convert.step import Step
-from jaxsnn.nir.dialects import Dialect
-from jaxsnn.nir.frameworks.decays import EULER_MEMBRANE, EULER_SYNAPSE, NO_DECAY
-from jaxsnn.nir.frameworks.framework import (
-    Conventions,
-    Framework,
-    Importer,
-    OwnOption,
-    Rule,
-    rules,
-)
 from jaxsnn.nir.frameworks.shared_rules import COMMON_NODES, TORCH_RUN
-from jaxsnn.nir.graph import Change, Graph
-from jaxsnn.nir.nodes import Node
-from jaxsnn.nir.torch_leaves import (
-    Call,
-    Exported,
-    LayerNumbers,
-    exported,
-    exporter_of,
-    numbers_of,
-    setter_of,
-)
+from jaxsnn.nir.frameworks.source_step import Step
+from jaxsnn.nir.frameworks.torch_layers import Call, Exported, LayerNumbers, numbers_of
+from jaxsnn.nir.model.changes import Change
+from jaxsnn.nir.model.decays import EULER_MEMBRANE, EULER_SYNAPSE, NO_DECAY
+from jaxsnn.nir.model.dialect import Conventions, Dialect, OwnOption, Rule, rules
+from jaxsnn.nir.model.graph import Graph
+from jaxsnn.nir.model.node import Node
+from jaxsnn.nir.torch.leaves import exported, exporter_of, setter_of
 
 # What it writes
 

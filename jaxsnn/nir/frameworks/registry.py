@@ -5,7 +5,7 @@ A framework from outside is registered by one call, or by an entry point of the 
 those of this package do: reading, inference, simulation, verification, check, conversion, commands.
 
 The files of this package are loaded by name, when the first one is asked for, as those from outside
-are: what they are made of (`jaxsnn.nir.convert` and others) asks this register, and must not load
+are: what they are made of (`jaxsnn.nir.convert.pipeline` and others) asks this register, and must not load
 it.
 """
 
@@ -20,13 +20,8 @@ from types import MappingProxyType
 from typing import TypeVar
 
 from jaxsnn.errors import UsageError, add_option, listing, suggestion
-from jaxsnn.nir.frameworks.framework import (
-    Conventions,
-    Framework,
-    Importer,
-    OwnOption,
-    TimeUnit,
-)
+from jaxsnn.nir.frameworks.framework import Framework, Importer
+from jaxsnn.nir.model.dialect import Conventions, OwnOption, TimeUnit
 
 #: Group of entry points through which distributions bring frameworks.
 ENTRY_POINTS = "jaxsnn.frameworks"

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from jaxsnn.errors import ConversionError
-from jaxsnn.nir.convert.neuron_writing import (
+from jaxsnn.nir.frameworks.framework import Framework, Importer
+from jaxsnn.nir.frameworks.neuron_writing import (
     NO_LEAK,
     Setting,
     Written,
@@ -26,19 +27,10 @@ from jaxsnn.nir.convert.neuron_writing import (
     negligible,
     refuse_drive,
 )
-from jaxsnn.nir.convert.step import Step
-from jaxsnn.nir.evidence import Estimate
-from jaxsnn.nir.frameworks.decays import EXACT_SYNAPSE
-from jaxsnn.nir.frameworks.framework import (
-    Conventions,
-    Evidence,
-    Framework,
-    Importer,
-    Rule,
-    StepLength,
-    rules,
-)
-from jaxsnn.nir.nodes import Node
+from jaxsnn.nir.frameworks.source_step import Step
+from jaxsnn.nir.model.decays import EXACT_SYNAPSE
+from jaxsnn.nir.model.dialect import Conventions, Estimate, Evidence, Rule, StepLength, rules
+from jaxsnn.nir.model.node import Node
 
 _BOX = Rule(arrival="jump", kernel="box", membrane="leak")
 

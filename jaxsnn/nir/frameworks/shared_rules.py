@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxsnn.nir.frameworks.framework import StepLength
+from jaxsnn.nir.model.dialect import StepLength
 
 
 def _tau_over_r(tau: np.ndarray, r: np.ndarray) -> np.ndarray:

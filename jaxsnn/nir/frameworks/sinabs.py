@@ -13,8 +13,8 @@ from types import MappingProxyType
 import numpy as np
 
 from jaxsnn.errors import ConversionError
-from jaxsnn.nir.convert.draft import Draft
-from jaxsnn.nir.convert.neuron_writing import (
+from jaxsnn.nir.frameworks.framework import Framework, Importer
+from jaxsnn.nir.frameworks.neuron_writing import (
     Setting,
     Written,
     filled,
@@ -23,17 +23,11 @@ from jaxsnn.nir.convert.neuron_writing import (
     negligible,
     told,
 )
-from jaxsnn.nir.convert.step import Step
-from jaxsnn.nir.frameworks.decays import NO_DECAY
-from jaxsnn.nir.frameworks.framework import (
-    Conventions,
-    Framework,
-    Importer,
-    OwnOption,
-    Rule,
-    rules,
-)
-from jaxsnn.nir.graph import Edge
+from jaxsnn.nir.frameworks.source_step import Step
+from jaxsnn.nir.model.changes import Edge
+from jaxsnn.nir.model.decays import NO_DECAY
+from jaxsnn.nir.model.dialect import Conventions, OwnOption, Rule, rules
+from jaxsnn.nir.model.draft import Draft
 
 _NORM_INPUT = OwnOption(
     name="norm_input",

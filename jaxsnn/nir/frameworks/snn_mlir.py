@@ -14,8 +14,8 @@ from types import MappingProxyType
 import numpy as np
 
 from jaxsnn.errors import ConversionError
-from jaxsnn.nir.convert.draft import Draft
-from jaxsnn.nir.convert.neuron_writing import (
+from jaxsnn.nir.frameworks.framework import Framework, Importer
+from jaxsnn.nir.frameworks.neuron_writing import (
     NO_LEAK,
     Setting,
     Written,
@@ -28,18 +28,12 @@ from jaxsnn.nir.convert.neuron_writing import (
     one_level,
     refuse_drive,
 )
-from jaxsnn.nir.convert.step import Step
-from jaxsnn.nir.frameworks.decays import FROM_R, FROM_W_IN, NO_DECAY
-from jaxsnn.nir.frameworks.framework import (
-    Conventions,
-    Evidence,
-    Framework,
-    Importer,
-    Rule,
-    rules,
-)
 from jaxsnn.nir.frameworks.shared_rules import TAU_OVER_R
-from jaxsnn.nir.graph import Edge
+from jaxsnn.nir.frameworks.source_step import Step
+from jaxsnn.nir.model.changes import Edge
+from jaxsnn.nir.model.decays import FROM_R, FROM_W_IN, NO_DECAY
+from jaxsnn.nir.model.dialect import Conventions, Evidence, Rule, rules
+from jaxsnn.nir.model.draft import Draft
 
 _LEAKY = Rule(kernel="box", membrane_decay=FROM_R, membrane="leak")
 _CURRENT_BASED = Rule(

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxsnn.errors import ConversionError
-from jaxsnn.nir.convert.neuron_writing import (
+from jaxsnn.nir.frameworks.clamps import Learnt, clamping
+from jaxsnn.nir.frameworks.framework import Framework, Importer
+from jaxsnn.nir.frameworks.neuron_writing import (
     NO_LEAK,
     Setting,
     Written,
@@ -27,21 +29,9 @@ from jaxsnn.nir.convert.neuron_writing import (
     refuse_drive,
     told,
 )
-from jaxsnn.nir.convert.step import Step
-from jaxsnn.nir.frameworks.clamps import Learnt, clamping
-from jaxsnn.nir.frameworks.decays import FROM_R, FROM_W_IN
-from jaxsnn.nir.frameworks.framework import (
-    Conventions,
-    Evidence,
-    Framework,
-    Importer,
-    Rule,
-    rules,
-)
 from jaxsnn.nir.frameworks.shared_rules import COMMON_NODES, TAU_OVER_R, TORCH_RUN
-from jaxsnn.nir.graph import Graph
-from jaxsnn.nir.nodes import IF, NEURONS, I, Node
-from jaxsnn.nir.torch_leaves import (
+from jaxsnn.nir.frameworks.source_step import Step
+from jaxsnn.nir.frameworks.torch_layers import (
     Call,
     Exported,
     LayerNumbers,
@@ -50,6 +40,11 @@ from jaxsnn.nir.torch_leaves import (
     numbers_of,
     set_weights,
 )
+from jaxsnn.nir.model.decays import FROM_R, FROM_W_IN
+from jaxsnn.nir.model.dialect import Conventions, Evidence, Rule, rules
+from jaxsnn.nir.model.graph import Graph
+from jaxsnn.nir.model.node import Node
+from jaxsnn.nir.model.nodes import IF, NEURONS, I
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,7 +10,8 @@ from typing import Any, Literal
 import numpy as np
 
 from jaxsnn.errors import ConversionError, listing
-from jaxsnn.nir.convert.neuron_writing import (
+from jaxsnn.nir.frameworks.framework import Framework, Importer
+from jaxsnn.nir.frameworks.neuron_writing import (
     NO_LEAK,
     Setting,
     Written,
@@ -24,19 +25,9 @@ from jaxsnn.nir.convert.neuron_writing import (
     refuse_drive,
     told,
 )
-from jaxsnn.nir.convert.step import Step
-from jaxsnn.nir.frameworks.decays import EULER_MEMBRANE, FROM_R, FROM_W_IN, NO_DECAY
-from jaxsnn.nir.frameworks.framework import (
-    Conventions,
-    Evidence,
-    Framework,
-    Importer,
-    Rule,
-    rules,
-)
 from jaxsnn.nir.frameworks.shared_rules import COMMON_NODES, TAU_OVER_R, TORCH_RUN
-from jaxsnn.nir.nodes import Node
-from jaxsnn.nir.torch_leaves import (
+from jaxsnn.nir.frameworks.source_step import Step
+from jaxsnn.nir.frameworks.torch_layers import (
     LAYER_SETTERS,
     LAYERS,
     Call,
@@ -48,6 +39,9 @@ from jaxsnn.nir.torch_leaves import (
     refuse_axes,
     set_normalisation,
 )
+from jaxsnn.nir.model.decays import EULER_MEMBRANE, FROM_R, FROM_W_IN, NO_DECAY
+from jaxsnn.nir.model.dialect import Conventions, Evidence, Rule, rules
+from jaxsnn.nir.model.node import Node
 
 # What it writes
 

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from jaxsnn.errors import Problem
-from jaxsnn.nir.dialects import Dialect
-from jaxsnn.nir.frameworks.framework import Conventions, Framework, Importer, rules
-from jaxsnn.nir.nodes import Node
+from jaxsnn.nir.frameworks.framework import Framework, Importer
+from jaxsnn.nir.model.dialect import Conventions, Dialect, rules
+from jaxsnn.nir.model.node import Node
 
 
 def _remarks(node: Node, dialect: Dialect) -> Iterator[Problem]:

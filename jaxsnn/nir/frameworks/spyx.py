@@ -14,16 +14,10 @@ from typing import Any
 import numpy as np
 
 from jaxsnn.errors import ConversionError
-from jaxsnn.nir.convert.draft import (
-    NEURON_TYPES,
-    WEIGHTED,
-    Draft,
-    as_node,
-    dense_groups,
-    identity,
-    pool_as_convolution,
-)
-from jaxsnn.nir.convert.neuron_writing import (
+from jaxsnn.nir.frameworks.clamps import Learnt, clamping
+from jaxsnn.nir.frameworks.evidence import estimate
+from jaxsnn.nir.frameworks.framework import Framework, Importer
+from jaxsnn.nir.frameworks.neuron_writing import (
     NO_LEAK,
     Setting,
     Written,
@@ -33,24 +27,24 @@ from jaxsnn.nir.convert.neuron_writing import (
     negligible,
     refuse_drive,
 )
-from jaxsnn.nir.convert.step import Step
-from jaxsnn.nir.evidence import Estimate, estimate
-from jaxsnn.nir.frameworks.clamps import Learnt, clamping
-from jaxsnn.nir.frameworks.decays import EULER_MEMBRANE, EULER_SYNAPSE, NO_DECAY, R
-from jaxsnn.nir.frameworks.framework import (
-    Conventions,
-    Evidence,
-    Framework,
-    Importer,
-    Rule,
-    StepLength,
-    rules,
-)
 from jaxsnn.nir.frameworks.shared_rules import COMMON_NODES
-from jaxsnn.nir.graph import Change, Edge, Graph
-from jaxsnn.nir.node_shapes import LIKE_XLA, ints
-from jaxsnn.nir.nodes import Affine, Input, Linear, Node
-from jaxsnn.nir.passes import window
+from jaxsnn.nir.frameworks.source_step import Step
+from jaxsnn.nir.model.changes import Change, Edge
+from jaxsnn.nir.model.decays import EULER_MEMBRANE, EULER_SYNAPSE, NO_DECAY, R
+from jaxsnn.nir.model.dialect import Conventions, Estimate, Evidence, Rule, StepLength, rules
+from jaxsnn.nir.model.draft import (
+    NEURON_TYPES,
+    WEIGHTED,
+    Draft,
+    as_node,
+    dense_groups,
+    identity,
+    pool_as_convolution,
+)
+from jaxsnn.nir.model.graph import Graph
+from jaxsnn.nir.model.node import LIKE_XLA, Node, ints
+from jaxsnn.nir.model.nodes import Affine, Input, Linear
+from jaxsnn.nir.model.passes import window
 
 # What it writes
 

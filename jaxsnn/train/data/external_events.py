@@ -16,7 +16,7 @@ from jaxsnn.train.data.splitting import labelled
 from jaxsnn.units import parse_time
 
 if TYPE_CHECKING:
-    from jaxsnn.nir.data_files import Observable
+    from jaxsnn.nir.io.data_files import Observable
 
 
 def events_of_arrays(
@@ -112,7 +112,7 @@ def data_of_nir(
     observable: Observable, labels: Any, *, classes: Sequence[str] | None = None, name: str = "data"
 ) -> Data:
     """Labelled samples of what NIR's data format holds of an Input node
-    (`jaxsnn.nir.data.read_data`).
+    (`jaxsnn.simulation.nir_data.read_data`).
 
     Args:
         observable: EventData; ValuedEventData, whose events are `GradedEvents` where they carry
@@ -131,7 +131,7 @@ def data_of_nir(
 
 def _input_of_nir(observable: Observable, name: str) -> Input:
     """Events, graded events or currents (samples, ...)."""
-    from jaxsnn.nir.data import to_events, to_input
+    from jaxsnn.simulation.nir_data import to_events, to_input
 
     given: Any = to_input(observable, name=name)
     if not isinstance(given, np.ndarray):

@@ -14,7 +14,7 @@ from jaxsnn.event.event_solution import EventSolution
 from jaxsnn.network.lowering.lower import lower, update_graph
 from jaxsnn.network.network import Network
 from jaxsnn.network.promotion import usual_promotion
-from jaxsnn.nir.graph import Graph
+from jaxsnn.nir.model.graph import Graph
 from jaxsnn.simulation.retry import FIRE_LESS, with_enough_room
 from jaxsnn.train.data.batches import Batch, encoded
 from jaxsnn.train.data.datasets import Data, Splits, taken

@@ -21,8 +21,8 @@ from jaxsnn.network.array_types import Array, Float
 from jaxsnn.network.network import Network
 from jaxsnn.network.neuron_models import is_registered
 from jaxsnn.network.structure import OPERATORS, TiedGain
-from jaxsnn.nir.node_traits import Parameter
-from jaxsnn.nir.nodes import class_of
+from jaxsnn.nir.model.node import Parameter
+from jaxsnn.nir.model.nodes import class_of
 from jaxsnn.units import parse_time
 
 Parameters = dict[str, dict[str, jax.Array]]

@@ -14,7 +14,7 @@ from jaxsnn.network.lowering.lower import lower
 from jaxsnn.network.network import Network
 from jaxsnn.network.promotion import usual_promotion
 from jaxsnn.network.results import Result
-from jaxsnn.nir.graph import Graph
+from jaxsnn.nir.model.graph import Graph
 from jaxsnn.simulation.retry import with_enough_room
 from jaxsnn.simulation.solution import Engine, Solution
 from jaxsnn.train.data.batches import Batch, encoded

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxsnn.nir.graph import Graph
+from jaxsnn.nir.model.graph import Graph
 from jaxsnn.train.loop.epoch import Summary
 
 

@@ -1,0 +1,44 @@
+"""What a NIR file does not say: dt, unit of time, how a spike enters, reset, initial state.
+
+Each framework writes one format with its own meaning: `jaxsnn.nir.frameworks` has one file for each.
+`DIALECTS` are the conventions of all of them; a `Dialect` is what was decided for one graph.
+`jaxsnn.nir.dialects.inference.resolve` decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+
+from jaxsnn.nir.frameworks.registry import frameworks
+from jaxsnn.nir.model.dialect import Conventions
+
+#: The values that an option may take.
+CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "time_unit": ("s", "ms", "step"),
+        "reset": ("zero", "subtract", "none"),
+        "reset_delay": ("true", "false"),
+        "spike_kernel": ("delta", "box"),
+        "initial": ("zero", "v_leak", "v_reset"),
+    }
+)
+#: The options of all dialects that may differ from node to node; own options may, too.
+PER_NODE = ("reset", "reset_delay", "spike_kernel", "initial", "readout")
+
+
+class _Dialects(Mapping[str, Conventions]):
+    """The conventions of each framework by name, in the version that is meant where none is said."""
+
+    def __getitem__(self, name: str) -> Conventions:
+        return frameworks()[name].dialects[0]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(frameworks())
+
+    def __len__(self) -> int:
+        return len(frameworks())
+
+
+#: The conventions of each dialect by name: a view of the register of frameworks.
+DIALECTS: Mapping[str, Conventions] = _Dialects()

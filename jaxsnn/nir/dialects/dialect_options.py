@@ -1,0 +1,170 @@
+"""The options that say what a NIR file does not: their text, their values, and which nodes they are
+for.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from jaxsnn.errors import UsageError, listing, shown, suggestion
+from jaxsnn.nir.dialects.dialect_names import CHOICES, DIALECTS, PER_NODE
+from jaxsnn.nir.frameworks.registry import conventions_of, own_options, split_version
+from jaxsnn.nir.model.node import Node, nothing
+from jaxsnn.units import parse_time
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DialectOptions:
+    """Options after reading their text: what holds for all nodes, and by node.
+
+    Absent is not said.
+    """
+
+    dialect: str = "auto"
+    version: str = ""
+    fields: Mapping[str, Any] = dataclasses.field(default_factory=nothing)
+    nodes: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=nothing)
+
+    @property
+    def label(self) -> str:
+        """The dialect with its version, as it is said."""
+        return f"{self.dialect}=={self.version}" if self.version else self.dialect
+
+
+def parse_options(nodes: Mapping[str, Node], dialect: str | None, **given: Any) -> DialectOptions:
+    """Check options against the graph's nodes and turn text into values.
+
+    Args:
+        nodes: The graph's records by name.
+        dialect: A key of `DIALECTS`, with a version if need be ("norse==main"), or "auto".
+        given: Fields of `Dialect` and own options of frameworks; None is not said. Those of
+            `PER_NODE`, and own options that are true or false, may be a value, "NODE:VALUE", a
+            mapping from node to value, or a list of these.
+
+    Raises:
+        UsageError: An unknown dialect, version, value or node, or a value said twice.
+    """
+    if dialect is not None and not isinstance(dialect, str):
+        raise UsageError(
+            f"dialect={shown(dialect)} is no name", fix=f"say one of {listing(['auto', *DIALECTS])}"
+        )
+    name, version = split_version(dialect or "auto")
+    if name != "auto" and name not in DIALECTS:
+        raise UsageError(f"unknown dialect '{name}'", fix=suggestion(name, ["auto", *DIALECTS]))
+    if name != "auto":
+        conventions_of(name, version)  # refuses an unknown version
+    fields: dict[str, Any] = {}
+    by_node: dict[str, dict[str, Any]] = {}
+    own = own_options()
+    times = ("dt", *(option.name for option in own.values() if option.kind == "time"))
+    # a readout resets as it is said, else never: so it comes last
+    for option, value in sorted(given.items(), key=lambda one: one[0] == "readout"):
+        known = ("dt", "readout", *CHOICES, *own)
+        if option not in known:
+            raise UsageError(f"unknown option '{option}'", fix=suggestion(option, known))
+        if value is None:
+            continue
+        if option in times:
+            fields[option] = parse_time(value)
+        elif option in PER_NODE or option in own:
+            _per_node(option, value, nodes, fields, by_node)
+        else:
+            fields[option] = _choice(option, value)
+    ordered = {name: by_node[name] for name in nodes if name in by_node}
+    return DialectOptions(dialect=name, version=version, fields=fields, nodes=ordered)
+
+
+def _value(option: str, value: Any) -> Any:
+    """The value of an option that may differ by node."""
+    own = own_options().get(option)
+    if own is not None and own.kind == "number":
+        return _number(option, value)
+    return _choice(option, value, own.choices if own is not None else ())
+
+
+def _number(option: str, value: Any) -> float | str:
+    """A number, or "none"."""
+    text = str(value).lower()
+    if text == "none":
+        return text
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise UsageError(f'{option}="{value}" is no number', fix="say a number, or none")
+    return number
+
+
+def _choice(option: str, value: Any, own: tuple[str, ...] = ()) -> Any:
+    text = str(value).lower()
+    choices = CHOICES.get(option, own or ("true", "false"))
+    if text not in choices:
+        raise UsageError(f'{option}="{value}" is unknown', fix=f"say one of {', '.join(choices)}")
+    return {"true": True, "false": False}.get(text, text)
+
+
+def _per_node(
+    option: str,
+    value: Any,
+    nodes: Mapping[str, Node],
+    fields: dict[str, Any],
+    by_node: dict[str, dict[str, Any]],
+) -> None:
+    for node, text in _pairs(option, value):
+        if node is None:
+            if fields.get(option, text) != text:
+                raise UsageError(
+                    f"{option} is said twice for all nodes, '{fields[option]}' and '{text}'",
+                    fix=f'say which node has the other, {option}={{"NODE": "{text}"}}',
+                )
+            fields[option] = _value(option, text)
+            continue
+        _check_node(option, node, nodes)
+        if option == "readout" and not _value(option, text):
+            continue
+        own = by_node.setdefault(node, {})
+        if option == "readout":
+            own["readout"] = True
+            own.setdefault("reset", "none")
+        else:
+            value = _value(option, text)
+            if own.get(option, value) != value:
+                raise UsageError(
+                    f"{option} of '{node}' is said twice, '{own[option]}' and '{value}'",
+                    fix="say it once",
+                    node=node,
+                )
+            own[option] = value
+
+
+def _pairs(option: str, value: Any) -> Iterable[tuple[str | None, Any]]:
+    """(node, value) of an option; node is None for a value that holds for all."""
+    if isinstance(value, Mapping):
+        return list(value.items())
+    parts = value if isinstance(value, list | tuple) else [value]
+    if option == "readout":
+        return [(str(part), True) for part in parts]
+    split = []
+    for part in parts:
+        node, colon, text = part.rpartition(":") if isinstance(part, str) else ("", "", part)
+        split.append((node, text) if colon else (None, part))
+    return split
+
+
+def _check_node(option: str, name: str, nodes: Mapping[str, Node]) -> None:
+    neurons = [known for known, node in nodes.items() if node.traits.state]
+    if name not in neurons:
+        raise UsageError(
+            f"{option} names '{name}', which is not a neuron of the graph",
+            fix=suggestion(name, neurons),
+        )
+    if option == "readout" and not nodes[name].traits.fires:
+        raise UsageError(
+            f"{option} names '{name}', a {nodes[name].type}, which does not spike anyway",
+            fix="leave it out",
+            node=name,
+        )

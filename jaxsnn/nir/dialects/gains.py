@@ -1,0 +1,207 @@
+"""How strongly a spike drives a neuron: the gain that a dialect gives to the numbers of a file.
+
+All files share one equation, for example tau_syn I' = -I + w_in S. They differ in S: the area of a
+spike.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import numpy as np
+
+from jaxsnn.errors import DialectError, listing
+from jaxsnn.nir.frameworks.registry import own_options
+from jaxsnn.nir.model.dialect import Dialect, Kernel, Rule
+from jaxsnn.nir.model.node import Node
+from jaxsnn.nir.model.nodes import IF, I
+
+
+def require(dialect: Dialect, fields: Iterable[str], purpose: str, node: str | None = None) -> None:
+    """Refuse to go on where a field of the dialect is unknown.
+
+    Args:
+        dialect: What was decided.
+        fields: Names of fields of `Dialect`; "seconds" is the length of the file's unit of time.
+        purpose: What needs them, for the message: "the event engine".
+        node: Ask for one node, whose own fields may differ.
+
+    Raises:
+        DialectError: Names the first field that is unknown, the node, and what is known; its fix is
+            the option that tells it.
+    """
+    where = "" if node is None else f"node '{node}': "
+    for field in fields:
+        if dialect.option(field, node) is None:
+            missing, fix = _missing(dialect, field)
+            if field == "reset" and dialect.option("reset_delay", node) is None:
+                fix += f", and {_missing(dialect, 'reset_delay')[1]}"  # both at once
+            raise DialectError(f"{where}{purpose} needs {missing}", fix=fix, node=node or "")
+
+
+#: What there is to choose from.
+_VALUES = {
+    "reset": " (zero, subtract or none)",
+    "reset_delay": " (true: a step late, or false)",
+}
+
+
+def _missing(dialect: Dialect, field: str) -> tuple[str, str]:
+    """What is missing, and how to say it."""
+    if field == "name":
+        return dialect.undecided, dialect.fix
+    conventions = dialect.conventions
+    if field == "seconds" and conventions is not None and conventions.seconds_option:
+        return _missing(dialect, conventions.seconds_option)
+    own = own_options().get(field)
+    if own is not None and own.missing:
+        return own.missing, own.fix or f"say {field}="
+    if field == "seconds" and dialect.time_unit == "step":
+        return "the length of a step, in which the file counts time", "say dt="
+    if field in ("seconds", "time_unit"):
+        return "the unit of time", dialect.unit_fix
+    values = _VALUES.get(field, "")
+    return f"{field}, which the file does not say", f"say {field}={values}"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SpikeArea:
+    """How a spike of weight w enters a neuron.
+
+    Attributes:
+        kind: "fixed": a current w of area `seconds`, the same for every neuron; r and w_in scale
+            it. "jump": the synaptic current (LIF, LI, IF, I: the membrane) jumps by w; r and w_in
+            do not scale it.
+        seconds: Area of a spike of weight 1 in seconds; None for "jump".
+        kernel: Continuous reading: "delta", "box" of width dt, or None if unknown.
+    """
+
+    kind: Literal["fixed", "jump"]
+    seconds: float | None
+    kernel: Kernel | None
+
+
+def known(dialect: Dialect, field: str, purpose: str, node: str | None = None) -> Any:
+    """A field of the dialect, refused like `require` where it is unknown."""
+    require(dialect, [field], purpose, node)
+    return dialect.option(field)
+
+
+def spike_area(dialect: Dialect, node: Node) -> SpikeArea:
+    """How a spike enters a node under a dialect.
+
+    Raises:
+        DialectError: The dialect is undecided, or has no rule for this type of node, or dt is
+            unknown.
+    """
+    kernel = dialect.at(node.name).spike_kernel
+    if arrival(dialect, node) == "jump":
+        return SpikeArea(kind="jump", seconds=None, kernel=kernel)
+    # The literal ODE takes an area of 1 in the file's own unit of time.
+    conventions = dialect.conventions
+    literal = conventions is not None and conventions.area == "unit"
+    said = dialect.option("spike_area", node.name)
+    if literal and said is not None:
+        return SpikeArea(kind="fixed", seconds=said, kernel=kernel)
+    field = "seconds" if literal else "dt"
+    seconds = known(dialect, field, "the strength of a spike", node.name)
+    return SpikeArea(kind="fixed", seconds=seconds, kernel=kernel)
+
+
+def resistance(dialect: Dialect, node: Node) -> np.ndarray:
+    """The r that the equations need, in SI: of IF and I per second, else as the file has it.
+
+    Spyx writes its decay where NIR has r: what it simulates is r = tau_mem/dt.
+    """
+    if rule_of(dialect, node).resistance == "tau/dt":
+        purpose = f"the resistance that {dialect.name} simulates"
+        tau = node.value("tau_mem" if node.traits.current_based else "tau")
+        seconds, dt = (known(dialect, field, purpose, node.name) for field in ("seconds", "dt"))
+        return np.asarray(tau, float) * seconds / dt
+    if isinstance(node, IF | I):
+        return np.asarray(node.value("r"), float) / known(
+            dialect, "seconds", "the resistance", node.name
+        )
+    return node.numbers("r")
+
+
+def rule_of(dialect: Dialect, node: Node) -> Rule:
+    """How the dialect simulates this type of neuron; where that depends on an option that nobody
+    said, as if it were true.
+
+    Raises:
+        DialectError: The dialect is undecided, or its framework never writes this type.
+    """
+    require(dialect, ["name"], "what the neuron does", node.name)
+    conventions = dialect.conventions
+    assert conventions is not None
+    rule = conventions.rule(node.type)
+    if rule is None:
+        raise DialectError(
+            f"node '{node.name}' is a {node.type}, which {dialect.name} never writes "
+            f"(it writes {listing(conventions.rules)})",
+            fix="say another dialect=",
+            node=node.name,
+        )
+    if rule.option and dialect.option(rule.option, node.name) is False and rule.without is not None:
+        return rule.without
+    return rule
+
+
+def floor_of(dialect: Dialect, node: Node) -> float | None:
+    """Below which V of a neuron never is at the end of a step; None where nothing bounds it, or
+    nobody has said it.
+    """
+    conventions = dialect.conventions
+    if conventions is None or not conventions.floor_option:
+        return None
+    said = dialect.option(conventions.floor_option, node.name)
+    return None if said in (None, "none") else float(said)
+
+
+def resetting_readout(dialect: Dialect, node: Node) -> bool:
+    """Whether a neuron gives its membrane although it resets: both were said of it."""
+    reset = dialect.nodes.get(node.name, {}).get("reset", "none")
+    return node.traits.fires and dialect.at(node.name).readout and reset != "none"
+
+
+def own_reset_delay(dialect: Dialect, node: Node, *, looped: bool) -> bool | None:
+    """The reset_delay that a neuron that feeds itself has whatever was said of all nodes; None
+    where what was said counts, as it does where it was said of this node.
+    """
+    if not looped or "reset_delay" in dialect.nodes.get(node.name, {}):
+        return None
+    return rule_of(dialect, node).recurrent_reset_delay
+
+
+def assumptions(dialect: Dialect, node: Node) -> tuple[str, ...]:
+    """What nobody has said of a neuron and is assumed, a sentence each."""
+    conventions = dialect.conventions
+    option = "" if conventions is None else conventions.floor_option
+    if not option or dialect.option(option, node.name) is not None:
+        return ()
+    return (f"{option} is not in the file, V is taken to have no lower bound: say {option}=",)
+
+
+def reset_size(dialect: Dialect, node: Node) -> Literal["v_threshold", "1", "floor"]:
+    """What a reset that subtracts takes off, see `Population.reset_size`."""
+    return dialect.option("reset_size", node.name) or "v_threshold"
+
+
+def several_spikes(dialect: Dialect, node: Node) -> bool:
+    """Whether a neuron may fire several spikes in one step."""
+    conventions = dialect.conventions
+    assert conventions is not None
+    option = conventions.spikes_option
+    said = dialect.option(option, node.name) if option else None
+    return conventions.spikes_per_step == "several" if said is None else said == "multi"
+
+
+def arrival(dialect: Dialect, node: Node) -> Literal["fixed", "jump"]:
+    """How a spike enters: see `SpikeArea.kind`. Needs no dt."""
+    rule = rule_of(dialect, node)
+    if rule.option:
+        require(dialect, [rule.option], "the strength of a spike", node.name)
+    return rule.arrival

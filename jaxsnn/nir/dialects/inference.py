@@ -1,0 +1,619 @@
+"""Deciding the dialect of a graph: what the user says, then this library's tag, then the numbers of
+the file.
+
+Nothing is guessed: what stays open is None in the `Dialect`, and `why` says so.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from jaxsnn.errors import DialectError, JaxsnnError, Problem, UsageError, listing
+from jaxsnn.nir.dialects.dialect_names import PER_NODE
+from jaxsnn.nir.dialects.dialect_options import DialectOptions, parse_options
+from jaxsnn.nir.frameworks.evidence import TOLERANCE, estimate, ties
+from jaxsnn.nir.frameworks.registry import (
+    conventions_of,
+    framework_of,
+    frameworks,
+    later_release,
+    own_options,
+    owners,
+    split_version,
+)
+from jaxsnn.nir.model.dialect import NO_UNIT, UNIT_SECONDS, Conventions, Dialect
+from jaxsnn.nir.model.graph import Graph
+from jaxsnn.nir.model.node import Node
+from jaxsnn.units import format_time
+
+#: Name of this library's entry in a graph's metadata.
+TAG = "jaxsnn"
+#: Fields of `Dialect` that the entry holds, in this order.
+_TAGGED = (
+    *("name", "version", "dt", "dt_export", "time_unit"),
+    *("reset", "reset_delay", "norm_input", "spike_kernel", "initial"),
+)
+#: Code of a problem: what was said and the numbers of the file cannot both be true.
+CONTRADICTION = "contradiction"
+
+
+def resolve(graph: Graph, dialect: str | None = "auto", **options: Any) -> Dialect:
+    """Decide how to read a graph.
+
+    This library's tag in the metadata counts also where its dialect is said; what is said goes
+    before it, and `why` names what differs. Another dialect than the tag's is taken as it is said.
+
+    Args:
+        graph: What was read.
+        dialect: A key of `DIALECTS`, with a version if need be ("norse==main"), or "auto": the tag
+            that this library writes, then the numbers.
+        options: Other fields of `Dialect`: dt (seconds or text with a unit), time_unit, reset,
+            reset_delay, spike_kernel, initial, readout, and the own options of frameworks:
+            dt_export, norm_input, ... All but dt, dt_export and time_unit may differ by node:
+            "NODE:VALUE".
+
+    Raises:
+        UsageError: An option has an unknown value or names an unknown node.
+        DialectError: An option contradicts the numbers of the file, or the dialect does.
+    """
+    said = parse_options(graph.nodes, dialect, **options)
+    tag, ignored = read_tag(graph)
+    if tag is not None and (said.dialect == "auto" or _agrees(tag, said)):
+        conventions = conventions_of(tag.dialect, tag.version)
+        merged, differs = _merged(graph, tag, said)
+        by, names = "argument", f"{said.label} was said, as its metadata do."
+        if said.dialect == "auto":
+            by, names = "metadata", f"Its metadata name the dialect {tag.label}."
+        elif said.label != tag.label:
+            names = f"{said.label} was said, and its metadata name {tag.label}."
+        return _decided(graph, conventions, merged, by, " ".join((names, *differs)))
+    if said.dialect != "auto":
+        conventions = conventions_of(said.dialect, said.version)
+        refuse_contradiction(graph, conventions)
+        other = (
+            f"{said_by_tag(tag)}; {said.label} was said."
+            if tag is not None
+            else (f"{said.label} was said. {ignored}".rstrip())
+        )
+        return _decided(graph, conventions, said, "argument", other)
+    label, why = infer(graph)
+    if label is not None:
+        name, version = split_version(label)
+        said = dataclasses.replace(said, version=version)
+        return _decided(graph, conventions_of(name, version), said, "inference", ignored + why)
+    choices = possible(graph) if graph.neurons else ()
+    fields, own = _split(said.fields)
+    return Dialect(**fields, own=own, nodes=said.nodes, why=ignored + why, choices=choices)
+
+
+def _split(fields: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Fields of `Dialect`, and own options that are none."""
+    common = {field.name for field in dataclasses.fields(Dialect)}
+    known = {name: value for name, value in fields.items() if name in common}
+    return known, {name: value for name, value in fields.items() if name not in common}
+
+
+def _decided(
+    graph: Graph, conventions: Conventions, said: DialectOptions, decided_by: Any, why: str
+) -> Dialect:
+    """Fill the fields of a decided dialect and say where each comes from."""
+    fields = dict(said.fields)
+    reasons = [why]
+    title = framework_of(conventions.name).title
+    if later := later_release(title, conventions, said.version):
+        reasons.append(f"{later[0].upper()}{later[1:]}.")
+    if not conventions.ran:
+        reasons.append(f"How {conventions.name} runs is known from its source, and was not run.")
+    _refuse_foreign(conventions, said)
+    _decide_time_unit(graph, conventions, fields, reasons)
+    _decide_dt(graph, conventions, fields, reasons)
+    nodes = {name: dict(own) for name, own in said.nodes.items()}
+    for field in ("reset", "reset_delay", "initial"):
+        default = getattr(conventions, field)
+        if field not in fields and default is not None:
+            fields[field] = default
+            if field == "reset":
+                reasons.append(
+                    f"Reset {default} is what {conventions.name} does by default; "
+                    "a file never says it."
+                )
+    _decide_area(fields, nodes, reasons)
+    _decide_kernel(graph, conventions, fields, nodes)
+    _decide_initial(graph, conventions, said, nodes)
+    _decide_own(conventions, fields, reasons)
+    if conventions.reset is None and "reset" not in fields:
+        reasons.append("The reset is not in the file: say reset= and reset_delay=.")
+    known, own = _split(fields)
+    return Dialect(
+        name=conventions.name,
+        version=said.version or None,
+        decided_by=decided_by,
+        why=" ".join(reasons),
+        nodes={name: nodes[name] for name in graph.nodes if name in nodes},
+        own=own,
+        **known,
+    )
+
+
+def _decide_initial(
+    graph: Graph, conventions: Conventions, said: DialectOptions, nodes: dict[str, dict[str, Any]]
+) -> None:
+    """Where membranes start, if that depends on the type of the node."""
+    if "initial" in said.fields:
+        return
+    for name, node in graph.nodes.items():
+        rule = conventions.rule(node.type) if node.traits.state else None
+        if rule is not None and rule.initial is not None:
+            nodes.setdefault(name, {}).setdefault("initial", rule.initial)
+
+
+def _decide_own(conventions: Conventions, fields: dict[str, Any], reasons: list[str]) -> None:
+    """Own options of the framework: their defaults, and what nobody said."""
+    for option in conventions.options:
+        if option.name in fields:
+            continue
+        if option.name in conventions.defaults:
+            fields[option.name], reason = conventions.defaults[option.name]
+            reasons.append(reason)
+        elif option.unsaid:
+            reasons.append(option.unsaid)
+
+
+def _refuse_foreign(conventions: Conventions, said: DialectOptions) -> None:
+    """Options that would be ignored because another framework has them."""
+    known = [option.name for option in conventions.options]
+    for option in own_options():
+        by_node = any(option in own for own in said.nodes.values())
+        if option not in known and (option in said.fields or by_node):
+            raise UsageError(
+                f"{option} is for the dialect {' and '.join(owners(option))}, "
+                f"not for {conventions.name}",
+                fix="leave it out",
+            )
+
+
+def _decide_time_unit(
+    graph: Graph, conventions: Conventions, fields: dict[str, Any], reasons: list[str]
+) -> None:
+    name, said = conventions.name, fields.get("time_unit")
+    if conventions.time_unit is not None:
+        if said not in (None, conventions.time_unit):
+            raise DialectError(
+                f'time_unit="{said}" contradicts the dialect {name}, '
+                f"which writes time in '{conventions.time_unit}'",
+                fix="leave it out, or say another dialect=",
+                code=CONTRADICTION,
+            )
+        fields["time_unit"] = conventions.time_unit
+    elif conventions.time_unit_from_dt and said is None:
+        found = estimate(graph.nodes, conventions.evidence)
+        if found.dt is not None:
+            fields["time_unit"] = "step" if abs(found.dt - 1) <= TOLERANCE else "s"
+            formula = conventions.evidence.dt_from
+            reasons.append(
+                f"{formula} is {found.dt:g}, so time constants are in '{fields['time_unit']}'."
+            )
+    if fields.get("time_unit") is None:
+        reasons.append(f"{NO_UNIT}{_unit_hint(graph)}")
+
+
+def _unit_hint(graph: Graph) -> str:
+    found = [tie.tau for tie in ties(graph.nodes)]
+    taus = np.concatenate(found or [np.zeros(0)])
+    taus = taus[np.isfinite(taus)]
+    if taus.size == 0:
+        return ""
+    guess = "ms (or time steps)" if np.median(taus) >= 0.5 else "s"
+    return f" Its time constants, {taus.min():g} to {taus.max():g}, look like {guess}."
+
+
+def _decide_dt(
+    graph: Graph, conventions: Conventions, fields: dict[str, Any], reasons: list[str]
+) -> None:
+    """dt from the numbers where the dialect ties it to them; a dt that was said must agree with it."""
+    found = estimate(graph.nodes, conventions.evidence)
+    unit = UNIT_SECONDS.get(fields.get("time_unit") or "")
+    if found.dt is None:
+        return
+    formula = conventions.evidence.dt_from
+    if fields.get("time_unit") == "step":
+        if abs(found.dt - 1) > TOLERANCE:
+            raise DialectError(
+                f"time_unit=\"step\" contradicts the file, where node '{found.node}' "
+                f"has dt = {formula} = {found.dt:g}, which is 1 where time is counted in steps",
+                fix='say time_unit="s" or time_unit="ms"',
+                node=found.node,
+                code=CONTRADICTION,
+            )
+        return
+    if unit is None:
+        return
+    seconds = found.dt * unit
+    said = fields.get("dt")
+    if said is not None and abs(said - seconds) > 10 * TOLERANCE * seconds:
+        raise DialectError(
+            f"dt={said:g} ({format_time(said)}) contradicts the file, where node "
+            f"'{found.node}' has {found.pair}, so dt = {formula} = {format_time(seconds)}",
+            fix="leave dt= out, or say another dialect=",
+            node=found.node,
+            code=CONTRADICTION,
+        )
+    if (
+        said is None
+        and conventions.dt is not None
+        and abs(seconds - conventions.dt) > 10 * TOLERANCE * conventions.dt
+    ):
+        raise DialectError(
+            f"the dialect {conventions.name} always writes with dt = "
+            f"{format_time(conventions.dt)}, but node '{found.node}' has {found.pair}, "
+            f"so dt = {formula} = {format_time(seconds)}",
+            fix=f"say dt={seconds:g} if that is meant, or another dialect=",
+            node=found.node,
+            code=CONTRADICTION,
+        )
+    if said is None:
+        fields["dt"] = _shortest(seconds)
+        reasons.append(f"dt is {format_time(fields['dt'])}, from {formula} of all neurons.")
+
+
+def _shortest(seconds: float) -> float:
+    """The number with two digits that an exporter started from, if float32 arithmetic explains the
+    difference.
+    """
+    short = float(f"{seconds:.1e}")
+    return short if abs(short - seconds) <= TOLERANCE * seconds else seconds
+
+
+def _decide_area(
+    fields: dict[str, Any], nodes: dict[str, dict[str, Any]], reasons: list[str]
+) -> None:
+    """A spike whose area was said is a current that lasts, unless it was said to be a delta."""
+    if "spike_area" not in fields:
+        return
+    area = fields["spike_area"]
+    told = "spike_kernel" in fields or any("spike_kernel" in own for own in nodes.values())
+    if told:
+        return
+    fields["spike_kernel"] = "box"
+    lasts = fields.setdefault("dt", area)
+    reasons.append(
+        f"A spike of weight 1 has the area {area:g} s: it is taken for a current of {area / lasts:g} "
+        f'that lasts {lasts:g} s; say spike_kernel="delta" for a delta of that area.'
+    )
+
+
+def _decide_kernel(
+    graph: Graph, conventions: Conventions, fields: dict[str, Any], nodes: dict[str, dict[str, Any]]
+) -> None:
+    """The continuous reading of a spike: one for all neurons, or one for each where their types
+    differ.
+    """
+    if "spike_kernel" in fields:
+        return
+    by_node = {
+        name: rule.kernel
+        for name, node in graph.nodes.items()
+        if node.traits.state and (rule := conventions.rule(node.type)) is not None
+    }
+    kernels = sorted(set(by_node.values()))
+    if len(kernels) == 1:
+        fields["spike_kernel"] = kernels[0]
+        return
+    for name, kernel in by_node.items():
+        nodes.setdefault(name, {}).setdefault("spike_kernel", kernel)
+
+
+def with_kernels(graph: Graph) -> Graph:
+    """A graph in a decided dialect that says how long a spike lasts in continuous time, where it did
+    not: as its types mean it.
+    """
+    dialect = graph.dialect
+    if dialect.conventions is None or dialect.spike_kernel is not None:
+        return graph
+    fields: dict[str, Any] = {}
+    nodes = {name: dict(own) for name, own in dialect.nodes.items()}
+    _decide_kernel(graph, dialect.conventions, fields, nodes)
+    nodes = {name: nodes[name] for name in graph.nodes if name in nodes}
+    return graph.with_dialect(dataclasses.replace(dialect, nodes=nodes, **fields))
+
+
+def contradiction(graph: Graph, conventions: Conventions) -> Problem | None:
+    """Why a graph cannot have been written in a dialect, or None if its numbers allow it."""
+    name = conventions.name
+    for node in (node for node in graph.nodes.values() if node.traits.state):
+        reason = _wrong_one(node, conventions)
+        if reason is not None:
+            return _contradicts(node.name, reason)
+    found = estimate(graph.nodes, conventions.evidence)
+    if found.node and not found.agrees:
+        median = "" if found.dt is None else f", where others give {found.dt:g}"
+        does = "takes" if conventions.reads_only else "writes"
+        reason = (
+            f"{name} {does} one dt = {conventions.evidence.dt_from}, but node '{found.node}' has "
+            f"{found.pair}, so dt = {found.farthest:g}{median}"
+        )
+        return _contradicts(found.node, reason)
+    refutes = conventions.evidence.refutes
+    other = None if refutes is None else refutes(graph.nodes, found)
+    return None if other is None else _contradicts(*other)
+
+
+def _contradicts(node: str, reason: str) -> Problem:
+    return Problem(node=node, code=CONTRADICTION, message=reason)
+
+
+def _wrong_one(node: Node, conventions: Conventions) -> str | None:
+    """The type or a parameter of a neuron that the framework would have written otherwise."""
+    rule = conventions.rule(node.type)
+    if rule is None:
+        never = "is not known to run" if conventions.reads_only else "never writes"
+        return f"node '{node.name}' is a {node.type}, which {conventions.name} {never}"
+    does = "takes" if conventions.reads_only else "writes"
+    for parameter in rule.ones:
+        value = np.asarray(node.value(parameter), float)
+        if np.any(value != 1):
+            other = value[value != 1].ravel()[0]
+            return (
+                f"{conventions.name} {does} {parameter} = 1, but node '{node.name}' has {other:g}"
+            )
+    # one that only runs what others wrote leaves it out
+    if rule.leaks_to_zero and not conventions.reads_only and "v_leak" in node.names:
+        leak = np.asarray(node.value("v_leak"), float)
+        if np.any(leak):
+            other = leak[leak != 0].ravel()[0]
+            return f"{conventions.name} writes v_leak = 0, but node '{node.name}' has {other:g}"
+    for one, other in rule.equal:
+        left, right = np.broadcast_arrays(
+            *(np.asarray(node.value(key), float) for key in (one, other))
+        )
+        differs = left != right
+        if np.any(differs):
+            return (
+                f"{conventions.name} writes {one} = {other}, but node '{node.name}' has "
+                f"{left[differs][0]:g} and {right[differs][0]:g}"
+            )
+    return None
+
+
+def refuse_contradiction(graph: Graph, conventions: Conventions) -> None:
+    """Raise DialectError where the numbers of a graph contradict a dialect that was said."""
+    found = contradiction(graph, conventions)
+    if found is not None:
+        others = [name for name in possible(graph) if name != conventions.name]
+        raise DialectError(
+            f"the dialect {conventions.name} contradicts the file: {found.message}",
+            fix=_few_digits(graph) or f"say another dialect= (the numbers allow {listing(others)})",
+            node=found.node,
+            code=found.code,
+        )
+
+
+def possible(graph: Graph) -> tuple[str, ...]:
+    """The dialects that the numbers of a graph allow."""
+    return tuple(_allowed(graph))
+
+
+def _allowed(graph: Graph) -> dict[str, Conventions]:
+    """The conventions that the numbers of a graph allow, by what `dialect=` says: of each framework
+    the first version.
+    """
+    found = {}
+    for name, framework in frameworks().items():
+        for number, conventions in enumerate(framework.dialects):
+            if conventions.reads_only:
+                continue
+            if contradiction(graph, conventions) is None and _dt_is_theirs(graph, conventions):
+                found[name if number == 0 else f"{name}=={conventions.version}"] = conventions
+                break
+    return found
+
+
+def _dt_is_theirs(graph: Graph, conventions: Conventions) -> bool:
+    if conventions.dt is None:
+        return True
+    found = estimate(graph.nodes, conventions.evidence)
+    return found.dt is None or abs(found.dt - conventions.dt) <= 10 * TOLERANCE * conventions.dt
+
+
+def infer(graph: Graph) -> tuple[str | None, str]:
+    """The dialect that the numbers prove, with a sentence that says why; None and why not
+    otherwise.
+    """
+    if not graph.neurons:
+        return None, "The graph has no neurons, so nothing tells its dialect."
+    allowed = _allowed(graph)
+    proven = {label: why for label, one in allowed.items() if (why := _proof(graph, one))}
+    if len(proven) == 1:
+        ((label, why),) = proven.items()
+        confirms = allowed[label].evidence.confirms
+        if confirms is None or confirms(graph.nodes):
+            return label, why
+    few = _few_digits(graph)
+    return None, (
+        f"The numbers do not decide the dialect ({_gains(graph)}): they allow {listing(allowed)}"
+        f"{few and f'; {few}'}."
+    )
+
+
+def _few_digits(graph: Graph) -> str:
+    """What to do where neurons have numbers of 16 bits, in which no dt can be recognised; or ""."""
+    for name in graph.neurons:
+        for value in map(np.asarray, map(graph.nodes[name].value, graph.nodes[name].names)):
+            if value.dtype.kind == "f" and value.itemsize < 4:
+                return (
+                    "export the network in float32 (net.float()), as the numbers of node "
+                    f"'{name}' are {value.dtype}, of 3 digits, in which dt is lost"
+                )
+    return ""
+
+
+def _proof(graph: Graph, conventions: Conventions) -> str:
+    """By what the files of a framework are recognised in a graph; "" where they are not."""
+    evidence = conventions.evidence
+    if evidence.recognises is not None and (seen := evidence.recognises(graph.nodes)):
+        return f"Inferred from the numbers: {seen}."
+    if not evidence.proves:
+        return ""
+    found = estimate(graph.nodes, evidence)
+    if not found.proven:
+        return ""
+    return (
+        f"Inferred from the numbers: dt = {evidence.dt_from} is {found.dt:g} "
+        f"at all neurons, as only {conventions.name} writes."
+    )
+
+
+def _gains(graph: Graph) -> str:
+    neurons = [node for node in graph.nodes.values() if node.traits.state and "r" in node.names]
+    values = np.concatenate([np.ravel(node.value("r")) for node in neurons] or [np.zeros(0)])
+    if values.size == 0:
+        return "no neuron has an r"
+    values = values.astype(float)
+    if values.min() == values.max():
+        return f"r = {values[0]:g} at all neurons"
+    return f"r from {values.min():g} to {values.max():g}"
+
+
+def read_tag(graph: Graph) -> tuple[DialectOptions | None, str]:
+    """This library's tag in the metadata as options, or None; and a sentence where it is not
+    believed.
+    """
+    text = graph.metadata.get(TAG)
+    if text is None:
+        return None, ""
+    try:
+        tag = dict(json.loads(str(text)))
+        nodes = {name: dict(own) for name, own in dict(tag.pop("nodes", {})).items()}
+        known = (*PER_NODE, *own_options())
+        if unknown := [field for own in nodes.values() for field in own if field not in known]:
+            raise ValueError(f"unknown option '{unknown[0]}' of a node")
+        # Every value passes the same checks as an option of the user.
+        per_node = {
+            field: {name: own[field] for name, own in nodes.items() if field in own}
+            for field in known
+        }
+        by_node = parse_options(
+            graph.nodes, "auto", **{field: said for field, said in per_node.items() if said}
+        ).nodes
+        name, version = tag.pop("name"), tag.pop("version", "")
+        options = parse_options(graph.nodes, f"{name}=={version}" if version else name, **tag)
+        found = dataclasses.replace(options, nodes=by_node)
+        conventions = conventions_of(found.dialect, found.version)
+        refuse_contradiction(graph, conventions)
+        _decided(graph, conventions, found, "metadata", "")
+    except (
+        JaxsnnError,
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        RecursionError,
+    ) as error:
+        reason = error.problem.message if isinstance(error, JaxsnnError) else error
+        return None, f"The entry '{TAG}' of its metadata is not believed: {reason}. "
+    return found, ""
+
+
+def other_tag(graph: Graph) -> str:
+    """What the tag of a graph says, in words, where another dialect than the tag's was said for it;
+    "" otherwise.
+    """
+    dialect = graph.dialect
+    if dialect.name is None:
+        return ""
+    tag, _ = read_tag(graph)
+    if tag is None or conventions_of(tag.dialect, tag.version) is dialect.conventions:
+        return ""
+    return said_by_tag(tag)
+
+
+def contradicts_tag(graph: Graph) -> bool:
+    """Whether a graph was read otherwise than the tag in its metadata says."""
+    if graph.dialect.name is None or read_tag(graph)[0] is None:
+        return False
+    tag, own = json.loads(str(graph.metadata[TAG])), json.loads(tag_text(graph.dialect))
+    return any(own.get(key) != value for key, value in tag.items())
+
+
+def said_by_tag(tag: DialectOptions) -> str:
+    """The dialect, unit and reset of a tag in words, without a full stop."""
+    words = {"time_unit": "time unit", "reset": "reset"}
+    more = [f"{word} {tag.fields[name]}" for name, word in words.items() if name in tag.fields]
+    return f"Its metadata say {', '.join((f'dialect {tag.label}', *more))}"
+
+
+def _agrees(tag: DialectOptions, said: DialectOptions) -> bool:
+    """Whether the dialect that was said is the tag's; of no version means of whichever it has, where
+    that has the options that were said.
+    """
+    theirs = conventions_of(tag.dialect, tag.version)
+    if tag.dialect != said.dialect:
+        return False
+    if said.version and conventions_of(said.dialect, said.version) is not theirs:
+        return False
+    known = {option.name for option in theirs.options}
+    given = {name for own in (said.fields, *said.nodes.values()) for name in own}
+    return given & set(own_options()) <= known
+
+
+def _merged(
+    graph: Graph, tag: DialectOptions, said: DialectOptions
+) -> tuple[DialectOptions, list[str]]:
+    """What was said goes before the tag; and a sentence for each value that differs.
+
+    What is said for all nodes goes before what the tag says of one, but a readout does not reset.
+    """
+    fields = dict(tag.fields)
+    differs = [
+        _differs(field, fields[field], value)
+        for field, value in said.fields.items()
+        if field in fields and fields[field] != value
+    ]
+    _drop_what_followed(graph, fields, tag, said)
+    nodes: dict[str, dict[str, Any]] = {}
+    for name, tagged in tag.nodes.items():
+        own = nodes[name] = dict(tagged)
+        for field, value in tagged.items():
+            if field not in said.fields or (field == "reset" and tagged.get("readout")):
+                continue
+            del own[field]
+            if value != said.fields[field] and field not in said.nodes.get(name, {}):
+                differs.append(_differs(f"{field} of '{name}'", value, said.fields[field]))
+    for name, own in said.nodes.items():
+        known = {**tag.fields, **tag.nodes.get(name, {})}
+        for field, value in own.items():
+            if field in known and known[field] != value:
+                differs.append(_differs(f"{field} of '{name}'", known[field], value))
+        nodes.setdefault(name, {}).update(own)
+    nodes = {name: own for name, own in nodes.items() if own}
+    return dataclasses.replace(tag, fields={**fields, **said.fields}, nodes=nodes), differs
+
+
+def _drop_what_followed(
+    graph: Graph, fields: dict[str, Any], tag: DialectOptions, said: DialectOptions
+) -> None:
+    """Leave out of a tag what followed from another unit, or another area of a spike, than is said."""
+    unit, area = (said.fields.get(name) for name in ("time_unit", "spike_area"))
+    evidence = conventions_of(tag.dialect, tag.version).evidence
+    if unit not in (None, fields.get("time_unit")) and estimate(graph.nodes, evidence).dt:
+        fields.pop("dt", None)
+    if area not in (None, fields.get("spike_area")):
+        fields.pop("spike_kernel", None)
+
+
+def _differs(what: str, tagged: Any, said: Any) -> str:
+    return f"Its metadata say {what.replace('_', ' ')} {tagged}; {said} was said."
+
+
+def tag_text(dialect: Dialect) -> str:
+    """The tag for the metadata: JSON with the fields that are known."""
+    tag = {key: getattr(dialect, key) for key in _TAGGED if getattr(dialect, key) is not None}
+    tag |= {key: value for key, value in dialect.own.items() if value is not None}
+    if dialect.nodes:
+        tag["nodes"] = {name: dict(own) for name, own in dialect.nodes.items()}
+    return json.dumps(tag)

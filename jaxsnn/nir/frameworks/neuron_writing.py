@@ -1,0 +1,226 @@
+"""What the writers of all targets share.
+
+A writer takes one `Step` of the source. It may scale a membrane (v' = s (v - o)), choose another
+node type, and ask for a factor and an offset on what arrives, which `convert` puts into the
+weights. It refuses what its importer cannot do.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
+from math import gcd, lcm
+from typing import Any
+
+import numpy as np
+
+from jaxsnn.nir.frameworks.source_step import Reset, Step
+from jaxsnn.nir.model.draft import spelt
+from jaxsnn.nir.model.node import nothing
+
+#: 1 - decay of a membrane that does not leak: small enough to vanish in float32, large enough to
+#: divide by.
+NO_LEAK = 2.0**-40
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Written:
+    """A neuron for the target.
+
+    Attributes:
+        entry: Its type and parameters.
+        factor, offset: What arrives is multiplied by `factor`, then `offset` is added; arrays of
+            the neuron's shape.
+        why: Why its numbers changed.
+        says: What no file holds and the line that loads it must set, as fields of a `Dialect`.
+        means: What the importer makes of it by itself, and no file holds; likewise.
+    """
+
+    entry: dict[str, Any]
+    factor: np.ndarray
+    offset: np.ndarray
+    why: str
+    says: Mapping[str, Any] = dataclasses.field(default_factory=nothing)
+    means: Mapping[str, Any] = dataclasses.field(default_factory=nothing)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What holds for all neurons of one conversion.
+
+    Attributes:
+        dt: The step of the target in seconds.
+        own: What `Importer.setting` made of the steps of all neurons; None without one.
+        give_up: Called with a node and a reason where only an approximation is possible; raises
+            unless that is wanted.
+        said: `Written.says` and `means` of each neuron that was written, by name.
+        rounded: Names of neurons that are written scaled by numbers that float32 rounds.
+    """
+
+    dt: float
+    own: Any
+    give_up: Callable[[str, str, str], None]
+    said: dict[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    rounded: set[str] = dataclasses.field(default_factory=set)
+
+    def scales(self, step: Step, scale: np.ndarray) -> None:
+        """Keep the name of a step that is written scaled by numbers of so many digits that float32
+        rounds small whole numbers times these.
+        """
+        digits = np.frexp(scale)[0] * _MOST_SCALED
+        if np.any(digits != np.round(digits)):
+            self.rounded.add(step.name)
+
+    def saying(self, **fields: Any) -> list[str]:
+        """Names of the neurons of which all these were said."""
+        wanted = fields.items()
+        return [name for name, said in self.said.items() if wanted <= said.items()]
+
+    def renamed(self, names: Mapping[str, str]) -> Setting:
+        """The same with what was said of nodes under other names."""
+        said = {names.get(name, name): fields for name, fields in self.said.items()}
+        return dataclasses.replace(self, said=said)
+
+
+def filled(step: Step, value: Any) -> np.ndarray:
+    return np.broadcast_to(np.asarray(value, float), step.shape).copy()
+
+
+def needs_value_reset(step: Step, setting: Setting, title: str) -> None:
+    if step.reset == "value":
+        return
+    described: Mapping[Reset, str] = {
+        "subtract": "subtracts v_threshold",
+        "subtract later": "subtracts v_threshold one step later",
+        "subtract unless above": "subtracts v_threshold",
+        "skip": "is zero at the end of the step after a spike, whatever arrives",
+    }
+    setting.give_up(
+        step.name,
+        f"its reset {described[step.reset]}, "
+        f"and {title}'s importer resets to a value in the step of the spike",
+        "that reset is written",
+    )
+
+
+def needs_subtraction(step: Step, setting: Setting, title: str) -> None:
+    """The importer's neurons lose v_threshold with each spike, at once."""
+    if step.reset == "subtract":
+        return
+    described: Mapping[Reset, str] = {
+        "value": "puts the membrane to a value",
+        "subtract later": "subtracts v_threshold one step later",
+        "subtract unless above": "subtracts v_threshold unless it stays above",
+        "skip": "is zero at the end of the step after a spike",
+    }
+    setting.give_up(
+        step.name,
+        f"its reset {described[step.reset]}, "
+        f"and {title}'s importer subtracts v_threshold in the step of the spike",
+        "that reset is written; or train it with reset subtract and no delay",
+    )
+
+
+def told(setting: Setting, module: str, settings: Mapping[str, Sequence[tuple[str, str]]]) -> str:
+    """What a line of Python does to the modules of `net` after loading: "" if nothing.
+
+    Args:
+        setting: With what was said of each neuron.
+        module: A condition on a module `m` that has it.
+        settings: By the names of the neurons, joined by commas: attribute and value, as code.
+
+    Returns:
+        Code that sets the attributes of the modules of these names; without names where all neurons
+        have the same.
+    """
+    parts = []
+    for names, attributes in settings.items():
+        if not names:
+            continue
+        inner = ", ".join(f"setattr(m, {name!r}, {value})" for name, value in attributes)
+        chosen = tuple(spelt(name) for name in names.split(","))
+        all_of_them = len(chosen) == len(setting.said)
+        where = module if all_of_them else f"n.partition('.')[0] in {chosen!r} and {module}"
+        modules = "m in net.modules()" if all_of_them else "n, m in net.named_modules()"
+        parts.append(f"; [({inner}) for {modules} if {where}]")
+    return "".join(parts)
+
+
+def refuse_drive(step: Step, drive: np.ndarray, setting: Setting) -> None:
+    """A constant drive of the membrane cannot be put into what arrives, which passes through the
+    current.
+    """
+    if np.any(np.abs(drive) > 1e-9 * np.abs(step.v_threshold)):
+        place = int(np.argmax(np.abs(drive)))
+        setting.give_up(
+            step.name,
+            f"neuron {place} is driven by {drive.flat[place]:g} a step, so that it does not rest "
+            "where it starts and resets, and a constant input would pass through the synaptic "
+            "current first",
+            "it rests where it resets",
+        )
+
+
+def needs_start(step: Step, start: np.ndarray, setting: Setting) -> None:
+    """The importer starts its membranes at `start`, in the source's numbers."""
+    off = np.abs(step.v_start - start) > 1e-9 * np.abs(step.v_threshold)
+    if np.any(off):
+        place = int(np.argmax(off))
+        setting.give_up(
+            step.name,
+            f"neuron {place} starts at {step.v_start.flat[place]:g}, "
+            f"the importer starts it at {start.flat[place]:g}",
+            "the first spikes may differ",
+        )
+
+
+def one_for_all(step: Step, setting: Setting, what: str, values: np.ndarray) -> float:
+    """The one value that an importer takes for all neurons."""
+    if np.ptp(values) > 1e-9 * np.abs(values).max():
+        setting.give_up(
+            step.name,
+            f"its neurons differ in {what} ({values.min():g} to {values.max():g}), "
+            "and the importer takes one for all",
+            "their mean is written",
+        )
+        return float(values.mean())
+    return float(values.flat[0])
+
+
+def moved_threshold(step: Step, threshold: np.ndarray, at_equality: bool) -> np.ndarray:
+    """The threshold one float32 lower or higher where the target counts a membrane at threshold the
+    other way.
+    """
+    if step.at_equality == at_equality:
+        return threshold
+    direction = np.float32(np.inf if step.at_equality is False else -np.inf)
+    return np.nextafter(threshold.astype(np.float32), direction).astype(float)
+
+
+#: By so much at most a level is above the lowest height that is scaled to it.
+_MOST_SCALED = 2**20
+
+
+def common_level(height: np.ndarray) -> float:
+    """One threshold for neurons of several: a common multiple, where there is a small one, so that
+    whole numbers scale sums that meet a threshold without rounding. Else that of the first neuron.
+    """
+    top, bottom = 1, 0
+    for fraction in map(Fraction, np.unique(height).tolist()):
+        top, bottom = lcm(top, fraction.numerator), gcd(bottom, fraction.denominator)
+        if top > _MOST_SCALED * bottom * height.min():
+            return float(height.flat[0])
+    return top / bottom
+
+
+def one_level(step: Step, setting: Setting, height: np.ndarray) -> tuple[float, np.ndarray]:
+    """One threshold for the neurons of a step, and by what what arrives at each is multiplied."""
+    level = common_level(height)
+    scale = np.where(height == level, 1.0, level / height)
+    setting.scales(step, scale)
+    return level, scale
+
+
+def negligible(offset: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    return np.where(np.abs(offset) < 1e-9 * np.abs(scale), 0.0, offset)

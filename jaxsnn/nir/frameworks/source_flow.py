@@ -1,0 +1,63 @@
+"""What importers in continuous time take: no steps, but the equations themselves.
+
+    tau_syn I' = -I,  I jumps by `jump` times the weight with each spike
+    tau_mem V' = v_leak - V + I
+    a spike where V passes v_threshold, then V = v_reset
+
+Each current-based neuron has this form, with r and w_in put into the jump.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+
+from jaxsnn.errors import ConversionError
+
+GiveUp = Callable[[str, str, str], None]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Flow:
+    """The equations of a population; see the module. Arrays of its shape, in seconds.
+
+    Attributes:
+        name, type, shape: Of the node.
+        tau_mem, tau_syn: Time constants.
+        jump: Of the current, for a spike of weight 1.
+        v_leak, v_threshold, v_reset, v_start: Levels of the membrane.
+        spikes: False: it gives its membrane, and never resets.
+        bias_ratio: As of `Step`: ones.
+    """
+
+    name: str
+    type: str
+    shape: tuple[int, ...]
+    tau_mem: np.ndarray
+    tau_syn: np.ndarray
+    jump: np.ndarray
+    v_leak: np.ndarray
+    v_threshold: np.ndarray
+    v_reset: np.ndarray
+    v_start: np.ndarray
+    spikes: bool
+    bias_ratio: np.ndarray
+
+
+def one_value(flow: Flow, values: np.ndarray, what: str, title: str) -> float:
+    """The one number of a layer.
+
+    Raises:
+        ConversionError: Its neurons differ.
+    """
+    low, high = float(values.min()), float(values.max())
+    if high - low > 1e-9 * max(abs(low), abs(high)):
+        raise ConversionError(
+            f"node '{flow.name}': its neurons differ in {what} ({low:g} to {high:g}), "
+            f"and {title}'s importer takes one for a layer",
+            fix="give them the same, or split the layer in two",
+            node=flow.name,
+        )
+    return float(values.flat[0])

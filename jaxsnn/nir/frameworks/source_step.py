@@ -1,0 +1,65 @@
+"""One time step of a neuron of the source as numbers: the form from which every target is written.
+
+    i = synapse_decay i + synapse_gain x        (current-based neurons only)
+    u = decay v + gain X + drive                (X is i, or x without a current)
+    a spike where u passes v_threshold, then the reset gives the next v
+
+x is all that arrives in the step, each spike of weight w as w. Every framework's update has this
+form.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+import numpy as np
+
+#: "value": v becomes v_reset at once. "subtract": v loses v_threshold at once. "subtract later": it
+#: loses it in the next step, after decaying. "skip": the next step ends at v_reset whatever
+#: arrives. "subtract unless above": as "subtract", but a membrane that stays above threshold after
+#: a reset counts as reset already (snnTorch's reset_delay false).
+Reset = Literal["value", "subtract", "subtract later", "skip", "subtract unless above", "none"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Step:
+    """One step of a population; see the module.
+
+    Attributes:
+        name, type: Of the node; `shape` is that of the population, and of all arrays.
+        current_based: The input passes through a synaptic current.
+        decay, gain, drive: Of the membrane. `drive` is what a leak potential adds in each step.
+        synapse_decay, synapse_gain: Of the current.
+        bias_ratio: What a bias of 1 adds in a step, as a multiple of what a spike of weight 1 adds.
+        v_threshold, v_reset, v_start: Levels of the membrane.
+        i_start: The current at the start.
+        reset: What a spike does, see `Reset`.
+        at_equality: A membrane at threshold spikes.
+        several: It may fire several spikes in one step, each of which takes v_threshold off.
+        level: Where one neuron's spikes are shared among copies: v_threshold in units of the
+            neuron's own.
+        floor: V is raised to this at the end of a step, if it is below; None: never.
+        late: Its spikes leave one step after the membrane passed the threshold.
+    """
+
+    name: str
+    type: str
+    shape: tuple[int, ...]
+    current_based: bool
+    decay: np.ndarray
+    gain: np.ndarray
+    drive: np.ndarray
+    synapse_decay: np.ndarray
+    synapse_gain: np.ndarray
+    bias_ratio: np.ndarray
+    v_threshold: np.ndarray
+    v_reset: np.ndarray
+    v_start: np.ndarray
+    i_start: np.ndarray
+    level: np.ndarray
+    reset: Reset
+    at_equality: bool
+    several: bool
+    late: bool
+    floor: float | None = None

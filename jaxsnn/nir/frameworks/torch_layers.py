@@ -1,0 +1,538 @@
+"""Layers of `torch.nn` as NIR nodes, and the records that describe any layer's translation.
+
+Layers are recognised by the name of their class, so that no framework is imported. The layers of each
+framework are in its file in `jaxsnn.nir.frameworks`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jaxsnn.errors import ConversionError
+from jaxsnn.nir.model.changes import Edge
+
+if TYPE_CHECKING:
+    from jaxsnn.nir.frameworks.source_step import Step
+    from jaxsnn.nir.model.dialect import Dialect
+    from jaxsnn.nir.model.node import Node
+
+
+#: Bytes of the numbers of float32.
+_LEAST_BYTES = 4
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Call:
+    """One call of a leaf module during the forward pass.
+
+    Attributes:
+        name, module: Of the leaf.
+        sources: Where its input came from: names of leaves whose outputs it is the sum of; "" is
+            the input of the module.
+        inward, outward: Shapes without the axes of batch and time.
+        leading: Number of those axes.
+        columns: Of a Linear: which number of its input each column of its weight is for; None: all in
+            order.
+    """
+
+    name: str
+    module: Any
+    sources: tuple[str, ...]
+    inward: tuple[int, ...]
+    outward: tuple[int, ...]
+    leading: int = 1
+    columns: np.ndarray | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Exported:
+    """What a leaf becomes.
+
+    Attributes:
+        nodes: Entries by the suffix of their name; "" is the leaf itself. The first takes the input.
+        edges: Between suffixes.
+        last: Suffix of the node that gives the output; None: the first.
+        neuron: Suffix of the neuron, which the options are of; None: what gives the output.
+        framework: Whose neuron it is; None for weights and shapes.
+        options: Options of `jaxsnn.nir.read` for it.
+        dt: Length of its step in seconds, if it has one.
+        folds: (factor, offset), (channels,): the layer before it is to have its output y as factor
+            y + offset instead.
+        norm: The BatchNorm whose they are.
+        takes_spikes: It is right for inputs of 0 and 1 alone.
+        takes_positive: It is right for inputs that are not below 0 alone.
+        dialect: Of a graph, which `jaxsnn.to_torch` made the leaf of; `takers` are its nodes that take
+            the input, and `givers` those that give the output.
+    """
+
+    nodes: Mapping[str, dict[str, Any]]
+    edges: tuple[Edge, ...] = ()
+    last: str | None = None
+    neuron: str | None = None
+    framework: str | None = None
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    dt: float | None = None
+    folds: tuple[np.ndarray, np.ndarray] | None = None
+    norm: Any = None
+    takes_spikes: bool = False
+    takes_positive: bool = False
+    dialect: Dialect | None = None
+    takers: tuple[str, ...] = ()
+    givers: tuple[str, ...] = ()
+
+    @property
+    def ends(self) -> tuple[str, ...]:
+        """Suffixes of the nodes whose outputs it gives, as a sum."""
+        return self.givers or (self.sends,)
+
+    @property
+    def sends(self) -> str:
+        """Suffix of the node that gives the output."""
+        return next(iter(self.nodes)) if self.last is None else self.last
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class LayerNumbers:
+    """A number or array that a layer is to have.
+
+    Attributes:
+        layer: Name of the layer.
+        node: Of the file, for messages.
+        owner: Has the attribute; `name` of it, "p.v_th" where it is one of a named tuple.
+        value: Of the shape of the node. A layer may have one number for all, where all are equal.
+    """
+
+    layer: str
+    node: str
+    owner: Any
+    name: str
+    value: np.ndarray
+
+
+#: What puts numbers into a layer: (call, nodes of the file by suffix, steps of its neurons by suffix).
+Setter = Callable[[Call, Mapping[str, "Node"], Mapping[str, "Step"]], list[LayerNumbers]]
+
+
+def layer_class(module: Any) -> type:
+    """The class of a layer; of one whose weights torch.nn.utils.parametrize computes, the class that it
+    had before.
+    """
+    kind = type(module)
+    return kind.__bases__[0] if hasattr(module, "parametrizations") else kind
+
+
+def numbers_of(value: Any, shape: tuple[int, ...] | None = None) -> np.ndarray:
+    """A tensor or number as array; of a shape, one number holds for all, and axes of length 1 before
+    it, such as one of batch, are left out.
+
+    Raises:
+        ConversionError: It has other axes.
+    """
+    array = (
+        value.detach().cpu().numpy() if hasattr(value, "detach") else np.asarray(value, np.float32)
+    )
+    if shape is None:
+        return np.array(array)
+    before = max(array.ndim - len(shape), 0)
+    if any(length != 1 for length in array.shape[:before]):
+        raise ConversionError(
+            f"numbers of shape {array.shape} are given for neurons of shape {shape}",
+            fix="give one number for all, or one for each neuron, without an axis of batch",
+        )
+    return np.broadcast_to(array.reshape(array.shape[before:]), shape).copy()
+
+
+def refuse_axes(call: Call, wanted: int) -> None:
+    """Refuse weights that take a sample of another number of axes than NIR's do.
+
+    Raises:
+        ConversionError: An axis is missing, such as that of batch, or one too many, such as time.
+    """
+    if len(call.inward) == wanted:
+        return
+    first = "time and batch" if call.leading == 2 else "batch"
+    missing = wanted > max(len(call.inward), 1)
+    shape = "channels, *shape" if missing else "*shape"
+    axes = "one axis" if wanted == 1 else f"{wanted} axes"
+    raise ConversionError(
+        f"'{call.name}' ({type(call.module).__name__}) takes numbers of shape {call.inward} behind "
+        f"{first}, and in NIR numbers of {axes}",
+        fix=f"give a sample (batch, {shape}) of one step, without an axis of time"
+        if call.leading == 1
+        else f"give a sample (time, batch, {shape})",
+        node=call.name,
+    )
+
+
+def _nothing(call: Call) -> Exported:
+    return Exported(nodes={})
+
+
+def exported_linear(call: Call) -> Exported:
+    """A torch.nn.Linear as Linear or Affine."""
+    refuse_axes(call, 1)
+    weight = numbers_of(call.module.weight)
+    if call.columns is not None:
+        ordered = np.zeros((*call.inward, len(weight)), weight.dtype)
+        np.add.at(ordered, call.columns, weight.T)
+        weight = ordered.T
+    entry = {"type": "Linear", "weight": weight}
+    if call.module.bias is not None:
+        entry |= {"type": "Affine", "bias": numbers_of(call.module.bias)}
+    return Exported(nodes={"": entry})
+
+
+def exported_convolution(call: Call) -> Exported:
+    conv = call.module
+    if conv.padding_mode != "zeros":
+        raise ConversionError(
+            f"'{call.name}' pads with {conv.padding_mode}, and NIR pads with zeros",
+            fix='use padding_mode="zeros"',
+            node=call.name,
+        )
+    weight = numbers_of(conv.weight)
+    refuse_axes(call, weight.ndim - 1)
+    bias = np.zeros(len(weight), weight.dtype) if conv.bias is None else numbers_of(conv.bias)
+    entry = {
+        "type": f"Conv{weight.ndim - 2}d",
+        "input_shape": np.array(call.inward[1:]),
+        "weight": weight,
+        "bias": bias,
+    }
+    entry |= {
+        "stride": np.array(conv.stride),
+        "dilation": np.array(conv.dilation),
+        "groups": np.array(conv.groups),
+    }
+    entry["padding"] = conv.padding if isinstance(conv.padding, str) else np.array(conv.padding)
+    return Exported(nodes={"": entry})
+
+
+def _each_channel(
+    call: Call,
+    kernel: np.ndarray,
+    bias: np.ndarray | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+) -> dict[str, Any]:
+    """A convolution of each channel by itself; `kernel` is (channels, *window)."""
+    channels, *window = kernel.shape
+    refuse_axes(call, kernel.ndim)
+    return {
+        "type": f"Conv{len(window)}d",
+        "input_shape": np.array(call.inward[1:]),
+        "weight": kernel[:, None],
+        "bias": np.zeros(channels, kernel.dtype) if bias is None else bias,
+        "stride": np.broadcast_to(stride, len(window)).copy(),
+        "padding": np.broadcast_to(padding, len(window)).copy(),
+        "dilation": np.ones(len(window), int),
+        "groups": np.array(channels),
+    }
+
+
+def _mean(call: Call, kernel_size: np.ndarray, stride: Any, padding: Any) -> Exported:
+    """Means of windows; NIR pools two axes, one is a convolution."""
+    if len(kernel_size) == 1:
+        channels, length = call.inward[0], int(kernel_size[0])
+        kernel = np.full((channels, length), 1 / length, np.float32)
+        return Exported(nodes={"": _each_channel(call, kernel, None, stride, padding)})
+    refuse_axes(call, 3)
+    sizes = {"kernel_size": kernel_size, "stride": stride, "padding": padding}
+    return Exported(nodes={"": {"type": "AvgPool2d", **sizes}})
+
+
+def _pool(call: Call) -> Exported:
+    pool = call.module
+    if (
+        _rounds_up(call)
+        or getattr(pool, "divisor_override", None)
+        or (np.any(pool.padding) and not pool.count_include_pad)
+    ):
+        raise ConversionError(
+            f"'{call.name}' rounds up, or divides by another number than its window, "
+            "and NIR does neither",
+            fix="leave out ceil_mode and divisor_override, and count the padding",
+            node=call.name,
+        )
+    return _mean(call, **_windows(pool))
+
+
+def _rounds_up(call: Call) -> bool:
+    """Whether a pool has windows that reach beyond the padded edge, as ceil_mode lets them."""
+    pool = call.module
+    if not pool.ceil_mode:
+        return False
+    sizes, axes = _windows(pool), _axes(pool)
+    free = np.array(call.inward[-axes:]) + 2 * sizes["padding"] - sizes["kernel_size"]
+    return not np.array_equal(free // sizes["stride"] + 1, call.outward[-axes:])
+
+
+def _even_pool(call: Call) -> Exported:
+    """An adaptive pool whose windows are all of one size."""
+    axes = _axes(call.module)
+    before, after = np.array(call.inward[-axes:]), np.array(call.outward[-axes:])
+    if np.any(before % after):
+        raise ConversionError(
+            f"'{call.name}' ({type(call.module).__name__}) makes {tuple(call.outward[-axes:])} of "
+            f"{tuple(call.inward[-axes:])} by windows of several sizes, and NIR's have one",
+            fix="give it a size by which that of its input can be divided",
+            node=call.name,
+        )
+    window = before // after
+    return _mean(call, window, window.copy(), np.zeros(axes, int))
+
+
+def _zeros_around(call: Call) -> Exported:
+    """Zeros at the edges."""
+    layer = call.module
+    if getattr(layer, "value", 0) != 0:
+        raise ConversionError(
+            f"'{call.name}' ({type(layer).__name__}) pads with {layer.value:g}, and NIR with zeros",
+            fix="pad with 0",
+            node=call.name,
+        )
+    # torch has the last axis first
+    sides = np.reshape(layer.padding, (-1, 2))[::-1]
+    return Exported(nodes={"": _around(call, sides)})
+
+
+def _around(call: Call, sides: np.ndarray) -> dict[str, Any]:
+    """Zeros before and behind each axis, (axes, 2), as a convolution of each channel with a one among
+    zeros, which moves it; below 0 numbers are left out.
+    """
+    padding = np.maximum(sides.max(axis=1), 0)
+    kernel = np.zeros((call.inward[0], *(1 + 2 * padding - sides.sum(axis=1))), np.float32)
+    kernel[(slice(None), *(padding - sides[:, 0]))] = 1
+    return _each_channel(call, kernel, padding=padding)
+
+
+def refuse_training(name: str, module: Any) -> None:
+    """Refuse a layer that does in training what it does not do afterwards.
+
+    Raises:
+        ConversionError: It is in training mode.
+    """
+    kind = type(module).__name__
+    random = kind.startswith("Dropout") and getattr(module, "p", 0)
+    moves = any("SpectralNorm" in type(part).__name__ for part in module.modules())
+    if module.training and (random or moves or "BatchNorm" in kind):
+        raise ConversionError(
+            f"'{name}' ({kind}) is in training mode, where it does not do what it does later",
+            fix="call module.eval() first, as it is then exported",
+            node=name,
+        )
+
+
+def refuse_few_digits(name: str, module: Any) -> None:
+    """Refuse a layer that rounds its sums to half precision, whose spikes are those of no engine.
+
+    Raises:
+        ConversionError: Its numbers have 16 bits or less.
+    """
+    for tensor in (*module.parameters(), *module.buffers()):
+        if tensor.dtype.is_floating_point and tensor.dtype.itemsize < _LEAST_BYTES:
+            raise ConversionError(
+                f"'{name}' ({type(module).__name__}) computes in {tensor.dtype}, and a graph of it "
+                "in float32, which spikes at other steps",
+                fix="give a copy in float32, copy.deepcopy(module).float(), "
+                "and compare with what that does",
+                node=name,
+            )
+
+
+def _dropout(call: Call) -> Exported:
+    """Nothing in evaluation."""
+    refuse_training(call.name, call.module)
+    return Exported(nodes={})
+
+
+def exported_normalisation(call: Call) -> Exported:
+    """A BatchNorm by its running statistics: y = weight (x - mean) / sqrt(var + eps) + bias, for
+    each channel; `weights_of_channels` where no weights before it can have these numbers.
+    """
+    norm = call.module
+    if norm.running_mean is None:
+        raise ConversionError(
+            f"'{call.name}' ({type(norm).__name__}) has no running statistics, "
+            "so that what it does depends on the batch",
+            fix="use track_running_stats=True",
+            node=call.name,
+        )
+    if call.leading != 1:
+        raise ConversionError(
+            f"'{call.name}' ({type(norm).__name__}) takes time and batch as two axes, and the batch for"
+            " its channels",
+            fix="let it take each step, as Norse's Lift does, or time and batch as one axis",
+            node=call.name,
+        )
+    refuse_training(call.name, norm)
+    mean, variance = (
+        numbers_of(each).astype(float) for each in (norm.running_mean, norm.running_var)
+    )
+    factor = 1 / np.sqrt(variance + norm.eps)
+    if norm.weight is not None:
+        factor = factor * numbers_of(norm.weight)
+    offset = -mean * factor
+    if norm.bias is not None:
+        offset = offset + numbers_of(norm.bias)
+    return Exported(nodes={}, folds=(factor, offset), norm=norm)
+
+
+def weights_of_channels(call: Call, one: Exported) -> dict[str, Any]:
+    """The factor and offset of a BatchNorm for each channel as weights: a diagonal, or kernels of one."""
+    assert one.folds is not None
+    kind = numbers_of(one.norm.running_mean).dtype
+    factor, offset = (each.astype(kind) for each in one.folds)
+    return _scaling_of_channels(call, factor, offset)
+
+
+def _scaling_of_channels(call: Call, factor: np.ndarray, offset: np.ndarray) -> dict[str, Any]:
+    """Weights that multiply each channel by a factor, and add an offset."""
+    if len(call.inward) == 1:
+        return {"type": "Affine", "weight": np.diag(factor), "bias": offset}
+    kernel = factor.reshape(-1, *(1,) * (len(call.inward) - 1))
+    return _each_channel(call, kernel, offset)
+
+
+def normalisation_numbers(
+    norm: Any, factor: np.ndarray, offset: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Numbers by which a BatchNorm gives factor x + offset, (channels,) each."""
+    if norm.weight is None:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return {"running_mean": -offset / factor, "running_var": factor**-2.0 - norm.eps}
+    values = {"running_mean": 0 * factor, "running_var": np.full_like(factor, 1 - norm.eps)}
+    return {**values, "weight": factor, "bias": offset}
+
+
+def set_normalisation(
+    call: Call, nodes: Mapping[str, Node], steps: Mapping[str, Step]
+) -> list[LayerNumbers]:
+    """A BatchNorm that is a node of its own, see `weights_of_channels`."""
+    node = nodes[""]
+    weight = np.asarray(node.value("weight"), float)
+    factor = np.diag(weight) if weight.ndim == 2 else weight.reshape(len(weight), -1)[:, 0]
+    offset = np.asarray(node.value("bias") if "bias" in node.names else 0 * factor, float)
+    values = normalisation_numbers(call.module, factor.copy(), offset)
+    return [
+        LayerNumbers(layer=call.name, node=node.name, owner=call.module, name=name, value=value)
+        for name, value in values.items()
+    ]
+
+
+def _largest(call: Call) -> Exported:
+    """A MaxPool of spikes: 1 where any in the window is, their sum > 1/2."""
+    pool = call.module
+    if _rounds_up(call) or pool.return_indices or np.any(np.asarray(pool.dilation) != 1):
+        raise ConversionError(
+            f"'{call.name}' rounds up, dilates its window or returns indices, and NIR does neither",
+            fix="leave out ceil_mode, dilation and return_indices",
+            node=call.name,
+        )
+    threshold = {"type": "Threshold", "threshold": np.full(call.outward, 0.5, np.float32)}
+    sizes = _windows(pool)
+    total = {"type": "SumPool2d", **sizes}
+    refuse_axes(call, 1 + _axes(pool))
+    if _axes(pool) == 1:
+        ones = np.ones((call.inward[0], *sizes["kernel_size"]), np.float32)
+        total = _each_channel(call, ones, None, sizes["stride"], sizes["padding"])
+    return Exported(
+        nodes={"sum": total, "": threshold},
+        edges=(("sum", ""),),
+        last="",
+        takes_spikes=True,
+    )
+
+
+def _rectified(call: Call) -> Exported:
+    """A ReLU of spikes or their sums, which it gives as they are."""
+    return Exported(nodes={}, takes_positive=True)
+
+
+def _axes(pool: Any) -> int:
+    """Over how many axes a pool goes: 1 of AvgPool1d."""
+    return int(type(pool).__name__[-2])
+
+
+def _windows(pool: Any) -> dict[str, np.ndarray]:
+    """kernel_size, stride and padding of a pool, a number for each axis."""
+    return {
+        key: np.broadcast_to(getattr(pool, key), (_axes(pool),)).copy()
+        for key in ("kernel_size", "stride", "padding")
+    }
+
+
+def _flatten(call: Call) -> Exported:
+    dims, axes = call.leading + len(call.inward), (call.module.start_dim, call.module.end_dim)
+    start, end = (dim % dims - call.leading for dim in axes)
+    if start < 0:
+        raise ConversionError(
+            f"'{call.name}' flattens the axis of batch",
+            fix=f"use start_dim={call.leading}",
+            node=call.name,
+        )
+    entry = {
+        "type": "Flatten",
+        "input_type": np.array(call.inward),
+        "start_dim": np.array(start),
+        "end_dim": np.array(end),
+    }
+    return Exported(nodes={"": entry})
+
+
+_PADDINGS = ("ZeroPad1d", "ZeroPad2d", "ConstantPad1d", "ConstantPad2d")
+_NORMS = ("BatchNorm1d", "BatchNorm2d", "SyncBatchNorm")
+#: Layers of torch.nn; frameworks may have layers of the same names.
+LAYERS: Mapping[str, Callable[[Call], Exported]] = MappingProxyType(
+    {
+        "Linear": exported_linear,
+        "Conv1d": exported_convolution,
+        "Conv2d": exported_convolution,
+        **dict.fromkeys(("AvgPool1d", "AvgPool2d"), _pool),
+        **dict.fromkeys(("AdaptiveAvgPool1d", "AdaptiveAvgPool2d"), _even_pool),
+        **dict.fromkeys(("MaxPool1d", "MaxPool2d"), _largest),
+        **dict.fromkeys(_PADDINGS, _zeros_around),
+        "Flatten": _flatten,
+        **dict.fromkeys(_NORMS, exported_normalisation),
+        "Dropout": _dropout,
+        "Dropout1d": _dropout,
+        "Dropout2d": _dropout,
+        "Identity": _nothing,
+        "ReLU": _rectified,
+    }
+)
+
+
+def set_weights(
+    call: Call, nodes: Mapping[str, Node], steps: Mapping[str, Step], *, suffix: str = ""
+) -> list[LayerNumbers]:
+    """The weight and the bias of a linear layer or convolution; a file without bias means 0."""
+    layer, node = call.module, nodes[suffix]
+    weight = np.asarray(node.value("weight"))
+    if call.columns is not None:
+        # Columns for one and the same number share its weight.
+        weight = weight[:, call.columns] / np.bincount(call.columns)[call.columns]
+    values = {"weight": weight}
+    if layer.bias is not None:
+        has = "bias" in node.names
+        values["bias"] = node.value("bias") if has else np.zeros(tuple(layer.bias.shape))
+    return [
+        LayerNumbers(
+            layer=call.name, node=node.name, owner=layer, name=name, value=np.asarray(value)
+        )
+        for name, value in values.items()
+    ]
+
+
+#: What puts numbers into layers of torch.nn.
+LAYER_SETTERS: Mapping[str, Setter] = MappingProxyType(
+    {
+        **dict.fromkeys(("Linear", "Conv1d", "Conv2d"), set_weights),
+        **dict.fromkeys(_NORMS, set_normalisation),
+    }
+)

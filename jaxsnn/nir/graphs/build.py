@@ -1,0 +1,418 @@
+"""Graphs without a file: layers in a row, or nodes with named edges.
+
+Time constants are in seconds (or text such as "10ms") and the dialect is this library's own, unless
+another is said. Sizes that follow from the layers before need not be said, and one seed draws all
+weights, in the order of the layers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import operator
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxsnn.errors import GraphError, UsageError, suggestion
+from jaxsnn.nir.frameworks.registry import own_unit
+from jaxsnn.nir.graphs.export import tagged
+from jaxsnn.nir.graphs.parse import parse
+from jaxsnn.nir.io.documents import group_of
+from jaxsnn.nir.model.graph import Graph
+from jaxsnn.nir.model.initializers import Initializer, Seed, generator_of, kaiming_uniform
+from jaxsnn.nir.model.node import Parameter, Value, nothing
+from jaxsnn.nir.model.nodes import class_of
+from jaxsnn.nir.model.passes import Shape
+from jaxsnn.units import parse_time
+
+#: The version of NIR whose format is written.
+NIR_VERSION = "1.0.8"
+
+Size = int | Sequence[int]
+Number = float | np.ndarray | Sequence[float]
+Time = Number | str
+Weights = Initializer | np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Layer:
+    """A node before its size is known and its weights are drawn. Made by the functions of this
+    module.
+
+    Attributes:
+        type: NIR's name of the primitive.
+        size: Shape of its output; None takes the shape of what feeds it.
+        parameters: Numbers; one number holds for all neurons.
+        weights: Arrays, or initialisers that draw them.
+        own: Of a layer made by `node`: arrays, whose shape is as it is, and settings.
+    """
+
+    type: str
+    size: Shape | None = None
+    parameters: Mapping[str, Any] = dataclasses.field(default_factory=nothing)
+    weights: Mapping[str, Weights] = dataclasses.field(default_factory=nothing)
+    own: Mapping[str, Value] | None = None
+
+    def leaving(self, name: str, shape: Shape) -> Shape:
+        """The shape of what leaves it, if it says no size of its own and is fed with a shape.
+
+        Raises:
+            GraphError: It cannot take that.
+        """
+        if self.own is None:
+            return shape
+        numbers = {key: np.asarray(value) for key, value in self.parameters.items()}
+        record = class_of(self.type)(name=name).replace(**numbers, **self.own)
+        found = record.traits.output_shape(record, shape)
+        if found is None:
+            raise GraphError(
+                f"node '{name}' ({self.type}) cannot take the shape {shape}",
+                fix="correct its parameters or the node before it",
+                node=name,
+            )
+        return found
+
+
+def _shape(size: Size | None) -> Shape | None:
+    """The axes of a size, whole numbers of Python.
+
+    Raises:
+        UsageError: a number that is not whole, or below 1.
+    """
+    if size is None:
+        return None
+    given: Any = [size] if np.ndim(size) == 0 else size
+    try:
+        found = tuple(map(operator.index, given))
+    except TypeError:
+        found = (0,)
+    if any(length < 1 for length in found):
+        raise UsageError(f"a size is {size!r}", fix="give whole numbers of at least 1")
+    return found
+
+
+def input(size: Size) -> Layer:
+    """Where data enters."""
+    return Layer(type="Input", size=_shape(size))
+
+
+def output(size: Size | None = None) -> Layer:
+    """Where data leaves."""
+    return Layer(type="Output", size=_shape(size))
+
+
+def linear(outputs: int | None = None, *, weight: Weights | None = None) -> Layer:
+    """A weight matrix: an array (outputs, inputs), or drawn by an initialiser (kaiming_uniform if
+    none is said).
+    """
+    return _matrix("Linear", outputs, {"weight": kaiming_uniform() if weight is None else weight})
+
+
+def affine(
+    outputs: int | None = None, *, weight: Weights | None = None, bias: Weights | float = 0.0
+) -> Layer:
+    """A weight matrix and a bias: arrays, or drawn by initialisers, the weights first."""
+    weights = {"weight": kaiming_uniform() if weight is None else weight}
+    if callable(bias):
+        return _matrix("Affine", outputs, {**weights, "bias": bias})
+    return dataclasses.replace(_matrix("Affine", outputs, weights), parameters={"bias": bias})
+
+
+def _matrix(kind: str, outputs: int | None, weights: Mapping[str, Weights]) -> Layer:
+    weight = weights["weight"]
+    if not callable(weight):
+        outputs = np.shape(weight)[0] if outputs is None else outputs
+    if outputs is None:
+        raise UsageError(
+            f"a {kind} layer has no number of outputs", fix="say it, or give an array of weights"
+        )
+    return Layer(type=kind, size=(outputs,), weights=weights)
+
+
+def scale(value: Number) -> Layer:
+    """Multiplies each element by its own factor."""
+    return Layer(type="Scale", parameters={"scale": value})
+
+
+def cubalif(
+    size: Size | None = None,
+    *,
+    tau_mem: Time,
+    tau_syn: Time,
+    v_threshold: Number = 1.0,
+    v_leak: Number = 0.0,
+    v_reset: Number = 0.0,
+    r: Number = 1.0,
+    w_in: Number = 1.0,
+) -> Layer:
+    """Current-based leaky integrate-and-fire neurons.
+
+    Each parameter is one number or one for each neuron.
+    """
+    times = {"tau_mem": tau_mem, "tau_syn": tau_syn}
+    others = {
+        "v_threshold": v_threshold,
+        "v_leak": v_leak,
+        "v_reset": v_reset,
+        "r": r,
+        "w_in": w_in,
+    }
+    return _neurons("CubaLIF", size, times, others)
+
+
+def cubali(
+    size: Size | None = None,
+    *,
+    tau_mem: Time,
+    tau_syn: Time,
+    v_leak: Number = 0.0,
+    r: Number = 1.0,
+    w_in: Number = 1.0,
+) -> Layer:
+    """Current-based leaky integrators."""
+    return _neurons(
+        "CubaLI",
+        size,
+        {"tau_mem": tau_mem, "tau_syn": tau_syn},
+        {"v_leak": v_leak, "r": r, "w_in": w_in},
+    )
+
+
+def lif(
+    size: Size | None = None,
+    *,
+    tau: Time,
+    v_threshold: Number = 1.0,
+    v_leak: Number = 0.0,
+    v_reset: Number = 0.0,
+    r: Number = 1.0,
+) -> Layer:
+    """Leaky integrate-and-fire neurons."""
+    others = {"v_threshold": v_threshold, "v_leak": v_leak, "v_reset": v_reset, "r": r}
+    return _neurons("LIF", size, {"tau": tau}, others)
+
+
+def li(size: Size | None = None, *, tau: Time, v_leak: Number = 0.0, r: Number = 1.0) -> Layer:
+    """Leaky integrators."""
+    return _neurons("LI", size, {"tau": tau}, {"v_leak": v_leak, "r": r})
+
+
+def integrate_and_fire(
+    size: Size | None = None, *, v_threshold: Number = 1.0, v_reset: Number = 0.0, r: Number = 1.0
+) -> Layer:
+    """Integrate-and-fire neurons (IF); r is per second."""
+    return _neurons("IF", size, {}, {"v_threshold": v_threshold, "v_reset": v_reset, "r": r})
+
+
+def integrator(size: Size | None = None, *, r: Number = 1.0) -> Layer:
+    """Integrators (I); r is per second."""
+    return _neurons("I", size, {}, {"r": r})
+
+
+def _neurons(
+    kind: str, size: Size | None, times: Mapping[str, Time], others: Mapping[str, Number]
+) -> Layer:
+    seconds = {
+        name: parse_time(value) if isinstance(value, str) else value
+        for name, value in times.items()
+    }
+    return Layer(type=kind, size=_shape(size), parameters=seconds | dict(others))
+
+
+def node(kind: str, size: Size | None = None, /, **parameters: Any) -> Layer:
+    """A node of any type: one of NIR's that has no function here, or one that is registered.
+
+    Args:
+        kind: Its type.
+        size: Shape of a population; no other node needs one.
+        parameters: By the names of the type. One number holds for all elements where a parameter
+            has one for each; a time may be text.
+
+    Raises:
+        UnsupportedNodeError: There is no such type.
+        UsageError: The type has no such parameter, or no size.
+
+    >>> pool = node("SumPool2d", kernel_size=2, stride=2, padding=0)
+    >>> sequential(input((1, 4, 4)), pool, lif(tau="10ms")).nodes["2"].value("tau").shape
+    (1, 2, 2)
+    """
+    traits = class_of(kind).traits
+    if size is not None and not traits.keeps_shape:
+        raise UsageError(
+            f"a {kind} has no size of its own", fix="leave it out, the node before it tells"
+        )
+    given: dict[bool, dict[str, Any]] = {True: {}, False: {}}
+    for name, value in parameters.items():
+        parameter = traits.parameter(name)
+        if parameter is None:
+            raise UsageError(
+                f"a {kind} has no parameter '{name}'", fix=suggestion(name, traits.names)
+            )
+        given[parameter.per == "element"][name] = _number(parameter, value)
+    return Layer(type=kind, size=_shape(size), parameters=given[True], own=given[False])
+
+
+def _number(parameter: Parameter, value: Any) -> Any:
+    """A parameter as numbers, times in seconds; a text that it may be stays."""
+    if not isinstance(value, str):
+        return value if parameter.per == "element" else np.asarray(value)
+    if value in parameter.texts:
+        return value
+    return parse_time(value)
+
+
+def sequential(
+    *layers: Layer, seed: Seed | None = None, dialect: str = "jaxsnn", **options: Any
+) -> Graph:
+    """Layers in a row.
+
+    The first layer is an `input`; an Output is added. Nodes are named "input", "1", "2", ... and
+    "output", the numbers being places among the arguments.
+
+    Args:
+        layers: Made with the functions of this module.
+        seed: Draws the weights: a whole number, or a `jax.random` key of either kind. Not needed
+            where all weights are arrays.
+        dialect: How the numbers are meant; options are those of `jaxsnn.nir.read`.
+
+    Raises:
+        GraphError: Shapes that do not match, or that nothing tells.
+
+    >>> from jaxsnn.nir.model.initializers import normal
+    >>> net = sequential(
+    ...     input(5),
+    ...     linear(120, weight=normal(3.0, 1.6)),
+    ...     cubalif(tau_mem="10ms", tau_syn="5ms"),
+    ...     linear(3, weight=normal(1.5, 1.5)),
+    ...     cubalif(tau_mem="10ms", tau_syn="5ms"),
+    ...     seed=0,
+    ... )
+    >>> net.order(), net.dialect.name, net.dialect.time_unit
+    (('input', '1', '2', '3', '4', 'output'), 'jaxsnn', 's')
+    """
+    if not layers or layers[0].type != "Input":
+        raise UsageError(
+            "the first layer must say how many channels come in",
+            fix="begin with an input, sequential(input(5), ...)",
+        )
+    named = {str(number): layer for number, layer in enumerate(layers)}
+    nodes = {"input": named.pop("0"), **named}
+    if layers[-1].type != "Output":
+        nodes["output"] = output()
+    return network(nodes, [tuple(nodes)], seed=seed, dialect=dialect, **options)
+
+
+def network(
+    nodes: Mapping[str, Layer],
+    chains: Iterable[Sequence[str]],
+    *,
+    seed: Seed | None = None,
+    dialect: str = "jaxsnn",
+    **options: Any,
+) -> Graph:
+    """Named nodes and the edges between them.
+
+    Args:
+        nodes: Layers by name, those of `input` and `output` included.
+        chains: Names in the order of the signal; ("a", "b", "c") are the edges a -> b and b -> c.
+        seed: Draws the weights, in the order of the nodes: a whole number, or a `jax.random` key.
+        dialect: How the numbers are meant; options are those of `jaxsnn.nir.read`.
+
+    Raises:
+        GraphError: Shapes that do not match, or an edge to a node that does not exist.
+
+    >>> net = network(
+    ...     {
+    ...         "input": input(2),
+    ...         "w": linear(4),
+    ...         "hidden": cubalif(tau_mem=0.02, tau_syn=0.01),
+    ...         "w_rec": linear(4),
+    ...         "output": output(),
+    ...     },
+    ...     [("input", "w", "hidden", "output"), ("hidden", "w_rec", "hidden")],
+    ...     seed=0,
+    ... )
+    >>> net.recurrent_components()
+    (('hidden', 'w_rec'),)
+    """
+    edges = list(dict.fromkeys(edge for chain in chains for edge in itertools.pairwise(chain)))
+    for name in dict.fromkeys(name for edge in edges for name in edge):
+        if name not in nodes:
+            raise GraphError(
+                f"an edge names '{name}', which is not a node", fix=suggestion(name, nodes)
+            )
+    shapes = _fed_shapes(nodes, edges)
+    rng = None if seed is None else generator_of(seed)
+    members = {name: _entry(name, layer, shapes[name], rng) for name, layer in nodes.items()}
+    tree = {"type": "NIRGraph", "nodes": members, "edges": edges}
+    unit = own_unit(dialect)
+    if unit is not None:
+        options.setdefault("time_unit", unit)
+    return tagged(parse(group_of(tree, NIR_VERSION), dialect=dialect, **options))
+
+
+def _fed_shapes(nodes: Mapping[str, Layer], edges: Sequence[tuple[str, str]]) -> dict[str, Shape]:
+    """The shape that reaches each node; its own size where nothing does."""
+    given = {name: layer.size for name, layer in nodes.items()}
+    fed: dict[str, Shape] = {}
+    for _ in nodes:
+        for source, target in edges:
+            shape = given[source]
+            if shape is None:
+                continue
+            fed.setdefault(target, shape)
+            given[target] = given[target] or nodes[target].leaving(target, shape)
+    for name, size in given.items():
+        if name not in fed and size is not None and not nodes[name].weights:
+            fed[name] = size
+    unknown = [name for name in nodes if name not in fed]
+    if unknown:
+        raise GraphError(
+            f"node '{unknown[0]}' has no size, and nothing feeds it",
+            fix="say its size or add an edge to it",
+            node=unknown[0],
+        )
+    return fed
+
+
+def _entry(name: str, layer: Layer, fed: Shape, rng: np.random.Generator | None) -> dict[str, Any]:
+    """One node as NIR has it."""
+    shape = layer.size or layer.leaving(name, fed)
+    entry: dict[str, Any] = {"type": layer.type, **(layer.own or {})}
+    if layer.type in ("Input", "Output"):
+        return entry | {"shape": np.array(shape)}
+    for key, weight in layer.weights.items():
+        wanted = (*shape, *fed) if key == "weight" else shape
+        entry[key] = _drawn(name, key, weight, wanted, rng)
+    for key, value in layer.parameters.items():
+        array = np.asarray(value, float)
+        if array.shape not in ((), shape):
+            raise GraphError(
+                f"node '{name}': {key} of shape {array.shape} does not fit {shape}",
+                fix="pass one number, or one for each neuron",
+                node=name,
+            )
+        entry[key] = np.broadcast_to(array, shape)
+    return entry
+
+
+def _drawn(
+    name: str, key: str, weight: Weights, shape: Shape, rng: np.random.Generator | None
+) -> np.ndarray:
+    if callable(weight):
+        if rng is None:
+            raise UsageError(
+                f"node '{name}' draws its {key}, and no seed was said",
+                fix=f"say seed=0, or pass an array of shape {shape}",
+                node=name,
+            )
+        return np.asarray(weight(rng, shape))
+    if np.shape(weight) != shape:
+        raise GraphError(
+            f"node '{name}': {key} of shape {np.shape(weight)} does not fit {shape}",
+            fix="weights are (outputs, inputs), a bias is (outputs,)",
+            node=name,
+        )
+    return np.asarray(weight)

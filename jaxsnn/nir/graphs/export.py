@@ -1,0 +1,226 @@
+"""A `Graph` back to a file or a nir.NIRGraph.
+
+What was not changed stays bit for bit, and nothing is added.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from jaxsnn.errors import GraphError, UsageError
+from jaxsnn.nir.dialects.inference import TAG, contradicts_tag, tag_text
+from jaxsnn.nir.io.files import Dataset, Group, image_of, save, text_dataset, text_of
+from jaxsnn.nir.model.dialect import Dialect
+from jaxsnn.nir.model.graph import Graph, refuse_no_graph
+from jaxsnn.nir.model.node import Node
+from jaxsnn.nir.model.nodes import TYPES
+from jaxsnn.nir.model.validation import refuse_problems
+
+if TYPE_CHECKING:
+    import nir
+
+#: Nodes behind which nir infers shapes.
+_WITH_WINDOWS = ("Conv1d", "Conv2d", "SumPool2d", "AvgPool2d", "Flatten")
+#: What nir raises where it takes no graph of what it is given.
+_REFUSALS = (AssertionError, ValueError, TypeError, KeyError, IndexError, AttributeError)
+
+
+def write(path: str | os.PathLike[str], graph: Graph, force: bool = False) -> None:
+    """Write a graph as a NIR file.
+
+    Names, edges, nesting, metadata and every number that was not changed are those of the file that
+    was read, with their dtypes. Changed numbers keep the dtype of the file if it can hold them;
+    float16, which rounds to three digits, gives way to float32.
+
+    Raises:
+        GraphError: The graph has become broken, for example by a weight that is NaN.
+        FileError: The file exists and `force` is not set, or cannot be written.
+        UsageError: What is given is no graph.
+    """
+    if not isinstance(path, str | os.PathLike):
+        kind = type(path).__name__
+        raise UsageError(f"a {kind} is no path", fix="pass the path first: write(path, graph)")
+    refuse_no_graph(graph)
+    save(path, document_of_graph(graph), force)
+
+
+def nir_bytes(path: str | os.PathLike[str], graph: Graph) -> bytes:
+    """The bytes of the file that `write` would write; `path` is for messages."""
+    return image_of(path, document_of_graph(graph))
+
+
+def document_of_graph(graph: Graph) -> Group:
+    """The document (see `jaxsnn.nir.io.files`) of a graph: the one that it was made of, with the
+    changes, and with its own dialect where it was read in another than its tag says.
+    """
+    refuse_problems(graph)
+    document = Group(graph.source, graph.source.attributes)
+    document["node"] = _rebuilt(document["node"], "", graph)
+    return _with_tag(document, graph.dialect) if contradicts_tag(graph) else document
+
+
+def _with_tag(document: Group, dialect: Dialect) -> Group:
+    """The document with a dialect in its metadata."""
+    node = Group(document["node"], document["node"].attributes)
+    metadata = {**node.get("metadata", Group()), TAG: text_dataset(tag_text(dialect))}
+    node["metadata"] = Group(metadata)
+    return Group({**document, "node": node}, document.attributes)
+
+
+def _rebuilt(group: Group, path: str, graph: Graph) -> Group:
+    """One level of nesting with the parameters of the graph's records."""
+    members = Group({}, group["nodes"].attributes)
+    for name, entry in group["nodes"].items():
+        full = f"{path}/{name}" if path else name
+        members[name] = (
+            _patched(entry, graph.nodes[full])
+            if full in graph.nodes
+            else _rebuilt(entry, full, graph)
+        )
+    return Group({**group, "nodes": members}, group.attributes)
+
+
+def _patched(entry: Group, record: Node) -> Group:
+    """A node's group with the parameters of its record; those that are the same keep their dataset
+    untouched.
+    """
+    patched = Group(entry, entry.attributes)
+    record = record.in_file()
+    for name in record.names:
+        value = getattr(record, name)
+        old = entry.get(name)
+        if value is None:
+            patched.pop(name, None)
+        elif isinstance(value, str):
+            if old is None or text_of(old) != value:
+                patched[name] = text_dataset(value)
+        elif old is None:
+            patched[name] = Dataset(value=value, dtype=value.dtype)
+        elif not same_array(old.value, value):
+            patched[name] = _changed(old, value)
+    return patched
+
+
+def same_array(a: Any, b: Any) -> bool:
+    """Equal in dtype, shape and every bit."""
+    if not isinstance(a, np.ndarray) or not isinstance(b, np.ndarray):
+        return False
+    return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+
+
+def _changed(old: Dataset, value: np.ndarray) -> Dataset:
+    """New numbers in the dtype of the old ones.
+
+    Floats may round; whole numbers, booleans and float16 give way.
+    """
+    dtype = old.dtype
+    if dtype.kind in "biu" and not np.array_equal(value, value.astype(dtype)):
+        dtype = value.dtype
+    if dtype == np.float16 and not np.array_equal(value, _cast(value, dtype)):
+        dtype = np.dtype(np.float32)
+    if dtype.kind not in "biuf":
+        dtype = value.dtype
+    stored = _cast(value, dtype)
+    if np.any(np.isinf(stored.astype(float)) & np.isfinite(value.astype(float))):
+        dtype, stored = value.dtype, value
+    if same_array(old.value, stored):
+        return old
+    same_shape = isinstance(old.value, np.ndarray) and old.value.shape == stored.shape
+    storage = old.storage if same_shape else {}
+    return Dataset(value=stored, dtype=dtype, attributes=old.attributes, storage=storage)
+
+
+def _cast(value: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Too large a number becomes infinite without a warning."""
+    with np.errstate(over="ignore"):
+        return value.astype(dtype)
+
+
+def tagged(graph: Graph) -> Graph:
+    """The graph with its dialect in the metadata, so that this library reads it again without
+    options.
+
+    A courtesy: nothing needs it, other tools ignore it. Graphs that are built here have it already.
+    """
+    from jaxsnn.nir.graphs.parse import parse
+
+    return parse(_with_tag(document_of_graph(graph), graph.dialect), dialect=graph.dialect)
+
+
+def export(graph: Graph) -> nir.NIRGraph:
+    """The graph as a nir.NIRGraph, for other tools; nodes that this library assumed are left out.
+
+    Raises:
+        GraphError: nir itself refuses the graph.
+
+    >>> from jaxsnn.nir import build
+    >>> sorted(export(build.sequential(build.input(2), build.linear(3), build.li(tau=0.01), seed=0)).nodes)
+    ['1', '2', 'input', 'output']
+    """
+    refuse_no_graph(graph)
+    for node in graph.nodes.values():
+        if node.type not in TYPES:
+            raise GraphError(
+                f"node '{node.name}' is a {node.type}, which the nir package does not have",
+                fix="write it to a file instead",
+                node=node.name,
+            )
+    try:
+        return _of_nir(graph)
+    except _REFUSALS as error:
+        raise GraphError(
+            f"the nir package refuses this graph: {error}", fix="write it to a file instead"
+        ) from error
+
+
+def types_refused(graph: Graph) -> str | None:
+    """What nir.read finds wrong with the types of a graph's file, which it looks at by default;
+    None: nothing, or it does not read the graph without that either.
+
+    nir 1.0.8 infers shapes behind kernels that are not square wrongly.
+    """
+    if not any(node.type in _WITH_WINDOWS for node in graph.nodes.values()):
+        return None  # nir takes long for graphs of many nodes
+    try:
+        _of_nir(graph)
+    except _REFUSALS:
+        return None
+    try:
+        _of_nir(graph, type_check=True)
+    except _REFUSALS as error:
+        return str(error)
+    return None
+
+
+def _of_nir(graph: Graph, **said: bool) -> nir.NIRGraph:
+    """What nir.read makes of a graph's file; `said`: what it is told."""
+    import nir
+
+    # nir changes the dicts that it is given
+    tree = _values(document_of_graph(graph)["node"])
+    return cast("nir.NIRGraph", nir.dict2NIRNode(tree | said))
+
+
+def _values(group: Group) -> dict[str, Any]:
+    """A document as the plain dicts that nir.read makes of a file; nir must not add nodes of its
+    own to them.
+    """
+    tree = {
+        name: _values(entry) if isinstance(entry, Group) else _value(entry)
+        for name, entry in group.items()
+    }
+    return tree | {"type_check": False} if tree.get("type") == "NIRGraph" else tree
+
+
+def _value(dataset: Dataset) -> Any:
+    text = text_of(dataset)
+    if text is not None:
+        return text
+    value = dataset.value
+    if not isinstance(value, np.ndarray):
+        return None
+    # nir takes a scalar out of its array; arrays are copied because ours are read-only.
+    return value[()] if value.shape == () else np.array(value)

@@ -1,0 +1,224 @@
+"""A network as a table, as the configuration file of a training run has it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from jaxsnn.errors import UsageError, listing, suggestion
+from jaxsnn.nir.graphs import build
+from jaxsnn.nir.graphs.build import Layer
+from jaxsnn.nir.model.graph import Graph
+from jaxsnn.nir.model.initializers import Initializer, Seed, generator_of, normal, seed_words
+from jaxsnn.nir.model.layer_values import (
+    LAYER,
+    refuse_large_weights,
+    refuse_layer_values,
+    refuse_network_values,
+    shape_behind,
+)
+from jaxsnn.nir.model.nodes import class_of
+
+#: What the table may say; `LAYER`: what each of its layers may.
+NETWORK = ("input", "layers", "tau_mem", "tau_syn")
+
+
+def graph_of_table(table: Mapping[str, Any], seed: Seed = 0) -> Graph:
+    """A network of CubaLIF neurons, layer by layer.
+
+    Nodes are named by their layer, from 1 on: the weights "w1", neurons "1", feedback "r1", a pool
+    "p1".
+
+    Args:
+        table: `input`, a number or a shape; `tau_mem`, `tau_syn`, times; `layers`, a table each:
+            `neurons` = N, all connected to all, or `channels` = N with `kernel`, `stride` and
+            `padding`, a convolution, or `pool` = N, which adds up N x N; `weight` = [mean, standard
+            deviation], or [[inputs, mean, deviation], ...] for one part of the inputs after the
+            other; `bias` = [mean, standard deviation], a current that lasts; `feedback` = as
+            `weight`, between the neurons of the layer; `readout` = true:
+            neurons that do not fire; time constants of its own; and `neuron` = a table with the
+            `type` of its neurons, also one that is registered, and their parameters.
+        seed: draws the weights.
+
+    Raises:
+        UsageError: a name that does not exist, a value that lacks, makes no sense or is larger than
+            `layer_values.MAX_NEURONS` and `MAX_LAYERS` allow.
+
+    >>> layers = [{"neurons": 4, "weight": [0.5, 0.1]}, {"neurons": 2, "weight": [1.0, 0.2]}]
+    >>> graph_of_table({"input": 3, "tau_mem": "20ms", "tau_syn": "10ms", "layers": layers}).order()
+    ('input', 'w1', '1', 'w2', '2', 'output')
+    """
+    table = _known(table, NETWORK, "network")
+    refuse_network_values(table)
+    size: Any = _needed(table, "input", "network")
+    shape = (size,) if isinstance(size, int) else tuple(size)
+    planes = None if isinstance(size, int) else size[0]  # of what comes in; None: it is flat
+    nodes = {"input": build.input(shape)}
+    chain, loops = ["input"], []
+    times = {name: table[name] for name in ("tau_mem", "tau_syn") if name in table}
+    for number, said in enumerate(_needed(table, "layers", "network"), 1):
+        where = f"network, layer {number}"
+        own = _known(said, LAYER, where)
+        layer = times | own
+        refuse_layer_values(layer, where)
+        if "neuron" in layer:
+            layer["neuron"] = _of_a_type(layer["neuron"], times, own, where)
+        shape = shape_behind(layer, shape, where)
+        place = _Place(where=where, number=number, planes=planes, seed=seed)
+        inward = _nodes(place, layer)
+        nodes |= inward
+        chain += inward
+        if "feedback" in layer:
+            nodes[f"r{number}"] = build.linear(
+                layer["neurons"], weight=_drawn(layer, "feedback", where)
+            )
+            loops.append((str(number), f"r{number}", str(number)))
+        planes = None if "neurons" in layer else layer.get("channels", planes)
+    nodes["output"] = build.output()
+    return build.network(nodes, [(*chain, "output"), *loops], seed=seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Place:
+    """Where a layer is.
+
+    Attributes:
+        where: what messages call it.
+        number: from 1 on.
+        planes: of what comes in, a stack of images; None: it is flat.
+        seed: of the network.
+    """
+
+    where: str
+    number: int
+    planes: int | None
+    seed: Seed
+
+
+def _nodes(place: _Place, layer: Mapping[str, Any]) -> dict[str, Layer]:
+    """The nodes of a layer in the order of the signal."""
+    number, where = place.number, place.where
+    if "pool" in layer:
+        side = np.array([layer["pool"], layer["pool"]])
+        pool = build.node("SumPool2d", kernel_size=side, stride=side, padding=np.zeros(2, int))
+        return {f"p{number}": pool}
+    neurons = _neurons(layer, where)
+    if "channels" in layer:
+        return {f"w{number}": _convolution(place, layer), str(number): neurons}
+    flatten = {f"f{number}": build.node("Flatten", start_dim=0, end_dim=-1)}
+    outputs = _needed(layer, "neurons", where)
+    weight = _drawn(layer, "weight", where)
+    inward = build.linear(outputs, weight=weight)
+    if "bias" in layer:
+        inward = build.affine(outputs, weight=weight, bias=normal(*map(float, layer["bias"])))
+    before = {} if place.planes is None else flatten
+    return before | {f"w{number}": inward, str(number): neurons}
+
+
+def _neurons(layer: Mapping[str, Any], where: str) -> Layer:
+    """The neurons of a layer, CubaLIF or CubaLI where no type is said."""
+    if "neuron" in layer:
+        return layer["neuron"]
+    times = {name: _needed(layer, name, where) for name in ("tau_mem", "tau_syn")}
+    return (build.cubali if layer.get("readout") else build.cubalif)(**times)
+
+
+def _of_a_type(
+    table: Mapping[str, Any], times: Mapping[str, Any], own: Mapping[str, Any], where: str
+) -> Layer:
+    """Neurons of the type that their table says.
+
+    Args:
+        times: what the network says, for types that have such a time constant.
+        own: what the layer says.
+    """
+    said = {name.replace("-", "_"): value for name, value in table.items()}
+    kind = said.pop("type")
+    traits = class_of(kind).traits
+    if not traits.state:
+        raise UsageError(f"{where}: a {kind} is no neuron", fix="give a type of neuron")
+    of_layer = {name: own[name] for name in ("tau_mem", "tau_syn") if name in own}
+    if len(said) + 1 < len(table) or of_layer.keys() & said.keys():
+        raise UsageError(f"{where}: a parameter of its neurons is there twice", fix="write it once")
+    values = {name: time for name, time in times.items() if name in traits.names}
+    values |= of_layer | said
+    for name, value in values.items():
+        parameter = traits.parameter(name)
+        if parameter is None:
+            raise UsageError(
+                f"{where}: a {kind} has no parameter '{name}'", fix=suggestion(name, traits.names)
+            )
+        if isinstance(value, str) and not parameter.time and value not in parameter.texts:
+            raise UsageError(f"{where}: {name} of its neurons is '{value}'", fix="give a number")
+    needed = [parameter.name for parameter in traits.parameters if not parameter.optional]
+    lacking = [name for name in needed if name not in values]
+    if lacking:
+        raise UsageError(
+            f"{where}: a {kind} needs {listing(lacking)} too", fix="write them in neuron = { ... }"
+        )
+    return build.node(kind, **values)
+
+
+def _convolution(place: _Place, layer: Mapping[str, Any]) -> Layer:
+    if place.planes is None:
+        raise UsageError(
+            f"{place.where} is a convolution, and what comes in is flat",
+            fix="give input = [planes, rows, columns], and convolutions before other layers",
+        )
+    side, channels = _needed(layer, "kernel", place.where), layer["channels"]
+    generator = generator_of([*seed_words(place.seed), place.number])
+    shape = (channels, place.planes, side, side)
+    return build.node(
+        "Conv2d",
+        weight=_drawn(layer, "weight", place.where)(generator, shape),
+        bias=normal(*map(float, layer.get("bias", (0.0, 0.0))))(generator, (channels,)),
+        stride=layer.get("stride", 1),
+        padding=layer.get("padding", 0),
+        dilation=1,
+        groups=1,
+    )
+
+
+def _drawn(layer: Mapping[str, Any], name: str, where: str) -> Initializer:
+    value, what = _needed(layer, name, where), f"{where}: {name}"
+    draw = _in_columns(value, what) if isinstance(value[0], list) else normal(*map(float, value))
+
+    def drawn(source: Any, shape: tuple[int, ...]) -> np.ndarray:
+        refuse_large_weights(shape, what)
+        return draw(source, shape)
+
+    return drawn
+
+
+def _in_columns(parts: list[list[Any]], what: str) -> Initializer:
+    """Weights (outputs, inputs) of which each part of the inputs is drawn in its own way."""
+
+    def drawn(source: Any, shape: tuple[int, ...]) -> np.ndarray:
+        if (inputs := sum(part[0] for part in parts)) != shape[1]:
+            fix = f"make it {shape[1]}"
+            raise UsageError(f"{what} is for {inputs} inputs, and there are {shape[1]}", fix=fix)
+        generator = generator_of(source)
+        columns = [generator.normal(mean, std, (shape[0], count)) for count, mean, std in parts]
+        return np.concatenate(columns, axis=1)
+
+    return drawn
+
+
+def _known(table: Mapping[str, Any], names: tuple[str, ...], where: str) -> dict[str, Any]:
+    """A table with "_" in its names, all of which exist."""
+    if not isinstance(table, Mapping):
+        raise UsageError(f"{where} is no table", fix=f"write [{where}] above its lines")
+    found = {name.replace("-", "_"): value for name, value in table.items()}
+    for name in found:
+        if name not in names:
+            raise UsageError(f"{where}: there is no '{name}'", fix=suggestion(name, names))
+    return found
+
+
+def _needed(table: Mapping[str, Any], name: str, where: str) -> Any:
+    if name not in table:
+        raise UsageError(f"{where} does not say its {name}", fix=f"write {name} = ...")
+    return table[name]

@@ -1,0 +1,457 @@
+"""A file, document or nir.NIRGraph to a `Graph`: flattens nesting, repairs what is plain, refuses
+what is broken.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from jaxsnn.errors import (
+    DialectError,
+    GraphError,
+    Problem,
+    UnsupportedNodeError,
+    UsageError,
+    listing,
+    printable,
+    suggestion,
+)
+from jaxsnn.nir.dialects.dialect_names import DIALECTS
+from jaxsnn.nir.dialects.inference import resolve
+from jaxsnn.nir.graphs.repair import add_borders, findings
+from jaxsnn.nir.io.documents import document_of
+from jaxsnn.nir.io.files import Dataset, Group, text_of
+from jaxsnn.nir.io.read_limits import limit_reading
+from jaxsnn.nir.io.reading import read_nir
+from jaxsnn.nir.model.changes import Change, Edge, natural_key
+from jaxsnn.nir.model.dialect import Dialect
+from jaxsnn.nir.model.graph import Graph, Subgraph
+from jaxsnn.nir.model.node import Node
+from jaxsnn.nir.model.nodes import Input, Output, class_of
+from jaxsnn.nir.model.validation import is_open, validate
+
+_RESERVED = ("type", "metadata")
+
+
+def read(
+    path: str | os.PathLike[str],
+    *,
+    dialect: str = "auto",
+    dt: float | str | None = None,
+    dt_export: float | str | None = None,
+    time_unit: str | None = None,
+    reset: Any = None,
+    reset_delay: Any = None,
+    norm_input: Any = None,
+    spike_kernel: Any = None,
+    initial: Any = None,
+    readout: Any = None,
+    max_bytes: int | None = None,
+    read_timeout: float | None = None,
+    **own: Any,
+) -> Graph:
+    """Read a NIR file.
+
+    With `read_timeout` a process of its own reads it, within limits of time and memory, as the
+    command line always does, for a file may be broken on purpose; without, this process does.
+
+    Args:
+        path: The file.
+        dialect: Who wrote it, a key of `jaxsnn.nir.dialects.dialect_names.DIALECTS`, with a version if need be
+            ("norse==main"); "auto" decides from the file where it can.
+        dt: Length of a step of the source: seconds, or text such as "100us".
+        dt_export: The dt that Norse's exporter was given.
+        time_unit: Unit of the time constants: "s", "ms" or "step".
+        reset: "zero", "subtract" or "none". This and all that follow may differ from node to node:
+            "NODE:VALUE", a mapping from node to value, or a list of values.
+        reset_delay: True if the reset acts one step later.
+        norm_input: Sinabs: True if the input is scaled by 1 - exp(-1/tau).
+        spike_kernel: "delta", or "box" of width dt.
+        initial: The membrane at the start: "zero", "v_leak" or "v_reset".
+        readout: Names of spiking nodes that were trained as leaky readouts.
+        max_bytes: That the arrays may have, decoded; None: 2 GiB, or what JAXSNN_MAX_BYTES says.
+        read_timeout: Seconds, after which reading is given up; see `jaxsnn.nir.limit_reading`.
+        own: Options that single frameworks have. Sinabs: min_v_mem (a number below which V never
+            is at the end of a step, or "none") and spike_fn ("multi" or "single"); others those
+            that they were registered with.
+
+    Returns:
+        The graph. `graph.dialect` says what is known and why, `graph.repairs` what was read
+        otherwise than written.
+
+    Raises:
+        FileError: No such file, or no NIR file.
+        GraphError: The graph is broken; the message names the node.
+        UnsupportedNodeError: A node type that neither NIR 1.0.8 has nor anybody registered.
+        DialectError, UsageError: An option contradicts the file, or makes no sense, or the path is
+            none.
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise UsageError(
+            f"a {type(path).__name__} is no path",
+            fix="pass the path of a NIR file; jaxsnn.parse takes a nir.NIRGraph",
+        )
+    options = {"dt": dt, "dt_export": dt_export, "time_unit": time_unit, "reset": reset}
+    options |= {"reset_delay": reset_delay, "norm_input": norm_input, "spike_kernel": spike_kernel}
+    options |= {"initial": initial, "readout": readout}
+    with limit_reading(max_bytes=max_bytes, read_timeout=read_timeout):
+        document = read_nir(path)
+    return parse(document, dialect=dialect, **options, **own)
+
+
+def parse(source: Any, *, dialect: str | Dialect = "auto", **options: Any) -> Graph:
+    """Make a graph of a nir.NIRGraph (which is not changed) or of a document of `jaxsnn.nir.io.files`.
+
+    Takes and raises what `read` does. `dialect` may also be a `Dialect` made before, which is taken
+    as it is.
+
+    >>> import nir, numpy
+    >>> net = nir.NIRGraph.from_list(nir.Linear(numpy.ones((3, 2))), nir.LI(*(numpy.ones(3) for _ in range(3))))
+    >>> parse(net).order()
+    ('input', 'linear', 'li', 'output')
+    """
+    graph = assemble(source)
+    broken = validate(graph)
+    if not all(is_open(problem, graph) for problem in broken):
+        raise GraphError.of(broken)
+    graph = add_borders(graph)
+    if not isinstance(dialect, Dialect):
+        dialect = resolve(graph, dialect, **options)
+    elif options:
+        raise UsageError(
+            f"a Dialect is complete, so {listing(options)} would be ignored",
+            fix="put it into the Dialect with dataclasses.replace",
+        )
+    meant = graph.with_dialect(dialect)
+    if broken and validate(meant):
+        raise GraphError.of(_with_dialects(graph, broken))
+    return findings(meant)
+
+
+def _with_dialects(graph: Graph, broken: tuple[Problem, ...]) -> tuple[Problem, ...]:
+    """Problems of a graph, with the dialects in which it has none."""
+    sound = [name for name in DIALECTS if _is_sound(graph, name)]
+    if not sound:
+        return broken
+    other = f"{broken[0].fix}, or say dialect= ({listing(sound)} means it otherwise)"
+    return (dataclasses.replace(broken[0], fix=other), *broken[1:])
+
+
+def _is_sound(graph: Graph, name: str) -> bool:
+    """Whether a dialect takes a graph, and it has no problems there."""
+    try:
+        return not validate(graph.with_dialect(Dialect(name=name)))
+    except DialectError:
+        return False
+
+
+def assemble(source: Any) -> Graph:
+    """The graph of a nir.NIRGraph or a document, flattened; its numbers and shapes may be broken,
+    its dialect is open.
+
+    Raises:
+        GraphError: Nodes and edges make no graph.
+        UnsupportedNodeError: A node type that neither NIR 1.0.8 has nor anybody registered.
+    """
+    document = source if isinstance(source, Group) else document_of(source)
+    if not isinstance(document.get("node"), Group):
+        raise GraphError(
+            "the document has no group 'node', so it is not a NIR graph",
+            fix="pass what jaxsnn.nir.io.files.load gives",
+        )
+    flat = _Flat()
+    _flatten(document["node"], "", flat)
+    nodes = {name: flat.nodes[name] for name in sorted(flat.nodes, key=natural_key)}
+    version = document.get("version")
+    return Graph(
+        nodes=MappingProxyType(nodes),
+        edges=tuple(flat.edges),
+        written_edges=tuple(flat.edges),
+        dialect=Dialect(),
+        subgraphs=MappingProxyType(flat.subgraphs),
+        repairs=tuple(flat.repairs),
+        version=text_of(version) if isinstance(version, Dataset) else None,
+        source=document,
+    )
+
+
+@dataclasses.dataclass(kw_only=True)
+class _Flat:
+    """What flattening collects."""
+
+    nodes: dict[str, Node] = dataclasses.field(default_factory=dict)
+    edges: list[Edge] = dataclasses.field(default_factory=list)
+    subgraphs: dict[str, Subgraph] = dataclasses.field(default_factory=dict)
+    repairs: list[Change] = dataclasses.field(default_factory=list)
+
+
+def _flatten(group: Group, path: str, flat: _Flat) -> None:
+    """Collect the nodes of one level, then of the levels below; edges to a nested graph go to its
+    Input.
+    """
+    where = f"nested graph '{path}'" if path else "the graph"
+    members = group.get("nodes")
+    if not isinstance(members, Group):
+        raise GraphError(
+            f"{where} has no group 'nodes', so it is not a NIR graph",
+            fix="export it again",
+            node=path,
+        )
+    nested = []
+    # In natural order, so that the order in the file reaches nothing.
+    for name in sorted(members, key=natural_key):
+        entry = members[name]
+        full = f"{path}/{name}" if path else name
+        if _in_one_line(name) != name:
+            raise GraphError(
+                f"{where} has a node whose name {name!a} holds what is no character",
+                fix="rename it where the file was exported",
+            )
+        kind = type_of(entry, full)
+        if kind == "NIRGraph":
+            nested.append(name)
+        else:
+            flat.nodes[full] = record(full, kind, entry)
+    raw = _edges(group.get("edges"), path, where)
+    flat.subgraphs[path] = Subgraph(
+        path=path,
+        nodes=tuple(sorted(members, key=natural_key)),
+        edges=raw,
+        metadata=_plain(group.get("metadata", Group())),
+    )
+    for name in nested:
+        _flatten(members[name], f"{path}/{name}" if path else name, flat)
+    local = _repaired_edges(raw, path, tuple(members), flat)
+    for source, target in local:
+        start = (
+            _port(members, path, source, Output, flat) if source in nested else _join(path, source)
+        )
+        end = _port(members, path, target, Input, flat) if target in nested else _join(path, target)
+        flat.edges.append((start, end))
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}/{name}" if path else name
+
+
+def type_of(entry: Any, name: str) -> str:
+    kind = entry.get("type") if isinstance(entry, Group) else None
+    text = text_of(kind) if isinstance(kind, Dataset) else None
+    if text is None:
+        raise GraphError(
+            f"node '{name}' has no type, so it is not a NIR node",
+            fix="export the file again",
+            node=name,
+        )
+    if text == "NIRGraph":
+        return text
+    try:
+        class_of(text)
+    except UnsupportedNodeError as error:
+        what = f"node '{name}' has the type {text}, which is not supported"
+        raise UnsupportedNodeError(what, fix=error.fix, node=name) from None
+    return text
+
+
+def _edges(dataset: Any, path: str, where: str) -> tuple[Edge, ...]:
+    if not isinstance(dataset, Dataset):
+        raise GraphError(
+            f"{where} has no dataset 'edges', so it is not a NIR graph",
+            fix="export it again",
+            node=path,
+        )
+    pairs = np.asarray(dataset.value)
+    if pairs.size == 0:
+        return ()
+    if pairs.ndim != 2 or pairs.shape[1] != 2:
+        raise GraphError(
+            f"'edges' of {where} has the shape {pairs.shape}, not (number of edges, 2)",
+            fix="export it again",
+            node=path,
+        )
+    return tuple((_text(source), _text(target)) for source, target in pairs)
+
+
+def _text(value: Any) -> str:
+    """The name of a node in an edge. One with line breaks or controls is none, see above, and is only
+    ever shown.
+    """
+    return _in_one_line(value.decode(errors="replace") if isinstance(value, bytes) else str(value))
+
+
+def _in_one_line(name: str) -> str:
+    """A name with escapes in the place of what steers a terminal, or breaks a line."""
+    plain = printable(name) == name and {"\n", "\t"}.isdisjoint(name)
+    return name if plain else ascii(name)[1:-1]
+
+
+def _repaired_edges(
+    raw: tuple[Edge, ...], path: str, names: tuple[str, ...], flat: _Flat
+) -> list[Edge]:
+    """The edges of a level without duplicates; inside a nested graph, broken ones are repaired or
+    left out.
+    """
+    edges: dict[Edge, None] = {}  # in order
+    known = frozenset(names)
+    for edge in raw:
+        repaired = tuple(_repaired_name(name, path, known) for name in edge)
+        missing = [name for name, found in zip(edge, repaired, strict=True) if found is None]
+        text = f"edge {edge[0]} -> {edge[1]}"
+        if missing and not path:
+            raise GraphError(
+                f"{text} is dangling, the graph has no node '{missing[0]}'",
+                fix=_nested_owner(missing[0], flat) or suggestion(missing[0], names),
+            )
+        if missing:
+            side = Input if missing[0] == edge[0] else Output
+            why = f"it has no node '{missing[0]}'{_likely_port(path, side, names, flat)}"
+            flat.repairs.append(Change(node=path, what=f"{text} is left out", why=why))
+            continue
+        found = (str(repaired[0]), str(repaired[1]))
+        if found != edge:
+            what = f"{text} is read as {found[0]} -> {found[1]}"
+            why = "one node only has that name, with a prefix or without"
+            flat.repairs.append(Change(node=path, what=what, why=why))
+        if found in edges:
+            what = f"{text} counts once"
+            flat.repairs.append(
+                Change(node=_join(path, edge[1]), what=what, why="it is listed more than once")
+            )
+        else:
+            edges[found] = None
+    return list(edges)
+
+
+def _nested_owner(name: str, flat: _Flat) -> str:
+    """What to do about an edge of the outermost graph that names a node of a nested one; "" where
+    no nested graph has it, or several do.
+    """
+    found = [
+        full
+        for full in flat.nodes
+        if "/" in full and name in (full, full.replace("/", "."), full.rpartition("/")[2])
+    ]
+    if len(found) != 1:
+        return ""
+    outer, _, inner = found[0].partition("/")
+    kind = type(flat.nodes[found[0]])
+    alike = [type(node) for full, node in flat.nodes.items() if full.startswith(f"{outer}/")]
+    if kind in (Input, Output) and alike.count(kind) > 1:
+        return (
+            f"an edge names nested graphs only, and '{outer}' has several {kind.__name__} nodes: give"
+            " it one, or put its nodes into the graph that has it"
+        )
+    return f"lead the edge to '{outer}', the nested graph that has '{inner}'"
+
+
+def _likely_port(path: str, side: type[Node], names: tuple[str, ...], flat: _Flat) -> str:
+    """Where an edge that ends nowhere most likely goes: the one Input or Output of its graph."""
+    ports = [name for name in names if isinstance(flat.nodes.get(_join(path, name)), side)]
+    if len(ports) != 1:
+        return ""
+    return f", and one {side.__name__}, '{ports[0]}': name that if the edge is meant"
+
+
+def _repaired_name(name: str, path: str, names: frozenset[str]) -> str | None:
+    """The node that an edge of a nested graph means: exporters mix names with and without the
+    graph's own as prefix.
+    """
+    if name in names or not path:
+        return name if name in names else None
+    own = path.rpartition("/")[2] + "."
+    meant = {f"{own}{name}", name[len(own) :] if name.startswith(own) else ""} & names
+    return meant.pop() if len(meant) == 1 else None
+
+
+def _port(members: Group, path: str, name: str, kind: type[Node], flat: _Flat) -> str:
+    """The node inside a nested graph that an edge to it (or from it) reaches."""
+    inside = _join(path, name)
+    ports = [
+        full
+        for full, node in flat.nodes.items()
+        if full.rpartition("/")[0] == inside and isinstance(node, kind)
+    ]
+    if len(ports) == 1:
+        return ports[0]
+    if ports:
+        ends = listing(port.rpartition("/")[2] for port in sorted(ports, key=natural_key))
+        direction = "to" if kind is Input else "from"
+        raise GraphError(
+            f"an edge {direction} the nested graph '{inside}' is ambiguous, "
+            f"it has {len(ports)} {kind.__name__} nodes ({ends})",
+            fix="give it one, or put its nodes into the graph that has it",
+            node=inside,
+        )
+    level = flat.subgraphs[inside]
+    end = 1 if kind is Input else 0
+    used = {edge[end] for edge in level.edges if edge[0] != edge[1]}
+    free = [local for local in level.nodes if local not in used]
+    if len(free) != 1 or _join(inside, free[0]) not in flat.nodes:
+        raise GraphError(
+            f"the nested graph '{inside}' has no {kind.__name__} node",
+            fix="add one, so that its edges have an end",
+            node=inside,
+        )
+    what = f"edges {'to' if kind is Input else 'from'} '{inside}' reach its node '{free[0]}'"
+    why = f"it has no {kind.__name__}, and no other node is free"
+    change = Change(node=inside, what=what, why=why)
+    if change not in flat.repairs:
+        flat.repairs.append(change)
+    return _join(inside, free[0])
+
+
+def record(name: str, kind: str, entry: Group) -> Node:
+    """One node of a document as a record."""
+    cls = class_of(kind)
+    given = {key: entry[key] for key in entry if key not in _RESERVED}
+    parameters: dict[str, Any] = {
+        key: _parameter(name, key, given[key]) for key in cls.names if key in given
+    }
+    return cls(
+        name=name,
+        origin=name,
+        metadata=_plain(entry.get("metadata", Group())),
+        extra=MappingProxyType({key: given[key] for key in given if key not in cls.names}),
+        **parameters,
+    )
+
+
+def _parameter(name: str, key: str, entry: Any) -> np.ndarray | str:
+    if not isinstance(entry, Dataset) or not isinstance(entry.value, np.ndarray):
+        raise GraphError(
+            f"node '{name}': '{key}' is not a dataset with a value",
+            fix="export the file again",
+            node=name,
+        )
+    text = text_of(entry)
+    if text is not None:
+        return text
+    if entry.value.dtype.kind not in "biuf":
+        raise GraphError(
+            f"node '{name}': '{key}' holds {entry.dtype}, not numbers",
+            fix="export the file again",
+            node=name,
+        )
+    return entry.value
+
+
+def _plain(group: Any) -> Mapping[str, Any]:
+    """Metadata as nested mappings of text and numbers."""
+    if not isinstance(group, Group):
+        return MappingProxyType({})
+    return MappingProxyType({key: _plain_entry(entry) for key, entry in group.items()})
+
+
+def _plain_entry(entry: Any) -> Any:
+    if isinstance(entry, Group):
+        return _plain(entry)
+    text = text_of(entry)
+    if text is not None or not isinstance(entry.value, np.ndarray):
+        return text
+    return entry.value[()] if entry.value.shape == () else entry.value

@@ -1,0 +1,249 @@
+"""What the reader repairs in its interpretation of a file, and what it warns of.
+
+The content of the file stays.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from types import MappingProxyType
+
+import numpy as np
+
+from jaxsnn.errors import Problem, listing
+from jaxsnn.nir.dialects.inference import other_tag
+from jaxsnn.nir.frameworks.registry import framework_of, later_release
+from jaxsnn.nir.model.changes import Change, Edge, natural_key
+from jaxsnn.nir.model.graph import Graph
+from jaxsnn.nir.model.node import Node, freeze
+from jaxsnn.nir.model.nodes import Flatten, Input, Output
+from jaxsnn.nir.model.passes import Shape, own_shape, shapes, transfer
+
+
+def add_borders(graph: Graph) -> Graph:
+    """Add Input nodes to a graph that has none at all, before the nodes that nothing feeds;
+    likewise Output nodes.
+
+    The added records have no `origin`, and are not written back.
+    """
+    added: list[Node] = []
+    edges: list[Edge] = list(graph.edges)
+    repairs: list[Change] = list(graph.repairs)
+    found = shapes(graph)
+    for kind, side in ((Input, 0), (Output, 1)):
+        if (graph.inputs, graph.outputs)[side]:
+            continue
+        for name in _ends(graph, side):
+            shape = found[name][side]
+            new = _free_name(f"{kind.__name__.lower()}_{name.replace('/', '.')}", graph)
+            added.append(kind(name=new, shape=None if shape is None else freeze(shape)))
+            edges.append((new, name) if kind is Input else (name, new))
+            verb = "feeds" if kind is Input else "follows"
+            why = f"the graph has no {kind.__name__} node, and nothing {verb} '{name}'"
+            repairs.append(Change(node=new, what=f"{kind.__name__} '{new}' is assumed", why=why))
+    if not added:
+        return graph
+    nodes = dict(graph.nodes) | {node.name: node for node in added}
+    ordered = {name: nodes[name] for name in sorted(nodes, key=natural_key)}
+    return dataclasses.replace(
+        graph,
+        nodes=MappingProxyType(ordered),
+        edges=tuple(edges),
+        written_edges=tuple(edges),
+        repairs=tuple(repairs),
+    )
+
+
+def _ends(graph: Graph, side: int) -> list[str]:
+    """Nodes that no edge enters (side 0) or leaves (side 1), edges to themselves aside."""
+    used = {edge[1 - side] for edge in graph.edges if edge[0] != edge[1]}
+    return [name for name in graph.nodes if name not in used]
+
+
+def _free_name(name: str, graph: Graph) -> str:
+    while name in graph.nodes:
+        name += "_"
+    return name
+
+
+def findings(graph: Graph) -> Graph:
+    """List what is read otherwise than it is written, and what looks like a mistake of an exporter."""
+    found = shapes(graph)
+    repairs = [change for name in graph.nodes for change in _repairs_of(graph, name, found[name])]
+    warnings = [problem for name in graph.nodes for problem in _warnings_of(graph, name, found)]
+    return dataclasses.replace(
+        graph,
+        repairs=(*graph.repairs, *repairs),
+        warnings=(
+            *graph.warnings,
+            *_version_warnings(graph),
+            *_tag_warnings(graph),
+            *_release_warnings(graph),
+            *warnings,
+        ),
+    )
+
+
+#: The first number of the versions of NIR whose files are known.
+_KNOWN_VERSIONS = ("0", "1")
+
+
+def _version_warnings(graph: Graph) -> Iterator[Problem]:
+    """A version that is none, or later than those that are known."""
+    document = graph.source if isinstance(graph.source, dict) else {}
+    version = graph.version
+    if version is None and "version" not in document:
+        return  # the oldest files have none
+    if version is None or version.split(".")[0] not in _KNOWN_VERSIONS:
+        said = "is no text" if version is None else f"is '{version[:40]}'"
+        yield Problem(
+            code="unknown-version",
+            severity="warning",
+            message=f"the version of NIR that the file names {said}, known are versions 0 and 1",
+            fix="compare what is read with the source: later versions may mean numbers otherwise",
+        )
+
+
+def _tag_warnings(graph: Graph) -> Iterator[Problem]:
+    """Another dialect was said than the one that the file names itself."""
+    tagged = other_tag(graph)
+    if tagged:
+        yield Problem(
+            code="other-dialect",
+            severity="warning",
+            message=f"{tagged}; {graph.dialect.name} was said",
+            fix="leave dialect= out to read it as its metadata say",
+        )
+
+
+def _release_warnings(graph: Graph) -> Iterator[Problem]:
+    """A version of the framework was said of which nothing is known."""
+    dialect = graph.dialect
+    if dialect.name is None or (conventions := dialect.conventions) is None:
+        return
+    title = framework_of(dialect.name).title
+    if later := later_release(title, conventions, dialect.version):
+        yield Problem(
+            code="unknown-release",
+            severity="warning",
+            message=later,
+            fix=f"say dialect={dialect.name}=={conventions.version} if that is meant",
+        )
+
+
+def _repairs_of(
+    graph: Graph, name: str, shape: tuple[Shape | None, Shape | None]
+) -> Iterator[Change]:
+    node = graph.nodes[name]
+    inward, outward = shape
+    if inward is None:
+        return
+    if isinstance(node, Flatten) and outward != transfer(node, inward):
+        what = (
+            f"start_dim {node.value('start_dim')} is read so that all axes of {inward} are joined"
+        )
+        yield Change(node=name, what=what, why=f"what follows takes {outward}")
+    if isinstance(node, Input | Output) and node.value("shape") is not None:
+        declared = tuple(int(size) for size in np.ravel(node.value("shape")))
+        if declared != inward:
+            what = f"shape {declared} is read as {inward}"
+            yield Change(
+                node=name, what=what, why="its neighbours take no leading axes of batch or time"
+            )
+    if node.traits.elementwise and own_shape(node) is None and inward not in _own_shapes(node):
+        what = f"{_parameter_names(node)} hold for all {int(np.prod(inward))} elements"
+        yield Change(
+            node=name,
+            what=what,
+            why=f"they are single numbers, and its neighbours have the shape {inward}",
+        )
+
+
+def _own_shapes(node: Node) -> list[Shape]:
+    return [np.shape(value) for value in node.parameters.values()]
+
+
+def _parameter_names(node: Node) -> str:
+    return ", ".join(node.parameters)
+
+
+def _warnings_of(
+    graph: Graph, name: str, found: dict[str, tuple[Shape | None, Shape | None]]
+) -> Iterator[Problem]:
+    node = graph.nodes[name]
+    yield from _edge_warnings(graph, node, found)
+    if node.traits.fires and {"v_reset", "v_threshold"} <= set(node.names):
+        yield from _reset_warnings(node)
+    yield from _rounding_warnings(node)
+    if node.extra:
+        names = listing(f"'{name}'" for name in node.extra)
+        what = f"has {names}, which NIR does not define for it and nothing reads"
+        fix = "write what is meant as NIR has it, such as a bias in an Affine, or remove it"
+        yield _warning(node, what, fix)
+    if node.traits.state and found[name][1] is None:
+        what = "has an unknown size, its parameters are scalars, and so are its neighbours"
+        yield _warning(node, what, "give its parameters a shape")
+
+
+def _edge_warnings(
+    graph: Graph, node: Node, found: dict[str, tuple[Shape | None, Shape | None]]
+) -> Iterator[Problem]:
+    """Edges that an exporter may have lost or merged."""
+    sources, targets = (
+        tuple(end for end in ends(node.name) if end != node.name)
+        for ends in (graph.predecessors, graph.successors)
+    )
+    if isinstance(node, Output) and len({found[source][1] for source in sources}) > 1:
+        given = ", ".join(f"'{source}' {found[source][1]}" for source in sources)
+        what = f"receives different shapes, which cannot be added, from {given}"
+        fix = "give each its own Output; exporters merge the outputs of two heads, or lose a sum"
+        yield _warning(node, what, fix)
+    elif isinstance(node, Output) and len(sources) > 1:
+        given = listing(f"'{source}'" for source in sources)
+        what = f"receives the sum of what {given} give"
+        fix = "give each its own Output if that is not meant; exporters merge the outputs of heads"
+        yield _warning(node, what, fix)
+    if not sources and not isinstance(node, Input):
+        fix = "connect it or remove it; an exporter may have lost an edge"
+        yield _warning(node, "is fed by nothing, no edge ends at it", fix)
+    if not targets and not isinstance(node, Output):
+        fix = "connect it or remove it; an exporter may have lost an edge"
+        yield _warning(node, "feeds nothing, no edge starts at it", fix)
+    stands_in = len(targets) == 1 and node.name == f"input_{targets[0]}"
+    if isinstance(node, Input) and stands_in and len(graph.inputs) > 1:
+        what = f"looks like a stand-in for what fed '{targets[0]}' in the source"
+        fix = "restore that edge; nir adds an Input where an exporter lost one"
+        yield _warning(node, what, fix)
+
+
+def _reset_warnings(node: Node) -> Iterator[Problem]:
+    reset, threshold = np.broadcast_arrays(node.value("v_reset"), node.value("v_threshold"))
+    bad = reset >= threshold
+    if np.any(bad):
+        low, high = float(reset[bad][0]), float(threshold[bad][0])
+        what = f"has v_reset = {low:g}, not below v_threshold = {high:g}"
+        fix = "lower v_reset; a neuron that is reset to its threshold fires without end"
+        yield _warning(node, what, fix)
+
+
+#: Whole numbers from here on are rounded, where they are made floats of 64 bits.
+_EXACT = 2**53
+
+
+def _rounding_warnings(node: Node) -> Iterator[Problem]:
+    """Whole numbers that floats do not hold."""
+    for name, value in node.parameters.items():
+        if isinstance(value, str) or value.dtype.kind not in "iu" or value.size == 0:
+            continue
+        largest = max(abs(int(value.max())), abs(int(value.min())))
+        if largest > _EXACT:
+            what = (
+                f"has {name} of {largest}, a whole number that is rounded where it is computed with"
+            )
+            yield _warning(node, what, f"keep whole numbers below {_EXACT}, or write floats")
+
+
+def _warning(node: Node, what: str, fix: str) -> Problem:
+    message = f"node '{node.name}' ({node.type}) {what}"
+    return Problem(node=node.name, code="suspicious", severity="warning", message=message, fix=fix)

@@ -1,0 +1,245 @@
+"""Files of recordings in NIR's data format, nested or not."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import nir
+import numpy as np
+
+from jaxsnn.errors import FileError, GraphError, UsageError, listing
+from jaxsnn.nir.io.files import Dataset, Group, save, text_dataset, text_of
+from jaxsnn.nir.io.reading import read_hdf5
+
+#: The version of the format that is known.
+_NIR = "1.0.8"
+Observable = nir.TimeGriddedData | nir.EventData
+#: Times may miss t_max or a multiple of dt by this fraction of themselves: the rounding of float32.
+TOLERANCE = 2**-20
+
+
+def read_data(path: str | os.PathLike[str]) -> nir.NIRGraphData:
+    """Read a file of NIR data.
+
+    Raises:
+        FileError: no such file, or it is not a file of NIR data.
+    """
+    document = read_hdf5(path, "a file of NIR data")
+    kind = _type_of(document)
+    if kind != "NIRGraphData":
+        raise FileError(
+            f"{path} is HDF5 but holds no NIRGraphData (its __type__ is {kind})",
+            fix="name a recording; a NIR graph is read by jaxsnn.nir.read",
+        )
+    try:
+        return _read_graph(document)
+    except _UnknownEntry as error:
+        raise FileError(
+            f"{path}: {error}", fix=f"write it without that, as NIR {_NIR} has it"
+        ) from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        reason = str(error).strip("'\"")
+        raise FileError(f"{path} holds broken NIR data: {reason}", fix="write it again") from error
+
+
+def write_data(
+    path: str | os.PathLike[str], data: nir.NIRGraphData, *, force: bool = False
+) -> None:
+    """Write NIR data, nested or not, as `nir.read_data` reads it.
+
+    Raises:
+        FileError: the file exists and `force` is not set, or cannot be written.
+        GraphError: a name that a file cannot hold, or an entry that is not data.
+    """
+    save(path, _graph_group(data), force)
+
+
+def _type_of(group: Group) -> str | None:
+    entry = group.attributes.get("__type__")
+    return None if entry is None else text_of(entry)
+
+
+def _attributes(kind: str, **numbers: Any) -> dict[str, Dataset]:
+    arrays = {name: np.asarray(number) for name, number in numbers.items()}
+    return {"__type__": text_dataset(kind)} | {
+        name: Dataset(value=array, dtype=array.dtype) for name, array in arrays.items()
+    }
+
+
+def _graph_group(data: nir.NIRGraphData) -> Group:
+    nodes = Group()
+    for name, entry in _named(data.nodes):
+        nodes[name] = (
+            _graph_group(entry) if isinstance(entry, nir.NIRGraphData) else _node_group(name, entry)
+        )
+    return Group({"nodes": nodes}, _attributes("NIRGraphData"))
+
+
+def _node_group(name: str, data: Any) -> Group:
+    if not isinstance(data, nir.NIRNodeData):
+        raise GraphError(
+            f"node '{name}' holds a {type(data).__name__}",
+            fix="make it NIRNodeData or NIRGraphData",
+            node=name,
+        )
+    found = Group(
+        {key: _observable_group(f"{name}.{key}", entry) for key, entry in _named(data.observables)}
+    )
+    return Group({"observables": found}, _attributes("NIRNodeData"))
+
+
+def _named(entries: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    for name in entries:
+        if "/" in name or name in ("", "."):
+            raise GraphError(
+                f"'{name}' is a name that a file cannot hold",
+                fix="nest a NIRGraphData, or rename it",
+            )
+    return list(entries.items())
+
+
+def _observable_group(name: str, data: Any) -> Group:
+    if isinstance(data, nir.TimeGriddedData):
+        refuse_broken(data, name)
+        return Group({"data": _stored(data.data)}, _attributes("TimeGriddedData", dt=data.dt))
+    if not isinstance(data, nir.EventData):
+        raise GraphError(
+            f"'{name}' is a {type(data).__name__}", fix="make it TimeGriddedData or EventData"
+        )
+    refuse_broken(data, name)
+    valued = isinstance(data, nir.ValuedEventData)
+    arrays = {"idx": data.idx, "time": data.time} | ({"value": data.value} if valued else {})
+    attributes = _attributes(type(data).__name__, n_neurons=data.n_neurons, t_max=data.t_max)
+    return Group({key: _stored(array) for key, array in arrays.items()}, attributes)
+
+
+def _stored(array: np.ndarray) -> Dataset:
+    return Dataset(
+        value=array, dtype=array.dtype, storage={"compression": "gzip"} if array.size else {}
+    )
+
+
+#: What an observable holds: datasets, then attributes beside its type.
+_HELD = {
+    "TimeGriddedData": (("data",), ("dt",)),
+    "EventData": (("idx", "time"), ("n_neurons", "t_max")),
+    "ValuedEventData": (("idx", "time", "value"), ("n_neurons", "t_max")),
+}
+#: Attributes of later versions of the format, with the value that changes nothing.
+_WITHOUT_EFFECT = {"dynamic_before_transition": False}
+
+
+class _UnknownEntry(ValueError):
+    """Something that the known version of the format does not define."""
+
+
+def _refuse_unknown(
+    where: str, group: Group, datasets: tuple[str, ...], attributes: tuple[str, ...] = ()
+) -> None:
+    """Refuse what a later version of the format may have added, and what may mean another reading
+    of the rest.
+
+    Raises:
+        _UnknownEntry: names it, and its value.
+    """
+    for name, entry in group.attributes.items():
+        value = text_of(entry) if isinstance(entry, Dataset) else None
+        if value is None:
+            value = np.ravel(np.asarray(entry.value))[:4].tolist()
+            value = value[0] if len(value) == 1 else value
+        harmless = name in _WITHOUT_EFFECT and value == _WITHOUT_EFFECT[name]
+        if name not in ("__type__", *attributes) and not harmless:
+            raise _UnknownEntry(
+                f"{where} has the attribute {name} = {value}, which NIR {_NIR} does not define and "
+                "which may mean other times or another order"
+            )
+    for name in group:
+        if name not in datasets:
+            raise _UnknownEntry(f"{where} holds '{name}', which NIR {_NIR} does not define")
+
+
+def _read_graph(group: Group) -> nir.NIRGraphData:
+    _refuse_unknown("a graph", group, ("nodes",))
+    nodes: dict[str, Any] = {}
+    for name, entry in group["nodes"].items():
+        kind = _type_of(entry)
+        if kind not in ("NIRGraphData", "NIRNodeData"):
+            raise ValueError(
+                f"node '{name}' has the __type__ {kind}, not NIRNodeData or NIRGraphData"
+            )
+        nodes[name] = _read_graph(entry) if kind == "NIRGraphData" else _read_node(entry)
+    return nir.NIRGraphData(nodes=nodes)
+
+
+def _read_node(group: Group) -> nir.NIRNodeData:
+    _refuse_unknown("a node", group, ("observables",))
+    return nir.NIRNodeData(
+        observables={name: _read(name, entry) for name, entry in group["observables"].items()}
+    )
+
+
+def _read(name: str, group: Group) -> Observable:
+    kind = _type_of(group)
+    if kind not in _HELD:
+        known = listing(_HELD)
+        raise ValueError(f"observable '{name}' has the __type__ {kind}, which is none of {known}")
+    _refuse_unknown(f"observable '{name}'", group, *_HELD[kind])
+    arrays = {key: np.array(entry.value) for key, entry in group.items()}
+    if kind == "TimeGriddedData":
+        return nir.TimeGriddedData(data=arrays["data"], dt=_number(group, "dt"))
+    values: dict[str, Any] = {"value": arrays["value"]} if kind == "ValuedEventData" else {}
+    cls = nir.ValuedEventData if values else nir.EventData
+    size, t_max = int(_number(group, "n_neurons")), _number(group, "t_max")
+    return cls(idx=arrays["idx"], time=arrays["time"], n_neurons=size, t_max=t_max, **values)
+
+
+def _number(group: Group, name: str) -> float:
+    if name not in group.attributes:
+        raise KeyError(f"it has no attribute {name}")
+    return float(np.asarray(group.attributes[name].value).reshape(-1)[0])
+
+
+def refuse_broken(data: Observable, name: str) -> None:
+    """Raise UsageError where data contradict themselves: slots half used, neurons or times that
+    cannot be.
+    """
+    if isinstance(data, nir.TimeGriddedData):
+        if not (math.isfinite(data.dt) and data.dt > 0):
+            raise UsageError(f"{name}: dt is {data.dt:g} s", fix="it must be positive")
+        return
+    if data.idx.ndim != 2 or data.idx.dtype.kind not in "iu" or data.time.dtype.kind not in "iuf":
+        raise UsageError(
+            f"{name}: idx is {data.idx.dtype} of shape {data.idx.shape}, time {data.time.dtype}",
+            fix="they must be whole numbers and floats of shape (batch, events)",
+        )
+    if isinstance(data, nir.ValuedEventData) and data.value.dtype.kind not in "biuf":
+        raise UsageError(
+            f"{name}: values are {data.value.dtype}", fix="they must be real numbers, one an event"
+        )
+    if not 0 <= data.t_max < math.inf:
+        raise UsageError(
+            f"{name}: t_max is {data.t_max:g} s",
+            fix="it must be the end of the recording, finite and not below 0",
+        )
+    used = data.idx != -1
+    if (half := used != np.isfinite(data.time)).any():
+        place = tuple(int(axis) for axis in np.argwhere(half)[0])
+        raise UsageError(
+            f"{name}: slot {place} has idx {data.idx[place]} and time {data.time[place]:g}",
+            fix="an unused slot has idx -1 and time inf, a used one neither",
+        )
+    if (bad := used & ((data.idx < 0) | (data.idx >= data.n_neurons))).any():
+        raise UsageError(
+            f"{name}: an event names neuron {data.idx[bad][0]}, "
+            f"there are {data.n_neurons}, from 0 on",
+            fix="correct n_neurons or the events",
+        )
+    if (bad := used & ((data.time < 0) | (data.time > data.t_max * (1 + TOLERANCE)))).any():
+        raise UsageError(
+            f"{name}: {int(bad.sum())} events lie outside the recording, from 0 s to "
+            f"t_max = {data.t_max:g} s, the first at {data.time[bad][0]:g} s",
+            fix="correct t_max or the events",
+        )

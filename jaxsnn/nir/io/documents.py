@@ -1,0 +1,65 @@
+"""A nir.NIRGraph as the document that nir.write would make of it (see `jaxsnn.nir.io.files`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from jaxsnn.errors import GraphError
+from jaxsnn.nir.io.files import Dataset, Group, text_dataset
+
+
+def document_of(source: Any) -> Group:
+    """A nir.NIRGraph as the document that nir.write would make of it; the graph is not changed."""
+    import nir
+
+    if not isinstance(source, nir.NIRGraph):
+        raise GraphError(
+            f"a {type(source).__name__} is not a NIR graph",
+            fix="pass a nir.NIRGraph, or a path to jaxsnn.nir.read",
+        )
+    return group_of(source.to_dict(), nir.version)
+
+
+def group_of(tree: Mapping[str, Any], version: str) -> Group:
+    """The document that nir.write makes of the dict of a nir.NIRGraph."""
+    return Group({"version": text_dataset(version), "node": _group(tree, "the graph")})
+
+
+def _group(tree: Mapping[str, Any], where: str) -> Group:
+    group = Group()
+    for key, value in tree.items():
+        name = str(key)
+        if "/" in name or name in ("", "."):
+            raise GraphError(
+                f"{where} has an entry named '{name}', which a NIR file cannot hold",
+                fix="rename it",
+            )
+        if isinstance(value, Mapping):
+            if value or name != "metadata":
+                group[name] = _group(value, f"'{name}'" if where == "the graph" else where)
+        elif value is not None:
+            group[name] = _dataset(name, value, where)
+    return group
+
+
+def _dataset(name: str, value: Any, where: str) -> Dataset:
+    if isinstance(value, str):
+        return text_dataset(value)
+    if name == "edges":
+        pairs = [list(map(str, pair)) for pair in value]
+        return text_dataset(pairs) if pairs else Dataset(value=np.zeros(0), dtype=np.dtype(float))
+    if hasattr(value, "detach"):
+        value = value.detach().cpu().numpy()
+    array = np.array(value)
+    if array.dtype.kind in "US":
+        return text_dataset(array.tolist())
+    if array.dtype.kind not in "biufc":
+        raise GraphError(
+            f"{where}: '{name}' holds a {type(value).__name__}, which a NIR file cannot hold",
+            fix="make it numbers",
+        )
+    array.setflags(write=False)
+    return Dataset(value=array, dtype=array.dtype)

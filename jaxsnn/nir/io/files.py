@@ -1,0 +1,274 @@
+"""NIR files (HDF5) to plain nested dicts and back, without losing or adding anything.
+
+A document is a nested dict: a group is a `Group` (a dict that also has the group's attributes), a
+dataset a `Dataset`.
+"""
+
+from __future__ import annotations
+
+import io
+import operator
+import os
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+# Before HDF5 is loaded: filters that are not built in are code that is looked for in folders.
+os.environ.setdefault("HDF5_PLUGIN_PRELOAD", "::")
+
+import h5py
+import numpy as np
+from h5py import Empty as Empty
+
+from jaxsnn.errors import FileError, JaxsnnError, first_line, listing
+from jaxsnn.nir.io.hdf5_objects import Dataset as Dataset
+from jaxsnn.nir.io.hdf5_objects import Group as Group
+from jaxsnn.nir.io.hdf5_objects import load_root
+from jaxsnn.nir.io.read_limits import ByteBudget, read_limits
+from jaxsnn.output import refuse_unreadable, write_whole
+
+
+def text_dataset(text: str | list[Any]) -> Dataset:
+    """Text as NIR writes it: UTF-8 of variable length."""
+    return Dataset(value=np.array(_encoded(text), dtype=object), dtype=h5py.string_dtype())
+
+
+def _encoded(text: Any) -> Any:
+    if isinstance(text, list):
+        return [_encoded(part) for part in text]
+    return text.encode() if isinstance(text, str) else text
+
+
+def text_of(dataset: Dataset) -> str | None:
+    """The text of a scalar dataset that holds text, else None."""
+    value = dataset.value
+    if (
+        isinstance(value, h5py.Empty)
+        or value.shape != ()
+        or h5py.check_string_dtype(dataset.dtype) is None
+    ):
+        return None
+    item = value[()]
+    return item.decode(errors="replace") if isinstance(item, bytes) else str(item)
+
+
+def said_of_dtype(dtype: np.dtype) -> Any:
+    """A type as JSON has it; `dtype_of` makes it again."""
+    text = h5py.check_string_dtype(dtype)
+    if text is not None:
+        return {"text": text.encoding, "length": text.length}
+    names = h5py.check_enum_dtype(dtype)
+    if names is not None:
+        return {"enum": {name: int(value) for name, value in names.items()}, "of": dtype.str}
+    if dtype.subdtype is not None:
+        return {"array": said_of_dtype(dtype.subdtype[0]), "shape": dtype.subdtype[1]}
+    if dtype.names is not None:
+        layout: Any = dtype.fields
+        fields = [said_of_dtype(layout[name][0]) for name in dtype.names]
+        offsets = [layout[name][1] for name in dtype.names]
+        return {"names": dtype.names, "of": fields, "offsets": offsets, "size": dtype.itemsize}
+    return dtype.str
+
+
+def dtype_of(said: Any) -> np.dtype:
+    """The type that `said_of_dtype` wrote down."""
+    if isinstance(said, str):
+        return np.dtype(said)
+    if "text" in said:
+        return h5py.string_dtype(said["text"], said["length"])
+    if "enum" in said:
+        return h5py.enum_dtype(said["enum"], np.dtype(said["of"]))
+    if "array" in said:
+        return np.dtype((dtype_of(said["array"]), tuple(said["shape"])))
+    formats = [dtype_of(field) for field in said["of"]]
+    layout: Any = {"names": said["names"], "formats": formats, "offsets": said["offsets"]}
+    return np.dtype(layout | {"itemsize": said["size"]})
+
+
+def load(path: str | os.PathLike[str]) -> Group:
+    """Read a NIR file into a document, in this process.
+
+    Returns:
+        The root group, with the entries "node" and, in all but the oldest files, "version".
+
+    Raises:
+        FileError: The file is missing, a directory, not HDF5, cut short, or HDF5 but not NIR.
+    """
+    return nir_document(path, load_hdf5(path, "a NIR file"))
+
+
+def nir_document(path: str | os.PathLike[str], document: Group) -> Group:
+    """A document, if it is one of NIR.
+
+    Raises:
+        FileError: It has no group "node".
+    """
+    if not isinstance(document.get("node"), Group):
+        entries = listing(document) if document else "nothing"
+        raise FileError(
+            f"{path} is HDF5 but not NIR, it has no group 'node', only {entries}",
+            fix="name a file that a NIR exporter wrote",
+        )
+    return document
+
+
+def load_hdf5(path: str | os.PathLike[str], kind: str) -> Group:
+    """Read any HDF5 file into a document, in this process; `kind` says what it should be, for
+    messages: "a NIR file".
+
+    Raises:
+        FileError: The file is missing, no regular file, not HDF5, cut short, or larger than
+            the limit (`read_limits`); or its numbers lie elsewhere, are compressed by
+            another filter than gzip, szip or lzf, or of a type that NumPy does not have.
+    """
+    path = refuse_unreadable(path, kind)
+    try:
+        is_hdf5 = h5py.is_hdf5(path)
+        if not is_hdf5 and _begin(path) != b"\x89HDF\r\n\x1a\n":
+            raise FileError(
+                f"{path} is not an HDF5 file ({path.stat().st_size} bytes), so it cannot be {kind}",
+                fix="name another file, or export it again",
+            )
+        with h5py.File(path, "r") as file:
+            return load_root(file, str(path), ByteBudget(path))
+    except JaxsnnError:
+        raise
+    except MemoryError as error:
+        raise out_of_memory(path) from error
+    except PermissionError as error:
+        raise FileError(
+            f"{path} cannot be opened: {error.strerror}", fix="change its permissions"
+        ) from error
+    except Exception as error:  # what h5py raises on a damaged file is not documented
+        if re.search(r"allocation failed|(?:unable to|can.t) allocate", str(error)):
+            raise out_of_memory(path) from error
+        raise FileError(
+            f"{path} is damaged or cut short: {first_line(error)}", fix="fetch or export it again"
+        ) from error
+
+
+def out_of_memory(path: str | os.PathLike[str]) -> FileError:
+    """What is said where there is no room for what a file holds."""
+    allowed = read_limits().max_bytes
+    return FileError(
+        f"{os.fspath(path)} takes more memory to decode than there is, or than {allowed} bytes of"
+        " arrays do",
+        fix=f"pass max_bytes={2 * allowed} if you trust it, or export it again",
+    )
+
+
+def _begin(path: Path) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(8)
+
+
+def save(path: str | os.PathLike[str], document: Group, force: bool = False) -> None:
+    """Write a document. The file appears whole or not at all, and is not overwritten unless `force`
+    is set.
+
+    Raises:
+        FileError: The file exists, or the folder cannot be written.
+    """
+    write_whole(path, image_of(path, document), force)
+
+
+def image_of(path: str | os.PathLike[str], document: Group) -> bytes:
+    """The bytes of a file of a document, which were read back; `path` is for messages.
+
+    Raises:
+        FileError: a name that a file cannot hold, or what HDF5 made of it reads otherwise.
+    """
+    _refuse_names(path, document)
+    try:
+        image = _image(document)
+    except UnicodeError as error:
+        raise FileError(
+            f"{path} was not written: a text in it is not UTF-8", fix="correct it in the source"
+        ) from error
+    # HDF5 may not say that it could not write: what was written is read before it counts.
+    if not _same(_load_image(image), document):
+        raise FileError(
+            f"{path} was not written: what HDF5 made of it reads otherwise",
+            fix="please report it, with the versions that jaxsnn doctor shows",
+        )
+    return image
+
+
+def _refuse_names(path: str | os.PathLike[str], group: Group) -> None:
+    """Refuse names that HDF5 takes for a path."""
+    for name, entry in group.items():
+        if "/" in name or name in ("", "."):
+            raise FileError(
+                f"{path} was not written: '{name}' is a name that a file cannot hold",
+                fix="rename it, without a '/'",
+            )
+        if isinstance(entry, Group):
+            _refuse_names(path, entry)
+
+
+def _image(document: Group) -> bytes:
+    """The bytes of a file, made in memory."""
+    with h5py.File("image", "w", driver="core", backing_store=False) as file:
+        _save_group(file, document)
+        file.flush()
+        return file.id.get_file_image()
+
+
+def _load_image(image: bytes) -> Group:
+    with h5py.File(io.BytesIO(image), "r") as file:
+        return load_root(file, "", ByteBudget("", sys.maxsize))
+
+
+def _same(found: Any, wanted: Any) -> bool:
+    """Whether two documents, or parts of them, have the same entries and numbers."""
+    if isinstance(wanted, Mapping):
+        attributes = (getattr(part, "attributes", {}) for part in (found, wanted))
+        return (
+            isinstance(found, Mapping)
+            and found.keys() == wanted.keys()
+            and all(_same(found[name], entry) for name, entry in wanted.items())
+            and (not isinstance(wanted, Group) or _same(*attributes))
+        )
+    if not isinstance(found, Dataset):
+        return False
+    return _same_value(found.value, wanted.value) and _same(found.attributes, wanted.attributes)
+
+
+def _same_value(found: Any, wanted: Any) -> bool:
+    if isinstance(found, h5py.Empty) or isinstance(wanted, h5py.Empty):
+        return isinstance(found, h5py.Empty) and isinstance(wanted, h5py.Empty)
+    found, wanted = np.asarray(found), np.asarray(wanted)
+    if found.dtype == object or wanted.dtype == object:  # text of variable length
+        texts = ([_encoded(part) for part in array.flat] for array in (found, wanted))
+        return found.shape == wanted.shape and operator.eq(*texts)
+    return np.array_equal(found, wanted, equal_nan=found.dtype.kind in "fc")
+
+
+def _save_group(target: h5py.Group, group: Group) -> None:
+    _save_attributes(target, group.attributes)
+    # Sorted as a file lists them when it is read, so that the same content gives the same bytes.
+    for name, entry in sorted(group.items()):
+        if isinstance(entry, Group):
+            _save_group(target.create_group(name), entry)
+        else:
+            _save_dataset(target, name, entry)
+
+
+def _save_dataset(target: h5py.Group, name: str, dataset: Dataset) -> None:
+    if isinstance(dataset.value, h5py.Empty):
+        created = target.create_dataset(name, data=dataset.value)
+    else:
+        created = target.create_dataset(
+            name, data=dataset.value, dtype=dataset.dtype, **dataset.storage
+        )
+    _save_attributes(created, dataset.attributes)
+
+
+def _save_attributes(target: h5py.Group | h5py.Dataset, attributes: Mapping[str, Dataset]) -> None:
+    for name, attribute in attributes.items():
+        if isinstance(attribute.value, h5py.Empty):
+            target.attrs[name] = attribute.value
+        else:
+            target.attrs.create(name, attribute.value, dtype=attribute.dtype)

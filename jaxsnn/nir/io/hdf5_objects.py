@@ -1,0 +1,256 @@
+"""Groups and datasets of an open HDF5 file as plain records (`Group`, `Dataset`), or refused.
+
+HDF5 is asked by h5py's low-level calls: the objects that h5py shows to its users ask about one
+thing many times, which for a hundred thousand small datasets takes longer than all the rest.
+"""
+
+# h5py has no types for its low-level modules.
+# pyright: reportAttributeAccessIssue=false
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from collections.abc import Mapping
+from typing import Any
+
+# Before HDF5 is loaded: filters that are not built in are code that is looked for in folders.
+os.environ.setdefault("HDF5_PLUGIN_PRELOAD", "::")
+
+import h5py
+import numpy as np
+from h5py import h5d, h5g, h5l, h5o, h5s, h5t, h5z
+
+from jaxsnn.errors import FileError, first_line
+from jaxsnn.nir.io.read_limits import ByteBudget
+
+#: How deep groups may nest: enough for every network, few enough to stop at a file whose groups
+#: contain themselves.
+MAXIMUM_DEPTH = 32
+
+#: Where numbers may lie, and what they may be compressed by: gzip, shuffle, Fletcher's sum, szip, lzf.
+_LAYOUTS = (h5d.COMPACT, h5d.CONTIGUOUS, h5d.CHUNKED)
+_FILTERS = (
+    h5z.FILTER_DEFLATE,
+    h5z.FILTER_SHUFFLE,
+    h5z.FILTER_FLETCHER32,
+    h5z.FILTER_SZIP,
+    h5z.FILTER_LZF,
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Dataset:
+    """One dataset.
+
+    Attributes:
+        value: The numbers; a scalar is a 0-d array. Text of variable length is an object array of
+            bytes.
+        dtype: HDF5's type as h5py shows it: kind of text, its encoding and booleans included.
+        attributes: HDF5 attributes, each a dataset of its own.
+        storage: Chunks, compression and the like, as arguments of h5py's create_dataset.
+    """
+
+    value: np.ndarray | h5py.Empty
+    dtype: np.dtype
+    attributes: Mapping[str, Dataset] = dataclasses.field(default_factory=dict)
+    storage: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+class Group(dict[str, Any]):
+    """One group: a dict of groups and datasets, with the group's HDF5 attributes."""
+
+    def __init__(
+        self,
+        entries: Mapping[str, Any] | None = None,
+        attributes: Mapping[str, Dataset] | None = None,
+    ):
+        super().__init__(entries or {})
+        self.attributes = dict(attributes or {})
+
+
+def load_root(file: h5py.File, path: str, budget: ByteBudget) -> Group:
+    """The root group of an open file, with all that is in it.
+
+    Args:
+        file: it.
+        path: its name, for messages.
+        budget: of bytes that its arrays may have.
+
+    Raises:
+        FileError: it has what a NIR file must not have, or too much of it.
+        Exception: h5py raises on a damaged file what it likes.
+    """
+    root = h5g.open(file.id, b"/")
+    return _Reading(path=path, budget=budget).group(root, "", 0)
+
+
+@dataclasses.dataclass(kw_only=True)
+class _Reading:
+    """A file that is being read.
+
+    Attributes:
+        path: for messages.
+        budget: of bytes that arrays may have.
+        seen: objects that have been read: a file must not hold one under two names, which would
+            let a small file grow without bound.
+    """
+
+    path: str
+    budget: ByteBudget
+    seen: set[tuple[int, int]] = dataclasses.field(default_factory=set)
+
+    def enter(self, entry: Any, name: str) -> int:
+        """Refuse an object that was there before; how many attributes it has."""
+        information = h5o.get_info(entry)
+        key = (information.fileno, information.addr)
+        if key in self.seen:
+            raise FileError(
+                f"{self.path}: {name} is there under another name, too",
+                fix="export it again, with a copy under each name",
+            )
+        self.seen.add(key)
+        return information.num_attrs
+
+    def group(self, group: Any, name: str, depth: int) -> Group:
+        """A group and all below; the name of the root is empty."""
+        attributes = self.enter(group, name or "/")
+        if depth > MAXIMUM_DEPTH:
+            raise FileError(
+                f"{self.path}: groups nest more than {MAXIMUM_DEPTH} deep at {name}",
+                fix="export it again without a group that contains itself",
+            )
+        links: list[tuple[bytes, int]] = []
+        group.links.iterate(lambda link, found: links.append((link, found.type)), info=True)
+        entries: dict[str, Any] = {}
+        for stored, kind in links:
+            key = stored.decode("utf-8", "surrogateescape")
+            if kind != h5l.TYPE_HARD:
+                raise FileError(
+                    f"{self.path}: {name}/{key} is a link to elsewhere, "
+                    "which a NIR file must not have",
+                    fix="write what it leads to into the file",
+                )
+            entries[key] = self.entry(h5o.open(group, stored), f"{name}/{key}", depth + 1)
+        return Group(entries, self.attributes(h5py.Group(group), name or "/") if attributes else {})
+
+    def entry(self, entry: Any, name: str, depth: int) -> Group | Dataset:
+        """A group or a dataset."""
+        if isinstance(entry, h5d.DatasetID):
+            return self.dataset(entry, name)
+        if isinstance(entry, h5g.GroupID):
+            return self.group(entry, name, depth)
+        raise FileError(
+            f"{self.path}: {name} is neither a group nor a dataset",
+            fix="export the file again without it",
+        )
+
+    def dataset(self, dataset: Any, name: str) -> Dataset:
+        """A dataset, its numbers and attributes."""
+        attributes = self.enter(dataset, name)
+        chunked = self.refuse_storage(dataset.get_create_plist(), name) == h5d.CHUNKED
+        dtype, space = self.type_of(name, dataset.get_type()), dataset.get_space()
+        if space.get_simple_extent_type() == h5s.NULL:
+            value: np.ndarray | h5py.Empty = h5py.Empty(dtype)
+        else:
+            self.budget.take(name, math.prod(space.shape) * dtype.itemsize)
+            value = _numbers(dataset, space.shape, dtype)
+        shown = h5py.Dataset(dataset) if attributes or chunked else None
+        return Dataset(
+            value=value,
+            dtype=dtype,
+            attributes=self.attributes(shown, name) if attributes and shown else {},
+            storage=_storage(shown) if chunked and shown else {},
+        )
+
+    def type_of(self, name: str, stored: Any) -> np.dtype:
+        """The type of a dataset or attribute.
+
+        Raises:
+            FileError: NumPy has none, or it points elsewhere.
+        """
+        try:
+            dtype = stored.dtype
+        except TypeError as error:  # of 24 bits, of times, ...
+            raise FileError(
+                f"{self.path}: {name} has a type that NumPy does not have"
+                f" ({first_line(error).removeprefix('No NumPy equivalent for ')})",
+                fix="write it as float64, int64 or text",
+            ) from error
+        if dtype.hasobject and h5py.check_string_dtype(dtype) is None:
+            raise FileError(
+                f"{self.path}: {name} holds references or arrays of variable length",
+                fix="write it as float64, int64 or text",
+            )
+        return dtype
+
+    def refuse_storage(self, properties: Any, name: str) -> int:
+        """Refuse numbers that do not lie in this file as they are, or whose filter is none of
+        `_FILTERS`: nothing is read from elsewhere, and no code is loaded. The layout of all others.
+        """
+        layout = properties.get_layout()
+        filters = [properties.get_filter(n)[0] for n in range(properties.get_nfilters())]
+        strange = [number for number in filters if number not in _FILTERS]
+        if layout not in _LAYOUTS or properties.get_external_count():
+            what = (
+                "has its numbers elsewhere (external storage or a virtual dataset), and a NIR file"
+            )
+            what += " holds them itself"
+        elif strange:
+            what = f"is compressed by filter {strange[0]}, and gzip, szip and lzf are decoded here"
+        else:
+            return layout
+        raise FileError(
+            f"{self.path}: {name} {what}",
+            fix="write it again with h5py, plain or compressed by gzip",
+        )
+
+    def attributes(self, entry: h5py.Group | h5py.Dataset, name: str) -> dict[str, Dataset]:
+        """All attributes of a group or dataset; few have any, so h5py may take its time."""
+        attributes = {}
+        for key in entry.attrs:
+            stored, where = entry.attrs.get_id(key), f"{name}@{key}"
+            dtype = self.type_of(where, stored)
+            numbers = stored.get_space().get_simple_extent_npoints()
+            self.budget.take(where, int(numbers) * dtype.itemsize)
+            attributes[key] = Dataset(value=_frozen(entry.attrs[key]), dtype=dtype)
+        return attributes
+
+
+def _numbers(dataset: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """All numbers of a dataset that has some or none; they are read-only."""
+    stored = h5t.py_create(dtype)
+    if dtype.subdtype is not None:  # each number is an array: its axes come last
+        dtype, inner = dtype.subdtype
+        shape = (*shape, *inner)
+    array = np.zeros(shape, dtype)
+    if array.size:
+        dataset.read(h5s.ALL, h5s.ALL, array, stored)
+    # A single number is taken out once, as h5py does: a boolean comes back as one of NumPy's.
+    return _frozen(array[()] if array.ndim == 0 else array)
+
+
+def _frozen(value: Any) -> Any:
+    if isinstance(value, h5py.Empty):
+        return value
+    # Text of variable length comes as plain bytes, which numpy would cut at a zero byte.
+    array = np.asarray(
+        value, dtype=getattr(value, "dtype", object if isinstance(value, bytes | str) else None)
+    )
+    array.setflags(write=False)
+    return array
+
+
+def _storage(dataset: h5py.Dataset) -> dict[str, Any]:
+    """How the chunks of a dataset are stored; nothing else has more than one way."""
+    names = ("chunks", "compression", "compression_opts", "shuffle", "fletcher32", "maxshape")
+    # What create_dataset would do by itself is left out.
+    defaults = {"shuffle": False, "fletcher32": False, "maxshape": dataset.shape}
+    storage = {name: getattr(dataset, name) for name in names}
+    kept = {name: setting for name, setting in storage.items() if setting is not None}
+    return {
+        name: setting
+        for name, setting in kept.items()
+        if name not in defaults or setting != defaults[name]
+    }

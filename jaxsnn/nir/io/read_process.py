@@ -1,0 +1,240 @@
+"""A process of its own for reading what may be broken on purpose: it has limits of time, processor
+and memory, and hands plain bytes over.
+
+A fork costs a few milliseconds and loads nothing twice. The child touches nothing but the file, the
+pipe and what it decodes, and leaves by `os._exit`, so that threads of the parent, which it does not
+have, do not matter to it.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import gc
+import os
+import select
+import signal
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from io import BufferedWriter
+from types import FrameType
+from typing import NoReturn
+
+from jaxsnn.errors import FileError
+from jaxsnn.nir.io.read_limits import ReadLimits
+
+#: Bytes that decoding takes beside the arrays: chunks, names, copies of text.
+_BESIDE = 2**29
+_TRUSTED = "or export it again"
+
+#: Seconds within which a Ctrl-C that ended the child has come here, too.
+_UNTIL_OURS = 0.1
+
+
+class _OneFork:
+    """One thread forks at a time: libraries that watch forks (filelock, which torch has) refuse a
+    second.
+    """
+
+    def __init__(self) -> None:
+        self.renew()
+        # what other threads of the parent held is free in a child, which does not have them
+        os.register_at_fork(after_in_child=self.renew)
+
+    def renew(self) -> None:
+        self._lock = threading.RLock()  # a signal's handler that comes at a fork may read, too
+
+    @contextmanager
+    def until(self, deadline: float) -> Iterator[bool]:
+        """Whether the turn came before a time of `time.monotonic`."""
+        lock = self._lock
+        came = lock.acquire(timeout=max(deadline - time.monotonic(), 0.0))
+        try:
+            yield came
+        finally:
+            if came:
+                lock.release()
+
+
+_ONE_FORK = _OneFork()
+
+
+@contextmanager
+def _ctrl_c_afterwards() -> Iterator[None]:
+    """What Ctrl-C does waits for the end: functions that run at a fork lose what is raised in them."""
+    before = signal.getsignal(signal.SIGINT)
+    if not callable(before) or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[tuple[int, FrameType | None]] = []
+    signal.signal(signal.SIGINT, lambda *given: came.append(given))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if came:
+            before(*came[0])
+
+
+class ReadProcess:
+    """A child that writes to a pipe; use it as a context, at whose end it is gone.
+
+    Args:
+        path: what it reads, for messages.
+        work: what it does, with the end of the pipe that it writes to.
+        limits: with a timeout.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        work: Callable[[BufferedWriter], None],
+        limits: ReadLimits,
+    ):
+        assert limits.timeout is not None
+        self._path, self._work, self._limits = os.fspath(path), work, limits
+        self._deadline = time.monotonic() + limits.timeout
+        self._status: int | None = None
+        self._pid = 0  # none yet
+
+    def __enter__(self) -> ReadProcess:
+        self._end, theirs = os.pipe()
+        try:
+            # No call may follow this block: what Ctrl-C raised there would leave the child alone.
+            with _ctrl_c_afterwards():
+                try:
+                    self._fork(theirs)
+                finally:
+                    os.close(theirs)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def _fork(self, theirs: int) -> None:
+        with _ONE_FORK.until(self._deadline) as came, warnings.catch_warnings():
+            if not came:
+                raise self._too_late()
+            # that locks of other threads stay closed in the child, which needs none of them
+            warnings.simplefilter("ignore")
+            try:
+                self._pid = os.fork()
+            except OSError as error:
+                raise FileError(
+                    f"{self._path} cannot be read, no process for it can be started: {error.strerror}",
+                    fix="end other processes or free memory",
+                ) from error
+            if self._pid == 0:
+                os.close(self._end)
+                _be_the_child(theirs, self._work, self._limits)
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._end)
+        if self._pid and self._status is None:
+            with suppress(ProcessLookupError):
+                os.kill(self._pid, signal.SIGKILL)
+            self._wait()
+
+    def _wait(self) -> int:
+        if self._status is None:
+            with suppress(ChildProcessError):  # somebody else waited for all children
+                _, self._status = os.waitpid(self._pid, 0)
+        return self._status or 0
+
+    def read(self, size: int) -> bytearray:
+        """So many bytes.
+
+        Raises:
+            FileError: the time is over, or the child ended before.
+        """
+        found = bytearray(size)
+        self.read_into(memoryview(found))
+        return found
+
+    def read_into(self, room: memoryview) -> None:
+        """Fill some room; raises what `read` does."""
+        while len(room):
+            left = self._deadline - time.monotonic()
+            if left <= 0 or not select.select([self._end], [], [], left)[0]:
+                raise self._too_late()
+            count = os.readv(self._end, [room[: 2**20]])
+            if count == 0:
+                raise self._ended()
+            room = room[count:]
+
+    def _too_late(self) -> FileError:
+        return FileError(
+            f"{self._path} was not read within {self._limits.timeout:g} s",
+            fix=f"pass a longer read_timeout=600 if you trust it, {_TRUSTED}",
+        )
+
+    def _ended(self) -> FileError:
+        """Why the child wrote no more.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C ended it.
+        """
+        status = self._wait()
+        number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
+        if number == signal.SIGINT:
+            # It goes to both, and may come to the child first.
+            time.sleep(_UNTIL_OURS)
+            raise KeyboardInterrupt
+        if number == getattr(signal, "SIGXCPU", None) and number is not None:
+            return self._too_late()
+        if number is None or number in (signal.SIGKILL, signal.SIGTERM):
+            how = "the process that read it was ended from outside"
+        else:
+            how = f"HDF5 crashed on it ({signal.Signals(number).name})"
+        return FileError(f"{self._path} cannot be read, {how}", fix="fetch or export it again")
+
+
+def _be_the_child(end: int, work: Callable[[BufferedWriter], None], limits: ReadLimits) -> NoReturn:
+    """The child's whole life."""
+    try:
+        # Nothing of the parent is taken apart here, and Ctrl-C ends what does not return to Python.
+        gc.disable()
+        faulthandler.disable()
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
+        # What libraries print when they crash is nothing for a terminal.
+        silence = os.open(os.devnull, os.O_RDWR)
+        for stream in (0, 1, 2):
+            os.dup2(silence, stream)
+        _restrict(limits)
+        with os.fdopen(end, "wb") as out:
+            work(out)
+    except BaseException:
+        os._exit(1)
+    os._exit(0)
+
+
+def _restrict(limits: ReadLimits) -> None:
+    """Limits of memory and processor time that the system holds."""
+    import resource
+
+    assert limits.timeout is not None
+    for kind, wanted in (
+        (resource.RLIMIT_AS, _address_space() + limits.max_bytes + _BESIDE),
+        (resource.RLIMIT_CPU, int(_processor_time() + limits.timeout) + 1),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        hard = resource.getrlimit(kind)[1]
+        allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        with suppress(ValueError, OSError):  # a system without that limit
+            resource.setrlimit(kind, (allowed, hard))
+
+
+def _address_space() -> int:
+    """Bytes that this process has by now; 0 where the system does not say."""
+    with suppress(OSError, ValueError), open("/proc/self/statm", encoding="ascii") as file:
+        return int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    return 2**40
+
+
+def _processor_time() -> float:
+    """Seconds of it that this process has taken by now."""
+    return sum(os.times()[:2])

@@ -1,0 +1,189 @@
+"""Documents of HDF5 files that may be broken on purpose, read within limits.
+
+libhdf5 loops, crashes and grows on files that are made for it, and no check before it sees all of
+them. With a timeout (`limit_reading`, `--read-timeout` of the command line) a process of its own
+reads a file and hands plain arrays over; without, this process does. The command line always sets
+one. The library does not by itself: a fork of a program that it does not know is that program's
+decision, as is whom it trusts.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from io import BufferedWriter
+from typing import Any
+
+import numpy as np
+
+from jaxsnn import errors
+from jaxsnn.errors import FileError, JaxsnnError
+from jaxsnn.nir.io.files import (
+    Dataset,
+    Empty,
+    Group,
+    dtype_of,
+    load_hdf5,
+    nir_document,
+    out_of_memory,
+    said_of_dtype,
+)
+from jaxsnn.nir.io.read_limits import ReadLimits, read_limits
+from jaxsnn.nir.io.read_process import ReadProcess
+
+_LARGEST_HEADER = 2**30
+
+
+def read_nir(path: str | os.PathLike[str]) -> Group:
+    """The document of a NIR file.
+
+    Raises:
+        FileError: as `jaxsnn.nir.io.files.load`, or a limit is reached.
+    """
+    return nir_document(path, read_hdf5(path, "a NIR file"))
+
+
+def read_hdf5(path: str | os.PathLike[str], kind: str) -> Group:
+    """The document of any HDF5 file; `kind` says what it should be, for messages: "a NIR file".
+
+    Raises:
+        FileError: as `jaxsnn.nir.io.files.load_hdf5`, or a limit is reached.
+    """
+    limits = read_limits()
+    if limits.timeout is None or not hasattr(os, "fork") or not os.path.isfile(path):
+        return load_hdf5(path, kind)
+    return _read_apart(path, kind, limits)
+
+
+def _read_apart(path: str | os.PathLike[str], kind: str, limits: ReadLimits) -> Group:
+    def work(out: BufferedWriter) -> None:
+        try:
+            document = load_hdf5(path, kind)
+            send(document, out)
+        except (JaxsnnError, MemoryError) as error:
+            met = error if isinstance(error, JaxsnnError) else out_of_memory(path)
+            said = {"message": met.problem.message, "fix": met.problem.fix}
+            _send_header(out, {"error": type(met).__name__, **said})
+
+    with ReadProcess(path, work, limits) as child:
+        return receive(child, path)
+
+
+# ---- a document as bytes: a header of JSON, then the bytes of all arrays one after the other
+
+
+def send(document: Group, out: BufferedWriter | io.BytesIO) -> None:
+    """Write a document to a pipe."""
+    arrays: list[np.ndarray] = []
+    _send_header(out, {"document": _tree(document, arrays)})
+    for array in arrays:
+        out.write(array.reshape(-1).view(np.uint8).data if array.nbytes else b"")
+
+
+def _send_header(out: BufferedWriter | io.BytesIO, content: Any) -> None:
+    text = json.dumps(content).encode()
+    out.write(len(text).to_bytes(8, "little") + text)
+
+
+def _tree(entry: Group | Dataset, arrays: list[np.ndarray]) -> dict[str, Any]:
+    attributes = {name: _tree(one, arrays) for name, one in entry.attributes.items()}
+    if isinstance(entry, Group):
+        entries = {name: _tree(one, arrays) for name, one in entry.items()}
+        return {"entries": entries, "attributes": attributes}
+    said = {"dtype": said_of_dtype(entry.dtype), "attributes": attributes}
+    said["storage"] = dict(entry.storage)
+    if isinstance(entry.value, Empty):
+        return said | {"empty": said_of_dtype(entry.value.dtype)}
+    said["shape"] = entry.value.shape
+    if entry.value.dtype == object:
+        said["text"], encoded = _texts(entry.value)
+        arrays += encoded
+    else:
+        said["array"] = said_of_dtype(entry.value.dtype)
+        arrays.append(np.ascontiguousarray(entry.value))
+    return said
+
+
+def _texts(value: np.ndarray) -> tuple[dict[str, Any], list[np.ndarray]]:
+    """Texts of variable length: how many bytes they have in all, and their lengths and bytes."""
+    decoded = any(isinstance(text, str) for text in value.flat)
+    parts = [
+        text.encode("utf-8", "surrogateescape") if isinstance(text, str) else bytes(text)
+        for text in value.flat
+    ]
+    lengths = np.array([len(part) for part in parts], np.int64)
+    joined = np.frombuffer(b"".join(parts), np.uint8)
+    return {"decoded": decoded, "bytes": joined.size}, [lengths, joined]
+
+
+def receive(child: Any, path: str | os.PathLike[str]) -> Group:
+    """The document that a child sent; `child` has the `read` and `read_into` of `ReadProcess`.
+
+    Raises:
+        JaxsnnError: what the child met.
+        FileError: it sent no document.
+    """
+    size = int.from_bytes(child.read(8), "little")
+    if size > _LARGEST_HEADER:
+        raise FileError(
+            f"{os.fspath(path)} holds more than {_LARGEST_HEADER} bytes of names",
+            fix="export it again",
+        )
+    content = json.loads(bytes(child.read(size)))
+    if "error" in content:
+        kind: type[JaxsnnError] = getattr(errors, content["error"])
+        raise kind(content["message"], fix=content["fix"])
+    return _group(content["document"], child)
+
+
+def _group(said: dict[str, Any], child: Any) -> Group:
+    # in the order in which arrays were sent
+    attributes = {name: _dataset(one, child) for name, one in said["attributes"].items()}
+    entries = {
+        name: _group(one, child) if "entries" in one else _dataset(one, child)
+        for name, one in said["entries"].items()
+    }
+    return Group(entries, attributes)
+
+
+def _dataset(said: dict[str, Any], child: Any) -> Dataset:
+    attributes = {name: _dataset(one, child) for name, one in said["attributes"].items()}
+    storage = {
+        name: tuple(setting) if isinstance(setting, list) else setting
+        for name, setting in said["storage"].items()
+    }
+    return Dataset(
+        value=_value(said, child),
+        dtype=dtype_of(said["dtype"]),
+        attributes=attributes,
+        storage=storage,
+    )
+
+
+def _value(said: dict[str, Any], child: Any) -> Any:
+    if "empty" in said:
+        return Empty(dtype_of(said["empty"]))
+    shape = tuple(said["shape"])
+    if "text" in said:
+        value = _received_texts(said["text"], shape, child)
+    else:
+        value = np.empty(shape, dtype_of(said["array"]))
+        if value.nbytes:
+            child.read_into(value.reshape(-1).view(np.uint8).data)
+    value.setflags(write=False)
+    return value
+
+
+def _received_texts(said: dict[str, Any], shape: tuple[int, ...], child: Any) -> np.ndarray:
+    value = np.empty(shape, object)
+    lengths = np.empty(value.size, np.int64)
+    if value.size:
+        child.read_into(lengths.view(np.uint8).data)
+    joined = bytes(child.read(said["bytes"]))
+    start = 0
+    for number, length in enumerate(lengths.tolist()):
+        text = joined[start : start + length]
+        value.flat[number] = text.decode("utf-8", "surrogateescape") if said["decoded"] else text
+        start += length
+    return value

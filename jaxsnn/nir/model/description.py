@@ -1,0 +1,205 @@
+"""What is in a graph, for people and for scripts."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+
+from jaxsnn.errors import Problem, in_flags
+from jaxsnn.nir.model.graph import Graph
+from jaxsnn.nir.model.node import Node
+from jaxsnn.nir.model.passes import Shape, shapes, sizes, synapses
+from jaxsnn.units import format_time
+
+#: Arrays up to this size are listed in full.
+LISTED = 4
+
+
+def describe(graph: Graph) -> dict[str, Any]:
+    """What is in a graph, ready for JSON.
+
+    Shapes are without axes of batch or time; what cannot be known is None. `populations` counts
+    nodes with a state, `synapses` the weights that are not zero, convolutions unrolled.
+    """
+    found = shapes(graph)
+    counts = list(synapses(graph).values())
+    neurons = list(sizes(graph).values())
+    return {
+        "schema": 1,
+        "nodes": [_node(node, found[name]) for name, node in graph.nodes.items()],
+        "edges": [list(edge) for edge in graph.edges],
+        "inputs": list(graph.inputs),
+        "outputs": list(graph.outputs),
+        "recurrent": bool(graph.recurrent_components()),
+        "recurrent_components": [list(part) for part in graph.recurrent_components()],
+        "nested": len(graph.subgraphs) > 1,
+        "populations": len(graph.neurons),
+        "neurons": _total(neurons),
+        "synapses": _total(counts),
+        "dialect": graph.dialect.as_dict(),
+        "repairs": [change.as_dict() for change in graph.repairs],
+        "warnings": [_warning(problem) for problem in graph.warnings],
+        "metadata": _plain(graph.metadata),
+        "nir_version": graph.version,
+    }
+
+
+def _warning(problem: Problem) -> dict[str, str]:
+    """A warning for JSON, also under the keys of what the reader did: `what` and `why`."""
+    content = problem.as_dict()
+    return content | {"what": content["message"], "why": content["fix"]}
+
+
+def _total(counts: list[int | None]) -> int | None:
+    known = [count for count in counts if count is not None]
+    return sum(known) if len(known) == len(counts) else None
+
+
+def _node(node: Node, shape: tuple[Shape | None, Shape | None]) -> dict[str, Any]:
+    return {
+        "name": node.name,
+        "type": node.type,
+        "input_shape": None if shape[0] is None else list(shape[0]),
+        "output_shape": None if shape[1] is None else list(shape[1]),
+        "parameters": {name: numbers(value) for name, value in node.parameters.items()},
+        "metadata": _plain(node.metadata),
+    }
+
+
+def numbers(value: np.ndarray | str) -> dict[str, Any]:
+    """Shape, dtype and the numbers: one value if all are equal, all of a short array, else the
+    extremes.
+    """
+    if isinstance(value, str):
+        return {"value": value}
+    entry: dict[str, Any] = {"shape": list(value.shape), "dtype": value.dtype.name}
+    flat = value.ravel()
+    if flat.size and np.all(flat == flat[0]):
+        return entry | {"value": _number(flat[0])}
+    if flat.size <= LISTED:
+        return entry | {"values": [_number(number) for number in flat]}
+    return entry | {
+        "min": _number(flat.min()),
+        "max": _number(flat.max()),
+        "mean": _number(flat.mean(dtype=float)),
+    }
+
+
+def _number(value: Any) -> Any:
+    """A number that JSON can hold; float32 in its own shortest form, infinity as text."""
+    if isinstance(value, np.bool_ | np.integer):
+        return value.item()
+    number = float(str(value))
+    return number if np.isfinite(number) else str(number)
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "items"):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, np.ndarray):
+        return [_plain(entry) for entry in value.tolist()]
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    if isinstance(value, np.bool_ | np.integer | np.floating):
+        return _number(value)
+    return value if value is None or isinstance(value, str | int | bool) else str(value)
+
+
+def as_json(graph: Graph) -> str:
+    """The description as JSON: the same bytes for the same graph."""
+    return json.dumps(describe(graph), indent=2, ensure_ascii=False, allow_nan=False)
+
+
+def as_text(graph: Graph) -> str:
+    """The description for people: a table of the nodes from input to output, then what the file
+    does not say.
+    """
+    content = describe(graph)
+    rows = [("node", "type", "in", "out", "parameters")]
+    by_name = {node["name"]: node for node in content["nodes"]}
+    for node in map(by_name.__getitem__, graph.order()):
+        shown = ", ".join(
+            f"{name} {_shown(entry)}"
+            for name, entry in node["parameters"].items()
+            if name != "shape"
+        )
+        rows.append(
+            (
+                node["name"],
+                node["type"],
+                _dims(node["input_shape"]),
+                _dims(node["output_shape"]),
+                shown,
+            )
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    lines = [
+        "  ".join(
+            [*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[4]]
+        ).rstrip()
+        for row in rows
+    ]
+    lines += ["", f"edges: {', '.join(f'{source} -> {target}' for source, target in graph.edges)}"]
+    kinds = ", ".join(kind for kind in ("recurrent", "nested") if content[kind])
+    totals = (_unknown(content["neurons"]), _unknown(content["synapses"]))
+    lines.append(
+        f"{content['populations']} populations, {totals[0]} neurons, {totals[1]} synapses; "
+        f"{kinds or 'feed-forward'}; NIR {_unknown(graph.version)}"
+    )
+    lines += [*_dialect_lines(graph), *_remark_lines(graph)]
+    return "\n".join(lines)
+
+
+def _shown(entry: dict[str, Any]) -> str:
+    if "value" in entry:
+        return f"{entry['value']}"
+    if "values" in entry:
+        return str(entry["values"])
+    low, high = (
+        end if isinstance(end, str) else f"{end:.4g}" for end in (entry["min"], entry["max"])
+    )
+    return f"{low} to {high}"
+
+
+def _dims(shape: list[int] | None) -> str:
+    return "?" if shape is None else "x".join(map(str, shape)) or "scalar"
+
+
+def _unknown(value: Any) -> str:
+    return "unknown" if value is None else str(value)
+
+
+def _dialect_lines(graph: Graph) -> list[str]:
+    dialect = graph.dialect
+    # The choices are in `why` already.
+    why = f"{dialect.why} Say dialect=." if dialect.name is None else dialect.why
+    lines = [
+        "",
+        f"dialect: {dialect.name or 'undecided'} ({dialect.decided_by})",
+        f"  {in_flags(why)}",
+    ]
+    shown = {
+        "dt": None if dialect.dt is None else format_time(dialect.dt),
+        "time unit": dialect.time_unit,
+        "spike kernel": dialect.spike_kernel,
+        "reset": dialect.reset,
+        "initial": dialect.initial,
+    }
+    lines.append("  " + ", ".join(f"{name}: {_unknown(value)}" for name, value in shown.items()))
+    for name, own in dialect.nodes.items():
+        lines.append(f"  {name}: " + ", ".join(f"{field} {value}" for field, value in own.items()))
+    return lines
+
+
+def _remark_lines(graph: Graph) -> list[str]:
+    """What the reader repaired and warns of."""
+    lines = []
+    for title, remarks in (
+        ("repaired in reading, not in the file", graph.repairs),
+        ("warnings", graph.warnings),
+    ):
+        if remarks:
+            lines += ["", f"{title}:", *(f"  {remark.as_text()}" for remark in remarks)]
+    return lines

@@ -1,0 +1,441 @@
+"""What NIR files leave open: the conventions of each framework, and the `Dialect` of one graph.
+
+A framework writes files with conventions of its own: how a spike enters a neuron, what a reset does, in
+which unit time constants are. `Conventions` describes them for one version of a framework, with one
+`Rule` per type of neuron. A `Dialect` is what was decided for one graph.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from jaxsnn.nir.model.decays import EXACT_MEMBRANE, Decay
+from jaxsnn.nir.model.node import Node, nothing
+from jaxsnn.nir.model.nodes import NEURONS
+
+if TYPE_CHECKING:
+    from jaxsnn.nir.model.changes import Change, Edge
+    from jaxsnn.nir.model.graph import Graph
+    from jaxsnn.nir.model.node import Node
+
+
+from jaxsnn.errors import in_flags
+from jaxsnn.nir.frameworks.registry import conventions_of
+
+TimeUnit = Literal["s", "ms", "step"]
+Kernel = Literal["delta", "box"]
+Reset = Literal["zero", "subtract", "none"]
+Initial = Literal["zero", "v_leak", "v_reset"]
+
+#: Seconds in one unit of a file's time; a step lasts dt.
+UNIT_SECONDS: Mapping[str, float] = MappingProxyType({"s": 1.0, "ms": 1e-3})
+
+_NIR_NEURONS = tuple(cls.__name__ for cls in NEURONS)
+
+
+# What it writes
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Rule:
+    """How one framework simulates one type of neuron.
+
+    Attributes:
+        arrival: "fixed": a spike of weight w is a current w of area dt, so r and w_in count.
+            "jump": the current (of a neuron without synaptic current: the membrane) jumps by w,
+            whatever r and w_in say.
+        kernel: The continuous reading of a spike. The current of CubaLIF jumps in the frameworks
+            too: delta. LIF and IF driven by deltas can only cross the threshold when a spike
+            arrives: box of width dt.
+        membrane_decay, synapse_decay: The factor k (a) of one step, as the framework computes it,
+            see `jaxsnn.nir.model.decays`; None where there is no current, or where "exact"
+            says it.
+        membrane: What one step does to V under the step's input X (of CubaLIF: its current I).
+            "exact": the flow of the ODE over dt. "leak": V = k V + X. "average": V = k V + (1 - k)
+            X. "euler": V = V + dt/tau (v_leak - V + X). "relax": V = V + (X - (V - v_reset)) dt/tau
+            where r = 1, and V = V - (V - v_reset)/r + X elsewhere.
+        synapse: What one step does to the current I. "exact": as above. "add last": I = a I + X.
+            "add first": I = a (I + X). "decay last": I = I + X drives V, then I = a I. "filter":
+            I = I + dt/tau_syn (v_leak - I + w_in X), from v_leak on, and r I drives V.
+        resets_first: The kinds of reset that, acting one step late, act before V decays and X is
+            added; else after.
+        recurrent_resets_first: The same for a neuron that feeds itself; None: no difference.
+        recurrent_reset_delay: What reset_delay is for a neuron that feeds itself, whatever was said
+            (snnTorch 1.0.0 computes the immediate reset of its RSynaptic and drops it); None: what
+            was said.
+        initial: Where V starts, if not where the conventions say.
+        resistance: "file" or "tau/dt": r as the file has it, or what the framework does in spite of
+            it.
+        ones: Parameters that it always writes as 1.
+        equal: Pairs of parameters that it always writes alike.
+        option: Name of an own option (true or false) on which the rule depends; "" if on none. The
+            rule holds if it is true.
+        without: The rule if that option is false.
+    """
+
+    arrival: Literal["fixed", "jump"] = "fixed"
+    kernel: Kernel = "delta"
+    membrane_decay: Decay = EXACT_MEMBRANE
+    synapse_decay: Decay | None = None
+    membrane: Literal["exact", "leak", "average", "euler", "relax"] = "exact"
+    synapse: Literal["exact", "add last", "add first", "decay last", "filter"] = "exact"
+    resets_first: tuple[Reset, ...] = ()
+    recurrent_resets_first: tuple[Reset, ...] | None = None
+    recurrent_reset_delay: bool | None = None
+    initial: Initial | None = None
+    resistance: Literal["file", "tau/dt"] = "file"
+    ones: tuple[str, ...] = ()
+    equal: tuple[tuple[str, str], ...] = ()
+    option: str = ""
+    without: Rule | None = None
+
+    @property
+    def leaks_to_zero(self) -> bool:
+        """Whether V decays to 0, whatever v_leak is."""
+        return self.membrane in ("leak", "average")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StepLength:
+    """How a framework ties its dt to the numbers that it writes.
+
+    Attributes:
+        text: The formula, for messages: "tau/r".
+        of: (time constants, gains) -> dt, element by element: tau or tau_mem and r.
+        synapses: It holds for tau_syn and w_in too.
+        gain: (time constants, dt, array module) -> gains, the inverse, by which the gains follow
+            time constants that are trained; the array module is NumPy or jax.numpy. None: they
+            cannot be trained.
+        tau: (gains, dt) -> time constants, where gains have fewer digits than these.
+        above_dt: Time constants that are no longer than dt make no sense.
+    """
+
+    text: str
+    of: Callable[[np.ndarray, np.ndarray], np.ndarray] = dataclasses.field(repr=False)
+    synapses: bool = False
+    gain: Callable[[Any, Any, Any], Any] | None = dataclasses.field(default=None, repr=False)
+    tau: Callable[[Any, Any], Any] | None = dataclasses.field(default=None, repr=False)
+    above_dt: bool = False
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """How to recognise files of a framework by their numbers.
+
+    Attributes:
+        dt_from: How dt follows from the numbers.
+        r_of_one_is_silent: r = 1 says nothing about dt, because it also writes files in which the
+            input decays.
+        r_is_rate: r of IF is 1/dt.
+        silent: Types of neurons whose numbers say nothing about dt.
+        proves: One dt for all neurons, more than a coincidence, proves that it wrote the file.
+        confirms: What must hold of the neurons besides.
+        recognises: The nodes by name -> a sentence that says by what a file is recognised, or ""
+            where it is not. For a framework that is known by other things than its dt.
+        refutes: (nodes by name, what was found of dt) -> why it cannot have written the file, as
+            (node, sentence), or None. Asked after types, parameters of 1 and dt.
+    """
+
+    dt_from: StepLength | None = None
+    r_of_one_is_silent: bool = False
+    r_is_rate: bool = False
+    silent: tuple[str, ...] = ()
+    proves: bool = False
+    confirms: Callable[[Mapping[str, Node]], bool] | None = None
+    recognises: Callable[[Mapping[str, Node]], str] | None = None
+    refutes: Callable[[Mapping[str, Node], Estimate], tuple[str, str] | None] | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OwnOption:
+    """Something that the files of one framework leave open, and no other framework has.
+
+    Attributes:
+        name: Keyword of `jaxsnn.nir.read`; the command line writes "-" for "_".
+        kind: "time": seconds, or text with a unit. "bool": true or false. "number": a number, or
+            "none". "choice": one of `choices`. All but times may differ by node.
+        help: For the help of the command line: "Norse: the dt that its exporter was given".
+        missing: What a message names where it is needed: "the dt that Norse's exporter was given".
+        fix: What to say then; "" for "say NAME=".
+        unsaid: A sentence for `Dialect.why` while nobody has said it.
+        choices: The values of a "choice".
+        tries: What `jaxsnn verify` tries where a recording does not verify, likely ones.
+    """
+
+    name: str
+    kind: Literal["time", "bool", "number", "choice"]
+    help: str
+    missing: str = ""
+    fix: str = ""
+    unsaid: str = ""
+    choices: tuple[str, ...] = ()
+    tries: tuple[bool | float | str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Conventions:
+    """What one framework means by the files that it writes; None where its files leave it open.
+
+    Attributes:
+        name: Name of the dialect: that of the framework.
+        version: Of the framework: "1.0" (with all that begins so, 1.0.3), "main" (what is not
+            released); "" where all files of it mean the same.
+        after: Of an unreleased version: the last release before it. Any later release is read as
+            this one.
+        ran: What is said of it was run; False: it is known by its source.
+        reads_only: It writes no files: this is how it runs those of others. No file is taken for
+            its own unless that is said.
+        rules: How it simulates each type of neuron that it writes, by NIR type.
+        others: How it simulates types of neurons that NIR does not have, and that are registered
+            from outside; None: it never writes one.
+        evidence: How its files are recognised.
+        time_unit: Unit of the time constants.
+        time_unit_from_dt: A dt of 1 in the file's unit means that it counts time in steps; any
+            other, that it writes seconds.
+        own_unit: The unit in which this library itself writes graphs in this dialect.
+        seconds: Seconds in one unit of the file's time where an own option tells them.
+        seconds_option: Name of that option.
+        dt: The step that it always writes with, in seconds.
+        area: A spike of weight 1 that is a current lasts "dt", or the file's unit of time, "unit"
+            (the literal equations).
+        reset: Its default reset; "zero" puts V to v_reset, "subtract" takes v_threshold off.
+        reset_delay: True: a spike acts on the membrane one step later.
+        resets_at_start: A neuron that is above threshold when a step begins is reset then, whatever
+            reset_delay is.
+        detaches_resets: Its gradients leave out the resets that act when a step begins.
+        threshold: Spike where V > v_threshold, or already where they are equal.
+        spikes_per_step: "one" or "several".
+        spikes_option: Name of the own option, "multi" or "single", that says otherwise; "" for
+            none.
+        floor_option: Name of the own option, a number, below which V never is at the end of a step;
+            "" for none.
+        spikes_from: "before": the spike of a step is that of the membrane before the step's update,
+            so that each layer takes a step.
+        initial: Membrane at the start. Currents start at 0.
+        constant_input: What a bias does: "current" (a constant current) or "step" (added like a
+            spike in every step).
+        recurrent_delay: Steps that a recurrent spike takes.
+        runs_loops: How its importer orders the nodes of a loop without a neuron, in which a step
+            passes where a node runs before its source: "depth first" from the Input, or "in turn",
+            see `jaxsnn.nir.model.loops`; None: it runs no such loops, or nobody knows.
+        channels_last: Columns of the Affine after a Flatten are in height, width, channel order.
+        repair: Edges as the framework means them, and what was repaired: called with a graph.
+        meanings: Nodes whose numbers the framework does not take as it wrote them, as it takes them
+            (`Node.read_as`), each with what to say of it: called with a graph. They raise
+            DialectError for a graph that the framework cannot run.
+        options: What its files leave open and only it has.
+        defaults: Own options that need not be said: name -> (value, a sentence that says why).
+    """
+
+    name: str
+    version: str = ""
+    after: str = ""
+    ran: bool = True
+    reads_only: bool = False
+    rules: Mapping[str, Rule]
+    others: Rule | None = None
+    evidence: Evidence = dataclasses.field(default_factory=Evidence)
+    time_unit: TimeUnit | None = None
+    time_unit_from_dt: bool = False
+    own_unit: TimeUnit | None = None
+    seconds: Callable[[Dialect], float | None] | None = None
+    seconds_option: str = ""
+    dt: float | None = None
+    area: Literal["dt", "unit"] = "dt"
+    reset: Reset | None = None
+    reset_delay: bool | None = None
+    resets_at_start: bool = False
+    detaches_resets: bool = True
+    threshold: Literal[">", ">="] = ">"
+    spikes_per_step: Literal["one", "several"] = "one"
+    spikes_option: str = ""
+    floor_option: str = ""
+    spikes_from: Literal["before", "after"] = "after"
+    initial: Initial = "zero"
+    constant_input: Literal["current", "step"] = "step"
+    recurrent_delay: int = 1
+    runs_loops: Literal["depth first", "in turn"] | None = None
+    channels_last: bool = False
+    repair: Callable[[Graph], tuple[tuple[Edge, ...], tuple[Change, ...]]] | None = None
+    meanings: tuple[Callable[[Graph], Iterator[tuple[Node, Change]]], ...] = ()
+    options: tuple[OwnOption, ...] = ()
+    defaults: Mapping[str, tuple[Any, str]] = dataclasses.field(default_factory=nothing)
+
+    def rule(self, kind: str) -> Rule | None:
+        """How it simulates a type of neuron; None if it never writes one."""
+        return self.rules.get(kind, None if kind in _NIR_NEURONS else self.others)
+
+
+def rules(**by_type: Rule) -> Mapping[str, Rule]:
+    """Rules by NIR type, read-only."""
+    return MappingProxyType(by_type)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """The dt, in the file's unit of time, that one formula finds in a file.
+
+    Attributes:
+        dt: Median over all neurons; None where nothing can be said.
+        agrees: All neurons give the same dt.
+        proven: More than a coincidence, see the module.
+        node: The node with the neuron that is farthest from the median.
+        pair: Its numbers, for messages: "tau = 0.01 and r = 0.9".
+        farthest: Its dt.
+    """
+
+    dt: float | None = None
+    agrees: bool = False
+    proven: bool = False
+    node: str = ""
+    pair: str = ""
+    farthest: float = np.nan
+
+
+#: How `Dialect.why` says that the unit of time is unknown.
+NO_UNIT = "The unit of time is not in the file: say time_unit=."
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NodeDialect:
+    """The fields of a dialect that hold for one node; None is unknown."""
+
+    name: str | None
+    reset: Reset | None
+    reset_delay: bool | None
+    norm_input: bool | None
+    spike_kernel: Kernel | None
+    initial: Initial | None
+    readout: bool
+    own: Mapping[str, Any] = dataclasses.field(default_factory=nothing)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Dialect:
+    """What was decided about one graph. None is unknown; `why` says so.
+
+    Attributes:
+        name: A key of `DIALECTS`, or None while undecided.
+        version: Of the framework that wrote the file, where it was said: "main".
+        dt: Length of a step of the source, seconds.
+        dt_export: Norse only: the dt that its exporter was given; time constants in the file are
+            true ones times this.
+        time_unit: Unit of the file's time constants.
+        spike_kernel: "delta", or "box" of width dt; None also where nodes differ, see `nodes`.
+        reset: "zero" (V becomes v_reset), "subtract" (V loses v_threshold) or "none".
+        reset_delay: True: the reset acts one step later.
+        norm_input: Sinabs only: the input is scaled by 1 - exp(-1/tau).
+        initial: Membrane at the start.
+        decided_by: Where the name comes from.
+        why: What was decided and why, with the numbers.
+        nodes: Fields that differ for a node, by name; "readout" marks a spiking node that is a
+            leaky readout.
+        choices: While undecided: the dialects that the numbers allow.
+        own: Own options of the framework, by name; dt_export and norm_input are fields.
+    """
+
+    name: str | None = None
+    version: str | None = None
+    dt: float | None = None
+    dt_export: float | None = None
+    time_unit: TimeUnit | None = None
+    spike_kernel: Kernel | None = None
+    reset: Reset | None = None
+    reset_delay: bool | None = None
+    norm_input: bool | None = None
+    initial: Initial | None = None
+    decided_by: Literal["argument", "metadata", "inference", "undecided"] = "undecided"
+    why: str = ""
+    nodes: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=nothing)
+    choices: tuple[str, ...] = ()
+    own: Mapping[str, Any] = dataclasses.field(default_factory=nothing)
+
+    @property
+    def conventions(self) -> Conventions | None:
+        """The conventions of the framework; None while undecided."""
+        return None if self.name is None else conventions_of(self.name, self.version)
+
+    @property
+    def fix(self) -> str:
+        """What to say while the name is undecided; "" once it is decided."""
+        if self.name is not None:
+            return ""
+        choices = f", one of {', '.join(self.choices)}" if self.choices else ""
+        return f"say dialect={choices}"
+
+    @property
+    def unit_fix(self) -> str:
+        """What to say while the unit of time is unknown, and what was decided."""
+        rest = " ".join(self.why.replace(NO_UNIT, "").split())
+        return f"say time_unit= ({rest})" if rest else "say time_unit="
+
+    @property
+    def undecided(self) -> str:
+        """Words for messages: the dialect of the file, and in brackets why nobody knows it."""
+        why = self.why.rstrip(" .")
+        return f"the dialect of the file ({why})" if why else "the dialect of the file"
+
+    @property
+    def seconds(self) -> float | None:
+        """Seconds in one unit of the file's time constants (Norse: its dt_export included); None if
+        unknown.
+        """
+        conventions = self.conventions
+        if conventions is not None and conventions.seconds is not None:
+            return conventions.seconds(self)
+        return self.dt if self.time_unit == "step" else UNIT_SECONDS.get(self.time_unit or "")
+
+    def at(self, node: str) -> NodeDialect:
+        """The fields for one node: what was said for it, else what holds for all.
+
+        >>> dialect = Dialect(name="snntorch", reset="zero", nodes={"3": {"readout": True, "reset": "none"}})
+        >>> dialect.at("1").reset, dialect.at("3").reset
+        ('zero', 'none')
+        """
+        said = self.nodes.get(node, {})
+        common = {
+            field.name: said.get(field.name, getattr(self, field.name))
+            for field in dataclasses.fields(NodeDialect)
+            if field.name not in ("name", "readout", "own")
+        }
+        own = {name: value for name, value in said.items() if name not in (*common, "readout")}
+        return NodeDialect(
+            name=self.name,
+            readout=said.get("readout", False),
+            own={**self.own, **own},
+            **common,
+        )
+
+    def option(self, field: str, node: str | None = None) -> Any:
+        """What is known of a field or an own option; None if nothing is.
+
+        Args:
+            field: Also one that cannot differ from node to node.
+            node: Ask for one node.
+        """
+        records = (self,) if node is None else (self.at(node), self)
+        for record in records:
+            if hasattr(record, field):
+                return getattr(record, field)
+            if field in record.own:
+                return record.own[field]
+        return None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON, in the words of the command line."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return fields | {
+            "why": in_flags(self.why),
+            "fix": in_flags(self.fix),
+            "nodes": {name: dict(own) for name, own in self.nodes.items()},
+            "choices": list(self.choices),
+            "own": dict(self.own),
+        }

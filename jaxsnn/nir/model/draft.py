@@ -1,0 +1,558 @@
+"""A graph while it is being rewritten for another simulator: plain entries, and edits that keep
+what it computes.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import keyword
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from jaxsnn.errors import ConversionError
+from jaxsnn.nir.model.changes import Change, Edge, natural_key
+from jaxsnn.nir.model.graph import Graph
+from jaxsnn.nir.model.loops import feedback_edges, late_edges
+from jaxsnn.nir.model.node import LIKE_XLA, Node
+from jaxsnn.nir.model.nodes import NEURONS, class_of
+from jaxsnn.nir.model.passes import Shape, bypass_relays, is_relay, shapes, window
+
+#: Types that multiply by weights, and so can take a factor.
+WEIGHTED = ("Linear", "Affine", "Conv1d", "Conv2d")
+POOLS = ("SumPool2d", "AvgPool2d")
+_ATTRIBUTES = """
+    T_destination add_module add_submodule apply bfloat16 buffers call_super_init children code compile cpu cuda
+    delete_all_unused_submodules delete_submodule double dump_patches eval execution_order extra_repr float forward
+    get_buffer get_execution_order get_extra_state get_input_nodes get_parameter get_submodule graph half
+    instantiate_modules ipu load_state_dict modules mtia named_buffers named_children named_modules named_parameters
+    parameters print_readable recompile register_backward_hook register_buffer register_forward_hook
+    register_forward_pre_hook register_full_backward_hook register_full_backward_pre_hook
+    register_load_state_dict_post_hook register_load_state_dict_pre_hook register_module register_parameter
+    register_state_dict_post_hook register_state_dict_pre_hook requires_grad_ return_state set_extra_state
+    set_submodule share_memory state_dict stateful_modules to to_empty to_folder train training type xpu
+    __annotations__ __call__ __dict__ __getattr__ __module__ __setstate__ __weakref__
+    zero_grad _buffers _modules _parameters initialized_state is_none self clear items keys pop update values
+"""
+#: Attributes of torch.nn.Module, of torch.nn.ModuleDict and of the modules that nirtorch makes, and
+#: names in the code that these run: no node can have them.
+TORCH_NAMES = frozenset(
+    [*_ATTRIBUTES.split(), *(name for name in dir(dict) if name.startswith("__"))]
+)
+NEURON_TYPES = tuple(cls.__name__ for cls in NEURONS)
+
+
+@dataclasses.dataclass(kw_only=True)
+class Draft:
+    """What is being rewritten. Relays of nested graphs are gone, and names have no "/".
+
+    Attributes:
+        nodes: Entries by name: "type", NIR's parameters, and "metadata" where the file has some.
+        shapes: Shape of the input and of the output of each node.
+        edges: Pairs of names.
+        changes: What was changed so far.
+        losses: What an approximation loses.
+        notes: What it counts on, for people.
+        memories: Sums that feed themselves through weights: loops without a neuron.
+        delayed: Edges from weights to nodes by which loops of more than two nodes act a step later.
+        channels_last: Its Flatten joins height, width and channel, in this order.
+        renamed: Names that all nodes got in the end, by the names before.
+    """
+
+    nodes: dict[str, dict[str, Any]]
+    shapes: dict[str, tuple[Shape, Shape]]
+    edges: list[Edge]
+    changes: list[Change] = dataclasses.field(default_factory=list)
+    losses: list[str] = dataclasses.field(default_factory=list)
+    notes: list[str] = dataclasses.field(default_factory=list)
+    memories: list[str] = dataclasses.field(default_factory=list)
+    delayed: list[Edge] = dataclasses.field(default_factory=list)
+    channels_last: bool = False
+    renamed: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    def sources(self, name: str) -> list[str]:
+        """Nodes with an edge to a node, in natural order."""
+        return sorted((source for source, target in self.edges if target == name), key=natural_key)
+
+    def targets(self, name: str) -> list[str]:
+        """Nodes with an edge from a node, in natural order."""
+        return sorted((target for source, target in self.edges if source == name), key=natural_key)
+
+    def of_type(self, *types: str) -> list[str]:
+        """Names of the nodes of some types, in natural order."""
+        return sorted(
+            (name for name, entry in self.nodes.items() if entry["type"] in types), key=natural_key
+        )
+
+    def changed(self, node: str, what: str, why: str) -> None:
+        """Note a change."""
+        self.changes.append(Change(node=node, what=what, why=why))
+
+    def free(self, name: str) -> str:
+        """The name, made longer where a node has it, or one that importers spell alike."""
+        taken = {spelt(other) for other in self.nodes}
+        while spelt(name) in taken:
+            name += "_"
+        return name
+
+    def insert(self, edge: Edge, name: str, entry: dict[str, Any]) -> str:
+        """Put a node that keeps the shape into an edge; the name is made free."""
+        name = self.free(name)
+        place = self.edges.index(edge)
+        self.edges[place : place + 1] = [(edge[0], name), (name, edge[1])]
+        self.delayed = [(name, edge[1]) if each == edge else each for each in self.delayed]
+        self.nodes[name] = entry
+        shape = self.shapes[edge[0]][1]
+        self.shapes[name] = (shape, shape)
+        return name
+
+
+def _unknown_size(
+    name: str, wires: Iterable[Edge], found: Mapping[str, tuple[Any, Any]]
+) -> ConversionError:
+    """What is wrong with a node that has no size: what arrives may have several."""
+    arriving = {source: found[source][1] for source, target in wires if target == name}
+    sizes = {str(size): source for source, size in arriving.items() if size is not None}
+    if len(sizes) < 2:
+        fix = "give its parameters a shape"
+        return ConversionError(f"node '{name}' has an unknown size", fix=fix, node=name)
+    (one, first), (other, second) = list(sizes.items())[:2]
+    return ConversionError(
+        f"node '{name}' takes '{first}' of {one} and '{second}' of {other}, which have no sum",
+        fix="give each an Output of its own",
+        node=name,
+    )
+
+
+def draft_of(graph: Graph) -> tuple[Draft, dict[str, str]]:
+    """A draft of a graph, and the new names by old name; nodes that reach no Output are left out.
+
+    Raises:
+        ConversionError: A node whose size nothing tells.
+    """
+    found = shapes(graph)
+    wires = bypass_relays(graph)
+    reaching = _reaching(wires, graph.outputs)
+    kept = [name for name, node in graph.nodes.items() if not is_relay(node) and name in reaching]
+    names = _flat_names(kept)
+    conventions = graph.dialect.conventions
+    last = conventions is not None and conventions.channels_last
+    draft = Draft(nodes={}, shapes={}, edges=[], channels_last=last)
+    for name, node in graph.nodes.items():
+        if not is_relay(node) and name not in reaching:
+            draft.changed(
+                name, "is left out", "it reaches no Output, and importers may return what it gives"
+            )
+    for name in kept:
+        inward, outward = found[name]
+        if inward is None or outward is None:
+            raise _unknown_size(name, wires, found)
+        draft.nodes[names[name]] = _entry(graph.nodes[name], inward)
+        draft.shapes[names[name]] = (inward, outward)
+        _pad_evenly(draft, names[name], inward)
+        if names[name] != name:
+            draft.changed(names[name], f"'{name}' is renamed", _why_renamed(name))
+    draft.edges = _edges(wires, names)
+    late, feedback = (
+        [(names[source], names[target]) for source, target in edges if {source, target} <= reaching]
+        for edges in (late_edges(graph), feedback_edges(graph))
+    )
+    refuse_late_biases(draft, late)
+    draft.delayed = [*late, *feedback]
+    return draft, names
+
+
+def _reaching(edges: Iterable[Edge], outputs: Iterable[str]) -> set[str]:
+    """Nodes from which an Output is reached, Outputs included."""
+    import networkx
+
+    backward = networkx.DiGraph((target, source) for source, target in edges)
+    backward.add_nodes_from(outputs)
+    return {
+        name for output in outputs for name in (output, *networkx.descendants(backward, output))
+    }
+
+
+def _edges(wires: Iterable[Edge], names: Mapping[str, str]) -> list[Edge]:
+    """The edges between nodes that are kept, in their new names.
+
+    Raises:
+        ConversionError: An edge that is there twice, which no file can hold.
+    """
+    found: dict[Edge, None] = {}
+    for source, target in wires:
+        if target not in names:
+            continue
+        edge = names[source], names[target]
+        if edge in found:
+            raise ConversionError(
+                f"node '{target}' takes what '{source}' gives more than once, by way of nested "
+                "graphs, and a graph without these has each edge once",
+                fix="keep one of the ways, and multiply weights by their number",
+                node=target,
+            )
+        found[edge] = None
+    return list(found)
+
+
+def spelt(name: str) -> str:
+    """A name as importers of PyTorch register it."""
+    plain = _readable(name).replace(".", "_")
+    return f"nir_node_{plain}" if keyword.iskeyword(plain) else plain
+
+
+def _readable(name: str) -> str:
+    """A name as it stands in the code that importers write: Python brings names into a normal form
+    (PEP 3131), and quotes and backslashes end them.
+    """
+    return re.sub(r'["\\]', "_", unicodedata.normalize("NFKC", name))
+
+
+def _why_renamed(name: str) -> str:
+    if "/" in name:
+        return "nested graphs are written flat"
+    if spelt(name) in TORCH_NAMES:
+        return "a module of PyTorch has that name already"
+    if _readable(name) != name:
+        return f"importers write Python in which it is '{_readable(name)}'"
+    return f"importers register it as '{spelt(name)}', as they do another node"
+
+
+def _flat_names(names: list[str]) -> dict[str, str]:
+    """Names without "/": the last part where it is unique, else all parts joined by dots; none of
+    `TORCH_NAMES`, none that Python reads as another, and no two that are spelt alike.
+    """
+    flat: dict[str, str] = {}
+    times = collections.Counter(name.rpartition("/")[2] for name in names)
+    for name in names:
+        last = name.rpartition("/")[2]
+        flat[name] = _readable(last if times[last] == 1 else name.replace("/", "."))
+    taken = collections.Counter(map(spelt, flat.values()))
+    for name, short in flat.items():
+        before = short
+        while spelt(short) in TORCH_NAMES or taken[spelt(short)] > (short == before):
+            short += "_"
+        taken.subtract([spelt(before)])
+        taken.update([spelt(short)])
+        flat[name] = short
+    return flat
+
+
+def _entry(node: Node, inward: Shape) -> dict[str, Any]:
+    entry: dict[str, Any] = {"type": node.type, **node.parameters}
+    if node.metadata:
+        entry["metadata"] = dict(node.metadata)
+    if node.type in ("Input", "Output"):
+        entry["shape"] = np.array(inward)
+    if node.type == "Flatten":
+        entry["input_type"] = np.array(inward)
+    if node.type in WEIGHTED:
+        # Importers fail on whole numbers, and on bytes in another order than the machine's.
+        entry |= {key: node.numbers(key) for key in ("weight", "bias") if key in entry}
+    if node.type in ("Conv1d", "Conv2d"):
+        # A plain number where there is one axis: nir.read fails on [20].
+        sides = np.array(inward[1:])
+        entry["input_shape"] = sides if sides.size > 1 else sides.reshape(())
+        entry["bias"] = np.broadcast_to(entry["bias"], np.shape(entry["weight"])[:1]).copy()
+    if node.type == "Affine":
+        weight = np.shape(entry["weight"])
+        entry["bias"] = np.broadcast_to(entry["bias"], (*weight[:-2], weight[-2])).copy()
+    return entry
+
+
+def _pad_evenly(draft: Draft, name: str, inward: Shape) -> None:
+    """Write a window that is padded as XLA does in numbers; where they differ before and after, as
+    a convolution with zeros in front.
+
+    NIR pads both sides alike: d cells more before the input are taken back by d zeros before the
+    kernel.
+    """
+    entry = draft.nodes[name]
+    padding = entry.get("padding")
+    if not isinstance(padding, str) or padding != LIKE_XLA:
+        return
+    frame = window(as_node(name, entry)).at(inward[1:])
+    assert frame.padding is not None
+    ends = np.array([after for _, after in frame.padding])
+    entry["padding"] = ends
+    lacking = ends - [before for before, _ in frame.padding]
+    if not np.any(lacking):
+        return
+    if entry["type"] == "SumPool2d":
+        draft.nodes[name] = entry = pool_as_convolution(draft, name)
+    zeros = [(int(count) // step, 0) for count, step in zip(lacking, frame.dilation, strict=True)]
+    entry["weight"] = np.pad(entry["weight"], ((0, 0), (0, 0), *zeros))
+    why = "NIR pads both sides alike, the source more after than before"
+    draft.changed(name, f"is a Conv2d that is padded by {tuple(ends.tolist())}", why)
+
+
+def pool_as_convolution(draft: Draft, name: str) -> dict[str, Any]:
+    """A SumPool2d with padding in numbers as an entry of a convolution of each channel by itself."""
+    entry, inward = draft.nodes[name], draft.shapes[name][0]
+    frame = window(as_node(name, entry))
+    kept = {key: value for key, value in entry.items() if key != "kernel_size"}
+    return kept | {
+        "type": "Conv2d",
+        "weight": np.ones((inward[0], 1, *frame.kernel)),
+        "bias": np.zeros(inward[0]),
+        "groups": np.array(inward[0]),
+        "dilation": np.array(1),
+        "input_shape": np.array(inward[1:]),
+    }
+
+
+def loops_of(draft: Draft) -> list[list[str]]:
+    """The cycles as groups of nodes."""
+    import networkx
+
+    graph = networkx.DiGraph(draft.edges)
+    parts = [sorted(part) for part in networkx.strongly_connected_components(graph)]
+    return sorted(part for part in parts if len(part) > 1 or (part[0], part[0]) in draft.edges)
+
+
+def refuse_late_biases(draft: Draft, late: Iterable[Edge]) -> None:
+    """Refuse a bias in weights that the source leaves out of the first step: what is written would
+    have it there.
+
+    Raises:
+        ConversionError: names the weights.
+    """
+    for source, target in late:
+        if np.any(draft.nodes[source].get("bias", 0)):
+            raise ConversionError(
+                f"node '{source}' has a bias, which reaches '{target}' from the second step on only:"
+                " the source runs this loop in the order of its nodes",
+                fix=f"feed the bias to '{target}' through weights outside of the loop",
+                node=source,
+            )
+
+
+def feedback_of(draft: Draft, name: str) -> list[str]:
+    """What feeds a population a step later, from within its loop."""
+    part = next((part for part in loops_of(draft) if name in part), [])
+    if len(part) > 2:
+        return [source for source, target in draft.delayed if target == name]
+    return [source for source in draft.sources(name) if source in part]
+
+
+def as_node(name: str, entry: dict[str, Any]) -> Node:
+    """An entry as a record."""
+    cls = class_of(entry["type"])
+    return cls(name=name, **{key: entry[key] for key in cls.names if key in entry})
+
+
+def scale_inputs(
+    draft: Draft, neuron: str, factor: np.ndarray, offset: np.ndarray, bias_ratio: np.ndarray
+) -> None:
+    """Multiply all that arrives at a neuron by `factor`, its biases by `factor * bias_ratio`, and
+    add `offset`.
+
+    Args:
+        draft: Edited in place.
+        neuron: Name of the neuron.
+        factor, offset, bias_ratio: Arrays of the neuron's shape.
+
+    Raises:
+        ConversionError: The weights are shared between positions whose factors differ.
+    """
+    rescaled = not (np.all(factor == 1) and np.all(bias_ratio == 1))
+    if not rescaled and not np.any(offset):
+        return
+    feeders = draft.sources(neuron)
+    for number, source in enumerate(feeders):
+        added = offset if number == 0 else np.zeros_like(offset)
+        if not rescaled and not np.any(added):
+            continue
+        weighted = weighted_feeder(draft, source, neuron, bool(np.any(added)))
+        shape = draft.shapes[weighted][1]
+        values = [np.reshape(array, shape) for array in (factor, added, bias_ratio)]
+        _scale_rows(draft, weighted, values[0], values[1], values[2])
+
+
+def weighted_feeder(draft: Draft, source: str, neuron: str, needs_bias: bool) -> str:
+    """The node whose weights feed a neuron alone; made where there is none, or where it feeds
+    others too.
+    """
+    entry, edge = draft.nodes[source], (source, neuron)
+    if entry["type"] in WEIGHTED and len(draft.targets(source)) == 1:
+        return source
+    if entry["type"] == "Flatten" and len(draft.targets(source)) == 1:
+        before = draft.sources(source)
+        if (
+            len(before) == 1
+            and draft.nodes[before[0]]["type"] in WEIGHTED
+            and len(draft.targets(before[0])) == 1
+        ):
+            return before[0]
+    # what acts on it a step later would act on a copy at once
+    late = source in draft.memories or any(end == source for _, end in draft.delayed)
+    if entry["type"] in WEIGHTED and not late:
+        copy = draft.insert(edge, f"{source}_{neuron}", dict(entry))
+        draft.shapes[copy] = draft.shapes[source]
+        draft.edges.remove((source, copy))
+        draft.edges.extend((before, copy) for before in draft.sources(source))
+        draft.changed(
+            copy, f"copies '{source}' for '{neuron}'", f"'{source}' feeds other nodes too"
+        )
+        return copy
+    name = draft.insert(edge, f"{neuron}_weights", identity(draft.shapes[source][1]))
+    why = "a factor or a bias is needed where the source has no weights of its own for it"
+    draft.changed(name, f"an identity before '{neuron}'", why)
+    return name
+
+
+def identity(shape: Shape) -> dict[str, Any]:
+    """An Affine or convolution that changes nothing."""
+    if len(shape) == 1:
+        return {"type": "Affine", "weight": np.eye(shape[0]), "bias": np.zeros(shape)}
+    if len(shape) != 3:
+        raise ConversionError(
+            f"an identity for the shape {shape} has no node in NIR",
+            fix="add weights before the neuron",
+        )
+    return {
+        "type": "Conv2d",
+        "input_shape": np.array(shape[1:]),
+        "weight": np.eye(shape[0])[:, :, None, None],
+        "stride": np.array([1, 1]),
+        "padding": np.array([0, 0]),
+        "dilation": np.array([1, 1]),
+        "groups": np.array(1),
+        "bias": np.zeros(shape[0]),
+    }
+
+
+def _scale_rows(
+    draft: Draft, name: str, factor: np.ndarray, offset: np.ndarray, bias_ratio: np.ndarray
+) -> None:
+    """W = factor W, b = factor bias_ratio b + offset."""
+    entry = draft.nodes[name]
+    if entry["type"] in ("Conv1d", "Conv2d"):
+        factor, offset, bias_ratio = (
+            _per_channel(name, array) for array in (factor, offset, bias_ratio)
+        )
+    weight = np.asarray(entry["weight"])
+    bias = np.asarray(entry.get("bias", np.zeros(1)), float)
+    new_bias = factor * bias_ratio * bias + offset
+    column = (
+        np.reshape(factor, (-1,) + (1,) * (weight.ndim - 1))
+        if entry["type"][:4] == "Conv"
+        else factor[..., None]
+    )
+    if not np.all(factor == 1):
+        entry["weight"] = rounded(weight * column, weight)
+    if entry["type"] == "Linear" and np.any(new_bias):
+        draft.nodes[name] = entry | {"type": "Affine", "bias": rounded(new_bias, weight)}
+    elif "bias" in entry:
+        entry["bias"] = rounded(new_bias, weight)
+
+
+def rounded(value: np.ndarray, like: np.ndarray) -> np.ndarray:
+    """Numbers in the dtype of those that they replace; float16, which would lose digits, becomes
+    float32.
+    """
+    return (
+        value.astype(np.promote_types(like.dtype, np.float32)) if like.dtype.kind == "f" else value
+    )
+
+
+def _per_channel(name: str, array: np.ndarray) -> np.ndarray:
+    rows = array.reshape(array.shape[0], -1)
+    spread = np.abs(rows - rows[:, :1]).max(axis=1)
+    if np.any(spread > 1e-9 * np.abs(rows).max(axis=1)):
+        raise ConversionError(
+            f"node '{name}' shares its weights between neurons that need different factors "
+            f"({rows.min():g} to {rows.max():g})",
+            fix="give all neurons of a channel the same parameters",
+            node=name,
+        )
+    return rows[:, 0]
+
+
+def scale_outputs(draft: Draft, name: str, factor: float) -> None:
+    """Make up for a node whose output became 1/factor of what it was, in the weights that follow."""
+    for target in draft.targets(name):
+        entry = draft.nodes[target]
+        edge = (name, target)
+        if entry["type"] in ("Flatten", *POOLS) and len(draft.sources(target)) == 1:
+            scale_outputs(draft, target, factor)
+            continue
+        if entry["type"] not in WEIGHTED or len(draft.sources(target)) > 1:
+            target = draft.insert(edge, f"{name}_weights", identity(draft.shapes[name][1]))
+            entry = draft.nodes[target]
+        weight = np.asarray(entry["weight"])
+        entry["weight"] = rounded(weight * factor, weight)
+
+
+def swap_pools(draft: Draft, kind: str, why: str) -> None:
+    """Write all pools as SumPool2d or as AvgPool2d, and make up for it in the weights that follow."""
+    for name in draft.of_type(*POOLS):
+        entry = draft.nodes[name]
+        frame = window(as_node(name, entry))
+        assert frame.padding is not None
+        for key, value in (("kernel_size", frame.kernel), ("stride", frame.stride)):
+            entry[key] = np.array(value)
+        entry["padding"] = np.array([before for before, _ in frame.padding])
+        if entry["type"] == kind:
+            continue
+        area = float(np.prod(frame.kernel))
+        entry["type"] = kind
+        scale_outputs(draft, name, area if kind == "AvgPool2d" else 1 / area)
+        draft.changed(
+            name,
+            f"is written as {kind}, the weights that follow make up for its factor {area:g}",
+            why,
+        )
+
+
+def linear_as_affine(draft: Draft, why: str) -> None:
+    """Write Linear as Affine with a bias of 0."""
+    for name in draft.of_type("Linear"):
+        entry = draft.nodes[name]
+        weight = np.asarray(entry["weight"])
+        bias = np.zeros(weight.shape[:-1], np.promote_types(weight.dtype, np.float32))
+        draft.nodes[name] = entry | {"type": "Affine", "bias": bias}
+        draft.changed(name, "Linear is written as Affine with a bias of 0", why)
+
+
+def dense_groups(draft: Draft, why: str) -> None:
+    """Write grouped convolutions with one group and zeros between the groups."""
+    for name in draft.of_type("Conv1d", "Conv2d"):
+        entry = draft.nodes[name]
+        groups = int(np.ravel(entry["groups"])[0])
+        if groups == 1:
+            continue
+        weight = np.asarray(entry["weight"])
+        outputs, inputs = weight.shape[0] // groups, weight.shape[1]
+        dense = np.zeros((weight.shape[0], inputs * groups, *weight.shape[2:]), weight.dtype)
+        for group in range(groups):
+            rows = slice(group * outputs, (group + 1) * outputs)
+            dense[rows, group * inputs : (group + 1) * inputs] = weight[rows]
+        draft.nodes[name] = entry | {"weight": dense, "groups": np.array(1)}
+        draft.changed(name, f"{groups} groups are written as one, with zeros", why)
+
+
+def plain_flatten(draft: Draft) -> None:
+    """Write the axes of each Flatten counted from the end, so that an axis of batch does not
+    matter.
+    """
+    for name in draft.of_type("Flatten"):
+        inward, outward = draft.shapes[name]
+        kept = next(
+            (n for n, (a, b) in enumerate(zip(inward, outward, strict=False)) if a != b),
+            len(outward) - 1,
+        )
+        tail = len(outward) - kept - 1
+        entry = draft.nodes[name]
+        start, end = np.array(kept - len(inward)), np.array(-1 - tail)
+        if int(entry.get("start_dim", 1)) != start or int(entry.get("end_dim", -1)) != end:
+            entry |= {"start_dim": start, "end_dim": end}
+            draft.changed(
+                name,
+                f"start_dim {start}, end_dim {end}",
+                "counted from the end, an axis of batch does not matter",
+            )

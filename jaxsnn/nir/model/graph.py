@@ -1,0 +1,334 @@
+"""The graph: frozen node records on a networkx.MultiDiGraph, always in the same order.
+
+The order does not depend on the hash seed nor on the order in which a file lists its nodes: names
+are sorted naturally (2 comes before 10). Nested graphs are flattened, their names joined by "/";
+`subgraphs` keeps what restores them.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import functools
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jaxsnn.errors import GraphError, Problem, UsageError, listing, suggestion
+from jaxsnn.nir.model.node import Node, nothing
+from jaxsnn.nir.model.nodes import (
+    IF,
+    LI,
+    LIF,
+    Affine,
+    AvgPool2d,
+    Conv1d,
+    Conv2d,
+    CubaLI,
+    CubaLIF,
+    Delay,
+    Flatten,
+    I,
+    Input,
+    Linear,
+    Output,
+    Scale,
+    SumPool2d,
+    Threshold,
+)
+from jaxsnn.nir.model.ordering import components, neighbours, sources_first
+
+if TYPE_CHECKING:
+    import networkx
+
+    from jaxsnn.nir.model.dialect import Dialect
+
+from jaxsnn.nir.model.changes import Change, Edge, edge_key, natural_key
+
+__all__ = [
+    "IF",
+    "LI",
+    "LIF",
+    "Affine",
+    "AvgPool2d",
+    "Change",
+    "Conv1d",
+    "Conv2d",
+    "CubaLI",
+    "CubaLIF",
+    "Delay",
+    "Edge",
+    "Flatten",
+    "Graph",
+    "I",
+    "Input",
+    "Linear",
+    "Node",
+    "Output",
+    "Scale",
+    "Subgraph",
+    "SumPool2d",
+    "Threshold",
+    "edge_key",
+    "natural_key",
+]
+
+#: Names that the text of a graph lists of each kind, at most.
+_SHOWN = 6
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Subgraph:
+    """One level of nesting as the file has it.
+
+    Attributes:
+        path: Names of the nested graphs down to this one, joined by "/"; "" is the outermost.
+        nodes: Local names, nested graphs included.
+        edges: Pairs of local names, in the file's order, broken ones included.
+        metadata: The metadata of this level.
+    """
+
+    path: str
+    nodes: tuple[str, ...]
+    edges: tuple[Edge, ...]
+    metadata: Mapping[str, Any] = dataclasses.field(default_factory=nothing)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Graph:
+    """A NIR graph and how to read it. Made by `jaxsnn.nir.read`, `jaxsnn.nir.graphs.parse` or
+    `jaxsnn.nir.graphs.build`.
+
+    Attributes:
+        nodes: The records by name, in natural order of the names.
+        edges: Pairs (source, target) in the file's order, after flattening, as the dialect means
+            them.
+        written_edges: The same before the repairs of the dialect.
+        dialect: What the file does not say.
+        subgraphs: The levels of nesting by path; "" is the outermost.
+        repairs: What was read otherwise than it is written, each with its reason.
+        warnings: What is read as it is written, but looks like a mistake of an exporter.
+        version: The version of NIR that the file names, or None.
+        source: The document (see `jaxsnn.nir.io.files`) that the graph was made of; `write` starts
+            from it.
+    """
+
+    nodes: Mapping[str, Node]
+    edges: tuple[Edge, ...]
+    dialect: Dialect
+    subgraphs: Mapping[str, Subgraph]
+    repairs: tuple[Change, ...] = ()
+    warnings: tuple[Problem, ...] = ()
+    version: str | None = None
+    source: Any = None
+    written_edges: tuple[Edge, ...] = ()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Graph:
+        """Itself: nothing in it changes."""
+        return self
+
+    def __repr__(self) -> str:
+        """At most ten lines: how many nodes there are of each type, and the shapes of Inputs,
+        neurons and Outputs as the file gives them.
+        """
+        types = collections.Counter(node.type for node in self.nodes.values())
+        values = [value for node in self.nodes.values() for value in node.parameters.values()]
+        numbers = sum(np.size(value) for value in values if np.asarray(value).dtype.kind == "f")
+        lines = [
+            f"Graph({len(self.nodes)} nodes, {len(self.edges)} edges, {numbers} parameters",
+            f"  dialect: {self.dialect.name or 'undecided'}",
+            f"  types: {listing(f'{count} {name}' for name, count in types.most_common())}",
+            f"  inputs: {listing(map(self._shown, self.inputs), _SHOWN)}",
+            f"  neurons: {listing(map(self._shown, self.neurons), _SHOWN)}",
+            f"  outputs: {listing(map(self._shown, self.outputs), _SHOWN)}",
+        ]
+        lines += [f"  repairs: {len(self.repairs)}"] if self.repairs else []
+        lines += [f"  warnings: {len(self.warnings)}"] if self.warnings else []
+        return "\n".join(lines) + ")"
+
+    def _repr_html_(self) -> str | None:
+        """In a notebook: the graph drawn, and a row for each node."""
+        from jaxsnn.plot.notebook import html_of
+
+        rows = [("node", "type", "parameters")]
+        for name in self.order():
+            shaped = (
+                f"{key} {tuple(np.shape(value))}"
+                for key, value in self.nodes[name].parameters.items()
+            )
+            rows.append((name, self.nodes[name].type, ", ".join(shaped)))
+        return html_of(self, rows=rows)
+
+    def _shown(self, name: str) -> str:
+        """A node's name, its type where it is no port, and the shape that its parameters fix."""
+        node = self.nodes[name]
+        if node.traits.port:
+            kind, shape = "", node.parameters.get("shape")
+        else:
+            kind, shape = f" {node.type}", node.traits.input_shape(node)
+        sizes = "" if shape is None else f" {tuple(int(size) for size in np.ravel(shape))}"
+        return f"'{name}'{kind}{sizes}"
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """The metadata of the outermost graph, nested as in the file."""
+        return self.subgraphs[""].metadata
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the outermost Input nodes."""
+        return tuple(
+            name for name, node in self.nodes.items() if isinstance(node, Input) and "/" not in name
+        )
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the outermost Output nodes."""
+        return tuple(
+            name
+            for name, node in self.nodes.items()
+            if isinstance(node, Output) and "/" not in name
+        )
+
+    @property
+    def neurons(self) -> tuple[str, ...]:
+        """Names of the nodes with a state: LIF, CubaLIF, IF, LI, CubaLI, I and those from outside."""
+        return tuple(name for name, node in self.nodes.items() if node.traits.state)
+
+    @functools.cached_property
+    def networkx(self) -> networkx.MultiDiGraph:
+        """The graph for networkx, frozen; a node's attribute `record` is its record.
+
+        Nodes and edges are sorted.
+        """
+        import networkx
+
+        graph = networkx.MultiDiGraph()
+        graph.add_nodes_from((name, {"record": node}) for name, node in self.nodes.items())
+        graph.add_edges_from(sorted(self.edges, key=edge_key))
+        return networkx.freeze(graph)
+
+    def predecessors(self, name: str) -> tuple[str, ...]:
+        """Sources of the edges that end at a node, in natural order."""
+        return tuple(sorted(set(self._neighbours[0][self._known(name)]), key=natural_key))
+
+    def successors(self, name: str) -> tuple[str, ...]:
+        """Targets of the edges that start at a node, in natural order."""
+        return tuple(sorted(set(self._neighbours[1][self._known(name)]), key=natural_key))
+
+    @functools.cached_property
+    def _neighbours(self) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+        """Sources and targets of each node."""
+        return neighbours(self.nodes, sorted(self.edges, key=edge_key))
+
+    def _known(self, name: str) -> str:
+        if name not in self.nodes:
+            raise GraphError(f"the graph has no node '{name}'", fix=suggestion(name, self.nodes))
+        return name
+
+    @functools.cached_property
+    def _components(self) -> tuple[tuple[str, ...], ...]:
+        """Strongly connected components in topological order, ties by name."""
+        found = [tuple(sorted(part, key=natural_key)) for part in components(self._neighbours[1])]
+        parts = sorted(found, key=lambda part: natural_key(part[0]))
+        index = {name: number for number, part in enumerate(parts) for name in part}
+        links = ((index[source], index[target]) for source, target in self.edges)
+        between = [(source, target) for source, target in links if source != target]
+        numbers = range(len(parts))
+        return tuple(parts[number] for number in sources_first(numbers, between, key=int))
+
+    def order(self) -> tuple[str, ...]:
+        """All nodes, sources before targets, ties by name; the nodes of a cycle stand together, by
+        name.
+        """
+        return tuple(name for part in self._components for name in part)
+
+    def recurrent_components(self) -> tuple[tuple[str, ...], ...]:
+        """The cycles: groups of nodes that reach each other, and nodes with an edge to themselves."""
+        loops = {source for source, target in self.edges if source == target}
+        return tuple(
+            part for part in self._components if len(part) > 1 or not loops.isdisjoint(part)
+        )
+
+    def with_nodes(self, records: Iterable[Node] | Mapping[str, Node]) -> Graph:
+        """The same graph with some records replaced by records of the same names and types.
+
+        Raises:
+            GraphError: A name that the graph does not have, or a record of another type.
+        """
+        changed = dict(self.nodes)
+        for record in records.values() if isinstance(records, Mapping) else records:
+            known = changed[self._known(record.name)]
+            if known.type != record.type:
+                raise GraphError(
+                    f"node '{record.name}' is a {known.type}, not a {record.type}",
+                    fix="keep the type",
+                    node=record.name,
+                )
+            changed[record.name] = record
+        return dataclasses.replace(self, nodes=MappingProxyType(changed))
+
+    def with_dialect(self, dialect: Dialect) -> Graph:
+        """The same graph, read in another dialect.
+
+        To resolve names and options use `jaxsnn.nir.dialects.inference.resolve`.
+        """
+        plain = {name: node.in_file() for name, node in self.nodes.items()}
+        file = dataclasses.replace(self, nodes=MappingProxyType(plain))
+        edges, found = file._repaired_for(dialect)
+        nodes, meant = file._meant_by(dialect)
+        before = (*file._repaired_for(self.dialect)[1], *file._meant_by(self.dialect)[1])
+        repairs = tuple(repair for repair in self.repairs if repair not in before)
+        return dataclasses.replace(
+            self,
+            nodes=MappingProxyType(plain | nodes),
+            dialect=dialect,
+            edges=edges,
+            repairs=(*repairs, *found, *meant),
+        )
+
+    def _repaired_for(self, dialect: Dialect) -> tuple[tuple[Edge, ...], tuple[Change, ...]]:
+        """The edges as a dialect means them, and where its framework writes them otherwise."""
+        conventions = dialect.conventions
+        if conventions is None or conventions.repair is None:
+            return self.written_edges, ()
+        return conventions.repair(self)
+
+    def _meant_by(self, dialect: Dialect) -> tuple[dict[str, Node], tuple[Change, ...]]:
+        """The nodes whose numbers a dialect means otherwise than the file has them, as it means
+        them, and what was changed.
+        """
+        conventions = dialect.conventions
+        if conventions is None:
+            return {}, ()
+        read = dataclasses.replace(self, dialect=dialect)
+        found = [meant for meaning in conventions.meanings for meant in meaning(read)]
+        return {node.name: node for node, _ in found}, tuple(change for _, change in found)
+
+
+#: What people pass where a Graph is wanted, by the name of its class, and how to make one of it.
+_WAYS = {
+    "str": "read it first: jaxsnn.read(path)",
+    "PosixPath": "read it first: jaxsnn.read(path)",
+    "NIRGraph": "parse it first: jaxsnn.parse(graph)",
+    "Network": "pass the graph that it was lowered from; jaxsnn.update_graph(graph, network) has"
+    " its numbers",
+    "Fit": "pass its .graph",
+    "Converted": "pass its .graph",
+}
+
+
+def refuse_no_graph(given: object) -> None:
+    """Refuse what is not a Graph.
+
+    Raises:
+        UsageError: says how to make one of it.
+    """
+    if not isinstance(given, Graph):
+        kind = type(given).__name__
+        fix = _WAYS.get(
+            kind, "pass what jaxsnn.read, jaxsnn.from_torch or jaxsnn.nir.graphs.build gives"
+        )
+        raise UsageError(f"a {kind} is not a Graph", fix=fix)

@@ -1,0 +1,204 @@
+"""Loops without a neuron, in which an importer lets a step pass, and loops through several neurons,
+in which the dialects say where one does.
+
+An importer that runs nodes one by one has to begin somewhere in a loop: what runs before its source
+takes what the source gave one step before, and nothing in the first step. So weights that feed
+themselves remember: that is how `jaxsnn.nir.convert.pipeline` writes leaky integrators.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from jaxsnn.nir.model.changes import Edge
+from jaxsnn.nir.model.graph import Graph
+from jaxsnn.nir.model.node import Node
+from jaxsnn.nir.model.nodes import Delay
+from jaxsnn.nir.model.passes import is_relay
+
+#: How an importer orders nodes, see `Conventions.runs_loops`.
+Order = Literal["depth first", "in turn"]
+
+
+def stepped_loops(graph: Graph) -> tuple[tuple[str, ...], ...]:
+    """The cycles in which only the order of the nodes takes time, each in that order: those with a
+    loop without a neuron, and those through several neurons whose spikes join between them.
+
+    Empty where nothing is known of an order: the dialect is undecided, or its framework runs no
+    loops of this kind, or the graph is nested.
+    """
+    conventions = graph.dialect.conventions
+    runs = None if conventions is None else conventions.runs_loops
+    if runs is None or any(is_relay(node) for node in graph.nodes.values()):
+        return ()
+    parts = [
+        part
+        for part in graph.recurrent_components()
+        if _is_instant(graph, part) or (_is_of_several(graph, part) and _joins(graph, part))
+    ]
+    if not parts:
+        return ()
+    place = _places(graph, runs)
+    return tuple(
+        tuple(sorted(part, key=place.__getitem__)) for part in parts if place.keys() >= {*part}
+    )
+
+
+def late_edges(graph: Graph) -> tuple[Edge, ...]:
+    """The edges of `stepped_loops` that pass on what left their source one step before."""
+    return tuple(edge for part in stepped_loops(graph) for edge in _backward(graph, part))
+
+
+def feedback_edges(graph: Graph) -> tuple[Edge, ...]:
+    """The edges by which loops through several neurons act one step later in the graph's dialect.
+
+    A spike reaches the neurons behind it in the same step, all others one step later, along the
+    edges from the first node that is fed from outside, as in the time-stepped engine. Loops are
+    left out in which a node between neurons has several sources or targets, or that hold a Delay;
+    all of them where a dialect has no such step, or layers take one.
+    """
+    conventions = graph.dialect.conventions
+    if conventions is None or conventions.spikes_from == "before":
+        return ()
+    if conventions.recurrent_delay != 1:
+        return ()
+    parts = [part for part in loops_of_several(graph) if not _joins(graph, part)]
+    return tuple(edge for part in parts for edge in _feedback(graph, part))
+
+
+def loops_of_several(graph: Graph) -> tuple[tuple[str, ...], ...]:
+    """The cycles through several neurons, without a Delay and without a loop between them."""
+    if any(is_relay(node) for node in graph.nodes.values()):
+        return ()
+    return tuple(part for part in graph.recurrent_components() if _is_of_several(graph, part))
+
+
+def importer_late_edges(graph: Graph, runs: Order) -> tuple[Edge, ...] | None:
+    """The edges of `loops_of_several` over which an importer that runs nodes in an order passes on
+    what left their source one step before; None where it never comes to a node of them.
+    """
+    place = _places(graph, runs)
+    parts = loops_of_several(graph)
+    if not all(place.keys() >= {*part} for part in parts):
+        return None
+    return tuple(
+        edge for part in parts for edge in _backward(graph, sorted(part, key=place.__getitem__))
+    )
+
+
+def _backward(graph: Graph, order: Sequence[str]) -> list[Edge]:
+    """The edges between some nodes that lead back in their order."""
+    place = {name: number for number, name in enumerate(order)}
+    return [
+        (source, target)
+        for source, target in graph.edges
+        if source in place and target in place and place[source] >= place[target]
+    ]
+
+
+def _is_of_several(graph: Graph, part: Sequence[str]) -> bool:
+    """Whether nodes of a cycle are one of `loops_of_several`."""
+    nodes = [graph.nodes[name] for name in part]
+    return (
+        sum(bool(node.traits.state) for node in nodes) > 1
+        and not any(isinstance(node, Delay) for node in nodes)
+        and not _is_instant(graph, part)
+    )
+
+
+def _joins(graph: Graph, part: Sequence[str]) -> bool:
+    """Whether a node between the neurons of a cycle has several sources or targets in it."""
+    inner = graph.networkx.subgraph(part)
+    between = [name for name in part if not graph.nodes[name].traits.state]
+    return any(inner.in_degree(name) > 1 or inner.out_degree(name) > 1 for name in between)
+
+
+def _feedback(graph: Graph, part: Sequence[str]) -> list[Edge]:
+    """The edges of one of `loops_of_several`, whose spikes do not join, that act a step later."""
+    import networkx
+
+    rank = {name: number for number, name in enumerate(part)}
+    inner = networkx.DiGraph(
+        (name, target)
+        for name in part
+        for target in sorted(rank.keys() & {*graph.successors(name)}, key=rank.__getitem__)
+    )
+    entered = [name for name in part if not rank.keys() >= {*graph.predecessors(name)}]
+    # All begins at an edge from nowhere, so that the order goes on from the first that is fed.
+    walk = networkx.DiGraph([("", name) for name in (*entered, *part)])
+    walk.add_edges_from(inner.edges)
+    order = [*networkx.dfs_postorder_nodes(walk, "")][::-1]
+    place = {name: number for number, name in enumerate(order)}
+    found = []
+    for source, target in inner.edges:
+        if not graph.nodes[target].traits.state:
+            continue
+        first = source
+        while not graph.nodes[first].traits.state:
+            (first,) = inner.predecessors(first)
+        if place[first] >= place[target]:
+            found.append((source, target))
+    return found
+
+
+def _places(graph: Graph, runs: Order) -> dict[str, int]:
+    """When an importer runs each node; those that it never comes to are left out."""
+    order = depth_first(graph) if runs == "depth first" else _in_turn(graph)
+    return {name: number for number, name in enumerate(order)}
+
+
+def _is_instant(graph: Graph, part: Sequence[str]) -> bool:
+    """Whether nodes of a cycle make a loop without a neuron; False where one is a Delay."""
+    import networkx
+
+    nodes: list[Node] = [graph.nodes[name] for name in part]
+    if any(isinstance(node, Delay) for node in nodes):
+        return False
+    plain = {node.name for node in nodes if not node.traits.state}
+    inner = [edge for edge in graph.edges if plain.issuperset(edge)]
+    return not networkx.is_directed_acyclic_graph(networkx.DiGraph(inner))
+
+
+def depth_first(graph: Graph) -> list[str]:
+    """The order of nirtorch.load: depth first from the Input, edges in the order of the file."""
+    targets: dict[str, list[str]] = {name: [] for name in graph.nodes}
+    for source, target in graph.edges:
+        targets[source].append(target)
+    found: dict[str, None] = {}
+    waiting = list(graph.inputs[:1])
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found[name] = None
+            waiting += reversed(targets[name])
+    return list(found)
+
+
+def _in_turn(graph: Graph) -> list[str]:
+    """The order of nirtorch.nir_to_torch: round after round through the names, sorted as in a file,
+    from the Input on, each node as soon as what it waits for has run.
+
+    A node waits for what is in no loop with it; where one edge alone feeds it, for that. Those that
+    wait for ever are left out.
+    """
+    sources: dict[str, set[str]] = {name: set() for name in graph.nodes}
+    for source, target in graph.edges:
+        sources[target].add(source)
+    for part in graph.recurrent_components():
+        for name in part:
+            if len(sources[name]) > 1:
+                sources[name] -= {*part}
+    names = sorted(graph.nodes)
+    first = next((names.index(name) for name in names if name in graph.inputs), 0)
+    found: dict[str, None] = {}
+    rest, before = [*names[first:], *names[:first]], -1
+    while len(found) > before:
+        before, waiting = len(found), []
+        for name in rest:
+            if sources[name] <= found.keys():
+                found[name] = None
+            else:
+                waiting.append(name)
+        rest = waiting
+    return list(found)

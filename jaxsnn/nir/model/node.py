@@ -1,0 +1,455 @@
+"""The record of a node and the traits of its type, which every layer asks.
+
+`NodeTraits` describes one type of node: its parameters, shapes, and what it computes. The types of NIR
+are in `jaxsnn.nir.model.nodes`; `register_node` there adds others from outside. A type without traits is
+refused everywhere.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
+
+import numpy as np
+
+from jaxsnn.errors import UnsupportedNodeError, UsageError, suggestion
+
+Shape = tuple[int, ...]
+Look = Literal["port", "neuron", "linear"]
+#: A function, or where it is, "module:name": so a record needs not load what the function needs.
+Reference = Callable[..., Any] | str
+
+
+class Fault(NamedTuple):
+    """Something that is wrong with a node.
+
+    Attributes:
+        code: what kind of problem, for scripts.
+        what: what is wrong, to follow the node's name: "has a weight of shape (3,)".
+        fix: what to do about it.
+    """
+
+    code: str
+    what: str
+    fix: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parameter:
+    """One parameter of a type of node.
+
+    Attributes:
+        name: as the file has it.
+        per: "element": one number for each element of the node's shape; a single number holds for
+            all. "feature": likewise for each entry of the first axis of its output. "array": an
+            array whose shape is its own (a weight matrix). These three are the parameters of a
+            lowered network, and can be trained. "setting": what only says how the node is made (a
+            stride, a shape); it stays in the graph.
+        optional: a file may lack it.
+        default: what a missing one means; None: nothing.
+        time: power of the unit of time in it: 1 for a time constant or a delay, -1 for a rate.
+        positive: it must be greater than 0.
+        least: the smallest number that it may be; None: any.
+        tied_to: names of time constants; where one of them is infinite, it may be infinite too.
+        single: it is one number for the whole node.
+        texts: texts that it may be in place of numbers.
+        whole: it holds whole numbers.
+        declares_shape: it repeats the shape of what reaches the node.
+    """
+
+    name: str
+    per: Literal["element", "feature", "array", "setting"] = "array"
+    optional: bool = False
+    default: float | None = None
+    time: int = 0
+    positive: bool = False
+    least: float | None = None
+    tied_to: tuple[str, ...] = ()
+    single: bool = False
+    texts: tuple[str, ...] = ()
+    whole: bool = False
+    declares_shape: bool = False
+
+    @property
+    def is_time_constant(self) -> bool:
+        """A positive time, which may be infinite: then nothing decays."""
+        return self.time == 1 and self.positive
+
+    @property
+    def may_be_infinite(self) -> bool:
+        """Infinity makes sense, if only together with another parameter."""
+        return self.is_time_constant or bool(self.tied_to)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surroundings:
+    """What lowering knows of a node besides its record.
+
+    Attributes:
+        inward, outward: shapes of what reaches it and of what leaves it.
+        dialect: what the file does not say.
+        parameters: its lowered parameters by name, times in seconds.
+    """
+
+    inward: Shape
+    outward: Shape
+    dialect: Dialect
+    parameters: Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeTraits:
+    """One type of node.
+
+    Functions take the node's record (`node.value("stride")` is a parameter) and use NumPy alone,
+    but for `apply`. What a type does not have is None.
+
+    Attributes:
+        type: its name in files.
+        doc: what it computes, in a sentence.
+        parameters: in the order of its format.
+        port: data enter or leave the graph there.
+        state: it has a state: it is a population of neurons.
+        fires: of one with a state: it emits spikes.
+        current_based: of one with a state: spikes drive a synaptic current of its own.
+        linear: its output is a linear function of its input and a bias, without a state.
+        delays: it takes time.
+        elementwise: its output has the shape of its input, and so have its parameters "per"
+            element.
+        bias: the parameter that is added to the output.
+        axes: number of axes that it takes, without batch and time; None: any, or what its
+            parameters fix.
+        own_shape: node -> the shape that its parameters fix for its input, or None. Of an
+            elementwise type that is the shape of its parameters.
+        transfer: (node, shape of its input) -> shape of its output; None if it cannot take that, or
+            the output cannot be known. Needed by all but ports and elementwise types.
+        window: node -> the `Window` that it slides over the axes behind the first.
+        synapses: (node, shape of its input or None) -> number of its connections, or None.
+        problems: node -> `Fault`s of its parameters that `Parameter` cannot state.
+        misfits: (node, shape of its input) -> `Fault`s of the node for such an input.
+        detail: (node, `Surroundings`) -> what `apply` needs beyond the parameters, hashable.
+        apply: of a linear type: (parameters, detail, x) -> y, the bias left out. x is a JAX array
+            (samples, *inward), y (samples, *outward); parameters are arrays by name, those per
+            element in one row (elements,). It may be a text "module:name". Both engines use it,
+            and the chip does with NumPy arrays where there are no `entries`.
+        entries: of a linear type: (parameters, detail, inward) -> (source, target, value): its
+            connections one by one. Channels of input and output are counted in C order, in NumPy
+            int arrays (entries,) that depend on shapes alone; the values (entries,) are of the
+            kind of the parameters, NumPy or JAX. None: engines find them by applying it.
+        look: how it is drawn; None: as a neuron if it has a state, else as a linear node.
+    """
+
+    type: str
+    doc: str = ""
+    parameters: tuple[Parameter, ...] = ()
+    port: bool = False
+    state: bool = False
+    fires: bool = False
+    current_based: bool = False
+    linear: bool = False
+    delays: bool = False
+    elementwise: bool = False
+    bias: str | None = None
+    axes: int | None = None
+    own_shape: Callable[[Node], Shape | None] | None = None
+    transfer: Callable[[Node, Shape], Shape | None] | None = None
+    window: Callable[[Node], Window] | None = None
+    synapses: Callable[[Node, Shape | None], int | None] | None = None
+    problems: Callable[[Node], Iterable[Fault]] | None = None
+    misfits: Callable[[Node, Shape], Iterable[Fault]] | None = None
+    detail: Callable[[Node, Surroundings], Hashable] | None = None
+    apply: Reference | None = None
+    entries: Callable[..., tuple[np.ndarray, np.ndarray, Any]] | None = None
+    look: Look | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the parameters."""
+        return tuple(parameter.name for parameter in self.parameters)
+
+    @property
+    def drawn_as(self) -> Look:
+        """How it is drawn."""
+        if self.look is not None:
+            return self.look
+        return "port" if self.port else "neuron" if self.state else "linear"
+
+    @property
+    def keeps_shape(self) -> bool:
+        """What leaves it has the shape of what reaches it, whatever that is."""
+        return self.port or self.elementwise
+
+    @property
+    def time_constants(self) -> tuple[str, ...]:
+        """Names of the time constants."""
+        return tuple(each.name for each in self.parameters if each.is_time_constant)
+
+    def parameter(self, name: str) -> Parameter | None:
+        """A parameter by its name."""
+        return next((each for each in self.parameters if each.name == name), None)
+
+    def time_power(self, name: str) -> int:
+        """Power of the unit of time in a parameter."""
+        found = self.parameter(name)
+        return 0 if found is None else found.time
+
+    def input_shape(self, node: Node) -> Shape | None:
+        """The shape that a node's parameters fix for its input; None where they do not."""
+        if self.own_shape is not None:
+            return self.own_shape(node)
+        shapes = self.element_shapes(node).values() if self.elementwise else ()
+        return next(iter(shapes), None)
+
+    def element_shapes(self, node: Node) -> dict[str, Shape]:
+        """Shapes of the parameters per element that are not single numbers."""
+        values = {
+            each.name: node.parameters[each.name]
+            for each in self.parameters
+            if each.per == "element" and each.name in node.parameters
+        }
+        return {name: np.shape(value) for name, value in values.items() if np.size(value) != 1}
+
+    def output_shape(self, node: Node, shape: Shape) -> Shape | None:
+        """The shape of a node's output for an input of a given shape; None if the node cannot take
+        it.
+
+        Raises:
+            UnsupportedNodeError: the traits do not tell.
+        """
+        if self.transfer is not None:
+            return self.transfer(node, shape)
+        if self.keeps_shape:
+            return shape
+        raise UnsupportedNodeError(
+            f"node '{node.name}' is a {self.type}, "
+            "whose traits do not tell the shape of its output",
+            fix="give them transfer=, or say elementwise=True",
+            node=node.name,
+        )
+
+
+def ints(value: Any) -> Shape:
+    """Whole numbers of an array of any shape, in a row."""
+    return tuple(int(entry) for entry in np.ravel(value))
+
+
+#: What a padding is read as where a framework means XLA's SAME: see `Window.like_xla`.
+LIKE_XLA = "SAME"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Window:
+    """The sliding window of a convolution or pool, one entry for each spatial axis.
+
+    Attributes:
+        kernel, stride, dilation: Sizes.
+        padding: (before, after); None where 'same' meets a stride, which frameworks read
+            differently, and where it depends on the size of the input, see `like_xla`.
+        groups: Of channels; 1 for a pool.
+        like_xla: As much padding as makes an output of size / stride, rounded up, the smaller half
+            before: XLA's SAME.
+    """
+
+    kernel: Shape
+    stride: Shape
+    dilation: Shape
+    padding: tuple[tuple[int, int], ...] | None
+    groups: int = 1
+    like_xla: bool = False
+
+    def at(self, size: Sequence[int]) -> Window:
+        """The window with the padding of an input of a spatial shape in numbers, where it depends
+        on it.
+        """
+        if not self.like_xla or len(size) != len(self.kernel):
+            return self
+        padding = []
+        for axis, length in enumerate(size):
+            reach = self.dilation[axis] * (self.kernel[axis] - 1) + 1
+            steps = -(-length // self.stride[axis]) - 1
+            total = max(steps * self.stride[axis] + reach - length, 0)
+            padding.append((total // 2, total - total // 2))
+        return dataclasses.replace(self, padding=tuple(padding), like_xla=False)
+
+    def output(self, size: Sequence[int]) -> Shape | None:
+        """Spatial shape of the output; None if it cannot be known or would be empty."""
+        if self.like_xla:
+            return self.at(size).output(size) if len(size) == len(self.kernel) else None
+        if self.padding is None or len(size) != len(self.kernel):
+            return None
+        found = []
+        for axis, length in enumerate(size):
+            reach = self.dilation[axis] * (self.kernel[axis] - 1) + 1
+            room = length + sum(self.padding[axis]) - reach
+            found.append(room // self.stride[axis] + 1)
+        return tuple(found) if all(count > 0 for count in found) else None
+
+
+Value = np.ndarray | str
+EMPTY: Mapping[str, Any] = MappingProxyType({})
+
+
+def nothing() -> Mapping[str, Any]:
+    """The empty, read-only mapping, for dataclass fields."""
+    return EMPTY
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class ReadAs:
+    """A parameter that a dialect means otherwise than the file has it.
+
+    Attributes:
+        file: What the file has.
+        meant: What the record has in its place.
+    """
+
+    file: Value
+    meant: Value
+
+
+class _NoTraits:
+    """In place of the traits of a class that has none."""
+
+    def __get__(self, node: Node | None, cls: type[Node]) -> NodeTraits:
+        where = f"a {cls.__name__}" if node is None else f"node '{node.name}' ({cls.__name__})"
+        raise UnsupportedNodeError(
+            f"{where} has no traits, so that nothing is known of it",
+            fix="register the type with jaxsnn.register_node",
+            node="" if node is None else node.name,
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Node:
+    """What all nodes have.
+
+    Attributes:
+        name: The node's name in the graph; "/" joins the names of nested graphs.
+        metadata: The node's own metadata, nested, as in the file.
+        origin: Name of the node in the user's file that this one comes from; None for a node that a
+            repair added.
+        extra: Entries in the file that NIR does not define, kept for export.
+        written: Parameters that the dialect means otherwise than the file has them: name -> what
+            the file has. See `read_as`.
+    """
+
+    name: str
+    metadata: Mapping[str, Any] = dataclasses.field(default_factory=nothing)
+    origin: str | None = None
+    extra: Mapping[str, Any] = dataclasses.field(default_factory=nothing)
+    written: Mapping[str, ReadAs] = dataclasses.field(default_factory=nothing)
+
+    if TYPE_CHECKING:
+        #: What is known of the type.
+        traits: ClassVar[NodeTraits]
+    #: Parameters in NIR's order, and what NIR takes for those that a file may lack.
+    names: ClassVar[tuple[str, ...]] = ()
+    defaults: ClassVar[Mapping[str, Any]] = EMPTY
+
+    def __init_subclass__(cls) -> None:
+        traits = cls.__dict__.get("traits")
+        if traits is not None:
+            optional = [each for each in traits.parameters if each.optional]
+            cls.names = traits.names
+            cls.defaults = MappingProxyType(
+                {
+                    each.name: None if each.default is None else np.array(each.default)
+                    for each in optional
+                }
+            )
+
+    @property
+    def type(self) -> str:
+        """NIR's name of the primitive."""
+        return type(self).__name__
+
+    @property
+    def parameters(self) -> dict[str, Value]:
+        """The parameters that the file has, in NIR's order."""
+        return {name: value for name in self.names if (value := getattr(self, name)) is not None}
+
+    def value(self, parameter: str) -> Any:
+        """A parameter, or NIR's default where the file has none (w_in is 1, v_reset is 0).
+
+        Raises:
+            UsageError: The node has no such parameter.
+
+        >>> CubaLIF(name="a", tau_syn=np.array(0.005)).value("w_in")
+        array(1.)
+        """
+        if parameter not in self.names:
+            raise UsageError(
+                f"node '{self.name}' ({self.type}) has no parameter '{parameter}'",
+                fix=suggestion(parameter, self.names),
+                node=self.name,
+            )
+        value = getattr(self, parameter)
+        return self.defaults.get(parameter) if value is None else value
+
+    def numbers(self, parameter: str) -> np.ndarray:
+        """`value` to calculate with: float16 as float32 and whole numbers as float64, which can
+        hold the results.
+
+        >>> Linear(name="a", weight=np.ones((1, 1), "float16")).numbers("weight").dtype
+        dtype('float32')
+        """
+        value = np.asarray(self.value(parameter))
+        wide = np.promote_types(value.dtype, np.float32) if value.dtype.kind == "f" else np.float64
+        return value.astype(wide, copy=False)
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with other values; numbers become read-only arrays."""
+        frozen = {
+            key: freeze(value) if key in self.names else value for key, value in changes.items()
+        }
+        return dataclasses.replace(self, **frozen)
+
+    def read_as(self, **meant: Any) -> Self:
+        """A copy with other values that the file does not have: export writes what it has, as long
+        as they stay.
+        """
+        changed = self.replace(**meant)
+        written = {
+            name: ReadAs(file=getattr(self, name), meant=getattr(changed, name)) for name in meant
+        }
+        return dataclasses.replace(changed, written=MappingProxyType({**self.written, **written}))
+
+    def in_file(self) -> Self:
+        """A copy with the values of the file, where they were read otherwise and have not changed
+        since.
+        """
+        if not self.written:
+            return self
+        values = {
+            name: freeze(_restored(getattr(self, name), known))
+            for name, known in self.written.items()
+        }
+        return dataclasses.replace(self, written=EMPTY, **values)
+
+
+def _restored(value: Any, known: ReadAs) -> Any:
+    """What the file has in place of a value, element by element; what has changed stays."""
+    if isinstance(value, str) or isinstance(known.meant, str):
+        return known.file if value is known.meant or value == known.meant else value
+    if np.shape(value) != np.shape(known.meant):
+        return value
+    same = np.asarray(value) == known.meant
+    return known.file if np.all(same) else np.where(same, known.file, value)
+
+
+def freeze(value: Any) -> Any:
+    """A read-only array (text and None stay): the caller's own array is never made read-only nor
+    kept.
+    """
+    if value is None or isinstance(value, str):
+        return value
+    array = np.array(value)
+    array.setflags(write=False)
+    return array
+
+
+# What a class without traits answers; set here, where `dataclass` does not look at it.
+Node.traits = _NoTraits()  # pyright: ignore[reportAttributeAccessIssue]

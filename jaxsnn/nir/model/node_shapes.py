@@ -1,0 +1,276 @@
+"""The shapes of NIR's nodes: what their parameters fix, what leaves them, and what cannot fit.
+
+Functions for `NodeTraits`. All take a record, whose parameters are as the file has them; none looks
+at its class.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from jaxsnn.errors import LoweringError, listing
+from jaxsnn.nir.model.node import Fault, Shape, Surroundings
+
+if TYPE_CHECKING:
+    from jaxsnn.nir.model.node import Node
+
+from jaxsnn.nir.model.node import LIKE_XLA, Window, ints
+
+# -- matrices
+
+
+def matrix_input(node: Node) -> Shape:
+    """(..., inputs) of a weight of shape (..., outputs, inputs)."""
+    weight = np.shape(node.value("weight"))
+    return (*weight[:-2], weight[-1])
+
+
+def matrix_output(node: Node, shape: Shape = ()) -> Shape:
+    """(..., outputs) of a weight of shape (..., outputs, inputs), whatever reaches it."""
+    weight = np.shape(node.value("weight"))
+    return (*weight[:-2], weight[-2])
+
+
+def matrix_synapses(node: Node, shape: Shape | None = None) -> int:
+    """Number of weights other than zero."""
+    return int(np.count_nonzero(node.value("weight")))
+
+
+def matrix_problems(node: Node) -> Iterator[Fault]:
+    """A weight that is no matrix, or a bias that does not fit it."""
+    weight = np.shape(node.value("weight"))
+    if len(weight) < 2:
+        yield Fault(
+            "weight-shape", f"has a weight of shape {weight}", "it must be (outputs, inputs)"
+        )
+    elif node.traits.bias is not None:
+        yield from _bias_problems(node, matrix_output(node))
+
+
+def matrix_detail(node: Node, around: Surroundings) -> None:
+    """Nothing; refuses a weight with more axes than two.
+
+    Raises:
+        LoweringError: no engine runs it.
+    """
+    weight = np.shape(node.value("weight"))
+    if len(weight) != 2:
+        raise LoweringError(
+            f"node '{node.name}' ({node.type}): weight has shape {weight}",
+            fix="give it the shape (outputs, inputs)",
+            node=node.name,
+        )
+
+
+def _bias_problems(node: Node, outputs: Shape) -> Iterator[Fault]:
+    weight, bias = (np.shape(node.value(key)) for key in ("weight", "bias"))
+    one_number = math.prod(bias) == 1 and len(bias) <= len(outputs)
+    if not one_number and bias != outputs:
+        what = f"has a bias of shape {bias}, but its weight of shape {weight} gives {outputs}"
+        yield Fault("bias-shape", what, "give them the same number of outputs")
+
+
+def convolution_window(node: Node) -> Window:
+    """The window of a convolution; 0-d and one-element parameters hold for each axis."""
+    kernel = tuple(int(size) for size in np.shape(node.value("weight"))[2:])
+    dilation = _per_axis(node, "dilation")
+    groups = int(np.ravel(node.value("groups"))[0])
+    return _window(node, kernel, dilation, groups)
+
+
+def pool_window(node: Node) -> Window:
+    """The window of a pool; 0-d and one-element parameters hold for each axis."""
+    return _window(node, _per_axis(node, "kernel_size"), (1,) * _spatial_axes(node), 1)
+
+
+def _window(node: Node, kernel: Shape, dilation: Shape, groups: int) -> Window:
+    stride, padding = _per_axis(node, "stride"), node.value("padding")
+    like_xla = isinstance(padding, str) and padding == LIKE_XLA
+    if like_xla:
+        padded = None
+    elif isinstance(padding, str):
+        padded = _named_padding(padding, kernel, stride, dilation)
+    else:
+        padded = tuple((size, size) for size in _per_axis(node, "padding"))
+    return Window(
+        kernel=kernel,
+        stride=stride,
+        dilation=dilation,
+        padding=padded,
+        groups=groups,
+        like_xla=like_xla,
+    )
+
+
+def _spatial_axes(node: Node) -> int:
+    """Number of axes behind that of the channels."""
+    return (node.traits.axes or 1) - 1
+
+
+def _per_axis(node: Node, name: str) -> Shape:
+    flat = ints(node.value(name))
+    return flat * _spatial_axes(node) if len(flat) == 1 else flat
+
+
+def _named_padding(
+    name: str, kernel: Shape, stride: Shape, dilation: Shape
+) -> tuple[tuple[int, int], ...] | None:
+    if name == "valid":
+        return ((0, 0),) * len(kernel)
+    if any(step != 1 for step in stride):
+        return None
+    totals = [spread * (size - 1) for spread, size in zip(dilation, kernel, strict=True)]
+    return tuple((total // 2, total - total // 2) for total in totals)
+
+
+def _channels(node: Node) -> int:
+    """Number of channels that a convolution takes."""
+    return np.shape(node.value("weight"))[1] * convolution_window(node).groups
+
+
+def convolution_input(node: Node) -> Shape | None:
+    """(channels, *space) of a convolution whose file says it."""
+    declared = node.value("input_shape")
+    return None if declared is None else (_channels(node), *ints(declared))
+
+
+def convolution_output(node: Node, shape: Shape) -> Shape | None:
+    """(channels, *space) of what leaves a convolution."""
+    return _after_window(convolution_window(node), np.shape(node.value("weight"))[0], shape)
+
+
+def pool_output(node: Node, shape: Shape) -> Shape | None:
+    """(channels, *space) of what leaves a pool."""
+    return _after_window(pool_window(node), shape[0] if shape else 0, shape)
+
+
+def _after_window(frame: Window, channels: int, shape: Shape) -> Shape | None:
+    if len(shape) != len(frame.kernel) + 1:
+        return None
+    space = frame.output(shape[1:])
+    return None if space is None else (channels, *space)
+
+
+def convolution_synapses(node: Node, shape: Shape | None) -> int | None:
+    """Pairs of an input and an output with a weight other than zero."""
+    frame = convolution_window(node)
+    if shape is not None:
+        frame = frame.at(shape[1:])
+    space = None if shape is None else frame.output(shape[1:])
+    if shape is None or space is None or frame.padding is None:
+        return None
+    used = (np.asarray(node.value("weight")) != 0).sum(axis=(0, 1)).astype(np.int64)
+    for axis, size in enumerate(shape[1:]):
+        starts = np.arange(space[axis]) * frame.stride[axis] - frame.padding[axis][0]
+        places = starts[None, :] + np.arange(frame.kernel[axis])[:, None] * frame.dilation[axis]
+        valid = ((places >= 0) & (places < size)).sum(axis=1)
+        used = np.moveaxis(np.moveaxis(used, axis, -1) * valid, -1, axis)
+    return int(used.sum())
+
+
+def convolution_problems(node: Node) -> Iterator[Fault]:
+    """A weight, a bias, groups or settings of the window whose shapes do not fit together."""
+    rank = _spatial_axes(node) + 2
+    weight = np.shape(node.value("weight"))
+    if len(weight) != rank:
+        yield Fault("weight-shape", f"has a weight of shape {weight}", f"it must have {rank} axes")
+        return
+    yield from _bias_problems(node, weight[:1])
+    yield from window_problems(node)
+    outputs, groups = weight[0], int(np.ravel(node.value("groups"))[0])
+    if groups > 0 and outputs % groups:
+        what = f"has {outputs} output channels in {groups} groups"
+        fix = "the number of channels must be a multiple of the number of groups"
+        yield Fault("groups", what, fix)
+
+
+def window_problems(node: Node) -> Iterator[Fault]:
+    """Settings of a window that have neither one number nor one for each axis."""
+    axes = _spatial_axes(node)
+    for name in ("kernel_size", "stride", "padding", "dilation", "input_shape"):
+        value = getattr(node, name, None)
+        if value is None or isinstance(value, str):
+            continue
+        if np.size(value) not in ((axes,) if name == "input_shape" else (1, axes)):
+            what = f"has {name} of shape {np.shape(value)}"
+            yield Fault("parameter-shapes", what, f"it needs one number or {axes}")
+
+
+def convolution_misfits(node: Node, shape: Shape) -> Iterator[Fault]:
+    """Channels that reach a convolution but are not those that it takes."""
+    channels, given = _channels(node), shape[0] if shape else 0
+    if given != channels:
+        what = f"takes {channels} channels, but the shape {shape} reaches it, with {given}"
+        yield Fault("shape-mismatch", what, "NIR's order is channels, height, width")
+
+
+def window_detail(node: Node, around: Surroundings) -> Window:
+    """The window.
+
+    Raises:
+        LoweringError: frameworks pad it differently.
+    """
+    return padded_window(node, around.inward)
+
+
+def padded_window(node: Node, inward: Shape) -> Window:
+    """The window over an input of a shape, its padding in numbers.
+
+    Raises:
+        LoweringError: frameworks pad it differently.
+    """
+    assert node.traits.window is not None
+    frame = node.traits.window(node).at(inward[1:])
+    if frame.padding is None:
+        raise LoweringError(
+            f"node '{node.name}' ({node.type}) has padding 'same' and a stride of "
+            f"{listing(frame.stride)}, which frameworks pad differently",
+            fix="give the padding in numbers",
+            node=node.name,
+        )
+    return frame
+
+
+# -- the others
+
+
+def flattened(node: Node, shape: Shape) -> Shape | None:
+    """The shape with the axes from start_dim to end_dim joined."""
+    declared = node.value("input_type")
+    start, end = (int(np.ravel(node.value(key))[0]) for key in ("start_dim", "end_dim"))
+    # Axes of batch or time that the exporter counted.
+    extra = 0 if declared is None else max(0, np.size(declared) - len(shape))
+    start, end = (place - extra if place >= 0 else place + len(shape) for place in (start, end))
+    if not 0 <= start <= end < len(shape):
+        return shape if start == end == 0 == len(shape) else None
+    return (*shape[:start], math.prod(shape[start : end + 1]), *shape[end + 1 :])
+
+
+def flatten_detail(node: Node, around: Surroundings) -> tuple[int, ...] | None:
+    """The order in which the axes are joined; None: as they come.
+
+    Raises:
+        LoweringError: the dialect keeps channels last, and not all axes are joined.
+    """
+    inward, dialect = around.inward, around.dialect
+    conventions = dialect.conventions
+    if conventions is None or not conventions.channels_last or len(inward) == 1:
+        return None
+    if len(around.outward) != 1:
+        raise LoweringError(
+            f"node '{node.name}' ({node.type}) joins {inward} to {around.outward}, and "
+            f"{dialect.name} keeps channels last",
+            fix="join all axes (start_dim 1, end_dim -1)",
+            node=node.name,
+        )
+    return (*range(1, len(inward)), 0)
+
+
+def delay_detail(node: Node, around: Surroundings) -> tuple[float, ...]:
+    """Delays in seconds, one or one for each channel."""
+    delays = around.parameters["delay"]
+    return tuple((delays[:1] if (delays == delays[0]).all() else delays).tolist())

@@ -1,0 +1,517 @@
+"""The nodes of a NIR graph as frozen records: one class for each type, with its traits.
+
+A record keeps each parameter exactly as the file has it: a scalar stays 0-d, a dtype stays. A
+parameter that the file lacks is None. `value` gives what NIR means by a missing one. What is known
+of a type stands in `traits`: rooms ask it, and no list of classes. `register_node` adds a type.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import keyword
+from collections.abc import Mapping
+from functools import partial
+from importlib.metadata import EntryPoint, entry_points
+from types import MappingProxyType
+
+import numpy as np
+
+from jaxsnn.errors import UnsupportedNodeError, UsageError, listing, suggestion
+from jaxsnn.nir.model import node_entries, node_shapes
+from jaxsnn.nir.model.node import Node, NodeTraits, Parameter, Value
+
+#: Under which installed packages offer the traits of their types, each by the type's name.
+ENTRY_POINTS = "jaxsnn.nodes"
+
+
+_element = partial(Parameter, per="element")
+_setting = partial(Parameter, per="setting", whole=True)
+_tau = partial(Parameter, per="element", time=1, positive=True)
+_DECLARED_SHAPE = _setting(name="shape", optional=True, least=0, declares_shape=True)
+_V_RESET = _element(name="v_reset", optional=True, default=0.0)
+_W_IN = _element(name="w_in", optional=True, default=1.0, tied_to=("tau_syn",))
+_PADDING = _setting(name="padding", least=0, texts=("same", "valid"))
+_CONVOLUTION = (
+    _setting(name="input_shape", optional=True, least=0),
+    Parameter(name="weight"),
+    _setting(name="stride", least=1),
+    _PADDING,
+    _setting(name="dilation", least=1),
+    _setting(name="groups", least=1, single=True),
+    Parameter(name="bias", per="feature"),
+)
+_POOL = (_setting(name="kernel_size", least=1), _setting(name="stride", least=1), _PADDING)
+_convolution = partial(
+    NodeTraits,
+    parameters=_CONVOLUTION,
+    linear=True,
+    bias="bias",
+    own_shape=node_shapes.convolution_input,
+    transfer=node_shapes.convolution_output,
+    window=node_shapes.convolution_window,
+    synapses=node_shapes.convolution_synapses,
+    problems=node_shapes.convolution_problems,
+    misfits=node_shapes.convolution_misfits,
+    detail=node_shapes.window_detail,
+    apply="jaxsnn.network.linear_nodes:convolved",
+    entries=node_entries.convolution_entries,
+)
+_pool = partial(
+    NodeTraits,
+    parameters=_POOL,
+    linear=True,
+    axes=3,
+    transfer=node_shapes.pool_output,
+    window=node_shapes.pool_window,
+    problems=node_shapes.window_problems,
+    detail=node_shapes.window_detail,
+)
+_matrix = partial(
+    NodeTraits,
+    linear=True,
+    own_shape=node_shapes.matrix_input,
+    transfer=node_shapes.matrix_output,
+    synapses=node_shapes.matrix_synapses,
+    problems=node_shapes.matrix_problems,
+    detail=node_shapes.matrix_detail,
+    apply="jaxsnn.network.linear_nodes:matrix_product",
+    entries=node_entries.matrix_entries,
+)
+_neuron = partial(NodeTraits, state=True, elementwise=True)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Input(Node):
+    """Where data enters. Inside a nested graph: a relay that passes on what arrives."""
+
+    shape: np.ndarray | None = None
+    traits = NodeTraits(type="Input", port=True, parameters=(_DECLARED_SHAPE,))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Output(Node):
+    """Where data leaves. Inside a nested graph: a relay that passes on what arrives."""
+
+    shape: np.ndarray | None = None
+    traits = NodeTraits(type="Output", port=True, parameters=(_DECLARED_SHAPE,))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Linear(Node):
+    """y = W x; weight has the shape (..., outputs, inputs)."""
+
+    weight: np.ndarray | None = None
+    traits = _matrix(type="Linear", parameters=(Parameter(name="weight"),))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Affine(Node):
+    """y = W x + b; the bias is added once in each step of time (in continuous time: a constant
+    current).
+    """
+
+    weight: np.ndarray | None = None
+    bias: np.ndarray | None = None
+    traits = _matrix(
+        type="Affine",
+        parameters=(Parameter(name="weight"), _element(name="bias")),
+        bias="bias",
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Scale(Node):
+    """y = s x, element by element."""
+
+    scale: np.ndarray | None = None
+    traits = NodeTraits(
+        type="Scale",
+        parameters=(_element(name="scale"),),
+        linear=True,
+        elementwise=True,
+        apply="jaxsnn.network.linear_nodes:scaled",
+        entries=node_entries.scale_entries,
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Conv1d(Node):
+    """Convolution in one dimension; weight is (out channels, in channels / groups, width)."""
+
+    input_shape: np.ndarray | None = None
+    weight: np.ndarray | None = None
+    stride: np.ndarray | None = None
+    padding: np.ndarray | str | None = None
+    dilation: np.ndarray | None = None
+    groups: np.ndarray | None = None
+    bias: np.ndarray | None = None
+    traits = _convolution(type="Conv1d", axes=2)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Conv2d(Node):
+    """Convolution in two dimensions; weight is (out channels, in channels / groups, height,
+    width).
+    """
+
+    input_shape: np.ndarray | None = None
+    weight: np.ndarray | None = None
+    stride: np.ndarray | None = None
+    padding: np.ndarray | str | None = None
+    dilation: np.ndarray | None = None
+    groups: np.ndarray | None = None
+    bias: np.ndarray | None = None
+    traits = _convolution(type="Conv2d", axes=3)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class SumPool2d(Node):
+    """Sum over windows of the last two axes."""
+
+    kernel_size: np.ndarray | None = None
+    stride: np.ndarray | None = None
+    padding: np.ndarray | None = None
+    traits = _pool(
+        type="SumPool2d",
+        apply="jaxsnn.network.linear_nodes:summed",
+        entries=node_entries.sum_entries,
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class AvgPool2d(Node):
+    """Mean over windows of the last two axes."""
+
+    kernel_size: np.ndarray | None = None
+    stride: np.ndarray | None = None
+    padding: np.ndarray | None = None
+    traits = _pool(
+        type="AvgPool2d",
+        apply="jaxsnn.network.linear_nodes:averaged",
+        entries=node_entries.mean_entries,
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Flatten(Node):
+    """Joins the axes from start_dim to end_dim (both included) into one."""
+
+    input_type: np.ndarray | None = None
+    start_dim: np.ndarray | None = None
+    end_dim: np.ndarray | None = None
+    traits = NodeTraits(
+        type="Flatten",
+        parameters=(
+            _setting(name="input_type", optional=True, declares_shape=True),
+            _setting(name="start_dim", optional=True, default=1, single=True),
+            _setting(name="end_dim", optional=True, default=-1, single=True),
+        ),
+        linear=True,
+        transfer=node_shapes.flattened,
+        detail=node_shapes.flatten_detail,
+        apply="jaxsnn.network.linear_nodes:flattened",
+        entries=node_entries.flatten_entries,
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Delay(Node):
+    """y(t) = x(t - delay)."""
+
+    delay: np.ndarray | None = None
+    traits = NodeTraits(
+        type="Delay",
+        parameters=(_element(name="delay", time=1, least=0),),
+        linear=True,
+        delays=True,
+        elementwise=True,
+        detail=node_shapes.delay_detail,
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Threshold(Node):
+    """y = 1 where x > threshold, else 0."""
+
+    threshold: np.ndarray | None = None
+    traits = NodeTraits(
+        type="Threshold", parameters=(_element(name="threshold"),), elementwise=True
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class CubaLIF(Node):
+    """tau_syn I' = -I + w_in S; tau_mem V' = v_leak - V + r I; spike where V > v_threshold, then V
+    = v_reset.
+    """
+
+    tau_syn: np.ndarray | None = None
+    tau_mem: np.ndarray | None = None
+    r: np.ndarray | None = None
+    v_leak: np.ndarray | None = None
+    v_threshold: np.ndarray | None = None
+    v_reset: np.ndarray | None = None
+    w_in: np.ndarray | None = None
+    traits = _neuron(
+        type="CubaLIF",
+        parameters=(
+            _tau(name="tau_syn"),
+            _tau(name="tau_mem"),
+            _element(name="r", tied_to=("tau_mem",)),
+            _element(name="v_leak"),
+            _element(name="v_threshold"),
+            _V_RESET,
+            _W_IN,
+        ),
+        fires=True,
+        current_based=True,
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class CubaLI(Node):
+    """tau_syn I' = -I + w_in S; tau_mem V' = v_leak - V + r I."""
+
+    tau_syn: np.ndarray | None = None
+    tau_mem: np.ndarray | None = None
+    r: np.ndarray | None = None
+    v_leak: np.ndarray | None = None
+    w_in: np.ndarray | None = None
+    traits = _neuron(
+        type="CubaLI",
+        parameters=(
+            _tau(name="tau_syn"),
+            _tau(name="tau_mem"),
+            _element(name="r", tied_to=("tau_mem",)),
+            _element(name="v_leak"),
+            _W_IN,
+        ),
+        current_based=True,
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class LIF(Node):
+    """tau V' = v_leak - V + r S; spike where V > v_threshold, then V = v_reset."""
+
+    tau: np.ndarray | None = None
+    r: np.ndarray | None = None
+    v_leak: np.ndarray | None = None
+    v_threshold: np.ndarray | None = None
+    v_reset: np.ndarray | None = None
+    traits = _neuron(
+        type="LIF",
+        parameters=(
+            _tau(name="tau"),
+            _element(name="r", tied_to=("tau",)),
+            _element(name="v_leak"),
+            _element(name="v_threshold"),
+            _V_RESET,
+        ),
+        fires=True,
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class LI(Node):
+    """tau V' = v_leak - V + r S."""
+
+    tau: np.ndarray | None = None
+    r: np.ndarray | None = None
+    v_leak: np.ndarray | None = None
+    traits = _neuron(
+        type="LI",
+        parameters=(
+            _tau(name="tau"),
+            _element(name="r", tied_to=("tau",)),
+            _element(name="v_leak"),
+        ),
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class IF(Node):
+    """V' = r S; spike where V > v_threshold, then V = v_reset."""
+
+    r: np.ndarray | None = None
+    v_threshold: np.ndarray | None = None
+    v_reset: np.ndarray | None = None
+    traits = _neuron(
+        type="IF",
+        parameters=(_element(name="r", time=-1), _element(name="v_threshold"), _V_RESET),
+        fires=True,
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class I(Node):  # noqa: E742 - NIR's own name
+    """V' = r S."""
+
+    r: np.ndarray | None = None
+    traits = _neuron(type="I", parameters=(_element(name="r", time=-1),))
+
+
+#: NIR's own types by name; `class_of` knows those from outside too.
+TYPES: Mapping[str, type[Node]] = MappingProxyType(
+    {
+        cls.__name__: cls
+        for cls in (
+            Input,
+            Output,
+            Linear,
+            Affine,
+            Scale,
+            Conv1d,
+            Conv2d,
+            SumPool2d,
+            AvgPool2d,
+            Flatten,
+            Delay,
+            Threshold,
+            CubaLIF,
+            CubaLI,
+            LIF,
+            LI,
+            IF,
+            I,
+        )
+    }
+)
+
+#: NIR's own types with a state, those that fire and those with a synaptic current; of any node ask
+#: `node.traits`.
+NEURONS = tuple(cls for cls in TYPES.values() if cls.traits.state)
+SPIKING = tuple(cls for cls in NEURONS if cls.traits.fires)
+CURRENT_BASED = tuple(cls for cls in NEURONS if cls.traits.current_based)
+
+_REGISTERED: dict[str, type[Node]] = {}
+
+
+def register_node(traits: NodeTraits) -> type[Node]:
+    """Make a type of node known, so that files with it are read, checked, simulated and written.
+
+    Args:
+        traits: what is known of it. A type with a state needs a neuron model of its name besides.
+
+    Returns:
+        The class of its records, whose fields are the parameters.
+
+    Raises:
+        UsageError: another type has that name, or the traits contradict each other.
+
+    >>> gain = NodeTraits(
+    ...     type="Gain",
+    ...     parameters=(Parameter(name="gain", per="element"),),
+    ...     linear=True,
+    ...     elementwise=True,
+    ...     apply=lambda parameters, detail, x: x * parameters["gain"],
+    ... )
+    >>> register_node(gain)(name="a", gain=np.array(2.0)).value("gain")
+    array(2.)
+    """
+    known = _REGISTERED.get(traits.type)
+    if known is not None and known.traits == traits:
+        return known
+    _refuse_bad_traits(traits)
+    fields = [(name, Value | None, dataclasses.field(default=None)) for name in traits.names]
+    made = dataclasses.make_dataclass(
+        traits.type,
+        fields,
+        bases=(Node,),
+        namespace={
+            "traits": traits,
+            "__doc__": traits.doc or f"{traits.type}.",
+            "__module__": __name__,
+        },
+        frozen=True,
+        kw_only=True,
+        eq=False,
+    )
+    _REGISTERED[traits.type] = made
+    return made
+
+
+def _refuse_bad_traits(traits: NodeTraits) -> None:
+    """Raise UsageError where the traits of a type from outside make no sense."""
+    kind, names = traits.type, traits.names
+    reserved = {field.name for field in dataclasses.fields(Node)} | {"type"} | set(vars(Node))
+    bad = [
+        name
+        for name in names
+        if not name.isidentifier() or keyword.iskeyword(name) or name in reserved
+    ]
+    checks = [
+        (not kind.isidentifier(), "is no name of a type", "take letters and digits"),
+        (kind in TYPES or kind == "NIRGraph", "is NIR's own", "take another name"),
+        (kind in _REGISTERED, "is registered already, with other traits", "take another name"),
+        (len(set(names)) < len(names), f"has a parameter twice ({listing(names)})", "rename one"),
+        (bool(bad), f"has a parameter of the reserved name {listing(bad)}", "rename it"),
+        (traits.port, "is a port", "leave port out, data enter at an Input and leave at an Output"),
+        (traits.state and traits.linear, "has a state and is linear", "say one of the two"),
+        (traits.fires and not traits.state, "fires without a state", "say state=True"),
+        (
+            traits.state and not traits.elementwise,
+            "has a state and is not elementwise",
+            "say elementwise=True",
+        ),
+        (traits.linear and traits.apply is None, "is linear without an operator", "give apply="),
+        (
+            not traits.elementwise and traits.transfer is None,
+            "does not tell the shape of its output",
+            "give transfer=, or say elementwise=True",
+        ),
+        (
+            traits.bias is not None and traits.bias not in names,
+            f"has no parameter '{traits.bias}' for its bias",
+            suggestion(traits.bias or "", names),
+        ),
+    ]
+    for wrong, what, fix in checks:
+        if wrong:
+            raise UsageError(f"the node type '{kind}' {what}", fix=fix)
+
+
+def class_of(kind: str) -> type[Node]:
+    """The class of the records of a type, by the type's name in files.
+
+    Raises:
+        UnsupportedNodeError: neither NIR has it, nor anybody registered it.
+        UsageError: an installed package offers it, and it cannot be loaded.
+    """
+    if kind in TYPES:
+        return TYPES[kind]
+    if kind not in _REGISTERED and kind in _installed():
+        _load(_installed()[kind])
+    if kind not in _REGISTERED:
+        raise UnsupportedNodeError(
+            f"the type {kind} is not supported",
+            fix=f"supported are {listing([*node_types(), 'NIRGraph'], limit=99)}",
+        )
+    return _REGISTERED[kind]
+
+
+def node_types() -> tuple[str, ...]:
+    """Names of all types: NIR's own, those that are registered and those of installed packages."""
+    return tuple(dict.fromkeys((*TYPES, *_REGISTERED, *_installed())))
+
+
+def _installed() -> dict[str, EntryPoint]:
+    return {point.name: point for point in sorted(entry_points(group=ENTRY_POINTS))}
+
+
+def _load(point: EntryPoint) -> None:
+    """Register what an installed package offers."""
+    try:
+        traits = point.load()
+    except (ImportError, AttributeError) as error:
+        raise UsageError(
+            f"the node type '{point.name}' cannot be loaded from {point.value} ({error})",
+            fix="install the package again",
+        ) from error
+    if not isinstance(traits, NodeTraits) or traits.type != point.name:
+        found = traits.type if isinstance(traits, NodeTraits) else f"a {type(traits).__name__}"
+        raise UsageError(
+            f"the entry point '{point.name}' of {ENTRY_POINTS} leads to {found}",
+            fix="let it lead to NodeTraits of that type",
+        )
+    register_node(traits)

@@ -1,0 +1,419 @@
+"""What a PyTorch module computes between its layers, by functions of torch such as `x * 0.5` and torch.cat:
+each that NIR has a node for becomes a layer too.
+
+`_TAKEN_OF_LAYERS` and `_TAKEN_OF_FIXED` say which functions are taken, each with what notes it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
+from typing import Any
+
+from jaxsnn.errors import ConversionError
+from jaxsnn.nir.torch.leaves import Factor, Moved, takes_columns
+from jaxsnn.nir.torch.module_order import MOVE, RESHAPE
+from jaxsnn.nir.torch.module_pass import tensors_of
+from jaxsnn.nir.torch.pass_record import Made, PassRecord
+from jaxsnn.nir.torch.torch_functions import (
+    ADD,
+    CONVOLVE,
+    COPY,
+    FIXED,
+    JOIN,
+    JOIN_NEXT,
+    MATRIX,
+    NEGATE,
+    OVER,
+    PART,
+    POOLS,
+    RECTIFY,
+    SAME,
+    SPLIT,
+    SUBTRACT,
+    SUBTRACTED,
+    TIMES,
+    axis_of,
+    convolution_of,
+    factor_of,
+    flatten_of,
+    function_name,
+    linear_of,
+    padding_of,
+    parts_of,
+    pool_of,
+    refuse_dropping,
+    shift_of,
+    spans_taken,
+    spoken_name,
+    weights_of,
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Operation:
+    """A function of torch that forward calls between layers.
+
+    Attributes:
+        func, name: Itself, and its name.
+        args, kwargs: Its arguments; those by name are fixed.
+        sources: Where those of them come from that layers give, one or more.
+        result: What it gives.
+    """
+
+    func: Callable[..., Any]
+    name: str
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    sources: list[Made]
+    result: Any
+
+    @property
+    def given(self) -> Any:
+        """Its first argument."""
+        return self.args[0]
+
+    @property
+    def made(self) -> Made:
+        """Where the first tensor of a layer that it takes comes from."""
+        return self.sources[0]
+
+
+def functions_watched(record: PassRecord) -> AbstractContextManager[Any]:
+    """A context in which functions of torch outside of leaves are seen, and written into the record."""
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+    class Mode(TorchFunctionMode):
+        def __torch_function__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            if torch.is_inference_mode_enabled():
+                raise ConversionError(
+                    "forward runs in torch.inference_mode, where torch counts no changes in place",
+                    fix="let forward use torch.no_grad() instead",
+                )
+            name, kwargs = function_name(func), kwargs or {}
+            sources = [] if record.inside else _sources(record, name, args, kwargs)
+            record.inside += 1
+            try:
+                result = func(*args, **kwargs)
+            finally:
+                record.inside -= 1
+            if sources:
+                operation = Operation(
+                    func=func, name=name, args=args, kwargs=kwargs, sources=sources, result=result
+                )
+                _take(record, operation)
+            if not record.inside:
+                _note_fixed(record, name, (args, kwargs), result)
+                _note_function(record, name, (*args, *kwargs.values()), result)
+            return result
+
+    return Mode()
+
+
+def _sources(
+    record: PassRecord, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> list[Made]:
+    """Where the arguments of a function come from; empty where one of the tensors is of no
+    layer, is a membrane, is in another order, or was changed, and the function is none that takes
+    such a tensor, or where one that is given by name is not fixed.
+    """
+    if not all(map(record.is_fixed, tensors_of(list(kwargs.values())))):
+        return []
+    found: list[Made] = []
+    for argument in (part for each in args[name in COPY :] for part in parts_of(each)):
+        if not hasattr(argument, "is_inference") or record.is_fixed(argument):
+            continue
+        seen = record.seen(argument)
+        made = seen.made
+        if made is None and found and name in MOVE and not seen.function:
+            continue  # places, such as x[:, order]
+        if made is None or made.version != argument._version:
+            return []
+        if made.member == "membrane" and name not in SAME:
+            return []
+        if made.order is not None and name not in (*RESHAPE, *MOVE, *SAME, "dropout"):
+            return []
+        found.append(made)
+    return found
+
+
+def _note_fixed(record: PassRecord, name: str, args: Any, result: Any) -> None:
+    """Note what a function gives of fixed tensors alone."""
+    tensors = tensors_of(args) if name in FIXED else []
+    if tensors and all(map(record.is_fixed, tensors)):
+        record.fixed.add(tensors_of([result]))
+
+
+def _note_function(record: PassRecord, name: str, args: tuple[Any, ...], result: Any) -> None:
+    """Note by which function what a layer gave became a tensor of no layer."""
+    given = [record.seen(part) for each in args for part in parts_of(each)]
+    if name in SAME and any(seen.is_state for seen in given):
+        record.note_states([result])
+    earlier = next((seen.function for seen in given if seen.function), "")
+    if not earlier and all(seen.made is None for seen in given):
+        return
+    for tensor in parts_of(result):
+        made = record.seen(tensor).made
+        if hasattr(tensor, "_version") and (made is None or made.order is not None):
+            record.note(tensor).function = earlier or spoken_name(name, args)
+            if name == "data":
+                record.unseen.append((tensor, tensor._version))
+
+
+def _take(record: PassRecord, op: Operation) -> None:
+    """Note what a function gives, where NIR can hold it."""
+    take = _TAKEN_OF_FIXED.get(op.name)
+    if take is None and not record.is_fixed(op.given):
+        take = _TAKEN_OF_LAYERS.get(op.name)
+    if take is not None:
+        take(record, op)
+
+
+def _layer(record: PassRecord, op: Operation, kind: str, layer: Any) -> None:
+    """Note a function as the layer that does the same; None: there is none."""
+    if layer is not None:
+        record.add(record.free(kind), layer, op.made, op.given, op.result)
+
+
+def _placed(record: PassRecord, kind: str, layer: Any, made: Made, given: Any, shape: Any) -> Made:
+    """Note a layer that gives a part of a result of a shape, for which there is no tensor."""
+    return record.call(record.free(kind), layer, made, given, shape)
+
+
+def _same(record: PassRecord, op: Operation) -> None:
+    record.keep(op.result, op.made)
+
+
+def _copied(record: PassRecord, op: Operation) -> None:
+    if op.args[1].shape == op.given.shape:
+        record.keep(op.result, op.made)
+
+
+def _undropped(record: PassRecord, op: Operation) -> None:
+    refuse_dropping(op.args, op.kwargs)
+    record.keep(op.result, op.made)
+
+
+def _added(record: PassRecord, op: Operation) -> None:
+    """Note a sum or a difference, of tensors or with a number."""
+    if any(type(each) in (int, float) and each == 0 for each in op.args[1:]):
+        record.keep(op.result, op.made)  # as Python's sum begins, with 0
+        return
+    if len(op.sources) == 1:
+        _with_numbers(record, op)
+        return
+    # A number, a factor (alpha) and another shape make it something else than a sum.
+    plain = len(op.sources) == len(op.args) == 2 and not op.kwargs
+    plain = plain and op.args[1].shape == op.given.shape
+    if not plain or op.sources[0].leading != op.sources[1].leading:
+        return
+    first, second = op.sources
+    if op.name in SUBTRACT:
+        shape = op.given.shape
+        second = _placed(record, "neg", Factor(value=-1.0), second, shape, shape)
+    _sum(record, op.result, (first, second))
+
+
+def _sum(record: PassRecord, result: Any, parts: Iterable[Made]) -> None:
+    """Note the sum of what layers give; what it has twice goes through a layer of its own."""
+    sources: tuple[str, ...] = ()
+    for made in parts:
+        once, shape = made, result.shape
+        if set(sources).intersection(made.sources):
+            once = _placed(record, "scale", Factor(value=1.0), made, shape, shape)
+        sources += once.sources
+    record.keep(result, Made(sources=sources, leading=made.leading))
+
+
+def _with_numbers(record: PassRecord, op: Operation) -> None:
+    """Note the sum, difference, product or quotient of a tensor and a number, or fixed ones."""
+    if len(op.sources) != 1 or len(op.args) != 2 or op.kwargs:
+        return
+    name, (given, number) = op.name, op.args
+    if record.is_fixed(given) and name in ADD + TIMES + SUBTRACT:
+        given, number = number, given
+        name = "rsub" if name in SUBTRACT else name
+    if record.seen(given).made is None:
+        return
+    op = dataclasses.replace(op, args=(given, number))
+    if name in TIMES + OVER:
+        _layer(record, op, "scale", factor_of(name, given, number, op.made.leading))
+    elif name not in ADD or not _add_bias(record, op.made, number, op.result):
+        _layer(record, op, "shift", shift_of(name, given, number, op.made.leading))
+
+
+def _add_bias(record: PassRecord, made: Made, bias: Any, result: Any) -> bool:
+    """Note the sum of what a function of `MATRIX` gives and a bias as one layer; whether it is."""
+    call = record.calls.get(made.sources[0])
+    if call is None or call.name in record.leaves or not takes_columns(call.module):
+        return False
+    shape = tuple(bias.shape) if record.is_fixed(bias) else ()
+    if len(made.sources) > 1 or call.module.bias is not None or shape != call.outward:
+        return False
+    name = record.free("linear")
+    layer = linear_of(call.module.weight, bias, record.fixed.parameters)
+    record.calls[name] = dataclasses.replace(call, name=name, module=layer)
+    record.keep(result, dataclasses.replace(made, sources=(name,)))
+    return True
+
+
+def _by_matrix(record: PassRecord, op: Operation) -> None:
+    """Note the product of a tensor and fixed weights."""
+    given = op.args[1 if op.name == "addmm" else 0]
+    found = weights_of(op.name, op.args, op.kwargs)
+    if found is None or len(op.sources) != 1 or record.seen(given).made is None:
+        return
+    if all(each is None or each.ndim for each in found):
+        layer = linear_of(*found, record.fixed.parameters)
+        _layer(record, dataclasses.replace(op, args=(given,)), "linear", layer)
+
+
+def _convolved(record: PassRecord, op: Operation) -> None:
+    if len(op.sources) == 1:
+        _layer(record, op, "conv", convolution_of(op.args, op.kwargs, record.fixed.parameters))
+
+
+def _negated(record: PassRecord, op: Operation) -> None:
+    _layer(record, op, "neg", Factor(value=-1.0))
+
+
+def _rectified(record: PassRecord, op: Operation) -> None:
+    import torch
+
+    _layer(record, op, "relu", torch.nn.ReLU())
+
+
+def _padded(record: PassRecord, op: Operation) -> None:
+    axes = op.given.ndim - op.made.leading
+    _layer(record, op, "pad", padding_of(axes, *op.args[1:], **op.kwargs))
+
+
+def _pooled(record: PassRecord, op: Operation) -> None:
+    _layer(record, op, op.name, pool_of(op.name, op.args[1:], op.kwargs))
+
+
+def _averaged(record: PassRecord, op: Operation) -> None:
+    """Note a mean over all axes behind that of channels: as a pool."""
+    import torch
+
+    made, given, result = op.made, op.given, op.result
+    axes = given.ndim - made.leading - 1
+    dims = op.kwargs.get("dim", op.args[1] if len(op.args) > 1 else ())
+    wanted = list(range(given.ndim - axes, given.ndim))
+    pool = {1: torch.nn.AdaptiveAvgPool1d, 2: torch.nn.AdaptiveAvgPool2d}.get(axes)
+    if pool is None or sorted(int(dim) % given.ndim for dim in parts_of(dims)) != wanted:
+        return
+    shape = (*given.shape[:-axes], *(1,) * axes)
+    made = _placed(record, "mean", pool(1), made, given.shape, shape)
+    if result.ndim < given.ndim:
+        layer = torch.nn.Flatten(made.leading, -1)
+        made = _placed(record, "flatten", layer, made, shape, result.shape)
+    record.keep(result, made)
+
+
+def _joined(record: PassRecord, op: Operation) -> None:
+    """Note what torch.cat joins along an axis of the shape: each tensor at its place, among
+    zeros, and their sum.
+    """
+    given, result, sources = op.given, op.result, op.sources
+    kwargs = {"dim": 1} if op.name in JOIN_NEXT else op.kwargs
+    axis = axis_of(op.args[1:], kwargs, result) - op.made.leading
+    if axis < 0 or len({made.leading for made in sources}) > 1 or len(given) != len(sources):
+        return
+    parts, offset = [], 0
+    for made, tensor in zip(sources, given, strict=True):
+        layer = Moved(axis=axis, offset=offset)
+        parts.append(_placed(record, "cat", layer, made, tensor.shape, result.shape))
+        offset += tensor.shape[axis + made.leading]
+    _sum(record, result, parts)
+
+
+def _split(record: PassRecord, op: Operation) -> None:
+    """Note the parts of torch.split along an axis of the shape."""
+    made, given = op.made, op.given
+    axis = axis_of(op.args[2:], op.kwargs, given) - made.leading
+    offset = 0
+    for part in op.result if axis >= 0 else ():
+        layer = Moved(axis=axis, offset=-offset)
+        record.keep(part, _placed(record, "split", layer, made, given.shape, part.shape))
+        offset += part.shape[axis + made.leading]
+
+
+def _moved(record: PassRecord, op: Operation) -> None:
+    """Note what a function gives that changes axes, moves numbers or takes some of them: by nodes
+    of NIR where there are some, else by its order.
+    """
+    name, made, given, result = op.name, op.made, op.given, op.result
+    if name in RESHAPE and result.shape == given.shape:
+        record.keep(result, made)
+        return
+    if made.order is None and name in RESHAPE:
+        if leading := _leading_after(record, given, result, made):
+            record.keep(result, dataclasses.replace(made, leading=leading))
+            return
+        _layer(record, op, "flatten", flatten_of(given, result, made.leading))
+    elif made.order is None:
+        spans = spans_taken(name, op.args, op.kwargs, made.leading)
+        if spans is not None:
+            _cut(record, op, spans)
+    if name in RESHAPE + MOVE and not _is_known(record, result):
+        record.reorder(op.func, name, made, op.args, op.kwargs, result)
+    if name in PART and spoken_name(name, op.args) != "unsqueeze" and made.sources == ("",):
+        record.takes_a_part |= not _is_known(record, result)
+
+
+def _is_known(record: PassRecord, result: Any) -> bool:
+    return all(record.seen(part).made is not None for part in parts_of(result))
+
+
+def _cut(record: PassRecord, op: Operation, spans: Mapping[int, range]) -> None:
+    """Note what x[:, 2:5] takes: axis -> places along it."""
+    made, shape = op.made, list(op.given.shape)
+    for axis, span in spans.items():
+        before = tuple(shape)
+        shape[axis] = len(span)
+        layer = Moved(axis=axis - made.leading, offset=-span.start, step=span.step)
+        made = _placed(record, "split", layer, made, before, shape)
+    record.keep(op.result, made)
+
+
+def _leading_after(record: PassRecord, given: Any, result: Any, made: Made) -> int:
+    """The leading axes of a result in which time and batch have become one axis, or two again,
+    and nothing else has changed; 0 if that is not so.
+    """
+    if record.leading != 2:
+        return 0
+    lengths = {1: (record.axes[0] * record.axes[1],), 2: record.axes}
+    after = 3 - made.leading
+    behind = given.shape[made.leading :]
+    shapes = [(*lengths[made.leading], *behind), (*lengths[after], *behind)]
+    return after if [tuple(given.shape), tuple(result.shape)] == shapes else 0
+
+
+_Take = Callable[[PassRecord, Operation], None]
+
+#: Functions whose first argument may be fixed numbers: name -> what notes what it gives.
+_TAKEN_OF_FIXED: Mapping[str, _Take] = {
+    **dict.fromkeys(COPY, _copied),
+    **dict.fromkeys(MATRIX, _by_matrix),
+    **dict.fromkeys(ADD + SUBTRACT, _added),
+    **dict.fromkeys(SUBTRACTED + TIMES + OVER, _with_numbers),
+}
+#: Those whose first argument is what layers give.
+_TAKEN_OF_LAYERS: Mapping[str, _Take] = {
+    **dict.fromkeys(SAME, _same),
+    **dict.fromkeys(RESHAPE + MOVE + PART, _moved),
+    **dict.fromkeys(JOIN + JOIN_NEXT, _joined),
+    **dict.fromkeys(SPLIT, _split),
+    **dict.fromkeys(CONVOLVE, _convolved),
+    **dict.fromkeys(NEGATE, _negated),
+    **dict.fromkeys(RECTIFY, _rectified),
+    **dict.fromkeys(POOLS, _pooled),
+    "dropout": _undropped,
+    "mean": _averaged,
+    "pad": _padded,
+}

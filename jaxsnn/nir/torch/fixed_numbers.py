@@ -1,0 +1,110 @@
+"""Numbers of a PyTorch module that are the same in each step: its parameters, the buffers of the user's
+own modules, and what forward computes of them alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from jaxsnn.errors import ConversionError
+from jaxsnn.nir.torch.leaves import of_library
+from jaxsnn.nir.torch.torch_functions import is_parameter
+
+
+class FixedNumbers:
+    """The tensors of a module that are the same in each step, as far as is known."""
+
+    def __init__(self, module: Any) -> None:
+        self._module = module
+        self.parameters = list(module.parameters())
+        # Tensors that live keep their ids.
+        self._alive: list[Any] = []
+        #: Of each, torch's count of its changes.
+        self._changes: dict[int, int] = {}
+        self.add([*self.parameters, *_own_buffers(module).values()])
+
+    def add(self, tensors: Iterable[Any]) -> None:
+        """Note some more, as they are now."""
+        for tensor in tensors:
+            self._alive.append(tensor)
+            self._changes[id(tensor)] = _version(tensor)
+
+    def has(self, value: Any) -> bool:
+        """Whether a value is one of them, unchanged; parameters that only now begin to be are."""
+        if not hasattr(value, "is_inference"):
+            return False
+        now = _version(value)
+        return self._changes.get(id(value), now if is_parameter(value) else None) == now
+
+    @contextmanager
+    def through_a_step(self) -> Iterator[None]:
+        """While a step runs. What was computed in it and kept, a buffer that it changes, or what takes
+        the place of one, may be another in each step.
+        """
+        before, buffers = dict(self._changes), _own_buffers(self._module)
+        copies = copies_of(buffers.items())
+        yield
+        now = _own_buffers(self._module)
+        others = {
+            id(each)
+            for name, each in buffers.items()
+            if now.get(name) is not each or _is_changed(each, *copies[name])
+        }
+        self._changes = {place: count for place, count in before.items() if place not in others}
+
+
+def _own_buffers(module: Any) -> dict[str, Any]:
+    """The buffers of the user's own modules, by name."""
+    parts = [(name, part) for name, part in module.named_modules() if not of_library(part)]
+    return {
+        f"{place}.{name}": each
+        for place, part in parts
+        for name, each in part.named_buffers("", False)
+    }
+
+
+def copies_of(tensors: Iterable[tuple[str, Any]]) -> dict[str, tuple[int, Any]]:
+    """Name -> torch's count of the changes of a tensor in place, and a copy of it; without those of
+    lazy layers, which begin to be.
+    """
+    from torch.nn.parameter import is_lazy
+
+    known = ((name, tensor) for name, tensor in tensors if not is_lazy(tensor))
+    return {name: (_version(tensor), tensor.detach().clone()) for name, tensor in known}
+
+
+def _is_changed(tensor: Any, version: int, before: Any) -> bool:
+    """Whether a tensor has another count of changes in place, or, as by `.data`, other numbers."""
+    import torch
+
+    if _version(tensor) != version or tensor.shape != before.shape:
+        return True
+    return not torch.allclose(tensor, before, rtol=0, atol=0, equal_nan=True)
+
+
+def refuse_learning(before: Mapping[str, tuple[int, Any]], module: Any) -> None:
+    """Refuse a forward that changes parameters, as rules of plasticity do.
+
+    Args:
+        before: The parameters, as `copies_of` has them.
+
+    Raises:
+        ConversionError: Names one.
+    """
+    after = dict(module.named_parameters())
+    for name in before:
+        if name not in after or _is_changed(after[name], *before[name]):
+            raise ConversionError(
+                f"forward changes the parameter '{name}' in each step, and in a graph it stays as it is",
+                fix="change it outside of forward",
+            )
+
+
+def _version(tensor: Any) -> int:
+    """torch's count of the changes of a tensor in place, which there is not of all."""
+    import torch
+
+    uncounted = torch.nn.parameter.is_lazy(tensor) or tensor.is_inference()
+    return 0 if uncounted else tensor._version

@@ -1,0 +1,102 @@
+"""Which node of one graph is which node of another: by their names, else by what leads to what."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from jaxsnn.errors import ConversionError, listing
+from jaxsnn.nir.model.graph import Graph
+from jaxsnn.nir.model.node import Node
+from jaxsnn.nir.model.passes import bypass_relays, is_relay
+
+
+def matched(module: Graph, file: Graph) -> dict[str, str]:
+    """Node of a module's graph -> node of a file's.
+
+    Raises:
+        ConversionError: They differ in structure or in the shape of their weights, or there are
+            several ways.
+    """
+    first, second = _wiring(module), _wiring(file)
+    if _alike(first, second):
+        return {name: name for name in first.nodes}
+    ways = _ways(first, second, lambda a, b: a == b)
+    if len(ways) == 1:
+        return ways[0]
+    if ways:
+        name = next(name for name in ways[0] if ways[0][name] != ways[1][name])
+        raise ConversionError(
+            f"'{name}' of the module may be '{ways[0][name]}' or '{ways[1][name]}' of the file",
+            fix="name the nodes of the file as the layers of the module",
+            node=ways[0][name],
+        )
+    _refuse_shapes(first, second)
+    kinds = [
+        listing(sorted(own["kind"] for _, own in each.nodes(data=True))) for each in (first, second)
+    ]
+    raise ConversionError(
+        f"the module and the file have other structures: the module has {kinds[0]}; "
+        f"the file has {kinds[1]}",
+        fix="load the file into a module of the same layers and wires",
+    )
+
+
+def _wiring(graph: Graph) -> Any:
+    """Nodes with their kinds and the shapes of their weights, and edges; relays left out."""
+    import networkx
+
+    found = networkx.DiGraph()
+    for name, node in graph.nodes.items():
+        if not is_relay(node):
+            found.add_node(name, kind=_kind(node), shape=_shape(node))
+    found.add_edges_from(bypass_relays(graph))
+    return found
+
+
+def _kind(node: Node) -> str:
+    """What must be the same of two nodes: a bias may be 0, and neurons are compared by their
+    steps.
+    """
+    if node.traits.state:
+        return "neuron"
+    return "Linear" if node.type == "Affine" else node.type
+
+
+def _shape(node: Node) -> tuple[int, ...]:
+    return np.shape(node.value("weight")) if "weight" in node.names else ()
+
+
+def _alike(first: Any, second: Any) -> bool:
+    """The same names, kinds, shapes and edges."""
+    return dict(first.nodes(data=True)) == dict(second.nodes(data=True)) and set(
+        first.edges
+    ) == set(second.edges)
+
+
+def _ways(first: Any, second: Any, same: Any) -> list[dict[str, str]]:
+    """Two at most."""
+    import networkx
+
+    matcher = networkx.algorithms.isomorphism.DiGraphMatcher(first, second, node_match=same)
+    return list(islice(matcher.isomorphisms_iter(), 2))
+
+
+def _refuse_shapes(first: Any, second: Any) -> None:
+    """Refuse graphs that are the same but for the shape of a weight."""
+    ways = _ways(first, second, lambda a, b: a["kind"] == b["kind"])
+    if not ways:
+        return
+    name, node = next(
+        (name, node)
+        for name, node in ways[0].items()
+        if first.nodes[name]["shape"] != second.nodes[node]["shape"]
+    )
+    raise ConversionError(
+        f"'{name}' has weights of the shape {first.nodes[name]['shape']} in the module, and node "
+        f"'{node}' {second.nodes[node]['shape']} in the file",
+        fix="load the file into a module of its own shapes",
+        node=node,
+    )

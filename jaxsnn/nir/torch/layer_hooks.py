@@ -1,0 +1,267 @@
+"""Hooks on the layers of a PyTorch module: what each layer takes and gives in a forward pass."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from jaxsnn.errors import ConversionError
+from jaxsnn.nir.torch.leaves import (
+    WAYS_OUT,
+    Before,
+    in_time,
+    may_be_ordered,
+    may_be_shared,
+    membranes_of,
+    of_library,
+    takes_columns,
+    unsupported,
+    without_state,
+)
+from jaxsnn.nir.torch.module_pass import tensors_of
+from jaxsnn.nir.torch.pass_record import Made, PassRecord, SeenTensor
+from jaxsnn.nir.torch.torch_functions import NEW_AXIS
+
+#: Code of a refusal of what may be of the step before.
+OF_BEFORE = "step-before"
+
+#: What to do with a module that loops over time by itself.
+_ONE_STEP = (
+    "let forward do one step of time; a module that holds your layers and does that is enough: pass"
+    " it to from_torch and to load_into, which sets the numbers of the layers that it holds"
+)
+#: What to do with a function of torch that is not taken.
+_TAKEN = (
+    "use layers for it: between layers sums, differences, flattens, pools, pads, torch.cat,"
+    " torch.split, and sums and products with a number, or a parameter or buffer that forward leaves as"
+    " it is, are taken too"
+)
+_WITH_TIME = (
+    "where that is the axis of time, pass the part of the module that takes (time, batch, *shape), and"
+    " such a sample"
+)
+#: What to do with what forward makes itself, or keeps from the step before.
+_KEPT = (
+    "let layers take what layers give, in this step or, of neurons, in the step before: by a neuron"
+    " that feeds itself, such as RLeaky or LIFRecurrentCell, or by spikes that forward keeps"
+)
+
+
+class LayerHooks:
+    """The hooks of one forward pass, which write into its record.
+
+    Attributes:
+        begun: Ids of the leaves that the step before calls.
+    """
+
+    def __init__(self, record: PassRecord, leaves: list[tuple[str, Any]]) -> None:
+        self.begun: set[int] = set()
+        self._record = record
+        self._leaves = leaves
+        #: torch's count of the changes of what a leaf takes, when it was called.
+        self._version = 0
+
+    @contextmanager
+    def in_step_before(self) -> Iterator[None]:
+        """While the step before runs, the leaves are watched, and what it changes is not fixed."""
+        self._record.in_step_before = True
+        with self._record.fixed.through_a_step(), _removed(self._of_leaves()):
+            yield
+        self._record.in_step_before = False
+        self._record.earlier = frozenset(self._record.calls)
+
+    @contextmanager
+    def in_step(self, module: Any) -> Iterator[None]:
+        """While the step runs, leaves are watched, and libraries' modules with layers within, and the
+        user's without any.
+        """
+        hooks = self._of_leaves()
+        inside = [leaf for _, leaf in self._leaves]
+        for name, outer in module.named_modules():
+            own = any(outer is leaf for leaf in inside)
+            if not own and of_library(outer) == bool(list(outer.children())):
+                hooks += self._of_outer(name or "module", outer)
+        with _removed(hooks):
+            yield
+
+    def _of_leaves(self) -> list[Any]:
+        return [hook for name, leaf in self._leaves for hook in self._of_leaf(name, leaf)]
+
+    def _of_leaf(self, name: str, leaf: Any) -> list[Any]:
+        """Hooks before and after each call of a leaf."""
+        record = self._record
+
+        def before(part: Any, arguments: tuple[Any, ...], named: Any) -> None:
+            record.inside += 1
+            self._version = getattr(_taken_of(arguments, named), "_version", 0)
+
+        def after(part: Any, arguments: tuple[Any, ...], named: Any, result: Any) -> None:
+            record.inside -= 1
+            called = self._called_before if record.in_step_before else self._called
+            called(name, part, _taken_of(arguments, named), result)
+
+        return [
+            leaf.register_forward_pre_hook(before, with_kwargs=True),
+            leaf.register_forward_hook(after, with_kwargs=True),
+        ]
+
+    def _of_outer(self, name: str, outer: Any) -> list[Any]:
+        """Hooks of a module that computes by itself: what is of no layer is to be refused in its name."""
+        record = self._record
+
+        def before(part: Any, arguments: tuple[Any, ...]) -> None:
+            given = tensors_of(arguments)
+            known = bool(given) and all(record.seen(tensor).unchanged for tensor in given)
+            record.entered.append((name, part, known))
+
+        def after(part: Any, arguments: tuple[Any, ...], result: Any) -> None:
+            _, _, known = record.entered.pop()
+            for tensor in tensors_of(result)[:1] if known else ():
+                seen = record.note(tensor)
+                if seen.made is None and seen.lost_in is None:
+                    seen.lost_in = (name, part)
+
+        return [outer.register_forward_pre_hook(before), outer.register_forward_hook(after)]
+
+    def _called_before(self, name: str, leaf: Any, given: Any, result: Any) -> None:
+        """Note what a leaf gave in the step before: of a weight or a shape what it makes of spikes that
+        a neuron gave, else itself.
+        """
+        self.begun.add(id(leaf))
+        record = self._record
+        out = result[0] if isinstance(result, tuple) else result
+        # Identity, for one, gives what another leaf gave.
+        if not hasattr(out, "_version") or record.seen(out).unchanged is not None:
+            return
+        source = record.seen(given).made
+        if source is not None and source.version == self._version:
+            order, plain = source.order, may_be_shared(leaf) or without_state(leaf)
+            if order is not None and may_be_ordered(leaf, order.places):
+                self._add_ordered(record.free(name), leaf, source, given, out)
+                return
+            if order is None and plain:
+                record.add(record.free(name), leaf, source, given, out)
+                return
+        nothing = Made(sources=(), leading=record.leading)
+        record.add(record.free("spikes"), Before(leaf=name), nothing, out, out)
+
+    def _called(self, name: str, leaf: Any, given: Any, result: Any) -> None:
+        """Note a call of a leaf.
+
+        Raises:
+            ConversionError: It was called before, or what it takes is of no layer.
+        """
+        record = self._record
+        name = self._name_of(name, leaf)
+        source = self._taken(given, name, leaf)
+        if source.order is not None:
+            self._add_ordered(name, leaf, source, given, result)
+            return
+        if in_time(leaf) and source.leading != record.leading:
+            raise ConversionError(
+                f"'{name}' ({type(leaf).__name__}) runs through time, and takes time and batch as one "
+                "axis",
+                fix="give it (time, batch, *shape)",
+                node=name,
+            )
+        parts = list(result) if isinstance(result, tuple) else [result]
+        if not hasattr(parts[0], "_version"):  # a list of steps, for one
+            raise unsupported(name, leaf)
+        record.add(name, leaf, source, given, parts[0])
+        last = parts[-1:] if len(parts) > 1 and hasattr(parts[-1], "_version") else []
+        membranes = membranes_of(leaf, parts[-1])
+        record.note_states([*tensors_of(parts[1:]), *membranes])
+        membrane = Made(sources=(name,), leading=source.leading, member="membrane")
+        for tensor in (*last, *membranes):
+            if tensor.shape == parts[0].shape and tensor is not parts[0]:
+                record.keep(tensor, membrane)
+
+    def _add_ordered(self, name: str, leaf: Any, source: Made, given: Any, out: Any) -> None:
+        """Note a call of a layer that takes numbers in another order: the columns of a Linear follow
+        it, and what computes nothing hands it on.
+        """
+        assert source.order is not None
+        record = self._record
+        if not takes_columns(leaf):
+            record.reorder(leaf.forward, "flatten", source, (given,), {}, out)
+            return
+        axes, shape, places = given.shape[: source.leading], source.order.shape, source.order.places
+        flat = (*axes, math.prod(shape))
+        if len(shape) > 1:
+            import torch
+
+            layer = torch.nn.Flatten(source.leading, -1)
+            source = record.call(record.free("flatten"), layer, source, (*axes, *shape), flat)
+        record.keep(out, record.call(name, leaf, source, flat, out.shape, columns=places))
+
+    def _name_of(self, name: str, leaf: Any) -> str:
+        """The name of a call: that of the leaf; another one if it is called again and may be."""
+        if name not in self._record.calls:
+            return name
+        if not without_state(leaf) and not may_be_shared(leaf):
+            raise ConversionError(
+                f"'{name}' ({type(leaf).__name__}) is called twice in one forward pass "
+                "(a loop over time, or one layer in two places), and a graph has each layer once",
+                fix=f"{_ONE_STEP}; give each place a layer of its own",
+                node=name,
+            )
+        return self._record.free(name)
+
+    def _taken(self, tensor: Any, name: str, leaf: Any) -> Made:
+        """What a layer takes.
+
+        Raises:
+            ConversionError: It is of no layer, it is a membrane, or it has changed since.
+        """
+        seen, kind = self._record.seen(tensor), type(leaf).__name__
+        made = seen.made
+        if made is None or (made.order is not None and not may_be_ordered(leaf, made.order.places)):
+            self._record.refuse_lost(tensor)
+            raise self._of_no_layer(seen, name, kind)
+        if made.member == "membrane":
+            what = f"'{name}' ({kind}) takes the membrane of '{made.sources[0]}'"
+        elif self._version != made.version:
+            before = made.sources[0] or "the input"
+            what = f"what '{name}' ({kind}) takes of '{before}' is changed in place before"
+        else:
+            return made
+        raise ConversionError(what, fix=_TAKEN, node=name)
+
+    def _of_no_layer(self, seen: SeenTensor, name: str, kind: str) -> ConversionError:
+        """The refusal of a layer, of a kind, that takes what no layer gives."""
+        record = self._record
+        if record.takes_a_part:
+            return ConversionError(
+                f"'{name}' ({kind}) takes a part of the input, such as x[t] in a loop over time",
+                fix=_ONE_STEP,
+                node=name,
+            )
+        by = record.said_of(seen.tensor) or ", of nothing that a layer gives in this step"
+        fix = WAYS_OUT.get(seen.function, _TAKEN) if seen.function else _KEPT
+        if record.leading == 2 and seen.function in NEW_AXIS:
+            fix = f"{_WITH_TIME}; {fix}"
+        return ConversionError(
+            f"the input of '{name}' ({kind}) is computed outside of layers{by}",
+            fix=fix,
+            node=name,
+            code=OF_BEFORE,
+        )
+
+
+@contextmanager
+def _removed(hooks: list[Any]) -> Iterator[None]:
+    """Hooks are there while something runs, and removed then."""
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _taken_of(arguments: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
+    """What a leaf takes."""
+    given = (*arguments, *named.values())[0]
+    # Norse's lifted layers take what is left of (output, state) of the layer before.
+    return given[0] if isinstance(given, tuple) else given

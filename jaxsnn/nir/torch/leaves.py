@@ -1,0 +1,329 @@
+"""Layers of PyTorch as NIR nodes, by their attributes: no framework is imported.
+
+Those of each framework are in its file in `jaxsnn.nir.frameworks`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jaxsnn.errors import ConversionError, listing
+from jaxsnn.nir.frameworks.registry import frameworks
+from jaxsnn.nir.model.draft import WEIGHTED
+from jaxsnn.nir.model.passes import bypass_relays
+from jaxsnn.nir.torch.trained_module import is_of_graph, source_of, trained_graph, weights_for
+
+if TYPE_CHECKING:
+    from jaxsnn.nir.frameworks.source_step import Step
+    from jaxsnn.nir.model.node import Node
+
+from jaxsnn.nir.frameworks.torch_layers import (
+    _PADDINGS,
+    LAYER_SETTERS,
+    LAYERS,
+    Call,
+    Exported,
+    LayerNumbers,
+    Setter,
+    _around,
+    _each_channel,
+    _scaling_of_channels,
+    layer_class,
+)
+
+#: What to do instead of a layer or a function of torch that NIR has no node for, by its name.
+WAYS_OUT: Mapping[str, str] = MappingProxyType(
+    {
+        **dict.fromkeys(
+            ("Unflatten", "unflatten", "unsqueeze", "view", "reshape"),
+            "give the sample in the shape that the layers take to the part of the module behind it:"
+            " NIR's Flatten joins axes behind batch, and no node makes new ones",
+        ),
+        **dict.fromkeys(
+            ("permute", "transpose", "movedim", "moveaxis", "swapaxes", "swapdims", "t", "T", "mT"),
+            "give the sample in the order of axes that the layers take: NIR has no node that swaps"
+            " axes",
+        ),
+        **dict.fromkeys(
+            ("linear", "matmul", "mm", "addmm", "einsum"),
+            "use a layer, such as torch.nn.Linear, which torch.nn.utils.parametrize gives weights that are"
+            " computed",
+        ),
+        "stack": "join along the axis of channels, with torch.cat: no node of NIR makes a new axis",
+    }
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Factor:
+    """What multiplies the numbers between two layers, and is added to them; it is computed by a
+    function of torch.
+
+    Attributes:
+        value: One for all, or in the shape of the numbers.
+        offset: One for all, or for each channel, where the value is one for all.
+    """
+
+    value: float | np.ndarray
+    offset: float | np.ndarray = 0.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Before:
+    """What a neuron gave in the step before, which forward keeps and feeds back."""
+
+    leaf: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Moved:
+    """What moves numbers along an axis, as torch.cat does with each of its tensors and torch.split
+    for each of its parts: out[n] = x[step n - offset], and 0 where x has none.
+
+    Attributes:
+        axis: Of the shape, without batch and time.
+        offset: How far; below 0 the first numbers are left out.
+        step: One of so many is taken.
+    """
+
+    axis: int
+    offset: int
+    step: int = 1
+
+
+def exporter_of(module: Any) -> Callable[[Call], Exported] | None:
+    """The exporter of a type, or None; by name, so that no framework is imported for nothing."""
+    if is_of_graph(module):
+        return _graph_of
+    return _exporters().get((_package(module), layer_class(module).__name__))
+
+
+def of_library(module: Any) -> bool:
+    """Whether the class of a module is torch's or a framework's, and not the user's own."""
+    package = type(module).__module__.partition(".")[0]
+    return package in {"torch", *(found.package for found in frameworks().values())}
+
+
+def unsupported(name: str, module: Any) -> ConversionError:
+    """The refusal of a layer that no graph has."""
+    names = sorted({known for _, known in _exporters()})
+    way_out = WAYS_OUT.get(type(module).__name__, f"supported are {listing(names, limit=30)}")
+    return ConversionError(
+        f"'{name}' is a {_kind(module, names)}, which is not supported",
+        fix=way_out,
+        node=name,
+    )
+
+
+def _package(module: Any) -> str:
+    """Whose class a module is. Of torch only what is in torch.nn: torch.ao has quantized layers of
+    the same names.
+    """
+    path = layer_class(module).__module__
+    package = path.partition(".")[0]
+    return path if package == "torch" and not path.startswith("torch.nn.") else package
+
+
+def _kind(module: Any, known: Iterable[str]) -> str:
+    """The name of its class, with where it comes from if a known one has the same."""
+    kind = type(module)
+    return f"{kind.__module__}.{kind.__name__}" if kind.__name__ in known else kind.__name__
+
+
+def _exporters() -> dict[tuple[str, str], Callable[[Call], Exported]]:
+    """By package and name of the class."""
+    found = {("torch", kind): exporter for kind, exporter in LAYERS.items()}
+    for framework in frameworks().values():
+        found |= {(framework.package, kind): one for kind, one in framework.leaves.items()}
+    return found
+
+
+def setter_of(module: Any) -> Setter | None:
+    """What puts numbers into a layer of a type; None if it has none, or nobody knows."""
+    if is_of_graph(module):
+        return _set_graph
+    package, kind = _package(module), layer_class(module).__name__
+    for framework in frameworks().values():
+        if framework.package == package and kind in framework.setters:
+            return framework.setters[kind]
+    return LAYER_SETTERS.get(kind) if package == "torch" else None
+
+
+def in_time(module: Any) -> bool:
+    """Whether a layer takes (time, batch, *shape) and runs through time itself."""
+    package = _package(module)
+    return any(
+        found.in_time is not None and found.in_time(module)
+        for found in frameworks().values()
+        if found.package == package
+    )
+
+
+def membranes_of(module: Any, state: Any) -> list[Any]:
+    """Tensors in the attributes of a neuron, or of the state that it gives, that are its membrane
+    after a call.
+    """
+    package = _package(module)
+    names = [
+        n for found in frameworks().values() if found.package == package for n in found.membranes
+    ]
+    held = [getattr(holder, name, None) for holder in (module, state) for name in names]
+    return [tensor for tensor in held if hasattr(tensor, "_version")]
+
+
+def without_state(module: Any) -> bool:
+    """Whether a layer has nothing to learn or to remember, so that it may be called again."""
+    kind = type(module).__name__
+    return kind in _PLAIN and not list(module.parameters()) and not list(module.buffers())
+
+
+def may_be_shared(module: Any) -> bool:
+    """Whether a layer has weights and no state, so that a graph has a copy in each of its places."""
+    return exporter_of(module) is not None and layer_class(module).__name__ in _SHARED
+
+
+def takes_columns(module: Any) -> bool:
+    """Whether a layer has a column of weights for each number of its input."""
+    return exporter_of(module) is not None and layer_class(module).__name__ == "Linear"
+
+
+def may_be_ordered(module: Any, places: np.ndarray) -> bool:
+    """Whether a layer may take numbers that lie otherwise than those of the layer before: `places` is
+    in the shape in which it takes them.
+    """
+    if takes_columns(module):
+        return places.ndim == 1
+    return exporter_of(module) is not None and layer_class(module).__name__ in _ORDERED
+
+
+def exported(call: Call) -> Exported:
+    """What a leaf becomes.
+
+    Raises:
+        ConversionError: A type that is not supported, or a setting that NIR cannot hold.
+    """
+    if isinstance(call.module, Factor):
+        return Exported(nodes={"": _scaled(call)})
+    if isinstance(call.module, Moved):
+        return _moved(call)
+    if isinstance(call.module, Before):
+        return Exported(nodes={})
+    exporter = exporter_of(call.module)
+    if exporter is None:
+        raise unsupported(call.name, call.module)
+    return exporter(call)
+
+
+def refuse_several_outputs(name: str, module: Any) -> None:
+    """Refuse a part that `jaxsnn.to_torch` made, and that gives a dict.
+
+    Raises:
+        ConversionError: Its graph has several Outputs.
+    """
+    outputs = source_of(module).outputs
+    if len(outputs) > 1:
+        raise ConversionError(
+            f"'{name}' gives a dict, for its graph has the Outputs {listing(outputs)}",
+            fix="pass the module alone to from_torch; load_into takes those with one Output",
+            node=name,
+        )
+
+
+def _graph_of(call: Call) -> Exported:
+    """A module that `jaxsnn.to_torch` made, as the nodes of its graph."""
+    graph = trained_graph(call.module)
+    suffixes = {
+        name: name.replace("/", ".") for name, node in graph.nodes.items() if not node.traits.port
+    }
+    wires = [[suffixes.get(name) for name in edge] for edge in bypass_relays(graph)]
+    if [None, None] in wires or len({*suffixes.values()}) < len(suffixes):
+        raise ConversionError(
+            f"'{call.name}' is made of a graph that hands its input on, or has names"
+            " that differ in '/' and '.' alone",
+            fix="pass the module alone to from_torch, and make a new one of other numbers by"
+            " jaxsnn.to_torch",
+            node=call.name,
+        )
+    nodes = {}
+    for name, suffix in suffixes.items():
+        node = graph.nodes[name].in_file()
+        nodes[suffix] = {"type": node.type, **node.parameters}
+        if node.metadata:
+            nodes[suffix]["metadata"] = dict(node.metadata)
+    said = {suffixes[name]: own for name, own in graph.dialect.nodes.items() if name in suffixes}
+    return Exported(
+        nodes=nodes,
+        edges=tuple((start, end) for start, end in wires if start and end),
+        framework=graph.dialect.name,
+        dialect=dataclasses.replace(graph.dialect, nodes=said),
+        takers=tuple(end for start, end in wires if start is None and end),
+        givers=tuple(start for start, end in wires if start and end is None),
+    )
+
+
+def _scaled(call: Call) -> dict[str, Any]:
+    """A factor of all numbers, and what is added: weights of each channel where there is any."""
+    value, offset = (
+        np.asarray(each, np.float32) for each in (call.module.value, call.module.offset)
+    )
+    if not offset.any():
+        return {"type": "Scale", "scale": np.broadcast_to(value, call.outward).copy()}
+    channels = call.inward[0]
+    return _scaling_of_channels(
+        call, *(np.broadcast_to(e, channels).copy() for e in (value, offset))
+    )
+
+
+def _moved(call: Call) -> Exported:
+    """The ones and zeros that move numbers along an axis."""
+    axis, offset, step = call.module.axis, call.module.offset, call.module.step
+    inward, outward = call.inward[axis], call.outward[axis]
+    length = max(step * (outward - 1) + 1, 0)  # before one of so many is taken
+    if axis:
+        sides, stride = np.zeros((len(call.inward) - 1, 2), int), np.ones(len(call.inward) - 1, int)
+        sides[axis - 1], stride[axis - 1] = (offset, length - inward - offset), step
+        return Exported(nodes={"": _around(call, sides) | {"stride": stride}})
+    ones = np.eye(length, inward, k=-offset, dtype=np.float32)[::step]
+    if len(call.inward) == 1:
+        return Exported(nodes={"": {"type": "Linear", "weight": ones}})
+    kernel = ones.reshape(*ones.shape, *(1,) * (len(call.inward) - 1))
+    entry = _each_channel(call, np.zeros((outward, *kernel.shape[2:]), np.float32))
+    return Exported(nodes={"": entry | {"weight": kernel, "groups": np.array(1)}})
+
+
+def _set_graph(
+    call: Call, nodes: Mapping[str, Node], steps: Mapping[str, Step]
+) -> list[LayerNumbers]:
+    """The weights and biases of a module that `jaxsnn.to_torch` made."""
+    found = []
+    by_name = {
+        name: nodes[name.replace("/", ".")]
+        for name, node in source_of(call.module).nodes.items()
+        if node.type in WEIGHTED
+    }
+    for name, key, value in weights_for(call.module, by_name):
+        layer = call.module.get_submodule(name)
+        if getattr(layer, key, None) is not None:
+            found.append(
+                LayerNumbers(
+                    layer=f"{call.name}.{name}", node=call.name, owner=layer, name=key, value=value
+                )
+            )
+    return found
+
+
+#: Those whose weights may be in several places.
+_SHARED = ("Linear", "Conv1d", "Conv2d")
+#: Those that change no number, and may change axes.
+_ORDERED = ("Flatten", "Dropout", "Dropout1d", "Dropout2d", "Identity")
+#: Those that may be called in several places.
+_PLAIN = (
+    *("AvgPool1d", "AdaptiveAvgPool1d", "MaxPool1d", *_PADDINGS),
+    *("AvgPool2d", "AdaptiveAvgPool2d", "MaxPool2d", "Flatten"),
+    *("Dropout", "Dropout1d", "Dropout2d", "Identity", "ReLU"),
+)

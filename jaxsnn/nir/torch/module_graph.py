@@ -1,0 +1,586 @@
+"""A `Graph` of a module of PyTorch, with what the frameworks' exporters lose.
+
+Reset, reset delay, leaky readouts, dt and v_reset go into the dialect and into the nodes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from jaxsnn.errors import ConversionError, Problem, listing
+from jaxsnn.nir.frameworks.registry import framework_of, frameworks
+from jaxsnn.nir.frameworks.torch_layers import (
+    Call,
+    Exported,
+    LayerNumbers,
+    normalisation_numbers,
+    refuse_few_digits,
+    refuse_training,
+    weights_of_channels,
+)
+from jaxsnn.nir.graphs.build import NIR_VERSION
+from jaxsnn.nir.graphs.export import tagged
+from jaxsnn.nir.graphs.parse import parse
+from jaxsnn.nir.io.documents import group_of
+from jaxsnn.nir.model.changes import Edge
+from jaxsnn.nir.model.dialect import Dialect
+from jaxsnn.nir.model.draft import spelt
+from jaxsnn.nir.model.graph import Graph
+from jaxsnn.nir.model.node import Node
+from jaxsnn.nir.model.nodes import class_of
+from jaxsnn.nir.torch.leaves import Before, exported, refuse_several_outputs
+from jaxsnn.nir.torch.module_pass import failed, leaves_of, not_taken
+from jaxsnn.nir.torch.module_trace import trace
+from jaxsnn.nir.torch.to_torch import drafted
+from jaxsnn.nir.torch.trace_outcome import Heard, ModuleTrace
+from jaxsnn.nir.torch.trained_module import is_of_graph, source_of, trained_graph
+
+#: What training changes of a node, if nothing else is said.
+_TRAINED = ("weight", "bias")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Fold:
+    """A BatchNorm whose numbers are in the weights before it.
+
+    Attributes:
+        layer, module: Its name, and itself.
+        node: The node that has them.
+        offset: It has the bias of the node, whose own layer has none.
+    """
+
+    layer: str
+    module: Any
+    node: str
+    offset: bool
+
+    def undone(self, node: Node) -> list[LayerNumbers]:
+        """What makes it do nothing but add the bias of a node of a file, where that is its part."""
+        norm = self.module
+        channels = np.ones(tuple(norm.running_mean.shape))
+        bias = channels * (node.value("bias") if self.offset and "bias" in node.names else 0.0)
+        values = normalisation_numbers(norm, channels, bias)
+        return [
+            LayerNumbers(layer=self.layer, node=node.name, owner=norm, name=name, value=value)
+            for name, value in values.items()
+        ]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class TracedModule:
+    """A module as a graph, and how the two belong together.
+
+    Attributes:
+        graph: Of the module.
+        trace: Of its forward pass.
+        places: Output node -> place among the tensors that the module returns.
+        firing: Leaf whose output is spikes -> its node.
+        graded: Leaf whose spikes are not 1 -> how large they are.
+        parts: Leaf -> its nodes by suffix.
+        folds: Layers whose factors and offsets are in the weights before them.
+    """
+
+    graph: Graph
+    trace: ModuleTrace
+    places: Mapping[str, int]
+    firing: Mapping[str, str]
+    parts: Mapping[str, Mapping[str, str]]
+    graded: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    folds: tuple[Fold, ...] = ()
+
+
+def traced_module(module: Any, sample: Any) -> TracedModule:
+    """A graph of a module by one forward pass and the attributes of its layers.
+
+    Nobody has compared the two yet: `jaxsnn.from_torch` runs both.
+
+    Args:
+        module, sample: As of `jaxsnn.from_torch`.
+
+    Raises:
+        ConversionError: A layer that NIR or the dialect cannot hold, or that computes in half
+            precision, or an input that is computed outside of layers.
+    """
+    for name, leaf in leaves_of(module):
+        refuse_training(name, leaf)
+        refuse_few_digits(name, leaf)
+        if is_of_graph(leaf):
+            refuse_several_outputs(name, leaf)
+    refuse_few_digits("module", module)  # parameters and buffers of its own
+    _refuse_no_states(module)
+    seen = trace(module, sample)
+    made = {call.name: exported(call) for call in seen.calls}
+    names = sorted({one.framework for one in made.values() if one.framework is not None})
+    if len(names) != 1:
+        raise ConversionError(
+            f"the module has {f'neurons of {listing(names)}' if names else 'no neurons'}",
+            fix=f"use neurons of one framework, {' or '.join(_titles())}",
+        )
+    draft = _ModuleDraft(seen, made)
+    for call in seen.calls:
+        draft.add(call)
+    places = {draft.output(heard): heard.place for heard in seen.outputs}
+    steps = [one.dt for one in made.values() if one.dt is not None]
+    graph = _read(draft, names[0], steps)
+    said = (
+        *graph.warnings,
+        *_left_out(seen),
+        *_counting(seen),
+        *_shared_numbers(seen, draft),
+        *_fixed_weights(seen, draft),
+    )
+    graph = dataclasses.replace(graph, warnings=said)
+    firing = {leaf: node for leaf, node in draft.neurons.items() if draft.fires(node)}
+    scales = {
+        leaf: draft.nodes[draft.ends[leaf][0]]["scale"]
+        for leaf, node in firing.items()
+        if draft.ends[leaf][0] != node
+    }
+    inner = _inner(draft)
+    for leaf, layers in inner.items():
+        firing |= {f"{leaf}.{layer}": node for layer, node in layers.items()}
+    seen = dataclasses.replace(seen, inner={leaf: tuple(layers) for leaf, layers in inner.items()})
+    return TracedModule(
+        graph=graph,
+        trace=seen,
+        places=places,
+        firing=firing,
+        parts=draft.parts,
+        graded=scales,
+        folds=tuple(draft.folds),
+    )
+
+
+def _inner(draft: _ModuleDraft) -> dict[str, dict[str, str]]:
+    """Leaf that `jaxsnn.to_torch` made -> its layers whose spikes are those of nodes -> the nodes."""
+    found = {}
+    for call in draft.seen.calls:
+        if is_of_graph(call.module):
+            full = draft.parts[call.name]
+            firing = _firing(source_of(call.module))
+            found[call.name] = {
+                layer: full[node.replace("/", ".")] for layer, node in firing.items()
+            }
+    return found
+
+
+def _refuse_no_states(module: Any) -> None:
+    """Refuse graphs in a torch.nn.Sequential, which passes on what they give, and keeps no state.
+
+    Raises:
+        ConversionError: Names the first one.
+    """
+    import torch
+
+    for part in module.modules():
+        for name, child in part.named_children() if type(part) is torch.nn.Sequential else ():
+            if is_of_graph(child):
+                raise ConversionError(
+                    f"Sequential calls '{name}' without the state that it gave, so that each step is a"
+                    " first one",
+                    fix="pass what jaxsnn.to_torch made, or give your module a forward(x, state) that"
+                    " hands the state on and returns (y, state)",
+                    node=name,
+                )
+
+
+def traced_back(module: Any, sample: Any) -> TracedModule:
+    """The graph of a module that `jaxsnn.to_torch` made, see `trained_graph`, and where its neurons are.
+
+    Raises:
+        ConversionError: As `trained_graph`, or the module computes in half precision, or does not take
+            the sample.
+    """
+    import torch
+
+    for name, layer in module.named_children():
+        refuse_few_digits(name, layer)
+    try:
+        with torch.no_grad():
+            module(sample.clone())
+    except RuntimeError as error:
+        raise not_taken(module, sample, error) from error
+    except Exception as error:
+        raise failed(module, error, f"for a sample of shape {tuple(sample.shape)}") from error
+    graph = trained_graph(module)
+    ready, firing = drafted(graph), _firing(graph)
+    return TracedModule(
+        graph=graph,
+        trace=ModuleTrace(calls=(), outputs=(), leading=1, inner={"": tuple(firing)}),
+        places={output: place for place, output in enumerate(ready.outputs.values())},
+        firing=firing,
+        parts={},
+    )
+
+
+def _firing(graph: Graph) -> dict[str, str]:
+    """Layer of the module that `jaxsnn.to_torch` makes of a graph -> the neuron whose spikes it gives."""
+    ready = drafted(graph)
+    found = {}
+    for name, step in ready.steps.items():
+        layers = [name]
+        if step.late:  # spikes leave through a delay, which the graph has not
+            own = {*ready.draft.targets(name)} - {*ready.nodes}
+            layers = [each for each in ready.draft.of_type("Delay") if each in own]
+        if step.reset != "none" and layers:
+            found[spelt(layers[0])] = ready.nodes[name]
+    return found
+
+
+class _ModuleDraft:
+    """Nodes and edges, as they are made of the calls in order."""
+
+    def __init__(self, seen: ModuleTrace, made: Mapping[str, Exported]) -> None:
+        self.seen, self.made = seen, made
+        shape = seen.calls[0].inward if seen.calls else ()
+        first = _free("input", made)
+        shape = next((call.inward for call in seen.calls if "" in call.sources), shape)
+        self.nodes: dict[str, Any] = {first: {"type": "Input", "shape": np.array(shape)}}
+        self.edges: list[Edge] = []
+        self.by_node: dict[str, dict[str, Any]] = {}
+        self.parts: dict[str, dict[str, str]] = {}
+        self.folds: list[Fold] = []
+        #: Leaf that `jaxsnn.to_torch` made -> the dialect of its graph, by the nodes here.
+        self.dialects: dict[str, Dialect] = {}
+        #: Leaf of a framework -> its neuron.
+        self.neurons: dict[str, str] = {}
+        #: Leaf -> nodes whose outputs it gives, as a sum.
+        self.ends: dict[str, tuple[str, ...]] = {"": (first,)}
+
+    def add(self, call: Call) -> None:
+        """The nodes of a call, behind what it takes."""
+        if isinstance(call.module, Before):
+            self._add_before(call)
+            return
+        one = self.made[call.name]
+        before = self._before(call.name, call.sources)
+        if one.folds is not None and not self._fold(call, one, before):
+            one = Exported(nodes={"": weights_of_channels(call, one)})
+        if one.takes_spikes and not self._binary(before):
+            self._refuse_numbers(call, before, "spikes")
+        if one.takes_positive and not self._positive(before):
+            self._refuse_numbers(call, before, "plain sums of spikes")
+        self.parts[call.name] = {}
+        if not one.nodes:
+            self.ends[call.name] = before
+            return
+        full = _full_names(call.name, one)
+        self.parts[call.name] = full
+        first = [full[suffix] for suffix in one.takers] or [next(iter(full.values()))]
+        self.nodes |= {full[suffix]: entry for suffix, entry in one.nodes.items()}
+        self.edges += [(end, taker) for end in before for taker in first]
+        self.edges += [(full[start], full[end]) for start, end in one.edges]
+        self.ends[call.name] = tuple(full[suffix] for suffix in one.ends)
+        if one.dialect is not None:
+            self._add_dialect(call.name, one.dialect, full)
+            return
+        last = full[one.sends]
+        neuron = last if one.neuron is None else full[one.neuron]
+        if one.framework is not None:
+            self.neurons[call.name] = neuron
+        for option, value in one.options.items():
+            self.by_node.setdefault(option, {})[neuron] = value
+        if one.options.get("readout"):
+            self._refuse_lost_spikes(call)
+
+    def _add_dialect(self, name: str, dialect: Dialect, full: Mapping[str, str]) -> None:
+        """The dialect of a graph that is a part of the module, and which of its neurons are readouts."""
+        nodes = {full[node]: said for node, said in dialect.nodes.items() if node in full}
+        common = dataclasses.replace(dialect, nodes={}, why="")
+        for other, known in self.dialects.items():
+            if dataclasses.replace(known, nodes={}, why="") != common:
+                raise ConversionError(
+                    f"'{other}' and '{name}' are of graphs whose dialects differ",
+                    fix="make them of graphs of one dialect with the same dt and options",
+                    node=name,
+                )
+        self.dialects[name] = dataclasses.replace(dialect, nodes=nodes)
+        readouts = [node for node, said in nodes.items() if said.get("readout")]
+        self.by_node.setdefault("readout", {}).update(dict.fromkeys(readouts, True))
+
+    def dialect(self) -> Dialect | None:
+        """That of the graphs that are parts of the module; None: there are none."""
+        parts = list(self.dialects.values())
+        if not parts:
+            return None
+        if self.neurons:
+            raise ConversionError(
+                f"the module has a neuron '{next(iter(self.neurons))}' beside those of"
+                f" '{next(iter(self.dialects))}', which jaxsnn.to_torch made",
+                fix="put the neurons into the graph before jaxsnn.to_torch",
+            )
+        nodes = {name: said for part in parts for name, said in part.nodes.items()}
+        return dataclasses.replace(parts[0], nodes=nodes)
+
+    def _add_before(self, call: Call) -> None:
+        """What a neuron sent in the step before: an edge back from its nodes, which come later."""
+        leaf = call.module.leaf
+        one = self.made.get(leaf)
+        if one is None or one.framework is None:
+            raise ConversionError(
+                f"forward takes what '{leaf}' gave in the step before, and '{leaf}' is no neuron of"
+                " this step",
+                fix="keep what a neuron fires, or let layers take what layers give",
+                node=leaf,
+            )
+        full = _full_names(leaf, one)
+        self.nodes |= {full[suffix]: entry for suffix, entry in one.nodes.items()}
+        self.parts[call.name] = {}
+        self.ends[call.name] = tuple(full[suffix] for suffix in one.ends)
+
+    def _before(self, name: str, sources: tuple[str, ...]) -> tuple[str, ...]:
+        found = tuple(end for source in sources for end in self.ends[source])
+        if len(set(found)) < len(found):
+            raise ConversionError(
+                f"'{name}' adds what '{found[0]}' gives to itself, and a graph has each edge once",
+                fix="multiply the weights by two instead",
+                node=name,
+            )
+        return found
+
+    def _fold(self, call: Call, one: Exported, before: tuple[str, ...]) -> bool:
+        """Put a factor and an offset into the weights before them, which feed nothing else; whether
+        there are such weights.
+        """
+        if len(before) != 1:
+            return False
+        entry = self.nodes[before[0]]
+        if entry["type"] not in ("Linear", "Affine", "Conv1d", "Conv2d"):
+            return False
+        if any(self.seen.uses.get(name, 0) > 1 for name in self._between(call, before[0])):
+            return False
+        layer = next((each.module for each in self.seen.calls if each.name == before[0]), None)
+        held = getattr(layer, "state_dict", dict)()
+        # Weights of a pool or a slice are no numbers of the module, and those of two places are in both.
+        if not held or self._shared(layer):
+            return False
+        earlier = any(fold.node == before[0] for fold in self.folds)
+        self.folds.append(
+            Fold(
+                layer=call.name,
+                module=one.norm,
+                node=before[0],
+                offset=not earlier
+                and not any("bias" in key or "running_mean" in key for key in held),
+            )
+        )
+        assert one.folds is not None
+        factor, offset = one.folds
+        weight = np.asarray(entry["weight"])
+        scaled = weight * factor.reshape(-1, *(1,) * (weight.ndim - 1))
+        bias = np.asarray(entry.get("bias", 0.0)) * factor + offset
+        kind = "Affine" if entry["type"] == "Linear" else entry["type"]
+        entry |= {"type": kind, "weight": scaled.astype(weight.dtype)}
+        entry["bias"] = bias.astype(weight.dtype)
+        return True
+
+    def _shared(self, layer: Any) -> bool:
+        """Whether another call has numbers of a layer, too."""
+        own = {parameter.data_ptr() for parameter in layer.parameters()}
+        calls = [
+            each
+            for each in self.seen.calls
+            if own.intersection(parameter.data_ptr() for parameter in _parameters(each))
+        ]
+        return len(calls) > 1
+
+    def _between(self, call: Call, node: str) -> list[str]:
+        """The leaves from a node to a call, through those that are no node."""
+        found, calls = list(call.sources), {each.name: each for each in self.seen.calls}
+        while found[-1] not in ("", node) and not self.made[found[-1]].nodes:
+            found += calls[found[-1]].sources[:1]
+        return found
+
+    def _refuse_numbers(self, call: Call, before: tuple[str, ...], wanted: str) -> None:
+        """Refuse what is right for some numbers alone where others arrive."""
+        what = listing(f"'{name}' ({self.nodes[name]['type']})" for name in before)
+        raise ConversionError(
+            f"'{call.name}' ({type(call.module).__name__}) takes what {what} gives, "
+            f"and NIR has it for {wanted} alone",
+            fix=f"put it after the neurons{', or use AvgPool2d' if self.made[call.name].nodes else ''}",
+            node=call.name,
+        )
+
+    def _positive(self, nodes: Iterable[str]) -> bool:
+        """Whether nodes give spikes, or sums of them by weights of which none is below 0."""
+        for node in nodes:
+            entry = self.nodes[node]
+            before = [source for source, target in self.edges if target == node]
+            weighted = entry["type"] in ("Linear", "Affine", "Conv1d", "Conv2d", "Scale")
+            numbers = [entry.get(key, 0) for key in ("weight", "bias", "scale")]
+            if weighted and any(np.any(np.asarray(each) < 0) for each in numbers):
+                return False
+            passes_on = weighted or entry["type"] in ("Flatten", "AvgPool2d", "SumPool2d")
+            if not (self._positive(before) if passes_on else self._gives_spikes(node)):
+                return False
+        return True
+
+    def _binary(self, nodes: Iterable[str]) -> bool:
+        """Whether nodes give 0 and 1 alone, and at each place one of them at most a 1."""
+        reached: Any = 0  # by how many inputs, (channels,) or ()
+        for node in nodes:
+            entry = self.nodes[node]
+            before = [source for source, target in self.edges if target == node]
+            if entry["type"] in ("Linear", "Conv1d", "Conv2d"):
+                weight = np.asarray(entry["weight"])
+                if np.any(entry.get("bias", 0)) or not np.isin(weight, (0, 1)).all():
+                    return False
+                reached = reached + weight.sum(axis=tuple(range(1, weight.ndim)))
+            else:
+                reached = reached + 1
+            passes_on = entry["type"] in ("Flatten", "Linear", "Conv1d", "Conv2d")
+            if not (self._binary(before) if passes_on else self._gives_spikes(node)):
+                return False
+        return bool(np.all(reached <= 1))
+
+    def _gives_spikes(self, node: str) -> bool:
+        return self.nodes[node]["type"] == "Threshold" or self.fires(node)
+
+    def fires(self, node: str) -> bool:
+        """Whether a node is a neuron that gives its spikes."""
+        traits = class_of(self.nodes[node]["type"]).traits
+        return traits.fires and not self.by_node.get("readout", {}).get(node)
+
+    def _refuse_lost_spikes(self, call: Call) -> None:
+        """Refuse a neuron without a reset whose spikes are taken."""
+        own = self.parts[call.name].values()
+        looped = any(
+            source == self.neurons[call.name] and target in own for source, target in self.edges
+        )
+        taken = looped or self.seen.goes_on(call.name)
+        heard = [each.member for each in self.seen.outputs if each.sources == (call.name,)]
+        if taken or "output" in heard:
+            raise ConversionError(
+                f"'{call.name}' ({type(call.module).__name__}) never resets, "
+                "and its spikes are taken, which NIR's neurons do not give without a reset",
+                fix="let it reset, or return its membrane alone as a readout",
+                node=call.name,
+            )
+
+    def output(self, heard: Heard) -> str:
+        """An Output node; its name."""
+        alone = len(self.seen.outputs) == 1
+        name = _free("output" if alone else f"output_{'_'.join(heard.sources)}", self.nodes)
+        if heard.member == "membrane":
+            leaf = heard.sources[0]
+            if self.seen.goes_on(leaf):
+                raise ConversionError(
+                    f"the module returns the membrane of '{leaf}', whose spikes go on",
+                    fix="return what it fires, or its membrane where nothing takes its spikes",
+                    node=leaf,
+                )
+            ends: tuple[str, ...] = (self.neurons.get(leaf, self.ends[leaf][0]),)
+            self.by_node.setdefault("readout", {})[ends[0]] = True
+        else:
+            ends = self._before(name, heard.sources)
+        self.nodes[name] = {"type": "Output", "shape": np.array(heard.shape)}
+        self.edges += [(end, name) for end in ends]
+        return name
+
+
+def _full_names(name: str, one: Exported) -> dict[str, str]:
+    """Suffix -> name of the node of a leaf."""
+    return {suffix: f"{name}.{suffix}" if suffix else name for suffix in one.nodes}
+
+
+def _parameters(call: Call) -> list[Any]:
+    """Those of its layer; a function has none."""
+    return list(call.module.parameters()) if hasattr(call.module, "parameters") else []
+
+
+def _left_out(seen: ModuleTrace) -> Iterator[Problem]:
+    """What must be said of tensors that the module returns and the graph does not give."""
+    for what in seen.left_out:
+        yield Problem(
+            code="left-out",
+            severity="warning",
+            message=f"the graph leaves out what the module returns beside its output: {what}",
+            fix="compute it from what the graph gives, or let forward return what layers give",
+        )
+
+
+def _counting(seen: ModuleTrace) -> Iterator[Problem]:
+    """What must be said of a module that may do something else in some later step."""
+    for name in seen.counters:
+        yield Problem(
+            code="counts-steps",
+            severity="warning",
+            message=f"forward changes its own number '{name}' in each step, and the graph does not know"
+            " what it does by it in steps later than those that are compared",
+            fix="let forward do the same in each step, or compare with jaxsnn.verify over as many as"
+            " you run",
+        )
+
+
+def _shared_numbers(seen: ModuleTrace, draft: _ModuleDraft) -> Iterator[Problem]:
+    """What must be said of parameters that several nodes have a copy of."""
+    nodes: dict[int, list[str]] = {}
+    for call in seen.calls:
+        for node in tuple(draft.parts[call.name].values())[:1]:
+            for parameter in _parameters(call):
+                nodes.setdefault(parameter.data_ptr(), []).append(node)
+    for names in dict.fromkeys(tuple(names) for names in nodes.values() if len(names) > 1):
+        shown = listing(f"'{name}'" for name in names)
+        yield Problem(
+            node=names[0],
+            code="shared-parameters",
+            severity="warning",
+            message=f"the module has one and the same numbers for {shown}, and the graph a copy for"
+            " each",
+            fix="train the module rather than the graph, where the copies part",
+        )
+
+
+def _fixed_weights(seen: ModuleTrace, draft: _ModuleDraft) -> Iterator[Problem]:
+    """What must be said of weights that are no parameters of the module, such as those of joins."""
+    fixed, own = [], []
+    for call in seen.calls:
+        nodes = [node for node in draft.parts[call.name].values() if "weight" in draft.nodes[node]]
+        if _parameters(call):
+            own += [
+                f"{node}.{key}" for node in nodes for key in draft.nodes[node] if key in _TRAINED
+            ]
+        else:
+            fixed += [f"'{node}'" for node in nodes]
+    if fixed and own:
+        yield Problem(
+            node=fixed[0].strip("'"),
+            code="fixed-weights",
+            severity="warning",
+            message=f"weights of {listing(fixed)} are no parameters of the module, and training changes"
+            " them, so that load_into refuses the graph",
+            fix=f'train the others alone: trainable="{",".join(own)}"',
+        )
+
+
+def _titles() -> list[str]:
+    """The frameworks whose neurons have exporters."""
+    return [found.title for found in frameworks().values() if found.leaves]
+
+
+def _free(name: str, taken: Any) -> str:
+    while name in taken:
+        name += "_"
+    return name
+
+
+def _read(draft: _ModuleDraft, framework: str, steps: list[float]) -> Graph:
+    tree = {"type": "NIRGraph", "nodes": draft.nodes, "edges": draft.edges}
+    document, dialect = group_of(tree, NIR_VERSION), draft.dialect()
+    if dialect is not None:
+        return tagged(parse(document, dialect=dialect))
+    options: dict[str, Any] = dict(draft.by_node)
+    options["readout"] = list(draft.by_node.get("readout", ()))
+    if steps:
+        if len(set(steps)) != 1:
+            raise ConversionError(
+                f"neurons step by different dt ({listing(sorted(set(steps)))} s)",
+                fix="give all of them one dt",
+            )
+        options["dt"] = steps[0]
+    options |= framework_of(framework).leaf_options
+    return tagged(parse(document, dialect=framework, **options))

@@ -1,0 +1,387 @@
+"""Numbers of a `Graph` put into the layers of a PyTorch module of the same structure.
+
+All of them are checked on the module afterwards, layer by layer, by what a step does; what does not
+fit puts the module back as it was.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from jaxsnn.errors import ConversionError, JaxsnnError, first_line, listing
+from jaxsnn.nir.dialects.resolve import step_of
+from jaxsnn.nir.frameworks.source_step import Step
+from jaxsnn.nir.frameworks.torch_layers import LayerNumbers, numbers_of
+from jaxsnn.nir.model.graph import Graph
+from jaxsnn.nir.model.node import Node
+from jaxsnn.nir.model.passes import shapes
+from jaxsnn.nir.torch.graph_matching import matched
+from jaxsnn.nir.torch.leaves import WAYS_OUT, setter_of
+from jaxsnn.nir.torch.module_graph import TracedModule, traced_module
+from jaxsnn.nir.torch.module_pass import leading_axes
+
+#: Two numbers are the same within this fraction of the largest of their array: float32 there and
+#: back.
+_TOLERANCE = 1e-5
+#: What of a step does not matter: names, and what is the same for all neurons of a layer's own.
+_APART = ("name", "type", "shape", "level")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """What was put into a module.
+
+    Attributes:
+        nodes: Node of the graph of the module -> node of the file.
+        numbers: What was set, "layer.name" each.
+        notes: What else must be known, a sentence each.
+    """
+
+    nodes: Mapping[str, str]
+    numbers: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+
+@contextmanager
+def loaded(module: Any, graph: Graph) -> Iterator[tuple[Loaded, TracedModule]]:
+    """Put the numbers of a graph into a module; where something raises inside, they are taken out.
+
+    Args:
+        module: A torch.nn.Module that `jaxsnn.from_torch` takes.
+        graph: Read with its dialect.
+
+    Yields:
+        What was done, and the module with its new numbers.
+
+    Raises:
+        ConversionError: The structures, shapes or steps differ.
+        DialectError: The dialect of the graph leaves open what a step needs.
+    """
+    sample = first_input(module, graph)
+    before = traced_module(module, sample)
+    nodes = matched(before.graph, graph)
+    assignments, notes = _assignments(before, graph, nodes)
+    _refuse_parted(assignments)
+    undo: list[Callable[[], Any]] = []
+    try:
+        undo.extend(_assigned(before, each) for each in assignments)
+        try:
+            after = traced_module(module, sample)
+        except JaxsnnError:
+            raise
+        except Exception as error:  # what torch raises for numbers of a shape that it cannot use
+            raise ConversionError(
+                f"the module does not run with the numbers of the file ({first_line(error)})",
+                fix="give the layers of the module the shapes of the file",
+            ) from error
+        _refuse_difference(after.graph, graph, nodes)
+        names = tuple(f"{each.layer}.{each.name}" for each in assignments)
+        yield Loaded(nodes=nodes, numbers=names, notes=tuple(notes)), after
+    except BaseException:
+        for back in reversed(undo):
+            back()
+        raise
+
+
+def first_input(module: Any, graph: Graph) -> Any:
+    """Zeros for the input of a graph: one sample, two steps where the module runs through time."""
+    import torch
+
+    if len(graph.inputs) != 1:
+        raise ConversionError(
+            f"the graph has {len(graph.inputs)} inputs, and a module takes one",
+            fix="load a graph with one Input",
+        )
+    shape = shapes(graph)[graph.inputs[0]][1]
+    if shape is None:
+        raise ConversionError(
+            f"the shape of input '{graph.inputs[0]}' is unknown",
+            fix="write it into the file",
+            node=graph.inputs[0],
+        )
+    like = next(module.parameters(), torch.zeros(()))
+    return like.new_zeros((2, 1, *shape)[2 - leading_axes(module) :], requires_grad=False)
+
+
+def _assignments(
+    traced: TracedModule, graph: Graph, nodes: Mapping[str, str]
+) -> tuple[list[LayerNumbers], list[str]]:
+    """What to set in the layers, in order, and what must be said of it."""
+    found: list[LayerNumbers] = []
+    notes: list[str] = []
+    steps = _steps(graph)
+    for call in traced.trace.calls:
+        own = {suffix: nodes[name] for suffix, name in traced.parts[call.name].items()}
+        setter = setter_of(call.module)
+        if own and setter is not None:
+            records = {suffix: graph.nodes[name] for suffix, name in own.items()}
+            known = {suffix: steps[name] for suffix, name in own.items() if name in steps}
+            found += setter(call, records, known)
+    for fold in traced.folds:
+        found += fold.undone(graph.nodes[nodes[fold.node]])
+        what = "only adds a bias now" if fold.offset else "does nothing any more"
+        notes.append(f"'{fold.layer}' {what}: its statistics are in the weights before it")
+    notes += _unsaved(found)
+    if graph.dialect.dt != traced.graph.dialect.dt:
+        notes.append(
+            f"a step lasts {graph.dialect.dt} s in the file and {traced.graph.dialect.dt} s in the "
+            "module; each step does the same"
+        )
+    return found, notes
+
+
+def _refuse_parted(numbers: list[LayerNumbers]) -> None:
+    """Refuse different numbers for one and the same tensor of a module, which has it in several
+    places.
+
+    Raises:
+        ConversionError: Names the nodes.
+    """
+    import torch
+
+    first: dict[tuple[int, int], tuple[LayerNumbers, np.ndarray]] = {}
+    for one in numbers:
+        held, value = getattr(one.owner, one.name, None), one.value
+        if not torch.is_tensor(held):
+            continue
+        if value.ndim == held.ndim:  # a transpose has the same memory in another order
+            value = value.transpose(np.argsort([-step for step in held.stride()], kind="stable"))
+        value = value.ravel()  # and a view another shape
+        earlier, known = first.setdefault((held.data_ptr(), held.numel()), (one, value))
+        if not np.allclose(known, value, rtol=_TOLERANCE, atol=0):
+            raise ConversionError(
+                f"nodes '{earlier.node}' and '{one.node}' have different numbers, and the module has"
+                f" one {one.name} for both",
+                fix="give each of the places in the module a layer of its own",
+                node=one.node,
+            )
+
+
+def _unsaved(numbers: list[LayerNumbers]) -> list[str]:
+    """What must be said of numbers that change, and that `module.state_dict()` leaves out."""
+    told = [one for one in numbers if not one.name.startswith("_")]
+    lost = [f"{one.layer}.{one.name}" for one in told if not _in_state_dict(one) and _moves(one)]
+    if not lost:
+        return []
+    return [
+        f"state_dict() of the module leaves out {listing(lost, limit=4)}, which are no parameters of "
+        "torch and changed: after load_state_dict() load the file again, or save the module whole"
+    ]
+
+
+def _in_state_dict(one: LayerNumbers) -> bool:
+    name, _, field = one.name.partition(".")
+    owner = one.owner
+    kept = name in owner._buffers and name not in owner._non_persistent_buffers_set
+    learnt = name in owner._parameters or name in getattr(owner, "parametrizations", ())
+    return not field and (learnt or kept)
+
+
+def _moves(one: LayerNumbers) -> bool:
+    """Whether a layer has another number than it is to have, by more than rounding."""
+    name, _, field = one.name.partition(".")
+    held = getattr(one.owner, name)
+    if field:
+        held = held[field] if isinstance(held, dict) else getattr(held, field)
+    old = numbers_of(held).astype(float)
+    fits = old.size in (1, one.value.size)
+    held_for_all = np.broadcast_to(old.ravel(), one.value.size) if fits else old
+    return not fits or not np.allclose(held_for_all, one.value.ravel(), rtol=_TOLERANCE, atol=0)
+
+
+def _steps(graph: Graph) -> dict[str, Step]:
+    """What a step of each neuron does."""
+    found, looped = {}, {name for part in graph.recurrent_components() for name in part}
+    outward = {name: pair[1] for name, pair in shapes(graph).items()}
+    for name in graph.neurons:
+        shape, loops = outward[name] or (), name in looped
+        found[name] = step_of(graph, name, shape, loops, readouts=True, resetting=True)
+    return found
+
+
+def _assigned(traced: TracedModule, one: LayerNumbers) -> Callable[[], Any]:
+    """Set one number or array; what is returned takes it back.
+
+    Raises:
+        ConversionError: It has no place for such numbers.
+    """
+    import torch
+
+    name, _, field = one.name.partition(".")
+    old = getattr(one.owner, name)
+    if field and isinstance(old, dict):
+        setattr(one.owner, name, old | {field: float(_fitted(one, ()))})
+        return lambda: setattr(one.owner, name, old)
+    if field:
+        # A tuple of tensors, which all layers may share by default, is replaced.
+        tensor = torch.as_tensor(getattr(old, field))
+        shape = tuple(tensor.shape)
+        value = _fitted(one, shape, refuse=isinstance(tensor, torch.nn.Parameter))
+        new = torch.as_tensor(value, dtype=tensor.dtype, device=tensor.device)
+        setattr(one.owner, name, old._replace(**{field: new}))
+        return lambda: setattr(one.owner, name, old)
+    if name in getattr(one.owner, "parametrizations", ()):
+        return _through_parametrization(one, old)
+    held = name in one.owner._parameters or name in one.owner._buffers
+    if name in ("weight", "bias") and not held:
+        if not _moves(one):
+            return lambda: None
+        removed = "remove that first, with torch.nn.utils.remove_weight_norm or prune.remove"
+        raise ConversionError(
+            f"'{one.layer}': {name} is computed anew before each call, of other parameters",
+            fix=removed if one.owner._forward_pre_hooks else WAYS_OUT["linear"],
+            node=one.node,
+        )
+    if not isinstance(old, torch.Tensor):
+        setattr(one.owner, name, float(_fitted(one, ())))
+        return lambda: setattr(one.owner, name, old)
+    before = old.detach().clone()
+    value = torch.as_tensor(_fitted(one, tuple(old.shape)), dtype=old.dtype, device=old.device)
+    with torch.no_grad():
+        old.copy_(value)
+
+    def back() -> None:
+        with torch.no_grad():
+            old.copy_(before)
+
+    return back
+
+
+def _through_parametrization(one: LayerNumbers, old: Any) -> Callable[[], Any]:
+    """Set what torch.nn.utils.parametrize computes, by its `right_inverse`; as `_assigned`."""
+    import torch
+
+    holder = one.owner.parametrizations[one.name]
+    before = {key: value.detach().clone() for key, value in holder.state_dict().items()}
+    value = torch.as_tensor(_fitted(one, tuple(old.shape)), dtype=old.dtype, device=old.device)
+    cause: Exception | None = None
+    try:
+        setattr(one.owner, one.name, value)
+        why = "it makes other numbers of them" if _moves(one) else ""
+    except (NotImplementedError, RuntimeError) as error:
+        cause, why = error, first_line(error)
+    if why:
+        holder.load_state_dict(before)
+        raise ConversionError(
+            f"'{one.layer}': {one.name} is parametrized, and cannot be set ({why})",
+            fix="remove it first, with torch.nn.utils.parametrize.remove_parametrizations",
+            node=one.node,
+        ) from cause
+    return lambda: holder.load_state_dict(before)
+
+
+def _fitted(one: LayerNumbers, shape: tuple[int, ...], refuse: bool = True) -> np.ndarray:
+    """A value in the shape that its place has: one number stands for many that are equal.
+
+    Raises:
+        ConversionError: They differ where the place has one for all.
+    """
+    value = np.array(one.value, float)
+    if value.shape == shape:
+        return value
+    if len(shape) > value.ndim:
+        # In a place with axes of one before, such as one of batch: (1, neurons).
+        before = len(shape) - value.ndim
+        if all(length == 1 for length in shape[:before]):
+            fitted = _fitted(one, shape[before:], refuse)
+            return fitted.reshape(shape) if fitted.size == int(np.prod(shape)) else fitted
+    padded = (1,) * (value.ndim - len(shape)) + shape
+    if len(padded) == value.ndim and all(
+        own in (1, length) for own, length in zip(padded, value.shape, strict=True)
+    ):
+        index = tuple(slice(0, 1) if own == 1 else slice(None) for own in padded)
+        few = value[index]
+        if np.allclose(np.broadcast_to(few, value.shape), value, rtol=_TOLERANCE, atol=0):
+            return few.reshape(shape)
+        if not refuse:
+            return value
+        raise ConversionError(
+            f"'{one.layer}': {one.name} has the shape {shape} in the module, and node '{one.node}' "
+            f"has numbers from {value.min():g} to {value.max():g} in the shape {value.shape}",
+            fix=f"give the layer a tensor of the shape {value.shape} for it",
+            node=one.node,
+        )
+    raise ConversionError(
+        f"'{one.layer}': {one.name} has the shape {shape} in the module, and {value.shape} in node "
+        f"'{one.node}'",
+        fix="load the file into a module of its own shapes",
+        node=one.node,
+    )
+
+
+def _refuse_difference(own: Graph, graph: Graph, nodes: Mapping[str, str]) -> None:
+    """Refuse numbers that a module could not take up.
+
+    Raises:
+        ConversionError: Names the node and the two numbers.
+    """
+    found, wanted = _steps(own), _steps(graph)
+    for name, node in nodes.items():
+        if name in found:
+            _same_step(name, node, found[name], wanted[node])
+        else:
+            _same_node(own.nodes[name], graph.nodes[node])
+
+
+def _same_step(name: str, node: str, own: Step, wanted: Step) -> None:
+    keys = [field.name for field in dataclasses.fields(Step) if field.name not in _APART]
+    if wanted.reset not in ("value", "skip"):
+        keys.remove("v_reset")
+    # Kinds first: where the resets differ, numbers do for that reason.
+    kinds = [key for key in keys if not isinstance(getattr(wanted, key), np.ndarray)]
+    for key in kinds:
+        _compared(name, node, key, getattr(own, key), getattr(wanted, key))
+    for key in keys:
+        if key not in kinds:
+            _close(name, node, key, getattr(own, key), getattr(wanted, key))
+
+
+def _same_node(own: Node, wanted: Node) -> None:
+    for key in dict.fromkeys((*own.names, *wanted.names)):
+        values = [_parameter(each, key) for each in (own, wanted)]
+        if any(value is None for value in values) or any(isinstance(v, str) for v in values):
+            continue
+        shape = np.broadcast_shapes(*(np.shape(value) for value in values))
+        first, second = (np.broadcast_to(value, shape) for value in values)
+        _close(own.name, wanted.name, key, first, second)
+
+
+def _parameter(node: Node, key: str) -> Any:
+    """A parameter to compare; a bias that is not there is 0, what a node need not say is None."""
+    if key == "bias":
+        return node.value("bias") if "bias" in node.names else 0.0
+    if key in ("input_shape", "input_type", "shape"):
+        return None
+    return node.value(key) if key in node.names else None
+
+
+def _close(name: str, node: str, key: str, own: np.ndarray, wanted: np.ndarray) -> None:
+    own, wanted = np.asarray(own, float), np.asarray(wanted, float)
+    finite = np.isfinite(wanted)
+    largest = np.abs(wanted[finite]).max(initial=0.0)
+    with np.errstate(invalid="ignore"):
+        same = (own == wanted) | (np.abs(own - wanted) <= _TOLERANCE * max(largest, 1e-30))
+    # Differences far below what a threshold of 1 sees are no differences.
+    if not same.all() and key in ("drive", "bias", "v_start", "v_reset", "i_start"):
+        same |= np.abs(own - wanted) <= 1e-7
+    if not same.all():
+        place = int(np.argmax(~same))
+        _compared(name, node, key, float(own.flat[place]), float(wanted.flat[place]))
+
+
+def _compared(name: str, node: str, key: str, own: Any, wanted: Any) -> None:
+    if own != wanted:
+        shown = [
+            f"{value:g}" if isinstance(value, float) else f"{value}" for value in (own, wanted)
+        ]
+        raise ConversionError(
+            f"'{name}' cannot do what node '{node}' does: {key} of a step is {shown[0]} in the "
+            f"module and {shown[1]} in the file",
+            fix="give the module's layer that setting, or convert the file for its framework first",
+            node=node,
+        )

@@ -1,0 +1,262 @@
+"""A module of PyTorch as a pass takes it: its sample, its leaves, its states, and what it raises."""
+
+from __future__ import annotations
+
+import inspect
+from collections import deque
+from collections.abc import Container, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+from jaxsnn.errors import ConversionError, first_line
+from jaxsnn.nir.frameworks.registry import frameworks
+from jaxsnn.nir.torch.leaves import exporter_of, in_time, of_library
+
+
+def fed_back(module: Any, result: Any) -> tuple[Any, ...]:
+    """What `forward` is to be given behind its input in the next step, of what it returned: (out,
+    state), or as many states behind the output as it takes; others follow.
+    """
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = inspect.signature(module.forward).parameters.values()
+    wanted = sum(each.kind in kinds for each in parameters) - 1
+    if not wanted or not isinstance(result, tuple) or len(result) <= wanted:
+        return ()
+    return tuple(result[1 : 1 + wanted])
+
+
+def sample_of(module: Any, sample: Any) -> Any:
+    """A sample as a tensor; of arrays and lists one of the type, and on the device, of the module.
+
+    Raises:
+        ConversionError: No tensor can be made of it.
+    """
+    import torch
+
+    if torch.is_tensor(sample):
+        return sample
+    like = next(module.parameters(), torch.zeros(()))
+    try:
+        return torch.as_tensor(sample, dtype=like.dtype, device=like.device)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ConversionError(
+            f"no tensor can be made of the sample, a {type(sample).__name__}: {first_line(error)}",
+            fix="give a tensor (batch, *shape), such as torch.zeros(1, 784)",
+        ) from error
+
+
+def not_taken(module: Any, sample: Any, error: Exception) -> ConversionError:
+    """The refusal of a sample of whose shape or type layers raised something."""
+    like = next(module.parameters(), sample)
+    fix = "give a sample (batch, *shape) that it takes"
+    if like.dtype != sample.dtype:
+        fix = f"give a sample of {like.dtype}, as its weights are, with sample.to({like.dtype})"
+    return ConversionError(
+        f"{type(module).__name__} does not take a sample of shape {tuple(sample.shape)} of "
+        f"{sample.dtype}: {first_line(error)}{raised_in(module, error)}",
+        fix=fix,
+    )
+
+
+def failed(module: Any, error: Exception, when: str) -> ConversionError:
+    """The refusal of a module whose forward raised something, and where."""
+    kind, said = type(error).__name__, first_line(error)
+    return ConversionError(
+        f"forward of {type(module).__name__} fails {when} with {kind}"
+        f"{'' if said == kind else f' ({said})'}{raised_in(module, error)}",
+        fix="call the module with such a sample yourself, and pass it when that works",
+    )
+
+
+def raised_in(module: Any, error: BaseException) -> str:
+    """ ", in layer NAME": the innermost one in which an error arose, or "" where it is the module."""
+    names = {id(part): (name, part) for name, part in module.named_modules()}
+    found, frame = "", error.__traceback__
+    while frame is not None:
+        name, part = names.get(id(frame.tb_frame.f_locals.get("self")), ("", None))
+        if name:
+            found = f", in layer '{name}' ({type(part).__name__})"
+        frame = frame.tb_next
+    return found
+
+
+def plain(module: Any) -> Any:
+    """The module that torch.compile was given, else the module itself."""
+    return getattr(module, "_orig_mod", module)
+
+
+def uncompiled(module: Any) -> AbstractContextManager[Any]:
+    """A context in which layers that torch.compile has compiled run as they were written: in what it
+    makes of them nothing can be watched.
+    """
+    parts = list(module.modules())
+    if all(plain(part) is part and part._compiled_call_impl is None for part in parts):
+        return nullcontext()
+    import torch
+
+    return torch.compiler.set_stance("force_eager")
+
+
+def refuse_no_time(leaves: list[tuple[str, Any]], leading: int, sample: Any) -> None:
+    """A layer that runs through time takes the first axis for it, whatever that is.
+
+    Raises:
+        ConversionError: The sample has no axis that could be time.
+    """
+    shape = tuple(sample.shape)
+    if leading == 1 or len(shape) > leading:
+        return
+    name, leaf = next((name, leaf) for name, leaf in leaves if in_time(leaf))
+    raise ConversionError(
+        f"layer '{name}' ({type(leaf).__name__}) runs through time itself, and the sample has shape"
+        f" {shape}, in which no axis is time",
+        fix="give a sample (time, batch, *shape), or let its layers take one step each",
+        node=name,
+    )
+
+
+def leaves_of(module: Any, name: str = "") -> list[tuple[str, Any]]:
+    """Modules that are one node each: known types, and a library's modules without children. What a
+    module of the user's own computes is watched.
+    """
+    if exporter_of(module) is not None or (of_library(module) and not list(module.children())):
+        return [(name or "module", module)]
+    found = []
+    for child_name, child in module.named_children():
+        found += leaves_of(plain(child), f"{name}.{child_name}" if name else child_name)
+    return found
+
+
+def leading_axes(module: Any) -> int:
+    """Axes before those of the shape: 2, (time, batch), where layers run through time themselves."""
+    return 2 if any(in_time(leaf) for _, leaf in leaves_of(module)) else 1
+
+
+@contextmanager
+def unchanged(module: Any) -> Iterator[None]:
+    """Whatever happens inside, the module is as it was: states in buffers and in attributes too.
+    Layers without sizes, such as LazyLinear, get them.
+    """
+    import torch
+
+    kept = []
+    for part in module.modules():
+        if _is_lazy(part):  # a first pass gives it its sizes, which it keeps
+            continue
+        own = {key: _copied(value) for key, value in vars(part).items() if key != "_modules"}
+        held = [*part._buffers.values(), *own.values()]
+        tensors = [value for value in held if isinstance(value, torch.Tensor)]
+        lists = [(value, list(value)) for value in own.values() if type(value) in (list, deque)]
+        kept.append((part, own, lists, [(tensor, tensor.detach().clone()) for tensor in tensors]))
+    try:
+        yield
+    finally:
+        for part, own, lists, tensors in kept:
+            # What began to be, such as a state that forward keeps in an attribute, goes again.
+            for key in vars(part).keys() - own.keys() - {"_modules"}:
+                del vars(part)[key]
+            vars(part).update(own)
+            for held, before in lists:
+                held.clear()
+                held.extend(before)
+            with torch.no_grad():
+                for tensor, before in tensors:
+                    if not torch.equal(tensor, before):
+                        tensor.copy_(before)
+
+
+@contextmanager
+def parameters_back(module: Any) -> Iterator[None]:
+    """Where something raises inside, the parameters have their numbers of before again."""
+    import torch
+
+    whole = (each for each in module.parameters() if not torch.nn.parameter.is_lazy(each))
+    kept = [(each, each.detach().clone()) for each in whole]
+    try:
+        yield
+    except BaseException:
+        with torch.no_grad():
+            for parameter, before in kept:
+                if not torch.equal(parameter, before):
+                    parameter.data = before
+        raise
+
+
+def _is_lazy(module: Any) -> bool:
+    asked = getattr(module, "has_uninitialized_params", None)
+    return asked is not None and asked()
+
+
+def _copied(value: Any) -> Any:
+    return dict(value) if type(value) is dict else value
+
+
+def rewind(leaves: Iterable[Any]) -> None:
+    """Put layers to their start that keep their states themselves, and those within."""
+    methods = {found.package: found.rewind for found in frameworks().values() if found.rewind}
+    for part in (part for leaf in leaves for part in leaf.modules()):
+        method = methods.get(type(part).__module__.partition(".")[0], "")
+        if hasattr(part, method or " "):
+            getattr(part, method)()
+
+
+def numbers_held(module: Any, known: Container[int] = ()) -> dict[str, float]:
+    """Plain numbers in the attributes of the user's own modules, by name, without tensors of known ids."""
+    return {
+        name: float(value)
+        for name, value in _attributes(module)
+        if isinstance(value, int | float)
+        or (
+            hasattr(value, "is_inference")
+            and id(value) not in known
+            and value.numel() == 1
+            and not value.is_complex()
+        )
+    }
+
+
+def left_over(module: Any, sample: Any) -> list[str]:
+    """Attributes of the user's own modules that may hold spikes, or other numbers, of an earlier run:
+    a step changes them, or fails, and they are not 0.
+    """
+    import torch
+
+    buffers = dict(module.named_buffers())
+
+    before = {name: tensors_of(value) for name, value in _attributes(module)}
+    marks = {name: _marks(tensors) for name, tensors in before.items()}
+    with torch.inference_mode(False), torch.no_grad(), unchanged(module), uncompiled(module):
+        rewind(leaf for _, leaf in leaves_of(module))
+        try:
+            module(sample.clone())
+            after = {name: _marks(tensors_of(value)) for name, value in _attributes(module)}
+        except Exception:  # what is held may be of another size of batch; buffers may be anything
+            after = {name: marks[name] for name in buffers.keys() & marks.keys()}
+    return [
+        name
+        for name, tensors in before.items()
+        if marks[name] != after.get(name) and any(bool(tensor.any()) for tensor in tensors)
+    ]
+
+
+def _attributes(module: Any) -> Iterator[tuple[str, Any]]:
+    """What the user's own modules hold beside parameters and modules: name, value."""
+    for place, part in module.named_modules():
+        if not of_library(part):
+            for name, value in (*vars(part).items(), *part._buffers.items()):
+                if not name.startswith("_") and name != "training":
+                    yield f"{place}.{name}" if place else name, value
+
+
+def _marks(tensors: Iterable[Any]) -> list[tuple[int, int]]:
+    """What tells tensors from others, and from themselves before a change in place."""
+    return [(id(tensor), getattr(tensor, "_version", 0)) for tensor in tensors]
+
+
+def tensors_of(result: Any) -> list[Any]:
+    """The tensors of what a module returns, nested ones too, in order."""
+    if isinstance(result, Mapping):
+        return tensors_of(list(result.values()))
+    if isinstance(result, tuple | list):
+        return [tensor for part in result for tensor in tensors_of(part)]
+    return [result] if hasattr(result, "shape") else []

@@ -1,0 +1,155 @@
+"""What a module of PyTorch itself does, step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from jaxsnn.errors import ConversionError, listing
+from jaxsnn.nir.torch.leaves import membranes_of
+from jaxsnn.nir.torch.module_pass import (
+    failed,
+    fed_back,
+    leaves_of,
+    rewind,
+    tensors_of,
+    unchanged,
+    uncompiled,
+)
+from jaxsnn.nir.torch.trace_outcome import ModuleTrace
+
+
+def run_module(
+    module: Any, frames: np.ndarray, seen: ModuleTrace, like: Any
+) -> dict[str, list[np.ndarray]]:
+    """What a module itself does with some steps of input, from its start on.
+
+    Args:
+        module: Whose states are as before afterwards.
+        frames: (time, batch, *shape).
+        seen: Its trace.
+        like: A tensor of the kind and on the device that it takes.
+
+    Returns:
+        What each leaf gave, by name, with its membranes behind its spikes where they are known in each
+        step; and under "" what the module returned: its tensors in order, each (time, batch, *shape).
+    """
+    import torch
+
+    found: dict[str, list[np.ndarray]] = {}
+    leaves, inner = dict(leaves_of(module)), _inner(module, seen)
+    names = [*(call.name for call in seen.calls), *inner]
+    given: dict[str, list[Any]] = {name: [] for name in names}
+    membranes: dict[str, list[Any]] = {name: [] for name in names}
+
+    def heard(name: str) -> Any:
+        def hook(leaf: Any, arguments: Any, result: Any) -> None:
+            parts = result if isinstance(result, tuple) else (result,)
+            given[name].append(parts[0].clone())  # forward may change it in place
+            held = membranes_of(leaf, parts[-1])
+            membranes[name] += [
+                tensor.clone() for tensor in held if tensor.shape == parts[0].shape
+            ][:1]
+
+        return hook
+
+    hooks = [
+        leaf.register_forward_hook(heard(name))
+        for name, leaf in (leaves | inner).items()
+        if name in given
+    ]
+    kind = like.dtype if like.dtype.is_floating_point else torch.float32
+    try:
+        with torch.inference_mode(False), torch.no_grad(), unchanged(module), uncompiled(module):
+            x = torch.tensor(
+                frames, dtype=kind, device=like.device
+            )  # forward may change it in place
+            rewind(leaves.values())
+            returned = [_called(module, x)] if seen.leading == 2 else list(_stepped(module, x))
+            returned = [[_array(tensor) for tensor in tensors_of(each)] for each in returned]
+            found = {name: [_array(each) for each in values] for name, values in given.items()}
+            inside = {name: [_array(each) for each in values] for name, values in membranes.items()}
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if seen.leading == 2:
+        return {"": returned[0]} | {name: values[:1] for name, values in found.items()}
+    steps = len(frames)
+    # What is zeros of another shape at first is compared by what it does.
+    whole = {
+        name: [np.stack(each) for each in (values, inside[name]) if len(each) == steps]
+        for name, values in found.items()
+        if len(values) == steps and len({each.shape for each in values}) == 1
+    }
+    return {"": _over_time(module, returned)} | whole
+
+
+def _inner(module: Any, seen: ModuleTrace) -> dict[str, Any]:
+    """The neurons of what `jaxsnn.to_torch` made, by name."""
+    makers = {**dict(leaves_of(module)), "": module}
+    return {
+        f"{name}.{layer}" if name else layer: makers[name].get_submodule(layer)
+        for name, layers in seen.inner.items()
+        for layer in layers
+    }
+
+
+def _over_time(module: Any, returned: list[list[np.ndarray]]) -> list[np.ndarray]:
+    """The tensors that a module returned in each step, (time, *shape) each.
+
+    Raises:
+        ConversionError: There are more in one step than in another, or larger ones.
+    """
+    kind = type(module).__name__
+    counts = {len(each) for each in returned}
+    if len(counts) != 1:
+        raise ConversionError(
+            f"forward of {kind} returns {listing(sorted(counts))} tensors, in one step and in another",
+            fix="return the same in each step",
+        )
+    columns = list(zip(*returned, strict=True))
+    for place, column in enumerate(columns, start=1):
+        shapes = {each.shape for each in column}
+        if len(shapes) > 1:
+            raise ConversionError(
+                f"tensor {place} that forward of {kind} returns has shapes"
+                f" {listing(sorted(map(str, shapes)))}, in one step and in another",
+                fix="return the same in each step, and collect what it gives outside of it",
+            )
+    return [np.stack(column) for column in columns]
+
+
+def _called(module: Any, x: Any) -> Any:
+    try:
+        return module(x)
+    except Exception as error:
+        raise failed(module, error, f"for {len(x)} steps") from error
+
+
+def _stepped(module: Any, x: Any) -> Iterator[Any]:
+    """What a module returns in each step. Where `forward` takes states, it is given those that it
+    returned.
+
+    Raises:
+        ConversionError: it fails with them.
+    """
+    state: tuple[Any, ...] = ()
+    for step, frame in enumerate(x):
+        try:
+            result = module(frame, *state)
+        except Exception as error:
+            if not state:
+                raise failed(module, error, f"in step {step}") from error
+            raise ConversionError(
+                f"forward of {type(module).__name__} fails in step {step} with the state that it"
+                f" returned in the step before ({type(error).__name__}: {error})",
+                fix="return (output, state) with a state as forward takes it",
+            ) from error
+        yield result
+        state = fed_back(module, result)
+
+
+def _array(tensor: Any) -> np.ndarray:
+    return np.array(tensor.detach().cpu().numpy() if hasattr(tensor, "detach") else tensor)

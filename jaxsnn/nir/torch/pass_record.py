@@ -1,0 +1,193 @@
+"""What is known of a forward pass of a PyTorch module while it runs: the calls of layers, and where each
+tensor comes from.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+import numpy as np
+
+from jaxsnn.nir.frameworks.torch_layers import Call
+from jaxsnn.nir.torch.fixed_numbers import FixedNumbers
+from jaxsnn.nir.torch.leaves import unsupported
+from jaxsnn.nir.torch.module_order import Order, first_order, orders
+from jaxsnn.nir.torch.torch_functions import parts_of
+
+Member = Literal["output", "membrane"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Made:
+    """Where a tensor comes from.
+
+    Attributes:
+        sources: Leaves whose outputs it is the sum of; "" is the input of the module.
+        member: What of the leaf it is.
+        leading: Axes before those of its shape: 1 (batch, or time and batch as one), or 2.
+        version: torch's count of its changes in place, when it was made.
+        order: Where its numbers lie otherwise than in the layer; only a Linear takes such a tensor.
+    """
+
+    sources: tuple[str, ...]
+    leading: int
+    member: Member = "output"
+    version: int = 0
+    order: Order | None = None
+
+
+@dataclasses.dataclass(kw_only=True, eq=False)
+class SeenTensor:
+    """What is known of a tensor.
+
+    Attributes:
+        tensor: Itself: tensors that live keep their ids.
+        made: Where it comes from; None: it is of no layer.
+        function: Of a tensor that comes of a layer and is of no layer: the first function of torch
+            that made it so, or "".
+        lost_in: The library's module that made it so, with its name.
+        is_state: A layer keeps it from step to step.
+    """
+
+    tensor: Any
+    made: Made | None = None
+    function: str = ""
+    lost_in: tuple[str, Any] | None = None
+    is_state: bool = False
+
+    @property
+    def unchanged(self) -> Made | None:
+        """Where it comes from, if it is what a layer gives, as the layer gave it."""
+        made = self.made
+        if made is None or made.order is not None or made.version != self.tensor._version:
+            return None
+        return made
+
+
+class PassRecord:
+    """What is known while a forward pass runs.
+
+    Attributes:
+        leading: Axes before those of the shape: 1 (batch), or 2 (time, batch).
+        axes: Lengths of those axes.
+        leaves: Names of the modules that are one node each.
+        calls: Of layers, by name, in order.
+        fixed: Numbers that are the same in each step.
+        inside: How many leaves and functions of torch run, one within the other.
+        entered: Modules that compute by themselves and run: name, module, and whether what each takes
+            is of a layer.
+        unseen: What `.data` of a tensor gave, which changes it unseen, with torch's count of its
+            changes.
+        takes_a_part: A part of the input was taken, such as one step.
+        in_step_before: The step before runs: of what is computed in it, copies of spikes are known.
+        earlier: Calls that were made in the step before.
+    """
+
+    def __init__(
+        self, module: Any, leading: int, axes: tuple[int, ...], leaves: Iterable[str]
+    ) -> None:
+        self.leading = leading
+        self.axes = axes
+        self.leaves = frozenset(leaves)
+        self.calls: dict[str, Call] = {}
+        self.fixed = FixedNumbers(module)
+        self.inside = 0
+        self.entered: list[tuple[str, Any, bool]] = []
+        self.unseen: list[tuple[Any, int]] = []
+        self.takes_a_part = False
+        self.in_step_before = False
+        self.earlier: frozenset[str] = frozenset()
+        self._seen: dict[int, SeenTensor] = {}
+
+    def seen(self, tensor: Any) -> SeenTensor:
+        """What is known of a tensor, or of anything else: nothing."""
+        return self._seen.get(id(tensor)) or SeenTensor(tensor=tensor)
+
+    def note(self, tensor: Any) -> SeenTensor:
+        """The same, to write into."""
+        return self._seen.setdefault(id(tensor), SeenTensor(tensor=tensor))
+
+    def keep(self, tensor: Any, made: Made) -> None:
+        """Note where a tensor comes from, as it is now."""
+        self.note(tensor).made = dataclasses.replace(made, version=tensor._version)
+
+    def note_states(self, tensors: Iterable[Any]) -> None:
+        """Note what layers keep from step to step."""
+        for tensor in tensors:
+            self.note(tensor).is_state = True
+
+    @property
+    def made_ids(self) -> frozenset[int]:
+        """The ids of tensors that come from layers."""
+        return frozenset(place for place, seen in self._seen.items() if seen.made is not None)
+
+    def is_fixed(self, value: Any) -> bool:
+        """Whether a tensor is the same in each step, and of no layer."""
+        return self.seen(value).made is None and self.fixed.has(value)
+
+    def call(
+        self,
+        name: str,
+        layer: Any,
+        made: Made,
+        given: tuple[int, ...],
+        shape: tuple[int, ...],
+        columns: np.ndarray | None = None,
+    ) -> Made:
+        """Note a call of a layer, which makes a tensor of one shape of one of another; where what it
+        gives comes from.
+        """
+        self.calls[name] = Call(
+            name=name,
+            module=layer,
+            sources=made.sources,
+            inward=tuple(given[made.leading :]),
+            outward=tuple(shape[made.leading :]),
+            leading=made.leading,
+            columns=columns,
+        )
+        return Made(sources=(name,), leading=made.leading)
+
+    def add(self, name: str, leaf: Any, made: Made, given: Any, result: Any) -> None:
+        """Note a call of a layer, and the tensor that it gives."""
+        self.keep(result, self.call(name, leaf, made, given.shape, result.shape))
+
+    def free(self, name: str) -> str:
+        """A name that no call and no leaf has: the name, or with a number behind it."""
+        name = f"{name}_before" if self.in_step_before else name
+        taken = self.leaves | self.calls.keys()
+        number, free = 2, name
+        while free in taken:
+            number, free = number + 1, f"{name}_{number}"
+        return free
+
+    def reorder(
+        self, func: Any, name: str, made: Made, args: Any, kwargs: Mapping[str, Any], result: Any
+    ) -> None:
+        """Note what a function gives that moves the numbers of a tensor, and computes nothing."""
+        axes = tuple(args[0].shape[: made.leading])
+        shape = tuple(args[0].shape[made.leading :])
+        before = made.order or Order(places=first_order(shape), shape=shape)
+        found = orders(func, name, before, axes, args[1:], kwargs)
+        for part, order in zip(parts_of(result), found, strict=False):
+            if order is not None:
+                plain = order.unchanged
+                self.keep(part, dataclasses.replace(made, order=None if plain else order))
+
+    def refuse_lost(self, tensor: Any) -> None:
+        """Refuse a tensor of no layer in the name of the library's module that computes it.
+
+        Raises:
+            ConversionError: There is such a module.
+        """
+        inner = [(name, part) for name, part, known in self.entered if known]
+        found = self.seen(tensor).lost_in or next(reversed(inner), None)
+        if found is not None:
+            raise unsupported(*found)
+
+    def said_of(self, tensor: Any) -> str:
+        """Which function of torch computed a tensor of no layer, or ""."""
+        name = self.seen(tensor).function
+        return f", by torch's {name}, which is not taken there" if name else ""

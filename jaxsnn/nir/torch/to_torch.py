@@ -1,0 +1,365 @@
+"""From a `Graph` to a module of PyTorch; `jaxsnn.nir.modules` goes the other way, `trained_module` there
+for the modules that are made here.
+
+torch and nirtorch are imported inside functions: nothing else needs them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from jaxsnn.errors import ConversionError
+from jaxsnn.nir.convert.delays import in_steps
+from jaxsnn.nir.convert.geometry import reorder_flattened
+from jaxsnn.nir.convert.target import Target
+from jaxsnn.nir.convert.topology import check_wiring, settle_loops
+from jaxsnn.nir.dialects.resolve import is_continuous, step_of
+from jaxsnn.nir.frameworks.framework import Importer
+from jaxsnn.nir.frameworks.source_step import Step
+from jaxsnn.nir.graphs.build import NIR_VERSION
+from jaxsnn.nir.graphs.export import export
+from jaxsnn.nir.graphs.parse import parse
+from jaxsnn.nir.io.documents import group_of
+from jaxsnn.nir.model.dialect import Dialect
+from jaxsnn.nir.model.draft import WEIGHTED, Draft, as_node, draft_of, plain_flatten
+from jaxsnn.nir.model.graph import Graph, refuse_no_graph
+from jaxsnn.nir.model.nodes import class_of
+from jaxsnn.nir.model.passes import window
+
+#: Where a module that `to_torch` made keeps its graph, in its `meta`.
+SOURCE = "jaxsnn.graph"
+#: What `to_torch` runs through nirtorch.
+_TORCH = Target(
+    title="nirtorch",
+    importer=Importer(
+        version="",
+        nodes=(
+            *(
+                "Input",
+                "Output",
+                "Linear",
+                "Affine",
+                "Scale",
+                "Conv1d",
+                "Conv2d",
+                "SumPool2d",
+                "AvgPool2d",
+                "Flatten",
+                "Delay",
+            ),
+            *("Threshold", "CubaLIF", "CubaLI", "LIF", "LI", "IF", "I"),
+        ),
+    ),
+)
+
+
+def to_torch(graph: Graph) -> Any:
+    """A torch.nn.Module that runs a graph as its dialect says, step by step, through nirtorch.
+
+    It takes (input, state) and gives (output, state); without a state it starts anew. Of a graph
+    with several Outputs, output is a dict of tensors by their names. Weights and biases are
+    parameters; a spike's gradient is that of an arctan (Fang et al., 2021, arXiv:2007.05785), in
+    every dialect, and goes through resets that subtract, not through those to v_reset. The numbers
+    are those of the source up to the order of float32 sums. After training in torch
+    `jaxsnn.from_torch(module, sample)` gives the graph with the module's weights.
+
+    Args:
+        graph: Read with its dialect: one input, loops of one neuron and one weight matrix, delays
+            of whole steps.
+
+    Raises:
+        ConversionError: Continuous time, or wiring that nirtorch cannot run.
+        DialectError: Something that a step depends on is unknown.
+    """
+    refuse_no_graph(graph)
+    import nirtorch
+    import torch
+
+    ready = drafted(graph)
+    draft, steps, outputs = ready.draft, ready.steps, ready.outputs
+    tree = {"type": "NIRGraph", "nodes": draft.nodes, "edges": draft.edges}
+    written = export(parse(group_of(tree, NIR_VERSION), dialect=Dialect(why="Read by to_torch.")))
+    modules = {
+        id(node): torch.nn.Identity() if name in outputs else _module(name, draft, steps)
+        for name, node in written.nodes.items()
+    }
+    kinds: dict[Any, Any] = {
+        type(node): lambda node: modules[id(node)] for node in written.nodes.values()
+    }
+    for name, node in written.nodes.items():
+        modules[id(node)].requires_grad_(name not in ready.fixed)
+    # With a map of its own for every node, nirtorch's defaults, which lose biases and swap
+    # channels, are never used.
+    made = nirtorch.nir_to_torch(written, kinds, default_map={})
+    if len(outputs) > 1:
+        _give_all(made, {new.replace(".", "_"): name for new, name in outputs.items()})
+    made.meta[SOURCE] = graph
+    return made
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class TorchDraft:
+    """A graph as nirtorch runs it.
+
+    Attributes:
+        draft: Its nodes.
+        steps: What a step of each neuron does, by its name there.
+        outputs: Name there -> Output of the graph.
+        nodes: Name there -> node of the graph.
+        fixed: Names there of weights that are no numbers of the graph, such as an order of columns.
+    """
+
+    draft: Draft
+    steps: Mapping[str, Step]
+    outputs: Mapping[str, str]
+    nodes: Mapping[str, str]
+    fixed: frozenset[str]
+
+
+def drafted(graph: Graph) -> TorchDraft:
+    """A graph as nirtorch runs it; errors as of `to_torch`."""
+    for name in graph.neurons:
+        if is_continuous(graph.dialect, graph.nodes[name]):
+            raise ConversionError(
+                f"node '{name}' has continuous time in the dialect {graph.dialect.name}",
+                fix="convert the graph for a time-stepped framework first",
+                node=name,
+            )
+    draft, names = draft_of(graph)
+    outputs = {names[name]: name for name in graph.outputs}
+    _one_output(draft, list(outputs))
+    check_wiring(draft, _TORCH)
+    for name, new in names.items():
+        if draft.nodes.get(new, {}).get("type") == "Delay":
+            draft.nodes[new]["delay"] = in_steps(graph, name)
+    looped = {name for part in graph.recurrent_components() for name in part}
+    steps = {
+        names[name]: step_of(
+            graph, name, draft.shapes[names[name]][1], name in looped, readouts=True
+        )
+        for name in graph.neurons
+        if name in names
+    }
+    for name in steps:
+        draft.nodes[name] = _full(draft.nodes[name], draft.shapes[name][1])
+    conventions = graph.dialect.conventions
+    if conventions is not None and conventions.channels_last:
+        reorder_flattened(draft, False, "torch is channels first")
+    plain_flatten(draft)
+    nodes = {new: name for name, new in names.items()}
+    own = {new for new, name in nodes.items() if graph.nodes[name].type in WEIGHTED}
+    fixed = frozenset(draft.of_type(*WEIGHTED)) - own
+    _delay_late(draft, steps)  # which may copy weights
+    return TorchDraft(draft=draft, steps=steps, outputs=outputs, nodes=nodes, fixed=fixed)
+
+
+def _full(entry: dict[str, Any], shape: tuple[int, ...]) -> dict[str, Any]:
+    """The entry of a neuron with each parameter for all neurons: the nir package takes no scalars
+    beside arrays.
+    """
+    numbers = class_of(entry["type"]).names
+    return {
+        key: np.resize(value, shape) if key in numbers else value for key, value in entry.items()
+    }
+
+
+def _delay_late(draft: Draft, steps: Mapping[str, Step]) -> None:
+    """Delays of a step behind neurons whose spikes leave a step late."""
+    loops = settle_loops(draft)
+    for name, step in steps.items():
+        for target in draft.targets(name) if step.late else []:
+            if (target, name) not in loops:
+                entry = {"type": "Delay", "delay": np.ones(step.shape)}
+                draft.insert((name, target), f"{name}.late", entry)
+
+
+def _one_output(draft: Draft, outputs: list[str]) -> None:
+    """Make nodes that change nothing of Outputs that are several or sum, and one Output behind the
+    first: nirtorch returns what one node gives.
+    """
+    if len(outputs) == 1 and len(draft.sources(outputs[0])) == 1:
+        return
+    for name in outputs:
+        draft.nodes[name] = {"type": "Scale", "scale": np.ones(draft.shapes[name][0])}
+    last = draft.free("output")
+    draft.nodes[last] = {"type": "Output", "shape": np.array(draft.shapes[outputs[0]][1])}
+    draft.shapes[last] = draft.shapes[outputs[0]]
+    draft.edges.append((outputs[0], last))
+
+
+def _give_all(module: Any, outputs: Mapping[str, str]) -> None:
+    """Let a module of nirtorch return what several of its layers give: layer -> its name there."""
+    calls = {node.target: node for node in module.graph.nodes if node.op == "call_module"}
+    last = next(node for node in module.graph.nodes if node.op == "output")
+    _, state = last.args[0]
+    last.args = (({name: calls[layer] for layer, name in outputs.items()}, state),)
+    module.graph.lint()
+    module.recompile()
+
+
+def _module(name: str, draft: Draft, steps: Mapping[str, Step]) -> Any:
+    """The torch module of one node."""
+    import torch
+
+    entry = draft.nodes[name]
+    kind = entry["type"]
+    if name in steps:
+        return _neuron(steps[name])
+    if kind in ("Input", "Output"):
+        return torch.nn.Identity()
+    if kind in ("Linear", "Affine"):
+        outputs, inputs = np.shape(entry["weight"])
+        return _loaded(torch.nn.Linear(inputs, outputs, bias=kind == "Affine"), entry)
+    if kind == "Flatten":
+        return torch.nn.Flatten(int(entry["start_dim"]), int(entry["end_dim"]))
+    if kind in ("Scale", "Threshold", "Delay"):
+        return _elementwise(kind, entry)
+    frame = window(as_node(name, entry))
+    even = frame.padding is not None and all(before == after for before, after in frame.padding)
+    # Torch's "same" pads more after than before, too; it takes no strides.
+    if not even and (entry["padding"] != "same" or set(frame.stride) != {1}):
+        raise ConversionError(
+            f"node '{name}' ({kind}) pads its sides differently",
+            fix="give the padding in numbers",
+            node=name,
+        )
+    padding: Any = tuple(before for before, _ in frame.padding or ()) if even else "same"
+    if kind in ("SumPool2d", "AvgPool2d"):
+        divisor = 1 if kind == "SumPool2d" else None
+        pool: Any = torch.nn.AvgPool2d
+        return pool(frame.kernel, frame.stride, padding, divisor_override=divisor)
+    cls: Any = torch.nn.Conv1d if kind == "Conv1d" else torch.nn.Conv2d
+    outputs, inputs = np.shape(entry["weight"])[0], np.shape(entry["weight"])[1] * frame.groups
+    conv = cls(inputs, outputs, frame.kernel, frame.stride, padding, frame.dilation, frame.groups)
+    return _loaded(conv, entry)
+
+
+def _loaded(module: Any, entry: dict[str, Any]) -> Any:
+    import torch
+
+    with torch.no_grad():
+        module.weight.copy_(torch.tensor(np.asarray(entry["weight"], np.float32)))
+        if "bias" in entry:
+            module.bias.copy_(torch.tensor(np.asarray(entry["bias"], np.float32)))
+    return module
+
+
+def _elementwise(kind: str, entry: dict[str, Any]) -> Any:
+    """Scale, Threshold, or a delay of whole steps."""
+    import torch
+
+    above = _spike_of(False)
+
+    class Elementwise(torch.nn.Module):
+        value: Any
+
+        def __init__(self) -> None:
+            super().__init__()
+            value = entry[{"Scale": "scale", "Threshold": "threshold", "Delay": "delay"}[kind]]
+            self.register_buffer("value", torch.tensor(np.asarray(value, np.float32)))
+
+        def forward(self, x: Any) -> Any:
+            return x * self.value if kind == "Scale" else above(x - self.value)
+
+    class Late(Elementwise):
+        """Its state is what it was given in the steps before, the latest first."""
+
+        def forward(self, x: Any, state: Any = None) -> Any:
+            longest = int(self.value.max())
+            held = [x, *(state or [torch.zeros_like(x)] * longest)]
+            parts = [
+                torch.where(self.value == steps, held[steps], 0) for steps in range(longest + 1)
+            ]
+            return sum(parts), tuple(held[:longest])
+
+    return Late() if kind == "Delay" else Elementwise()
+
+
+def _spike_of(at_equality: bool) -> Callable[[Any], Any]:
+    """1 where a height above the threshold is above 0, else 0; backward the derivative of an arc
+    tangent.
+    """
+    import torch
+
+    class Spike(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, height: Any) -> Any:
+            ctx.save_for_backward(height)
+            return (height >= 0 if at_equality else height > 0).to(height.dtype)
+
+        @staticmethod
+        def backward(ctx: Any, *gradients: Any) -> Any:
+            (height,) = ctx.saved_tensors
+            return gradients[0] / (1 + (torch.pi * height) ** 2)
+
+    return Spike.apply
+
+
+def _fire_of(step: Step) -> Callable[[Any, Any], Any]:
+    """Spikes of v and the threshold, two tensors of one shape."""
+    import torch
+
+    spike = _spike_of(step.at_equality)
+
+    def fire(v: Any, threshold: Any) -> Any:
+        spikes: Any = spike(v - threshold)
+        if not step.several:
+            return spikes
+        return spikes + (torch.floor(v / threshold) - 1).clamp(min=0).detach()
+
+    return fire
+
+
+def _neuron(step: Step) -> Any:
+    """A population that steps as `jaxsnn.nir.dialects.resolve` defines; its state is (v before reset,
+    i, spikes).
+    """
+    import torch
+
+    fire = _fire_of(step)
+
+    class NeuronModule(torch.nn.Module):
+        decay: Any
+        gain: Any
+        drive: Any
+        synapse_decay: Any
+        synapse_gain: Any
+        v_threshold: Any
+        v_reset: Any
+        v_start: Any
+        i_start: Any
+
+        def __init__(self) -> None:
+            super().__init__()
+            for key in type(self).__annotations__:
+                self.register_buffer(key, torch.tensor(getattr(step, key).astype(np.float32)))
+
+        def forward(self, x: Any, state: Any = None) -> Any:
+            zero = torch.zeros_like(x)
+            v, i, spikes = state or (zero + self.v_start, zero + self.i_start, zero)
+            lost = spikes * self.v_threshold if step.reset.startswith("subtract") else zero
+            if step.reset == "value":
+                v = torch.where(spikes > 0, self.v_reset, v)
+            if step.reset in ("subtract", "subtract unless above"):
+                v = v - lost
+            if step.floor is not None:
+                v = (v - step.floor).clamp(min=0) + step.floor
+            if step.current_based:
+                x = i = self.synapse_decay * i + self.synapse_gain * x
+            above = (v > self.v_threshold).to(v.dtype) * self.v_threshold
+            v = self.decay * v + self.gain * x + self.drive
+            if step.reset == "none":
+                return v, (v, i, spikes)
+            if step.reset == "subtract later":
+                v = v - lost
+            if step.reset == "skip":
+                v = torch.where(spikes > 0, self.v_reset, v)
+            compared = v - above if step.reset == "subtract unless above" else v
+            spikes = fire(compared, self.v_threshold)
+            return spikes, (v, i, spikes)
+
+    return NeuronModule()

@@ -1,0 +1,275 @@
+"""Functions of torch that stand between layers: their names by what they do, and the layers that
+they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxsnn.errors import ConversionError
+from jaxsnn.nir.frameworks.torch_layers import numbers_of
+from jaxsnn.nir.torch.leaves import Factor, Moved
+from jaxsnn.nir.torch.module_order import MOVE, RESHAPE
+
+#: Functions whose result is their first argument, as far as numbers go.
+SAME = ("clone", "contiguous", "detach", "float", "identity")
+ADD = ("add", "add_", "__add__", "__radd__", "__iadd__")
+SUBTRACT = ("sub", "sub_", "subtract", "__sub__", "__isub__")
+#: x taken from a number.
+SUBTRACTED = ("__rsub__", "rsub")
+NEGATE = ("neg", "negative", "__neg__")
+JOIN = ("cat", "concat", "concatenate")
+#: What joins along the axis behind that of batch.
+JOIN_NEXT = ("hstack", "column_stack")
+#: What gives parts of a tensor that lie one behind the other.
+SPLIT = ("chunk", "split", "tensor_split")
+#: What multiplies by a number, or divides.
+TIMES = ("mul", "mul_", "__mul__", "__rmul__", "__imul__")
+OVER = ("div", "div_", "true_divide", "__div__", "__truediv__", "__itruediv__")
+#: What multiplies by a matrix.
+MATRIX = ("linear", "matmul", "__matmul__", "mm", "addmm")
+#: What convolves.
+CONVOLVE = ("conv1d", "conv2d")
+#: What puts numbers into a tensor.
+COPY = ("copy_",)
+#: What leaves spikes as they are.
+RECTIFY = ("relu", "relu_")
+#: What computes numbers of numbers, and always the same.
+_PURE = (
+    "__invert__ __pow__ __rdiv__ abs clamp exp gt lt masked_fill mean norm outer pow reciprocal round"
+    " sigmoid sign softmax softplus sqrt square std sum tanh to tril triu where"
+)
+#: What gives of fixed numbers fixed numbers.
+FIXED = (
+    *(*SAME, *ADD, *SUBTRACT, *SUBTRACTED, *NEGATE, *TIMES, *OVER, *RECTIFY, *JOIN),
+    *(*RESHAPE, *MOVE, *MATRIX, *_PURE.split()),
+)
+#: What takes one step of a tensor: x[t], `for frame in x`.
+PART = ("__getitem__", "__iter__", "select", "unbind", "narrow")
+#: What may make the axis of time, as x.unsqueeze(0).repeat(T, 1, 1, 1, 1) does.
+NEW_AXIS = ("unsqueeze", "repeat", "expand", "stack")
+
+
+def spoken_name(name: str, args: tuple[Any, ...]) -> str:
+    """The name of a function for messages; x[..., None] is torch.unsqueeze."""
+    if name == "__getitem__" and any(part is None for part in parts_of(args[1])):
+        return "unsqueeze"
+    return name.strip("_")
+
+
+def spans_taken(
+    name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], leading: int
+) -> dict[int, range] | None:
+    """As `_spans_of`, of any function that takes a part."""
+    if name == "__getitem__":
+        return _spans_of(args[0], args[1], leading)
+    if name != "narrow" or len(args) != 4 or kwargs:
+        return None
+    axis, start, length = args[1] % args[0].ndim, *args[2:]
+    start += args[0].shape[axis] if start < 0 else 0
+    return {axis: range(start, start + length)} if axis >= leading else None
+
+
+def _spans_of(given: Any, index: Any, leading: int) -> dict[int, range] | None:
+    """Axis -> the places along it that x[:, 2:5] takes; None where it is something else."""
+    entries = list(index) if isinstance(index, tuple) else [index]
+    if any(entry is Ellipsis for entry in entries):
+        place = next(place for place, entry in enumerate(entries) if entry is Ellipsis)
+        entries[place : place + 1] = [slice(None)] * (given.ndim - len(entries) + 1)
+    if not all(isinstance(entry, slice) for entry in entries):
+        return None
+    # All of a batch of one is less of another.
+    if any(entry != slice(None) for entry in entries[:leading]):
+        return None
+    spans = {
+        axis: range(given.shape[axis])[entry]
+        for axis, entry in enumerate(entries[leading:], start=leading)
+    }
+    return {axis: span for axis, span in spans.items() if span != range(given.shape[axis])}
+
+
+def function_name(func: Any) -> str:
+    """The name of a function of torch, or of the attribute of a tensor that it reads."""
+    name = getattr(func, "__name__", "")
+    return getattr(func.__self__, "__name__", name) if name == "__get__" else name
+
+
+def axis_of(rest: Sequence[Any], kwargs: Mapping[str, Any], tensor: Any) -> int:
+    """The axis that a function of torch goes along, by `dim`, the first of the rest of its arguments."""
+    axis = kwargs.get("dim", rest[0] if rest else 0)
+    return int(axis) % tensor.ndim
+
+
+def parts_of(value: Any) -> tuple[Any, ...]:
+    return tuple(value) if isinstance(value, tuple | list) else (value,)
+
+
+def flatten_of(given: Any, result: Any, leading: int) -> Any:
+    """The torch.nn.Flatten that makes one shape of the other, or None."""
+    import torch
+
+    shape, wanted = tuple(given.shape), tuple(result.shape)
+    for start in range(leading, len(shape)):
+        for end in range(start + 1, len(shape)):
+            joined = 1
+            for length in shape[start : end + 1]:
+                joined *= length
+            if (*shape[:start], joined, *shape[end + 1 :]) == wanted:
+                return torch.nn.Flatten(start, end)
+    return None
+
+
+def factor_of(name: str, given: Any, number: Any, axes: int) -> Factor | None:
+    """What multiplies a tensor, which has so many axes of time and batch, or divides it: a number, or
+    fixed ones; None where it is something else.
+    """
+    value = _numbers(number, given, axes)
+    if (
+        value is None
+        or (np.ndim(value) == 0 and not value)
+        or (name in OVER and np.any(value == 0))
+    ):
+        return None
+    return Factor(value=1 / value if name in OVER else value)
+
+
+def shift_of(name: str, given: Any, number: Any, axes: int) -> Factor | None:
+    """As `factor_of`, of a sum, or a difference: one number for each channel."""
+    value = _numbers(number, given, axes)
+    if value is None or given.ndim - axes not in (1, 2, 3):
+        return None
+    if np.ndim(value):
+        channels = value.reshape(len(value), -1)
+        if np.any(channels != channels[:, :1]):
+            return None
+        value = channels[:, 0]
+    if name in SUBTRACTED:
+        return Factor(value=-1.0, offset=value)
+    return Factor(value=1.0, offset=-value if name in SUBTRACT else value)
+
+
+def _numbers(number: Any, given: Any, axes: int) -> Any:
+    """A number, or the numbers of a tensor in the shape of another one without its first axes; None
+    where they are others for each sample or step, or would make its shape another one.
+    """
+    if type(number) in (int, float):
+        return float(number)
+    if not hasattr(number, "_version") or number.ndim > given.ndim:
+        return None
+    wanted = (*(1,) * axes, *given.shape[axes:])
+    ends = zip(reversed(number.shape), reversed(wanted), strict=False)
+    if any(length not in (1, whole) for length, whole in ends):
+        return None
+    return numbers_of(number, tuple(given.shape[axes:]))
+
+
+def is_parameter(value: Any) -> bool:
+    import torch
+
+    return isinstance(value, torch.nn.Parameter)
+
+
+def linear_of(weight: Any, bias: Any, parameters: Iterable[Any]) -> Any:
+    """The torch.nn.Linear of a weight (out, in) and a bias, or None; see `_with_weights`."""
+    import torch
+
+    if weight.ndim != 2 or not (bias is None or bias.ndim == 1):
+        return None
+    return _with_weights(torch.nn.Linear(1, 1), weight, bias, parameters)
+
+
+def convolution_of(
+    args: tuple[Any, ...], kwargs: Mapping[str, Any], parameters: Iterable[Any]
+) -> Any:
+    """The layer that torch.nn.functional.conv1d or conv2d is, or None; see `_with_weights`."""
+    import torch
+
+    names = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
+    given = dict(zip(names, args, strict=False)) | dict(kwargs)
+    weight, bias = given["weight"], given.pop("bias", None)
+    kind = {3: torch.nn.Conv1d, 4: torch.nn.Conv2d}.get(weight.ndim)
+    if kind is None:
+        return None
+    options = {name: value for name, value in given.items() if name in names[3:]}
+    groups = options.get("groups", 1)
+    layer = kind(groups, groups, tuple(weight.shape[2:]), **options)
+    return _with_weights(layer, weight, bias, parameters)
+
+
+def _with_weights(layer: Any, weight: Any, bias: Any, parameters: Iterable[Any]) -> Any:
+    """A layer with parameters of a module themselves, a view of the whole of one, such as a transpose,
+    or numbers that are no parameters.
+    """
+    import torch
+
+    whole = {(each.data_ptr(), each.numel()) for each in parameters}
+    del layer.weight, layer.bias
+    for name, value in (("weight", weight), ("bias", bias)):
+        own = value
+        if (
+            value is not None
+            and not is_parameter(value)
+            and (value.data_ptr(), value.numel()) in whole
+        ):
+            own = torch.nn.Parameter(value.detach())  # of the same memory
+        setattr(layer, name, own)
+    return layer
+
+
+def weights_of(
+    name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> tuple[Any, Any] | None:
+    """Weight (out, in) and bias of a function of `MATRIX`; None where it is something else."""
+    if name == "linear":
+        given = dict(zip(("input", "weight", "bias"), args, strict=False)) | dict(kwargs)
+        return given["weight"], given.get("bias")
+    *bias, _, matrix = args
+    if kwargs or matrix.ndim != 2:
+        return None
+    return matrix.mT, bias[0] if bias else None
+
+
+def refuse_dropping(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    """Refuse a call of torch.nn.functional.dropout that drops anything.
+
+    Raises:
+        ConversionError: It was one of training.
+    """
+    training = kwargs.get("training", args[2] if len(args) > 2 else True)
+    if training and kwargs.get("p", args[1] if len(args) > 1 else 0.5):
+        raise ConversionError(
+            "forward calls dropout of torch.nn.functional in training mode, where it drops at random",
+            fix="call module.eval() first, and give dropout training=self.training, which it does not"
+            " know by itself",
+        )
+
+
+#: Functions of torch.nn.functional that are layers too, by name.
+POOLS = {
+    **{f"avg_pool{axes}d": f"AvgPool{axes}d" for axes in (1, 2)},
+    **{f"max_pool{axes}d": f"MaxPool{axes}d" for axes in (1, 2)},
+    **{f"adaptive_avg_pool{axes}d": f"AdaptiveAvgPool{axes}d" for axes in (1, 2)},
+}
+
+
+def pool_of(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """The layer that a function of `POOLS` is."""
+    import torch
+
+    return getattr(torch.nn, POOLS[name])(*args, **kwargs)
+
+
+def padding_of(axes: int, pad: Any, mode: str = "constant", value: float | None = None) -> Any:
+    """The layer that torch.nn.functional.pad is for numbers of so many axes, or None."""
+    import torch
+
+    if mode != "constant":
+        return None
+    sides = (*pad, *(0,) * (2 * axes - len(pad)))
+    if any(sides[-2:]) or axes == 1:  # of the channels
+        return None if value or any(sides[:-2]) else Moved(axis=0, offset=sides[-2])
+    layer = {2: torch.nn.ConstantPad1d, 3: torch.nn.ConstantPad2d}.get(axes)
+    return None if layer is None else layer(sides[:-2], value or 0.0)

@@ -1,0 +1,181 @@
+"""What a watched forward pass of a PyTorch module showed: the layers that are called, and what it returns
+of them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping, Set
+from typing import Any
+
+from jaxsnn.errors import ConversionError
+from jaxsnn.nir.frameworks.torch_layers import Call
+from jaxsnn.nir.torch.leaves import Before, exported
+from jaxsnn.nir.torch.module_pass import tensors_of
+from jaxsnn.nir.torch.pass_record import Made, Member, PassRecord
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Heard:
+    """A tensor that the module returns, and that is an output of the graph.
+
+    Attributes:
+        sources, member: As of `Made`.
+        place: Its place among the tensors that the module returns, nested ones counted through.
+        shape: Without the axes of batch and time.
+    """
+
+    sources: tuple[str, ...]
+    member: Member
+    place: int
+    shape: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class ModuleTrace:
+    """What a forward pass showed.
+
+    Attributes:
+        calls: Of the leaves, in order.
+        outputs: What is returned.
+        leading: Axes before those of the shape: 1 (batch), or 2 (time, batch).
+        left_out: What is returned and is neither an output nor a state, in words.
+        absent: Calls that act from the second step on.
+        counters: Numbers of the module that were others in the step before.
+        inner: Leaf that `jaxsnn.to_torch` made, or "" for the module itself -> its neurons.
+    """
+
+    calls: tuple[Call, ...]
+    outputs: tuple[Heard, ...]
+    leading: int
+    left_out: tuple[str, ...] = ()
+    absent: frozenset[str] = frozenset()
+    counters: tuple[str, ...] = ()
+    inner: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+
+    def goes_on(self, leaf: str) -> bool:
+        """Whether a layer takes what a leaf gives, in this step or in the next one."""
+        return any(leaf in (*call.sources, _leaf_before(call)) for call in self.calls)
+
+    def spikes_taken(self, neurons: Iterable[str]) -> Iterator[tuple[str, str, bool]]:
+        """Neuron, neuron or "" for an output that takes what it gives, and whether it takes what it
+        gave in the step before.
+        """
+        neurons = frozenset(neurons)
+        carried: dict[str, set[tuple[str, bool]]] = {"": set()}
+        for call in self.calls:
+            given = set[tuple[str, bool]]().union(*(carried[source] for source in call.sources))
+            if (leaf := _leaf_before(call)) is not None:
+                given = {(leaf, True)}
+            if call.name in neurons:
+                yield from ((source, call.name, before) for source, before in sorted(given))
+                given = {(call.name, False)}
+            carried[call.name] = given
+        for heard in self.outputs:
+            for source in heard.sources:
+                yield from ((leaf, "", before) for leaf, before in sorted(carried[source]))
+
+    @property
+    def uses(self) -> dict[str, int]:
+        """How often what a leaf gives is taken, by leaves or as an output."""
+        found: dict[str, int] = {}
+        for taken in (*self.calls, *self.outputs):
+            for source in taken.sources:
+                found[source] = found.get(source, 0) + 1
+        return found
+
+
+def _leaf_before(call: Call) -> str | None:
+    return call.module.leaf if isinstance(call.module, Before) else None
+
+
+def outputs_of(record: PassRecord, result: Any) -> tuple[Heard, ...]:
+    """The outputs: the first tensor, others that no leaf takes up, and those of layers without a
+    state. What is returned beside them are states of neurons.
+
+    Args:
+        record: Of the pass.
+        result: What the module returned.
+
+    Raises:
+        ConversionError: The first tensor is computed outside of layers, or `.data` was changed.
+    """
+    if any(tensor._version != version for tensor, version in record.unseen):
+        raise ConversionError(
+            "forward changes what a layer gives through .data, where it cannot be watched",
+            fix="compute a tensor of its own instead, such as x = 2 * x",
+        )
+    tensors = tensors_of(result)
+    made = [record.seen(tensor).unchanged for tensor in tensors]
+    if not tensors or made[0] is None:
+        if tensors:
+            record.refuse_lost(tensors[0])
+        by = record.said_of(tensors[0]) if tensors else ""
+        raise ConversionError(
+            f"the output of the module is computed outside of layers{by}",
+            fix="return what a layer gives in one step, unchanged",
+        )
+    taken = {source for call in record.calls.values() for source in call.sources}
+    taken |= {_leaf_before(record.calls[name]) or name for name in taken - {""}}
+    found: dict[tuple[str, ...], Heard] = {}
+    for place, (tensor, one) in enumerate(zip(tensors, made, strict=True)):
+        if one is None or (place and _goes_on(record, one, taken)):
+            continue
+        heard = Heard(
+            sources=one.sources,
+            member=one.member,
+            place=place,
+            shape=tuple(tensor.shape[one.leading :]),
+        )
+        # Beside its spikes, a neuron that never resets gives its membrane.
+        if one.sources not in found or (one.member == "membrane" and _is_silent(record, one)):
+            found[one.sources] = heard
+    return tuple(found.values())
+
+
+def _goes_on(record: PassRecord, made: Made, taken: Set[str]) -> bool:
+    """Whether what one neuron gives, or the input, is taken by a layer too."""
+    source = made.sources[0]
+    if len(made.sources) > 1 or source not in taken:
+        return False
+    return not source or exported(record.calls[source]).framework is not None
+
+
+def _is_silent(record: PassRecord, made: Made) -> bool:
+    """Whether a neuron never resets."""
+    leaf = record.calls[made.sources[0]].module
+    threshold = getattr(leaf, "v_threshold", 0.0)
+    unreached = isinstance(threshold, float) and threshold == float("inf")
+    return unreached or getattr(leaf, "reset_mechanism", "") == "none"
+
+
+def calls_taken(record: PassRecord, outputs: tuple[Heard, ...]) -> tuple[Call, ...]:
+    """The calls, without what is computed outside of leaves, or for the next step, and that nobody
+    takes.
+    """
+    found = _needed(record, outputs, frozenset())
+    elsewhere = {id(call.module) for call in found if call.name in record.earlier}
+    return tuple(_needed(record, outputs, elsewhere))
+
+
+def _needed(record: PassRecord, outputs: tuple[Heard, ...], elsewhere: Set[int]) -> list[Call]:
+    """The calls that are taken, and those of leaves, but for modules that are needed elsewhere."""
+    found: list[Call] = []
+    for call in reversed(record.calls.values()):
+        taken = {source for each in (*found, *outputs) for source in each.sources}
+        own = call.name in record.leaves and id(call.module) not in elsewhere
+        if call.name in taken or own:
+            found.append(call)
+    return found[::-1]
+
+
+def left_out(record: PassRecord, result: Any) -> Iterator[str]:
+    """What the module returns beside its output that is of no layer, and no state of one."""
+    for place, tensor in enumerate(tensors_of(result)):
+        seen = record.seen(tensor)
+        made = seen.unchanged
+        if not place or seen.is_state or (made is not None and made.sources != ("",)):
+            continue
+        by = f" by torch's {seen.function}" if seen.function else ""
+        what = f"computed outside of layers{by}" if made is None else "its input"
+        yield f"tensor {place + 1}, of shape {tuple(tensor.shape)}, {what}"

@@ -1,0 +1,195 @@
+"""The way back from a module that `jaxsnn.to_torch` made: its graph, with the numbers that it has now."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from jaxsnn.errors import ConversionError
+from jaxsnn.nir.model.draft import WEIGHTED, spelt
+from jaxsnn.nir.model.graph import Graph
+from jaxsnn.nir.model.node import Node
+from jaxsnn.nir.torch.to_torch import SOURCE, drafted, to_torch
+
+#: Places of biases in loops are multiples of this: what importers need adds them to other biases.
+_IN_LOOPS = 2.0**26
+
+
+def is_of_graph(module: Any) -> bool:
+    """Whether `jaxsnn.to_torch` made a module."""
+    return SOURCE in getattr(module, "meta", ())
+
+
+def source_of(module: Any) -> Graph:
+    """The graph of which `jaxsnn.to_torch` made a module."""
+    return module.meta[SOURCE]
+
+
+def trained_graph(module: Any) -> Graph:
+    """The graph of a module that `jaxsnn.to_torch` made, with the weights, biases, v_threshold and v_reset
+    that it has now; what did not change keeps its bits.
+
+    Raises:
+        ConversionError: `to_torch` makes no such module of any of these in the graph.
+        GraphError: Weights that are not finite.
+    """
+    graph = _with_levels(_with_weights(source_of(module), module), module)
+    _refuse_other_numbers(graph, module)
+    return graph
+
+
+def weights_for(module: Any, nodes: Mapping[str, Node]) -> Iterator[tuple[str, str, np.ndarray]]:
+    """Layer, "weight" or "bias" and value that a module that `jaxsnn.to_torch` made is to have.
+
+    Args:
+        module: The module.
+        nodes: Whose weights it is to have, by the names in its graph; a node without bias means 0.
+    """
+    graph = source_of(module)
+    records = []
+    for name, node in nodes.items():
+        known = graph.nodes[name]
+        values = {"weight": node.value("weight")}
+        if "bias" in known.names:
+            has = "bias" in node.names
+            values["bias"] = node.value("bias") if has else np.zeros(_channels(known))
+        records.append(known.replace(**values))
+    for path, value in to_torch(graph.with_nodes(records)).state_dict().items():
+        layer, _, key = str(path).rpartition(".")
+        if key in ("weight", "bias"):
+            yield layer, key, value.numpy()
+
+
+def _with_weights(graph: Graph, module: Any) -> Graph:
+    """The graph with the weights and biases of a module."""
+    ready = drafted(graph)
+    draft = ready.draft
+    parts = list(_numbers(graph))
+    places = drafted(_with_places(graph, parts)).draft
+    now = np.concatenate([np.zeros(1), *(np.ravel(value) for _, _, value in parts)])
+    changed, read = np.zeros(now.size, bool), []
+    for name in draft.of_type(*WEIGHTED):
+        for key in ("weight", "bias"):
+            if key not in draft.nodes[name] or name in ready.fixed:
+                continue
+            new = _held(module, name, key)
+            other = new != np.asarray(draft.nodes[name][key], np.float32)
+            place = np.broadcast_to(places.nodes[name].get(key, 0.0), new.shape)
+            looped, own = np.divmod(place, _IN_LOOPS) if key == "bias" else (0 * place, place)
+            # of a sum of two biases, the one outside of the loop is all
+            for where, value in ((looped, np.where(own > 0, 0.0, new)), (own, new)):
+                index = where[other].astype(int)
+                now[index], changed[index] = value[other], True
+            if key == "weight":
+                read.append((name, new, own.astype(int)))
+    for name, new, place in read:
+        apart = (place > 0) & (now[place].astype(np.float32) != new.astype(np.float32))
+        apart &= ~np.isnan(new)  # which no graph has, and that is told
+        if apart.any():
+            raise ConversionError(
+                f"weight of layer '{spelt(name)}' is {new[apart][0]:g}, and {now[place][apart][0]:g} in"
+                " another layer of the module, and the graph has one for both",
+                fix="give each place weights of its own in the graph before jaxsnn.to_torch",
+                node=name,
+            )
+    kind = np.result_type(np.float32, *(_array(each).dtype for each in module.parameters()))
+    records, first = {}, 1
+    for name, key, value in parts:
+        part = slice(first, first + value.size)
+        first += value.size
+        if changed[part].any():
+            new = now[part].reshape(value.shape).astype(kind)
+            mixed = np.where(changed[part].reshape(value.shape), new, value)
+            records[name] = records.get(name, graph.nodes[name]).replace(**{key: mixed})
+    return graph.with_nodes(records)
+
+
+def _with_levels(graph: Graph, module: Any) -> Graph:
+    """The graph with v_threshold and v_reset of the neurons of a module."""
+    ready, records = drafted(graph), []
+    for name, step in ready.steps.items():
+        node, changes = graph.nodes[ready.nodes[name]], {}
+        for key in ("v_threshold", "v_reset") if step.reset != "none" else ():
+            new, old = _held(module, name, key), getattr(step, key).astype(np.float32)
+            if key in node.names and new.shape == old.shape and not np.array_equal(new, old):
+                value = np.resize(node.value(key), step.shape)
+                changes[key] = np.where(new == old, value, new)
+        if changes:
+            whole = {key: np.resize(value, step.shape) for key, value in node.parameters.items()}
+            records.append(node.replace(**whole | changes))
+    return graph.with_nodes(records)
+
+
+def _numbers(graph: Graph) -> Iterator[tuple[str, str, np.ndarray]]:
+    """Node, name and value of all biases, then of all weights, with a bias for each output channel."""
+    for key in ("bias", "weight"):
+        for name, node in graph.nodes.items():
+            if node.type in WEIGHTED and key in node.names:
+                value = np.asarray(node.value(key))
+                if key == "bias":
+                    value = np.broadcast_to(value, _channels(node))
+                yield name, key, value
+
+
+def _channels(node: Node) -> tuple[int, ...]:
+    shape = np.shape(node.value("weight"))
+    return shape[:1] if node.type in ("Conv1d", "Conv2d") else (*shape[:-2], shape[-2])
+
+
+def _with_places(graph: Graph, parts: list[tuple[str, str, np.ndarray]]) -> Graph:
+    """The graph with the places of its numbers, counted from 1, instead of them."""
+    looped = {name for part in graph.recurrent_components() for name in part}
+    records: dict[str, Node] = {}
+    first = 1
+    for name, key, value in parts:
+        places = np.arange(first, first + value.size, dtype=float).reshape(value.shape)
+        first += value.size
+        if key == "bias" and name in looped:
+            places *= _IN_LOOPS if value.any() else 0.0
+        records[name] = records.get(name, graph.nodes[name]).replace(**{key: places})
+    return graph.with_nodes(records)
+
+
+def _held(module: Any, name: str, key: str) -> np.ndarray:
+    """A number of a layer of a module, by the name of its node."""
+    held = getattr(getattr(module, spelt(name), None), key, None)
+    if held is None:
+        raise ConversionError(
+            f"the module has no {key} of '{name}', which jaxsnn.to_torch gave it",
+            fix="keep the layers that jaxsnn.to_torch makes",
+            node=name,
+        )
+    return _array(held)
+
+
+def _array(tensor: Any) -> np.ndarray:
+    return np.array(tensor.detach().cpu().numpy())
+
+
+def _refuse_other_numbers(graph: Graph, module: Any) -> None:
+    """Refuse a graph of which `to_torch` makes a module with other numbers than the one given.
+
+    Raises:
+        ConversionError: Names the node and the two numbers.
+    """
+    names = {spelt(name): node for name, node in drafted(graph).nodes.items()}
+    for path, wanted in to_torch(graph).state_dict().items():
+        layer, _, key = str(path).rpartition(".")
+        node = names.get(layer, layer)
+        own, new = _held(module, layer, key), wanted.numpy()
+        if own.shape != new.shape:
+            raise ConversionError(
+                f"node '{node}': {key} has the shape {own.shape} in the module, and {new.shape} in its"
+                " graph",
+                fix="keep the shapes that jaxsnn.to_torch makes",
+                node=node,
+            )
+        if not (same := own.astype(np.float32) == new).all():
+            raise ConversionError(
+                f"node '{node}': {key} is {own[~same][0]:g} in the module and {new[~same][0]:g} in its"
+                " graph, and weights, biases, v_threshold and v_reset alone are read back",
+                fix="set it in the graph before jaxsnn.to_torch",
+                node=node,
+            )
