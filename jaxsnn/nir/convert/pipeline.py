@@ -47,7 +47,7 @@ from jaxsnn.nir.dialects.inference import TAG, with_kernels
 from jaxsnn.nir.dialects.resolve import is_continuous, step_of
 from jaxsnn.nir.frameworks.framework import Importer
 from jaxsnn.nir.frameworks.neuron_writing import Setting
-from jaxsnn.nir.frameworks.registry import framework_of
+from jaxsnn.nir.frameworks.registry import dialect_of, framework_of
 from jaxsnn.nir.frameworks.source_flow import Flow
 from jaxsnn.nir.frameworks.source_step import Step
 from jaxsnn.nir.graphs.build import NIR_VERSION
@@ -579,8 +579,8 @@ def _dialect(draft: Draft, target: Target, setting: Setting) -> Dialect:
         rule = target.framework.dialects[0].rules.get(draft.nodes[name]["type"])
         if rule is not None and rule.recurrent_reset_delay is not None:
             nodes.setdefault(name, {}).setdefault("reset_delay", known["reset_delay"])
-    return Dialect(
-        name=target.framework.name,
+    return dialect_of(
+        target.framework.name,
         dt=setting.dt or None,  # equations have none
         decided_by="argument",
         why=why,

@@ -132,6 +132,7 @@ def _decided(
     return Dialect(
         name=conventions.name,
         version=said.version or None,
+        conventions=conventions,
         decided_by=decided_by,
         why=" ".join(reasons),
         nodes={name: nodes[name] for name in graph.nodes if name in nodes},

@@ -17,11 +17,11 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from types import MappingProxyType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from jaxsnn.errors import UsageError, add_option, listing, suggestion
 from jaxsnn.nir.frameworks.framework import Framework, Importer
-from jaxsnn.nir.model.dialect import Conventions, OwnOption, TimeUnit
+from jaxsnn.nir.model.dialect import Conventions, Dialect, OwnOption, TimeUnit
 
 #: Group of entry points through which distributions bring frameworks.
 ENTRY_POINTS = "jaxsnn.frameworks"
@@ -225,6 +225,24 @@ def conventions_of(name: str, version: str | None = None) -> Conventions:
     if for_version is None:
         raise _unknown_version(name, version, [one.version for one in found])
     return for_version
+
+
+def dialect_of(name: str, version: str | None = None, **fields: Any) -> Dialect:
+    """The dialect of a framework, with the given fields; everything else is undecided.
+
+    Args:
+        name: Of the framework.
+        version: As of `conventions_of`.
+        **fields: Of `Dialect`.
+
+    Raises:
+        UsageError: No such framework, or nothing is known of that version.
+
+    >>> dialect_of("snntorch", reset="zero").conventions.threshold
+    '>'
+    """
+    conventions = conventions_of(name, version)
+    return Dialect(name=name, version=version or None, conventions=conventions, **fields)
 
 
 def own_unit(dialect: str) -> TimeUnit | None:

@@ -24,6 +24,7 @@ from jaxsnn.errors import (
 )
 from jaxsnn.nir.dialects.dialect_names import DIALECTS
 from jaxsnn.nir.dialects.inference import resolve
+from jaxsnn.nir.frameworks.registry import dialect_of
 from jaxsnn.nir.graphs.repair import add_borders, findings
 from jaxsnn.nir.io.documents import document_of
 from jaxsnn.nir.io.files import Dataset, Group, text_of
@@ -146,7 +147,7 @@ def _with_dialects(graph: Graph, broken: tuple[Problem, ...]) -> tuple[Problem, 
 def _is_sound(graph: Graph, name: str) -> bool:
     """Whether a dialect takes a graph, and it has no problems there."""
     try:
-        return not validate(graph.with_dialect(Dialect(name=name)))
+        return not validate(graph.with_dialect(dialect_of(name)))
     except DialectError:
         return False
 

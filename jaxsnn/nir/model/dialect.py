@@ -10,22 +10,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
+from jaxsnn.errors import UsageError, in_flags
+from jaxsnn.nir.model.changes import Change, Edge
 from jaxsnn.nir.model.decays import EXACT_MEMBRANE, Decay
 from jaxsnn.nir.model.node import Node, nothing
 from jaxsnn.nir.model.nodes import NEURONS
-
-if TYPE_CHECKING:
-    from jaxsnn.nir.model.changes import Change, Edge
-    from jaxsnn.nir.model.graph import Graph
-    from jaxsnn.nir.model.node import Node
-
-
-from jaxsnn.errors import in_flags
-from jaxsnn.nir.frameworks.registry import conventions_of
 
 TimeUnit = Literal["s", "ms", "step"]
 Kernel = Literal["delta", "box"]
@@ -264,8 +257,9 @@ class Conventions:
     recurrent_delay: int = 1
     runs_loops: Literal["depth first", "in turn"] | None = None
     channels_last: bool = False
-    repair: Callable[[Graph], tuple[tuple[Edge, ...], tuple[Change, ...]]] | None = None
-    meanings: tuple[Callable[[Graph], Iterator[tuple[Node, Change]]], ...] = ()
+    # Both take a Graph, which holds a Dialect and therefore cannot be named here.
+    repair: Callable[[Any], tuple[tuple[Edge, ...], tuple[Change, ...]]] | None = None
+    meanings: tuple[Callable[[Any], Iterator[tuple[Node, Change]]], ...] = ()
     options: tuple[OwnOption, ...] = ()
     defaults: Mapping[str, tuple[Any, str]] = dataclasses.field(default_factory=nothing)
 
@@ -340,6 +334,10 @@ class Dialect:
             leaky readout.
         choices: While undecided: the dialects that the numbers allow.
         own: Own options of the framework, by name; dt_export and norm_input are fields.
+        conventions: Those of the framework; None while undecided.
+
+    Raises:
+        UsageError: The conventions are missing, or those of another framework.
     """
 
     name: str | None = None
@@ -357,11 +355,14 @@ class Dialect:
     nodes: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=nothing)
     choices: tuple[str, ...] = ()
     own: Mapping[str, Any] = dataclasses.field(default_factory=nothing)
+    conventions: Conventions | None = dataclasses.field(default=None, repr=False)
 
-    @property
-    def conventions(self) -> Conventions | None:
-        """The conventions of the framework; None while undecided."""
-        return None if self.name is None else conventions_of(self.name, self.version)
+    def __post_init__(self) -> None:
+        if self.name != (None if self.conventions is None else self.conventions.name):
+            raise UsageError(
+                f"the dialect '{self.name}' has no conventions of that framework",
+                fix=f'make it with jaxsnn.nir.dialect_of("{self.name}")',
+            )
 
     @property
     def fix(self) -> str:
@@ -396,7 +397,7 @@ class Dialect:
     def at(self, node: str) -> NodeDialect:
         """The fields for one node: what was said for it, else what holds for all.
 
-        >>> dialect = Dialect(name="snntorch", reset="zero", nodes={"3": {"readout": True, "reset": "none"}})
+        >>> dialect = Dialect(reset="zero", nodes={"3": {"readout": True, "reset": "none"}})
         >>> dialect.at("1").reset, dialect.at("3").reset
         ('zero', 'none')
         """
@@ -432,6 +433,7 @@ class Dialect:
     def as_dict(self) -> dict[str, Any]:
         """For JSON, in the words of the command line."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        del fields["conventions"]
         return fields | {
             "why": in_flags(self.why),
             "fix": in_flags(self.fix),
