@@ -21,8 +21,7 @@ from jaxsnn.bss2.emulate import SPREADS, EmulatedChip, Emulator
 from jaxsnn.bss2.search.portfolio import place_and_route
 from jaxsnn.bss2.search.quantize import QuantizeOptions, quantize
 from jaxsnn.network.spikes import Events
-from jaxsnn.nir import Graph
-from jaxsnn.nir.graphs import build
+from jaxsnn.nir import Graph, build
 
 TAU, THRESHOLD, SCALE = 6e-3, 2.6, 30.0
 T_END = 5 * TAU

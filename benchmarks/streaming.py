@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 import jaxsnn
-from jaxsnn.nir.graphs import build
+from jaxsnn.nir import build
 
 INPUTS, HIDDEN, OUTPUTS = 700, 256, 20
 EVENTS, T_END = 8000, 1.0

@@ -12,9 +12,8 @@ from typing import Any
 
 from seeds import each_seed
 
-from jaxsnn.nir import Graph
-from jaxsnn.nir.graphs import build
-from jaxsnn.nir.model.initializers import normal
+from jaxsnn.nir import Graph, build
+from jaxsnn.nir.initializers import normal
 from jaxsnn.train import Dropout, FirstSpike, digits_splits, fit
 from jaxsnn.units import parse_time
 

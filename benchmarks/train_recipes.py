@@ -31,7 +31,7 @@ from typing import Any
 
 from jaxsnn.commands.train_command import read_config
 from jaxsnn.nir import read, write
-from jaxsnn.nir.graphs.layer_tables import graph_of_table
+from jaxsnn.nir.layer_tables import graph_of_table
 from jaxsnn.train import TrainOptions, fit
 from jaxsnn.train.options import to_stderr
 

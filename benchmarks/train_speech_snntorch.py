@@ -29,7 +29,7 @@ from seeds import each_seed
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from jaxsnn.commands.train_command import read_config
-from jaxsnn.nir.graphs.layer_tables import graph_of_table
+from jaxsnn.nir.layer_tables import graph_of_table
 from jaxsnn.nir.model.graph import Graph
 from jaxsnn.train.data.datasets import Data
 from jaxsnn.train.data.image_events import augmentation_of

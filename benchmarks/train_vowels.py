@@ -15,9 +15,8 @@ import numpy as np
 from seeds import each_seed
 
 from jaxsnn.event.event_driven import EventDriven
-from jaxsnn.nir import Graph
-from jaxsnn.nir.graphs import build
-from jaxsnn.nir.model.initializers import normal
+from jaxsnn.nir import Graph, build
+from jaxsnn.nir.initializers import normal
 from jaxsnn.train import Dropout, ExponentialSum, fit, japanese_vowels_splits
 from jaxsnn.train.data.datasets import taken
 from jaxsnn.units import parse_time

@@ -17,9 +17,8 @@ from seeds import each_seed
 
 import jaxsnn
 from jaxsnn.event.event_driven import EventDriven
-from jaxsnn.nir import Graph
-from jaxsnn.nir.graphs import build
-from jaxsnn.nir.model.initializers import normal
+from jaxsnn.nir import Graph, build
+from jaxsnn.nir.initializers import normal
 from jaxsnn.train import Bounded, Free, evaluate, fit, yinyang, yinyang_splits
 from jaxsnn.units import parse_time
 

@@ -23,8 +23,8 @@ REFERENCE = {
     "jaxsnn": "Graphs, simulation, the chip",
     "jaxsnn.train": "Training",
     "jaxsnn.plot": "Pictures",
-    "jaxsnn.nir.graphs.build": "Graphs made in Python",
-    "jaxsnn.nir.model.initializers": "Weights to begin with",
+    "jaxsnn.nir.build": "Graphs made in Python",
+    "jaxsnn.nir.initializers": "Weights to begin with",
 }
 #: What is compiled runs a few times only.
 QUICKLY = "--xla_backend_optimization_level=0"

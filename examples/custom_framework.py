@@ -10,8 +10,8 @@ import numpy as np
 
 import jaxsnn
 from jaxsnn import plot
+from jaxsnn.nir import build
 from jaxsnn.nir.frameworks import Conventions, Decay, Evidence, Rule
-from jaxsnn.nir.graphs import build
 
 
 def implicit(parameters, dt, xp):

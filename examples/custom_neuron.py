@@ -18,8 +18,7 @@ import numpy as np
 import jaxsnn
 from jaxsnn import NeuronModel, NodeTraits, plot
 from jaxsnn.event.dynamics.decaying_modes import DecayingModes
-from jaxsnn.nir import Parameter
-from jaxsnn.nir.graphs import build
+from jaxsnn.nir import Parameter, build
 
 
 @jax.tree_util.register_dataclass

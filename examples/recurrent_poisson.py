@@ -12,7 +12,7 @@ import numpy as np
 
 import jaxsnn
 from jaxsnn import plot
-from jaxsnn.nir.graphs import build
+from jaxsnn.nir import build
 
 SMOKE = "--smoke" in sys.argv
 SIZE, T_END, RATE = (20, 0.05, 60.0) if SMOKE else (100, 0.3, 80.0)

@@ -9,8 +9,8 @@ import sys
 
 import jaxsnn
 from jaxsnn import plot
-from jaxsnn.nir.graphs import build
-from jaxsnn.nir.model.initializers import normal
+from jaxsnn.nir import build
+from jaxsnn.nir.initializers import normal
 from jaxsnn.train import Bounded, Free, yinyang_splits
 
 SMOKE = "--smoke" in sys.argv

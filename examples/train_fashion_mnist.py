@@ -14,8 +14,8 @@ import numpy as np
 
 import jaxsnn
 from jaxsnn import plot
-from jaxsnn.nir.graphs import build
-from jaxsnn.nir.model.initializers import normal
+from jaxsnn.nir import build
+from jaxsnn.nir.initializers import normal
 from jaxsnn.train import Latency, splits_of_arrays
 
 SMOKE = "--smoke" in sys.argv

@@ -14,7 +14,7 @@ import optax
 
 import jaxsnn
 from jaxsnn import plot
-from jaxsnn.nir.graphs import build
+from jaxsnn.nir import build
 
 SMOKE = "--smoke" in sys.argv
 TARGET, T_END = 12e-3, 40e-3  # seconds

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from jaxsnn.bss2.emulate import emulate as emulate
     from jaxsnn.bss2.search.portfolio import place_and_route as place_and_route
     from jaxsnn.bss2.search.quantize import quantize as quantize
+    from jaxsnn.compatibility.checks import check as check
     from jaxsnn.errors import JaxsnnError as JaxsnnError
     from jaxsnn.event.event_driven import EventDriven as EventDriven
     from jaxsnn.event.event_solution import EventSolution as EventSolution
@@ -36,18 +37,17 @@ if TYPE_CHECKING:
     from jaxsnn.network.valued_inputs import Currents as Currents
     from jaxsnn.network.valued_inputs import GradedEvents as GradedEvents
     from jaxsnn.nir import Graph as Graph
+    from jaxsnn.nir import export as export
+    from jaxsnn.nir import parse as parse
     from jaxsnn.nir import read as read
     from jaxsnn.nir import sequential as sequential
     from jaxsnn.nir import write as write
     from jaxsnn.nir.convert.pipeline import convert as convert
     from jaxsnn.nir.frameworks import Framework as Framework
     from jaxsnn.nir.frameworks import register_framework as register_framework
-    from jaxsnn.nir.graphs import export as export
-    from jaxsnn.nir.graphs import parse as parse
     from jaxsnn.nir.model.node import NodeTraits as NodeTraits
     from jaxsnn.nir.model.nodes import register_node as register_node
     from jaxsnn.nir.torch.to_torch import to_torch as to_torch
-    from jaxsnn.simulation.checks import check as check
     from jaxsnn.simulation.fidelity import fidelity as fidelity
     from jaxsnn.simulation.simulate import simulate as simulate
     from jaxsnn.simulation.solution import Solution as Solution
@@ -82,7 +82,7 @@ _HOME = {
     "StraightThrough": "jaxsnn.grid.surrogate",
     "TimeStepped": "jaxsnn.grid.time_stepped",
     "Verification": "jaxsnn.simulation.verification",
-    "check": "jaxsnn.simulation.checks",
+    "check": "jaxsnn.compatibility.checks",
     "check_mapping": "jaxsnn.bss2.check",
     "convert": "jaxsnn.nir.convert.pipeline",
     "emulate": "jaxsnn.bss2.emulate",

@@ -119,7 +119,7 @@ class Mapping:
 
     def _repr_html_(self) -> str | None:
         """In a notebook: the floorplan."""
-        from jaxsnn.plot.notebook import html_of
+        from jaxsnn.notebook import html_of
 
         return html_of(self)
 

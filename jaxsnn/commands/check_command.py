@@ -1,6 +1,6 @@
 """`jaxsnn check`: all problems of a NIR file for one purpose, before anything runs.
 
-It loads no JAX. Its outcome is a `jaxsnn.simulation.checks.CheckReport`.
+It loads no JAX. Its outcome is a `jaxsnn.compatibility.checks.CheckReport`.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ def add(commands: Any) -> None:
 
 def _purposes() -> str:
     """The help of --for."""
-    from jaxsnn.simulation.checks import purposes
+    from jaxsnn.compatibility.checks import purposes
 
     return f"{', '.join(purposes())}; NAME==VERSION for one version of an importer"
 
 
 def run(arguments: argparse.Namespace) -> int:
     """The work; exit code 1 where there is an error among the problems."""
-    from jaxsnn.simulation.checks import check_file
+    from jaxsnn.compatibility.checks import check_file
 
     report, graph = check_file(
         arguments.file,

@@ -1,6 +1,6 @@
 """`jaxsnn draw`: the graph of a NIR file as a picture. It loads no JAX.
 
-Its outcome is what `jaxsnn.nir.model.drawing.draw` returns.
+Its outcome is what `jaxsnn.plot.graph_drawing.draw` returns.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def add(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """The work; exit code 0."""
-    from jaxsnn.nir.model.drawing import draw
+    from jaxsnn.plot.graph_drawing import draw
 
     outcome = draw(read_graph(arguments), arguments.output, force=arguments.force)
     print_outcome(arguments, outcome)

@@ -25,14 +25,14 @@ def add(commands: Any) -> None:
 
 def _purposes() -> str:
     """The help of --for."""
-    from jaxsnn.simulation.checks import purposes
+    from jaxsnn.compatibility.checks import purposes
 
     return f"one of {', '.join(purposes())}; may be repeated, default: all"
 
 
 def run(arguments: argparse.Namespace) -> int:
     """The work; exit code 1 where something is not supported by a purpose that was asked for."""
-    from jaxsnn.simulation.matrix import matrix, matrix_of_types
+    from jaxsnn.compatibility.matrix import matrix, matrix_of_types
 
     wanted = arguments.purposes or ()
     if arguments.file is None:

@@ -159,7 +159,7 @@ def graph_of(arguments: argparse.Namespace, options: TrainOptions) -> Graph:
     """
     table = {} if arguments.config is None else _content(arguments.config).get(_NETWORK)
     if arguments.file is None and table:
-        from jaxsnn.nir.graphs.layer_tables import graph_of_table
+        from jaxsnn.nir.layer_tables import graph_of_table
 
         refuse_options_of_file(arguments)
         return graph_of_table(table, options.seed)

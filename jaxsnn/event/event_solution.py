@@ -350,7 +350,7 @@ class EventSolution:
         """In a notebook: the raster of the first sample."""
         if isinstance(self.result, Tracer):
             return None
-        from jaxsnn.plot.notebook import html_of
+        from jaxsnn.notebook import html_of
 
         return html_of(self, text=repr(self))
 

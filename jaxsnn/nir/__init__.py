@@ -1,9 +1,9 @@
 """NIR in and out: files, graphs, dialects. Nothing here loads JAX."""
 
+from jaxsnn.nir.build import network, sequential
 from jaxsnn.nir.dialects.dialect_names import DIALECTS
 from jaxsnn.nir.dialects.gains import require, resistance, spike_area
 from jaxsnn.nir.dialects.inference import resolve
-from jaxsnn.nir.graphs.build import network, sequential
 from jaxsnn.nir.graphs.export import export, tagged, write
 from jaxsnn.nir.graphs.parse import parse, read
 from jaxsnn.nir.io.read_limits import limit_reading

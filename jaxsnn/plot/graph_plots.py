@@ -1,4 +1,4 @@
-"""Graphs and mappings: the pictures of `jaxsnn.nir.model.drawing` and `jaxsnn.bss2.floorplan`."""
+"""Graphs and mappings: the pictures of `jaxsnn.plot.graph_drawing` and `jaxsnn.bss2.floorplan`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jaxsnn.plot.picture import Picture
 
 def graph(graph: Any) -> Picture:
     """The nodes of a `jaxsnn.Graph` and what feeds what, from left to right."""
-    from jaxsnn.nir.model.drawing import FORMATS
+    from jaxsnn.plot.graph_drawing import FORMATS
 
     def render(kind: str) -> bytes:
         drawn = FORMATS[f".{kind}"](graph)

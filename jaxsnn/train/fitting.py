@@ -63,7 +63,7 @@ def fit(
             gone.
 
     >>> from jaxsnn.nir import build
-    >>> from jaxsnn.nir.model.initializers import normal
+    >>> from jaxsnn.nir.initializers import normal
     >>> from jaxsnn.train import yinyang_splits
     >>> hidden, output = (build.cubalif(tau_mem="20ms", tau_syn="10ms") for _ in range(2))
     >>> first = build.linear(20, weight=normal(1.0, 0.6))

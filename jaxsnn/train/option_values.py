@@ -198,7 +198,7 @@ def seed_check(name: str, value: Any) -> None:
     if isinstance(value, int):
         refuse_seed(value, name)
     else:
-        from jaxsnn.nir.model.initializers import seed_words
+        from jaxsnn.nir.initializers import seed_words
 
         words = seed_words(value, name)
         if len(words) == 1:

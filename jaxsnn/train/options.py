@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     import optax
 
     from jaxsnn.grid.surrogate import Surrogate
-    from jaxsnn.nir.model.initializers import Seed
+    from jaxsnn.nir.initializers import Seed
     from jaxsnn.simulation.solution import Engine
     from jaxsnn.train.data.datasets import Data, Splits
     from jaxsnn.train.data.encoders import Encoder

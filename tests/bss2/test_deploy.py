@@ -21,8 +21,7 @@ from jaxsnn.bss2.search.portfolio import place_and_route
 from jaxsnn.bss2.search.quantize import QuantizeOptions, quantize
 from jaxsnn.commands.cli import main
 from jaxsnn.errors import FileError, MappingError
-from jaxsnn.nir import write
-from jaxsnn.nir.graphs import build
+from jaxsnn.nir import build, write
 from tests.bss2.deployment import Deployment
 from tests.bss2.recipes import layer_by_layer_mapping
 

@@ -13,7 +13,7 @@ from jaxsnn.bss2.emulate import EmulatedChip, emulate
 from jaxsnn.bss2.search.portfolio import place_and_route
 from jaxsnn.bss2.search.quantize import QuantizeOptions, quantize
 from jaxsnn.network.spikes import Events
-from jaxsnn.nir.graphs import build
+from jaxsnn.nir import build
 from jaxsnn.units import parse_time
 from tests.bss2.deployment import Deployment, random_events, trains
 from tests.bss2.recipes import layer_by_layer_mapping

@@ -24,8 +24,8 @@ from jaxsnn.errors import MappingError, UsageError
 from jaxsnn.event.event_driven import EventDriven
 from jaxsnn.network.lowering.lower import lower
 from jaxsnn.network.spikes import Events
-from jaxsnn.nir.graphs import build
-from jaxsnn.nir.model.initializers import normal
+from jaxsnn.nir import build
+from jaxsnn.nir.initializers import normal
 from jaxsnn.simulation.simulate import simulate
 from jaxsnn.units import parse_time
 from tests.oracles import event_queues

@@ -21,7 +21,7 @@ from jaxsnn.errors import MappingError, UsageError
 from jaxsnn.event.event_driven import EventDriven
 from jaxsnn.network.lowering.lower import lower
 from jaxsnn.network.spikes import Events
-from jaxsnn.nir.graphs import build
+from jaxsnn.nir import build
 from jaxsnn.simulation.simulate import simulate
 from jaxsnn.train import Data, InTheLoop, Splits, TrainingStopped, fit, on_chip
 from jaxsnn.train.data.batches import Batch

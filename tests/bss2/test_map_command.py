@@ -6,8 +6,7 @@ import sys
 
 import pytest
 
-from jaxsnn.nir import write
-from jaxsnn.nir.graphs import build
+from jaxsnn.nir import build, write
 from tests.helpers.command_line import finished
 
 

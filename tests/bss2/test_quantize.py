@@ -14,12 +14,11 @@ from hypothesis import strategies as st
 from jaxsnn.bss2.chip import PARAMETERS
 from jaxsnn.bss2.search.measured_slopes import slopes_of
 from jaxsnn.bss2.search.quantize import QuantizeOptions, quantize
+from jaxsnn.compatibility.checks import check
 from jaxsnn.errors import JaxsnnError, MappingError, UsageError
 from jaxsnn.network.lowering.lower import lower
 from jaxsnn.network.spikes import Events
-from jaxsnn.nir import read
-from jaxsnn.nir.graphs import build, parse
-from jaxsnn.simulation.checks import check
+from jaxsnn.nir import build, parse, read
 from jaxsnn.simulation.simulate import simulate
 from jaxsnn.units import parse_time
 from tests.helpers.zoo import FACTS, options_of

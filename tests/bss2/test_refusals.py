@@ -14,7 +14,7 @@ from jaxsnn.bss2.search.place import PLACERS
 from jaxsnn.bss2.search.quantize import QuantizeOptions, quantize
 from jaxsnn.errors import MappingError, UsageError
 from jaxsnn.network.spikes import Events
-from jaxsnn.nir.graphs import build
+from jaxsnn.nir import build
 
 IDEAL = EmulatedChip(ideal=True)
 IN, OUT = (

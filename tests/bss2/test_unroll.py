@@ -10,7 +10,7 @@ from jaxsnn.bss2.search import unroll
 from jaxsnn.bss2.search.unroll import arrivals
 from jaxsnn.errors import MappingError
 from jaxsnn.network.lowering.lower_nodes import plan
-from jaxsnn.nir.graphs import parse
+from jaxsnn.nir import parse
 from tests.oracles.linear_nodes import convolution
 
 

@@ -16,8 +16,7 @@ from jaxsnn.event.event_driven import EventDriven
 from jaxsnn.network.lowering.lower import lower
 from jaxsnn.network.network import Network
 from jaxsnn.network.spikes import Events
-from jaxsnn.nir import write
-from jaxsnn.nir.graphs import build
+from jaxsnn.nir import build, write
 from jaxsnn.simulation.residuals import first_spike_accuracy, residuals
 from jaxsnn.simulation.simulate import simulate
 from jaxsnn.train.loop.recorded_chip import RecordedChip, by_neuron, read_recording

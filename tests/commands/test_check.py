@@ -9,11 +9,10 @@ import nir
 import numpy as np
 import pytest
 
+from jaxsnn.compatibility.checks import check, check_file, purposes
 from jaxsnn.errors import FileError, LoweringError, SimulationError, UsageError
 from jaxsnn.network.spikes import Events
-from jaxsnn.nir import read, write
-from jaxsnn.nir.graphs import build, parse
-from jaxsnn.simulation.checks import check, check_file, purposes
+from jaxsnn.nir import build, parse, read, write
 from jaxsnn.simulation.simulate import simulate
 from tests.helpers.zoo import FACTS, options_of
 
@@ -430,7 +429,7 @@ def test_size_takes_several_runs_and_a_recurrent_part_cannot_be_split():
 def test_checking_loads_no_jax(run_python, zoo):
     code = f"""
 import sys
-from jaxsnn.simulation.checks import check, purposes
+from jaxsnn.compatibility.checks import check, purposes
 from jaxsnn.nir import read
 graph = read({str(zoo["snntorch_v_conv_zero"])!r}, dialect="snntorch", reset="zero", reset_delay=False)
 for purpose in purposes():

@@ -7,8 +7,7 @@ import nir
 import numpy as np
 import pytest
 
-from jaxsnn.nir import read, write
-from jaxsnn.nir.graphs import build
+from jaxsnn.nir import build, read, write
 from jaxsnn.simulation.fidelity import compared, fidelity
 from jaxsnn.simulation.nir_data import event_data, graph_data, gridded_data, to_events, write_data
 from tests.helpers import command_line

@@ -5,12 +5,11 @@ import json
 import pytest
 
 from jaxsnn.commands.cli import main
-from jaxsnn.nir import read, write
+from jaxsnn.compatibility.checks import purposes
+from jaxsnn.compatibility.matrix import matrix, matrix_of_types
+from jaxsnn.nir import build, read, write
 from jaxsnn.nir.dialects.inference import resolve
-from jaxsnn.nir.graphs import build
 from jaxsnn.nir.model.nodes import TYPES
-from jaxsnn.simulation.checks import purposes
-from jaxsnn.simulation.matrix import matrix, matrix_of_types
 
 
 @pytest.fixture

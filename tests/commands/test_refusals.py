@@ -12,8 +12,7 @@ import pytest
 import jaxsnn
 from jaxsnn.commands.run_command import run_file
 from jaxsnn.errors import FileError, LoweringError, UsageError
-from jaxsnn.nir import write
-from jaxsnn.nir.graphs import build
+from jaxsnn.nir import build, write
 from jaxsnn.simulation.recordings import inputs_of, load_arrays
 from jaxsnn.train.data.labelled_files import load_splits
 from tests.helpers.command_line import DEMO_NET, TOLD, call, refused

@@ -13,9 +13,8 @@ from jaxsnn import plot
 from jaxsnn.commands.reports.report_page import facts, figure, page, table, verdict
 from jaxsnn.commands.reports.run_reports import fidelity_report, verify_report
 from jaxsnn.errors import UsageError
-from jaxsnn.nir import read
-from jaxsnn.nir.graphs import build
-from jaxsnn.nir.model.initializers import normal
+from jaxsnn.nir import build, read
+from jaxsnn.nir.initializers import normal
 from tests.helpers.command_line import DEMO_NET, TOLD, call, refused
 
 STEPPED = [*TOLD, "--reset-delay", "true"]

@@ -12,7 +12,7 @@ import jaxsnn
 from jaxsnn.commands.cli import main
 from jaxsnn.commands.run_command import run_file
 from jaxsnn.errors import SimulationError, UsageError
-from jaxsnn.nir.graphs import build
+from jaxsnn.nir import build
 from tests.helpers.command_line import DEMO_NET, TOLD, call
 
 TIME, INDEX = np.array([[1e-3, 2e-3, 9e-3]]), np.array([[4, 0, 1]])

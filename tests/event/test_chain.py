@@ -9,6 +9,7 @@ import pytest
 
 import jaxsnn
 from jaxsnn import EventDriven, Events, TimeStepped, lower, simulate, with_synaptic_delays
+from jaxsnn.compatibility.checks import check
 from jaxsnn.errors import LoweringError
 from jaxsnn.event.replay import replay
 from jaxsnn.network.network import Network
@@ -16,8 +17,7 @@ from jaxsnn.network.results import Result
 from jaxsnn.network.signals import signals
 from jaxsnn.network.structure import Population, TauShape
 from jaxsnn.network.voltage_chains import with_chains
-from jaxsnn.nir.graphs import build
-from jaxsnn.simulation.checks import check
+from jaxsnn.nir import build
 from jaxsnn.train import Positive, yinyang_splits
 from tests.event.differences import ENOUGH, relative_errors
 from tests.event.draft import Draft

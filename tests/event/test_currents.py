@@ -19,7 +19,7 @@ from jaxsnn.network.results import Result
 from jaxsnn.network.spikes import Events
 from jaxsnn.network.structure import Population, Wire
 from jaxsnn.network.valued_inputs import Currents, GradedEvents, as_lasting, changes
-from jaxsnn.nir.graphs import build
+from jaxsnn.nir import build
 from jaxsnn.simulation.simulate import simulate
 from tests.event.differences import ENOUGH, relative_errors
 from tests.event.draft import Draft

@@ -23,8 +23,7 @@ from jaxsnn.errors import UsageError
 from jaxsnn.event.dynamics.neuron_model import Neuron
 from jaxsnn.network import neuron_models
 from jaxsnn.network.neuron_models import NeuronModel, register_neuron
-from jaxsnn.nir import read, register_node, write
-from jaxsnn.nir.graphs import build
+from jaxsnn.nir import build, read, register_node, write
 from jaxsnn.nir.model import nodes
 from jaxsnn.train import Free, Positive, fit
 from jaxsnn.train.loop.constraints import find_trainables

@@ -11,7 +11,7 @@ import pytest
 
 from jaxsnn import EventDriven, Events, lower, simulate
 from jaxsnn.network.network import Network
-from jaxsnn.nir.graphs import build, parse
+from jaxsnn.nir import build, parse
 from tests.helpers.thinning import thinned
 
 ENDS = (0.06, 0.15, 0.3, 2.0, 20.0)  # seconds; time constants are some milliseconds

@@ -11,7 +11,7 @@ import pytest
 from jax import lax
 
 from jaxsnn import EventDriven, Events, lower, simulate
-from jaxsnn.nir.graphs import build
+from jaxsnn.nir import build
 
 SAMPLES, INPUTS, HIDDEN, T_END = 2, 20, 40, 0.4
 

@@ -27,7 +27,7 @@ from jaxsnn.event.native.native_build import target_name
 from jaxsnn.event.native.native_layer import native_layer_spikes
 from jaxsnn.network.results import Result
 from jaxsnn.network.structure import TauShape
-from jaxsnn.nir.graphs import build
+from jaxsnn.nir import build
 
 pytestmark = pytest.mark.usefixtures("native_kernels")
 

@@ -14,7 +14,7 @@ from jaxsnn.event import populations
 from jaxsnn.event.native import native_weights
 from jaxsnn.event.native.native_build import target_name
 from jaxsnn.event.native.native_group import ByTarget, native_group_spikes
-from jaxsnn.nir.graphs import build
+from jaxsnn.nir import build
 from tests.event.group_cases import CASES, SPARSE, T_END, Group
 
 pytestmark = pytest.mark.usefixtures("native_kernels")

@@ -14,7 +14,7 @@ from jaxsnn import EventDriven, Events, lower, simulate
 from jaxsnn.errors import UsageError
 from jaxsnn.event.adjoint.recurrent_adjoint import group_spikes
 from jaxsnn.event.native.native_group import native_group_spikes
-from jaxsnn.nir.graphs import build
+from jaxsnn.nir import build
 from tests.event import recurrent_cases
 from tests.event.differences import ENOUGH, relative_errors
 from tests.event.group_cases import ARRIVALS, CASES, SAMPLES, SPARSE, T_END, TAU, at_one_time

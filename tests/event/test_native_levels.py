@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jaxsnn import EventDriven, Events, lower, simulate
-from jaxsnn.nir.graphs import build
+from jaxsnn.nir import build
 
 pytestmark = pytest.mark.usefixtures("native_kernels")
 

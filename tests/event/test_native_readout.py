@@ -13,7 +13,7 @@ from jaxsnn.event.dynamics.integrate_and_fire import IFBox, IFDelta
 from jaxsnn.event.dynamics.lif import LIFBox, LIFDelta
 from jaxsnn.event.forward.readout import Drive, membrane
 from jaxsnn.event.native.native_readout import native_membrane
-from jaxsnn.nir.graphs import build
+from jaxsnn.nir import build
 from tests.event.test_native import TAU, lanes_of
 
 pytestmark = pytest.mark.usefixtures("native_kernels")

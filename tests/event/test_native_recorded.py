@@ -13,8 +13,8 @@ from jaxsnn import EventDriven, Events, lower, simulate
 from jaxsnn.event.adjoint.recorded_spikes import recorded_spikes
 from jaxsnn.event.native.native_build import target_name
 from jaxsnn.event.native.native_recorded import native_recorded_spikes
-from jaxsnn.nir.graphs import build
-from jaxsnn.nir.model.initializers import normal
+from jaxsnn.nir import build
+from jaxsnn.nir.initializers import normal
 from jaxsnn.train import on_chip
 from tests.event.test_native import CASES, TAU, work
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from jaxsnn import EventDriven, Events, lower, simulate
 from jaxsnn.event.native import native_weights
 from jaxsnn.event.native.native_build import target_name
-from jaxsnn.nir.graphs import build
+from jaxsnn.nir import build
 
 pytestmark = pytest.mark.usefixtures("x64", "native_kernels")
 TAU, T_END = 5e-3, 0.06

@@ -9,7 +9,7 @@ import pytest
 from jaxsnn import EventDriven, Events, lower, simulate
 from jaxsnn.network.results import Result
 from jaxsnn.network.structure import TauShape
-from jaxsnn.nir.graphs import build
+from jaxsnn.nir import build
 from tests.event.cases import population
 from tests.event.same_spikes import assert_same_spikes
 from tests.helpers.random_spikes import random_events

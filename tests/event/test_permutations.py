@@ -13,7 +13,7 @@ import pytest
 
 from jaxsnn import EventDriven, Events, lower, simulate
 from jaxsnn.network.network import Network
-from jaxsnn.nir.graphs import build
+from jaxsnn.nir import build
 
 pytestmark = pytest.mark.usefixtures("x64")
 

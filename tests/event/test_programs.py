@@ -14,8 +14,8 @@ from jaxsnn.event import event_driven
 from jaxsnn.network.on_processor import on_processor
 from jaxsnn.network.slots import bucket, with_slots
 from jaxsnn.network.spikes import flatten_spikes
-from jaxsnn.nir.graphs import build
-from jaxsnn.nir.model.initializers import normal
+from jaxsnn.nir import build
+from jaxsnn.nir.initializers import normal
 from jaxsnn.train import Latency, fit, yinyang_splits
 from tests.helpers.programs import compiled
 from tests.helpers.small_task import small_net

@@ -14,7 +14,7 @@ from jaxsnn.network.network import Network
 from jaxsnn.network.spikes import Events
 from jaxsnn.network.structure import Population, TauShape, Wire
 from jaxsnn.network.valued_inputs import GradedEvents
-from jaxsnn.nir.graphs import build
+from jaxsnn.nir import build
 from jaxsnn.simulation.simulate import simulate
 from tests.event.cases import SHAPES, population
 from tests.event.differences import ENOUGH, relative_errors

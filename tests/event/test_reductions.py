@@ -19,7 +19,7 @@ from jaxsnn.network.reductions import (
     over_first,
     over_last,
 )
-from jaxsnn.nir.graphs import build
+from jaxsnn.nir import build
 from tests.helpers.transformed import CUBA, T_END
 
 SHAPES = [(), (3,), (40,), (2, 3), (64, 70), (3, 4, 5)]

@@ -9,8 +9,8 @@ from jaxsnn import EventDriven, Events, lower, simulate
 from jaxsnn.commands.run_command import run_file
 from jaxsnn.event import run_once
 from jaxsnn.event.run_once import RunOnce, first_room
-from jaxsnn.nir.graphs import build
-from jaxsnn.nir.model.initializers import normal
+from jaxsnn.nir import build
+from jaxsnn.nir.initializers import normal
 from tests.helpers.programs import compiled
 
 T_END = 50e-3

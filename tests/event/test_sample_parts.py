@@ -11,7 +11,7 @@ from jaxsnn.event.dynamics.cubalif import CubaLIFDelta
 from jaxsnn.event.forward import sample_parts
 from jaxsnn.event.forward.layer import LayerSpec
 from jaxsnn.event.forward.sample_parts import in_parts
-from jaxsnn.nir.graphs import build
+from jaxsnn.nir import build
 from tests.event.test_native import work
 from tests.helpers.transformed import CUBA, T_END
 

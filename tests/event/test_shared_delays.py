@@ -9,7 +9,7 @@ import jaxsnn
 from jaxsnn.errors import LoweringError
 from jaxsnn.event.event_driven import EventDriven
 from jaxsnn.network.spikes import Events
-from jaxsnn.nir.graphs import build
+from jaxsnn.nir import build
 
 pytestmark = pytest.mark.usefixtures("x64")
 

@@ -23,7 +23,7 @@ from jaxsnn import (
     stream,
 )
 from jaxsnn.errors import LoweringError, SimulationError, UsageError
-from jaxsnn.nir.graphs import build
+from jaxsnn.nir import build
 from tests.fuzz import engine_runs, event_engine, random_networks
 
 pytestmark = pytest.mark.usefixtures("x64", "native_kernels")

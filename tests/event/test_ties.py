@@ -14,7 +14,7 @@ from jaxsnn.event.dynamics.two_variables import Lanes
 from jaxsnn.event.forward.layer import LayerSpec
 from jaxsnn.event.native.native_layer import native_layer_spikes
 from jaxsnn.network.structure import TauShape
-from jaxsnn.nir.graphs import build
+from jaxsnn.nir import build
 
 pytestmark = pytest.mark.usefixtures("x64")
 NIR = {"dialect": "nir", "time_unit": "s"}

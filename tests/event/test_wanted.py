@@ -12,7 +12,7 @@ import pytest
 
 from jaxsnn import EventDriven, Events, lower, simulate
 from jaxsnn.event.adjoint.wanted import Wanted
-from jaxsnn.nir.graphs import build
+from jaxsnn.nir import build
 from tests.helpers.transformed import CHANNELS, CUBA, T_END, given, matrix, whole
 
 SAMPLED = jnp.linspace(0.1, 0.9, 5) * T_END

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from jaxsnn import EventDriven, Events, simulate
+from jaxsnn.compatibility.checks import check
 from jaxsnn.errors import UsageError
-from jaxsnn.nir.graphs import build
-from jaxsnn.simulation.checks import check
+from jaxsnn.nir import build
 
 pytestmark = pytest.mark.usefixtures("native_kernels")
 

@@ -13,8 +13,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from jaxsnn.nir import write
-from jaxsnn.nir.graphs import build
+from jaxsnn.nir import build, write
 
 NODES = "node/nodes"
 LINEAR, LIF, INPUT, OUTPUT = (f"{NODES}/{name}" for name in ("1", "2", "input", "output"))

@@ -29,9 +29,8 @@ import numpy as np
 from jaxsnn import output
 from jaxsnn.commands import demo_command
 from jaxsnn.commands.cli import main as command_line
-from jaxsnn.nir import write
-from jaxsnn.nir.graphs import build
-from jaxsnn.nir.model.initializers import normal
+from jaxsnn.nir import build, write
+from jaxsnn.nir.initializers import normal
 from jaxsnn.train.loop import checkpoint
 from jaxsnn.train.loop.checkpoint_files import unsealed
 

@@ -15,8 +15,7 @@ import pytest
 
 from jaxsnn import output
 from jaxsnn.errors import FileError
-from jaxsnn.nir import read, write
-from jaxsnn.nir.graphs import build
+from jaxsnn.nir import build, read, write
 from jaxsnn.output import write_arrays, write_folder, write_json, write_together, write_whole
 from tests.helpers.command_line import DEMO_NET, ROOT
 

@@ -8,15 +8,14 @@ from contextlib import suppress
 import numpy as np
 import pytest
 
+from jaxsnn.compatibility.checks import check
 from jaxsnn.errors import JaxsnnError
-from jaxsnn.nir import describe
+from jaxsnn.nir import describe, parse
 from jaxsnn.nir.convert.pipeline import convert
-from jaxsnn.nir.graphs import parse
 from jaxsnn.nir.graphs.export import document_of_graph
 from jaxsnn.nir.io.files import Dataset, Group, text_dataset
 from jaxsnn.nir.model.description import as_text
-from jaxsnn.nir.model.drawing import dot, mermaid, svg
-from jaxsnn.simulation.checks import check
+from jaxsnn.plot.graph_drawing import dot, mermaid, svg
 
 READING = importlib.import_module("jaxsnn.nir.graphs.parse")
 

@@ -18,8 +18,7 @@ import numpy as np
 import pytest
 
 from jaxsnn.errors import FileError, UsageError
-from jaxsnn.nir import limit_reading, read, write
-from jaxsnn.nir.graphs import build
+from jaxsnn.nir import build, limit_reading, read, write
 from jaxsnn.nir.io.files import load
 from jaxsnn.nir.io.read_limits import ByteBudget, ReadLimits, read_limits
 from jaxsnn.nir.io.read_process import ReadProcess

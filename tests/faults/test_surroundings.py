@@ -13,8 +13,7 @@ import pytest
 
 from jaxsnn.commands.cli import main
 from jaxsnn.errors import UsageError
-from jaxsnn.nir import write
-from jaxsnn.nir.graphs import build
+from jaxsnn.nir import build, write
 from jaxsnn.train.loop import parallel
 from tests.helpers.command_line import ROOT, refused
 

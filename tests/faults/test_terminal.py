@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from jaxsnn.errors import GraphError, printable
-from jaxsnn.nir import read
-from jaxsnn.nir.graphs import build
+from jaxsnn.nir import build, read
 
 _HOSTILE = "a\x1b]0;owned\x07\x9b2J\u202eb"
 

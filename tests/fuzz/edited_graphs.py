@@ -21,9 +21,9 @@ from hypothesis.stateful import (
 
 from jaxsnn import TimeStepped, lower, simulate
 from jaxsnn.errors import FileError, JaxsnnError
+from jaxsnn.nir import parse
 from jaxsnn.nir.convert.pipeline import convert
 from jaxsnn.nir.frameworks.registry import writable
-from jaxsnn.nir.graphs import parse
 from jaxsnn.nir.graphs.export import nir_bytes
 from jaxsnn.nir.io.files import Dataset, Group, _load_image, text_dataset
 from tests.helpers.lif_chains import two_layers

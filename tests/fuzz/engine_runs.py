@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxsnn import EventDriven, Events, lower
 from jaxsnn.network.network import Network
-from jaxsnn.nir.graphs import build
+from jaxsnn.nir import build
 from tests.fuzz.nir_reading import NEURONS
 from tests.fuzz.random_networks import Drawn
 

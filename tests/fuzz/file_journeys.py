@@ -24,17 +24,16 @@ import numpy as np
 
 from jaxsnn.bss2.search.portfolio import place_and_route
 from jaxsnn.bss2.search.quantize import quantize
+from jaxsnn.compatibility.checks import check, check_file, purposes
 from jaxsnn.errors import FileError, JaxsnnError
-from jaxsnn.nir import describe, limit_reading
+from jaxsnn.nir import describe, limit_reading, parse
 from jaxsnn.nir.convert.pipeline import convert
 from jaxsnn.nir.frameworks.registry import frameworks, writable
-from jaxsnn.nir.graphs import parse
 from jaxsnn.nir.graphs.export import nir_bytes
 from jaxsnn.nir.io.files import _image, load
 from jaxsnn.nir.io.reading import read_nir
 from jaxsnn.nir.model.description import as_text
-from jaxsnn.nir.model.drawing import dot, mermaid, svg
-from jaxsnn.simulation.checks import check, check_file, purposes
+from jaxsnn.plot.graph_drawing import dot, mermaid, svg
 from tests.fuzz.mutated_files import image_of_number, templates
 from tests.fuzz.other_files import KINDS
 from tests.helpers.zoo import unpacked

@@ -5,7 +5,7 @@ its structure.
 
 import numpy as np
 
-from jaxsnn.nir.graphs import build
+from jaxsnn.nir import build
 from jaxsnn.nir.io.files import Dataset, Empty, Group, _image, load, text_dataset
 
 #: Numbers that arithmetic does not like.

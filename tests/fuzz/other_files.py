@@ -22,8 +22,8 @@ from jaxsnn.commands import train_command
 from jaxsnn.commands.cli import Parser
 from jaxsnn.network.inputs import checked_inputs
 from jaxsnn.network.lowering.lower import lower
-from jaxsnn.nir.graphs import build
-from jaxsnn.nir.model.initializers import normal
+from jaxsnn.nir import build
+from jaxsnn.nir.initializers import normal
 from jaxsnn.simulation.network_arrays import VALUES, load_inputs, stepped_inputs
 from jaxsnn.simulation.recordings import load_arrays, load_recording
 from jaxsnn.train.data.labelled_files import load_splits

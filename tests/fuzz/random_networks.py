@@ -45,7 +45,7 @@ class Structure:
     Attributes:
         places: node -> `Place`, in the order in which numbers are drawn.
         meaning: what the file does not say.
-        options: of `jaxsnn.nir.graphs.build.network`.
+        options: of `jaxsnn.nir.build.network`.
         exact: whole-number weights and times on a raster, so that V meets thresholds exactly.
         equal: some events come at exactly equal times.
         ends: some events come at 0 or at the end.

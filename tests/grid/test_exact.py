@@ -15,7 +15,7 @@ from jaxsnn.errors import LoweringError
 from jaxsnn.grid import exact
 from jaxsnn.network.network import Network
 from jaxsnn.network.spikes import dense_to_events
-from jaxsnn.nir.graphs import build, parse
+from jaxsnn.nir import build, parse
 from tests.oracles import membrane_euler, nir_paper_lif
 
 DT = 1e-4

@@ -21,8 +21,7 @@ from jaxsnn import (
     verify,
 )
 from jaxsnn.grid.stepped_solution import approximations
-from jaxsnn.nir import read
-from jaxsnn.nir.graphs import parse
+from jaxsnn.nir import parse, read
 from tests.helpers.random_spikes import random_raster
 
 pytestmark = [pytest.mark.interop, pytest.mark.usefixtures("one_torch_thread")]

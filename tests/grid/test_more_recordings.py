@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from jaxsnn import TimeStepped, lower, simulate, verify
+from jaxsnn.compatibility.checks import check
 from jaxsnn.errors import ConversionError, LoweringError, UsageError
 from jaxsnn.network.spikes import dense_to_events
 from jaxsnn.nir import read, write
 from jaxsnn.nir.convert.pipeline import convert
 from jaxsnn.nir.graphs.export import tagged
-from jaxsnn.simulation.checks import check
 from tests.helpers.zoo import MORE
 
 MEMBRANES = ("snn_mem_spiking_sub", "snn_mem_spiking_zer_now", "snc_ends_flatten")

@@ -9,7 +9,7 @@ import pytest
 
 from jaxsnn import TimeStepped, lower, simulate, update_graph
 from jaxsnn.errors import LoweringError
-from jaxsnn.nir.graphs import parse
+from jaxsnn.nir import parse
 from tests.oracles.linear_nodes import convolution
 
 STEPS, BATCH = 5, 2

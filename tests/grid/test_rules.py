@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from jaxsnn import TimeStepped, lower, simulate
-from jaxsnn.nir import read
-from jaxsnn.nir.graphs import build, parse
+from jaxsnn.nir import build, parse, read
 from tests.oracles import framework_steps
 
 STEPS, BATCH = 80, 6

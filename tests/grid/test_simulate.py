@@ -11,7 +11,7 @@ from jaxsnn import EventDriven, Events, Result, TimeStepped, lower, read, simula
 from jaxsnn.errors import LoweringError, SimulationError, UsageError
 from jaxsnn.grid.stepped_solution import SteppedSolution
 from jaxsnn.network.spikes import dense_to_events
-from jaxsnn.nir.graphs import build
+from jaxsnn.nir import build
 
 DT = 1e-3
 

@@ -8,7 +8,7 @@ import pytest
 
 from jaxsnn import ArcTan, FastSigmoid, Sigmoid, StraightThrough, TimeStepped, lower, simulate
 from jaxsnn.grid.surrogate import spike, spike_count
-from jaxsnn.nir.graphs import parse
+from jaxsnn.nir import parse
 from tests.oracles import snntorch_backpropagation
 
 U = np.linspace(-1.3, 1.1, 41)

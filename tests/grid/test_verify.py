@@ -7,8 +7,7 @@ import pytest
 
 from jaxsnn import TimeStepped, lower, simulate, verify
 from jaxsnn.errors import DialectError, JaxsnnError, UsageError
-from jaxsnn.nir import read
-from jaxsnn.nir.graphs import build
+from jaxsnn.nir import build, read
 from jaxsnn.simulation.fitting_options import fitting_options
 
 KEYS = {

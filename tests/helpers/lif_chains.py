@@ -1,7 +1,7 @@
 """Small networks as frameworks write them, for conversions from one to the next and back."""
 
-from jaxsnn.nir.graphs import build
-from jaxsnn.nir.model.initializers import normal
+from jaxsnn.nir import build
+from jaxsnn.nir.initializers import normal
 
 
 def two_layers(framework, reset, *, inputs, sizes, seed):

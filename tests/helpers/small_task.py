@@ -1,7 +1,7 @@
 """A task that is learnt in seconds: a few points of yin-yang, and a small network for it."""
 
-from jaxsnn.nir.graphs import build
-from jaxsnn.nir.model.initializers import normal
+from jaxsnn.nir import build
+from jaxsnn.nir.initializers import normal
 from jaxsnn.train import yinyang_splits
 
 DATA = yinyang_splits(0, (292, 128, 128))

@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxsnn import EventDriven, Events, TimeStepped, lower, simulate
-from jaxsnn.nir.graphs import build
+from jaxsnn.nir import build
 from tests.extending_page import code_of
 
 PAGE = Path(__file__).parents[2] / "docs" / "jax.md"

@@ -80,8 +80,8 @@ def test_the_python_of_every_page_is_run_by_a_test():
 
 
 def test_the_framework_of_the_page_is_registered_and_recognised():
+    from jaxsnn.nir import build
     from jaxsnn.nir.frameworks.registry import frameworks, unregister_framework
-    from jaxsnn.nir.graphs import build
 
     try:
         exec(compile(code_of(FRAMEWORK), FRAMEWORK, "exec"), {"__name__": "page"})

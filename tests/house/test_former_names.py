@@ -7,7 +7,7 @@ import pytest
 
 import jaxsnn
 from jaxsnn import EventDriven, Events, simulate
-from jaxsnn.nir.graphs import build
+from jaxsnn.nir import build
 
 FORMER = {
     "Event": "EventDriven",

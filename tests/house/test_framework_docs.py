@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from jaxsnn.commands.cli import build_parser
+from jaxsnn.nir import build, export, parse
 from jaxsnn.nir.frameworks import unregister_framework
 from jaxsnn.nir.frameworks.tables import frameworks_table
-from jaxsnn.nir.graphs import build, export, parse
 
 DOCS = Path(__file__).parents[2] / "docs"
 

@@ -30,7 +30,7 @@ def test_a_run_that_is_long_for_a_reason_gets_no_hint():
     import numpy as np
 
     import jaxsnn
-    from jaxsnn.nir.graphs import build
+    from jaxsnn.nir import build
 
     weight = np.array([[3.0]])
     neurons = build.cubalif(tau_mem="20ms", tau_syn="10ms")

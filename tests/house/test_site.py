@@ -20,9 +20,7 @@ def test_every_public_name_is_in_the_reference():
     wanted = {f"jaxsnn.{name}" for name in jaxsnn.__all__} - {"jaxsnn.__version__"}
     wanted |= {f"jaxsnn.train.{name}" for name in train.__all__}
     wanted |= {f"jaxsnn.plot.{name}" for name in plot.__all__}
-    wanted |= {
-        f"jaxsnn.nir.graphs.build.{name}" for name in ("cubalif", "sequential", "network", "node")
-    }
+    wanted |= {f"jaxsnn.nir.build.{name}" for name in ("cubalif", "sequential", "network", "node")}
     found = set(re.findall(r"^### ([\w.]+)$", page, re.M))
     assert wanted - found == set()
 

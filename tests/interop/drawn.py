@@ -70,8 +70,7 @@ def drawn(framework: str, seed: int) -> Graph:
 
 
 def _document(net: _Net) -> Any:
-    from jaxsnn.nir.graphs.build import NIR_VERSION
-    from jaxsnn.nir.io.documents import group_of
+    from jaxsnn.nir.io.documents import NIR_VERSION, group_of
 
     return group_of({"type": "NIRGraph", "nodes": net.nodes, "edges": net.edges}, NIR_VERSION)
 

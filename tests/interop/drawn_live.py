@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxsnn.nir import Graph, read
-from jaxsnn.nir.graphs import parse
+from jaxsnn.nir import Graph, parse, read
 from tests.interop import nets
 
 STEPS, BATCH = 30, 4

@@ -8,10 +8,9 @@ import torch
 
 from jaxsnn import TimeStepped, from_torch, lower, simulate
 from jaxsnn.errors import ConversionError
-from jaxsnn.nir import read, write
+from jaxsnn.nir import build, parse, read, write
 from jaxsnn.nir.convert.pipeline import convert
-from jaxsnn.nir.graphs import build, parse
-from jaxsnn.nir.model.initializers import normal
+from jaxsnn.nir.initializers import normal
 from tests.helpers.thinning import thinned
 from tests.interop import nets
 from tests.interop.players import play

@@ -9,7 +9,7 @@ import torch
 
 from jaxsnn import convert, from_torch, load_into, verify, write
 from jaxsnn.errors import ConversionError, DialectError, UsageError
-from jaxsnn.nir.graphs import build, export
+from jaxsnn.nir import build, export
 from tests.interop import nets
 
 pytestmark = pytest.mark.interop

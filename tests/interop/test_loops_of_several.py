@@ -7,9 +7,8 @@ import pytest
 
 from jaxsnn import EventDriven, Events, TimeStepped, lower, simulate
 from jaxsnn.errors import ConversionError, LoweringError
-from jaxsnn.nir import read, write
+from jaxsnn.nir import build, read, write
 from jaxsnn.nir.convert.pipeline import convert
-from jaxsnn.nir.graphs import build
 from tests.helpers.random_spikes import random_raster
 from tests.interop.drawn import drawn_with_loops
 from tests.interop.players import play

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from jaxsnn import TimeStepped, from_torch, lower, simulate
+from jaxsnn.nir import build
 from jaxsnn.nir.convert.pipeline import convert
-from jaxsnn.nir.graphs import build
-from jaxsnn.nir.model.initializers import normal
+from jaxsnn.nir.initializers import normal
 from tests.helpers.thinning import thinned
 from tests.interop import nets
 from tests.oracles import main_branch_importers

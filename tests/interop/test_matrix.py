@@ -13,10 +13,9 @@ import numpy as np
 import pytest
 
 from jaxsnn.errors import ConversionError
-from jaxsnn.nir import write
+from jaxsnn.nir import parse, write
 from jaxsnn.nir.convert.pipeline import convert
 from jaxsnn.nir.frameworks.tables import frameworks_table
-from jaxsnn.nir.graphs import parse
 from tests.helpers.zoo import FACTS, RECORDED
 from tests.interop import nets
 from tests.interop.page import with_part

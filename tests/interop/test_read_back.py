@@ -8,9 +8,8 @@ import pytest
 
 from jaxsnn import EventDriven, Events, TimeStepped, check, lower, simulate
 from jaxsnn.errors import DialectError, JaxsnnError, LoweringError
-from jaxsnn.nir import read, write
+from jaxsnn.nir import parse, read, write
 from jaxsnn.nir.convert.pipeline import convert
-from jaxsnn.nir.graphs import parse
 from tests.helpers.random_spikes import random_raster
 from tests.interop.drawn import drawn
 from tests.interop.players import play, stepped

@@ -6,7 +6,7 @@ import torch
 
 from jaxsnn import TimeStepped, from_torch, load_into, lower, simulate, to_torch, verify
 from jaxsnn.errors import ConversionError
-from jaxsnn.nir.graphs import build, parse
+from jaxsnn.nir import build, parse
 from jaxsnn.nir.io.documents import group_of
 from tests.helpers.thinning import thinned
 from tests.helpers.zoo import FACTS, RECORDED

@@ -9,7 +9,7 @@ import torch
 
 from jaxsnn import TimeStepped, from_torch, load_into, lower, simulate, to_torch
 from jaxsnn.errors import ConversionError, GraphError
-from jaxsnn.nir.graphs import build, parse
+from jaxsnn.nir import build, parse
 from jaxsnn.nir.io.documents import group_of
 from tests.helpers.zoo import FACTS, RECORDED
 from tests.interop import nets

@@ -12,7 +12,7 @@ from jaxsnn.errors import LoweringError
 from jaxsnn.grid.stepped_solution import approximations
 from jaxsnn.network.cycles import Cycle, groups
 from jaxsnn.network.structure import Wire
-from jaxsnn.nir.graphs import parse
+from jaxsnn.nir import parse
 from tests.oracles.framework_steps import norse_box
 
 STEPS, BATCH, SIZE = 30, 3, 4

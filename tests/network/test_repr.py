@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from jaxsnn import lower
-from jaxsnn.nir.graphs import build
+from jaxsnn.nir import build
 
 SMALL = build.sequential(
     build.input(3),

@@ -6,8 +6,8 @@ import pytest
 
 from jaxsnn import EventDriven, Events, TimeStepped, check, lower, simulate
 from jaxsnn.errors import LoweringError
+from jaxsnn.nir import parse
 from jaxsnn.nir.convert.pipeline import convert
-from jaxsnn.nir.graphs import parse
 from jaxsnn.nir.model.loops import late_edges, stepped_loops
 
 SIZE, STEPS = 3, 12

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from jaxsnn.errors import GraphError, UsageError
-from jaxsnn.nir import read, write
-from jaxsnn.nir.graphs import build, export
+from jaxsnn.nir import build, export, read, write
 from jaxsnn.nir.model import initializers as init
 
 

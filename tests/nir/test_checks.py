@@ -4,14 +4,14 @@ import nir
 import numpy as np
 import pytest
 
+from jaxsnn.compatibility.checks import check
 from jaxsnn.errors import GraphError
-from jaxsnn.nir.graphs import build, parse
+from jaxsnn.nir import build, parse
 from jaxsnn.nir.graphs.export import write
 from jaxsnn.nir.graphs.parse import assemble
 from jaxsnn.nir.io.documents import group_of
 from jaxsnn.nir.io.files import load, text_dataset
 from jaxsnn.nir.model.validation import validate
-from jaxsnn.simulation.checks import check
 
 
 def network(**changes):

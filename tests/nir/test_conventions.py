@@ -7,8 +7,7 @@ import pytest
 
 from jaxsnn.grid.time_stepped import TimeStepped
 from jaxsnn.network.lowering.lower import lower
-from jaxsnn.nir import Dialect
-from jaxsnn.nir.graphs import build, parse
+from jaxsnn.nir import Dialect, build, parse
 from jaxsnn.simulation.simulate import simulate
 
 TAU = 5.0

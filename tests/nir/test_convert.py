@@ -8,14 +8,13 @@ import pytest
 
 from jaxsnn import TimeStepped, check, lower, simulate
 from jaxsnn.errors import ConversionError, DialectError, UsageError
-from jaxsnn.nir import read, write
+from jaxsnn.nir import build, read, write
 from jaxsnn.nir.convert.composed import composed
 from jaxsnn.nir.convert.importers import importer_problems
 from jaxsnn.nir.convert.pipeline import convert
 from jaxsnn.nir.frameworks.registry import writable
-from jaxsnn.nir.graphs import build
+from jaxsnn.nir.initializers import normal
 from jaxsnn.nir.model.draft import Draft
-from jaxsnn.nir.model.initializers import normal
 from tests.helpers.random_spikes import random_raster
 
 BETA = 0.9

@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 
 from jaxsnn.errors import ConversionError
-from jaxsnn.nir import read, write
+from jaxsnn.nir import build, read, write
 from jaxsnn.nir.convert.pipeline import convert
-from jaxsnn.nir.graphs import build
-from jaxsnn.nir.model.initializers import normal
+from jaxsnn.nir.initializers import normal
 from tests.helpers.random_spikes import random_raster
 from tests.nir.test_convert_chains import network, played
 

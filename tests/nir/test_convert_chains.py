@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from jaxsnn import TimeStepped, lower, simulate
+from jaxsnn.nir import build
 from jaxsnn.nir.convert.pipeline import convert
-from jaxsnn.nir.graphs import build
-from jaxsnn.nir.model.initializers import normal
+from jaxsnn.nir.initializers import normal
 from tests.helpers.lif_chains import two_layers
 from tests.helpers.random_spikes import random_raster
 

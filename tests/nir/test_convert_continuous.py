@@ -10,11 +10,10 @@ import pytest
 
 from jaxsnn import EventDriven, Events, lower, simulate
 from jaxsnn.errors import ConversionError
-from jaxsnn.nir import read, write
+from jaxsnn.nir import build, read, write
 from jaxsnn.nir.convert.pipeline import convert
 from jaxsnn.nir.dialects.inference import resolve
-from jaxsnn.nir.graphs import build
-from jaxsnn.nir.model.initializers import normal
+from jaxsnn.nir.initializers import normal
 
 TARGETS = ("jaxsnn", "hxtorch")
 

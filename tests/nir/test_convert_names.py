@@ -9,12 +9,11 @@ import pytest
 
 from jaxsnn import TimeStepped, lower, simulate
 from jaxsnn.errors import ConversionError
+from jaxsnn.nir import build, parse
 from jaxsnn.nir.convert.importers import importer_problems
 from jaxsnn.nir.convert.pipeline import convert
-from jaxsnn.nir.graphs import build, parse
-from jaxsnn.nir.graphs.build import NIR_VERSION
-from jaxsnn.nir.io.documents import group_of
-from jaxsnn.nir.model.initializers import normal
+from jaxsnn.nir.initializers import normal
+from jaxsnn.nir.io.documents import NIR_VERSION, group_of
 from tests.helpers.random_spikes import random_raster
 
 SUBTRACTS: dict[str, Any] = {"dialect": "snntorch", "reset": "subtract", "reset_delay": True}

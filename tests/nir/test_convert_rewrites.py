@@ -7,14 +7,13 @@ import pytest
 
 from jaxsnn import TimeStepped, lower, simulate
 from jaxsnn.errors import ConversionError
-from jaxsnn.nir import write
+from jaxsnn.nir import build, write
 from jaxsnn.nir.convert.bounds import _times
 from jaxsnn.nir.convert.geometry import reorder_flattened
 from jaxsnn.nir.convert.pipeline import convert
 from jaxsnn.nir.frameworks.neuron_writing import common_level
-from jaxsnn.nir.graphs import build
+from jaxsnn.nir.initializers import normal
 from jaxsnn.nir.model.draft import draft_of
-from jaxsnn.nir.model.initializers import normal
 from tests.helpers.random_spikes import random_raster
 
 SUBTRACTS = {"dialect": "snntorch", "reset": "subtract", "reset_delay": True}

@@ -4,12 +4,11 @@ import nir
 import numpy as np
 import pytest
 
+from jaxsnn.compatibility.checks import check
 from jaxsnn.errors import ConversionError
-from jaxsnn.nir import write
+from jaxsnn.nir import build, parse, write
 from jaxsnn.nir.convert.pipeline import convert
-from jaxsnn.nir.graphs import build, parse
-from jaxsnn.nir.model.initializers import normal
-from jaxsnn.simulation.checks import check
+from jaxsnn.nir.initializers import normal
 from tests.helpers.random_spikes import random_raster
 from tests.nir.test_convert_chains import network, played
 

@@ -12,12 +12,11 @@ import pytest
 
 from jaxsnn import TimeStepped, check, lower, simulate, update_graph, verify
 from jaxsnn.errors import ConversionError, DialectError, LoweringError, UsageError
-from jaxsnn.nir import describe, read, tagged, write
+from jaxsnn.nir import build, describe, export, parse, read, tagged, write
 from jaxsnn.nir.convert.pipeline import convert
 from jaxsnn.nir.dialects.inference import resolve
 from jaxsnn.nir.frameworks import framework_of, register_framework, unregister_framework
 from jaxsnn.nir.frameworks.registry import frameworks, writable
-from jaxsnn.nir.graphs import build, export, parse
 from tests.helpers import packages
 from tests.helpers.command_line import finished
 from tests.helpers.random_spikes import random_raster

@@ -18,6 +18,7 @@ import pytest
 import jaxsnn
 from jaxsnn.bss2.search import unroll
 from jaxsnn.bss2.search.unroll import arrivals
+from jaxsnn.compatibility.checks import purposes
 from jaxsnn.errors import (
     ConversionError,
     DialectError,
@@ -30,15 +31,13 @@ from jaxsnn.errors import (
 from jaxsnn.network.linear_nodes import applied
 from jaxsnn.network.lowering.lower_nodes import plan
 from jaxsnn.network.signals import signals
-from jaxsnn.nir import NodeTraits, Parameter, read, register_node, write
-from jaxsnn.nir.graphs import build
+from jaxsnn.nir import NodeTraits, Parameter, build, read, register_node, write
 from jaxsnn.nir.graphs.export import same_array
 from jaxsnn.nir.io.files import Group, load
 from jaxsnn.nir.model import nodes
 from jaxsnn.nir.model.description import describe
-from jaxsnn.nir.model.drawing import draw, mermaid, svg
 from jaxsnn.nir.model.passes import shapes, transfer
-from jaxsnn.simulation.checks import purposes
+from jaxsnn.plot.graph_drawing import draw, mermaid, svg
 from jaxsnn.train.loop.constraints import find_trainables
 from jaxsnn.train.loop.scaling import step_scales
 from tests.extending_page import code_of, made_by

@@ -11,6 +11,9 @@ from jaxsnn.errors import DialectError, UsageError
 from jaxsnn.nir import (
     DIALECTS,
     Dialect,
+    build,
+    export,
+    parse,
     read,
     require,
     resistance,
@@ -21,7 +24,6 @@ from jaxsnn.nir import (
 )
 from jaxsnn.nir.frameworks.evidence import estimate
 from jaxsnn.nir.frameworks.rockpool import lambert_w
-from jaxsnn.nir.graphs import build, export, parse
 from jaxsnn.nir.model.nodes import NEURONS, TYPES
 
 

@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 
 from jaxsnn.errors import DialectError, GraphError
-from jaxsnn.nir import read, write
+from jaxsnn.nir import build, read, write
 from jaxsnn.nir.convert.importers import importer_problems
 from jaxsnn.nir.convert.pipeline import convert
 from jaxsnn.nir.dialects.inference import possible
-from jaxsnn.nir.graphs import build
 from tests.helpers.random_spikes import random_raster
 from tests.nir.test_convert_chains import played
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from jaxsnn.errors import FileError, UsageError
-from jaxsnn.nir.graphs import build
+from jaxsnn.nir import build
 from jaxsnn.nir.graphs.parse import parse, read
-from jaxsnn.nir.model.drawing import dot, draw, mermaid, svg
+from jaxsnn.plot.graph_drawing import dot, draw, mermaid, svg
 from tests.helpers.zoo import FACTS
 
 SVG = "{http://www.w3.org/2000/svg}"

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxsnn.nir import describe, read, write
-from jaxsnn.nir.graphs import build, export, parse
+from jaxsnn.nir import build, describe, export, parse, read, write
 from jaxsnn.nir.graphs.export import same_array
 from jaxsnn.nir.model.node import Node
 

@@ -9,13 +9,13 @@ import pytest
 
 from jaxsnn import lower
 from jaxsnn.errors import ConversionError, DialectError
+from jaxsnn.nir import build
 from jaxsnn.nir.convert.pipeline import convert
 from jaxsnn.nir.dialects.inference import infer
 from jaxsnn.nir.frameworks import norse, sinabs
 from jaxsnn.nir.frameworks.registry import frameworks
 from jaxsnn.nir.frameworks.snntorch import _is_single_precision
 from jaxsnn.nir.frameworks.source_step import Step
-from jaxsnn.nir.graphs import build
 from tests.nir.importer_steps import setting
 
 

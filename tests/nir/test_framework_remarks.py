@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from jaxsnn.errors import ConversionError, DialectError
+from jaxsnn.nir import build
 from jaxsnn.nir.frameworks import clamps, hxtorch, jaxsnn, lava, nengo, norse, spinnaker2
 from jaxsnn.nir.frameworks.source_flow import Flow
-from jaxsnn.nir.graphs import build
 from tests.nir.importer_steps import refused
 
 SETTING: Any = SimpleNamespace(give_up=refused, dt=1e-3)

@@ -119,7 +119,7 @@ def test_decays_that_spyx_learnt(kind):
     tau = 1e-3 / (1 - r)
     values = {"tau": tau, "tau_mem": tau, "tau_syn": tau_syn, "r": r, "w_in": np.ones(3)}
     names = ("tau", "r") if kind == "LIF" else ("tau_mem", "tau_syn", "r", "w_in")
-    from jaxsnn.nir.graphs import build
+    from jaxsnn.nir import build
 
     node: Any = SimpleNamespace(name="n", type=kind, names=names, value=values.get)
     layers = build.linear(3), build.lif(tau=1e-3 / 0.25, r=0.75)

@@ -8,7 +8,7 @@ import pytest
 
 from jaxsnn import TimeStepped, check, lower, simulate
 from jaxsnn.errors import UsageError
-from jaxsnn.nir import DIALECTS, read, tagged, write
+from jaxsnn.nir import DIALECTS, build, export, parse, read, tagged, write
 from jaxsnn.nir.convert.importers import importer_problems
 from jaxsnn.nir.convert.pipeline import convert
 from jaxsnn.nir.frameworks.registry import (
@@ -21,7 +21,6 @@ from jaxsnn.nir.frameworks.registry import (
     own_options,
     split_version,
 )
-from jaxsnn.nir.graphs import build, export, parse
 
 
 @pytest.fixture

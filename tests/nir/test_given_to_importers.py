@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from jaxsnn.errors import ConversionError, UsageError
+from jaxsnn.nir import build
 from jaxsnn.nir.convert.pipeline import convert
 from jaxsnn.nir.frameworks.registry import writable
-from jaxsnn.nir.graphs import build
 
 
 def leaky(scale):

@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxsnn.errors import GraphError, UsageError
-from jaxsnn.nir import read, write
-from jaxsnn.nir.graphs import build, parse
+from jaxsnn.nir import build, parse, read, write
 from jaxsnn.nir.model.changes import natural_key
 from jaxsnn.nir.model.nodes import TYPES, CubaLIF, Linear
 from jaxsnn.nir.model.passes import bypass_relays

@@ -6,8 +6,7 @@ import nir
 import numpy as np
 import pytest
 
-from jaxsnn.nir import describe, read
-from jaxsnn.nir.graphs import build, parse
+from jaxsnn.nir import build, describe, parse, read
 from jaxsnn.nir.model.description import as_json, as_text, numbers
 
 KEYS = (

@@ -9,14 +9,13 @@ import numpy as np
 import pytest
 
 from jaxsnn import lower
+from jaxsnn.compatibility.checks import check_file
 from jaxsnn.errors import DialectError, GraphError
-from jaxsnn.nir import read, write
+from jaxsnn.nir import parse, read, write
 from jaxsnn.nir.convert.pipeline import convert
-from jaxsnn.nir.graphs import parse
 from jaxsnn.nir.io.documents import group_of
 from jaxsnn.nir.model.description import as_text
 from jaxsnn.nir.model.passes import shapes
-from jaxsnn.simulation.checks import check_file
 from tests.helpers.zoo import MORE, unpacked_more
 
 DT = 1e-4

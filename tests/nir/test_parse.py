@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from jaxsnn.errors import GraphError, UnsupportedNodeError
-from jaxsnn.nir import read, write
-from jaxsnn.nir.graphs import parse
+from jaxsnn.nir import parse, read, write
 from jaxsnn.nir.io.files import Dataset, Group, load, save, text_dataset
 from jaxsnn.nir.model.description import as_json
 

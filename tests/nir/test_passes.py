@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from nir.ir.utils import calculate_conv_output
 
 from jaxsnn.errors import GraphError
-from jaxsnn.nir.graphs import parse
+from jaxsnn.nir import parse
 from jaxsnn.nir.model.nodes import Conv2d, Flatten
 from jaxsnn.nir.model.passes import shapes, sizes, synapses, transfer, window
 from tests.oracles.linear_nodes import synapses_of_convolution

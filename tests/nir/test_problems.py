@@ -10,13 +10,12 @@ import pytest
 
 import jaxsnn.nir
 from jaxsnn.errors import ConversionError, DialectError
-from jaxsnn.nir import describe, read
+from jaxsnn.nir import build, describe, read
 from jaxsnn.nir.convert.importers import importer_problems, undecided
 from jaxsnn.nir.convert.pipeline import convert
 from jaxsnn.nir.convert.target import target_of
 from jaxsnn.nir.convert.topology import refuse_for
 from jaxsnn.nir.dialects.gains import require
-from jaxsnn.nir.graphs import build
 from jaxsnn.nir.model.changes import Change
 from tests.helpers.source_texts import FLAG, raised, texts
 

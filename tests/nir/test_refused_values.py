@@ -8,11 +8,11 @@ import pytest
 
 from jaxsnn.errors import FileError, GraphError, LoweringError, UsageError
 from jaxsnn.network.lowering.lower import lower
-from jaxsnn.nir.graphs import build, export, parse
-from jaxsnn.nir.graphs.layer_tables import graph_of_table
+from jaxsnn.nir import build, export, parse
 from jaxsnn.nir.graphs.synapses import with_delayed_synapses
 from jaxsnn.nir.io.read_limits import read_limits, read_text
 from jaxsnn.nir.io.reading import receive
+from jaxsnn.nir.layer_tables import graph_of_table
 from jaxsnn.nir.model.passes import window
 from jaxsnn.simulation.nir_data import write_data
 from jaxsnn.units import parse_time

@@ -8,10 +8,9 @@ import nir
 import numpy as np
 import pytest
 
-from jaxsnn.nir import describe, read, write
+from jaxsnn.nir import describe, export, parse, read, write
 from jaxsnn.nir.dialects.dialect_names import DIALECTS
 from jaxsnn.nir.frameworks.evidence import estimate
-from jaxsnn.nir.graphs import export, parse
 from jaxsnn.nir.model.description import as_json, as_text
 from tests.helpers.zoo import FACTS, options_of
 

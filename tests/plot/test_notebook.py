@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import jaxsnn
-from jaxsnn.nir.graphs import build
+from jaxsnn.nir import build
 from jaxsnn.train.options import to_terminal
 from tests.plot.test_pictures import history
 

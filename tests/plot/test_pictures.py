@@ -8,7 +8,7 @@ import pytest
 import jaxsnn
 from jaxsnn import plot
 from jaxsnn.errors import FileError, UsageError
-from jaxsnn.nir.graphs import build
+from jaxsnn.nir import build
 from jaxsnn.plot.picture import BLACK, CYCLE, GREEN, time_unit
 from jaxsnn.plot.spike_plots import SpikeTrain, input_trains, trains_of
 from jaxsnn.plot.voltage_plots import traces_of

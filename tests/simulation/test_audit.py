@@ -9,8 +9,8 @@ import pytest
 from jaxsnn.event.event_driven import EventDriven
 from jaxsnn.network.lowering.lower import lower
 from jaxsnn.network.spikes import Events
-from jaxsnn.nir.graphs import build
-from jaxsnn.nir.model.initializers import normal
+from jaxsnn.nir import build
+from jaxsnn.nir.initializers import normal
 from jaxsnn.simulation.audit import audit
 from jaxsnn.simulation.simulate import simulate
 

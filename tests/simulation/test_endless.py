@@ -15,7 +15,7 @@ from jaxsnn.bss2.search.quantize import quantize
 from jaxsnn.commands.run_command import run_file
 from jaxsnn.event.event_record import Budget
 from jaxsnn.network.results import Result
-from jaxsnn.nir.graphs import build
+from jaxsnn.nir import build
 from jaxsnn.simulation.endless import busiest, frequent_problem
 from jaxsnn.simulation.retry import (
     LARGEST_BUDGET,

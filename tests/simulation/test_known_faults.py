@@ -17,7 +17,7 @@ import pytest
 
 import jaxsnn
 from jaxsnn.errors import JaxsnnError, SimulationError
-from jaxsnn.nir.graphs import build
+from jaxsnn.nir import build
 from tests.event.differences import ENOUGH, relative_errors
 from tests.oracles import cubalif_series, recurrent_populations
 

@@ -12,7 +12,7 @@ import pytest
 from jaxsnn import EventDriven, Events, Result, TimeStepped, lower, simulate, write
 from jaxsnn.commands.cli import main
 from jaxsnn.errors import SimulationError, UsageError
-from jaxsnn.nir.graphs import build
+from jaxsnn.nir import build
 from jaxsnn.train import evaluate, fit
 from tests.helpers.small_task import DATA, QUICK, small_net
 

@@ -15,7 +15,7 @@ import jaxsnn
 from jaxsnn import EventDriven, Events, Network, Result, TimeStepped, lower, simulate
 from jaxsnn.errors import SimulationError, UsageError
 from jaxsnn.network.structure import TauShape
-from jaxsnn.nir.graphs import build
+from jaxsnn.nir import build
 from jaxsnn.simulation.fidelity import compared
 
 T_END = 0.05

@@ -11,12 +11,12 @@ import pytest
 
 import jaxsnn
 from jaxsnn.commands.cli import main
+from jaxsnn.compatibility.checks import check
 from jaxsnn.errors import LoweringError, UsageError
 from jaxsnn.event.event_driven import EventDriven
 from jaxsnn.grid.time_stepped import TimeStepped
 from jaxsnn.network.spikes import Events, dense_to_events
-from jaxsnn.nir.graphs import parse
-from jaxsnn.simulation.checks import check
+from jaxsnn.nir import parse
 from jaxsnn.simulation.simulate import simulate
 from tests.helpers.random_spikes import random_raster
 

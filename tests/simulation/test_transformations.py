@@ -263,7 +263,7 @@ def test_a_solution_of_64_bits_is_refused_where_jax_computes_with_32(look):
 
 
 def test_float64_is_refused_by_lower_where_jax_computes_with_32():
-    from jaxsnn.nir.graphs import build
+    from jaxsnn.nir import build
 
     graph = build.sequential(build.input(CHANNELS), build.li(tau="10ms"))
     with pytest.raises(UsageError, match="dtype is float64, and JAX computes in float32: call"):

@@ -5,8 +5,8 @@ import pytest
 
 import jaxsnn
 from jaxsnn.errors import UsageError
-from jaxsnn.nir.graphs import build
-from jaxsnn.nir.model.initializers import normal
+from jaxsnn.nir import build
+from jaxsnn.nir.initializers import normal
 from jaxsnn.nir.model.nodes import Linear
 from jaxsnn.train import TrainOptions, calibrated, fit, splits_of_arrays, yinyang_splits
 from jaxsnn.train.data.encoders import Current

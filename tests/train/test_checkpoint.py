@@ -18,7 +18,7 @@ import pytest
 
 from jaxsnn.errors import FileError, UsageError
 from jaxsnn.network.lowering.lower import lower
-from jaxsnn.nir.graphs import build
+from jaxsnn.nir import build
 from jaxsnn.train import Dropout, Free, Positive, TrainingStopped, fit
 from jaxsnn.train.loop import checkpoint as checkpoints
 from jaxsnn.train.loop import checkpoint_files

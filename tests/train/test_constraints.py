@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from jaxsnn.errors import UsageError
 from jaxsnn.network.lowering.lower import lower, update_graph
 from jaxsnn.network.network import with_synaptic_delays
-from jaxsnn.nir import read, write
-from jaxsnn.nir.graphs import build
-from jaxsnn.nir.model.initializers import normal
+from jaxsnn.nir import build, read, write
+from jaxsnn.nir.initializers import normal
 from jaxsnn.train import Bounded, Free, Positive, fit
 from jaxsnn.train.loop.constraints import as_constraints, find_trainables, to_raw, to_values
 from tests.helpers.small_task import DATA, QUICK, small_net

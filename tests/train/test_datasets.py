@@ -6,8 +6,8 @@ import pytest
 
 from jaxsnn import Events
 from jaxsnn.errors import FileError, UsageError
-from jaxsnn.nir.graphs import build
-from jaxsnn.nir.model.initializers import normal
+from jaxsnn.nir import build
+from jaxsnn.nir.initializers import normal
 from jaxsnn.train import TrainingStopped, TrainOptions, fit, splits_of_arrays
 from jaxsnn.train.data.batches import Batch, late_notes
 from jaxsnn.train.data.datasets import Data, check_data, yinyang, yinyang_region, yinyang_splits

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from jaxsnn.nir.graphs import build
+from jaxsnn.nir import build
 from jaxsnn.train import digits_splits, fit
 
 

@@ -19,8 +19,8 @@ from jaxsnn.network.lowering.lower import lower
 from jaxsnn.network.network import Network
 from jaxsnn.network.spikes import Events
 from jaxsnn.network.structure import Wire
-from jaxsnn.nir.graphs import build
-from jaxsnn.nir.model.initializers import constant, normal
+from jaxsnn.nir import build
+from jaxsnn.nir.initializers import constant, normal
 from jaxsnn.simulation.simulate import simulate
 from jaxsnn.train import (
     Bounded,

@@ -5,7 +5,7 @@ import pytest
 
 from jaxsnn import ArcTan, FastSigmoid, TimeStepped, lower, simulate
 from jaxsnn.errors import UsageError
-from jaxsnn.nir.graphs import build
+from jaxsnn.nir import build
 from jaxsnn.train import Data, Splits, evaluate, fit
 
 STEPS, CHANNELS = 30, 6

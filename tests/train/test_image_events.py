@@ -8,7 +8,7 @@ import pytest
 from jaxsnn import Events
 from jaxsnn.errors import UsageError
 from jaxsnn.network.valued_inputs import Currents
-from jaxsnn.nir.graphs import build
+from jaxsnn.nir import build
 from jaxsnn.train import ChannelShift, Compose, Dropout, Jitter, Stretch, Warp, fit
 from jaxsnn.train.data import image_events
 from jaxsnn.train.data.image_events import augmentation_of

@@ -14,7 +14,7 @@ from jaxsnn.errors import LoweringError, UsageError
 from jaxsnn.event.event_driven import EventDriven
 from jaxsnn.network.lowering.lower import lower
 from jaxsnn.network.spikes import Events
-from jaxsnn.nir.graphs import build
+from jaxsnn.nir import build
 from jaxsnn.simulation.simulate import simulate
 from jaxsnn.train import InTheLoop, evaluate, fit
 from tests.helpers.small_task import DATA, small_net

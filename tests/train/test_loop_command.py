@@ -16,9 +16,8 @@ from jaxsnn.bss2.search.quantize import QuantizeOptions, quantize
 from jaxsnn.commands.cli import main
 from jaxsnn.errors import UsageError
 from jaxsnn.network.lowering.lower import lower
-from jaxsnn.nir import read, write
-from jaxsnn.nir.graphs import build
-from jaxsnn.nir.model.initializers import normal
+from jaxsnn.nir import build, read, write
+from jaxsnn.nir.initializers import normal
 from jaxsnn.train import TrainOptions, evaluate, fit, on_chip, yinyang_splits
 from jaxsnn.train.data.labelled_files import load_splits
 from jaxsnn.train.loop.checkpoint import Folder

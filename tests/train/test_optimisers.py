@@ -7,8 +7,8 @@ import optax
 import pytest
 
 from jaxsnn.errors import UsageError
-from jaxsnn.nir.graphs import build
-from jaxsnn.nir.model.initializers import normal
+from jaxsnn.nir import build
+from jaxsnn.nir.initializers import normal
 from jaxsnn.train import WeightBumping, fit
 from jaxsnn.train.loop.optimisers import learning_rates, optimiser_of
 from tests.helpers.small_task import DATA, QUICK, small_net

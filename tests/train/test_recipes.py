@@ -14,7 +14,7 @@ import jaxsnn
 from jaxsnn.commands.train_command import read_config
 from jaxsnn.errors import UsageError
 from jaxsnn.network import neuron_models
-from jaxsnn.nir.graphs.layer_tables import graph_of_table
+from jaxsnn.nir.layer_tables import graph_of_table
 from jaxsnn.nir.model import nodes
 from jaxsnn.train import fit
 from jaxsnn.train.options import TrainOptions, check_options

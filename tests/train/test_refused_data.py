@@ -9,7 +9,7 @@ import pytest
 from jaxsnn.errors import FileError, UsageError
 from jaxsnn.network.lowering.lower import lower
 from jaxsnn.network.spikes import Events
-from jaxsnn.nir.graphs import build
+from jaxsnn.nir import build
 from jaxsnn.train import (
     Current,
     Data,

@@ -6,7 +6,7 @@ import pytest
 
 from jaxsnn.network.lowering.lower import lower
 from jaxsnn.network.spikes import Events
-from jaxsnn.nir.graphs import build
+from jaxsnn.nir import build
 from jaxsnn.simulation.simulate import simulate
 from jaxsnn.train.loop.constraints import find_trainables
 from jaxsnn.train.loop.scaling import step_scales

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxsnn.errors import FileError, UsageError
-from jaxsnn.nir.graphs import build
+from jaxsnn.nir import build
 from jaxsnn.simulation.nir_data import event_data
 from jaxsnn.train import (
     Delta,

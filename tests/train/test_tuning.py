@@ -11,8 +11,7 @@ import pytest
 import jaxsnn
 from jaxsnn.commands.cli import main
 from jaxsnn.errors import UsageError
-from jaxsnn.nir import write
-from jaxsnn.nir.graphs import build
+from jaxsnn.nir import build, write
 from jaxsnn.train import EpochRecord, SpikeBudget, TrainOptions, splits_of_arrays, tune
 from jaxsnn.train.loop.evaluation import Measured
 from jaxsnn.train.loop.history import merit

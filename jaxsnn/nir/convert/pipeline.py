@@ -50,10 +50,9 @@ from jaxsnn.nir.frameworks.neuron_writing import Setting
 from jaxsnn.nir.frameworks.registry import dialect_of, framework_of
 from jaxsnn.nir.frameworks.source_flow import Flow
 from jaxsnn.nir.frameworks.source_step import Step
-from jaxsnn.nir.graphs.build import NIR_VERSION
 from jaxsnn.nir.graphs.export import tagged, types_refused
 from jaxsnn.nir.graphs.parse import parse
-from jaxsnn.nir.io.documents import group_of
+from jaxsnn.nir.io.documents import NIR_VERSION, group_of
 from jaxsnn.nir.model.changes import Change
 from jaxsnn.nir.model.dialect import Dialect
 from jaxsnn.nir.model.draft import (

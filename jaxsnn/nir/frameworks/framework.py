@@ -161,6 +161,8 @@ class Framework:
         leaves: Its layers for `jaxsnn.from_torch`: name of a class -> what exports one call.
         setters: What puts the numbers of a file into its layers, for `jaxsnn.load_into`: name of a
             class -> function.
+        wrappers: Its layers that apply another layer in each time step: name of a class -> the attribute
+            that holds that layer.
         in_time: layer -> whether it takes (time, batch, *shape) and runs through time itself; None:
             none does.
         rewind: Method of its layers that puts their states to the start; "" where they keep none.
@@ -179,6 +181,7 @@ class Framework:
     package: str = ""
     leaves: Mapping[str, Callable[[Call], Exported]] = dataclasses.field(default_factory=nothing)
     setters: Mapping[str, Setter] = dataclasses.field(default_factory=nothing)
+    wrappers: Mapping[str, str] = dataclasses.field(default_factory=nothing)
     in_time: Callable[[Any], bool] | None = None
     rewind: str = ""
     membranes: tuple[str, ...] = ()

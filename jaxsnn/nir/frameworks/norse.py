@@ -34,7 +34,6 @@ from jaxsnn.nir.model.decays import EULER_MEMBRANE, EULER_SYNAPSE, NO_DECAY
 from jaxsnn.nir.model.dialect import Conventions, Dialect, OwnOption, Rule, rules
 from jaxsnn.nir.model.graph import Graph
 from jaxsnn.nir.model.node import Node
-from jaxsnn.nir.torch.leaves import exported, exporter_of, setter_of
 
 # What it writes
 
@@ -494,18 +493,6 @@ def _export_weighted(call: Call) -> Exported:
     )
 
 
-def _export_lifted(call: Call) -> Exported:
-    """Lift: what the layer in it becomes."""
-    inner = call.module.lifted_module
-    if list(inner.children()) and exporter_of(inner) is None:
-        raise ConversionError(
-            f"'{call.name}' lifts a {type(inner).__name__} of several layers",
-            fix="lift its layers one by one",
-            node=call.name,
-        )
-    return exported(dataclasses.replace(call, module=inner, leading=1))
-
-
 def _set_cell(
     call: Call, nodes: Mapping[str, Node], steps: Mapping[str, Step]
 ) -> list[LayerNumbers]:
@@ -534,15 +521,6 @@ def _set_cell(
     ]
 
 
-def _set_lifted(
-    call: Call, nodes: Mapping[str, Node], steps: Mapping[str, Step]
-) -> list[LayerNumbers]:
-    """Lift: the layer in it."""
-    inner = dataclasses.replace(call, module=call.module.lifted_module)
-    setter = setter_of(inner.module)
-    return [] if setter is None else setter(inner, nodes, steps)
-
-
 def _in_time(module: Any) -> bool:
     return type(module).__name__ in _IN_TIME
 
@@ -565,7 +543,6 @@ _LEAVES: Mapping[str, Callable[[Call], Exported]] = MappingProxyType(
     {
         **dict.fromkeys(_KINDS, _export_cell),
         **dict.fromkeys(_WEIGHTED, _export_weighted),
-        "Lift": _export_lifted,
     }
 )
 
@@ -578,9 +555,8 @@ FRAMEWORK = Framework(
     extra="interop",
     package="norse",
     leaves=_LEAVES,
-    setters=MappingProxyType(
-        {**dict.fromkeys((*_KINDS, *_WEIGHTED), _set_cell), "Lift": _set_lifted}
-    ),
+    setters=MappingProxyType(dict.fromkeys((*_KINDS, *_WEIGHTED), _set_cell)),
+    wrappers=MappingProxyType({"Lift": "lifted_module"}),
     in_time=_in_time,
     membranes=("v",),
     leaf_options=MappingProxyType({"dt_export": 1.0}),

@@ -213,7 +213,7 @@ def exported_convolution(call: Call) -> Exported:
     return Exported(nodes={"": entry})
 
 
-def _each_channel(
+def depthwise_convolution(
     call: Call,
     kernel: np.ndarray,
     bias: np.ndarray | None = None,
@@ -240,7 +240,7 @@ def _mean(call: Call, kernel_size: np.ndarray, stride: Any, padding: Any) -> Exp
     if len(kernel_size) == 1:
         channels, length = call.inward[0], int(kernel_size[0])
         kernel = np.full((channels, length), 1 / length, np.float32)
-        return Exported(nodes={"": _each_channel(call, kernel, None, stride, padding)})
+        return Exported(nodes={"": depthwise_convolution(call, kernel, None, stride, padding)})
     refuse_axes(call, 3)
     sizes = {"kernel_size": kernel_size, "stride": stride, "padding": padding}
     return Exported(nodes={"": {"type": "AvgPool2d", **sizes}})
@@ -298,17 +298,17 @@ def _zeros_around(call: Call) -> Exported:
         )
     # torch has the last axis first
     sides = np.reshape(layer.padding, (-1, 2))[::-1]
-    return Exported(nodes={"": _around(call, sides)})
+    return Exported(nodes={"": padding_node(call, sides)})
 
 
-def _around(call: Call, sides: np.ndarray) -> dict[str, Any]:
+def padding_node(call: Call, sides: np.ndarray) -> dict[str, Any]:
     """Zeros before and behind each axis, (axes, 2), as a convolution of each channel with a one among
     zeros, which moves it; below 0 numbers are left out.
     """
     padding = np.maximum(sides.max(axis=1), 0)
     kernel = np.zeros((call.inward[0], *(1 + 2 * padding - sides.sum(axis=1))), np.float32)
     kernel[(slice(None), *(padding - sides[:, 0]))] = 1
-    return _each_channel(call, kernel, padding=padding)
+    return depthwise_convolution(call, kernel, padding=padding)
 
 
 def refuse_training(name: str, module: Any) -> None:
@@ -388,15 +388,15 @@ def weights_of_channels(call: Call, one: Exported) -> dict[str, Any]:
     assert one.folds is not None
     kind = numbers_of(one.norm.running_mean).dtype
     factor, offset = (each.astype(kind) for each in one.folds)
-    return _scaling_of_channels(call, factor, offset)
+    return channel_scaling(call, factor, offset)
 
 
-def _scaling_of_channels(call: Call, factor: np.ndarray, offset: np.ndarray) -> dict[str, Any]:
+def channel_scaling(call: Call, factor: np.ndarray, offset: np.ndarray) -> dict[str, Any]:
     """Weights that multiply each channel by a factor, and add an offset."""
     if len(call.inward) == 1:
         return {"type": "Affine", "weight": np.diag(factor), "bias": offset}
     kernel = factor.reshape(-1, *(1,) * (len(call.inward) - 1))
-    return _each_channel(call, kernel, offset)
+    return depthwise_convolution(call, kernel, offset)
 
 
 def normalisation_numbers(
@@ -440,7 +440,7 @@ def _largest(call: Call) -> Exported:
     refuse_axes(call, 1 + _axes(pool))
     if _axes(pool) == 1:
         ones = np.ones((call.inward[0], *sizes["kernel_size"]), np.float32)
-        total = _each_channel(call, ones, None, sizes["stride"], sizes["padding"])
+        total = depthwise_convolution(call, ones, None, sizes["stride"], sizes["padding"])
     return Exported(
         nodes={"sum": total, "": threshold},
         edges=(("sum", ""),),
@@ -485,7 +485,7 @@ def _flatten(call: Call) -> Exported:
     return Exported(nodes={"": entry})
 
 
-_PADDINGS = ("ZeroPad1d", "ZeroPad2d", "ConstantPad1d", "ConstantPad2d")
+PADDING_LAYERS = ("ZeroPad1d", "ZeroPad2d", "ConstantPad1d", "ConstantPad2d")
 _NORMS = ("BatchNorm1d", "BatchNorm2d", "SyncBatchNorm")
 #: Layers of torch.nn; frameworks may have layers of the same names.
 LAYERS: Mapping[str, Callable[[Call], Exported]] = MappingProxyType(
@@ -496,7 +496,7 @@ LAYERS: Mapping[str, Callable[[Call], Exported]] = MappingProxyType(
         **dict.fromkeys(("AvgPool1d", "AvgPool2d"), _pool),
         **dict.fromkeys(("AdaptiveAvgPool1d", "AdaptiveAvgPool2d"), _even_pool),
         **dict.fromkeys(("MaxPool1d", "MaxPool2d"), _largest),
-        **dict.fromkeys(_PADDINGS, _zeros_around),
+        **dict.fromkeys(PADDING_LAYERS, _zeros_around),
         "Flatten": _flatten,
         **dict.fromkeys(_NORMS, exported_normalisation),
         "Dropout": _dropout,

@@ -10,6 +10,9 @@ import numpy as np
 from jaxsnn.errors import GraphError
 from jaxsnn.nir.io.files import Dataset, Group, text_dataset
 
+#: The version of NIR whose format is written.
+NIR_VERSION = "1.0.8"
+
 
 def document_of(source: Any) -> Group:
     """A nir.NIRGraph as the document that nir.write would make of it; the graph is not changed."""

@@ -99,7 +99,7 @@ class Subgraph:
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Graph:
     """A NIR graph and how to read it. Made by `jaxsnn.nir.read`, `jaxsnn.nir.graphs.parse` or
-    `jaxsnn.nir.graphs.build`.
+    `jaxsnn.nir.build`.
 
     Attributes:
         nodes: The records by name, in natural order of the names.
@@ -150,7 +150,7 @@ class Graph:
 
     def _repr_html_(self) -> str | None:
         """In a notebook: the graph drawn, and a row for each node."""
-        from jaxsnn.plot.notebook import html_of
+        from jaxsnn.notebook import html_of
 
         rows = [("node", "type", "parameters")]
         for name in self.order():
@@ -328,7 +328,5 @@ def refuse_no_graph(given: object) -> None:
     """
     if not isinstance(given, Graph):
         kind = type(given).__name__
-        fix = _WAYS.get(
-            kind, "pass what jaxsnn.read, jaxsnn.from_torch or jaxsnn.nir.graphs.build gives"
-        )
+        fix = _WAYS.get(kind, "pass what jaxsnn.read, jaxsnn.from_torch or jaxsnn.nir.build gives")
         raise UsageError(f"a {kind} is not a Graph", fix=fix)

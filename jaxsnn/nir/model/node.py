@@ -90,13 +90,13 @@ class Surroundings:
 
     Attributes:
         inward, outward: shapes of what reaches it and of what leaves it.
-        dialect: what the file does not say.
+        dialect: the graph's `Dialect`, whose module imports this one.
         parameters: its lowered parameters by name, times in seconds.
     """
 
     inward: Shape
     outward: Shape
-    dialect: Dialect
+    dialect: Any
     parameters: Mapping[str, np.ndarray]
 
 

@@ -23,17 +23,17 @@ if TYPE_CHECKING:
     from jaxsnn.nir.model.node import Node
 
 from jaxsnn.nir.frameworks.torch_layers import (
-    _PADDINGS,
     LAYER_SETTERS,
     LAYERS,
+    PADDING_LAYERS,
     Call,
     Exported,
     LayerNumbers,
     Setter,
-    _around,
-    _each_channel,
-    _scaling_of_channels,
+    channel_scaling,
+    depthwise_convolution,
     layer_class,
+    padding_node,
 )
 
 #: What to do instead of a layer or a function of torch that NIR has no node for, by its name.
@@ -100,6 +100,8 @@ def exporter_of(module: Any) -> Callable[[Call], Exported] | None:
     """The exporter of a type, or None; by name, so that no framework is imported for nothing."""
     if is_of_graph(module):
         return _graph_of
+    if _wrapped_layer(module) is not None:
+        return _export_wrapped
     return _exporters().get((_package(module), layer_class(module).__name__))
 
 
@@ -111,7 +113,8 @@ def of_library(module: Any) -> bool:
 
 def unsupported(name: str, module: Any) -> ConversionError:
     """The refusal of a layer that no graph has."""
-    names = sorted({known for _, known in _exporters()})
+    wrappers = {name for framework in frameworks().values() for name in framework.wrappers}
+    names = sorted({name for _, name in _exporters()} | wrappers)
     way_out = WAYS_OUT.get(type(module).__name__, f"supported are {listing(names, limit=30)}")
     return ConversionError(
         f"'{name}' is a {_kind(module, names)}, which is not supported",
@@ -147,11 +150,47 @@ def setter_of(module: Any) -> Setter | None:
     """What puts numbers into a layer of a type; None if it has none, or nobody knows."""
     if is_of_graph(module):
         return _set_graph
+    if _wrapped_layer(module) is not None:
+        return _set_wrapped
     package, kind = _package(module), layer_class(module).__name__
     for framework in frameworks().values():
         if framework.package == package and kind in framework.setters:
             return framework.setters[kind]
     return LAYER_SETTERS.get(kind) if package == "torch" else None
+
+
+def _wrapped_layer(module: Any) -> Any:
+    """The layer that a wrapper of a framework applies in each time step; None of other layers."""
+    package, kind = _package(module), layer_class(module).__name__
+    for framework in frameworks().values():
+        if framework.package == package and kind in framework.wrappers:
+            return getattr(module, framework.wrappers[kind])
+    return None
+
+
+def _export_wrapped(call: Call) -> Exported:
+    """Export the layer that a wrapper applies in each time step.
+
+    Raises:
+        ConversionError: The wrapper holds several layers.
+    """
+    layer = _wrapped_layer(call.module)
+    if list(layer.children()) and exporter_of(layer) is None:
+        raise ConversionError(
+            f"'{call.name}' applies a {type(layer).__name__} of several layers in each time step",
+            fix=f"wrap its layers one by one in {type(call.module).__name__}",
+            node=call.name,
+        )
+    return exported(dataclasses.replace(call, module=layer, leading=1))
+
+
+def _set_wrapped(
+    call: Call, nodes: Mapping[str, Node], steps: Mapping[str, Step]
+) -> list[LayerNumbers]:
+    """Set the numbers of the layer that a wrapper applies in each time step."""
+    layer = dataclasses.replace(call, module=_wrapped_layer(call.module))
+    setter = setter_of(layer.module)
+    return [] if setter is None else setter(layer, nodes, steps)
 
 
 def in_time(module: Any) -> bool:
@@ -274,9 +313,7 @@ def _scaled(call: Call) -> dict[str, Any]:
     if not offset.any():
         return {"type": "Scale", "scale": np.broadcast_to(value, call.outward).copy()}
     channels = call.inward[0]
-    return _scaling_of_channels(
-        call, *(np.broadcast_to(e, channels).copy() for e in (value, offset))
-    )
+    return channel_scaling(call, *(np.broadcast_to(e, channels).copy() for e in (value, offset)))
 
 
 def _moved(call: Call) -> Exported:
@@ -287,12 +324,12 @@ def _moved(call: Call) -> Exported:
     if axis:
         sides, stride = np.zeros((len(call.inward) - 1, 2), int), np.ones(len(call.inward) - 1, int)
         sides[axis - 1], stride[axis - 1] = (offset, length - inward - offset), step
-        return Exported(nodes={"": _around(call, sides) | {"stride": stride}})
+        return Exported(nodes={"": padding_node(call, sides) | {"stride": stride}})
     ones = np.eye(length, inward, k=-offset, dtype=np.float32)[::step]
     if len(call.inward) == 1:
         return Exported(nodes={"": {"type": "Linear", "weight": ones}})
     kernel = ones.reshape(*ones.shape, *(1,) * (len(call.inward) - 1))
-    entry = _each_channel(call, np.zeros((outward, *kernel.shape[2:]), np.float32))
+    entry = depthwise_convolution(call, np.zeros((outward, *kernel.shape[2:]), np.float32))
     return Exported(nodes={"": entry | {"weight": kernel, "groups": np.array(1)}})
 
 
@@ -323,7 +360,7 @@ _SHARED = ("Linear", "Conv1d", "Conv2d")
 _ORDERED = ("Flatten", "Dropout", "Dropout1d", "Dropout2d", "Identity")
 #: Those that may be called in several places.
 _PLAIN = (
-    *("AvgPool1d", "AdaptiveAvgPool1d", "MaxPool1d", *_PADDINGS),
+    *("AvgPool1d", "AdaptiveAvgPool1d", "MaxPool1d", *PADDING_LAYERS),
     *("AvgPool2d", "AdaptiveAvgPool2d", "MaxPool2d", "Flatten"),
     *("Dropout", "Dropout1d", "Dropout2d", "Identity", "ReLU"),
 )

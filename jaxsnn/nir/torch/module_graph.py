@@ -22,10 +22,9 @@ from jaxsnn.nir.frameworks.torch_layers import (
     refuse_training,
     weights_of_channels,
 )
-from jaxsnn.nir.graphs.build import NIR_VERSION
 from jaxsnn.nir.graphs.export import tagged
 from jaxsnn.nir.graphs.parse import parse
-from jaxsnn.nir.io.documents import group_of
+from jaxsnn.nir.io.documents import NIR_VERSION, group_of
 from jaxsnn.nir.model.changes import Edge
 from jaxsnn.nir.model.dialect import Dialect
 from jaxsnn.nir.model.draft import spelt

@@ -20,10 +20,9 @@ from jaxsnn.nir.convert.topology import check_wiring, settle_loops
 from jaxsnn.nir.dialects.resolve import is_continuous, step_of
 from jaxsnn.nir.frameworks.framework import Importer
 from jaxsnn.nir.frameworks.source_step import Step
-from jaxsnn.nir.graphs.build import NIR_VERSION
 from jaxsnn.nir.graphs.export import export
 from jaxsnn.nir.graphs.parse import parse
-from jaxsnn.nir.io.documents import group_of
+from jaxsnn.nir.io.documents import NIR_VERSION, group_of
 from jaxsnn.nir.model.dialect import Dialect
 from jaxsnn.nir.model.draft import WEIGHTED, Draft, as_node, draft_of, plain_flatten
 from jaxsnn.nir.model.graph import Graph, refuse_no_graph

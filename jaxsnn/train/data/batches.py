@@ -15,7 +15,7 @@ from jaxsnn.network.network import Network
 from jaxsnn.network.on_processor import to_jax
 from jaxsnn.network.spikes import Events
 from jaxsnn.network.valued_inputs import GradedEvents
-from jaxsnn.nir.model.initializers import Seed, generator_of
+from jaxsnn.nir.initializers import Seed, generator_of
 from jaxsnn.simulation.solution import Engine
 from jaxsnn.train.data.datasets import Data, check_data
 from jaxsnn.train.data.encoders import (

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from jaxsnn.errors import UsageError, as_number, shown
-from jaxsnn.nir.model.initializers import Seed, generator_of, seed_words
+from jaxsnn.nir.initializers import Seed, generator_of, seed_words
 
 #: Classes that labels may name, where nobody knows how many outputs the network has.
 MOST_CLASSES = 65536

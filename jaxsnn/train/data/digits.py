@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxsnn.errors import UsageError
 from jaxsnn.network.spikes import Events
-from jaxsnn.nir.model.initializers import Seed, generator_of, seed_words
+from jaxsnn.nir.initializers import Seed, generator_of, seed_words
 from jaxsnn.train.data.datasets import Data, Splits, stratified, taken
 from jaxsnn.train.data.encoders import Latency
 

@@ -15,7 +15,7 @@ import numpy as np
 from jaxsnn.errors import UsageError, as_number, as_whole, shown
 from jaxsnn.network.spikes import Events, refuse_traced
 from jaxsnn.network.valued_inputs import Currents, Input
-from jaxsnn.nir.model.initializers import Seed, generator_of
+from jaxsnn.nir.initializers import Seed, generator_of
 
 
 class Encoder(Protocol):

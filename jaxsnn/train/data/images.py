@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxsnn.errors import FileError, UsageError
-from jaxsnn.nir.model.initializers import Seed, seed_words
+from jaxsnn.nir.initializers import Seed, seed_words
 from jaxsnn.train.data.datasets import Data, Splits, stratified, taken
 from jaxsnn.train.data.image_files import read_images
 

@@ -17,8 +17,8 @@ import numpy as np
 from jaxsnn.errors import FileError, UsageError, listing, suggestion
 from jaxsnn.network.spikes import Events
 from jaxsnn.network.valued_inputs import GradedEvents
+from jaxsnn.nir.initializers import Seed, generator_of, seed_words
 from jaxsnn.nir.model.graph import Graph
-from jaxsnn.nir.model.initializers import Seed, generator_of, seed_words
 from jaxsnn.nir.model.passes import shapes
 from jaxsnn.simulation.recordings import load_arrays
 from jaxsnn.train.data.datasets import (

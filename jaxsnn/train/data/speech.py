@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxsnn.errors import FileError, UsageError
-from jaxsnn.nir.model.initializers import Seed, seed_words
+from jaxsnn.nir.initializers import Seed, seed_words
 from jaxsnn.train.data.datasets import Data, Splits, stratified, taken
 from jaxsnn.train.data.encoders import LevelCrossing
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxsnn.errors import UsageError
 from jaxsnn.network.spikes import refuse_masked
-from jaxsnn.nir.model.initializers import Seed, seed_words
+from jaxsnn.nir.initializers import Seed, seed_words
 from jaxsnn.train.data.datasets import (
     MOST_CLASSES,
     Data,

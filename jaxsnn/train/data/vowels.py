@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from jaxsnn.errors import FileError, UsageError
+from jaxsnn.nir.initializers import Seed, generator_of, seed_words
 from jaxsnn.nir.io.read_limits import read_text
-from jaxsnn.nir.model.initializers import Seed, generator_of, seed_words
 from jaxsnn.train.data.datasets import Data, Splits, stratified, taken
 from jaxsnn.train.data.encoders import PopulationCode
 

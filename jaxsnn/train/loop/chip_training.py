@@ -17,8 +17,8 @@ from jaxsnn.errors import MappingError
 from jaxsnn.event.event_driven import EventDriven
 from jaxsnn.network.lowering.lower import lower
 from jaxsnn.network.network import Network
+from jaxsnn.nir.initializers import Seed, generator_of, seed_words
 from jaxsnn.nir.model.graph import Graph
-from jaxsnn.nir.model.initializers import Seed, generator_of, seed_words
 from jaxsnn.train.data.batches import Batch
 from jaxsnn.train.data.named_encoders import make_encoder
 from jaxsnn.train.loop.defaults import make_engine, make_loss
@@ -69,7 +69,7 @@ def on_chip(
         UsageError: a loss or a headroom that makes no sense.
 
     >>> from jaxsnn.nir import build
-    >>> from jaxsnn.nir.model.initializers import normal
+    >>> from jaxsnn.nir.initializers import normal
     >>> neurons = build.cubalif(tau_mem="20ms", tau_syn="10ms")
     >>> weights = build.linear(3, weight=normal(1.0, 0.6))
     >>> graph = build.sequential(build.input(5), weights, neurons, seed=0)

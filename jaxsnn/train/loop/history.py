@@ -70,7 +70,7 @@ class Fit:
 
     def _repr_html_(self) -> str | None:
         """In a notebook: the learning curve."""
-        from jaxsnn.plot.notebook import html_of
+        from jaxsnn.notebook import html_of
 
         reached = f"test accuracy {self.test_accuracy:.2%}, best epoch {self.best_epoch}"
         return html_of(self, text="\n".join([reached, *self.notes]))

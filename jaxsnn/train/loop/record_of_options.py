@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxsnn.nir.model.initializers import seed_words
+from jaxsnn.nir.initializers import seed_words
 
 #: Arrays with more entries are recorded by what is in them, and not number by number.
 _MOST_ENTRIES = 64

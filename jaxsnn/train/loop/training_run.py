@@ -18,8 +18,8 @@ from jaxsnn.network.bad_numbers import bad_number
 from jaxsnn.network.lowering.lower import update_graph
 from jaxsnn.network.network import Network
 from jaxsnn.network.results import Result
+from jaxsnn.nir.initializers import Seed, seed_words
 from jaxsnn.nir.model.graph import Graph
-from jaxsnn.nir.model.initializers import Seed, seed_words
 from jaxsnn.simulation.retry import FIRE_LESS, TooManySpikes, with_enough_room
 from jaxsnn.simulation.solution import Engine
 from jaxsnn.train.data.batches import (

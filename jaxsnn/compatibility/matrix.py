@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from jaxsnn.bss2.netlist import LARGEST
+from jaxsnn.compatibility.checks import MEASURE, check, purposes, stepped_neurons
 from jaxsnn.errors import ConversionError, DialectError, Problem, in_flags
+from jaxsnn.nir import build
 from jaxsnn.nir.convert.pipeline import Converted, convert
 from jaxsnn.nir.frameworks.framework import Importer
 from jaxsnn.nir.frameworks.registry import framework_of, split_version, writable
-from jaxsnn.nir.graphs import build
 from jaxsnn.nir.model.graph import Graph
 from jaxsnn.nir.model.nodes import NEURONS, TYPES, Input, Output
-from jaxsnn.simulation.checks import MEASURE, check, purposes, stepped_neurons
 from jaxsnn.units import parse_time
 
 Grade = Literal["exact", "approximate", "unknown", "unsupported"]
@@ -46,7 +46,7 @@ class Verdict:
 
     Attributes:
         node: its name; "" for the whole.
-        purpose: one of `jaxsnn.simulation.checks.purposes`.
+        purpose: one of `jaxsnn.compatibility.checks.purposes`.
         grade: see the module.
         why: what is lost, or what cannot be done; how it is written where it is exact; "" for as is.
         fix: the way out; "" if none is needed.

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from jaxsnn.errors import UsageError, listing, suggestion
-from jaxsnn.nir.graphs import build
-from jaxsnn.nir.graphs.build import Layer
+from jaxsnn.nir import build
+from jaxsnn.nir.build import Layer
+from jaxsnn.nir.initializers import Initializer, Seed, generator_of, normal, seed_words
 from jaxsnn.nir.model.graph import Graph
-from jaxsnn.nir.model.initializers import Initializer, Seed, generator_of, normal, seed_words
 from jaxsnn.nir.model.layer_values import (
     LAYER,
     refuse_large_weights,

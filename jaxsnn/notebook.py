@@ -1,6 +1,6 @@
-"""What a notebook shows of the records of this library, where one is the last line of a cell.
+"""How the records of this library are displayed in a notebook.
 
-Who draws a record is known here by name, so that the rooms of the records import no pictures.
+The functions that draw are loaded by name, so that records need not import `jaxsnn.plot`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from importlib import import_module
 from typing import Any
 
 from jaxsnn.errors import UsageError, printable
-from jaxsnn.plot.picture import Picture
 
 #: Kind of a record -> module and function that draw it.
 _DRAWN_BY = {
@@ -37,8 +36,7 @@ def html_of(record: Any, *, text: str = "", rows: Iterable[Sequence[Any]] = ()) 
     """
     module, name = _DRAWN_BY[type(record).__name__]
     try:
-        drawn: Picture = getattr(import_module(module), name)(record)
-        picture = drawn.as_html()
+        picture = getattr(import_module(module), name)(record).as_html()
     except UsageError:
         return None
     said = f"<pre>{escape(printable(text))}</pre>" if text else ""

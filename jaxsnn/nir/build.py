@@ -19,16 +19,13 @@ from jaxsnn.errors import GraphError, UsageError, suggestion
 from jaxsnn.nir.frameworks.registry import own_unit
 from jaxsnn.nir.graphs.export import tagged
 from jaxsnn.nir.graphs.parse import parse
-from jaxsnn.nir.io.documents import group_of
+from jaxsnn.nir.initializers import Initializer, Seed, generator_of, kaiming_uniform
+from jaxsnn.nir.io.documents import NIR_VERSION, group_of
 from jaxsnn.nir.model.graph import Graph
-from jaxsnn.nir.model.initializers import Initializer, Seed, generator_of, kaiming_uniform
 from jaxsnn.nir.model.node import Parameter, Value, nothing
 from jaxsnn.nir.model.nodes import class_of
 from jaxsnn.nir.model.passes import Shape
 from jaxsnn.units import parse_time
-
-#: The version of NIR whose format is written.
-NIR_VERSION = "1.0.8"
 
 Size = int | Sequence[int]
 Number = float | np.ndarray | Sequence[float]
@@ -280,7 +277,7 @@ def sequential(
     Raises:
         GraphError: Shapes that do not match, or that nothing tells.
 
-    >>> from jaxsnn.nir.model.initializers import normal
+    >>> from jaxsnn.nir.initializers import normal
     >>> net = sequential(
     ...     input(5),
     ...     linear(120, weight=normal(3.0, 1.6)),

@@ -1,0 +1,1 @@
+"""What an engine, the chip or another simulator's importer supports of a graph: `check` and `matrix`."""
