@@ -17,7 +17,7 @@ from jaxsnn.errors import DialectError, LoweringError, UsageError
 from jaxsnn.event.dynamics.kinds import neuron_of
 from jaxsnn.network.structure import TauShape
 from jaxsnn.nir import build
-from jaxsnn.nir.model import initializers
+from jaxsnn.nir import initializers
 from tests.helpers.command_line import DEMO_NET
 
 SNN = {"dialect": "snntorch", "reset": "zero"}

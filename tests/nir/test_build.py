@@ -5,7 +5,7 @@ import pytest
 
 from jaxsnn.errors import GraphError, UsageError
 from jaxsnn.nir import build, export, read, write
-from jaxsnn.nir.model import initializers as init
+from jaxsnn.nir import initializers as init
 
 
 def deep(seed):
