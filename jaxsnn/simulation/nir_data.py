@@ -1,78 +1,14 @@
-"""Recordings in NIR's data format, to and from events and arrays.
-
-NIR keeps what a node received or emitted as `TimeGriddedData`, `EventData` or `ValuedEventData`, by
-node and name of the observable, nested as the graph is. Here nested names are joined by "/", as in
-`Graph`.
-
-Events are `jaxsnn.Events`: seconds, unused slots at time inf with the population's size as index.
-NIR's unused slots have the index -1. Arrays are (time, batch, *shape); NIR's are (batch, time,
-neurons), so the shape must be said again.
-"""
+"""Recordings in NIR's data format as input of a simulation: `Events`, `GradedEvents` or currents."""
 
 from __future__ import annotations
 
-import dataclasses
-import math
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
-
-import nir
 import numpy as np
 
 from jaxsnn.errors import UsageError
-from jaxsnn.nir.io.data_files import TOLERANCE, Observable, refuse_broken
-from jaxsnn.nir.io.data_files import read_data as read_data
-from jaxsnn.nir.io.data_files import write_data as write_data
-
-if TYPE_CHECKING:
-    from jaxsnn.network.spikes import Events
-    from jaxsnn.network.valued_inputs import GradedEvents
-
-
-def event_data(events: Any, size: int, t_max: float, values: Any = None) -> nir.EventData:
-    """Events of one population as NIR's EventData; ValuedEventData, if there are values.
-
-    Args:
-        events: `time` (batch, events), seconds, and `index`; unused slots at inf.
-        size: number of neurons.
-        t_max: end of the recording, seconds.
-        values: (batch, events), what each event carries.
-
-    Raises:
-        UsageError: an event before 0 or after t_max, or of a neuron that does not exist; shapes
-            that do not match.
-
-    >>> from types import SimpleNamespace
-    >>> event_data(SimpleNamespace(time=[[0.5, np.inf]], index=[[1, 3]]), size=3, t_max=1.0).idx.tolist()
-    [[1, -1]]
-    """
-    time, index = np.asarray(events.time), np.asarray(events.index)
-    if time.ndim != 2 or time.shape != index.shape:
-        raise UsageError(
-            f"events have times of shape {time.shape} and indices of shape {index.shape}",
-            fix="both must be (batch, events)",
-        )
-    if np.isnan(time).any():
-        raise UsageError("events have a time that is NaN", fix="put unused slots at inf")
-    used = np.isfinite(time)
-    data = nir.EventData(
-        idx=np.where(used, index, -1),
-        time=np.where(used, time, np.inf),
-        n_neurons=size,
-        t_max=float(t_max),
-    )
-    if values is not None:
-        given = np.asarray(values)
-        if given.shape != time.shape:
-            raise UsageError(
-                f"values have the shape {given.shape}, events {time.shape}",
-                fix="give one for each slot",
-            )
-        data = nir.ValuedEventData(
-            **vars(data), value=np.where(used, given, np.zeros((), given.dtype))
-        )
-    refuse_broken(data, "events")
-    return data
+from jaxsnn.network.spikes import Events, dense_to_events
+from jaxsnn.network.valued_inputs import GradedEvents
+from jaxsnn.nir.io.data_files import Observable, refuse_broken
+from jaxsnn.nir.io.recorded_data import EventData, TimeGriddedData, ValuedEventData, to_array
 
 
 def to_events(data: Observable, *, name: str = "data") -> Events:
@@ -86,10 +22,8 @@ def to_events(data: Observable, *, name: str = "data") -> Events:
     Raises:
         UsageError: the data are broken, are not spikes, or carry values other than 1.
     """
-    from jaxsnn.network.spikes import Events, dense_to_events
-
     refuse_broken(data, name)
-    if isinstance(data, nir.TimeGriddedData):
+    if isinstance(data, TimeGriddedData):
         try:
             return dense_to_events(to_array(data), data.dt)
         except ValueError as error:
@@ -98,7 +32,7 @@ def to_events(data: Observable, *, name: str = "data") -> Events:
                 fix="use to_array, and Currents.held of it",
             ) from error
     used = data.idx >= 0
-    if isinstance(data, nir.ValuedEventData) and (other := used & (data.value != 1)).any():
+    if isinstance(data, ValuedEventData) and (other := used & (data.value != 1)).any():
         raise UsageError(
             f"{name}: {int(other.sum())} of {int(used.sum())} events carry values other than 1, "
             f"the first {data.value[other][0]:g}, which spikes do not have",
@@ -110,7 +44,7 @@ def to_events(data: Observable, *, name: str = "data") -> Events:
     return Events(time=time, index=index)
 
 
-def to_graded_events(data: nir.EventData, *, name: str = "data") -> GradedEvents:
+def to_graded_events(data: EventData, *, name: str = "data") -> GradedEvents:
     """Events as `jaxsnn.GradedEvents` (batch, events), each with its value; plain ones have 1.
 
     Args:
@@ -119,12 +53,10 @@ def to_graded_events(data: nir.EventData, *, name: str = "data") -> GradedEvents
     Raises:
         UsageError: the data are broken.
     """
-    from jaxsnn.network.valued_inputs import GradedEvents
-
     refuse_broken(data, name)
     used = data.idx >= 0
     ones = np.ones(data.idx.shape)
-    value = np.asarray(data.value, float) if isinstance(data, nir.ValuedEventData) else ones
+    value = np.asarray(data.value, float) if isinstance(data, ValuedEventData) else ones
     index = np.where(used, data.idx, data.n_neurons).astype(np.int32)
     value = np.where(used, value, 0.0)
     return GradedEvents(time=data.time, index=index, value=value)
@@ -141,217 +73,8 @@ def to_input(data: Observable, *, name: str = "data") -> Events | GradedEvents |
         UsageError: the data are broken.
     """
     refuse_broken(data, name)
-    if isinstance(data, nir.TimeGriddedData):
+    if isinstance(data, TimeGriddedData):
         return to_array(data)
     used = data.idx >= 0
-    sized = isinstance(data, nir.ValuedEventData) and bool((data.value[used] != 1).any())
+    sized = isinstance(data, ValuedEventData) and bool((data.value[used] != 1).any())
     return to_graded_events(data, name=name) if sized else to_events(data, name=name)
-
-
-def gridded_data(array: Any, dt: float, *, spikes: bool = False) -> nir.TimeGriddedData:
-    """An array (time, batch, *shape) as NIR's TimeGriddedData; `shape` is joined into one axis of
-    neurons.
-
-    Args:
-        dt: length of a step, seconds.
-        spikes: store spikes, as booleans.
-
-    Raises:
-        UsageError: fewer than three axes, no positive dt, or, with `spikes`, entries other than 0
-            and 1.
-    """
-    values = np.asarray(array)
-    if values.ndim < 3:
-        raise UsageError(
-            f"an array of shape {values.shape} cannot be a recording",
-            fix="it must be (time, batch, ...)",
-        )
-    if spikes and values.dtype != bool:
-        if (other := (values != 0) & (values != 1)).any():
-            step, sample = (int(place) for place in np.argwhere(other)[0][:2])
-            raise UsageError(
-                f"{int(other.sum())} entries are neither 0 nor 1, the first "
-                f"{values[other][0]:g} in step {step} of sample {sample}, "
-                "and NIR's spikes are yes or no",
-                fix="use a smaller dt, or store counts with spikes=False",
-            )
-        values = values != 0
-    flat = values.reshape(*values.shape[:2], math.prod(values.shape[2:]))
-    data = nir.TimeGriddedData(data=np.ascontiguousarray(flat.transpose(1, 0, 2)), dt=float(dt))
-    refuse_broken(data, "array")
-    return data
-
-
-def to_array(data: nir.TimeGriddedData, shape: tuple[int, ...] | None = None) -> np.ndarray:
-    """Gridded data as an array (time, batch, *shape), dtype unchanged; default shape: (neurons,).
-
-    Raises:
-        UsageError: the shape has another number of elements.
-    """
-    moved = data.data.transpose(1, 0, 2)
-    if shape is None:
-        return moved
-    if math.prod(shape) != data.n_neurons:
-        raise UsageError(
-            f"the data have {data.n_neurons} neurons, the shape {shape} has {math.prod(shape)}",
-            fix="give a shape with as many elements as there are neurons",
-        )
-    return moved.reshape(*moved.shape[:2], *shape)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Binned:
-    """Events in steps, and what that lost.
-
-    Attributes:
-        array: (time, batch, neurons): int32 counts; of valued events the sums of their values,
-            float.
-        dt: length of a step, seconds.
-        moved: number of events that were not at a multiple of dt and were put at the beginning of
-            their step.
-        farthest: by how much at most, seconds.
-        merged: number of steps of a neuron with more than one event.
-    """
-
-    array: np.ndarray
-    dt: float
-    moved: int
-    farthest: float
-    merged: int
-
-
-def bin_events(data: nir.EventData, dt: float, *, move: bool = False, name: str = "data") -> Binned:
-    """Events as counts in steps; step k holds the events from k dt to before (k + 1) dt.
-
-    Args:
-        dt: length of a step, seconds; t_max must be a multiple of it.
-        move: allow events between the beginnings of steps. What that moves is counted.
-        name: what to call the data in messages.
-
-    Raises:
-        UsageError: times that are not multiples of dt (without `move`), or that lie in no step.
-
-    >>> data = nir.EventData(idx=np.array([[1, 1]]), time=np.array([[0.1, 0.25]]), n_neurons=2, t_max=0.3)
-    >>> bin_events(data, 0.1, move=True).array[:, 0].tolist(), bin_events(data, 0.1, move=True).moved
-    ([[0, 0], [0, 1], [0, 1]], 1)
-    """
-    refuse_broken(data, name)
-    if not (math.isfinite(dt) and dt > 0):
-        raise UsageError(f"dt is {dt:g} s", fix="it must be positive")
-    count = _steps(np.asarray(data.t_max), dt)
-    if not bool(_is_whole(np.asarray(data.t_max), count, dt)):
-        raise UsageError(
-            f"{name} end at {data.t_max:g} s, which is {data.t_max / dt:g} steps of {dt:g} s",
-            fix="choose a dt that divides it",
-        )
-    used = data.idx >= 0
-    sample, neuron, time = np.nonzero(used)[0], data.idx[used], data.time[used].astype(float)
-    step = _steps(time, dt)
-    off = ~_is_whole(time, step, dt)
-    if off.any() and not move:
-        raise UsageError(
-            f"{name}: {int(off.sum())} of {time.size} events are not at a multiple of {dt:g} s, "
-            f"the first at {time[off][0]:g} s",
-            fix="choose a dt that divides them, or allow them to be moved",
-        )
-    step = np.where(off, np.floor(time / dt), step).astype(np.int64)
-    if (late := step >= count).any():
-        raise UsageError(
-            f"{name}: {int(late.sum())} events lie in no step, the first at {time[late][0]:g} s, "
-            f"where {int(count)} steps of {dt:g} s end",
-            fix="give a larger t_max",
-        )
-    place = (step, sample, neuron)
-    counts = np.zeros((int(count), data.n_samples, data.n_neurons), np.int32)
-    np.add.at(counts, place, 1)
-    array = counts
-    if isinstance(data, nir.ValuedEventData):
-        array = np.zeros(counts.shape, np.result_type(data.value.dtype, np.float32))
-        np.add.at(array, place, data.value[used])
-    shift = (time - step * dt)[off]
-    return Binned(
-        array=array,
-        dt=float(dt),
-        moved=int(off.sum()),
-        farthest=float(shift.max(initial=0.0)),
-        merged=int((counts > 1).sum()),
-    )
-
-
-def in_steps(
-    data: Observable, shape: tuple[int, ...], dt: float | None, *, name: str = "data"
-) -> tuple[np.ndarray, str | None]:
-    """A recording as an array (time, batch, *shape), and a remark where its own dt is another.
-
-    Args:
-        dt: length of a step, seconds; needed for events.
-        name: what to call the data in messages.
-
-    Raises:
-        UsageError: events that lie between the steps, or a shape that does not fit.
-    """
-    if isinstance(data, nir.TimeGriddedData):
-        other = dt is not None and abs(data.dt - dt) > TOLERANCE * dt
-        remark = (
-            f"the {name} has steps of {data.dt:g} s, and is taken for steps of {dt:g} s"
-            if other
-            else None
-        )
-        return to_array(data, shape), remark
-    if dt is None:
-        raise UsageError(
-            f"the {name} is given by events, and nobody says how long a step is", fix="say dt="
-        )
-    return to_array(gridded_data(bin_events(data, dt, name=name).array, dt), shape), None
-
-
-def _steps(time: np.ndarray, dt: float) -> np.ndarray:
-    return np.rint(time / dt)
-
-
-def _is_whole(time: np.ndarray, step: np.ndarray, dt: float) -> np.ndarray:
-    return np.abs(time / dt - step) <= TOLERANCE * np.maximum(step, 1)
-
-
-def graph_data(observations: Mapping[str, Mapping[str, Observable]]) -> nir.NIRGraphData:
-    """Recordings by node and observable as NIR's nested data; "/" in a node's name nests.
-
-    Raises:
-        UsageError: a name that is empty, or both a node and a nested graph.
-
-    >>> spikes = nir.TimeGriddedData(np.zeros((1, 2, 3), bool), 0.001)
-    >>> graph_data({"layer/lif": {"spikes": spikes}}).nodes["layer"].nodes["lif"].observables["spikes"].dt
-    0.001
-    """
-    root = nir.NIRGraphData(nodes={})
-    for name, observables in observations.items():
-        *outer, last = name.split("/")
-        level: Any = root
-        for part in outer:
-            level = level.nodes.setdefault(part, nir.NIRGraphData(nodes={}))
-            if not isinstance(level, nir.NIRGraphData):
-                raise UsageError(
-                    f"'{part}' in '{name}' is a node, it cannot hold others",
-                    fix="rename one of them",
-                )
-        if not all(name.split("/")) or last in level.nodes:
-            raise UsageError(
-                f"'{name}' cannot name a node here", fix="names must differ and must not be empty"
-            )
-        level.nodes[last] = nir.NIRNodeData(observables=dict(observables))
-    return root
-
-
-def observations(data: nir.NIRGraphData) -> dict[str, dict[str, Observable]]:
-    """The recordings of NIR's nested data by node and observable; nested names are joined by "/"."""
-    found: dict[str, dict[str, Observable]] = {}
-
-    def visit(level: nir.NIRGraphData, prefix: str) -> None:
-        for name, entry in level.nodes.items():
-            if isinstance(entry, nir.NIRGraphData):
-                visit(entry, f"{prefix}{name}/")
-            else:
-                found[f"{prefix}{name}"] = dict(entry.observables)
-
-    visit(data, "")
-    return found

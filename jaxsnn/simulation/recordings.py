@@ -276,7 +276,8 @@ def inputs_of_nir_data(
     Raises:
         UsageError: an input that is missing, or data of another dt.
     """
-    from jaxsnn.simulation.nir_data import observations, read_data, to_input
+    from jaxsnn.nir.io.recorded_data import observations, read_data
+    from jaxsnn.simulation.nir_data import to_input
 
     found = observations(read_data(path))
     shapes = {wire.name: wire.shape for wire in network.wires}
@@ -330,7 +331,7 @@ def _refuse_missing(path: str | os.PathLike[str], name: str, found: Mapping[str,
 
 
 def _from_nir_data(path: str | os.PathLike[str], network: Network, dt: float | None) -> Recording:
-    from jaxsnn.simulation.nir_data import in_steps, observations, read_data
+    from jaxsnn.nir.io.recorded_data import in_steps, observations, read_data
 
     found = observations(read_data(path))
     shapes = {wire.name: wire.shape for wire in network.wires}

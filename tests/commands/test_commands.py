@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from jaxsnn.nir import build, read, write
+from jaxsnn.nir.io.recorded_data import event_data, graph_data, gridded_data, write_data
 from jaxsnn.simulation.fidelity import compared, fidelity
-from jaxsnn.simulation.nir_data import event_data, graph_data, gridded_data, to_events, write_data
+from jaxsnn.simulation.nir_data import to_events
 from tests.helpers import command_line
 from tests.helpers.zoo import FACTS, options_of
 

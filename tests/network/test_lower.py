@@ -16,8 +16,7 @@ from jaxsnn import EventDriven, Events, lower, read, simulate, update_graph, wri
 from jaxsnn.errors import DialectError, LoweringError, UsageError
 from jaxsnn.event.dynamics.kinds import neuron_of
 from jaxsnn.network.structure import TauShape
-from jaxsnn.nir import build
-from jaxsnn.nir import initializers
+from jaxsnn.nir import build, initializers
 from tests.helpers.command_line import DEMO_NET
 
 SNN = {"dialect": "snntorch", "reset": "zero"}

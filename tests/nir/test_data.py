@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxsnn.errors import FileError, GraphError, UsageError
-from jaxsnn.simulation.nir_data import (
+from jaxsnn.nir.io.recorded_data import (
     bin_events,
     event_data,
     graph_data,
@@ -20,9 +20,9 @@ from jaxsnn.simulation.nir_data import (
     observations,
     read_data,
     to_array,
-    to_events,
     write_data,
 )
+from jaxsnn.simulation.nir_data import to_events
 
 DT = 1e-4
 INF = np.inf

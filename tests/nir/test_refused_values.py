@@ -12,9 +12,9 @@ from jaxsnn.nir import build, export, parse
 from jaxsnn.nir.graphs.synapses import with_delayed_synapses
 from jaxsnn.nir.io.read_limits import read_limits, read_text
 from jaxsnn.nir.io.reading import receive
+from jaxsnn.nir.io.recorded_data import write_data
 from jaxsnn.nir.layer_tables import graph_of_table
 from jaxsnn.nir.model.passes import window
-from jaxsnn.simulation.nir_data import write_data
 from jaxsnn.units import parse_time
 
 TIMES = {"tau_mem": "20ms", "tau_syn": "10ms"}

@@ -18,8 +18,8 @@ from jaxsnn.errors import FileError, LoweringError, UsageError
 from jaxsnn.network.inputs import checked_inputs, plain_events
 from jaxsnn.network.neuron_models import model_of
 from jaxsnn.nir import build
+from jaxsnn.nir.io.recorded_data import event_data, graph_data, gridded_data, in_steps, write_data
 from jaxsnn.simulation.network_arrays import network_inputs
-from jaxsnn.simulation.nir_data import event_data, graph_data, gridded_data, in_steps, write_data
 from jaxsnn.simulation.recordings import inputs_of, inputs_of_nir_data, load_arrays
 
 DT = 1e-3

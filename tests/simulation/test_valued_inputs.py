@@ -12,8 +12,8 @@ from jaxsnn.network.inputs import refuse_other_axes
 from jaxsnn.network.spikes import Events
 from jaxsnn.network.valued_inputs import Currents, GradedEvents
 from jaxsnn.nir import build
+from jaxsnn.nir.io.recorded_data import event_data, graph_data, gridded_data, write_data
 from jaxsnn.simulation.network_arrays import network_inputs
-from jaxsnn.simulation.nir_data import event_data, graph_data, gridded_data, write_data
 from tests.helpers.command_line import call
 from tests.oracles import nir_paper_lif
 

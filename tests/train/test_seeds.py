@@ -8,9 +8,8 @@ import pytest
 
 from jaxsnn.bss2.emulate import EmulatedChip
 from jaxsnn.errors import UsageError
-from jaxsnn.nir import build
+from jaxsnn.nir import build, initializers
 from jaxsnn.nir.initializers import seed_words
-from jaxsnn.nir import initializers
 from jaxsnn.train import Rate, fit, on_chip, splits_of_arrays, yinyang, yinyang_splits
 from jaxsnn.train.data.datasets import stratified
 from jaxsnn.train.data.digits import distorted

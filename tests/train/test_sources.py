@@ -5,7 +5,7 @@ import pytest
 
 from jaxsnn.errors import FileError, UsageError
 from jaxsnn.nir import build
-from jaxsnn.simulation.nir_data import event_data
+from jaxsnn.nir.io.recorded_data import event_data
 from jaxsnn.train import (
     Delta,
     PopulationCode,

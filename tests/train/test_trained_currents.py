@@ -9,7 +9,7 @@ from jaxsnn.network.spikes import Events
 from jaxsnn.network.valued_inputs import Currents, GradedEvents
 from jaxsnn.nir import build
 from jaxsnn.nir.initializers import normal
-from jaxsnn.simulation.nir_data import event_data
+from jaxsnn.nir.io.recorded_data import event_data
 from jaxsnn.train import Dropout, Jitter, fit
 from jaxsnn.train.data.external_events import data_of_nir
 

@@ -112,7 +112,7 @@ def data_of_nir(
     observable: Observable, labels: Any, *, classes: Sequence[str] | None = None, name: str = "data"
 ) -> Data:
     """Labelled samples of what NIR's data format holds of an Input node
-    (`jaxsnn.simulation.nir_data.read_data`).
+    (`jaxsnn.nir.io.data_files.read_data`).
 
     Args:
         observable: EventData; ValuedEventData, whose events are `GradedEvents` where they carry
