@@ -8,6 +8,8 @@ import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from jaxsnn.version import __version__
+
 if TYPE_CHECKING:
     from jaxsnn.bss2.check import check_mapping as check_mapping
     from jaxsnn.bss2.emulate import EmulatedChip as EmulatedChip
@@ -56,8 +58,6 @@ if TYPE_CHECKING:
     from jaxsnn.simulation.verification import Verification as Verification
     from jaxsnn.simulation.verification import verify as verify
     from jaxsnn.train import fit as fit
-
-__version__ = "0.1.0"
 
 _HOME = {
     "ArcTan": "jaxsnn.grid.surrogate",

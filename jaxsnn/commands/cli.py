@@ -18,10 +18,10 @@ from contextlib import contextmanager, suppress
 from importlib import import_module
 from types import ModuleType
 
-from jaxsnn import __version__
 from jaxsnn.commands.arguments import Parser, limits_of, line_of, print_arriving
 from jaxsnn.errors import FileError, JaxsnnError, Problem, UsageError, advice_for, printable
 from jaxsnn.output import as_json, refuse_shared
+from jaxsnn.version import __version__
 
 #: The commands, in the order of `--help`: the file NAME_command of each has `add`, its parser, and
 #: `run`, its work.

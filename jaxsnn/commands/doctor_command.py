@@ -9,9 +9,9 @@ import platform
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from jaxsnn import __version__
 from jaxsnn.commands.arguments import add_command, line_of, print_outcome
 from jaxsnn.errors import Problem, first_line
+from jaxsnn.version import __version__
 
 _CORE = ("jax", "jaxlib", "numpy", "optax", "networkx", "nir", "h5py")
 #: Extra -> distributions that it brings; those of frameworks are in their files.

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from jaxsnn import __version__
 from jaxsnn.errors import UsageError, printable
+from jaxsnn.version import __version__
 
 if TYPE_CHECKING:
     from jaxsnn.plot import Picture

@@ -1,1 +1,1 @@
-"""."""
+"""Graphs from NIR documents and back: parsing, repairs, export."""

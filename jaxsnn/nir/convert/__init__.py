@@ -1,0 +1,1 @@
+"""Rewriting a graph for another simulator's importer: a list of passes, then that importer's writer."""
