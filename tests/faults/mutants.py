@@ -111,7 +111,7 @@ ROOMS = {
         tests=_tests("bss2", "emulate", "in_the_loop", "traffic", "way_back"),
     ),
     "modules": Room(
-        files=("jaxsnn/nir/modules/*.py", "jaxsnn/nir/torch*.py"),
+        files=("jaxsnn/nir/torch/*.py", "jaxsnn/nir/frameworks/torch_layers.py"),
         tests=(
             *_tests("interop", "module_joins", "module_layers", "module_messages"),
             *_tests("interop", "module_neurons", "torch_bridge", "load_into"),
@@ -127,7 +127,11 @@ ROOMS = {
         ),
     ),
     "inference": Room(
-        files=("jaxsnn/nir/inference.py", "jaxsnn/nir/evidence.py", "jaxsnn/nir/parse.py"),
+        files=(
+            "jaxsnn/nir/dialects/inference.py",
+            "jaxsnn/nir/frameworks/evidence.py",
+            "jaxsnn/nir/graphs/parse.py",
+        ),
         tests=(
             *_tests("nir", "parse", "dialects", "conventions", "meanings", "units", "custom_node"),
             *_tests("nir", "refused_values", "problems", "checks", "dialects_by_source", "export"),

@@ -20,7 +20,7 @@ SAME: dict[str, dict[tuple[str, str], str]] = {
             "-1 -> +1",
         ): "unused slots come at inf anyway",
     },
-    "jaxsnn/nir/convert/neuron_writing.py": {
+    "jaxsnn/nir/frameworks/neuron_writing.py": {
         (
             "return np.where(np.abs(offset) < 1e-9 * np.abs(scale), 0.0, offset)",
             "np.abs(offset) < 1e-09 * np.abs(scale) -> np.abs(offset) <= 1e-09 * np.abs(scale)",
@@ -260,7 +260,7 @@ SAME: dict[str, dict[tuple[str, str], str]] = {
         ("_NO_CURRENT = 2.0**-30", "2.0 -> 3.0"): _VANISHES,
         ("_NO_CURRENT = 2.0**-30", "30 -> 31"): _VANISHES,
     },
-    "jaxsnn/nir/evidence.py": {
+    "jaxsnn/nir/frameworks/evidence.py": {
         (
             "gains = np.concatenate([tie.gain for tie in found] or [np.zeros(0)])",
             "0 -> 1",

@@ -31,7 +31,12 @@ ONLY_INSIDE_FUNCTIONS = {
     "pystadls_vx_v3",
 }
 UNIT_FACTORS = {1e-3, 1e3, 1e6, 1e-6}
-MAY_CONVERT_UNITS = ("units.py", "nir/frameworks/", "bss2/search/quantize.py")
+MAY_CONVERT_UNITS = (
+    "units.py",
+    "nir/model/dialect.py",
+    "nir/frameworks/",
+    "bss2/search/quantize.py",
+)
 
 
 def name_of(path: Path) -> str:
