@@ -4,6 +4,7 @@ from jaxsnn.nir.build import network, sequential
 from jaxsnn.nir.dialects.dialect_names import DIALECTS
 from jaxsnn.nir.dialects.gains import require, resistance, spike_area
 from jaxsnn.nir.dialects.inference import resolve
+from jaxsnn.nir.frameworks.registry import dialect_of
 from jaxsnn.nir.graphs.export import export, tagged, write
 from jaxsnn.nir.graphs.parse import parse, read
 from jaxsnn.nir.io.read_limits import limit_reading
@@ -20,6 +21,7 @@ __all__ = [
     "NodeTraits",
     "Parameter",
     "describe",
+    "dialect_of",
     "export",
     "limit_reading",
     "network",

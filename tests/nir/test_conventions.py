@@ -7,7 +7,7 @@ import pytest
 
 from jaxsnn.grid.time_stepped import TimeStepped
 from jaxsnn.network.lowering.lower import lower
-from jaxsnn.nir import Dialect, build, parse
+from jaxsnn.nir import build, dialect_of, parse
 from jaxsnn.simulation.simulate import simulate
 
 TAU = 5.0
@@ -42,6 +42,6 @@ BACK = {"spyx": 0, "snntorch": 1, "norse": 1}
 
 @pytest.mark.parametrize("name", BACK)
 def test_how_many_steps_a_spike_takes_to_come_back(name):
-    conventions = Dialect(name=name).conventions
+    conventions = dialect_of(name).conventions
     assert conventions is not None
     assert conventions.recurrent_delay == BACK[name]

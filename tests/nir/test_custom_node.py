@@ -31,7 +31,7 @@ from jaxsnn.errors import (
 from jaxsnn.network.linear_nodes import applied
 from jaxsnn.network.lowering.lower_nodes import plan
 from jaxsnn.network.signals import signals
-from jaxsnn.nir import NodeTraits, Parameter, build, read, register_node, write
+from jaxsnn.nir import NodeTraits, Parameter, build, dialect_of, read, register_node, write
 from jaxsnn.nir.graphs.export import same_array
 from jaxsnn.nir.io.files import Group, load
 from jaxsnn.nir.model import nodes
@@ -602,7 +602,7 @@ def test_frameworks_that_never_write_it_are_refused_by_name(tmp_path):
             DialectError, match=f"node '1' is a Adaptive, which {name} never writes"
         ):
             jaxsnn.parse(document, dialect=name, time_unit=None)
-    norse = dataclasses.replace(graph.dialect, name="norse")
+    norse = dialect_of("norse")
     with pytest.raises(DialectError, match="node '1' is a Adaptive, which norse never writes"):
         plan(graph.with_dialect(norse)).part("1")
     problems = jaxsnn.check(graph, "bss2").problems

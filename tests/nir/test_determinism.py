@@ -3,7 +3,7 @@
 CODE = """
 import hashlib, sys
 from jaxsnn.nir import build, read, write
-from jaxsnn.nir.description import as_json, as_text
+from jaxsnn.nir.model.description import as_json, as_text
 
 for path in {paths!r}:
     graph = read(path)

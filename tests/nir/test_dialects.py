@@ -10,8 +10,8 @@ import pytest
 from jaxsnn.errors import DialectError, UsageError
 from jaxsnn.nir import (
     DIALECTS,
-    Dialect,
     build,
+    dialect_of,
     export,
     parse,
     read,
@@ -336,7 +336,7 @@ def test_the_gain_of_each_framework(zoo):
 
 def test_a_type_that_a_framework_does_not_have_is_refused():
     graph = network(build.cubali(tau_mem=0.02, tau_syn=0.01))
-    dialect = dataclasses.replace(graph.dialect, name="snntorch")
+    dialect = dialect_of("snntorch")
     with pytest.raises(
         DialectError,
         match=r"'2' is a CubaLI, which snntorch never writes \(it writes LIF, CubaLIF\)",
@@ -354,10 +354,10 @@ def test_resistance_is_in_seconds_and_what_the_framework_plays(zoo):
 
 
 def test_seconds_of_a_unit():
-    assert Dialect(name="nir", time_unit="ms").seconds == 1e-3
-    assert Dialect(name="sinabs", time_unit="step", dt=0.002).seconds == 0.002
-    assert Dialect(name="norse", time_unit="s", dt_export=1e-3).seconds == 1000
-    assert Dialect(name="norse", time_unit="s").seconds is None
+    assert dialect_of("nir", time_unit="ms").seconds == 1e-3
+    assert dialect_of("sinabs", time_unit="step", dt=0.002).seconds == 0.002
+    assert dialect_of("norse", time_unit="s", dt_export=1e-3).seconds == 1000
+    assert dialect_of("norse", time_unit="s").seconds is None
 
 
 def test_the_tag_tells_all_and_is_not_needed(zoo, tmp_path):
@@ -402,7 +402,7 @@ def test_another_dialect_than_the_tag_is_told(tmp_path):
     )
     told = "Its metadata say dialect jaxsnn, time unit s, reset zero; nir was said"
     assert f"{told}." in other.dialect.why
-    made = parse(other.source, dialect=Dialect(name="nir", time_unit="ms"))
+    made = parse(other.source, dialect=dialect_of("nir", time_unit="ms"))
     for one in (other, made):
         assert [(problem.code, problem.message) for problem in one.warnings] == [
             ("other-dialect", told)

@@ -14,6 +14,7 @@ import pytest
 from jaxsnn.errors import ConversionError
 from jaxsnn.nir.frameworks import norse, snntorch, spikingjelly
 from jaxsnn.nir.frameworks.torch_layers import Call
+from jaxsnn.nir.torch import leaves
 from tests.nir.importer_steps import step
 
 SHAPE = (3,)
@@ -121,16 +122,20 @@ def test_resets_of_norse():
         norse._reset_of("n", module)
 
 
+def lift(layer):
+    return module("Lift", package="norse.torch", lifted_module=layer)
+
+
 def test_what_norse_lifts():
     inner = cell("LICell", "tau_mem_inv", "tau_syn_inv", "v_leak")
     inner.__class__.__module__ = "norse.torch"
     inner.children = lambda: iter(())
-    found = norse._export_lifted(call(module("Lift", lifted_module=inner)))
+    found = leaves.exported(call(lift(inner)))
     assert_entry(found.nodes[""], "CubaLI", **PARAMETERS["CubaLI"])
     assert norse._in_time(module("Lift"))
     several = module("Sequential", children=lambda: iter([inner]))
-    with pytest.raises(ConversionError, match="'layer' lifts a Sequential of several layers"):
-        norse._export_lifted(call(module("Lift", lifted_module=several)))
+    with pytest.raises(ConversionError, match="'layer' applies a Sequential of several layers"):
+        leaves.exported(call(lift(several)))
 
 
 SOURCE = {"decay": [0.9, 0.8, 1.0], "drive": [0.02, 0.05, 0.0], "synapse_decay": [0.7, 0.6, 0.5]}
@@ -150,8 +155,8 @@ def test_numbers_go_into_a_cell_of_norse(reset, threshold, names, lifted):
     numbers = SOURCE | {"v_threshold": threshold, "v_reset": -0.3, "reset": reset}
     layer = cell("LIFRecurrentCell", *RATES)
     layer.__class__.__module__ = "norse.torch"
-    given = module("Lift", lifted_module=layer) if lifted else layer
-    setter = norse._set_lifted if lifted else norse._set_cell
+    given = lift(layer) if lifted else layer
+    setter = leaves.setter_of(given) if lifted else norse._set_cell
     weights = {"w_in": node(weight=np.eye(3)), "w_rec": node(weight=np.eye(3) * 2)}
     found = setter(call(given), weights, {"": step(current_based=True, **numbers)})
     values = set_values(found)
@@ -177,8 +182,8 @@ def test_an_integrator_of_norse_has_levels_alone():
     leaky = call(cell("LICell", "tau_mem_inv", "v_leak"))
     found = set_values(norse._set_cell(leaky, {}, {"": step(**SOURCE)}))
     assert found.keys() == {"p.tau_mem_inv", "p.v_leak"}
-    unknown = call(module("Lift", lifted_module=module("Other")))
-    assert norse._set_lifted(unknown, {}, {"": step()}) == []
+    unknown = lift(module("Other"))
+    assert leaves.setter_of(unknown)(call(unknown), {}, {"": step()}) == []
 
 
 # ---- snnTorch: decays beta and alpha of a step of 0.1 ms

@@ -16,7 +16,7 @@ from jaxsnn.units import format_time, parse_time
 MODULES = [
     "jaxsnn.errors",
     "jaxsnn.units",
-    *(f"jaxsnn.nir.{found.name}" for found in pkgutil.iter_modules(jaxsnn.nir.__path__)),
+    *(module.name for module in pkgutil.walk_packages(jaxsnn.nir.__path__, "jaxsnn.nir.")),
 ]
 
 

@@ -377,6 +377,7 @@ class Node:
         Raises:
             UsageError: The node has no such parameter.
 
+        >>> from jaxsnn.nir.model.nodes import CubaLIF
         >>> CubaLIF(name="a", tau_syn=np.array(0.005)).value("w_in")
         array(1.)
         """
@@ -393,6 +394,7 @@ class Node:
         """`value` to calculate with: float16 as float32 and whole numbers as float64, which can
         hold the results.
 
+        >>> from jaxsnn.nir.model.nodes import Linear
         >>> Linear(name="a", weight=np.ones((1, 1), "float16")).numbers("weight").dtype
         dtype('float32')
         """

@@ -1,4 +1,4 @@
-"""From a `Graph` to a module of PyTorch; `jaxsnn.nir.modules` goes the other way, `trained_module` there
+"""From a `Graph` to a module of PyTorch; `module_graph` beside it goes the other way, and `trained_module`
 for the modules that are made here.
 
 torch and nirtorch are imported inside functions: nothing else needs them.
