@@ -224,6 +224,10 @@ class Conventions:
         constant_input: What a bias does: "current" (a constant current) or "step" (added like a
             spike in every step).
         recurrent_delay: Steps that a recurrent spike takes.
+        importer: Version of its importer, where these are the rules by which that importer runs
+            files, and nothing else says what they mean; "" where its own layers do.
+        loops_by_importer: It writes no recurrent networks: what loops do is what its importer makes
+            of them, which leaves what comes a step later out of the first step, biases included.
         runs_loops: How its importer orders the nodes of a loop without a neuron, in which a step
             passes where a node runs before its source: "depth first" from the Input, or "in turn",
             see `jaxsnn.nir.loops`; None: it runs no such loops, or nobody knows.
@@ -263,6 +267,8 @@ class Conventions:
     initial: Initial = "zero"
     constant_input: Literal["current", "step"] = "step"
     recurrent_delay: int = 1
+    importer: str = ""
+    loops_by_importer: bool = False
     runs_loops: Literal["depth first", "in turn"] | None = None
     channels_last: bool = False
     repair: Callable[[Graph], tuple[tuple[Edge, ...], tuple[Change, ...]]] | None = None
@@ -311,6 +317,8 @@ class Importer:
         pool: The kind of pool that it takes.
         pads_pools: It pads pools as the file says.
         dilates: It takes the dilation of convolutions.
+        counts_batch: True: the axes of a Flatten are counted from that of batch; False: from the
+            one behind it; None: it joins all axes, whatever the Flatten says.
         chain: It runs one chain of nodes only.
         sums: It adds several inputs to a node, recurrent ones aside.
         depth_first: It runs nodes depth first, so that sources must be made to run before what sums
@@ -329,6 +337,7 @@ class Importer:
         composes: Resets of `jaxsnn.nir.convert.step` that several of its nodes can do together, because
             it runs loops through many.
         by_name: It runs nodes in the order of their names.
+        edges_in_order: It follows the edges in the order of the file, so that sources must be first.
         does: Steps that its neurons do as they are, however high their membranes reach.
         continuous: It solves the equations: `write` takes a `jaxsnn.nir.convert.continuous.Flow`.
         bursts: Its neurons fire as many spikes in a step as thresholds fit into their membranes.
@@ -359,6 +368,7 @@ class Importer:
     pool: str | None = None
     pads_pools: bool = True
     dilates: bool = True
+    counts_batch: bool | None = True
     chain: bool = False
     sums: bool = True
     depth_first: bool = False
@@ -370,6 +380,7 @@ class Importer:
     apart: Callable[[Step], bool] | None = None
     composes: tuple[Literal["subtract unless above", "skip"], ...] = ()
     by_name: bool = False
+    edges_in_order: bool = False
     does: Callable[[Step], bool] | None = None
     continuous: bool = False
     bursts: bool = False
