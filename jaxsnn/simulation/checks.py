@@ -36,7 +36,7 @@ from jaxsnn.nir.convert.target import importer_target
 from jaxsnn.nir.files import Group
 from jaxsnn.nir.frameworks.registry import split_version, with_importers
 from jaxsnn.nir.graph import Graph, refuse_no_graph
-from jaxsnn.nir.importers import importer_problems, undecided
+from jaxsnn.nir.importers import ignored_by_framework, importer_problems, undecided
 from jaxsnn.nir.parse import assemble, parse, type_of
 from jaxsnn.nir.reading import read_nir
 from jaxsnn.nir.validation import is_open, validate
@@ -270,6 +270,7 @@ def _for_engine(
             if isinstance(part, Part) and part.population is not None
         }
         yield from limits(wires, _with_facts(wires, populations, parts))
+        yield from ignored_by_framework(graph)
 
 
 def _with_facts(
