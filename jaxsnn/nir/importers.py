@@ -18,6 +18,7 @@ from jaxsnn.errors import ConversionError, DialectError, Problem, first_line, li
 from jaxsnn.nir.convert import Converted, convert
 from jaxsnn.nir.convert.draft import TORCH_NAMES, readable, spelt
 from jaxsnn.nir.convert.target import Target, importer_target
+from jaxsnn.nir.dialects import Dialect
 from jaxsnn.nir.export import types_refused
 from jaxsnn.nir.frameworks.framework import Importer
 from jaxsnn.nir.frameworks.registry import framework_of
@@ -63,7 +64,9 @@ def importer_problems(
     ]
     nodes = _in_file(graph, asked).nodes.values()
     ignored = [
-        problem for node in nodes for problem in _ignored_values(node, asked.importer, asked.title)
+        problem
+        for node in nodes
+        for problem in _ignored_values(node, asked.importer, asked.title, graph.dialect)
     ]
     scalars = [problem for node in nodes for problem in _scalars(node, asked)]
     return [*unmapped, *names, *ignored, *scalars, *found]
@@ -94,19 +97,19 @@ def ignored_by_framework(graph: Graph) -> list[Problem]:
             framework.importers[0],
         )
         for node in graph.nodes.values():
-            reset = graph.dialect.at(node.name).reset
-            parameter, _ = importer.ignores.get(node.type, ("", 0.0))
-            # A reset that subtracts does not use v_reset here either.
-            if parameter != "v_reset" or reset == "zero":
-                found += _ignored_values(node, importer, framework.title)
+            found += _ignored_values(node, importer, framework.title, graph.dialect)
         if conventions.loops_by_importer and conventions.runs_loops is not None:
             found += _late_biases(graph, conventions.runs_loops, framework.title)
     return [dataclasses.replace(problem, severity="warning") for problem in found]
 
 
-def _ignored_values(node: Node, importer: Importer, title: str) -> Iterator[Problem]:
-    """Yield the problem of a parameter that an importer does not read."""
+def _ignored_values(
+    node: Node, importer: Importer, title: str, dialect: Dialect
+) -> Iterator[Problem]:
+    """Yield the problem of a parameter that an importer does not read, and the source uses."""
     parameter, taken = importer.ignores.get(node.type, ("", 0.0))
+    if parameter == "v_reset" and dialect.at(node.name).reset in ("subtract", "none"):
+        return
     if parameter and np.any(other := np.ravel(node.value(parameter)) != taken):
         value = np.ravel(node.value(parameter))[other][0]
         yield Problem(
@@ -358,7 +361,8 @@ def _difference(
     if len(types) > 1 and not types <= {"Linear", "Affine"}:
         return f"it becomes a {other.type}"
     parameters = dict.fromkeys((*node.names, *other.names))
-    for name in (name for name in parameters if name not in _SHAPES):
+    ignored, _ = target.importer.ignores.get(other.type, ("", 0.0))
+    for name in (name for name in parameters if name not in (*_SHAPES, ignored)):
         one, two = (_number(each, name) for each in (node, other))
         if not _readable(name, one):
             return (
@@ -514,7 +518,7 @@ def _rule_problems(graph: Graph, target: Target) -> Iterator[Problem]:
         if not importer.reads_type(node.type):
             yield _unmapped(node, title, converts=False)
             continue
-        yield from _ignored_values(node, importer, title)
+        yield from _ignored_values(node, importer, title, graph.dialect)
         yield from _scalars(node, target)
         if importer.remarks is not None:
             yield from importer.remarks(node, graph.dialect)
