@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxsnn.errors import ConversionError, DialectError, Problem, first_line, listing
+from jaxsnn.errors import ConversionError, DialectError, Problem, listing
 from jaxsnn.nir.convert import Converted, convert
 from jaxsnn.nir.convert.draft import TORCH_NAMES, readable, spelt
 from jaxsnn.nir.convert.target import Target, importer_target
@@ -33,7 +33,7 @@ _CONVERTED = ("needs-conversion", "needs-load-line")
 #: Parameters that only describe what reaches a node.
 _SHAPES = ("shape", "input_type", "input_shape", "start_dim", "end_dim")
 #: By which time constants and gains may differ: they are recomputed from decays.
-_ROUNDED = 1e-6
+_ROUNDED = 2.0**-20
 
 
 def importer_problems(
@@ -56,9 +56,9 @@ def importer_problems(
     if not converts:
         return [*names, *_rule_problems(graph, asked)]
     found = list(_conversion_problems(graph, target, asked, converted))
-    converted = all(problem.code in _CONVERTED for problem in found)
+    mended = all(problem.code in _CONVERTED for problem in found if problem.severity == "error")
     unmapped = [
-        _unmapped(node, asked.title, converts=converted)
+        _unmapped(node, asked.title, converts=mended)
         for node in graph.nodes.values()
         if not asked.importer.reads_type(node.type) and not isinstance(node, Input | Output)
     ]
@@ -244,7 +244,7 @@ def _loading_problems(graph: Graph, converted: Converted, asked: Target) -> Iter
         yield Problem(
             code="needs-load-line",
             severity="warning",
-            message=f"nir.read infers other shapes than the file has ({first_line(refused)})",
+            message=f"nir.read infers other shapes than the file has ({refused.splitlines()[0]})",
             fix="read it with nir.read(path, type_check=False)",
         )
 
