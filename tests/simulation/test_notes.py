@@ -322,7 +322,7 @@ def test_what_the_framework_of_a_file_ignores_is_noted_by_node(case):
     assert {each.severity for each in ignored} <= {"warning"}
     assert bool(expected) == any(
         each.severity == "error"
-        for each in check(graph, graph.dialect.name).problems
+        for each in check(graph, graph.dialect.name or "").problems
         if each.code != "needs-load-line"
     )
     x = np.ones((3, 1, 2))
