@@ -31,7 +31,7 @@ from jaxsnn.network.lowering.lower_nodes import NO_NEURONS, LoweringPlan, Part, 
 from jaxsnn.network.obstacles import beyond_type, obstacles, with_rounded_resets
 from jaxsnn.network.structure import Population, Wire
 from jaxsnn.network.voltage_chains import driving_taus, with_chains, with_known_taus
-from jaxsnn.nir.convert.importers import importer_problems, undecided
+from jaxsnn.nir.convert.importers import ignored_by_framework, importer_problems, undecided
 from jaxsnn.nir.convert.target import importer_target
 from jaxsnn.nir.dialects.resolve import is_continuous
 from jaxsnn.nir.frameworks.registry import split_version, with_importers
@@ -270,6 +270,7 @@ def _for_engine(
             if isinstance(part, Part) and part.population is not None
         }
         yield from limits(wires, _with_facts(wires, populations, parts))
+        yield from ignored_by_framework(graph)
 
 
 def _with_facts(

@@ -1,8 +1,8 @@
 """A verdict for each node and each purpose: what can be done with a network where. It loads no JAX.
 
-"exact": it does what the source does. "approximate": the nearest thing, with what that loses.
-"unsupported": it cannot be done, with the way out. "unknown": a conversion would have to change
-the node, and stopped before.
+"exact": it does what the source does; an importer may need the file converted. "approximate": the
+nearest thing, with what that loses. "unsupported": it cannot be done, with the way out. "unknown": a
+conversion would have to change the node, and stopped before.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from typing import Any, Literal
 
 from jaxsnn.bss2.netlist import LARGEST
 from jaxsnn.compatibility.checks import MEASURE, check, purposes, stepped_neurons
-from jaxsnn.errors import ConversionError, DialectError, Problem, in_flags
+from jaxsnn.errors import ConversionError, DialectError, Problem, in_flags, listing
 from jaxsnn.nir import build
+from jaxsnn.nir.convert.importers import importer_problems
 from jaxsnn.nir.convert.pipeline import Converted, convert
 from jaxsnn.nir.frameworks.framework import Importer
 from jaxsnn.nir.frameworks.registry import framework_of, split_version, writable
@@ -48,7 +49,8 @@ class Verdict:
         node: its name; "" for the whole.
         purpose: one of `jaxsnn.compatibility.checks.purposes`.
         grade: see the module.
-        why: what is lost, or what cannot be done; how it is written where it is exact; "" for as is.
+        why: what is lost, or what cannot be done; where it is exact, why the file must be converted,
+            or "" for as it is.
         fix: the way out; "" if none is needed.
     """
 
@@ -146,6 +148,14 @@ class Matrix:
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
             for row in table
         ]
+        for purpose in self.purposes if of_a_file else ():
+            changed = dict.fromkeys(
+                verdict.node or "the wiring"
+                for verdict in self.verdicts
+                if (verdict.purpose, verdict.grade) == (purpose, "exact")
+            )
+            if changed:
+                lines.append(f"{purpose}: convert the file first, which changes {listing(changed)}")
         for verdict in self.verdicts if of_a_file else ():
             if verdict.grade in ("approximate", "unsupported"):
                 fix = f": {verdict.fix}" if verdict.fix else ""
@@ -259,10 +269,11 @@ def _converted(graph: Graph, purpose: str) -> list[Verdict]:
 
 
 def _changes(graph: Graph, made: Converted, purpose: str) -> list[Verdict]:
+    """Return what keeps the importer from running the file as it is, by which `check` refuses it."""
     return [
-        Verdict(node=change.node, purpose=purpose, grade="exact", why=change.what)
-        for change in made.changes
-        if change.node in graph.nodes
+        _of_problem(graph, problem, purpose, "exact")
+        for problem in importer_problems(graph, purpose, converted=made)
+        if problem.severity == "error"
     ]
 
 

@@ -494,8 +494,9 @@ def _is_exhausted(network: Network, record: EventRecord, options: EventOptions) 
 
 
 def event_approximations(network: Network, options: EventOptions) -> tuple[str, ...]:
-    """What is simulated otherwise than NIR means it; a sentence each."""
-    found = [
+    """What is simulated otherwise than NIR or the source's framework means it; a sentence each."""
+    found = [remark for wire in network.wires for remark in wire.remarks]
+    found += [
         f"node '{wire.name}' (Threshold) fires once where its input comes to the threshold from "
         "below, by NIR's documentation it is 1 for as long as that is above"
         for wire in network.wires

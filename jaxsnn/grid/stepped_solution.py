@@ -315,7 +315,8 @@ def untied(network: Network) -> Iterator[str]:
 
 def approximations(network: Network) -> tuple[str, ...]:
     """What is only approximated, and where what was said is not followed; a sentence each."""
-    found = [
+    found = [remark for wire in network.wires for remark in wire.remarks]
+    found += [
         remark
         for population in network.populations.values()
         for remark in (*population.remarks, *population.assumed)

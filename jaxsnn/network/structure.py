@@ -123,6 +123,8 @@ class Wire:
             nothing: the nodes of its cycle run in the order of the network's wires, and these run
             later.
         shapes: pairs of a parameter of the node and its shape; parameters that are not named have any.
+        remarks: what the framework of the file ignores or runs otherwise at this node, a sentence
+            each, for the notes of a run.
     """
 
     name: str
@@ -133,6 +135,7 @@ class Wire:
     operator: LinearOperator | None = None
     late: tuple[str, ...] = ()
     shapes: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    remarks: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:

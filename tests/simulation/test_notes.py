@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsnn import EventDriven, Events, Result, TimeStepped, lower, simulate, write
+from jaxsnn import EventDriven, Events, Result, TimeStepped, check, lower, simulate, write
 from jaxsnn.commands.cli import main
 from jaxsnn.errors import SimulationError, UsageError
 from jaxsnn.nir import build
@@ -276,3 +276,71 @@ def test_training_names_the_parameter(monkeypatch):
     assert error.value.problem.node == "2"
     with pytest.raises(SimulationError, match=r"node '2': tau_mem\[0\] is -0.25"):
         evaluate(small_net(), DATA.test, bias=True)
+
+
+# What the framework of a file ignores.
+
+SNNTORCH = {"dialect": "snntorch", "reset": "zero", "reset_delay": False}
+NORSE = {"dialect": "norse==importer", "reset": "zero", "dt": 1e-4}
+SPIKINGJELLY = {"dialect": "spikingjelly", "dt": 1e-4}
+#: Chains of nodes, v_reset of the neurons, a dialect, and the nodes that notes must name.
+IGNORED = {
+    "snnTorch resets to 0": (["in w n out"], -0.5, SNNTORCH, ["n"]),
+    "snnTorch's own reset": (["in w n out"], 0.0, SNNTORCH, []),
+    "snnTorch subtracts": (["in w n out"], -0.5, SNNTORCH | {"reset": "subtract"}, []),
+    "Norse's importer": (["in w n b m out"], 0.0, NORSE, []),
+    "a branch": (["in w n out", "in w2 n"], 0.0, NORSE, ["w"]),
+    "a long loop": (["in w n b m out", "m c n"], 0.0, NORSE, ["c"]),
+    "a summed Output": (["in w n b m out", "n out"], 0.0, NORSE, ["out"]),
+    "a Threshold": (["in w n b t out"], 0.0, NORSE, ["t"]),
+    "a bias in a loop": (["in w n out", "n biased n"], 0.0, SPIKINGJELLY, ["biased"]),
+    "a bias before a loop": (["in biased n out", "n b n"], 0.0, SPIKINGJELLY, []),
+}
+
+
+def ignoring(case):
+    """The graph of a case of `IGNORED`."""
+    chains, v_reset, dialect, _ = IGNORED[case]
+    weight = np.array([[1.0, 0.5], [0.5, 1.0]])
+    tau, r = (2e-4, 1.0) if dialect is NORSE else (1e-3, 10.0)
+    nodes = {"in": build.input(2), "out": build.output(2)}
+    nodes |= {name: build.linear(weight=weight) for name in ("w", "w2", "b", "c")}
+    nodes |= {name: build.lif(tau=tau, r=r, v_reset=v_reset) for name in "nm"}
+    nodes["biased"] = build.affine(weight=weight, bias=0.5)
+    nodes["t"] = build.node("Threshold", threshold=np.full(2, 0.5))
+    chains = [tuple(chain.split()) for chain in chains]
+    used = {name for chain in chains for name in chain}
+    nodes = {name: node for name, node in nodes.items() if name in used}
+    return build.network(nodes, chains, **dialect)
+
+
+@pytest.mark.parametrize("case", IGNORED)
+def test_what_the_framework_of_a_file_ignores_is_noted_by_node(case):
+    graph, expected = ignoring(case), IGNORED[case][-1]
+    ignored = [each for each in check(graph, "grid").problems if each.code != "suspicious"]
+    assert list(dict.fromkeys(each.node for each in ignored)) == expected
+    assert {each.severity for each in ignored} <= {"warning"}
+    assert bool(expected) == any(
+        each.severity == "error"
+        for each in check(graph, graph.dialect.name).problems
+        if each.code != "needs-load-line"
+    )
+    x = np.ones((3, 1, 2))
+    assert simulate(graph, x, engine=TimeStepped()).notes == tuple(str(each) for each in ignored)
+
+
+@pytest.mark.parametrize("engine", ["event", "grid"])
+def test_commands_note_what_a_framework_ignores(engine, tmp_path, capsys):
+    write(tmp_path / "net.nir", ignoring("snnTorch resets to 0"))
+    x = np.ones((6, 1, 2), np.float32)
+    np.savez(tmp_path / "x.npz", x=x)
+    y = simulate(ignoring("snnTorch resets to 0"), x, engine=TimeStepped()).output()
+    np.savez(tmp_path / "r.npz", x=x, y=np.asarray(y))
+    run = ["run", str(tmp_path / "net.nir"), "--input", str(tmp_path / "x.npz"), "--engine", engine]
+    verify = ["verify", str(tmp_path / "net.nir"), "--recording", str(tmp_path / "r.npz")]
+    for command in ([*run, "-o", str(tmp_path / "y.npz")], verify):
+        assert main([*command, "--json"]) == 0
+        notes = json.loads(capsys.readouterr().out)["notes"]
+        assert len([note for note in notes if "'n'" in note and "v_reset = -0.5" in note]) == 1
+        assert main([*command, *(["--force"] if command is not verify else [])]) == 0
+        assert "v_reset = -0.5" in capsys.readouterr().err

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from jaxsnn.network.network import (
 from jaxsnn.network.obstacles import beyond_type, with_rounded_resets
 from jaxsnn.network.on_processor import to_jax
 from jaxsnn.network.voltage_chains import driving_taus, with_chains
+from jaxsnn.nir.convert.importers import ignored_by_framework
 from jaxsnn.nir.dialects.gains import require, rule_of
 from jaxsnn.nir.frameworks.evidence import TOLERANCE, estimate
 from jaxsnn.nir.graphs.synapses import with_delayed_synapses
@@ -64,9 +66,14 @@ def lower(graph: Graph, *, dtype: Any = None, free_time_constants: bool = False)
     dtype = check_dtype(dtype)
     wires, parameters, populations = [], {}, {}
     ready = plan(graph)
+    remarks: dict[str, list[str]] = {}
+    for problem in ignored_by_framework(graph):
+        # What concerns no node that runs is said of the first one.
+        place = problem.node if problem.node in ready.order else ready.order[0]
+        remarks.setdefault(place, []).append(str(problem))
     for part in map(ready.part, ready.order):
         name = part.wire.name
-        wires.append(part.wire)
+        wires.append(replace(part.wire, remarks=tuple(remarks.get(name, ()))))
         if part.wire.linear and part.wire.kind not in TYPES:
             check_operator(part.wire, ready.shapes[name][0] or (), part.parameters)
         if part.parameters:

@@ -8,34 +8,46 @@ known by their rules alone.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from math import prod
+from typing import Any
 
 import numpy as np
 
 from jaxsnn.errors import ConversionError, DialectError, Problem, listing
-from jaxsnn.nir.convert.pipeline import convert
+from jaxsnn.nir.convert.pipeline import Converted, convert
 from jaxsnn.nir.convert.target import Target, importer_target
-from jaxsnn.nir.model.draft import TORCH_NAMES, spelt
-from jaxsnn.nir.model.graph import Affine, Conv1d, Conv2d, Graph, Linear
+from jaxsnn.nir.frameworks.framework import Importer
+from jaxsnn.nir.frameworks.registry import framework_of
+from jaxsnn.nir.graphs.export import types_refused
+from jaxsnn.nir.model.changes import Edge, natural_key
+from jaxsnn.nir.model.dialect import Dialect
+from jaxsnn.nir.model.draft import TORCH_NAMES, readable, spelt
+from jaxsnn.nir.model.graph import Graph
+from jaxsnn.nir.model.loops import Order, backward_edges, late_edges, run_order
 from jaxsnn.nir.model.node import Node
-from jaxsnn.nir.model.nodes import NEURONS, AvgPool2d, Input, Output, SumPool2d
-from jaxsnn.nir.model.passes import is_relay
+from jaxsnn.nir.model.nodes import Input, Output
+from jaxsnn.nir.model.passes import Shape, bypass_relays, is_relay, shapes
+from jaxsnn.units import format_time
 
 #: Codes of what a conversion mends.
 _CONVERTED = ("needs-conversion", "needs-load-line")
 #: Parameters that only describe what reaches a node.
 _SHAPES = ("shape", "input_type", "input_shape", "start_dim", "end_dim")
-#: Types whose numbers decide which spikes there are.
-_DECIDING = (*NEURONS, SumPool2d, AvgPool2d, Linear, Affine, Conv1d, Conv2d)
+#: By which time constants and gains may differ: they are recomputed from decays.
+_ROUNDED = 2.0**-20
 
 
-def importer_problems(graph: Graph, target: str) -> list[Problem]:
+def importer_problems(
+    graph: Graph, target: str, *, converted: Converted | None = None
+) -> list[Problem]:
     """All problems that a target's importer has with a graph as it is.
 
     Args:
         graph: Read with its dialect.
         target: A framework whose importer is known, with a version if need be: "norse", "sinabs",
             "snntorch==main". Without one, the version that is installed; else the newest release.
+        converted: What `convert` made of the graph for the target, if that is known.
 
     Raises:
         UsageError: An unknown target.
@@ -45,15 +57,97 @@ def importer_problems(graph: Graph, target: str) -> list[Problem]:
     names = _name_problems(graph, asked, converts=converts) if asked.importer.torch_names else []
     if not converts:
         return [*names, *_rule_problems(graph, asked)]
-    found = list(_conversion_problems(graph, target, asked))
-    converted = all(problem.code in _CONVERTED for problem in found)
+    found = list(_conversion_problems(graph, target, asked, converted))
+    mended = all(problem.code in _CONVERTED for problem in found if problem.severity == "error")
     unmapped = [
-        _unmapped(node, asked.title, converts=converted)
+        _unmapped(node, asked.title, converts=mended)
         for node in graph.nodes.values()
         if not asked.importer.reads_type(node.type) and not isinstance(node, Input | Output)
     ]
-    scalars = [problem for node in graph.nodes.values() for problem in _scalars(node, asked)]
-    return [*unmapped, *names, *scalars, *found]
+    nodes = _in_file(graph, asked).nodes.values()
+    ignored = [
+        problem
+        for node in nodes
+        for problem in _ignored_values(node, asked.importer, asked.title, graph.dialect)
+    ]
+    scalars = [problem for node in nodes for problem in _scalars(node, asked)]
+    return [*unmapped, *names, *ignored, *scalars, *found]
+
+
+def ignored_by_framework(graph: Graph) -> list[Problem]:
+    """List what the framework of a graph's dialect would not run as this library does: numbers that
+    its neurons do not have and its importer ignores, and what its importer runs otherwise where
+    that importer alone says what such files mean.
+
+    Returns:
+        Warnings, for notes of a run; none where the dialect is undecided.
+    """
+    conventions = graph.dialect.conventions
+    if conventions is None:
+        return []
+    framework = framework_of(conventions.name)
+    if not framework.importers:
+        return []
+    found: list[Problem] = []
+    if conventions.importer:
+        target = f"{framework.name}=={conventions.importer}"
+        problems = importer_problems(graph, target)
+        found = [problem for problem in problems if problem.severity == "error"]
+    else:
+        importer = next(
+            (each for each in framework.importers if each.version == conventions.version),
+            framework.importers[0],
+        )
+        for node in graph.nodes.values():
+            found += _ignored_values(node, importer, framework.title, graph.dialect)
+        if conventions.loops_by_importer and conventions.runs_loops is not None:
+            found += _late_biases(graph, conventions.runs_loops, framework.title)
+    return [dataclasses.replace(problem, severity="warning") for problem in found]
+
+
+def _ignored_values(
+    node: Node, importer: Importer, title: str, dialect: Dialect
+) -> Iterator[Problem]:
+    """Yield the problem of a parameter that an importer does not read, and the source uses."""
+    parameter, taken = importer.ignores.get(node.type, ("", 0.0))
+    if parameter == "v_reset" and dialect.at(node.name).reset in ("subtract", "none"):
+        return
+    if parameter and np.any(other := np.ravel(node.value(parameter)) != taken):
+        value = np.ravel(node.value(parameter))[other][0]
+        yield Problem(
+            node=node.name,
+            code="ignored",
+            message=f"node '{node.name}' ({node.type}) has {parameter} = {value:g}, "
+            f"which {title}'s importer ignores, it takes {taken:g}",
+            fix="fold it into the weights before it"
+            if importer.write is None
+            else "convert the file, or set it to what the importer takes",
+        )
+
+
+def _late_biases(graph: Graph, runs: Order, title: str) -> Iterator[Problem]:
+    """Yield a problem for each node with a bias in a loop that reaches its neuron from the second
+    step on in an importer, and in each step here.
+    """
+    known = {*late_edges(graph)}
+    for source, end in backward_edges(graph, run_order(graph, runs)):
+        waiting = [] if (source, end) in known else [source]
+        seen = set(waiting)
+        while waiting:
+            node = graph.nodes[waiting.pop()]
+            if node.traits.state:
+                continue
+            if "bias" in node.names and np.any(node.value("bias")):
+                yield Problem(
+                    node=node.name,
+                    code="ignored",
+                    message=f"node '{node.name}' has a bias in a loop, which {title}'s importer "
+                    f"leaves out of the first step, and which reaches '{end}' in each step here",
+                    fix="convert the file, or move the bias to weights outside of the loop",
+                )
+            before = [name for name in graph.predecessors(node.name) if name not in seen]
+            waiting += before
+            seen.update(before)
 
 
 def undecided(graph: Graph) -> Problem:
@@ -71,9 +165,14 @@ def _unmapped(node: Node, title: str, *, converts: bool) -> Problem:
 
 
 def _name_problems(graph: Graph, target: Target, *, converts: bool) -> Iterator[Problem]:
-    """Names under which PyTorch registers no module, or two as one."""
+    """Names under which PyTorch registers no module, or two as one, or that Python reads as others."""
     first: dict[str, str] = {}
     for name in graph.nodes:
+        last = name.rpartition("/")[2]
+        if readable(last) != last:
+            message = f"{target.title}'s importer writes Python in which node '{name}' is '{readable(name)}'"
+            fix = "rename it, or convert the file" if converts else "rename it"
+            yield Problem(node=name, code="taken-name", message=message, fix=fix)
         other = first.setdefault(spelt(name), name)
         if other != name:
             message = f"{target.title}'s importer takes node '{name}' for node '{other}'"
@@ -88,54 +187,304 @@ def _name_problems(graph: Graph, target: Target, *, converts: bool) -> Iterator[
             yield Problem(node=name, code="taken-name", message=message, fix=fix)
 
 
-def _conversion_problems(graph: Graph, target: str, asked: Target) -> Iterator[Problem]:
-    """What stands in the way of a conversion; else what it changes, which the importer would read
-    otherwise.
+def _conversion_problems(
+    graph: Graph, target: str, asked: Target, converted: Converted | None
+) -> Iterator[Problem]:
+    """Yield what stands in the way of a conversion; else what the conversion changes of what the
+    importer sees, since the importer would run the file as it is otherwise, or not at all.
     """
     title = asked.title
     if graph.dialect.name is None:
         yield undecided(graph)
         return
     try:
-        converted = convert(graph, to=target)
+        converted = converted or convert(graph, to=target)
     except (ConversionError, DialectError) as error:
         # A conversion may refuse a node that it has added.
         node = error.node if error.node in graph.nodes else ""
         yield dataclasses.replace(error.problem, node=node)
         return
     if converted.graph.dialect.name is not None:
-        yield from _told_problems(graph, converted.graph, target, asked)
-    for change in converted.changes:
-        name = _original(graph, change.node)
-        node = None if name is None else graph.nodes[name]
-        if (
-            node is not None
-            and node.traits.state
-            and _same_numbers(graph, converted.graph, change.node)
-        ):
-            continue
-        where = f"node '{name or change.node}': " if change.node else ""
+        yield from _told_problems(graph, converted, target, asked)
+    needed = needed_changes(graph, converted, asked)
+    for name, changes in needed.items():
+        what = f"node '{name}'" if name else "the file"
+        for change in changes:
+            yield Problem(
+                node=name,
+                code="needs-conversion",
+                message=f"{what} needs a conversion for {title}'s importer: {change}",
+                fix=f'convert the file with to="{target}"',
+            )
+    if not needed:
+        yield from _loading_problems(graph, converted, asked)
+    for name, steps in converted.shift.items():
+        if steps:
+            when = "later" if steps > 0 else "earlier"
+            yield Problem(
+                node=name,
+                code="shifted",
+                severity="warning",
+                message=f"node '{name}': spikes leave {abs(steps)} steps {when} than in the source, "
+                "because each layer takes a step in one of the two frameworks",
+                fix="compare spike trains that many steps apart",
+            )
+
+
+def _loading_problems(graph: Graph, converted: Converted, asked: Target) -> Iterator[Problem]:
+    """Yield a warning for each argument that must be passed to load a file as it is."""
+    title, dt = asked.title, converted.graph.dialect.dt
+    if dt is not None and dt != asked.importer.dt and f"dt={dt!r}" in converted.load_with:
         yield Problem(
-            node=name or "",
-            code="needs-conversion",
-            severity="error" if isinstance(node, _DECIDING) else "warning",
-            message=f"{where}{title}'s importer needs another file, {change.what} ({change.why})",
-            fix=f'convert the file with to="{target}"',
+            code="needs-load-line",
+            severity="warning",
+            message=f"{title}'s importer steps by {format_time(asked.importer.dt)} by default, "
+            f"and the file needs {format_time(dt)}",
+            fix=f"pass {dt!r} to it, as its argument for the step",
+        )
+    if (refused := types_refused(graph)) is not None:
+        yield Problem(
+            code="needs-load-line",
+            severity="warning",
+            message=f"nir.read infers other shapes than the file has ({refused.splitlines()[0]})",
+            fix="read it with nir.read(path, type_check=False)",
         )
 
 
-def _told_problems(graph: Graph, converted: Graph, target: str, asked: Target) -> Iterator[Problem]:
+# What a conversion changes
+
+
+def needed_changes(graph: Graph, converted: Converted, target: Target) -> dict[str, list[str]]:
+    """Describe all that a conversion changes of what the importer sees.
+
+    The file and the converted graph are compared: nodes, numbers, edges, nesting and, where an
+    importer's loops and sums depend on it, the order in which it runs the nodes. Where all of that
+    is alike, the importer makes the same module of both.
+
+    Args:
+        graph: The source.
+        converted: What `convert` made of it.
+        target: Whom it was written for.
+
+    Returns:
+        Descriptions by node of the source; "" for the whole graph.
+    """
+    before, after = _in_file(graph, target), converted.graph
+    kept = {name: converted.names[name] for name in before.nodes if name in converted.names}
+    described = _described(before, converted)
+    found: dict[str, list[str]] = {}
+
+    def note(name: str, changes: Iterable[str], otherwise: str) -> None:
+        texts = found.setdefault(name, [])
+        texts += [text for text in changes or [otherwise] if text not in texts]
+
+    sizes = shapes(before)
+    gone = [name for name, node in before.nodes.items() if name not in kept and not is_relay(node)]
+    for name in gone:
+        note(name, described.get(name, []), "it is left out")
+    for name, written in kept.items():
+        differs = _difference(before.nodes[name], after.nodes[written], sizes[name], target)
+        if differs:
+            # Weights change for the neurons that they feed, of which `convert` says why.
+            fed = [end for end in _onward(before, name) if end in described]
+            owner = name if name in described or not fed else fed[0]
+            note(owner, described.get(owner, []), differs)
+        elif name.count("/") != written.count("/") or (
+            name != written and "/" not in name and not target.importer.by_name
+        ):
+            texts = described.get(name) or described.get(written, [])
+            note(name, texts, f"it is renamed '{written}'")
+    added = after.nodes.keys() - kept.values()
+    for written in sorted(added, key=natural_key):
+        if not is_relay(after.nodes[written]):
+            owner = _neighbour(after, written, {new: old for old, new in kept.items()})
+            texts = [f"'{written}' is added, {text}" for text in described.get(written, [])]
+            note(owner, texts, f"'{written}' is added")
+    if not found:
+        for name, text in _wiring_differences(before, after, kept, target):
+            note(name, [], text)
+    order = {name: place for place, name in enumerate(before.nodes)}
+    return dict(sorted(found.items(), key=lambda item: order.get(item[0], -1)))
+
+
+def _in_file(graph: Graph, target: Target) -> Graph:
+    """Return the graph with the numbers and edges that the importer finds in the file; in files of
+    its own framework it takes them as the dialect means them.
+    """
+    if target.framework is not None and graph.dialect.name == target.framework.name:
+        return graph
+    nodes = {name: node.in_file() for name, node in graph.nodes.items()}
+    return dataclasses.replace(graph, nodes=nodes, edges=graph.written_edges or graph.edges)
+
+
+def _described(graph: Graph, converted: Converted) -> dict[str, list[str]]:
+    """Return what `convert` says of its changes, by node of the graph, or of the written one where
+    it was added.
+    """
+    found: dict[str, list[str]] = {}
+    for change in converted.changes:
+        name = _original(graph, change.node) or converted.names.get(change.node, change.node)
+        found.setdefault(name, []).append(f"{change.what} ({change.why})")
+    return found
+
+
+def _onward(graph: Graph, name: str) -> list[str]:
+    """Return the nodes that a node feeds, through the relays of nested graphs."""
+    found: list[str] = []
+    for target in graph.successors(name):
+        found += _onward(graph, target) if is_relay(graph.nodes[target]) else [target]
+    return found
+
+
+def _neighbour(graph: Graph, name: str, known: Mapping[str, str]) -> str:
+    """Return the nearest known node behind a node, else before it; "" for none."""
+    for step in (graph.successors, graph.predecessors):
+        waiting, seen = [name], {name}
+        while waiting:
+            place = waiting.pop(0)
+            if place in known:
+                return known[place]
+            following = [other for other in step(place) if other not in seen]
+            waiting += following
+            seen.update(following)
+    return ""
+
+
+def _difference(
+    node: Node, other: Node, sizes: tuple[Shape | None, Shape | None], target: Target
+) -> str:
+    """Return what differs between a node of the file and the one that a conversion writes for it;
+    "" for nothing that the importer sees.
+    """
+    if node.type == "Flatten":
+        same = _joined(node, sizes[0], target.importer.counts_batch) == sizes[1]
+        return "" if same else "its axes are counted otherwise"
+    types = {node.type, other.type}
+    if len(types) > 1 and not types <= {"Linear", "Affine"}:
+        return f"it becomes a {other.type}"
+    parameters = dict.fromkeys((*node.names, *other.names))
+    ignored, _ = target.importer.ignores.get(other.type, ("", 0.0))
+    for name in (name for name in parameters if name not in (*_SHAPES, ignored)):
+        one, two = (_number(each, name) for each in (node, other))
+        if not _readable(name, one):
+            return (
+                f"its {name} becomes {np.asarray(two).dtype.name} in the byte order of this machine"
+            )
+        if not _alike(name, one, two, stateful=bool(node.traits.state)):
+            return f"its {name} changes"
+    return ""
+
+
+def _joined(node: Node, shape: Shape | None, counts_batch: bool | None) -> Shape | None:
+    """Return the shape that an importer makes of one by a Flatten; None where it joins the axis of
+    batch, too.
+    """
+    if shape is None or counts_batch is None:
+        return None if shape is None else (prod(shape),)
+    axes = [int(np.ravel(node.value(key))[0]) for key in ("start_dim", "end_dim")]
+    batch = int(counts_batch)
+    start, end = (axis - batch if axis >= 0 else axis + len(shape) for axis in axes)
+    if not 0 <= start <= end < len(shape):
+        return None
+    return (*shape[:start], prod(shape[start : end + 1]), *shape[end + 1 :])
+
+
+def _readable(name: str, value: Any) -> bool:
+    """Return whether importers take the type of a parameter: PyTorch takes no numbers in another
+    byte order, and no whole numbers as weights.
+    """
+    dtype = np.asarray(value).dtype
+    return dtype.isnative and (dtype.kind == "f" or name not in ("weight", "bias"))
+
+
+def _number(node: Node, name: str) -> Any:
+    """Return a parameter; the bias of a Linear is 0."""
+    return node.value(name) if name in node.names else np.zeros(1)
+
+
+def _alike(name: str, one: Any, other: Any, *, stateful: bool) -> bool:
+    """Return whether a parameter has the same numbers for an importer.
+
+    Thresholds, resets, weights and kernels must be equal in float32, in which importers compute.
+    Decays are computed from time constants and gains in other ways, so that these may differ by
+    rounding.
+    """
+    if isinstance(one, str) or isinstance(other, str):
+        return str(one) == str(other)
+    a, b = np.asarray(one, float), np.asarray(other, float)
+    if a.shape != b.shape and 1 not in (a.size, b.size):
+        if a.size != b.size or not stateful:
+            return False
+        a, b = a.ravel(), b.ravel()
+    if stateful and name in ("r", "w_in", "tau", "tau_mem", "tau_syn"):
+        return np.allclose(a, b, rtol=_ROUNDED, atol=0)
+    with np.errstate(over="ignore"):
+        return bool(np.all(a.astype(np.float32) == b.astype(np.float32)))
+
+
+def _wiring_differences(
+    before: Graph, after: Graph, kept: Mapping[str, str], target: Target
+) -> Iterator[tuple[str, str]]:
+    """Yield the nodes at which graphs of the same nodes are wired, or run by the importer, in
+    another way.
+    """
+    wires = {(kept[source], kept[end]) for source, end in bypass_relays(before)}
+    names = {new: old for old, new in kept.items()}
+    for source, end in sorted(wires ^ {*bypass_relays(after)}):
+        yield names[end], f"the edge from '{names[source]}' to it changes"
+        return
+    if target.importer.edges_in_order and not _sources_first(before.edges):
+        yield "", "its edges are listed sources first"
+    runs = target.runs_loops
+    if runs is None or any(is_relay(node) for node in before.nodes.values()):
+        return
+    orders = [run_order(graph, runs) for graph in (before, after)]
+    late = {(kept[source], kept[end]) for source, end in backward_edges(before, orders[0])} ^ {
+        *backward_edges(after, orders[1])
+    }
+    for source, end in sorted(late):
+        yield (
+            names[end],
+            f"nodes or edges are reordered (the importer runs '{names[end]}' and '{names[source]}' in "
+            "another order, so that what passes between them takes another number of steps)",
+        )
+        return
+    last = [order[-1] for order in orders]
+    if target.importer.depth_first and kept[last[0]] != last[1]:
+        yield (
+            last[0],
+            f"edges are reordered (the importer returns what runs last, and that is '{last[0]}')",
+        )
+
+
+def _sources_first(edges: Iterable[Edge]) -> bool:
+    """Return whether no edge is listed before one that leads to its source, loops aside."""
+    edges = tuple(edges)
+    left: set[str] = set()
+    for source, end in edges:
+        if end in left and (end, source) not in edges and end != source:
+            return False
+        left.add(source)
+    return True
+
+
+def _told_problems(
+    graph: Graph, converted: Converted, target: str, asked: Target
+) -> Iterator[Problem]:
     """Resets that no file holds, and that the importer takes for another."""
-    taken = asked.importer.reads
-    for name in converted.neurons:
-        view, original = converted.dialect.at(name), _original(graph, name)
+    taken, dialect = asked.importer.reads, converted.graph.dialect
+    for original in graph.neurons:
+        name = converted.names.get(original)
+        if name is None or not converted.graph.nodes[name].traits.state:
+            continue
+        view = dialect.at(name)
         meant = {"reset": view.reset, "reset_delay": view.reset_delay}
-        conventions = converted.dialect.conventions
+        conventions = dialect.conventions
         counts = "" if conventions is None else conventions.spikes_option
         if counts:
-            meant[counts] = converted.dialect.option(counts, name)
+            meant[counts] = dialect.option(counts, name)
         other = {key: value for key, value in meant.items() if taken.get(key, value) != value}
-        if original is None or not other:
+        if not other:
             continue
         key, value = next(iter(other.items()))
         message = (
@@ -162,41 +511,6 @@ def _original(graph: Graph, name: str) -> str | None:
     return found[0] if len(found) == 1 else None
 
 
-def _same_numbers(before: Graph, after: Graph, name: str) -> bool:
-    """Whether a node and what feeds it kept their numbers, up to the rounding of float32."""
-    old, new = _original(before, name), _original(after, name)
-    if old is None or new is None:
-        return False
-    one, other = (
-        [graph.nodes[node] for node in (found, *_feeders(graph, found))]
-        for graph, found in ((before, old), (after, new))
-    )
-    return len(one) == len(other) and all(map(_close, one, other))
-
-
-def _feeders(graph: Graph, name: str) -> list[str]:
-    """What feeds a node, through the relays of nested graphs."""
-    found: list[str] = []
-    for source in graph.predecessors(name):
-        found += _feeders(graph, source) if is_relay(graph.nodes[source]) else [source]
-    return found
-
-
-def _close(one: Node, other: Node) -> bool:
-    if one.type != other.type:
-        return False
-    for name in (name for name in one.names if name not in _SHAPES):
-        a, b = one.value(name), other.value(name)
-        if isinstance(a, str) or isinstance(b, str):
-            same = a is b or str(a) == str(b)
-        else:
-            fit = np.size(a) == np.size(b) or 1 in (np.size(a), np.size(b))
-            same = fit and np.allclose(np.ravel(a), np.ravel(b), rtol=1e-5, atol=0)
-        if not same:
-            return False
-    return True
-
-
 def _rule_problems(graph: Graph, target: Target) -> Iterator[Problem]:
     importer, title = target.importer, target.title
     yield from _dialect_problems(graph, target)
@@ -206,19 +520,7 @@ def _rule_problems(graph: Graph, target: Target) -> Iterator[Problem]:
         if not importer.reads_type(node.type):
             yield _unmapped(node, title, converts=False)
             continue
-        parameter, taken = importer.ignores.get(node.type, ("", 0.0))
-        if parameter and np.any(other := np.ravel(node.value(parameter)) != taken):
-            value = np.ravel(node.value(parameter))[other][0]
-            message = (
-                f"node '{node.name}' ({node.type}) has {parameter} = {value:g}, "
-                f"which {title}'s importer ignores, it takes {taken:g}"
-            )
-            yield Problem(
-                node=node.name,
-                code="ignored",
-                message=message,
-                fix="fold it into the weights before it",
-            )
+        yield from _ignored_values(node, importer, title, graph.dialect)
         yield from _scalars(node, target)
         if importer.remarks is not None:
             yield from importer.remarks(node, graph.dialect)

@@ -66,6 +66,7 @@ from jaxsnn.nir.model.draft import (
     swap_pools,
 )
 from jaxsnn.nir.model.graph import Graph, refuse_no_graph
+from jaxsnn.nir.model.node import nothing
 from jaxsnn.nir.model.passes import shapes
 from jaxsnn.units import format_time, parse_time
 
@@ -85,6 +86,8 @@ class Converted:
         losses: What an approximation loses; empty without `approximate`.
         shift: Steps by which the target's spikes leave later than the source's, by output; negative
             is earlier.
+        names: Name in `graph` of each node of the source that is still there; of a node that was
+            added, by its name in `changes`.
         notes: What else must be known: another version of the target is installed, or nobody has
             run the importer that it was written for.
     """
@@ -96,6 +99,7 @@ class Converted:
     changes: tuple[Change, ...]
     losses: tuple[str, ...]
     shift: dict[str, int]
+    names: Mapping[str, str] = dataclasses.field(default_factory=nothing)
     notes: tuple[str, ...] = ()
 
 
@@ -190,7 +194,7 @@ def _continued(graph: Graph, target: Target, approximate: bool, path: str) -> Co
     if target.importer.torch_names:
         plain_names(draft, target.title)
     in_running_order(draft)
-    return _converted(graph, target, draft, setting, path, {})
+    return _converted(graph, target, draft, names, setting, path, {})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -324,7 +328,7 @@ def _rewritten(
     refuse_for(target, refused)
     rewire(draft, target, steps, seconds)
     setting = setting.renamed(draft.renamed)
-    made = _converted(graph, target, draft, setting, wish.path, shift)
+    made = _converted(graph, target, draft, names, setting, wish.path, shift)
     check_order(draft, made.graph, target)
     return made
 
@@ -343,9 +347,15 @@ def _map_linear_nodes(draft: Draft, graph: Graph, names: Mapping[str, str], targ
 
 
 def _converted(
-    source: Graph, target: Target, draft: Draft, setting: Setting, path: str, shift: dict[str, int]
+    source: Graph,
+    target: Target,
+    draft: Draft,
+    names: Mapping[str, str],
+    setting: Setting,
+    path: str,
+    shift: dict[str, int],
 ) -> Converted:
-    """What was written, and how to use it."""
+    """What was written, and how to use it; `names` are those of the draft by name in the source."""
     assert target.importer.load is not None
     graph, load = _graph_of(draft, source, target, setting), target.importer.load(path, setting)
     notes = []
@@ -360,8 +370,18 @@ def _converted(
         changes=tuple(draft.changes),
         losses=tuple(draft.losses),
         shift=shift,
+        names=_written_names(draft, names, graph),
         notes=(*target.notes(), *_assumed(source), *draft.notes, *notes),
     )
+
+
+def _written_names(draft: Draft, names: Mapping[str, str], made: Graph) -> dict[str, str]:
+    """Return `Converted.names` for a draft and the graph that was made of it."""
+    before = {new: old for old, new in draft.renamed.items()}
+    drafted = {before.get(name, name): name for name in made.nodes}
+    kept = {name: drafted[short] for name, short in names.items() if short in drafted}
+    added = {short: name for short, name in drafted.items() if short not in names.values()}
+    return added | kept
 
 
 def _assumed(graph: Graph) -> tuple[str, ...]:
@@ -487,12 +507,23 @@ def _write_neurons(
         draft.nodes[name] = entry
         what = _difference(old, entry, written.factor, written.offset)
         if what:
-            draft.changed(name, what, written.why)
+            draft.changed(name, what, f"{written.why}{_comparison(step, target)}")
         reads = target.importer.reads
         told = [f"{key} {said}" for key, said in written.says.items() if reads.get(key) != said]
         if told:
             what = f"the line that loads the file sets {', '.join(told)}"
             draft.changed(name, what, f"no file holds it, {target.title}'s importer takes another")
+
+
+def _comparison(step: Step | Flow, target: Target) -> str:
+    """Return why the threshold is moved by its last bit, where it is: who fires at it."""
+    if isinstance(step, Flow) or target.framework is None:
+        return ""
+    fires = target.framework.dialects[0].threshold
+    if step.at_equality == (fires == ">="):
+        return ""
+    source = ">=" if step.at_equality else ">"
+    return f"; {target.title} fires at v {fires} v_threshold, the source at v {source} v_threshold"
 
 
 def _may_meet(draft: Draft, step: Step | Flow) -> bool:

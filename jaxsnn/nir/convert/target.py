@@ -18,6 +18,7 @@ from jaxsnn.nir.frameworks.registry import (
     with_importers,
     writable,
 )
+from jaxsnn.nir.model.loops import Order
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,6 +51,16 @@ class Target:
     def channels_last(self) -> bool:
         """Its Flatten joins height, width and channel, in this order."""
         return self.framework is not None and self.framework.dialects[0].channels_last
+
+    @property
+    def runs_loops(self) -> Order | None:
+        """How its importer orders nodes; None: it runs no loops but of a neuron and its weights."""
+        if self.framework is None:
+            return None
+        dialects = self.framework.dialects
+        version = self.importer.version
+        own = next((each for each in dialects if each.version == version), dialects[0])
+        return own.runs_loops
 
     def notes(self) -> tuple[str, ...]:
         """What its version is worth here: another one was asked for or is installed, or nobody ran

@@ -25,7 +25,6 @@ from jaxsnn.nir.model.draft import (
 )
 from jaxsnn.nir.model.graph import Graph
 from jaxsnn.nir.model.loops import (
-    Order,
     depth_first,
     importer_late_edges,
     late_edges,
@@ -175,7 +174,7 @@ def _loop_problems(draft: Draft, target: Target) -> Iterator[Problem]:
             yield _reason(straight[0], what, fix=fix)
             continue
         # The source runs them as an importer does, and so will the target.
-        if _order_of(target) and any({*edge} <= {*part} for edge in draft.delayed):
+        if target.runs_loops and any({*edge} <= {*part} for edge in draft.delayed):
             continue
         kinds = sorted(
             "neuron" if draft.nodes[name]["type"] in NEURON_TYPES else "other" for name in part
@@ -246,11 +245,6 @@ def _reaching_output(draft: Draft, recurrent: Sequence[Edge]) -> set[str]:
     return found.union(*(networkx.ancestors(graph, name) for name in found if name in graph))
 
 
-def _order_of(target: Target) -> Order | None:
-    """How its importer orders nodes; None: it runs no loops but of a neuron and its weights."""
-    return None if target.framework is None else target.framework.dialects[0].runs_loops
-
-
 def check_order(draft: Draft, made: Graph, target: Target) -> None:
     """Refuse a graph of whose loops an importer would let others act a step later.
 
@@ -284,7 +278,7 @@ def check_order(draft: Draft, made: Graph, target: Target) -> None:
 
 def _wrong_of_several(made: Graph, delayed: set[Edge], target: Target) -> set[Edge]:
     """Edges of loops through several neurons that act in another step in the importer than meant."""
-    order = _order_of(target)
+    order = target.runs_loops
     nodes = {name for part in loops_of_several(made) for name in part}
     meant = {edge for edge in delayed if nodes.issuperset(edge)}
     late = None if order is None else importer_late_edges(made, order)

@@ -62,6 +62,8 @@ class Importer:
         pool: The kind of pool that it takes.
         pads_pools: It pads pools as the file says.
         dilates: It takes the dilation of convolutions.
+        counts_batch: True: the axes of a Flatten are counted from that of batch; False: from the
+            one behind it; None: it joins all axes, whatever the Flatten says.
         chain: It runs one chain of nodes only.
         sums: It adds several inputs to a node, recurrent ones aside.
         depth_first: It runs nodes depth first, so that sources must be made to run before what sums
@@ -80,6 +82,7 @@ class Importer:
         composes: Resets of `jaxsnn.nir.dialects.resolve` that several of its nodes can do together, because
             it runs loops through many.
         by_name: It runs nodes in the order of their names.
+        edges_in_order: It follows the edges in the order of the file, so that sources must be first.
         does: Steps that its neurons do as they are, however high their membranes reach.
         continuous: It solves the equations: `write` takes a `jaxsnn.nir.frameworks.source_flow.Flow`.
         bursts: Its neurons fire as many spikes in a step as thresholds fit into their membranes.
@@ -110,6 +113,7 @@ class Importer:
     pool: str | None = None
     pads_pools: bool = True
     dilates: bool = True
+    counts_batch: bool | None = True
     chain: bool = False
     sums: bool = True
     depth_first: bool = False
@@ -121,6 +125,7 @@ class Importer:
     apart: Callable[[Step], bool] | None = None
     composes: tuple[Literal["subtract unless above", "skip"], ...] = ()
     by_name: bool = False
+    edges_in_order: bool = False
     does: Callable[[Step], bool] | None = None
     continuous: bool = False
     bursts: bool = False

@@ -49,6 +49,7 @@ _IMPORTER = Importer(
 (source,) = [name for name, node in graph.nodes.items() if isinstance(node, nir.Input)]
 found = net({source: spikes})  # the spikes of each population, by name""",
     continuous=True,
+    edges_in_order=True,
     sums=False,
     feeds_back=False,
     reads=MappingProxyType(

@@ -138,6 +138,7 @@ _RESET_SIZE = OwnOption(
 _WRITTEN_FOR = dataclasses.replace(
     _WRITES,
     version="importer",
+    importer="1.1",
     rules=rules(
         LIF=dataclasses.replace(_BOX, ones=()),
         IF=dataclasses.replace(_IAF, ones=()),

@@ -275,6 +275,8 @@ def _told(setting: Setting) -> str:
 _IMPORTER = Importer(
     version="1.0",
     nodes=(*COMMON_NODES, "AvgPool2d"),
+    # Leaky and Synaptic reset to 0.
+    ignores=MappingProxyType({"LIF": ("v_reset", 0.0), "CubaLIF": ("v_reset", 0.0)}),
     write=_write,
     load=_load,
     run=TORCH_RUN,

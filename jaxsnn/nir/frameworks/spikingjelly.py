@@ -66,6 +66,7 @@ _WRITES = Conventions(
     reset_delay=False,
     threshold=">=",
     initial="v_reset",
+    loops_by_importer=True,
     runs_loops="in turn",
 )
 
@@ -341,6 +342,7 @@ FRAMEWORK = Framework(
             write=_write,
             load=_load,
             run=TORCH_RUN,
+            counts_batch=False,
             dt=1e-4,
             pool="AvgPool2d",
             starts_at_reset=True,

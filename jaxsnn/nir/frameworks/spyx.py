@@ -329,6 +329,7 @@ def _nest(draft: Draft, weights: str, neuron: str) -> None:
         if (source, target) not in loop
     ]
     draft.nodes[name] = {"type": "NIRGraph", "nodes": inner, "edges": edges}
+    draft.renamed |= {neuron: f"{name}/{lif}", weights: f"{name}/{w_rec}"}
     draft.changed(
         name,
         f"'{neuron}' and '{weights}' are nested in it",
@@ -343,6 +344,7 @@ def _rename(draft: Draft, old: str, new: str) -> None:
         _rename(draft, new, f"{new}_")
     draft.nodes = {new if name == old else name: entry for name, entry in draft.nodes.items()}
     draft.edges = [(new if a == old else a, new if b == old else b) for a, b in draft.edges]
+    draft.renamed[old] = new
     draft.changed(new, f"'{old}' is renamed", "Spyx's importer walks from 'input' to 'output'")
 
 
@@ -517,6 +519,7 @@ FRAMEWORK = Framework(
                 "y, state = nn.run(net, x)  # x: (time, batch, *shape), channels last"
             ),
             wire=_chain,
+            counts_batch=None,
             dt=1.0,
             pool="SumPool2d",
             dilates=False,

@@ -216,6 +216,10 @@ class Conventions:
         constant_input: What a bias does: "current" (a constant current) or "step" (added like a
             spike in every step).
         recurrent_delay: Steps that a recurrent spike takes.
+        importer: Version of its importer, where these are the rules by which that importer runs
+            files, and nothing else says what they mean; "" where its own layers do.
+        loops_by_importer: It writes no recurrent networks: what loops do is what its importer makes
+            of them, which leaves what comes a step later out of the first step, biases included.
         runs_loops: How its importer orders the nodes of a loop without a neuron, in which a step
             passes where a node runs before its source: "depth first" from the Input, or "in turn",
             see `jaxsnn.nir.model.loops`; None: it runs no such loops, or nobody knows.
@@ -255,6 +259,8 @@ class Conventions:
     initial: Initial = "zero"
     constant_input: Literal["current", "step"] = "step"
     recurrent_delay: int = 1
+    importer: str = ""
+    loops_by_importer: bool = False
     runs_loops: Literal["depth first", "in turn"] | None = None
     channels_last: bool = False
     # Both take a Graph, which holds a Dialect and therefore cannot be named here.

@@ -201,11 +201,11 @@ def _edges(wires: Iterable[Edge], names: Mapping[str, str]) -> list[Edge]:
 
 def spelt(name: str) -> str:
     """A name as importers of PyTorch register it."""
-    plain = _readable(name).replace(".", "_")
+    plain = readable(name).replace(".", "_")
     return f"nir_node_{plain}" if keyword.iskeyword(plain) else plain
 
 
-def _readable(name: str) -> str:
+def readable(name: str) -> str:
     """A name as it stands in the code that importers write: Python brings names into a normal form
     (PEP 3131), and quotes and backslashes end them.
     """
@@ -217,8 +217,8 @@ def _why_renamed(name: str) -> str:
         return "nested graphs are written flat"
     if spelt(name) in TORCH_NAMES:
         return "a module of PyTorch has that name already"
-    if _readable(name) != name:
-        return f"importers write Python in which it is '{_readable(name)}'"
+    if readable(name) != name:
+        return f"importers write Python in which it is '{readable(name)}'"
     return f"importers register it as '{spelt(name)}', as they do another node"
 
 
@@ -230,7 +230,7 @@ def _flat_names(names: list[str]) -> dict[str, str]:
     times = collections.Counter(name.rpartition("/")[2] for name in names)
     for name in names:
         last = name.rpartition("/")[2]
-        flat[name] = _readable(last if times[last] == 1 else name.replace("/", "."))
+        flat[name] = readable(last if times[last] == 1 else name.replace("/", "."))
     taken = collections.Counter(map(spelt, flat.values()))
     for name, short in flat.items():
         before = short

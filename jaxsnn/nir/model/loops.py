@@ -47,7 +47,7 @@ def stepped_loops(graph: Graph) -> tuple[tuple[str, ...], ...]:
 
 def late_edges(graph: Graph) -> tuple[Edge, ...]:
     """The edges of `stepped_loops` that pass on what left their source one step before."""
-    return tuple(edge for part in stepped_loops(graph) for edge in _backward(graph, part))
+    return tuple(edge for part in stepped_loops(graph) for edge in backward_edges(graph, part))
 
 
 def feedback_edges(graph: Graph) -> tuple[Edge, ...]:
@@ -83,12 +83,14 @@ def importer_late_edges(graph: Graph, runs: Order) -> tuple[Edge, ...] | None:
     if not all(place.keys() >= {*part} for part in parts):
         return None
     return tuple(
-        edge for part in parts for edge in _backward(graph, sorted(part, key=place.__getitem__))
+        edge
+        for part in parts
+        for edge in backward_edges(graph, sorted(part, key=place.__getitem__))
     )
 
 
-def _backward(graph: Graph, order: Sequence[str]) -> list[Edge]:
-    """The edges between some nodes that lead back in their order."""
+def backward_edges(graph: Graph, order: Sequence[str]) -> list[Edge]:
+    """Return the edges between some nodes that lead back in their order."""
     place = {name: number for number, name in enumerate(order)}
     return [
         (source, target)
@@ -142,10 +144,16 @@ def _feedback(graph: Graph, part: Sequence[str]) -> list[Edge]:
     return found
 
 
+def run_order(graph: Graph, runs: Order) -> list[str]:
+    """Return the nodes in the order in which an importer runs them, without those that it never
+    comes to.
+    """
+    return depth_first(graph) if runs == "depth first" else _in_turn(graph)
+
+
 def _places(graph: Graph, runs: Order) -> dict[str, int]:
     """When an importer runs each node; those that it never comes to are left out."""
-    order = depth_first(graph) if runs == "depth first" else _in_turn(graph)
-    return {name: number for number, name in enumerate(order)}
+    return {name: number for number, name in enumerate(run_order(graph, runs))}
 
 
 def _is_instant(graph: Graph, part: Sequence[str]) -> bool:
