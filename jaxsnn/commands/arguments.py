@@ -69,15 +69,44 @@ class Parser(argparse.ArgumentParser):
         for step in waiting:
             step()
 
-    def parse_known_args(self, *arguments: Any, **options: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """As argparse does, with all options."""
+    def parse_known_args(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> Any:
+        """As argparse does, with all options, and with values that begin with a minus sign."""
         self.complete()
-        self._given = arguments[0] if arguments and arguments[0] else ()
-        found, left = super().parse_known_args(*arguments, **options)
+        self._given = args or ()
+        words = self._join_negative_values(sys.argv[1:] if args is None else args)
+        found, left = super().parse_known_args(words, namespace)
         for word in left:
             if word.startswith("--"):  # said here, where the options of the command are known
                 raise self._stranger(word.partition("=")[0])
         return found, left
+
+    def _join_negative_values(self, words: Sequence[str]) -> list[str]:
+        """Return the words with `--option -5:5` as `--option=-5:5`.
+
+        argparse takes a word that begins with "-" for an option, plain numbers excepted. Here only
+        words that begin with "--", or with "-" and the letter of a short option, are options.
+        """
+        letters = {name[1] for name in self._option_string_actions if not name.startswith("--")}
+        joined: list[str] = []
+        for number, word in enumerate(words):
+            if word == "--":
+                return [*joined, *words[number:]]
+            is_value = len(word) > 1 and word[0] == "-" and word[1] not in {"-", *letters}
+            if is_value and joined and self._takes_value(joined[-1]):
+                joined[-1] += f"={word}" if joined[-1].startswith("--") else word
+            else:
+                joined.append(word)
+        return joined
+
+    def _takes_value(self, word: str) -> bool:
+        """Return whether a word is an option, perhaps abbreviated, that takes one value."""
+        known = self._option_string_actions
+        names = [word] if word in known else [name for name in known if name.startswith(word)]
+        if not word.startswith("--") and word not in known:
+            return False
+        return len(names) == 1 and known[names[0]].nargs is None
 
     def format_help(self) -> str:
         """As argparse does, with all options."""

@@ -106,7 +106,8 @@ def _range(text: str) -> tuple[float, float]:
         return float(low), float(high)
     except ValueError as error:
         raise UsageError(
-            f"--input-range takes two numbers, not '{text}'", fix="say 0:1 for spikes"
+            f"--input-range is '{text}', not LOW:HIGH",
+            fix="pass two numbers, such as 0:1 for spikes",
         ) from error
 
 

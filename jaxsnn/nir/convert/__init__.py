@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxsnn.errors import ConversionError, Problem, UsageError
+from jaxsnn.errors import ConversionError, Problem, UsageError, as_number
 from jaxsnn.nir.build import NIR_VERSION
 from jaxsnn.nir.convert.bounds import begun, settled
 from jaxsnn.nir.convert.composed import composed
@@ -130,12 +130,18 @@ def convert(
         ConversionError: Something that the importer cannot express; the message names the node and
             the reason.
         DialectError: Something that the conversion needs is unknown; the fix names the option.
-        UsageError: An unknown target, or a version of it of which nothing is known.
+        UsageError: An unknown target, a version of it of which nothing is known, or an
+            `input_range` whose first value is above its second.
     """
     refuse_no_graph(graph)
     target = target_of(to)
     require(graph.dialect, ["name"], "conversion")
     asked = None if dt is None else parse_time(dt)
+    low, high = map(as_number, input_range)
+    if not low <= high:  # also where one of them is NaN
+        raise UsageError(
+            f"input_range is {low:g} to {high:g}", fix="pass the lowest value, then the highest"
+        )
     if target.importer.continuous:
         return _continued(graph, target, approximate, path)
     graph, continuous = _with_steps(graph, asked)
