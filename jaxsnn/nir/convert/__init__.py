@@ -38,7 +38,7 @@ from jaxsnn.nir.convert.matrices import as_matrices, can_be_matrices
 from jaxsnn.nir.convert.neuron_writing import Setting
 from jaxsnn.nir.convert.spike_levels import spread
 from jaxsnn.nir.convert.starts import started
-from jaxsnn.nir.convert.step import Step, is_continuous, step_of
+from jaxsnn.nir.convert.step import Step, is_continuous, refuse_firing_at_rest, step_of
 from jaxsnn.nir.convert.subtraction import subtracting
 from jaxsnn.nir.convert.target import Target, target_of
 from jaxsnn.nir.convert.thresholds import thresholds_as_neurons
@@ -406,6 +406,7 @@ def _steps(
         try:
             shape = draft.shapes[names[name]][1]
             step = step_of(graph, name, shape, name in looped, readouts=readouts)
+            refuse_firing_at_rest(step)
             floors = importer.floors is not None and importer.floors(step)
             if step.floor is not None and not floors:
                 reason = f"its membrane never falls below {step.floor:g}, and this importer has no such bound"

@@ -37,8 +37,20 @@ from jaxsnn.nir.nodes import CURRENT_BASED, IF, NEURONS, SPIKING, Node
 #: "value": v becomes v_reset at once. "subtract": v loses v_threshold at once. "subtract later": it
 #: loses it in the next step, after decaying. "skip": the next step ends at v_reset whatever
 #: arrives. "subtract unless above": as "subtract", but a membrane that stays above threshold after
-#: a reset counts as reset already (snnTorch's reset_delay false).
-Reset = Literal["value", "subtract", "subtract later", "skip", "subtract unless above", "none"]
+#: a reset counts as reset already (snnTorch's reset_delay false). "difference": with R = [v above
+#: threshold] before a step and S after it, R puts v to v_reset and then S - R does, where -1 takes
+#: v as far away again; "difference later": R acts after decaying. Both are snnTorch's reset_delay
+#: false, which is "value" where v_reset and v_start are not above v_threshold.
+Reset = Literal[
+    "value",
+    "subtract",
+    "subtract later",
+    "skip",
+    "subtract unless above",
+    "difference",
+    "difference later",
+    "none",
+]
 
 _PURPOSE = "conversion"
 #: Levels of membranes that a file holds in float32 are equal up to this, relative.
@@ -64,6 +76,8 @@ class Step:
             neuron's own.
         floor: V is raised to this at the end of a step, if it is below; None: never.
         late: Its spikes leave one step after the membrane passed the threshold.
+        starts_with_reset: Some membranes start above v_threshold, and the first step resets them as
+            if they had fired before it.
     """
 
     name: str
@@ -86,6 +100,7 @@ class Step:
     several: bool
     late: bool
     floor: float | None = None
+    starts_with_reset: bool = False
 
 
 def _factor(decay: Decay, node: Node, dt: Callable[[], float]) -> np.ndarray:
@@ -188,7 +203,8 @@ def step_of(
             for key, value in (_PLAIN | numbers).items()
         },
     )
-    _refuse_odd_levels(step)
+    _refuse_odd_decays(step)
+    step = _reset_from_above(step, conventions, rule, delay, looped)
     return _by_reset_size(step, reset_size(dialect, node))
 
 
@@ -350,15 +366,41 @@ def _reset(
     conventions: Conventions, rule: Rule, reset: str | None, delay: bool | None, looped: bool
 ) -> Reset:
     """The kind of reset, with the order of events put into it."""
-    first = rule.resets_first
-    if looped and rule.recurrent_resets_first is not None:
-        first = rule.recurrent_resets_first
+    first = _resets_first(rule, looped)
     if reset == "zero":
         # Reset at the start of the next step, before anything else, is reset at once.
         return "value" if not delay or reset in first else "skip"
     if delay:
         return "subtract" if reset in first else "subtract later"
     return "subtract unless above" if conventions.resets_at_start else "subtract"
+
+
+def _resets_first(rule: Rule, looped: bool) -> tuple[str, ...]:
+    """The kinds of reset that act before a membrane decays, where they act one step late."""
+    if looped and rule.recurrent_resets_first is not None:
+        return rule.recurrent_resets_first
+    return rule.resets_first
+
+
+def _reset_from_above(
+    step: Step, conventions: Conventions, rule: Rule, delay: bool | None, looped: bool
+) -> Step:
+    """The step of a population of which some membranes start or reset above v_threshold, where these
+    are reset when a step begins.
+    """
+    if step.reset == "none" or not (conventions.resets_at_start or delay):
+        return step
+    levels = [step.v_start] + ([step.v_reset] if step.reset in ("value", "skip") else [])
+    above = [
+        bool(np.any(level >= step.v_threshold if step.at_equality else level > step.v_threshold))
+        for level in levels
+    ]
+    if step.reset == "value" and not delay and any(above):
+        is_first = "zero" in _resets_first(rule, looped)
+        return dataclasses.replace(step, reset="difference" if is_first else "difference later")
+    if step.reset == "subtract unless above":
+        return step
+    return dataclasses.replace(step, starts_with_reset=above[0])
 
 
 def _by_reset_size(step: Step, size: str) -> Step:
@@ -382,7 +424,13 @@ def _by_reset_size(step: Step, size: str) -> Step:
     )
 
 
-def _refuse_odd_levels(step: Step) -> None:
+def refuse_firing_at_rest(step: Step) -> None:
+    """Refuse membranes that start or reset at v_threshold or above it: importers differ in what these
+    do.
+
+    Raises:
+        ConversionError: Names the neuron and the two numbers.
+    """
     for level, what, fix in (
         (step.v_reset, "resets to", "lower v_reset or raise v_threshold"),
         (step.v_start, "starts at", "raise v_threshold"),
@@ -397,6 +445,9 @@ def _refuse_odd_levels(step: Step) -> None:
                 fix=fix,
                 node=step.name,
             )
+
+
+def _refuse_odd_decays(step: Step) -> None:
     for decay, what in ((step.decay, "decays"), (step.synapse_decay, "has a current that decays")):
         outside = (decay < 0) | (decay > 1)
         if outside.any():
