@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from jaxsnn.errors import FileError, Problem, UsageError, flag_name, in_flags, printable, suggestion
+from jaxsnn.commands.remarks import line_of, similar_lines
+from jaxsnn.errors import FileError, Problem, UsageError, flag_name, printable, suggestion
 
 if TYPE_CHECKING:
     from jaxsnn.network.network import Network
@@ -410,23 +411,15 @@ def time_of(text: str | None) -> float | None:
 # What comes out
 
 
-def line_of(remark: str | Problem | Change) -> str:
-    """One line for people, in the words of the command line: of a problem, of a change that was
-    made to a graph, or of a sentence of the library.
+def add_notes(arguments: argparse.Namespace, remarks: Iterable[str | Problem | Change]) -> None:
+    """Say something on stderr, unless it was asked to be quiet, and among the notes of JSON; of many
+    similar remarks stderr has a summary.
     """
-    text = remark if isinstance(remark, str) else remark.as_text()
-    return " ".join(in_flags(text).split())
-
-
-def add_notes(
-    arguments: argparse.Namespace, remarks: Iterable[str] | Iterable[Problem | Change]
-) -> None:
-    """Say something on stderr, unless it was asked to be quiet, and among the notes of JSON."""
-    lines = [line_of(remark) for remark in remarks]
-    arguments.notes = [*_notes_of(arguments), *lines]
+    remarks = list(remarks)
+    arguments.notes = [*_notes_of(arguments), *map(line_of, remarks)]
     if not arguments.quiet:
-        for line in lines:
-            print(printable(f"jaxsnn: note: {line}"), file=sys.stderr)
+        for line in similar_lines(remarks, kind="notes", prefix="jaxsnn: note: "):
+            print(printable(line), file=sys.stderr)
 
 
 def _notes_of(arguments: argparse.Namespace) -> list[str]:

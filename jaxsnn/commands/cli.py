@@ -19,7 +19,8 @@ from importlib import import_module
 from types import ModuleType
 
 from jaxsnn import __version__
-from jaxsnn.commands.arguments import Parser, limits_of, line_of, print_arriving
+from jaxsnn.commands.arguments import Parser, limits_of, print_arriving
+from jaxsnn.commands.remarks import line_of
 from jaxsnn.errors import FileError, JaxsnnError, Problem, UsageError, advice_for, printable
 from jaxsnn.output import as_json, refuse_shared
 

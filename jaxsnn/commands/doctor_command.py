@@ -10,7 +10,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from jaxsnn import __version__
-from jaxsnn.commands.arguments import add_command, line_of, print_outcome
+from jaxsnn.commands.arguments import add_command, print_outcome
+from jaxsnn.commands.remarks import line_of
 from jaxsnn.errors import Problem, first_line
 
 _CORE = ("jax", "jaxlib", "numpy", "optax", "networkx", "nir", "h5py")

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 
@@ -198,10 +198,13 @@ def step_of(
         several=several_spikes(dialect, node),
         floor=floor_of(dialect, node),
         late=conventions.spikes_from == "before" and not silent,
-        **{
-            key: np.broadcast_to(_shaped(value, shape), shape).astype(float)
-            for key, value in (_PLAIN | numbers).items()
-        },
+        **cast(
+            Any,
+            {
+                key: np.broadcast_to(_shaped(value, shape), shape).astype(float)
+                for key, value in (_PLAIN | numbers).items()
+            },
+        ),
     )
     _refuse_odd_decays(step)
     step = _reset_from_above(step, conventions, rule, delay, looped)
