@@ -372,12 +372,14 @@ def printable(text: str) -> str:
 
 
 def as_number(value: object) -> float:
-    """The float of one number; NaN of what is none, such as text, for checks that refuse NaN.
+    """Return the float of one number, for checks that refuse NaN: of anything else, such as text or
+    a truth value, also one of NumPy or JAX, it is NaN.
 
-    >>> as_number(3), as_number("3"), as_number([3, 4])
-    (3.0, nan, nan)
+    >>> as_number(3), as_number("3"), as_number([3, 4]), as_number(True)
+    (3.0, nan, nan, nan)
     """
-    if isinstance(value, str | bytes):
+    kind = getattr(getattr(value, "dtype", None), "kind", None)
+    if isinstance(value, str | bytes | bool) or kind == "b":
         return math.nan
     try:
         return float(value)  # pyright: ignore[reportArgumentType]
@@ -406,7 +408,7 @@ def shown(value: object) -> str:
     ('0.5', "'10ms'", 'True')
     """
     number = as_number(value)
-    is_number = (not math.isnan(number) or isinstance(value, float)) and not isinstance(value, bool)
+    is_number = not math.isnan(number) or isinstance(value, float)
     return f"{number:g}" if is_number else repr(value)
 
 

@@ -47,6 +47,20 @@ def parse_time(text: str | float) -> float:
     return seconds
 
 
+def refuse_no_time(seconds: object, name: str) -> None:
+    """Refuse a time that is not after 0 and finite, or no number at all.
+
+    Args:
+        name: what the message calls it.
+
+    Raises:
+        UsageError: says what it is.
+    """
+    if not 0 < as_number(seconds) < math.inf:
+        fix = "pass a finite time after 0, in seconds"
+        raise UsageError(f"{name} is {shown(seconds)} s", fix=fix)
+
+
 def format_time(seconds: float) -> str:
     """A time for people, in the largest unit that leaves a number of at least 1.
 

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from jaxsnn.errors import FileError, Problem, UsageError, flag_name, in_flags, printable, suggestion
+from jaxsnn.commands.remarks import line_of, similar_lines
+from jaxsnn.errors import FileError, Problem, UsageError, flag_name, printable, suggestion
 
 if TYPE_CHECKING:
     from jaxsnn.network.network import Network
@@ -69,15 +70,44 @@ class Parser(argparse.ArgumentParser):
         for step in waiting:
             step()
 
-    def parse_known_args(self, *arguments: Any, **options: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """As argparse does, with all options."""
+    def parse_known_args(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> Any:
+        """As argparse does, with all options, and with values that begin with a minus sign."""
         self.complete()
-        self._given = arguments[0] if arguments and arguments[0] else ()
-        found, left = super().parse_known_args(*arguments, **options)
+        self._given = args or ()
+        words = self._join_negative_values(sys.argv[1:] if args is None else args)
+        found, left = super().parse_known_args(words, namespace)
         for word in left:
             if word.startswith("--"):  # said here, where the options of the command are known
                 raise self._stranger(word.partition("=")[0])
         return found, left
+
+    def _join_negative_values(self, words: Sequence[str]) -> list[str]:
+        """Return the words with `--option -5:5` as `--option=-5:5`.
+
+        argparse takes a word that begins with "-" for an option, plain numbers excepted. Here only
+        words that begin with "--", or with "-" and the letter of a short option, are options.
+        """
+        letters = {name[1] for name in self._option_string_actions if not name.startswith("--")}
+        joined: list[str] = []
+        for number, word in enumerate(words):
+            if word == "--":
+                return [*joined, *words[number:]]
+            is_value = len(word) > 1 and word[0] == "-" and word[1] not in {"-", *letters}
+            if is_value and joined and self._takes_value(joined[-1]):
+                joined[-1] += f"={word}" if joined[-1].startswith("--") else word
+            else:
+                joined.append(word)
+        return joined
+
+    def _takes_value(self, word: str) -> bool:
+        """Return whether a word is an option, perhaps abbreviated, that takes one value."""
+        known = self._option_string_actions
+        names = [word] if word in known else [name for name in known if name.startswith(word)]
+        if not word.startswith("--") and word not in known:
+            return False
+        return len(names) == 1 and known[names[0]].nargs is None
 
     def format_help(self) -> str:
         """As argparse does, with all options."""
@@ -381,23 +411,15 @@ def time_of(text: str | None) -> float | None:
 # What comes out
 
 
-def line_of(remark: str | Problem | Change) -> str:
-    """One line for people, in the words of the command line: of a problem, of a change that was
-    made to a graph, or of a sentence of the library.
+def add_notes(arguments: argparse.Namespace, remarks: Iterable[str | Problem | Change]) -> None:
+    """Say something on stderr, unless it was asked to be quiet, and among the notes of JSON; of many
+    similar remarks stderr has a summary.
     """
-    text = remark if isinstance(remark, str) else remark.as_text()
-    return " ".join(in_flags(text).split())
-
-
-def add_notes(
-    arguments: argparse.Namespace, remarks: Iterable[str] | Iterable[Problem | Change]
-) -> None:
-    """Say something on stderr, unless it was asked to be quiet, and among the notes of JSON."""
-    lines = [line_of(remark) for remark in remarks]
-    arguments.notes = [*_notes_of(arguments), *lines]
+    remarks = list(remarks)
+    arguments.notes = [*_notes_of(arguments), *map(line_of, remarks)]
     if not arguments.quiet:
-        for line in lines:
-            print(printable(f"jaxsnn: note: {line}"), file=sys.stderr)
+        for line in similar_lines(remarks, kind="notes", prefix="jaxsnn: note: "):
+            print(printable(line), file=sys.stderr)
 
 
 def _notes_of(arguments: argparse.Namespace) -> list[str]:

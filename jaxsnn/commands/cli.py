@@ -18,7 +18,8 @@ from contextlib import contextmanager, suppress
 from importlib import import_module
 from types import ModuleType
 
-from jaxsnn.commands.arguments import Parser, limits_of, line_of, print_arriving
+from jaxsnn.commands.arguments import Parser, limits_of, print_arriving
+from jaxsnn.commands.remarks import line_of
 from jaxsnn.errors import FileError, JaxsnnError, Problem, UsageError, advice_for, printable
 from jaxsnn.output import as_json, refuse_shared
 from jaxsnn.version import __version__

@@ -10,11 +10,11 @@ from jaxsnn.commands.arguments import (
     add_command,
     add_file,
     add_notes,
-    line_of,
     print_outcome,
     read_graph,
     time_of,
 )
+from jaxsnn.commands.remarks import similar_lines
 from jaxsnn.errors import UsageError
 
 if TYPE_CHECKING:
@@ -60,9 +60,9 @@ class ConvertOutcome:
         }
 
     def as_text(self) -> str:
-        """For people."""
-        lines = [line_of(change) for change in self.changes]
-        lines += [line_of(f"lost: {loss}") for loss in self.losses]
+        """For people: similar changes and losses in one line each, where there are many."""
+        lines = similar_lines(self.changes, kind="changes")
+        lines += similar_lines(self.losses, kind="losses", prefix="lost: ")
         lines += [f"{self.output}: load it with", f"  {self.load_with}"]
         if self.run_with:
             lines += ["and run it with", *(f"  {line}" for line in self.run_with.splitlines())]
@@ -106,7 +106,8 @@ def _range(text: str) -> tuple[float, float]:
         return float(low), float(high)
     except ValueError as error:
         raise UsageError(
-            f"--input-range takes two numbers, not '{text}'", fix="say 0:1 for spikes"
+            f"--input-range is '{text}', not LOW:HIGH",
+            fix="pass two numbers, such as 0:1 for spikes",
         ) from error
 
 

@@ -9,7 +9,8 @@ import platform
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from jaxsnn.commands.arguments import add_command, line_of, print_outcome
+from jaxsnn.commands.arguments import add_command, print_outcome
+from jaxsnn.commands.remarks import line_of
 from jaxsnn.errors import Problem, first_line
 from jaxsnn.version import __version__
 

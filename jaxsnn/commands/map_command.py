@@ -17,7 +17,6 @@ from jaxsnn.commands.arguments import (
     add_output,
     add_quantization,
     add_report,
-    line_of,
     print_outcome,
     quantization_of,
     read_graph,
@@ -25,6 +24,7 @@ from jaxsnn.commands.arguments import (
     time_of,
     write_report,
 )
+from jaxsnn.commands.remarks import line_of
 from jaxsnn.errors import Problem, UsageError
 from jaxsnn.units import format_time
 

@@ -17,7 +17,13 @@ from jax.core import Tracer
 from jaxsnn.errors import UsageError, as_number, refuse, shown, suggestion
 from jaxsnn.event.event_options import BACKENDS, BUDGETS, EventOptions, by_population
 from jaxsnn.event.event_record import EventRecord, empty_record
-from jaxsnn.event.event_solution import EventSolution, conclude, samples_axis
+from jaxsnn.event.event_solution import (
+    EventSolution,
+    conclude,
+    is_end,
+    nan_without_end,
+    samples_axis,
+)
 from jaxsnn.event.limits import event_limits, output_limits
 from jaxsnn.event.native.native_weights import with_turned_weights
 from jaxsnn.event.populations import FeedForwardPart, RecurrentPart
@@ -124,6 +130,8 @@ class EventDriven(EventOptions):
             trains = in_buckets(lasting, network.inputs)
         network, known = network.with_known_facts()
         solution = self.simulated(known, network, trains, end, times)
+        if isinstance(end, Tracer):
+            solution = nan_without_end(solution)
         unused = [
             f"{problem.message}: what that comes to is not computed, spikes and voltages are those of"
             " populations"
@@ -278,10 +286,10 @@ def _checked_end(t_end: Any, dtype: Any) -> Float[Array, ""]:
     else:
         given = as_number(t_end)
         with np.errstate(over="ignore", under="ignore"):
-            end = float(np.asarray(given, dtype))
-        if not np.finfo(dtype).tiny <= end < np.inf:
+            end = np.asarray(given, dtype)
+        if not is_end(end):
             rounded = 0 < given < np.inf
-            as_what = f", {end:g} as {np.dtype(dtype)}" if rounded else ""
+            as_what = f", {float(end):g} as {np.dtype(dtype)}" if rounded else ""
             fix = "pass a finite time after 0, in seconds"
             raise UsageError(f"t_end is {shown(t_end)} s{as_what}", fix=fix)
     return as_given(t_end, dtype)

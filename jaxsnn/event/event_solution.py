@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -289,7 +289,7 @@ class EventSolution:
 
     def _invalid(self) -> Problem:
         end = float(self.t_end)
-        if not 0 < end < float("inf"):
+        if not is_end(np.asarray(self.t_end)):
             return Problem(
                 code="invalid-input",
                 message=f"t_end is {end:g} s",
@@ -399,6 +399,33 @@ def moved(spikes: LayerSpikes) -> Float[Array, "batch neurons spikes"]:
     return -slope * (time - lax.stop_gradient(time))
 
 
+def is_end(t_end: Any) -> Any:
+    """Return whether a simulation can end at a time, seconds: it is a normal, finite number after 0.
+
+    False for NaN. Subnormal numbers are none: XLA flushes them to 0.
+    """
+    return (t_end >= np.finfo(t_end.dtype).tiny) & (t_end < np.inf)
+
+
+def nan_without_end(solution: EventSolution) -> EventSolution:
+    """Return a solution whose times, voltages and counts are no results if its `t_end` is none.
+
+    Times and voltages become NaN and counts -1. For runs with a traced `t_end`: eagerly the end is
+    refused, but inside `jax.jit` nothing can be raised, and `result` is easy to overlook.
+    """
+    valid = is_end(solution.t_end)
+
+    def marked(leaf: Any) -> Any:
+        if jnp.issubdtype(leaf.dtype, jnp.floating):
+            # a product, so that gradients become NaN, too: those of `where` would be 0
+            return leaf * jnp.where(valid, 1.0, jnp.nan).astype(leaf.dtype)
+        return jnp.where(valid, leaf, -1)
+
+    names = ("spikes", "levels", "voltages", "drives")
+    parts = {name: getattr(solution, name) for name in names}
+    return replace(solution, **jax.tree.map(marked, parts))
+
+
 def conclude(
     network: Network,
     trains: Mapping[str, Input],
@@ -417,11 +444,9 @@ def conclude(
     """
     apart = [taus[0] < taus[1] for taus in record.voltage_taus.values()]
     outside = [out_of_range(trains[name], size) for name, size in network.inputs.items()]
-    # negated, so that NaN is invalid
-    endless = ~((t_end > 0) & jnp.isfinite(t_end))
     # The first that holds is the result: a wrong input explains what comes after it.
     conditions = [
-        (any_of(outside) | endless, Result.INVALID_INPUT),
+        (any_of(outside) | ~is_end(t_end), Result.INVALID_INPUT),
         (any_of(apart), Result.TIME_CONSTANTS_DIFFER),
         (_is_broken(network, trains, record), Result.NOT_FINITE),
         (_is_exhausted(network, record, options), Result.BUDGET_EXHAUSTED),

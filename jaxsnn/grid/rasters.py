@@ -12,8 +12,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
-from jaxsnn.errors import UsageError, as_number, shown
+from jaxsnn.errors import UsageError
 from jaxsnn.network.array_types import Array, Bool, Float, Int
 from jaxsnn.network.inputs import (
     by_input,
@@ -26,7 +27,7 @@ from jaxsnn.network.meshes import by_compiler
 from jaxsnn.network.network import Network
 from jaxsnn.network.spikes import Events
 from jaxsnn.network.valued_inputs import Currents, GradedEvents, refuse_no_array
-from jaxsnn.units import format_time
+from jaxsnn.units import format_time, refuse_no_time
 
 #: An event lies between two steps where it is further from both than this fraction of a step.
 OFF_GRID = 2**-8
@@ -110,8 +111,12 @@ def _steps(t_end: float, dt: float | None) -> int:
             "the length of a step is unknown",
             fix="pass dt=1e-3, for example, or leave t_end out",
         )
-    if not math.isfinite(as_number(t_end)):
-        raise UsageError(f"t_end is {shown(t_end)} s", fix="pass a finite time after 0, in seconds")
+    if isinstance(t_end, Tracer):
+        raise UsageError(
+            "t_end is traced by JAX, and the number of time steps depends on it",
+            fix="pass a plain number, for example through functools.partial or static_argnums",
+        )
+    refuse_no_time(t_end, "t_end")
     steps = round(float(t_end) / dt)
     if steps < 1:
         raise UsageError(

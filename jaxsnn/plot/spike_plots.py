@@ -21,6 +21,7 @@ from jaxsnn.plot.picture import (
     quiet,
     time_unit,
 )
+from jaxsnn.units import refuse_no_time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,8 +69,10 @@ def raster(
         title: above all.
 
     Raises:
-        UsageError: matplotlib is missing, or nothing was recorded.
+        UsageError: matplotlib is missing, nothing was recorded, or `t_end` is no time after 0.
     """
+    if t_end is not None:
+        refuse_no_time(t_end, "t_end")
     drawn = run if isinstance(run, list | tuple) else [trains_of(run, n, inputs) for n in samples]
     if not drawn or not drawn[0]:
         raise UsageError("no spikes were recorded", fix="simulate with TimeStepped(record=True)")
@@ -156,8 +159,10 @@ def histogram(run: Any, *, bins: int = 50, t_end: float | None = None, title: st
         t_end: seconds, the end of the last one; default: the last spike.
 
     Raises:
-        UsageError: matplotlib is missing, or nothing was recorded.
+        UsageError: matplotlib is missing, nothing was recorded, or `t_end` is no time after 0.
     """
+    if t_end is not None:
+        refuse_no_time(t_end, "t_end")
     drawn = run if isinstance(run, list | tuple) else all_trains_of(run)
     if not drawn or not drawn[0]:
         raise UsageError("no spikes were recorded", fix="simulate with TimeStepped(record=True)")

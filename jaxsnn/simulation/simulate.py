@@ -71,7 +71,9 @@ def simulate(
             a mapping from the Input node's name. Times are in seconds, from 0 on. The time-stepped
             engine takes arrays (time, batch, *shape) too, and sorts events into steps: one at time
             t is input of step t/dt, rounded.
-        t_end: end of the simulation, seconds. The time-stepped engine needs it for events only.
+        t_end: end of the simulation, seconds: a finite number after 0. The time-stepped engine
+            needs it for events only. On the event engine `jax.jit` may trace it; where it is then
+            no such number, `result` is INVALID_INPUT, times and voltages are NaN and counts -1.
         engine: `EventDriven` or `TimeStepped`, with options. Default: `EventDriven()`, whose budgets
             grow as needed where the result can be seen, outside of `jax.jit` and `jax.vmap`.
         sample_times: (samples,) seconds in [0, t_end] at which the event engine samples readouts;

@@ -124,6 +124,8 @@ def to_terminal(line: str) -> None:
         to_stderr(line)
 
 
+#: Epochs of a run at most.
+MOST_EPOCHS = 10**6
 #: Processes or devices at most.
 _MOST_SHARES = 2**16
 # Kinds of engines that leave a solution in continuous time, and that take several devices.
@@ -250,7 +252,7 @@ class TrainOptions:
         "passes over the training samples",
         convert=whole,
         metavar="N",
-        check=at_least(1, most=10**6),
+        check=at_least(1, most=MOST_EPOCHS),
     )
     batch_size: int = option(64, "samples of a step", convert=whole, metavar="N", check=at_least(1))
     learning_rate: float = option(
@@ -477,7 +479,9 @@ class TrainOptions:
     resume: bool = option(
         False,
         "go on from the checkpoint, if there is one",
-        more="The result is that of a run that was never ended, bit for bit",
+        more="The result is that of a run that was never ended, bit for bit. With more `epochs` the"
+        " run is extended, if its schedule is `constant` or an optax schedule: the learning rates of"
+        " others depend on the number of epochs, and they are refused",
         convert=switch,
         recorded=False,
     )

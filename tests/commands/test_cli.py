@@ -2,6 +2,7 @@
 
 import argparse
 import inspect
+import itertools
 import json
 import re
 import runpy
@@ -710,6 +711,75 @@ def commands():
 def test_each_command_is_one_file():
     assert tuple(commands()) == COMMANDS
     assert all(commands()[name].get_default("run") is command_module(name).run for name in COMMANDS)
+
+
+def subparser(command):
+    """The complete parser of one command."""
+    parser = build_parser(command)
+    action = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+    action.choices[command].complete()
+    return parser, action.choices[command]
+
+
+NEGATIVE = {None: "-1000:1000 -1e-3 -.5ms -x:zero -inf:inf -1", int: "-3", float: "-2e-3 -.5 -4"}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_values_may_begin_with_a_minus_sign(command):
+    """`--option VALUE` and `--option=VALUE` are the same, for every option and in any place."""
+    parser, options = subparser(command)
+    for action in options._actions:
+        if not action.option_strings or action.nargs is not None or action.choices:
+            continue
+        if action.type not in NEGATIVE:  # refuses negative numbers itself
+            continue
+        required = [
+            word
+            for other in options._actions
+            if other.required and other is not action
+            for word in (*other.option_strings[-1:], (other.choices or ["word"])[0])
+        ]
+        values = NEGATIVE[action.type]
+        for flag, value in itertools.product(action.option_strings, values.split()):
+            joined = [f"{flag}={value}" if flag.startswith("--") else flag + value]
+            orders = [*required, *joined], [*required, flag, value], [flag, value, *required, "-q"]
+            parsed = [vars(parser.parse_args([command, *argv])) for argv in orders]
+            first, second, third = (each[action.dest] for each in parsed)
+            assert first == second == third
+            assert [each["quiet"] for each in parsed] == [False, False, True]
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["--input-range", "-q", "--to", "norse"],
+        ["--input-range", "--to", "norse"],
+        ["--to", "norse", "--input-range"],
+        ["--to", "norse", "--input-range", "--", "-1:1"],
+    ],
+)
+def test_an_option_is_no_value_of_the_option_before(argv, capsys, tmp_path):
+    code, line = refused(capsys, "convert", DEMO_NET, tmp_path / "out.nir", *argv)
+    assert code == 2
+    assert "--input-range: expected one argument" in line
+
+
+@pytest.mark.parametrize("form", [["--input-range", "-1000:1000"], ["--input-range=-1000:1000"]])
+def test_an_input_range_below_zero_counts(form, capsys, tmp_path):
+    argv = [DEMO_NET, *TOLD[:2], "--reset-delay", "false", tmp_path / "out.nir", "--to", "norse"]
+    argv += [*form, "--reset", "subtract"]
+    code, out, err = call(capsys, "convert", *argv)
+    assert code == 0, err
+    assert "-1000 to 1000" in out + err
+
+
+@pytest.mark.parametrize("text", ["5:-5", "nan:1", "1:nan", "-5", "-5:x", ":"])
+def test_what_is_no_range_of_inputs_is_refused(text, capsys, tmp_path):
+    argv = [DEMO_NET, *TOLD, tmp_path / "out.nir", "--to", "norse", "--input-range", text]
+    code, line = refused(capsys, "convert", *argv)
+    assert code == 2
+    assert "--input-range" in line
+    assert not (tmp_path / "out.nir").exists()
 
 
 def test_every_command_and_option_is_documented():

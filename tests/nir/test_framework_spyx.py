@@ -6,10 +6,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jaxsnn.errors import ConversionError
+from jaxsnn import TimeStepped, lower, simulate
+from jaxsnn.errors import ConversionError, DialectError
+from jaxsnn.nir import build, read, write
+from jaxsnn.nir.convert.pipeline import convert
 from jaxsnn.nir.frameworks import spyx
 from jaxsnn.nir.model.node import LIKE_XLA
 from jaxsnn.nir.model.nodes import Affine, Input, Linear
+from tests.helpers.mixed_decays import MIXED_DECAYS, mixed_decays
+from tests.helpers.random_spikes import random_raster
 
 
 def made(kind: Any) -> Any:
@@ -245,3 +250,50 @@ def test_a_neuron_that_fires_in_each_step(kind):
         np.testing.assert_array_equal(found[name][:2], 7)
         np.testing.assert_array_equal(found[name][2], value, err_msg=name)
     assert found["type"] == kind
+
+
+# ---- neurons without a leak beside others, of which dt = tau (1 - r) is 0
+
+
+@pytest.mark.parametrize("case", MIXED_DECAYS)
+@pytest.mark.parametrize("dialect", ["auto", "spyx"])
+def test_what_is_written_for_spyx_is_read_again(case, dialect, tmp_path):
+    graph = mixed_decays(case)
+    made = convert(graph, to="spyx", approximate=True)
+    assert not made.losses or case.startswith("CubaLIF 0")
+    write(tmp_path / "made.nir", made.graph)
+    again = read(tmp_path / "made.nir", dialect=dialect)
+    assert again.dialect.name == "spyx"
+    assert again.dialect.dt == pytest.approx(1e-4)
+    x = random_raster(1, (60, 8, 4), 0.5).astype(np.float32)
+    source, meant, ours = (
+        np.asarray(simulate(lower(each), x, engine=TimeStepped()).output())
+        for each in (graph, made.graph, again)
+    )
+    assert meant.any(axis=(0, 1)).all()
+    np.testing.assert_array_equal(ours, meant)
+    if not made.losses:
+        np.testing.assert_array_equal(ours[1:], source[:-1])  # Spyx's spikes leave a step late
+
+
+@pytest.mark.parametrize("kind", ["LIF", "CubaLIF"])
+def test_dt_is_that_of_the_neurons_with_a_leak(kind):
+    """r is beta. Where 1 - dt/tau rounds to 1, r = 1 says nothing of dt; else it contradicts it."""
+
+    def read_as_spyx(tau, r):
+        if kind == "LIF":
+            neurons = build.lif(3, tau=tau, r=r)
+        else:
+            neurons = build.cubalif(3, tau_mem=tau, tau_syn=3e-4, r=r)
+        return build.sequential(build.input(3), neurons, dialect="spyx").dialect.dt
+
+    for long in (1e8, 1e4, np.inf):
+        assert read_as_spyx([1e-4, 2e-4, long], [0.0, 0.5, 1.0]) == pytest.approx(1e-4)
+        assert read_as_spyx([long, long, 4e-4], [1.0, 1.0, 0.75]) == pytest.approx(1e-4)
+    for broken in ([1e-4, 2e-4, 1.0], [1e-4, 2e-4, 1e-4]):
+        with pytest.raises(DialectError, match="dt = 0"):
+            read_as_spyx(broken, [0.0, 0.5, 1.0])
+    # r = 1 at all neurons is what others write
+    for others in ([1e-2, 2e-2, 3e-2], [10.0, 10.0, 10.0], [5e3, 5e3, 5e3]):
+        with pytest.raises(DialectError, match="dt = 0"):
+            read_as_spyx(others, 1.0)

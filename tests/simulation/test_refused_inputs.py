@@ -2,18 +2,27 @@
 
 from dataclasses import replace
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxsnn import (
     Currents,
+    EventDriven,
     Events,
     GradedEvents,
+    Result,
     TimeStepped,
     lower,
+    plot,
     simulate,
+    stream,
     with_synaptic_delays,
 )
+from jaxsnn.bss2.emulate.emulated_chip import EmulatedChip
+from jaxsnn.bss2.emulate.emulation import emulate
+from jaxsnn.bss2.search.quantize import quantize
 from jaxsnn.errors import FileError, LoweringError, UsageError
 from jaxsnn.network.inputs import checked_inputs, plain_events
 from jaxsnn.network.neuron_models import model_of
@@ -21,6 +30,8 @@ from jaxsnn.nir import build
 from jaxsnn.nir.io.recorded_data import event_data, graph_data, gridded_data, in_steps, write_data
 from jaxsnn.simulation.network_arrays import network_inputs
 from jaxsnn.simulation.recordings import inputs_of, inputs_of_nir_data, load_arrays
+from jaxsnn.train import FirstSpike, calibrated, evaluate, fit
+from jaxsnn.train.loop.defaults import make_loss
 
 DT = 1e-3
 NEURONS = {"tau_mem": "20ms", "tau_syn": "10ms"}
@@ -347,3 +358,93 @@ def test_the_integral_between_resets_is_refused():
     with pytest.raises(UsageError, match="'2' fires, and the integral of its voltage"):
         done.integral("2")
     assert np.isfinite(done.maximum("2")).all()
+
+
+def graph_with_readout():
+    """Two channels into two CubaLIF neurons "n", and a leaky readout "r" behind them."""
+    nodes = {
+        "in": build.input(2),
+        "w": build.linear(weight=np.full((2, 2), 9.0)),
+        "n": build.cubalif(2, **NEURONS),
+        "wr": build.linear(weight=np.ones((1, 2))),
+        "r": build.cubali(1, **NEURONS),
+        "out": build.output(1),
+    }
+    return build.network(nodes, [("in", "w", "n", "wr", "r", "out")])
+
+
+CHAIN = build.sequential(
+    build.input(2), build.linear(weight=np.ones((2, 2))), build.cubalif(**NEURONS)
+)
+QUANTIZED = quantize(CHAIN)
+LABELLED = np.full((8, 2), 0.5), np.zeros(8, int)
+#: Everything that takes the end of a simulation, called with that end.
+TAKES_AN_END = {
+    "event engine": lambda end: simulate(one(), SPIKE, end),
+    "time steps": lambda end: stepped(SPIKE, end, dt=DT),
+    "time steps of an array": lambda end: stepped(np.zeros((1000, 1, 2)), end, dt=DT),
+    "stream": lambda end: stream(one()).push(Events(time=[0.0], index=[0]), until=end),
+    "emulated chip": lambda end: emulate(
+        QUANTIZED, None, SPIKE, end, chip=EmulatedChip(ideal=True)
+    ),
+    "raster": lambda end: plot.raster([TRAIN], t_end=end),
+    "histogram": lambda end: plot.histogram([TRAIN], t_end=end),
+    "fit": lambda end: fit(CHAIN, LABELLED, t_end=end, epochs=1),
+    "evaluate": lambda end: evaluate(CHAIN, LABELLED, t_end=end),
+    "calibrated": lambda end: calibrated(CHAIN, LABELLED, t_end=end),
+    "loss by name": lambda end: make_loss("ttfs", one(), end),
+    "loss": lambda end: FirstSpike(population="n", tau=1e-2, t_max=end),
+}
+TRAIN = {"n": plot.SpikeTrain(time=np.array([0.01]), index=np.array([0]), size=1)}
+
+
+@pytest.mark.parametrize(
+    "end",
+    [True, np.True_, np.array(True), jnp.array(True), np.nan, -1.0, np.inf, "1s"],
+    ids=["True", "np.True_", "array", "jax", "NaN", "negative", "infinite", "text"],
+)
+@pytest.mark.parametrize("taker", TAKES_AN_END)
+def test_what_is_no_time_is_no_end(taker, end):
+    with pytest.raises(UsageError) as caught:
+        TAKES_AN_END[taker](end)
+    names = ("t_end is", "until is", "t_max is")
+    assert any(name in caught.value.problem.message for name in names)
+    assert caught.value.problem.fix
+
+
+@pytest.mark.parametrize("backend", ["native", "xla"])
+def test_a_traced_end_that_is_none_gives_no_numbers(backend):
+    """Eagerly each of these raises; inside jit nothing can, so that no number may look right."""
+    network, engine = lower(graph_with_readout()), EventDriven(max_spikes=8, backend=backend)
+
+    def numbers(weight, t_end):
+        weights = network.parameters | {"w": {"weight": weight}}
+        solution = simulate(network.with_parameters(weights), SPIKE, t_end, engine=engine)
+        first, largest = solution.first_spike("n"), solution.maximum("r")
+        return first.sum() + largest.sum() + solution.integral("r").sum(), solution
+
+    weight = network.parameters["w"]["weight"]
+    compiled = jax.jit(jax.value_and_grad(numbers, has_aux=True))
+    for end in (np.inf, np.nan, -1.0, 0.0, 1e-40):
+        with pytest.raises(UsageError, match="t_end is"):
+            numbers(weight, end)
+        (value, solution), gradient = compiled(weight, end)
+        assert solution.result == Result.INVALID_INPUT
+        assert "t_end is" in solution.message
+        assert np.isnan(value)
+        assert (np.isnan(gradient) | (gradient == 0)).all()
+        assert np.isnan(solution.spikes["n"].time).all()
+        assert np.isnan(solution.voltages["r"]).all()
+        assert (solution.counts["n"] == -1).all()
+    (value, solution), gradient = compiled(weight, 0.3)
+    assert solution.result == Result.SUCCESS
+    assert np.isfinite(value)
+    assert np.isfinite(gradient).all()
+
+
+def test_time_steps_need_an_end_that_is_not_traced():
+    """The number of steps is the length of an array, which is no number that jit may trace."""
+    with pytest.raises(UsageError) as caught:
+        jax.jit(lambda end: stepped(SPIKE, end, dt=DT).result)(0.03)
+    assert "traced" in caught.value.problem.message
+    assert "Tracer" not in caught.value.problem.message

@@ -26,7 +26,7 @@ from jaxsnn.train.loop.checkpoint_files import sealed, unsealed
 from jaxsnn.train.loop.constraints import raw_is_particular
 from jaxsnn.train.loop.optimisers import optimiser_identity
 from tests.fuzz.other_files import Checkpoints
-from tests.helpers.command_line import DEMO_NET, ROOT, TOLD
+from tests.helpers.command_line import DEMO_NET, ROOT, TOLD, call
 from tests.helpers.small_task import DATA, small_net
 
 #: Everything that has a memory: momenta, a running average, random numbers, a learning rate that
@@ -193,7 +193,8 @@ def test_an_existing_checkpoint_is_not_overwritten(uninterrupted):
     ("net", "changes", "message"),
     [
         ({}, {"learning_rate": 0.04}, r"learning_rate = 0\.05, now it is 0\.04"),
-        ({}, {"epochs": 7}, r"epochs = 6, now it is 7"),
+        ({}, {"epochs": 7}, r"epochs = 6, now it is 7.*schedule 'cosine'"),
+        ({}, {"epochs": 5}, r"epochs = 6, now it is 5"),
         ({"seed": 1}, {}, r"other data, or another network"),
     ],
 )
@@ -206,6 +207,116 @@ def test_a_checkpoint_of_another_run_is_refused(uninterrupted, net, changes, mes
             checkpoint=uninterrupted[0],
             resume=True,
         )
+
+
+# ---- a run that is extended to more epochs
+
+
+def halving(step):
+    """A learning rate of each step, whatever the number of epochs."""
+    return 0.05 * 0.5 ** (step / 8)
+
+
+#: A run whose learning rates do not depend on the number of its epochs.
+STEADY = {**SETTINGS, "epochs": 3, "schedule": "constant"}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"schedule": halving},
+        {"optimiser": "adamw", "patience": 2},
+        {"optimiser": optax.chain(optax.scale_by_adam(), optax.scale_by_schedule(halving))},
+        {"noise": {"weight": 0.1}, "batch_size": 48},
+    ],
+    ids=["constant", "function", "patience", "optax", "noise"],
+)
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_more_epochs_are_those_of_a_run_that_was_asked_for_them(changes, epochs, tmp_path):
+    settings = {**STEADY, **changes}
+    network = small_net()
+    direct = fit(network, DATA, **settings | {"epochs": 5}, checkpoint=tmp_path / "direct")
+    fit(network, DATA, **settings | {"epochs": epochs}, checkpoint=tmp_path / "run")
+    more = fit(network, DATA, **settings | {"epochs": 5}, checkpoint=tmp_path / "run", resume=True)
+    assert summary(more) == summary(direct)
+    assert lines_of(tmp_path / "run") == lines_of(tmp_path / "direct")
+    header = unsealed(tmp_path / "run" / "last.npz")[0]
+    assert header["fingerprint"] == unsealed(tmp_path / "direct" / "last.npz")[0]["fingerprint"]
+    # the folder is that of a run of five epochs now
+    again = fit(network, DATA, **settings | {"epochs": 5}, checkpoint=tmp_path / "run", resume=True)
+    assert summary(again) == summary(direct)
+
+
+def test_a_run_may_be_extended_from_the_checkpoint_before(tmp_path):
+    direct = fit(small_net(), DATA, **STEADY | {"epochs": 4})
+    fit(small_net(), DATA, **STEADY, checkpoint=tmp_path)
+    (tmp_path / "last.npz").write_bytes(b"PK no zip file")
+    more = fit(small_net(), DATA, **STEADY | {"epochs": 4}, checkpoint=tmp_path, resume=True)
+    assert same(more, direct)
+
+
+def test_a_run_of_which_no_epoch_is_done_takes_any_number(tmp_path):
+    def cut(line):
+        if line.startswith("epoch 1/"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(small_net(), DATA, **{**SETTINGS, "epochs": 2, "progress": cut}, checkpoint=tmp_path)
+    more = fit(small_net(), DATA, **SETTINGS | {"epochs": 3}, checkpoint=tmp_path, resume=True)
+    assert summary(more) == summary(fit(small_net(), DATA, **SETTINGS | {"epochs": 3}))
+
+
+@pytest.mark.parametrize(
+    ("before", "changes", "words"),
+    [
+        ({"schedule": "cosine"}, {}, "schedule 'cosine'"),
+        ({"schedule": "warm-up"}, {}, "schedule 'warm-up'"),
+        ({"schedule": "linear"}, {}, "schedule 'linear'"),
+        ({"schedule": "exponential"}, {}, "schedule 'exponential'"),
+        ({}, {"learning_rate": 0.04}, "learning_rate = 0.05, now it is 0.04"),
+        ({}, {"schedule": "cosine"}, "schedule = constant, now it is cosine"),
+        ({}, {"seed": 1}, "seed = 0, now it is 1"),
+        ({}, {"batch_size": 32}, "batch_size = 64, now it is 32"),
+        ({"schedule": halving}, {"schedule": lambda step: 0.01}, "another"),
+        ({}, {"epochs": 2}, "3 epochs"),
+    ],
+)
+def test_more_epochs_of_another_run_are_refused(before, changes, words, tmp_path):
+    fit(small_net(), DATA, **{**STEADY, **before}, checkpoint=tmp_path)
+    content = (tmp_path / "last.npz").read_bytes()
+    settings = {**STEADY, **before, "epochs": 4, **changes}
+    with pytest.raises(UsageError) as caught:
+        fit(small_net(), DATA, **settings, checkpoint=tmp_path, resume=True)
+    assert words in caught.value.problem.message
+    assert caught.value.problem.fix
+    assert (tmp_path / "last.npz").read_bytes() == content
+
+
+def test_epochs_that_were_compiled_otherwise_are_noted(tmp_path, monkeypatch):
+    """A long run optimises its programs, whose last digits differ from those of a short one."""
+    fit(small_net(), DATA, **STEADY, checkpoint=tmp_path)
+    monkeypatch.setattr("jaxsnn.train.loop.training_run._SHORT", 4 * 300 * 28)
+    more = fit(small_net(), DATA, **STEADY | {"epochs": 5}, checkpoint=tmp_path, resume=True)
+    assert [note for note in more.notes if "3 epochs" in note and "last digits" in note]
+
+
+@pytest.mark.parametrize("epochs", [0, 10**18, -1, True, 3.0, "3", None])
+def test_a_number_of_epochs_that_is_none_is_not_extended(epochs, copy):
+    rewritten(copy / "last.npz", lambda header: header["settings"].update(epochs=epochs))
+    with pytest.raises(UsageError, match="was made with epochs = "):
+        resumed(copy)
+
+
+def test_the_command_extends_a_finished_run(tmp_path, capsys):
+    argv = ["train", DEMO_NET, *TOLD, "--data", "yinyang", "--lr", "0.01", "--schedule", "constant"]
+    argv += ["--batch-size", "2048", "-o", tmp_path / "out.nir"]
+    assert call(capsys, *argv, "--epochs", "1")[0] == 0
+    assert call(capsys, *argv, "--epochs", "2", "--resume", "--force")[0] == 0
+    direct = [*argv[:-1], tmp_path / "direct.nir", "--epochs", "2"]
+    assert call(capsys, *direct)[0] == 0
+    written = [(tmp_path / name).read_bytes() for name in ("out.nir", "direct.nir")]
+    assert written[0] == written[1]
 
 
 def test_a_checkpoint_with_former_names_of_options_is_resumed(uninterrupted, tmp_path):
@@ -354,7 +465,7 @@ EDITS = {
 NAN, INF = float("nan"), float("inf")
 #: Of each kind of entry, what fits and what does not.
 ENTRIES = {
-    "_is_whole": ([0, 1, 10**6], [-1, True, False, 1.0, "1", None, [1]]),
+    "is_whole": ([0, 1, 10**6], [-1, True, False, 1.0, "1", None, [1]]),
     "_is_number": ([0, -1.5, INF], [True, "1", None, []]),
     "_is_positive": ([0.5, 1, 1e-9, 2.0], [0, -1, INF, NAN, True, "1"]),
     "_is_text": (["", "a"], [1, None, ["a"]]),

@@ -22,9 +22,7 @@ from jaxsnn.bss2.search.quantize import Quantized
 from jaxsnn.errors import (
     MappingError,
     UsageError,
-    as_number,
     refuse_seed,
-    shown,
     suggestion,
 )
 from jaxsnn.event.event_options import EventOptions
@@ -33,7 +31,7 @@ from jaxsnn.network.inputs import checked_events, plain_events, refuse_different
 from jaxsnn.network.results import Result
 from jaxsnn.network.spikes import Events
 from jaxsnn.simulation.retry import FIRE_LESS, with_enough_room
-from jaxsnn.units import format_time, parse_time
+from jaxsnn.units import format_time, parse_time, refuse_no_time
 
 #: Between two samples of a readout's voltage by the CADC, seconds of the chip.
 CADC_PERIOD = parse_time("2us")
@@ -276,8 +274,7 @@ def bias_times(quantized: Quantized, t_end: float) -> np.ndarray:
 
 def _checked(quantized: Quantized, inputs: Any, t_end: float) -> dict[str, Events]:
     """Inputs by name, those of the bias channel too."""
-    if not 0 < as_number(t_end) < np.inf:
-        raise UsageError(f"t_end is {shown(t_end)} s", fix="give a finite time after 0, in seconds")
+    refuse_no_time(t_end, "t_end")
     longest = HICANN_X.clock_period * 2**HICANN_X.timer_bits
     if t_end > longest * quantized.speedup:
         raise UsageError(

@@ -14,8 +14,8 @@ from jaxsnn.bss2.mapping_files import read_mapping
 from jaxsnn.bss2.search.portfolio import place_and_route
 from jaxsnn.bss2.search.quantize import Quantized, quantize
 from jaxsnn.bss2.usage import used
-from jaxsnn.commands.arguments import line_of
 from jaxsnn.commands.demo.demo_steps import TOLD
+from jaxsnn.commands.remarks import line_of
 from jaxsnn.errors import MappingError
 from jaxsnn.nir import read
 from jaxsnn.output import write_whole

@@ -10,8 +10,8 @@ import numpy as np
 from jaxsnn import plot
 from jaxsnn.bss2.floorplan import floorplan
 from jaxsnn.bss2.mapping import Mapping
-from jaxsnn.commands.arguments import line_of
 from jaxsnn.commands.demo.demo_steps import DemoRun
+from jaxsnn.commands.remarks import line_of
 from jaxsnn.errors import UsageError
 from jaxsnn.output import write_whole
 from jaxsnn.train import Data, Fit

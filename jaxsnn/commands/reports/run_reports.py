@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxsnn import plot
-from jaxsnn.commands.arguments import line_of
+from jaxsnn.commands.remarks import line_of
 from jaxsnn.commands.reports.report_page import (
     facts,
     figure,

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxsnn.errors import ConversionError, Problem, UsageError
+from jaxsnn.errors import ConversionError, Problem, UsageError, as_number
 from jaxsnn.nir.convert.bounds import begun, settled
 from jaxsnn.nir.convert.composed import composed
 from jaxsnn.nir.convert.continuous import flow_of, in_running_order, plain_names, straightened
@@ -44,7 +44,7 @@ from jaxsnn.nir.convert.topology import (
 from jaxsnn.nir.convert.uniform import alike
 from jaxsnn.nir.dialects.gains import assumptions, require
 from jaxsnn.nir.dialects.inference import TAG, with_kernels
-from jaxsnn.nir.dialects.resolve import is_continuous, step_of
+from jaxsnn.nir.dialects.resolve import is_continuous, refuse_firing_at_rest, step_of
 from jaxsnn.nir.frameworks.framework import Importer
 from jaxsnn.nir.frameworks.neuron_writing import Setting
 from jaxsnn.nir.frameworks.registry import dialect_of, framework_of
@@ -136,12 +136,18 @@ def convert(
         ConversionError: Something that the importer cannot express; the message names the node and
             the reason.
         DialectError: Something that the conversion needs is unknown; the fix names the option.
-        UsageError: An unknown target, or a version of it of which nothing is known.
+        UsageError: An unknown target, a version of it of which nothing is known, or an
+            `input_range` whose first value is above its second.
     """
     refuse_no_graph(graph)
     target = target_of(to)
     require(graph.dialect, ["name"], "conversion")
     asked = None if dt is None else parse_time(dt)
+    low, high = map(as_number, input_range)
+    if not low <= high:  # also where one of them is NaN
+        raise UsageError(
+            f"input_range is {low:g} to {high:g}", fix="pass the lowest value, then the highest"
+        )
     if target.importer.continuous:
         return _continued(graph, target, approximate, path)
     graph, continuous = _with_steps(graph, asked)
@@ -422,6 +428,7 @@ def _steps(
         try:
             shape = draft.shapes[names[name]][1]
             step = step_of(graph, name, shape, name in looped, readouts=readouts)
+            refuse_firing_at_rest(step)
             floors = importer.floors is not None and importer.floors(step)
             if step.floor is not None and not floors:
                 reason = f"its membrane never falls below {step.floor:g}, and this importer has no such bound"

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -135,12 +135,16 @@ def step_of(
         several=several_spikes(dialect, node),
         floor=floor_of(dialect, node),
         late=conventions.spikes_from == "before" and not silent,
-        **{
-            key: np.broadcast_to(_shaped(value, shape), shape).astype(float)
-            for key, value in (_PLAIN | numbers).items()
-        },
+        **cast(
+            Any,
+            {
+                key: np.broadcast_to(_shaped(value, shape), shape).astype(float)
+                for key, value in (_PLAIN | numbers).items()
+            },
+        ),
     )
-    _refuse_odd_levels(step)
+    _refuse_odd_decays(step)
+    step = _reset_from_above(step, conventions, rule, delay, looped)
     return _by_reset_size(step, reset_size(dialect, node))
 
 
@@ -302,15 +306,41 @@ def _reset(
     conventions: Conventions, rule: Rule, reset: str | None, delay: bool | None, looped: bool
 ) -> Reset:
     """The kind of reset, with the order of events put into it."""
-    first = rule.resets_first
-    if looped and rule.recurrent_resets_first is not None:
-        first = rule.recurrent_resets_first
+    first = _resets_first(rule, looped)
     if reset == "zero":
         # Reset at the start of the next step, before anything else, is reset at once.
         return "value" if not delay or reset in first else "skip"
     if delay:
         return "subtract" if reset in first else "subtract later"
     return "subtract unless above" if conventions.resets_at_start else "subtract"
+
+
+def _resets_first(rule: Rule, looped: bool) -> tuple[str, ...]:
+    """The kinds of reset that act before a membrane decays, where they act one step late."""
+    if looped and rule.recurrent_resets_first is not None:
+        return rule.recurrent_resets_first
+    return rule.resets_first
+
+
+def _reset_from_above(
+    step: Step, conventions: Conventions, rule: Rule, delay: bool | None, looped: bool
+) -> Step:
+    """The step of a population of which some membranes start or reset above v_threshold, where these
+    are reset when a step begins.
+    """
+    if step.reset == "none" or not (conventions.resets_at_start or delay):
+        return step
+    levels = [step.v_start] + ([step.v_reset] if step.reset in ("value", "skip") else [])
+    above = [
+        bool(np.any(level >= step.v_threshold if step.at_equality else level > step.v_threshold))
+        for level in levels
+    ]
+    if step.reset == "value" and not delay and any(above):
+        is_first = "zero" in _resets_first(rule, looped)
+        return dataclasses.replace(step, reset="difference" if is_first else "difference later")
+    if step.reset == "subtract unless above":
+        return step
+    return dataclasses.replace(step, starts_with_reset=above[0])
 
 
 def _by_reset_size(step: Step, size: str) -> Step:
@@ -334,7 +364,13 @@ def _by_reset_size(step: Step, size: str) -> Step:
     )
 
 
-def _refuse_odd_levels(step: Step) -> None:
+def refuse_firing_at_rest(step: Step) -> None:
+    """Refuse membranes that start or reset at v_threshold or above it: importers differ in what these
+    do.
+
+    Raises:
+        ConversionError: Names the neuron and the two numbers.
+    """
     for level, what, fix in (
         (step.v_reset, "resets to", "lower v_reset or raise v_threshold"),
         (step.v_start, "starts at", "raise v_threshold"),
@@ -349,6 +385,9 @@ def _refuse_odd_levels(step: Step) -> None:
                 fix=fix,
                 node=step.name,
             )
+
+
+def _refuse_odd_decays(step: Step) -> None:
     for decay, what in ((step.decay, "decays"), (step.synapse_decay, "has a current that decays")):
         outside = (decay < 0) | (decay > 1)
         if outside.any():

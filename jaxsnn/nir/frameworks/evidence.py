@@ -17,6 +17,8 @@ from jaxsnn.nir.model.node import Node
 
 #: Relative error that float32 arithmetic of an exporter may leave in dt.
 TOLERANCE = 1e-5
+#: 1 minus that, or less, is 1 in float32.
+_ROUNDS_TO_ONE = 2.0**-24
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -60,7 +62,8 @@ def ties(nodes: Mapping[str, Node], evidence: Evidence | None = None) -> Iterato
 def estimate(nodes: Mapping[str, Node], evidence: Evidence) -> Estimate:
     """Find dt as a framework ties it to the numbers.
 
-    Neurons without leak (tau and r infinite) say nothing.
+    Neurons without a leak say nothing: those whose tau or r is infinite, and those whose decay
+    1 - dt/tau rounds to 1 in float32, for which `dt_from` may give a dt of 0.
     """
     rule = evidence.dt_from
     found = [] if rule is None else list(ties(nodes, evidence))
@@ -73,6 +76,13 @@ def estimate(nodes: Mapping[str, Node], evidence: Evidence) -> Estimate:
     taus, gains = taus[finite], gains[finite]
     with np.errstate(all="ignore"):
         values = rule.of(taus, gains)
+    positive = values[np.isfinite(values) & (values > 0)]
+    # Where no neuron tells dt, it is taken to be at most 1, a step or a second.
+    longest = float(np.median(positive)) if positive.size else 1.0
+    silent = (values == 0) & (longest <= _ROUNDS_TO_ONE * taus)
+    if silent.all():
+        return Estimate()
+    finite, taus, gains, values = (each[~silent] for each in (finite, taus, gains, values))
     if not np.all(np.isfinite(values) & (values > 0)):
         bad = int(np.flatnonzero(~(np.isfinite(values) & (values > 0)))[0])
         owner = owners[finite[bad]]

@@ -18,8 +18,20 @@ import numpy as np
 #: "value": v becomes v_reset at once. "subtract": v loses v_threshold at once. "subtract later": it
 #: loses it in the next step, after decaying. "skip": the next step ends at v_reset whatever
 #: arrives. "subtract unless above": as "subtract", but a membrane that stays above threshold after
-#: a reset counts as reset already (snnTorch's reset_delay false).
-Reset = Literal["value", "subtract", "subtract later", "skip", "subtract unless above", "none"]
+#: a reset counts as reset already (snnTorch's reset_delay false). "difference": with R = [v above
+#: threshold] before a step and S after it, R puts v to v_reset and then S - R does, where -1 takes
+#: v as far away again; "difference later": R acts after decaying. Both are snnTorch's reset_delay
+#: false, which is "value" where v_reset and v_start are not above v_threshold.
+Reset = Literal[
+    "value",
+    "subtract",
+    "subtract later",
+    "skip",
+    "subtract unless above",
+    "difference",
+    "difference later",
+    "none",
+]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -41,6 +53,8 @@ class Step:
             neuron's own.
         floor: V is raised to this at the end of a step, if it is below; None: never.
         late: Its spikes leave one step after the membrane passed the threshold.
+        starts_with_reset: Some membranes start above v_threshold, and the first step resets them as
+            if they had fired before it.
     """
 
     name: str
@@ -63,3 +77,4 @@ class Step:
     several: bool
     late: bool
     floor: float | None = None
+    starts_with_reset: bool = False

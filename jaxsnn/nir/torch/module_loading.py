@@ -330,7 +330,7 @@ def _refuse_difference(own: Graph, graph: Graph, nodes: Mapping[str, str]) -> No
 
 def _same_step(name: str, node: str, own: Step, wanted: Step) -> None:
     keys = [field.name for field in dataclasses.fields(Step) if field.name not in _APART]
-    if wanted.reset not in ("value", "skip"):
+    if wanted.reset not in ("value", "skip", "difference", "difference later"):
         keys.remove("v_reset")
     # Kinds first: where the resets differ, numbers do for that reason.
     kinds = [key for key in keys if not isinstance(getattr(wanted, key), np.ndarray)]

@@ -17,7 +17,7 @@ from jaxsnn.nir.convert.delays import in_steps
 from jaxsnn.nir.convert.geometry import reorder_flattened
 from jaxsnn.nir.convert.target import Target
 from jaxsnn.nir.convert.topology import check_wiring, settle_loops
-from jaxsnn.nir.dialects.resolve import is_continuous, step_of
+from jaxsnn.nir.dialects.resolve import is_continuous, refuse_firing_at_rest, step_of
 from jaxsnn.nir.frameworks.framework import Importer
 from jaxsnn.nir.frameworks.source_step import Step
 from jaxsnn.nir.graphs.export import export
@@ -143,6 +143,9 @@ def drafted(graph: Graph) -> TorchDraft:
         for name in graph.neurons
         if name in names
     }
+    for step in steps.values():
+        if step.several or step.late:  # spikes are counted in thresholds, or leave before a step
+            refuse_firing_at_rest(step)
     for name in steps:
         draft.nodes[name] = _full(draft.nodes[name], draft.shapes[name][1])
     conventions = graph.dialect.conventions
@@ -339,7 +342,13 @@ def _neuron(step: Step) -> Any:
 
         def forward(self, x: Any, state: Any = None) -> Any:
             zero = torch.zeros_like(x)
-            v, i, spikes = state or (zero + self.v_start, zero + self.i_start, zero)
+            if not state:
+                v = zero + self.v_start
+                before = fire(v, self.v_threshold) if step.starts_with_reset else zero
+                state = (v, zero + self.i_start, before)
+            v, i, spikes = state
+            if step.reset.startswith("difference"):
+                return self._by_difference(x, v, i)
             lost = spikes * self.v_threshold if step.reset.startswith("subtract") else zero
             if step.reset == "value":
                 v = torch.where(spikes > 0, self.v_reset, v)
@@ -359,6 +368,20 @@ def _neuron(step: Step) -> Any:
                 v = torch.where(spikes > 0, self.v_reset, v)
             compared = v - above if step.reset == "subtract unless above" else v
             spikes = fire(compared, self.v_threshold)
+            return spikes, (v, i, spikes)
+
+        def _by_difference(self, x: Any, v: Any, i: Any) -> Any:
+            """A step of snnTorch's reset_delay=False, of which some neurons rest above threshold."""
+            before = (v > self.v_threshold).to(v.dtype)
+            if step.reset == "difference":
+                v = torch.where(before > 0, self.v_reset, v)
+            if step.current_based:
+                x = i = self.synapse_decay * i + self.synapse_gain * x
+            v = self.decay * v + self.gain * x + self.drive
+            if step.reset == "difference later":
+                v = torch.where(before > 0, self.v_reset, v)
+            spikes = fire(v, self.v_threshold)
+            v = v - (spikes - before) * (v - self.v_reset)
             return spikes, (v, i, spikes)
 
     return NeuronModule()

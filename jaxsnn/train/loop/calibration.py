@@ -24,6 +24,7 @@ from jaxsnn.train.data.splitting import as_splits
 from jaxsnn.train.loop.batch_engines import run_batch
 from jaxsnn.train.loop.defaults import SAMPLE_SPAN, read_population, reference_tau
 from jaxsnn.train.losses.silence import feeding_weights
+from jaxsnn.units import refuse_no_time
 
 _SAMPLES, _STEPS, _CLOSE = 128, 24, 0.01
 
@@ -62,6 +63,8 @@ def calibrated(
     """
     if not 0 < fraction < 1:
         raise UsageError(f"fraction is {fraction:g}", fix="give a number between 0 and 1")
+    if t_end is not None:
+        refuse_no_time(t_end, "t_end")
     data, _ = as_splits(data)
     network = lower(graph)
     narrow = _narrow(engine, network)

@@ -25,10 +25,10 @@ import numpy as np
 
 from jaxsnn.errors import FileError, UsageError
 from jaxsnn.output import write_arrays, write_whole
-from jaxsnn.train.loop.checkpoint_files import VERSION, sealed, unsealed
+from jaxsnn.train.loop.checkpoint_files import VERSION, is_whole, sealed, unsealed
 from jaxsnn.train.loop.epoch import TrainState
 from jaxsnn.train.loop.history import EpochRecord
-from jaxsnn.train.options import OPTIONS
+from jaxsnn.train.options import MOST_EPOCHS, OPTIONS
 
 LAST, BEFORE, BEST, HISTORY = "last.npz", "before.npz", "best.npz", "history.jsonl"
 _SAME = "resume with the same, or choose another folder"
@@ -123,6 +123,7 @@ class Folder:
         self.path, self.settings, self.print = Path(path), json.loads(json.dumps(settings)), print_
         self.notes: list[str] = []
         self._replaces = False
+        self._extend: Callable[[Path, int, int], str] | None = None
         self._lock: int | None = None
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -141,9 +142,22 @@ class Folder:
             os.close(self._lock)
             self._lock = None
 
-    def begin(self, *, resume: bool, state: TrainState, overwrite: bool) -> Checkpoint | None:
+    def begin(
+        self,
+        *,
+        resume: bool,
+        state: TrainState,
+        overwrite: bool,
+        extend: Callable[[Path, int, int], str] | None = None,
+    ) -> Checkpoint | None:
         """The checkpoint to go on from: the last, or, where that is damaged, the one before. None:
         there is none, or it is replaced at the first `save`; the run begins.
+
+        Args:
+            extend: called with the path of a checkpoint of another number of epochs, that number,
+                and how many epochs are done. It returns the fingerprint of this run with that
+                number, or raises `UsageError` where the epochs that are done would have been
+                others. None: such checkpoints are refused.
 
         Raises:
             FileError: there is one, and neither `resume` nor `overwrite` is set; or all that there
@@ -158,6 +172,7 @@ class Folder:
             raise FileError(
                 f"{there[0]} exists", fix="go on from it with resume=True, or choose another folder"
             )
+        self._extend = extend
         found = self._read_one_of(there, state)
         if self._lock is not None:
             _write_lines(self.path / HISTORY, found.history)
@@ -242,6 +257,12 @@ class Folder:
 
     def _refuse_other(self, path: Path, header: dict[str, Any]) -> None:
         before = dict(header["settings"])
+        epochs: Any = before.get("epochs")
+        is_number = is_whole(epochs) and 1 <= epochs <= MOST_EPOCHS
+        other_epochs = is_number and epochs != self.settings["epochs"]
+        extend = self._extend if other_epochs else None
+        if extend is not None:
+            before["epochs"] = self.settings["epochs"]
         for name, value in self.settings.items():
             former = OPTIONS[name].former if name in OPTIONS else ""
             other = before.get(name, before.get(former))
@@ -250,7 +271,9 @@ class Folder:
                 raise UsageError(
                     f"{path} was made with {where} = {then}, now it is {now}", fix=_SAME
                 )
-        if header["fingerprint"] != self.print:
+        done = len(header["history"]) - 1
+        expected = self.print if extend is None else extend(path, epochs, done)
+        if header["fingerprint"] != expected:
             raise UsageError(
                 f"{path} was made with other data, or another network, optimiser or schedule",
                 fix=_SAME,

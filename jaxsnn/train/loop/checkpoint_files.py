@@ -74,7 +74,8 @@ def _damaged(path: str | os.PathLike[str], what: str) -> FileError:
 # ---- the schema of the header
 
 
-def _is_whole(value: Any) -> bool:
+def is_whole(value: Any) -> bool:
+    """Return whether a value of JSON is a whole number of at least 0."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
@@ -96,7 +97,7 @@ def _numbers_by_name(value: Any) -> bool:
 
 def _is_budget(value: Any) -> bool:
     """A number, "auto" or none, or a list of pairs of a population and such a one."""
-    single = value is None or value == "auto" or _is_whole(value)
+    single = value is None or value == "auto" or is_whole(value)
     return single or (
         isinstance(value, list)
         and all(
@@ -128,15 +129,15 @@ _ENTRIES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "fingerprint": (_is_text, "text"),
     "history": (lambda value: isinstance(value, list) and bool(value), "a list of epochs"),
     "seconds": (_are_seconds, "a list of numbers"),
-    "best_epoch": (_is_whole, "a whole number"),
+    "best_epoch": (is_whole, "a whole number"),
     "budgets": (_are_budgets, f"a table of {', '.join(BUDGETS)}"),
     "factor": (_is_positive, "a positive number"),
-    "failures": (_is_whole, "a whole number"),
-    "failing_epochs": (_is_whole, "a whole number"),
+    "failures": (is_whole, "a whole number"),
+    "failing_epochs": (is_whole, "a whole number"),
     "notes": (_are_texts, "a list of sentences"),  # earlier versions wrote none
 }
 _OF_TYPE: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "int": (_is_whole, "a whole number"),
+    "int": (is_whole, "a whole number"),
     "float": (_is_number, "a number"),
     "dict[str, float]": (_numbers_by_name, "a table of numbers"),
 }

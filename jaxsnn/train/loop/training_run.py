@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
 
 import jax
@@ -184,9 +185,7 @@ class TrainingRun:
         )
         self.notes += optimiser_notes(options.optimiser, raw)
         self.state = on_all(begin(self.setup, raw, self.scales), mesh)
-        numbers = self.channels + sum(own.size for own in network.populations.values())
-        short = options.epochs * len(data.train) * numbers < _SHORT
-        self.short = short and mesh is None and jax.default_backend() == "cpu"
+        self.short = self._compiles_quickly(options.epochs)
         self.quick: dict[Any, bool] = {}
         self.history: list[EpochRecord] = []
         self.seconds: list[float] = []
@@ -194,6 +193,13 @@ class TrainingRun:
         self.factor, self.failures, self.failing_epochs = 1.0, 0, 0
         self.went_back: list[str] = []
         self.folder: Folder | None = None
+
+    def _compiles_quickly(self, epochs: int) -> bool:
+        """Return whether a run of so many epochs is too short to optimise its programs."""
+        sizes = [population.size for population in self.network.populations.values()]
+        samples = len(cast(Splits, self.options.data).train)
+        short = epochs * samples * (self.channels + sum(sizes)) < _SHORT
+        return short and self.setup.mesh is None and jax.default_backend() == "cpu"
 
     def _fitted_batch(self, samples: int, devices: int) -> int:
         """The batch size that divides over the devices, and notes on what is dropped."""
@@ -231,22 +237,65 @@ class TrainingRun:
             with device_errors():
                 return self._epochs()
         settings = {name: value for name, value in self.plan.as_dict().items() if name in OPTIONS}
-        # what raw numbers of these stand for is not in the settings
-        particular = raw_is_particular(self.network, self.setup.trained)
-        raw = on_host(self.state.raw, self.setup.mesh)
-        own = list(optimiser_identity(self.options.optimiser, raw))
-        own += [self.rates] if callable(self.options.schedule) else []
-        own += [np.frombuffer(repr(self.setup.trained).encode(), np.uint8)] if particular else []
-        hash_ = fingerprint(identities(self.splits), self.network.parameters, own)
-        self.folder = Folder(folder, settings, hash_, alone=is_first())
+        self.folder = Folder(folder, settings, self._fingerprint(self.rates), alone=is_first())
         try:
-            found = self.folder.begin(resume=resume, state=self.state, overwrite=overwrite)
+            found = self.folder.begin(
+                resume=resume, state=self.state, overwrite=overwrite, extend=self._extended
+            )
             if found is not None:
                 self._restore(found)
             with device_errors():
                 return self._epochs()
         finally:
             self.folder.close()
+
+    def _fingerprint(self, rates: np.ndarray) -> str:
+        """Return a hash of what a run depends on and what its settings do not say.
+
+        Args:
+            rates: learning rate of each step, (epochs, batches).
+        """
+        # what raw numbers of these stand for is not in the settings
+        particular = raw_is_particular(self.network, self.setup.trained)
+        raw = on_host(self.state.raw, self.setup.mesh)
+        own = list(optimiser_identity(self.options.optimiser, raw))
+        own += [rates] if callable(self.options.schedule) else []
+        own += [np.frombuffer(repr(self.setup.trained).encode(), np.uint8)] if particular else []
+        return fingerprint(identities(self.splits), self.network.parameters, own)
+
+    def _extended(self, path: Path, epochs: int, done: int) -> str:
+        """Return the fingerprint that this run would have with another number of epochs.
+
+        Args:
+            path: of the checkpoint of such a run.
+            epochs: how many that run was asked for.
+            done: how many of them are done.
+
+        Raises:
+            UsageError: this run has fewer epochs than are done, or other learning rates in these.
+        """
+        schedule, now = self.options.schedule, self.options.epochs
+        if now < done:
+            raise UsageError(
+                f"{path} was made with epochs = {epochs}, now it is {now}, and {done} epochs are"
+                " done",
+                fix=f"pass epochs={done} or more, or choose another folder",
+            )
+        rates = learning_rates(schedule, self.options.learning_rate, epochs, self.rates.shape[1])
+        if isinstance(schedule, str) and not np.array_equal(rates[:done], self.rates[:done]):
+            raise UsageError(
+                f"{path} was made with epochs = {epochs}, now it is {now}, and the learning rates of"
+                f" schedule '{schedule}' depend on that number",
+                fix=f"resume with epochs={epochs}, or begin a run of {now} epochs in another folder"
+                ' (runs with schedule="constant" can be extended)',
+            )
+        if self._compiles_quickly(epochs) != self.short:
+            self.notes.append(
+                f"the first {done} epochs are those of a run of {epochs} epochs: its programs were"
+                " compiled with other optimisations, so that the last digits of results may differ"
+                f" from those of a run of {now} epochs from the start"
+            )
+        return self._fingerprint(rates)
 
     def _epochs(self) -> Fit:
         """What there is to do."""

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsnn.errors import UsageError
+from jaxsnn.errors import UsageError, as_number, shown
 from jaxsnn.network.on_processor import in_numpy, module_for, on_processor, to_jax
 from jaxsnn.train.losses.readings import Reading
 
@@ -110,8 +110,8 @@ class CheckedLoss:
         """Refuse what makes no sense."""
         for name, wanted in _RANGES.items():
             value = getattr(self, name, None)
-            if value is not None and not wanted.holds(value):
-                message = f"loss {type(self).__name__}: {name} is {value:g}"
+            if value is not None and not wanted.holds(as_number(value)):
+                message = f"loss {type(self).__name__}: {name} is {shown(value)}"
                 raise UsageError(message, fix=f"give a number {wanted.said}")
 
 

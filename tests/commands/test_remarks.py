@@ -1,0 +1,111 @@
+"""What is shown of many changes and notes: few lines, in which no kind of change is missing."""
+
+import json
+
+import numpy as np
+import pytest
+
+from jaxsnn.commands.remarks import line_of, similar_lines
+from jaxsnn.nir import build, write
+from jaxsnn.nir.convert.pipeline import convert
+from jaxsnn.nir.model.changes import Change
+from tests.helpers.command_line import call
+
+SIZES = (30, 5)
+
+
+def many_time_constants():
+    """snnTorch neurons whose decays all differ: for SpikingJelly each is a node of its own."""
+    rng = np.random.default_rng(0)
+
+    def neurons(size):
+        tau = (1e-4 / (1 - rng.uniform(0.5, 0.99, size))).astype(np.float32)
+        return build.lif(size, tau=tau, r=tau / np.float32(1e-4))
+
+    layers = [build.input(10)]
+    for source, size in zip((10, *SIZES), SIZES, strict=False):
+        weight = rng.normal(0.0, 0.1, (size, source)).astype(np.float32)
+        layers += [build.linear(weight=weight), neurons(size)]
+    return build.sequential(*layers, dialect="snntorch", reset="subtract", reset_delay=True)
+
+
+def test_a_conversion_into_hundreds_of_nodes_is_told_in_a_few_lines(tmp_path, capsys):
+    graph = many_time_constants()
+    write(tmp_path / "net.nir", graph)
+    argv = ["convert", tmp_path / "net.nir", tmp_path / "out.nir", "--to", "spikingjelly"]
+    code, out, err = call(capsys, *argv)
+    assert code == 0
+    lines = out.splitlines()
+    assert len(lines) + len(err.splitlines()) <= 30
+    nodes = sum(SIZES)
+    assert any(line.startswith(f"{nodes} nodes '2_0' ... '4_4': ") for line in lines)
+    code, out, _ = call(capsys, *argv, "--json", "--force")
+    told = json.loads(out)["changes"]
+    made = convert(graph, to="spikingjelly")
+    assert len(told) == len(made.changes) > 4 * nodes
+    assert {change["node"] for change in told} == {change.node for change in made.changes}
+    # the number of changes that lines stand for is that of all
+    shown = [int(line.split()[0]) for line in lines if line.split()[1:2] == ["nodes"]]
+    first = next(place for place, line in enumerate(lines) if "load it with" in line)
+    alone = first - 1 - len(shown)
+    assert sum(shown) + alone == len(told)
+    assert f"({len(told)} changes" in lines[first - 1]
+
+
+def changes(*texts, node="n{}", why="of its importer's limits"):
+    return [Change(node=node.format(n), what=text, why=why) for n, text in enumerate(texts)]
+
+
+MANY = range(13)
+
+
+@pytest.mark.parametrize(
+    ("remarks", "lines"),
+    [
+        (
+            changes(*(f"tau {n} becomes {n / 4:g}" for n in MANY)),
+            ["13 nodes 'n0' ... 'n12': tau 0 to 12 becomes 0 to 3 (of its importer's limits)"],
+        ),
+        (
+            changes(*(f"r {n} to {20 - n} becomes 1" for n in MANY)),
+            ["13 nodes 'n0' ... 'n12': r 0 to 20 becomes 1 (of its importer's limits)"],
+        ),
+        (
+            changes(*(f"r 0 to {20 + n} becomes 1" for n in MANY)),
+            ["13 nodes 'n0' ... 'n12': r 0 to 32 becomes 1 (of its importer's limits)"],
+        ),
+        (
+            changes(*(f"'a{n}' is renamed" for n in MANY)),
+            ["13 nodes 'n0' ... 'n12': 'a0' ... 'a12' is renamed (of its importer's limits)"],
+        ),
+        (
+            changes(*(f"v is -{n}e-3" for n in range(1, 14)), "is dropped", "is dropped"),
+            [
+                "13 nodes 'n0' ... 'n12': v is -13e-3 to -1e-3 (of its importer's limits)",
+                "n13: is dropped (of its importer's limits)",
+                "n14: is dropped (of its importer's limits)",
+            ],
+        ),
+        (
+            [f"input '{n}': {n} events are left out" for n in MANY],
+            ["13 things: input '0' ... '12': 0 to 12 events are left out"],
+        ),
+        (["every step is one of the same"] * 13, ["13 things: every step is one of the same"]),
+    ],
+)
+def test_similar_remarks_are_one_line(remarks, lines):
+    expected = [*lines, f"({len(remarks)} things: --json has each of them)"]
+    assert similar_lines(remarks, kind="things", prefix="> ") == [f"> {line}" for line in expected]
+
+
+def test_few_remarks_stay_as_they_are():
+    few = changes(*(f"tau {n} becomes 0" for n in range(12)))
+    assert similar_lines(few, kind="changes") == [line_of(change) for change in few]
+
+
+def test_what_is_left_out_is_counted():
+    words = "abcdefghijklmnopqrstuvwxyz"
+    unlike = changes(*(f"{word} is new" for word in words))
+    lines = similar_lines(unlike, kind="changes")
+    assert len(lines) == 22
+    assert lines[20:] == ["... 6 more lines", "(26 changes: --json has each of them)"]
