@@ -24,7 +24,7 @@ import numpy as np
 from jaxsnn.bss2.chip import DISABLED, EXCITATORY, HEMISPHERES, INHIBITORY, ROWS_PER_DRIVER, Chip
 from jaxsnn.bss2.mapping import Run
 from jaxsnn.bss2.search.place import Placement, register_placer
-from jaxsnn.bss2.search.route import Codes, Effort, Unrouted, record, register_router, units_of
+from jaxsnn.bss2.search.route import Effort, Unrouted, record, register_router, units_of
 from jaxsnn.bss2.search.task import Task, rank_within
 
 #: Combinations of row selects that are tried for the groups of one bus; the vendor's own search has
@@ -271,11 +271,12 @@ def _run(
         for driver, mask in own.items():
             masks[one.hemisphere, driver] = mask
     synapses, modes = _fill(task, chip, units, groups, drivers, group_of, labels)
-    codes = Codes(events=events, addresses=addresses, nodes=nodes)
     return record(
         task,
         placement,
-        codes,
+        events=events,
+        addresses=addresses,
+        nodes=nodes,
         method="greedy",
         compare_masks=masks,
         row_modes=modes,
