@@ -1,7 +1,7 @@
 """From a graph to a mapping, in the order of the steps.
 
 1. Quantise, `quantize`: the netlist. `unroll` makes sparse weights of linear nodes, `chip_dynamics`
-   scales time, `whole_weights` rounds weights, `cadc_levels` voltages.
+   scales time, `rounding` makes whole numbers of weights and voltages.
 2. Place and route, `portfolio`: which neurons are on the chip in which run, and which placers and
    routers are tried. `feasibility`: what counting forbids. `task`: one run.
 3. Place, `place`: circuits for each neuron.

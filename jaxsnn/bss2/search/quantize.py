@@ -20,11 +20,19 @@ import numpy as np
 from jaxsnn.bss2.chip import HICANN_X, PARAMETERS
 from jaxsnn.bss2.examine import LEFT_TO_THE_MAPPER, Examined, examine
 from jaxsnn.bss2.netlist import LARGEST, Netlist, NetPopulation, netlist
-from jaxsnn.bss2.search.cadc_levels import SPREAD, CadcLevels, largest, levels
 from jaxsnn.bss2.search.chip_dynamics import SHORT_TAU_SYN, Dynamics, approximations, choose_speedup
 from jaxsnn.bss2.search.measured_slopes import MeasuredSlope, Slopes, chosen_slope
+from jaxsnn.bss2.search.rounding import (
+    SCALES,
+    SPREAD,
+    CadcLevels,
+    NodeReport,
+    Scaled,
+    largest,
+    levels,
+    whole_weights,
+)
 from jaxsnn.bss2.search.unroll import Links
-from jaxsnn.bss2.search.whole_weights import SCALES, NodeReport, Scaled, whole_weights
 from jaxsnn.errors import (
     MappingError,
     UsageError,
