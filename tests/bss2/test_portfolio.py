@@ -253,6 +253,7 @@ def test_when_time_is_up_it_says_so():
         ),
         ({"portfolio": Portfolio(routers=["any"])}, UsageError, "no router 'any'"),
         ({"portfolio": Portfolio(routers=[])}, UsageError, "no router is named"),
+        ({"portfolio": Portfolio(placers=())}, UsageError, "no placer is named"),
         ({"dead": Dead(rows=((2, 0),))}, ChipError, r"dead row \(2, 0\)"),
     ],
 )
