@@ -59,7 +59,7 @@ def test_free_signs_on_the_full_chip_tolerate_no_dead_row():
 )
 def test_784_256_10_in_several_runs(signs, runs, resource):
     net = dense_net(784, 256, 10)
-    assert_right(place_and_route(net, signs=signs), net, runs)
+    assert_right(place_and_route(net, signs=signs, time_limit=600), net, runs)
     fewer = place_and_route(net, signs=signs, max_runs=runs - 1)
     assert fewer.stop_reason == "impossible"
     assert (fewer.certificate.needed, fewer.certificate.available) == resource

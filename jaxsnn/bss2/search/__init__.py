@@ -8,5 +8,5 @@
 4. Route, `route`: addresses for events, rows for synapses, the record of the run. `bins`: groups
    of drivers, and which source goes where.
 
-`registry` adds placers and routers from outside.
+`strategies` adds placers and routers from outside.
 """

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from jaxsnn.bss2.chip import HEMISPHERES, Chip, Circuit
-from jaxsnn.bss2.search.registry import Registry
+from jaxsnn.bss2.search.strategies import Registry
 from jaxsnn.bss2.search.task import ChipParts, Task, rank_within
 from jaxsnn.errors import MappingError
 

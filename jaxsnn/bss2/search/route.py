@@ -36,7 +36,7 @@ from jaxsnn.bss2.search.bins import (
     reachable,
 )
 from jaxsnn.bss2.search.place import Placement
-from jaxsnn.bss2.search.registry import Registry
+from jaxsnn.bss2.search.strategies import Registry
 from jaxsnn.bss2.search.task import Task, rank_within
 
 
