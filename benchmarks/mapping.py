@@ -3,7 +3,7 @@ how fast.
 
     python benchmarks/mapping.py [--nets N] [--signs free|fixed] [--json]
 
-Four families of N/4 nets each. "greedy" is the baseline: the vendor's placement and routing rules,
+Four families of N/4 nets each. "greedy" is the baseline, `vendor_mapper.py`: the vendor's rules,
 with as few circuits for each neuron as its fan-in needs, and free signs. Every mapping is checked.
 """
 
@@ -16,16 +16,15 @@ import time
 from collections.abc import Callable, Mapping
 
 import numpy as np
+from vendor_mapper import route_greedily, vendor_fit
 
 from jaxsnn.bss2.check import check
 from jaxsnn.bss2.chip import HICANN_X, NOTHING_DEAD
 from jaxsnn.bss2.mapping import Run
 from jaxsnn.bss2.netlist import Netlist, NetPopulation, netlist
-from jaxsnn.bss2.search.effort import Effort
 from jaxsnn.bss2.search.feasibility import least_circuits
-from jaxsnn.bss2.search.place import PLACERS
 from jaxsnn.bss2.search.portfolio import place_and_route
-from jaxsnn.bss2.search.route import ROUTERS
+from jaxsnn.bss2.search.route import Effort
 from jaxsnn.bss2.search.task import task_of, usable_parts
 
 
@@ -99,10 +98,8 @@ def greedily(net: Netlist) -> bool:
     neurons = np.flatnonzero(~net.external)
     task = task_of(net, parts, "free", neurons)
     rng = np.random.default_rng(0)
-    placement = PLACERS["vendor"](task, least_circuits(net, parts, "free")[neurons], rng)
-    return placement is not None and isinstance(
-        ROUTERS["greedy"](task, placement, rng, Effort()), Run
-    )
+    placement = vendor_fit(task, least_circuits(net, parts, "free")[neurons], rng)
+    return placement is not None and isinstance(route_greedily(task, placement, rng, Effort()), Run)
 
 
 def measure(name: str, count: int, signs: str) -> dict[str, object]:

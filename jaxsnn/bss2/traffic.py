@@ -118,12 +118,9 @@ def _of_run(
             return np.zeros((samples, 0))
         return np.where(own[:, index] < t_end, own[:, index], np.inf) / speedup
 
-    carried: dict[str, list[np.ndarray]] = {name: [] for name in _names(chip)}
-    nodes = {}
-    for start, end, mask, target in run.crossbar.tolist():
-        nodes.setdefault(start, []).append((end, mask, target))
-    outputs = list(carried)
-    for entry, address, link, spikes in _events(chip, run, sent):
+    carried: dict[str, list[np.ndarray]] = {name: [] for name in bus_names(chip)}
+    nodes, outputs = nodes_behind(run), list(carried)
+    for entry, address, link, spikes in sent_events(chip, run, sent):
         if link is not None:
             carried[f"link {link} from the host"].append(spikes)
             carried["all from the host"].append(spikes)
@@ -160,7 +157,7 @@ def _peak(trains: list[np.ndarray]) -> int:
     return most
 
 
-def _names(chip: Chip) -> list[str]:
+def bus_names(chip: Chip) -> list[str]:
     """Buses and links in the order of the crossbar's outputs, then what the host sends."""
     names = [f"bus {bus} {side}" for side in ("top", "bottom") for bus in range(chip.buses)]
     names += [f"link {link} to the host" for link in range(chip.buses)]
@@ -168,8 +165,18 @@ def _names(chip: Chip) -> list[str]:
     return [*names, "all from the host"]
 
 
-def _events(chip: Chip, run: Run, sent: Any) -> Any:
-    """(crossbar input, address, link from the host or None, (samples, spikes)) of all events."""
+def nodes_behind(run: Run) -> dict[int, list[tuple[int, int, int]]]:
+    """Crossbar input -> (output, mask, target) of its nodes."""
+    nodes = {}
+    for entry, output, mask, target in run.crossbar.tolist():
+        nodes.setdefault(entry, []).append((output, mask, target))
+    return nodes
+
+
+def sent_events(chip: Chip, run: Run, sent: Any) -> Any:
+    """(crossbar input, address, link from the host or None, what `sent` says of the sender) of all
+    events of a run.
+    """
     for neuron in run.neurons:
         column = neuron.circuits[neuron.head][1]
         spikes = sent(neuron.population, neuron.index)

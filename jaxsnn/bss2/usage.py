@@ -7,6 +7,7 @@ import numpy as np
 from jaxsnn.bss2.chip import DISABLED, HEMISPHERES, ROWS_PER_DRIVER, Chip
 from jaxsnn.bss2.mapping import Mapping, Run
 from jaxsnn.bss2.search.task import ChipParts, usable_parts
+from jaxsnn.bss2.traffic import bus_names, nodes_behind, sent_events
 
 
 def used(mapping: Mapping) -> dict[str, dict[str, int]]:
@@ -61,24 +62,12 @@ def events_per_spike(run: Run, chip: Chip) -> dict[str, int]:
     A bus or link moves one event in each clock period, so this many periods are the least time that
     takes.
     """
-    entry, address = [], []
-    for neuron in run.neurons:
-        column = neuron.circuits[neuron.head][1]
-        entry.append(chip.output_of(column))
-        address.append(chip.neuron_event(column, neuron.address))
-    from_host = np.zeros(chip.buses, int)
-    for source in run.sources:
-        for event in source.events:
-            entry.append(chip.link_input(chip.link_of(event)))
-            address.append(event & ((1 << chip.event_bits) - 1))
-            from_host[chip.link_of(event)] += 1
-    entries, addresses = np.array(entry, int), np.array(address, int)
-    carried = np.zeros(chip.crossbar_outputs, int)
-    for start, end, mask, target in run.crossbar.tolist():
-        carried[end] += int(((entries == start) & (addresses & mask == target)).sum())
-    names = [f"bus {bus} {side}" for side in ("top", "bottom") for bus in range(chip.buses)]
-    names += [f"link {link} to the host" for link in range(chip.buses)]
-    events = dict(zip(names, carried.tolist(), strict=True))
-    return events | {
-        f"link {link} from the host": int(count) for link, count in enumerate(from_host)
-    }
+    names = bus_names(chip)
+    carried = dict.fromkeys(names[:-1], 0)  # not their sum over the links
+    nodes = nodes_behind(run)
+    for entry, address, link, _ in sent_events(chip, run, lambda population, index: None):
+        if link is not None:
+            carried[f"link {link} from the host"] += 1
+        for output, mask, target in nodes.get(entry, ()):
+            carried[names[output]] += address & mask == target
+    return carried

@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxsnn.bss2.chip_limits import chip_limits
-from jaxsnn.bss2.examine import examine
+from jaxsnn.bss2.examine import chip_limits, examine
 from jaxsnn.errors import (
     DialectError,
     GraphError,

@@ -15,7 +15,7 @@ import pytest
 from jaxsnn.bss2.check import check
 from jaxsnn.bss2.chip import BOTH, DISABLED, HICANN_X, SMALL, crossbar_nodes
 from jaxsnn.bss2.deploy import deploy
-from jaxsnn.bss2.deploy.targets import calibrations_of
+from jaxsnn.bss2.deploy.content import calibrations_of
 from jaxsnn.bss2.mapping import PlacedNeuron, Run, Source
 from jaxsnn.bss2.search.portfolio import place_and_route
 from jaxsnn.bss2.search.quantize import QuantizeOptions, quantize

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsnn.bss2.deploy.targets import values_of
+from jaxsnn.bss2.deploy.content import values_of
 from jaxsnn.bss2.emulate import EmulatedChip, emulate
 from jaxsnn.bss2.search.portfolio import place_and_route
 from jaxsnn.bss2.search.quantize import QuantizeOptions, quantize

@@ -33,6 +33,8 @@ from tests.oracles import event_queues
 T_END, CLOCK = 60e-3, 8e-6  # seconds of the file: the chip is 1000 times as fast
 IDEAL = EmulatedChip(ideal=True)
 STILL = dict.fromkeys(vars(Spread()), 0.0)
+#: So few that two small layers take two runs.
+FOUR_CIRCUITS = dataclasses.replace(SMALL, drivers_per_bus=4, label_bits=3, row_select_bits=2)
 
 
 def neurons(**changes):
@@ -115,7 +117,7 @@ def test_an_ideal_chip_fires_what_the_event_engine_fires_with_whole_weights():
 
 
 def test_runs_in_a_chain_fire_what_one_run_of_the_net_fires():
-    quantized, mapping = mapped(layered(4, 3, 2, seed=6, deviation=1.0), chip=SMALL)
+    quantized, mapping = mapped(layered(4, 4, 2, seed=6, deviation=1.0), chip=FOUR_CIRCUITS)
     assert len(mapping.runs) > 1
     assert any(source.from_run is not None for run in mapping.runs for source in run.sources)
     whole = emulate(quantized, None, events(4), T_END, chip=IDEAL)
@@ -441,7 +443,7 @@ def test_chips_side_by_side_are_different_ones_and_pass_spikes_on_later():
     """Two chips in one pass against one chip in two runs: the second chip has a pattern of its own,
     and what arrives there comes a microsecond later.
     """
-    quantized, mapping = mapped(layered(4, 3, 2, seed=6, deviation=1.0), chip=SMALL)
+    quantized, mapping = mapped(layered(4, 4, 2, seed=6, deviation=1.0), chip=FOUR_CIRCUITS)
     alone = EmulatedChip(spread=Spread(**STILL))
     beside = dataclasses.replace(alone, several=True)
     one, other = (

@@ -12,8 +12,7 @@ import pytest
 from jaxsnn.bss2.check import check
 from jaxsnn.bss2.chip import Dead
 from jaxsnn.bss2.emulate import ChipInTheLoop, EmulatedChip, Emulator, Spread
-from jaxsnn.bss2.emulate.loop import _whole
-from jaxsnn.bss2.emulate.reweight import with_weights
+from jaxsnn.bss2.emulate.loop import _whole, with_weights
 from jaxsnn.bss2.netlist import netlist
 from jaxsnn.bss2.search.portfolio import place_and_route
 from jaxsnn.bss2.search.quantize import QuantizeOptions, quantize

@@ -1,5 +1,5 @@
-"""On the small chip the mapper is right every time: it finds a mapping where there is one, and no
-other time.
+"""On the small chip, against an oracle that tries everything: the mapper finds no mapping where there
+is none, proves nothing impossible that is possible, and finds most of those that there are.
 """
 
 import numpy as np
@@ -36,34 +36,43 @@ def small_net(seed):
     return netlist(populations, pre, post, weight)
 
 
-def judge(seed, signs, dead=()):
-    """Whether the net fits, having made sure that mapper and oracle agree."""
-    net = small_net(seed)
-    possible = exhaustive_mapper.fits(net, signs, dead)
-    outcome = place_and_route(
-        net, chip=SMALL, dead=Dead(circuits=dead), signs=signs, seed=seed, max_runs=1, time_limit=60
-    )
-    assert outcome.stop_reason == ("fits" if possible else "impossible"), (seed, signs, outcome.why)
-    if outcome.mapping is not None:
-        assert check(outcome.mapping, net) == ()
-        assert mapping_walker.is_right(outcome.mapping, net)
-    elif outcome.certificate is not None:
-        assert outcome.why
-    return possible
+def judge(seeds, signs, dead=()):
+    """How many nets are possible, and how many of these are mapped."""
+    possible = mapped = 0
+    for seed in seeds:
+        net = small_net(seed)
+        fits = exhaustive_mapper.fits(net, signs, dead)
+        outcome = place_and_route(
+            net,
+            chip=SMALL,
+            dead=Dead(circuits=dead),
+            signs=signs,
+            seed=seed,
+            max_runs=1,
+            time_limit=0.5,
+        )
+        possible += fits
+        if outcome.mapping is not None:
+            mapped += 1
+            assert fits
+            assert check(outcome.mapping, net) == ()
+            assert mapping_walker.is_right(outcome.mapping, net)
+        elif outcome.stop_reason == "impossible":
+            assert not fits
+    return possible, mapped
 
 
-@pytest.mark.parametrize("signs", ["fixed", "free"])
-def test_the_mapper_agrees_with_trying_everything(signs):
-    answers = [judge(seed, signs) for seed in range(8, 30)]
-    assert {True, False} == set(answers)
-
-
-def test_with_dead_circuits():
-    answers = [judge(seed, "fixed", dead=((0, 1),)) for seed in range(10)]
-    assert {True, False} == set(answers)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("signs", ["fixed", "free"])
-def test_150_nets(signs):
-    assert 20 < sum(judge(1000 + seed, signs) for seed in range(150)) < 140
+@pytest.mark.parametrize(
+    ("seeds", "signs", "dead", "possible", "least"),
+    [
+        (range(8, 30), "fixed", (), 15, 9),
+        (range(8, 30), "free", (), 6, 6),
+        (range(10), "fixed", ((0, 1),), 5, 3),
+        pytest.param(range(1000, 1150), "fixed", (), 102, 75, marks=pytest.mark.slow),
+        pytest.param(range(1000, 1150), "free", (), 72, 65, marks=pytest.mark.slow),
+    ],
+)
+def test_tiny_nets_against_trying_everything(seeds, signs, dead, possible, least):
+    found = judge(seeds, signs, dead)
+    assert found[0] == possible
+    assert least <= found[1] <= possible

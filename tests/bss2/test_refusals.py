@@ -10,8 +10,7 @@ from jaxsnn.bss2.chip import SMALL, ChipError, self_check
 from jaxsnn.bss2.emulate import EmulatedChip, emulate
 from jaxsnn.bss2.json_entries import Entry, integers
 from jaxsnn.bss2.netlist import NetPopulation, netlist
-from jaxsnn.bss2.search.place import PLACERS
-from jaxsnn.bss2.search.quantize import QuantizeOptions, quantize
+from jaxsnn.bss2.search.quantize import quantize
 from jaxsnn.errors import MappingError, UsageError
 from jaxsnn.network.spikes import Events
 from jaxsnn.nir import build
@@ -53,25 +52,6 @@ def entry(**content):
 
 
 REFUSED = {
-    "percentile": (
-        lambda: quantize(graph(), QuantizeOptions(percentile=0.0)),
-        UsageError,
-        "the percentile is 0",
-        "choose one above 0",
-    ),
-    "bias": (
-        lambda: quantize(graph(), QuantizeOptions(bias="keep")),
-        UsageError,
-        "bias is 'keep'",
-        "say 'refuse' or 'source'",
-    ),
-    "no synapses": (
-        lambda: quantize(graph(), QuantizeOptions(synapses_per_weight=0)),
-        UsageError,
-        "a weight may take 0 synapses",
-        "allow at least 1",
-    ),
-    "no placer": (lambda: PLACERS.named(()), UsageError, "no placer is named", "name one."),
     "nothing fires": (
         lambda: emulated(readout_alone(), spikes(1)),
         MappingError,

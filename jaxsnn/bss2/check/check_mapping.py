@@ -13,16 +13,18 @@ from collections.abc import Iterator
 import numpy as np
 
 from jaxsnn.bss2.check.legality import (
+    Members,
     array_violations,
     dead_violations,
     event_violations,
     existing,
+    members,
     neuron_violations,
     on_chip,
+    order_violations,
     setting_violations,
     synapse_violations,
 )
-from jaxsnn.bss2.check.order import Members, members, order_violations
 from jaxsnn.bss2.check.propagate import ChipEvents, events_of, passed, responses
 from jaxsnn.bss2.chip import HEMISPHERES, Chip
 from jaxsnn.bss2.mapping import SIGNS, Mapping, Run

@@ -19,12 +19,16 @@ import numpy as np
 
 from jaxsnn.bss2.check import refuse_wrong
 from jaxsnn.bss2.chip import BOTH, HICANN_X
-from jaxsnn.bss2.deploy.content import content_of
-from jaxsnn.bss2.deploy.readme import readme
-from jaxsnn.bss2.deploy.targets import Calibration, calibrations_of, target_text
+from jaxsnn.bss2.deploy.content import (
+    Calibration,
+    calibrations_of,
+    content_of,
+    target_content,
+)
 from jaxsnn.bss2.mapping import Mapping
 from jaxsnn.bss2.search.measured_slopes import VENDORS_EXAMPLE
 from jaxsnn.bss2.search.quantize import Quantized
+from jaxsnn.bss2.target_cells import target_cells
 from jaxsnn.errors import MappingError
 from jaxsnn.output import write_folder
 
@@ -78,10 +82,9 @@ def deploy(
         _CONTENT: json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         + "\n",
     }
-    texts |= {
-        one.file(number): target_text(mapping, quantized, one)
-        for number, one in enumerate(calibrations)
-    }
+    for number, calibration in enumerate(calibrations):
+        targets = target_content(mapping, quantized, calibration)
+        texts[calibration.file(number)] = json.dumps(targets, allow_nan=False) + "\n"
     texts |= {path.name: path.read_text(encoding="utf-8") for path in sorted(_SCRIPTS.glob("*.py"))}
     folder = Path(folder)
     # what the scripts read counts, so it comes last
@@ -128,4 +131,57 @@ def _notes(quantized: Quantized, calibrations: tuple[Calibration, ...]) -> Itera
     yield (
         "the scripts are tested against the rules of the vendor's software, as published; they "
         "were never run on a chip"
+    )
+
+
+def readme(content: dict[str, Any], quantized: Quantized) -> str:
+    """The text of README.md, from network.json."""
+    inputs = [
+        one
+        for one in content["populations"]
+        if one["external"] and one["name"] != content["bias_source"]
+    ]
+    count = len(content["runs"])
+    longest = max(float(one.tau_mem.max()) for one in quantized.populations.values())
+    targets = [
+        f"| {calibration['targets']} | targets for calix, circuit by circuit |"
+        if calibration["refines"] is None
+        else f"| {calibration['targets']} | other potentials, calibration {calibration['refines']}"
+        " is refined for them |"
+        for calibration in content["calibrations"]
+    ]
+    return (
+        (_SCRIPTS / "README.md")
+        .read_text(encoding="utf-8")
+        .format(
+            fingerprint=content["fingerprint"][:12],
+            duration=f"{10 * longest * content['speedup']:.3g}",
+            targets="\n".join(targets),
+            runs="the one run" if count == 1 else f"{count} runs, one after the other",
+            speedup=content["speedup"],
+            inputs="\n".join(
+                f"- `{one['name']}.time`, `{one['name']}.index`: channels 0 to {one['size'] - 1}"
+                for one in inputs
+            ),
+            populations="\n".join(
+                f"| {name} | {' | '.join(target_cells(one))} |"
+                for name, one in quantized.populations.items()
+            ),
+            strength=_strength(quantized),
+        )
+    )
+
+
+def _strength(quantized: Quantized) -> str:
+    if quantized.slope is None:
+        return ""
+    slope, measured = f"{quantized.slope:.4g} CADC LSB per microsecond", quantized.measured
+    if measured is None:
+        return (
+            f"One LSB of a weight is to change dV/dt by {slope}: choose i_synin_gm and "
+            "synapse_dac_bias in the targets such that it does, and measure it."
+        )
+    return (
+        f"One LSB of a weight changes dV/dt by {slope} at i_synin_gm {measured.i_synin_gm} and "
+        f"synapse_dac_bias {measured.synapse_dac_bias}, as it was measured."
     )

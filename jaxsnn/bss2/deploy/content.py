@@ -1,14 +1,16 @@
-"""network.json: a mapping and its network, run by run, numbered as in the chip's own software."""
+"""What the scripts read: network.json, a mapping and its network, run by run, numbered as in the
+chip's own software; and what the chip is to be calibrated to, circuit by circuit.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from jaxsnn.bss2.check.propagate import events_of, listening, passed
-from jaxsnn.bss2.chip import INHIBITORY, Chip, Circuit
-from jaxsnn.bss2.deploy.targets import Calibration
+from jaxsnn.bss2.chip import HEMISPHERES, INHIBITORY, PARAMETERS, Chip, Circuit
 from jaxsnn.bss2.mapping import Mapping, PlacedNeuron, Run
 from jaxsnn.bss2.search.measured_slopes import MeasuredSlope
 from jaxsnn.bss2.search.quantize import ChipPopulation, Quantized
@@ -53,16 +55,11 @@ def content_of(
             for number, one in enumerate(calibrations)
         ],
         "runs": [
-            {"calibration": _calibration_of(number, calibrations)}
+            {"calibration": next(k for k, one in enumerate(calibrations) if number in one.runs)}
             | run_content(mapping, run, fires)
             for number, run in enumerate(mapping.runs)
         ],
     }
-
-
-def _calibration_of(run: int, calibrations: tuple[Calibration, ...]) -> int:
-    (found,) = (number for number, one in enumerate(calibrations) if run in one.runs)
-    return found
 
 
 def _population(one: ChipPopulation) -> dict[str, Any]:
@@ -223,3 +220,124 @@ def _links(
                     }
                 )
     return found
+
+
+# -- targets of the calibration
+
+#: Kinds of synaptic inputs of a circuit: excitatory and inhibitory.
+_INPUTS = 2
+_POTENTIALS = ("leak", "reset", "threshold")
+_TIMES = ("tau_mem", "tau_syn", "refractory_time")
+#: Names of the vendor's calibration -> those of `PARAMETERS`.
+_NAMES = {"leak": "v_leak", "reset": "v_reset", "threshold": "v_threshold"}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Calibration:
+    """One calibration.
+
+    Attributes:
+        runs: the runs that use it.
+        refines: the number of the calibration whose synaptic inputs and time constants it takes
+            over; None if it is made from the beginning.
+        potentials: (name, circuit) -> CADC LSB; names are leak, reset and threshold.
+        times: (name, circuit) -> seconds of the chip; names are tau_mem, tau_syn and
+            refractory_time.
+    """
+
+    runs: list[int]
+    refines: int | None
+    potentials: dict[tuple[str, Circuit], float]
+    times: dict[tuple[str, Circuit], float]
+
+    def file(self, number: int) -> str:
+        """Name of its file of targets."""
+        return f"calix_target.{number}.json"
+
+
+def calibrations_of(mapping: Mapping, quantized: Quantized) -> tuple[Calibration, ...]:
+    """Return the calibrations of all runs: each run goes to the first one that asks for nothing
+    else of any circuit.
+
+    A circuit that is part of different neurons in different runs may need other potentials in
+    each; then a calibration is refined, which takes its synaptic inputs and time constants over.
+    It may need other time constants; then the chip is calibrated again.
+    """
+
+    def agree(known: dict[Any, float], asked: dict[Any, float]) -> bool:
+        return all(known.get(key, value) == value for key, value in asked.items())
+
+    calibrations: list[Calibration] = []
+    for run_number, run in enumerate(mapping.runs):
+        potentials, times = {}, {}
+        for neuron in run.neurons:
+            population = quantized.populations[mapping.populations[neuron.population].name]
+            values = values_of(population, neuron.index)
+            for circuit in neuron.circuits:  # all of a neuron are calibrated alike
+                potentials |= {(key, circuit): values[key] for key in _POTENTIALS if key in values}
+                times |= {(key, circuit): values[key] for key in _TIMES if key in values}
+        for calibration in calibrations:
+            if agree(calibration.times, times) and agree(calibration.potentials, potentials):
+                calibration.times.update(times)
+                calibration.potentials.update(potentials)
+                calibration.runs.append(run_number)
+                break
+        else:
+            refines = None
+            for number, calibration in enumerate(calibrations):
+                if calibration.refines is None and agree(calibration.times, times):
+                    # both then have the times of both
+                    calibration.times.update(times)
+                    refines, times = number, calibration.times
+                    break
+            calibrations.append(
+                Calibration(runs=[run_number], refines=refines, potentials=potentials, times=times)
+            )
+    return tuple(calibrations)
+
+
+def values_of(one: ChipPopulation, index: int) -> dict[str, float]:
+    """What one neuron is calibrated to: CADC LSB, and seconds of the chip."""
+    values = {
+        "leak": float(one.v_leak[index]),
+        "tau_mem": float(one.tau_mem[index]),
+        "tau_syn": float(one.tau_syn[index]),
+    }
+    if one.fires:
+        values |= {
+            "reset": float(one.v_reset[index]),
+            "threshold": float(one.v_threshold[index]),
+            "refractory_time": float(one.refractory_time),
+        }
+    return values
+
+
+def target_content(
+    mapping: Mapping, quantized: Quantized, calibration: Calibration
+) -> dict[str, Any]:
+    """Return a file of targets: lists of one value for each circuit, in the vendor's order; circuits that
+    no run uses have the vendor's defaults.
+    """
+    shape = HEMISPHERES, mapping.chip.columns
+    tables = {}
+    for name in (*_POTENTIALS, *_TIMES):
+        is_potential = name in _POTENTIALS
+        asked = calibration.potentials if is_potential else calibration.times
+        unit = 1.0 if is_potential else SECONDS["us"]
+        default = PARAMETERS[_NAMES.get(name, name)].default
+        values = np.full(shape, default, float)
+        for (other, circuit), value in asked.items():
+            if other == name:
+                values[circuit] = value
+        values = np.round(values.ravel() / unit, 9).tolist()
+        tables[name] = [round(value) for value in values] if is_potential else values
+    inputs = quantized.measured or MeasuredSlope(slope=1.0)
+    capacitance = int(PARAMETERS["membrane_capacitance"].default)
+    return {
+        "units": {"leak, reset, threshold": "CADC LSB", "times": "us"},
+        **tables,
+        "tau_syn": [tables["tau_syn"]] * _INPUTS,
+        "i_synin_gm": [inputs.i_synin_gm] * _INPUTS,
+        "synapse_dac_bias": inputs.synapse_dac_bias,
+        "membrane_capacitance": [capacitance] * mapping.chip.circuits,
+    }

@@ -1,8 +1,7 @@
 """An emulated chip: what a mapping does on BrainScaleS-2, as far as its deviations are known."""
 
 from jaxsnn.bss2.emulate.emulated_chip import CALIBRATED, SPREADS, EmulatedChip, Spread
-from jaxsnn.bss2.emulate.emulation import Emulation, Emulator, emulate
-from jaxsnn.bss2.emulate.emulator_notes import emulator_notes
+from jaxsnn.bss2.emulate.emulation import Emulation, Emulator, emulate, emulator_notes
 from jaxsnn.bss2.emulate.loop import ChipInTheLoop
 
 __all__ = [

@@ -1,19 +1,25 @@
-"""What a mapping connects, run by run, read off its synapses: which event moves which neuron, and
-how strongly.
+"""The program of an emulated chip: what a mapping connects, run by run, read off its synapses.
 
 Nothing here depends on the weights' values: a weight of the network times a gain is what the chip
 adds, so that weights may change in place, as they do in training.
+
+To JAX a program is a tree of its numbers, the calibration and the fixed pattern of a chip. They are
+arguments of compiled code; the rest, which circuits are used and what is connected, is known to
+it. Programs of one mapping on other chips, or with other scales, run the same compiled code.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
-from jaxsnn.bss2.check.order import members
+from jaxsnn.bss2.check.legality import members
 from jaxsnn.bss2.check.propagate import events_of, listening, passed
 from jaxsnn.bss2.chip import HEMISPHERES, HICANN_X, ROWS_PER_DRIVER, Chip
 from jaxsnn.bss2.emulate.emulated_chip import EmulatedChip, Pattern, pattern_of
@@ -21,7 +27,9 @@ from jaxsnn.bss2.mapping import Mapping as ChipMapping
 from jaxsnn.bss2.mapping import Run
 from jaxsnn.bss2.netlist import Netlist
 from jaxsnn.bss2.search.quantize import ChipPopulation, Quantized
+from jaxsnn.network.network import with_tau_facts
 from jaxsnn.network.structure import Population
+from jaxsnn.network.voltage_chains import with_unknown_taus
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -37,7 +45,7 @@ class Neurons:
         v_leak, v_threshold, v_reset: (neurons,) CADC LSB.
         recorded: (neurons,) whether the host records the spikes of each.
         capacitance: (neurons,) of the membrane, over that of one circuit.
-        population: of the event engine; None before `program_numbers.prepared`.
+        population: of the event engine; None before `prepared`.
     """
 
     name: str
@@ -120,7 +128,7 @@ class Program:
         speedup: of the chip over the file.
         slope: CADC LSB per second of the chip by which one LSB of a weight changes dV/dt.
         refractory_time: seconds of the chip.
-        structure: what compiled code knows of it; None before `program_numbers.prepared`.
+        structure: what compiled code knows of it; None before `prepared`.
     """
 
     layout: Chip
@@ -140,8 +148,8 @@ def wired(
     chip: EmulatedChip,
     slope: float,
 ) -> Program:
-    """The program of a mapping, or of the net by itself on a chip that is large enough for all of
-    it.
+    """Return the program of a mapping, or of the net by itself on a chip that is large enough for
+    all of it.
 
     Args:
         net: what was mapped; its populations are those of `quantized`.
@@ -149,27 +157,29 @@ def wired(
         slope: CADC LSB per second of the chip.
     """
     layout = HICANN_X if mapping is None else mapping.chip
-    populations = quantized.populations
     if mapping is None:
-        runs = (_whole(net, populations),)
+        runs = (_wire_net(net, quantized.populations),)
     else:
-        patterns = [pattern_of(layout, chip.of_run(number)) for number in range(len(mapping.runs))]
         runs = tuple(
-            _mapped(net, populations, layout, run, pattern)
-            for run, pattern in zip(mapping.runs, patterns, strict=True)
+            _wire_run(
+                net, quantized.populations, layout, run, pattern_of(layout, chip.of_run(number))
+            )
+            for number, run in enumerate(mapping.runs)
         )
     return Program(
         layout=layout,
         chip=chip,
         runs=runs,
-        sizes={part.name: part.size for part in net.populations},
+        sizes={population.name: population.size for population in net.populations},
         speedup=quantized.speedup,
         slope=slope,
-        refractory_time=max(one.refractory_time for one in populations.values()),
+        refractory_time=max(
+            population.refractory_time for population in quantized.populations.values()
+        ),
     )
 
 
-def _whole(net: Netlist, populations: Mapping[str, ChipPopulation]) -> RunWiring:
+def _wire_net(net: Netlist, populations: Mapping[str, ChipPopulation]) -> RunWiring:
     """The net in one run, every gain 1: each input channel is a channel of its own."""
     neurons, host, projections = [], [], []
     for number, part in enumerate(net.populations):
@@ -177,40 +187,66 @@ def _whole(net: Netlist, populations: Mapping[str, ChipPopulation]) -> RunWiring
         if part.external:
             host.append(HostEvents(source=part.name, channels=every[:, None], sender=every))
         else:
-            one, shape = populations[part.name], part.size
-            neurons.append(_neurons(one, every, np.zeros(shape, int), np.ones(shape, bool)))
+            ones = np.ones(part.size)
+            neurons.append(
+                _neurons(populations[part.name], every, 0 * every, ones.astype(bool), ones)
+            )
         for target in np.unique(net.owner[net.post[net.owner[net.pre] == number]]).tolist():
-            shape = part.size, net.populations[target].size
+            gains = np.ones((part.size, net.populations[target].size))
             projections.append(
                 Projection(
                     source=part.name,
                     from_host=part.external,
                     target=net.populations[target].name,
                     sender=every,
-                    excite=np.ones(shape),
-                    inhibit=np.ones(shape),
+                    excite=gains,
+                    inhibit=gains,
                 )
             )
     return RunWiring(neurons=tuple(neurons), host=tuple(host), projections=tuple(projections))
 
 
 def _neurons(
-    one: ChipPopulation, index: np.ndarray, output: np.ndarray, recorded: np.ndarray
+    population: ChipPopulation,
+    index: np.ndarray,
+    output: np.ndarray,
+    recorded: np.ndarray,
+    capacitance: np.ndarray,
+    pattern: Pattern | None = None,
+    head: tuple[np.ndarray, ...] = (),
 ) -> Neurons:
-    names = ("tau_mem", "tau_syn", "v_leak", "v_threshold", "v_reset")
-    values: dict[str, Any] = {name: np.asarray(getattr(one, name)[index], float) for name in names}
+    """Some neurons of a population, with the fixed pattern of their head circuits (rows, columns)."""
+    tau_mem, tau_syn, v_leak, v_threshold, v_reset = (
+        np.asarray(values[index], float)
+        for values in (
+            population.tau_mem,
+            population.tau_syn,
+            population.v_leak,
+            population.v_threshold,
+            population.v_reset,
+        )
+    )
+    if pattern is not None:
+        tau_mem = tau_mem * pattern.tau_mem[head] * capacitance
+        tau_syn = tau_syn * pattern.tau_syn[head]
+        v_threshold = v_leak + (v_threshold - v_leak) * pattern.threshold[head]
+        v_leak, v_reset = v_leak + pattern.v_leak[head], v_reset + pattern.v_reset[head]
     return Neurons(
-        name=one.name,
+        name=population.name,
         index=index,
-        fires=one.fires,
+        fires=population.fires,
         output=output,
+        tau_mem=tau_mem,
+        tau_syn=tau_syn,
+        v_leak=v_leak,
+        v_threshold=v_threshold,
+        v_reset=v_reset,
         recorded=recorded,
-        capacitance=np.ones(len(index)),
-        **values,
+        capacitance=capacitance,
     )
 
 
-def _mapped(
+def _wire_run(
     net: Netlist,
     populations: Mapping[str, ChipPopulation],
     layout: Chip,
@@ -218,173 +254,103 @@ def _mapped(
     pattern: Pattern,
 ) -> RunWiring:
     inside = members(net, run)
-    owner, within = (
-        net.owner[inside.neurons],
-        inside.neurons - net.offsets[net.owner[inside.neurons]],
-    )
-    heads = np.array([one.circuits[one.head] for one in run.neurons]).reshape(-1, 2)
-    recorded = np.array([one.recorded for one in run.neurons], bool)
-    joined = np.array([len(one.circuits) for one in run.neurons])
-    placed, places = [], {}
+    owner = net.owner[inside.neurons]
+    within = inside.neurons - net.offsets[owner]
+    heads = np.array([neuron.circuits[neuron.head] for neuron in run.neurons]).reshape(-1, 2)
+    recorded = np.array([neuron.recorded for neuron in run.neurons], bool)
+    joined = np.array([len(neuron.circuits) for neuron in run.neurons])
+    neurons, places = [], {}
     for number, part in enumerate(net.populations):
         chosen = np.flatnonzero(owner == number)
-        if chosen.size:
-            chosen = chosen[np.argsort(within[chosen], kind="stable")]
-            row, column = heads[chosen].T
-            own = _neurons(
+        if not chosen.size:
+            continue
+        chosen = places[number] = chosen[np.argsort(within[chosen], kind="stable")]
+        row, column = heads[chosen].T
+        neurons.append(
+            _neurons(
                 populations[part.name],
                 within[chosen],
                 column // layout.output_columns,
                 recorded[chosen],
+                1 + pattern.joined_capacitance * (joined[chosen] - 1),
+                pattern,
+                (row, column),
             )
-            placed.append(_deviating(own, pattern, (row, column), joined[chosen]))
-            places[number] = chosen
-    host = tuple(_host_events(net, run, inside.sources))
-    projections = tuple(_projections(net, layout, run, pattern, places, host))
-    return RunWiring(neurons=tuple(placed), host=host, projections=projections)
-
-
-def _deviating(
-    own: Neurons, pattern: Pattern, circuit: tuple[np.ndarray, np.ndarray], joined: np.ndarray
-) -> Neurons:
-    """The neurons with the fixed pattern of their head circuits, and what the `joined` (neurons,)
-    circuits of each add to its membrane.
-    """
-    capacitance = 1 + pattern.joined_capacitance * (joined - 1)
-    v_leak = own.v_leak + pattern.v_leak[circuit]
-    return Neurons(
-        name=own.name,
-        index=own.index,
-        fires=own.fires,
-        output=own.output,
-        tau_mem=own.tau_mem * pattern.tau_mem[circuit] * capacitance,
-        tau_syn=own.tau_syn * pattern.tau_syn[circuit],
-        v_leak=v_leak,
-        v_threshold=own.v_leak + (own.v_threshold - own.v_leak) * pattern.threshold[circuit],
-        v_reset=own.v_reset + pattern.v_reset[circuit],
-        recorded=own.recorded,
-        capacitance=capacitance,
+        )
+    # events of the run's neurons are numbered first, then those of the host, source by source
+    host, host_events = [], []
+    begins = len(run.neurons) + np.cumsum(
+        [0, *(len(source.events) for source in run.sources)], dtype=int
     )
-
-
-def _host_events(net: Netlist, run: Run, sources: np.ndarray) -> Iterator[HostEvents]:
-    """By population, channels in the order of the run's sources."""
-    for number in np.unique(net.owner[sources]).tolist():
-        own = [(place, one) for place, one in enumerate(run.sources) if one.population == number]
-        most = max(len(one.events) for _, one in own)
+    for number in np.unique(net.owner[inside.sources]).tolist():
+        sources = [place for place, one in enumerate(run.sources) if one.population == number]
+        most = max(len(run.sources[place].events) for place in sources)
         channels = np.full((net.populations[number].size, most), -1)
-        sender = []
-        for _, one in own:
-            channels[one.index, : len(one.events)] = len(sender) + np.arange(len(one.events))
-            sender += [one.index] * len(one.events)
-        yield HostEvents(
-            source=net.populations[number].name, channels=channels, sender=np.array(sender, int)
-        )
-
-
-def _projections(
-    net: Netlist,
-    layout: Chip,
-    run: Run,
-    pattern: Pattern,
-    places: Mapping[int, np.ndarray],
-    host: tuple[HostEvents, ...],
-) -> Iterator[Projection]:
-    """The responses of all synapses, by pairs of populations."""
-    found = _responses(net, layout, run, pattern)
-    names = [part.name for part in net.populations]
-    ends = len(run.neurons) + np.cumsum([len(one.events) for one in run.sources], dtype=int)
-    for target, columns in places.items():
-        for source, events in places.items():
-            sender = np.array([run.neurons[number].index for number in events.tolist()])
-            yield from _projection(
-                (names[source], names[target]), False, sender, found.table(events, columns)
+        sender, events = [], []
+        for place in sources:
+            source = run.sources[place]
+            count = len(source.events)
+            channels[source.index, :count] = len(sender) + np.arange(count)
+            sender += [source.index] * count
+            events += range(begins[place], begins[place] + count)
+        host.append(
+            HostEvents(
+                source=net.populations[number].name, channels=channels, sender=np.array(sender, int)
             )
-        for part in host:
-            number = names.index(part.source)
-            events = np.concatenate(
-                [
-                    np.arange(end - len(one.events), end)
-                    for one, end in zip(run.sources, ends.tolist(), strict=True)
-                    if one.population == number
-                ]
-            )
-            yield from _projection(
-                (part.source, names[target]), True, part.sender, found.table(events, columns)
-            )
-
-
-def _projection(
-    names: tuple[str, str], from_host: bool, sender: np.ndarray, table: np.ndarray | None
-) -> Iterator[Projection]:
-    if table is not None:
-        source, target = names
-        yield Projection(
-            source=source,
-            from_host=from_host,
-            target=target,
-            sender=sender,
-            excite=table[0],
-            inhibit=table[1],
         )
+        host_events.append(np.array(events, int))
 
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Responses:
-    """What synapses do, one entry for each synapse and event that it responds to.
-
-    Attributes:
-        event: its number: those of the run's neurons come first, then the host's, source by source.
-        neuron: number in the run of the neuron that responds.
-        shares: (2, responses), of the weight of the connection, for either sign: how much of it the
-            synapse carries, times its gains.
-    """
-
-    event: np.ndarray
-    neuron: np.ndarray
-    shares: np.ndarray
-
-    def table(self, events: np.ndarray, neurons: np.ndarray) -> np.ndarray | None:
-        """(2, events, neurons): shares summed up; None where none of the neurons receives any of
-        the events.
-        """
-        row, column = (
-            np.full(int(max(found.max(initial=0), wanted.max(initial=0))) + 1, -1)
-            for found, wanted in ((self.event, events), (self.neuron, neurons))
-        )
-        row[events], column[neurons] = np.arange(len(events)), np.arange(len(neurons))
-        where = row[self.event], column[self.neuron]
-        own = (where[0] >= 0) & (where[1] >= 0)
-        if not own.any():
-            return None
-        tables = np.zeros((2, len(events), len(neurons)))
-        for table, share in zip(tables, self.shares, strict=True):
-            np.add.at(table, (where[0][own], where[1][own]), share[own])
-        return tables
-
-
-def _responses(net: Netlist, layout: Chip, run: Run, pattern: Pattern) -> _Responses:
     synapse, event, sender, neuron = responding_pairs(net, layout, run)
     hemisphere, row, column, _, weight = run.synapses[synapse].T.astype(np.int64)
-    _, pair = np.unique(sender * net.size + members(net, run).neurons[neuron], return_inverse=True)
+    # of the weight of its connection: how much of it a synapse carries, times its gains
+    _, pair = np.unique(sender * net.size + inside.neurons[neuron], return_inverse=True)
     share = weight / np.bincount(pair, weights=weight)[pair]
-    gains = (
-        pattern.driver_gain[hemisphere, row // ROWS_PER_DRIVER]
-        * pattern.input_gain[:, hemisphere, column]
-    )
-    return _Responses(event=event, neuron=neuron, shares=gains * share)
+    driver_gain = pattern.driver_gain[hemisphere, row // ROWS_PER_DRIVER]
+    shares = driver_gain * pattern.input_gain[:, hemisphere, column] * share
+
+    def projection(
+        source: str, events: np.ndarray, sender: np.ndarray, target: int, from_host: bool
+    ) -> Iterator[Projection]:
+        """Shares summed up; nothing where none of the neurons receives any of the events."""
+        event_row, neuron_column = np.full(begins[-1], -1), np.full(len(run.neurons), -1)
+        event_row[events], neuron_column[places[target]] = (
+            np.arange(len(events)),
+            np.arange(len(places[target])),
+        )
+        row, column = event_row[event], neuron_column[neuron]
+        responds = (row >= 0) & (column >= 0)
+        if responds.any():
+            excite, inhibit = np.zeros((2, len(events), len(places[target])))
+            for table, values in zip((excite, inhibit), shares, strict=True):
+                np.add.at(table, (row[responds], column[responds]), values[responds])
+            yield Projection(
+                source=source,
+                from_host=from_host,
+                target=net.populations[target].name,
+                sender=sender,
+                excite=excite,
+                inhibit=inhibit,
+            )
+
+    projections: list[Projection] = []
+    for target in places:
+        for source, events in places.items():
+            name = net.populations[source].name
+            projections += projection(name, events, within[events], target, False)
+        for part, events in zip(host, host_events, strict=True):
+            projections += projection(part.source, events, part.sender, target, True)
+    return RunWiring(neurons=tuple(neurons), host=tuple(host), projections=tuple(projections))
 
 
 def responding_pairs(
     net: Netlist, layout: Chip, run: Run
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Each synapse of a run with each event that it responds to.
+    """Return each synapse of a run with each event that it responds to.
 
     Returns:
         (pairs,) each: the synapse; the event, those of the run's neurons first, then the host's
-            source by source; the
-        global index of the neuron or channel whose event it is; and the number in the run of the
-        neuron that it moves.
+        source by source; the global index of the neuron or channel whose event it is; and the
+        number in the run of the neuron that it moves.
     """
     inside, on_chip = members(net, run), len(run.neurons)
     events = events_of(layout, run, np.arange(on_chip), on_chip + np.arange(len(run.sources)))
@@ -400,3 +366,132 @@ def responding_pairs(
     neuron = neuron_at[run.synapses[synapse, 0], run.synapses[synapse, 2]]
     sender = np.concatenate([inside.neurons, inside.sources])[events.sender[event]]
     return synapse, event, sender, neuron
+
+
+# -- the numbers of a program
+
+_OF_NEURONS = ("tau_mem", "tau_syn", "v_leak", "v_threshold", "v_reset", "capacitance")
+_OF_PROJECTIONS = ("excite", "inhibit")
+
+#: Numbers of neurons and of projections, run by run, and the program's slope.
+Numbers = tuple[Any, Any]
+
+
+class Structure:
+    """A program without its numbers, equal where all is equal that compiled code knows."""
+
+    def __init__(self, program: Program):
+        self.program = program
+        digest = hashlib.sha256()
+        for piece in _pieces(program):
+            digest.update(
+                piece.tobytes() if isinstance(piece, np.ndarray) else repr(piece).encode()
+            )
+        self._known = replace(program.chip, seed=0), digest.hexdigest()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Structure) and self._known == other._known
+
+    def __hash__(self) -> int:
+        return hash(self._known)
+
+
+def _pieces(program: Program) -> Iterator[Any]:
+    """All that compiled code knows of a program beside its chip."""
+
+    def shaped(*arrays: np.ndarray) -> Iterator[Any]:
+        for array in arrays:
+            yield array.shape, array.dtype.str
+            yield np.ascontiguousarray(array)
+
+    yield program.layout, dict(program.sizes), program.speedup, program.refractory_time
+    for wiring in program.runs:
+        yield len(wiring.neurons), len(wiring.host), len(wiring.projections)
+        for neurons in wiring.neurons:
+            yield from shaped(neurons.index, neurons.output, neurons.recorded)
+            yield neurons.name, neurons.fires, neurons.population
+        for part in wiring.host:
+            yield from shaped(part.channels, part.sender)
+            yield part.source
+        for part in wiring.projections:
+            yield from shaped(part.sender)
+            yield part.source, part.from_host, part.target, np.shape(part.excite)
+
+
+def prepared(program: Program, taus_known: bool = True) -> Program:
+    """Return the program as a tree of its numbers that JAX can trace.
+
+    Args:
+        taus_known: write down what its time constants are like while they can be looked at.
+    """
+    runs = []
+    for wiring in program.runs:
+        neurons = []
+        for own in wiring.neurons:
+            population = Population(
+                name=own.name,
+                kind="CubaLIF" if own.fires else "CubaLI",
+                size=len(own.index),
+                initial="v_reset" if own.fires else "v_leak",
+            )
+            if taus_known:
+                taus: dict[str, Any] = {
+                    name: np.asarray(getattr(own, name), jnp.result_type(float))
+                    for name in ("tau_mem", "tau_syn")
+                }
+                population = with_tau_facts(population, taus)
+            else:
+                population = with_unknown_taus(population)
+            neurons.append(replace(own, population=replace(population, taus_last=True)))
+        runs.append(replace(wiring, neurons=tuple(neurons)))
+    program = replace(program, runs=tuple(runs))
+    return replace(program, structure=Structure(program))
+
+
+def stacked(programs: Sequence[Program]) -> Program:
+    """Return programs of one mapping on several chips of a kind as one, each number an array
+    (programs, ...).
+    """
+    if len({program.structure for program in programs}) > 1:  # by their time constants
+        programs = [prepared(program, taus_known=False) for program in programs]
+    return jax.tree.map(lambda *arrays: np.stack(arrays), *programs)
+
+
+def _flatten(program: Program) -> tuple[Numbers, Structure]:
+    """Numbers and the rest: a tree of arrays, the same for all programs of one structure."""
+    structure = program.structure
+    assert isinstance(structure, Structure)
+    runs = tuple(
+        tuple(
+            tuple(tuple(getattr(part, name) for name in names) for part in parts)
+            for parts, names in (
+                (wiring.neurons, _OF_NEURONS),
+                (wiring.projections, _OF_PROJECTIONS),
+            )
+        )
+        for wiring in program.runs
+    )
+    return (runs, program.slope), structure
+
+
+def _unflatten(structure: Structure, numbers: Numbers) -> Program:
+    """The program with other numbers, which may be traced."""
+    filled, (runs, slope) = [], numbers
+    for wiring, (neurons, projections) in zip(structure.program.runs, runs, strict=True):
+        filled.append(
+            replace(
+                wiring,
+                neurons=tuple(
+                    replace(own, **dict(zip(_OF_NEURONS, values, strict=True)))
+                    for own, values in zip(wiring.neurons, neurons, strict=True)
+                ),
+                projections=tuple(
+                    replace(part, **dict(zip(_OF_PROJECTIONS, values, strict=True)))
+                    for part, values in zip(wiring.projections, projections, strict=True)
+                ),
+            )
+        )
+    return replace(structure.program, runs=tuple(filled), slope=slope, structure=structure)
+
+
+jax.tree_util.register_pytree_node(Program, _flatten, _unflatten)

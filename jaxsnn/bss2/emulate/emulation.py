@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -12,9 +12,8 @@ import numpy as np
 
 from jaxsnn.bss2.check import refuse_wrong
 from jaxsnn.bss2.chip import HICANN_X
-from jaxsnn.bss2.emulate.connections import Program, wired
+from jaxsnn.bss2.emulate.connections import Program, prepared, wired
 from jaxsnn.bss2.emulate.emulated_chip import EmulatedChip, refuse_bad
-from jaxsnn.bss2.emulate.program_numbers import prepared
 from jaxsnn.bss2.emulate.run_program import Recorded, execute
 from jaxsnn.bss2.mapping import Mapping as ChipMapping
 from jaxsnn.bss2.netlist import Netlist
@@ -22,6 +21,7 @@ from jaxsnn.bss2.search.quantize import Quantized
 from jaxsnn.errors import (
     MappingError,
     UsageError,
+    listing,
     refuse_seed,
     suggestion,
 )
@@ -152,7 +152,21 @@ class Emulator:
             recorded = _execute(
                 self.program, self._weights, trains, t_end, sample_times, key, options
             )
-            return _attempt(recorded, options, t_end)
+            budgets = {
+                name: Budget(needed=jnp.max(count, initial=0), room=options.of("max_spikes", name))
+                for name, count in recorded.count.items()
+            }
+            is_short = any(int(budget.needed) > budget.room for budget in budgets.values())
+            return _Attempt(
+                recorded=recorded,
+                result=Result.BUDGET_EXHAUSTED if is_short else Result.SUCCESS,
+                budgets={"max_spikes": budgets},
+                spikes={
+                    name: _Fired(time=recorded.time[name], count=count)
+                    for name, count in recorded.count.items()
+                },
+                t_end=t_end,
+            )
 
         self._options, done = with_enough_room(self._options, attempt, advice=FIRE_LESS, say=say)
         return _concluded(self.program, done.recorded, sample_times, t_end)
@@ -176,17 +190,6 @@ class _Fired(NamedTuple):
 
     time: jax.Array
     count: jax.Array
-
-
-def _attempt(recorded: Recorded, options: EventOptions, t_end: float) -> _Attempt:
-    budgets = {
-        name: Budget(needed=jnp.max(count, initial=0), room=options.of("max_spikes", name))
-        for name, count in recorded.count.items()
-    }
-    short = any(int(budget.needed) > budget.room for budget in budgets.values())
-    result = Result.BUDGET_EXHAUSTED if short else Result.SUCCESS
-    fired = {name: _Fired(recorded.time[name], count) for name, count in recorded.count.items()}
-    return _Attempt(recorded, result, {"max_spikes": budgets}, fired, t_end)
 
 
 def emulate(
@@ -372,3 +375,45 @@ def _forget(spikes: dict[str, np.ndarray], wiring: Any, limit: int) -> int:
         spikes[name][:, index] = times[:, begin : begin + width].reshape(shape)
         begin += width
     return int(beyond.sum())
+
+
+def emulator_notes(quantized: Quantized, mapping: ChipMapping, chip: EmulatedChip) -> Iterator[str]:
+    """What is approximated where a mapping is emulated, a sentence each; nothing on an ideal chip,
+    which deviates by rounding alone.
+
+    Args:
+        mapping: of the network, without violations.
+    """
+    if chip.ideal:
+        return
+    net = quantized.netlist
+    joined = sum(len(neuron.circuits) > 1 for run in mapping.runs for neuron in run.neurons)
+    if joined:
+        yield (
+            f"{joined} of the neurons have several circuits, and the emulated chip gives them the"
+            " time constants and voltages of the one that fires"
+        )
+    shared = set()
+    for run in mapping.runs:
+        behind: dict[int, set[str]] = {}
+        for neuron in run.neurons:
+            name = mapping.populations[neuron.population].name
+            if quantized.populations[name].fires:
+                output = mapping.chip.output_of(neuron.circuits[neuron.head][1])
+                behind.setdefault(output, set()).add(name)
+        shared.update(*(names for names in behind.values() if len(names) > 1))
+    if shared:
+        yield (
+            f"populations {listing(sorted(shared))} share event outputs, and on the emulated chip spikes"
+            " wait there for those of their own population only"
+        )
+    components = net.recurrent_components()
+    loops = np.unique([net.owner[index] for component in components for index in component])
+    if looped := [net.populations[number].name for number in loops.astype(int)]:
+        yield (
+            f"spikes among neurons that feed each other ({listing(looped)}) neither wait nor"
+            " jitter on the emulated chip before they meet"
+        )
+    readouts = [name for name, own in quantized.populations.items() if not own.fires]
+    if readouts:
+        yield f"voltages of {listing(readouts)} are sampled without noise on the emulated chip"

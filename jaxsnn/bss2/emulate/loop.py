@@ -16,19 +16,19 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxsnn.bss2.chip import NOTHING_DEAD, Dead
+from jaxsnn.bss2.check.legality import members
+from jaxsnn.bss2.chip import EXCITATORY, INHIBITORY, NOTHING_DEAD, ROWS_PER_DRIVER, Dead
+from jaxsnn.bss2.emulate.connections import responding_pairs, stacked
 from jaxsnn.bss2.emulate.emulated_chip import EmulatedChip
 from jaxsnn.bss2.emulate.emulation import program_of
-from jaxsnn.bss2.emulate.program_numbers import stacked
-from jaxsnn.bss2.emulate.reweight import every_connection, with_weights
 from jaxsnn.bss2.emulate.run_program import execute, late_inputs
 from jaxsnn.bss2.examine import Examined, examine
 from jaxsnn.bss2.mapping import Mapping as ChipMapping
 from jaxsnn.bss2.mapping import to_json
-from jaxsnn.bss2.netlist import LARGEST, Netlist
+from jaxsnn.bss2.netlist import LARGEST, Netlist, netlist
 from jaxsnn.bss2.search.portfolio import Outcome, place_and_route
 from jaxsnn.bss2.search.quantize import Quantized, QuantizeOptions, quantize, strength
-from jaxsnn.bss2.search.whole_weights import HAIR
+from jaxsnn.bss2.search.rounding import HAIR
 from jaxsnn.errors import MappingError, Problem, UsageError, as_number, shown, suggestion
 from jaxsnn.event.event_options import EventOptions
 from jaxsnn.network.network import Network
@@ -293,7 +293,7 @@ def _routed(net: Netlist, examined: Examined) -> Netlist:
         for source, links in examined.arriving[target].links.items()
     ]
     pre, post = (np.concatenate(side) for side in zip(*pairs, strict=True))
-    return every_connection(net, pre, post)
+    return netlist(net.populations, pre, post, np.ones(len(pre), int))
 
 
 def _factors(
@@ -315,3 +315,57 @@ def _digest(tree: Any) -> jax.Array:
         place = jnp.arange(bits.size, dtype=jnp.uint32)
         total = total * jnp.uint32(31) + jnp.sum(bits * (2 * place + 1), dtype=jnp.uint32)
     return total
+
+
+def with_weights(mapping: ChipMapping, routed: Netlist, net: Netlist) -> ChipMapping:
+    """Return a mapping with free signs, its synapses refilled with a net's weights.
+
+    Args:
+        mapping: of `routed`, without violations.
+        routed: a net with all connections that `net` may have, one synapse each.
+        net: the weights; those that are zero take no synapse.
+
+    Raises:
+        MappingError: signs are fixed, a weight takes several synapses, or a connection was not
+            routed.
+    """
+    if mapping.signs != "free":
+        raise MappingError(
+            f"the mapping's signs are '{mapping.signs}', weights change in place under free signs",
+            fix='map with signs="free"',
+        )
+    largest = int(np.abs(net.weight).max(initial=0))
+    if largest > LARGEST:
+        raise MappingError(
+            f"a weight is {largest}, one synapse carries {LARGEST}", fix="choose a smaller scale"
+        )
+    known = routed.pre.astype(np.int64) * net.size + routed.post
+    wanted = net.pre.astype(np.int64) * net.size + net.post
+    missing = np.flatnonzero(~np.isin(wanted, known))
+    if missing.size:
+        pair = f"{net.neuron(net.pre[missing[0]])} to {net.neuron(net.post[missing[0]])}"
+        raise MappingError(
+            f"{missing.size} connections were not routed, the first from {pair}",
+            fix="map the network again",
+        )
+    order = np.argsort(wanted)
+    keys, weights = wanted[order], net.weight[order].astype(np.int64)
+    runs = []
+    for run in mapping.runs:
+        synapse, _, sender, neuron = responding_pairs(routed, mapping.chip, run)
+        _, first = np.unique(synapse, return_index=True)
+        pair = sender[first] * routed.size + members(routed, run).neurons[neuron[first]]
+        place = np.minimum(np.searchsorted(keys, pair), max(len(keys) - 1, 0))
+        value = np.zeros(len(pair), np.int64)
+        if len(keys):
+            value = np.where(keys[place] == pair, weights[place], 0)
+        hemisphere, old_row, column, label, _ = run.synapses[synapse[first]].T
+        # of the driver's rows the one that has the weight's sign
+        rows = old_row[:, None] // ROWS_PER_DRIVER * ROWS_PER_DRIVER + np.arange(ROWS_PER_DRIVER)
+        modes = run.row_modes[hemisphere[:, None], rows]
+        is_right = modes == np.where(value > 0, EXCITATORY, INHIBITORY)[:, None]
+        row = rows[np.arange(len(rows)), is_right.argmax(axis=1)]
+        new = np.stack([hemisphere, row, column, label, np.abs(value)], axis=1)[value != 0]
+        new = new[np.lexsort((new[:, 2], new[:, 1], new[:, 0]))]
+        runs.append(replace(run, synapses=new.astype(np.int32)))
+    return replace(mapping, fingerprint=net.fingerprint(), runs=tuple(runs))

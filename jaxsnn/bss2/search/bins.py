@@ -10,12 +10,13 @@ bottom slots and a + b + c <= all slots (Hall's condition).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from jaxsnn.bss2.chip import HEMISPHERES, ROWS_PER_DRIVER, Chip
-from jaxsnn.bss2.search.placement import Placement
+from jaxsnn.bss2.search.place import Placement
 from jaxsnn.bss2.search.task import ChipParts, Task
 
 #: The hemisphere that the events of a source reach.
@@ -196,3 +197,196 @@ def best_split(task: Task, bins: Bins, loads: Loads | None, placement: Placement
             first = least[np.argmin(np.abs(least - split[hemisphere, 0, number]))]
             split[hemisphere, :, number] = first, size - first
     return split
+
+
+# -- each source into a bin: the one with the most room, then moved while something overflows
+
+#: The part of all labels that sources which reach both hemispheres may take; the rest keeps bins
+#: from being uneven.
+_LABELS_USED = 0.9
+
+
+def is_hopeless(task: Task, overflow: int) -> bool:
+    """Return whether so much overflows that moving sources will not help."""
+    return overflow > max(20, len(task.pre) // 500)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Assignment:
+    """Where sources go.
+
+    Attributes:
+        bins: (sources,) the bin of each.
+        modes: (sources,) TOP, BOTTOM or EVERYWHERE.
+        split: (hemispheres, kinds, bins) slots of a circuit for each kind of synapse.
+        overflow: by how much neurons and labels overflow: 0 where everything fits.
+    """
+
+    bins: np.ndarray
+    modes: np.ndarray
+    split: np.ndarray
+    overflow: int
+
+
+def assign(
+    task: Task,
+    placement: Placement,
+    bins: Bins,
+    on_chip_modes: np.ndarray,
+    rng: np.random.Generator,
+    *,
+    reserved: np.ndarray,
+    repairs: int,
+    deadline: float,
+) -> Assignment:
+    """Put each source of a run into a bin.
+
+    Args:
+        on_chip_modes: (sources,) which hemispheres sources on the chip reach; others may go
+            wherever all their targets are.
+        reserved: (bins,) labels that sources must leave in each hemisphere.
+        repairs: how many sources may be moved once all are in.
+        deadline: `time.monotonic()` at which moving stops.
+    """
+    loads = Loads(task, placement, bins, best_split(task, bins, None, placement))
+    loads.labels -= reserved
+    every_bin = np.arange(placement.chip.buses * bins.groups)
+    in_both = placement.counts > 0
+    demands = []
+    for source, amount in enumerate(task.demand):
+        targets = np.flatnonzero(amount.any(axis=0))
+        neuron = task.on_chip[source]
+        if neuron >= 0:
+            choices = reachable(placement.chip, int(placement.outputs[neuron]), bins.groups)
+            modes = (int(on_chip_modes[source]),)
+        else:
+            choices = every_bin
+            modes = (*(mode for mode in (TOP, BOTTOM) if in_both[mode, targets].all()), EVERYWHERE)
+        demands.append(
+            Demand(targets=targets, amount=amount[:, targets], bins=choices, modes=modes)
+        )
+    needed_labels = sum(2 if demand.modes == (EVERYWHERE,) else 1 for demand in demands)
+    bin_of, mode_of = np.zeros(len(demands), int), np.zeros(len(demands), int)
+    if (missing := needed_labels - int(loads.labels.sum())) > 0:
+        return Assignment(bins=bin_of, modes=mode_of, split=loads.split, overflow=missing)
+    for source in _order(task, demands, loads):
+        bin_of[source], mode_of[source] = _best(loads, demands[source])
+        loads.put(demands[source], bin_of[source], mode_of[source])
+    if loads.overflow() and task.signs == "fixed":
+        loads.resplit(best_split(task, bins, loads, placement))
+    if repairs and loads.overflow() and not is_hopeless(task, loads.overflow()):
+        _repair(task, placement, bins, loads, demands, bin_of, mode_of, rng, repairs, deadline)
+    return Assignment(bins=bin_of, modes=mode_of, split=loads.split, overflow=loads.overflow())
+
+
+def _order(task: Task, demands: list[Demand], loads: Loads) -> list[int]:
+    """Order the sources: those with the least freedom first, then those with the most synapses.
+
+    While labels last, sources reach both hemispheres: that takes two labels, and leaves the choice
+    to each target. How many may be is counted first; these come last, for they fit best where
+    little room is left. Their demands are changed in place.
+    """
+    size = [int(demand.amount.sum()) for demand in demands]
+    rank = {}
+    labels = int(_LABELS_USED * loads.labels.sum())
+    labels -= sum(2 if demand.modes == (EVERYWHERE,) else 1 for demand in demands)
+    for source in sorted(range(len(demands)), key=lambda source: size[source]):
+        demand = demands[source]
+        if task.on_chip[source] >= 0:
+            rank[source] = 0
+        elif demand.modes == (EVERYWHERE,):
+            rank[source] = 1
+        elif labels > 0:
+            labels -= 1
+            rank[source] = 3
+            demands[source] = replace(demand, modes=(EVERYWHERE, *demand.modes[:-1]))
+        else:
+            rank[source] = 2
+    room = np.maximum(loads.slack_sum.sum(axis=(0, 1)), 1)
+    fullness = np.round(task.fan_in / room, 1)
+    tightness = [float(fullness[demand.targets].max(initial=0)) for demand in demands]
+
+    def key(source: int) -> tuple[float, ...]:
+        return min(rank[source], 2), -tightness[source], rank[source], -size[source], source
+
+    return sorted(range(len(demands)), key=key)
+
+
+def _best(loads: Loads, demand: Demand, avoid: int | None = None) -> tuple[int, int]:
+    """Return the bin and mode that overflow least, of these those with the least pressure; a mode
+    at the front is preferred.
+    """
+    best = None
+    for mode in demand.modes:
+        overflow, pressure = loads.price(demand, demand.bins, mode)
+        if avoid is not None and len(demand.bins) > 1:
+            overflow = np.where(demand.bins == avoid, np.inf, overflow)
+        place = int(np.lexsort((pressure, overflow))[0])
+        price = (float(overflow[place]), float(pressure[place]))
+        if best is None or price < best[0]:
+            best = price, int(demand.bins[place]), mode
+        # what is preferred comes first: either EVERYWHERE, or the two hemispheres
+        is_preferred = (mode == EVERYWHERE) == (demand.modes[0] == EVERYWHERE)
+        if best[0][0] == 0 and is_preferred and mode != TOP:
+            break
+    if best is None:
+        raise AssertionError("a source has at least one mode")
+    return best[1], best[2]
+
+
+def _repair(
+    task: Task,
+    placement: Placement,
+    bins: Bins,
+    loads: Loads,
+    demands: list[Demand],
+    bin_of: np.ndarray,
+    mode_of: np.ndarray,
+    rng: np.random.Generator,
+    repairs: int,
+    deadline: float,
+) -> None:
+    """Move sources out of bins that overflow until none does (min-conflicts, with a few moves that
+    do not help); changes `loads`, `bin_of` and `mode_of`.
+    """
+    overflow = loads.overflow()
+    for step in range(repairs):
+        if not overflow or time.monotonic() > deadline:
+            return
+        if task.signs == "fixed" and step % 100 == 99:
+            loads.resplit(best_split(task, bins, loads, placement))
+            overflow = loads.overflow()
+            continue
+        # sources in one of the bins that overflow, with synapses on a neuron that is too full
+        full_labels = np.argwhere(loads.labels < 0)
+        full, full_side = np.argwhere(loads.slack_sum < 0), np.argwhere(loads.slack < 0)
+        pick = int(rng.integers(len(full_labels) + len(full) + len(full_side)))
+        if pick < len(full_labels):
+            side, number = full_labels[pick]
+            candidates = (bin_of == number) & ((mode_of == side) | (mode_of == EVERYWHERE))
+        elif (pick := pick - len(full_labels)) < len(full):
+            number, kind, neuron = full[pick]
+            candidates = (bin_of == number) & (task.demand[:, kind, neuron] > 0)
+        else:
+            side, number, kind, neuron = full_side[pick - len(full)]
+            candidates = (bin_of == number) & (mode_of == side)
+            candidates &= task.demand[:, kind, neuron] > 0
+        movable = [
+            source
+            for source in np.flatnonzero(candidates)
+            if len(demands[source].bins) > 1 or len(demands[source].modes) > 1
+        ]
+        if not movable:
+            continue
+        source = int(movable[int(rng.integers(len(movable)))])
+        demand, before = demands[source], (int(bin_of[source]), int(mode_of[source]))
+        loads.put(demand, *before, sign=-1)
+        after = _best(loads, demand, avoid=before[0])
+        loads.put(demand, *after)
+        changed = loads.overflow()
+        if changed <= overflow or rng.random() < np.exp((overflow - changed) / 0.5):
+            bin_of[source], mode_of[source] = after
+            overflow = changed
+        else:
+            loads.put(demand, *after, sign=-1)
+            loads.put(demand, *before)

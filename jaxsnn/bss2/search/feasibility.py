@@ -17,18 +17,17 @@ class Certificate:
     """Why a net does not fit.
 
     Attributes:
-        resource: what is too scarce: "circuits", "synapse rows", "labels", or "all mappings" after a
-            search of all.
-        where: the population or bus.
-        needed, available: the two numbers; None for an exhaustive search.
+        resource: what is too scarce: "circuits", "synapse rows" or "labels".
+        where: the population or neuron.
+        needed, available: the two numbers.
         message: what is too scarce, in one line.
         fix: what to do about it.
     """
 
     resource: str
     where: str
-    needed: int | None
-    available: int | None
+    needed: int
+    available: int
     message: str
     fix: str
 

@@ -1,4 +1,4 @@
-"""Placers: which neuron is where on the chip. All have one signature, `placement.Placer`.
+"""Placers: which neuron is where on the chip. All have one signature, `Placer`.
 
 Those here first tile the chip with as many circuits as each neuron takes, then give neurons of
 equal size to tiles. The tile's column decides the only bus on which the neuron can reach others.
@@ -6,16 +6,96 @@ equal size to tiles. The tile's column decides the only bus on which the neuron 
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from jaxsnn.bss2.chip import HEMISPHERES, Circuit
-from jaxsnn.bss2.search.placement import Placement, Placer
+from jaxsnn.bss2.chip import HEMISPHERES, Chip, Circuit
 from jaxsnn.bss2.search.strategies import Registry
-from jaxsnn.bss2.search.task import Task
-from jaxsnn.bss2.search.tiling import tile, tile_evenly
+from jaxsnn.bss2.search.task import ChipParts, Task, rank_within
+from jaxsnn.errors import MappingError
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Placement:
+    """The circuits of each neuron of a run; the first is the head.
+
+    Attributes:
+        chip: the chip.
+        circuits: for each target of the task its (row, column), the head first.
+    """
+
+    chip: Chip
+    circuits: tuple[tuple[Circuit, ...], ...]
+
+    @functools.cached_property
+    def counts(self) -> np.ndarray:
+        """(hemispheres, targets) circuits of each neuron in each hemisphere."""
+        counts = np.zeros((HEMISPHERES, len(self.circuits)), int)
+        for number, circuits in enumerate(self.circuits):
+            for row, _ in circuits:
+                counts[row, number] += 1
+        return counts
+
+    @functools.cached_property
+    def outputs(self) -> np.ndarray:
+        """(targets,) event output of each neuron."""
+        return np.array([self.chip.output_of(circuits[0][1]) for circuits in self.circuits], int)
+
+    @functools.cached_property
+    def buses(self) -> np.ndarray:
+        """(targets,) the bus that each neuron's events can reach."""
+        return self.outputs % self.chip.buses
+
+
+#: A placer: `placer(task, counts, rng)` gives each of the task's targets, in their order, as many
+#: circuits as `counts` (targets,) says, or returns None where it finds no room. The circuits of a
+#: neuron are side by side in one half of the chip, alive, and no other neuron's. What it draws, it
+#: draws from `rng`, so that the same seed gives the same mapping.
+Placer = Callable[[Task, np.ndarray, np.random.Generator], Placement | None]
+
+
+def refuse_misplaced(name: str, task: Task, counts: np.ndarray, placement: Placement) -> None:
+    """Refuse a placement that no router can work with.
+
+    Args:
+        name: of the placer.
+        task: what was placed.
+        counts: (targets,) circuits that each neuron was to have.
+        placement: what the placer returned.
+
+    Raises:
+        MappingError: it is no placement of all neurons, or a neuron has too few or too many
+            circuits, or one that is dead, is not on the chip or is another neuron's.
+    """
+    who, fix = f"placer '{name}'", f"repair the placer, or use another one than '{name}'"
+    if not isinstance(placement, Placement):
+        kind = type(placement).__name__
+        raise MappingError(f"{who} returned a {kind}, not a Placement or None", fix=fix)
+    if len(placement.circuits) != len(counts):
+        placed = len(placement.circuits)
+        raise MappingError(f"{who} placed {placed} of {len(counts)} neurons", fix=fix)
+    free = task.parts.circuits.copy()
+    for target, circuits, count in zip(task.targets, placement.circuits, counts, strict=True):
+        neuron = task.net.neuron(target)
+        if len(circuits) != count:
+            raise MappingError(
+                f"{who} gave {len(circuits)} circuits to {neuron}, it takes {count}", fix=fix
+            )
+        for row, column in circuits:
+            inside = 0 <= row < HEMISPHERES and 0 <= column < free.shape[1]
+            if not (inside and free[row, column]):
+                raise MappingError(
+                    f"{who} gave circuit ({row}, {column}) to {neuron}, which is dead, taken or "
+                    f"not among the {HEMISPHERES} x {free.shape[1]} of the chip",
+                    fix=fix,
+                )
+            free[row, column] = False
+
+
+# -- placers
 
 Order = Callable[[list[int], np.ndarray], np.ndarray]
 
@@ -54,22 +134,12 @@ def spread(task: Task, counts: np.ndarray, rng: np.random.Generator) -> Placemen
     """Each population evenly over the event outputs, so that its targets see it on all buses."""
 
     def order(outputs: list[int], neurons: np.ndarray) -> np.ndarray:
-        rank = _rank_within(np.array(outputs))
+        rank = rank_within(np.array(outputs))
         found = np.empty_like(neurons)
         found[np.lexsort((np.array(outputs), rank))] = neurons
         return found
 
     return _placed(task, counts, order)
-
-
-def _rank_within(keys: np.ndarray) -> np.ndarray:
-    """How many equal keys stand before each."""
-    order = np.argsort(keys, kind="stable")
-    ordered = keys[order]
-    first = np.searchsorted(ordered, ordered, side="left")
-    rank = np.empty(len(keys), int)
-    rank[order] = np.arange(len(keys)) - first
-    return rank
 
 
 def by_connectivity(task: Task, counts: np.ndarray, rng: np.random.Generator) -> Placement | None:
@@ -136,32 +206,6 @@ def annealed(task: Task, counts: np.ndarray, rng: np.random.Generator) -> Placem
     return Placement(chip=placement.chip, circuits=tuple(circuits))
 
 
-def vendor_fit(task: Task, counts: np.ndarray, rng: np.random.Generator) -> Placement | None:
-    """As the vendor's: each neuron at the first anchor with all its circuits free, column after
-    column.
-    """
-    chip, free = task.parts.chip, task.parts.circuits.copy()
-    circuits = []
-    for count in counts.tolist():
-        shape = [(place % HEMISPHERES, place // HEMISPHERES) for place in range(count)]
-        width = shape[-1][1] + 1
-        anchors = itertools.product(
-            range(HEMISPHERES if count == 1 else 1), range(chip.columns - width + 1)
-        )
-        for row, column in anchors:
-            own = tuple((row + down, column + right) for down, right in shape)
-            if chip.half_of(column) == chip.half_of(column + width - 1) and all(
-                free[one] for one in own
-            ):
-                break
-        else:
-            return None
-        for one in own:
-            free[one] = False
-        circuits.append(own)
-    return Placement(chip=chip, circuits=tuple(circuits))
-
-
 #: Placers by name; `register_placer` adds others, and so do entry points of "jaxsnn.placers".
 PLACERS: Registry[Placer] = Registry(
     "placer",
@@ -171,7 +215,6 @@ PLACERS: Registry[Placer] = Registry(
         "spread": spread,
         "by-connectivity": by_connectivity,
         "annealed": annealed,
-        "vendor": vendor_fit,
     },
 )
 
@@ -181,7 +224,7 @@ def register_placer(name: str, function: Placer) -> None:
 
     Args:
         name: for a mapping's `method` and the command line.
-        function: see `jaxsnn.bss2.search.placement.Placer`.
+        function: see `Placer`.
 
     Raises:
         UsageError: the name is another placer's.
@@ -191,3 +234,135 @@ def register_placer(name: str, function: Placer) -> None:
     True
     """
     PLACERS.register(name, function)
+
+
+# -- tiles of legal shape
+
+
+def tile(parts: ChipParts, counts: Sequence[int]) -> list[tuple[Circuit, ...]] | None:
+    """Tiles of legal shape for neurons of so many circuits, in order, from the left; None where
+    they do not fit.
+
+    A tile is contiguous, stays in one half, and is as even over both hemispheres as the tiles
+    before it allow.
+    """
+    chip, free = parts.chip, parts.circuits.copy()
+    tiles: list[tuple[Circuit, ...]] = []
+    regions = [
+        (half * chip.half_columns, (half + 1) * chip.half_columns) for half in range(chip.halves)
+    ]
+    starts = [[first, first] for first, _ in regions]
+    half = 0
+    for count in counts:
+        found = None
+        while found is None and half < chip.halves:
+            found = _take(free, count, starts[half], regions[half])
+            half += found is None
+        if found is None:
+            # a gap that was left
+            gaps = (_take(free, count, [first, first], (first, end)) for first, end in regions)
+            found = next((gap for gap in gaps if gap is not None), None)
+        if found is None:
+            return None
+        tiles.append(found)
+    return tiles
+
+
+def tile_evenly(parts: ChipParts, counts: Sequence[int]) -> list[tuple[Circuit, ...]] | None:
+    """Tiles dealt to the event outputs in turn, each with all its columns on one output; None where
+    they do not fit.
+    """
+    chip, free = parts.chip, parts.circuits.copy()
+    width = chip.output_columns
+    regions = [(output * width, (output + 1) * width) for output in range(chip.outputs)]
+    starts = [[first, first] for first, _ in regions]
+    tiles: list[tuple[Circuit, ...]] = []
+    turn = 0
+    for count in counts:
+        for step in range(chip.outputs):
+            output = (turn + step) % chip.outputs
+            found = _take(free, count, starts[output], regions[output])
+            if found is not None:
+                tiles.append(found)
+                turn = output + 1
+                break
+        else:
+            return None
+    return tiles
+
+
+def _take(
+    free: np.ndarray, count: int, start: list[int], region: tuple[int, int]
+) -> tuple[Circuit, ...] | None:
+    """A tile in a region, which is then no longer free; `start`, where tiles may begin in each row,
+    moves on.
+    """
+    found = _single(free, region) if count == 1 else _block(free, count, start, region[1])
+    for row, column in found or ():
+        free[row, column] = False
+        if count > 1:
+            start[row] = max(start[row], column + 1)
+    return found
+
+
+def _single(free: np.ndarray, region: tuple[int, int]) -> tuple[Circuit, ...] | None:
+    """The leftmost free circuit of a region."""
+    columns, rows = np.nonzero(free[:, slice(*region)].T)
+    return ((int(rows[0]), region[0] + int(columns[0])),) if len(rows) else None
+
+
+def _block(
+    free: np.ndarray, count: int, start: Sequence[int], end: int
+) -> tuple[Circuit, ...] | None:
+    """The tile of `count` circuits that ends leftmost, at or right of `start` in each row."""
+    best: tuple[tuple[int, int, int], tuple[Circuit, ...]] | None = None
+    for top in sorted(range(count + 1), key=lambda top: (abs(2 * top - count), -top)):
+        bottom = count - top
+        if best is not None and min(top, bottom) < count // 2 - 1:
+            break
+        columns = _overlapping(free, (top, bottom), start, end)
+        if columns is None:
+            continue
+        ends = columns[0] + top if top else start[0], columns[1] + bottom if bottom else start[1]
+        rank = (max(ends), abs(2 * top - count), abs(ends[0] - ends[1]))
+        if best is None or rank < best[0]:
+            circuits = [(0, columns[0] + k) for k in range(top)] + [
+                (1, columns[1] + k) for k in range(bottom)
+            ]
+            best = rank, tuple(circuits)
+    return None if best is None else best[1]
+
+
+def _overlapping(
+    free: np.ndarray, lengths: Sequence[int], start: Sequence[int], end: int
+) -> tuple[int, int] | None:
+    """First columns of two stretches of free circuits, one in each row, that share a column (if
+    both are there).
+    """
+    at = [start[0], start[1]]
+    while True:
+        for row in range(HEMISPHERES):
+            if lengths[row]:
+                found = _stretch(free[row], lengths[row], at[row], end)
+                if found is None:
+                    return None
+                at[row] = found
+        if not all(lengths):
+            return at[0], at[1]
+        if at[0] + lengths[0] <= at[1]:
+            at[0] = at[1] - lengths[0] + 1
+        elif at[1] + lengths[1] <= at[0]:
+            at[1] = at[0] - lengths[1] + 1
+        else:
+            return at[0], at[1]
+
+
+def _stretch(free: np.ndarray, length: int, start: int, end: int) -> int | None:
+    """The first column at or right of `start` from which `length` circuits are free."""
+    column = start
+    while column + length <= end:
+        taken = np.flatnonzero(~free[column : column + length])
+        if not len(taken):
+            return column
+        column += int(taken[-1]) + 1
+    return None

@@ -1,5 +1,5 @@
 """Places and routes a net: placers and routers in turn, cheap ones first, until one fits, counting
-forbids, or time is up.
+forbids it, or time is up.
 """
 
 from __future__ import annotations
@@ -15,9 +15,7 @@ import numpy as np
 from jaxsnn.bss2.chip import HICANN_X, NOTHING_DEAD, Chip, Dead
 from jaxsnn.bss2.mapping import SIGNS, Mapping, PlacedPopulation, Run
 from jaxsnn.bss2.netlist import Netlist
-from jaxsnn.bss2.search.assign_bins import hopeless
-from jaxsnn.bss2.search.effort import Effort, Unrouted
-from jaxsnn.bss2.search.exhaustive import is_small, search
+from jaxsnn.bss2.search.bins import is_hopeless
 from jaxsnn.bss2.search.feasibility import (
     Certificate,
     impossible,
@@ -25,10 +23,8 @@ from jaxsnn.bss2.search.feasibility import (
     least_runs,
     too_few_runs,
 )
-from jaxsnn.bss2.search.partition import partitions
-from jaxsnn.bss2.search.place import PLACERS
-from jaxsnn.bss2.search.placement import refuse_misplaced
-from jaxsnn.bss2.search.route import ROUTERS
+from jaxsnn.bss2.search.place import PLACERS, refuse_misplaced, tile
+from jaxsnn.bss2.search.route import ROUTERS, Effort, Unrouted
 from jaxsnn.bss2.search.task import ChipParts, Task, task_of, usable_parts
 from jaxsnn.errors import (
     MappingError,
@@ -51,6 +47,8 @@ _SHARE = 0.25
 _QUICK_PLACERS = ("first-fit", "by-connectivity")
 _THOROUGH_PLACERS = ("spread", "annealed", "first-fit")
 _LARGEST_SEED = (1 << 31) - 1
+#: How much of an even share of all circuits a run may take more, from even runs to full ones.
+_RUN_SHARES = (1.0, 1.05, 1.15, None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +57,7 @@ class Portfolio:
 
     Attributes:
         placers: keys of `place.PLACERS`; None for those that have proven best.
-        routers: keys of `route.ROUTERS`; None for "mixed", and "greedy" after the placer "vendor".
+        routers: keys of `route.ROUTERS`; None for "mixed".
     """
 
     placers: Sequence[str] | None = None
@@ -121,8 +119,7 @@ def place_and_route(
             mapping.
         max_runs: at most so many runs; None for as many as it takes.
         time_limit: seconds after which no new attempt is started.
-        portfolio: which placers and routers are tried; with chosen ones a small chip is not
-            searched exhaustively.
+        portfolio: which placers and routers are tried.
 
     Raises:
         ChipError: a dead part does not exist.
@@ -134,29 +131,10 @@ def place_and_route(
         raise UsageError(
             f"a {type(net).__name__} is not a Netlist", fix="pass jaxsnn.quantize(graph).netlist"
         )
-    for given, kind in ((chip, Chip), (dead, Dead)):
-        if not isinstance(given, kind):
-            text = f"a {type(given).__name__} is not a {kind.__name__}"
+    for value, kind in ((chip, Chip), (dead, Dead)):
+        if not isinstance(value, kind):
+            text = f"a {type(value).__name__} is not a {kind.__name__}"
             raise UsageError(text, fix="see jaxsnn.bss2.chip")
-    _refuse(signs, seed, max_runs, time_limit)
-    chosen = _chosen(portfolio or Portfolio())
-    parts = usable_parts(chip, dead)
-    forbidden = impossible(net, parts, signs)
-    if forbidden is None and max_runs is not None:
-        forbidden = too_few_runs(net, parts, signs, max_runs)
-    if forbidden is not None:
-        return _impossible(forbidden, tried=0)
-    deadline = time.monotonic() + time_limit
-    kinds = ["fixed", "free"] if signs == "fixed" else ["free"]
-    attempts = [
-        _Attempt(net=net, parts=parts, signs=kind, seed=seed, deadline=deadline, portfolio=chosen)
-        for kind in kinds
-        if kind == signs or impossible(net, parts, kind) is None
-    ]
-    return _Search(attempts, max_runs, time_limit).outcome()
-
-
-def _refuse(signs: str, seed: int, max_runs: int | None, time_limit: float) -> None:
     if signs not in SIGNS:
         raise UsageError(f"there are no signs '{signs}'", fix=suggestion(str(signs), SIGNS))
     number = as_whole(seed)
@@ -169,261 +147,241 @@ def _refuse(signs: str, seed: int, max_runs: int | None, time_limit: float) -> N
         raise UsageError(
             f"the time limit is {shown(time_limit)} s", fix="give a positive number of seconds"
         )
-
-
-def _chosen(portfolio: Portfolio) -> Portfolio:
-    """The portfolio, having made sure that what it names is there."""
-    placers, routers = portfolio.placers, portfolio.routers
-    return Portfolio(
-        placers=None if placers is None else PLACERS.named(placers),
-        routers=None if routers is None else ROUTERS.named(routers),
+    chosen = portfolio or Portfolio()
+    chosen = Portfolio(
+        placers=None if chosen.placers is None else PLACERS.named(chosen.placers),
+        routers=None if chosen.routers is None else ROUTERS.named(chosen.routers),
     )
-
-
-def _impossible(certificate: Certificate, tried: int) -> Outcome:
-    return Outcome(
-        stop_reason="impossible",
-        mapping=None,
-        certificate=certificate,
-        tried=tried,
-        problem=certificate.problem,
-    )
-
-
-def _more_freedom(late: bool, time_limit: float, max_runs: int | None, seed: int) -> str:
-    """What to do where the search gave up: more time only where there was too little."""
-    other = f"allow time_limit={2 * time_limit:g}" if late else f"try another seed={seed + 1}"
-    return other if max_runs is None else f"{other}, or max_runs={max_runs + 1}"
-
-
-def _mapping(net: Netlist, parts: ChipParts, signs: str, seed: int, runs: list[Run]) -> Mapping:
-    """The mapping of some runs."""
-    populations = [
-        PlacedPopulation(name=one.name, size=one.size, external=one.external)
-        for one in net.populations
+    parts = usable_parts(chip, dead)
+    certificate = impossible(net, parts, signs)
+    if certificate is None and max_runs is not None:
+        certificate = too_few_runs(net, parts, signs, max_runs)
+    if certificate is not None:
+        return Outcome(
+            stop_reason="impossible",
+            mapping=None,
+            certificate=certificate,
+            tried=0,
+            problem=certificate.problem,
+        )
+    searches = [
+        _RunSearch(net, parts, kind, seed, chosen)
+        # a mapping that leaves room for both signs is one of fixed signs, too
+        for kind in (("fixed", "free") if signs == "fixed" else ("free",))
+        if kind == signs or impossible(net, parts, kind) is None
     ]
-    return Mapping(
-        chip=parts.chip,
-        dead=parts.dead,
-        signs=signs,
-        seed=seed,
-        fingerprint=net.fingerprint(),
-        populations=tuple(populations),
-        runs=_linked(runs),
-    )
+    return _Search(searches, max_runs, time_limit).outcome()
 
 
-def _linked(runs: list[Run]) -> tuple[Run, ...]:
-    """The runs, with the run that recorded each replayed neuron."""
+class _Search:
+    """The search for a net's runs, with the signs that are asked for and, where those are fixed,
+    with free ones too.
+
+    Args:
+        searches: the one for the signs that are asked for first.
+        max_runs: at most so many.
+        time_limit: seconds.
+    """
+
+    def __init__(
+        self, searches: Sequence[_RunSearch], max_runs: int | None, time_limit: float
+    ) -> None:
+        self.searches, self.max_runs, self.time_limit = searches, max_runs, time_limit
+        self.start = time.monotonic()
+        self.last = searches[0].fewest + _MORE_RUNS if max_runs is None else max_runs
+        self._set_deadline(self.start + time_limit)
+
+    def outcome(self) -> Outcome:
+        """Search, and say what came of it."""
+        first, runs = self.searches[0], self._find_runs()
+        if runs is not None:
+            return Outcome(
+                stop_reason="fits",
+                mapping=_mapping(first, runs),
+                certificate=first.fewer,
+                tried=self._tried(),
+            )
+        is_late, last = self._is_late(), self.last
+        # more time is advised only where there was too little
+        limit, fix = (
+            (f"within {self.time_limit:g} s", f"allow time_limit={2 * self.time_limit:g}")
+            if is_late
+            else (f"in {last} run{'s' * (last > 1)}", f"try another seed={first.seed + 1}")
+        )
+        problem = Problem(
+            code="gave-up",
+            message=f"no mapping was found {limit} ({self._tried()} attempts; {first.why})",
+            fix=fix if self.max_runs is None else f"{fix}, or max_runs={self.max_runs + 1}",
+        )
+        return Outcome(
+            stop_reason="gave up",
+            mapping=None,
+            certificate=first.fewer,
+            tried=self._tried(),
+            problem=problem,
+        )
+
+    def _find_runs(self) -> list[Run] | None:
+        """First whatever is found quickly, then fewer runs."""
+        runs = self._find_quickly()
+        if runs is None:
+            return self._find_thoroughly()
+        if len(self.searches) > 1:  # finding fewer may take half of what is left
+            self._set_deadline(0.5 * (time.monotonic() + self.deadline))
+        return self._find_fewest(self.searches, len(runs) - 1, _THOROUGH[0]) or runs
+
+    def _find_quickly(self) -> list[Run] | None:
+        """Signs as they are asked for, and if that takes long, free ones before going on with
+        them.
+        """
+        wanted, free = self.searches[:1], self.searches[1:]
+        if free:
+            end = self.deadline
+            self._set_deadline(self.start + _SHARE * self.time_limit)
+            runs = self._find_fewest(wanted, self.last, 0)
+            self._set_deadline(end)
+            if runs is not None:
+                return self._find_fewest(free, len(runs) - 1, 0) or runs
+            runs = self._find_fewest(free, self.last, 0)
+            if runs is not None:
+                self._set_deadline(0.5 * (time.monotonic() + end))
+                fewer = self._find_fewest(wanted, len(runs) - 1, 0)
+                self._set_deadline(end)
+                return fewer or runs
+        return self._find_fewest(wanted, self.last, 0)
+
+    def _find_thoroughly(self) -> list[Run] | None:
+        """Other draws and more of them, while there is time and hope."""
+        for repairs in _THOROUGH:
+            before = self._tried()
+            runs = self._find_fewest(self.searches, self.last, repairs)
+            if runs is not None or self._tried() == before or self._is_late():
+                return runs
+        return None
+
+    def _find_fewest(
+        self, searches: Sequence[_RunSearch], last: int, repairs: int
+    ) -> list[Run] | None:
+        """As few runs as are found, at most `last`."""
+        for count in range(self.searches[0].fewest, last + 1):
+            for search in searches:
+                if count < search.fewest:
+                    continue
+                runs = search.find_runs(count, repairs)
+                if runs is not None:
+                    return runs
+                if self._is_late():
+                    return None
+        return None
+
+    def _set_deadline(self, deadline: float) -> None:
+        self.deadline = deadline
+        for search in self.searches:
+            search.deadline = deadline
+
+    def _is_late(self) -> bool:
+        return time.monotonic() > self.deadline
+
+    def _tried(self) -> int:
+        return sum(search.tried for search in self.searches)
+
+
+def _mapping(search: _RunSearch, runs: list[Run]) -> Mapping:
+    """The mapping of some runs, with the run that recorded each replayed neuron."""
     run_of = {
         (neuron.population, neuron.index): number
         for number, run in enumerate(runs)
         for neuron in run.neurons
     }
-    return tuple(
-        dataclasses.replace(
-            run,
-            sources=tuple(
-                one
-                if one.from_run is None
-                else dataclasses.replace(one, from_run=run_of[one.population, one.index])
-                for one in run.sources
-            ),
+    linked = []
+    for run in runs:
+        sources = tuple(
+            source
+            if source.from_run is None
+            else dataclasses.replace(source, from_run=run_of[source.population, source.index])
+            for source in run.sources
         )
-        for run in runs
+        linked.append(dataclasses.replace(run, sources=sources))
+    net = search.net
+    return Mapping(
+        chip=search.parts.chip,
+        dead=search.parts.dead,
+        signs=search.signs,
+        seed=search.seed,
+        fingerprint=net.fingerprint(),
+        populations=tuple(
+            PlacedPopulation(
+                name=population.name, size=population.size, external=population.external
+            )
+            for population in net.populations
+        ),
+        runs=tuple(linked),
     )
 
 
-class _Search:
-    """The search of a net's runs, with the signs that are asked for and, where those are fixed,
-    with free ones too: a mapping that leaves room for both signs is one of fixed signs.
-
-    Attributes:
-        attempts: the one for the signs that are asked for first.
-        last: runs that are tried at most.
-    """
-
-    def __init__(
-        self, attempts: Sequence[_Attempt], max_runs: int | None, time_limit: float
-    ) -> None:
-        self.attempts, self.max_runs, self.time_limit = attempts, max_runs, time_limit
-        self.deadline = attempts[0].deadline
-        self.start = self.deadline - time_limit
-        self.last = attempts[0].fewest + _MORE_RUNS if max_runs is None else max_runs
-
-    def outcome(self) -> Outcome:
-        """What the search comes to."""
-        first = self.attempts[0]
-        found = self._runs()
-        tried = self._tried()
-        if found is None and first.certificate is not None and self.max_runs == 1:
-            return _impossible(first.certificate, tried)
-        certificate = first.certificate or first.fewer
-        if found is not None:
-            mapping = _mapping(first.net, first.parts, first.signs, first.seed, found)
-            return Outcome(
-                stop_reason="fits", mapping=mapping, certificate=certificate, tried=tried
-            )
-        late, last = time.monotonic() > self.deadline, self.last
-        limit = f"within {self.time_limit:g} s" if late else f"in {last} run{'s' * (last > 1)}"
-        problem = Problem(
-            code="gave-up",
-            message=f"no mapping was found {limit} ({tried} attempts; {first.why})",
-            fix=_more_freedom(late, self.time_limit, self.max_runs, first.seed),
-        )
-        return Outcome(
-            stop_reason="gave up",
-            mapping=None,
-            certificate=certificate,
-            tried=tried,
-            problem=problem,
-        )
-
-    def _runs(self) -> list[Run] | None:
-        """The runs: first whatever is found quickly, then fewer of them."""
-        found = self._quickly()
-        if found is None:
-            return self._thoroughly()
-        if len(self.attempts) > 1:  # finding fewer may take half of what is left
-            self._until(0.5 * (time.monotonic() + self.deadline))
-        return self._in_fewest(self.attempts, len(found) - 1, _THOROUGH[0]) or found
-
-    def _quickly(self) -> list[Run] | None:
-        """Signs as they are asked for, and if that takes long, free ones before going on with
-        them.
-        """
-        if len(self.attempts) > 1:
-            self._until(self.start + _SHARE * self.time_limit)
-            found = self._in_fewest(self.attempts[:1], self.last, 0)
-            self._until(self.deadline)
-            if found is not None:
-                return self._in_fewest(self.attempts[1:], len(found) - 1, 0) or found
-            found = self._in_fewest(self.attempts[1:], self.last, 0)
-            if found is not None:
-                self._until(0.5 * (time.monotonic() + self.deadline))
-                fewer = self._in_fewest(self.attempts[:1], len(found) - 1, 0)
-                self._until(self.deadline)
-                return fewer or found
-        return self._in_fewest(self.attempts[:1], self.last, 0)
-
-    def _thoroughly(self) -> list[Run] | None:
-        """Other draws and more of them, while there is time and hope."""
-        for effort in _THOROUGH:
-            before = self._tried()
-            found = self._in_fewest(self.attempts, self.last, effort)
-            if found is not None or self._tried() == before or self._late():
-                return found
-        return None
-
-    def _in_fewest(self, attempts: Sequence[_Attempt], last: int, repairs: int) -> list[Run] | None:
-        """As few runs as are found, at most so many."""
-        for runs in range(self.attempts[0].fewest, last + 1):
-            for one in attempts:
-                if runs < one.fewest:
-                    continue
-                found = one.in_runs(runs, repairs)
-                if found is not None:
-                    return found
-                if self._late():
-                    return None
-        return None
-
-    def _until(self, deadline: float) -> None:
-        for one in self.attempts:
-            one.deadline = deadline
-
-    def _late(self) -> bool:
-        return time.monotonic() > self.attempts[0].deadline
-
-    def _tried(self) -> int:
-        return sum(one.tried for one in self.attempts)
-
-
-class _Attempt:
-    """The search, and how often it tried.
+class _RunSearch:
+    """The search for runs under one kind of signs, and what it has learned.
 
     Attributes:
         least: (size,) the fewest circuits of each neuron.
         fewest: runs that counting allows, and `fewer`, why one less is not enough.
         tried: attempts at a run.
         why: the last attempt failed.
-        certificate: why one run is impossible, where all mappings were tried.
-        overflow: by the neurons of a run, the fewest synapses or labels that were too many.
-        found: by the neurons of a run, what was found.
-        failed: neurons of a run and repairs for which nothing was found.
+        deadline: `time.monotonic()` at which no new attempt is started.
     """
 
     def __init__(
-        self,
-        *,
-        net: Netlist,
-        parts: ChipParts,
-        signs: str,
-        seed: int,
-        deadline: float,
-        portfolio: Portfolio,
+        self, net: Netlist, parts: ChipParts, signs: str, seed: int, portfolio: Portfolio
     ) -> None:
         self.net, self.parts, self.signs = net, parts, signs
-        self.seed, self.deadline, self.portfolio = seed, deadline, portfolio
+        self.seed, self.portfolio, self.deadline = seed, portfolio, math.inf
         self.least = least_circuits(net, parts, signs)
         self.fewest, self.fewer = least_runs(net, parts, signs)
         self.tried, self.why = 0, "nothing was tried"
-        self.certificate: Certificate | None = None
-        self.overflow: dict[bytes, int] = {}
-        self.found: dict[bytes, Run] = {}
-        self.failed: set[tuple[bytes, int]] = set()
+        # by the neurons of a run: the fewest synapses or labels that were too many; the run; and,
+        # with the repairs, whether nothing was found
+        self._overflow: dict[bytes, int] = {}
+        self._runs: dict[bytes, Run] = {}
+        self._failed: set[tuple[bytes, int]] = set()
 
-    def in_runs(self, runs: int, repairs: int) -> list[Run] | None:
-        """The runs, or nothing, which proves nothing; a proof for one run goes to `certificate`."""
-        for targets in partitions(self.net, self.parts, self.least, runs):
-            found: list[Run] = []
-            for inside in targets:
-                run = self._run(inside, repairs)
-                if isinstance(run, Certificate) and runs == 1:
-                    self.certificate = run
-                if not isinstance(run, Run):
+    def find_runs(self, count: int, repairs: int) -> list[Run] | None:
+        """So many runs, or None, which proves nothing."""
+        for partition in partitions(self.net, self.parts, self.least, count):
+            runs: list[Run] = []
+            for targets in partition:
+                run = self._find_run(targets, repairs)
+                if run is None:
                     break
-                found.append(run)
-            if len(found) == len(targets):
-                return found
+                runs.append(run)
+            else:
+                return runs
             if time.monotonic() > self.deadline:
                 return None
         return None
 
-    def _run(self, targets: np.ndarray, repairs: int) -> Run | Certificate | None:
+    def _find_run(self, targets: np.ndarray, repairs: int) -> Run | None:
         """One run; what was found before for the same neurons is not searched again."""
         key = targets.tobytes()
-        if key not in self.found and (key, repairs) not in self.failed:
-            result = self._search(task_of(self.net, self.parts, self.signs, targets), repairs)
-            if isinstance(result, Run):
-                self.found[key] = result
-            elif result is None:
-                self.failed.add((key, repairs))
-            return result
-        return self.found.get(key)
-
-    def _search(self, task: Task, repairs: int) -> Run | Certificate | None:
-        """One run by the members of the portfolio, cheap ones first; on a small chip the last one
-        is exhaustive.
-        """
-        if repairs and self.portfolio == Portfolio() and is_small(task):
-            self.tried += 1
-            return search(task, self.deadline)
-        if repairs and hopeless(task, self.overflow.get(task.targets.tobytes(), 0)):
-            return None
-        least = self.least[task.targets]
-        for counts, placer, router in _members(task, least, repairs, self.portfolio):
-            if time.monotonic() > self.deadline and self.tried:
-                return None
-            run = self._try(task, counts, placer, router, repairs)
-            if run is not None:
-                return run
+        if key in self._runs or (key, repairs) in self._failed:
+            return self._runs.get(key)
+        task = task_of(self.net, self.parts, self.signs, targets)
+        if not (repairs and is_hopeless(task, self._overflow.get(key, 0))):
+            for counts, placer, router in _members(
+                task, self.least[targets], repairs, self.portfolio
+            ):
+                if time.monotonic() > self.deadline and self.tried:
+                    break
+                run = self._try(task, counts, placer, router, repairs)
+                if run is not None:
+                    self._runs[key] = run
+                    return run
+        self._failed.add((key, repairs))
         return None
 
     def _try(
         self, task: Task, counts: np.ndarray, placer: str, router: str, repairs: int
     ) -> Run | None:
-        """One placer and one router; why they found nothing goes to `why` and `overflow`."""
+        """One placer and one router."""
         self.tried += 1
         rng = np.random.default_rng([self.seed, self.tried])
         placement = PLACERS[placer](task, counts, rng)
@@ -431,33 +389,32 @@ class _Attempt:
             self.why = f"{int(counts.sum())} circuits have no room with '{placer}'"
             return None
         refuse_misplaced(placer, task, counts, placement)
-        effort = Effort(repairs=repairs, deadline=self.deadline)
-        found = ROUTERS[router](task, placement, rng, effort)
-        if isinstance(found, Run):
-            return dataclasses.replace(found, method=f"{placer}, {found.method}")
-        if not isinstance(found, Unrouted):
-            kind = type(found).__name__
+        result = ROUTERS[router](
+            task, placement, rng, Effort(repairs=repairs, deadline=self.deadline)
+        )
+        if isinstance(result, Run):
+            return dataclasses.replace(result, method=f"{placer}, {result.method}")
+        if not isinstance(result, Unrouted):
             raise MappingError(
-                f"router '{router}' returned a {kind}, not a Run or Unrouted",
+                f"router '{router}' returned a {type(result).__name__}, not a Run or Unrouted",
                 fix=f"repair the router, or use another one than '{router}'",
             )
-        self.why = found.why
-        if found.overflow is not None:
+        self.why = result.why
+        if result.overflow is not None:
             key = task.targets.tobytes()
-            self.overflow[key] = min(found.overflow, self.overflow.get(key, found.overflow))
+            self._overflow[key] = min(result.overflow, self._overflow.get(key, result.overflow))
         return None
 
 
 def _members(
     task: Task, least: np.ndarray, repairs: int, portfolio: Portfolio
 ) -> Iterator[tuple[np.ndarray, str, str]]:
-    """(circuits of each neuron, placer, router)."""
+    """Attempts, cheap ones first: (circuits of each neuron, placer, router)."""
     levels = list(_levels(task, least))
     placers, routers = portfolio.placers, portfolio.routers
     if not repairs and portfolio == Portfolio():
         for counts in levels:
             yield counts, "spread", "mixed"
-        yield least, "vendor", "greedy"
     if placers is None:
         placers = _THOROUGH_PLACERS if repairs or routers is not None else _QUICK_PLACERS
         if not (task.on_chip >= 0).any():
@@ -474,8 +431,8 @@ def _levels(task: Task, least: np.ndarray) -> Iterator[np.ndarray]:
     both hemispheres. At last those with the largest fan-in get what is left.
     """
     room = int(task.parts.circuits.sum())
-    seen = []
-    for factor, even in (
+    levels: list[np.ndarray] = []
+    for factor, is_even in (
         (1.0, False),
         (1.0, True),
         (1.25, True),
@@ -484,12 +441,103 @@ def _levels(task: Task, least: np.ndarray) -> Iterator[np.ndarray]:
         (1.15, False),
     ):
         counts = np.ceil(least * factor).astype(int)
-        counts += counts % 2 if even else 0
-        if counts.sum() <= room and not any(np.array_equal(counts, one) for one in seen):
-            seen.append(counts)
+        counts += counts % 2 if is_even else 0
+        if counts.sum() <= room and not any(np.array_equal(counts, level) for level in levels):
+            levels.append(counts)
             yield counts
     left = room - int(least.sum())
-    if len(seen) == 1 and 0 < left < len(least):
+    if len(levels) == 1 and 0 < left < len(least):
         counts = least.copy()
         counts[np.argsort(-task.fan_in / least, kind="stable")[:left]] += 1
         yield counts
+
+
+# -- which neurons are on the chip in which run
+
+
+def partitions(
+    net: Netlist, parts: ChipParts, counts: np.ndarray, runs: int
+) -> Iterator[list[np.ndarray]]:
+    """Ways to put all neurons into at most so many runs, in topological order, even ones first.
+
+    Args:
+        counts: (size,) circuits of each neuron, the fewest that can do.
+
+    Yields:
+        Sorted global indices, run by run.
+    """
+    if runs == 1:
+        yield [np.flatnonzero(~net.external)]
+        return
+    net_units = units(net)
+    sizes = np.array([int(counts[unit].sum()) for unit in net_units])
+    total, capacity = np.concatenate([[0], np.cumsum(sizes)]), int(parts.circuits.sum())
+
+    def fits(first: int, last: int) -> bool:
+        """Whether the units from `first` to `last` have room on the chip."""
+        circuits = np.concatenate([counts[unit] for unit in net_units[first:last]])
+        return tile(parts, np.sort(circuits)[::-1].tolist()) is not None
+
+    def run_ends(limit: int) -> list[int] | None:
+        """Where each run ends if it takes at most `limit` circuits; None where `runs` are too few."""
+        ends: list[int] = []
+        first = 0
+        while first < len(net_units):
+            end = int(np.searchsorted(total, total[first] + limit, side="right")) - 1
+            end = max(end, first + 1)
+            if len(ends) == runs:
+                return None
+            if not fits(first, end):
+                low, high = first, end
+                while high - low > 1:
+                    middle = (low + high) // 2
+                    low, high = (middle, high) if fits(first, middle) else (low, middle)
+                end = low
+            if end == first:
+                return None
+            ends.append(end)
+            first = end
+        return ends
+
+    seen: list[list[int]] = []
+    for share in _RUN_SHARES:
+        limit = capacity
+        if share is not None:
+            limit = min(capacity, int(np.ceil(share * sizes.sum() / runs)) + 1)
+        ends = run_ends(limit)
+        if ends is None or ends in seen:
+            continue
+        seen.append(ends)
+        yield [
+            np.sort(np.concatenate(net_units[first:end]))
+            for first, end in zip([0, *ends[:-1]], ends, strict=True)
+        ]
+
+
+def units(net: Netlist) -> list[np.ndarray]:
+    """Neurons that have to be in one run, sources before targets: components of recurrent nets,
+    else single neurons.
+
+    Returns:
+        Sorted global indices, unit by unit.
+    """
+    import networkx
+
+    neurons = np.flatnonzero(~net.external)
+    components = net.recurrent_components()
+    internal = ~net.external[net.pre]
+    forward = net.owner[net.pre[internal]] < net.owner[net.post[internal]]
+    if not components and forward.all():
+        return [neurons[place : place + 1] for place in range(len(neurons))]
+    unit = np.arange(net.size)
+    for component in components:
+        unit[component] = component[0]
+    graph = networkx.DiGraph()
+    graph.add_nodes_from(unit[neurons].tolist())
+    pairs = np.unique(
+        np.stack([unit[net.pre[internal]], unit[net.post[internal]]]), axis=1
+    ).T.tolist()
+    graph.add_edges_from((source, target) for source, target in pairs if source != target)
+    members = {int(component[0]): component for component in components}
+    order = networkx.lexicographical_topological_sort(graph)
+    return [members.get(first, np.array([first])) for first in order]

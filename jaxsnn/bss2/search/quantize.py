@@ -9,22 +9,30 @@ thresholds then follow, so that all populations share one strength of an LSB.
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 
 from jaxsnn.bss2.chip import HICANN_X, PARAMETERS
 from jaxsnn.bss2.examine import LEFT_TO_THE_MAPPER, Examined, examine
 from jaxsnn.bss2.netlist import LARGEST, Netlist, NetPopulation, netlist
-from jaxsnn.bss2.search.cadc_levels import SPREAD, CadcLevels, largest, levels
 from jaxsnn.bss2.search.chip_dynamics import SHORT_TAU_SYN, Dynamics, approximations, choose_speedup
 from jaxsnn.bss2.search.measured_slopes import MeasuredSlope, Slopes, chosen_slope
+from jaxsnn.bss2.search.rounding import (
+    SCALES,
+    SPREAD,
+    CadcLevels,
+    NodeReport,
+    Scaled,
+    largest,
+    levels,
+    whole_weights,
+)
 from jaxsnn.bss2.search.unroll import Links
-from jaxsnn.bss2.search.whole_weights import SCALES, NodeReport, Scaled, whole_weights
 from jaxsnn.errors import (
     MappingError,
     UsageError,
@@ -195,15 +203,6 @@ def _refuse_options(options: QuantizeOptions) -> None:
         raise UsageError(
             f"the percentile is {shown(options.percentile)}", fix="choose one above 0, up to 100"
         )
-    _refuse_numbers(options)
-    if options.v_threshold <= options.v_leak:
-        raise UsageError(
-            f"v_threshold {options.v_threshold} is not above v_leak {options.v_leak}",
-            fix="choose a higher threshold",
-        )
-
-
-def _refuse_numbers(options: QuantizeOptions) -> None:
     if (as_whole(options.synapses_per_weight) or 0) < 1:
         raise UsageError(
             f"a weight may take {shown(options.synapses_per_weight)} synapses",
@@ -234,44 +233,67 @@ def _refuse_numbers(options: QuantizeOptions) -> None:
             f"{format_time(least)}",
             fix="give at least that, in seconds of the chip",
         )
+    if options.v_threshold <= options.v_leak:
+        raise UsageError(
+            f"v_threshold {options.v_threshold} is not above v_leak {options.v_leak}",
+            fix="choose a higher threshold",
+        )
 
 
 def _assembled(examined: Examined, options: QuantizeOptions) -> Quantized:
     parts, neurons = examined.parts, examined.neurons
     speedup, notes = choose_speedup(tuple(neurons.values()), options.speedup)
-    strengths = {name: strength(one, speedup) for name, one in neurons.items()}
+    notes = list(notes)
+    strengths = {name: strength(own, speedup) for name, own in neurons.items()}
     scales = _scales(options.scale, neurons)
-    bias = _bias_weights(neurons, strengths, speedup, options)
-    inputs = [name for name, part in parts.items() if part.wire.kind == "input"]
-    bias_source, asked = _fresh("bias", parts) if bias else None, _asked(examined)
+    arriving = {name: dict(examined.arriving[name].links) for name in neurons}
+    bias, bias_source = _bias_weights(neurons, strengths, speedup, options), None
+    if bias:
+        bias_source = "bias"
+        while bias_source in parts:
+            bias_source += "_"
+        for name, links in bias.items():
+            arriving[name][bias_source] = links
+    wires = [part.wire for part in parts.values()]
+    shown_populations = {
+        source for wire in wires if wire.kind == "output" for source in wire.sources
+    }
     populations = [
-        NetPopulation(name=name, size=parts[name].wire.size, external=True) for name in inputs
+        NetPopulation(name=wire.name, size=wire.size, external=True)
+        for wire in wires
+        if wire.kind == "input"
     ]
     if bias_source is not None:
         populations.append(NetPopulation(name=bias_source, size=1, external=True))
     populations += [
-        NetPopulation(name=name, size=one.population.size, external=False, output=name in asked)
-        for name, one in neurons.items()
-    ]
-    offsets = dict(
-        zip(
-            (part.name for part in populations),
-            np.cumsum([0, *(part.size for part in populations)]),
-            strict=False,
+        NetPopulation(
+            name=name, size=own.population.size, external=False, output=name in shown_populations
         )
+        for name, own in neurons.items()
+    ]
+    scaled, voltages, measured = _scale(
+        neurons, strengths, arriving, scales, speedup, options, notes
     )
-    arriving = {name: dict(examined.arriving[name].links) for name in neurons}
-    for name, own in bias.items():
-        arriving[name][bias_source or ""] = own
-    whole = _strong_enough(neurons, strengths, arriving, scales, speedup, options)
-    scaled, found, measured = whole.scaled, whole.levels, whole.measured
-    notes += (*whole.notes, *_silenced(scaled, arriving), *_lost_biases(scaled, bias))
-    pre = [offsets[source] + part.pre for own in arriving.values() for source, part in own.items()]
-    post = [offsets[name] + part.post for name, own in arriving.items() for part in own.values()]
-    weight = [scaled[name].whole for name in neurons]
-    for name, one in neurons.items():
+    notes += _silenced(scaled, arriving)
+    for name, links in bias.items():  # the weights of its channel come last
+        lost = int(np.sum(scaled[name].whole[-links.value.size :] == 0))
+        if lost:
+            what = f"{lost} of its {links.value.size} biases round to 0"
+            why = "a longer bias_period, or a smaller range of weights, makes them larger"
+            notes.append(Change(node=name, what=what, why=why))
+    for name, own in neurons.items():
         links = examined.arriving[name].links.values()
-        notes += tuple(approximations(one, links, options.refractory_time, speedup))
+        notes += approximations(own, links, options.refractory_time, speedup)
+    notes += voltages.notes
+    notes += _bias_notes(bias_source, neurons, speedup, options)
+    begins = np.cumsum([0, *(population.size for population in populations)])
+    begin = {population.name: first for population, first in zip(populations, begins, strict=False)}
+    pre, post = [], []
+    for name, sources in arriving.items():
+        for source, links in sources.items():
+            pre.append(begin[source] + links.pre)
+            post.append(begin[name] + links.post)
+    weight = [scaled[name].whole for name in neurons]
     return Quantized(
         netlist=netlist(
             populations,
@@ -281,89 +303,67 @@ def _assembled(examined: Examined, options: QuantizeOptions) -> Quantized:
         ),
         populations=MappingProxyType(
             {
-                name: _on_chip(one, found, speedup, options.refractory_time)
-                for name, one in neurons.items()
+                name: ChipPopulation(
+                    name=name,
+                    size=own.population.size,
+                    fires=own.population.fires,
+                    tau_mem=own.tau_mem / speedup,
+                    tau_syn=np.where(np.isnan(own.tau_syn), SHORT_TAU_SYN, own.tau_syn / speedup),
+                    v_leak=voltages.v_leak[name],
+                    v_threshold=voltages.v_threshold[name],
+                    v_reset=voltages.v_reset[name],
+                    lsb_per_volt=voltages.lsb_per_volt[name],
+                    refractory_time=options.refractory_time,
+                )
+                for name, own in neurons.items()
             }
         ),
-        nodes=MappingProxyType({name: scaled[name].report(found.error[name]) for name in neurons}),
+        nodes=MappingProxyType(
+            {name: scaled[name].report(voltages.error[name]) for name in neurons}
+        ),
         speedup=speedup,
-        slope=None if found.slope is None else float(found.slope * speedup * 1e-6),
+        slope=None if voltages.slope is None else float(voltages.slope * speedup * 1e-6),
         bias_source=bias_source,
         bias_period=options.bias_period,
-        notes=(*notes, *found.notes, *_bias_notes(bias_source, neurons, speedup, options)),
+        notes=tuple(notes),
         measured=measured,
     )
 
 
 def _silenced(
     scaled: Mapping[str, Scaled], arriving: Mapping[str, Mapping[str, Links]]
-) -> tuple[Change, ...]:
+) -> Iterator[Change]:
     """What rounding leaves nothing, or little, of."""
-    found = []
-    for name, one in scaled.items():
-        lost = one.whole == 0
+    for name, weights in scaled.items():
+        lost = weights.whole == 0
         if not lost.any():
             continue
-        post = np.concatenate([part.post for part in arriving[name].values()])
+        post = np.concatenate([links.post for links in arriving[name].values()])
         deaf = np.setdiff1d(post, post[~lost])
+        count = f"{lost.sum()} of its {lost.size} weights round to 0"
         if lost.all():
             what = f"all its {lost.size} weights round to 0: nothing arrives there"
         elif deaf.size:
-            neurons = f"neuron{'s' * (deaf.size > 1)} {listing(deaf.tolist(), limit=4)}"
-            what = (
-                f"{lost.sum()} of its {lost.size} weights round to 0: nothing arrives at {neurons}"
-            )
+            listed = listing(deaf.tolist(), limit=4)
+            what = f"{count}: nothing arrives at neuron{'s' * (deaf.size > 1)} {listed}"
         elif lost.mean() > _MUCH_LOST:
-            what = f"{lost.sum()} of its {lost.size} weights round to 0"
+            what = count
         else:
             continue
-        found.append(Change(node=name, what=what, why="they are too small for the scale"))
-    return tuple(found)
+        yield Change(node=name, what=what, why="they are too small for the scale")
 
 
-def _lost_biases(scaled: Mapping[str, Scaled], bias: Mapping[str, Links]) -> tuple[Change, ...]:
-    """Biases that are no longer there, as the weights of their channel, which come last, round to
-    0.
-    """
-    lost = {
-        name: int(np.sum(scaled[name].whole[-own.value.size :] == 0)) for name, own in bias.items()
-    }
-    return tuple(
-        Change(
-            node=name,
-            what=f"{lost[name]} of its {own.value.size} biases round to 0",
-            why="a longer bias_period, or a smaller range of weights, makes them larger",
-        )
-        for name, own in bias.items()
-        if lost[name]
-    )
-
-
-def _asked(examined: Examined) -> set[str]:
-    """Names of what the Outputs of a network hear."""
-    outputs = [part.wire for part in examined.parts.values() if part.wire.kind == "output"]
-    return {source for wire in outputs for source in wire.sources}
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Whole:
-    """Weights, voltages and the slope that they are for."""
-
-    scaled: Mapping[str, Scaled]
-    levels: CadcLevels
-    measured: MeasuredSlope | None
-    notes: tuple[Change, ...]
-
-
-def _strong_enough(
+def _scale(
     neurons: Mapping[str, Dynamics],
     strengths: Mapping[str, np.ndarray],
     arriving: Mapping[str, Mapping[str, Links]],
     scales: dict[str, str | float],
     speedup: float,
     options: QuantizeOptions,
-) -> _Whole:
-    """Weights and voltages under the slope that the chip has, or under the one that is best.
+    notes: list[Change],
+) -> tuple[dict[str, Scaled], CadcLevels, MeasuredSlope | None]:
+    """Weights and voltages under the slope that the chip has, or under the one that is best, and
+    that slope; says in `notes` which weights had to be made smaller.
 
     A threshold is its distance in volts times the slope, times the scale, over the strength of a
     weight of 1. Where that is beyond `v_threshold`, or would be rounded, the scale is made smaller.
@@ -372,10 +372,13 @@ def _strong_enough(
         MappingError: under the chip's slope a threshold is too close to its leak.
     """
 
-    def of(one: Mapping[str, Scaled]) -> dict[str, float]:
-        return {name: strengths[name].max() / (part.scale or np.nan) for name, part in one.items()}
+    def slopes(weights: Mapping[str, Scaled]) -> dict[str, float]:
+        """By how many volts per second one LSB of a weight changes dV/dt."""
+        return {
+            name: strengths[name].max() / (own.scale or np.nan) for name, own in weights.items()
+        }
 
-    def scaled_as(chosen: Mapping[str, str | float]) -> dict[str, Scaled]:
+    def scaled_by(chosen: Mapping[str, str | float]) -> dict[str, Scaled]:
         return {
             name: whole_weights(
                 links,
@@ -387,53 +390,37 @@ def _strong_enough(
             for name, links in arriving.items()
         }
 
-    scaled = scaled_as(scales)
-    _refuse_beyond_numbers(neurons, of(scaled))
-    found = levels(neurons, of(scaled), options.v_leak, options.v_threshold)
-    if (slope := found.slope) is None:
-        return _Whole(scaled=scaled, levels=found, measured=None, notes=())
-    measured, notes, cut = None, (), scales
+    scaled, measured = scaled_by(scales), None
+    _refuse_beyond_numbers(neurons, slopes(scaled))
+    voltages = levels(neurons, slopes(scaled), options.v_leak, options.v_threshold)
+    if (slope := voltages.slope) is None:
+        return scaled, voltages, None
+    limited = dict(scales)
     if options.slope is not None:
         microseconds = speedup * parse_time("1us")
         measured = chosen_slope(options.slope, slope * microseconds)
         slope = measured.slope / microseconds
-        most = {
-            name: largest(one, options.v_leak, options.v_threshold) * strengths[name].max() / slope
-            for name, one in neurons.items()
-            if one.population.fires and scaled[name].scale is not None
-        }
-        cut, notes = _cut(scales, scaled, most, measured, options)
-        scaled = scaled_as(cut)
-    scaled = scaled_as(cut | _whole_thresholds(neurons, scaled, scales, of(scaled), slope, options))
+        for name, own in neurons.items():
+            scale = scaled[name].scale
+            if not own.population.fires or scale is None:
+                continue
+            room = largest(own, options.v_leak, options.v_threshold)
+            limit = float(room * strengths[name].max() / slope)
+            if scale > limit:
+                limited[name] = limit
+                what = f"weights fill {limit / scale:.0%} of their range"
+                why = (
+                    f"at {measured.slope:.3g} CADC LSB per microsecond larger ones need a"
+                    f" threshold above {options.v_threshold} LSB"
+                )
+                notes.append(Change(node=name, what=what, why=why))
+        scaled = scaled_by(limited)
+    whole = _whole_thresholds(neurons, scaled, scales, slopes(scaled), slope, options)
+    scaled = scaled_by(limited | whole)
     if measured is not None:
-        _refuse_weak(neurons, of(scaled), (measured, slope), speedup, options)
-    found = levels(neurons, of(scaled), options.v_leak, options.v_threshold, slope)
-    return _Whole(scaled=scaled, levels=found, measured=measured, notes=notes)
-
-
-def _cut(
-    scales: dict[str, str | float],
-    scaled: Mapping[str, Scaled],
-    most: Mapping[str, float],
-    measured: MeasuredSlope,
-    options: QuantizeOptions,
-) -> tuple[dict[str, str | float], tuple[Change, ...]]:
-    """The scales, none larger than the chip's slope allows, and which were.
-
-    Args:
-        most: population with weights -> the largest.
-    """
-    cut = {name: most[name] for name in most if (scaled[name].scale or 0.0) > most[name]}
-    notes = tuple(
-        Change(
-            node=name,
-            what=f"weights fill {limit / (scaled[name].scale or 1.0):.0%} of their range",
-            why=f"at {measured.slope:.3g} CADC LSB per microsecond larger ones need a threshold "
-            f"above {options.v_threshold} LSB",
-        )
-        for name, limit in cut.items()
-    )
-    return scales | {name: float(limit) for name, limit in cut.items()}, notes
+        _refuse_weak(neurons, slopes(scaled), measured, slope, speedup, options)
+    voltages = levels(neurons, slopes(scaled), options.v_leak, options.v_threshold, slope)
+    return scaled, voltages, measured
 
 
 def _refuse_beyond_numbers(neurons: Mapping[str, Dynamics], slope_of: Mapping[str, float]) -> None:
@@ -486,16 +473,17 @@ def _whole_thresholds(
 def _refuse_weak(
     neurons: Mapping[str, Dynamics],
     slope_of: Mapping[str, float],
-    given: tuple[MeasuredSlope, float],
+    measured: MeasuredSlope,
+    slope: float,
     speedup: float,
     options: QuantizeOptions,
 ) -> None:
-    """`given`: the slope as it was measured, and per second of the file.
+    """Refuse thresholds too close to their leak under the slope that was measured (`slope`: per
+    second of the file).
 
     The distance of a threshold grows with the slope and with the largest weight, and as the speedup
     falls, but where the chip's shortest current stands in for a delta.
     """
-    measured, slope = given
     distance = {
         name: float(np.min(np.abs(one.v_threshold - one.v_leak))) * slope / slope_of[name]
         for name, one in neurons.items()
@@ -511,8 +499,10 @@ def _refuse_weak(
     ways, slower = [], f"{speedup / factor:.3g}"
     if isinstance(options.scale, str) and options.synapses_per_weight * factor <= MOST_SYNAPSES:
         ways.append(f"synapses_per_weight={math.ceil(options.synapses_per_weight * factor)}")
-    if not any(np.isnan(neurons[one].tau_syn).any() for one in weak) and _reaches(neurons, slower):
-        ways.append(f"speedup={slower}")
+    if not any(np.isnan(neurons[name].tau_syn).any() for name in weak):
+        with contextlib.suppress(MappingError):  # the calibration does not reach it
+            choose_speedup(tuple(neurons.values()), float(slower))
+            ways.append(f"speedup={slower}")
     raise MappingError(
         f"node '{name}' ({neurons[name].population.kind}): at {measured.slope:.3g} CADC LSB per "
         f"microsecond and LSB of a weight its threshold is {weak[name]:.2g} LSB from its leak, "
@@ -521,33 +511,6 @@ def _refuse_weak(
         fix="raise i_synin_gm or synapse_dac_bias and measure again"
         + (", or allow " + " or ".join(ways) if ways else ""),
         node=name,
-    )
-
-
-def _reaches(neurons: Mapping[str, Dynamics], speedup: str) -> bool:
-    """Whether the calibration reaches a speedup."""
-    try:
-        choose_speedup(tuple(neurons.values()), float(speedup))
-    except MappingError:
-        return False
-    return True
-
-
-def _on_chip(
-    one: Dynamics, found: CadcLevels, speedup: float, refractory_time: float
-) -> ChipPopulation:
-    name = one.population.name
-    return ChipPopulation(
-        name=name,
-        size=one.population.size,
-        fires=one.population.fires,
-        tau_mem=one.tau_mem / speedup,
-        tau_syn=np.where(np.isnan(one.tau_syn), SHORT_TAU_SYN, one.tau_syn / speedup),
-        v_leak=found.v_leak[name],
-        v_threshold=found.v_threshold[name],
-        v_reset=found.v_reset[name],
-        lsb_per_volt=found.lsb_per_volt[name],
-        refractory_time=refractory_time,
     )
 
 
@@ -634,9 +597,3 @@ def _bias_notes(
         "the chip has no constant current; emulate and run_hxtorch.py send that channel themselves"
     )
     return (Change(node=source, what=what, why=why),)
-
-
-def _fresh(name: str, taken: Mapping[str, Any]) -> str:
-    while name in taken:
-        name += "_"
-    return name

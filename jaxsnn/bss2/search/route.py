@@ -1,64 +1,125 @@
-"""Which events reach which synapses. All routers have one signature: they make a run of a placed
-task, or say why not.
+"""Routers: which events reach which synapses. All have one signature, `Router`: they make a run of a
+placed task, or say why not.
 
 `label_only` (compare mask 0: every driver of a bus sees all its events, synapses tell them apart)
-and `mixed` (masks that split buses into groups of drivers) share what is here; `greedy` follows the
-vendor's rules.
+and `mixed` (masks that split buses into groups of drivers) both put sources into bins.
 """
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from jaxsnn.bss2.chip import HEMISPHERES, Chip
-from jaxsnn.bss2.mapping import Run
-from jaxsnn.bss2.search.assign_bins import Assignment, assign
-from jaxsnn.bss2.search.bins import BOTTOM, EVERYWHERE, TOP, Bins, bins_of, reachable
-from jaxsnn.bss2.search.effort import Effort, Unrouted
-from jaxsnn.bss2.search.greedy_router import route_greedily
-from jaxsnn.bss2.search.make_run import Codes, fill, record
-from jaxsnn.bss2.search.placement import Placement
+from jaxsnn.bss2.chip import (
+    DISABLED,
+    EXCITATORY,
+    HEMISPHERES,
+    INHIBITORY,
+    Chip,
+    Node,
+    crossbar_nodes,
+)
+from jaxsnn.bss2.mapping import PlacedNeuron, Run, Source
+from jaxsnn.bss2.netlist import synapses_of
+from jaxsnn.bss2.search.bins import (
+    BOTTOM,
+    EVERYWHERE,
+    TOP,
+    Assignment,
+    Bins,
+    assign,
+    bins_of,
+    reachable,
+)
+from jaxsnn.bss2.search.place import Placement
 from jaxsnn.bss2.search.strategies import Registry
-from jaxsnn.bss2.search.task import Task
+from jaxsnn.bss2.search.task import Task, rank_within
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effort:
+    """How long a router may try.
+
+    Attributes:
+        repairs: moves of a source after all are placed.
+        deadline: `time.monotonic()` at which it stops.
+    """
+
+    repairs: int = 0
+    deadline: float = math.inf
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unrouted:
+    """A router found nothing.
+
+    Attributes:
+        why: for people.
+        overflow: how many synapses or labels are too many; None where that is not known.
+    """
+
+    why: str
+    overflow: int | None = None
+
 
 #: A router: `router(task, placement, rng, effort)` gives all events of a placed task addresses, and
 #: all its synapses rows, so that each responds to its own source and to no other; or it says why it
-#: found nothing. `make_run.record` makes the run. What it draws, it draws from `rng`.
+#: found nothing. `record` makes the run. What it draws, it draws from `rng`.
 Router = Callable[[Task, Placement, np.random.Generator, Effort], Run | Unrouted]
 
 
 def label_only(
     task: Task, placement: Placement, rng: np.random.Generator, effort: Effort
 ) -> Run | Unrouted:
-    """One group of drivers a bus: up to as many sources on a bus and hemisphere as there are
-    labels.
+    """Route with one group of drivers a bus: up to as many sources on a bus and hemisphere as there
+    are labels.
     """
-    return _grouped(task, placement, rng, effort, 1)
+    return _route_in_groups(task, placement, rng, effort, 1)
 
 
 def mixed(
     task: Task, placement: Placement, rng: np.random.Generator, effort: Effort
 ) -> Run | Unrouted:
-    """Groups of drivers, the fewest that work: 1, 2 or 4 of them a bus, more where labels are too
-    few.
+    """Route with groups of drivers, the fewest that work: 1, 2 or 4 of them a bus, more where labels
+    are too few.
     """
     best: Unrouted | None = None
     for groups in group_counts(task):
-        found = _grouped(task, placement, rng, effort, groups)
-        if isinstance(found, Run):
-            return found
-        if best is None or (found.overflow or 0) < (best.overflow or 0):
-            best = found
+        result = _route_in_groups(task, placement, rng, effort, groups)
+        if isinstance(result, Run):
+            return result
+        if best is None or (result.overflow or 0) < (best.overflow or 0):
+            best = result
         if time.monotonic() > effort.deadline:
             break
     return best or Unrouted(why="buses cannot be split")
 
 
+#: Routers by name; `register_router` adds others, and so do entry points of "jaxsnn.routers".
+ROUTERS: Registry[Router] = Registry(
+    "router", "jaxsnn.routers", {"label-only": label_only, "mixed": mixed}
+)
+
+
+def register_router(name: str, function: Router) -> None:
+    """Add a router, to be chosen by its name: `Portfolio(routers=[name])`, `jaxsnn map --router`.
+
+    Args:
+        name: for the command line.
+        function: see `Router`.
+
+    Raises:
+        UsageError: the name is another router's.
+    """
+    ROUTERS.register(name, function)
+
+
 def group_counts(task: Task) -> tuple[int, ...]:
-    """Into how many groups a bus may be split.
+    """Return into how many groups a bus may be split.
 
     Neurons reach every group while these are told apart by the bits of the row select that are
     theirs to choose. More groups make their room smaller, and are for sources that are too many for
@@ -74,13 +135,13 @@ def group_counts(task: Task) -> tuple[int, ...]:
     )
 
 
-def _grouped(
+def _route_in_groups(
     task: Task, placement: Placement, rng: np.random.Generator, effort: Effort, groups: int
 ) -> Run | Unrouted:
-    bins = bins_of(task.parts, task.signs, groups)
-    least: Assignment | None = None
+    chip, bins = placement.chip, bins_of(task.parts, task.signs, groups)
+    overflow: int | None = None
     for modes in _on_chip_modes(task, placement, groups):
-        found = assign(
+        assignment = assign(
             task,
             placement,
             bins,
@@ -90,19 +151,50 @@ def _grouped(
             repairs=effort.repairs,
             deadline=effort.deadline,
         )
-        if found.overflow == 0:
-            labels = _labels(found)
-            codes = label_codes(task, placement, bins, found, labels)
-            if codes is not None:
-                return _run(task, placement, bins, found, codes, labels)
-        if least is None or found.overflow < least.overflow:
-            least = found
-    if least is None or not least.overflow:
+        if assignment.overflow == 0:
+            labels = _labels(assignment)
+            # one filter bit each says "not to the top" and "not to the bottom" hemisphere
+            not_received = (1 << chip.event_bits - 1, 1 << chip.event_bits - 2)
+            nodes = {
+                (chip.link_input(link), chip.bus_output(h, link)): (not_received[h], 0)
+                for link in range(chip.buses)
+                for h in range(HEMISPHERES)
+            }
+            addresses = _addresses(task, placement, groups, assignment, labels, nodes)
+            if addresses is not None:
+                events = [
+                    number // groups << chip.event_bits
+                    | sum(
+                        not_received[h] for h in range(HEMISPHERES) if mode not in (h, EVERYWHERE)
+                    )
+                    | number % groups << chip.label_bits
+                    | label
+                    for number, mode, label in zip(
+                        assignment.bins.tolist(),
+                        assignment.modes.tolist(),
+                        labels.tolist(),
+                        strict=True,
+                    )
+                ]
+                synapses, row_modes = fill(task, placement, bins, assignment, labels)
+                return record(
+                    task,
+                    placement,
+                    events=[(event,) for event in events],
+                    addresses=addresses,
+                    nodes=nodes,
+                    method=f"{'label-only' if groups == 1 else 'mixed'}, {groups} groups",
+                    compare_masks=np.full((HEMISPHERES, chip.drivers), groups - 1),
+                    row_modes=row_modes,
+                    synapses=synapses,
+                )
+        overflow = assignment.overflow if overflow is None else min(overflow, assignment.overflow)
+    if not overflow:
         return Unrouted(
             why=f"addresses of neurons are too few for {groups} groups of drivers a bus"
         )
-    why = f"{least.overflow} synapses or labels are too many for {groups} groups of drivers a bus"
-    return Unrouted(why=why, overflow=least.overflow)
+    why = f"{overflow} synapses or labels are too many for {groups} groups of drivers a bus"
+    return Unrouted(why=why, overflow=overflow)
 
 
 def _on_chip_modes(task: Task, placement: Placement, groups: int) -> list[np.ndarray]:
@@ -143,8 +235,8 @@ def _reserved(task: Task, placement: Placement, groups: int) -> np.ndarray:
         silent = int(
             (placement.outputs == output).sum() - (placement.outputs[sources] == output).sum()
         )
-        own = reachable(placement.chip, int(output), groups)
-        reserved[own] += -(-silent // len(own))
+        reached = reachable(placement.chip, int(output), groups)
+        reserved[reached] += -(-silent // len(reached))
     return reserved
 
 
@@ -152,30 +244,6 @@ def spare_bits(task: Task, groups: int) -> int:
     """Bits of a neuron's own address that neither synapses nor drivers compare."""
     chip = task.parts.chip
     return max(0, chip.address_bits - chip.label_bits - (groups - 1).bit_length())
-
-
-def label_codes(
-    task: Task, placement: Placement, bins: Bins, assignment: Assignment, labels: np.ndarray
-) -> Codes | None:
-    """Labels, addresses and crossbar nodes of an assignment; None where an event output lacks
-    addresses.
-    """
-    chip, groups = placement.chip, bins.groups
-    group = assignment.bins % groups
-    select = group << chip.label_bits
-    not_received = (1 << chip.event_bits - 1, 1 << chip.event_bits - 2)
-    events: list[int] = []
-    for number, mode in enumerate(assignment.modes):
-        flags = sum(not_received[h] for h in range(HEMISPHERES) if mode not in (h, EVERYWHERE))
-        link = int(assignment.bins[number]) // groups
-        events.append(link << chip.event_bits | flags | int(select[number]) | int(labels[number]))
-    nodes = {
-        (chip.link_input(link), chip.bus_output(h, link)): (not_received[h], 0)
-        for link in range(chip.buses)
-        for h in range(HEMISPHERES)
-    }
-    addresses = _addresses(task, placement, bins, assignment, labels, nodes)
-    return None if addresses is None else Codes(events=events, addresses=addresses, nodes=nodes)
 
 
 def _labels(assignment: Assignment) -> np.ndarray:
@@ -194,50 +262,51 @@ def _labels(assignment: Assignment) -> np.ndarray:
 def _addresses(
     task: Task,
     placement: Placement,
-    bins: Bins,
+    groups: int,
     assignment: Assignment,
     labels: np.ndarray,
-    nodes: dict[tuple[int, int], tuple[int, int]],
+    nodes: dict[Node, tuple[int, int]],
 ) -> np.ndarray | None:
-    """(targets,) the own address of each neuron; enters into `nodes` what its event output passes.
+    """(targets,) the own address of each neuron, None where they are too few; enters into `nodes`
+    what its event output passes.
 
     With two spare bits they say "not top" and "not bottom", with one "not received". Without,
     neurons that nothing on the chip listens to take labels where they do not disturb.
     """
-    chip, spare = placement.chip, spare_bits(task, bins.groups)
+    chip, spare = placement.chip, spare_bits(task, groups)
     addresses = np.full(len(task.targets), -1)
     top_bits = [1 << chip.address_bits - 1, 1 << chip.address_bits - (2 if spare >= 2 else 1)]
-    taken = np.zeros((HEMISPHERES, chip.buses * bins.groups, chip.labels), bool)
+    flags = sum(set(top_bits)) if spare else 0
+    taken = np.zeros((HEMISPHERES, chip.buses * groups, chip.labels), bool)
     for number, mode in enumerate(assignment.modes):
         for h in range(HEMISPHERES):
             taken[h, assignment.bins[number], labels[number]] |= mode in (h, EVERYWHERE)
     sources = np.flatnonzero(task.on_chip >= 0)
     for output in range(chip.outputs):
         bus = output % chip.buses
-        mine = sources[placement.outputs[task.on_chip[sources]] == output]
+        behind = sources[placement.outputs[task.on_chip[sources]] == output]
         passes = [
-            bool(((assignment.modes[mine] == h) | (assignment.modes[mine] == EVERYWHERE)).any())
-            for h in (0, 1)
+            bool(((assignment.modes[behind] == h) | (assignment.modes[behind] == EVERYWHERE)).any())
+            for h in range(HEMISPHERES)
         ]
-        for source in mine:
+        for source in behind:
             free = (1 << chip.address_bits - chip.label_bits) - 1
-            own = (int(assignment.bins[source]) % bins.groups & free) << chip.label_bits | int(
-                labels[source]
-            )
+            group = int(assignment.bins[source]) % groups & free
+            address = group << chip.label_bits | int(labels[source])
             if spare >= 2:
-                own |= sum(
-                    top_bits[h] for h in (0, 1) if assignment.modes[source] not in (h, EVERYWHERE)
+                address |= sum(
+                    top_bits[h]
+                    for h in range(HEMISPHERES)
+                    if assignment.modes[source] not in (h, EVERYWHERE)
                 )
-            addresses[task.on_chip[source]] = own
-        for h in (0, 1):
+            addresses[task.on_chip[source]] = address
+        for h in range(HEMISPHERES):
             if passes[h]:
                 nodes[output, chip.bus_output(h, bus)] = (top_bits[h] if spare else 0, 0)
-        silent = [one for one in np.flatnonzero(placement.outputs == output) if addresses[one] < 0]
-        used = {int(address) for address in addresses[placement.outputs == output]}
-        for neuron in silent:
-            address = _silent_address(
-                chip, bins, output, passes, taken, used, sum(set(top_bits)) if spare else 0
-            )
+        neurons = np.flatnonzero(placement.outputs == output)
+        used = {int(address) for address in addresses[neurons]}
+        for neuron in neurons[addresses[neurons] < 0]:
+            address = _silent_address(chip, groups, output, passes, taken, used, flags)
             if address is None:
                 return None
             addresses[neuron] = address
@@ -247,7 +316,7 @@ def _addresses(
 
 def _silent_address(
     chip: Chip,
-    bins: Bins,
+    groups: int,
     output: int,
     passes: list[bool],
     taken: np.ndarray,
@@ -255,64 +324,155 @@ def _silent_address(
     flags: int,
 ) -> int | None:
     """An address that nothing on the chip receives, or that no other source on its bus has."""
-    for address in range(1 << chip.address_bits):
-        if address in used:
-            continue
+    unused = [address for address in range(1 << chip.address_bits) if address not in used]
+    for address in unused:
         if not any(passes) or (flags and address & flags == flags):
             return address
-    for address in range(1 << chip.address_bits):
+    for address in unused:
         select = chip.row_select_of(output << chip.address_bits | address)
-        number = (output % chip.buses) * bins.groups + select % bins.groups
+        number = (output % chip.buses) * groups + select % groups
         label = address & (chip.labels - 1)
-        if (
-            address in used
-            or address & flags
-            or any(passes[h] and taken[h, number, label] for h in range(HEMISPHERES))
-        ):
-            continue
-        for h in range(HEMISPHERES):
-            taken[h, number, label] |= passes[h]
-        return address
+        is_heard = any(passes[h] and taken[h, number, label] for h in range(HEMISPHERES))
+        if not address & flags and not is_heard:
+            for h in range(HEMISPHERES):
+                taken[h, number, label] |= passes[h]
+            return address
     return None
 
 
-def _run(
+# -- the record of a run
+
+
+def fill(
+    task: Task, placement: Placement, bins: Bins, assignment: Assignment, labels: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns of the synapses of an assignment that does not overflow.
+
+    Returns:
+        (synapses, 5) as in `Run.synapses`, and (hemispheres, rows) row modes.
+    """
+    chip, counts = placement.chip, placement.counts
+    synapse, weight = units_of(task)
+    source, neuron = task.pre[synapse], task.post[synapse]
+    inhibits = (task.weight[synapse] < 0).astype(int)
+    kinds = assignment.split.shape[1]
+    kind = inhibits if kinds == 2 else np.zeros_like(inhibits)
+    number, mode = assignment.bins[source], assignment.modes[source]
+    key = (number * kinds + kind) * len(task.targets) + neuron  # of those that share slots
+
+    # the hemisphere of each synapse; of sources that reach both, evenly where there is room
+    size = int(key.max(initial=-1)) + 1
+    room_top, room_bottom = (
+        assignment.split[side, kind, number] * counts[side, neuron]
+        - np.bincount(key[mode == side], minlength=size)[key]
+        for side in (TOP, BOTTOM)
+    )
+    is_both = mode == EVERYWHERE
+    both = np.bincount(key[is_both], minlength=size)[key]
+    even = both * room_top // np.maximum(room_top + room_bottom, 1)
+    top = np.clip(even, np.maximum(both - room_bottom, 0), np.minimum(both, room_top))
+    rank = np.zeros(len(key), int)
+    rank[is_both] = rank_within(key[is_both])
+    side = np.where(is_both, np.where(rank < top, TOP, BOTTOM), mode)
+
+    # column by column, then row by row
+    columns = np.zeros(
+        (HEMISPHERES, len(placement.circuits), max(1, int(counts.max(initial=1)))), int
+    )
+    for target, circuits in enumerate(placement.circuits):
+        for hemisphere in range(HEMISPHERES):
+            inside = [column for row, column in circuits if row == hemisphere]
+            columns[hemisphere, target, : len(inside)] = inside
+    rows = np.zeros((HEMISPHERES, chip.buses * bins.groups, chip.rows), int)
+    for hemisphere, members in enumerate(bins.rows):
+        for place, bin_rows in enumerate(members):
+            rows[hemisphere, place, : len(bin_rows)] = bin_rows
+    rank = rank_within(key * HEMISPHERES + side)
+    count = counts[side, neuron]
+    column = columns[side, neuron, rank % count]
+    offset = np.where(kind == 1, assignment.split[side, 0, number], 0)
+    row = rows[side, number, rank // count + offset]
+    row_modes = np.full((HEMISPHERES, chip.rows), DISABLED, np.int8)
+    if kinds == 2:
+        row_modes[side, row] = np.where(inhibits, INHIBITORY, EXCITATORY)
+    else:
+        row_modes[side, row], row_modes[side, row + 1] = EXCITATORY, INHIBITORY
+        row = row + inhibits
+    return np.stack([side, row, column, labels[source], weight], axis=1), row_modes
+
+
+def units_of(task: Task) -> tuple[np.ndarray, np.ndarray]:
+    """(synapses of the chip,) each: the number of the net's synapse, and the part of its weight,
+    the largest first.
+    """
+    largest = task.parts.chip.weight_max
+    parts = synapses_of(task.weight)
+    synapse = np.repeat(np.arange(len(parts)), parts)
+    before = np.arange(len(synapse)) - np.repeat(np.cumsum(parts) - parts, parts)
+    return synapse, np.minimum(np.abs(task.weight[synapse]) - largest * before, largest)
+
+
+def record(
     task: Task,
     placement: Placement,
-    bins: Bins,
-    found: Assignment,
-    codes: Codes,
-    labels: np.ndarray,
+    *,
+    events: Sequence[tuple[int, ...]],
+    addresses: np.ndarray,
+    nodes: Mapping[Node, tuple[int, int]],
+    method: str,
+    compare_masks: np.ndarray,
+    row_modes: np.ndarray,
+    synapses: np.ndarray,
 ) -> Run:
-    masks = np.full((HEMISPHERES, placement.chip.drivers), bins.groups - 1, np.int32)
-    synapses, row_modes = fill(task, placement, bins, found, labels)
-    return record(
-        task,
-        placement,
-        codes,
-        method=f"{'label-only' if bins.groups == 1 else 'mixed'}, {bins.groups} groups",
-        compare_masks=masks,
-        row_modes=row_modes,
-        synapses=synapses,
-    )
-
-
-#: Routers by name; `register_router` adds others, and so do entry points of "jaxsnn.routers".
-ROUTERS: Registry[Router] = Registry(
-    "router",
-    "jaxsnn.routers",
-    {"greedy": route_greedily, "label-only": label_only, "mixed": mixed},
-)
-
-
-def register_router(name: str, function: Router) -> None:
-    """Add a router, to be chosen by its name: `Portfolio(routers=[name])`, `jaxsnn map --router`.
+    """Make the run. The runs that recorded replayed neurons are -1 until the search knows them.
 
     Args:
-        name: for the command line.
-        function: see `Router`.
-
-    Raises:
-        UsageError: the name is another router's.
+        task: what was routed, and `placement`, where its neurons are.
+        events: for each source the addresses of the events that the host sends for a spike, if it
+            does.
+        addresses: (targets,) the own address of each neuron.
+        nodes: mask and target of the crossbar nodes that pass something to a bus; all others there
+            drop, and neurons pass to the host.
+        method: the router's name, and what it chose.
+        compare_masks, row_modes, synapses: as in `Run`, synapses in any order.
     """
-    ROUTERS.register(name, function)
+    net, chip = task.net, placement.chip
+    population = net.owner.tolist()
+    index = (np.arange(net.size) - net.offsets[net.owner]).tolist()
+    neurons = tuple(
+        PlacedNeuron(
+            population=population[target],
+            index=index[target],
+            circuits=circuits,
+            head=0,
+            address=address,
+            recorded=True,
+        )
+        for target, circuits, address in zip(
+            task.targets.tolist(), placement.circuits, addresses.tolist(), strict=True
+        )
+    )
+    sources = tuple(
+        Source(
+            population=population[source],
+            index=index[source],
+            from_run=None if net.external[source] else -1,
+            events=events[number],
+        )
+        for number, source in enumerate(task.sources.tolist())
+        if task.on_chip[number] < 0
+    )
+    drop = (0, (1 << chip.event_bits) - 1)
+    crossbar = []
+    for node in crossbar_nodes(chip):
+        to_host = node[0] < chip.outputs and node[1] >= HEMISPHERES * chip.buses
+        crossbar.append((*node, *nodes.get(node, (0, 0) if to_host else drop)))
+    return Run(
+        method=method,
+        neurons=neurons,
+        sources=sources,
+        compare_masks=compare_masks.astype(np.int32),
+        row_modes=row_modes.astype(np.int8),
+        synapses=synapses[np.lexsort(synapses[:, 2::-1].T)].astype(np.int32),
+        crossbar=np.array(crossbar, np.int32),
+    )

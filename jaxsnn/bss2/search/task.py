@@ -131,3 +131,16 @@ def task_of(net: Netlist, parts: ChipParts, signs: str, targets: np.ndarray) -> 
         post=position[net.post[kept]],
         weight=net.weight[kept].astype(np.int64),
     )
+
+
+def rank_within(keys: np.ndarray) -> np.ndarray:
+    """How many equal keys stand before each.
+
+    >>> rank_within(np.array([7, 3, 7, 7])).tolist()
+    [0, 0, 1, 2]
+    """
+    order = np.argsort(keys, kind="stable")
+    ordered = keys[order]
+    rank = np.empty(len(keys), int)
+    rank[order] = np.arange(len(keys)) - np.searchsorted(ordered, ordered, side="left")
+    return rank
