@@ -78,6 +78,19 @@ def refuse_unwritable(path: str | os.PathLike[str], force: bool = False) -> Path
     return path
 
 
+def refuse_link(path: Name) -> None:
+    """Refuse a symbolic link.
+
+    Raises:
+        FileError: the path is one, whatever it leads to.
+    """
+    if os.path.islink(path):
+        raise FileError(
+            f"{path} is a symbolic link, and no file is written through it",
+            fix="remove the link, or put a copy of the file in its place",
+        )
+
+
 def _exists(path: Path) -> FileError:
     return FileError(f"{path} exists", fix="choose another name or pass force=True")
 
@@ -125,23 +138,33 @@ def _same(one: Name, other: Name) -> bool:
     return os.path.realpath(one) == os.path.realpath(other)
 
 
-def write_whole(path: Name, content: bytes | str, force: bool = False) -> None:
+def write_whole(
+    path: Name, content: bytes | str, force: bool = False, *, follow_links: bool = True
+) -> None:
     """Write a file: whole, on the disk, or not at all. Text is UTF-8.
 
     What is there is replaced with `force` alone, also if it came there meanwhile, and keeps its
     permissions; behind a symbolic link it is what the link leads to.
 
+    Args:
+        follow_links: if false, a link in the place of the file is refused.
+
     Raises:
         FileError: as `refuse_unwritable`, or it cannot be written.
     """
-    write_together({path: content}, force)
+    write_together({path: content}, force, follow_links=follow_links)
 
 
-def write_together(contents: Mapping[Any, bytes | str], force: bool = False) -> None:
+def write_together(
+    contents: Mapping[Any, bytes | str], force: bool = False, *, follow_links: bool = True
+) -> None:
     """Write files that belong together: all, each as `write_whole` does, or none.
 
     All are on the disk before the first gets its name; the last in the mapping is the one that
     counts, for where the machine stops between two names it is the one that is missing.
+
+    Args:
+        follow_links: as of `write_whole`.
 
     Raises:
         FileError: as `write_whole`; what was there is there again.
@@ -149,7 +172,9 @@ def write_together(contents: Mapping[Any, bytes | str], force: bool = False) -> 
     staged: list[_Staged] = []
     try:
         for path, content in contents.items():
-            staged.append(_Staged(refuse_unwritable(path, force), force))
+            if not follow_links:
+                refuse_link(path)
+            staged.append(_Staged(refuse_unwritable(path, force), force, follow_links))
             with _said_of(staged[-1].path):
                 staged[-1].write(content)
         _name_all(staged)
@@ -207,9 +232,10 @@ def _temporary_name(path: Path) -> str:
 class _Staged:
     """A file that has its bytes on the disk, and its name later."""
 
-    def __init__(self, path: Path, force: bool):
+    def __init__(self, path: Path, force: bool, follow_links: bool):
         self.path, self.force = path, force
-        self.target = Path(os.path.realpath(path)) if force else path
+        # Without links followed, renaming replaces a link that came since it was looked for.
+        self.target = Path(os.path.realpath(path)) if force and follow_links else path
         self.temporary = self.target.with_name(_temporary_name(self.target))
         self.before: Path | None = None
         self.named = False
@@ -348,8 +374,17 @@ def as_json(content: Any) -> str:
     return printable(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False))
 
 
-def write_arrays(path: str | os.PathLike[str], arrays: Mapping[str, Any], force: bool) -> None:
+def write_arrays(
+    path: str | os.PathLike[str],
+    arrays: Mapping[str, Any],
+    force: bool,
+    *,
+    follow_links: bool = True,
+) -> None:
     """Arrays as an .npz file, whole or not at all, under exactly this name.
+
+    Args:
+        follow_links: as of `write_whole`.
 
     Raises:
         FileError: it exists and `force` is false, or it cannot be written.
@@ -358,4 +393,4 @@ def write_arrays(path: str | os.PathLike[str], arrays: Mapping[str, Any], force:
 
     written = io.BytesIO()
     np.savez(written, **arrays)
-    write_whole(path, written.getvalue(), force)
+    write_whole(path, written.getvalue(), force, follow_links=follow_links)
