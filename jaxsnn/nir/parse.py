@@ -27,6 +27,7 @@ from jaxsnn.nir.documents import document_of
 from jaxsnn.nir.files import Dataset, Group, text_of
 from jaxsnn.nir.graph import Change, Edge, Graph, Subgraph, natural_key
 from jaxsnn.nir.inference import resolve
+from jaxsnn.nir.node_traits import Parameter
 from jaxsnn.nir.nodes import Input, Node, Output, class_of
 from jaxsnn.nir.read_limits import limit_reading
 from jaxsnn.nir.reading import read_nir
@@ -408,7 +409,9 @@ def record(name: str, kind: str, entry: Group) -> Node:
     cls = class_of(kind)
     given = {key: entry[key] for key in entry if key not in _RESERVED}
     parameters: dict[str, Any] = {
-        key: _parameter(name, key, given[key]) for key in cls.names if key in given
+        each.name: _parameter(name, each, given[each.name])
+        for each in cls.traits.parameters
+        if each.name in given
     }
     return cls(
         name=name,
@@ -419,7 +422,8 @@ def record(name: str, kind: str, entry: Group) -> Node:
     )
 
 
-def _parameter(name: str, key: str, entry: Any) -> np.ndarray | str:
+def _parameter(name: str, parameter: Parameter, entry: Any) -> np.ndarray | str:
+    key = parameter.name
     if not isinstance(entry, Dataset) or not isinstance(entry.value, np.ndarray):
         raise GraphError(
             f"node '{name}': '{key}' is not a dataset with a value",
@@ -435,7 +439,8 @@ def _parameter(name: str, key: str, entry: Any) -> np.ndarray | str:
             fix="export the file again",
             node=name,
         )
-    return entry.value
+    is_scalar = parameter.may_be_scalar and entry.value.size == 1
+    return entry.value.reshape(()) if is_scalar else entry.value
 
 
 def _plain(group: Any) -> Mapping[str, Any]:
