@@ -51,7 +51,8 @@ def refuse_unwritable(path: str | os.PathLike[str], force: bool = False) -> Path
     """The path, if a file can be written there.
 
     Raises:
-        FileError: it exists and `force` is not set, or is a folder, or its folder does not exist.
+        FileError: it exists and `force` is not set, or is a folder, or its folder does not exist or
+            is read-only.
     """
     path = Path(path)
     if not path.is_absolute():
@@ -75,7 +76,24 @@ def refuse_unwritable(path: str | os.PathLike[str], force: bool = False) -> Path
             f"{path} cannot be written, the folder {path.parent} does not exist",
             fix="create it first",
         )
+    # With force a link is written through: what counts is the folder that it leads to.
+    refuse_read_only(path, Path(os.path.realpath(path)).parent if force else path.parent)
     return path
+
+
+def refuse_read_only(path: Name, folder: Name) -> None:
+    """Refuse to write a path whose folder takes no new files, as on a read-only file system.
+
+    Files are written under another name first, so that a file that is writable itself does not count.
+
+    Raises:
+        FileError: it does not.
+    """
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise FileError(
+            f"{path} cannot be written, the folder {folder} is read-only",
+            fix="name a place where files can be written",
+        )
 
 
 def refuse_link(path: Name) -> None:
@@ -277,7 +295,8 @@ class _Staged:
         """Leave no other names."""
         for path in (self.temporary, self.before):
             if path is not None:
-                path.unlink(missing_ok=True)
+                with suppress(OSError):  # a read-only file system: what went wrong is told already
+                    path.unlink(missing_ok=True)
 
 
 def _name_all(staged: list[_Staged]) -> None:

@@ -28,7 +28,13 @@ import jax
 import numpy as np
 
 from jaxsnn.errors import FileError, UsageError
-from jaxsnn.output import refuse_link, refuse_unreadable, write_arrays, write_whole
+from jaxsnn.output import (
+    refuse_link,
+    refuse_read_only,
+    refuse_unreadable,
+    write_arrays,
+    write_whole,
+)
 from jaxsnn.train.loop.checkpoint_files import VERSION, sealed, unsealed
 from jaxsnn.train.loop.epoch import TrainState
 from jaxsnn.train.loop.history import EpochRecord
@@ -137,6 +143,7 @@ class Folder:
                 fix="name another folder",
             ) from error
         if alone:
+            refuse_read_only(self.path, self.path)
             self._lock = _locked(self.path)
             _remove_leftovers(self.path)
 
@@ -319,7 +326,12 @@ def _locked(folder: Path) -> int | None:
         import fcntl
     except ImportError:
         return None
-    handle = os.open(folder, os.O_RDONLY)
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise FileError(
+            f"{folder} cannot be read ({error.strerror or error})", fix="choose another folder"
+        ) from error
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
