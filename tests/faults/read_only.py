@@ -76,6 +76,11 @@ def outcome_of(argv):
     return {"code": code, "error": error, "began": began}
 
 
+def say(line):
+    sys.stdout.write(json.dumps(line) + "\n")
+    sys.stdout.flush()
+
+
 def main():
     folder = Path(sys.argv[1])
     os.chdir(folder)
@@ -86,9 +91,9 @@ def main():
         there = [
             f"read-only/{argument}" if argument.startswith("OUT") else argument for argument in argv
         ]
-        print(json.dumps({"name": name, **outcome_of(there)}), flush=True)
+        say({"name": name, **outcome_of(there)})
     argv = ["run", "net.nir", "--input", "x.npz", "-o", "written.npz", "--t-end", "20ms"]
-    print(json.dumps({"name": "run that may write", **outcome_of(argv)}), flush=True)
+    say({"name": "run that may write", **outcome_of(argv)})
 
 
 if __name__ == "__main__":
