@@ -51,7 +51,8 @@ def refuse_unwritable(path: str | os.PathLike[str], force: bool = False) -> Path
     """The path, if a file can be written there.
 
     Raises:
-        FileError: it exists and `force` is not set, or is a folder, or its folder does not exist.
+        FileError: it exists and `force` is not set, or is a folder, or its folder does not exist or
+            is read-only.
     """
     path = Path(path)
     if not path.is_absolute():
@@ -75,7 +76,37 @@ def refuse_unwritable(path: str | os.PathLike[str], force: bool = False) -> Path
             f"{path} cannot be written, the folder {path.parent} does not exist",
             fix="create it first",
         )
+    # With force a link is written through: what counts is the folder that it leads to.
+    refuse_read_only(path, Path(os.path.realpath(path)).parent if force else path.parent)
     return path
+
+
+def refuse_read_only(path: Name, folder: Name) -> None:
+    """Refuse to write a path whose folder takes no new files, as on a read-only file system.
+
+    Files are written under another name first, so that a file that is writable itself does not count.
+
+    Raises:
+        FileError: it does not.
+    """
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise FileError(
+            f"{path} cannot be written, the folder {folder} is read-only",
+            fix="name a place where files can be written",
+        )
+
+
+def refuse_link(path: Name) -> None:
+    """Refuse a symbolic link.
+
+    Raises:
+        FileError: the path is one, whatever it leads to.
+    """
+    if os.path.islink(path):
+        raise FileError(
+            f"{path} is a symbolic link, and no file is written through it",
+            fix="remove the link, or put a copy of the file in its place",
+        )
 
 
 def _exists(path: Path) -> FileError:
@@ -125,23 +156,33 @@ def _same(one: Name, other: Name) -> bool:
     return os.path.realpath(one) == os.path.realpath(other)
 
 
-def write_whole(path: Name, content: bytes | str, force: bool = False) -> None:
+def write_whole(
+    path: Name, content: bytes | str, force: bool = False, *, follow_links: bool = True
+) -> None:
     """Write a file: whole, on the disk, or not at all. Text is UTF-8.
 
     What is there is replaced with `force` alone, also if it came there meanwhile, and keeps its
     permissions; behind a symbolic link it is what the link leads to.
 
+    Args:
+        follow_links: if false, a link in the place of the file is refused.
+
     Raises:
         FileError: as `refuse_unwritable`, or it cannot be written.
     """
-    write_together({path: content}, force)
+    write_together({path: content}, force, follow_links=follow_links)
 
 
-def write_together(contents: Mapping[Any, bytes | str], force: bool = False) -> None:
+def write_together(
+    contents: Mapping[Any, bytes | str], force: bool = False, *, follow_links: bool = True
+) -> None:
     """Write files that belong together: all, each as `write_whole` does, or none.
 
     All are on the disk before the first gets its name; the last in the mapping is the one that
     counts, for where the machine stops between two names it is the one that is missing.
+
+    Args:
+        follow_links: as of `write_whole`.
 
     Raises:
         FileError: as `write_whole`; what was there is there again.
@@ -149,7 +190,9 @@ def write_together(contents: Mapping[Any, bytes | str], force: bool = False) -> 
     staged: list[_Staged] = []
     try:
         for path, content in contents.items():
-            staged.append(_Staged(refuse_unwritable(path, force), force))
+            if not follow_links:
+                refuse_link(path)
+            staged.append(_Staged(refuse_unwritable(path, force), force, follow_links))
             with _said_of(staged[-1].path):
                 staged[-1].write(content)
         _name_all(staged)
@@ -207,9 +250,10 @@ def _temporary_name(path: Path) -> str:
 class _Staged:
     """A file that has its bytes on the disk, and its name later."""
 
-    def __init__(self, path: Path, force: bool):
+    def __init__(self, path: Path, force: bool, follow_links: bool):
         self.path, self.force = path, force
-        self.target = Path(os.path.realpath(path)) if force else path
+        # Without links followed, renaming replaces a link that came since it was looked for.
+        self.target = Path(os.path.realpath(path)) if force and follow_links else path
         self.temporary = self.target.with_name(_temporary_name(self.target))
         self.before: Path | None = None
         self.named = False
@@ -251,7 +295,8 @@ class _Staged:
         """Leave no other names."""
         for path in (self.temporary, self.before):
             if path is not None:
-                path.unlink(missing_ok=True)
+                with suppress(OSError):  # a read-only file system: what went wrong is told already
+                    path.unlink(missing_ok=True)
 
 
 def _name_all(staged: list[_Staged]) -> None:
@@ -348,8 +393,17 @@ def as_json(content: Any) -> str:
     return printable(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False))
 
 
-def write_arrays(path: str | os.PathLike[str], arrays: Mapping[str, Any], force: bool) -> None:
+def write_arrays(
+    path: str | os.PathLike[str],
+    arrays: Mapping[str, Any],
+    force: bool,
+    *,
+    follow_links: bool = True,
+) -> None:
     """Arrays as an .npz file, whole or not at all, under exactly this name.
+
+    Args:
+        follow_links: as of `write_whole`.
 
     Raises:
         FileError: it exists and `force` is false, or it cannot be written.
@@ -358,4 +412,4 @@ def write_arrays(path: str | os.PathLike[str], arrays: Mapping[str, Any], force:
 
     written = io.BytesIO()
     np.savez(written, **arrays)
-    write_whole(path, written.getvalue(), force)
+    write_whole(path, written.getvalue(), force, follow_links=follow_links)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NoReturn
@@ -19,6 +20,7 @@ from jaxsnn.event.limits import event_limits
 from jaxsnn.event.native.native_build import native_library
 from jaxsnn.event.native.native_layer import stacked
 from jaxsnn.event.native.native_stream import NativeStream, Spikes, StreamLanes, StreamWiring
+from jaxsnn.event.native.stream_state import damaged, fingerprint, read_state, state_bytes
 from jaxsnn.event.populations import PopulationPart, steps_late
 from jaxsnn.network.array_types import Float
 from jaxsnn.network.cycles import Cycle, groups
@@ -27,6 +29,7 @@ from jaxsnn.network.network import Network, check_precision
 from jaxsnn.network.operators import Operator
 from jaxsnn.network.spikes import Events
 from jaxsnn.network.valued_inputs import Currents, GradedEvents
+from jaxsnn.output import refuse_unwritable, write_whole
 
 _WHOLE = "simulate the whole recording by jaxsnn.simulate"
 #: What drives the voltages of a model: of `native_stream.DRIVES`. Subclasses may have equations of
@@ -51,11 +54,7 @@ class EventStream:
 
     Its state is carried on: events in pieces of any size give the very bits that they give in one.
     Numbers are float64, whatever those of the network are. Made by `jaxsnn.stream`. Threads may
-    share it, and take turns; it cannot be copied or pickled.
-
-    Attributes:
-        time: seconds up to which it has been simulated: every spike before that was handed over,
-            and events before that are refused.
+    share it, and take turns; it cannot be copied or pickled, but its state can be saved.
     """
 
     def __init__(self, network: Network, options: EventDriven, record: Iterable[str]) -> None:
@@ -63,24 +62,48 @@ class EventStream:
         Args:
             network, options, record: as of `stream`.
         """
-        self.time = 0.0
         self._lock = threading.Lock()  # calls into the library let other threads run
         self._network = network
         self._inputs, self._sizes = list(network.inputs), list(network.inputs.values())
+        self._options = options
         wanted, names = set(record), list(network.populations)
         self._recorded = {name: names.index(name) for name in names if name in wanted}
-        known = network.with_known_facts()
-        sources = sources_of(known[0], {}, options, known[1])
-        parts = {name: PopulationPart(sources, name) for name in names}
+        parts = self._parts()
         refuse(obstacles(parts.values(), network.dtype.name))
         self._none = {name: _spikes(np.empty(0), np.empty(0, np.int32)) for name in self._recorded}
         self._rest = {name: _rest(part) for name, part in parts.items()}
-        order = _order(network)
-        lanes = [_lanes(part, order[n][0], recorded=n in wanted) for n, part in parts.items()]
-        self._native = NativeStream(network.dtype.name, lanes, _wirings(parts, order, network))
+        self._native = NativeStream(network.dtype.name, *self._described(parts))
+
+    def _parts(self) -> dict[str, PopulationPart]:
+        """The populations of the network."""
+        known = self._network.with_known_facts()
+        sources = sources_of(known[0], {}, self._options, known[1])
+        return {name: PopulationPart(sources, name) for name in self._network.populations}
+
+    def _described(
+        self, parts: Mapping[str, PopulationPart]
+    ) -> tuple[list[StreamLanes], Iterator[StreamWiring]]:
+        """The network as the native backend takes it."""
+        order = _order(self._network)
+        lanes = [
+            _lanes(part, order[n][0], recorded=n in self._recorded) for n, part in parts.items()
+        ]
+        return lanes, _wirings(parts, order, self._network)
+
+    @property
+    def time(self) -> float:
+        """Seconds up to which it has been simulated: every spike before that was handed over, and
+        events before that are refused.
+        """
+        with self._lock:
+            return self._native.time
 
     def push(self, events: Any = None, until: float | None = None) -> dict[str, Events]:
         """Take events, and hand over the spikes that are certain by now.
+
+        A push is all or nothing: where an exception ends it, Ctrl-C included, which acts within a
+        tenth of a second or so, the session is as it was before, and the same push gives the same
+        spikes.
 
         Args:
             events: `Events` or `GradedEvents` with arrays (events,), in any order, none before
@@ -99,12 +122,15 @@ class EventStream:
                 later call raises it, too.
         """
         with self._lock:
-            spikes, self.time = self._few(events, until) or self._any(events, until)
-        found = dict(self._none)
-        for name in self._recorded if spikes else ():
-            time, neuron = spikes[self._recorded[name]]
-            if len(time):
-                found[name] = _spikes(time, neuron)
+            spikes = self._few(events, until)
+            if spikes is None:
+                spikes = self._any(events, until)
+            found = dict(self._none)
+            for name in self._recorded if spikes else ():
+                time, neuron = spikes[self._recorded[name]]
+                if len(time):
+                    found[name] = _spikes(time, neuron)
+            self._native.committed += 1  # last: without it the next call rolls this push back
         return found
 
     def voltage(self, population: str) -> Float[np.ndarray, "neurons"]:
@@ -121,13 +147,50 @@ class EventStream:
             )
         rest = self._rest[population]
         with self._lock:
-            return rest + self._native.voltage(names.index(population), self.time, len(rest))
+            time = self._native.time
+            return rest + self._native.voltage(names.index(population), time, len(rest))
 
     @property
     def waiting(self) -> int:
         """How many events have been taken in, or sent between populations, and have not acted yet."""
         with self._lock:
+            self._native.settle()
             return self._native.waiting()
+
+    def save(self, path: str | os.PathLike[str], force: bool = False) -> None:
+        """Write the state to a file, whole or not at all: what `restore` goes on from, in another
+        process too, to the same bits.
+
+        Raises:
+            FileError: the file exists and `force` is not set, or it cannot be written.
+            SimulationError: the stream has ended.
+        """
+        refuse_unwritable(path, force)
+        with self._lock:
+            self._native.refuse_ended()
+            state = self._native.state()
+        write_whole(path, state_bytes(state, self._fingerprint()), force)
+
+    def restore(self, path: str | os.PathLike[str]) -> None:
+        """Go on from a state that a stream of the same network and options has saved, in place of
+        this one. What is recorded may differ.
+
+        Raises:
+            FileError: no such file, or it is damaged: the session is as it was.
+            UsageError: it is of a network with other parameters, or of other options.
+            SimulationError: the stream has ended.
+        """
+        state = read_state(path, self._fingerprint())
+        with self._lock:
+            self._native.refuse_ended()
+            fits = self._native.restore(state)
+        if not fits:
+            raise damaged(path)
+
+    def _fingerprint(self) -> bytes:
+        """What tells streams of other parameters, options or inputs from this one."""
+        lanes, wirings = self._described(self._parts())
+        return fingerprint(dict(self._network.inputs), lanes, wirings)
 
     def __reduce__(self) -> NoReturn:
         """Refuses copies and pickles: the state lies in the native library, and two would share it.
@@ -137,38 +200,40 @@ class EventStream:
         """
         raise UsageError(
             "a stream cannot be copied or pickled",
-            fix="make another by jaxsnn.stream, and push the same events there",
+            fix="make another by jaxsnn.stream, and hand the state over by save and restore",
         )
 
-    def _few(self, events: Any, until: float | None) -> tuple[Spikes, float] | None:
-        """Spikes of a push, and the time it goes to, if it is some plain events of the only input."""
+    def _few(self, events: Any, until: float | None) -> Spikes | None:
+        """Spikes of a push, if it is some plain events of the only input."""
         if type(events) is not Events or len(self._sizes) > 1:
             return None
         if until is not None and (type(until) is not float or until != until):
             return None
         end = np.nan if until is None else until
-        return self._native.step(0, events, self._sizes[0], self.time, end)
+        return self._native.step(0, events, self._sizes[0], end)
 
-    def _any(self, events: Any, until: float | None) -> tuple[Spikes, float]:
-        """Spikes of a push, and the time it goes to."""
+    def _any(self, events: Any, until: float | None) -> Spikes:
+        """Spikes of a push."""
         self._native.refuse_ended()  # whatever is pushed
-        pieces = self._checked(events)
-        last = max((float(time.max()) for _, time, _, _ in pieces), default=self.time)
-        end = last if until is None else self._end(until)
+        now = self._native.time
+        pieces = self._checked(events, now)
+        last = max((float(time.max()) for _, time, _, _ in pieces), default=now)
+        end = last if until is None else self._end(until, now)
+        self._native.begin()
         for number, time, channel, value in pieces:
             self._native.push(number, time, channel, value)
-        return self._native.run(end), end
+        return self._native.run(end)
 
-    def _end(self, until: float) -> float:
-        if not self.time <= as_number(until) < np.inf:
+    def _end(self, until: float, now: float) -> float:
+        if not now <= as_number(until) < np.inf:
             raise UsageError(
-                f"until is {shown(until)} s, and the stream is at {self.time:g} s",
+                f"until is {shown(until)} s, and the stream is at {now:g} s",
                 fix="give a finite time that is not before that",
             )
         return float(until)
 
-    def _checked(self, events: Any) -> list[_Piece]:
-        """What there is of each input, unused slots left out."""
+    def _checked(self, events: Any, now: float) -> list[_Piece]:
+        """What there is of each input, unused slots left out; none comes before `now`."""
         if events is None:
             return []
         if not isinstance(events, Mapping) and len(self._inputs) == 1:
@@ -179,10 +244,12 @@ class EventStream:
                 by_input(self._network, events)
         else:
             given = by_input(self._network, events)
-        pieces = [self._piece(number, given.get(name)) for number, name in enumerate(self._inputs)]
+        pieces = [
+            self._piece(number, given.get(name), now) for number, name in enumerate(self._inputs)
+        ]
         return [piece for piece in pieces if piece is not None]
 
-    def _piece(self, number: int, events: Any) -> _Piece | None:
+    def _piece(self, number: int, events: Any, now: float) -> _Piece | None:
         """The events of one input; None for none."""
         if events is None:
             return None
@@ -203,12 +270,12 @@ class EventStream:
                 fix="give all of them the shape (events,): a stream is one sample",
                 node=name,
             )
-        if self._is_plain(time, channel, size) and value is None:
+        if _is_plain(time, channel, size, now) and value is None:
             return number, time, channel, None
         refuse_bad_events(name, time, channel, size)
-        if (late := time < self.time).any():
+        if (late := time < now).any():
             raise UsageError(
-                f"input '{name}': {late.sum()} of {time.size} events come before {self.time:g} s,"
+                f"input '{name}': {late.sum()} of {time.size} events come before {now:g} s,"
                 f" where the stream is, such as {time[late][0]:g} s",
                 fix="push events in the order of time, or push with an earlier until",
                 node=name,
@@ -224,18 +291,19 @@ class EventStream:
             )
         return (number, time, channel, value) if time.size else None
 
-    def _is_plain(self, time: np.ndarray, channel: np.ndarray, size: int) -> bool:
-        """Whether nothing is wrong with events and none is unused, in few looks at them: a piece may
-        be a single event.
-        """
-        return (
-            time.size > 0
-            and channel.dtype.kind in "iu"
-            and self.time <= time.min()
-            and time.max() < np.inf
-            and channel.min() >= 0
-            and channel.max() < size
-        )
+
+def _is_plain(time: np.ndarray, channel: np.ndarray, size: int, now: float) -> bool:
+    """Whether nothing is wrong with events and none is unused, in few looks at them: a piece may be a
+    single event.
+    """
+    return (
+        time.size > 0
+        and channel.dtype.kind in "iu"
+        and now <= time.min()
+        and time.max() < np.inf
+        and channel.min() >= 0
+        and channel.max() < size
+    )
 
 
 def stream(

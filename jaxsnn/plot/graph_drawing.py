@@ -18,7 +18,7 @@ from jaxsnn.errors import UsageError, listing, printable
 from jaxsnn.nir.model.graph import Graph
 from jaxsnn.nir.model.node import Node
 from jaxsnn.nir.model.passes import Shape, shapes, synapses
-from jaxsnn.output import write_whole
+from jaxsnn.output import refuse_unwritable, write_whole
 
 CHARACTER, LINE, MARGIN = 7.2, 17, 12  # pixels of a monospaced 12 px font
 GAP_X, GAP_Y, FRAME = 56, 26, 12
@@ -73,6 +73,7 @@ def draw(graph: Graph, path: str | os.PathLike[str], *, force: bool = False) -> 
             f"'{path}' ends in '{ending}', which is not a format of pictures of graphs",
             fix=f"name a file that ends in one of {listing(FORMATS)}",
         )
+    refuse_unwritable(path, force)
     drawn = FORMATS[ending](graph)
     write_whole(path, printable(drawn) if isinstance(drawn, str) else drawn, force)
     return Drawing(output=os.fspath(path), nodes=len(graph.nodes), edges=len(graph.edges))

@@ -162,9 +162,9 @@ class TrainOptions:
     data_folder: str | None = option(
         None,
         "where the files of `mnist`, `fashion-mnist` or `japanese-vowels` are",
-        more="Of `mnist` and `fashion-mnist` idx files, plain or gzipped, or PNG files in folders"
-        " train/LABEL and test/LABEL. By default Debian's Fashion-MNIST, and the vowels of an installed"
-        " aeon",
+        more="Of `mnist` and `fashion-mnist` idx files, plain or gzipped, or PNG files, 8 bits a pixel,"
+        " in folders train/LABEL and test/LABEL. By default Debian's Fashion-MNIST, and the vowels of"
+        " an installed aeon",
         convert=text,
         metavar="DIR",
         recorded=False,

@@ -3,7 +3,12 @@ cutting them, and messages where they do not fit.
 """
 
 import copy
+import hashlib
+import os
 import pickle
+import signal
+import subprocess
+import sys
 import threading
 
 import jax.numpy as jnp
@@ -22,9 +27,10 @@ from jaxsnn import (
     simulate,
     stream,
 )
-from jaxsnn.errors import LoweringError, SimulationError, UsageError
+from jaxsnn.errors import FileError, LoweringError, SimulationError, UsageError
 from jaxsnn.nir import build
 from tests.fuzz import engine_runs, event_engine, random_networks
+from tests.helpers.command_line import ROOT
 
 pytestmark = pytest.mark.usefixtures("x64", "native_kernels")
 TAU = 5e-3
@@ -445,3 +451,293 @@ def test_threads_that_push_wait_for_each_other():
     for thread in threads:
         thread.join()
     assert session.waiting == 901 * once
+
+
+# ---- interrupts
+
+
+def tonic():
+    """A neuron that fires for ever by itself, every 7 ms or so."""
+    neuron = build.cubalif(1, tau_mem=2 * TAU, tau_syn=TAU, v_leak=2.0)
+    return lower(build.sequential(build.input(1), build.linear(weight=[[0.5]]), neuron))
+
+
+def interrupted_by_a_signal(push):
+    """Calls it, and sends the process SIGINT, as Ctrl-C does, while it runs."""
+    timer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            push()
+    finally:
+        timer.cancel()
+        timer.join()
+
+
+@pytest.mark.parametrize("count", [1, 200])
+def test_ctrl_c_ends_a_push_and_leaves_the_session_as_it_was(count):
+    """In both ways of a push. It would take hours: a year of spikes."""
+    given = Events(time=np.linspace(0.01, 0.05, count), index=np.zeros(count, int))
+    session, other = stream(tonic()), stream(tonic())
+    for each in (session, other):
+        each.push(until=0.005)
+    interrupted_by_a_signal(lambda: session.push(given, until=3e7))
+    assert (session.time, session.waiting) == (0.005, 0)
+    assert session.voltage("2") == other.voltage("2")
+    for until in (0.06, 1.0):
+        piece = given if until == 0.06 else None
+        spikes, expected = (each.push(piece, until=until)["2"] for each in (session, other))
+        np.testing.assert_array_equal(spikes.time, expected.time)
+        assert len(spikes.time)
+
+
+def test_ctrl_c_ends_the_taking_in_of_many_events():
+    count = 300_000
+    weights = build.linear(weight=np.full((1, 1), 1e-9))
+    delays = build.node("Delay", delay=np.array([0.5]))
+    net = lower(build.sequential(build.input(1), weights, delays, build.lif(1, tau=TAU)))
+    session = stream(net)
+    session._native.set_slice(0.0)  # so that a quick machine looks for signals, too
+    given = Events(time=np.full(count, 0.1), index=np.zeros(count, int))
+    pushed, call = [], session._native._call
+
+    def interrupted(name, *arguments):
+        if name == "push":
+            pushed.append(call(name, *arguments))
+            signal.raise_signal(signal.SIGINT)
+            return pushed[-1]
+        return call(name, *arguments)
+
+    session._native._call = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        session.push(given)
+    assert 0 < sum(pushed) < count / 10
+    session._native._call = call
+    assert (session.time, session.waiting) == (0.0, 0)
+    assert session.push(given, until=0.2)["3"].time.size == 0
+    assert session.waiting == count
+
+
+def interrupt_after(session, calls):
+    """Lets Ctrl-C come when so many calls of the library have returned."""
+    left, call = [calls], session._native._call
+
+    def counted(name, *arguments):
+        found = call(name, *arguments)
+        left[0] -= 1
+        if left[0] == 0:
+            raise KeyboardInterrupt
+        return found
+
+    session._native._call = counted
+    return lambda: setattr(session._native, "_call", call)
+
+
+@pytest.mark.parametrize(
+    "structures", [(5, 13), pytest.param(range(20, 40), marks=pytest.mark.slow)]
+)
+def test_pushes_that_are_interrupted_anywhere_can_be_repeated(structures):
+    """Whatever is going on: delays, loops, boxes, refractory times; and many pushes in a row."""
+    rng, interrupts = np.random.default_rng(0), 0
+    for drawn, _, structure in drawn_networks(structures):
+        net = lower(engine_runs.graph_of(drawn), dtype="float64")
+        firing = [name for name, own in net.populations.items() if own.fires]
+        options = engine_runs.engine_of(structure)
+        whole, session = (stream(net, options, record=firing) for _ in range(2))
+        session._native.set_slice(0.0)  # each step is a call
+        edges = [*np.sort(rng.uniform(0, drawn.t_end, 30)), drawn.t_end]
+        for low, high in zip([0.0, *edges], edges, strict=False):
+            piece = {}
+            for name, time in drawn.times.items():
+                own = (time[0] >= low) & (time[0] < high)
+                piece[name] = Events(time=time[0][own], index=drawn.channels[name][0][own])
+            before = session.time, session.waiting, [session.voltage(n) for n in firing]
+            release = interrupt_after(session, int(rng.integers(1, 40)))
+            try:
+                spikes = session.push(piece, until=high)
+            except KeyboardInterrupt:
+                interrupts += 1
+                release()
+                after = session.time, session.waiting, [session.voltage(n) for n in firing]
+                assert before[:2] == after[:2]
+                for one, other in zip(before[2], after[2], strict=True):
+                    np.testing.assert_array_equal(one, other)
+                spikes = session.push(piece, until=high)
+            release()
+            for name, expected in whole.push(piece, until=high).items():
+                np.testing.assert_array_equal(spikes[name].time, expected.time)
+                np.testing.assert_array_equal(spikes[name].index, expected.index)
+    assert interrupts > 10 * len(structures)
+
+
+# ---- saved states
+
+
+RESTORED = """
+import sys
+import numpy as np
+from jaxsnn import Events, stream
+from tests.event.test_streaming import T_END, events, network
+import jax
+jax.config.update("jax_enable_x64", True)
+given = events()
+session = stream(network())
+session.restore(sys.argv[1])
+late = given.time >= session.time
+spikes = session.push(Events(time=given.time[late], index=given.index[late]), until=T_END)["4"]
+print(spikes.time.tobytes().hex(), spikes.index.tobytes().hex(), session.voltage("2").tobytes().hex())
+"""
+
+
+def test_a_saved_stream_goes_on_in_another_process_to_the_same_bits(tmp_path):
+    given, session = events(), stream(network())
+    early = given.time < 0.02
+    session.push(Events(time=given.time[early], index=given.index[early]), until=0.02)
+    session.save(tmp_path / "state")
+    done = subprocess.run(
+        [sys.executable, "-c", RESTORED, str(tmp_path / "state")],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    late = Events(time=given.time[~early], index=given.index[~early])
+    spikes = session.push(late, until=T_END)["4"]
+    arrays = spikes.time, spikes.index, session.voltage("2")
+    assert done.stdout.split() == [array.tobytes().hex() for array in arrays]
+    assert len(spikes.time) > 10
+
+
+@pytest.mark.parametrize(
+    "structures", [(5, 13), pytest.param(range(20, 40), marks=pytest.mark.slow)]
+)
+def test_networks_of_all_kinds_are_saved_and_restored(structures, tmp_path):
+    rng, waiting, spikes = np.random.default_rng(0), 0, 0
+    for number, (drawn, _, structure) in enumerate(drawn_networks(structures)):
+        net = lower(engine_runs.graph_of(drawn), dtype="float64")
+        firing = [name for name, own in net.populations.items() if own.fires]
+        options = engine_runs.engine_of(structure)
+        session, path = stream(net, options, record=firing), tmp_path / str(number)
+        given = {
+            name: Events(time=time[0], index=drawn.channels[name][0])
+            for name, time in drawn.times.items()
+        }
+        middle = rng.uniform(0.2, 0.8) * drawn.t_end
+        session.push(given, until=middle)
+        session.save(path)
+        waiting += session.waiting
+        restored = stream(net, options, record=firing)
+        restored.push(until=0.9 * drawn.t_end)  # of which nothing stays
+        restored.restore(path)
+        assert (restored.time, restored.waiting) == (session.time, session.waiting)
+        expected = session.push(until=drawn.t_end)
+        for name, own in restored.push(until=drawn.t_end).items():
+            np.testing.assert_array_equal(own.time, expected[name].time)
+            np.testing.assert_array_equal(own.index, expected[name].index)
+            spikes += len(own.time)
+    assert waiting > 0
+    assert spikes > 10
+
+
+def test_a_restored_stream_records_what_it_is_asked_for(tmp_path):
+    session, given = stream(network()), events()
+    session.push(given, until=0.02)
+    session.save(tmp_path / "state")
+    restored = stream(network(), record=["2"])
+    restored.restore(tmp_path / "state")
+    assert restored.push(until=T_END)["2"].time.size > 0
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        lambda: stream(network(1.7)),
+        lambda: stream(network(v_reset=-0.1)),
+        lambda: stream(network(), EventDriven(refractory=1e-3)),
+        lambda: stream(network(), EventDriven(first_spike_only=True)),
+        lambda: stream(tonic()),
+        lambda: stream(network(last=build.cubali(4, tau_mem=2 * TAU, tau_syn=TAU))),
+    ],
+    ids=["time constants", "reset", "refractory time", "first spike", "network", "readout"],
+)
+def test_a_state_of_another_network_is_refused(other, tmp_path):
+    session = stream(network())
+    session.push(events(), until=0.02)
+    session.save(tmp_path / "state")
+    refusing = other()
+    with pytest.raises(UsageError, match="another network, or of other options"):
+        refusing.restore(tmp_path / "state")
+    assert refusing.time == 0.0
+
+
+def test_a_state_is_not_written_over_a_file_unasked(tmp_path):
+    (tmp_path / "state").write_text("mine")
+    session = stream(network())
+    with pytest.raises(FileError, match="exists"):
+        session.save(tmp_path / "state")
+    assert (tmp_path / "state").read_text() == "mine"
+    session.save(tmp_path / "state", force=True)
+    session.restore(tmp_path / "state")
+
+
+def sealed(content):
+    return content + hashlib.sha256(content).digest()
+
+
+def test_a_damaged_state_is_refused_and_changes_nothing(tmp_path):
+    path, session = tmp_path / "state", stream(network())
+    session.push(events(), until=0.02)
+    session.save(path)
+    content = path.read_bytes()
+    rng, refused = np.random.default_rng(0), 0
+    fresh = stream(network())
+    for place in rng.integers(0, len(content), 25).tolist():
+        changed = bytearray(content)
+        changed[place] ^= 0x10
+        for damaged in (bytes(changed), content[:place], content + content[:place]):
+            path.write_bytes(damaged)
+            with pytest.raises((FileError, UsageError)):
+                fresh.restore(path)
+            refused += 1
+    assert refused == 75
+    assert (fresh.time, fresh.waiting) == (0.0, 0)
+    path.write_bytes(content)
+    fresh.restore(path)
+    np.testing.assert_array_equal(
+        fresh.push(until=T_END)["4"].time, session.push(until=T_END)["4"].time
+    )
+
+
+def test_a_state_that_was_made_up_harms_nobody(tmp_path):
+    """Its hash is right, and its numbers are anything: no index leads out of an array."""
+    path, session = tmp_path / "state", stream(network())
+    session.push(events(), until=0.02)
+    session.save(path)
+    content = path.read_bytes()[:-32]
+    head = content.index(b"\n") + 1 + 32
+    words = np.frombuffer(content[head:], "<i8")
+    rng, odd = np.random.default_rng(0), [-1, 2**31, 2**62, -(2**63), 0x7FF8 << 48, 0x7FF0 << 48]
+    refused = 0
+    for _ in range(150):
+        changed = words.copy()
+        places = rng.integers(0, len(words), 3)
+        changed[places] = rng.choice(np.array([*odd, 0, 1, 7]), 3)
+        path.write_bytes(sealed(content[:head] + changed.tobytes()))
+        fresh = stream(network())
+        try:
+            fresh.restore(path)
+            if fresh.time < T_END:
+                fresh.push(until=T_END)
+        except (FileError, SimulationError, UsageError):
+            refused += 1
+    assert 30 < refused < 150
+
+
+def test_a_stream_that_has_ended_is_neither_saved_nor_restored(tmp_path):
+    session = stream(runaway())
+    session.save(tmp_path / "state")
+    with pytest.raises(SimulationError):
+        session.push(Events(time=[0.01], index=[0]), until=T_END)
+    for call in (lambda: session.save(tmp_path / "b"), lambda: session.restore(tmp_path / "state")):
+        with pytest.raises(SimulationError, match="has ended"):
+            call()

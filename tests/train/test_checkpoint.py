@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -595,6 +596,138 @@ def test_what_killed_runs_left_is_removed(uninterrupted, copy):
     assert sorted(name for name in os.listdir(copy) if name.startswith(".")) == [".mine"]
 
 
+# ---- links in a folder
+
+
+def linked(kind, path, victim):
+    """Put something in the place of a file of a checkpoint folder; `victim` is a user's file."""
+    path.unlink(missing_ok=True)
+    if kind == "file":
+        path.symlink_to(victim)
+    elif kind == "relative":
+        path.symlink_to(os.path.relpath(victim, path.parent))
+    elif kind == "chain":
+        path.with_name("between").symlink_to(victim)
+        path.symlink_to("between")
+    elif kind == "dangling":
+        path.symlink_to(victim.with_name("nothing"))
+    elif kind == "folder":
+        path.symlink_to(victim.parent, target_is_directory=True)
+    elif kind == "loop":
+        path.symlink_to(path.name)
+    else:
+        os.mkfifo(path)
+
+
+NAMES = ("last.npz", "before.npz", "best.npz", "history.jsonl")
+KINDS_OF_LINKS = ("file", "relative", "chain", "dangling", "folder", "loop", "pipe")
+
+
+@pytest.fixture
+def victim(tmp_path):
+    """A user's file outside the folder, alone in its own."""
+    (tmp_path / "home").mkdir()
+    path = tmp_path / "home" / "diary.txt"
+    path.write_text("what nobody may overwrite\n")
+    path.chmod(0o600)
+    return path
+
+
+def untouched(victim):
+    assert victim.read_text() == "what nobody may overwrite\n"
+    assert victim.stat().st_mode & 0o777 == 0o600
+    assert os.listdir(victim.parent) == [victim.name]
+
+
+@pytest.mark.parametrize("options", [{"resume": True}, {"overwrite": True}, {}], ids=str)
+@pytest.mark.parametrize("kind", KINDS_OF_LINKS)
+@pytest.mark.parametrize("name", NAMES)
+def test_a_link_in_a_checkpoint_folder_is_refused_before_anything_is_trained(
+    name, kind, options, victim, tmp_path
+):
+    made = Checkpoints(tmp_path / "run")
+    linked(kind, made.folder / name, victim)
+    before = sorted(os.listdir(made.folder))
+    folder = checkpoints.Folder(made.folder, made.settings, "print", alone=True)
+    begin = {"resume": False, "overwrite": False} | options
+    with pytest.raises(FileError, match=name.replace(".", r"\.")):
+        folder.begin(state=made.state, **begin)
+    folder.close()
+    untouched(victim)
+    assert sorted(os.listdir(made.folder)) == before
+
+
+@pytest.mark.parametrize("kind", KINDS_OF_LINKS)
+@pytest.mark.parametrize("name", NAMES)
+def test_a_link_that_comes_while_a_run_goes_on_is_not_followed(name, kind, victim, tmp_path):
+    made = Checkpoints(tmp_path / "run")
+    folder = checkpoints.Folder(made.folder, made.settings, "print", alone=True)
+    found = folder.begin(resume=True, state=made.state, overwrite=False)
+    assert found is not None
+    linked(kind, made.folder / name, victim)
+    with pytest.raises(FileError, match=name.replace(".", r"\.")):
+        folder.save(found, dict)
+    folder.close()
+    untouched(victim)
+
+
+def test_a_hard_link_to_the_history_is_not_written_through(tmp_path):
+    made = Checkpoints(tmp_path / "run")
+    folder = checkpoints.Folder(made.folder, made.settings, "print", alone=True)
+    found = folder.begin(resume=True, state=made.state, overwrite=False)
+    assert found is not None
+    folder.save(found, dict)
+    backup = {name: tmp_path / f"copy of {name}" for name in os.listdir(made.folder)}
+    for name, path in backup.items():
+        os.link(made.folder / name, path)
+    contents = {name: path.read_bytes() for name, path in backup.items()}
+    folder.save(replace(found, history=(*found.history, found.history[-1])), dict)
+    folder.close()
+    assert {name: path.read_bytes() for name, path in backup.items()} == contents
+
+
+@pytest.mark.parametrize("put", ["link", "folder", "nothing"])
+def test_a_folder_that_is_replaced_while_a_run_goes_on_is_not_written_to(put, victim, tmp_path):
+    made = Checkpoints(tmp_path / "run")
+    folder = checkpoints.Folder(made.folder, made.settings, "print", alone=True)
+    found = folder.begin(resume=True, state=made.state, overwrite=False)
+    assert found is not None
+    made.folder.rename(tmp_path / "moved")
+    if put == "link":
+        made.folder.symlink_to(victim.parent)
+    elif put == "folder":
+        made.folder.mkdir()
+    with pytest.raises(FileError):
+        folder.save(found, dict)
+    folder.close()
+    untouched(victim)
+
+
+def test_a_folder_may_itself_be_named_by_a_link(tmp_path):
+    """As where checkpoints are kept on another disk: the name is the user's."""
+    made = Checkpoints(tmp_path / "disk")
+    (tmp_path / "out.checkpoint").symlink_to(made.folder)
+    folder = checkpoints.Folder(tmp_path / "out.checkpoint", made.settings, "print", alone=True)
+    found = folder.begin(resume=True, state=made.state, overwrite=False)
+    assert found is not None
+    folder.save(found, dict)
+    folder.close()
+    assert (made.folder / "before.npz").exists()
+
+
+@pytest.mark.parametrize("name", ["best.npz", "history.jsonl"])
+def test_a_file_that_no_checkpoint_belongs_to_is_not_overwritten_unasked(name, tmp_path):
+    made = Checkpoints(tmp_path / "run")
+    for path in made.folder.iterdir():
+        path.unlink()
+    (made.folder / name).write_text("a user's own")
+    folder = checkpoints.Folder(made.folder, made.settings, "print", alone=True)
+    with pytest.raises(FileError, match=name.replace(".", r"\.")):
+        folder.begin(resume=False, state=made.state, overwrite=False)
+    folder.close()
+    assert (made.folder / name).read_text() == "a user's own"
+
+
 def test_the_print_of_data_is_of_their_types_and_shapes_too():
     numbers = np.arange(8, dtype=np.int32)
     prints = {
@@ -641,14 +774,14 @@ def test_only_force_removes_what_is_there(tmp_path):
     assert found is not None
     folder().save(found, dict)  # not begun
     assert names() == ["before.npz", "history.jsonl", "last.npz"]
-    assert len(lines_of(made.folder)) == 2
+    assert lines_of(made.folder) == [vars(record) for record in found.history]
     (made.folder / "history.jsonl").unlink()
     for _ in range(2):  # the second time there is no checkpoint before
         forced = folder()
         assert forced.begin(resume=False, state=made.state, overwrite=True) is None
         forced.save(found, dict)
         assert names() == ["history.jsonl", "last.npz"]
-        assert len(lines_of(made.folder)) == 1
+        assert lines_of(made.folder) == [vars(record) for record in found.history]
 
 
 def test_the_first_setting_that_differs_is_named():

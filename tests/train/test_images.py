@@ -1,7 +1,14 @@
 """Images from idx files and PNG folders, which the tests write."""
 
+import contextlib
 import gzip
+import io
+import os
 import struct
+import sys
+import tracemalloc
+import warnings
+import zlib
 
 import numpy as np
 import pytest
@@ -88,6 +95,20 @@ def test_a_broken_gz_file_is_refused(tmp_path):
         read_idx(tmp_path / "images.gz")
 
 
+def test_a_gz_file_is_not_expanded_beyond_what_its_header_says(tmp_path):
+    small, long = idx(np.zeros((1, 2, 2), np.uint8)), bytes(2**26)
+    (tmp_path / "images.gz").write_bytes(gzip.compress(small + long, 1))
+    tracemalloc.start()
+    with pytest.raises(FileError, match=r"images\.gz holds more bytes of numbers"):
+        read_idx(tmp_path / "images.gz")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < len(long) / 8
+    (tmp_path / "images.gz").write_bytes(gzip.compress(bytes([0, 0, 8, 3]) + b"\xff" * 12))
+    with pytest.raises(FileError, match="max_bytes"):
+        read_idx(tmp_path / "images.gz")
+
+
 def test_images_and_labels_must_fit(tmp_path):
     write_idx(tmp_path)
     (tmp_path / "train-labels-idx1-ubyte").write_bytes(idx(LABELS["train"][1:]))
@@ -99,6 +120,117 @@ def test_png_files_of_several_sizes_are_refused(tmp_path):
     write_pngs(tmp_path)
     Image.fromarray(IMAGES["train"][0, :5]).save(tmp_path / "train" / "0" / "99.png")
     with pytest.raises(FileError, match=r"99\.png is not of the size \(6, 4\)"):
+        read_images(tmp_path, "train")
+
+
+EPS = b"""%!PS-Adobe-3.0 EPSF-3.0
+%%BoundingBox: 0 0 4 6
+%%EndComments
+(any program) run
+showpage
+%%EOF
+"""
+
+
+@pytest.fixture
+def ghostscript(tmp_path, monkeypatch):
+    """A program named `gs` on the path: returns the file that it writes when it is started."""
+    from PIL import EpsImagePlugin
+
+    mark = tmp_path / "started"
+    program = tmp_path / "bin" / "gs"
+    program.parent.mkdir()
+    program.write_text(f"#!{sys.executable}\nopen({os.fspath(mark)!r}, 'w').close()\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", os.fspath(program.parent), prepend=os.pathsep)
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)
+    return mark
+
+
+@pytest.mark.parametrize("content", [EPS, b"\xc5\xd0\xd3\xc6" + bytes(26) + EPS, b"\n" + EPS])
+def test_postscript_in_a_png_file_starts_no_program(content, ghostscript, tmp_path):
+    write_pngs(tmp_path)
+    (tmp_path / "train" / "0" / "0.png").write_bytes(content)
+    with pytest.raises(FileError, match=r"0\.png"):
+        read_images(tmp_path, "train")
+    assert not ghostscript.exists()
+
+
+def files_of_other_formats():
+    """Format -> a grey image in it, of all formats that Pillow both writes and reads but PNG."""
+    Image.init()
+    files = {}
+    for kind in sorted((Image.SAVE.keys() & Image.OPEN.keys()) - {"PNG"}):
+        content = io.BytesIO()
+        with warnings.catch_warnings(), contextlib.suppress(OSError, ValueError):
+            warnings.simplefilter("ignore")
+            Image.fromarray(IMAGES["train"][0]).save(content, kind)
+            files[kind] = content.getvalue()
+    return files
+
+
+@pytest.mark.parametrize(("kind", "content"), files_of_other_formats().items())
+def test_no_decoder_but_that_of_png_reads_a_png_file(kind, content, tmp_path, monkeypatch):
+    write_pngs(tmp_path)
+    opened = []
+    for name, (factory, accept) in list(Image.OPEN.items()):
+
+        def spy(*arguments, name=name, factory=factory):
+            opened.append(name)
+            return factory(*arguments)
+
+        monkeypatch.setitem(Image.OPEN, name, (spy, accept))
+    (tmp_path / "train" / "1" / "9999.png").write_bytes(content)
+    with pytest.raises(FileError, match=r"9999\.png"):
+        read_images(tmp_path, "train")
+    assert set(opened) <= {"PNG"}
+
+
+def png(header=b"", *chunks):
+    """The bytes of a PNG file of these chunks behind its header."""
+
+    def chunk(kind, data):
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    content = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header)
+    return content + b"".join(chunk(*each) for each in chunks) + chunk(b"IEND", b"")
+
+
+HEADER = struct.pack(">2I5B", 4, 6, 8, 0, 0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "content",
+    {
+        "more pixels than memory": png(struct.pack(">2I5B", 2**20, 2**20, 8, 0, 0, 0, 0)),
+        "no pixels": png(HEADER),
+        "no zlib": png(HEADER, (b"IDAT", b"no pixels")),
+        "short header": png(HEADER[:5]),
+        "unknown depth": png(struct.pack(">2I5B", 4, 6, 3, 0, 0, 0, 0)),
+        "text of any size": png(HEADER, (b"zTXt", b"a\0\0" + zlib.compress(bytes(2**22)))),
+        "16 bits": png(
+            struct.pack(">2I5B", 4, 6, 16, 0, 0, 0, 0),
+            (b"IDAT", zlib.compress((b"\0" + 4 * b"\1\2") * 6)),
+        ),
+        "empty": b"",
+        "cut": png(HEADER)[:20],
+    }.items(),
+    ids=lambda entry: entry[0],
+)
+def test_a_png_file_that_cannot_be_decoded_is_refused(content, tmp_path):
+    write_pngs(tmp_path)
+    (tmp_path / "train" / "0" / "0.png").write_bytes(content[1])
+    with pytest.raises(FileError, match=r"0\.png"):
+        read_images(tmp_path, "train")
+
+
+def test_a_pipe_that_is_named_as_a_png_file_is_refused(tmp_path):
+    write_pngs(tmp_path)
+    (tmp_path / "train" / "0" / "0.png").unlink()
+    os.mkfifo(tmp_path / "train" / "0" / "0.png")
+    with pytest.raises(FileError, match=r"0\.png is no regular file"):
         read_images(tmp_path, "train")
 
 

@@ -1,5 +1,6 @@
 """Data that stay on the disk, and are encoded a piece at a time."""
 
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -49,6 +50,23 @@ def test_a_folder_of_arrays_stays_on_the_disk(folder):
     assert np.array_equal(np.asarray(splits.train.x), splits.train.x[np.arange(234)])
     (folder / "x_test.npy").write_bytes(b"nothing")
     with pytest.raises(FileError, match="no array of numbers"):
+        load_splits(folder)
+
+
+def npz_archive(path):
+    with path.open("wb") as file:
+        np.savez(file, x=np.zeros(3))
+
+
+def python_objects(path):
+    np.save(path, np.array([{}], object), allow_pickle=True)
+
+
+@pytest.mark.parametrize("write", [npz_archive, python_objects, os.mkfifo])
+def test_a_npy_file_is_read_as_such_whatever_is_in_it(write, folder):
+    (folder / "x_test.npy").unlink()
+    write(folder / "x_test.npy")
+    with pytest.raises(FileError, match=r"x_test\.npy is no"):
         load_splits(folder)
 
 

@@ -1,5 +1,7 @@
 """Recordings, which the tests write, through the cochlea."""
 
+import os
+
 import numpy as np
 import pytest
 from scipy.io import wavfile
@@ -99,4 +101,8 @@ def test_who_has_no_recordings_is_told_where_to_get_them(tmp_path, folder):
         load_splits(f"wav:{empty}")
     (folder / "one_anna_b_0.wav").write_bytes(b"RIFF")
     with pytest.raises(FileError, match="no sound that can be read"):
+        load_splits(f"wav:{folder}")
+    (folder / "one_anna_b_0.wav").unlink()
+    os.mkfifo(folder / "one_anna_b_0.wav")
+    with pytest.raises(FileError, match="no regular file"):
         load_splits(f"wav:{folder}")

@@ -18,8 +18,9 @@ from jaxsnn.network.array_types import Float, Int
 _LONG, _REAL, _POINTER = ctypes.c_int64, ctypes.c_double, ctypes.c_void_p
 #: So many events or spikes are handed over in arrays that a stream keeps.
 FEW = 64
-#: What `jaxsnn_stream_step` returns where it has done nothing.
-_NOT_PLAIN = -2
+#: What calls return that refuse what they are given and have done nothing, and those that have more to
+#: do after a slice of time, as `kMore` in stream_calls.h.
+_REFUSED, _MORE = -2, -3
 #: Of each population: times and neurons of its spikes, in the order of time.
 Spikes = list[tuple[Float[np.ndarray, "spikes"], Int[np.ndarray, "spikes"]]]
 #: What drives V, as `Drive` in stream.h: a current that decays, V itself, a rate.
@@ -28,12 +29,17 @@ DRIVES = ("current", "leak", "rate")
 _CALLS = {
     "add": (_LONG, _POINTER, _LONG, _LONG, _REAL, _REAL, _LONG),
     "connect": (*(_LONG,) * 3, *(_POINTER,) * 5, _LONG),
+    "slice": (_REAL,),
+    "begin": (_LONG,),
+    "settle": (_LONG,),
     "push": (_LONG, _LONG, *(_POINTER,) * 3),
     "run": (_REAL,),
     "take": (_POINTER,) * 3,
-    "step": (_LONG, *(_POINTER,) * 6, *(_LONG,) * 3, _REAL),
+    "step": (_LONG, *(_POINTER,) * 6, *(_LONG,) * 4),
     "voltage": (_LONG, _REAL, _POINTER),
     "waiting": (),
+    "save": (_POINTER,) * 5,
+    "restore": (_POINTER,) * 5,
 }
 
 
@@ -88,8 +94,38 @@ class StreamWiring:
     neurons: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class StreamState:
+    """What changes in a stream, as arrays; `StreamState` in stream.h says what they hold.
+
+    Attributes:
+        sizes: (4,), of numbers, neurons and entries of the queue, and the round.
+        numbers: (numbers,), flags: (2 neurons,).
+        due_numbers: (queue, 2), due_indices: (queue, 7).
+    """
+
+    sizes: Int[np.ndarray, "4"]
+    numbers: Float[np.ndarray, "numbers"]
+    flags: Int[np.ndarray, "flags"]
+    due_numbers: Float[np.ndarray, "queue 2"]
+    due_indices: Int[np.ndarray, "queue 7"]
+
+    @property
+    def arrays(self) -> tuple[np.ndarray, ...]:
+        """All of them, in the order of the attributes."""
+        return self.sizes, self.numbers, self.flags, self.due_numbers, self.due_indices
+
+
 class NativeStream:
-    """A handle; its arrays' sizes and numbers are not looked at: `EventStream` does that."""
+    """A handle; its arrays' sizes and numbers are not looked at: `EventStream` does that.
+
+    Long calls return to Python after each slice of time, so that signals are handled: an exception
+    leaves a push half done. `begin`, `step` and `settle` roll such a push back. They tell it by the
+    number of pushes that have been `committed`.
+
+    Attributes:
+        committed: how many pushes have ended; who pushes counts it up last of all.
+    """
 
     def __init__(
         self, dtype: str, populations: Iterable[StreamLanes], wirings: Iterable[StreamWiring]
@@ -99,6 +135,7 @@ class NativeStream:
             dtype: of the library that is there anyway; numbers of a stream are float64.
             populations: numbered as they come.
         """
+        self.committed = 0
         self._problem = ""  # why it has ended
         self._library = library = _library(dtype)
         self._calls = {name: getattr(library, f"jaxsnn_stream_{name}") for name in _CALLS}
@@ -155,8 +192,12 @@ class NativeStream:
         time = np.ascontiguousarray(time, np.float64)
         channel = np.ascontiguousarray(channel, np.int32)
         size = None if value is None else np.ascontiguousarray(value, np.float64)
-        sizes = None if size is None else _pointer(size)
-        self._call("push", number, len(time), _pointer(time), _pointer(channel), sizes)
+        first = 0
+        while first < len(time):
+            rest = [
+                None if each is None else _pointer(each[first:]) for each in (time, channel, size)
+            ]
+            first += self._call("push", number, len(time) - first, *rest)
 
     def run(self, end: float) -> Spikes:
         """Simulates what comes before a time: recorded spikes, of each population or none at all.
@@ -164,21 +205,24 @@ class NativeStream:
         Raises:
             SimulationError: spikes without end at one time, or no memory.
         """
-        return self._take(self._call("run", end))
+        return self._take(self._run(end))
 
-    def step(
-        self, number: int, events: Any, size: int, now: float, end: float
-    ) -> tuple[Spikes, float] | None:
+    def _run(self, end: float) -> int:
+        """Simulates what comes before a time: how many spikes there are to take."""
+        count = _MORE
+        while count == _MORE:
+            count = self._call("run", end)
+        return count
+
+    def step(self, number: int, events: Any, size: int, end: float) -> Spikes | None:
         """A push of few `Events` without values, and a run, at little cost.
 
         Args:
             size: channels of the input.
-            now: no event may come before that.
             end: nan: the time of the last event.
 
         Returns:
-            As `run`, and the time it went to; None, and nothing has happened, where the events or
-            the end are not that plain.
+            As `run`; None, and nothing has happened, where the events or the end are not that plain.
         """
         time, channel = np.asarray(events.time), np.asarray(events.index)
         count = len(time) if time.ndim == 1 else 0
@@ -187,10 +231,12 @@ class NativeStream:
             return None
         self._time[:count], self._channel[:count] = time, channel
         self._end.value = end
-        found = self._step(number, count, size, now)
-        if found == _NOT_PLAIN:
+        found = self._step(number, count, size, self.committed)
+        if found == _REFUSED:
             return None
-        return self._take(self._checked(found), taken=found <= FEW), self._end.value
+        if found == _MORE:
+            return self._take(self._run(self._end.value))
+        return self._take(self._checked(found), taken=found <= FEW)
 
     def _take(self, count: int, *, taken: bool = False) -> Spikes:
         """Spikes that the library has, or has handed over into the arrays for few."""
@@ -206,6 +252,43 @@ class NativeStream:
             found.append((time[end : end + own], neuron[end : end + own]))
             end += own
         return found
+
+    def begin(self) -> None:
+        """Begins a push."""
+        self._call("begin", self.committed)
+
+    def settle(self) -> None:
+        """Rolls a push back that was interrupted, if the last one was."""
+        if not self._problem:
+            self._call("settle", self.committed)
+
+    @property
+    def time(self) -> float:
+        """Seconds to which it was run by the last push that ended."""
+        self.settle()
+        return self._library.jaxsnn_stream_time(self._handle)
+
+    def set_slice(self, seconds: float) -> None:
+        """Sets how long calls work before Python looks for signals; 0: after each step."""
+        self._call("slice", seconds)
+
+    def state(self) -> StreamState:
+        """What changes in it, to be restored in a stream of the same network."""
+        self.settle()
+        sizes = np.zeros(4, np.int64)
+        self._call("save", _pointer(sizes), None, None, None, None)
+        state = empty_state(sizes)
+        self._call("save", *map(_pointer, state.arrays))
+        return state
+
+    def restore(self, state: StreamState) -> bool:
+        """Goes on from a state; false, and nothing has happened, where it cannot be one of this
+        network. The arrays have the sizes that they should have.
+        """
+        self.settle()
+        arrays = [np.ascontiguousarray(array) for array in state.arrays]
+        found = self._calls["restore"](self._handle, *map(_pointer, arrays))
+        return found != _REFUSED and not self._checked(found)
 
     def voltage(self, number: int, time: float, neurons: int) -> Float[np.ndarray, "neurons"]:
         """v of a population at the time to which it was run."""
@@ -226,7 +309,7 @@ class NativeStream:
 
     def _checked(self, found: int) -> int:
         """What a call returned, where all is well."""
-        if found < 0:
+        if found < 0 and found != _MORE:
             problem = self._library.jaxsnn_stream_problem(self._handle).decode()
             self._problem = problem or "nobody says why"
             self.refuse_ended()
@@ -246,6 +329,18 @@ class NativeStream:
             )
 
 
+def empty_state(sizes: Int[np.ndarray, "4"]) -> StreamState:
+    """A state of these sizes, whose numbers are to be filled in."""
+    numbers, neurons, queue, _ = sizes.tolist()
+    return StreamState(
+        sizes=sizes,
+        numbers=np.empty(numbers),
+        flags=np.empty(2 * neurons, np.int64),
+        due_numbers=np.empty((queue, 2)),
+        due_indices=np.empty((queue, 7), np.int64),
+    )
+
+
 def _pointer(array: np.ndarray) -> int:
     return array.ctypes.data
 
@@ -259,6 +354,8 @@ def _library(dtype: str) -> Any:
         call.argtypes, call.restype = (_POINTER, *arguments), _LONG
     library.jaxsnn_stream_new.restype = _POINTER
     library.jaxsnn_stream_free.argtypes, library.jaxsnn_stream_free.restype = (_POINTER,), None
+    library.jaxsnn_stream_time.argtypes = (_POINTER,)
+    library.jaxsnn_stream_time.restype = _REAL
     library.jaxsnn_stream_problem.argtypes = (_POINTER,)
     library.jaxsnn_stream_problem.restype = ctypes.c_char_p
     return library

@@ -89,9 +89,13 @@ def _patched(entry: Group, record: Node) -> Group:
     """
     patched = Group(entry, entry.attributes)
     record = record.in_file()
-    for name in record.names:
+    for parameter in record.traits.parameters:
+        name = parameter.name
         value = getattr(record, name)
         old = entry.get(name)
+        if parameter.may_be_scalar and isinstance(value, np.ndarray) and value.size == 1:
+            # Read as a scalar: the same number keeps the shape that the file has.
+            value = value.reshape(np.shape(old.value) if _has_one_number(old) else ())
         if value is None:
             patched.pop(name, None)
         elif isinstance(value, str):
@@ -102,6 +106,11 @@ def _patched(entry: Group, record: Node) -> Group:
         elif not same_array(old.value, value):
             patched[name] = _changed(old, value)
     return patched
+
+
+def _has_one_number(dataset: Any) -> bool:
+    value = getattr(dataset, "value", None)
+    return isinstance(value, np.ndarray) and value.size == 1
 
 
 def same_array(a: Any, b: Any) -> bool:

@@ -33,7 +33,7 @@ from jaxsnn.nir.io.reading import read_nir
 from jaxsnn.nir.model.changes import Change, Edge, natural_key
 from jaxsnn.nir.model.dialect import Dialect
 from jaxsnn.nir.model.graph import Graph, Subgraph
-from jaxsnn.nir.model.node import Node
+from jaxsnn.nir.model.node import Node, Parameter
 from jaxsnn.nir.model.nodes import Input, Output, class_of
 from jaxsnn.nir.model.validation import is_open, validate
 
@@ -412,7 +412,9 @@ def record(name: str, kind: str, entry: Group) -> Node:
     cls = class_of(kind)
     given = {key: entry[key] for key in entry if key not in _RESERVED}
     parameters: dict[str, Any] = {
-        key: _parameter(name, key, given[key]) for key in cls.names if key in given
+        each.name: _parameter(name, each, given[each.name])
+        for each in cls.traits.parameters
+        if each.name in given
     }
     return cls(
         name=name,
@@ -423,7 +425,8 @@ def record(name: str, kind: str, entry: Group) -> Node:
     )
 
 
-def _parameter(name: str, key: str, entry: Any) -> np.ndarray | str:
+def _parameter(name: str, parameter: Parameter, entry: Any) -> np.ndarray | str:
+    key = parameter.name
     if not isinstance(entry, Dataset) or not isinstance(entry.value, np.ndarray):
         raise GraphError(
             f"node '{name}': '{key}' is not a dataset with a value",
@@ -439,7 +442,8 @@ def _parameter(name: str, key: str, entry: Any) -> np.ndarray | str:
             fix="export the file again",
             node=name,
         )
-    return entry.value
+    is_scalar = parameter.may_be_scalar and entry.value.size == 1
+    return entry.value.reshape(()) if is_scalar else entry.value
 
 
 def _plain(group: Any) -> Mapping[str, Any]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import keyword
+import math
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
@@ -153,6 +154,7 @@ def draft_of(graph: Graph) -> tuple[Draft, dict[str, str]]:
             raise _unknown_size(name, wires, found)
         draft.nodes[names[name]] = _entry(graph.nodes[name], inward)
         draft.shapes[names[name]] = (inward, outward)
+        _note_scalars(draft, names[name], graph, graph.nodes[name])
         _pad_evenly(draft, names[name], inward)
         if names[name] != name:
             draft.changed(names[name], f"'{name}' is renamed", _why_renamed(name))
@@ -164,6 +166,24 @@ def draft_of(graph: Graph) -> tuple[Draft, dict[str, str]]:
     refuse_late_biases(draft, late)
     draft.delayed = [*late, *feedback]
     return draft, names
+
+
+def _note_scalars(draft: Draft, name: str, graph: Graph, node: Node) -> None:
+    """Note the settings that the file has as an array of one number, and a conversion as a scalar.
+
+    With one axis of space the array has one number for each axis, which importers take, too.
+    """
+    for parameter in node.traits.parameters:
+        is_complete = parameter.per_axis and node.traits.axes == 2
+        if not parameter.may_be_scalar or is_complete:
+            continue
+        shape = graph.written_shape(node.name, parameter.name)
+        if shape and math.prod(shape) == 1:
+            draft.changed(
+                name,
+                f"{parameter.name} of shape {shape} is written as a scalar",
+                "the nir package and importers take a single number as a scalar alone",
+            )
 
 
 def _reaching(edges: Iterable[Edge], outputs: Iterable[str]) -> set[str]:

@@ -270,6 +270,15 @@ class Graph:
             changed[record.name] = record
         return dataclasses.replace(self, nodes=MappingProxyType(changed))
 
+    def written_shape(self, name: str, parameter: str) -> tuple[int, ...] | None:
+        """Return the shape of a node's parameter in the file; None where the file has none."""
+        *path, local = name.split("/")
+        group = (self.source or {}).get("node", {})
+        for nested in path:
+            group = group.get("nodes", {}).get(nested, {})
+        dataset = group.get("nodes", {}).get(local, {}).get(parameter)
+        return None if dataset is None else np.shape(dataset.value)
+
     def with_dialect(self, dialect: Dialect) -> Graph:
         """The same graph, read in another dialect.
 

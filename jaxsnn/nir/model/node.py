@@ -55,6 +55,7 @@ class Parameter:
         least: the smallest number that it may be; None: any.
         tied_to: names of time constants; where one of them is infinite, it may be infinite too.
         single: it is one number for the whole node.
+        per_axis: it has one number for each axis of space, or one that holds for all.
         texts: texts that it may be in place of numbers.
         whole: it holds whole numbers.
         declares_shape: it repeats the shape of what reaches the node.
@@ -69,6 +70,7 @@ class Parameter:
     least: float | None = None
     tied_to: tuple[str, ...] = ()
     single: bool = False
+    per_axis: bool = False
     texts: tuple[str, ...] = ()
     whole: bool = False
     declares_shape: bool = False
@@ -77,6 +79,11 @@ class Parameter:
     def is_time_constant(self) -> bool:
         """A positive time, which may be infinite: then nothing decays."""
         return self.time == 1 and self.positive
+
+    @property
+    def may_be_scalar(self) -> bool:
+        """One number means the same whatever the shape of its array: exporters write () and (1,)."""
+        return self.single or self.per_axis
 
     @property
     def may_be_infinite(self) -> bool:

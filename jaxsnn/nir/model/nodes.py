@@ -1,8 +1,10 @@
 """The nodes of a NIR graph as frozen records: one class for each type, with its traits.
 
-A record keeps each parameter exactly as the file has it: a scalar stays 0-d, a dtype stays. A
-parameter that the file lacks is None. `value` gives what NIR means by a missing one. What is known
-of a type stands in `traits`: rooms ask it, and no list of classes. `register_node` adds a type.
+A record keeps each parameter exactly as the file has it: a scalar stays 0-d, a dtype stays. Only a
+setting that is a single number (`Parameter.may_be_scalar`) is always 0-d, also where the file has
+the shape (1,); export writes the file's. A parameter that the file lacks is None. `value` gives what
+NIR means by a missing one. What is known of a type stands in `traits`: rooms ask it, and no list of
+classes. `register_node` adds a type.
 """
 
 from __future__ import annotations
@@ -30,17 +32,21 @@ _tau = partial(Parameter, per="element", time=1, positive=True)
 _DECLARED_SHAPE = _setting(name="shape", optional=True, least=0, declares_shape=True)
 _V_RESET = _element(name="v_reset", optional=True, default=0.0)
 _W_IN = _element(name="w_in", optional=True, default=1.0, tied_to=("tau_syn",))
-_PADDING = _setting(name="padding", least=0, texts=("same", "valid"))
+_PADDING = _setting(name="padding", least=0, texts=("same", "valid"), per_axis=True)
 _CONVOLUTION = (
-    _setting(name="input_shape", optional=True, least=0),
+    _setting(name="input_shape", optional=True, least=0, per_axis=True),
     Parameter(name="weight"),
-    _setting(name="stride", least=1),
+    _setting(name="stride", least=1, per_axis=True),
     _PADDING,
-    _setting(name="dilation", least=1),
+    _setting(name="dilation", least=1, per_axis=True),
     _setting(name="groups", least=1, single=True),
     Parameter(name="bias", per="feature"),
 )
-_POOL = (_setting(name="kernel_size", least=1), _setting(name="stride", least=1), _PADDING)
+_POOL = (
+    _setting(name="kernel_size", least=1, per_axis=True),
+    _setting(name="stride", least=1, per_axis=True),
+    _PADDING,
+)
 _convolution = partial(
     NodeTraits,
     parameters=_CONVOLUTION,

@@ -5,11 +5,14 @@ from __future__ import annotations
 import gzip
 import math
 import os
+import zlib
 from pathlib import Path
 
 import numpy as np
 
 from jaxsnn.errors import FileError, UsageError
+from jaxsnn.nir.io.read_limits import ByteBudget
+from jaxsnn.output import refuse_unreadable
 
 #: Third byte of an idx file -> type of its numbers, which are big-endian.
 _IDX_TYPES = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
@@ -72,13 +75,18 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
             header = file.read(4 * start[3])
             shape = tuple(int.from_bytes(header[n : n + 4]) for n in range(0, len(header), 4))
             begins = 4 + 4 * start[3]
-            there = len(content := file.read()) if zipped else os.path.getsize(name) - begins
-    except (OSError, EOFError) as error:
+            wanted = math.prod(shape) * np.dtype(kind).itemsize
+            if zipped:  # at most one byte more than the header announces: it may expand without end
+                ByteBudget(name).take("its numbers", wanted)
+                there = len(content := file.read(wanted + 1))
+            else:
+                there = os.path.getsize(name) - begins
+    except (OSError, EOFError, zlib.error) as error:
         raise FileError(f"{name} cannot be read ({error})") from error
-    wanted = math.prod(shape) * np.dtype(kind).itemsize
     if len(header) < 4 * start[3] or there != wanted:
         raise FileError(
-            f"{name} holds {there} bytes of numbers, and says that they are {wanted}",
+            f"{name} holds {'more' if there > wanted and zipped else there} bytes of numbers, and"
+            f" says that they are {wanted}",
             fix="get the file again",
         )
     if zipped:
@@ -121,15 +129,30 @@ def _of_pngs(folder: Path) -> Labelled:
 
 
 def _png(path: Path) -> np.ndarray:
-    """A grey image, (rows, columns) uint8."""
+    """Read a grey image, (rows, columns) uint8, as PNG whatever its content looks like.
+
+    Other formats are not tried: Pillow's decoder of PostScript starts Ghostscript, which runs what is
+    in the file.
+
+    Raises:
+        FileError: the file is not a PNG image of at most 8 bits a pixel.
+    """
     try:
         from PIL import Image
     except ImportError as error:
         raise UsageError(f"{path} needs pillow to be read", fix="pip install pillow") from error
+    refuse_unreadable(path, "a PNG file")
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=("PNG",)) as image:
+            if image.mode.startswith("I"):
+                raise FileError(
+                    f"{path} has 16 bits a pixel, and images are read with 8",
+                    fix="convert it to 8 bits a pixel",
+                )
             return np.asarray(image.convert("L"))
-    except OSError as error:
+    # Pillow's errors of broken and of oversized files have no common class.
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise FileError(
-            f"{path} is no image that can be read ({error})", fix="get it again"
+            f"{path} cannot be read as a PNG image ({error})",
+            fix="get it again, or convert it to PNG",
         ) from error

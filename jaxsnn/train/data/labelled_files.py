@@ -20,6 +20,7 @@ from jaxsnn.network.valued_inputs import GradedEvents
 from jaxsnn.nir.initializers import Seed, generator_of, seed_words
 from jaxsnn.nir.model.graph import Graph
 from jaxsnn.nir.model.passes import shapes
+from jaxsnn.output import refuse_unreadable
 from jaxsnn.simulation.recordings import load_arrays
 from jaxsnn.train.data.datasets import (
     MOST_CLASSES,
@@ -182,8 +183,9 @@ def _on_disk(name: str) -> dict[str, np.ndarray]:
     """The arrays of a folder of .npy files, which stay on the disk."""
     found = {}
     for file in sorted(Path(name).glob("*.npy")):
-        try:
-            found[file.stem] = np.load(file, mmap_mode="r", allow_pickle=False)
+        refuse_unreadable(file, "a .npy file")
+        try:  # not by np.load, which goes by the content: .npz archives are other objects
+            found[file.stem] = np.lib.format.open_memmap(file, mode="r")
         except OSError as error:
             raise FileError(f"{file} cannot be read ({error.strerror or error})") from error
         except (ValueError, EOFError) as error:

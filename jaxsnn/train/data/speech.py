@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxsnn.errors import FileError, UsageError
 from jaxsnn.nir.initializers import Seed, seed_words
+from jaxsnn.output import refuse_unreadable
 from jaxsnn.train.data.datasets import Data, Splits, stratified, taken
 from jaxsnn.train.data.encoders import LevelCrossing
 
@@ -100,6 +101,7 @@ def read_wav(path: str | os.PathLike[str]) -> tuple[np.ndarray, int]:
         from scipy.io import wavfile
     except ImportError as error:
         raise UsageError(f"{path} needs scipy to be read", fix="pip install scipy") from error
+    refuse_unreadable(path, "a .wav file")
     try:
         rate, sound = wavfile.read(path)
     except Exception as error:  # what a broken file raises is not documented

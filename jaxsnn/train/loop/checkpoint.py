@@ -7,6 +7,10 @@ NODE.NAME, times in seconds) and `history.jsonl` (one line of JSON for each epoc
 killed at any time, kill -9 included, goes on from its last whole epoch; the epoch that was cut
 short is done again, with the same random numbers. A checkpoint of other settings, another network
 or other data is refused.
+
+Each file is replaced whole under its name, so that neither hard links nor symbolic links are written
+through. A symbolic link, or anything else that is no regular file, is refused before anything is
+trained.
 """
 
 from __future__ import annotations
@@ -24,7 +28,13 @@ import jax
 import numpy as np
 
 from jaxsnn.errors import FileError, UsageError
-from jaxsnn.output import write_arrays, write_whole
+from jaxsnn.output import (
+    refuse_link,
+    refuse_read_only,
+    refuse_unreadable,
+    write_arrays,
+    write_whole,
+)
 from jaxsnn.train.loop.checkpoint_files import VERSION, is_whole, sealed, unsealed
 from jaxsnn.train.loop.epoch import TrainState
 from jaxsnn.train.loop.history import EpochRecord
@@ -127,12 +137,14 @@ class Folder:
         self._lock: int | None = None
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            self._identity = self._device_and_inode()
         except OSError as error:
             raise FileError(
                 f"{path} cannot be a folder of checkpoints: {error.strerror or error}",
                 fix="name another folder",
             ) from error
         if alone:
+            refuse_read_only(self.path, self.path)
             self._lock = _locked(self.path)
             _remove_leftovers(self.path)
 
@@ -160,23 +172,61 @@ class Folder:
                 others. None: such checkpoints are refused.
 
         Raises:
-            FileError: there is one, and neither `resume` nor `overwrite` is set; or all that there
-                are are damaged.
+            FileError: there is one, or a file of its names, and neither `resume` nor `overwrite` is
+                set; a symbolic link or another special file is there; or all that there are are
+                damaged.
             UsageError: it is of other settings, data or parameters.
         """
-        there = [path for name in (LAST, BEFORE) if (path := self.path / name).exists()]
+        existing = self._existing()
+        there = [self.path / name for name in (LAST, BEFORE) if name in existing]
         self._replaces = overwrite and not resume
+        if existing and not resume and not overwrite:
+            raise FileError(
+                f"{self.path / existing[0]} exists",
+                fix="go on from it with resume=True, or choose another folder",
+            )
         if self._replaces or not there:
             return None
-        if not resume:
-            raise FileError(
-                f"{there[0]} exists", fix="go on from it with resume=True, or choose another folder"
-            )
         self._extend = extend
         found = self._read_one_of(there, state)
         if self._lock is not None:
             _write_lines(self.path / HISTORY, found.history)
         return found
+
+    def _device_and_inode(self) -> tuple[int, int]:
+        """What tells this folder from another one of the same name."""
+        status = os.stat(self.path)
+        return status.st_dev, status.st_ino
+
+    def _existing(self) -> list[str]:
+        """The names of the files that are there.
+
+        Raises:
+            FileError: one of them is a symbolic link or another special file.
+        """
+        existing = []
+        for name in (LAST, BEFORE, BEST, HISTORY):
+            refuse_link(self.path / name)
+            if os.path.lexists(self.path / name):
+                refuse_unreadable(self.path / name, "a file of a checkpoint")
+                existing.append(name)
+        return existing
+
+    def _refuse_replaced(self) -> None:
+        """Refuse a folder that is another one than at the beginning, and links in it."""
+        try:
+            same = self._device_and_inode() == self._identity
+        except OSError as error:
+            raise FileError(
+                f"{self.path} cannot be reached any more ({error.strerror or error})",
+                fix="put the folder back, and go on with resume=True",
+            ) from error
+        if not same:
+            raise FileError(
+                f"{self.path} is another folder than when the run began",
+                fix="put the first one back, and go on with resume=True",
+            )
+        self._existing()
 
     def _read_one_of(self, there: list[Path], state: TrainState) -> Checkpoint:
         first, *others = there
@@ -200,11 +250,10 @@ class Folder:
         asked for only at the best epoch.
         """
         record = checkpoint.history[-1]
-        if self._replaces:
-            (self.path / HISTORY).unlink(missing_ok=True)
-        _append(self.path / HISTORY, json.dumps(asdict(record)) + "\n")
+        self._refuse_replaced()
+        _write_lines(self.path / HISTORY, checkpoint.history)
         if record.epoch == checkpoint.best_epoch:
-            write_arrays(self.path / BEST, best(), force=True)
+            write_arrays(self.path / BEST, best(), force=True, follow_links=False)
         names = [
             field.name
             for field in fields(Checkpoint)
@@ -222,7 +271,7 @@ class Folder:
         content = sealed(header, arrays)
         if not self._replaces:
             _keep_before(self.path)
-        write_whole(self.path / LAST, content, force=True)
+        write_whole(self.path / LAST, content, force=True, follow_links=False)
         if self._replaces:  # what is left is another run's
             (self.path / BEFORE).unlink(missing_ok=True)
             self._replaces = False
@@ -300,7 +349,12 @@ def _locked(folder: Path) -> int | None:
         import fcntl
     except ImportError:
         return None
-    handle = os.open(folder, os.O_RDONLY)
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise FileError(
+            f"{folder} cannot be read ({error.strerror or error})", fix="choose another folder"
+        ) from error
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
@@ -341,17 +395,7 @@ def _keep_before(folder: Path) -> None:
         raise FileError(f"{before} cannot be written ({error.strerror or error})") from error
 
 
-def _append(path: Path, line: str) -> None:
-    try:
-        with path.open("a", encoding="utf-8") as lines:
-            lines.write(line)
-    except OSError as error:
-        raise FileError(f"{path} cannot be written ({error.strerror or error})") from error
-
-
 def _write_lines(path: Path, history: Sequence[EpochRecord]) -> None:
-    """The history as far as the checkpoint goes: lines of an epoch that will be done again are
-    dropped.
-    """
+    """Write the history as far as the checkpoint goes: no lines of epochs that will be done again."""
     lines = [json.dumps(asdict(record)) + "\n" for record in history]
-    write_whole(path, "".join(lines), force=True)
+    write_whole(path, "".join(lines), force=True, follow_links=False)

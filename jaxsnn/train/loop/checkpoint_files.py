@@ -19,6 +19,8 @@ import numpy as np
 
 from jaxsnn.errors import FileError
 from jaxsnn.event.event_options import BUDGETS
+from jaxsnn.nir.io.read_limits import ByteBudget
+from jaxsnn.output import refuse_unreadable
 from jaxsnn.simulation.recordings import load_arrays
 from jaxsnn.train.loop.history import EpochRecord
 
@@ -47,6 +49,8 @@ def unsealed(path: Path) -> tuple[dict[str, Any], list[np.ndarray]]:
         FileError: it cannot be read, its bytes are not those that were sealed, or its header is
             none.
     """
+    refuse_unreadable(path, "a checkpoint")
+    ByteBudget(path).take("its bytes", path.stat().st_size)
     try:
         content = path.read_bytes()
     except OSError as error:

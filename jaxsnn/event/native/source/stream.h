@@ -5,9 +5,16 @@
 // neuron crosses its threshold follows from that state alone, and not from how far the simulation
 // is asked to go, so that pieces of any size give the same bits. What arrives waits in a queue until
 // all that arrives at that time is known, and then acts together: docs/event_engine.md.
+//
+// A push is all or nothing. It runs in slices, between which Python looks for signals, and can be rolled
+// back until the next one begins: to a copy of the state that was made some pushes ago, from which the
+// events since then are simulated again. That gives the same bits, as pieces of any size do, and costs
+// less than a copy for each push.
 
 #pragma once
 
+#include <chrono>
+#include <cmath>
 #include <queue>
 #include <stdexcept>
 #include <string>
@@ -56,6 +63,27 @@ struct Due {
 struct Fired {
   double time;
   std::int32_t population, neuron;
+};
+
+/// What changes in a stream; everything else follows from the network. Numbers and flags of all
+/// populations follow each other, those of neurons that only fill up vectors left out.
+struct StreamState {
+  double time = 0;        // to which it was run
+  double round_time = -1;
+  Index round = 0;
+  std::vector<double> numbers;       // of each population: now, then v, j, u, threshold, ...
+  std::vector<std::int32_t> open;    // boxes
+  std::vector<std::uint8_t> held;    // in a refractory time
+  std::vector<Due> queue;            // a heap
+};
+
+/// The heap of what is due, whose entries can be copied.
+struct DueQueue : std::priority_queue<Due, std::vector<Due>, std::greater<Due>> {
+  const std::vector<Due>& entries() const { return c; }
+  void assign(const std::vector<Due>& entries) {
+    c = entries;
+    std::make_heap(c.begin(), c.end(), comp);
+  }
 };
 
 /// When a neuron at (v, j) crosses its threshold if nothing else arrives, after now; inf: never.
@@ -202,6 +230,30 @@ class StreamPopulation {
     }
   }
 
+  /// Numbers for each neuron in `StreamState`, and one more for each population.
+  static constexpr Index kNumbers = 6;
+
+  void save(StreamState& state) const {
+    state.numbers.push_back(now_);
+    for (const Array<double>* array : {&v_, &j_, &u_, &threshold_, &resting_, &kept_})
+      state.numbers.insert(state.numbers.end(), array->data(), array->data() + neurons);
+    state.open.insert(state.open.end(), open_.data(), open_.data() + neurons);
+    state.held.insert(state.held.end(), held_.data(), held_.data() + neurons);
+  }
+
+  /// The inverse. `number` and `flag` are where this population's part begins, and move to its end.
+  void load(const StreamState& state, Index& number, Index& flag) {
+    now_ = state.numbers[number++];
+    for (Array<double>* array : {&v_, &j_, &u_, &threshold_, &resting_, &kept_}) {
+      std::copy_n(state.numbers.data() + number, neurons, array->data());
+      number += neurons;
+    }
+    std::copy_n(state.open.data() + flag, neurons, open_.data());
+    std::copy_n(state.held.data() + flag, neurons, held_.data());
+    flag += neurons;
+    forget();
+  }
+
   Kind kind;
   Index neurons;
 
@@ -334,44 +386,93 @@ class Stream {
 
   void connect(Wiring&& wiring) { wirings_.push_back(std::move(wiring)); }
 
-  /// Events of an input; times not before those that `run` has been to.
-  template <class Channel>
-  void push(Index input, Index count, const double* time, const Channel* channel,
-            const double* value) {
-    for (Index n = 0; n < count; ++n)
-      send(-1 - input, channel[n], time[n], value ? value[n] : 1.0);
+  /// Begins a push, after which an earlier one cannot be rolled back any more. `committed`: as of
+  /// `settle`.
+  void begin(Index committed) {
+    settle(committed);
+    if (log_is_short_of_events_ || work_ > kWorkPerCopy * size_of_state()) copy_state();
+    mark_ = log_.size();
+    mark_time_ = time;
+    begun_ = committed + 1;
   }
 
-  /// Everything before `end`. Spikes of recorded populations are added to `fired`.
-  void run(double end) {
-    Index at_once = 0;
-    double last = -std::numeric_limits<double>::infinity();
-    for (;;) {
-      const double due = queue_.empty() ? end : std::min(queue_.top().time, end);
-      // Whoever crosses when something arrives does so before it; what happens at `end` waits.
-      double time = due < end ? std::nextafter(due, end) : end;
-      StreamPopulation* who = nullptr;
-      std::int32_t number = 0;
-      for (std::size_t p = 0; p < populations_.size(); ++p) {
-        const double next = populations_[p]->next(time);
-        if (next < time) {
-          time = next;
-          who = populations_[p].get();
-          number = std::int32_t(p);
-        }
-      }
-      if (!who && !(due < end)) return;
-      if (!who) time = due;
-      at_once = time > last ? 0 : at_once + 1;
-      last = time;
-      if (at_once > kMostAtOnce)
-        throw std::runtime_error("more than " + std::to_string(kMostAtOnce) +
-                                 " spikes and arrivals at one time, " + std::to_string(time) + " s");
-      if (who)
-        fire(*who, number, time);
-      else
-        act();
+  /// Rolls back a push that has begun, and of which the caller does not know that it has ended: one
+  /// that was interrupted. `committed`: how many pushes have ended, as the caller knows.
+  void settle(Index committed) {
+    if (begun_ <= committed) return;
+    load(copy_);
+    for (Index n = 0; n < mark_; ++n)
+      send(-1 - log_[n].input, log_[n].channel, log_[n].time, log_[n].value);
+    log_.resize(mark_);
+    log_is_short_of_events_ = false;
+    while (!run(mark_time_)) {
     }
+    fired.clear();
+    begun_ = committed;
+  }
+
+  /// Events of an input; times not before those that `run` has been to. How many were taken, which are
+  /// fewer than `count` where that takes long.
+  template <class Channel>
+  Index push(Index input, Index count, const double* time, const Channel* channel,
+             const double* value) {
+    SliceOfTime slice_of_time(slice);
+    for (Index n = 0; n < count; ++n) {
+      const double size = value ? value[n] : 1.0;
+      send(-1 - input, channel[n], time[n], size);
+      log({input, Index(channel[n]), time[n], size});
+      if ((n + 1) % kEventsPerLook == 0 && slice_of_time.is_over()) return n + 1;
+    }
+    return count;
+  }
+
+  /// Everything before `end`; spikes of recorded populations are added to `fired`. False: there is more
+  /// to do, and the slice of time is over.
+  bool run(double end) {
+    SliceOfTime slice_of_time(slice);
+    std::uint64_t looked = work_;
+    while (acts_ || advance(end)) {
+      if (acts_) act();
+      if (work_ - looked < work_per_look()) continue;
+      looked = work_;
+      if (slice_of_time.is_over()) return false;
+    }
+    time = end;
+    return true;
+  }
+
+  StreamState save() const {
+    StreamState state;
+    save(state);
+    return state;
+  }
+
+  /// Goes on from another state, which is that of a stream of the same network: see `fits`.
+  void restore(const StreamState& state) {
+    load(state);
+    copy_state();
+    mark_ = 0;
+    mark_time_ = time;
+    fired.clear();
+  }
+
+  /// Whether a state, which may come from a file, can be that of this stream: no index leads
+  /// elsewhere, and nothing is due before its time.
+  bool fits(const StreamState& state) const {
+    Index neurons = 0;
+    for (const auto& population : populations_) neurons += population->neurons;
+    const Index numbers = StreamPopulation::kNumbers * neurons + populations();
+    if (Index(state.numbers.size()) != numbers || Index(state.open.size()) != neurons ||
+        Index(state.held.size()) != neurons || !(state.time >= 0 && state.time < kNever) ||
+        state.round < 0 || state.round > kMostRounds || std::isnan(state.round_time))
+      return false;
+    for (double number : state.numbers)
+      if (std::isnan(number)) return false;
+    for (std::int32_t count : state.open)
+      if (count < 0) return false;
+    for (const Due& due : state.queue)
+      if (!fits(due) || due.time < state.time) return false;
+    return true;
   }
 
   /// Hands over `fired`, those of one population after those of another, and how many each has.
@@ -396,14 +497,134 @@ class Stream {
   Index waiting() const { return queue_.size(); }
   std::vector<Fired> fired;
   std::string problem;
+  double time = 0;  // to which it was run
+  /// How long a call works before it looks for signals.
+  std::chrono::duration<double> slice{0.05};
 
  private:
-  static constexpr Index kMostAtOnce = 1000000;
+  /// A slice of time, which begins when the clock is looked at first: small pushes never do.
+  class SliceOfTime {
+   public:
+    explicit SliceOfTime(std::chrono::duration<double> length) : length_(length) {}
+    bool is_over() {
+      const auto now = std::chrono::steady_clock::now();
+      if (!begun_) begin_ = now;
+      begun_ = true;
+      return now - begin_ >= length_;
+    }
+
+   private:
+    std::chrono::duration<double> length_;
+    std::chrono::steady_clock::time_point begin_;
+    bool begun_ = false;
+  };
+  struct Event {
+    Index input, channel;
+    double time, value;
+  };
+  static constexpr double kNever = std::numeric_limits<double>::infinity();
+  static constexpr Index kMostAtOnce = 1000000, kMostRounds = Index(1) << 62;
+  /// The clock is looked at after so much work, about 0.1 ms, and so many events.
+  static constexpr std::uint64_t kWorkPerLook = 1 << 16;
+  static constexpr Index kEventsPerLook = 1024;
+  /// A copy of the state costs about two units of work for each neuron: less than a hundredth.
+  static constexpr std::uint64_t kWorkPerCopy = 256;
+  /// Events that are kept beside those that are due.
+  static constexpr Index kLogged = 4096;
+
+  std::uint64_t work_per_look() const { return slice.count() > 0 ? kWorkPerLook : 1; }
+
+  /// Simulates what comes next, but for what arrives, which is left to `act`; false: nothing comes
+  /// before `end`.
+  bool advance(double end) {
+    const double due = queue_.empty() ? end : std::min(queue_.top().time, end);
+    // Whoever crosses when something arrives does so before it; what happens at `end` waits.
+    double next_time = due < end ? std::nextafter(due, end) : end;
+    StreamPopulation* who = nullptr;
+    std::int32_t number = 0;
+    for (std::size_t p = 0; p < populations_.size(); ++p) {
+      const double next = populations_[p]->next(next_time);
+      if (next < next_time) {
+        next_time = next;
+        who = populations_[p].get();
+        number = std::int32_t(p);
+      }
+    }
+    if (!who && !(due < end)) return false;
+    if (!who) next_time = due;
+    at_once_ = next_time > last_ ? 0 : at_once_ + 1;
+    last_ = next_time;
+    if (at_once_ > kMostAtOnce)
+      throw std::runtime_error("more than " + std::to_string(kMostAtOnce) +
+                               " spikes and arrivals at one time, " + std::to_string(next_time) +
+                               " s");
+    if (who)
+      fire(*who, number, next_time);
+    else
+      meet();
+    return true;
+  }
+
+  Index size_of_state() const {
+    Index size = queue_.size() + 1;
+    for (const auto& population : populations_) size += population->neurons;
+    return size;
+  }
+
+  void save(StreamState& state) const {
+    state.time = time;
+    state.round = round_;
+    state.round_time = round_time_;
+    state.numbers.clear();
+    state.open.clear();
+    state.held.clear();
+    for (const auto& population : populations_) population->save(state);
+    state.queue = queue_.entries();
+  }
+
+  void load(const StreamState& state) {
+    time = state.time;
+    round_ = state.round;
+    round_time_ = state.round_time;
+    Index number = 0, flag = 0;
+    for (const auto& population : populations_) population->load(state, number, flag);
+    queue_.assign(state.queue);
+    acts_ = false;
+    at_once_ = 0;
+    last_ = -kNever;
+  }
+
+  bool fits(const Due& due) const {
+    if (!(due.time < kNever) || std::isnan(due.value) || due.round < 0 || due.round > kMostRounds || due.target < 0 ||
+        due.target >= populations() || due.group != populations_[due.target]->kind.group)
+      return false;
+    if (due.wiring < 0) return due.neuron >= 0 && due.neuron < populations_[due.target]->neurons;
+    if (due.wiring >= Index(wirings_.size())) return false;
+    const Wiring& wiring = wirings_[due.wiring];
+    return wiring.target == due.target && due.bundle >= 0 &&
+           due.bundle < Index(wiring.bundles.size());
+  }
+
+  void copy_state() {
+    save(copy_);
+    log_.clear();
+    log_is_short_of_events_ = false;
+    work_ = 0;
+  }
+
+  void log(const Event& event) {
+    if (log_is_short_of_events_) return;
+    if (Index(log_.size()) < kLogged + Index(queue_.size()))
+      log_.push_back(event);
+    else
+      log_is_short_of_events_ = true;
+  }
 
   void fire(StreamPopulation& population, std::int32_t number, double time) {
     std::vector<Index> first = population.first();
     std::sort(first.begin(), first.end());
     population.flow_to(time);
+    work_ += population.neurons;
     if (time > round_time_) round_ = 0;
     round_time_ = time;
     for (Index neuron : first) {
@@ -416,21 +637,35 @@ class Stream {
     }
   }
 
-  /// All that arrives at one population together.
+  /// What is due next meets its population: `act` does the rest.
+  void meet() {
+    acting_ = queue_.top();
+    acts_ = true;
+    StreamPopulation& population = *populations_[acting_.target];
+    population.flow_to(acting_.time);
+    work_ += population.neurons;
+    round_ = acting_.round;
+    round_time_ = acting_.time;
+  }
+
+  /// All that arrives at one population together, or a part of it where that is much.
   void act() {
-    const Due first = queue_.top();
-    StreamPopulation& population = *populations_[first.target];
-    population.flow_to(first.time);
-    round_ = first.round;
-    round_time_ = first.time;
-    while (!queue_.empty() && queue_.top().with(first)) {
+    StreamPopulation& population = *populations_[acting_.target];
+    const std::uint64_t enough = work_ + work_per_look();
+    while (!queue_.empty() && queue_.top().with(acting_)) {
+      if (work_ >= enough) return;
       const Due due = queue_.top();
       queue_.pop();
-      if (due.wiring < 0)
+      ++work_;
+      if (due.wiring < 0) {
         population.release(due.neuron);
-      else
-        population.arrive(wirings_[due.wiring], due);
+      } else {
+        const Wiring& wiring = wirings_[due.wiring];
+        work_ += wiring.bundles[due.bundle].count;
+        population.arrive(wiring, due);
+      }
     }
+    acts_ = false;
   }
 
   /// What a spike of a source does, later.
@@ -456,7 +691,18 @@ class Stream {
   std::vector<Index> place_;  // where the next spike of a population goes, in `take`
   Index round_ = 0;  // at one time, in a group
   double round_time_ = -1;
-  std::priority_queue<Due, std::vector<Due>, std::greater<Due>> queue_;
+  DueQueue queue_;
+  Due acting_{};       // the first of what arrives together, while `acts_`
+  bool acts_ = false;
+  Index at_once_ = 0;  // spikes and arrivals at the time `last_`
+  double last_ = -kNever;
+  // To roll a push back: a state, the events since then, and where among them the push began.
+  StreamState copy_;
+  std::vector<Event> log_;
+  bool log_is_short_of_events_ = true;  // then there is a copy before the next push
+  std::uint64_t work_ = 0;              // since the copy: neurons and weights that were looked at
+  Index mark_ = 0, begun_ = 0;  // pushes that have begun
+  double mark_time_ = 0;
 };
 
 }  // namespace native

@@ -7,6 +7,9 @@
 
 namespace native {
 
+/// What calls return that have more to do: Python looks for signals and calls again.
+constexpr Index kMore = -3;
+
 /// Runs a call on a stream; what it throws becomes its problem, and ends it: no call does anything
 /// after that.
 template <class Call>
@@ -73,21 +76,46 @@ std::int64_t jaxsnn_stream_connect(void* handle, std::int64_t source, std::int64
   });
 }
 
-/// Events of an input. value: their sizes, or null for 1.
-std::int64_t jaxsnn_stream_push(void* handle, std::int64_t input, std::int64_t count,
-                                const double* time, const std::int32_t* channel,
-                                const double* value) noexcept {
+/// How many seconds a call works before it returns `kMore`; 0: as little as it can.
+std::int64_t jaxsnn_stream_slice(void* handle, double seconds) noexcept {
   return native::guarded_stream(handle, [&](native::Stream& stream) {
-    stream.push(input, count, time, channel, value);
+    stream.slice = std::chrono::duration<double>(seconds);
     return native::Index(0);
   });
 }
 
-/// Simulates everything before `end`: how many spikes of recorded populations there are to take.
+/// Begins a push of several calls; `jaxsnn_stream_step` does so itself. committed: how many pushes
+/// have ended; one more that has begun was interrupted, and is rolled back.
+std::int64_t jaxsnn_stream_begin(void* handle, std::int64_t committed) noexcept {
+  return native::guarded_stream(handle, [&](native::Stream& stream) {
+    stream.begin(committed);
+    return native::Index(0);
+  });
+}
+
+/// Rolls back a push that was interrupted; committed: as of `jaxsnn_stream_begin`.
+std::int64_t jaxsnn_stream_settle(void* handle, std::int64_t committed) noexcept {
+  return native::guarded_stream(handle, [&](native::Stream& stream) {
+    stream.settle(committed);
+    return native::Index(0);
+  });
+}
+
+/// Events of an input, and how many of them were taken: with the rest it is called again. value: their
+/// sizes, or null for 1.
+std::int64_t jaxsnn_stream_push(void* handle, std::int64_t input, std::int64_t count,
+                                const double* time, const std::int32_t* channel,
+                                const double* value) noexcept {
+  return native::guarded_stream(handle, [&](native::Stream& stream) {
+    return stream.push(input, count, time, channel, value);
+  });
+}
+
+/// Simulates everything before `end`: how many spikes of recorded populations there are to take, or
+/// `kMore`: there is more to do, and it is called again.
 std::int64_t jaxsnn_stream_run(void* handle, double end) noexcept {
   return native::guarded_stream(handle, [&](native::Stream& stream) {
-    stream.run(end);
-    return native::Index(stream.fired.size());
+    return stream.run(end) ? native::Index(stream.fired.size()) : native::kMore;
   });
 }
 
@@ -101,15 +129,18 @@ std::int64_t jaxsnn_stream_take(void* handle, double* time, std::int32_t* neuron
   });
 }
 
-/// A push, a run to `end` (NaN: to the last event, whose time it becomes) and, of at most `room` spikes, a take, in one.
-/// -2, and nothing has happened, where something is wrong with the events or the end.
+/// A push, a run to `end` (NaN: to the last event, whose time it becomes) and, of at most `room` spikes,
+/// a take, in one. -2, and nothing has happened, where something is wrong with the events or the end;
+/// `kMore`: as of `jaxsnn_stream_run`, which goes on.
 std::int64_t jaxsnn_stream_step(void* handle, std::int64_t room, const double* time,
                                 const std::int64_t* channel, double* spike_time,
                                 std::int32_t* spike_neuron, std::int64_t* spike_count,
                                 double* end, std::int64_t input, std::int64_t count,
-                                std::int64_t channels, double now) noexcept {
+                                std::int64_t channels, std::int64_t committed) noexcept {
   return native::guarded_stream(handle, [&](native::Stream& stream) {
     constexpr double kInf = std::numeric_limits<double>::infinity();
+    stream.settle(committed);
+    const double now = stream.time;
     double last = now;
     for (native::Index n = 0; n < count; ++n) {
       const bool fits = time[n] >= now && time[n] < kInf && channel[n] >= 0 && channel[n] < channels;
@@ -118,11 +149,77 @@ std::int64_t jaxsnn_stream_step(void* handle, std::int64_t room, const double* t
     }
     if (std::isnan(*end)) *end = last;
     if (!(*end >= now && *end < kInf)) return native::Index(-2);
+    stream.begin(committed);
     stream.push(input, count, time, channel, nullptr);
-    stream.run(*end);
+    if (!stream.run(*end)) return native::kMore;
     const native::Index spikes = stream.fired.size();
     if (spikes > 0 && spikes <= room) stream.take(spike_time, spike_neuron, spike_count);
     return spikes;
+  });
+}
+
+/// Seconds to which it was run, also where it has ended.
+double jaxsnn_stream_time(void* handle) noexcept {
+  return static_cast<native::Stream*>(handle)->time;
+}
+
+/// The state as arrays; with null for `numbers` their sizes alone.
+///
+/// sizes: (4,), how many numbers, neurons and entries of the queue there are, and the round.
+/// numbers: the time, the time of the round, then those of `StreamState`. flags: (2 neurons,), open
+/// boxes, then whether held. due_numbers: (due, 2), time and value. due_indices: (due, 7), group, round,
+/// target, wiring, bundle, neuron and whether it closes a box.
+std::int64_t jaxsnn_stream_save(void* handle, std::int64_t* sizes, double* numbers,
+                                std::int64_t* flags, double* due_numbers,
+                                std::int64_t* due_indices) noexcept {
+  return native::guarded_stream(handle, [&](native::Stream& stream) {
+    const native::StreamState state = stream.save();
+    sizes[0] = native::Index(state.numbers.size()) + 2;
+    sizes[1] = native::Index(state.open.size());
+    sizes[2] = native::Index(state.queue.size());
+    sizes[3] = state.round;
+    if (!numbers) return native::Index(0);
+    *numbers++ = state.time;
+    *numbers++ = state.round_time;
+    std::copy(state.numbers.begin(), state.numbers.end(), numbers);
+    for (std::int32_t count : state.open) *flags++ = count;
+    for (std::uint8_t flag : state.held) *flags++ = flag;
+    for (const native::Due& due : state.queue) {
+      for (double number : {due.time, due.value}) *due_numbers++ = number;
+      for (native::Index index : {due.group, due.round, due.target, due.wiring, due.bundle,
+                                  due.neuron, native::Index(due.closes)})
+        *due_indices++ = index;
+    }
+    return native::Index(0);
+  });
+}
+
+/// The inverse. -2, and nothing has happened, where the arrays are not a state of this stream.
+std::int64_t jaxsnn_stream_restore(void* handle, const std::int64_t* sizes, const double* numbers,
+                                   const std::int64_t* flags, const double* due_numbers,
+                                   const std::int64_t* due_indices) noexcept {
+  return native::guarded_stream(handle, [&](native::Stream& stream) {
+    constexpr std::int64_t kMost = 1 << 30;  // boxes that are open
+    native::StreamState state;
+    state.time = numbers[0];
+    state.round_time = numbers[1];
+    state.round = sizes[3];
+    state.numbers.assign(numbers + 2, numbers + sizes[0]);
+    for (native::Index n = 0; n < 2 * sizes[1]; ++n) {
+      const bool opens = n < sizes[1];
+      if (flags[n] < 0 || flags[n] > (opens ? kMost : 1)) return native::Index(-2);
+      if (opens)
+        state.open.push_back(std::int32_t(flags[n]));
+      else
+        state.held.push_back(std::uint8_t(flags[n]));
+    }
+    for (native::Index n = 0; n < sizes[2]; ++n, due_numbers += 2, due_indices += 7)
+      state.queue.push_back({due_numbers[0], due_indices[0], due_indices[1], due_indices[2],
+                             due_indices[3], due_indices[4], due_indices[5], due_numbers[1],
+                             due_indices[6] != 0});
+    if (!stream.fits(state)) return native::Index(-2);
+    stream.restore(state);
+    return native::Index(0);
   });
 }
 

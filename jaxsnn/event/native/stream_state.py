@@ -1,0 +1,94 @@
+"""The state of a stream as the bytes of a file.
+
+A line that says what it is and the fingerprint of the network, then the arrays of `StreamState`, little
+endian, 8 bytes a number, then a SHA-256 hash of all that. Nothing is compressed, so that the size of a
+file says beforehand how much memory it takes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+
+import numpy as np
+
+from jaxsnn.errors import FileError, UsageError
+from jaxsnn.event.native.native_stream import StreamLanes, StreamState, StreamWiring, empty_state
+from jaxsnn.output import refuse_unreadable
+
+_MAGIC = b"jaxsnn stream 1\n"
+_HASH = 32
+_SIZES = 4 * 8
+
+
+def fingerprint(
+    inputs: Mapping[str, int], lanes: Iterable[StreamLanes], wirings: Iterable[StreamWiring]
+) -> bytes:
+    """A hash of everything that says how a stream goes on; what is recorded does not."""
+    digest = hashlib.sha256(repr(list(inputs.items())).encode())
+    for part in (*lanes, *wirings):
+        digest.update(type(part).__name__.encode())
+        for field in fields(part):
+            value = getattr(part, field.name)
+            if isinstance(value, np.ndarray):
+                digest.update(f"{value.dtype.str}{value.shape}".encode())
+                digest.update(np.ascontiguousarray(value).tobytes())
+            elif field.name != "recorded":
+                digest.update(repr(value).encode())
+    return digest.digest()
+
+
+def state_bytes(state: StreamState, network: bytes) -> bytes:
+    """The content of a file; `network` is the fingerprint."""
+    arrays = [array.astype(array.dtype.newbyteorder("<")).tobytes() for array in state.arrays]
+    content = b"".join([_MAGIC, network, *arrays])
+    return content + hashlib.sha256(content).digest()
+
+
+def read_state(path: str | os.PathLike[str], network: bytes) -> StreamState:
+    """The state in a file, whose numbers nothing has been said of; `network` is the fingerprint.
+
+    Raises:
+        FileError: no such file, or it holds no state, or not the one that was written.
+        UsageError: it is of another network.
+    """
+    head = len(_MAGIC) + _HASH + _SIZES
+    try:
+        with open(refuse_unreadable(path, "a saved stream"), "rb") as file:
+            content = file.read(head)
+            if not content.startswith(_MAGIC):
+                raise FileError(
+                    f"{path} is not a saved stream", fix="name a file that EventStream.save wrote"
+                )
+            if len(content) < head:
+                raise damaged(path)
+            if content[len(_MAGIC) : -_SIZES] != network:
+                raise UsageError(
+                    f"{path} was saved by a stream of another network, or of other options",
+                    fix="make the stream of the same network and options",
+                )
+            sizes = np.frombuffer(content[-_SIZES:], "<i8").astype(np.int64)
+            numbers, neurons, queue, _ = sizes.tolist()
+            # Sizes are numbers of the file: they count only if they add up to its length.
+            size = head + 8 * (numbers + 2 * neurons + 9 * queue) + _HASH
+            is_whole = os.fstat(file.fileno()).st_size == size
+            if numbers < 2 or neurons < 0 or queue < 0 or not is_whole:
+                raise damaged(path)
+            content += file.read()
+    except OSError as error:
+        raise FileError(f"{path} cannot be read ({error.strerror or error})") from error
+    if hashlib.sha256(content[:-_HASH]).digest() != content[-_HASH:]:
+        raise damaged(path)
+    state, place = empty_state(sizes), head
+    for array in state.arrays[1:]:
+        own = content[place : place + array.nbytes]
+        array[...] = np.frombuffer(own, array.dtype.newbyteorder("<")).reshape(array.shape)
+        place += array.nbytes
+    return state
+
+
+def damaged(path: str | os.PathLike[str]) -> FileError:
+    """What is said of a file whose bytes are not those that were written."""
+    return FileError(f"{path} is damaged", fix="save the stream again")
