@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxsnn.errors import DialectError, listing
 from jaxsnn.nir.dialects import Dialect
-from jaxsnn.nir.frameworks.framework import Kernel, Rule
+from jaxsnn.nir.frameworks.framework import Arrival, Kernel, Rule
 from jaxsnn.nir.frameworks.registry import own_options
 from jaxsnn.nir.nodes import IF, I, Node
 
@@ -73,12 +73,13 @@ class SpikeArea:
     Attributes:
         kind: "fixed": a current w of area `seconds`, the same for every neuron; r and w_in scale
             it. "jump": the synaptic current (LIF, LI, IF, I: the membrane) jumps by w; r and w_in
-            do not scale it.
-        seconds: Area of a spike of weight 1 in seconds; None for "jump".
+            do not scale it. "scaled jump": the synaptic current jumps by w_in w, the membrane of
+            LIF and LI by r w; the area is that neuron's tau_syn or tau.
+        seconds: Area of a spike of weight 1 in seconds; None for both kinds of jumps.
         kernel: Continuous reading: "delta", "box" of width dt, or None if unknown.
     """
 
-    kind: Literal["fixed", "jump"]
+    kind: Arrival
     seconds: float | None
     kernel: Kernel | None
 
@@ -97,8 +98,13 @@ def spike_area(dialect: Dialect, node: Node) -> SpikeArea:
             unknown.
     """
     kernel = dialect.at(node.name).spike_kernel
-    if arrival(dialect, node) == "jump":
-        return SpikeArea(kind="jump", seconds=None, kernel=kernel)
+    kind = arrival(dialect, node)
+    if kind == "scaled jump" and isinstance(node, IF | I):
+        # These have no time constant: with an area of one unit of time V jumps by r w.
+        seconds = known(dialect, "seconds", "the strength of a spike", node.name)
+        return SpikeArea(kind="fixed", seconds=seconds, kernel=kernel)
+    if kind != "fixed":
+        return SpikeArea(kind=kind, seconds=None, kernel=kernel)
     # The literal ODE takes an area of 1 in the file's own unit of time.
     conventions = dialect.conventions
     literal = conventions is not None and conventions.area == "unit"
@@ -199,8 +205,8 @@ def several_spikes(dialect: Dialect, node: Node) -> bool:
     return conventions.spikes_per_step == "several" if said is None else said == "multi"
 
 
-def arrival(dialect: Dialect, node: Node) -> Literal["fixed", "jump"]:
-    """How a spike enters: see `SpikeArea.kind`. Needs no dt."""
+def arrival(dialect: Dialect, node: Node) -> Arrival:
+    """How a spike enters: see `Rule.arrival`. Needs no dt."""
     rule = rule_of(dialect, node)
     if rule.option:
         require(dialect, [rule.option], "the strength of a spike", node.name)

@@ -17,7 +17,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from types import MappingProxyType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from jaxsnn.errors import UsageError, add_option, listing, suggestion
 from jaxsnn.nir.frameworks.framework import (
@@ -25,7 +25,6 @@ from jaxsnn.nir.frameworks.framework import (
     Framework,
     Importer,
     OwnOption,
-    TimeUnit,
 )
 
 #: Group of entry points through which distributions bring frameworks.
@@ -232,10 +231,10 @@ def conventions_of(name: str, version: str | None = None) -> Conventions:
     return for_version
 
 
-def own_unit(dialect: str) -> TimeUnit | None:
-    """The unit of time in which this library itself writes graphs in a dialect, if it does."""
-    found = frameworks().get(split_version(dialect)[0])
-    return None if found is None else found.dialects[0].own_unit
+def build_options(dialect: str) -> Mapping[str, Any]:
+    """Return the options with which this library itself builds graphs in a dialect."""
+    framework = frameworks().get(split_version(dialect)[0])
+    return {} if framework is None else framework.dialects[0].build_options
 
 
 def importer_of(name: str, version: str) -> Importer:
