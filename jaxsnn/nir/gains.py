@@ -183,12 +183,25 @@ def own_reset_delay(dialect: Dialect, node: Node, *, looped: bool) -> bool | Non
 
 
 def assumptions(dialect: Dialect, node: Node) -> tuple[str, ...]:
-    """What nobody has said of a neuron and is assumed, a sentence each."""
+    """What nobody has said of a neuron and is assumed, or is ignored, a sentence each."""
     conventions = dialect.conventions
-    option = "" if conventions is None else conventions.floor_option
-    if not option or dialect.option(option, node.name) is not None:
+    if conventions is None:
         return ()
-    return (f"{option} is not in the file, V is taken to have no lower bound: say {option}=",)
+    option, rule = conventions.floor_option, conventions.rule(node.type)
+    if option and dialect.option(option, node.name) is None:
+        return (f"{option} is not in the file, V is taken to have no lower bound: say {option}=",)
+    if rule is None or rule.arrival != "scaled jump":
+        return ()
+    if dialect.option(rule.option, node.name) is not False:
+        return ()
+    gain = "w_in" if node.traits.current_based else "r"
+    values = np.unique(np.asarray(node.value(gain), float))
+    if np.all(values == 1):
+        return ()
+    ignored = f"{values[0]:g}" if values.size == 1 else f"{values[0]:g} to {values[-1]:g}"
+    return (
+        f"node '{node.name}': {gain} is {ignored} and does not scale spikes ({rule.option}=false)",
+    )
 
 
 def reset_size(dialect: Dialect, node: Node) -> Literal["v_threshold", "1", "floor"]:

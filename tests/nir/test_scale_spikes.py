@@ -88,6 +88,9 @@ def test_what_was_said_of_a_file_is_in_what_is_written_of_it(tmp_path):
     again = read(tmp_path / "again.nir")
     assert again.dialect.option("scale_spikes") is False
     assert count(again) == count(built("CubaLIF"))
+    (note,) = simulate(again, EVENTS, 50e-3).notes
+    assert "node '2'" in note
+    assert "w_in" in note
 
 
 @pytest.mark.parametrize("tag", [True, False], ids=["tagged", "untagged"])
