@@ -10,7 +10,9 @@ with exact gradients, alone and in a cycle.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import replace
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -165,6 +167,34 @@ def test_gradients_by_equal_time_constants_are_those_of_differences(x64, ratio, 
             difference = (high - low) / (2 * step)
             scale = np.abs(difference) + 1e-3 / VALUES[name]
             assert abs(gradient[name][neuron] - difference) < 1e-5 * scale, name
+
+
+def _tiring():
+    """The model of the example, without its registration."""
+    source = (Path(__file__).parents[2] / "examples" / "custom_neuron.py").read_text()
+    names: dict = {"__name__": "custom_neuron"}
+    model = source.partition("# The node type says")[0]
+    exec(compile(model, "custom_neuron.py", "exec", dont_inherit=True), names)
+    return names["Tiring"](), names["TiringLanes"]
+
+
+@pytest.mark.parametrize("made", ["page", "example"])
+@pytest.mark.parametrize("ratio", [1.0, 1 + 1e-9, 1 - 1e-6])
+def test_the_flow_has_a_value_and_derivatives_at_equal_time_constants(x64, made, ratio):
+    """k = tau_syn f[tau_mem, tau_syn], a divided difference of f(tau) = e^(-t / tau): tau f'(tau)
+    at equal ones, and its derivatives tau f''(tau) / 2 and f'(tau) + tau f''(tau) / 2.
+    """
+    model, record = _tiring() if made == "example" else (AdaptiveLIF(), MADE["AdaptiveLanes"])
+    tau, t = 0.02, np.array([0.0, 1e-6, 0.01, 0.05, 1.0])
+    fields = dict.fromkeys((field.name for field in dataclasses.fields(record)), jnp.ones(5))
+    taus = {"tau_mem": jnp.full(5, tau), "tau_syn": jnp.full(5, ratio * tau)}
+    coefficients, by_field = model.decay_by(record(**fields | taus), jnp.asarray(t))
+    f = np.exp(-t / tau)
+    first, half = t / tau**2 * f, (t**2 / tau**4 - 2 * t / tau**3) * f / 2
+    far = {"rtol": 1e-9 + 100 * abs(ratio - 1), "atol": 1e-15}
+    np.testing.assert_allclose(coefficients[2], tau * first, **far)
+    np.testing.assert_allclose(by_field["tau_mem"][2], tau * half, **far)
+    np.testing.assert_allclose(by_field["tau_syn"][2], first + tau * half, **far)
 
 
 def test_each_spike_raises_the_threshold(x64):
