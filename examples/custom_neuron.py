@@ -17,7 +17,9 @@ import numpy as np
 
 import jaxsnn
 from jaxsnn import NeuronModel, NodeTraits, plot
+from jaxsnn.event.dynamics import crossing
 from jaxsnn.event.dynamics.decaying_modes import DecayingModes
+from jaxsnn.network.structure import TauShape
 from jaxsnn.nir import Parameter, build
 
 
@@ -71,8 +73,9 @@ class Tiring(DecayingModes):
         return 1 / lanes.tau_mem, 1 / lanes.tau_syn
 
     def decay(self, lanes, t):
-        mem, syn = jnp.exp(-t / lanes.tau_mem), jnp.exp(-t / lanes.tau_syn)
-        return mem, syn, lanes.tau_syn / (lanes.tau_mem - lanes.tau_syn) * (mem - syn)
+        # V at t after v = 0, j = 1 is tau_syn / (tau_mem - tau_syn) (e^(-t / tau_mem) - e^(-t /
+        # tau_syn)). That has no value at equal time constants, and few digits near them: this has.
+        return crossing.decay(TauShape.ANY, lanes.tau_mem, lanes.tau_syn, t)
 
     def flow(self, decay, state):
         mem, syn, between = decay

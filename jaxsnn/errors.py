@@ -207,8 +207,8 @@ OPTIONS = frozenset((
     "data", "data_folder", "devices", "dialect", "dropout", "dt", "dt_export", "encoder", "engine",
     "epochs", "force", "headroom", "initial", "input_range", "loss", "lr", "max_bytes", "max_spikes", "min_v_mem",
     "norm_input", "on_failure", "optimiser", "patience", "percentile", "plot", "process", "processes",
-    "read_timeout", "readout", "reset", "reset_delay", "reset_size", "resume", "runs", "scale", "schedule", "seed",
-    "signs", "slope",
+    "read_timeout", "readout", "reset", "reset_delay", "reset_size", "resume", "runs", "scale", "scale_spikes",
+    "schedule", "seed", "signs", "slope",
     "speedup", "spike_area", "spike_fn", "spike_kernel", "spikes_per_sample", "svg", "synapses_per_weight", "t_end",
     "threshold", "time_limit", "time_unit", "to", "to_dt", "train", "trial", "values", "verify",
 ))

@@ -77,6 +77,8 @@ class EventSolution:
             none.
         shortest_box: the shortest box spike that arrives at a population, seconds; inf where none
             does.
+        one_per_step: pairs of a population and the length of a time step, seconds, where the
+            framework that wrote the file fires at most one spike in a step.
         unused: options that have no effect and Outputs that are not computed, a sentence each.
         min_slope, jump_width: as of `EventDriven`.
         culprit: the number that ended the run as NOT_FINITE, where `simulate` found it.
@@ -101,6 +103,7 @@ class EventSolution:
     voltage_taus: dict[str, Float[Array, "2"]] = field(default_factory=dict)
     shortest_tau: Float[Array, ""] | None = None
     shortest_box: float = field(default=math.inf, metadata={"static": True})
+    one_per_step: tuple[tuple[str, float], ...] = field(default=(), metadata={"static": True})
     unused: tuple[str, ...] = field(default=(), metadata={"static": True})
     min_slope: float | None = field(default=None, metadata={"static": True})
     jump_width: float | None = field(default=None, metadata={"static": True})
@@ -314,9 +317,9 @@ class EventSolution:
             code="not-finite",
             message="a parameter, a product of some, a spike time or a voltage is NaN or infinite, "
             "a time constant is not positive, a delay is negative, r w_in of neurons behind a "
-            "convolution or pool is not positive, or a Linear that copies channels has other "
-            f"weights{where}",
-            fix="look at parameters and inputs",
+            "convolution or pool is not positive, a Linear that copies channels has other "
+            f"weights, or a registered neuron model gives NaN{where}",
+            fix="look at parameters and inputs, and at the formulas of such a model",
         )
 
     def _exhausted(self) -> Problem:
@@ -469,6 +472,7 @@ def conclude(
         approximations=event_approximations(network, options),
         shortest_tau=_shortest_tau(network),
         shortest_box=_shortest_box(network),
+        one_per_step=_one_per_step(network),
         min_slope=options.min_slope,
         jump_width=options.jump_width,
     )
@@ -479,6 +483,18 @@ def _shortest_tau(network: Network) -> Float[Array, ""]:
     parameters = [network.parameters[name] for name in network.populations]
     taus = [value for own in parameters for key, value in own.items() if key.startswith("tau")]
     return jnp.min(entries(taus), initial=jnp.inf)
+
+
+def _one_per_step(network: Network) -> tuple[tuple[str, float], ...]:
+    """Return `EventSolution.one_per_step`; where the source solves equations there are no steps."""
+    return tuple(
+        (name, population.dt)
+        for name, population in network.populations.items()
+        if population.fires
+        and population.spikes_per_step == "one"
+        and population.membrane != "exact"
+        and population.dt is not None
+    )
 
 
 def _shortest_box(network: Network) -> float:

@@ -272,6 +272,19 @@ class PopulationPart:
         row = np.concatenate([events.row, events.row + rows])
         return Scattered(train.time, train.channel, place, row)
 
+    def with_nan_gradients(self, spikes: LayerSpikes, lanes: NeuronLanes) -> LayerSpikes:
+        """Let the gradient by the lanes be NaN where the times are, instead of 0 as of no spike.
+
+        NIR's own models need it not: their numbers are looked at.
+        """
+        if model_of(self.population.kind).dynamics is None:
+            return spikes
+        broken = jnp.isnan(spikes.time)
+        # Both factors are 0 where nothing is broken, so that the gradient there is, too.
+        factor = jnp.where(broken, jnp.nan, 0.0)
+        total = sum(jnp.sum(leaf) for leaf in jax.tree.leaves(lanes))
+        return replace(spikes, time=spikes.time + jnp.where(broken, factor * total, 0.0))
+
     def write_down(self, record: EventRecord, spikes: LayerSpikes) -> None:
         """Write down its spikes."""
         name = self.name
@@ -428,6 +441,7 @@ class FeedForwardPart(PopulationPart):
         given_all = varying_like((arriving.weight, lanes, arriving.time, arriving.row, t_end))
         spikes, first, clipped = self._spikes_and_clipped(spec, given, given_all)
         record.clipped[self.name] = clipped
+        spikes = self.with_nan_gradients(spikes, lanes)
         if given.positions == 1:
             return spikes, first
         # back from units of the arrival factor to volts per second
@@ -513,7 +527,7 @@ class RecurrentPart:
         for part, layer, own, spikes, (time, neuron) in outcome:
             record.numbers[part.name] = sum(jax.tree.leaves(own)), weights
             record.clipped[part.name] = clipped_slopes(layer, own, spikes)
-            part.write_down(record, spikes)
+            part.write_down(record, part.with_nan_gradients(spikes, own))
             # the group's steps in which it fires are fewer than all: the others are cut off
             room = min(spec.max_events, layer.max_spikes * part.population.size)
             # The native backend's are in order, without gaps where no others are between them.

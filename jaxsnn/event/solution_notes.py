@@ -30,6 +30,7 @@ def numbers_noted(solution: EventSolution) -> Iterator[str]:
     yield from _lost(solution)
     yield from _long(solution)
     yield from _short(solution)
+    yield from _within_steps(solution)
     yield from _clipped(solution)
     yield from _degenerate(solution)
     yield from _coarse(solution)
@@ -89,6 +90,23 @@ def _short(solution: EventSolution) -> Iterator[str]:
         for name in found:
             text = shortage_text(solution.budgets, option, name, is_level=name in solution.levels)
             yield f"{option} was too small: {text}; numbers of what is behind are lower bounds"
+
+
+def _within_steps(solution: EventSolution) -> Iterator[str]:
+    """Yield which populations fire more often than once in a time step, which their source cannot."""
+    for name, dt in solution.one_per_step:
+        time = np.asarray(solution.spikes[name].time)
+        # A spike in each step is none of these, to the rounding of its time.
+        rounding = 4 * float(np.finfo(time.dtype).eps) * _largest(solution.t_end)
+        with np.errstate(invalid="ignore"):  # between unused slots
+            close = np.diff(time, axis=-1) < (1 - COARSE) * dt - rounding
+        if count := int(close.sum()):
+            yield (
+                f"node '{name}': {count} of {int(np.isfinite(time).sum())} recorded spikes come less"
+                f" than one time step ({format_time(dt)}) after the spike before of the same neuron,"
+                " and its framework fires at most one spike in a step: for the spikes of the"
+                " framework simulate with engine=TimeStepped()"
+            )
 
 
 def _clipped(solution: EventSolution) -> Iterator[str]:

@@ -51,6 +51,8 @@ class ThresholdPart:
     def run(self, record: EventRecord, t_end: Seconds) -> None:
         """Find out when it is high, write that into the record, and hand it on."""
         found = trace(self.watched, t_end)
+        # V that is NaN is above no threshold, and would pass for one that never rises.
+        record.numbers[self.name] = tuple(part[-1] for part in found.state)
         room = self.engine.of("max_spikes", self.name)
         as_level = self.name in self.sources.levels
         edges = self._levels(record, found) if as_level else self._events(record, found)

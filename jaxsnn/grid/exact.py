@@ -26,7 +26,7 @@ Factors = Mapping[str, Float[Array, "*shape"] | float]
 def kick(population: Population, parameters: Parameters) -> Float[Array, "*shape"] | float:
     """What an arriving delta of weight 1 adds to I (without a synaptic current: to V)."""
     if population.spike_area is None:
-        return 1.0
+        return _gain(parameters) if population.scales_jumps else 1.0
     return _gain(parameters) * population.spike_area / _inertia(parameters)
 
 

@@ -232,7 +232,8 @@ class Population:
         taus_last: both hold wherever the population is met, also where its time constants cannot be
             looked at (`Network.with_lasting_time_constants`).
         spike_area: area of an arriving spike of weight 1, seconds; None where the state jumps by
-            the weight itself.
+            the weight, whatever the time constants.
+        scales_jumps: where the state jumps by the weight, w_in (LIF and LI: r) scales the jump.
         spike_kernel: "delta", or "box" of width `dt`.
         dt: the step of the framework that wrote the file, seconds.
         bias: a bias is a constant "current", or added like a spike once in every "step" of length
@@ -286,6 +287,7 @@ class Population:
     uniform: bool = False
     taus_last: bool = False
     spike_area: float | None = None
+    scales_jumps: bool = False
     spike_kernel: str = "delta"
     dt: float | None = None
     bias: Literal["current", "step"] = "current"

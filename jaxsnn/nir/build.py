@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from jaxsnn.errors import GraphError, UsageError, suggestion
-from jaxsnn.nir.frameworks.registry import own_unit
+from jaxsnn.nir.frameworks.registry import build_options
 from jaxsnn.nir.graphs.export import tagged
 from jaxsnn.nir.graphs.parse import parse
 from jaxsnn.nir.initializers import Initializer, Seed, generator_of, kaiming_uniform
@@ -344,9 +344,7 @@ def network(
     rng = None if seed is None else generator_of(seed)
     members = {name: _entry(name, layer, shapes[name], rng) for name, layer in nodes.items()}
     tree = {"type": "NIRGraph", "nodes": members, "edges": edges}
-    unit = own_unit(dialect)
-    if unit is not None:
-        options.setdefault("time_unit", unit)
+    options = {**build_options(dialect), **options}
     return tagged(parse(group_of(tree, NIR_VERSION), dialect=dialect, **options))
 
 

@@ -8,14 +8,16 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, overload
 
+import numpy as np
 from jax.core import Tracer
 
-from jaxsnn.errors import LoweringError, SimulationError, UsageError
+from jaxsnn.errors import LoweringError, Problem, SimulationError, UsageError
 from jaxsnn.event.event_driven import EventDriven
 from jaxsnn.event.event_solution import EventSolution
 from jaxsnn.network.bad_numbers import bad_number
 from jaxsnn.network.lowering.lower import lower
 from jaxsnn.network.network import Network
+from jaxsnn.network.neuron_models import is_registered
 from jaxsnn.network.promotion import usual_promotion
 from jaxsnn.network.results import Result
 from jaxsnn.nir.model.graph import Graph
@@ -154,8 +156,34 @@ def _with_culprit(solution: Any, network: Network, inputs: Any) -> Any:
     if int(solution.result) != Result.NOT_FINITE or not hasattr(solution, "culprit"):
         return solution
     # In time steps a time constant may be infinite: there is no leak.
-    finite = isinstance(solution, EventSolution)
-    return replace(solution, culprit=bad_number(network, inputs, finite=finite))
+    is_event = isinstance(solution, EventSolution)
+    culprit = bad_number(network, inputs, finite=is_event)
+    if culprit is None and is_event:
+        culprit = _model_with_nan(solution, network)
+    return replace(solution, culprit=culprit)
+
+
+def _model_with_nan(solution: EventSolution, network: Network) -> Problem | None:
+    """Return the problem of the first registered neuron model whose population shows NaN, if what
+    comes before it shows none.
+    """
+    for wire in network.wires:
+        shown = [solution.spikes[wire.name].time] if wire.name in solution.spikes else []
+        shown += [solution.voltages[wire.name]] if wire.name in solution.voltages else []
+        if not any(np.isnan(np.asarray(numbers)).any() for numbers in shown):
+            continue
+        population = network.populations.get(wire.name)
+        if population is None or not is_registered(population.kind):
+            return None
+        return Problem(
+            node=wire.name,
+            code="not-finite",
+            message=f"node '{wire.name}' ({population.kind}): its neuron model gives NaN, though "
+            "all parameters and inputs are finite",
+            fix="look at its formulas with the parameters of this node: a quotient such as"
+            " 1 / (tau_mem - tau_syn) has no value where both are equal",
+        )
+    return None
 
 
 def _run(network: Network, inputs: Any, t_end: Any, sample_times: Any, engine: Any) -> Solution:

@@ -19,10 +19,11 @@ import pytest
 
 import jaxsnn
 from jaxsnn import EventDriven, Events, TimeStepped, lower, simulate
-from jaxsnn.errors import UsageError
+from jaxsnn.errors import SimulationError, UsageError
 from jaxsnn.event.dynamics.neuron_model import Neuron
 from jaxsnn.network import neuron_models
 from jaxsnn.network.neuron_models import NeuronModel, register_neuron
+from jaxsnn.network.results import Result
 from jaxsnn.nir import build, read, register_node, write
 from jaxsnn.nir.model import nodes
 from jaxsnn.train import Free, Positive, fit
@@ -63,10 +64,16 @@ def registered(monkeypatch):
 # ---- networks
 
 
-def drawn(size, seed=0, recurrent=False):
-    """A graph of one population, its weights, and input spikes."""
+def drawn(size, seed=0, recurrent=False, ratio=None):
+    """A graph of one population, its weights, and input spikes.
+
+    Args:
+        ratio: of tau_syn to tau_mem; None: drawn.
+    """
     rng = np.random.default_rng(seed)
     values = {name: value * rng.uniform(0.85, 1.15, size) for name, value in VALUES.items()}
+    if ratio is not None:
+        values["tau_syn"] = ratio * values["tau_mem"]
     weight = rng.normal(0.012, 0.006, (size, CHANNELS))
     bias = rng.uniform(0.0, 0.8, size)
     back = rng.normal(0.0, 0.002, (size, size))
@@ -118,6 +125,49 @@ def test_it_fires_as_its_equations_say(x64, seed, recurrent):
             np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-11)
 
 
+#: tau_syn / tau_mem, equal and nearly so from both sides.
+NEAR = (1.0, 1 + 1e-12, 1 - 1e-7, 1 + 1e-4)
+
+
+@pytest.mark.parametrize("recurrent", [False, True])
+@pytest.mark.parametrize("ratio", NEAR)
+def test_it_fires_as_its_equations_say_at_equal_time_constants(x64, ratio, recurrent):
+    graph, events, parts = drawn(3, 4, recurrent, ratio)
+    network = lower(graph, dtype=float)
+    found = times_of(simulate(network, events, T_END, engine=EventDriven(max_spikes=40)))
+    wanted = [expected(events, parts, sample) for sample in range(BATCH)]
+    assert sum(len(own) for sample in wanted for own in sample) > 8
+    for ours, theirs in zip(found, wanted, strict=True):
+        assert [len(own) for own in ours] == [len(own) for own in theirs]
+        for own, of_theirs in zip(ours, theirs, strict=True):
+            np.testing.assert_allclose(own, of_theirs, rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("recurrent", [False, True])
+@pytest.mark.parametrize("ratio", [1.0, 1 + 1e-7, 1 - 1e-4])
+def test_gradients_by_equal_time_constants_are_those_of_differences(x64, ratio, recurrent):
+    graph, events, _ = drawn(2, 4, recurrent, ratio)
+    network = lower(graph, dtype=float)
+
+    @jax.jit
+    def total(own):
+        parameters = {**network.parameters, "n": own}
+        engine = EventDriven(max_spikes=40)
+        solution = simulate(network.with_parameters(parameters), events, T_END, engine=engine)
+        return solution.spike_sum("n", 0.05).sum()
+
+    own = network.parameters["n"]
+    gradient = jax.grad(total)(own)
+    for name in VALUES:
+        for neuron in range(2):
+            step = 1e-6 * VALUES[name]
+            shift = jnp.zeros(2).at[neuron].set(step)
+            high, low = (total({**own, name: own[name] + sign * shift}) for sign in (1, -1))
+            difference = (high - low) / (2 * step)
+            scale = np.abs(difference) + 1e-3 / VALUES[name]
+            assert abs(gradient[name][neuron] - difference) < 1e-5 * scale, name
+
+
 def test_each_spike_raises_the_threshold(x64):
     """Under a constant input intervals grow, and without the step they do not."""
     graph, _, _ = drawn(1)
@@ -150,6 +200,94 @@ def test_time_steps_come_to_the_same(x64):
         for neuron in range(4):
             ours = np.asarray(found.time[sample])[np.asarray(found.index[sample]) == neuron]
             np.testing.assert_allclose(ours, exact[sample][neuron], rtol=0, atol=20 * STEP)
+
+
+# ---- a model that gives NaN
+
+
+class _NoLimit(AdaptiveLIF):  # type: ignore[valid-type, misc]
+    """The model by the formula that has no value at equal time constants."""
+
+    def decay(self, lanes, t):
+        em, es = jnp.exp(-t / lanes.tau_mem), jnp.exp(-t / lanes.tau_syn)
+        k = lanes.tau_syn / (lanes.tau_mem - lanes.tau_syn) * (em - es)
+        return em, es, k, jnp.exp(-t / lanes.tau_adaptation)
+
+
+@pytest.fixture
+def without_limit():
+    kind = "NoLimit"
+    register_node(replace(TRAITS, type=kind))
+    model = NeuronModel(kind=kind, fires=True, dynamics=lambda own: _NoLimit(uniform=own.uniform))
+    register_neuron(model)
+    return kind
+
+
+def chain_of(kind, recurrent, batch_of=3, tau_syn=None):
+    """A population of a sound model, one of another kind with one neuron of equal time constants,
+    and a sound one behind it.
+    """
+    sound = {**VALUES, "v_leak": 0.0}
+    taus = np.full(batch_of, VALUES["tau_syn"])
+    taus[1] = VALUES["tau_mem"]
+    values = {**sound, "tau_syn": taus if tau_syn is None else tau_syn}
+    nodes = {
+        "in": build.input(CHANNELS),
+        "w1": build.linear(weight=np.full((batch_of, CHANNELS), 0.02)),
+        "first": build.node("AdaptiveLIF", batch_of, **sound),
+        "w2": build.linear(weight=np.full((batch_of, batch_of), 0.02)),
+        "broken": build.node(kind, batch_of, **values),
+        "w3": build.linear(weight=np.full((batch_of, batch_of), 0.02)),
+        "last": build.node("AdaptiveLIF", batch_of, **sound),
+        "out": build.output(),
+    }
+    edges = [("in", "w1", "first", "w2", "broken", "w3", "last", "out")]
+    if recurrent:
+        nodes["back"] = build.linear(weight=np.full((batch_of, batch_of), 1e-3))
+        edges.append(("broken", "back", "broken"))
+    network = lower(build.network(nodes, edges, dialect="nir", time_unit="s"))
+    return network, drawn(1)[1]
+
+
+@pytest.mark.parametrize("first_only", [False, True])
+@pytest.mark.parametrize("recurrent", [False, True])
+def test_a_model_that_gives_nan_is_no_silent_neuron(without_limit, recurrent, first_only):
+    network, events = chain_of(without_limit, recurrent)
+    engine = EventDriven(max_spikes=40, first_spike_only=first_only)
+    with pytest.raises(SimulationError) as failed:
+        simulate(network, events, T_END, engine=engine)
+    assert (failed.value.problem.code, failed.value.node) == ("not-finite", "broken")
+    assert without_limit in str(failed.value)
+    solution = simulate(network, events, T_END, engine=engine, throw=False)
+    assert solution.result == Result.NOT_FINITE
+    broken = np.isnan(np.asarray(solution.spikes["broken"].time))
+    assert broken[:, 1].all()
+    assert not broken[:, [0, 2]].any() or recurrent  # they see the NaN's spikes, which are none
+    assert not np.isnan(np.asarray(solution.spikes["first"].time)).any()
+
+
+@pytest.mark.parametrize("recurrent", [False, True])
+def test_a_model_that_gives_nan_shows_in_jit_and_in_gradients(without_limit, recurrent):
+    network, events = chain_of(without_limit, recurrent)
+
+    @jax.jit
+    def run(parameters):
+        return simulate(network.with_parameters(parameters), events, T_END)
+
+    def total(parameters):
+        return run(parameters).spike_sum("broken", 0.05).sum()
+
+    solution = run(network.parameters)
+    assert solution.result == Result.NOT_FINITE
+    assert solution.problem is not None
+    assert solution.problem.code == "not-finite"
+    gradient = jax.grad(total)(network.parameters)
+    assert np.isnan(gradient["broken"]["v_threshold"]).all()
+    sound, _ = chain_of(without_limit, recurrent, tau_syn=VALUES["tau_syn"])
+    assert run(sound.parameters).result == Result.SUCCESS
+    gradient = jax.grad(total)(sound.parameters)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
+    assert np.abs(gradient["broken"]["v_threshold"]).min() > 0
 
 
 # ---- gradients

@@ -313,8 +313,8 @@ def test_the_gain_of_each_framework(zoo):
         "3": ("jump", None),
     }
     assert areas(read(zoo["jaxsnn_b_cubalif"], dialect="jaxsnn")) == {
-        "h": ("jump", None),
-        "o": ("jump", None),
+        "h": ("scaled jump", None),
+        "o": ("scaled jump", None),
     }
     assert areas(read(zoo["spikingjelly_v_if"], dialect="spikingjelly")) == {
         "_1": ("fixed", 1e-4),

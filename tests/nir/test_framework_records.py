@@ -58,7 +58,7 @@ WRITES = {
         "zero",
         SECONDS | {"threshold": ">=", "initial": "v_reset", "runs_loops": "in turn"},
     ),
-    "jaxsnn": (AT_ONCE, "zero", UNITS | {"own_unit": "s"}),
+    "jaxsnn": (AT_ONCE, "zero", UNITS),
     "hxtorch": (AT_ONCE, "zero", UNITS | UNRUN | {"initial": "v_leak"}),
     "snn_mlir": (AT_ONCE, "zero", SECONDS | UNRUN | {"reads_only": True}),
     "lava": (AT_ONCE, "zero", SECONDS | UNRUN | {"dt": 1e-4}),

@@ -151,9 +151,9 @@ def test_without_an_installed_version_the_newest_release_is_written_for(monkeypa
     assert registry.chosen_importer("hxtorch").version == "main"
     assert registry.installed_version("jaxsnn") is None
     assert registry.installed_importer("snntorch") is None
-    assert registry.own_unit("jaxsnn==1") == "s"
-    assert registry.own_unit("nir") is None
-    assert registry.own_unit("nobody") is None
+    assert registry.build_options("jaxsnn==1") == {"time_unit": "s", "scale_spikes": True}
+    assert registry.build_options("nir") == {}
+    assert registry.build_options("nobody") == {}
     assert registry.owners("norm_input") == ["sinabs"]
     assert registry.owners("dt") == []
     assert "spinnaker2" in registry.with_importers()

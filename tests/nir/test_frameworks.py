@@ -73,7 +73,8 @@ def test_each_framework_is_one_file_of_its_name():
 
 def test_options_of_single_frameworks():
     assert list(own_options()) == [
-        *("spike_area", "dt_export", "reset_size", "norm_input", "min_v_mem", "spike_fn")
+        *("spike_area", "dt_export", "reset_size", "norm_input", "min_v_mem", "spike_fn"),
+        "scale_spikes",
     ]
     assert [option.name for option in framework_of("norse").options] == ["dt_export", "reset_size"]
 

@@ -29,7 +29,11 @@ def spikes(parameters, weights, arrivals, current, t_end, recurrent=None):
         v_inf = p["v_leak"][neuron] + p["r"][neuron] * i_inf
         j = p["r"][neuron] * (i[neuron] - i_inf)
         em, es = np.exp(-dt / mem), np.exp(-dt / syn)
-        new_v = v_inf + (v[neuron] - v_inf) * em + j * syn / (mem - syn) * (em - es)
+        # (em - es) syn / (mem - syn), also where the two are equal
+        z = dt * (1 / mem - 1 / syn)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            k = dt / mem * em * np.where(z == 0, 1.0, np.expm1(z) / z)
+        new_v = v_inf + (v[neuron] - v_inf) * em + j * k
         new_i = i_inf + (i[neuron] - i_inf) * es
         new_a = a[neuron] * np.exp(-dt / p["tau_adaptation"][neuron])
         return new_v - p["v_threshold"][neuron] - new_a, new_v, new_i, new_a

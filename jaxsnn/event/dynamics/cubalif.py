@@ -43,15 +43,21 @@ class CubaLIFDelta(TwoVariables):
         """I_inf = w_in u. Where a bias is added once a step, u = bias area / step."""
         if self.step is None:
             return p["w_in"] * current
-        if self.spike_area is None:  # I jumps by the weight itself: w_in a = tau_syn
-            return p["tau_syn"] / self.step * current
+        if self.spike_area is None:
+            return self._jump(p) * p["tau_syn"] / self.step * current
         return p["w_in"] * (self.spike_area / self.step) * current
+
+    def _jump(self, p: Parameters) -> Numbers:
+        """Jump of I at a spike of weight 1 where there is no `spike_area`: a = tau_syn, or w_in a =
+        tau_syn.
+        """
+        return p["w_in"] if self.scales_jumps else jnp.ones_like(p["tau_syn"])
 
     def arrival_factor(self, parameters: Parameters) -> Numbers:
         """Jump of j per unit weight, (neurons,): r w_in a / tau_syn."""
         p = parameters
-        if self.spike_area is None:  # w_in a = tau_syn
-            return self.r(p)
+        if self.spike_area is None:
+            return self.r(p) * self._jump(p)
         return self.r(p) * p["w_in"] * self.spike_area / p["tau_syn"]
 
     def current_factor(self, parameters: Parameters) -> Numbers:

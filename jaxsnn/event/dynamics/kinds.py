@@ -40,6 +40,7 @@ def neuron_of(population: Population) -> Neuron:
         uniform=population.uniform,
         width=(population.dt or 0.0) if boxes else 0.0,
         spike_area=population.spike_area,
+        scales_jumps=population.scales_jumps,
         dt=population.dt,
         step=population.dt if population.bias == "step" else None,
         resistance=population.resistance,

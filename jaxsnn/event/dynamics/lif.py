@@ -38,9 +38,13 @@ class LeakyMembrane(TwoVariables):
         """r u. Where a bias is added once a step, like a spike, u = bias area / step."""
         if self.step is None:
             return self.r(p) * current
-        if self.spike_area is None:  # V jumps by the weight itself: r a = tau
-            return p["tau"] / self.step * current
+        if self.spike_area is None:
+            return self._jump(p) * p["tau"] / self.step * current
         return self.r(p) * (self.spike_area / self.step) * current
+
+    def _jump(self, p: Parameters) -> Numbers:
+        """Jump of V at a spike of weight 1 where there is no `spike_area`: a = tau, or r a = tau."""
+        return self.r(p) if self.scales_jumps else jnp.ones_like(p["tau"])
 
     def current_factor(self, parameters: Parameters) -> Numbers:
         """Rise of j under a constant current of 1, (neurons,): r."""
@@ -66,8 +70,8 @@ class LIFBox(LeakyMembrane):
 
     def kick(self, parameters: Parameters) -> Numbers:
         """Scale of what an arriving spike of weight 1 does to V: r a / tau."""
-        if self.spike_area is None:  # r a = tau
-            return jnp.ones_like(parameters["tau"])
+        if self.spike_area is None:
+            return self._jump(parameters)
         return self.r(parameters) * self.spike_area / parameters["tau"]
 
     def synaptic_leak(self, lanes: Lanes) -> Numbers:

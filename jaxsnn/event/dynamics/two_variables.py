@@ -54,8 +54,8 @@ class TwoVariables(Neuron):
 
     Attributes:
         tau_shape: what holds for tau_mem / tau_syn of all neurons; picks the crossing solver.
-        spike_area, dt, resistance, initial, reset_kind: as spike_area, dt, resistance, initial and
-            reset of `jaxsnn.network.structure.Population`.
+        spike_area, scales_jumps, dt, resistance, initial, reset_kind: as spike_area, scales_jumps,
+            dt, resistance, initial and reset of `jaxsnn.network.structure.Population`.
         fires_at_equality: it fires where an arrival moves V to the threshold exactly, and not only
             above it. Where V's own flow comes to the threshold it fires, whatever this is.
         step: a bias is added once in every step of this length (seconds) like a spike; None: it is
@@ -67,6 +67,7 @@ class TwoVariables(Neuron):
 
     tau_shape: TauShape = TauShape.ANY
     spike_area: float | None = None
+    scales_jumps: bool = False
     dt: float | None = None
     step: float | None = None
     resistance: str = "file"
@@ -214,6 +215,9 @@ class TwoVariables(Neuron):
         """What a current of 1 weighs among box spikes; one number, where all have one area."""
         if self.spike_area is not None:
             return self.width / (self.step or self.spike_area)
+        if self.scales_jumps:  # not a quotient of two gains, which may be 0
+            tau = parameters["tau_syn"] if "tau_syn" in parameters else parameters["tau"]
+            return self.width / (self.step or tau)
         return super().level_weight(parameters)
 
     def _leaky_integrals(

@@ -22,7 +22,7 @@ from jaxsnn.event.event_arrays import (
 )
 from jaxsnn.event.forward.deliveries import Delays
 from jaxsnn.event.forward.layer import LayerSpec, LayerSpikes
-from jaxsnn.network.array_types import Array, Float, Int
+from jaxsnn.network.array_types import Array, Bool, Float, Int
 
 #: What arrives at a population from outside the group: (weight, time, row).
 Outside = tuple[Weights, Times, Rows]
@@ -68,6 +68,8 @@ class GroupEvents:
         time: seconds, inf in steps without a spike.
         spike, slot, slope: as in `Log`.
         counts: of each population, spikes of each neuron, (batch, neurons).
+        broken: of each population, whether the state of each neuron has become NaN, (batch,
+            neurons).
         events_needed: as in `GroupSpikes`.
     """
 
@@ -76,6 +78,7 @@ class GroupEvents:
     slot: NumberOfSteps
     slope: OfSteps
     counts: tuple[Int[Array, "batch neurons"], ...]
+    broken: tuple[Bool[Array, "batch neurons"], ...]
     events_needed: NumberOfSamples
 
 
@@ -102,7 +105,7 @@ def by_population(spec: GroupSpec, events: GroupEvents) -> GroupSpikes:
     """Spikes of each population of a group; the gradient passes through their times."""
     spikes, trains = [], []
     first = 0  # number of the population's first neuron among all neurons of the group
-    for layer, count in zip(spec.layers, events.counts, strict=True):
+    for layer, count, broken in zip(spec.layers, events.counts, events.broken, strict=True):
         batch, size = count.shape
         neuron = events.spike - first
         mine = (neuron >= 0) & (neuron < size)
@@ -111,6 +114,8 @@ def by_population(spec: GroupSpec, events: GroupEvents) -> GroupSpikes:
         place = (jnp.arange(batch), jnp.where(mine, neuron, size), events.slot)
         empty = jnp.full((batch, size, layer.max_spikes), jnp.inf, events.time.dtype)
         time = empty.at[place].set(events.time, mode="drop")
+        # It crosses no threshold, and would pass for silent.
+        time = jnp.where(broken[..., None], jnp.nan, time)
         slope = jnp.ones_like(empty).at[place].set(events.slope, mode="drop")
         spikes.append(LayerSpikes(time=time, slope=slope, count=count))
         # The steps of a sample are in the order in which its spikes act already.

@@ -18,6 +18,7 @@ where none is open that is exactly nothing.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
 from typing import NamedTuple
 
 import jax
@@ -144,6 +145,11 @@ def gathered(gradient: NeuronLanes, lanes: NeuronLanes) -> NeuronLanes:
         return over_first(array.reshape(-1, *positions, array.shape[-1]))
 
     return jax.tree.map(one, gradient)
+
+
+def has_nan(state: State) -> Bool[Array, "..."]:
+    """Return, neuron by neuron, whether any entry of the state is NaN."""
+    return reduce(jnp.logical_or, map(jnp.isnan, state))
 
 
 class ComesUp(NamedTuple):

@@ -24,6 +24,7 @@ from jaxsnn.event.forward.layer import (
     Position,
     WhichLanes,
     comes_up,
+    has_nan,
     spread,
 )
 from jaxsnn.network.array_types import Array, Bool, Float, Int
@@ -231,7 +232,7 @@ class LayerScan:
         end = self._end_of(state.at)
         found = self.by_facts(lambda scan: scan.crossing(state, end, fires))
         slope = jnp.where(fires, self.neuron.slope(self.lanes, found.x), 1.0)
-        return self._write(self._empty(shape), state, fires, found, slope)
+        return _with_nan(self._write(self._empty(shape), state, fires, found, slope), state.x)
 
     def _end_of(self, begin: OfLanes) -> OfLanes:
         """Where the intervals end that begin at some times."""
@@ -255,7 +256,8 @@ class LayerScan:
 
         start = _Blocks(position=first, state=self._begin(shape), log=self._empty(shape))
         start = self._varying(start)
-        return lax.while_loop(unfinished, body, start).log
+        end = lax.while_loop(unfinished, body, start)
+        return _with_nan(end.log, end.state.x)
 
     def _varying(self, carry: Carry) -> Carry:
         """What a loop begins with, as it is behind the first arrival."""
@@ -571,6 +573,15 @@ class LayerScan:
             reset = self.neuron.reset(self.lanes, found.x)
             after = self.neuron.rate(self.lanes, reset)[0]
         return slope, Causes(cause=number, jump=jump, slope_after=after)
+
+
+def _with_nan(log: LaneLog, x: State) -> LaneLog:
+    """Set the times of lanes whose state has become NaN to NaN.
+
+    A comparison with NaN is false, so that such a lane crosses no threshold and would pass for one
+    that is silent.
+    """
+    return log._replace(time=jnp.where(has_nan(x), jnp.nan, log.time))
 
 
 def any_fires(state: LaneState) -> Bool[Array, ""]:

@@ -65,7 +65,7 @@ from jaxsnn.event.forward.group import (
     layout,
     tables,
 )
-from jaxsnn.event.forward.layer import comes_up
+from jaxsnn.event.forward.layer import comes_up, has_nan
 from jaxsnn.network.array_types import Array, Bool, Int, Num
 from jaxsnn.network.meshes import varying_like
 
@@ -145,6 +145,7 @@ def _simulated(
         slot=log.slot[:-1],
         slope=log.slope[:-1],
         counts=counts,
+        broken=tuple(has_nan(population.x) for population in state.populations),
         events_needed=jnp.where(state.finished, fired, jnp.maximum(fired, spec.max_events + 1)),
     )
     return GroupRun(events=events, log=log, steps=jnp.minimum(steps, loop.steps))

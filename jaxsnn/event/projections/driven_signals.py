@@ -67,8 +67,8 @@ def _voltage(network: Network, name: str, entering: Signal) -> Signal:
         }
     neuron = neuron_of(population)
     paths = entering.paths
-    # x jumps by its kick at a spike of weight 1; without a spike area by the weight itself.
-    if population.spike_area is not None:
+    # x jumps by its kick at a spike of weight 1, which is 1 where it jumps by the weight itself.
+    if population.spike_area is not None or population.scales_jumps:
         wire = Wire(name=name, kind="Scale", sources=(), shape=(population.size,))
         kick = {"scale": neuron.kick(parameters)}
         paths = tuple(

@@ -87,7 +87,7 @@ def population_of(node: Node, dialect: Dialect, size: int, *, looped: bool) -> P
     # The order in which things are asked for is that in which an engine names what it lacks.
     resets = fires or framework.resetting
     reset = said.option("reset", "zero") if resets else "none"
-    area = said.known("spike_area", lambda: spike_area(dialect, node).seconds, None)
+    area = said.known("spike_area", lambda: spike_area(dialect, node), None)
     kernel = said.option("spike_kernel", "delta")
     dt = None if framework.counts_steps else said.option("dt", None)
     initial = said.option("initial", "zero")
@@ -101,7 +101,8 @@ def population_of(node: Node, dialect: Dialect, size: int, *, looped: bool) -> P
     remarks = _remarks(node, dialect, rule, reset_delay) if looped and resets else ()
     return replace(
         framework,
-        spike_area=area,
+        spike_area=None if area is None else area.seconds,
+        scales_jumps=area is not None and area.kind == "scaled jump",
         spike_kernel=kernel,
         dt=dt,
         initial=initial,

@@ -67,7 +67,9 @@ def flow_of(graph: Graph, name: str, shape: tuple[int, ...], give_up: GiveUp) ->
         give_up(name, reason, "deltas of its area are written")
     seconds, jump = dialect.seconds, number("r")
     assert seconds is not None
-    if area.kind == "fixed":
+    if area.kind == "scaled jump":
+        jump = jump * number("w_in")
+    elif area.kind == "fixed":
         assert area.seconds is not None
         jump = jump * number("w_in") * area.seconds / number("tau_syn") / seconds
     values = _levels(node, spikes, view.reset == "subtract", view.initial)

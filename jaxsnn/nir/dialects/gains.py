@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxsnn.errors import DialectError, listing
 from jaxsnn.nir.frameworks.registry import own_options
-from jaxsnn.nir.model.dialect import Dialect, Kernel, Rule
+from jaxsnn.nir.model.dialect import Arrival, Dialect, Kernel, Rule
 from jaxsnn.nir.model.node import Node
 from jaxsnn.nir.model.nodes import IF, I
 
@@ -73,12 +73,13 @@ class SpikeArea:
     Attributes:
         kind: "fixed": a current w of area `seconds`, the same for every neuron; r and w_in scale
             it. "jump": the synaptic current (LIF, LI, IF, I: the membrane) jumps by w; r and w_in
-            do not scale it.
-        seconds: Area of a spike of weight 1 in seconds; None for "jump".
+            do not scale it. "scaled jump": the synaptic current jumps by w_in w, the membrane of
+            LIF and LI by r w; the area is that neuron's tau_syn or tau.
+        seconds: Area of a spike of weight 1 in seconds; None for both kinds of jumps.
         kernel: Continuous reading: "delta", "box" of width dt, or None if unknown.
     """
 
-    kind: Literal["fixed", "jump"]
+    kind: Arrival
     seconds: float | None
     kernel: Kernel | None
 
@@ -97,8 +98,13 @@ def spike_area(dialect: Dialect, node: Node) -> SpikeArea:
             unknown.
     """
     kernel = dialect.at(node.name).spike_kernel
-    if arrival(dialect, node) == "jump":
-        return SpikeArea(kind="jump", seconds=None, kernel=kernel)
+    kind = arrival(dialect, node)
+    if kind == "scaled jump" and isinstance(node, IF | I):
+        # These have no time constant: with an area of one unit of time V jumps by r w.
+        seconds = known(dialect, "seconds", "the strength of a spike", node.name)
+        return SpikeArea(kind="fixed", seconds=seconds, kernel=kernel)
+    if kind != "fixed":
+        return SpikeArea(kind=kind, seconds=None, kernel=kernel)
     # The literal ODE takes an area of 1 in the file's own unit of time.
     conventions = dialect.conventions
     literal = conventions is not None and conventions.area == "unit"
@@ -177,12 +183,25 @@ def own_reset_delay(dialect: Dialect, node: Node, *, looped: bool) -> bool | Non
 
 
 def assumptions(dialect: Dialect, node: Node) -> tuple[str, ...]:
-    """What nobody has said of a neuron and is assumed, a sentence each."""
+    """What nobody has said of a neuron and is assumed, or is ignored, a sentence each."""
     conventions = dialect.conventions
-    option = "" if conventions is None else conventions.floor_option
-    if not option or dialect.option(option, node.name) is not None:
+    if conventions is None:
         return ()
-    return (f"{option} is not in the file, V is taken to have no lower bound: say {option}=",)
+    option, rule = conventions.floor_option, conventions.rule(node.type)
+    if option and dialect.option(option, node.name) is None:
+        return (f"{option} is not in the file, V is taken to have no lower bound: say {option}=",)
+    if rule is None or rule.arrival != "scaled jump":
+        return ()
+    if dialect.option(rule.option, node.name) is not False:
+        return ()
+    gain = "w_in" if node.traits.current_based else "r"
+    values = np.unique(np.asarray(node.value(gain), float))
+    if np.all(values == 1):
+        return ()
+    ignored = f"{values[0]:g}" if values.size == 1 else f"{values[0]:g} to {values[-1]:g}"
+    return (
+        f"node '{node.name}': {gain} is {ignored} and does not scale spikes ({rule.option}=false)",
+    )
 
 
 def reset_size(dialect: Dialect, node: Node) -> Literal["v_threshold", "1", "floor"]:
@@ -199,8 +218,8 @@ def several_spikes(dialect: Dialect, node: Node) -> bool:
     return conventions.spikes_per_step == "several" if said is None else said == "multi"
 
 
-def arrival(dialect: Dialect, node: Node) -> Literal["fixed", "jump"]:
-    """How a spike enters: see `SpikeArea.kind`. Needs no dt."""
+def arrival(dialect: Dialect, node: Node) -> Arrival:
+    """How a spike enters: see `Rule.arrival`. Needs no dt."""
     rule = rule_of(dialect, node)
     if rule.option:
         require(dialect, [rule.option], "the strength of a spike", node.name)

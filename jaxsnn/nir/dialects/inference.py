@@ -125,7 +125,7 @@ def _decided(
     _decide_area(fields, nodes, reasons)
     _decide_kernel(graph, conventions, fields, nodes)
     _decide_initial(graph, conventions, said, nodes)
-    _decide_own(conventions, fields, reasons)
+    _decide_own(graph, conventions, fields, reasons)
     if conventions.reset is None and "reset" not in fields:
         reasons.append("The reset is not in the file: say reset= and reset_delay=.")
     known, own = _split(fields)
@@ -153,16 +153,26 @@ def _decide_initial(
             nodes.setdefault(name, {}).setdefault("initial", rule.initial)
 
 
-def _decide_own(conventions: Conventions, fields: dict[str, Any], reasons: list[str]) -> None:
+def _decide_own(
+    graph: Graph, conventions: Conventions, fields: dict[str, Any], reasons: list[str]
+) -> None:
     """Own options of the framework: their defaults, and what nobody said."""
     for option in conventions.options:
         if option.name in fields:
             continue
-        if option.name in conventions.defaults:
-            fields[option.name], reason = conventions.defaults[option.name]
+        value, reason = _default(graph, conventions, option.name)
+        if value is not None:
+            fields[option.name] = value
+        elif option.name not in conventions.defaults:
+            reason = option.unsaid
+        if reason:
             reasons.append(reason)
-        elif option.unsaid:
-            reasons.append(option.unsaid)
+
+
+def _default(graph: Graph, conventions: Conventions, option: str) -> tuple[Any, str]:
+    """Return the default of an own option for a graph and why; None where it must be said."""
+    value, reason = conventions.defaults.get(option, (None, ""))
+    return (value(graph) if callable(value) else value), reason
 
 
 def _refuse_foreign(conventions: Conventions, said: DialectOptions) -> None:
@@ -538,7 +548,15 @@ def contradicts_tag(graph: Graph) -> bool:
     if graph.dialect.name is None or read_tag(graph)[0] is None:
         return False
     tag, own = json.loads(str(graph.metadata[TAG])), json.loads(tag_text(graph.dialect))
-    return any(own.get(key) != value for key, value in tag.items())
+    if any(own.get(key) != value for key, value in tag.items()):
+        return True
+    # What the tag leaves open is decided by the numbers, which may have changed since.
+    conventions = graph.dialect.conventions
+    assert conventions is not None
+    return any(
+        option not in tag and own.get(option) != _default(graph, conventions, option)[0]
+        for option in conventions.defaults
+    )
 
 
 def said_by_tag(tag: DialectOptions) -> str:

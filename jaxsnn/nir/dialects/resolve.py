@@ -268,6 +268,8 @@ def _continuous(
     level = r * dt() if isinstance(node, IF) else r * (1 - decay)
     if area.kind == "jump":
         return {"decay": decay, "gain": np.ones(()), "drive": drive, "bias_ratio": level}
+    if area.kind == "scaled jump":  # level = r (1 - decay)
+        return {"decay": decay, "gain": r, "drive": drive, "bias_ratio": 1 - decay}
     strength = _known_area(dialect, area.seconds) / dt()
     return {
         "decay": decay,
@@ -298,6 +300,8 @@ def _synapse(dialect: Dialect, node: Node, rule: Rule, dt: Callable[[], float]) 
     w_in = _number(node, "w_in")
     if area.kind == "jump":
         return {"synapse_decay": decay, "bias_ratio": w_in * (1 - decay)}
+    if area.kind == "scaled jump":
+        return {"synapse_decay": decay, "synapse_gain": w_in, "bias_ratio": 1 - decay}
     jump = w_in * _known_area(dialect, area.seconds) / _number(node, "tau_syn")
     return {"synapse_decay": decay, "synapse_gain": jump, "bias_ratio": w_in * (1 - decay) / jump}
 

@@ -3,6 +3,12 @@
 Their files differ in the unit of time only: seconds here, milliseconds there. Without this
 library's tag in the metadata the unit must be told.
 
+A spike of weight w makes the synaptic current jump by w_in w, and the membrane of a neuron without
+one by r w: NIR's equations for a spike of area tau_syn (tau). That library writes r = w_in = 1 and
+reads neither, and earlier releases of this one did not apply them to spikes, only to currents.
+Hence files with other values must say which is meant, by `scale_spikes`; graphs that this library
+builds, and files that it writes now, do so in their tag.
+
 What is converted is converted for the importer of that library, which takes tau_mem = tau_syn or
 tau_mem = 2 tau_syn, and starts currents and membranes at 0.
 """
@@ -11,6 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +27,8 @@ from jaxsnn.nir.frameworks.framework import Framework, Importer
 from jaxsnn.nir.frameworks.neuron_writing import Setting, Written
 from jaxsnn.nir.frameworks.source_flow import Flow
 from jaxsnn.nir.model.decays import EXACT_SYNAPSE, NO_DECAY
-from jaxsnn.nir.model.dialect import Conventions, Rule, rules
+from jaxsnn.nir.model.dialect import Conventions, OwnOption, Rule, rules
+from jaxsnn.nir.model.graph import Graph
 
 
 def _write(flow: Flow, setting: Setting) -> Written:
@@ -70,35 +78,73 @@ init, apply = net.done()""",
             "reset": "zero",
             "reset_delay": False,
             "initial": "zero",
+            # It reads neither r nor w_in, which are written as 1.
+            "scale_spikes": True,
         }
     ),
+)
+
+_SCALE_SPIKES = OwnOption(
+    name="scale_spikes",
+    kind="bool",
+    help="jaxsnn: w_in (LIF, LI, IF and I: r) scales spikes, as in NIR's equations; false as in "
+    "earlier releases of this library, and in that of the Electronic Vision(s) group",
+    missing="scale_spikes, because w_in (LIF, LI, IF and I: r) is not 1 and earlier releases of "
+    "this library did not apply it to spikes",
+    fix="say scale_spikes=true (NIR's equations), or scale_spikes=false (as earlier releases)",
+    tries=(True, False),
+)
+
+
+def _need_not_say(graph: Graph) -> bool | None:
+    """Return True where all gains of spikes are 1, so that `scale_spikes` makes no difference."""
+    gains = (
+        node.value("w_in" if node.traits.current_based else "r")
+        for node in graph.nodes.values()
+        if node.type in _RULES
+    )
+    return True if all(np.all(np.asarray(gain) == 1) for gain in gains) else None
+
+
+def _rule(**fields: Any) -> Rule:
+    """Return the rule of a type of neuron, by `scale_spikes`."""
+    return Rule(
+        arrival="scaled jump",
+        option=_SCALE_SPIKES.name,
+        without=Rule(arrival="jump", **fields),
+        **fields,
+    )
+
+
+_RULES = rules(
+    CubaLIF=_rule(synapse_decay=EXACT_SYNAPSE),
+    CubaLI=_rule(synapse_decay=EXACT_SYNAPSE),
+    LIF=_rule(),
+    LI=_rule(),
+    IF=_rule(membrane_decay=NO_DECAY),
+    I=_rule(membrane_decay=NO_DECAY),
 )
 
 FRAMEWORK = Framework(
     name="jaxsnn",
     title="jaxsnn",
     note=(
-        "A spike of weight w makes the current (LIF and IF: the membrane) jump by w. Files of the "
-        "library of the Electronic Vision(s) group have time in ms, those of this one in seconds. "
+        "A spike of weight w makes the current jump by w_in w (LIF and IF: the membrane by r w). "
+        "Files of the library of the Electronic Vision(s) group have time in ms, those of this one in seconds. "
         "Conversions are for that library, whose solver takes tau_mem = tau_syn or 2 tau_syn."
     ),
     dialects=(
         Conventions(
             name="jaxsnn",
-            rules=rules(
-                CubaLIF=Rule(arrival="jump", synapse_decay=EXACT_SYNAPSE),
-                CubaLI=Rule(arrival="jump", synapse_decay=EXACT_SYNAPSE),
-                LIF=Rule(arrival="jump"),
-                LI=Rule(arrival="jump"),
-                IF=Rule(arrival="jump", membrane_decay=NO_DECAY),
-                I=Rule(arrival="jump", membrane_decay=NO_DECAY),
-            ),
+            rules=_RULES,
             others=Rule(arrival="jump"),
-            own_unit="s",
+            build_options=MappingProxyType({"time_unit": "s", _SCALE_SPIKES.name: True}),
             reset="zero",
             reset_delay=False,
             constant_input="current",
             recurrent_delay=0,
+            options=(_SCALE_SPIKES,),
+            defaults=MappingProxyType({_SCALE_SPIKES.name: (_need_not_say, "")}),
         ),
     ),
     importers=(_IMPORTER,),

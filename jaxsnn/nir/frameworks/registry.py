@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 from jaxsnn.errors import UsageError, add_option, listing, suggestion
 from jaxsnn.nir.frameworks.framework import Framework, Importer
-from jaxsnn.nir.model.dialect import Conventions, Dialect, OwnOption, TimeUnit
+from jaxsnn.nir.model.dialect import Conventions, Dialect, OwnOption
 
 #: Group of entry points through which distributions bring frameworks.
 ENTRY_POINTS = "jaxsnn.frameworks"
@@ -245,10 +245,10 @@ def dialect_of(name: str, version: str | None = None, **fields: Any) -> Dialect:
     return Dialect(name=name, version=version or None, conventions=conventions, **fields)
 
 
-def own_unit(dialect: str) -> TimeUnit | None:
-    """The unit of time in which this library itself writes graphs in a dialect, if it does."""
-    found = frameworks().get(split_version(dialect)[0])
-    return None if found is None else found.dialects[0].own_unit
+def build_options(dialect: str) -> Mapping[str, Any]:
+    """Return the options with which this library itself builds graphs in a dialect."""
+    framework = frameworks().get(split_version(dialect)[0])
+    return {} if framework is None else framework.dialects[0].build_options
 
 
 def importer_of(name: str, version: str) -> Importer:

@@ -95,7 +95,8 @@ def _patched(entry: Group, record: Node) -> Group:
         old = entry.get(name)
         if parameter.may_be_scalar and isinstance(value, np.ndarray) and value.size == 1:
             # Read as a scalar: the same number keeps the shape that the file has.
-            value = value.reshape(np.shape(old.value) if _has_one_number(old) else ())
+            shape = np.shape(old.value) if old is not None and _has_one_number(old) else ()
+            value = value.reshape(shape)
         if value is None:
             patched.pop(name, None)
         elif isinstance(value, str):

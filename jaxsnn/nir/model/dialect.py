@@ -24,6 +24,7 @@ TimeUnit = Literal["s", "ms", "step"]
 Kernel = Literal["delta", "box"]
 Reset = Literal["zero", "subtract", "none"]
 Initial = Literal["zero", "v_leak", "v_reset"]
+Arrival = Literal["fixed", "jump", "scaled jump"]
 
 #: Seconds in one unit of a file's time; a step lasts dt.
 UNIT_SECONDS: Mapping[str, float] = MappingProxyType({"s": 1.0, "ms": 1e-3})
@@ -41,7 +42,9 @@ class Rule:
     Attributes:
         arrival: "fixed": a spike of weight w is a current w of area dt, so r and w_in count.
             "jump": the current (of a neuron without synaptic current: the membrane) jumps by w,
-            whatever r and w_in say.
+            whatever r and w_in say. "scaled jump": NIR's equations for a spike of area tau_syn
+            (LIF and LI: tau; IF and I: one unit of time), so that the current jumps by w_in w, and
+            the membrane of a neuron without one by r w.
         kernel: The continuous reading of a spike. The current of CubaLIF jumps in the frameworks
             too: delta. LIF and IF driven by deltas can only cross the threshold when a spike
             arrives: box of width dt.
@@ -71,7 +74,7 @@ class Rule:
         without: The rule if that option is false.
     """
 
-    arrival: Literal["fixed", "jump"] = "fixed"
+    arrival: Arrival = "fixed"
     kernel: Kernel = "delta"
     membrane_decay: Decay = EXACT_MEMBRANE
     synapse_decay: Decay | None = None
@@ -193,7 +196,7 @@ class Conventions:
         time_unit: Unit of the time constants.
         time_unit_from_dt: A dt of 1 in the file's unit means that it counts time in steps; any
             other, that it writes seconds.
-        own_unit: The unit in which this library itself writes graphs in this dialect.
+        build_options: Options with which this library itself builds graphs in this dialect.
         seconds: Seconds in one unit of the file's time where an own option tells them.
         seconds_option: Name of that option.
         dt: The step that it always writes with, in seconds.
@@ -229,7 +232,8 @@ class Conventions:
             (`Node.read_as`), each with what to say of it: called with a graph. They raise
             DialectError for a graph that the framework cannot run.
         options: What its files leave open and only it has.
-        defaults: Own options that need not be said: name -> (value, a sentence that says why).
+        defaults: Own options that need not be said: name -> (value, a sentence that says why). The
+            value may be a function of the graph, which returns None where the option must be said.
     """
 
     name: str
@@ -242,7 +246,7 @@ class Conventions:
     evidence: Evidence = dataclasses.field(default_factory=Evidence)
     time_unit: TimeUnit | None = None
     time_unit_from_dt: bool = False
-    own_unit: TimeUnit | None = None
+    build_options: Mapping[str, Any] = dataclasses.field(default_factory=nothing)
     seconds: Callable[[Dialect], float | None] | None = None
     seconds_option: str = ""
     dt: float | None = None

@@ -1,0 +1,153 @@
+"""How w_in and r scale a spike in the dialect of this library, which is the default of `build`.
+
+A spike of weight w makes the synaptic current jump by w_in w, and the membrane of a neuron without
+one by r w. So a gain of g with weights w must do what a gain of 1 with weights g w does.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxsnn import EventDriven, Events, TimeStepped, lower, simulate
+from jaxsnn.nir import build
+
+T_END, DT = 0.06, 1e-3
+GAINS = (0.0, 0.5, 3.0, -1.0)
+#: None of their sums is a threshold, at which a difference would be one of spikes.
+WEIGHTS = np.array([[0.913, 0.417], [0.531, 0.829], [-0.223, 1.307]])
+EVENTS = Events(
+    time=np.array([[2, 5, 6, 11, 15, 16, 20, 26, 31, 40]]) * 1e-3,
+    index=np.array([[0, 1, 0, 0, 1, 1, 0, 1, 0, 1]]),
+)
+#: Layer of each type, and the gain of its spikes.
+LAYERS: dict[str, tuple[Any, dict[str, Any], str]] = {
+    "CubaLIF": (build.cubalif, {"tau_mem": 20e-3, "tau_syn": 8e-3, "v_threshold": 0.4}, "w_in"),
+    "CubaLI": (build.cubali, {"tau_mem": 20e-3, "tau_syn": 8e-3}, "w_in"),
+    # A leak above the threshold, so that spike times depend on weights.
+    "LIF": (build.lif, {"tau": 20e-3, "v_leak": 1.2}, "r"),
+    "LI": (build.li, {"tau": 20e-3, "v_leak": 0.1}, "r"),
+    "IF": (build.integrate_and_fire, {}, "r"),
+    "I": (build.integrator, {}, "r"),
+}
+ENGINES = {
+    "xla": EventDriven(max_spikes=32, backend="xla"),
+    "native": EventDriven(max_spikes=32, backend="auto"),
+    "steps": TimeStepped(record=("2",)),
+}
+
+
+def network(kind, weight, bias=0.0, **gains):
+    make, numbers, _ = LAYERS[kind]
+    layers = build.affine(weight=weight, bias=bias), make(**numbers, **gains)
+    return lower(build.sequential(build.input(2), *layers, dt=DT), dtype=float)
+
+
+def response(network, engine):
+    solution = simulate(network, EVENTS, T_END, engine=engine)
+    if not network.populations["2"].fires:
+        return solution.voltages["2"]
+    return solution.spikes["2"].time if isinstance(engine, EventDriven) else solution.count("2")
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("gain", GAINS)
+@pytest.mark.parametrize("kind", LAYERS)
+def test_a_gain_scales_spikes_as_weights_do(x64, kind, gain, engine):
+    named = {LAYERS[kind][2]: gain}
+    found = response(network(kind, WEIGHTS, **named), ENGINES[engine])
+    expected = response(network(kind, gain * WEIGHTS), ENGINES[engine])
+    np.testing.assert_allclose(found, expected, rtol=1e-12, atol=0)
+    if gain == 3.0:  # a test of which something comes
+        assert np.isfinite(np.asarray(found)).sum() >= 3
+        assert not np.allclose(found, response(network(kind, WEIGHTS), ENGINES[engine]))
+
+
+@pytest.mark.parametrize("engine", [EventDriven(max_spikes=32), TimeStepped()], ids=repr)
+def test_a_gain_scales_the_voltage_that_drives_others(x64, engine):
+    """LI -> Linear -> LIF, which the event engine runs as one population."""
+
+    def spikes(gain, weight):
+        li, lif = build.li(tau=8e-3, r=gain), build.lif(tau=20e-3, v_threshold=0.3)
+        layers = build.linear(weight=weight), li, build.linear(weight=np.eye(3)), lif
+        graph = build.sequential(build.input(2), *layers, dt=DT)
+        return simulate(lower(graph, dtype=float), EVENTS, T_END, engine=engine).count("4")
+
+    found = spikes(2.5, WEIGHTS)
+    np.testing.assert_array_equal(found, spikes(1.0, 2.5 * WEIGHTS))
+    assert np.asarray(found).sum() > np.asarray(spikes(1.0, WEIGHTS)).sum() > 0
+
+
+def loss(network, engine):
+    solution = simulate(network, EVENTS, T_END, engine=engine)
+    if "2" in solution.voltages:
+        return jnp.sum(solution.voltages["2"] ** 2)
+    return solution.spike_sum("2", 0.02).sum()
+
+
+@pytest.mark.parametrize("backend", ["xla", "native"])
+@pytest.mark.parametrize("gain", [0.0, 1.0, 2.5])
+@pytest.mark.parametrize("kind", LAYERS)
+def test_gradients_by_gains_are_those_of_differences(x64, kind, gain, backend):
+    engine = ENGINES[backend]
+    named = {"r": 0.9, "w_in": 1.1} if kind.startswith("Cuba") else {}
+    named[LAYERS[kind][2]] = gain
+    # Few of the spikes come at an arrival, where no weight moves them.
+    bias = 53.7 if kind == "IF" else 0.3
+    lowered = network(kind, 0.3 * WEIGHTS, bias, **named)
+    parameters = lowered.parameters
+
+    def of(name, shift):
+        own = {**parameters["2"], name: parameters["2"][name] + shift}
+        return loss(lowered.with_parameters({**parameters, "2": own}), engine)
+
+    gradient = jax.grad(lambda p: loss(lowered.with_parameters(p), engine))(parameters)["2"]
+    for name in named:
+        step = 1e-6
+        for neuron in range(3):
+            shift = jnp.zeros(3).at[neuron].set(step)
+            difference = (of(name, shift) - of(name, -shift)) / (2 * step)
+            np.testing.assert_allclose(gradient[name][neuron], difference, rtol=1e-6, atol=1e-8)
+        if gain:
+            assert np.abs(gradient[name]).max() > 1e-6
+
+
+@pytest.mark.parametrize("kind", ["CubaLI", "LI"])
+def test_a_gain_scales_spikes_and_the_level_of_a_threshold_alike(x64, kind):
+    """Among spikes a current is measured in units of a spike, of which a gain of 0 leaves none."""
+    make, numbers, name = LAYERS[kind]
+    numbers = {**numbers, "v_leak": 0.0}
+
+    def network(gain):
+        nodes = {
+            "input": build.input(2),
+            "w": build.linear(weight=WEIGHTS),
+            "li": build.li(3, tau=10e-3),
+            "threshold": build.node("Threshold", threshold=0.3),
+            "of level": build.linear(weight=np.eye(3)),
+            "readout": make(3, **numbers, **{name: gain}),
+            "output": build.output(),
+        }
+        edges = [
+            ("input", "w", "li", "threshold", "of level", "readout", "output"),
+            ("w", "readout"),
+        ]
+        return lower(build.network(nodes, edges, spike_kernel="box", dt=DT), dtype=float)
+
+    def voltages(network):
+        return simulate(network, EVENTS, T_END).voltages["readout"]
+
+    of_one = voltages(network(1.0))
+    assert np.abs(of_one).max() > 0.1
+    np.testing.assert_allclose(voltages(network(3.0)), 3 * of_one, rtol=1e-9, atol=1e-12)
+    assert not np.asarray(voltages(network(0.0))).any()
+    still = network(0.0)
+
+    def total(gain):
+        own = {**still.parameters["readout"], name: gain}
+        return voltages(still.with_parameters({**still.parameters, "readout": own})).sum()
+
+    gradient = jax.grad(total)(jnp.zeros(3))
+    np.testing.assert_allclose(gradient, of_one.sum((0, 1)), rtol=1e-9)
