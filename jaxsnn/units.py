@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+from typing import Any
 
 from jaxsnn.errors import UsageError, as_number, shown
 
@@ -45,6 +46,21 @@ def parse_time(text: str | float) -> float:
     if not (math.isfinite(seconds) and seconds > 0):
         raise UsageError(f"'{text}' is not a positive, finite time", fix="write for example 10ms")
     return seconds
+
+
+#: Times in this range, above the first and up to the second, that were given as plain numbers of
+#: seconds look like milliseconds: those of neurons are shorter, and an integrator's are longer.
+MILLISECONDS_MISTAKEN = (1.0, 1000.0)
+
+
+def look_like_milliseconds(seconds: Any) -> Any:
+    """Return for each time constant whether it was probably meant in milliseconds.
+
+    >>> look_like_milliseconds(20.0), look_like_milliseconds(0.02), look_like_milliseconds(1e6)
+    (True, False, False)
+    """
+    lowest, highest = MILLISECONDS_MISTAKEN
+    return (seconds > lowest) & (seconds <= highest)
 
 
 def format_time(seconds: float) -> str:

@@ -38,6 +38,7 @@ from jaxsnn.nir.torch_leaves import (
     refuse_training,
     weights_of_channels,
 )
+from jaxsnn.units import format_time
 
 #: What training changes of a node, if nothing else is said.
 _TRAINED = ("weight", "bias")
@@ -82,6 +83,7 @@ class TracedModule:
         graded: Leaf whose spikes are not 1 -> how large they are.
         parts: Leaf -> its nodes by suffix.
         folds: Layers whose factors and offsets are in the weights before them.
+        assumed_dt: Length of a step in seconds that was assumed, as no layer says it; None: it is known.
     """
 
     graph: Graph
@@ -91,6 +93,7 @@ class TracedModule:
     parts: Mapping[str, Mapping[str, str]]
     graded: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     folds: tuple[Fold, ...] = ()
+    assumed_dt: float | None = None
 
 
 def traced_module(module: Any, sample: Any) -> TracedModule:
@@ -126,6 +129,12 @@ def traced_module(module: Any, sample: Any) -> TracedModule:
     places = {draft.output(heard): heard.place for heard in seen.outputs}
     steps = [one.dt for one in made.values() if one.dt is not None]
     graph = _read(draft, names[0], steps)
+    # graphs that `to_torch` made modules of know their dt
+    dt = graph.dialect.dt
+    assumed_dt = dt if not steps and not draft.dialects else None
+    if assumed_dt is not None:
+        why = f"{graph.dialect.why} No layer of the module says dt: {format_time(assumed_dt)} is assumed."
+        graph = dataclasses.replace(graph, dialect=dataclasses.replace(graph.dialect, why=why))
     said = (
         *graph.warnings,
         *_left_out(seen),
@@ -152,6 +161,7 @@ def traced_module(module: Any, sample: Any) -> TracedModule:
         parts=draft.parts,
         graded=scales,
         folds=tuple(draft.folds),
+        assumed_dt=assumed_dt,
     )
 
 
