@@ -426,6 +426,7 @@ class TrainOutcome:
         return {
             "schema": 1,
             "test_accuracy": self.fit.test_accuracy,
+            "accuracy_in_steps": self.fit.accuracy_in_steps,
             "best_epoch": self.fit.best_epoch,
             "history": self.history,
             "seconds": round(sum(self.fit.seconds), 3),
@@ -447,6 +448,11 @@ class TrainOutcome:
             f"trained file   {self.output}",
             f"history        {self.history}",
         ]
+        if self.fit.accuracy_in_steps is not None:
+            in_steps = (
+                f"{self.fit.accuracy_in_steps:.2%}: the same weights in the source's time steps"
+            )
+            lines.insert(1, f"in time steps  {in_steps}")
         if chip is not None:
             off_chip = f"{chip.off_chip_accuracy:.2%}: the same weights on the event engine"
             lines.insert(1, f"off the chip   {off_chip}")

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsnn.errors import UsageError, listing
+from jaxsnn.errors import Note, UsageError, listing
 from jaxsnn.network.inputs import checked_inputs, refuse_other_axes, shape_of_input
 from jaxsnn.network.network import Network
 from jaxsnn.network.on_processor import to_jax
@@ -173,10 +173,11 @@ def late_notes(splits: Mapping[str, Batch], t_end: float) -> list[str]:
         time = np.asarray(batch.inputs.time)
         used = np.isfinite(time)
         if late := int((used & (time >= t_end)).sum()):
-            found.append(
+            text = (
                 f"{part}: {late} of {int(used.sum())} events come at or after t_end ="
                 f" {format_time(t_end)} and are left out (times are in seconds)"
             )
+            found.append(Note(text, kind="dropped", code="late-events"))
     return found
 
 
