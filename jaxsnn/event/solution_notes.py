@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jax.core import Tracer
+from jax.errors import TracerArrayConversionError
 
 from jaxsnn.errors import Note, listing
 from jaxsnn.event.event_record import shortage_text, shortages
@@ -28,14 +29,12 @@ QUIET = 0.02
 
 
 def numbers_noted(solution: EventSolution) -> Iterator[str]:
-    """A sentence for each."""
-    yield from _late(solution)
-    yield from _lost(solution)
-    yield from _long(solution)
-    yield from _short(solution)
-    yield from _clipped(solution)
-    yield from _degenerate(solution)
-    yield from _coarse(solution)
+    """A sentence for each; numbers that are traced, as while gradients are taken, say nothing."""
+    for part in (_late, _lost, _long, _short, _clipped, _degenerate, _coarse):
+        try:
+            yield from part(solution)
+        except TracerArrayConversionError:
+            continue
 
 
 def continuous_time_notes(network: Network) -> Iterator[str]:
@@ -129,13 +128,15 @@ def _lost(solution: EventSolution) -> Iterator[str]:
 
 def _long(solution: EventSolution) -> Iterator[str]:
     """Whether nothing happens in nearly all of the run, as where milliseconds were meant."""
-    fired = [np.asarray(own.time) for own in solution.spikes.values()]
-    last = max((float(time[np.isfinite(time)].max(initial=0.0)) for time in fired), default=0.0)
     end = _largest(solution.t_end)
-    if solution.shortest_tau is None or not 0 < last < QUIET * end:
+    if solution.shortest_tau is None:
         return
     shortest = float(np.min(np.asarray(solution.shortest_tau)))
-    if shortest < QUIET * QUIET * end:
+    if not shortest < QUIET * QUIET * end:  # before all spikes are looked at
+        return
+    fired = [np.asarray(own.time) for own in solution.spikes.values()]
+    last = max((float(time[np.isfinite(time)].max(initial=0.0)) for time in fired), default=0.0)
+    if 0 < last < QUIET * end:
         yield Note(
             f"the last spike comes at {format_time(last)}, and t_end = {format_time(end)} is"
             f" {end / shortest:.0f} times the shortest time constant (times are in seconds)",

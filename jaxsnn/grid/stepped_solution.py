@@ -208,7 +208,7 @@ class SteppedSolution:
         """Whether neurons forget within one step what came before, as where milliseconds were
         meant.
         """
-        if self.shortest_tau is None or self.dt is None:
+        if self.shortest_tau is None or self.dt is None or isinstance(self.shortest_tau, Tracer):
             return
         shortest = float(np.min(np.asarray(self.shortest_tau)))
         if shortest < self.dt:

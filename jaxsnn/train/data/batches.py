@@ -14,7 +14,7 @@ from jaxsnn.network.inputs import checked_inputs, refuse_other_axes, shape_of_in
 from jaxsnn.network.network import Network
 from jaxsnn.network.on_processor import to_jax
 from jaxsnn.network.spikes import Events
-from jaxsnn.network.valued_inputs import GradedEvents
+from jaxsnn.network.valued_inputs import Currents, GradedEvents
 from jaxsnn.nir.initializers import Seed, generator_of
 from jaxsnn.simulation.solution import Engine
 from jaxsnn.train.data.datasets import Data, check_data
@@ -168,10 +168,12 @@ def late_notes(splits: Mapping[str, Batch], t_end: float) -> list[str]:
     """
     found = []
     for part, batch in splits.items():
-        if not isinstance(batch.inputs, Events | GradedEvents):
+        if not isinstance(batch.inputs, Events | GradedEvents | Currents):
             continue
         time = np.asarray(batch.inputs.time)
         used = np.isfinite(time)
+        if isinstance(batch.inputs, Currents):  # what is 0 behind the end changes nothing
+            used &= np.asarray(batch.inputs.value).any(axis=-1)
         if late := int((used & (time >= t_end)).sum()):
             text = (
                 f"{part}: {late} of {int(used.sum())} events come at or after t_end ="

@@ -13,7 +13,6 @@ from jaxsnn.errors import UsageError, listing, suggestion
 from jaxsnn.event.event_driven import EventDriven
 from jaxsnn.grid.time_stepped import TimeStepped
 from jaxsnn.network.network import Network
-from jaxsnn.network.valued_inputs import Currents
 from jaxsnn.simulation.solution import Engine
 from jaxsnn.train.data.datasets import Data
 from jaxsnn.train.loop.batch_engines import kind_of
@@ -91,7 +90,7 @@ def default_end(
 
 
 def _last_event(x: Any, encoder: Any) -> float:
-    """When the last event of some data comes, seconds; 0 of what has no events."""
+    """When the last event of some data comes, or a current changes last, seconds; 0 of what has none."""
     if not hasattr(x, "time"):
         if encoder is None:
             return 0.0
@@ -99,13 +98,10 @@ def _last_event(x: Any, encoder: Any) -> float:
             return float(encoder.last(x))
         x = encoder(np.asarray(x))
     last = 0.0
-    for first in range(0, len(x.time), _AT_ONCE):
-        index = np.arange(first, min(first + _AT_ONCE, len(x.time)))
-        time = np.asarray(x.time[index], float)
-        used = np.isfinite(time)
-        if isinstance(x, Currents):  # pieces of zeros change nothing behind the end
-            used &= np.asarray(x.value[index]).reshape(*time.shape, -1).any(axis=-1)
-        last = max(last, float(time[used].max(initial=0.0)))
+    rows = x.time if hasattr(x.time, "shape") else np.asarray(x.time)
+    for first in range(0, len(rows), _AT_ONCE):
+        time = np.asarray(rows[np.arange(first, min(first + _AT_ONCE, len(rows)))], float)
+        last = max(last, float(time[np.isfinite(time)].max(initial=0.0)))
     return last
 
 
