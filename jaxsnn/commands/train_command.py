@@ -162,7 +162,9 @@ def graph_of(arguments: argparse.Namespace, options: TrainOptions) -> Graph:
         from jaxsnn.nir.layer_tables import graph_of_table
 
         refuse_options_of_file(arguments)
-        return graph_of_table(table, options.seed)
+        graph = graph_of_table(table, options.seed)
+        add_notes(arguments, graph.warnings)
+        return graph
     if arguments.file is None:
         fix = "name a NIR file, or write a [network] into the configuration file"
         raise UsageError("there is no network to train", fix=fix)

@@ -184,3 +184,14 @@ def test_the_command_reports_it(tmp_path, capsys):
     assert f"in time steps  {content['accuracy_in_steps']:.2%}" in capsys.readouterr().out
     assert main([*words, "--force", "--skip-step-accuracy", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["accuracy_in_steps"] is None
+
+
+@pytest.mark.parametrize(("tau", "noted"), [("20", 1), ('"20ms"', 0)])
+def test_time_constants_of_a_configuration_are_noted_too(tmp_path, capsys, tau, noted):
+    config = tmp_path / "run.toml"
+    config.write_text(
+        'data = "yinyang"\nepochs = 1\nbatch-size = 2500\n[network]\ninput = 5\n'
+        f'tau-mem = {tau}\ntau-syn = "10ms"\nlayers = [{{ neurons = 3, weight = [1.0, 0.5] }}]\n'
+    )
+    main(["train", "--config", str(config), "-o", str(tmp_path / "a.nir")])
+    assert capsys.readouterr().err.count("taken for seconds") == noted
