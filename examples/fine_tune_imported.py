@@ -25,7 +25,7 @@ print(graph.dialect.why)
 
 # %%
 data = yinyang_splits(sizes=(256, 128, 128)) if SMOKE else yinyang_splits()
-trained = jaxsnn.fit(graph, data, epochs=1 if SMOKE else 20)
+trained = jaxsnn.fit(graph, data, loss="ttfs", epochs=1 if SMOKE else 20)
 print(f"test accuracy {trained.test_accuracy:.1%}")
 for note in trained.notes:
     print("note:", note)

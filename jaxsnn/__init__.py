@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from jaxsnn.bss2.search.portfolio import place_and_route as place_and_route
     from jaxsnn.bss2.search.quantize import quantize as quantize
     from jaxsnn.compatibility.checks import check as check
+    from jaxsnn.errors import ApproximationWarning as ApproximationWarning
     from jaxsnn.errors import JaxsnnError as JaxsnnError
+    from jaxsnn.errors import Note as Note
     from jaxsnn.event.event_driven import EventDriven as EventDriven
     from jaxsnn.event.event_solution import EventSolution as EventSolution
     from jaxsnn.event.streaming import EventStream as EventStream
@@ -60,6 +62,7 @@ if TYPE_CHECKING:
     from jaxsnn.train import fit as fit
 
 _HOME = {
+    "ApproximationWarning": "jaxsnn.errors",
     "ArcTan": "jaxsnn.grid.surrogate",
     "Currents": "jaxsnn.network.valued_inputs",
     "EmulatedChip": "jaxsnn.bss2.emulate",
@@ -75,6 +78,7 @@ _HOME = {
     "Network": "jaxsnn.network.network",
     "NodeTraits": "jaxsnn.nir.model.node",
     "NeuronModel": "jaxsnn.network.neuron_models",
+    "Note": "jaxsnn.errors",
     "Result": "jaxsnn.network.results",
     "Sigmoid": "jaxsnn.grid.surrogate",
     "Solution": "jaxsnn.simulation.solution",

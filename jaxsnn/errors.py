@@ -10,7 +10,10 @@ from __future__ import annotations
 import difflib
 import math
 import operator
+import os
 import re
+import sys
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -18,6 +21,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
 Severity = Literal["error", "warning", "note"]
+#: What a note is about: the kinds other than "information" are also issued as a warning.
+NoteKind = Literal["dropped", "truncated", "approximated", "assumed", "information"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,6 +176,72 @@ class SimulationError(JaxsnnError):
     """A simulation that ended without a result."""
 
     default_code = "failed"
+
+
+class ApproximationWarning(UserWarning):
+    """Warning about data or results that were dropped, truncated, approximated or assumed.
+
+    `warnings.filterwarnings("ignore", category=jaxsnn.ApproximationWarning)` silences it.
+    """
+
+
+class Note(str):
+    """A sentence for the user with its kind; a plain `str` among notes is information.
+
+    Attributes:
+        kind: what the note is about.
+        code: what it says, for scripts: "late-events", "continuous-time", ...
+
+    >>> note = Note("input 'in': 2 events were left out", kind="dropped", code="late-events")
+    >>> print(note, note.kind)
+    input 'in': 2 events were left out dropped
+    """
+
+    kind: NoteKind
+    code: str
+
+    def __new__(cls, text: str, kind: NoteKind = "information", code: str = "") -> Self:
+        """Make the note of its text."""
+        note = super().__new__(cls, text)
+        note.kind, note.code = kind, code
+        return note
+
+
+def concerns_data(note: str) -> bool:
+    """Return whether a note says that data or results were dropped, truncated, approximated or
+    assumed.
+    """
+    return isinstance(note, Note) and note.kind != "information"
+
+
+def is_about(note: str, code: str) -> bool:
+    """Return whether a note has a code."""
+    return isinstance(note, Note) and note.code == code
+
+
+#: Frames of these files stand between a public function and the line that calls it.
+_PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_BETWEEN = ("contextlib.py", "functools.py", f"network{os.sep}promotion.py")
+
+
+def warn_of(notes: Iterable[str]) -> None:
+    """Issue the notes that concern data as one `ApproximationWarning`, at the line of the user that
+    called the public function.
+
+    Call it in a public function, with the notes of what that function returns. Where the package
+    itself calls the public function nothing is issued: the outer function returns the notes that
+    matter, and issues those.
+    """
+    serious = [str(note) for note in dict.fromkeys(notes) if concerns_data(note)]
+    if not serious:
+        return
+    # level 1 of `warnings.warn` is this function, level 2 the public one
+    frame, level = sys._getframe(1).f_back, 3
+    while frame is not None and frame.f_code.co_filename.endswith(_BETWEEN):
+        frame, level = frame.f_back, level + 1
+    if frame is None or frame.f_code.co_filename.startswith(_PACKAGE):
+        return
+    warnings.warn("\n".join(serious), ApproximationWarning, stacklevel=level)
 
 
 def refuse(problems: Iterable[Problem], error: type[JaxsnnError] = LoweringError) -> None:

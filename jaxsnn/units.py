@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+from typing import Any
 
 from jaxsnn.errors import UsageError, as_number, shown
 
@@ -59,6 +60,21 @@ def refuse_no_time(seconds: object, name: str) -> None:
     if not 0 < as_number(seconds) < math.inf:
         fix = "pass a finite time after 0, in seconds"
         raise UsageError(f"{name} is {shown(seconds)} s", fix=fix)
+
+
+#: Times in this range, above the first and up to the second, that were given as plain numbers of
+#: seconds look like milliseconds: those of neurons are shorter, and an integrator's are longer.
+MILLISECONDS_MISTAKEN = (1.0, 1000.0)
+
+
+def look_like_milliseconds(seconds: Any) -> Any:
+    """Return for each time constant whether it was probably meant in milliseconds.
+
+    >>> look_like_milliseconds(20.0), look_like_milliseconds(0.02), look_like_milliseconds(1e6)
+    (True, False, False)
+    """
+    lowest, highest = MILLISECONDS_MISTAKEN
+    return (seconds > lowest) & (seconds <= highest)
 
 
 def format_time(seconds: float) -> str:

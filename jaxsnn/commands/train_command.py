@@ -162,7 +162,9 @@ def graph_of(arguments: argparse.Namespace, options: TrainOptions) -> Graph:
         from jaxsnn.nir.layer_tables import graph_of_table
 
         refuse_options_of_file(arguments)
-        return graph_of_table(table, options.seed)
+        graph = graph_of_table(table, options.seed)
+        add_notes(arguments, graph.warnings)
+        return graph
     if arguments.file is None:
         fix = "name a NIR file, or write a [network] into the configuration file"
         raise UsageError("there is no network to train", fix=fix)
@@ -426,6 +428,7 @@ class TrainOutcome:
         return {
             "schema": 1,
             "test_accuracy": self.fit.test_accuracy,
+            "accuracy_in_steps": self.fit.accuracy_in_steps,
             "best_epoch": self.fit.best_epoch,
             "history": self.history,
             "seconds": round(sum(self.fit.seconds), 3),
@@ -447,6 +450,11 @@ class TrainOutcome:
             f"trained file   {self.output}",
             f"history        {self.history}",
         ]
+        if self.fit.accuracy_in_steps is not None:
+            in_steps = (
+                f"{self.fit.accuracy_in_steps:.2%}: the same weights in the source's time steps"
+            )
+            lines.insert(1, f"in time steps  {in_steps}")
         if chip is not None:
             off_chip = f"{chip.off_chip_accuracy:.2%}: the same weights on the event engine"
             lines.insert(1, f"off the chip   {off_chip}")

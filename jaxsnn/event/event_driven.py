@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from jaxsnn.errors import UsageError, as_number, refuse, shown, suggestion
+from jaxsnn.errors import Note, UsageError, as_number, refuse, shown, suggestion
 from jaxsnn.event.event_options import BACKENDS, BUDGETS, EventOptions, by_population
 from jaxsnn.event.event_record import EventRecord, empty_record
 from jaxsnn.event.event_solution import (
@@ -30,11 +30,12 @@ from jaxsnn.event.populations import FeedForwardPart, RecurrentPart
 from jaxsnn.event.projections.arrivals import Train
 from jaxsnn.event.projections.driven_signals import arriving as arriving_signals
 from jaxsnn.event.projections.sources import Sources
+from jaxsnn.event.solution_notes import continuous_time_notes, time_constant_notes
 from jaxsnn.event.threshold_feeds import check_reading
 from jaxsnn.event.threshold_node import ThresholdPart
 from jaxsnn.network.array_types import Array, Float
 from jaxsnn.network.cycles import Cycle, groups
-from jaxsnn.network.inputs import checked_inputs
+from jaxsnn.network.inputs import checked_inputs, other_step_notes
 from jaxsnn.network.meshes import by_compiler
 from jaxsnn.network.network import Network, check_precision, in_one_type
 from jaxsnn.network.on_processor import as_given, module_for, on_processor
@@ -132,14 +133,27 @@ class EventDriven(EventOptions):
         solution = self.simulated(known, network, trains, end, times)
         if isinstance(end, Tracer):
             solution = nan_without_end(solution)
-        unused = [
-            f"{problem.message}: what that comes to is not computed, spikes and voltages are those of"
-            " populations"
+        unused: list[str] = [
+            Note(
+                f"{problem.message}: what that comes to is not computed, spikes and voltages are those"
+                " of populations",
+                kind="dropped",
+                code="output-not-computed",
+            )
             for problem in output_limits(network.wires, network.populations, self.threshold)
         ]
         if sample_times is not None and np.size(sample_times) and not solution.voltages:
             unused.append("sample_times have no effect: no readout is sampled")
-        return replace(solution, unused=tuple(unused))
+        more = (
+            *continuous_time_notes(network),
+            *time_constant_notes(network, t_end),
+            *other_step_notes(network, inputs),
+        )
+        return replace(
+            solution,
+            approximations=(*solution.approximations, *more),
+            unused=tuple(unused),
+        )
 
     def check(self, network: Network) -> None:
         """Refuse options that make no sense for a network.

@@ -14,7 +14,7 @@ import numpy as np
 from jax import lax
 from jax.core import Tracer
 
-from jaxsnn.errors import Problem, UsageError, listing, suggestion
+from jaxsnn.errors import Note, Problem, UsageError, listing, suggestion
 from jaxsnn.event.event_options import EventOptions
 from jaxsnn.event.event_record import (
     Budgets,
@@ -536,15 +536,23 @@ def _is_exhausted(network: Network, record: EventRecord, options: EventOptions) 
 
 def event_approximations(network: Network, options: EventOptions) -> tuple[str, ...]:
     """What is simulated otherwise than NIR or the source's framework means it; a sentence each."""
-    found = [remark for wire in network.wires for remark in wire.remarks]
+    found: list[str] = [
+        Note(remark, kind="approximated", code="ignored-by-source")
+        for wire in network.wires
+        for remark in wire.remarks
+    ]
     found += [
-        f"node '{wire.name}' (Threshold) fires once where its input comes to the threshold from "
-        "below, by NIR's documentation it is 1 for as long as that is above"
+        Note(
+            f"node '{wire.name}' (Threshold) fires once where its input comes to the threshold from "
+            "below, by NIR's documentation it is 1 for as long as that is above",
+            kind="approximated",
+            code="threshold-event",
+        )
         for wire in network.wires
         if wire.kind == "Threshold" and options.threshold == "event"
     ]
     assumed = [text for one in network.populations.values() for text in one.assumed]
-    found += dict.fromkeys(assumed)
+    found += [Note(text, kind="assumed") for text in dict.fromkeys(assumed)]
     # Only in a cycle does anything go back in the order of the populations.
     cycles = [part for part in groups(network.wires) if isinstance(part, Cycle)]
     for name in (name for cycle in cycles for name in cycle.order):

@@ -10,12 +10,16 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from jax.core import Tracer
+from jax.errors import TracerArrayConversionError
 
+from jaxsnn.errors import Note, listing
 from jaxsnn.event.event_record import shortage_text, shortages
-from jaxsnn.units import format_time
+from jaxsnn.units import format_time, look_like_milliseconds
 
 if TYPE_CHECKING:
     from jaxsnn.event.event_solution import EventSolution
+    from jaxsnn.network.network import Network
 
 #: Rounding of the recorded times matters where it is more than this fraction, a thousandth, of a
 #: time constant.
@@ -25,15 +29,62 @@ QUIET = 0.02
 
 
 def numbers_noted(solution: EventSolution) -> Iterator[str]:
-    """A sentence for each."""
-    yield from _late(solution)
-    yield from _lost(solution)
-    yield from _long(solution)
-    yield from _short(solution)
-    yield from _within_steps(solution)
-    yield from _clipped(solution)
-    yield from _degenerate(solution)
-    yield from _coarse(solution)
+    """A sentence for each; numbers that are traced, as while gradients are taken, say nothing."""
+    for part in (_late, _lost, _long, _short, _within_steps, _clipped, _degenerate, _coarse):
+        try:
+            yield from part(solution)
+        except TracerArrayConversionError:
+            continue
+
+
+def continuous_time_notes(network: Network) -> Iterator[str]:
+    """Say which populations come from a framework that steps through time, and are run in continuous
+    time here.
+    """
+    stepped = [name for name, own in network.populations.items() if own.steps_through_time]
+    if stepped:
+        names = listing(f"'{name}'" for name in stepped)
+        yield Note(
+            f"{names}: the framework that wrote them steps through time, and here their equations are"
+            " solved in continuous time, which may give other spikes: engine=TimeStepped() gives those"
+            " of the framework, `jaxsnn fidelity` measures the difference",
+            kind="approximated",
+            code="continuous-time",
+        )
+
+
+#: Time constants that look like milliseconds are noted where they last at least so many runs.
+_RUNS = 10.0
+
+
+def time_constant_notes(network: Network, t_end: Any) -> Iterator[str]:
+    """Name time constants that look like milliseconds where seconds are expected.
+
+    Those of a framework that steps through time were computed by an exporter, and may be long.
+
+    Args:
+        t_end: seconds; where it or a time constant is traced there is nothing to be said.
+    """
+    if isinstance(t_end, Tracer):
+        return
+    end = _largest(t_end)
+    for name, population in network.populations.items():
+        if population.steps_through_time or population.counts_steps:
+            continue
+        for key, value in network.parameters[name].items():
+            if not key.startswith("tau") or isinstance(value, Tracer):
+                continue
+            tau = np.asarray(value, float)
+            suspicious = tau[look_like_milliseconds(tau) & (tau >= _RUNS * end)]
+            if suspicious.size:
+                longest = float(suspicious.max())
+                yield Note(
+                    f"node '{name}': {key} is {format_time(longest)}, {longest / end:.0f} times as"
+                    f" long as the run, which ends at {format_time(end)}: time constants are in"
+                    f' seconds, write "{longest:g}ms" if milliseconds are meant',
+                    kind="assumed",
+                    code="time-constant",
+                )
 
 
 def total(count: Any) -> int:
@@ -56,30 +107,41 @@ def late_notes(late: Mapping[str, int], t_end: float) -> Iterator[str]:
     end = format_time(t_end)
     for name, count in late.items():
         if count:
-            yield f"input '{name}': {count} events at or after t_end = {end} were left out (times are in seconds)"
+            yield Note(
+                f"input '{name}': {count} events at or after t_end = {end} were left out (times are in"
+                " seconds)",
+                kind="dropped",
+                code="late-events",
+            )
 
 
 def _lost(solution: EventSolution) -> Iterator[str]:
     for name, lost in solution.lost.items():
         if count := total(lost):
-            yield (
+            yield Note(
                 f"population '{name}': {count} spikes were fired and not recorded, as where the"
-                " queues of a chip overflow"
+                " queues of a chip overflow",
+                kind="dropped",
+                code="lost-spikes",
             )
 
 
 def _long(solution: EventSolution) -> Iterator[str]:
     """Whether nothing happens in nearly all of the run, as where milliseconds were meant."""
-    fired = [np.asarray(own.time) for own in solution.spikes.values()]
-    last = max((float(time[np.isfinite(time)].max(initial=0.0)) for time in fired), default=0.0)
     end = _largest(solution.t_end)
-    if solution.shortest_tau is None or not 0 < last < QUIET * end:
+    if solution.shortest_tau is None:
         return
     shortest = float(np.min(np.asarray(solution.shortest_tau)))
-    if shortest < QUIET * QUIET * end:
-        yield (
+    if not shortest < QUIET * QUIET * end:  # before all spikes are looked at
+        return
+    fired = [np.asarray(own.time) for own in solution.spikes.values()]
+    last = max((float(time[np.isfinite(time)].max(initial=0.0)) for time in fired), default=0.0)
+    if 0 < last < QUIET * end:
+        yield Note(
             f"the last spike comes at {format_time(last)}, and t_end = {format_time(end)} is"
-            f" {end / shortest:.0f} times the shortest time constant (times are in seconds)"
+            f" {end / shortest:.0f} times the shortest time constant (times are in seconds)",
+            kind="assumed",
+            code="times-in-seconds",
         )
 
 
@@ -89,7 +151,11 @@ def _short(solution: EventSolution) -> Iterator[str]:
     for option, found in shortages(solution.budgets).items():
         for name in found:
             text = shortage_text(solution.budgets, option, name, is_level=name in solution.levels)
-            yield f"{option} was too small: {text}; numbers of what is behind are lower bounds"
+            yield Note(
+                f"{option} was too small: {text}; numbers of what is behind are lower bounds",
+                kind="truncated",
+                code="short-budget",
+            )
 
 
 def _within_steps(solution: EventSolution) -> Iterator[str]:
@@ -101,11 +167,13 @@ def _within_steps(solution: EventSolution) -> Iterator[str]:
         with np.errstate(invalid="ignore"):  # between unused slots
             close = np.diff(time, axis=-1) < (1 - COARSE) * dt - rounding
         if count := int(close.sum()):
-            yield (
+            yield Note(
                 f"node '{name}': {count} of {int(np.isfinite(time).sum())} recorded spikes come less"
                 f" than one time step ({format_time(dt)}) after the spike before of the same neuron,"
                 " and its framework fires at most one spike in a step: for the spikes of the"
-                " framework simulate with engine=TimeStepped()"
+                " framework simulate with engine=TimeStepped()",
+                kind="approximated",
+                code="several-spikes-per-step",
             )
 
 
@@ -152,10 +220,12 @@ def _coarse(solution: EventSolution) -> Iterator[str]:
         what, shortest = "the shortest box spike lasts", solution.shortest_box
     rounding = float(np.finfo(kind).eps) * end
     if rounding > COARSE * shortest:
-        yield (
+        yield Note(
             f"{kind} resolves spike times near t_end = {format_time(end)} to {rounding:.2g} s, {what}"
             f" {format_time(shortest)}: for finer times enable x64"
-            ' (JAX_ENABLE_X64=1, or jax.config.update("jax_enable_x64", True))'
+            ' (JAX_ENABLE_X64=1, or jax.config.update("jax_enable_x64", True))',
+            kind="approximated",
+            code="coarse-times",
         )
 
 

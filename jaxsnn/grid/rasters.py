@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
-from jaxsnn.errors import UsageError
+from jaxsnn.errors import Note, UsageError
 from jaxsnn.network.array_types import Array, Bool, Float, Int
 from jaxsnn.network.inputs import (
     by_input,
@@ -135,9 +135,11 @@ def rounded_end(t_end: float | None, dt: float | None) -> Iterator[str]:
         return
     exact, steps = float(t_end) / dt, _steps(t_end, dt)
     if abs(exact - steps) > OFF_GRID:
-        yield (
+        yield Note(
             f"t_end = {format_time(float(t_end))} lies between steps of {format_time(dt)}: {steps} "
-            f"steps are simulated, {format_time(steps * dt)}"
+            f"steps are simulated, {format_time(steps * dt)}",
+            kind="approximated",
+            code="rounded-end",
         )
 
 

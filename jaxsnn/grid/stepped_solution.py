@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from jaxsnn.errors import Problem, UsageError, suggestion
+from jaxsnn.errors import Note, Problem, UsageError, suggestion
 from jaxsnn.grid.grid_limits import grid_losses
 from jaxsnn.network.array_types import Array, Bool, Float, Int
 from jaxsnn.network.network import Network
@@ -184,12 +184,21 @@ class SteppedSolution:
         if isinstance(self.result, Tracer):
             return self.approximations
         moved = [
-            f"input '{name}': {number} events lay between steps and were moved to the nearest"
+            Note(
+                f"input '{name}': {number} events lay between steps and were moved to the nearest",
+                kind="approximated",
+                code="moved-events",
+            )
             for name, count in self.rounded.items()
             if (number := int(np.sum(count)))
         ]
         late = [
-            f"input '{name}': {number} events lie behind the last step and were left out (times are in seconds)"
+            Note(
+                f"input '{name}': {number} events lie behind the last step and were left out (times"
+                " are in seconds)",
+                kind="dropped",
+                code="late-events",
+            )
             for name, count in self.late.items()
             if (number := int(np.sum(count)))
         ]
@@ -199,13 +208,15 @@ class SteppedSolution:
         """Whether neurons forget within one step what came before, as where milliseconds were
         meant.
         """
-        if self.shortest_tau is None or self.dt is None:
+        if self.shortest_tau is None or self.dt is None or isinstance(self.shortest_tau, Tracer):
             return
         shortest = float(np.min(np.asarray(self.shortest_tau)))
         if shortest < self.dt:
-            yield (
+            yield Note(
                 f"a step of {format_time(self.dt)} is longer than the shortest time constant,"
-                f" {format_time(shortest)} (times are in seconds)"
+                f" {format_time(shortest)} (times are in seconds)",
+                kind="assumed",
+                code="times-in-seconds",
             )
 
     @property
@@ -306,20 +317,25 @@ def untied(network: Network) -> Iterator[str]:
             )
             if apart.size:
                 place = int(apart[0])
-                yield (
+                yield Note(
                     f"node '{name}': {tie.tau} and {tie.gain} of neuron {place} are {tau[place]:g} s"
                     f" and {gain[place]:g}, which tell of no step of {format_time(tie.dt)}: steps"
-                    " follow one of the two, so change both"
+                    " follow one of the two, so change both",
+                    kind="approximated",
+                    code="untied-gain",
                 )
 
 
 def approximations(network: Network) -> tuple[str, ...]:
     """What is only approximated, and where what was said is not followed; a sentence each."""
-    found = [remark for wire in network.wires for remark in wire.remarks]
-    found += [
-        remark
-        for population in network.populations.values()
-        for remark in (*population.remarks, *population.assumed)
+    found: list[str] = [
+        Note(remark, kind="approximated", code="ignored-by-source")
+        for wire in network.wires
+        for remark in wire.remarks
     ]
-    found += grid_losses(network.wires, network.populations).values()
+    for population in network.populations.values():
+        found += [Note(text, kind="approximated") for text in population.remarks]
+        found += [Note(text, kind="assumed") for text in population.assumed]
+    losses = grid_losses(network.wires, network.populations).values()
+    found += [Note(text, kind="approximated") for text in losses]
     return tuple(dict.fromkeys(found))

@@ -33,6 +33,7 @@ from jaxsnn.grid.timing import needs_dt, step_length
 from jaxsnn.network.array_types import Array, Bool, Float
 from jaxsnn.network.bad_numbers import out_of_bounds
 from jaxsnn.network.cycles import Cycle, groups
+from jaxsnn.network.inputs import other_step_notes
 from jaxsnn.network.meshes import by_compiler
 from jaxsnn.network.network import Network, check_precision, entries
 from jaxsnn.network.reductions import any_in, any_of
@@ -107,7 +108,12 @@ class TimeStepped:
         engine = self.hashable()
         dt = step_length(network, engine.dt)
         solution = _run(engine, network, rasters(network, inputs, t_end=t_end, dt=dt))
-        notes = (*solution.approximations, *untied(network), *rounded_end(t_end, dt))
+        notes = (
+            *solution.approximations,
+            *untied(network),
+            *rounded_end(t_end, dt),
+            *other_step_notes(network, inputs),
+        )
         return replace(solution, approximations=notes)
 
     def check(self, network: Network) -> None:

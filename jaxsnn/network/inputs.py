@@ -5,14 +5,14 @@ from __future__ import annotations
 import itertools
 import math
 import operator
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from jaxsnn.errors import UsageError, suggestion
+from jaxsnn.errors import Note, UsageError, suggestion
 from jaxsnn.network.array_types import Array, Bool, Float, Int
 from jaxsnn.network.network import Network
 from jaxsnn.network.on_processor import as_given, module_for
@@ -26,6 +26,7 @@ from jaxsnn.network.valued_inputs import (
     out_of_order,
     refuse_no_array,
 )
+from jaxsnn.units import format_time
 
 
 def checked_inputs(network: Network, inputs: Any) -> dict[str, Input]:
@@ -42,6 +43,29 @@ def checked_inputs(network: Network, inputs: Any) -> dict[str, Input]:
     }
     refuse_different_batches({name: events.time.shape[0] for name, events in trains.items()})
     return trains
+
+
+def other_step_notes(network: Network, inputs: Any) -> Iterator[str]:
+    """Note inputs that were made of steps of another length than those of the network.
+
+    Args:
+        inputs: checked, by the name of the Input node or alone; those without `dt` were not made of
+            steps.
+    """
+    steps = {own.dt for own in network.populations.values() if own.dt is not None}
+    if len(steps) != 1:
+        return
+    (dt,) = steps
+    for name, given in by_input(network, inputs).items():
+        step = getattr(given, "dt", None)
+        if step is not None and not math.isclose(step, dt, rel_tol=2.0**-18):
+            yield Note(
+                f"input '{name}' was made of steps of {format_time(step)}, and the steps of the network"
+                f" last {format_time(dt)}: its times are {step / dt:.4g} times as far apart as in the"
+                f" source, make it with dt={dt:g}",
+                kind="assumed",
+                code="step-length",
+            )
 
 
 def plain_events(inputs: Mapping[str, Any], who: str) -> dict[str, Events]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -27,14 +27,19 @@ class Events:
     Attributes:
         time: (..., events) times in seconds, rising; inf in unused slots.
         index: (..., events) int32, the neuron or channel; the population's size in unused slots.
+        dt: length of the steps that the events were made of, seconds; None for all others. A run
+            notes where the network has steps of another length.
     """
 
     time: Float[Array, "*batch events"]
     index: Int[Array, "*batch events"]
+    dt: float | None = field(default=None, metadata={"static": True})
 
     if TYPE_CHECKING:
 
-        def __init__(self, *, time: ArrayLike, index: ArrayLike) -> None: ...
+        def __init__(
+            self, *, time: ArrayLike, index: ArrayLike, dt: float | None = None
+        ) -> None: ...
 
     @property
     def count(self) -> Int[Array, "*batch"]:
@@ -55,6 +60,8 @@ class Events:
         >>> events = Events.of_steps(np.array([[[0, 1]], [[2, 0]]]), dt=1e-3)
         >>> events.time.tolist(), events.index.tolist()
         ([[0.0, 0.001, 0.001]], [[1, 0, 0]])
+
+        Of a network with steps it is the length of these, `dt=graph.dialect.dt`.
         """
         refuse_traced((x, dt), "spikes in steps")
         if not 0 < as_number(dt) < np.inf:
@@ -67,7 +74,7 @@ class Events:
             fix = "give it the shape (time, batch, channels)"
             raise UsageError(f"spikes in steps have shape {shape}", fix=fix)
         try:
-            return dense_to_events(x, dt)
+            return replace(dense_to_events(x, dt), dt=float(dt))
         except (TypeError, ValueError) as error:
             fix = "give numbers of spikes, or jaxsnn.Currents.held(x, dt) of other values"
             raise UsageError(f"spikes in steps: {error}", fix=fix) from error

@@ -323,6 +323,11 @@ class Population:
         return not self.readout and self.kind not in _SILENT
 
     @property
+    def steps_through_time(self) -> bool:
+        """Whether its framework steps through time, so that continuous time is an approximation."""
+        return self.membrane != "exact"
+
+    @property
     def resets(self) -> bool:
         """Whether its membrane is reset at the threshold."""
         return self.fires or self.resetting

@@ -33,6 +33,8 @@ class Currents:
             input).
         lasting: there is one piece, which begins at 0 for whatever numbers: `constant` says so, and
             what feeds neurons alone is then simulated as a bias of each sample.
+        dt: length of the steps that `held` was given, seconds; else None. A run notes where the
+            network has steps of another length.
 
     >>> currents = Currents.constant([[0.5, 2.0]])
     >>> currents.time.tolist(), currents.value.tolist()
@@ -42,10 +44,18 @@ class Currents:
     time: Float[Array, "*batch pieces"]
     value: Float[Array, "*batch pieces ..."]
     lasting: bool = field(default=False, metadata={"static": True})
+    dt: float | None = field(default=None, metadata={"static": True})
 
     if TYPE_CHECKING:
 
-        def __init__(self, *, time: ArrayLike, value: ArrayLike, lasting: bool = False) -> None: ...
+        def __init__(
+            self,
+            *,
+            time: ArrayLike,
+            value: ArrayLike,
+            lasting: bool = False,
+            dt: float | None = None,
+        ) -> None: ...
 
     @classmethod
     def constant(cls, value: Any) -> Currents:
@@ -101,6 +111,7 @@ class Currents:
         return cls(
             time=kind.asarray(np.broadcast_to(time, (batch, len(time)))),
             value=kind.moveaxis(pieces, 0, 1),  # pyright: ignore[reportArgumentType]
+            dt=None if isinstance(dt, Tracer) else float(dt),
         )
 
 

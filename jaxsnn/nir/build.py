@@ -10,12 +10,13 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import operator
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from jaxsnn.errors import GraphError, UsageError, suggestion
+from jaxsnn.errors import GraphError, Note, Problem, UsageError, suggestion, warn_of
+from jaxsnn.nir.dialects.gains import rule_of
 from jaxsnn.nir.frameworks.registry import build_options
 from jaxsnn.nir.graphs.export import tagged
 from jaxsnn.nir.graphs.parse import parse
@@ -25,7 +26,7 @@ from jaxsnn.nir.model.graph import Graph
 from jaxsnn.nir.model.node import Parameter, Value, nothing
 from jaxsnn.nir.model.nodes import class_of
 from jaxsnn.nir.model.passes import Shape
-from jaxsnn.units import parse_time
+from jaxsnn.units import look_like_milliseconds, parse_time
 
 Size = int | Sequence[int]
 Number = float | np.ndarray | Sequence[float]
@@ -44,6 +45,7 @@ class Layer:
         parameters: Numbers; one number holds for all neurons.
         weights: Arrays, or initialisers that draw them.
         own: Of a layer made by `node`: arrays, whose shape is as it is, and settings.
+        without_unit: Names of the time constants that were given as numbers, not as text.
     """
 
     type: str
@@ -51,6 +53,7 @@ class Layer:
     parameters: Mapping[str, Any] = dataclasses.field(default_factory=nothing)
     weights: Mapping[str, Weights] = dataclasses.field(default_factory=nothing)
     own: Mapping[str, Value] | None = None
+    without_unit: tuple[str, ...] = ()
 
     def leaving(self, name: str, shape: Shape) -> Shape:
         """The shape of what leaves it, if it says no size of its own and is fed with a shape.
@@ -215,7 +218,9 @@ def _neurons(
         name: parse_time(value) if isinstance(value, str) else value
         for name, value in times.items()
     }
-    return Layer(type=kind, size=_shape(size), parameters=seconds | dict(others))
+    numbers = tuple(name for name, value in times.items() if not isinstance(value, str))
+    parameters = seconds | dict(others)
+    return Layer(type=kind, size=_shape(size), parameters=parameters, without_unit=numbers)
 
 
 def node(kind: str, size: Size | None = None, /, **parameters: Any) -> Layer:
@@ -248,7 +253,16 @@ def node(kind: str, size: Size | None = None, /, **parameters: Any) -> Layer:
                 f"a {kind} has no parameter '{name}'", fix=suggestion(name, traits.names)
             )
         given[parameter.per == "element"][name] = _number(parameter, value)
-    return Layer(type=kind, size=_shape(size), parameters=given[True], own=given[False])
+    numbers = tuple(
+        name for name in traits.time_constants if not isinstance(parameters.get(name, ""), str)
+    )
+    return Layer(
+        type=kind,
+        size=_shape(size),
+        parameters=given[True],
+        own=given[False],
+        without_unit=numbers,
+    )
 
 
 def _number(parameter: Parameter, value: Any) -> Any:
@@ -298,7 +312,9 @@ def sequential(
     nodes = {"input": named.pop("0"), **named}
     if layers[-1].type != "Output":
         nodes["output"] = output()
-    return network(nodes, [tuple(nodes)], seed=seed, dialect=dialect, **options)
+    graph = _network(nodes, [tuple(nodes)], seed=seed, dialect=dialect, **options)
+    warn_of(_notes(graph))
+    return graph
 
 
 def network(
@@ -334,6 +350,20 @@ def network(
     >>> net.recurrent_components()
     (('hidden', 'w_rec'),)
     """
+    graph = _network(nodes, chains, seed=seed, dialect=dialect, **options)
+    warn_of(_notes(graph))
+    return graph
+
+
+def _network(
+    nodes: Mapping[str, Layer],
+    chains: Iterable[Sequence[str]],
+    *,
+    seed: Seed | None,
+    dialect: str,
+    **options: Any,
+) -> Graph:
+    """Build the graph; arguments as of `network`."""
     edges = list(dict.fromkeys(edge for chain in chains for edge in itertools.pairwise(chain)))
     for name in dict.fromkeys(name for edge in edges for name in edge):
         if name not in nodes:
@@ -345,7 +375,41 @@ def network(
     members = {name: _entry(name, layer, shapes[name], rng) for name, layer in nodes.items()}
     tree = {"type": "NIRGraph", "nodes": members, "edges": edges}
     options = {**build_options(dialect), **options}
-    return tagged(parse(group_of(tree, NIR_VERSION), dialect=dialect, **options))
+    graph = tagged(parse(group_of(tree, NIR_VERSION), dialect=dialect, **options))
+    problems = tuple(_implausible_time_constants(graph, nodes))
+    return dataclasses.replace(graph, warnings=(*graph.warnings, *problems))
+
+
+def _notes(graph: Graph) -> Iterator[Note]:
+    """What the reader of a new graph only assumes."""
+    for problem in graph.warnings:
+        if problem.code == "time-constant":
+            yield Note(str(problem), kind="assumed", code=problem.code)
+
+
+def _implausible_time_constants(graph: Graph, layers: Mapping[str, Layer]) -> Iterator[Problem]:
+    """Name time constants that were given as numbers and look like milliseconds.
+
+    Those of dialects with another unit, and of frameworks whose steps define them, may be anything.
+    """
+    for name, layer in layers.items():
+        node = graph.nodes[name]
+        if graph.dialect.time_unit != "s" or not layer.without_unit:
+            continue
+        if graph.dialect.name is None or rule_of(graph.dialect, node).membrane != "exact":
+            continue
+        for key in layer.without_unit:
+            values = np.asarray(layer.parameters[key], float)
+            suspicious = values[look_like_milliseconds(values)]
+            if suspicious.size:
+                longest = float(suspicious.max())
+                yield Problem(
+                    node=name,
+                    code="time-constant",
+                    message=f"node '{name}': {key} is {longest:g}, which is taken for seconds",
+                    fix=f'write "{longest:g}ms" if milliseconds are meant, or "{longest:g}s"',
+                    severity="warning",
+                )
 
 
 def _fed_shapes(nodes: Mapping[str, Layer], edges: Sequence[tuple[str, str]]) -> dict[str, Shape]:

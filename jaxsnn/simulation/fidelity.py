@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from jaxsnn.errors import UsageError
+from jaxsnn.errors import UsageError, is_about, warn_of
 from jaxsnn.event.event_driven import EventDriven
 from jaxsnn.grid.time_stepped import TimeStepped
 from jaxsnn.network.lowering.lower import lower
@@ -126,8 +126,10 @@ def fidelity(
         counts = raster.reshape(*raster.shape[:2], -1).sum(axis=0)
         found[name] = compared(time, counts, dt)
     # in time steps a Threshold is a level
-    differently = events.approximations if threshold == "event" else ()
-    return Fidelity(populations=found, notes=(*inputs.notes, *steps.notes, *differently))
+    differently = [note for note in events.approximations if is_about(note, "threshold-event")]
+    measured = Fidelity(populations=found, notes=(*inputs.notes, *steps.notes, *differently))
+    warn_of(measured.notes)
+    return measured
 
 
 def compared(time: np.ndarray, in_steps: np.ndarray, dt: float) -> PopulationFidelity:

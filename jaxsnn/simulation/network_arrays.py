@@ -13,7 +13,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsnn.errors import UsageError, listing, suggestion
+from jaxsnn.errors import Note, UsageError, listing, suggestion
 from jaxsnn.event.event_solution import EventSolution
 from jaxsnn.network.inputs import plain_events, refuse_other_axes, shape_of_input
 from jaxsnn.network.network import Network
@@ -180,10 +180,11 @@ def inputs_by_node(
         events[name] = _from_raster(name, own, network.inputs[name], dt, values)
         steps[name] = len(own)
         if values == "auto" and isinstance(events[name], Currents):
-            notes.append(
+            text = (
                 f"input '{name}' holds values that are no numbers of spikes: it is a current that "
                 'is held for each step; with values="graded" it is a spike of that size in each'
             )
+            notes.append(Note(text, kind="assumed", code="taken-for-current"))
     if not steps:
         return Inputs(events=events, t_end=None, sample_times=None)
     if others := [name for name in events if name not in steps]:

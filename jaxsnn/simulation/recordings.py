@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxsnn.errors import FileError, JaxsnnError, UsageError, first_line, listing, suggestion
+from jaxsnn.errors import FileError, JaxsnnError, Note, UsageError, first_line, listing, suggestion
 from jaxsnn.network.network import Network
 from jaxsnn.network.spikes import Events
 from jaxsnn.network.valued_inputs import GradedEvents
@@ -186,7 +186,8 @@ def inputs_of(arrays: Mapping[str, np.ndarray], network: Network) -> dict[str, A
 def unread_notes(arrays: Iterable[str]) -> tuple[str, ...]:
     """A note on arrays of names that nobody reads, which may be misspelt."""
     others = [name for name in arrays if name.rpartition(".")[2] not in _READ]
-    return (f"arrays that are not read: {listing(others)}",) if others else ()
+    text = f"arrays that are not read: {listing(others)}"
+    return (Note(text, kind="dropped", code="not-read"),) if others else ()
 
 
 def _refuse_text(name: str, key: str, array: np.ndarray) -> None:
@@ -306,8 +307,12 @@ def inputs_of_nir_data(
             )
         step = data.dt if step is None else step
     unused = [name for name in found if name not in given and name not in network.outputs]
-    notes = [f"recordings of {listing(unused)} are not used"] if unused else []
+    notes = [_not_used(unused)] if unused else []
     return given, step, max(ends.values(), default=None), (*notes, *_other_ends(ends))
+
+
+def _not_used(names: Iterable[str]) -> Note:
+    return Note(f"recordings of {listing(names)} are not used", kind="dropped", code="not-read")
 
 
 def _other_ends(ends: Mapping[str, float]) -> Iterator[str]:
@@ -370,7 +375,7 @@ def _from_nir_data(path: str | os.PathLike[str], network: Network, dt: float | N
         if name not in (*x, *y, *(s for out in network.outputs.values() for s in out))
     ]
     if unused:
-        notes.append(f"recordings of {listing(unused)} are not used")
+        notes.append(_not_used(unused))
     return Recording(x=x, y=y, notes=tuple(notes))
 
 

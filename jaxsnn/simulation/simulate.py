@@ -11,7 +11,7 @@ from typing import Any, overload
 import numpy as np
 from jax.core import Tracer
 
-from jaxsnn.errors import LoweringError, Problem, SimulationError, UsageError
+from jaxsnn.errors import LoweringError, Problem, SimulationError, UsageError, warn_of
 from jaxsnn.event.event_driven import EventDriven
 from jaxsnn.event.event_solution import EventSolution
 from jaxsnn.network.bad_numbers import bad_number
@@ -67,6 +67,9 @@ def simulate(
     The event engine is differentiable in the network's parameters and the input times, exactly; the
     time-stepped engine in the parameters and the input, through its surrogate.
 
+    What was dropped, truncated, approximated or assumed is in the `notes` of the solution, and is
+    issued as an `ApproximationWarning`.
+
     Args:
         network: made by `jaxsnn.lower`; or a Graph, which is lowered.
         inputs: `Events` with arrays (events,) or (batch, events), in any order; for several inputs
@@ -108,6 +111,7 @@ def simulate(
     else:
         solution = run(engine)
     if isinstance(solution.result, Tracer):
+        warn_of(solution.notes)
         return solution
     if is_open and int(solution.result) == Result.BUDGET_EXHAUSTED:
         first = [solution]  # which need not run again
@@ -116,6 +120,7 @@ def simulate(
     solution = _with_culprit(solution, network, inputs)
     if throw and solution.problem is not None:
         raise SimulationError.of(solution.problem)
+    warn_of(solution.notes)
     return solution
 
 

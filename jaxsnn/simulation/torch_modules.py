@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxsnn.errors import ConversionError, UsageError, listing
+from jaxsnn.errors import ConversionError, Note, UsageError, listing, warn_of
 from jaxsnn.grid.stepped_solution import SteppedSolution
 from jaxsnn.grid.time_stepped import TimeStepped
 from jaxsnn.network.cycles import Cycle, groups
@@ -27,6 +27,7 @@ from jaxsnn.nir.torch.module_pass import left_over, parameters_back, plain, samp
 from jaxsnn.nir.torch.module_run import run_module
 from jaxsnn.nir.torch.trained_module import is_of_graph
 from jaxsnn.simulation.simulate import simulate
+from jaxsnn.units import format_time
 
 #: Steps that both sides run, more of a small batch, and how large random inputs are from step to step:
 #: small ones show sums, large ones make deep layers spike.
@@ -49,7 +50,8 @@ def from_torch(module: Any, sample: Any) -> Graph:
     known, in that framework's dialect.
 
     Reset, reset delay, leaky readouts, dt and v_reset, which the exporters of the frameworks lose,
-    go into the dialect and into the nodes. Parameters may be one number or one for each neuron.
+    go into the dialect and into the nodes. A dt that no layer has is assumed, with an
+    `ApproximationWarning`. Parameters may be one number or one for each neuron.
     BatchNorm goes into the weights before it; MaxPool2d of spikes becomes SumPool2d and Threshold.
     Before the graph is given, the module and the graph run some steps of the sample and of random
     inputs, and must fire the same spikes.
@@ -85,7 +87,20 @@ def from_torch(module: Any, sample: Any) -> Graph:
     with parameters_back(module), _left_over_told(module, sample):
         traced = (traced_back if is_of_graph(module) else traced_module)(module, sample)
         refuse_difference(module, traced, sample)
+    warn_of(_assumed(traced))
     return traced.graph
+
+
+def _assumed(traced: TracedModule) -> Iterator[Note]:
+    """Note the length of a step that no layer of a module says."""
+    if traced.assumed_dt is not None:
+        yield Note(
+            f"no layer of the module says how long a step is: dt = {format_time(traced.assumed_dt)} is"
+            f" assumed, as {traced.graph.dialect.name} files have it. Make inputs of steps with"
+            " jaxsnn.Events.of_steps(x, dt=graph.dialect.dt)",
+            kind="assumed",
+            code="step-length",
+        )
 
 
 def load_into(module: Any, source: Graph | str | os.PathLike[str], **options: Any) -> Loaded:

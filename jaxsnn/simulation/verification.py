@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxsnn.errors import UsageError, suggestion
+from jaxsnn.errors import UsageError, suggestion, warn_of
 from jaxsnn.grid.stepped_solution import SteppedSolution
 from jaxsnn.grid.time_stepped import TimeStepped
 from jaxsnn.network.lowering.lower import lower
@@ -116,6 +116,7 @@ def verify(
     """
     network = source if isinstance(source, Network) else lower(source, dtype=np.float32)
     solution = simulate(network, x, engine=engine or TimeStepped())
+    warn_of(solution.notes)
     return compare(solution, y)
 
 

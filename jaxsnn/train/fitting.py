@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from jaxsnn.bss2.emulate import ChipInTheLoop
-from jaxsnn.errors import UsageError, shown
+from jaxsnn.errors import UsageError, shown, warn_of
 from jaxsnn.event.event_driven import EventDriven
 from jaxsnn.network.lowering.lower import lower
 from jaxsnn.network.network import Network, with_synaptic_delays
@@ -23,7 +23,7 @@ from jaxsnn.train.loop.constraints import as_constraints
 from jaxsnn.train.loop.history import Fit
 from jaxsnn.train.loop.in_the_loop import InTheLoop
 from jaxsnn.train.loop.parallel import join, make_devices
-from jaxsnn.train.loop.train_plan import loss_of, make_plan
+from jaxsnn.train.loop.train_plan import loss_notes, loss_of, make_plan
 from jaxsnn.train.loop.training_run import TrainingRun, TrainingStopped
 from jaxsnn.train.options import OPTIONS, TrainOptions, check_options, options_with
 from jaxsnn.units import parse_time
@@ -44,6 +44,11 @@ def fit(
     trained graph means the same to every simulator; a population that only a first-spike loss
     reads, and that feeds nothing else, stops after its first spike to save time. The same arguments
     give the same result, bit for bit, also where a run was killed and resumed.
+
+    Without `t_end` a sample lasts until all events of the data have come. The weights of a framework
+    that steps through time are evaluated in its own steps as well (`Fit.accuracy_in_steps`). What was
+    dropped, truncated, approximated or assumed is in the `notes`, and is issued as an
+    `ApproximationWarning`.
 
     Args:
         graph: read with a dialect, or built.
@@ -78,7 +83,9 @@ def fit(
     chosen = options_with(options, fields)
     if data is not None:
         chosen = replace(chosen, data=data)
-    return fit_prepared(prepare(graph, chosen))
+    trained = fit_prepared(prepare(graph, chosen))
+    warn_of(trained.notes)
+    return trained
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +123,7 @@ def prepare(graph: Graph, options: TrainOptions) -> Prepared:
         graph, more = _calibrated(graph, chosen)
         notes = (*notes, *more)
     if chosen.engine == "loop":
+        notes = (*notes, *loss_notes(lower(graph), chosen))
         chosen = on_emulated_chip(graph, chosen)
     may_calibrate = options.calibrate is None and not _has_chip(options)
     return Prepared(graph=graph, options=chosen, notes=notes, may_calibrate=may_calibrate)

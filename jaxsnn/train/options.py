@@ -138,7 +138,7 @@ class TrainOptions:
 
     >>> quick = TrainOptions(epochs=5, learning_rate=0.05)
     >>> quick.epochs, quick.batch_size, quick.loss
-    (5, 64, 'ttfs')
+    (5, 64, None)
     """
 
     data: Splits | Data | tuple[Any, Any] | str | None = option(
@@ -195,14 +195,16 @@ class TrainOptions:
         check=at_least(1),
         recorded=False,
     )
-    loss: Loss | str = option(
-        "ttfs",
-        "`ttfs`, `mse`, `max`, `count`, `integral`, `exp-sum`, or one that is registered",
+    loss: Loss | str | None = option(
+        None,
+        "`ttfs`, `mse`, `max`, `count`, `integral`, `exp-sum`, or one that is registered; by default"
+        " what the output is read by",
         more="`ttfs`: cross-entropy of first spike times; `mse`: their shift-invariant squared"
         " error; `count`: cross-entropy of spike counts; of a leaky readout `max`: of largest"
         " voltages, `integral`: of integrals; `exp-sum`: of exponentially weighted sums, of"
         " either. A name stands for times in units of the tau_syn of the population that feeds the"
-        " Output",
+        " Output. By default `max` of a readout; of neurons that fire `count` where their framework or"
+        " the engine steps through time, else `ttfs`",
         python="also a loss",
         convert=text,
         metavar="NAME",
@@ -241,7 +243,9 @@ class TrainOptions:
     )
     t_end: float | None = option(
         None,
-        "end of a sample, such as 40ms; by default 6.5 tau_syn of the population that answers",
+        "end of a sample, such as 40ms; by default no event of the data is left out",
+        more="That is 6.5 tau_syn of the population that answers; where events come later, whole tau_syn,"
+        " at least 4.5 of them after the last event. What an explicit end leaves out is counted",
         python="in seconds",
         convert=duration,
         metavar="TIME",
@@ -412,6 +416,14 @@ class TrainOptions:
         engines=_IN_TIME,
         compiled=True,
         check=several,
+    )
+    skip_step_accuracy: bool = option(
+        False,
+        "do not evaluate the test samples in the time steps of the source as well",
+        more="Otherwise that is done once at the end, where the network comes from a framework that steps"
+        " through time and is trained on another engine",
+        convert=switch,
+        recorded=False,
     )
     augment: Augment | Mapping[str, Any] | None = option(
         None,

@@ -171,6 +171,8 @@ def _trained(graph: Graph, options: TrainOptions, name: str) -> Fit:
     """A run's result; of one that could not go on, what it had reached."""
     try:
         # tuning begins with the weights as they are
+        # and is for continuous time
+        options = replace(options, skip_step_accuracy=True)
         return fit_prepared(replace(prepare(graph, options), may_calibrate=False))
     except TrainingStopped as stopped:
         reached = stopped.fit

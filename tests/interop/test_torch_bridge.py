@@ -1,10 +1,21 @@
 """Modules of torch to graphs and back: recordings played through nirtorch, and what exporters lose."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
 
-from jaxsnn import TimeStepped, from_torch, load_into, lower, simulate, to_torch, verify
+from jaxsnn import (
+    ApproximationWarning,
+    TimeStepped,
+    from_torch,
+    load_into,
+    lower,
+    simulate,
+    to_torch,
+    verify,
+)
 from jaxsnn.errors import ConversionError
 from jaxsnn.nir import build, parse
 from jaxsnn.nir.io.documents import group_of
@@ -400,3 +411,38 @@ def test_layers_without_sizes_get_them():
     graph = from_torch(net, torch.zeros(1, 2, 5, 5))
     assert (net[0].in_channels, net[1].num_features, net[4].in_features) == (2, 4, 36)
     assert from_torch(net, torch.zeros(1, 2, 5, 5)).edges == graph.edges
+
+
+def _spikingjelly_if():
+    from spikingjelly.activation_based import neuron
+
+    return torch.nn.Sequential(torch.nn.Linear(5, 4), neuron.IFNode())
+
+
+def _norse():
+    import norse.torch as norse
+
+    return norse.SequentialState(torch.nn.Linear(5, 4), norse.LIFBoxCell(dt=5e-4))
+
+
+@pytest.mark.parametrize(
+    ("make", "dt", "assumed"),
+    [
+        (lambda: nets.snntorch_net("leaky", 4), 1e-4, True),
+        (_spikingjelly_if, 1e-4, True),
+        (_norse, 5e-4, False),
+        (lambda: to_torch(from_torch(_norse(), torch.zeros(1, 5))), 5e-4, False),
+    ],
+)
+def test_a_step_that_no_layer_says_is_assumed_with_a_warning(make, dt, assumed):
+    module = make()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        graph = from_torch(module, torch.zeros(1, 5))
+    issued = [each for each in caught if issubclass(each.category, ApproximationWarning)]
+    assert graph.dialect.dt == dt
+    assert len(issued) == assumed
+    if assumed:
+        assert issued[0].filename == __file__
+        assert "dt = 100 us is assumed" in str(issued[0].message)
+    assert ("is assumed" in graph.dialect.why) is assumed

@@ -374,7 +374,10 @@ def test_one_line_of_progress_for_each_epoch_on_a_terminal(capsys, monkeypatch):
             "trainable.weight.high is inf: give a finite number",
         ),
         ({"on_failure": "hope"}, "on_failure is 'hope'"),
-        ({"engine": "grid"}, "loss ttfs reads spike times, which have no gradient in time steps"),
+        (
+            {"engine": "grid", "loss": "ttfs"},
+            "loss ttfs reads spike times, which have no gradient in time steps",
+        ),
         (
             {"loss": "count", "engine": EventDriven(first_spike_only=("4",))},
             "loss count reads all spikes of '4', and first_spike_only stops its neurons after one: leave '4' out",
@@ -532,7 +535,7 @@ def test_a_readout_has_no_first_spike():
         seed=0,
     )
     with pytest.raises(UsageError, match="'2' is not a spiking population") as caught:
-        fit(graph, DATA)
+        fit(graph, DATA, loss="ttfs")
     assert caught.value.node == "2"
     assert caught.value.fix.startswith('take loss="max", "integral" or "exp-sum"')
 

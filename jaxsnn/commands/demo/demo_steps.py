@@ -131,7 +131,7 @@ def train_step(
     progress: Callable[[str], None] | None,
     before: DemoRun,
 ) -> tuple[tuple[Fit, DemoRun], list[str], dict[str, Any]]:
-    trained = fit(graph, data, epochs=epochs, seed=seed, progress=progress)
+    trained = fit(graph, data, loss="ttfs", epochs=epochs, seed=seed, progress=progress)
     after = run_points(trained.graph, data.test)
     lines = [
         f"{len(data.train)} other points, {epochs} epochs, exact gradients of spike times (EventProp), Adam",

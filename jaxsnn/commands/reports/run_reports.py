@@ -163,6 +163,8 @@ def train_report(arguments: argparse.Namespace, graph: Graph, outcome: TrainOutc
         f"test accuracy {fit.test_accuracy:.2%} on {outcome.test_samples} samples, "
         f"epoch {fit.best_epoch} of {len(fit.history) - 1}"
     )
+    if fit.accuracy_in_steps is not None:
+        said += f", in the time steps of the source {fit.accuracy_in_steps:.2%}"
     files = [outcome.output, outcome.history, outcome.checkpoint]
     source = arguments.file or arguments.config  # a configuration may have the network
     sections = {

@@ -211,7 +211,7 @@ def _export_node(call: Call) -> Exported:
     options: dict[str, Any] = {"reset": "subtract" if neuron.v_reset is None else "zero"}
     if readout:
         options = {"reset": "none", "readout": True}
-    return Exported(nodes={"": entry}, framework="spikingjelly", options=options, dt=_DT)
+    return Exported(nodes={"": entry}, framework="spikingjelly", options=options)
 
 
 def _set_node(
@@ -359,6 +359,7 @@ FRAMEWORK = Framework(
     extra="interop",
     package="spikingjelly",
     leaves=_LEAVES,
+    leaf_options=MappingProxyType({"dt": _DT}),
     setters=MappingProxyType(
         {
             **LAYER_SETTERS,

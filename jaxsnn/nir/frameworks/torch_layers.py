@@ -60,7 +60,7 @@ class Exported:
         neuron: Suffix of the neuron, which the options are of; None: what gives the output.
         framework: Whose neuron it is; None for weights and shapes.
         options: Options of `jaxsnn.nir.read` for it.
-        dt: Length of its step in seconds, if it has one.
+        dt: Length of its step in seconds, if the module says it.
         folds: (factor, offset), (channels,): the layer before it is to have its output y as factor
             y + offset instead.
         norm: The BatchNorm whose they are.

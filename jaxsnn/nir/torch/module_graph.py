@@ -37,6 +37,7 @@ from jaxsnn.nir.torch.module_trace import trace
 from jaxsnn.nir.torch.to_torch import drafted
 from jaxsnn.nir.torch.trace_outcome import Heard, ModuleTrace
 from jaxsnn.nir.torch.trained_module import is_of_graph, source_of, trained_graph
+from jaxsnn.units import format_time
 
 #: What training changes of a node, if nothing else is said.
 _TRAINED = ("weight", "bias")
@@ -81,6 +82,7 @@ class TracedModule:
         graded: Leaf whose spikes are not 1 -> how large they are.
         parts: Leaf -> its nodes by suffix.
         folds: Layers whose factors and offsets are in the weights before them.
+        assumed_dt: Length of a step in seconds that was assumed, as no layer says it; None: it is known.
     """
 
     graph: Graph
@@ -90,6 +92,7 @@ class TracedModule:
     parts: Mapping[str, Mapping[str, str]]
     graded: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     folds: tuple[Fold, ...] = ()
+    assumed_dt: float | None = None
 
 
 def traced_module(module: Any, sample: Any) -> TracedModule:
@@ -125,6 +128,12 @@ def traced_module(module: Any, sample: Any) -> TracedModule:
     places = {draft.output(heard): heard.place for heard in seen.outputs}
     steps = [one.dt for one in made.values() if one.dt is not None]
     graph = _read(draft, names[0], steps)
+    # graphs that `to_torch` made modules of know their dt
+    dt = graph.dialect.dt
+    assumed_dt = dt if not steps and not draft.dialects else None
+    if assumed_dt is not None:
+        why = f"{graph.dialect.why} No layer of the module says dt: {format_time(assumed_dt)} is assumed."
+        graph = dataclasses.replace(graph, dialect=dataclasses.replace(graph.dialect, why=why))
     said = (
         *graph.warnings,
         *_left_out(seen),
@@ -151,6 +160,7 @@ def traced_module(module: Any, sample: Any) -> TracedModule:
         parts=draft.parts,
         graded=scales,
         folds=tuple(draft.folds),
+        assumed_dt=assumed_dt,
     )
 
 

@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsnn.errors import UsageError, listing
+from jaxsnn.errors import Note, UsageError, listing
 from jaxsnn.network.inputs import checked_inputs, refuse_other_axes, shape_of_input
 from jaxsnn.network.network import Network
 from jaxsnn.network.on_processor import to_jax
 from jaxsnn.network.spikes import Events
-from jaxsnn.network.valued_inputs import GradedEvents
+from jaxsnn.network.valued_inputs import Currents, GradedEvents
 from jaxsnn.nir.initializers import Seed, generator_of
 from jaxsnn.simulation.solution import Engine
 from jaxsnn.train.data.datasets import Data, check_data
@@ -168,15 +168,18 @@ def late_notes(splits: Mapping[str, Batch], t_end: float) -> list[str]:
     """
     found = []
     for part, batch in splits.items():
-        if not isinstance(batch.inputs, Events | GradedEvents):
+        if not isinstance(batch.inputs, Events | GradedEvents | Currents):
             continue
         time = np.asarray(batch.inputs.time)
         used = np.isfinite(time)
+        if isinstance(batch.inputs, Currents):  # what is 0 behind the end changes nothing
+            used &= np.asarray(batch.inputs.value).any(axis=-1)
         if late := int((used & (time >= t_end)).sum()):
-            found.append(
+            text = (
                 f"{part}: {late} of {int(used.sum())} events come at or after t_end ="
                 f" {format_time(t_end)} and are left out (times are in seconds)"
             )
+            found.append(Note(text, kind="dropped", code="late-events"))
     return found
 
 

@@ -77,6 +77,11 @@ class Latency:
     least: float | None = None
     clock: tuple[float, ...] = ()
 
+    def last(self, values: Any) -> float:
+        """When the last event comes at most, seconds."""
+        del values
+        return max([self.t_max, *self.clock])
+
     def __call__(self, values: Any) -> Events:
         """Events (samples, channels) of values (samples, ...), their other axes flattened; NaN is
         no spike. With `least` events are in order of time, as many slots as some sample uses.
@@ -143,6 +148,11 @@ class Current:
     scale: float = 1.0
     bias: bool = False
 
+    def last(self, values: Any) -> float:
+        """When the last piece of the current begins, seconds."""
+        del values
+        return 0.0
+
     def __call__(self, values: Any) -> Currents:
         """Currents (samples, 1 piece, channels) of values (samples, ...), any finite numbers, their
         other axes flattened.
@@ -179,6 +189,11 @@ class Rate:
     highest: float
     duration: float
     seed: Seed = 0
+
+    def last(self, values: Any) -> float:
+        """When the last event comes at most, seconds."""
+        del values
+        return self.duration
 
     def __call__(self, values: Any) -> Events:
         """Events (samples, events) of values (samples, ...), their other axes flattened; NaN is
@@ -251,6 +266,10 @@ class Delta:
             time[n, : len(times)], index[n, : len(times)] = times, channels
         return _events(time, index, self.channels(values))
 
+    def last(self, values: Any) -> float:
+        """When the last event comes at most, seconds."""
+        return _frames(values) * self.frame
+
     def channels(self, values: Any) -> int:
         """How many channels it makes of values (samples, time, channels)."""
         return 2 * np.shape(values)[-1]
@@ -319,6 +338,10 @@ class LevelCrossing:
             )
         parts = _split(values, math.prod(values.shape[1:]) * len(levels))
         return _joined([self._of_part(part, levels) for part in parts], self.channels(values))
+
+    def last(self, values: Any) -> float:
+        """When the last event comes at most, seconds."""
+        return _frames(values) * self.frame
 
     def channels(self, values: Any) -> int:
         """How many channels it makes of values (samples, time, channels), or (samples, channels)."""
@@ -393,6 +416,10 @@ class PopulationCode:
         parts = _split(values, frames * signals * len(self.centres))
         return _joined([self._of_part(part) for part in parts], self.channels(values))
 
+    def last(self, values: Any) -> float:
+        """When the last event comes at most, seconds."""
+        return _frames(values) * self.frame
+
     def channels(self, values: Any) -> int:
         """How many channels it makes of values (samples, time, channels), or (samples, channels)."""
         return np.shape(values)[-1] * len(self.centres)
@@ -409,6 +436,12 @@ class PopulationCode:
         index = closest + len(centres) * np.arange(channels)[:, None]
         time, index = (array.reshape(len(time), -1) for array in (time, index))
         return _packed(time, index, self.channels(values))
+
+
+def _frames(values: Any) -> int:
+    """Number of frames of values (samples, time, channels); one of (samples, channels)."""
+    shape = np.shape(values)
+    return shape[1] if len(shape) > 2 else 1
 
 
 _ROUNDING = 1e-9

@@ -14,7 +14,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsnn.errors import FileError, UsageError, listing, suggestion
+from jaxsnn.errors import FileError, Note, UsageError, listing, suggestion
 from jaxsnn.network.spikes import Events
 from jaxsnn.network.valued_inputs import GradedEvents
 from jaxsnn.nir.initializers import Seed, generator_of, seed_words
@@ -176,7 +176,8 @@ def _unread(name: str, arrays: Mapping[str, Any]) -> tuple[str, ...]:
     kinds = ("x", "y", "time", "index", "value")
     known = {f"{kind}_{part}" for part in _PARTS for kind in kinds}
     others = sorted(set(arrays) - known)
-    return (f"{name}: {listing(others)} are not read",) if others else ()
+    text = f"{name}: {listing(others)} are not read"
+    return (Note(text, kind="dropped", code="not-read"),) if others else ()
 
 
 def _on_disk(name: str) -> dict[str, np.ndarray]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxsnn.errors import FileError, UsageError
+from jaxsnn.errors import FileError, Note, UsageError
 from jaxsnn.nir.initializers import Seed, seed_words
 from jaxsnn.output import refuse_unreadable
 from jaxsnn.train.data.datasets import Data, Splits, stratified, taken
@@ -80,7 +80,11 @@ def spoken_splits(
             len(sound) > longest * rate for sound, rate in sounds
         ),
     }
-    notes = [f"{n} of {len(names)} recordings {what}" for what, n in left_out.items() if n]
+    notes = [
+        Note(f"{n} of {len(names)} recordings {what}", kind="dropped", code="left-out")
+        for what, n in left_out.items()
+        if n
+    ]
     everything = Data(x=x, y=labels, classes=tuple(words))
     rest = taken(everything, np.flatnonzero(np.logical_not(tested)))
     held, kept = stratified(rest.y, held_out, [*seed_words(seed), 0])

@@ -22,7 +22,7 @@ from jaxsnn.train.data.encoders import Encoder
 from jaxsnn.train.data.named_encoders import make_encoder
 from jaxsnn.train.data.splitting import as_splits
 from jaxsnn.train.loop.batch_engines import run_batch
-from jaxsnn.train.loop.defaults import SAMPLE_SPAN, read_population, reference_tau
+from jaxsnn.train.loop.defaults import default_end, read_population, reference_tau
 from jaxsnn.train.losses.silence import feeding_weights
 from jaxsnn.units import refuse_no_time
 
@@ -72,7 +72,9 @@ def calibrated(
     tau = reference_tau(network, population)
     if isinstance(encoder, str) or (encoder is None and not hasattr(data.train.x, "time")):
         encoder = make_encoder(data, tau, encoder, encoder_options)[0]
-    end = (data.span or SAMPLE_SPAN) * tau if t_end is None else t_end
+    end = t_end
+    if end is None:
+        end = default_end((data.train, data.validation, data.test), tau, encoder, data.span)
     what = {
         "population": population,
         "encoder": encoder,

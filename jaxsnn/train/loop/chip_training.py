@@ -13,7 +13,7 @@ import numpy as np
 from jaxsnn.bss2.emulate import ChipInTheLoop, EmulatedChip, emulator_notes
 from jaxsnn.bss2.mapping import to_json
 from jaxsnn.bss2.netlist import LARGEST
-from jaxsnn.errors import MappingError
+from jaxsnn.errors import MappingError, Note
 from jaxsnn.event.event_driven import EventDriven
 from jaxsnn.network.lowering.lower import lower
 from jaxsnn.network.network import Network
@@ -21,7 +21,7 @@ from jaxsnn.nir.initializers import Seed, generator_of, seed_words
 from jaxsnn.nir.model.graph import Graph
 from jaxsnn.train.data.batches import Batch
 from jaxsnn.train.data.named_encoders import make_encoder
-from jaxsnn.train.loop.defaults import make_engine, make_loss
+from jaxsnn.train.loop.defaults import default_loss, make_engine, make_loss, read_population
 from jaxsnn.train.loop.evaluation import evaluate
 from jaxsnn.train.loop.in_the_loop import InTheLoop
 from jaxsnn.train.loop.train_plan import loss_of, with_fields
@@ -38,7 +38,7 @@ SHARPNESS = 0.15
 
 def on_chip(
     graph: Graph,
-    loss: Loss | str = "ttfs",
+    loss: Loss | str | None = None,
     *,
     chip: EmulatedChip | Sequence[EmulatedChip] | None = None,
     headroom: float | Mapping[str, float] = HEADROOM,
@@ -54,8 +54,8 @@ def on_chip(
 
     Args:
         graph: what will be trained, with its first weights.
-        loss: as in `fit`; a population that only a first-spike loss reads stops after its first
-            spike.
+        loss: as in `fit`, with the same default; a population that only a first-spike loss reads
+            stops after its first spike.
         chip: default `EmulatedChip()`; or several, which differ by their seeds, and of which one
             runs a batch: for weights that other chips of their kind run as well.
         headroom: by which factor weights may grow before they saturate; one for all, or by
@@ -79,6 +79,7 @@ def on_chip(
     """
     network = lower(graph)
     _refuse_untrainable(graph, network)
+    loss = loss or default_loss(network, read_population(network), in_steps=False)
     chosen = make_loss(loss, network) if isinstance(loss, str) else loss
     event = make_engine("event", network, chosen)
     assert isinstance(event, EventDriven)
@@ -105,7 +106,8 @@ def on_emulated_chip(graph: Graph, options: TrainOptions) -> TrainOptions:
         MappingError: the chip cannot run the graph.
         UsageError: a loss or a headroom that makes no sense.
     """
-    loss = loss_of(lower(graph), _with_margin(options))
+    network = lower(graph)
+    loss = loss_of(network, _with_margin(network, options))
     engine = on_chip(
         graph,
         loss,
@@ -118,10 +120,14 @@ def on_emulated_chip(graph: Graph, options: TrainOptions) -> TrainOptions:
     return replace(options, loss=loss, engine=chosen, **dict.fromkeys(names))
 
 
-def _with_margin(options: TrainOptions) -> TrainOptions:
+def _with_margin(network: Network, options: TrainOptions) -> TrainOptions:
     """The options with a sharpness of first spikes for a chip, where none is given."""
     given = dict(options.loss_options or {})
-    if options.loss != "ttfs" or "sharpness" in given:
+    loss = options.loss
+    if loss is None:
+        population = str(given.get("population") or read_population(network))
+        loss = default_loss(network, population, in_steps=False)
+    if loss != "ttfs" or "sharpness" in given:
         return options
     return replace(options, loss_options=given | {"sharpness": SHARPNESS})
 
@@ -180,10 +186,12 @@ def saturated_notes(engine: Any, trained: Graph) -> Iterator[str]:
         return
     for name, report in engine.device.with_weights(trained)[0].nodes.items():
         if report.saturated and report.scale is not None:
-            yield (
+            yield Note(
                 f"{report.saturated} of {report.connections} trained weights of '{name}' are too"
                 f" large for a synapse and act as {LARGEST} LSB, {LARGEST / report.scale:.3g} in"
-                " the file's unit: allow more with a larger headroom"
+                " the file's unit: allow more with a larger headroom",
+                kind="truncated",
+                code="saturated-weights",
             )
 
 
@@ -206,10 +214,12 @@ def late_input_notes(
     more = ", and those of spikes that it replays are not counted" if replays else ""
     for part, batch in splits.items():
         if late := engine.device.late_inputs({name: batch.inputs}, t_end):
-            yield (
+            yield Note(
                 f"{part}: {least}{late} events reach the chip at or after"
                 f" t_end = {format_time(t_end)} and are left out: its host sends one in a cycle of"
-                f" the clock{more}"
+                f" the clock{more}",
+                kind="dropped",
+                code="late-events",
             )
 
 

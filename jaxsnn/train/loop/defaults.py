@@ -4,7 +4,7 @@ what time scale, on which engine.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,13 +14,16 @@ from jaxsnn.event.event_driven import EventDriven
 from jaxsnn.grid.time_stepped import TimeStepped
 from jaxsnn.network.network import Network
 from jaxsnn.simulation.solution import Engine
+from jaxsnn.train.data.datasets import Data
 from jaxsnn.train.loop.batch_engines import kind_of
 from jaxsnn.train.losses.loss_names import loss_class
 from jaxsnn.train.losses.losses import Loss
 from jaxsnn.train.options import replaced
 
-#: Without other instructions a sample lasts 6.5 tau_syn.
-SAMPLE_SPAN = 6.5
+#: Without other instructions a sample lasts 6.5 tau_syn, or so long after its last event.
+SAMPLE_SPAN, _AFTER_LAST = 6.5, 4.5
+#: Samples on the disk that are in memory at once.
+_AT_ONCE = 4096
 #: Smallest slope dV/dt that a gradient is divided by, in (v_threshold - v_reset) / tau_mem.
 MIN_SLOPE = 0.04
 # Spikes recorded of each neuron to begin with; where that is too few, the population's budget
@@ -47,12 +50,66 @@ def read_population(network: Network) -> str:
     return sources[0]
 
 
+def default_loss(network: Network, population: str, *, in_steps: bool) -> str:
+    """Return the name of the loss where the user names none.
+
+    Args:
+        population: that is read.
+        in_steps: the network is trained in time steps, where spike times have no gradient.
+
+    Returns:
+        "max" of a readout. Of neurons that fire "count" where training or their framework steps through
+        time, as the readouts of these frameworks count spikes; else "ttfs".
+    """
+    _refuse_unknown(network, population)
+    own = network.populations[population]
+    if not own.fires:
+        return "max"
+    return "count" if in_steps or own.steps_through_time else "ttfs"
+
+
+def default_end(
+    parts: Iterable[Data], tau: float, encoder: Any = None, span: float | None = None
+) -> float:
+    """Return the end of a sample where the user gives none: no event of the data is at or behind it.
+
+    Args:
+        parts: of the data.
+        tau: seconds, of the population that answers.
+        encoder: makes events of values; None: the data are events, or arrays in steps, which end by
+            themselves.
+        span: the least length of a sample in units of tau; default `SAMPLE_SPAN`.
+
+    Returns:
+        Seconds: the span, or where events come later, the last one and 4.5 tau, rounded up to whole
+        tau. That is as long as the default span lasts after the default encoding.
+    """
+    end = (span or SAMPLE_SPAN) * tau
+    last = max((_last_event(part.x, encoder) for part in parts), default=0.0)
+    return end if last < end else float(np.ceil(last / tau + _AFTER_LAST) * tau)
+
+
+def _last_event(x: Any, encoder: Any) -> float:
+    """When the last event of some data comes, or a current changes last, seconds; 0 of what has none."""
+    if not hasattr(x, "time"):
+        if encoder is None:
+            return 0.0
+        if hasattr(encoder, "last"):
+            return float(encoder.last(x))
+        x = encoder(np.asarray(x))
+    last = 0.0
+    rows = x.time if hasattr(x.time, "shape") else np.asarray(x.time)
+    for first in range(0, len(rows), _AT_ONCE):
+        time = np.asarray(rows[np.arange(first, min(first + _AT_ONCE, len(rows)))], float)
+        last = max(last, float(time[np.isfinite(time)].max(initial=0.0)))
+    return last
+
+
 def make_loss(
     name: str,
     network: Network,
     t_end: float | None = None,
     *,
-    span: float | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Loss:
     """A loss of a name for a network: times in units of tau_syn (of LI and LIF: tau) of the
@@ -60,8 +117,8 @@ def make_loss(
 
     Args:
         name: in `LOSSES`, or of an entry point (`jaxsnn.train.register_loss`).
-        t_end: seconds, end of a sample, when silent neurons count as firing; default `span`.
-        span: that in units of the time constant; default 6.5.
+        t_end: seconds, end of a sample, when silent neurons count as firing; default 6.5 times the
+            time constant.
         options: further fields of the loss; `population` names the one that answers where several
             feed the outputs.
 
@@ -74,7 +131,7 @@ def make_loss(
     refuse_unfit(network, population, kind.reads, name)
     tau = reference_tau(network, population)
     fires = {"fires": network.populations[population].fires} if kind.reads == "either" else {}
-    end = (span or SAMPLE_SPAN) * tau if t_end is None else t_end
+    end = SAMPLE_SPAN * tau if t_end is None else t_end
     loss = kind(population=population, tau=tau, t_max=end, **fires)
     return replaced(loss, options, "loss_options") if options else loss
 

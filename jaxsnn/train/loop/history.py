@@ -58,6 +58,9 @@ class Fit:
         settings: all choices of the run, as `Plan.as_dict` gives them.
         notes: what the user should know, one sentence each.
         seconds: wall time of each entry of the history.
+        accuracy_in_steps: fraction of the test samples that the same weights answer in the time steps of
+            the framework that wrote the graph; None where it does not step through time, that is not
+            wanted (`skip_step_accuracy`), or the time-stepped engine cannot run it.
     """
 
     graph: Graph
@@ -67,18 +70,22 @@ class Fit:
     settings: dict[str, Any]
     notes: tuple[str, ...]
     seconds: tuple[float, ...] = field(compare=False)
+    accuracy_in_steps: float | None = None
 
     def _repr_html_(self) -> str | None:
         """In a notebook: the learning curve."""
         from jaxsnn.notebook import html_of
 
         reached = f"test accuracy {self.test_accuracy:.2%}, best epoch {self.best_epoch}"
+        if self.accuracy_in_steps is not None:
+            reached += f", in the time steps of the source {self.accuracy_in_steps:.2%}"
         return html_of(self, text="\n".join([reached, *self.notes]))
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON; the same bytes in every run on one machine, so without seconds."""
         return {
             "test_accuracy": self.test_accuracy,
+            "accuracy_in_steps": self.accuracy_in_steps,
             "best_epoch": self.best_epoch,
             "settings": self.settings,
             "notes": list(self.notes),

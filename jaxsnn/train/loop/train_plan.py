@@ -13,6 +13,7 @@ from jaxsnn.event.event_options import EventOptions
 from jaxsnn.event.threshold_feeds import leveled
 from jaxsnn.grid.surrogate import as_surrogate, surrogate_of
 from jaxsnn.grid.timing import step_length
+from jaxsnn.network.inputs import other_step_notes
 from jaxsnn.network.network import Network
 from jaxsnn.simulation.solution import Engine
 from jaxsnn.train.data.augment import Dropout
@@ -22,9 +23,13 @@ from jaxsnn.train.data.image_events import augmentation_of, refuse_other_channel
 from jaxsnn.train.data.named_encoders import make_encoder
 from jaxsnn.train.loop.constraints import as_constraints
 from jaxsnn.train.loop.defaults import (
+    default_end,
+    default_loss,
     feeds_others,
     make_engine,
     make_loss,
+    read_population,
+    reference_tau,
     refuse_unfit,
 )
 from jaxsnn.train.loop.in_the_loop import InTheLoop, TracedDevice
@@ -34,7 +39,7 @@ from jaxsnn.train.losses.loss_names import name_of
 from jaxsnn.train.losses.losses import Loss
 from jaxsnn.train.losses.regularizers import SpikeBudget
 from jaxsnn.train.losses.silence import WeightBumping, weight_bumping_of
-from jaxsnn.train.options import OPTIONS, TrainOptions, replaced
+from jaxsnn.train.options import OPTIONS, TrainOptions, engine_kind, replaced
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +128,9 @@ def make_plan(network: Network, options: TrainOptions) -> TrainPlan:
     trainable = as_constraints(options.trainable)
     _refuse_untaken(engine, network, trainable)
     _refuse_stopped(engine, network, loss)
-    notes = _engine_notes(engine, loss, network)
+    notes = [*loss_notes(network, options), *_engine_notes(engine, loss, network)]
+    if len(network.inputs) == 1:
+        notes += other_step_notes(network, data.train.x)
     encoder = options.encoder
     if isinstance(encoder, str) and hasattr(data.train.x, "time"):
         raise UsageError(
@@ -205,10 +212,56 @@ def _end(
 def loss_of(network: Network, options: TrainOptions) -> Loss:
     """The loss of a name, or the one that is given, with its fields that are given apart."""
     loss, fields_given = options.loss, options.loss_options
-    if isinstance(loss, str):
-        span = cast(Splits, options.data).span
-        return make_loss(loss, network, options.t_end, span=span, options=fields_given)
-    return replaced(loss, fields_given, "loss_options") if fields_given else loss
+    if loss is not None and not isinstance(loss, str):
+        return replaced(loss, fields_given, "loss_options") if fields_given else loss
+    population = _answering(network, options)
+    name = loss or default_loss(network, population, in_steps=_in_steps(options))
+    made = make_loss(name, network, options.t_end, options=fields_given)
+    if options.t_end is not None or {"t_max", "t-max"} & set(fields_given or {}):
+        return made
+    return replace(cast(Any, made), t_max=_default_end(network, population, options))
+
+
+def loss_notes(network: Network, options: TrainOptions) -> list[str]:
+    """Report a default loss that depends on the network."""
+    if options.loss is not None:
+        return []
+    population = _answering(network, options)
+    own = network.populations[population]
+    name = default_loss(network, population, in_steps=_in_steps(options))
+    if name == "ttfs":
+        return []
+    if name == "max":
+        why = "is a readout"
+    elif own.steps_through_time:
+        why = "fires, and its framework counts spikes in time steps"
+    else:
+        why = "fires, and spike times have no gradient in time steps"
+    return [f"the loss is {name}: '{population}' {why} (loss= takes another)"]
+
+
+def _answering(network: Network, options: TrainOptions) -> str:
+    """The population that a loss by name reads."""
+    named = (options.loss_options or {}).get("population")
+    return read_population(network) if named is None else str(named)
+
+
+def _in_steps(options: TrainOptions) -> bool:
+    return engine_kind(options.engine) == "grid"
+
+
+def _default_end(network: Network, population: str, options: TrainOptions) -> float:
+    """The end of a sample for which no event of the data is left out."""
+    data, tau = cast(Splits, options.data), reference_tau(network, population)
+    encoder = options.encoder
+    events = hasattr(data.train.x, "time")
+    rasters = _in_steps(options) and data.encoder is None and np.ndim(data.train.x) > 2
+    if not events and not (encoder is None and rasters) and not callable(encoder):
+        encoder = make_encoder(data, tau, encoder, options.encoder_options)[0]
+    parts = (data.train, data.validation, data.test)
+    return default_end(
+        parts, tau, None if events or isinstance(encoder, str) else encoder, data.span
+    )
 
 
 def _with_surrogate(engine: Engine, given: Any) -> Engine:

@@ -13,7 +13,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 import jax
 import numpy as np
 
-from jaxsnn.errors import Problem, SimulationError, UsageError
+from jaxsnn.errors import JaxsnnError, Note, Problem, SimulationError, UsageError, first_line
 from jaxsnn.event.event_options import BUDGETS, EventOptions
 from jaxsnn.network.bad_numbers import bad_number
 from jaxsnn.network.lowering.lower import update_graph
@@ -58,6 +58,7 @@ from jaxsnn.train.loop.epoch import (
     run_epoch,
     run_evaluation,
 )
+from jaxsnn.train.loop.evaluation import accuracy_in_steps
 from jaxsnn.train.loop.history import (
     EpochRecord,
     Fit,
@@ -101,6 +102,8 @@ _COLLAPSED = 0.6
 _SHORT = 2**27
 # After a failure steps are this fraction of what they were, so often at most.
 _SMALLER, _MOST_FAILURES = 1 / 3, 3
+#: Accuracies further apart than this are noted, with room for rounding.
+_ONE_POINT = 0.01 * (1 + 1e-9)
 #: A gradient of this norm, in loss per step of 1, explodes: no loss changes by as much within a
 #: millionth of a kick.
 EXPLODES = 1e7
@@ -650,23 +653,78 @@ class TrainingRun:
                 " gradient was clipped"
             )
         if lost := int(test.lost):
-            notes.append(
+            text = (
                 f"{lost} spikes of the {int(test.samples)} test samples were fired and not recorded:"
                 " the queues of a chip overflow where many neurons fire at once"
             )
+            notes.append(Note(text, kind="dropped", code="lost-spikes"))
         population = self.plan.loss.population
         notes += ending_notes(self.history, record, population, collapsed=_COLLAPSED)
         network, best = on_host((self.network, self.state.best), self.setup.mesh)
-        trained = with_trained(network, self.setup.trained, best)
+        trained = update_graph(self.graph, with_trained(network, self.setup.trained, best))
+        test_accuracy = mean(test.correct, test)
+        accuracy_in_steps = self._accuracy_in_steps(trained, test_accuracy, notes)
         return Fit(
-            graph=update_graph(self.graph, trained),
+            graph=trained,
             history=tuple(self.history),
             best_epoch=record.epoch,
-            test_accuracy=mean(test.correct, test),
+            test_accuracy=test_accuracy,
+            accuracy_in_steps=accuracy_in_steps,
             settings=self.plan.as_dict(),
             notes=tuple(notes),
             seconds=tuple(self.seconds),
         )
+
+    def _accuracy_in_steps(
+        self, trained: Graph, test_accuracy: float, notes: list[str]
+    ) -> float | None:
+        """Evaluate the test samples in the time steps of the source, where it has some, and add to the
+        notes where the accuracies differ.
+        """
+        network = self.network
+        if not any(own.steps_through_time for own in network.populations.values()):
+            return None
+        if self.setup.engine.kind == "grid":
+            return test_accuracy
+        if self.options.skip_step_accuracy:
+            return None
+        split = self.splits["test"]
+        split = on_first(split, self.setup.mesh)[0] if isinstance(split, Batch) else split
+        samples = len(split.labels)
+
+        def parts(size: int) -> Any:
+            order = zip(*ordered_batches(samples, size), strict=True)
+            return evaluation_parts(split, order, self.slots, self.channels)
+
+        framework = trained.dialect.name
+        try:
+            found = accuracy_in_steps(
+                trained, parts, samples, loss=self.plan.loss, t_end=self.plan.t_end
+            )
+        except (JaxsnnError, jax.errors.JaxRuntimeError, MemoryError) as error:
+            notes.append(
+                Note(
+                    f"the accuracy in the time steps of {framework} is unknown: {first_line(error)}",
+                    kind="approximated",
+                    code="accuracy-in-steps",
+                )
+            )
+            return None
+        read = [(found.accuracy, "")]
+        if found.by_count is not None:
+            read.append((found.by_count, ", read by spike counts"))
+        for accuracy, how in read:
+            if abs(accuracy - test_accuracy) > _ONE_POINT:
+                notes.append(
+                    Note(
+                        f"in the time steps of {framework} the trained weights answer"
+                        f" {accuracy:.1%} of the test samples{how}, here {test_accuracy:.1%}: train with"
+                        " engine=TimeStepped() for use there, or with a loss of what is read there",
+                        kind="approximated",
+                        code="accuracy-in-steps",
+                    )
+                )
+        return found.accuracy
 
 
 def _said(found: Problem | None) -> str:
