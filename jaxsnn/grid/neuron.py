@@ -21,6 +21,11 @@ from jaxsnn.network.array_types import Array, Float
 from jaxsnn.network.structure import Population
 
 
+#: A membrane so close below a whole number, relative to it, counts as at it where a reset takes off as
+#: many as fit in: the reset_method that `convert` gives to Norse does the same.
+FLOOR_SLACK = 2.0**-20
+
+
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class MembraneState:
@@ -176,7 +181,7 @@ class SteppedNeuron:
         if population.reset == "none":
             return v
         if population.reset == "subtract" and population.reset_size == "floor":
-            return v - jnp.maximum(jnp.floor(v), 0)
+            return v - jnp.maximum(jnp.floor(v * (1 + FLOOR_SLACK)), 0)
         if population.reset == "subtract" and population.reset_size == "1":
             return v - spikes
         if population.reset == "subtract":
