@@ -385,16 +385,17 @@ def _written_current(step: Step, setting: Setting) -> Written:
         )
     tau_syn, share = _time_constants(share, setting.dt)
     large = _large(step, scale * (step.v_start - level), rest, share)
-    if not np.any(step.i_start):
-        # The current and, where the reset method allows it, the membrane are scaled so that w_in and r
-        # are powers of two.
-        w_in = step.synapse_gain * large / share
-        large = large * _ratio(_power_of_two(w_in), w_in)
-        if setting.own in ("value", "subtract"):
-            r = scale * step.gain / (rest * large)
-            scale = scale * _ratio(_power_of_two(r), r)
     w_in = step.synapse_gain * large / share
+    # The current and, where the reset method allows it, the membrane are scaled so that w_in and r are
+    # powers of two.
+    scalable = not np.any(step.i_start)
+    if scalable:
+        exact = _power_of_two(w_in)
+        large, w_in = large * _ratio(exact, w_in), exact
     r = scale * step.gain / (rest * large)
+    if scalable and setting.own in ("value", "subtract"):
+        exact = _power_of_two(r)
+        scale, r = scale * _ratio(exact, r), exact
     threshold, rounding = _threshold(step, setting, scale, [w_in, share, r, rest])
     start = scale * (step.v_start - level)
     drive = scale * (step.drive - (1 - step.decay) * level)
