@@ -20,6 +20,10 @@ from jaxsnn.grid.surrogate import Surrogate, spike, spike_count
 from jaxsnn.network.array_types import Array, Float
 from jaxsnn.network.structure import Population
 
+#: A membrane so close below a whole number, relative to it, counts as at it where a reset takes off as
+#: many as fit in: the reset_method that `convert` gives to Norse does the same.
+FLOOR_SLACK = 2.0**-20
+
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
@@ -176,7 +180,7 @@ class SteppedNeuron:
         if population.reset == "none":
             return v
         if population.reset == "subtract" and population.reset_size == "floor":
-            return v - jnp.maximum(jnp.floor(v), 0)
+            return v - jnp.maximum(jnp.floor(v * (1 + FLOOR_SLACK)), 0)
         if population.reset == "subtract" and population.reset_size == "1":
             return v - spikes
         if population.reset == "subtract":
@@ -254,7 +258,7 @@ def factors_of(population: Population, parameters: Parameters, dt: float | None)
     found = {}
     if population.membrane == "euler":
         assert dt is not None
-        found["rate"] = dt / tau_mem(parameters)
+        found["rate"] = dt * (1 / tau_mem(parameters))  # rounded twice, as Norse does
     elif population.membrane == "relax":
         assert dt is not None
         found["steps"] = tau_mem(parameters) / dt
@@ -264,5 +268,5 @@ def factors_of(population: Population, parameters: Parameters, dt: float | None)
         found["a"] = population.synapse_decay.factor(parameters, dt, jnp)
         if population.synapse == "filter":
             assert dt is not None
-            found["share"] = dt / parameters["tau_syn"]
+            found["share"] = dt * (1 / parameters["tau_syn"])
     return found

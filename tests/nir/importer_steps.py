@@ -105,6 +105,19 @@ def of_norse(entry, written):
     return found | {"reset": reset} | ({} if size == "v_threshold" else {"taken": 1.0})
 
 
+def norse_from_rest(entry: dict[str, Any], x: np.ndarray) -> np.ndarray:
+    """Return the membrane of Norse's importer after one step of an input x from rest at 0, in float32:
+    `dv = dt * tau_mem_inv * (v_leak - v + x)`.
+    """
+    single = {key: np.asarray(value, np.float32) for key, value in entry.items() if key != "type"}
+    v, dt = np.asarray(x, np.float32), np.float32(DT)
+    if entry["type"] == "IF":
+        return v
+    if entry["type"] == "CubaLIF":
+        v = single["r"] * (dt * (1 / single["tau_syn"]) * (single["w_in"] * v))
+    return dt * (1 / single["tau" if "tau" in single else "tau_mem"]) * v
+
+
 def of_rockpool(entry, written):
     """It takes dt = tau_mem/(1+r), and a current decays with what arrives."""
     np.testing.assert_allclose(entry["tau_mem"] / (1 + entry["r"]), DT)

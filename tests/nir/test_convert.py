@@ -73,10 +73,13 @@ def test_what_was_converted_is_what_its_file_is_read_as(tmp_path):
 def test_norse_takes_r_in_its_weights():
     graph = snntorch()
     made = convert(graph, to="norse")
-    np.testing.assert_allclose(
-        numbers(made, "1", "weight"), 10 * graph.nodes["1"].value("weight"), rtol=1e-6
+    # Weights times a power of two, and thresholds times what 10 is of it.
+    np.testing.assert_array_equal(
+        numbers(made, "1", "weight"), 8 * graph.nodes["1"].value("weight")
     )
-    np.testing.assert_allclose(numbers(made, "1", "bias"), 2.5)
+    np.testing.assert_array_equal(numbers(made, "1", "bias"), 2.0)
+    threshold = np.asarray(graph.nodes["2"].value("v_threshold"))
+    np.testing.assert_allclose(numbers(made, "2", "v_threshold"), 0.8 * threshold, rtol=1e-6)
     np.testing.assert_allclose(numbers(made, "2", "tau"), 1e-3)
     np.testing.assert_allclose(numbers(made, "2", "r"), 1)
     assert made.load_with.endswith(
@@ -319,6 +322,7 @@ def test_continuous_time_is_an_approximation_that_converges():
     # A step of the current that one spike leaves, seen by the membrane: to first order in dt.
     drive = numbers(made, "2", "w_in") * 1e-4 / numbers(made, "2", "tau_syn")
     drive = drive * numbers(made, "2", "r") * 1e-4 / numbers(made, "2", "tau_mem")
+    drive = drive * 0.6 / numbers(made, "2", "v_threshold")
     np.testing.assert_allclose(drive, 1e-4 / 10e-3, rtol=0.02)
 
 

@@ -426,7 +426,7 @@ def test_many_spikes_in_a_step_meet_the_levels_that_they_are_counted_by(target):
         ([1.0, 1.5], 1.0, 2.0, "norse", True),  # by 1/3
         ([1.0, 2.0], 1.0, 2.0, "norse", False),
         ([1.0, 2.0], 1.0, 5.0, "norse", True),  # by 0.8, which a membrane keeps
-        ([1.0, 1.5], 0.3, 2.0, "norse", False),  # sums of which meet no threshold
+        ([1.0, 1.5], np.pi / 9, 2.0, "norse", False),  # sums of which meet no threshold
         ([0.3, 0.3], 0.3, 5.0, "norse", True),
         (np.arange(1.0, 40.0), 1.0, 2.0, "snntorch", True),
         (np.arange(1.0, 10.0), 1.0, 5.0, "snntorch", False),
@@ -441,7 +441,8 @@ def test_it_is_noted_where_scaling_rounds_sums_that_meet_a_threshold(
     meant = SUBTRACTS | {"reset": reset, "reset_delay": reset == "subtract"}
     made = convert(build.sequential(build.input(3), *layers, **meant), to=target)
     told = told and (reset == "subtract" or r == 5.0 or target == "snntorch")
-    assert any(note.startswith("node '2': float32 rounds") for note in made.notes) == told
+    notes = [note for note in made.notes if note.startswith("node '2': ")]
+    assert any("float32" in note and "rounds" in note for note in notes) == told
 
 
 def delayed(late, **said):

@@ -144,13 +144,27 @@ def test_a_layer_of_one_neuron_and_membranes_at_its_threshold(name, own, current
     reset = {} if name.startswith("snntorch") else kinds.get(name, PLAIN)
     write, _, at_equality = WRITERS[name]
     same, other = (
-        write(step(**numbers, **reset, at_equality=flag), setting(own)).entry["v_threshold"]
+        write(step(**numbers, **reset, at_equality=flag), setting(own))
         for flag in (at_equality, not at_equality)
     )
-    expected = np.float32(1.0 if own == "unit" else 1.5)
-    np.testing.assert_array_equal(same, [expected])
+    expected = np.float32([1.5])
+    if name == "norse":
+        arriving = same.factor * 1.5 / (0.7 * (1.7 if current else 1.0))
+        expected = steps.norse_from_rest(same.entry, arriving)
+    same, other = same.entry["v_threshold"], other.entry["v_threshold"]
+    np.testing.assert_array_equal(same, expected)
     up = np.float32(np.inf if at_equality else -np.inf)
-    np.testing.assert_array_equal(other, [np.nextafter(expected, up)])
+    np.testing.assert_array_equal(other, np.nextafter(expected, up))
+
+
+@pytest.mark.parametrize("dt", [1e-3, 1e-4, 1e-5, 0.5])
+@pytest.mark.parametrize("rate", [1.0, 0.5, 0.25, 0.125, 2.0**-40])
+def test_norse_gets_time_constants_of_which_it_makes_rates_without_rounding(rate, dt):
+    tau, actual = norse._time_constants(np.array([rate]), dt)
+    np.testing.assert_array_equal(actual, rate)
+    np.testing.assert_array_equal(
+        np.float32(dt) * (np.float32(1) / np.float32(tau)), np.float32(rate)
+    )
 
 
 def test_the_bounded_integrator_of_sinabs_has_its_threshold():
@@ -293,11 +307,15 @@ def test_why_a_neuron_without_a_current_is_given_one(name, reset, own, why):
     assert why not in with_current.why
 
 
-def test_norse_keeps_thresholds_that_it_can_subtract():
+def test_norse_multiplies_what_arrives_by_powers_of_two():
+    """So that float32 rounds no weight; the membrane is scaled instead."""
     for one in (step(**PLAIN), step(**PLAIN, **CURRENT)):
         entry = norse._write(one, setting("subtract")).entry
-        np.testing.assert_array_equal(entry["v_threshold"], one.v_threshold)
+        for key in ("w_in", "r"):
+            np.testing.assert_array_equal(np.frexp(entry[key])[0], 0.5)
         np.testing.assert_allclose(norse._write(one, setting("unit")).entry["v_threshold"], 1)
+    for one in (step(), step(decay=1.0)):
+        np.testing.assert_array_equal(np.frexp(norse._write(one, setting("value")).factor)[0], 0.5)
 
 
 @pytest.mark.parametrize("drive", [5e-8, 1.5e-7])

@@ -27,6 +27,42 @@ MOST_SPIKES = 64
 _ANY = 1e30
 
 
+#: Weights that are multiples of one of these are taken to be on a grid.
+_GRIDS = (1 / 1024, 1 / 1000)
+#: More than this share of the weights of a neuron on a grid is no coincidence of real numbers.
+_BY_CHANCE = 0.01
+
+
+def sums_may_meet(draft: Draft, name: str, v_threshold: np.ndarray) -> bool:
+    """Return whether sums of what arrives at a population may meet a threshold exactly: several
+    weights of one neuron from one source, or one that arrives alone, are on a grid, or equal
+    v_threshold. Weights from other sources may be any: they do not count while these are silent.
+    """
+    for source in draft.sources(name):
+        entry = draft.nodes[source]
+        if "weight" not in entry:
+            through = entry["type"] in ("Flatten", *POOLS, "Delay")
+            # Spikes themselves count as weights of 1.
+            if not through or sums_may_meet(draft, source, v_threshold):
+                return True
+            continue
+        weight = np.asarray(entry["weight"], float)
+        rows = np.reshape(weight, (weight.shape[0], -1))
+        counted = np.count_nonzero(rows, axis=1)
+        for grid in _GRIDS:
+            steps = rows / grid
+            fits = (rows != 0) & (np.abs(steps - np.round(steps)) <= 2.0**-23 * np.abs(steps))
+            found = np.count_nonzero(fits, axis=1)
+            if np.any((found > _BY_CHANCE * counted) & (found > np.where(counted > 1, 1, 0))):
+                return True
+        if np.any(np.isin(np.float32(weight), np.float32(v_threshold))):
+            return True
+        bias = np.asarray(entry.get("bias", 0.0), float) * 2.0**10
+        if np.any((bias != 0) & (bias == np.round(bias))):
+            return True
+    return False
+
+
 def settled(
     draft: Draft,
     steps: Mapping[str, Step],

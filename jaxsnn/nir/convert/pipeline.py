@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from jaxsnn.errors import ConversionError, Problem, UsageError, as_number
-from jaxsnn.nir.convert.bounds import begun, settled
+from jaxsnn.nir.convert.bounds import begun, settled, sums_may_meet
 from jaxsnn.nir.convert.composed import composed
 from jaxsnn.nir.convert.continuous import flow_of, in_running_order, plain_names, straightened
 from jaxsnn.nir.convert.delays import delays_as_weights
@@ -46,7 +46,7 @@ from jaxsnn.nir.dialects.gains import assumptions, require
 from jaxsnn.nir.dialects.inference import TAG, with_kernels
 from jaxsnn.nir.dialects.resolve import is_continuous, refuse_firing_at_rest, step_of
 from jaxsnn.nir.frameworks.framework import Importer
-from jaxsnn.nir.frameworks.neuron_writing import Setting
+from jaxsnn.nir.frameworks.neuron_writing import Setting, has_few_digits
 from jaxsnn.nir.frameworks.registry import dialect_of, framework_of
 from jaxsnn.nir.frameworks.source_flow import Flow
 from jaxsnn.nir.frameworks.source_step import Step
@@ -497,13 +497,18 @@ def _write_neurons(
     for name, step in steps.items():
         try:
             assert target.importer.write is not None
+            if isinstance(step, Step) and sums_may_meet(draft, name, step.v_threshold):
+                setting.ties.add(name)
             written = target.importer.write(step, setting)
             setting.said[name] = {**written.says, **written.means}
-            if name in setting.rounded and _may_meet(draft, step):
+            rounding = written.rounding
+            if not np.all(has_few_digits(written.factor)):
+                scale = _span(written.factor)
+                rounding = f"float32 rounds its weights, which are multiplied by {scale}"
+            if name in setting.ties and rounding:
                 draft.notes.append(
-                    f"node '{name}': float32 rounds what its weights are scaled by: where a sum of them "
-                    f"meets v_threshold, {target.title} may fire and the source not, or the other "
-                    "way round"
+                    f"node '{name}': {rounding}; where a sum of its weights meets v_threshold, "
+                    f"{target.title} may fire and the source not, or the other way round"
                 )
             scale_inputs(draft, name, written.factor, written.offset, step.bias_ratio)
         except ConversionError as error:
@@ -531,16 +536,6 @@ def _comparison(step: Step | Flow, target: Target) -> str:
         return ""
     source = ">=" if step.at_equality else ">"
     return f"; {target.title} fires at v {fires} v_threshold, the source at v {source} v_threshold"
-
-
-def _may_meet(draft: Draft, step: Step | Flow) -> bool:
-    """Whether sums of what arrives may well meet v_threshold: most weights are multiples of 2^-10, or
-    as large as it.
-    """
-    feeders = (draft.nodes[source].get("weight", 1) for source in draft.sources(step.name))
-    weights = np.concatenate([np.ravel(weight) for weight in feeders] or [np.zeros(0)])
-    whole = weights * 2.0**10 == np.round(weights * 2.0**10)
-    return bool(np.any(weights) and np.mean(whole | np.isin(weights, step.v_threshold)) > 0.5)
 
 
 def _difference(

@@ -35,6 +35,8 @@ class Written:
         why: Why its numbers changed.
         says: What no file holds and the line that loads it must set, as fields of a `Dialect`.
         means: What the importer makes of it by itself, and no file holds; likewise.
+        rounding: What the importer computes in float32 otherwise than the source, so that a sum of
+            weights that meets v_threshold may be rounded to the other side; "" if it is nothing.
     """
 
     entry: dict[str, Any]
@@ -43,6 +45,7 @@ class Written:
     why: str
     says: Mapping[str, Any] = dataclasses.field(default_factory=nothing)
     means: Mapping[str, Any] = dataclasses.field(default_factory=nothing)
+    rounding: str = ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,22 +58,14 @@ class Setting:
         give_up: Called with a node and a reason where only an approximation is possible; raises
             unless that is wanted.
         said: `Written.says` and `means` of each neuron that was written, by name.
-        rounded: Names of neurons that are written scaled by numbers that float32 rounds.
+        ties: Names of neurons of which sums of weights may meet v_threshold exactly.
     """
 
     dt: float
     own: Any
     give_up: Callable[[str, str, str], None]
     said: dict[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
-    rounded: set[str] = dataclasses.field(default_factory=set)
-
-    def scales(self, step: Step, scale: np.ndarray) -> None:
-        """Keep the name of a step that is written scaled by numbers of so many digits that float32
-        rounds small whole numbers times these.
-        """
-        digits = np.frexp(scale)[0] * _MOST_SCALED
-        if np.any(digits != np.round(digits)):
-            self.rounded.add(step.name)
+    ties: set[str] = dataclasses.field(default_factory=set)
 
     def saying(self, **fields: Any) -> list[str]:
         """Names of the neurons of which all these were said."""
@@ -188,18 +183,37 @@ def one_for_all(step: Step, setting: Setting, what: str, values: np.ndarray) -> 
     return float(values.flat[0])
 
 
-def moved_threshold(step: Step, threshold: np.ndarray, at_equality: bool) -> np.ndarray:
-    """The threshold one float32 lower or higher where the target counts a membrane at threshold the
-    other way.
+def moved_threshold(
+    step: Step, threshold: np.ndarray, at_equality: bool, slack: np.ndarray | float = 0.0
+) -> np.ndarray:
+    """Return the threshold that a membrane at the source's threshold passes, or does not pass, in
+    the target as it does in the source.
+
+    Args:
+        step: Of the source.
+        threshold: In the target's numbers.
+        at_equality: A membrane at threshold spikes in the target.
+        slack: Relative rounding error of the target's membranes that must not decide.
     """
-    if step.at_equality == at_equality:
+    height = threshold.astype(np.float32)
+    direction = np.float32(-np.inf if step.at_equality else np.inf)
+    if step.at_equality != at_equality:
+        height = np.nextafter(height, direction)
+    elif not np.any(slack):
         return threshold
-    direction = np.float32(np.inf if step.at_equality is False else -np.inf)
-    return np.nextafter(threshold.astype(np.float32), direction).astype(float)
+    farther = np.maximum if direction > 0 else np.minimum
+    sign = 1.0 if direction > 0 else -1.0
+    return farther(height, (threshold * (1 + sign * slack)).astype(np.float32)).astype(float)
 
 
 #: By so much at most a level is above the lowest height that is scaled to it.
 _MOST_SCALED = 2**20
+
+
+def has_few_digits(values: np.ndarray) -> np.ndarray:
+    """Return where float32 does not round small whole numbers times a value."""
+    digits = np.frexp(values)[0] * _MOST_SCALED
+    return digits == np.round(digits)
 
 
 def common_level(height: np.ndarray) -> float:
@@ -214,12 +228,10 @@ def common_level(height: np.ndarray) -> float:
     return top / bottom
 
 
-def one_level(step: Step, setting: Setting, height: np.ndarray) -> tuple[float, np.ndarray]:
-    """One threshold for the neurons of a step, and by what what arrives at each is multiplied."""
+def one_level(height: np.ndarray) -> tuple[float, np.ndarray]:
+    """One threshold for neurons of several, and by what what arrives at each is multiplied."""
     level = common_level(height)
-    scale = np.where(height == level, 1.0, level / height)
-    setting.scales(step, scale)
-    return level, scale
+    return level, np.where(height == level, 1.0, level / height)
 
 
 def negligible(offset: np.ndarray, scale: np.ndarray) -> np.ndarray:

@@ -21,6 +21,7 @@ from jaxsnn.nir.frameworks.neuron_writing import (
     Setting,
     Written,
     filled,
+    has_few_digits,
     moved_threshold,
     needs_start,
     needs_value_reset,
@@ -155,6 +156,12 @@ _WRITTEN_FOR = dataclasses.replace(
 
 #: How many times larger the current is written where a small r keeps Norse's leak out of it.
 _LARGE_CURRENT = 2.0**30
+#: Membranes closer to v_threshold than this, relative to it, count as at it, where sums of weights may
+#: meet it exactly: eight times the spacing of float32.
+_SLACK = 2.0**-20
+#: The same for a source that fires at its threshold. A constant input may let its membrane approach it
+#: from below for ever; in float32 it then stops about tau/dt spacings below, and must not fire there.
+_SLACK_AT = 2.0**-23
 #: What `from_nir` is told, by kind. "unit": membranes are scaled so that a spike takes 1 off.
 #: "floor": so that v_threshold is 1, and as many as fit in are taken off.
 _RESET_METHODS: Mapping[str, str] = MappingProxyType(
@@ -162,7 +169,7 @@ _RESET_METHODS: Mapping[str, str] = MappingProxyType(
         "value": "",
         "subtract": ", reset_method=norse.torch.functional.reset.reset_subtract",
         "unit": ", reset_method=lambda z, v, reset, th: v - z",
-        "floor": ", reset_method=lambda z, v, reset, th: v - v.floor().clamp(min=0)",
+        "floor": f", reset_method=lambda z, v, reset, th: v - (v * {1 + _SLACK!r}).floor().clamp(min=0)",
     }
 )
 #: The same, as fields of a dialect.
@@ -228,10 +235,11 @@ def _write(step: Step, setting: Setting) -> Written:
 
 def _written_box(step: Step, setting: Setting) -> Written:
     """IF or LIF."""
-    threshold = moved_threshold(step, step.v_threshold - step.v_reset, False)
-    start, rest = step.v_start - step.v_reset, 1 - step.decay
     if np.all(step.decay == 1):
         needs_start(step, step.v_reset, setting)
+        factor = _power_of_two(step.gain)
+        scale = _ratio(factor, step.gain)
+        threshold, rounding = _threshold(step, setting, scale, [factor])
         entry = {
             "type": "IF",
             "r": filled(step, 1),
@@ -240,17 +248,22 @@ def _written_box(step: Step, setting: Setting) -> Written:
         }
         return Written(
             entry=entry,
-            factor=step.gain,
-            offset=step.drive,
+            factor=factor,
+            offset=scale * step.drive,
             why="Norse's importer ignores r of IF and resets to 0",
             means={"reset": "zero"},
+            rounding=rounding,
         )
-    rest = np.maximum(rest, NO_LEAK)
-    setting.scales(step, 1 / rest)
-    drive = step.drive - (1 - step.decay) * step.v_reset
+    tau, rest = _time_constants(np.maximum(1 - step.decay, NO_LEAK), setting.dt)
+    # A spike of weight w adds `factor * rest * w`: the membrane is scaled rather than the weights.
+    factor = _power_of_two(step.gain / rest)
+    scale = _ratio(factor * rest, step.gain)
+    start = scale * (step.v_start - step.v_reset)
+    drive = scale * (step.drive - (1 - step.decay) * step.v_reset)
+    threshold, rounding = _threshold(step, setting, scale, [factor, rest])
     entry = {
         "type": "LIF",
-        "tau": setting.dt / rest,
+        "tau": tau,
         "r": filled(step, 1),
         "v_leak": start,
         "v_threshold": threshold,
@@ -262,8 +275,83 @@ def _written_box(step: Step, setting: Setting) -> Written:
         "it starts at v_leak"
     )
     return Written(
-        entry=entry, factor=step.gain / rest, offset=offset, why=why, means={"reset": "zero"}
+        entry=entry,
+        factor=factor,
+        offset=offset,
+        why=why,
+        means={"reset": "zero"},
+        rounding=rounding,
     )
+
+
+def _power_of_two(value: np.ndarray) -> np.ndarray:
+    """Return the power of two next to a value, of its sign; 0 for 0."""
+    exponent = np.log2(np.abs(value), out=np.zeros_like(value), where=value != 0)
+    return np.sign(value) * 2.0 ** np.round(exponent)
+
+
+def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    """Return a quotient, 1 where it would be one by 0."""
+    return np.divide(numerator, denominator, out=np.ones_like(numerator), where=denominator != 0)
+
+
+def _time_constants(rate: np.ndarray, dt: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return time constants for which Norse's `dt * (1 / tau)` is a rate in float32, or as close to it as
+    float32 allows, and the rates that result.
+    """
+    one, step = np.float32(1), np.float32(dt)
+    wanted = rate.astype(np.float32)
+    nearest = (float(step) / wanted.astype(float)).astype(np.float32)
+    candidates = [nearest]
+    for direction in (0.0, np.inf):
+        tau = nearest
+        for _ in range(3):
+            tau = np.nextafter(tau, np.float32(direction))
+            candidates.append(tau)
+    taus = np.stack(candidates)
+    rates = step * (one / taus)
+    best = np.argmin(np.abs(rates - wanted), axis=0)[None]
+    chosen, actual = (np.take_along_axis(array, best, axis=0)[0] for array in (taus, rates))
+    return chosen.astype(float), actual.astype(float)
+
+
+def _threshold(
+    step: Step, setting: Setting, scale: np.ndarray, factors: Sequence[np.ndarray]
+) -> tuple[np.ndarray, str]:
+    """Return v_threshold in Norse's numbers, and what it rounds otherwise than the source.
+
+    An input that takes a membrane from rest exactly to the source's threshold takes Norse's exactly
+    to that of the file, because both are computed alike: in float32, factor by factor.
+
+    Args:
+        step: Of the source.
+        setting: Of the conversion.
+        scale: Norse's membrane as a multiple of the source's.
+        factors: By what Norse multiplies what arrives in a step, in its order.
+    """
+    gain = step.gain * step.synapse_gain
+    height = scale * (step.v_threshold - (step.v_reset if step.reset == "value" else 0.0))
+    at_rest = (step.v_start == 0) & (step.v_reset == 0) & (step.drive == 0) & (gain != 0)
+    reached = _ratio(step.v_threshold, gain).astype(np.float32)
+    for factor in factors:
+        reached = factor.astype(np.float32) * reached
+    height = np.where(at_rest, reached.astype(float), height)
+    # What Norse itself computed is computed again. Powers of two round nothing.
+    same = (scale == 1) & (step.gain == 1 - step.decay) & (not step.at_equality)
+    few = np.stack([has_few_digits(value) for value in (*factors, height)])
+    exact = (same & (not step.current_based)) | np.all(few, axis=0)
+    floors = setting.own == "floor" and step.reset != "value"
+    slack = _SLACK if floors or not step.at_equality else _SLACK_AT
+    if np.all(exact) or step.name not in setting.ties:
+        return moved_threshold(step, height, False, slack if floors else 0.0), ""
+    place = int(np.argmin(exact))
+    rounding = (
+        f"Norse's float32 arithmetic with a decay of {step.decay.flat[place]:g} in a step rounds otherwise "
+        f"than the source's, so that a membrane within {slack:.2g} of v_threshold "
+        f"{step.v_threshold.flat[place]:g}, relative to it, counts as at it"
+    )
+    kept = exact & (not floors)
+    return moved_threshold(step, height, False, np.where(kept, 0.0, slack)), rounding
 
 
 def _written_current(step: Step, setting: Setting) -> Written:
@@ -274,11 +362,7 @@ def _written_current(step: Step, setting: Setting) -> Written:
     + shift, where `large` makes that start fit, or makes it vanish.
     """
     level, scale = _level_and_scale(step, setting)
-    threshold = scale * (step.v_threshold - level)
-    start = scale * (step.v_start - level)
-    drive = scale * (step.drive - (1 - step.decay) * level)
-    rest = np.maximum(1 - step.decay, NO_LEAK)
-    setting.scales(step, scale / rest)
+    tau_mem, rest = _time_constants(np.maximum(1 - step.decay, NO_LEAK), setting.dt)
     share = 1 - step.synapse_decay if step.current_based else filled(step, 1)
     if np.any(share <= 0):
         raise ConversionError(
@@ -286,9 +370,22 @@ def _written_current(step: Step, setting: Setting) -> Written:
             fix="give it a finite tau_syn",
             node=step.name,
         )
-    large = _large(step, start, rest, share)
+    tau_syn, share = _time_constants(share, setting.dt)
+    large = _large(step, scale * (step.v_start - level), rest, share)
     w_in = step.synapse_gain * large / share
+    # The current and, where the reset method allows it, the membrane are scaled so that w_in and r are
+    # powers of two.
+    scalable = not np.any(step.i_start)
+    if scalable:
+        exact = _power_of_two(w_in)
+        large, w_in = large * _ratio(exact, w_in), exact
     r = scale * step.gain / (rest * large)
+    if scalable and setting.own in ("value", "subtract"):
+        exact = _power_of_two(r)
+        scale, r = scale * _ratio(exact, r), exact
+    threshold, rounding = _threshold(step, setting, scale, [w_in, share, r, rest])
+    start = scale * (step.v_start - level)
+    drive = scale * (step.drive - (1 - step.decay) * level)
     moves = drive / rest - start
     if np.any((r == 0) & (moves != 0)):
         raise ConversionError(
@@ -308,11 +405,11 @@ def _written_current(step: Step, setting: Setting) -> Written:
         )
     entry = {
         "type": "CubaLIF",
-        "tau_syn": setting.dt / share,
-        "tau_mem": setting.dt / rest,
+        "tau_syn": tau_syn,
+        "tau_mem": tau_mem,
         "r": r,
         "v_leak": start,
-        "v_threshold": moved_threshold(step, threshold, False),
+        "v_threshold": threshold,
         "v_reset": filled(step, 0),
         "w_in": w_in,
     }
@@ -327,7 +424,9 @@ def _written_current(step: Step, setting: Setting) -> Written:
             "tau_syn = dt makes it a LIF"
         )
     means = _RESETS[setting.own]
-    return Written(entry=entry, factor=filled(step, 1), offset=offset, why=why, means=means)
+    return Written(
+        entry=entry, factor=filled(step, 1), offset=offset, why=why, means=means, rounding=rounding
+    )
 
 
 def _level_and_scale(step: Step, setting: Setting) -> tuple[np.ndarray, np.ndarray]:

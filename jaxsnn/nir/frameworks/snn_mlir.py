@@ -71,7 +71,7 @@ def _write(step: Step, setting: Setting) -> Written:
     scale, entry, height = filled(step, 1), {}, np.ones(step.shape)
     if spikes:
         needs_value_reset(step, setting, "snn-mlir")
-        common, scale = one_level(step, setting, step.v_threshold - step.v_reset)
+        common, scale = one_level(step.v_threshold - step.v_reset)
         height = moved_threshold(step, filled(step, common), False)
         entry = {"v_threshold": height, "v_reset": filled(step, 0)}
     level = step.v_reset if spikes else np.zeros(step.shape)

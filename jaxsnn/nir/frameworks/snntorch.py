@@ -145,7 +145,7 @@ def _write(step: Step, setting: Setting) -> Written:
         step = dataclasses.replace(step, reset="value", several=False)
     needs_start(step, step.v_reset, setting)
     height = step.v_threshold - step.v_reset
-    level, scale = one_level(step, setting, height)
+    level, scale = one_level(height)
     threshold = moved_threshold(step, filled(step, level), False)
     drive = scale * (step.drive - (1 - step.decay) * step.v_reset)
     rest = np.maximum(1 - step.decay, NO_LEAK)
@@ -227,7 +227,7 @@ def _is_if(step: Step) -> bool:
 
 def _write_if(step: Step, setting: Setting) -> Written:
     """Leaky(beta=1, reset_delay=False) with its default reset, which subtracts the threshold."""
-    level, scale = one_level(step, setting, step.v_threshold)
+    level, scale = one_level(step.v_threshold)
     threshold = moved_threshold(step, filled(step, level), False)
     entry = {
         "type": "IF",

@@ -111,7 +111,7 @@ def _write(step: Step, setting: Setting) -> Written:
         level = step.v_reset
     needs_start(step, step.v_reset, setting)
     height = step.v_threshold - level
-    common, scale = one_level(step, setting, height)
+    common, scale = one_level(height)
     threshold = moved_threshold(step, filled(step, common), True)
     decay = one_for_all(step, setting, "the time constant of the membrane", step.decay)
     drive = scale * (step.drive - (1 - step.decay) * step.v_reset)
