@@ -34,6 +34,9 @@ from jaxsnn.nir.gains import (
 from jaxsnn.nir.graph import Graph
 from jaxsnn.nir.nodes import CURRENT_BASED, IF, NEURONS, SPIKING, Node
 
+#: Code of the refusal of a graph that a conversion for Norse has scaled to a reset of Norse's own:
+#: Norse runs it as it is.
+ALREADY_CONVERTED = "already-converted"
 #: "value": v becomes v_reset at once. "subtract": v loses v_threshold at once. "subtract later": it
 #: loses it in the next step, after decaying. "skip": the next step ends at v_reset whatever
 #: arrives. "subtract unless above": as "subtract", but a membrane that stays above threshold after
@@ -379,6 +382,7 @@ def _by_reset_size(step: Step, size: str) -> Step:
         f"{step.v_threshold.flat[0]:g}",
         fix="convert the file that it was made of",
         node=step.name,
+        code=ALREADY_CONVERTED,
     )
 
 
