@@ -10,12 +10,15 @@ import numpy as np
 import pytest
 
 from jaxsnn.compatibility.checks import check, check_file, purposes
-from jaxsnn.errors import FileError, LoweringError, SimulationError, UsageError
+from jaxsnn.errors import ConversionError, FileError, LoweringError, SimulationError, UsageError
 from jaxsnn.network.spikes import Events
 from jaxsnn.nir import build, parse, read, write
+from jaxsnn.nir.convert.pipeline import convert
 from jaxsnn.simulation.simulate import simulate
 from tests.helpers.zoo import FACTS, options_of
 
+#: Of what keeps an importer from running a file as it is.
+CODES = ("needs-conversion", "unmapped-node", "cannot-convert", "needs-load-line")
 SIMULATORS = tuple(purpose for purpose in purposes() if purpose not in ("event", "grid", "bss2"))
 
 
@@ -361,6 +364,26 @@ def test_importers(name, purpose, expected, told):
         assert "cannot-convert" in [code for _, code in found]
     else:
         assert found == expected
+
+
+@pytest.mark.parametrize("target", ["norse", "snntorch", "spikingjelly", "spyx"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("snntorch_v_rleaky_zero", "snntorch_v_leaky_sub_nodelay", "spyx_v_cuba"),
+        *("sinabs_v_lif", "norse_v_lifbox_vleak"),
+    ],
+)
+def test_what_was_converted_needs_no_conversion(name, target, told):
+    try:
+        made = convert(told[name], to=target).graph
+    except ConversionError:
+        return
+    # No file holds a reset; Norse's neurons may be scaled to one that no other neuron has.
+    known = ("needs-load-line", "already-converted")
+    errors = [each for each in check(made, target).problems if each.severity == "error"]
+    assert not [each for each in errors if each.code not in known]
+    assert not [each for each in check(made, "grid").problems if each.code in ("ignored", *CODES)]
 
 
 def test_files_of_others_are_no_files_of_sinabs(told):

@@ -40,14 +40,14 @@ WRITES = {
     "snntorch==main": (OPEN, None, SNNTORCH),
     "norse==1.1": (AT_ONCE, "zero", NORSE | TOLD | {"runs_loops": "depth first"}),
     "norse==main": (AT_ONCE, "zero", NORSE | TOLD | {"runs_loops": "in turn"}),
-    "norse==importer": (AT_ONCE, "zero", NORSE | {"runs_loops": "depth first"}),
+    "norse==importer": (AT_ONCE, "zero", NORSE | {"importer": "1.1", "runs_loops": "depth first"}),
     "sinabs": (
         AT_ONCE,
         "subtract",
         STEPS | {"time_unit": "step", "spikes_option": "spike_fn", "floor_option": "min_v_mem"},
     ),
     "rockpool": (AT_ONCE, "subtract", SECONDS | STEPS),
-    "rockpool==importer": (AT_ONCE, "subtract", SECONDS | STEPS),
+    "rockpool==importer": (AT_ONCE, "subtract", SECONDS | STEPS | {"importer": "3.1"}),
     "spyx": (
         LATER,
         "subtract",
@@ -56,7 +56,9 @@ WRITES = {
     "spikingjelly": (
         AT_ONCE,
         "zero",
-        SECONDS | {"threshold": ">=", "initial": "v_reset", "runs_loops": "in turn"},
+        SECONDS
+        | {"threshold": ">=", "initial": "v_reset", "runs_loops": "in turn"}
+        | {"loops_by_importer": True},
     ),
     "jaxsnn": (AT_ONCE, "zero", UNITS),
     "hxtorch": (AT_ONCE, "zero", UNITS | UNRUN | {"initial": "v_leak"}),
@@ -111,13 +113,18 @@ READS = {
         "zero",
         SUBTRACTS | SUMS | ONE_SOURCE | {"torch_names": False, "dilates": False, "chain": True},
     ),
-    "spikingjelly==2.0": (1e-4, "zero", "v_reset", BY_NAME | {"uniform": True}),
+    "spikingjelly==2.0": (
+        1e-4,
+        "zero",
+        "v_reset",
+        BY_NAME | {"uniform": True, "counts_batch": False},
+    ),
     "jaxsnn==0.3": (1.0, "zero", "zero", {"torch_names": False, "continuous": True}),
     "hxtorch==main": (
         1.0,
         "zero",
         "v_leak",
-        ONE_SOURCE | NO_LOOPS | UNRUN | {"continuous": True},
+        ONE_SOURCE | NO_LOOPS | UNRUN | {"continuous": True, "edges_in_order": True},
     ),
     "snn_mlir==main": (
         1e-3,
@@ -138,6 +145,7 @@ NOTHING = {
     Conventions: {
         **{"ran": True, "reads_only": False, "time_unit_from_dt": False, "resets_at_start": False},
         **{"detaches_resets": True, "recurrent_delay": 1, "channels_last": False},
+        "loops_by_importer": False,
     },
     Evidence: dict.fromkeys(("r_of_one_is_silent", "r_is_rate", "proves"), False),
     StepLength: {"synapses": False, "above_dt": False},
@@ -149,7 +157,8 @@ NOTHING = {
         ),
         **dict.fromkeys(("fixed_dt", "chain", "depth_first", "longer_loops", "uniform"), False),
         **dict.fromkeys(("starts_at_reset", "subtracts", "by_name", "continuous"), False),
-        **dict.fromkeys(("bursts", "membranes"), False),
+        **dict.fromkeys(("bursts", "membranes", "edges_in_order"), False),
+        "counts_batch": True,
         "dt": 1.0,
     },
 }

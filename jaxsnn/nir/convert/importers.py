@@ -17,6 +17,7 @@ import numpy as np
 from jaxsnn.errors import ConversionError, DialectError, Problem, listing
 from jaxsnn.nir.convert.pipeline import Converted, convert
 from jaxsnn.nir.convert.target import Target, importer_target
+from jaxsnn.nir.dialects.resolve import ALREADY_CONVERTED
 from jaxsnn.nir.frameworks.framework import Importer
 from jaxsnn.nir.frameworks.registry import framework_of
 from jaxsnn.nir.graphs.export import types_refused
@@ -92,7 +93,13 @@ def ignored_by_framework(graph: Graph) -> list[Problem]:
     if conventions.importer:
         target = f"{framework.name}=={conventions.importer}"
         problems = importer_problems(graph, target)
-        found = [problem for problem in problems if problem.severity == "error"]
+        # What a line that loads the file sets is said in the dialect, which follows it here.
+        followed = ("needs-load-line", ALREADY_CONVERTED)
+        found = [
+            problem
+            for problem in problems
+            if problem.severity == "error" and problem.code not in followed
+        ]
     else:
         importer = next(
             (each for each in framework.importers if each.version == conventions.version),

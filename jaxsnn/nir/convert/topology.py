@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -37,7 +38,7 @@ def join_outputs(draft: Draft, target: Target) -> None:
     """Put an identity before an Output that sums: importers add what arrives at any other node."""
     for name in draft.of_type("Output") if target.importer.sums else ():
         sources = draft.sources(name)
-        if len(sources) < 2:
+        if len(_summed(draft, name, target)) < 2:
             continue
         join = draft.insert((sources[0], name), f"{name}_sum", identity(draft.shapes[name][0]))
         draft.edges = [
@@ -49,6 +50,17 @@ def join_outputs(draft: Draft, target: Target) -> None:
             f"an identity that sums what goes to '{name}'",
             "importers take one source of an Output",
         )
+
+
+def _summed(draft: Draft, output: str, target: Target) -> list[str]:
+    """Return the sources that an Output adds up, without those of weight zero by which an earlier
+    conversion made an importer that runs nodes depth first run them before the Output.
+    """
+    return [
+        source
+        for source in draft.sources(output)
+        if not target.importer.depth_first or np.any(draft.nodes[source].get("weight", 1))
+    ]
 
 
 def check_loops(draft: Draft, target: Target) -> None:
@@ -75,11 +87,24 @@ def check_loops(draft: Draft, target: Target) -> None:
     refuse_for(target, problems)
 
 
+def _is_identity(entry: Mapping[str, Any]) -> bool:
+    """Return whether weights change nothing."""
+    weight = np.asarray(entry["weight"])
+    square = weight.ndim == 2 and weight.shape[0] == weight.shape[1]
+    return bool(
+        square and np.all(weight == np.eye(len(weight))) and not np.any(entry.get("bias", 0))
+    )
+
+
 def join_weights(draft: Draft, part: Sequence[str], *, biased: bool = False) -> None:
     """Multiply matrices that follow each other among some nodes; with `biased` those alone of which
     the first has a bias, as importers leave it out of the first step of a loop.
     """
-    for first in part:
+    waiting = [*part]
+    while waiting:
+        first = waiting.pop(0)
+        if first not in draft.nodes:
+            continue
         entry = draft.nodes[first]
         targets = draft.targets(first)
         if entry["type"] not in ("Linear", "Affine") or len(targets) != 1 or targets[0] == first:
@@ -92,6 +117,20 @@ def join_weights(draft: Draft, part: Sequence[str], *, biased: bool = False) -> 
         if targets[0] not in part or not alone:
             continue
         (name,) = targets
+        if _is_identity(second):
+            # The first weights keep their name, so that a loop that was made longer is made so again.
+            draft.edges = [
+                (first if source == name else source, end)
+                for source, end in draft.edges
+                if end != name
+            ]
+            draft.delayed = [
+                (first if source == name else source, end) for source, end in draft.delayed
+            ]
+            del draft.nodes[name]
+            draft.changed(first, f"takes '{name}' in", "weights that follow each other")
+            waiting.insert(0, first)
+            continue
         if np.any(bias):
             through = np.asarray(second["weight"], float) @ bias
             draft.nodes[name] = second = second | {
@@ -195,7 +234,9 @@ def _sum_problems(draft: Draft, target: Target) -> Iterator[Problem]:
         sources = [
             source for source in draft.sources(name) if not (name in inner and source in inner)
         ]
-        if len(sources) > 1 and (not target.importer.sums or draft.nodes[name]["type"] == "Output"):
+        is_output = draft.nodes[name]["type"] == "Output"
+        summed = _summed(draft, name, target) if is_output else sources
+        if len(summed) > 1 and (not target.importer.sums or is_output):
             what = (
                 f"node '{name}' sums {listing(sources)}, "
                 "and its importer does not add them in one step"
@@ -376,6 +417,9 @@ def _longer_loop(draft: Draft, edge: Edge, title: str) -> Edge:
         "weight": np.eye(shape[0], dtype=np.asarray(draft.nodes[edge[0]]["weight"]).dtype),
     }
     name = draft.insert(edge, f"{edge[0]}.identity", entry)
+    before = {new: old for old, new in draft.renamed.items()}
+    if edge[0] in before:
+        draft.renamed[f"{before[edge[0]]}.identity"] = name
     draft.changed(
         name,
         "an identity in the loop",

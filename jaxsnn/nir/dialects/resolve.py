@@ -35,6 +35,10 @@ from jaxsnn.nir.model.graph import Graph
 from jaxsnn.nir.model.node import Node
 from jaxsnn.nir.model.nodes import CURRENT_BASED, IF, NEURONS, SPIKING
 
+#: Code of the refusal of a graph that a conversion for Norse has scaled to a reset of Norse's own:
+#: Norse runs it as it is.
+ALREADY_CONVERTED = "already-converted"
+
 _PURPOSE = "conversion"
 #: Levels of membranes that a file holds in float32 are equal up to this, relative.
 _ROUNDING = 2.0**-20
@@ -365,6 +369,7 @@ def _by_reset_size(step: Step, size: str) -> Step:
         f"{step.v_threshold.flat[0]:g}",
         fix="convert the file that it was made of",
         node=step.name,
+        code=ALREADY_CONVERTED,
     )
 
 

@@ -97,6 +97,7 @@ _WRITES = Conventions(
 _WRITTEN_FOR = dataclasses.replace(
     _WRITES,
     version="importer",
+    importer="3.1",
     rules=rules(CubaLIF=_WRITES.rules["CubaLIF"]),
     evidence=Evidence(
         dt_from=StepLength(text="tau/(1+r)", of=_imported_dt, gain=_imported_gain, above_dt=True)
