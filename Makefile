@@ -40,8 +40,7 @@ check: $(VENV)/.installed-test
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/ruff check --quiet .
 	$(BIN)/pyright --pythonpath $(BIN)/python
-	$(BIN)/lint-imports --no-logo
-	$(BIN)/lint-imports --no-logo --config .ci/imports_on_load.toml
+	$(BIN)/lint-imports --no-logo --no-cache pyproject.toml .ci/imports_on_load.toml
 
 # Reading, checking, converting and writing, with the oldest versions that pyproject.toml allows.
 LOWEST := .venv-lowest

@@ -18,7 +18,6 @@ from jaxsnn.event.event_record import shortage_text, shortages
 from jaxsnn.units import format_time, look_like_milliseconds
 
 if TYPE_CHECKING:
-    from jaxsnn.event.event_solution import EventSolution
     from jaxsnn.network.network import Network
 
 #: Rounding of the recorded times matters where it is more than this fraction, a thousandth, of a
@@ -28,7 +27,7 @@ COARSE = 2**-10
 QUIET = 0.02
 
 
-def numbers_noted(solution: EventSolution) -> Iterator[str]:
+def numbers_noted(solution: Any) -> Iterator[str]:
     """A sentence for each; numbers that are traced, as while gradients are taken, say nothing."""
     for part in (_late, _lost, _long, _short, _within_steps, _clipped, _degenerate, _coarse):
         try:
@@ -92,7 +91,7 @@ def total(count: Any) -> int:
     return int(np.sum(np.asarray(count)))
 
 
-def _late(solution: EventSolution) -> Iterator[str]:
+def _late(solution: Any) -> Iterator[str]:
     yield from late_notes(
         {name: total(count) for name, count in solution.late.items()}, _largest(solution.t_end)
     )
@@ -115,7 +114,7 @@ def late_notes(late: Mapping[str, int], t_end: float) -> Iterator[str]:
             )
 
 
-def _lost(solution: EventSolution) -> Iterator[str]:
+def _lost(solution: Any) -> Iterator[str]:
     for name, lost in solution.lost.items():
         if count := total(lost):
             yield Note(
@@ -126,7 +125,7 @@ def _lost(solution: EventSolution) -> Iterator[str]:
             )
 
 
-def _long(solution: EventSolution) -> Iterator[str]:
+def _long(solution: Any) -> Iterator[str]:
     """Whether nothing happens in nearly all of the run, as where milliseconds were meant."""
     end = _largest(solution.t_end)
     if solution.shortest_tau is None:
@@ -145,7 +144,7 @@ def _long(solution: EventSolution) -> Iterator[str]:
         )
 
 
-def _short(solution: EventSolution) -> Iterator[str]:
+def _short(solution: Any) -> Iterator[str]:
     if any(np.ndim(budget.needed) for own in solution.budgets.values() for budget in own.values()):
         return  # of several runs at once
     for option, found in shortages(solution.budgets).items():
@@ -158,7 +157,7 @@ def _short(solution: EventSolution) -> Iterator[str]:
             )
 
 
-def _within_steps(solution: EventSolution) -> Iterator[str]:
+def _within_steps(solution: Any) -> Iterator[str]:
     """Yield which populations fire more often than once in a time step, which their source cannot."""
     for name, dt in solution.one_per_step:
         time = np.asarray(solution.spikes[name].time)
@@ -177,7 +176,7 @@ def _within_steps(solution: EventSolution) -> Iterator[str]:
             )
 
 
-def _clipped(solution: EventSolution) -> Iterator[str]:
+def _clipped(solution: Any) -> Iterator[str]:
     if solution.min_slope is None:
         return
     for name, spikes, of_all in _counted(solution, solution.clipped_slopes):
@@ -187,7 +186,7 @@ def _clipped(solution: EventSolution) -> Iterator[str]:
         )
 
 
-def _degenerate(solution: EventSolution) -> Iterator[str]:
+def _degenerate(solution: Any) -> Iterator[str]:
     if solution.jump_width is None:
         follows = "no weight moves them, and their exact gradient is zero (jump_width)"
     else:
@@ -197,7 +196,7 @@ def _degenerate(solution: EventSolution) -> Iterator[str]:
         yield f"node '{name}': {of_all} {spikes} at the very time of an arrival: {follows}"
 
 
-def _counted(solution: EventSolution, counts: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+def _counted(solution: Any, counts: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     """Name, what is counted with its verb, and how many of how many; nothing where there is none."""
     for name, count in counts.items():
         if not (number := total(count)):
@@ -209,7 +208,7 @@ def _counted(solution: EventSolution, counts: Mapping[str, Any]) -> Iterator[tup
             yield name, "recorded spikes come", f"{number} of {recorded}"
 
 
-def _coarse(solution: EventSolution) -> Iterator[str]:
+def _coarse(solution: Any) -> Iterator[str]:
     """Whether the type of the times is too coarse for the length of the run."""
     if solution.shortest_tau is None:
         return

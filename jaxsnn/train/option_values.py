@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields, replace
 from typing import Any
 
 from jaxsnn.errors import UsageError, as_number, refuse_seed, shown, suggestion
@@ -203,3 +204,27 @@ def seed_check(name: str, value: Any) -> None:
         words = seed_words(value, name)
         if len(words) == 1:
             refuse_seed(words[0], name)
+
+
+#: What fields that are numbers are annotated with.
+_NUMBERS = ("float", "int", "float | None", "int | None")
+
+
+def replace_fields(record: Any, table: Mapping[str, Any], where: str) -> Any:
+    """Return a record with some fields replaced, by name, with "-" or "_".
+
+    Args:
+        where: what the message calls the table.
+
+    Raises:
+        UsageError: a field that the record does not have, or text for one that is a number.
+    """
+    known = {field.name: str(field.type) for field in fields(record)}
+    values = {name.replace("-", "_"): value for name, value in table.items()}
+    for name, value in values.items():
+        if name not in known:
+            raise UsageError(f"{where}: there is no '{name}'", fix=suggestion(name, known))
+        if known[name] in _NUMBERS and isinstance(value, str):
+            fix = "give a number, not text; times in seconds"
+            raise UsageError(f"{where}: {name} is {value!r}", fix=fix)
+    return replace(record, **values)

@@ -45,10 +45,10 @@ if TYPE_CHECKING:
     from jaxsnn.grid.surrogate import Surrogate
     from jaxsnn.nir.initializers import Seed
     from jaxsnn.simulation.solution import Engine
+    from jaxsnn.train.data.augment import Augment
     from jaxsnn.train.data.datasets import Data, Splits
     from jaxsnn.train.data.encoders import Encoder
     from jaxsnn.train.loop.constraints import Constraint
-    from jaxsnn.train.loop.epoch import Augment
     from jaxsnn.train.loop.optimisers import Schedule
     from jaxsnn.train.losses.losses import Loss
     from jaxsnn.train.losses.regularizers import Regulariser
@@ -609,30 +609,6 @@ def options_with(
             warnings.warn(f"{name} is now called {now}", DeprecationWarning, stacklevel=3)
         fields_given[now] = tuple(value) if isinstance(value, list) else value
     return replace(options or TrainOptions(), **fields_given)
-
-
-#: What fields that are numbers are annotated with.
-_NUMBERS = ("float", "int", "float | None", "int | None")
-
-
-def replaced(record: Any, table: Mapping[str, Any], where: str) -> Any:
-    """A record with some fields replaced, by name, with "-" or "_".
-
-    Args:
-        where: what the message calls the table.
-
-    Raises:
-        UsageError: a field that the record does not have, or text for one that is a number.
-    """
-    known = {own.name: str(own.type) for own in fields(record)}
-    values = {name.replace("-", "_"): value for name, value in table.items()}
-    for name, value in values.items():
-        if name not in known:
-            raise UsageError(f"{where}: there is no '{name}'", fix=suggestion(name, known))
-        if known[name] in _NUMBERS and isinstance(value, str):
-            fix = "give a number, not text; times in seconds"
-            raise UsageError(f"{where}: {name} is {value!r}", fix=fix)
-    return replace(record, **values)
 
 
 def engine_kind(engine: Any) -> str:

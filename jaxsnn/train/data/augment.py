@@ -5,6 +5,7 @@ step and the sample.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +14,10 @@ import jax.numpy as jnp
 
 from jaxsnn.errors import UsageError
 from jaxsnn.network.valued_inputs import Currents
+
+#: A function of a random key and one sample, Events (events,) or an array (time, *shape), that
+#: gives a changed sample of the same shape; traced by JAX, and hashable.
+Augment = Callable[[jax.Array, Any], Any]
 
 
 @dataclass(frozen=True, kw_only=True)

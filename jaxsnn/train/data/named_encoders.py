@@ -17,8 +17,8 @@ from jaxsnn.train.data.encoders import (
     PopulationCode,
     Rate,
 )
-from jaxsnn.train.option_values import duration, one_of
-from jaxsnn.train.options import ENCODERS, replaced
+from jaxsnn.train.option_values import duration, one_of, replace_fields
+from jaxsnn.train.options import ENCODERS
 from jaxsnn.units import format_time
 
 #: Without other instructions inputs arrive within 2 tau_syn of the start.
@@ -97,7 +97,7 @@ def with_options(encoder: Any, options: Mapping[str, Any] | None) -> Any:
         return encoder
     named = {name.replace("-", "_"): value for name, value in options.items()}
     values = {name: _field(name, value) for name, value in named.items()}
-    return replaced(encoder, values, "encoder_options")
+    return replace_fields(encoder, values, "encoder_options")
 
 
 def _field(name: str, value: Any) -> Any:

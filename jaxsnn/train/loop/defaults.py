@@ -18,7 +18,7 @@ from jaxsnn.train.data.datasets import Data
 from jaxsnn.train.loop.batch_engines import kind_of
 from jaxsnn.train.losses.loss_names import loss_class
 from jaxsnn.train.losses.losses import Loss
-from jaxsnn.train.options import replaced
+from jaxsnn.train.option_values import replace_fields
 
 #: Without other instructions a sample lasts 6.5 tau_syn, or so long after its last event.
 SAMPLE_SPAN, _AFTER_LAST = 6.5, 4.5
@@ -133,7 +133,7 @@ def make_loss(
     fires = {"fires": network.populations[population].fires} if kind.reads == "either" else {}
     end = SAMPLE_SPAN * tau if t_end is None else t_end
     loss = kind(population=population, tau=tau, t_max=end, **fires)
-    return replaced(loss, options, "loss_options") if options else loss
+    return replace_fields(loss, options, "loss_options") if options else loss
 
 
 def refuse_unfit(network: Network, population: str, reads: str, name: str) -> None:

@@ -24,6 +24,7 @@ from jaxsnn.network.compiling import A_LITTLE, known_options, left_open, loops_i
 from jaxsnn.network.network import Network
 from jaxsnn.network.results import Result
 from jaxsnn.simulation.solution import Engine, Solution
+from jaxsnn.train.data.augment import Augment
 from jaxsnn.train.data.batches import Batch
 from jaxsnn.train.loop.batch_engines import run_batch
 from jaxsnn.train.loop.constraints import Parameters, Trained, with_trained
@@ -36,10 +37,6 @@ from jaxsnn.train.options import TrainOptions
 Tree = TypeVar("Tree")
 Given = ParamSpec("Given")
 Found = TypeVar("Found")
-
-#: A function of a random key and one sample, Events (events,) or an array (time, *shape), that
-#: gives a changed sample of the same shape; traced by JAX, and hashable.
-Augment = Callable[[jax.Array, Any], Any]
 
 #: A number that no sample of a batch has: the parameters' noise shares no key with the samples'.
 _PARAMETERS = 2**31

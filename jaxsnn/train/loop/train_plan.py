@@ -39,7 +39,8 @@ from jaxsnn.train.losses.loss_names import name_of
 from jaxsnn.train.losses.losses import Loss
 from jaxsnn.train.losses.regularizers import SpikeBudget
 from jaxsnn.train.losses.silence import WeightBumping, weight_bumping_of
-from jaxsnn.train.options import OPTIONS, TrainOptions, engine_kind, replaced
+from jaxsnn.train.option_values import replace_fields
+from jaxsnn.train.options import OPTIONS, TrainOptions, engine_kind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,7 +214,7 @@ def loss_of(network: Network, options: TrainOptions) -> Loss:
     """The loss of a name, or the one that is given, with its fields that are given apart."""
     loss, fields_given = options.loss, options.loss_options
     if loss is not None and not isinstance(loss, str):
-        return replaced(loss, fields_given, "loss_options") if fields_given else loss
+        return replace_fields(loss, fields_given, "loss_options") if fields_given else loss
     population = _answering(network, options)
     name = loss or default_loss(network, population, in_steps=_in_steps(options))
     made = make_loss(name, network, options.t_end, options=fields_given)
@@ -273,7 +274,7 @@ def _with_surrogate(engine: Engine, given: Any) -> Engine:
 
 def with_fields(engine: Engine, given: Mapping[str, Any] | None) -> Engine:
     """An engine with some of its fields replaced, hashable."""
-    return replaced(engine, given or {}, "engine_options").hashable()
+    return replace_fields(engine, given or {}, "engine_options").hashable()
 
 
 def _needs_encoder(data: Splits, encoder: Any, engine: Engine) -> bool:

@@ -17,7 +17,7 @@ import numpy as np
 
 from jaxsnn.errors import UsageError, as_number, shown
 from jaxsnn.network.network import Network
-from jaxsnn.train.options import replaced
+from jaxsnn.train.option_values import replace_fields
 
 # Population, and the NIR name of each node with weights that feeds it, with the signs of its outputs,
 # of a convolution of its channels (None: positive).
@@ -91,7 +91,7 @@ def weight_bumping_of(
     """
     found = default if given is None else given
     if isinstance(found, Mapping):
-        found = replaced(WeightBumping(), found, "weight_bumping")
+        found = replace_fields(WeightBumping(), found, "weight_bumping")
     if not isinstance(found, WeightBumping):
         fix = "give WeightBumping(...), its fields by name, or None"
         raise UsageError(f"weight_bumping is {shown(found)}", fix=fix)
