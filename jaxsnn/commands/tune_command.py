@@ -25,7 +25,7 @@ from jaxsnn.errors import UsageError
 from jaxsnn.train.options import OPTIONS, TrainOptions
 
 #: Options of training that are none of tuning.
-_REFUSED = ("engine", "plot", "resume")
+_REFUSED = ("engine", "plot", "resume", "skip_step_accuracy")
 
 
 def add(commands: Any) -> None:

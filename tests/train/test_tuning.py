@@ -132,7 +132,7 @@ def test_spikes_after_those_that_a_loss_reads_count_too(digits, monkeypatch):
     images, labels, _ = digits
     graph = jaxsnn.read(FILE, dialect="snntorch", reset="zero", reset_delay=True)
     data = splits_of_arrays(images, labels)
-    options = TrainOptions(data=data, encoder="current", t_end=T_END)
+    options = TrainOptions(data=data, loss="ttfs", encoder="current", t_end=T_END)
     plan = make_plan(jaxsnn.lower(graph), options)
     assert plan.engine.stops("3")
     engines, nothing = [], Measured(accuracy=0.0, spikes={})

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, cast
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -109,18 +111,31 @@ def accuracy_in_steps(
     size = max(min(_NUMBERS // numbers, _STEP_BATCH, samples), 1)
     correct = most_often = 0
     for batch, used in parts(size):
-        solution = run_batch(engine.prepared(), network, batch.inputs, t_end)
-        if solution.problem is not None:
+        inputs = jax.tree.map(jnp.asarray, batch.inputs)
+        answers, counts, result = _answers_in_steps(engine, loss, t_end, network, inputs)
+        if int(result) != Result.SUCCESS:
+            solution = run_batch(engine.prepared(), network, inputs, t_end)
             raise SimulationError.of(_problem(engine, network, solution))
         labels = np.asarray(batch.labels)
-        answers = np.asarray(loss.predict(solution))
-        correct += int(np.sum((answers == labels) & used))
-        if loss.reads == "first spikes":
-            counts = np.asarray(solution.count(loss.population))
-            answers = np.where(counts.max(axis=1) > 0, counts.argmax(axis=1), -1)
-            most_often += int(np.sum((answers == labels) & used))
+        correct += int(np.sum((np.asarray(answers) == labels) & used))
+        if counts is not None:
+            numbers = np.asarray(counts)
+            active = np.where(numbers.max(axis=1) > 0, numbers.argmax(axis=1), -1)
+            most_often += int(np.sum((active == labels) & used))
     by_count = most_often / samples if loss.reads == "first spikes" else None
     return StepAccuracy(accuracy=correct / samples, by_count=by_count)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _answers_in_steps(
+    engine: TimeStepped, loss: Loss, t_end: float, network: Network, inputs: Any
+) -> tuple[Any, Any, Any]:
+    """What a loss reads of a batch, (batch,); of first-spike losses the spike counts, (batch, neurons);
+    and the result. Compiled as one program.
+    """
+    solution = run_batch(engine.prepared(), network, inputs, t_end)
+    counts = solution.count(loss.population) if loss.reads == "first spikes" else None
+    return loss.predict(solution), counts, solution.result
 
 
 @usual_promotion
