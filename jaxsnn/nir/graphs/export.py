@@ -95,8 +95,9 @@ def _patched(entry: Group, record: Node) -> Group:
         old = entry.get(name)
         if parameter.may_be_scalar and isinstance(value, np.ndarray) and value.size == 1:
             # Read as a scalar: the same number keeps the shape that the file has.
-            shape = np.shape(old.value) if old is not None and _has_one_number(old) else ()
-            value = value.reshape(shape)
+            written = None if old is None else old.value
+            is_one = isinstance(written, np.ndarray) and written.size == 1
+            value = value.reshape(written.shape if is_one else ())
         if value is None:
             patched.pop(name, None)
         elif isinstance(value, str):
@@ -107,11 +108,6 @@ def _patched(entry: Group, record: Node) -> Group:
         elif not same_array(old.value, value):
             patched[name] = _changed(old, value)
     return patched
-
-
-def _has_one_number(dataset: Any) -> bool:
-    value = getattr(dataset, "value", None)
-    return isinstance(value, np.ndarray) and value.size == 1
 
 
 def same_array(a: Any, b: Any) -> bool:

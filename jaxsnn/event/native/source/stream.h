@@ -499,7 +499,7 @@ class Stream {
   std::string problem;
   double time = 0;  // to which it was run
   /// How long a call works before it looks for signals.
-  std::chrono::duration<double> slice{0.05};
+  std::chrono::duration<double> slice{0.02};
 
  private:
   /// A slice of time, which begins when the clock is looked at first: small pushes never do.
