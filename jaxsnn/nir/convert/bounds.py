@@ -28,7 +28,7 @@ _ANY = 1e30
 
 
 #: Weights that are multiples of one of these are taken to be on a grid.
-_GRIDS = (1 / 1024, 1 / 1000)
+_GRIDS = (2.0**-10, 10.0**-3)
 #: More than this share of the weights of a neuron on a grid is no coincidence of real numbers.
 _BY_CHANCE = 0.01
 
