@@ -160,9 +160,9 @@ def test_r_w_in_and_time_constants_of_each_neuron_are_folded_into_its_weights():
     weight = np.full((3, 2), 10.0)
     done = quantize(one_layer(weight, r=r, w_in=w_in, tau_mem=tau))
     graph = one_layer(weight, r=r, w_in=w_in, tau_mem=tau)
-    per_weight = (
-        np.asarray(lower(graph).parameters["2"]["r"]) / tau
-    )  # this dialect's spikes make I jump by w
+    parameters = lower(graph).parameters["2"]
+    # this dialect's spikes make I jump by w_in w
+    per_weight = np.asarray(parameters["r"]) * np.asarray(parameters["w_in"]) / tau
     assert graph.dialect.name == "jaxsnn"
     expected = np.rint(63 * per_weight / per_weight.max())
     assert weights_of(done, (3, 2))[:, 0].tolist() == expected.tolist()
@@ -191,7 +191,7 @@ def test_the_chips_numbers_fire_when_the_files_do(x64):
         "v_leak": random.uniform(-0.2, 0.2, size),
     }
     neurons |= {"v_threshold": neurons["v_leak"] + 1.0, "v_reset": neurons["v_leak"]}
-    weight = random.uniform(0.2, 1.0, (size, channels))
+    weight = random.uniform(0.4, 1.4, (size, channels))
     graph = build.sequential(
         build.input(channels),
         build.linear(weight=weight),
@@ -401,7 +401,7 @@ def test_what_a_lif_loses_at_its_reset_fires_it_again_on_the_chip_and_that_is_sa
     """Of weights 1.1, 0.9 and -2 in units of the threshold one reaches it alone; biases are none."""
     weight = np.array([[1.1, 0.9, -2.0]])
     neurons = build.lif(tau=10e-3, r=2.0, v_threshold=2.2, v_leak=0.2)
-    layer = build.affine(weight=2 * weight, bias=[3.0])
+    layer = build.affine(weight=weight, bias=[3.0])  # r makes it twice that
     graph = build.sequential(build.input(3), layer, neurons, spike_kernel="delta")
     done = quantize(graph, QuantizeOptions(bias="source"))
     told = (
