@@ -24,11 +24,8 @@ from jaxsnn.commands.reports.report_page import (
 from jaxsnn.errors import in_flags
 from jaxsnn.units import format_time
 
+# Outcomes are records of the commands, which import this module: hence `Any`.
 if TYPE_CHECKING:
-    from jaxsnn.commands.demo_command import DemoOutcome, DemoParts
-    from jaxsnn.commands.map_command import MapOutcome
-    from jaxsnn.commands.train_command import TrainOutcome
-    from jaxsnn.commands.verify_command import VerifyOutcome
     from jaxsnn.nir import Graph
     from jaxsnn.simulation.fidelity import Fidelity
 
@@ -91,7 +88,7 @@ def command_line(arguments: argparse.Namespace) -> str:
 # ---- the reports
 
 
-def verify_report(arguments: argparse.Namespace, graph: Graph, outcome: VerifyOutcome) -> str:
+def verify_report(arguments: argparse.Namespace, graph: Graph, outcome: Any) -> str:
     """`jaxsnn verify`: whether the file fires what its own framework fired."""
     found = outcome.found
     fraction = found.identical_fraction
@@ -156,7 +153,7 @@ def fidelity_report(arguments: argparse.Namespace, graph: Graph, found: Fidelity
     return page(title, verdict(said) + command_line(arguments), sections)
 
 
-def train_report(arguments: argparse.Namespace, graph: Graph, outcome: TrainOutcome) -> str:
+def train_report(arguments: argparse.Namespace, graph: Graph, outcome: Any) -> str:
     """`jaxsnn train`: how training went."""
     fit = outcome.fit
     said = (
@@ -215,7 +212,7 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def map_report(arguments: argparse.Namespace, graph: Graph, outcome: MapOutcome) -> str:
+def map_report(arguments: argparse.Namespace, graph: Graph, outcome: Any) -> str:
     """`jaxsnn map`: where the network lies on the chip, or why it cannot."""
     content = outcome.as_dict()
     headings = ("resource", "used", "available")
@@ -249,7 +246,7 @@ def map_report(arguments: argparse.Namespace, graph: Graph, outcome: MapOutcome)
     return page(title, verdict(said, outcome.ok) + command_line(arguments), sections)
 
 
-def demo_report(arguments: argparse.Namespace, outcome: DemoOutcome, parts: DemoParts) -> str:
+def demo_report(arguments: argparse.Namespace, outcome: Any, parts: Any) -> str:
     """`jaxsnn demo`: all steps, with their pictures."""
     from jaxsnn.commands.demo.demo_pictures import raster_of
 
