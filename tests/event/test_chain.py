@@ -104,8 +104,8 @@ def events(seed, count=6):
 
 
 def oracle(p, *, area=1.0, fires=True, initial="zero", refractory=0.0):
-    """`area` None: V jumps by the weight itself."""
-    kick = np.ones(INNER) if area is None else p["li"]["r"] * area / p["li"]["tau"]
+    """`area` None: V jumps by r times the weight."""
+    kick = p["li"]["r"] * (1.0 if area is None else area / p["li"]["tau"])
     start = {"zero": (0.0, 0.0), "v_leak": (p["li"]["v_leak"], p["h"]["v_leak"])}[initial]
     sender = Sender(
         jumps=p["w"]["weight"].T * kick,

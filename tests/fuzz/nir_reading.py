@@ -24,7 +24,8 @@ class Meaning:
     """What the file does not say.
 
     Attributes:
-        area: of a spike of weight 1 by NIR type, seconds; None: V or I jumps by the weight.
+        area: of a spike of weight 1 by NIR type, seconds; "tau": tau_syn (LIF, LI: tau); None: V or I
+            jumps by the weight.
         dt: seconds; the width of boxes.
         boxes: populations under box spikes.
         subtract, readouts: populations that reset by subtraction, or never fire.
@@ -36,7 +37,7 @@ class Meaning:
         refractory, once: by population.
     """
 
-    area: Mapping[str, float | None]
+    area: Mapping[str, float | str | None]
     dt: float
     boxes: frozenset[str] = frozenset()
     subtract: frozenset[str] = frozenset()

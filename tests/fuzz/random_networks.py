@@ -533,8 +533,9 @@ def finished(builder, shapes, back, exact, equal, ends) -> Structure:
         if builder.chance(0.2)
     }
     once = frozenset(name for name in firing if builder.chance(0.1))
-    jumps = dialect == "jaxsnn"
-    area: dict[str, float | None] = dict.fromkeys(NEURONS, None if jumps else 1.0)
+    area: dict[str, float | str | None] = dict.fromkeys(NEURONS, 1.0)
+    if dialect == "jaxsnn":  # I jumps by w_in w, V of neurons without one by r w
+        area |= dict.fromkeys(("CubaLIF", "CubaLI", "LIF", "LI"), "tau")
     if dialect in ("spikingjelly", "sinabs"):
         area = dict.fromkeys(NEURONS, dt)
     if dialect == "sinabs":

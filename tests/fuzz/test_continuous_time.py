@@ -119,6 +119,20 @@ def test_a_delta_spike_jumps_by_its_area():
             assert len(times(fed(own, [(1.0, 0)], weight=[[weight]]))) == spikes
 
 
+@pytest.mark.parametrize("width", [0.0, 0.4])
+@pytest.mark.parametrize(
+    ("kind", "numbers", "gain"),
+    [
+        ("LIF", {"r": 1.5, "tau": 1e6, "v_threshold": 9.0}, 1.5),
+        ("CubaLI", {"w_in": 0.6, "tau_syn": 1e6, "tau_mem": 1e-3}, 0.6),
+    ],
+)
+def test_a_spike_whose_area_is_a_time_constant_jumps_by_its_gain(kind, numbers, gain, width):
+    own = population(kind, area="tau", width=width, **numbers)
+    outcome = fed(own, [(1.0, 0)], weight=[[2.0]], sample_times=[3.0])
+    np.testing.assert_allclose(outcome.samples["n"][0, 0], 2.0 * gain, rtol=1e-4)
+
+
 def test_a_box_lasts_for_its_width_and_leaves_its_area():
     own = population("IF", area=1.0, width=0.4, v_threshold=0.5)
     outcome = fed(own, [(1.0, 0)], weight=[[0.75]], sample_times=[0.9, 1.1, 5.0])

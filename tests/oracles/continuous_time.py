@@ -56,7 +56,8 @@ class Neurons:
     Attributes:
         kind: NIR's type.
         parameters: NIR's names -> (neurons,); of readouts without a threshold.
-        area: of a spike of weight 1, seconds; None: I (else V) jumps by the weight itself.
+        area: of a spike of weight 1, seconds; "tau": tau_syn (LIF, LI: tau); None: I (else V) jumps
+            by the weight itself.
         width: of a box spike, seconds; 0: delta spikes.
         bias: (neurons,) constant S.
         refractory: seconds for which V stays at v_reset after a spike.
@@ -69,7 +70,7 @@ class Neurons:
 
     kind: str
     parameters: Mapping[str, np.ndarray]
-    area: float | None = 1.0
+    area: float | str | None = 1.0
     width: float = 0.0
     bias: np.ndarray | float = 0.0
     refractory: float = 0.0
@@ -601,13 +602,15 @@ def jump_factor(own: Neurons, one: Neuron) -> float:
     """What a delta spike of weight 1 adds to I, or to V where there is none."""
     if own.area is None:
         return 1.0
-    if one.has_current:
-        return one.w_in * own.area / one.tau_syn
-    return one.r * own.area / one.tau_mem if one.leaks else one.r * own.area
+    tau = one.tau_syn if one.has_current else one.tau_mem if one.leaks else 1.0
+    area = tau if own.area == "tau" else own.area
+    return (one.w_in if one.has_current else one.r) * area / tau
 
 
 def box_factor(own: Neurons, one: Neuron) -> float:
     """S in a box of weight 1."""
+    if own.area == "tau":
+        return (one.tau_syn if one.has_current else one.tau_mem) / own.width
     if own.area is not None:
         return own.area / own.width
     if one.has_current:
