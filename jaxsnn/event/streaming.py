@@ -62,7 +62,8 @@ class EventStream:
         Args:
             network, options, record: as of `stream`.
         """
-        self._lock = threading.Lock()  # calls into the library let other threads run
+        # Calls into the library let other threads run, and signal handlers between them.
+        self._lock = threading.RLock()
         self._network = network
         self._inputs, self._sizes = list(network.inputs), list(network.inputs.values())
         self._options = options
@@ -73,6 +74,19 @@ class EventStream:
         self._none = {name: _spikes(np.empty(0), np.empty(0, np.int32)) for name in self._recorded}
         self._rest = {name: _rest(part) for name, part in parts.items()}
         self._native = NativeStream(network.dtype.name, *self._described(parts))
+
+    def _turn(self) -> threading.RLock:
+        """The lock, to be waited for; refuses who has it already: a handler of a signal.
+
+        Raises:
+            UsageError: this thread is in the middle of another call.
+        """
+        if self._lock._is_owned():  # pyright: ignore[reportAttributeAccessIssue]
+            raise UsageError(
+                "the stream is in the middle of a push, which a signal handler has interrupted",
+                fix="let the handler set a flag, and look at it after the push",
+            )
+        return self._lock
 
     def _parts(self) -> dict[str, PopulationPart]:
         """The populations of the network."""
@@ -95,7 +109,7 @@ class EventStream:
         """Seconds up to which it has been simulated: every spike before that was handed over, and
         events before that are refused.
         """
-        with self._lock:
+        with self._turn():
             return self._native.time
 
     def push(self, events: Any = None, until: float | None = None) -> dict[str, Events]:
@@ -121,7 +135,7 @@ class EventStream:
             SimulationError: neurons that fire without end at one time. That ends the stream: every
                 later call raises it, too.
         """
-        with self._lock:
+        with self._turn():
             spikes = self._few(events, until)
             if spikes is None:
                 spikes = self._any(events, until)
@@ -146,14 +160,14 @@ class EventStream:
                 f"the network has no population '{population}'", fix=suggestion(population, names)
             )
         rest = self._rest[population]
-        with self._lock:
+        with self._turn():
             time = self._native.time
             return rest + self._native.voltage(names.index(population), time, len(rest))
 
     @property
     def waiting(self) -> int:
         """How many events have been taken in, or sent between populations, and have not acted yet."""
-        with self._lock:
+        with self._turn():
             self._native.settle()
             return self._native.waiting()
 
@@ -166,7 +180,7 @@ class EventStream:
             SimulationError: the stream has ended.
         """
         refuse_unwritable(path, force)
-        with self._lock:
+        with self._turn():
             self._native.refuse_ended()
             state = self._native.state()
         write_whole(path, state_bytes(state, self._fingerprint()), force)
@@ -181,7 +195,7 @@ class EventStream:
             SimulationError: the stream has ended.
         """
         state = read_state(path, self._fingerprint())
-        with self._lock:
+        with self._turn():
             self._native.refuse_ended()
             fits = self._native.restore(state)
         if not fits:

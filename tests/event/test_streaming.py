@@ -491,6 +491,26 @@ def test_ctrl_c_ends_a_push_and_leaves_the_session_as_it_was(count):
         assert len(spikes.time)
 
 
+def test_a_signal_handler_in_the_middle_of_a_push_cannot_use_the_stream():
+    """It would wait for itself, or see half of a push."""
+    session, caught = stream(tonic()), []
+
+    def handle(*_):
+        for call in (lambda: session.time, lambda: session.push(until=9e7)):
+            with pytest.raises(UsageError, match="in the middle of a push"):
+                call()
+            caught.append(call)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, handle)
+    try:
+        interrupted_by_a_signal(lambda: session.push(until=3e7))
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert len(caught) == 2
+    assert session.time == 0.0
+
+
 def test_ctrl_c_ends_the_taking_in_of_many_events():
     count = 300_000
     weights = build.linear(weight=np.full((1, 1), 1e-9))

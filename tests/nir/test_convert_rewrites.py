@@ -445,6 +445,22 @@ def test_it_is_noted_where_scaling_rounds_sums_that_meet_a_threshold(
     assert any("float32" in note and "rounds" in note for note in notes) == told
 
 
+@pytest.mark.parametrize(("side", "noted"), [(2, False), (3, True)])
+def test_averages_that_float32_rounds_are_noted(side, noted):
+    pool = build.node("AvgPool2d", kernel_size=side, stride=side, padding=0)
+    size = (6 // side) ** 2
+    graph = build.sequential(
+        build.input((1, 6, 6)),
+        pool,
+        FLAT,
+        build.linear(weight=np.ones((3, size))),
+        build.lif(tau=2e-4, r=2.0),
+        **SUBTRACTS,
+    )
+    notes = convert(graph, to="norse").notes
+    assert any("'4'" in note and "'1'" in note for note in notes) is noted
+
+
 def delayed(late, **said):
     """Neurons behind synapses that are late by so many steps of 1 ms."""
     layers = [build.linear(4, weight=normal(0.3, 0.5)), build.node("Delay", delay=late)]

@@ -56,7 +56,10 @@ from jaxsnn.nir.io.documents import NIR_VERSION, group_of
 from jaxsnn.nir.model.changes import Change
 from jaxsnn.nir.model.dialect import Dialect
 from jaxsnn.nir.model.draft import (
+    NEURON_TYPES,
+    POOLS,
     Draft,
+    as_node,
     dense_groups,
     draft_of,
     linear_as_affine,
@@ -67,7 +70,7 @@ from jaxsnn.nir.model.draft import (
 )
 from jaxsnn.nir.model.graph import Graph, refuse_no_graph
 from jaxsnn.nir.model.node import nothing
-from jaxsnn.nir.model.passes import shapes
+from jaxsnn.nir.model.passes import shapes, window
 from jaxsnn.units import format_time, parse_time
 
 
@@ -481,10 +484,32 @@ def _common_edits(draft: Draft, target: Target, source: str) -> None:
         undilated(draft, f"{target.title}'s importer ignores dilation")
     pool = target.importer.pool
     if pool is not None:
+        _note_rounded_averages(draft, pool, target.title)
         swap_pools(draft, pool, f"{target.title}'s importer takes {pool} only")
     if not target.importer.pads_pools:
         padded_apart(draft, f"{target.title}'s importer does not take the padding of a pool")
     plain_flatten(draft)
+
+
+def _note_rounded_averages(draft: Draft, kind: str, title: str) -> None:
+    """Note where an average is written as a sum, or the other way round, and float32 rounds their ratio."""
+    import networkx
+
+    for name in draft.of_type(*POOLS):
+        area = float(np.prod(window(as_node(name, draft.nodes[name])).kernel))
+        if draft.nodes[name]["type"] == kind or has_few_digits(np.array(1 / area)):
+            continue
+        # Edges up to the next neurons: what these fire comes of sums of its own.
+        wires = [edge for edge in draft.edges if draft.nodes[edge[0]]["type"] not in NEURON_TYPES]
+        behind = networkx.descendants(networkx.DiGraph(wires), name)
+        for neuron in draft.of_type(*NEURON_TYPES):
+            level = np.asarray(draft.nodes[neuron].get("v_threshold", np.inf))
+            if neuron in behind and sums_may_meet(draft, neuron, level):
+                draft.notes.append(
+                    f"node '{neuron}': float32 rounds the average of {area:g} cells of '{name}', which is written "
+                    f"as {kind}; where a sum of its weights meets v_threshold, {title} may fire and the source "
+                    "not, or the other way round"
+                )
 
 
 def _write_neurons(
