@@ -74,7 +74,7 @@ REFUSED = {
         lambda: emulate(quantize(graph()), None, spikes(1), math.inf, chip=IDEAL),
         UsageError,
         "t_end is inf s",
-        "give a finite time after 0",
+        "pass a finite time after 0",
     ),
     "synapses twice": (
         lambda: netlist([IN, OUT], [0, 0], [2, 2], [1, 2]),
