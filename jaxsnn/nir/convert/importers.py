@@ -23,7 +23,7 @@ from jaxsnn.nir.frameworks.registry import framework_of
 from jaxsnn.nir.graphs.export import types_refused
 from jaxsnn.nir.model.changes import Edge, natural_key
 from jaxsnn.nir.model.dialect import Dialect
-from jaxsnn.nir.model.draft import TORCH_NAMES, readable, spelt
+from jaxsnn.nir.model.draft import TORCH_NAMES, readable, settings_of_one_number, spelt
 from jaxsnn.nir.model.graph import Graph
 from jaxsnn.nir.model.loops import Order, backward_edges, late_edges, run_order
 from jaxsnn.nir.model.node import Node
@@ -290,7 +290,11 @@ def needed_changes(graph: Graph, converted: Converted, target: Target) -> dict[s
     for name in gone:
         note(name, described.get(name, []), "it is left out")
     for name, written in kept.items():
-        differs = _difference(before.nodes[name], after.nodes[written], sizes[name], target)
+        arrays = [setting for setting, _ in settings_of_one_number(graph, name)]
+        differs = f"its {arrays[0]} becomes a scalar" if arrays else ""
+        differs = differs or _difference(
+            before.nodes[name], after.nodes[written], sizes[name], target
+        )
         if differs:
             # Weights change for the neurons that they feed, of which `convert` says why.
             fed = [end for end in _onward(before, name) if end in described]

@@ -96,10 +96,8 @@ def _patched(entry: Group, record: Node) -> Group:
         if parameter.may_be_scalar and isinstance(value, np.ndarray) and value.size == 1:
             # Read as a scalar: the same number keeps the shape that the file has.
             written = None if old is None else old.value
-            if isinstance(written, np.ndarray) and written.size == 1:
-                value = value.reshape(written.shape)
-            else:
-                value = value.reshape(())
+            one_number = isinstance(written, np.ndarray) and written.size == 1
+            value = value.reshape(np.shape(written) if one_number else ())
         if value is None:
             patched.pop(name, None)
         elif isinstance(value, str):

@@ -10,7 +10,7 @@ import keyword
 import math
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -154,7 +154,12 @@ def draft_of(graph: Graph) -> tuple[Draft, dict[str, str]]:
             raise _unknown_size(name, wires, found)
         draft.nodes[names[name]] = _entry(graph.nodes[name], inward)
         draft.shapes[names[name]] = (inward, outward)
-        _note_scalars(draft, names[name], graph, graph.nodes[name])
+        for setting, shape in settings_of_one_number(graph, name):
+            draft.changed(
+                names[name],
+                f"{setting} of shape {shape} is written as a scalar",
+                "the nir package and importers take a single number as a scalar alone",
+            )
         _pad_evenly(draft, names[name], inward)
         if names[name] != name:
             draft.changed(names[name], f"'{name}' is renamed", _why_renamed(name))
@@ -168,22 +173,20 @@ def draft_of(graph: Graph) -> tuple[Draft, dict[str, str]]:
     return draft, names
 
 
-def _note_scalars(draft: Draft, name: str, graph: Graph, node: Node) -> None:
-    """Note the settings that the file has as an array of one number, and a conversion as a scalar.
+def settings_of_one_number(graph: Graph, name: str) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Yield the settings of a node that the file has as an array of one number, with its shape.
 
-    With one axis of space the array has one number for each axis, which importers take, too.
+    The nir package and importers take a single number as a scalar alone, and a conversion writes it
+    so. With one axis of space the array has one number for each axis, which importers take, too.
     """
+    node = graph.nodes[name]
     for parameter in node.traits.parameters:
         is_complete = parameter.per_axis and node.traits.axes == 2
         if not parameter.may_be_scalar or is_complete:
             continue
-        shape = graph.written_shape(node.name, parameter.name)
+        shape = graph.written_shape(name, parameter.name)
         if shape and math.prod(shape) == 1:
-            draft.changed(
-                name,
-                f"{parameter.name} of shape {shape} is written as a scalar",
-                "the nir package and importers take a single number as a scalar alone",
-            )
+            yield parameter.name, shape
 
 
 def _reaching(edges: Iterable[Edge], outputs: Iterable[str]) -> set[str]:
