@@ -286,6 +286,7 @@ def needed_changes(graph: Graph, converted: Converted, target: Target) -> dict[s
         texts += [text for text in changes or [otherwise] if text not in texts]
 
     sizes = shapes(before)
+    is_own = target.framework is not None and graph.dialect.name == target.framework.name
     gone = [name for name, node in before.nodes.items() if name not in kept and not is_relay(node)]
     for name in gone:
         note(name, described.get(name, []), "it is left out")
@@ -293,7 +294,7 @@ def needed_changes(graph: Graph, converted: Converted, target: Target) -> dict[s
         arrays = [setting for setting, _ in settings_of_one_number(graph, name)]
         differs = f"its {arrays[0]} becomes a scalar" if arrays else ""
         differs = differs or _difference(
-            before.nodes[name], after.nodes[written], sizes[name], target
+            before.nodes[name], after.nodes[written], sizes[name], target, is_own=is_own
         )
         if differs:
             # Weights change for the neurons that they feed, of which `convert` says why.
@@ -362,10 +363,18 @@ def _neighbour(graph: Graph, name: str, known: Mapping[str, str]) -> str:
 
 
 def _difference(
-    node: Node, other: Node, sizes: tuple[Shape | None, Shape | None], target: Target
+    node: Node,
+    other: Node,
+    sizes: tuple[Shape | None, Shape | None],
+    target: Target,
+    *,
+    is_own: bool,
 ) -> str:
     """Return what differs between a node of the file and the one that a conversion writes for it;
     "" for nothing that the importer sees.
+
+    Args:
+        is_own: the file is one of the importer's own framework.
     """
     if node.type == "Flatten":
         same = _joined(node, sizes[0], target.importer.counts_batch) == sizes[1]
@@ -374,6 +383,11 @@ def _difference(
     if len(types) > 1 and not types <= {"Linear", "Affine"}:
         return f"it becomes a {other.type}"
     parameters = dict.fromkeys((*node.names, *other.names))
+    # A framework reads its own files as it wrote them: a conversion that rounds anew changes nothing.
+    scale = (
+        float(np.abs(node.numbers("weight")).max(initial=0.0)) if "weight" in node.names else 0.0
+    )
+    rounded = 4 * _ROUNDED * scale if is_own else None
     ignored, _ = target.importer.ignores.get(other.type, ("", 0.0))
     for name in (name for name in parameters if name not in (*_SHAPES, ignored)):
         one, two = (_number(each, name) for each in (node, other))
@@ -381,7 +395,7 @@ def _difference(
             return (
                 f"its {name} becomes {np.asarray(two).dtype.name} in the byte order of this machine"
             )
-        if not _alike(name, one, two, stateful=bool(node.traits.state)):
+        if not _alike(name, one, two, stateful=bool(node.traits.state), rounded=rounded):
             return f"its {name} changes"
     return ""
 
@@ -413,12 +427,17 @@ def _number(node: Node, name: str) -> Any:
     return node.value(name) if name in node.names else np.zeros(1)
 
 
-def _alike(name: str, one: Any, other: Any, *, stateful: bool) -> bool:
+def _alike(
+    name: str, one: Any, other: Any, *, stateful: bool, rounded: float | None = None
+) -> bool:
     """Return whether a parameter has the same numbers for an importer.
 
     Thresholds, resets, weights and kernels must be equal in float32, in which importers compute.
     Decays are computed from time constants and gains in other ways, so that these may differ by
     rounding.
+
+    Args:
+        rounded: absolute rounding that does not count, beside a relative one; None: none.
     """
     if isinstance(one, str) or isinstance(other, str):
         return str(one) == str(other)
@@ -429,6 +448,8 @@ def _alike(name: str, one: Any, other: Any, *, stateful: bool) -> bool:
         a, b = a.ravel(), b.ravel()
     if stateful and name in ("r", "w_in", "tau", "tau_mem", "tau_syn"):
         return np.allclose(a, b, rtol=_ROUNDED, atol=0)
+    if rounded is not None:
+        return np.allclose(a, b, rtol=4 * _ROUNDED, atol=rounded)
     with np.errstate(over="ignore"):
         return bool(np.all(a.astype(np.float32) == b.astype(np.float32)))
 
