@@ -348,7 +348,7 @@ def test_a_node_of_spikingjelly(name):
     said, kind, wanted = NODES[name]
     found = spikingjelly._export_node(call(jelly(name.partition(",")[0], **said)))
     assert_entry(found.nodes[""], kind, **wanted)
-    assert (found.options, found.dt) == ({"reset": "zero"}, DT)
+    assert (found.options, found.dt) == ({"reset": "zero"}, None)
     soft = spikingjelly._export_node(
         call(jelly(name.partition(",")[0], **said | {"v_reset": None}))
     )

@@ -73,6 +73,11 @@ def text_of(folder, text):
     return read_ts(folder / "data.ts")
 
 
+def broken_png(folder):
+    (folder / "no.png").write_text("no image")
+    return _png(folder / "no.png")
+
+
 def recorded(folder, **arrays):
     np.savez(folder / "run.npz", **arrays)
     sent = {"input": (np.zeros((1, 1)), np.zeros((1, 1), int))}
@@ -347,7 +352,11 @@ UNREADABLE = {
         "data.ts, line 2: (2, 2) values",
     ),
     "no data": (lambda folder: text_of(folder, "@data\n"), FileError, "data.ts holds no data"),
-    "no image": (lambda folder: _png(folder / "no.png"), FileError, "no.png is no image"),
+    "no image": (
+        lambda folder: broken_png(folder),
+        FileError,
+        "no.png cannot be read as a PNG image",
+    ),
     "no spikes": (
         lambda folder: recorded(folder, other=X),
         UsageError,
