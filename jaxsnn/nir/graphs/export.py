@@ -95,9 +95,10 @@ def _patched(entry: Group, record: Node) -> Group:
         old = entry.get(name)
         if parameter.may_be_scalar and isinstance(value, np.ndarray) and value.size == 1:
             # Read as a scalar: the same number keeps the shape that the file has.
-            written = None if old is None else old.value
-            one_number = isinstance(written, np.ndarray) and written.size == 1
-            value = value.reshape(np.shape(written) if one_number else ())
+            shape: tuple[int, ...] = ()
+            if old is not None and isinstance(old.value, np.ndarray) and old.value.size == 1:
+                shape = old.value.shape
+            value = value.reshape(shape)
         if value is None:
             patched.pop(name, None)
         elif isinstance(value, str):
