@@ -91,7 +91,8 @@ def test_ctrl_c_ends_it(tmp_path):
 def test_ctrl_c_while_the_child_begins_is_not_lost():
     script = """
 import os
-from jaxsnn.nir.read_process import ReadLimits, ReadProcess
+from jaxsnn.nir.io.read_limits import ReadLimits
+from jaxsnn.nir.io.read_process import ReadProcess
 
 os.register_at_fork(after_in_parent=lambda: os.kill(os.getpid(), signal.SIGINT))
 try:

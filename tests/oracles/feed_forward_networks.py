@@ -17,7 +17,7 @@ def spikes(nodes, edges, inputs, t_end, *, area=None, limit=100):
 
     Args:
         inputs: name -> (times, channels), arrays (samples, events).
-        area: spike area in seconds; None: a spike of weight w moves I by w.
+        area: spike area in seconds; None: tau_syn, so that a spike of weight w moves I by w_in w.
     """
     followers = {name: [end for start, end in edges if start == name] for name in nodes}
     before = {name: [start for start, end in edges if end == name] for name in nodes}
@@ -37,7 +37,7 @@ def spikes(nodes, edges, inputs, t_end, *, area=None, limit=100):
             rows,
             t_end,
             current=currents.get(name, 0.0),
-            area=area,
+            area=parameters["tau_syn"] if area is None else area,
             limit=limit,
         )
         channels = np.broadcast_to(np.arange(size)[:, None], found[name].shape)
