@@ -53,26 +53,35 @@ def importer_problems(
     Raises:
         UsageError: An unknown target.
     """
-    asked = importer_target(target)
-    converts = asked.importer.write is not None
-    names = _name_problems(graph, asked, converts=converts) if asked.importer.torch_names else []
+    resolved_target = importer_target(target)
+    converts = resolved_target.importer.write is not None
+    name_problems = (
+        _name_problems(graph, resolved_target, converts=converts)
+        if resolved_target.importer.torch_names
+        else []
+    )
     if not converts:
-        return [*names, *_rule_problems(graph, asked)]
-    found = list(_conversion_problems(graph, target, asked, converted))
-    mended = all(problem.code in _CONVERTED for problem in found if problem.severity == "error")
+        return [*name_problems, *_rule_problems(graph, resolved_target)]
+    conversion_problems = list(_conversion_problems(graph, target, resolved_target, converted))
+    mended = all(
+        problem.code in _CONVERTED for problem in conversion_problems if problem.severity == "error"
+    )
     unmapped = [
-        _unmapped(node, asked.title, converts=mended)
+        _unmapped(node, resolved_target.title, converts=mended)
         for node in graph.nodes.values()
-        if not asked.importer.reads_type(node.type) and not isinstance(node, Input | Output)
+        if not resolved_target.importer.reads_type(node.type)
+        and not isinstance(node, Input | Output)
     ]
-    nodes = _in_file(graph, asked).nodes.values()
+    nodes = _in_file(graph, resolved_target).nodes.values()
     ignored = [
         problem
         for node in nodes
-        for problem in _ignored_values(node, asked.importer, asked.title, graph.dialect)
+        for problem in _ignored_values(
+            node, resolved_target.importer, resolved_target.title, graph.dialect
+        )
     ]
-    scalars = [problem for node in nodes for problem in _scalars(node, asked)]
-    return [*unmapped, *names, *ignored, *scalars, *found]
+    scalars = [problem for node in nodes for problem in _scalars(node, resolved_target)]
+    return [*unmapped, *name_problems, *ignored, *scalars, *conversion_problems]
 
 
 def ignored_by_framework(graph: Graph) -> list[Problem]:
@@ -89,13 +98,13 @@ def ignored_by_framework(graph: Graph) -> list[Problem]:
     framework = framework_of(conventions.name)
     if not framework.importers:
         return []
-    found: list[Problem] = []
+    warnings: list[Problem] = []
     if conventions.importer:
         target = f"{framework.name}=={conventions.importer}"
         problems = importer_problems(graph, target)
         # What a line that loads the file sets is said in the dialect, which follows it here.
         followed = ("needs-load-line", ALREADY_CONVERTED)
-        found = [
+        warnings = [
             problem
             for problem in problems
             if problem.severity == "error" and problem.code not in followed
@@ -106,26 +115,26 @@ def ignored_by_framework(graph: Graph) -> list[Problem]:
             framework.importers[0],
         )
         for node in graph.nodes.values():
-            found += _ignored_values(node, importer, framework.title, graph.dialect)
+            warnings += _ignored_values(node, importer, framework.title, graph.dialect)
         if conventions.loops_by_importer and conventions.runs_loops is not None:
-            found += _late_biases(graph, conventions.runs_loops, framework.title)
-    return [dataclasses.replace(problem, severity="warning") for problem in found]
+            warnings += _late_biases(graph, conventions.runs_loops, framework.title)
+    return [dataclasses.replace(problem, severity="warning") for problem in warnings]
 
 
 def _ignored_values(
     node: Node, importer: Importer, title: str, dialect: Dialect
 ) -> Iterator[Problem]:
     """Yield the problem of a parameter that an importer does not read, and the source uses."""
-    parameter, taken = importer.ignores.get(node.type, ("", 0.0))
+    parameter, assumed = importer.ignores.get(node.type, ("", 0.0))
     if parameter == "v_reset" and dialect.at(node.name).reset in ("subtract", "none"):
         return
-    if parameter and np.any(other := np.ravel(node.value(parameter)) != taken):
-        value = np.ravel(node.value(parameter))[other][0]
+    if parameter and np.any(differs := np.ravel(node.value(parameter)) != assumed):
+        value = np.ravel(node.value(parameter))[differs][0]
         yield Problem(
             node=node.name,
             code="ignored",
             message=f"node '{node.name}' ({node.type}) has {parameter} = {value:g}, "
-            f"which {title}'s importer ignores, it takes {taken:g}",
+            f"which {title}'s importer ignores, it takes {assumed:g}",
             fix="fold it into the weights before it"
             if importer.write is None
             else "convert the file, or set it to what the importer takes",
@@ -136,9 +145,9 @@ def _late_biases(graph: Graph, runs: Order, title: str) -> Iterator[Problem]:
     """Yield a problem for each node with a bias in a loop that reaches its neuron from the second
     step on in an importer, and in each step here.
     """
-    known = {*late_edges(graph)}
+    late = {*late_edges(graph)}
     for source, end in backward_edges(graph, run_order(graph, runs)):
-        waiting = [] if (source, end) in known else [source]
+        waiting = [] if (source, end) in late else [source]
         seen = set(waiting)
         while waiting:
             node = graph.nodes[waiting.pop()]
@@ -195,12 +204,12 @@ def _name_problems(graph: Graph, target: Target, *, converts: bool) -> Iterator[
 
 
 def _conversion_problems(
-    graph: Graph, target: str, asked: Target, converted: Converted | None
+    graph: Graph, target: str, resolved_target: Target, converted: Converted | None
 ) -> Iterator[Problem]:
     """Yield what stands in the way of a conversion; else what the conversion changes of what the
     importer sees, since the importer would run the file as it is otherwise, or not at all.
     """
-    title = asked.title
+    title = resolved_target.title
     if graph.dialect.name is None:
         yield undecided(graph)
         return
@@ -212,19 +221,19 @@ def _conversion_problems(
         yield dataclasses.replace(error.problem, node=node)
         return
     if converted.graph.dialect.name is not None:
-        yield from _told_problems(graph, converted, target, asked)
-    needed = needed_changes(graph, converted, asked)
+        yield from _told_problems(graph, converted, target, resolved_target)
+    needed = needed_changes(graph, converted, resolved_target)
     for name, changes in needed.items():
-        what = f"node '{name}'" if name else "the file"
+        subject = f"node '{name}'" if name else "the file"
         for change in changes:
             yield Problem(
                 node=name,
                 code="needs-conversion",
-                message=f"{what} needs a conversion for {title}'s importer: {change}",
+                message=f"{subject} needs a conversion for {title}'s importer: {change}",
                 fix=f'convert the file with to="{target}"',
             )
     if not needed:
-        yield from _loading_problems(graph, converted, asked)
+        yield from _loading_problems(graph, converted, resolved_target)
     for name, steps in converted.shift.items():
         if steps:
             when = "later" if steps > 0 else "earlier"
@@ -238,14 +247,16 @@ def _conversion_problems(
             )
 
 
-def _loading_problems(graph: Graph, converted: Converted, asked: Target) -> Iterator[Problem]:
+def _loading_problems(
+    graph: Graph, converted: Converted, resolved_target: Target
+) -> Iterator[Problem]:
     """Yield a warning for each argument that must be passed to load a file as it is."""
-    title, dt = asked.title, converted.graph.dialect.dt
-    if dt is not None and dt != asked.importer.dt and f"dt={dt!r}" in converted.load_with:
+    title, dt = resolved_target.title, converted.graph.dialect.dt
+    if dt is not None and dt != resolved_target.importer.dt and f"dt={dt!r}" in converted.load_with:
         yield Problem(
             code="needs-load-line",
             severity="warning",
-            message=f"{title}'s importer steps by {format_time(asked.importer.dt)} by default, "
+            message=f"{title}'s importer steps by {format_time(resolved_target.importer.dt)} by default, "
             f"and the file needs {format_time(dt)}",
             fix=f"pass {dt!r} to it, as its argument for the step",
         )
@@ -277,20 +288,26 @@ def needed_changes(graph: Graph, converted: Converted, target: Target) -> dict[s
         Descriptions by node of the source; "" for the whole graph.
     """
     before, after = _in_file(graph, target), converted.graph
-    kept = {name: converted.names[name] for name in before.nodes if name in converted.names}
+    written_names = {
+        name: converted.names[name] for name in before.nodes if name in converted.names
+    }
     described = _described(before, converted)
-    found: dict[str, list[str]] = {}
+    descriptions: dict[str, list[str]] = {}
 
     def note(name: str, changes: Iterable[str], otherwise: str) -> None:
-        texts = found.setdefault(name, [])
+        texts = descriptions.setdefault(name, [])
         texts += [text for text in changes or [otherwise] if text not in texts]
 
     sizes = shapes(before)
     is_own = target.framework is not None and graph.dialect.name == target.framework.name
-    gone = [name for name, node in before.nodes.items() if name not in kept and not is_relay(node)]
+    gone = [
+        name
+        for name, node in before.nodes.items()
+        if name not in written_names and not is_relay(node)
+    ]
     for name in gone:
         note(name, described.get(name, []), "it is left out")
-    for name, written in kept.items():
+    for name, written in written_names.items():
         arrays = [setting for setting, _ in settings_of_one_number(graph, name)]
         differs = f"its {arrays[0]} becomes a scalar" if arrays else ""
         differs = differs or _difference(
@@ -306,17 +323,17 @@ def needed_changes(graph: Graph, converted: Converted, target: Target) -> dict[s
         ):
             texts = described.get(name) or described.get(written, [])
             note(name, texts, f"it is renamed '{written}'")
-    added = after.nodes.keys() - kept.values()
+    added = after.nodes.keys() - written_names.values()
     for written in sorted(added, key=natural_key):
         if not is_relay(after.nodes[written]):
-            owner = _neighbour(after, written, {new: old for old, new in kept.items()})
+            owner = _neighbour(after, written, {new: old for old, new in written_names.items()})
             texts = [f"'{written}' is added, {text}" for text in described.get(written, [])]
             note(owner, texts, f"'{written}' is added")
-    if not found:
-        for name, text in _wiring_differences(before, after, kept, target):
+    if not descriptions:
+        for name, text in _wiring_differences(before, after, written_names, target):
             note(name, [], text)
     order = {name: place for place, name in enumerate(before.nodes)}
-    return dict(sorted(found.items(), key=lambda item: order.get(item[0], -1)))
+    return dict(sorted(descriptions.items(), key=lambda item: order.get(item[0], -1)))
 
 
 def _in_file(graph: Graph, target: Target) -> Graph:
@@ -364,7 +381,7 @@ def _neighbour(graph: Graph, name: str, known: Mapping[str, str]) -> str:
 
 def _difference(
     node: Node,
-    other: Node,
+    written: Node,
     sizes: tuple[Shape | None, Shape | None],
     target: Target,
     *,
@@ -379,23 +396,21 @@ def _difference(
     if node.type == "Flatten":
         same = _joined(node, sizes[0], target.importer.counts_batch) == sizes[1]
         return "" if same else "its axes are counted otherwise"
-    types = {node.type, other.type}
+    types = {node.type, written.type}
     if len(types) > 1 and not types <= {"Linear", "Affine"}:
-        return f"it becomes a {other.type}"
-    parameters = dict.fromkeys((*node.names, *other.names))
+        return f"it becomes a {written.type}"
+    parameters = dict.fromkeys((*node.names, *written.names))
     # A framework reads its own files as it wrote them: a conversion that rounds anew changes nothing.
     scale = (
         float(np.abs(node.numbers("weight")).max(initial=0.0)) if "weight" in node.names else 0.0
     )
     rounded = 4 * _ROUNDED * scale if is_own else None
-    ignored, _ = target.importer.ignores.get(other.type, ("", 0.0))
+    ignored, _ = target.importer.ignores.get(written.type, ("", 0.0))
     for name in (name for name in parameters if name not in (*_SHAPES, ignored)):
-        one, two = (_number(each, name) for each in (node, other))
-        if not _readable(name, one):
-            return (
-                f"its {name} becomes {np.asarray(two).dtype.name} in the byte order of this machine"
-            )
-        if not _alike(name, one, two, stateful=bool(node.traits.state), rounded=rounded):
+        before, after = (_number(each, name) for each in (node, written))
+        if not _readable(name, before):
+            return f"its {name} becomes {np.asarray(after).dtype.name} in the byte order of this machine"
+        if not _alike(name, before, after, stateful=bool(node.traits.state), rounded=rounded):
             return f"its {name} changes"
     return ""
 
@@ -428,7 +443,7 @@ def _number(node: Node, name: str) -> Any:
 
 
 def _alike(
-    name: str, one: Any, other: Any, *, stateful: bool, rounded: float | None = None
+    name: str, before: Any, after: Any, *, stateful: bool, rounded: float | None = None
 ) -> bool:
     """Return whether a parameter has the same numbers for an importer.
 
@@ -439,9 +454,9 @@ def _alike(
     Args:
         rounded: absolute rounding that does not count, beside a relative one; None: none.
     """
-    if isinstance(one, str) or isinstance(other, str):
-        return str(one) == str(other)
-    a, b = np.asarray(one, float), np.asarray(other, float)
+    if isinstance(before, str) or isinstance(after, str):
+        return str(before) == str(after)
+    a, b = np.asarray(before, float), np.asarray(after, float)
     if a.shape != b.shape and 1 not in (a.size, b.size):
         if a.size != b.size or not stateful:
             return False
@@ -501,10 +516,10 @@ def _sources_first(edges: Iterable[Edge]) -> bool:
 
 
 def _told_problems(
-    graph: Graph, converted: Converted, target: str, asked: Target
+    graph: Graph, converted: Converted, target: str, resolved_target: Target
 ) -> Iterator[Problem]:
     """Resets that no file holds, and that the importer takes for another."""
-    taken, dialect = asked.importer.reads, converted.graph.dialect
+    taken, dialect = resolved_target.importer.reads, converted.graph.dialect
     for original in graph.neurons:
         name = converted.names.get(original)
         if name is None or not converted.graph.nodes[name].traits.state:
@@ -521,7 +536,7 @@ def _told_problems(
         key, value = next(iter(other.items()))
         message = (
             f"node '{original}' needs {key}={value}, which is in no file, "
-            f"and {asked.title}'s importer takes {taken[key]}"
+            f"and {resolved_target.title}'s importer takes {taken[key]}"
         )
         fix = f'convert the file with to="{target}", and load it with the line that this gives'
         yield Problem(node=original, code="needs-load-line", message=message, fix=fix)
