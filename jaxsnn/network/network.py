@@ -156,6 +156,20 @@ class Network:
         }
         return Network(parameters=self.parameters, wires=self.wires, populations=populations)
 
+    def with_fixed_gains(self) -> Network:
+        """Return the same network for callers that change no gain (`w_in` of current-based neurons, `r`
+        of others): where all gains are 1, compiled code does not multiply by them.
+
+        Gradients by those gains are then without what spikes contribute to them.
+        """
+        populations = dict(self.populations)
+        for name, population in self.populations.items():
+            parameters = self.parameters[name]
+            gains = parameters["w_in"] if "w_in" in parameters else parameters.get("r")
+            if population.scales_jumps and gains is not None and np.all(np.asarray(gains) == 1):
+                populations[name] = replace(population, scales_jumps=False)
+        return Network(parameters=self.parameters, wires=self.wires, populations=populations)
+
     def __repr__(self) -> str:
         """At most ten lines: the populations with their types and sizes, and how many parameters
         there are.

@@ -1,6 +1,5 @@
 """Data that stay on the disk, and are encoded a piece at a time."""
 
-import dataclasses
 import os
 from dataclasses import replace
 
@@ -33,16 +32,10 @@ def folder(tmp_path):
     return tmp_path
 
 
-#: Gains that do not scale spikes: XLA rounds what multiplies by w_in otherwise in each program.
-WITHOUT_GAINS = small_net().with_dialect(
-    dataclasses.replace(small_net().dialect, own={"scale_spikes": False})
-)
-
-
-def run(data, graph=WITHOUT_GAINS, **options):
+def run(data, **options):
     encoder = Latency(t_min=0.0, t_max=0.02, first="small", least=None)
     defaults = {"epochs": 2, "learning_rate": 0.05, "progress": None, "encoder": encoder}
-    return fit(graph, data, **defaults | options)
+    return fit(small_net(), data, **defaults | options)
 
 
 def test_a_folder_of_arrays_stays_on_the_disk(folder):
@@ -87,14 +80,6 @@ def test_streamed_data_give_the_same_run_bit_for_bit(folder):
         assert streamed.test_accuracy == whole.test_accuracy
         weights = [trained.graph.nodes["1"].weight for trained in (whole, streamed)]
         assert np.array_equal(*weights)
-
-
-@pytest.mark.usefixtures("as_users_compile")
-def test_streamed_data_give_the_same_run_to_rounding_where_gains_scale_spikes(folder):
-    splits = load_splits(folder)[0]
-    whole, streamed = (run(splits, small_net(), stream=stream) for stream in (None, 100))
-    losses = [[epoch.train_loss for epoch in fitted.history] for fitted in (whole, streamed)]
-    np.testing.assert_allclose(*losses, rtol=1e-5)
 
 
 def test_an_encoder_that_draws_for_all_samples_together_cannot_be_streamed(folder):
