@@ -214,8 +214,7 @@ def _refuse_commands(options: TrainOptions) -> None:
 def _network(graph: Graph, options: TrainOptions) -> Network:
     """What is trained, with the time constants and delays that training needs."""
     names = as_constraints(options.trainable)
-    trained = {name.rpartition(".")[2] for name in names}
-    frees = any(parameter.startswith("tau") for parameter in trained)
+    frees = any(name.rpartition(".")[2].startswith("tau") for name in names)
     network = lower(graph, free_time_constants=frees)
     for node, delay in (options.synaptic_delays or {}).items():
         delays = _delays_in_seconds(node, delay)
@@ -223,8 +222,7 @@ def _network(graph: Graph, options: TrainOptions) -> Network:
             weight = network.parameters.get(node, {}).get("weight", 0.0)
             delays = np.full(np.shape(weight), delays)
         network = with_synaptic_delays(network, node, delays)
-    if not trained & {"w_in", "r"}:
-        network = network.with_fixed_gains()
+    network = network.with_fixed_gains()  # none of NIR's gains can be named in `trainable`
     return network if frees else network.with_lasting_time_constants()
 
 

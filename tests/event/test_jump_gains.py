@@ -151,3 +151,13 @@ def test_a_gain_scales_spikes_and_the_level_of_a_threshold_alike(x64, kind):
 
     gradient = jax.grad(total)(jnp.zeros(3))
     np.testing.assert_allclose(gradient, of_one.sum((0, 1)), rtol=1e-9)
+
+
+@pytest.mark.parametrize("neuron", [build.cubalif, build.lif])
+@pytest.mark.parametrize("gain", [1.0, 1.5])
+def test_gains_that_stay_are_left_out_where_they_are_1(neuron, gain):
+    times = {"tau_mem": 0.02, "tau_syn": 0.01} if neuron is build.cubalif else {"tau": 0.02}
+    gains = {"w_in": gain} if neuron is build.cubalif else {"r": gain}
+    graph = build.sequential(build.input(2), build.linear(3), neuron(**times, **gains), seed=0)
+    network = lower(graph).with_fixed_gains()
+    assert network.populations["2"].scales_jumps == (gain != 1)
