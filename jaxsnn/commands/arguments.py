@@ -77,11 +77,11 @@ class Parser(argparse.ArgumentParser):
         self.complete()
         self._given = args or ()
         words = self._join_negative_values(sys.argv[1:] if args is None else args)
-        found, left = super().parse_known_args(words, namespace)
-        for word in left:
+        parsed, unknown = super().parse_known_args(words, namespace)
+        for word in unknown:
             if word.startswith("--"):  # said here, where the options of the command are known
                 raise self._stranger(word.partition("=")[0])
-        return found, left
+        return parsed, unknown
 
     def _join_negative_values(self, words: Sequence[str]) -> list[str]:
         """Return the words with `--option -5:5` as `--option=-5:5`.
@@ -103,11 +103,11 @@ class Parser(argparse.ArgumentParser):
 
     def _takes_value(self, word: str) -> bool:
         """Return whether a word is an option, perhaps abbreviated, that takes one value."""
-        known = self._option_string_actions
-        names = [word] if word in known else [name for name in known if name.startswith(word)]
-        if not word.startswith("--") and word not in known:
+        options = self._option_string_actions
+        matches = [word] if word in options else [name for name in options if name.startswith(word)]
+        if not word.startswith("--") and word not in options:
             return False
-        return len(names) == 1 and known[names[0]].nargs is None
+        return len(matches) == 1 and options[matches[0]].nargs is None
 
     def format_help(self) -> str:
         """As argparse does, with all options."""

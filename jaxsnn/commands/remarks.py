@@ -56,8 +56,8 @@ def similar_lines(
     for group in groups.values():
         nodes, texts = [node for node, _ in group], [text for _, text in group]
         if len(group) >= _SIMILAR:
-            names = f"{len(group)} nodes '{nodes[0]}' ... '{nodes[-1]}'"
-            lines.append(f"{names if nodes[0] else f'{len(group)} {kind}'}: {_merged(texts)}")
+            node_range = f"{len(group)} nodes '{nodes[0]}' ... '{nodes[-1]}'"
+            lines.append(f"{node_range if nodes[0] else f'{len(group)} {kind}'}: {_merged(texts)}")
         else:
             lines += [f"{node}: {text}" if node else text for node, text in group]
     more = len(lines) - _MOST

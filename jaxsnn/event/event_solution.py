@@ -424,8 +424,8 @@ def nan_without_end(solution: EventSolution) -> EventSolution:
             return leaf * jnp.where(valid, 1.0, jnp.nan).astype(leaf.dtype)
         return jnp.where(valid, leaf, -1)
 
-    names = ("spikes", "levels", "voltages", "drives")
-    parts = {name: getattr(solution, name) for name in names}
+    fields = ("spikes", "levels", "voltages", "drives")
+    parts = {name: getattr(solution, name) for name in fields}
     return replace(solution, **jax.tree.map(marked, parts))
 
 
@@ -536,12 +536,12 @@ def _is_exhausted(network: Network, record: EventRecord, options: EventOptions) 
 
 def event_approximations(network: Network, options: EventOptions) -> tuple[str, ...]:
     """What is simulated otherwise than NIR or the source's framework means it; a sentence each."""
-    found: list[str] = [
+    notes: list[str] = [
         Note(remark, kind="approximated", code="ignored-by-source")
         for wire in network.wires
         for remark in wire.remarks
     ]
-    found += [
+    notes += [
         Note(
             f"node '{wire.name}' (Threshold) fires once where its input comes to the threshold from "
             "below, by NIR's documentation it is 1 for as long as that is above",
@@ -552,7 +552,7 @@ def event_approximations(network: Network, options: EventOptions) -> tuple[str, 
         if wire.kind == "Threshold" and options.threshold == "event"
     ]
     assumed = [text for one in network.populations.values() for text in one.assumed]
-    found += [Note(text, kind="assumed") for text in dict.fromkeys(assumed)]
+    notes += [Note(text, kind="assumed") for text in dict.fromkeys(assumed)]
     # Only in a cycle does anything go back in the order of the populations.
     cycles = [part for part in groups(network.wires) if isinstance(part, Cycle)]
     for name in (name for cycle in cycles for name in cycle.order):
@@ -560,8 +560,8 @@ def event_approximations(network: Network, options: EventOptions) -> tuple[str, 
         if population.recurrent_delay and population.dt:
             late = population.recurrent_delay * population.dt
             # frameworks compute one step from the spikes of the step before
-            found.append(
+            notes.append(
                 f"node '{name}': what it sends back, to itself or a population before it, arrives "
                 f"{late:g} s later, as in the framework that wrote the file"
             )
-    return tuple(found)
+    return tuple(notes)

@@ -40,11 +40,13 @@ def continuous_time_notes(network: Network) -> Iterator[str]:
     """Say which populations come from a framework that steps through time, and are run in continuous
     time here.
     """
-    stepped = [name for name, own in network.populations.items() if own.steps_through_time]
+    stepped = [
+        name for name, population in network.populations.items() if population.steps_through_time
+    ]
     if stepped:
-        names = listing(f"'{name}'" for name in stepped)
+        listed = listing(f"'{name}'" for name in stepped)
         yield Note(
-            f"{names}: the framework that wrote them steps through time, and here their equations are"
+            f"{listed}: the framework that wrote them steps through time, and here their equations are"
             " solved in continuous time, which may give other spikes: engine=TimeStepped() gives those"
             " of the framework, `jaxsnn fidelity` measures the difference",
             kind="approximated",
@@ -133,7 +135,7 @@ def _long(solution: Any) -> Iterator[str]:
     shortest = float(np.min(np.asarray(solution.shortest_tau)))
     if not shortest < QUIET * QUIET * end:  # before all spikes are looked at
         return
-    fired = [np.asarray(own.time) for own in solution.spikes.values()]
+    fired = [np.asarray(spikes.time) for spikes in solution.spikes.values()]
     last = max((float(time[np.isfinite(time)].max(initial=0.0)) for time in fired), default=0.0)
     if 0 < last < QUIET * end:
         yield Note(

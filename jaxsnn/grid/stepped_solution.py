@@ -328,14 +328,14 @@ def untied(network: Network) -> Iterator[str]:
 
 def approximations(network: Network) -> tuple[str, ...]:
     """What is only approximated, and where what was said is not followed; a sentence each."""
-    found: list[str] = [
+    notes: list[str] = [
         Note(remark, kind="approximated", code="ignored-by-source")
         for wire in network.wires
         for remark in wire.remarks
     ]
     for population in network.populations.values():
-        found += [Note(text, kind="approximated") for text in population.remarks]
-        found += [Note(text, kind="assumed") for text in population.assumed]
+        notes += [Note(text, kind="approximated") for text in population.remarks]
+        notes += [Note(text, kind="assumed") for text in population.assumed]
     losses = grid_losses(network.wires, network.populations).values()
-    found += [Note(text, kind="approximated") for text in losses]
-    return tuple(dict.fromkeys(found))
+    notes += [Note(text, kind="approximated") for text in losses]
+    return tuple(dict.fromkeys(notes))

@@ -52,12 +52,14 @@ def other_step_notes(network: Network, inputs: Any) -> Iterator[str]:
         inputs: checked, by the name of the Input node or alone; those without `dt` were not made of
             steps.
     """
-    steps = {own.dt for own in network.populations.values() if own.dt is not None}
+    steps = {
+        population.dt for population in network.populations.values() if population.dt is not None
+    }
     if len(steps) != 1:
         return
     (dt,) = steps
-    for name, given in by_input(network, inputs).items():
-        step = getattr(given, "dt", None)
+    for name, signal in by_input(network, inputs).items():
+        step = getattr(signal, "dt", None)
         if step is not None and not math.isclose(step, dt, rel_tol=2.0**-18):
             yield Note(
                 f"input '{name}' was made of steps of {format_time(step)}, and the steps of the network"

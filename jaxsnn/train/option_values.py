@@ -210,7 +210,7 @@ def seed_check(name: str, value: Any) -> None:
 _NUMBERS = ("float", "int", "float | None", "int | None")
 
 
-def replace_fields(record: Any, table: Mapping[str, Any], where: str) -> Any:
+def replace_fields(record: Any, table: Mapping[str, Any], table_name: str) -> Any:
     """Return a record with some fields replaced, by name, with "-" or "_".
 
     Args:
@@ -219,12 +219,12 @@ def replace_fields(record: Any, table: Mapping[str, Any], where: str) -> Any:
     Raises:
         UsageError: a field that the record does not have, or text for one that is a number.
     """
-    known = {field.name: str(field.type) for field in fields(record)}
+    types = {field.name: str(field.type) for field in fields(record)}
     values = {name.replace("-", "_"): value for name, value in table.items()}
     for name, value in values.items():
-        if name not in known:
-            raise UsageError(f"{where}: there is no '{name}'", fix=suggestion(name, known))
-        if known[name] in _NUMBERS and isinstance(value, str):
+        if name not in types:
+            raise UsageError(f"{table_name}: there is no '{name}'", fix=suggestion(name, types))
+        if types[name] in _NUMBERS and isinstance(value, str):
             fix = "give a number, not text; times in seconds"
-            raise UsageError(f"{where}: {name} is {value!r}", fix=fix)
+            raise UsageError(f"{table_name}: {name} is {value!r}", fix=fix)
     return replace(record, **values)

@@ -254,17 +254,17 @@ def tile(parts: ChipParts, counts: Sequence[int]) -> list[tuple[Circuit, ...]] |
     starts = [[first, first] for first, _ in regions]
     half = 0
     for count in counts:
-        found = None
-        while found is None and half < chip.halves:
-            found = _take(free, count, starts[half], regions[half])
-            half += found is None
-        if found is None:
+        block = None
+        while block is None and half < chip.halves:
+            block = _take(free, count, starts[half], regions[half])
+            half += block is None
+        if block is None:
             # a gap that was left
             gaps = (_take(free, count, [first, first], (first, end)) for first, end in regions)
-            found = next((gap for gap in gaps if gap is not None), None)
-        if found is None:
+            block = next((gap for gap in gaps if gap is not None), None)
+        if block is None:
             return None
-        tiles.append(found)
+        tiles.append(block)
     return tiles
 
 
@@ -281,9 +281,9 @@ def tile_evenly(parts: ChipParts, counts: Sequence[int]) -> list[tuple[Circuit, 
     for count in counts:
         for step in range(chip.outputs):
             output = (turn + step) % chip.outputs
-            found = _take(free, count, starts[output], regions[output])
-            if found is not None:
-                tiles.append(found)
+            block = _take(free, count, starts[output], regions[output])
+            if block is not None:
+                tiles.append(block)
                 turn = output + 1
                 break
         else:
@@ -297,12 +297,12 @@ def _take(
     """A tile in a region, which is then no longer free; `start`, where tiles may begin in each row,
     moves on.
     """
-    found = _single(free, region) if count == 1 else _block(free, count, start, region[1])
-    for row, column in found or ():
+    block = _single(free, region) if count == 1 else _block(free, count, start, region[1])
+    for row, column in block or ():
         free[row, column] = False
         if count > 1:
             start[row] = max(start[row], column + 1)
-    return found
+    return block
 
 
 def _single(free: np.ndarray, region: tuple[int, int]) -> tuple[Circuit, ...] | None:
@@ -343,10 +343,10 @@ def _overlapping(
     while True:
         for row in range(HEMISPHERES):
             if lengths[row]:
-                found = _stretch(free[row], lengths[row], at[row], end)
-                if found is None:
+                stretch = _stretch(free[row], lengths[row], at[row], end)
+                if stretch is None:
                     return None
-                at[row] = found
+                at[row] = stretch
         if not all(lengths):
             return at[0], at[1]
         if at[0] + lengths[0] <= at[1]:
@@ -361,8 +361,8 @@ def _stretch(free: np.ndarray, length: int, start: int, end: int) -> int | None:
     """The first column at or right of `start` from which `length` circuits are free."""
     column = start
     while column + length <= end:
-        taken = np.flatnonzero(~free[column : column + length])
-        if not len(taken):
+        occupied = np.flatnonzero(~free[column : column + length])
+        if not len(occupied):
             return column
-        column += int(taken[-1]) + 1
+        column += int(occupied[-1]) + 1
     return None

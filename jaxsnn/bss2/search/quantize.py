@@ -244,7 +244,7 @@ def _assembled(examined: Examined, options: QuantizeOptions) -> Quantized:
     parts, neurons = examined.parts, examined.neurons
     speedup, notes = choose_speedup(tuple(neurons.values()), options.speedup)
     notes = list(notes)
-    strengths = {name: strength(own, speedup) for name, own in neurons.items()}
+    strengths = {name: strength(neuron, speedup) for name, neuron in neurons.items()}
     scales = _scales(options.scale, neurons)
     arriving = {name: dict(examined.arriving[name].links) for name in neurons}
     bias, bias_source = _bias_weights(neurons, strengths, speedup, options), None
@@ -267,9 +267,9 @@ def _assembled(examined: Examined, options: QuantizeOptions) -> Quantized:
         populations.append(NetPopulation(name=bias_source, size=1, external=True))
     populations += [
         NetPopulation(
-            name=name, size=own.population.size, external=False, output=name in shown_populations
+            name=name, size=neuron.population.size, external=False, output=name in shown_populations
         )
-        for name, own in neurons.items()
+        for name, neuron in neurons.items()
     ]
     scaled, voltages, measured = _scale(
         neurons, strengths, arriving, scales, speedup, options, notes
@@ -278,12 +278,12 @@ def _assembled(examined: Examined, options: QuantizeOptions) -> Quantized:
     for name, links in bias.items():  # the weights of its channel come last
         lost = int(np.sum(scaled[name].whole[-links.value.size :] == 0))
         if lost:
-            what = f"{lost} of its {links.value.size} biases round to 0"
+            message = f"{lost} of its {links.value.size} biases round to 0"
             why = "a longer bias_period, or a smaller range of weights, makes them larger"
-            notes.append(Change(node=name, what=what, why=why))
-    for name, own in neurons.items():
+            notes.append(Change(node=name, what=message, why=why))
+    for name, neuron in neurons.items():
         links = examined.arriving[name].links.values()
-        notes += approximations(own, links, options.refractory_time, speedup)
+        notes += approximations(neuron, links, options.refractory_time, speedup)
     notes += voltages.notes
     notes += _bias_notes(bias_source, neurons, speedup, options)
     begins = np.cumsum([0, *(population.size for population in populations)])
@@ -305,17 +305,19 @@ def _assembled(examined: Examined, options: QuantizeOptions) -> Quantized:
             {
                 name: ChipPopulation(
                     name=name,
-                    size=own.population.size,
-                    fires=own.population.fires,
-                    tau_mem=own.tau_mem / speedup,
-                    tau_syn=np.where(np.isnan(own.tau_syn), SHORT_TAU_SYN, own.tau_syn / speedup),
+                    size=neuron.population.size,
+                    fires=neuron.population.fires,
+                    tau_mem=neuron.tau_mem / speedup,
+                    tau_syn=np.where(
+                        np.isnan(neuron.tau_syn), SHORT_TAU_SYN, neuron.tau_syn / speedup
+                    ),
                     v_leak=voltages.v_leak[name],
                     v_threshold=voltages.v_threshold[name],
                     v_reset=voltages.v_reset[name],
                     lsb_per_volt=voltages.lsb_per_volt[name],
                     refractory_time=options.refractory_time,
                 )
-                for name, own in neurons.items()
+                for name, neuron in neurons.items()
             }
         ),
         nodes=MappingProxyType(
@@ -342,15 +344,15 @@ def _silenced(
         deaf = np.setdiff1d(post, post[~lost])
         count = f"{lost.sum()} of its {lost.size} weights round to 0"
         if lost.all():
-            what = f"all its {lost.size} weights round to 0: nothing arrives there"
+            message = f"all its {lost.size} weights round to 0: nothing arrives there"
         elif deaf.size:
             listed = listing(deaf.tolist(), limit=4)
-            what = f"{count}: nothing arrives at neuron{'s' * (deaf.size > 1)} {listed}"
+            message = f"{count}: nothing arrives at neuron{'s' * (deaf.size > 1)} {listed}"
         elif lost.mean() > _MUCH_LOST:
-            what = count
+            message = count
         else:
             continue
-        yield Change(node=name, what=what, why="they are too small for the scale")
+        yield Change(node=name, what=message, why="they are too small for the scale")
 
 
 def _scale(
@@ -375,7 +377,8 @@ def _scale(
     def slopes(weights: Mapping[str, Scaled]) -> dict[str, float]:
         """By how many volts per second one LSB of a weight changes dV/dt."""
         return {
-            name: strengths[name].max() / (own.scale or np.nan) for name, own in weights.items()
+            name: strengths[name].max() / (weight.scale or np.nan)
+            for name, weight in weights.items()
         }
 
     def scaled_by(chosen: Mapping[str, str | float]) -> dict[str, Scaled]:
@@ -400,23 +403,23 @@ def _scale(
         microseconds = speedup * parse_time("1us")
         measured = chosen_slope(options.slope, slope * microseconds)
         slope = measured.slope / microseconds
-        for name, own in neurons.items():
+        for name, neuron in neurons.items():
             scale = scaled[name].scale
-            if not own.population.fires or scale is None:
+            if not neuron.population.fires or scale is None:
                 continue
-            room = largest(own, options.v_leak, options.v_threshold)
+            room = largest(neuron, options.v_leak, options.v_threshold)
             limit = float(room * strengths[name].max() / slope)
             if scale > limit:
                 limited[name] = limit
-                what = f"weights fill {limit / scale:.0%} of their range"
+                message = f"weights fill {limit / scale:.0%} of their range"
                 why = (
                     f"at {measured.slope:.3g} CADC LSB per microsecond larger ones need a"
                     f" threshold above {options.v_threshold} LSB"
                 )
-                notes.append(Change(node=name, what=what, why=why))
+                notes.append(Change(node=name, what=message, why=why))
         scaled = scaled_by(limited)
-    whole = _whole_thresholds(neurons, scaled, scales, slopes(scaled), slope, options)
-    scaled = scaled_by(limited | whole)
+    thresholds = _whole_thresholds(neurons, scaled, scales, slopes(scaled), slope, options)
+    scaled = scaled_by(limited | thresholds)
     if measured is not None:
         _refuse_weak(neurons, slopes(scaled), measured, slope, speedup, options)
     voltages = levels(neurons, slopes(scaled), options.v_leak, options.v_threshold, slope)

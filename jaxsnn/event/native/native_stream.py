@@ -195,7 +195,8 @@ class NativeStream:
         first = 0
         while first < len(time):
             rest = [
-                None if each is None else _pointer(each[first:]) for each in (time, channel, size)
+                None if array is None else _pointer(array[first:])
+                for array in (time, channel, size)
             ]
             first += self._call("push", number, len(time) - first, *rest)
 
@@ -231,12 +232,12 @@ class NativeStream:
             return None
         self._time[:count], self._channel[:count] = time, channel
         self._end.value = end
-        found = self._step(number, count, size, self.committed)
-        if found == _REFUSED:
+        status = self._step(number, count, size, self.committed)
+        if status == _REFUSED:
             return None
-        if found == _MORE:
+        if status == _MORE:
             return self._take(self._run(self._end.value))
-        return self._take(self._checked(found), taken=found <= FEW)
+        return self._take(self._checked(status), taken=status <= FEW)
 
     def _take(self, count: int, *, taken: bool = False) -> Spikes:
         """Spikes that the library has, or has handed over into the arrays for few."""
@@ -287,8 +288,8 @@ class NativeStream:
         """
         self.settle()
         arrays = [np.ascontiguousarray(array) for array in state.arrays]
-        found = self._calls["restore"](self._handle, *map(_pointer, arrays))
-        return found != _REFUSED and not self._checked(found)
+        status = self._calls["restore"](self._handle, *map(_pointer, arrays))
+        return status != _REFUSED and not self._checked(status)
 
     def voltage(self, number: int, time: float, neurons: int) -> Float[np.ndarray, "neurons"]:
         """v of a population at the time to which it was run."""

@@ -52,8 +52,8 @@ def sums_may_meet(draft: Draft, name: str, v_threshold: np.ndarray) -> bool:
         for grid in _GRIDS:
             steps = rows / grid
             fits = (rows != 0) & (np.abs(steps - np.round(steps)) <= 2.0**-23 * np.abs(steps))
-            found = np.count_nonzero(fits, axis=1)
-            if np.any((found > _BY_CHANCE * counted) & (found > np.where(counted > 1, 1, 0))):
+            counts = np.count_nonzero(fits, axis=1)
+            if np.any((counts > _BY_CHANCE * counted) & (counts > np.where(counted > 1, 1, 0))):
                 return True
         if np.any(np.isin(np.float32(weight), np.float32(v_threshold))):
             return True

@@ -59,8 +59,10 @@ class Target:
             return None
         dialects = self.framework.dialects
         version = self.importer.version
-        own = next((each for each in dialects if each.version == version), dialects[0])
-        return own.runs_loops
+        conventions = next(
+            (dialect for dialect in dialects if dialect.version == version), dialects[0]
+        )
+        return conventions.runs_loops
 
     def notes(self) -> tuple[str, ...]:
         """What its version is worth here: another one was asked for or is installed, or nobody ran

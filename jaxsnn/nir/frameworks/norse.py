@@ -299,9 +299,9 @@ def _time_constants(rate: np.ndarray, dt: float) -> tuple[np.ndarray, np.ndarray
     """Return time constants for which Norse's `dt * (1 / tau)` is a rate in float32, or as close to it as
     float32 allows, and the rates that result.
     """
-    one, step = np.float32(1), np.float32(dt)
-    wanted = rate.astype(np.float32)
-    nearest = (float(step) / wanted.astype(float)).astype(np.float32)
+    unity, step = np.float32(1), np.float32(dt)
+    rounded_rate = rate.astype(np.float32)
+    nearest = (float(step) / rounded_rate.astype(float)).astype(np.float32)
     candidates = [nearest]
     for direction in (0.0, np.inf):
         tau = nearest
@@ -309,8 +309,8 @@ def _time_constants(rate: np.ndarray, dt: float) -> tuple[np.ndarray, np.ndarray
             tau = np.nextafter(tau, np.float32(direction))
             candidates.append(tau)
     taus = np.stack(candidates)
-    rates = step * (one / taus)
-    best = np.argmin(np.abs(rates - wanted), axis=0)[None]
+    rates = step * (unity / taus)
+    best = np.argmin(np.abs(rates - rounded_rate), axis=0)[None]
     chosen, actual = (np.take_along_axis(array, best, axis=0)[0] for array in (taus, rates))
     return chosen.astype(float), actual.astype(float)
 
@@ -350,8 +350,8 @@ def _threshold(
         f"than the source's, so that a membrane within {slack:.2g} of v_threshold "
         f"{step.v_threshold.flat[place]:g}, relative to it, counts as at it"
     )
-    kept = exact & (not floors)
-    return moved_threshold(step, height, False, np.where(kept, 0.0, slack)), rounding
+    unmoved = exact & (not floors)
+    return moved_threshold(step, height, False, np.where(unmoved, 0.0, slack)), rounding
 
 
 def _written_current(step: Step, setting: Setting) -> Written:

@@ -108,16 +108,16 @@ def exporter_of(module: Any) -> Callable[[Call], Exported] | None:
 def of_library(module: Any) -> bool:
     """Whether the class of a module is torch's or a framework's, and not the user's own."""
     package = type(module).__module__.partition(".")[0]
-    return package in {"torch", *(found.package for found in frameworks().values())}
+    return package in {"torch", *(framework.package for framework in frameworks().values())}
 
 
 def unsupported(name: str, module: Any) -> ConversionError:
     """The refusal of a layer that no graph has."""
     wrappers = {name for framework in frameworks().values() for name in framework.wrappers}
-    names = sorted({name for _, name in _exporters()} | wrappers)
-    way_out = WAYS_OUT.get(type(module).__name__, f"supported are {listing(names, limit=30)}")
+    layer_names = sorted({name for _, name in _exporters()} | wrappers)
+    way_out = WAYS_OUT.get(type(module).__name__, f"supported are {listing(layer_names, limit=30)}")
     return ConversionError(
-        f"'{name}' is a {_kind(module, names)}, which is not supported",
+        f"'{name}' is a {_kind(module, layer_names)}, which is not supported",
         fix=way_out,
         node=name,
     )
@@ -132,18 +132,20 @@ def _package(module: Any) -> str:
     return path if package == "torch" and not path.startswith("torch.nn.") else package
 
 
-def _kind(module: Any, known: Iterable[str]) -> str:
+def _kind(module: Any, layer_names: Iterable[str]) -> str:
     """The name of its class, with where it comes from if a known one has the same."""
     kind = type(module)
-    return f"{kind.__module__}.{kind.__name__}" if kind.__name__ in known else kind.__name__
+    return f"{kind.__module__}.{kind.__name__}" if kind.__name__ in layer_names else kind.__name__
 
 
 def _exporters() -> dict[tuple[str, str], Callable[[Call], Exported]]:
     """By package and name of the class."""
-    found = {("torch", kind): exporter for kind, exporter in LAYERS.items()}
+    exporters = {("torch", kind): exporter for kind, exporter in LAYERS.items()}
     for framework in frameworks().values():
-        found |= {(framework.package, kind): one for kind, one in framework.leaves.items()}
-    return found
+        exporters |= {
+            (framework.package, kind): exporter for kind, exporter in framework.leaves.items()
+        }
+    return exporters
 
 
 def setter_of(module: Any) -> Setter | None:
@@ -197,9 +199,9 @@ def in_time(module: Any) -> bool:
     """Whether a layer takes (time, batch, *shape) and runs through time itself."""
     package = _package(module)
     return any(
-        found.in_time is not None and found.in_time(module)
-        for found in frameworks().values()
-        if found.package == package
+        framework.in_time is not None and framework.in_time(module)
+        for framework in frameworks().values()
+        if framework.package == package
     )
 
 
@@ -208,10 +210,13 @@ def membranes_of(module: Any, state: Any) -> list[Any]:
     after a call.
     """
     package = _package(module)
-    names = [
-        n for found in frameworks().values() if found.package == package for n in found.membranes
+    attributes = [
+        n
+        for framework in frameworks().values()
+        if framework.package == package
+        for n in framework.membranes
     ]
-    held = [getattr(holder, name, None) for holder in (module, state) for name in names]
+    held = [getattr(holder, name, None) for holder in (module, state) for name in attributes]
     return [tensor for tensor in held if hasattr(tensor, "_version")]
 
 
@@ -294,12 +299,14 @@ def _graph_of(call: Call) -> Exported:
         nodes[suffix] = {"type": node.type, **node.parameters}
         if node.metadata:
             nodes[suffix]["metadata"] = dict(node.metadata)
-    said = {suffixes[name]: own for name, own in graph.dialect.nodes.items() if name in suffixes}
+    node_options = {
+        suffixes[name]: options for name, options in graph.dialect.nodes.items() if name in suffixes
+    }
     return Exported(
         nodes=nodes,
         edges=tuple((start, end) for start, end in wires if start and end),
         framework=graph.dialect.name,
-        dialect=dataclasses.replace(graph.dialect, nodes=said),
+        dialect=dataclasses.replace(graph.dialect, nodes=node_options),
         takers=tuple(end for start, end in wires if start is None and end),
         givers=tuple(start for start, end in wires if start and end is None),
     )
@@ -337,7 +344,7 @@ def _set_graph(
     call: Call, nodes: Mapping[str, Node], steps: Mapping[str, Step]
 ) -> list[LayerNumbers]:
     """The weights and biases of a module that `jaxsnn.to_torch` made."""
-    found = []
+    numbers = []
     by_name = {
         name: nodes[name.replace("/", ".")]
         for name, node in source_of(call.module).nodes.items()
@@ -346,12 +353,12 @@ def _set_graph(
     for name, key, value in weights_for(call.module, by_name):
         layer = call.module.get_submodule(name)
         if getattr(layer, key, None) is not None:
-            found.append(
+            numbers.append(
                 LayerNumbers(
                     layer=f"{call.name}.{name}", node=call.name, owner=layer, name=key, value=value
                 )
             )
-    return found
+    return numbers
 
 
 #: Those whose weights may be in several places.

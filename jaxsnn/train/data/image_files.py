@@ -75,18 +75,18 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
             header = file.read(4 * start[3])
             shape = tuple(int.from_bytes(header[n : n + 4]) for n in range(0, len(header), 4))
             begins = 4 + 4 * start[3]
-            wanted = math.prod(shape) * np.dtype(kind).itemsize
+            expected_size = math.prod(shape) * np.dtype(kind).itemsize
             if zipped:  # at most one byte more than the header announces: it may expand without end
-                ByteBudget(name).take("its numbers", wanted)
-                there = len(content := file.read(wanted + 1))
+                ByteBudget(name).take("its numbers", expected_size)
+                there = len(content := file.read(expected_size + 1))
             else:
                 there = os.path.getsize(name) - begins
     except (OSError, EOFError, zlib.error) as error:
         raise FileError(f"{name} cannot be read ({error})") from error
-    if len(header) < 4 * start[3] or there != wanted:
+    if len(header) < 4 * start[3] or there != expected_size:
         raise FileError(
-            f"{name} holds {'more' if there > wanted and zipped else there} bytes of numbers, and"
-            f" says that they are {wanted}",
+            f"{name} holds {'more' if there > expected_size and zipped else there} bytes of numbers, and"
+            f" says that they are {expected_size}",
             fix="get the file again",
         )
     if zipped:

@@ -261,10 +261,10 @@ class TrainingRun:
         # what raw numbers of these stand for is not in the settings
         particular = raw_is_particular(self.network, self.setup.trained)
         raw = on_host(self.state.raw, self.setup.mesh)
-        own = list(optimiser_identity(self.options.optimiser, raw))
-        own += [rates] if callable(self.options.schedule) else []
-        own += [np.frombuffer(repr(self.setup.trained).encode(), np.uint8)] if particular else []
-        return fingerprint(identities(self.splits), self.network.parameters, own)
+        parts = list(optimiser_identity(self.options.optimiser, raw))
+        parts += [rates] if callable(self.options.schedule) else []
+        parts += [np.frombuffer(repr(self.setup.trained).encode(), np.uint8)] if particular else []
+        return fingerprint(identities(self.splits), self.network.parameters, parts)
 
     def _extended(self, path: Path, epochs: int, done: int) -> str:
         """Return the fingerprint that this run would have with another number of epochs.
@@ -682,7 +682,7 @@ class TrainingRun:
         notes where the accuracies differ.
         """
         network = self.network
-        if not any(own.steps_through_time for own in network.populations.values()):
+        if not any(population.steps_through_time for population in network.populations.values()):
             return None
         if self.setup.engine.kind == "grid":
             return test_accuracy
@@ -698,7 +698,7 @@ class TrainingRun:
 
         framework = trained.dialect.name
         try:
-            found = accuracy_in_steps(
+            step_accuracy = accuracy_in_steps(
                 trained, parts, samples, loss=self.plan.loss, t_end=self.plan.t_end
             )
         except (JaxsnnError, jax.errors.JaxRuntimeError, MemoryError) as error:
@@ -710,21 +710,21 @@ class TrainingRun:
                 )
             )
             return None
-        read = [(found.accuracy, "")]
-        if found.by_count is not None:
-            read.append((found.by_count, ", read by spike counts"))
-        for accuracy, how in read:
+        readings = [(step_accuracy.accuracy, "")]
+        if step_accuracy.by_count is not None:
+            readings.append((step_accuracy.by_count, ", read by spike counts"))
+        for accuracy, reading in readings:
             if abs(accuracy - test_accuracy) > _ONE_POINT:
                 notes.append(
                     Note(
                         f"in the time steps of {framework} the trained weights answer"
-                        f" {accuracy:.1%} of the test samples{how}, here {test_accuracy:.1%}: train with"
+                        f" {accuracy:.1%} of the test samples{reading}, here {test_accuracy:.1%}: train with"
                         " engine=TimeStepped() for use there, or with a loss of what is read there",
                         kind="approximated",
                         code="accuracy-in-steps",
                     )
                 )
-        return found.accuracy
+        return step_accuracy.accuracy
 
 
 def _said(found: Problem | None) -> str:
