@@ -1,10 +1,5 @@
-"""What importers in continuous time take: no steps, but the equations themselves.
-
-    tau_syn I' = -I,  I jumps by `jump` times the weight with each spike
-    tau_mem V' = v_leak - V + I
-    a spike where V passes v_threshold, then V = v_reset
-
-Each current-based neuron has this form, with r and w_in put into the jump.
+"""Conversion for importers that solve the equations in continuous time: the `Flow` of a population, and
+the passes that such importers need.
 """
 
 from __future__ import annotations

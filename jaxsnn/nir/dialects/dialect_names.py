@@ -1,9 +1,4 @@
-"""What a NIR file does not say: dt, unit of time, how a spike enters, reset, initial state.
-
-Each framework writes one format with its own meaning: `jaxsnn.nir.frameworks` has one file for each.
-`DIALECTS` are the conventions of all of them; a `Dialect` is what was decided for one graph.
-`jaxsnn.nir.dialects.inference.resolve` decides.
-"""
+"""The dialects by name, and the values that their options may take."""
 
 from __future__ import annotations
 

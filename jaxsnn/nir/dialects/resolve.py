@@ -1,11 +1,6 @@
-"""One time step of a neuron of the source as numbers: the form from which every target is written.
+"""Compute what one time step of the source does to a population: a `Step`, from node and dialect.
 
-    i = synapse_decay i + synapse_gain x        (current-based neurons only)
-    u = decay v + gain X + drive                (X is i, or x without a current)
-    a spike where u passes v_threshold, then the reset gives the next v
-
-x is all that arrives in the step, each spike of weight w as w. Every framework's update has this
-form.
+The form of a step is in `jaxsnn.nir.frameworks.source_step`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What importers in continuous time take: no steps, but the equations themselves.
+"""Equations of a population, as importers that simulate in continuous time need them.
 
     tau_syn I' = -I,  I jumps by `jump` times the weight with each spike
     tau_mem V' = v_leak - V + I

@@ -1,11 +1,11 @@
-"""One time step of a neuron of the source as numbers: the form from which every target is written.
+"""One time step of a population of the source as numbers: `Step`, from which every target is written.
 
     i = synapse_decay i + synapse_gain x        (current-based neurons only)
     u = decay v + gain X + drive                (X is i, or x without a current)
     a spike where u passes v_threshold, then the reset gives the next v
 
-x is all that arrives in the step, each spike of weight w as w. Every framework's update has this
-form.
+x is the sum of what arrives in the step; a spike of weight w counts as w. The update of every framework
+has this form.
 """
 
 from __future__ import annotations

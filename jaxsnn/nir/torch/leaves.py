@@ -1,6 +1,7 @@
-"""Layers of PyTorch as NIR nodes, by their attributes: no framework is imported.
+"""Find what exports a layer of a PyTorch module, and what loads numbers into it.
 
-Those of each framework are in its file in `jaxsnn.nir.frameworks`.
+Layers of `torch.nn` are in `jaxsnn.nir.frameworks.torch_layers`, those of each framework in its file
+there. They are found by package and class name, so that no framework is imported.
 """
 
 from __future__ import annotations
