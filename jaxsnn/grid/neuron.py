@@ -20,8 +20,8 @@ from jaxsnn.grid.surrogate import Surrogate, spike, spike_count
 from jaxsnn.network.array_types import Array, Float
 from jaxsnn.network.structure import Population
 
-#: A membrane so close below a whole number, relative to it, counts as at it where a reset takes off as
-#: many as fit in: the reset_method that `convert` gives to Norse does the same.
+#: A membrane so close below an integer, relative to it, counts as at it by the reset "rounded-floor", as
+#: by the reset_method that `convert` gives to Norse where sums of weights may meet a threshold.
 FLOOR_SLACK = 2.0**-20
 
 
@@ -179,8 +179,10 @@ class SteppedNeuron:
         p, population = self.parameters, self.population
         if population.reset == "none":
             return v
-        if population.reset == "subtract" and population.reset_size == "floor":
+        if population.reset == "subtract" and population.reset_size == "rounded-floor":
             return v - jnp.maximum(jnp.floor(v * (1 + FLOOR_SLACK)), 0)
+        if population.reset == "subtract" and population.reset_size == "floor":
+            return v - jnp.maximum(jnp.floor(v), 0)
         if population.reset == "subtract" and population.reset_size == "1":
             return v - spikes
         if population.reset == "subtract":

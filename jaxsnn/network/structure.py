@@ -243,8 +243,8 @@ class Population:
         reset: where V goes after a spike: "zero" (to v_reset) or "subtract" (to V - v_threshold,
             which is 0).
         reset_size: what a reset that subtracts takes off where time has steps: "v_threshold", "1",
-            or "floor", the whole number below V (or within rounding above), if that is positive,
-            whether it fires or not.
+            or "floor", the integer below V, if that is positive, whether it fires or not;
+            "rounded-floor" counts a V within rounding below an integer as at it.
         membrane: what a time step does to V under the step's input X (a current-based
             neuron's: its current I). "exact": the flow of the ODE over dt. "leak": V = k V + X.
             "average": V = k V + (1 - k) X. "euler": V = V + dt/tau (v_leak - V + X). "relax": V = V
@@ -295,7 +295,7 @@ class Population:
     resistance: Literal["file", "tau/dt"] = "file"
     initial: Literal["zero", "v_leak", "v_reset"] = "zero"
     reset: Literal["zero", "subtract", "none"] = "zero"
-    reset_size: Literal["v_threshold", "1", "floor"] = "v_threshold"
+    reset_size: Literal["v_threshold", "1", "floor", "rounded-floor"] = "v_threshold"
     membrane: Literal["exact", "leak", "average", "euler", "relax", "relax, add"] = "exact"
     synapse: Literal["exact", "add last", "add first", "decay last", "filter"] = "exact"
     membrane_decay: Any = None

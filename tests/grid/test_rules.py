@@ -115,7 +115,7 @@ def test_a_membrane_at_its_threshold(dialect, fires):
     assert y[:, 0, 0].tolist() == expected
 
 
-@pytest.mark.parametrize("size", ["v_threshold", "1", "floor"])
+@pytest.mark.parametrize("size", ["v_threshold", "1", "floor", "rounded-floor"])
 def test_what_a_reset_of_norse_s_importer_takes_off(size, x64):
     neurons = build.cubalif(tau_mem=10e-3, tau_syn=5e-3, v_threshold=0.8)
     layers = build.input(2), build.linear(weight=8 * np.eye(2)), neurons
@@ -128,7 +128,13 @@ def test_what_a_reset_of_norse_s_importer_takes_off(size, x64):
         i = i + 0.2 * (8 * frame - i)
         v = v + 0.1 * (i - v)
         fires = v > 0.8
-        v = v - {"v_threshold": 0.8 * fires, "1": fires, "floor": np.maximum(np.floor(v), 0)}[size]
+        taken_off = {
+            "v_threshold": 0.8 * fires,
+            "1": fires,
+            "floor": np.maximum(np.floor(v), 0),
+            "rounded-floor": np.maximum(np.floor(v * (1 + 2.0**-20)), 0),
+        }
+        v = v - taken_off[size]
         np.testing.assert_array_equal(spikes, fires)
         np.testing.assert_allclose(membrane, v, atol=1e-12)
     assert 0.2 < solution.output().mean() < 0.5

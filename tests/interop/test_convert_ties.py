@@ -149,3 +149,14 @@ def test_several_spikes_in_a_step(v_threshold, tmp_path):
     assert y.max() > 1, "no neuron fires twice in a step"
     identical, trains, _ = norse_trains(graph, x, y, tmp_path / "a.nir")
     assert identical == trains
+
+
+@pytest.mark.parametrize(("weight", "reset_size"), [(np.pi / 2, "floor"), (1.5, "rounded-floor")])
+def test_membranes_are_rounded_to_thresholds_only_where_sums_may_meet_them(weight, reset_size):
+    """A slack moves spikes of membranes that come close to a threshold by chance."""
+    layers = build.linear(weight=np.full((3, 2), weight)), build.integrate_and_fire(v_threshold=1.0)
+    graph = build.sequential(
+        build.input(2), *layers, dialect="sinabs", dt="1ms", reset="subtract", norm_input=False
+    )
+    converted = convert(graph, to="norse", input_range=(0, 1))
+    assert converted.graph.dialect.option("reset_size", "2") == reset_size

@@ -519,11 +519,15 @@ def _write_neurons(
     setting: Setting,
     refused: list[Problem],
 ) -> None:
+    # Before anything is scaled: a writer may ask for the ties of other neurons.
+    setting.ties.update(
+        name
+        for name, step in steps.items()
+        if isinstance(step, Step) and sums_may_meet(draft, name, step.v_threshold)
+    )
     for name, step in steps.items():
         try:
             assert target.importer.write is not None
-            if isinstance(step, Step) and sums_may_meet(draft, name, step.v_threshold):
-                setting.ties.add(name)
             written = target.importer.write(step, setting)
             setting.said[name] = {**written.says, **written.means}
             rounding = written.rounding

@@ -204,7 +204,9 @@ def assumptions(dialect: Dialect, node: Node) -> tuple[str, ...]:
     )
 
 
-def reset_size(dialect: Dialect, node: Node) -> Literal["v_threshold", "1", "floor"]:
+def reset_size(
+    dialect: Dialect, node: Node
+) -> Literal["v_threshold", "1", "floor", "rounded-floor"]:
     """What a reset that subtracts takes off, see `Population.reset_size`."""
     return dialect.option("reset_size", node.name) or "v_threshold"
 

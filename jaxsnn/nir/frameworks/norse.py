@@ -132,7 +132,7 @@ _RESET_SIZE = OwnOption(
     name="reset_size",
     kind="choice",
     help="Norse's importer: what a reset that subtracts takes off, by its reset_method",
-    choices=("v_threshold", "1", "floor"),
+    choices=("v_threshold", "1", "floor", "rounded-floor"),
 )
 #: Files that are written for its importer, which computes the current as it does the membrane:
 #: i += dt/tau_syn (v_leak - i + w_in x), and then V under r i.
@@ -163,13 +163,15 @@ _SLACK = 2.0**-20
 #: from below for ever; in float32 it then stops about tau/dt spacings below, and must not fire there.
 _SLACK_AT = 2.0**-23
 #: What `from_nir` is told, by kind. "unit": membranes are scaled so that a spike takes 1 off.
-#: "floor": so that v_threshold is 1, and as many as fit in are taken off.
+#: "floor": so that v_threshold is 1, and as many as fit in are taken off. "rounded-floor": the same,
+#: where sums of weights may meet a threshold.
 _RESET_METHODS: Mapping[str, str] = MappingProxyType(
     {
         "value": "",
         "subtract": ", reset_method=norse.torch.functional.reset.reset_subtract",
         "unit": ", reset_method=lambda z, v, reset, th: v - z",
-        "floor": f", reset_method=lambda z, v, reset, th: v - (v * {1 + _SLACK!r}).floor().clamp(min=0)",
+        "floor": ", reset_method=lambda z, v, reset, th: v - v.floor().clamp(min=0)",
+        "rounded-floor": f", reset_method=lambda z, v, reset, th: v - (v * {1 + _SLACK!r}).floor().clamp(min=0)",
     }
 )
 #: The same, as fields of a dialect.
@@ -179,6 +181,7 @@ _RESETS: Mapping[str, Mapping[str, str]] = MappingProxyType(
         "subtract": {"reset": "subtract"},
         "unit": {"reset": "subtract", "reset_size": "1"},
         "floor": {"reset": "subtract", "reset_size": "floor"},
+        "rounded-floor": {"reset": "subtract", "reset_size": "rounded-floor"},
     }
 )
 
@@ -204,6 +207,11 @@ def _reset_method(steps: Sequence[Step]) -> str:
     if later:
         return "unit"
     return "value" if all(reset in ("value", "skip") for reset in resets) else "subtract"
+
+
+def _method(setting: Setting) -> str:
+    """Return the key of `_RESET_METHODS` for a conversion, whose ties are known."""
+    return "rounded-floor" if setting.own == "floor" and setting.ties else setting.own
 
 
 def _write(step: Step, setting: Setting) -> Written:
@@ -340,7 +348,8 @@ def _threshold(
     same = (scale == 1) & (step.gain == 1 - step.decay) & (not step.at_equality)
     few = np.stack([has_few_digits(value) for value in (*factors, height)])
     exact = (same & (not step.current_based)) | np.all(few, axis=0)
-    floors = setting.own == "floor" and step.reset != "value"
+    # One reset_method holds for all neurons, so that their thresholds have its slack.
+    floors = _method(setting) == "rounded-floor" and step.reset != "value"
     slack = _SLACK if floors or not step.at_equality else _SLACK_AT
     if np.all(exact) or step.name not in setting.ties:
         return moved_threshold(step, height, False, slack if floors else 0.0), ""
@@ -423,7 +432,7 @@ def _written_current(step: Step, setting: Setting) -> Written:
             "only CubaLIF of Norse's importer has a reset other than to 0; "
             "tau_syn = dt makes it a LIF"
         )
-    means = _RESETS[setting.own]
+    means = _RESETS[_method(setting)]
     return Written(
         entry=entry, factor=filled(step, 1), offset=offset, why=why, means=means, rounding=rounding
     )
@@ -479,7 +488,7 @@ def _needs_no_current(step: Step) -> bool:
 
 
 def _load(path: str, setting: Setting) -> str:
-    read, method = f"nir.read({path!r})", _RESET_METHODS[setting.own]
+    read, method = f"nir.read({path!r})", _RESET_METHODS[_method(setting)]
     return f"import nir, norse.torch; net = norse.torch.from_nir({read}, dt={setting.dt!r}{method})"
 
 
