@@ -51,7 +51,10 @@ class Examined:
 def examine(graph: Graph) -> Examined:
     """Examine a graph whose dialect is decided."""
     problems = list(chip_limits(graph))
-    if any(one.severity == "error" and one.code not in LEFT_TO_THE_MAPPER for one in problems):
+    if any(
+        problem.severity == "error" and problem.code not in LEFT_TO_THE_MAPPER
+        for problem in problems
+    ):
         return Examined(problems=tuple(problems))
     ready = plan(graph)
     parts: dict[str, Part] = {}
@@ -93,14 +96,14 @@ def _in_order(parts: Mapping[str, Part], neurons: Mapping[str, Dynamics]) -> dic
     return {name: neurons[name] for name in parts if name in neurons}
 
 
-def _bias_problems(one: Dynamics) -> Iterator[Problem]:
-    biased = int(np.count_nonzero(one.drive))
+def _bias_problems(dynamics: Dynamics) -> Iterator[Problem]:
+    biased = int(np.count_nonzero(dynamics.drive))
     if biased:
-        name, kind = one.population.name, one.population.kind
+        name, kind = dynamics.population.name, dynamics.population.kind
         yield Problem(
             node=name,
             code="bias",
-            message=f"node '{name}' ({kind}) has biases at {biased} of its {one.drive.size} "
+            message=f"node '{name}' ({kind}) has biases at {biased} of its {dynamics.drive.size} "
             "neurons, the chip has no constant current",
             fix="train without biases, or replace them by a source of regular spikes, "
             'bias="source"',
@@ -122,13 +125,13 @@ def chip_limits(graph: Graph) -> Iterator[Problem]:
     """What stands in the way of a network on the chip, in the order of its nodes."""
     size = sizes(graph)
     for name, node in graph.nodes.items():
-        where = f"node '{name}' ({node.type})"
+        label = f"node '{name}' ({node.type})"
         reason = _reason(node)
         if reason:
             yield Problem(
                 node=name,
                 code="unsupported-node",
-                message=f"{where} is not supported, {reason}",
+                message=f"{label} is not supported, {reason}",
                 fix="use CubaLIF, CubaLI, Linear, Affine, convolutions and pools",
             )
         elif node.traits.state and not node.traits.current_based:
@@ -136,7 +139,7 @@ def chip_limits(graph: Graph) -> Iterator[Problem]:
                 node=name,
                 code="approximated",
                 severity="warning",
-                message=f"{where} has no tau_syn, the chip's synaptic current always decays and "
+                message=f"{label} has no tau_syn, the chip's synaptic current always decays and "
                 "gets a short one",
                 fix="use CubaLIF or CubaLI to train what runs there",
             )
@@ -172,12 +175,12 @@ def _time_limits(graph: Graph) -> Iterator[Problem]:
             continue
         current_based = node.traits.current_based
         for key, (low, high) in ((key, _reach(key)) for key in ("tau_mem", "tau_syn")):
-            own = "tau" if key == "tau_mem" and not current_based else key
-            if own not in node.names:
+            parameter = "tau" if key == "tau_mem" and not current_based else key
+            if parameter not in node.names:
                 continue
-            taus = np.ravel(node.value(own)).astype(float)
+            taus = np.ravel(node.value(parameter)).astype(float)
             if not np.isfinite(taus).all():
-                message = f"node '{name}' ({node.type}) has a {own} that is infinite"
+                message = f"node '{name}' ({node.type}) has a {parameter} that is infinite"
                 yield Problem(
                     node=name,
                     code="no-leak",
@@ -186,9 +189,9 @@ def _time_limits(graph: Graph) -> Iterator[Problem]:
                 )
                 continue
             if low / taus.min() > least:
-                least, fastest = low / taus.min(), f"{own} {taus.min():g} of '{name}'"
+                least, fastest = low / taus.min(), f"{parameter} {taus.min():g} of '{name}'"
             if high / taus.max() < most:
-                most, slowest = high / taus.max(), f"{own} {taus.max():g} of '{name}'"
+                most, slowest = high / taus.max(), f"{parameter} {taus.max():g} of '{name}'"
     if least > most:
         message = f"its time constants are too far apart for the chip, {fastest} and {slowest}"
         factors = (
@@ -213,11 +216,11 @@ def _circuit_limits(graph: Graph, size: Mapping[str, int | None]) -> Iterator[Pr
     for part in graph.recurrent_components():
         needed = sum(counted.get(name, 0) for name in part)
         if needed > HICANN_X.circuits:
-            names = ", ".join(f"'{name}'" for name in part if name in counted)
+            population_names = ", ".join(f"'{name}'" for name in part if name in counted)
             yield Problem(
                 node=part[0],
                 code="too-large",
-                message=f"the neurons that feed each other ({names}) need {needed} circuits, the "
+                message=f"the neurons that feed each other ({population_names}) need {needed} circuits, the "
                 f"chip has {HICANN_X.circuits} ({needed - HICANN_X.circuits} too many)",
                 fix="make them fewer, a recurrent part cannot be split over runs",
             )

@@ -153,10 +153,10 @@ def _legend(mapping: Mapping, width: int) -> Iterator[tuple[int, str]]:
     """Line and element of each entry: populations, then what the colours of synapses mean."""
     entries: list[tuple[tuple[str, ...], str]] = [
         (
-            ("none" if one.external else colour(number),),
-            f"{one.name} ({one.size}{' inputs' if one.external else ''})",
+            ("none" if population.external else colour(number),),
+            f"{population.name} ({population.size}{' inputs' if population.external else ''})",
         )
-        for number, one in enumerate(mapping.populations)
+        for number, population in enumerate(mapping.populations)
     ]
     for text, shades in SIGNS:
         fills = tuple(_hex(rgb) for rgb in shades)
@@ -191,8 +191,8 @@ def _shade(weight: np.ndarray, chip: Chip) -> np.ndarray:
 
 
 def _run(mapping: Mapping, frame: Frame, run: Run, number: int) -> Iterator[str]:
-    circuits = sum(len(one.circuits) for one in run.neurons)
-    replayed = sum(one.from_run is not None for one in run.sources)
+    circuits = sum(len(neuron.circuits) for neuron in run.neurons)
+    replayed = sum(source.from_run is not None for source in run.sources)
     sources = f"{len(run.sources) - replayed} inputs, {replayed} replayed"
     title = (
         f"run {number}: {len(run.neurons)} neurons on {circuits} circuits, {sources} ({run.method})"
@@ -305,10 +305,12 @@ def _circuits(mapping: Mapping, frame: Frame, run: Run) -> Iterator[str]:
             BLACK,
             f"dead ({row}, {column})",
         )
-    each = chip.output_columns * frame.column
+    output_width = chip.output_columns * frame.column
     for output in range(chip.outputs):
-        x = LEFT + output * each
-        yield _text(x + each / 2, top - 6, f"output {output}", size=9, anchor="middle", fill=GREY)
+        x = LEFT + output * output_width
+        yield _text(
+            x + output_width / 2, top - 6, f"output {output}", size=9, anchor="middle", fill=GREY
+        )
         if output:
             thick = 2 if output % chip.buses == 0 else 1
             yield _box(
@@ -339,13 +341,13 @@ def _neuron(mapping: Mapping, frame: Frame, neuron: PlacedNeuron) -> str:
 
 def _bars(mapping: Mapping, run: Run) -> Iterator[str]:
     """How full the chip is: circuits, synapses, and the rows of each bus."""
-    for number, (name, taken, available) in enumerate(utilisation(mapping, run)):
+    for number, (name, used, available) in enumerate(utilisation(mapping, run)):
         y = number * BAR_STEP
-        share = min(taken / available, 1.0) if available else 0.0
+        share = min(used / available, 1.0) if available else 0.0
         yield _text(0, y + BAR_HEIGHT, name)
         yield _box(92, y, BAR_WIDTH, BAR_HEIGHT, EMPTY, stroke=GREY)
         yield _box(92, y, BAR_WIDTH * share, BAR_HEIGHT, FULL if share > ALMOST_FULL else BAR)
-        yield _text(92 + BAR_WIDTH + 6, y + BAR_HEIGHT, f"{taken} of {available}", size=10)
+        yield _text(92 + BAR_WIDTH + 6, y + BAR_HEIGHT, f"{used} of {available}", size=10)
 
 
 def utilisation(mapping: Mapping, run: Run) -> list[tuple[str, int, int]]:
@@ -357,8 +359,8 @@ def utilisation(mapping: Mapping, run: Run) -> list[tuple[str, int, int]]:
     used = np.zeros((HEMISPHERES, chip.rows), bool)
     used[run.synapses[:, 0], run.synapses[:, 1]] = True
     order = bus_order(chip).reshape(chip.buses, -1)
-    circuits = sum(len(one.circuits) for one in run.neurons)
-    found = [
+    circuits = sum(len(neuron.circuits) for neuron in run.neurons)
+    resources = [
         ("circuits", circuits, chip.circuits - len(set(mapping.dead.circuits))),
         ("synapses", len(run.synapses), int(usable.sum()) * chip.columns),
     ]
@@ -366,8 +368,8 @@ def utilisation(mapping: Mapping, run: Run) -> list[tuple[str, int, int]]:
         for bus in range(chip.buses):
             rows = order[bus]
             counts = int(used[hemisphere, rows].sum()), int(usable[hemisphere, rows].sum())
-            found.append((f"rows {side} {bus}", *counts))
-    return found
+            resources.append((f"rows {side} {bus}", *counts))
+    return resources
 
 
 def _side_height(chip: Chip) -> int:
@@ -383,20 +385,22 @@ def _crossbar(chip: Chip, run: Run) -> Iterator[str]:
     """
     top = (2 + HEMISPHERES * chip.buses) * BAR_STEP + GAP
     yield _text(0, top, "crossbar: full all pass, ring filtered, point closed")
-    left = 92
+    margin = 92
     groups = ("top", "bottom", "host")
     for group in range(HEMISPHERES + 1):
-        x = left + (group + 0.5) * chip.buses * DOT + group * 6
+        x = margin + (group + 0.5) * chip.buses * DOT + group * 6
         yield _text(x, top + DOT + 4, groups[group], size=9, anchor="middle", fill=GREY)
-    names = [f"output {number}" for number in range(chip.outputs)]
-    names += [f"host {number}" for number in range(chip.buses)]
-    names += [f"generator {number}" for number in range(chip.background_generators)]
-    for entry, name in enumerate(names):
-        yield _text(left - 8, top + DOT * (entry + 2.4) + 3, name, size=9, anchor="end", fill=GREY)
+    labels = [f"output {number}" for number in range(chip.outputs)]
+    labels += [f"host {number}" for number in range(chip.buses)]
+    labels += [f"generator {number}" for number in range(chip.background_generators)]
+    for entry, name in enumerate(labels):
+        yield _text(
+            margin - 8, top + DOT * (entry + 2.4) + 3, name, size=9, anchor="end", fill=GREY
+        )
     for (entry, output), (_, _, mask, target) in zip(
         crossbar_nodes(chip), run.crossbar.tolist(), strict=True
     ):
-        x = left + (output + 0.5) * DOT + output // chip.buses * 6
+        x = margin + (output + 0.5) * DOT + output // chip.buses * 6
         y = top + DOT * (entry + 2.4)
         closed = target & ~mask
         radius, fill = (1.2, GREY) if closed else (3.6, BAR if mask == 0 else "white")

@@ -18,20 +18,22 @@ MAP_AGAIN = "map the file again"
 class Entry:
     """An object of the JSON, where it stands in it, and what to do where it is not as it must be."""
 
-    def __init__(self, content: Any, where: str, fix: str = MAP_AGAIN) -> None:
+    def __init__(self, content: Any, location: str, fix: str = MAP_AGAIN) -> None:
         if not isinstance(content, dict):
-            raise MappingError(f"{where} is {_kind(content)}, not an object", fix=fix)
-        self.content, self.where, self.fix = content, where, fix
+            raise MappingError(f"{location} is {_kind(content)}, not an object", fix=fix)
+        self.content, self.location, self.fix = content, location, fix
 
     def value(self, key: str) -> Any:
         if key not in self.content:
-            raise MappingError(f"{self.where} has no '{key}'", fix=self.fix)
+            raise MappingError(f"{self.location} has no '{key}'", fix=self.fix)
         return self.content[key]
 
     def _typed(self, key: str, kind: type, name: str) -> Any:
         value = self.value(key)
         if type(value) is not kind:
-            raise MappingError(f"{self.where}: '{key}' is {_kind(value)}, not {name}", fix=self.fix)
+            raise MappingError(
+                f"{self.location}: '{key}' is {_kind(value)}, not {name}", fix=self.fix
+            )
         return value
 
     def text(self, key: str) -> str:
@@ -43,7 +45,9 @@ class Entry:
     def integer(self, key: str) -> int:
         value = self._typed(key, int, "an integer")
         if not -_LARGEST <= value <= _LARGEST:
-            raise MappingError(f"{self.where}: '{key}' is {value}, beyond {_LARGEST}", fix=self.fix)
+            raise MappingError(
+                f"{self.location}: '{key}' is {value}, beyond {_LARGEST}", fix=self.fix
+            )
         return value
 
     def positive_numbers(self) -> dict[str, float]:
@@ -51,23 +55,25 @@ class Entry:
         for key, value in self.content.items():
             if type(value) not in (int, float) or not 0 < value <= sys.float_info.max:
                 raise MappingError(
-                    f"{self.where}: '{key}' is {value!r}, not a positive number", fix=MAP_AGAIN
+                    f"{self.location}: '{key}' is {value!r}, not a positive number", fix=MAP_AGAIN
                 )
         return {key: float(value) for key, value in self.content.items()}
 
     def entry(self, key: str) -> Entry:
-        return Entry(self.value(key), f"{self.where}: {key}")
+        return Entry(self.value(key), f"{self.location}: {key}")
 
     def entries(self, key: str) -> list[Entry]:
-        found = self._typed(key, list, "a list")
-        return [Entry(one, f"{self.where}: {key}[{number}]") for number, one in enumerate(found)]
+        items = self._typed(key, list, "a list")
+        return [
+            Entry(item, f"{self.location}: {key}[{number}]") for number, item in enumerate(items)
+        ]
 
     def array(self, key: str, shape: tuple[int, ...] | None) -> np.ndarray:
-        return integers(self.value(key), shape, self.where, key)
+        return integers(self.value(key), shape, self.location, key)
 
     def pairs(self, key: str) -> tuple[tuple[int, int], ...]:
-        found = self._typed(key, list, "a list")
-        array = integers(found, (len(found), 2), self.where, key)
+        items = self._typed(key, list, "a list")
+        array = integers(items, (len(items), 2), self.location, key)
         return tuple((first, second) for first, second in array.tolist())
 
 
@@ -75,7 +81,7 @@ class Entry:
 _LARGEST = 2**31 - 1
 
 
-def integers(value: Any, shape: tuple[int, ...] | None, where: str, key: str) -> np.ndarray:
+def integers(value: Any, shape: tuple[int, ...] | None, location: str, key: str) -> np.ndarray:
     """Integers of a shape (None: a list of any length)."""
     try:
         array = np.asarray(value) if value != [] else np.zeros((0, *(shape or (0,))[1:]), np.int64)
@@ -83,7 +89,7 @@ def integers(value: Any, shape: tuple[int, ...] | None, where: str, key: str) ->
         array = np.asarray(None)
     if array.dtype.kind != "i" or array.ndim != (1 if shape is None else len(shape)):
         raise MappingError(
-            f"{where}: '{key}' is not a list of integers of equal lengths", fix=MAP_AGAIN
+            f"{location}: '{key}' is not a list of integers of equal lengths", fix=MAP_AGAIN
         )
     if shape is not None and array.shape != shape:
         sizes = (
@@ -91,15 +97,15 @@ def integers(value: Any, shape: tuple[int, ...] | None, where: str, key: str) ->
             " x ".join(str(size) for size in shape),
         )
         raise MappingError(
-            f"{where}: '{key}' has {sizes[0]} entries, not {sizes[1]}", fix=MAP_AGAIN
+            f"{location}: '{key}' has {sizes[0]} entries, not {sizes[1]}", fix=MAP_AGAIN
         )
     if array.size and (array.min() < -_LARGEST or array.max() > _LARGEST):
-        raise MappingError(f"{where}: '{key}' has a number beyond {_LARGEST}", fix=MAP_AGAIN)
+        raise MappingError(f"{location}: '{key}' has a number beyond {_LARGEST}", fix=MAP_AGAIN)
     return array
 
 
 def _kind(value: Any) -> str:
-    names = {
+    kind_names = {
         dict: "an object",
         list: "a list",
         str: "text",
@@ -107,4 +113,4 @@ def _kind(value: Any) -> str:
         int: "an integer",
         float: "a number",
     }
-    return names.get(type(value), "null")
+    return kind_names.get(type(value), "null")

@@ -139,8 +139,8 @@ def to_json(mapping: Mapping) -> str:
         "fingerprint": mapping.fingerprint,
         **({} if mapping.scales is None else {"scales": dict(mapping.scales)}),
         "populations": [
-            {"name": one.name, "size": one.size, "external": one.external}
-            for one in mapping.populations
+            {"name": population.name, "size": population.size, "external": population.external}
+            for population in mapping.populations
         ],
         "runs": [_run_content(run) for run in mapping.runs],
     }
@@ -152,23 +152,23 @@ def _run_content(run: Run) -> dict[str, Any]:
         "method": run.method,
         "neurons": [
             {
-                "population": one.population,
-                "index": one.index,
-                "circuits": [list(circuit) for circuit in one.circuits],
-                "head": one.head,
-                "address": one.address,
-                "recorded": one.recorded,
+                "population": neuron.population,
+                "index": neuron.index,
+                "circuits": [list(circuit) for circuit in neuron.circuits],
+                "head": neuron.head,
+                "address": neuron.address,
+                "recorded": neuron.recorded,
             }
-            for one in run.neurons
+            for neuron in run.neurons
         ],
         "sources": [
             {
-                "population": one.population,
-                "index": one.index,
-                "from_run": one.from_run,
-                "events": list(one.events),
+                "population": source.population,
+                "index": source.index,
+                "from_run": source.from_run,
+                "events": list(source.events),
             }
-            for one in run.sources
+            for source in run.sources
         ],
         "compare_masks": run.compare_masks.tolist(),
         "row_modes": [[ROW_MODES[mode] for mode in modes] for modes in run.row_modes.tolist()],
@@ -211,39 +211,41 @@ def from_json(text: str, chips: Mapped[str, Chip] = CHIPS) -> Mapping:
             f"the mapping is not JSON ({first_line(error)})",
             fix="make a mapping with jaxsnn map",
         ) from None
-    whole = Entry(content, "mapping")
-    if (schema := whole.integer("schema")) != SCHEMA:
+    document = Entry(content, "mapping")
+    if (schema := document.integer("schema")) != SCHEMA:
         raise MappingError(
             f"the mapping has schema {schema}, this version reads {SCHEMA}", fix=MAP_AGAIN
         )
-    name = whole.text("chip")
+    name = document.text("chip")
     if name not in chips:
         raise MappingError(
             f"the mapping is for the chip '{name}', known are {listing(chips)}",
             fix="use one of them",
         )
-    signs = whole.text("signs")
+    signs = document.text("signs")
     if signs not in SIGNS:
         raise MappingError(
             f"mapping: 'signs' is '{signs}', not one of {listing(SIGNS)}", fix=MAP_AGAIN
         )
-    chip, dead = chips[name], whole.entry("dead")
+    chip, dead = chips[name], document.entry("dead")
     return Mapping(
         chip=chip,
         dead=Dead(
             circuits=dead.pairs("circuits"), drivers=dead.pairs("drivers"), rows=dead.pairs("rows")
         ),
         signs=signs,
-        seed=whole.integer("seed"),
-        fingerprint=whole.text("fingerprint"),
+        seed=document.integer("seed"),
+        fingerprint=document.text("fingerprint"),
         populations=tuple(
             PlacedPopulation(
-                name=one.text("name"), size=one.integer("size"), external=one.flag("external")
+                name=entry.text("name"), size=entry.integer("size"), external=entry.flag("external")
             )
-            for one in whole.entries("populations")
+            for entry in document.entries("populations")
         ),
-        runs=tuple(_run(one, chip) for one in whole.entries("runs")),
-        scales=whole.entry("scales").positive_numbers() if "scales" in whole.content else None,
+        runs=tuple(_run(entry, chip) for entry in document.entries("runs")),
+        scales=document.entry("scales").positive_numbers()
+        if "scales" in document.content
+        else None,
     )
 
 
@@ -254,7 +256,7 @@ def _run(entry: Entry, chip: Chip) -> Run:
         for mode in row if isinstance(row, list) else ():
             if mode not in ROW_MODES:
                 raise MappingError(
-                    f"{entry.where}: row mode {mode!r} is not one of {listing(ROW_MODES)}",
+                    f"{entry.location}: row mode {mode!r} is not one of {listing(ROW_MODES)}",
                     fix=MAP_AGAIN,
                 )
     if isinstance(modes, list) and all(isinstance(row, list) for row in modes):
@@ -263,26 +265,26 @@ def _run(entry: Entry, chip: Chip) -> Run:
         method=entry.text("method"),
         neurons=tuple(
             PlacedNeuron(
-                population=one.integer("population"),
-                index=one.integer("index"),
-                circuits=one.pairs("circuits"),
-                head=one.integer("head"),
-                address=one.integer("address"),
-                recorded=one.flag("recorded"),
+                population=neuron.integer("population"),
+                index=neuron.integer("index"),
+                circuits=neuron.pairs("circuits"),
+                head=neuron.integer("head"),
+                address=neuron.integer("address"),
+                recorded=neuron.flag("recorded"),
             )
-            for one in entry.entries("neurons")
+            for neuron in entry.entries("neurons")
         ),
         sources=tuple(
             Source(
-                population=one.integer("population"),
-                index=one.integer("index"),
-                from_run=None if one.value("from_run") is None else one.integer("from_run"),
-                events=tuple(int(event) for event in one.array("events", None)),
+                population=source.integer("population"),
+                index=source.integer("index"),
+                from_run=None if source.value("from_run") is None else source.integer("from_run"),
+                events=tuple(int(event) for event in source.array("events", None)),
             )
-            for one in entry.entries("sources")
+            for source in entry.entries("sources")
         ),
         compare_masks=entry.array("compare_masks", (HEMISPHERES, chip.drivers)).astype(np.int32),
-        row_modes=integers(modes, (HEMISPHERES, chip.rows), entry.where, "row_modes").astype(
+        row_modes=integers(modes, (HEMISPHERES, chip.rows), entry.location, "row_modes").astype(
             np.int8
         ),
         synapses=_synapses(entry.entries("synapses")),

@@ -107,8 +107,8 @@ class Netlist:
         feeds nothing.
         """
         feeds = np.isin(np.arange(len(self.populations)), self.owner[self.pre])
-        asked = np.array([part.output for part in self.populations], bool) | ~feeds
-        return asked[self.owner] & ~self.external
+        is_output = np.array([part.output for part in self.populations], bool) | ~feeds
+        return is_output[self.owner] & ~self.external
 
     def fan_out(self) -> np.ndarray:
         """(size,) int64: targets of each neuron or input channel."""
@@ -123,15 +123,17 @@ class Netlist:
         import networkx
 
         inside = np.isin(self.owner, self._looped())
-        kept = inside[self.pre] & inside[self.post]
+        is_inside = inside[self.pre] & inside[self.post]
         graph = networkx.DiGraph()
-        graph.add_edges_from(zip(self.pre[kept].tolist(), self.post[kept].tolist(), strict=True))
-        found = [
+        graph.add_edges_from(
+            zip(self.pre[is_inside].tolist(), self.post[is_inside].tolist(), strict=True)
+        )
+        components = [
             np.sort(np.fromiter(part, np.int64))
             for part in networkx.strongly_connected_components(graph)
             if len(part) > 1 or graph.has_edge(*(2 * tuple(part)))
         ]
-        return tuple(sorted(found, key=lambda part: int(part[0])))
+        return tuple(sorted(components, key=lambda part: int(part[0])))
 
     def _looped(self) -> list[int]:
         """Numbers of the populations that feed themselves, directly or through others."""
@@ -180,11 +182,11 @@ def netlist(
             channel is a target, or a weight does not fit into 16 bit.
     """
     parts = tuple(populations)
-    names = [part.name for part in parts]
-    for name in names:
-        if names.count(name) > 1:
+    population_names = [part.name for part in parts]
+    for name in population_names:
+        if population_names.count(name) > 1:
             raise MappingError(
-                f"population '{name}' comes {names.count(name)} times",
+                f"population '{name}' comes {population_names.count(name)} times",
                 fix="give each its own name",
                 node=name,
             )
@@ -211,11 +213,12 @@ def _refuse_bad(
 ) -> None:
     ends = np.cumsum([part.size for part in parts], dtype=np.int64)
     size = int(ends[-1]) if parts else 0
-    for what, values in (("source", pre), ("target", post)):
+    for end_name, values in (("source", pre), ("target", post)):
         if values.size and not (values.min() >= 0 and values.max() < size):
             worst = int(values.max() if values.max() >= size else values.min())
             raise MappingError(
-                f"a synapse has the {what} {worst}, the net has {size} neurons", fix="count from 0"
+                f"a synapse has the {end_name} {worst}, the net has {size} neurons",
+                fix="count from 0",
             )
     external = np.array([part.external for part in parts], bool)
     wrong = external[np.searchsorted(ends, post, side="right")] if post.size else np.zeros(0, bool)

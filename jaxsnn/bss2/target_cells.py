@@ -15,30 +15,39 @@ if TYPE_CHECKING:
 HEADS = ("leak", "reset", "threshold", "tau_mem", "tau_syn", "refractory time")
 
 
-def targets_of(one: ChipPopulation) -> dict[str, Any]:
+def targets_of(population: ChipPopulation) -> dict[str, Any]:
     """Lowest and highest value among its neurons: potentials in CADC LSB, times in microseconds of
     the chip; a readout has no reset, threshold or refractory time.
     """
-    values = {"leak": one.v_leak}
-    if one.fires:
-        values |= {"reset": one.v_reset, "threshold": one.v_threshold}
-    values |= {name: getattr(one, name) / SECONDS["us"] for name in ("tau_mem", "tau_syn")}
-    found: dict[str, Any] = {
+    values = {"leak": population.v_leak}
+    if population.fires:
+        values |= {"reset": population.v_reset, "threshold": population.v_threshold}
+    values |= {name: getattr(population, name) / SECONDS["us"] for name in ("tau_mem", "tau_syn")}
+    targets: dict[str, Any] = {
         name: [float(value.min()), float(value.max())] for name, value in values.items()
     }
-    if one.fires:
-        found["refractory_time"] = one.refractory_time / SECONDS["us"]
-    return found
+    if population.fires:
+        targets["refractory_time"] = population.refractory_time / SECONDS["us"]
+    return targets
 
 
-def target_cells(one: ChipPopulation) -> list[str]:
+def target_cells(population: ChipPopulation) -> list[str]:
     """The same as cells of a table; a range where neurons differ, "-" where there is nothing."""
-    values = [one.v_leak, one.v_reset, one.v_threshold, one.tau_mem, one.tau_syn]
+    values = [
+        population.v_leak,
+        population.v_reset,
+        population.v_threshold,
+        population.tau_mem,
+        population.tau_syn,
+    ]
     units = [1.0, 1.0, 1.0, SECONDS["us"], SECONDS["us"]]
     cells = [_range(value / unit) for value, unit in zip(values, units, strict=True)]
-    if not one.fires:
+    if not population.fires:
         cells[1:3] = ["-", "-"]
-    return [*cells, f"{one.refractory_time / SECONDS['us']:.3g}" if one.fires else "-"]
+    return [
+        *cells,
+        f"{population.refractory_time / SECONDS['us']:.3g}" if population.fires else "-",
+    ]
 
 
 def _range(values: np.ndarray) -> str:

@@ -69,13 +69,13 @@ def between_chips(mapping: Mapping) -> dict[tuple[int, int], int]:
     """If each run has a chip of its own: (from, to) -> neurons whose spikes one passes to the
     other.
     """
-    found: dict[tuple[int, int], int] = {}
+    neurons_by_link: dict[tuple[int, int], int] = {}
     for number, run in enumerate(mapping.runs):
         for source in run.sources:
             if source.from_run is not None:
                 link = source.from_run, number
-                found[link] = found.get(link, 0) + 1
-    return dict(sorted(found.items()))
+                neurons_by_link[link] = neurons_by_link.get(link, 0) + 1
+    return dict(sorted(neurons_by_link.items()))
 
 
 def answered(times: np.ndarray, speedup: float) -> float:
@@ -109,14 +109,14 @@ def _of_run(
     mapping: Mapping, run: Run, times: Mapped[str, np.ndarray], t_end: float, speedup: float
 ) -> Traffic:
     chip, samples = mapping.chip, len(next(iter(times.values())))
-    names = [one.name for one in mapping.populations]
+    population_names = [source.name for source in mapping.populations]
 
     def sent(population: int, index: int) -> np.ndarray:
         """(samples, spikes) of one sender, seconds of the chip, inf where there is none."""
-        own = times.get(names[population])
-        if own is None:
+        spike_times = times.get(population_names[population])
+        if spike_times is None:
             return np.zeros((samples, 0))
-        return np.where(own[:, index] < t_end, own[:, index], np.inf) / speedup
+        return np.where(spike_times[:, index] < t_end, spike_times[:, index], np.inf) / speedup
 
     carried: dict[str, list[np.ndarray]] = {name: [] for name in bus_names(chip)}
     nodes, outputs = nodes_behind(run), list(carried)
@@ -127,10 +127,16 @@ def _of_run(
         for end, mask, target in nodes.get(entry, ()):
             if address & mask == target:
                 carried[outputs[end]].append(spikes)
-    replayed = [sent(one.population, one.index) for one in run.sources if one.from_run is not None]
+    replayed = [
+        sent(source.population, source.index)
+        for source in run.sources
+        if source.from_run is not None
+    ]
     return Traffic(
-        events={name: sum(map(_number, own)) / samples for name, own in carried.items()},
-        peak={name: _peak(own) for name, own in carried.items()},
+        events={
+            name: sum(map(_number, spike_times)) / samples for name, spike_times in carried.items()
+        },
+        peak={name: _peak(spike_times) for name, spike_times in carried.items()},
         limit=round(WINDOW / chip.clock_period),
         replayed=sum(map(_number, replayed)) / samples,
     )
@@ -159,10 +165,10 @@ def _peak(trains: list[np.ndarray]) -> int:
 
 def bus_names(chip: Chip) -> list[str]:
     """Buses and links in the order of the crossbar's outputs, then what the host sends."""
-    names = [f"bus {bus} {side}" for side in ("top", "bottom") for bus in range(chip.buses)]
-    names += [f"link {link} to the host" for link in range(chip.buses)]
-    names += [f"link {link} from the host" for link in range(chip.buses)]
-    return [*names, "all from the host"]
+    labels = [f"bus {bus} {side}" for side in ("top", "bottom") for bus in range(chip.buses)]
+    labels += [f"link {link} to the host" for link in range(chip.buses)]
+    labels += [f"link {link} from the host" for link in range(chip.buses)]
+    return [*labels, "all from the host"]
 
 
 def nodes_behind(run: Run) -> dict[int, list[tuple[int, int, int]]]:

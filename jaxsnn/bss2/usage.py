@@ -22,11 +22,11 @@ def used(mapping: Mapping) -> dict[str, dict[str, int]]:
         "synapses": int(parts.rows.sum()) * mapping.chip.columns,
     }
     runs = [_used(run) for run in mapping.runs]
-    found = {
+    resources = {
         name: {"used": max((run[name] for run in runs), default=0), "available": number}
         for name, number in available.items()
     }
-    return found | _fullest_bus(mapping, parts)
+    return resources | _fullest_bus(mapping, parts)
 
 
 def _used(run: Run) -> dict[str, int]:
@@ -46,12 +46,16 @@ def _fullest_bus(mapping: Mapping, parts: ChipParts) -> dict[str, dict[str, int]
     available = parts.rows.reshape(by_bus).sum(axis=(1, 3))
     best: tuple[int, str, dict[str, int]] | None = None
     for run in mapping.runs:
-        taken = (run.row_modes != DISABLED).reshape(by_bus).sum(axis=(1, 3))
-        left = available - taken
-        side, bus = (int(place) for place in np.unravel_index(left.argmin(), left.shape))
-        counts = {"used": int(taken[side, bus]), "available": int(available[side, bus])}
-        if best is None or left.min() < best[0]:
-            best = int(left.min()), f"rows of bus {bus} {'top' if side == 0 else 'bottom'}", counts
+        used_rows = (run.row_modes != DISABLED).reshape(by_bus).sum(axis=(1, 3))
+        free_rows = available - used_rows
+        side, bus = (int(place) for place in np.unravel_index(free_rows.argmin(), free_rows.shape))
+        counts = {"used": int(used_rows[side, bus]), "available": int(available[side, bus])}
+        if best is None or free_rows.min() < best[0]:
+            best = (
+                int(free_rows.min()),
+                f"rows of bus {bus} {'top' if side == 0 else 'bottom'}",
+                counts,
+            )
     return {} if best is None else {best[1]: best[2]}
 
 
@@ -62,12 +66,12 @@ def events_per_spike(run: Run, chip: Chip) -> dict[str, int]:
     A bus or link moves one event in each clock period, so this many periods are the least time that
     takes.
     """
-    names = bus_names(chip)
-    carried = dict.fromkeys(names[:-1], 0)  # not their sum over the links
+    labels = bus_names(chip)
+    carried = dict.fromkeys(labels[:-1], 0)  # not their sum over the links
     nodes = nodes_behind(run)
     for entry, address, link, _ in sent_events(chip, run, lambda population, index: None):
         if link is not None:
             carried[f"link {link} from the host"] += 1
         for output, mask, target in nodes.get(entry, ()):
-            carried[names[output]] += address & mask == target
+            carried[labels[output]] += address & mask == target
     return carried

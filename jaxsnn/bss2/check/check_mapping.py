@@ -58,22 +58,22 @@ def check_mapping(mapping: Mapping, net: Netlist) -> tuple[Problem, ...]:
     Raises:
         UsageError: one of the two is something else.
     """
-    for given, kind in ((mapping, Mapping), (net, Netlist)):
-        if not isinstance(given, kind):
+    for argument, kind in ((mapping, Mapping), (net, Netlist)):
+        if not isinstance(argument, kind):
             raise UsageError(
-                f"a {type(given).__name__} is not a {kind.__name__}",
+                f"a {type(argument).__name__} is not a {kind.__name__}",
                 fix="pass jaxsnn.place_and_route(net).mapping, and its net,"
                 " jaxsnn.quantize(graph).netlist",
             )
-    found = list(_net_violations(mapping, net))
-    found += dead_violations(mapping.chip, mapping.dead)
-    if any(one.code in ("other-populations", "no-such-part") for one in found):
-        return tuple(found)
+    violations = list(_net_violations(mapping, net))
+    violations += dead_violations(mapping.chip, mapping.dead)
+    if any(violation.code in ("other-populations", "no-such-part") for violation in violations):
+        return tuple(violations)
     runs = tuple(members(net, run) for run in mapping.runs)
-    found += order_violations(mapping, net, runs)
+    violations += order_violations(mapping, net, runs)
     for number, (run, inside) in enumerate(zip(mapping.runs, runs, strict=True)):
-        found += _run_violations(mapping, net, run, inside, f"run {number}")
-    return tuple(found)
+        violations += _run_violations(mapping, net, run, inside, f"run {number}")
+    return tuple(violations)
 
 
 def located(violation: Problem) -> str:
@@ -87,30 +87,30 @@ def refuse_undrawable(mapping: Mapping) -> None:
     Raises:
         MappingError: says where, and what.
     """
-    found = list(dead_violations(mapping.chip, mapping.dead))
+    violations = list(dead_violations(mapping.chip, mapping.dead))
     for number, run in enumerate(mapping.runs):
-        where = f"run {number}"
-        broken = list(array_violations(mapping.chip, run, where))
-        found += broken
+        location = f"run {number}"
+        broken = list(array_violations(mapping.chip, run, location))
+        violations += broken
         if broken:
             continue
-        names = {
+        neuron_names = {
             place: f"entry {place}" for place in range(max(len(run.neurons), len(run.sources)))
         }
-        found += neuron_violations(mapping, run, names, where)
-        found += setting_violations(mapping.chip, run, where)
+        violations += neuron_violations(mapping, run, neuron_names, location)
+        violations += setting_violations(mapping.chip, run, location)
         everywhere = np.ones((HEMISPHERES, mapping.chip.columns), bool)
-        found += synapse_violations(mapping, run, everywhere, where)
-        for one in (*run.neurons, *run.sources):
-            if not 0 <= one.population < len(mapping.populations):
-                message = f"population {one.population} of {len(mapping.populations)}"
-                found.append(Problem(code="no-such-part", node=where, message=message))
-    if found:
+        violations += synapse_violations(mapping, run, everywhere, location)
+        for member in (*run.neurons, *run.sources):
+            if not 0 <= member.population < len(mapping.populations):
+                message = f"population {member.population} of {len(mapping.populations)}"
+                violations.append(Problem(code="no-such-part", node=location, message=message))
+    if violations:
         raise MappingError(
-            f"the mapping is damaged in {found[0].node}: {found[0].message}",
+            f"the mapping is damaged in {violations[0].node}: {violations[0].message}",
             fix=_MAP_AGAIN,
-            node=found[0].node,
-            code=found[0].code,
+            node=violations[0].node,
+            code=violations[0].code,
         )
 
 
@@ -144,18 +144,21 @@ def _net_violations(mapping: Mapping, net: Netlist) -> Iterator[Problem]:
     if ours != theirs:
         message = f"its populations are {ours}, the net's are {theirs}"
         yield Problem(code="other-populations", node="mapping", message=message, fix=_MAP_AGAIN)
-    scales, names = mapping.scales, [part.name for part in net.populations if not part.external]
+    scales, population_names = (
+        mapping.scales,
+        [part.name for part in net.populations if not part.external],
+    )
     if scales is not None:
-        for name in names:
+        for name in population_names:
             if name not in scales:
                 message = f"it has scales for {len(scales)} populations, none for '{name}'"
                 yield Problem(code="bad-scales", node="mapping", message=message, fix=_MAP_AGAIN)
         for name in scales:
-            if name not in names:
+            if name not in population_names:
                 message = f"it has a scale for '{name}', which is not a population of the net"
                 yield Problem(code="bad-scales", node="mapping", message=message, fix=_MAP_AGAIN)
-    if mapping.fingerprint != (wanted := net.fingerprint(scales)):
-        message = f"it is of the net {mapping.fingerprint[:12]}, not of {wanted[:12]}"
+    if mapping.fingerprint != (fingerprint := net.fingerprint(scales)):
+        message = f"it is of the net {mapping.fingerprint[:12]}, not of {fingerprint[:12]}"
         if scales is not None:
             message += ", or its scales were changed"
         fix = f"{_MAP_AGAIN}, or give the options of quantization that it was made with"
@@ -163,44 +166,50 @@ def _net_violations(mapping: Mapping, net: Netlist) -> Iterator[Problem]:
 
 
 def _run_violations(
-    mapping: Mapping, net: Netlist, run: Run, inside: Members, where: str
+    mapping: Mapping, net: Netlist, run: Run, inside: Members, location: str
 ) -> Iterator[Problem]:
-    broken = list(array_violations(mapping.chip, run, where))
+    broken = list(array_violations(mapping.chip, run, location))
     if broken:
         yield from broken
         return
-    names = {
+    neuron_names = {
         number: net.neuron(index)
         for number, index in enumerate(inside.neurons.tolist())
         if index >= 0
     }
-    sources = {
+    source_names = {
         number: net.neuron(index)
         for number, index in enumerate(inside.sources.tolist())
         if index >= 0
     }
-    for listed, known in ((run.neurons, names), (run.sources, sources)):
+    for listed, names_by_position in ((run.neurons, neuron_names), (run.sources, source_names)):
         for number in range(len(listed)):
-            known.setdefault(
+            names_by_position.setdefault(
                 number, f"entry {number}"
             )  # of no neuron of the net, which `order_violations` says
-    yield from neuron_violations(mapping, run, names, where)
-    yield from event_violations(mapping, run, sources, where)
-    yield from setting_violations(mapping.chip, run, where)
+    yield from neuron_violations(mapping, run, neuron_names, location)
+    yield from event_violations(mapping, run, source_names, location)
+    yield from setting_violations(mapping.chip, run, location)
     place = np.full((HEMISPHERES, mapping.chip.columns), -1)
     for number, neuron in enumerate(run.neurons):
         for circuit in neuron.circuits:
             if on_chip(mapping.chip, circuit):
                 place[circuit] = number
-    yield from synapse_violations(mapping, run, place >= 0, where)
+    yield from synapse_violations(mapping, run, place >= 0, location)
     events = events_of(mapping.chip, run, inside.neurons, inside.sources)
     reached = passed(events, run.crossbar)
-    yield from _recording_violations(mapping.chip, net, events, reached, where)
-    yield from _response_violations(mapping.chip, net, run, inside, place, (events, reached), where)
+    yield from _recording_violations(mapping.chip, net, events, reached, location)
+    yield from _response_violations(
+        mapping.chip, net, run, inside, place, (events, reached), location
+    )
 
 
 def _recording_violations(
-    chip: Chip, net: Netlist, events: ChipEvents, reached: tuple[np.ndarray, np.ndarray], where: str
+    chip: Chip,
+    net: Netlist,
+    events: ChipEvents,
+    reached: tuple[np.ndarray, np.ndarray],
+    location: str,
 ) -> Iterator[Problem]:
     """Neurons whose spikes the host does not get, or cannot tell from others."""
     number, output = reached
@@ -212,19 +221,19 @@ def _recording_violations(
         message = f"it is to be recorded, no crossbar node passes its events of address {address}"
         yield Problem(
             code="not-recorded",
-            node=f"{where}: {net.neuron(events.sender[event])}",
+            node=f"{location}: {net.neuron(events.sender[event])}",
             message=message,
         )
     label = output << chip.event_bits | events.address[number]
     for event in number[events.recorded[number]].tolist():
         alike = number[(label == label[number == event][0]) & (number != event)]
-        for other in alike[:1].tolist():
+        for twin in alike[:1].tolist():
             message = (
-                f"the host cannot tell its spikes from those of {net.neuron(events.sender[other])}"
+                f"the host cannot tell its spikes from those of {net.neuron(events.sender[twin])}"
             )
             yield Problem(
                 code="same-record",
-                node=f"{where}: {net.neuron(events.sender[event])}",
+                node=f"{location}: {net.neuron(events.sender[event])}",
                 message=message,
             )
 
@@ -236,7 +245,7 @@ def _response_violations(
     inside: Members,
     place: np.ndarray,
     sent: tuple[ChipEvents, tuple[np.ndarray, np.ndarray]],
-    where: str,
+    location: str,
 ) -> Iterator[Problem]:
     """What responds and should not, and what should and does not."""
     events, reached = sent
@@ -244,7 +253,7 @@ def _response_violations(
         np.concatenate([inside.neurons[inside.neurons >= 0], inside.sources[inside.sources >= 0]])
     )
     synapses = run.synapses[existing(chip, run)]
-    found = responses(
+    actual = responses(
         chip,
         events,
         reached,
@@ -253,47 +262,49 @@ def _response_violations(
         place,
         (len(senders), len(run.neurons)),
     )
-    for hemisphere, row, column, label in synapses[found.idle, :4].tolist():
+    for hemisphere, row, column, label in synapses[actual.idle, :4].tolist():
         message = (
             "no event makes it respond, its row is off or nothing that its driver accepts has its "
             f"label {label}"
         )
-        here = f"{where}: synapse ({hemisphere}, {row}, {column})"
+        here = f"{location}: synapse ({hemisphere}, {row}, {column})"
         yield Problem(code="idle-synapse", node=here, message=message)
-    wanted = _wanted(net, senders, inside.neurons)
+    expected = _connection_weights(net, senders, inside.neurons)
     differs = np.any(
-        found.sums != np.stack([np.maximum(wanted, 0), np.maximum(-wanted, 0)]), axis=0
+        actual.sums != np.stack([np.maximum(expected, 0), np.maximum(-expected, 0)]), axis=0
     )
     for sender, neuron in np.argwhere(differs & (inside.neurons >= 0)).tolist():
-        excited, inhibited = found.sums[:, sender, neuron].tolist()
+        excited, inhibited = actual.sums[:, sender, neuron].tolist()
         yield _difference(
-            int(wanted[sender, neuron]),
+            int(expected[sender, neuron]),
             excited,
             inhibited,
-            f"{where}: {net.neuron(senders[sender])} to {net.neuron(inside.neurons[neuron])}",
+            f"{location}: {net.neuron(senders[sender])} to {net.neuron(inside.neurons[neuron])}",
         )
 
 
-def _wanted(net: Netlist, senders: np.ndarray, neurons: np.ndarray) -> np.ndarray:
+def _connection_weights(net: Netlist, senders: np.ndarray, neurons: np.ndarray) -> np.ndarray:
     """(senders, neurons): the net's weights."""
-    wanted = np.zeros((len(senders), len(neurons)), np.int64)
+    weights = np.zeros((len(senders), len(neurons)), np.int64)
     column = np.full(net.size + 1, -1)
     column[neurons] = np.arange(len(neurons))
     row = np.full(net.size, -1)
     row[senders] = np.arange(len(senders))
     inside = (column[net.post] >= 0) & (row[net.pre] >= 0)
-    wanted[row[net.pre[inside]], column[net.post[inside]]] = net.weight[inside]
-    return wanted
+    weights[row[net.pre[inside]], column[net.post[inside]]] = net.weight[inside]
+    return weights
 
 
-def _difference(wanted: int, excited: int, inhibited: int, where: str) -> Problem:
+def _difference(weight: int, excited: int, inhibited: int, location: str) -> Problem:
     got = f"the chip adds {excited} and takes {inhibited}"
-    if wanted == 0:
-        return Problem(code="unwanted", node=where, message=f"there is no connection, {got}")
+    if weight == 0:
+        return Problem(code="unwanted", node=location, message=f"there is no connection, {got}")
     if excited == inhibited == 0:
         return Problem(
-            code="missing", node=where, message=f"the weight is {wanted}, nothing responds"
+            code="missing", node=location, message=f"the weight is {weight}, nothing responds"
         )
-    own, other = (excited, inhibited) if wanted > 0 else (inhibited, excited)
-    code = "wrong-sign" if own == 0 and other == abs(wanted) else "wrong-weight"
-    return Problem(code=code, node=where, message=f"the weight is {wanted}, {got}")
+    with_its_sign, against_its_sign = (excited, inhibited) if weight > 0 else (inhibited, excited)
+    code = (
+        "wrong-sign" if with_its_sign == 0 and against_its_sign == abs(weight) else "wrong-weight"
+    )
+    return Problem(code=code, node=location, message=f"the weight is {weight}, {got}")

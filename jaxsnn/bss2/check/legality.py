@@ -24,7 +24,7 @@ from jaxsnn.bss2.netlist import Netlist
 from jaxsnn.errors import Problem
 
 
-def array_violations(chip: Chip, run: Run, where: str) -> Iterator[Problem]:
+def array_violations(chip: Chip, run: Run, location: str) -> Iterator[Problem]:
     """Arrays of a wrong shape: nothing else can be said of such a run."""
     expected = {
         "compare_masks": (HEMISPHERES, chip.drivers),
@@ -38,19 +38,19 @@ def array_violations(chip: Chip, run: Run, where: str) -> Iterator[Problem]:
             message = (
                 f"{name} is {array.dtype} of shape {array.shape}, not integers of shape {shape}"
             )
-            yield Problem(code="bad-shape", node=where, message=message)
+            yield Problem(code="bad-shape", node=location, message=message)
 
 
 def neuron_violations(
-    mapping: Mapping, run: Run, names: dict[int, str], where: str
+    mapping: Mapping, run: Run, neuron_names: dict[int, str], location: str
 ) -> Iterator[Problem]:
-    """Circuits, shapes, heads and addresses of a run's neurons; `names` by position in the run."""
+    """Circuits, shapes, heads and addresses of a run's neurons; `neuron_names` by position in the run."""
     chip, dead = mapping.chip, frozenset(mapping.dead.circuits)
     owner: dict[Circuit, str] = {}
     addresses: dict[int, str] = {}
     for number, neuron in enumerate(run.neurons):
-        name = names[number]
-        here = f"{where}: {name}"
+        name = neuron_names[number]
+        here = f"{location}: {name}"
         yield from _shape_violations(chip, neuron, here)
         for circuit in neuron.circuits:
             if circuit in dead:
@@ -81,20 +81,20 @@ def on_chip(chip: Chip, circuit: Circuit) -> bool:
     return 0 <= circuit[0] < HEMISPHERES and 0 <= circuit[1] < chip.columns
 
 
-def _shape_violations(chip: Chip, neuron: PlacedNeuron, where: str) -> Iterator[Problem]:
+def _shape_violations(chip: Chip, neuron: PlacedNeuron, location: str) -> Iterator[Problem]:
     circuits = neuron.circuits
     if not circuits:
         yield Problem(
-            code="no-circuit", node=where, message="it has no circuit, it needs at least 1"
+            code="no-circuit", node=location, message="it has no circuit, it needs at least 1"
         )
         return
     absent = [circuit for circuit in circuits if not on_chip(chip, circuit)]
     for circuit in absent:
         message = f"circuit {circuit} does not exist, the chip has 2 rows of {chip.columns}"
-        yield Problem(code="no-such-circuit", node=where, message=message)
+        yield Problem(code="no-such-circuit", node=location, message=message)
     if not 0 <= neuron.head < len(circuits):
         message = f"its head is circuit number {neuron.head} of {len(circuits)}"
-        yield Problem(code="bad-head", node=where, message=message)
+        yield Problem(code="bad-head", node=location, message=message)
     if absent:
         return
     halves = sorted({chip.half_of(column) for _, column in circuits})
@@ -103,7 +103,7 @@ def _shape_violations(chip: Chip, neuron: PlacedNeuron, where: str) -> Iterator[
             f"its circuits are in {len(halves)} halves of the chip, which cannot be connected over "
             "the border"
         )
-        yield Problem(code="over-border", node=where, message=message)
+        yield Problem(code="over-border", node=location, message=message)
     reached, waiting = {circuits[0]}, [circuits[0]]
     while waiting:
         row, column = waiting.pop()
@@ -113,29 +113,29 @@ def _shape_violations(chip: Chip, neuron: PlacedNeuron, where: str) -> Iterator[
                 waiting.append(near)
     if len(reached) < len(set(circuits)):
         message = f"only {len(reached)} of its {len(set(circuits))} circuits are side by side"
-        yield Problem(code="not-connected", node=where, message=message)
+        yield Problem(code="not-connected", node=location, message=message)
 
 
 def event_violations(
-    mapping: Mapping, run: Run, names: dict[int, str], where: str
+    mapping: Mapping, run: Run, source_names: dict[int, str], location: str
 ) -> Iterator[Problem]:
-    """Addresses of the events that the host sends; `names` by position among the run's sources."""
+    """Addresses of the events that the host sends; `source_names` by position among the run's sources."""
     chip = mapping.chip
     largest = (chip.buses << chip.event_bits) - 1
-    taken: dict[int, str] = {}
+    sender_of_event: dict[int, str] = {}
     for number, source in enumerate(run.sources):
-        here = f"{where}: {names[number]}"
+        here = f"{location}: {source_names[number]}"
         for event in source.events:
             if not 0 <= event <= largest:
                 message = f"the host sends the event {event}, addresses are 0 to {largest}"
                 yield Problem(code="bad-event", node=here, message=message)
-            if event in taken:
-                message = f"the event {event} is also sent for {taken[event]}"
+            if event in sender_of_event:
+                message = f"the event {event} is also sent for {sender_of_event[event]}"
                 yield Problem(code="same-event", node=here, message=message)
-            taken[event] = names[number]
+            sender_of_event[event] = source_names[number]
 
 
-def setting_violations(chip: Chip, run: Run, where: str) -> Iterator[Problem]:
+def setting_violations(chip: Chip, run: Run, location: str) -> Iterator[Problem]:
     """Masks and modes that do not exist, and crossbar nodes other than those of the chip."""
     largest = (1 << chip.row_select_bits) - 1
     for hemisphere, driver in np.argwhere(
@@ -145,7 +145,7 @@ def setting_violations(chip: Chip, run: Run, where: str) -> Iterator[Problem]:
             f"its compare mask is {run.compare_masks[hemisphere, driver]}, masks are 0 to {largest}"
         )
         yield Problem(
-            code="bad-mask", node=f"{where}: driver ({hemisphere}, {driver})", message=message
+            code="bad-mask", node=f"{location}: driver ({hemisphere}, {driver})", message=message
         )
     for hemisphere, row in np.argwhere(
         (run.row_modes < 0) | (run.row_modes >= len(ROW_MODES))
@@ -153,12 +153,14 @@ def setting_violations(chip: Chip, run: Run, where: str) -> Iterator[Problem]:
         message = (
             f"its mode is {run.row_modes[hemisphere, row]}, modes are 0 to {len(ROW_MODES) - 1}"
         )
-        yield Problem(code="bad-mode", node=f"{where}: row ({hemisphere}, {row})", message=message)
+        yield Problem(
+            code="bad-mode", node=f"{location}: row ({hemisphere}, {row})", message=message
+        )
     largest = (1 << chip.event_bits) - 1
     for (*node, mask, target), exists in zip(
         run.crossbar.tolist(), crossbar_nodes(chip), strict=True
     ):
-        here = f"{where}: crossbar node {tuple(node)}"
+        here = f"{location}: crossbar node {tuple(node)}"
         if tuple(node) != exists:
             message = f"it stands where the chip has the node {exists}"
             yield Problem(code="bad-node", node=here, message=message)
@@ -174,7 +176,7 @@ def existing(chip: Chip, run: Run) -> np.ndarray:
 
 
 def synapse_violations(
-    mapping: Mapping, run: Run, placed: np.ndarray, where: str
+    mapping: Mapping, run: Run, placed: np.ndarray, location: str
 ) -> Iterator[Problem]:
     """Synapses that do not exist, come twice, are dead, have no neuron or no legal weight.
 
@@ -182,7 +184,7 @@ def synapse_violations(
         mapping: the mapping.
         run: the run.
         placed: (hemispheres, columns) bool: a neuron has the circuit.
-        where: the run, for messages.
+        location: the run, for messages.
     """
     chip, table = mapping.chip, run.synapses
     exists = existing(chip, run)
@@ -192,14 +194,16 @@ def synapse_violations(
             f"hemisphere, and {chip.labels} labels"
         )
         yield Problem(
-            code="no-such-synapse", node=_synapse(where, hemisphere, row, column), message=message
+            code="no-such-synapse",
+            node=_synapse(location, hemisphere, row, column),
+            message=message,
         )
     for hemisphere, row, column, _, weight in table[
         (table[:, 4] < 1) | (table[:, 4] > chip.weight_max)
     ].tolist():
         message = f"its weight is {weight}, weights are 1 to {chip.weight_max}"
         yield Problem(
-            code="bad-weight", node=_synapse(where, hemisphere, row, column), message=message
+            code="bad-weight", node=_synapse(location, hemisphere, row, column), message=message
         )
     table = table[exists]
     place = (table[:, 0] * chip.rows + table[:, 1]) * chip.columns + table[:, 2]
@@ -208,7 +212,7 @@ def synapse_violations(
         hemisphere, row, column = np.unravel_index(value, (HEMISPHERES, chip.rows, chip.columns))
         message = f"it is listed {count} times"
         yield Problem(
-            code="synapse-twice", node=_synapse(where, hemisphere, row, column), message=message
+            code="synapse-twice", node=_synapse(location, hemisphere, row, column), message=message
         )
     unusable = np.zeros((HEMISPHERES, chip.rows), bool)
     for hemisphere, row in sorted(mapping.dead.unusable_rows()):
@@ -218,21 +222,23 @@ def synapse_violations(
         ("no-neuron", ~placed[table[:, 0], table[:, 2]], "no neuron has the circuit of its column"),
     ):
         for hemisphere, row, column in table[bad, :3].tolist():
-            yield Problem(code=code, node=_synapse(where, hemisphere, row, column), message=message)
+            yield Problem(
+                code=code, node=_synapse(location, hemisphere, row, column), message=message
+            )
     if mapping.signs == "free":
-        yield from _sign_violations(chip, run.row_modes, table, unusable, where)
+        yield from _sign_violations(chip, run.row_modes, table, unusable, location)
 
 
 def _sign_violations(
-    chip: Chip, row_modes: np.ndarray, table: np.ndarray, unusable: np.ndarray, where: str
+    chip: Chip, row_modes: np.ndarray, table: np.ndarray, unusable: np.ndarray, location: str
 ) -> Iterator[Problem]:
     """Synapses whose sign could not be flipped by moving their weight to the driver's other row."""
     hemisphere, row, column = table[:, :3].T
     used = np.zeros((HEMISPHERES, chip.rows, chip.columns), bool)
     used[hemisphere, row, column] = True
-    mode, other = row_modes[hemisphere, row], row_modes[hemisphere, row ^ 1]
-    opposite = (mode == EXCITATORY) & (other == INHIBITORY) | (mode == INHIBITORY) & (
-        other == EXCITATORY
+    mode, partner_mode = row_modes[hemisphere, row], row_modes[hemisphere, row ^ 1]
+    opposite = (mode == EXCITATORY) & (partner_mode == INHIBITORY) | (mode == INHIBITORY) & (
+        partner_mode == EXCITATORY
     )
     for code, bad, message in (
         (
@@ -253,7 +259,7 @@ def _sign_violations(
     ):
         for place in np.flatnonzero(bad).tolist():
             yield Problem(
-                code=code, node=_synapse(where, *table[place, :3].tolist()), message=message
+                code=code, node=_synapse(location, *table[place, :3].tolist()), message=message
             )
 
 
@@ -269,8 +275,8 @@ def dead_violations(chip: Chip, dead: Dead) -> Iterator[Problem]:
                 yield Problem(code="no-such-part", node="mapping", message=message)
 
 
-def _synapse(where: str, hemisphere: int, row: int, column: int) -> str:
-    return f"{where}: synapse ({int(hemisphere)}, {int(row)}, {int(column)})"
+def _synapse(location: str, hemisphere: int, row: int, column: int) -> str:
+    return f"{location}: synapse ({int(hemisphere)}, {int(row)}, {int(column)})"
 
 
 # -- runs: each neuron once, its sources there, recorded before
@@ -289,17 +295,19 @@ class Members:
 def members(net: Netlist, run: Run) -> Members:
     """The members of a run."""
 
-    def index(one: PlacedNeuron | Source) -> int:
+    def index(member: PlacedNeuron | Source) -> int:
         if (
-            not 0 <= one.population < len(net.populations)
-            or not 0 <= one.index < net.populations[one.population].size
+            not 0 <= member.population < len(net.populations)
+            or not 0 <= member.index < net.populations[member.population].size
         ):
             return -1
-        return int(net.offsets[one.population]) + one.index
+        return int(net.offsets[member.population]) + member.index
 
-    neurons = np.array([index(one) for one in run.neurons], np.int64)
+    neurons = np.array([index(member) for member in run.neurons], np.int64)
     neurons[net.external[neurons]] = -1  # where it is -1 it stays so
-    return Members(neurons=neurons, sources=np.array([index(one) for one in run.sources], np.int64))
+    return Members(
+        neurons=neurons, sources=np.array([index(member) for member in run.sources], np.int64)
+    )
 
 
 def order_violations(mapping: Mapping, net: Netlist, runs: Sequence[Members]) -> Iterator[Problem]:
@@ -333,45 +341,47 @@ def order_violations(mapping: Mapping, net: Netlist, runs: Sequence[Members]) ->
         _recorded(run, inside, net.size) for run, inside in zip(mapping.runs, runs, strict=True)
     ]
     seen = np.any([np.zeros(net.size, bool), *recorded], axis=0)
-    asked = net.outputs & (where_placed >= 0) & ~seen
-    for index in np.flatnonzero(asked).tolist():
+    unrecorded_outputs = net.outputs & (where_placed >= 0) & ~seen
+    for index in np.flatnonzero(unrecorded_outputs).tolist():
         message = "it is an output of the network, and the host does not record its spikes"
-        where = f"run {where_placed[index]}: {net.neuron(index)}"
-        yield Problem(code="not-recorded", node=where, message=message)
+        location = f"run {where_placed[index]}: {net.neuron(index)}"
+        yield Problem(code="not-recorded", node=location, message=message)
     for number, (run, inside) in enumerate(zip(mapping.runs, runs, strict=True)):
         yield from _source_violations(net, run, inside, recorded[:number], f"run {number}")
         yield from _needed(net, inside, f"run {number}")
 
 
-def _unknown(run: Run, inside: Members, where: str) -> Iterator[Problem]:
+def _unknown(run: Run, inside: Members, location: str) -> Iterator[Problem]:
     for kind, listed, indices in (
         ("neuron", run.neurons, inside.neurons),
         ("source", run.sources, inside.sources),
     ):
         for number in np.flatnonzero(indices < 0).tolist():
-            one = listed[number]
-            message = f"the net has no {kind} {one.index} of population {one.population}"
-            yield Problem(code=f"unknown-{kind}", node=f"{where}: {kind} {number}", message=message)
+            member = listed[number]
+            message = f"the net has no {kind} {member.index} of population {member.population}"
+            yield Problem(
+                code=f"unknown-{kind}", node=f"{location}: {kind} {number}", message=message
+            )
 
 
 def _recorded(run: Run, inside: Members, size: int) -> np.ndarray:
     """(size,) bool: the run records the neuron."""
-    found = np.zeros(size, bool)
+    is_recorded = np.zeros(size, bool)
     for neuron, index in zip(run.neurons, inside.neurons.tolist(), strict=True):
         if index >= 0 and neuron.recorded:
-            found[index] = True
-    return found
+            is_recorded[index] = True
+    return is_recorded
 
 
 def _source_violations(
-    net: Netlist, run: Run, inside: Members, recorded: Sequence[np.ndarray], where: str
+    net: Netlist, run: Run, inside: Members, recorded: Sequence[np.ndarray], location: str
 ) -> Iterator[Problem]:
     seen = np.zeros(net.size, bool)
     seen[inside.neurons[inside.neurons >= 0]] = True
     for source, index in zip(run.sources, inside.sources.tolist(), strict=True):
         if index < 0:
             continue
-        here = f"{where}: {net.neuron(index)}"
+        here = f"{location}: {net.neuron(index)}"
         if seen[index]:
             message = "its spikes come twice: it is listed again, or is itself on the chip"
             yield Problem(code="source-twice", node=here, message=message)
@@ -391,7 +401,7 @@ def _source_violations(
                 yield Problem(code="bad-origin", node=here, message=message)
 
 
-def _needed(net: Netlist, inside: Members, where: str) -> Iterator[Problem]:
+def _needed(net: Netlist, inside: Members, location: str) -> Iterator[Problem]:
     """Sources that a run's neurons have in the net, and the run does not have."""
     here, there = np.zeros(net.size, bool), np.zeros(net.size, bool)
     here[inside.neurons[inside.neurons >= 0]] = True
@@ -402,4 +412,4 @@ def _needed(net: Netlist, inside: Members, where: str) -> Iterator[Problem]:
         message = (
             f"it feeds {count} neurons of the run, which neither has it nor sends its spikes in"
         )
-        yield Problem(code="no-source", node=f"{where}: {net.neuron(index)}", message=message)
+        yield Problem(code="no-source", node=f"{location}: {net.neuron(index)}", message=message)

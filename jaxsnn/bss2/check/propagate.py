@@ -87,13 +87,13 @@ def passed(events: ChipEvents, crossbar: np.ndarray) -> tuple[np.ndarray, np.nda
     Returns:
         Numbers of events and numbers of outputs, (pairs,) each.
     """
-    found, outputs = [], []
+    event_numbers, outputs = [], []
     for entry, output, mask, target in crossbar.tolist():
         numbers = np.flatnonzero((events.entry == entry) & (events.address & mask == target))
-        found.append(numbers)
+        event_numbers.append(numbers)
         outputs.append(np.full(numbers.size, output))
     empty = np.zeros(0, np.int64)
-    return np.concatenate([*found, empty]), np.concatenate([*outputs, empty])
+    return np.concatenate([*event_numbers, empty]), np.concatenate([*outputs, empty])
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -177,9 +177,9 @@ def listening(
     order = np.argsort(keys, kind="stable")
     keys = keys[order]
     hemisphere, row, _, label, _ = run.synapses.T.astype(np.int64)
-    wanted = (hemisphere * chip.drivers + row // ROWS_PER_DRIVER) * chip.labels + label
-    first = np.searchsorted(keys, wanted, side="left")
-    last = np.searchsorted(keys, wanted, side="right")
+    synapse_keys = (hemisphere * chip.drivers + row // ROWS_PER_DRIVER) * chip.labels + label
+    first = np.searchsorted(keys, synapse_keys, side="left")
+    last = np.searchsorted(keys, synapse_keys, side="right")
     count = np.where(run.row_modes[hemisphere, row] == DISABLED, 0, last - first)
     return numbers[order], first, count
 

@@ -116,12 +116,12 @@ def _notes(quantized: Quantized, calibrations: tuple[Calibration, ...]) -> Itera
             f"microsecond; the vendor's example at i_synin_gm 500 has {VENDORS_EXAMPLE:.2f}: "
             "measure it and map with slope=S, or calibrate synaptic inputs to that"
         )
-    for number, one in enumerate(calibrations):
-        runs = ", ".join(map(str, one.runs))
-        if one.refines is not None:
+    for number, calibration in enumerate(calibrations):
+        runs = ", ".join(map(str, calibration.runs))
+        if calibration.refines is not None:
             yield (
                 f"runs {runs}: circuits are neurons with other potentials than in earlier runs, "
-                f"calibration {one.refines} is refined for them"
+                f"calibration {calibration.refines} is refined for them"
             )
         elif number:
             yield (
@@ -137,12 +137,12 @@ def _notes(quantized: Quantized, calibrations: tuple[Calibration, ...]) -> Itera
 def readme(content: dict[str, Any], quantized: Quantized) -> str:
     """The text of README.md, from network.json."""
     inputs = [
-        one
-        for one in content["populations"]
-        if one["external"] and one["name"] != content["bias_source"]
+        population
+        for population in content["populations"]
+        if population["external"] and population["name"] != content["bias_source"]
     ]
     count = len(content["runs"])
-    longest = max(float(one.tau_mem.max()) for one in quantized.populations.values())
+    longest = max(float(population.tau_mem.max()) for population in quantized.populations.values())
     targets = [
         f"| {calibration['targets']} | targets for calix, circuit by circuit |"
         if calibration["refines"] is None
@@ -160,12 +160,12 @@ def readme(content: dict[str, Any], quantized: Quantized) -> str:
             runs="the one run" if count == 1 else f"{count} runs, one after the other",
             speedup=content["speedup"],
             inputs="\n".join(
-                f"- `{one['name']}.time`, `{one['name']}.index`: channels 0 to {one['size'] - 1}"
-                for one in inputs
+                f"- `{entry['name']}.time`, `{entry['name']}.index`: channels 0 to {entry['size'] - 1}"
+                for entry in inputs
             ),
             populations="\n".join(
-                f"| {name} | {' | '.join(target_cells(one))} |"
-                for name, one in quantized.populations.items()
+                f"| {name} | {' | '.join(target_cells(population))} |"
+                for name, population in quantized.populations.items()
             ),
             strength=_strength(quantized),
         )

@@ -27,13 +27,19 @@ def content_of(
     """What the scripts need; see `run_content` for a run."""
     placed, inputs = [], quantized.measured or MeasuredSlope(slope=1.0)
     fires = [
-        not one.external and quantized.populations[one.name].fires
-        for one in quantized.netlist.populations
+        not population.external and quantized.populations[population.name].fires
+        for population in quantized.netlist.populations
     ]
-    for one in quantized.netlist.populations:
-        entry: dict[str, Any] = {"name": one.name, "size": one.size, "external": one.external}
+    for population in quantized.netlist.populations:
+        entry: dict[str, Any] = {
+            "name": population.name,
+            "size": population.size,
+            "external": population.external,
+        }
         placed.append(
-            entry if one.external else entry | _population(quantized.populations[one.name])
+            entry
+            if population.external
+            else entry | _population(quantized.populations[population.name])
         )
     return {
         "schema": 1,
@@ -51,25 +57,33 @@ def content_of(
         "synapse_dac_bias": inputs.synapse_dac_bias,
         "populations": placed,
         "calibrations": [
-            {"targets": one.file(number), "refines": one.refines}
-            for number, one in enumerate(calibrations)
+            {"targets": population.file(number), "refines": population.refines}
+            for number, population in enumerate(calibrations)
         ],
         "runs": [
-            {"calibration": next(k for k, one in enumerate(calibrations) if number in one.runs)}
+            {
+                "calibration": next(
+                    k for k, population in enumerate(calibrations) if number in population.runs
+                )
+            }
             | run_content(mapping, run, fires)
             for number, run in enumerate(mapping.runs)
         ],
     }
 
 
-def _population(one: ChipPopulation) -> dict[str, Any]:
+def _population(population: ChipPopulation) -> dict[str, Any]:
     """Parameters under the names of hxtorch: one number where all neurons have the same."""
-    values = {"leak": one.v_leak, "tau_mem": one.tau_mem, "tau_syn": one.tau_syn}
-    if one.fires:
-        values |= {"reset": one.v_reset, "threshold": one.v_threshold}
-    found = {name: value.tolist() for name, value in values.items()}
-    shortened = {name: value[0] if len(set(value)) == 1 else value for name, value in found.items()}
-    return {"fires": one.fires, **shortened, "refractory_time": one.refractory_time}
+    values = {
+        "leak": population.v_leak,
+        "tau_mem": population.tau_mem,
+        "tau_syn": population.tau_syn,
+    }
+    if population.fires:
+        values |= {"reset": population.v_reset, "threshold": population.v_threshold}
+    lists = {name: value.tolist() for name, value in values.items()}
+    shortened = {name: value[0] if len(set(value)) == 1 else value for name, value in lists.items()}
+    return {"fires": population.fires, **shortened, "refractory_time": population.refractory_time}
 
 
 def run_content(mapping: Mapping, run: Run, fires: list[bool]) -> dict[str, Any]:
@@ -81,18 +95,18 @@ def run_content(mapping: Mapping, run: Run, fires: list[bool]) -> dict[str, Any]
     those of the chip, with the place of the source among sources and then neurons of the run, that
     of the neuron, and which of its circuits it is on.
     """
-    circuits = [head_first(one) for one in run.neurons]
+    circuits = [head_first(neuron) for neuron in run.neurons]
     groups = _groups(mapping.chip, run, circuits, fires)
     synapses = _synapses(mapping, run, circuits)
     return {
         "sources": [
             {
-                "population": one.population,
-                "index": one.index,
-                "from_run": one.from_run,
-                "events": list(one.events),
+                "population": source.population,
+                "index": source.index,
+                "from_run": source.from_run,
+                "events": list(source.events),
             }
-            for one in run.sources
+            for source in run.sources
         ],
         "groups": groups,
         "links": _links(run, groups, synapses),
@@ -114,9 +128,9 @@ def _groups(
 ) -> list[dict[str, Any]]:
     """Neurons by population and shape, in the order of the run."""
     members: dict[tuple[int, tuple[Circuit, ...]], list[int]] = {}
-    for number, (neuron, own) in enumerate(zip(run.neurons, circuits, strict=True)):
-        top, left = _corner(own)
-        shape = tuple((row - top, column - left) for row, column in own)
+    for number, (neuron, neuron_circuits) in enumerate(zip(run.neurons, circuits, strict=True)):
+        top, leftmost = _corner(neuron_circuits)
+        shape = tuple((row - top, column - leftmost) for row, column in neuron_circuits)
         members.setdefault((neuron.population, shape), []).append(number)
     return [
         {
@@ -168,8 +182,8 @@ def _synapses(
     side, row, column, label, weight = run.synapses.T
     owner = {
         place: (number, part)
-        for number, own in enumerate(circuits)
-        for part, place in enumerate(own)
+        for number, neuron_circuits in enumerate(circuits)
+        for part, place in enumerate(neuron_circuits)
     }
     ends = [owner[place] for place in zip(side.tolist(), column.tolist(), strict=True)]
     post, circuit = np.array(ends, np.int64).reshape(-1, 2).T
@@ -192,13 +206,13 @@ def _links(
     count = len(run.sources)
     group = np.full(count + len(run.neurons), -1)
     place = np.arange(count + len(run.neurons))
-    for number, one in enumerate(groups):
-        neurons = count + np.array(one["neurons"])
+    for number, neuron_group in enumerate(groups):
+        neurons = count + np.array(neuron_group["neurons"])
         group[neurons], place[neurons] = number, np.arange(len(neurons))
     inhibits = run.row_modes[synapses["side"], synapses["row"]] == INHIBITORY
     sign = np.where(inhibits, -1, 1)
     pre, post = group[synapses["pre"]], group[count + synapses["post"]]
-    found = []
+    links = []
     for source in range(-1, len(groups)):
         for target in range(len(groups)):
             here = (pre == source) & (post == target)
@@ -210,7 +224,7 @@ def _links(
                 weight = np.bincount(
                     which.reshape(-1), weights=(sign * synapses["weight"])[here]
                 ).astype(int)
-                found.append(
+                links.append(
                     {
                         "pre": None if source < 0 else source,
                         "post": target,
@@ -219,7 +233,7 @@ def _links(
                         "weight": weight.tolist(),
                     }
                 )
-    return found
+    return links
 
 
 # -- targets of the calibration
@@ -264,8 +278,8 @@ def calibrations_of(mapping: Mapping, quantized: Quantized) -> tuple[Calibration
     It may need other time constants; then the chip is calibrated again.
     """
 
-    def agree(known: dict[Any, float], asked: dict[Any, float]) -> bool:
-        return all(known.get(key, value) == value for key, value in asked.items())
+    def agree(fixed: dict[Any, float], requested: dict[Any, float]) -> bool:
+        return all(fixed.get(key, value) == value for key, value in requested.items())
 
     calibrations: list[Calibration] = []
     for run_number, run in enumerate(mapping.runs):
@@ -296,18 +310,18 @@ def calibrations_of(mapping: Mapping, quantized: Quantized) -> tuple[Calibration
     return tuple(calibrations)
 
 
-def values_of(one: ChipPopulation, index: int) -> dict[str, float]:
+def values_of(population: ChipPopulation, index: int) -> dict[str, float]:
     """What one neuron is calibrated to: CADC LSB, and seconds of the chip."""
     values = {
-        "leak": float(one.v_leak[index]),
-        "tau_mem": float(one.tau_mem[index]),
-        "tau_syn": float(one.tau_syn[index]),
+        "leak": float(population.v_leak[index]),
+        "tau_mem": float(population.tau_mem[index]),
+        "tau_syn": float(population.tau_syn[index]),
     }
-    if one.fires:
+    if population.fires:
         values |= {
-            "reset": float(one.v_reset[index]),
-            "threshold": float(one.v_threshold[index]),
-            "refractory_time": float(one.refractory_time),
+            "reset": float(population.v_reset[index]),
+            "threshold": float(population.v_threshold[index]),
+            "refractory_time": float(population.refractory_time),
         }
     return values
 
@@ -322,12 +336,12 @@ def target_content(
     tables = {}
     for name in (*_POTENTIALS, *_TIMES):
         is_potential = name in _POTENTIALS
-        asked = calibration.potentials if is_potential else calibration.times
+        targets = calibration.potentials if is_potential else calibration.times
         unit = 1.0 if is_potential else SECONDS["us"]
         default = PARAMETERS[_NAMES.get(name, name)].default
         values = np.full(shape, default, float)
-        for (other, circuit), value in asked.items():
-            if other == name:
+        for (parameter, circuit), value in targets.items():
+            if parameter == name:
                 values[circuit] = value
         values = np.round(values.ravel() / unit, 9).tolist()
         tables[name] = [round(value) for value in values] if is_potential else values

@@ -283,7 +283,11 @@ def _wire_run(
         [0, *(len(source.events) for source in run.sources)], dtype=int
     )
     for number in np.unique(net.owner[inside.sources]).tolist():
-        sources = [place for place, one in enumerate(run.sources) if one.population == number]
+        sources = [
+            place
+            for place, host_source in enumerate(run.sources)
+            if host_source.population == number
+        ]
         most = max(len(run.sources[place].events) for place in sources)
         channels = np.full((net.populations[number].size, most), -1)
         sender, events = [], []
@@ -360,8 +364,8 @@ def responding_pairs(
     within = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
     event = received[np.repeat(first, count) + within]
     neuron_at = np.full((HEMISPHERES, layout.columns), -1)
-    for number, one in enumerate(run.neurons):
-        for circuit in one.circuits:
+    for number, mapped_neuron in enumerate(run.neurons):
+        for circuit in mapped_neuron.circuits:
             neuron_at[circuit] = number
     neuron = neuron_at[run.synapses[synapse, 0], run.synapses[synapse, 2]]
     sender = np.concatenate([inside.neurons, inside.sources])[events.sender[event]]
@@ -427,22 +431,22 @@ def prepared(program: Program, taus_known: bool = True) -> Program:
     runs = []
     for wiring in program.runs:
         neurons = []
-        for own in wiring.neurons:
+        for neuron_group in wiring.neurons:
             population = Population(
-                name=own.name,
-                kind="CubaLIF" if own.fires else "CubaLI",
-                size=len(own.index),
-                initial="v_reset" if own.fires else "v_leak",
+                name=neuron_group.name,
+                kind="CubaLIF" if neuron_group.fires else "CubaLI",
+                size=len(neuron_group.index),
+                initial="v_reset" if neuron_group.fires else "v_leak",
             )
             if taus_known:
                 taus: dict[str, Any] = {
-                    name: np.asarray(getattr(own, name), jnp.result_type(float))
+                    name: np.asarray(getattr(neuron_group, name), jnp.result_type(float))
                     for name in ("tau_mem", "tau_syn")
                 }
                 population = with_tau_facts(population, taus)
             else:
                 population = with_unknown_taus(population)
-            neurons.append(replace(own, population=replace(population, taus_last=True)))
+            neurons.append(replace(neuron_group, population=replace(population, taus_last=True)))
         runs.append(replace(wiring, neurons=tuple(neurons)))
     program = replace(program, runs=tuple(runs))
     return replace(program, structure=Structure(program))
@@ -463,8 +467,8 @@ def _flatten(program: Program) -> tuple[Numbers, Structure]:
     assert isinstance(structure, Structure)
     runs = tuple(
         tuple(
-            tuple(tuple(getattr(part, name) for name in names) for part in parts)
-            for parts, names in (
+            tuple(tuple(getattr(part, name) for name in field_names) for part in parts)
+            for parts, field_names in (
                 (wiring.neurons, _OF_NEURONS),
                 (wiring.projections, _OF_PROJECTIONS),
             )
@@ -482,8 +486,8 @@ def _unflatten(structure: Structure, numbers: Numbers) -> Program:
             replace(
                 wiring,
                 neurons=tuple(
-                    replace(own, **dict(zip(_OF_NEURONS, values, strict=True)))
-                    for own, values in zip(wiring.neurons, neurons, strict=True)
+                    replace(neuron_group, **dict(zip(_OF_NEURONS, values, strict=True)))
+                    for neuron_group, values in zip(wiring.neurons, neurons, strict=True)
                 ),
                 projections=tuple(
                     replace(part, **dict(zip(_OF_PROJECTIONS, values, strict=True)))

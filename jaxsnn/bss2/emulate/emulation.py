@@ -118,7 +118,7 @@ class Emulator:
         self._weights = {
             pair: jnp.asarray(block, float) for pair, block in blocks(quantized.netlist).items()
         }
-        firing = [name for name, own in quantized.populations.items() if own.fires]
+        firing = [name for name, population in quantized.populations.items() if population.fires]
         self._options = EventOptions(max_spikes=dict.fromkeys(firing, _SPIKES)).hashable()
 
     def run(
@@ -240,7 +240,7 @@ def program_of(
             fix="pass a mapping, or EmulatedChip(ideal=True)",
         )
     if quantized.slope is None:
-        firing = any(one.fires for one in quantized.populations.values())
+        firing = any(population.fires for population in quantized.populations.values())
         why = "all weights of neurons that fire are 0" if firing else "no neuron fires"
         way = "weights that are not 0" if firing else "a spiking population"
         raise MappingError(
@@ -255,15 +255,17 @@ def program_of(
 
 def blocks(net: Netlist) -> dict[tuple[str, str], np.ndarray]:
     """The weights by pairs of populations, (neurons of the source, neurons of the target) LSB."""
-    names, begins = [part.name for part in net.populations], net.offsets
-    found: dict[tuple[str, str], np.ndarray] = {}
+    population_names, begins = [part.name for part in net.populations], net.offsets
+    weight_blocks: dict[tuple[str, str], np.ndarray] = {}
     pairs = np.unique(np.stack([net.owner[net.pre], net.owner[net.post]], axis=1), axis=0)
     for source, target in pairs.tolist():
-        own = (net.owner[net.pre] == source) & (net.owner[net.post] == target)
+        is_of_pair = (net.owner[net.pre] == source) & (net.owner[net.post] == target)
         block = np.zeros((net.populations[source].size, net.populations[target].size))
-        block[net.pre[own] - begins[source], net.post[own] - begins[target]] = net.weight[own]
-        found[names[source], names[target]] = block
-    return found
+        block[net.pre[is_of_pair] - begins[source], net.post[is_of_pair] - begins[target]] = (
+            net.weight[is_of_pair]
+        )
+        weight_blocks[population_names[source], population_names[target]] = block
+    return weight_blocks
 
 
 def bias_times(quantized: Quantized, t_end: float) -> np.ndarray:
@@ -290,18 +292,18 @@ def _checked(quantized: Quantized, inputs: Any, t_end: float) -> dict[str, Event
         for part in quantized.netlist.populations
         if part.external and part.name != quantized.bias_source
     }
-    given: dict[str, Any] = (
+    inputs_by_name: dict[str, Any] = (
         dict(inputs) if isinstance(inputs, Mapping) else dict.fromkeys(list(sizes)[:1], inputs)
     )
-    if sorted(given) != sorted(sizes):
+    if sorted(inputs_by_name) != sorted(sizes):
         raise UsageError(
-            f"inputs are given for {', '.join(given)}, the network has {', '.join(sizes)}",
+            f"inputs are given for {', '.join(inputs_by_name)}, the network has {', '.join(sizes)}",
             fix="give events for each of them",
         )
     trains = {}
-    given = plain_events(given, "the chip")
+    inputs_by_name = plain_events(inputs_by_name, "the chip")
     for name, size in sizes.items():
-        events = checked_events(name, given[name], size, jnp.result_type(float))
+        events = checked_events(name, inputs_by_name[name], size, jnp.result_type(float))
         # a slot at least, as the queues need one
         room = ((0, 0), (0, int(events.time.shape[1] == 0)))
         time = np.pad(events.time, room, constant_values=np.inf)
@@ -323,17 +325,17 @@ def _concluded(
     chip = program.chip
     limit = chip.recorded_events or program.layout.recorded_events
     # what is late by the chip's own latency may come after the end
-    given = {name: np.asarray(time) for name, time in recorded.time.items()}
-    spikes = {name: np.where(time < t_end, time, np.inf) for name, time in given.items()}
-    late = sum(int(np.sum(np.isfinite(time) & (time >= t_end))) for time in given.values())
+    arrival_times = {name: np.asarray(time) for name, time in recorded.time.items()}
+    spikes = {name: np.where(time < t_end, time, np.inf) for name, time in arrival_times.items()}
+    late = sum(int(np.sum(np.isfinite(time) & (time >= t_end))) for time in arrival_times.values())
     forgotten = 0 if chip.ideal else sum(_forget(spikes, wiring, limit) for wiring in program.runs)
     voltages = {name: np.asarray(values) for name, values in recorded.voltages.items()}
     saturated = dict.fromkeys(voltages, 0.0)
     if not chip.ideal:
-        whole = {name: np.rint(values) for name, values in voltages.items()}
-        voltages = {name: np.clip(values, 0, CADC_MOST) for name, values in whole.items()}
+        converted = {name: np.rint(values) for name, values in voltages.items()}
+        voltages = {name: np.clip(values, 0, CADC_MOST) for name, values in converted.items()}
         saturated = {
-            name: float(np.mean(values != voltages[name])) for name, values in whole.items()
+            name: float(np.mean(values != voltages[name])) for name, values in converted.items()
         }
     return Emulation(
         spikes=spikes,
@@ -356,7 +358,11 @@ def _forget(spikes: dict[str, np.ndarray], wiring: Any, limit: int) -> int:
     """Leave out what no longer fits into the memory that records one run, sample by sample, by
     time; how many.
     """
-    inside = [(own.name, own.index) for own in wiring.neurons if own.fires]
+    inside = [
+        (neuron_group.name, neuron_group.index)
+        for neuron_group in wiring.neurons
+        if neuron_group.fires
+    ]
     if sum(int(np.isfinite(spikes[name][:, index]).sum()) for name, index in inside) <= limit:
         return 0
     times = np.concatenate(
@@ -401,7 +407,9 @@ def emulator_notes(quantized: Quantized, mapping: ChipMapping, chip: EmulatedChi
             if quantized.populations[name].fires:
                 output = mapping.chip.output_of(neuron.circuits[neuron.head][1])
                 behind.setdefault(output, set()).add(name)
-        shared.update(*(names for names in behind.values() if len(names) > 1))
+        shared.update(
+            *(population_names for population_names in behind.values() if len(population_names) > 1)
+        )
     if shared:
         yield (
             f"populations {listing(sorted(shared))} share event outputs, and on the emulated chip spikes"
@@ -414,6 +422,6 @@ def emulator_notes(quantized: Quantized, mapping: ChipMapping, chip: EmulatedChi
             f"spikes among neurons that feed each other ({listing(looped)}) neither wait nor"
             " jitter on the emulated chip before they meet"
         )
-    readouts = [name for name, own in quantized.populations.items() if not own.fires]
+    readouts = [name for name, population in quantized.populations.items() if not population.fires]
     if readouts:
         yield f"voltages of {listing(readouts)} are sampled without noise on the emulated chip"

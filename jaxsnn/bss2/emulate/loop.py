@@ -103,12 +103,15 @@ class ChipInTheLoop:
         self.quantized = quantize(graph, self.options)
         examined = examine(_without_zeros(graph))
         self.routed = _routed(self.quantized.netlist, examined)
-        found = place_and_route(self.routed, dead=dead, signs="free", seed=seed, max_runs=max_runs)
-        if found.mapping is None:
-            raise _without_mapping(found)
-        self.mapping: ChipMapping = found.mapping
+        outcome = place_and_route(
+            self.routed, dead=dead, signs="free", seed=seed, max_runs=max_runs
+        )
+        if outcome.mapping is None:
+            raise _without_mapping(outcome)
+        self.mapping: ChipMapping = outcome.mapping
         programs = [
-            program_of(self.quantized, self.routed, self.mapping, one) for one in self.chips
+            program_of(self.quantized, self.routed, self.mapping, emulated_chip)
+            for emulated_chip in self.chips
         ]
         program = programs[0] if len(programs) == 1 else stacked(programs)
         self._structure = program.structure, len(programs)
@@ -143,24 +146,25 @@ class ChipInTheLoop:
         """
         fix = "make the device, or on_chip(...), of this network"
         sizes = {part.name: part.size for part in self.routed.populations if not part.external}
-        given = {name: own.size for name, own in network.populations.items()}
-        if given != sizes:
+        network_sizes = {name: population.size for name, population in network.populations.items()}
+        if network_sizes != sizes:
             raise UsageError(
-                f"the network has populations of {given} neurons, the chip was made for {sizes}",
+                f"the network has populations of {network_sizes} neurons, the chip was made for {sizes}",
                 fix=fix,
             )
         for name, size in sizes.items():
             for key, value in network.parameters[name].items():
                 mapped = self._parameters[name].get(key, value)
-                own, other = (
-                    np.broadcast_to(np.ravel(one).astype(float), size) for one in (value, mapped)
+                network_values, mapped_values = (
+                    np.broadcast_to(np.ravel(values).astype(float), size)
+                    for values in (value, mapped)
                 )
-                differ = ~np.isclose(own, other, rtol=2**-16, atol=0)
+                differ = ~np.isclose(network_values, mapped_values, rtol=2**-16, atol=0)
                 if differ.any():
                     place = int(differ.argmax())
                     raise UsageError(
-                        f"node '{name}': {key} of neuron {place} is {own[place]:g}, the chip was"
-                        f" made for {other[place]:g}",
+                        f"node '{name}': {key} of neuron {place} is {network_values[place]:g}, the chip was"
+                        f" made for {mapped_values[place]:g}",
                         fix=fix,
                         node=name,
                     )
@@ -205,25 +209,25 @@ class ChipInTheLoop:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        said = {
+        description = {
             "name": type(self).__name__,
             "chip": asdict(self.chip),
             "scales": self._scales,
             "mapping": hashlib.sha256(to_json(self.mapping).encode()).hexdigest(),
         }
-        seeds = [one.seed for one in self.chips]
-        return said if len(seeds) == 1 else said | {"chip_seeds": seeds}
+        seeds = [emulated_chip.seed for emulated_chip in self.chips]
+        return description if len(seeds) == 1 else description | {"chip_seeds": seeds}
 
 
 def _whole(network: Network, factors: Mapping[str, Any]) -> dict[tuple[str, str], jax.Array]:
     """The network's weights in LSB."""
-    found = {}
+    rounded_weights = {}
     for target, signal in signals(network).items():
         for source, matrix in signal.matrices(network.dtype).items():
             exact = matrix * jnp.asarray(factors[target], network.dtype)
-            whole = jnp.sign(exact) * jnp.floor(jnp.abs(exact) * (1 + HAIR) + 0.5)
-            found[source, target] = jnp.clip(whole, -LARGEST, LARGEST)
-    return found
+            rounded = jnp.sign(exact) * jnp.floor(jnp.abs(exact) * (1 + HAIR) + 0.5)
+            rounded_weights[source, target] = jnp.clip(rounded, -LARGEST, LARGEST)
+    return rounded_weights
 
 
 def _alike(chip: EmulatedChip | Sequence[EmulatedChip] | None) -> tuple[EmulatedChip, ...]:
@@ -231,7 +235,7 @@ def _alike(chip: EmulatedChip | Sequence[EmulatedChip] | None) -> tuple[Emulated
     chips = (
         (chip or EmulatedChip(),) if chip is None or isinstance(chip, EmulatedChip) else tuple(chip)
     )
-    if len({replace(one, seed=0) for one in chips}) != 1:
+    if len({replace(emulated_chip, seed=0) for emulated_chip in chips}) != 1:
         raise UsageError(
             f"{len(chips)} chips are given for the loop, not all of one kind",
             fix="give one chip, or some that differ by their seeds",
@@ -239,10 +243,10 @@ def _alike(chip: EmulatedChip | Sequence[EmulatedChip] | None) -> tuple[Emulated
     return chips
 
 
-def _without_mapping(found: Outcome) -> MappingError:
+def _without_mapping(outcome: Outcome) -> MappingError:
     """Why training has no mapping; where the search gave up, with advice for who trains."""
-    problem = found.problem or Problem(message="no mapping was found")
-    gave_up = found.stop_reason == "gave up"
+    problem = outcome.problem or Problem(message="no mapping was found")
+    gave_up = outcome.stop_reason == "gave up"
     fix = "make the layers smaller, or allow more runs" if gave_up else problem.fix
     message = f"with free signs, as training needs them, {problem.message}"
     return MappingError(message, fix=fix, node=problem.node, code=problem.code)
@@ -260,9 +264,9 @@ def _scales(quantized: Quantized, headroom: float | Mapping[str, float]) -> dict
                 fix=suggestion(name, quantized.nodes),
             )
         if not 0 < as_number(factors.get(name)) < np.inf:
-            given = shown(factors[name]) if name in factors else "not given"
+            value_text = shown(factors[name]) if name in factors else "not given"
             raise UsageError(
-                f"the headroom of population '{name}' is {given}",
+                f"the headroom of population '{name}' is {value_text}",
                 fix="give a positive number",
                 node=name,
             )
@@ -300,11 +304,11 @@ def _factors(
     examined: Examined, quantized: Quantized, scales: Mapping[str, float]
 ) -> dict[str, np.ndarray]:
     """(neurons,) LSB of a weight of 1, by population."""
-    found = {}
-    for name, one in examined.neurons.items():
-        own = strength(one, quantized.speedup)
-        found[name] = scales[name] * own / own.max()
-    return found
+    factors = {}
+    for name, examined_neurons in examined.neurons.items():
+        factor = strength(examined_neurons, quantized.speedup)
+        factors[name] = scales[name] * factor / factor.max()
+    return factors
 
 
 def _digest(tree: Any) -> jax.Array:
@@ -339,17 +343,17 @@ def with_weights(mapping: ChipMapping, routed: Netlist, net: Netlist) -> ChipMap
         raise MappingError(
             f"a weight is {largest}, one synapse carries {LARGEST}", fix="choose a smaller scale"
         )
-    known = routed.pre.astype(np.int64) * net.size + routed.post
-    wanted = net.pre.astype(np.int64) * net.size + net.post
-    missing = np.flatnonzero(~np.isin(wanted, known))
+    routed_pairs = routed.pre.astype(np.int64) * net.size + routed.post
+    weighted_pairs = net.pre.astype(np.int64) * net.size + net.post
+    missing = np.flatnonzero(~np.isin(weighted_pairs, routed_pairs))
     if missing.size:
         pair = f"{net.neuron(net.pre[missing[0]])} to {net.neuron(net.post[missing[0]])}"
         raise MappingError(
             f"{missing.size} connections were not routed, the first from {pair}",
             fix="map the network again",
         )
-    order = np.argsort(wanted)
-    keys, weights = wanted[order], net.weight[order].astype(np.int64)
+    order = np.argsort(weighted_pairs)
+    keys, weights = weighted_pairs[order], net.weight[order].astype(np.int64)
     runs = []
     for run in mapping.runs:
         synapse, _, sender, neuron = responding_pairs(routed, mapping.chip, run)

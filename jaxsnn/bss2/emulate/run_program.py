@@ -99,7 +99,10 @@ def late_inputs(program: Program, inputs: Mapping[str, Events], t_end: Any) -> j
     zero = jnp.zeros((), jnp.int32)
     seen = Recorded(time={}, count={}, voltages={}, lost=dict.fromkeys(LOST, zero), late=zero)
     for wiring in program.runs:
-        sent = replace(wiring, host=tuple(one for one in wiring.host if one.source in inputs))
+        sent = replace(
+            wiring,
+            host=tuple(host_events for host_events in wiring.host if host_events.source in inputs),
+        )
         seen = _Run(program, sent, {}, inputs, seen, jax.random.key(0), t_end).recorded
     return seen.lost["late_inputs"]
 
@@ -131,22 +134,28 @@ class _Run:
 
     def all(self, sample_times: Any, options: EventOptions) -> Recorded:
         """Run its populations in order."""
-        for number, names in enumerate(self._order()):
-            network = self._network(names, jax.random.fold_in(self.key, 2 * number))
+        for number, population_names in enumerate(self._order()):
+            network = self._network(population_names, jax.random.fold_in(self.key, 2 * number))
             inputs = {name: self.trains[name] for name in network.inputs}
             record = simulate_events(network, inputs, self.t_end, sample_times, options)
-            for own in (one for one in self.wiring.neurons if one.name in names):
-                if own.fires:
-                    spikes = record.spikes[own.name]
-                    self._fired(own, spikes, jax.random.fold_in(self.key, 2 * number + 1))
+            for neuron_group in (
+                neuron_group
+                for neuron_group in self.wiring.neurons
+                if neuron_group.name in population_names
+            ):
+                if neuron_group.fires:
+                    spikes = record.spikes[neuron_group.name]
+                    self._fired(neuron_group, spikes, jax.random.fold_in(self.key, 2 * number + 1))
                 else:
-                    self._sampled(own, record.voltages[own.name])
+                    self._sampled(neuron_group, record.voltages[neuron_group.name])
         return self.recorded
 
     def _order(self) -> list[tuple[str, ...]]:
         """Populations that run together, sources before targets."""
-        inside = [one.name for one in self.wiring.neurons]
-        feeds = [(one.source, one.target) for one in self.wiring.projections if not one.from_host]
+        inside = [part.name for part in self.wiring.neurons]
+        feeds = [
+            (part.source, part.target) for part in self.wiring.projections if not part.from_host
+        ]
         wires = [
             Wire(
                 name=name,
@@ -163,10 +172,10 @@ class _Run:
         """All that the host sends, in one stream."""
         sent = {_entry(part.source, True): self._sent(part, inputs) for part in self.wiring.host}
         if not self.program.chip.ideal and sent:
-            asked = jnp.concatenate([events.time for events in sent.values()], axis=1)
-            served = serialised(asked, self.cycle)
-            late = jnp.max(jnp.where(jnp.isfinite(asked), served - asked, 0.0), initial=0.0)
-            lost, behind = self.recorded.lost, (asked < self.t_end) & (served >= self.t_end)
+            requested = jnp.concatenate([events.time for events in sent.values()], axis=1)
+            served = serialised(requested, self.cycle)
+            late = jnp.max(jnp.where(jnp.isfinite(requested), served - requested, 0.0), initial=0.0)
+            lost, behind = self.recorded.lost, (requested < self.t_end) & (served >= self.t_end)
             self.recorded = self.recorded._replace(
                 late=jnp.maximum(self.recorded.late, late),
                 lost={**lost, "late_inputs": lost["late_inputs"] + jnp.sum(behind)},
@@ -197,22 +206,34 @@ class _Run:
         return Events(time=time.reshape(len(time), -1), index=channel.reshape(len(time), -1))
 
     # -- the network
-    def _network(self, names: tuple[str, ...], key: jax.Array) -> Network:
+    def _network(self, population_names: tuple[str, ...], key: jax.Array) -> Network:
         """Some populations and all that arrives at them, in LSB and the file's seconds."""
         wires, parameters = [], {}
         populations: dict[str, Population] = {}
-        members = [own for own in self.wiring.neurons if own.name in names]
-        for number, own in enumerate(members):
-            fed = list(self._projections(own, names, wires, parameters))
+        members = [
+            neuron_group
+            for neuron_group in self.wiring.neurons
+            if neuron_group.name in population_names
+        ]
+        for number, neuron_group in enumerate(members):
+            fed = list(self._projections(neuron_group, population_names, wires, parameters))
             wires.append(
-                Wire(name=own.name, kind="neuron", sources=tuple(fed), shape=(len(own.index),))
+                Wire(
+                    name=neuron_group.name,
+                    kind="neuron",
+                    sources=tuple(fed),
+                    shape=(len(neuron_group.index),),
+                )
             )
-            parameters[own.name] = self._parameters(own)
-            assert own.population is not None
-            populations[own.name] = own.population
-            if own.fires and not self.program.chip.ideal:
-                noisy = self._trial(own, jax.random.fold_in(key, number))
-                parameters[own.name] = {**parameters[own.name], "v_threshold": noisy}
+            parameters[neuron_group.name] = self._parameters(neuron_group)
+            assert neuron_group.population is not None
+            populations[neuron_group.name] = neuron_group.population
+            if neuron_group.fires and not self.program.chip.ideal:
+                noisy = self._trial(neuron_group, jax.random.fold_in(key, number))
+                parameters[neuron_group.name] = {
+                    **parameters[neuron_group.name],
+                    "v_threshold": noisy,
+                }
         inputs = [wire for wire in wires if wire.kind == "input"]
         if not inputs:
             inputs = [Wire(name=_NOTHING, kind="input", sources=(), shape=(1,))]
@@ -228,58 +249,58 @@ class _Run:
 
     def _projections(
         self,
-        own: Neurons,
-        names: tuple[str, ...],
+        neuron_group: Neurons,
+        population_names: tuple[str, ...],
         wires: list[Wire],
         parameters: dict[str, Any],
     ) -> Iterator[str]:
         """Adds what arrives at a population, and tells the names of the nodes that feed it."""
         for part in self.wiring.projections:
-            if part.target != own.name:
+            if part.target != neuron_group.name:
                 continue
             entry = (
                 part.source
-                if part.source in names and not part.from_host
+                if part.source in population_names and not part.from_host
                 else _entry(part.source, part.from_host)
             )
-            name = f"{entry}>{own.name}"
-            weight = self._weight(part, own)
-            if entry not in names and entry not in [wire.name for wire in wires]:
+            name = f"{entry}>{neuron_group.name}"
+            weight = self._weight(part, neuron_group)
+            if entry not in population_names and entry not in [wire.name for wire in wires]:
                 wires.append(Wire(name=entry, kind="input", sources=(), shape=(weight.shape[1],)))
             wires.append(Wire(name=name, kind="Linear", sources=(entry,), shape=(weight.shape[0],)))
             parameters[name] = {"weight": weight}
             yield name
 
-    def _weight(self, part: Projection, own: Neurons) -> jax.Array:
+    def _weight(self, part: Projection, neuron_group: Neurons) -> jax.Array:
         """What the chip adds, (neurons, channels) LSB."""
-        whole = self.weights[part.source, part.target][part.sender][:, own.index]
+        rounded = self.weights[part.source, part.target][part.sender][:, neuron_group.index]
         gain = jnp.where(
-            whole > 0, jnp.asarray(part.excite, self.dtype), jnp.asarray(part.inhibit, self.dtype)
+            rounded > 0, jnp.asarray(part.excite, self.dtype), jnp.asarray(part.inhibit, self.dtype)
         )
-        return (whole * gain).T
+        return (rounded * gain).T
 
-    def _parameters(self, own: Neurons) -> dict[str, Any]:
+    def _parameters(self, neuron_group: Neurons) -> dict[str, Any]:
         """Of CubaLIF neurons whose current jumps by the weight: dV/dt changes by r / tau_mem for
         each LSB.
         """
         seconds = self.program.speedup
         values = {
-            "tau_mem": own.tau_mem * seconds,
-            "tau_syn": own.tau_syn * seconds,
-            "r": self.program.slope * own.tau_mem / own.capacitance,
-            "w_in": jnp.ones(len(own.index)),
-            "v_leak": own.v_leak,
+            "tau_mem": neuron_group.tau_mem * seconds,
+            "tau_syn": neuron_group.tau_syn * seconds,
+            "r": self.program.slope * neuron_group.tau_mem / neuron_group.capacitance,
+            "w_in": jnp.ones(len(neuron_group.index)),
+            "v_leak": neuron_group.v_leak,
         }
-        if own.fires:
-            values |= {"v_threshold": own.v_threshold, "v_reset": own.v_reset}
+        if neuron_group.fires:
+            values |= {"v_threshold": neuron_group.v_threshold, "v_reset": neuron_group.v_reset}
         return {name: jnp.asarray(value, self.dtype) for name, value in values.items()}
 
-    def _trial(self, own: Neurons, key: jax.Array) -> Float[Array, "neurons"]:
+    def _trial(self, neuron_group: Neurons, key: jax.Array) -> Float[Array, "neurons"]:
         """Thresholds of this trial."""
-        noise = jax.random.truncated_normal(key, -3.0, 3.0, (len(own.index),), self.dtype)
-        height = jnp.asarray(own.v_threshold - own.v_leak, self.dtype)
+        noise = jax.random.truncated_normal(key, -3.0, 3.0, (len(neuron_group.index),), self.dtype)
+        height = jnp.asarray(neuron_group.v_threshold - neuron_group.v_leak, self.dtype)
         return (
-            jnp.asarray(own.v_threshold, self.dtype)
+            jnp.asarray(neuron_group.v_threshold, self.dtype)
             + height * self.program.chip.spread.threshold_trial * noise
         )
 
@@ -290,7 +311,7 @@ class _Run:
     # -- what leaves
     def _fired(
         self,
-        own: Neurons,
+        neuron_group: Neurons,
         spikes: LayerSpikes,
         key: jax.Array,
     ) -> None:
@@ -299,39 +320,48 @@ class _Run:
         recorded, lost = time, self.recorded.lost
         if not self.program.chip.ideal:
             chip, layout = self.program.chip, self.program.layout
-            key = jax.random.fold_in(key, _number(self.wiring, own.name))
-            time = jittered(time, chip.spread.jitter * own.tau_syn * self.program.speedup, key)
-            time = self._noisy(own, time, spikes.slope, jax.random.fold_in(key, 1))
-            time, at_outputs = queued(time, own.output, self.cycle, chip.queue)
-            recorded, at_links = queued(time, own.output % layout.buses, self.cycle, chip.queue)
+            key = jax.random.fold_in(key, _number(self.wiring, neuron_group.name))
+            time = jittered(
+                time, chip.spread.jitter * neuron_group.tau_syn * self.program.speedup, key
+            )
+            time = self._noisy(neuron_group, time, spikes.slope, jax.random.fold_in(key, 1))
+            time, at_outputs = queued(time, neuron_group.output, self.cycle, chip.queue)
+            recorded, at_links = queued(
+                time, neuron_group.output % layout.buses, self.cycle, chip.queue
+            )
             recorded, _ = sorted_times(recorded)
             lost = {
                 **lost,
                 "outputs": lost["outputs"] + at_outputs,
                 "links": lost["links"] + at_links,
             }
-        unseen = jnp.asarray(~own.recorded)[None, :, None] & jnp.isfinite(recorded)
+        unseen = jnp.asarray(~neuron_group.recorded)[None, :, None] & jnp.isfinite(recorded)
         recorded = jnp.where(unseen, jnp.inf, recorded)
         lost = {**lost, "unrecorded": lost["unrecorded"] + jnp.sum(unseen)}
         batch, neurons, slots = time.shape
         index = jnp.repeat(jnp.arange(neurons, dtype=jnp.int32), slots)
         flat = time.reshape(batch, -1)
-        self.trains[_entry(own.name, False)] = Events(
+        self.trains[_entry(neuron_group.name, False)] = Events(
             time=flat, index=jnp.broadcast_to(index, flat.shape)
         )
-        size, seen = self.program.sizes[own.name], self.recorded
-        times, counts = seen.time.get(own.name), seen.count.get(own.name)
+        size, seen = self.program.sizes[neuron_group.name], self.recorded
+        times, counts = seen.time.get(neuron_group.name), seen.count.get(neuron_group.name)
         if times is None or counts is None:  # its first neurons
             times = jnp.full((batch, size, slots), jnp.inf, self.dtype)
             counts = jnp.zeros((batch, size), jnp.int32)
-        times, counts = times.at[:, own.index].set(recorded), counts.at[:, own.index].set(count)
+        times, counts = (
+            times.at[:, neuron_group.index].set(recorded),
+            counts.at[:, neuron_group.index].set(count),
+        )
         self.recorded = seen._replace(
-            time={**seen.time, own.name: times}, count={**seen.count, own.name: counts}, lost=lost
+            time={**seen.time, neuron_group.name: times},
+            count={**seen.count, neuron_group.name: counts},
+            lost=lost,
         )
 
     def _noisy(
         self,
-        own: Neurons,
+        neuron_group: Neurons,
         time: Float[Array, "batch neurons spikes"],
         slope: Float[Array, "batch neurons spikes"],
         key: jax.Array,
@@ -340,22 +370,28 @@ class _Run:
         spread, seconds = self.program.chip.spread, self.program.speedup
         if not spread.membrane_noise and not spread.latency:
             return time
-        height = jnp.asarray(own.v_threshold - own.v_leak, self.dtype)[:, None]
+        height = jnp.asarray(neuron_group.v_threshold - neuron_group.v_leak, self.dtype)[:, None]
         noise = spread.membrane_noise * height * jax.random.normal(key, time.shape, self.dtype)
-        most = jnp.asarray(FURTHEST_SHIFT * own.tau_syn * seconds, self.dtype)[:, None]
+        most = jnp.asarray(FURTHEST_SHIFT * neuron_group.tau_syn * seconds, self.dtype)[:, None]
         steep = jnp.isfinite(time) & (slope > 0)
         shift = jnp.clip(noise / jnp.where(steep, slope, 1.0), -most, most)
         late = jnp.where(steep, shift, 0.0) + spread.latency * seconds
         return jnp.maximum(time + late, 0.0)
 
-    def _sampled(self, own: Neurons, voltages: Float[Array, "batch samples neurons"]) -> None:
+    def _sampled(
+        self, neuron_group: Neurons, voltages: Float[Array, "batch samples neurons"]
+    ) -> None:
         """Voltages of a readout, beside those of its other neurons."""
         batch, samples, _ = voltages.shape
-        every = self.recorded.voltages.get(own.name)
+        every = self.recorded.voltages.get(neuron_group.name)
         if every is None:
-            every = jnp.zeros((batch, samples, self.program.sizes[own.name]), voltages.dtype)
-        every = every.at[:, :, own.index].set(voltages)
-        self.recorded = self.recorded._replace(voltages={**self.recorded.voltages, own.name: every})
+            every = jnp.zeros(
+                (batch, samples, self.program.sizes[neuron_group.name]), voltages.dtype
+            )
+        every = every.at[:, :, neuron_group.index].set(voltages)
+        self.recorded = self.recorded._replace(
+            voltages={**self.recorded.voltages, neuron_group.name: every}
+        )
 
 
 _NOTHING = "nothing arrives"
@@ -367,4 +403,4 @@ def _entry(source: str, from_host: bool) -> str:
 
 
 def _number(wiring: RunWiring, name: str) -> int:
-    return [one.name for one in wiring.neurons].index(name)
+    return [neuron_group.name for neuron_group in wiring.neurons].index(name)

@@ -48,10 +48,13 @@ def queued(time: jax.Array, lane: np.ndarray, cycle: float, queue: int) -> Sent:
     """
     batch, neurons, spikes = time.shape
     members = [np.flatnonzero(lane == number) for number in np.unique(lane)]
-    most = max(len(own) for own in members)
+    most = max(len(lane_members) for lane_members in members)
     # lanes as rows, the last neuron a silent one that fills short lanes up
     seats = np.array(
-        [np.pad(own, (0, most - len(own)), constant_values=neurons) for own in members]
+        [
+            np.pad(lane_members, (0, most - len(lane_members)), constant_values=neurons)
+            for lane_members in members
+        ]
     )
     padded = jnp.pad(time, ((0, 0), (0, 1), (0, 0)), constant_values=jnp.inf)
     waiting = padded[:, seats].reshape(batch, len(members), most * spikes)
@@ -59,8 +62,8 @@ def queued(time: jax.Array, lane: np.ndarray, cycle: float, queue: int) -> Sent:
     served, lost = _through_queue(rising, cycle, queue)
     served = _put_back(served, order)
     place = np.empty(neurons, int)
-    for row, own in enumerate(members):
-        place[own] = row * most + np.arange(len(own))
+    for row, lane_members in enumerate(members):
+        place[lane_members] = row * most + np.arange(len(lane_members))
     times = served.reshape(batch, len(members) * most, spikes)[:, place]
     return Sent(time=times, lost=lost)
 
@@ -91,10 +94,10 @@ def _earliest(time: jax.Array, cycle: float) -> jax.Array:
     return jnp.ceil(jnp.where(jnp.isfinite(time), time, 0.0) / cycle)
 
 
-def _cycles(kept: jax.Array, earliest: jax.Array) -> jax.Array:
+def _cycles(is_queued: jax.Array, earliest: jax.Array) -> jax.Array:
     """In which cycle each event goes that is kept; for others a number that means nothing."""
-    rank = jnp.cumsum(kept, axis=-1) - kept
-    return rank + lax.cummax(jnp.where(kept, earliest - rank, -1.0), axis=kept.ndim - 1)
+    rank = jnp.cumsum(is_queued, axis=-1) - is_queued
+    return rank + lax.cummax(jnp.where(is_queued, earliest - rank, -1.0), axis=is_queued.ndim - 1)
 
 
 #: Which events are kept, and the cycle in which each of them goes.
@@ -108,18 +111,18 @@ def _through_queue(time: jax.Array, cycle: float, queue: int) -> tuple[jax.Array
     finite, earliest = jnp.isfinite(time), _earliest(time, cycle)
 
     def drop_first(carry: _Kept) -> _Kept:
-        kept, cycles = carry
-        late = kept & (cycles - earliest > queue)
+        is_queued, cycles = carry
+        late = is_queued & (cycles - earliest > queue)
         # who overflows first depends on those before alone; without it those behind wait less
-        kept = kept & ~(late & (jnp.cumsum(late, axis=-1) == 1))
-        return kept, _cycles(kept, earliest)
+        is_queued = is_queued & ~(late & (jnp.cumsum(late, axis=-1) == 1))
+        return is_queued, _cycles(is_queued, earliest)
 
     def overflows(carry: _Kept) -> Bool[Array, ""]:
-        kept, cycles = carry
-        return jnp.any(kept & (cycles - earliest > queue))
+        is_queued, cycles = carry
+        return jnp.any(is_queued & (cycles - earliest > queue))
 
-    kept, cycles = lax.while_loop(overflows, drop_first, (finite, _cycles(finite, earliest)))
-    return jnp.where(kept, cycles * cycle, jnp.inf), jnp.sum(finite & ~kept)
+    is_queued, cycles = lax.while_loop(overflows, drop_first, (finite, _cycles(finite, earliest)))
+    return jnp.where(is_queued, cycles * cycle, jnp.inf), jnp.sum(finite & ~is_queued)
 
 
 def _put_back(values: jax.Array, place: jax.Array) -> jax.Array:

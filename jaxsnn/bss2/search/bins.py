@@ -46,8 +46,8 @@ def reachable(chip: Chip, output: int, groups: int) -> np.ndarray:
     output's number.
     """
     free_bits = chip.row_select_bits - chip.output_bits
-    own = np.unique((output << free_bits | np.arange(1 << free_bits)) & (groups - 1))
-    return output % chip.buses * groups + own
+    local_bins = np.unique((output << free_bits | np.arange(1 << free_bits)) & (groups - 1))
+    return output % chip.buses * groups + local_bins
 
 
 def bins_of(parts: ChipParts, signs: str, groups: int) -> Bins:
@@ -104,15 +104,15 @@ class Loads:
         self.slack_sum += change.sum(axis=0)
         self.split = split
 
-    def put(self, source: Demand, where: int, mode: int, sign: int = 1) -> None:
+    def put(self, source: Demand, bin_number: int, mode: int, sign: int = 1) -> None:
         """Put a source into a bin, or take it out (`sign` -1)."""
         amount = sign * source.amount
-        self.slack_sum[where][:, source.targets] -= amount
+        self.slack_sum[bin_number][:, source.targets] -= amount
         if mode != EVERYWHERE:
-            self.slack[mode, where][:, source.targets] -= amount
+            self.slack[mode, bin_number][:, source.targets] -= amount
         for hemisphere in range(HEMISPHERES):
             if mode in (hemisphere, EVERYWHERE):
-                self.labels[hemisphere, where] -= sign
+                self.labels[hemisphere, bin_number] -= sign
 
     def price(
         self, source: Demand, choices: np.ndarray, mode: int
@@ -122,13 +122,13 @@ class Loads:
         """
         reach = [h for h in range(HEMISPHERES) if mode in (h, EVERYWHERE)]
         overflow = sum((self.labels[h, choices] <= 0).astype(float) for h in reach)
-        left = self._of(self.slack_sum, choices, source.targets)
-        overflow = overflow + _added(left, source.amount)
+        slack_sum = self._of(self.slack_sum, choices, source.targets)
+        overflow = overflow + _added(slack_sum, source.amount)
         if mode != EVERYWHERE:
-            own = self._of(self.slack[mode], choices, source.targets)
-            overflow = overflow + _added(own, source.amount)
-            left = np.minimum(left, own)
-        pressure = (source.amount / (np.maximum(left, 0) + 0.5)).sum(axis=(1, 2))
+            slack = self._of(self.slack[mode], choices, source.targets)
+            overflow = overflow + _added(slack, source.amount)
+            slack_sum = np.minimum(slack_sum, slack)
+        pressure = (source.amount / (np.maximum(slack_sum, 0) + 0.5)).sum(axis=(1, 2))
         scarce = np.max([1 / (np.maximum(self.labels[h, choices], 0) + 0.5) for h in reach], axis=0)
         return np.asarray(overflow), pressure / max(source.targets.size, 1) + scarce
 
@@ -142,8 +142,8 @@ class Loads:
         return -int(sum(np.minimum(array, 0).sum() for array in arrays))
 
 
-def _added(left: np.ndarray, amount: np.ndarray) -> np.ndarray:
-    return (np.maximum(amount - left, 0) - np.maximum(-left, 0)).sum(axis=(1, 2))
+def _added(slack: np.ndarray, amount: np.ndarray) -> np.ndarray:
+    return (np.maximum(amount - slack, 0) - np.maximum(-slack, 0)).sum(axis=(1, 2))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -181,14 +181,14 @@ def best_split(task: Task, bins: Bins, loads: Loads | None, placement: Placement
     split = loads.split.copy()
     counts = placement.counts
     used_sum = np.einsum("hzk,hn->kzn", split, counts) - loads.slack_sum
-    for hemisphere, other in ((TOP, BOTTOM), (BOTTOM, TOP)):
+    for hemisphere, opposite in ((TOP, BOTTOM), (BOTTOM, TOP)):
         used = (
             np.einsum("zk,n->kzn", split[hemisphere], counts[hemisphere]) - loads.slack[hemisphere]
         )
         for number, size in enumerate(sizes[hemisphere]):
             tried = np.arange(size + 1)
             slots = np.stack([tried, size - tried], axis=1)[:, :, None] * counts[hemisphere]
-            others = split[other, :, number][:, None] * counts[other]
+            others = split[opposite, :, number][:, None] * counts[opposite]
             over = np.maximum(used[number] - slots, 0) + np.maximum(
                 used_sum[number] - others - slots, 0
             )

@@ -114,21 +114,21 @@ def _lift(part: Part, population: Population, r: np.ndarray, slope: np.ndarray) 
     return slope * values["tau"] / population.dt
 
 
-def population_problems(one: Dynamics) -> Iterator[Problem]:
+def population_problems(dynamics: Dynamics) -> Iterator[Problem]:
     """Why no circuit can run a population, whatever its weights; biases are another matter."""
-    population = one.population
-    name, where = population.name, f"node '{population.name}' ({population.kind})"
+    population = dynamics.population
+    name, label = population.name, f"node '{population.name}' ({population.kind})"
     if population.fires and population.reset != "zero":
         meaning = "by its threshold" if population.reset == "subtract" else "never"
         yield Problem(
             node=name,
             code="reset",
-            message=f"{where} is reset {meaning}, a circuit of the chip always to v_reset",
+            message=f"{label} is reset {meaning}, a circuit of the chip always to v_reset",
             fix=f"say reset={ {name: 'zero'} } to map it so, or readout={[name]} if it is a leaky "
             "readout",
         )
     if population.resetting or population.floor is not None:
-        what = (
+        behaviour = (
             f"gives its membrane and resets ({population.reset})"
             if population.resetting
             else f"keeps V at {population.floor:g} or above"
@@ -136,16 +136,16 @@ def population_problems(one: Dynamics) -> Iterator[Problem]:
         yield Problem(
             node=name,
             code="reset" if population.resetting else "floor",
-            message=f"{where} {what}, which no circuit of the chip does",
+            message=f"{label} {behaviour}, which no circuit of the chip does",
             fix="say reset= none of a leaky readout, and min_v_mem= none to map it without a bound",
         )
-    if (one.slope <= 0).any():
-        neuron = int((one.slope <= 0).argmax())
+    if (dynamics.slope <= 0).any():
+        neuron = int((dynamics.slope <= 0).argmax())
         yield Problem(
             node=name,
             code="bad-gain",
-            message=f"{where}: r and w_in turn a spike of weight 1 into a slope of "
-            f"{one.slope[neuron]:g} at neuron {neuron}, only positive gains are folded into "
+            message=f"{label}: r and w_in turn a spike of weight 1 into a slope of "
+            f"{dynamics.slope[neuron]:g} at neuron {neuron}, only positive gains are folded into "
             "weights",
             fix="put the sign into the weights",
         )
@@ -221,10 +221,10 @@ def choose_speedup(
 
 def _times(populations: Sequence[Dynamics]) -> Iterator[tuple[str, str, np.ndarray]]:
     """Name, parameter and values of the time constants that the file has."""
-    for one in populations:
-        yield one.population.name, "tau_mem", one.tau_mem
-        if not np.isnan(one.tau_syn).any():
-            yield one.population.name, "tau_syn", one.tau_syn
+    for dynamics in populations:
+        yield dynamics.population.name, "tau_mem", dynamics.tau_mem
+        if not np.isnan(dynamics.tau_syn).any():
+            yield dynamics.population.name, "tau_syn", dynamics.tau_syn
 
 
 def _warned(populations: Sequence[Dynamics], speedup: float) -> Iterator[Change]:
@@ -235,68 +235,72 @@ def _warned(populations: Sequence[Dynamics], speedup: float) -> Iterator[Change]
             (taus.min(), reach.low, "below"),
             (taus.max(), reach.high, "above"),
         ):
-            own = value / speedup
-            if own < limit if side == "below" else own > limit:
-                what = f"{key} is {format_time(own)} on the chip, {side} {format_time(limit)}"
-                yield Change(node=name, what=what, why="the calibration warns there")
+            chip_value = value / speedup
+            if chip_value < limit if side == "below" else chip_value > limit:
+                description = (
+                    f"{key} is {format_time(chip_value)} on the chip, {side} {format_time(limit)}"
+                )
+                yield Change(node=name, what=description, why="the calibration warns there")
 
 
-def _reaching_alone(one: Dynamics, arriving: Iterable[Links]) -> tuple[int, int]:
+def _reaching_alone(dynamics: Dynamics, arriving: Iterable[Links]) -> tuple[int, int]:
     """How many weights bring a neuron without tau_syn from its leak to its threshold, and of how
     many.
     """
-    height, strong, weights = one.v_threshold - one.v_leak, 0, 0
+    height, strong, weights = dynamics.v_threshold - dynamics.v_leak, 0, 0
     for links in arriving:
-        strong += int(np.sum(links.value * one.slope[links.post] >= height[links.post]))
+        strong += int(np.sum(links.value * dynamics.slope[links.post] >= height[links.post]))
         weights += links.value.size
     return strong, weights
 
 
 def approximations(
-    one: Dynamics, arriving: Iterable[Links], refractory_time: float, speedup: float
+    dynamics: Dynamics, arriving: Iterable[Links], refractory_time: float, speedup: float
 ) -> Iterator[Change]:
     """Where the chip differs from what the file says.
 
     Args:
         arriving: weights in the file's units, one `Links` for each source.
     """
-    population = one.population
+    population = dynamics.population
     name = population.name
 
-    def found(what: str, why: str) -> Change:
+    def change(what: str, why: str) -> Change:
         return Change(node=name, what=what, why=why)
 
-    if np.isnan(one.tau_syn).any():
+    if np.isnan(dynamics.tau_syn).any():
         short = SHORT_TAU_SYN * speedup
-        share = short / float(one.tau_mem.min())
-        yield found(
+        share = short / float(dynamics.tau_mem.min())
+        yield change(
             f"{population.kind} becomes a current that decays with tau_syn {format_time(short)} "
             f"(in the file's time), {share:.1%} of the shortest tau, and carries the same charge",
             "the chip's synaptic current always decays",
         )
         if population.fires and population.spike_kernel == "delta":
-            strong, weights = _reaching_alone(one, arriving)
-            yield found(
+            strong, weights = _reaching_alone(dynamics, arriving)
+            yield change(
                 "what events add beyond its threshold lets it fire again, where the file's "
                 f"{population.kind} loses it at the reset; {strong} of its {weights} weights reach the "
                 "threshold alone",
                 "the current outlasts the spike",
             )
     if population.spike_kernel == "box":
-        yield found(
+        yield change(
             "spikes are not boxes of one step", "the chip's synaptic current jumps and decays"
         )
     if population.fires:
         longest = format_time(refractory_time * speedup)
-        yield found(
+        yield change(
             f"after a spike it is refractory for {format_time(refractory_time)}, {longest} in the "
             "file's time",
             "the chip has no shorter time",
         )
-    starts = {"zero": 0.0, "v_leak": one.v_leak, "v_reset": np.nan_to_num(one.v_reset)}
+    starts = {"zero": 0.0, "v_leak": dynamics.v_leak, "v_reset": np.nan_to_num(dynamics.v_reset)}
     start = "v_reset" if population.fires else "v_leak"
     if np.any(starts[start] != starts[population.initial]):
         does = "is reset before each sample" if population.fires else "rests there"
-        yield found(f"it starts at {start}", f"the file says {population.initial}, the chip {does}")
+        yield change(
+            f"it starts at {start}", f"the file says {population.initial}, the chip {does}"
+        )
     for remark in (*population.remarks, *population.assumed):
-        yield found(remark, "said by the dialect")
+        yield change(remark, "said by the dialect")

@@ -134,8 +134,8 @@ def least_runs(net: Netlist, parts: ChipParts, signs: str) -> tuple[int, Certifi
     A net that is `impossible` has no such number: ask that first.
     """
     runs, why = 1, None
-    while (found := too_few_runs(net, parts, signs, runs)) is not None:
-        runs, why = runs + 1, found
+    while (certificate := too_few_runs(net, parts, signs, runs)) is not None:
+        runs, why = runs + 1, certificate
     return runs, why
 
 
@@ -149,8 +149,10 @@ def _too_many(
     net: Netlist, parts: ChipParts, counts: np.ndarray, neurons: np.ndarray, runs: int, who: str
 ) -> Certificate | None:
     """Whether neurons of at least so many circuits are too many for so many runs."""
-    names = list(dict.fromkeys(net.populations[number].name for number in net.owner[neurons]))
-    where = ", ".join(f"'{name}'" for name in names)
+    population_names = list(
+        dict.fromkeys(net.populations[number].name for number in net.owner[neurons])
+    )
+    location = ", ".join(f"'{name}'" for name in population_names)
     fix = (
         "make them fewer, a recurrent part cannot be split over runs"
         if who
@@ -161,10 +163,10 @@ def _too_many(
     def certificate(needed: int, available: int, what: str) -> Certificate:
         return Certificate(
             resource="circuits",
-            where=where,
+            where=location,
             needed=needed,
             available=available,
-            message=f"{who}{where}: {what} {in_runs} ({needed - available} too many)",
+            message=f"{who}{location}: {what} {in_runs} ({needed - available} too many)",
             fix=fix,
         )
 

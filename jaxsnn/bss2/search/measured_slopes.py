@@ -41,7 +41,7 @@ _FIELDS = ("slope", "i_synin_gm", "synapse_dac_bias")
 Slopes = float | Sequence[MeasuredSlope]
 
 
-def slopes_of(given: str) -> Slopes:
+def slopes_of(text: str) -> Slopes:
     """A number, or a JSON file: a list of {"slope", "i_synin_gm", "synapse_dac_bias"}.
 
     Raises:
@@ -50,14 +50,14 @@ def slopes_of(given: str) -> Slopes:
         UsageError: neither a number nor the name of a JSON file.
     """
     try:
-        return float(given)
+        return float(text)
     except ValueError:
         pass
-    if not given.endswith(".json"):
+    if not text.endswith(".json"):
         raise UsageError(
-            f"the slope is '{given}'", fix="give a number, or a .json file of measured slopes"
+            f"the slope is '{text}'", fix="give a number, or a .json file of measured slopes"
         )
-    return read_slopes(given)
+    return read_slopes(text)
 
 
 def read_slopes(path: str | os.PathLike[str]) -> tuple[MeasuredSlope, ...]:
@@ -68,22 +68,22 @@ def read_slopes(path: str | os.PathLike[str]) -> tuple[MeasuredSlope, ...]:
         raise MappingError(f"{path} is not JSON ({error})", fix="repair it") from error
     if not isinstance(content, list) or not content:
         raise MappingError(f"{path} is no list of measured slopes", fix="give at least one")
-    found = []
-    for number, one in enumerate(content):
-        entry = Entry(one, f"{path}[{number}]", fix="repair it")
-        if unknown := sorted(set(one) - set(_FIELDS)):
+    measured = []
+    for number, item in enumerate(content):
+        entry = Entry(item, f"{path}[{number}]", fix="repair it")
+        if unknown := sorted(set(item) - set(_FIELDS)):
             raise MappingError(
                 f"{path}[{number}]: '{unknown[0]}' is unknown", fix=suggestion(unknown[0], _FIELDS)
             )
         slope = entry.value("slope")
         if type(slope) not in (int, float):
             raise MappingError(f"{path}[{number}]: 'slope' is no number", fix="repair it")
-        settings = {name: entry.integer(name) for name in _FIELDS[1:] if name in one}
-        found.append(MeasuredSlope(slope=as_number(slope), **settings))
-    return tuple(found)
+        settings = {name: entry.integer(name) for name in _FIELDS[1:] if name in item}
+        measured.append(MeasuredSlope(slope=as_number(slope), **settings))
+    return tuple(measured)
 
 
-def chosen_slope(slopes: Slopes, wanted: float) -> MeasuredSlope:
+def chosen_slope(slopes: Slopes, minimum: float) -> MeasuredSlope:
     """The weakest setting that is as strong as wanted, or the strongest.
 
     Raises:
@@ -95,28 +95,30 @@ def chosen_slope(slopes: Slopes, wanted: float) -> MeasuredSlope:
     [500, 800, 800]
     """
     table = _table(slopes)
-    for one in table:
-        if not (math.isfinite(as_number(one.slope)) and one.slope > 0):
+    for measured in table:
+        if not (math.isfinite(as_number(measured.slope)) and measured.slope > 0):
             raise UsageError(
-                f"the slope is {shown(one.slope)}", fix="give a positive, finite number"
+                f"the slope is {shown(measured.slope)}", fix="give a positive, finite number"
             )
         for name in ("i_synin_gm", "synapse_dac_bias"):
-            reach, value = PARAMETERS[name], getattr(one, name)
+            reach, value = PARAMETERS[name], getattr(measured, name)
             if not reach.low <= value <= reach.high:
                 raise UsageError(
                     f"{name} is {value}, the calibration reaches {reach.low:g} to {reach.high:g}",
                     fix="measure at a setting in this range",
                 )
-    settings = Counter((one.i_synin_gm, one.synapse_dac_bias) for one in table)
+    settings = Counter((measured.i_synin_gm, measured.synapse_dac_bias) for measured in table)
     for (gain, bias), count in settings.items():
         if count > 1:
             raise UsageError(
                 f"{count} slopes are given for i_synin_gm {gain} and synapse_dac_bias {bias}",
                 fix="give one, such as their mean",
             )
-    strong = [one for one in table if one.slope >= wanted]
+    strong = [measured for measured in table if measured.slope >= minimum]
     return (
-        min(strong, key=lambda one: one.slope) if strong else max(table, key=lambda one: one.slope)
+        min(strong, key=lambda measured: measured.slope)
+        if strong
+        else max(table, key=lambda measured: measured.slope)
     )
 
 
@@ -124,7 +126,7 @@ def _table(slopes: Slopes) -> Sequence[MeasuredSlope]:
     if isinstance(slopes, float) or not math.isnan(as_number(slopes)):
         return [MeasuredSlope(slope=as_number(slopes))]
     table = list(slopes) if isinstance(slopes, Sequence) else []
-    if not table or not all(isinstance(one, MeasuredSlope) for one in table):
+    if not table or not all(isinstance(measured, MeasuredSlope) for measured in table):
         raise UsageError(
             f"the slope is {shown(slopes)}", fix="give a number, or some MeasuredSlope"
         )

@@ -135,9 +135,9 @@ def spread(task: Task, counts: np.ndarray, rng: np.random.Generator) -> Placemen
 
     def order(outputs: list[int], neurons: np.ndarray) -> np.ndarray:
         rank = rank_within(np.array(outputs))
-        found = np.empty_like(neurons)
-        found[np.lexsort((np.array(outputs), rank))] = neurons
-        return found
+        ordered = np.empty_like(neurons)
+        ordered[np.lexsort((np.array(outputs), rank))] = neurons
+        return ordered
 
     return _placed(task, counts, order)
 
@@ -154,16 +154,16 @@ def by_connectivity(task: Task, counts: np.ndarray, rng: np.random.Generator) ->
         waiting: list[list[int]] = [[] for _ in range(chip.outputs)]
         for place in range(len(outputs) - 1, -1, -1):
             waiting[outputs[place]].append(place)
-        found = np.empty_like(neurons)
+        ordered = np.empty_like(neurons)
         for neuron in neurons[np.argsort(-received[neurons].sum(axis=1), kind="stable")]:
             price = load @ received[neuron]
             open_outputs = [output for output in range(chip.outputs) if waiting[output]]
             output = min(
                 open_outputs, key=lambda output: (price[output % chip.buses], -len(waiting[output]))
             )
-            found[waiting[output].pop()] = neuron
+            ordered[waiting[output].pop()] = neuron
             load[output % chip.buses] += received[neuron]
-        return found
+        return ordered
 
     return _placed(task, counts, order)
 
@@ -190,19 +190,21 @@ def annealed(task: Task, counts: np.ndarray, rng: np.random.Generator) -> Placem
     load = np.zeros((placement.chip.buses, len(task.targets)))
     np.add.at(load, buses, received)
     steps = 20 * len(task.targets)
-    for step, (one, other) in enumerate(rng.integers(len(task.targets), size=(steps, 2)).tolist()):
-        here, there = buses[one], buses[other]
-        if here == there or counts[one] != counts[other]:
+    for step, (first, second) in enumerate(
+        rng.integers(len(task.targets), size=(steps, 2)).tolist()
+    ):
+        here, there = buses[first], buses[second]
+        if here == there or counts[first] != counts[second]:
             continue
-        change = received[other] - received[one]
+        change = received[second] - received[first]
         # what the sum of squares of the loads grows by
         growth = 2 * change @ (load[here] - load[there]) + 2 * change @ change
         heat = 0.01 * (1 - step / steps)
         if growth <= 0 or rng.random() < np.exp(-growth / max(heat, 1e-12)):
             load[here] += change
             load[there] -= change
-            buses[one], buses[other] = there, here
-            circuits[one], circuits[other] = circuits[other], circuits[one]
+            buses[first], buses[second] = there, here
+            circuits[first], circuits[second] = circuits[second], circuits[first]
     return Placement(chip=placement.chip, circuits=tuple(circuits))
 
 

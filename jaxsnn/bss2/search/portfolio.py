@@ -234,21 +234,21 @@ class _Search:
         """Signs as they are asked for, and if that takes long, free ones before going on with
         them.
         """
-        wanted, free = self.searches[:1], self.searches[1:]
+        requested, free = self.searches[:1], self.searches[1:]
         if free:
             end = self.deadline
             self._set_deadline(self.start + _SHARE * self.time_limit)
-            runs = self._find_fewest(wanted, self.last, 0)
+            runs = self._find_fewest(requested, self.last, 0)
             self._set_deadline(end)
             if runs is not None:
                 return self._find_fewest(free, len(runs) - 1, 0) or runs
             runs = self._find_fewest(free, self.last, 0)
             if runs is not None:
                 self._set_deadline(0.5 * (time.monotonic() + end))
-                fewer = self._find_fewest(wanted, len(runs) - 1, 0)
+                fewer = self._find_fewest(requested, len(runs) - 1, 0)
                 self._set_deadline(end)
                 return fewer or runs
-        return self._find_fewest(wanted, self.last, 0)
+        return self._find_fewest(requested, self.last, 0)
 
     def _find_thoroughly(self) -> list[Run] | None:
         """Other draws and more of them, while there is time and hope."""
@@ -445,10 +445,10 @@ def _levels(task: Task, least: np.ndarray) -> Iterator[np.ndarray]:
         if counts.sum() <= room and not any(np.array_equal(counts, level) for level in levels):
             levels.append(counts)
             yield counts
-    left = room - int(least.sum())
-    if len(levels) == 1 and 0 < left < len(least):
+    spare = room - int(least.sum())
+    if len(levels) == 1 and 0 < spare < len(least):
         counts = least.copy()
-        counts[np.argsort(-task.fan_in / least, kind="stable")[:left]] += 1
+        counts[np.argsort(-task.fan_in / least, kind="stable")[:spare]] += 1
         yield counts
 
 

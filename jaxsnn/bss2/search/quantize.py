@@ -179,22 +179,22 @@ def quantize(graph: Graph, options: QuantizeOptions | None = None) -> Quantized:
     refuse_no_graph(graph)
     options = options or QuantizeOptions()
     _refuse_options(options)
-    whole = {name: int(getattr(options, name)) for name in _WHOLE}
-    options = replace(options, **whole)
+    integers = {name: int(getattr(options, name)) for name in _WHOLE}
+    options = replace(options, **integers)
     require(graph.dialect, ["name"], "mapping")
-    found = examine(graph)
-    for problem in found.problems:
+    examined = examine(graph)
+    for problem in examined.problems:
         allowed = problem.code in LEFT_TO_THE_MAPPER or (
             problem.code == "bias" and options.bias == "source"
         )
         if problem.severity == "error" and not allowed:
             raise MappingError.of(problem)
-    return _assembled(found, options)
+    return _assembled(examined, options)
 
 
 def _refuse_options(options: QuantizeOptions) -> None:
-    known = isinstance(options.scale, str) and options.scale in SCALES
-    if not isinstance(options.scale, Mapping) and not known:
+    is_named = isinstance(options.scale, str) and options.scale in SCALES
+    if not isinstance(options.scale, Mapping) and not is_named:
         text = shown(options.scale).strip("'")
         raise UsageError(f"there is no scale '{text}'", fix=suggestion(text, SCALES))
     if options.bias not in ("refuse", "source"):
@@ -215,11 +215,11 @@ def _refuse_options(options: QuantizeOptions) -> None:
             fix=f"allow at most {MOST_SYNAPSES}",
         )
     for name in ("v_leak", "v_threshold", "refractory_time"):
-        reach, given = PARAMETERS[name], getattr(options, name)
-        value, is_voltage = as_number(given), name.startswith("v_")
+        reach, option_value = PARAMETERS[name], getattr(options, name)
+        value, is_voltage = as_number(option_value), name.startswith("v_")
         if not reach.low <= value <= reach.high or (is_voltage and not value.is_integer()):
             raise UsageError(
-                f"{name} is {shown(given)}, the calibration reaches {reach.low:g} to {reach.high:g}",
+                f"{name} is {shown(option_value)}, the calibration reaches {reach.low:g} to {reach.high:g}",
                 fix=f"choose a {'whole number' if is_voltage else 'value'} in this range",
             )
     if options.speedup is not None and not 0 < as_number(options.speedup) < np.inf:
@@ -276,7 +276,7 @@ def _assembled(examined: Examined, options: QuantizeOptions) -> Quantized:
     )
     notes += _silenced(scaled, arriving)
     for name, links in bias.items():  # the weights of its channel come last
-        lost = int(np.sum(scaled[name].whole[-links.value.size :] == 0))
+        lost = int(np.sum(scaled[name].integers[-links.value.size :] == 0))
         if lost:
             message = f"{lost} of its {links.value.size} biases round to 0"
             why = "a longer bias_period, or a smaller range of weights, makes them larger"
@@ -293,7 +293,7 @@ def _assembled(examined: Examined, options: QuantizeOptions) -> Quantized:
         for source, links in sources.items():
             pre.append(begin[source] + links.pre)
             post.append(begin[name] + links.post)
-    weight = [scaled[name].whole for name in neurons]
+    weight = [scaled[name].integers for name in neurons]
     return Quantized(
         netlist=netlist(
             populations,
@@ -337,7 +337,7 @@ def _silenced(
 ) -> Iterator[Change]:
     """What rounding leaves nothing, or little, of."""
     for name, weights in scaled.items():
-        lost = weights.whole == 0
+        lost = weights.integers == 0
         if not lost.any():
             continue
         post = np.concatenate([links.post for links in arriving[name].values()])
@@ -428,8 +428,8 @@ def _scale(
 
 def _refuse_beyond_numbers(neurons: Mapping[str, Dynamics], slope_of: Mapping[str, float]) -> None:
     """Refuse weights so large or small that the strength of an LSB is no number."""
-    known = np.finfo(float)
-    least, most = known.tiny / known.eps, known.max * known.eps
+    float_info = np.finfo(float)
+    least, most = float_info.tiny / float_info.eps, float_info.max * float_info.eps
     for name, slope in slope_of.items():
         if not (np.isnan(slope) or least < slope < most):
             raise MappingError(
@@ -456,21 +456,28 @@ def _whole_thresholds(
         chosen: how a scale is chosen, or what it is.
         slope_of, slope: as of `levels`.
     """
-    found = {}
-    for name, one in neurons.items():
-        own, distance = scaled[name], np.abs(one.v_threshold - one.v_leak)
-        if own.scale is None or not one.population.fires or not isinstance(chosen[name], str):
+    scales = {}
+    for name, dynamics in neurons.items():
+        scaled_weights, distance = scaled[name], np.abs(dynamics.v_threshold - dynamics.v_leak)
+        if (
+            scaled_weights.scale is None
+            or not dynamics.population.fires
+            or not isinstance(chosen[name], str)
+        ):
             continue
         factor = slope / slope_of[name]
         exact = float(distance.max()) * factor
         below, above = np.floor(exact * (1 + 2**-40)), np.ceil(exact)
         if np.ptp(distance) > 0 or below < SPREAD or below >= exact * (1 - 2**-40):
             continue
-        room = largest(one, options.v_leak, options.v_threshold) / factor
-        most = np.abs(own.exact).max(initial=0.0)
-        is_room = above <= exact * room * (1 + 2**-40) and above / exact * most < own.limit + 0.5
-        found[name] = float(own.scale * (above if is_room else below) / exact)
-    return found
+        room = largest(dynamics, options.v_leak, options.v_threshold) / factor
+        most = np.abs(scaled_weights.exact).max(initial=0.0)
+        is_room = (
+            above <= exact * room * (1 + 2**-40)
+            and above / exact * most < scaled_weights.limit + 0.5
+        )
+        scales[name] = float(scaled_weights.scale * (above if is_room else below) / exact)
+    return scales
 
 
 def _refuse_weak(
@@ -488,9 +495,9 @@ def _refuse_weak(
     falls, but where the chip's shortest current stands in for a delta.
     """
     distance = {
-        name: float(np.min(np.abs(one.v_threshold - one.v_leak))) * slope / slope_of[name]
-        for name, one in neurons.items()
-        if one.population.fires and not np.isnan(slope_of[name])
+        name: float(np.min(np.abs(dynamics.v_threshold - dynamics.v_leak))) * slope / slope_of[name]
+        for name, dynamics in neurons.items()
+        if dynamics.population.fires and not np.isnan(slope_of[name])
     }
     # a threshold that was moved to whole LSB may lie a rounding below them
     least = SPREAD * (1 - 2**-40)
@@ -530,18 +537,20 @@ def _scales(
                 fix=suggestion(name, neurons),
             )
         if not 0 < as_number(chosen.get(name)) < np.inf:
-            given = shown(chosen[name]) if name in chosen else "not given"
+            value_text = shown(chosen[name]) if name in chosen else "not given"
             raise UsageError(
-                f"the scale of population '{name}' is {given}",
+                f"the scale of population '{name}' is {value_text}",
                 fix="give a positive number",
                 node=name,
             )
     return {name: float(value) for name, value in chosen.items()}
 
 
-def strength(one: Dynamics, speedup: float) -> np.ndarray:
+def strength(dynamics: Dynamics, speedup: float) -> np.ndarray:
     """(neurons,) by how much a spike of weight 1 changes dV/dt, volts per second of the file."""
-    return np.where(np.isnan(one.tau_syn), one.slope / (SHORT_TAU_SYN * speedup), one.slope)
+    return np.where(
+        np.isnan(dynamics.tau_syn), dynamics.slope / (SHORT_TAU_SYN * speedup), dynamics.slope
+    )
 
 
 def _bias_weights(
@@ -556,25 +565,25 @@ def _bias_weights(
     Raises:
         MappingError: its spikes lie so far apart that they replace no constant current.
     """
-    found = {}
-    for name, one in neurons.items():
-        biased = np.flatnonzero(one.drive)
+    links = {}
+    for name, dynamics in neurons.items():
+        biased = np.flatnonzero(dynamics.drive)
         if not biased.size:
             continue
-        tau_syn = np.where(np.isnan(one.tau_syn), SHORT_TAU_SYN * speedup, one.tau_syn)
-        faded = float(_FADED * (one.tau_mem + tau_syn)[biased].min()) / speedup
+        tau_syn = np.where(np.isnan(dynamics.tau_syn), SHORT_TAU_SYN * speedup, dynamics.tau_syn)
+        faded = float(_FADED * (dynamics.tau_mem + tau_syn)[biased].min()) / speedup
         if options.bias_period > faded:
             raise MappingError(
                 f"bias_period is {format_time(options.bias_period)} of the chip, and nothing of an"
-                f" event is left at node '{name}' ({one.population.kind}) after {format_time(faded)}",
+                f" event is left at node '{name}' ({dynamics.population.kind}) after {format_time(faded)}",
                 fix="give a shorter one, or its unit: without one it is in seconds",
                 node=name,
             )
-        lift = strengths[name] * one.tau_mem * tau_syn / (options.bias_period * speedup)
-        found[name] = Links(
-            pre=np.zeros(biased.size, np.int64), post=biased, value=(one.drive / lift)[biased]
+        lift = strengths[name] * dynamics.tau_mem * tau_syn / (options.bias_period * speedup)
+        links[name] = Links(
+            pre=np.zeros(biased.size, np.int64), post=biased, value=(dynamics.drive / lift)[biased]
         )
-    return found
+    return links
 
 
 def _bias_notes(
@@ -586,17 +595,19 @@ def _bias_notes(
         return ()
     period = format_time(options.bias_period)
     taus = [
-        np.where(np.isnan(one.tau_syn), SHORT_TAU_SYN, one.tau_syn / speedup)[one.drive != 0]
-        for one in neurons.values()
+        np.where(np.isnan(dynamics.tau_syn), SHORT_TAU_SYN, dynamics.tau_syn / speedup)[
+            dynamics.drive != 0
+        ]
+        for dynamics in neurons.values()
     ]
     share = options.bias_period / np.concatenate(taus).min()
-    what = (
+    description = (
         f"biases are events of the input channel '{source}' every {period} of the chip, "
         f"{share:.0%} of the shortest tau_syn of a neuron that has one"
     )
     if share > _SMOOTH:
-        what += ": single kicks rather than a constant current"
+        description += ": single kicks rather than a constant current"
     why = (
         "the chip has no constant current; emulate and run_hxtorch.py send that channel themselves"
     )
-    return (Change(node=source, what=what, why=why),)
+    return (Change(node=source, what=description, why=why),)

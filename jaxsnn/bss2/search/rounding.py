@@ -63,21 +63,21 @@ class Scaled:
 
     scale: float | None
     exact: np.ndarray
-    whole: np.ndarray
+    integers: np.ndarray
     gain: np.ndarray
     limit: int
 
     def report(self, threshold_error: float | None) -> NodeReport:
         """What was lost."""
-        lost = (self.whole - self.exact) / (self.gain * (self.scale or 1.0))
+        lost = (self.integers - self.exact) / (self.gain * (self.scale or 1.0))
         file = self.exact / (self.gain * (self.scale or 1.0))
         error, size = _rms(lost), _rms(file)
         return NodeReport(
             scale=self.scale,
             connections=self.exact.size,
-            synapses=int(synapses_of(self.whole).sum()),
+            synapses=int(synapses_of(self.integers).sum()),
             saturated=int((np.abs(rounded(self.exact)) > self.limit).sum()),
-            zeroed=int((self.whole == 0).sum()),
+            zeroed=int((self.integers == 0).sum()),
             rms_error=error,
             relative_error=error / size if size else 0.0,
             threshold_error=threshold_error,
@@ -111,8 +111,8 @@ def whole_weights(
     else:
         factor = SCALES[scale](np.abs(value), limit, percentile) if value.size else None
     exact = value * (factor or 1.0)
-    whole = np.clip(rounded(exact), -limit, limit).astype(np.int64)
-    return Scaled(scale=factor, exact=exact, whole=whole, gain=gains, limit=limit)
+    integers = np.clip(rounded(exact), -limit, limit).astype(np.int64)
+    return Scaled(scale=factor, exact=exact, integers=integers, gain=gains, limit=limit)
 
 
 def _rms(values: np.ndarray) -> float:
@@ -138,8 +138,8 @@ def _by_least_error(magnitude: np.ndarray, limit: int, percentile: float) -> flo
     """The best of scales from that of the largest weight up to eight times as much."""
     candidates = limit / float(magnitude.max()) * 2 ** np.linspace(0, 3, 97)
     errors = [
-        np.square(np.minimum(rounded(magnitude * one), limit) / one - magnitude).sum()
-        for one in candidates
+        np.square(np.minimum(rounded(magnitude * candidate), limit) / candidate - magnitude).sum()
+        for candidate in candidates
     ]
     return float(candidates[int(np.argmin(errors))])
 
@@ -207,31 +207,35 @@ def levels(
         MappingError: a threshold so close to its leak that the rounding puts it there.
     """
     driven = {
-        name: one
-        for name, one in neurons.items()
-        if one.population.fires and not math.isnan(slope_of[name])
+        name: dynamics
+        for name, dynamics in neurons.items()
+        if dynamics.population.fires and not math.isnan(slope_of[name])
     }
     if slope is None:
         slope = _largest_slope(driven, slope_of, v_leak, v_threshold)
     leaks, thresholds, resets, factors, errors, notes = {}, {}, {}, {}, {}, []
-    for name, one in neurons.items():
-        size, fires = one.population.size, one.population.fires
+    for name, dynamics in neurons.items():
+        size, fires = dynamics.population.size, dynamics.population.fires
         factor = None if slope is None or math.isnan(slope_of[name]) else slope / slope_of[name]
         if factor is None and fires:  # nothing arrives: any scale is right
-            factor = largest(one, v_leak, v_threshold)
+            factor = largest(dynamics, v_leak, v_threshold)
         leaks[name], factors[name], errors[name] = np.full(size, v_leak), factor, None
         thresholds[name] = resets[name] = np.zeros(size, np.int64)
         if fires:
             assert factor is not None
-            exact = factor * (one.v_threshold - one.v_leak)
+            exact = factor * (dynamics.v_threshold - dynamics.v_leak)
             steps = rounded(exact).astype(np.int64)
             thresholds[name] = v_leak + steps
-            resets[name] = v_leak + rounded(factor * (one.v_reset - one.v_leak)).astype(np.int64)
+            resets[name] = v_leak + rounded(factor * (dynamics.v_reset - dynamics.v_leak)).astype(
+                np.int64
+            )
             errors[name] = float(np.max(np.abs(steps - exact) / np.maximum(np.abs(exact), 1)))
-            notes += _close(one, exact, thresholds[name], resets[name])
+            notes += _close(dynamics, exact, thresholds[name], resets[name])
             if errors[name] > _WORTH_SAYING:
-                what = f"its threshold's distance from the leak is rounded by {errors[name]:.1%}"
-                notes.append(Change(node=name, what=what, why="the chip takes whole LSB"))
+                description = (
+                    f"its threshold's distance from the leak is rounded by {errors[name]:.1%}"
+                )
+                notes.append(Change(node=name, what=description, why="the chip takes whole LSB"))
     return CadcLevels(
         v_leak=leaks,
         v_threshold=thresholds,
@@ -249,21 +253,21 @@ def _largest_slope(
     """The largest strength under which all voltages fit, a little less where the one threshold of
     the population that limits it would be rounded; None without thresholds.
     """
-    limits = {name: largest(one, v_leak, v_threshold) for name, one in driven.items()}
+    limits = {name: largest(dynamics, v_leak, v_threshold) for name, dynamics in driven.items()}
     name = min(limits, key=lambda name: limits[name] * slope_of[name], default=None)
     if name is None:
         return None
-    slope, one = limits[name] * slope_of[name], driven[name]
-    distance = np.abs(one.v_threshold - one.v_leak)
+    slope, dynamics = limits[name] * slope_of[name], driven[name]
+    distance = np.abs(dynamics.v_threshold - dynamics.v_leak)
     exact = float(distance.max()) * limits[name]
     below = math.floor(exact * (1 + 2**-40))
     is_rounded = np.ptp(distance) == 0 and SPREAD <= below < exact * (1 - 2**-40)
     return slope * below / exact if is_rounded else slope
 
 
-def largest(one: Dynamics, v_leak: int, v_threshold: int) -> float:
+def largest(dynamics: Dynamics, v_leak: int, v_threshold: int) -> float:
     """CADC LSB per volt at which a population's thresholds and resets just fit."""
-    threshold, reset = one.v_threshold - one.v_leak, one.v_reset - one.v_leak
+    threshold, reset = dynamics.v_threshold - dynamics.v_leak, dynamics.v_reset - dynamics.v_leak
     lowest = PARAMETERS["v_threshold"].low, PARAMETERS["v_reset"].low
     room = [
         (threshold.max(), v_threshold - v_leak),
@@ -275,15 +279,18 @@ def largest(one: Dynamics, v_leak: int, v_threshold: int) -> float:
 
 
 def _close(
-    one: Dynamics, exact: np.ndarray, thresholds: np.ndarray, resets: np.ndarray
+    dynamics: Dynamics, exact: np.ndarray, thresholds: np.ndarray, resets: np.ndarray
 ) -> Iterator[Change]:
-    name = one.population.name
+    name = dynamics.population.name
     if (lost := (thresholds <= resets) | ((exact > 0) & (rounded(exact) == 0))).any():
         neuron = int(lost.argmax())
-        threshold, reset = one.v_threshold - one.v_leak, one.v_reset - one.v_leak
+        threshold, reset = (
+            dynamics.v_threshold - dynamics.v_leak,
+            dynamics.v_reset - dynamics.v_leak,
+        )
         far = np.abs(reset).max() > np.abs(threshold).max()
         raise MappingError(
-            f"node '{name}' ({one.population.kind}): the threshold of neuron {neuron} is "
+            f"node '{name}' ({dynamics.population.kind}): the threshold of neuron {neuron} is "
             f"{exact[neuron]:.2g} LSB above its leak and rounds to {thresholds[neuron]}, its reset "
             f"to {resets[neuron]}; "
             + (
@@ -299,7 +306,7 @@ def _close(
         )
     nearest = float(np.abs(exact).min())
     if nearest < SPREAD:
-        what = f"its threshold is {nearest:.3g} LSB from its leak"
+        description = f"its threshold is {nearest:.3g} LSB from its leak"
         yield Change(
-            node=name, what=what, why=f"calibrated thresholds spread by up to {SPREAD} LSB"
+            node=name, what=description, why=f"calibrated thresholds spread by up to {SPREAD} LSB"
         )

@@ -277,10 +277,10 @@ def _addresses(
     addresses = np.full(len(task.targets), -1)
     top_bits = [1 << chip.address_bits - 1, 1 << chip.address_bits - (2 if spare >= 2 else 1)]
     flags = sum(set(top_bits)) if spare else 0
-    taken = np.zeros((HEMISPHERES, chip.buses * groups, chip.labels), bool)
+    is_used = np.zeros((HEMISPHERES, chip.buses * groups, chip.labels), bool)
     for number, mode in enumerate(assignment.modes):
         for h in range(HEMISPHERES):
-            taken[h, assignment.bins[number], labels[number]] |= mode in (h, EVERYWHERE)
+            is_used[h, assignment.bins[number], labels[number]] |= mode in (h, EVERYWHERE)
     sources = np.flatnonzero(task.on_chip >= 0)
     for output in range(chip.outputs):
         bus = output % chip.buses
@@ -306,7 +306,7 @@ def _addresses(
         neurons = np.flatnonzero(placement.outputs == output)
         used = {int(address) for address in addresses[neurons]}
         for neuron in neurons[addresses[neurons] < 0]:
-            address = _silent_address(chip, groups, output, passes, taken, used, flags)
+            address = _silent_address(chip, groups, output, passes, is_used, used, flags)
             if address is None:
                 return None
             addresses[neuron] = address
@@ -319,7 +319,7 @@ def _silent_address(
     groups: int,
     output: int,
     passes: list[bool],
-    taken: np.ndarray,
+    is_used: np.ndarray,
     used: set[int],
     flags: int,
 ) -> int | None:
@@ -332,10 +332,10 @@ def _silent_address(
         select = chip.row_select_of(output << chip.address_bits | address)
         number = (output % chip.buses) * groups + select % groups
         label = address & (chip.labels - 1)
-        is_heard = any(passes[h] and taken[h, number, label] for h in range(HEMISPHERES))
+        is_heard = any(passes[h] and is_used[h, number, label] for h in range(HEMISPHERES))
         if not address & flags and not is_heard:
             for h in range(HEMISPHERES):
-                taken[h, number, label] |= passes[h]
+                is_used[h, number, label] |= passes[h]
             return address
     return None
 

@@ -22,9 +22,9 @@ class Registry(Mapping[str, Function], Generic[Function]):
         own: those of this library.
     """
 
-    def __init__(self, kind: str, group: str, own: Mapping[str, Function]) -> None:
+    def __init__(self, kind: str, group: str, built_in: Mapping[str, Function]) -> None:
         self.kind, self.group = kind, group
-        self._own, self._registered = dict(own), dict[str, Function]()
+        self._own, self._registered = dict(built_in), dict[str, Function]()
 
     def register(self, name: str, function: Function) -> None:
         """Add a function.
@@ -47,14 +47,14 @@ class Registry(Mapping[str, Function], Generic[Function]):
         if name not in self._own:
             self._registered[name] = function
 
-    def named(self, names: Iterable[str]) -> tuple[str, ...]:
+    def named(self, requested: Iterable[str]) -> tuple[str, ...]:
         """The names (or the one name), having made sure that each is a function's.
 
         Raises:
             UsageError: there is none of a name, or no name at all, or an installed package offers
                 one under a name that is taken.
         """
-        chosen = (names,) if isinstance(names, str) else tuple(names)
+        chosen = (requested,) if isinstance(requested, str) else tuple(requested)
         if not chosen:
             raise UsageError(f"no {self.kind} is named", fix=f"name one. {suggestion('', self)}")
         every = list(self)
@@ -64,8 +64,8 @@ class Registry(Mapping[str, Function], Generic[Function]):
         return chosen
 
     def __getitem__(self, name: str) -> Function:
-        known = self._known()
-        return known[name] if name in known else self._loaded(self._installed()[name])
+        functions = self._known()
+        return functions[name] if name in functions else self._loaded(self._installed()[name])
 
     def __contains__(self, name: object) -> bool:
         return name in self._known() or name in self._installed()
@@ -86,15 +86,15 @@ class Registry(Mapping[str, Function], Generic[Function]):
         Raises:
             UsageError: two functions have one name.
         """
-        found: dict[str, EntryPoint] = {}
+        entry_points_by_name: dict[str, EntryPoint] = {}
         for point in sorted(entry_points(group=self.group)):
-            if point.name in self._known() or found.get(point.name, point) != point:
+            if point.name in self._known() or entry_points_by_name.get(point.name, point) != point:
                 raise UsageError(
                     f"there is more than one {self.kind} '{point.name}', one is {point.value}",
                     fix="rename the entry point, or uninstall the package that has it",
                 )
-            found[point.name] = point
-        return found
+            entry_points_by_name[point.name] = point
+        return entry_points_by_name
 
     def _loaded(self, point: EntryPoint) -> Function:
         try:

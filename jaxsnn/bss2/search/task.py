@@ -117,9 +117,9 @@ def task_of(net: Netlist, parts: ChipParts, signs: str, targets: np.ndarray) -> 
     """The run that has some neurons of a net on the chip."""
     position = np.full(net.size, -1)
     position[targets] = np.arange(len(targets))
-    kept = position[net.post] >= 0
+    is_inside = position[net.post] >= 0
     feeds = np.zeros(net.size, bool)
-    feeds[net.pre[kept]] = True
+    feeds[net.pre[is_inside]] = True
     place = np.cumsum(feeds) - 1
     return Task(
         net=net,
@@ -127,9 +127,9 @@ def task_of(net: Netlist, parts: ChipParts, signs: str, targets: np.ndarray) -> 
         signs=signs,
         targets=np.asarray(targets),
         sources=np.flatnonzero(feeds),
-        pre=place[net.pre[kept]],
-        post=position[net.post[kept]],
-        weight=net.weight[kept].astype(np.int64),
+        pre=place[net.pre[is_inside]],
+        post=position[net.post[is_inside]],
+        weight=net.weight[is_inside].astype(np.int64),
     )
 
 

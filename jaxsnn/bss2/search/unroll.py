@@ -73,8 +73,8 @@ def arrivals(plan: LoweringPlan, parts: Mapping[str, Part]) -> dict[str, Incomin
 def _own_connections(node: Node, inward: tuple[int, ...]) -> int:
     """How many connections a node has by itself, where that is known without making them."""
     count = node.traits.synapses
-    found = None if count is None else count(node, inward)
-    return found or 0
+    connections = None if count is None else count(node, inward)
+    return connections or 0
 
 
 def _linear_first(plan: LoweringPlan, parts: Mapping[str, Part]) -> Iterable[str]:
@@ -116,9 +116,10 @@ def _identity(size: int) -> Links:
 
 
 def _sum(parts: list[IncomingLinks]) -> IncomingLinks:
-    names = dict.fromkeys(itertools.chain.from_iterable(part.links for part in parts))
+    source_names = dict.fromkeys(itertools.chain.from_iterable(part.links for part in parts))
     links = {
-        name: _merged([part.links[name] for part in parts if name in part.links]) for name in names
+        name: _merged([part.links[name] for part in parts if name in part.links])
+        for name in source_names
     }
     constants = [part.constant for part in parts if part.constant is not None]
     return IncomingLinks(
@@ -137,8 +138,10 @@ def _merged(parts: list[Links]) -> Links:
     first[1:] = (np.diff(pre) != 0) | (np.diff(post) != 0)
     starts = np.flatnonzero(first)
     total = np.add.reduceat(value, starts) if starts.size else value
-    kept = total != 0
-    return Links(pre=pre[starts][kept], post=post[starts][kept], value=total[kept])
+    is_nonzero = total != 0
+    return Links(
+        pre=pre[starts][is_nonzero], post=post[starts][is_nonzero], value=total[is_nonzero]
+    )
 
 
 def _through(
@@ -148,14 +151,17 @@ def _through(
     per spike.
     """
     matrix = _matrix(wire, inward, parameters)
-    links = {name: _product(wire, one, matrix) for name, one in signal.links.items()}
+    links = {
+        name: _product(wire, links_of_source, matrix)
+        for name, links_of_source in signal.links.items()
+    }
     constant = None
     if signal.constant is not None:
         values = signal.constant[matrix.pre] * matrix.value
         constant = np.bincount(matrix.post, weights=values, minlength=wire.size)
-    own = wire.bias(parameters)
-    if own is not None:
-        bias = np.repeat(np.asarray(own, float), wire.size // np.size(own))
+    node_bias = wire.bias(parameters)
+    if node_bias is not None:
+        bias = np.repeat(np.asarray(node_bias, float), wire.size // np.size(node_bias))
         constant = bias if constant is None else constant + bias
     return IncomingLinks(links=links, constant=constant)
 
@@ -169,17 +175,19 @@ def _product(wire: Wire, first: Links, second: Links) -> Links:
     total = int(count.sum())
     _refuse_many(wire, total)
     inside = np.arange(total) - np.repeat(np.cumsum(count) - count, count)
-    taken = order[np.repeat(begin, count) + inside]
-    value = np.repeat(first.value, count) * second.value[taken]
-    return _merged([Links(pre=np.repeat(first.pre, count), post=second.post[taken], value=value)])
+    followers = order[np.repeat(begin, count) + inside]
+    value = np.repeat(first.value, count) * second.value[followers]
+    return _merged(
+        [Links(pre=np.repeat(first.pre, count), post=second.post[followers], value=value)]
+    )
 
 
-def _refuse_many(wire: Wire, count: int, makes: str = "makes", other: str = "") -> None:
+def _refuse_many(wire: Wire, count: int, makes: str = "makes", alternative: str = "") -> None:
     if count > MOST_CONNECTIONS:
         raise MappingError(
             f"node '{wire.name}' ({wire.kind}) {makes} {count} connections, more than "
             f"{MOST_CONNECTIONS} are not unrolled",
-            fix=f"make the layer smaller{other}",
+            fix=f"make the layer smaller{alternative}",
             node=wire.name,
         )
 

@@ -41,15 +41,15 @@ def target_of(name: str) -> Any:
     from calix.spiking import SpikingCalibTarget
     from calix.spiking.neuron import NeuronCalibTarget
 
-    given = json.loads((HERE / name).read_text(encoding="utf-8"))
+    targets = json.loads((HERE / name).read_text(encoding="utf-8"))
     target = copy.deepcopy(NeuronCalibTarget.DenseDefault)
-    for one in POTENTIALS:
-        setattr(target, one, np.array(given[one]))
-    for one in TIMES:
-        setattr(target, one, np.array(given[one]) * quantities.us)
-    target.i_synin_gm = np.array(given["i_synin_gm"])
-    target.synapse_dac_bias = int(given["synapse_dac_bias"])
-    target.membrane_capacitance = np.array(given["membrane_capacitance"])
+    for parameter in POTENTIALS:
+        setattr(target, parameter, np.array(targets[parameter]))
+    for parameter in TIMES:
+        setattr(target, parameter, np.array(targets[parameter]) * quantities.us)
+    target.i_synin_gm = np.array(targets["i_synin_gm"])
+    target.synapse_dac_bias = int(targets["synapse_dac_bias"])
+    target.membrane_capacitance = np.array(targets["membrane_capacitance"])
     return SpikingCalibTarget(neuron_target=target)
 
 
@@ -75,7 +75,7 @@ def path_of(number: int, entries: list[dict[str, Any]]) -> Path:
     """Where a result is kept: its name changes with its targets, and those of what it refines."""
     entry = entries[number]
     every = [entry] if entry["refines"] is None else [entries[entry["refines"]], entry]
-    content = b"".join((HERE / one["targets"]).read_bytes() for one in every)
+    content = b"".join((HERE / calibration["targets"]).read_bytes() for calibration in every)
     return HERE / f"calibration.{number}.{hashlib.sha256(content).hexdigest()[:12]}.pkl"
 
 

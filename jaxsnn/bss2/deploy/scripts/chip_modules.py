@@ -29,23 +29,26 @@ def exact_modules(hxsnn: Any, torch: Any) -> SimpleNamespace:
         cycle: float
 
         def add_to_input_generator(self, input: Any, builder: Any) -> None:
-            times = [[[self.cycle * one for one in train] for train in own] for own in self.cycles]
+            times = [
+                [[self.cycle * tick for tick in train] for train in sample]
+                for sample in self.cycles
+            ]
             builder.add(times, self.descriptor)
 
         def forward_func(self, input: Any, hw_data: Any = None) -> Any:
             return input
 
     class ExactNeurons(hxsnn.LIF):
-        """`found`: (cycle, sample, neuron) of each spike."""
+        """`recorded`: (cycle, sample, neuron) of each spike."""
 
         def post_process(self, hw_data: Any, runtime: float) -> Any:
-            self.found = hw_data.spikes.get_data()
+            self.recorded = hw_data.spikes.get_data()
 
     class ExactReadouts(hxsnn.LI):
-        """`found`: (steps, samples, neurons) CADC LSB."""
+        """`recorded`: (steps, samples, neurons) CADC LSB."""
 
         def post_process(self, hw_data: Any, runtime: float) -> Any:
-            self.found = hw_data.cadc.to_dense(
+            self.recorded = hw_data.cadc.to_dense(
                 runtime, self.experiment.dt, mode=self.interpolation_mode
             )
 
@@ -71,7 +74,7 @@ def exact_modules(hxsnn: Any, torch: Any) -> SimpleNamespace:
         """All modules of a run in one: what they recorded stays with them."""
 
         def forward_func(self, *inputs: Any, hw_data: Any = None) -> tuple[Any, ...]:
-            return tuple(one._output_handle for one in self.modules.values())
+            return tuple(module._output_handle for module in self.modules.values())
 
     return SimpleNamespace(
         Source=ExactSource,
@@ -90,7 +93,7 @@ def projections(weight: np.ndarray, pre: Any, post: Any, chip: Any) -> Iterator[
     types = grenade.Receptor.Type
     for sign, kind in ((1, types.excitatory), (-1, types.inhibitory)):
         every = _hxtorch_core.weight_to_connection(np.maximum(sign * weight, 0).astype(np.int32))
-        connections = [one for one in every if one.weight.value()]
+        connections = [connection for connection in every if connection.weight.value()]
         if connections:
             receptor = grenade.Receptor(grenade.Receptor.ID(), kind)
             yield grenade.Projection(receptor, connections, pre, post, chip)

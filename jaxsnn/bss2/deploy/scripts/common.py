@@ -77,47 +77,54 @@ class Trains:
 
 def read_inputs(path: str, net: dict[str, Any], duration: float) -> Trains:
     """The trains of all input channels; the channel that stands in for biases fires by itself."""
-    given = np.load(path)
-    external = [number for number, one in enumerate(net["populations"]) if one["external"]]
-    names = [net["populations"][number]["name"] for number in external]
-    wanted = [name for name in names if name != net["bias_source"]]
+    arrays = np.load(path)
+    external = [
+        number for number, population in enumerate(net["populations"]) if population["external"]
+    ]
+    input_names = [net["populations"][number]["name"] for number in external]
+    data_names = [name for name in input_names if name != net["bias_source"]]
     lacking = [
-        name for name in wanted if f"{name}.time" not in given or f"{name}.index" not in given
+        name for name in data_names if f"{name}.time" not in arrays or f"{name}.index" not in arrays
     ]
     if lacking:
         raise SystemExit(
             f"{path} has no '{lacking[0]}.time' and '{lacking[0]}.index', it has"
-            f" {', '.join(given.files)}"
+            f" {', '.join(arrays.files)}"
         )
-    events = {name: _events(path, name, given, net, duration) for name in wanted}
+    events = {name: _events(path, name, arrays, net, duration) for name in data_names}
     if len({len(time) for time, _ in events.values()}) > 1:
         counts = ", ".join(f"{len(time)} of {name}" for name, (time, _) in events.items())
         raise SystemExit(f"{path} has different numbers of samples: {counts}")
-    samples = len(events[wanted[0]][0]) if wanted else 1
+    samples = len(events[data_names[0]][0]) if data_names else 1
     trains = Trains(samples)
-    for number, name in zip(external, names, strict=True):
+    for number, name in zip(external, input_names, strict=True):
         if name == net["bias_source"]:
             regular = np.arange(0.0, duration / net["speedup"], net["bias_period"]).tolist()
             trains.add((number, 0), [regular] * samples)
             continue
         time, index = events[name]
         for channel in range(net["populations"][number]["size"]):
-            kept = np.isfinite(time) & (index == channel)
+            is_of_channel = np.isfinite(time) & (index == channel)
             trains.add(
                 (number, channel),
-                [np.sort(time[one, kept[one]]).tolist() for one in range(samples)],
+                [
+                    np.sort(time[sample, is_of_channel[sample]]).tolist()
+                    for sample in range(samples)
+                ],
             )
     return trains
 
 
 def _events(
-    path: str, name: str, given: Any, net: dict[str, Any], duration: float
+    path: str, name: str, arrays: Any, net: dict[str, Any], duration: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Times of an input, seconds of the chip, inf where unused, and its channels: (samples, events)
     each. What comes at or after the end is left out, which is said.
     """
-    time, index = given[f"{name}.time"], given[f"{name}.index"]
-    size = next(one["size"] for one in net["populations"] if one["name"] == name)
+    time, index = arrays[f"{name}.time"], arrays[f"{name}.index"]
+    size = next(
+        population["size"] for population in net["populations"] if population["name"] == name
+    )
     if time.ndim != 2 or time.shape != index.shape:
         raise SystemExit(
             f"{path}: '{name}.time' has the shape {time.shape} and '{name}.index' {index.shape},"
@@ -126,14 +133,14 @@ def _events(
     if index.dtype.kind not in "iu":
         raise SystemExit(f"{path}: '{name}.index' holds {index.dtype}, not whole numbers")
     used = time != np.inf
-    for wrong, numbers, what, must in (
+    for wrong, numbers, array_name, must in (
         (~(time >= 0), time, "time", "at least 0 s, or inf"),
         (used & ((index < 0) | (index >= size)), index, "index", f"from 0 to {size - 1}"),
     ):
         if wrong.any():
             place = np.argwhere(wrong)[0].tolist()
             raise SystemExit(
-                f"{path}: '{name}.{what}' has {numbers[tuple(place)]:g} at {place}, and must be {must}"
+                f"{path}: '{name}.{array_name}' has {numbers[tuple(place)]:g} at {place}, and must be {must}"
             )
     late = used & (time >= duration)
     if late.any():
@@ -152,26 +159,26 @@ def write_outputs(path: str, net: dict[str, Any], trains: Trains) -> None:
         if population["external"]:
             continue
         if (number, 0) in trains.traces:
-            traces = [trains.traces[number, one] for one in range(population["size"])]
+            traces = [trains.traces[number, neuron] for neuron in range(population["size"])]
             name, membrane = population["name"], np.stack(traces, axis=2)
             arrays[f"{name}.membrane"] = membrane
             arrays[f"{name}.sample_time"] = np.arange(len(membrane)) * net["step"] * net["speedup"]
             continue
-        found = []
+        sorted_events = []
         for sample in range(trains.samples):
             events = [
-                (time, one)
-                for one in range(population["size"])
-                for time in trains.of((number, one))[sample]
+                (time, neuron)
+                for neuron in range(population["size"])
+                for time in trains.of((number, neuron))[sample]
             ]
-            found.append(sorted(events))
-        most = max(map(len, found))
+            sorted_events.append(sorted(events))
+        most = max(map(len, sorted_events))
         time, index = (
             np.full((trains.samples, most), np.inf),
             np.full((trains.samples, most), population["size"]),
         )
-        for sample, events in enumerate(found):
-            for place, (when, one) in enumerate(events):
-                time[sample, place], index[sample, place] = when * net["speedup"], one
+        for sample, events in enumerate(sorted_events):
+            for place, (when, neuron) in enumerate(events):
+                time[sample, place], index[sample, place] = when * net["speedup"], neuron
         arrays[f"{population['name']}.time"], arrays[f"{population['name']}.index"] = time, index
     np.savez(path, **arrays)

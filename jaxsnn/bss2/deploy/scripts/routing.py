@@ -81,15 +81,16 @@ def populations(instance: Any, run: Content, grenade: Any) -> Owners:
                 )
             owners[key] = None
             continue
-        found = tuple(
-            one.coordinate.get_atomic_neurons()[0].toEnum().value() for one in population.neurons
+        circuits = tuple(
+            neuron.coordinate.get_atomic_neurons()[0].toEnum().value()
+            for neuron in population.neurons
         )
-        if found not in heads:
+        if circuits not in heads:
             raise RuntimeError(
-                f"a population of {len(found)} neurons is not placed as the mapping says: pass"
+                f"a population of {len(circuits)} neurons is not placed as the mapping says: pass"
                 " placement_constraint"
             )
-        owners[key] = heads[found]
+        owners[key] = heads[circuits]
     return owners
 
 
@@ -112,7 +113,8 @@ def labels_of_neurons(owners: Owners, run: Content) -> dict[Any, list[dict[Any, 
             group = run["groups"][number]
             rest = [None] * (len(group["shape"]) - 1)
             labels[key] = [
-                {halco.CompartmentOnLogicalNeuron(): [one, *rest]} for one in group["addresses"]
+                {halco.CompartmentOnLogicalNeuron(): [address, *rest]}
+                for address in group["addresses"]
             ]
     return labels
 
@@ -124,17 +126,22 @@ def connections(
     synapses = by_connection(run)
     placed, routes = {}, {}
     for key, projection in dict(instance.projections).items():
-        pre, post = (owners[one] for one in (projection.population_pre, projection.population_post))
+        pre = owners[projection.population_pre]
+        post = owners[projection.population_post]
         sign = INHIBITS if projection.receptor.type == grenade.Receptor.Type.inhibitory else EXCITES
         placed[key], routes[key] = [], []
         for connection in projection.connections:
             ends = (pre, connection.index_pre[0], post, connection.index_post[0])
-            found = synapses_for(
+            connection_synapses = synapses_for(
                 synapses.get(ends, []), connection.weight.value(), sign, net, run, ends
             )
-            placed[key].append([placed_connection(one, grenade) for one in found])
+            placed[key].append(
+                [placed_connection(synapse, grenade) for synapse in connection_synapses]
+            )
             route = grenade.ConnectionToHardwareRoutes()
-            route.atomic_neurons_on_target_compartment = [one["circuit"] for one in found]
+            route.atomic_neurons_on_target_compartment = [
+                synapse["circuit"] for synapse in connection_synapses
+            ]
             routes[key].append(route)
     return placed, routes
 
@@ -145,53 +152,55 @@ def by_connection(run: Content) -> dict[Ends, list[Content]]:
     for number, group in enumerate(run["groups"]):
         for place, neuron in enumerate(group["neurons"]):
             places[len(run["sources"]) + neuron] = (number, place)
-    found = {}
+    synapses = {}
     keys = ("side", "row", "column", "label", "weight", "circuit")
     table = run["synapses"]
     for pre, post, *values in zip(
         table["pre"], table["post"], *(table[key] for key in keys), strict=True
     ):
         ends = (*places[pre], *places[len(run["sources"]) + post])
-        found.setdefault(ends, []).append(dict(zip(keys, values, strict=True)))
-    return found
+        synapses.setdefault(ends, []).append(dict(zip(keys, values, strict=True)))
+    return synapses
 
 
 def synapses_for(
-    found: Sequence[Content], weight: int, sign: int, net: Content, run: Content, ends: Ends
+    synapses: Sequence[Content], weight: int, sign: int, net: Content, run: Content, ends: Ends
 ) -> Sequence[Content]:
     """The synapses of a connection in a projection of one sign, with the weight that it has now."""
     if weight == 0:
         return []
-    if not found:
+    if not synapses:
         raise RuntimeError(
             f"connection {ends} has weight {weight} and no synapse: its weight was 0 when it was"
             " mapped"
         )
-    if sum(one["weight"] for one in found) != weight:
-        if len(found) > 1 or weight > net["largest_weight"]:
+    if sum(synapse["weight"] for synapse in synapses) != weight:
+        if len(synapses) > 1 or weight > net["largest_weight"]:
             raise RuntimeError(
-                f"connection {ends} has weight {weight} and {len(found)} synapses for another: map"
+                f"connection {ends} has weight {weight} and {len(synapses)} synapses for another: map"
                 " again"
             )
-        found = [{**found[0], "weight": weight}]
-    if run["row_modes"][found[0]["side"]][found[0]["row"]] == sign:
-        return found
+        synapses = [{**synapses[0], "weight": weight}]
+    if run["row_modes"][synapses[0]["side"]][synapses[0]["row"]] == sign:
+        return synapses
     if net["signs"] != "free":
         raise RuntimeError(
             f"connection {ends} has another sign than when it was mapped: map again, or with free"
             " signs"
         )
-    return [{**one, "row": one["row"] ^ 1} for one in found]  # the driver's other row
+    return [
+        {**synapse, "row": synapse["row"] ^ 1} for synapse in synapses
+    ]  # the driver's other row
 
 
-def placed_connection(one: Content, grenade: Any) -> Any:
+def placed_connection(synapse: Content, grenade: Any) -> Any:
     """A synapse as grenade has it."""
     from dlens_vx_v3 import halco
 
     placed = grenade.RoutingResult.ExecutionInstance.PlacedConnection()
-    placed.weight, placed.label = one["weight"], one["label"]
+    placed.weight, placed.label = synapse["weight"], synapse["label"]
     placed.synapse_row = halco.SynapseRowOnDLS(
-        halco.common.Enum(halco.SynapseRowOnSynram.size * one["side"] + one["row"])
+        halco.common.Enum(halco.SynapseRowOnSynram.size * synapse["side"] + synapse["row"])
     )
-    placed.synapse_on_row = halco.SynapseOnSynapseRow(one["column"])
+    placed.synapse_on_row = halco.SynapseOnSynapseRow(synapse["column"])
     return placed

@@ -40,7 +40,7 @@ def refuse_other_releases() -> None:
     import pygrenade_vx.network as grenade
 
     _, hxsnn, _ = stack()
-    asked = set(inspect.signature(hxsnn.LIF).parameters)
+    parameters = set(inspect.signature(hxsnn.LIF).parameters)
     lacking = [
         f"pygrenade_vx.network.{name}"
         for name in ("NetworkBuilder", "RoutingResult")
@@ -50,7 +50,7 @@ def refuse_other_releases() -> None:
     lacking += [
         f"hxtorch.spiking.LIF({name})"
         for name in ("placement_constraint", "neuron_structure")
-        if name not in asked
+        if name not in parameters
     ]
     if lacking:
         raise SystemExit(
@@ -88,31 +88,31 @@ def build_modules(
     any.
     """
     _, hxsnn, torch = stack()
-    made = exact_modules(hxsnn, torch)
-    neurons = [_neurons(net, group, experiment, made, torch) for group in run["groups"]]
+    modules = exact_modules(hxsnn, torch)
+    neurons = [_neurons(net, group, experiment, modules, torch) for group in run["groups"]]
     synapses = {}
     for link in run["links"]:
         pre, post = link["pre"], link["post"]
         inputs = len(run["sources"]) if pre is None else len(run["groups"][pre]["indices"])
         outputs = len(run["groups"][post]["indices"])
-        synapse = made.Synapse(inputs, outputs, experiment=experiment, transform=unchanged)
+        synapse = modules.Synapse(inputs, outputs, experiment=experiment, transform=unchanged)
         synapse.weight.data = torch.tensor(dense(link, inputs, outputs))
         synapses[pre, post] = synapse
     return neurons, synapses
 
 
 def _neurons(
-    net: dict[str, Any], group: dict[str, Any], experiment: Any, made: Any, torch: Any
+    net: dict[str, Any], group: dict[str, Any], experiment: Any, modules: Any, torch: Any
 ) -> Any:
     from dlens_vx_v3 import halco
 
     population, form = net["populations"][group["population"]], structure(group["shape"])
     anchors = [halco.AtomicNeuronOnDLS(halco.common.Enum(place)) for place in group["anchors"]]
-    names = ["leak", "tau_mem", "tau_syn"]
+    parameter_names = ["leak", "tau_mem", "tau_syn"]
     if population["fires"]:
-        names += ["reset", "threshold", "refractory_time"]
-    values = {name: value_of(population[name], group["indices"], torch) for name in names}
-    module = (made.Neurons if population["fires"] else made.Readouts)(
+        parameter_names += ["reset", "threshold", "refractory_time"]
+    values = {name: value_of(population[name], group["indices"], torch) for name in parameter_names}
+    module = (modules.Neurons if population["fires"] else modules.Readouts)(
         len(group["indices"]),
         experiment,
         placement_constraint=[
@@ -135,7 +135,7 @@ def unchanged(weight: Any) -> Any:
 
 def value_of(value: Any, indices: Sequence[int], torch: Any) -> Any:
     """One number, or one for each neuron of a group."""
-    return torch.tensor([value[one] for one in indices]) if isinstance(value, list) else value
+    return torch.tensor([value[index] for index in indices]) if isinstance(value, list) else value
 
 
 def dense(link: dict[str, Any], inputs: int, outputs: int) -> np.ndarray:
@@ -153,24 +153,24 @@ def connect(net: dict[str, Any], run: dict[str, Any], trains: Trains, experiment
     that finds its source there never takes it for an input.
     """
     _, hxsnn, torch = stack()
-    made = exact_modules(hxsnn, torch)
+    modules = exact_modules(hxsnn, torch)
     neurons, synapses = build_modules(net, run, experiment)
-    source = made.Source(max(len(run["sources"]), 1), experiment)
+    source = modules.Source(max(len(run["sources"]), 1), experiment)
     source.cycles = cycles_of(net, run, trains)
     source.cycle = net["cycle"] / net["millisecond"]
     handles = {
         None: source(hxsnn.LIFObservables(spikes=torch.zeros((1, trains.samples, source.size))))
     }
-    for number, one in enumerate(neurons):
+    for number, module in enumerate(neurons):
         arriving = [
             synapse.pending for (_, post), synapse in synapses.items() if post == number
         ] or [handles[None]]
-        handles[number] = one(*arriving)
+        handles[number] = module(*arriving)
     for (pre, _), synapse in synapses.items():
         synapse(handles[pre])
-    inside = {f"neurons_{number}": one for number, one in enumerate(neurons)}
-    inside |= {f"synapses_{number}": one for number, one in enumerate(synapses.values())}
-    made.Whole(experiment, **inside)()
+    inside = {f"neurons_{number}": module for number, module in enumerate(neurons)}
+    inside |= {f"synapses_{number}": module for number, module in enumerate(synapses.values())}
+    modules.Whole(experiment, **inside)()
     return neurons
 
 
@@ -190,16 +190,18 @@ def run_once(
     experiment.default_execution_instance.load_calib(calib_path=calibration)
     neurons = connect(net, run, trains, experiment)
     hxsnn.run(experiment, math.ceil(duration / net["step"]) + 1)
-    for group, one in zip(run["groups"], neurons, strict=True):
+    for group, module in zip(run["groups"], neurons, strict=True):
         if not net["populations"][group["population"]]["fires"]:
-            trains.add_traces(group["population"], group["indices"], one.found.detach().numpy())
+            trains.add_traces(
+                group["population"], group["indices"], module.recorded.detach().numpy()
+            )
             continue
         times = [[[] for _ in range(trains.samples)] for _ in group["indices"]]
-        for cycle, sample, place in one.found:  # in any order
+        for cycle, sample, place in module.recorded:  # in any order
             if cycle * net["cycle"] < duration:
                 times[place][sample].append(cycle * net["cycle"])
-        for index, own in zip(group["indices"], times, strict=True):
-            trains.add((group["population"], index), [sorted(sample) for sample in own])
+        for index, neuron_times in zip(group["indices"], times, strict=True):
+            trains.add((group["population"], index), [sorted(sample) for sample in neuron_times])
 
 
 def rest(net: dict[str, Any]) -> int:
@@ -216,14 +218,16 @@ def rest(net: dict[str, Any]) -> int:
 def cycles_of(net: dict[str, Any], run: dict[str, Any], trains: Trains) -> list[list[list[int]]]:
     """By sample and source, the cycles of the event clock at which it spikes."""
     keys = [(source["population"], source["index"]) for source in run["sources"]]
-    found = [
+    cycles = [
         [
             np.rint(np.array(trains.of(key)[sample]) / net["cycle"]).astype(int).tolist()
             for key in keys
         ]
         for sample in range(trains.samples)
     ]
-    return [own or [[]] for own in found]  # a run without sources has one that is silent
+    return [
+        source_cycles or [[]] for source_cycles in cycles
+    ]  # a run without sources has a silent one
 
 
 def main() -> None:
