@@ -281,7 +281,7 @@ OPTIONS = frozenset((
     "read_timeout", "readout", "reset", "reset_delay", "reset_size", "resume", "runs", "scale", "scale_spikes",
     "schedule", "seed", "signs", "slope",
     "speedup", "spike_area", "spike_fn", "spike_kernel", "spikes_per_sample", "svg", "synapses_per_weight", "t_end",
-    "threshold", "time_limit", "time_unit", "to", "to_dt", "train", "trial", "values", "verify",
+    "time_limit", "time_unit", "to", "to_dt", "train", "trial", "values", "verify",
 ))
 # fmt: on
 #: Options of the command line that others bring: frameworks from outside, the record of training.
@@ -310,8 +310,6 @@ def in_flags(text: str) -> str:
 
     >>> in_flags("learning_rate is 0: give a positive, finite number")
     '--lr is 0: give a positive, finite number'
-    >>> in_flags("threshold is for the event engine, not for 'grid': leave it out")
-    "--threshold is for the event engine, not for 'grid': leave it out"
 
     Of several values none keeps its quotes.
 

@@ -401,15 +401,12 @@ def test_an_end_that_leaves_no_room_for_membranes_is_refused(tmp_path, monkeypat
     assert call(capsys, *given, "9ms")[0] == 0
 
 
-def test_advice_on_an_option_without_effect_names_its_flag(task, monkeypatch, capsys):
+def test_a_message_on_an_option_names_its_flag(task, monkeypatch, capsys):
     monkeypatch.chdir(task.parent)
     given = "run", "net.nir", "--input", "x.npz", "--t-end", "5ms", "-o", "y.npz"
-    assert "note: --threshold has no effect" in call(capsys, *given, "--threshold", "level")[2]
     assert "error: --reset names '9'" in refused(capsys, *given, "--force", "--reset", "9:zero")[1]
     twice = "--force", "--reset=zero", "--reset=none"
     assert "--reset is said twice" in refused(capsys, *given, *twice)[1]
-    line = refused(capsys, "check", "net.nir", "--for", "grid", "--threshold", "level")[1]
-    assert "error: --threshold is for the event engine" in line
 
 
 def test_of_several_outputs_the_configuration_names_the_one_that_answers(task, monkeypatch, capsys):
