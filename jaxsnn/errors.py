@@ -214,11 +214,6 @@ def concerns_data(note: str) -> bool:
     return isinstance(note, Note) and note.kind != "information"
 
 
-def is_about(note: str, code: str) -> bool:
-    """Return whether a note has a code."""
-    return isinstance(note, Note) and note.code == code
-
-
 #: Frames of these files stand between a public function and the line that calls it.
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _BETWEEN = ("contextlib.py", "functools.py", f"network{os.sep}promotion.py")
