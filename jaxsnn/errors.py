@@ -214,11 +214,6 @@ def concerns_data(note: str) -> bool:
     return isinstance(note, Note) and note.kind != "information"
 
 
-def is_about(note: str, code: str) -> bool:
-    """Return whether a note has a code."""
-    return isinstance(note, Note) and note.code == code
-
-
 #: Frames of these files stand between a public function and the line that calls it.
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _BETWEEN = ("contextlib.py", "functools.py", f"network{os.sep}promotion.py")
@@ -281,7 +276,7 @@ OPTIONS = frozenset((
     "read_timeout", "readout", "reset", "reset_delay", "reset_size", "resume", "runs", "scale", "scale_spikes",
     "schedule", "seed", "signs", "slope",
     "speedup", "spike_area", "spike_fn", "spike_kernel", "spikes_per_sample", "svg", "synapses_per_weight", "t_end",
-    "threshold", "time_limit", "time_unit", "to", "to_dt", "train", "trial", "values", "verify",
+    "time_limit", "time_unit", "to", "to_dt", "train", "trial", "values", "verify",
 ))
 # fmt: on
 #: Options of the command line that others bring: frameworks from outside, the record of training.
@@ -310,8 +305,6 @@ def in_flags(text: str) -> str:
 
     >>> in_flags("learning_rate is 0: give a positive, finite number")
     '--lr is 0: give a positive, finite number'
-    >>> in_flags("threshold is for the event engine, not for 'grid': leave it out")
-    "--threshold is for the event engine, not for 'grid': leave it out"
 
     Of several values none keeps its quotes.
 

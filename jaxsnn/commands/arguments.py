@@ -271,15 +271,6 @@ def _budget(text: str) -> int | str:
         raise argparse.ArgumentTypeError(f"'{text}' is not a whole number, nor auto") from None
 
 
-def add_threshold(parser: argparse.ArgumentParser) -> None:
-    """How the event engine simulates a Threshold."""
-    parser.add_argument(
-        "--threshold",
-        metavar="READING",
-        help="event engine: a Threshold is a level (default), or an event at each upward crossing",
-    )
-
-
 def add_values(parser: argparse.ArgumentParser) -> None:
     """What the values of an input by steps are."""
     parser.add_argument(

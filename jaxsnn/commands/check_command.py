@@ -12,7 +12,6 @@ from jaxsnn.commands.arguments import (
     add_command,
     add_file,
     add_notes,
-    add_threshold,
     dialect_options,
     print_outcome,
 )
@@ -25,7 +24,6 @@ def add(commands: Any) -> None:
     add_file(parser)
     purpose = parser.add_argument("--for", dest="purpose", metavar="PURPOSE", required=True)
     parser.when_used(lambda: setattr(purpose, "help", _purposes()))
-    add_threshold(parser)
 
 
 def _purposes() -> str:
@@ -39,12 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
     """The work; exit code 1 where there is an error among the problems."""
     from jaxsnn.compatibility.checks import check_file
 
-    report, graph = check_file(
-        arguments.file,
-        arguments.purpose,
-        threshold=arguments.threshold,
-        **dialect_options(arguments),
-    )
+    report, graph = check_file(arguments.file, arguments.purpose, **dialect_options(arguments))
     if graph is not None:
         add_notes(arguments, graph.repairs)
     print_outcome(arguments, report)

@@ -14,7 +14,6 @@ from jaxsnn.commands.arguments import (
     add_max_spikes,
     add_notes,
     add_report,
-    add_threshold,
     add_values,
     print_outcome,
     read_graph,
@@ -35,7 +34,6 @@ def add(commands: Any) -> None:
         help="x (time, batch, channels); or a file of NIR data",
     )
     add_values(parser)
-    add_threshold(parser)
     add_max_spikes(parser)
     add_report(parser)
     parser.add_argument("--force", action="store_true", help="overwrite a report that exists")
@@ -51,7 +49,6 @@ def run(arguments: argparse.Namespace) -> int:
     outcome = fidelity(
         graph,
         arguments.input,
-        arguments.threshold,
         arguments.values,
         max_spikes=arguments.max_spikes,
     )

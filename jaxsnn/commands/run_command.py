@@ -13,7 +13,6 @@ from jaxsnn.commands.arguments import (
     add_max_spikes,
     add_notes,
     add_output,
-    add_threshold,
     add_values,
     print_outcome,
     read_graph,
@@ -38,9 +37,7 @@ class RunOutcome:
     Attributes:
         result: "success".
         spikes: population -> number of spikes, all samples together.
-        spikes_needed: population -> largest number of spikes of one neuron in one sample; of a
-            level, of rises.
-        levels: Threshold that is simulated as a level -> number of rises, all samples together.
+        spikes_needed: population -> largest number of spikes of one neuron in one sample.
         samples: size of the batch.
         t_end: seconds; None where the length of a time step is unknown.
         output: path of the file that was written.
@@ -59,7 +56,6 @@ class RunOutcome:
     arrays: dict[str, tuple[int, ...]]
     steps: int | None = None
     notes: tuple[str, ...] = ()
-    levels: dict[str, int] = field(default_factory=dict)
     solution: Any = field(default=None, repr=False, compare=False)
     inputs: Any = field(default=None, repr=False, compare=False)
 
@@ -69,7 +65,6 @@ class RunOutcome:
             "schema": 1,
             "result": self.result,
             "spikes": self.spikes,
-            "levels": self.levels,
             "events_needed": max(self.spikes_needed.values(), default=0),
             "spikes_needed": self.spikes_needed,
             "samples": self.samples,
@@ -88,10 +83,6 @@ class RunOutcome:
         lines += [
             f"{name}: {count} spikes, at most {self.spikes_needed[name]} of one neuron in one sample"
             for name, count in self.spikes.items()
-        ]
-        lines += [
-            f"{name}: rises {count} times, at most {self.spikes_needed[name]} times in one neuron of one sample"
-            for name, count in self.levels.items()
         ]
         arrays = ", ".join(f"{name} {shape}" for name, shape in self.arrays.items())
         return "\n".join([*lines, f"{self.output}: {arrays}"])
@@ -120,7 +111,6 @@ def add(commands: Any) -> None:
     )
     parser.add_argument("--t-end", metavar="TIME", help="end of a sample, such as 40ms")
     add_max_spikes(parser)
-    add_threshold(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -141,7 +131,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.engine == "grid":
         outcome = run_in_steps(graph, arguments.input, output, **options)
     else:
-        options |= {"max_spikes": arguments.max_spikes, "threshold": arguments.threshold}
+        options["max_spikes"] = arguments.max_spikes
         outcome = run_file(graph, arguments.input, output, **options)
     if arguments.plot is not None:
         from jaxsnn.plot import raster
@@ -165,11 +155,6 @@ def _refuse_options(arguments: argparse.Namespace) -> None:
             "--max-spikes is for the event engine, the time-stepped engine keeps all spikes",
             fix="leave it out",
         )
-    if arguments.engine == "grid" and arguments.threshold is not None:
-        raise UsageError(
-            "--threshold is for the event engine, in time steps a Threshold is a level",
-            fix="leave it out",
-        )
 
 
 def run_file(
@@ -179,7 +164,6 @@ def run_file(
     *,
     t_end: float | None = None,
     max_spikes: int | Literal["auto"] = "auto",
-    threshold: str | None = None,
     values: str = "auto",
     force: bool = False,
 ) -> RunOutcome:
@@ -190,7 +174,6 @@ def run_file(
         t_end: seconds; default: the end of the steps, where inputs are given by steps.
         max_spikes: fail where a neuron fires more often; "auto": record as many spikes as there
             are.
-        threshold: how a Threshold is simulated, "level" (the default) or "event".
         values: what inputs by steps hold, one of `jaxsnn.simulation.network_arrays.VALUES`.
 
     Raises:
@@ -206,9 +189,9 @@ def run_file(
     from jaxsnn.simulation.network_arrays import load_inputs, output_arrays
     from jaxsnn.simulation.simulate import simulate
 
-    engine = _engine(max_spikes, threshold or "level")
+    engine = _engine(max_spikes)
     network = lower(graph)
-    refuse(output_limits(network.wires, network.populations, engine.threshold))
+    refuse(output_limits(network.wires, network.populations))
     inputs = load_inputs(source, network, graph.dialect.dt, values)
     end = inputs.t_end if t_end is None else t_end
     if end is None:
@@ -226,21 +209,19 @@ def run_file(
         t_end=end,
         output=os.fspath(output),
         arrays={name: array.shape for name, array in leaving.items()},
-        notes=(*inputs.notes, *solution.notes, *_unused_options(graph, network, threshold)),
+        notes=(*inputs.notes, *solution.notes, *_unused_options(graph, network)),
         solution=solution,
         inputs=inputs.events,
     )
 
 
-def _engine(max_spikes: int | Literal["auto"], threshold: str) -> RunOnce:
+def _engine(max_spikes: int | Literal["auto"]) -> RunOnce:
     """The event engine for one run, with room for all events that there are."""
     from jaxsnn.event.run_once import RunOnce
 
     if max_spikes != "auto" and max_spikes < 1:
         raise UsageError(f"max_spikes is {max_spikes}", fix="give at least 1")
-    return RunOnce(
-        max_spikes=max_spikes, max_events="auto", max_arrivals="auto", threshold=threshold
-    )
+    return RunOnce(max_spikes=max_spikes, max_events="auto", max_arrivals="auto")
 
 
 def _found(solution: EventSolution) -> dict[str, Any]:
@@ -251,7 +232,6 @@ def _found(solution: EventSolution) -> dict[str, Any]:
         "result": Result(int(solution.result)).name.lower(),
         "spikes": _totals(solution.spikes),
         "spikes_needed": {name: int(count) for name, count in solution.spikes_needed.items()},
-        "levels": _totals(solution.levels),
     }
 
 
@@ -324,22 +304,18 @@ def _totals(found: Any) -> dict[str, int]:
     return {name: int(np.asarray(own.count).sum()) for name, own in found.items()}
 
 
-def _unused_options(graph: Graph, network: Network, threshold: str | None) -> tuple[str, ...]:
-    """What was said of a file, and means nothing for it, or in continuous time."""
-    unused = ()
-    if threshold is not None and all(wire.kind != "Threshold" for wire in network.wires):
-        unused = ("threshold has no effect: the network has no Threshold",)
+def _unused_options(graph: Graph, network: Network) -> tuple[str, ...]:
+    """Return notes on options of the dialect that mean nothing in continuous time."""
     conventions = graph.dialect.conventions
     if conventions is None or conventions.reset_delay is not None:
-        return unused
+        return ()
     delayed = [
         name
         for name, population in network.populations.items()
         if population.fires and graph.dialect.at(name).reset_delay
     ]
     if not delayed:
-        return unused
+        return ()
     return (
-        *unused,
         f"reset_delay of {listing(delayed)} has no effect: in continuous time a spike resets at its own time",
     )

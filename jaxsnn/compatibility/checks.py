@@ -6,7 +6,6 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -24,12 +23,10 @@ from jaxsnn.errors import (
     suggestion,
 )
 from jaxsnn.event.limits import event_limits, late_by_target, output_limits, without_kernels
-from jaxsnn.event.threshold_feeds import check_reading
 from jaxsnn.grid.grid_limits import grid_limits, grid_losses
 from jaxsnn.network.lowering.lower_nodes import NO_NEURONS, LoweringPlan, Part, plan
 from jaxsnn.network.obstacles import beyond_type, obstacles, with_rounded_resets
 from jaxsnn.network.structure import Population, Wire
-from jaxsnn.network.voltage_chains import driving_taus, with_chains, with_known_taus
 from jaxsnn.nir.convert.importers import ignored_by_framework, importer_problems, undecided
 from jaxsnn.nir.convert.target import importer_target
 from jaxsnn.nir.dialects.resolve import is_continuous
@@ -81,21 +78,20 @@ class CheckReport:
 
 
 def check_file(
-    path: str | os.PathLike[str], purpose: str, *, threshold: str | None = None, **options: Any
+    path: str | os.PathLike[str], purpose: str, **options: Any
 ) -> tuple[CheckReport, Graph | None]:
     """Check a NIR file for a purpose; also the graph, or None where the file is not a graph.
 
     Args:
         path: the file.
         purpose: one of `purposes`.
-        threshold: as in `check`.
         options: as of `jaxsnn.nir.read`.
 
     Raises:
         FileError: no such file, or not a NIR file.
         UsageError: an unknown purpose or option.
     """
-    refuse_unknown(purpose, threshold)
+    refuse_unknown(purpose)
     document = read_nir(path)
     problems, decided = _broken(document)
     if decided:
@@ -107,19 +103,17 @@ def check_file(
     except DialectError as error:
         problem = replace(error.problem, code="contradiction")
         return CheckReport(purpose=purpose, problems=(problem,)), None
-    return check(graph, purpose, threshold), graph
+    return check(graph, purpose), graph
 
 
-def check(graph: Graph, purpose: str, threshold: str | None = None) -> CheckReport:
+def check(graph: Graph, purpose: str) -> CheckReport:
     """Check a graph for a purpose.
 
     Args:
         purpose: one of `purposes`; a framework with a version if need be, "snntorch==main".
-        threshold: for the event engine, how it simulates a Threshold: "level" (the default) or
-            "event".
 
     Raises:
-        UsageError: an unknown purpose, or `threshold` for another one.
+        UsageError: an unknown purpose.
 
     >>> from jaxsnn.nir import build
     >>> graph = build.sequential(build.input(2), build.linear(3), build.cubalif(tau_mem=10e-3, tau_syn=5e-3), seed=0)
@@ -127,13 +121,12 @@ def check(graph: Graph, purpose: str, threshold: str | None = None) -> CheckRepo
     True
     """
     refuse_no_graph(graph)
-    refuse_unknown(purpose, threshold)
-    ask = _asked(purpose) if threshold is None else partial(_for_event, threshold=threshold)
-    problems = [*validate(graph)] or [*graph.warnings, *ask(graph)]
+    refuse_unknown(purpose)
+    problems = [*validate(graph)] or [*graph.warnings, *_asked(purpose)(graph)]
     return CheckReport(purpose=purpose, problems=tuple(_once(problems)))
 
 
-def refuse_unknown(purpose: str, threshold: str | None = None) -> None:
+def refuse_unknown(purpose: str) -> None:
     """Raise UsageError where nothing can be checked for a purpose."""
     if purpose not in _ENGINES:
         name, _ = split_version(purpose)
@@ -142,12 +135,6 @@ def refuse_unknown(purpose: str, threshold: str | None = None) -> None:
                 f"nothing can be checked for '{purpose}'", fix=suggestion(purpose, purposes())
             )
         importer_target(purpose)  # refuses an unknown version
-    if threshold is not None:
-        check_reading(threshold)
-        if purpose != "event":
-            raise UsageError(
-                f"threshold is for the event engine, not for '{purpose}'", fix="leave it out"
-            )
 
 
 def _broken(document: Group) -> tuple[tuple[Problem, ...], bool]:
@@ -179,14 +166,14 @@ def _once(problems: Iterable[Problem]) -> list[Problem]:
     return list(dict.fromkeys(problems))
 
 
-def _for_event(graph: Graph, threshold: str = "level") -> Iterator[Problem]:
+def _for_event(graph: Graph) -> Iterator[Problem]:
     def limits(wires: list[Wire], populations: Mapping[str, Population]) -> Iterator[Problem]:
         found = [
-            *event_limits(wires, populations, threshold),
-            *output_limits(wires, populations, threshold),
+            *event_limits(wires, populations),
+            *output_limits(wires, populations),
             *late_by_target(wires),
         ]
-        yield from found or without_kernels(wires, populations, threshold)
+        yield from found or without_kernels(wires, populations)
 
     yield from _for_engine(graph, limits, may_be_infinite="")
     yield from _solved(graph)
@@ -268,20 +255,8 @@ def _for_engine(
             for name, part in parts.items()
             if isinstance(part, Part) and part.population is not None
         }
-        yield from limits(wires, _with_facts(wires, populations, parts))
+        yield from limits(wires, populations)
         yield from ignored_by_framework(graph)
-
-
-def _with_facts(
-    wires: list[Wire], populations: dict[str, Population], parts: Mapping[str, Part | JaxsnnError]
-) -> dict[str, Population]:
-    """The populations with what their numbers say of voltages that drive them."""
-    numbers = {name: part.parameters for name, part in parts.items() if isinstance(part, Part)}
-    found = {}
-    for name, population in with_chains(wires, populations).items():
-        taus = {key: value for key, value in numbers[name].items() if key.startswith("tau")}
-        found[name] = with_known_taus(population, taus, driving_taus(population, numbers))
-    return found
 
 
 def _lowered(ready: LoweringPlan, name: str) -> Part | JaxsnnError:

@@ -28,17 +28,15 @@ from jaxsnn.event.limits import event_limits, output_limits
 from jaxsnn.event.native.native_weights import with_turned_weights
 from jaxsnn.event.populations import FeedForwardPart, RecurrentPart
 from jaxsnn.event.projections.arrivals import Train
-from jaxsnn.event.projections.driven_signals import arriving as arriving_signals
 from jaxsnn.event.projections.sources import Sources
 from jaxsnn.event.solution_notes import continuous_time_notes, time_constant_notes
-from jaxsnn.event.threshold_feeds import check_reading
-from jaxsnn.event.threshold_node import ThresholdPart
 from jaxsnn.network.array_types import Array, Float
 from jaxsnn.network.cycles import Cycle, groups
 from jaxsnn.network.inputs import checked_inputs, other_step_notes
 from jaxsnn.network.meshes import by_compiler
 from jaxsnn.network.network import Network, check_precision, in_one_type
 from jaxsnn.network.on_processor import as_given, module_for, on_processor
+from jaxsnn.network.signals import signals
 from jaxsnn.network.slots import in_buckets
 from jaxsnn.network.valued_inputs import Currents, GradedEvents, Input, as_lasting
 
@@ -79,9 +77,6 @@ class EventDriven(EventOptions):
             threshold; the exact gradient of that time by weights and parameters is zero. With a
             width (seconds) gradients take the jump for a ramp of that length at whose end V comes
             to the threshold: a surrogate. `degenerate_spikes` of the solution counts those spikes.
-        threshold: how a Threshold is simulated: "level", as NIR's documentation has it, y = 1 while
-            x > threshold; or "event", a spike whenever x comes to the threshold from below. Its
-            rises are counted by `max_spikes`.
         forward_mode: `jax.jvp` and `jax.jacfwd` work, and `jax.grad` does not.
         parallel_in_time: XLA takes many arrivals of a layer at once, in a few hundred steps however
             many there are, and not one after the other; None: except on a CPU, which that makes
@@ -140,7 +135,7 @@ class EventDriven(EventOptions):
                 kind="dropped",
                 code="output-not-computed",
             )
-            for problem in output_limits(network.wires, network.populations, self.threshold)
+            for problem in output_limits(network.wires, network.populations)
         ]
         if sample_times is not None and np.size(sample_times) and not solution.voltages:
             unused.append("sample_times have no effect: no readout is sampled")
@@ -228,7 +223,7 @@ def simulate_events(
     if known is None:
         network, known = network.with_known_facts()
     currents = currents_of(inputs)
-    refuse(event_limits(network.wires, network.populations, options.threshold, currents))
+    refuse(event_limits(network.wires, network.populations, currents))
     samples = next(iter(inputs.values())).time.shape[0]
     turned = with_turned_weights(network, samples, options)
     sources = replace(sources_of(turned, inputs, options, known), given=network.parameters)
@@ -240,8 +235,6 @@ def simulate_events(
             RecurrentPart(sources, part.order).run(record, end)
         elif part.kind == "neuron":
             FeedForwardPart(sources, part.name).run(record, end, sample_times)
-        elif part.kind == "Threshold":
-            ThresholdPart(sources, part.name).run(record, end)
     return record
 
 
@@ -252,7 +245,7 @@ def sources_of(
     known: frozenset[str],
 ) -> Sources:
     """What all parts of a network have in common before any of them has run."""
-    arriving = arriving_signals(network)
+    arriving = signals(network)
     # An operator with entries of its own is a convolution or a pool; inputs come as they are.
     gathered = frozenset(
         source
@@ -260,8 +253,6 @@ def sources_of(
         for source, operator in signal.paths
         if operator.source is not None and source not in network.inputs
     )
-    thresholds = frozenset(wire.name for wire in network.wires if wire.kind == "Threshold")
-    # As events, Thresholds are sources of spikes like populations.
     return Sources(
         network=network,
         engine=options,
@@ -269,7 +260,6 @@ def sources_of(
         trains={name: _train(given) for name, given in inputs.items()},
         currents={name: given for name, given in inputs.items() if isinstance(given, Currents)},
         gathered=gathered,
-        levels=thresholds if options.threshold == "level" else frozenset(),
         known=known,
     )
 
@@ -344,7 +334,6 @@ def check_options(network: Network, options: EventOptions) -> None:
         UsageError: says which.
     """
     options = options.hashable()
-    check_reading(options.threshold)
     if options.backend not in BACKENDS:
         raise UsageError(
             f"backend is {options.backend!r}", fix=suggestion(str(options.backend), BACKENDS)
@@ -360,13 +349,11 @@ def check_options(network: Network, options: EventOptions) -> None:
         # "not at least", so that NaN is refused
         if (found := getattr(options, option)) is not None and not as_number(found) >= 0:
             raise UsageError(f"{option} is {shown(found)}", fix="give at least 0")
-    parts = [wire.name for wire in network.wires if wire.kind in ("neuron", "Threshold")]
     for option in (*BUDGETS, "refractory"):
         named = by_population(option, getattr(options, option))
-        meant = parts if option in ("max_spikes", "max_events") else network.populations
         # a name that nothing has would be a setting without effect
-        refuse_strangers(option, named, meant, "a population")
-        for name in parts:
+        refuse_strangers(option, named, network.populations, "a population")
+        for name in network.populations:
             found = options.of(option, name)
             if found is not None and not _is_sound(option, found):
                 fix = "give at least 0" if option == "refractory" else _whole(found)

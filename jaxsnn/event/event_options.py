@@ -30,7 +30,6 @@ class EventOptions:
     refractory: PerPopulation = 0.0
     min_slope: float = 2**-20
     jump_width: float | None = None
-    threshold: str = "level"
     forward_mode: bool = False
     parallel_in_time: bool | None = None
     backend: str = "auto"

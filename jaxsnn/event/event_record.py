@@ -40,42 +40,15 @@ def shortages(budgets: Budgets) -> dict[str, dict[str, int]]:
     return found
 
 
-def shortage_text(budgets: Budgets, option: str, name: str, *, is_level: bool = False) -> str:
-    """One shortage in words.
-
-    Args:
-        is_level: it is that of a Threshold simulated as a level.
-    """
+def shortage_text(budgets: Budgets, option: str, name: str) -> str:
+    """Return one shortage in words."""
     budget = budgets[option][name]
     needed, room = int(budget.needed), int(budget.room)
     if option == "max_arrivals":
         return f"{needed} spikes arrive at one position of '{name}', there is room for {room}"
     if option == "max_events":
-        times = "takes {} rises and falls" if is_level else "fires {} times"
-        what = "them" if is_level else "its spikes"
-        subject = f"Threshold '{name}'" if is_level else f"'{name}'"
-        return f"{subject} {times.format(needed)} in one sample, others see {room} of {what}"
-    if is_level:
-        return f"Threshold '{name}' takes {needed} rises, it records {room}"
+        return f"'{name}' fires {needed} times in one sample, others see {room} of its spikes"
     return f"a neuron of '{name}' fires {needed} times, {room} spikes of each are recorded"
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True, kw_only=True)
-class Levels:
-    """When a Threshold is high; arrays (batch, neurons, max_spikes), but count (batch, neurons).
-
-    Attributes:
-        rise: seconds, rising along the last axis; 0 where it is high from the beginning, inf in
-            unused slots.
-        fall: seconds, the end of what began at the same place in `rise`; inf where it is still high
-            at the end.
-        count: how often it rose, which may exceed what is recorded.
-    """
-
-    rise: Float[Array, "batch neurons rises"]
-    fall: Float[Array, "batch neurons rises"]
-    count: Int[Array, "batch neurons"]
 
 
 @jax.tree_util.register_dataclass
@@ -84,17 +57,12 @@ class EventRecord:
     """What a run leaves, by NIR node name.
 
     Attributes:
-        spikes: population, or Threshold that is simulated as events -> `LayerSpikes`.
-        levels: Threshold that is simulated as a level -> `Levels`.
+        spikes: population -> `LayerSpikes`.
         voltages: readout -> (batch, samples, neurons).
         drives: population -> all that moves it, its own resets left out; not of neurons that fire
             behind a convolution or a pool.
-        clipped: population or Threshold -> number of spikes or crossings whose slope a gradient
-            clips.
-        degenerate: population or Threshold -> number of those at the very time of an arrival that
-            moved V.
-        voltage_taus: population that voltages drive -> the smallest and the largest tau of these,
-            (2,) seconds.
+        clipped: population -> number of spikes whose slope a gradient clips.
+        degenerate: population -> number of spikes at the very time of an arrival that moved V.
         heights: population that fires -> v_threshold - v_reset, (neurons,) volts.
         numbers: population -> weights of what arrives there and sums of its neurons' numbers; all
             must be finite.
@@ -102,14 +70,11 @@ class EventRecord:
     """
 
     spikes: dict[str, LayerSpikes]
-    levels: dict[str, Levels]
     voltages: dict[str, Float[Array, "batch samples neurons"]]
     drives: dict[str, Drive]
     # where gradients are not the exact ones
     clipped: dict[str, Int[Array, ""]]
     degenerate: dict[str, Int[Array, ""]]
-    # what has to hold of the numbers, known only when it has run
-    voltage_taus: dict[str, Float[Array, "2"]]
     heights: dict[str, Float[Array, "neurons"]]
     numbers: dict[str, Any]
     budgets: Budgets
@@ -121,12 +86,10 @@ def empty_record() -> EventRecord:
     budgets = {"max_spikes": {}, "max_events": {}, "max_arrivals": {}}
     return EventRecord(
         spikes={},
-        levels={},
         voltages={},
         drives={},
         clipped={},
         degenerate={},
-        voltage_taus={},
         heights={},
         numbers={},
         budgets=budgets,

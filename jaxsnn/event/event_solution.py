@@ -19,7 +19,6 @@ from jaxsnn.event.event_options import EventOptions
 from jaxsnn.event.event_record import (
     Budgets,
     EventRecord,
-    Levels,
     shortage_text,
     shortages,
 )
@@ -49,9 +48,7 @@ class EventSolution:
 
     Attributes:
         spikes: population -> `LayerSpikes` with `time` and `slope` (batch, neurons, spikes),
-            `count` (batch, neurons). A Threshold that is simulated as events is among them.
-        levels: Threshold that is simulated as a level -> `Levels` with `rise` and `fall` (batch,
-            neurons, rises) seconds, and `count` (batch, neurons).
+            `count` (batch, neurons).
         voltages: readout -> membrane voltage (batch, samples, neurons).
         sample_times: (samples,) seconds, where the readouts were sampled.
         result: how the run ended, a `Result` as int32 scalar.
@@ -59,8 +56,7 @@ class EventSolution:
             clipped.
         degenerate_spikes: population -> number of spikes at the very time of an arrival that moved
             V (LIF and IF under delta spikes): their times do not depend on any weight, so that
-            their exact gradient is zero. Of a Threshold, as in `clipped_slopes`, the rises and
-            falls of V.
+            their exact gradient is zero.
         budgets: option of `EventDriven` -> population -> what the run took and what there was room
             for; where one was not enough, the numbers of the populations behind are lower bounds.
         t_end: end of the simulation, seconds.
@@ -68,8 +64,6 @@ class EventSolution:
         lost: population -> number of spikes of each sample, (batch,), that a device in the loop
             fired and did not record.
         approximations: where NIR's equations are not followed, a sentence each.
-        voltage_taus: population that voltages of LI drive -> the smallest and the largest tau of
-            these, (2,) seconds, which must be equal.
         heights: population that fires -> v_threshold - v_reset, (neurons,) volts.
         drives: population -> all that moves it but its own resets, for `maximum` and `integral`.
         feeding: pairs of an Output node and the names of the populations that feed it.
@@ -98,9 +92,7 @@ class EventSolution:
     # known before it runs, and no leaves of the pytree
     feeding: tuple[tuple[str, tuple[str, ...]], ...] = field(metadata={"static": True})
     approximations: tuple[str, ...] = field(metadata={"static": True})
-    levels: dict[str, Levels] = field(default_factory=dict)
     lost: dict[str, Int[Array, "batch"]] = field(default_factory=dict)
-    voltage_taus: dict[str, Float[Array, "2"]] = field(default_factory=dict)
     shortest_tau: Float[Array, ""] | None = None
     shortest_box: float = field(default=math.inf, metadata={"static": True})
     one_per_step: tuple[tuple[str, float], ...] = field(default=(), metadata={"static": True})
@@ -128,8 +120,7 @@ class EventSolution:
     @property
     def counts(self) -> dict[str, Int[Array, "batch neurons"]]:
         """Population that fires -> spikes of each neuron; without a gradient."""
-        # heights are those of populations, and Thresholds are among the spikes
-        return {name: self.spikes[name].count for name in self.heights}
+        return {name: spikes.count for name, spikes in self.spikes.items()}
 
     @property
     def spikes_recorded(self) -> Int[Array, ""]:
@@ -225,13 +216,6 @@ class EventSolution:
 
     def _of(self, name: str) -> LayerSpikes:
         self._refuse_fewer_bits()
-        # A Threshold is known, and what it lacks is said.
-        if name in self.levels and name not in self.spikes:
-            raise UsageError(
-                f"Threshold '{name}' was simulated as a level, which has no spikes",
-                fix="look at levels",
-                node=name,
-            )
         if name not in self.spikes:
             raise UsageError(
                 f"'{name}' is not a spiking population",
@@ -279,8 +263,6 @@ class EventSolution:
                 return None
             case Result.BUDGET_EXHAUSTED:
                 return self._exhausted()
-            case Result.TIME_CONSTANTS_DIFFER:
-                return self._different()
             case Result.INVALID_INPUT:
                 return self._invalid()
         return self._not_finite()
@@ -327,26 +309,11 @@ class EventSolution:
         option, short = next(iter(shortages(self.budgets).items()))
         name = next(iter(short))
         most = max(short.values())
-        what = shortage_text(self.budgets, option, name, is_level=name in self.levels)
         return Problem(
             node=name,
             code="budget",
-            message=f"spike budget exhausted: {what}",
+            message=f"spike budget exhausted: {shortage_text(self.budgets, option, name)}",
             fix=f'pass {option}={most} or more, or {option}="auto"',
-        )
-
-    def _different(self) -> Problem:
-        # The result says that one of them differs.
-        ranges = ((name, map(float, taus)) for name, taus in self.voltage_taus.items())
-        name, least, most = next(
-            (name, least, most) for name, (least, most) in ranges if least < most
-        )
-        return Problem(
-            node=name,
-            code="time-constants",
-            message=f"node '{name}' takes voltages of LI whose tau runs from {format_time(least)} to "
-            f"{format_time(most)}, the event engine takes one tau for all",
-            fix="train it with Positive(shared=True), or simulate with engine=TimeStepped()",
         )
 
     def _repr_html_(self) -> str | None:
@@ -365,9 +332,6 @@ class EventSolution:
         ended = f"{Result(int(self.result)).name}, {format_time(float(self.t_end))}"
         found = [f"{name} {total(own.count)}" for name, own in self.spikes.items()]
         lines = [f"EventSolution({ended}", f"  spikes: {_shortened(found)}"]
-        if self.levels:
-            found = [f"{name} {total(own.count)}" for name, own in self.levels.items()]
-            lines.append(f"  rises: {_shortened(found)}")
         if self.voltages:
             found = [f"{name} {own.shape}" for name, own in self.voltages.items()]
             lines.append(f"  voltages: {_shortened(found)}")
@@ -379,7 +343,7 @@ class EventSolution:
 def samples_axis(path: tuple[Any, ...], array: Any) -> int | None:
     """The axis of the samples in an array of a solution; None: it has none."""
     of_solution = path[0].name
-    if of_solution in ("spikes", "levels", "voltages"):
+    if of_solution in ("spikes", "voltages"):
         return 0
     # of `Drive`: one row of arrivals for all samples has one axis
     arrivals = of_solution == "drives" and getattr(path[-1], "name", "") in ("time", "row")
@@ -424,7 +388,7 @@ def nan_without_end(solution: EventSolution) -> EventSolution:
             return leaf * jnp.where(valid, 1.0, jnp.nan).astype(leaf.dtype)
         return jnp.where(valid, leaf, -1)
 
-    fields = ("spikes", "levels", "voltages", "drives")
+    fields = ("spikes", "voltages", "drives")
     parts = {name: getattr(solution, name) for name in fields}
     return replace(solution, **jax.tree.map(marked, parts))
 
@@ -445,31 +409,27 @@ def conclude(
         sample_times: seconds.
         record: what the run left.
     """
-    apart = [taus[0] < taus[1] for taus in record.voltage_taus.values()]
     outside = [out_of_range(trains[name], size) for name, size in network.inputs.items()]
     # The first that holds is the result: a wrong input explains what comes after it.
     conditions = [
         (any_of(outside) | ~is_end(t_end), Result.INVALID_INPUT),
-        (any_of(apart), Result.TIME_CONSTANTS_DIFFER),
         (_is_broken(network, trains, record), Result.NOT_FINITE),
         (_is_exhausted(network, record, options), Result.BUDGET_EXHAUSTED),
     ]
     return EventSolution(
         spikes=record.spikes,
-        levels=record.levels,
         voltages=record.voltages,
         sample_times=sample_times,
         result=first_of(conditions),
         clipped_slopes=record.clipped,
         degenerate_spikes=record.degenerate,
         budgets=record.budgets,
-        voltage_taus=record.voltage_taus,
         t_end=t_end,
         drives=record.drives,
         heights=record.heights,
         late={name: late_events(events, t_end) for name, events in trains.items()},
         feeding=tuple(network.outputs.items()),
-        approximations=event_approximations(network, options),
+        approximations=event_approximations(network),
         shortest_tau=_shortest_tau(network),
         shortest_box=_shortest_box(network),
         one_per_step=_one_per_step(network),
@@ -500,7 +460,7 @@ def _one_per_step(network: Network) -> tuple[tuple[str, float], ...]:
 def _shortest_box(network: Network) -> float:
     """The shortest box spike that arrives at a population, seconds; inf where none does."""
     populations = network.populations.values()
-    boxes = (each.dt for each in populations if each.spike_kernel == "box" and not each.chain)
+    boxes = (population.dt for population in populations if population.spike_kernel == "box")
     return min((width for width in boxes if width), default=math.inf)
 
 
@@ -511,7 +471,6 @@ def _is_broken(
     # A time may be inf, which is an unused slot, and all else must be finite.
     times: list[Any] = [spikes.time for spikes in record.spikes.values()]
     times += [events.time for events in trains.values()]
-    times += [edge for level in record.levels.values() for edge in (level.rise, level.fall)]
     numbers = record.numbers, record.voltages, network.parameters
     return any_in(
         jnp.isnan(numbers_of(times)),
@@ -534,22 +493,12 @@ def _is_exhausted(network: Network, record: EventRecord, options: EventOptions) 
     )
 
 
-def event_approximations(network: Network, options: EventOptions) -> tuple[str, ...]:
-    """What is simulated otherwise than NIR or the source's framework means it; a sentence each."""
+def event_approximations(network: Network) -> tuple[str, ...]:
+    """Return what is simulated otherwise than the source's framework means it; a sentence each."""
     notes: list[str] = [
         Note(remark, kind="approximated", code="ignored-by-source")
         for wire in network.wires
         for remark in wire.remarks
-    ]
-    notes += [
-        Note(
-            f"node '{wire.name}' (Threshold) fires once where its input comes to the threshold from "
-            "below, by NIR's documentation it is 1 for as long as that is above",
-            kind="approximated",
-            code="threshold-event",
-        )
-        for wire in network.wires
-        if wire.kind == "Threshold" and options.threshold == "event"
     ]
     assumed = [text for one in network.populations.values() for text in one.assumed]
     notes += [Note(text, kind="assumed") for text in dict.fromkeys(assumed)]

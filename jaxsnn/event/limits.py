@@ -6,12 +6,10 @@ Nothing here loads JAX.
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from jaxsnn.errors import LoweringError, Problem, listing
-from jaxsnn.event.threshold_feeds import Feed, feeds, leveled, mixed, reached
 from jaxsnn.network.cycles import Cycle, groups
 from jaxsnn.network.neuron_models import is_registered, neuron_kinds
 from jaxsnn.network.obstacles import obstacles, unknown_model
-from jaxsnn.network.structure import OPERATORS, Population, Wire, carriers
-from jaxsnn.network.voltage_chains import chain_limits, voltages_into
+from jaxsnn.network.structure import OPERATORS, Population, Wire, carried, carriers
 
 _STEPPED = "simulate with engine=TimeStepped()"
 
@@ -19,20 +17,18 @@ _STEPPED = "simulate with engine=TimeStepped()"
 def event_limits(
     wires: Iterable[Wire],
     populations: Mapping[str, Population],
-    threshold: str = "level",
     currents: Collection[str] = (),
 ) -> Iterator[Problem]:
-    """Why the event engine cannot run a network, in the order of its nodes.
+    """Yield why the event engine cannot run a network, in the order of its nodes.
 
     Args:
         wires: in execution order.
         populations: by name.
-        threshold: how a Threshold is simulated, as in `jaxsnn.EventDriven`.
         currents: inputs that are currents, not spikes.
     """
     wires = tuple(wires)
     steady = _steady(wires)
-    held = reached(wires, currents)
+    lasting = carriers(wires, currents)
     looped: set[str] = set()
     # A cycle without neurons is a problem of its own; the others are listed all the same.
     try:
@@ -41,22 +37,22 @@ def event_limits(
         yield from _in_turn(cycles)
     except LoweringError as error:
         yield error.problem
-    levels = held | (leveled(wires) if threshold == "level" else set())
-    found = feeds(wires)
+    kinds = {wire.name: wire.kind for wire in wires}
     # What is wrong comes in the order of the nodes, and in the order of the checks at each.
-    voltages = voltages_into(wires, populations)
     for wire in wires:
-        if wire.kind == "Threshold":
-            yield from _threshold_limits(
-                wire, found[wire.name], populations, looped=wire.name in looped
-            )
-        elif not wire.linear and wire.kind not in ("input", "output", "neuron"):
-            supported = listing((*neuron_kinds(), *OPERATORS, "Threshold"))
+        if not wire.linear and wire.kind not in ("input", "output", "neuron"):
+            supported = listing((*neuron_kinds(), *OPERATORS))
+            fix = f"replace it, the event engine runs {supported}"
+            if wire.kind == "Threshold":
+                fix = _STEPPED
+                # MaxPool2d of spikes is read as a sum that is compared with a threshold.
+                if any(kinds[source] == "SumPool2d" for source in wire.sources):
+                    fix = f"take AvgPool2d in place of the largest of a window, or {_STEPPED}"
             yield Problem(
                 node=wire.name,
                 code="unsupported-node",
                 message=f"node '{wire.name}' is a {wire.kind}",
-                fix=f"replace it, the event engine runs {supported}",
+                fix=fix,
             )
         # A constant that passes a Delay begins at its end: no constant any more.
         if wire.kind == "Delay" and not steady.isdisjoint(wire.sources):
@@ -69,14 +65,14 @@ def event_limits(
                 fix=f"put the bias behind the Delay, or {_STEPPED}",
             )
         if wire.name in populations:
-            # Voltages, biases and levels last: how a step takes them up has to be known.
-            lasting = voltages[wire.name] or wire.name in levels
-            steadily = bool(lasting) or not steady.isdisjoint(wire.sources)
+            # Biases and currents last: how a step takes them up has to be known.
             yield from _population_limits(
-                populations[wire.name], steadily=steadily, looped=wire.name in looped
+                populations[wire.name],
+                steadily=not (steady | lasting).isdisjoint(wire.sources),
+                looped=wire.name in looped,
             )
-    yield from chain_limits(wires, populations, levels)
-    yield from _mixture_limits(wires, populations, threshold, currents)
+    yield from _voltage_limits(wires, populations)
+    yield from _mixture_limits(wires, populations, currents)
 
 
 def _in_turn(cycles: Iterable[Cycle]) -> Iterator[Problem]:
@@ -152,15 +148,14 @@ def _spreads(wire: Wire) -> bool:
 
 
 def without_kernels(
-    wires: Sequence[Wire], populations: Mapping[str, Population], threshold: str = "level"
+    wires: Sequence[Wire], populations: Mapping[str, Population]
 ) -> Iterator[Problem]:
-    """Populations that XLA runs on a CPU, too, as the native kernels do not cover them.
+    """Yield the populations that XLA runs on a CPU, too, as the native kernels do not cover them.
 
     Args:
-        wires, threshold: as of `event_limits`.
+        wires: as of `event_limits`.
         populations: by name; neurons that are missing are left out.
     """
-    held = leveled(wires) if threshold == "level" else set()
     whys: dict[str, list[str]] = {}
     try:
         cycles = [part for part in groups(tuple(wires)) if isinstance(part, Cycle)]
@@ -169,12 +164,10 @@ def without_kernels(
     loops = {name: cycle.order for cycle in cycles for name in cycle.order}
     for name, population in populations.items():
         # a loop is run as a whole
-        inside = [populations[each] for each in loops.get(name, (name,)) if each in populations]
-        why = next(
-            filter(None, (_outside_kernels(each, each.name in held) for each in inside)), None
-        )
+        inside = [populations[part] for part in loops.get(name, (name,)) if part in populations]
+        why = next(filter(None, map(_outside_kernels, inside)), None)
         if why is None and name in loops:
-            why = _loop_outside_kernels(inside, held)
+            why = _loop_outside_kernels(inside)
         if population.fires and why:
             whys.setdefault(why, []).append(name)
     for why, names in whys.items():
@@ -186,20 +179,18 @@ def without_kernels(
         )
 
 
-def _outside_kernels(population: Population, is_held: bool) -> str | None:
-    """Why no kernel knows a population by itself; None where one does."""
+def _outside_kernels(population: Population) -> str | None:
+    """Return why no kernel knows a population by itself; None where one does."""
     if is_registered(population.kind):
         return "its neuron model is none of NIR's"
-    if population.chain is not None:
-        return "voltages that stay drive it" if population.chain.kind == "I" else None
-    if population.kind == "CubaLIF" and (is_held or population.spike_kernel == "box"):
+    if population.kind == "CubaLIF" and population.spike_kernel == "box":
         return "boxes drive currents that decay"
     return None
 
 
-def _loop_outside_kernels(inside: Sequence[Population], held: Collection[str]) -> str | None:
-    """Why no kernel knows a loop of populations each of which may be known."""
-    boxed = {each.name for each in inside if each.name in held or each.spike_kernel == "box"}
+def _loop_outside_kernels(inside: Sequence[Population]) -> str | None:
+    """Return why no kernel knows a loop of populations each of which may be known."""
+    boxed = {each.name for each in inside if each.spike_kernel == "box"}
     if any(each.kind in ("LIF", "IF") and each.name not in boxed for each in inside):
         return "spikes of a loop move V itself"
     if 0 < len(boxed) < len(inside):
@@ -210,38 +201,35 @@ def _loop_outside_kernels(inside: Sequence[Population], held: Collection[str]) -
 
 
 def output_limits(
-    wires: Sequence[Wire], populations: Mapping[str, Population], threshold: str = "level"
+    wires: Sequence[Wire], populations: Mapping[str, Population]
 ) -> Iterator[Problem]:
-    """Outputs of which the event engine has nothing to write: what weights or an Input send is not
-    an event of a neuron.
+    """Yield Outputs of which the event engine has nothing to write: what weights or an Input send is
+    not an event of a neuron.
 
-    Of those that a voltage reaches through other nodes `event_limits` says so.
+    Thresholds, and voltages that come through other nodes, are problems of `event_limits`.
 
     Args:
-        wires, threshold: as of `event_limits`.
+        wires: as of `event_limits`.
         populations: by name; neurons that are missing are taken for some that fire.
     """
     kinds = {wire.name: wire.kind for wire in wires}
-    entering = voltages_into(wires, populations)
+    voltages = _voltages_into(wires, populations)
     for wire in wires:
-        if wire.kind != "output" or not set(entering[wire.name]) <= set(wire.sources):
+        if wire.kind != "output" or not set(voltages[wire.name]) <= set(wire.sources):
             continue
-        # One readout or Threshold has a voltage or a level to write; joined are spikes alone.
         sent = [kinds[name] for name in wire.sources]
-        alone = len(sent) == 1 and sent[0] in ("neuron", "Threshold")
+        # One readout has a voltage to write; joined are spikes alone.
         fires = [
-            threshold == "event"
-            if kind == "Threshold"
-            else kind == "neuron" and not _is_silent(populations.get(name))
+            kind == "Threshold" or (kind == "neuron" and not _is_silent(populations.get(name)))
             for name, kind in zip(wire.sources, sent, strict=True)
         ]
-        if not alone and not (fires and all(fires)):
+        if sent != ["neuron"] and not (fires and all(fires)):
             yield Problem(
                 node=wire.name,
                 code="output-source",
                 message=f"output '{wire.name}' is fed by {listing(wire.sources)}",
-                fix="feed it by spiking populations alone, or by one readout, or by one Threshold, to"
-                " be written as one; jaxsnn.simulate gives what each of its sources does",
+                fix="feed it by spiking populations alone, or by one readout, to be written as one;"
+                " jaxsnn.simulate gives what each of its sources does",
             )
 
 
@@ -250,51 +238,63 @@ def _is_silent(population: Population | None) -> bool:
     return population is not None and not population.fires
 
 
-def _threshold_limits(
-    wire: Wire, feed: Feed, populations: Mapping[str, Population], *, looped: bool
+def _voltages_into(
+    wires: Sequence[Wire], populations: Mapping[str, Population]
+) -> dict[str, tuple[str, ...]]:
+    """Return for each node the readouts whose voltages enter it, directly or through linear nodes."""
+    readouts = [name for name, population in populations.items() if _is_silent(population)]
+    return carried(wires, readouts)
+
+
+def _voltage_limits(
+    wires: Sequence[Wire], populations: Mapping[str, Population]
 ) -> Iterator[Problem]:
-    where = f"node '{wire.name}' (Threshold)"
-    # Of a readout V is known in closed form, with no reset in it.
-    source = populations.get(feed.readout or "")
-    if looped:
-        yield Problem(
-            node=wire.name,
-            code="threshold-in-cycle",
-            message=f"{where} is part of a cycle",
-            fix=f"break the cycle before it, or {_STEPPED}",
-        )
-    elif feed.obstacle or (source is not None and source.fires):
-        what = feed.obstacle or f"receives the spikes of '{feed.readout}'"
-        pool = "take AvgPool2d in place of the largest of a window, " if feed.pooled else ""
-        yield Problem(
-            node=wire.name,
-            code="threshold-source",
-            message=f"{where} {what}",
-            fix=f"{pool}feed it by one LI, CubaLI or I, through Scale and Flatten alone, "
-            f"or {_STEPPED}",
-        )
+    """Yield readouts that send their voltage on, Thresholds aside."""
+    entering = _voltages_into(wires, populations)
+    for wire in wires:
+        if wire.linear or wire.kind == "Threshold":
+            continue
+        for source in entering[wire.name]:
+            if wire.kind == "output":
+                if source in wire.sources:  # it is recorded
+                    continue
+                way = f"through other nodes to Output '{wire.name}'"
+                fix = f"{_STEPPED}, the event engine records voltages of neurons only"
+            else:
+                kind = populations[wire.name].kind if wire.name in populations else wire.kind
+                way = f"on to '{wire.name}' ({kind})"
+                fix = f"put spiking neurons in between, or {_STEPPED}"
+            yield Problem(
+                node=source,
+                code="analog-signal",
+                message=f"node '{source}' ({populations[source].kind}) sends its voltage {way}",
+                fix=fix,
+            )
 
 
 def _mixture_limits(
     wires: Sequence[Wire],
     populations: Mapping[str, Population],
-    threshold: str,
     currents: Collection[str],
 ) -> Iterator[Problem]:
-    """Neurons under delta spikes and levels or currents, which are boxes."""
-    thresholds = [wire.name for wire in wires if wire.kind == "Threshold"]
-    lasting = [*currents, *(thresholds if threshold == "level" else ())]
-    for name, level, spikes in mixed(wires, populations, lasting):
-        if name in populations and populations[name].spike_kernel == "delta":
-            held = level in carriers(wires, currents)
-            what = "the current of an input" if held else "a level"
-            other = "" if held else ' or threshold="event"'
+    """Yield neurons that receive delta spikes and currents, which are boxes."""
+    lasting = carriers(wires, currents)
+    firing = [name for name, population in populations.items() if population.fires]
+    inputs = [wire.name for wire in wires if wire.kind == "input" and wire.name not in currents]
+    spiking = carriers(wires, [*firing, *inputs])
+    for wire in wires:
+        if wire.name not in populations or populations[wire.name].spike_kernel != "delta":
+            continue
+        # One linear node can carry both: then it stands for both sources.
+        current = next((source for source in wire.sources if source in lasting), None)
+        spikes = next((source for source in wire.sources if source in spiking), None)
+        if current is not None and spikes is not None:
             yield Problem(
-                node=name,
-                code="level-and-deltas",
-                message=f"node '{name}' ({populations[name].kind}) receives {what} from '{level}' "
-                f"and delta spikes from '{spikes}'",
-                fix=f'pass spike_kernel={{"{name}": "box"}}{other}, or {_STEPPED}',
+                node=wire.name,
+                code="current-and-deltas",
+                message=f"node '{wire.name}' ({populations[wire.name].kind}) receives the current of"
+                f" an input from '{current}' and delta spikes from '{spikes}'",
+                fix=f'pass spike_kernel={{"{wire.name}": "box"}}, or {_STEPPED}',
             )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -49,14 +49,9 @@ from jaxsnn.event.projections.current_arrivals import (
     joined,
     lasting_current,
 )
-from jaxsnn.event.projections.driven_signals import driven_parameters, tau_range
 from jaxsnn.event.projections.sources import (
-    Readout,
     Sources,
     earliest,
-    edges,
-    hand_on,
-    hand_on_first,
     room_behind,
 )
 from jaxsnn.network.array_types import Array, Float, Int
@@ -69,10 +64,9 @@ from jaxsnn.network.operators import (
     as_matrix,
     by_taps,
     delayed_by_source,
-    through,
 )
-from jaxsnn.network.reductions import greatest
-from jaxsnn.network.structure import Population, Wire
+from jaxsnn.network.reductions import count_over_last, greatest
+from jaxsnn.network.structure import Population
 
 
 class Given(NamedTuple):
@@ -87,7 +81,7 @@ class PopulationPart:
     """One population by itself: what arrives at it, and its neurons.
 
     Args:
-        driven: currents that last are biases, where nothing else arrives; False: levels of boxes.
+        driven: currents that last are biases, where nothing else arrives; False: open boxes.
     """
 
     def __init__(self, sources: Sources, name: str, *, driven: bool = True) -> None:
@@ -95,16 +89,14 @@ class PopulationPart:
         self.population = sources.network.populations[name]
         self.parameters = sources.network.parameters[name]
         self.signal = sources.arriving[name]
-        held = {*sources.levels, *sources.currents}
-        levels = [source in held for source, _ in self.signal.paths]
+        are_currents = [source in sources.currents for source, _ in self.signal.paths]
         #: currents that last are all that arrives, which are a bias of each sample
-        self.driven = driven and all(levels) and self._is_driven()
-        #: a level or a current is among what arrives: everything is then simulated as boxes that
-        #: have two edges; spikes are, too
-        self.leveled = any(levels) and not self.driven
-        self.mixed = self.leveled and not all(levels)
-        # without spikes it does not matter what spikes would be
-        kernel = "delta" if self.driven else "box" if self.leveled else self.population.spike_kernel
+        self.driven = driven and all(are_currents) and self._is_driven()
+        kernel = self.population.spike_kernel
+        if self.driven:  # without spikes it does not matter what spikes would be
+            kernel = "delta"
+        elif any(are_currents):  # a current is the level of an open box
+            kernel = "box"
         self.neuron = neuron_of(replace(self.population, spike_kernel=kernel))
         # What is assumed of time constants holds (known), or is looked at in each run (guessed). A
         # readout has no spikes by which that would pay: nothing is assumed.
@@ -112,21 +104,19 @@ class PopulationPart:
             self.neuron = self.neuron.guessed()
         if not (self.population.fires or self.neuron.certain):
             self.neuron = self.neuron.unassuming()
-        if self.population.chain is not None:
-            self.parameters = self.parameters | driven_parameters(
-                sources.network, self.population, self.signal
-            )
-        # A level of weight w is a current w; all else is measured by a spike of weight 1.
-        only_levels = self.leveled and not self.mixed
-        arrives = self.neuron.current_factor if only_levels else self.neuron.arrival_factor
+        # Currents alone are measured by a current of 1; all else by a spike of weight 1.
+        only_currents = bool(are_currents) and all(are_currents) and not self.driven
+        arrives = self.neuron.current_factor if only_currents else self.neuron.arrival_factor
         self.scale = arrives(self.parameters)
 
     def _is_driven(self) -> bool:
         """Whether it fires of currents alone that are the same from time 0 to the end."""
-        population, held = self.population, self.sources.currents
-        given = [held[source].lasting for source, _ in self.signal.paths if source in held]
-        of_nir = model_of(population.kind).dynamics is None and population.chain is None
-        return of_nir and population.fires and bool(given) and all(given)
+        population, currents = self.population, self.sources.currents
+        lasting = [
+            currents[source].lasting for source, _ in self.signal.paths if source in currents
+        ]
+        of_nir = model_of(population.kind).dynamics is None
+        return of_nir and population.fires and bool(lasting) and all(lasting)
 
     def spec(self, in_order: bool = False) -> LayerSpec:
         """Static description of its scan.
@@ -173,41 +163,9 @@ class PopulationPart:
 
     def arrivals(self, paths: Sequence[Path]) -> Arrivals:
         """What arrives through some of its paths, currents left out."""
-        room = self.engine.of("max_arrivals", self.name)
-        trains: Mapping[str, Train] = self.sources.trains
+        room, dtype = self.engine.of("max_arrivals", self.name), self.sources.network.dtype
         paths = [path for path in paths if path[0] not in self.sources.currents]
-        if self.leveled:
-            paths, trains = self._edges(paths)
-        return arrivals(paths, trains, self.population.size, self.sources.network.dtype, room)
-
-    def _edges(self, paths: Sequence[Path]) -> tuple[list[Path], dict[str, Train]]:
-        """Paths and trains in which every box, level or spike, is one event that opens it and one
-        that closes it.
-        """
-        dtype, trains = self.sources.network.dtype, dict(self.sources.trains)
-        found = []
-        for source, operator in paths:
-            if source in self.sources.levels:
-                operator = self._in_units(operator) if self.mixed else operator
-            else:
-                # Channel c opens a box, channel inward + c closes it: as in the train of a level.
-                time, channel, _, value = self.sources.trains[source]
-                time = jnp.concatenate([time, time + self.neuron.width], axis=1)
-                channel = jnp.concatenate([channel, channel + operator.inward], axis=-1)
-                value = None if value is None else jnp.concatenate([value, value], axis=1)
-                trains[source] = Train(time, channel, value=value)
-            found.append((source, edges(operator, dtype)))
-        return found, trains
-
-    def _in_units(self, operator: Operator) -> Operator:
-        """The operator of a level among spikes: its current in units of that of a box spike of
-        weight 1.
-        """
-        ratio, dtype = self.neuron.level_weight(self.parameters), self.sources.network.dtype
-        if isinstance(ratio, float):  # one number for all neurons
-            return replace(operator, weight=ratio * operator.rows(dtype))
-        scale = Wire(name=self.name, kind="Scale", sources=(), shape=(self.population.size,))
-        return through(scale, (operator.size,), {"scale": ratio}, operator, dtype)
+        return arrivals(paths, self.sources.trains, self.population.size, dtype, room)
 
     def arriving(self, given: Arrivals, paths: Sequence[Path]) -> Given:
         """What arrives through some of its paths as the scans take it: at one position times the
@@ -249,7 +207,7 @@ class PopulationPart:
         """Arrivals as they are, or, where spikes are boxes, one that opens and one that closes for
         each.
         """
-        if self.leveled or not self.neuron.width:
+        if not self.neuron.width:
             return Given(weight, time, row)
         # A box of weight W is W at t and -W at t + width: the second half of the table.
         row = jnp.concatenate([row, row + weight.shape[0]], axis=-1)
@@ -262,7 +220,7 @@ class PopulationPart:
         Args:
             rows: of the table, whose second half has the negative weights.
         """
-        if self.leveled or not self.neuron.width:
+        if not self.neuron.width:
             return events
         count = len(events.place)  # channels
         time = jnp.concatenate([events.time, events.time + self.neuron.width], axis=1)
@@ -318,8 +276,6 @@ class FeedForwardPart(PopulationPart):
             given = replace(given, needed=0, budget=0)
         lanes, (weight, time, row) = self._lanes(given), self.arriving(given, paths)
         record.numbers[self.name] = weight, sum(jax.tree.leaves(lanes))
-        if (taus := tau_range(self.sources.network, self.population)) is not None:
-            record.voltage_taus[self.name] = taus
         if given.budget:
             budget = Budget(needed=jnp.asarray(given.needed), room=jnp.int32(given.budget))
             record.budgets["max_arrivals"][self.name] = budget
@@ -341,12 +297,9 @@ class FeedForwardPart(PopulationPart):
             lanes, arriving: as the scans take them.
         """
         if self.driven:
-            leveled, paths = (
-                FeedForwardPart(self.sources, self.name, driven=False),
-                self.signal.paths,
-            )
-            given = leveled.arrivals(paths)
-            return leveled._drive(leveled._lanes(given), leveled.arriving(given, paths))
+            paths, boxed = self.signal.paths, FeedForwardPart(self.sources, self.name, driven=False)
+            given = boxed.arrivals(paths)
+            return boxed._drive(boxed._lanes(given), boxed.arriving(given, paths))
         return Drive(
             neuron=self.neuron if self.neuron.certain else self.neuron.unassuming(),
             lanes=lanes,
@@ -364,14 +317,20 @@ class FeedForwardPart(PopulationPart):
         """Write down the spikes, and give them, or the first of them, to the populations behind."""
         self.write_down(record, spikes)
         batch, size, slots = spikes.time.shape
-        recorded = jnp.minimum(spikes.count, slots)
-        if first is not None:
+        if first is None:
+            time = spikes.time.reshape(batch, -1)
+            channel = jnp.repeat(jnp.arange(size, dtype=jnp.int32), slots)
+            room = room_behind(self.sources, self.name, size * slots)
+            if room is None:
+                self.sources.trains[self.name] = Train(time, channel)
+                return
+            train = earliest(time, jnp.broadcast_to(channel, time.shape), room, self.engine)
+        else:
             train = Train(first.time, first.place // slots, in_order=True)
-            hand_on_first(self.sources, record, self.name, train, recorded)
-            return
-        channel = jnp.repeat(jnp.arange(size, dtype=jnp.int32), slots)
-        time = spikes.time.reshape(batch, -1)
-        hand_on(self.sources, record, self.name, time, channel, recorded)
+        self.sources.trains[self.name] = train
+        needed = greatest(count_over_last(jnp.minimum(spikes.count, slots)))
+        budget = Budget(needed=needed, room=jnp.int32(train.time.shape[1]))
+        record.budgets["max_events"][self.name] = budget
 
     def _read_out(
         self,
@@ -380,11 +339,7 @@ class FeedForwardPart(PopulationPart):
         drive: Drive,
         sample_times: Float[Array, "samples"],
     ) -> None:
-        """Write down V, and let Thresholds see the population."""
-        unit = None if given.positions == 1 else self.scale
-        self.sources.readouts[self.name] = Readout(
-            drive=drive, given=given, unit=unit, v_inf=drive.v_inf
-        )
+        """Write down V."""
         if given.positions == 1:
             record.voltages[self.name] = self._membrane(drive, sample_times)
             return

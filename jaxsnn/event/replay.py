@@ -50,7 +50,7 @@ def replay(
             neurons).
 
     Raises:
-        LoweringError: the network is recurrent, has Thresholds or convolutions, or neurons whose V
+        LoweringError: the network is recurrent, has convolutions, or neurons whose V
             an arrival moves.
     """
     refuse(event_limits(network.wires, network.populations))
@@ -66,12 +66,6 @@ def replay(
                 "networks run",
                 fix=_OTHER_ENGINE,
                 node=part.order[0],
-            )
-        if part.kind == "Threshold":
-            raise LoweringError(
-                f"node '{part.name}' is a Threshold, in the loop only neurons run",
-                fix=_OTHER_ENGINE,
-                node=part.name,
             )
         if part.kind == "neuron":
             _RecordedLayer(sources, part.name, recorded).run(record, end, sample_times)

@@ -151,7 +151,7 @@ def _short(solution: Any) -> Iterator[str]:
         return  # of several runs at once
     for option, found in shortages(solution.budgets).items():
         for name in found:
-            text = shortage_text(solution.budgets, option, name, is_level=name in solution.levels)
+            text = shortage_text(solution.budgets, option, name)
             yield Note(
                 f"{option} was too small: {text}; numbers of what is behind are lower bounds",
                 kind="truncated",
@@ -181,10 +181,10 @@ def _within_steps(solution: Any) -> Iterator[str]:
 def _clipped(solution: Any) -> Iterator[str]:
     if solution.min_slope is None:
         return
-    for name, spikes, of_all in _counted(solution, solution.clipped_slopes):
+    for name, share in _counted(solution, solution.clipped_slopes):
         yield (
-            f"node '{name}': {of_all} {spikes} so near tangency that their gradient is clipped at"
-            f" min_slope={solution.min_slope:g}"
+            f"node '{name}': {share} recorded spikes come so near tangency that their gradient is"
+            f" clipped at min_slope={solution.min_slope:g}"
         )
 
 
@@ -194,20 +194,18 @@ def _degenerate(solution: Any) -> Iterator[str]:
     else:
         width = format_time(solution.jump_width)
         follows = f"no weight moves them, gradients take a ramp of jump_width={width} for each jump"
-    for name, spikes, of_all in _counted(solution, solution.degenerate_spikes):
-        yield f"node '{name}': {of_all} {spikes} at the very time of an arrival: {follows}"
+    for name, share in _counted(solution, solution.degenerate_spikes):
+        yield (
+            f"node '{name}': {share} recorded spikes come at the very time of an arrival: {follows}"
+        )
 
 
-def _counted(solution: Any, counts: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
-    """Name, what is counted with its verb, and how many of how many; nothing where there is none."""
+def _counted(solution: Any, counts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the name and how many of how many spikes are counted; nothing where there is none."""
     for name, count in counts.items():
-        if not (number := total(count)):
-            continue
-        if name in solution.levels:
-            yield name, "rises and falls of V come", str(number)
-        else:
+        if number := total(count):
             recorded = total(np.isfinite(np.asarray(solution.spikes[name].time)))
-            yield name, "recorded spikes come", f"{number} of {recorded}"
+            yield name, f"{number} of {recorded}"
 
 
 def _coarse(solution: Any) -> Iterator[str]:

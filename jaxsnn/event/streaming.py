@@ -11,7 +11,6 @@ import numpy as np
 
 from jaxsnn.errors import LoweringError, Problem, UsageError, as_number, refuse, shown, suggestion
 from jaxsnn.event.dynamics.cubalif import CubaLIFBox, CubaLIFDelta
-from jaxsnn.event.dynamics.driven_lif import LIFUnderLI
 from jaxsnn.event.dynamics.integrate_and_fire import IFBox, IFDelta
 from jaxsnn.event.dynamics.lif import LIFBox, LIFDelta
 from jaxsnn.event.dynamics.two_variables import TwoVariables
@@ -37,7 +36,6 @@ _WHOLE = "simulate the whole recording by jaxsnn.simulate"
 _DRIVES = {
     CubaLIFDelta: "current",
     CubaLIFBox: "current",
-    LIFUnderLI: "current",
     LIFDelta: "leak",
     LIFBox: "leak",
     IFDelta: "rate",
@@ -330,7 +328,7 @@ def stream(
 
     It runs in the native backend: all of NIR's neurons, under delta and box spikes, in any wiring,
     with delays, loops, convolutions, refractory times, and events that have values; without
-    Thresholds and currents. It needs no budgets: `max_spikes` and the others have no effect.
+    currents. It needs no budgets: `max_spikes` and the others have no effect.
 
     Args:
         network: made by `jaxsnn.lower`.
@@ -364,7 +362,7 @@ def stream(
             'backend is "xla", and streams run in the native backend alone',
             fix=f'pass backend="auto", or {_WHOLE}',
         )
-    refuse(event_limits(network.wires, network.populations, options.threshold))
+    refuse(event_limits(network.wires, network.populations))
     firing = [name for name, own in network.populations.items() if own.fires]
     if record is None:
         fed = {name for names in network.outputs.values() for name in names}
@@ -396,14 +394,6 @@ def obstacles(parts: Iterable[PopulationPart], dtype: str) -> Iterator[Problem]:
                 " which streams do not take",
                 fix=_WHOLE,
             )
-        for source, _ in part.signal.paths:
-            if source not in part.sources.network.inputs | part.sources.network.populations:
-                yield Problem(
-                    node=source,
-                    code="cannot-stream",
-                    message=f"node '{source}' is a Threshold, which streams do not take",
-                    fix=_WHOLE,
-                )
 
 
 def _spikes(time: np.ndarray, neuron: np.ndarray) -> Events:

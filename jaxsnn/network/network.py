@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import replace
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,16 +24,7 @@ from jaxsnn.network.structure import TauShape as TauShape
 from jaxsnn.network.structure import Wire as Wire
 from jaxsnn.network.structure import find_tau_shape as find_tau_shape
 from jaxsnn.network.structure import tau_shape_holds as tau_shape_holds
-from jaxsnn.network.voltage_chains import (
-    driving_taus,
-    still_holds,
-    with_known_taus,
-    with_unknown_taus,
-)
-
-if TYPE_CHECKING:
-    from jaxsnn.network.voltage_chains import Taus
-
+from jaxsnn.network.structure import with_known_taus, with_unknown_taus
 
 #: Names that the text of a network lists of each kind, at most.
 _SHOWN = 6
@@ -100,15 +90,13 @@ class Network:
         check_parameters(self.parameters, parameters)
         populations = {}
         for name, population in self.populations.items():
-            driving = driving_taus(population, parameters)
             changed = any(
-                parameters[node][key] is not self.parameters[node][key]
-                for node in (name, *driving)
-                for key in parameters[node]
+                parameters[name][key] is not self.parameters[name][key]
+                for key in parameters[name]
                 if key.startswith("tau")
             )
             if changed:
-                population = with_tau_facts(population, parameters[name], driving)
+                population = with_tau_facts(population, parameters[name])
             populations[name] = population
         return Network(parameters=parameters, wires=self.wires, populations=populations)
 
@@ -121,24 +109,23 @@ class Network:
         """
         populations, known = dict(self.populations), set()
         for name, population in self.populations.items():
-            own = _time_constants(self.parameters[name])
-            driving = driving_taus(population, self.parameters)
-            if _are_traced(own, driving):
+            taus = _time_constants(self.parameters[name])
+            if _are_traced(taus):
                 if population.taus_last:
                     known.add(name)
                 continue
             known.add(name)
-            found = with_known_taus(population, own, driving)
-            if not still_holds(population, found):
-                populations[name] = found
+            actual = with_known_taus(population, taus)
+            shape_holds = population.tau_shape in (TauShape.ANY, actual.tau_shape)
+            if not shape_holds or (population.uniform and not actual.uniform):
+                populations[name] = actual
         network = Network(parameters=self.parameters, wires=self.wires, populations=populations)
         return network, frozenset(known)
 
     def with_free_time_constants(self) -> Network:
         """The same network without assumptions on its time constants: for training them."""
         populations = {
-            name: replace(population, tau_shape=TauShape.ANY, uniform=False, taus_last=False)
-            for name, population in self.populations.items()
+            name: with_unknown_taus(population) for name, population in self.populations.items()
         }
         return Network(parameters=self.parameters, wires=self.wires, populations=populations)
 
@@ -414,27 +401,27 @@ def without_synaptic_delays(
     return parameters, delays
 
 
-def with_tau_facts(
-    population: Population, parameters: NodeParameters, driving: Taus = MappingProxyType({})
-) -> Population:
-    """The population with what its numbers say of its time constants (nothing, if they are traced).
+def with_tau_facts(population: Population, parameters: NodeParameters) -> Population:
+    """Return the population with what its numbers say of its time constants (nothing, if they are
+    traced).
 
     Args:
-        parameters: its own, by NIR name.
-        driving: tau of each LI whose voltage drives it, by node.
+        parameters: of its node, by NIR name.
     """
-    own = _time_constants(parameters)
-    if _are_traced(own, driving):
+    taus = _time_constants(parameters)
+    if _are_traced(taus):
         return with_unknown_taus(population)
-    return with_known_taus(replace(population, taus_last=False), own, driving)
+    return with_known_taus(replace(population, taus_last=False), taus)
 
 
-def _time_constants(parameters: NodeParameters) -> Taus:
+def _time_constants(parameters: NodeParameters) -> NodeParameters:
+    """Return the parameters of a node that are time constants, by NIR name."""
     return {key: value for key, value in parameters.items() if key.startswith("tau")}
 
 
-def _are_traced(*groups: Taus) -> bool:
-    return any(isinstance(tau, Tracer) for taus in groups for tau in taus.values())
+def _are_traced(taus: NodeParameters) -> bool:
+    """Return whether some time constants are traced."""
+    return any(isinstance(tau, Tracer) for tau in taus.values())
 
 
 def _flatten(network: Network) -> tuple[tuple[tuple[Any, Parameters]], Hashable]:

@@ -133,7 +133,7 @@ class Operator:
         return flat if self.order is None else flat[self.order]
 
 
-#: A source (an input, a population or a Threshold), and what its events pass.
+#: A source (an input or a population), and what its events pass.
 Path = tuple[str, Operator]
 
 

@@ -18,8 +18,7 @@ class Result(enum.IntEnum):
 
     SUCCESS = 0
     BUDGET_EXHAUSTED = 1
-    TIME_CONSTANTS_DIFFER = 2
-    TIME_CONSTANTS_CHANGED = 2  # its former name
+    # 2 was the end of runs whose voltages drove neurons
     NOT_FINITE = 3
     INVALID_INPUT = 4
 

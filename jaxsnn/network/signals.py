@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 
 import jax.numpy as jnp
 from jax.typing import DTypeLike
@@ -20,19 +19,15 @@ from jaxsnn.network.structure import OPERATORS, Wire
 
 @dataclass(frozen=True, kw_only=True)
 class Signal:
-    """What arrives somewhere: a linear function of spike trains and levels, and a constant.
+    """What arrives somewhere: a linear function of spike trains and currents, and a constant.
 
     Attributes:
-        paths: pairs of a source (an input, a population or a Threshold) and the `Operator` that its
-            events pass.
+        paths: pairs of a source (an input or a population) and the `Operator` that its events pass.
         constant: what arrives all the time; None for zero.
-        start: what more there is at time 0, if voltages are handed on; it decays as they do. None:
-            nothing.
     """
 
     paths: tuple[Path, ...]
     constant: Float[Array, "channels"] | None
-    start: Float[Array, "channels"] | None = None
 
     def matrices(self, dtype: DTypeLike) -> dict[str, Float[Array, "inputs channels"]]:
         """Source -> matrix, all paths from it added up; delays are not in it."""
@@ -43,19 +38,9 @@ class Signal:
         return found
 
 
-#: From the signal that enters a population to the one that leaves it.
-HandOn = Callable[[Signal], Signal]
-
-
-def signals(
-    network: Network, handed_on: Mapping[str, HandOn] = MappingProxyType({})
-) -> dict[str, Signal]:
-    """The signal that arrives at each population, by its NIR name; linear nodes composed on the
+def signals(network: Network) -> dict[str, Signal]:
+    """Return the signal that arrives at each population, by its NIR name; linear nodes composed on the
     way.
-
-    Args:
-        handed_on: functions of populations that send on what a linear function makes of their
-            spikes.
 
     Raises:
         LoweringError: a node that is no neuron and not linear, a cycle of such nodes, or nodes that
@@ -76,9 +61,7 @@ def signals(
         return leaving[name]
 
     def passed(wire: Wire) -> Signal:
-        if wire.name in handed_on:
-            return handed_on[wire.name](entering(wire.name))
-        if wire.kind in ("input", "neuron", "Threshold"):  # events begin here
+        if wire.kind in ("input", "neuron"):  # events begin here
             return Signal(paths=((wire.name, identity(wire.size)),), constant=None)
         _refuse_nonlinear(wire)
         if wire.name in entered:
@@ -106,48 +89,37 @@ def _refuse_nonlinear(wire: Wire) -> None:
 
 
 def _sum(parts: Sequence[Signal], dtype: DTypeLike) -> Signal:
-    """Signals added up."""
+    """Return the sum of signals."""
+    constants = [part.constant for part in parts if part.constant is not None]
     return Signal(
         paths=added([path for part in parts for path in part.paths], dtype),
-        constant=_total(part.constant for part in parts),
-        start=_total(part.start for part in parts),
+        constant=sum(constants[1:], constants[0]) if constants else None,
     )
-
-
-def _total(
-    arrays: Iterable[Float[Array, "channels"] | None],
-) -> Float[Array, "channels"] | None:
-    """The sum of arrays, of which None are zero; None if all are."""
-    given = [array for array in arrays if array is not None]
-    return sum(given[1:], given[0]) if given else None
 
 
 def _after(
     wire: Wire, inward: tuple[int, ...], parameters: Arrays, signal: Signal, dtype: DTypeLike
 ) -> Signal:
-    """A signal after one linear node that takes the shape `inward`; a bias enters once, never once
-    per spike.
+    """Return a signal after one linear node that takes the shape `inward`; a bias enters once, never
+    once per spike.
     """
     paths = tuple(
         (source, through(wire, inward, parameters, operator, dtype))
         for source, operator in signal.paths
     )
-    # A constant is the same however late it comes: delays of synapses do nothing to it.
-    without_delays = {
-        key: value for key, value in parameters.items() if key != "delay" or wire.kind == "Delay"
-    }
-
-    def passed(values: Float[Array, "inward"] | None) -> Float[Array, "channels"] | None:
-        """What a constant becomes."""
-        if values is None:
-            return None
+    constant = signal.constant
+    if constant is not None:
+        # A constant is the same however late it comes: delays of synapses do nothing to it.
+        without_delays = {
+            key: value
+            for key, value in parameters.items()
+            if key != "delay" or wire.kind == "Delay"
+        }
         operator = through(wire, inward, without_delays, identity(math.prod(inward)), dtype)
-        return operator.apply(values, dtype)
-
-    constant = passed(signal.constant)
-    own = wire.bias(parameters)
-    if own is not None:
+        constant = operator.apply(constant, dtype)
+    bias = wire.bias(parameters)
+    if bias is not None:
         # One number for each channel or element: the channels are the first axis of the shape.
-        bias = jnp.repeat(own, wire.size // own.size)
+        bias = jnp.repeat(bias, wire.size // bias.size)
         constant = bias if constant is None else constant + bias
-    return Signal(paths=paths, constant=constant, start=passed(signal.start))
+    return Signal(paths=paths, constant=constant)

@@ -10,7 +10,7 @@ import enum
 import math
 import pkgutil
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -178,23 +178,6 @@ class Wire:
         return function(parameters, self.detail, x)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Chain:
-    """Voltages that drive a population of LIF or LI, static: the event engine takes them for its
-    synaptic current.
-
-    Attributes:
-        sources: names of the populations whose voltages reach it through linear nodes.
-        kind: what they all are, "LI" or "I".
-        taus: the smallest and the largest tau of all their neurons, seconds, if these are known to
-            differ; else None.
-    """
-
-    sources: tuple[str, ...]
-    kind: str
-    taus: tuple[float, float] | None = None
-
-
 #: Kinds of NIR that never fire. One from outside that does not is lowered to a readout.
 _SILENT = ("CubaLI", "LI", "I")
 
@@ -226,9 +209,8 @@ class Population:
         readout: it never fires, whatever its type.
         resetting: a readout that resets where a neuron of its type would fire: what leaves it is
             the membrane after the reset.
-        tau_shape: what holds for tau_mem and tau_syn of all neurons; of one that voltages drive,
-            for tau and theirs.
-        uniform: all neurons have the same time constants, likewise.
+        tau_shape: what holds for tau_mem and tau_syn of all neurons.
+        uniform: all neurons have the same time constants.
         taus_last: both hold wherever the population is met, also where its time constants cannot be
             looked at (`Network.with_lasting_time_constants`).
         spike_area: area of an arriving spike of weight 1, seconds; None where the state jumps by
@@ -274,7 +256,6 @@ class Population:
             file does not say it, or its value makes no sense in continuous time).
         remarks: where what was said is not followed, a sentence each.
         assumed: what nobody has said and is assumed, a sentence each.
-        chain: the voltages that drive it; None where spikes do.
         ties: gains that follow its time constants where these are trained.
         leaks_to_zero: its framework does not know v_leak.
     """
@@ -314,7 +295,6 @@ class Population:
     obstacles: tuple[tuple[str, Problem], ...] = ()
     remarks: tuple[str, ...] = ()
     assumed: tuple[str, ...] = ()
-    chain: Chain | None = None
     ties: tuple[TiedGain, ...] = ()
     leaks_to_zero: bool = False
 
@@ -342,6 +322,27 @@ class Population:
         for field, problem in self.obstacles:
             if field in fields:
                 raise LoweringError.of(problem)
+
+
+def with_known_taus(
+    population: Population, taus: Mapping[str, Float[Array | np.ndarray, "*neurons"]]
+) -> Population:
+    """Return the population with `tau_shape` and `uniform` as its numbers have them.
+
+    Args:
+        taus: its time constants by NIR name.
+    """
+    flat = {key: np.asarray(value).reshape(-1) for key, value in taus.items()}
+    uniform = all(bool((tau == tau[0]).all()) for tau in flat.values())
+    if not {"tau_mem", "tau_syn"} <= flat.keys():
+        return replace(population, uniform=uniform)
+    tau_shape = find_tau_shape(flat["tau_mem"], flat["tau_syn"])
+    return replace(population, tau_shape=tau_shape, uniform=uniform)
+
+
+def with_unknown_taus(population: Population) -> Population:
+    """Return the population with nothing assumed of its time constants."""
+    return replace(population, tau_shape=TauShape.ANY, uniform=False, taus_last=False)
 
 
 def carriers(wires: Iterable[Wire], starts: Iterable[str]) -> set[str]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import jax
@@ -52,8 +51,7 @@ def audit(
     samples: int = 32,
     times: int = 256,
 ) -> dict[str, Audit]:
-    """Recompute the voltages of the CubaLIF populations; others, and those under levels of a
-    Threshold, are left out.
+    """Recompute the voltages of the CubaLIF populations; others are left out.
 
     Args:
         inputs: Input node -> Events (batch, events), as they were simulated.
@@ -71,9 +69,9 @@ def audit(
         for name, train in trains.items()
     }
     grid = np.linspace(0.0, t_end, times)
-    numbers = _numbers(network, frozenset(solution.levels))
+    numbers = jax.tree.map(_in_float64, _numbers(network))
     found = {}
-    for name, (lanes, factor, matrices) in jax.tree.map(_in_float64, numbers).items():
+    for name, (lanes, factor, matrices) in numbers.items():
         own = np.asarray(solution.spikes[name].time, float)[:samples]
         at_spikes, elsewhere = 0.0, 0.0
         for sample, spikes in enumerate(own):
@@ -94,14 +92,13 @@ def audit(
     return found
 
 
-@partial(jax.jit, static_argnums=1)  # eager, each operation of each population would be compiled
-def _numbers(network: Network, levels: frozenset[str]) -> dict[str, tuple[Any, Any, Any]]:
-    """Population that is audited -> its lanes, its arrival factor, and source -> matrix."""
+@jax.jit  # eager, each operation of each population would be compiled
+def _numbers(network: Network) -> dict[str, tuple[Any, Any, Any]]:
+    """Return for each audited population its lanes, its arrival factor, and source -> matrix."""
     found = {}
     for name, signal in signals(network).items():
         population = network.populations[name]
-        leveled = any(source in levels for source, _ in signal.paths)
-        if population.kind != "CubaLIF" or not population.fires or leveled:
+        if population.kind != "CubaLIF" or not population.fires:
             continue
         neuron, parameters = neuron_of(population), network.parameters[name]
         lanes = neuron.lanes(parameters, signal.constant)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from jaxsnn.errors import UsageError, is_about, warn_of
+from jaxsnn.errors import UsageError, warn_of
 from jaxsnn.event.event_driven import EventDriven
 from jaxsnn.grid.time_stepped import TimeStepped
 from jaxsnn.network.lowering.lower import lower
@@ -78,7 +78,6 @@ class Fidelity:
 def fidelity(
     graph: Graph,
     arrays: Mapping[str, np.ndarray] | str | os.PathLike[str],
-    threshold: str | None = None,
     values: str = "auto",
     *,
     max_spikes: int | Literal["auto"] = "auto",
@@ -89,8 +88,6 @@ def fidelity(
         graph: read with its dialect; its dt must be known.
         arrays: an array (time, batch, *shape) for each Input, named "NODE.x", or "x" where there is
             one; or the path of a file of these or of NIR data.
-        threshold: how the event engine simulates a Threshold, "level" (the default) or "event"; in
-            time steps it is a level.
         values: what inputs by steps hold: "spikes", "current" (held for each step), "graded" (a
             spike of that size in each), or "auto": spikes where all are whole numbers, else a
             current.
@@ -109,25 +106,16 @@ def fidelity(
             "the two engines are compared on inputs by steps, and events are given",
             fix="give 'x' (time, batch, ...) instead",
         )
-    every = EventDriven(
-        max_spikes=max_spikes,
-        max_events="auto",
-        max_arrivals="auto",
-        threshold=threshold or "level",
-    )
+    every = EventDriven(max_spikes=max_spikes, max_events="auto", max_arrivals="auto")
     events = simulate(network, inputs.events, inputs.t_end, engine=every)
     steps = simulate(network, inputs.events, inputs.t_end, engine=TimeStepped(record=True))
     found = {}
     for name, spikes in events.spikes.items():
-        if name not in network.populations:  # a Threshold
-            continue
         time = np.asarray(spikes.time, float)
         raster = np.asarray(steps.spikes[name])
         counts = raster.reshape(*raster.shape[:2], -1).sum(axis=0)
         found[name] = compared(time, counts, dt)
-    # in time steps a Threshold is a level
-    differently = [note for note in events.approximations if is_about(note, "threshold-event")]
-    measured = Fidelity(populations=found, notes=(*inputs.notes, *steps.notes, *differently))
+    measured = Fidelity(populations=found, notes=(*inputs.notes, *steps.notes))
     warn_of(measured.notes)
     return measured
 

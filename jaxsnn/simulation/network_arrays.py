@@ -17,7 +17,7 @@ from jaxsnn.errors import Note, UsageError, listing, suggestion
 from jaxsnn.event.event_solution import EventSolution
 from jaxsnn.network.inputs import plain_events, refuse_other_axes, shape_of_input
 from jaxsnn.network.network import Network
-from jaxsnn.network.spikes import Events, dense_to_events, flatten_spikes, sort_events
+from jaxsnn.network.spikes import Events, dense_to_events, sort_events
 from jaxsnn.network.valued_inputs import Currents, GradedEvents
 from jaxsnn.nir.io.read_limits import MAX_BYTES, read_limits
 from jaxsnn.simulation.recordings import (
@@ -280,16 +280,14 @@ def _sized(raster: np.ndarray, dt: float) -> GradedEvents:
 
 
 def output_arrays(network: Network, solution: EventSolution) -> dict[str, np.ndarray]:
-    """What leaves a network, by Output node.
+    """Return what leaves a network, by Output node.
 
     "NODE.time" and "NODE.index" (batch, events), seconds, sorted, unused slots inf and the
     population's size; of a readout "NODE.y" (time, batch, neurons) and "NODE.sample_time" (time,),
-    seconds; of a Threshold simulated as a level its rises as "NODE.time" and "NODE.index", and
-    "NODE.fall_time" and "NODE.fall_index" likewise.
+    seconds.
 
     Raises:
-        UsageError: an Output that is not fed by spiking populations alone, or by one readout or
-            level.
+        UsageError: an Output that is not fed by spiking populations alone, or by one readout.
     """
     arrays = {}
     for name, sources in network.outputs.items():
@@ -300,19 +298,13 @@ def output_arrays(network: Network, solution: EventSolution) -> dict[str, np.nda
                 jnp.concatenate([train.index for train in trains], axis=1),
             )
             arrays[f"{name}.time"], arrays[f"{name}.index"] = _trimmed(*map(np.asarray, merged))
-        elif len(sources) == 1 and sources[0] in solution.levels:
-            level = solution.levels[sources[0]]
-            for prefix, times in (("", level.rise), ("fall_", level.fall)):
-                events = flatten_spikes(times)
-                time, index = _trimmed(np.asarray(events.time), np.asarray(events.index))
-                arrays |= {f"{name}.{prefix}time": time, f"{name}.{prefix}index": index}
         elif len(sources) == 1 and sources[0] in solution.voltages:
             arrays[f"{name}.y"] = np.moveaxis(np.asarray(solution.voltages[sources[0]]), 1, 0)
             arrays[f"{name}.sample_time"] = np.asarray(solution.sample_times)
         else:
             raise UsageError(
                 f"output '{name}' is fed by {listing(sources)}",
-                fix="feed it by spiking populations alone, or by one readout, or by one Threshold",
+                fix="feed it by spiking populations alone, or by one readout",
                 node=name,
             )
     return arrays

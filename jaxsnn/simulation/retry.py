@@ -98,7 +98,7 @@ def with_enough_room(
         if say is not None:
             option, found = next(iter(room.items()))
             name, most = next(iter(found.items()))
-            say(f"{_in_words(outcome, option, name)}: repeated with room for {most}")
+            say(f"{shortage_text(outcome.budgets, option, name)}: repeated with room for {most}")
         current = current.with_room(room)
 
 
@@ -142,11 +142,10 @@ def _refuse_vast(outcome: Any, room: Mapping[str, Mapping[str, int]], slots: flo
         if lists * most > slots:
             ways = f"simulate fewer samples at once, or pass EventDriven(max_spikes={most})"
             ways += ", or more, if there is memory for it"
-            what = (
-                f"{_in_words(outcome, 'max_spikes', name)}, and room for {most} of each of {lists}"
-            )
+            text = shortage_text(outcome.budgets, "max_spikes", name)
             raise TooManySpikes(
-                f"spike budget exhausted: {what} (samples times neurons) is more than {slots:.0f}",
+                f"spike budget exhausted: {text}, and room for {most} of each of {lists} (samples"
+                f" times neurons) is more than {slots:.0f}",
                 fix=ways,
                 node=name,
                 code="budget",
@@ -185,7 +184,7 @@ def _leads_far(
 
 
 def _too_many(outcome: Any, option: str, name: str, limit: int, fix: str) -> TooManySpikes:
-    text = _in_words(outcome, option, name)
+    text = shortage_text(outcome.budgets, option, name)
     return TooManySpikes(
         f"spike budget exhausted: {text}, the limit is {limit}", fix=fix, node=name, code="budget"
     )
@@ -194,8 +193,3 @@ def _too_many(outcome: Any, option: str, name: str, limit: int, fix: str) -> Too
 def _advised(problem: Problem, advice: str | None) -> Problem:
     """A problem with other advice, if there is some."""
     return problem if advice is None else replace(problem, fix=advice)
-
-
-def _in_words(outcome: Any, option: str, name: str) -> str:
-    is_level = name in getattr(outcome, "levels", ())
-    return shortage_text(outcome.budgets, option, name, is_level=is_level)

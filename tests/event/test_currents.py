@@ -12,10 +12,10 @@ import pytest
 
 from jaxsnn.errors import LoweringError, UsageError
 from jaxsnn.event.event_driven import EventDriven
-from jaxsnn.event.projections.driven_signals import arriving
 from jaxsnn.network.lowering.lower import lower
 from jaxsnn.network.network import Network
 from jaxsnn.network.results import Result
+from jaxsnn.network.signals import signals
 from jaxsnn.network.spikes import Events
 from jaxsnn.network.structure import Population, Wire
 from jaxsnn.network.valued_inputs import Currents, GradedEvents, as_lasting, changes
@@ -461,7 +461,7 @@ def test_events_reach_the_positions_of_a_convolution_with_their_own_sizes(
     # each event by itself, of size 1, through weights that are so much larger
     time, index = np.array([[0.1, 0.5, 0.9, 1.2]]), np.array([[0, 1, 2, 7]])
     value = np.array([[1.5, 6.0, -1.0, 4.0]])
-    ((_, operator),) = arriving(network)["2"].paths
+    ((_, operator),) = signals(network)["2"].paths
     matrix = np.asarray(operator.dense(network.dtype))
     wide = build.linear(weight=(matrix[index[0]] * value[0][:, None]).T)
     size = matrix.shape[1]

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsnn import EventDriven, Events, TimeStepped, lower, simulate
+from jaxsnn import Currents, EventDriven, Events, TimeStepped, lower, simulate
 from jaxsnn.nir import build
 
 T_END, DT = 0.06, 1e-3
@@ -65,15 +65,15 @@ def test_a_gain_scales_spikes_as_weights_do(x64, kind, gain, engine):
         assert not np.allclose(found, response(network(kind, WEIGHTS), ENGINES[engine]))
 
 
-@pytest.mark.parametrize("engine", [EventDriven(max_spikes=32), TimeStepped()], ids=repr)
-def test_a_gain_scales_the_voltage_that_drives_others(x64, engine):
-    """LI -> Linear -> LIF, which the event engine runs as one population."""
+def test_a_gain_scales_the_voltage_that_drives_others(x64):
+    """LI -> Linear -> LIF, which the time-stepped engine alone runs."""
 
     def spikes(gain, weight):
         li, lif = build.li(tau=8e-3, r=gain), build.lif(tau=20e-3, v_threshold=0.3)
         layers = build.linear(weight=weight), li, build.linear(weight=np.eye(3)), lif
         graph = build.sequential(build.input(2), *layers, dt=DT)
-        return simulate(lower(graph, dtype=float), EVENTS, T_END, engine=engine).count("4")
+        network, engine = lower(graph, dtype=float), TimeStepped(record=("4",))
+        return simulate(network, EVENTS, T_END, engine=engine).count("4")
 
     found = spikes(2.5, WEIGHTS)
     np.testing.assert_array_equal(found, spikes(1.0, 2.5 * WEIGHTS))
@@ -115,29 +115,28 @@ def test_gradients_by_gains_are_those_of_differences(x64, kind, gain, backend):
 
 
 @pytest.mark.parametrize("kind", ["CubaLI", "LI"])
-def test_a_gain_scales_spikes_and_the_level_of_a_threshold_alike(x64, kind):
-    """Among spikes a current is measured in units of a spike, of which a gain of 0 leaves none."""
+def test_a_gain_scales_spikes_and_currents_alike(x64, kind):
+    """Among spikes, too, of which a gain of 0 leaves nothing."""
     make, numbers, name = LAYERS[kind]
     numbers = {**numbers, "v_leak": 0.0}
 
     def network(gain):
         nodes = {
-            "input": build.input(2),
+            "spikes": build.input(2),
+            "currents": build.input(2),
             "w": build.linear(weight=WEIGHTS),
-            "li": build.li(3, tau=10e-3),
-            "threshold": build.node("Threshold", threshold=0.3),
-            "of level": build.linear(weight=np.eye(3)),
+            "of currents": build.linear(weight=0.5 * WEIGHTS),
             "readout": make(3, **numbers, **{name: gain}),
             "output": build.output(),
         }
-        edges = [
-            ("input", "w", "li", "threshold", "of level", "readout", "output"),
-            ("w", "readout"),
-        ]
+        edges = [("spikes", "w", "readout", "output"), ("currents", "of currents", "readout")]
         return lower(build.network(nodes, edges, spike_kernel="box", dt=DT), dtype=float)
 
+    currents = Currents.held(np.array([[[0.5, -0.2]], [[1.5, 0.3]], [[0.0, 0.8]]]), 0.01)
+
     def voltages(network):
-        return simulate(network, EVENTS, T_END).voltages["readout"]
+        inputs = {"spikes": EVENTS, "currents": currents}
+        return simulate(network, inputs, T_END).voltages["readout"]
 
     of_one = voltages(network(1.0))
     assert np.abs(of_one).max() > 0.1

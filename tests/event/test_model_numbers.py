@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from jaxsnn.event.dynamics.cubalif import CubaLIFBox, CubaLIFDelta
-from jaxsnn.event.dynamics.driven_lif import LIFUnderI, LIFUnderLI
 from jaxsnn.event.dynamics.integrate_and_fire import IFBox, IFDelta
 from jaxsnn.event.dynamics.kinds import neuron_of
 from jaxsnn.event.dynamics.lif import LIFBox, LIFDelta
@@ -26,10 +25,7 @@ MODELS = {
     "LIF, boxes": LIFBox(width=WIDTH),
     "IF": IFDelta(),
     "IF, boxes": IFBox(width=WIDTH),
-    "LIF under LI": LIFUnderLI(),
-    "LIF under I": LIFUnderI(),
 }
-SPIKING = [name for name in MODELS if "under" not in name]
 NEURONS = 4
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -42,7 +38,7 @@ def close(found, wanted, rtol=1e-12):
 
 def parameters(seed=0):
     rng = np.random.default_rng(seed)
-    names = ("r", "w_in", "tau_mem", "tau_syn", "v_leak", "v_threshold", "v_reset", "start")
+    names = ("r", "w_in", "tau_mem", "tau_syn", "v_leak", "v_threshold", "v_reset")
     p = {name: jnp.asarray(rng.uniform(0.4, 1.6, NEURONS)) for name in names}
     return p | {"tau": p["tau_mem"]}, jnp.asarray(rng.uniform(0.2, 0.9, NEURONS))
 
@@ -71,7 +67,7 @@ def areas_and_steps(test):
     ("name", "resistance"),
     [
         (name, resistance)
-        for name in SPIKING
+        for name in MODELS
         for resistance in ("file", "tau/dt")
         if resistance == "file" or not name.startswith("IF")  # which has no tau
     ],
@@ -96,15 +92,6 @@ def test_a_spike_and_a_current_weigh_what_the_equations_say(name, area, step, re
     close(model.arrival_factor(p), kick * lasts / WIDTH if boxes else kick)
     # a bias that is added once a step is a train of spikes of weight 1
     close(model.current_factor(p), of_current if step is None else kick * lasts / STEP)
-    if boxes:
-        close(model.level_weight(p) * model.arrival_factor(p), model.current_factor(p))
-
-
-def test_a_spike_of_no_weight_is_no_reason_to_divide_by_it():
-    p, _ = parameters()
-    weight: Any = CubaLIFBox(width=WIDTH).level_weight(p | {"r": p["r"].at[1].set(0.0)})
-    assert np.isfinite(weight).all()
-    assert weight[1] == 0
 
 
 @models
@@ -118,13 +105,8 @@ def test_a_constant_current_moves_the_rest_or_drives(name, step):
     close(model.v_inf(p, None), p["v_leak"] if leaks else 0.0)
     close(model.lift(p, current, 2.5), lifted if leaks else 2.5 * lifted)
     at_start = {"CubaLIF": -lifted, "CubaLIF, boxes": -lifted, "IF": lifted, "IF, boxes": lifted}
-    driven = model.current_factor(p) * p["start"] if "under" in name else 0.0
-    close(model.j_start(p, current), at_start.get(name, driven))
-    without = {key: value for key, value in p.items() if key != "start"}
-    close(model.j_start(without, None), 0.0)
-    if "under" in name:
-        close(model.arrival_factor(p), model.current_factor(p))
-        close(model.kick(p), model.current_factor(p))
+    close(model.j_start(p, current), at_start.get(name, 0.0))
+    close(model.j_start(p, None), 0.0)
 
 
 @models
@@ -264,7 +246,7 @@ def test_slopes_of_integrals_are_those_by_differences(gap):
     ],
 )
 def test_extrema_are_those_of_the_flow(name, shape):
-    cuba = name.startswith("CubaLIF") or name == "LIF under LI"
+    cuba = name.startswith("CubaLIF")
     model, lanes, state = lanes_and_state(name, 300, shape)
     end = 2.0
     t = jnp.linspace(0.0, end, 801)[:, None, None]
@@ -333,7 +315,7 @@ def test_bounds_are_as_late_as_they_may_be():
         np.testing.assert_array_equal(MODELS[name].bound(wide, (v, j, *u)), under)
 
 
-@pytest.mark.parametrize("name", ["LIF, boxes", "IF, boxes", "LIF under I"])
+@pytest.mark.parametrize("name", ["LIF, boxes", "IF, boxes"])
 def test_membranes_under_constant_drive_cross_where_they_do(name):
     model, lanes, (v, j) = lanes_and_state(name, 500)
     lanes = replace(lanes, threshold=jnp.full(NEURONS, 0.3))

@@ -11,7 +11,6 @@ import pytest
 
 from jaxsnn.errors import LoweringError
 from jaxsnn.event.dynamics.cubalif import CubaLIFBox, CubaLIFDelta
-from jaxsnn.event.dynamics.driven_lif import LIFUnderI, LIFUnderLI
 from jaxsnn.event.dynamics.integrate_and_fire import IFBox, IFDelta
 from jaxsnn.event.dynamics.lif import LIFBox, LIFDelta
 from jaxsnn.event.dynamics.neuron_model import Neuron
@@ -24,8 +23,6 @@ MODELS = {
     "LIF, boxes": LIFBox(width=0.3),
     "IF": IFDelta(),
     "IF, boxes": IFBox(width=0.3),
-    "LIF under LI": LIFUnderLI(),
-    "LIF under I": LIFUnderI(),
 }
 #: Where an arrival goes: v, j, or the height of the open boxes.
 MOVED = {"LIF": 0, "IF": 0, "CubaLIF, boxes": 2}
@@ -95,7 +92,7 @@ def test_who_fires_at_once(name):
     deltas move, and these where equality is enough.
     """
     neuron, lanes, state, _ = drawn(name)
-    moved = name in ("LIF", "IF", "LIF under LI", "LIF under I") and neuron.jumps
+    moved = name in ("LIF", "IF") and neuron.jumps
     for excess, fires in ((0.25, True), (-0.25, False), (0.0, not moved)):
         at = (lanes.threshold + excess, *state[1:])
         assert np.all(np.asarray(neuron.above(lanes, at)) == fires), excess

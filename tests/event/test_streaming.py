@@ -358,7 +358,7 @@ def test_what_a_stream_cannot_take_is_named():
         stream(network(), EventDriven(backend="xla"))
     with pytest.raises(UsageError, match="record names '1', which is not a spiking population"):
         stream(network(), record=["1"])
-    level = build.sequential(
+    thresholded = build.sequential(
         build.input(1),
         build.linear(weight=[[1.0]]),
         build.li(1, tau=TAU),
@@ -366,8 +366,8 @@ def test_what_a_stream_cannot_take_is_named():
         build.linear(weight=[[1.0]]),
         build.cubalif(1, tau_mem=2 * TAU, tau_syn=TAU),
     )
-    with pytest.raises(LoweringError, match="node '3' is a Threshold"):
-        stream(lower(level))
+    with pytest.raises(LoweringError, match="node '3' is a Threshold: simulate with"):
+        stream(lower(thresholded))
 
 
 def runaway(count=1):

@@ -94,23 +94,11 @@ def test_a_loop_is_named_as_a_whole(kinds, kernels, why):
     assert is_refused(graph)
 
 
-def test_loops_of_two_rules_and_levels_are_named():
-    """Neurons of a loop that are reset differently; a Threshold's level at a CubaLIF, not at a LIF."""
+def test_loops_of_two_rules_are_named():
+    """Neurons of a loop that are reset differently."""
     resets = {"a": "zero", "b": "subtract"}
     two_rules = loop_of("CubaLIF", "CubaLIF", reset=resets, spike_kernel="delta")
     (note,) = named(two_rules)
     assert note.message.startswith("a, b: run by XLA")
     assert "different rules" in note.message
     assert is_refused(two_rules)
-    for kind in ("CubaLIF", "LIF"):
-        graph = build.sequential(
-            build.input(1),
-            build.linear(weight=[[1.0]]),
-            build.cubali(tau_mem="10ms", tau_syn="5ms"),
-            build.node("Threshold", 1, threshold=np.array([0.1])),
-            build.linear(weight=[[1.0]]),
-            NEURONS[kind](),
-            spike_kernel="delta",
-            **STEPPED,
-        )
-        assert len(named(graph)) == is_refused(graph) == (kind == "CubaLIF")

@@ -450,7 +450,7 @@ def analog():
     [
         (
             analog,
-            r"node 'li' \(LI\) sends its voltage on to 'n' \(CubaLIF\), which has a synaptic current of its own: ",
+            r"node 'li' \(LI\) sends its voltage on to 'n' \(CubaLIF\): put spiking neurons in between, ",
         ),
         (
             lambda: layer(tau_mem=[np.inf, 0.02]),

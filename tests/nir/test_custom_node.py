@@ -569,7 +569,7 @@ def test_it_fires_if_its_traits_say_so(fires, monkeypatch):
 
 
 def test_a_voltage_of_its_own_drives_no_other_population(monkeypatch):
-    """Of a kind that nobody knows the event engine does not take the voltage for that of a LI."""
+    """In continuous time, where populations send on spikes alone."""
     monkeypatch.setattr(nodes, "_REGISTERED", {})
     register_node(dataclasses.replace(ADAPTIVE, fires=False))
     last = build.lif(tau="5ms")
@@ -577,7 +577,7 @@ def test_a_voltage_of_its_own_drives_no_other_population(monkeypatch):
         build.input(2), adaptive(), build.linear(weight=np.eye(2)), last, dialect="jaxsnn"
     )
     found = [each.message for each in jaxsnn.check(graph, "event").problems if each.node == "1"]
-    message = "node '1' (Adaptive) sends its voltage on to '3' (LIF), and how it runs is not known"
+    message = "node '1' (Adaptive) sends its voltage on to '3' (LIF)"
     assert message in found
 
 

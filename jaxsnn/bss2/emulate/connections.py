@@ -28,8 +28,7 @@ from jaxsnn.bss2.mapping import Run
 from jaxsnn.bss2.netlist import Netlist
 from jaxsnn.bss2.search.quantize import ChipPopulation, Quantized
 from jaxsnn.network.network import with_tau_facts
-from jaxsnn.network.structure import Population
-from jaxsnn.network.voltage_chains import with_unknown_taus
+from jaxsnn.network.structure import Population, with_unknown_taus
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -130,7 +130,7 @@ class CubaLIFDelta(TwoVariables):
 
     def integrals(self, lanes: Lanes, t: Numbers, rate: Numbers | float) -> Integrals:
         """Integrals of em, es and k times e^(-rate t) over [0, t]."""
-        return self._leaky_integrals(lanes, t, rate, self.synaptic_leak(lanes))
+        return self._leaky_integrals(lanes, t, rate)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from jaxsnn.event.dynamics.cubalif import CubaLIFBox, CubaLIFDelta
-from jaxsnn.event.dynamics.driven_lif import LIFUnderI, LIFUnderLI
 from jaxsnn.event.dynamics.integrate_and_fire import IFBox, IFDelta
 from jaxsnn.event.dynamics.lif import LIFBox, LIFDelta
 from jaxsnn.event.dynamics.neuron_model import Neuron
@@ -20,21 +19,15 @@ _DYNAMICS: dict[tuple[str, str], type[TwoVariables]] = {
     ("I", "delta"): IFDelta,
     ("I", "box"): IFBox,
 }
-#: What drives a LIF or LI in the place of spikes -> dynamics.
-_DRIVEN: dict[str, type[TwoVariables]] = {"LI": LIFUnderLI, "I": LIFUnderI}
 
 
 def neuron_of(population: Population) -> Neuron:
-    """The dynamics of a population."""
+    """Return the dynamics of a population."""
     model = model_of(population.kind)
     if model.dynamics is not None:  # a model from outside
         return model.dynamics(population)
-    if population.chain is None:
-        boxes = population.spike_kernel == "box"
-        kind = _DYNAMICS[population.kind.removesuffix("F"), population.spike_kernel]
-    else:
-        boxes = False  # what arrives are steps of a voltage
-        kind = _DRIVEN[population.chain.kind]
+    boxes = population.spike_kernel == "box"
+    kind = _DYNAMICS[population.kind.removesuffix("F"), population.spike_kernel]
     return kind(
         tau_shape=population.tau_shape,
         uniform=population.uniform,

@@ -20,8 +20,13 @@ from jaxsnn.network.array_types import Array, Bool, Float
 
 
 @dataclass(frozen=True, kw_only=True)
-class LeakyMembrane(TwoVariables):
-    """What LIF and LI have in common, whatever drives them: tau V' = v_leak - V + r (u + ...)."""
+class LIFBox(TwoVariables):
+    """Leaky neurons (NIR: LIF, LI) under box spikes."""
+
+    level: ClassVar[int | None] = 1
+    flow_fields: ClassVar[tuple[str, ...]] = ("tau_mem",)
+
+    # ---- parameters
 
     def tau_mem(self, parameters: Parameters) -> Numbers:
         """Membrane time constants (neurons,), seconds."""
@@ -50,14 +55,6 @@ class LeakyMembrane(TwoVariables):
         """Rise of j under a constant current of 1, (neurons,): r."""
         return self._steady_drive(parameters, 1.0)
 
-
-@dataclass(frozen=True, kw_only=True)
-class LIFBox(LeakyMembrane):
-    """Leaky neurons (NIR: LIF, LI) under box spikes."""
-
-    level: ClassVar[int | None] = 1
-    flow_fields: ClassVar[tuple[str, ...]] = ("tau_mem",)
-
     def j_start(self, parameters: Parameters, current: Float[Array, "neurons"] | None) -> Numbers:
         """No box is open at time 0."""
         del current
@@ -73,6 +70,8 @@ class LIFBox(LeakyMembrane):
         if self.spike_area is None:
             return self._jump(parameters)
         return self.r(parameters) * self.spike_area / parameters["tau"]
+
+    # ---- flow and crossings
 
     def synaptic_leak(self, lanes: Lanes) -> Numbers:
         """j does not decay."""
@@ -117,7 +116,7 @@ class LIFBox(LeakyMembrane):
 
     def integrals(self, lanes: Lanes, t: Numbers, rate: Numbers | float) -> Integrals:
         """Integrals of em, es and k times e^(-rate t) over [0, t]."""
-        return self._leaky_integrals(lanes, t, rate, self.synaptic_leak(lanes))
+        return self._leaky_integrals(lanes, t, rate)
 
 
 @dataclass(frozen=True, kw_only=True)

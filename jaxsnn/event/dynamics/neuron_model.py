@@ -225,7 +225,7 @@ class Neuron:
         begin = self.begin(lanes)
         return jnp.ones_like(begin[0]), *(jnp.zeros_like(part) for part in begin[1:])
 
-    # ---- readouts: what a model that reads out, or feeds a Threshold, supplies too
+    # ---- readouts: what a model that reads out supplies too
 
     def turns(self, lanes: NeuronLanes, state: State, after: State) -> Bool[Array, "..."]:
         """Whether V has an extremum inside an interval from one state to another (one at most)."""
@@ -240,12 +240,6 @@ class Neuron:
     def integrals(self, lanes: NeuronLanes, t: Numbers, rate: Numbers | float) -> Decay:
         """Integrals of the flow's coefficients times e^(-rate t) over [0, t]."""
         raise self._says_nothing("of integrals of V")
-
-    def level_weight(self, parameters: Parameters) -> Numbers | float:
-        """What a current of 1 weighs among box spikes (`arrive`), (neurons,) or one number."""
-        arrival = self.arrival_factor(parameters)
-        safe = jnp.where(arrival == 0, 1.0, arrival)
-        return self.current_factor(parameters) / safe
 
     def _says_nothing(self, what: str) -> LoweringError:
         return LoweringError(

@@ -211,26 +211,15 @@ class TwoVariables(Neuron):
         del lanes
         return jnp.zeros_like(state[0]), state[0]
 
-    def level_weight(self, parameters: Parameters) -> Numbers | float:
-        """What a current of 1 weighs among box spikes; one number, where all have one area."""
-        if self.spike_area is not None:
-            return self.width / (self.step or self.spike_area)
-        if self.scales_jumps:  # not a quotient of two gains, which may be 0
-            tau = parameters["tau_syn"] if "tau_syn" in parameters else parameters["tau"]
-            return self.width / (self.step or tau)
-        return super().level_weight(parameters)
-
-    def _leaky_integrals(
-        self, lanes: Lanes, t: Numbers, rate: Numbers | float, synaptic: Numbers
-    ) -> Integrals:
-        """`integrals` where V leaks; `synaptic` is the rate at which j decays, per second.
+    def _leaky_integrals(self, lanes: Lanes, t: Numbers, rate: Numbers | float) -> Integrals:
+        """Return `integrals` where V leaks.
 
         That of k is found without a difference of numbers that are nearly equal. k' = (es - k) /
         tau_mem gives it from es's by parts, which is exact where V decays. Before that it is a
         divided difference, leak t^2 phi1[-(leak + rate) t, -(synaptic + rate) t]: as it stands, or
         by its power series.
         """
-        leak = self.leak(lanes)
+        leak, synaptic = self.leak(lanes), self.synaptic_leak(lanes)
         em = crossing.integrated_exponential(leak + rate, t)
         es = crossing.integrated_exponential(synaptic + rate, t)
         x = -(leak + rate) * t

@@ -10,7 +10,6 @@ import jax
 
 from jaxsnn.errors import UsageError
 from jaxsnn.event.dynamics.cubalif import CubaLIFDelta
-from jaxsnn.event.dynamics.driven_lif import LIFUnderLI
 from jaxsnn.event.dynamics.integrate_and_fire import IFBox, IFDelta
 from jaxsnn.event.dynamics.lif import LIFBox, LIFDelta
 from jaxsnn.event.dynamics.neuron_model import Neuron
@@ -21,7 +20,7 @@ from jaxsnn.event.forward.layer import LayerSpec
 from jaxsnn.event.native.native_build import native_library
 
 #: Models whose equations the kernels have; others, subclasses too, may have equations of their own.
-_COVERED = (CubaLIFDelta, LIFUnderLI, LIFDelta, IFDelta, LIFBox, IFBox)
+_COVERED = (CubaLIFDelta, LIFDelta, IFDelta, LIFBox, IFBox)
 
 
 def native_obstacles(

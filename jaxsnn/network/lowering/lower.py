@@ -22,7 +22,6 @@ from jaxsnn.network.network import (
 )
 from jaxsnn.network.obstacles import beyond_type, with_rounded_resets
 from jaxsnn.network.on_processor import to_jax
-from jaxsnn.network.voltage_chains import driving_taus, with_chains
 from jaxsnn.nir.convert.importers import ignored_by_framework
 from jaxsnn.nir.dialects.gains import require, rule_of
 from jaxsnn.nir.frameworks.evidence import TOLERANCE, estimate
@@ -85,8 +84,8 @@ def lower(graph: Graph, *, dtype: Any = None, free_time_constants: bool = False)
     if not populations and not ready.late:
         raise LoweringError.of(NO_NEURONS)
     populations = {
-        name: with_tau_facts(population, parameters[name], driving_taus(population, parameters))
-        for name, population in with_chains(wires, populations).items()
+        name: with_tau_facts(population, parameters[name])
+        for name, population in populations.items()
     }
     network = Network(parameters=parameters, wires=wires, populations=populations)
     return network.with_free_time_constants() if free_time_constants else network

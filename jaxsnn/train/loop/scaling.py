@@ -12,7 +12,7 @@ a sample), divided by the same. A step of 0.01 moves kicks and lifts by 0.01.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from functools import partial
 from typing import Any
 
@@ -24,12 +24,12 @@ from jaxsnn.event.dynamics.neuron_model import Neuron
 from jaxsnn.network.network import Network
 from jaxsnn.network.on_processor import in_numpy, to_jax
 from jaxsnn.network.operators import identity, through
-from jaxsnn.network.structure import OPERATORS, Wire
+from jaxsnn.network.structure import OPERATORS, Wire, carried
 from jaxsnn.train.loop.constraints import Free, Parameters, Trained
 
-#: A neuron model and the parameters of its population -> what one unit that arrives does to each
-#: neuron, (neurons,) >= 0.
-EffectOf = Callable[[Neuron, dict[str, jax.Array]], np.ndarray]
+#: A neuron model, the parameters of its population, and whether voltages drive it -> what one unit
+#: that arrives does to each neuron, (neurons,) >= 0.
+EffectOf = Callable[[Neuron, dict[str, jax.Array], bool], np.ndarray]
 
 
 def step_scales(network: Network, trained: Trained, t_end: float) -> Parameters:
@@ -68,11 +68,18 @@ def _scale(value: np.ndarray, effect: np.ndarray | None) -> np.ndarray:
     return scale.reshape(-1, *[1] * (value.ndim - 1))
 
 
-def _kick_per_weight(neuron: Neuron, parameters: dict[str, jax.Array]) -> np.ndarray:
-    return np.abs(np.asarray(neuron.kick(parameters)))
+def _kick_per_weight(
+    neuron: Neuron, parameters: dict[str, jax.Array], under_voltages: bool
+) -> np.ndarray:
+    # A voltage lasts, and does what a current does.
+    kick = neuron.current_factor if under_voltages else neuron.kick
+    return np.abs(np.asarray(kick(parameters)))
 
 
-def _lift_per_bias(neuron: Neuron, parameters: dict[str, jax.Array], t_end: float) -> np.ndarray:
+def _lift_per_bias(
+    neuron: Neuron, parameters: dict[str, jax.Array], under_voltages: bool, t_end: float
+) -> np.ndarray:
+    del under_voltages  # a bias is the same constant current beside them
     one: Any = np.ones_like(next(iter(parameters.values())))
     return np.abs(np.asarray(neuron.lift(parameters, one, t_end)))
 
@@ -82,10 +89,20 @@ def _reach(network: Network, effect_of: EffectOf) -> dict[str, np.ndarray]:
     linear nodes.
     """
     leaving = {wire.name: np.zeros(wire.size) for wire in network.wires}
+    readouts = [name for name, population in network.populations.items() if not population.fires]
+    voltages = carried(network.wires, readouts)
+    # Under boxes a voltage counts as a spike that lasts for one step.
+    under_voltages = {
+        name
+        for name, population in network.populations.items()
+        if voltages[name]
+        and population.kind in ("LIF", "LI")
+        and population.spike_kernel == "delta"
+    }
     for _ in network.wires:  # again and again, for a cycle may run against the order
         before = {name: effect.copy() for name, effect in leaving.items()}
         for wire in reversed(network.wires):
-            entering = _entering(network, wire, leaving[wire.name], effect_of)
+            entering = _entering(network, wire, leaving[wire.name], effect_of, under_voltages)
             for source in wire.sources:
                 if entering.size == leaving[source].size:
                     leaving[source] = np.maximum(leaving[source], entering)
@@ -96,14 +113,20 @@ def _reach(network: Network, effect_of: EffectOf) -> dict[str, np.ndarray]:
     return leaving
 
 
-def _entering(network: Network, wire: Wire, leaving: np.ndarray, effect_of: EffectOf) -> np.ndarray:
-    """The largest effect of one unit that enters a node, by channel, or for all channels."""
+def _entering(
+    network: Network,
+    wire: Wire,
+    leaving: np.ndarray,
+    effect_of: EffectOf,
+    under_voltages: Container[str],
+) -> np.ndarray:
+    """Return the largest effect of one unit that enters a node, by channel, or for all channels."""
     # In NumPy: of JAX's arrays each operation would be compiled.
     parameters = in_numpy(network.parameters.get(wire.name, {}))
     if wire.kind == "neuron":
         population = network.populations[wire.name]
         neuron = neuron_of(population)
-        effect = effect_of(neuron, parameters)
+        effect = effect_of(neuron, parameters, wire.name in under_voltages)
         if not population.fires:
             return np.where(leaving > 0, effect * leaving, effect)
         return effect / np.asarray(neuron.height(parameters))

@@ -10,7 +10,6 @@ import numpy as np
 
 from jaxsnn.errors import UsageError, listing
 from jaxsnn.event.event_options import EventOptions
-from jaxsnn.event.threshold_feeds import leveled
 from jaxsnn.grid.surrogate import as_surrogate, surrogate_of
 from jaxsnn.grid.timing import step_length
 from jaxsnn.network.inputs import other_step_notes
@@ -400,10 +399,8 @@ def plan_notes(network: Network, engine: Engine) -> list[str]:
     if not isinstance(engine, EventOptions):
         return []
     notes = []
-    under_levels = leveled(network.wires) if engine.threshold == "level" else ()
     for name, population in network.populations.items():
-        by_jumps = name not in under_levels and population.chain is None
-        membrane_only = population.fires and population.kind in ("LIF", "IF") and by_jumps
+        membrane_only = population.fires and population.kind in ("LIF", "IF")
         if membrane_only and population.spike_kernel == "delta" and engine.jump_width is None:
             notes.append(
                 f"population '{name}' ({population.kind}) fires when an arriving spike moves V"
