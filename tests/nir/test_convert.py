@@ -9,9 +9,9 @@ import pytest
 from jaxsnn import TimeStepped, check, lower, simulate
 from jaxsnn.errors import ConversionError, DialectError, UsageError
 from jaxsnn.nir import build, read, write
-from jaxsnn.nir.convert.composed import composed
 from jaxsnn.nir.convert.importers import importer_problems
 from jaxsnn.nir.convert.pipeline import convert
+from jaxsnn.nir.convert.resets import composed
 from jaxsnn.nir.frameworks.registry import writable
 from jaxsnn.nir.initializers import normal
 from jaxsnn.nir.model.draft import Draft

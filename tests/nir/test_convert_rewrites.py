@@ -9,7 +9,7 @@ from jaxsnn import TimeStepped, lower, simulate
 from jaxsnn.errors import ConversionError
 from jaxsnn.nir import build, write
 from jaxsnn.nir.convert.bounds import _times
-from jaxsnn.nir.convert.geometry import reorder_flattened
+from jaxsnn.nir.convert.layers import reorder_flattened
 from jaxsnn.nir.convert.pipeline import convert
 from jaxsnn.nir.frameworks.neuron_writing import common_level
 from jaxsnn.nir.initializers import normal

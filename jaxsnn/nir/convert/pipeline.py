@@ -13,35 +13,30 @@ import numpy as np
 
 from jaxsnn.errors import ConversionError, Problem, UsageError, as_number
 from jaxsnn.nir.convert.bounds import begun, settled, sums_may_meet
-from jaxsnn.nir.convert.composed import composed
 from jaxsnn.nir.convert.continuous import flow_of, in_running_order, plain_names, straightened
-from jaxsnn.nir.convert.delays import delays_as_weights
-from jaxsnn.nir.convert.geometry import (
+from jaxsnn.nir.convert.layers import (
+    as_matrices,
+    can_be_matrices,
     padded_apart,
     reorder_flattened,
     scales_as_weights,
     undilated,
 )
-from jaxsnn.nir.convert.integrators import apart, integrated
-from jaxsnn.nir.convert.matrices import as_matrices, can_be_matrices
-from jaxsnn.nir.convert.spike_levels import spread
-from jaxsnn.nir.convert.starts import started
-from jaxsnn.nir.convert.subtraction import subtracting
+from jaxsnn.nir.convert.memories import apart, delays_as_weights, integrated
+from jaxsnn.nir.convert.populations import alike, started, thresholds_as_neurons
+from jaxsnn.nir.convert.resets import composed, spread, subtracting
+from jaxsnn.nir.convert.run_order import check_order, rewire
 from jaxsnn.nir.convert.target import Target, target_of
-from jaxsnn.nir.convert.thresholds import thresholds_as_neurons
 from jaxsnn.nir.convert.topology import (
     check_loops,
-    check_order,
     check_wiring,
     depths,
     forward_order,
     join_outputs,
     refuse_for,
-    rewire,
     shift_of,
     without_title,
 )
-from jaxsnn.nir.convert.uniform import alike
 from jaxsnn.nir.dialects.gains import assumptions, require
 from jaxsnn.nir.dialects.inference import TAG, with_kernels
 from jaxsnn.nir.dialects.resolve import is_continuous, refuse_firing_at_rest, step_of

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from jaxsnn.errors import ConversionError
-from jaxsnn.nir.convert.delays import in_steps
-from jaxsnn.nir.convert.geometry import reorder_flattened
+from jaxsnn.nir.convert.layers import reorder_flattened
+from jaxsnn.nir.convert.memories import in_steps
+from jaxsnn.nir.convert.run_order import settle_loops
 from jaxsnn.nir.convert.target import Target
-from jaxsnn.nir.convert.topology import check_wiring, settle_loops
+from jaxsnn.nir.convert.topology import check_wiring
 from jaxsnn.nir.dialects.resolve import is_continuous, refuse_firing_at_rest, step_of
 from jaxsnn.nir.frameworks.framework import Importer
 from jaxsnn.nir.frameworks.source_step import Step
