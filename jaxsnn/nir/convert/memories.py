@@ -11,32 +11,27 @@ each channel what is as old as its delay.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from jaxsnn.errors import ConversionError
-from jaxsnn.nir.convert.layers import MOST_WEIGHTS, remove
+from jaxsnn.nir.convert.layers import MAX_WEIGHTS, remove_node
+from jaxsnn.nir.convert.passes import Condition, Conversion
+from jaxsnn.nir.convert.topology import recurrent_nodes
 from jaxsnn.nir.dialects.gains import known
 from jaxsnn.nir.frameworks.source_step import Step
-from jaxsnn.nir.model.draft import Draft, loops_of, scale_inputs
+from jaxsnn.nir.model.draft import Draft, scale_inputs
 from jaxsnn.nir.model.graph import Graph
 
 
-def integrated(
-    draft: Draft, steps: dict[str, Step], give_up: Callable[[str, str, str], None]
-) -> dict[str, Step]:
-    """Write what gives its membrane as weights that feed themselves; the other steps.
+def replace_readouts(conversion: Conversion) -> None:
+    """Write populations that give their membranes as weights that feed themselves.
 
-    Args:
-        draft: Edited in place.
-        steps: Of the source.
-        give_up: For a current that does not start at 0.
+    Raises:
+        ConversionError: A readout of several axes, or one whose current does not start at 0.
     """
-    rest: dict[str, Step] = {}
-    for name, step in steps.items():
+    for name, step in list(conversion.steps.items()):
         if step.reset != "none":
-            rest[name] = step
             continue
         if len(step.shape) != 1:
             raise ConversionError(
@@ -46,61 +41,60 @@ def integrated(
                 node=name,
             )
         if np.any(step.i_start):
-            give_up(name, "its current does not start at 0", "it starts at 0")
-        _write_readout(draft, step)
-    return rest
+            conversion.give_up(name, "its current does not start at 0", "it starts at 0")
+        _write_readout(conversion.draft, step)
+        del conversion.steps[name]
 
 
-def apart(
-    draft: Draft, steps: dict[str, Step], wanted: Callable[[Step], bool], why: str
-) -> dict[str, Step]:
-    """Write the currents of some populations as weights that feed themselves; they become LIF.
+def split_synaptic_currents(conversion: Conversion) -> None:
+    """Write synaptic currents that the importer's neurons do not have as weights that feed themselves.
 
-    Left alone: populations of several axes, or that feed themselves, or whose current does not
-    start at 0.
-
-    Args:
-        draft: Edited in place.
-        steps: Of the source.
-        wanted: Which ones.
-        why: For people.
+    The populations become LIF. Populations of several axes, those that feed themselves and those
+    whose current does not start at 0 stay as they are.
     """
-    looped = {name for part in loops_of(draft) for name in part}
-    found = dict(steps)
-    for name, step in steps.items():
-        plain = len(step.shape) == 1 and name not in looped and not np.any(step.i_start)
-        if not (step.current_based and plain and wanted(step)):
-            continue
-        none, one = np.zeros(step.shape), np.ones(step.shape)
-        scale_inputs(draft, name, step.synapse_gain, none, step.bias_ratio)
-        _insert_current(draft, step)
-        found[name] = dataclasses.replace(
+    draft = conversion.draft
+    for step in _separable(conversion):
+        name, (size,) = step.name, step.shape
+        zeros, ones = np.zeros(size), np.ones(size)
+        scale_inputs(draft, name, step.synapse_gain, zeros, step.bias_ratio)
+        current, weights = (draft.free(f"{name}_{part}") for part in ("current", "drive"))
+        draft.edges = [
+            (source, current if target == name else target) for source, target in draft.edges
+        ]
+        draft.edges += [(current, weights), (weights, name)]
+        draft.shapes[current] = draft.shapes[weights] = draft.shapes[name]
+        draft.nodes[weights] = {"type": "Linear", "weight": np.eye(size)}
+        _feed_itself(draft, current, np.diag(step.synapse_decay))
+        conversion.steps[name] = dataclasses.replace(
             step,
             type="LIF",
             current_based=False,
-            synapse_decay=none,
-            synapse_gain=one,
-            bias_ratio=one,
+            synapse_decay=zeros,
+            synapse_gain=ones,
+            bias_ratio=ones,
         )
+        why = f"{conversion.title}'s importer has no such neuron with a current"
         draft.changed(name, "its current is written as weights that feed themselves", why)
-    return found
 
 
-def _insert_current(draft: Draft, step: Step) -> None:
-    """Put the current, and weights for what it gives, before a population."""
-    name, size = step.name, step.shape[0]
-    current, weights = (draft.free(f"{name}_{part}") for part in ("current", "drive"))
-    draft.edges = [
-        (source, current if target == name else target) for source, target in draft.edges
+def _separable(conversion: Conversion) -> list[Step]:
+    """Return the steps whose current the importer does not take, and weights can stand for."""
+    needs_no_current = conversion.importer.apart
+    recurrent = recurrent_nodes(conversion.draft)
+    return [
+        step
+        for name, step in conversion.steps.items()
+        if step.current_based
+        and len(step.shape) == 1
+        and name not in recurrent
+        and not np.any(step.i_start)
+        and needs_no_current is not None
+        and needs_no_current(step)
     ]
-    draft.edges += [(current, weights), (weights, name)]
-    draft.shapes[current] = draft.shapes[weights] = draft.shapes[name]
-    draft.nodes[weights] = {"type": "Linear", "weight": np.eye(size)}
-    feed_itself(draft, current, np.diag(step.synapse_decay))
 
 
 def _write_readout(draft: Draft, step: Step) -> None:
-    """The membrane without its start, v - v_start, which is added again behind it."""
+    """Write the membrane without its start, v - v_start, and add the start again behind it."""
     name = step.name
     drive = step.drive - (1 - step.decay) * step.v_start
     drive = np.where(np.abs(drive) < 1e-12 * np.abs(step.v_start), 0.0, drive)
@@ -112,10 +106,20 @@ def _write_readout(draft: Draft, step: Step) -> None:
         ]
         draft.edges.append((current, name))
         draft.shapes[current] = draft.shapes[name]
-        feed_itself(draft, current, np.diag(step.synapse_decay))
+        _feed_itself(draft, current, np.diag(step.synapse_decay))
     if np.any(step.v_start):
-        _add_start(draft, name, step.v_start)
-    feed_itself(draft, name, np.diag(step.decay), drive)
+        level = draft.free(f"{name}_level")
+        draft.edges = [
+            (level if source == name else source, target) for source, target in draft.edges
+        ]
+        draft.edges.append((name, level))
+        draft.nodes[level] = {
+            "type": "Affine",
+            "weight": np.eye(len(step.v_start)),
+            "bias": step.v_start,
+        }
+        draft.shapes[level] = draft.shapes[name]
+    _feed_itself(draft, name, np.diag(step.decay), drive)
     draft.changed(
         name,
         f"{step.type} is written as weights that feed themselves",
@@ -123,10 +127,10 @@ def _write_readout(draft: Draft, step: Step) -> None:
     )
 
 
-def feed_itself(
+def _feed_itself(
     draft: Draft, name: str, weight: np.ndarray, drive: np.ndarray | None = None
 ) -> None:
-    """Make a node that sums what arrives, `drive`, and `weight` times what it was."""
+    """Make a node that sums what arrives, `drive`, and `weight` times its last output."""
     size, leak = len(weight), draft.free(f"{name}_leak")
     draft.nodes[name] = {"type": "Linear", "weight": np.eye(size)}
     if drive is not None and np.any(drive):
@@ -137,21 +141,12 @@ def feed_itself(
     draft.memories.append(name)
 
 
-def _add_start(draft: Draft, name: str, start: np.ndarray) -> None:
-    """Add where the membrane starts, and rests, behind it."""
-    level = draft.free(f"{name}_level")
-    draft.edges = [(level if source == name else source, target) for source, target in draft.edges]
-    draft.edges.append((name, level))
-    draft.nodes[level] = {"type": "Affine", "weight": np.eye(len(start)), "bias": start}
-    draft.shapes[level] = draft.shapes[name]
-
-
 #: Delays may differ from whole steps by the rounding of float32, relative.
 _TOLERANCE = 2**-18
 
 
-def in_steps(graph: Graph, name: str) -> np.ndarray:
-    """Delays of a Delay in steps.
+def delay_in_steps(graph: Graph, name: str) -> np.ndarray:
+    """Return the delays of a Delay in steps.
 
     Raises:
         ConversionError: One is no whole number of steps.
@@ -173,60 +168,74 @@ def in_steps(graph: Graph, name: str) -> np.ndarray:
     return steps
 
 
-def delays_as_weights(
-    draft: Draft, graph: Graph, names: Mapping[str, str], *, feeds_back: bool
-) -> None:
+def replace_delays(conversion: Conversion) -> None:
     """Leave out Delays of no steps, and write others as weights that feed themselves.
 
-    Left alone: Delays within a loop, and those of several axes that are not 0.
-
-    Args:
-        draft: Edited in place.
-        graph: Of the source.
-        names: In the draft, by those in the graph.
-        feeds_back: The importer takes weights that feed themselves; else only Delays of no steps
-            are edited.
+    Delays within a loop stay, and those of several axes; without loops in the importer all Delays
+    that are not 0.
 
     Raises:
         ConversionError: A delay is no whole number of steps, or takes too many weights.
         DialectError: How long a step is, or the unit of time, is unknown.
     """
-    looped = {name for part in loops_of(draft) for name in part}
-    for old, name in names.items():
-        if name not in draft.of_type("Delay") or name in looped:
+    draft, importer = conversion.draft, conversion.importer
+    feeds_back = importer.feeds_back and not importer.chain
+    recurrent = recurrent_nodes(draft)
+    for source_name, name in conversion.draft_names.items():
+        if name not in draft.of_type("Delay") or name in recurrent:
             continue
         if not np.any(draft.nodes[name]["delay"]):
-            remove(draft, name)
-            what = "is written as weights of 1" if name in draft.nodes else "is left out"
-            draft.changed(name, what, "it delays by 0 steps")
+            remove_node(draft, name)
+            change = "is written as weights of 1" if name in draft.nodes else "is left out"
+            draft.changed(name, change, "it delays by 0 steps")
         elif feeds_back and len(draft.shapes[name][1]) == 1:
-            _write(draft, name, in_steps(graph, old))
+            _write_delay(draft, name, delay_in_steps(conversion.source, source_name))
 
 
-def _write(draft: Draft, name: str, delay: np.ndarray) -> None:
-    """Put weights that spread, hold and take in place of a Delay by so many steps."""
-    (size,), most = draft.shapes[name][1], delay.max()
-    held = size * (most + 1)
-    if held > MOST_WEIGHTS**0.5:
+def _write_delay(draft: Draft, name: str, delay: np.ndarray) -> None:
+    """Put weights that spread, hold and read in place of a Delay, in steps."""
+    (size,), longest = draft.shapes[name][1], delay.max()
+    held = size * (longest + 1)
+    if held > MAX_WEIGHTS**0.5:
         raise ConversionError(
-            f"node '{name}' (Delay) delays {size} channels by up to {most:.15g} steps, which takes "
-            f"{held:.6g} x {held:.6g} weights, and at most {MOST_WEIGHTS} are written",
+            f"node '{name}' (Delay) delays {size} channels by up to {longest:.15g} steps, which takes "
+            f"{held:.6g} x {held:.6g} weights, and at most {MAX_WEIGHTS} are written",
             fix="delay by fewer steps",
             node=name,
         )
     late, held = np.resize(delay, size).astype(int), int(held)
-    memory, taken = (draft.free(f"{name}_{part}") for part in ("held", "taken"))
-    draft.edges = [(taken if start == name else start, end) for start, end in draft.edges]
-    draft.edges += [(name, memory), (memory, taken)]
+    memory, output = (draft.free(f"{name}_{part}") for part in ("held", "taken"))
+    draft.edges = [(output if source == name else source, end) for source, end in draft.edges]
+    draft.edges += [(name, memory), (memory, output)]
     draft.nodes[name] = {"type": "Linear", "weight": np.eye(held, size, dtype=np.float32)}
     weight = np.zeros((size, held), np.float32)
     weight[np.arange(size), late * size + np.arange(size)] = 1
-    draft.nodes[taken] = {"type": "Linear", "weight": weight}
+    draft.nodes[output] = {"type": "Linear", "weight": weight}
     draft.shapes |= {
         name: ((size,), (held,)),
         memory: ((held,), (held,)),
-        taken: ((held,), (size,)),
+        output: ((held,), (size,)),
     }
-    feed_itself(draft, memory, np.eye(held, k=-size, dtype=np.float32))
-    what = f"a Delay of up to {late.max()} steps is written as weights that pass on what they hold"
-    draft.changed(name, what, "importers have no Delay")
+    _feed_itself(draft, memory, np.eye(held, k=-size, dtype=np.float32))
+    draft.changed(
+        name,
+        f"a Delay of up to {late.max()} steps is written as weights that pass on what they hold",
+        "importers have no Delay",
+    )
+
+
+NO_IDLE_DELAYS = Condition(
+    "no Delay delays by 0 steps, those of loops aside",
+    lambda conversion: all(
+        np.any(conversion.draft.nodes[name]["delay"])
+        for name in {*conversion.draft.of_type("Delay")} - recurrent_nodes(conversion.draft)
+    ),
+)
+NO_READOUTS = Condition(
+    "no population gives its membrane",
+    lambda conversion: all(step.reset != "none" for step in conversion.steps.values()),
+)
+NO_SEPARABLE_CURRENTS = Condition(
+    "synaptic currents that the importer does not take are left only where weights cannot stand for them",
+    lambda conversion: not _separable(conversion),
+)

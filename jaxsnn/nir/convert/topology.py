@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from jaxsnn.errors import ConversionError, Problem, listing
+from jaxsnn.nir.convert.passes import Condition, Conversion
 from jaxsnn.nir.convert.target import Target
-from jaxsnn.nir.frameworks.source_step import Step
 from jaxsnn.nir.model.changes import Edge
 from jaxsnn.nir.model.draft import (
     NEURON_TYPES,
@@ -22,11 +22,12 @@ from jaxsnn.nir.model.draft import (
 )
 
 
-def join_outputs(draft: Draft, target: Target) -> None:
-    """Put an identity before an Output that sums: importers add what arrives at any other node."""
-    for name in draft.of_type("Output") if target.importer.sums else ():
+def sum_before_outputs(conversion: Conversion) -> None:
+    """Put an identity before an Output that sums, as importers add what arrives at any other node."""
+    draft = conversion.draft
+    for name in draft.of_type("Output"):
         sources = draft.sources(name)
-        if len(_summed(draft, name, target)) < 2:
+        if len(_summed(draft, name, conversion.target)) < 2:
             continue
         join = draft.insert((sources[0], name), f"{name}_sum", identity(draft.shapes[name][0]))
         draft.edges = [
@@ -51,16 +52,16 @@ def _summed(draft: Draft, output: str, target: Target) -> list[str]:
     ]
 
 
-def check_loops(draft: Draft, target: Target) -> None:
-    """Join weights that follow each other in a loop, and refuse loops that are not one neuron and
-    one weight matrix then.
+def merge_loop_weights(conversion: Conversion) -> None:
+    """Multiply weights that follow each other in a loop, and refuse loops that the importer would run otherwise.
 
     Raises:
-        ConversionError: Names the first node and the number of other problems.
+        ConversionError: A loop is not one neuron and one weight matrix then.
     """
+    draft, target = conversion.draft, conversion.target
     for part in loops_of(draft):
         delayed = any({*edge} <= {*part} for edge in draft.delayed)
-        join_weights(draft, part, biased=delayed)
+        merge_weights(draft, part, biased=delayed)
     problems = list(_loop_problems(draft, target))
     if not target.importer.feeds_back:
         problems = [
@@ -84,7 +85,7 @@ def _is_identity(entry: Mapping[str, Any]) -> bool:
     )
 
 
-def join_weights(draft: Draft, part: Sequence[str], *, biased: bool = False) -> None:
+def merge_weights(draft: Draft, part: Sequence[str], *, biased: bool = False) -> None:
     """Multiply matrices that follow each other among some nodes; with `biased` those alone of which
     the first has a bias, as importers leave it out of the first step of a loop.
     """
@@ -136,34 +137,44 @@ def join_weights(draft: Draft, part: Sequence[str], *, biased: bool = False) -> 
         draft.changed(name, f"takes '{first}' in", "weights that follow each other")
 
 
-def check_wiring(draft: Draft, target: Target) -> None:
-    """Refuse node types and wiring that the importer cannot express, all of them at once.
+def check_wiring(conversion: Conversion) -> None:
+    """Refuse node types and wiring that the importer cannot express."""
+    refuse_wiring(conversion.draft, conversion.target)
+
+
+def refuse_wiring(draft: Draft, target: Target) -> None:
+    """Refuse node types and wiring that an importer cannot express, all of them at once.
 
     Raises:
         ConversionError: Names the first node and the number of other problems.
     """
-    taken = target.importer.nodes or ()
-    found = [
+    refuse_for(target, _wiring_problems(draft, target))
+
+
+def _wiring_problems(draft: Draft, target: Target) -> list[Problem]:
+    mapped_types = target.importer.nodes or ()
+    problems = [
         as_problem(
             name,
             f"node '{name}' is a {draft.nodes[name]['type']}, which its importer does not map",
-            fix=f"replace it by one of {listing(taken)}",
+            fix=f"replace it by one of {listing(mapped_types)}",
         )
         for name in draft.nodes
         # Of neurons, what is written for the importer decides.
-        if draft.nodes[name]["type"] not in (*taken, *POOLS, *NEURON_TYPES)
+        if draft.nodes[name]["type"] not in (*mapped_types, *POOLS, *NEURON_TYPES)
     ]
     for kind in ("Input", "Output"):
         ends = draft.of_type(kind)
         if len(ends) != 1:
-            what = f"it has {len(ends)} {kind} nodes ({listing(ends)}), and its importer takes one"
-            found.append(as_problem("", what, fix=keep_one(kind)))
-    found += [*_loop_problems(draft, target), *_sum_problems(draft, target)]
-    refuse_for(target, found)
+            message = (
+                f"it has {len(ends)} {kind} nodes ({listing(ends)}), and its importer takes one"
+            )
+            problems.append(as_problem("", message, fix=keep_one(kind)))
+    return [*problems, *_loop_problems(draft, target), *_sum_problems(draft, target)]
 
 
 def keep_one(kind: str) -> str:
-    """How to make a graph of one Input or Output."""
+    """Return the advice for graphs of several Inputs or Outputs."""
     fix = f"make a graph for each {kind}, without the others and their edges"
     return fix if kind == "Input" else f"{fix}; nodes that then reach no Output are left out"
 
@@ -181,24 +192,27 @@ def _refusal(target: Target) -> str:
 
 
 def without_title(message: str, target: Target) -> str:
-    """What `refuse_for` says, without the title."""
+    """Return a message of `refuse_for` without the title of its target."""
     return message.removeprefix(_refusal(target))
 
 
 def as_problem(node: str, message: str, *, fix: str) -> Problem:
+    """Return a problem of a conversion as a record."""
     return Problem(node=node, code=ConversionError.default_code, message=message, fix=fix)
 
 
 def _loop_problems(draft: Draft, target: Target) -> Iterator[Problem]:
-    """A loop must be one neuron and one weight matrix: then every framework delays the same edge."""
+    """Yield a problem for each loop that is not one neuron and one weight matrix: of others, frameworks
+    delay different edges.
+    """
     for part in loops_of(draft):
         if len(part) == 2 and set(part) & set(draft.memories):
             continue
         straight = [name for name in part if (name, name) in draft.edges]
         if straight and len(part) > 1:
-            what = f"node '{straight[0]}' feeds itself straight, and through {listing(part)}"
+            message = f"node '{straight[0]}' feeds itself straight, and through {listing(part)}"
             fix = "add an identity to the weights of its loop, and leave the straight edge out"
-            yield as_problem(straight[0], what, fix=fix)
+            yield as_problem(straight[0], message, fix=fix)
             continue
         # The source runs them as an importer does, and so will the target.
         if target.runs_loops and any({*edge} <= {*part} for edge in draft.delayed):
@@ -208,16 +222,16 @@ def _loop_problems(draft: Draft, target: Target) -> Iterator[Problem]:
         )
         matrices = [name for name in part if draft.nodes[name]["type"] in ("Linear", "Affine")]
         if kinds != ["neuron", "other"] or len(matrices) != 1:
-            what = (
+            message = (
                 f"the loop through {listing(part)} is not one neuron and one weight matrix, "
                 "and frameworks differ in which of its edges takes a step"
             )
             fix = "feed the neuron back through one weight matrix"
-            yield as_problem(part[0], what, fix=fix)
+            yield as_problem(part[0], message, fix=fix)
 
 
 def _sum_problems(draft: Draft, target: Target) -> Iterator[Problem]:
-    inner = {name for part in loops_of(draft) for name in part}
+    inner = recurrent_nodes(draft)
     for name in draft.nodes:
         sources = [
             source for source in draft.sources(name) if not (name in inner and source in inner)
@@ -225,20 +239,25 @@ def _sum_problems(draft: Draft, target: Target) -> Iterator[Problem]:
         is_output = draft.nodes[name]["type"] == "Output"
         summed = _summed(draft, name, target) if is_output else sources
         if len(summed) > 1 and (not target.importer.sums or is_output):
-            what = (
+            message = (
                 f"node '{name}' sums {listing(sources)}, "
                 "and its importer does not add them in one step"
             )
-            yield as_problem(name, what, fix="feed it from one node")
+            yield as_problem(name, message, fix="feed it from one node")
         outward = [end for end in draft.targets(name) if not (name in inner and end in inner)]
         if target.importer.chain and len(outward) > 1:
-            what = f"node '{name}' feeds {listing(outward)}, and its importer follows one edge"
-            yield as_problem(name, what, fix="let it feed one node")
+            message = f"node '{name}' feeds {listing(outward)}, and its importer follows one edge"
+            yield as_problem(name, message, fix="let it feed one node")
+
+
+def recurrent_nodes(draft: Draft) -> set[str]:
+    """Return the nodes that are part of a loop."""
+    return {name for part in loops_of(draft) for name in part}
 
 
 def recurrent_edges(draft: Draft) -> list[Edge]:
-    """Edges from the weights of a loop to its neuron."""
-    found = list(draft.delayed)
+    """Return the edges from the weights of a loop to its neuron."""
+    edges = list(draft.delayed)
     for part in loops_of(draft):
         if any(edge[1] in part for edge in draft.delayed):
             continue
@@ -246,12 +265,12 @@ def recurrent_edges(draft: Draft) -> list[Edge]:
             part,
             key=lambda name: draft.nodes[name]["type"] in NEURON_TYPES or name in draft.memories,
         )
-        found.append((weights, neuron))
-    return found
+        edges.append((weights, neuron))
+    return edges
 
 
-def depths(draft: Draft, title: str) -> dict[str, int]:
-    """Layers of neurons up to each node, itself included.
+def layer_depths(draft: Draft, title: str) -> dict[str, int]:
+    """Return the number of layers of neurons up to each node, itself included.
 
     Args:
         draft: The graph.
@@ -275,35 +294,35 @@ def depths(draft: Draft, title: str) -> dict[str, int]:
     return depth
 
 
-def shift_of(
-    draft: Draft, target: Target, steps: Mapping[str, Step], source: str
-) -> dict[str, int]:
-    """Steps by which spikes leave later than in the source, one for each layer that is late in one
-    of the two.
+def measure_shift(conversion: Conversion) -> None:
+    """Count the steps by which spikes leave later than in the source, where layers of one of the two take a step.
 
-    Args:
-        draft: The graph.
-        target: Whom it is written for.
-        steps: Of the source.
-        source: Title of the source's framework.
+    Raises:
+        ConversionError: Paths of different depth meet.
     """
-    change = int(target.late) - int(any(step.late for step in steps.values()))
+    draft, target = conversion.draft, conversion.target
+    source_is_late = any(step.late for step in conversion.steps.values())
+    change = int(target.late) - int(source_is_late)
     if change == 0:
-        return {}
-    title = target.title if target.late else source
-    depth = depths(draft, title)
-    shift = {name: change * depth[name] for name in draft.of_type("Output")}
-    for name, steps_later in shift.items():
-        when = "later" if steps_later > 0 else "earlier"
+        return
+    title = target.title if target.late else conversion.source_title
+    depth = layer_depths(draft, title)
+    conversion.shift = {name: change * depth[name] for name in draft.of_type("Output")}
+    for name, steps_later in conversion.shift.items():
+        direction = "later" if steps_later > 0 else "earlier"
         draft.changed(
             name,
-            f"spikes leave {abs(steps_later)} steps {when}",
+            f"spikes leave {abs(steps_later)} steps {direction}",
             f"each layer of {title} takes a step, others none",
         )
-    return shift
 
 
 def forward_order(draft: Draft) -> list[str]:
+    """Return the nodes with sources before targets, loops aside.
+
+    Raises:
+        ConversionError: Nodes that form a loop without an edge that acts a step later.
+    """
     import networkx
 
     loops = set(recurrent_edges(draft))
@@ -318,3 +337,20 @@ def forward_order(draft: Draft) -> list[str]:
             fix="break it, or let a neuron that fires stand for the readout in it",
             node=inside[0],
         ) from None
+
+
+LOOPS_RUN_ALIKE = Condition(
+    "every loop acts in the same step in the source and in the importer",
+    lambda conversion: not [*_loop_problems(conversion.draft, conversion.target)],
+)
+WIRING_EXPRESSIBLE = Condition(
+    "the importer takes the types and the wiring of all nodes, neurons aside",
+    lambda conversion: not _wiring_problems(conversion.draft, conversion.target),
+)
+OUTPUTS_HAVE_ONE_SOURCE = Condition(
+    "no Output sums",
+    lambda conversion: all(
+        len(_summed(conversion.draft, name, conversion.target)) < 2
+        for name in conversion.draft.of_type("Output")
+    ),
+)
