@@ -405,7 +405,10 @@ PASSES: tuple[ConversionPass, ...] = (
         populations.unify_time_constants,
         requires=(STEPS_RESOLVED, layers.ONE_GROUP),
         ensures=(populations.ONE_TIME_CONSTANT, STEPS_RESOLVED),
-        when=_stepped_if(lambda importer: importer.uniform),
+        # Their spikes are joined by a sum, which an importer of chains does not run.
+        when=_stepped_if(
+            lambda importer: importer.uniform and importer.sums and not importer.chain
+        ),
     ),
     ConversionPass(continuous.resolve_flows, ensures=(FLOWS_RESOLVED,), when=_in_continuous_time),
     ConversionPass(
@@ -438,7 +441,12 @@ PASSES: tuple[ConversionPass, ...] = (
     ),
     ConversionPass(
         run_order.order_nodes,
-        requires=(layers.CHANNELS_IN_ORDER, layers.ONE_GROUP, written_graph.STEP_CHOSEN),
+        requires=(
+            topology.WIRING_EXPRESSIBLE,
+            layers.CHANNELS_IN_ORDER,
+            layers.ONE_GROUP,
+            written_graph.STEP_CHOSEN,
+        ),
         ensures=(run_order.LATE_WEIGHTS_WITHOUT_BIAS, written_graph.NODES_MAPPED),
         when=_in_steps,
     ),
