@@ -1,5 +1,5 @@
 """The pages of the site that follow from the code: reference, commands, options, nodes, frameworks,
-messages, and the gallery of examples. They are written into `generated/`, which is not committed.
+passes, messages, and the gallery of examples. They are written into `generated/`, which is not committed.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ def write_all(folder: Path) -> None:
         "options": options_page(),
         "nodes": nodes_page(),
         "frameworks": frameworks_page(),
+        "passes": passes_page(),
         "messages": messages_page(),
         "examples": gallery_page(made / "gallery"),
     }
@@ -223,6 +224,38 @@ def frameworks_page() -> str:
     from jaxsnn.nir.frameworks.tables import frameworks_table
 
     return f"# Frameworks and versions\n\n{frameworks_table()}\n"
+
+
+def passes_page() -> str:
+    """Return the passes of a conversion, with their conditions and the targets that need them."""
+    from jaxsnn.nir.convert.passes import ConversionRequest
+    from jaxsnn.nir.convert.pipeline import PASSES
+    from jaxsnn.nir.convert.target import target_of
+    from jaxsnn.nir.frameworks.registry import writable
+
+    requests = {name: ConversionRequest(target=target_of(name)) for name in writable()}
+    parts = [
+        "# Passes of a conversion\n",
+        "`jaxsnn convert` runs these passes in this order, each where the target's importer needs it; "
+        "`jaxsnn convert --show-passes --to NAME` prints those of one target. "
+        "With `JAXSNN_CHECK_PASSES=1` in the environment, as in the tests, a conversion checks what "
+        "each pass requires before it, what it ensures after it, and that every edge joins two nodes.\n",
+    ]
+    for number, conversion_pass in enumerate(PASSES, 1):
+        targets = [name for name, request in requests.items() if conversion_pass.when(request)]
+        needed = "every target" if len(targets) == len(requests) else ", ".join(targets)
+        parts.append(f"## {number}. {conversion_pass.name}\n")
+        parts.append(f"{plain(conversion_pass.description)}\n")
+        parts += [
+            f"- requires: {plain(condition.statement)}" for condition in conversion_pass.requires
+        ]
+        parts += [
+            f"- ensures: {plain(condition.statement)}" for condition in conversion_pass.ensures
+        ]
+        parts.append(
+            f"- for: {needed or 'convolutions as matrices, where another way is refused'}\n"
+        )
+    return "\n".join(parts)
 
 
 def messages_page() -> str:

@@ -13,6 +13,9 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+# Conversions check what each of their passes requires and guarantees.
+os.environ.setdefault("JAXSNN_CHECK_PASSES", "1")
+
 settings.register_profile("jaxsnn", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("jaxsnn")
 

@@ -12,12 +12,14 @@ from jaxsnn.commands.arguments import (
     add_notes,
     print_outcome,
     read_graph,
+    refuse_options_of_file,
     time_of,
 )
 from jaxsnn.commands.remarks import similar_lines
 from jaxsnn.errors import UsageError
 
 if TYPE_CHECKING:
+    from jaxsnn.nir.convert.passes import ConversionPass
     from jaxsnn.nir.model.changes import Change
 
 
@@ -69,12 +71,56 @@ class ConvertOutcome:
         return "\n".join(lines)
 
 
+@dataclass(frozen=True, kw_only=True)
+class PassesOutcome:
+    """What `jaxsnn convert --show-passes` found.
+
+    Attributes:
+        written_for: the importer that the passes write for, with its version.
+        passes: the passes in their order.
+    """
+
+    written_for: str
+    passes: tuple[ConversionPass, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "schema": 1,
+            "written_for": self.written_for,
+            "passes": [
+                {
+                    "name": conversion_pass.name,
+                    "description": conversion_pass.description,
+                    "requires": [condition.statement for condition in conversion_pass.requires],
+                    "ensures": [condition.statement for condition in conversion_pass.ensures],
+                }
+                for conversion_pass in self.passes
+            ],
+        }
+
+    def as_text(self) -> str:
+        """For people."""
+        lines = [f"passes of a conversion for {self.written_for}:"]
+        for number, conversion_pass in enumerate(self.passes, 1):
+            lines += [
+                "",
+                f"{number:2d} {conversion_pass.name}",
+                f"   {conversion_pass.description}",
+            ]
+            lines += [
+                f"   requires: {condition.statement}" for condition in conversion_pass.requires
+            ]
+            lines += [f"   ensures: {condition.statement}" for condition in conversion_pass.ensures]
+        return "\n".join(lines)
+
+
 def add(commands: Any) -> None:
-    """The parser."""
+    """Add the parser."""
     text = "rewrite a NIR file for another simulator's own importer"
     parser = add_command(commands, "convert", run, text)
-    add_file(parser, dialect_flags=("--from", "--dialect"))
-    parser.add_argument("output", metavar="OUT", help="the file to write")
+    add_file(parser, dialect_flags=("--from", "--dialect"), optional=True)
+    parser.add_argument("output", metavar="OUT", help="the file to write", nargs="?")
     parser.add_argument("--force", action="store_true", help="overwrite OUT")
     to = parser.add_argument("--to", metavar="NAME", required=True)
     parser.when_used(lambda: setattr(to, "help", _targets()))
@@ -89,6 +135,11 @@ def add(commands: Any) -> None:
     )
     parser.add_argument(
         "--approximate", action="store_true", help="do the nearest thing, and say what that loses"
+    )
+    parser.add_argument(
+        "--show-passes",
+        action="store_true",
+        help="print the passes of a conversion for --to, without files",
     )
 
 
@@ -111,8 +162,32 @@ def _range(text: str) -> tuple[float, float]:
         ) from error
 
 
+def _show_passes(arguments: argparse.Namespace) -> int:
+    from jaxsnn.nir.convert.passes import ConversionRequest
+    from jaxsnn.nir.convert.pipeline import passes_for
+    from jaxsnn.nir.convert.target import target_of
+
+    if arguments.file is not None:
+        raise UsageError("--show-passes takes no FILE", fix="remove FILE, or remove the option")
+    refuse_options_of_file(arguments)
+    target = target_of(arguments.to)
+    request = ConversionRequest(target=target, approximate=arguments.approximate)
+    outcome = PassesOutcome(written_for=target.label, passes=tuple(passes_for(request)))
+    print_outcome(arguments, outcome)
+    return 0
+
+
 def run(arguments: argparse.Namespace) -> int:
-    """The work; exit code 0."""
+    """Convert a file, or show the passes; exit code 0."""
+    if arguments.show_passes:
+        return _show_passes(arguments)
+    missing = [name for name in ("file", "output") if getattr(arguments, name) is None]
+    if missing:
+        raise UsageError(
+            "the following arguments are required: "
+            f"{', '.join('OUT' if name == 'output' else 'FILE' for name in missing)}",
+            fix="see jaxsnn convert --help",
+        )
     from jaxsnn.nir.convert.pipeline import convert
     from jaxsnn.nir.graphs.export import write
     from jaxsnn.output import refuse_unwritable

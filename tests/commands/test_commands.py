@@ -119,6 +119,30 @@ def test_convert(zoo, tmp_path, call):
     assert "    y, state = net(frame, state)" in text.splitlines()[-2]
 
 
+def test_the_passes_of_a_target_are_shown(call):
+    code, text, _ = call("convert", "--show-passes", "--to", "norse", "--json")
+    shown = json.loads(text)
+    assert (code, shown["written_for"].partition(" ")[0]) == (0, "Norse")
+    (readouts,) = [entry for entry in shown["passes"] if entry["name"] == "replace_readouts"]
+    assert readouts["description"].startswith("Write populations that give their membranes as")
+    assert readouts["requires"] == ["every population has a resolved step"]
+    assert "no population gives its membrane" in readouts["ensures"]
+    code, text, _ = call("convert", "--show-passes", "--to", "norse")
+    assert code == 0
+    for entry in shown["passes"]:
+        assert f" {entry['name']}\n   {entry['description']}\n" in text
+    assert "   ensures: no population gives its membrane\n" in text
+
+
+def test_showing_passes_takes_no_file_and_converting_takes_two(call):
+    code, _, err = call("convert", "a.nir", "--show-passes", "--to", "norse")
+    assert (code, "--show-passes takes no FILE" in err) == (2, True)
+    code, _, err = call("convert", "a.nir", "--to", "norse")
+    assert (code, "the following arguments are required: OUT" in err) == (2, True)
+    code, _, err = call("convert", "--to", "norse")
+    assert (code, "the following arguments are required: FILE, OUT" in err) == (2, True)
+
+
 def test_what_cannot_be_converted_is_refused_and_nothing_written(zoo, tmp_path, call):
     file, out = zoo["snntorch_v_leaky_zero"], tmp_path / "out.nir"
     told = [

@@ -32,6 +32,8 @@ NEVER_ADVISED |= {"--output", "--input", "--recording", "--for", "--from", "--av
 NEVER_ADVISED |= {"--part", "--samples", "--ideal", "--spread"}
 #: What of a file is drawn.
 NEVER_ADVISED |= {"--report", "--kind", "--before", "--node", "--sample"}
+#: How a conversion works.
+NEVER_ADVISED |= {"--show-passes"}
 #: Which population answers: `chip inputs` says it in its own words, in Python it is an argument of losses.
 NEVER_ADVISED |= {"--population"}
 #: Where there is nothing to do that the message does not say.

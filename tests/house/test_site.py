@@ -44,6 +44,22 @@ def test_every_option_of_training_and_every_node_is_on_its_page():
     assert [name for name in node_types() if f"| `{name}` |" not in nodes] == []
 
 
+def test_every_pass_is_on_its_page_in_its_order():
+    from jaxsnn.nir.convert.pipeline import PASSES
+
+    page = site_pages.passes_page()
+    headings = [line for line in page.splitlines() if line.startswith("## ")]
+    assert headings == [
+        f"## {number}. {conversion_pass.name}" for number, conversion_pass in enumerate(PASSES, 1)
+    ]
+    for conversion_pass in PASSES:
+        statements = [
+            condition.statement
+            for condition in (*conversion_pass.requires, *conversion_pass.ensures)
+        ]
+        assert [text for text in statements if site_pages.plain(text) not in page] == []
+
+
 def test_a_docstring_becomes_markdown():
     def example():
         """Does *it* to `x`.

@@ -9,9 +9,9 @@ import pytest
 from jaxsnn import TimeStepped, check, lower, simulate
 from jaxsnn.errors import ConversionError, DialectError, UsageError
 from jaxsnn.nir import build, read, write
-from jaxsnn.nir.convert.composed import composed
 from jaxsnn.nir.convert.importers import importer_problems
 from jaxsnn.nir.convert.pipeline import convert
+from jaxsnn.nir.convert.resets import compose_resets
 from jaxsnn.nir.frameworks.registry import writable
 from jaxsnn.nir.initializers import normal
 from jaxsnn.nir.model.draft import Draft
@@ -528,7 +528,14 @@ def test_what_cannot_be_composed_is_refused(v_start, given, fix):
         name="n", reset="skip", current_based=False, shape=v_start.shape, v_start=v_start
     )
     with pytest.raises(ConversionError, match=f"node 'n': it is zero at .*{given}") as caught:
-        composed(Draft.__new__(Draft), {"n": step}, ("skip",), "SpikingJelly")
+        compose_resets(
+            SimpleNamespace(
+                draft=Draft.__new__(Draft),
+                steps={"n": step},
+                importer=SimpleNamespace(composes=("skip",)),
+                title="SpikingJelly",
+            )
+        )
     assert fix in caught.value.problem.fix
 
 

@@ -8,8 +8,8 @@ import pytest
 from jaxsnn import TimeStepped, lower, simulate
 from jaxsnn.errors import ConversionError
 from jaxsnn.nir import build, write
-from jaxsnn.nir.convert.bounds import _times
-from jaxsnn.nir.convert.geometry import reorder_flattened
+from jaxsnn.nir.convert.bounds import _scale_bounds
+from jaxsnn.nir.convert.layers import reorder_flattened
 from jaxsnn.nir.convert.pipeline import convert
 from jaxsnn.nir.frameworks.neuron_writing import common_level
 from jaxsnn.nir.initializers import normal
@@ -564,7 +564,7 @@ def test_bounds_hold_what_lies_between_two_ends():
     rng = np.random.default_rng(0)
     gain, plus = rng.normal(size=50), rng.normal(size=50)
     ends = np.sort(rng.normal(size=(2, 50)), axis=0)
-    low, high = _times(gain, (ends[0], ends[1]), plus)
+    low, high = _scale_bounds(gain, (ends[0], ends[1]), plus)
     within = gain * (ends[0] + rng.random((100, 50)) * (ends[1] - ends[0])) + plus
     assert np.all((low - 1e-12 <= within) & (within <= high + 1e-12))
     np.testing.assert_allclose(high - low, np.abs(gain) * (ends[1] - ends[0]))

@@ -186,6 +186,12 @@ def test_its_ends_have_the_names_that_it_asks_for(tmp_path):
             "loop|feeds",
         ),
         (lambda: of(linear(4), build.lif(tau=1e-3, r=10.0), reset="subtract"), "subtracts"),
+        (
+            lambda: of(
+                linear(2), build.lif(2, tau=np.array([1e-3, 2e-3]), r=np.array([10.0, 20.0]))
+            ),
+            "node '2': its neurons differ in the time constant of the membrane",
+        ),
     ],
 )
 def test_what_it_cannot_do_is_refused(graph, reason):

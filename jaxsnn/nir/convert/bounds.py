@@ -1,28 +1,24 @@
-"""What can be known of a network without simulating it: bounds on membranes, and how far biases
-move them early.
+"""Bounds on membranes, without a simulation: what they show a network never to do, and how far biases
+move membranes before the first input.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
+from jaxsnn.nir.convert.passes import Condition, Conversion
+from jaxsnn.nir.convert.topology import forward_order, layer_depths, recurrent_nodes
 from jaxsnn.nir.frameworks.framework import Importer
 from jaxsnn.nir.frameworks.source_step import Reset, Step
-from jaxsnn.nir.model.draft import NEURON_TYPES, POOLS, Draft, as_node, loops_of
+from jaxsnn.nir.model.draft import NEURON_TYPES, POOLS, Draft, as_node
 from jaxsnn.nir.model.passes import window
 
 Bounds = tuple[np.ndarray, np.ndarray]
-#: Called with node, reason and what is done instead; raises unless an approximation is wanted.
-GiveUp = Callable[[str, str, str], None]
-
-
-#: The most spikes of one neuron in one step that are written as neurons of their own.
-MOST_SPIKES = 64
-
-
+#: The most copies of one neuron that stand for several spikes in one step.
+MAX_COPIES = 64
 #: What weights that feed themselves may reach; finite, so that nothing times it is 0.
 _ANY = 1e30
 
@@ -63,124 +59,90 @@ def sums_may_meet(draft: Draft, name: str, v_threshold: np.ndarray) -> bool:
     return False
 
 
-def settled(
-    draft: Draft,
-    steps: Mapping[str, Step],
-    order: Sequence[str],
-    importer: Importer,
-    give_up: GiveUp,
-    inputs: tuple[float, float] = (0.0, 1.0),
-) -> tuple[dict[str, Step], dict[str, int]]:
-    """Steps without several spikes, and without resets of membranes that stay above threshold,
-    where they cannot occur.
+def bound_membranes(conversion: Conversion) -> None:
+    """Leave out several spikes in a step, and membranes above threshold after a reset, where they cannot occur.
 
-    Args:
-        draft: Still with the source's weights.
-        steps: Of the source.
-        order: The nodes, sources before targets.
-        importer: Whom it is written for. It may take several spikes in a step as spikes of several
-            neurons (`subtracts`), or do what a step does, however high its membrane reaches
-            (`does`).
-        give_up: For what can occur, and the target cannot do.
-        inputs: The lowest and the highest value that an input channel carries in a step.
+    The importer may take several spikes in a step as spikes of several neurons (`Importer.subtracts`),
+    or do what a step does, however high its membrane reaches (`Importer.does`).
 
-    Returns:
-        The steps, and the most spikes that each neuron fires in a step.
+    Raises:
+        ConversionError: What can occur, and the target cannot do.
     """
-    most: dict[str, float] = dict.fromkeys(steps, 1.0)
-    found = dict(steps)
-    fired = dict(most)
-    counted = False
-    for name in (name for name in order if name in steps):
-        step = steps[name]
-        if _is_plain(step, importer):
+    draft, steps, importer = conversion.draft, conversion.steps, conversion.importer
+    inputs = conversion.request.input_range
+    # Populations are bounded in forward order, each with the source's steps of all others.
+    source_steps = dict(steps)
+    max_spikes = dict.fromkeys(steps, 1)
+    fired: dict[str, float] = dict.fromkeys(steps, 1.0)
+    is_bounded = False
+    for name in (name for name in forward_order(draft) if name in source_steps):
+        step = source_steps[name]
+        if _is_independent_of_height(step, importer):
             continue
         if importer.does is not None and importer.does(step):
-            fired[name] = _in_a_step(draft, steps, name, fired, inputs)
+            if step.several:
+                peak = _peak(step, _arriving(draft, source_steps, fired, inputs)[name])
+                fired[name] = float(max(1, np.max(peak // step.v_threshold)))
             continue
-        peak = _peak(step, _arriving(draft, steps, fired, inputs)[name])
-        counted = True
+        peak = _peak(step, _arriving(draft, source_steps, fired, inputs)[name])
+        is_bounded = True
         place = int(np.argmax(peak / step.v_threshold))
         limit = 2 * step.v_threshold.flat[place]
         # of a membrane that can reach anything more than any number of spikes
         spikes = int(np.max(np.minimum(peak / step.v_threshold, _ANY)))
-        reset = step.reset if step.reset == "value" else _at_once(importer)
         high = peak.flat[place]
         height = f"{high:.4g}" if high < _ANY / 2**20 else "any height"
         reach = f"its membrane can reach {height}, twice its v_threshold is {limit:.4g}"
         if np.all(peak < 2 * step.v_threshold):
-            why = f"so it fires at most one spike a step, as long as inputs are {_range(inputs)}"
+            why = f"so it fires at most one spike a step, as long as inputs are {inputs[0]:g} to {inputs[1]:g}"
             draft.changed(name, reach, why)
-        elif step.several and importer.subtracts and _few(draft, name, spikes):
-            most[name] = fired[name] = spikes
+        elif (
+            step.several
+            and importer.subtracts
+            and spikes <= MAX_COPIES
+            and name not in recurrent_nodes(draft)
+        ):
+            max_spikes[name] = spikes
+            fired[name] = float(spikes)
             continue
-        elif not (step.several or importer.bursts) and step.reset in _loops(importer):
+        elif not (step.several or importer.bursts) and (
+            step.reset == "subtract" or step.reset in importer.composes
+        ):
+            # one spike a step in the importer, too, however high the membrane reaches
             continue
         else:
-            give_up(name, f"{_too_much(step, importer)}: {reach}", _nearest(importer))
-        found[name] = dataclasses.replace(step, several=importer.bursts, reset=reset)
-    if counted:
+            count = "as many spikes as fit in" if importer.bursts else "one spike a step"
+            conversion.give_up(
+                name,
+                f"{_describe_excess(step, importer)}: {reach}",
+                f"{count} and a plain subtraction are written",
+            )
+        reset = step.reset if step.reset == "value" else _immediate_subtraction(importer)
+        steps[name] = dataclasses.replace(step, several=importer.bursts, reset=reset)
+    if is_bounded:
         draft.notes.append(
-            f"holds for inputs of {_range(inputs)}: for other values say input_range="
+            f"holds for inputs of {inputs[0]:g} to {inputs[1]:g}: for other values say input_range="
         )
-    return found, {name: int(most[name]) for name in steps}
+    conversion.max_spikes = max_spikes
 
 
-def _at_once(importer: Importer) -> Reset:
-    """The immediate subtraction of its neurons."""
-    return "subtract unless above" if _compares(importer) else "subtract"
+def _immediate_subtraction(importer: Importer) -> Reset:
+    """Return the reset of neurons of the importer that subtract in the step of the spike."""
+    compares = importer.subtraction is not None and "unless above" in importer.subtraction
+    return "subtract unless above" if compares else "subtract"
 
 
-def _is_plain(step: Step, importer: Importer) -> bool:
-    """Whether it does not matter how high the membrane reaches."""
+def _is_independent_of_height(step: Step, importer: Importer) -> bool:
+    """Return whether it does not matter how high the membrane reaches."""
     if step.reset == "none":
         return True
     if step.several or (importer.bursts and step.reset == "subtract"):
         return False
-    return step.reset in ("value", "subtract later", "skip", _at_once(importer))
+    return step.reset in ("value", "subtract later", "skip", _immediate_subtraction(importer))
 
 
-def _in_a_step(
-    draft: Draft,
-    steps: Mapping[str, Step],
-    name: str,
-    fired: Mapping[str, float],
-    inputs: tuple[float, float],
-) -> float:
-    """The most spikes in a step of a neuron that the importer has as it is."""
-    step = steps[name]
-    if not step.several:
-        return 1.0
-    peak = _peak(step, _arriving(draft, steps, fired, inputs)[name])
-    return float(max(1, np.max(peak // step.v_threshold)))
-
-
-def _nearest(importer: Importer) -> str:
-    count = "as many spikes as fit in" if importer.bursts else "one spike a step"
-    return f"{count} and a plain subtraction are written"
-
-
-def _compares(importer: Importer) -> bool:
-    """Whether its immediate subtraction counts membranes above threshold as reset already."""
-    return importer.subtraction is not None and "unless above" in importer.subtraction
-
-
-def _few(draft: Draft, name: str, spikes: int) -> bool:
-    """Whether the spikes of a step can be those of copies."""
-    return spikes <= MOST_SPIKES and name not in _looped(draft)
-
-
-def _loops(importer: Importer) -> tuple[Reset, ...]:
-    """Resets of one spike a step, however high the membrane reaches."""
-    return ("subtract", *importer.composes)
-
-
-def _range(inputs: tuple[float, float]) -> str:
-    return f"{inputs[0]:g} to {inputs[1]:g}"
-
-
-def _too_much(step: Step, importer: Importer) -> str:
-    """What may happen to a membrane that reaches twice its threshold."""
+def _describe_excess(step: Step, importer: Importer) -> str:
+    """Say what may happen to a membrane that reaches twice its threshold."""
     if importer.bursts and not step.several and step.reset == "subtract":
         return "it fires one spike in a step at most, and the importer's neurons fire several"
     if step.several:
@@ -191,52 +153,46 @@ def _too_much(step: Step, importer: Importer) -> str:
     )
 
 
-def _looped(draft: Draft) -> set[str]:
-    return {name for part in loops_of(draft) for name in part}
-
-
 def _peak(step: Step, arriving: Bounds) -> np.ndarray:
-    """The highest membrane before the reset, for one that was at most at threshold before."""
+    """Return the highest membrane before the reset, for one that was at most at threshold before."""
     low, high = np.minimum(arriving[0], 0), np.maximum(arriving[1], 0)
     if np.any(step.decay < 0) or np.any(step.synapse_decay < 0):
         return np.full(step.shape, _ANY)
     if step.current_based:
-        low, high = _lasting(
-            _times(step.synapse_gain, (low, high)), step.synapse_decay, step.i_start
+        low, high = _accumulate_bounds(
+            _scale_bounds(step.synapse_gain, (low, high)), step.synapse_decay, step.i_start
         )
-    _, highest = _times(step.gain, (low, high))
+    _, highest = _scale_bounds(step.gain, (low, high))
     return step.decay * np.maximum(step.v_threshold, step.v_start) + highest + step.drive
 
 
-def _times(gain: np.ndarray, ends: Bounds, plus: np.ndarray | float = 0.0) -> Bounds:
-    """Of either sign times what lies between two ends, and a number more."""
-    both = gain * ends[0] + plus, gain * ends[1] + plus
-    return np.minimum(*both), np.maximum(*both)
+def _scale_bounds(gain: np.ndarray, ends: Bounds, plus: np.ndarray | float = 0.0) -> Bounds:
+    """Return bounds of `gain * x + plus`, for gains of either sign and x between two ends."""
+    scaled = gain * ends[0] + plus, gain * ends[1] + plus
+    return np.minimum(*scaled), np.maximum(*scaled)
 
 
-def _lasting(ends: Bounds, decay: np.ndarray, start: np.ndarray) -> Bounds:
-    """Where what decays stays, if so much is added in each step."""
-    left = np.maximum(1 - decay, 1 / _ANY)
-    return np.minimum(start, ends[0] / left), np.maximum(start, ends[1] / left)
+def _accumulate_bounds(ends: Bounds, decay: np.ndarray, start: np.ndarray) -> Bounds:
+    """Return bounds of a state that decays, if an amount between two ends is added in each step."""
+    loss = np.maximum(1 - decay, 1 / _ANY)
+    return np.minimum(start, ends[0] / loss), np.maximum(start, ends[1] / loss)
 
 
-def begun(
-    draft: Draft, steps: Mapping[str, Step], depth: Mapping[str, int], give_up: GiveUp
-) -> dict[str, Step]:
-    """Steps that start where the biases of a late source have brought them when their input
-    first arrives.
+def apply_early_biases(conversion: Conversion) -> None:
+    """Let neurons start where the biases of a late source have brought them when their input first arrives.
 
     There layer n sees its biases from the first step on, but its input n - 1 steps later.
 
-    Args:
-        draft: Still with the source's weights.
-        steps: Of the source.
-        depth: Layers of neurons up to each neuron, itself included.
-        give_up: For what cannot be known.
+    Raises:
+        ConversionError: Biases that make a neuron fire before, or that reach it through several
+            weights.
     """
+    if not any(steps_later < 0 for steps_later in conversion.shift.values()):
+        return
+    draft, steps = conversion.draft, conversion.steps
+    depth = layer_depths(draft, conversion.source_title)
     arriving = _arriving(draft, steps, dict.fromkeys(steps, 0.0), (0.0, 0.0))
-    found = dict(steps)
-    for name, step in steps.items():
+    for name, step in list(steps.items()):
         low, high = arriving[name]
         if depth[name] < 2 or not (np.any(low) or np.any(high)):
             continue
@@ -250,37 +206,39 @@ def begun(
                 "its biases make it fire, or act through several weights, "
                 "before its first input arrives"
             )
-            give_up(name, reason, "it starts at rest and the first spikes may differ")
+            conversion.give_up(name, reason, "it starts at rest and the first spikes may differ")
             continue
-        found[name] = dataclasses.replace(
+        steps[name] = dataclasses.replace(
             step, v_start=v, i_start=i if step.current_based else step.i_start
         )
-        what = f"starts at {v.min():.4g} to {v.max():.4g}"
         draft.changed(
-            name, what, f"its biases act for {depth[name] - 1} steps before its first input arrives"
+            name,
+            f"starts at {v.min():.4g} to {v.max():.4g}",
+            f"its biases act for {depth[name] - 1} steps before its first input arrives",
         )
-    return found
 
 
 def _membrane(step: Step, arriving: Bounds) -> Bounds:
-    """Between what the membrane of a readout stays, which never resets."""
+    """Return bounds of the membrane of a readout, which never resets."""
     if np.any(step.decay < 0) or np.any(step.synapse_decay < 0):
         return np.full(step.shape, -_ANY), np.full(step.shape, _ANY)
     if step.current_based:
-        currents = _times(step.synapse_gain, arriving)
-        arriving = _lasting(currents, step.synapse_decay, step.i_start)
-    low, high = _lasting(_times(step.gain, arriving, step.drive), step.decay, step.v_start)
+        currents = _scale_bounds(step.synapse_gain, arriving)
+        arriving = _accumulate_bounds(currents, step.synapse_decay, step.i_start)
+    low, high = _accumulate_bounds(
+        _scale_bounds(step.gain, arriving, step.drive), step.decay, step.v_start
+    )
     return np.maximum(low, -_ANY), np.minimum(high, _ANY)
 
 
 def _arriving(
     draft: Draft,
     steps: Mapping[str, Step],
-    most: Mapping[str, float],
+    max_spikes: Mapping[str, float],
     inputs: tuple[float, float],
 ) -> dict[str, Bounds]:
-    """Lowest and highest sum of what arrives at each neuron, if those that fire give 0 to `most`,
-    and readouts their membranes.
+    """Return the lowest and the highest sum of what arrives at each neuron, if those that fire give 0 to
+    `max_spikes`, and readouts their membranes.
     """
     leaving: dict[str, Bounds] = {}
     for name, entry in draft.nodes.items():
@@ -288,7 +246,7 @@ def _arriving(
         if entry["type"] == "Input":
             leaving[name] = (np.full(shape, inputs[0]), np.full(shape, inputs[1]))
         elif entry["type"] in NEURON_TYPES and not _is_readout(steps, name):
-            leaving[name] = (np.zeros(shape), np.full(shape, most.get(name, np.inf)))
+            leaving[name] = (np.zeros(shape), np.full(shape, max_spikes.get(name, np.inf)))
         elif name in draft.memories or any(end == name for _, end in draft.delayed):
             leaving[name] = (np.full(shape, -_ANY), np.full(shape, _ANY))
 
@@ -303,11 +261,10 @@ def _arriving(
         return leaving[name]
 
     def total(name: str) -> Bounds:
-        found = [bounds(source) for source in draft.sources(name)]
         shape = draft.shapes[name][0]
         low, high = np.zeros(shape), np.zeros(shape)
-        for one in found:
-            low, high = low + one[0].reshape(shape), high + one[1].reshape(shape)
+        for lowest, highest in [bounds(source) for source in draft.sources(name)]:
+            low, high = low + lowest.reshape(shape), high + highest.reshape(shape)
         return low, high
 
     return {name: total(name) for name in draft.of_type(*NEURON_TYPES)}
@@ -318,7 +275,7 @@ def _is_readout(steps: Mapping[str, Step], name: str) -> bool:
 
 
 def _through(draft: Draft, name: str, arriving: Bounds) -> Bounds:
-    """Bounds of the output of a node without a state."""
+    """Return bounds of the output of a node without a state."""
     entry, shape = draft.nodes[name], draft.shapes[name][1]
     low, high = arriving
     if entry["type"] in ("Linear", "Affine"):
@@ -352,7 +309,7 @@ def _through(draft: Draft, name: str, arriving: Bounds) -> Bounds:
 def _through_convolution(
     entry: Mapping[str, np.ndarray], low: np.ndarray, high: np.ndarray, shape: tuple[int, ...]
 ) -> Bounds:
-    """Bounds of each output channel; padding counts as zero."""
+    """Return bounds of the output of each channel; padding counts as zero."""
     weight = np.asarray(entry["weight"], float)
     axes = tuple(range(1, low.ndim))
     groups = low.shape[0] // weight.shape[1]
@@ -366,3 +323,16 @@ def _through_convolution(
     ends = (positive * lowest + negative * highest, positive * highest + negative * lowest)
     low, high = (np.broadcast_to((end.sum(axis=1) + bias).reshape(column), shape) for end in ends)
     return low, high
+
+
+SEVERAL_SPIKES_BOUNDED = Condition(
+    "neurons that fire several spikes in a step can do so in the importer, or as copies",
+    lambda conversion: all(
+        not step.several
+        or step.reset == "none"
+        or conversion.importer.bursts
+        or conversion.max_spikes[name] > 1
+        or (conversion.importer.does is not None and conversion.importer.does(step))
+        for name, step in conversion.steps.items()
+    ),
+)

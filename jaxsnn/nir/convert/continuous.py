@@ -4,11 +4,14 @@ the passes that such importers need.
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 
 from jaxsnn.errors import ConversionError, Problem, listing
-from jaxsnn.nir.convert.target import Target
-from jaxsnn.nir.convert.topology import join_weights, keep_one, refuse_for
+from jaxsnn.nir.convert.passes import Condition, Conversion
+from jaxsnn.nir.convert.run_order import rename_nodes
+from jaxsnn.nir.convert.topology import as_problem, keep_one, merge_weights, refuse_for
 from jaxsnn.nir.dialects.gains import require, spike_area
 from jaxsnn.nir.dialects.resolve import is_continuous, refuse_other_resets
 from jaxsnn.nir.frameworks.framework import Importer
@@ -22,7 +25,7 @@ _PURPOSE = "conversion in continuous time"
 
 
 def flow_of(graph: Graph, name: str, shape: tuple[int, ...], give_up: GiveUp) -> Flow:
-    """The equations of a population.
+    """Return the equations of a population.
 
     Args:
         graph: Read with its dialect.
@@ -93,12 +96,50 @@ def _shaped(value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return value.reshape(()) if value.size == 1 else value.reshape(shape)
 
 
-def without_biases(draft: Draft, title: str) -> None:
+def resolve_flows(conversion: Conversion) -> None:
+    """Compute the equations of each population of the source.
+
+    Raises:
+        ConversionError: Populations without such equations, all of them at once.
+        DialectError: The dialect leaves open what the equations depend on.
+    """
+    problems = []
+    for name in conversion.source.neurons:
+        if name not in conversion.draft_names:
+            continue
+        draft_name = conversion.draft_names[name]
+        try:
+            shape = conversion.draft.shapes[draft_name][1]
+            flow = flow_of(conversion.source, name, shape, conversion.give_up)
+            conversion.flows[draft_name] = dataclasses.replace(flow, name=draft_name)
+        except ConversionError as error:
+            problems.append(error.problem)
+    refuse_for(conversion.target, problems)
+    conversion.dt = conversion.source.dialect.dt or 0.0
+
+
+def refuse_unmapped_types(conversion: Conversion) -> None:
+    """Refuse node types that the importer does not map."""
+    mapped_types = conversion.importer.nodes or ()
+    problems = [
+        as_problem(
+            name,
+            f"node '{name}' is a {entry['type']}, which its importer does not map",
+            fix=f"replace it by one of {listing(mapped_types)}",
+        )
+        for name, entry in conversion.draft.nodes.items()
+        if entry["type"] not in (*mapped_types, "Affine", *NEURON_TYPES)
+    ]
+    refuse_for(conversion.target, problems)
+
+
+def remove_zero_biases(conversion: Conversion) -> None:
     """Write Affine without a bias as Linear.
 
     Raises:
         ConversionError: A bias, which no node of the importer has.
     """
+    draft, title = conversion.draft, conversion.title
     for name in draft.of_type("Affine"):
         entry = dict(draft.nodes[name])
         largest = float(np.abs(np.asarray(entry.pop("bias"), float)).max(initial=0))
@@ -114,58 +155,16 @@ def without_biases(draft: Draft, title: str) -> None:
         draft.changed(name, "Affine with a bias of 0 is written as Linear", "it takes Linear only")
 
 
-def straightened(draft: Draft, target: Target) -> None:
-    """One matrix between two populations, Input included; edges in the order in which they run.
+def use_one_matrix(conversion: Conversion) -> None:
+    """Put one matrix between two populations, the Input included, and one for each source.
 
-    Raises:
-        ConversionError: Nodes or wiring that the importer cannot express.
+    Matrices that follow each other are multiplied; one that sums is copied for each of its sources.
     """
-    importer, title = target.importer, target.title
-    refuse_for(target, list(_unmapped(draft, importer)))
-    without_biases(draft, title)
-    join_weights(draft, list(draft.nodes))
+    draft = conversion.draft
+    merge_weights(draft, list(draft.nodes))
     for name in draft.of_type(*NEURON_TYPES):
         for source in draft.sources(name):
             weighted_feeder(draft, source, name, False)
-    _one_source(draft)
-    without_biases(draft, title)
-    refuse_for(target, list(_misfits(draft, importer)))
-
-
-def plain_names(draft: Draft, title: str) -> None:
-    """Names that a ModuleDict of PyTorch takes as keys: no dots."""
-    names: dict[str, str] = {}
-    for name in draft.nodes:
-        new = name.replace(".", "_")
-        while new != name and (new in draft.nodes or new in names.values()):
-            new += "_"
-        names[name] = new
-        if new != name:
-            why = f"{title}'s importer registers nodes in a ModuleDict, which takes no such key"
-            draft.changed(new, f"'{name}' is renamed", why)
-    draft.shapes = {names[name]: draft.shapes[name] for name in draft.nodes}
-    draft.nodes = {names[name]: entry for name, entry in draft.nodes.items()}
-    draft.edges = [(names[source], names[target]) for source, target in draft.edges]
-    draft.renamed = names
-
-
-def in_running_order(draft: Draft) -> None:
-    """Edges and nodes, sources first, as far as there are no loops."""
-    import networkx
-
-    graph = networkx.DiGraph(draft.edges)
-    parts = networkx.condensation(graph)
-    order = [
-        name
-        for part in networkx.lexicographical_topological_sort(parts)
-        for name in sorted(parts.nodes[part]["members"])
-    ]
-    place = {name: number for number, name in enumerate(order)}
-    draft.edges = sorted(draft.edges, key=lambda edge: (place[edge[0]], place[edge[1]]))
-
-
-def _one_source(draft: Draft) -> None:
-    """A matrix that sums is one for each of its sources."""
     for name in draft.of_type("Linear"):
         for number, source in enumerate(draft.sources(name)[1:], 1):
             copy = draft.free(f"{name}_{number}")
@@ -175,34 +174,57 @@ def _one_source(draft: Draft) -> None:
             draft.changed(copy, f"copies '{name}' for '{source}'", f"'{name}' sums its sources")
 
 
-def _unmapped(draft: Draft, importer: Importer) -> list[Problem]:
-    taken = [*(importer.nodes or ()), "Affine", *NEURON_TYPES]
-    return [
-        _problem(
-            name,
-            f"node '{name}' is a {entry['type']}, which its importer does not map",
-            f"replace it by one of {listing(importer.nodes or ())}",
-        )
-        for name, entry in draft.nodes.items()
-        if entry["type"] not in taken
+def check_chain(conversion: Conversion) -> None:
+    """Refuse wiring that an importer of equations cannot express."""
+    refuse_for(conversion.target, _chain_problems(conversion.draft, conversion.importer))
+
+
+def remove_dots(conversion: Conversion) -> None:
+    """Rename nodes whose names a ModuleDict of PyTorch does not take as keys: those with dots."""
+    draft = conversion.draft
+    new_names: dict[str, str] = {}
+    for name in draft.nodes:
+        new_name = name.replace(".", "_")
+        while new_name != name and (new_name in draft.nodes or new_name in new_names.values()):
+            new_name += "_"
+        new_names[name] = new_name
+        if new_name != name:
+            why = f"{conversion.title}'s importer registers nodes in a ModuleDict, which takes no such key"
+            draft.changed(new_name, f"'{name}' is renamed", why)
+    rename_nodes(draft, new_names)
+
+
+def order_edges(conversion: Conversion) -> None:
+    """Order edges sources first, as far as there are no loops."""
+    import networkx
+
+    draft = conversion.draft
+    graph = networkx.DiGraph(draft.edges)
+    components = networkx.condensation(graph)
+    order = [
+        name
+        for component in networkx.lexicographical_topological_sort(components)
+        for name in sorted(components.nodes[component]["members"])
     ]
+    place = {name: number for number, name in enumerate(order)}
+    draft.edges = sorted(draft.edges, key=lambda edge: (place[edge[0]], place[edge[1]]))
 
 
-def _misfits(draft: Draft, importer: Importer) -> list[Problem]:
-    found = [
-        _problem(
+def _chain_problems(draft: Draft, importer: Importer) -> list[Problem]:
+    problems = [
+        as_problem(
             "",
             f"it has {len(ends)} {kind} nodes ({listing(ends)}), and its importer takes one",
-            keep_one(kind),
+            fix=keep_one(kind),
         )
         for kind in ("Input", "Output")
         if len(ends := draft.of_type(kind)) != 1
     ]
-    found += [
-        _problem(
+    problems += [
+        as_problem(
             name,
             f"node '{name}' has the shape {draft.shapes[name][1]}, and its importer takes one axis",
-            "flatten it",
+            fix="flatten it",
         )
         for name in draft.nodes
         if len(draft.shapes[name][1]) != 1
@@ -210,21 +232,33 @@ def _misfits(draft: Draft, importer: Importer) -> list[Problem]:
     for name in draft.of_type("Output"):
         sources = draft.sources(name)
         if len(sources) != 1 or draft.nodes[sources[0]]["type"] not in NEURON_TYPES:
-            what = f"'{name}' gives what is no population ({listing(sources)})"
-            found.append(_problem(name, what, "let one population end the network"))
+            message = f"'{name}' gives what is no population ({listing(sources)})"
+            problems.append(as_problem(name, message, fix="let one population end the network"))
     for part in () if importer.feeds_back else loops_of(draft):
-        what = f"the loop through {listing(part)} calls a layer before it has run"
-        found.append(_problem(part[0], what, "leave the loop out"))
+        message = f"the loop through {listing(part)} calls a layer before it has run"
+        problems.append(as_problem(part[0], message, fix="leave the loop out"))
     for name in () if importer.sums else draft.of_type(*NEURON_TYPES):
         if len(draft.sources(name)) > 1:
-            what = f"node '{name}' sums {listing(draft.sources(name))}, which it runs one by one"
-            found.append(_problem(name, what, "feed it from one node"))
+            message = f"node '{name}' sums {listing(draft.sources(name))}, which it runs one by one"
+            problems.append(as_problem(name, message, fix="feed it from one node"))
     for name in () if importer.sums else draft.of_type("Input"):
         if len(draft.targets(name)) > 1:
-            what = f"'{name}' feeds {listing(draft.targets(name))}, and it runs once for each"
-            found.append(_problem(name, what, "let it feed one matrix"))
-    return found
+            message = f"'{name}' feeds {listing(draft.targets(name))}, and it runs once for each"
+            problems.append(as_problem(name, message, fix="let it feed one matrix"))
+    return problems
 
 
-def _problem(node: str, message: str, fix: str) -> Problem:
-    return Problem(node=node, code=ConversionError.default_code, message=message, fix=fix)
+CHAIN_EXPRESSIBLE = Condition(
+    "the importer takes the types and the wiring of all nodes",
+    lambda conversion: not _chain_problems(conversion.draft, conversion.importer),
+)
+ONE_SOURCE_PER_MATRIX = Condition(
+    "no matrix sums",
+    lambda conversion: all(
+        len(conversion.draft.sources(name)) == 1 for name in conversion.draft.of_type("Linear")
+    ),
+)
+NO_DOTS = Condition(
+    "no name has a dot",
+    lambda conversion: not any("." in name for name in conversion.draft.nodes),
+)

@@ -1,4 +1,5 @@
-"""What another simulator's importer would not read, or would read otherwise than a file means it.
+"""Problems that another simulator's importer has with a file: what it would not read, or would read
+otherwise than the file means it.
 
 Importers are those of the versions that `jaxsnn.nir.frameworks` knows. Where `jaxsnn.nir.convert.pipeline`
 writes for one, its refusals and its changes say what is wrong with a file as it is; the others are
@@ -42,7 +43,7 @@ _ROUNDED = 2.0**-20
 def importer_problems(
     graph: Graph, target: str, *, converted: Converted | None = None
 ) -> list[Problem]:
-    """All problems that a target's importer has with a graph as it is.
+    """List all problems that a target's importer has with a graph as it is.
 
     Args:
         graph: Read with its dialect.
@@ -111,7 +112,11 @@ def ignored_by_framework(graph: Graph) -> list[Problem]:
         ]
     else:
         importer = next(
-            (each for each in framework.importers if each.version == conventions.version),
+            (
+                candidate
+                for candidate in framework.importers
+                if candidate.version == conventions.version
+            ),
             framework.importers[0],
         )
         for node in graph.nodes.values():
@@ -167,7 +172,7 @@ def _late_biases(graph: Graph, runs: Order, title: str) -> Iterator[Problem]:
 
 
 def undecided(graph: Graph) -> Problem:
-    """The problem of a graph whose dialect nobody knows."""
+    """Return the problem of a graph whose dialect is undecided."""
     dialect = graph.dialect
     why = f" ({dialect.why.rstrip(' .')})" if dialect.why else ""
     message = f"the dialect of the file is undecided{why}"
@@ -181,7 +186,9 @@ def _unmapped(node: Node, title: str, *, converts: bool) -> Problem:
 
 
 def _name_problems(graph: Graph, target: Target, *, converts: bool) -> Iterator[Problem]:
-    """Names under which PyTorch registers no module, or two as one, or that Python reads as others."""
+    """Yield a problem for each name under which PyTorch registers no module, or two as one, or that
+    Python reads as another.
+    """
     first: dict[str, str] = {}
     for name in graph.nodes:
         last = name.rpartition("/")[2]
@@ -189,9 +196,9 @@ def _name_problems(graph: Graph, target: Target, *, converts: bool) -> Iterator[
             message = f"{target.title}'s importer writes Python in which node '{name}' is '{readable(name)}'"
             fix = "rename it, or convert the file" if converts else "rename it"
             yield Problem(node=name, code="taken-name", message=message, fix=fix)
-        other = first.setdefault(spelt(name), name)
-        if other != name:
-            message = f"{target.title}'s importer takes node '{name}' for node '{other}'"
+        first_name = first.setdefault(spelt(name), name)
+        if first_name != name:
+            message = f"{target.title}'s importer takes node '{name}' for node '{first_name}'"
             fix = "rename it, or convert the file" if converts else "rename it"
             yield Problem(node=name, code="taken-name", message=message, fix=fix)
         if name.rpartition("/")[2] in TORCH_NAMES:
@@ -221,7 +228,7 @@ def _conversion_problems(
         yield dataclasses.replace(error.problem, node=node)
         return
     if converted.graph.dialect.name is not None:
-        yield from _told_problems(graph, converted, target, resolved_target)
+        yield from _load_line_problems(graph, converted, target, resolved_target)
     needed = needed_changes(graph, converted, resolved_target)
     for name, changes in needed.items():
         subject = f"node '{name}'" if name else "the file"
@@ -350,30 +357,36 @@ def _described(graph: Graph, converted: Converted) -> dict[str, list[str]]:
     """Return what `convert` says of its changes, by node of the graph, or of the written one where
     it was added.
     """
-    found: dict[str, list[str]] = {}
+    descriptions: dict[str, list[str]] = {}
     for change in converted.changes:
         name = _original(graph, change.node) or converted.names.get(change.node, change.node)
-        found.setdefault(name, []).append(f"{change.what} ({change.why})")
-    return found
+        descriptions.setdefault(name, []).append(f"{change.what} ({change.why})")
+    return descriptions
 
 
 def _onward(graph: Graph, name: str) -> list[str]:
     """Return the nodes that a node feeds, through the relays of nested graphs."""
-    found: list[str] = []
+    fed: list[str] = []
     for target in graph.successors(name):
-        found += _onward(graph, target) if is_relay(graph.nodes[target]) else [target]
-    return found
+        fed += _onward(graph, target) if is_relay(graph.nodes[target]) else [target]
+    return fed
 
 
-def _neighbour(graph: Graph, name: str, known: Mapping[str, str]) -> str:
-    """Return the nearest known node behind a node, else before it; "" for none."""
+def _neighbour(graph: Graph, name: str, source_names: Mapping[str, str]) -> str:
+    """Return the nearest node of the source behind a node, else before it; "" for none.
+
+    Args:
+        graph: the converted graph.
+        name: a node of it.
+        source_names: names in the source of the nodes of the converted graph that are there.
+    """
     for step in (graph.successors, graph.predecessors):
         waiting, seen = [name], {name}
         while waiting:
             place = waiting.pop(0)
-            if place in known:
-                return known[place]
-            following = [other for other in step(place) if other not in seen]
+            if place in source_names:
+                return source_names[place]
+            following = [neighbour for neighbour in step(place) if neighbour not in seen]
             waiting += following
             seen.update(following)
     return ""
@@ -407,7 +420,7 @@ def _difference(
     rounded = 4 * _ROUNDED * scale if is_own else None
     ignored, _ = target.importer.ignores.get(written.type, ("", 0.0))
     for name in (name for name in parameters if name not in (*_SHAPES, ignored)):
-        before, after = (_number(each, name) for each in (node, written))
+        before, after = (_number(version, name) for version in (node, written))
         if not _readable(name, before):
             return f"its {name} becomes {np.asarray(after).dtype.name} in the byte order of this machine"
         if not _alike(name, before, after, stateful=bool(node.traits.state), rounded=rounded):
@@ -470,15 +483,15 @@ def _alike(
 
 
 def _wiring_differences(
-    before: Graph, after: Graph, kept: Mapping[str, str], target: Target
+    before: Graph, after: Graph, written_names: Mapping[str, str], target: Target
 ) -> Iterator[tuple[str, str]]:
     """Yield the nodes at which graphs of the same nodes are wired, or run by the importer, in
     another way.
     """
-    wires = {(kept[source], kept[end]) for source, end in bypass_relays(before)}
-    names = {new: old for old, new in kept.items()}
+    wires = {(written_names[source], written_names[end]) for source, end in bypass_relays(before)}
+    source_names = {new: old for old, new in written_names.items()}
     for source, end in sorted(wires ^ {*bypass_relays(after)}):
-        yield names[end], f"the edge from '{names[source]}' to it changes"
+        yield source_names[end], f"the edge from '{source_names[source]}' to it changes"
         return
     if target.importer.edges_in_order and not _sources_first(before.edges):
         yield "", "its edges are listed sources first"
@@ -486,18 +499,20 @@ def _wiring_differences(
     if runs is None or any(is_relay(node) for node in before.nodes.values()):
         return
     orders = [run_order(graph, runs) for graph in (before, after)]
-    late = {(kept[source], kept[end]) for source, end in backward_edges(before, orders[0])} ^ {
-        *backward_edges(after, orders[1])
+    late_before = {
+        (written_names[source], written_names[end])
+        for source, end in backward_edges(before, orders[0])
     }
+    late = late_before ^ {*backward_edges(after, orders[1])}
     for source, end in sorted(late):
         yield (
-            names[end],
-            f"nodes or edges are reordered (the importer runs '{names[end]}' and '{names[source]}' in "
+            source_names[end],
+            f"nodes or edges are reordered (the importer runs '{source_names[end]}' and '{source_names[source]}' in "
             "another order, so that what passes between them takes another number of steps)",
         )
         return
     last = [order[-1] for order in orders]
-    if target.importer.depth_first and kept[last[0]] != last[1]:
+    if target.importer.depth_first and written_names[last[0]] != last[1]:
         yield (
             last[0],
             f"edges are reordered (the importer returns what runs last, and that is '{last[0]}')",
@@ -507,58 +522,59 @@ def _wiring_differences(
 def _sources_first(edges: Iterable[Edge]) -> bool:
     """Return whether no edge is listed before one that leads to its source, loops aside."""
     edges = tuple(edges)
-    left: set[str] = set()
+    earlier_sources: set[str] = set()
     for source, end in edges:
-        if end in left and (end, source) not in edges and end != source:
+        if end in earlier_sources and (end, source) not in edges and end != source:
             return False
-        left.add(source)
+        earlier_sources.add(source)
     return True
 
 
-def _told_problems(
+def _load_line_problems(
     graph: Graph, converted: Converted, target: str, resolved_target: Target
 ) -> Iterator[Problem]:
-    """Resets that no file holds, and that the importer takes for another."""
-    taken, dialect = resolved_target.importer.reads, converted.graph.dialect
+    """Yield a problem for each reset that no file holds, and that the importer takes for another."""
+    defaults, dialect = resolved_target.importer.reads, converted.graph.dialect
     for original in graph.neurons:
         name = converted.names.get(original)
         if name is None or not converted.graph.nodes[name].traits.state:
             continue
         view = dialect.at(name)
-        meant = {"reset": view.reset, "reset_delay": view.reset_delay}
+        expected = {"reset": view.reset, "reset_delay": view.reset_delay}
         conventions = dialect.conventions
-        counts = "" if conventions is None else conventions.spikes_option
-        if counts:
-            meant[counts] = dialect.option(counts, name)
-        other = {key: value for key, value in meant.items() if taken.get(key, value) != value}
-        if not other:
+        spikes_option = "" if conventions is None else conventions.spikes_option
+        if spikes_option:
+            expected[spikes_option] = dialect.option(spikes_option, name)
+        differing = [key for key, value in expected.items() if defaults.get(key, value) != value]
+        if not differing:
             continue
-        key, value = next(iter(other.items()))
+        key, value = differing[0], expected[differing[0]]
         message = (
             f"node '{original}' needs {key}={value}, which is in no file, "
-            f"and {resolved_target.title}'s importer takes {taken[key]}"
+            f"and {resolved_target.title}'s importer takes {defaults[key]}"
         )
         fix = f'convert the file with to="{target}", and load it with the line that this gives'
         yield Problem(node=original, code="needs-load-line", message=message, fix=fix)
 
 
 def _original(graph: Graph, name: str) -> str | None:
-    """The node that a conversion, which writes nested graphs flat, has under a name; None for one
-    that it added.
+    """Return the node of a graph that a conversion, which writes nested graphs flat, has under a name;
+    None for one that it added.
     """
     if name in graph.nodes:
         return name
     if len(graph.subgraphs) == 1:
         return None  # nothing is nested, and all names are what they were
-    found = [
-        known
-        for known in graph.nodes
-        if name in (known.rpartition("/")[2], known.replace("/", "."))
+    matches = [
+        source_name
+        for source_name in graph.nodes
+        if name in (source_name.rpartition("/")[2], source_name.replace("/", "."))
     ]
-    return found[0] if len(found) == 1 else None
+    return matches[0] if len(matches) == 1 else None
 
 
 def _rule_problems(graph: Graph, target: Target) -> Iterator[Problem]:
+    """Yield the problems of a graph for an importer that nothing is written for."""
     importer, title = target.importer, target.title
     yield from _dialect_problems(graph, target)
     for node in graph.nodes.values():
@@ -574,20 +590,22 @@ def _rule_problems(graph: Graph, target: Target) -> Iterator[Problem]:
 
 
 def _scalars(node: Node, target: Target) -> Iterator[Problem]:
-    """Parameters that are one number for all neurons, where the importer fails on them."""
-    found = [
+    """Yield a problem for parameters that are one number for all neurons, where the importer fails on
+    them.
+    """
+    scalars = [
         name for name, value in node.parameters.items() if node.traits.state and np.ndim(value) == 0
     ]
-    if found and not target.importer.scalars:
+    if scalars and not target.importer.scalars:
         message = (
-            f"node '{node.name}' ({node.type}): {listing(found)} are one number for all neurons"
+            f"node '{node.name}' ({node.type}): {listing(scalars)} are one number for all neurons"
         )
         fix = f"give one for each neuron, {target.title}'s importer fails otherwise"
         yield Problem(node=node.name, code="scalar", message=message, fix=fix)
 
 
 def _dialect_problems(graph: Graph, target: Target) -> Iterator[Problem]:
-    """Numbers mean what the importer takes them for in files of its own framework only."""
+    """Yield a problem for files of other frameworks, whose numbers the importer takes for its own."""
     dialect = graph.dialect
     if target.framework is not None and dialect.name == target.framework.name:
         return

@@ -1,4 +1,4 @@
-"""Whom a graph is written for: one version of one framework's importer."""
+"""Target of a conversion: one version of one framework's importer."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ class Target:
         title: Of the framework, as people write it.
         importer: What is known of it.
         framework: Whose importer it is; None for one that belongs to no framework.
-        asked: The version that was asked for, "" if none was.
+        requested_version: The version that the user names, "" for none.
     """
 
     title: str
     importer: Importer
     framework: Framework | None = None
-    asked: str = ""
+    requested_version: str = ""
 
     @property
     def label(self) -> str:
@@ -44,17 +44,17 @@ class Target:
 
     @property
     def late(self) -> bool:
-        """Each of its layers takes a step."""
+        """Whether each of its layers takes a step."""
         return self.framework is not None and self.framework.dialects[0].spikes_from == "before"
 
     @property
     def channels_last(self) -> bool:
-        """Its Flatten joins height, width and channel, in this order."""
+        """Whether its Flatten joins height, width and channel, in this order."""
         return self.framework is not None and self.framework.dialects[0].channels_last
 
     @property
     def runs_loops(self) -> Order | None:
-        """How its importer orders nodes; None: it runs no loops but of a neuron and its weights."""
+        """Order in which its importer runs nodes; None: it runs no loops but of a neuron and its weights."""
         if self.framework is None:
             return None
         dialects = self.framework.dialects
@@ -65,31 +65,31 @@ class Target:
         return conventions.runs_loops
 
     def notes(self) -> tuple[str, ...]:
-        """What its version is worth here: another one was asked for or is installed, or nobody ran
-        this one.
+        """Return what the user must know of its version: another one is named or installed, or nobody
+        ran this one.
         """
-        later = later_release(self.title, self.importer, self.asked)
-        found = [later] if later else []
+        later = later_release(self.title, self.importer, self.requested_version)
+        notes = [later] if later else []
         installed = None if self.framework is None else installed_version(self.framework.name)
         if installed is not None and not covers(self.importer.version, installed):
-            found.append(self._other_version(installed))
+            notes.append(self._other_version(installed))
         if not self.importer.ran:
-            found.append(f"what {self.label} reads is known from its source, and was not run")
-        return tuple(found)
+            notes.append(f"what {self.label} reads is known from its source, and was not run")
+        return tuple(notes)
 
     def _other_version(self, installed: str) -> str:
         assert self.framework is not None
         text = f"written for {self.label}, installed is {installed}"
-        known = installed_importer(self.framework.name)
-        if known is None:
+        importer = installed_importer(self.framework.name)
+        if importer is None:
             return f"{text}, of which nothing is known here"
-        if known == self.importer:
-            return f"{text}, a release after {known.after}, which is taken for it"
-        return f'{text}: say to="{self.framework.name}=={known.version}" for that one'
+        if importer == self.importer:
+            return f"{text}, a release after {importer.after}, which is taken for it"
+        return f'{text}: say to="{self.framework.name}=={importer.version}" for that one'
 
 
 def target_of(text: str) -> Target:
-    """Whom to write for.
+    """Return the target of a conversion.
 
     Args:
         text: A framework, with a version if need be: "snntorch", "snntorch==1.0",
@@ -109,19 +109,23 @@ def target_of(text: str) -> Target:
 
 
 def importer_target(text: str) -> Target:
-    """Whose importer to ask, likewise; also one that nothing is written for.
+    """Return a target whose importer is known, also one that nothing is written for.
 
     Raises:
         UsageError: Nothing is known of such an importer.
     """
     name, version = split_version(text)
-    known = with_importers()
-    if name not in known:
-        raise UsageError(f"nothing is known of an importer '{name}'", fix=suggestion(name, known))
+    frameworks = with_importers()
+    if name not in frameworks:
+        raise UsageError(
+            f"nothing is known of an importer '{name}'", fix=suggestion(name, frameworks)
+        )
     return _target(name, version)
 
 
 def _target(name: str, version: str) -> Target:
     framework = framework_of(name)
     importer = importer_of(name, version) if version else chosen_importer(name)
-    return Target(title=framework.title, importer=importer, framework=framework, asked=version)
+    return Target(
+        title=framework.title, importer=importer, framework=framework, requested_version=version
+    )

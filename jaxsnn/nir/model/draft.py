@@ -496,52 +496,6 @@ def _per_channel(name: str, array: np.ndarray) -> np.ndarray:
     return rows[:, 0]
 
 
-def scale_outputs(draft: Draft, name: str, factor: float) -> None:
-    """Make up for a node whose output became 1/factor of what it was, in the weights that follow."""
-    for target in draft.targets(name):
-        entry = draft.nodes[target]
-        edge = (name, target)
-        if entry["type"] in ("Flatten", *POOLS) and len(draft.sources(target)) == 1:
-            scale_outputs(draft, target, factor)
-            continue
-        if entry["type"] not in WEIGHTED or len(draft.sources(target)) > 1:
-            target = draft.insert(edge, f"{name}_weights", identity(draft.shapes[name][1]))
-            entry = draft.nodes[target]
-        weight = np.asarray(entry["weight"])
-        entry["weight"] = rounded(weight * factor, weight)
-
-
-def swap_pools(draft: Draft, kind: str, why: str) -> None:
-    """Write all pools as SumPool2d or as AvgPool2d, and make up for it in the weights that follow."""
-    for name in draft.of_type(*POOLS):
-        entry = draft.nodes[name]
-        frame = window(as_node(name, entry))
-        assert frame.padding is not None
-        for key, value in (("kernel_size", frame.kernel), ("stride", frame.stride)):
-            entry[key] = np.array(value)
-        entry["padding"] = np.array([before for before, _ in frame.padding])
-        if entry["type"] == kind:
-            continue
-        area = float(np.prod(frame.kernel))
-        entry["type"] = kind
-        scale_outputs(draft, name, area if kind == "AvgPool2d" else 1 / area)
-        draft.changed(
-            name,
-            f"is written as {kind}, the weights that follow make up for its factor {area:g}",
-            why,
-        )
-
-
-def linear_as_affine(draft: Draft, why: str) -> None:
-    """Write Linear as Affine with a bias of 0."""
-    for name in draft.of_type("Linear"):
-        entry = draft.nodes[name]
-        weight = np.asarray(entry["weight"])
-        bias = np.zeros(weight.shape[:-1], np.promote_types(weight.dtype, np.float32))
-        draft.nodes[name] = entry | {"type": "Affine", "bias": bias}
-        draft.changed(name, "Linear is written as Affine with a bias of 0", why)
-
-
 def dense_groups(draft: Draft, why: str) -> None:
     """Write grouped convolutions with one group and zeros between the groups."""
     for name in draft.of_type("Conv1d", "Conv2d"):

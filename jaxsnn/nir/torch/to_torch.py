@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from jaxsnn.errors import ConversionError
-from jaxsnn.nir.convert.delays import in_steps
-from jaxsnn.nir.convert.geometry import reorder_flattened
+from jaxsnn.nir.convert.layers import reorder_flattened
+from jaxsnn.nir.convert.memories import delay_in_steps
+from jaxsnn.nir.convert.run_order import move_biases_out_of_loops
 from jaxsnn.nir.convert.target import Target
-from jaxsnn.nir.convert.topology import check_wiring, settle_loops
+from jaxsnn.nir.convert.topology import refuse_wiring
 from jaxsnn.nir.dialects.resolve import is_continuous, refuse_firing_at_rest, step_of
 from jaxsnn.nir.frameworks.framework import Importer
 from jaxsnn.nir.frameworks.source_step import Step
@@ -131,10 +132,10 @@ def drafted(graph: Graph) -> TorchDraft:
     draft, names = draft_of(graph)
     outputs = {names[name]: name for name in graph.outputs}
     _one_output(draft, list(outputs))
-    check_wiring(draft, _TORCH)
+    refuse_wiring(draft, _TORCH)
     for name, new in names.items():
         if draft.nodes.get(new, {}).get("type") == "Delay":
-            draft.nodes[new]["delay"] = in_steps(graph, name)
+            draft.nodes[new]["delay"] = delay_in_steps(graph, name)
     looped = {name for part in graph.recurrent_components() for name in part}
     steps = {
         names[name]: step_of(
@@ -171,7 +172,7 @@ def _full(entry: dict[str, Any], shape: tuple[int, ...]) -> dict[str, Any]:
 
 def _delay_late(draft: Draft, steps: Mapping[str, Step]) -> None:
     """Delays of a step behind neurons whose spikes leave a step late."""
-    loops = settle_loops(draft)
+    loops = move_biases_out_of_loops(draft)
     for name, step in steps.items():
         for target in draft.targets(name) if step.late else []:
             if (target, name) not in loops:

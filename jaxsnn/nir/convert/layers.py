@@ -1,0 +1,468 @@
+"""Layers without a state, written so that an importer that lacks a part of their geometry computes the
+same: the holes of a dilated kernel, the padding of a pool, the order of flattened axes, and as a last
+resort all axes, with convolutions and pools as matrices.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from jaxsnn.errors import ConversionError
+from jaxsnn.nir.convert.bounds import sums_may_meet
+from jaxsnn.nir.convert.passes import Condition, Conversion
+from jaxsnn.nir.frameworks.neuron_writing import has_few_digits
+from jaxsnn.nir.model.draft import (
+    NEURON_TYPES,
+    POOLS,
+    WEIGHTED,
+    Draft,
+    as_node,
+    dense_groups,
+    identity,
+    plain_flatten,
+    rounded,
+)
+from jaxsnn.nir.model.passes import window
+
+
+def replace_scales(conversion: Conversion) -> None:
+    """Write Scale as weights: a diagonal, or for several axes one factor for each channel.
+
+    Raises:
+        ConversionError: The neurons of a channel are scaled by different factors.
+    """
+    draft = conversion.draft
+    for name in draft.of_type("Scale"):
+        shape = draft.shapes[name][0]
+        factor = np.broadcast_to(np.asarray(draft.nodes[name]["scale"], float), shape)
+        entry = identity(shape)
+        rows = factor.reshape(shape[0], -1)
+        if np.any(rows != rows[:, :1]):
+            raise ConversionError(
+                f"node '{name}' scales neurons of one channel by {rows.min():g} to {rows.max():g}",
+                fix="give all neurons of a channel the same factor",
+                node=name,
+            )
+        column = rows[:, 0].reshape((-1,) + (1,) * (np.ndim(entry["weight"]) - 1))
+        draft.nodes[name] = entry | {"weight": entry["weight"] * column}
+        why = f"{conversion.title}'s importer does not map it"
+        draft.changed(name, "Scale is written as weights", why)
+
+
+def replace_linear(conversion: Conversion) -> None:
+    """Write Linear as Affine with a bias of 0."""
+    draft = conversion.draft
+    for name in draft.of_type("Linear"):
+        entry = draft.nodes[name]
+        weight = np.asarray(entry["weight"])
+        bias = np.zeros(weight.shape[:-1], np.promote_types(weight.dtype, np.float32))
+        draft.nodes[name] = entry | {"type": "Affine", "bias": bias}
+        draft.changed(
+            name,
+            "Linear is written as Affine with a bias of 0",
+            f"{conversion.title}'s importer does not map Linear",
+        )
+
+
+def set_channel_order(conversion: Conversion) -> None:
+    """Reorder what is flattened where only one of source and target is channels last.
+
+    Raises:
+        ConversionError: A Flatten joins some axes of several, and no other one the rest.
+    """
+    draft, target = conversion.draft, conversion.target
+    if draft.channels_last != target.channels_last:
+        title = conversion.source_title if draft.channels_last else target.title
+        why = f"{title} is channels last, others channels first"
+        reorder_flattened(draft, target.channels_last, why)
+        draft.channels_last = target.channels_last
+
+
+def join_groups(conversion: Conversion) -> None:
+    """Write grouped convolutions with one group and zeros between the groups."""
+    dense_groups(conversion.draft, f"{conversion.title}'s importer takes one group")
+
+
+def fill_dilations(conversion: Conversion) -> None:
+    """Write dilated convolutions with their holes as zeros of a larger kernel."""
+    draft = conversion.draft
+    for name in draft.of_type("Conv1d", "Conv2d"):
+        entry = draft.nodes[name]
+        if not _is_dilated(entry):
+            continue
+        weight = np.asarray(entry["weight"])
+        rank = weight.ndim - 2
+        dilation = np.broadcast_to(np.ravel(entry["dilation"]), (rank,))
+        kernel = [
+            step * (size - 1) + 1 for step, size in zip(dilation, weight.shape[2:], strict=True)
+        ]
+        wide = np.zeros((*weight.shape[:2], *kernel), weight.dtype)
+        taps = (slice(None, None, int(step)) for step in dilation)
+        wide[(slice(None), slice(None), *taps)] = weight
+        plain = np.ones(rank, int) if np.ndim(entry["dilation"]) else np.array(1)
+        draft.nodes[name] = entry | {"weight": wide, "dilation": plain}
+        draft.changed(
+            name,
+            f"its kernel {weight.shape[2:]} is written as {wide.shape[2:]}, with zeros as holes",
+            f"{conversion.title}'s importer ignores dilation",
+        )
+
+
+def _is_dilated(entry: Mapping[str, Any]) -> bool:
+    return bool(np.any(np.asarray(entry["dilation"]) != 1))
+
+
+def unify_pools(conversion: Conversion) -> None:
+    """Write all pools as the kind that the importer takes, and make up for the factor in the weights that follow."""
+    draft, pool_type = conversion.draft, conversion.importer.pool
+    assert pool_type is not None
+    _note_rounded_averages(draft, pool_type, conversion.title)
+    for name in draft.of_type(*POOLS):
+        entry = draft.nodes[name]
+        frame = window(as_node(name, entry))
+        assert frame.padding is not None
+        for key, value in (("kernel_size", frame.kernel), ("stride", frame.stride)):
+            entry[key] = np.array(value)
+        entry["padding"] = np.array([before for before, _ in frame.padding])
+        if entry["type"] == pool_type:
+            continue
+        area = float(np.prod(frame.kernel))
+        entry["type"] = pool_type
+        _scale_outputs(draft, name, area if pool_type == "AvgPool2d" else 1 / area)
+        draft.changed(
+            name,
+            f"is written as {pool_type}, the weights that follow make up for its factor {area:g}",
+            f"{conversion.title}'s importer takes {pool_type} only",
+        )
+
+
+def _scale_outputs(draft: Draft, name: str, factor: float) -> None:
+    """Make up for a node whose output became 1/factor of what it was, in the weights that follow."""
+    for target in draft.targets(name):
+        entry = draft.nodes[target]
+        edge = (name, target)
+        if entry["type"] in ("Flatten", *POOLS) and len(draft.sources(target)) == 1:
+            _scale_outputs(draft, target, factor)
+            continue
+        if entry["type"] not in WEIGHTED or len(draft.sources(target)) > 1:
+            target = draft.insert(edge, f"{name}_weights", identity(draft.shapes[name][1]))
+            entry = draft.nodes[target]
+        weight = np.asarray(entry["weight"])
+        entry["weight"] = rounded(weight * factor, weight)
+
+
+def split_pool_padding(conversion: Conversion) -> None:
+    """Write the padding of a pool as that of a convolution before it, which changes nothing else."""
+    draft = conversion.draft
+    why = f"{conversion.title}'s importer does not take the padding of a pool"
+    for name in draft.of_type(*POOLS):
+        entry = draft.nodes[name]
+        padding = _padding_before(name, entry)
+        if not any(padding):
+            continue
+        inward = draft.shapes[name][0]
+        padded = (inward[0], *(n + 2 * p for n, p in zip(inward[1:], padding, strict=True)))
+        entry["padding"] = np.zeros(len(padding), int)
+        draft.shapes[name] = (padded, draft.shapes[name][1])
+        for source in draft.sources(name):
+            # Its kernel has one weight of 1 in the middle.
+            channels, kernel = np.arange(inward[0]), [2 * pad + 1 for pad in padding]
+            weight = np.zeros((inward[0], inward[0], *kernel))
+            weight[(channels, channels, *padding)] = 1
+            convolution = identity(inward) | {"weight": weight, "padding": 2 * np.array(padding)}
+            pads = draft.insert((source, name), f"{name}_padding", convolution)
+            draft.shapes[pads] = (inward, padded)
+            draft.changed(pads, f"a convolution that only pads, by {padding}, before '{name}'", why)
+
+
+def _padding_before(name: str, entry: dict[str, Any]) -> list[int]:
+    padding = window(as_node(name, entry)).padding
+    assert padding is not None
+    return [before for before, _ in padding]
+
+
+def _note_rounded_averages(draft: Draft, pool_type: str, title: str) -> None:
+    """Note where an average is written as a sum, or the other way round, and float32 rounds their ratio."""
+    import networkx
+
+    for name in draft.of_type(*POOLS):
+        area = float(np.prod(window(as_node(name, draft.nodes[name])).kernel))
+        if draft.nodes[name]["type"] == pool_type or has_few_digits(np.array(1 / area)):
+            continue
+        # Edges up to the next neurons: what these fire comes of sums of its own.
+        edges = [edge for edge in draft.edges if draft.nodes[edge[0]]["type"] not in NEURON_TYPES]
+        behind = networkx.descendants(networkx.DiGraph(edges), name)
+        for neuron in draft.of_type(*NEURON_TYPES):
+            v_threshold = np.asarray(draft.nodes[neuron].get("v_threshold", np.inf))
+            if neuron in behind and sums_may_meet(draft, neuron, v_threshold):
+                draft.notes.append(
+                    f"node '{neuron}': float32 rounds the average of {area:g} cells of '{name}', which is written "
+                    f"as {pool_type}; where a sum of its weights meets v_threshold, {title} may fire and the source "
+                    "not, or the other way round"
+                )
+
+
+def count_axes_from_end(conversion: Conversion) -> None:
+    """Count the axes of each Flatten from the end, so that an axis of batch does not matter."""
+    plain_flatten(conversion.draft)
+
+
+def _join_flattens(draft: Draft, why: str) -> None:
+    """Make one Flatten of those that follow each other and end at one axis."""
+    while name := next(
+        (name for name in draft.of_type("Flatten") if _feeds_flattens_only(draft, name)), ""
+    ):
+        inward, sources, targets = draft.shapes[name][0], draft.sources(name), draft.targets(name)
+        ends = {"input_type": np.array(inward), "start_dim": np.array(0), "end_dim": np.array(-1)}
+        for target in targets:
+            draft.nodes[target] = draft.nodes[target] | ends
+            draft.shapes[target] = (inward, draft.shapes[target][1])
+            draft.changed(target, f"takes '{name}' in, and flattens all axes", why)
+        draft.edges = [edge for edge in draft.edges if name not in edge]
+        draft.edges += [(source, target) for source in sources for target in targets]
+        del draft.nodes[name], draft.shapes[name]
+
+
+def _feeds_flattens_only(draft: Draft, name: str) -> bool:
+    """Return whether a node is the only source of all that it feeds: Flattens that end at one axis."""
+    targets = draft.targets(name)
+    return bool(targets) and all(
+        draft.nodes[target]["type"] == "Flatten"
+        and draft.sources(target) == [name]
+        and len(draft.shapes[target][1]) == 1
+        for target in targets
+    )
+
+
+def reorder_flattened(draft: Draft, to_channels_last: bool, why: str) -> None:
+    """Follow the order of each Flatten, which changes between (C, H, W) and (H, W, C).
+
+    The columns of weights that follow are permuted; before what else follows, a permutation is put.
+
+    Raises:
+        ConversionError: A Flatten joins some axes of several, and no other one the rest.
+    """
+    _join_flattens(draft, why)
+    for name in draft.of_type("Flatten"):
+        inward, outward = draft.shapes[name]
+        if len(inward) < 2:
+            continue
+        if len(outward) > 1:
+            raise ConversionError(
+                f"node '{name}' (Flatten) makes {outward} of {inward}, and {why}",
+                fix="flatten all axes at once",
+                node=name,
+            )
+        order = np.moveaxis(np.arange(np.prod(inward)).reshape(inward), 0, -1).ravel()
+        columns = order if to_channels_last else np.argsort(order)
+        if np.array_equal(columns, np.arange(columns.size)):
+            continue
+        for target in draft.targets(name):
+            entry = draft.nodes[target]
+            if entry["type"] in ("Linear", "Affine") and len(draft.sources(target)) == 1:
+                entry["weight"] = np.asarray(entry["weight"])[..., columns]
+                draft.changed(target, f"its columns are reordered to follow '{name}'", why)
+                continue
+            weight = np.eye(columns.size, dtype=np.float32)[:, columns]
+            permutation = draft.insert(
+                (name, target), f"{name}_order", {"type": "Linear", "weight": weight}
+            )
+            draft.changed(permutation, f"a permutation between '{name}' and '{target}'", why)
+
+
+#: The most weights that a network is written with as matrices.
+MAX_WEIGHTS = 2**23
+
+
+def fits_as_matrices(draft: Draft) -> bool:
+    """Return whether a network has several axes somewhere, and few enough weights without them."""
+    shapes = [draft.shapes[name] for name, entry in draft.nodes.items() if entry["type"] != "Input"]
+    if not any(len(shape) > 1 for ends in shapes for shape in ends):
+        return False
+    weights = 0
+    for name in draft.of_type("Conv1d", "Conv2d", *POOLS):
+        inward, outward = draft.shapes[name]
+        if len(inward) == len(outward):
+            weights += int(np.prod((inward, outward)))
+    return weights <= MAX_WEIGHTS
+
+
+def write_as_matrices(conversion: Conversion) -> None:
+    """Write all nodes with one axis, and convolutions and pools as matrices.
+
+    An importer that shares weights between positions cannot take neurons that differ from position
+    to position, nor Conv1d if it has none; with matrices it can. It costs memory, so it is tried
+    second.
+
+    Raises:
+        ConversionError: A node of several axes that has no such form.
+    """
+    draft = conversion.draft
+    why = "the importer cannot take the network with its axes"
+    if draft.channels_last:
+        reorder_flattened(draft, False, "others than its framework are channels first")
+        draft.channels_last = False
+    dense_groups(draft, why)
+    for name in list(draft.nodes):
+        entry, (inward, outward) = draft.nodes[name], draft.shapes[name]
+        if entry["type"] == "Input":
+            continue
+        draft.shapes[name] = ((int(np.prod(inward)),), (int(np.prod(outward)),))
+        if entry["type"] == "Flatten":
+            remove_node(draft, name)
+            continue
+        draft.nodes[name] = _with_one_axis(name, entry, inward, outward)
+        if draft.nodes[name]["type"] != entry["type"]:
+            draft.changed(name, f"{entry['type']} is written as a matrix", why)
+    for name in draft.of_type("Output"):
+        draft.nodes[name]["shape"] = np.array(draft.shapes[name][0])
+    for name in draft.of_type("Input"):
+        if len(draft.shapes[name][1]) > 1:
+            flat = draft.free(f"{name}_flat")
+            draft.edges = [
+                (flat if source == name else source, target) for source, target in draft.edges
+            ]
+            add_flatten(draft, name, flat)
+
+
+def _with_one_axis(
+    name: str, entry: dict[str, Any], inward: tuple[int, ...], outward: tuple[int, ...]
+) -> dict[str, Any]:
+    """Return the entry of a node with one axis."""
+    kind = entry["type"]
+    meta = {"metadata": entry["metadata"]} if "metadata" in entry else {}
+    if len(inward) == 1 and len(outward) == 1:
+        return entry
+    if kind in NEURON_TYPES or kind in ("Scale", "Threshold", "Delay"):
+        return {
+            key: np.asarray(value).reshape(-1)
+            if not isinstance(value, str | dict) and np.ndim(value)
+            else value
+            for key, value in entry.items()
+        }
+    if kind in ("Conv1d", "Conv2d"):
+        weight = np.asarray(entry["weight"])
+        places = int(np.prod(outward[1:]))
+        bias = np.repeat(np.asarray(entry["bias"]), places)
+        frame = window(as_node(name, entry))
+        matrix = _unroll(weight, frame, np.ravel(entry["dilation"]), inward, outward)
+        return {"type": "Affine", "weight": matrix, "bias": bias, **meta}
+    if kind in POOLS:
+        frame = window(as_node(name, entry))
+        value = 1.0 if kind == "SumPool2d" else 1.0 / float(np.prod(frame.kernel))
+        weight = np.zeros((inward[0], inward[0], *frame.kernel), np.float32)
+        weight[np.arange(inward[0]), np.arange(inward[0])] = value
+        return {"type": "Linear", "weight": _unroll(weight, frame, [1], inward, outward), **meta}
+    if kind == "Output":
+        return dict(entry)
+    raise ConversionError(
+        f"node '{name}' ({kind}) of shape {inward} cannot be written with one axis",
+        fix="flatten what feeds it",
+        node=name,
+    )
+
+
+def _unroll(
+    weight: np.ndarray, frame: Any, dilation: Any, inward: tuple[int, ...], outward: tuple[int, ...]
+) -> np.ndarray:
+    """Return the matrix (outputs, inputs) of a convolution without groups.
+
+    Tap k of the kernel joins output y to input y * stride + k * dilation - padding.
+    """
+    rank = len(inward) - 1
+    steps = np.broadcast_to(np.asarray(dilation), (rank,))
+    matrix = np.zeros((*outward, *inward), weight.dtype)
+    for tap in itertools.product(*(range(size) for size in weight.shape[2:])):
+        axes = []
+        for axis in range(rank):
+            y = np.arange(outward[1 + axis])
+            x = y * frame.stride[axis] + tap[axis] * steps[axis] - frame.padding[axis][0]
+            axes.append([(a, b) for a, b in zip(y, x, strict=True) if 0 <= b < inward[1 + axis]])
+        for pairs in itertools.product(*axes):
+            y, x = (tuple(int(pair[side]) for pair in pairs) for side in (0, 1))
+            matrix[(slice(None), *y, slice(None), *x)] += weight[(slice(None), slice(None), *tap)]
+    return matrix.reshape(int(np.prod(outward)), int(np.prod(inward)))
+
+
+def remove_node(draft: Draft, name: str) -> None:
+    """Remove a node whose output is its input; beside an edge between the same two, which would
+    be counted once, it becomes weights.
+    """
+    bypass = list(itertools.product(draft.sources(name), draft.targets(name)))
+    if any(edge in draft.edges for edge in bypass):
+        draft.nodes[name] = identity(draft.shapes[name][0])
+        return
+    draft.edges = [edge for edge in draft.edges if name not in edge] + bypass
+    del draft.nodes[name], draft.shapes[name]
+
+
+def add_flatten(draft: Draft, source: str, name: str) -> None:
+    """Add a Flatten of all axes behind a node."""
+    shape = draft.shapes[source][1]
+    draft.edges.append((source, name))
+    draft.nodes[name] = {
+        "type": "Flatten",
+        "input_type": np.array(shape),
+        "start_dim": np.array(-len(shape)),
+        "end_dim": np.array(-1),
+    }
+    draft.shapes[name] = (shape, (int(np.prod(shape)),))
+
+
+CHANNELS_IN_ORDER = Condition(
+    "channels have the target's order where axes are flattened",
+    lambda conversion: conversion.draft.channels_last == conversion.target.channels_last,
+)
+AXES_FROM_END = Condition(
+    "the axes of each Flatten are counted from the end",
+    lambda conversion: all(
+        conversion.draft.nodes[name]["start_dim"] < 0
+        and conversion.draft.nodes[name]["end_dim"] < 0
+        for name in conversion.draft.of_type("Flatten")
+    ),
+)
+ONE_GROUP = Condition(
+    "no convolution has groups",
+    lambda conversion: all(
+        np.all(np.asarray(conversion.draft.nodes[name]["groups"]) == 1)
+        for name in conversion.draft.of_type("Conv1d", "Conv2d")
+    ),
+)
+NO_DILATIONS = Condition(
+    "no convolution is dilated",
+    lambda conversion: (
+        not any(
+            _is_dilated(conversion.draft.nodes[name])
+            for name in conversion.draft.of_type("Conv1d", "Conv2d")
+        )
+    ),
+)
+POOLS_OF_ONE_TYPE = Condition(
+    "all pools are of the type that the importer takes",
+    lambda conversion: all(
+        conversion.draft.nodes[name]["type"] == conversion.importer.pool
+        for name in conversion.draft.of_type(*POOLS)
+    ),
+)
+POOLS_WITHOUT_PADDING = Condition(
+    "no pool pads",
+    lambda conversion: (
+        not any(
+            any(_padding_before(name, conversion.draft.nodes[name]))
+            for name in conversion.draft.of_type(*POOLS)
+        )
+    ),
+)
+ONE_AXIS = Condition(
+    "every node has one axis, Inputs and what flattens them aside",
+    lambda conversion: all(
+        len(shape) == 1
+        for name, entry in conversion.draft.nodes.items()
+        if entry["type"] not in ("Input", "Flatten")
+        for shape in conversion.draft.shapes[name]
+    ),
+)

@@ -1,0 +1,241 @@
+"""Readouts, synaptic currents and delays for importers that have none: weights that feed themselves.
+
+    y(t) = x(t) + k y(t-1)
+
+is a node that sums, and a Linear of diag(k) from it to itself, which every importer that runs loops
+delays by a step. A readout is one of them; with a synaptic current, two in a row. A delay holds what
+arrived in this step and in those before, h(t) = [x(t), 0, ...] + shifted h(t-1), and weights take of
+each channel what is as old as its delay.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from jaxsnn.errors import ConversionError
+from jaxsnn.nir.convert.layers import MAX_WEIGHTS, remove_node
+from jaxsnn.nir.convert.passes import Condition, Conversion
+from jaxsnn.nir.convert.topology import recurrent_nodes
+from jaxsnn.nir.dialects.gains import known
+from jaxsnn.nir.frameworks.source_step import Step
+from jaxsnn.nir.model.draft import Draft, scale_inputs
+from jaxsnn.nir.model.graph import Graph
+
+
+def replace_readouts(conversion: Conversion) -> None:
+    """Write populations that give their membranes as weights that feed themselves.
+
+    Raises:
+        ConversionError: A readout of several axes, or one whose current does not start at 0.
+    """
+    for name, step in list(conversion.steps.items()):
+        if step.reset != "none":
+            continue
+        if len(step.shape) != 1:
+            raise ConversionError(
+                f"node '{name}' gives membranes of shape {step.shape}, which weights that feed "
+                "themselves can do for one axis",
+                fix="flatten what feeds it",
+                node=name,
+            )
+        if np.any(step.i_start):
+            conversion.give_up(name, "its current does not start at 0", "it starts at 0")
+        _write_readout(conversion.draft, step)
+        del conversion.steps[name]
+
+
+def split_synaptic_currents(conversion: Conversion) -> None:
+    """Write synaptic currents that the importer's neurons do not have as weights that feed themselves.
+
+    The populations become LIF. Populations of several axes, those that feed themselves and those
+    whose current does not start at 0 stay as they are.
+    """
+    draft = conversion.draft
+    for step in _separable(conversion):
+        name, (size,) = step.name, step.shape
+        zeros, ones = np.zeros(size), np.ones(size)
+        scale_inputs(draft, name, step.synapse_gain, zeros, step.bias_ratio)
+        current, weights = (draft.free(f"{name}_{part}") for part in ("current", "drive"))
+        draft.edges = [
+            (source, current if target == name else target) for source, target in draft.edges
+        ]
+        draft.edges += [(current, weights), (weights, name)]
+        draft.shapes[current] = draft.shapes[weights] = draft.shapes[name]
+        draft.nodes[weights] = {"type": "Linear", "weight": np.eye(size)}
+        _feed_itself(draft, current, np.diag(step.synapse_decay))
+        conversion.steps[name] = dataclasses.replace(
+            step,
+            type="LIF",
+            current_based=False,
+            synapse_decay=zeros,
+            synapse_gain=ones,
+            bias_ratio=ones,
+        )
+        why = f"{conversion.title}'s importer has no such neuron with a current"
+        draft.changed(name, "its current is written as weights that feed themselves", why)
+
+
+def _separable(conversion: Conversion) -> list[Step]:
+    """Return the steps whose current the importer does not take, and weights can stand for."""
+    needs_no_current = conversion.importer.apart
+    recurrent = recurrent_nodes(conversion.draft)
+    return [
+        step
+        for name, step in conversion.steps.items()
+        if step.current_based
+        and len(step.shape) == 1
+        and name not in recurrent
+        and not np.any(step.i_start)
+        and needs_no_current is not None
+        and needs_no_current(step)
+    ]
+
+
+def _write_readout(draft: Draft, step: Step) -> None:
+    """Write the membrane without its start, v - v_start, and add the start again behind it."""
+    name = step.name
+    drive = step.drive - (1 - step.decay) * step.v_start
+    drive = np.where(np.abs(drive) < 1e-12 * np.abs(step.v_start), 0.0, drive)
+    scale_inputs(draft, name, step.gain * step.synapse_gain, np.zeros(step.shape), step.bias_ratio)
+    if step.current_based:
+        current = draft.free(f"{name}_current")
+        draft.edges = [
+            (source, current if target == name else target) for source, target in draft.edges
+        ]
+        draft.edges.append((current, name))
+        draft.shapes[current] = draft.shapes[name]
+        _feed_itself(draft, current, np.diag(step.synapse_decay))
+    if np.any(step.v_start):
+        level = draft.free(f"{name}_level")
+        draft.edges = [
+            (level if source == name else source, target) for source, target in draft.edges
+        ]
+        draft.edges.append((name, level))
+        draft.nodes[level] = {
+            "type": "Affine",
+            "weight": np.eye(len(step.v_start)),
+            "bias": step.v_start,
+        }
+        draft.shapes[level] = draft.shapes[name]
+    _feed_itself(draft, name, np.diag(step.decay), drive)
+    draft.changed(
+        name,
+        f"{step.type} is written as weights that feed themselves",
+        "the importer has no neuron that gives its membrane; y = x + k y is the same",
+    )
+
+
+def _feed_itself(
+    draft: Draft, name: str, weight: np.ndarray, drive: np.ndarray | None = None
+) -> None:
+    """Make a node that sums what arrives, `drive`, and `weight` times its last output."""
+    size, leak = len(weight), draft.free(f"{name}_leak")
+    draft.nodes[name] = {"type": "Linear", "weight": np.eye(size)}
+    if drive is not None and np.any(drive):
+        draft.nodes[name] |= {"type": "Affine", "bias": drive}
+    draft.nodes[leak] = {"type": "Linear", "weight": weight}
+    draft.shapes[leak] = ((size,), (size,))
+    draft.edges += [(name, leak), (leak, name)]
+    draft.memories.append(name)
+
+
+#: Delays may differ from whole steps by the rounding of float32, relative.
+_TOLERANCE = 2**-18
+
+
+def delay_in_steps(graph: Graph, name: str) -> np.ndarray:
+    """Return the delays of a Delay in steps.
+
+    Raises:
+        ConversionError: One is no whole number of steps.
+        DialectError: How long a step is, or the unit of time, is unknown.
+    """
+    seconds, dt = (
+        known(graph.dialect, field, "a delay in steps", name) for field in ("seconds", "dt")
+    )
+    delay = np.asarray(graph.nodes[name].value("delay"), float) * seconds
+    steps = np.rint(delay / dt)
+    wrong = np.abs(steps - delay / dt) > _TOLERANCE * np.maximum(steps, 1)
+    if np.any(wrong):
+        late = float(delay[wrong].flat[0])
+        raise ConversionError(
+            f"node '{name}' (Delay) delays by {late:g} s, which is {late / dt:g} steps of {dt:g} s",
+            fix="choose a dt that divides it",
+            node=name,
+        )
+    return steps
+
+
+def replace_delays(conversion: Conversion) -> None:
+    """Leave out Delays of no steps, and write others as weights that feed themselves.
+
+    Delays within a loop stay, and those of several axes; without loops in the importer all Delays
+    that are not 0.
+
+    Raises:
+        ConversionError: A delay is no whole number of steps, or takes too many weights.
+        DialectError: How long a step is, or the unit of time, is unknown.
+    """
+    draft, importer = conversion.draft, conversion.importer
+    feeds_back = importer.feeds_back and not importer.chain
+    recurrent = recurrent_nodes(draft)
+    for source_name, name in conversion.draft_names.items():
+        if name not in draft.of_type("Delay") or name in recurrent:
+            continue
+        if not np.any(draft.nodes[name]["delay"]):
+            remove_node(draft, name)
+            change = "is written as weights of 1" if name in draft.nodes else "is left out"
+            draft.changed(name, change, "it delays by 0 steps")
+        elif feeds_back and len(draft.shapes[name][1]) == 1:
+            _write_delay(draft, name, delay_in_steps(conversion.source, source_name))
+
+
+def _write_delay(draft: Draft, name: str, delay: np.ndarray) -> None:
+    """Put weights that spread, hold and read in place of a Delay, in steps."""
+    (size,), longest = draft.shapes[name][1], delay.max()
+    held = size * (longest + 1)
+    if held > MAX_WEIGHTS**0.5:
+        raise ConversionError(
+            f"node '{name}' (Delay) delays {size} channels by up to {longest:.15g} steps, which takes "
+            f"{held:.6g} x {held:.6g} weights, and at most {MAX_WEIGHTS} are written",
+            fix="delay by fewer steps",
+            node=name,
+        )
+    late, held = np.resize(delay, size).astype(int), int(held)
+    memory, output = (draft.free(f"{name}_{part}") for part in ("held", "taken"))
+    draft.edges = [(output if source == name else source, end) for source, end in draft.edges]
+    draft.edges += [(name, memory), (memory, output)]
+    draft.nodes[name] = {"type": "Linear", "weight": np.eye(held, size, dtype=np.float32)}
+    weight = np.zeros((size, held), np.float32)
+    weight[np.arange(size), late * size + np.arange(size)] = 1
+    draft.nodes[output] = {"type": "Linear", "weight": weight}
+    draft.shapes |= {
+        name: ((size,), (held,)),
+        memory: ((held,), (held,)),
+        output: ((held,), (size,)),
+    }
+    _feed_itself(draft, memory, np.eye(held, k=-size, dtype=np.float32))
+    draft.changed(
+        name,
+        f"a Delay of up to {late.max()} steps is written as weights that pass on what they hold",
+        "importers have no Delay",
+    )
+
+
+NO_IDLE_DELAYS = Condition(
+    "no Delay delays by 0 steps, those of loops aside",
+    lambda conversion: all(
+        np.any(conversion.draft.nodes[name]["delay"])
+        for name in {*conversion.draft.of_type("Delay")} - recurrent_nodes(conversion.draft)
+    ),
+)
+NO_READOUTS = Condition(
+    "no population gives its membrane",
+    lambda conversion: all(step.reset != "none" for step in conversion.steps.values()),
+)
+NO_SEPARABLE_CURRENTS = Condition(
+    "synaptic currents that the importer does not take are left only where weights cannot stand for them",
+    lambda conversion: not _separable(conversion),
+)

@@ -1,0 +1,234 @@
+"""Passes of a conversion: what each requires and guarantees, and the state that they edit.
+
+`jaxsnn.nir.convert.pipeline.PASSES` lists them in their order.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterable, Sequence
+
+from jaxsnn.errors import ConversionError
+from jaxsnn.nir.convert.target import Target
+from jaxsnn.nir.frameworks.framework import Importer
+from jaxsnn.nir.frameworks.neuron_writing import Setting
+from jaxsnn.nir.frameworks.registry import framework_of
+from jaxsnn.nir.frameworks.source_flow import Flow
+from jaxsnn.nir.frameworks.source_step import Step
+from jaxsnn.nir.model.draft import NEURON_TYPES, Draft
+from jaxsnn.nir.model.graph import Graph
+
+#: Set to 1, conversions check what each pass requires and guarantees. Tests do.
+CHECK_VARIABLE = "JAXSNN_CHECK_PASSES"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ConversionRequest:
+    """What a user asks of a conversion; see `jaxsnn.nir.convert.pipeline.convert`.
+
+    Attributes:
+        dense: Convolutions and pools are to be written as matrices, and all nodes with one axis.
+    """
+
+    target: Target
+    approximate: bool = False
+    dt: float | None = None
+    path: str = "model.nir"
+    input_range: tuple[float, float] = (0.0, 1.0)
+    dense: bool = False
+
+    @property
+    def importer(self) -> Importer:
+        """What is known of the target's importer."""
+        return self.target.importer
+
+    def maps(self, node_type: str) -> bool:
+        """Return whether the importer takes nodes of a type."""
+        return node_type in (self.importer.nodes or ())
+
+
+@dataclasses.dataclass(kw_only=True, eq=False)
+class Conversion:
+    """State of a conversion. Passes edit it in place.
+
+    Attributes:
+        request: What is asked for.
+        source: The graph to convert, read with its dialect.
+        draft: The graph while it is rewritten.
+        draft_names: Name in the draft of each node of the source, by its name there.
+        steps: One time step of each population, by its name in the draft; for importers that step.
+        flows: The equations of each population; for importers that solve them.
+        max_spikes: The most spikes that a neuron of a population fires in a step, where that is
+            more than the importer's neurons fire.
+        dt: The step of the target in seconds; 0 for equations.
+        shift: Steps by which the target's spikes leave later than the source's, by Output.
+        setting: What was written of all neurons; None until they are.
+        graph: The result; None until it is built.
+    """
+
+    request: ConversionRequest
+    source: Graph
+    draft: Draft
+    draft_names: dict[str, str]
+    steps: dict[str, Step] = dataclasses.field(default_factory=dict)
+    flows: dict[str, Flow] = dataclasses.field(default_factory=dict)
+    max_spikes: dict[str, int] = dataclasses.field(default_factory=dict)
+    dt: float = 0.0
+    shift: dict[str, int] = dataclasses.field(default_factory=dict)
+    setting: Setting | None = None
+    graph: Graph | None = None
+
+    @property
+    def target(self) -> Target:
+        """Whom the graph is written for."""
+        return self.request.target
+
+    @property
+    def importer(self) -> Importer:
+        """What is known of the target's importer."""
+        return self.request.target.importer
+
+    @property
+    def title(self) -> str:
+        """The target's framework, as people write it."""
+        return self.request.target.title
+
+    @property
+    def source_title(self) -> str:
+        """The source's framework, as people write it."""
+        return framework_of(self.source.dialect.name or "").title
+
+    def give_up(self, node: str, reason: str, nearest: str) -> None:
+        """Note what an approximation loses.
+
+        Args:
+            node: In the draft.
+            reason: What the target cannot do.
+            nearest: What is done instead.
+
+        Raises:
+            ConversionError: No approximation is wanted.
+        """
+        if not self.request.approximate:
+            raise ConversionError(
+                f"node '{node}': {reason}",
+                fix=f"change the network, or convert with approximate=True ({nearest})",
+                node=node,
+            )
+        self.draft.losses.append(f"{node}: {reason}; {nearest}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Condition:
+    """What holds of a conversion before or after a pass.
+
+    Attributes:
+        statement: For people: "no node is a Scale".
+        holds: Returns whether it does.
+    """
+
+    statement: str
+    holds: Callable[[Conversion], bool]
+
+
+def always(request: ConversionRequest) -> bool:
+    """Return True: every conversion needs the pass."""
+    return True
+
+
+@dataclasses.dataclass(frozen=True)
+class ConversionPass:
+    """One edit of a conversion.
+
+    Attributes:
+        function: Edits the state; its name is that of the pass, and the first sentence of its
+            docstring describes it.
+        requires: Conditions that must hold before it.
+        ensures: Conditions that hold after it.
+        when: Returns whether a conversion needs it.
+    """
+
+    function: Callable[[Conversion], None]
+    requires: tuple[Condition, ...] = ()
+    ensures: tuple[Condition, ...] = ()
+    when: Callable[[ConversionRequest], bool] = always
+
+    @property
+    def name(self) -> str:
+        """A verb and an object: "set_initial_state"."""
+        return self.function.__name__
+
+    @property
+    def description(self) -> str:
+        """The first sentence of the function's docstring."""
+        paragraph = (self.function.__doc__ or "").partition("\n\n")[0]
+        return " ".join(paragraph.split())
+
+
+def passes_checked() -> bool:
+    """Return whether conversions check the conditions of their passes."""
+    return os.environ.get(CHECK_VARIABLE) == "1"
+
+
+def run_passes(passes: Iterable[ConversionPass], conversion: Conversion, *, check: bool) -> None:
+    """Run the passes that a conversion needs, in their order.
+
+    Args:
+        passes: All passes.
+        conversion: Edited in place.
+        check: Check what each pass requires before it, and what it guarantees after it.
+
+    Raises:
+        ConversionError: The importer cannot express the network.
+        AssertionError: A condition does not hold: a defect of this library.
+    """
+    for conversion_pass in passes:
+        if not conversion_pass.when(conversion.request):
+            continue
+        if check:
+            _check(conversion_pass.requires, conversion, f"{conversion_pass.name} requires")
+        conversion_pass.function(conversion)
+        if check:
+            # Holds after every pass, so that none has to state it.
+            _check(
+                (EDGES_JOIN_NODES, *conversion_pass.ensures),
+                conversion,
+                f"{conversion_pass.name} ensures",
+            )
+
+
+def _check(conditions: Sequence[Condition], conversion: Conversion, subject: str) -> None:
+    for condition in conditions:
+        if not condition.holds(conversion):
+            raise AssertionError(f"{subject}: {condition.statement}, and that does not hold")
+
+
+def without(node_type: str) -> Condition:
+    """Return the condition that no node has a type."""
+    article = "an" if node_type[0] in "AI" else "a"
+    return Condition(
+        f"no node is {article} {node_type}",
+        lambda conversion: not conversion.draft.of_type(node_type),
+    )
+
+
+STEPS_RESOLVED = Condition(
+    "every population has a resolved step",
+    lambda conversion: set(conversion.steps) == set(conversion.draft.of_type(*NEURON_TYPES)),
+)
+FLOWS_RESOLVED = Condition(
+    "every population has resolved equations",
+    lambda conversion: set(conversion.flows) == set(conversion.draft.of_type(*NEURON_TYPES)),
+)
+EDGES_JOIN_NODES = Condition(
+    "every edge joins two nodes, and is there once",
+    lambda conversion: (
+        {name for edge in conversion.draft.edges for name in edge} <= {*conversion.draft.nodes}
+        and len(set(conversion.draft.edges)) == len(conversion.draft.edges)
+    ),
+)
+SHAPES_KNOWN = Condition(
+    "every node has a shape",
+    lambda conversion: {*conversion.draft.nodes} <= {*conversion.draft.shapes},
+)

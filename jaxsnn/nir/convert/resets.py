@@ -1,0 +1,353 @@
+"""Resets that an importer's neurons do not have, written with further neurons and weights: several
+spikes in a step, resets that several nodes do together, and subtractions in another step.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from jaxsnn.errors import ConversionError
+from jaxsnn.nir.convert.passes import Condition, Conversion
+from jaxsnn.nir.frameworks.source_step import Reset, Step
+from jaxsnn.nir.model.draft import (
+    POOLS,
+    WEIGHTED,
+    Draft,
+    dense_groups,
+    feedback_of,
+    identity,
+    loops_of,
+    scale_inputs,
+    weighted_feeder,
+)
+
+
+def copy_bursting_neurons(conversion: Conversion) -> None:
+    """Write each neuron that fires several spikes in a step as copies that fire one spike each.
+
+    Copy j of a neuron shares its membrane and fires where the membrane is at j times v_threshold. The
+    copies' spikes add up to the neuron's, so whatever follows takes each copy with the neuron's
+    weights. Where a copy of the target resets by its own spike only, a loop between the copies does
+    the rest.
+
+    Raises:
+        ConversionError: Neurons of which copies cannot share their resets.
+    """
+    draft, steps = conversion.draft, conversion.steps
+    if any(copies > 1 for copies in conversion.max_spikes.values()):
+        dense_groups(draft, "copies of a neuron are further channels, which belong to no group")
+    for name, copies in conversion.max_spikes.items():
+        if copies == 1:
+            continue
+        step = steps[name]
+        for source in draft.sources(name):
+            feeder = weighted_feeder(draft, source, name, False)
+            _copy_rows(draft, feeder, copies)
+            if draft.targets(feeder) == [source] and source != feeder:
+                _lengthen(draft, source, copies)  # a Flatten between them
+        _copy_columns(draft, name, copies)
+        inward, outward = draft.shapes[name]
+        draft.shapes[name] = (
+            (inward[0] * copies, *inward[1:]),
+            (outward[0] * copies, *outward[1:]),
+        )
+        steps[name] = _copy_step(step, copies, draft.shapes[name][1])
+        if conversion.importer.subtraction:
+            steps[name] = _share_resets(conversion, step, steps[name], copies)
+        draft.changed(
+            name,
+            f"each neuron is written as {copies}, with v_threshold times 1 to {copies}",
+            "one neuron of the target fires one spike a step, "
+            f"and the source's up to {copies} here",
+        )
+    conversion.max_spikes = dict.fromkeys(conversion.max_spikes, 1)
+
+
+def _copy_step(step: Step, copies: int, shape: tuple[int, ...]) -> Step:
+    """Return the step of all copies, with j times v_threshold for copy j."""
+    levels = np.repeat(np.arange(1.0, copies + 1), step.shape[0])
+    levels = np.broadcast_to(levels.reshape((-1,) + (1,) * (len(step.shape) - 1)), shape)
+    arrays = {
+        field.name: np.tile(value, (copies,) + (1,) * (value.ndim - 1))
+        for field in dataclasses.fields(step)
+        if isinstance(value := getattr(step, field.name), np.ndarray)
+    }
+    arrays |= {"v_threshold": arrays["v_threshold"] * levels, "level": levels}
+    return dataclasses.replace(step, shape=shape, **arrays)
+
+
+def _share_resets(conversion: Conversion, step: Step, copied: Step, copies: int) -> Step:
+    """Let copies reset by what all of them fire, through weights: each spike takes v_threshold off
+    all membranes.
+    """
+    if step.current_based or len(step.shape) != 1 or step.reset != "subtract":
+        raise ConversionError(
+            f"node '{step.name}' may fire {copies} spikes in a step, "
+            f"which the importer's recurrent LIF could share among {copies} neurons, "
+            f"but not those of a {step.type} of shape {step.shape}",
+            fix="use a LIF of one axis, or smaller weights",
+            node=step.name,
+        )
+    draft, size = conversion.draft, step.shape[0]
+    later = "later" in (conversion.importer.subtraction or ())
+    lost = np.tile(np.diag(step.decay * step.v_threshold), (copies, copies))
+    # What the neuron itself takes off its membrane, and the weights must not.
+    already = copied.v_threshold if later else copied.decay * copied.v_threshold
+    name = draft.free(f"{step.name}_shared")
+    weight = (np.diag(already) - lost) / copied.gain[:, None]
+    draft.nodes[name] = {"type": "Linear", "weight": weight}
+    draft.shapes[name] = ((size * copies,), (size * copies,))
+    draft.edges += [(step.name, name), (name, step.name)]
+    reset: Reset = "subtract later" if later else "subtract"
+    return dataclasses.replace(copied, reset=reset, several=False)
+
+
+def _copy_rows(draft: Draft, name: str, copies: int) -> None:
+    entry = draft.nodes[name]
+    weight = np.asarray(entry["weight"])
+    entry["weight"] = np.tile(weight, (copies,) + (1,) * (weight.ndim - 1))
+    if "bias" in entry:
+        entry["bias"] = np.tile(entry["bias"], copies)
+    inward, outward = draft.shapes[name]
+    draft.shapes[name] = (inward, (outward[0] * copies, *outward[1:]))
+
+
+def _lengthen(draft: Draft, name: str, copies: int) -> None:
+    """Let a Flatten or a pool take so many times the channels."""
+    inward, outward = draft.shapes[name]
+    draft.shapes[name] = (
+        (inward[0] * copies, *inward[1:]),
+        (outward[0] * copies, *outward[1:]),
+    )
+    if draft.nodes[name]["type"] == "Flatten":
+        draft.nodes[name] |= {"input_type": np.array(draft.shapes[name][0])}
+
+
+def _copy_columns(draft: Draft, name: str, copies: int) -> None:
+    """Give what follows a node the same weights for each copy of its output."""
+    for target in draft.targets(name):
+        entry = draft.nodes[target]
+        alone = len(draft.sources(target)) == 1
+        if entry["type"] in ("Flatten", *POOLS) and alone:
+            _copy_columns(draft, target, copies)
+            _lengthen(draft, target, copies)
+            continue
+        if entry["type"] not in WEIGHTED or not alone:
+            target = draft.insert((name, target), f"{name}_sum", identity(draft.shapes[name][1]))
+            entry = draft.nodes[target]
+        weight = np.asarray(entry["weight"])
+        entry["weight"] = np.tile(weight, (1, copies) + (1,) * (weight.ndim - 2))
+        inward, outward = draft.shapes[target]
+        draft.shapes[target] = ((inward[0] * copies, *inward[1:]), outward)
+
+
+#: What makes a neuron fire whatever else arrives, in units of its v_threshold.
+_FORCED = 2.0**30
+
+
+#: What a reset does that one node cannot.
+_RESET_TEXTS = {
+    "subtract unless above": "its membrane may stay above v_threshold after its reset",
+    "skip": "it is zero at the end of the step after a spike, whatever arrives",
+}
+
+
+def _refuse(step: Step, title: str) -> None:
+    """Refuse a population that several nodes cannot stand for."""
+    has_axes = len(step.shape) != 1
+    only = "neurons of one axis" if has_axes else "membranes that start at 0"
+    actual = f"the shape {step.shape}" if has_axes else f"V = {step.v_start.flat[0]:g} at first"
+    raise ConversionError(
+        f"node '{step.name}': {_RESET_TEXTS[step.reset]}, for which {title} has no neuron; several nodes do"
+        f" the same for {only}, and this one has {actual}",
+        fix="flatten what feeds it" if has_axes else "let its membrane start at 0",
+        node=step.name,
+    )
+
+
+def compose_resets(conversion: Conversion) -> None:
+    """Write populations whose reset no single neuron of the importer has as several nodes.
+
+    Every node that is added computes within a step, but for those that feed back, which act one step
+    later. Populations with a synaptic current stay as they are, and the writers refuse them.
+
+    Raises:
+        ConversionError: A population of several axes, or whose membrane does not start at 0.
+    """
+    draft, title = conversion.draft, conversion.title
+    steps: dict[str, Step] = {}
+    for name, step in conversion.steps.items():
+        if not _is_composable(conversion, step):
+            steps[name] = step
+            continue
+        if len(step.shape) != 1 or np.any(step.v_start):
+            _refuse(step, title)
+        feedback = feedback_of(draft, name)
+        write = _write_unless_above if step.reset == "subtract unless above" else _write_skip
+        steps |= write(draft, step, feedback)
+        why = f"{title}'s importer has no neuron with that reset"
+        draft.changed(name, "is written as several nodes, which together do the same", why)
+    conversion.steps = steps
+
+
+def _is_composable(conversion: Conversion, step: Step) -> bool:
+    return step.reset in conversion.importer.composes and not step.current_based
+
+
+def _write_unless_above(draft: Draft, step: Step, feedback: list[str]) -> dict[str, Step]:
+    """Write snnTorch's reset_delay false, with R for a membrane that was above threshold after the last
+    step:
+
+        u = k v + x;   S = u - th R > th;   v = u - th S;   R' = v > th
+
+    S and R are neurons that keep nothing of their membrane, u and v are sums.
+    """
+    name, size = step.name, step.shape[0]
+    scale_inputs(draft, name, step.gain, step.drive, step.bias_ratio)
+    before, after, above = (draft.free(f"{name}_{part}") for part in ("membrane", "rest", "high"))
+    for sum_node in (before, after):
+        _add_diagonal(draft, sum_node, np.ones(size))
+    draft.edges = [(source, before if target == name else target) for source, target in draft.edges]
+    threshold = step.v_threshold
+    draft.nodes[above] = dict(draft.nodes[name])
+    draft.shapes[above] = draft.shapes[name]
+    _connect(draft, before, name, np.ones(size), "compare")
+    draft.edges.append((before, after))
+    _connect(draft, name, after, -threshold, "taken")
+    _connect(draft, after, above, np.ones(size), "check")
+    back = _connect(draft, above, name, -threshold, "reset")
+    leak = _connect(draft, after, before, step.decay, "leak")
+    draft.delayed += [(back, name), (leak, before), *((weights, before) for weights in feedback)]
+    comparator = _comparator(step)
+    return {name: comparator, above: dataclasses.replace(comparator, name=above)}
+
+
+def _write_skip(draft: Draft, step: Step, feedback: list[str]) -> dict[str, Step]:
+    """Write neurons whose step after each spike ends at 0 and has no spike, whatever arrives.
+
+    What fired is made to fire, and so to reset, once more, and that spike is taken out again:
+
+        Z = fires with x + large O';   O = Z - O'       (O' of the step before)
+    """
+    name, size = step.name, step.shape[0]
+    out = draft.free(f"{name}_spikes")
+    draft.edges = [(out if source == name else source, target) for source, target in draft.edges]
+    _add_diagonal(draft, out, np.ones(size))
+    draft.edges.append((name, out))
+    undone = _connect(draft, out, out, -np.ones(size), "undone")
+    large = _FORCED * step.v_threshold / np.abs(step.gain)
+    forced = _connect(draft, out, name, large, "forced")
+    draft.delayed += [(undone, out), (forced, name), *((weights, name) for weights in feedback)]
+    return {name: dataclasses.replace(step, reset="value")}
+
+
+def _comparator(step: Step) -> Step:
+    """Return the step of neurons that keep nothing of their membrane and fire above v_threshold."""
+    zeros, ones = np.zeros(step.shape), np.ones(step.shape)
+    return dataclasses.replace(
+        step,
+        type="LIF",
+        decay=zeros,
+        gain=ones,
+        drive=zeros,
+        bias_ratio=ones,
+        v_reset=zeros,
+        v_start=zeros,
+        reset="value",
+    )
+
+
+def _connect(draft: Draft, source: str, target: str, diagonal: np.ndarray, part: str) -> str:
+    """Put weights of a diagonal between two nodes and return their name."""
+    name = draft.free(f"{source}_{part}")
+    _add_diagonal(draft, name, diagonal)
+    draft.edges += [(source, name), (name, target)]
+    return name
+
+
+def _add_diagonal(draft: Draft, name: str, diagonal: np.ndarray) -> None:
+    draft.nodes[name] = {"type": "Linear", "weight": np.diag(diagonal)}
+    draft.shapes[name] = ((diagonal.size,), (diagonal.size,))
+
+
+#: Resets by when the importer's neurons subtract, see `Importer.subtraction`.
+_SUBTRACTIONS: dict[str, Reset] = {
+    "at once": "subtract",
+    "later": "subtract later",
+    "unless above": "subtract unless above",
+}
+
+
+def move_subtractions(conversion: Conversion) -> None:
+    """Let neurons subtract v_threshold in the step in which the importer's do, with weights from each to itself.
+
+    At once and one step later differ by what the subtracted part would have decayed in between:
+
+        v' = k (v - th) + x = k v + x - th + (1 - k) th
+
+    so one is the other plus weights from each neuron to itself, which act one step later. Populations
+    with a current or of several axes stay as they are, and the writers refuse them.
+    """
+    for name, step in list(conversion.steps.items()):
+        reset = _moved_subtraction(conversion, step)
+        if reset is None:
+            continue
+        sign = 1.0 if reset == "subtract later" else -1.0
+        diagonal = sign * (1 - step.decay) * step.v_threshold / step.gain
+        if np.any(diagonal):
+            _feed_back(conversion.draft, name, diagonal)
+        conversion.steps[name] = dataclasses.replace(step, reset=reset)
+
+
+def _moved_subtraction(conversion: Conversion, step: Step) -> Reset | None:
+    """Return the reset by which the importer's neurons can stand for another one; None: it has no
+    need to, or cannot.
+    """
+    if step.reset not in ("subtract", "subtract later"):
+        return None
+    available = [_SUBTRACTIONS[time] for time in conversion.importer.subtraction or ()]
+    reset: Reset = "subtract later" if step.reset == "subtract" else "subtract"
+    movable = not step.several and not step.current_based and len(step.shape) == 1
+    return reset if movable and reset in available and step.reset not in available else None
+
+
+def _feed_back(draft: Draft, name: str, diagonal: np.ndarray) -> None:
+    """Add weights from each neuron to itself."""
+    part = next((part for part in loops_of(draft) if name in part), [])
+    if len(part) == 2:
+        (weights,) = (member for member in part if member != name)
+        if len(draft.targets(weights)) > 1:  # what they feed beside is not reset
+            weights = weighted_feeder(draft, weights, name, False)
+        entry = draft.nodes[weights]
+        entry["weight"] = np.asarray(entry["weight"], float) + np.diag(diagonal)
+    else:
+        weights = draft.free(f"{name}_reset")
+        draft.nodes[weights] = {"type": "Linear", "weight": np.diag(diagonal)}
+        draft.shapes[weights] = (draft.shapes[name][1], draft.shapes[name][0])
+        draft.edges += [(name, weights), (weights, name)]
+        draft.delayed += [(weights, name)] if part else []
+    draft.changed(
+        weights,
+        f"gives '{name}' back what the importer's subtraction of v_threshold takes at another time",
+        "the importer subtracts in another step than the source",
+    )
+
+
+ONE_SPIKE_PER_STEP = Condition(
+    "no neuron fires more spikes in a step than the importer's neurons",
+    lambda conversion: all(count == 1 for count in conversion.max_spikes.values()),
+)
+NO_COMPOSABLE_RESETS = Condition(
+    "resets that several nodes do together are left only with a synaptic current",
+    lambda conversion: (
+        not any(_is_composable(conversion, step) for step in conversion.steps.values())
+    ),
+)
+NO_MOVABLE_SUBTRACTIONS = Condition(
+    "no subtraction comes in another step than the importer's, where weights can make up for it",
+    lambda conversion: all(
+        _moved_subtraction(conversion, step) is None for step in conversion.steps.values()
+    ),
+)

@@ -1,0 +1,322 @@
+"""The order in which an importer runs nodes: edges and names that make it run sources before what they
+feed, and loops as the source does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+
+from jaxsnn.errors import ConversionError, Problem
+from jaxsnn.nir.convert.layers import add_flatten
+from jaxsnn.nir.convert.passes import Condition, Conversion
+from jaxsnn.nir.convert.target import Target
+from jaxsnn.nir.convert.topology import as_problem, forward_order, recurrent_edges, refuse_for
+from jaxsnn.nir.model.changes import Edge, edge_key
+from jaxsnn.nir.model.draft import (
+    NEURON_TYPES,
+    Draft,
+    identity,
+    rounded,
+    weighted_feeder,
+)
+from jaxsnn.nir.model.graph import Graph
+from jaxsnn.nir.model.loops import (
+    depth_first,
+    importer_late_edges,
+    late_edges,
+    loops_of_several,
+    stepped_loops,
+)
+
+
+def order_nodes(conversion: Conversion) -> None:
+    """Order and name edges and nodes so that the importer runs sources first, and loops as the source does.
+
+    Raises:
+        ConversionError: A bias that no weights outside of loops can take, or shapes between which
+            NIR has no connection of weight zero.
+    """
+    draft, target, importer = conversion.draft, conversion.target, conversion.importer
+    recurrent = move_biases_out_of_loops(draft, alone=importer.depth_first)
+    # An importer that runs nodes depth first returns what ran last, so that loops must come before
+    # what follows them.
+    loop_weights = {source for source, _ in recurrent}
+    loop_edges = [edge for edge in draft.edges if loop_weights & {*edge}]
+    chain = _chain_depth_first(draft, recurrent, target.title) if importer.depth_first else []
+    first = [*loop_edges, *chain]
+    onward = _reaching_output(draft, recurrent)
+    rest = [edge for edge in sorted(draft.edges, key=edge_key) if edge not in first]
+    # of what a node feeds, first what only leads back into its loop
+    rest.sort(key=lambda edge: edge[1] in onward)
+    draft.edges = [*first, *rest]
+    if importer.by_name and draft.delayed:
+        _name_in_order(draft, target.title)
+    for edge in recurrent if importer.longer_loops else ():
+        weights, neuron = _renamed(draft, edge)
+        alone = draft.sources(weights) == [neuron] and draft.nodes[neuron]["type"] in NEURON_TYPES
+        if edge[1] in draft.memories or (edge in draft.delayed and not alone):
+            continue
+        longer = _lengthen_loop(draft, (weights, neuron), target.title)
+        draft.delayed = [longer if delayed == edge else delayed for delayed in draft.delayed]
+    if importer.wire is not None:
+        only_target_is_late = target.late and not any(
+            step.late for step in conversion.steps.values()
+        )
+        importer.wire(draft, recurrent, only_target_is_late, conversion.dt)
+
+
+def _reaching_output(draft: Draft, recurrent: Sequence[Edge]) -> set[str]:
+    """Return the nodes from which an Output is reached without going round a loop."""
+    import networkx
+
+    graph = networkx.DiGraph([edge for edge in draft.edges if edge not in recurrent])
+    outputs = set(draft.of_type("Output"))
+    return outputs.union(*(networkx.ancestors(graph, name) for name in outputs if name in graph))
+
+
+def check_order(conversion: Conversion) -> None:
+    """Refuse a graph of whose loops other edges would act a step later in the importer.
+
+    Raises:
+        ConversionError: Names the loop.
+    """
+    refuse_for(conversion.target, _order_problems(conversion))
+
+
+def _order_problems(conversion: Conversion) -> list[Problem]:
+    draft, converted, target = conversion.draft, conversion.graph, conversion.target
+    assert converted is not None
+    # `draft.delayed` and `memories` have the names before `order_nodes`.
+    delayed = {_renamed(draft, edge) for edge in draft.delayed}
+    stepped = {name for part in stepped_loops(converted) for name in part}
+    expected = {edge for edge in delayed if stepped.issuperset(edge)}
+    late = late_edges(converted)
+    memories = {draft.renamed.get(name, name) for name in draft.memories}
+    late_at_neurons = {edge for edge in late if edge[1] not in memories}
+    late_only = [
+        name
+        for name in {end for _, end in late}
+        if all((source, name) in late for source in converted.predecessors(name))
+    ]
+    wrong = sorted((expected - {*late}) | (late_at_neurons - expected))
+    wrong += [(name, name) for name in sorted(late_only)]
+    if not (expected and wrong):
+        wrong = sorted(_wrong_of_several(converted, delayed, target))
+    if (
+        target.importer.depth_first
+        and (last := depth_first(converted)[-1]) not in converted.outputs
+    ):
+        message = f"what its importer makes returns what node '{last}' gives, which runs last"
+        return [as_problem(last, message, fix="leave the loop out")]
+    if wrong:
+        source, end = wrong[0]
+        message = f"the loop through '{source}' and '{end}' would act in another step there"
+        return [as_problem(end, message, fix="leave the loop out")]
+    return []
+
+
+def _wrong_of_several(converted: Graph, delayed: set[Edge], target: Target) -> set[Edge]:
+    """Return edges of loops through several neurons that act in another step in the importer."""
+    order = target.runs_loops
+    nodes = {name for part in loops_of_several(converted) for name in part}
+    expected = {edge for edge in delayed if nodes.issuperset(edge)}
+    late = None if order is None else importer_late_edges(converted, order)
+    return expected if late is None else expected ^ {*late}
+
+
+def _renamed(draft: Draft, edge: Edge) -> Edge:
+    return draft.renamed.get(edge[0], edge[0]), draft.renamed.get(edge[1], edge[1])
+
+
+def move_biases_out_of_loops(draft: Draft, *, alone: bool = False) -> list[Edge]:
+    """Move biases out of loops, which importers leave out of the first step.
+
+    Args:
+        draft: Edited in place.
+        alone: Weights of a loop must feed nothing beside.
+
+    Returns:
+        The edges from the weights of each loop to its neuron.
+
+    Raises:
+        ConversionError: No weights outside of loops can take a bias.
+    """
+    recurrent = recurrent_edges(draft)
+    for place, (source, neuron) in enumerate(recurrent):
+        biased = np.any(draft.nodes[source].get("bias", 0))
+        if len(draft.targets(source)) > 1 and (alone or biased):
+            source = weighted_feeder(draft, source, neuron, False)
+            recurrent[place] = (source, neuron)
+        _move_bias(draft, source, neuron, recurrent)
+    return recurrent
+
+
+def _move_bias(draft: Draft, weights: str, neuron: str, recurrent: list[Edge]) -> None:
+    """Move the bias of the weights of a loop to weights of the neuron outside of loops."""
+    entry = draft.nodes[weights]
+    if entry["type"] != "Affine":
+        return
+    bias = np.asarray(entry.pop("bias"))
+    draft.nodes[weights] = entry | {"type": "Linear"}
+    if not np.any(bias):
+        return
+    sources = [source for source in draft.sources(neuron) if (source, neuron) not in recurrent]
+    feeder = next(
+        (name for name in sources if draft.nodes[name]["type"] in ("Linear", "Affine")), None
+    )
+    if feeder is None or len(draft.targets(feeder)) > 1:
+        raise ConversionError(
+            f"node '{weights}' has a bias in a loop, which importers leave out of the first step, "
+            f"and '{neuron}' has no weights outside of loops that could take it",
+            fix=f"put an Affine before '{neuron}'",
+            node=weights,
+        )
+    entry = draft.nodes[feeder]
+    total = np.asarray(entry.get("bias", 0), float) + bias
+    draft.nodes[feeder] = entry | {
+        "type": "Affine",
+        "bias": rounded(total, np.asarray(entry["weight"])),
+    }
+    draft.changed(
+        weights,
+        f"its bias is moved to '{feeder}'",
+        "the importer leaves a loop out of the first step",
+    )
+
+
+def _name_in_order(draft: Draft, title: str) -> None:
+    """Give the nodes names whose alphabetical order is that in which they must run."""
+    order = forward_order(draft)
+    width = len(str(len(order)))
+    new_names = {name: f"n{place:0{width}d}_{name}" for place, name in enumerate(order)}
+    for name, new_name in new_names.items():
+        why = f"{title}'s importer runs nodes by their names"
+        draft.changed(new_name, f"'{name}' is renamed", why)
+    rename_nodes(draft, new_names)
+
+
+def rename_nodes(draft: Draft, new_names: dict[str, str]) -> None:
+    """Rename all nodes of a draft, but for its `delayed` and `memories`."""
+    draft.shapes = {new_names[name]: draft.shapes[name] for name in draft.nodes}
+    draft.nodes = {new_names[name]: entry for name, entry in draft.nodes.items()}
+    draft.edges = [(new_names[source], new_names[target]) for source, target in draft.edges]
+    draft.renamed = new_names
+
+
+def _lengthen_loop(draft: Draft, edge: Edge, title: str) -> Edge:
+    """Make three nodes of a loop of two, and return its edge to the neuron."""
+    shape = draft.shapes[edge[0]][1]
+    entry = {
+        "type": "Linear",
+        "weight": np.eye(shape[0], dtype=np.asarray(draft.nodes[edge[0]]["weight"]).dtype),
+    }
+    name = draft.insert(edge, f"{edge[0]}.identity", entry)
+    before = {new: old for old, new in draft.renamed.items()}
+    if edge[0] in before:
+        draft.renamed[f"{before[edge[0]]}.identity"] = name
+    draft.changed(
+        name,
+        "an identity in the loop",
+        f"{title}'s importer fails on loops of two nodes, and runs longer ones",
+    )
+    return name, edge[1]
+
+
+def _chain_depth_first(draft: Draft, recurrent: Sequence[Edge], title: str) -> list[Edge]:
+    """Chain the nodes for an importer that runs each as soon as one of its sources has run.
+
+    A node that sums paths would run after the first of them, and take from the others what they gave
+    a step before. So connections of weight zero lead the importer through the nodes in an order in
+    which sources come first.
+
+    Args:
+        draft: Edited in place.
+        recurrent: Edges from the weights of a loop to its neuron.
+        title: The framework, for messages.
+
+    Returns:
+        The edges that must come first, in this order.
+
+    Raises:
+        ConversionError: Nodes of shapes between which NIR has no connection of weight zero.
+    """
+    import networkx
+
+    loop_weights = {weights for weights, _ in recurrent}
+    edges = [edge for edge in sorted(draft.edges, key=edge_key) if not loop_weights & {*edge}]
+    targets = [target for _, target in edges]
+    if all(targets.count(name) == 1 for name in targets):
+        return []
+    order = [
+        *reversed(
+            list(networkx.dfs_postorder_nodes(networkx.DiGraph(edges), draft.of_type("Input")[0]))
+        )
+    ]
+    (end,) = draft.of_type("Output")
+    order = [*(name for name in order if name != end), end]
+    first: list[Edge] = []
+    for before, after in pairwise(order):
+        first += (
+            [(before, after)]
+            if (before, after) in edges
+            else _connect_with_zero(draft, before, after, title)
+        )
+    return first
+
+
+def _connect_with_zero(draft: Draft, before: str, after: str, title: str) -> list[Edge]:
+    """Add a connection of weight zero and return its edges."""
+    outward, inward = draft.shapes[before][1], draft.shapes[after][0]
+    name = draft.free(f"{before}_{after}_order")
+    chain = [before, name, after]
+    shape = outward
+    if len(inward) == 1 and len(outward) == 1:
+        entry = {"type": "Linear", "weight": np.zeros((inward[0], outward[0]))}
+    elif len(inward) == 1:
+        flat = draft.free(f"{name}_flat")
+        add_flatten(draft, before, flat)
+        chain.insert(1, flat)
+        shape = draft.shapes[flat][1]
+        entry = {"type": "Linear", "weight": np.zeros((inward[0], *shape))}
+    elif outward[1:] == inward[1:] and len(inward) == 3:
+        entry = identity(outward) | {
+            "weight": np.zeros((inward[0], outward[0], 1, 1)),
+            "bias": np.zeros(inward[0]),
+        }
+    else:
+        raise ConversionError(
+            f"node '{after}' must run after '{before}', so that their sum is that of one step, and "
+            f"NIR has no connection of weight zero from shape {outward} to {inward}, "
+            f"which {title}'s importer needs for this",
+            fix="flatten one of them",
+            node=after,
+        )
+    draft.nodes[name] = entry
+    draft.shapes[name] = (shape, inward)
+    edges = list(pairwise(chain))
+    draft.edges += [edge for edge in edges if edge not in draft.edges]
+    draft.changed(
+        name,
+        f"a connection of weight zero from '{before}'",
+        f"{title}'s importer runs nodes depth first",
+    )
+    return edges
+
+
+LATE_WEIGHTS_WITHOUT_BIAS = Condition(
+    "no weights that act a step later in a loop have a bias",
+    lambda conversion: (
+        not any(
+            np.any(conversion.draft.nodes[source].get("bias", 0))
+            for source, _ in (_renamed(conversion.draft, edge) for edge in conversion.draft.delayed)
+            if source in conversion.draft.nodes
+        )
+    ),
+)
+RUNS_AS_SOURCE = Condition(
+    "the importer runs each loop as the source does, and the Output last",
+    lambda conversion: not _order_problems(conversion),
+)

@@ -1,0 +1,260 @@
+"""The written graph: the step of the target, the parameters of its neurons, and the graph in its dialect."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from jaxsnn.errors import ConversionError, UsageError
+from jaxsnn.nir.convert.bounds import sums_may_meet
+from jaxsnn.nir.convert.passes import Condition, Conversion
+from jaxsnn.nir.convert.target import Target
+from jaxsnn.nir.convert.topology import refuse_for
+from jaxsnn.nir.dialects.inference import TAG, with_kernels
+from jaxsnn.nir.frameworks.neuron_writing import Setting, has_few_digits
+from jaxsnn.nir.frameworks.registry import dialect_of
+from jaxsnn.nir.frameworks.source_flow import Flow
+from jaxsnn.nir.frameworks.source_step import Step
+from jaxsnn.nir.graphs.export import tagged
+from jaxsnn.nir.graphs.parse import parse
+from jaxsnn.nir.io.documents import NIR_VERSION, group_of
+from jaxsnn.nir.model.dialect import Dialect
+from jaxsnn.nir.model.draft import NEURON_TYPES, Draft, loops_of, scale_inputs
+from jaxsnn.units import format_time
+
+
+def choose_dt(conversion: Conversion) -> None:
+    """Choose the step of the target, and note where it is not that of the source.
+
+    Raises:
+        UsageError: The importer cannot take the step that is asked for.
+    """
+    draft, importer = conversion.draft, conversion.importer
+    source_dt, requested_dt = conversion.source.dialect.dt, conversion.request.dt
+    if importer.fixed_dt and requested_dt not in (None, importer.dt):
+        raise UsageError(
+            f"{conversion.title}'s importer steps by {format_time(importer.dt)} "
+            f"and cannot be told {format_time(requested_dt or 0)}",
+            fix="leave the step of the target out",
+        )
+    dt = importer.dt if importer.fixed_dt else requested_dt or source_dt or importer.dt
+    conversion.dt = dt
+    if source_dt is None:
+        draft.changed(
+            "",
+            f"a step is written as {format_time(dt)}",
+            "the source says no length of its steps",
+        )
+    elif abs(dt - source_dt) > 1e-9 * source_dt:
+        draft.changed(
+            "",
+            f"time constants are written {dt / source_dt:g} times as long, "
+            f"for steps of {format_time(dt)}",
+            f"the source steps by {format_time(source_dt)}; "
+            "the same number of steps gives the same spikes",
+        )
+
+
+def write_neurons(conversion: Conversion) -> None:
+    """Write the type and the parameters of each neuron for the importer, and scale what arrives.
+
+    Raises:
+        ConversionError: Neurons that the importer does not have, all of them at once.
+    """
+    draft, target, importer = conversion.draft, conversion.target, conversion.importer
+    steps = conversion.steps
+    shared = None if importer.setting is None else importer.setting(list(steps.values()))
+    setting = Setting(dt=conversion.dt, own=shared, give_up=conversion.give_up)
+    conversion.setting = setting
+    # Before anything is scaled: a writer may ask for the ties of other neurons.
+    setting.ties.update(
+        name for name, step in steps.items() if sums_may_meet(draft, name, step.v_threshold)
+    )
+    problems = []
+    populations: dict[str, Step | Flow] = {**steps, **conversion.flows}
+    for name, population in populations.items():
+        try:
+            assert importer.write is not None
+            written = importer.write(population, setting)
+            setting.said[name] = {**written.says, **written.means}
+            rounding = written.rounding
+            if not np.all(has_few_digits(written.factor)):
+                factors = _format_range(written.factor)
+                rounding = f"float32 rounds its weights, which are multiplied by {factors}"
+            if name in setting.ties and rounding:
+                draft.notes.append(
+                    f"node '{name}': {rounding}; where a sum of its weights meets v_threshold, "
+                    f"{target.title} may fire and the source not, or the other way round"
+                )
+            scale_inputs(draft, name, written.factor, written.offset, population.bias_ratio)
+        except ConversionError as error:
+            problems.append(error.problem)
+            continue
+        old = draft.nodes[name]
+        entry = dict(written.entry) | ({"metadata": old["metadata"]} if "metadata" in old else {})
+        draft.nodes[name] = entry
+        difference = _describe_difference(old, entry, written.factor, written.offset)
+        if difference:
+            why = f"{written.why}{_describe_comparison(population, target)}"
+            draft.changed(name, difference, why)
+        settings = [
+            f"{key} {value}"
+            for key, value in written.says.items()
+            if importer.reads.get(key) != value
+        ]
+        if settings:
+            draft.changed(
+                name,
+                f"the line that loads the file sets {', '.join(settings)}",
+                f"no file holds it, {target.title}'s importer takes another",
+            )
+    refuse_for(target, problems)
+
+
+def build_graph(conversion: Conversion) -> None:
+    """Build the graph in the target's dialect."""
+    draft, source = conversion.draft, conversion.source
+    assert conversion.setting is not None
+    conversion.setting = conversion.setting.renamed(draft.renamed)
+    metadata = {key: value for key, value in source.metadata.items() if key != TAG}
+    tree: dict[str, Any] = {"type": "NIRGraph", "nodes": draft.nodes, "edges": draft.edges}
+    if metadata:
+        tree["metadata"] = metadata
+    dialect = _dialect(draft, conversion.target, conversion.setting)
+    graph = parse(group_of(tree, NIR_VERSION), dialect=dialect)
+    conversion.graph = graph if graph.dialect.name is None else tagged(with_kernels(graph))
+
+
+def _describe_comparison(step: Step | Flow, target: Target) -> str:
+    """Return why the threshold is moved by its last bit, where it is: who fires at it."""
+    if isinstance(step, Flow) or target.framework is None:
+        return ""
+    fires = target.framework.dialects[0].threshold
+    if step.at_equality == (fires == ">="):
+        return ""
+    source = ">=" if step.at_equality else ">"
+    return f"; {target.title} fires at v {fires} v_threshold, the source at v {source} v_threshold"
+
+
+def _describe_difference(
+    old: dict[str, Any], new: dict[str, Any], factor: np.ndarray, offset: np.ndarray
+) -> str:
+    """Say what changed at a neuron."""
+    parts = []
+    if old["type"] != new["type"]:
+        parts.append(f"{old['type']} is written as {new['type']}")
+    for key, value in new.items():
+        if key in ("type", "metadata"):
+            continue
+        before = old.get(key)
+        comparable = before is None or np.size(before) in (1, np.size(value))
+        if (
+            before is None
+            or not comparable
+            or not np.allclose(np.asarray(before, float), value, rtol=1e-9, atol=0)
+        ):
+            parts.append(
+                f"{key} {_format_range(value) if before is None else _describe_change(before, value)}"
+            )
+    if not np.all(factor == 1):
+        parts.append(f"its input weights are multiplied by {_format_range(factor)}")
+    if np.any(offset):
+        parts.append(f"{_format_range(offset)} is added to its bias")
+    return ", ".join(parts)
+
+
+def _describe_change(old: Any, new: Any) -> str:
+    """Say what a number becomes, with as many digits as tell the two apart."""
+    texts = ((_format_range(old, digits), _format_range(new, digits)) for digits in (6, 9, 17))
+    same_range = (_format_range(old), "other numbers in between")
+    before, after = next((pair for pair in texts if pair[0] != pair[1]), same_range)
+    return f"{before} becomes {after}"
+
+
+def _format_range(value: Any, digits: int = 6) -> str:
+    array = np.asarray(value, float)
+    low, high = float(array.min()), float(array.max())
+    is_constant = np.isclose(low, high, rtol=1e-7, atol=0)
+    return f"{low:.{digits}g}" if is_constant else f"{low:.{digits}g} to {high:.{digits}g}"
+
+
+def _dialect(draft: Draft, target: Target, setting: Setting) -> Dialect:
+    """Return how to read what was written; undecided where the importer reads a type otherwise than files
+    of its own framework mean it.
+    """
+    assert target.framework is not None
+    why = f"Written for {target.title}'s importer."
+    misread = [kind for kind in target.importer.misread if draft.of_type(kind)]
+    if misread:
+        types = " and ".join(misread)
+        them = "it" if len(misread) == 1 else "them"
+        why = f"{why} It reads {types} otherwise than files of {target.title} mean {them}."
+        return Dialect(why=why, dt=setting.dt)
+    fields: dict[str, Any] = dict(target.importer.reads)
+    common_names = {field.name for field in dataclasses.fields(Dialect)}
+    framework_options = {
+        name: fields.pop(name) for name in list(fields) if name not in common_names
+    }
+    shared, nodes = _split_shared(setting.said)
+    options: dict[str, Any] = {"time_unit": "s", "own": framework_options, **fields, **shared}
+    # Files of the framework may mean another rule by a neuron that feeds itself.
+    for name in {name for part in loops_of(draft) for name in part}:
+        rule = target.framework.dialects[0].rules.get(draft.nodes[name]["type"])
+        if rule is not None and rule.recurrent_reset_delay is not None:
+            nodes.setdefault(name, {}).setdefault("reset_delay", options["reset_delay"])
+    return dialect_of(
+        target.framework.name,
+        dt=setting.dt or None,  # equations have none
+        decided_by="argument",
+        why=why,
+        nodes=nodes,
+        **options,
+    )
+
+
+def _split_shared(
+    declared: Mapping[str, Mapping[str, Any]],
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Return the options that all neurons share, and those of single neurons by name."""
+    keys = {key for fields in declared.values() for key in fields}
+    equal = {
+        key
+        for key in keys & {*Dialect.__dataclass_fields__}
+        if len({fields.get(key) for fields in declared.values()}) == 1
+    }
+    shared = {key: next(iter(declared.values()))[key] for key in sorted(equal)}
+    nodes = {
+        name: {key: value for key, value in fields.items() if key not in equal}
+        for name, fields in declared.items()
+    }
+    return shared, {name: fields for name, fields in nodes.items() if fields}
+
+
+POPULATIONS_RESOLVED = Condition(
+    "every population has a resolved step, or resolved equations",
+    lambda conversion: (
+        {*conversion.steps, *conversion.flows} == {*conversion.draft.of_type(*NEURON_TYPES)}
+    ),
+)
+NEURONS_WRITTEN = Condition(
+    "every population has been written",
+    lambda conversion: (
+        conversion.setting is not None
+        and {*conversion.setting.said} == {*conversion.steps, *conversion.flows}
+    ),
+)
+NODES_MAPPED = Condition(
+    "every node has a type that the importer takes",
+    lambda conversion: all(
+        # A framework may nest a layer's nodes.
+        entry["type"] == "NIRGraph" or conversion.request.maps(entry["type"])
+        for entry in conversion.draft.nodes.values()
+    ),
+)
+STEP_CHOSEN = Condition("the step of the target is chosen", lambda conversion: conversion.dt > 0)
+GRAPH_BUILT = Condition(
+    "the graph is built, in the target's dialect", lambda conversion: conversion.graph is not None
+)
