@@ -9,24 +9,18 @@ import numpy as np
 from jaxsnn.errors import ConversionError, Problem, listing
 from jaxsnn.nir.convert.target import Target
 from jaxsnn.nir.convert.topology import join_weights, keep_one, refuse_for
-from jaxsnn.nir.dialects.gains import require, spike_area
-from jaxsnn.nir.dialects.resolve import is_continuous, refuse_other_resets
 from jaxsnn.nir.frameworks.framework import Importer
 from jaxsnn.nir.frameworks.source_flow import Flow, GiveUp
+from jaxsnn.nir.frameworks.source_rule import NeuronRule
 from jaxsnn.nir.model.draft import NEURON_TYPES, Draft, loops_of, weighted_feeder
-from jaxsnn.nir.model.graph import Graph
-from jaxsnn.nir.model.node import Node
-from jaxsnn.nir.model.nodes import CURRENT_BASED, SPIKING
-
-_PURPOSE = "conversion in continuous time"
+from jaxsnn.nir.model.nodes import CURRENT_BASED
 
 
-def flow_of(graph: Graph, name: str, shape: tuple[int, ...], give_up: GiveUp) -> Flow:
-    """The equations of a population.
+def flow_of(rule: NeuronRule, shape: tuple[int, ...], give_up: GiveUp) -> Flow:
+    """Return the equations of a population.
 
     Args:
-        graph: Read with its dialect.
-        name: A neuron.
+        rule: Of its neurons.
         shape: Its shape.
         give_up: For a source in time steps, and resets of other kinds.
 
@@ -34,7 +28,8 @@ def flow_of(graph: Graph, name: str, shape: tuple[int, ...], give_up: GiveUp) ->
         ConversionError: It has no synaptic current.
         DialectError: The dialect leaves open what is needed.
     """
-    node, dialect = graph.nodes[name], graph.dialect
+    node = rule.node
+    name = node.name
     if not isinstance(node, CURRENT_BASED):
         raise ConversionError(
             f"node '{name}' is a {node.type}, and the importer takes neurons with a synaptic "
@@ -42,55 +37,50 @@ def flow_of(graph: Graph, name: str, shape: tuple[int, ...], give_up: GiveUp) ->
             fix="use CubaLIF",
             node=name,
         )
-    require(dialect, ["seconds", "initial"], _PURPOSE, name)
-    view = dialect.at(name)
-    refuse_other_resets(dialect, node)
-    spikes = isinstance(node, SPIKING) and not view.readout
-    if not is_continuous(dialect, node):
+    rule.require("type", "seconds", "initial")
+    rule.require("resetting", "no_reset", error=ConversionError)
+    if not rule.is_continuous:
         give_up(
             name,
-            f"the dialect {dialect.name} steps through time, and the importer solves the equations",
+            f"the dialect {rule.dialect} steps through time, and the importer solves the equations",
             "the equations of the node are written, as the event engine solves them",
         )
-    if spikes:
-        require(dialect, ["reset"], _PURPOSE, name)
-        if view.reset_delay:
+    if not rule.readout:
+        rule.require("reset")
+        if rule.reset_delay:
             give_up(name, "its reset comes one step later", "a reset at once is written")
-    area, number = spike_area(dialect, node), lambda key: np.asarray(node.value(key), float)
-    if area.kernel == "box":
+    spike = rule.known_spike
+    if rule.spike_kernel == "box":
         reason = "a spike is a current there that lasts, and a delta in the importer"
         give_up(name, reason, "deltas of its area are written")
-    seconds, jump = dialect.seconds, number("r")
-    assert seconds is not None
-    if area.kind == "scaled jump":
-        jump = jump * number("w_in")
-    elif area.kind == "fixed":
-        assert area.seconds is not None
-        jump = jump * number("w_in") * area.seconds / number("tau_syn") / seconds
-    values = _levels(node, spikes, view.reset == "subtract", view.initial)
-    values |= {key: number(key) * seconds for key in ("tau_mem", "tau_syn")}
-    values |= {"jump": jump, "bias_ratio": np.ones(())}
-    arrays = {key: np.broadcast_to(_shaped(value, shape), shape) for key, value in values.items()}
-    return Flow(name=name, type=node.type, shape=shape, spikes=spikes, **arrays)
-
-
-def _levels(
-    node: Node, spikes: bool, subtracts: bool, initial: str | None
-) -> dict[str, np.ndarray]:
-    """At an exact crossing, V less v_threshold is 0."""
+    assert rule.seconds is not None
+    numbers = {key: np.asarray(node.value(key), float) for key in ("r", "w_in", "tau_syn")}
+    jump = numbers["r"]
+    if spike.kind == "scaled jump":
+        jump = jump * numbers["w_in"]
+    elif spike.kind == "fixed":
+        assert spike.seconds is not None
+        jump = jump * numbers["w_in"] * spike.seconds / numbers["tau_syn"] / rule.seconds
     zero = np.zeros(())
-    leak = np.asarray(node.value("v_leak"), float)
-    reset = np.asarray(node.value("v_reset"), float) if "v_reset" in node.names else zero
-    return {
-        "v_leak": leak,
-        "v_threshold": np.asarray(node.value("v_threshold"), float) if spikes else np.array(np.inf),
-        "v_reset": zero if subtracts or not spikes else reset,
-        "v_start": {"v_leak": leak, "v_reset": reset}.get(initial or "", zero),
+    v_leak = np.asarray(node.value("v_leak"), float)
+    v_reset = np.asarray(node.value("v_reset"), float) if "v_reset" in node.names else zero
+    fires = not rule.readout
+    values = {
+        "v_leak": v_leak,
+        "v_threshold": np.asarray(node.value("v_threshold"), float) if fires else np.array(np.inf),
+        # At an exact crossing, V less v_threshold is 0.
+        "v_reset": v_reset if fires and rule.reset != "subtract" else zero,
+        "v_start": {"v_leak": v_leak, "v_reset": v_reset}.get(rule.initial or "", zero),
+        "tau_mem": np.asarray(node.value("tau_mem"), float) * rule.seconds,
+        "tau_syn": numbers["tau_syn"] * rule.seconds,
+        "jump": jump,
+        "bias_ratio": np.ones(()),
     }
-
-
-def _shaped(value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    return value.reshape(()) if value.size == 1 else value.reshape(shape)
+    arrays = {
+        key: np.broadcast_to(value.reshape(() if value.size == 1 else shape), shape)
+        for key, value in values.items()
+    }
+    return Flow(name=name, type=node.type, shape=shape, spikes=fires, **arrays)
 
 
 def without_biases(draft: Draft, title: str) -> None:

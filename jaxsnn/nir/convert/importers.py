@@ -17,7 +17,7 @@ import numpy as np
 from jaxsnn.errors import ConversionError, DialectError, Problem, listing
 from jaxsnn.nir.convert.pipeline import Converted, convert
 from jaxsnn.nir.convert.target import Target, importer_target
-from jaxsnn.nir.dialects.resolve import ALREADY_CONVERTED
+from jaxsnn.nir.dialects.steps import ALREADY_CONVERTED
 from jaxsnn.nir.frameworks.framework import Importer
 from jaxsnn.nir.frameworks.registry import framework_of
 from jaxsnn.nir.graphs.export import types_refused
@@ -526,10 +526,10 @@ def _told_problems(
             continue
         view = dialect.at(name)
         meant = {"reset": view.reset, "reset_delay": view.reset_delay}
-        conventions = dialect.conventions
-        counts = "" if conventions is None else conventions.spikes_option
-        if counts:
-            meant[counts] = dialect.option(counts, name)
+        options = () if dialect.conventions is None else dialect.conventions.options
+        for option in options:
+            if option.kind == "choice":
+                meant[option.name] = dialect.option(option.name, name)
         other = {key: value for key, value in meant.items() if taken.get(key, value) != value}
         if not other:
             continue

@@ -42,9 +42,10 @@ from jaxsnn.nir.convert.topology import (
     without_title,
 )
 from jaxsnn.nir.convert.uniform import alike
-from jaxsnn.nir.dialects.gains import assumptions, require
+from jaxsnn.nir.dialects.gains import require
 from jaxsnn.nir.dialects.inference import TAG, with_kernels
-from jaxsnn.nir.dialects.resolve import is_continuous, refuse_firing_at_rest, step_of
+from jaxsnn.nir.dialects.resolve import resolve_neuron, resolve_neurons
+from jaxsnn.nir.dialects.steps import refuse_firing_at_rest, step_of
 from jaxsnn.nir.frameworks.framework import Importer
 from jaxsnn.nir.frameworks.neuron_writing import Setting, has_few_digits
 from jaxsnn.nir.frameworks.registry import dialect_of, framework_of
@@ -188,10 +189,12 @@ def _continued(graph: Graph, target: Target, approximate: bool, path: str) -> Co
     give_up = _giving_up(draft, approximate=approximate)
     refused: list[Problem] = []
     flows: dict[str, Flow] = {}
-    for name in (name for name in graph.neurons if name in names):
+    for name, rule in resolve_neurons(graph).items():
+        if name not in names:
+            continue
         try:
             shape = draft.shapes[names[name]][1]
-            flow = flow_of(graph, name, shape, give_up)
+            flow = flow_of(rule, shape, give_up)
             flows[names[name]] = dataclasses.replace(flow, name=names[name])
         except ConversionError as error:
             refused.append(error.problem)
@@ -394,17 +397,15 @@ def _written_names(draft: Draft, names: Mapping[str, str], made: Graph) -> dict[
 
 
 def _assumed(graph: Graph) -> tuple[str, ...]:
-    """What nobody has said of the source and is assumed, a sentence each."""
-    found = [
-        text for name in graph.neurons for text in assumptions(graph.dialect, graph.nodes[name])
-    ]
-    return tuple(dict.fromkeys(found))
+    """Return what nobody has said of the source and is assumed, a sentence each."""
+    sentences = [text for rule in resolve_neurons(graph).values() for text in rule.assumed]
+    return tuple(dict.fromkeys(sentences))
 
 
 def _with_steps(graph: Graph, dt: float | None) -> tuple[Graph, bool]:
     """The graph, with a step where it has continuous time, and whether it has."""
     dialect = graph.dialect
-    continuous = any(is_continuous(dialect, graph.nodes[name]) for name in graph.neurons)
+    continuous = any(rule.is_continuous for rule in resolve_neurons(graph).values())
     if not continuous:
         return graph, False
     if dt is not None and dialect.dt is None:
@@ -423,23 +424,22 @@ def _steps(
 ) -> dict[str, Step]:
     """The step of each population by its new name."""
     readouts = importer.membranes or (importer.feeds_back and not importer.chain)
-    looped = {name for part in graph.recurrent_components() for name in part}
-    found = {}
-    for name in graph.neurons:
+    steps = {}
+    for name, rule in resolve_neurons(graph).items():
         if name not in names:
             continue
         try:
             shape = draft.shapes[names[name]][1]
-            step = step_of(graph, name, shape, name in looped, readouts=readouts)
-            refuse_firing_at_rest(step)
+            step = step_of(rule, shape, readouts=readouts)
+            refuse_firing_at_rest(rule)
             floors = importer.floors is not None and importer.floors(step)
             if step.floor is not None and not floors:
                 reason = f"its membrane never falls below {step.floor:g}, and this importer has no such bound"
                 give_up(names[name], reason, "the membrane has no lower bound")
-            found[names[name]] = dataclasses.replace(step, name=names[name])
+            steps[names[name]] = dataclasses.replace(step, name=names[name])
         except ConversionError as error:
             refused.append(error.problem)
-    return found
+    return steps
 
 
 def _target_dt(graph: Graph, target: Target, asked: float | None, draft: Draft) -> float:
@@ -635,12 +635,7 @@ def _dialect(draft: Draft, target: Target, setting: Setting) -> Dialect:
     known: dict[str, Any] = {"time_unit": "s", "own": own, **fields}
     common, nodes = _common(setting.said)
     known |= common
-    # Files of the framework may mean another rule by a neuron that feeds itself.
-    for name in {name for part in loops_of(draft) for name in part}:
-        rule = target.framework.dialects[0].rules.get(draft.nodes[name]["type"])
-        if rule is not None and rule.recurrent_reset_delay is not None:
-            nodes.setdefault(name, {}).setdefault("reset_delay", known["reset_delay"])
-    return dialect_of(
+    dialect = dialect_of(
         target.framework.name,
         dt=setting.dt or None,  # equations have none
         decided_by="argument",
@@ -648,6 +643,13 @@ def _dialect(draft: Draft, target: Target, setting: Setting) -> Dialect:
         nodes=nodes,
         **known,
     )
+    # The framework may mean another reset by a neuron that feeds itself, unless it is said of the node.
+    for name in (name for part in loops_of(draft) for name in part):
+        if draft.nodes[name]["type"] in NEURON_TYPES:
+            rule = resolve_neuron(as_node(name, draft.nodes[name]), dialect, is_recurrent=True)
+            if rule.resets and rule.reset_delay != dialect.at(name).reset_delay:
+                nodes.setdefault(name, {}).setdefault("reset_delay", known["reset_delay"])
+    return dataclasses.replace(dialect, nodes=nodes)
 
 
 def _common(

@@ -79,7 +79,7 @@ class Importer:
             was above threshold before counts as reset already); other subtractions are written as
             the first of these and weights from the neurons to themselves.
         apart: Steps with a current that it can do only without one.
-        composes: Resets of `jaxsnn.nir.dialects.resolve` that several of its nodes can do together, because
+        composes: Resets of `jaxsnn.nir.frameworks.source_step` that several of its nodes can do together, because
             it runs loops through many.
         by_name: It runs nodes in the order of their names.
         edges_in_order: It follows the edges in the order of the file, so that sources must be first.
