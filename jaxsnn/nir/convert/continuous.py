@@ -1,6 +1,4 @@
-"""Conversion for importers that solve the equations in continuous time: the `Flow` of a population, and
-the passes that such importers need.
-"""
+"""Conversion for importers that solve the equations in continuous time: the passes that they need."""
 
 from __future__ import annotations
 
@@ -10,77 +8,7 @@ from jaxsnn.errors import ConversionError, Problem, listing
 from jaxsnn.nir.convert.target import Target
 from jaxsnn.nir.convert.topology import join_weights, keep_one, refuse_for
 from jaxsnn.nir.frameworks.framework import Importer
-from jaxsnn.nir.frameworks.source_flow import Flow, GiveUp
-from jaxsnn.nir.frameworks.source_rule import NeuronRule
 from jaxsnn.nir.model.draft import NEURON_TYPES, Draft, loops_of, weighted_feeder
-from jaxsnn.nir.model.nodes import CURRENT_BASED
-
-
-def flow_of(rule: NeuronRule, shape: tuple[int, ...], give_up: GiveUp) -> Flow:
-    """Return the equations of a population.
-
-    Args:
-        rule: Of its neurons.
-        shape: Its shape.
-        give_up: For a source in time steps, and resets of other kinds.
-
-    Raises:
-        ConversionError: It has no synaptic current.
-        DialectError: The dialect leaves open what is needed.
-    """
-    node = rule.node
-    name = node.name
-    if not isinstance(node, CURRENT_BASED):
-        raise ConversionError(
-            f"node '{name}' is a {node.type}, and the importer takes neurons with a synaptic "
-            "current",
-            fix="use CubaLIF",
-            node=name,
-        )
-    rule.require("type", "seconds", "initial")
-    rule.require("resetting", "no_reset", error=ConversionError)
-    if not rule.is_continuous:
-        give_up(
-            name,
-            f"the dialect {rule.dialect} steps through time, and the importer solves the equations",
-            "the equations of the node are written, as the event engine solves them",
-        )
-    if not rule.readout:
-        rule.require("reset")
-        if rule.reset_delay:
-            give_up(name, "its reset comes one step later", "a reset at once is written")
-    spike = rule.known_spike
-    if rule.spike_kernel == "box":
-        reason = "a spike is a current there that lasts, and a delta in the importer"
-        give_up(name, reason, "deltas of its area are written")
-    assert rule.seconds is not None
-    numbers = {key: np.asarray(node.value(key), float) for key in ("r", "w_in", "tau_syn")}
-    jump = numbers["r"]
-    if spike.kind == "scaled jump":
-        jump = jump * numbers["w_in"]
-    elif spike.kind == "fixed":
-        assert spike.seconds is not None
-        jump = jump * numbers["w_in"] * spike.seconds / numbers["tau_syn"] / rule.seconds
-    zero = np.zeros(())
-    v_leak = np.asarray(node.value("v_leak"), float)
-    v_reset = np.asarray(node.value("v_reset"), float) if "v_reset" in node.names else zero
-    fires = not rule.readout
-    values = {
-        "v_leak": v_leak,
-        "v_threshold": np.asarray(node.value("v_threshold"), float) if fires else np.array(np.inf),
-        # At an exact crossing, V less v_threshold is 0.
-        "v_reset": v_reset if fires and rule.reset != "subtract" else zero,
-        "v_start": {"v_leak": v_leak, "v_reset": v_reset}.get(rule.initial or "", zero),
-        "tau_mem": np.asarray(node.value("tau_mem"), float) * rule.seconds,
-        "tau_syn": numbers["tau_syn"] * rule.seconds,
-        "jump": jump,
-        "bias_ratio": np.ones(()),
-    }
-    arrays = {
-        key: np.broadcast_to(value.reshape(() if value.size == 1 else shape), shape)
-        for key, value in values.items()
-    }
-    return Flow(name=name, type=node.type, shape=shape, spikes=fires, **arrays)
 
 
 def without_biases(draft: Draft, title: str) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from jaxsnn.errors import ConversionError, Problem, UsageError, as_number
 from jaxsnn.nir.convert.bounds import begun, settled, sums_may_meet
 from jaxsnn.nir.convert.composed import composed
-from jaxsnn.nir.convert.continuous import flow_of, in_running_order, plain_names, straightened
+from jaxsnn.nir.convert.continuous import in_running_order, plain_names, straightened
 from jaxsnn.nir.convert.delays import delays_as_weights
 from jaxsnn.nir.convert.geometry import (
     padded_apart,
@@ -45,7 +45,7 @@ from jaxsnn.nir.convert.uniform import alike
 from jaxsnn.nir.dialects.gains import require
 from jaxsnn.nir.dialects.inference import TAG, with_kernels
 from jaxsnn.nir.dialects.resolve import resolve_neuron, resolve_neurons
-from jaxsnn.nir.dialects.steps import refuse_firing_at_rest, step_of
+from jaxsnn.nir.dialects.steps import flow_of, refuse_firing_at_rest, step_of
 from jaxsnn.nir.frameworks.framework import Importer
 from jaxsnn.nir.frameworks.neuron_writing import Setting, has_few_digits
 from jaxsnn.nir.frameworks.registry import dialect_of, framework_of

@@ -3,7 +3,7 @@ node, from its numbers and the dialect of the file.
 
 This is the only place that decodes what a dialect means for a neuron. Both engines run the rule
 (`jaxsnn.network.lowering` makes populations of it); conversions and modules of PyTorch take it in
-numbers, as a `Step` (`jaxsnn.nir.dialects.steps`) or a `Flow` (`jaxsnn.nir.convert.continuous`).
+numbers, as a `Step` or a `Flow` (`jaxsnn.nir.dialects.steps`).
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""The time step of a population in numbers: a `Step`, from the rule of its neurons.
+"""The rule of a population's neurons in numbers: of one time step, a `Step`, or of the equations, a `Flow`.
 
-The form of a step is in `jaxsnn.nir.frameworks.source_step`, the rule in `jaxsnn.nir.frameworks.source_rule`.
+The form of a step is in `jaxsnn.nir.frameworks.source_step`, that of the equations in `source_flow` and the
+rule in `source_rule` beside it.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any, cast
 import numpy as np
 
 from jaxsnn.errors import ConversionError
+from jaxsnn.nir.frameworks.source_flow import Flow, GiveUp
 from jaxsnn.nir.frameworks.source_rule import NeuronRule, SpikeArea
 from jaxsnn.nir.frameworks.source_step import Reset, Step
 from jaxsnn.nir.model.decays import EULER_MEMBRANE, EXACT_SYNAPSE, Decay
@@ -77,6 +79,61 @@ def step_of(
     )
     _refuse_odd_decays(step)
     return _by_reset_size(_reset_from_above(step, rule), rule.reset_size)
+
+
+def flow_of(rule: NeuronRule, shape: tuple[int, ...], give_up: GiveUp) -> Flow:
+    """Return the equations of a population.
+
+    Args:
+        rule: Of its neurons.
+        shape: Its shape.
+        give_up: For a source in time steps, and resets of other kinds.
+
+    Raises:
+        ConversionError: It has no synaptic current.
+        DialectError: The dialect leaves open what is needed.
+    """
+    node, name = rule.node, rule.node.name
+    if not isinstance(node, CURRENT_BASED):
+        raise ConversionError(
+            f"node '{name}' is a {node.type}, and the importer takes neurons with a synaptic "
+            "current",
+            fix="use CubaLIF",
+            node=name,
+        )
+    rule.require("type", "seconds", "initial")
+    rule.require("resetting", "no_reset", error=ConversionError)
+    if not rule.is_continuous:
+        give_up(
+            name,
+            f"the dialect {rule.dialect} steps through time, and the importer solves the equations",
+            "the equations of the node are written, as the event engine solves them",
+        )
+    if not rule.readout:
+        rule.require("reset")
+        if rule.reset_delay:
+            give_up(name, "its reset comes one step later", "a reset at once is written")
+    spike = rule.known_spike
+    if rule.spike_kernel == "box":
+        reason = "a spike is a current there that lasts, and a delta in the importer"
+        give_up(name, reason, "deltas of its area are written")
+    assert rule.seconds is not None
+    jump = _number(node, "r")
+    if spike.kind == "scaled jump":
+        jump = jump * _number(node, "w_in")
+    elif spike.kind == "fixed":
+        assert spike.seconds is not None
+        jump = (
+            jump * _number(node, "w_in") * spike.seconds / _number(node, "tau_syn") / rule.seconds
+        )
+    # At an exact crossing, V less v_threshold is 0: a reset that subtracts is one to 0.
+    numbers = _levels(rule) | {"v_leak": _number(node, "v_leak"), "jump": jump}
+    numbers |= {key: _number(node, key) * rule.seconds for key in ("tau_mem", "tau_syn")}
+    arrays = {
+        key: np.broadcast_to(_shaped(value, shape), shape)
+        for key, value in (numbers | {"bias_ratio": np.ones(())}).items()
+    }
+    return Flow(name=name, type=node.type, shape=shape, spikes=rule.resets, **arrays)
 
 
 #: What holds where nothing else is known: no leak potential, no current, one spike at most.
