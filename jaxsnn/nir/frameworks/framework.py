@@ -41,8 +41,7 @@ class Importer:
         after: Of an unreleased version: the last release before it. Any later release is read as
             this one.
         ran: What is said of it was run; False: it is known by its source.
-        nodes: Types that it takes, Input and Output included; None: all but `unread`.
-        unread: Types that it cannot read.
+        nodes: Types that it takes, Input and Output included; None: all of NIR.
         ignores: Parameters that it does not read, by type, with the value that it takes for them.
         scalars: It takes parameters that are one number for all neurons.
         torch_names: It registers nodes as modules of PyTorch, so that some names are taken.
@@ -98,7 +97,6 @@ class Importer:
     after: str = ""
     ran: bool = True
     nodes: tuple[str, ...] | None = None
-    unread: tuple[str, ...] = ()
     ignores: Mapping[str, tuple[str, float]] = dataclasses.field(default_factory=nothing)
     scalars: bool = True
     torch_names: bool = True
@@ -143,7 +141,7 @@ class Importer:
     def reads_type(self, kind: str) -> bool:
         """Whether it takes nodes of a type; one that NIR does not have only if `nodes` has it."""
         known = TYPES if self.nodes is None else self.nodes
-        return kind in known and kind not in self.unread
+        return kind in known
 
 
 # All of it

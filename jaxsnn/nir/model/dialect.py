@@ -62,7 +62,6 @@ class Rule:
             added; else after.
         initial: Where V starts, if not where the conventions say.
         ones: Parameters that it always writes as 1.
-        equal: Pairs of parameters that it always writes alike.
         option: Name of an own option (true or false) on which the rule depends; "" if on none. The
             rule holds if it is true.
         without: The rule if that option is false.
@@ -77,7 +76,6 @@ class Rule:
     resets_first: tuple[Reset, ...] = ()
     initial: Initial | None = None
     ones: tuple[str, ...] = ()
-    equal: tuple[tuple[str, str], ...] = ()
     option: str = ""
     without: Rule | None = None
 
