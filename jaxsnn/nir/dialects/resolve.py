@@ -86,9 +86,9 @@ def resolve_neuron(
 
     # Where the framework has no such neuron nothing else of the rule counts.
     rule = tried("type", lambda: rule_of(dialect, node)) or Rule()
-    said_reset = dialect.nodes.get(node.name, {}).get("reset", "none")
+    declared_reset = dialect.nodes.get(node.name, {}).get("reset", "none")
     readout = not node.traits.fires or view.readout
-    resetting = node.traits.fires and view.readout and said_reset != "none"
+    resetting = node.traits.fires and view.readout and declared_reset != "none"
     may_reset = not readout or resetting
     counts_steps = dialect.time_unit == "step" and dialect.dt is None
     # The order in which things are asked for is that in which an engine names what it lacks.

@@ -95,7 +95,8 @@ def _learnt(node: Node, graph: Graph) -> Iterator[Learnt]:
 
 def _refined(rule: NeuronRule, dialect: Dialect) -> NeuronRule:
     """Return the rule of neurons that feed themselves: RLeaky resets after it has decayed, and RSynaptic of
-    1.0.0 computes its immediate reset and drops it, so that it resets one step late whatever was said.
+    1.0.0 computes its immediate reset and drops it, so that it resets one step late, whatever the dialect
+    says of all nodes.
     """
     if not rule.is_recurrent or (rule.readout and not rule.resetting):
         return rule
@@ -103,23 +104,22 @@ def _refined(rule: NeuronRule, dialect: Dialect) -> NeuronRule:
         return dataclasses.replace(rule, resets_first=False)
     if rule.node.type != "CubaLIF":
         return rule
-    name, said = rule.node.name, dialect.at(rule.node.name).reset_delay
+    name, declared_delay = rule.node.name, dialect.at(rule.node.name).reset_delay
     subject = f"node '{name}' ({rule.node.type})"
     if "reset_delay" in dialect.nodes.get(name, {}):
         remark = (
-            f"{subject}: reset_delay is {said}, as was said of this node; {rule.dialect} itself acts as"
-            " with True in recurrent neurons of this type"
+            f"{subject}: reset_delay is {declared_delay}, as was said of this node; {rule.dialect}"
+            " itself acts as with True in recurrent neurons of this type"
         )
     else:
         remark = (
-            f"{subject}: reset_delay is True, not {said}, as {rule.dialect} has no other way for"
-            f' recurrent neurons of this type; for the other rule say reset_delay={{"{name}": {said}}}'
+            f"{subject}: reset_delay is True, not {declared_delay}, as {rule.dialect} has no other way"
+            " for recurrent neurons of this type; for the other rule say"
+            f' reset_delay={{"{name}": {declared_delay}}}'
         )
-        known = {
-            field: problem for field, problem in rule.problems.items() if field != "reset_delay"
-        }
-        rule = dataclasses.replace(rule, reset_delay=True, problems=known)
-    return dataclasses.replace(rule, remarks=() if said in (None, True) else (remark,))
+        problems = {key: value for key, value in rule.problems.items() if key != "reset_delay"}
+        rule = dataclasses.replace(rule, reset_delay=True, problems=problems)
+    return dataclasses.replace(rule, remarks=() if declared_delay in (None, True) else (remark,))
 
 
 _WRITES = Conventions(

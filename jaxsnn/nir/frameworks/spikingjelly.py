@@ -46,7 +46,7 @@ from jaxsnn.nir.model.node import Node
 # What it writes
 
 
-def _refutes(nodes: Mapping[str, Node], found: Estimate) -> tuple[str, str] | None:
+def _refutes(nodes: Mapping[str, Node], dt_estimate: Estimate) -> tuple[str, str] | None:
     """Its LIFNode leaks to where it resets."""
     for name, node in nodes.items():
         if node.type != "LIF":
