@@ -29,7 +29,7 @@ from jaxsnn.network.obstacles import beyond_type, obstacles, with_rounded_resets
 from jaxsnn.network.structure import Population, Wire
 from jaxsnn.nir.convert.importers import ignored_by_framework, importer_problems, undecided
 from jaxsnn.nir.convert.target import importer_target
-from jaxsnn.nir.dialects.resolve import is_continuous
+from jaxsnn.nir.dialects.resolve import resolve_neurons
 from jaxsnn.nir.frameworks.registry import split_version, with_importers
 from jaxsnn.nir.graphs.parse import assemble, parse, type_of
 from jaxsnn.nir.io.files import Group
@@ -196,15 +196,12 @@ def stepped_neurons(graph: Graph, *, stepped: bool = True) -> list[str]:
 
     None where the dialect is undecided.
     """
-    dialect = graph.dialect
-    if dialect.conventions is None:
+    if graph.dialect.name is None:
         return []
-    kinds = {name: graph.nodes[name] for name in graph.neurons}
     return [
         name
-        for name, node in kinds.items()
-        if dialect.conventions.rule(node.type) is not None
-        and is_continuous(dialect, node) != stepped
+        for name, rule in resolve_neurons(graph).items()
+        if "type" not in rule.problems and rule.is_continuous != stepped
     ]
 
 

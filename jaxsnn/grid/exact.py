@@ -15,7 +15,7 @@ from collections.abc import Mapping
 import jax.numpy as jnp
 
 from jaxsnn.network.array_types import Array, Float
-from jaxsnn.network.structure import Population
+from jaxsnn.network.structure import Population, input_gain, input_tau
 
 #: NIR's names -> one number for each neuron.
 Parameters = Mapping[str, Float[Array, "*shape"]]
@@ -23,37 +23,20 @@ Parameters = Mapping[str, Float[Array, "*shape"]]
 Factors = Mapping[str, Float[Array, "*shape"] | float]
 
 
-def kick(population: Population, parameters: Parameters) -> Float[Array, "*shape"] | float:
-    """What an arriving delta of weight 1 adds to I (without a synaptic current: to V)."""
-    if population.spike_area is None:
-        return _gain(parameters) if population.scales_jumps else 1.0
-    return _gain(parameters) * population.spike_area / _inertia(parameters)
-
-
 def box_force(
     population: Population, parameters: Parameters, dt: float
 ) -> Float[Array, "*shape"] | float:
-    """What an arriving box of weight 1 that lasts a step adds to the force of `flow`: as much in
-    all as `kick`.
+    """Return what an arriving box of weight 1 that lasts a step adds to the force of `flow`: as much
+    in all as `Population.jump`.
     """
-    return kick(population, parameters) * _inertia(parameters) / dt
+    return population.jump(parameters) * input_tau(parameters) / dt
 
 
 def level_force(
     parameters: Parameters, level: Float[Array, "batch *shape"]
 ) -> Float[Array, "batch *shape"]:
-    """The force of `flow` under a constant current."""
-    return _gain(parameters) * level
-
-
-def _gain(p: Parameters) -> Float[Array, "*shape"]:
-    """What S is multiplied by where it enters the equations."""
-    return p["w_in"] if "tau_syn" in p else p["r"]
-
-
-def _inertia(p: Parameters) -> Float[Array, "*shape"] | float:
-    """tau_syn of current-based neurons, tau of LIF and LI, 1 of IF and I."""
-    return p["tau_syn"] if "tau_syn" in p else p.get("tau", 1.0)
+    """Return the force of `flow` under a constant current."""
+    return input_gain(parameters) * level
 
 
 def factors(parameters: Parameters, dt: float) -> Factors:

@@ -157,9 +157,9 @@ class SteppedNeuron:
                 assert self.dt is not None
                 force = force + exact.box_force(population, p, self.dt) * drive.spikes
             elif i is None:
-                v = v + exact.kick(population, p) * drive.spikes
+                v = v + population.jump(p) * drive.spikes
             else:
-                i = i + exact.kick(population, p) * drive.spikes
+                i = i + population.jump(p) * drive.spikes
         if boxes:
             v, i = exact.flow(p, self.factors, v, i, force)
         tested = v = v if known is None or population.resetting else _with_value(v, known)

@@ -313,6 +313,19 @@ class Population:
         """Whether its membrane is reset at the threshold."""
         return self.fires or self.resetting
 
+    def jump(self, parameters: Mapping[str, Any]) -> Any:
+        """Return what an arriving delta of weight 1 adds to I (without a synaptic current: to V).
+
+        Args:
+            parameters: NIR's names -> one number for each neuron, arrays of NumPy or JAX.
+
+        Returns:
+            (neurons,), or 1.0 for all.
+        """
+        if self.spike_area is None:
+            return input_gain(parameters) if self.scales_jumps else 1.0
+        return input_gain(parameters) * self.spike_area / input_tau(parameters)
+
     def require(self, *fields: str) -> None:
         """Refuse to go on where something stands in the way of some fields.
 
@@ -343,6 +356,16 @@ def with_known_taus(
 def with_unknown_taus(population: Population) -> Population:
     """Return the population with nothing assumed of its time constants."""
     return replace(population, tau_shape=TauShape.ANY, uniform=False, taus_last=False)
+
+
+def input_gain(parameters: Mapping[str, Any]) -> Any:
+    """Return what an input is multiplied by where it enters the equations: w_in, or r."""
+    return parameters["w_in"] if "tau_syn" in parameters else parameters["r"]
+
+
+def input_tau(parameters: Mapping[str, Any]) -> Any:
+    """Return the time constant of what an input enters: tau_syn, tau, or 1 of IF and I."""
+    return parameters["tau_syn"] if "tau_syn" in parameters else parameters.get("tau", 1.0)
 
 
 def carriers(wires: Iterable[Wire], starts: Iterable[str]) -> set[str]:

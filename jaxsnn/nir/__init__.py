@@ -2,8 +2,9 @@
 
 from jaxsnn.nir.build import network, sequential
 from jaxsnn.nir.dialects.dialect_names import DIALECTS
-from jaxsnn.nir.dialects.gains import require, resistance, spike_area
+from jaxsnn.nir.dialects.gains import require, spike_area
 from jaxsnn.nir.dialects.inference import resolve
+from jaxsnn.nir.dialects.resolve import resistance
 from jaxsnn.nir.frameworks.registry import dialect_of
 from jaxsnn.nir.graphs.export import export, tagged, write
 from jaxsnn.nir.graphs.parse import parse, read

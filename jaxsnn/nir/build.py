@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from jaxsnn.errors import GraphError, Note, Problem, UsageError, suggestion, warn_of
-from jaxsnn.nir.dialects.gains import rule_of
+from jaxsnn.nir.dialects.resolve import resolve_neurons
 from jaxsnn.nir.frameworks.registry import build_options
 from jaxsnn.nir.graphs.export import tagged
 from jaxsnn.nir.graphs.parse import parse
@@ -392,11 +392,11 @@ def _implausible_time_constants(graph: Graph, layers: Mapping[str, Layer]) -> It
 
     Those of dialects with another unit, and of frameworks whose steps define them, may be anything.
     """
+    if graph.dialect.name is None or graph.dialect.time_unit != "s":
+        return
+    rules = resolve_neurons(graph)
     for name, layer in layers.items():
-        node = graph.nodes[name]
-        if graph.dialect.time_unit != "s" or not layer.without_unit:
-            continue
-        if graph.dialect.name is None or rule_of(graph.dialect, node).membrane != "exact":
+        if not layer.without_unit or not rules[name].is_continuous:
             continue
         for key in layer.without_unit:
             values = np.asarray(layer.parameters[key], float)

@@ -270,7 +270,7 @@ def test_what_cannot_be_expressed_is_refused_or_named_as_a_loss(options, target,
 
 
 def test_what_is_not_known_is_asked_for():
-    with pytest.raises(DialectError, match=r"node '2': conversion needs reset, .*: say reset= "):
+    with pytest.raises(DialectError, match=r"node '2': simulation needs reset, .*: say reset= "):
         convert(snntorch(reset=None), to="norse")
     graph = build.sequential(
         build.input(3), build.linear(4), build.lif(tau=5e-3), seed=0, dialect="norse"

@@ -80,12 +80,7 @@ def dynamics(part: Part, constant: np.ndarray | None) -> Dynamics:
     tau_mem = values["tau_mem" if current_based else "tau"]
     tau_syn = values["tau_syn"] if current_based else nothing
     r = values["r"] if population.resistance == "file" else tau_mem / population.dt
-    # by how much a spike of weight 1 moves the current (without one: V)
-    gain, tau = (values["w_in"], tau_syn) if current_based else (r, tau_mem)
-    if population.spike_area is not None:
-        jump = gain * population.spike_area / tau
-    else:
-        jump = gain if population.scales_jumps else np.ones(population.size)
+    jump = np.broadcast_to(population.jump(values), population.size)
     slope = r * jump / tau_mem if current_based else jump
     return Dynamics(
         population=population,

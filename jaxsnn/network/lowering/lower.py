@@ -23,8 +23,10 @@ from jaxsnn.network.network import (
 from jaxsnn.network.obstacles import beyond_type, with_rounded_resets
 from jaxsnn.network.on_processor import to_jax
 from jaxsnn.nir.convert.importers import ignored_by_framework
-from jaxsnn.nir.dialects.gains import require, rule_of
+from jaxsnn.nir.dialects.gains import require
+from jaxsnn.nir.dialects.resolve import resolve_neurons
 from jaxsnn.nir.frameworks.evidence import TOLERANCE, estimate
+from jaxsnn.nir.frameworks.source_rule import NeuronRule
 from jaxsnn.nir.graphs.synapses import with_delayed_synapses
 from jaxsnn.nir.model.dialect import Dialect
 from jaxsnn.nir.model.graph import Graph, refuse_no_graph
@@ -119,7 +121,7 @@ def update_graph(graph: Graph, network: Network) -> Graph:
     before = lower(graph, dtype=network.dtype).parameters
     parameters, delays = without_synaptic_delays(network)
     _refuse_others(before, parameters)
-    changed, shapes = [], graph_shapes(graph)
+    changed, shapes, rules = [], graph_shapes(graph), resolve_neurons(graph)
     for name, values in parameters.items():
         node = graph.nodes[name]
         changes = {}
@@ -127,6 +129,8 @@ def update_graph(graph: Graph, network: Network) -> Graph:
             new, old = np.asarray(value), np.asarray(before[name][key])
             if not np.array_equal(new, old):
                 changes[key] = new, new == old
+        if changes and node.traits.state:
+            _refuse_unused(rules[name], changes)
         if changes:
             changed.append(_with_changes(node, changes, graph.dialect, shapes[name][1]))
     trained = graph.with_nodes(changed)
@@ -195,7 +199,6 @@ def _with_changes(
         changes: parameter -> its numbers, and which of them did not change.
         shape: of what leaves the node.
     """
-    _refuse_unused(node, changes, dialect)
     written = {key: _written(node, key, new, same, dialect) for key, (new, same) in changes.items()}
     grown = {key for key, new in written.items() if new.size > np.size(node.value(key))}
     per_channel = node.type in TYPES and (node.traits.state or node.type in _ELEMENTWISE)
@@ -211,20 +214,18 @@ def _with_changes(
     return node.replace(**written | sized)
 
 
-def _refuse_unused(node: Node, changes: Changes, dialect: Dialect) -> None:
+def _refuse_unused(rule: NeuronRule, changes: Changes) -> None:
     """Refuse changes of what a framework does not use."""
-    if not node.traits.state:
-        return
-    rule = rule_of(dialect, node)
+    node = rule.node
     # where r is the decay of a step it follows its time constant
-    alone = rule.resistance != "file" and not {"tau", "tau_mem"} & set(changes)
-    for unused, wrong in (("v_leak", rule.leaks_to_zero), ("r", alone)):
-        if not wrong or unused not in changes:
+    r_alone = rule.resistance != "file" and not {"tau", "tau_mem"} & set(changes)
+    for parameter, is_unused in (("v_leak", rule.leaks_to_zero), ("r", r_alone)):
+        if not is_unused or parameter not in changes:
             continue
         raise LoweringError(
-            f"node '{node.name}' ({node.type}): {unused} cannot be trained in the dialect"
-            f" {dialect.name}, which does not use it",
-            fix=f"leave {unused} out of what is trained",
+            f"node '{node.name}' ({node.type}): {parameter} cannot be trained in the dialect"
+            f" {rule.dialect}, which does not use it",
+            fix=f"leave {parameter} out of what is trained",
             node=node.name,
         )
 

@@ -10,15 +10,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from jaxsnn.errors import LoweringError, Problem
-from jaxsnn.network.lowering.lower_neurons import per_channel, population_of
+from jaxsnn.network.lowering.lower_neurons import population_of
 from jaxsnn.network.structure import LinearOperator, Population, Wire
 from jaxsnn.nir.dialects.gains import require
+from jaxsnn.nir.dialects.resolve import resolve_neurons
+from jaxsnn.nir.frameworks.source_rule import NeuronRule
 from jaxsnn.nir.model.dialect import Dialect
 from jaxsnn.nir.model.loops import late_edges, stepped_loops
 from jaxsnn.nir.model.node import Node, NodeTraits, Parameter, Surroundings
@@ -57,7 +59,6 @@ class LoweringPlan:
         order: names of the nodes to lower, sources before targets; relays of nested graphs are left
             out.
         shapes: node -> input and output shape.
-        looped: names of nodes that feed themselves, directly or through others.
         sources: node -> names of the nodes that feed it, in the order of `order`.
         late: node -> those of its sources of which the step before arrives, see `Wire.late`.
     """
@@ -65,9 +66,13 @@ class LoweringPlan:
     graph: Graph
     order: tuple[str, ...]
     shapes: Shapes
-    looped: tuple[str, ...]
     sources: Mapping[str, tuple[str, ...]]
     late: Mapping[str, tuple[str, ...]]
+
+    @cached_property
+    def rules(self) -> dict[str, NeuronRule]:
+        """What the source does to each neuron; needs a dialect that is decided."""
+        return resolve_neurons(self.graph)
 
     def part(self, name: str) -> Part:
         """Lower one node.
@@ -92,9 +97,7 @@ class LoweringPlan:
         wire = replace(self.bare_wire(name), shape=shape, detail=detail, shapes=shapes)
         population = None
         if node.traits.state:
-            population = population_of(
-                node, self.graph.dialect, wire.size, looped=name in self.looped
-            )
+            population = population_of(self.rules[name], wire.size)
         return Part(wire=wire, parameters=lowered.parameters, population=population)
 
     def bare_wire(self, name: str) -> Wire:
@@ -142,7 +145,6 @@ def plan(graph: Graph) -> LoweringPlan:
         graph=graph,
         order=tuple(name for name in place if not is_relay(graph.nodes[name])),
         shapes=shapes(graph),
-        looped=tuple(name for part in graph.recurrent_components() for name in part),
         sources={
             name: tuple(sorted(found, key=place.__getitem__)) for name, found in incoming.items()
         },
@@ -199,6 +201,23 @@ def lower_node(node: Node, dialect: Dialect, inward: Shape, shape: Shape) -> Low
     }
     around = Surroundings(inward=inward, outward=shape, dialect=dialect, parameters=parameters)
     return Lowered(parameters, None if traits.detail is None else traits.detail(node, around))
+
+
+def per_channel(node: Node, name: str, size: int) -> np.ndarray:
+    """Return a parameter as (size,) array; a scalar holds for all.
+
+    Raises:
+        LoweringError: it has neither one entry nor `size`.
+    """
+    value = node.numbers(name)
+    if value.size not in (1, size):
+        raise LoweringError(
+            f"node '{node.name}' ({node.type}): {name} has {value.size} entries for {size}"
+            " channels",
+            fix=f"give one entry, or {size}",
+            node=node.name,
+        )
+    return np.broadcast_to(value.reshape(-1), size)
 
 
 def _lowered(node: Node, parameter: Parameter, dialect: Dialect, shape: Shape) -> np.ndarray:

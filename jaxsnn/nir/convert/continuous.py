@@ -1,6 +1,4 @@
-"""Conversion for importers that solve the equations in continuous time: the `Flow` of a population, and
-the passes that such importers need.
-"""
+"""Conversion for importers that solve the equations in continuous time: the passes that they need."""
 
 from __future__ import annotations
 
@@ -12,88 +10,10 @@ from jaxsnn.errors import ConversionError, Problem, listing
 from jaxsnn.nir.convert.passes import Condition, Conversion
 from jaxsnn.nir.convert.run_order import rename_nodes
 from jaxsnn.nir.convert.topology import as_problem, keep_one, merge_weights, refuse_for
-from jaxsnn.nir.dialects.gains import require, spike_area
-from jaxsnn.nir.dialects.resolve import is_continuous, refuse_other_resets
+from jaxsnn.nir.dialects.resolve import resolve_neurons
+from jaxsnn.nir.dialects.steps import flow_of
 from jaxsnn.nir.frameworks.framework import Importer
-from jaxsnn.nir.frameworks.source_flow import Flow, GiveUp
 from jaxsnn.nir.model.draft import NEURON_TYPES, Draft, loops_of, weighted_feeder
-from jaxsnn.nir.model.graph import Graph
-from jaxsnn.nir.model.node import Node
-from jaxsnn.nir.model.nodes import CURRENT_BASED, SPIKING
-
-_PURPOSE = "conversion in continuous time"
-
-
-def flow_of(graph: Graph, name: str, shape: tuple[int, ...], give_up: GiveUp) -> Flow:
-    """Return the equations of a population.
-
-    Args:
-        graph: Read with its dialect.
-        name: A neuron.
-        shape: Its shape.
-        give_up: For a source in time steps, and resets of other kinds.
-
-    Raises:
-        ConversionError: It has no synaptic current.
-        DialectError: The dialect leaves open what is needed.
-    """
-    node, dialect = graph.nodes[name], graph.dialect
-    if not isinstance(node, CURRENT_BASED):
-        raise ConversionError(
-            f"node '{name}' is a {node.type}, and the importer takes neurons with a synaptic "
-            "current",
-            fix="use CubaLIF",
-            node=name,
-        )
-    require(dialect, ["seconds", "initial"], _PURPOSE, name)
-    view = dialect.at(name)
-    refuse_other_resets(dialect, node)
-    spikes = isinstance(node, SPIKING) and not view.readout
-    if not is_continuous(dialect, node):
-        give_up(
-            name,
-            f"the dialect {dialect.name} steps through time, and the importer solves the equations",
-            "the equations of the node are written, as the event engine solves them",
-        )
-    if spikes:
-        require(dialect, ["reset"], _PURPOSE, name)
-        if view.reset_delay:
-            give_up(name, "its reset comes one step later", "a reset at once is written")
-    area, number = spike_area(dialect, node), lambda key: np.asarray(node.value(key), float)
-    if area.kernel == "box":
-        reason = "a spike is a current there that lasts, and a delta in the importer"
-        give_up(name, reason, "deltas of its area are written")
-    seconds, jump = dialect.seconds, number("r")
-    assert seconds is not None
-    if area.kind == "scaled jump":
-        jump = jump * number("w_in")
-    elif area.kind == "fixed":
-        assert area.seconds is not None
-        jump = jump * number("w_in") * area.seconds / number("tau_syn") / seconds
-    values = _levels(node, spikes, view.reset == "subtract", view.initial)
-    values |= {key: number(key) * seconds for key in ("tau_mem", "tau_syn")}
-    values |= {"jump": jump, "bias_ratio": np.ones(())}
-    arrays = {key: np.broadcast_to(_shaped(value, shape), shape) for key, value in values.items()}
-    return Flow(name=name, type=node.type, shape=shape, spikes=spikes, **arrays)
-
-
-def _levels(
-    node: Node, spikes: bool, subtracts: bool, initial: str | None
-) -> dict[str, np.ndarray]:
-    """At an exact crossing, V less v_threshold is 0."""
-    zero = np.zeros(())
-    leak = np.asarray(node.value("v_leak"), float)
-    reset = np.asarray(node.value("v_reset"), float) if "v_reset" in node.names else zero
-    return {
-        "v_leak": leak,
-        "v_threshold": np.asarray(node.value("v_threshold"), float) if spikes else np.array(np.inf),
-        "v_reset": zero if subtracts or not spikes else reset,
-        "v_start": {"v_leak": leak, "v_reset": reset}.get(initial or "", zero),
-    }
-
-
-def _shaped(value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    return value.reshape(()) if value.size == 1 else value.reshape(shape)
 
 
 def resolve_flows(conversion: Conversion) -> None:
@@ -104,13 +24,13 @@ def resolve_flows(conversion: Conversion) -> None:
         DialectError: The dialect leaves open what the equations depend on.
     """
     problems = []
-    for name in conversion.source.neurons:
+    for name, rule in resolve_neurons(conversion.source).items():
         if name not in conversion.draft_names:
             continue
         draft_name = conversion.draft_names[name]
         try:
             shape = conversion.draft.shapes[draft_name][1]
-            flow = flow_of(conversion.source, name, shape, conversion.give_up)
+            flow = flow_of(rule, shape, conversion.give_up)
             conversion.flows[draft_name] = dataclasses.replace(flow, name=draft_name)
         except ConversionError as error:
             problems.append(error.problem)

@@ -18,7 +18,7 @@ import numpy as np
 from jaxsnn.errors import ConversionError, DialectError, Problem, listing
 from jaxsnn.nir.convert.pipeline import Converted, convert
 from jaxsnn.nir.convert.target import Target, importer_target
-from jaxsnn.nir.dialects.resolve import ALREADY_CONVERTED
+from jaxsnn.nir.dialects.steps import ALREADY_CONVERTED
 from jaxsnn.nir.frameworks.framework import Importer
 from jaxsnn.nir.frameworks.registry import framework_of
 from jaxsnn.nir.graphs.export import types_refused
@@ -541,10 +541,10 @@ def _load_line_problems(
             continue
         view = dialect.at(name)
         expected = {"reset": view.reset, "reset_delay": view.reset_delay}
-        conventions = dialect.conventions
-        spikes_option = "" if conventions is None else conventions.spikes_option
-        if spikes_option:
-            expected[spikes_option] = dialect.option(spikes_option, name)
+        options = () if dialect.conventions is None else dialect.conventions.options
+        for option in options:
+            if option.kind == "choice":
+                expected[option.name] = dialect.option(option.name, name)
         differing = [key for key, value in expected.items() if defaults.get(key, value) != value]
         if not differing:
             continue

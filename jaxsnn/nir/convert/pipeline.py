@@ -33,8 +33,8 @@ from jaxsnn.nir.convert.passes import (
     without,
 )
 from jaxsnn.nir.convert.target import Target, target_of
-from jaxsnn.nir.dialects.gains import assumptions, require
-from jaxsnn.nir.dialects.resolve import is_continuous
+from jaxsnn.nir.dialects.gains import require
+from jaxsnn.nir.dialects.resolve import resolve_neurons
 from jaxsnn.nir.frameworks.framework import Importer
 from jaxsnn.nir.graphs.export import types_refused
 from jaxsnn.nir.model.changes import Change
@@ -128,7 +128,7 @@ def convert(
     if target.importer.continuous:
         dense = layers.fits_as_matrices(draft_of(graph)[0])
         return _run(graph, dataclasses.replace(request, dense=dense))
-    if any(is_continuous(graph.dialect, graph.nodes[name]) for name in graph.neurons):
+    if any(rule.is_continuous for rule in resolve_neurons(graph).values()):
         dialect = graph.dialect
         if target_dt is not None and dialect.dt is None:
             dialect = dataclasses.replace(dialect, dt=target_dt)
@@ -268,10 +268,8 @@ def _written_names(conversion: Conversion, graph: Graph) -> dict[str, str]:
 
 def _assumptions(graph: Graph) -> tuple[str, ...]:
     """Return what nothing declares of the source and is assumed, a sentence each."""
-    texts = [
-        text for name in graph.neurons for text in assumptions(graph.dialect, graph.nodes[name])
-    ]
-    return tuple(dict.fromkeys(texts))
+    sentences = [text for rule in resolve_neurons(graph).values() for text in rule.assumed]
+    return tuple(dict.fromkeys(sentences))
 
 
 # When conversions need passes

@@ -14,7 +14,8 @@ from jaxsnn.errors import ConversionError
 from jaxsnn.nir.convert.layers import add_flatten
 from jaxsnn.nir.convert.passes import Condition, Conversion
 from jaxsnn.nir.convert.topology import recurrent_nodes, refuse_for
-from jaxsnn.nir.dialects.resolve import is_continuous, refuse_firing_at_rest, step_of
+from jaxsnn.nir.dialects.resolve import resolve_neurons
+from jaxsnn.nir.dialects.steps import refuse_firing_at_rest, step_of
 from jaxsnn.nir.frameworks.source_step import Step
 from jaxsnn.nir.model.draft import WEIGHTED, Draft, feedback_of, identity, scale_inputs
 from jaxsnn.nir.model.nodes import SPIKING
@@ -33,20 +34,20 @@ def resolve_steps(conversion: Conversion) -> None:
         DialectError: The dialect leaves open what a step depends on.
     """
     source, importer = conversion.source, conversion.importer
-    if any(is_continuous(source.dialect, source.nodes[name]) for name in source.neurons):
+    rules = resolve_neurons(source)
+    if any(rule.is_continuous for rule in rules.values()):
         length = format_time(source.dialect.dt or 0)
         conversion.draft.losses.append(f"continuous time is cut into steps of {length}")
     readouts = importer.membranes or (importer.feeds_back and not importer.chain)
-    recurrent = {name for part in source.recurrent_components() for name in part}
     problems = []
-    for name in source.neurons:
+    for name, rule in rules.items():
         if name not in conversion.draft_names:
             continue
         draft_name = conversion.draft_names[name]
         try:
             shape = conversion.draft.shapes[draft_name][1]
-            step = step_of(source, name, shape, name in recurrent, readouts=readouts)
-            refuse_firing_at_rest(step)
+            step = step_of(rule, shape, readouts=readouts)
+            refuse_firing_at_rest(rule)
             has_floor = importer.floors is not None and importer.floors(step)
             if step.floor is not None and not has_floor:
                 reason = f"its membrane never falls below {step.floor:g}, and this importer has no such bound"

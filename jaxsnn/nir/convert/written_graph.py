@@ -14,6 +14,7 @@ from jaxsnn.nir.convert.passes import Condition, Conversion
 from jaxsnn.nir.convert.target import Target
 from jaxsnn.nir.convert.topology import refuse_for
 from jaxsnn.nir.dialects.inference import TAG, with_kernels
+from jaxsnn.nir.dialects.resolve import resolve_neuron
 from jaxsnn.nir.frameworks.neuron_writing import Setting, has_few_digits
 from jaxsnn.nir.frameworks.registry import dialect_of
 from jaxsnn.nir.frameworks.source_flow import Flow
@@ -22,7 +23,7 @@ from jaxsnn.nir.graphs.export import tagged
 from jaxsnn.nir.graphs.parse import parse
 from jaxsnn.nir.io.documents import NIR_VERSION, group_of
 from jaxsnn.nir.model.dialect import Dialect
-from jaxsnn.nir.model.draft import NEURON_TYPES, Draft, loops_of, scale_inputs
+from jaxsnn.nir.model.draft import NEURON_TYPES, Draft, as_node, loops_of, scale_inputs
 from jaxsnn.units import format_time
 
 
@@ -200,12 +201,7 @@ def _dialect(draft: Draft, target: Target, setting: Setting) -> Dialect:
     }
     shared, nodes = _split_shared(setting.said)
     options: dict[str, Any] = {"time_unit": "s", "own": framework_options, **fields, **shared}
-    # Files of the framework may mean another rule by a neuron that feeds itself.
-    for name in {name for part in loops_of(draft) for name in part}:
-        rule = target.framework.dialects[0].rules.get(draft.nodes[name]["type"])
-        if rule is not None and rule.recurrent_reset_delay is not None:
-            nodes.setdefault(name, {}).setdefault("reset_delay", options["reset_delay"])
-    return dialect_of(
+    dialect = dialect_of(
         target.framework.name,
         dt=setting.dt or None,  # equations have none
         decided_by="argument",
@@ -213,6 +209,13 @@ def _dialect(draft: Draft, target: Target, setting: Setting) -> Dialect:
         nodes=nodes,
         **options,
     )
+    # The framework may mean another reset by a neuron that feeds itself, unless its node declares it.
+    for name in (name for part in loops_of(draft) for name in part):
+        if draft.nodes[name]["type"] in NEURON_TYPES:
+            rule = resolve_neuron(as_node(name, draft.nodes[name]), dialect, is_recurrent=True)
+            if rule.resets and rule.reset_delay != dialect.at(name).reset_delay:
+                nodes.setdefault(name, {}).setdefault("reset_delay", options["reset_delay"])
+    return dataclasses.replace(dialect, nodes=nodes)
 
 
 def _split_shared(

@@ -6,15 +6,13 @@ spike.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable
-from typing import Any, Literal
-
-import numpy as np
+from typing import Any
 
 from jaxsnn.errors import DialectError, listing
 from jaxsnn.nir.frameworks.registry import own_options
-from jaxsnn.nir.model.dialect import Arrival, Dialect, Kernel, Rule
+from jaxsnn.nir.frameworks.source_rule import SpikeArea
+from jaxsnn.nir.model.dialect import Arrival, Dialect, Rule
 from jaxsnn.nir.model.node import Node
 from jaxsnn.nir.model.nodes import IF, I
 
@@ -66,24 +64,6 @@ def _missing(dialect: Dialect, field: str) -> tuple[str, str]:
     return f"{field}, which the file does not say", f"say {field}={values}"
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class SpikeArea:
-    """How a spike of weight w enters a neuron.
-
-    Attributes:
-        kind: "fixed": a current w of area `seconds`, the same for every neuron; r and w_in scale
-            it. "jump": the synaptic current (LIF, LI, IF, I: the membrane) jumps by w; r and w_in
-            do not scale it. "scaled jump": the synaptic current jumps by w_in w, the membrane of
-            LIF and LI by r w; the area is that neuron's tau_syn or tau.
-        seconds: Area of a spike of weight 1 in seconds; None for both kinds of jumps.
-        kernel: Continuous reading: "delta", "box" of width dt, or None if unknown.
-    """
-
-    kind: Arrival
-    seconds: float | None
-    kernel: Kernel | None
-
-
 def known(dialect: Dialect, field: str, purpose: str, node: str | None = None) -> Any:
     """A field of the dialect, refused like `require` where it is unknown."""
     require(dialect, [field], purpose, node)
@@ -116,23 +96,6 @@ def spike_area(dialect: Dialect, node: Node) -> SpikeArea:
     return SpikeArea(kind="fixed", seconds=seconds, kernel=kernel)
 
 
-def resistance(dialect: Dialect, node: Node) -> np.ndarray:
-    """The r that the equations need, in SI: of IF and I per second, else as the file has it.
-
-    Spyx writes its decay where NIR has r: what it simulates is r = tau_mem/dt.
-    """
-    if rule_of(dialect, node).resistance == "tau/dt":
-        purpose = f"the resistance that {dialect.name} simulates"
-        tau = node.value("tau_mem" if node.traits.current_based else "tau")
-        seconds, dt = (known(dialect, field, purpose, node.name) for field in ("seconds", "dt"))
-        return np.asarray(tau, float) * seconds / dt
-    if isinstance(node, IF | I):
-        return np.asarray(node.value("r"), float) / known(
-            dialect, "seconds", "the resistance", node.name
-        )
-    return node.numbers("r")
-
-
 def rule_of(dialect: Dialect, node: Node) -> Rule:
     """How the dialect simulates this type of neuron; where that depends on an option that nobody
     said, as if it were true.
@@ -154,70 +117,6 @@ def rule_of(dialect: Dialect, node: Node) -> Rule:
     if rule.option and dialect.option(rule.option, node.name) is False and rule.without is not None:
         return rule.without
     return rule
-
-
-def floor_of(dialect: Dialect, node: Node) -> float | None:
-    """Below which V of a neuron never is at the end of a step; None where nothing bounds it, or
-    nobody has said it.
-    """
-    conventions = dialect.conventions
-    if conventions is None or not conventions.floor_option:
-        return None
-    said = dialect.option(conventions.floor_option, node.name)
-    return None if said in (None, "none") else float(said)
-
-
-def resetting_readout(dialect: Dialect, node: Node) -> bool:
-    """Whether a neuron gives its membrane although it resets: both were said of it."""
-    reset = dialect.nodes.get(node.name, {}).get("reset", "none")
-    return node.traits.fires and dialect.at(node.name).readout and reset != "none"
-
-
-def own_reset_delay(dialect: Dialect, node: Node, *, looped: bool) -> bool | None:
-    """The reset_delay that a neuron that feeds itself has whatever was said of all nodes; None
-    where what was said counts, as it does where it was said of this node.
-    """
-    if not looped or "reset_delay" in dialect.nodes.get(node.name, {}):
-        return None
-    return rule_of(dialect, node).recurrent_reset_delay
-
-
-def assumptions(dialect: Dialect, node: Node) -> tuple[str, ...]:
-    """What nobody has said of a neuron and is assumed, or is ignored, a sentence each."""
-    conventions = dialect.conventions
-    if conventions is None:
-        return ()
-    option, rule = conventions.floor_option, conventions.rule(node.type)
-    if option and dialect.option(option, node.name) is None:
-        return (f"{option} is not in the file, V is taken to have no lower bound: say {option}=",)
-    if rule is None or rule.arrival != "scaled jump":
-        return ()
-    if dialect.option(rule.option, node.name) is not False:
-        return ()
-    gain = "w_in" if node.traits.current_based else "r"
-    values = np.unique(np.asarray(node.value(gain), float))
-    if np.all(values == 1):
-        return ()
-    ignored = f"{values[0]:g}" if values.size == 1 else f"{values[0]:g} to {values[-1]:g}"
-    return (
-        f"node '{node.name}': {gain} is {ignored} and does not scale spikes ({rule.option}=false)",
-    )
-
-
-def reset_size(
-    dialect: Dialect, node: Node
-) -> Literal["v_threshold", "1", "floor", "rounded-floor"]:
-    """What a reset that subtracts takes off, see `Population.reset_size`."""
-    return dialect.option("reset_size", node.name) or "v_threshold"
-
-
-def several_spikes(dialect: Dialect, node: Node) -> bool:
-    """Whether a neuron may fire several spikes in one step."""
-    conventions = dialect.conventions
-    assert conventions is not None
-    option = conventions.spikes_option
-    said = dialect.option(option, node.name) if option else None
-    return conventions.spikes_per_step == "several" if said is None else said == "multi"
 
 
 def arrival(dialect: Dialect, node: Node) -> Arrival:

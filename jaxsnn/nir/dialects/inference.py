@@ -378,16 +378,6 @@ def _wrong_one(node: Node, conventions: Conventions) -> str | None:
         if np.any(leak):
             other = leak[leak != 0].ravel()[0]
             return f"{conventions.name} writes v_leak = 0, but node '{node.name}' has {other:g}"
-    for one, other in rule.equal:
-        left, right = np.broadcast_arrays(
-            *(np.asarray(node.value(key), float) for key in (one, other))
-        )
-        differs = left != right
-        if np.any(differs):
-            return (
-                f"{conventions.name} writes {one} = {other}, but node '{node.name}' has "
-                f"{left[differs][0]:g} and {right[differs][0]:g}"
-            )
     return None
 
 

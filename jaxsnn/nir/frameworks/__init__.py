@@ -7,6 +7,7 @@ from jaxsnn.nir.frameworks.registry import (
     register_framework,
     unregister_framework,
 )
+from jaxsnn.nir.frameworks.source_rule import NeuronRule
 from jaxsnn.nir.model.decays import Decay
 from jaxsnn.nir.model.dialect import Conventions, Evidence, OwnOption, Rule, StepLength
 
@@ -16,6 +17,7 @@ __all__ = [
     "Evidence",
     "Framework",
     "Importer",
+    "NeuronRule",
     "OwnOption",
     "Rule",
     "StepLength",

@@ -41,8 +41,7 @@ class Importer:
         after: Of an unreleased version: the last release before it. Any later release is read as
             this one.
         ran: What is said of it was run; False: it is known by its source.
-        nodes: Types that it takes, Input and Output included; None: all but `unread`.
-        unread: Types that it cannot read.
+        nodes: Types that it takes, Input and Output included; None: all of NIR.
         ignores: Parameters that it does not read, by type, with the value that it takes for them.
         scalars: It takes parameters that are one number for all neurons.
         torch_names: It registers nodes as modules of PyTorch, so that some names are taken.
@@ -79,7 +78,7 @@ class Importer:
             was above threshold before counts as reset already); other subtractions are written as
             the first of these and weights from the neurons to themselves.
         apart: Steps with a current that it can do only without one.
-        composes: Resets of `jaxsnn.nir.dialects.resolve` that several of its nodes can do together, because
+        composes: Resets of `jaxsnn.nir.frameworks.source_step` that several of its nodes can do together, because
             it runs loops through many.
         by_name: It runs nodes in the order of their names.
         edges_in_order: It follows the edges in the order of the file, so that sources must be first.
@@ -98,7 +97,6 @@ class Importer:
     after: str = ""
     ran: bool = True
     nodes: tuple[str, ...] | None = None
-    unread: tuple[str, ...] = ()
     ignores: Mapping[str, tuple[str, float]] = dataclasses.field(default_factory=nothing)
     scalars: bool = True
     torch_names: bool = True
@@ -143,7 +141,7 @@ class Importer:
     def reads_type(self, kind: str) -> bool:
         """Whether it takes nodes of a type; one that NIR does not have only if `nodes` has it."""
         known = TYPES if self.nodes is None else self.nodes
-        return kind in known and kind not in self.unread
+        return kind in known
 
 
 # All of it

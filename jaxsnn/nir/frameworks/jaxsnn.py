@@ -26,8 +26,9 @@ from jaxsnn.nir.frameworks.equations import written_equations
 from jaxsnn.nir.frameworks.framework import Framework, Importer
 from jaxsnn.nir.frameworks.neuron_writing import Setting, Written
 from jaxsnn.nir.frameworks.source_flow import Flow
+from jaxsnn.nir.frameworks.source_rule import NeuronRule
 from jaxsnn.nir.model.decays import EXACT_SYNAPSE, NO_DECAY
-from jaxsnn.nir.model.dialect import Conventions, OwnOption, Rule, rules
+from jaxsnn.nir.model.dialect import Conventions, Dialect, OwnOption, Rule, rules
 from jaxsnn.nir.model.graph import Graph
 
 
@@ -106,6 +107,23 @@ def _need_not_say(graph: Graph) -> bool | None:
     return True if all(np.all(np.asarray(gain) == 1) for gain in gains) else None
 
 
+def _refined(rule: NeuronRule, dialect: Dialect) -> NeuronRule:
+    """Return the rule with a sentence on gains that do not scale spikes."""
+    node = rule.node
+    if node.type not in _RULES or dialect.option(_SCALE_SPIKES.name, node.name) is not False:
+        return rule
+    gain = "w_in" if node.traits.current_based else "r"
+    values = np.unique(np.asarray(node.value(gain), float))
+    if np.all(values == 1):
+        return rule
+    ignored = f"{values[0]:g}" if values.size == 1 else f"{values[0]:g} to {values[-1]:g}"
+    sentence = (
+        f"node '{node.name}': {gain} is {ignored} and does not scale spikes"
+        f" ({_SCALE_SPIKES.name}=false)"
+    )
+    return dataclasses.replace(rule, assumed=(sentence,))
+
+
 def _rule(**fields: Any) -> Rule:
     """Return the rule of a type of neuron, by `scale_spikes`."""
     return Rule(
@@ -143,6 +161,7 @@ FRAMEWORK = Framework(
             reset_delay=False,
             constant_input="current",
             recurrent_delay=0,
+            refine=_refined,
             options=(_SCALE_SPIKES,),
             defaults=MappingProxyType({_SCALE_SPIKES.name: (_need_not_say, "")}),
         ),

@@ -28,6 +28,7 @@ from jaxsnn.nir.frameworks.neuron_writing import (
     negligible,
 )
 from jaxsnn.nir.frameworks.shared_rules import COMMON_NODES, TORCH_RUN
+from jaxsnn.nir.frameworks.source_rule import NeuronRule, bad_parameter
 from jaxsnn.nir.frameworks.source_step import Step
 from jaxsnn.nir.frameworks.torch_layers import Call, Exported, LayerNumbers, numbers_of
 from jaxsnn.nir.model.changes import Change
@@ -134,6 +135,24 @@ _RESET_SIZE = OwnOption(
     help="Norse's importer: what a reset that subtracts takes off, by its reset_method",
     choices=("v_threshold", "1", "floor", "rounded-floor"),
 )
+
+
+def _refined(rule: NeuronRule, dialect: Dialect) -> NeuronRule:
+    """Return the rule with the size of its reset, and what of it only time steps can do."""
+    node = rule.node
+    size = dialect.option(_RESET_SIZE.name, node.name) or "v_threshold"
+    reason = ""
+    if rule.synapse == "filter" and (leak := node.numbers("v_leak").ravel()).any():
+        reason = f"its current starts and rests at v_leak = {leak[leak != 0][0]:g}"
+    if size != "v_threshold" and rule.reset == "subtract":
+        reason = f"its reset takes off {size}, whatever its v_threshold is"
+    problems = dict(rule.problems)
+    if reason and "spike_area" not in problems:
+        text = f"{reason}, which has no meaning in the equations"
+        problems["spike_area"] = bad_parameter(node, text, "simulate with engine=TimeStepped()")
+    return dataclasses.replace(rule, reset_size=size, problems=problems)
+
+
 #: Files that are written for its importer, which computes the current as it does the membrane:
 #: i += dt/tau_syn (v_leak - i + w_in x), and then V under r i.
 _WRITTEN_FOR = dataclasses.replace(
@@ -148,6 +167,7 @@ _WRITTEN_FOR = dataclasses.replace(
     seconds=None,
     seconds_option="",
     meanings=(_ignored,),
+    refine=_refined,
     options=(_RESET_SIZE,),
 )
 

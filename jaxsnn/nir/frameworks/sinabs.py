@@ -23,10 +23,11 @@ from jaxsnn.nir.frameworks.neuron_writing import (
     negligible,
     told,
 )
+from jaxsnn.nir.frameworks.source_rule import NeuronRule
 from jaxsnn.nir.frameworks.source_step import Step
 from jaxsnn.nir.model.changes import Edge
 from jaxsnn.nir.model.decays import NO_DECAY
-from jaxsnn.nir.model.dialect import Conventions, OwnOption, Rule, rules
+from jaxsnn.nir.model.dialect import Conventions, Dialect, OwnOption, Rule, rules
 from jaxsnn.nir.model.draft import Draft
 
 _NORM_INPUT = OwnOption(
@@ -62,6 +63,19 @@ _LEAKY = Rule(
     option="norm_input",
     without=Rule(arrival="jump", kernel="box", membrane="leak", ones=("r",)),
 )
+
+
+def _refined(rule: NeuronRule, dialect: Dialect) -> NeuronRule:
+    """Return the rule by `spike_fn` and `min_v_mem`."""
+    name = rule.node.name
+    spike_fn, bound = (dialect.option(option.name, name) for option in (_SPIKE_FN, _MIN_V_MEM))
+    assumed = "min_v_mem is not in the file, V is taken to have no lower bound: say min_v_mem="
+    return dataclasses.replace(
+        rule,
+        spikes_per_step="one" if spike_fn == "single" else "several",
+        floor=None if bound in (None, "none") else float(bound),
+        assumed=(assumed,) if bound is None else (),
+    )
 
 
 # What it reads
@@ -270,8 +284,7 @@ FRAMEWORK = Framework(
             reset_delay=False,
             threshold=">=",
             spikes_per_step="several",
-            spikes_option="spike_fn",
-            floor_option="min_v_mem",
+            refine=_refined,
             options=(_NORM_INPUT, _MIN_V_MEM, _SPIKE_FN),
             defaults=MappingProxyType(
                 {"spike_fn": ("multi", "spike_fn is not in the file, MultiSpike is its default.")}

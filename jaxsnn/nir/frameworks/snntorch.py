@@ -30,6 +30,7 @@ from jaxsnn.nir.frameworks.neuron_writing import (
     told,
 )
 from jaxsnn.nir.frameworks.shared_rules import COMMON_NODES, TAU_OVER_R, TORCH_RUN
+from jaxsnn.nir.frameworks.source_rule import NeuronRule
 from jaxsnn.nir.frameworks.source_step import Step
 from jaxsnn.nir.frameworks.torch_layers import (
     Call,
@@ -41,7 +42,7 @@ from jaxsnn.nir.frameworks.torch_layers import (
     set_weights,
 )
 from jaxsnn.nir.model.decays import FROM_R, FROM_W_IN
-from jaxsnn.nir.model.dialect import Conventions, Evidence, Rule, rules
+from jaxsnn.nir.model.dialect import Conventions, Dialect, Evidence, Rule, rules
 from jaxsnn.nir.model.graph import Graph
 from jaxsnn.nir.model.node import Node
 from jaxsnn.nir.model.nodes import IF, NEURONS, I
@@ -92,6 +93,35 @@ def _learnt(node: Node, graph: Graph) -> Iterator[Learnt]:
         yield Learnt(symbol=symbol, decay=decay, tau=tau, step=step, gain=gain, gains=(1.0, np.inf))
 
 
+def _refined(rule: NeuronRule, dialect: Dialect) -> NeuronRule:
+    """Return the rule of neurons that feed themselves: RLeaky resets after it has decayed, and RSynaptic of
+    1.0.0 computes its immediate reset and drops it, so that it resets one step late, whatever the dialect
+    says of all nodes.
+    """
+    if not rule.is_recurrent or (rule.readout and not rule.resetting):
+        return rule
+    if rule.node.type == "LIF":
+        return dataclasses.replace(rule, resets_first=False)
+    if rule.node.type != "CubaLIF":
+        return rule
+    name, declared_delay = rule.node.name, dialect.at(rule.node.name).reset_delay
+    subject = f"node '{name}' ({rule.node.type})"
+    if "reset_delay" in dialect.nodes.get(name, {}):
+        remark = (
+            f"{subject}: reset_delay is {declared_delay}, as was said of this node; {rule.dialect}"
+            " itself acts as with True in recurrent neurons of this type"
+        )
+    else:
+        remark = (
+            f"{subject}: reset_delay is True, not {declared_delay}, as {rule.dialect} has no other way"
+            " for recurrent neurons of this type; for the other rule say"
+            f' reset_delay={{"{name}": {declared_delay}}}'
+        )
+        problems = {key: value for key, value in rule.problems.items() if key != "reset_delay"}
+        rule = dataclasses.replace(rule, reset_delay=True, problems=problems)
+    return dataclasses.replace(rule, remarks=() if declared_delay in (None, True) else (remark,))
+
+
 _WRITES = Conventions(
     name="snntorch",
     version="1.0",
@@ -101,14 +131,12 @@ _WRITES = Conventions(
             membrane_decay=FROM_R,
             membrane="leak",
             resets_first=("zero",),
-            recurrent_resets_first=(),
         ),
         CubaLIF=Rule(
             membrane_decay=FROM_R,
             synapse_decay=FROM_W_IN,
             membrane="leak",
             synapse="add last",
-            recurrent_reset_delay=True,
         ),
     ),
     evidence=Evidence(dt_from=TAU_OVER_R, proves=True, confirms=_is_single_precision),
@@ -116,6 +144,7 @@ _WRITES = Conventions(
     dt=_DT,
     resets_at_start=True,
     runs_loops="in turn",
+    refine=_refined,
     meanings=(clamping("snnTorch", _learnt),),
 )
 

@@ -40,18 +40,31 @@ from jaxsnn.nir.frameworks.torch_layers import (
     set_normalisation,
 )
 from jaxsnn.nir.model.decays import EULER_MEMBRANE, FROM_R, FROM_W_IN, NO_DECAY
-from jaxsnn.nir.model.dialect import Conventions, Evidence, Rule, rules
+from jaxsnn.nir.model.dialect import Conventions, Estimate, Evidence, Rule, rules
 from jaxsnn.nir.model.node import Node
 
 # What it writes
 
-_LEAK_IS_RESET = (("v_leak", "v_reset"),)
+
+def _refutes(nodes: Mapping[str, Node], dt_estimate: Estimate) -> tuple[str, str] | None:
+    """Its LIFNode leaks to where it resets."""
+    for name, node in nodes.items():
+        if node.type != "LIF":
+            continue
+        levels = (np.asarray(node.value(key), float) for key in ("v_leak", "v_reset"))
+        leak, reset = np.broadcast_arrays(*levels)
+        if np.any(differs := leak != reset):
+            return name, (
+                f"spikingjelly writes v_leak = v_reset, but node '{name}' has "
+                f"{leak[differs][0]:g} and {reset[differs][0]:g}"
+            )
+    return None
+
+
 _WRITES = Conventions(
     name="spikingjelly",
     rules=rules(
-        LIF=Rule(
-            kernel="box", membrane_decay=EULER_MEMBRANE, membrane="relax", equal=_LEAK_IS_RESET
-        ),
+        LIF=Rule(kernel="box", membrane_decay=EULER_MEMBRANE, membrane="relax"),
         IF=Rule(kernel="box", membrane_decay=NO_DECAY, membrane="leak"),
         CubaLIF=Rule(
             membrane_decay=FROM_R,
@@ -60,7 +73,9 @@ _WRITES = Conventions(
             synapse="add last",
         ),
     ),
-    evidence=Evidence(dt_from=TAU_OVER_R, r_of_one_is_silent=True, r_is_rate=True),
+    evidence=Evidence(
+        dt_from=TAU_OVER_R, r_of_one_is_silent=True, r_is_rate=True, refutes=_refutes
+    ),
     time_unit="s",
     reset="zero",
     reset_delay=False,

@@ -28,10 +28,19 @@ from jaxsnn.nir.frameworks.neuron_writing import (
     refuse_drive,
 )
 from jaxsnn.nir.frameworks.shared_rules import COMMON_NODES
+from jaxsnn.nir.frameworks.source_rule import NeuronRule
 from jaxsnn.nir.frameworks.source_step import Step
 from jaxsnn.nir.model.changes import Change, Edge
 from jaxsnn.nir.model.decays import EULER_MEMBRANE, EULER_SYNAPSE, NO_DECAY, R
-from jaxsnn.nir.model.dialect import Conventions, Estimate, Evidence, Rule, StepLength, rules
+from jaxsnn.nir.model.dialect import (
+    Conventions,
+    Dialect,
+    Estimate,
+    Evidence,
+    Rule,
+    StepLength,
+    rules,
+)
 from jaxsnn.nir.model.draft import (
     NEURON_TYPES,
     WEIGHTED,
@@ -138,6 +147,14 @@ def _without_threshold(nodes: Mapping[str, Node], found: Estimate) -> tuple[str,
     )
 
 
+def _refined(rule: NeuronRule, dialect: Dialect) -> NeuronRule:
+    """Return the rule with what its gradients keep, and without r, which holds its decay."""
+    has_leak = rule.node.type != "IF"
+    return dataclasses.replace(
+        rule, detaches_resets=False, resistance="tau/dt" if has_leak else "file"
+    )
+
+
 _EVIDENCE = Evidence(
     dt_from=StepLength(text="tau (1-r)", of=_dt, gain=_decay, tau=_tau, above_dt=True),
     proves=True,
@@ -152,7 +169,6 @@ _WRITES = Conventions(
             kernel="box",
             membrane_decay=R,
             membrane="leak",
-            resistance="tau/dt",
         ),
         CubaLIF=Rule(
             arrival="jump",
@@ -161,7 +177,6 @@ _WRITES = Conventions(
             membrane="leak",
             synapse="add last",
             resets_first=("subtract",),
-            resistance="tau/dt",
             ones=("w_in",),
         ),
         IF=Rule(arrival="jump", membrane_decay=NO_DECAY, membrane="leak", ones=("r",)),
@@ -171,7 +186,6 @@ _WRITES = Conventions(
             kernel="box",
             membrane_decay=EULER_MEMBRANE,
             membrane="leak",
-            resistance="tau/dt",
             ones=("r",),
         ),
     ),
@@ -180,7 +194,7 @@ _WRITES = Conventions(
     reset="subtract",
     reset_delay=True,
     resets_at_start=True,
-    detaches_resets=False,
+    refine=_refined,
     spikes_from="before",
     recurrent_delay=0,
     channels_last=True,

@@ -43,7 +43,7 @@ def _takes(framework: Framework) -> str:
     """The types that its first importer takes, without Input and Output."""
     if not framework.importers:
         return ""
-    importer = framework.importers[0]
-    if importer.nodes is None:
-        return f"all but {', '.join(importer.unread)}"
-    return ", ".join(kind for kind in importer.nodes if kind not in ("Input", "Output"))
+    kinds = framework.importers[0].nodes
+    if kinds is None:
+        return "all"
+    return ", ".join(kind for kind in kinds if kind not in ("Input", "Output"))

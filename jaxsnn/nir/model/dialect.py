@@ -60,15 +60,8 @@ class Rule:
             I = I + dt/tau_syn (v_leak - I + w_in X), from v_leak on, and r I drives V.
         resets_first: The kinds of reset that, acting one step late, act before V decays and X is
             added; else after.
-        recurrent_resets_first: The same for a neuron that feeds itself; None: no difference.
-        recurrent_reset_delay: What reset_delay is for a neuron that feeds itself, whatever was said
-            (snnTorch 1.0.0 computes the immediate reset of its RSynaptic and drops it); None: what
-            was said.
         initial: Where V starts, if not where the conventions say.
-        resistance: "file" or "tau/dt": r as the file has it, or what the framework does in spite of
-            it.
         ones: Parameters that it always writes as 1.
-        equal: Pairs of parameters that it always writes alike.
         option: Name of an own option (true or false) on which the rule depends; "" if on none. The
             rule holds if it is true.
         without: The rule if that option is false.
@@ -81,12 +74,8 @@ class Rule:
     membrane: Literal["exact", "leak", "average", "euler", "relax"] = "exact"
     synapse: Literal["exact", "add last", "add first", "decay last", "filter"] = "exact"
     resets_first: tuple[Reset, ...] = ()
-    recurrent_resets_first: tuple[Reset, ...] | None = None
-    recurrent_reset_delay: bool | None = None
     initial: Initial | None = None
-    resistance: Literal["file", "tau/dt"] = "file"
     ones: tuple[str, ...] = ()
-    equal: tuple[tuple[str, str], ...] = ()
     option: str = ""
     without: Rule | None = None
 
@@ -206,13 +195,8 @@ class Conventions:
         reset_delay: True: a spike acts on the membrane one step later.
         resets_at_start: A neuron that is above threshold when a step begins is reset then, whatever
             reset_delay is.
-        detaches_resets: Its gradients leave out the resets that act when a step begins.
         threshold: Spike where V > v_threshold, or already where they are equal.
         spikes_per_step: "one" or "several".
-        spikes_option: Name of the own option, "multi" or "single", that says otherwise; "" for
-            none.
-        floor_option: Name of the own option, a number, below which V never is at the end of a step;
-            "" for none.
         spikes_from: "before": the spike of a step is that of the membrane before the step's update,
             so that each layer takes a step.
         initial: Membrane at the start. Currents start at 0.
@@ -231,6 +215,8 @@ class Conventions:
         meanings: Nodes whose numbers the framework does not take as it wrote them, as it takes them
             (`Node.read_as`), each with what to say of it: called with a graph. They raise
             DialectError for a graph that the framework cannot run.
+        refine: What only this framework does to a neuron: called with the rule that all else makes of it
+            (`jaxsnn.nir.frameworks.source_rule.NeuronRule`) and the dialect; returns the rule that holds.
         options: What its files leave open and only it has.
         defaults: Own options that need not be said: name -> (value, a sentence that says why). The
             value may be a function of the graph, which returns None where the option must be said.
@@ -254,11 +240,8 @@ class Conventions:
     reset: Reset | None = None
     reset_delay: bool | None = None
     resets_at_start: bool = False
-    detaches_resets: bool = True
     threshold: Literal[">", ">="] = ">"
     spikes_per_step: Literal["one", "several"] = "one"
-    spikes_option: str = ""
-    floor_option: str = ""
     spikes_from: Literal["before", "after"] = "after"
     initial: Initial = "zero"
     constant_input: Literal["current", "step"] = "step"
@@ -270,6 +253,8 @@ class Conventions:
     # Both take a Graph, which holds a Dialect and therefore cannot be named here.
     repair: Callable[[Any], tuple[tuple[Edge, ...], tuple[Change, ...]]] | None = None
     meanings: tuple[Callable[[Any], Iterator[tuple[Node, Change]]], ...] = ()
+    # A NeuronRule and the dialect; the record is made of those here and therefore cannot be named.
+    refine: Callable[[Any, Dialect], Any] | None = None
     options: tuple[OwnOption, ...] = ()
     defaults: Mapping[str, tuple[Any, str]] = dataclasses.field(default_factory=nothing)
 

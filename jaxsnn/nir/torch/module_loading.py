@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from jaxsnn.errors import ConversionError, JaxsnnError, first_line, listing
-from jaxsnn.nir.dialects.resolve import step_of
+from jaxsnn.nir.dialects.resolve import resolve_neurons
+from jaxsnn.nir.dialects.steps import step_of
 from jaxsnn.nir.frameworks.source_step import Step
 from jaxsnn.nir.frameworks.torch_layers import LayerNumbers, numbers_of
 from jaxsnn.nir.model.graph import Graph
@@ -195,13 +196,12 @@ def _moves(one: LayerNumbers) -> bool:
 
 
 def _steps(graph: Graph) -> dict[str, Step]:
-    """What a step of each neuron does."""
-    found, looped = {}, {name for part in graph.recurrent_components() for name in part}
-    outward = {name: pair[1] for name, pair in shapes(graph).items()}
-    for name in graph.neurons:
-        shape, loops = outward[name] or (), name in looped
-        found[name] = step_of(graph, name, shape, loops, readouts=True, resetting=True)
-    return found
+    """Return what a step of each neuron does."""
+    sizes = shapes(graph)
+    return {
+        name: step_of(rule, sizes[name][1] or (), readouts=True, resetting=True)
+        for name, rule in resolve_neurons(graph).items()
+    }
 
 
 def _assigned(traced: TracedModule, one: LayerNumbers) -> Callable[[], Any]:

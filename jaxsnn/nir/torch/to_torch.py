@@ -18,7 +18,8 @@ from jaxsnn.nir.convert.memories import delay_in_steps
 from jaxsnn.nir.convert.run_order import move_biases_out_of_loops
 from jaxsnn.nir.convert.target import Target
 from jaxsnn.nir.convert.topology import refuse_wiring
-from jaxsnn.nir.dialects.resolve import is_continuous, refuse_firing_at_rest, step_of
+from jaxsnn.nir.dialects.resolve import resolve_neurons
+from jaxsnn.nir.dialects.steps import refuse_firing_at_rest, step_of
 from jaxsnn.nir.frameworks.framework import Importer
 from jaxsnn.nir.frameworks.source_step import Step
 from jaxsnn.nir.graphs.export import export
@@ -122,10 +123,11 @@ class TorchDraft:
 
 def drafted(graph: Graph) -> TorchDraft:
     """A graph as nirtorch runs it; errors as of `to_torch`."""
-    for name in graph.neurons:
-        if is_continuous(graph.dialect, graph.nodes[name]):
+    rules = resolve_neurons(graph)
+    for name, rule in rules.items():
+        if rule.is_continuous:
             raise ConversionError(
-                f"node '{name}' has continuous time in the dialect {graph.dialect.name}",
+                f"node '{name}' has continuous time in the dialect {rule.dialect}",
                 fix="convert the graph for a time-stepped framework first",
                 node=name,
             )
@@ -136,17 +138,15 @@ def drafted(graph: Graph) -> TorchDraft:
     for name, new in names.items():
         if draft.nodes.get(new, {}).get("type") == "Delay":
             draft.nodes[new]["delay"] = delay_in_steps(graph, name)
-    looped = {name for part in graph.recurrent_components() for name in part}
     steps = {
-        names[name]: step_of(
-            graph, name, draft.shapes[names[name]][1], name in looped, readouts=True
-        )
-        for name in graph.neurons
+        names[name]: step_of(rule, draft.shapes[names[name]][1], readouts=True)
+        for name, rule in rules.items()
         if name in names
     }
-    for step in steps.values():
-        if step.several or step.late:  # spikes are counted in thresholds, or leave before a step
-            refuse_firing_at_rest(step)
+    for name, rule in rules.items():
+        # Spikes are counted in thresholds, or leave before a step.
+        if name in names and (steps[names[name]].several or steps[names[name]].late):
+            refuse_firing_at_rest(rule)
     for name in steps:
         draft.nodes[name] = _full(draft.nodes[name], draft.shapes[name][1])
     conventions = graph.dialect.conventions
@@ -318,7 +318,7 @@ def _fire_of(step: Step) -> Callable[[Any, Any], Any]:
 
 
 def _neuron(step: Step) -> Any:
-    """A population that steps as `jaxsnn.nir.dialects.resolve` defines; its state is (v before reset,
+    """A population that steps as `jaxsnn.nir.frameworks.source_step` defines; its state is (v before reset,
     i, spikes).
     """
     import torch
