@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from jaxsnn.errors import ConversionError, Problem, UsageError, as_number
-from jaxsnn.nir.convert.bounds import begun, settled, sums_may_meet
+from jaxsnn.nir.convert.bounds import begun, rounded_summand, settled, sums_may_meet
 from jaxsnn.nir.convert.composed import composed
 from jaxsnn.nir.convert.continuous import flow_of, in_running_order, plain_names, straightened
 from jaxsnn.nir.convert.delays import delays_as_weights
@@ -525,20 +525,12 @@ def _write_neurons(
         for name, step in steps.items()
         if isinstance(step, Step) and sums_may_meet(draft, name, step.v_threshold)
     )
+    summands = {name: rounded_summand(draft, name) for name in setting.ties}
     for name, step in steps.items():
         try:
             assert target.importer.write is not None
             written = target.importer.write(step, setting)
             setting.said[name] = {**written.says, **written.means}
-            rounding = written.rounding
-            if not np.all(has_few_digits(written.factor)):
-                scale = _span(written.factor)
-                rounding = f"float32 rounds its weights, which are multiplied by {scale}"
-            if name in setting.ties and rounding:
-                draft.notes.append(
-                    f"node '{name}': {rounding}; where a sum of its weights meets v_threshold, "
-                    f"{target.title} may fire and the source not, or the other way round"
-                )
             scale_inputs(draft, name, written.factor, written.offset, step.bias_ratio)
         except ConversionError as error:
             refused.append(error.problem)
@@ -547,6 +539,20 @@ def _write_neurons(
         entry = dict(written.entry) | ({"metadata": old["metadata"]} if "metadata" in old else {})
         draft.nodes[name] = entry
         what = _difference(old, entry, written.factor, written.offset)
+        rounding = written.rounding
+        if not np.all(has_few_digits(written.factor)):
+            scale = _span(written.factor)
+            rounding = f"float32 rounds its weights, which are multiplied by {scale}"
+        elif what and not rounding and summands.get(name):
+            rounding = (
+                f"float32 rounds its weights or biases, such as {summands[name]:g}, and {target.title} does "
+                "not add and multiply in the order of the source"
+            )
+        if name in setting.ties and rounding:
+            draft.notes.append(
+                f"node '{name}': {rounding}; where a sum of its weights meets v_threshold, "
+                f"{target.title} may fire and the source not, or the other way round"
+            )
         if what:
             draft.changed(name, what, f"{written.why}{_comparison(step, target)}")
         reads = target.importer.reads
