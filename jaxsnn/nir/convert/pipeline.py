@@ -584,18 +584,24 @@ def _difference(
         if key in ("type", "metadata"):
             continue
         before = old.get(key)
-        like = before is None or np.size(before) in (1, np.size(value))
-        if (
-            before is None
-            or not like
-            or not np.allclose(np.asarray(before, float), value, rtol=1e-9, atol=0)
-        ):
+        if before is None or not _are_close(before, value):
             parts.append(f"{key} {_span(value) if before is None else _becomes(before, value)}")
     if not np.all(factor == 1):
         parts.append(f"its input weights are multiplied by {_span(factor)}")
     if np.any(offset):
         parts.append(f"{_span(offset)} is added to its bias")
     return ", ".join(parts)
+
+
+def _are_close(old: Any, new: Any) -> bool:
+    """Return whether a parameter has the same numbers, one for all neurons or one for each; also where
+    each neuron is written as several.
+    """
+    before, after = np.asarray(old, float), np.asarray(new, float)
+    if before.size not in (1, after.size):
+        uniform = np.all(before == before.flat[0])
+        before = before.ravel()[:1] if uniform else np.full(1, np.nan)
+    return np.allclose(before, after, rtol=1e-9, atol=0)
 
 
 def _becomes(old: Any, new: Any) -> str:
