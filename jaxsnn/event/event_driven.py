@@ -287,6 +287,8 @@ def _checked_end(t_end: Any, dtype: Any) -> Float[Array, ""]:
         if t_end.shape:
             fix = "pass one number, or jax.vmap over several"
             raise UsageError(f"t_end has shape {t_end.shape}", fix=fix)
+        if t_end.dtype == bool:
+            raise UsageError("t_end is a truth value", fix="pass a time in seconds")
     else:
         given = as_number(t_end)
         with np.errstate(over="ignore", under="ignore"):

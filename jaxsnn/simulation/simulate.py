@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, overload
 
 import numpy as np
+from jax import lax
 from jax.core import Tracer
 
 from jaxsnn.errors import LoweringError, Problem, SimulationError, UsageError, warn_of
@@ -175,7 +176,8 @@ def _model_with_nan(solution: EventSolution, network: Network) -> Problem | None
     for wire in network.wires:
         shown = [solution.spikes[wire.name].time] if wire.name in solution.spikes else []
         shown += [solution.voltages[wire.name]] if wire.name in solution.voltages else []
-        if not any(np.isnan(np.asarray(numbers)).any() for numbers in shown):
+        # Without its gradient a number has a value under jax.grad, too.
+        if not any(np.isnan(np.asarray(lax.stop_gradient(numbers))).any() for numbers in shown):
             continue
         population = network.populations.get(wire.name)
         if population is None or not is_registered(population.kind):

@@ -290,6 +290,46 @@ def test_a_model_that_gives_nan_shows_in_jit_and_in_gradients(without_limit, rec
     assert np.abs(gradient["broken"]["v_threshold"]).min() > 0
 
 
+@pytest.mark.parametrize("recurrent", [False, True])
+def test_a_model_that_gives_nan_shows_in_gradients_outside_of_jit(without_limit, recurrent):
+    network, events = chain_of(without_limit, recurrent)
+
+    def total(parameters, throw):
+        solution = simulate(network.with_parameters(parameters), events, T_END, throw=throw)
+        return solution.spike_sum("broken", 0.05).sum()
+
+    with pytest.raises(SimulationError, match="its neuron model gives NaN"):
+        jax.grad(total)(network.parameters, True)
+    gradient = jax.grad(total)(network.parameters, False)
+    assert np.isnan(gradient["broken"]["v_threshold"]).all()
+
+
+class _NoDistance(AdaptiveLIF):  # type: ignore[valid-type, misc]
+    """The model with a distance from the threshold that has no value where V is negative."""
+
+    def excess(self, lanes, state):
+        return jnp.sqrt(super().excess(lanes, state) + lanes.threshold) - jnp.sqrt(lanes.threshold)
+
+
+@pytest.mark.parametrize("first_only", [False, True])
+@pytest.mark.parametrize("recurrent", [False, True])
+def test_a_distance_from_the_threshold_that_is_nan_is_detected(recurrent, first_only):
+    register_node(replace(TRAITS, type="NoDistance"))
+    register_neuron(
+        NeuronModel(
+            kind="NoDistance",
+            fires=True,
+            dynamics=lambda own: _NoDistance(uniform=own.uniform),
+        )
+    )
+    network, events = chain_of("NoDistance", recurrent)
+    parameters = network.parameters | {"w2": {"weight": jnp.full((3, 3), -0.02)}}
+    engine = EventDriven(max_spikes=40, first_spike_only=first_only)
+    with pytest.raises(SimulationError) as failed:
+        simulate(network.with_parameters(parameters), events, T_END, engine=engine)
+    assert failed.value.node == "broken"
+
+
 # ---- gradients
 
 

@@ -151,6 +151,21 @@ def test_several_spikes_in_a_step(v_threshold, tmp_path):
     assert identical == trains
 
 
+def test_it_is_noted_where_biases_of_a_tenth_add_up_to_a_threshold(tmp_path):
+    """0.1 added ten times is less than 1 in one order of operations, and more in another."""
+    rng = np.random.default_rng(0)
+    layers = (
+        build.affine(weight=drawn_weights(rng, "whole", 12, 5), bias=np.full(12, 0.1)),
+        build.integrate_and_fire(v_threshold=1.0),
+    )
+    meant = {"dialect": "sinabs", "dt": "1ms", "reset": "subtract", "norm_input": False}
+    graph = build.sequential(build.input(5), *layers, **meant)
+    x = nets.spikes(1, (5,), batch=4)
+    identical, trains, notes = norse_trains(graph, x, stepped(graph, x), tmp_path / "a.nir")
+    assert identical < trains
+    assert any("such as 0.1," in note for note in notes)
+
+
 @pytest.mark.parametrize(("weight", "reset_size"), [(np.pi / 2, "floor"), (1.5, "rounded-floor")])
 def test_membranes_are_rounded_to_thresholds_only_where_sums_may_meet_them(weight, reset_size):
     """A slack moves spikes of membranes that come close to a threshold by chance."""

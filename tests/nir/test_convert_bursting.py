@@ -208,6 +208,21 @@ def test_copies_of_neurons_are_channels_of_no_group(groups, target):
     np.testing.assert_array_equal(played(made.graph, x).reshape(y.shape), y)
 
 
+def test_changes_of_neurons_that_are_written_as_several_name_no_equal_numbers():
+    said = {"dialect": "sinabs", "dt": "1ms", "norm_input": False, "reset": "subtract"}
+    neurons = build.lif(tau=2.0, r=1.0)
+    graph = build.sequential(
+        build.input(3), build.linear(weight=np.full((3, 3), 5.0)), neurons, **said
+    )
+    (change,) = [
+        change.what
+        for change in convert(graph, to="spikingjelly").changes
+        if " tau " in change.what
+    ]
+    assert "v_reset" not in change
+    assert "in between" not in change
+
+
 @pytest.mark.parametrize("target", ["snntorch", "norse", "spikingjelly"])
 def test_copies_behind_a_flatten(target):
     window = {"stride": [1, 1], "padding": [1, 1], "dilation": [1, 1], "groups": 1}

@@ -445,6 +445,34 @@ def test_it_is_noted_where_scaling_rounds_sums_that_meet_a_threshold(
     assert any("float32" in note and "rounds" in note for note in notes) == told
 
 
+@pytest.mark.parametrize(
+    ("weight", "bias", "target", "noted"),
+    [
+        (0.1, 0.0, "norse", True),
+        (0.3, 0.0, "spikingjelly", True),
+        (0.5, 0.0, "norse", False),
+        (1.0, 0.1, "norse", True),  # which ten steps add up to v_threshold
+        (1.0, 0.25, "norse", False),
+        (np.pi / 9, np.pi / 99, "norse", False),  # sums of which meet no threshold
+        (0.1, 0.0, "snntorch", False),  # where nothing changes
+    ],
+)
+@pytest.mark.parametrize("flattened", [False, True])
+def test_decimal_weights_and_biases_are_noted(flattened, weight, bias, target, noted):
+    """float32 rounds them, so that the order of all operations decides about sums that meet a threshold."""
+    neurons = build.lif(tau=2e-4, r=2.0, v_threshold=1.0)
+    if flattened:
+        kernel = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1, "bias": np.full(2, bias)}
+        layers = build.node("Conv2d", weight=np.full((2, 1, 3, 3), weight), **kernel), FLAT, neurons
+        graph = build.sequential(build.input((1, 6, 6)), *layers, **SUBTRACTS)
+    else:
+        weights = build.affine(weight=np.full((3, 4), weight), bias=np.full(3, bias))
+        graph = build.sequential(build.input(4), weights, neurons, **SUBTRACTS)
+    notes = [note for note in convert(graph, to=target).notes if "meets v_threshold" in note]
+    assert bool(notes) is noted
+    assert not noted or f"such as {bias or weight:g}," in notes[0]
+
+
 @pytest.mark.parametrize(("side", "noted"), [(2, False), (3, True)])
 def test_averages_that_float32_rounds_are_noted(side, noted):
     pool = build.node("AvgPool2d", kernel_size=side, stride=side, padding=0)

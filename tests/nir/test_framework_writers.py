@@ -94,6 +94,7 @@ CASES = [
     ("spikingjelly", "CubaLIF", VALUE, resting(LEVELS, **ONE_CURRENT), None),
     ("spikingjelly", "LIF", SOFT, step(**PLAIN), None),
     ("spikingjelly", "CubaLIF", VALUE, step(decay=0.0), None),
+    ("spikingjelly", "CubaLIF", VALUE, step(decay=1e-30), None),
     ("sinabs", "LIF", MULTI, step(**FLOORED, **LEAKS), None),
     ("sinabs", "CubaLIF", SINGLE, step(**PLAIN, **LEAKS, **CURRENT), None),
     ("sinabs", "LIF", ZEROED, resting(LEVELS, **LEAKS), None),

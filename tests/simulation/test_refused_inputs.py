@@ -442,6 +442,11 @@ def test_a_traced_end_that_is_none_gives_no_numbers(backend):
     assert np.isfinite(gradient).all()
 
 
+def test_a_traced_truth_value_is_no_end():
+    with pytest.raises(UsageError, match="t_end is a truth value"):
+        jax.jit(lambda end: simulate(one(), SPIKE, end).result)(True)
+
+
 def test_time_steps_need_an_end_that_is_not_traced():
     """The number of steps is the length of an array, which is no number that jit may trace."""
     with pytest.raises(UsageError) as caught:

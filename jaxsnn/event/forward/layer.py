@@ -147,9 +147,11 @@ def gathered(gradient: NeuronLanes, lanes: NeuronLanes) -> NeuronLanes:
     return jax.tree.map(one, gradient)
 
 
-def has_nan(state: State) -> Bool[Array, "..."]:
-    """Return, neuron by neuron, whether any entry of the state is NaN."""
-    return reduce(jnp.logical_or, map(jnp.isnan, state))
+def has_nan(neuron: Neuron, lanes: NeuronLanes, state: State) -> Bool[Array, "..."]:
+    """Return, neuron by neuron, whether any entry of the state, or what its model makes of it to
+    compare with the threshold, is NaN.
+    """
+    return reduce(jnp.logical_or, map(jnp.isnan, (*state, neuron.excess(lanes, state))))
 
 
 class ComesUp(NamedTuple):

@@ -232,7 +232,7 @@ class LayerScan:
         end = self._end_of(state.at)
         found = self.by_facts(lambda scan: scan.crossing(state, end, fires))
         slope = jnp.where(fires, self.neuron.slope(self.lanes, found.x), 1.0)
-        return _with_nan(self._write(self._empty(shape), state, fires, found, slope), state.x)
+        return self._with_nan(self._write(self._empty(shape), state, fires, found, slope), state.x)
 
     def _end_of(self, begin: OfLanes) -> OfLanes:
         """Where the intervals end that begin at some times."""
@@ -257,7 +257,7 @@ class LayerScan:
         start = _Blocks(position=first, state=self._begin(shape), log=self._empty(shape))
         start = self._varying(start)
         end = lax.while_loop(unfinished, body, start)
-        return _with_nan(end.log, end.state.x)
+        return self._with_nan(end.log, end.state.x)
 
     def _varying(self, carry: Carry) -> Carry:
         """What a loop begins with, as it is behind the first arrival."""
@@ -555,6 +555,15 @@ class LayerScan:
         slots = lax.broadcasted_iota(jnp.int32, logged.shape, 0)
         return jnp.where(fires & (slots == slot), new, logged)
 
+    def _with_nan(self, log: LaneLog, x: State) -> LaneLog:
+        """Set the times of lanes whose numbers have become NaN to NaN.
+
+        A comparison with NaN is false, so that such a lane crosses no threshold and would pass for
+        one that is silent.
+        """
+        broken = has_nan(self.neuron, self.lanes, x)
+        return log._replace(time=jnp.where(broken, jnp.nan, log.time))
+
     def _cause(
         self, state: LaneState, log: LaneLog, found: _Crossing, slope: OfLanes
     ) -> tuple[OfLanes, Causes]:
@@ -573,15 +582,6 @@ class LayerScan:
             reset = self.neuron.reset(self.lanes, found.x)
             after = self.neuron.rate(self.lanes, reset)[0]
         return slope, Causes(cause=number, jump=jump, slope_after=after)
-
-
-def _with_nan(log: LaneLog, x: State) -> LaneLog:
-    """Set the times of lanes whose state has become NaN to NaN.
-
-    A comparison with NaN is false, so that such a lane crosses no threshold and would pass for one
-    that is silent.
-    """
-    return log._replace(time=jnp.where(has_nan(x), jnp.nan, log.time))
 
 
 def any_fires(state: LaneState) -> Bool[Array, ""]:

@@ -145,7 +145,12 @@ def _simulated(
         slot=log.slot[:-1],
         slope=log.slope[:-1],
         counts=counts,
-        broken=tuple(has_nan(population.x) for population in state.populations),
+        broken=tuple(
+            has_nan(layer.neuron, layer_lanes, population.x)
+            for layer, layer_lanes, population in zip(
+                spec.layers, lanes, state.populations, strict=True
+            )
+        ),
         events_needed=jnp.where(state.finished, fired, jnp.maximum(fired, spec.max_events + 1)),
     )
     return GroupRun(events=events, log=log, steps=jnp.minimum(steps, loop.steps))

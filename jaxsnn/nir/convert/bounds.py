@@ -23,8 +23,8 @@ MAX_COPIES = 64
 _ANY = 1e30
 
 
-#: Weights that are multiples of one of these are taken to be on a grid.
-_GRIDS = (2.0**-10, 10.0**-3)
+#: Weights that are multiples of one of these are taken to be on a grid; float32 rounds the second one.
+_GRIDS = _BINARY, _DECIMAL = 2.0**-10, 10.0**-3
 #: More than this share of the weights of a neuron on a grid is no coincidence of real numbers.
 _BY_CHANCE = 0.01
 
@@ -32,31 +32,67 @@ _BY_CHANCE = 0.01
 def sums_may_meet(draft: Draft, name: str, v_threshold: np.ndarray) -> bool:
     """Return whether sums of what arrives at a population may meet a threshold exactly: several
     weights of one neuron from one source, or one that arrives alone, are on a grid, or equal
-    v_threshold. Weights from other sources may be any: they do not count while these are silent.
+    v_threshold; or biases are on a grid. Weights from other sources may be any: they do not count
+    while these are silent.
     """
     for source in draft.sources(name):
         entry = draft.nodes[source]
         if "weight" not in entry:
-            through = entry["type"] in ("Flatten", *POOLS, "Delay")
             # Spikes themselves count as weights of 1.
-            if not through or sums_may_meet(draft, source, v_threshold):
+            if not _passes_on(entry) or sums_may_meet(draft, source, v_threshold):
                 return True
             continue
         weight = np.asarray(entry["weight"], float)
-        rows = np.reshape(weight, (weight.shape[0], -1))
-        counted = np.count_nonzero(rows, axis=1)
-        for grid in _GRIDS:
-            steps = rows / grid
-            fits = (rows != 0) & (np.abs(steps - np.round(steps)) <= 2.0**-23 * np.abs(steps))
-            counts = np.count_nonzero(fits, axis=1)
-            if np.any((counts > _BY_CHANCE * counted) & (counts > np.where(counted > 1, 1, 0))):
-                return True
         if np.any(np.isin(np.float32(weight), np.float32(v_threshold))):
             return True
-        bias = np.asarray(entry.get("bias", 0.0), float) * 2.0**10
-        if np.any((bias != 0) & (bias == np.round(bias))):
+        if any(np.any(_on_grid(rows, grid)) for rows in _summands(entry) for grid in _GRIDS):
             return True
     return False
+
+
+def rounded_summand(draft: Draft, name: str) -> float:
+    """Return a weight or bias of a population that is a multiple of 0.001 and that float32 rounds, such
+    as 0.1; 0 for none. Whether sums of such numbers meet a threshold depends on the order of all
+    additions and multiplications.
+    """
+    for source in draft.sources(name):
+        entry = draft.nodes[source]
+        if "weight" not in entry:
+            rounded = rounded_summand(draft, source) if _passes_on(entry) else 0.0
+            if rounded:
+                return rounded
+            continue
+        for rows in _summands(entry):
+            is_rounded = _on_grid(rows, _DECIMAL) & ~_is_multiple(rows, _BINARY)
+            if np.any(is_rounded):
+                return float(rows[is_rounded][0])
+    return 0.0
+
+
+def _passes_on(entry: Mapping[str, np.ndarray]) -> bool:
+    """Return whether a node passes on the sums that arrive at it."""
+    return entry["type"] in ("Flatten", *POOLS, "Delay")
+
+
+def _summands(entry: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Return weights by neuron, (rows, weights), and biases, (rows, 1)."""
+    weight = np.asarray(entry["weight"], float)
+    bias = np.asarray(entry.get("bias", 0.0), float)
+    return weight.reshape(weight.shape[0], -1), bias.reshape(-1, 1)
+
+
+def _is_multiple(numbers: np.ndarray, grid: float) -> np.ndarray:
+    """Return where numbers are multiples of a grid, but 0, to the rounding of float32."""
+    steps = numbers / grid
+    return (numbers != 0) & (np.abs(steps - np.round(steps)) <= 2.0**-23 * np.abs(steps))
+
+
+def _on_grid(rows: np.ndarray, grid: float) -> np.ndarray:
+    """Return where numbers are on a grid, in rows of which more are than a coincidence explains."""
+    fits = _is_multiple(rows, grid)
+    counts, counted = np.count_nonzero(fits, axis=1), np.count_nonzero(rows, axis=1)
+    many = (counts > _BY_CHANCE * counted) & (counts > np.where(counted > 1, 1, 0))
+    return fits & many[:, None]
 
 
 def bound_membranes(conversion: Conversion) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxsnn.errors import ConversionError, UsageError
-from jaxsnn.nir.convert.bounds import sums_may_meet
+from jaxsnn.nir.convert.bounds import rounded_summand, sums_may_meet
 from jaxsnn.nir.convert.passes import Condition, Conversion
 from jaxsnn.nir.convert.target import Target
 from jaxsnn.nir.convert.topology import refuse_for
@@ -74,6 +74,7 @@ def write_neurons(conversion: Conversion) -> None:
     setting.ties.update(
         name for name, step in steps.items() if sums_may_meet(draft, name, step.v_threshold)
     )
+    summands = {name: rounded_summand(draft, name) for name in setting.ties}
     problems = []
     populations: dict[str, Step | Flow] = {**steps, **conversion.flows}
     for name, population in populations.items():
@@ -81,15 +82,6 @@ def write_neurons(conversion: Conversion) -> None:
             assert importer.write is not None
             written = importer.write(population, setting)
             setting.said[name] = {**written.says, **written.means}
-            rounding = written.rounding
-            if not np.all(has_few_digits(written.factor)):
-                factors = _format_range(written.factor)
-                rounding = f"float32 rounds its weights, which are multiplied by {factors}"
-            if name in setting.ties and rounding:
-                draft.notes.append(
-                    f"node '{name}': {rounding}; where a sum of its weights meets v_threshold, "
-                    f"{target.title} may fire and the source not, or the other way round"
-                )
             scale_inputs(draft, name, written.factor, written.offset, population.bias_ratio)
         except ConversionError as error:
             problems.append(error.problem)
@@ -98,6 +90,20 @@ def write_neurons(conversion: Conversion) -> None:
         entry = dict(written.entry) | ({"metadata": old["metadata"]} if "metadata" in old else {})
         draft.nodes[name] = entry
         difference = _describe_difference(old, entry, written.factor, written.offset)
+        rounding = written.rounding
+        if not np.all(has_few_digits(written.factor)):
+            factors = _format_range(written.factor)
+            rounding = f"float32 rounds its weights, which are multiplied by {factors}"
+        elif difference and not rounding and summands.get(name):
+            rounding = (
+                f"float32 rounds its weights or biases, such as {summands[name]:g}, and {target.title} does "
+                "not add and multiply in the order of the source"
+            )
+        if name in setting.ties and rounding:
+            draft.notes.append(
+                f"node '{name}': {rounding}; where a sum of its weights meets v_threshold, "
+                f"{target.title} may fire and the source not, or the other way round"
+            )
         if difference:
             why = f"{written.why}{_describe_comparison(population, target)}"
             draft.changed(name, difference, why)
@@ -151,12 +157,7 @@ def _describe_difference(
         if key in ("type", "metadata"):
             continue
         before = old.get(key)
-        comparable = before is None or np.size(before) in (1, np.size(value))
-        if (
-            before is None
-            or not comparable
-            or not np.allclose(np.asarray(before, float), value, rtol=1e-9, atol=0)
-        ):
+        if before is None or not _are_close(before, value):
             parts.append(
                 f"{key} {_format_range(value) if before is None else _describe_change(before, value)}"
             )
@@ -165,6 +166,17 @@ def _describe_difference(
     if np.any(offset):
         parts.append(f"{_format_range(offset)} is added to its bias")
     return ", ".join(parts)
+
+
+def _are_close(old: Any, new: Any) -> bool:
+    """Return whether a parameter has the same numbers, one for all neurons or one for each; also where
+    each neuron is written as several.
+    """
+    before, after = np.asarray(old, float), np.asarray(new, float)
+    if before.size not in (1, after.size):
+        is_uniform = np.all(before == before.flat[0])
+        before = before.ravel()[:1] if is_uniform else np.full(1, np.nan)
+    return np.allclose(before, after, rtol=1e-9, atol=0)
 
 
 def _describe_change(old: Any, new: Any) -> str:

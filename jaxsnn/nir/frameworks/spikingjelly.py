@@ -109,11 +109,11 @@ def _write(step: Step, setting: Setting) -> Written:
     """IF, LIF and CubaLIF with one set of parameters for all neurons, v_leak = v_reset, and a reset
     to that value, or one that subtracts (v_reset None, which the line that loads the file sets).
     """
-    if not step.current_based and np.all(step.decay == 0):
-        # LIFNode needs tau > dt; CUBALIFNode with a current of one step does not.
+    if not step.current_based and np.all(np.abs(step.decay) < NO_LEAK):
+        # LIFNode needs tau > dt, also after rounding; CUBALIFNode with a current of one step does not.
         none, one = np.zeros(step.shape), np.ones(step.shape)
         step = dataclasses.replace(
-            step, current_based=True, synapse_decay=none, synapse_gain=one, i_start=none
+            step, decay=none, current_based=True, synapse_decay=none, synapse_gain=one, i_start=none
         )
     says = {"reset": "subtract" if step.reset == "subtract" else "zero"}
     if step.reset != "subtract" or step.several:
