@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -24,26 +24,10 @@ from jaxsnn.errors import LoweringError
 from jaxsnn.network.array_types import Array, Float, Int
 from jaxsnn.network.linear_nodes import Arrays, entries_of, refuse_large
 from jaxsnn.network.structure import Wire
+from jaxsnn.nir.model.linear_map import window_table
 
 #: The pairs of an operator: (source channel, position, row).
 Pairs = tuple[Int[np.ndarray, "pairs"], Int[np.ndarray, "pairs"], Int[np.ndarray, "pairs"]]
-
-
-class SlidingWindow(Protocol):
-    """The window of a convolution or pool: a number for each axis, (before, after) of the
-    padding.
-    """
-
-    @property
-    def kernel(self) -> tuple[int, ...]: ...
-    @property
-    def stride(self) -> tuple[int, ...]: ...
-    @property
-    def dilation(self) -> tuple[int, ...]: ...
-    @property
-    def padding(self) -> tuple[tuple[int, int], ...]: ...
-    @property
-    def groups(self) -> int: ...
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -567,41 +551,6 @@ def one_lane(wire: Wire, operator: Operator, dtype: DTypeLike) -> Operator:
 
 
 # ---- pools and convolutions
-
-
-def window_table(
-    window: SlidingWindow, inward: tuple[int, ...], outward: tuple[int, ...]
-) -> tuple[Int[np.ndarray, "meetings"], Int[np.ndarray, "meetings"], Int[np.ndarray, "meetings"]]:
-    """Which input pixel meets which output pixel through which kernel tap.
-
-    Args:
-        window: with kernel, stride, dilation and padding for each axis.
-        inward, outward: spatial shapes.
-
-    Returns:
-        (input pixel, tap, output pixel), pixels and taps counted in C order.
-    """
-    # Along each axis alone: the output o looks with the tap t at o stride - padding + t dilation.
-    axes = []
-    for axis, size in enumerate(inward):
-        out, tap = np.mgrid[: outward[axis], : window.kernel[axis]].reshape(2, -1)
-        place = out * window.stride[axis] - window.padding[axis][0] + tap * window.dilation[axis]
-        inside = (place >= 0) & (place < size)
-        axes.append((place[inside], tap[inside], out[inside]))
-    # Every meeting along the axes so far with every one along the next.
-    pixel, tap, out = axes[0]
-    for axis, (next_pixel, next_tap, next_out) in enumerate(axes[1:], start=1):
-        pixel = _crossed(pixel, next_pixel, inward[axis])
-        tap = _crossed(tap, next_tap, window.kernel[axis])
-        out = _crossed(out, next_out, outward[axis])
-    return pixel, tap, out
-
-
-def _crossed(
-    before: Int[np.ndarray, "m"], after: Int[np.ndarray, "n"], size: int
-) -> Int[np.ndarray, "m*n"]:
-    """Places in C order, of each place along some axes with each along one more of some size."""
-    return (before[:, None] * size + after).reshape(-1)
 
 
 def _is_image(operator: Operator, inward: tuple[int, ...]) -> bool:

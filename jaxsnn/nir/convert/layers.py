@@ -6,10 +6,12 @@ resort all axes, with convolutions and pools as matrices.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from jaxsnn.errors import ConversionError
 from jaxsnn.nir.convert.bounds import sums_may_meet
@@ -344,19 +346,22 @@ def _with_one_axis(
             else value
             for key, value in entry.items()
         }
+
+    def matrix(dtype: DTypeLike) -> np.ndarray:
+        """Return the weights (outputs, inputs) between all channels and pixels."""
+        node = as_node(name, entry)
+        assert node.traits.entries is not None
+        source, target, value = node.traits.entries(entry, window(node), inward)
+        weights = np.zeros((math.prod(outward), math.prod(inward)), dtype)
+        weights[target, source] = value
+        return weights
+
     if kind in ("Conv1d", "Conv2d"):
-        weight = np.asarray(entry["weight"])
-        places = int(np.prod(outward[1:]))
-        bias = np.repeat(np.asarray(entry["bias"]), places)
-        frame = window(as_node(name, entry))
-        matrix = _unroll(weight, frame, np.ravel(entry["dilation"]), inward, outward)
-        return {"type": "Affine", "weight": matrix, "bias": bias, **meta}
+        pixels = math.prod(outward[1:])
+        bias = np.repeat(np.asarray(entry["bias"]), pixels)
+        return {"type": "Affine", "weight": matrix(np.asarray(entry["weight"]).dtype), "bias": bias, **meta}
     if kind in POOLS:
-        frame = window(as_node(name, entry))
-        value = 1.0 if kind == "SumPool2d" else 1.0 / float(np.prod(frame.kernel))
-        weight = np.zeros((inward[0], inward[0], *frame.kernel), np.float32)
-        weight[np.arange(inward[0]), np.arange(inward[0])] = value
-        return {"type": "Linear", "weight": _unroll(weight, frame, [1], inward, outward), **meta}
+        return {"type": "Linear", "weight": matrix(np.float32), **meta}
     if kind == "Output":
         return dict(entry)
     raise ConversionError(
@@ -364,28 +369,6 @@ def _with_one_axis(
         fix="flatten what feeds it",
         node=name,
     )
-
-
-def _unroll(
-    weight: np.ndarray, frame: Any, dilation: Any, inward: tuple[int, ...], outward: tuple[int, ...]
-) -> np.ndarray:
-    """Return the matrix (outputs, inputs) of a convolution without groups.
-
-    Tap k of the kernel joins output y to input y * stride + k * dilation - padding.
-    """
-    rank = len(inward) - 1
-    steps = np.broadcast_to(np.asarray(dilation), (rank,))
-    matrix = np.zeros((*outward, *inward), weight.dtype)
-    for tap in itertools.product(*(range(size) for size in weight.shape[2:])):
-        axes = []
-        for axis in range(rank):
-            y = np.arange(outward[1 + axis])
-            x = y * frame.stride[axis] + tap[axis] * steps[axis] - frame.padding[axis][0]
-            axes.append([(a, b) for a, b in zip(y, x, strict=True) if 0 <= b < inward[1 + axis]])
-        for pairs in itertools.product(*axes):
-            y, x = (tuple(int(pair[side]) for pair in pairs) for side in (0, 1))
-            matrix[(slice(None), *y, slice(None), *x)] += weight[(slice(None), slice(None), *tap)]
-    return matrix.reshape(int(np.prod(outward)), int(np.prod(inward)))
 
 
 def remove_node(draft: Draft, name: str) -> None:

@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jaxsnn.errors import LoweringError, listing
-from jaxsnn.nir.model.node import Fault, Shape, Surroundings
+from jaxsnn.nir.model.linear_map import axis_table
+from jaxsnn.nir.model.node import LIKE_XLA, Fault, Shape, Surroundings, Window, ints
 
 if TYPE_CHECKING:
     from jaxsnn.nir.model.node import Node
-
-from jaxsnn.nir.model.node import LIKE_XLA, Window, ints
 
 # -- matrices
 
@@ -163,13 +162,13 @@ def convolution_synapses(node: Node, shape: Shape | None) -> int | None:
     space = None if shape is None else frame.output(shape[1:])
     if shape is None or space is None or frame.padding is None:
         return None
-    used = (np.asarray(node.value("weight")) != 0).sum(axis=(0, 1)).astype(np.int64)
-    for axis, size in enumerate(shape[1:]):
-        starts = np.arange(space[axis]) * frame.stride[axis] - frame.padding[axis][0]
-        places = starts[None, :] + np.arange(frame.kernel[axis])[:, None] * frame.dilation[axis]
-        valid = ((places >= 0) & (places < size)).sum(axis=1)
-        used = np.moveaxis(np.moveaxis(used, axis, -1) * valid, -1, axis)
-    return int(used.sum())
+    # (*kernel), weights of each tap, times the pixels that it meets along each axis.
+    pairs = np.count_nonzero(node.value("weight"), axis=(0, 1)).astype(np.int64)
+    for axis in range(len(space)):
+        _, tap, _ = axis_table(frame, axis, shape[1 + axis], space[axis])
+        meetings = np.bincount(tap, minlength=frame.kernel[axis])
+        pairs = np.moveaxis(np.moveaxis(pairs, axis, -1) * meetings, -1, axis)
+    return int(pairs.sum())
 
 
 def convolution_problems(node: Node) -> Iterator[Fault]:

@@ -19,7 +19,7 @@ from types import MappingProxyType
 import numpy as np
 
 from jaxsnn.errors import UnsupportedNodeError, UsageError, listing, suggestion
-from jaxsnn.nir.model import node_entries, node_shapes
+from jaxsnn.nir.model import linear_map, node_shapes
 from jaxsnn.nir.model.node import Node, NodeTraits, Parameter, Value
 
 #: Under which installed packages offer the traits of their types, each by the type's name.
@@ -60,7 +60,7 @@ _convolution = partial(
     misfits=node_shapes.convolution_misfits,
     detail=node_shapes.window_detail,
     apply="jaxsnn.network.linear_nodes:convolved",
-    entries=node_entries.convolution_entries,
+    entries=linear_map.convolution_entries,
 )
 _pool = partial(
     NodeTraits,
@@ -81,7 +81,7 @@ _matrix = partial(
     problems=node_shapes.matrix_problems,
     detail=node_shapes.matrix_detail,
     apply="jaxsnn.network.linear_nodes:matrix_product",
-    entries=node_entries.matrix_entries,
+    entries=linear_map.matrix_entries,
 )
 _neuron = partial(NodeTraits, state=True, elementwise=True)
 
@@ -136,7 +136,7 @@ class Scale(Node):
         linear=True,
         elementwise=True,
         apply="jaxsnn.network.linear_nodes:scaled",
-        entries=node_entries.scale_entries,
+        entries=linear_map.scale_entries,
     )
 
 
@@ -180,7 +180,7 @@ class SumPool2d(Node):
     traits = _pool(
         type="SumPool2d",
         apply="jaxsnn.network.linear_nodes:summed",
-        entries=node_entries.sum_entries,
+        entries=linear_map.sum_entries,
     )
 
 
@@ -194,7 +194,7 @@ class AvgPool2d(Node):
     traits = _pool(
         type="AvgPool2d",
         apply="jaxsnn.network.linear_nodes:averaged",
-        entries=node_entries.mean_entries,
+        entries=linear_map.mean_entries,
     )
 
 
@@ -216,7 +216,7 @@ class Flatten(Node):
         transfer=node_shapes.flattened,
         detail=node_shapes.flatten_detail,
         apply="jaxsnn.network.linear_nodes:flattened",
-        entries=node_entries.flatten_entries,
+        entries=linear_map.flatten_entries,
     )
 
 

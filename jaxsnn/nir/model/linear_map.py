@@ -1,0 +1,203 @@
+"""What NIR's linear nodes connect, one connection at a time, and maps that are composed of them.
+
+Linear, Affine, Scale, Flatten, convolutions and pools all add up input channels with weights. The
+functions `..._entries` list these connections for `NodeTraits.entries`. The engines' operators,
+the chip's netlist and conversions to matrices are made of them, so that the geometry of a window
+has one home, `window_table`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from jaxsnn.nir.model.node import Shape, Window
+
+#: Connections as (source, target, value): channels of input and output, counted in C order, NumPy
+#: int arrays (entries,), and the numbers (entries,) that they multiply by, of the kind of the
+#: parameters: NumPy or JAX.
+Entries = tuple[np.ndarray, np.ndarray, Any]
+
+
+def axis_table(
+    window: Window, axis: int, inward: int, outward: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Tell which input pixel meets which output pixel through which kernel tap, along one axis.
+
+    The output o meets through the tap t the input o stride - padding + t dilation, if there is one.
+
+    Args:
+        window: its padding is known.
+        inward, outward: sizes along the axis.
+
+    Returns:
+        (input pixel, tap, output pixel), int arrays (meetings,).
+    """
+    assert window.padding is not None
+    out, tap = np.mgrid[:outward, : window.kernel[axis]].reshape(2, -1)
+    pixel = out * window.stride[axis] - window.padding[axis][0] + tap * window.dilation[axis]
+    inside = (pixel >= 0) & (pixel < inward)
+    return pixel[inside], tap[inside], out[inside]
+
+
+def window_table(
+    window: Window, inward: Sequence[int], outward: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Tell which input pixel meets which output pixel through which kernel tap.
+
+    Args:
+        window: its padding is known.
+        inward, outward: spatial shapes.
+
+    Returns:
+        (input pixel, tap, output pixel), int arrays (meetings,), pixels and taps counted in C order.
+    """
+    axes = [
+        axis_table(window, axis, *sizes)
+        for axis, sizes in enumerate(zip(inward, outward, strict=True))
+    ]
+    # Every meeting along the axes so far with every meeting along the next axis.
+    pixel, tap, out = axes[0]
+    for axis, (next_pixel, next_tap, next_out) in enumerate(axes[1:], start=1):
+        pixel = (pixel[:, None] * inward[axis] + next_pixel).reshape(-1)
+        tap = (tap[:, None] * window.kernel[axis] + next_tap).reshape(-1)
+        out = (out[:, None] * outward[axis] + next_out).reshape(-1)
+    return pixel, tap, out
+
+
+def matrix_entries(parameters: Mapping[str, Any], detail: Any, inward: Shape) -> Entries:
+    """List all pairs of an input and an output; weight is (outputs, inputs)."""
+    weight = parameters["weight"]
+    target, source = np.divmod(np.arange(math.prod(weight.shape)), weight.shape[1])
+    return source, target, weight.reshape(-1)
+
+
+def scale_entries(parameters: Mapping[str, Any], detail: Any, inward: Shape) -> Entries:
+    """Connect each channel to itself."""
+    channels = np.arange(math.prod(inward))
+    return channels, channels, parameters["scale"]
+
+
+def flatten_entries(
+    parameters: Mapping[str, Any], detail: tuple[int, ...] | None, inward: Shape
+) -> Entries:
+    """Connect each channel to its place; detail is the order of the axes, or None."""
+    channels = np.arange(math.prod(inward))
+    source = channels if detail is None else channels.reshape(inward).transpose(detail).reshape(-1)
+    return source, channels, np.ones(channels.size)
+
+
+def convolution_entries(
+    parameters: Mapping[str, Any], detail: Window, inward: Shape
+) -> Entries:
+    """List the taps of a convolution; weight is (out channels, in channels of a group, *kernel)."""
+    weight = parameters["weight"]
+    source, target, number = _taps(detail, inward, *weight.shape[:2])
+    return source, target, weight.reshape(-1)[number]
+
+
+def sum_entries(parameters: Mapping[str, Any], detail: Window, inward: Shape) -> Entries:
+    """Connect each pixel to the windows that cover it, within its channel."""
+    return _pool_entries(detail, inward, 1.0)
+
+
+def mean_entries(parameters: Mapping[str, Any], detail: Window, inward: Shape) -> Entries:
+    """Connect as `sum_entries`, each by its share of the window."""
+    return _pool_entries(detail, inward, 1 / math.prod(detail.kernel))
+
+
+def _pool_entries(window: Window, inward: Shape, share: float) -> Entries:
+    # A pool is a convolution of each channel by itself.
+    source, target, _ = _taps(window, inward, inward[0], 1)
+    return source, target, np.full(source.size, share)
+
+
+def _taps(
+    window: Window, inward: Shape, out_channels: int, channels_of_group: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Tell which input meets which output through which number of the flattened weight.
+
+    Args:
+        out_channels: of all groups.
+        channels_of_group: input channels of one group.
+    """
+    outward = window.output(inward[1:]) or ()
+    pixel, tap, out = window_table(window, inward[1:], outward)
+    groups = inward[0] // channels_of_group
+    # (out channels, channels of a group, meetings)
+    target_channel = np.arange(out_channels)[:, None, None]
+    channel = np.arange(channels_of_group)[None, :, None]
+    source_channel = target_channel // (out_channels // groups) * channels_of_group + channel
+    number = (target_channel * channels_of_group + channel) * math.prod(window.kernel) + tap
+    source = source_channel * math.prod(inward[1:]) + pixel
+    target = np.broadcast_to(target_channel * math.prod(outward) + out, number.shape)
+    return source.reshape(-1), target.reshape(-1), number.reshape(-1)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LinearMap:
+    """A sparse matrix: which target adds up which sources, by which weights.
+
+    Attributes:
+        source, target: (entries,) int64, no pair twice, in the order of (target, source).
+        value: (entries,) float64, none of them zero.
+    """
+
+    source: np.ndarray
+    target: np.ndarray
+    value: np.ndarray
+
+    @classmethod
+    def identity(cls, size: int) -> LinearMap:
+        """Return the map of each channel to itself."""
+        channels = np.arange(size)
+        return cls(source=channels, target=channels, value=np.ones(size))
+
+    @classmethod
+    def sum(cls, entries: Iterable[Entries | LinearMap]) -> LinearMap:
+        """Return the sum of maps or lists of connections; what adds up to zero is left out."""
+        columns = [
+            (part.source, part.target, part.value) if isinstance(part, LinearMap) else part
+            for part in entries
+        ]
+        source, target, value = (
+            np.concatenate([np.asarray(column) for column in parts])
+            for parts in zip(*columns, strict=True)
+        )
+        value = value.astype(float)
+        order = np.lexsort((source, target))
+        source, target, value = source[order], target[order], value[order]
+        is_first = np.ones(source.size, bool)
+        is_first[1:] = (np.diff(source) != 0) | (np.diff(target) != 0)
+        first = np.flatnonzero(is_first)
+        total = np.add.reduceat(value, first) if first.size else value
+        nonzero = total != 0
+        return cls(
+            source=source[first][nonzero], target=target[first][nonzero], value=total[nonzero]
+        )
+
+    def count_then(self, following: LinearMap) -> int:
+        """Return how many paths lead through this map and one that follows it."""
+        return int(np.sum(self._continuations(following)[1]))
+
+    def then(self, following: LinearMap) -> LinearMap:
+        """Return the map that applies this one first and then another."""
+        begin, count, order = self._continuations(following)
+        inside = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
+        continuation = order[np.repeat(begin, count) + inside]
+        value = np.repeat(self.value, count) * following.value[continuation]
+        source = np.repeat(self.source, count)
+        return LinearMap.sum([(source, following.target[continuation], value)])
+
+    def _continuations(self, following: LinearMap) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return for each entry where its continuations begin, how many there are, and the order of
+        the following map's entries in which they stand side by side.
+        """
+        order = np.argsort(following.source, kind="stable")
+        starts = following.source[order]
+        begin = np.searchsorted(starts, self.target, side="left")
+        return begin, np.searchsorted(starts, self.target, side="right") - begin, order
