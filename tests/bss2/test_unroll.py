@@ -37,11 +37,11 @@ def arriving(nodes, shape_in, shape_out, edges=None):
 
 def dense(links, size_in, size_out):
     """The matrix; it must be sparse without zeros, sorted, each pair once."""
-    pairs = list(zip(links.post.tolist(), links.pre.tolist(), strict=True))
+    pairs = list(zip(links.target.tolist(), links.source.tolist(), strict=True))
     assert pairs == sorted(set(pairs))
     assert np.all(links.value != 0)
     matrix = np.zeros((size_out, size_in))
-    matrix[links.post, links.pre] = links.value
+    matrix[links.target, links.source] = links.value
     return matrix
 
 
@@ -109,7 +109,7 @@ def test_a_chain_is_the_product_of_its_matrices_and_biases_go_through_it():
     got = dense(signal.links["in"], 48, 5) @ x.ravel()
     np.testing.assert_allclose(got, scale * (weight @ pooled), atol=1e-12)
     np.testing.assert_allclose(signal.constant, scale * bias)
-    assert not np.any(signal.links["in"].post == 1)  # a scale of zero connects nothing
+    assert not np.any(signal.links["in"].target == 1)  # a scale of zero connects nothing
 
 
 def test_ways_that_meet_add_up_and_what_cancels_is_no_connection():
@@ -117,7 +117,7 @@ def test_ways_that_meet_add_up_and_what_cancels_is_no_connection():
     nodes = {"a": nir.Linear(one), "b": nir.Linear(two)}
     edges = [("in", "a"), ("in", "b"), ("a", "n"), ("b", "n")]
     links = arriving(nodes, (2,), (1,), edges).links["in"]
-    assert (links.pre.tolist(), links.value.tolist()) == ([0], [4.0])
+    assert (links.source.tolist(), links.value.tolist()) == ([0], [4.0])
 
 
 def test_recurrence_and_skips_keep_their_sources_apart():

@@ -489,8 +489,8 @@ def test_the_chip_gets_the_same_connections(found_by, monkeypatch):
         links.append(arrivals(ready, {name: ready.part(name) for name in ready.order}))
     for name, source in (("3", "input"), ("5", "3")):
         one, other = (each[name].links[source] for each in links)
-        np.testing.assert_array_equal(one.pre, other.pre)
-        np.testing.assert_array_equal(one.post, other.post)
+        np.testing.assert_array_equal(one.source, other.source)
+        np.testing.assert_array_equal(one.target, other.target)
         np.testing.assert_allclose(
             one.value, other.value, rtol=1e-12 if found_by == "entries" else 1e-6
         )

@@ -292,7 +292,7 @@ def _routed(net: Netlist, examined: Examined) -> Netlist:
     """The net with all connections of the graph, also those whose first weights are zero."""
     begins = dict(zip((part.name for part in net.populations), net.offsets.tolist(), strict=False))
     pairs = [
-        (begins[source] + links.pre, begins[target] + links.post)
+        (begins[source] + links.source, begins[target] + links.target)
         for target in examined.neurons
         for source, links in examined.arriving[target].links.items()
     ]

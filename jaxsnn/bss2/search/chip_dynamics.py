@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from jaxsnn.bss2.chip import PARAMETERS
-from jaxsnn.bss2.search.unroll import Links
 from jaxsnn.errors import LoweringError, MappingError, Problem
 from jaxsnn.network.lowering.lower_nodes import LoweringPlan, Part
 from jaxsnn.network.structure import Population
 from jaxsnn.nir.model.changes import Change
+from jaxsnn.nir.model.linear_map import LinearMap
 from jaxsnn.units import format_time, parse_time
 
 #: How much faster the chip is than the file, unless its time constants ask for another factor.
@@ -238,24 +238,24 @@ def _warned(populations: Sequence[Dynamics], speedup: float) -> Iterator[Change]
                 yield Change(node=name, what=description, why="the calibration warns there")
 
 
-def _reaching_alone(dynamics: Dynamics, arriving: Iterable[Links]) -> tuple[int, int]:
+def _reaching_alone(dynamics: Dynamics, arriving: Iterable[LinearMap]) -> tuple[int, int]:
     """How many weights bring a neuron without tau_syn from its leak to its threshold, and of how
     many.
     """
     height, strong, weights = dynamics.v_threshold - dynamics.v_leak, 0, 0
     for links in arriving:
-        strong += int(np.sum(links.value * dynamics.slope[links.post] >= height[links.post]))
+        strong += int(np.sum(links.value * dynamics.slope[links.target] >= height[links.target]))
         weights += links.value.size
     return strong, weights
 
 
 def approximations(
-    dynamics: Dynamics, arriving: Iterable[Links], refractory_time: float, speedup: float
+    dynamics: Dynamics, arriving: Iterable[LinearMap], refractory_time: float, speedup: float
 ) -> Iterator[Change]:
     """Where the chip differs from what the file says.
 
     Args:
-        arriving: weights in the file's units, one `Links` for each source.
+        arriving: weights in the file's units, one `LinearMap` for each source.
     """
     population = dynamics.population
     name = population.name

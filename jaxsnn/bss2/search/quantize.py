@@ -32,7 +32,6 @@ from jaxsnn.bss2.search.rounding import (
     levels,
     whole_weights,
 )
-from jaxsnn.bss2.search.unroll import Links
 from jaxsnn.errors import (
     MappingError,
     UsageError,
@@ -45,6 +44,7 @@ from jaxsnn.errors import (
 from jaxsnn.nir.dialects.gains import require
 from jaxsnn.nir.model.changes import Change
 from jaxsnn.nir.model.graph import Graph, refuse_no_graph
+from jaxsnn.nir.model.linear_map import LinearMap
 from jaxsnn.units import format_time, parse_time
 
 #: Synapses of one weight, whose sum the arrays of a net hold (int16).
@@ -291,8 +291,8 @@ def _assembled(examined: Examined, options: QuantizeOptions) -> Quantized:
     pre, post = [], []
     for name, sources in arriving.items():
         for source, links in sources.items():
-            pre.append(begin[source] + links.pre)
-            post.append(begin[name] + links.post)
+            pre.append(begin[source] + links.source)
+            post.append(begin[name] + links.target)
     weight = [scaled[name].integers for name in neurons]
     return Quantized(
         netlist=netlist(
@@ -333,14 +333,14 @@ def _assembled(examined: Examined, options: QuantizeOptions) -> Quantized:
 
 
 def _silenced(
-    scaled: Mapping[str, Scaled], arriving: Mapping[str, Mapping[str, Links]]
+    scaled: Mapping[str, Scaled], arriving: Mapping[str, Mapping[str, LinearMap]]
 ) -> Iterator[Change]:
     """What rounding leaves nothing, or little, of."""
     for name, weights in scaled.items():
         lost = weights.integers == 0
         if not lost.any():
             continue
-        post = np.concatenate([links.post for links in arriving[name].values()])
+        post = np.concatenate([links.target for links in arriving[name].values()])
         deaf = np.setdiff1d(post, post[~lost])
         count = f"{lost.sum()} of its {lost.size} weights round to 0"
         if lost.all():
@@ -358,7 +358,7 @@ def _silenced(
 def _scale(
     neurons: Mapping[str, Dynamics],
     strengths: Mapping[str, np.ndarray],
-    arriving: Mapping[str, Mapping[str, Links]],
+    arriving: Mapping[str, Mapping[str, LinearMap]],
     scales: dict[str, str | float],
     speedup: float,
     options: QuantizeOptions,
@@ -558,7 +558,7 @@ def _bias_weights(
     strengths: Mapping[str, np.ndarray],
     speedup: float,
     options: QuantizeOptions,
-) -> dict[str, Links]:
+) -> dict[str, LinearMap]:
     """Weights, in the file's units, by which a channel that fires regularly shifts resting voltages
     as biases do.
 
@@ -580,8 +580,10 @@ def _bias_weights(
                 node=name,
             )
         lift = strengths[name] * dynamics.tau_mem * tau_syn / (options.bias_period * speedup)
-        links[name] = Links(
-            pre=np.zeros(biased.size, np.int64), post=biased, value=(dynamics.drive / lift)[biased]
+        links[name] = LinearMap(
+            source=np.zeros(biased.size, np.int64),
+            target=biased,
+            value=(dynamics.drive / lift)[biased],
         )
     return links
 

@@ -15,9 +15,9 @@ import numpy as np
 from jaxsnn.bss2.chip import PARAMETERS
 from jaxsnn.bss2.netlist import LARGEST, synapses_of
 from jaxsnn.bss2.search.chip_dynamics import Dynamics
-from jaxsnn.bss2.search.unroll import Links
 from jaxsnn.errors import MappingError
 from jaxsnn.nir.model.changes import Change
+from jaxsnn.nir.model.linear_map import LinearMap
 
 #: By this part more, 31.5 stays 31.5 where a weight in float32, or its product with a scale, was
 #: rounded.
@@ -85,7 +85,7 @@ class Scaled:
 
 
 def whole_weights(
-    links: Mapping[str, Links],
+    links: Mapping[str, LinearMap],
     gain: np.ndarray,
     scale: str | float,
     synapses_per_weight: int,
@@ -103,9 +103,9 @@ def whole_weights(
     """
     limit = LARGEST * synapses_per_weight
     value = np.concatenate(
-        [np.zeros(0), *(part.value * gain[part.post] for part in links.values())]
+        [np.zeros(0), *(part.value * gain[part.target] for part in links.values())]
     )
-    gains = np.concatenate([np.zeros(0), *(gain[part.post] for part in links.values())])
+    gains = np.concatenate([np.zeros(0), *(gain[part.target] for part in links.values())])
     if not isinstance(scale, str):
         factor = float(scale)
     else:

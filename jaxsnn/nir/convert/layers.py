@@ -359,7 +359,12 @@ def _with_one_axis(
     if kind in ("Conv1d", "Conv2d"):
         pixels = math.prod(outward[1:])
         bias = np.repeat(np.asarray(entry["bias"]), pixels)
-        return {"type": "Affine", "weight": matrix(np.asarray(entry["weight"]).dtype), "bias": bias, **meta}
+        return {
+            "type": "Affine",
+            "weight": matrix(np.asarray(entry["weight"]).dtype),
+            "bias": bias,
+            **meta,
+        }
     if kind in POOLS:
         return {"type": "Linear", "weight": matrix(np.float32), **meta}
     if kind == "Output":

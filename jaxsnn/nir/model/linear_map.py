@@ -91,9 +91,7 @@ def flatten_entries(
     return source, channels, np.ones(channels.size)
 
 
-def convolution_entries(
-    parameters: Mapping[str, Any], detail: Window, inward: Shape
-) -> Entries:
+def convolution_entries(parameters: Mapping[str, Any], detail: Window, inward: Shape) -> Entries:
     """List the taps of a convolution; weight is (out channels, in channels of a group, *kernel)."""
     weight = parameters["weight"]
     source, target, number = _taps(detail, inward, *weight.shape[:2])
