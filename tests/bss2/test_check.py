@@ -68,11 +68,11 @@ def test_scales_of_all_its_populations_are_right():
 
     def messages(scales, made_with=None):
         fingerprint = net.fingerprint(scales if made_with is None else made_with)
-        said = {"scales": scales, "fingerprint": fingerprint}
-        mapping = dataclasses.replace(one_run_mapping(net), **said)
-        found = check(mapping, net)
-        assert check(from_json(to_json(mapping)), net) == found
-        return [(one.code, one.message) for one in found]
+        changes = {"scales": scales, "fingerprint": fingerprint}
+        mapping = dataclasses.replace(one_run_mapping(net), **changes)
+        violated = check(mapping, net)
+        assert check(from_json(to_json(mapping)), net) == violated
+        return [(violation.code, violation.message) for violation in violated]
 
     assert messages(scales) == []
     ((code, message),) = messages({**scales, "elsewhere": 0.02})
@@ -87,8 +87,10 @@ def test_everything_responding_to_everything_is_told_in_bounded_memory():
     net = dense_net(256, 246, 10)
     run = one_run_mapping(net).runs[0]
     run.synapses[:, 3] = 0
-    sources = tuple(dataclasses.replace(one, events=(one.events[0] & ~63,)) for one in run.sources)
-    codes = {one.code for one in violations(net, sources=sources, synapses=run.synapses)}
+    sources = tuple(
+        dataclasses.replace(source, events=(source.events[0] & ~63,)) for source in run.sources
+    )
+    codes = {source.code for source in violations(net, sources=sources, synapses=run.synapses)}
     assert {"unwanted", "wrong-weight", "same-event"} <= codes
 
 
@@ -96,10 +98,10 @@ def test_a_neuron_on_the_chip_is_no_source_of_its_own_run():
     """Its spikes would come twice: over the chip, and from the host."""
     net = dense_net(20, 12, 6, 3)
     mapping = layer_by_layer_mapping(net)
-    own, source = mapping.runs[1].neurons[0], mapping.runs[1].sources[0]
-    again = dataclasses.replace(source, population=own.population, index=own.index)
-    found = violations(net, 1, mapping, sources=(*mapping.runs[1].sources, again))
-    assert "source-twice" in {one.code for one in found}
+    neuron, source = mapping.runs[1].neurons[0], mapping.runs[1].sources[0]
+    again = dataclasses.replace(source, population=neuron.population, index=neuron.index)
+    violated = violations(net, 1, mapping, sources=(*mapping.runs[1].sources, again))
+    assert "source-twice" in {violation.code for violation in violated}
 
 
 def test_a_wrong_mapping_is_refused_by_the_first_of_its_violations():
@@ -115,11 +117,11 @@ def test_messages_name_the_neurons_and_both_numbers():
     run = one_run_mapping(net).runs[0]
     place = int(np.flatnonzero(run.synapses[:, 2] == 0)[0])
     run.synapses[place, 4] -= 1
-    (found,) = violations(net, synapses=run.synapses)
-    assert (found.code, found.node[:12], found.node[-14:]) == (
+    (violation,) = violations(net, synapses=run.synapses)
+    assert (violation.code, violation.node[:12], violation.node[-14:]) == (
         *("wrong-weight", "run 0: 'in'[", "to 'hidden'[0]"),
     )
-    assert "the weight is" in found.message
+    assert "the weight is" in violation.message
 
 
 @pytest.mark.parametrize("beyond", [-1, 0, 1])
@@ -133,7 +135,9 @@ def test_the_largest_event_and_the_largest_address_are_the_last_that_are_allowed
         ("bad-event", {"sources": (source, *run.sources[1:])}),
         ("bad-address", {"neurons": (neuron, *run.neurons[1:])}),
     ):
-        wrong = [one.message for one in violations(net, **changes) if one.code == code]
+        wrong = [
+            violation.message for violation in violations(net, **changes) if violation.code == code
+        ]
         assert bool(wrong) == (beyond > 0)
         assert all(str(event) in text or str(address) in text for text in wrong)
 
@@ -144,8 +148,8 @@ def test_every_source_of_one_sign_that_is_missing_is_found(sign, mode):
     net = recurrent_net(4, 5)
     run = one_run_mapping(net).runs[0]
     rows = run.row_modes[run.synapses[:, 0], run.synapses[:, 1]]
-    found = violations(net, synapses=run.synapses[rows != mode])
-    missing = {one.node for one in found if one.code == "missing"}
+    violated = violations(net, synapses=run.synapses[rows != mode])
+    missing = {violation.node for violation in violated if violation.code == "missing"}
     assert len(missing) == int((net.weight * sign > 0).sum()) > 0
 
 
