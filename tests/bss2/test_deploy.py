@@ -400,7 +400,7 @@ def test_what_is_wrong_is_not_deployed(deployed, tmp_path):
 def test_a_folder_is_written_over_by_force_alone(deployed, tmp_path):
     ready = deployed(network(3, 2))
     before = (tmp_path / "network.json").read_bytes()
-    again = lambda **said: deploy(ready.mapping, ready.quantized, tmp_path, **said)  # noqa: E731
+    again = lambda **options: deploy(ready.mapping, ready.quantized, tmp_path, **options)  # noqa: E731
     assert_refused(again, FileError, "exists")
     again(force=True)
     assert (tmp_path / "network.json").read_bytes() == before
@@ -436,5 +436,5 @@ def test_the_command_deploys_what_map_made(tmp_path, capsys):
     )
     assert "never run on a chip" in err
     assert json.loads((tmp_path / "out" / "network.json").read_text())["bias_source"] == "bias"
-    other = ["deploy", file, mapping, "-o", folder, *bias, "--synapses-per-weight", "2", "--force"]
-    assert "it is of the net" in refused(capsys, *other)[1]
+    finer = ["deploy", file, mapping, "-o", folder, *bias, "--synapses-per-weight", "2", "--force"]
+    assert "it is of the net" in refused(capsys, *finer)[1]

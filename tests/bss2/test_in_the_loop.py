@@ -370,13 +370,13 @@ def test_training_tells_spikes_that_were_lost_and_inputs_after_the_end(queue, cy
     x = Events(time=times, index=jnp.zeros((4, 6), int))
     split = Data(x=x, y=np.arange(4) % 2, classes=("0", "1"))
     data = Splits(train=split, validation=split, test=split, name="alike")
-    given = {"epochs": 1, "learning_rate": 1e-9, "progress": None, "t_end": T_END}
-    notes = fit(graph, data, engine=engine, **given).notes
-    told = [note for note in notes if "reach the chip at or after t_end" in note]
+    options = {"epochs": 1, "learning_rate": 1e-9, "progress": None, "t_end": T_END}
+    notes = fit(graph, data, engine=engine, **options).notes
+    messages = [note for note in notes if "reach the chip at or after t_end" in note]
     expected = [f"{part}: {4 * late} events" for part in ("train", "validation", "test")]
-    assert [note[: note.index(" reach")] for note in told] == expected * bool(late)
-    told = [note for note in notes if "spikes of the 4 test samples were fired" in note]
-    assert [int(note.split()[0]) for note in told] == [lost] * bool(lost)
+    assert [note[: note.index(" reach")] for note in messages] == expected * bool(late)
+    messages = [note for note in notes if "spikes of the 4 test samples were fired" in note]
+    assert [int(note.split()[0]) for note in messages] == [lost] * bool(lost)
 
 
 def test_training_that_stops_tells_inputs_that_the_host_sends_after_the_end():

@@ -284,8 +284,8 @@ def test_how_often_the_source_of_biases_fires_is_said(period, kicks):
 def test_biases_of_0_need_no_source(bias):
     done = quantize(biased((0.0, 0.0)), QuantizeOptions(bias=bias))
     assert done.bias_source is None
-    said = [note.what for note in done.notes if "bias" in note.what]
-    assert said == ['bias="source" has no effect'] * (bias == "source")
+    messages = [note.what for note in done.notes if "bias" in note.what]
+    assert messages == ['bias="source" has no effect'] * (bias == "source")
 
 
 # ---- what is said, and what is refused
@@ -308,11 +308,11 @@ NOTED = [
 ]
 
 
-@pytest.mark.parametrize(("graph", "options", "what"), NOTED)
-def test_it_is_noted_of_a_network_and_of_no_other(graph, options, what):
+@pytest.mark.parametrize(("graph", "options", "text"), NOTED)
+def test_it_is_noted_of_a_network_and_of_no_other(graph, options, text):
     notes = quantize(graph, QuantizeOptions(**options)).notes
-    assert sum(what in note.what for note in notes) == 1
-    assert not any(what in note.what for note in quantize(two_layers()).notes)
+    assert sum(text in note.what for note in notes) == 1
+    assert not any(text in note.what for note in quantize(two_layers()).notes)
 
 
 ONE = one_layer(np.ones((1, 1)))
@@ -353,8 +353,8 @@ WRONG = [
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(("graph", "options", "node", "says"), REFUSED)
 def test_a_network_that_does_not_fit_is_refused(graph, options, node, says):
-    given = QuantizeOptions(**options)
-    assert_refused(lambda: quantize(graph, given), MappingError, says, node=node)
+    settings = QuantizeOptions(**options)
+    assert_refused(lambda: quantize(graph, settings), MappingError, says, node=node)
 
 
 @pytest.mark.parametrize(("options", "says"), WRONG)
@@ -632,9 +632,9 @@ def test_a_table_of_slopes_gives_the_setting(tmp_path):
 def test_what_is_no_table_of_slopes_is_refused(text, error, message, tmp_path):
     path = tmp_path / "slopes.json"
     path.write_text(text)
-    given = str(path) if text[0] in "[{" else text
+    slope = str(path) if text[0] in "[{" else text
     graph = strengths(1.5)
-    assert_refused(lambda: quantize(graph, QuantizeOptions(slope=slopes_of(given))), error, message)
+    assert_refused(lambda: quantize(graph, QuantizeOptions(slope=slopes_of(slope))), error, message)
 
 
 @pytest.mark.parametrize("number", [3, np.float32(3), np.int64(3)])

@@ -77,11 +77,11 @@ BROKEN = {
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_what_is_broken_is_refused(name, ready):
-    made = ready("two layers")
+    deployed = ready("two layers")
     change, message = BROKEN[name]
-    change(made.net["runs"][0])
+    change(deployed.net["runs"][0])
     with pytest.raises((RuntimeError, OverflowError), match=message):
-        run_once(made)
+        run_once(deployed)
 
 
 def test_coordinates_and_numbers_have_ranges():
@@ -115,12 +115,12 @@ def test_calibrations_are_in_range_and_have_units():
 
 
 def test_events_of_sources_that_feed_nothing_are_not_sent(ready):
-    made = ready("sparse")
-    made.run(random_events(made.net, 1, 1, 0.01), 0.01)
-    (experiment,) = made.stack.experiments
+    deployed = ready("sparse")
+    deployed.run(random_events(deployed.net, 1, 1, 0.01), 0.01)
+    (experiment,) = deployed.stack.experiments
     used = {
-        one.index_pre[0]
-        for one in experiment.network.execution_instances["0"]
+        connection.index_pre[0]
+        for connection in experiment.network.execution_instances["0"]
         .projections[network.ProjectionOnNetwork(0)]
         .connections
     }

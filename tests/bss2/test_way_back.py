@@ -105,11 +105,11 @@ def test_samples_come_back_in_any_order_and_unknown_ones_are_refused(simulated):
     time, index = recorded.inputs["input"]
     order = [2, 0]
     shuffled = {"input": Events(time=time[order][:, ::-1], index=index[order][:, ::-1])}
-    found = recorded.forward(network, shuffled)
-    np.testing.assert_array_equal(found["2"], recorded.times["2"][order])
-    other = Events(time=np.stack([time[0], time[1] + 1e-3]), index=index[:2])
+    recalled = recorded.forward(network, shuffled)
+    np.testing.assert_array_equal(recalled["2"], recorded.times["2"][order])
+    unknown = Events(time=np.stack([time[0], time[1] + 1e-3]), index=index[:2])
     says = "sample 1 is not among the 3"
-    assert_refused(lambda: recorded.forward(network, {"input": other}), UsageError, says)
+    assert_refused(lambda: recorded.forward(network, {"input": unknown}), UsageError, says)
 
 
 def test_residuals_count_what_is_missing_and_how_late_the_rest_is():
@@ -225,15 +225,15 @@ LATE = {"input.time": [[1e-3, 20e-3, 21e-3]], "input.index": [[0, 1, 2]]}
 
 
 @pytest.mark.parametrize(
-    ("arrays", "flags", "said", "is_said"),
+    ("arrays", "flags", "text", "is_said"),
     [
         (LATE, (), "input 'input': 2 events at or after --t-end 20 ms", True),
         (ONE_EVENT, ("--chips", "several"), "--chips several has no effect", True),
         (ONE_EVENT, ("--chips", "one"), "has no effect", False),
     ],
 )
-def test_what_an_emulation_leaves_out_is_said(arrays, flags, said, is_said, emulated):
-    assert (said in emulated(graph(), arrays, *flags)[1]) == is_said
+def test_what_an_emulation_leaves_out_is_said(arrays, flags, text, is_said, emulated):
+    assert (text in emulated(graph(), arrays, *flags)[1]) == is_said
 
 
 def test_the_channel_that_replaces_biases_counts_as_traffic(emulated):
@@ -262,8 +262,8 @@ def test_membranes_of_the_emulated_chip_come_with_their_times(emulated):
 def test_the_emulated_chip_takes_the_events_that_run_takes(time, index, emulated):
     """Channels as floats, and one sample without an axis of its own."""
     arrays = {"time": time, "index": index}
-    found = json.loads(emulated(graph(), arrays, "--ideal", "--json", "-q")[0])
-    assert (found["samples"], found["traffic"][0]["events"]["all from the host"]) == (1, 2)
+    outcome = json.loads(emulated(graph(), arrays, "--ideal", "--json", "-q")[0])
+    assert (outcome["samples"], outcome["traffic"][0]["events"]["all from the host"]) == (1, 2)
 
 
 # ---- recordings
@@ -362,12 +362,12 @@ def test_what_was_simulated_compares_as_equal(tmp_path, capsys, simulated):
     words = ["compare", net, got, "--input", sent, "--t-end", "40ms"]
     code, out, _ = call(capsys, *words)
     assert code == 0
-    said = out.splitlines()
-    assert [line.partition(":")[0] for line in said[:2]] == ["2", "4"]
-    assert all("0 missing" in line for line in said[:2])
+    lines = out.splitlines()
+    assert [line.partition(":")[0] for line in lines[:2]] == ["2", "4"]
+    assert all("0 missing" in line for line in lines[:2])
     fired = np.isfinite(recorded.times["4"]).any(axis=(1, 2)).mean()
     rate = f"{fired:.2%}"
-    assert said[2:] == [f"first spikes are right in {rate} of the samples, simulated in {rate}"]
+    assert lines[2:] == [f"first spikes are right in {rate} of the samples, simulated in {rate}"]
     assert "pass --t-end" in refused(capsys, *words[:-2])[1]
 
 

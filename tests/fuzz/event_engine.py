@@ -317,8 +317,8 @@ def main(argv=None) -> int:
     low, high = map(int, arguments.seeds.split(":"))
     for group in range(low // GROUP, -(-high // GROUP)):
         seeds = range(max(low, group * GROUP), min(high, group * GROUP + GROUP))
-        lines, found = group_result(group, seeds, arguments)
-        summary.add(found)
+        lines, counted = group_result(group, seeds, arguments)
+        summary.add(counted)
         sys.stdout.write("".join(f"{line}\n" for line in lines))
         sys.stdout.flush()
     sys.stdout.write("".join(f"{line}\n" for line in summary.lines()))

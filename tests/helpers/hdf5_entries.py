@@ -11,14 +11,14 @@ def entries_of(path: Path) -> dict[str, Any]:
     """Return everything that a file holds, by path: attributes, dtypes, kinds of text, shapes, bits,
     compression.
     """
-    found: dict[str, Any] = {}
+    content: dict[str, Any] = {}
 
     def visit(name: str, entry: h5py.Group | h5py.Dataset) -> None:
         attributes = {
             key: (entry.attrs.get_id(key).dtype, repr(entry.attrs[key])) for key in entry.attrs
         }
         if isinstance(entry, h5py.Group):
-            found[name] = attributes
+            content[name] = attributes
             return
         value = entry[()]
         text = h5py.check_string_dtype(entry.dtype)
@@ -34,9 +34,9 @@ def entries_of(path: Path) -> dict[str, Any]:
             entry.shuffle,
             entry.maxshape,
         )
-        found[name] = (attributes, entry.dtype, text, entry.shape, bits, storage)
+        content[name] = (attributes, entry.dtype, text, entry.shape, bits, storage)
 
     with h5py.File(path) as file:
-        found[""] = {key: repr(file.attrs[key]) for key in file.attrs}
+        content[""] = {key: repr(file.attrs[key]) for key in file.attrs}
         file.visititems(visit)
-    return found
+    return content

@@ -45,13 +45,13 @@ WITHOUT_FIX = (
 
 
 def test_no_text_speaks_of_flags():
-    found = [
+    flagged = [
         (name_of(path), line, text)
         for path in FILES
         for line, text in texts(tree_of(path))
-        if FLAG.search(text) and not any(known in text for known in FOREIGN)
+        if FLAG.search(text) and not any(foreign in text for foreign in FOREIGN)
     ]
-    assert found == []
+    assert flagged == []
 
 
 def test_every_refusal_says_what_to_do():
@@ -60,7 +60,7 @@ def test_every_refusal_says_what_to_do():
         for path in [*FILES, *COMMANDS]
         for call in raised(tree_of(path))
         if "fix" not in {keyword.arg for keyword in call.keywords}
-        and not any(known in ast.unparse(call) for known in WITHOUT_FIX)
+        and not any(words in ast.unparse(call) for words in WITHOUT_FIX)
     ]
     assert without == []
 

@@ -68,8 +68,8 @@ def docstrings(tree: ast.AST) -> Iterator[ast.Constant]:
 
 @pytest.mark.parametrize("scanner", [compared, listed])
 def test_no_framework_is_compared_or_listed_by_name(scanner):
-    found = {name_of(path): list(scanner(tree_of(path))) for path in OUTSIDE}
-    assert {name: lines for name, lines in found.items() if lines} == {}
+    hits = {name_of(path): list(scanner(tree_of(path))) for path in OUTSIDE}
+    assert {name: lines for name, lines in hits.items() if lines} == {}
 
 
 def test_messages_of_convert_name_no_framework():

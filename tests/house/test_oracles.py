@@ -59,8 +59,8 @@ def ours(tree: ast.AST) -> list[str]:
 
 
 def test_oracles_import_nothing_of_ours_and_no_jax():
-    found = {path.name: ours(tree_of(path)) for oracle in ORACLES for path in reached(oracle)}
-    assert {name: names for name, names in found.items() if names} == {}
+    imports = {path.name: ours(tree_of(path)) for oracle in ORACLES for path in reached(oracle)}
+    assert {name: modules for name, modules in imports.items() if modules} == {}
 
 
 def test_oracles_load_where_jaxsnn_is_not_there(run_python):

@@ -80,20 +80,20 @@ def whole_or_power(node: ast.AST) -> float | None:
 
 
 def test_heavy_packages_are_imported_inside_functions():
-    found = {name_of(path): imports_on_load(tree_of(path)) for path in SOURCES}
+    imports = {name_of(path): imports_on_load(tree_of(path)) for path in SOURCES}
     heavy = [
         (path, line)
-        for path, names in found.items()
-        for name, line in names
+        for path, modules in imports.items()
+        for name, line in modules
         if name in ONLY_INSIDE_FUNCTIONS
     ]
     assert heavy == []
 
 
 def test_unit_factors_stay_in_their_files():
-    others = [path for path in SOURCES if not name_of(path).startswith(MAY_CONVERT_UNITS)]
-    found = {name_of(path): list(unit_factors(tree_of(path))) for path in others}
-    assert {name: lines for name, lines in found.items() if lines} == {}
+    inside = [path for path in SOURCES if not name_of(path).startswith(MAY_CONVERT_UNITS)]
+    factors = {name_of(path): list(unit_factors(tree_of(path))) for path in inside}
+    assert {name: lines for name, lines in factors.items() if lines} == {}
 
 
 def test_the_scanners_find_what_they_look_for():

@@ -43,8 +43,8 @@ def ports(size):
     return {name: {"type": kind, "shape": np.array([size])} for name, kind in kinds.items()}
 
 
-def same(graph, made):
-    assert_same(graph, made, random_raster(0, (40, 4, 4), 0.4), low=0.05)
+def same(graph, conversion):
+    assert_same(graph, conversion, random_raster(0, (40, 4, 4), 0.4), low=0.05)
 
 
 def test_a_keyword_and_the_name_that_importers_give_it_become_two():

@@ -76,8 +76,8 @@ def negative(**signs):
     numbers = {"tau_mem": 2e-3, "tau_syn": 2e-3, "v_threshold": 1.0, "v_reset": 0.0, "v_leak": 0.0}
     entry = {name: np.array([value]) for name, value in (numbers | signs).items()}
     layers = build.node("Linear", weight=np.array([[-6.0, -6.0]])), build.node("CubaLIF", **entry)
-    said = {"dialect": "norse==importer", "dt": "1ms", "reset": "subtract"}
-    return chain(*layers, inputs=2, **said)
+    options = {"dialect": "norse==importer", "dt": "1ms", "reset": "subtract"}
+    return chain(*layers, inputs=2, **options)
 
 
 def alternating():

@@ -249,12 +249,12 @@ def kinds_of(graph):
 def test_what_an_importer_does_not_have_is_written_another_way(name, target):
     make, late, expected = REWRITTEN[name]
     graph = make()
-    made = convert(graph, to=target)
-    counts = collections.Counter(kinds_of(made.graph))
+    conversion = convert(graph, to=target)
+    counts = collections.Counter(kinds_of(conversion.graph))
     assert {kind: counts[kind] for kind in expected} == expected
-    assert made.losses == ()
+    assert conversion.losses == ()
     shape = tuple(np.asarray(graph.nodes["input"].value("shape")).tolist())
-    assert_same(graph, made, random_raster(1, (40, 3, *shape), 0.4), shift=late[target])
+    assert_same(graph, conversion, random_raster(1, (40, 3, *shape), 0.4), shift=late[target])
 
 
 @pytest.mark.parametrize(
@@ -264,16 +264,16 @@ def test_what_an_importer_does_not_have_is_written_another_way(name, target):
 def test_spyx_gets_a_late_bias_where_a_constant_input_reaches_all_outputs(
     size, stride, padding, reaches
 ):
-    given = {"size": size, "stride": [stride] * 2, "padding": [padding] * 2}
-    late = convolution(3, 2, 3, bias=0.3, **given)
+    settings = {"size": size, "stride": [stride] * 2, "padding": [padding] * 2}
+    late = convolution(3, 2, 3, bias=0.3, **settings)
     graph = image(convolution(4, 3, 2), leaky(), pool("AvgPool2d"), late, leaky())
-    made = convert(graph, to="spyx")
-    assert made.graph.nodes["4"].type == ("Conv2d" if reaches else "Affine")  # a matrix
-    added = made.graph.nodes["2"]
+    conversion = convert(graph, to="spyx")
+    assert conversion.graph.nodes["4"].type == ("Conv2d" if reaches else "Affine")  # a matrix
+    added = conversion.graph.nodes["2"]
     assert [np.ravel(added.value(name))[-1] for name in ("v_threshold", "r")] == [1.0, 0.5]
     np.testing.assert_allclose(np.ravel(added.value("tau"))[-1], 2e-4)
     if stride == 2 and reaches:
-        assert_same(graph, made, random_raster(1, (12, 2, 2, 8, 8), 0.3), shift=2)
+        assert_same(graph, conversion, random_raster(1, (12, 2, 2, 8, 8), 0.3), shift=2)
 
 
 @pytest.mark.parametrize("channels", [1, 3])

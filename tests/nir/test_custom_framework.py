@@ -91,8 +91,8 @@ def test_what_contradicts_it_is_refused(tmp_path):
     path = file_of(tmp_path, r=1.0)
     assert read(path).dialect.name is None
     assert "tustin" not in read(path).dialect.choices
-    said = {"says": "r = 2, but node '2' has 1", "node": "2", "code": "contradiction"}
-    assert_refused(lambda: read(path, dialect="tustin"), DialectError, **said)
+    expected = {"says": "r = 2, but node '2' has 1", "node": "2", "code": "contradiction"}
+    assert_refused(lambda: read(path, dialect="tustin"), DialectError, **expected)
 
 
 def test_its_options_belong_to_it(tmp_path):

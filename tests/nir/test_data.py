@@ -178,8 +178,8 @@ def once(time, t_max=0.3):
     return nir.EventData(idx=idx, time=times, n_neurons=1, t_max=t_max)
 
 
-def named(*names):
-    return graph_data({name: nested()["input"] for name in names})
+def named(*nodes):
+    return graph_data({name: nested()["input"] for name in nodes})
 
 
 REFUSED = {

@@ -141,7 +141,7 @@ def test_options_that_make_no_sense_are_refused(zoo, options, says):
 def test_an_option_that_does_not_exist_is_refused():
     graph = build.sequential(build.input(2), build.linear(3), build.li(tau="10ms"), seed=0)
     unknown, ignored = "'rest': did you mean 'reset'", "so reset would be ignored"
-    again = lambda **said: parse(export(graph), dialect=graph.dialect, **said)  # noqa: E731
+    again = lambda **options: parse(export(graph), dialect=graph.dialect, **options)  # noqa: E731
     assert_refused(lambda: resolve(graph, rest="zero"), UsageError, unknown)
     assert_refused(lambda: again(reset="zero"), UsageError, ignored)
     assert again().dialect == graph.dialect
@@ -195,8 +195,8 @@ def test_undecided_files_are_read_but_not_played(zoo):
 def test_the_gain_of_each_framework(zoo, name, options, areas):
     """One spike of weight w must do what the framework's own step does (to first order in dt)."""
     graph = read(zoo[name], **options)
-    found = [spike_area(graph.dialect, graph.nodes[neuron]) for neuron in graph.neurons]
-    assert [(area.kind, area.seconds) for area in found] == areas
+    gains = [spike_area(graph.dialect, graph.nodes[neuron]) for neuron in graph.neurons]
+    assert [(area.kind, area.seconds) for area in gains] == areas
 
 
 def test_a_gain_that_is_not_known_is_refused(zoo):
@@ -228,8 +228,8 @@ def of_one(_):
 
 
 def with_readout(zoo):
-    said = {"reset": ["subtract", "3:none"], "reset_delay": False, "readout": "3"}
-    return read(zoo[LI], dialect="snntorch", **said)
+    options = {"reset": ["subtract", "3:none"], "reset_delay": False, "readout": "3"}
+    return read(zoo[LI], dialect="snntorch", **options)
 
 
 #: A graph whose tag is written; what is said of its file; the dialect; why, and what is warned of.
@@ -322,14 +322,15 @@ def test_a_tag_tells_all(make, zoo, tmp_path):
     again = read(tmp_path / "a.nir").dialect
     assert again.decided_by == "metadata"
     plain = [
-        dataclasses.replace(one, why="", decided_by="argument") for one in (again, graph.dialect)
+        dataclasses.replace(dialect, why="", decided_by="argument")
+        for dialect in (again, graph.dialect)
     ]
     assert plain[0] == plain[1]
 
 
 def test_another_dialect_than_the_tag_is_told_of_a_document_too():
-    made = parse(cubalif().source, dialect=dialect_of("nir", time_unit="ms"))
-    assert [problem.code for problem in made.warnings] == ["other-dialect"]
+    graph = parse(cubalif().source, dialect=dialect_of("nir", time_unit="ms"))
+    assert [problem.code for problem in graph.warnings] == ["other-dialect"]
 
 
 def test_numbers_of_half_precision_are_named_where_no_dialect_fits():

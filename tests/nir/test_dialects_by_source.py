@@ -24,8 +24,8 @@ D_I, D_V, LEVEL = 1024 / 4096, 410 / 4096, 96 / 64
 TIMES = {"tau_mem": 1e-4 / D_V, "tau_syn": 1e-4 / D_I, "r": 1 / D_V, "w_in": 1 / D_I}
 
 
-def lava(**said):
-    neuron = build.cubalif(**{"v_threshold": LEVEL} | TIMES | said)
+def lava(**changes):
+    neuron = build.cubalif(**{"v_threshold": LEVEL} | TIMES | changes)
     return build.sequential(build.input(5), build.linear(4, weight=W), neuron, dialect="lava")
 
 
@@ -76,7 +76,7 @@ def of_level(*levels):
 
 
 @pytest.mark.parametrize(
-    ("said", "says"),
+    ("changes", "says"),
     [
         ({}, None),
         (of_r(4096 / 3) | of_w_in(4096 / 5) | of_level(97 / 64), None),
@@ -94,11 +94,11 @@ def of_level(*levels):
         ({"r": 1.0}, "lava writes one dt = tau/r"),
     ],
 )
-def test_numbers_that_lava_may_have_written(said, says):
+def test_numbers_that_lava_may_have_written(changes, says):
     if says is None:
-        assert lava(**said).dialect.name == "lava"
+        assert lava(**changes).dialect.name == "lava"
     else:
-        assert_refused(lambda: lava(**said), DialectError, says, node="2")
+        assert_refused(lambda: lava(**changes), DialectError, says, node="2")
 
 
 def test_what_lava_s_reader_does_to_its_numbers():
@@ -203,9 +203,11 @@ def test_nothing_is_simulated_in_the_name_of_spinnaker2(plain):
 def test_weights_that_spinnaker2_rounds(weights, worst):
     layers = build.linear(weight=np.array([weights], float)), build.lif(tau=TAU)
     graph = build.sequential(build.input(len(weights)), *layers, dialect="norse", dt=DT)
-    problems = [one for one in importer_problems(graph, "spinnaker2") if one.node == "1"]
-    assert [one.severity for one in problems] == ["warning"] * (worst is not None)
-    assert all(f"has the weight {worst}," in one.message for one in problems)
+    problems = [
+        problem for problem in importer_problems(graph, "spinnaker2") if problem.node == "1"
+    ]
+    assert [problem.severity for problem in problems] == ["warning"] * (worst is not None)
+    assert all(f"has the weight {worst}," in problem.message for problem in problems)
 
 
 @pytest.mark.parametrize("name", ["snn_mlir", "nengo", "spinnaker2"])

@@ -103,9 +103,9 @@ def test_a_framework_is_registered_once():
     registry.register_framework(MINE)
     try:
         registry.register_framework(MINE)
-        other = Framework(name="mine", title="Other", dialects=(PLAIN,))
+        namesake = Framework(name="mine", title="Other", dialects=(PLAIN,))
         says = "a framework 'mine' already"
-        assert_refused(lambda: registry.register_framework(other), UsageError, says)
+        assert_refused(lambda: registry.register_framework(namesake), UsageError, says)
     finally:
         registry.unregister_framework("mine")
 
