@@ -433,11 +433,6 @@ table_of(
 )
 
 
-@corruption
-def events_of_two_sources_swapped(case):
-    return exchange(case, "sources", lambda one: one.events and case.feeds(one), ["events"])
-
-
 # -- places, addresses and names of neurons
 
 
@@ -524,24 +519,30 @@ def fan_ins_differ(case):
     return lambda first, second: ways(first) != ways(second)
 
 
-@corruption
-def places_of_two_neurons_swapped(case):
-    fields = ["circuits", "head", "address"]
-    return exchange(case, "neurons", lambda one: True, fields, fan_ins_differ(case))
+def same_output(case):
+    return lambda first, second: (
+        first.address != second.address and case.output(first) == case.output(second)
+    )
 
 
-@corruption
-def names_of_two_neurons_swapped(case):
-    fields = ["population", "index"]
-    return exchange(case, "neurons", lambda one: True, fields, fan_ins_differ(case))
-
-
-@corruption
-def addresses_of_neurons_that_feed_swapped(case):
-    def differ(first, second):
-        return first.address != second.address and case.output(first) == case.output(second)
-
-    return exchange(case, "neurons", case.feeds, ["address"], differ)
+PLACE, NAME = ["circuits", "head", "address"], ["population", "index"]
+table_of(
+    lambda case, change: change(case),
+    {
+        "events_of_two_sources_swapped": lambda c: exchange(
+            c, "sources", lambda one: one.events and c.feeds(one), ["events"]
+        ),
+        "places_of_two_neurons_swapped": lambda c: exchange(
+            c, "neurons", lambda one: True, PLACE, fan_ins_differ(c)
+        ),
+        "names_of_two_neurons_swapped": lambda c: exchange(
+            c, "neurons", lambda one: True, NAME, fan_ins_differ(c)
+        ),
+        "addresses_of_neurons_that_feed_swapped": lambda c: exchange(
+            c, "neurons", c.feeds, ["address"], same_output(c)
+        ),
+    },
+)
 
 
 def unrecorded(case, number, population, index):
@@ -592,10 +593,31 @@ table_of(
 )
 
 
-@corruption
-def run_missing(case):
-    runs = case.mapping.runs
-    return case.with_runs(*runs[: case.number], *runs[case.number + 1 :])
+def grown(populations):
+    *others, last = populations
+    return (*others, replace(last, size=last.size + 1))
+
+
+NOTHING = {"neurons": (), "sources": (), "synapses": np.zeros((0, 5), np.int32)}
+MORE = NetPopulation(name="more", size=1, external=False)
+table_of(
+    lambda case, change: change(case, case.mapping.runs, case.net.populations),
+    {
+        "run_missing": lambda c, runs, _: c.with_runs(*runs[: c.number], *runs[c.number + 1 :]),
+        "run_twice": lambda c, runs, _: c.with_runs(*runs, runs[-1]),
+        "run_without_neurons": lambda c, runs, _: c.with_runs(*runs, replace(runs[-1], **NOTHING)),
+        "signs_of_no_kind": lambda c, *_: (replace(c.mapping, signs="any"), c.net),
+        "fingerprint_of_another_net": lambda c, *_: (
+            replace(c.mapping, fingerprint=c.mapping.fingerprint[::-1]),
+            c.net,
+        ),
+        "net_with_a_population_of_another_name": lambda c, _, parts: c.with_net(
+            populations=(replace(parts[0], name="other"), *parts[1:])
+        ),
+        "net_with_one_more_neuron": lambda c, _, parts: c.with_net(populations=grown(parts)),
+        "net_with_one_more_population": lambda c, _, parts: c.with_net(populations=(*parts, MORE)),
+    },
+)
 
 
 @corruption
@@ -604,17 +626,6 @@ def runs_swapped(case):
     if not others or others[0].sources[0].from_run is None:
         return None
     return case.with_runs(others[0], first, *others[1:])
-
-
-@corruption
-def run_twice(case):
-    return case.with_runs(*case.mapping.runs, case.mapping.runs[-1])
-
-
-@corruption
-def run_without_neurons(case):
-    nothing = {"neurons": (), "sources": (), "synapses": np.zeros((0, 5), np.int32)}
-    return case.with_runs(*case.mapping.runs, replace(case.mapping.runs[-1], **nothing))
 
 
 @corruption
@@ -639,11 +650,6 @@ def recurrent_part_torn_apart(case):
     neurons, half = case.run.neurons, len(case.run.neurons) // 2
     halves = neurons[:half], neurons[half:]
     return case.with_runs(*(replace(case.run, neurons=part) for part in halves))
-
-
-@corruption
-def signs_of_no_kind(case):
-    return replace(case.mapping, signs="any"), case.net
 
 
 # -- the net itself
@@ -685,38 +691,11 @@ def net_with_one_connection_more(case):
     return None
 
 
-def grown(populations):
-    *others, last = populations
-    return (*others, replace(last, size=last.size + 1))
-
-
-@corruption
-def net_with_a_population_of_another_name(case):
-    first, *others = case.net.populations
-    return case.with_net(populations=(replace(first, name="other"), *others))
-
-
-@corruption
-def net_with_one_more_neuron(case):
-    return case.with_net(populations=grown(case.net.populations))
-
-
-@corruption
-def net_with_one_more_population(case):
-    more = NetPopulation(name="more", size=1, external=False)
-    return case.with_net(populations=(*case.net.populations, more))
-
-
 @corruption
 def populations_of_both_with_one_more_neuron(case):
     """The mapping knows of the neuron, and places it nowhere."""
     spoiled, changed = case.with_net(populations=grown(case.net.populations))
     return replace(spoiled, populations=grown(case.mapping.populations)), changed
-
-
-@corruption
-def fingerprint_of_another_net(case):
-    return replace(case.mapping, fingerprint=case.mapping.fingerprint[::-1]), case.net
 
 
 def change_scales(case, scales):

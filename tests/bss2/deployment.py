@@ -17,12 +17,14 @@ class Deployment:
     """A deployed network and its stack.
 
     Attributes:
+        quantized, mapping: what was deployed.
         net: network.json.
         stack: with the strength of synaptic inputs that the network asks for.
     """
 
     def __init__(self, folder, monkeypatch, quantized, mapping):
         self.folder, self.monkeypatch = folder, monkeypatch
+        self.quantized, self.mapping = quantized, mapping
         self.done = deploy(mapping, quantized, folder, force=True)
         self.net = json.loads((folder / "network.json").read_text())
         slope = 0.0 if quantized.slope is None else quantized.slope / parse_time("1us")

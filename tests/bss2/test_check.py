@@ -26,6 +26,7 @@ from tests.bss2.recipes import (
     recurrent_net,
     stage,
 )
+from tests.helpers.refusals import assert_refused
 from tests.oracles import mapping_walker
 
 RIGHT = {
@@ -51,60 +52,105 @@ def test_right_mappings_are_accepted(name):
         assert mapping_walker.is_right(mapping, net)
 
 
+def violations(net, number=0, mapping=None, **changes):
+    """What is wrong with a mapping of which some parts of one run are changed."""
+    mapping = mapping or one_run_mapping(net)
+    runs = list(mapping.runs)
+    runs[number] = dataclasses.replace(runs[number], **changes)
+    return check(dataclasses.replace(mapping, runs=tuple(runs)), net)
+
+
 def test_scales_of_all_its_populations_are_right():
-    net = dense_net(20, 12, 5)
-    inside = [part.name for part in net.populations if not part.external]
-
-    def scaled(scales):
-        said = {"scales": scales, "fingerprint": net.fingerprint(scales)}
-        return dataclasses.replace(one_run_mapping(net), **said)
-
-    mapping = scaled(dict.fromkeys(inside, 0.02))
-    assert check(mapping, net) == ()
-    assert check(from_json(to_json(mapping)), net) == ()
-    found = [one.message for one in check(scaled({**mapping.scales, "elsewhere": 0.02}), net)]
-    assert found == ["it has a scale for 'elsewhere', which is not a population of the net"]
-
-
-@pytest.mark.parametrize("changed", [0.020000000000000004, None])
-def test_scales_that_were_changed_are_told(changed):
-    """Whole weights alone do not tell: a scale that moves thresholds may leave them."""
+    """Whole weights alone do not tell of others: a scale that moves thresholds may leave them."""
     net = dense_net(20, 12, 5)
     scales = {part.name: 0.02 for part in net.populations if not part.external}
-    mapping = dataclasses.replace(
-        one_run_mapping(net), scales=scales, fingerprint=net.fingerprint(scales)
-    )
     first = next(iter(scales))
-    edited = None if changed is None else {**scales, first: changed}
-    (found,) = check(dataclasses.replace(mapping, scales=edited), net)
-    assert found.code == "other-net"
-    assert found.message.endswith(", or its scales were changed") == (edited is not None)
+
+    def messages(scales, made_with=None):
+        fingerprint = net.fingerprint(scales if made_with is None else made_with)
+        changes = {"scales": scales, "fingerprint": fingerprint}
+        mapping = dataclasses.replace(one_run_mapping(net), **changes)
+        violated = check(mapping, net)
+        assert check(from_json(to_json(mapping)), net) == violated
+        return [(violation.code, violation.message) for violation in violated]
+
+    assert messages(scales) == []
+    ((code, message),) = messages({**scales, "elsewhere": 0.02})
+    assert (code, "'elsewhere'" in message) == ("bad-scales", True)
+    for changed in ({**scales, first: 0.020000000000000004}, None):
+        ((code, message),) = messages(changed, made_with=scales)
+        assert (code, message.endswith("scales were changed")) == ("other-net", changed is not None)
 
 
 def test_everything_responding_to_everything_is_told_in_bounded_memory():
     """One label for all: the sums are of millions of responses."""
     net = dense_net(256, 246, 10)
-    mapping = one_run_mapping(net)
-    run = mapping.runs[0]
+    run = one_run_mapping(net).runs[0]
     run.synapses[:, 3] = 0
-    sources = tuple(dataclasses.replace(one, events=(one.events[0] & ~63,)) for one in run.sources)
-    found = check(
-        dataclasses.replace(mapping, runs=(dataclasses.replace(run, sources=sources),)), net
+    sources = tuple(
+        dataclasses.replace(source, events=(source.events[0] & ~63,)) for source in run.sources
     )
-    assert {"unwanted", "wrong-weight", "same-event"} <= {one.code for one in found}
+    codes = {source.code for source in violations(net, sources=sources, synapses=run.synapses)}
+    assert {"unwanted", "wrong-weight", "same-event"} <= codes
 
 
 def test_a_neuron_on_the_chip_is_no_source_of_its_own_run():
     """Its spikes would come twice: over the chip, and from the host."""
     net = dense_net(20, 12, 6, 3)
     mapping = layer_by_layer_mapping(net)
-    run = mapping.runs[1]
-    own, source = run.neurons[0], run.sources[0]
-    again = dataclasses.replace(source, population=own.population, index=own.index)
-    runs = list(mapping.runs)
-    runs[1] = dataclasses.replace(run, sources=(*run.sources, again))
-    found = check(dataclasses.replace(mapping, runs=tuple(runs)), net)
-    assert "source-twice" in {one.code for one in found}
+    neuron, source = mapping.runs[1].neurons[0], mapping.runs[1].sources[0]
+    again = dataclasses.replace(source, population=neuron.population, index=neuron.index)
+    violated = violations(net, 1, mapping, sources=(*mapping.runs[1].sources, again))
+    assert "source-twice" in {violation.code for violation in violated}
+
+
+def test_a_wrong_mapping_is_refused_by_the_first_of_its_violations():
+    net = dense_net(5, 4, 3)
+    mapping = one_run_mapping(net)
+    for place, says in enumerate(("a violation in run 0: ", "2 violations, the first in run 0: ")):
+        mapping.runs[0].synapses[place, 4] -= 1
+        assert_refused(lambda: refuse_wrong(mapping, net), MappingError, says)
+
+
+def test_messages_name_the_neurons_and_both_numbers():
+    net = dense_net(5, 4, 3, names=("in", "hidden", "out"))
+    run = one_run_mapping(net).runs[0]
+    place = int(np.flatnonzero(run.synapses[:, 2] == 0)[0])
+    run.synapses[place, 4] -= 1
+    (violation,) = violations(net, synapses=run.synapses)
+    assert (violation.code, violation.node[:12], violation.node[-14:]) == (
+        *("wrong-weight", "run 0: 'in'[", "to 'hidden'[0]"),
+    )
+    assert "the weight is" in violation.message
+
+
+@pytest.mark.parametrize("beyond", [-1, 0, 1])
+def test_the_largest_event_and_the_largest_address_are_the_last_that_are_allowed(beyond):
+    net = dense_net(5, 4, 3)
+    run = one_run_mapping(net).runs[0]
+    event, address = (HICANN_X.buses << HICANN_X.event_bits) - 1, (1 << HICANN_X.address_bits) - 1
+    source = dataclasses.replace(run.sources[0], events=(*run.sources[0].events, event + beyond))
+    neuron = dataclasses.replace(run.neurons[0], address=address + beyond)
+    for code, changes in (
+        ("bad-event", {"sources": (source, *run.sources[1:])}),
+        ("bad-address", {"neurons": (neuron, *run.neurons[1:])}),
+    ):
+        wrong = [
+            violation.message for violation in violations(net, **changes) if violation.code == code
+        ]
+        assert bool(wrong) == (beyond > 0)
+        assert all(str(event) in text or str(address) in text for text in wrong)
+
+
+@pytest.mark.parametrize(("sign", "mode"), [(1, 1), (-1, 2)])
+def test_every_source_of_one_sign_that_is_missing_is_found(sign, mode):
+    """Rows of the chip have one sign: all synapses in rows of that sign are taken out."""
+    net = recurrent_net(4, 5)
+    run = one_run_mapping(net).runs[0]
+    rows = run.row_modes[run.synapses[:, 0], run.synapses[:, 1]]
+    violated = violations(net, synapses=run.synapses[rows != mode])
+    missing = {violation.node for violation in violated if violation.code == "missing"}
+    assert len(missing) == int((net.weight * sign > 0).sum()) > 0
 
 
 @pytest.mark.parametrize("recurrent", [False, True])
@@ -135,35 +181,6 @@ def test_the_inputs_of_a_net_may_come_last(recurrent):
     weaker = run.synapses.copy()
     weaker[np.flatnonzero((weaker[:, 2] == 0) & (weaker[:, 4] > 1))[0], 4] -= 1
     assert found(synapses=weaker)["wrong-weight"].endswith(" to 'out'[0]")
-
-
-def test_a_wrong_mapping_is_refused_by_the_first_of_its_violations():
-    net = dense_net(5, 4, 3)
-    mapping = one_run_mapping(net)
-    run = mapping.runs[0]
-    run.synapses[0, 4] -= 1
-    with pytest.raises(MappingError, match=r"^the mapping has a violation in run 0: "):
-        refuse_wrong(mapping, net)
-    run.synapses[1, 4] -= 1
-    with pytest.raises(MappingError, match=r"^the mapping has 2 violations, the first in run 0: "):
-        refuse_wrong(mapping, net)
-
-
-def test_messages_name_the_neurons_and_both_numbers():
-    net = dense_net(5, 4, 3, names=("in", "hidden", "out"))
-    mapping = one_run_mapping(net)
-    run = mapping.runs[0]
-    place = int(np.flatnonzero(run.synapses[:, 2] == 0)[0])
-    run.synapses[place, 4] -= 1
-    (found,) = check(mapping, net)
-    assert found.code == "wrong-weight"
-    assert found.node.startswith("run 0: 'in'[")
-    assert found.node.endswith("to 'hidden'[0]")
-    sources = (dataclasses.replace(run.sources[0], events=(-1,)), *run.sources[1:])
-    runs = (dataclasses.replace(run, sources=sources),)
-    wrong = {one.code: one.node for one in check(dataclasses.replace(mapping, runs=runs), net)}
-    assert wrong["bad-event"] == "run 0: 'in'[0]"
-    assert "the weight is" in found.message
 
 
 EFFECTS = ("unwanted", "missing", "wrong-weight", "wrong-sign")
@@ -270,48 +287,6 @@ def test_a_mapping_of_nothing():
     assert [one.code for one in check(mapping, net)] == ["other-net"]
     assert check(dataclasses.replace(mapping, fingerprint=net.fingerprint()), net) == ()
     assert mapping.chip is HICANN_X
-
-
-@pytest.mark.parametrize(("beyond", "codes"), [(0, set()), (1, {"bad-event"})])
-def test_the_largest_event_of_the_host_is_the_last_that_is_allowed(beyond, codes):
-    net = dense_net(5, 4, 3)
-    mapping = one_run_mapping(net)
-    run = mapping.runs[0]
-    largest = (mapping.chip.buses << mapping.chip.event_bits) - 1
-    first = dataclasses.replace(run.sources[0], events=(*run.sources[0].events, largest + beyond))
-    changed = dataclasses.replace(run, sources=(first, *run.sources[1:]))
-    found = check(dataclasses.replace(mapping, runs=(changed,)), net)
-    assert {one.code for one in found} & {"bad-event"} == codes
-    for one in found:
-        if one.code == "bad-event":
-            assert f"sends the event {largest + 1}, addresses are 0 to {largest}" in one.message
-
-
-@pytest.mark.parametrize(("beyond", "wrong"), [(0, False), (1, True), (-1, False)])
-def test_the_largest_address_of_a_neuron_is_the_last_that_is_allowed(beyond, wrong):
-    net = dense_net(5, 4, 3)
-    mapping = one_run_mapping(net)
-    run = mapping.runs[0]
-    largest = (1 << mapping.chip.address_bits) - 1
-    first = dataclasses.replace(run.neurons[0], address=largest + beyond)
-    changed = dataclasses.replace(run, neurons=(first, *run.neurons[1:]))
-    found = check(dataclasses.replace(mapping, runs=(changed,)), net)
-    assert ("bad-address" in {one.code for one in found}) == wrong
-
-
-@pytest.mark.parametrize("sign", [1, -1])
-def test_every_source_of_one_sign_that_is_missing_is_found(sign):
-    net = recurrent_net(4, 5)
-    mapping = one_run_mapping(net)
-    run = mapping.runs[0]
-    # rows of the chip have one sign: all synapses in rows of that sign are taken out
-    mode = 1 if sign > 0 else 2
-    rows = run.row_modes[run.synapses[:, 0], run.synapses[:, 1]]
-    assert (net.weight * sign > 0).any()
-    changed = dataclasses.replace(run, synapses=run.synapses[rows != mode])
-    found = check(dataclasses.replace(mapping, runs=(changed,)), net)
-    missing = {one.node for one in found if one.code == "missing"}
-    assert len(missing) == int((net.weight * sign > 0).sum())
 
 
 @pytest.mark.parametrize("kind", ["circuits", "drivers", "rows"])

@@ -3,7 +3,6 @@ was told.
 """
 
 import dataclasses
-import functools
 import itertools
 import json
 import subprocess
@@ -19,11 +18,12 @@ from jaxsnn.bss2.deploy.content import calibrations_of
 from jaxsnn.bss2.mapping import PlacedNeuron, Run, Source
 from jaxsnn.bss2.search.portfolio import place_and_route
 from jaxsnn.bss2.search.quantize import QuantizeOptions, quantize
-from jaxsnn.commands.cli import main
 from jaxsnn.errors import FileError, MappingError
 from jaxsnn.nir import build, write
 from tests.bss2.deployment import Deployment
 from tests.bss2.recipes import layer_by_layer_mapping
+from tests.helpers.command_line import call, refused
+from tests.helpers.refusals import assert_refused
 
 NEURONS = {"tau_mem": 10e-3, "tau_syn": 5e-3}
 
@@ -41,8 +41,19 @@ def network(*sizes, seed=0, readout=False, bias=0.0, mean=0.0):
 
 @pytest.fixture
 def deployed(tmp_path, monkeypatch):
-    """`deployed(quantized, mapping)`: written and ready to run."""
-    return functools.partial(Deployment, tmp_path, monkeypatch)
+    """`deployed(graph)`: quantised, mapped, written and ready to run, by default in one run."""
+
+    def make(graph, options=None, by_layer=False, **search):
+        quantized = quantize(graph, options or QuantizeOptions())
+        netlist = quantized.netlist
+        mapping = (
+            layer_by_layer_mapping(netlist)
+            if by_layer
+            else place_and_route(netlist, **search).mapping
+        )
+        return Deployment(tmp_path, monkeypatch, quantized, mapping)
+
+    return make
 
 
 def early(net, samples=2):
@@ -139,9 +150,8 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_hxtorch_is_told_the_mapping(case, deployed):
     graph, options, signs = CASES[case]()
-    quantized = quantize(graph, options)
-    mapping = place_and_route(quantized.netlist, signs=signs).mapping
-    ready = deployed(quantized, mapping)
+    ready = deployed(graph, options, signs=signs)
+    quantized, mapping = ready.quantized, ready.mapping
     ready.run(early(ready.net), 2e-3)
     stack = ready.stack
     assert stack.calls == ["init", "release"]
@@ -158,14 +168,13 @@ def test_parameters_reach_the_modules_in_the_chips_units(deployed):
         build.linear(weight=np.array([[1.0, -1.0], [0.5, 1.0]])),
         build.cubalif(tau_mem=np.array([8e-3, 16e-3]), tau_syn=4e-3),
     )
-    quantized = quantize(graph)
-    ready = deployed(quantized, place_and_route(quantized.netlist).mapping)
+    ready = deployed(graph)
     ready.run(early(ready.net), 0.02)
     (experiment,) = ready.stack.experiments
     (neurons,) = (one for one in experiment.modules.nodes if hasattr(one, "parameters"))
     taken = dict(neurons.parameters)
     np.testing.assert_allclose(taken.pop("tau_mem"), [8e-6, 16e-6])
-    assert taken.pop("threshold") == quantized.populations["2"].v_threshold[0]
+    assert taken.pop("threshold") == ready.quantized.populations["2"].v_threshold[0]
     assert taken == {
         "leak": 80,
         "reset": 80,
@@ -179,8 +188,7 @@ def test_parameters_reach_the_modules_in_the_chips_units(deployed):
 
 def test_times_go_in_and_out_at_cycles_of_8_ns(deployed):
     """Input 1.2345 us of the chip is cycle 154; a grid of 1 us would give cycle 125."""
-    quantized = quantize(network(1, 1))
-    ready = deployed(quantized, place_and_route(quantized.netlist).mapping)
+    ready = deployed(network(1, 1))
     common, run = ready.script("common"), ready.script("run_hxtorch")
     trains = common.Trains(1)
     trains.add((0, 0), [[1.2345e-6, 1.2385e-6]])
@@ -188,9 +196,7 @@ def test_times_go_in_and_out_at_cycles_of_8_ns(deployed):
 
 
 def test_later_runs_get_what_earlier_ones_recorded_to_the_cycle(deployed):
-    quantized = quantize(network(4, 3, 2, mean=0.8))
-    mapping = layer_by_layer_mapping(quantized.netlist)
-    ready = deployed(quantized, mapping)
+    ready = deployed(network(4, 3, 2, mean=0.8), by_layer=True)
     outputs = ready.run(early(ready.net), 0.03)
     _, second = ready.stack.experiments
     source = next(one for one in second.modules.nodes if type(one).__name__ == "ExactSource")
@@ -202,15 +208,14 @@ def test_later_runs_get_what_earlier_ones_recorded_to_the_cycle(deployed):
 
 def test_one_calibration_serves_all_runs(deployed):
     """Thresholds of the layers differ, their time constants do not: one calibration is refined."""
-    quantized = quantize(network(4, 3, 2))
-    ready = deployed(quantized, layer_by_layer_mapping(quantized.netlist))
+    ready = deployed(network(4, 3, 2), by_layer=True)
     assert [one["refines"] for one in ready.net["calibrations"]] == [None, 0]
     ready.run(early(ready.net), 0.01)
     ready.run(early(ready.net), 0.01)  # results are kept
     assert ready.stack.counts == {"calibrated": 1, "refined": 1, "connections": 1}
     assert any("calibration 0 is refined" in note for note in ready.done.notes)
     told = json.loads((ready.folder / "calix_target.1.json").read_text())
-    neuron = quantized.populations["4"]
+    neuron = ready.quantized.populations["4"]
     head = ready.net["runs"][1]["groups"][0]["heads"][0]
     assert told["threshold"][head] == neuron.v_threshold[0]
     assert told["tau_mem"][head] == pytest.approx(10.0)  # microseconds
@@ -233,15 +238,13 @@ def test_one_calibration_serves_all_runs(deployed):
     ],
 )
 def test_inputs_that_are_none_are_refused_by_the_script(deployed, time, index, message):
-    quantized = quantize(network(4, 3))
-    ready = deployed(quantized, place_and_route(quantized.netlist).mapping)
+    ready = deployed(network(4, 3))
     with pytest.raises(SystemExit, match=message):
         ready.run({"input": (np.asarray(time), np.asarray(index))}, 0.01)
 
 
 def test_events_after_the_end_are_left_out_by_the_script_and_said(deployed, capsys):
-    quantized = quantize(network(4, 3))
-    ready = deployed(quantized, place_and_route(quantized.netlist).mapping)
+    ready = deployed(network(4, 3))
     events = {"input": (np.array([[1e-3, 90e-3]]), np.array([[0, 1]]))}
     ready.run(events, 0.01)
     assert "1 events of 'input' at or after 0.01 s are left out" in capsys.readouterr().err
@@ -252,8 +255,7 @@ def test_other_time_constants_are_calibrated_again(deployed):
     graph = build.sequential(
         build.input(4), build.linear(3), build.cubalif(**NEURONS), build.linear(2), last, seed=0
     )
-    quantized = quantize(graph)
-    ready = deployed(quantized, layer_by_layer_mapping(quantized.netlist))
+    ready = deployed(graph, by_layer=True)
     assert [one["refines"] for one in ready.net["calibrations"]] == [None, None]
     assert any("calibrated again" in note for note in ready.done.notes)
 
@@ -283,8 +285,7 @@ def test_runs_whose_circuits_agree_share_a_calibration():
     ],
 )
 def test_other_releases_are_refused_at_start(deployed, change, lacks):
-    quantized = quantize(network(3, 2))
-    ready = deployed(quantized, place_and_route(quantized.netlist).mapping)
+    ready = deployed(network(3, 2))
     change(ready.stack)
     with pytest.raises(SystemExit, match=f"has no .*{lacks}: use BrainScaleS OS 12"):
         ready.run(early(ready.net), 0.01)
@@ -302,8 +303,7 @@ def routed(deployed):
         graph = build.sequential(
             build.input(2), build.linear(weight=weight), build.cubalif(**NEURONS)
         )
-        quantized = quantize(graph)
-        ready = deployed(quantized, place_and_route(quantized.netlist, signs=signs).mapping)
+        ready = deployed(graph, signs=signs)
         module = ready.script("run_hxtorch")
         run = {**ready.net["runs"][0], "links": [{**ready.net["runs"][0]["links"][0], **weights}]}
         trains = ready.script("common").Trains(1)
@@ -326,14 +326,14 @@ def test_weights_may_change_in_training_and_signs_where_they_are_free(routed):
     assert routed({}, "fixed") == [(excites, 63), (excites, 63), (inhibits, 20)]
     assert routed({"weight": [40, -7, 0]}, "fixed") == [(excites, 40), (inhibits, 7)]
     assert routed({"weight": [-63, 5, 63]}, "free") == [(excites, 5), (excites, 63), (inhibits, 63)]
-    with pytest.raises(RuntimeError, match="another sign than when it was mapped"):
-        routed({"weight": [63, 20, 63]}, "fixed")
-    with pytest.raises(RuntimeError, match="weight 64 and 1 synapses"):
-        routed({"weight": [64, -20, 63]}, "fixed")
-    with pytest.raises(RuntimeError, match="weight 3 and no synapse"):
-        routed(
-            {"source": [0, 1, 0, 1], "target": [0, 0, 1, 1], "weight": [63, -20, 3, 63]}, "fixed"
-        )
+    more = {"source": [0, 1, 0, 1], "target": [0, 0, 1, 1], "weight": [63, -20, 3, 63]}
+    for weights, says in (
+        ({"weight": [63, 20, 63]}, "another sign than when it was mapped"),
+        ({"weight": [64, -20, 63]}, "weight 64 and 1 synapses"),
+        (more, "weight 3 and no synapse"),
+    ):
+        with pytest.raises(RuntimeError, match=says):
+            routed(weights, "fixed")
 
 
 def test_without_the_stack_a_script_says_what_is_missing(tmp_path):
@@ -356,20 +356,9 @@ def test_without_the_stack_a_script_says_what_is_missing(tmp_path):
         assert len(done.stderr.splitlines()) == 1
 
 
-def test_rows_of_both_signs_are_refused_by_name(tmp_path):
-    quantized = quantize(network(3, 2))
-    mapping = place_and_route(quantized.netlist).mapping
-    side, row = np.argwhere(mapping.runs[0].row_modes == DISABLED)[0]
-    mapping.runs[0].row_modes[side, row] = BOTH
-    with pytest.raises(MappingError, match=rf"row \({side}, {row}\) excites and inhibits"):
-        deploy(mapping, quantized, tmp_path)
-    assert not list(tmp_path.iterdir())
-
-
 def test_readouts_have_no_address(deployed):
     """They send nothing, so that nothing can be taken for theirs."""
-    quantized = quantize(network(8, 6, 3, readout=True))
-    ready = deployed(quantized, place_and_route(quantized.netlist).mapping)
+    ready = deployed(network(8, 6, 3, readout=True))
     (run,) = ready.net["runs"]
     for group in run["groups"]:
         fires = ready.net["populations"][group["population"]]["fires"]
@@ -377,33 +366,44 @@ def test_readouts_have_no_address(deployed):
 
 
 def test_the_folder_says_what_it_is(deployed):
-    quantized = quantize(network(4, 3, 2))
-    ready = deployed(quantized, layer_by_layer_mapping(quantized.netlist))
+    ready = deployed(network(4, 3, 2), by_layer=True)
     text = (ready.folder / "README.md").read_text()
     for path in ready.folder.iterdir():
         if path.suffix in (".py", ".json") and path.name != "__pycache__":
             assert path.name in text
     assert "`input.time`" in text
-    neuron = quantized.populations["4"]
+    neuron = ready.quantized.populations["4"]
     line = f"| 4 | 80 | {neuron.v_reset[0]:.0f} | {neuron.v_threshold[0]:.0f} | 10 | 5 | 0.04 |"
     assert line in text
 
 
-def test_what_is_wrong_is_not_deployed(tmp_path):
-    quantized = quantize(network(3, 2))
-    mapping = place_and_route(quantized.netlist).mapping
-    mapping.runs[0].synapses[0, 4] ^= 1
-    with pytest.raises(MappingError, match="the mapping has a violation in run 0"):
-        deploy(mapping, quantized, tmp_path)
-    with pytest.raises(MappingError, match="chip 'small'"):
-        deploy(dataclasses.replace(mapping, chip=SMALL), quantized, tmp_path)
-    mapping.runs[0].synapses[0, 4] ^= 1
-    deploy(mapping, quantized, tmp_path / "a")
-    before = (tmp_path / "a" / "network.json").read_bytes()
-    with pytest.raises(FileError, match="exists"):
-        deploy(mapping, quantized, tmp_path / "a")
-    deploy(mapping, quantized, tmp_path / "a", force=True)
-    assert (tmp_path / "a" / "network.json").read_bytes() == before
+def test_what_is_wrong_is_not_deployed(deployed, tmp_path):
+    ready = deployed(network(3, 2))
+    quantized, mapping = ready.quantized, ready.mapping
+    (run,) = mapping.runs
+    side, row = np.argwhere(run.row_modes == DISABLED)[0]
+    synapses, modes = run.synapses.copy(), run.row_modes.copy()
+    synapses[0, 4] ^= 1
+    modes[side, row] = BOTH
+    for changes, says in (
+        ({"synapses": synapses}, "a violation in run 0"),
+        ({"row_modes": modes}, rf"row \({side}, {row}\) excites and inhibits"),
+    ):
+        wrong = dataclasses.replace(mapping, runs=(dataclasses.replace(run, **changes),))
+        call = lambda wrong=wrong: deploy(wrong, quantized, tmp_path / "a")  # noqa: E731
+        assert_refused(call, MappingError, says)
+    small = dataclasses.replace(mapping, chip=SMALL)
+    assert_refused(lambda: deploy(small, quantized, tmp_path / "a"), MappingError, "chip 'small'")
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_folder_is_written_over_by_force_alone(deployed, tmp_path):
+    ready = deployed(network(3, 2))
+    before = (tmp_path / "network.json").read_bytes()
+    again = lambda **options: deploy(ready.mapping, ready.quantized, tmp_path, **options)  # noqa: E731
+    assert_refused(again, FileError, "exists")
+    again(force=True)
+    assert (tmp_path / "network.json").read_bytes() == before
 
 
 def test_a_network_in_float32_is_deployed_too(deployed):
@@ -415,46 +415,26 @@ def test_a_network_in_float32_is_deployed_too(deployed):
         for node in graph.nodes.values()
         if node.parameters
     ]
-    quantized = quantize(graph.with_nodes(nodes))
-    content = deployed(quantized, place_and_route(quantized.netlist).mapping).net
-    assert content["slope"] == pytest.approx(quantized.slope)
+    ready = deployed(graph.with_nodes(nodes))
+    assert ready.net["slope"] == pytest.approx(ready.quantized.slope)
 
 
 def test_the_command_deploys_what_map_made(tmp_path, capsys):
     write(tmp_path / "net.nir", network(6, 5, 3, bias=0.1))
     file, mapping, folder = (str(tmp_path / name) for name in ("net.nir", "m.json", "out"))
-    assert main(["map", file, "-o", mapping]) == 1
-    assert "biases at 5 of its 5 neurons" in capsys.readouterr().err
-    assert main(["map", file, "-o", mapping, "--bias", "source", "-q"]) == 0
-    assert main(["deploy", file, mapping, "-o", folder, "--bias", "source", "--json"]) == 0
-    done = capsys.readouterr()
-    names = [
-        path.rsplit("/", 1)[-1]
-        for path in json.loads(done.out[done.out.index('{\n  "schema"') :])["files"]
-    ]
-    assert names == [
-        "README.md",
-        "network.json",
-        "calix_target.0.json",
-        "calibrate.py",
-        "chip_modules.py",
-        "common.py",
-        "routing.py",
-        "run_hxtorch.py",
-    ]
-    assert "never run on a chip" in done.err
+    bias = ("--bias", "source")
+    assert "biases at 5 of its 5 neurons" in refused(capsys, "map", file, "-o", mapping)[1]
+    assert call(capsys, "map", file, "-o", mapping, *bias, "-q")[0] == 0
+    code, out, err = call(capsys, "deploy", file, mapping, "-o", folder, *bias, "--json")
+    files = json.loads(out[out.index('{\n  "schema"') :])["files"]
+    assert (code, [path.rsplit("/", 1)[-1] for path in files]) == (
+        0,
+        [
+            *("README.md", "network.json", "calix_target.0.json", "calibrate.py"),
+            *("chip_modules.py", "common.py", "routing.py", "run_hxtorch.py"),
+        ],
+    )
+    assert "never run on a chip" in err
     assert json.loads((tmp_path / "out" / "network.json").read_text())["bias_source"] == "bias"
-    other = [
-        "deploy",
-        file,
-        mapping,
-        "-o",
-        folder,
-        "--bias",
-        "source",
-        "--synapses-per-weight",
-        "2",
-        "--force",
-    ]
-    assert main(other) == 1
-    assert "it is of the net" in capsys.readouterr().err
+    finer = ["deploy", file, mapping, "-o", folder, *bias, "--synapses-per-weight", "2", "--force"]
+    assert "it is of the net" in refused(capsys, *finer)[1]

@@ -213,10 +213,6 @@ def told(name):
     return quantized, place_and_route(quantized.netlist, **search).mapping
 
 
-def test_there_are_24_networks():
-    assert len(NETS) == 24
-
-
 def by_itself(quantized, events, duration, sampled=()):
     """The quantised network in one run, every neuron a circuit of its own: by population, sample
     and neuron, seconds of the network; and voltages of readouts at times of the chip.

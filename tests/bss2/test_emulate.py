@@ -4,6 +4,7 @@ and no more.
 
 import dataclasses
 import itertools
+import math
 from pathlib import Path
 
 import jax
@@ -28,6 +29,7 @@ from jaxsnn.nir import build
 from jaxsnn.nir.initializers import normal
 from jaxsnn.simulation.simulate import simulate
 from jaxsnn.units import parse_time
+from tests.helpers.refusals import assert_refused
 from tests.oracles import event_queues
 
 T_END, CLOCK = 60e-3, 8e-6  # seconds of the file: the chip is 1000 times as fast
@@ -237,12 +239,6 @@ def test_events_travel_as_through_a_queue_written_as_a_loop(times, lanes, queue)
     assert every.max() < np.ceil(max(times)) + len(times)
 
 
-@pytest.mark.parametrize("trial", [-1, 2**32])
-def test_a_trial_that_is_no_seed_is_refused(two_layers, trial):
-    with pytest.raises(UsageError, match=f"trial is {trial}: give a whole number from 0"):
-        Emulator(*two_layers).run(events(4), T_END, trial=trial)
-
-
 def test_a_chip_that_deviates_is_repeatable_by_seed_and_trial(two_layers):
     quantized, mapping = two_layers
     chip = Emulator(quantized, mapping, chip=EmulatedChip(seed=2))
@@ -332,28 +328,98 @@ def test_readouts_are_sampled_in_whole_numbers_and_biases_come_as_events():
 # -- what is refused
 
 
-def test_what_makes_no_sense_is_refused(two_layers):
-    quantized, mapping = two_layers
-    given = events(4)
-    with pytest.raises(UsageError, match="without a mapping no neuron has a circuit"):
-        emulate(quantized, None, given, T_END)
-    with pytest.raises(UsageError, match="spread of jitter is -1"):
-        emulate(quantized, mapping, given, T_END, chip=EmulatedChip(spread=Spread(jitter=-1.0)))
-    with pytest.raises(UsageError, match=r"has 4 channels \(0 to 3\), an event names channel 4"):
-        emulate(quantized, mapping, events(5), T_END)
-    with pytest.raises(UsageError, match="t_end is 0"):
-        emulate(quantized, mapping, given, 0.0)
+def two_inputs():
+    nodes = {name: build.input(2) for name in "ab"}
+    nodes |= {"w" + name: build.linear(weight=np.ones((2, 2))) for name in "ab"}
+    nodes |= {"n": neurons(), "out": build.output(2)}
+    return build.network(nodes, [("a", "wa", "n", "out"), ("b", "wb", "n")])
+
+
+def readout_alone():
+    layers = build.input(2), build.linear(weight=np.ones((2, 2)))
+    return build.sequential(*layers, build.cubali(tau_mem="20ms", tau_syn="10ms"))
+
+
+def silent():
+    graph = layered(2, 3, 2)
+    weighted = [graph.nodes[name] for name in ("1", "3")]
+    return graph.with_nodes([node.replace(weight=0.0 * node.weight) for node in weighted])
+
+
+def without_a_synapse(mapping):
     run = mapping.runs[0]
-    broken = dataclasses.replace(
-        mapping, runs=(dataclasses.replace(run, synapses=run.synapses[1:]),)
+    runs = (dataclasses.replace(run, synapses=run.synapses[1:]),)
+    return dataclasses.replace(mapping, runs=runs)
+
+
+def in_one_run(graph, inputs):
+    return emulate(quantize(graph), None, inputs, T_END, chip=IDEAL)
+
+
+#: What is called with a quantised network and its mapping, and what the refusal says.
+REFUSED = {
+    "no mapping": (lambda q, m: emulate(q, None, events(4), T_END), "without a mapping"),
+    "no quantised network": (lambda q, m: emulate(m, q, events(4), T_END), "a Mapping"),
+    "other channels": (lambda q, m: emulate(q, m, events(5), T_END), r"4 channels .* channel 4"),
+    "half a channel": (
+        lambda q, m: emulate(
+            q, m, dataclasses.replace(events(4), index=events(4).index + 0.5), T_END
+        ),
+        "channel 0.5",
+    ),
+    "times alone": (lambda q, m: emulate(q, m, events(4).time, T_END), "input 'input' is a"),
+    "another input": (
+        lambda q, m: in_one_run(two_inputs(), {"a": events(2)}),
+        "given for a, the network has a, b",
+    ),
+    "two sizes of batches": (
+        lambda q, m: in_one_run(two_inputs(), {"a": events(2), "b": events(2, samples=2)}),
+        "{'a': 4, 'b': 2}",
+    ),
+    **{
+        f"t_end = {t_end}": (lambda q, m, t_end=t_end: emulate(q, m, events(4), t_end), says)
+        for t_end, says in (
+            (0.0, "t_end is 0"),
+            ("20ms", "t_end is '20ms'"),
+            (math.inf, "t_end is inf"),
+            (34400.0, r"34\.4 s of the chip, .* 34\.3597 s"),  # a counter of 32 bits, of 8 ns each
+        )
+    },
+    **{
+        f"trial = {trial}": (
+            lambda q, m, trial=trial: Emulator(q, m).run(events(4), T_END, trial=trial),
+            f"trial is {trial}",
+        )
+        for trial in (-1, 2**32)
+    },
+    **{
+        says: (lambda q, m, chip=chip: emulate(q, m, events(4), T_END, chip=chip), says)
+        for chip, says in (
+            (EmulatedChip(spread=Spread(jitter=-1.0)), "spread of jitter is -1"),
+            (EmulatedChip(spread=Spread(latency=-1.0)), "spread of latency is -1"),
+            (EmulatedChip(spread="calibrated"), "spread is 'calibrated'"),
+            (EmulatedChip(seed=1.5), "seed is 1.5"),
+            (EmulatedChip(queue=float("nan")), "queue is nan"),
+            (EmulatedChip(recorded_events=2.5), "recorded_events is 2.5"),
+        )
+    },
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_makes_no_sense_is_refused(case, two_layers):
+    call, says = REFUSED[case]
+    assert_refused(lambda: call(*two_layers), UsageError, says)
+
+
+def test_what_cannot_run_is_refused(two_layers):
+    quantized, mapping = two_layers
+    for graph, says in ((silent(), "all weights"), (readout_alone(), "no neuron fires")):
+        assert_refused(lambda graph=graph: in_one_run(graph, events(2)), MappingError, says)
+    broken = without_a_synapse(mapping)
+    assert_refused(
+        lambda: emulate(quantized, broken, events(4), T_END), MappingError, code="missing"
     )
-    message = (
-        r"the mapping has a violation in run 0: .* to .*: the weight is .*: map the network again"
-    )
-    with pytest.raises(MappingError, match=message) as caught:
-        emulate(quantized, broken, given, T_END)
-    assert caught.value.problem.code == "missing"
-    assert caught.value.node.startswith("run 0: 'input'[")
 
 
 # -- as unkind as a chip's recordings
@@ -368,8 +434,6 @@ def test_thresholds_may_lie_off_on_the_whole():
     found = pattern_of(HICANN_X, EmulatedChip()).threshold
     assert np.mean(found) == pytest.approx(1.03, abs=0.01)
     assert np.std(found) == pytest.approx(0.05, abs=0.01)
-    with pytest.raises(UsageError, match="the spread of latency is -1"):
-        pattern_of(HICANN_X, EmulatedChip(spread=Spread(latency=-1.0)))
 
 
 @pytest.mark.slow
@@ -485,47 +549,11 @@ def test_the_page_has_the_defaults():
     assert f"adds {spread.joined_capacitance:.0%}".replace("%", " %") in page
 
 
-def test_what_is_no_number_is_refused(two_layers):
-    quantized, mapping = two_layers
-    given = events(4)
-    half = Events(time=given.time, index=given.index + 0.5)
-    for arguments, message in (
-        ((quantized, mapping, given, "20ms"), "t_end is '20ms'"),
-        ((mapping, quantized, given, T_END), "a Mapping and a Quantized are not a quantised"),
-        ((quantized, mapping, half, T_END), "names channel 0.5"),
-        ((quantized, mapping, given.time, T_END), "input 'input' is a"),
-    ):
-        with pytest.raises(UsageError, match=message):
-            emulate(*arguments)
-    for chip, message in (
-        (EmulatedChip(spread="calibrated"), "spread is 'calibrated'"),
-        (EmulatedChip(seed=1.5), "seed is 1.5"),
-        (EmulatedChip(queue=float("nan")), "queue is nan"),
-        (EmulatedChip(recorded_events=2.5), "recorded_events is 2.5"),
-    ):
-        with pytest.raises(UsageError, match=message):
-            emulate(quantized, mapping, given, T_END, chip=chip)
-
-
 def test_no_events_are_no_spikes(two_layers):
     quantized, mapping = two_layers
     empty = Events(time=jnp.zeros((2, 0)), index=jnp.zeros((2, 0), int))
     done = emulate(quantized, mapping, empty, T_END)
     assert all(not np.isfinite(times).any() for times in done.spikes.values())
-
-
-def test_weights_of_zero_say_so():
-    graph = layered(2, 3, 2)
-    silent = graph.with_nodes(
-        [
-            node.replace(weight=0.0 * node.weight)
-            for node in graph.nodes.values()
-            if "weight" in node.names
-        ]
-    )
-    quantized, mapping = mapped(silent)
-    with pytest.raises(MappingError, match="all weights of neurons that fire are 0"):
-        emulate(quantized, mapping, events(2), T_END)
 
 
 def test_nothing_is_recorded_after_the_end(two_layers):
@@ -546,13 +574,6 @@ def test_inputs_that_the_host_sends_after_the_end_are_counted(two_layers):
     assert done.lost["late_inputs"] == 2 * 39
     assert done.late == pytest.approx(99 * CLOCK)
     assert emulate(*two_layers, given, 100.5 * CLOCK).lost["late_inputs"] == 0
-
-
-def test_samples_that_are_longer_than_the_chip_counts_are_refused(two_layers):
-    """Its counter has 32 bits, of 8 ns each."""
-    message = "t_end is 34400 s, 34.4 s of the chip, whose counter of time ends at 34.3597 s"
-    with pytest.raises(UsageError, match=message):
-        emulate(*two_layers, events(4), 34400.0)
 
 
 def test_readouts_beyond_the_cadc_are_counted():

@@ -23,6 +23,7 @@ from jaxsnn.bss2.floorplan import (
 )
 from jaxsnn.errors import MappingError
 from tests.bss2.recipes import dense_net, layer_by_layer_mapping, one_run_mapping
+from tests.helpers.refusals import assert_refused
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -134,5 +135,8 @@ def test_a_damaged_mapping_is_refused(changes, message):
     run = mapping.runs[0]
     neurons = (dataclasses.replace(run.neurons[0], **changes), *run.neurons[1:])
     broken = dataclasses.replace(run, neurons=neurons)
-    with pytest.raises(MappingError, match=message):
-        floorplan(dataclasses.replace(mapping, runs=(broken, *mapping.runs[1:])))
+    assert_refused(
+        lambda: floorplan(dataclasses.replace(mapping, runs=(broken, *mapping.runs[1:]))),
+        MappingError,
+        message,
+    )

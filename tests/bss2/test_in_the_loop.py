@@ -28,6 +28,7 @@ from jaxsnn.train.loop.chip_training import late_input_notes
 from jaxsnn.train.loop.epoch import Setup
 from tests.bss2.test_emulate import CLOCK, T_END, events, layered, neurons
 from tests.helpers.programs import compiled
+from tests.helpers.refusals import assert_refused
 from tests.helpers.small_task import DATA, small_net
 
 # no noise of a run: the device and the emulator draw theirs from different keys
@@ -240,45 +241,90 @@ def test_an_ideal_chip_gives_the_gradient_of_the_event_engine_nearly():
 # -- what is refused
 
 
-def test_what_the_device_does_not_take_is_refused(device):
-    engine = InTheLoop(device=device)
-    with pytest.raises(
-        UsageError, match="'tau_mem' is to be trained, the device in the loop takes weight only"
+def fitted(device, graph, data=DATA, **options):
+    return fit(graph, data, engine=InTheLoop(device=device), progress=None, **options)
+
+
+def slower(graph):
+    """The graph with twice the tau_mem, which is not what the chip was made for."""
+    return graph.with_nodes([graph.nodes["2"].replace(tau_mem=2 * graph.nodes["2"].tau_mem)])
+
+
+BIASED = build.sequential(
+    build.input(2), build.affine(3, weight=np.ones((3, 2)), bias=0.1), neurons()
+)
+NET = layered(4, 6, 2)
+REFUSED = {
+    "other parameters": (
+        lambda device: fitted(device, NET, trainable=("weight", "tau_mem")),
+        "'tau_mem' is to be trained",
+    ),
+    "biases": (
+        lambda _: ChipInTheLoop(BIASED, options=QuantizeOptions(bias="source")),
+        "biases have none",
+    ),
+    "chips of two kinds": (
+        lambda _: ChipInTheLoop(NET, chip=[EmulatedChip(), EmulatedChip(ideal=True)]),
+        "2 chips .* not all of one kind",
+    ),
+    "no headroom": (
+        lambda _: ChipInTheLoop(NET, headroom={"2": 1.0, "4": 0.0}),
+        "headroom of population '4' is 0",
+    ),
+    "a headroom of nobody": (
+        lambda _: ChipInTheLoop(NET, headroom={"lif": 1.0}),
+        "headroom .* 'lif', which is not a population",
+    ),
+    "other neurons": (
+        lambda device: simulate(slower(NET), events(4), T_END, engine=InTheLoop(device=device)),
+        r"node '2': tau_mem of neuron 0 is .*, the chip was made",
+    ),
+    "other neurons in training": (
+        lambda device: fitted(device, slower(NET), epochs=1),
+        "node '2': tau_mem",
+    ),
+    "more neurons": (
+        lambda device: simulate(
+            layered(4, 6, 3), events(4), T_END, engine=InTheLoop(device=device)
+        ),
+        r"6.*neurons, the chip was made for .*6, '4': 2",
+    ),
+    "calibrated weights": (
+        lambda _: fitted(ChipInTheLoop(small_net()), small_net(), calibrate=0.8, epochs=1),
+        r"calibrate is 0\.8",
+    ),
+    "a scale of nobody": (
+        lambda _: quantize(layered(3, 2), QuantizeOptions(scale={"x": 1.0, "2": 1.0})),
+        "scale .* 'x', which is not a population",
+    ),
+    "a scale that is missing": (
+        lambda _: quantize(layered(3, 2), QuantizeOptions(scale={})),
+        "the scale of population '2' is not given",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_the_device_does_not_take_is_refused(case, device):
+    call, says = REFUSED[case]
+    assert_refused(lambda: call(device), UsageError, says)
+
+
+def test_other_weights_are_what_the_device_is_for(device):
+    simulate(changed(NET), events(4), T_END, engine=InTheLoop(device=device))
+
+
+def test_a_mapping_that_cannot_take_the_weights_is_refused(device):
+    net, routed = quantize(NET).netlist, device.routed
+    fixed = place_and_route(net).mapping
+    larger = netlist(net.populations, net.pre, net.post, net.weight.astype(int) * 3)
+    less = dataclasses.replace(routed, pre=routed.pre[1:], post=routed.post[1:])
+    for arguments, says in (
+        ((fixed, net, net), "signs are 'fixed'"),
+        ((device.mapping, routed, larger), "one synapse carries 63"),
+        ((device.mapping, less, routed), "1 connections were not routed, .* from 'input'"),
     ):
-        fit(layered(4, 6, 2), DATA, engine=engine, trainable=("weight", "tau_mem"), progress=None)
-    biased = build.sequential(
-        build.input(2), build.affine(3, weight=np.ones((3, 2)), bias=0.1), neurons()
-    )
-    with pytest.raises(UsageError, match="a weight has one synapse, and biases have none"):
-        ChipInTheLoop(biased, options=QuantizeOptions(bias="source"))
-    with pytest.raises(UsageError, match="2 chips are given for the loop, not all of one kind"):
-        ChipInTheLoop(layered(4, 6, 2), chip=[EmulatedChip(), EmulatedChip(ideal=True)])
-    with pytest.raises(UsageError, match="the headroom of population '4' is 0") as caught:
-        ChipInTheLoop(layered(4, 6, 2), headroom={"2": 1.0, "4": 0.0})
-    assert (caught.value.node, caught.value.fix) == ("4", "give a positive number")
-    with pytest.raises(
-        UsageError, match="a headroom is given for 'lif', which is not a population"
-    ):
-        ChipInTheLoop(layered(4, 6, 2), headroom={"lif": 1.0})
-
-
-def test_a_network_with_other_neurons_is_refused():
-    graph = layered(4, 6, 2)
-    engine = InTheLoop(device=ChipInTheLoop(graph))
-    other = graph.with_nodes([graph.nodes["2"].replace(tau_mem=2 * graph.nodes["2"].tau_mem)])
-    with pytest.raises(UsageError, match=r"node '2': tau_mem of neuron 0 is .*, the chip was made"):
-        simulate(other, events(4), T_END, engine=engine)
-    with pytest.raises(UsageError, match="node '2': tau_mem"):
-        fit(other, DATA, engine=engine, epochs=1, progress=None)
-    with pytest.raises(UsageError, match=r"6.*neurons, the chip was made for .*6, '4': 2"):
-        simulate(layered(4, 6, 3), events(4), T_END, engine=engine)
-    simulate(changed(graph), events(4), T_END, engine=engine)  # other weights are what it is for
-
-
-def test_calibration_of_weights_comes_before_the_scales_of_a_chip():
-    engine = InTheLoop(device=ChipInTheLoop(small_net()))
-    with pytest.raises(UsageError, match=r"calibrate is 0\.8 and enlarges weights"):
-        fit(small_net(), DATA, engine=engine, calibrate=0.8, epochs=1, progress=None)
+        assert_refused(lambda these=arguments: with_weights(*these), MappingError, says)
 
 
 def test_other_places_on_the_chip_are_another_device():
@@ -289,34 +335,13 @@ def test_other_places_on_the_chip_are_another_device():
     assert one == same != other
 
 
-def test_a_mapping_that_cannot_take_the_weights_is_refused(device):
-    net = quantize(layered(4, 6, 2)).netlist
-    fixed = place_and_route(net).mapping
-    assert fixed is not None
-    with pytest.raises(MappingError, match="signs are 'fixed'") as caught:
-        with_weights(fixed, net, net)
-    assert caught.value.fix == 'map with signs="free"'
-    larger = netlist(net.populations, net.pre, net.post, net.weight.astype(int) * 3)
-    with pytest.raises(MappingError, match="one synapse carries 63"):
-        with_weights(device.mapping, device.routed, larger)
-    less = dataclasses.replace(
-        device.routed, pre=device.routed.pre[1:], post=device.routed.post[1:]
-    )
-    with pytest.raises(MappingError, match="1 connections were not routed, the first from 'input'"):
-        with_weights(device.mapping, less, device.routed)
-
-
-def test_scales_that_are_given_are_taken_and_wrong_ones_refused():
+def test_scales_that_are_given_are_taken():
     graph = layered(3, 2)
     largest = float(np.abs(graph.nodes["1"].weight).max())
     done = quantize(graph, QuantizeOptions(scale={"2": 40.0 / largest}))
     assert np.abs(done.netlist.weight).max() == 40
     assert done.nodes["2"].scale == 40.0 / largest
     assert quantize(graph, QuantizeOptions(scale={"2": 100.0 / largest})).nodes["2"].saturated > 0
-    with pytest.raises(UsageError, match="a scale is given for 'x', which is not a population"):
-        quantize(graph, QuantizeOptions(scale={"x": 1.0, "2": 1.0}))
-    with pytest.raises(UsageError, match="the scale of population '2' is not given"):
-        quantize(graph, QuantizeOptions(scale={}))
 
 
 def crowded(queue):
@@ -337,19 +362,21 @@ def test_spikes_that_are_lost_on_their_way_are_told_and_do_not_count(queue, reco
     assert any(told in note for note in found.notes) == (recorded < 120)
 
 
-@pytest.mark.parametrize(("cycles", "told"), [(2.5, 3), (8.5, 0)])
-def test_training_tells_inputs_that_the_host_sends_after_the_end(cycles, told):
+@pytest.mark.parametrize(("queue", "cycles", "late", "lost"), [(1, 2.5, 3, 192), (64, 8.5, 0, 0)])
+def test_training_tells_spikes_that_were_lost_and_inputs_after_the_end(queue, cycles, late, lost):
     """Of 5 events at once, 2.5 cycles of the clock before the end, two go out before it."""
-    graph, engine = crowded(64)
+    graph, engine = crowded(queue)
     times = jnp.full((4, 6), T_END - cycles * CLOCK).at[:, 0].set(0.0)  # which all neurons answer
     x = Events(time=times, index=jnp.zeros((4, 6), int))
     split = Data(x=x, y=np.arange(4) % 2, classes=("0", "1"))
     data = Splits(train=split, validation=split, test=split, name="alike")
-    given = {"epochs": 1, "learning_rate": 1e-9, "progress": None, "t_end": T_END}
-    done = fit(graph, data, engine=engine, **given)
-    late = [note for note in done.notes if "reach the chip at or after t_end" in note]
-    expected = [f"{part}: {4 * told} events" for part in ("train", "validation", "test")]
-    assert [note[: note.index(" reach")] for note in late] == expected * bool(told)
+    options = {"epochs": 1, "learning_rate": 1e-9, "progress": None, "t_end": T_END}
+    notes = fit(graph, data, engine=engine, **options).notes
+    messages = [note for note in notes if "reach the chip at or after t_end" in note]
+    expected = [f"{part}: {4 * late} events" for part in ("train", "validation", "test")]
+    assert [note[: note.index(" reach")] for note in messages] == expected * bool(late)
+    messages = [note for note in notes if "spikes of the 4 test samples were fired" in note]
+    assert [int(note.split()[0]) for note in messages] == [lost] * bool(lost)
 
 
 def test_training_that_stops_tells_inputs_that_the_host_sends_after_the_end():
@@ -375,13 +402,3 @@ def test_of_several_runs_the_events_that_the_host_sends_too_late_are_at_least_so
     (note,) = late_input_notes(engine, network, {"test": batch}, T_END)
     assert note.startswith(f"test: at least {3 * sent} events reach the chip at or after")
     assert note.endswith("and those of spikes that it replays are not counted")
-
-
-@pytest.mark.parametrize(("queue", "told"), [(1, [192]), (64, [])])
-def test_training_tells_spikes_that_were_lost(queue, told):
-    graph, engine = crowded(queue)
-    split = Data(x=np.full((4, 1), 0.5), y=np.arange(4) % 2, classes=("0", "1"))
-    data = Splits(train=split, validation=split, test=split, name="alike")
-    done = fit(graph, data, engine=engine, epochs=1, learning_rate=1e-9, progress=None)
-    lost = [note for note in done.notes if "spikes of the 4 test samples were fired" in note]
-    assert [int(note.split()[0]) for note in lost] == told

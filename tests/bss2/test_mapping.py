@@ -10,6 +10,7 @@ from jaxsnn.bss2.mapping import from_json, to_json
 from jaxsnn.bss2.search.portfolio import place_and_route
 from jaxsnn.errors import MappingError
 from tests.bss2.recipes import dense_net
+from tests.helpers.refusals import assert_refused
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +66,9 @@ RUN, SYNAPSES = ("runs", 0), ("runs", 0, "synapses", 0)
         ((*SYNAPSES, "labels"), [1], "entries, not"),
         ((*RUN, "neurons", 0, "circuits"), [[0, -(2**63)]], "'circuits' has a number beyond"),
         ((*RUN, "neurons", 0, "circuits"), [[0, 2**31]], "'circuits' has a number beyond"),
-        ((*SYNAPSES, "weights"), [[1, 2], [3]], "'weights' is not a list of integers"),
+        ((*SYNAPSES, "weights"), [[1, 2], [3]], "'weights' is not a list .* of equal lengths"),
+        (("seed",), "1", "'seed' is text"),
+        (("seed",), 2**31, "'seed' is 2147483648, beyond 2147483647"),
     ],
 )
 def test_malformed_entries_are_one_line(text, path, to, message):
@@ -82,5 +85,6 @@ def test_what_is_no_mapping_is_one_line(broken):
 
 
 def test_the_chip_must_be_the_one_that_was_mapped(text):
-    with pytest.raises(MappingError, match="chip 'HICANN-X', known are small"):
-        from_json(text, {"small": SMALL})
+    assert_refused(
+        lambda: from_json(text, {"small": SMALL}), MappingError, "chip 'HICANN-X', known are small"
+    )

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from jaxsnn.bss2.netlist import NetPopulation, netlist, synapses_of
 from jaxsnn.errors import MappingError
+from tests.helpers.refusals import assert_refused
 
 IN, HIDDEN, OUT = (
     NetPopulation(name=name, size=size, external=name == "in")
@@ -82,5 +83,4 @@ def test_recurrent_components_are_those_of_networkx(pairs):
     ],
 )
 def test_what_is_no_netlist_is_refused(arguments, message):
-    with pytest.raises(MappingError, match=message):
-        netlist(*arguments)
+    assert_refused(lambda: netlist(*arguments), MappingError, message)

@@ -5,12 +5,11 @@ seed.
 import numpy as np
 import pytest
 
-import jaxsnn
 from jaxsnn.bss2.check import check
-from jaxsnn.bss2.chip import HICANN_X, NOTHING_DEAD, SMALL, ChipError, Dead
+from jaxsnn.bss2.chip import HICANN_X, NOTHING_DEAD, ChipError, Dead
 from jaxsnn.bss2.mapping import to_json
 from jaxsnn.bss2.netlist import NetPopulation, netlist
-from jaxsnn.bss2.search.feasibility import impossible, least_runs
+from jaxsnn.bss2.search.feasibility import least_runs
 from jaxsnn.bss2.search.portfolio import (
     Portfolio,
     _levels,
@@ -22,7 +21,6 @@ from jaxsnn.bss2.search.portfolio import (
 from jaxsnn.bss2.search.task import task_of, usable_parts
 from jaxsnn.errors import UsageError
 from tests.bss2.recipes import dense_net, recurrent_net
-from tests.oracles import exhaustive_mapper
 
 DEAD_ROWS = Dead(rows=tuple((number % 2, (number * 37) % 256) for number in range(16)))
 
@@ -168,25 +166,6 @@ def test_a_fan_in_beyond_the_chip_is_impossible(sources, weight, resource, numbe
 def test_as_many_sources_as_there_are_labels_are_mapped():
     net = fed_by(16_384, 1)
     assert_right(place_and_route(net), net, 1)
-
-
-@pytest.mark.parametrize("signs", ["fixed", "free"])
-def test_counting_never_forbids_what_trying_everything_finds(signs):
-    parts = usable_parts(SMALL, Dead())
-    nets = [sparse_net(4, 3, 1, share, seed=seed) for seed in range(6) for share in (0.4, 0.9)]
-    fits = [exhaustive_mapper.fits(net, signs) for net in nets]
-    assert {True, False} == set(fits)
-    for net, possible in zip(nets, fits, strict=True):
-        if possible:
-            assert impossible(net, parts, signs) is None
-            assert least_runs(net, parts, signs) == (1, None)
-
-
-def test_the_old_name_still_works():
-    with pytest.warns(DeprecationWarning, match=r"jaxsnn\.map_net is now jaxsnn\.place_and_route"):
-        old = jaxsnn.map_net
-    assert old is jaxsnn.place_and_route
-    assert "map_net" not in dir(jaxsnn)
 
 
 def test_the_same_seed_gives_the_same_bytes():

@@ -123,22 +123,16 @@ def judge(net, signs, dead, seed, chip=HICANN_X, time_limit=2.0):
     return outcome
 
 
-@settings(max_examples=30)
-@given(layered(), SIGNS, dead_parts(), st.integers(0, 9))
-def test_layers(net, signs, dead, seed):
-    judge(net, signs, dead, seed)
+@pytest.mark.parametrize(
+    ("nets", "examples"), [(layered(), 30), (recurrent(), 20), (convolutional(), 15)]
+)
+def test_random_nets(nets, examples):
+    @settings(max_examples=examples)
+    @given(nets, SIGNS, dead_parts(), st.integers(0, 9))
+    def judged(net, signs, dead, seed):
+        judge(net, signs, dead, seed)
 
-
-@settings(max_examples=20)
-@given(recurrent(), SIGNS, dead_parts(), st.integers(0, 9))
-def test_recurrence(net, signs, dead, seed):
-    judge(net, signs, dead, seed)
-
-
-@settings(max_examples=15)
-@given(convolutional(), SIGNS, dead_parts())
-def test_convolutions(net, signs, dead):
-    judge(net, signs, dead, 0)
+    judged()
 
 
 @settings(max_examples=80)

@@ -1,8 +1,5 @@
 """The stack refuses what the chip's software refuses: what deployed scripts are there to avoid."""
 
-import types
-
-import networkx as nx
 import numpy as np
 import pytest
 
@@ -28,54 +25,12 @@ def ready(tmp_path, monkeypatch):
     return make
 
 
-def with_modules(ready, **others):
-    """Run with other modules in the place of the script's own."""
-    run = ready.script("run_hxtorch")
-    made = vars(run.exact_modules(run.stack()[1], run.stack()[2])) | others
-    ready.monkeypatch.setattr(run, "exact_modules", lambda *_: types.SimpleNamespace(**made))
-    common = ready.script("common")
-    trains = common.Trains(1)
+def run_once(ready):
+    """Send one run of a deployed network to the stack."""
+    run, trains = ready.script("run_hxtorch"), ready.script("common").Trains(1)
     (calibrated,) = ready.script("calibrate").calibrated(ready.net)
     ready.stack.modules["hxtorch"].init_hardware()
     run.run_once(ready.net, ready.net["runs"][0], trains, 1e-5, str(calibrated))
-
-
-@pytest.mark.parametrize("name", ["one synapse", "all excite", "a link that inhibits"])
-def test_a_projection_of_which_nothing_is_placed_is_refused(name, ready):
-    """hxtorch's own synapses make one of each sign, zeros included."""
-    made = ready(name)
-
-    class Both(made.stack.modules["hxtorch.spiking"].Synapse):
-        @property
-        def pending(self):
-            return self._output_handle
-
-    with pytest.raises(IndexError, match="no synapse was placed"):
-        with_modules(made, Synapse=Both)
-    with_modules(ready(name))
-
-
-@pytest.mark.parametrize("name", ["skip connection", "recurrent", "two loops"])
-def test_branches_and_loops_are_refused_without_a_wrapper(name, ready):
-    made = ready(name)
-    # a loop of two modules is no cycle of the undirected graph, and has no order
-    with pytest.raises((ValueError, nx.NetworkXUnfeasible), match=r"cyclic dependencies|a cycle"):
-        with_modules(made, Whole=lambda experiment, **modules: lambda: None)
-
-
-def test_neurons_are_not_integrated_again(ready):
-    made = ready("two layers")
-    with pytest.raises(NotImplementedError, match="integrates the neurons again"):
-        with_modules(made, Whole=lambda experiment, **modules: lambda: None)
-
-
-def test_each_experiment_would_be_calibrated_by_itself(ready):
-    made = ready("two layers")
-    monkeypatch = made.monkeypatch
-    instance = type(made.stack.modules["hxtorch.spiking"].Experiment().default_execution_instance)
-    monkeypatch.setattr(instance, "load_calib", lambda self, calib_path: None)
-    with pytest.raises(AssertionError, match="calibrated by itself"):
-        with_modules(made)
 
 
 def share_an_address(run):
@@ -122,11 +77,11 @@ BROKEN = {
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_what_is_broken_is_refused(name, ready):
-    made = ready("two layers")
+    deployed = ready("two layers")
     change, message = BROKEN[name]
-    change(made.net["runs"][0])
+    change(deployed.net["runs"][0])
     with pytest.raises((RuntimeError, OverflowError), match=message):
-        with_modules(made)
+        run_once(deployed)
 
 
 def test_coordinates_and_numbers_have_ranges():
@@ -160,12 +115,12 @@ def test_calibrations_are_in_range_and_have_units():
 
 
 def test_events_of_sources_that_feed_nothing_are_not_sent(ready):
-    made = ready("sparse")
-    made.run(random_events(made.net, 1, 1, 0.01), 0.01)
-    (experiment,) = made.stack.experiments
+    deployed = ready("sparse")
+    deployed.run(random_events(deployed.net, 1, 1, 0.01), 0.01)
+    (experiment,) = deployed.stack.experiments
     used = {
-        one.index_pre[0]
-        for one in experiment.network.execution_instances["0"]
+        connection.index_pre[0]
+        for connection in experiment.network.execution_instances["0"]
         .projections[network.ProjectionOnNetwork(0)]
         .connections
     }

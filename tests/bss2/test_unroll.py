@@ -11,6 +11,7 @@ from jaxsnn.bss2.search.unroll import arrivals
 from jaxsnn.errors import MappingError
 from jaxsnn.network.lowering.lower_nodes import plan
 from jaxsnn.nir import parse
+from tests.helpers.refusals import assert_refused
 from tests.oracles.linear_nodes import convolution
 
 
@@ -45,52 +46,61 @@ def dense(links, size_in, size_out):
     return matrix
 
 
-GEOMETRIES = [
-    ((1, 1), (0, 0), (1, 1), 1),
-    ((2, 1), (1, 2), (1, 2), 1),
-    ((1, 2), (0, 1), (2, 1), 2),
-    ((3, 3), (2, 2), (1, 1), 4),
+RANDOM = np.random.default_rng(1)
+WEIGHT = RANDOM.normal(size=(8, 4, 3, 2)) * np.arange(1, 9).reshape(8, 1, 1, 1) ** 0.5
+WEIGHT[1, :, 0] = 0
+
+
+def conv2d(stride, padding, dilation, groups):
+    weight = WEIGHT[:, : 4 // groups]
+    node = nir.Conv2d((5, 6), weight, stride, padding, dilation, groups, np.zeros(8))
+    return node, (4, 5, 6), (weight, np.zeros(8), stride, padding, dilation, groups)
+
+
+def pool(kind, size, stride, padding):
+    weight = np.full((3, 1, *size), 1.0 if kind == "SumPool2d" else 1 / np.prod(size))
+    node = getattr(nir, kind)(np.array(size), np.array(stride), np.array(padding))
+    return node, (3, 6, 4), (weight, np.zeros(3), stride, padding, (1, 1), 3)
+
+
+KERNELS = RANDOM.normal(size=(3, 2, 3))
+WINDOWS = [
+    conv2d((1, 1), (0, 0), (1, 1), 1),
+    conv2d((2, 1), (1, 2), (1, 2), 1),
+    conv2d((1, 2), (0, 1), (2, 1), 2),
+    conv2d((3, 3), (2, 2), (1, 1), 4),
+    (
+        nir.Conv1d(9, KERNELS, 2, 1, 2, 1, np.zeros(3)),
+        (2, 9),
+        (KERNELS, np.zeros(3), (2,), (1,), (2,), 1),
+    ),
+    *(
+        pool(kind, *window)
+        for kind in ("SumPool2d", "AvgPool2d")
+        for window in (((2, 2), (2, 2), (0, 0)), ((3, 2), (1, 2), (1, 1)))
+    ),
 ]
 
 
-@pytest.mark.parametrize(("stride", "padding", "dilation", "groups"), GEOMETRIES)
-def test_conv2d(stride, padding, dilation, groups):
-    random = np.random.default_rng(1)
-    x, weight = random.normal(size=(4, 5, 6)), random.normal(size=(8, 4 // groups, 3, 2))
-    weight[1, :, 0] = 0
-    expected = convolution(x, weight, np.zeros(8), stride, padding, dilation, groups)
-    node = nir.Conv2d((5, 6), weight, stride, padding, dilation, groups, np.zeros(8))
-    links = arriving({"c": node}, x.shape, expected.shape).links["in"]
-    np.testing.assert_allclose(
-        dense(links, x.size, expected.size) @ x.ravel(), expected.ravel(), atol=1e-12
-    )
+@pytest.mark.parametrize(("node", "shape", "settings"), WINDOWS)
+def test_convolutions_and_pools(node, shape, settings):
+    x = np.random.default_rng(3).normal(size=shape)
+    expected = convolution(x, *settings)
+    links = arriving({"c": node}, shape, expected.shape).links["in"]
+    unrolled = dense(links, x.size, expected.size) @ x.ravel()
+    np.testing.assert_allclose(unrolled, expected.ravel(), atol=1e-12)
 
 
-def test_conv1d():
-    random = np.random.default_rng(2)
-    x, weight = random.normal(size=(2, 9)), random.normal(size=(3, 2, 3))
-    expected = convolution(x, weight, np.zeros(3), (2,), (1,), (2,), 1)
-    links = arriving(
-        {"c": nir.Conv1d(9, weight, 2, 1, 2, 1, np.zeros(3))}, x.shape, expected.shape
-    ).links["in"]
-    np.testing.assert_allclose(
-        dense(links, x.size, expected.size) @ x.ravel(), expected.ravel(), atol=1e-12
-    )
-
-
-@pytest.mark.parametrize("kind", ["SumPool2d", "AvgPool2d"])
-@pytest.mark.parametrize(
-    ("size", "stride", "padding"), [((2, 2), (2, 2), (0, 0)), ((3, 2), (1, 2), (1, 1))]
-)
-def test_pools(kind, size, stride, padding):
-    x = np.random.default_rng(3).normal(size=(3, 6, 4))
-    weight = np.full((3, 1, *size), 1.0 if kind == "SumPool2d" else 1 / np.prod(size))
-    expected = convolution(x, weight, np.zeros(3), stride, padding, (1, 1), 3)
-    node = getattr(nir, kind)(np.array(size), np.array(stride), np.array(padding))
-    links = arriving({"p": node}, x.shape, expected.shape).links["in"]
-    np.testing.assert_allclose(
-        dense(links, x.size, expected.size) @ x.ravel(), expected.ravel(), atol=1e-12
-    )
+def test_what_cannot_be_unrolled_is_named(monkeypatch):
+    monkeypatch.setattr(unroll, "MOST_CONNECTIONS", 3)
+    eye, loop = nir.Linear(np.eye(2)), [("in", "a"), ("a", "b"), ("b", "a"), ("b", "n")]
+    for nodes, edges, says in (
+        ({"a": eye, "b": eye}, loop, "node 'a' feeds itself without a neuron"),
+        ({"d": nir.Delay(np.ones(2))}, None, "node 'd' is a Delay"),
+        ({"a": nir.Linear(np.ones((2, 2)))}, None, r"'a' \(Linear\) makes 4 .* more than 3"),
+    ):
+        call = lambda these=(nodes, (2,), (2,), edges): arriving(*these)  # noqa: E731
+        assert_refused(call, MappingError, says)
 
 
 def test_a_chain_is_the_product_of_its_matrices_and_biases_go_through_it():
@@ -130,14 +140,3 @@ def test_recurrence_and_skips_keep_their_sources_apart():
     signal = arriving(nodes, (2,), (2,), edges)
     assert dense(signal.links["in"], 2, 2).tolist() == [[2, 0], [0, 2]]
     assert dense(signal.links["n"], 2, 2).tolist() == [[0, 1], [0, 0]]
-
-
-def test_what_cannot_be_unrolled_is_named(monkeypatch):
-    loop = [("in", "a"), ("a", "b"), ("b", "a"), ("b", "n")]
-    with pytest.raises(MappingError, match="node 'a' feeds itself without a neuron"):
-        arriving({"a": nir.Linear(np.eye(2)), "b": nir.Linear(np.eye(2))}, (2,), (2,), loop)
-    with pytest.raises(MappingError, match="node 'd' is a Delay"):
-        arriving({"d": nir.Delay(np.ones(2))}, (2,), (2,))
-    monkeypatch.setattr(unroll, "MOST_CONNECTIONS", 3)
-    with pytest.raises(MappingError, match=r"node 'a' \(Linear\) makes 4 connections, more than 3"):
-        arriving({"a": nir.Linear(np.ones((2, 2)))}, (2,), (2,))

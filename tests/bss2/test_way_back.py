@@ -20,6 +20,8 @@ from jaxsnn.nir import build, write
 from jaxsnn.simulation.residuals import first_spike_accuracy, residuals
 from jaxsnn.simulation.simulate import simulate
 from jaxsnn.train.loop.recorded_chip import RecordedChip, by_neuron, read_recording
+from tests.helpers.command_line import call, refused
+from tests.helpers.refusals import assert_refused
 
 NEURONS = {"tau_mem": 12.8e-3, "tau_syn": 6.4e-3}
 T_END = 40e-3
@@ -103,13 +105,11 @@ def test_samples_come_back_in_any_order_and_unknown_ones_are_refused(simulated):
     time, index = recorded.inputs["input"]
     order = [2, 0]
     shuffled = {"input": Events(time=time[order][:, ::-1], index=index[order][:, ::-1])}
-    found = recorded.forward(network, shuffled)
-    np.testing.assert_array_equal(found["2"], recorded.times["2"][order])
-    with pytest.raises(UsageError, match="sample 1 is not among the 3 that were recorded"):
-        recorded.forward(
-            network,
-            {"input": Events(time=np.stack([time[0], time[1] + 1e-3]), index=index[:2])},
-        )
+    recalled = recorded.forward(network, shuffled)
+    np.testing.assert_array_equal(recalled["2"], recorded.times["2"][order])
+    unknown = Events(time=np.stack([time[0], time[1] + 1e-3]), index=index[:2])
+    says = "sample 1 is not among the 3"
+    assert_refused(lambda: recorded.forward(network, {"input": unknown}), UsageError, says)
 
 
 def test_residuals_count_what_is_missing_and_how_late_the_rest_is():
@@ -143,8 +143,8 @@ def test_the_first_spike_answers_and_silence_does_not():
 )
 def test_labels_of_something_else_are_refused(labels, message):
     """They would count as answers that are wrong."""
-    with pytest.raises(UsageError, match=message):
-        first_spike_accuracy(np.full((3, 2, 1), np.inf), np.array(labels))
+    silent = np.full((3, 2, 1), np.inf)
+    assert_refused(lambda: first_spike_accuracy(silent, np.array(labels)), UsageError, message)
 
 
 def test_the_population_that_feeds_the_output_answers_whatever_its_place():
@@ -198,58 +198,152 @@ def test_a_data_set_goes_to_the_chip_and_comes_back(tmp_path, capsys):
     assert "pass --t-end" in command("compare", net, got, "--input", sent, code=2).err
 
 
-def test_events_that_come_too_late_for_the_emulated_chip_are_told_of(tmp_path, capsys):
-    net, mapping, sent, got = (tmp_path / name for name in ("n.nir", "m.json", "x.npz", "y.npz"))
-    write(net, graph())
-    assert main(["map", str(net), "-o", str(mapping), "-q"]) == 0
-    np.savez(sent, **{"input.time": [[1e-3, 20e-3, 21e-3]], "input.index": [[0, 1, 2]]})
-    words = ["emulate", net, mapping, "--input", sent, "--t-end", "20ms", "-o", got]
-    assert main([str(word) for word in words]) == 0
-    assert (
-        "input 'input': 2 events at or after --t-end 20 ms were left out" in capsys.readouterr().err
-    )
+@pytest.fixture
+def emulated(tmp_path, capsys):
+    """`emulated(graph, arrays, *flags, both=flags)`: what `emulate` prints of events on a mapped graph,
+    and what it records; `both` are flags of `map`, too.
+    """
+
+    def run(graph, arrays, *flags, both=()):
+        net, mapping, sent, got = (
+            tmp_path / name for name in ("n.nir", "m.json", "x.npz", "y.npz")
+        )
+        write(net, graph)
+        np.savez(sent, **arrays)
+        assert call(capsys, "map", net, "-o", mapping, *both, "-q")[0] == 0
+        ends = ["--input", sent, "--t-end", "20ms", "-o", got]
+        code, out, err = call(capsys, "emulate", net, mapping, *ends, *both, *flags)
+        assert code == 0, err
+        with np.load(got) as recorded:
+            return out, err, dict(recorded)
+
+    return run
 
 
-def test_a_recording_of_another_population_is_refused(tmp_path, capsys, simulated):
+ONE_EVENT = {"input.time": [[1e-3]], "input.index": [[0]]}
+LATE = {"input.time": [[1e-3, 20e-3, 21e-3]], "input.index": [[0, 1, 2]]}
+
+
+@pytest.mark.parametrize(
+    ("arrays", "flags", "text", "is_said"),
+    [
+        (LATE, (), "input 'input': 2 events at or after --t-end 20 ms", True),
+        (ONE_EVENT, ("--chips", "several"), "--chips several has no effect", True),
+        (ONE_EVENT, ("--chips", "one"), "has no effect", False),
+    ],
+)
+def test_what_an_emulation_leaves_out_is_said(arrays, flags, text, is_said, emulated):
+    assert (text in emulated(graph(), arrays, *flags)[1]) == is_said
+
+
+def test_the_channel_that_replaces_biases_counts_as_traffic(emulated):
+    biased = build.affine(weight=np.eye(2), bias=[0.2, 0.1])
+    net = build.sequential(build.input(2), biased, build.cubalif(**NEURONS))
+    flags = ("--ideal", "--json", "-q")
+    (run,) = json.loads(emulated(net, ONE_EVENT, *flags, both=("--bias", "source"))[0])["traffic"]
+    # one spike that was sent, and one of the channel in each of 20 microseconds of the chip
+    assert run["events"]["all from the host"] == 1 + 20
+    assert run["peak"]["all from the host"] == 2
+
+
+def test_membranes_of_the_emulated_chip_come_with_their_times(emulated):
+    """The scripts for the chip sample twice as often."""
+    layers = build.linear(weight=np.full((2, 2), 2.0)), build.cubalif(**NEURONS)
+    last = build.linear(weight=np.ones((1, 2))), build.cubali(**NEURONS)
+    net = build.sequential(build.input(2), *layers, *last)
+    arrays = emulated(net, ONE_EVENT, "--ideal", "-q")[2]
+    assert arrays["4.membrane"].shape == (10, 1, 1)
+    assert arrays["4.sample_time"] == pytest.approx(np.arange(10) * 2e-3)
+
+
+@pytest.mark.parametrize(
+    ("time", "index"), [([[1e-3, 2e-3]], [[0.0, 1.0]]), ([1e-3, 2e-3], [0, 1])]
+)
+def test_the_emulated_chip_takes_the_events_that_run_takes(time, index, emulated):
+    """Channels as floats, and one sample without an axis of its own."""
+    arrays = {"time": time, "index": index}
+    outcome = json.loads(emulated(graph(), arrays, "--ideal", "--json", "-q")[0])
+    assert (outcome["samples"], outcome["traffic"][0]["events"]["all from the host"]) == (1, 2)
+
+
+# ---- recordings
+
+
+def padded(size, count=3):
+    """A spike of neuron 0 in each sample, and an unused slot of a population of a size."""
+    return np.tile([1e-3, np.inf], (count, 1)), np.tile([0, size], (count, 1))
+
+
+def recording(path, name="2", time=None, index=None, samples=3):
+    """A recording of silence in both populations, but for what is said of one."""
+    arrays = {f"{name}.time": np.full((samples, 1), np.inf) for name in ("2", "4")}
+    arrays |= {f"{name}.index": np.zeros((samples, 1), int) for name in ("2", "4")}
+    arrays |= {} if time is None else {f"{name}.time": np.asarray(time)}
+    arrays |= {} if index is None else {f"{name}.index": np.asarray(index)}
+    np.savez(path, **arrays)
+    return path
+
+
+ZEROS = np.zeros((3, 1))
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"samples": 2}, r"shape \(2, 1\), 3 samples"),
+        *((dict(zip(("time", "index"), padded(size), strict=True)), f"padded with {size}")
+          for size in (7, 11)),
+        ({"time": ZEROS + np.nan}, r"'2\.time' .* nan at sample 0, slot 0"),
+        ({"time": ZEROS - 1e-3}, r"'2\.time' .* -0\.001"),
+        ({"time": ZEROS + 1e-3, "index": ZEROS.astype(int) + 8}, r"'2\.index' .* 8 .* from 0 to 7"),
+        ({"time": ZEROS + 1e-3, "index": ZEROS.astype(int) - 1}, r"'2\.index' .* -1"),
+        ({"time": ZEROS.astype(complex)}, r"'2\.time' .*, not real numbers"),
+        ({"time": ZEROS.astype(str)}, r"'2\.time' .*, not real numbers"),
+    ],
+)  # fmt: skip
+def test_recordings_of_something_else_are_refused(changes, says, tmp_path, simulated):
     """One of fewer neurons names none that this one lacks: its padding tells it."""
     network, recorded = simulated
-    path, size = tmp_path / "y.npz", network.populations["2"].size
-    samples = len(recorded.inputs["input"][0])
+    path = recording(tmp_path / "y.npz", **changes)
+    assert_refused(lambda: read_recording(path, recorded.inputs, network), UsageError, says)
 
-    def written(padding):
-        time = np.tile([1e-3, np.inf], (samples, 1))
-        index = np.tile([0, padding], (samples, 1))
-        np.savez(
-            path,
-            **{
-                f"{one}.{key}": value
-                for one in ("2", "4")
-                for key, value in (("time", time), ("index", index))
-            },
-        )
-        return path
 
-    for padding in (size - 1, size + 3):
-        with pytest.raises(UsageError, match=f"is padded with {padding}, as of a population of"):
-            read_recording(written(padding), recorded.inputs, network)
-    arrays = dict(np.load(written(size)))
-    np.savez(
-        path, **arrays | {"4.index": np.tile([0, network.populations["4"].size], (samples, 1))}
-    )
+@pytest.mark.parametrize(("name", "padding"), [("2", 8), ("2", 0), ("4", 3)])
+def test_recordings_are_padded_with_the_size_or_with_0(name, padding, tmp_path, simulated):
+    network, recorded = simulated
+    time, index = padded(padding)
+    path = recording(tmp_path / "y.npz", name, time, index)
     assert set(read_recording(path, recorded.inputs, network).times) == {"2", "4"}
-    assert set(read_recording(written(0), recorded.inputs, network).times) == {"2", "4"}
 
 
-def test_several_chips_for_one_run_are_said_to_have_no_effect(tmp_path, capsys):
-    net, mapping, sent, got = (tmp_path / name for name in ("n.nir", "m.json", "x.npz", "y.npz"))
+# ---- data sets for the chip
+
+
+def test_samples_are_encoded_for_the_chip(tmp_path, capsys):
+    net, sent = tmp_path / "n.nir", tmp_path / "x.npz"
     write(net, graph())
-    assert main(["map", str(net), "-o", str(mapping), "-q"]) == 0
-    np.savez(sent, **{"input.time": [[1e-3]], "input.index": [[0]]})
-    words = ["emulate", net, mapping, "--input", sent, "--t-end", "20ms", "-o", got, "--force"]
-    told = "--chips several has no effect: the mapping has one run"
-    for chips, expected in (("several", True), ("one", False)):
-        assert main([*map(str, words), "--chips", chips]) == 0
-        assert (told in capsys.readouterr().err) == expected
+    words = ["chip", "inputs", net, "--data", "yinyang", "--samples", 3, "-o", sent]
+    code, out, _ = call(capsys, *words)
+    assert (code, "3 samples" in out, "15 events" in out) == (0, True, True)
+    with np.load(sent) as arrays:
+        assert arrays["input.time"].shape == arrays["input.index"].shape == (3, 5)
+        assert arrays["label"].shape == (3,)
+    assert "'tst': did you mean 'test'" in refused(capsys, *words, "--part", "tst", "--force")[1]
+
+
+def test_of_several_outputs_one_is_named_for_the_chip(tmp_path, capsys):
+    """`--loss`, which was advised, is no option of the command."""
+    net, sent = tmp_path / "n.nir", tmp_path / "x.npz"
+    nodes = {"in": build.input(5), "w": build.linear(weight=np.ones((3, 5)))}
+    nodes |= {name: build.cubalif(3, **NEURONS) for name in ("a", "b")}
+    nodes |= {f"out {name}": build.output(3) for name in ("a", "b")}
+    write(net, build.network(nodes, [("in", "w", "a", "out a"), ("w", "b", "out b")]))
+    words = ["chip", "inputs", net, "--data", "yinyang", "--samples", 3, "-o", sent]
+    assert "--population NODE" in refused(capsys, *words)[1]
+    assert "'c': There are a, b" in refused(capsys, *words, "--population", "c")[1]
+    assert call(capsys, *words, "--population", "b")[0] == 0
+    with np.load(sent) as arrays:
+        assert arrays["in.time"].shape == (3, 5)
 
 
 def test_what_was_simulated_compares_as_equal(tmp_path, capsys, simulated):
@@ -266,15 +360,15 @@ def test_what_was_simulated_compares_as_equal(tmp_path, capsys, simulated):
         arrays[f"{name}.index"] = neuron.reshape(len(times), -1)
     np.savez(got, **arrays)
     words = ["compare", net, got, "--input", sent, "--t-end", "40ms"]
-    assert main([str(word) for word in words]) == 0
-    said = capsys.readouterr().out.splitlines()
-    assert [line.partition(":")[0] for line in said[:2]] == ["2", "4"]
-    assert all("0 missing" in line for line in said[:2])
+    code, out, _ = call(capsys, *words)
+    assert code == 0
+    lines = out.splitlines()
+    assert [line.partition(":")[0] for line in lines[:2]] == ["2", "4"]
+    assert all("0 missing" in line for line in lines[:2])
     fired = np.isfinite(recorded.times["4"]).any(axis=(1, 2)).mean()
     rate = f"{fired:.2%}"
-    assert said[2:] == [f"first spikes are right in {rate} of the samples, simulated in {rate}"]
-    assert main([str(word) for word in words[:-2]]) == 2
-    assert "the end of a sample is unknown: pass --t-end" in capsys.readouterr().err
+    assert lines[2:] == [f"first spikes are right in {rate} of the samples, simulated in {rate}"]
+    assert "pass --t-end" in refused(capsys, *words[:-2])[1]
 
 
 def test_recurrent_networks_are_compared_whatever_they_fire():
@@ -309,71 +403,8 @@ def test_what_is_not_compared_is_said():
         "the labels are not used: no population of spikes answers, and first spikes are those of one",
     )
     alone = lower(build.sequential(build.input(2), weights[0], build.cubali(**NEURONS)))
-    with pytest.raises(UsageError, match="no neuron of the network fires"):
-        compared(alone, RecordedChip(times={}, inputs=sent), T_END)
-
-
-def test_the_channel_that_replaces_biases_counts_as_traffic(tmp_path, capsys):
-    net, mapping, sent, got = (tmp_path / name for name in ("n.nir", "m.json", "x.npz", "y.npz"))
-    biased = build.affine(weight=np.eye(2), bias=[0.2, 0.1])
-    write(net, build.sequential(build.input(2), biased, build.cubalif(**NEURONS)))
-    assert main(["map", str(net), "-o", str(mapping), "--bias", "source", "-q"]) == 0
-    np.savez(sent, **{"input.time": [[1e-3]], "input.index": [[0]]})
-    words = ["emulate", net, mapping, "--input", sent, "--t-end", "20ms", "-o", got, "--ideal"]
-    capsys.readouterr()
-    assert main([*map(str, words), "--bias", "source", "--json", "-q"]) == 0
-    (run,) = json.loads(capsys.readouterr().out)["traffic"]
-    # one spike that was sent, and one of the channel in each of 20 microseconds of the chip
-    assert run["events"]["all from the host"] == 1 + 20
-    assert run["peak"]["all from the host"] == 2
-
-
-def test_membranes_of_the_emulated_chip_come_with_their_times(tmp_path, capsys):
-    """The scripts for the chip sample twice as often."""
-    net, mapping, sent, got = (tmp_path / name for name in ("n.nir", "m.json", "x.npz", "y.npz"))
-    layers = build.linear(weight=np.full((2, 2), 2.0)), build.cubalif(**NEURONS)
-    last = build.linear(weight=np.ones((1, 2))), build.cubali(**NEURONS)
-    write(net, build.sequential(build.input(2), *layers, *last))
-    assert main(["map", str(net), "-o", str(mapping), "-q"]) == 0
-    np.savez(sent, **{"input.time": [[1e-3]], "input.index": [[0]]})
-    words = ["emulate", net, mapping, "--input", sent, "--t-end", "20ms", "-o", got, "--ideal"]
-    assert main([*map(str, words), "-q"]) == 0
-    with np.load(got) as arrays:
-        times, membrane = arrays["4.sample_time"], arrays["4.membrane"]
-    assert membrane.shape == (10, 1, 1)
-    assert times == pytest.approx(np.arange(10) * 2e-3)
-
-
-def test_samples_are_encoded_for_the_chip(tmp_path, capsys):
-    net, sent = tmp_path / "n.nir", tmp_path / "x.npz"
-    write(net, graph())
-    words = ["chip", "inputs", net, "--data", "yinyang", "--samples", 3, "-o", sent]
-    assert main([str(word) for word in words]) == 0
-    said = capsys.readouterr().out
-    assert "3 samples" in said
-    assert "15 events" in said
-    with np.load(sent) as arrays:
-        assert arrays["input.time"].shape == arrays["input.index"].shape == (3, 5)
-        assert arrays["label"].shape == (3,)
-    assert main([*map(str, words), "--part", "tst", "--force"]) == 2
-    assert "there is no part 'tst': did you mean 'test'" in capsys.readouterr().err
-
-
-def test_of_several_outputs_one_is_named_for_the_chip(tmp_path, capsys):
-    """`--loss`, which was advised, is no option of the command."""
-    net, sent = tmp_path / "n.nir", tmp_path / "x.npz"
-    nodes = {"in": build.input(5), "w": build.linear(weight=np.ones((3, 5)))}
-    nodes |= {name: build.cubalif(3, **NEURONS) for name in ("a", "b")}
-    nodes |= {f"out {name}": build.output(3) for name in ("a", "b")}
-    write(net, build.network(nodes, [("in", "w", "a", "out a"), ("w", "b", "out b")]))
-    words = ["chip", "inputs", net, "--data", "yinyang", "--samples", 3, "-o", sent]
-    assert main([*map(str, words)]) == 2
-    assert "name the one that answers, --population NODE" in capsys.readouterr().err
-    assert main([*map(str, words), "--population", "c"]) == 2
-    assert "there is no population 'c': There are a, b" in capsys.readouterr().err
-    assert main([*map(str, words), "--population", "b"]) == 0
-    with np.load(sent) as arrays:
-        assert arrays["in.time"].shape == (3, 5)
+    nothing = RecordedChip(times={}, inputs=sent)
+    assert_refused(lambda: compared(alone, nothing, T_END), UsageError, "no neuron .* fires")
 
 
 def test_an_emulation_says_what_was_lost_and_what_it_takes():
@@ -405,65 +436,6 @@ def test_an_emulation_says_what_was_lost_and_what_it_takes():
         "out.npz",
     ]
     assert outcome.as_dict()["traffic"][0]["limit"] == 9
-
-
-def test_recordings_of_other_inputs_are_refused(tmp_path, simulated):
-    network, recorded = simulated
-    path = tmp_path / "y.npz"
-    arrays = {
-        f"{name}.{kind}": np.zeros((2, 1), int) for name in ("2", "4") for kind in ("time", "index")
-    }
-    np.savez(path, **arrays)
-    with pytest.raises(UsageError, match=r"shape \(2, 1\), 3 samples were sent"):
-        read_recording(path, recorded.inputs, network)
-
-
-@pytest.mark.parametrize(
-    ("times", "indices", "message"),
-    [
-        ((np.nan,), (0,), "'2.time' of .* has nan at sample 0, slot 0, and must be at least 0 s"),
-        ((-1e-3,), (0,), "'2.time' of .* has -0.001"),
-        ((1e-3,), (8,), "'2.index' of .* has 8 at sample 0, slot 0, and must be from 0 to 7"),
-        ((1e-3,), (-1,), "'2.index' of .* has -1"),
-    ],
-)
-def test_spikes_at_no_time_or_of_no_neuron_are_refused(
-    times, indices, message, tmp_path, simulated
-):
-    network, recorded = simulated
-    path = tmp_path / "y.npz"
-    arrays = {f"{name}.time": np.full((3, 1), np.inf) for name in ("2", "4")}
-    arrays |= {f"{name}.index": np.zeros((3, 1), int) for name in ("2", "4")}
-    arrays["2.time"][0, 0], arrays["2.index"][0, 0] = times[0], indices[0]
-    np.savez(path, **arrays)
-    with pytest.raises(UsageError, match=message):
-        read_recording(path, recorded.inputs, network)
-
-
-@pytest.mark.parametrize("kind", [complex, str])
-def test_times_that_are_no_real_numbers_are_refused(kind, tmp_path, simulated):
-    network, recorded = simulated
-    arrays = {f"{name}.time": np.zeros((3, 1)).astype(kind) for name in ("2", "4")}
-    arrays |= {f"{name}.index": np.zeros((3, 1), int) for name in ("2", "4")}
-    np.savez(tmp_path / "y.npz", **arrays)
-    with pytest.raises(UsageError, match=r"'2\.time' of .* holds .*, not real numbers"):
-        read_recording(tmp_path / "y.npz", recorded.inputs, network)
-
-
-@pytest.mark.parametrize(
-    ("time", "index"), [([[1e-3, 2e-3]], [[0.0, 1.0]]), ([1e-3, 2e-3], [0, 1])]
-)
-def test_the_emulated_chip_takes_the_events_that_run_takes(time, index, tmp_path, capsys):
-    """Channels as floats, and one sample without an axis of its own."""
-    net, mapping, sent, got = (tmp_path / name for name in ("n.nir", "m.json", "x.npz", "y.npz"))
-    write(net, graph())
-    assert main(["map", str(net), "-o", str(mapping), "-q"]) == 0
-    np.savez(sent, time=time, index=index)
-    words = ["emulate", net, mapping, "--input", sent, "--t-end", "20ms", "-o", got, "--ideal"]
-    capsys.readouterr()
-    assert main([*map(str, words), "--json", "-q"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert (found["samples"], found["traffic"][0]["events"]["all from the host"]) == (1, 2)
 
 
 def test_lif_neurons_are_compared_too():

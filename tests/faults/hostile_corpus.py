@@ -133,10 +133,22 @@ def external(file):
     )
 
 
-def virtual(file):
-    layout = h5py.VirtualLayout(shape=(4, 3), dtype="f8")
-    layout[:] = h5py.VirtualSource(".", f"/{LINEAR}/weight", shape=(4, 3))
-    file[LINEAR].create_virtual_dataset("weight", layout)
+def virtual(source):
+    def make(file):
+        layout = h5py.VirtualLayout(shape=(4, 3), dtype="f8")
+        layout[:] = h5py.VirtualSource(source, f"/{LINEAR}/weight", shape=(4, 3))
+        file[LINEAR].create_virtual_dataset("weight", layout)
+
+    return make
+
+
+def doubled(file):
+    """Groups of two names each: as many paths as 2 to the number of groups."""
+    group = file[LINEAR].create_group("g0")
+    for _ in range(1, 28):
+        inner = group.create_group("left")
+        group["right"] = inner
+        group = inner
 
 
 def plugin(number):
@@ -337,11 +349,13 @@ FILES = {
     "soft link to nowhere": (linked(dangling), "is a link to elsewhere"),
     "link into another file": (linked(outward), "is a link to elsewhere"),
     "two names": (linked(hard), "is there under another name, too"),
+    "groups of two names each": (doubled, "is there under another name, too"),
     "a cycle of groups": (cycle, "is there under another name, too"),
     "groups too deep": (deep, "groups nest more than 32 deep"),
     "a named type": (linked(named_type), "is neither a group nor a dataset"),
     "numbers in another file": (linked(external), "has its numbers elsewhere"),
-    "numbers that are their own source": (linked(virtual), "has its numbers elsewhere"),
+    "numbers in another HDF5 file": (linked(virtual("else.h5")), "has its numbers elsewhere"),
+    "numbers that are their own source": (linked(virtual(".")), "has its numbers elsewhere"),
     "filter of a plug-in": (linked(plugin(32015)), "is compressed by filter 32015"),
     "filter for scale and offset": (linked(plugin(6)), "is compressed by filter 6"),
     "enormous": (linked(enormous), "its arrays have more than"),

@@ -56,13 +56,14 @@ ROOMS = {
     "frameworks": Room(
         files=("jaxsnn/nir/frameworks/*.py",),
         tests=(
-            *_tests("nir", "dialects", "frameworks", "conventions", "meanings", "ordering", "zoo"),
+            *_tests("nir", "dialects", "frameworks", "meanings", "graph", "zoo"),
             *_tests("nir", "custom_framework", "framework_numbers", "given_to_importers"),
             *_tests("nir", "framework_layers", "framework_records", "framework_register"),
             *_tests("nir", "framework_remarks", "framework_spyx", "framework_writers"),
             *_tests("house", "framework_docs"),
             *_tests("nir", "dialects_by_source", "convert", "convert_bursting", "convert_chains"),
-            *_tests("nir", "convert_continuous", "convert_rewrites", "convert_snn_mlir"),
+            *_tests("nir", "convert_continuous", "convert_refusals", "convert_rewrites"),
+            *_tests("nir", "convert_snn_mlir"),
             *_tests("grid", "rules", "frameworks", "recordings", "more_recordings"),
             *_tests("interop", "torch_bridge", "load_into", "module_layers", "module_messages"),
         ),
@@ -103,7 +104,8 @@ ROOMS = {
         files=("jaxsnn/nir/convert/*.py",),
         tests=(
             *_tests("nir", "convert", "convert_bursting", "convert_chains", "convert_continuous"),
-            *_tests("nir", "convert_names", "convert_rewrites", "convert_snn_mlir", "passes"),
+            *_tests("nir", "convert_names", "convert_refusals", "convert_rewrites", "passes"),
+            *_tests("nir", "convert_snn_mlir"),
         ),
     ),
     "emulate": Room(
@@ -133,7 +135,7 @@ ROOMS = {
             "jaxsnn/nir/graphs/parse.py",
         ),
         tests=(
-            *_tests("nir", "parse", "dialects", "conventions", "meanings", "units", "custom_node"),
+            *_tests("nir", "parse", "dialects", "meanings", "units", "custom_node"),
             *_tests("nir", "refused_values", "problems", "checks", "dialects_by_source", "export"),
         ),
     ),

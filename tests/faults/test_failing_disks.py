@@ -18,6 +18,7 @@ from jaxsnn.errors import FileError
 from jaxsnn.nir import build, read, write
 from jaxsnn.output import write_arrays, write_folder, write_json, write_together, write_whole
 from tests.helpers.command_line import DEMO_NET, ROOT
+from tests.helpers.refusals import assert_refused
 
 
 def graph(scale=1.0):
@@ -70,8 +71,11 @@ def test_a_failing_write_leaves_what_was_there(what, error, place, tmp_path, mon
         monkeypatch.setattr(output, "open", lambda *args: Failing(opened(*args)), raising=False)
     else:
         monkeypatch.setattr(os, place, fail)
-    with pytest.raises(FileError, match=r"kept cannot be written \(.*\), and is as it was"):
-        WRITERS[what](path, 2.0)
+    assert_refused(
+        lambda: WRITERS[what](path, 2.0),
+        FileError,
+        r"kept cannot be written \(.*\), and is as it was",
+    )
     monkeypatch.undo()
     assert path.read_bytes() == before
     assert leftovers(tmp_path) == []
@@ -133,8 +137,7 @@ def test_numbers_that_hdf5_lost_are_found_before_the_file_has_its_name(tmp_path,
         return image(files.Group({**document, "node": node}))
 
     monkeypatch.setattr(files, "_image", zeros)
-    with pytest.raises(FileError, match="was not written"):
-        write(path, graph(2.0), force=True)
+    assert_refused(lambda: write(path, graph(2.0), force=True), FileError, "was not written")
     assert path.read_bytes() == before
 
 
@@ -164,15 +167,13 @@ def test_without_hard_links_the_name_is_still_taken_once(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "link", no_links)
     write_whole(tmp_path / "new", "1")
     assert (tmp_path / "new").read_text() == "1"
-    with pytest.raises(FileError, match="exists"):
-        write_whole(tmp_path / "new", "2")
+    assert_refused(lambda: write_whole(tmp_path / "new", "2"), FileError, "exists")
     assert (tmp_path / "new").read_text() == "1"
 
 
 def test_a_link_that_leads_nowhere_is_something_that_exists(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
-    with pytest.raises(FileError, match="exists"):
-        write_whole(tmp_path / "link", "new")
+    assert_refused(lambda: write_whole(tmp_path / "link", "new"), FileError, "exists")
     assert not (tmp_path / "nowhere").exists()
 
 
@@ -204,8 +205,11 @@ def test_files_that_belong_together_appear_together_or_not(
         method(*arguments)
 
     monkeypatch.setattr(output, method.__name__, fail)
-    with pytest.raises(FileError, match=names[failing]):
-        write_together({tmp_path / name: "new" for name in names}, force)
+    assert_refused(
+        lambda: write_together({tmp_path / name: "new" for name in names}, force),
+        FileError,
+        names[failing],
+    )
     monkeypatch.undo()
     found = {name: (tmp_path / name).read_text() for name in os.listdir(tmp_path)}
     assert found == (dict.fromkeys(names, "old") if force else {})
@@ -223,8 +227,9 @@ def test_a_file_that_came_meanwhile_stays_and_takes_the_others_back(tmp_path, mo
         put(temporary, target, force)
 
     monkeypatch.setattr(output, "_put", late)
-    with pytest.raises(FileError, match="b exists"):
-        write_together({tmp_path / name: "new" for name in "abc"})
+    assert_refused(
+        lambda: write_together({tmp_path / name: "new" for name in "abc"}), FileError, "b exists"
+    )
     assert os.listdir(tmp_path) == ["b"]
     assert (tmp_path / "b").read_text() == "another's"
 
@@ -258,19 +263,22 @@ def test_a_new_folder_appears_with_all_of_its_files(tmp_path, monkeypatch):
         raise OSError(errno.EIO, "I/O error")
 
     monkeypatch.setattr(os, "rename", fail)
-    with pytest.raises(FileError, match="cannot be made"):
-        write_folder(tmp_path / "folder", {"a": "1", "b": "2"})
+    assert_refused(
+        lambda: write_folder(tmp_path / "folder", {"a": "1", "b": "2"}), FileError, "cannot be made"
+    )
     assert os.listdir(tmp_path) == []
     monkeypatch.undo()
     write_folder(tmp_path / "folder", {"a": "1", "b": "2"})
     assert sorted(os.listdir(tmp_path / "folder")) == ["a", "b"]
-    with pytest.raises(FileError, match="a exists"):
-        write_folder(tmp_path / "folder", {"a": "3", "c": "4"})
+    assert_refused(
+        lambda: write_folder(tmp_path / "folder", {"a": "3", "c": "4"}), FileError, "a exists"
+    )
     assert sorted(os.listdir(tmp_path / "folder")) == ["a", "b"]
     write_folder(tmp_path / "folder", {"a": "3"}, force=True)
     assert (tmp_path / "folder" / "a").read_text() == "3"
-    with pytest.raises(FileError, match="it is no folder"):
-        write_folder(tmp_path / "folder" / "a", {"b": "1"})
+    assert_refused(
+        lambda: write_folder(tmp_path / "folder" / "a", {"b": "1"}), FileError, "it is no folder"
+    )
 
 
 def test_what_a_killed_process_left_is_removed_and_what_others_write_is_not(tmp_path):
@@ -304,8 +312,9 @@ def test_of_four_conversions_at_once_one_succeeds(tmp_path):
 
 def test_devices_and_pipes_are_not_written_over(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(FileError, match="is no regular file"):
-        write_whole(tmp_path / "pipe", "new", force=True)
+    assert_refused(
+        lambda: write_whole(tmp_path / "pipe", "new", force=True), FileError, "is no regular file"
+    )
 
 
 def test_a_file_that_was_written_reads_as_what_was_meant(tmp_path):

@@ -19,12 +19,14 @@ import pytest
 
 from jaxsnn.errors import FileError, UsageError
 from jaxsnn.nir import build, limit_reading, read, write
-from jaxsnn.nir.io.files import load
+from jaxsnn.nir.io.files import load, save
 from jaxsnn.nir.io.read_limits import ByteBudget, ReadLimits, read_limits
 from jaxsnn.nir.io.read_process import ReadProcess
 from jaxsnn.nir.io.reading import read_nir, receive, send
 from jaxsnn.simulation.recordings import load_arrays
 from tests.helpers.command_line import ROOT, refused
+from tests.helpers.hdf5_entries import entries_of
+from tests.helpers.refusals import assert_refused
 
 
 def small(path):
@@ -56,8 +58,7 @@ def test_a_file_on_which_hdf5_loops_is_given_up(tmp_path, capsys):
 
 def test_python_asks_for_the_limit_itself(tmp_path):
     path = looping(tmp_path / "loops.nir")
-    with pytest.raises(FileError, match=r"not read within 0\.2 s"):
-        read(path, read_timeout=0.2)
+    assert_refused(lambda: read(path, read_timeout=0.2), FileError, r"not read within 0\.2 s")
 
 
 #: A job in the background ignores Ctrl-C, and with it what it starts.
@@ -168,9 +169,12 @@ def test_text_that_many_share_does_not_grow_without_bound(tmp_path):
     data = bytearray(path.read_bytes())
     data[where : where + 16 * 100_000] = bytes(data[where : where + 16]) * 100_000
     path.write_bytes(data)
-    with pytest.raises(FileError, match=r"takes more memory .* than 2097152 bytes") as caught:
-        read(path, read_timeout=60.0, max_bytes=2**21)
-    assert "max_bytes" in caught.value.fix
+    assert_refused(
+        lambda: read(path, read_timeout=60.0, max_bytes=2**21),
+        FileError,
+        r"takes more memory .* than 2097152 bytes",
+        fix="max_bytes",
+    )
 
 
 # ---- what is handed over is what is there
@@ -191,30 +195,14 @@ def as_sent(document):
     return receive(Child, "a.nir")
 
 
-def same(one, other):
-    assert type(one) is type(other)
-    assert list(one.attributes) == list(other.attributes)
-    for name, attribute in one.attributes.items():
-        same(attribute, other.attributes[name])
-    if isinstance(one, dict):
-        assert list(one) == list(other)
-        for name, entry in one.items():
-            same(entry, other[name])
-        return
-    assert one.dtype == other.dtype
-    assert h5py.check_string_dtype(one.dtype) == h5py.check_string_dtype(other.dtype)
-    assert h5py.check_enum_dtype(one.dtype) == h5py.check_enum_dtype(other.dtype)
-    assert dict(one.storage) == dict(other.storage)
-    if isinstance(one.value, h5py.Empty):
-        assert one.value == other.value
-        return
-    assert one.value.dtype == other.value.dtype
-    assert one.value.shape == other.value.shape
-    assert not other.value.flags.writeable
-    if one.value.dtype == object:
-        assert one.value.tolist() == other.value.tolist()
-    else:
-        assert one.value.tobytes() == other.value.tobytes()
+def assert_handed_over(path, folder):
+    """Fail unless a document is what its file holds after it went through a pipe."""
+    document = as_sent(load(path))
+    save(folder / "again.nir", document, force=True)
+    assert entries_of(folder / "again.nir") == entries_of(path)
+    with limit_reading(read_timeout=60.0):
+        save(folder / "again.nir", read_nir(path), force=True)
+    assert entries_of(folder / "again.nir") == entries_of(path)
 
 
 def test_every_kind_of_entry_is_handed_over_as_it_is(tmp_path):
@@ -244,16 +232,12 @@ def test_every_kind_of_entry_is_handed_over_as_it_is(tmp_path):
         group.attrs["text"] = "ö"
         group.attrs["empty"] = h5py.Empty("i4")
         group["fixed"].attrs["note"] = ["a", "b"]
-    document = load(path)
-    same(document, as_sent(document))
-    with limit_reading(read_timeout=60.0):
-        same(document, read_nir(path))
+    assert_handed_over(path, tmp_path)
 
 
-def test_real_files_are_handed_over_as_they_are(zoo):
+def test_real_files_are_handed_over_as_they_are(zoo, tmp_path):
     for path in list(zoo.values())[::10]:
-        document = load(path)
-        same(document, as_sent(document))
+        assert_handed_over(path, tmp_path)
 
 
 # ---- bytes
@@ -286,6 +270,24 @@ def test_the_bytes_that_are_needed_are_named(tmp_path):
         raise AssertionError("never enough")
 
 
+def test_the_environment_limits_the_bytes(tmp_path, monkeypatch):
+    with h5py.File(tmp_path / "a.nir", "w") as file:
+        file["node/weight"] = np.arange(8.0)
+    monkeypatch.setenv("JAXSNN_MAX_BYTES", "60")
+    says = "weight of 64 bytes its arrays have more than 60 bytes"
+    assert_refused(lambda: load(tmp_path / "a.nir"), FileError, says, fix="max_bytes=64")
+    monkeypatch.setenv("JAXSNN_MAX_BYTES", "many")
+    assert_refused(lambda: load(tmp_path / "a.nir"), UsageError, "JAXSNN_MAX_BYTES is 'many'")
+    monkeypatch.setenv("JAXSNN_MAX_BYTES", "10000")
+    assert load(tmp_path / "a.nir")["node"]
+
+
+def test_no_folder_is_searched_for_filters(run_python):
+    """HDF5 loads libraries from HDF5_PLUGIN_PATH unless that is switched off before it starts."""
+    code = "import os, jaxsnn.nir.io.files; print(os.environ['HDF5_PLUGIN_PRELOAD'])"
+    assert run_python(code).stdout.strip() == "::"
+
+
 def test_limits_end_with_their_block():
     before = read_limits()
     with limit_reading(max_bytes=10, read_timeout=2.0):
@@ -293,11 +295,6 @@ def test_limits_end_with_their_block():
         with limit_reading(max_bytes=20):
             assert read_limits() == ReadLimits(max_bytes=20, timeout=2.0)
     assert read_limits() == before
-    with (
-        pytest.raises(UsageError, match="read_timeout=0 limits nothing"),
-        limit_reading(read_timeout=0),
-    ):
-        pass
 
 
 def enormous(path, shape=(10**9, 300)):
@@ -312,8 +309,11 @@ def enormous(path, shape=(10**9, 300)):
 
 
 def test_arrays_that_their_header_makes_enormous_are_refused_before_they_have_room(tmp_path):
-    with pytest.raises(FileError, match=r"'x' of 2400000000000 bytes its arrays have more than"):
-        load_arrays(enormous(tmp_path / "x.npz"))
+    assert_refused(
+        lambda: load_arrays(enormous(tmp_path / "x.npz")),
+        FileError,
+        r"'x' of 2400000000000 bytes its arrays have more than",
+    )
     np.savez(tmp_path / "y.npz", a=np.ones(100), b=np.ones(100))
     with limit_reading(max_bytes=1000), pytest.raises(FileError, match="with 'b' of 800 bytes"):
         load_arrays(tmp_path / "y.npz")
@@ -323,8 +323,7 @@ def test_arrays_that_their_header_makes_enormous_are_refused_before_they_have_ro
 
 @pytest.mark.parametrize("shape", [(-1,), (2**70,), (1.5,), ("a",)])
 def test_shapes_that_are_none_are_refused(shape, tmp_path):
-    with pytest.raises(FileError):
-        load_arrays(enormous(tmp_path / "x.npz", shape))
+    assert_refused(lambda: load_arrays(enormous(tmp_path / "x.npz", shape)), FileError)
 
 
 # ---- what is no file
@@ -336,8 +335,11 @@ def test_an_array_that_ends_too_early_is_refused(keep, tmp_path):
     np.save(written, np.arange(30.0))
     with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
         archive.writestr("x.npy", written.getvalue()[:keep])
-    with pytest.raises(FileError, match=r"is not an .npz file of arrays \(.+\): save it again"):
-        load_arrays(tmp_path / "x.npz")
+    assert_refused(
+        lambda: load_arrays(tmp_path / "x.npz"),
+        FileError,
+        r"is not an .npz file of arrays \(.+\): save it again",
+    )
 
 
 def test_a_file_from_whose_middle_bytes_were_cut_is_refused(tmp_path):
@@ -348,8 +350,9 @@ def test_a_file_from_whose_middle_bytes_were_cut_is_refused(tmp_path):
     place, begin = data.index(b"PK\5\6") + 16, data.index(b"PK\1\2")
     data[place : place + 4] = (begin - cut).to_bytes(4, "little")
     path.write_bytes(data[: begin - cut] + data[begin:])
-    with pytest.raises(FileError, match=r"is not an .npz file of arrays \(.+\): save it again"):
-        load_arrays(path)
+    assert_refused(
+        lambda: load_arrays(path), FileError, r"is not an .npz file of arrays \(.+\): save it again"
+    )
 
 
 @pytest.mark.parametrize(
@@ -376,8 +379,11 @@ def test_pipes_are_not_waited_for(argv, tmp_path, capsys, monkeypatch):
 def test_a_budget_counts_all_together():
     budget = ByteBudget("a", 10)
     budget.take("x", 6)
-    with pytest.raises(FileError, match="with y of 5 bytes its arrays have more than 10 bytes"):
-        budget.take("y", 5)
+    assert_refused(
+        lambda: budget.take("y", 5),
+        FileError,
+        "with y of 5 bytes its arrays have more than 10 bytes",
+    )
 
 
 def test_reading_works_beside_other_threads(tmp_path, monkeypatch):
@@ -410,8 +416,11 @@ def test_without_a_process_the_file_is_refused_and_nothing_stays_open(tmp_path, 
 
     path, before = small(tmp_path / "a.nir"), len(os.listdir("/dev/fd"))
     monkeypatch.setattr(os, "fork", no_fork)
-    with pytest.raises(FileError, match="no process for it can be started: Resource temporarily"):
-        read(path, read_timeout=5.0)
+    assert_refused(
+        lambda: read(path, read_timeout=5.0),
+        FileError,
+        "no process for it can be started: Resource temporarily",
+    )
     assert len(os.listdir("/dev/fd")) == before
 
 
@@ -476,11 +485,11 @@ def test_who_waits_for_the_turn_to_fork_waits_no_longer_than_the_limit(tmp_path,
         read(path, read_timeout=0.1)
 
 
-@pytest.mark.parametrize("limits", [{"max_bytes": "1 GiB"}, {"read_timeout": "soon"}])
-def test_limits_that_are_no_numbers_are_refused(limits):
-    name, value = next(iter(limits.items()))
-    with (
-        pytest.raises(UsageError, match=rf"{name}='{value}' limits nothing"),
-        limit_reading(**limits),
-    ):
-        pass
+@pytest.mark.parametrize(
+    "limits", [{"max_bytes": "1 GiB"}, {"read_timeout": "soon"}, {"read_timeout": 0}]
+)
+def test_limits_that_limit_nothing_are_refused(limits):
+    ((name, value),) = limits.items()
+    assert_refused(
+        limit_reading(**limits).__enter__, UsageError, f"{name}={value!r} limits nothing"
+    )

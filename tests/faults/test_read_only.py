@@ -14,6 +14,7 @@ from jaxsnn import output
 from jaxsnn.errors import FileError
 from jaxsnn.output import write_whole
 from tests.helpers.command_line import ROOT
+from tests.helpers.refusals import assert_refused
 
 NAMESPACES = (("unshare", "--mount"), ("unshare", "--mount", "--map-root-user"))
 
@@ -72,8 +73,11 @@ def test_a_file_system_that_becomes_read_only_is_an_ordinary_error(force, tmp_pa
 
     monkeypatch.setattr(output, "open", fail, raising=False)
     monkeypatch.setattr(Path, "unlink", fail)
-    with pytest.raises(FileError, match="Read-only file system"):
-        write_whole(tmp_path / "file", "new", force=force)
+    assert_refused(
+        lambda: write_whole(tmp_path / "file", "new", force=force),
+        FileError,
+        "Read-only file system",
+    )
     assert not force or (tmp_path / "file").read_text() == "what was there"
 
 
@@ -91,7 +95,5 @@ def test_the_folder_that_counts_is_the_one_that_a_link_leads_to(force, tmp_path,
 
     monkeypatch.setattr(os, "access", fails_in_closed)
     assert output.refuse_unwritable(free / "new") == free / "new"
-    with pytest.raises(FileError):
-        output.refuse_unwritable(closed / "new", force)
-    with pytest.raises(FileError):
-        output.refuse_unwritable(free / "link", force)
+    assert_refused(lambda: output.refuse_unwritable(closed / "new", force), FileError)
+    assert_refused(lambda: output.refuse_unwritable(free / "link", force), FileError)

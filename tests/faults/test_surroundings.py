@@ -16,6 +16,7 @@ from jaxsnn.errors import UsageError
 from jaxsnn.nir import build, write
 from jaxsnn.train.loop import parallel
 from tests.helpers.command_line import ROOT, refused
+from tests.helpers.refusals import assert_refused
 
 
 def small(path):
@@ -133,8 +134,9 @@ def test_a_configuration_of_wrong_types_is_refused_in_one_line(text, tmp_path, c
     ["localhost", "", ":1", "localhost:", "localhost:x", "localhost:99999", "localhost:0"],
 )
 def test_a_coordinator_needs_a_host_and_a_port(address):
-    with pytest.raises(UsageError, match=r"coordinator is .*HOST:PORT"):
-        parallel.join_processes(address, 2, 0)
+    assert_refused(
+        lambda: parallel.join_processes(address, 2, 0), UsageError, r"coordinator is .*HOST:PORT"
+    )
 
 
 @pytest.mark.parametrize(

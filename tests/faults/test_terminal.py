@@ -11,6 +11,7 @@ import pytest
 
 from jaxsnn.errors import GraphError, printable
 from jaxsnn.nir import build, read
+from tests.helpers.refusals import assert_refused
 
 _HOSTILE = "a\x1b]0;owned\x07\x9b2J\u202eb"
 
@@ -76,5 +77,8 @@ def test_what_a_file_says_is_printed_as_text(where, flags, tmp_path):
 
 def test_a_graph_in_python_has_no_such_names_either():
     nodes = {"in": build.input(1), _HOSTILE: build.linear(weight=[[1.0]]), "out": build.output(1)}
-    with pytest.raises(GraphError, match="holds what is no character"):
-        build.network(nodes, [("in", _HOSTILE, "out")])
+    assert_refused(
+        lambda: build.network(nodes, [("in", _HOSTILE, "out")]),
+        GraphError,
+        "holds what is no character",
+    )

@@ -1,7 +1,7 @@
 """Files that are broken at random, read, checked, drawn, lowered, converted, mapped, written and read
 again: each journey ends, or is refused in one line.
 
-    python -m tests.fuzz.file_journeys --files 2000 [--kind nir] [--first 0] [--seconds 600] [--report FILE]
+    python -m tests.fuzz.file_journeys --files 2000 [--kind nir] [--first 0] [--seconds 600]
 
 Kinds are NIR files, and those of `other_files`: mappings, configurations, checkpoints, arrays.
 
@@ -177,7 +177,6 @@ def main(argv=None):
     parser.add_argument("--files", type=int, default=2000)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=float("inf"))
-    parser.add_argument("--report", type=Path)
     parser.add_argument("--kind", choices=("nir", *KINDS), default="nir")
     arguments = parser.parse_args(argv)
     counts, findings = collections.Counter(), {}
@@ -195,23 +194,10 @@ def main(argv=None):
             counts["files"] += 1
             if ended == "unexpected":
                 findings.setdefault(text.rpartition("(")[2] or text, (number, stage, text))
-            if arguments.report is not None and counts["files"] % 200 == 0:
-                _write(arguments.report, counts, findings, start)
-    if arguments.report is not None:
-        _write(arguments.report, counts, findings, start)
-    for number, stage, text in findings.values():
-        _say(f"file {number}, {stage}: {text}")
-    _say(f"{counts['files']} files in {time.monotonic() - start:.0f} s, {len(findings)} findings")
+    lines = [f"file {number}, {stage}: {text}" for number, stage, text in findings.values()]
+    lines += [f"{ended}: {count}" for ended, count in sorted(counts.items())]
+    sys.stdout.write("\n".join(lines) + "\n")
     return 1 if findings else 0
-
-
-def _say(line):
-    sys.stdout.write(line + "\n")
-
-
-def _write(path, counts, findings, start):
-    content = {"seconds": time.monotonic() - start, "counts": counts, "findings": findings}
-    path.write_text(json.dumps(content, indent=1))
 
 
 if __name__ == "__main__":

@@ -259,6 +259,8 @@ def mutated_bytes(rng, image):
     """An image with bytes changed, most of them near what HDF5 finds its way by."""
     data = bytearray(image)
     for _ in range(int(rng.choice([1, 1, 1, 2, 4]))):
+        if len(data) < 8:
+            break
         kind, place = int(rng.integers(6)), _place(rng, data)
         if kind == 0:
             data[place] ^= 1 << int(rng.integers(8))

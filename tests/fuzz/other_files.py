@@ -31,6 +31,7 @@ from jaxsnn.train.loop.checkpoint import Checkpoint, Folder
 from jaxsnn.train.loop.checkpoint_files import sealed, unsealed
 from jaxsnn.train.loop.epoch import TrainState
 from jaxsnn.train.loop.history import EpochRecord
+from tests.fuzz.mutated_files import mutated_bytes
 
 #: What stands in the place of a value of JSON or TOML.
 _ODD = (
@@ -90,29 +91,6 @@ def _mutated(rng, content):
     return content
 
 
-def _mutated_bytes(rng, data):
-    """Bytes that are flipped, zeroed, cut out, doubled or cut off."""
-    data = bytearray(data)
-    for _ in range(int(rng.choice([1, 1, 2, 4]))):
-        if len(data) < 8:
-            break
-        place, kind = int(rng.integers(len(data))), int(rng.integers(6))
-        size = int(rng.choice([1, 4, 40, 300]))
-        if kind == 0:
-            data[place] ^= 1 << int(rng.integers(8))
-        elif kind == 1:
-            data[place] = int(rng.integers(256))
-        elif kind == 2:
-            data[place : place + size] = bytes(len(data[place : place + size]))
-        elif kind == 3:
-            del data[place : place + size]
-        elif kind == 4:
-            data[place:place] = data[place : place + size]
-        else:
-            del data[place:]
-    return bytes(data)
-
-
 class Mappings:
     """Mappings onto a chip: read, checked against their network, drawn, deployed."""
 
@@ -128,7 +106,7 @@ class Mappings:
     def image(self, rng):
         text = self.made[int(rng.integers(len(self.made)))]
         if rng.integers(5) == 0:
-            return _mutated_bytes(rng, text.encode())
+            return mutated_bytes(rng, text.encode())
         return json.dumps(_mutated(rng, json.loads(text))).encode()
 
     def journey(self, path, rng):
@@ -212,7 +190,7 @@ class Configurations:
         content = _mutated(rng, content) if mutate else content
         lines = [f"{json.dumps(key)} = {_toml(value)}" for key, value in content.items()]
         data = "\n".join(lines).encode(errors="replace")
-        return data if mutate else _mutated_bytes(rng, data)
+        return data if mutate else mutated_bytes(rng, data)
 
     def journey(self, path, rng):
         arguments = self.parser.parse_args(["train", "--config", str(path), "-o", "out.nir"])
@@ -253,7 +231,7 @@ class Checkpoints:
 
     def image(self, rng):
         if rng.integers(4) == 0:
-            return _mutated_bytes(rng, self.whole)
+            return mutated_bytes(rng, self.whole)
         arrays = {f"array{number}": array for number, array in enumerate(self.arrays)}
         if rng.integers(4) == 0:
             name = str(rng.choice(list(arrays)))
@@ -336,7 +314,7 @@ class Arrays:
                     break
         [np.savez, np.savez_compressed][int(rng.integers(2))](written, **arrays)
         data = written.getvalue()
-        return _mutated_bytes(rng, data) if by_bytes else _oddly_zipped(rng, data)
+        return mutated_bytes(rng, data) if by_bytes else _oddly_zipped(rng, data)
 
     def journey(self, path, rng):
         yield "read"

@@ -11,21 +11,16 @@ from tests.fuzz import event_engine, gradients, nir_reading, random_networks, si
 pytestmark = pytest.mark.usefixtures("x64")
 
 
-def options(**changes):
-    given = {"gradients": False, "float32": False, "without": ""}
-    return argparse.Namespace(**given | changes)
-
-
 def run(seeds, **changes):
-    summary = event_engine.Summary()
-    found = list(
-        event_engine.run_group(seeds[0] // event_engine.GROUP, seeds, summary, options(**changes))
-    )
-    return summary, [difference.line() for difference in found]
+    options = argparse.Namespace(**{"gradients": False, "float32": False} | changes)
+    lines, summary = event_engine.group_result(seeds[0] // event_engine.GROUP, seeds, options)
+    return summary, lines
 
 
+@pytest.mark.parametrize("backend", ["auto", pytest.param("xla", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("seeds", [(40, 41, 42), (192, 193), (344, 345)])
-def test_the_engine_agrees_with_the_reference(seeds):
+def test_the_engine_agrees_with_the_reference(seeds, backend, monkeypatch):
+    monkeypatch.setenv("JAXSNN_BACKEND", backend)
     summary, lines = run(seeds)
     assert lines == []
     assert summary.networks == len(seeds)

@@ -1,11 +1,16 @@
-"""The texts of a module, and the errors that it raises, from its source."""
+"""The modules of the package as syntax trees, their texts, and the errors that they raise."""
 
 import ast
 import re
+from functools import cache
+from pathlib import Path
 
+import jaxsnn
 from jaxsnn import errors
 from jaxsnn.errors import JaxsnnError
 
+PACKAGE = Path(jaxsnn.__file__).parent
+SOURCES = sorted(PACKAGE.rglob("*.py"))
 #: An option of the command line.
 FLAG = re.compile(r"(?<![\w-])--[a-z]")
 KINDS = {
@@ -13,6 +18,17 @@ KINDS = {
     for name, value in vars(errors).items()
     if isinstance(value, type) and issubclass(value, JaxsnnError)
 }
+
+
+def name_of(path):
+    """Return the path of a module within the package."""
+    return path.relative_to(PACKAGE).as_posix()
+
+
+@cache
+def tree_of(path):
+    """Return the syntax tree of a file, parsed once."""
+    return ast.parse(path.read_text())
 
 
 def texts(tree):

@@ -80,15 +80,16 @@ def test_the_python_of_every_page_is_run_by_a_test():
 
 
 def test_the_framework_of_the_page_is_registered_and_recognised():
-    from jaxsnn.nir import build
-    from jaxsnn.nir.frameworks.registry import frameworks, unregister_framework
+    from jaxsnn.nir import build, export, parse
+    from jaxsnn.nir.frameworks.registry import unregister_framework
 
+    exec(compile(code_of(FRAMEWORK), FRAMEWORK, "exec"), {"__name__": "page"})
     try:
-        exec(compile(code_of(FRAMEWORK), FRAMEWORK, "exec"), {"__name__": "page"})
-        assert frameworks()["mine"].title == "Mine"
-        layers = build.input(1), build.lif(tau="10ms", r=2.0)
-        graph = build.sequential(*layers, dialect="mine")
-        assert graph.dialect.reset == "zero"
+        layers = build.linear(3), build.lif(tau=0.01, r=2.0)
+        graph = export(build.sequential(build.input(2), *layers, seed=0, dialect="nir"))
+        graph.metadata = {}
+        dialect = parse(graph).dialect
+        assert (dialect.name, dialect.decided_by, dialect.reset) == ("mine", "inference", "zero")
     finally:
         unregister_framework("mine")
 

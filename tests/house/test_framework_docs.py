@@ -1,13 +1,10 @@
 """The tables of frameworks in the documentation are those of the register; its example works."""
 
-import re
 from pathlib import Path
 
 import pytest
 
 from jaxsnn.commands.cli import build_parser
-from jaxsnn.nir import build, export, parse
-from jaxsnn.nir.frameworks import unregister_framework
 from jaxsnn.nir.frameworks.tables import frameworks_table
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -51,18 +48,3 @@ def test_the_page_on_the_command_line_has_all_options_of_dialects():
     rows = [f"| `{option}` | {text} |" for option, text in known.items() if option not in own]
     table = "\n".join(["| option | does |", "|---|---|", *rows])
     assert table in page, f"docs/cli.md needs the table\n{table}"
-
-
-def test_the_example_of_a_framework_works():
-    page = (DOCS / "extending.md").read_text()
-    section = page.partition("## A framework\n")[2].partition("\n## ")[0]
-    (example,) = re.findall(r"```python\n(.*?)```", section, re.S)
-    exec(example, {})
-    try:
-        layers = build.linear(3), build.lif(tau=0.01, r=2.0)
-        graph = export(build.sequential(build.input(2), *layers, seed=0, dialect="nir"))
-        graph.metadata = {}
-        dialect = parse(graph).dialect
-        assert (dialect.name, dialect.decided_by) == ("mine", "inference")
-    finally:
-        unregister_framework("mine")

@@ -3,23 +3,17 @@
 import ast
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-import jaxsnn
 from jaxsnn.nir.frameworks.registry import frameworks
+from tests.helpers.source_texts import PACKAGE, SOURCES, name_of, tree_of
 
-PACKAGE = Path(jaxsnn.__file__).parent
 INSIDE = PACKAGE / "nir" / "frameworks"
-SOURCES = sorted(path for path in PACKAGE.rglob("*.py") if INSIDE not in path.parents)
+OUTSIDE = [path for path in SOURCES if INSIDE not in path.parents]
 NAMES = set(frameworks())
 #: Names of packages, too: a tuple of distributions may have them.
 PACKAGES = {"nir", "jaxsnn"}
-
-
-def name_of(path: Path) -> str:
-    return path.relative_to(PACKAGE).as_posix()
 
 
 def names_in(node: ast.AST) -> set[str]:
@@ -72,21 +66,17 @@ def docstrings(tree: ast.AST) -> Iterator[ast.Constant]:
             yield first.value
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=name_of)
-def test_no_framework_is_compared_by_name(path):
-    assert list(compared(ast.parse(path.read_text()))) == []
-
-
-@pytest.mark.parametrize("path", SOURCES, ids=name_of)
-def test_no_framework_is_listed_by_name(path):
-    assert list(listed(ast.parse(path.read_text()))) == []
+@pytest.mark.parametrize("scanner", [compared, listed])
+def test_no_framework_is_compared_or_listed_by_name(scanner):
+    hits = {name_of(path): list(scanner(tree_of(path))) for path in OUTSIDE}
+    assert {name: lines for name, lines in hits.items() if lines} == {}
 
 
 def test_messages_of_convert_name_no_framework():
     """It rewrites graphs; titles come from the register."""
     titles = {framework.title for framework in frameworks().values()} - {"NIR", "jaxsnn"}
     for path in sorted((PACKAGE / "nir" / "convert").glob("*.py")):
-        tree = ast.parse(path.read_text())
+        tree = tree_of(path)
         documentation = {id(node) for node in docstrings(tree)}
         for node in ast.walk(tree):
             if isinstance(node, ast.Constant) and id(node) not in documentation:

@@ -2,33 +2,24 @@
 
 import ast
 import collections
-from functools import cache
-from pathlib import Path
 
 import networkx as nx
 import pytest
 
-ROOT = Path(__file__).parents[2]
-PACKAGE = ROOT / "jaxsnn"
-FILES = sorted(PACKAGE.rglob("*.py"))
-
-
-@cache
-def tree_of(path):
-    return ast.parse(path.read_text())
+from tests.helpers.source_texts import PACKAGE, SOURCES, tree_of
 
 
 def module_of(path):
-    parts = path.relative_to(ROOT).with_suffix("").parts
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-MODULES = {module_of(path): path for path in FILES}
+MODULES = {module_of(path): path for path in SOURCES}
 
 
 def test_no_public_class_name_is_there_twice():
     modules = collections.defaultdict(list)
-    for path in FILES:
+    for path in SOURCES:
         for node in ast.walk(tree_of(path)):
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 modules[node.name].append(module_of(path))
@@ -36,7 +27,7 @@ def test_no_public_class_name_is_there_twice():
 
 
 def test_every_module_has_a_docstring():
-    assert [module_of(path) for path in FILES if not ast.get_docstring(tree_of(path))] == []
+    assert [module_of(path) for path in SOURCES if not ast.get_docstring(tree_of(path))] == []
 
 
 def test_every_command_has_a_file_of_its_own():

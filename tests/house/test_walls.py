@@ -3,14 +3,11 @@
 import ast
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 import jaxsnn
-
-PACKAGE = Path(jaxsnn.__file__).parent
-SOURCES = sorted(PACKAGE.rglob("*.py"))
+from tests.helpers.source_texts import PACKAGE, SOURCES, name_of, tree_of
 
 ONLY_INSIDE_FUNCTIONS = {
     "matplotlib",
@@ -37,10 +34,6 @@ MAY_CONVERT_UNITS = (
     "nir/frameworks/",
     "bss2/search/quantize.py",
 )
-
-
-def name_of(path: Path) -> str:
-    return path.relative_to(PACKAGE).as_posix()
 
 
 def imports_on_load(node: ast.AST) -> Iterator[tuple[str, int]]:
@@ -86,16 +79,21 @@ def whole_or_power(node: ast.AST) -> float | None:
     return None
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=name_of)
-def test_heavy_packages_are_imported_inside_functions(path):
-    found = imports_on_load(ast.parse(path.read_text()))
-    assert [(name, line) for name, line in found if name in ONLY_INSIDE_FUNCTIONS] == []
+def test_heavy_packages_are_imported_inside_functions():
+    imports = {name_of(path): imports_on_load(tree_of(path)) for path in SOURCES}
+    heavy = [
+        (path, line)
+        for path, modules in imports.items()
+        for name, line in modules
+        if name in ONLY_INSIDE_FUNCTIONS
+    ]
+    assert heavy == []
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=name_of)
-def test_unit_factors_stay_in_their_files(path):
-    if not name_of(path).startswith(MAY_CONVERT_UNITS):
-        assert list(unit_factors(ast.parse(path.read_text()))) == []
+def test_unit_factors_stay_in_their_files():
+    inside = [path for path in SOURCES if not name_of(path).startswith(MAY_CONVERT_UNITS)]
+    factors = {name_of(path): list(unit_factors(tree_of(path))) for path in inside}
+    assert {name: lines for name, lines in factors.items() if lines} == {}
 
 
 def test_the_scanners_find_what_they_look_for():
@@ -114,7 +112,7 @@ def test_every_public_name_resolves():
 
 
 def test_type_checkers_see_the_same_public_names():
-    tree = ast.parse((PACKAGE / "__init__.py").read_text())
+    tree = tree_of(PACKAGE / "__init__.py")
     block = next(node for node in tree.body if isinstance(node, ast.If))
     seen = {alias.asname: node.module for node in block.body for alias in node.names}
     assert seen == jaxsnn._HOME

@@ -4,46 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import h5py
-import numpy as np
 import pytest
 
-
-def _entries(path: Path) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-
-    def visit(name: str, entry: h5py.Group | h5py.Dataset) -> None:
-        attributes = {
-            key: (entry.attrs.get_id(key).dtype, repr(entry.attrs[key])) for key in entry.attrs
-        }
-        if isinstance(entry, h5py.Group):
-            found[name] = attributes
-            return
-        value = entry[()]
-        text = h5py.check_string_dtype(entry.dtype)
-        bits = (
-            np.asarray(value).tobytes()
-            if text is None and not isinstance(value, h5py.Empty)
-            else repr(value)
-        )
-        storage = (
-            entry.chunks,
-            entry.compression,
-            entry.compression_opts,
-            entry.shuffle,
-            entry.maxshape,
-        )
-        found[name] = (attributes, entry.dtype, text, entry.shape, bits, storage)
-
-    with h5py.File(path) as file:
-        found[""] = {key: repr(file.attrs[key]) for key in file.attrs}
-        file.visititems(visit)
-    return found
+from tests.helpers.hdf5_entries import entries_of
 
 
 @pytest.fixture(scope="session")
 def entries() -> Callable[[Path], dict[str, Any]]:
-    """Everything that an HDF5 file holds, by path: attributes, dtypes, kinds of text, shapes, bits,
-    compression.
-    """
-    return _entries
+    """Everything that an HDF5 file holds."""
+    return entries_of

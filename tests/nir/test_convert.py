@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from jaxsnn import TimeStepped, check, lower, simulate
-from jaxsnn.errors import ConversionError, DialectError, UsageError
+from jaxsnn import check
+from jaxsnn.errors import ConversionError
 from jaxsnn.nir import build, read, write
 from jaxsnn.nir.convert.importers import importer_problems
 from jaxsnn.nir.convert.pipeline import convert
@@ -16,6 +16,8 @@ from jaxsnn.nir.frameworks.registry import writable
 from jaxsnn.nir.initializers import normal
 from jaxsnn.nir.model.draft import Draft
 from tests.helpers.random_spikes import random_raster
+from tests.helpers.refusals import assert_refused
+from tests.nir.conversions import played
 
 BETA = 0.9
 RESET = {"reset": "zero", "reset_delay": False}
@@ -38,16 +40,6 @@ def snntorch(*, tau=1e-3, v_threshold=1.0, seed=0, **options):
 
 def numbers(made, node, parameter):
     return np.asarray(made.graph.nodes[node].value(parameter))
-
-
-def test_heads_of_different_sizes_have_no_sum():
-    nodes = {"input": build.input(3), "output": build.output()}
-    nodes |= {"fa": build.affine(4), "fb": build.affine(2)}
-    nodes |= {"la": build.lif(tau=1e-3, r=10.0), "lb": build.lif(tau=1e-3, r=10.0)}
-    chains = [("input", "fa", "la", "output"), ("input", "fb", "lb", "output")]
-    with pytest.raises(ConversionError, match=r"'la' of \(4,\) and 'lb' of \(2,\)") as caught:
-        convert(build.network(nodes, chains, seed=0, dialect="snntorch", **RESET), to="norse")
-    assert "an Output of its own" in str(caught.value)
 
 
 def test_what_was_converted_is_what_its_file_is_read_as(tmp_path):
@@ -141,8 +133,6 @@ def test_another_step_keeps_the_decay_of_a_step():
     made = convert(graph, to="snntorch")
     np.testing.assert_allclose(1 - 1e-4 / numbers(made, "2", "tau"), 1 - 1e-3 / 5e-3)
     assert any("0.1 times as long" in change.what for change in made.changes)
-    with pytest.raises(UsageError, match="steps by 100 us"):
-        convert(graph, to="snntorch", dt="1ms")
     np.testing.assert_allclose(
         numbers(convert(graph, to="spikingjelly", dt="2ms"), "2", "tau"), 10e-3
     )
@@ -237,50 +227,6 @@ def test_spyx_s_late_biases_have_no_part_in_loops():
     np.testing.assert_allclose(back, np.pad(np.full((4, 4), 0.2), ((0, 1), (0, 1))))
 
 
-def test_norse_is_given_the_resistance_that_it_takes():
-    """Its importer ignores r; whoever else reads the file does not."""
-    for neuron in (build.integrate_and_fire(r=1e4), build.lif(tau=1e-3, r=10.0)):
-        layers = build.input(3), build.linear(4), neuron
-        said = {"dialect": "spikingjelly", "dt": 1e-4, "seed": 0}
-        made = convert(build.sequential(*layers, **said), to="norse")
-        np.testing.assert_array_equal(numbers(made, "2", "r"), 1.0)
-        np.testing.assert_array_equal(numbers(made, "2", "v_reset"), 0.0)
-
-
-@pytest.mark.parametrize(
-    ("options", "target", "reason"),
-    [
-        ({}, "spyx", "node '2'.*resets to a value"),
-        ({"readout": "4"}, "spyx", "node '4' is a leaky readout"),
-    ],
-)
-def test_what_cannot_be_expressed_is_refused_or_named_as_a_loss(options, target, reason):
-    graph = snntorch(**options)
-    with pytest.raises(ConversionError, match=reason) as caught:
-        convert(graph, to=target)
-    assert "\n" not in str(caught.value)
-    assert f"node '{caught.value.node}'" in caught.value.problem.message
-    if "readout" in options:
-        assert caught.value.fix == "replace it by a neuron that spikes"
-        return
-    assert "convert with approximate=True (" in caught.value.fix
-    made = convert(graph, to=target, approximate=True)
-    assert len(made.losses) >= 2
-    assert all(loss[0] in "24" for loss in made.losses)
-
-
-def test_what_is_not_known_is_asked_for():
-    with pytest.raises(DialectError, match=r"node '2': simulation needs reset, .*: say reset= "):
-        convert(snntorch(reset=None), to="norse")
-    graph = build.sequential(
-        build.input(3), build.linear(4), build.lif(tau=5e-3), seed=0, dialect="norse"
-    )
-    with pytest.raises(DialectError, match=r"needs dt, .*: say dt=$"):
-        convert(graph, to="snntorch")
-    with pytest.raises(UsageError, match="did you mean 'norse'"):
-        convert(graph, to="nors")
-
-
 def test_several_spikes_a_step_are_shared_among_copies_or_proven_not_to_occur():
     weak = build.sequential(
         build.input(3),
@@ -312,11 +258,6 @@ def test_continuous_time_is_an_approximation_that_converges():
         build.cubalif(tau_mem="10ms", tau_syn="5ms", v_threshold=0.6),
         seed=0,
     )
-    with pytest.raises(DialectError, match=r"needs dt, .*: say dt=$"):
-        convert(graph, to="norse", approximate=True)
-    with pytest.raises(ConversionError, match="jaxsnn has continuous time") as caught:
-        convert(graph, to="norse", dt="100us")
-    assert caught.value.fix == "convert with approximate=True to cut time into steps of 100 us"
     made = convert(graph, to="norse", dt="100us", approximate=True)
     assert made.losses == ("continuous time is cut into steps of 100 us",)
     # A step of the current that one spike leaves, seen by the membrane: to first order in dt.
@@ -338,29 +279,6 @@ def test_pools_and_groups_are_written_as_the_importer_takes_them(zoo):
     assert made.graph.nodes["2"].type == "SumPool2d"
     old, new = (np.asarray(found.nodes["3"].value("weight")) for found in (graph, made.graph))
     np.testing.assert_allclose(new, old / 4, rtol=1e-6)
-
-
-def test_two_outputs_are_refused(zoo):
-    graph = read(zoo["jaxsnn_b_cubalif_2out"], dialect="jaxsnn", time_unit="ms")
-    with pytest.raises(
-        ConversionError, match=r"2 Input nodes .input, input_output_h.*: .*and 1 more problem\)"
-    ):
-        convert(graph, to="norse", dt="100us", approximate=True)
-
-
-def played(graph, x):
-    return np.asarray(simulate(lower(graph, dtype=np.float32), x, engine=TimeStepped()).output())
-
-
-def test_neurons_of_different_decay_become_nodes_of_one_decay_each():
-    graph = snntorch(tau=np.array([1e-3, 2e-3, 1e-3, 4e-3]), v_threshold=0.4, seed=3)
-    made = convert(graph, to="spikingjelly")
-    decays = {np.ptp(node.value("tau")) for node in made.graph.nodes.values() if node.type == "LIF"}
-    assert decays == {0.0}
-    x = random_raster(0, (60, 5, 3), 0.5)
-    y = played(graph, x)
-    assert 0.05 < y.mean() < 0.9
-    np.testing.assert_array_equal(played(made.graph, x), y)
 
 
 @pytest.mark.parametrize("shape", [(3,), (1, 3)])
@@ -444,25 +362,6 @@ def test_sums_for_norse_run_sources_first():
     )
 
 
-def test_sums_for_norse_of_other_heights_make_matrices():
-    # no convolution of 1 x 1 with weight zero leads from (2, 6, 4) to (2, 4, 4)
-    rng, given = np.random.default_rng(0), {"padding": [1, 0], "stride": [1, 1], "groups": 1}
-    given |= {"bias": np.zeros(2), "dilation": [1, 1]}
-    leaky = build.lif(tau=1e-3, r=10.0)
-    nodes = {"input": build.input((2, 4, 4)), "hidden": leaky, "sum": leaky}
-    for name in ("a", "b"):
-        nodes[name] = build.node("Conv2d", weight=rng.normal(size=(2, 2, 1, 1)), **given)
-    nodes["output"] = build.output()
-    chains = [("input", "a", "hidden", "sum", "output"), ("input", "b", "sum")]
-    graph = build.network(nodes, chains, seed=0, dialect="snntorch", **RESET)
-    made = convert(graph, to="norse")
-    assert "Conv2d" not in {node.type for node in made.graph.nodes.values()}
-    x = random_raster(0, (30, 5, 2, 4, 4), 0.5)
-    y = played(graph, x).reshape(30, 5, -1)
-    assert 0.05 < y.mean() < 0.9
-    np.testing.assert_array_equal(played(made.graph, x), y)
-
-
 def depth_first(edges, start):
     """Nodes as Norse's importer runs them: each once, then what its edges lead to, in their order."""
     found = []
@@ -527,16 +426,18 @@ def test_what_cannot_be_composed_is_refused(v_start, given, fix):
     step = SimpleNamespace(
         name="n", reset="skip", current_based=False, shape=v_start.shape, v_start=v_start
     )
-    with pytest.raises(ConversionError, match=f"node 'n': it is zero at .*{given}") as caught:
-        compose_resets(
-            SimpleNamespace(
-                draft=Draft.__new__(Draft),
-                steps={"n": step},
-                importer=SimpleNamespace(composes=("skip",)),
-                title="SpikingJelly",
-            )
-        )
-    assert fix in caught.value.problem.fix
+    conversion = SimpleNamespace(
+        draft=Draft.__new__(Draft),
+        steps={"n": step},
+        importer=SimpleNamespace(composes=("skip",)),
+        title="SpikingJelly",
+    )
+    assert_refused(
+        lambda: compose_resets(conversion),
+        ConversionError,
+        f"node 'n': it is zero at .*{given}",
+        fix=fix,
+    )
 
 
 # ---- what no importer does, and what rounding alone brings about
@@ -550,21 +451,6 @@ def norse(**numbers):
     return build.sequential(
         build.input(3), build.linear(4), neuron, seed=0, dialect="norse", dt=1e-3, dt_export=1e-3
     )
-
-
-@pytest.mark.parametrize("to", ["norse", "snntorch", "spikingjelly", "sinabs", "snn_mlir"])
-def test_spikes_of_neurons_that_never_reset_are_no_membranes(to):
-    with pytest.raises(ConversionError, match="node '2' never resets, and its spikes are taken"):
-        convert(snntorch(reset="none"), to=to)
-
-
-@pytest.mark.parametrize("to", ["snntorch", "spikingjelly", "sinabs"])
-def test_a_current_that_changes_its_sign_in_each_step_is_refused(to):
-    source = norse(tau_syn=1e-3 / 1500)
-    steps = simulate(lower(source), np.full((60, 2, 3), 300.0), engine=TimeStepped())
-    assert int(np.asarray(steps.output()).sum()) > 0  # the grid does run it
-    with pytest.raises(ConversionError, match=r"has a current that decays by -0\.5 in a step"):
-        convert(source, to=to)
 
 
 def test_a_decay_of_nothing_may_be_rounded():

@@ -3,21 +3,11 @@
 import numpy as np
 import pytest
 
-from jaxsnn import TimeStepped, lower, simulate
 from jaxsnn.nir import build
 from jaxsnn.nir.convert.pipeline import convert
 from jaxsnn.nir.initializers import normal
-from tests.helpers.lif_chains import two_layers
 from tests.helpers.random_spikes import random_raster
-
-
-def played(graph, x):
-    return np.asarray(simulate(lower(graph, dtype=np.float32), x, engine=TimeStepped()).output())
-
-
-def network(framework, reset="zero"):
-    return two_layers(framework, reset, inputs=5, sizes=(8, 4), seed=1)
-
+from tests.nir.conversions import network, played
 
 #: Source, its reset, and a target; what each pair cannot do is refused elsewhere.
 PAIRS = [

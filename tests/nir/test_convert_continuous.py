@@ -9,10 +9,8 @@ import numpy as np
 import pytest
 
 from jaxsnn import EventDriven, Events, lower, simulate
-from jaxsnn.errors import ConversionError
 from jaxsnn.nir import build, read, write
 from jaxsnn.nir.convert.pipeline import convert
-from jaxsnn.nir.dialects.inference import resolve
 from jaxsnn.nir.initializers import normal
 
 TARGETS = ("jaxsnn", "hxtorch")
@@ -78,45 +76,24 @@ def test_there_and_back_fires_at_the_same_times(options, target, tmp_path):
         assert all(np.ptp(np.asarray(value, float)) == 0 for value in node.parameters.values())
 
 
-@pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize(
-    ("layers", "reason", "way"),
-    [
-        (
-            [build.affine(4, bias=0.1), build.cubalif(tau_mem=0.02, tau_syn=0.01)],
-            "node '1' has a bias, up to 0.1",
-            "constant source",
-        ),
-        ([build.linear(4), build.lif(tau=0.02)], "node '2' is a LIF", "use CubaLIF"),
-        (
-            [build.linear(2), build.cubalif(tau_mem=np.array([0.02, 0.01]), tau_syn=0.01)],
-            r"differ in tau_mem \(10 to 20\)",
-            "split the layer in two",
-        ),
-        (
-            [build.linear(2), build.cubalif(tau_mem=0.02, tau_syn=0.01), build.linear(2)],
-            "what is no population",
-            "let one population end the network",
-        ),
-    ],
-)
-def test_what_they_cannot_take(target, layers, reason, way):
-    with pytest.raises(ConversionError, match=reason) as caught:
-        convert(fed(*layers), to=target)
-    assert way in caught.value.fix
-
-
 def test_the_solver_of_jaxsnn_takes_two_ratios():
     graph = network(tau_mem=15e-3)
-    with pytest.raises(ConversionError, match="tau_mem is 15 ms and tau_syn 10 ms"):
-        convert(graph, to="jaxsnn")
     convert(graph, to="hxtorch")
     made = convert(graph, to="jaxsnn", approximate=True)
     assert "tau_mem 20 ms is written" in made.losses[0]
-    for tau_mem, written in ((10, 10), (14, 10), (16, 20), (20, 20)):
+    for tau_mem, written in (
+        (10, 10),
+        (14, 10),
+        (16, 20),
+        (20, 20),
+        (10 + 4e-5, 10),
+        (20 - 4e-5, 20),
+    ):
         made = convert(network(tau_mem=tau_mem * 1e-3), to="jaxsnn", approximate=True)
         np.testing.assert_allclose(made.graph.nodes["2"].value("tau_mem"), written)
         assert bool(made.losses) is (tau_mem != written)
+    for tau_mem in (10 + 1e-6, 20 - 1e-6):
+        assert convert(network(tau_mem=tau_mem * 1e-3), to="jaxsnn").losses == ()
     # Exactly twice, whatever the division by a millisecond rounds to.
     node = convert(network(tau_mem=2 * 3.3e-3, tau_syn=3.3e-3), to="jaxsnn").graph.nodes["2"]
     assert np.all(np.asarray(node.value("tau_mem")) == 2 * np.asarray(node.value("tau_syn")))
@@ -127,15 +104,10 @@ def test_a_readout_for_hxtorch_alone():
     graph = fed(*layers, build.cubali(tau_mem=0.02, tau_syn=0.01))
     made = convert(graph, to="hxtorch").graph
     assert made.nodes["4"].type == "CubaLI"
-    with pytest.raises(ConversionError, match="takes CubaLIF alone") as caught:
-        convert(graph, to="jaxsnn")
-    assert "convert for hxtorch" in caught.value.fix
 
 
-def test_hxtorch_starts_at_the_leak_and_jaxsnn_at_0():
+def test_the_leak_is_written_for_jaxsnn_that_starts_at_0():
     graph = network(v_leak=0.3)
-    with pytest.raises(ConversionError, match=r"hxtorch starts it at v_leak, 0\.3"):
-        convert(graph, to="hxtorch")
     assert np.all(np.asarray(convert(graph, to="jaxsnn").graph.nodes["2"].value("v_leak")) == 0.3)
 
 
@@ -150,15 +122,14 @@ def wired(*chains):
 
 
 @pytest.mark.parametrize(
-    ("graph", "reason"),
+    "chains",
     [
-        (wired(("in", "w", "a", "out"), ("a", "back", "a")), "the loop through"),
-        (wired(("in", "w", "a", "v", "b", "out"), ("in", "back", "b")), "sums"),
+        [("in", "w", "a", "out"), ("a", "back", "a")],
+        [("in", "w", "a", "v", "b", "out"), ("in", "back", "b")],
     ],
 )
-def test_hxtorch_runs_each_layer_once(graph, reason):
-    with pytest.raises(ConversionError, match=reason):
-        convert(graph, to="hxtorch")
+def test_jaxsnn_takes_loops_and_sums(chains):
+    graph = wired(*chains)
     made = convert(graph, to="jaxsnn").graph
     assert {node.type for node in made.nodes.values()} == {"Input", "Output", "Linear", "CubaLIF"}
 
@@ -181,8 +152,6 @@ def test_time_steps_become_equations_by_approximation_only():
     cell = build.cubalif(tau_mem=1e-3, tau_syn=5e-4, r=10.0, w_in=5.0)
     said = {"dialect": "snntorch", "reset": "zero", "reset_delay": False}
     graph = fed(build.linear(4), cell, **said)
-    with pytest.raises(ConversionError, match="steps through time"):
-        convert(graph, to="jaxsnn")
     made = convert(graph, to="jaxsnn", approximate=True)
     assert any("steps through time" in loss for loss in made.losses)
     assert made.graph.nodes["2"].value("tau_mem")[0] == pytest.approx(1.0)
@@ -218,27 +187,3 @@ def test_what_is_written_without_steps_reads_back(target, tmp_path):
     write(tmp_path / "a.nir", made.graph)
     again = read(tmp_path / "a.nir")
     assert (again.dialect.name, again.dialect.time_unit) == (target, "ms")
-
-
-@pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize(
-    ("options", "reason"),
-    [
-        ({"spike_area": "1ms"}, "a spike is a current there that lasts, and a delta in"),
-        ({"spike_kernel": "delta", "reset": "none"}, "never resets, and its spikes are taken"),
-        (
-            {"spike_kernel": "delta", "readout": "4", "reset": "4:zero"},
-            "gives its membrane and resets",
-        ),
-    ],
-)
-def test_spikes_and_resets_that_they_do_not_have(target, options, reason):
-    layers = [
-        layer
-        for _ in range(2)
-        for layer in (build.linear(4), build.cubalif(tau_mem=20e-3, tau_syn=10e-3))
-    ]
-    plain = fed(*layers, dialect="nir", time_unit="s", spike_kernel="delta")
-    graph = plain.with_dialect(resolve(plain, "nir", time_unit="s", **options))
-    with pytest.raises(ConversionError, match=reason):
-        convert(graph, to=target)

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jaxsnn import TimeStepped, lower, simulate
 from jaxsnn.errors import ConversionError
 from jaxsnn.nir import build, parse
 from jaxsnn.nir.convert.importers import importer_problems
@@ -15,8 +14,8 @@ from jaxsnn.nir.convert.pipeline import convert
 from jaxsnn.nir.initializers import normal
 from jaxsnn.nir.io.documents import NIR_VERSION, group_of
 from tests.helpers.random_spikes import random_raster
-
-SUBTRACTS: dict[str, Any] = {"dialect": "snntorch", "reset": "subtract", "reset_delay": True}
+from tests.helpers.refusals import assert_refused
+from tests.nir.conversions import SUBTRACTS, assert_same, played
 
 
 def chain(first, weights, second, *, tau: Any = 1e-3, **said):
@@ -44,15 +43,8 @@ def ports(size):
     return {name: {"type": kind, "shape": np.array([size])} for name, kind in kinds.items()}
 
 
-def played(graph, x):
-    return np.asarray(simulate(lower(graph, dtype=np.float32), x, engine=TimeStepped()).output())
-
-
-def same(graph, made):
-    x = random_raster(0, (40, 4, 4), 0.4)
-    y = played(graph, x)
-    assert 0.05 < y.mean() < 0.9
-    np.testing.assert_array_equal(played(made.graph, x), y)
+def same(graph, conversion):
+    assert_same(graph, conversion, random_raster(0, (40, 4, 4), 0.4), low=0.05)
 
 
 def test_a_keyword_and_the_name_that_importers_give_it_become_two():
@@ -126,8 +118,11 @@ def test_a_second_way_through_a_nested_graph_is_not_lost(target):
     graph = parse(group_of(tree, NIR_VERSION), **SUBTRACTS)
     x = random_raster(0, (40, 4, 4), 0.4)
     assert not np.array_equal(played(graph, x), played(plain, x))
-    with pytest.raises(ConversionError, match="node 'n' takes what 'x' gives more than once"):
-        convert(graph, to=target, approximate=True)
+    assert_refused(
+        lambda: convert(graph, to=target, approximate=True),
+        ConversionError,
+        "node 'n' takes what 'x' gives more than once",
+    )
 
 
 @pytest.mark.parametrize("dtype", ["i1", "?", ">f4", "f2"])

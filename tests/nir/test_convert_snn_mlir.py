@@ -5,12 +5,11 @@ import numpy as np
 import pytest
 
 from jaxsnn.compatibility.checks import check
-from jaxsnn.errors import ConversionError
 from jaxsnn.nir import build, parse, write
 from jaxsnn.nir.convert.pipeline import convert
 from jaxsnn.nir.initializers import normal
 from tests.helpers.random_spikes import random_raster
-from tests.nir.test_convert_chains import network, played
+from tests.nir.conversions import network, played
 
 
 def compiled(path, x):
@@ -166,37 +165,6 @@ def test_its_ends_have_the_names_that_it_asks_for(tmp_path):
     x = random_raster(4, (40, 3, 5), 0.3)
     write(tmp_path / "x.nir", made.graph)
     np.testing.assert_array_equal(compiled(tmp_path / "x.nir", x), played(graph, x))
-
-
-@pytest.mark.parametrize(
-    ("graph", "reason"),
-    [
-        (
-            lambda: build.network(
-                {
-                    **{"in": build.input(5), "w": linear(4), "lif": build.lif(tau=1e-3, r=10.0)},
-                    **{"back": linear(4), "out": build.output(4)},
-                },
-                [("in", "w"), ("w", "lif"), ("lif", "back"), ("back", "lif"), ("lif", "out")],
-                seed=1,
-                dialect="snntorch",
-                reset="zero",
-                reset_delay=False,
-            ),
-            "loop|feeds",
-        ),
-        (lambda: of(linear(4), build.lif(tau=1e-3, r=10.0), reset="subtract"), "subtracts"),
-        (
-            lambda: of(
-                linear(2), build.lif(2, tau=np.array([1e-3, 2e-3]), r=np.array([10.0, 20.0]))
-            ),
-            "node '2': its neurons differ in the time constant of the membrane",
-        ),
-    ],
-)
-def test_what_it_cannot_do_is_refused(graph, reason):
-    with pytest.raises(ConversionError, match=reason):
-        convert(graph(), to="snn_mlir")
 
 
 @pytest.mark.parametrize(

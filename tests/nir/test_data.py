@@ -23,6 +23,7 @@ from jaxsnn.nir.io.recorded_data import (
     write_data,
 )
 from jaxsnn.simulation.nir_data import to_events
+from tests.helpers.refusals import assert_refused
 
 DT = 1e-4
 INF = np.inf
@@ -93,20 +94,22 @@ def test_counts_become_simultaneous_events_and_are_counted_back():
     binned = bin_events(event_data(events, size=1, t_max=3 * DT), DT)
     assert binned.array[:, 0, 0].tolist() == [0, 2, 1]
     assert binned.merged == 1
-    with pytest.raises(
-        UsageError, match=r"1 entries are neither 0 nor 1, the first 2 in step 1 of sample 0"
-    ):
-        gridded_data(binned.array, DT, spikes=True)
+    assert_refused(
+        lambda: gridded_data(binned.array, DT, spikes=True),
+        UsageError,
+        r"1 entries are neither 0 nor 1, the first 2 in step 1 of sample 0",
+    )
 
 
 def test_times_between_steps_are_refused_or_counted():
     data = nir.EventData(
         idx=np.array([[0, 0, 0]]), time=np.array([[0.1, 0.25, 0.29]]), n_neurons=1, t_max=0.3
     )
-    with pytest.raises(
-        UsageError, match=r"2 of 3 events are not at a multiple of 0.1 s, the first at 0.25 s"
-    ):
-        bin_events(data, 0.1)
+    assert_refused(
+        lambda: bin_events(data, 0.1),
+        UsageError,
+        r"2 of 3 events are not at a multiple of 0.1 s, the first at 0.25 s",
+    )
     binned = bin_events(data, 0.1, move=True)
     assert binned.array[:, 0, 0].tolist() == [0, 1, 2]
     assert (binned.moved, binned.merged) == (2, 1)
@@ -122,8 +125,11 @@ def test_values_are_added_up_or_refused():
         t_max=0.3,
     )
     assert bin_events(data, 0.1).array[:, 0].tolist() == [[0, 0], [2.5, 0], [0, 1]]
-    with pytest.raises(UsageError, match=r"2 of 3 events carry values other than 1, the first 0.5"):
-        to_events(data)
+    assert_refused(
+        lambda: to_events(data),
+        UsageError,
+        r"2 of 3 events carry values other than 1, the first 0.5",
+    )
     ones = event_data(
         SimpleNamespace(time=data.time, index=data.idx), 2, 0.3, values=np.ones((1, 3))
     )
@@ -132,37 +138,31 @@ def test_values_are_added_up_or_refused():
 
 
 @pytest.mark.parametrize(
-    ("changes", "match"),
+    ("changes", "says"),
     [
-        (
-            {"time": np.array([[0.4, INF]])},
-            "outside the recording, from 0 s to t_max = 0.3 s, the first at 0.4 s",
-        ),
-        ({"time": np.array([[-0.1, INF]])}, "outside the recording"),
-        ({"time": np.array([[np.nan, INF]])}, "slot .* has idx 0 and time nan"),
-        ({"idx": np.array([[0, 0]])}, r"slot \(0, 1\) has idx 0 and time inf"),
-        ({"idx": np.array([[-1, -1]])}, r"slot \(0, 0\) has idx -1 and time 0.1"),
-        ({"idx": np.array([[2, -1]])}, "names neuron 2, there are 2"),
-        ({"idx": np.array([[-2, -1]])}, "names neuron -2"),
-        ({"idx": np.array([[0.0, -1.0]])}, "must be whole numbers"),
-        ({"t_max": np.nan}, "t_max is nan s: it must be the end"),
-        ({"t_max": INF}, "t_max is inf s: it must be the end"),
-        ({"t_max": -1.0}, "t_max is -1 s: it must be the end"),
-        ({"value": np.array([[1j, 0]])}, "values are complex128: they must be real"),
-        ({"value": np.array([["1", ""]])}, "values are <U1: they must be real"),
+        ({"time": [[0.4, INF]]}, "from 0 s to t_max = 0.3 s, the first at 0.4 s"),
+        ({"time": [[-0.1, INF]]}, "outside the recording"),
+        ({"time": [[np.nan, INF]]}, "slot .* has idx 0 and time nan"),
+        ({"idx": [[0, 0]]}, r"slot \(0, 1\) has idx 0 and time inf"),
+        ({"idx": [[-1, -1]]}, r"slot \(0, 0\) has idx -1 and time 0.1"),
+        ({"idx": [[2, -1]]}, "names neuron 2, there are 2"),
+        ({"idx": [[-2, -1]]}, "names neuron -2"),
+        ({"idx": [[0.0, -1.0]]}, "must be whole numbers"),
+        ({"t_max": np.nan}, "t_max is nan s"),
+        ({"t_max": INF}, "t_max is inf s"),
+        ({"t_max": -1.0}, "t_max is -1 s"),
+        ({"value": [[1j, 0]]}, "complex128"),
+        ({"value": [["1", ""]]}, "<U1"),
     ],
 )
-def test_broken_events_are_refused(changes, match, tmp_path):
-    good = {"idx": np.array([[0, -1]]), "time": np.array([[0.1, INF]]), "t_max": 0.3}
+def test_broken_events_are_refused(changes, says, tmp_path):
+    good = {"idx": [[0, -1]], "time": [[0.1, INF]], "t_max": 0.3} | changes
+    arrays = {key: np.array(value) for key, value in good.items() if key != "t_max"}
     cls = nir.ValuedEventData if "value" in changes else nir.EventData
-    data = cls(**{**good, **changes}, n_neurons=2)
-    for use in (
-        to_events,
-        lambda data: bin_events(data, 0.1),
-        lambda data: write(tmp_path, {"a": {"spikes": data}}),
-    ):
-        with pytest.raises(UsageError, match=match):
-            use(data)
+    data = cls(**arrays, n_neurons=2, t_max=good["t_max"])
+    assert_refused(lambda: to_events(data), UsageError, says)
+    assert_refused(lambda: bin_events(data, 0.1), UsageError, says)
+    assert_refused(lambda: write(tmp_path, {"a": {"spikes": data}}), UsageError, says)
     assert not list(tmp_path.iterdir())
 
 
@@ -172,33 +172,73 @@ def write(folder, recordings):
     return folder / "data.nir"
 
 
-def test_an_event_at_the_very_end_lies_in_no_step():
-    data = nir.EventData(idx=np.array([[0]]), time=np.array([[0.3]]), n_neurons=1, t_max=0.3)
-    with pytest.raises(
-        UsageError, match=r"1 events lie in no step, the first at 0.3 s, where 3 steps of 0.1 s end"
-    ):
-        bin_events(data, 0.1)
+def once(time, t_max=0.3):
+    """A recording of one spike."""
+    idx, times = np.array([[0]]), np.array([[time]])
+    return nir.EventData(idx=idx, time=times, n_neurons=1, t_max=t_max)
 
 
-@pytest.mark.parametrize("dt", [0.0, -1.0, INF, np.nan])
-def test_a_step_has_a_length(dt):
-    data = nir.EventData(idx=np.array([[0]]), time=np.array([[0.1]]), n_neurons=1, t_max=0.3)
-    with pytest.raises(UsageError, match="must be positive"):
-        bin_events(data, dt)
-    with pytest.raises(UsageError, match="must be positive"):
-        gridded_data(np.zeros((1, 1, 1)), dt)
+def named(*nodes):
+    return graph_data({name: nested()["input"] for name in nodes})
 
 
-def test_steps_must_fill_the_recording():
-    data = nir.EventData(idx=np.array([[0]]), time=np.array([[0.2]]), n_neurons=1, t_max=0.35)
-    with pytest.raises(UsageError, match=r"end at 0.35 s, which is 3.5 steps of 0.1 s"):
-        bin_events(data, 0.1)
+REFUSED = {
+    "an event at the very end": (lambda: bin_events(once(0.3), 0.1), "0.3 s, where 3 steps"),
+    **{
+        f"steps of {dt}": (lambda dt=dt: bin_events(once(0.1), dt), "must be positive")
+        for dt in (0.0, -1.0, INF, np.nan)
+    },
+    "no steps": (lambda: gridded_data(np.zeros((1, 1, 1)), 0.0), "must be positive"),
+    "half a step": (lambda: bin_events(once(0.2, 0.35), 0.1), "0.35 s, which is 3.5 steps"),
+    "membranes": (
+        lambda: to_events(gridded_data(np.full((2, 1, 1), 0.5), DT)), "not a recording of spikes"
+    ),
+    "a node in a node": (lambda: named("a", "a/b"), "'a' in 'a/b' is a node"),
+    "a node around a node": (lambda: named("a/b", "a"), "must differ"),
+    "a node without a name": (lambda: named("a//b"), "must not be empty"),
+}  # fmt: skip
 
 
-def test_membranes_are_no_spikes():
-    membrane = gridded_data(np.full((2, 1, 1), 0.5), DT)
-    with pytest.raises(UsageError, match="is not a recording of spikes"):
-        to_events(membrane)
+@pytest.mark.parametrize("case", REFUSED)
+def test_recordings_that_make_no_sense_are_refused(case):
+    assert_refused(REFUSED[case][0], UsageError, REFUSED[case][1])
+
+
+def test_a_name_that_no_file_can_hold_is_not_written(tmp_path):
+    data = nir.NIRNodeData(observables=nested()["input"])
+    document = nir.NIRGraphData(nodes={"a/b": data})
+    assert_refused(lambda: write_data(tmp_path / "a.nir", document), GraphError, "cannot hold")
+
+
+def set_attribute(name, value):
+    return lambda spikes: spikes.attrs.__setitem__(name, value)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda spikes: spikes.attrs.__delitem__("dt"), "dt"),
+        (lambda spikes: spikes.create_dataset("delay", data=np.ones(3)), "holds 'delay'"),
+        (set_attribute("dynamic_before_transition", True), "dynamic_before_transition = True"),
+        (set_attribute("dimension_order", ["time", "batch", "neuron"]), "dimension_order = "),
+        (set_attribute("time_shift", 0.5), "time_shift = 0.5"),
+        (set_attribute("dynamic_before_transition", False), None),
+    ],
+)
+def test_what_a_later_format_may_mean_is_refused(change, says, tmp_path):
+    spikes = nir.TimeGriddedData(np.ones((1, 2, 3), bool), DT)
+    path = write(tmp_path, {"lif": {"spikes": spikes}})
+    with h5py.File(path, "a") as file:
+        change(file["nodes/lif/observables/spikes"])
+    if says is None:
+        same(observations(read_data(path))["lif"]["spikes"], spikes)
+        return
+    assert_refused(lambda: read_data(path), FileError, says)
+
+
+def test_a_graph_is_no_recording(zoo):
+    says = "holds no NIRGraphData"
+    assert_refused(lambda: read_data(zoo["norse_v_li"]), FileError, says)
 
 
 def test_shapes_are_restored():
@@ -206,8 +246,9 @@ def test_shapes_are_restored():
     data = gridded_data(array, DT)
     assert data.data.shape == (3, 2, 20)
     np.testing.assert_array_equal(to_array(data, (4, 5)), array)
-    with pytest.raises(UsageError, match=r"20 neurons, the shape \(3, 5\) has 15"):
-        to_array(data, (3, 5))
+    assert_refused(
+        lambda: to_array(data, (3, 5)), UsageError, r"20 neurons, the shape \(3, 5\) has 15"
+    )
 
 
 def nested():
@@ -264,68 +305,6 @@ def test_files_of_nir_are_read(tmp_path):
 
 def test_the_same_recordings_give_the_same_bytes(tmp_path):
     first = write(tmp_path, nested()).read_bytes()
-    with pytest.raises(FileError, match="exists"):
-        write(tmp_path, nested())
+    assert_refused(lambda: write(tmp_path, nested()), FileError, "exists")
     write_data(tmp_path / "data.nir", graph_data(dict(reversed(nested().items()))), force=True)
     assert (tmp_path / "data.nir").read_bytes() == first
-
-
-def test_a_graph_is_no_recording(zoo):
-    with pytest.raises(FileError, match="holds no NIRGraphData"):
-        read_data(next(iter(zoo.values())))
-
-
-def test_names_that_clash_or_cannot_be_written(tmp_path):
-    spikes = nested()["input"]
-    with pytest.raises(UsageError, match="'a' in 'a/b' is a node"):
-        graph_data({"a": spikes, "a/b": spikes})
-    with pytest.raises(UsageError, match="must differ"):
-        graph_data({"a/b": spikes, "a": spikes})
-    with pytest.raises(UsageError, match="must not be empty"):
-        graph_data({"a//b": spikes})
-    with pytest.raises(GraphError, match="cannot hold"):
-        write_data(
-            tmp_path / "x.nir", nir.NIRGraphData(nodes={"a/b": nir.NIRNodeData(observables=spikes)})
-        )
-
-
-def test_a_file_with_a_missing_part_is_broken(tmp_path):
-    import h5py
-
-    path = write(tmp_path, nested())
-    with h5py.File(path, "a") as file:
-        del file["nodes/input/observables/spikes"].attrs["t_max"]
-    with pytest.raises(FileError, match="t_max"):
-        read_data(path)
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "refused"),
-    [
-        ("dynamic_before_transition", True, "dynamic_before_transition = True"),
-        ("dynamic_before_transition", False, None),
-        ("dimension_order", ["time", "batch", "neuron"], "dimension_order = "),
-        ("time_shift", 0.5, "time_shift = 0.5"),
-    ],
-)
-def test_what_a_later_format_may_mean_is_refused(name, value, refused, tmp_path):
-    spikes = nir.TimeGriddedData(np.ones((1, 2, 3), bool), DT)
-    write_data(tmp_path / "x.h5", graph_data({"lif": {"spikes": spikes}}))
-    with h5py.File(tmp_path / "x.h5", "a") as file:
-        file["nodes/lif/observables/spikes"].attrs[name] = value
-    if refused is None:
-        found = observations(read_data(tmp_path / "x.h5"))["lif"]["spikes"]
-        assert isinstance(found, nir.TimeGriddedData)
-        np.testing.assert_array_equal(found.data, spikes.data)
-        return
-    with pytest.raises(FileError, match=refused):
-        read_data(tmp_path / "x.h5")
-
-
-def test_a_dataset_that_the_format_does_not_have_is_refused(tmp_path):
-    spikes = nir.TimeGriddedData(np.ones((1, 2, 3), bool), DT)
-    write_data(tmp_path / "x.h5", graph_data({"lif": {"spikes": spikes}}))
-    with h5py.File(tmp_path / "x.h5", "a") as file:
-        file["nodes/lif/observables/spikes/delay"] = np.ones(3)
-    with pytest.raises(FileError, match="holds 'delay'"):
-        read_data(tmp_path / "x.h5")

@@ -10,6 +10,7 @@ from jaxsnn.errors import FileError, UsageError
 from jaxsnn.nir import build
 from jaxsnn.nir.graphs.parse import parse, read
 from jaxsnn.plot.graph_drawing import dot, draw, mermaid, svg
+from tests.helpers.refusals import assert_refused
 from tests.helpers.zoo import FACTS
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -90,15 +91,17 @@ def test_a_picture_is_never_overwritten_unless_told(tmp_path, recurrent, ending)
     path = tmp_path / f"g.{ending}"
     draw(recurrent, path)
     first = path.read_bytes()
-    with pytest.raises(FileError, match="exists"):
-        draw(recurrent, path)
+    assert_refused(lambda: draw(recurrent, path), FileError, "exists")
     draw(recurrent, path, force=True)
     assert path.read_bytes() == first
 
 
 def test_other_endings_are_refused(tmp_path, recurrent):
-    with pytest.raises(UsageError, match=r"\.svg, \.png, \.pdf, \.dot, \.mmd"):
-        draw(recurrent, tmp_path / "g.gif")
+    assert_refused(
+        lambda: draw(recurrent, tmp_path / "g.gif"),
+        UsageError,
+        r"\.svg, \.png, \.pdf, \.dot, \.mmd",
+    )
     assert not list(tmp_path.iterdir())
 
 

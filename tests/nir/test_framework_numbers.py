@@ -9,13 +9,15 @@ import pytest
 
 from jaxsnn import lower
 from jaxsnn.errors import ConversionError, DialectError
-from jaxsnn.nir import build
+from jaxsnn.nir import build, parse
 from jaxsnn.nir.convert.pipeline import convert
 from jaxsnn.nir.dialects.inference import infer
-from jaxsnn.nir.frameworks import norse, sinabs
+from jaxsnn.nir.frameworks import norse
 from jaxsnn.nir.frameworks.registry import frameworks
 from jaxsnn.nir.frameworks.snntorch import _is_single_precision
-from jaxsnn.nir.frameworks.source_step import Step
+from tests.helpers.refusals import assert_refused
+from tests.nir import importer_steps
+from tests.nir.conversions import played
 from tests.nir.importer_steps import setting
 
 
@@ -27,8 +29,11 @@ def test_norse_is_refused_a_current_that_starts_elsewhere():
     )
     assert convert(graph, to="norse").losses == ()
     zero = dataclasses.replace(graph, dialect=dataclasses.replace(graph.dialect, initial="zero"))
-    with pytest.raises(ConversionError, match=r"'2'.*Norse starts its current at v_leak"):
-        convert(zero, to="norse")
+    assert_refused(
+        lambda: convert(zero, to="norse"),
+        ConversionError,
+        r"'2'.*Norse starts its current at v_leak",
+    )
 
 
 @pytest.mark.parametrize(
@@ -90,8 +95,7 @@ def test_sinabs_bounds_its_iaf_by_minus_their_threshold(floor, neuron, taken):
     if taken:
         assert convert(graph, to="sinabs").losses == ()
         return
-    with pytest.raises(ConversionError, match="'2'"):
-        convert(graph, to="sinabs")
+    assert_refused(lambda: convert(graph, to="sinabs"), ConversionError, "'2'")
 
 
 @pytest.mark.parametrize(
@@ -107,15 +111,9 @@ def test_gradients_pass_the_resets_of_spyx(dialect, r, detached):
 
 def step(**changes):
     """A membrane that loses a tenth in each step and subtracts 1 after a spike."""
-    numbers = dict.fromkeys(("drive", "synapse_decay", "v_reset", "v_start", "i_start"), 0.0)
-    numbers |= dict.fromkeys(("gain", "synapse_gain", "bias_ratio", "v_threshold", "level"), 1.0)
-    numbers |= {"decay": 0.9} | {
-        name: value for name, value in changes.items() if isinstance(value, float)
-    }
-    told = {"reset": "subtract", "several": False, "at_equality": False, "current_based": True}
-    told |= {name: value for name, value in changes.items() if not isinstance(value, float)}
-    arrays = {name: np.array([value]) for name, value in numbers.items()}
-    return Step(name="n", type="CubaLIF", shape=(1,), late=False, **arrays, **told)
+    numbers = {"gain": 1.0, "synapse_gain": 1.0, "v_threshold": 1.0, "synapse_decay": 0.0}
+    kind = {"decay": 0.9, "reset": "subtract", "current_based": True, "shape": (1,)}
+    return importer_steps.step(**numbers | kind | changes)
 
 
 def written_by_norse(one, *others):
@@ -183,24 +181,11 @@ def test_what_subtracts_says_so_of_norses_leaky_neurons():
     layers = build.linear(2), build.lif(tau=5e-3)
     said = {"reset": "subtract", "dt": 1e-4}
     graph = build.sequential(build.input(2), *layers, seed=0, dialect="norse", **said)
-    with pytest.raises(DialectError, match=r"'2' \(LIF\) resets to zero in Norse's importer"):
-        list(norse._ignored(graph))
-
-
-@pytest.mark.parametrize(
-    ("reset", "v_reset", "does"),
-    [
-        ("subtract", 0.0, True),
-        ("subtract", 0.5, True),
-        ("value", 0.0, True),
-        ("value", 0.5, False),
-        ("subtract later", 0.0, False),
-        ("skip", 0.0, False),
-    ],
-)
-def test_sinabs_takes_several_spikes_with_two_resets(reset, v_reset, does):
-    step: Any = SimpleNamespace(reset=reset, v_reset=np.array([0.0, v_reset]))
-    assert sinabs._does(step) is does
+    assert_refused(
+        lambda: list(norse._ignored(graph)),
+        DialectError,
+        r"'2' \(LIF\) resets to zero in Norse's importer",
+    )
 
 
 def test_norse_writes_a_current_so_large_that_v_leak_starts_it():
@@ -216,8 +201,11 @@ def test_norse_writes_a_current_so_large_that_v_leak_starts_it():
     none: Any = SimpleNamespace(i_start=np.zeros(2))
     large = norse._large(none, start * [1, 0], rest, np.array([0.5, 0.5]))
     np.testing.assert_array_equal(large, [norse._LARGE_CURRENT, 1.0])
-    with pytest.raises(ConversionError, match="'n' starts with a current that Norse's v_leak"):
-        norse._large(step, 0 * start, rest, share)
+    assert_refused(
+        lambda: norse._large(step, 0 * start, rest, share),
+        ConversionError,
+        "'n' starts with a current that Norse's v_leak",
+    )
 
 
 TIES = {
@@ -241,5 +229,20 @@ def test_a_leak_that_a_framework_does_not_know_contradicts_it(name):
     neurons = build.lif(tau=10e-3, r=1.0, v_leak=3.0)
     told = {"dialect": name, "dt": "1ms", "reset": "zero"}
     message = f"{name} writes v_leak = 0, but node '2' has 3"
-    with pytest.raises(DialectError, match=message):
-        build.sequential(build.input(1), build.linear(1), neurons, seed=0, **told)
+    assert_refused(
+        lambda: build.sequential(build.input(1), build.linear(1), neurons, seed=0, **told),
+        DialectError,
+        message,
+    )
+
+
+@pytest.mark.parametrize("norm_input", [False, True])
+def test_norm_input_scales_what_arrives_at_a_leaky_readout_of_sinabs(norm_input):
+    """What Sinabs writes of an ExpLeak: tau in steps, r 1."""
+    layers = build.linear(weight=[[2.0]]), build.li(1, tau=5.0, r=1.0)
+    net = build.sequential(build.input(1), *layers)
+    options = {"norm_input": norm_input, "dt": "1ms", "time_unit": "step"}
+    x, decay = np.eye(3)[:, :1, None], np.exp(-1 / 5.0)
+    first = 2.0 * (1 - decay) if norm_input else 2.0
+    y = played(parse(net.source, dialect="sinabs", **options), x)
+    np.testing.assert_allclose(y.ravel()[:2], [first, first * decay], rtol=1e-5)

@@ -15,6 +15,7 @@ from jaxsnn.nir.model.node import LIKE_XLA
 from jaxsnn.nir.model.nodes import Affine, Input, Linear
 from tests.helpers.mixed_decays import MIXED_DECAYS, mixed_decays
 from tests.helpers.random_spikes import random_raster
+from tests.helpers.refusals import assert_refused
 
 
 def made(kind: Any) -> Any:
@@ -229,10 +230,16 @@ def test_outputs_beyond_the_last_input(changes, beyond):
 
 
 def test_the_kernel_must_hold_the_bias():
-    with pytest.raises(ConversionError, match="'n' pads by more than its kernel"):
-        spyx._widened("n", frame(padding=(2, 0)), 1.0, None, None)
-    with pytest.raises(ConversionError, match="'n' pads so far that a constant input does not"):
-        spyx._widened("n", frame(stride=(1, 1), padding=(1, 0)), 1.0, None, None)
+    assert_refused(
+        lambda: spyx._widened("n", frame(padding=(2, 0)), 1.0, None, None),
+        ConversionError,
+        "'n' pads by more than its kernel",
+    )
+    assert_refused(
+        lambda: spyx._widened("n", frame(stride=(1, 1), padding=(1, 0)), 1.0, None, None),
+        ConversionError,
+        "'n' pads so far that a constant input does not",
+    )
     kept = spyx._widened("n", frame(stride=(1, 1), padding=(1, 0)), None, None, None)
     assert kept["weight"].shape == (1, 2, 2, 3)
 

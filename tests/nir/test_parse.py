@@ -10,6 +10,7 @@ from jaxsnn.errors import GraphError, UnsupportedNodeError
 from jaxsnn.nir import parse, read, write
 from jaxsnn.nir.io.files import Dataset, Group, load, save, text_dataset
 from jaxsnn.nir.model.description import as_json
+from tests.helpers.refusals import assert_refused
 
 
 def lif(size):
@@ -29,18 +30,6 @@ def small():
     return graph_of(nodes, [("input", "w"), ("w", "n"), ("n", "output")])
 
 
-def test_a_nir_graph_is_left_alone():
-    source = small()
-    arrays = {key: node.__dict__.copy() for key, node in source.nodes.items()}
-    parse(source)
-    for key, node in source.nodes.items():
-        assert node.__dict__.keys() == arrays[key].keys()
-        for name, value in node.__dict__.items():
-            assert value is arrays[key][name]
-    source.nodes["w"].weight[0, 0] = 5
-    assert source.nodes["w"].weight.flags.writeable
-
-
 def test_the_graph_does_not_follow_later_changes():
     source = small()
     graph = parse(source)
@@ -53,8 +42,7 @@ def test_parse_takes_what_nir_read_gives(tmp_path):
     from_file, from_nir = read(tmp_path / "a.nir"), parse(nir.read(tmp_path / "a.nir"))
     assert from_file.order() == from_nir.order()
     assert sorted(from_file.edges) == sorted(from_nir.edges)
-    with pytest.raises(GraphError, match=r"a list is not a NIR graph: pass a nir.NIRGraph"):
-        parse([])
+    assert_refused(lambda: parse([]), GraphError, r"a list is not a NIR graph: pass a nir.NIRGraph")
 
 
 def test_an_unknown_type_is_refused_by_name_with_what_is_known(tmp_path):
@@ -62,13 +50,13 @@ def test_an_unknown_type_is_refused_by_name_with_what_is_known(tmp_path):
     document = load(tmp_path / "a.nir")
     document["node"]["nodes"]["n"]["type"] = text_dataset("ALIF")
     save(tmp_path / "b.nir", document)
-    with pytest.raises(
+    assert_refused(
+        lambda: read(tmp_path / "b.nir"),
         UnsupportedNodeError,
-        match=r"node 'n' has the type ALIF, .*: supported are Input, .*, NIRGraph",
-    ) as e:
-        read(tmp_path / "b.nir")
-    assert e.value.exit_code == 1
-    assert (e.value.node, e.value.problem.code) == ("n", "unknown-type")
+        r"node 'n' has the type ALIF, .*: supported are Input, .*, NIRGraph",
+        node="n",
+        code="unknown-type",
+    )
 
 
 @pytest.mark.parametrize("edge", [("n", "outptu"), ("ww", "n")])
@@ -76,11 +64,11 @@ def test_a_dangling_edge_is_refused(edge):
     source = small()
     source.edges.append(edge)
     missing = "outptu" if "outptu" in edge else "ww"
-    with pytest.raises(
+    assert_refused(
+        lambda: parse(source),
         GraphError,
-        match=f"edge {edge[0]} -> {edge[1]} is dangling, the graph has no node '{missing}'",
-    ):
-        parse(source)
+        f"edge {edge[0]} -> {edge[1]} is dangling, the graph has no node '{missing}'",
+    )
 
 
 def test_a_dangling_edge_in_a_nested_graph_is_left_out_and_listed(tmp_path, entries):
@@ -145,8 +133,13 @@ def test_a_nested_graph_without_borders_is_entered_where_it_is_free():
         "edges from 'sub' reach its node 'n'",
     ]
     closed = graph_of({"w": nir.Linear(np.ones((3, 3))), "n": lif(3)}, [("w", "n"), ("n", "w")])
-    with pytest.raises(GraphError, match="nested graph 'sub' has no Input node"):
-        parse(graph_of({**ends(3, 3), "sub": closed}, [("input", "sub"), ("sub", "output")]))
+    assert_refused(
+        lambda: parse(
+            graph_of({**ends(3, 3), "sub": closed}, [("input", "sub"), ("sub", "output")])
+        ),
+        GraphError,
+        "nested graph 'sub' has no Input node",
+    )
 
 
 def test_nodes_that_nothing_feeds_are_warned_of():
@@ -163,8 +156,9 @@ def test_nodes_that_nothing_feeds_are_warned_of():
 def test_a_name_that_no_file_can_hold_is_refused():
     source = small()
     source.nodes["a/b"] = source.nodes.pop("n")
-    with pytest.raises(GraphError, match="an entry named 'a/b', which a NIR file cannot hold"):
-        parse(source)
+    assert_refused(
+        lambda: parse(source), GraphError, "an entry named 'a/b', which a NIR file cannot hold"
+    )
 
 
 @pytest.mark.parametrize("name", ["nodes", "edges"])
@@ -172,21 +166,24 @@ def test_a_graph_without_its_parts_is_refused(name, tmp_path):
     write(tmp_path / "a.nir", parse(small()))
     document = load(tmp_path / "a.nir")
     del document["node"][name]
-    with pytest.raises(GraphError, match=f"no (group|dataset) '{name}'"):
-        parse(document)
+    assert_refused(lambda: parse(document), GraphError, f"no (group|dataset) '{name}'")
 
 
 def test_a_document_without_a_graph_is_refused():
-    with pytest.raises(GraphError, match="the document has no group 'node'"):
-        parse(Group({"version": text_dataset("1.0.8")}))
+    assert_refused(
+        lambda: parse(Group({"version": text_dataset("1.0.8")})),
+        GraphError,
+        "the document has no group 'node'",
+    )
 
 
 def test_edges_of_the_wrong_shape_are_refused(tmp_path):
     write(tmp_path / "a.nir", parse(small()))
     document = load(tmp_path / "a.nir")
     document["node"]["edges"] = Dataset(value=np.ones((2, 3)), dtype=np.dtype(float))
-    with pytest.raises(GraphError, match=r"'edges' of the graph has the shape \(2, 3\)"):
-        parse(document)
+    assert_refused(
+        lambda: parse(document), GraphError, r"'edges' of the graph has the shape \(2, 3\)"
+    )
 
 
 def test_unknown_entries_are_kept(tmp_path, entries):

@@ -13,6 +13,7 @@ from jaxsnn.errors import GraphError
 from jaxsnn.nir import parse
 from jaxsnn.nir.model.nodes import Conv2d, Flatten
 from jaxsnn.nir.model.passes import shapes, sizes, synapses, transfer, window
+from tests.helpers.refusals import assert_refused
 from tests.oracles.linear_nodes import synapses_of_convolution
 
 
@@ -186,5 +187,4 @@ def test_a_flatten_that_counts_a_batch_axis_is_understood_from_what_follows():
     ],
 )
 def test_declarations_that_are_wrong_are_refused(node, message):
-    with pytest.raises(GraphError, match=message):
-        network(node, inputs=(2, 8, 8), outputs=[3])
+    assert_refused(lambda: network(node, inputs=(2, 8, 8), outputs=[3]), GraphError, message)

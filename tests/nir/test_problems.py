@@ -2,13 +2,9 @@
 line translates it.
 """
 
-import ast
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-import jaxsnn.nir
 from jaxsnn.errors import ConversionError, DialectError
 from jaxsnn.nir import build, describe, read
 from jaxsnn.nir.convert.importers import importer_problems, undecided
@@ -17,34 +13,6 @@ from jaxsnn.nir.convert.target import target_of
 from jaxsnn.nir.convert.topology import refuse_for
 from jaxsnn.nir.dialects.gains import require
 from jaxsnn.nir.model.changes import Change
-from tests.helpers.source_texts import FLAG, raised, texts
-
-ROOT = Path(jaxsnn.nir.__file__).parent
-FILES = sorted(ROOT.rglob("*.py"))
-#: Where there is nothing to do that the message does not say.
-WITHOUT_FIX = {"no such file"}
-
-
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_no_text_speaks_of_flags(path):
-    found = [(line, text) for line, text in texts(ast.parse(path.read_text())) if FLAG.search(text)]
-    assert found == []
-
-
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_every_refusal_says_what_to_do(path):
-    source = path.read_text()
-    for call in raised(ast.parse(source)):
-        given = {keyword.arg for keyword in call.keywords}
-        if "fix" not in given:
-            text = ast.get_source_segment(source, call)
-            assert any(known in text for known in WITHOUT_FIX), text
-
-
-def test_the_walk_sees_flags_and_refusals():
-    tree = ast.parse('"""--dt"""\nraise UsageError(f"say --dt {x}")\nraise ValueError("a -->b")')
-    assert [text for _, text in texts(tree) if FLAG.search(text)] == ["say --dt "]
-    assert len(list(raised(tree))) == 1
 
 
 def undecided_graph():

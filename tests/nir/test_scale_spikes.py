@@ -18,6 +18,7 @@ from jaxsnn.nir import build, read, write
 from jaxsnn.nir.convert.pipeline import convert
 from jaxsnn.nir.graphs.export import document_of_graph
 from jaxsnn.nir.graphs.parse import parse
+from tests.helpers.refusals import assert_refused
 
 CURRENT = {"tau_mem": 20e-3, "tau_syn": 10e-3}
 #: Layer, gain of its spikes.
@@ -69,17 +70,14 @@ def test_a_file_of_earlier_releases_must_say_how_it_is_meant(kind, tag, tmp_path
     path = written(built(kind, 3.0), tmp_path / "old.nir", tag=tag)
     said = {} if tag else {"dialect": "jaxsnn", "time_unit": "s"}
     undecided = read(path, **said)
-    with pytest.raises(LoweringError, match="scale_spikes=false") as refused:
-        count(undecided)
-    assert refused.value.node == "2"
+    assert_refused(lambda: count(undecided), LoweringError, "scale_spikes=false", node="2")
     for purpose in ("event", "grid", *(["jaxsnn"] if kind == "CubaLIF" else [])):
         problems = check(undecided, purpose).problems
         assert any("scale_spikes" in (problem.fix or "") for problem in problems), purpose
     assert count(read(path, scale_spikes=False, **said)) == count(built(kind))
     assert count(read(path, scale_spikes=True, **said)) == count(built(kind, 3.0))
     if kind == "CubaLIF":
-        with pytest.raises(DialectError, match="scale_spikes=false"):
-            convert(undecided, to="jaxsnn")
+        assert_refused(lambda: convert(undecided, to="jaxsnn"), DialectError, "scale_spikes=false")
 
 
 def test_what_was_said_of_a_file_is_in_what_is_written_of_it(tmp_path):

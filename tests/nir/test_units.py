@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import jaxsnn.nir
-from jaxsnn import errors, units
+from jaxsnn import errors
 from jaxsnn.errors import JaxsnnError, UsageError
 from jaxsnn.units import format_time, parse_time
 
@@ -66,7 +66,3 @@ def test_each_error_has_an_exit_code():
 @pytest.mark.parametrize("name", MODULES)
 def test_examples_run(name):
     assert doctest.testmod(importlib.import_module(name)).failed == 0
-
-
-def test_the_units_are_in_one_table():
-    assert list(units.SECONDS) == ["s", "ms", "us", "ns"]
