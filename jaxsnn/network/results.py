@@ -19,7 +19,6 @@ class Result(enum.IntEnum):
     SUCCESS = 0
     BUDGET_EXHAUSTED = 1
     TIME_CONSTANTS_DIFFER = 2
-    TIME_CONSTANTS_CHANGED = 2  # its former name
     NOT_FINITE = 3
     INVALID_INPUT = 4
 

@@ -5,7 +5,6 @@ loading JAX.
 """
 
 import sys
-import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -115,21 +114,14 @@ _MODULES = {
     "tuning": ("tune",),
 }
 _HOME = {name: f"jaxsnn.train.{module}" for module, names in _MODULES.items() for name in names}
-#: Names of earlier versions, which go with the next one.
-_FORMER = {"Population": "PopulationCode", "Push": "WeightBumping"}
 
 __all__ = [*sorted(_HOME)]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:
-    now = _FORMER.get(name, name)
-    if now not in _HOME:
+    if name not in _HOME:
         raise AttributeError(f"module 'jaxsnn.train' has no attribute {name!r}")
-    value = getattr(import_module(_HOME[now]), now)
-    if now != name:
-        message = f"jaxsnn.train.{name} is now called {now}"
-        warnings.warn(message, DeprecationWarning, stacklevel=2)
-        return value
+    value = getattr(import_module(_HOME[name]), name)
     setattr(sys.modules[__name__], name, value)
     return value
 

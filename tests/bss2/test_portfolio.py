@@ -5,7 +5,6 @@ seed.
 import numpy as np
 import pytest
 
-import jaxsnn
 from jaxsnn.bss2.check import check
 from jaxsnn.bss2.chip import HICANN_X, NOTHING_DEAD, SMALL, ChipError, Dead
 from jaxsnn.bss2.mapping import to_json
@@ -180,13 +179,6 @@ def test_counting_never_forbids_what_trying_everything_finds(signs):
         if possible:
             assert impossible(net, parts, signs) is None
             assert least_runs(net, parts, signs) == (1, None)
-
-
-def test_the_old_name_still_works():
-    with pytest.warns(DeprecationWarning, match=r"jaxsnn\.map_net is now jaxsnn\.place_and_route"):
-        old = jaxsnn.map_net
-    assert old is jaxsnn.place_and_route
-    assert "map_net" not in dir(jaxsnn)
 
 
 def test_the_same_seed_gives_the_same_bytes():

@@ -217,7 +217,7 @@ class Configurations:
     def journey(self, path, rng):
         arguments = self.parser.parse_args(["train", "--config", str(path), "-o", "out.nir"])
         yield "options"
-        options, _ = train_command.options_of(arguments)
+        options = train_command.options_of(arguments)
         yield "network"
         train_command.graph_of(arguments, options)
 

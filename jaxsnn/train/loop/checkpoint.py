@@ -38,9 +38,11 @@ from jaxsnn.output import (
 from jaxsnn.train.loop.checkpoint_files import VERSION, is_whole, sealed, unsealed
 from jaxsnn.train.loop.epoch import TrainState
 from jaxsnn.train.loop.history import EpochRecord
-from jaxsnn.train.options import MOST_EPOCHS, OPTIONS
+from jaxsnn.train.options import MOST_EPOCHS
 
 LAST, BEFORE, BEST, HISTORY = "last.npz", "before.npz", "best.npz", "history.jsonl"
+#: Names of options in checkpoints of earlier versions.
+_EARLIER_NAMES = {"ema_decay": "averaging", "weight_bumping": "push"}
 _SAME = "resume with the same, or choose another folder"
 
 
@@ -313,8 +315,7 @@ class Folder:
         if extend is not None:
             before["epochs"] = self.settings["epochs"]
         for name, value in self.settings.items():
-            former = OPTIONS[name].former if name in OPTIONS else ""
-            other = before.get(name, before.get(former))
+            other = before.get(name, before.get(_EARLIER_NAMES.get(name, "")))
             if other != value:
                 where, then, now = _difference(name, other, value)
                 raise UsageError(

@@ -85,8 +85,7 @@ class TrainPlan:
     def as_dict(self) -> dict[str, Any]:
         """What a run depends on, for JSON; times in seconds.
 
-        The keys are the options that are recorded; those with another name in earlier versions
-        have it too.
+        The keys are the options that are recorded.
         """
         shown = {
             "loss": {"name": name_of(self.loss), **of_record(self.loss)},
@@ -96,12 +95,11 @@ class TrainPlan:
             "schedule": _in_brackets(self.options.schedule),
             "optimiser": _in_brackets(self.options.optimiser),
         }
-        found: dict[str, Any] = {}
-        for name, known in OPTIONS.items():
-            if known.recorded:
-                value = shown[name] if name in shown else for_json(getattr(self.options, name))
-                found |= {name: value} | ({known.former: value} if known.former else {})
-        return found
+        return {
+            name: shown[name] if name in shown else for_json(getattr(self.options, name))
+            for name, known in OPTIONS.items()
+            if known.recorded
+        }
 
 
 def _in_brackets(choice: Any) -> str:

@@ -83,7 +83,6 @@ from jaxsnn.train.loop.shared_code import of_one_run
 from jaxsnn.train.loop.train_plan import TrainPlan
 from jaxsnn.train.losses.regularizers import SpikeBudget
 from jaxsnn.train.losses.silence import channels_of, feeding_weights
-from jaxsnn.train.options import OPTIONS
 
 Given = ParamSpec("Given")
 Found = TypeVar("Found")
@@ -239,8 +238,9 @@ class TrainingRun:
         if folder is None:
             with device_errors():
                 return self._epochs()
-        settings = {name: value for name, value in self.plan.as_dict().items() if name in OPTIONS}
-        self.folder = Folder(folder, settings, self._fingerprint(self.rates), alone=is_first())
+        self.folder = Folder(
+            folder, self.plan.as_dict(), self._fingerprint(self.rates), alone=is_first()
+        )
         try:
             found = self.folder.begin(
                 resume=resume, state=self.state, overwrite=overwrite, extend=self._extended
