@@ -72,8 +72,9 @@ def audit(
     }
     grid = np.linspace(0.0, t_end, times)
     numbers = _numbers(network, frozenset(solution.levels))
+    in_float64 = jax.tree.map(lambda array: np.asarray(array, float), numbers)
     found = {}
-    for name, (lanes, factor, matrices) in jax.tree.map(_in_float64, numbers).items():
+    for name, (lanes, factor, matrices) in in_float64.items():
         own = np.asarray(solution.spikes[name].time, float)[:samples]
         at_spikes, elsewhere = 0.0, 0.0
         for sample, spikes in enumerate(own):
@@ -84,7 +85,9 @@ def audit(
                 weight = np.eye(len(factor)) if matrix is None else matrix
                 arrivals.append((time[used].astype(float), weight[index[used]] * factor))
             at_spikes = max(at_spikes, _distance_at_spikes(lanes, arrivals, spikes))
-            elsewhere = max(elsewhere, _excess(lanes, arrivals, spikes, grid))
+            for when in grid:
+                excess = _excess_at(lanes, arrivals, spikes, np.full(len(spikes), when))
+                elsewhere = max(elsewhere, float(np.max(excess)))
         found[name] = Audit(
             spikes=int(np.isfinite(own).sum()),
             at_spikes=at_spikes,
@@ -110,10 +113,6 @@ def _numbers(network: Network, levels: frozenset[str]) -> dict[str, tuple[Any, A
     return found
 
 
-def _in_float64(array: Any) -> np.ndarray:
-    return np.asarray(array, float)
-
-
 def _distance_at_spikes(
     lanes: Any, arrivals: Sequence[Arrivals], spikes: Float[np.ndarray, "neurons spikes"]
 ) -> float:
@@ -125,19 +124,6 @@ def _distance_at_spikes(
         excess = _excess_at(lanes, arrivals, spikes[:, :slot], when)
         worst = max(worst, float(np.max(np.abs(excess[fired]), initial=0.0)))
     return worst
-
-
-def _excess(
-    lanes: Any,
-    arrivals: Sequence[Arrivals],
-    spikes: Float[np.ndarray, "neurons spikes"],
-    grid: Float[np.ndarray, "times"],
-) -> float:
-    """How far V exceeds the threshold at some times, at most, in units of the height."""
-    return max(
-        float(np.max(_excess_at(lanes, arrivals, spikes, np.full(len(spikes), when))))
-        for when in grid
-    )
 
 
 def _excess_at(

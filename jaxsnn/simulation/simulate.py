@@ -20,7 +20,7 @@ from jaxsnn.network.promotion import usual_promotion
 from jaxsnn.network.results import Result
 from jaxsnn.nir.model.graph import Graph
 from jaxsnn.simulation.retry import MOST_SLOTS, TooManySpikes, with_enough_room
-from jaxsnn.simulation.solution import Engine, Found, Solution
+from jaxsnn.simulation.solution import Engine, Solution, SolutionType
 
 
 @overload
@@ -41,10 +41,10 @@ def simulate(
     inputs: Any,
     t_end: float | None = None,
     *,
-    engine: Engine[Found],
+    engine: Engine[SolutionType],
     sample_times: Any = None,
     throw: bool = True,
-) -> Found: ...
+) -> SolutionType: ...
 
 
 @usual_promotion

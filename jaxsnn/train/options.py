@@ -50,8 +50,7 @@ if TYPE_CHECKING:
     from jaxsnn.train.loop.constraints import Constraint
     from jaxsnn.train.loop.optimisers import Schedule
     from jaxsnn.train.losses.losses import Loss
-    from jaxsnn.train.losses.regularizers import Regulariser
-    from jaxsnn.train.losses.silence import WeightBumping
+    from jaxsnn.train.losses.regularizers import Regulariser, WeightBumping
 
 #: Engines by name.
 ENGINES = ("event", "grid", "loop")
@@ -601,12 +600,18 @@ def options_with(
 def engine_kind(engine: Any) -> str:
     """The name of an engine, or of what kind it is: "event", "grid", "loop", or "device" for an
     `InTheLoop` with a device of its own.
+
+    Raises:
+        UsageError: it is not an engine.
     """
     if engine is None or isinstance(engine, str):
         return engine or "event"
-    from jaxsnn.train.loop.batch_engines import kind_of
-
-    return kind_of(engine)
+    if isinstance(engine, type) or not hasattr(engine, "run") or not hasattr(engine, "kind"):
+        raise UsageError(
+            f"{engine!r} is not an engine",
+            fix="pass EventDriven(...), TimeStepped(...) or InTheLoop(...)",
+        )
+    return engine.kind
 
 
 def check_options(options: TrainOptions) -> None:

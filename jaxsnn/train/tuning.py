@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -117,9 +117,21 @@ def tune(graph: Graph, options: TrainOptions, budgets: Sequence[float] = ()) -> 
     check_options(options)
     if graph.dialect.dt is None:
         raise UsageError("the source has no time steps to simulate it in", fix="say dt=")
-    _refuse_untunable(options)
+    if (kind := engine_kind(options.engine)) != "event":
+        fix = "leave engine out, or give EventDriven(...): tuning is in continuous time"
+        raise UsageError(f"the engine is {kind}", fix=fix)
+    # other weights to begin with, or one folder of checkpoints for several runs
+    for name in ("calibrate", "synaptic_delays", "checkpoint", "resume"):
+        if getattr(options, name):
+            raise UsageError(
+                f"{name} is {getattr(options, name)}",
+                fix="leave it out: tuning begins with the network as it is, without checkpoints",
+            )
     options, notes = with_data(graph, options)
-    options = replace(options, engine_options=_all_spikes(options))
+    if options.engine in (None, "event"):  # all spikes are there, unless the options say otherwise
+        fields = options.engine_options or {}
+        fields = {name.replace("-", "_"): value for name, value in fields.items()}
+        options = replace(options, engine_options={"first_spike_only": ()} | fields)
     plan = make_plan(lower(graph), options)
     source = _measured(graph, plan, "as the source simulates it", engine=TimeStepped())
     steps = [source, _measured(graph, plan, "in continuous time")]
@@ -143,28 +155,6 @@ def tune(graph: Graph, options: TrainOptions, budgets: Sequence[float] = ()) -> 
             f" the best, {chosen.name}, has {chosen.validation.accuracy:.2%}"
         )
     return Tuned(steps=tuple(steps), chosen=chosen, notes=tuple(dict.fromkeys(said)))
-
-
-def _refuse_untunable(options: TrainOptions) -> None:
-    """Refuse what is not tuning: another engine, other weights to begin with, one folder of
-    checkpoints for several runs.
-    """
-    if (kind := engine_kind(options.engine)) != "event":
-        fix = "leave engine out, or give EventDriven(...): tuning is in continuous time"
-        raise UsageError(f"the engine is {kind}", fix=fix)
-    for name in ("calibrate", "synaptic_delays", "checkpoint", "resume"):
-        if getattr(options, name):
-            raise UsageError(
-                f"{name} is {getattr(options, name)}",
-                fix="leave it out: tuning begins with the network as it is, without checkpoints",
-            )
-
-
-def _all_spikes(options: TrainOptions) -> Mapping[str, Any] | None:
-    """The fields of the engine, where nobody says another such that all spikes are there."""
-    given = {name.replace("-", "_"): own for name, own in (options.engine_options or {}).items()}
-    by_name = options.engine in (None, "event")
-    return {"first_spike_only": ()} | given if by_name else options.engine_options
 
 
 def _trained(graph: Graph, options: TrainOptions, name: str) -> Fit:

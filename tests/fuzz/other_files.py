@@ -27,8 +27,7 @@ from jaxsnn.nir.initializers import normal
 from jaxsnn.simulation.network_arrays import VALUES, load_inputs, stepped_inputs
 from jaxsnn.simulation.recordings import load_arrays, load_recording
 from jaxsnn.train.data.labelled_files import load_splits
-from jaxsnn.train.loop.checkpoint import Checkpoint, Folder
-from jaxsnn.train.loop.checkpoint_files import sealed, unsealed
+from jaxsnn.train.loop.checkpoint import Checkpoint, Folder, sealed, unsealed
 from jaxsnn.train.loop.epoch import TrainState
 from jaxsnn.train.loop.history import EpochRecord
 

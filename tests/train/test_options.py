@@ -231,24 +231,16 @@ def test_what_makes_no_sense_is_refused_before_anything_is_loaded(given, message
         ({"weight_bumping": {"hidden": "much"}}, "weight_bumping: hidden is 'much'"),
         ({"engine_options": {"min-slope": "0.1"}}, "engine_options: min_slope is '0.1'"),
         ({"dropout": 0.3, "augment": {"dropout": 0.1}}, "dropout is 0.3, and augment has 0.1"),
+        ({"dropout": 0.1, "augment": abs}, "dropout is 0.1, and augment is given too"),
+        ({"loss_options": {"gain": 1.0}}, "loss_options: there is no 'gain'"),
+        ({"plot": "x.png"}, "plot is for the command"),
+        ({"copies": 2}, "copies is for data by name"),
+        ({"data_folder": "x"}, "data_folder is for data by name"),
     ],
 )
-def test_tables_with_text_for_a_number_or_a_second_dropout_are_refused(given, message):
+def test_options_that_cannot_act_are_refused(given, message):
     with pytest.raises(UsageError, match=message):
         fit(small_net(), DATA, **given, progress=None)
-
-
-def test_what_cannot_act_is_refused():
-    refusals = {
-        "plot is for the command": {"plot": "x.png"},
-        "copies is for data by name": {"copies": 2},
-        "data_folder is for data by name": {"data_folder": "x"},
-        "dropout is 0.1, and augment is given too": {"dropout": 0.1, "augment": abs},
-        "loss_options: there is no 'gain'": {"loss_options": {"gain": 1.0}},
-    }
-    for message, given in refusals.items():
-        with pytest.raises(UsageError, match=message):
-            fit(small_net(), DATA, **given)
 
 
 def test_every_public_name_is_one_of_the_lazy_ones():

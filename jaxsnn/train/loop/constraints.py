@@ -21,7 +21,6 @@ from jaxsnn.network.array_types import Array, Float
 from jaxsnn.network.network import Network
 from jaxsnn.network.neuron_models import is_registered
 from jaxsnn.network.structure import OPERATORS, TiedGain
-from jaxsnn.nir.model.node import Parameter
 from jaxsnn.nir.model.nodes import class_of
 from jaxsnn.units import parse_time
 
@@ -231,11 +230,11 @@ def find_trainables(
     """
     outside = _from_outside(network)
     known_names = {name: limits for (_, name), limits in outside.items()} | dict(TRAINABLE)
-    given = (
-        dict(wanted)
-        if isinstance(wanted, Mapping)
-        else {name: _default(name, known_names, longest_delay) for name in wanted}
-    )
+    given = dict(wanted) if isinstance(wanted, Mapping) else dict[str, Constraint]()
+    for key in () if isinstance(wanted, Mapping) else wanted:
+        name = key.rpartition(".")[2]
+        _check_name(name, key, known_names)
+        given[key] = known_names[name] or Bounded(low=0.0, high=longest_delay)
     found, notes, used = [], [], dict.fromkeys(given, False)
     for node, own in network.parameters.items():
         chosen = []
@@ -252,8 +251,12 @@ def find_trainables(
             constraint = given[key]
             if not isinstance(wanted, Mapping) and name not in TRAINABLE and limits is not None:
                 constraint = limits  # of this node: others may have the name, too
-            elif not isinstance(wanted, Mapping):
-                constraint = _above_step(constraint, name, _ties(network, node))
+            elif not isinstance(wanted, Mapping) and isinstance(constraint, Positive):
+                # above its framework's step, where a time constant makes no sense below
+                steps = [
+                    tie.dt for tie in _ties(network, node) if tie.tau == name and tie.step.above_dt
+                ]
+                constraint = Positive(low=max(steps)) if any(steps) else constraint
             notes += _check_start(node, name, value, constraint, own)
             chosen.append((name, constraint))
         if chosen:
@@ -305,12 +308,6 @@ def _ties(network: Network, node: str) -> tuple[TiedGain, ...]:
     return network.populations[node].ties if node in network.populations else ()
 
 
-def _above_step(constraint: Constraint, name: str, ties: Iterable[TiedGain]) -> Constraint:
-    """Limits of a time constant, above its framework's step where it makes no sense below."""
-    least = max((tie.dt for tie in ties if tie.tau == name and tie.step.above_dt), default=0.0)
-    return Positive(low=least) if isinstance(constraint, Positive) and least else constraint
-
-
 def _from_outside(network: Network) -> dict[tuple[str, str], Constraint]:
     """Limits of the parameters of linear nodes and neurons that NIR does not have, by node and name;
     of those that are whole numbers there are none.
@@ -325,24 +322,14 @@ def _from_outside(network: Network) -> dict[tuple[str, str], Constraint]:
             parameter = class_of(kind).traits.parameter(name)
             if parameter is None:
                 found[node, name] = Free()
-            elif not parameter.whole:
-                found[node, name] = _limits_of(parameter)
+            elif parameter.whole:
+                continue
+            elif parameter.positive or parameter.least is not None:
+                limits = Positive(low=parameter.least or 0.0, shared=parameter.single)
+                found[node, name] = limits
+            else:
+                found[node, name] = Free(shared=parameter.single)
     return found
-
-
-def _limits_of(parameter: Parameter) -> Constraint:
-    """The limits that a type of node sets to a parameter."""
-    if not parameter.positive and parameter.least is None:
-        return Free(shared=parameter.single)
-    return Positive(low=parameter.least or 0.0, shared=parameter.single)
-
-
-def _default(
-    key: str, known_names: Mapping[str, Constraint | None], longest_delay: float
-) -> Constraint:
-    name = key.rpartition(".")[2]
-    _check_name(name, key, known_names)
-    return known_names[name] or Bounded(low=0.0, high=longest_delay)
 
 
 def _check_name(name: str, key: str, known_names: Iterable[str]) -> None:
