@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -183,12 +183,14 @@ def streamed(
             fix="pass network= and inputs=",
             node=population,
         )
-    is_named = isinstance(inputs, Mapping)
-    named: Mapping[str, Any] = inputs if is_named else dict.fromkeys(network.inputs, inputs)
+    named = inputs if isinstance(inputs, Mapping) else dict.fromkeys(network.inputs, inputs)
     flow = stream(network)
     of_sample = {}
     for name, events in named.items():
-        parts = {field.name: getattr(events, field.name) for field in dataclasses.fields(events)}
+        parts = {
+            field.name: getattr(events, field.name)
+            for field in dataclasses.fields(cast(Any, events))
+        }
         parts = {key: np.atleast_2d(array) for key, array in parts.items()}
         rows = {key: array[min(sample, len(array) - 1)] for key, array in parts.items()}
         of_sample[name] = type(events)(**rows)

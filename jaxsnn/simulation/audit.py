@@ -73,11 +73,11 @@ def audit(
     grid = np.linspace(0.0, t_end, times)
     numbers = _numbers(network, frozenset(solution.levels))
     in_float64 = jax.tree.map(lambda array: np.asarray(array, float), numbers)
-    found = {}
+    audits = {}
     for name, (lanes, factor, matrices) in in_float64.items():
-        own = np.asarray(solution.spikes[name].time, float)[:samples]
+        spike_times = np.asarray(solution.spikes[name].time, float)[:samples]
         at_spikes, elsewhere = 0.0, 0.0
-        for sample, spikes in enumerate(own):
+        for sample, spikes in enumerate(spike_times):
             arrivals = []
             for source, matrix in matrices.items():
                 time, index = (array[sample] for array in trains[source])
@@ -88,13 +88,13 @@ def audit(
             for when in grid:
                 excess = _excess_at(lanes, arrivals, spikes, np.full(len(spikes), when))
                 elsewhere = max(elsewhere, float(np.max(excess)))
-        found[name] = Audit(
-            spikes=int(np.isfinite(own).sum()),
+        audits[name] = Audit(
+            spikes=int(np.isfinite(spike_times).sum()),
             at_spikes=at_spikes,
             elsewhere=elsewhere,
             times=times,
         )
-    return found
+    return audits
 
 
 @partial(jax.jit, static_argnums=1)  # eager, each operation of each population would be compiled

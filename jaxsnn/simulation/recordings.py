@@ -124,8 +124,8 @@ def load_recording(path: str | os.PathLike[str], network: Network, dt: float | N
     if is_hdf5(path):
         return _from_nir_data(path, network, dt)
     arrays = load_arrays(path)
-    found = inputs_of(arrays, network)
-    return Recording(x=found, y=_outputs_of(arrays, network), notes=unread_notes(arrays))
+    inputs = inputs_of(arrays, network)
+    return Recording(x=inputs, y=_outputs_of(arrays, network), notes=unread_notes(arrays))
 
 
 def is_hdf5(path: str | os.PathLike[str]) -> bool:
@@ -284,40 +284,40 @@ def inputs_of_nir_data(
     from jaxsnn.nir.io.recorded_data import observations, read_data
     from jaxsnn.simulation.recordings import to_input
 
-    found = observations(read_data(path))
+    observables = observations(read_data(path))
     shapes = {wire.name: wire.shape for wire in network.wires}
-    given: dict[str, Any] = {}
+    inputs: dict[str, Any] = {}
     step, ends = dt, dict[str, float]()
     for name in network.inputs:
-        _refuse_missing(path, name, found)
-        data, what = _chosen(name, found[name], SPIKES), f"recording of '{name}'"
-        given[name] = to_input(data, name=what)
+        _refuse_missing(path, name, observables)
+        data, description = _chosen(name, observables[name], SPIKES), f"recording of '{name}'"
+        inputs[name] = to_input(data, name=description)
         if math.prod(shapes[name]) != data.n_neurons:
             raise UsageError(
-                f"the {what} has {data.n_neurons} neurons, the input {math.prod(shapes[name])}",
+                f"the {description} has {data.n_neurons} neurons, the input {math.prod(shapes[name])}",
                 fix="give a recording of that input",
                 node=name,
             )
-        if not isinstance(given[name], np.ndarray):
+        if not isinstance(inputs[name], np.ndarray):
             ends[name] = float(data.t_max)
             continue
-        flat = _by_steps(name, given[name])
-        given[name] = flat.reshape(*flat.shape[:2], *shapes[name])
+        flat = _by_steps(name, inputs[name])
+        inputs[name] = flat.reshape(*flat.shape[:2], *shapes[name])
         if step is not None and abs(data.dt - step) > SAME_STEP * step:
             raise UsageError(
-                f"the {what} has steps of {data.dt:g} s, the network of {step:g} s",
+                f"the {description} has steps of {data.dt:g} s, the network of {step:g} s",
                 fix="give data of that step",
                 node=name,
             )
         step = data.dt if step is None else step
-    unused = [name for name in found if name not in given and name not in network.outputs]
+    unused = [name for name in observables if name not in inputs and name not in network.outputs]
     notes: list[str] = [_not_used(unused)] if unused else []
     if len(set(ends.values())) > 1:
-        each = listing(f"'{name}' at {end:g} s" for name, end in ends.items())
+        text = listing(f"'{name}' at {end:g} s" for name, end in ends.items())
         notes.append(
-            f"the recordings end at different times, {each}: after its end an input is silent"
+            f"the recordings end at different times, {text}: after its end an input is silent"
         )
-    return given, step, max(ends.values(), default=None), tuple(notes)
+    return inputs, step, max(ends.values(), default=None), tuple(notes)
 
 
 def _not_used(names: Iterable[str]) -> Note:

@@ -163,10 +163,10 @@ def _refuse_endless(
 ) -> None:
     """Refuse to go on where that would never end."""
     spikes = short.get("max_spikes", {})
-    firing = {name: found for name in spikes if (found := busiest(outcome, name)) is not None}
-    for found in firing.values():
-        if found.is_infinite:
-            raise TooManySpikes.of(_advised(infinite_problem(found), advice))
+    firing = {name: neuron for name in spikes if (neuron := busiest(outcome, name)) is not None}
+    for neuron in firing.values():
+        if neuron.is_infinite:
+            raise TooManySpikes.of(_advised(infinite_problem(neuron), advice))
     most = max(spikes, key=spikes.__getitem__, default="")
     rooms = [int(outcome.budgets["max_events"][name].room) for name in short.get("max_events", {})]
     # a cycle has become expensive: a rate that leads far beyond the limit is believed
@@ -267,21 +267,21 @@ def busiest(outcome: Any, name: str) -> Busiest | None:
         outcome: of a run, outside jit; its `spikes`, `heights` and `t_end` are looked at, where it
             has them.
     """
-    own = getattr(outcome, "spikes", {}).get(name)
-    if own is None or not hasattr(own, "time"):
+    spikes = getattr(outcome, "spikes", {}).get(name)
+    if spikes is None or not hasattr(spikes, "time"):
         return None
-    time, count = _numbers(own.time), _numbers(own.count)
+    time, count = _numbers(spikes.time), _numbers(spikes.count)
     # times rise along the last axis, and are inf behind the last
     recorded = np.isfinite(time).sum(axis=-1)
     if not recorded.any():
         return None
     last = np.take_along_axis(time, np.maximum(recorded - 1, 0)[..., None], -1)[..., 0]
-    together = np.sum((time == last[..., None]) & np.isfinite(time), axis=-1)
-    crowded = together if together.max() >= AT_ONCE else count
+    simultaneous = np.sum((time == last[..., None]) & np.isfinite(time), axis=-1)
+    crowded = simultaneous if simultaneous.max() >= AT_ONCE else count
     sample, neuron = np.unravel_index(np.argmax(crowded), count.shape)
-    mine = time[sample, neuron, : recorded[sample, neuron]]
+    times = time[sample, neuron, : recorded[sample, neuron]]
     # in double precision: single times differ by little
-    latest = mine[-_LAST:].astype(np.float64)
+    latest = times[-_LAST:].astype(np.float64)
     span, rate = latest[-1] - latest[0], 0.0
     if len(latest) > 1:
         rate = (len(latest) - 1) / span if span > 0 else float("inf")
@@ -291,9 +291,9 @@ def busiest(outcome: Any, name: str) -> Busiest | None:
         sample=int(sample),
         neuron=int(neuron),
         count=int(count[sample, neuron]),
-        recorded=len(mine),
+        recorded=len(times),
         last=float(last[sample, neuron]),
-        together=int(together[sample, neuron]),
+        together=int(simultaneous[sample, neuron]),
         of_all=int(np.sum(time[sample] == last[sample, neuron])),
         rate=rate,
         height=float(_numbers(heights[name])[neuron]) if name in heights else None,

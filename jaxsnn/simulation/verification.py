@@ -153,7 +153,7 @@ def compare(solution: SteppedSolution, y: Any) -> Verification:
                 differences.append(
                     _first(name, expected[name], got[name], MEMBRANE_TOLERANCE * scale)
                 )
-    found = [difference for difference in differences if difference is not None]
+    places = [difference for difference in differences if difference is not None]
     trains, active, identical, identical_active = (int(count) for count in counts)
     return Verification(
         trains=trains,
@@ -163,7 +163,7 @@ def compare(solution: SteppedSolution, y: Any) -> Verification:
         relative_rmse=max(errors) if errors else None,
         spikes_expected=spikes_expected,
         spikes_got=spikes_got,
-        first_difference=min(found, key=lambda difference: difference.step) if found else None,
+        first_difference=min(places, key=lambda difference: difference.step) if places else None,
     )
 
 
@@ -301,20 +301,20 @@ def _candidates(graph: Graph) -> Iterator[tuple[FittingOptions, Dialect]]:
         return
     # What a framework does by itself need not be tried otherwise.
     delays = (False, True) if conventions.reset_delay is None else (conventions.reset_delay,)
-    own = [option for option in conventions.options if option.tries]
-    for way in _ways(delays, own):
-        said = _worth_saying(way, graph.dialect)
-        yield FittingOptions(options=said), _said(graph.dialect, said)
-    ways = list(_ways(delays, [option for option in own if option.kind == "bool"]))
+    options = [option for option in conventions.options if option.tries]
+    for values in _ways(delays, options):
+        choice = _worth_saying(values, graph.dialect)
+        yield FittingOptions(options=choice), _said(graph.dialect, choice)
+    ways = list(_ways(delays, [option for option in options if option.kind == "bool"]))
     firing = [
         name
         for name in graph.neurons
         if graph.nodes[name].traits.fires and not graph.dialect.at(name).readout
     ]
-    for name, way in product(firing if len(firing) > 1 else (), ways):
-        said = {option: f"{name}:{_text(value)}" for option, value in way.items()}
-        nodes = {**graph.dialect.nodes, name: {**graph.dialect.nodes.get(name, {}), **way}}
-        yield FittingOptions(options=said), replace(graph.dialect, nodes=nodes)
+    for name, values in product(firing if len(firing) > 1 else (), ways):
+        choice = {option: f"{name}:{_text(value)}" for option, value in values.items()}
+        nodes = {**graph.dialect.nodes, name: {**graph.dialect.nodes.get(name, {}), **values}}
+        yield FittingOptions(options=choice), replace(graph.dialect, nodes=nodes)
 
 
 def _ways(delays: tuple[bool, ...], own: list[OwnOption]) -> Iterator[dict[str, Any]]:

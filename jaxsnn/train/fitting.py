@@ -110,8 +110,8 @@ def prepare(graph: Graph, options: TrainOptions) -> Prepared:
     to begin with, the chip, whose scale is that of these weights. Errors as of `fit`.
     """
     check_options(options)
-    for name, known in OPTIONS.items():
-        if known.command_only and getattr(options, name) is not None:
+    for name, option in OPTIONS.items():
+        if option.command_only and getattr(options, name) is not None:
             raise UsageError(
                 f"{name} is for the command", fix="draw with jaxsnn.plot.learning_curve"
             )

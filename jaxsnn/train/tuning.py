@@ -112,7 +112,7 @@ def tune(graph: Graph, options: TrainOptions, budgets: Sequence[float] = ()) -> 
     for budget in budgets:
         if not 0 < budget < math.inf:
             raise UsageError(f"a budget is {budget:g} spikes", fix="give a finite number above 0")
-        if [f"{one:g}" for one in budgets].count(f"{budget:g}") > 1:
+        if [f"{number:g}" for number in budgets].count(f"{budget:g}") > 1:
             raise UsageError(f"{budget:g} spikes are given twice", fix="give each budget once")
     check_options(options)
     if graph.dialect.dt is None:
@@ -135,26 +135,26 @@ def tune(graph: Graph, options: TrainOptions, budgets: Sequence[float] = ()) -> 
     plan = make_plan(lower(graph), options)
     source = _measured(graph, plan, "as the source simulates it", engine=TimeStepped())
     steps = [source, _measured(graph, plan, "in continuous time")]
-    now, said = graph, [*notes, *plan.notes]
+    current, all_notes = graph, [*notes, *plan.notes]
     for budget in sorted(budgets, reverse=True) or (None,):
         terms = () if budget is None else (SpikeBudget(most=budget, strength=_STRENGTH),)
-        given = replace(options, regularisers=(*options.regularisers, *terms))
+        run_options = replace(options, regularisers=(*options.regularisers, *terms))
         name = "tuned" if budget is None else f"tuned, {budget:g} spikes a sample"
-        done = _trained(now, given, name)
-        now, said = done.graph, [*said, *done.notes]
-        step = replace(_measured(now, plan, name), budget=budget)
+        done = _trained(current, run_options, name)
+        current, all_notes = done.graph, [*all_notes, *done.notes]
+        step = replace(_measured(current, plan, name), budget=budget)
         if budget is not None and step.test.spikes_per_sample > budget:
-            said.append(
+            all_notes.append(
                 f"{name}: it takes {step.test.spikes_per_sample:.4g}, more than was asked for"
             )
         steps.append(step)
     chosen = _chosen(steps[2:], source.validation.accuracy)
     if chosen.validation.accuracy < source.validation.accuracy:
-        said.append(
+        all_notes.append(
             f"no tuned network validates as well as the source, {source.validation.accuracy:.2%}:"
             f" the best, {chosen.name}, has {chosen.validation.accuracy:.2%}"
         )
-    return Tuned(steps=tuple(steps), chosen=chosen, notes=tuple(dict.fromkeys(said)))
+    return Tuned(steps=tuple(steps), chosen=chosen, notes=tuple(dict.fromkeys(all_notes)))
 
 
 def _trained(graph: Graph, options: TrainOptions, name: str) -> Fit:

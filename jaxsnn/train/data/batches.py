@@ -133,11 +133,11 @@ def encoded(
                 )
             refuse_other_axes(name, axes, shape)
         events = encoder(events)
-        if isinstance(encoder, _OWN) and (given := encoder.channels(data.x)) != channels:
+        if isinstance(encoder, _OWN) and (channels_made := encoder.channels(data.x)) != channels:
             is_latency = isinstance(encoder, Latency)
             bias = " (the bias channel included)" if is_latency and encoder.bias else ""
             raise UsageError(
-                f"{what} gives {given} channels{bias}, input '{name}' has {channels}",
+                f"{what} gives {channels_made} channels{bias}, input '{name}' has {channels}",
                 fix=f"make them the same{'; the field bias of Latency adds one' * is_latency}",
                 node=name,
             )

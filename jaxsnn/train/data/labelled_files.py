@@ -140,10 +140,10 @@ def _of_file(name: str, seed: Seed, outputs: int) -> tuple[Splits, tuple[str, ..
     classes = _classes(name, arrays, outputs)
     _refuse_two_kinds(name, arrays)
     kinds = ("x", "y", "time", "index", "value")
-    others = sorted(set(arrays) - {f"{kind}_{part}" for part in _PARTS for kind in kinds})
+    unread = sorted(set(arrays) - {f"{kind}_{part}" for part in _PARTS for kind in kinds})
     notes: tuple[str, ...] = ()
-    if others:  # nothing is known of them, and they may be misspelt
-        text = f"{name}: {listing(others)} are not read"
+    if unread:  # nothing is known of them, and they may be misspelt
+        text = f"{name}: {listing(unread)} are not read"
         notes = (Note(text, kind="dropped", code="not-read"),)
     train, test = (_data(name, arrays, part, classes) for part in ("train", "test"))
     if any(f"{kind}_validation" in arrays for kind in ("x", "y", "time", "index")):
@@ -156,11 +156,11 @@ def _of_file(name: str, seed: Seed, outputs: int) -> tuple[Splits, tuple[str, ..
             fix="give more, or x_validation and y_validation",
         )
     order = generator_of([*seed_words(seed), len(train)]).permutation(len(train))
-    validation, kept = taken(train, order[:held]), taken(train, order[held:])
+    validation, training = taken(train, order[:held]), taken(train, order[held:])
     note = (
         f"{held} of {len(train)} training samples, chosen by the seed, are held out for validation"
     )
-    return Splits(name=name, train=kept, validation=validation, test=test), (*notes, note)
+    return Splits(name=name, train=training, validation=validation, test=test), (*notes, note)
 
 
 def _refuse_two_kinds(name: str, arrays: Mapping[str, Any]) -> None:
@@ -303,12 +303,12 @@ def with_data(graph: Graph, options: TrainOptions) -> tuple[TrainOptions, tuple[
             outputs=max(sizes, default=MOST_CLASSES),
         )
     else:
-        for name, done in (
+        for name, is_default in (
             ("copies", options.copies == 1),
             ("data_folder", not options.data_folder),
             ("side", options.side is None),
         ):
-            if not done:
+            if not is_default:
                 raise UsageError(
                     f"{name} is for data by name, and arrays are given", fix="leave it out"
                 )

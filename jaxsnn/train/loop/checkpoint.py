@@ -288,15 +288,15 @@ class Folder:
         shapes = [(plain.shape, plain.dtype) for plain in map(_plain, leaves)]
         if [(array.shape, array.dtype) for array in arrays] != shapes:
             raise UsageError(f"{path} holds arrays of another network or optimiser", fix=_SAME)
-        found = [
+        restored = [
             jax.random.wrap_key_data(jax.numpy.asarray(array), impl=jax.random.key_impl(leaf))
             if _is_key(leaf)
             else jax.numpy.asarray(array.view(np.asarray(leaf).dtype))
             for array, leaf in zip(arrays, leaves, strict=True)
         ]
-        state, best_state = jax.tree.unflatten(structure, found)
+        state, best_state = jax.tree.unflatten(structure, restored)
         history = tuple(EpochRecord(**record) for record in header["history"])
-        rest = {
+        numbers = {
             name: header[name]
             for name in ("best_epoch", "budgets", "factor", "failures", "failing_epochs")
         }
@@ -306,7 +306,7 @@ class Folder:
             history=history,
             seconds=tuple(header["seconds"]),
             notes=tuple(header.get("notes", ())),  # earlier versions wrote none
-            **rest,
+            **numbers,
         )
 
     def _refuse_other(self, path: Path, header: dict[str, Any]) -> None:

@@ -356,9 +356,9 @@ def run_epoch(
     ) -> tuple[TrainState, Summary]:
         number, index, rate = inputs
         key = jax.random.fold_in(pace.key, number)
-        places = jnp.arange(len(index), dtype=jnp.int32)
-        gradient, wanted, summary = gradient_of(
-            network, bumping, state.raw, data, key, index, places
+        positions = jnp.arange(len(index), dtype=jnp.int32)
+        gradient, bumps, summary = gradient_of(
+            network, bumping, state.raw, data, key, index, positions
         )
         gradient = jax.tree.map(jnp.multiply, gradient, scales)
         norm = jnp.sqrt(sum(jnp.sum(jnp.square(part)) for part in jax.tree.leaves(gradient)))
@@ -368,12 +368,14 @@ def run_epoch(
             gradient = jax.tree.map(lambda part: part * shorter, gradient)
         in_steps = _in_steps(state.raw, scales)
         updates, memory = setup.optimiser.update(gradient, state.memory, in_steps)
-        way = jax.tree.map(lambda update: -update if setup.complete else rate * update, updates)
-        way = bumped(cast(Parameters, way), wanted, setup.feeding, rate)
+        direction = jax.tree.map(
+            lambda update: -update if setup.complete else rate * update, updates
+        )
+        direction = bumped(cast(Parameters, direction), bumps, setup.feeding, rate)
         raw = jax.tree.map(
-            lambda raw, way, scale, rate: raw - pace.factor * way * scale * rate,
+            lambda raw, direction, scale, rate: raw - pace.factor * direction * scale * rate,
             state.raw,
-            way,
+            direction,
             scales,
             own_rates,
         )
@@ -397,7 +399,7 @@ def _gradient(
     data: Batch,
     key: jax.Array,
     index: Int[Array, "batch"],
-    places: Int[Array, "batch"],
+    positions: Int[Array, "batch"],
 ) -> tuple[Parameters, dict[str, Float[Array, "neurons"]], Summary]:
     """Gradient of the mean loss of a batch, how far silent neurons want their weights raised, and a
     summary; of all devices together.
@@ -405,7 +407,7 @@ def _gradient(
     batch = data.take(index)
     devices = 1 if setup.mesh is None else setup.mesh.size
     if setup.options.augment is not None:
-        keys = jax.vmap(partial(jax.random.fold_in, key))(places)
+        keys = jax.vmap(partial(jax.random.fold_in, key))(positions)
         augment = cast(Augment, setup.options.augment)
         changed = jax.vmap(augment)(keys, batch.inputs)
         if jax.tree.structure(changed) != jax.tree.structure(batch.inputs):
@@ -430,13 +432,13 @@ def _gradient(
         return jnp.mean(values) / devices, (solution, values)
 
     gradient, (solution, values) = jax.grad(objective, has_aux=True)(raw)
-    read = setup.loss.population
-    cases = bumping.cases(solution.counts, batch.labels, read)
+    population = setup.loss.population
+    cases = bumping.cases(solution.counts, batch.labels, population)
     fractions = {name: jnp.mean(case, axis=0) / devices for name, case in cases.items()}
     summary = summarise(setup, solution, values, batch.labels, jnp.ones_like(batch.labels, bool))
     (gradient, fractions), summary = together(setup, (gradient, fractions), summary)
-    wanted = bumping.wanted(by_channel(fractions, setup.channels, read), read)
-    return gradient, wanted, summary
+    bumps = bumping.wanted(by_channel(fractions, setup.channels, population), population)
+    return gradient, bumps, summary
 
 
 @TrainingProgram

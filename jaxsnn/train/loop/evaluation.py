@@ -298,35 +298,30 @@ def calibrated(
     end = t_end
     if end is None:
         end = default_end((data.train, data.validation, data.test), tau, encoder, data.span)
-    what = {
-        "population": population,
-        "encoder": encoder,
-        "engine": EventDriven(),
-        "what": f"{data.name}, train",
-    }
     first = taken(data.train, np.arange(min(_SAMPLES, len(data.train))))
-    batch = encoded(first, network, **what)
+    batch = encoded(
+        first,
+        network,
+        population=population,
+        encoder=encoder,
+        engine=EventDriven(),
+        what=f"{data.name}, train",
+    )
 
     def firing(changed: Network, name: str) -> float:
-        return _firing(narrow, changed, name, batch, end)
+        """Return the fraction of pairs of a neuron and a sample with at least one spike."""
+
+        def attempt(engine: EventDriven) -> EventSolution:
+            return run_batch(engine, changed, batch.inputs, end)
+
+        _, solution = with_enough_room(narrow, attempt, advice=FIRE_LESS, grown=_power_of_two)
+        return float(np.mean(np.asarray(solution.counts[name]) > 0))
 
     for name, nodes in feeding_weights(network):
-        names = [node for node, _ in nodes]
-        if network.populations[name].fires and names:
-            network = _scaled_until(
-                network, names, lambda changed, name=name: firing(changed, name), fraction, name
-            )
+        feeding = [node for node, _ in nodes]
+        if network.populations[name].fires and feeding:
+            network = _scaled_until(network, feeding, partial(firing, name=name), fraction, name)
     return update_graph(graph, network)
-
-
-def _firing(narrow: EventDriven, network: Network, name: str, batch: Batch, end: float) -> float:
-    """Fraction of pairs of a neuron of a population and a sample with at least one spike."""
-
-    def attempt(engine: EventDriven) -> EventSolution:
-        return run_batch(engine, network, batch.inputs, end)
-
-    _, solution = with_enough_room(narrow, attempt, advice=FIRE_LESS, grown=_power_of_two)
-    return float(np.mean(np.asarray(solution.counts[name]) > 0))
 
 
 def _power_of_two(needed: int) -> int:

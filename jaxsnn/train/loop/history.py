@@ -175,13 +175,13 @@ def progress_line(
     record: EpochRecord,
     epochs: int,
     seconds: float,
-    left: float | None = None,
+    remaining: float | None = None,
     samples: int | None = None,
 ) -> str:
     """One line of progress.
 
     Args:
-        left: seconds that the rest will take.
+        remaining: seconds that the rest will take.
         samples: that the epoch trained on.
     """
     fire = ", ".join(f"{name} {1 - fraction:.1%}" for name, fraction in record.silent.items())
@@ -191,9 +191,9 @@ def progress_line(
         f"fire {fire}  {seconds:.2f} s"
     )
     speed = "" if not samples else f"  {samples / max(seconds, 1e-9):.0f} samples/s"
-    if left is None:
+    if remaining is None:
         return line + speed
-    minutes, rest = divmod(round(left), 60)
+    minutes, rest = divmod(round(remaining), 60)
     hours, minutes = divmod(minutes, 60)
     clock = f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
     return f"{line}{speed}  {clock} left"

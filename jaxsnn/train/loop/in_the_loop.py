@@ -261,14 +261,21 @@ def _simulate(
             parameters=parameters, wires=network.wires, populations=network.populations
         )
         sent = engine.device.forward_traced(frozen_network, inputs, t_end, engine.event)
-        fired = jax.lax.stop_gradient({name: _before(t_end, *own) for name, own in sent.items()})
+        fired = jax.lax.stop_gradient(
+            {name: _before(t_end, *train) for name, train in sent.items()}
+        )
         recorded = {name: (time, _kept(time, count)) for name, (time, count) in fired.items()}
         lost = {
-            name: jnp.sum(fired[name][1] - kept, axis=1) for name, (_, kept) in recorded.items()
+            name: jnp.sum(fired[name][1] - counted, axis=1)
+            for name, (_, counted) in recorded.items()
         }
     else:
         batch = next(iter(trains.values())).time.shape[0]
-        firing = {name: own.size for name, own in network.populations.items() if own.fires}
+        firing = {
+            name: population.size
+            for name, population in network.populations.items()
+            if population.fires
+        }
         shapes = {
             name: (
                 jax.ShapeDtypeStruct((batch, size, engine.slots(name)), network.dtype),
@@ -276,8 +283,8 @@ def _simulate(
             )
             for name, size in firing.items()
         }
-        ask = partial(_recorded, engine, network)
-        recorded = jax.pure_callback(ask, shapes, *frozen, t_end)
+        callback = partial(_recorded, engine, network)
+        recorded = jax.pure_callback(callback, shapes, *frozen, t_end)
     sampled = jnp.zeros(0, t_end.dtype)
     record = replay(network, trains, t_end, sampled, engine.event, recorded)
     solution = conclude(network, trains, t_end, sampled, record, engine.event)

@@ -266,15 +266,15 @@ def step_scales(network: Network, trained: Trained, t_end: float) -> Parameters:
 
     effects = {"weight": _reach(network, kick), "bias": _reach(network, lift)}
     # Of nodes from outside nobody knows what a "weight" is: they step by their own size.
-    known = {wire.name for wire in network.wires if wire.kind in OPERATORS}
+    linear = {wire.name for wire in network.wires if wire.kind in OPERATORS}
     scales: Parameters = {}
-    for node, names in trained:
+    for node, constraints in trained:
         scales[node] = {}
-        for name, constraint in names:
+        for name, constraint in constraints:
             value = network.parameters[node][name]
             scale = np.ones(())
             if isinstance(constraint, Free):
-                effect = effects[name][node] if name in effects and node in known else None
+                effect = effects[name][node] if name in effects and node in linear else None
                 scale = _scale(np.asarray(value), effect)
                 scale = np.mean(scale) if constraint.shared else scale
             scales[node][name] = to_jax(np.asarray(scale, value.dtype))

@@ -523,11 +523,11 @@ class TrainingRun:
         if self.best is None or self._merit(record) > self._merit(self.best[0]):
             self.best = (record, self.state)
         # what is left takes as long as the median epoch so far, without the first, which compiles
-        to_do, left = self.options.epochs - len(self.history) + 1, None
+        to_do, remaining = self.options.epochs - len(self.history) + 1, None
         if len(self.seconds) > 2 and to_do:
-            left = float(np.median(self.seconds[2:])) * to_do
+            remaining = float(np.median(self.seconds[2:])) * to_do
         samples = int(train.samples) if epoch else None
-        self.say(progress_line(record, self.options.epochs, seconds, left, samples))
+        self.say(progress_line(record, self.options.epochs, seconds, remaining, samples))
 
     def _save(self) -> None:
         """Replace the checkpoint, if there is a folder for it."""
@@ -604,29 +604,29 @@ class TrainingRun:
             for name, value in own.items()
         }
 
-    def _restore(self, found: Checkpoint) -> None:
-        self.state = found.state
-        self.history, self.seconds = list(found.history), list(found.seconds)
-        self.best = (found.history[found.best_epoch], found.best_state)
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        self.state = checkpoint.state
+        self.history, self.seconds = list(checkpoint.history), list(checkpoint.seconds)
+        self.best = (checkpoint.history[checkpoint.best_epoch], checkpoint.best_state)
         self.factor, self.failures, self.failing_epochs = (
-            found.factor,
-            found.failures,
-            found.failing_epochs,
+            checkpoint.factor,
+            checkpoint.failures,
+            checkpoint.failing_epochs,
         )
-        self.went_back = list(found.notes)
+        self.went_back = list(checkpoint.notes)
         self.notes += self.went_back
-        if found.budgets:
+        if checkpoint.budgets:
             # JSON has lists for pairs of a population and its budget, which must be hashable
             budgets = {
                 name: tuple(map(tuple, value)) if isinstance(value, list) else value
-                for name, value in found.budgets.items()
+                for name, value in checkpoint.budgets.items()
             }
             engine: Any = self.setup.engine
             self.setup = replace(self.setup, engine=replace(engine, **budgets))
         for note in () if self.folder is None else self.folder.notes:
             self.notes.append(note)
             self.say(note)
-        self.say(f"going on after epoch {found.history[-1].epoch}")
+        self.say(f"going on after epoch {checkpoint.history[-1].epoch}")
 
     def result(self) -> Fit:
         """The run so far, with the test split looked at."""

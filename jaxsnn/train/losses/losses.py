@@ -448,13 +448,13 @@ def register_loss(cls: LossClass, name: str | None = None) -> LossClass:
                 f"loss '{chosen}' ({cls.__name__}) has no method {method}",
                 fix="write it, as jaxsnn.train.Loss describes it",
             )
-    known = _LOSSES.get(chosen, cls)
-    if known is not cls and (known.__module__, known.__qualname__) != (
+    registered = _LOSSES.get(chosen, cls)
+    if registered is not cls and (registered.__module__, registered.__qualname__) != (
         cls.__module__,
         cls.__qualname__,
     ):
         raise UsageError(
-            f"the loss '{chosen}' is {known.__module__}.{known.__qualname__} already",
+            f"the loss '{chosen}' is {registered.__module__}.{registered.__qualname__} already",
             fix="choose another name",
         )
     _LOSSES[chosen] = cls
