@@ -4,7 +4,6 @@ The public names are resolved on first use: `import jaxsnn` alone loads neither 
 """
 
 import sys
-import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -116,23 +115,10 @@ _HOME = {
 #: Rooms with public names of their own, loaded where they are used.
 _ROOMS = ("nir", "plot", "train")
 
-#: Names of before that still work, with a warning: the new name of each.
-_RENAMED = {
-    "Event": "EventDriven",
-    "Grid": "TimeStepped",
-    "GridSolution": "SteppedSolution",
-    "map_net": "place_and_route",
-    "raise_": "update_graph",
-}
-
 __all__ = [*_HOME, "__version__"]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _RENAMED:
-        new = _RENAMED[name]
-        warnings.warn(f"jaxsnn.{name} is now jaxsnn.{new}", DeprecationWarning, stacklevel=2)
-        return getattr(sys.modules[__name__], new)
     if name in _ROOMS:
         return import_module(f"jaxsnn.{name}")
     if name not in _HOME:

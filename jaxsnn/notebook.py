@@ -14,8 +14,8 @@ from jaxsnn.errors import UsageError, printable
 
 #: Kind of a record -> module and function that draw it.
 _DRAWN_BY = {
-    "Graph": ("jaxsnn.plot.graph_plots", "graph"),
-    "Mapping": ("jaxsnn.plot.graph_plots", "floorplan"),
+    "Graph": ("jaxsnn.plot.graph_drawing", "graph"),
+    "Mapping": ("jaxsnn.plot.graph_drawing", "floorplan"),
     "EventSolution": ("jaxsnn.plot.spike_plots", "raster"),
     "SteppedSolution": ("jaxsnn.plot.spike_plots", "raster"),
     "Fit": ("jaxsnn.plot.training_plots", "learning_curve"),

@@ -117,8 +117,8 @@ def compared(
 
     from jaxsnn.event.event_driven import EventDriven
     from jaxsnn.network.spikes import Events
-    from jaxsnn.simulation.residuals import first_spike_accuracy, residuals
     from jaxsnn.simulation.simulate import simulate
+    from jaxsnn.simulation.verification import first_spike_accuracy, residuals
     from jaxsnn.train.loop.recorded_chip import by_neuron
 
     inputs = {name: Events(time=own[0], index=own[1]) for name, own in recorded.inputs.items()}

@@ -74,12 +74,6 @@ def add_options(parser: argparse.ArgumentParser, hidden: Collection[str] = ()) -
         said: dict[str, Any] = {"dest": name, "help": text}
         said |= {"metavar": known.metavar} if known.metavar else {"action": "store_true"}
         parser.add_argument(f"--{flag_of(name)}", **said)
-        if known.former:
-            # dest is another one, so that it can be said that the name has changed
-            text = f"former name of --{flag_of(name)}"
-            parser.add_argument(
-                f"--{known.former}", dest=f"former_{name}", metavar=known.metavar, help=text
-            )
     parser.add_argument(
         "--config",
         metavar="RUN.toml",
@@ -87,23 +81,18 @@ def add_options(parser: argparse.ArgumentParser, hidden: Collection[str] = ()) -
     )
 
 
-def options_of(arguments: argparse.Namespace) -> tuple[TrainOptions, tuple[str, ...]]:
-    """The options from flags, then the configuration file, then the defaults; and notes on names
-    that have changed.
+def options_of(arguments: argparse.Namespace) -> TrainOptions:
+    """Return the options from flags, then the configuration file, then the defaults.
 
     Raises:
         FileError: the file cannot be read.
         UsageError: an option that does not exist, or whose value makes no sense.
     """
-    written, notes = ({}, []) if arguments.config is None else read_config(arguments.config)
+    written = {} if arguments.config is None else read_config(arguments.config)
     for name, known in OPTIONS.items():
         if not known.has_flag:
             continue
         value, flag = getattr(arguments, name), flag_of(name)
-        former = getattr(arguments, f"former_{name}", None)
-        if former is not None:
-            notes.append(f"--{known.former} is now called --{flag}")
-            value, flag = (former, known.former) if value is None else (value, flag)
         if value is not None and value is not False:
             written[name] = converted(name, value, f"--{flag}")
     options = TrainOptions(**written)
@@ -111,17 +100,17 @@ def options_of(arguments: argparse.Namespace) -> tuple[TrainOptions, tuple[str, 
         fix = "pass --data, or write data into --config"
         raise UsageError("the training data are missing", fix=fix)
     check_options(options)
-    return options, tuple(notes)
+    return options
 
 
-def read_config(path: str) -> tuple[dict[str, Any], list[str]]:
-    """The options of a TOML file, names with "-" or "_", and notes on names that have changed.
+def read_config(path: str) -> dict[str, Any]:
+    """Return the options of a TOML file, names with "-" or "_".
 
     Raises:
         FileError: it cannot be read.
         UsageError: it names an option that does not exist, or one twice.
     """
-    known, options, notes = names_in_files(), {}, []
+    known, options = names_in_files(), {}
     for key, value in _content(path).items():
         if key == _NETWORK:
             continue
@@ -133,10 +122,8 @@ def read_config(path: str) -> tuple[dict[str, Any], list[str]]:
         name = known[said]
         if name in options:
             raise UsageError(f"{path} says {name} twice, also as {key}", fix="say it once")
-        if said == OPTIONS[name].former:
-            notes.append(f"{path}: {key} is now called {name}")
         options[name] = converted(name, value, f"{path}: {said}")
-    return options, notes
+    return options
 
 
 def _content(path: str) -> dict[str, Any]:
@@ -240,7 +227,7 @@ def run(arguments: argparse.Namespace) -> int:
     from jaxsnn.output import refuse_shared, refuse_unwritable
 
     refuse_report(arguments)
-    options, notes = options_of(arguments)
+    options = options_of(arguments)
     files = TrainFiles(trained=Path(arguments.output), force=arguments.force)
     written = files.written(options)
     if arguments.report is not None:
@@ -260,7 +247,7 @@ def run(arguments: argparse.Namespace) -> int:
     from jaxsnn.commands.reports.run_reports import train_report
 
     write_report(arguments, train_report, graph, outcome)
-    add_notes(arguments, (*notes, *outcome.notes))
+    add_notes(arguments, outcome.notes)
     print_outcome(arguments, outcome)
     return 0
 

@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     """The work; exit code 0."""
     from jaxsnn.output import refuse_shared, refuse_unwritable
 
-    options, notes = options_of(arguments)
+    options = options_of(arguments)
     for name in _REFUSED:
         value = getattr(options, name)
         if value not in (None, getattr(TrainOptions, name)):
@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     outcome = tune(graph, replace(options, progress=progress_of(arguments)), budgets)
     write(Path(arguments.output), outcome.chosen.graph, arguments.force)
-    add_notes(arguments, (*notes, *outcome.notes))
+    add_notes(arguments, outcome.notes)
     print_outcome(arguments, outcome)
     return 0
 

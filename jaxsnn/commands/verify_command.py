@@ -131,7 +131,7 @@ def verify_file(graph: Graph, source: str | os.PathLike[str]) -> VerifyOutcome:
         JaxsnnError: a recording that does not fit or lacks an output, or a dialect that is not
             known well enough.
     """
-    from jaxsnn.simulation.fitting_options import fitting_options
+    from jaxsnn.simulation.verification import fitting_options
 
     compared = compared_with(graph, source)
     found, recording = compared.found, compared.recording
@@ -178,7 +178,7 @@ def _with_fits(graph: Graph, recording: Recording, error: JaxsnnError) -> Jaxsnn
     """An error, which names the resets that verify where nobody has said one; none where nothing
     was recorded, which any of them verifies.
     """
-    from jaxsnn.simulation.fitting_options import fitting_options
+    from jaxsnn.simulation.verification import fitting_options
 
     problem = error.problem
     if problem.code != DialectError.default_code or not _moves(recording):

@@ -8,13 +8,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jaxsnn.plot.comparison_plots import fidelity as fidelity
-    from jaxsnn.plot.comparison_plots import first_difference as first_difference
-    from jaxsnn.plot.encoder_plots import encodings as encodings
-    from jaxsnn.plot.graph_plots import floorplan as floorplan
-    from jaxsnn.plot.graph_plots import graph as graph
+    from jaxsnn.plot.graph_drawing import floorplan as floorplan
+    from jaxsnn.plot.graph_drawing import graph as graph
     from jaxsnn.plot.picture import Picture as Picture
     from jaxsnn.plot.spike_plots import SpikeTrain as SpikeTrain
+    from jaxsnn.plot.spike_plots import encodings as encodings
+    from jaxsnn.plot.spike_plots import fidelity as fidelity
+    from jaxsnn.plot.spike_plots import first_difference as first_difference
     from jaxsnn.plot.spike_plots import histogram as histogram
     from jaxsnn.plot.spike_plots import raster as raster
     from jaxsnn.plot.training_plots import learning_curve as learning_curve
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 _HOME = {
     "Picture": "picture",
     "SpikeTrain": "spike_plots",
-    "encodings": "encoder_plots",
-    "fidelity": "comparison_plots",
-    "first_difference": "comparison_plots",
-    "floorplan": "graph_plots",
-    "graph": "graph_plots",
+    "encodings": "spike_plots",
+    "fidelity": "spike_plots",
+    "first_difference": "spike_plots",
+    "floorplan": "graph_drawing",
+    "graph": "graph_drawing",
     "histogram": "spike_plots",
     "learning_curve": "training_plots",
     "raster": "spike_plots",

@@ -10,6 +10,7 @@ import collections
 import dataclasses
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,11 @@ from jaxsnn.nir.model.graph import Graph
 from jaxsnn.nir.model.node import Node
 from jaxsnn.nir.model.passes import Shape, shapes, synapses
 from jaxsnn.output import refuse_unwritable, write_whole
+from jaxsnn.plot.picture import Picture, new_figure, picture_of
 
 CHARACTER, LINE, MARGIN = 7.2, 17, 12  # pixels of a monospaced 12 px font
 GAP_X, GAP_Y, FRAME = 56, 26, 12
+_PIXELS_PER_INCH, _LINE = 96, "#555555"
 COLOURS = {"port": "#e8e8e8", "linear": "#d6e6f5", "neuron": "#fbdcc0"}
 OPEN_END = "?"
 
@@ -29,7 +32,7 @@ OPEN_END = "?"
 Corners = tuple[tuple[float, float], ...]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Box:
     """One node as it is drawn: what stands in it, and where (left, top, width, height)."""
 
@@ -42,7 +45,7 @@ class Box:
     height: float = 0.0
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Drawing:
     """What `draw` wrote: the path, and how many nodes and edges are in the picture."""
 
@@ -110,20 +113,6 @@ def _summary(
     return text if synapse_count is None else f"{text}, {synapse_count} synapses"
 
 
-def _ranks(graph: Graph) -> dict[str, int]:
-    """Column of each node: one more than the furthest column it hears from, edges that run back
-    left out.
-    """
-    place = {name: number for number, name in enumerate(_flow(graph))}
-    ranks: dict[str, int] = {}
-    for name in place:
-        before = [
-            ranks[source] for source in graph.predecessors(name) if place[source] < place[name]
-        ]
-        ranks[name] = max(before, default=-1) + 1
-    return ranks
-
-
 def _flow(graph: Graph) -> list[str]:
     """All nodes, sources before targets; a cycle is entered where the rest of the graph enters it."""
     cycles = [(part, frozenset(part)) for part in graph.recurrent_components()]
@@ -151,7 +140,14 @@ def _flow(graph: Graph) -> list[str]:
 def _placed(graph: Graph) -> dict[str, Box]:
     """Boxes with coordinates: columns by rank; within a column in the order of their sources,
     recurrent ones last."""
-    boxes, ranks = _boxes(graph), _ranks(graph)
+    boxes, place = _boxes(graph), {name: number for number, name in enumerate(_flow(graph))}
+    # the column of a node: one more than the furthest that feeds it, edges that run back left out
+    ranks: dict[str, int] = {}
+    for name in place:
+        before = [
+            ranks[source] for source in graph.predecessors(name) if place[source] < place[name]
+        ]
+        ranks[name] = max(before, default=-1) + 1
     columns: list[list[str]] = [[] for _ in range(max(ranks.values(), default=-1) + 1)]
     for name, rank in ranks.items():
         columns[rank].append(name)
@@ -194,127 +190,138 @@ def _frame(name: str) -> str:
     return name.rpartition("/")[0]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Page:
     """A laid out graph: its boxes, frames of nested graphs, and for each edge the corners of its
-    curve; `size` in pixels.
+    curve, four, or eight of one that runs back; `size` in pixels.
     """
 
     boxes: Mapping[str, Box]
-    frames: tuple[tuple[str, Box], ...]
+    frames: tuple[Box, ...]
     curves: tuple[Corners, ...]
     size: tuple[float, float]
 
 
 def _page(graph: Graph) -> Page:
-    """Where everything is."""
+    """Lay out a graph."""
     boxes = _placed(graph)
     bottom = max((box.top + box.height for box in boxes.values()), default=0.0)
     curves, arcs = [], 0
-    for source, target in graph.edges:
-        back = boxes[target].left <= boxes[source].left
-        arcs += back
-        below = bottom + arcs * 12 + FRAME if back else None
-        curves.append(_corners(boxes[source], boxes[target], below))
+    for edge in graph.edges:
+        source, target = (boxes[name] for name in edge)
+        x1, y1 = source.left + source.width, source.top + source.height / 2
+        x2, y2 = target.left, target.top + target.height / 2
+        if target.left > source.left:
+            reach = max((x2 - x1) / 2, 20)
+            curves.append(((x1, y1), (x1 + reach, y1), (x2 - reach, y2), (x2, y2)))
+            continue
+        arcs += 1  # it runs back below the boxes
+        below = bottom + arcs * 12 + FRAME
+        down = (x1, y1), (x1 + 26, y1), (x1 + 26, below), (x1, below)
+        up = (x2, below), (x2 - 26, below), (x2 - 26, y2), (x2, y2)
+        curves.append((*down, *up))
     width = max((box.left + box.width for box in boxes.values()), default=0.0) + GAP_X / 2
     height = bottom + GAP_Y + arcs * 12 + (FRAME if arcs else 0)
-    paths = [path for path in sorted(graph.subgraphs) if path]
-    frames = [(path, _frame_box(path, boxes)) for path in paths if _inside(path, boxes)]
+    frames = []
+    for path in filter(None, sorted(graph.subgraphs)):
+        inside = [box for name, box in boxes.items() if name.startswith(path + "/")]
+        if not inside:
+            continue
+        space = FRAME + 4 * (max(box.name.count("/") for box in inside) - path.count("/") - 1)
+        left, top = (
+            min(box.left for box in inside) - space,
+            min(box.top for box in inside) - space - 6,
+        )
+        frame = Box(
+            name=path,
+            kind="frame",
+            lines=(path,),
+            left=left,
+            top=top,
+            width=max(box.left + box.width for box in inside) + space - left,
+            height=max(box.top + box.height for box in inside) + space - top,
+        )
+        frames.append(frame)
     return Page(boxes=boxes, frames=tuple(frames), curves=tuple(curves), size=(width, height))
 
 
-def _inside(path: str, boxes: Mapping[str, Box]) -> list[Box]:
-    """The boxes of a nested graph."""
-    return [box for name, box in boxes.items() if name.startswith(path + "/")]
-
-
-def _frame_box(path: str, boxes: Mapping[str, Box]) -> Box:
-    """The frame around a nested graph."""
-    inside = _inside(path, boxes)
-    space = FRAME + 4 * (max(box.name.count("/") for box in inside) - path.count("/") - 1)
-    left, top = min(box.left for box in inside) - space, min(box.top for box in inside) - space - 6
-    right = max(box.left + box.width for box in inside) + space
-    bottom = max(box.top + box.height for box in inside) + space
-    return Box(
-        name=path,
-        kind="frame",
-        lines=(path,),
-        left=left,
-        top=top,
-        width=right - left,
-        height=bottom - top,
-    )
-
-
-def _corners(source: Box, target: Box, below: float | None) -> Corners:
-    """The curve of an edge: four corners; eight for one that runs back `below` the boxes."""
-    x1, y1 = source.left + source.width, source.top + source.height / 2
-    x2, y2 = target.left, target.top + target.height / 2
-    if below is None:
-        reach = max((x2 - x1) / 2, 20)
-        return (x1, y1), (x1 + reach, y1), (x2 - reach, y2), (x2, y2)
-    down = (x1, y1), (x1 + 26, y1), (x1 + 26, below), (x1, below)
-    up = (x2, below), (x2 - 26, below), (x2 - 26, y2), (x2, y2)
-    return (*down, *up)
-
-
 def svg(graph: Graph) -> str:
-    """The picture as a standalone SVG document."""
+    """Return the picture as a standalone SVG document."""
     page = _page(graph)
     width, height = page.size
     arrow = '<marker id="arrow" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
-    return "\n".join(
-        [
-            f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" height="{height:.0f}" '
-            f'viewBox="0 0 {width:.0f} {height:.0f}" font-family="monospace" font-size="12">',
-            f'<defs>{arrow}<path d="M0 0L8 4L0 8z" fill="#555"/></marker></defs>',
-            f'<rect width="{width:.0f}" height="{height:.0f}" fill="white"/>',
-            *(_svg_frame(path, frame) for path, frame in page.frames),
-            *(_svg_edge(corners) for corners in page.curves),
-            *(_svg_box(box) for box in page.boxes.values()),
-            "</svg>\n",
-        ]
-    )
-
-
-def _svg_frame(path: str, frame: Box) -> str:
-    return (
-        f'<rect x="{frame.left:.1f}" y="{frame.top:.1f}" width="{frame.width:.1f}" '
-        f'height="{frame.height:.1f}" rx="8" fill="none" stroke="#999" stroke-dasharray="4 3"/>'
-        f'<text x="{frame.left + 6:.1f}" y="{frame.top + 11:.1f}" font-size="10" fill="#666">'
-        f"{escape(path)}</text>"
-    )
-
-
-def _svg_edge(corners: Corners) -> str:
-    said = [f"{x:.1f} {y:.1f}" for x, y in corners]
-    path = f"M{said[0]}C{' '.join(said[1:4])}"
-    if len(said) > 4:
-        path += f"L{said[4]}C{' '.join(said[5:])}"
-    return f'<path d="{path}" fill="none" stroke="#555" marker-end="url(#arrow)"/>'
+    lines = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" height="{height:.0f}" '
+        f'viewBox="0 0 {width:.0f} {height:.0f}" font-family="monospace" font-size="12">',
+        f'<defs>{arrow}<path d="M0 0L8 4L0 8z" fill="#555"/></marker></defs>',
+        f'<rect width="{width:.0f}" height="{height:.0f}" fill="white"/>',
+    ]
+    for frame in page.frames:
+        lines.append(
+            f'<rect x="{frame.left:.1f}" y="{frame.top:.1f}" width="{frame.width:.1f}" '
+            f'height="{frame.height:.1f}" rx="8" fill="none" stroke="#999" stroke-dasharray="4 3"/>'
+            f'<text x="{frame.left + 6:.1f}" y="{frame.top + 11:.1f}" font-size="10" fill="#666">'
+            f"{escape(frame.name)}</text>"
+        )
+    for corners in page.curves:
+        points = [f"{x:.1f} {y:.1f}" for x, y in corners]
+        path = f"M{points[0]}C{' '.join(points[1:4])}"
+        if len(points) > 4:
+            path += f"L{points[4]}C{' '.join(points[5:])}"
+        lines.append(f'<path d="{path}" fill="none" stroke="#555" marker-end="url(#arrow)"/>')
+    lines += [_svg_box(box) for box in page.boxes.values()]
+    return "\n".join([*lines, "</svg>\n"])
 
 
 def _drawn(graph: Graph, kind: str) -> bytes:
-    """PNG or PDF."""
-    from jaxsnn.plot.box_plots import Arrow, Block, boxes_picture
-
+    """Draw PNG or PDF with matplotlib."""
     page = _page(graph)
+    width, height = page.size
+    figure = new_figure(width / _PIXELS_PER_INCH, height / _PIXELS_PER_INCH)
+    from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+    from matplotlib.path import Path as Curve
 
-    def block(box: Box, **how: Any) -> Block:
-        return Block(left=box.left, top=box.top, width=box.width, height=box.height, **how)
-
-    frames = [block(frame, fill="#ffffff", dashed=True) for _, frame in page.frames]
-    boxes = [
-        block(
-            box,
-            fill=COLOURS[box.kind],
-            lines=tuple(printable(line) for line in box.lines),
-            rounded=box.kind == "port",
+    figure.set_layout_engine(None)
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
+    axes.set_axis_off()
+    points = 72 / _PIXELS_PER_INCH
+    for corners in page.curves:
+        codes = [Curve.MOVETO, *[Curve.CURVE4] * (len(corners) - 1)]
+        if len(corners) == 8:  # an edge that runs back: curve, line, curve
+            codes[4] = Curve.LINETO
+        drawn = FancyArrowPatch(
+            path=Curve(corners, codes),
+            arrowstyle="-|>,head_width=2.5,head_length=5",
+            color=_LINE,
+            linewidth=points,
         )
-        for box in page.boxes.values()
-    ]
-    arrows = [Arrow(corners=corners) for corners in page.curves]
-    return boxes_picture([*frames, *boxes], arrows, page.size, kind)
+        axes.add_patch(drawn)
+    for box in (*page.frames, *page.boxes.values()):
+        is_frame = box.kind == "frame"
+        radius = box.height / 2 if box.kind == "port" else 4
+        drawn = FancyBboxPatch(
+            (box.left, box.top),
+            box.width,
+            box.height,
+            boxstyle=f"round,pad=0,rounding_size={radius}",
+            facecolor="none" if is_frame else COLOURS[box.kind],
+            edgecolor=_LINE,
+            linestyle="--" if is_frame else "-",
+            linewidth=points,
+        )
+        axes.add_patch(drawn)
+        for number, line in enumerate(() if is_frame else box.lines):
+            axes.text(
+                box.left + box.width / 2,
+                box.top + 6 + 8 + 17 * number,
+                printable(line),
+                ha="center",
+                va="center",
+                family="monospace",
+                fontsize=12 * points * 0.94,
+                fontweight="normal" if number else "bold",
+            )
+    return picture_of(figure, "").render(kind)
 
 
 def _svg_box(box: Box) -> str:
@@ -394,3 +401,30 @@ FORMATS: dict[str, Callable[[Graph], str | bytes]] = {
     ".dot": dot,
     ".mmd": mermaid,
 }
+
+
+def graph(graph: Any) -> Picture:
+    """The nodes of a `jaxsnn.Graph` and what feeds what, from left to right."""
+
+    def render(kind: str) -> bytes:
+        drawn = FORMATS[f".{kind}"](graph)
+        return drawn.encode("utf-8") if isinstance(drawn, str) else drawn
+
+    alt = f"graph of {len(graph.nodes)} nodes and {len(graph.edges)} edges"
+    return Picture(alt=alt, render=render, vector=True)
+
+
+def floorplan(mapping: Any) -> Picture:
+    """Where a mapping puts neurons and synapses on the chip, and how full that is; as SVG."""
+    from jaxsnn.bss2.floorplan import floorplan as drawn
+
+    def render(kind: str) -> bytes:
+        if kind != "svg":
+            raise UsageError(
+                f"a floorplan is not drawn as {kind}", fix="name a file that ends in .svg"
+            )
+        return drawn(mapping).encode("utf-8")
+
+    runs = len(mapping.runs)
+    alt = f"floorplan of {runs} run{'s' * (runs != 1)} on {mapping.chip.name}"
+    return Picture(alt=alt, render=render, vector=True)

@@ -1,8 +1,10 @@
-"""Spikes of a run: rasters, and how many there are over time."""
+"""Spikes: rasters and their number over time, what encoders make of values, and two runs beside each
+other.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +16,8 @@ from jaxsnn.plot.picture import (
     BLUE,
     CYCLE,
     GREEN,
+    GREY,
+    ORANGE,
     VERMILION,
     Picture,
     new_figure,
@@ -95,49 +99,32 @@ def raster(
     )
     for column, trains in enumerate(drawn):
         for row, name in enumerate(names):
-            axes = axes_of[row][column]
-            draw_train(axes, trains[name], _colour(trains[name], row == len(names) - 1), size)
-            axes.set(ylim=(trains[name].size - 0.5, -0.5), xlim=(-0.01 * end, end))
-            if name == circled:
-                _circle_first(axes, trains[name], size)
-            if column == 0:
-                _name_rows(axes, name, trains[name], (labels or {}).get(name))
+            axes, train = axes_of[row][column], trains[name]
+            colour = VERMILION if row == len(names) - 1 else BLUE
+            draw_train(axes, train, GREEN if train.rows == "channels" else colour, size)
+            axes.set(ylim=(train.size - 0.5, -0.5), xlim=(-0.01 * end, end))
+            if name == circled and train.time.size:
+                first = int(np.argmin(train.time))
+                place = train.time[first] / size, train.index[first]
+                axes.plot(*place, "o", markersize=11, markerfacecolor="none", markeredgecolor=BLACK)
+            if column > 0:
+                continue
+            rows = f"{name}\n{train.size} {train.rows}"
+            axes.set_ylabel(rows if train.size > 1 else name, fontsize=9)
+            if labels is not None and name in labels:
+                axes.set_yticks(range(train.size), labels=labels[name], fontsize=8)
+            else:
+                axes.set_yticks([0, train.size - 1] if train.size > 1 else [0])
         axes_of[0][column].set_title(captions[column], fontsize=9)
         axes_of[-1][column].set_xlabel(f"time, {unit}")
     figure.suptitle(title, fontsize=11)
-    seen = {name: sum(_until(one[name], t_end) for one in drawn) for name in names}
+    until = np.inf if t_end is None else t_end
+    seen = {
+        name: sum(int(np.sum(trains[name].time <= until)) for trains in drawn) for name in names
+    }
     counts = ", ".join(f"{count} of '{name}'" for name, count in seen.items())
     many = f"{len(drawn)} sample{'s' * (len(drawn) != 1)}"
     return picture_of(figure, f"raster of {many}, spikes: {counts}")
-
-
-def _until(train: SpikeTrain, t_end: float | None) -> int:
-    """How many spikes there are up to an end, if there is one."""
-    return int(np.sum(train.time <= (t_end or np.inf)))
-
-
-def _colour(train: SpikeTrain, last: bool) -> str:
-    """Inputs are green, the last population is vermilion, others are blue."""
-    if train.rows == "channels":
-        return GREEN
-    return VERMILION if last else BLUE
-
-
-def _name_rows(axes: Any, name: str, train: SpikeTrain, labels: Sequence[str] | None) -> None:
-    size = train.size
-    axes.set_ylabel(f"{name}\n{size} {train.rows}" if size > 1 else name, fontsize=9)
-    if labels is not None:
-        axes.set_yticks(range(size), labels=labels, fontsize=8)
-    else:
-        axes.set_yticks([0, size - 1] if size > 1 else [0])
-
-
-def _circle_first(axes: Any, train: SpikeTrain, unit: float) -> None:
-    if not train.time.size:
-        return
-    first = int(np.argmin(train.time))
-    place = train.time[first] / unit, train.index[first]
-    axes.plot(*place, "o", markersize=11, markerfacecolor="none", markeredgecolor=BLACK)
 
 
 def draw_train(axes: Any, train: SpikeTrain, colour: str, unit: float) -> None:
@@ -281,3 +268,171 @@ def input_trains(inputs: Any, sample: int, dt: float | None) -> dict[str, SpikeT
                 node=name,
             )
     return found
+
+
+def encodings(
+    encoded: Mapping[str, tuple[Any, Callable[[Any], Any]]], *, title: str = ""
+) -> Picture:
+    """One sample and what encoders make of it, a row for each: the values to the left, the spikes
+    of the input channels, or their currents, to the right.
+
+    Args:
+        encoded: by name the values of one sample, (channels,), or (time, channels) of a signal, and
+            the encoder, as `fit(encoder=...)` takes it: it is called with (1, ...) values.
+
+    Raises:
+        UsageError: matplotlib is missing, nothing is to be encoded, or the encoder refuses it.
+    """
+    if not encoded:
+        raise UsageError("there is no encoder to draw", fix="give {name: (values, encoder)}")
+    made = {name: encoder(np.asarray(values)[None]) for name, (values, encoder) in encoded.items()}
+    end = max(_last(inputs) for inputs in made.values())
+    unit, size = time_unit(end)
+    figure = new_figure(6.8, 0.7 + 1.35 * len(made))
+    every = figure.subplots(len(made), 2, squeeze=False, width_ratios=[1, 2])
+    counts = {}
+    for (before, after), (name, inputs) in zip(every, made.items(), strict=True):
+        _draw_values(before, np.asarray(encoded[name][0]))
+        before.set_ylabel(name, fontsize=9)
+        train = None if hasattr(inputs, "value") else input_trains(inputs, 0, None)["input"]
+        counts[name] = _draw_inputs(after, inputs, train, size, end)
+        after.set(xlim=(-0.03 * end / size, 1.06 * end / size))
+    every[0][0].set_title("values of one sample", fontsize=9)
+    every[0][1].set_title("what goes in", fontsize=9)
+    every[-1][1].set_xlabel(f"time, {unit}")
+    figure.suptitle(title, fontsize=11)
+    said = ", ".join(f"{name} {count}" for name, count in counts.items())
+    return picture_of(figure, f"what encoders make of one sample: {said}")
+
+
+def _last(inputs: Any) -> float:
+    """The last time at which something happens, seconds."""
+    time = np.asarray(inputs.time)
+    return float(time[np.isfinite(time)].max(initial=0.0))
+
+
+def _draw_values(axes: Any, values: np.ndarray) -> None:
+    """Bars of channels; lines of signals over their frames."""
+    if values.ndim == 1:
+        axes.barh(np.arange(len(values)), values, color=GREEN, height=0.7)
+        axes.set_yticks([0, len(values) - 1] if len(values) > 1 else [0])
+    else:
+        flat = values.reshape(len(values), -1)
+        for channel, signal in enumerate(flat.T):
+            axes.plot(signal, ".-", color=CYCLE[channel % len(CYCLE)], linewidth=1.2, markersize=3)
+    quiet(axes, "x")
+
+
+def _draw_inputs(axes: Any, inputs: Any, train: SpikeTrain | None, unit: float, end: float) -> str:
+    """Spikes as lines at their channels, currents as bars as thick as they are large; how many."""
+    if train is not None:
+        draw_train(axes, train, BLUE, unit)
+        axes.set_ylim(-0.6, train.size - 0.4)
+        axes.set_yticks([0, train.size - 1] if train.size > 1 else [0])
+        axes.set_ylabel("channel", fontsize=8)
+        return f"{train.time.size} spikes of {train.size} channels"
+    time, values = np.asarray(inputs.time)[0], np.asarray(inputs.value)[0]
+    largest = float(np.abs(values).max(initial=0.0)) or 1.0
+    for piece, row in enumerate(values):
+        begin = time[piece] / unit
+        width = (time[piece + 1] if piece + 1 < len(time) else 1.05 * end) / unit - begin
+        axes.barh(np.arange(len(row)), width, 0.8 * np.abs(row) / largest, begin, color=BLUE)
+    axes.set_yticks([0, values.shape[1] - 1] if values.shape[1] > 1 else [0])
+    axes.set_ylabel("channel", fontsize=8)
+    quiet(axes, "x")
+    return f"{len(values)} currents of {values.shape[1]} channels"
+
+
+def fidelity(found: Any, *, title: str = "") -> Picture:
+    """Spikes of each population in continuous time and in steps, and how alike the counts are.
+
+    Args:
+        found: what `jaxsnn.fidelity` gave.
+
+    Raises:
+        UsageError: matplotlib is missing, or no population fires.
+    """
+    if not found.populations:
+        raise UsageError("no population fires", fix="compare a network with spiking populations")
+    names = list(found.populations)
+    figure = new_figure(6.8, 1.5 + 0.75 * len(names))
+    axes = figure.subplots()
+    places = np.arange(len(names))
+    kinds = (("event", "continuous time", BLUE), ("grid", "steps of the source", ORANGE))
+    for number, (field, label, colour) in enumerate(kinds):
+        counts = [getattr(found.populations[name], field) for name in names]
+        bars = axes.barh(places + 0.38 * (number - 0.5), counts, 0.34, color=colour, label=label)
+        axes.bar_label(bars, [f" {count}" for count in counts], fontsize=8)
+    cosines = [found.populations[name].count_cosine for name in names]
+    said = ["undefined" if cosine is None else f"{cosine:.4f}" for cosine in cosines]
+    rows = [f"{name}\ncosine {one}" for name, one in zip(names, said, strict=True)]
+    axes.set_yticks(places, labels=rows, fontsize=9)
+    axes.invert_yaxis()
+    axes.margins(x=0.14)
+    axes.set_xlabel("spikes, all samples and neurons together")
+    figure.legend(fontsize=8, loc="outside lower center", ncols=2)
+    quiet(axes, "x")
+    figure.suptitle(title or "cosine: similarity of the spike counts of all neurons", fontsize=10)
+    return picture_of(
+        figure, f"spikes in continuous time and in steps of {', '.join(map(repr, names))}"
+    )
+
+
+def first_difference(
+    found: Any, solution: Any, recording: Any, *, around: int = 20, title: str = ""
+) -> Picture:
+    """The neuron that first differs from a recording, some steps before and behind.
+
+    Args:
+        found: what `jaxsnn.verify` gave; its `first_difference` is looked at.
+        solution: the time-stepped run.
+        recording: what came out of the source, (time, batch, *shape); or a mapping from the Output
+            node's name.
+        around: how many steps before and behind.
+
+    Raises:
+        UsageError: matplotlib is missing, or nothing differs.
+    """
+    first = found.first_difference
+    if first is None:
+        raise UsageError("nothing differs from the recording", fix="draw a raster instead")
+    expected = recording[first.node] if isinstance(recording, Mapping) else recording
+    expected, got = (
+        np.asarray(array)[:, first.batch].reshape(len(array), -1)[:, first.neuron]
+        for array in (expected, solution.y[first.node])
+    )
+    begin, end = max(first.step - around, 0), min(first.step + around + 1, len(expected))
+    steps = np.arange(begin, end)
+    spikes = first.node in solution.spiking
+    figure = new_figure(7.2, 2.8)
+    axes = figure.subplots()
+    axes.axvspan(first.step - 0.5, first.step + 0.5, color=ORANGE, alpha=0.3, linewidth=0)
+    drawn = _draw_trains if spikes else _draw_membranes
+    drawn(axes, steps, expected[begin:end], got[begin:end])
+    axes.set(xlim=(begin - 0.7, end - 0.3))
+    axes.set_xlabel(f"step, {begin} to {end - 1} of {len(expected)}")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    quiet(axes, "x" if spikes else "both")
+    where = f"node {first.node}, neuron {first.neuron}, sample {first.batch}, step {first.step}"
+    said = f"{where}: {first.expected:g} was recorded, {first.got:g} simulated"
+    figure.suptitle(title or said, fontsize=10)
+    return picture_of(figure, f"first difference, {said}")
+
+
+def _draw_trains(axes: Any, steps: np.ndarray, expected: np.ndarray, got: np.ndarray) -> None:
+    """Two rows of spikes; those that only one row has stand out."""
+    for row, own, other, colour in ((1, expected, got, GREY), (0, got, expected, BLUE)):
+        for marked, shade in ((own == other, colour), (own != other, VERMILION)):
+            when = steps[(own != 0) & marked]
+            axes.vlines(when, row - 0.32, row + 0.32, color=shade, linewidth=3)
+    axes.set_yticks([1, 0], labels=["recorded", "simulated"])
+    axes.set_ylim(-0.6, 2.1)  # room for the legend
+    axes.plot([], [], color=VERMILION, linewidth=3, label="in one of the two only")
+    axes.legend(fontsize=8, loc="upper left")
+
+
+def _draw_membranes(axes: Any, steps: np.ndarray, expected: np.ndarray, got: np.ndarray) -> None:
+    axes.plot(steps, expected, color=BLACK, linewidth=1.4, label="recorded")
+    axes.plot(steps, got, color=BLUE, linewidth=1.4, linestyle="--", label="simulated")
+    axes.set_ylabel("V, as in the file")
+    axes.legend(fontsize=8)

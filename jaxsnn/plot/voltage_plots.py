@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -184,7 +185,16 @@ def streamed(
         )
     named = inputs if isinstance(inputs, Mapping) else dict.fromkeys(network.inputs, inputs)
     flow = stream(network)
-    flow.push({name: _one_sample(events, sample) for name, events in named.items()}, until=0.0)
+    of_sample = {}
+    for name, events in named.items():
+        parts = {
+            field.name: getattr(events, field.name)
+            for field in dataclasses.fields(cast(Any, events))
+        }
+        parts = {key: np.atleast_2d(array) for key, array in parts.items()}
+        rows = {key: array[min(sample, len(array) - 1)] for key, array in parts.items()}
+        of_sample[name] = type(events)(**rows)
+    flow.push(of_sample, until=0.0)
     end = float(solution.t_end)
     spikes = np.concatenate([np.empty(0), *_spike_times(solution, population, sample)])
     # some last digits of single precision before and behind, by which backends may differ
@@ -197,16 +207,3 @@ def streamed(
         flow.push(until=float(time))
         values.append(flow.voltage(population))
     return times, np.array(values)
-
-
-def _one_sample(events: Any, sample: int) -> Any:
-    """The events of one sample, (events,)."""
-    import dataclasses
-
-    parts = {
-        field.name: np.atleast_2d(getattr(events, field.name))
-        for field in dataclasses.fields(events)
-    }
-    return type(events)(
-        **{name: array[min(sample, len(array) - 1)] for name, array in parts.items()}
-    )

@@ -69,12 +69,13 @@ def audit(
         for name, train in trains.items()
     }
     grid = np.linspace(0.0, t_end, times)
-    numbers = jax.tree.map(_in_float64, _numbers(network))
-    found = {}
-    for name, (lanes, factor, matrices) in numbers.items():
-        own = np.asarray(solution.spikes[name].time, float)[:samples]
+    numbers = _numbers(network)
+    in_float64 = jax.tree.map(lambda array: np.asarray(array, float), numbers)
+    audits = {}
+    for name, (lanes, factor, matrices) in in_float64.items():
+        spike_times = np.asarray(solution.spikes[name].time, float)[:samples]
         at_spikes, elsewhere = 0.0, 0.0
-        for sample, spikes in enumerate(own):
+        for sample, spikes in enumerate(spike_times):
             arrivals = []
             for source, matrix in matrices.items():
                 time, index = (array[sample] for array in trains[source])
@@ -82,14 +83,16 @@ def audit(
                 weight = np.eye(len(factor)) if matrix is None else matrix
                 arrivals.append((time[used].astype(float), weight[index[used]] * factor))
             at_spikes = max(at_spikes, _distance_at_spikes(lanes, arrivals, spikes))
-            elsewhere = max(elsewhere, _excess(lanes, arrivals, spikes, grid))
-        found[name] = Audit(
-            spikes=int(np.isfinite(own).sum()),
+            for when in grid:
+                excess = _excess_at(lanes, arrivals, spikes, np.full(len(spikes), when))
+                elsewhere = max(elsewhere, float(np.max(excess)))
+        audits[name] = Audit(
+            spikes=int(np.isfinite(spike_times).sum()),
             at_spikes=at_spikes,
             elsewhere=elsewhere,
             times=times,
         )
-    return found
+    return audits
 
 
 @jax.jit  # eager, each operation of each population would be compiled
@@ -107,10 +110,6 @@ def _numbers(network: Network) -> dict[str, tuple[Any, Any, Any]]:
     return found
 
 
-def _in_float64(array: Any) -> np.ndarray:
-    return np.asarray(array, float)
-
-
 def _distance_at_spikes(
     lanes: Any, arrivals: Sequence[Arrivals], spikes: Float[np.ndarray, "neurons spikes"]
 ) -> float:
@@ -122,19 +121,6 @@ def _distance_at_spikes(
         excess = _excess_at(lanes, arrivals, spikes[:, :slot], when)
         worst = max(worst, float(np.max(np.abs(excess[fired]), initial=0.0)))
     return worst
-
-
-def _excess(
-    lanes: Any,
-    arrivals: Sequence[Arrivals],
-    spikes: Float[np.ndarray, "neurons spikes"],
-    grid: Float[np.ndarray, "times"],
-) -> float:
-    """How far V exceeds the threshold at some times, at most, in units of the height."""
-    return max(
-        float(np.max(_excess_at(lanes, arrivals, spikes, np.full(len(spikes), when))))
-        for when in grid
-    )
 
 
 def _excess_at(

@@ -1,11 +1,13 @@
-"""What went into a network and what came out, from .npz files or files of NIR data."""
+"""What went into a network and what came out, from .npz files or files of NIR data; and NIR's data as
+`Events`, `GradedEvents` or arrays.
+"""
 
 from __future__ import annotations
 
 import math
 import os
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,9 +16,11 @@ import numpy as np
 
 from jaxsnn.errors import FileError, JaxsnnError, Note, UsageError, first_line, listing, suggestion
 from jaxsnn.network.network import Network
-from jaxsnn.network.spikes import Events
+from jaxsnn.network.spikes import Events, dense_to_events
 from jaxsnn.network.valued_inputs import GradedEvents
+from jaxsnn.nir.io.data_files import Observable, refuse_broken
 from jaxsnn.nir.io.read_limits import ByteBudget
+from jaxsnn.nir.io.recorded_data import EventData, TimeGriddedData, ValuedEventData, to_array
 from jaxsnn.output import refuse_unreadable
 
 #: Names of the observable that is meant where a file of NIR data has several of a node.
@@ -120,8 +124,8 @@ def load_recording(path: str | os.PathLike[str], network: Network, dt: float | N
     if is_hdf5(path):
         return _from_nir_data(path, network, dt)
     arrays = load_arrays(path)
-    found = inputs_of(arrays, network)
-    return Recording(x=found, y=_outputs_of(arrays, network), notes=unread_notes(arrays))
+    inputs = inputs_of(arrays, network)
+    return Recording(x=inputs, y=_outputs_of(arrays, network), notes=unread_notes(arrays))
 
 
 def is_hdf5(path: str | os.PathLike[str]) -> bool:
@@ -278,52 +282,46 @@ def inputs_of_nir_data(
         UsageError: an input that is missing, or data of another dt.
     """
     from jaxsnn.nir.io.recorded_data import observations, read_data
-    from jaxsnn.simulation.nir_data import to_input
+    from jaxsnn.simulation.recordings import to_input
 
-    found = observations(read_data(path))
+    observables = observations(read_data(path))
     shapes = {wire.name: wire.shape for wire in network.wires}
-    given: dict[str, Any] = {}
+    inputs: dict[str, Any] = {}
     step, ends = dt, dict[str, float]()
     for name in network.inputs:
-        _refuse_missing(path, name, found)
-        data, what = _chosen(name, found[name], SPIKES), f"recording of '{name}'"
-        given[name] = to_input(data, name=what)
+        _refuse_missing(path, name, observables)
+        data, description = _chosen(name, observables[name], SPIKES), f"recording of '{name}'"
+        inputs[name] = to_input(data, name=description)
         if math.prod(shapes[name]) != data.n_neurons:
             raise UsageError(
-                f"the {what} has {data.n_neurons} neurons, the input {math.prod(shapes[name])}",
+                f"the {description} has {data.n_neurons} neurons, the input {math.prod(shapes[name])}",
                 fix="give a recording of that input",
                 node=name,
             )
-        if not isinstance(given[name], np.ndarray):
+        if not isinstance(inputs[name], np.ndarray):
             ends[name] = float(data.t_max)
             continue
-        flat = _by_steps(name, given[name])
-        given[name] = flat.reshape(*flat.shape[:2], *shapes[name])
+        flat = _by_steps(name, inputs[name])
+        inputs[name] = flat.reshape(*flat.shape[:2], *shapes[name])
         if step is not None and abs(data.dt - step) > SAME_STEP * step:
             raise UsageError(
-                f"the {what} has steps of {data.dt:g} s, the network of {step:g} s",
+                f"the {description} has steps of {data.dt:g} s, the network of {step:g} s",
                 fix="give data of that step",
                 node=name,
             )
         step = data.dt if step is None else step
-    unused = [name for name in found if name not in given and name not in network.outputs]
-    notes = [_not_used(unused)] if unused else []
-    return given, step, max(ends.values(), default=None), (*notes, *_other_ends(ends))
+    unused = [name for name in observables if name not in inputs and name not in network.outputs]
+    notes: list[str] = [_not_used(unused)] if unused else []
+    if len(set(ends.values())) > 1:
+        text = listing(f"'{name}' at {end:g} s" for name, end in ends.items())
+        notes.append(
+            f"the recordings end at different times, {text}: after its end an input is silent"
+        )
+    return inputs, step, max(ends.values(), default=None), tuple(notes)
 
 
 def _not_used(names: Iterable[str]) -> Note:
     return Note(f"recordings of {listing(names)} are not used", kind="dropped", code="not-read")
-
-
-def _other_ends(ends: Mapping[str, float]) -> Iterator[str]:
-    """That recordings of events end at different times, if they do.
-
-    Args:
-        ends: by input, seconds.
-    """
-    if len(set(ends.values())) > 1:
-        each = listing(f"'{name}' at {end:g} s" for name, end in ends.items())
-        yield f"the recordings end at different times, {each}: after its end an input is silent"
 
 
 def _refuse_missing(path: str | os.PathLike[str], name: str, found: Mapping[str, Any]) -> None:
@@ -391,3 +389,72 @@ def _chosen(node: str, observables: Mapping[str, Any], wanted: tuple[str, ...]) 
         fix=f"name the one that is meant '{wanted[0]}'",
         node=node,
     )
+
+
+def to_events(data: Observable, *, name: str = "data") -> Events:
+    """A recording of spikes as `jaxsnn.Events` (batch, events), sorted by time.
+
+    Of gridded data, step k is at time k dt; a count above 1 becomes as many events at one time.
+
+    Args:
+        name: what to call the data in messages.
+
+    Raises:
+        UsageError: the data are broken, are not spikes, or carry values other than 1.
+    """
+    refuse_broken(data, name)
+    if isinstance(data, TimeGriddedData):
+        try:
+            return dense_to_events(to_array(data), data.dt)
+        except ValueError as error:
+            raise UsageError(
+                f"{name} is not a recording of spikes: {error}",
+                fix="use to_array, and Currents.held of it",
+            ) from error
+    used = data.idx >= 0
+    if isinstance(data, ValuedEventData) and (other := used & (data.value != 1)).any():
+        raise UsageError(
+            f"{name}: {int(other.sum())} of {int(used.sum())} events carry values other than 1, "
+            f"the first {data.value[other][0]:g}, which spikes do not have",
+            fix="use to_graded_events",
+        )
+    order = np.argsort(data.time, axis=1, kind="stable")
+    index = np.where(used, data.idx, data.n_neurons).astype(np.int32)
+    time, index = (np.take_along_axis(array, order, axis=1) for array in (data.time, index))
+    return Events(time=time, index=index)
+
+
+def to_graded_events(data: EventData, *, name: str = "data") -> GradedEvents:
+    """Events as `jaxsnn.GradedEvents` (batch, events), each with its value; plain ones have 1.
+
+    Args:
+        name: what to call the data in messages.
+
+    Raises:
+        UsageError: the data are broken.
+    """
+    refuse_broken(data, name)
+    used = data.idx >= 0
+    ones = np.ones(data.idx.shape)
+    value = np.asarray(data.value, float) if isinstance(data, ValuedEventData) else ones
+    index = np.where(used, data.idx, data.n_neurons).astype(np.int32)
+    value = np.where(used, value, 0.0)
+    return GradedEvents(time=data.time, index=index, value=value)
+
+
+def to_input(data: Observable, *, name: str = "data") -> Events | GradedEvents | np.ndarray:
+    """A recording as what goes into a network: events; graded events, where some carry other values
+    than 1; of gridded data an array (time, batch, neurons).
+
+    Args:
+        name: what to call the data in messages.
+
+    Raises:
+        UsageError: the data are broken.
+    """
+    refuse_broken(data, name)
+    if isinstance(data, TimeGriddedData):
+        return to_array(data)
+    used = data.idx >= 0
+    sized = isinstance(data, ValuedEventData) and bool((data.value[used] != 1).any())
+    return to_graded_events(data, name=name) if sized else to_events(data, name=name)

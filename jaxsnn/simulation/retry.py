@@ -1,18 +1,23 @@
-"""The one loop that grows budgets: a run is repeated with more room until none is too small."""
+"""The one loop that grows budgets: a run is repeated with more room until none is too small; and
+which neurons fire for ever, or infinitely often at one time, how fast, and why.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+import numpy as np
+from jax import lax
 from jax.core import Tracer
 
 from jaxsnn.errors import Problem, SimulationError, UsageError
+from jaxsnn.event.event_driven import MOST_ROOM
 from jaxsnn.event.event_record import shortage_text, shortages
 from jaxsnn.network.results import Result
-from jaxsnn.simulation.endless import Busiest, busiest, frequent_problem, infinite_problem
+from jaxsnn.units import format_time
 
 #: More spikes of one neuron in one sample than this are taken for a mistake,
 LARGEST_BUDGET = 16384
@@ -157,12 +162,15 @@ def _refuse_endless(
 ) -> None:
     """Refuse to go on where that would never end."""
     spikes = short.get("max_spikes", {})
-    firing = {name: found for name in spikes if (found := busiest(outcome, name)) is not None}
-    for found in firing.values():
-        if found.is_infinite:
-            raise TooManySpikes.of(_advised(infinite_problem(found), advice))
+    firing = {name: neuron for name in spikes if (neuron := busiest(outcome, name)) is not None}
+    for neuron in firing.values():
+        if neuron.is_infinite:
+            raise TooManySpikes.of(_advised(infinite_problem(neuron), advice))
     most = max(spikes, key=spikes.__getitem__, default="")
-    if most in firing and (spikes[most] > limit or _leads_far(outcome, short, firing[most], limit)):
+    rooms = [int(outcome.budgets["max_events"][name].room) for name in short.get("max_events", {})]
+    # a cycle has become expensive: a rate that leads far beyond the limit is believed
+    most_allowed = _FAR * limit if max(rooms, default=0) >= _EXPENSIVE else math.inf
+    if most in firing and (spikes[most] > limit or firing[most].by_the_end > most_allowed):
         raise TooManySpikes.of(_advised(frequent_problem(firing[most], limit), advice))
     if spikes.get(most, 0) > limit:
         raise _too_many(outcome, "max_spikes", most, limit, advice or "look at weights")
@@ -175,14 +183,6 @@ def _refuse_endless(
                 raise _too_many(outcome, option, name, MOST_EVENTS, ways)
 
 
-def _leads_far(
-    outcome: Any, short: Mapping[str, Mapping[str, int]], found: Busiest, limit: int
-) -> bool:
-    """Whether a cycle has become expensive, and a neuron's rate leads far beyond the limit."""
-    rooms = [int(outcome.budgets["max_events"][name].room) for name in short.get("max_events", {})]
-    return max(rooms, default=0) >= _EXPENSIVE and found.by_the_end > _FAR * limit
-
-
 def _too_many(outcome: Any, option: str, name: str, limit: int, fix: str) -> TooManySpikes:
     text = shortage_text(outcome.budgets, option, name)
     return TooManySpikes(
@@ -193,3 +193,156 @@ def _too_many(outcome: Any, option: str, name: str, limit: int, fix: str) -> Too
 def _advised(problem: Problem, advice: str | None) -> Problem:
     """A problem with other advice, if there is some."""
     return problem if advice is None else replace(problem, fix=advice)
+
+
+#: So many spikes of one neuron at one time are taken for infinitely many,
+AT_ONCE = 1024
+#: or so many of a population, if a neuron has so many of them.
+_AT_ONCE_OF_ALL, _AT_ONCE_EACH = 2**16, 64
+#: So many at one time are enough where a reset leaves V above the threshold.
+_AT_ONCE_ABOVE = 8
+#: A rate is that of the last recorded spikes, so many at most.
+_LAST = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class Busiest:
+    """The neuron of a population that fires most, and what is known of its spikes.
+
+    Attributes:
+        name: the population's.
+        sample, neuron: their numbers.
+        count: how often it fires; a lower bound where it was not followed to the end.
+        recorded: spikes that were recorded of it.
+        last: time of the last of these, seconds.
+        together: how many of these come at that very time.
+        of_all: how many spikes of the population do, in this sample.
+        rate: of the last recorded spikes, spikes per second; inf if they come at one time.
+        height: v_threshold - v_reset, volts; None if unknown.
+        t_end: end of the simulation, seconds; None if unknown.
+    """
+
+    name: str
+    sample: int
+    neuron: int
+    count: int
+    recorded: int
+    last: float
+    together: int
+    of_all: int
+    rate: float
+    height: float | None
+    t_end: float | None
+
+    @property
+    def is_above(self) -> bool:
+        """Whether its reset leaves V at the threshold or above, and it fires on at that time."""
+        lifted = self.height is not None and self.height <= 0
+        return lifted and self.together >= min(_AT_ONCE_ABOVE, self.recorded) > 1
+
+    @property
+    def is_infinite(self) -> bool:
+        """Whether its rate is taken for infinite."""
+        many = self.of_all >= _AT_ONCE_OF_ALL and self.together >= _AT_ONCE_EACH
+        return self.is_above or self.together >= AT_ONCE or many
+
+    @property
+    def by_the_end(self) -> int:
+        """How many spikes it fires if it goes on as in the last ones; `count`, if that is unknown."""
+        if self.t_end is None or not 0 < self.rate < float("inf"):
+            return self.count
+        return max(self.count, self.recorded + round(self.rate * (self.t_end - self.last)))
+
+
+def busiest(outcome: Any, name: str) -> Busiest | None:
+    """The neuron of a population that fires most; None where no spikes of it are recorded.
+
+    Args:
+        outcome: of a run, outside jit; its `spikes`, `heights` and `t_end` are looked at, where it
+            has them.
+    """
+    spikes = getattr(outcome, "spikes", {}).get(name)
+    if spikes is None or not hasattr(spikes, "time"):
+        return None
+    time, count = _numbers(spikes.time), _numbers(spikes.count)
+    # times rise along the last axis, and are inf behind the last
+    recorded = np.isfinite(time).sum(axis=-1)
+    if not recorded.any():
+        return None
+    last = np.take_along_axis(time, np.maximum(recorded - 1, 0)[..., None], -1)[..., 0]
+    simultaneous = np.sum((time == last[..., None]) & np.isfinite(time), axis=-1)
+    crowded = simultaneous if simultaneous.max() >= AT_ONCE else count
+    sample, neuron = np.unravel_index(np.argmax(crowded), count.shape)
+    times = time[sample, neuron, : recorded[sample, neuron]]
+    # in double precision: single times differ by little
+    latest = times[-_LAST:].astype(np.float64)
+    span, rate = latest[-1] - latest[0], 0.0
+    if len(latest) > 1:
+        rate = (len(latest) - 1) / span if span > 0 else float("inf")
+    heights, end = getattr(outcome, "heights", {}), getattr(outcome, "t_end", None)
+    return Busiest(
+        name=name,
+        sample=int(sample),
+        neuron=int(neuron),
+        count=int(count[sample, neuron]),
+        recorded=len(times),
+        last=float(last[sample, neuron]),
+        together=int(simultaneous[sample, neuron]),
+        of_all=int(np.sum(time[sample] == last[sample, neuron])),
+        rate=rate,
+        height=float(_numbers(heights[name])[neuron]) if name in heights else None,
+        t_end=None if end is None else float(_numbers(end)),
+    )
+
+
+def _numbers(value: Any) -> np.ndarray:
+    """What an array holds, where it is being differentiated too."""
+    return np.asarray(lax.stop_gradient(value))
+
+
+def infinite_problem(found: Busiest) -> Problem:
+    """What is to be said of a neuron that fires infinitely often at one time."""
+    when = format_time(found.last)
+    where = f"neuron {found.neuron} of '{found.name}' fires without end in sample {found.sample}"
+    if found.is_above:
+        cause = (
+            f"v_threshold - v_reset is {found.height:g} and must be above 0, a reset leaves V at"
+            " the threshold or above"
+        )
+        fix = f"lower v_reset of '{found.name}', or raise its v_threshold"
+    else:
+        cause = (
+            "what it sends comes back without a delay, or an arrival moves V over many thresholds,"
+            " and the overshoot stays"
+        )
+        fix = (
+            "give what it sends back a delay, lower weights or raise v_threshold, or pass"
+            f" max_spikes={2 * found.count} or more if it ends somewhere"
+        )
+    message = (
+        f"spike budget exhausted: {where}: its rate is infinite at {when}, {found.together} of its"
+        f" {found.recorded} recorded spikes come at that time; {cause}"
+    )
+    return Problem(node=found.name, code="budget", message=message, fix=fix)
+
+
+def frequent_problem(found: Busiest, limit: int) -> Problem:
+    """What is to be said of a neuron that fires more often than a limit."""
+    message = (
+        f"spike budget exhausted: neuron {found.neuron} of '{found.name}' fires at least"
+        f" {found.count} times in sample {found.sample}"
+    )
+    if 0 < found.rate < float("inf"):
+        message += f", at about {found.rate:.6g} spikes/s up to {format_time(found.last)}"
+    if found.t_end is not None:
+        message += f": about {found.by_the_end} spikes by t_end = {format_time(found.t_end)}"
+    wanted = found.by_the_end + found.by_the_end // 8
+    fix = (
+        "lower what drives it (weights, bias, v_leak), lengthen its time constants, or end earlier"
+        " with t_end"
+    )
+    if wanted <= MOST_ROOM:
+        fix += f", or pass max_spikes={wanted} if it is meant to fire so often"
+    return Problem(
+        node=found.name, code="budget", message=f"{message}, the limit is {limit}", fix=fix
+    )

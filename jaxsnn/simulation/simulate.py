@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from typing import Any, overload
 
 import numpy as np
@@ -23,7 +21,7 @@ from jaxsnn.network.promotion import usual_promotion
 from jaxsnn.network.results import Result
 from jaxsnn.nir.model.graph import Graph
 from jaxsnn.simulation.retry import MOST_SLOTS, TooManySpikes, with_enough_room
-from jaxsnn.simulation.solution import Engine, Found, Solution
+from jaxsnn.simulation.solution import Engine, Solution, SolutionType
 
 
 @overload
@@ -35,7 +33,6 @@ def simulate(
     engine: None = None,
     sample_times: Any = None,
     throw: bool = True,
-    max_events: Any = None,
 ) -> EventSolution: ...
 
 
@@ -45,11 +42,10 @@ def simulate(
     inputs: Any,
     t_end: float | None = None,
     *,
-    engine: Engine[Found],
+    engine: Engine[SolutionType],
     sample_times: Any = None,
     throw: bool = True,
-    max_events: Any = None,
-) -> Found: ...
+) -> SolutionType: ...
 
 
 @usual_promotion
@@ -61,7 +57,6 @@ def simulate(
     engine: Any = None,
     sample_times: Any = None,
     throw: bool = True,
-    max_events: Any = None,
 ) -> Solution:
     """Simulate a network: exactly, event by event, or in steps as the framework that wrote it does.
 
@@ -87,7 +82,6 @@ def simulate(
             a value in each step.
         throw: raise where the run did not succeed. Inside `jax.jit` nothing can be raised: look at
             the `result`.
-        max_events: deprecated: an option of `EventDriven`.
 
     Raises:
         UsageError: inputs or options that do not fit the network.
@@ -102,11 +96,22 @@ def simulate(
     >>> print(solution.first_spike("2").round(4), solution.message)
     [[0.0014]] success
     """
-    _refuse_no_engine(engine)
-    is_open = engine is None and max_events is None
-    engine = _with_former_option(engine or EventDriven(), max_events)
+    if isinstance(engine, type):
+        raise UsageError(
+            f"engine is the class {engine.__name__}", fix=f"pass engine={engine.__name__}()"
+        )
+    if engine is not None and not hasattr(engine, "run"):
+        raise UsageError(
+            f"engine is {engine!r}, which simulates nothing",
+            fix="pass jaxsnn.EventDriven() or jaxsnn.TimeStepped()",
+        )
+    is_default = engine is None
+    engine = EventDriven() if is_default else engine
     network = _lowered(network)
-    run = partial(_run, network, inputs, t_end, sample_times)
+
+    def run(engine: Any) -> Any:
+        return engine.run(network, inputs, t_end, sample_times)
+
     if engine.grows:
         solution = _in_room(engine, run, throw=throw, may_grow=engine.is_auto)
     else:
@@ -114,20 +119,18 @@ def simulate(
     if isinstance(solution.result, Tracer):
         warn_of(solution.notes)
         return solution
-    if is_open and int(solution.result) == Result.BUDGET_EXHAUSTED:
-        first = [solution]  # which need not run again
-        attempt = partial(_next, first, run)
+    if is_default and int(solution.result) == Result.BUDGET_EXHAUSTED:
+        finished = [solution]  # the first run need not be repeated
+
+        def attempt(engine: Any) -> Any:
+            return finished.pop() if finished else run(engine)
+
         solution = _in_room(engine, attempt, throw=throw, slots=MOST_SLOTS)
     solution = _with_culprit(solution, network, inputs)
     if throw and solution.problem is not None:
         raise SimulationError.of(solution.problem)
     warn_of(solution.notes)
     return solution
-
-
-def _next(first: list[Any], run: Callable[[Any], Any], engine: Any) -> Any:
-    """What is there of a run already, once, or a run."""
-    return first.pop() if first else run(engine)
 
 
 def _in_room(engine: Any, run: Callable[[Any], Any], *, throw: bool, **limits: Any) -> Any:
@@ -142,19 +145,6 @@ def _in_room(engine: Any, run: Callable[[Any], Any], *, throw: bool, **limits: A
         if throw:
             raise
         return run(engine)
-
-
-def _refuse_no_engine(engine: Any) -> None:
-    """Refuse what simulates nothing, such as the name or the class of an engine."""
-    if isinstance(engine, type):
-        raise UsageError(
-            f"engine is the class {engine.__name__}", fix=f"pass engine={engine.__name__}()"
-        )
-    if engine is not None and not hasattr(engine, "run"):
-        raise UsageError(
-            f"engine is {engine!r}, which simulates nothing",
-            fix="pass jaxsnn.EventDriven() or jaxsnn.TimeStepped()",
-        )
 
 
 def _with_culprit(solution: Any, network: Network, inputs: Any) -> Any:
@@ -193,10 +183,6 @@ def _model_with_nan(solution: EventSolution, network: Network) -> Problem | None
     return None
 
 
-def _run(network: Network, inputs: Any, t_end: Any, sample_times: Any, engine: Any) -> Solution:
-    return engine.run(network, inputs, t_end, sample_times)
-
-
 def _lowered(network: Any) -> Network:
     """The network, or that of a graph."""
     if isinstance(network, Network):
@@ -212,22 +198,3 @@ def _lowered(network: Any) -> Network:
         problem = error.problem
         fix = f"{problem.fix}; simulate lowers a Graph by jaxsnn.lower, which takes options"
         raise type(error).of(replace(problem, fix=fix)) from error
-
-
-def _with_former_option(engine: Any, max_events: Any) -> Any:
-    """The engine with a budget that was once an option of `simulate`."""
-    if max_events is None:
-        return engine
-    if not isinstance(engine, EventDriven):
-        raise UsageError(
-            "max_events is for the event engine, the time-stepped engine needs no budget",
-            fix="leave max_events out",
-        )
-    warnings.warn(
-        f"simulate(max_events=...) is now engine=EventDriven(max_events={max_events!r})",
-        DeprecationWarning,
-        stacklevel=4,  # of whoever calls `simulate`, which is decorated
-    )
-    if max_events != "auto":
-        return replace(engine, max_events=max_events)
-    return replace(engine, max_spikes="auto", max_events="auto", max_arrivals="auto")

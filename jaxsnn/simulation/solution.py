@@ -12,8 +12,36 @@ from jaxsnn.network.network import Network
 from jaxsnn.network.spikes import Events
 
 
+class Reading(Protocol):
+    """What a loss can read of a run, by any engine; arrays (batch, neurons) of a population, by its
+    NIR name.
+    """
+
+    def first_spike(self, name: str) -> jax.Array:
+        """First spike time of each neuron, seconds; inf where it is silent."""
+        ...
+
+    def count(self, name: str) -> jax.Array:
+        """Number of spikes of each neuron."""
+        ...
+
+    def spike_sum(self, name: str, tau: float) -> jax.Array:
+        """Sum of e^(-t / tau) over the spikes of each neuron."""
+        ...
+
+    def maximum(self, name: str) -> jax.Array:
+        """Largest voltage of each neuron of a readout."""
+        ...
+
+    def integral(self, name: str, tau: float | None = None) -> jax.Array:
+        """Integral of V(t) e^(-t / tau) of each neuron of a readout, volts times seconds; tau None:
+        of V.
+        """
+        ...
+
+
 @runtime_checkable
-class Solution(Protocol):
+class Solution(Reading, Protocol):
     """What a run left, by whichever engine; everything is by NIR node name."""
 
     @property
@@ -84,33 +112,11 @@ class Solution(Protocol):
         """Spikes of a population as Events (batch, events), sorted by time, seconds."""
         ...
 
-    def first_spike(self, name: str) -> jax.Array:
-        """First spike time of each neuron, (batch, neurons) seconds; inf where it is silent."""
-        ...
 
-    def count(self, name: str) -> jax.Array:
-        """Number of spikes of each neuron, (batch, neurons)."""
-        ...
-
-    def spike_sum(self, name: str, tau: float) -> jax.Array:
-        """Sum of e^(-t / tau) over the spikes of each neuron, (batch, neurons)."""
-        ...
-
-    def maximum(self, name: str) -> jax.Array:
-        """Largest voltage of each neuron of a readout, (batch, neurons)."""
-        ...
-
-    def integral(self, name: str, tau: float | None = None) -> jax.Array:
-        """Integral of V(t) e^(-t / tau) of each neuron of a readout, (batch, neurons) volts times
-        seconds; tau None: of V.
-        """
-        ...
+SolutionType = TypeVar("SolutionType", bound=Solution, covariant=True)
 
 
-Found = TypeVar("Found", bound=Solution, covariant=True)
-
-
-class Engine(Protocol[Found]):
+class Engine(Protocol[SolutionType]):
     """What simulates: a frozen, hashable record whose fields are its options."""
 
     #: What configuration files and the command line call it.
@@ -141,7 +147,7 @@ class Engine(Protocol[Found]):
 
     def run(
         self, network: Network, inputs: Any, t_end: float | None, sample_times: Any = None
-    ) -> Found:
+    ) -> SolutionType:
         """Simulate a batch; see `jaxsnn.simulate`. Where the run does not succeed the solution says
         so, nothing is raised.
         """

@@ -1,19 +1,23 @@
-"""Verification that a file is read as it was meant: the source's own input gives its own output."""
+"""Simulations against recordings: whether the source's input gives its output, with which options of
+a dialect it does, and how far recorded spikes are from expected ones.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import islice, product
 from typing import Any
 
 import numpy as np
 
-from jaxsnn.errors import UsageError, suggestion, warn_of
+from jaxsnn.errors import JaxsnnError, UsageError, suggestion, warn_of
 from jaxsnn.grid.stepped_solution import SteppedSolution
 from jaxsnn.grid.time_stepped import TimeStepped
 from jaxsnn.network.lowering.lower import lower
 from jaxsnn.network.network import Network
+from jaxsnn.nir.model.dialect import Dialect, OwnOption
 from jaxsnn.nir.model.graph import Graph
 from jaxsnn.simulation.simulate import simulate
 
@@ -133,18 +137,23 @@ def compare(solution: SteppedSolution, y: Any) -> Verification:
     differences: list[Difference | None] = []
     for name in expected:
         if name in solution.spiking:
-            counts += _trains(expected[name], got[name])
+            same = (expected[name] == got[name]).all(axis=0)
+            is_active = (expected[name] != 0).any(axis=0)
+            counts += [same.size, is_active.sum(), same.sum(), (same & is_active).sum()]
             spikes_expected += round(float(expected[name].sum()))
             spikes_got += round(float(got[name].sum()))
             differences.append(_first(name, expected[name], got[name], 0.0))
         else:
             scale = _scales(expected[name])
-            errors.append(_relative(_rms(got[name] - expected[name]), scale))
+            error = _rms(got[name] - expected[name])
+            with np.errstate(divide="ignore", invalid="ignore"):
+                relative = np.where(error == 0, 0.0, error / scale)
+            errors.append(float(relative.max(initial=0.0)))
             if errors[-1] > MEMBRANE_TOLERANCE:
                 differences.append(
                     _first(name, expected[name], got[name], MEMBRANE_TOLERANCE * scale)
                 )
-    found = [difference for difference in differences if difference is not None]
+    places = [difference for difference in differences if difference is not None]
     trains, active, identical, identical_active = (int(count) for count in counts)
     return Verification(
         trains=trains,
@@ -154,7 +163,7 @@ def compare(solution: SteppedSolution, y: Any) -> Verification:
         relative_rmse=max(errors) if errors else None,
         spikes_expected=spikes_expected,
         spikes_got=spikes_got,
-        first_difference=min(found, key=lambda difference: difference.step) if found else None,
+        first_difference=min(places, key=lambda difference: difference.step) if places else None,
     )
 
 
@@ -198,12 +207,6 @@ def _fitted(name: str, array: Any, shape: tuple[int, ...]) -> np.ndarray:
     return found
 
 
-def _trains(expected: np.ndarray, got: np.ndarray) -> np.ndarray:
-    """Numbers of trains, of active, of identical, and of identical active ones."""
-    same, active = (expected == got).all(axis=0), (expected != 0).any(axis=0)
-    return np.array([same.size, active.sum(), same.sum(), (same & active).sum()])
-
-
 def _rms(array: np.ndarray) -> np.ndarray:
     """Of each neuron, (*shape) of (time, batch, *shape)."""
     return np.sqrt(np.mean(np.square(array), axis=(0, 1)))
@@ -215,13 +218,6 @@ def _scales(array: np.ndarray) -> np.ndarray:
     """
     own = _rms(array)
     return np.maximum(own, _LEAST_SHARE * own.max(initial=0.0))
-
-
-def _relative(errors: np.ndarray, scales: np.ndarray) -> float:
-    """The largest of all neurons."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        found = np.where(errors == 0, 0.0, errors / scales)
-    return float(found.max(initial=0.0))
 
 
 def _first(
@@ -240,3 +236,222 @@ def _first(
     )
     wanted, found = pair
     return Difference(node=name, neuron=neuron, batch=sample, step=step, expected=wanted, got=found)
+
+
+#: Most runs that are spent.
+MOST = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class FittingOptions:
+    """Options of `jaxsnn.read` with which a file replays a recording.
+
+    Attributes:
+        options: By name; for single nodes "NODE:VALUE".
+    """
+
+    options: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        """In the words of Python.
+
+        >>> print(FittingOptions(options={"reset": "zero", "reset_delay": False}))
+        reset="zero" and reset_delay=False
+        """
+        texts = [
+            f'{name}="{value}"' if isinstance(value, str) else f"{name}={value}"
+            for name, value in self.options.items()
+        ]
+        return " and ".join(texts)
+
+
+def fitting_options(
+    graph: Graph, x: Any, y: Any, *, most: int = MOST
+) -> tuple[FittingOptions, ...]:
+    """The options that a file does not say, tried: those with which the source's input gives the
+    source's output.
+
+    Resets, their delays where the framework has both, and what its own options may be (`OwnOption.tries`) are
+    tried for all nodes; then resets, delays and what is true or false for one node at a time.
+
+    Args:
+        graph: Read with its dialect, whatever was said of resets.
+        x, y: As of `jaxsnn.verify`.
+        most: Runs that are spent.
+
+    Returns:
+        What fits, the fewest words first; empty where nothing that was tried does.
+    """
+    found = []
+    for reading, dialect in islice(_candidates(graph), most):
+        try:
+            network = lower(graph.with_dialect(dialect), dtype=np.float32)
+            fits = compare(simulate(network, x, engine=TimeStepped()), y).ok
+        except JaxsnnError:  # this framework has no such option, or it contradicts the file
+            continue
+        if fits:
+            found.append(reading)
+    return tuple(sorted(found, key=lambda reading: len(str(reading))))
+
+
+def _candidates(graph: Graph) -> Iterator[tuple[FittingOptions, Dialect]]:
+    """Readings, and the dialects that they make."""
+    conventions = graph.dialect.conventions
+    if conventions is None:
+        return
+    # What a framework does by itself need not be tried otherwise.
+    delays = (False, True) if conventions.reset_delay is None else (conventions.reset_delay,)
+    options = [option for option in conventions.options if option.tries]
+    for values in _ways(delays, options):
+        choice = _worth_saying(values, graph.dialect)
+        yield FittingOptions(options=choice), _said(graph.dialect, choice)
+    ways = list(_ways(delays, [option for option in options if option.kind == "bool"]))
+    firing = [
+        name
+        for name in graph.neurons
+        if graph.nodes[name].traits.fires and not graph.dialect.at(name).readout
+    ]
+    for name, values in product(firing if len(firing) > 1 else (), ways):
+        choice = {option: f"{name}:{_text(value)}" for option, value in values.items()}
+        nodes = {**graph.dialect.nodes, name: {**graph.dialect.nodes.get(name, {}), **values}}
+        yield FittingOptions(options=choice), replace(graph.dialect, nodes=nodes)
+
+
+def _ways(delays: tuple[bool, ...], own: list[OwnOption]) -> Iterator[dict[str, Any]]:
+    """Values of the options, in all combinations."""
+    choices: dict[str, tuple[Any, ...]] = {"reset": ("zero", "subtract"), "reset_delay": delays}
+    choices |= {option.name: option.tries for option in own}
+    for values in product(*choices.values()):
+        yield dict(zip(choices, values, strict=True))
+
+
+def _worth_saying(way: Mapping[str, Any], dialect: Dialect) -> dict[str, Any]:
+    """Without what a framework does by itself, where nobody has said anything else of it."""
+    conventions = dialect.conventions
+    if conventions is None:
+        return dict(way)
+    usual: dict[str, Any] = {one.name: one.tries[0] for one in conventions.options if one.tries}
+    usual["reset_delay"] = conventions.reset_delay
+    unsaid = {one.name for one in conventions.options if one.kind != "bool"}
+    unsaid |= {"reset_delay"} if conventions.reset_delay is not None else set()
+
+    def holds(name: str, value: Any) -> bool:
+        if any(name in own for own in dialect.nodes.values()):
+            return False
+        now = dialect.own.get(name, getattr(dialect, name, None))
+        return value == (usual[name] if now is None else now)
+
+    return {
+        name: value for name, value in way.items() if name not in unsaid or not holds(name, value)
+    }
+
+
+def _said(dialect: Dialect, way: Mapping[str, Any]) -> Dialect:
+    """A dialect with options for all nodes, but for readouts, which do not reset."""
+    nodes = {
+        name: {key: value for key, value in own.items() if own.get("readout") or key not in way}
+        for name, own in dialect.nodes.items()
+    }
+    known = {field.name for field in dataclasses.fields(Dialect)}
+    fields = {key: value for key, value in way.items() if key in known}
+    rest = {key: value for key, value in way.items() if key not in known}
+    return replace(dialect, nodes=nodes, own={**dialect.own, **rest}, **fields)
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+#: A normal distribution's standard deviation is so many median absolute deviations.
+MAD_TO_SIGMA = 1.4826
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpikeResiduals:
+    """Of one population; the k-th spike of a neuron is compared with its k-th.
+
+    Attributes:
+        expected, recorded: spikes.
+        missing, extra: spikes that a neuron fired less, and more, than expected.
+        mean, deviation, sigma: of recorded minus expected times, in `tau`: mean, standard
+            deviation, and median absolute deviation as that of a normal distribution; None without
+            pairs.
+        tau: seconds, the unit.
+    """
+
+    expected: int
+    recorded: int
+    missing: int
+    extra: int
+    mean: float | None
+    deviation: float | None
+    sigma: float | None
+    tau: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return dict(vars(self))
+
+    def as_text(self) -> str:
+        """For people."""
+        text = (
+            f"{self.expected} spikes expected, {self.recorded} recorded, {self.missing} missing, "
+            f"{self.extra} too many"
+        )
+        if self.mean is None:
+            return text
+        return (
+            f"{text}; recorded - expected: mean {self.mean:+.3f}, std {self.deviation:.3f}, "
+            f"MAD sigma {self.sigma:.3f} tau"
+        )
+
+
+def residuals(expected: np.ndarray, recorded: np.ndarray, tau: float) -> SpikeResiduals:
+    """Compare spike times (samples, neurons, spikes), rising, inf where unused; seconds.
+
+    >>> inf = float("inf")
+    >>> found = residuals(np.array([[[1.0, 2.0]]]), np.array([[[1.5, inf]]]), tau=0.5)
+    >>> found.missing, found.extra, found.mean
+    (1, 0, 1.0)
+    """
+    counts = [np.isfinite(one).sum(axis=2) for one in (expected, recorded)]
+    most = min(expected.shape[2], recorded.shape[2])
+    pairs = np.isfinite(expected[..., :most]) & np.isfinite(recorded[..., :most])
+    late = (recorded[..., :most][pairs] - expected[..., :most][pairs]) / tau
+    centre = np.median(late) if late.size else 0.0
+    return SpikeResiduals(
+        expected=int(counts[0].sum()),
+        recorded=int(counts[1].sum()),
+        missing=int(np.maximum(counts[0] - counts[1], 0).sum()),
+        extra=int(np.maximum(counts[1] - counts[0], 0).sum()),
+        mean=float(late.mean()) if late.size else None,
+        deviation=float(late.std()) if late.size else None,
+        sigma=float(MAD_TO_SIGMA * np.median(np.abs(late - centre))) if late.size else None,
+        tau=tau,
+    )
+
+
+def first_spike_accuracy(times: np.ndarray, labels: np.ndarray) -> float:
+    """How often the neuron of a sample's label fires before all others of a population (samples,
+    neurons, spikes); nobody's spike is no answer.
+
+    Args:
+        labels: (samples,) whole numbers, the neurons.
+
+    Raises:
+        UsageError: a label that is no neuron, or not one for each sample.
+    """
+    samples, neurons = times.shape[:2]
+    if labels.shape != (samples,) or labels.dtype.kind not in "iu":
+        raise UsageError(
+            f"label is {labels.dtype} of shape {labels.shape}, and there are {samples} samples",
+            fix="give a whole number for each sample, (samples,)",
+        )
+    if labels.size and not (labels.min() >= 0 and labels.max() < neurons):
+        raise UsageError(
+            f"labels run from {labels.min()} to {labels.max()}, and {neurons} neurons answer",
+            fix=f"number the classes from 0 to {neurons - 1}",
+        )
+    first = times[..., 0] if times.shape[2] else np.full(times.shape[:2], np.inf)
+    answered = np.isfinite(first.min(axis=1))
+    return float(np.mean(answered & (first.argmin(axis=1) == labels)))

@@ -14,12 +14,12 @@ from jaxsnn.network.lowering.lower import lower
 from jaxsnn.network.network import Network, with_synaptic_delays
 from jaxsnn.network.promotion import usual_promotion
 from jaxsnn.nir.model.graph import Graph, refuse_no_graph
+from jaxsnn.train.data.batches import first_pieces
 from jaxsnn.train.data.datasets import Data, Splits
 from jaxsnn.train.data.labelled_files import with_data
-from jaxsnn.train.data.on_disk import first_pieces
-from jaxsnn.train.loop.calibration import calibrated
 from jaxsnn.train.loop.chip_training import late_input_notes, on_emulated_chip, saturated_notes
 from jaxsnn.train.loop.constraints import as_constraints
+from jaxsnn.train.loop.evaluation import calibrated
 from jaxsnn.train.loop.history import Fit
 from jaxsnn.train.loop.in_the_loop import InTheLoop
 from jaxsnn.train.loop.parallel import join, make_devices
@@ -110,7 +110,11 @@ def prepare(graph: Graph, options: TrainOptions) -> Prepared:
     to begin with, the chip, whose scale is that of these weights. Errors as of `fit`.
     """
     check_options(options)
-    _refuse_commands(options)
+    for name, option in OPTIONS.items():
+        if option.command_only and getattr(options, name) is not None:
+            raise UsageError(
+                f"{name} is for the command", fix="draw with jaxsnn.plot.learning_curve"
+            )
     join(options)
     make_devices(options)
     chosen, notes = with_data(graph, options)
@@ -151,7 +155,7 @@ def fit_prepared(prepared: Prepared) -> Fit:
         return replace(done, notes=(*done.notes, *saturated_notes(plan.engine, done.graph)))
 
     try:
-        done = run.all(chosen.checkpoint, resume=chosen.resume, overwrite=chosen.overwrite)
+        done = run.all()
     except TrainingStopped as stopped:
         stopped.fit = noted(stopped.fit)
         raise
@@ -200,15 +204,6 @@ def _calibrated(graph: Graph, options: TrainOptions) -> tuple[Graph, tuple[str, 
             " trained"
         )
     return changed, tuple(notes)
-
-
-def _refuse_commands(options: TrainOptions) -> None:
-    """Refuse what only the command does."""
-    for name, known in OPTIONS.items():
-        if known.command_only and getattr(options, name) is not None:
-            raise UsageError(
-                f"{name} is for the command", fix="draw with jaxsnn.plot.learning_curve"
-            )
 
 
 def _network(graph: Graph, options: TrainOptions) -> Network:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import sys
 import textwrap
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
@@ -51,8 +50,7 @@ if TYPE_CHECKING:
     from jaxsnn.train.loop.constraints import Constraint
     from jaxsnn.train.loop.optimisers import Schedule
     from jaxsnn.train.losses.losses import Loss
-    from jaxsnn.train.losses.regularizers import Regulariser
-    from jaxsnn.train.losses.silence import WeightBumping
+    from jaxsnn.train.losses.regularizers import Regulariser, WeightBumping
 
 #: Engines by name.
 ENGINES = ("event", "grid", "loop")
@@ -77,7 +75,6 @@ class Option:
         table: whether a configuration file may say it as a table.
         engines: kinds of engines that it is for (`engine_kind`); empty: all.
         check: takes the name and a value that is not None, and raises `UsageError`.
-        former: its name in earlier versions, still accepted.
         recorded: whether it decides what a run does, so that the record of the run and its
             checkpoints have it. Others say where data come from, who computes and what is printed.
         compiled: whether the compiled code of a training step depends on it.
@@ -93,7 +90,6 @@ class Option:
     table: bool = False
     engines: tuple[str, ...] = ()
     check: Callable[[str, Any], None] | None = None
-    former: str = ""
     recorded: bool = True
     compiled: bool = False
     command_only: bool = False
@@ -400,7 +396,6 @@ class TrainOptions:
         more="On the time-stepped engine there is none by default",
         convert=mapping,
         table=True,
-        former="push",
     )
     clip: float | None = option(
         None,
@@ -466,7 +461,6 @@ class TrainOptions:
         convert=number,
         metavar="A",
         check=fraction,
-        former="averaging",
         compiled=True,
     )
     patience: int | None = option(
@@ -562,7 +556,6 @@ OPTIONS: Mapping[str, Option] = MappingProxyType(
 for _name, _known in OPTIONS.items():
     if _known.has_flag:
         add_option(_name)
-_FORMER = {known.former: name for name, known in OPTIONS.items() if known.former}
 
 
 def _documented(record: type[TrainOptions]) -> str:
@@ -587,11 +580,10 @@ def options_with(
 
     Args:
         options: None: the defaults.
-        given: fields by name; a former name is accepted, with a `DeprecationWarning`. Lists become
-            tuples.
+        given: fields by name. Lists become tuples.
 
     Raises:
-        UsageError: a name that does not exist, or one that is given twice.
+        UsageError: a name that does not exist.
     """
     if options is not None and not isinstance(options, TrainOptions):
         raise UsageError(
@@ -599,27 +591,27 @@ def options_with(
         )
     fields_given: dict[str, Any] = {}
     for name, value in (given or {}).items():
-        now = _FORMER.get(name, name)
-        if now not in OPTIONS:
+        if name not in OPTIONS:
             raise UsageError(f"there is no option '{name}'", fix=suggestion(name, OPTIONS))
-        if now in fields_given:
-            raise UsageError(f"{now} is given twice, also as {name}", fix=f"leave out {name}")
-        if now != name:
-            # the caller of `fit` is three frames up
-            warnings.warn(f"{name} is now called {now}", DeprecationWarning, stacklevel=3)
-        fields_given[now] = tuple(value) if isinstance(value, list) else value
+        fields_given[name] = tuple(value) if isinstance(value, list) else value
     return replace(options or TrainOptions(), **fields_given)
 
 
 def engine_kind(engine: Any) -> str:
     """The name of an engine, or of what kind it is: "event", "grid", "loop", or "device" for an
     `InTheLoop` with a device of its own.
+
+    Raises:
+        UsageError: it is not an engine.
     """
     if engine is None or isinstance(engine, str):
         return engine or "event"
-    from jaxsnn.train.loop.batch_engines import kind_of
-
-    return kind_of(engine)
+    if isinstance(engine, type) or not hasattr(engine, "run") or not hasattr(engine, "kind"):
+        raise UsageError(
+            f"{engine!r} is not an engine",
+            fix="pass EventDriven(...), TimeStepped(...) or InTheLoop(...)",
+        )
+    return engine.kind
 
 
 def check_options(options: TrainOptions) -> None:
@@ -669,12 +661,11 @@ def flag_of(name: str) -> str:
 
 
 def names_in_files() -> dict[str, str]:
-    """Name in a configuration file -> the option; with "-", former names too."""
+    """Name in a configuration file, with "-" -> the option."""
     found = {}
     for name, known in OPTIONS.items():
         if known.convert is not None:
             found |= {name.replace("_", "-"): name, flag_of(name): name}
-            found |= {known.former: name} if known.former else {}
     return found
 
 
@@ -699,8 +690,5 @@ def options_table() -> str:
         if known.table:
             spelled.append(f"`[{name.replace('_', '-')}]`")
         said = f"{help_of(name)}. {known.more}" if known.more else help_of(name)
-        if known.former:
-            former = f"--{known.former}" if known.has_flag else f"[{known.former}]"
-            said += f". Formerly `{former}`, which is still accepted"
         rows.append(f"| {', '.join(spelled)} | {said} |")
     return "\n".join(rows)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -112,59 +112,49 @@ def tune(graph: Graph, options: TrainOptions, budgets: Sequence[float] = ()) -> 
     for budget in budgets:
         if not 0 < budget < math.inf:
             raise UsageError(f"a budget is {budget:g} spikes", fix="give a finite number above 0")
-        if [f"{one:g}" for one in budgets].count(f"{budget:g}") > 1:
+        if [f"{number:g}" for number in budgets].count(f"{budget:g}") > 1:
             raise UsageError(f"{budget:g} spikes are given twice", fix="give each budget once")
     check_options(options)
     if graph.dialect.dt is None:
         raise UsageError("the source has no time steps to simulate it in", fix="say dt=")
-    _refuse_untunable(options)
-    options, notes = with_data(graph, options)
-    options = replace(options, engine_options=_all_spikes(options))
-    plan = make_plan(lower(graph), options)
-    source = _measured(graph, plan, "as the source simulates it", engine=TimeStepped())
-    steps = [source, _measured(graph, plan, "in continuous time")]
-    now, said = graph, [*notes, *plan.notes]
-    for budget in sorted(budgets, reverse=True) or (None,):
-        terms = () if budget is None else (SpikeBudget(most=budget, strength=_STRENGTH),)
-        given = replace(options, regularisers=(*options.regularisers, *terms))
-        name = "tuned" if budget is None else f"tuned, {budget:g} spikes a sample"
-        done = _trained(now, given, name)
-        now, said = done.graph, [*said, *done.notes]
-        step = replace(_measured(now, plan, name), budget=budget)
-        if budget is not None and step.test.spikes_per_sample > budget:
-            said.append(
-                f"{name}: it takes {step.test.spikes_per_sample:.4g}, more than was asked for"
-            )
-        steps.append(step)
-    chosen = _chosen(steps[2:], source.validation.accuracy)
-    if chosen.validation.accuracy < source.validation.accuracy:
-        said.append(
-            f"no tuned network validates as well as the source, {source.validation.accuracy:.2%}:"
-            f" the best, {chosen.name}, has {chosen.validation.accuracy:.2%}"
-        )
-    return Tuned(steps=tuple(steps), chosen=chosen, notes=tuple(dict.fromkeys(said)))
-
-
-def _refuse_untunable(options: TrainOptions) -> None:
-    """Refuse what is not tuning: another engine, other weights to begin with, one folder of
-    checkpoints for several runs.
-    """
     if (kind := engine_kind(options.engine)) != "event":
         fix = "leave engine out, or give EventDriven(...): tuning is in continuous time"
         raise UsageError(f"the engine is {kind}", fix=fix)
+    # other weights to begin with, or one folder of checkpoints for several runs
     for name in ("calibrate", "synaptic_delays", "checkpoint", "resume"):
         if getattr(options, name):
             raise UsageError(
                 f"{name} is {getattr(options, name)}",
                 fix="leave it out: tuning begins with the network as it is, without checkpoints",
             )
-
-
-def _all_spikes(options: TrainOptions) -> Mapping[str, Any] | None:
-    """The fields of the engine, where nobody says another such that all spikes are there."""
-    given = {name.replace("-", "_"): own for name, own in (options.engine_options or {}).items()}
-    by_name = options.engine in (None, "event")
-    return {"first_spike_only": ()} | given if by_name else options.engine_options
+    options, notes = with_data(graph, options)
+    if options.engine in (None, "event"):  # all spikes are there, unless the options say otherwise
+        fields = options.engine_options or {}
+        fields = {name.replace("-", "_"): value for name, value in fields.items()}
+        options = replace(options, engine_options={"first_spike_only": ()} | fields)
+    plan = make_plan(lower(graph), options)
+    source = _measured(graph, plan, "as the source simulates it", engine=TimeStepped())
+    steps = [source, _measured(graph, plan, "in continuous time")]
+    current, all_notes = graph, [*notes, *plan.notes]
+    for budget in sorted(budgets, reverse=True) or (None,):
+        terms = () if budget is None else (SpikeBudget(most=budget, strength=_STRENGTH),)
+        run_options = replace(options, regularisers=(*options.regularisers, *terms))
+        name = "tuned" if budget is None else f"tuned, {budget:g} spikes a sample"
+        done = _trained(current, run_options, name)
+        current, all_notes = done.graph, [*all_notes, *done.notes]
+        step = replace(_measured(current, plan, name), budget=budget)
+        if budget is not None and step.test.spikes_per_sample > budget:
+            all_notes.append(
+                f"{name}: it takes {step.test.spikes_per_sample:.4g}, more than was asked for"
+            )
+        steps.append(step)
+    chosen = _chosen(steps[2:], source.validation.accuracy)
+    if chosen.validation.accuracy < source.validation.accuracy:
+        all_notes.append(
+            f"no tuned network validates as well as the source, {source.validation.accuracy:.2%}:"
+            f" the best, {chosen.name}, has {chosen.validation.accuracy:.2%}"
+        )
+    return Tuned(steps=tuple(steps), chosen=chosen, notes=tuple(dict.fromkeys(all_notes)))
 
 
 def _trained(graph: Graph, options: TrainOptions, name: str) -> Fit:

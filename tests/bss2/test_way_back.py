@@ -17,8 +17,8 @@ from jaxsnn.network.lowering.lower import lower
 from jaxsnn.network.network import Network
 from jaxsnn.network.spikes import Events
 from jaxsnn.nir import build, write
-from jaxsnn.simulation.residuals import first_spike_accuracy, residuals
 from jaxsnn.simulation.simulate import simulate
+from jaxsnn.simulation.verification import first_spike_accuracy, residuals
 from jaxsnn.train.loop.recorded_chip import RecordedChip, by_neuron, read_recording
 from tests.helpers.command_line import call, refused
 from tests.helpers.refusals import assert_refused

@@ -426,7 +426,7 @@ def test_train(net, task, tmp_path, capsys):
     assert (tmp_path / "out.nir").read_bytes() == (tmp_path / "first.nir").read_bytes()
     # quiet, again, forced, the options in a file: the same bytes
     (tmp_path / "run.toml").write_text(
-        f'data = "{task}"\nepochs = 2\nbatch_size = 7\n[push]\nlabel = 1.0\n'
+        f'data = "{task}"\nepochs = 2\nbatch_size = 7\n[weight-bumping]\nlabel = 1.0\n'
     )
     argv = [
         "train",
@@ -459,9 +459,9 @@ def test_train(net, task, tmp_path, capsys):
         ("epochs = ", "is not TOML"),
         ("epoch = 3", "there is no option 'epoch': did you mean 'epochs'"),
         ("epochs = 2.5", "epochs is 2.5: give a whole number"),
-        ("push = 3", "push is 3: write a table, [push]"),
+        ("weight-bumping = 3", "weight-bumping is 3: write a table, [weight-bumping]"),
         (
-            'data = "yinyang"\n[push]\nlable = 1.0',
+            'data = "yinyang"\n[weight-bumping]\nlable = 1.0',
             "weight_bumping: there is no 'lable': did you mean 'label'",
         ),
         (
@@ -472,7 +472,7 @@ def test_train(net, task, tmp_path, capsys):
             'data = "yinyang"\n[trainable]\nweight = {low = 0.0}',
             "unexpected keyword argument 'low'",
         ),
-        ('data = "yinyang"\n[push]\nhidden = nan', "weight_bumping.hidden is nan"),
+        ('data = "yinyang"\n[weight-bumping]\nhidden = nan', "weight_bumping.hidden is nan"),
         (
             'data = "yinyang"\n[loss-options]\nsharpness = nan',
             "sharpness is nan: give a number above 0",

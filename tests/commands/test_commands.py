@@ -10,7 +10,7 @@ import pytest
 from jaxsnn.nir import build, read, write
 from jaxsnn.nir.io.recorded_data import event_data, graph_data, gridded_data, write_data
 from jaxsnn.simulation.fidelity import compared, fidelity
-from jaxsnn.simulation.nir_data import to_events
+from jaxsnn.simulation.recordings import to_events
 from tests.helpers import command_line
 from tests.helpers.zoo import FACTS, options_of
 

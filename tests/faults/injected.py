@@ -32,7 +32,7 @@ from jaxsnn.commands.cli import main as command_line
 from jaxsnn.nir import build, write
 from jaxsnn.nir.initializers import normal
 from jaxsnn.train.loop import checkpoint
-from jaxsnn.train.loop.checkpoint_files import unsealed
+from jaxsnn.train.loop.checkpoint import unsealed
 
 BEGIN, END = "<!-- faults -->", "<!-- end of faults -->"
 _OLD = b"what was there before\n"

@@ -186,7 +186,7 @@ ROOMS = {
         ),
     ),
     "checkpoint": Room(
-        files=("jaxsnn/train/loop/checkpoint.py", "jaxsnn/train/loop/checkpoint_files.py"),
+        files=("jaxsnn/train/loop/checkpoint.py",),
         tests=(*_tests("train", "checkpoint"), *_tests("fuzz", "file_journeys")),
     ),
 }

@@ -27,8 +27,7 @@ from jaxsnn.nir.initializers import normal
 from jaxsnn.simulation.network_arrays import VALUES, load_inputs, stepped_inputs
 from jaxsnn.simulation.recordings import load_arrays, load_recording
 from jaxsnn.train.data.labelled_files import load_splits
-from jaxsnn.train.loop.checkpoint import Checkpoint, Folder
-from jaxsnn.train.loop.checkpoint_files import sealed, unsealed
+from jaxsnn.train.loop.checkpoint import Checkpoint, Folder, sealed, unsealed
 from jaxsnn.train.loop.epoch import TrainState
 from jaxsnn.train.loop.history import EpochRecord
 from tests.fuzz.mutated_files import mutated_bytes
@@ -195,7 +194,7 @@ class Configurations:
     def journey(self, path, rng):
         arguments = self.parser.parse_args(["train", "--config", str(path), "-o", "out.nir"])
         yield "options"
-        options, _ = train_command.options_of(arguments)
+        options = train_command.options_of(arguments)
         yield "network"
         train_command.graph_of(arguments, options)
 

@@ -8,7 +8,7 @@ import pytest
 from jaxsnn import TimeStepped, lower, simulate, verify
 from jaxsnn.errors import DialectError, JaxsnnError, UsageError
 from jaxsnn.nir import build, read
-from jaxsnn.simulation.fitting_options import fitting_options
+from jaxsnn.simulation.verification import fitting_options
 
 KEYS = {
     "ok",

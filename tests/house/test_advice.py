@@ -27,7 +27,7 @@ COMMANDS = [path for path in SOURCES if name_of(path).startswith("commands/")]
 FOREIGN = ("XLA_FLAGS=--xla_", "--version")
 #: Options of commands that advice never names: of what is printed, where to, and of which file.
 NEVER_ADVISED = {"--help", "--json", "--quiet", "--verbose", "--debug"}
-NEVER_ADVISED |= {"--output", "--input", "--recording", "--for", "--from", "--averaging"}
+NEVER_ADVISED |= {"--output", "--input", "--recording", "--for", "--from"}
 #: Of which part of the data, and which chip is emulated: nothing fails for the lack of them.
 NEVER_ADVISED |= {"--part", "--samples", "--ideal", "--spread"}
 #: What of a file is drawn.

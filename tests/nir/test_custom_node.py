@@ -37,7 +37,7 @@ from jaxsnn.nir.model.description import describe
 from jaxsnn.nir.model.passes import shapes, transfer
 from jaxsnn.plot.graph_drawing import draw, mermaid, svg
 from jaxsnn.train.loop.constraints import find_trainables
-from jaxsnn.train.loop.scaling import step_scales
+from jaxsnn.train.loop.optimisers import step_scales
 from tests.extending_page import code_of, made_by
 from tests.helpers import packages
 from tests.helpers.command_line import finished

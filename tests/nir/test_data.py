@@ -22,7 +22,7 @@ from jaxsnn.nir.io.recorded_data import (
     to_array,
     write_data,
 )
-from jaxsnn.simulation.nir_data import to_events
+from jaxsnn.simulation.recordings import to_events
 from tests.helpers.refusals import assert_refused
 
 DT = 1e-4

@@ -186,7 +186,7 @@ def test_an_axis_of_less_than_a_factor_of_ten_has_numbers():
 
 def test_every_loss_has_its_words():
     from jaxsnn.plot.training_plots import LOSSES
-    from jaxsnn.train.losses.loss_names import LOSSES as KNOWN
+    from jaxsnn.train.losses.losses import LOSSES as KNOWN
 
     assert set(LOSSES) == set(KNOWN)
 

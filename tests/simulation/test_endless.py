@@ -16,11 +16,12 @@ from jaxsnn.commands.run_command import run_file
 from jaxsnn.event.event_record import Budget
 from jaxsnn.network.results import Result
 from jaxsnn.nir import build
-from jaxsnn.simulation.endless import busiest, frequent_problem
 from jaxsnn.simulation.retry import (
     LARGEST_BUDGET,
     MOST_EVENTS,
     TooManySpikes,
+    busiest,
+    frequent_problem,
     with_enough_room,
 )
 

@@ -179,11 +179,6 @@ REFUSED = {
         "a list is not a network",
         "pass what jaxsnn.read or jaxsnn.lower gives",
     ),
-    "a budget in steps": (
-        lambda: simulate(one(), SPIKE, 0.1, engine=TimeStepped(dt=DT), max_events=3),
-        "max_events is for the event engine",
-        "leave max_events out",
-    ),
     "samples in steps": (
         lambda: TimeStepped(dt=DT).run(one(), SPIKE, 0.1, sample_times=[0.05]),
         "sample_times are for the event engine",

@@ -22,8 +22,7 @@ from jaxsnn.network.lowering.lower import lower
 from jaxsnn.nir import build
 from jaxsnn.train import Dropout, Free, Positive, TrainingStopped, fit
 from jaxsnn.train.loop import checkpoint as checkpoints
-from jaxsnn.train.loop import checkpoint_files
-from jaxsnn.train.loop.checkpoint_files import sealed, unsealed
+from jaxsnn.train.loop.checkpoint import sealed, unsealed
 from jaxsnn.train.loop.constraints import raw_is_particular
 from jaxsnn.train.loop.optimisers import optimiser_identity
 from tests.fuzz.other_files import Checkpoints
@@ -486,7 +485,7 @@ ENTRIES = {
 
 @pytest.mark.parametrize("kind", ENTRIES)
 def test_entries_of_a_header_fit_their_kind_or_do_not(kind):
-    fits = getattr(checkpoint_files, kind)
+    fits = getattr(checkpoints, kind)
     right, wrong = ENTRIES[kind]
     assert [value for value in right if not fits(value)] == []
     assert [value for value in wrong if fits(value)] == []

@@ -11,8 +11,8 @@ import pytest
 from jaxsnn.errors import UsageError
 from jaxsnn.nir import write
 from jaxsnn.train import LOSSES, TrainOptions, evaluate, fit, register_loss
-from jaxsnn.train.loop.shared_code import by_value, of_one_run
-from jaxsnn.train.losses import loss_names
+from jaxsnn.train.loop.epoch import by_value, of_one_run
+from jaxsnn.train.losses.losses import _LOSSES
 from tests.extending_page import code_of, made_by
 from tests.helpers import packages
 from tests.helpers.command_line import call, refused
@@ -28,7 +28,7 @@ Hinge, Backwards, Rounded, FewSpikes = (
 def hinge():
     """The loss, registered for one test."""
     yield register_loss(Hinge)
-    del loss_names._LOSSES["hinge"]
+    del _LOSSES["hinge"]
 
 
 def test_a_loss_that_is_registered_trains_by_its_name(hinge):
@@ -75,7 +75,7 @@ def plugin(tmp_path, monkeypatch):
     )
     monkeypatch.syspath_prepend(site)
     yield
-    loss_names._LOSSES.pop("hinge-of-a-plugin", None)
+    _LOSSES.pop("hinge-of-a-plugin", None)
 
 
 def test_the_command_trains_with_a_loss_of_an_entry_point(plugin, tmp_path, capsys):

@@ -441,6 +441,7 @@ def test_a_jitter_that_is_no_deviation_is_refused(number):
         ({"engine": EventDriven(max_spikes=[4])}, r"max_spikes is \[4\] for '2'"),
         ({"t_end": "40ms"}, "t_end is '40ms': give a positive"),
         ({"encoder": 3}, "encoder is 3: give what can be called"),
+        ({"engine": "loop"}, "an engine in the loop needs a device"),
     ],
 )
 def test_what_evaluates_nothing_is_refused(changes, message):
@@ -460,11 +461,6 @@ def test_what_evaluates_nothing_is_refused(changes, message):
 def test_what_is_no_data_is_not_evaluated(data, message):
     with pytest.raises(UsageError, match=message):
         evaluate(small_net(), data)
-
-
-def test_an_engine_in_the_loop_needs_a_device_where_none_is_made():
-    with pytest.raises(UsageError, match="an engine in the loop needs a device"):
-        evaluate(small_net(), DATA.test, engine="loop")
 
 
 def test_more_classes_than_neurons_are_refused():

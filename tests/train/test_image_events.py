@@ -10,8 +10,7 @@ from jaxsnn.errors import UsageError
 from jaxsnn.network.valued_inputs import Currents
 from jaxsnn.nir import build
 from jaxsnn.train import ChannelShift, Compose, Dropout, Jitter, Stretch, Warp, fit
-from jaxsnn.train.data import image_events
-from jaxsnn.train.data.image_events import augmentation_of
+from jaxsnn.train.data.augment import _between, augmentation_of
 
 KEY = jax.random.key(0)
 SHAPE = (2, 5, 7)
@@ -88,7 +87,7 @@ def test_between_its_points_a_field_is_linear():
     field = np.stack([1 + 2 * row - 3 * column, 4 - row], axis=-1)
     place = np.random.default_rng(0).uniform(0, 3, (50, 2))
     wanted = np.stack([1 + 2 * place[:, 0] - 3 * place[:, 1], 4 - place[:, 0]], axis=-1)
-    found = image_events._between(jnp.asarray(field), jnp.asarray(place))
+    found = _between(jnp.asarray(field), jnp.asarray(place))
     np.testing.assert_allclose(found, wanted, atol=1e-5)
 
 

@@ -15,8 +15,13 @@ import pytest
 from PIL import Image
 
 from jaxsnn.errors import FileError, UsageError
-from jaxsnn.train.data.image_files import read_idx, read_images
-from jaxsnn.train.data.images import _bright, fashion_mnist_splits, mnist_splits
+from jaxsnn.train.data.images import (
+    _bright,
+    fashion_mnist_splits,
+    mnist_splits,
+    read_idx,
+    read_images,
+)
 from jaxsnn.train.data.labelled_files import load_splits
 
 RNG = np.random.default_rng(0)

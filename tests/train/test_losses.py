@@ -35,7 +35,7 @@ from jaxsnn.train import (
     fit,
 )
 from jaxsnn.train.losses.losses import CrossEntropy
-from jaxsnn.train.losses.silence import weight_bumping_of
+from jaxsnn.train.losses.regularizers import weight_bumping_of
 from tests.event.differences import ENOUGH, relative_errors
 from tests.helpers.small_task import DATA, QUICK, small_net
 

@@ -9,9 +9,9 @@ import pytest
 from jaxsnn import Events
 from jaxsnn.errors import FileError, UsageError
 from jaxsnn.train import Latency, Rate, fit
+from jaxsnn.train.data.batches import Streamed
 from jaxsnn.train.data.datasets import Data, Rows, taken
 from jaxsnn.train.data.labelled_files import load_splits
-from jaxsnn.train.data.on_disk import Streamed
 from tests.helpers.small_task import DATA, small_net
 
 

@@ -12,8 +12,7 @@ import jaxsnn
 from jaxsnn.commands import train_command
 from jaxsnn.commands.arguments import Parser
 from jaxsnn.errors import UsageError
-from jaxsnn.nir import write
-from jaxsnn.train import SpikeRate, TrainOptions, WeightBumping, fit
+from jaxsnn.train import SpikeRate, TrainOptions, fit
 from jaxsnn.train.options import (
     OPTIONS,
     check_options,
@@ -22,7 +21,6 @@ from jaxsnn.train.options import (
     options_table,
     options_with,
 )
-from tests.helpers.command_line import call, refused
 from tests.helpers.small_task import DATA, small_net
 
 FIELDS = [field.name for field in dataclasses.fields(TrainOptions)]
@@ -32,7 +30,7 @@ IN_FILES = [name for name in FIELDS if OPTIONS[name].convert is not None]
 
 
 def parsed(*argv):
-    """The options that the command makes of arguments, and its notes."""
+    """Return the options that the command makes of arguments."""
     parser = Parser()
     train_command.add(parser.add_subparsers(parser_class=Parser))
     arguments = parser.parse_args(["train", "net.nir", "-o", "out.nir", *argv])
@@ -62,20 +60,20 @@ def test_every_field_is_described_once():
 
 
 def test_an_option_stands_in_two_files():
-    """In the record, and where it acts: nobody else names it."""
+    """In the record, and where it acts; only checkpoints also know its name of earlier versions."""
     package = Path(jaxsnn.__file__).parent
     naming = {
         path.relative_to(package).as_posix()
         for path in package.rglob("*.py")
         if "ema_decay" in path.read_text()
     }
-    assert naming == {"train/options.py", "train/loop/epoch.py"}
+    assert naming == {"train/options.py", "train/loop/epoch.py", "train/loop/checkpoint.py"}
 
 
 def test_a_flag_that_is_not_given_leaves_what_the_file_says(tmp_path):
-    assert configured(tmp_path, 'data = "yinyang"\nresume = true\n')[0].resume is True
-    assert configured(tmp_path, 'data = "yinyang"\n', "--resume")[0].resume is True
-    assert configured(tmp_path, 'data = "yinyang"\n')[0].resume is False
+    assert configured(tmp_path, 'data = "yinyang"\nresume = true\n').resume is True
+    assert configured(tmp_path, 'data = "yinyang"\n', "--resume").resume is True
+    assert configured(tmp_path, 'data = "yinyang"\n').resume is False
 
 
 def test_the_parser_is_made_of_the_record():
@@ -97,14 +95,12 @@ def test_the_parser_is_made_of_the_record():
 
 
 def test_without_flags_the_command_has_the_defaults_of_fit():
-    options, notes = parsed("--data", "yinyang")
-    assert options == TrainOptions(data="yinyang")
-    assert notes == ()
+    assert parsed("--data", "yinyang") == TrainOptions(data="yinyang")
 
 
 def test_flags_become_fields():
     line = "--data x.npz --lr 0.1 --train weight,2.tau_mem --t-end 40ms --batch-size 7 --resume"
-    options, _ = parsed(*line.split(), *LOOP.split())
+    options = parsed(*line.split(), *LOOP.split())
     expected = TrainOptions(
         data="x.npz",
         learning_rate=0.1,
@@ -144,15 +140,13 @@ sharpness = 0.1
         loss_options={"sharpness": 0.1},
     )
     for rate in ("lr", "learning_rate", "learning-rate"):
-        found, notes = configured(tmp_path, text.format(rate=rate), "--batch-size", "16")
-        assert found == expected
-        assert notes == ()
+        assert configured(tmp_path, text.format(rate=rate), "--batch-size", "16") == expected
 
 
 def test_a_flag_goes_before_a_table_too(tmp_path):
     text = 'data = "yinyang"\n[trainable]\nweight = {kind = "free"}\n'
-    assert configured(tmp_path, text)[0].trainable == {"weight": {"kind": "free"}}
-    assert configured(tmp_path, text, "--train", "bias")[0].trainable == ("bias",)
+    assert configured(tmp_path, text).trainable == {"weight": {"kind": "free"}}
+    assert configured(tmp_path, text, "--train", "bias").trainable == ("bias",)
 
 
 def test_an_option_is_said_once_in_a_file(tmp_path):
@@ -194,10 +188,7 @@ def test_fit_takes_a_record_or_fields_and_fields_win():
 def test_the_record_of_a_run_has_the_options_that_decide_it():
     recorded = [name for name, known in OPTIONS.items() if known.recorded]
     trained = fit(small_net(), DATA, epochs=1, progress=None, dropout=0.1)
-    former = {"averaging": "ema_decay", "push": "weight_bumping"}
-    assert set(trained.settings) == {*recorded, *former}
-    for old, now in former.items():
-        assert trained.settings[old] == trained.settings[now]
+    assert list(trained.settings) == recorded
     assert trained.settings["augment"] == {"name": "Dropout", "probability": 0.1}
     json.dumps(trained.settings, allow_nan=False)
 
@@ -240,57 +231,16 @@ def test_what_makes_no_sense_is_refused_before_anything_is_loaded(given, message
         ({"weight_bumping": {"hidden": "much"}}, "weight_bumping: hidden is 'much'"),
         ({"engine_options": {"min-slope": "0.1"}}, "engine_options: min_slope is '0.1'"),
         ({"dropout": 0.3, "augment": {"dropout": 0.1}}, "dropout is 0.3, and augment has 0.1"),
+        ({"dropout": 0.1, "augment": abs}, "dropout is 0.1, and augment is given too"),
+        ({"loss_options": {"gain": 1.0}}, "loss_options: there is no 'gain'"),
+        ({"plot": "x.png"}, "plot is for the command"),
+        ({"copies": 2}, "copies is for data by name"),
+        ({"data_folder": "x"}, "data_folder is for data by name"),
     ],
 )
-def test_tables_with_text_for_a_number_or_a_second_dropout_are_refused(given, message):
+def test_options_that_cannot_act_are_refused(given, message):
     with pytest.raises(UsageError, match=message):
         fit(small_net(), DATA, **given, progress=None)
-
-
-def test_what_cannot_act_is_refused():
-    refusals = {
-        "plot is for the command": {"plot": "x.png"},
-        "copies is for data by name": {"copies": 2},
-        "data_folder is for data by name": {"data_folder": "x"},
-        "dropout is 0.1, and augment is given too": {"dropout": 0.1, "augment": abs},
-        "loss_options: there is no 'gain'": {"loss_options": {"gain": 1.0}},
-    }
-    for message, given in refusals.items():
-        with pytest.raises(UsageError, match=message):
-            fit(small_net(), DATA, **given)
-
-
-def test_former_names_are_accepted_with_a_warning(tmp_path, capsys):
-    with pytest.warns(DeprecationWarning, match="averaging is now called ema_decay") as caught:
-        trained = fit(small_net(), DATA, epochs=1, averaging=0.5, progress=None)
-    assert caught[0].filename == __file__
-    assert trained.settings["ema_decay"] == 0.5
-    with pytest.warns(DeprecationWarning, match="push is now called weight_bumping"):
-        assert options_with(None, {"push": {"label": 2.0}}).weight_bumping == {"label": 2.0}
-    with pytest.raises(UsageError, match="ema_decay is given twice, also as averaging"):
-        options_with(None, {"ema_decay": 0.1, "averaging": 0.2})
-    with pytest.warns(DeprecationWarning, match=r"jaxsnn\.train\.Push is now called WeightBumping"):
-        assert jaxsnn.train.Push is WeightBumping
-    with pytest.warns(DeprecationWarning, match="Population is now called PopulationCode"):
-        assert jaxsnn.train.Population is jaxsnn.train.PopulationCode
-    options, notes = parsed("--data", "yinyang", "--averaging", "0.9")
-    assert (options.ema_decay, notes) == (0.9, ("--averaging is now called --ema-decay",))
-    text = 'data = "yinyang"\naveraging = 0.8\n[push]\nhidden = 1.0\n'
-    options, notes = configured(tmp_path, text)
-    assert (options.ema_decay, options.weight_bumping) == (0.8, {"hidden": 1.0})
-    assert [note.split(": ")[1] for note in notes] == [
-        "averaging is now called ema_decay",
-        "push is now called weight_bumping",
-    ]
-    # and the command says so
-    write(tmp_path / "net.nir", small_net())
-    argv = ["train", tmp_path / "net.nir", "-o", tmp_path / "out.nir", "--data", "yinyang"]
-    line = refused(capsys, *argv, "--averaging", "1.0")[1]
-    assert "--ema-decay is 1: give a number from 0 to 1" in line
-    quick = ["--epochs", "1", "--averaging", "0.5", "--batch-size", "1000", "--lr", "0.1"]
-    code, _, err = call(capsys, *argv, *quick)
-    assert code == 0
-    assert "jaxsnn: note: --averaging is now called --ema-decay\n" in err
 
 
 def test_every_public_name_is_one_of_the_lazy_ones():

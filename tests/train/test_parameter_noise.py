@@ -8,7 +8,7 @@ from jaxsnn.errors import UsageError
 from jaxsnn.network.lowering.lower import lower
 from jaxsnn.nir import build
 from jaxsnn.train import fit
-from jaxsnn.train.loop.parameter_noise import noise_notes, noise_of, noisy
+from jaxsnn.train.losses.regularizers import noise_notes, noise_of, noisy
 from tests.helpers.small_task import DATA, small_net
 
 

@@ -231,8 +231,7 @@ def test_recipes_can_be_read(path, monkeypatch):
     monkeypatch.setattr(neuron_models, "_REGISTERED", {})
     monkeypatch.setattr(nodes, "_REGISTERED", {})
     runpy.run_path(str(RECIPES[0].parents[2] / "benchmarks" / "adaptive_lif.py"))
-    options, notes = read_config(str(path))
-    assert notes == []
+    options = read_config(str(path))
     check_options(TrainOptions(**options))
     assert {name.replace("-", "_") for name in options["loss_options"]} <= LOSS_OPTIONS
     assert {name.replace("-", "_") for name in options["engine_options"]} <= ENGINE_OPTIONS
@@ -251,7 +250,7 @@ DELAYED = RUN.replace("calibrate = 0.7", 'trainable = ["weight", "delay"]')
 def test_a_run_begins_with_delays_of_synapses_and_trains_them(tmp_path, begin, size):
     write_idx(tmp_path)
     (tmp_path / "run.toml").write_text(f"{DELAYED}\n[synaptic-delays]\nw1 = {begin}\n")
-    options, _ = read_config(str(tmp_path / "run.toml"))
+    options = read_config(str(tmp_path / "run.toml"))
     said = tomllib.loads((tmp_path / "run.toml").read_text())["network"]
     trained = fit(
         graph_of_table(said), options=TrainOptions(**options | {"data_folder": str(tmp_path)})

@@ -22,10 +22,10 @@ from jaxsnn.train import (
     splits_of_arrays,
 )
 from jaxsnn.train.data.batches import encoded
-from jaxsnn.train.data.image_files import _png
+from jaxsnn.train.data.datasets import as_splits
+from jaxsnn.train.data.images import _png
 from jaxsnn.train.data.labelled_files import _of_file
-from jaxsnn.train.data.splitting import as_splits
-from jaxsnn.train.data.vowels import read_ts
+from jaxsnn.train.data.utterances import read_ts
 from jaxsnn.train.loop.defaults import make_engine, read_population
 from jaxsnn.train.loop.parallel import join_processes
 from jaxsnn.train.loop.recorded_chip import read_recording

@@ -9,8 +9,8 @@ from jaxsnn.network.spikes import Events
 from jaxsnn.nir import build
 from jaxsnn.simulation.simulate import simulate
 from jaxsnn.train.loop.constraints import find_trainables
-from jaxsnn.train.loop.scaling import step_scales
-from jaxsnn.train.losses.silence import (
+from jaxsnn.train.loop.optimisers import step_scales
+from jaxsnn.train.losses.regularizers import (
     WeightBumping,
     bumped,
     by_channel,

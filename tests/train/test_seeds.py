@@ -12,7 +12,7 @@ from jaxsnn.nir import build, initializers
 from jaxsnn.nir.initializers import seed_words
 from jaxsnn.train import Rate, fit, on_chip, splits_of_arrays, yinyang, yinyang_splits
 from jaxsnn.train.data.datasets import stratified
-from jaxsnn.train.data.digits import distorted
+from jaxsnn.train.data.images import distorted
 from jaxsnn.train.data.labelled_files import load_splits
 from jaxsnn.train.loop.training_run import key_of
 from tests.helpers.small_task import DATA, small_net

@@ -16,8 +16,8 @@ from jaxsnn.train import (
     fit,
 )
 from jaxsnn.train.data.datasets import stratified
-from jaxsnn.train.data.digits import distorted, with_inverted
-from jaxsnn.train.data.vowels import _stretched, japanese_vowels_splits, read_ts
+from jaxsnn.train.data.images import distorted, with_inverted
+from jaxsnn.train.data.utterances import _stretched, japanese_vowels_splits, read_ts
 
 
 def test_rates_are_those_of_the_values_and_the_seed_fixes_the_spikes():

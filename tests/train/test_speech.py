@@ -8,7 +8,7 @@ from scipy.io import wavfile
 
 from jaxsnn.errors import FileError, UsageError
 from jaxsnn.train.data.labelled_files import load_splits
-from jaxsnn.train.data.speech import BANDS, cochleagram, mel_filters, read_wav
+from jaxsnn.train.data.utterances import BANDS, cochleagram, mel_filters, read_wav
 
 RATE = 8000
 

@@ -11,7 +11,7 @@ from jaxsnn.nir import build
 from jaxsnn.nir.initializers import normal
 from jaxsnn.nir.io.recorded_data import event_data
 from jaxsnn.train import Dropout, Jitter, fit
-from jaxsnn.train.data.external_events import data_of_nir
+from jaxsnn.train.data.labelled_files import data_of_nir
 
 RNG = np.random.default_rng(0)
 X = RNG.uniform(0, 1, (40, 4))

@@ -197,14 +197,8 @@ def fit_part(graph: Graph, fit: Any) -> str:
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Options of options by a dotted name."""
-    from jaxsnn.train.options import OPTIONS
-
-    # names of before, which settings hold beside the new ones
-    former = {option.former for option in OPTIONS.values()}
     found: dict[str, Any] = {}
     for name, value in settings.items():
-        if name in former:
-            continue
         if isinstance(value, Mapping) and value:
             found |= _flat(value, f"{prefix}{name}.")
         else:

@@ -1,19 +1,22 @@
 """Changes of the training inputs, drawn anew in each epoch: from the run's seed, the epoch, the
-step and the sample.
+step and the sample. Images are events with one channel for each pixel, row by row.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jaxsnn.errors import UsageError
+from jaxsnn.errors import UsageError, suggestion
+from jaxsnn.network.array_types import Array, Float, Int
 from jaxsnn.network.valued_inputs import Currents
+from jaxsnn.train.data.encoders import Delta, LevelCrossing, PopulationCode
+from jaxsnn.train.option_values import duration, number
 
 #: A function of a random key and one sample, Events (events,) or an array (time, *shape), that
 #: gives a changed sample of the same shape; traced by JAX, and hashable.
@@ -157,3 +160,202 @@ def refuse_values(inputs: Any, what: str) -> None:
     """
     if isinstance(inputs, Currents) or not hasattr(inputs, "time"):
         raise UsageError(f"{what}, and inputs are values", fix="leave it out")
+
+
+#: Changes of `Warp`.
+_WARPS = ("shift", "turn", "scale", "bend", "mirror")
+#: Displacements of `Warp` are drawn on so many points along each axis.
+_POINTS = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Warp:
+    """Each image is mirrored, shifted, turned, scaled and bent: its events move to the nearest pixels.
+
+    Those that leave the image are lost. Channels behind those of the pixels, such as a bias, stay.
+    All numbers are drawn uniformly between minus and plus what is given, but for `bend` and `mirror`.
+
+    Attributes:
+        shape: of the images, (rows, columns) or (planes, rows, columns).
+        shift: pixels, along both axes.
+        turn: degrees.
+        scale: fraction, along each axis by its own.
+        bend: pixels, standard deviation of a smooth field of displacements: normal deviates at 4 x 4
+            points, linear in between.
+        mirror: probability that left and right change places, from 0 to 1.
+
+    Raises:
+        UsageError: a shape that is none of an image, a number that is negative or not finite, or a
+            probability above 1.
+
+    Source: the elastic distortions of Simard, Steinkraus and Platt, ICDAR 2003, are such a field.
+    """
+
+    shape: tuple[int, ...]
+    shift: float = 0.0
+    turn: float = 0.0
+    scale: float = 0.0
+    bend: float = 0.0
+    mirror: float = 0.0
+
+    def __post_init__(self) -> None:
+        if len(self.shape) not in (2, 3) or min(self.shape, default=0) < 1:
+            raise UsageError(
+                f"images have the shape {self.shape}",
+                fix="give (rows, columns) or (planes, rows, columns)",
+            )
+        for name in _WARPS:
+            value = getattr(self, name)
+            if not 0 <= value < math.inf:
+                fix = "give a finite number of at least 0"
+                raise UsageError(f"{name} is {value:g}", fix=fix)
+        if self.mirror > 1:
+            fix = "give a probability from 0 to 1"
+            raise UsageError(f"mirror is {self.mirror:g}", fix=fix)
+
+    def __call__(self, key: jax.Array, inputs: Any) -> Any:
+        """One sample, Events or GradedEvents (events,)."""
+        refuse_values(inputs, "a warp moves the events of pixels")
+        rows, columns = self.shape[-2:]
+        pixels = rows * columns
+        plane, pixel = inputs.index // pixels, inputs.index % pixels
+        place = jnp.stack([pixel // columns, pixel % columns], axis=-1)
+        moved = jnp.rint(self._moved(key, place.astype(inputs.time.dtype))).astype(jnp.int32)
+        inside = jnp.all((moved >= 0) & (moved < jnp.array([rows, columns])), axis=-1)
+        is_pixel = inputs.index < math.prod(self.shape)
+        index = plane * pixels + moved[..., 0] * columns + moved[..., 1]
+        return replace(
+            inputs,
+            time=jnp.where(is_pixel & ~inside, jnp.inf, inputs.time),
+            index=jnp.where(is_pixel & inside, index, inputs.index).astype(jnp.int32),
+        )
+
+    def _moved(self, key: jax.Array, place: Float[Array, "events 2"]) -> Float[Array, "events 2"]:
+        """Where pixels come to lie."""
+        turn_key, scale_key, shift_key, bend_key = jax.random.split(key, 4)
+        size = jnp.asarray(self.shape[-2:], place.dtype)
+        middle = (size - 1) / 2
+
+        def drawn(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+            return jax.random.uniform(key, shape, place.dtype, -1, 1)
+
+        angle = jnp.deg2rad(self.turn) * drawn(turn_key, ())
+        turned = jnp.array(
+            [[jnp.cos(angle), -jnp.sin(angle)], [jnp.sin(angle), jnp.cos(angle)]], place.dtype
+        )
+        larger = 1 + self.scale * drawn(scale_key, (2,))
+        if self.mirror:
+            swapped = jax.random.bernoulli(jax.random.fold_in(key, len(_WARPS)), self.mirror)
+            place = jnp.where(swapped, place.at[:, 1].set(size[1] - 1 - place[:, 1]), place)
+        moved = ((place - middle) @ turned.T) * larger + middle
+        moved += self.shift * drawn(shift_key, (2,))
+        if self.bend:
+            shape = (_POINTS, _POINTS, 2)
+            field = self.bend * jax.random.normal(bend_key, shape, place.dtype)
+            moved += _between(field, place / jnp.maximum(size - 1, 1) * (_POINTS - 1))
+        return moved
+
+
+def _between(
+    field: Float[Array, "rows columns 2"], place: Float[Array, "events 2"]
+) -> Float[Array, "events 2"]:
+    """A field at places between its points, linear in both directions."""
+    corner: Int[Array, "events 2"] = jnp.clip(jnp.floor(place), 0, _POINTS - 2).astype(jnp.int32)
+    row, column = corner[:, 0], corner[:, 1]
+    down, right = jnp.split(place - corner, 2, axis=1)
+    upper = field[row, column] * (1 - right) + field[row, column + 1] * right
+    lower = field[row + 1, column] * (1 - right) + field[row + 1, column + 1] * right
+    return upper * (1 - down) + lower * down
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compose:
+    """Several changes, one after the other, each with random numbers of its own.
+
+    Attributes:
+        steps: functions of (key, sample), as `fit(..., augment=...)` takes them.
+    """
+
+    steps: tuple[Any, ...]
+
+    def __call__(self, key: jax.Array, inputs: Any) -> Any:
+        """One sample."""
+        for number_of_step, step in enumerate(self.steps):
+            inputs = step(jax.random.fold_in(key, number_of_step), inputs)
+        return inputs
+
+
+def refuse_other_channels(augment: Any, encoder: Any, channels: int) -> None:
+    """Refuse changes of other channels than the input has: they would move events to pixels and
+    bands that are none.
+
+    Args:
+        augment: what `fit(..., augment=...)` takes; of a `Compose` each step is looked at.
+        encoder: None where the data are events.
+        channels: of the input.
+
+    Raises:
+        UsageError: images or bands with more channels than there are, or several channels for each
+            pixel.
+    """
+    for step in augment.steps if isinstance(augment, Compose) else (augment,):
+        if isinstance(step, Warp) and isinstance(encoder, Delta | LevelCrossing | PopulationCode):
+            kind = type(encoder).__name__
+            raise UsageError(
+                f"augment moves the events of pixels, and {kind} has several channels for each value",
+                fix='leave the changes of images out, or take encoder="latency"',
+            )
+        said = {Warp: "shape", ChannelShift: "channels"}.get(type(step))
+        if said is None:
+            continue
+        value = getattr(step, said)
+        if (wanted := math.prod(value) if said == "shape" else value) > channels:
+            raise UsageError(
+                f"augment changes {wanted} channels ({said} {value}), and the input has {channels}",
+                fix=f"give the {said} that the samples have",
+            )
+
+
+#: The numbers of a `ChannelShift` in the order of a table.
+_MOVES = ("most", "group", "channels")
+#: What a table of changes may say.
+CHANGES = (*_WARPS, "channel-shift", "stretch", "jitter", "dropout", "shape")
+
+
+def augmentation_of(table: Mapping[str, Any], shape: tuple[int, ...]) -> Compose:
+    """The changes of a table: `shift`, `turn`, `scale`, `bend` and `mirror` as of `Warp`,
+    `channel-shift`, the three numbers of `ChannelShift`, `stretch`, then `jitter`, a time, and
+    `dropout`, a probability.
+
+    Args:
+        shape: of a sample, (rows, columns) or (planes, rows, columns), where the table says none.
+
+    Raises:
+        UsageError: a name that does not exist, or a value that makes no sense.
+    """
+    table = {name.replace("_", "-"): value for name, value in table.items()}
+    for name in table:
+        if name not in CHANGES:
+            raise UsageError(f"augment: there is no '{name}'", fix=suggestion(name, CHANGES))
+    try:
+        shape = tuple(int(size) for size in table.get("shape", shape))
+        warps = {name: number(table[name]) for name in _WARPS if name in table}
+        moves = table.get("channel-shift", [])
+        if not isinstance(moves, list | tuple) or not all(type(move) is int for move in moves):
+            raise ValueError("give a list of whole numbers")
+        stretch = number(table.get("stretch", 0.0))
+        jitter = duration(table["jitter"]) if "jitter" in table else 0.0
+        dropout = number(table["dropout"]) if "dropout" in table else 0.0
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"augment is {table}", fix=str(error)) from error
+    if len(moves) not in (0, 3):
+        fix = "give the most groups, the channels of a group, and all channels"
+        raise UsageError(f"channel_shift is {list(moves)}", fix=fix)
+    steps = [
+        *([Warp(shape=shape, **warps)] if warps else []),
+        *([ChannelShift(**dict(zip(_MOVES, moves, strict=True)))] if moves else []),
+        *([Stretch(extent=stretch)] if stretch else []),
+        *([Jitter(deviation=jitter)] if jitter else []),
+        *([Dropout(probability=dropout)] if dropout else []),
+    ]
+    return Compose(steps=tuple(steps))

@@ -77,9 +77,8 @@ class Latency:
     least: float | None = None
     clock: tuple[float, ...] = ()
 
-    def last(self, values: Any) -> float:
-        """When the last event comes at most, seconds."""
-        del values
+    def last(self, _values: Any) -> float:
+        """Return when the last event comes at most, seconds."""
         return max([self.t_max, *self.clock])
 
     def __call__(self, values: Any) -> Events:
@@ -148,9 +147,8 @@ class Current:
     scale: float = 1.0
     bias: bool = False
 
-    def last(self, values: Any) -> float:
-        """When the last piece of the current begins, seconds."""
-        del values
+    def last(self, _values: Any) -> float:
+        """Return when the last piece of the current begins, seconds."""
         return 0.0
 
     def __call__(self, values: Any) -> Currents:
@@ -190,9 +188,8 @@ class Rate:
     duration: float
     seed: Seed = 0
 
-    def last(self, values: Any) -> float:
-        """When the last event comes at most, seconds."""
-        del values
+    def last(self, _values: Any) -> float:
+        """Return when the last event comes at most, seconds."""
         return self.duration
 
     def __call__(self, values: Any) -> Events:
@@ -222,8 +219,19 @@ class Rate:
         return math.prod(np.shape(values)[1:])
 
 
+class _OfSignals:
+    """Encoders of signals in frames."""
+
+    frame: float
+
+    def last(self, values: Any) -> float:
+        """Return when the last event comes at most, seconds."""
+        shape = np.shape(values)
+        return (shape[1] if len(shape) > 2 else 1) * self.frame
+
+
 @dataclass(frozen=True, kw_only=True)
-class Delta:
+class Delta(_OfSignals):
     """Level crossings: a spike whenever a signal has moved by `step` since the last one; two
     channels for each signal.
 
@@ -250,12 +258,7 @@ class Delta:
                 0.
         """
         _refuse_numbers(_ABOVE, step=self.step, frame=self.frame)
-        values = _in_numpy(values, float)
-        if values.ndim != 3:
-            raise UsageError(
-                f"values of shape {values.shape}",
-                fix="give (samples, time, channels) for delta encoding",
-            )
+        values = _signals(_in_numpy(values, float), "delta encoding")
         _refuse_values(values, np.isinf(values), "give finite numbers, or NaN where a signal ends")
         values = _until_nan(values)
         trains = [self._sample(sample) for sample in values]
@@ -265,10 +268,6 @@ class Delta:
         for n, (times, channels) in enumerate(trains):
             time[n, : len(times)], index[n, : len(times)] = times, channels
         return _events(time, index, self.channels(values))
-
-    def last(self, values: Any) -> float:
-        """When the last event comes at most, seconds."""
-        return _frames(values) * self.frame
 
     def channels(self, values: Any) -> int:
         """How many channels it makes of values (samples, time, channels)."""
@@ -299,7 +298,7 @@ class Delta:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LevelCrossing:
+class LevelCrossing(_OfSignals):
     """Level crossings with a channel for each level: a spike whenever a signal comes to it.
 
     Channel (2 n + 1) L + m fires where signal n falls to level m of L, channel 2 n L + m where it
@@ -330,18 +329,9 @@ class LevelCrossing:
         _refuse_numbers(_ABOVE, frame=self.frame)
         levels = _rising("levels", self.levels)
         values = _in_numpy(values)
-        values = values[:, None] if values.ndim == 2 else values
-        if values.ndim != 3:
-            raise UsageError(
-                f"values of shape {values.shape}",
-                fix="give (samples, time, channels) for level crossings",
-            )
+        values = _signals(values[:, None] if values.ndim == 2 else values, "level crossings")
         parts = _split(values, math.prod(values.shape[1:]) * len(levels))
         return _joined([self._of_part(part, levels) for part in parts], self.channels(values))
-
-    def last(self, values: Any) -> float:
-        """When the last event comes at most, seconds."""
-        return _frames(values) * self.frame
 
     def channels(self, values: Any) -> int:
         """How many channels it makes of values (samples, time, channels), or (samples, channels)."""
@@ -366,7 +356,7 @@ class LevelCrossing:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PopulationCode:
+class PopulationCode(_OfSignals):
     """Each value is a spike of the channel whose centre is nearest, the later the farther away it
     is.
 
@@ -400,12 +390,7 @@ class PopulationCode:
         _refuse_numbers(_ABOVE, frame=self.frame)
         _rising("centres", self.centres)
         values = _in_numpy(values, float)
-        values = values[:, None] if values.ndim == 2 else values
-        if values.ndim != 3:
-            raise UsageError(
-                f"values of shape {values.shape}",
-                fix="give (samples, time, channels) for a population code",
-            )
+        values = _signals(values[:, None] if values.ndim == 2 else values, "a population code")
         if not 1 <= (as_whole(self.nearest) or 0) <= len(self.centres):
             raise UsageError(
                 f"nearest is {self.nearest}, and there are {len(self.centres)} centres",
@@ -415,10 +400,6 @@ class PopulationCode:
         _, frames, signals = values.shape
         parts = _split(values, frames * signals * len(self.centres))
         return _joined([self._of_part(part) for part in parts], self.channels(values))
-
-    def last(self, values: Any) -> float:
-        """When the last event comes at most, seconds."""
-        return _frames(values) * self.frame
 
     def channels(self, values: Any) -> int:
         """How many channels it makes of values (samples, time, channels), or (samples, channels)."""
@@ -436,12 +417,6 @@ class PopulationCode:
         index = closest + len(centres) * np.arange(channels)[:, None]
         time, index = (array.reshape(len(time), -1) for array in (time, index))
         return _packed(time, index, self.channels(values))
-
-
-def _frames(values: Any) -> int:
-    """Number of frames of values (samples, time, channels); one of (samples, channels)."""
-    shape = np.shape(values)
-    return shape[1] if len(shape) > 2 else 1
 
 
 _ROUNDING = 1e-9
@@ -503,6 +478,14 @@ def _rising(name: str, numbers: Any) -> np.ndarray:
     if given.size == 0 or not np.isfinite(given).all() or (np.diff(given) <= 0).any():
         raise UsageError(f"{name} are {numbers}", fix=f"give {name} that rise")
     return given
+
+
+def _signals(values: np.ndarray, purpose: str) -> np.ndarray:
+    """Return values, checked to be signals (samples, time, channels)."""
+    if values.ndim != 3:
+        fix = f"give (samples, time, channels) for {purpose}"
+        raise UsageError(f"values of shape {values.shape}", fix=fix)
+    return values
 
 
 def _until_nan(values: np.ndarray) -> np.ndarray:

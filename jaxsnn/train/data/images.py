@@ -1,20 +1,30 @@
-"""MNIST and Fashion-MNIST: 60,000 and 10,000 images of 28 x 28 pixels in ten classes."""
+"""Images with labels: MNIST and Fashion-MNIST from idx or PNG files, and the 8x8 digits that
+scikit-learn ships (extra `data`).
+"""
 
 from __future__ import annotations
 
+import gzip
+import math
 import os
+import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from jaxsnn.errors import FileError, UsageError
-from jaxsnn.nir.initializers import Seed, seed_words
+from jaxsnn.network.spikes import Events
+from jaxsnn.nir.initializers import Seed, generator_of, seed_words
+from jaxsnn.nir.io.read_limits import ByteBudget
+from jaxsnn.output import refuse_unreadable
 from jaxsnn.train.data.datasets import Data, Splits, stratified, taken
-from jaxsnn.train.data.image_files import read_images
+from jaxsnn.train.data.encoders import Latency
 
-_BRIGHTEST = 255
 #: Part of the training images that is held out for validation: 5,000 of 60,000.
-_VALIDATION = 1 / 12
+_HELD_OUT = 1 / 12
 #: Where Debian's package has Fashion-MNIST.
 _FASHION = "/usr/share/datasets/fashion-mnist"
 _GARMENTS = (
@@ -76,7 +86,7 @@ def _splits(
             raise FileError(f"{folder} holds no {part} images of {name}", fix=f"get {where}")
         images, labels = found
         parts[part] = Data(x=_bright(images, side), y=labels, classes=tuple(classes))
-    held, kept = stratified(parts["train"].y, _VALIDATION, [*seed_words(seed), 0])
+    held, kept = stratified(parts["train"].y, _HELD_OUT, [*seed_words(seed), 0])
     train = parts["train"]
     return Splits(
         name=name, train=taken(train, kept), validation=taken(train, held), test=parts["test"]
@@ -85,7 +95,7 @@ def _splits(
 
 def _bright(images: np.ndarray, side: int | None) -> np.ndarray:
     """Brightness from 0 to 1, (samples, rows, columns) float32."""
-    bright = images.astype(np.float32) / np.float32(_BRIGHTEST)
+    bright = images.astype(np.float32) / np.float32(255)
     if side is None:
         return bright
     if not 1 <= side <= min(bright.shape[1:]):
@@ -111,3 +121,249 @@ def _areas(size: int, side: int) -> np.ndarray:
         np.minimum.outer(edges[1:], np.arange(1, size + 1)),
     )
     return (np.maximum(end - begin, 0) * side / size).astype(np.float32)
+
+
+#: Third byte of an idx file -> type of its numbers, which are big-endian.
+_IDX_TYPES = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
+#: What files and folders of a part are called.
+_PARTS = {"train": ("train", "training"), "test": ("t10k", "test", "testing")}
+
+Labelled = tuple[np.ndarray, np.ndarray]
+
+
+def read_images(folder: str | os.PathLike[str], part: str) -> Labelled | None:
+    """The images of a part, (samples, rows, columns) uint8, and their labels, (samples,) int32.
+
+    Either two idx files, `train-images-idx3-ubyte` and `train-labels-idx1-ubyte` (of the test part
+    `t10k-...`), which may end with .gz; or a folder for each label, `train/0/*.png` and so on (of the
+    test part `test/...`), in the order of the files' names.
+
+    Args:
+        part: "train" or "test".
+
+    Returns:
+        None where there are neither.
+
+    Raises:
+        FileError: files that are broken, or that do not fit each other.
+        UsageError: PNG files, and pillow is not installed.
+    """
+    for name in _PARTS[part]:
+        files = [_idx_file(Path(folder), name, kind) for kind in ("images", "labels")]
+        if None not in files:
+            images, labels = (read_idx(file) for file in files if file is not None)
+            fits = images.ndim == 3 and images.dtype == np.uint8
+            if not fits or labels.shape != images.shape[:1]:
+                raise FileError(
+                    f"{files[0]} holds {images.dtype} of shape {images.shape}, its labels have"
+                    f" shape {labels.shape}",
+                    fix="give images (samples, rows, columns) of bytes, and a label for each",
+                )
+            return images, labels.astype(np.int32)
+        if (Path(folder) / name).is_dir():
+            return _of_pngs(Path(folder) / name)
+    return None
+
+
+def _idx_file(folder: Path, part: str, kind: str) -> Path | None:
+    """The file of images or labels, by the names that are in use."""
+    axes = {"images": 3, "labels": 1}[kind]
+    names = [f"{part}-{kind}{mark}idx{axes}-ubyte{end}" for mark in "-." for end in ("", ".gz")]
+    return next((folder / name for name in names if (folder / name).is_file()), None)
+
+
+def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
+    """The array of an idx file: memory-mapped, or read whole where the name ends with .gz.
+
+    Raises:
+        FileError: it cannot be read, is not idx, or is not as long as it says.
+    """
+    name, zipped = os.fspath(path), os.fspath(path).endswith(".gz")
+    try:
+        with gzip.open(name) if zipped else open(name, "rb") as file:
+            start = file.read(4)
+            kind = _IDX_TYPES.get(start[2]) if len(start) == 4 and start[:2] == b"\0\0" else None
+            if kind is None:
+                raise FileError(
+                    f"{name} begins with {start!r}, and is no idx file",
+                    fix="name the folder of idx files or of PNG files",
+                )
+            header = file.read(4 * start[3])
+            shape = tuple(int.from_bytes(header[n : n + 4]) for n in range(0, len(header), 4))
+            begins = 4 + 4 * start[3]
+            expected_size = math.prod(shape) * np.dtype(kind).itemsize
+            if zipped:  # at most one byte more than the header announces: it may expand without end
+                ByteBudget(name).take("its numbers", expected_size)
+                there = len(content := file.read(expected_size + 1))
+            else:
+                there = os.path.getsize(name) - begins
+    except (OSError, EOFError, zlib.error) as error:
+        raise FileError(f"{name} cannot be read ({error})") from error
+    if len(header) < 4 * start[3] or there != expected_size:
+        raise FileError(
+            f"{name} holds {'more' if there > expected_size and zipped else there} bytes of numbers, and"
+            f" says that they are {expected_size}",
+            fix="get the file again",
+        )
+    if zipped:
+        return np.frombuffer(content, kind).reshape(shape)
+    return np.memmap(name, kind, "r", begins, shape)
+
+
+def _of_pngs(folder: Path) -> Labelled:
+    """The images of a folder with a folder for each label."""
+    labels = [each for each in folder.iterdir() if each.is_dir() and each.name[0] not in "._"]
+    odd = next((each for each in labels if not (each.name.isascii() and each.name.isdigit())), None)
+    if odd is not None:
+        raise FileError(
+            f"{odd} is a folder of images, and '{odd.name}' is no label",
+            fix="name each folder by its label, 0, 1, ...",
+        )
+    files = [(image, int(label.name)) for label in labels for image in label.glob("*.png")]
+    if not files:
+        raise FileError(f"{folder} has no files LABEL/*.png", fix="name the folder above it")
+    files.sort(key=lambda entry: (len(entry[0].name), entry[0].name))
+    images = [_png(path) for path, _ in files]
+    odd = next((n for n, image in enumerate(images) if image.shape != images[0].shape), None)
+    if odd is not None:
+        raise FileError(
+            f"{files[odd][0]} is not of the size {images[0].shape} of {files[0][0]}",
+            fix="bring all images to one size",
+        )
+    return np.stack(images), np.asarray([label for _, label in files], np.int32)
+
+
+def _png(path: Path) -> np.ndarray:
+    """Read a grey image, (rows, columns) uint8, as PNG whatever its content looks like.
+
+    Other formats are not tried: Pillow's decoder of PostScript starts Ghostscript, which runs what is
+    in the file.
+
+    Raises:
+        FileError: the file is not a PNG image of at most 8 bits a pixel.
+    """
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise UsageError(f"{path} needs pillow to be read", fix="pip install pillow") from error
+    refuse_unreadable(path, "a PNG file")
+    try:
+        with Image.open(path, formats=("PNG",)) as image:
+            if image.mode.startswith("I"):
+                raise FileError(
+                    f"{path} has 16 bits a pixel, and images are read with 8",
+                    fix="convert it to 8 bits a pixel",
+                )
+            return np.asarray(image.convert("L"))
+    # Pillow's errors of broken and of oversized files have no common class.
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise FileError(
+            f"{path} cannot be read as a PNG image ({error})",
+            fix="get it again, or convert it to PNG",
+        ) from error
+
+
+#: Pixels along a side of a digit of scikit-learn, and their largest value.
+_SIDE, _BRIGHTEST = 8, 16.0
+#: Fraction of its images for the test, and of the rest for validation.
+_TEST, _VALIDATION = 0.2, 0.1
+#: A digit is over after so many time constants.
+_INPUT_SPAN = 1.5
+
+
+def digits_splits(seed: Seed = 0, *, copies: int = 1) -> Splits:
+    """The digits, stratified: a fifth for the test, a tenth of the rest for validation.
+
+    Values are brightness, (images, 64), from 0 to 1. The task's own encoder is `DarkAndBright`,
+    with a last channel that spikes at the start.
+
+    Args:
+        seed: chooses the samples of each part, and draws the copies: a whole number or a
+            `jax.random` key.
+        copies: how many there are of each training image, all but the first shifted by up to half a
+            pixel, turned by up to 10 degrees and scaled by up to 10 %.
+
+    Raises:
+        UsageError: scikit-learn is not installed.
+    """
+    images, labels = _load()
+    words = seed_words(seed)
+    test, rest = stratified(labels, _TEST, [*words, 0])
+    validation, train = stratified(labels[rest], _VALIDATION, [*words, 1])
+    everything = Data(x=images.reshape(len(images), -1), y=labels, classes=tuple("0123456789"))
+    kept = rest[train]
+    training = taken(everything, kept)
+    if copies > 1:
+        moved = distorted(np.repeat(images[kept], copies - 1, axis=0), [*words, 2])
+        x = np.concatenate([training.x, moved.reshape(len(moved), -1)])
+        training = Data(
+            x=x,
+            y=np.concatenate([training.y, np.repeat(training.y, copies - 1)]),
+            classes=everything.classes,
+        )
+    return Splits(
+        name="digits",
+        train=training,
+        validation=taken(everything, rest[validation]),
+        test=taken(everything, test),
+        encoder=lambda tau: DarkAndBright(
+            t_min=0.0, t_max=_INPUT_SPAN * tau, bias=True, first="small"
+        ),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DarkAndBright(Latency):
+    """Latency of an image and of the inverted one, in 64 channels each.
+
+    A pixel of brightness p (0 to 1) is a spike at 1 - p of the time for inputs, a dark one (p <
+    1/32) none; in the inverted image all spike, at p.
+    """
+
+    def __call__(self, values: Any) -> Events:
+        """Events of brightness (images, 64)."""
+        return super().__call__(with_inverted(values))
+
+    def channels(self, values: Any) -> int:
+        """How many channels it makes of images (images, 64)."""
+        return super().channels(with_inverted(values))
+
+
+def with_inverted(images: Any) -> np.ndarray:
+    """Values for a latency encoder, (images, 128), of brightness (images, 64): NaN where there is
+    no spike.
+    """
+    bright = np.asarray(images).reshape(len(images), -1)
+    return np.concatenate([np.where(bright < 1 / 32, np.nan, 1 - bright), bright], axis=1)
+
+
+def distorted(images: np.ndarray, seed: Seed) -> np.ndarray:
+    """Images (images, 8, 8) shifted, turned and scaled at random, bilinear, dark outside."""
+    generator = generator_of(seed)
+    count = len(images)
+    shift = generator.uniform(-0.5, 0.5, (count, 2, 1, 1))
+    angle = np.deg2rad(generator.uniform(-10.0, 10.0, (count, 1, 1)))
+    scale = generator.uniform(0.9, 1.1, (count, 1, 1))
+    middle = (_SIDE - 1) / 2
+    y, x = np.mgrid[:_SIDE, :_SIDE] - middle
+    from_y = (np.cos(angle) * y - np.sin(angle) * x) / scale + middle + shift[:, 0]
+    from_x = (np.sin(angle) * y + np.cos(angle) * x) / scale + middle + shift[:, 1]
+    padded = np.pad(images, ((0, 0), (2, 2), (2, 2)))
+    from_y, from_x = (np.clip(place + 2, 0.0, _SIDE + 2.999) for place in (from_y, from_x))
+    row, column = from_y.astype(int), from_x.astype(int)
+    down, right = from_y - row, from_x - column
+    image = np.arange(count)[:, None, None]
+    upper = padded[image, row, column] * (1 - right) + padded[image, row, column + 1] * right
+    lower = (
+        padded[image, row + 1, column] * (1 - right) + padded[image, row + 1, column + 1] * right
+    )
+    return upper * (1 - down) + lower * down
+
+
+def _load() -> tuple[np.ndarray, np.ndarray]:
+    try:
+        from sklearn.datasets import load_digits  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise UsageError("the digits need scikit-learn", fix="pip install scikit-learn") from error
+    images, labels = load_digits(return_X_y=True)
+    return images.reshape(-1, _SIDE, _SIDE) / _BRIGHTEST, labels.astype(np.int32)

@@ -1,22 +1,24 @@
-"""Labelled data by name, or from an .npz file."""
+"""Labelled data by name, from files, and events of other libraries: arrays as tonic gives them, and
+NIR's own data.
+"""
 
 from __future__ import annotations
 
 import inspect
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import jax.numpy as jnp
 import numpy as np
 
 from jaxsnn.errors import FileError, Note, UsageError, listing, suggestion
 from jaxsnn.network.spikes import Events
-from jaxsnn.network.valued_inputs import GradedEvents
+from jaxsnn.network.valued_inputs import Currents, GradedEvents
 from jaxsnn.nir.initializers import Seed, generator_of, seed_words
 from jaxsnn.nir.model.graph import Graph
 from jaxsnn.nir.model.passes import shapes
@@ -26,18 +28,21 @@ from jaxsnn.train.data.datasets import (
     MOST_CLASSES,
     Data,
     Splits,
+    as_splits,
     check_data,
+    labelled,
     refuse_labels,
     taken,
     yinyang_splits,
 )
-from jaxsnn.train.data.digits import digits_splits
-from jaxsnn.train.data.images import fashion_mnist_splits, mnist_splits
-from jaxsnn.train.data.speech import spoken_splits
-from jaxsnn.train.data.splitting import as_splits
-from jaxsnn.train.data.vowels import japanese_vowels_splits
+from jaxsnn.train.data.images import digits_splits, fashion_mnist_splits, mnist_splits
+from jaxsnn.train.data.utterances import japanese_vowels_splits, spoken_splits
 from jaxsnn.train.option_values import seed_check
 from jaxsnn.train.options import TrainOptions
+from jaxsnn.units import parse_time
+
+if TYPE_CHECKING:
+    from jaxsnn.nir.io.data_files import Observable
 
 #: Tasks that are known by name; each takes a seed, some more.
 DATASETS: Mapping[str, Callable[..., Splits]] = MappingProxyType(
@@ -134,7 +139,12 @@ def _of_file(name: str, seed: Seed, outputs: int) -> tuple[Splits, tuple[str, ..
     arrays = _on_disk(name) if os.path.isdir(name) else load_arrays(name)
     classes = _classes(name, arrays, outputs)
     _refuse_two_kinds(name, arrays)
-    notes = _unread(name, arrays)
+    kinds = ("x", "y", "time", "index", "value")
+    unread = sorted(set(arrays) - {f"{kind}_{part}" for part in _PARTS for kind in kinds})
+    notes: tuple[str, ...] = ()
+    if unread:  # nothing is known of them, and they may be misspelt
+        text = f"{name}: {listing(unread)} are not read"
+        notes = (Note(text, kind="dropped", code="not-read"),)
     train, test = (_data(name, arrays, part, classes) for part in ("train", "test"))
     if any(f"{kind}_validation" in arrays for kind in ("x", "y", "time", "index")):
         validation = _data(name, arrays, "validation", classes)
@@ -146,11 +156,11 @@ def _of_file(name: str, seed: Seed, outputs: int) -> tuple[Splits, tuple[str, ..
             fix="give more, or x_validation and y_validation",
         )
     order = generator_of([*seed_words(seed), len(train)]).permutation(len(train))
-    validation, kept = taken(train, order[:held]), taken(train, order[held:])
+    validation, training = taken(train, order[:held]), taken(train, order[held:])
     note = (
         f"{held} of {len(train)} training samples, chosen by the seed, are held out for validation"
     )
-    return Splits(name=name, train=kept, validation=validation, test=test), (*notes, note)
+    return Splits(name=name, train=training, validation=validation, test=test), (*notes, note)
 
 
 def _refuse_two_kinds(name: str, arrays: Mapping[str, Any]) -> None:
@@ -169,15 +179,6 @@ def _refuse_two_kinds(name: str, arrays: Mapping[str, Any]) -> None:
             f"{name} has value_{sized[0]}, and no value_{other}",
             fix="give the events of all parts a size, or of none",
         )
-
-
-def _unread(name: str, arrays: Mapping[str, Any]) -> tuple[str, ...]:
-    """A note on arrays that nothing is known of, which may be misspelt."""
-    kinds = ("x", "y", "time", "index", "value")
-    known = {f"{kind}_{part}" for part in _PARTS for kind in kinds}
-    others = sorted(set(arrays) - known)
-    text = f"{name}: {listing(others)} are not read"
-    return (Note(text, kind="dropped", code="not-read"),) if others else ()
 
 
 def _on_disk(name: str) -> dict[str, np.ndarray]:
@@ -291,21 +292,23 @@ def with_data(graph: Graph, options: TrainOptions) -> tuple[TrainOptions, tuple[
         fix = 'pass data="yinyang", arrays (x, y), or Splits'
         raise UsageError("the training data are missing", fix=fix)
     if isinstance(data, str | os.PathLike):
+        leaving = [shapes(graph)[name][0] for name in graph.outputs]
+        sizes = [math.prod(shape) for shape in leaving if shape is not None]
         splits, notes = load_splits(
             data,
             options.seed,
             folder=options.data_folder,
             copies=options.copies,
             side=options.side,
-            outputs=_outputs(graph),
+            outputs=max(sizes, default=MOST_CLASSES),
         )
     else:
-        for name, done in (
+        for name, is_default in (
             ("copies", options.copies == 1),
             ("data_folder", not options.data_folder),
             ("side", options.side is None),
         ):
-            if not done:
+            if not is_default:
                 raise UsageError(
                     f"{name} is for data by name, and arrays are given", fix="leave it out"
                 )
@@ -313,8 +316,117 @@ def with_data(graph: Graph, options: TrainOptions) -> tuple[TrainOptions, tuple[
     return replace(options, data=splits, data_folder=None, copies=1, side=None), notes
 
 
-def _outputs(graph: Graph) -> int:
-    """Size of the widest Output."""
-    known = shapes(graph)
-    sizes = [math.prod(shape) for name in graph.outputs if (shape := known[name][0]) is not None]
-    return max(sizes, default=MOST_CLASSES)
+def events_of_arrays(
+    recordings: Sequence[np.ndarray],
+    sensor_size: tuple[int, ...],
+    *,
+    time_unit: str = "1us",
+    most: int | None = None,
+) -> Events:
+    """Events (samples, events) of structured arrays with fields t and p and, of a camera, x and y.
+
+    That is how tonic gives recordings of event cameras (x, y, p, t) and of cochleas (x, t, p). The
+    channel of an event is its place in an array (p, y, x).
+
+    Args:
+        recordings: one structured array for each sample; times from the start of the recording.
+        sensor_size: (x, y, p), as tonic has it.
+        time_unit: of t.
+        most: events of each sample; None: all. Events beyond are refused, not dropped.
+
+    Raises:
+        UsageError: fields that lack, events outside the sensor, between its pixels, or at times that
+            are below 0 or not finite, or too many.
+
+    >>> one = np.array([(1, 0, 1, 2000)], dtype=[("x", int), ("y", int), ("p", int), ("t", int)])
+    >>> events = events_of_arrays([one], (2, 1, 2))
+    >>> events.time.tolist(), events.index.tolist()
+    ([[0.002]], [[3]])
+    """
+    if np.size(sensor_size) != 3:
+        raise UsageError(f"sensor_size is {sensor_size}", fix="give (x, y, p), 1 for what lacks")
+    unit, (width, height, polarities) = parse_time(time_unit), sensor_size
+    recordings = [np.asarray(recording) for recording in recordings]
+    slots = max([len(recording) for recording in recordings] + [1])
+    if most is not None and slots > most:
+        raise UsageError(
+            f"a recording has {slots} events, more than the {most} that are allowed",
+            fix="cut it, or allow more with most=...",
+        )
+    time = np.full((len(recordings), slots), np.inf)
+    index = np.full(time.shape, width * height * polarities, np.int32)
+    for sample, recording in enumerate(recordings):
+        t = _times(recording, sample)
+        order = np.argsort(t, kind="stable")
+        places = [
+            _places(recording, name, size, sample)
+            for name, size in zip("xyp", sensor_size, strict=True)
+        ]
+        x, y, p = (place[order] for place in places)
+        time[sample, : len(order)] = t[order] * unit
+        index[sample, : len(order)] = (p * height + y) * width + x
+    return Events(time=time, index=index)
+
+
+def _times(recording: np.ndarray, sample: int) -> np.ndarray:
+    """(events,) in the unit of the recording, from its start."""
+    if "t" not in (recording.dtype.names or ()):
+        raise UsageError(
+            f"sample {sample} has no field 't': it is {recording.dtype} of shape {recording.shape}",
+            fix="give a structured array with the fields t and p, of a camera x and y too",
+        )
+    t = np.asarray(recording["t"], float)
+    bad = t[~(np.isfinite(t) & (t >= 0))]
+    if bad.size:
+        what = "before time 0" if bad[0] < 0 else f"at time {bad[0]:g}"
+        raise UsageError(
+            f"sample {sample} has an event {what}", fix="count times from its first event"
+        )
+    return t
+
+
+def _places(recording: np.ndarray, name: str, size: int, sample: int) -> np.ndarray:
+    fields = recording.dtype.names or ()
+    if name not in fields:
+        if size != 1:
+            raise UsageError(
+                f"sample {sample} has the fields {', '.join(fields)}: '{name}' lacks, its size is"
+                f" {size}",
+                fix=f"give it, or a sensor_size of 1 for {name}",
+            )
+        return np.zeros(len(recording), int)
+    place = np.asarray(recording[name])
+    outside = ~((place >= 0) & (place < size) & (place == np.rint(place)))
+    if outside.any():
+        raise UsageError(
+            f"sample {sample} has an event with {name} = {place[outside][0]}",
+            fix=f"the sensor goes from 0 to {size - 1}, give another sensor_size",
+        )
+    return place.astype(int)
+
+
+def data_of_nir(
+    observable: Observable, labels: Any, *, classes: Sequence[str] | None = None, name: str = "data"
+) -> Data:
+    """Labelled samples of what NIR's data format holds of an Input node
+    (`jaxsnn.nir.io.data_files.read_data`).
+
+    Args:
+        observable: EventData; ValuedEventData, whose events are `GradedEvents` where they carry
+            other values than 1; or TimeGriddedData, which are spikes if they are whole numbers, else
+            currents that are held for each step.
+        labels: (samples,) whole numbers from 0.
+        classes: names; None: the numbers.
+
+    Raises:
+        UsageError: the data are broken, labels are no whole numbers, or not one for each sample.
+    """
+    from jaxsnn.simulation.recordings import to_events, to_input
+
+    x: Any = to_input(observable, name=name)
+    if isinstance(x, np.ndarray):
+        are_counts = ((x >= 0) & (x == np.rint(x))).all()
+        step = cast(Any, observable).dt
+        x = to_events(observable, name=name) if are_counts else Currents.held(x, step)
+    channels = int(cast(Any, observable).n_neurons)
+    return replace(labelled(x, labels, classes=classes, name=name), channels=channels)

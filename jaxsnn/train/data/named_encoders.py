@@ -95,20 +95,18 @@ def with_options(encoder: Any, options: Mapping[str, Any] | None) -> Any:
     """An encoder with some of its fields replaced."""
     if not options:
         return encoder
-    named = {name.replace("-", "_"): value for name, value in options.items()}
-    values = {name: _field(name, value) for name, value in named.items()}
+
+    def moment(value: Any) -> float:  # which may be 0
+        return 0.0 if value == 0 else duration(value)
+
+    values = {name.replace("-", "_"): value for name, value in options.items()}
+    for name, value in values.items():
+        is_time = name in _TIMES
+        if isinstance(value, list | tuple):
+            values[name] = tuple(map(moment, value)) if is_time else tuple(value)
+        elif is_time:
+            values[name] = moment(value)
     return replace_fields(encoder, values, "encoder_options")
-
-
-def _field(name: str, value: Any) -> Any:
-    """A field of an encoder, of what TOML has."""
-    convert = _moment if name in _TIMES else lambda own: own
-    return tuple(map(convert, value)) if isinstance(value, list | tuple) else convert(value)
-
-
-def _moment(value: Any) -> float:
-    """A time from the start of a sample, which may be 0."""
-    return 0.0 if value == 0 else duration(value)
 
 
 def _said(encoder: Any) -> str:

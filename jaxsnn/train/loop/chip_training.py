@@ -107,7 +107,13 @@ def on_emulated_chip(graph: Graph, options: TrainOptions) -> TrainOptions:
         UsageError: a loss or a headroom that makes no sense.
     """
     network = lower(graph)
-    loss = loss_of(network, _with_margin(network, options))
+    loss_options, name = dict(options.loss_options or {}), options.loss
+    if name is None:
+        population = str(loss_options.get("population") or read_population(network))
+        name = default_loss(network, population, in_steps=False)
+    if name == "ttfs":
+        loss_options = {"sharpness": SHARPNESS} | loss_options
+    loss = loss_of(network, replace(options, loss_options=loss_options))
     engine = on_chip(
         graph,
         loss,
@@ -115,21 +121,9 @@ def on_emulated_chip(graph: Graph, options: TrainOptions) -> TrainOptions:
         headroom=HEADROOM if options.headroom is None else options.headroom,
         max_runs=1 if options.runs is None else options.runs,
     )
-    names = ("chip_seed", "headroom", "runs", "loss_options", "engine_options")
+    consumed = ("chip_seed", "headroom", "runs", "loss_options", "engine_options")
     chosen = with_fields(engine, options.engine_options)
-    return replace(options, loss=loss, engine=chosen, **dict.fromkeys(names))
-
-
-def _with_margin(network: Network, options: TrainOptions) -> TrainOptions:
-    """The options with a sharpness of first spikes for a chip, where none is given."""
-    given = dict(options.loss_options or {})
-    loss = options.loss
-    if loss is None:
-        population = str(given.get("population") or read_population(network))
-        loss = default_loss(network, population, in_steps=False)
-    if loss != "ttfs" or "sharpness" in given:
-        return options
-    return replace(options, loss_options=given | {"sharpness": SHARPNESS})
+    return replace(options, loss=loss, engine=chosen, **dict.fromkeys(consumed))
 
 
 def one_number(seed: Seed) -> int:

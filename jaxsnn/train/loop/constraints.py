@@ -21,7 +21,6 @@ from jaxsnn.network.array_types import Array, Float
 from jaxsnn.network.network import Network
 from jaxsnn.network.neuron_models import is_registered
 from jaxsnn.network.structure import OPERATORS, TiedGain
-from jaxsnn.nir.model.node import Parameter
 from jaxsnn.nir.model.nodes import class_of
 from jaxsnn.units import parse_time
 
@@ -216,12 +215,12 @@ def _of_table(name: str, table: Mapping[str, Any]) -> Constraint:
 
 
 def find_trainables(
-    network: Network, wanted: Iterable[str] | Mapping[str, Constraint], *, longest_delay: float
+    network: Network, requested: Iterable[str] | Mapping[str, Constraint], *, longest_delay: float
 ) -> Trainables:
     """The parameters that are wanted, in the network's order.
 
     Args:
-        wanted: NIR names, of which some may lack, or names with constraints, all of which must be
+        requested: NIR names, of which some may lack, or names with constraints, all of which must be
             there. "NODE.NAME" is that of one node, and wins.
         longest_delay: seconds; without another constraint delays are bounded by 0 and this.
 
@@ -231,60 +230,74 @@ def find_trainables(
     """
     outside = _from_outside(network)
     known_names = {name: limits for (_, name), limits in outside.items()} | dict(TRAINABLE)
-    given = (
-        dict(wanted)
-        if isinstance(wanted, Mapping)
-        else {name: _default(name, known_names, longest_delay) for name in wanted}
-    )
-    found, notes, used = [], [], dict.fromkeys(given, False)
-    for node, own in network.parameters.items():
-        chosen = []
-        for name, value in own.items():
-            key = next((key for key in (f"{node}.{name}", name) if key in given), None)
+    by_key = dict(requested) if isinstance(requested, Mapping) else dict[str, Constraint]()
+    for key in () if isinstance(requested, Mapping) else requested:
+        name = key.rpartition(".")[2]
+        _check_name(name, key, known_names)
+        by_key[key] = known_names[name] or Bounded(low=0.0, high=longest_delay)
+    trained, notes, used = [], [], dict.fromkeys(by_key, False)
+    for node, parameters in network.parameters.items():
+        of_node = []
+        for name, value in parameters.items():
+            key = next((key for key in (f"{node}.{name}", name) if key in by_key), None)
             limits = outside.get((node, name))
-            own_names = TRAINABLE if limits is None else known_names
-            if key is None or (key == name and name in known_names and name not in own_names):
+            trainable_names = TRAINABLE if limits is None else known_names
+            if key is None or (key == name and name in known_names and name not in trainable_names):
                 continue  # the name is meant of nodes that are not NIR's
             if name == "v_leak" and _leaks_to_zero(network, node):
                 continue  # as if it were not there
             used[key] = True
-            _check_name(name, key, own_names)
-            constraint = given[key]
-            if not isinstance(wanted, Mapping) and name not in TRAINABLE and limits is not None:
+            _check_name(name, key, trainable_names)
+            constraint = by_key[key]
+            if not isinstance(requested, Mapping) and name not in TRAINABLE and limits is not None:
                 constraint = limits  # of this node: others may have the name, too
-            elif not isinstance(wanted, Mapping):
-                constraint = _above_step(constraint, name, _ties(network, node))
-            notes += _check_start(node, name, value, constraint, own)
-            chosen.append((name, constraint))
-        if chosen:
-            found.append((node, _bounds_first(chosen)))
-    for key, known in used.items():
+            elif not isinstance(requested, Mapping) and isinstance(constraint, Positive):
+                # above its framework's step, where a time constant makes no sense below
+                steps = [
+                    tie.dt for tie in _ties(network, node) if tie.tau == name and tie.step.above_dt
+                ]
+                constraint = Positive(low=max(steps)) if any(steps) else constraint
+            notes += _check_start(node, name, value, constraint, parameters)
+            of_node.append((name, constraint))
+        if of_node:
+            trained.append((node, _bounds_first(of_node)))
+    for key, is_used in used.items():
         _check_name(key.rpartition(".")[2], key, known_names)
-        if not known and _is_unused(network, key):
+        if not is_used and _is_unused(network, key):
             notes.append(f"{key} is not trained: the file's framework does not use it")
-        elif not known and not isinstance(wanted, Mapping) and key not in ("weight", "bias"):
+        elif not is_used and not isinstance(requested, Mapping) and key not in ("weight", "bias"):
             notes.append(f"no node has {key}: it is not trained")
-        if not known and (isinstance(wanted, Mapping) or "." in key):
-            used_not = _is_unused(network, key)
+        if not is_used and (isinstance(requested, Mapping) or "." in key):
+            is_unknown = _is_unused(network, key)
             raise UsageError(
                 f"the file's framework does not use {key}"
-                if used_not
+                if is_unknown
                 else f"the network has no {key} to train",
-                fix="leave it out" if used_not else f"its nodes are {listing(network.parameters)}",
+                fix="leave it out"
+                if is_unknown
+                else f"its nodes are {listing(network.parameters)}",
             )
-    if not found:
+    if not trained:
         raise UsageError(
-            f"the network has no {listing(given)} to train" if given else "trainable names nothing",
+            f"the network has no {listing(by_key)} to train"
+            if by_key
+            else "trainable names nothing",
             fix=f"its nodes are {listing(network.parameters)}",
         )
-    return Trainables(constraints=tuple(found), notes=tuple(notes))
+    return Trainables(constraints=tuple(trained), notes=tuple(notes))
 
 
-def _bounds_first(chosen: Iterable[tuple[str, Constraint]]) -> tuple[tuple[str, Constraint], ...]:
+def _bounds_first(
+    constraints: Iterable[tuple[str, Constraint]],
+) -> tuple[tuple[str, Constraint], ...]:
     """The parameters of a node, each behind that which is its lower bound."""
-    waiting, ordered = dict(chosen), dict[str, Constraint]()
+    waiting, ordered = dict(constraints), dict[str, Constraint]()
     while waiting:
-        ready = [name for name, own in waiting.items() if getattr(own, "low", None) not in waiting]
+        ready = [
+            name
+            for name, constraint in waiting.items()
+            if getattr(constraint, "low", None) not in waiting
+        ]
         # `Positive` begins above its bound; constraints of one's own may bound each other
         ordered |= {name: waiting.pop(name) for name in ready or tuple(waiting)}
     return tuple(ordered.items())
@@ -305,12 +318,6 @@ def _ties(network: Network, node: str) -> tuple[TiedGain, ...]:
     return network.populations[node].ties if node in network.populations else ()
 
 
-def _above_step(constraint: Constraint, name: str, ties: Iterable[TiedGain]) -> Constraint:
-    """Limits of a time constant, above its framework's step where it makes no sense below."""
-    least = max((tie.dt for tie in ties if tie.tau == name and tie.step.above_dt), default=0.0)
-    return Positive(low=least) if isinstance(constraint, Positive) and least else constraint
-
-
 def _from_outside(network: Network) -> dict[tuple[str, str], Constraint]:
     """Limits of the parameters of linear nodes and neurons that NIR does not have, by node and name;
     of those that are whole numbers there are none.
@@ -318,31 +325,25 @@ def _from_outside(network: Network) -> dict[tuple[str, str], Constraint]:
     kinds = {wire.name: wire.kind for wire in network.wires if wire.linear}
     kinds = {name: kind for name, kind in kinds.items() if kind not in OPERATORS}
     populations = network.populations.values()
-    kinds |= {own.name: own.kind for own in populations if is_registered(own.kind)}
-    found: dict[tuple[str, str], Constraint] = {}
+    kinds |= {
+        population.name: population.kind
+        for population in populations
+        if is_registered(population.kind)
+    }
+    limits_of: dict[tuple[str, str], Constraint] = {}
     for node, kind in kinds.items():
         for name in network.parameters.get(node, {}):
             parameter = class_of(kind).traits.parameter(name)
             if parameter is None:
-                found[node, name] = Free()
-            elif not parameter.whole:
-                found[node, name] = _limits_of(parameter)
-    return found
-
-
-def _limits_of(parameter: Parameter) -> Constraint:
-    """The limits that a type of node sets to a parameter."""
-    if not parameter.positive and parameter.least is None:
-        return Free(shared=parameter.single)
-    return Positive(low=parameter.least or 0.0, shared=parameter.single)
-
-
-def _default(
-    key: str, known_names: Mapping[str, Constraint | None], longest_delay: float
-) -> Constraint:
-    name = key.rpartition(".")[2]
-    _check_name(name, key, known_names)
-    return known_names[name] or Bounded(low=0.0, high=longest_delay)
+                limits_of[node, name] = Free()
+            elif parameter.whole:
+                continue
+            elif parameter.positive or parameter.least is not None:
+                limits = Positive(low=parameter.least or 0.0, shared=parameter.single)
+                limits_of[node, name] = limits
+            else:
+                limits_of[node, name] = Free(shared=parameter.single)
+    return limits_of
 
 
 def _check_name(name: str, key: str, known_names: Iterable[str]) -> None:

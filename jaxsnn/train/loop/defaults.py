@@ -15,10 +15,9 @@ from jaxsnn.grid.time_stepped import TimeStepped
 from jaxsnn.network.network import Network
 from jaxsnn.simulation.solution import Engine
 from jaxsnn.train.data.datasets import Data
-from jaxsnn.train.loop.batch_engines import kind_of
-from jaxsnn.train.losses.loss_names import loss_class
-from jaxsnn.train.losses.losses import Loss
+from jaxsnn.train.losses.losses import Loss, loss_class
 from jaxsnn.train.option_values import replace_fields
+from jaxsnn.train.options import engine_kind
 
 #: Without other instructions a sample lasts 6.5 tau_syn, or so long after its last event.
 SAMPLE_SPAN, _AFTER_LAST = 6.5, 4.5
@@ -226,7 +225,7 @@ def make_engine(engine: Engine | str | None, network: Network, loss: Loss) -> En
     if isinstance(engine, str):
         fix = suggestion(engine, ("event", "grid"))
         raise UsageError(f"there is no engine '{engine}' by name", fix=fix)
-    kind_of(engine)
+    engine_kind(engine)  # refuses what is not an engine
     return engine
 
 

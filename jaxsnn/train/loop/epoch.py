@@ -5,8 +5,10 @@ of a batch.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
+from enum import Enum
 from functools import cache, partial, reduce
+from types import FunctionType
 from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar, cast
 
 import jax
@@ -23,20 +25,25 @@ from jaxsnn.network.array_types import Array, Bool, Float, Int, Num
 from jaxsnn.network.compiling import A_LITTLE, known_options, left_open, loops_in
 from jaxsnn.network.network import Network
 from jaxsnn.network.results import Result
-from jaxsnn.simulation.solution import Engine, Solution
+from jaxsnn.simulation.solution import Engine, Solution, SolutionType
 from jaxsnn.train.data.augment import Augment
 from jaxsnn.train.data.batches import Batch
-from jaxsnn.train.loop.batch_engines import run_batch
 from jaxsnn.train.loop.constraints import Parameters, Trained, with_trained
 from jaxsnn.train.loop.parallel import over_devices, shared_out
-from jaxsnn.train.loop.parameter_noise import Noise, noisy
 from jaxsnn.train.losses.losses import Loss
-from jaxsnn.train.losses.silence import Feeding, WeightBumping, bumped, by_channel
+from jaxsnn.train.losses.regularizers import (
+    Feeding,
+    Noise,
+    WeightBumping,
+    bumped,
+    by_channel,
+    noisy,
+)
 from jaxsnn.train.options import TrainOptions
 
 Tree = TypeVar("Tree")
-Given = ParamSpec("Given")
-Found = TypeVar("Found")
+Arguments = ParamSpec("Arguments")
+Returned = TypeVar("Returned")
 
 #: A number that no sample of a batch has: the parameters' noise shares no key with the samples'.
 _PARAMETERS = 2**31
@@ -71,6 +78,21 @@ class Summary(NamedTuple):
     result: jax.Array
     samples: jax.Array
     gradient: jax.Array
+
+
+def run_batch(
+    engine: Engine[SolutionType], network: Network, inputs: Any, t_end: float
+) -> SolutionType:
+    """Run one batch; nothing is raised, the result is looked at later.
+
+    Args:
+        inputs: Events or GradedEvents (batch, events), Currents (batch, pieces), or for the
+            time-stepped engine an array (batch, time, *shape).
+        t_end: seconds, end of the sample.
+    """
+    if hasattr(inputs, "time"):
+        return engine.run(network, inputs, t_end, ())
+    return engine.run(network, jnp.moveaxis(inputs, 1, 0), None)
 
 
 def summarise(
@@ -179,7 +201,7 @@ class Setup:
         t_end: seconds, end of each sample.
         trained: the trained parameters and their constraints.
         feeding: population -> nodes whose weights feed it, with signs (see
-            `jaxsnn.train.losses.silence`).
+            `jaxsnn.train.losses.regularizers`).
         channels: population -> how many there are, where the neurons of a channel share weights.
         optimiser: makes directions of gradients, which are descended; with `complete`, whole
             updates, which are added.
@@ -206,10 +228,6 @@ class Setup:
         return run_batch(self.engine, network, inputs, self.t_end)
 
 
-def _flatten(setup: Setup) -> tuple[tuple[Any, ...], Setup]:
-    return (getattr(setup.engine, "numbers", ()),), setup
-
-
 def _unflatten(setup: Setup, numbers: tuple[Any, ...]) -> Setup:
     if not hasattr(setup.engine, "with_numbers"):
         return setup
@@ -218,7 +236,9 @@ def _unflatten(setup: Setup, numbers: tuple[Any, ...]) -> Setup:
 
 
 # What compiled code takes as arguments are the numbers of a device in the loop; all else it knows.
-jax.tree_util.register_pytree_node(Setup, _flatten, _unflatten)
+jax.tree_util.register_pytree_node(
+    Setup, lambda setup: ((getattr(setup.engine, "numbers", ()),), setup), _unflatten
+)
 
 
 class TrainState(NamedTuple):
@@ -251,7 +271,7 @@ def begin(setup: Setup, raw: Parameters, scales: Parameters) -> TrainState:
 
 
 def _in_steps(raw: Parameters, scales: Parameters) -> Parameters:
-    """What the optimiser sees: raw numbers in steps of 1."""
+    """Return what the optimiser sees: raw numbers in steps of 1."""
     return jax.tree.map(lambda raw, scale: raw / jnp.where(scale == 0, 1.0, scale), raw, scales)
 
 
@@ -271,17 +291,7 @@ class Pace(NamedTuple):
     first: jax.Array | np.int32
 
 
-class Place(NamedTuple):
-    """Which step of an epoch it is: its number, the numbers of its samples (batch,), its learning
-    rate.
-    """
-
-    number: jax.Array
-    index: jax.Array
-    rate: jax.Array
-
-
-class TrainingProgram(Generic[Given, Found]):
+class TrainingProgram(Generic[Arguments, Returned]):
     """A function that is compiled, in one of two ways.
 
     Attributes:
@@ -291,26 +301,26 @@ class TrainingProgram(Generic[Given, Found]):
         own_loops: those of XLA that it has where native kernels run the network.
     """
 
-    def __init__(self, function: Callable[Given, Found], own_loops: int = 0) -> None:
+    def __init__(self, function: Callable[Arguments, Returned], own_loops: int = 0) -> None:
         self.optimised = jax.jit(function)
         self.function = function
         self.own_loops = own_loops
 
     @property
-    def quick(self) -> Callable[Given, Found]:
+    def quick(self) -> Callable[Arguments, Returned]:
         """It, compiled quickly."""
         options = known_options(left_open(A_LITTLE))
         return _compiled_with(tuple(options.items()), self.function)
 
-    def has_kernels(self, *given: Given.args, **named: Given.kwargs) -> bool:
+    def has_kernels(self, *given: Arguments.args, **named: Arguments.kwargs) -> bool:
         """Whether native kernels run the network, all of it."""
         return loops_in(self.optimised.trace(*given, **named).jaxpr) <= self.own_loops
 
 
 @cache
 def _compiled_with(
-    options: tuple[tuple[str, Any], ...], function: Callable[Given, Found]
-) -> Callable[Given, Found]:
+    options: tuple[tuple[str, Any], ...], function: Callable[Arguments, Returned]
+) -> Callable[Arguments, Returned]:
     return jax.jit(function, compiler_options=dict(options))
 
 
@@ -328,64 +338,57 @@ def run_epoch(
     """One step of the optimiser for each minibatch.
 
     Args:
-        scales: what a step of 1 is in raw numbers (see `jaxsnn.train.loop.scaling`).
+        scales: what a step of 1 is in raw numbers (see `jaxsnn.train.loop.optimisers`).
         bumping: remedy for silent neurons.
         order: (batches, batch) numbers of samples.
     """
+
+    options = setup.options
+    own_rates = {
+        node: {name: constraint.rate for name, constraint in constraints}
+        for node, constraints in setup.trained
+    }
+    gradient_of = shared_out(partial(_gradient, setup), setup.mesh, 2)
 
     def step(
         state: TrainState,
         inputs: tuple[Int[Array, ""], Int[Array, "batch"], Float[Array, ""]],
     ) -> tuple[TrainState, Summary]:
         number, index, rate = inputs
-        place = Place(number=number, index=index, rate=rate)
-        return _step(setup, network, scales, bumping, state, data, pace, place)
+        key = jax.random.fold_in(pace.key, number)
+        positions = jnp.arange(len(index), dtype=jnp.int32)
+        gradient, bumps, summary = gradient_of(
+            network, bumping, state.raw, data, key, index, positions
+        )
+        gradient = jax.tree.map(jnp.multiply, gradient, scales)
+        norm = jnp.sqrt(sum(jnp.sum(jnp.square(part)) for part in jax.tree.leaves(gradient)))
+        summary = summary._replace(gradient=norm)
+        if options.clip is not None:
+            shorter = jnp.minimum(1.0, options.clip / norm)
+            gradient = jax.tree.map(lambda part: part * shorter, gradient)
+        in_steps = _in_steps(state.raw, scales)
+        updates, memory = setup.optimiser.update(gradient, state.memory, in_steps)
+        direction = jax.tree.map(
+            lambda update: -update if setup.complete else rate * update, updates
+        )
+        direction = bumped(cast(Parameters, direction), bumps, setup.feeding, rate)
+        raw = jax.tree.map(
+            lambda raw, direction, scale, rate: raw - pace.factor * direction * scale * rate,
+            state.raw,
+            direction,
+            scales,
+            own_rates,
+        )
+        average = state.average
+        if average is not None:
+            average = jax.tree.map(
+                lambda old, new: old + (1 - options.ema_decay) * (new - old), average, raw
+            )
+        return TrainState(raw=raw, memory=memory, average=average), summary
 
     numbers = pace.first + jnp.arange(len(order), dtype=jnp.int32)
     state, summaries = lax.scan(step, state, (numbers, order, cast(jax.Array, pace.rates)))
     return state, joined(summaries)
-
-
-def _step(
-    setup: Setup,
-    network: Network,
-    scales: Parameters,
-    bumping: WeightBumping,
-    state: TrainState,
-    data: Batch,
-    pace: Pace,
-    place: Place,
-) -> tuple[TrainState, Summary]:
-    """One step of the optimiser."""
-    index, rate, options = place.index, place.rate, setup.options
-    key = jax.random.fold_in(pace.key, place.number)
-    places = jnp.arange(len(index), dtype=jnp.int32)
-    gradient_of = shared_out(partial(_gradient, setup), setup.mesh, 2)
-    gradient, wanted, summary = gradient_of(network, bumping, state.raw, data, key, index, places)
-    gradient = jax.tree.map(jnp.multiply, gradient, scales)
-    norm = jnp.sqrt(sum(jnp.sum(jnp.square(part)) for part in jax.tree.leaves(gradient)))
-    summary = summary._replace(gradient=norm)
-    if options.clip is not None:
-        shorter = jnp.minimum(1.0, options.clip / norm)
-        gradient = jax.tree.map(lambda part: part * shorter, gradient)
-    in_steps = _in_steps(state.raw, scales)
-    updates, memory = setup.optimiser.update(gradient, state.memory, in_steps)
-    way = jax.tree.map(lambda update: -update if setup.complete else rate * update, updates)
-    way = bumped(cast(Parameters, way), wanted, setup.feeding, rate)
-    rates = {node: {name: own.rate for name, own in names} for node, names in setup.trained}
-    raw = jax.tree.map(
-        lambda raw, way, scale, rate: raw - pace.factor * way * scale * rate,
-        state.raw,
-        way,
-        scales,
-        rates,
-    )
-    average = state.average
-    if average is not None:
-        average = jax.tree.map(
-            lambda old, new: old + (1 - options.ema_decay) * (new - old), average, raw
-        )
-    return TrainState(raw=raw, memory=memory, average=average), summary
 
 
 def _gradient(
@@ -396,7 +399,7 @@ def _gradient(
     data: Batch,
     key: jax.Array,
     index: Int[Array, "batch"],
-    places: Int[Array, "batch"],
+    positions: Int[Array, "batch"],
 ) -> tuple[Parameters, dict[str, Float[Array, "neurons"]], Summary]:
     """Gradient of the mean loss of a batch, how far silent neurons want their weights raised, and a
     summary; of all devices together.
@@ -404,7 +407,7 @@ def _gradient(
     batch = data.take(index)
     devices = 1 if setup.mesh is None else setup.mesh.size
     if setup.options.augment is not None:
-        keys = jax.vmap(partial(jax.random.fold_in, key))(places)
+        keys = jax.vmap(partial(jax.random.fold_in, key))(positions)
         augment = cast(Augment, setup.options.augment)
         changed = jax.vmap(augment)(keys, batch.inputs)
         if jax.tree.structure(changed) != jax.tree.structure(batch.inputs):
@@ -429,13 +432,13 @@ def _gradient(
         return jnp.mean(values) / devices, (solution, values)
 
     gradient, (solution, values) = jax.grad(objective, has_aux=True)(raw)
-    read = setup.loss.population
-    cases = bumping.cases(solution.counts, batch.labels, read)
+    population = setup.loss.population
+    cases = bumping.cases(solution.counts, batch.labels, population)
     fractions = {name: jnp.mean(case, axis=0) / devices for name, case in cases.items()}
     summary = summarise(setup, solution, values, batch.labels, jnp.ones_like(batch.labels, bool))
     (gradient, fractions), summary = together(setup, (gradient, fractions), summary)
-    wanted = bumping.wanted(by_channel(fractions, setup.channels, read), read)
-    return gradient, wanted, summary
+    bumps = bumping.wanted(by_channel(fractions, setup.channels, population), population)
+    return gradient, bumps, summary
 
 
 @TrainingProgram
@@ -460,3 +463,25 @@ def run_evaluation(
         return together(setup, (), summarise(setup, solution, values, batch.labels, used))[1]
 
     return shared_out(evaluate, setup.mesh, 2)(trained, batch, used)
+
+
+def by_value(found: Any) -> bool:
+    """Whether an object that compares as equal is one that does the same.
+
+    >>> by_value(("weight", 0.1)), by_value(object())
+    (True, False)
+    """
+    if isinstance(found, tuple | frozenset):
+        return all(map(by_value, found))
+    if isinstance(found, FunctionType):
+        return found.__closure__ is None
+    if is_dataclass(found) and not isinstance(found, type):
+        return all(by_value(getattr(found, one.name)) for one in fields(found))
+    if found is None or isinstance(found, type | Enum):
+        return True
+    return type(found).__eq__ is not object.__eq__
+
+
+def of_one_run(*objects: Any) -> object | None:
+    """What only one run has, and others cannot share compiled code with; None: they can."""
+    return None if by_value(objects) else object()

@@ -1,8 +1,10 @@
-"""How well a graph answers on labelled data, without training."""
+"""What a graph does with labelled data, without training: how well it answers, and the factors of its
+weights that let a fraction of the neurons fire.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, cast
@@ -12,34 +14,37 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsnn.errors import Problem, SimulationError, UsageError, warn_of
+from jaxsnn.event.event_driven import EventDriven
+from jaxsnn.event.event_solution import EventSolution
 from jaxsnn.grid.time_stepped import TimeStepped
 from jaxsnn.grid.timing import step_length
 from jaxsnn.network.bad_numbers import bad_number
 from jaxsnn.network.inputs import other_step_notes
-from jaxsnn.network.lowering.lower import lower
+from jaxsnn.network.lowering.lower import lower, update_graph
 from jaxsnn.network.network import Network
 from jaxsnn.network.promotion import usual_promotion
 from jaxsnn.network.results import Result
 from jaxsnn.nir.model.graph import Graph
-from jaxsnn.simulation.retry import with_enough_room
+from jaxsnn.simulation.retry import FIRE_LESS, with_enough_room
 from jaxsnn.simulation.solution import Engine, Solution
 from jaxsnn.train.data.batches import Batch, encoded, late_notes
-from jaxsnn.train.data.datasets import Data
+from jaxsnn.train.data.datasets import Data, Splits, as_data, as_splits, taken
 from jaxsnn.train.data.encoders import Encoder
-from jaxsnn.train.data.named_encoders import named_encoder
-from jaxsnn.train.data.splitting import as_data
-from jaxsnn.train.loop.batch_engines import run_batch
+from jaxsnn.train.data.named_encoders import make_encoder, named_encoder
 from jaxsnn.train.loop.defaults import (
     default_end,
     default_loss,
     make_engine,
     make_loss,
     read_population,
+    reference_tau,
 )
-from jaxsnn.train.loop.epoch import refuse_no_classes
+from jaxsnn.train.loop.epoch import refuse_no_classes, run_batch
 from jaxsnn.train.loop.in_the_loop import device_errors
 from jaxsnn.train.losses.losses import Loss
+from jaxsnn.train.losses.regularizers import feeding_weights
 from jaxsnn.train.options import OPTIONS, engine_kind
+from jaxsnn.units import refuse_no_time
 
 _BATCH = 500
 
@@ -64,20 +69,6 @@ class Measured:
         return sum(self.spikes.values())
 
 
-@dataclass(frozen=True, kw_only=True)
-class StepAccuracy:
-    """How trained weights answer in the time steps of their framework.
-
-    Attributes:
-        accuracy: fraction of the samples that are answered with their label, read by the loss.
-        by_count: of a first-spike loss, the same with the neuron that fires most often as the answer;
-            else None.
-    """
-
-    accuracy: float
-    by_count: float | None = None
-
-
 #: Numbers of all nodes and steps that are in memory at once in an evaluation in time steps.
 _NUMBERS = 2**25
 _STEP_BATCH = 256
@@ -90,8 +81,12 @@ def accuracy_in_steps(
     *,
     loss: Loss,
     t_end: float,
-) -> StepAccuracy:
+) -> tuple[float, float | None]:
     """Evaluate samples in the time steps of the framework that wrote a graph.
+
+    Returns:
+        The fraction of the samples that are answered with their label, read by the loss; and of a
+        first-spike loss the same with the neuron that fires most often as the answer, else None.
 
     Args:
         parts: makes batches of a size, with which of their samples are no filling.
@@ -123,7 +118,7 @@ def accuracy_in_steps(
             active = np.where(numbers.max(axis=1) > 0, numbers.argmax(axis=1), -1)
             most_often += int(np.sum((active == labels) & used))
     by_count = most_often / samples if loss.reads == "first spikes" else None
-    return StepAccuracy(accuracy=correct / samples, by_count=by_count)
+    return correct / samples, by_count
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
@@ -213,7 +208,12 @@ def measure(
     batch = encoded(
         data, network, population=loss.population, encoder=encoder, engine=runner, what="data"
     )
-    _refuse_all_late(batch, end)
+    times = getattr(batch.inputs, "time", np.zeros(1))
+    if np.isfinite(times).any() and not (np.asarray(times) < end).any():  # milliseconds, say
+        raise UsageError(
+            f"all events come at or after t_end = {end:g} s, the first at {np.min(times):g} s",
+            fix="give times in seconds, or a later t_end",
+        )
     correct, spikes = 0, dict[str, float]()
     for begin in range(0, len(data), _BATCH):
         part = batch.take(jnp.arange(begin, min(begin + _BATCH, len(data))))
@@ -233,16 +233,6 @@ def measure(
     return Measured(accuracy=correct / len(data), spikes=spikes, notes=notes)
 
 
-def _refuse_all_late(batch: Batch, t_end: float) -> None:
-    """Refuse events that all come after the end, as where times are in milliseconds."""
-    times = getattr(batch.inputs, "time", np.zeros(1))
-    if np.isfinite(times).any() and not (np.asarray(times) < t_end).any():
-        raise UsageError(
-            f"all events come at or after t_end = {t_end:g} s, the first at {np.min(times):g} s",
-            fix="give times in seconds, or a later t_end",
-        )
-
-
 def _problem(engine: Engine, network: Network, solution: Solution) -> Problem:
     """Why a run has no result: the parameter that spoilt it, where there is one."""
     problem = solution.problem
@@ -250,3 +240,129 @@ def _problem(engine: Engine, network: Network, solution: Solution) -> Problem:
     if int(solution.result) != Result.NOT_FINITE:
         return problem
     return bad_number(network, finite=engine.exact) or problem
+
+
+_SAMPLES, _STEPS, _CLOSE = 128, 24, 0.01
+
+
+@usual_promotion
+def calibrated(
+    graph: Graph,
+    data: Splits | Data | tuple[Any, Any],
+    *,
+    fraction: float = 0.8,
+    encoder: Encoder | str | None = None,
+    encoder_options: Mapping[str, Any] | None = None,
+    t_end: float | None = None,
+    engine: EventDriven | None = None,
+    population: str | None = None,
+) -> Graph:
+    """The graph with the weights into each population scaled so that a fraction of its neurons
+    fires.
+
+    Population by population from the input on, by bisection of one factor for all weights that feed
+    it, on the first 128 training samples. The fraction is that of pairs of a neuron and a sample
+    with at least one spike.
+
+    Args:
+        data: as in `jaxsnn.train.fitting`.
+        fraction: between 0 and 1.
+        encoder, encoder_options, t_end: as in `jaxsnn.train.fitting`.
+        engine: whose neurons they will be: those that stop after their first spike do so here, too.
+            Its `max_spikes` grows as needed.
+        population: the one that answers, in whose time constants values are encoded; default: that
+            which feeds the Output.
+
+    Raises:
+        UsageError: a fraction or an engine that makes no sense, or data that do not fit.
+        SimulationError: no factor lets so many neurons fire; it says how many one does.
+    """
+    if not 0 < fraction < 1:
+        raise UsageError(f"fraction is {fraction:g}", fix="give a number between 0 and 1")
+    if t_end is not None:
+        refuse_no_time(t_end, "t_end")
+    data, _ = as_splits(data)
+    network = lower(graph)
+    engine = EventDriven(first_spike_only=()) if engine is None else engine
+    if not isinstance(engine, EventDriven):
+        raise UsageError(
+            f"the engine is {engine!r}, and weights are calibrated on the event engine",
+            fix="pass EventDriven(...), or leave it out",
+        )
+    engine.check(network)
+    narrow = replace(engine, max_spikes=1)  # room for one spike of each neuron, to begin with
+    population = read_population(network) if population is None else population
+    tau = reference_tau(network, population)
+    if isinstance(encoder, str) or (encoder is None and not hasattr(data.train.x, "time")):
+        encoder = make_encoder(data, tau, encoder, encoder_options)[0]
+    end = t_end
+    if end is None:
+        end = default_end((data.train, data.validation, data.test), tau, encoder, data.span)
+    first = taken(data.train, np.arange(min(_SAMPLES, len(data.train))))
+    batch = encoded(
+        first,
+        network,
+        population=population,
+        encoder=encoder,
+        engine=EventDriven(),
+        what=f"{data.name}, train",
+    )
+
+    def firing(changed: Network, name: str) -> float:
+        """Return the fraction of pairs of a neuron and a sample with at least one spike."""
+
+        def attempt(engine: EventDriven) -> EventSolution:
+            return run_batch(engine, changed, batch.inputs, end)
+
+        _, solution = with_enough_room(narrow, attempt, advice=FIRE_LESS, grown=_power_of_two)
+        return float(np.mean(np.asarray(solution.counts[name]) > 0))
+
+    for name, nodes in feeding_weights(network):
+        feeding = [node for node, _ in nodes]
+        if network.populations[name].fires and feeding:
+            network = _scaled_until(network, feeding, partial(firing, name=name), fraction, name)
+    return update_graph(graph, network)
+
+
+def _power_of_two(needed: int) -> int:
+    """At least twice what is needed: few numbers, each of which is a program, serve all steps."""
+    return 1 << (2 * needed - 1).bit_length()
+
+
+def _scaled_until(
+    network: Network,
+    nodes: list[str],
+    firing: Callable[[Network], float],
+    fraction: float,
+    name: str,
+) -> Network:
+    """Bisection of the logarithm of a factor: more weight lets more neurons fire, where weights are
+    mostly positive.
+    """
+    low, high = -7.0, 7.0
+    best = None
+    for _ in range(_STEPS):
+        middle = (low + high) / 2
+        changed = _scaled(network, nodes, 2.0**middle)
+        now = firing(changed)
+        if best is None or abs(now - fraction) < abs(best[0] - fraction):
+            best = (now, changed)
+        if abs(now - fraction) < _CLOSE:
+            break
+        low, high = (middle, high) if now < fraction else (low, middle)
+    assert best is not None
+    if abs(best[0] - fraction) > 0.1:
+        raise SimulationError(
+            f"population '{name}': no factor of its input weights lets {fraction:.0%} of its"
+            f" neurons fire, the nearest is {best[0]:.0%}",
+            fix="draw other weights, most of them positive",
+            node=name,
+        )
+    return best[1]
+
+
+def _scaled(network: Network, nodes: list[str], factor: float) -> Network:
+    parameters = dict(network.parameters)
+    for node in nodes:
+        parameters[node] = {**parameters[node], "weight": factor * parameters[node]["weight"]}
+    return network.with_parameters(parameters)

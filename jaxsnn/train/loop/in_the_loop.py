@@ -31,7 +31,7 @@ from jaxsnn.network.array_types import Array, Float, Int
 from jaxsnn.network.inputs import checked_inputs, plain_events
 from jaxsnn.network.network import Network
 from jaxsnn.network.spikes import Events
-from jaxsnn.train.loop.record_of_options import as_recorded
+from jaxsnn.train.loop.history import as_recorded
 
 
 class Device(Protocol):
@@ -210,10 +210,6 @@ class InTheLoop:
         """Whether the budget of a population is "auto"."""
         return self.event.is_auto(option, population)
 
-    def prepared(self) -> InTheLoop:
-        """The engine as compiled training takes it: hashable."""
-        return self.hashable()
-
     @property
     def event(self) -> EventOptions:
         """The same options for the event engine."""
@@ -228,10 +224,12 @@ class InTheLoop:
         return replace(self, max_spikes=self.event.with_room(needed).max_spikes)
 
     def hashable(self) -> InTheLoop:
-        """The same with options that can be hashed."""
-        own = self.event
+        """Return the same with options that can be hashed."""
+        event = self.event
         names = ("max_spikes", "first_spike_only", "min_slope")
-        return replace(self, **{name: getattr(own, name) for name in names})
+        return replace(self, **{name: getattr(event, name) for name in names})
+
+    prepared = hashable  # as compiled training takes it
 
     def slots(self, population: str) -> int:
         """Spikes recorded of each neuron of a population."""
@@ -258,14 +256,26 @@ def _simulate(
     frozen = jax.lax.stop_gradient((network.parameters, trains))
     lost: dict[str, jax.Array] = {}
     if isinstance(engine.device, TracedDevice):
-        fired = _traced(engine, network, *frozen, t_end)
+        parameters, inputs = frozen
+        frozen_network = Network(
+            parameters=parameters, wires=network.wires, populations=network.populations
+        )
+        sent = engine.device.forward_traced(frozen_network, inputs, t_end, engine.event)
+        fired = jax.lax.stop_gradient(
+            {name: _before(t_end, *train) for name, train in sent.items()}
+        )
         recorded = {name: (time, _kept(time, count)) for name, (time, count) in fired.items()}
         lost = {
-            name: jnp.sum(fired[name][1] - kept, axis=1) for name, (_, kept) in recorded.items()
+            name: jnp.sum(fired[name][1] - counted, axis=1)
+            for name, (_, counted) in recorded.items()
         }
     else:
         batch = next(iter(trains.values())).time.shape[0]
-        firing = {name: own.size for name, own in network.populations.items() if own.fires}
+        firing = {
+            name: population.size
+            for name, population in network.populations.items()
+            if population.fires
+        }
         shapes = {
             name: (
                 jax.ShapeDtypeStruct((batch, size, engine.slots(name)), network.dtype),
@@ -273,8 +283,8 @@ def _simulate(
             )
             for name, size in firing.items()
         }
-        ask = partial(_recorded, engine, network)
-        recorded = jax.pure_callback(ask, shapes, *frozen, t_end)
+        callback = partial(_recorded, engine, network)
+        recorded = jax.pure_callback(callback, shapes, *frozen, t_end)
     sampled = jnp.zeros(0, t_end.dtype)
     record = replay(network, trains, t_end, sampled, engine.event, recorded)
     solution = conclude(network, trains, t_end, sampled, record, engine.event)
@@ -288,16 +298,6 @@ jax.tree_util.register_pytree_node(
     lambda engine, numbers: engine.with_numbers(*numbers),
 )
 _compiled = jax.jit(_simulate)
-
-
-def _traced(
-    engine: InTheLoop, network: Network, parameters: Any, trains: dict[str, Events], t_end: Any
-) -> Any:
-    """Spikes of a device that can be traced."""
-    frozen = Network(parameters=parameters, wires=network.wires, populations=network.populations)
-    assert isinstance(engine.device, TracedDevice)
-    found = engine.device.forward_traced(frozen, trains, t_end, engine.event)
-    return jax.lax.stop_gradient({name: _before(t_end, *own) for name, own in found.items()})
 
 
 def _kept(

@@ -130,12 +130,13 @@ def read_recording(
     """
     arrays = load_arrays(recorded)
     sent = {
-        name: tuple(np.atleast_2d(np.asarray(one)) for one in own) for name, own in inputs.items()
+        name: tuple(np.atleast_2d(np.asarray(array)) for array in events)
+        for name, events in inputs.items()
     }
     samples = len(next(iter(sent.values()))[0])
     times = {}
-    for name, own in network.populations.items():
-        if not own.fires:
+    for name, population in network.populations.items():
+        if not population.fires:
             continue
         if f"{name}.time" not in arrays or f"{name}.index" not in arrays:
             raise UsageError(
@@ -162,8 +163,8 @@ def read_recording(
                 fix="give the inputs that it was recorded with",
                 node=name,
             )
-        _refuse_events(recorded, name, time, index, own.size)
-        times[name] = by_neuron(time, index, own.size)
+        _refuse_events(recorded, name, time, index, population.size)
+        times[name] = by_neuron(time, index, population.size)
     return RecordedChip(times=times, inputs=sent)  # pyright: ignore[reportArgumentType]
 
 

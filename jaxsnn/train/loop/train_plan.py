@@ -15,10 +15,9 @@ from jaxsnn.grid.timing import step_length
 from jaxsnn.network.inputs import other_step_notes
 from jaxsnn.network.network import Network
 from jaxsnn.simulation.solution import Engine
-from jaxsnn.train.data.augment import Dropout
+from jaxsnn.train.data.augment import Dropout, augmentation_of, refuse_other_channels
 from jaxsnn.train.data.datasets import Splits
 from jaxsnn.train.data.encoders import Encoder
-from jaxsnn.train.data.image_events import augmentation_of, refuse_other_channels
 from jaxsnn.train.data.named_encoders import make_encoder
 from jaxsnn.train.loop.constraints import as_constraints
 from jaxsnn.train.loop.defaults import (
@@ -31,13 +30,10 @@ from jaxsnn.train.loop.defaults import (
     reference_tau,
     refuse_unfit,
 )
+from jaxsnn.train.loop.history import for_json, of_record, of_seed, type_name
 from jaxsnn.train.loop.in_the_loop import InTheLoop, TracedDevice
-from jaxsnn.train.loop.parameter_noise import noise_of
-from jaxsnn.train.loop.record_of_options import for_json, of_record, of_seed, type_name
-from jaxsnn.train.losses.loss_names import name_of
-from jaxsnn.train.losses.losses import Loss
-from jaxsnn.train.losses.regularizers import SpikeBudget
-from jaxsnn.train.losses.silence import WeightBumping, weight_bumping_of
+from jaxsnn.train.losses.losses import Loss, name_of
+from jaxsnn.train.losses.regularizers import SpikeBudget, WeightBumping, noise_of, weight_bumping_of
 from jaxsnn.train.option_values import replace_fields
 from jaxsnn.train.options import OPTIONS, TrainOptions, engine_kind
 
@@ -84,8 +80,7 @@ class TrainPlan:
     def as_dict(self) -> dict[str, Any]:
         """What a run depends on, for JSON; times in seconds.
 
-        The keys are the options that are recorded; those with another name in earlier versions
-        have it too.
+        The keys are the options that are recorded.
         """
         shown = {
             "loss": {"name": name_of(self.loss), **of_record(self.loss)},
@@ -95,12 +90,11 @@ class TrainPlan:
             "schedule": _in_brackets(self.options.schedule),
             "optimiser": _in_brackets(self.options.optimiser),
         }
-        found: dict[str, Any] = {}
-        for name, known in OPTIONS.items():
-            if known.recorded:
-                value = shown[name] if name in shown else for_json(getattr(self.options, name))
-                found |= {name: value} | ({known.former: value} if known.former else {})
-        return found
+        return {
+            name: shown[name] if name in shown else for_json(getattr(self.options, name))
+            for name, known in OPTIONS.items()
+            if known.recorded
+        }
 
 
 def _in_brackets(choice: Any) -> str:
@@ -121,23 +115,41 @@ def make_plan(network: Network, options: TrainOptions) -> TrainPlan:
     data = cast(Splits, options.data)
     loss = loss_of(network, options)
     refuse_unfit(network, loss.population, loss.reads, name_of(loss))
-    _refuse_other_kind(network, loss)
-    engine = _with_surrogate(make_engine(options.engine, network, loss), options.surrogate)
+    fires, declared = network.populations[loss.population].fires, getattr(loss, "fires", None)
+    if loss.reads == "either" and declared is not None and declared != fires:
+        raise UsageError(
+            f"loss {name_of(loss)} has fires={declared}, and '{loss.population}'"
+            f" {'fires' if fires else 'does not fire'}",
+            fix=f"say fires={fires}",
+            node=loss.population,
+        )
+    engine = make_engine(options.engine, network, loss)
+    if options.surrogate is not None:
+        engine = replace(cast(Any, engine), surrogate=as_surrogate(options.surrogate))
     engine = with_fields(engine, options.engine_options)
     engine.check(network)
     trainable = as_constraints(options.trainable)
     _refuse_untaken(engine, network, trainable)
-    _refuse_stopped(engine, network, loss)
+    only = getattr(engine, "first_spike_only", False)
+    stops = only if isinstance(only, bool) else loss.population in only
+    if stops and loss.reads != "first spikes" and fires:
+        raise UsageError(
+            f"loss {name_of(loss)} reads all spikes of '{loss.population}', and first_spike_only"
+            " stops its neurons after one",
+            fix=f"leave '{loss.population}' out of first_spike_only (say the loss to on_chip too)",
+            node=loss.population,
+        )
     notes = [*loss_notes(network, options), *_engine_notes(engine, loss, network)]
     if len(network.inputs) == 1:
         notes += other_step_notes(network, data.train.x)
-    encoder = options.encoder
-    if isinstance(encoder, str) and hasattr(data.train.x, "time"):
+    encoder, is_encoded = options.encoder, hasattr(data.train.x, "time")
+    if isinstance(encoder, str) and is_encoded:
         raise UsageError(
             f"encoder is {encoder!r}, and the data are events or currents already",
             fix="leave it out",
         )
-    if isinstance(encoder, str) or _needs_encoder(data, encoder, engine):
+    signals = engine.takes_rasters and data.encoder is None and np.ndim(data.train.x) > 2
+    if isinstance(encoder, str) or (encoder is None and not is_encoded and not signals):
         name = cast("str | None", encoder)
         encoder, note = make_encoder(data, loss.tau, name, options.encoder_options)
         notes.append(note)
@@ -162,18 +174,6 @@ def make_plan(network: Network, options: TrainOptions) -> TrainPlan:
     plan = TrainPlan(options=complete, notes=(*notes, *plan_notes(network, engine)))
     _refuse_not_finite(plan.as_dict())
     return plan
-
-
-def _refuse_other_kind(network: Network, loss: Loss) -> None:
-    """Refuse a loss that reads either kind of population, and is told the wrong one."""
-    fires, told = network.populations[loss.population].fires, getattr(loss, "fires", None)
-    if loss.reads == "either" and told is not None and told != fires:
-        raise UsageError(
-            f"loss {name_of(loss)} has fires={told}, and '{loss.population}'"
-            f" {'fires' if fires else 'does not fire'}",
-            fix=f"say fires={fires}",
-            node=loss.population,
-        )
 
 
 def _end(
@@ -264,24 +264,9 @@ def _default_end(network: Network, population: str, options: TrainOptions) -> fl
     )
 
 
-def _with_surrogate(engine: Engine, given: Any) -> Engine:
-    """The time-stepped engine with another surrogate, where one is given."""
-    if given is None:
-        return engine
-    return replace(cast(Any, engine), surrogate=as_surrogate(given))
-
-
 def with_fields(engine: Engine, given: Mapping[str, Any] | None) -> Engine:
     """An engine with some of its fields replaced, hashable."""
     return replace_fields(engine, given or {}, "engine_options").hashable()
-
-
-def _needs_encoder(data: Splits, encoder: Any, engine: Engine) -> bool:
-    """Whether values must become events, and nobody says how."""
-    if encoder is not None or hasattr(data.train.x, "time"):
-        return False
-    signals = engine.takes_rasters and data.encoder is None and np.ndim(data.train.x) > 2
-    return not signals
 
 
 def _augment(options: TrainOptions) -> Any:
@@ -303,19 +288,6 @@ def _augment(options: TrainOptions) -> Any:
             fix="let one function do both, or leave out one of them",
         )
     return Dropout(probability=options.dropout)
-
-
-def _refuse_stopped(engine: Engine, network: Network, loss: Loss) -> None:
-    """Refuse a loss that reads spikes which the engine leaves out."""
-    only, population = getattr(engine, "first_spike_only", False), loss.population
-    stops = only if isinstance(only, bool) else population in only
-    if stops and loss.reads != "first spikes" and network.populations[population].fires:
-        raise UsageError(
-            f"loss {name_of(loss)} reads all spikes of '{population}', and first_spike_only stops"
-            " its neurons after one",
-            fix=f"leave '{population}' out of first_spike_only (say the loss to on_chip too)",
-            node=population,
-        )
 
 
 def _surrogate_note(engine: Engine, network: Network) -> str:

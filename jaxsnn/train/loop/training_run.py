@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -25,20 +24,18 @@ from jaxsnn.simulation.retry import FIRE_LESS, TooManySpikes, with_enough_room
 from jaxsnn.simulation.solution import Engine
 from jaxsnn.train.data.batches import (
     Batch,
-    encoded,
-    late_notes,
-    ordered_batches,
-    shuffled_batches,
-)
-from jaxsnn.train.data.datasets import Splits
-from jaxsnn.train.data.on_disk import (
     Streamed,
+    encoded,
     evaluation_parts,
     first_pieces,
     identities,
+    late_notes,
+    ordered_batches,
     pieces,
+    shuffled_batches,
     split_of,
 )
+from jaxsnn.train.data.datasets import Splits
 from jaxsnn.train.loop.checkpoint import Checkpoint, Folder, fingerprint
 from jaxsnn.train.loop.constraints import (
     find_trainables,
@@ -55,6 +52,7 @@ from jaxsnn.train.loop.epoch import (
     TrainState,
     begin,
     merged,
+    of_one_run,
     run_epoch,
     run_evaluation,
 )
@@ -75,18 +73,20 @@ from jaxsnn.train.loop.optimisers import (
     optimiser_notes,
     optimiser_of,
     refuse_decay,
+    step_scales,
 )
 from jaxsnn.train.loop.parallel import is_first, make_mesh, on_all, on_first, on_host
-from jaxsnn.train.loop.parameter_noise import Noise, noise_notes
-from jaxsnn.train.loop.scaling import step_scales
-from jaxsnn.train.loop.shared_code import of_one_run
 from jaxsnn.train.loop.train_plan import TrainPlan
-from jaxsnn.train.losses.regularizers import SpikeBudget
-from jaxsnn.train.losses.silence import channels_of, feeding_weights
-from jaxsnn.train.options import OPTIONS
+from jaxsnn.train.losses.regularizers import (
+    Noise,
+    SpikeBudget,
+    channels_of,
+    feeding_weights,
+    noise_notes,
+)
 
-Given = ParamSpec("Given")
-Found = TypeVar("Found")
+Arguments = ParamSpec("Arguments")
+Returned = TypeVar("Returned")
 
 _EVALUATION_BATCH = 256
 _LARGEST_BUDGET = 1024
@@ -228,25 +228,27 @@ class TrainingRun:
             )
         return shared
 
-    def all(
-        self,
-        folder: str | os.PathLike[str] | None = None,
-        *,
-        resume: bool = False,
-        overwrite: bool = False,
-    ) -> Fit:
-        """The run from its beginning, or its checkpoint, to its end."""
-        if folder is None:
+    def all(self) -> Fit:
+        """Run from the beginning, or the checkpoint, to the end."""
+        options = self.options
+        if options.checkpoint is None:
             with device_errors():
                 return self._epochs()
-        settings = {name: value for name, value in self.plan.as_dict().items() if name in OPTIONS}
-        self.folder = Folder(folder, settings, self._fingerprint(self.rates), alone=is_first())
+        self.folder = Folder(
+            options.checkpoint,
+            self.plan.as_dict(),
+            self._fingerprint(self.rates),
+            alone=is_first(),
+        )
         try:
-            found = self.folder.begin(
-                resume=resume, state=self.state, overwrite=overwrite, extend=self._extended
+            checkpoint = self.folder.begin(
+                resume=options.resume,
+                state=self.state,
+                overwrite=options.overwrite,
+                extend=self._extended,
             )
-            if found is not None:
-                self._restore(found)
+            if checkpoint is not None:
+                self._restore(checkpoint)
             with device_errors():
                 return self._epochs()
         finally:
@@ -310,7 +312,12 @@ class TrainingRun:
                     self.folder.tidy()
                 raise
         for epoch in range(len(self.history), self.options.epochs + 1):
-            if self._out_of_patience(epoch):
+            assert self.best is not None
+            waited, patience = epoch - 1 - self.best[0].epoch, self.options.patience
+            if patience is not None and waited >= patience:
+                self.notes.append(
+                    f"stopped after epoch {epoch - 1}: {waited} epochs without a better validation"
+                )
                 break
             self._train_epoch(epoch)
         return self.result()
@@ -320,11 +327,11 @@ class TrainingRun:
         start = time.perf_counter()
         train = self._evaluate(self.splits["train"])
         if int(train.result) == Result.NOT_FINITE:
-            found = self._bad_number(self.state)
+            problem = self._bad_number(self.state)
             raise SimulationError(
-                f"a loss or a spike time is not a number before training{_said(found)}",
-                fix="look at the inputs and weights" if found is None else found.fix,
-                node="" if found is None else found.node,
+                f"a loss or a spike time is not a number before training{_in_brackets(problem)}",
+                fix="look at the inputs and weights" if problem is None else problem.fix,
+                node="" if problem is None else problem.node,
             )
         self._record(
             0,
@@ -333,17 +340,6 @@ class TrainingRun:
             time.perf_counter() - start,
         )
         self._save()
-
-    def _out_of_patience(self, epoch: int) -> bool:
-        assert self.best is not None
-        waited = epoch - 1 - self.best[0].epoch
-        patience = self.options.patience
-        if patience is None or waited < patience:
-            return False
-        self.notes.append(
-            f"stopped after epoch {epoch - 1}: {waited} epochs without a better validation"
-        )
-        return True
 
     def _train_epoch(self, epoch: int) -> None:
         """One pass over the training samples; after a failure from the best epoch on, with smaller
@@ -354,13 +350,23 @@ class TrainingRun:
             before, hint = self.state, ""
             try:
                 self.state, train = self._pass(epoch)
-                failure = self._failure_of_pass(epoch, train)
-                if failure is None:
+                norm = float(train.gradient)
+                if int(train.result) == Result.NOT_FINITE:
+                    cause = _in_brackets(self._bad_number(self.state))
+                    failure = (
+                        f"epoch {epoch} met a loss or a spike time that is not a number{cause}"
+                    )
+                elif not norm <= EXPLODES:
+                    failure = (
+                        f"the gradient explodes in epoch {epoch}, its norm is {norm:.3g}, more than"
+                        f" {EXPLODES:.0e}"
+                    )
+                else:
                     validation = self._evaluate(self.splits["validation"], loud=True)
                     if int(validation.result) != Result.NOT_FINITE:
                         break
-                    wrong = _said(self._bad_number(self.state))
-                    failure = f"after epoch {epoch} a loss or a spike time is not a number{wrong}"
+                    cause = _in_brackets(self._bad_number(self.state))
+                    failure = f"after epoch {epoch} a loss or a spike time is not a number{cause}"
             except TooManySpikes as error:
                 failure, hint = f"in epoch {epoch} {error.problem.message}", error.fix
             self.state = before
@@ -386,45 +392,30 @@ class TrainingRun:
 
         def attempt(setup: Setup) -> tuple[TrainState, Summary]:
             state, summaries = self.state, []
+            fixed = setup, self.network, self.scales, self.plan.weight_bumping
             for samples, places, first in pieces(self.splits["train"], order):
-                here = pace._replace(
+                piece_pace = pace._replace(
                     rates=pace.rates[first : first + len(places)], first=np.int32(first)
                 )
-                state, summary = self._run(setup, state, samples, places, here)
+                arguments = *fixed, state, samples, places, piece_pace
+                state, summary = self._compiled(run_epoch, *arguments)(*arguments)
                 summaries.append(on_host(summary, setup.mesh))
             return state, merged(summaries)
 
         return self._with_enough_room(attempt, f"epoch {epoch}")
 
-    def _run(
-        self, setup: Setup, state: TrainState, data: Batch, order: np.ndarray, pace: Pace
-    ) -> tuple[TrainState, Summary]:
-        """Some steps."""
-        bumping = self.plan.weight_bumping
-        given = setup, self.network, self.scales, bumping, state, data, order, pace
-        return self._compiled(run_epoch, *given)(*given)
-
     def _compiled(
-        self, program: TrainingProgram[Given, Found], *given: Given.args, **named: Given.kwargs
-    ) -> Callable[Given, Found]:
+        self,
+        program: TrainingProgram[Arguments, Returned],
+        *given: Arguments.args,
+        **named: Arguments.kwargs,
+    ) -> Callable[Arguments, Returned]:
         """A program, compiled quickly where the run is short and native kernels do the work: once
         for the whole run.
         """
         if program not in self.quick:
             self.quick[program] = self.short and program.has_kernels(*given, **named)
         return program.quick if self.quick[program] else program.optimised
-
-    def _failure_of_pass(self, epoch: int, train: Summary) -> str | None:
-        if int(train.result) == Result.NOT_FINITE:
-            wrong = _said(self._bad_number(self.state))
-            return f"epoch {epoch} met a loss or a spike time that is not a number{wrong}"
-        norm = float(train.gradient)
-        if not norm <= EXPLODES:
-            return (
-                f"the gradient explodes in epoch {epoch}, its norm is {norm:.3g}, more than"
-                f" {EXPLODES:.0e}"
-            )
-        return None
 
     def _bad_number(self, state: TrainState) -> Problem | None:
         """The first parameter of a state that makes no sense."""
@@ -443,7 +434,7 @@ class TrainingRun:
         hopeless = record.undecided == 1.0
         if self.options.on_failure == "stop" or hopeless or self.failures == _MOST_FAILURES:
             so_far = "" if self.failures == 0 else f" (steps are {self.factor:.2g} of it by now)"
-            self._stop(failure, f"{self._advice(hint)}{so_far}")
+            raise TrainingStopped(failure, self.result(), fix=f"{self._advice(hint)}{so_far}")
         self.failures += 1
         self.factor *= _SMALLER
         self.failing_epochs = 0
@@ -492,8 +483,8 @@ class TrainingRun:
         return self._with_enough_room(attempt, "the evaluation")[1]
 
     def _with_enough_room(
-        self, attempt: Callable[[Setup], tuple[Found, Summary]], what: str
-    ) -> tuple[Found, Summary]:
+        self, attempt: Callable[[Setup], tuple[Returned, Summary]], what: str
+    ) -> tuple[Returned, Summary]:
         """What an attempt comes to, repeated with larger budgets, which are kept: training makes
         neurons fire more often.
 
@@ -519,20 +510,44 @@ class TrainingRun:
         return found[0], summary
 
     def _record(self, epoch: int, train: Summary, validation: Summary, seconds: float) -> None:
-        budget = _spike_budget(self.setup.engine, self.network)
-        record = epoch_record(epoch, train, validation, max_spikes=budget, factor=self.factor)
+        engine = self.setup.engine
+        max_spikes = 0  # recorded of each neuron, of the population that has most
+        if (budget := getattr(engine, "max_spikes", None)) is not None:
+            event = EventOptions(max_spikes=budget)
+            populations = self.network.populations.values()
+            firing = [population.name for population in populations if population.fires]
+            max_spikes = max((event.of("max_spikes", name) for name in firing), default=0)
+        record = epoch_record(epoch, train, validation, max_spikes=max_spikes, factor=self.factor)
         self.history.append(record)
         self.seconds.append(seconds)
         if self.best is None or self._merit(record) > self._merit(self.best[0]):
             self.best = (record, self.state)
+        # what is left takes as long as the median epoch so far, without the first, which compiles
+        to_do, remaining = self.options.epochs - len(self.history) + 1, None
+        if len(self.seconds) > 2 and to_do:
+            remaining = float(np.median(self.seconds[2:])) * to_do
         samples = int(train.samples) if epoch else None
-        line = progress_line(record, self.options.epochs, seconds, self._left(), samples)
-        self.say(line)
+        self.say(progress_line(record, self.options.epochs, seconds, remaining, samples))
 
     def _save(self) -> None:
         """Replace the checkpoint, if there is a folder for it."""
-        if self.folder is not None and is_first():
-            self.folder.save(self._checkpoint(), self._best_arrays)
+        if self.folder is None or not is_first():
+            return
+        assert self.best is not None
+        engine = self.setup.engine
+        checkpoint = Checkpoint(
+            state=self.state,
+            best_state=self.best[1],
+            best_epoch=self.best[0].epoch,
+            history=tuple(self.history),
+            seconds=tuple(self.seconds),
+            budgets={name: getattr(engine, name) for name in BUDGETS if hasattr(engine, name)},
+            factor=self.factor,
+            failures=self.failures,
+            failing_epochs=self.failing_epochs,
+            notes=tuple(self.went_back),
+        )
+        self.folder.save(checkpoint, self._best_arrays)
 
     def _merit(self, record: EpochRecord) -> tuple[float, float, float]:
         """What the best epoch has most of."""
@@ -540,15 +555,6 @@ class TrainingRun:
         spikes = sum(count * sizes.get(name, 0) for name, count in record.spikes.items())
         budgets = [term for term in self.options.regularisers if isinstance(term, SpikeBudget)]
         return merit(record, sum(term.excess(spikes) for term in budgets))
-
-    def _left(self) -> float | None:
-        """Seconds that the rest will take: the median epoch so far, the first left out, for it
-        compiles.
-        """
-        to_do = self.options.epochs - len(self.history) + 1
-        return (
-            float(np.median(self.seconds[2:])) * to_do if len(self.seconds) > 2 and to_do else None
-        )
 
     def _check_collapse(self, epoch: int, train: Summary, validation: Summary) -> None:
         """A failure where for several epochs no output has fired, or answers are hardly better than
@@ -581,34 +587,12 @@ class TrainingRun:
                 f" and has been that low for {self.failing_epochs} epochs, at epoch {epoch}"
             )
         if last:
-            self._stop(failure, self._advice(hint))
+            raise TrainingStopped(failure, self.result(), fix=self._advice(hint))
         self._back_or_stop(failure, hint)
 
     def _advice(self, hint: str) -> str:
         lower = f"lower the learning rate from {self.options.learning_rate:g}"
         return f"{hint}, or {lower}" if hint else lower
-
-    def _stop(self, message: str, fix: str) -> None:
-        raise TrainingStopped(message, self.result(), fix=fix)
-
-    def _checkpoint(self) -> Checkpoint:
-        assert self.best is not None
-        return Checkpoint(
-            state=self.state,
-            best_state=self.best[1],
-            best_epoch=self.best[0].epoch,
-            history=tuple(self.history),
-            seconds=tuple(self.seconds),
-            budgets={
-                name: getattr(self.setup.engine, name)
-                for name in BUDGETS
-                if hasattr(self.setup.engine, name)
-            },
-            factor=self.factor,
-            failures=self.failures,
-            failing_epochs=self.failing_epochs,
-            notes=tuple(self.went_back),
-        )
 
     def _best_arrays(self) -> dict[str, np.ndarray]:
         assert self.best is not None
@@ -620,25 +604,29 @@ class TrainingRun:
             for name, value in own.items()
         }
 
-    def _restore(self, found: Checkpoint) -> None:
-        self.state = found.state
-        self.history, self.seconds = list(found.history), list(found.seconds)
-        self.best = (found.history[found.best_epoch], found.best_state)
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        self.state = checkpoint.state
+        self.history, self.seconds = list(checkpoint.history), list(checkpoint.seconds)
+        self.best = (checkpoint.history[checkpoint.best_epoch], checkpoint.best_state)
         self.factor, self.failures, self.failing_epochs = (
-            found.factor,
-            found.failures,
-            found.failing_epochs,
+            checkpoint.factor,
+            checkpoint.failures,
+            checkpoint.failing_epochs,
         )
-        self.went_back = list(found.notes)
+        self.went_back = list(checkpoint.notes)
         self.notes += self.went_back
-        if found.budgets:
-            budgets = {name: _as_tuples(value) for name, value in found.budgets.items()}
+        if checkpoint.budgets:
+            # JSON has lists for pairs of a population and its budget, which must be hashable
+            budgets = {
+                name: tuple(map(tuple, value)) if isinstance(value, list) else value
+                for name, value in checkpoint.budgets.items()
+            }
             engine: Any = self.setup.engine
             self.setup = replace(self.setup, engine=replace(engine, **budgets))
         for note in () if self.folder is None else self.folder.notes:
             self.notes.append(note)
             self.say(note)
-        self.say(f"going on after epoch {found.history[-1].epoch}")
+        self.say(f"going on after epoch {checkpoint.history[-1].epoch}")
 
     def result(self) -> Fit:
         """The run so far, with the test split looked at."""
@@ -698,7 +686,7 @@ class TrainingRun:
 
         framework = trained.dialect.name
         try:
-            step_accuracy = accuracy_in_steps(
+            accuracy_in_own_steps, by_count = accuracy_in_steps(
                 trained, parts, samples, loss=self.plan.loss, t_end=self.plan.t_end
             )
         except (JaxsnnError, jax.errors.JaxRuntimeError, MemoryError) as error:
@@ -710,11 +698,9 @@ class TrainingRun:
                 )
             )
             return None
-        readings = [(step_accuracy.accuracy, "")]
-        if step_accuracy.by_count is not None:
-            readings.append((step_accuracy.by_count, ", read by spike counts"))
-        for accuracy, reading in readings:
-            if abs(accuracy - test_accuracy) > _ONE_POINT:
+        readings = {"": accuracy_in_own_steps, ", read by spike counts": by_count}
+        for reading, accuracy in readings.items():
+            if accuracy is not None and abs(accuracy - test_accuracy) > _ONE_POINT:
                 notes.append(
                     Note(
                         f"in the time steps of {framework} the trained weights answer"
@@ -724,16 +710,16 @@ class TrainingRun:
                         code="accuracy-in-steps",
                     )
                 )
-        return step_accuracy.accuracy
+        return accuracy_in_own_steps
 
 
-def _said(found: Problem | None) -> str:
-    """What is wrong with a number, as the end of a message."""
-    return "" if found is None else f" ({found.message})"
+def _in_brackets(problem: Problem | None) -> str:
+    """Return what is wrong with a number, as the end of a message."""
+    return "" if problem is None else f" ({problem.message})"
 
 
 def key_of(seed: Seed) -> jax.Array:
-    """The `jax.random` key of a whole number, or one that depends on all numbers of a key."""
+    """Return the `jax.random` key of a whole number, or one that depends on all numbers of a key."""
     words = seed_words(seed)
     if max(words) < 2**32:
         # Eager, each of its operations would be compiled.
@@ -742,7 +728,7 @@ def key_of(seed: Seed) -> jax.Array:
 
 
 def _folded(words: Any) -> jax.Array:
-    """The key of some whole numbers, one after the other."""
+    """Return the key of some whole numbers, one after the other."""
     key = jax.random.key(words[0])
     for word in words[1:]:
         key = jax.random.fold_in(key, word)
@@ -750,24 +736,6 @@ def _folded(words: Any) -> jax.Array:
 
 
 _key_of_words = jax.jit(_folded)
-
-
-def _as_tuples(budget: Any) -> Any:
-    """A budget as JSON has it, hashable again."""
-    return (
-        tuple((population, room) for population, room in budget)
-        if isinstance(budget, list)
-        else budget
-    )
-
-
-def _spike_budget(engine: Any, network: Network) -> int:
-    """Spikes recorded of each neuron, of the population that has most; 0 without a budget."""
-    if (budget := getattr(engine, "max_spikes", None)) is None:
-        return 0
-    options = EventOptions(max_spikes=budget)
-    firing = [each.name for each in network.populations.values() if each.fires]
-    return max((options.of("max_spikes", name) for name in firing), default=0)
 
 
 def room_for_training(needed: int) -> int:

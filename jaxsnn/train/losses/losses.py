@@ -1,24 +1,31 @@
-"""Losses: functions of what a simulation left (`jaxsnn.train.losses.readings.Reading`) and labels.
+"""Losses: functions of what a simulation left (`Reading`) and labels.
 
 A loss is a frozen record that names the population it looks at. Called, it gives one number for
 each sample; `predict` gives the class that it reads. Times are made dimensionless by a time
 constant that is given. `Loss` says what a loss of one's own must have, and
-`jaxsnn.train.register_loss` gives it a name.
+`jaxsnn.train.register_loss` gives it a name. Installed packages add others by entry points.
+
+Gradients on the event engine are exact, but for counts: a number of spikes has none. There each
+spike passes on what a kick of V would do (the costate kicks of Nowotny et al., arXiv:2212.01232):
+dcount/dV = 1 / (v_threshold - v_reset) at the time of the spike. On the time-stepped engine all
+gradients are those of the surrogate, and spike times have none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+from importlib.metadata import entry_points
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal, Protocol, TypeVar, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsnn.errors import UsageError, as_number, shown
+from jaxsnn.errors import UsageError, as_number, shown, suggestion
 from jaxsnn.network.on_processor import in_numpy, module_for, on_processor, to_jax
-from jaxsnn.train.losses.readings import Reading
+from jaxsnn.simulation.solution import Reading as Reading
 
 #: What a loss can read.
 Reads = Literal["first spikes", "spikes", "voltages", "either"]
@@ -82,20 +89,14 @@ class Loss(Protocol):
         ...
 
 
-class _Range(NamedTuple):
-    """Numbers that a field may have."""
-
-    holds: Callable[[float], bool]
-    said: str
-
-
-_ABOVE = _Range(lambda value: 0 < value < np.inf, "above 0")
-_NOT_BELOW = _Range(lambda value: 0 <= value < np.inf, "of at least 0")
-_PART = _Range(lambda value: 0 <= value < 1, "from 0 to below 1")
+#: Field -> its lowest value, what it stays below, and these limits in words.
 _RANGES = {
-    **dict.fromkeys(("tau", "t_max", "sharpness", "late_tau", "decay", "gain"), _ABOVE),
-    **dict.fromkeys(("late_weight", "separation"), _NOT_BELOW),
-    "smoothing": _PART,
+    **dict.fromkeys(
+        ("tau", "t_max", "sharpness", "late_tau", "decay", "gain"),
+        (float(np.nextafter(0.0, 1.0)), np.inf, "above 0"),
+    ),
+    **dict.fromkeys(("late_weight", "separation"), (0.0, np.inf, "of at least 0")),
+    "smoothing": (0.0, 1.0, "from 0 to below 1"),
 }
 
 
@@ -108,11 +109,11 @@ class CheckedLoss:
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense."""
-        for name, wanted in _RANGES.items():
+        for name, (lowest, limit, text) in _RANGES.items():
             value = getattr(self, name, None)
-            if value is not None and not wanted.holds(as_number(value)):
+            if value is not None and not lowest <= as_number(value) < limit:
                 message = f"loss {type(self).__name__}: {name} is {shown(value)}"
-                raise UsageError(message, fix=f"give a number {wanted.said}")
+                raise UsageError(message, fix=f"give a number {text}")
 
 
 class FirstToFire(CheckedLoss):
@@ -275,7 +276,7 @@ class SpikeCount(CrossEntropy):
     """Cross-entropy of the number of spikes of each neuron.
 
     A number of spikes has no exact gradient. On the event engine each spike passes on what a kick
-    of V would do there (`jaxsnn.train.losses.readings`), on the time-stepped engine it is the
+    of V would do there, on the time-stepped engine it is the
     surrogate.
 
     Attributes:
@@ -383,3 +384,107 @@ def accuracy(predictions: jax.Array | np.ndarray, labels: jax.Array | np.ndarray
         right = np.asarray(predictions) == np.asarray(labels)
         return to_jax(np.asarray(np.mean(right), jnp.result_type(float)))
     return jnp.mean(predictions == labels)
+
+
+#: Entry points of this group are losses: `its-name = "package.module:Class"`.
+GROUP = "jaxsnn.losses"
+
+_LOSSES: dict[str, Any] = {
+    "ttfs": FirstSpike,
+    "mse": SpikeTimes,
+    "max": MaxOverTime,
+    "count": SpikeCount,
+    "integral": Integral,
+    "exp-sum": ExponentialSum,
+}
+
+#: Losses by the name that `fit` and the command line know them by, as far as they are loaded.
+LOSSES: Mapping[str, Any] = MappingProxyType(_LOSSES)
+
+LossClass = TypeVar("LossClass", bound=type)
+
+
+def register_loss(cls: LossClass, name: str | None = None) -> LossClass:
+    """Make a loss known by name: to `fit(..., loss="its-name")`, and to `jaxsnn train --loss`
+    where the module that calls this is imported.
+
+    The command imports what the entry point group `jaxsnn.losses` names: in the pyproject.toml of
+    a package `[project.entry-points."jaxsnn.losses"]` with `its-name = "package.module:Class"`,
+    where the class needs no registration.
+
+    Args:
+        cls: a class as `Loss` describes it; `fit` makes it with `population`, `tau` and `t_max`
+            as keyword arguments.
+        name: None: the `name` of the class.
+
+    Returns:
+        The class, so that this is a decorator.
+
+    Raises:
+        UsageError: a class that lacks something, or a name that another loss has.
+
+    >>> @register_loss
+    ... class Earliest(FirstSpike):
+    ...     name = "earliest"
+    >>> LOSSES["earliest"] is Earliest
+    True
+    >>> del _LOSSES["earliest"]
+    """
+    chosen = name or getattr(cls, "name", None)
+    if not isinstance(chosen, str) or not chosen:
+        raise UsageError(
+            f"loss {cls.__name__} has no name", fix='set name = "its-name" in the class'
+        )
+    kinds = get_args(Reads)
+    reads = getattr(cls, "reads", None)
+    if reads not in kinds:
+        raise UsageError(
+            f"loss '{chosen}' ({cls.__name__}) reads {reads!r}",
+            fix=f"set reads to one of {', '.join(map(repr, kinds))}",
+        )
+    for method in ("__call__", "predict"):
+        if not any(method in vars(base) for base in cls.__mro__):
+            raise UsageError(
+                f"loss '{chosen}' ({cls.__name__}) has no method {method}",
+                fix="write it, as jaxsnn.train.Loss describes it",
+            )
+    registered = _LOSSES.get(chosen, cls)
+    if registered is not cls and (registered.__module__, registered.__qualname__) != (
+        cls.__module__,
+        cls.__qualname__,
+    ):
+        raise UsageError(
+            f"the loss '{chosen}' is {registered.__module__}.{registered.__qualname__} already",
+            fix="choose another name",
+        )
+    _LOSSES[chosen] = cls
+    return cls
+
+
+def loss_class(name: str) -> Any:
+    """Return the class of a name; that of an entry point is loaded.
+
+    Raises:
+        UsageError: there is none, or it cannot be loaded.
+    """
+    if name in _LOSSES:
+        return _LOSSES[name]
+    entry = next((entry for entry in entry_points(group=GROUP) if entry.name == name), None)
+    if entry is None:
+        raise UsageError(f"there is no loss '{name}'", fix=suggestion(name, loss_names()))
+    try:
+        loaded = entry.load()
+    except (ImportError, AttributeError) as error:
+        message = f"the loss '{name}' cannot be loaded from {entry.value}: {error}"
+        raise UsageError(message, fix="install its package again, or take another loss") from error
+    return register_loss(loaded, name)
+
+
+def loss_names() -> tuple[str, ...]:
+    """Return the names of all losses, those of installed packages too, which are not loaded for it."""
+    return tuple(dict.fromkeys([*_LOSSES, *(entry.name for entry in entry_points(group=GROUP))]))
+
+
+def name_of(loss: Loss) -> str:
+    """The name of a loss in `LOSSES`, or of its type."""
+    return next((name for name, kind in LOSSES.items() if type(loss) is kind), type(loss).__name__)

@@ -1,12 +1,18 @@
-"""Regularisers: terms that are added to the loss of each sample.
+"""What training adds to the loss: regularisers, remedies for silent neurons, and noise of parameters.
 
-Remedies for silent neurons are in `silence` too.
+Exact gradients neither create nor delete spikes: a neuron that does not fire has no gradient and
+would stay silent. A neuron that should fire has all its input weights raised instead (weight
+bumping), on top of the step that the optimiser takes. Noise of parameters lets a network also answer
+on chips whose parts deviate.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from types import MappingProxyType
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +21,9 @@ from jax.core import Tracer
 
 from jaxsnn.errors import UsageError, as_number, shown, suggestion
 from jaxsnn.event.event_solution import EventSolution
+from jaxsnn.network.array_types import Array, Float
 from jaxsnn.network.network import Network
+from jaxsnn.train.option_values import replace_fields
 
 #: A budget is kept to, if no more than this times its spikes are fired.
 _TOLERATED = 1.05
@@ -65,7 +73,7 @@ class SpikeRate(_Checked):
     """Neurons shall fire `target` times in a sample: strength / 2 mean (count - target)^2.
 
     A count has no exact gradient: each of a neuron's own spikes passes on what a kick of its
-    voltage would do (`jaxsnn.train.losses.readings`), as in the regulariser of Nowotny et al.,
+    voltage would do (`jaxsnn.train.losses.losses`), as in the regulariser of Nowotny et al.,
     arXiv:2212.01232. A silent neuron has no spike to pass anything on: see `PeakMargin` and
     `jaxsnn.train.WeightBumping`.
 
@@ -157,3 +165,265 @@ class PeakMargin(_Checked):
 def firing(network: Network, solution: EventSolution) -> tuple[str, ...]:
     """Names of the populations that fire; a Threshold is none."""
     return tuple(name for name in solution.spikes if name in network.populations)
+
+
+# Population, and the NIR name of each node with weights that feeds it, with the signs of its outputs,
+# of a convolution of its channels (None: positive).
+Feeding = tuple[tuple[str, tuple[tuple[str, tuple[float, ...] | None], ...]], ...]
+#: Nodes whose kernels all neurons of a channel share.
+_CONVOLUTIONS = ("Conv1d", "Conv2d")
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class WeightBumping:
+    """How far the input weights of silent neurons are raised in a step, as fractions of the
+    learning rate: 1 is a full step of Adam, in kicks.
+
+    Attributes:
+        label: for the neuron of the label, times the fraction of its samples in which it is silent,
+            where each label has as many: an output that never fires is raised by `label`.
+        hidden: for a neuron that fires in too few samples; behind a convolution for a channel whose
+            neurons do so, on average.
+        hidden_fraction: fraction of a batch below which these are too few.
+    """
+
+    label: float = 1.0
+    hidden: float = 0.3
+    hidden_fraction: float = 0.02
+
+    @staticmethod
+    def cases(
+        counts: Mapping[str, jax.Array], labels: jax.Array, read: str
+    ) -> dict[str, jax.Array]:
+        """What `wanted` needs of each sample, population -> (batch, neurons) bool: of the
+        population that the loss reads, which neuron is silent though it is that of the label; of
+        others, which fire.
+
+        Args:
+            counts: population -> spikes of each neuron, (batch, neurons).
+            labels: (batch,).
+            read: the population that the loss reads.
+        """
+        found = {}
+        for name, count in counts.items():
+            fires = count > 0
+            is_label = labels[:, None] == jnp.arange(fires.shape[1])
+            found[name] = is_label & ~fires if name == read else fires
+        return found
+
+    def wanted(self, fractions: Mapping[str, jax.Array], read: str) -> dict[str, jax.Array]:
+        """How far the weights of each neuron, or channel, are raised, population -> array >= 0 in
+        the shape of its fractions.
+
+        Args:
+            fractions: means of the `cases` over the samples of the whole batch, (neurons,) or
+                (channels,).
+            read: the population that the loss reads.
+        """
+        return {
+            name: self.label * jnp.minimum(fraction * len(fraction), 1.0)
+            if name == read
+            else jnp.where(fraction < self.hidden_fraction, self.hidden, 0.0)
+            for name, fraction in fractions.items()
+        }
+
+
+def weight_bumping_of(
+    given: WeightBumping | Mapping[str, Any] | None, default: WeightBumping
+) -> WeightBumping:
+    """The remedy: a record, its fields by name, or the default.
+
+    Raises:
+        UsageError: a field that does not exist, or a number below 0.
+    """
+    found = default if given is None else given
+    if isinstance(found, Mapping):
+        found = replace_fields(WeightBumping(), found, "weight_bumping")
+    if not isinstance(found, WeightBumping):
+        fix = "give WeightBumping(...), its fields by name, or None"
+        raise UsageError(f"weight_bumping is {shown(found)}", fix=fix)
+    for name, value in vars(found).items():
+        if not as_number(value) >= 0:
+            raise UsageError(f"weight_bumping.{name} is {shown(value)}", fix="give at least 0")
+    return found
+
+
+def feeding_weights(network: Network) -> Feeding:
+    """For each population the Linear, Affine, Conv1d and Conv2d nodes that feed it, with the signs
+    that their outputs arrive with.
+
+    A sign is -1 where a Scale on the way is negative. A population that inputs or other populations
+    feed directly has no such nodes, nor one behind a Scale that turns a part of a channel.
+    """
+    wires = {wire.name: wire for wire in network.wires}
+
+    def found(name: str, sign: np.ndarray) -> list[tuple[str, tuple[float, ...] | None]]:
+        wire = wires[name]
+        if wire.kind in _CONVOLUTIONS:
+            sign = sign.reshape(wire.shape[0], -1)
+            if (sign != sign[:, :1]).any():
+                return []
+            sign = sign[:, 0]
+        if wire.kind in ("Linear", "Affine", *_CONVOLUTIONS):
+            return [(name, None if (sign > 0).all() else tuple(sign.tolist()))]
+        if wire.kind == "Scale":
+            sign = sign * np.sign(np.asarray(network.parameters[name]["scale"]))
+        if wire.kind not in ("Scale", "Flatten"):
+            return []
+        return [entry for source in wire.sources for entry in found(source, sign)]
+
+    return tuple(
+        (
+            name,
+            tuple(
+                entry
+                for source in wires[name].sources
+                for entry in found(source, np.ones(population.size))
+            ),
+        )
+        for name, population in network.populations.items()
+    )
+
+
+def channels_of(network: Network) -> tuple[tuple[str, int], ...]:
+    """The populations that convolutions alone feed, and how many channels they have."""
+    wires = {wire.name: wire for wire in network.wires}
+    return tuple(
+        (name, wires[nodes[0][0]].shape[0])
+        for name, nodes in feeding_weights(network)
+        if nodes and all(wires[node].kind in _CONVOLUTIONS for node, _ in nodes)
+    )
+
+
+def by_channel(
+    fractions: Mapping[str, jax.Array], channels: Sequence[tuple[str, int]], read: str
+) -> dict[str, jax.Array]:
+    """Fractions (neurons,) of each population, of those with channels the channels' means
+    (channels,); the population that the loss reads has one neuron for each class.
+    """
+    numbers = {name: number for name, number in channels if name != read}
+    return {
+        name: jnp.mean(own.reshape(numbers[name], -1), axis=1) if name in numbers else own
+        for name, own in fractions.items()
+    }
+
+
+def bumped(
+    directions: dict[str, dict[str, jax.Array]],
+    bumps: dict[str, jax.Array],
+    feeding: Feeding,
+    rate: Any = 1.0,
+) -> dict[str, dict[str, jax.Array]]:
+    """The optimiser's steps (which are descended), with `rate` times what `WeightBumping.wanted`
+    says for weights that feed.
+
+    A weight that is one number for all is not raised.
+    """
+    directions = {node: dict(own) for node, own in directions.items()}
+    for population, nodes in feeding:
+        for node, sign in nodes:
+            if population in bumps and "weight" in directions.get(node, {}):
+                bump = bumps[population] if sign is None else bumps[population] * jnp.asarray(sign)
+                weight = directions[node]["weight"]
+                if weight.ndim > 1 and len(weight) == len(bump):
+                    by_row = bump.reshape(-1, *[1] * (weight.ndim - 1))
+                    directions[node]["weight"] = weight - rate * by_row
+    return directions
+
+
+#: What can be given noise, and gains of weights as an analog chip has them. Time constants cannot:
+#: the compiled step knows their ratios.
+NOISY = ("weight", "v_threshold", "input_gain", "driver_gain")
+
+#: Name of a parameter, and the standard deviation of its noise, as a fraction.
+Noise = tuple[tuple[str, float], ...]
+
+
+def noise_of(given: Any) -> Noise:
+    """The option `noise` as sorted pairs, which compiled code can take for a static value.
+
+    Raises:
+        UsageError: no table, a parameter that takes no noise, or a deviation that is none.
+    """
+    if isinstance(given, float | int | str):
+        fix = "say of what: weight:0.1,v_threshold:0.05"
+        raise UsageError(f"noise is {shown(given)}", fix=fix)
+    pairs = dict(given or ())
+    for name, deviation in pairs.items():
+        if name not in NOISY:
+            raise UsageError(f"noise of '{name}' is not supported", fix=suggestion(name, NOISY))
+        if not 0 <= as_number(deviation) < math.inf:
+            raise UsageError(
+                f"the noise of {name} is {shown(deviation)}",
+                fix="give a finite number of at least 0",
+            )
+    return tuple(sorted(pairs.items()))
+
+
+def noisy(network: Network, noise: Noise, key: jax.Array) -> Network:
+    """The network with its parameters multiplied by 1 + a normal deviate: `weight` one for each
+    weight, `v_threshold` one for each neuron, of the threshold's distance from the leak.
+
+    Gains multiply matrices (targets, sources), one deviate for many weights, so that it does not
+    average out: `input_gain` one for the positive and one for the negative weights of each target,
+    `driver_gain` one for each source. Other weights have none.
+
+    Gradients pass through the factors, so that the parameters themselves stay without noise.
+    """
+    changed: dict[str, Any] = {}
+    for number, (node, own) in enumerate(sorted(network.parameters.items())):
+        new = dict(own)
+        for name, deviation in noise:
+            once = jax.random.fold_in(jax.random.fold_in(key, number), NOISY.index(name))
+            if name in _GAINS:
+                if jnp.ndim(own.get("weight", 0.0)) == 2:
+                    new["weight"] = _GAINS[name](jnp.asarray(new["weight"]), deviation, once)
+                continue
+            if name not in own:
+                continue
+            value, around = jnp.asarray(new[name]), jnp.asarray(0.0)
+            if name == "v_threshold":
+                value = jnp.broadcast_to(value, (network.populations[node].size,))
+                around = jnp.asarray(own.get("v_leak", 0.0))
+            new[name] = around + (value - around) * _factors(deviation, value.shape, value, once)
+        changed[node] = new
+    return network.with_parameters(changed)
+
+
+def noise_notes(network: Network, noise: Noise | None) -> list[str]:
+    """What training with noise has to say: where it is met, and weights that have no gain."""
+    if not noise:
+        return []
+    said = ["the validation samples meet the noise of training, the same in each epoch"]
+    gains = [name for name, _ in noise if name in _GAINS]
+    for node, own in sorted(network.parameters.items()) if gains else ():
+        if "weight" in own and jnp.ndim(own["weight"]) != 2:
+            said.append(f"the weights of '{node}' are no matrix, and take no noise of {gains[0]}")
+    return said
+
+
+def _factors(
+    deviation: float, shape: tuple[int, ...], like: jax.Array, key: jax.Array
+) -> jax.Array:
+    return 1 + deviation * jax.random.normal(key, shape, like.dtype)
+
+
+def _by_target(
+    weight: Float[Array, "targets sources"], deviation: float, key: jax.Array
+) -> Float[Array, "targets sources"]:
+    """Excitatory and inhibitory inputs of a neuron have a gain each."""
+    excite, inhibit = _factors(deviation, (2, len(weight), 1), weight, key)
+    return weight * jnp.where(weight > 0, excite, inhibit)
+
+
+def _by_source(
+    weight: Float[Array, "targets sources"], deviation: float, key: jax.Array
+) -> Float[Array, "targets sources"]:
+    """What a neuron or an input channel sends has one gain."""
+    return weight * _factors(deviation, weight.shape[1:], weight, key)
+
+
+_GAINS: Mapping[str, Callable[[jax.Array, float, jax.Array], jax.Array]] = MappingProxyType(
+    {"input_gain": _by_target, "driver_gain": _by_source}
+)
