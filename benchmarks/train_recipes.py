@@ -64,7 +64,7 @@ def run(
         output: where the trained network goes.
         threads: of the native kernels, which the results do not depend on.
     """
-    options, _ = read_config(str(recipe))
+    options = read_config(str(recipe))
     if options.get("engine") == "loop":
         options["chip_seed"] = seed
     elif threads is not None:

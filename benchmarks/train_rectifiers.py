@@ -73,7 +73,7 @@ def run(seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
     """One seed."""
     torch.manual_seed(seed)
     start, layers = time.process_time(), tomllib.loads(arguments.recipe.read_text())["network"]
-    options: dict[str, Any] = read_config(str(arguments.recipe))[0]
+    options: dict[str, Any] = read_config(str(arguments.recipe))
     splits, _ = load_splits(options["data"], seed, folder=arguments.data_folder)
     train, validation, test = map(images_of, (splits.train, splits.validation, splits.test))
     net = rectifiers(layers["layers"], tuple(train[0].shape[1:]))

@@ -170,7 +170,7 @@ def run(seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
     """One seed."""
     start, processor = time.perf_counter(), time.process_time()
     network = tomllib.loads(arguments.recipe.read_text())["network"]
-    options: dict[str, Any] = read_config(str(arguments.recipe))[0]
+    options: dict[str, Any] = read_config(str(arguments.recipe))
     step, decay = parse_time(arguments.step), options["loss_options"]["decay"]
     net = Net(graph_of_table(network, seed), step, decay)
     splits, _ = load_splits(arguments.data, seed)
