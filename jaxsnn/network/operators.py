@@ -21,10 +21,10 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from jaxsnn.errors import LoweringError
+from jaxsnn.linear_map import window_table
 from jaxsnn.network.array_types import Array, Float, Int
 from jaxsnn.network.linear_nodes import Arrays, entries_of, refuse_large
 from jaxsnn.network.structure import Wire
-from jaxsnn.nir.model.linear_map import window_table
 
 #: The pairs of an operator: (source channel, position, row).
 Pairs = tuple[Int[np.ndarray, "pairs"], Int[np.ndarray, "pairs"], Int[np.ndarray, "pairs"]]

@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxsnn.linear_map import Window
 from jaxsnn.network.network import Network
 from jaxsnn.network.structure import Population, TauShape, Wire
-from jaxsnn.nir.model.passes import Window
 from tests.event.cases import similar_neurons
 
 

@@ -12,10 +12,10 @@ import numpy as np
 
 from jaxsnn.bss2.chip import PARAMETERS
 from jaxsnn.errors import LoweringError, MappingError, Problem
+from jaxsnn.linear_map import LinearMap
 from jaxsnn.network.lowering.lower_nodes import LoweringPlan, Part
 from jaxsnn.network.structure import Population
 from jaxsnn.nir.model.changes import Change
-from jaxsnn.nir.model.linear_map import LinearMap
 from jaxsnn.units import format_time, parse_time
 
 #: How much faster the chip is than the file, unless its time constants ask for another factor.

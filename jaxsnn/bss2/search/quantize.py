@@ -41,10 +41,10 @@ from jaxsnn.errors import (
     shown,
     suggestion,
 )
+from jaxsnn.linear_map import LinearMap
 from jaxsnn.nir.dialects.gains import require
 from jaxsnn.nir.model.changes import Change
 from jaxsnn.nir.model.graph import Graph, refuse_no_graph
-from jaxsnn.nir.model.linear_map import LinearMap
 from jaxsnn.units import format_time, parse_time
 
 #: Synapses of one weight, whose sum the arrays of a net hold (int16).

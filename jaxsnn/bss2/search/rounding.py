@@ -16,8 +16,8 @@ from jaxsnn.bss2.chip import PARAMETERS
 from jaxsnn.bss2.netlist import LARGEST, synapses_of
 from jaxsnn.bss2.search.chip_dynamics import Dynamics
 from jaxsnn.errors import MappingError
+from jaxsnn.linear_map import LinearMap
 from jaxsnn.nir.model.changes import Change
-from jaxsnn.nir.model.linear_map import LinearMap
 
 #: By this part more, 31.5 stays 31.5 where a weight in float32, or its product with a scale, was
 #: rounded.

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from jaxsnn.errors import MappingError
+from jaxsnn.linear_map import LinearMap
 from jaxsnn.network.lowering.lower_nodes import LoweringPlan, Part
 from jaxsnn.network.structure import Wire
-from jaxsnn.nir.model.linear_map import LinearMap
 from jaxsnn.nir.model.node import Node
 
 #: Connections of one node beyond which nothing is unrolled; the chip has 131072 synapses.

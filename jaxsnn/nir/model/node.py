@@ -8,7 +8,7 @@ refused everywhere.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
 import numpy as np
 
 from jaxsnn.errors import UnsupportedNodeError, UsageError, suggestion
+from jaxsnn.linear_map import Window
 
 Shape = tuple[int, ...]
 Look = Literal["port", "neuron", "linear"]
@@ -245,54 +246,6 @@ def ints(value: Any) -> Shape:
 
 #: What a padding is read as where a framework means XLA's SAME: see `Window.like_xla`.
 LIKE_XLA = "SAME"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Window:
-    """The sliding window of a convolution or pool, one entry for each spatial axis.
-
-    Attributes:
-        kernel, stride, dilation: Sizes.
-        padding: (before, after); None where 'same' meets a stride, which frameworks read
-            differently, and where it depends on the size of the input, see `like_xla`.
-        groups: Of channels; 1 for a pool.
-        like_xla: As much padding as makes an output of size / stride, rounded up, the smaller half
-            before: XLA's SAME.
-    """
-
-    kernel: Shape
-    stride: Shape
-    dilation: Shape
-    padding: tuple[tuple[int, int], ...] | None
-    groups: int = 1
-    like_xla: bool = False
-
-    def at(self, size: Sequence[int]) -> Window:
-        """The window with the padding of an input of a spatial shape in numbers, where it depends
-        on it.
-        """
-        if not self.like_xla or len(size) != len(self.kernel):
-            return self
-        padding = []
-        for axis, length in enumerate(size):
-            reach = self.dilation[axis] * (self.kernel[axis] - 1) + 1
-            steps = -(-length // self.stride[axis]) - 1
-            total = max(steps * self.stride[axis] + reach - length, 0)
-            padding.append((total // 2, total - total // 2))
-        return dataclasses.replace(self, padding=tuple(padding), like_xla=False)
-
-    def output(self, size: Sequence[int]) -> Shape | None:
-        """Spatial shape of the output; None if it cannot be known or would be empty."""
-        if self.like_xla:
-            return self.at(size).output(size) if len(size) == len(self.kernel) else None
-        if self.padding is None or len(size) != len(self.kernel):
-            return None
-        found = []
-        for axis, length in enumerate(size):
-            reach = self.dilation[axis] * (self.kernel[axis] - 1) + 1
-            room = length + sum(self.padding[axis]) - reach
-            found.append(room // self.stride[axis] + 1)
-        return tuple(found) if all(count > 0 for count in found) else None
 
 
 Value = np.ndarray | str

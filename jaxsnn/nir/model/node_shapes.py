@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jaxsnn.errors import LoweringError, listing
-from jaxsnn.nir.model.linear_map import axis_table
-from jaxsnn.nir.model.node import LIKE_XLA, Fault, Shape, Surroundings, Window, ints
+from jaxsnn.linear_map import Window, axis_table
+from jaxsnn.nir.model.node import LIKE_XLA, Fault, Shape, Surroundings, ints
 
 if TYPE_CHECKING:
     from jaxsnn.nir.model.node import Node

@@ -18,8 +18,9 @@ from types import MappingProxyType
 
 import numpy as np
 
+from jaxsnn import linear_map
 from jaxsnn.errors import UnsupportedNodeError, UsageError, listing, suggestion
-from jaxsnn.nir.model import linear_map, node_shapes
+from jaxsnn.nir.model import node_shapes
 from jaxsnn.nir.model.node import Node, NodeTraits, Parameter, Value
 
 #: Under which installed packages offer the traits of their types, each by the type's name.

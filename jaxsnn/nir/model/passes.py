@@ -12,11 +12,11 @@ from collections.abc import Mapping
 import numpy as np
 
 from jaxsnn.errors import GraphError
+from jaxsnn.linear_map import Window
 from jaxsnn.nir.model.changes import Edge, edge_key
 from jaxsnn.nir.model.graph import Graph
 from jaxsnn.nir.model.node import Node, ints
 from jaxsnn.nir.model.node import Shape as Shape
-from jaxsnn.nir.model.node import Window as Window
 from jaxsnn.nir.model.nodes import Flatten, Input, Output
 from jaxsnn.nir.model.ordering import neighbours
 

@@ -1,7 +1,7 @@
 """What NIR's linear nodes connect, one connection at a time, and maps that are composed of them.
 
 Linear, Affine, Scale, Flatten, convolutions and pools all add up input channels with weights. The
-functions `..._entries` list these connections for `NodeTraits.entries`. The engines' operators,
+functions `..._entries` list these connections for the traits of a node type. The engines' operators,
 the chip's netlist and conversions to matrices are made of them, so that the geometry of a window
 has one home, `window_table`.
 """
@@ -10,17 +10,65 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from jaxsnn.nir.model.node import Shape, Window
+Shape = tuple[int, ...]
 
 #: Connections as (source, target, value): channels of input and output, counted in C order, NumPy
 #: int arrays (entries,), and the numbers (entries,) that they multiply by, of the kind of the
 #: parameters: NumPy or JAX.
 Entries = tuple[np.ndarray, np.ndarray, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """The sliding window of a convolution or pool, one entry for each spatial axis.
+
+    Attributes:
+        kernel, stride, dilation: Sizes.
+        padding: (before, after); None where 'same' meets a stride, which frameworks read
+            differently, and where it depends on the size of the input, see `like_xla`.
+        groups: Of channels; 1 for a pool.
+        like_xla: As much padding as makes an output of size / stride, rounded up, the smaller half
+            before: XLA's SAME.
+    """
+
+    kernel: Shape
+    stride: Shape
+    dilation: Shape
+    padding: tuple[tuple[int, int], ...] | None
+    groups: int = 1
+    like_xla: bool = False
+
+    def at(self, size: Sequence[int]) -> Window:
+        """The window with the padding of an input of a spatial shape in numbers, where it depends
+        on it.
+        """
+        if not self.like_xla or len(size) != len(self.kernel):
+            return self
+        padding = []
+        for axis, length in enumerate(size):
+            reach = self.dilation[axis] * (self.kernel[axis] - 1) + 1
+            steps = -(-length // self.stride[axis]) - 1
+            total = max(steps * self.stride[axis] + reach - length, 0)
+            padding.append((total // 2, total - total // 2))
+        return replace(self, padding=tuple(padding), like_xla=False)
+
+    def output(self, size: Sequence[int]) -> Shape | None:
+        """Spatial shape of the output; None if it cannot be known or would be empty."""
+        if self.like_xla:
+            return self.at(size).output(size) if len(size) == len(self.kernel) else None
+        if self.padding is None or len(size) != len(self.kernel):
+            return None
+        sizes = []
+        for axis, length in enumerate(size):
+            reach = self.dilation[axis] * (self.kernel[axis] - 1) + 1
+            room = length + sum(self.padding[axis]) - reach
+            sizes.append(room // self.stride[axis] + 1)
+        return tuple(sizes) if all(count > 0 for count in sizes) else None
 
 
 def axis_table(
