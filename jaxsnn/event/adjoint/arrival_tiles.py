@@ -1,8 +1,7 @@
 """Gradients by what arrives at a population, from the arrivals of each sample against all neurons: a
 tile, in which each arrival finds the next spike of each neuron by itself.
 
-On a CPU that is faster than one pass over the arrivals where there are few (`arrivals_back`); an
-accelerator does all of them at once.
+Covers every neuron. The pass over arrivals (`arrivals_back`) is faster where there are many of them.
 """
 
 from __future__ import annotations
@@ -38,9 +37,6 @@ from jaxsnn.event.forward.layer import (
 from jaxsnn.network.array_types import Array, Float, Int, Shaped
 from jaxsnn.network.lookups import at_places
 from jaxsnn.network.meshes import varying_like
-
-#: Where samples are taken together: numbers of an array of some of them, and how many parts at most.
-_LARGE_ARRAY, _MOST_CHUNKS = 2**21, 64
 
 #: Arrays of a tile, (arrivals, neurons) or (neurons, arrivals), and what broadcasts to one.
 OfTile = Float[Array, "a b"]
@@ -192,7 +188,7 @@ def tiles_back(
         causes, passed: of each spike.
         wanted: what is asked for beside the gradient by weights.
     """
-    time, row = arrivals
+    row = arrivals[1]
     shared = row.ndim == 1  # one row pattern for all samples: gather and scatter weights once
     tile = _Tile(spec, weight.shape[1] >= MINOR_NEURONS, wanted)
 
@@ -202,37 +198,22 @@ def tiles_back(
 
     all_weights = turn(weight[row]) if shared else None
 
-    def sample(given: _Sample) -> _ByArrival:
-        if all_weights is None:
-            return tile.back(given, turn(weight.at[given.row].get(mode="fill", fill_value=0.0)))
-        return tile.back(given, all_weights)
-
-    def one(d_weight: OfTile, given: _Sample) -> tuple[OfTile, _ByArrival]:
-        found = sample(given)
+    def one(d_weight: OfTile, sample: _Sample) -> tuple[OfTile, _ByArrival]:
+        weights = all_weights
+        if weights is None:
+            weights = turn(weight.at[sample.row].get(mode="fill", fill_value=0.0))
+        found = tile.back(sample, weights)
         if shared:
             d_weight += found.weight
         else:
-            d_weight = d_weight.at[given.row].add(turn(found.weight), mode="drop")
+            d_weight = d_weight.at[sample.row].add(turn(found.weight), mode="drop")
         return d_weight, _summed(tile, found)
-
-    def some(d_weight: OfTile, given: _Sample) -> tuple[OfTile, _ByArrival]:
-        found = jax.vmap(sample)(given)
-        if shared:
-            d_weight += jnp.sum(found.weight, axis=0)
-        else:
-            d_weight = d_weight.at[given.row].add(jax.vmap(turn)(found.weight), mode="drop")
-        return d_weight, jax.vmap(partial(_summed, tile))(found)
 
     inputs = _samples(spec, lanes, arrivals, len(weight), times, causes, passed)
     start = jnp.zeros_like(weight if all_weights is None else all_weights)
     start = varying_like(start, inputs, weight)
-    # how large a batch is may not be known yet (`jax.export`)
-    if spec.parallel and isinstance(time.shape[0], int):
-        chunks = _in_chunks(inputs, weight.shape[1])
-        d_weight, found = lax.scan(some, start, chunks)
-        found = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[: len(time)], found)
-    else:  # an array (batch, arrivals, neurons) would not stay in the cache
-        d_weight, found = lax.scan(one, start, inputs)
+    # One sample after the other: an array (batch, arrivals, neurons) would not stay in the cache.
+    d_weight, found = lax.scan(one, start, inputs)
     if shared:
         d_weight = jnp.zeros_like(weight).at[row].add(turn(d_weight))
     return ByArrivals(weight=d_weight, fields=found.fields, time=found.time)
@@ -267,23 +248,3 @@ def _summed(tile: _Tile, found: _ByArrival) -> _ByArrival:
     fields = {name: jnp.sum(by, axis=tile.axis) for name, by in found.fields.items()}
     by_time = None if found.time is None else jnp.sum(found.time, axis=1 - tile.axis)
     return _ByArrival(weight=None, time=by_time, fields=fields)
-
-
-def _in_chunks(samples: _Sample, neurons: int) -> _Sample:
-    """Samples (batch, ...) as (chunks, some, ...), with empty ones behind the last: as many together
-    as make a large array, and not more than a few dozen chunks.
-    """
-    batch, arrivals = samples.arrival.shape
-    together = max(_LARGE_ARRAY // max(arrivals * neurons, 1), -(-batch // _MOST_CHUNKS), 1)
-    chunks = max(-(-batch // together), 1)
-    together = -(-batch // chunks)
-
-    def cut(array: Shaped[Array, "batch ..."], empty: float = 0) -> Shaped[Array, "chunks ..."]:
-        more = [(0, chunks * together - batch), *[(0, 0)] * (array.ndim - 1)]
-        array = jnp.pad(array, more, constant_values=empty)
-        return array.reshape(chunks, together, *array.shape[1:])
-
-    none = partial(cut, empty=jnp.inf)
-    return jax.tree.map(cut, samples)._replace(
-        arrival=none(samples.arrival), times=none(samples.times)
-    )

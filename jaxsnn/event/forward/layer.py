@@ -57,7 +57,6 @@ class LayerSpec:
             depend on weights; with a width (seconds) gradients take the jump for a ramp of that
             length at whose end V comes to the threshold. None: exact, that is none.
         in_order: arrivals come in the order of their times, so that nothing is sorted.
-        parallel: many arrivals are taken at once, where that is covered: for accelerators.
     """
 
     neuron: Neuron
@@ -67,7 +66,6 @@ class LayerSpec:
     refractory: float = 0.0
     jump_width: float | None = None
     in_order: bool = False
-    parallel: bool = False
 
     @property
     def counted(self) -> int:

@@ -11,7 +11,6 @@ from jaxsnn.event.event_arrays import NeuronLanes, Rows, Seconds, Times, Weights
 from jaxsnn.event.forward.few_lanes import PickingScan
 from jaxsnn.event.forward.layer import MINOR_NEURONS, Causes, LayerSpec, LayerSpikes
 from jaxsnn.event.forward.layer_scan import Intervals, LaneLog, LayerScan
-from jaxsnn.event.forward.parallel_scan import ParallelScan, block_size, covers
 from jaxsnn.network.array_types import Array, Bool, Float, Int
 from jaxsnn.network.lookups import at_places
 from jaxsnn.network.reductions import any_in
@@ -99,8 +98,6 @@ def _scan_of(
     spec: LayerSpec, batch: int, neurons: int, arrivals: int
 ) -> tuple[type[LayerScan], int]:
     """How the arrivals of a population are gone through, and how many of them at a time."""
-    if spec.parallel and covers(spec):
-        return ParallelScan, block_size(arrivals)
     if spec.once:
         return LayerScan, min(arrivals + 1, _ONCE_BLOCK)
     # of a batch whose size is not known yet (`jax.export`) there may be few
