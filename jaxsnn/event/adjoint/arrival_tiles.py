@@ -1,7 +1,7 @@
 """Gradients by what arrives at a population, from the arrivals of each sample against all neurons: a
 tile, in which each arrival finds the next spike of each neuron by itself.
 
-Covers every neuron. The pass over arrivals (`arrivals_back`) is faster where there are many of them.
+It covers every neuron. The pass over arrivals (`arrivals_back`) is faster where there are many.
 """
 
 from __future__ import annotations
@@ -29,18 +29,14 @@ from jaxsnn.event.event_arrays import (
     Times,
     Weights,
 )
-from jaxsnn.event.forward.layer import (
-    MINOR_NEURONS,
-    Causes,
-    LayerSpec,
-)
-from jaxsnn.network.array_types import Array, Float, Int, Shaped
+from jaxsnn.event.forward.layer import Causes, LayerSpec
+from jaxsnn.network.array_types import Array, Float, Int
 from jaxsnn.network.lookups import at_places
 from jaxsnn.network.meshes import varying_like
 
-#: Arrays of a tile, (arrivals, neurons) or (neurons, arrivals), and what broadcasts to one.
-OfTile = Float[Array, "a b"]
-Broadcast = Float[Array, "#a #b"]
+#: Arrays of a tile, and what broadcasts to one.
+OfTile = Float[Array, "arrivals neurons"]
+Broadcast = Float[Array, "#arrivals #neurons"]
 
 
 class _Sample(NamedTuple):
@@ -68,59 +64,45 @@ class _Tile:
     """One sample's arrivals against the neurons of its population.
 
     Args:
-        neurons_last: arrays are (arrivals, neurons); else (neurons, arrivals).
         wanted: what is asked for beside the gradient by weights.
     """
 
-    def __init__(self, spec: LayerSpec, neurons_last: bool, wanted: Wanted) -> None:
+    def __init__(self, spec: LayerSpec, wanted: Wanted) -> None:
         self.spec = spec
         self.wanted = wanted
-        self.neurons_last = neurons_last
-        self.axis = 0 if neurons_last else 1  # of the arrivals
 
-    def of_arrivals(self, array: Shaped[Array, "arrivals"]) -> Shaped[Array, "#a #b"]:
-        """(arrivals,) as what broadcasts to a tile."""
-        return jnp.expand_dims(array, 1 - self.axis)
-
-    def of_lanes(self, array: Shaped[Array, "neurons"]) -> Shaped[Array, "#a #b"]:
-        """(neurons,) as what broadcasts to a tile."""
-        return array[None] if self.neurons_last else array[:, None]
-
-    def taken(self, array: Float[Array, "spikes neurons"], number: Int[Array, "a b"]) -> OfTile:
-        """Entries of a spike's array at a slot of each arrival and neuron."""
-        array = array if self.neurons_last else array.T
-        if len(array.shape) and array.shape[self.axis] == 2:  # one spike, and what is behind it
-            first, behind = jnp.split(array, 2, axis=self.axis)
+    @staticmethod
+    def taken(
+        array: Float[Array, "spikes neurons"], number: Int[Array, "arrivals neurons"]
+    ) -> OfTile:
+        """Return entries of a spike's array at a slot of each arrival and neuron."""
+        if len(array) == 2:  # one spike, and what is behind it
+            first, behind = jnp.split(array, 2)
             return jnp.where(number == 0, first, behind)
-        return at_places(array, number, axis=self.axis)
+        return at_places(array, number, axis=0)
 
-    def next_spike(self, sample: _Sample) -> Int[Array, "a b"]:
-        """For each arrival the neuron's next spike, or how many it has."""
-        arrival = self.of_arrivals(sample.arrival)
-        shape = jnp.broadcast_shapes(arrival.shape, self._lanes_shape(sample))
-        number = jnp.zeros(shape, jnp.int32)
+    @staticmethod
+    def next_spike(sample: _Sample) -> Int[Array, "arrivals neurons"]:
+        """Return for each arrival the neuron's next spike, or how many it has."""
+        arrival = sample.arrival[:, None]
+        number = jnp.zeros((len(arrival), sample.times.shape[1]), jnp.int32)
         # Of many spikes a search takes less time than a comparison with each.
         if sample.cause is None and len(sample.times) > 4:
             search = partial(jnp.searchsorted, side="right", method="scan_unrolled")
             found = jax.vmap(search, in_axes=(1, None))(sample.times, sample.arrival)
-            return found.astype(jnp.int32).T if self.neurons_last else found.astype(jnp.int32)
+            return found.astype(jnp.int32).T
         for spike in range(len(sample.times)):
-            time = self.of_lanes(sample.times[spike])
+            time = sample.times[spike]
             behind = time <= arrival
             if sample.cause is not None:  # all that came when it was made to fire came before it
-                caused = self.of_lanes(sample.cause[spike]) >= 0
-                behind &= ~((time == arrival) & caused)
+                behind &= ~((time == arrival) & (sample.cause[spike] >= 0))
             number += behind
         return number
 
-    def _lanes_shape(self, sample: _Sample) -> tuple[int, ...]:
-        """(1, neurons) or (neurons, 1)."""
-        return self.of_lanes(sample.times[0]).shape
-
     def back(self, sample: _Sample, weights: OfTile) -> _ByArrival:
         """What the arrivals of a sample leave."""
-        lanes = jax.tree.map(self.of_lanes, sample.lanes)
-        arrival = self.of_arrivals(sample.arrival)
+        lanes = jax.tree.map(lambda field: field[None], sample.lanes)
+        arrival = sample.arrival[:, None]
         number = self.next_spike(sample)
         # Behind the last spike nothing counts: there `taken` finds the slot that `_padded` adds.
         used = jnp.isfinite(arrival) & (number < len(sample.times))
@@ -148,7 +130,7 @@ class _Tile:
         self,
         sample: _Sample,
         arrival: Broadcast,
-        number: Int[Array, "a b"],
+        number: Int[Array, "arrivals neurons"],
         target: OfTile,
         costate: Costate,
     ) -> tuple[OfTile, Costate]:
@@ -190,24 +172,19 @@ def tiles_back(
     """
     row = arrivals[1]
     shared = row.ndim == 1  # one row pattern for all samples: gather and scatter weights once
-    tile = _Tile(spec, weight.shape[1] >= MINOR_NEURONS, wanted)
-
-    def turn(array: Float[Array, "c d"]) -> Float[Array, "e f"]:
-        """From (arrivals, neurons) to the axes of the tile, or back."""
-        return array if tile.neurons_last else jnp.transpose(array)
-
-    all_weights = turn(weight[row]) if shared else None
+    tile = _Tile(spec, wanted)
+    all_weights = weight[row] if shared else None
 
     def one(d_weight: OfTile, sample: _Sample) -> tuple[OfTile, _ByArrival]:
         weights = all_weights
         if weights is None:
-            weights = turn(weight.at[sample.row].get(mode="fill", fill_value=0.0))
+            weights = weight.at[sample.row].get(mode="fill", fill_value=0.0)
         found = tile.back(sample, weights)
         if shared:
             d_weight += found.weight
         else:
-            d_weight = d_weight.at[sample.row].add(turn(found.weight), mode="drop")
-        return d_weight, _summed(tile, found)
+            d_weight = d_weight.at[sample.row].add(found.weight, mode="drop")
+        return d_weight, _summed(found)
 
     inputs = _samples(spec, lanes, arrivals, len(weight), times, causes, passed)
     start = jnp.zeros_like(weight if all_weights is None else all_weights)
@@ -215,7 +192,7 @@ def tiles_back(
     # One sample after the other: an array (batch, arrivals, neurons) would not stay in the cache.
     d_weight, found = lax.scan(one, start, inputs)
     if shared:
-        d_weight = jnp.zeros_like(weight).at[row].add(turn(d_weight))
+        d_weight = jnp.zeros_like(weight).at[row].add(d_weight)
     return ByArrivals(weight=d_weight, fields=found.fields, time=found.time)
 
 
@@ -243,8 +220,8 @@ def _samples(
     )
 
 
-def _summed(tile: _Tile, found: _ByArrival) -> _ByArrival:
+def _summed(found: _ByArrival) -> _ByArrival:
     """What is left of a tile beside the weights: by the fields of neurons, and by arrival."""
-    fields = {name: jnp.sum(by, axis=tile.axis) for name, by in found.fields.items()}
-    by_time = None if found.time is None else jnp.sum(found.time, axis=1 - tile.axis)
+    fields = {name: jnp.sum(by, axis=0) for name, by in found.fields.items()}
+    by_time = None if found.time is None else jnp.sum(found.time, axis=1)
     return _ByArrival(weight=None, time=by_time, fields=fields)
