@@ -78,10 +78,6 @@ class EventDriven(EventOptions):
             width (seconds) gradients take the jump for a ramp of that length at whose end V comes
             to the threshold: a surrogate. `degenerate_spikes` of the solution counts those spikes.
         forward_mode: `jax.jvp` and `jax.jacfwd` work, and `jax.grad` does not.
-        parallel_in_time: XLA takes many arrivals of a layer at once, in a few hundred steps however
-            many there are, and not one after the other; None: except on a CPU, which that makes
-            slower. LIF and IF under delta spikes, boxes and loops go one after the other all the
-            same.
         backend: "native", kernels in C++, which refuses what they do not cover; "xla", which runs
             everything; "auto", native population by population where it can.
         threads: of the native backend; None: one for each processor. The results are the same.
@@ -343,10 +339,9 @@ def check_options(network: Network, options: EventOptions) -> None:
     if options.threads is not None and not _is_sound("threads", options.threads):
         fix = _whole(options.threads)
         raise UsageError(f"threads is {shown(options.threads)}", fix=fix)
-    for option in ("forward_mode", "parallel_in_time"):
-        found = getattr(options, option)
-        if not isinstance(found, bool) and (found is not None or option == "forward_mode"):
-            raise UsageError(f"{option} is {shown(found)}", fix="give True or False")
+    if not isinstance(options.forward_mode, bool):
+        fix = "give True or False"
+        raise UsageError(f"forward_mode is {shown(options.forward_mode)}", fix=fix)
     for option in ("min_slope", "jump_width"):
         # "not at least", so that NaN is refused
         if (found := getattr(options, option)) is not None and not as_number(found) >= 0:

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
-import jax
-
 from jaxsnn.errors import UsageError
 from jaxsnn.network.static_options import hashable
 
@@ -31,15 +29,8 @@ class EventOptions:
     min_slope: float = 2**-20
     jump_width: float | None = None
     forward_mode: bool = False
-    parallel_in_time: bool | None = None
     backend: str = "auto"
     threads: int | None = None
-
-    @property
-    def in_parallel(self) -> bool:
-        """Whether the arrivals of a layer are taken together, as accelerators like it."""
-        given = self.parallel_in_time
-        return jax.default_backend() != "cpu" if given is None else given
 
     def stops(self, population: str) -> bool:
         """Whether the neurons of a population stop after their first spike."""

@@ -134,7 +134,6 @@ class PopulationPart:
             jump_width=self.engine.jump_width,
             # the ends of boxes come behind all their beginnings
             in_order=in_order and not self.neuron.width,
-            parallel=self.engine.in_parallel,
         )
 
     def lanes(self) -> NeuronLanes:
@@ -425,7 +424,7 @@ class FeedForwardPart(PopulationPart):
         way = partial(way, spec)
         if native:
             way = partial(native_layer_spikes, spec, threads)
-        elif not spec.parallel and given.positions > 1:
+        elif given.positions > 1:
             way = in_parts(way, given.positions)
         spikes = way(weight, lanes, time, row, t_end)
         return jax.tree.map(given.neurons, spikes), None, clipped_slopes(spec, lanes, spikes)

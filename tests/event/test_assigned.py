@@ -39,7 +39,7 @@ CASES = {
     "IF delta, subtract": (IFDelta(reset_kind="subtract"), 0.0, 1.5, 0.6),
 }
 
-pytestmark = pytest.mark.usefixtures("x64", "minor_from_8")
+pytestmark = pytest.mark.usefixtures("x64")
 
 #: Compiled as a whole: operation by operation, each has a program.
 spikes_of = jax.jit(layer_spikes, static_argnums=0)

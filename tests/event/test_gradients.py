@@ -21,7 +21,7 @@ from tests.helpers.random_spikes import random_events
 INPUTS, ARRIVALS, SAMPLES, T_END = 4, 7, 2, 5.0
 ENGINE = EventDriven(max_spikes=16)
 
-pytestmark = [pytest.mark.usefixtures("x64", "minor_from_8"), pytest.mark.last_digits]
+pytestmark = [pytest.mark.usefixtures("x64"), pytest.mark.last_digits]
 
 #: Layers: shape of the time constants, neurons, how spikes and a bias enter, initial state, reset.
 NETS = {

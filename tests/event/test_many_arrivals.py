@@ -11,12 +11,12 @@ import pytest
 from jax import export
 from jax.extend.core import jaxprs_in_params
 
-from jaxsnn.event.adjoint import arrival_tiles, layer_adjoint
+from jaxsnn.event.adjoint import layer_adjoint
 from jaxsnn.event.adjoint.layer_adjoint import layer_spikes
 from jaxsnn.event.dynamics.cubalif import CubaLIFBox, CubaLIFDelta
 from jaxsnn.event.dynamics.integrate_and_fire import IFBox, IFDelta
 from jaxsnn.event.dynamics.lif import LIFDelta
-from jaxsnn.event.forward import parallel_scan, simulate_layer
+from jaxsnn.event.forward import simulate_layer
 from jaxsnn.event.forward.layer import LayerSpec
 from jaxsnn.network.structure import TauShape
 from tests.event.cases import population
@@ -45,15 +45,6 @@ def few_or_slow(name):
     return name if name in QUICK else pytest.param(name, marks=pytest.mark.slow)
 
 
-PARALLEL = {
-    **{name: CASES[name] for name in ("double", "any", "few neurons", "subtract", "too few slots")},
-    "refractory": (CubaLIFDelta(uniform=True), {"refractory": 0.3}),
-    "refractory, over blocks": (CubaLIFDelta(reset_kind="subtract"), {"refractory": 2.5}),
-    "once": (CubaLIFDelta(), {"once": True, "max_spikes": 1}),
-    "guessed": (CubaLIFDelta(tau_shape=TauShape.DOUBLE, uniform=True).guessed(), {}),
-}
-
-
 def given(neuron, neurons, seed):
     """Lanes, weights, times and rows of a population, with several arrivals at one time."""
     rng = np.random.default_rng(seed)
@@ -70,16 +61,6 @@ def given(neuron, neurons, seed):
         weight = np.concatenate([weight, -weight])
     lanes = neuron.lanes(p, np.asarray(rng.normal(0.2, 0.4, neurons)))
     return jnp.asarray(weight), lanes, jnp.asarray(times), jnp.asarray(rows)
-
-
-def drawn(cases, name):
-    """A population of a case, what it is given, and what times of spikes are weighed by."""
-    neuron, options = cases[name]
-    options = {"max_spikes": 40, "neurons": 40} | options
-    neurons = options.pop("neurons")
-    spec = LayerSpec(neuron=neuron, **options)
-    cotangent = np.random.default_rng(9).normal(size=(SAMPLES, neurons, spec.max_spikes))
-    return spec, given(neuron, neurons, seed=list(cases).index(name)), cotangent
 
 
 def outcome(spec, arguments, cotangent):
@@ -100,48 +81,29 @@ def outcome(spec, arguments, cotangent):
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("name", [few_or_slow(name) for name in CASES])
 def test_long_lists_give_the_same(name, monkeypatch):
-    spec, arguments, cotangent = drawn(CASES, name)
-    expected = outcome_of_short_lists(spec, arguments, cotangent, monkeypatch)
+    neuron, options = CASES[name]
+    options = {"max_spikes": 40, "neurons": 40} | options
+    neurons = options.pop("neurons")
+    spec = LayerSpec(neuron=neuron, **options)
+    arguments = given(neuron, neurons, seed=list(CASES).index(name))
+    cotangent = np.random.default_rng(9).normal(size=(SAMPLES, neurons, spec.max_spikes))
+    monkeypatch.setattr(simulate_layer, "_MANY_ARRIVALS", 10**6)
+    monkeypatch.setattr(layer_adjoint, "_MANY_ARRIVALS", 10**6)
+    expected, gradients = outcome(spec, arguments, cotangent)
+    jax.clear_caches()
     monkeypatch.setattr(simulate_layer, "_MANY_ARRIVALS", 1)
     monkeypatch.setattr(simulate_layer, "_MANY_LANES", 1)
     monkeypatch.setattr(simulate_layer, "_LONG_BLOCK", 5)
     monkeypatch.setattr(layer_adjoint, "_MANY_ARRIVALS", 1)
-    assert_same(outcome(spec, arguments, cotangent), expected)
-    jax.clear_caches()
-
-
-def outcome_of_short_lists(spec, arguments, cotangent, monkeypatch):
-    """What a few arrivals at a time give, one after the other."""
-    monkeypatch.setattr(simulate_layer, "_MANY_ARRIVALS", 10**6)
-    monkeypatch.setattr(layer_adjoint, "_MANY_ARRIVALS", 10**6)
-    expected = outcome(spec, arguments, cotangent)
-    jax.clear_caches()
-    return expected
-
-
-def assert_same(outcome, expected):
-    (found, others), (expected, gradients) = outcome, expected
+    spikes, others = outcome(spec, arguments, cotangent)
     assert int(expected.count.sum()) > 60
-    np.testing.assert_array_equal(found.count, expected.count)
-    np.testing.assert_allclose(found.time, expected.time, rtol=0, atol=1e-12)
-    np.testing.assert_allclose(found.slope, expected.slope, rtol=1e-9)
+    np.testing.assert_array_equal(spikes.count, expected.count)
+    np.testing.assert_allclose(spikes.time, expected.time, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(spikes.slope, expected.slope, rtol=1e-9)
     for mine, theirs in zip(jax.tree.leaves(others), jax.tree.leaves(gradients), strict=True):
         size = float(np.abs(theirs).max()) or 1.0
         np.testing.assert_allclose(mine, theirs, rtol=1e-9, atol=1e-10 * size)
-
-
-@pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("name", PARALLEL)
-def test_all_arrivals_of_a_block_at_once_give_the_same(name, monkeypatch):
-    spec, arguments, cotangent = drawn(PARALLEL, name)
-    expected = outcome_of_short_lists(spec, arguments, cotangent, monkeypatch)
-    # blocks that lists end in, and samples that are not a multiple of what is taken together
-    monkeypatch.setattr(parallel_scan, "_LEAST_BLOCK", 7)
-    monkeypatch.setattr(arrival_tiles, "_MOST_CHUNKS", 2)
-    monkeypatch.setattr(arrival_tiles, "_LARGE_ARRAY", 1)
-    spec = replace(spec, parallel=True)
-    assert parallel_scan.covers(spec)
-    assert_same(outcome(spec, arguments, cotangent), expected)
+    jax.clear_caches()
 
 
 # ---- what is assumed, and what is asked for
@@ -259,11 +221,10 @@ def test_a_gradient_does_not_depend_on_what_else_is_asked_for(name, long, monkey
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("parallel", [False, True])
-def test_gradients_are_exported_for_batches_of_any_size(parallel):
+def test_gradients_are_exported_for_batches_of_any_size():
     neuron = CubaLIFDelta(tau_shape=TauShape.DOUBLE, uniform=True)
     weight, lanes, times, rows = given(neuron, 40, seed=4)
-    spec = LayerSpec(neuron=neuron, max_spikes=12, parallel=parallel)
+    spec = LayerSpec(neuron=neuron, max_spikes=12)
 
     def gradients(weight, times, rows):
         def total(weight, times):

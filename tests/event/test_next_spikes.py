@@ -32,7 +32,6 @@ from jaxsnn.network.sorting import places_in_columns
 NEURONS = 3
 SPEC = LayerSpec(neuron=CubaLIFDelta(), max_spikes=2)
 NONE: Any = None
-either_way = pytest.mark.parametrize("neurons_last", [True, False])
 
 
 def sample(spikes, cause=None, free=None):
@@ -44,46 +43,39 @@ def sample(spikes, cause=None, free=None):
     return _Sample(jnp.asarray(arrival), NONE, jnp.asarray(times), cause, NONE, free, NONE)
 
 
-def turned(tile, array):
-    return np.asarray(array) if tile.neurons_last else np.asarray(array).T
-
-
-@either_way
 @pytest.mark.parametrize("spikes", [1, 4, 7])
 @pytest.mark.parametrize("caused", [False, True])
-def test_the_next_spike_of_each_arrival(spikes, caused, neurons_last):
+def test_the_next_spike_of_each_arrival(spikes, caused):
     """One at the time of an arrival lies behind it, unless an arrival made it."""
     given = sample(spikes)
     cause = np.random.default_rng(1).integers(-1, 2, (spikes, NEURONS))
     if caused:
         given = given._replace(cause=jnp.asarray(cause))
-    tile = _Tile(SPEC, neurons_last, Wanted())
+    tile = _Tile(SPEC, Wanted())
     expected = np.zeros((len(given.arrival), NEURONS), int)
     for (a, n, s), _ in np.ndenumerate(np.zeros((*expected.shape, spikes))):
         time, arrival = given.times[s, n], given.arrival[a]
         made = caused and cause[s, n] >= 0
         expected[a, n] += bool(time < arrival or (time == arrival and not made))
-    np.testing.assert_array_equal(turned(tile, jax.jit(tile.next_spike)(given)), expected)
+    np.testing.assert_array_equal(jax.jit(tile.next_spike)(given), expected)
 
 
-@either_way
 @pytest.mark.parametrize("spikes", [1, 2, 6])
-def test_what_belongs_to_the_next_spike_is_taken(spikes, neurons_last):
+def test_what_belongs_to_the_next_spike_is_taken(spikes):
     rng = np.random.default_rng(0)
     values, number = rng.normal(size=(spikes, NEURONS)), rng.integers(0, spikes + 1, (5, NEURONS))
-    tile = _Tile(SPEC, neurons_last, Wanted())
-    given = jnp.asarray(values, jnp.float32), jnp.asarray(turned(tile, number))
+    tile = _Tile(SPEC, Wanted())
+    given = jnp.asarray(values, jnp.float32), jnp.asarray(number)
     found = jax.jit(lambda values, number: tile.taken(_padded(values), number))(*given)
     expected = [[*row, 0.0] for row in values.T.astype(np.float32)]
     wanted = [[expected[n][number[a, n]] for n in range(NEURONS)] for a in range(5)]
-    np.testing.assert_array_equal(turned(tile, found), np.array(wanted, np.float32))
+    np.testing.assert_array_equal(found, np.array(wanted, np.float32))
 
 
-@either_way
-def test_arrivals_in_a_refractory_time_meet_its_end(neurons_last):
+def test_arrivals_in_a_refractory_time_meet_its_end():
     """Of V's own entry nothing is left there; an arrival at its very end comes behind it."""
     spec = replace(SPEC, refractory=0.75)
-    tile = _Tile(spec, neurons_last, Wanted())
+    tile = _Tile(spec, Wanted())
     times = jnp.asarray([[1.0] * NEURONS, [4.0] * NEURONS])
     free = Costate(p=(times + 10, times + 20), by={"tau": (times + 30, times + 40)})
     given = sample(2, free=free)._replace(
@@ -95,18 +87,14 @@ def test_arrivals_in_a_refractory_time_meet_its_end(neurons_last):
         number = tile.next_spike(given)
         here = jnp.full(number.shape, 7.0)
         ahead = Costate(p=(here, here), by={"tau": (here, here)})
-        return tile._or_release(given, tile.of_arrivals(given.arrival), number, here, ahead)
+        return tile._or_release(given, given.arrival[:, None], number, here, ahead)
 
     target, costate = released(given)
-
-    def column(array):
-        return turned(tile, array)[:, 0]
-
-    np.testing.assert_array_equal(column(target), [7, 1.75, 1.75, 7, 4.75, 7])
-    np.testing.assert_array_equal(column(costate.p[0]), [7, 0, 0, 7, 0, 7])
-    np.testing.assert_array_equal(column(costate.p[1]), [7, 21, 21, 7, 24, 7])
-    np.testing.assert_array_equal(column(costate.by["tau"][0]), [7, 0, 0, 7, 0, 7])
-    np.testing.assert_array_equal(column(costate.by["tau"][1]), [7, 41, 41, 7, 44, 7])
+    np.testing.assert_array_equal(target[:, 0], [7, 1.75, 1.75, 7, 4.75, 7])
+    np.testing.assert_array_equal(costate.p[0][:, 0], [7, 0, 0, 7, 0, 7])
+    np.testing.assert_array_equal(costate.p[1][:, 0], [7, 21, 21, 7, 24, 7])
+    np.testing.assert_array_equal(costate.by["tau"][0][:, 0], [7, 0, 0, 7, 0, 7])
+    np.testing.assert_array_equal(costate.by["tau"][1][:, 0], [7, 41, 41, 7, 44, 7])
 
 
 @pytest.mark.parametrize(

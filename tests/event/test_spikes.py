@@ -16,7 +16,7 @@ from tests.event.same_spikes import assert_same_spikes
 from tests.oracles import cubalif_series, cubalif_superposition
 
 SOURCES, ARRIVALS, SAMPLES, T_END = 4, 12, 3, 8.0
-#: The batch is the last axis, or the neurons are (`minor_from_8`).
+#: Numbers of neurons in a population.
 SIZES = (5, 9)
 
 every_shape = pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.name)
@@ -24,7 +24,7 @@ every_shape = pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.n
 some_shapes = pytest.mark.parametrize(
     "shape", [TauShape.DOUBLE, TauShape.EQUAL, TauShape.ANY], ids=lambda shape: shape.name
 )
-every_layout = pytest.mark.parametrize(
+every_population = pytest.mark.parametrize(
     ("shape", "neurons", "uniform"),
     [
         *(
@@ -37,7 +37,7 @@ every_layout = pytest.mark.parametrize(
     ],
     ids=lambda value: value.name if isinstance(value, TauShape) else str(value),
 )
-pytestmark = [pytest.mark.usefixtures("x64", "minor_from_8"), pytest.mark.last_digits]
+pytestmark = [pytest.mark.usefixtures("x64"), pytest.mark.last_digits]
 
 run = jax.jit(lambda *args: simulate_layer(*args)[0], static_argnums=0)
 
@@ -93,7 +93,7 @@ def expected(case, *, spike_area=None, step=None, initial="zero", reset_kind="ze
 # Against the oracle
 
 
-@every_layout
+@every_population
 def test_spikes_agree_with_the_oracle(shape, neurons, uniform):
     case = drawn(shape, neurons, uniform=uniform)
     ways = [

@@ -53,11 +53,7 @@ SAME: dict[str, dict[tuple[str, str], str]] = {
     },
     "jaxsnn/event/adjoint/arrival_tiles.py": {
         (
-            "tile = _Tile(spec, weight.shape[1] >= MINOR_NEURONS, wanted)",
-            "weight.shape[1] >= MINOR_NEURONS -> weight.shape[1] > MINOR_NEURONS",
-        ): _BOTH,
-        (
-            'return tile.back(given, turn(weight.at[given.row].get(mode="fill", fill_value=0.0)))',
+            'weights = weight.at[sample.row].get(mode="fill", fill_value=0.0)',
             "0.0 -> 1.0",
         ): _MASKED,
         (
@@ -69,7 +65,6 @@ SAME: dict[str, dict[tuple[str, str], str]] = {
             "len(sample.times) > 4 -> len(sample.times) >= 4",
         ): _BOTH,
         ("if sample.cause is None and len(sample.times) > 4:", "4 -> 5"): _BOTH,
-        ("return self.of_lanes(sample.times[0]).shape", "0 -> 1"): "all of them have one shape",
         (
             "used = jnp.isfinite(arrival) & (number < len(sample.times))",
             "number < len(sample.times) -> number <= len(sample.times)",

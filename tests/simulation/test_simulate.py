@@ -321,7 +321,6 @@ def test_a_graph_that_is_written_to_a_graph_is_told_the_order():
         ({"refractory": "2ms"}, "refractory is '2ms' for 'n': give at least 0"),
         ({"min_slope": "small"}, "min_slope is 'small': give at least 0"),
         ({"forward_mode": "no"}, "forward_mode is 'no': give True or False"),
-        ({"parallel_in_time": "no"}, "parallel_in_time is 'no': give True or False"),
         ({"threads": "all"}, "threads is 'all': give at least 1"),
     ],
 )

@@ -1,8 +1,7 @@
 """Gradients by what arrives at a population, from the arrivals of each sample against all neurons: a
 tile, in which each arrival finds the next spike of each neuron by itself.
 
-On a CPU that is faster than one pass over the arrivals where there are few (`arrivals_back`); an
-accelerator does all of them at once.
+It covers every neuron. The pass over arrivals (`arrivals_back`) is faster where there are many.
 """
 
 from __future__ import annotations
@@ -30,21 +29,14 @@ from jaxsnn.event.event_arrays import (
     Times,
     Weights,
 )
-from jaxsnn.event.forward.layer import (
-    MINOR_NEURONS,
-    Causes,
-    LayerSpec,
-)
-from jaxsnn.network.array_types import Array, Float, Int, Shaped
+from jaxsnn.event.forward.layer import Causes, LayerSpec
+from jaxsnn.network.array_types import Array, Float, Int
 from jaxsnn.network.lookups import at_places
 from jaxsnn.network.meshes import varying_like
 
-#: Where samples are taken together: numbers of an array of some of them, and how many parts at most.
-_LARGE_ARRAY, _MOST_CHUNKS = 2**21, 64
-
-#: Arrays of a tile, (arrivals, neurons) or (neurons, arrivals), and what broadcasts to one.
-OfTile = Float[Array, "a b"]
-Broadcast = Float[Array, "#a #b"]
+#: Arrays of a tile, and what broadcasts to one.
+OfTile = Float[Array, "arrivals neurons"]
+Broadcast = Float[Array, "#arrivals #neurons"]
 
 
 class _Sample(NamedTuple):
@@ -72,59 +64,45 @@ class _Tile:
     """One sample's arrivals against the neurons of its population.
 
     Args:
-        neurons_last: arrays are (arrivals, neurons); else (neurons, arrivals).
         wanted: what is asked for beside the gradient by weights.
     """
 
-    def __init__(self, spec: LayerSpec, neurons_last: bool, wanted: Wanted) -> None:
+    def __init__(self, spec: LayerSpec, wanted: Wanted) -> None:
         self.spec = spec
         self.wanted = wanted
-        self.neurons_last = neurons_last
-        self.axis = 0 if neurons_last else 1  # of the arrivals
 
-    def of_arrivals(self, array: Shaped[Array, "arrivals"]) -> Shaped[Array, "#a #b"]:
-        """(arrivals,) as what broadcasts to a tile."""
-        return jnp.expand_dims(array, 1 - self.axis)
-
-    def of_lanes(self, array: Shaped[Array, "neurons"]) -> Shaped[Array, "#a #b"]:
-        """(neurons,) as what broadcasts to a tile."""
-        return array[None] if self.neurons_last else array[:, None]
-
-    def taken(self, array: Float[Array, "spikes neurons"], number: Int[Array, "a b"]) -> OfTile:
-        """Entries of a spike's array at a slot of each arrival and neuron."""
-        array = array if self.neurons_last else array.T
-        if len(array.shape) and array.shape[self.axis] == 2:  # one spike, and what is behind it
-            first, behind = jnp.split(array, 2, axis=self.axis)
+    @staticmethod
+    def taken(
+        array: Float[Array, "spikes neurons"], number: Int[Array, "arrivals neurons"]
+    ) -> OfTile:
+        """Return entries of a spike's array at a slot of each arrival and neuron."""
+        if len(array) == 2:  # one spike, and what is behind it
+            first, behind = jnp.split(array, 2)
             return jnp.where(number == 0, first, behind)
-        return at_places(array, number, axis=self.axis)
+        return at_places(array, number, axis=0)
 
-    def next_spike(self, sample: _Sample) -> Int[Array, "a b"]:
-        """For each arrival the neuron's next spike, or how many it has."""
-        arrival = self.of_arrivals(sample.arrival)
-        shape = jnp.broadcast_shapes(arrival.shape, self._lanes_shape(sample))
-        number = jnp.zeros(shape, jnp.int32)
+    @staticmethod
+    def next_spike(sample: _Sample) -> Int[Array, "arrivals neurons"]:
+        """Return for each arrival the neuron's next spike, or how many it has."""
+        arrival = sample.arrival[:, None]
+        number = jnp.zeros((len(arrival), sample.times.shape[1]), jnp.int32)
         # Of many spikes a search takes less time than a comparison with each.
         if sample.cause is None and len(sample.times) > 4:
             search = partial(jnp.searchsorted, side="right", method="scan_unrolled")
             found = jax.vmap(search, in_axes=(1, None))(sample.times, sample.arrival)
-            return found.astype(jnp.int32).T if self.neurons_last else found.astype(jnp.int32)
+            return found.astype(jnp.int32).T
         for spike in range(len(sample.times)):
-            time = self.of_lanes(sample.times[spike])
+            time = sample.times[spike]
             behind = time <= arrival
             if sample.cause is not None:  # all that came when it was made to fire came before it
-                caused = self.of_lanes(sample.cause[spike]) >= 0
-                behind &= ~((time == arrival) & caused)
+                behind &= ~((time == arrival) & (sample.cause[spike] >= 0))
             number += behind
         return number
 
-    def _lanes_shape(self, sample: _Sample) -> tuple[int, ...]:
-        """(1, neurons) or (neurons, 1)."""
-        return self.of_lanes(sample.times[0]).shape
-
     def back(self, sample: _Sample, weights: OfTile) -> _ByArrival:
         """What the arrivals of a sample leave."""
-        lanes = jax.tree.map(self.of_lanes, sample.lanes)
-        arrival = self.of_arrivals(sample.arrival)
+        lanes = jax.tree.map(lambda field: field[None], sample.lanes)
+        arrival = sample.arrival[:, None]
         number = self.next_spike(sample)
         # Behind the last spike nothing counts: there `taken` finds the slot that `_padded` adds.
         used = jnp.isfinite(arrival) & (number < len(sample.times))
@@ -152,7 +130,7 @@ class _Tile:
         self,
         sample: _Sample,
         arrival: Broadcast,
-        number: Int[Array, "a b"],
+        number: Int[Array, "arrivals neurons"],
         target: OfTile,
         costate: Costate,
     ) -> tuple[OfTile, Costate]:
@@ -192,49 +170,29 @@ def tiles_back(
         causes, passed: of each spike.
         wanted: what is asked for beside the gradient by weights.
     """
-    time, row = arrivals
+    row = arrivals[1]
     shared = row.ndim == 1  # one row pattern for all samples: gather and scatter weights once
-    tile = _Tile(spec, weight.shape[1] >= MINOR_NEURONS, wanted)
+    tile = _Tile(spec, wanted)
+    all_weights = weight[row] if shared else None
 
-    def turn(array: Float[Array, "c d"]) -> Float[Array, "e f"]:
-        """From (arrivals, neurons) to the axes of the tile, or back."""
-        return array if tile.neurons_last else jnp.transpose(array)
-
-    all_weights = turn(weight[row]) if shared else None
-
-    def sample(given: _Sample) -> _ByArrival:
-        if all_weights is None:
-            return tile.back(given, turn(weight.at[given.row].get(mode="fill", fill_value=0.0)))
-        return tile.back(given, all_weights)
-
-    def one(d_weight: OfTile, given: _Sample) -> tuple[OfTile, _ByArrival]:
-        found = sample(given)
+    def one(d_weight: OfTile, sample: _Sample) -> tuple[OfTile, _ByArrival]:
+        weights = all_weights
+        if weights is None:
+            weights = weight.at[sample.row].get(mode="fill", fill_value=0.0)
+        found = tile.back(sample, weights)
         if shared:
             d_weight += found.weight
         else:
-            d_weight = d_weight.at[given.row].add(turn(found.weight), mode="drop")
-        return d_weight, _summed(tile, found)
-
-    def some(d_weight: OfTile, given: _Sample) -> tuple[OfTile, _ByArrival]:
-        found = jax.vmap(sample)(given)
-        if shared:
-            d_weight += jnp.sum(found.weight, axis=0)
-        else:
-            d_weight = d_weight.at[given.row].add(jax.vmap(turn)(found.weight), mode="drop")
-        return d_weight, jax.vmap(partial(_summed, tile))(found)
+            d_weight = d_weight.at[sample.row].add(found.weight, mode="drop")
+        return d_weight, _summed(found)
 
     inputs = _samples(spec, lanes, arrivals, len(weight), times, causes, passed)
     start = jnp.zeros_like(weight if all_weights is None else all_weights)
     start = varying_like(start, inputs, weight)
-    # how large a batch is may not be known yet (`jax.export`)
-    if spec.parallel and isinstance(time.shape[0], int):
-        chunks = _in_chunks(inputs, weight.shape[1])
-        d_weight, found = lax.scan(some, start, chunks)
-        found = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[: len(time)], found)
-    else:  # an array (batch, arrivals, neurons) would not stay in the cache
-        d_weight, found = lax.scan(one, start, inputs)
+    # One sample after the other: an array (batch, arrivals, neurons) would not stay in the cache.
+    d_weight, found = lax.scan(one, start, inputs)
     if shared:
-        d_weight = jnp.zeros_like(weight).at[row].add(turn(d_weight))
+        d_weight = jnp.zeros_like(weight).at[row].add(d_weight)
     return ByArrivals(weight=d_weight, fields=found.fields, time=found.time)
 
 
@@ -262,28 +220,8 @@ def _samples(
     )
 
 
-def _summed(tile: _Tile, found: _ByArrival) -> _ByArrival:
+def _summed(found: _ByArrival) -> _ByArrival:
     """What is left of a tile beside the weights: by the fields of neurons, and by arrival."""
-    fields = {name: jnp.sum(by, axis=tile.axis) for name, by in found.fields.items()}
-    by_time = None if found.time is None else jnp.sum(found.time, axis=1 - tile.axis)
+    fields = {name: jnp.sum(by, axis=0) for name, by in found.fields.items()}
+    by_time = None if found.time is None else jnp.sum(found.time, axis=1)
     return _ByArrival(weight=None, time=by_time, fields=fields)
-
-
-def _in_chunks(samples: _Sample, neurons: int) -> _Sample:
-    """Samples (batch, ...) as (chunks, some, ...), with empty ones behind the last: as many together
-    as make a large array, and not more than a few dozen chunks.
-    """
-    batch, arrivals = samples.arrival.shape
-    together = max(_LARGE_ARRAY // max(arrivals * neurons, 1), -(-batch // _MOST_CHUNKS), 1)
-    chunks = max(-(-batch // together), 1)
-    together = -(-batch // chunks)
-
-    def cut(array: Shaped[Array, "batch ..."], empty: float = 0) -> Shaped[Array, "chunks ..."]:
-        more = [(0, chunks * together - batch), *[(0, 0)] * (array.ndim - 1)]
-        array = jnp.pad(array, more, constant_values=empty)
-        return array.reshape(chunks, together, *array.shape[1:])
-
-    none = partial(cut, empty=jnp.inf)
-    return jax.tree.map(cut, samples)._replace(
-        arrival=none(samples.arrival), times=none(samples.times)
-    )

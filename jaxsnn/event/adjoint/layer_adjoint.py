@@ -280,7 +280,7 @@ def _goes_by_arrivals(spec: LayerSpec, kept: Residuals) -> bool:
     sample, and the pass covers the neurons.
     """
     batch, arrivals = kept.time.shape  # a batch whose size is not known yet (`jax.export`)
-    covered = not (spec.neuron.jumps or spec.refractory or spec.parallel)
+    covered = not (spec.neuron.jumps or spec.refractory)
     return covered and isinstance(batch, int) and arrivals >= _MANY_ARRIVALS
 
 

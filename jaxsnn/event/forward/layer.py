@@ -27,17 +27,12 @@ import jax.numpy as jnp
 from jaxsnn.event.dynamics.neuron_model import Neuron
 from jaxsnn.event.event_arrays import NeuronLanes, OfNeurons, OfSpikes, State
 from jaxsnn.network.array_types import Array, Bool, Float, Int
-from jaxsnn.network.lookups import turned
 from jaxsnn.network.reductions import over_first
 
-#: Below this many neurons the batch is the last axis: over short rows loops are slow.
-MINOR_NEURONS = 32
-
-#: Arrays in the shape of the lanes, (batch, neurons) or (neurons, batch): quantities, conditions,
-#: numbers of intervals or spikes.
-OfLanes = Float[Array, "a b"]
-WhichLanes = Bool[Array, "a b"]
-NumberOfLanes = Int[Array, "a b"]
+#: Arrays in the shape of the lanes: quantities, conditions, numbers of intervals or spikes.
+OfLanes = Float[Array, "batch neurons"]
+WhichLanes = Bool[Array, "batch neurons"]
+NumberOfLanes = Int[Array, "batch neurons"]
 #: Number of an interval, one for all.
 Position = Int[Array, ""]
 
@@ -57,7 +52,6 @@ class LayerSpec:
             depend on weights; with a width (seconds) gradients take the jump for a ramp of that
             length at whose end V comes to the threshold. None: exact, that is none.
         in_order: arrivals come in the order of their times, so that nothing is sorted.
-        parallel: many arrivals are taken at once, where that is covered: for accelerators.
     """
 
     neuron: Neuron
@@ -67,7 +61,6 @@ class LayerSpec:
     refractory: float = 0.0
     jump_width: float | None = None
     in_order: bool = False
-    parallel: bool = False
 
     @property
     def counted(self) -> int:
@@ -120,19 +113,16 @@ class Causes(NamedTuple):
     slope_after: Float[Array, "a b c"]
 
 
-def spread(lanes: NeuronLanes, batch: int, neurons_last: bool = True) -> NeuronLanes:
-    """Lanes (neurons,) or (positions, neurons) as arrays that broadcast against (batch * positions,
-    neurons), or that turned.
-    """
+def spread(lanes: NeuronLanes, batch: int) -> NeuronLanes:
+    """Broadcast lanes (neurons,) or (positions, neurons) against (batch * positions, neurons)."""
 
-    def one(array: Float[Array, "..."]) -> Float[Array, "a b"]:
+    def of_samples(array: Float[Array, "..."]) -> Float[Array, "#batch neurons"]:
         if array.ndim == 1:
-            return array[None] if neurons_last else array[:, None]
+            return array[None]
         # row sample * positions + position of the batch has the lanes of its position
-        array = jnp.tile(array, (batch // array.shape[0], 1))
-        return array if neurons_last else turned(array)
+        return jnp.tile(array, (batch // array.shape[0], 1))
 
-    return jax.tree.map(one, lanes)
+    return jax.tree.map(of_samples, lanes)
 
 
 def gathered(gradient: NeuronLanes, lanes: NeuronLanes) -> NeuronLanes:

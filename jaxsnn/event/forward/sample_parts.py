@@ -2,7 +2,8 @@
 
 A batch of a convolution has so many neurons that their state falls out of the cache of a processor
 between one arrival and the next: all samples at once take a quarter longer than one after the
-other, and the memory of all of them.
+other, and the memory of all of them. The temporary arrays of two convolutions (4,000 events, batch
+8), forward and backward, take 117 MB in parts, and 272 MB at once.
 """
 
 from __future__ import annotations

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 
 from jaxsnn.event.dynamics.neuron_model import Neuron
 from jaxsnn.event.event_arrays import NeuronLanes, Rows, Seconds, Times, Weights
 from jaxsnn.event.forward.few_lanes import PickingScan
-from jaxsnn.event.forward.layer import MINOR_NEURONS, Causes, LayerSpec, LayerSpikes
+from jaxsnn.event.forward.layer import Causes, LayerSpec, LayerSpikes
 from jaxsnn.event.forward.layer_scan import Intervals, LaneLog, LayerScan
-from jaxsnn.event.forward.parallel_scan import ParallelScan, block_size, covers
 from jaxsnn.network.array_types import Array, Bool, Float, Int
 from jaxsnn.network.lookups import at_places
 from jaxsnn.network.reductions import any_in
@@ -79,19 +77,16 @@ def simulate_layer(
         columns, position = sorted_columns(time)
         row = row[0][position] if row.shape[0] == 1 else at_places(row.T, position, 0)
     batch, neurons = time.shape[0], weight.shape[1]
-    minor_neurons = neurons >= MINOR_NEURONS
-    shape = (batch, neurons) if minor_neurons else (neurons, batch)
+    shape = (batch, neurons)
     kind, block = _scan_of(spec, batch, neurons, time.shape[1])
     intervals = _intervals(columns, row, t_end, weight.shape[0], block)
-    scan = kind(spec, weight, lanes, intervals, t_end, block, minor_neurons)
+    scan = kind(spec, weight, lanes, intervals, t_end, block)
     # At rest nothing can happen before the first arrival: interval 0 is left out.
     first = _moves(spec.neuron, lanes).astype(jnp.int32) ^ 1
     if spec.once:
         log = scan.first_spikes(shape, first)
     else:
         log = scan.all_spikes(shape, first)
-    if not minor_neurons:
-        log = jax.tree.map(lambda array: jnp.moveaxis(array, -1, -2), log)
     return _spikes_of(log, position)
 
 
@@ -99,8 +94,6 @@ def _scan_of(
     spec: LayerSpec, batch: int, neurons: int, arrivals: int
 ) -> tuple[type[LayerScan], int]:
     """How the arrivals of a population are gone through, and how many of them at a time."""
-    if spec.parallel and covers(spec):
-        return ParallelScan, block_size(arrivals)
     if spec.once:
         return LayerScan, min(arrivals + 1, _ONCE_BLOCK)
     # of a batch whose size is not known yet (`jax.export`) there may be few
