@@ -16,6 +16,8 @@ from jaxsnn.commands.arguments import (
 )
 from jaxsnn.commands.remarks import similar_lines
 from jaxsnn.errors import UsageError
+from jaxsnn.options import APPROXIMATE, DIALECT, FORCE, INPUT_RANGE, TO
+from jaxsnn.wording import Option, Text
 
 if TYPE_CHECKING:
     from jaxsnn.nir.model.changes import Change
@@ -69,27 +71,21 @@ class ConvertOutcome:
         return "\n".join(lines)
 
 
+_TO_DT = Option(
+    name="to_dt",
+    help="step of the target; default: the source's, else its own",
+    metavar="TIME",
+)
+
+
 def add(commands: Any) -> None:
-    """The parser."""
+    """Add the parser."""
     text = "rewrite a NIR file for another simulator's own importer"
-    parser = add_command(commands, "convert", run, text)
-    add_file(parser, dialect_flags=("--from", "--dialect"))
+    to = TO.but(help=_targets)
+    options = (FORCE, to, _TO_DT, INPUT_RANGE, APPROXIMATE)
+    parser = add_command(commands, "convert", run, text, *options)
+    add_file(parser, dialect=DIALECT.but(other_flags=("--from",)))
     parser.add_argument("output", metavar="OUT", help="the file to write")
-    parser.add_argument("--force", action="store_true", help="overwrite OUT")
-    to = parser.add_argument("--to", metavar="NAME", required=True)
-    parser.when_used(lambda: setattr(to, "help", _targets()))
-    parser.add_argument(
-        "--to-dt", metavar="TIME", help="step of the target; default: the source's, else its own"
-    )
-    parser.add_argument(
-        "--input-range",
-        metavar="LOW:HIGH",
-        default="0:1",
-        help="what an input channel carries in a step; default: 0:1, spikes",
-    )
-    parser.add_argument(
-        "--approximate", action="store_true", help="do the nearest thing, and say what that loses"
-    )
 
 
 def _targets() -> str:
@@ -106,7 +102,7 @@ def _range(text: str) -> tuple[float, float]:
         return float(low), float(high)
     except ValueError as error:
         raise UsageError(
-            f"--input-range is '{text}', not LOW:HIGH",
+            Text("{option} is '{text}', not LOW:HIGH", option=INPUT_RANGE, text=text),
             fix="pass two numbers, such as 0:1 for spikes",
         ) from error
 

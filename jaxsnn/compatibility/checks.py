@@ -39,6 +39,8 @@ from jaxsnn.nir.io.files import Group
 from jaxsnn.nir.io.reading import read_nir
 from jaxsnn.nir.model.graph import Graph, refuse_no_graph
 from jaxsnn.nir.model.validation import is_open, validate
+from jaxsnn.options import THRESHOLD
+from jaxsnn.wording import Text
 
 #: How to learn what it does that time goes on otherwise than in the source.
 MEASURE = "`jaxsnn fidelity` measures what that moves"
@@ -146,7 +148,12 @@ def refuse_unknown(purpose: str, threshold: str | None = None) -> None:
         check_reading(threshold)
         if purpose != "event":
             raise UsageError(
-                f"threshold is for the event engine, not for '{purpose}'", fix="leave it out"
+                Text(
+                    "{threshold} is for the event engine, not for '{purpose}'",
+                    threshold=THRESHOLD,
+                    purpose=purpose,
+                ),
+                fix="leave it out",
             )
 
 

@@ -39,7 +39,9 @@ from jaxsnn.network.reductions import any_in, any_of, numbers_of
 from jaxsnn.network.results import Result, first_of, refuse_no_tau, refuse_several
 from jaxsnn.network.spikes import Events, flatten_spikes
 from jaxsnn.network.valued_inputs import Input
+from jaxsnn.options import ENGINE, MAX_SPIKES, T_END
 from jaxsnn.units import format_time
+from jaxsnn.wording import Text
 
 
 @jax.tree_util.register_dataclass
@@ -295,7 +297,7 @@ class EventSolution:
         if not is_end(np.asarray(self.t_end)):
             return Problem(
                 code="invalid-input",
-                message=f"t_end is {end:g} s",
+                message=Text("{t_end} is {end:g} s", t_end=T_END, end=end),
                 fix="pass a finite time after 0, in seconds",
             )
         return Problem(
@@ -332,7 +334,14 @@ class EventSolution:
             node=name,
             code="budget",
             message=f"spike budget exhausted: {what}",
-            fix=f'pass {option}={most} or more, or {option}="auto"',
+            facts={"budget": option, "needed": most},
+            fix=f'pass {option}={most} or more, or {option}="auto"'
+            if option != MAX_SPIKES.name
+            else Text(
+                "pass {budget} or more, or {growing}",
+                budget=MAX_SPIKES.set_to(most),
+                growing=MAX_SPIKES.set_to("auto"),
+            ),
         )
 
     def _different(self) -> Problem:
@@ -346,7 +355,10 @@ class EventSolution:
             code="time-constants",
             message=f"node '{name}' takes voltages of LI whose tau runs from {format_time(least)} to "
             f"{format_time(most)}, the event engine takes one tau for all",
-            fix="train it with Positive(shared=True), or simulate with engine=TimeStepped()",
+            fix=Text(
+                "train it with Positive(shared=True), or simulate with {engine}",
+                engine=ENGINE.set_to("grid"),
+            ),
         )
 
     def _repr_html_(self) -> str | None:

@@ -12,8 +12,10 @@ from jaxsnn.network.neuron_models import is_registered, neuron_kinds
 from jaxsnn.network.obstacles import obstacles, unknown_model
 from jaxsnn.network.structure import OPERATORS, Population, Wire, carriers
 from jaxsnn.network.voltage_chains import chain_limits, voltages_into
+from jaxsnn.options import ENGINE, MIN_V_MEM, READOUT, RESET, SPIKE_KERNEL, THRESHOLD
+from jaxsnn.wording import Text
 
-_STEPPED = "simulate with engine=TimeStepped()"
+_STEPPED = Text("simulate with {engine}", engine=ENGINE.set_to("grid"))
 
 
 def event_limits(
@@ -66,7 +68,7 @@ def event_limits(
                 message=f"node '{wire.name}' (Delay) delays the bias that comes from "
                 f"{listing(name for name in wire.sources if name in steady)}, which would begin at "
                 "the delay",
-                fix=f"put the bias behind the Delay, or {_STEPPED}",
+                fix="put the bias behind the Delay, or " + _STEPPED,
             )
         if wire.name in populations:
             # Voltages, biases and levels last: how a step takes them up has to be known.
@@ -88,7 +90,7 @@ def _in_turn(cycles: Iterable[Cycle]) -> Iterator[Problem]:
             what, fix = "form a loop without a neuron, which remembers", _STEPPED
         else:
             what = "join what several neurons of their loop send, which passes"
-            fix = f"give each way from neuron to neuron weights of its own, or {_STEPPED}"
+            fix = "give each way from neuron to neuron weights of its own, or " + _STEPPED
         yield Problem(
             node=cycle.wires[0].name,
             code="instant-cycle",
@@ -119,7 +121,7 @@ def late_by_target(wires: Iterable[Wire]) -> Iterator[Problem]:
                     code="late-by-target",
                     message=f"node '{wire.name}' (Delay) is part of a cycle and has {wire.size} delays"
                     " behind weights, one for each that is reached",
-                    fix=f"put it right behind the neurons that send, or {_STEPPED}",
+                    fix="put it right behind the neurons that send, or " + _STEPPED,
                 )
 
 
@@ -261,7 +263,7 @@ def _threshold_limits(
             node=wire.name,
             code="threshold-in-cycle",
             message=f"{where} is part of a cycle",
-            fix=f"break the cycle before it, or {_STEPPED}",
+            fix="break the cycle before it, or " + _STEPPED,
         )
     elif feed.obstacle or (source is not None and source.fires):
         what = feed.obstacle or f"receives the spikes of '{feed.readout}'"
@@ -270,8 +272,8 @@ def _threshold_limits(
             node=wire.name,
             code="threshold-source",
             message=f"{where} {what}",
-            fix=f"{pool}feed it by one LI, CubaLI or I, through Scale and Flatten alone, "
-            f"or {_STEPPED}",
+            fix=f"{pool}feed it by one LI, CubaLI or I, through Scale and Flatten alone, or "
+            + _STEPPED,
         )
 
 
@@ -288,13 +290,18 @@ def _mixture_limits(
         if name in populations and populations[name].spike_kernel == "delta":
             held = level in carriers(wires, currents)
             what = "the current of an input" if held else "a level"
-            other = "" if held else ' or threshold="event"'
+            other = "" if held else Text(" or {threshold}", threshold=THRESHOLD.set_to("event"))
             yield Problem(
                 node=name,
                 code="level-and-deltas",
                 message=f"node '{name}' ({populations[name].kind}) receives {what} from '{level}' "
                 f"and delta spikes from '{spikes}'",
-                fix=f'pass spike_kernel={{"{name}": "box"}}{other}, or {_STEPPED}',
+                fix=Text(
+                    "pass {spike_kernel}{alternative}, or {stepped}",
+                    spike_kernel=SPIKE_KERNEL.set_to("box", node=name),
+                    alternative=other,
+                    stepped=_STEPPED,
+                ),
             )
 
 
@@ -326,7 +333,11 @@ def _population_limits(
             code="resetting-readout",
             message=f"{where} gives its membrane and resets ({population.reset}), and the event"
             " engine has readouts that never reset",
-            fix=f'{_STEPPED}, or pass reset={{"{name}": "none"}}',
+            fix=Text(
+                "{stepped}, or pass {reset}",
+                stepped=_STEPPED,
+                reset=RESET.set_to("none", node=name),
+            ),
         )
     if population.floor is not None:
         yield Problem(
@@ -334,12 +345,19 @@ def _population_limits(
             code="floor",
             message=f"{where} keeps V at {population.floor:g} or above, step by step, which"
             " continuous time has no rule for",
-            fix=f'{_STEPPED}, or pass min_v_mem={{"{name}": "none"}}',
+            fix=Text(
+                "{stepped}, or pass {bound}",
+                stepped=_STEPPED,
+                bound=MIN_V_MEM.set_to("none", node=name),
+            ),
         )
     if population.fires and population.reset == "none":
         yield Problem(
             node=name,
             code="no-reset",
             message=f"{where} has reset 'none'",
-            fix=f'pass readout="{name}" if it is a leaky readout, or another reset',
+            fix=Text(
+                "pass {readout} if it is a leaky readout, or another reset",
+                readout=READOUT.set_to(name),
+            ),
         )

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from jaxsnn.errors import UsageError, listing, suggestion
 from jaxsnn.network.structure import Population, Wire, carriers
+from jaxsnn.options import THRESHOLD
+from jaxsnn.wording import Text
 
 #: How the event engine can simulate a Threshold: as NIR's documentation has it, or as an event at
 #: each upward crossing.
@@ -116,6 +118,10 @@ def check_reading(reading: object) -> None:
     """
     if reading not in READINGS:
         raise UsageError(
-            f"threshold is {reading!r}, which is not a way to simulate a Threshold",
+            Text(
+                "{threshold} is {reading!r}, which is not a way to simulate a Threshold",
+                threshold=THRESHOLD,
+                reading=reading,
+            ),
             fix=suggestion(str(reading), READINGS),
         )

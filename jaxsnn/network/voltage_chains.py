@@ -23,7 +23,9 @@ from jaxsnn.network.structure import (
     carried,
     find_tau_shape,
 )
+from jaxsnn.options import ENGINE, SPIKE_KERNEL, THRESHOLD
 from jaxsnn.units import format_time
+from jaxsnn.wording import Text
 
 if TYPE_CHECKING:
     from jaxsnn.network.array_types import Array, Float
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     Taus = Mapping[str, Float[Array | np.ndarray, "*neurons"]]
 
 _CODE = "analog-signal"
-_STEPPED = "simulate with engine=TimeStepped()"
+_STEPPED = Text("simulate with {engine}", engine=ENGINE.set_to("grid"))
 
 
 def voltages_into(
@@ -136,7 +138,7 @@ def chain_limits(
                 wire.name,
                 f"node '{wire.name}' (Delay) delays the voltage of"
                 f" {_described(sources, populations)}",
-                f"put the Delay before that, or {_STEPPED}",
+                "put the Delay before that, or " + _STEPPED,
             )
         elif wire.kind == "output":
             sources = tuple(name for name in sources if name not in wire.sources)
@@ -144,14 +146,14 @@ def chain_limits(
                 sources[0],
                 f"node {_described(sources[:1], populations)} sends its voltage through other nodes"
                 f" to Output '{wire.name}'",
-                f"{_STEPPED}, the event engine records voltages of neurons only",
+                _STEPPED + ", the event engine records voltages of neurons only",
             )
         elif not wire.linear:
             yield _limit(
                 sources[0],
                 f"node {_described(sources[:1], populations)} sends its voltage on to"
                 f" '{wire.name}' ({wire.kind})",
-                f"{_STEPPED}, the event engine sends voltages on to LIF and LI only",
+                _STEPPED + ", the event engine sends voltages on to LIF and LI only",
             )
 
 
@@ -173,7 +175,7 @@ def _limits_at(
             sources[0],
             f"node {_described(sources[:1], populations)} sends its voltage on to '{name}'"
             f" ({target.kind}), which {why}",
-            f"{_STEPPED}, the event engine sends voltages on to LIF and LI only",
+            _STEPPED + ", the event engine sends voltages on to LIF and LI only",
         )
     spikes = carried(wires, _spiking(wires, populations))[name]
     if spikes:
@@ -181,7 +183,7 @@ def _limits_at(
             name,
             f"node '{name}' ({target.kind}) takes what {listing(spikes)} sends and the voltage of "
             f"{_described(sources, populations)}",
-            f"drive it by one of the two, or {_STEPPED}",
+            "drive it by one of the two, or " + _STEPPED,
         )
     kinds = [_type(populations[source]) for source in sources]
     if "LI" in kinds and "I" in kinds:
@@ -190,7 +192,7 @@ def _limits_at(
             name,
             f"node '{name}' ({target.kind}) takes the voltages of '{leaky}', which leaks, and of"
             f" '{steady}', which does not",
-            f"{_STEPPED}, the event engine takes one time constant for all of them",
+            _STEPPED + ", the event engine takes one time constant for all of them",
         )
 
 
@@ -210,27 +212,31 @@ def _source_limits(
         yield _limit(
             name,
             f"{where} sends its voltage on to '{target.name}' ({target.kind}), {why}",
-            f"{_STEPPED}, the event engine sends on voltages of LI and I only",
+            _STEPPED + ", the event engine sends on voltages of LI and I only",
         )
     if entering[name]:
         yield _limit(
             name,
             f"{where} takes the voltage of {_described(entering[name], populations)} and sends its"
             f" own on to '{target.name}' ({target.kind})",
-            f"put spiking neurons in between, or {_STEPPED}",
+            "put spiking neurons in between, or " + _STEPPED,
         )
     if source.spike_kernel != "delta" and _type(source) in ("LI", "I"):
         yield _limit(
             name,
             f"{where} takes spikes as boxes and sends its voltage on to '{target.name}'"
             f" ({target.kind})",
-            f'pass spike_kernel="delta", or {_STEPPED}',
+            Text(
+                "pass {spike_kernel}, or {stepped}",
+                spike_kernel=SPIKE_KERNEL.set_to("delta"),
+                stepped=_STEPPED,
+            ),
         )
     if _feeds(target.name, name, wires):
         yield _limit(
             name,
             f"{where} sends its voltage round a cycle through '{target.name}' ({target.kind})",
-            f"break the cycle, or {_STEPPED}",
+            "break the cycle, or " + _STEPPED,
         )
     biases = carried(wires, (wire.name for wire in wires if wire.biased))[name]
     if _type(source) == "I" and biases:
@@ -238,7 +244,7 @@ def _source_limits(
             name,
             f"{where} integrates the bias of {listing(biases)} without end and sends its voltage on"
             f" to '{target.name}' ({target.kind})",
-            f"take the bias away (a Linear has none), or {_STEPPED}",
+            "take the bias away (a Linear has none), or " + _STEPPED,
         )
 
 
@@ -254,7 +260,11 @@ def _level_limits(
                 name,
                 f"node '{name}' ({populations[name].kind}) takes the level of a Threshold and sends"
                 f" its voltage on to '{target.name}' ({target.kind})",
-                f'pass threshold="event", or {_STEPPED}',
+                Text(
+                    "pass {threshold}, or {stepped}",
+                    threshold=THRESHOLD.set_to("event"),
+                    stepped=_STEPPED,
+                ),
             )
 
 
@@ -265,7 +275,7 @@ def _tau_limits(target: Population) -> Iterator[Problem]:
             target.name,
             f"node '{target.name}' ({target.kind}) takes the voltage of {listing(chain.sources)},"
             f" whose tau runs from {format_time(chain.taus[0])} to {format_time(chain.taus[1])}",
-            f"make these equal, or {_STEPPED}",
+            "make these equal, or " + _STEPPED,
         )
 
 

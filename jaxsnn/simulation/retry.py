@@ -12,7 +12,9 @@ from jax.core import Tracer
 from jaxsnn.errors import Problem, SimulationError, UsageError
 from jaxsnn.event.event_record import shortage_text, shortages
 from jaxsnn.network.results import Result
+from jaxsnn.options import T_END
 from jaxsnn.simulation.endless import Busiest, busiest, frequent_problem, infinite_problem
+from jaxsnn.wording import Text
 
 #: More spikes of one neuron in one sample than this are taken for a mistake,
 LARGEST_BUDGET = 16384
@@ -31,7 +33,7 @@ _UNKNOWN, _LACKING = 8, 2
 _LONG, _EXPENSIVE, _FAR = 2**12, 2**15, 4
 
 #: What to do about a neuron that fires too often where nobody can say how much room there shall be.
-FIRE_LESS = "lower its input weights, or end samples earlier with t_end"
+FIRE_LESS = Text("lower its input weights, or end samples earlier with {t_end}", t_end=T_END)
 
 EngineType = TypeVar("EngineType")
 Outcome = TypeVar("Outcome")

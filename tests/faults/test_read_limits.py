@@ -480,7 +480,7 @@ def test_who_waits_for_the_turn_to_fork_waits_no_longer_than_the_limit(tmp_path,
 def test_limits_that_are_no_numbers_are_refused(limits):
     name, value = next(iter(limits.items()))
     with (
-        pytest.raises(UsageError, match=rf"{name}='{value}' limits nothing"),
+        pytest.raises(UsageError, match=rf'{name}="{value}" limits nothing'),
         limit_reading(**limits),
     ):
         pass

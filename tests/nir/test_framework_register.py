@@ -8,7 +8,7 @@ import pytest
 from jaxsnn.errors import UsageError
 from jaxsnn.nir.frameworks import registry
 from jaxsnn.nir.frameworks.framework import Framework, Importer
-from jaxsnn.nir.model.dialect import Conventions, OwnOption, Rule
+from jaxsnn.nir.model.dialect import Conventions, FrameworkOption, Rule
 
 PLAIN = Conventions(name="mine", rules={})
 MINE = Framework(name="mine", title="Mine", dialects=(PLAIN,))
@@ -55,12 +55,12 @@ def refusal(**changes: Any) -> str:
     return ""
 
 
-def writing(rule: Rule, *options: OwnOption) -> Conventions:
+def writing(rule: Rule, *options: FrameworkOption) -> Conventions:
     return Conventions(name="mine", rules={"LIF": rule}, options=options)
 
 
-def option(name: str, kind: Any) -> OwnOption:
-    return OwnOption(name=name, kind=kind, help="")
+def option(name: str, kind: Any) -> FrameworkOption:
+    return FrameworkOption(name=name, kind=kind, help="")
 
 
 DEPENDS, HALF = Rule(option="mode", without=Rule()), Rule(option="mode")

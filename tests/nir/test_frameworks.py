@@ -15,10 +15,10 @@ from jaxsnn.nir.frameworks.registry import (
     conventions_of,
     covers,
     framework_of,
+    framework_options,
     frameworks,
     importer_of,
     installed_importer,
-    own_options,
     split_version,
 )
 
@@ -72,7 +72,7 @@ def test_each_framework_is_one_file_of_its_name():
 
 
 def test_options_of_single_frameworks():
-    assert list(own_options()) == [
+    assert list(framework_options()) == [
         *("spike_area", "dt_export", "reset_size", "norm_input", "min_v_mem", "spike_fn"),
         "scale_spikes",
     ]

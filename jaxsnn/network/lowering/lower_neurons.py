@@ -27,6 +27,8 @@ from jaxsnn.nir.frameworks.evidence import ties
 from jaxsnn.nir.frameworks.registry import frameworks
 from jaxsnn.nir.model.dialect import Dialect, Rule
 from jaxsnn.nir.model.node import Node
+from jaxsnn.options import ENGINE, RESET_DELAY
+from jaxsnn.wording import Text
 
 _PURPOSE = "simulation"
 
@@ -121,7 +123,7 @@ def _refuse_continuous(
     """Note what only time steps can do, where an engine of continuous time asks for the strength of
     a spike.
     """
-    fix = "simulate with engine=TimeStepped()"
+    fix = Text("simulate with {engine}", engine=ENGINE.set_to("grid"))
     if rule.synapse == "filter" and (leak := per_channel(node, "v_leak", size)).any():
         what = f"its current starts and rests at v_leak = {leak[leak != 0][0]:g}"
         obstacles["spike_area"] = _bad(node, f"{what}, which has no meaning in the equations", fix)
@@ -201,8 +203,16 @@ def _remarks(node: Node, dialect: Dialect, rule: Rule, reset_delay: bool) -> tup
             f" as with {own} in recurrent neurons of this type",
         )
     return (
-        f"{where}: reset_delay is {own}, not {said}, as {dialect.name} has no other way for"
-        f' recurrent neurons of this type; for the other rule say reset_delay={{"{node.name}": {said}}}',
+        Text(
+            "{subject}: {title} is {value}, not {expected}, as {dialect} has no other way for recurrent "
+            "neurons of this type; for the other rule say {setting}",
+            subject=where,
+            title=RESET_DELAY.name,
+            value=own,
+            expected=said,
+            dialect=dialect.name,
+            setting=RESET_DELAY.set_to(said, node=node.name),
+        ),
     )
 
 
@@ -252,7 +262,11 @@ def _obstacles(node: Node, size: int, *, told_reset: str | None) -> dict[str, Pr
                 node,
                 f"{name} of neuron {neuron} is infinite: nothing decays (in a framework of steps"
                 " alpha or beta is 1), which this neuron cannot do in continuous time",
-                f"give a finite time constant{instead}, or simulate with engine=TimeStepped()",
+                Text(
+                    "give a finite time constant{instead}, or simulate with {engine}",
+                    instead=instead,
+                    engine=ENGINE.set_to("grid"),
+                ),
             )
     if {"v_threshold", "v_reset"} <= set(node.names):
         v_threshold = per_channel(node, "v_threshold", size)

@@ -13,6 +13,8 @@ from jaxsnn.nir.frameworks.framework import Importer
 from jaxsnn.nir.frameworks.source_step import Reset, Step
 from jaxsnn.nir.model.draft import NEURON_TYPES, POOLS, Draft, as_node, loops_of
 from jaxsnn.nir.model.passes import window
+from jaxsnn.options import INPUT_RANGE
+from jaxsnn.wording import Text
 
 Bounds = tuple[np.ndarray, np.ndarray]
 #: Called with node, reason and what is done instead; raises unless an approximation is wanted.
@@ -121,7 +123,11 @@ def settled(
         found[name] = dataclasses.replace(step, several=importer.bursts, reset=reset)
     if counted:
         draft.notes.append(
-            f"holds for inputs of {_range(inputs)}: for other values say input_range="
+            Text(
+                "holds for inputs of {inputs}: for other values say {input_range}",
+                inputs=_range(inputs),
+                input_range=INPUT_RANGE.keyword,
+            )
         )
     return found, {name: int(most[name]) for name in steps}
 

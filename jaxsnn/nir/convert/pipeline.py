@@ -71,7 +71,9 @@ from jaxsnn.nir.model.draft import (
 from jaxsnn.nir.model.graph import Graph, refuse_no_graph
 from jaxsnn.nir.model.node import nothing
 from jaxsnn.nir.model.passes import shapes, window
+from jaxsnn.options import APPROXIMATE, INPUT_RANGE
 from jaxsnn.units import format_time, parse_time
+from jaxsnn.wording import Text
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -149,7 +151,10 @@ def convert(
     low, high = map(as_number, input_range)
     if not low <= high:  # also where one of them is NaN
         raise UsageError(
-            f"input_range is {low:g} to {high:g}", fix="pass the lowest value, then the highest"
+            Text(
+                "{input_range} is {low:g} to {high:g}", input_range=INPUT_RANGE, low=low, high=high
+            ),
+            fix="pass the lowest value, then the highest",
         )
     if target.importer.continuous:
         return _continued(graph, target, approximate, path)
@@ -159,7 +164,11 @@ def convert(
         raise ConversionError(
             f"the dialect {graph.dialect.name} has continuous time, "
             f"and {target.title} is time-stepped",
-            fix=f"convert with approximate=True to cut time into steps of {length}",
+            fix=Text(
+                "convert with {approximate} to cut time into steps of {length}",
+                approximate=APPROXIMATE.set_to(True),
+                length=length,
+            ),
         )
     wish = _Wish(
         target=target, approximate=approximate, dt=asked, path=path, input_range=input_range
@@ -172,7 +181,11 @@ def _giving_up(draft: Draft, *, approximate: bool) -> Callable[[str, str, str], 
 
     def give_up(node: str, reason: str, nearest: str) -> None:
         if not approximate:
-            fix = f"change the network, or convert with approximate=True ({nearest})"
+            fix = Text(
+                "change the network, or convert with {approximate} ({nearest})",
+                approximate=APPROXIMATE.set_to(True),
+                nearest=nearest,
+            )
             raise ConversionError(f"node '{node}': {reason}", fix=fix, node=node)
         draft.losses.append(f"{node}: {reason}; {nearest}")
 
@@ -250,8 +263,8 @@ def _both(first: list[Problem], second: list[Problem], target: Target) -> list[P
         return first
     one = dataclasses.replace(
         one,
-        message=f"{one.message}; with matrices instead, {message}",
-        fix=f"{one.fix}; or {other.fix}",
+        message=one.message + "; with matrices instead, " + message,
+        fix=one.fix + "; or " + other.fix,
     )
     return [one, *first[1:], *second]
 
@@ -279,7 +292,7 @@ def _in_the_file(error: ConversionError, names: Mapping[str, str]) -> list[Probl
         if problem.node not in given:
             return problem
         name = given[problem.node]
-        message = f"{problem.message} ('{problem.node}' is '{name}' in the file)"
+        message = problem.message + f" ('{problem.node}' is '{name}' in the file)"
         return dataclasses.replace(problem, node=name, message=message)
 
     return [told(problem) for problem in (error.problem, *error.others)]
@@ -548,7 +561,7 @@ def _write_neurons(
         draft.nodes[name] = entry
         what = _difference(old, entry, written.factor, written.offset)
         if what:
-            draft.changed(name, what, f"{written.why}{_comparison(step, target)}")
+            draft.changed(name, what, written.why + f"{_comparison(step, target)}")
         reads = target.importer.reads
         told = [f"{key} {said}" for key, said in written.says.items() if reads.get(key) != said]
         if told:

@@ -29,6 +29,8 @@ from jaxsnn.nir.model.dialect import Conventions, Dialect, NodeDialect, Rule
 from jaxsnn.nir.model.graph import Graph
 from jaxsnn.nir.model.node import Node
 from jaxsnn.nir.model.nodes import CURRENT_BASED, IF, NEURONS, SPIKING
+from jaxsnn.options import READOUT, RESET
+from jaxsnn.wording import Text
 
 #: Code of the refusal of a graph that a conversion for Norse has scaled to a reset of Norse's own:
 #: Norse runs it as it is.
@@ -166,14 +168,17 @@ def refuse_other_resets(dialect: Dialect, node: Node) -> None:
     if resetting_readout(dialect, node):
         raise ConversionError(
             f"node '{name}' gives its membrane and resets ({view.reset}), which is not supported",
-            fix=f'say reset={{"{name}": "none"}} if it is a leaky readout',
+            fix=Text("say {reset} if it is a leaky readout", reset=RESET.set_to("none", node=name)),
             node=name,
         )
     if isinstance(node, SPIKING) and view.reset == "none" and not view.readout:
         raise ConversionError(
             f"node '{name}' never resets, and its spikes are taken, which NIR's neurons do not"
             " give",
-            fix=f'say readout="{name}" if its membrane is taken, or another reset',
+            fix=Text(
+                "say {readout} if its membrane is taken, or another reset",
+                readout=READOUT.set_to(name),
+            ),
             node=name,
         )
 

@@ -8,15 +8,15 @@ from jaxsnn.nir.frameworks.registry import (
     unregister_framework,
 )
 from jaxsnn.nir.model.decays import Decay
-from jaxsnn.nir.model.dialect import Conventions, Evidence, OwnOption, Rule, StepLength
+from jaxsnn.nir.model.dialect import Conventions, Evidence, FrameworkOption, Rule, StepLength
 
 __all__ = [
     "Conventions",
     "Decay",
     "Evidence",
     "Framework",
+    "FrameworkOption",
     "Importer",
-    "OwnOption",
     "Rule",
     "StepLength",
     "framework_of",

@@ -27,7 +27,7 @@ from jaxsnn.nir.frameworks.framework import Framework, Importer
 from jaxsnn.nir.frameworks.neuron_writing import Setting, Written
 from jaxsnn.nir.frameworks.source_flow import Flow
 from jaxsnn.nir.model.decays import EXACT_SYNAPSE, NO_DECAY
-from jaxsnn.nir.model.dialect import Conventions, OwnOption, Rule, rules
+from jaxsnn.nir.model.dialect import Conventions, FrameworkOption, Rule, rules
 from jaxsnn.nir.model.graph import Graph
 
 
@@ -84,14 +84,14 @@ init, apply = net.done()""",
     ),
 )
 
-_SCALE_SPIKES = OwnOption(
+_SCALE_SPIKES = FrameworkOption(
     name="scale_spikes",
     kind="bool",
     help="jaxsnn: w_in (LIF, LI, IF and I: r) scales spikes, as in NIR's equations; false as in "
     "earlier releases of this library, and in that of the Electronic Vision(s) group",
     missing="scale_spikes, because w_in (LIF, LI, IF and I: r) is not 1 and earlier releases of "
     "this library did not apply it to spikes",
-    fix="say scale_spikes=true (NIR's equations), or scale_spikes=false (as earlier releases)",
+    fix="say {option} true (NIR's equations) or false (as earlier releases)",
     tries=(True, False),
 )
 

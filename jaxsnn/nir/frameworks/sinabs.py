@@ -26,27 +26,28 @@ from jaxsnn.nir.frameworks.neuron_writing import (
 from jaxsnn.nir.frameworks.source_step import Step
 from jaxsnn.nir.model.changes import Edge
 from jaxsnn.nir.model.decays import NO_DECAY
-from jaxsnn.nir.model.dialect import Conventions, OwnOption, Rule, rules
+from jaxsnn.nir.model.dialect import Conventions, FrameworkOption, Rule, rules
 from jaxsnn.nir.model.draft import Draft
+from jaxsnn.options import MIN_V_MEM
 
-_NORM_INPUT = OwnOption(
+_NORM_INPUT = FrameworkOption(
     name="norm_input",
     kind="bool",
     help="Sinabs: true or false",
-    unsaid="norm_input is not in the file: say norm_input=.",
+    unsaid="norm_input is not in the file: say {option}.",
     tries=(True, False),
 )
-_MIN_V_MEM = OwnOption(
-    name="min_v_mem",
+_MIN_V_MEM = FrameworkOption(
+    name=MIN_V_MEM.name,
+    help=MIN_V_MEM.help,
     kind="number",
-    help="Sinabs: V is raised to this at the end of each step, or none",
     unsaid=(
-        "min_v_mem, a lower bound of V, is not in the file, and none is assumed: say min_v_mem= "
+        "min_v_mem, a lower bound of V, is not in the file, and none is assumed: say {option} "
         "(from_model sets -1 by default, its NIR importer -v_threshold for IF)."
     ),
     tries=("none", -1.0),
 )
-_SPIKE_FN = OwnOption(
+_SPIKE_FN = FrameworkOption(
     name="spike_fn",
     kind="choice",
     help="Sinabs: multi (default: as many spikes in a step as thresholds fit into V) or single",

@@ -16,6 +16,7 @@ from jaxsnn.network.on_processor import to_jax
 from jaxsnn.network.spikes import Events
 from jaxsnn.network.valued_inputs import Currents, GradedEvents
 from jaxsnn.nir.initializers import Seed, generator_of
+from jaxsnn.options import T_END
 from jaxsnn.simulation.solution import Engine
 from jaxsnn.train.data.datasets import Data, check_data
 from jaxsnn.train.data.encoders import (
@@ -27,7 +28,9 @@ from jaxsnn.train.data.encoders import (
     PopulationCode,
     Rate,
 )
+from jaxsnn.train.options import OPTIONS
 from jaxsnn.units import format_time
+from jaxsnn.wording import Text
 
 #: Encoders of which it is known how many channels their spikes have.
 _OWN = (Latency, Rate, Delta, LevelCrossing, PopulationCode)
@@ -116,7 +119,10 @@ def encoded(
         if encoder is None:
             raise UsageError(
                 f"{what} holds values, not events",
-                fix="give an encoder, encoder=Latency(...) or encoder=Current()",
+                fix=Text(
+                    "give an encoder, {encoder}",
+                    encoder=OPTIONS["encoder"].set_to("latency", "current"),
+                ),
             )
         if isinstance(encoder, Latency | Current | Rate):  # which join the axes
             axes, shape = np.shape(data.x)[1:], shape_of_input(network, name)
@@ -175,9 +181,13 @@ def late_notes(splits: Mapping[str, Batch], t_end: float) -> list[str]:
         if isinstance(batch.inputs, Currents):  # what is 0 behind the end changes nothing
             used &= np.asarray(batch.inputs.value).any(axis=-1)
         if late := int((used & (time >= t_end)).sum()):
-            text = (
-                f"{part}: {late} of {int(used.sum())} events come at or after t_end ="
-                f" {format_time(t_end)} and are left out (times are in seconds)"
+            text = Text(
+                "{part}: {late} of {events} events come at or after {option} and are left out "
+                "(times are in seconds)",
+                part=part,
+                late=late,
+                events=int(used.sum()),
+                option=T_END.equal_to(format_time(t_end)),
             )
             found.append(Note(text, kind="dropped", code="late-events"))
     return found

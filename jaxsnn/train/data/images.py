@@ -9,8 +9,10 @@ import numpy as np
 
 from jaxsnn.errors import FileError, UsageError
 from jaxsnn.nir.initializers import Seed, seed_words
+from jaxsnn.options import DATA_FOLDER
 from jaxsnn.train.data.datasets import Data, Splits, stratified, taken
 from jaxsnn.train.data.image_files import read_images
+from jaxsnn.wording import Text
 
 _BRIGHTEST = 255
 #: Part of the training images that is held out for validation: 5,000 of 60,000.
@@ -61,7 +63,11 @@ def _named(folder: str | os.PathLike[str] | None, name: str, where: str) -> str:
     if folder is None:
         raise UsageError(
             f"{name} needs a folder with its files",
-            fix=f'get {where}, and name the folder, data_folder="DIR"',
+            fix=Text(
+                "get {files}, and name the folder, {data_folder}",
+                files=where,
+                data_folder=DATA_FOLDER.set_to("DIR"),
+            ),
         )
     return os.fspath(folder)
 

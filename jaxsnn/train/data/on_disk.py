@@ -16,6 +16,8 @@ from jaxsnn.network.slots import bucket, with_slots
 from jaxsnn.network.valued_inputs import Currents
 from jaxsnn.train.data.batches import Batch
 from jaxsnn.train.data.datasets import Data, taken
+from jaxsnn.train.options import OPTIONS
+from jaxsnn.wording import Text
 
 #: Samples whose spikes are compared in two orders.
 _LOOKED_AT = 8
@@ -56,8 +58,11 @@ class Streamed:
         pairs = zip(jax.tree.leaves(found), jax.tree.leaves(turned), strict=True)
         if any(not np.array_equal(one, np.asarray(other)[::-1]) for one, other in pairs):
             raise UsageError(
-                "the encoder makes other spikes of a sample where others stand beside it, and"
-                f" stream={self.at_once} encodes samples in changing company",
+                Text(
+                    "the encoder makes other spikes of a sample where others stand beside it, and "
+                    "{stream} encodes samples in changing company",
+                    stream=OPTIONS["stream"].set_to(self.at_once),
+                ),
                 fix="leave stream out, or take an encoder that takes each sample by itself",
             )
 

@@ -15,8 +15,10 @@ import numpy as np
 from jaxsnn.errors import FileError, UsageError
 from jaxsnn.nir.initializers import Seed, generator_of, seed_words
 from jaxsnn.nir.io.read_limits import read_text
+from jaxsnn.options import DATA_FOLDER
 from jaxsnn.train.data.datasets import Data, Splits, stratified, taken
 from jaxsnn.train.data.encoders import PopulationCode
+from jaxsnn.wording import Text
 
 #: Longest utterance, frames.
 FRAMES = 29
@@ -150,7 +152,10 @@ def _folder() -> Path:
     if found is None or not found.submodule_search_locations:
         raise UsageError(
             "JapaneseVowels needs the data of aeon",
-            fix='pip install aeon, or name their folder, data_folder="DIR"',
+            fix=Text(
+                "pip install aeon, or name their folder, {data_folder}",
+                data_folder=DATA_FOLDER.set_to("DIR"),
+            ),
         )
     return (
         Path(next(iter(found.submodule_search_locations))) / "datasets" / "data" / "JapaneseVowels"

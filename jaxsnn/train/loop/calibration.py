@@ -15,6 +15,7 @@ from jaxsnn.network.lowering.lower import lower, update_graph
 from jaxsnn.network.network import Network
 from jaxsnn.network.promotion import usual_promotion
 from jaxsnn.nir.model.graph import Graph
+from jaxsnn.options import T_END
 from jaxsnn.simulation.retry import FIRE_LESS, with_enough_room
 from jaxsnn.train.data.batches import Batch, encoded
 from jaxsnn.train.data.datasets import Data, Splits, taken
@@ -64,7 +65,7 @@ def calibrated(
     if not 0 < fraction < 1:
         raise UsageError(f"fraction is {fraction:g}", fix="give a number between 0 and 1")
     if t_end is not None:
-        refuse_no_time(t_end, "t_end")
+        refuse_no_time(t_end, T_END)
     data, _ = as_splits(data)
     network = lower(graph)
     narrow = _narrow(engine, network)

@@ -21,6 +21,7 @@ from jaxsnn.network.network import Network
 from jaxsnn.network.promotion import usual_promotion
 from jaxsnn.network.results import Result
 from jaxsnn.nir.model.graph import Graph
+from jaxsnn.options import DT, T_END
 from jaxsnn.simulation.retry import with_enough_room
 from jaxsnn.simulation.solution import Engine, Solution
 from jaxsnn.train.data.batches import Batch, encoded, late_notes
@@ -40,6 +41,7 @@ from jaxsnn.train.loop.epoch import refuse_no_classes
 from jaxsnn.train.loop.in_the_loop import device_errors
 from jaxsnn.train.losses.losses import Loss
 from jaxsnn.train.options import OPTIONS, engine_kind
+from jaxsnn.wording import Text
 
 _BATCH = 500
 
@@ -105,7 +107,7 @@ def accuracy_in_steps(
     engine = TimeStepped()
     step = step_length(network, None)
     if step is None:
-        raise UsageError("the length of a step is unknown", fix="say dt=")
+        raise UsageError("the length of a step is unknown", fix=Text("say {dt}", dt=DT.keyword))
     engine.check(network)
     numbers = max(round(t_end / step), 1) * sum(wire.size for wire in network.wires)
     size = max(min(_NUMBERS // numbers, _STEP_BATCH, samples), 1)
@@ -165,7 +167,7 @@ def evaluate(
     """
     for name, value in (("loss", loss), ("encoder", encoder), ("t_end", t_end)):
         if value is not None and (check := OPTIONS[name].check) is not None:
-            check(name, value)
+            check(OPTIONS[name], value)
     network = lower(graph)
     data, encode = as_data(data), cast(Any, encoder)
     if loss is None:
@@ -176,7 +178,11 @@ def evaluate(
     events = hasattr(data.x, "time")
     if isinstance(encoder, str) and events:
         raise UsageError(
-            f"encoder is {encoder!r}, and the data are events or currents already",
+            Text(
+                "{option} is {encoder!r}, and the data are events or currents already",
+                option=OPTIONS["encoder"],
+                encoder=encoder,
+            ),
             fix="leave it out",
         )
     signals = runner.takes_rasters and np.ndim(data.x) > 2
@@ -238,8 +244,12 @@ def _refuse_all_late(batch: Batch, t_end: float) -> None:
     times = getattr(batch.inputs, "time", np.zeros(1))
     if np.isfinite(times).any() and not (np.asarray(times) < t_end).any():
         raise UsageError(
-            f"all events come at or after t_end = {t_end:g} s, the first at {np.min(times):g} s",
-            fix="give times in seconds, or a later t_end",
+            Text(
+                "all events come at or after {option} s, the first at {times:g} s",
+                option=T_END.equal_to(f"{t_end:g}"),
+                times=np.min(times),
+            ),
+            fix=Text("give times in seconds, or a later {t_end}", t_end=T_END),
         )
 
 

@@ -34,7 +34,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxsnn.errors import SimulationError, UsageError, first_line
 from jaxsnn.network.array_types import Array, UInt32
-from jaxsnn.train.options import TrainOptions
+from jaxsnn.train.options import OPTIONS, TrainOptions
+from jaxsnn.wording import Text
 
 Tree = TypeVar("Tree")
 Other = TypeVar("Other")
@@ -62,8 +63,15 @@ def join_processes(coordinator: str, processes: int, process: int) -> None:
     host, _, port = coordinator.rpartition(":")
     if not (host and port.isascii() and port.isdigit() and 0 < int(port) < 2**16):
         raise UsageError(
-            f"coordinator is '{coordinator}'",
-            fix="give coordinator=HOST:PORT, a name or address and a number up to 65535",
+            Text(
+                "{option} is '{coordinator}'",
+                option=OPTIONS["coordinator"],
+                coordinator=coordinator,
+            ),
+            fix=Text(
+                "give {coordinator}, a name or address and a number up to 65535",
+                coordinator=OPTIONS["coordinator"].set_to("HOST:PORT"),
+            ),
         )
     here: dict[str, Any] = {"coordinator_bind_address": coordinator} if _is_loopback(host) else {}
     try:
