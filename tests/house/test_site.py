@@ -1,5 +1,6 @@
 """The site: every public name, option and command is on it. Its blocks: `test_blocks.py`."""
 
+import argparse
 import re
 import sys
 from pathlib import Path
@@ -42,6 +43,22 @@ def test_every_option_of_training_and_every_node_is_on_its_page():
     options, nodes = site_pages.options_page(), site_pages.nodes_page()
     assert [name for name in OPTIONS if f"| `{name}` |" not in options] == []
     assert [name for name in node_types() if f"| `{name}` |" not in nodes] == []
+
+
+def test_every_option_of_a_command_is_on_the_page_of_options():
+    from tests.commands.test_cli import commands
+
+    page = site_pages.options_page()
+    for name, command in commands().items():
+        missing = [
+            action.option_strings
+            for action in command._actions
+            if action.option_strings
+            and action.help != argparse.SUPPRESS
+            and action.dest != "help"
+            and not any(f"| `{flag}` |" in page for flag in action.option_strings)
+        ]
+        assert missing == [], name
 
 
 def test_a_docstring_becomes_markdown():
