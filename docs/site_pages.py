@@ -186,17 +186,40 @@ def commands_page() -> str:
 
 
 def options_page() -> str:
-    """Every option of training."""
+    """Every option: its spellings, the commands that take it, and the options of training."""
+    from jaxsnn.commands.arguments import OPTION
     from jaxsnn.train.options import OPTIONS, TrainOptions, help_of
 
+    options, takers = {}, {}
+    for command, parser in parsers().items():
+        for action in parser._actions:
+            option = getattr(action, OPTION, None)
+            if option is not None and action.help != argparse.SUPPRESS:
+                options.setdefault(option.long_flag, option)
+                takers.setdefault(option.long_flag, []).append(command.split()[0])
+    parts = [
+        "# Options\n",
+        "Every option is declared once; the command line, configuration files, shell completion and"
+        " the advice in messages come from the declarations.\n",
+        "| command line | Python | commands | does |",
+        "|---|---|---|---|",
+    ]
+    for flag, option in sorted(options.items()):
+        is_common = len(takers[flag]) >= len(parsers()) - 3
+        commands = "all" if is_common else ", ".join(f"`{name}`" for name in takers[flag])
+        parts.append(f"| `{flag}` | `{option.name}` | {commands} | {plain(option.help_text)} |")
+    parts += [
+        "\n## Options of training\n",
+        "Fields of `jaxsnn.train.TrainOptions`, and arguments of `fit`.\n",
+        "| option | default | does |",
+        "|---|---|---|",
+    ]
     defaults = {field.name: field.default for field in dataclasses.fields(TrainOptions)}
-    rows = ["| option | default | does |", "|---|---|---|"]
     for name in OPTIONS:
         default = defaults.get(name)
         shown = getattr(default, "__name__", default)
-        rows.append(f"| `{name}` | `{shown}` | {plain(help_of(name))} |")
-    head = "# Options of training\n\nFields of `jaxsnn.train.TrainOptions`, and arguments of `fit`.\n\n"
-    return head + "\n".join(rows) + "\n"
+        parts.append(f"| `{name}` | `{shown}` | {plain(help_of(name))} |")
+    return "\n".join(parts) + "\n"
 
 
 def nodes_page() -> str:
@@ -259,8 +282,10 @@ def passes_page() -> str:
 
 
 def messages_page() -> str:
-    """Likely mistakes and the exact text that answers each."""
+    """Likely mistakes, the exact text that answers each, and the codes of problems."""
     from likely_mistakes import MISTAKES, answered
+
+    from jaxsnn.problem_codes import CODES
 
     parts = [
         "# Messages\n",
@@ -272,6 +297,15 @@ def messages_page() -> str:
         kind = "console" if mistake.code.startswith("$ ") else "python"
         parts.append(f"```{kind}\n{mistake.code}\n```\n")
         parts.append(f"```text\n{answered(mistake)}\n```\n")
+    parts += [
+        "## Codes\n",
+        "Each problem and each note has a code, which does not change: `error.problem.code` in Python,"
+        " `code` in JSON. `facts` has the numbers and names of a message by name.\n",
+        "| code | means |",
+        "|---|---|",
+        *(f"| `{code}` | {plain(meaning)} |" for code, meaning in CODES.items()),
+        "",
+    ]
     return "\n".join(parts)
 
 

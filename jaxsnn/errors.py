@@ -1,8 +1,8 @@
 """What can be wrong: the exceptions of this library, and `Problem`, the one record that they carry.
 
 A problem says what is wrong and where (the NIR node's name, the two numbers), and separately what
-to do about it. Advice is written in the words of Python, `dt=1e-4`; the command line translates it
-to `--dt 1e-4` (`in_flags`).
+to do about it. Both refer to options as objects (`jaxsnn.wording.Text`), so that Python reads
+`dt=0.001` and the command line `--dt 0.001`.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal, Self
+
+from jaxsnn.wording import Option, Text, facts_of, for_command_line, parts_of
 
 Severity = Literal["error", "warning", "note"]
 #: What a note is about: the kinds other than "information" are also issued as a warning.
@@ -31,13 +32,19 @@ class Problem:
 
     Attributes:
         node: NIR name of the node, or the place on a chip; "" for the whole.
-        code: what kind of problem, for scripts: "not-said", "shape-mismatch", ...
+        code: what kind of problem, for scripts, a key of `jaxsnn.problem_codes.CODES`.
         message: what is wrong, in one line without a full stop.
         fix: what to do about it, in one line; "" if there is nothing to do.
         severity: an "error" stands in the way; a "warning" may matter or not; a "note" informs.
+        facts: the numbers and names that it is about, beside those that `message` has.
 
-    >>> print(Problem(code="not-said", message="the length of a step is unknown", fix="pass dt=1e-4"))
-    the length of a step is unknown: pass dt=1e-4
+    >>> from jaxsnn.options import DT
+    >>> fix = Text("pass {dt}", dt=DT.set_to(1e-4))
+    >>> problem = Problem(code="not-said", message="the length of a step is unknown", fix=fix)
+    >>> print(problem)
+    the length of a step is unknown: pass dt=0.0001
+    >>> print(for_command_line(problem.text))
+    the length of a step is unknown: pass --dt 0.0001
     """
 
     node: str = ""
@@ -45,23 +52,54 @@ class Problem:
     message: str
     fix: str = ""
     severity: Severity = "error"
+    facts: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}), compare=False)
+
+    def __post_init__(self) -> None:
+        if inherited := facts_of(self.message):
+            object.__setattr__(self, "facts", MappingProxyType({**inherited, **self.facts}))
+
+    @property
+    def text(self) -> str:
+        """What is wrong, and what to do about it."""
+        if not self.fix:
+            return self.message
+        return Text.joined(": ", (self.message, self.fix))
 
     def __str__(self) -> str:
-        return f"{self.message}: {self.fix}" if self.fix else self.message
+        return str(self.text)
 
-    def as_dict(self) -> dict[str, str]:
+    def as_dict(self) -> dict[str, Any]:
         """For JSON, in the words of the command line."""
         return {
             "node": self.node,
             "code": self.code,
             "severity": self.severity,
-            "message": in_flags(self.message),
-            "fix": in_flags(self.fix),
+            "message": for_command_line(self.message),
+            "facts": {name: _plain(value) for name, value in self.facts.items()},
+            "fix": for_command_line(self.fix),
         }
 
     def as_text(self) -> str:
         """For people at the command line."""
-        return in_flags(str(self))
+        return for_command_line(self.text)
+
+    def __reduce__(self) -> Any:
+        fields = (self.node, self.code, self.message, self.fix, self.severity, dict(self.facts))
+        return _restored_problem, fields
+
+
+def _restored_problem(
+    node: str, code: str, message: str, fix: str, severity: Severity, facts: dict[str, Any]
+) -> Problem:
+    return Problem(node=node, code=code, message=message, fix=fix, severity=severity, facts=facts)
+
+
+def _plain(value: Any) -> str | int | float | bool | None:
+    """Return a fact as JSON has it: numbers of NumPy become Python's, all else text."""
+    if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
+        value = value.item()
+    is_plain = isinstance(value, str | int | float) or value is None
+    return value if is_plain and not isinstance(value, Text) else str(value)
 
 
 class JaxsnnError(Exception):
@@ -69,9 +107,10 @@ class JaxsnnError(Exception):
 
     Args:
         message: what is wrong, where, and the two numbers, in one line.
-        fix: what to do about it, in the words of Python: "pass dt=1e-4".
+        fix: what to do about it; a `jaxsnn.wording.Text` where it names an option.
         node: NIR name of the node that it is about.
         code: what kind of problem, for scripts; by default the one of the class.
+        facts: the numbers and names that it is about, beside those that `message` has.
 
     Attributes:
         problem: the same as a record.
@@ -83,23 +122,37 @@ class JaxsnnError(Exception):
     exit_code: ClassVar[int] = 1
     default_code: ClassVar[str] = "error"
 
-    def __init__(self, message: str, *, fix: str = "", node: str = "", code: str = "") -> None:
-        code = code or self.default_code
-        self.problem = Problem(node=node, code=code, message=message, fix=fix)
+    def __init__(
+        self,
+        message: str,
+        *,
+        fix: str = "",
+        node: str = "",
+        code: str = "",
+        facts: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.problem = Problem(
+            node=node,
+            code=code or self.default_code,
+            message=message,
+            fix=fix,
+            facts=facts or {},
+        )
         self.others: tuple[Problem, ...] = ()
         super().__init__(str(self.problem))
 
     @classmethod
     def of(cls, problems: Problem | Sequence[Problem]) -> Self:
         """The exception for the first of some problems, which says how many more there are."""
-        found = (problems,) if isinstance(problems, Problem) else tuple(problems)
-        first, others = found[0], len(found) - 1
-        more = f" (and {others} more problem{'s' if others > 1 else ''})" if others else ""
+        first, *others = (problems,) if isinstance(problems, Problem) else problems
+        more = (
+            f" (and {len(others)} more problem{'s' if len(others) > 1 else ''})" if others else ""
+        )
         message, fix = (
             (first.message, first.fix + more) if first.fix else (first.message + more, "")
         )
-        error = cls(message, fix=fix, node=first.node, code=first.code)
-        error.others = found[1:]
+        error = cls(message, fix=fix, node=first.node, code=first.code, facts=first.facts)
+        error.others = tuple(others)
         return error
 
     @property
@@ -114,12 +167,11 @@ class JaxsnnError(Exception):
 
     def __reduce__(self) -> Any:
         # Exceptions are pickled with their arguments alone, which are not those of the constructor.
-        problem = self.problem
-        return _rebuilt, (type(self), problem.message, problem.fix, problem.node, problem.code)
+        return _restored_error, (type(self), self.problem)
 
 
-def _rebuilt(cls: type[JaxsnnError], message: str, fix: str, node: str, code: str) -> JaxsnnError:
-    return cls(message, fix=fix, node=node, code=code)
+def _restored_error(cls: type[JaxsnnError], problem: Problem) -> JaxsnnError:
+    return cls.of(problem)
 
 
 class FileError(JaxsnnError):
@@ -185,8 +237,11 @@ class ApproximationWarning(UserWarning):
     """
 
 
-class Note(str):
+class Note(Text):
     """A sentence for the user with its kind; a plain `str` among notes is information.
+
+    Args:
+        text: the sentence; a `Text` where it names an option.
 
     Attributes:
         kind: what the note is about.
@@ -202,7 +257,7 @@ class Note(str):
 
     def __new__(cls, text: str, kind: NoteKind = "information", code: str = "") -> Self:
         """Make the note of its text."""
-        note = super().__new__(cls, text)
+        note = cls._of_parts(parts_of(text), facts_of(text))
         note.kind, note.code = kind, code
         return note
 
@@ -246,146 +301,8 @@ def refuse(problems: Iterable[Problem], error: type[JaxsnnError] = LoweringError
         raise error.of(first)
 
 
-#: Keyword arguments that the command line spells otherwise than `--name value`.
-_FLAGS = {
-    "engine=EventDriven()": "--engine event",
-    "engine=TimeStepped()": "--engine grid",
-}
-#: Commands that have --engine: elsewhere advice on it names the first of them.
-WITH_ENGINE = ("run", "train")
-#: Options of quantisation, and the commands that have them: the others' advice names the first.
-_QUANTISATION = ("bias", "bias_period", "percentile", "slope", "speedup", "synapses_per_weight")
-WITH_QUANTISATION = ("map", "deploy", "emulate")
-_command: ContextVar[str] = ContextVar("command", default="")
-#: Options whose name in Python is another one.
-_SPELLED = {
-    "folder": "--data-folder",
-    "learning_rate": "--lr",
-    "max_runs": "--runs",
-    "placers": "--placer",
-    "routers": "--router",
-    "trainable": "--train",
-}
-#: Keyword arguments that are options of the command line; others stay as they are in advice.
-# fmt: off
-OPTIONS = frozenset((
-    "approximate", "batch_size", "bias", "bias_period", "chip_seed", "chips", "clip", "config", "coordinator", "copies",
-    "data", "data_folder", "devices", "dialect", "dropout", "dt", "dt_export", "encoder", "engine",
-    "epochs", "force", "headroom", "initial", "input_range", "loss", "lr", "max_bytes", "max_spikes", "min_v_mem",
-    "norm_input", "on_failure", "optimiser", "patience", "percentile", "plot", "process", "processes",
-    "read_timeout", "readout", "reset", "reset_delay", "reset_size", "resume", "runs", "scale", "scale_spikes",
-    "schedule", "seed", "signs", "slope",
-    "speedup", "spike_area", "spike_fn", "spike_kernel", "spikes_per_sample", "svg", "synapses_per_weight", "t_end",
-    "time_limit", "time_unit", "to", "to_dt", "train", "trial", "values", "verify",
-))
-# fmt: on
-#: Options of the command line that others bring: frameworks from outside, the record of training.
-_ADDED: set[str] = set()
-_SWITCHES = ("approximate", "force", "resume")
-_VALUE = r"""\{[^{}]*\}|\[[^\[\]]*\]|"[^"]*"(?:(?:, | or )"[^"]*")*|'[^']*'|[\w.+-]*(?:\(\))?"""
-_KEYWORD = re.compile(rf"(?<![\w-])([a-z_]+)=({_VALUE})")
-#: The beginning of a message on an option: its value, what it names, or that it has no effect.
-_TOLD = re.compile(
-    r"([a-z_]+) (?=is (?:['\"]|-?(?:\d|inf\b|nan\b)|True\b|for the )|names '"
-    r"|(?:of [^:]* )?(?:has no effect|is said twice)\b)"
-)
-#: The end of a sample in running text, alone or as `t_end = 40 ms`.
-_END = re.compile(r"(?<![\w.-])t_end\b(?: =(?= \d)|(?! ?=| is))")
-#: The end of a text within the brackets of a call.
-_CALLED = re.compile(r"\w\([^()]*$")
-
-
-def in_flags(text: str) -> str:
-    """Text that speaks of keyword arguments, in the words of the command line.
-
-    >>> in_flags("pass dt=1e-4, or spike_kernel={'lif': 'box'} and force=True")
-    'pass --dt 1e-4, or --spike-kernel lif:box and --force'
-
-    An option at the beginning that is said to have a value, or no effect, is one of these, too.
-
-    >>> in_flags("learning_rate is 0: give a positive, finite number")
-    '--lr is 0: give a positive, finite number'
-
-    Of several values none keeps its quotes.
-
-    >>> in_flags('take loss="ttfs", "mse" or "count", or another')
-    'take --loss ttfs, mse or count, or another'
-
-    The end of a sample loses its equals sign.
-
-    >>> in_flags("2 events at or after t_end = 40 ms were left out")
-    '2 events at or after --t-end 40 ms were left out'
-
-    What stands in a call stays as it is.
-
-    >>> in_flags("the encoder is Latency(t_min=0.0, bias=True)")
-    'the encoder is Latency(t_min=0.0, bias=True)'
-    """
-    told = _TOLD.match(text)
-    if told and (told[1] in OPTIONS | _ADDED or told[1] in _SPELLED):
-        text = flag_name(told[1]) + text[told.end(1) :]
-    return _END.sub(flag_name("t_end"), _KEYWORD.sub(_as_flag, text))
-
-
-@contextmanager
-def advice_for(command: str) -> Iterator[None]:
-    """While a command runs, advice is in its own flags.
-
-    >>> with advice_for("train"):
-    ...     print(in_flags("simulate with engine=TimeStepped(), or end earlier with t_end"))
-    simulate with --engine grid, or end earlier with --t-end
-    >>> in_flags("simulate with engine=TimeStepped()")
-    'simulate with jaxsnn run --engine grid'
-
-    What another command has is named with it.
-
-    >>> with advice_for("check"):
-    ...     print(in_flags('replace them by regular spikes, bias="source"'))
-    replace them by regular spikes, jaxsnn map --bias source
-    """
-    before = _command.set(command)
-    try:
-        yield
-    finally:
-        _command.reset(before)
-
-
-def flag_name(name: str) -> str:
-    """The flag of a keyword argument.
-
-    >>> flag_name("max_spikes"), flag_name("learning_rate")
-    ('--max-spikes', '--lr')
-    """
-    return _SPELLED.get(name, f"--{name.replace('_', '-')}")
-
-
-def add_option(name: str) -> None:
-    """Make a keyword argument known as an option of the command line: of `jaxsnn.nir.read`, as a
-    framework from outside has it, or of training.
-    """
-    _ADDED.add(name)
-
-
-def _as_flag(found: re.Match[str]) -> str:
-    name, value = found.groups()
-    if _CALLED.search(found.string[: found.start()]):
-        return found.group()
-    if (flag := _FLAGS.get(found.group())) is not None:
-        return flag if _command.get() in WITH_ENGINE else f"jaxsnn {WITH_ENGINE[0]} {flag}"
-    if name not in OPTIONS | _ADDED and name not in _SPELLED:
-        return found.group()
-    flag = flag_name(name)
-    if name in _QUANTISATION and _command.get() not in ("", *WITH_QUANTISATION):
-        flag = f"jaxsnn {WITH_QUANTISATION[0]} {flag}"
-    if value in ("True", "False"):
-        return flag if name in _SWITCHES else f"{flag} {value.lower()}"
-    end = "." if value.endswith(".") else ""  # of the sentence
-    plain = value.removesuffix(".").strip("{}[]").replace("'", "").replace('"', "")
-    return f"{flag} {plain.replace(': ', ':')}".rstrip() + end
-
-
 def listing(names: Iterable[object], limit: int = 12) -> str:
-    """Names for a message, joined by commas; a long list is cut and the number left out is said.
+    """Return names for a message, joined by commas; of a long list the number left out is given.
 
     >>> listing(["a", "b", "c"], limit=2)
     'a, b and 1 more'
@@ -480,7 +397,7 @@ def shown(value: object) -> str:
 LARGEST_SEED = 2**32 - 1
 
 
-def refuse_seed(seed: int, what: str = "seed") -> None:
+def refuse_seed(seed: int, option: Option | str = "seed") -> None:
     """Refuse what makes no random key.
 
     Raises:
@@ -489,4 +406,5 @@ def refuse_seed(seed: int, what: str = "seed") -> None:
     number = as_whole(seed)
     if number is None or not 0 <= number <= LARGEST_SEED:
         fix = f"give a whole number from 0 to {LARGEST_SEED}"
-        raise UsageError(f"{what} is {seed!r}", fix=fix)
+        message = Text("{option} is {value!r}", option=option, value=seed)
+        raise UsageError(message, fix=fix)

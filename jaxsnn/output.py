@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from jaxsnn.errors import FileError, UsageError, printable
+from jaxsnn.options import FORCE
+from jaxsnn.wording import Text
 
 Name = str | os.PathLike[str]
 
@@ -110,7 +112,9 @@ def refuse_link(path: Name) -> None:
 
 
 def _exists(path: Path) -> FileError:
-    return FileError(f"{path} exists", fix="choose another name or pass force=True")
+    return FileError(
+        f"{path} exists", fix=Text("choose another name or pass {force}", force=FORCE.set_to(True))
+    )
 
 
 def refuse_shared(sources: Iterable[Name], outputs: Mapping[str, Name]) -> None:

@@ -10,6 +10,7 @@ import re
 from typing import Any
 
 from jaxsnn.errors import UsageError, as_number, shown
+from jaxsnn.wording import Option, Text
 
 #: Seconds in one unit.
 SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
@@ -48,18 +49,19 @@ def parse_time(text: str | float) -> float:
     return seconds
 
 
-def refuse_no_time(seconds: object, name: str) -> None:
+def refuse_no_time(seconds: object, option: Option | str) -> None:
     """Refuse a time that is not after 0 and finite, or no number at all.
 
     Args:
-        name: what the message calls it.
+        option: the time in the message.
 
     Raises:
         UsageError: says what it is.
     """
     if not 0 < as_number(seconds) < math.inf:
         fix = "pass a finite time after 0, in seconds"
-        raise UsageError(f"{name} is {shown(seconds)} s", fix=fix)
+        message = Text("{option} is {seconds} s", option=option, seconds=shown(seconds))
+        raise UsageError(message, fix=fix)
 
 
 #: Times in this range, above the first and up to the second, that were given as plain numbers of

@@ -13,6 +13,11 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+import jaxsnn
+from jaxsnn.wording import Text
+
+PACKAGE = os.path.dirname(os.path.abspath(jaxsnn.__file__)) + os.sep
+
 # Conversions check what each of their passes requires and guarantees.
 os.environ.setdefault("JAXSNN_CHECK_PASSES", "1")
 
@@ -27,6 +32,20 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 20, 20)
+
+
+def format_outside_the_package(text: Text, spec: str) -> str:
+    """Format a text that refers to options, which a message of the package must not do: an f-string
+    keeps the words of Python, and the command line would show them.
+    """
+    refers = any(not isinstance(part, str) for part in text.parts)
+    assert not (refers and sys._getframe(1).f_code.co_filename.startswith(PACKAGE)), (
+        f"use Text(...) or +, not an f-string, for what has {text!r}"
+    )
+    return format(str(text), spec)
+
+
+setattr(Text, "__format__", format_outside_the_package)  # noqa: B010
 
 
 @pytest.fixture(autouse=True, scope="module")

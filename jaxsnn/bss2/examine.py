@@ -26,6 +26,8 @@ from jaxsnn.network.lowering.lower_nodes import Part, plan
 from jaxsnn.nir.model.graph import Graph
 from jaxsnn.nir.model.node import Node
 from jaxsnn.nir.model.passes import sizes
+from jaxsnn.options import BIAS
+from jaxsnn.wording import Text
 
 #: Of `Problem.code`: left to the mapper, which says which resource is short.
 LEFT_TO_THE_MAPPER = ("too-large", "several-runs")
@@ -105,8 +107,10 @@ def _bias_problems(dynamics: Dynamics) -> Iterator[Problem]:
             code="bias",
             message=f"node '{name}' ({kind}) has biases at {biased} of its {dynamics.drive.size} "
             "neurons, the chip has no constant current",
-            fix="train without biases, or replace them by a source of regular spikes, "
-            'bias="source"',
+            fix=Text(
+                "train without biases, or replace them by a source of regular spikes, {bias}",
+                bias=BIAS.set_to("source"),
+            ),
         )
 
 

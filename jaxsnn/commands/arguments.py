@@ -1,51 +1,45 @@
-"""What all commands share: their options, reading FILE, and printing what they did."""
+"""What all commands share: parsers made of options, reading FILE, and printing what was done."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from jaxsnn.commands.remarks import line_of, similar_lines
-from jaxsnn.errors import FileError, Problem, UsageError, flag_name, printable, suggestion
+from jaxsnn.errors import FileError, Problem, UsageError, printable, suggestion
+from jaxsnn.options import (
+    BIAS,
+    BIAS_PERIOD,
+    DEBUG,
+    DIALECT,
+    FORCE,
+    JSON,
+    MAX_BYTES,
+    OUTPUT,
+    PER_NODE,
+    PERCENTILE,
+    QUIET,
+    READ_TIMEOUT,
+    SCALE,
+    VERBOSE,
+)
+from jaxsnn.wording import Option, Text
 
 if TYPE_CHECKING:
     from jaxsnn.network.network import Network
     from jaxsnn.nir import Graph
     from jaxsnn.nir.model.changes import Change
 
-_PER_NODE = "may be repeated as NODE:VALUE"
-#: Options that say what a NIR file does not, and what they mean. Those that single frameworks have
-#: come after --dt.
-_COMMON_OPTIONS = {
-    "dialect": (
-        "NAME",
-        "who wrote the file: auto (default: from the numbers, or refused), {names}; "
-        "NAME==VERSION where versions differ",
-    ),
-    "dt": ("TIME", "length of a time step, such as 100us"),
-    "time-unit": ("UNIT", "unit of the file's time constants: s, ms or step"),
-    "reset": (
-        "KIND",
-        f"zero (V becomes v_reset), subtract (V loses v_threshold) or none; {_PER_NODE}",
-    ),
-    "reset-delay": ("BOOL", f"true: a spike resets one step later; {_PER_NODE}"),
-    "spike-kernel": ("KIND", f"a spike is a delta, or a box that lasts one step; {_PER_NODE}"),
-    "initial": ("KIND", f"where V starts: zero, v_leak or v_reset; {_PER_NODE}"),
-    "readout": (
-        "NODE",
-        "a neuron that spikes in the file but was trained as a leaky readout, or whose membrane was recorded: "
-        "then say its reset, too; may be repeated",
-    ),
-}
-#: What the own options of frameworks take, by kind.
+#: What the options of frameworks take, by kind.
 _METAVARS = {"time": "TIME", "bool": "BOOL", "number": "V", "choice": "KIND"}
+#: The attribute of a parser's action that has its `Option`.
+OPTION = "option"
 #: Commands that read no file of the user's.
 _WITHOUT_FILES = ("demo", "doctor")
-_REPEATED = ("reset", "reset-delay", "spike-kernel", "initial", "readout")
 
 
 class Parser(argparse.ArgumentParser):
@@ -59,6 +53,8 @@ class Parser(argparse.ArgumentParser):
         super().__init__(*arguments, **options)
         self._waiting: list[Callable[[], None]] = []
         self._given: Sequence[str] = ()
+        #: The parsers of the commands, by name.
+        self.commands: Mapping[str, Parser] = {}
 
     def when_used(self, complete: Callable[[], None]) -> None:
         """Call something before the parser parses or prints anything."""
@@ -109,6 +105,11 @@ class Parser(argparse.ArgumentParser):
             return False
         return len(matches) == 1 and options[matches[0]].nargs is None
 
+    def takes(self, flag: str) -> bool:
+        """Return whether the command has an option, and does not refuse it."""
+        action = self._option_string_actions.get(flag)
+        return action is not None and action.help != argparse.SUPPRESS
+
     def format_help(self) -> str:
         """As argparse does, with all options."""
         self.complete()
@@ -136,35 +137,59 @@ class Parser(argparse.ArgumentParser):
 # Options
 
 
-def add_command(commands: Any, name: str, run: Any, text: str) -> Parser:
-    """A command with the options that all commands have.
+def add_command(commands: Any, name: str, run: Any, text: str, *options: Option) -> Parser:
+    """Return the parser of a command, with the options that all commands have.
 
     Args:
         run: does the work, from the parsed arguments to the exit code.
         text: what the command does, in a few words.
+        options: those of the command.
     """
     parser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
     parser.set_defaults(run=run)
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("-q", "--quiet", action="store_true", help="no progress, no notes")
-    parser.add_argument(
-        "-v", "--verbose", action="store_true", help="say more about what was decided"
-    )
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    if name not in _WITHOUT_FILES:
-        parser.add_argument(
-            "--read-timeout",
-            metavar="TIME",
-            default="60s",
-            help="give up reading a file after this time (default 60s)",
-        )
-        parser.add_argument(
-            "--max-bytes",
-            type=int,
-            metavar="N",
-            help="of the arrays of a file, decoded (default 2147483648, or JAXSNN_MAX_BYTES)",
-        )
+    limits = () if name in _WITHOUT_FILES else (READ_TIMEOUT, MAX_BYTES)
+    for option in (JSON, QUIET, VERBOSE, DEBUG, *limits, *options):
+        add_option(parser, option)
     return parser
+
+
+def add_option(parser: Parser, option: Option, group: Any = None) -> argparse.Action:
+    """Let a command take an option.
+
+    Args:
+        group: of the parser, under whose title the help has the option.
+    """
+    keywords: dict[str, Any] = {"dest": option.name, "required": option.required}
+    if option.is_switch:
+        keywords["action"] = "store_true"
+    else:
+        keywords |= {"metavar": option.metavar or None, "default": option.default}
+        keywords |= {"choices": option.choices or None} if not option.repeated else {}
+        keywords |= {"action": "append"} if option.repeated else {"type": _converter(option)}
+    flags = (*option.other_flags, option.long_flag)
+    action = (parser if group is None else group).add_argument(*flags, **keywords)
+    setattr(action, OPTION, option)
+    if isinstance(option.help, str):
+        action.help = option.help
+    else:  # which loads frameworks
+        parser.when_used(lambda: setattr(action, "help", option.help_text))
+    return action
+
+
+def _converter(option: Option) -> Callable[[str], Any] | None:
+    """Return what argparse calls with the text of a value."""
+    convert = option.convert
+    if convert in (None, int, float):  # of which argparse names the type
+        return convert
+
+    def converted(text: str) -> Any:
+        assert convert is not None
+        try:
+            return convert(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return converted
 
 
 def limits_of(arguments: argparse.Namespace) -> AbstractContextManager[None]:
@@ -177,49 +202,44 @@ def limits_of(arguments: argparse.Namespace) -> AbstractContextManager[None]:
     return limit_reading(max_bytes=arguments.max_bytes, read_timeout=timeout)
 
 
-def add_file(
-    parser: Parser, *, dialect_flags: tuple[str, ...] = ("--dialect",), optional: bool = False
-) -> None:
-    """The NIR file, and the options that say what it does not; `--dialect` may have other names."""
+def add_file(parser: Parser, *, dialect: Option = DIALECT, optional: bool = False) -> None:
+    """Let a command take a NIR file, and the options that say what it does not.
+
+    Args:
+        dialect: the option DIALECT, perhaps with further flags.
+    """
     parser.add_argument("file", metavar="FILE", help="a NIR file", nargs="?" if optional else None)
     group = parser.add_argument_group("what a NIR file does not say")
 
     def complete() -> None:
-        for name, (metavar, text, repeated) in _dialect_options().items():
-            flags = dialect_flags if name == "dialect" else (f"--{name}",)
-            action = "append" if repeated else "store"
-            group.add_argument(
-                *flags, dest=name.replace("-", "_"), metavar=metavar, help=text, action=action
-            )
+        for option in _file_options(dialect):
+            add_option(parser, option, group)
+        parser.complete()
 
     parser.when_used(complete)
 
 
-def _dialect_options() -> dict[str, tuple[str, str, bool]]:
-    """Option -> what it takes, what it means, and whether it may be repeated."""
-    from jaxsnn.nir.frameworks.registry import frameworks, own_options
+def _file_options(dialect: Option = DIALECT) -> list[Option]:
+    """Return the options of `jaxsnn.read` as a command describes them."""
+    from jaxsnn.nir.frameworks.registry import file_options, framework_options, frameworks
 
-    found = {}
-    for name, (metavar, text) in _COMMON_OPTIONS.items():
-        found[name] = (metavar, text.format(names=", ".join(frameworks())), name in _REPEATED)
-        for option in own_options().values() if name == "dt" else ():
-            flag, by_node = option.name.replace("_", "-"), option.kind != "time"
-            help_text = f"{option.help}; {_PER_NODE}" if by_node else option.help
-            found[flag] = (_METAVARS[option.kind], help_text, by_node)
-    return found
-
-
-def add_output(parser: argparse.ArgumentParser, metavar: str, text: str, **options: Any) -> None:
-    """An output file, and what allows to overwrite it."""
-    parser.add_argument("-o", "--output", metavar=metavar, help=text, **options)
-    parser.add_argument("--force", action="store_true", help="overwrite files that exist")
+    options = []
+    own = framework_options()
+    for name, option in file_options().items():
+        if name in own:
+            kind = own[name].kind
+            per_node = kind != "time"
+            help_text = f"{option.help_text}; {PER_NODE}" if per_node else option.help_text
+            option = option.but(metavar=_METAVARS[kind], repeated=per_node, help=help_text)
+        if option is DIALECT:
+            option = dialect.but(help=f"{option.help_text}: {', '.join(frameworks())}")
+        options.append(option)
+    return options
 
 
-def add_report(parser: argparse.ArgumentParser) -> None:
-    """A page for people, beside what the command prints."""
-    parser.add_argument(
-        "--report", metavar="R.html", help="write what was done as one HTML page, pictures inside"
-    )
+def output_options(metavar: str, text: str, **changes: Any) -> tuple[Option, Option]:
+    """Return the option for an output file, and what allows to overwrite it."""
+    return OUTPUT.but(metavar=metavar, help=text, **changes), FORCE
 
 
 def refuse_report(arguments: argparse.Namespace) -> None:
@@ -252,75 +272,11 @@ def write_report(arguments: argparse.Namespace, make: Callable[..., str], *parts
         print(printable(f"jaxsnn: report: {arguments.report}"), file=sys.stderr)
 
 
-def add_max_spikes(parser: argparse.ArgumentParser) -> None:
-    """How many spikes of a neuron the event engine records."""
-    parser.add_argument(
-        "--max-spikes",
-        type=_budget,
-        metavar="N",
-        default="auto",
-        help='fail where a neuron fires more often (default "auto": all are recorded, up to 16384)',
-    )
-
-
-def _budget(text: str) -> int | str:
-    """A whole number, or "auto"."""
-    try:
-        return text if text == "auto" else int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number, nor auto") from None
-
-
-def add_values(parser: argparse.ArgumentParser) -> None:
-    """What the values of an input by steps are."""
-    parser.add_argument(
-        "--values",
-        default="auto",
-        metavar="KIND",
-        help="what x holds: spikes, a current that is held for each step, graded (a spike of that "
-        "size in each step), or auto (default): spikes where all are whole numbers from 0, else a current",
-    )
-
-
-def add_quantization(parser: argparse.ArgumentParser) -> None:
-    """How a network is brought onto the chip; a mapping is checked and deployed with what it was
-    made with.
-    """
-    parser.add_argument(
-        "--scale",
-        help="max (default), percentile or least-error: of whole weights; not needed where M.json has its scales",
-    )
-    parser.add_argument("--percentile", type=float, metavar="P", help="for that scale (default 99)")
-    parser.add_argument(
-        "--synapses-per-weight",
-        type=int,
-        default=1,
-        metavar="N",
-        help="that may add up (default 1)",
-    )
-    parser.add_argument(
-        "--speedup", type=float, metavar="F", help="of the chip (default 1000, or the nearest)"
-    )
-    parser.add_argument(
-        "--slope",
-        metavar="S|T.json",
-        help="CADC LSB per us by which one LSB of a weight changes dV/dt on the chip, or a table",
-    )
-    parser.add_argument(
-        "--bias",
-        default="refuse",
-        help="refuse (default); source: regular spikes stand in for biases",
-    )
-    parser.add_argument(
-        "--bias-period", metavar="TIME", help="of the chip, between those spikes (default 1us)"
-    )
-
-
 # What was given
 
 
 def quantization_of(arguments: argparse.Namespace, scales: Any = None) -> Any:
-    """The options of `add_quantization` as `QuantizeOptions`.
+    """The options of QUANTIZE_OPTIONS as `QuantizeOptions`.
 
     Args:
         scales: population -> scale, taken where no option names one.
@@ -333,13 +289,13 @@ def quantization_of(arguments: argparse.Namespace, scales: Any = None) -> Any:
     said["bias_period"] = time_of(arguments.bias_period)
     if arguments.bias_period is not None and arguments.bias != "source":
         raise UsageError(
-            f"--bias-period {arguments.bias_period} has no effect here",
-            fix="leave it out, or say --bias source, too",
+            Text("{option} has no effect here", option=BIAS_PERIOD.set_to(arguments.bias_period)),
+            fix=Text("leave it out, or say {bias}, too", bias=BIAS.set_to("source")),
         )
     if arguments.percentile is not None and arguments.scale != "percentile":
         raise UsageError(
-            f"--percentile {arguments.percentile:g} has no effect here",
-            fix="leave it out, or say --scale percentile, too",
+            Text("{option} has no effect here", option=PERCENTILE.set_to(arguments.percentile)),
+            fix=Text("leave it out, or say {scale}, too", scale=SCALE.set_to("percentile")),
         )
     return QuantizeOptions(
         scale=arguments.scale or scales or "max",
@@ -350,10 +306,10 @@ def quantization_of(arguments: argparse.Namespace, scales: Any = None) -> Any:
 
 def dialect_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """What was said of the file, as `jaxsnn.nir.read` takes it."""
-    names = [name.replace("-", "_") for name in _dialect_options()]
-    return {name: getattr(arguments, name) for name in names} | {
-        "dialect": arguments.dialect or "auto"
-    }
+    from jaxsnn.nir.frameworks.registry import file_options
+
+    values = {name: getattr(arguments, name) for name in file_options()}
+    return values | {"dialect": arguments.dialect or "auto"}
 
 
 def refuse_options_of_file(arguments: argparse.Namespace) -> None:
@@ -362,10 +318,10 @@ def refuse_options_of_file(arguments: argparse.Namespace) -> None:
     Raises:
         UsageError: the first such option.
     """
-    for name in dialect_options(arguments):
-        if getattr(arguments, name) not in (None, []):
-            what = f"{flag_name(name)} has no effect without FILE"
-            raise UsageError(what, fix="name a NIR file, or leave it out")
+    for option in _file_options():
+        if getattr(arguments, option.name) not in (None, []):
+            message = Text("{option} has no effect without FILE", option=option)
+            raise UsageError(message, fix="name a NIR file, or leave it out")
 
 
 def read_graph(arguments: argparse.Namespace, *, notes: bool = True) -> Graph:
@@ -376,7 +332,7 @@ def read_graph(arguments: argparse.Namespace, *, notes: bool = True) -> Graph:
     if notes:
         add_notes(arguments, (*graph.repairs, *graph.warnings))
         if arguments.verbose:
-            add_notes(arguments, [f"dialect {graph.dialect.name}: {graph.dialect.why}"])
+            add_notes(arguments, [f"dialect {graph.dialect.name}: " + graph.dialect.why])
     return graph
 
 

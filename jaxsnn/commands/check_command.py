@@ -15,22 +15,23 @@ from jaxsnn.commands.arguments import (
     dialect_options,
     print_outcome,
 )
-
-
-def add(commands: Any) -> None:
-    """The parser."""
-    text = "list all problems of a NIR file for one purpose; nothing runs"
-    parser = add_command(commands, "check", run, text)
-    add_file(parser)
-    purpose = parser.add_argument("--for", dest="purpose", metavar="PURPOSE", required=True)
-    parser.when_used(lambda: setattr(purpose, "help", _purposes()))
+from jaxsnn.wording import Option
 
 
 def _purposes() -> str:
-    """The help of --for."""
     from jaxsnn.compatibility.checks import purposes
 
     return f"{', '.join(purposes())}; NAME==VERSION for one version of an importer"
+
+
+_PURPOSE = Option(name="purpose", flag="for", metavar="PURPOSE", help=_purposes, required=True)
+
+
+def add(commands: Any) -> None:
+    """Add the parser."""
+    text = "list all problems of a NIR file for one purpose; nothing runs"
+    parser = add_command(commands, "check", run, text, _PURPOSE)
+    add_file(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -11,12 +11,14 @@ from jaxsnn.commands.arguments import (
     add_command,
     add_file,
     add_notes,
-    add_output,
+    output_options,
     print_outcome,
     read_graph,
     refuse_no_population,
 )
 from jaxsnn.errors import UsageError, suggestion
+from jaxsnn.options import DATA, DATA_FOLDER, SEED
+from jaxsnn.wording import Option, Text
 
 if TYPE_CHECKING:
     from jaxsnn.network.network import Network
@@ -54,30 +56,33 @@ class ChipOutcome:
         )
 
 
+_PART = Option(name="part", help="test (default), validation or train", default="test")
+_POPULATION = Option(
+    name="population",
+    help="in whose time constant values are encoded, one neuron for each class (default: "
+    "the one that feeds the Output)",
+    metavar="NODE",
+)
+_SAMPLES = Option(name="samples", help="the first N (default: all)", metavar="N", convert=int)
+
+
 def add(commands: Any) -> None:
-    """The parser."""
-    parser = add_command(commands, "chip", run, "write a data set as a chip's scripts want it")
+    """Add the parser."""
+    parser = add_command(
+        commands,
+        "chip",
+        run,
+        "write a data set as a chip's scripts want it",
+        DATA.but(required=True, help="yinyang, digits, japanese-vowels or an .npz file"),
+        _PART,
+        _POPULATION,
+        _SAMPLES,
+        SEED.but(help="of the data (default 0)"),
+        DATA_FOLDER.but(help="of JapaneseVowels, if aeon is not installed"),
+        *output_options("X.npz", "NAME.time, NAME.index and label", required=True),
+    )
     parser.add_argument("action", metavar="inputs", choices=("inputs",), help="what to write")
     add_file(parser)
-    parser.add_argument(
-        "--data",
-        metavar="D",
-        required=True,
-        help="yinyang, digits, japanese-vowels or an .npz file",
-    )
-    parser.add_argument("--part", default="test", help="test (default), validation or train")
-    parser.add_argument(
-        "--population",
-        metavar="NODE",
-        help="in whose time constant values are encoded, one neuron for each class (default: "
-        "the one that feeds the Output)",
-    )
-    parser.add_argument("--samples", type=int, metavar="N", help="the first N (default: all)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the data (default 0)")
-    parser.add_argument(
-        "--data-folder", metavar="DIR", help="of JapaneseVowels, if aeon is not installed"
-    )
-    add_output(parser, "X.npz", "NAME.time, NAME.index and label", required=True)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -97,7 +102,8 @@ def run(arguments: argparse.Namespace) -> int:
     refuse_shared(read, {"-o": arguments.output})
     output = refuse_unwritable(arguments.output, arguments.force)
     if arguments.samples is not None and arguments.samples < 1:
-        raise UsageError(f"--samples is {arguments.samples}", fix="give at least 1, a whole number")
+        message = Text("{option} is {samples}", option=_SAMPLES, samples=arguments.samples)
+        raise UsageError(message, fix="give at least 1, a whole number")
     if arguments.part not in PARTS:
         raise UsageError(
             f"there is no part '{arguments.part}'", fix=suggestion(arguments.part, PARTS)

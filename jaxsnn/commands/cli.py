@@ -14,19 +14,20 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from importlib import import_module
 from types import ModuleType
 
+from jaxsnn import commands as command_package
 from jaxsnn.commands.arguments import Parser, limits_of, print_arriving
 from jaxsnn.commands.remarks import line_of
-from jaxsnn.errors import FileError, JaxsnnError, Problem, UsageError, advice_for, printable
+from jaxsnn.errors import FileError, JaxsnnError, Problem, UsageError, printable
 from jaxsnn.output import as_json, refuse_shared
 from jaxsnn.version import __version__
+from jaxsnn.wording import advice_for
 
-#: The commands, in the order of `--help`: the file NAME_command of each has `add`, its parser, and
-#: `run`, its work.
-COMMANDS = (
+#: The order of `--help`; commands that are not in it follow by name.
+_ORDER = (
     "info",
     "train",
     "tune",
@@ -47,6 +48,19 @@ COMMANDS = (
     "doctor",
     "completion",
 )
+
+
+def command_names() -> tuple[str, ...]:
+    """Return the names of the commands, those of the files NAME_command.py beside this one."""
+    suffix = "_command.py"
+    files = [file for folder in command_package.__path__ for file in os.listdir(folder)]
+    names = {file.removesuffix(suffix) for file in files if file.endswith(suffix)}
+    ordered = [name for name in _ORDER if name in names]
+    return (*ordered, *sorted(names - set(ordered)))
+
+
+#: The commands: the file of each has `add`, which adds its parser, and `run`, which does the work.
+COMMANDS = command_names()
 #: Arguments that name a file to read.
 _SOURCES = (
     "file",
@@ -68,8 +82,8 @@ def command_module(name: str) -> ModuleType:
     return import_module(f"jaxsnn.commands.{name}_command")
 
 
-def build_parser(only: str | None = None) -> argparse.ArgumentParser:
-    """The parser of all commands, or of a single one: the files of others are not read then."""
+def build_parser(only: str | None = None) -> Parser:
+    """Return the parser of all commands, or of a single one: the files of others are not read then."""
     parser = Parser(
         prog="jaxsnn", description="Spiking neural networks from NIR files, event by event."
     )
@@ -77,6 +91,7 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
     for name in COMMANDS if only is None else (only,):
         command_module(name).add(commands)
+    parser.commands = commands.choices
     return parser
 
 
@@ -94,8 +109,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that has not all characters
-    with _ended_by_signals(), advice_for(_single(argv) or ""):
-        return _outcome(list(argv))
+    with _ended_by_signals(), ExitStack() as stack:
+        return _outcome(list(argv), stack)
 
 
 @contextmanager
@@ -132,10 +147,18 @@ def _ended_by_signals() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _outcome(argv: Sequence[str]) -> int:
-    """The exit code of a command, once it has run."""
+def _outcome(argv: Sequence[str], stack: ExitStack) -> int:
+    """Run a command and return its exit code.
+
+    Args:
+        stack: holds what errors are reported with: the flags that the command takes.
+    """
     try:
-        arguments = build_parser(_single(argv)).parse_args(argv)
+        name = _single(argv)
+        parser = build_parser(name)
+        if name is not None:
+            stack.enter_context(advice_for(parser.commands[name].takes))
+        arguments = parser.parse_args(argv)
         arguments.argv = argv
         _refuse_own_input(arguments)
         with limits_of(arguments):

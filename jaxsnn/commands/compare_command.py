@@ -10,13 +10,14 @@ from typing import Any, Literal
 from jaxsnn.commands.arguments import (
     add_command,
     add_file,
-    add_max_spikes,
     add_notes,
     print_outcome,
     read_graph,
     time_of,
 )
 from jaxsnn.errors import UsageError, listing
+from jaxsnn.options import INPUT, MAX_SPIKES, T_END
+from jaxsnn.wording import Text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,18 +58,14 @@ class CompareOutcome:
 
 
 def add(commands: Any) -> None:
-    """The parser."""
+    """Add the parser."""
     text = "compare what a chip recorded with the simulation"
-    parser = add_command(commands, "compare", run, text)
+    sent = INPUT.but(required=True, help="what it was sent; label: (samples,)")
+    parser = add_command(commands, "compare", run, text, sent, T_END, MAX_SPIKES)
     add_file(parser)
     parser.add_argument(
         "recording", metavar="OUT.npz", help="what a chip or an emulated one recorded"
     )
-    parser.add_argument(
-        "--input", metavar="X.npz", required=True, help="what it was sent; label: (samples,)"
-    )
-    parser.add_argument("--t-end", metavar="TIME", help="end of a sample, such as 40ms")
-    add_max_spikes(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -86,7 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
     given, labels = sent_to_chip(arguments.input, network, graph.dialect.dt)
     t_end = time_of(arguments.t_end) or given.t_end
     if t_end is None:
-        raise UsageError("the end of a sample is unknown", fix="pass --t-end")
+        raise UsageError("the end of a sample is unknown", fix=Text("pass {t_end}", t_end=T_END))
     sent = {name: (events.time, events.index) for name, events in given.events.items()}
     recorded = read_recording(arguments.recording, sent, network)
     late = {name: int(late_events(own, jnp.asarray(t_end))) for name, own in given.events.items()}

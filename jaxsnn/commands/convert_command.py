@@ -17,6 +17,8 @@ from jaxsnn.commands.arguments import (
 )
 from jaxsnn.commands.remarks import similar_lines
 from jaxsnn.errors import UsageError
+from jaxsnn.options import APPROXIMATE, DIALECT, FORCE, INPUT_RANGE, TO
+from jaxsnn.wording import Option, Text
 
 if TYPE_CHECKING:
     from jaxsnn.nir.convert.passes import ConversionPass
@@ -115,32 +117,26 @@ class PassesOutcome:
         return "\n".join(lines)
 
 
+_TO_DT = Option(
+    name="to_dt",
+    help="step of the target; default: the source's, else its own",
+    metavar="TIME",
+)
+_SHOW_PASSES = Option(
+    name="show_passes",
+    help="print the passes of a conversion for --to, without files",
+    is_switch=True,
+)
+
+
 def add(commands: Any) -> None:
     """Add the parser."""
     text = "rewrite a NIR file for another simulator's own importer"
-    parser = add_command(commands, "convert", run, text)
-    add_file(parser, dialect_flags=("--from", "--dialect"), optional=True)
+    to = TO.but(help=_targets)
+    options = (FORCE, to, _TO_DT, INPUT_RANGE, APPROXIMATE, _SHOW_PASSES)
+    parser = add_command(commands, "convert", run, text, *options)
+    add_file(parser, dialect=DIALECT.but(other_flags=("--from",)), optional=True)
     parser.add_argument("output", metavar="OUT", help="the file to write", nargs="?")
-    parser.add_argument("--force", action="store_true", help="overwrite OUT")
-    to = parser.add_argument("--to", metavar="NAME", required=True)
-    parser.when_used(lambda: setattr(to, "help", _targets()))
-    parser.add_argument(
-        "--to-dt", metavar="TIME", help="step of the target; default: the source's, else its own"
-    )
-    parser.add_argument(
-        "--input-range",
-        metavar="LOW:HIGH",
-        default="0:1",
-        help="what an input channel carries in a step; default: 0:1, spikes",
-    )
-    parser.add_argument(
-        "--approximate", action="store_true", help="do the nearest thing, and say what that loses"
-    )
-    parser.add_argument(
-        "--show-passes",
-        action="store_true",
-        help="print the passes of a conversion for --to, without files",
-    )
 
 
 def _targets() -> str:
@@ -157,18 +153,20 @@ def _range(text: str) -> tuple[float, float]:
         return float(low), float(high)
     except ValueError as error:
         raise UsageError(
-            f"--input-range is '{text}', not LOW:HIGH",
+            Text("{option} is '{text}', not LOW:HIGH", option=INPUT_RANGE, text=text),
             fix="pass two numbers, such as 0:1 for spikes",
         ) from error
 
 
 def _show_passes(arguments: argparse.Namespace) -> int:
+    """Print the passes of a conversion; exit code 0."""
     from jaxsnn.nir.convert.passes import ConversionRequest
     from jaxsnn.nir.convert.pipeline import passes_for
     from jaxsnn.nir.convert.target import target_of
 
     if arguments.file is not None:
-        raise UsageError("--show-passes takes no FILE", fix="remove FILE, or remove the option")
+        message = Text("{option} takes no FILE", option=_SHOW_PASSES)
+        raise UsageError(message, fix="remove FILE, or remove the option")
     refuse_options_of_file(arguments)
     target = target_of(arguments.to)
     request = ConversionRequest(target=target, approximate=arguments.approximate)

@@ -13,14 +13,14 @@ from typing import Any
 
 from jaxsnn.commands.arguments import (
     add_command,
-    add_output,
-    add_report,
+    output_options,
     print_outcome,
     refuse_report,
     write_report,
 )
 from jaxsnn.commands.demo.demo_log import DemoStep, Steps, step_text
 from jaxsnn.errors import FileError, printable, refuse_seed
+from jaxsnn.options import EPOCHS, REPORT, SEED
 from jaxsnn.output import refuse_unwritable, write_json
 
 #: What the demo writes into its folder.
@@ -84,13 +84,12 @@ class DemoParts:
 
 
 def add(commands: Any) -> None:
-    """The parser."""
+    """Add the parser."""
     text = "do the main job: read, simulate, train, export, compare"
-    parser = add_command(commands, "demo", run, text)
-    add_output(parser, "DIR", "folder for the results (default jaxsnn-demo)", default="jaxsnn-demo")
-    parser.add_argument("--epochs", type=int, default=50, help="default 50")
-    parser.add_argument("--seed", type=int, default=0, help="default 0")
-    add_report(parser)
+    where = "folder for the results (default jaxsnn-demo)"
+    output = output_options("DIR", where, default="jaxsnn-demo", file="folder")
+    epochs, seed = EPOCHS.but(help="default 50"), SEED.but(help="default 0")
+    add_command(commands, "demo", run, text, *output, epochs, seed, REPORT)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -12,22 +12,21 @@ from jaxsnn.commands.arguments import (
     add_command,
     add_file,
     add_notes,
-    add_output,
-    add_quantization,
+    output_options,
     print_outcome,
     quantization_of,
     read_graph,
 )
+from jaxsnn.options import QUANTIZE_OPTIONS
 
 
 def add(commands: Any) -> None:
-    """The parser."""
+    """Add the parser."""
     text = "write a mapping as scripts for the software of BrainScaleS-2"
-    parser = add_command(commands, "deploy", run, text)
+    output = output_options("DIR", "folder for the scripts", required=True, file="folder")
+    parser = add_command(commands, "deploy", run, text, *output, *QUANTIZE_OPTIONS)
     add_file(parser)
     parser.add_argument("mapping", metavar="M.json", help="a mapping of FILE, made by map")
-    add_output(parser, "DIR", "folder for the scripts", required=True)
-    add_quantization(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -8,14 +8,20 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from jaxsnn.commands.arguments import add_command, add_file, add_output, print_outcome, read_graph
+from jaxsnn.commands.arguments import (
+    add_command,
+    add_file,
+    output_options,
+    print_outcome,
+    read_graph,
+)
 
 
 def add(commands: Any) -> None:
-    """The parser."""
-    parser = add_command(commands, "draw", run, "draw the graph of a NIR file")
-    add_file(parser)
-    add_output(parser, "PICTURE", "a .svg, .png, .pdf, .dot or .mmd (Mermaid) file", required=True)
+    """Add the parser."""
+    picture = "a .svg, .png, .pdf, .dot or .mmd (Mermaid) file"
+    output = output_options("PICTURE", picture, required=True)
+    add_file(add_command(commands, "draw", run, "draw the graph of a NIR file", *output))
 
 
 def run(arguments: argparse.Namespace) -> int:

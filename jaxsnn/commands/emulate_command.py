@@ -11,15 +11,16 @@ from jaxsnn.commands.arguments import (
     add_command,
     add_file,
     add_notes,
-    add_output,
-    add_quantization,
+    output_options,
     print_outcome,
     quantization_of,
     read_graph,
     time_of,
 )
 from jaxsnn.errors import UsageError, suggestion
+from jaxsnn.options import CHIP_SEED, CHIPS, INPUT, QUANTIZE_OPTIONS, T_END
 from jaxsnn.units import format_time
+from jaxsnn.wording import Option, Text
 
 if TYPE_CHECKING:
     from jaxsnn.bss2.emulate import EmulatedChip
@@ -98,38 +99,41 @@ class EmulateOutcome:
         return "\n".join([*lines, self.output])
 
 
+_TRIAL = Option(
+    name="trial",
+    help="which draw of its noise (default 0)",
+    metavar="N",
+    default=0,
+    convert=int,
+)
+_SPREAD = Option(
+    name="spread",
+    help="recorded (default): as unkind as the chip of published recordings; calibrated: milder",
+    metavar="KIND",
+)
+_IDEAL = Option(name="ideal", help="a chip that deviates by rounding alone", is_switch=True)
+
+
 def add(commands: Any) -> None:
-    """The parser."""
-    text = "run a mapping on an emulated chip"
-    parser = add_command(commands, "emulate", run, text)
+    """Add the parser."""
+    sent = INPUT.but(required=True, help="NAME.time, NAME.index of each input")
+    parser = add_command(
+        commands,
+        "emulate",
+        run,
+        "run a mapping on an emulated chip",
+        sent,
+        *output_options("OUT.npz", "what the chip records", required=True),
+        T_END,
+        CHIP_SEED,
+        _TRIAL,
+        _SPREAD,
+        CHIPS,
+        _IDEAL,
+        *QUANTIZE_OPTIONS,
+    )
     add_file(parser)
     parser.add_argument("mapping", metavar="M.json", help="a mapping of FILE, made by map")
-    parser.add_argument(
-        "--input", metavar="X.npz", required=True, help="NAME.time, NAME.index of each input"
-    )
-    add_output(parser, "OUT.npz", "what the chip records", required=True)
-    parser.add_argument("--t-end", metavar="TIME", help="end of a sample, such as 40ms")
-    parser.add_argument(
-        "--chip-seed", type=int, default=0, metavar="N", help="which chip (default 0)"
-    )
-    parser.add_argument(
-        "--trial", type=int, default=0, metavar="N", help="which draw of its noise (default 0)"
-    )
-    parser.add_argument(
-        "--spread",
-        metavar="KIND",
-        help="recorded (default): as unkind as the chip of published recordings; calibrated: milder",
-    )
-    parser.add_argument(
-        "--chips",
-        default="one",
-        choices=("one", "several"),
-        help="several: one for each run, all in one pass, spikes passed on by hosts",
-    )
-    parser.add_argument(
-        "--ideal", action="store_true", help="a chip that deviates by rounding alone"
-    )
-    add_quantization(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -151,12 +155,15 @@ def run(arguments: argparse.Namespace) -> int:
     graph = read_graph(arguments)
     mapping = read_mapping(arguments.mapping)
     if chip.several and len(mapping.runs) == 1:
-        add_notes(arguments, ["chips=several has no effect: the mapping has one run"])
+        add_notes(
+            arguments,
+            [Text("{chips} has no effect: the mapping has one run", chips=CHIPS.set_to("several"))],
+        )
     quantized = quantize(graph, quantization_of(arguments, scales_of(mapping, graph)))
     given, _ = sent_to_chip(arguments.input, lower(graph), graph.dialect.dt)
     t_end = time_of(arguments.t_end) or given.t_end
     if t_end is None:
-        raise UsageError("the end of a sample is unknown", fix="pass --t-end")
+        raise UsageError("the end of a sample is unknown", fix=Text("pass {t_end}", t_end=T_END))
     done = emulate(
         quantized,
         mapping,
@@ -194,15 +201,11 @@ def _chip(arguments: argparse.Namespace) -> EmulatedChip:
     """
     from jaxsnn.bss2.emulate import SPREADS, EmulatedChip
 
-    for flag, given in (
-        ("--spread", arguments.spread),
-        ("--chip-seed", arguments.chip_seed),
-        ("--trial", arguments.trial),
-    ):
-        if arguments.ideal and given:
-            what = "spread" if flag == "--spread" else "noise to draw"
-            fix = f"leave out one of --ideal and {flag}"
-            raise UsageError(f"an ideal chip has no {what}", fix=fix)
+    for option in (_SPREAD, CHIP_SEED, _TRIAL):
+        if arguments.ideal and getattr(arguments, option.name):
+            missing = "spread" if option is _SPREAD else "noise to draw"
+            fix = Text("leave out one of {ideal} and {option}", ideal=_IDEAL, option=option)
+            raise UsageError(f"an ideal chip has no {missing}", fix=fix)
     spread = arguments.spread or "recorded"
     if spread not in SPREADS:
         raise UsageError(f"there is no spread '{spread}'", fix=suggestion(spread, SPREADS))

@@ -11,32 +11,21 @@ from typing import Any
 from jaxsnn.commands.arguments import (
     add_command,
     add_file,
-    add_max_spikes,
     add_notes,
-    add_report,
-    add_values,
     print_outcome,
     read_graph,
     refuse_report,
     write_report,
 )
+from jaxsnn.options import FORCE, INPUT, MAX_SPIKES, REPORT, VALUES
 
 
 def add(commands: Any) -> None:
-    """The parser."""
+    """Add the parser."""
     text = "compare continuous time with time steps on your own data"
-    parser = add_command(commands, "fidelity", run, text)
-    add_file(parser)
-    parser.add_argument(
-        "--input",
-        metavar="X.npz",
-        required=True,
-        help="x (time, batch, channels); or a file of NIR data",
-    )
-    add_values(parser)
-    add_max_spikes(parser)
-    add_report(parser)
-    parser.add_argument("--force", action="store_true", help="overwrite a report that exists")
+    sent = INPUT.but(required=True, help="x (time, batch, channels); or a file of NIR data")
+    options = (sent, VALUES, MAX_SPIKES, REPORT, FORCE)
+    add_file(add_command(commands, "fidelity", run, text, *options))
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -14,9 +14,7 @@ from jaxsnn.commands.arguments import (
     add_command,
     add_file,
     add_notes,
-    add_output,
-    add_quantization,
-    add_report,
+    output_options,
     print_outcome,
     quantization_of,
     read_graph,
@@ -26,7 +24,9 @@ from jaxsnn.commands.arguments import (
 )
 from jaxsnn.commands.remarks import line_of
 from jaxsnn.errors import Problem, UsageError
+from jaxsnn.options import MAX_RUNS, QUANTIZE_OPTIONS, REPORT, SEED, SIGNS, TIME_LIMIT
 from jaxsnn.units import format_time
+from jaxsnn.wording import Option, Text
 
 if TYPE_CHECKING:
     from jaxsnn.bss2.mapping import Mapping
@@ -193,40 +193,49 @@ def _events(mapping: Mapping) -> list[dict[str, int]]:
     return [events_per_spike(run, mapping.chip) for run in mapping.runs]
 
 
+_VERIFY = Option(
+    name="verify",
+    help="check this mapping instead of making one",
+    metavar="M.json",
+    file="file",
+)
+_SVG = Option(name="svg", help="draw the mapping", metavar="F.svg", file="file")
+_PLACERS = Option(
+    name="placers",
+    flag="placer",
+    help="try this placer (default: those that have proven best); may be repeated",
+    metavar="NAME",
+    repeated=True,
+)
+_ROUTERS = Option(
+    name="routers",
+    flag="router",
+    help="try this router (default: those that have proven best); may be repeated",
+    metavar="NAME",
+    repeated=True,
+)
+
+
 def add(commands: Any) -> None:
-    """The parser."""
-    text = "place and route on BrainScaleS-2, or check a mapping"
-    parser = add_command(commands, "map", run, text)
+    """Add the parser."""
+    parser = add_command(
+        commands,
+        "map",
+        run,
+        "place and route on BrainScaleS-2, or check a mapping",
+        *output_options("M.json", "the mapping to write"),
+        _VERIFY,
+        SIGNS,
+        _SVG,
+        SEED.but(help="of the search (default 0)"),
+        MAX_RUNS,
+        TIME_LIMIT,
+        _PLACERS,
+        _ROUTERS,
+        *QUANTIZE_OPTIONS,
+        REPORT,
+    )
     add_file(parser)
-    add_output(parser, "M.json", "the mapping to write")
-    parser.add_argument(
-        "--verify", metavar="M.json", help="check this mapping instead of making one"
-    )
-    parser.add_argument(
-        "--signs",
-        default="fixed",
-        help="fixed: as they are (default); free: training may flip them",
-    )
-    parser.add_argument("--svg", metavar="F.svg", help="draw the mapping")
-    parser.add_argument("--seed", type=int, default=0, help="of the search (default 0)")
-    parser.add_argument(
-        "--runs",
-        type=int,
-        metavar="N",
-        help="at most so many runs (default: as few as can be found)",
-    )
-    parser.add_argument(
-        "--time-limit", metavar="TIME", default="60s", help="start no attempt later (default 60s)"
-    )
-    for kind in ("placer", "router"):
-        parser.add_argument(
-            f"--{kind}",
-            metavar="NAME",
-            action="append",
-            help=f"try this {kind} (default: those that have proven best); may be repeated",
-        )
-    add_quantization(parser)
-    add_report(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -256,9 +265,9 @@ def run(arguments: argparse.Namespace) -> int:
             arguments.output,
             signs=arguments.signs,
             seed=arguments.seed,
-            max_runs=arguments.runs,
+            max_runs=arguments.max_runs,
             time_limit=time_limit or 0.0,
-            portfolio=Portfolio(placers=arguments.placer, routers=arguments.router),
+            portfolio=Portfolio(placers=arguments.placers, routers=arguments.routers),
             options=quantization_of(arguments),
             **common,
         )
@@ -272,14 +281,14 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _refuse_search(arguments: argparse.Namespace) -> None:
     """Refuse options of the search where a mapping is only checked."""
-    usual = {"signs": "fixed", "seed": 0, "runs": None, "time_limit": "60s"}
-    for name, value in (usual | {"placer": None, "router": None}).items():
-        if getattr(arguments, name) != value:
-            flag = name.replace("_", "-")
-            raise UsageError(
-                f"--{flag} is for making a mapping, and --verify checks one",
-                fix=f"leave out --{flag}",
+    for option in (SIGNS, SEED, MAX_RUNS, TIME_LIMIT, _PLACERS, _ROUTERS):
+        if getattr(arguments, option.name) != option.default:
+            message = Text(
+                "{option} is for making a mapping, and {verify} checks one",
+                option=option,
+                verify=_VERIFY,
             )
+            raise UsageError(message, fix=Text("leave out {option}", option=option))
 
 
 def place_and_route_file(

@@ -12,22 +12,22 @@ from jaxsnn.commands.arguments import (
     read_graph,
     refuse_options_of_file,
 )
-
-
-def add(commands: Any) -> None:
-    """The parser."""
-    text = "say for each node where it works: exact, approximate (with the loss), or not"
-    parser = add_command(commands, "matrix", run, text)
-    add_file(parser, optional=True)
-    wanted = parser.add_argument("--for", dest="purposes", metavar="PURPOSE", action="append")
-    parser.when_used(lambda: setattr(wanted, "help", _purposes()))
+from jaxsnn.wording import Option
 
 
 def _purposes() -> str:
-    """The help of --for."""
     from jaxsnn.compatibility.checks import purposes
 
     return f"one of {', '.join(purposes())}; may be repeated, default: all"
+
+
+_PURPOSES = Option(name="purposes", flag="for", metavar="PURPOSE", help=_purposes, repeated=True)
+
+
+def add(commands: Any) -> None:
+    """Add the parser."""
+    text = "say for each node where it works: exact, approximate (with the loss), or not"
+    add_file(add_command(commands, "matrix", run, text, _PURPOSES), optional=True)
 
 
 def run(arguments: argparse.Namespace) -> int:

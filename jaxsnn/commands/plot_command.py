@@ -13,16 +13,17 @@ from typing import TYPE_CHECKING, Any
 from jaxsnn.commands.arguments import (
     add_command,
     add_file,
-    add_max_spikes,
     add_notes,
-    add_output,
     dialect_options,
+    output_options,
     print_outcome,
     read_graph,
     refuse_no_population,
     time_of,
 )
 from jaxsnn.errors import FileError, UsageError, suggestion
+from jaxsnn.options import ENGINE, INPUT, MAX_SPIKES, RECORDING, T_END
+from jaxsnn.wording import Option, Text
 
 if TYPE_CHECKING:
     from jaxsnn.plot import Picture, SpikeTrain
@@ -45,27 +46,36 @@ class PlotOutcome:
         return f"{self.output}: {self.alt}"
 
 
+_KIND = Option(
+    name="kind",
+    help=lambda: (
+        f"{', '.join(KINDS)}; by default what suits FILE: a NIR file, OUT.npz of run, a history "
+        "or a mapping"
+    ),
+)
+_BEFORE = Option(name="before", help="weights: of which file before", metavar="B.nir", file="file")
+_NODE = Option(name="node", help="voltage: which population", metavar="NODE")
+_SAMPLE = Option(name="sample", help="raster, voltage: which (default 0)", metavar="N", convert=int)
+
+
 def add(commands: Any) -> None:
-    """The parser."""
-    parser = add_command(commands, "plot", run, "draw a file, or what its network does")
+    """Add the parser."""
+    parser = add_command(
+        commands,
+        "plot",
+        run,
+        "draw a file, or what its network does",
+        *output_options("PICTURE", "a .png, .svg or .pdf file", required=True),
+        _KIND,
+        INPUT.but(help="raster, histogram, voltage, fidelity: as for run"),
+        RECORDING.but(help="difference: as for verify"),
+        _BEFORE,
+        T_END,
+        _NODE,
+        _SAMPLE,
+        MAX_SPIKES,
+    )
     add_file(parser)
-    add_output(parser, "PICTURE", "a .png, .svg or .pdf file", required=True)
-    parser.add_argument(
-        "--kind",
-        help=f"{', '.join(KINDS)}; by default what suits FILE: a NIR file, OUT.npz of run, a history "
-        "or a mapping",
-    )
-    parser.add_argument(
-        "--input", metavar="X.npz", help="raster, histogram, voltage, fidelity: as for run"
-    )
-    parser.add_argument("--recording", metavar="R.npz", help="difference: as for verify")
-    parser.add_argument("--before", metavar="B.nir", help="weights: of which file before")
-    parser.add_argument("--t-end", metavar="TIME", help="end of a sample, such as 40ms")
-    parser.add_argument("--node", metavar="NODE", help="voltage: which population")
-    parser.add_argument(
-        "--sample", type=int, metavar="N", help="raster, voltage: which (default 0)"
-    )
-    add_max_spikes(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -102,14 +112,19 @@ def _kind_of(arguments: argparse.Namespace) -> str:
 
 def _refuse_unused(arguments: argparse.Namespace, kind: str) -> None:
     """Refuse options that a picture of this kind does not look at."""
+    from jaxsnn.nir.frameworks.registry import file_options
+
     saved = Path(arguments.file).suffix == ".npz" and kind in ("raster", "histogram")
     used = _USED[kind] - ({"input", "max_spikes", *dialect_options(arguments)} if saved else set())
     of_files = set(dialect_options(arguments)) if kind in _OF_NIR and not saved else set()
-    for name in (*_OPTIONS, *dialect_options(arguments)):
-        if getattr(arguments, name) not in (None, [], "auto") and name not in used | of_files:
-            flag = name.replace("_", "-")
-            of_what = "of saved spikes" if saved else f"of the kind '{kind}'"
-            raise UsageError(f"--{flag} has no effect on a picture {of_what}", fix="leave it out")
+    for option in (*_OPTIONS, *file_options().values()):
+        is_set = getattr(arguments, option.name) not in (None, [], "auto")
+        if is_set and option.name not in used | of_files:
+            source = "saved spikes" if saved else f"the kind '{kind}'"
+            message = Text(
+                "{option} has no effect on a picture of {source}", option=option, source=source
+            )
+            raise UsageError(message, fix="leave it out")
 
 
 def _document(path: Path) -> dict[str, Any]:
@@ -187,7 +202,12 @@ def _sample_of(arguments: argparse.Namespace, samples: int) -> int:
     sample = arguments.sample or 0
     if not 0 <= sample < samples:
         raise UsageError(
-            f"--sample is {sample}, and there are {samples}",
+            Text(
+                "{option} is {sample}, and there are {samples}",
+                option=_SAMPLE,
+                sample=sample,
+                samples=samples,
+            ),
             fix=f"give one from 0 to {samples - 1}",
         )
     return sample
@@ -224,7 +244,10 @@ def _simulated(arguments: argparse.Namespace, what: str) -> tuple[Any, Any, Any]
     inputs = load_inputs(source, network, graph.dialect.dt)
     t_end = time_of(arguments.t_end) or inputs.t_end
     if t_end is None:
-        raise UsageError(f"{source} does not say when a sample ends", fix="say t_end=")
+        raise UsageError(
+            f"{source} does not say when a sample ends",
+            fix=Text("say {t_end}", t_end=T_END.keyword),
+        )
     engine = EventDriven(max_spikes=arguments.max_spikes, max_events="auto", max_arrivals="auto")
     sampled = inputs.sampled(network, t_end)
     solution = simulate(network, inputs.events, t_end, engine=engine, sample_times=sampled)
@@ -261,7 +284,7 @@ def saved_trains(path: str) -> list[dict[str, SpikeTrain]]:
     if not found:
         raise FileError(
             f"{path} has no spikes with times ('NODE.time', 'NODE.index')",
-            fix="write it with run and --engine event",
+            fix=Text("write it with {engine}", engine=ENGINE.set_to("event")),
         )
     return found
 
@@ -320,7 +343,7 @@ _USED: dict[str, set[str]] = {
     "fidelity": {"input", "max_spikes"},
     "difference": {"recording"},
 }
-_OPTIONS = tuple(sorted(set().union(*_USED.values())))
+_OPTIONS = (_BEFORE, INPUT, MAX_SPIKES, _NODE, RECORDING, _SAMPLE, T_END)
 #: Kinds that are drawn of a NIR file, and of these those that run its network.
 _OF_NIR = set(KINDS) - {"curve", "floorplan"}
 _SIMULATED = _OF_NIR - {"graph", "weights"}

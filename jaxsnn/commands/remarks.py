@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from jaxsnn.errors import in_flags
+from jaxsnn.wording import for_command_line
 
 if TYPE_CHECKING:
     from jaxsnn.errors import Problem
@@ -29,8 +29,8 @@ def line_of(remark: str | Problem | Change) -> str:
     """One line for people, in the words of the command line: of a problem, of a change that was
     made to a graph, or of a sentence of the library.
     """
-    text = remark if isinstance(remark, str) else remark.as_text()
-    return " ".join(in_flags(text).split())
+    text = remark if isinstance(remark, str) else remark.text
+    return " ".join(for_command_line(text).split())
 
 
 def similar_lines(

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any, Literal
 from jaxsnn.commands.arguments import (
     add_command,
     add_file,
-    add_max_spikes,
     add_notes,
-    add_output,
-    add_values,
+    output_options,
     print_outcome,
     read_graph,
     time_of,
 )
 from jaxsnn.errors import UsageError, listing, suggestion
+from jaxsnn.options import ENGINE, INPUT, MAX_SPIKES, PLOT, RESET_DELAY, T_END, VALUES
 from jaxsnn.units import format_time
+from jaxsnn.wording import Text
 
 if TYPE_CHECKING:
     from jaxsnn.event.event_solution import EventSolution
@@ -89,28 +89,25 @@ class RunOutcome:
 
 
 def add(commands: Any) -> None:
-    """The parser."""
-    parser = add_command(commands, "run", run, "simulate the network of a NIR file")
+    """Add the parser."""
+    parser = add_command(
+        commands,
+        "run",
+        run,
+        "simulate the network of a NIR file",
+        INPUT.but(
+            required=True,
+            help="x (time, batch, channels), or time and index (batch, events), with value for "
+            "events of a size; or a file of NIR data",
+        ),
+        VALUES,
+        *output_options("OUT.npz", "what leaves the network", required=True),
+        PLOT.but(help="draw the spikes of the first sample: .png, .svg, .pdf"),
+        ENGINE,
+        T_END,
+        MAX_SPIKES,
+    )
     add_file(parser)
-    parser.add_argument(
-        "--input",
-        metavar="X.npz",
-        required=True,
-        help="x (time, batch, channels), or time and index (batch, events), with value for events "
-        "of a size; or a file of NIR data",
-    )
-    add_values(parser)
-    add_output(parser, "OUT.npz", "what leaves the network", required=True)
-    parser.add_argument(
-        "--plot", metavar="PICTURE", help="draw the spikes of the first sample: .png, .svg, .pdf"
-    )
-    parser.add_argument(
-        "--engine",
-        default="event",
-        help="event: exact, in continuous time (default); grid: in steps, as the framework that wrote the file",
-    )
-    parser.add_argument("--t-end", metavar="TIME", help="end of a sample, such as 40ms")
-    add_max_spikes(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -152,7 +149,10 @@ def _refuse_options(arguments: argparse.Namespace) -> None:
         )
     if arguments.engine == "grid" and arguments.max_spikes != "auto":
         raise UsageError(
-            "--max-spikes is for the event engine, the time-stepped engine keeps all spikes",
+            Text(
+                "{option} is for the event engine, the time-stepped engine keeps all spikes",
+                option=MAX_SPIKES,
+            ),
             fix="leave it out",
         )
 
@@ -220,7 +220,10 @@ def _engine(max_spikes: int | Literal["auto"]) -> RunOnce:
     from jaxsnn.event.run_once import RunOnce
 
     if max_spikes != "auto" and max_spikes < 1:
-        raise UsageError(f"max_spikes is {max_spikes}", fix="give at least 1")
+        raise UsageError(
+            Text("{option} is {max_spikes}", option=MAX_SPIKES, max_spikes=max_spikes),
+            fix="give at least 1",
+        )
     return RunOnce(max_spikes=max_spikes, max_events="auto", max_arrivals="auto")
 
 
@@ -293,7 +296,8 @@ def run_in_steps(
 
 def _endless(source: str | os.PathLike[str]) -> UsageError:
     return UsageError(
-        f"{source} holds events, and does not say when a sample ends", fix="say t_end="
+        f"{source} holds events, and does not say when a sample ends",
+        fix=Text("say {t_end}", t_end=T_END.keyword),
     )
 
 
@@ -317,5 +321,10 @@ def _unused_options(graph: Graph, network: Network) -> tuple[str, ...]:
     if not delayed:
         return ()
     return (
-        f"reset_delay of {listing(delayed)} has no effect: in continuous time a spike resets at its own time",
+        Text(
+            "{reset_delay} of {delayed} has no effect: in continuous time a spike resets at "
+            "its own time",
+            reset_delay=RESET_DELAY,
+            delayed=listing(delayed),
+        ),
     )

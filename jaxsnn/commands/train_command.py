@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxsnn.commands.arguments import (
+    Parser,
     add_command,
     add_file,
     add_notes,
-    add_output,
-    add_report,
+    add_option,
+    output_options,
     print_outcome,
     read_graph,
     refuse_options_of_file,
@@ -29,15 +30,16 @@ from jaxsnn.commands.arguments import (
     write_report,
 )
 from jaxsnn.errors import FileError, UsageError, first_line, suggestion
+from jaxsnn.options import REPORT
 from jaxsnn.train.options import (
     OPTIONS,
     TrainOptions,
     check_options,
-    flag_of,
     help_of,
     names_in_files,
     to_stderr,
 )
+from jaxsnn.wording import Option, Text
 
 if TYPE_CHECKING:
     from jaxsnn.nir import Graph
@@ -51,18 +53,26 @@ _NETWORK = "network"
 
 
 def add(commands: Any) -> None:
-    """The parser."""
-    parser = add_command(commands, "train", run, "train the network of a NIR file")
+    """Add the parser."""
+    text = "train the network of a NIR file"
+    trained = "the trained file; its history goes to OUT.history.json"
+    output = output_options("OUT.nir", trained, required=True)
+    parser = add_command(commands, "train", run, text, *output, REPORT)
     add_file(parser, optional=True)
-    add_output(
-        parser, "OUT.nir", "the trained file; its history goes to OUT.history.json", required=True
-    )
     add_options(parser)
-    add_report(parser)
 
 
-def add_options(parser: argparse.ArgumentParser, hidden: Collection[str] = ()) -> None:
-    """The options of a training run.
+#: The configuration file.
+CONFIG = Option(
+    name="config",
+    metavar="RUN.toml",
+    help="a file with any of these options, which flags override, and a [network] instead of FILE",
+    file="file",
+)
+
+
+def add_options(parser: Parser, hidden: Collection[str] = ()) -> None:
+    """Let a command take the options of a training run.
 
     Args:
         hidden: names that the help leaves out: those that the command refuses.
@@ -71,14 +81,9 @@ def add_options(parser: argparse.ArgumentParser, hidden: Collection[str] = ()) -
         if not known.has_flag:
             continue
         text = argparse.SUPPRESS if name in hidden else help_of(name).replace("`", "")
-        said: dict[str, Any] = {"dest": name, "help": text}
-        said |= {"metavar": known.metavar} if known.metavar else {"action": "store_true"}
-        parser.add_argument(f"--{flag_of(name)}", **said)
-    parser.add_argument(
-        "--config",
-        metavar="RUN.toml",
-        help="a file with any of these options, which flags override, and a [network] instead of FILE",
-    )
+        # Text becomes a value in `converted`, as what a configuration file has does.
+        add_option(parser, known.but(help=text, default=None, convert=None))
+    add_option(parser, CONFIG)
 
 
 def options_of(arguments: argparse.Namespace) -> TrainOptions:
@@ -92,12 +97,12 @@ def options_of(arguments: argparse.Namespace) -> TrainOptions:
     for name, known in OPTIONS.items():
         if not known.has_flag:
             continue
-        value, flag = getattr(arguments, name), flag_of(name)
+        value, flag = getattr(arguments, name), known.long_flag
         if value is not None and value is not False:
-            written[name] = converted(name, value, f"--{flag}")
+            written[name] = converted(name, value, flag)
     options = TrainOptions(**written)
     if options.data is None:
-        fix = "pass --data, or write data into --config"
+        fix = Text("pass {data}, or write data into {config}", data=OPTIONS["data"], config=CONFIG)
         raise UsageError("the training data are missing", fix=fix)
     check_options(options)
     return options
@@ -291,7 +296,7 @@ def train_file(graph: Graph, files: TrainFiles, options: TrainOptions) -> TrainO
         reached = error.fit.history[error.fit.best_epoch]
         accuracy = f"validation {reached.validation_accuracy:.2%}"
         where = f"epoch {reached.epoch} ({accuracy}) is written to {files.trained}"
-        message = f"{error.problem.message}; {where}{said}"
+        message = error.problem.message + f"; {where}{said}"
         raise TrainingStopped(message, error.fit, fix=error.fix) from error
     notes = (*trained.notes, *_write(files, trained, chosen))
     if not is_first():

@@ -11,7 +11,7 @@ from jaxsnn.commands.arguments import (
     add_command,
     add_file,
     add_notes,
-    add_output,
+    output_options,
     print_outcome,
 )
 from jaxsnn.commands.train_command import (
@@ -23,22 +23,25 @@ from jaxsnn.commands.train_command import (
 )
 from jaxsnn.errors import UsageError
 from jaxsnn.train.options import OPTIONS, TrainOptions
+from jaxsnn.wording import Option
 
 #: Options of training that are none of tuning.
 _REFUSED = ("engine", "plot", "resume", "skip_step_accuracy")
 
 
+_SPIKES_PER_SAMPLE = Option(
+    name="spikes_per_sample",
+    help="spikes of all neurons that a sample may take; several with commas give a curve",
+    metavar="N,...",
+)
+
+
 def add(commands: Any) -> None:
-    """The parser."""
+    """Add the parser."""
     text = "tune the network of a NIR file in continuous time, for fewer spikes"
-    parser = add_command(commands, "tune", run, text)
+    output = output_options("OUT.nir", "the tuned file", required=True)
+    parser = add_command(commands, "tune", run, text, *output, _SPIKES_PER_SAMPLE)
     add_file(parser)
-    add_output(parser, "OUT.nir", "the tuned file", required=True)
-    parser.add_argument(
-        "--spikes-per-sample",
-        metavar="N,...",
-        help="spikes of all neurons that a sample may take; several with commas give a curve",
-    )
     others = [name for name, own in OPTIONS.items() if own.engines and "event" not in own.engines]
     add_options(parser, hidden=(*_REFUSED, "calibrate", *others))
 

@@ -14,13 +14,17 @@ from jaxsnn.commands.arguments import (
     add_command,
     add_file,
     add_notes,
-    add_report,
     print_outcome,
     read_graph,
     refuse_report,
     write_report,
 )
-from jaxsnn.errors import DialectError, JaxsnnError, UsageError, in_flags, listing
+from jaxsnn.errors import DialectError, JaxsnnError, UsageError, listing
+from jaxsnn.options import FORCE, RECORDING, REPORT
+from jaxsnn.wording import Text, for_command_line
+
+#: So many options are listed that tell a recording as well.
+_SHOWN = 3
 
 if TYPE_CHECKING:
     from jaxsnn.grid.stepped_solution import SteppedSolution
@@ -60,7 +64,7 @@ class VerifyOutcome:
     def as_dict(self) -> dict[str, Any]:
         """For JSON; an infinite error is text."""
         content = {"schema": 1, **self.found.as_dict(), "notes": list(self.notes)}
-        content["fits"] = [in_flags(fit) for fit in self.fits]
+        content["fits"] = [for_command_line(fit) for fit in self.fits]
         error = self.found.relative_rmse
         if error is not None and not math.isfinite(error):
             content["relative_rmse"] = str(error)
@@ -85,26 +89,19 @@ class VerifyOutcome:
             )
         lines.append("verified" if found.ok else "not verified")
         if self.fits:
-            others = f" (or {listing(self.fits[1:], limit=2)})" if self.fits[1:] else ""
-            lines.append(in_flags(f"it verifies with {self.fits[0]}{others}"))
+            first, *others = map(for_command_line, self.fits)
+            more = f" (or {listing(others, limit=2)})" if others else ""
+            lines.append(f"it verifies with {first}{more}")
         elif not found.ok:
             lines.append("nor with another reset or delay that was tried, of all nodes or of one")
         return "\n".join(lines)
 
 
 def add(commands: Any) -> None:
-    """The parser."""
+    """Add the parser."""
     text = "simulate a recorded input and compare with the recorded output"
-    parser = add_command(commands, "verify", run, text)
-    add_file(parser)
-    parser.add_argument(
-        "--recording",
-        metavar="R.npz",
-        required=True,
-        help="x and y (time, batch, ...), or NIR data",
-    )
-    add_report(parser)
-    parser.add_argument("--force", action="store_true", help="overwrite a report that exists")
+    recording = RECORDING.but(required=True, help="x and y (time, batch, ...), or NIR data")
+    add_file(add_command(commands, "verify", run, text, recording, REPORT, FORCE))
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -140,7 +137,7 @@ def verify_file(graph: Graph, source: str | os.PathLike[str]) -> VerifyOutcome:
     return VerifyOutcome(
         found=found,
         notes=(*recording.notes, *compared.solution.notes, *silent),
-        fits=tuple(str(reading) for reading in others),
+        fits=tuple(reading.text for reading in others),
         compared=compared,
     )
 
@@ -186,11 +183,15 @@ def _with_fits(graph: Graph, recording: Recording, error: JaxsnnError) -> Jaxsnn
     found = fitting_options(graph, recording.x, recording.y)
     if not found:
         return error
-    fix = f"say {found[0]}, with which the recording verifies"
-    if found[1:]:
-        fix += (
-            f" as it does with {listing(found[1:], limit=3)}: ask whoever wrote the file, or record "
-            "neurons that fire more often, which tells them apart"
+    first, *others = (reading.text for reading in found)
+    fix = Text("say {options}, with which the recording verifies", options=first)
+    if others:
+        more = f" and {len(others) - _SHOWN} more" if len(others) > _SHOWN else ""
+        fix += Text(
+            " as it does with {options}{more}: ask whoever wrote the file, or record neurons that "
+            "fire more often, which tells them apart",
+            options=Text.joined(", ", others[:_SHOWN]),
+            more=more,
         )
     return type(error).of(dataclasses.replace(problem, fix=fix))
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from jaxsnn.bss2.netlist import LARGEST
 from jaxsnn.compatibility.checks import MEASURE, check, purposes, stepped_neurons
-from jaxsnn.errors import ConversionError, DialectError, Problem, in_flags, listing
+from jaxsnn.errors import ConversionError, DialectError, Problem, listing
 from jaxsnn.nir import build
 from jaxsnn.nir.convert.importers import importer_problems
 from jaxsnn.nir.convert.pipeline import Converted, convert
@@ -23,6 +23,7 @@ from jaxsnn.nir.frameworks.registry import framework_of, split_version, writable
 from jaxsnn.nir.model.graph import Graph
 from jaxsnn.nir.model.nodes import NEURONS, TYPES, Input, Output
 from jaxsnn.units import parse_time
+from jaxsnn.wording import for_command_line
 
 Grade = Literal["exact", "approximate", "unknown", "unsupported"]
 #: How bad a verdict is.
@@ -119,8 +120,8 @@ class Matrix:
                 "node": verdict.node,
                 "purpose": verdict.purpose,
                 "verdict": verdict.grade,
-                "why": in_flags(verdict.why),
-                "fix": in_flags(verdict.fix),
+                "why": for_command_line(verdict.why),
+                "fix": for_command_line(verdict.fix),
             }
             for verdict in self.verdicts
         ]
@@ -158,9 +159,9 @@ class Matrix:
                 lines.append(f"{purpose}: convert the file first, which changes {listing(changed)}")
         for verdict in self.verdicts if of_a_file else ():
             if verdict.grade in ("approximate", "unsupported"):
-                fix = f": {verdict.fix}" if verdict.fix else ""
-                text = f"{verdict.purpose}, {verdict.grade}: {verdict.why}{fix}"
-                lines.append(in_flags(text))
+                fix = ": " + verdict.fix if verdict.fix else ""
+                text = f"{verdict.purpose}, {verdict.grade}: " + verdict.why + fix
+                lines.append(for_command_line(text))
         return "\n".join([*lines, *self.notes])
 
 

@@ -39,6 +39,8 @@ from jaxsnn.network.on_processor import as_given, module_for, on_processor
 from jaxsnn.network.signals import signals
 from jaxsnn.network.slots import in_buckets
 from jaxsnn.network.valued_inputs import Currents, GradedEvents, Input, as_lasting
+from jaxsnn.options import MAX_SPIKES, T_END
+from jaxsnn.wording import Text
 
 _DEFAULT_SAMPLES = 101
 #: A budget at most: 16 times as many spikes are counted, in int32.
@@ -126,8 +128,8 @@ class EventDriven(EventOptions):
             solution = nan_without_end(solution)
         unused: list[str] = [
             Note(
-                f"{problem.message}: what that comes to is not computed, spikes and voltages are those"
-                " of populations",
+                problem.message + ": what that comes to is not computed, spikes and voltages are "
+                "those of populations",
                 kind="dropped",
                 code="output-not-computed",
             )
@@ -278,13 +280,19 @@ def _train(given: Input) -> Train:
 
 def _checked_end(t_end: Any, dtype: Any) -> Float[Array, ""]:
     if t_end is None:
-        raise UsageError("t_end is missing", fix="pass when the simulation ends, in seconds")
+        raise UsageError(
+            Text("{t_end} is missing", t_end=T_END), fix="pass when the simulation ends, in seconds"
+        )
     if isinstance(t_end, Tracer):
         if t_end.shape:
             fix = "pass one number, or jax.vmap over several"
-            raise UsageError(f"t_end has shape {t_end.shape}", fix=fix)
+            raise UsageError(
+                Text("{t_end} has shape {shape}", t_end=T_END, shape=t_end.shape), fix=fix
+            )
         if t_end.dtype == bool:
-            raise UsageError("t_end is a truth value", fix="pass a time in seconds")
+            raise UsageError(
+                Text("{t_end} is a truth value", t_end=T_END), fix="pass a time in seconds"
+            )
     else:
         given = as_number(t_end)
         with np.errstate(over="ignore", under="ignore"):
@@ -293,7 +301,15 @@ def _checked_end(t_end: Any, dtype: Any) -> Float[Array, ""]:
             rounded = 0 < given < np.inf
             as_what = f", {float(end):g} as {np.dtype(dtype)}" if rounded else ""
             fix = "pass a finite time after 0, in seconds"
-            raise UsageError(f"t_end is {shown(t_end)} s{as_what}", fix=fix)
+            raise UsageError(
+                Text(
+                    "{option} is {t_end} s{as_what}",
+                    option=T_END,
+                    t_end=shown(t_end),
+                    as_what=as_what,
+                ),
+                fix=fix,
+            )
     return as_given(t_end, dtype)
 
 
@@ -321,7 +337,7 @@ def _refuse_samples(times: np.ndarray, t_end: np.ndarray) -> None:
         raise UsageError(
             f"sample_times has {outside.size} of {times.size} times outside of the simulation, "
             f"such as {outside[0]:g} s",
-            fix=f"pass times from 0 to t_end, {t_end:g} s",
+            fix=Text("pass times from 0 to {option}, {t_end:g} s", option=T_END, t_end=t_end),
         )
 
 
@@ -354,7 +370,13 @@ def check_options(network: Network, options: EventOptions) -> None:
             found = options.of(option, name)
             if found is not None and not _is_sound(option, found):
                 fix = "give at least 0" if option == "refractory" else _whole(found)
-                raise UsageError(f"{option} is {shown(found)} for '{name}'", fix=fix, node=name)
+                message = Text(
+                    "{option} is {value} for '{name}'",
+                    option=MAX_SPIKES if option == MAX_SPIKES.name else option,
+                    value=shown(found),
+                    name=name,
+                )
+                raise UsageError(message, fix=fix, node=name)
     # Readouts have no first spike.
     only = options.first_spike_only
     firing = [name for name, population in network.populations.items() if population.fires]

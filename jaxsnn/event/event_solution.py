@@ -38,7 +38,9 @@ from jaxsnn.network.reductions import any_in, any_of, numbers_of
 from jaxsnn.network.results import Result, first_of, refuse_no_tau, refuse_several
 from jaxsnn.network.spikes import Events, flatten_spikes
 from jaxsnn.network.valued_inputs import Input
+from jaxsnn.options import MAX_SPIKES, T_END
 from jaxsnn.units import format_time
+from jaxsnn.wording import Text
 
 
 @jax.tree_util.register_dataclass
@@ -277,7 +279,7 @@ class EventSolution:
         if not is_end(np.asarray(self.t_end)):
             return Problem(
                 code="invalid-input",
-                message=f"t_end is {end:g} s",
+                message=Text("{t_end} is {end:g} s", t_end=T_END, end=end),
                 fix="pass a finite time after 0, in seconds",
             )
         return Problem(
@@ -313,7 +315,14 @@ class EventSolution:
             node=name,
             code="budget",
             message=f"spike budget exhausted: {shortage_text(self.budgets, option, name)}",
-            fix=f'pass {option}={most} or more, or {option}="auto"',
+            facts={"budget": option, "needed": most},
+            fix=f'pass {option}={most} or more, or {option}="auto"'
+            if option != MAX_SPIKES.name
+            else Text(
+                "pass {budget} or more, or {growing}",
+                budget=MAX_SPIKES.set_to(most),
+                growing=MAX_SPIKES.set_to("auto"),
+            ),
         )
 
     def _repr_html_(self) -> str | None:

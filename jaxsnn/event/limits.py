@@ -10,8 +10,10 @@ from jaxsnn.network.cycles import Cycle, groups
 from jaxsnn.network.neuron_models import is_registered, neuron_kinds
 from jaxsnn.network.obstacles import obstacles, unknown_model
 from jaxsnn.network.structure import OPERATORS, Population, Wire, carried, carriers
+from jaxsnn.options import ENGINE, MIN_V_MEM, READOUT, RESET, SPIKE_KERNEL
+from jaxsnn.wording import Text
 
-_STEPPED = "simulate with engine=TimeStepped()"
+_STEPPED = Text("simulate with {engine}", engine=ENGINE.set_to("grid"))
 
 
 def event_limits(
@@ -47,7 +49,7 @@ def event_limits(
                 fix = _STEPPED
                 # MaxPool2d of spikes is read as a sum that is compared with a threshold.
                 if any(kinds[source] == "SumPool2d" for source in wire.sources):
-                    fix = f"take AvgPool2d in place of the largest of a window, or {_STEPPED}"
+                    fix = "take AvgPool2d in place of the largest of a window, or " + _STEPPED
             yield Problem(
                 node=wire.name,
                 code="unsupported-node",
@@ -62,7 +64,7 @@ def event_limits(
                 message=f"node '{wire.name}' (Delay) delays the bias that comes from "
                 f"{listing(name for name in wire.sources if name in steady)}, which would begin at "
                 "the delay",
-                fix=f"put the bias behind the Delay, or {_STEPPED}",
+                fix="put the bias behind the Delay, or " + _STEPPED,
             )
         if wire.name in populations:
             # Biases and currents last: how a step takes them up has to be known.
@@ -84,7 +86,7 @@ def _in_turn(cycles: Iterable[Cycle]) -> Iterator[Problem]:
             what, fix = "form a loop without a neuron, which remembers", _STEPPED
         else:
             what = "join what several neurons of their loop send, which passes"
-            fix = f"give each way from neuron to neuron weights of its own, or {_STEPPED}"
+            fix = "give each way from neuron to neuron weights of its own, or " + _STEPPED
         yield Problem(
             node=cycle.wires[0].name,
             code="instant-cycle",
@@ -115,7 +117,7 @@ def late_by_target(wires: Iterable[Wire]) -> Iterator[Problem]:
                     code="late-by-target",
                     message=f"node '{wire.name}' (Delay) is part of a cycle and has {wire.size} delays"
                     " behind weights, one for each that is reached",
-                    fix=f"put it right behind the neurons that send, or {_STEPPED}",
+                    fix="put it right behind the neurons that send, or " + _STEPPED,
                 )
 
 
@@ -259,11 +261,11 @@ def _voltage_limits(
                 if source in wire.sources:  # it is recorded
                     continue
                 way = f"through other nodes to Output '{wire.name}'"
-                fix = f"{_STEPPED}, the event engine records voltages of neurons only"
+                fix = _STEPPED + ", the event engine records voltages of neurons only"
             else:
                 kind = populations[wire.name].kind if wire.name in populations else wire.kind
                 way = f"on to '{wire.name}' ({kind})"
-                fix = f"put spiking neurons in between, or {_STEPPED}"
+                fix = "put spiking neurons in between, or " + _STEPPED
             yield Problem(
                 node=source,
                 code="analog-signal",
@@ -294,7 +296,11 @@ def _mixture_limits(
                 code="current-and-deltas",
                 message=f"node '{wire.name}' ({populations[wire.name].kind}) receives the current of"
                 f" an input from '{current}' and delta spikes from '{spikes}'",
-                fix=f'pass spike_kernel={{"{wire.name}": "box"}}, or {_STEPPED}',
+                fix=Text(
+                    "pass {spike_kernel}, or {stepped}",
+                    spike_kernel=SPIKE_KERNEL.set_to("box", node=wire.name),
+                    stepped=_STEPPED,
+                ),
             )
 
 
@@ -326,7 +332,11 @@ def _population_limits(
             code="resetting-readout",
             message=f"{where} gives its membrane and resets ({population.reset}), and the event"
             " engine has readouts that never reset",
-            fix=f'{_STEPPED}, or pass reset={{"{name}": "none"}}',
+            fix=Text(
+                "{stepped}, or pass {reset}",
+                stepped=_STEPPED,
+                reset=RESET.set_to("none", node=name),
+            ),
         )
     if population.floor is not None:
         yield Problem(
@@ -334,12 +344,19 @@ def _population_limits(
             code="floor",
             message=f"{where} keeps V at {population.floor:g} or above, step by step, which"
             " continuous time has no rule for",
-            fix=f'{_STEPPED}, or pass min_v_mem={{"{name}": "none"}}',
+            fix=Text(
+                "{stepped}, or pass {bound}",
+                stepped=_STEPPED,
+                bound=MIN_V_MEM.set_to("none", node=name),
+            ),
         )
     if population.fires and population.reset == "none":
         yield Problem(
             node=name,
             code="no-reset",
             message=f"{where} has reset 'none'",
-            fix=f'pass readout="{name}" if it is a leaky readout, or another reset',
+            fix=Text(
+                "pass {readout} if it is a leaky readout, or another reset",
+                readout=READOUT.set_to(name),
+            ),
         )

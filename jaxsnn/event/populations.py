@@ -67,6 +67,8 @@ from jaxsnn.network.operators import (
 )
 from jaxsnn.network.reductions import count_over_last, greatest
 from jaxsnn.network.structure import Population
+from jaxsnn.options import ENGINE
+from jaxsnn.wording import Text
 
 
 class Given(NamedTuple):
@@ -193,7 +195,7 @@ class PopulationPart:
             raise LoweringError(
                 f"node '{self.name}' ({self.population.kind}) takes the current of an input, and"
                 f" its neuron model {type(self.neuron).__name__} knows no boxes",
-                fix="give spikes, or simulate with engine=TimeStepped()",
+                fix=Text("give spikes, or simulate with {engine}", engine=ENGINE.set_to("grid")),
                 node=self.name,
             )
         factor = self.neuron.current_factor(self.parameters)
@@ -527,10 +529,12 @@ class RecurrentPart:
                 raise LoweringError(
                     f"node '{part.name}' is part of a cycle, and what comes from '{source}' has "
                     "delays that differ between the neurons of the target",
-                    fix="put a Delay node before the weights, or give one delay for each source"
-                    " neuron, (inputs,) numbers"
-                    " (with_synaptic_delays, or a list in [synaptic-delays]), or write them as Delay"
-                    " nodes by update_graph, and simulate with engine=TimeStepped()",
+                    fix=Text(
+                        "put a Delay node before the weights, or give one delay for each source neuron, "
+                        "(inputs,) numbers (with_synaptic_delays, or a list in [synaptic-delays]), or "
+                        "write them as Delay nodes by update_graph, and simulate with {engine}",
+                        engine=ENGINE.set_to("grid"),
+                    ),
                     node=part.name,
                 )
             found.append((source, as_matrix(operator, dtype)))

@@ -28,10 +28,12 @@ from jaxsnn.network.array_types import Array, Float, Int
 from jaxsnn.network.cycles import Cycle, groups
 from jaxsnn.network.network import Network
 from jaxsnn.network.spikes import Events
+from jaxsnn.options import ENGINE
+from jaxsnn.wording import Text
 
 #: Population -> times (batch, neurons, spikes), inf where unused, and counts (batch, neurons).
 Recorded = dict[str, tuple[OfSpikes, Int[Array, "batch neurons"]]]
-_OTHER_ENGINE = "take engine=EventDriven()"
+_OTHER_ENGINE = Text("take {engine}", engine=ENGINE.set_to("event"))
 
 
 def replay(
@@ -83,7 +85,7 @@ class _RecordedLayer(FeedForwardPart):
             raise LoweringError(
                 f"node '{name}' ({self.population.kind}): arrivals move V itself, so that recorded "
                 "spike times have no slope",
-                fix=f"take CubaLIF neurons, which train in the loop, or {_OTHER_ENGINE}",
+                fix="take CubaLIF neurons, which train in the loop, or " + _OTHER_ENGINE,
                 node=name,
             )
 

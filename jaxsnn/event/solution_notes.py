@@ -15,7 +15,9 @@ from jax.errors import TracerArrayConversionError
 
 from jaxsnn.errors import Note, listing
 from jaxsnn.event.event_record import shortage_text, shortages
+from jaxsnn.options import ENGINE, T_END
 from jaxsnn.units import format_time, look_like_milliseconds
+from jaxsnn.wording import Text
 
 if TYPE_CHECKING:
     from jaxsnn.network.network import Network
@@ -46,9 +48,13 @@ def continuous_time_notes(network: Network) -> Iterator[str]:
     if stepped:
         listed = listing(f"'{name}'" for name in stepped)
         yield Note(
-            f"{listed}: the framework that wrote them steps through time, and here their equations are"
-            " solved in continuous time, which may give other spikes: engine=TimeStepped() gives those"
-            " of the framework, `jaxsnn fidelity` measures the difference",
+            Text(
+                "{listed}: the framework that wrote them steps through time, and here their "
+                "equations are solved in continuous time, which may give other spikes: {engine} "
+                "gives those of the framework, `jaxsnn fidelity` measures the difference",
+                listed=listed,
+                engine=ENGINE.set_to("grid"),
+            ),
             kind="approximated",
             code="continuous-time",
         )
@@ -109,8 +115,13 @@ def late_notes(late: Mapping[str, int], t_end: float) -> Iterator[str]:
     for name, count in late.items():
         if count:
             yield Note(
-                f"input '{name}': {count} events at or after t_end = {end} were left out (times are in"
-                " seconds)",
+                Text(
+                    "input '{name}': {count} events at or after {t_end} were left out (times are in "
+                    "seconds)",
+                    name=name,
+                    count=count,
+                    t_end=T_END.equal_to(end),
+                ),
                 kind="dropped",
                 code="late-events",
             )
@@ -139,8 +150,13 @@ def _long(solution: Any) -> Iterator[str]:
     last = max((float(time[np.isfinite(time)].max(initial=0.0)) for time in fired), default=0.0)
     if 0 < last < QUIET * end:
         yield Note(
-            f"the last spike comes at {format_time(last)}, and t_end = {format_time(end)} is"
-            f" {end / shortest:.0f} times the shortest time constant (times are in seconds)",
+            Text(
+                "the last spike comes at {last}, and {t_end} is {end:.0f} times the shortest "
+                "time constant (times are in seconds)",
+                last=format_time(last),
+                t_end=T_END.equal_to(format_time(end)),
+                end=end / shortest,
+            ),
             kind="assumed",
             code="times-in-seconds",
         )
@@ -169,10 +185,16 @@ def _within_steps(solution: Any) -> Iterator[str]:
             close = np.diff(time, axis=-1) < (1 - COARSE) * dt - rounding
         if count := int(close.sum()):
             yield Note(
-                f"node '{name}': {count} of {int(np.isfinite(time).sum())} recorded spikes come less"
-                f" than one time step ({format_time(dt)}) after the spike before of the same neuron,"
-                " and its framework fires at most one spike in a step: for the spikes of the"
-                " framework simulate with engine=TimeStepped()",
+                Text(
+                    "node '{name}': {count} of {spikes} recorded spikes come less than one time step "
+                    "({dt}) after the spike before of the same neuron, and its framework fires at "
+                    "most one spike in a step: for the spikes of the framework simulate with {engine}",
+                    name=name,
+                    count=count,
+                    spikes=int(np.isfinite(time).sum()),
+                    dt=format_time(dt),
+                    engine=ENGINE.set_to("grid"),
+                ),
                 kind="approximated",
                 code="several-spikes-per-step",
             )
@@ -220,9 +242,16 @@ def _coarse(solution: Any) -> Iterator[str]:
     rounding = float(np.finfo(kind).eps) * end
     if rounding > COARSE * shortest:
         yield Note(
-            f"{kind} resolves spike times near t_end = {format_time(end)} to {rounding:.2g} s, {what}"
-            f" {format_time(shortest)}: for finer times enable x64"
-            ' (JAX_ENABLE_X64=1, or jax.config.update("jax_enable_x64", True))',
+            Text(
+                "{kind} resolves spike times near {t_end} to {rounding:.2g} s, {relation} "
+                "{shortest}: for finer times enable x64 (JAX_ENABLE_X64=1, or "
+                'jax.config.update("jax_enable_x64", True))',
+                kind=kind,
+                t_end=T_END.equal_to(format_time(end)),
+                rounding=rounding,
+                relation=what,
+                shortest=format_time(shortest),
+            ),
             kind="approximated",
             code="coarse-times",
         )

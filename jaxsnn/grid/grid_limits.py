@@ -14,11 +14,13 @@ from jaxsnn.network.cycles import Cycle, groups
 from jaxsnn.network.neuron_models import NIR_KINDS, model_of
 from jaxsnn.network.obstacles import obstacles, unknown_model
 from jaxsnn.network.structure import OPERATORS, Population, Wire, carriers
+from jaxsnn.options import DIALECT, ENGINE, READOUT, RESET, RESET_DELAY
+from jaxsnn.wording import Text
 
 #: Kinds of NIR that fire, whatever is said of them.
 _FIRING = tuple(kind for kind in NIR_KINDS if model_of(kind).fires)
 #: A way out that leads here.
-_HERE = ", or simulate with engine=TimeStepped()"
+_HERE = Text(", or simulate with {engine}", engine=ENGINE.set_to("grid"))
 #: Nodes that are not linear and that the engine runs.
 _KINDS = ("input", "output", "neuron", "Threshold")
 
@@ -103,14 +105,14 @@ def _population_limits(population: Population, dt: float | None) -> Iterator[Pro
         needed += ["reset", "reset_delay"]
     yield from unknown_model(population)
     for problem in obstacles(population, needed):
-        yield replace(problem, fix=problem.fix.replace(_HERE, ""))
+        yield replace(problem, fix=Text.joined("", (problem.fix,)).without(_HERE))
     if population.resetting and population.kind not in NIR_KINDS:
         yield Problem(
             node=population.name,
             code="resetting-readout",
             message=f"node '{population.name}' ({population.kind}) gives its membrane and resets"
             f" ({population.reset})",
-            fix=f'pass reset={{"{population.name}": "none"}}',
+            fix=Text("pass {reset}", reset=RESET.set_to("none", node=population.name)),
         )
     if population.resets and exact and population.reset_delay:
         yield Problem(
@@ -118,7 +120,9 @@ def _population_limits(population: Population, dt: float | None) -> Iterator[Pro
             code="reset-delay",
             message=f"node '{population.name}' ({population.kind}) resets one step late, but its"
             " time is continuous",
-            fix=f'pass reset_delay={{"{population.name}": False}}',
+            fix=Text(
+                "pass {reset_delay}", reset_delay=RESET_DELAY.set_to(False, node=population.name)
+            ),
         )
 
 
@@ -138,7 +142,7 @@ def _cycle_limits(
                 code="readout-in-cycle",
                 message=f"node '{name}' ({own.kind}) gives its membrane, and is part of a cycle,"
                 " through which its spikes go",
-                fix=f"leave out readout='{name}', and read its spikes",
+                fix=Text("leave out {readout}, and read its spikes", readout=READOUT.set_to(name)),
             )
 
 
@@ -188,7 +192,10 @@ def _signal_limits(
                 code="spikes-at-threshold",
                 message=f"node '{wire.name}' (Threshold) receives spikes, which have no height in"
                 " continuous time",
-                fix="put a LI or CubaLI before it, or pass another dialect=",
+                fix=Text(
+                    "put a LI or CubaLI before it, or pass another {dialect}",
+                    dialect=DIALECT.keyword,
+                ),
             )
         if wire.kind == "output" and arriving and not levels.isdisjoint(wire.sources):
             yield Problem(

@@ -23,6 +23,8 @@ from jaxsnn.network.linear_nodes import applied
 from jaxsnn.network.network import Network, without_synaptic_delays
 from jaxsnn.network.neuron_models import model_of
 from jaxsnn.network.structure import Population, Wire
+from jaxsnn.options import ENGINE
+from jaxsnn.wording import Text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,8 +128,11 @@ def _refuse_synaptic_delays(network: Network) -> None:
         raise LoweringError(
             f"node '{name}' has synapses with delays of their own (with_synaptic_delays), which the"
             " time-stepped engine does not take",
-            fix="simulate with engine=EventDriven(), or write them as Delay nodes, which are whole"
-            " steps: lower(update_graph(graph, network))",
+            fix=Text(
+                "simulate with {engine}, or write them as Delay nodes, which are whole steps: "
+                "lower(update_graph(graph, network))",
+                engine=ENGINE.set_to("event"),
+            ),
             node=name,
         )
 

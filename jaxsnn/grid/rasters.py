@@ -27,7 +27,9 @@ from jaxsnn.network.meshes import by_compiler
 from jaxsnn.network.network import Network
 from jaxsnn.network.spikes import Events
 from jaxsnn.network.valued_inputs import Currents, GradedEvents, refuse_no_array
-from jaxsnn.units import format_time, refuse_no_time
+from jaxsnn.options import DT, T_END
+from jaxsnn.units import SECONDS, format_time, refuse_no_time
+from jaxsnn.wording import Text
 
 #: An event lies between two steps where it is further from both than this fraction of a step.
 OFF_GRID = 2**-8
@@ -76,7 +78,11 @@ def rasters(network: Network, inputs: Any, *, t_end: float | None, dt: float | N
             if steps is None or dt is None:
                 raise UsageError(
                     f"input '{name}' is given by times, which are sorted into steps",
-                    fix="pass t_end=, and dt= where the file does not say it",
+                    fix=Text(
+                        "pass {t_end}, and {dt} where the file does not say it",
+                        t_end=T_END.keyword,
+                        dt=DT.keyword,
+                    ),
                     node=name,
                 )
             events = checked_input(name, given[name], shape, network.dtype)
@@ -109,18 +115,30 @@ def _steps(t_end: float, dt: float | None) -> int:
     if dt is None:
         raise UsageError(
             "the length of a step is unknown",
-            fix="pass dt=1e-3, for example, or leave t_end out",
+            fix=Text(
+                "pass {dt}, for example, or leave {t_end} out",
+                dt=DT.set_to(SECONDS["ms"]),
+                t_end=T_END,
+            ),
         )
     if isinstance(t_end, Tracer):
         raise UsageError(
-            "t_end is traced by JAX, and the number of time steps depends on it",
+            Text(
+                "{t_end} is traced by JAX, and the number of time steps depends on it", t_end=T_END
+            ),
             fix="pass a plain number, for example through functools.partial or static_argnums",
         )
-    refuse_no_time(t_end, "t_end")
+    refuse_no_time(t_end, T_END)
     steps = round(float(t_end) / dt)
     if steps < 1:
         raise UsageError(
-            f"t_end is {float(t_end):g} s, shorter than half a step of {dt:g} s", fix="raise t_end"
+            Text(
+                "{option} is {t_end:g} s, shorter than half a step of {dt:g} s",
+                option=T_END,
+                t_end=float(t_end),
+                dt=dt,
+            ),
+            fix=Text("raise {t_end}", t_end=T_END),
         )
     return steps
 
@@ -136,8 +154,13 @@ def rounded_end(t_end: float | None, dt: float | None) -> Iterator[str]:
     exact, steps = float(t_end) / dt, _steps(t_end, dt)
     if abs(exact - steps) > OFF_GRID:
         yield Note(
-            f"t_end = {format_time(float(t_end))} lies between steps of {format_time(dt)}: {steps} "
-            f"steps are simulated, {format_time(steps * dt)}",
+            Text(
+                "{option} lies between steps of {dt}: {steps} steps are simulated, {end}",
+                option=T_END.equal_to(format_time(float(t_end))),
+                dt=format_time(dt),
+                steps=steps,
+                end=format_time(steps * dt),
+            ),
             kind="approximated",
             code="rounded-end",
         )

@@ -23,6 +23,8 @@ from jaxsnn.errors import UsageError, as_number, shown, suggestion
 from jaxsnn.network.array_types import Array, Float
 from jaxsnn.network.promotion import usual_promotion
 from jaxsnn.network.structure import Population
+from jaxsnn.options import SURROGATE
+from jaxsnn.wording import Text
 
 
 class Surrogate(Protocol):
@@ -135,7 +137,10 @@ def named_surrogate(name: str) -> Surrogate:
     """
     kind, colon, number = name.partition(":")
     if kind not in SURROGATES:
-        raise UsageError(f"surrogate is '{name}'", fix=suggestion(kind, SURROGATES))
+        raise UsageError(
+            Text("{surrogate} is '{name}'", surrogate=SURROGATE, name=name),
+            fix=suggestion(kind, SURROGATES),
+        )
     known = [field.name for field in fields(SURROGATES[kind])]
     if not colon:
         return SURROGATES[kind]()
@@ -145,7 +150,7 @@ def named_surrogate(name: str) -> Surrogate:
         value = math.nan
     if not known or not (math.isfinite(value) and value > 0):
         raise UsageError(
-            f"surrogate is '{name}'",
+            Text("{surrogate} is '{name}'", surrogate=SURROGATE, name=name),
             fix=f"say {kind}" + (f", or {kind}:2 with a positive number" if known else ""),
         )
     return SURROGATES[kind](**{known[0]: value})
@@ -160,7 +165,10 @@ def as_surrogate(given: Surrogate | str | None) -> Surrogate | None:
     if given is None or isinstance(given, str):
         return None if given is None else named_surrogate(given)
     if isinstance(given, type) or not hasattr(given, "derivative"):
-        raise UsageError(f"surrogate is {given!r}", fix=suggestion(str(given), SURROGATES))
+        raise UsageError(
+            Text("{surrogate} is {value!r}", surrogate=SURROGATE, value=given),
+            fix=suggestion(str(given), SURROGATES),
+        )
     try:
         hash(given)
     except TypeError as error:

@@ -10,6 +10,9 @@ import numpy as np
 
 from jaxsnn.errors import LoweringError, UsageError, as_number, shown
 from jaxsnn.network.structure import Population, Wire
+from jaxsnn.options import DT
+from jaxsnn.units import SECONDS
+from jaxsnn.wording import Text
 
 if TYPE_CHECKING:
     from jaxsnn.network.network import Network
@@ -72,7 +75,7 @@ def delay_steps(wire: Wire, dt: float | None) -> tuple[int, ...]:
     if dt is None:
         raise LoweringError(
             f"node '{wire.name}' (Delay) needs dt, which the file does not say",
-            fix="pass dt=1e-3, for example",
+            fix=Text("pass {dt}, for example", dt=DT.set_to(SECONDS["ms"])),
             node=wire.name,
             code="delay",
         )

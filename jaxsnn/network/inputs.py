@@ -26,7 +26,9 @@ from jaxsnn.network.valued_inputs import (
     out_of_order,
     refuse_no_array,
 )
+from jaxsnn.options import DT, ENGINE
 from jaxsnn.units import format_time
+from jaxsnn.wording import Text
 
 
 def checked_inputs(network: Network, inputs: Any) -> dict[str, Input]:
@@ -62,9 +64,16 @@ def other_step_notes(network: Network, inputs: Any) -> Iterator[str]:
         step = getattr(signal, "dt", None)
         if step is not None and not math.isclose(step, dt, rel_tol=2.0**-18):
             yield Note(
-                f"input '{name}' was made of steps of {format_time(step)}, and the steps of the network"
-                f" last {format_time(dt)}: its times are {step / dt:.4g} times as far apart as in the"
-                f" source, make it with dt={dt:g}",
+                Text(
+                    "input '{name}' was made of steps of {step}, and the steps of the network last "
+                    "{dt}: its times are {ratio:.4g} times as far apart as in the source, make it "
+                    "with {option}",
+                    name=name,
+                    step=format_time(step),
+                    dt=format_time(dt),
+                    ratio=step / dt,
+                    option=DT.set_to(dt),
+                ),
                 kind="assumed",
                 code="step-length",
             )
@@ -250,9 +259,12 @@ def checked_events(name: str, events: Any, size: int, dtype: Any) -> Events:
     if not (hasattr(events, "time") and hasattr(events, "index")):
         raise UsageError(
             f"input '{name}' is a {type(events).__name__}",
-            fix="pass jaxsnn.Events(time=..., index=...), or of values in each step"
-            " jaxsnn.Events.of_steps(x, dt) (spikes) or jaxsnn.Currents.held(x, dt), or simulate in"
-            " steps by engine=TimeStepped()",
+            fix=Text(
+                "pass jaxsnn.Events(time=..., index=...), or of values in each step "
+                "jaxsnn.Events.of_steps(x, dt) (spikes) or jaxsnn.Currents.held(x, dt), or simulate "
+                "in steps by {engine}",
+                engine=ENGINE.set_to("grid"),
+            ),
             node=name,
         )
     refuse_no_numbers(name, events)

@@ -21,6 +21,8 @@ from jax.typing import DTypeLike
 from jaxsnn.errors import LoweringError
 from jaxsnn.network.array_types import Array, Float
 from jaxsnn.network.structure import Entries, Wire
+from jaxsnn.options import ENGINE
+from jaxsnn.wording import Text
 
 #: Numbers that a map may hold where its weights cannot be shared between positions.
 LARGEST = 2**27
@@ -207,6 +209,9 @@ def refuse_large(wire: Wire, numbers: int) -> None:
         raise LoweringError(
             f"node '{wire.name}' ({wire.kind}): together with the linear nodes before it, it takes "
             f"{numbers} weights of its own, more than {LARGEST}",
-            fix="put spiking neurons in between, or simulate with engine=TimeStepped()",
+            fix=Text(
+                "put spiking neurons in between, or simulate with {engine}",
+                engine=ENGINE.set_to("grid"),
+            ),
             node=wire.name,
         )

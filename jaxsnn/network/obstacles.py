@@ -47,6 +47,7 @@ def beyond_type(
         code="beyond-type",
         message=f"node '{name}' has {int(beyond.sum())} of {numbers.size} {key} beyond what"
         f" {np.dtype(dtype)} holds, {largest:.2g}, such as {numbers[beyond][0]:g}",
+        facts={"parameter": key, "value": float(numbers[beyond][0]), "largest": float(largest)},
         fix="give smaller numbers, or simulate in float64",
     )
 

@@ -25,6 +25,8 @@ from jaxsnn.linear_map import window_table
 from jaxsnn.network.array_types import Array, Float, Int
 from jaxsnn.network.linear_nodes import Arrays, entries_of, refuse_large
 from jaxsnn.network.structure import Wire
+from jaxsnn.options import ENGINE
+from jaxsnn.wording import Text
 
 #: The pairs of an operator: (source channel, position, row).
 Pairs = tuple[Int[np.ndarray, "pairs"], Int[np.ndarray, "pairs"], Int[np.ndarray, "pairs"]]
@@ -224,7 +226,7 @@ def through(
         return _with_a_row(join(wire, inward, parameters, operator, dtype))
     raise LoweringError(
         f"node '{wire.name}' is a {wire.kind}, which is not a linear node",
-        fix="simulate with engine=TimeStepped()",
+        fix=Text("simulate with {engine}", engine=ENGINE.set_to("grid")),
         node=wire.name,
     )
 

@@ -15,6 +15,8 @@ from jaxsnn.network.linear_nodes import Arrays
 from jaxsnn.network.network import Network
 from jaxsnn.network.operators import Path, added, identity, through
 from jaxsnn.network.structure import OPERATORS, Wire
+from jaxsnn.options import ENGINE
+from jaxsnn.wording import Text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +84,11 @@ def _refuse_nonlinear(wire: Wire) -> None:
     if not wire.linear:
         raise LoweringError(
             f"node '{wire.name}' is a {wire.kind}, which is not a linear node",
-            fix=f"use one of {listing(OPERATORS)}, or simulate with engine=TimeStepped()",
+            fix=Text(
+                "use one of {operators}, or simulate with {engine}",
+                operators=listing(OPERATORS),
+                engine=ENGINE.set_to("grid"),
+            ),
             node=wire.name,
             code="unsupported-node",
         )

@@ -17,6 +17,8 @@ from jaxsnn.network.lookups import at_places
 from jaxsnn.network.meshes import by_compiler, first_axis
 from jaxsnn.network.on_processor import on_processor, to_jax
 from jaxsnn.network.sorting import sorted_times
+from jaxsnn.options import DT
+from jaxsnn.wording import Text
 
 
 @jax.tree_util.register_dataclass
@@ -66,7 +68,8 @@ class Events:
         refuse_traced((x, dt), "spikes in steps")
         if not 0 < as_number(dt) < np.inf:
             raise UsageError(
-                f"dt is {shown(dt)}", fix="give a positive length of a step, in seconds"
+                Text("{option} is {dt}", option=DT, dt=shown(dt)),
+                fix="give a positive length of a step, in seconds",
             )
         shape = np.shape(x)
         refuse_masked(x, "x")

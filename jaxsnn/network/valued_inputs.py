@@ -16,6 +16,8 @@ from jax.typing import ArrayLike
 from jaxsnn.errors import UsageError, as_number, shown
 from jaxsnn.network.array_types import Array, Bool, Float, Int
 from jaxsnn.network.spikes import Events, refuse_masked
+from jaxsnn.options import DT
+from jaxsnn.wording import Text
 
 
 @jax.tree_util.register_dataclass
@@ -89,7 +91,8 @@ class Currents:
         """
         if not isinstance(dt, Tracer) and not 0 < as_number(dt) < math.inf:
             raise UsageError(
-                f"dt is {shown(dt)}", fix="give a positive length of a step, in seconds"
+                Text("{option} is {dt}", option=DT, dt=shown(dt)),
+                fix="give a positive length of a step, in seconds",
             )
         refuse_no_array(x, "x")
         traced = isinstance(x, Tracer)

@@ -26,7 +26,9 @@ from jaxsnn.nir.model.graph import Graph
 from jaxsnn.nir.model.node import Parameter, Value, nothing
 from jaxsnn.nir.model.nodes import class_of
 from jaxsnn.nir.model.passes import Shape
+from jaxsnn.options import SEED
 from jaxsnn.units import look_like_milliseconds, parse_time
+from jaxsnn.wording import Text
 
 Size = int | Sequence[int]
 Number = float | np.ndarray | Sequence[float]
@@ -464,7 +466,11 @@ def _drawn(
         if rng is None:
             raise UsageError(
                 f"node '{name}' draws its {key}, and no seed was said",
-                fix=f"say seed=0, or pass an array of shape {shape}",
+                fix=Text(
+                    "say {seed}, or pass an array of shape {shape}",
+                    seed=SEED.set_to(0),
+                    shape=shape,
+                ),
                 node=name,
             )
         return np.asarray(weight(rng, shape))

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from jaxsnn.errors import UsageError, as_whole
+from jaxsnn.wording import Option, Text
 
 #: A whole number from 0 on, a `jax.random` key of either kind, or whole numbers in a row.
 Seed = Any
@@ -22,7 +23,7 @@ Seed = Any
 Initializer = Callable[[Any, tuple[int, ...]], np.ndarray]
 
 
-def seed_words(seed: Seed, what: str = "seed") -> tuple[int, ...]:
+def seed_words(seed: Seed, option: Option | str = "seed") -> tuple[int, ...]:
     """The whole numbers that a seed stands for: itself, or the data of a key.
 
     JAX is not needed for it: whoever has a key has loaded JAX.
@@ -30,7 +31,7 @@ def seed_words(seed: Seed, what: str = "seed") -> tuple[int, ...]:
     Args:
         seed: a whole number from 0 on; a key of `jax.random.key` or `jax.random.PRNGKey`,
             not a batch of keys; or a sequence of whole numbers.
-        what: name of the seed in the message.
+        option: the seed in the message.
 
     Raises:
         UsageError: anything else.
@@ -39,7 +40,7 @@ def seed_words(seed: Seed, what: str = "seed") -> tuple[int, ...]:
     ((3,), (0, 7))
     """
     if isinstance(seed, Sequence) and not isinstance(seed, str):
-        return tuple(word for part in seed for word in seed_words(part, what))
+        return tuple(word for part in seed for word in seed_words(part, option))
     if getattr(seed, "ndim", 0) == 0 and hasattr(seed, "__index__"):
         number = as_whole(seed)
         if number is not None and number >= 0:
@@ -48,7 +49,7 @@ def seed_words(seed: Seed, what: str = "seed") -> tuple[int, ...]:
     if words is None:
         fix = "give a whole number from 0 on, or one key of jax.random"
         shown = " ".join(repr(seed).split())
-        raise UsageError(f"{what} is {shown}", fix=fix)
+        raise UsageError(Text("{option} is {shown}", option=option, shown=shown), fix=fix)
     return words
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from jaxsnn.errors import UsageError
+from jaxsnn.options import T_END
 from jaxsnn.plot.picture import (
     BLACK,
     BLUE,
@@ -76,7 +77,7 @@ def raster(
         UsageError: matplotlib is missing, nothing was recorded, or `t_end` is no time after 0.
     """
     if t_end is not None:
-        refuse_no_time(t_end, "t_end")
+        refuse_no_time(t_end, T_END)
     drawn = run if isinstance(run, list | tuple) else [trains_of(run, n, inputs) for n in samples]
     if not drawn or not drawn[0]:
         raise UsageError("no spikes were recorded", fix="simulate with TimeStepped(record=True)")
@@ -149,7 +150,7 @@ def histogram(run: Any, *, bins: int = 50, t_end: float | None = None, title: st
         UsageError: matplotlib is missing, nothing was recorded, or `t_end` is no time after 0.
     """
     if t_end is not None:
-        refuse_no_time(t_end, "t_end")
+        refuse_no_time(t_end, T_END)
     drawn = run if isinstance(run, list | tuple) else all_trains_of(run)
     if not drawn or not drawn[0]:
         raise UsageError("no spikes were recorded", fix="simulate with TimeStepped(record=True)")

@@ -19,7 +19,8 @@ from jaxsnn.network.inputs import plain_events, refuse_other_axes, shape_of_inpu
 from jaxsnn.network.network import Network
 from jaxsnn.network.spikes import Events, dense_to_events, sort_events
 from jaxsnn.network.valued_inputs import Currents, GradedEvents
-from jaxsnn.nir.io.read_limits import MAX_BYTES, read_limits
+from jaxsnn.nir.io.read_limits import LIMIT_VARIABLE, read_limits
+from jaxsnn.options import DT, T_END, VALUES
 from jaxsnn.simulation.recordings import (
     inputs_of,
     inputs_of_nir_data,
@@ -27,10 +28,11 @@ from jaxsnn.simulation.recordings import (
     load_arrays,
     unread_notes,
 )
+from jaxsnn.wording import Text
 
 #: What values in steps can be taken for: spikes are whole numbers, all else is a current ("auto");
 #: numbers of spikes; a current that is held for each step; a spike of that size at each step.
-VALUES = ("auto", "spikes", "current", "graded")
+VALUE_KINDS = ("auto", "spikes", "current", "graded")
 #: An end is the one of a step if it is so near to it, for they are rounded.
 _ROUNDING = 1e-9
 #: Its time and its neuron.
@@ -64,8 +66,14 @@ class Inputs:
         steps = t_end / dt * (1 - _ROUNDING)
         if steps * times.itemsize > read_limits().max_bytes:
             raise UsageError(
-                f"t_end is {t_end:g} s, {steps:.3g} steps of {dt:g} s in which membranes are given",
-                fix=f"give an earlier one, or set {MAX_BYTES}",
+                Text(
+                    "{option} is {t_end:g} s, {steps:.3g} steps of {dt:g} s in which membranes are given",
+                    option=T_END,
+                    t_end=t_end,
+                    steps=steps,
+                    dt=dt,
+                ),
+                fix=f"give an earlier one, or set {LIMIT_VARIABLE}",
             )
         # the steps go on to an end behind the input's
         later = np.arange(len(times), math.ceil(steps)) * dt
@@ -162,8 +170,11 @@ def inputs_by_node(
     """Inputs of a network: rasters (time, batch, ...) by `values`, events as they are; see
     `network_inputs`.
     """
-    if values not in VALUES:
-        raise UsageError(f"values is {values!r}", fix=suggestion(values, VALUES))
+    if values not in VALUE_KINDS:
+        raise UsageError(
+            Text("{option} is {values!r}", option=VALUES, values=values),
+            fix=suggestion(values, VALUE_KINDS),
+        )
     _refuse_values(given, values)
     events, steps, notes = {}, {}, []
     for name, own in given.items():
@@ -173,16 +184,18 @@ def inputs_by_node(
         if dt is None:
             raise UsageError(
                 f"input '{name}' is given by steps, and the file does not say how long one is",
-                fix="say dt=",
+                fix=Text("say {dt}", dt=DT.keyword),
                 node=name,
             )
         refuse_other_axes(name, np.shape(own)[2:], shape_of_input(network, name))
         events[name] = _from_raster(name, own, network.inputs[name], dt, values)
         steps[name] = len(own)
         if values == "auto" and isinstance(events[name], Currents):
-            text = (
-                f"input '{name}' holds values that are no numbers of spikes: it is a current that "
-                'is held for each step; with values="graded" it is a spike of that size in each'
+            text = Text(
+                "input '{name}' holds values that are no numbers of spikes: it is a current that "
+                "is held for each step; with {values} it is a spike of that size in each",
+                name=name,
+                values=VALUES.set_to("graded"),
             )
             notes.append(Note(text, kind="assumed", code="taken-for-current"))
     if not steps:
@@ -212,7 +225,12 @@ def _refuse_values(given: Mapping[str, Any], values: str) -> None:
         name, own = next(iter(given.items()))
         kind = "events of a size" if hasattr(own, "value") else "events"
         raise UsageError(
-            f"values=\"{values}\" has no effect: input '{name}' holds {kind}, and no steps",
+            Text(
+                "{option} has no effect: input '{name}' holds {kind}, and no steps",
+                option=VALUES.set_to(values),
+                name=name,
+                kind=kind,
+            ),
             fix="leave it out",
             node=name,
         )
@@ -247,7 +265,11 @@ def _from_raster(
     except ValueError as error:
         raise UsageError(
             f"input '{name}': {error}",
-            fix='give numbers of spikes, or say values="current" or values="graded"',
+            fix=Text(
+                "give numbers of spikes, or say {current} or {graded}",
+                current=VALUES.set_to("current"),
+                graded=VALUES.set_to("graded"),
+            ),
             node=name,
         ) from error
 
@@ -260,8 +282,12 @@ def _refuse_many_spikes(name: str, raster: np.ndarray) -> None:
         raise UsageError(
             f"input '{name}': its values stand for {most:g} spikes in one sample, and for more than"
             f" {allowed} bytes of events in all",
-            fix='say values="current" or values="graded" if they are no numbers of spikes, or set'
-            f" {MAX_BYTES}",
+            fix=Text(
+                "say {current} or {graded} if they are no numbers of spikes, or set {variable}",
+                current=VALUES.set_to("current"),
+                graded=VALUES.set_to("graded"),
+                variable=LIMIT_VARIABLE,
+            ),
             node=name,
         )
 

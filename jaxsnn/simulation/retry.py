@@ -17,7 +17,9 @@ from jaxsnn.errors import Problem, SimulationError, UsageError
 from jaxsnn.event.event_driven import MOST_ROOM
 from jaxsnn.event.event_record import shortage_text, shortages
 from jaxsnn.network.results import Result
+from jaxsnn.options import MAX_SPIKES, T_END
 from jaxsnn.units import format_time
+from jaxsnn.wording import Text
 
 #: More spikes of one neuron in one sample than this are taken for a mistake,
 LARGEST_BUDGET = 16384
@@ -36,7 +38,7 @@ _UNKNOWN, _LACKING = 8, 2
 _LONG, _EXPENSIVE, _FAR = 2**12, 2**15, 4
 
 #: What to do about a neuron that fires too often where nobody can say how much room there shall be.
-FIRE_LESS = "lower its input weights, or end samples earlier with t_end"
+FIRE_LESS = Text("lower its input weights, or end samples earlier with {t_end}", t_end=T_END)
 
 EngineType = TypeVar("EngineType")
 Outcome = TypeVar("Outcome")
@@ -179,7 +181,7 @@ def _refuse_endless(
             if needed > MOST_EVENTS:
                 # in the words of Python alone: no command has a flag for it
                 room = f"EventDriven({option}={2 * needed})"
-                ways = f"{advice or 'look at weights'}, or in Python pass {room} if it is meant"
+                ways = (advice or "look at weights") + f", or in Python pass {room} if it is meant"
                 raise _too_many(outcome, option, name, MOST_EVENTS, ways)
 
 
@@ -315,15 +317,17 @@ def infinite_problem(found: Busiest) -> Problem:
             "what it sends comes back without a delay, or an arrival moves V over many thresholds,"
             " and the overshoot stays"
         )
-        fix = (
-            "give what it sends back a delay, lower weights or raise v_threshold, or pass"
-            f" max_spikes={2 * found.count} or more if it ends somewhere"
+        fix = Text(
+            "give what it sends back a delay, lower weights or raise v_threshold, or pass "
+            "{max_spikes} or more if it ends somewhere",
+            max_spikes=MAX_SPIKES.set_to(2 * found.count),
         )
     message = (
         f"spike budget exhausted: {where}: its rate is infinite at {when}, {found.together} of its"
         f" {found.recorded} recorded spikes come at that time; {cause}"
     )
-    return Problem(node=found.name, code="budget", message=message, fix=fix)
+    facts = {"neuron": found.neuron, "sample": found.sample, "spikes": found.count}
+    return Problem(node=found.name, code="budget", message=message, fix=fix, facts=facts)
 
 
 def frequent_problem(found: Busiest, limit: int) -> Problem:
@@ -335,14 +339,22 @@ def frequent_problem(found: Busiest, limit: int) -> Problem:
     if 0 < found.rate < float("inf"):
         message += f", at about {found.rate:.6g} spikes/s up to {format_time(found.last)}"
     if found.t_end is not None:
-        message += f": about {found.by_the_end} spikes by t_end = {format_time(found.t_end)}"
+        message += Text(
+            ": about {by_the_end} spikes by {option}",
+            by_the_end=found.by_the_end,
+            option=T_END.equal_to(format_time(found.t_end)),
+        )
     wanted = found.by_the_end + found.by_the_end // 8
-    fix = (
-        "lower what drives it (weights, bias, v_leak), lengthen its time constants, or end earlier"
-        " with t_end"
+    fix = Text(
+        "lower what drives it (weights, bias, v_leak), lengthen its time constants, or "
+        "end earlier with {t_end}",
+        t_end=T_END,
     )
     if wanted <= MOST_ROOM:
-        fix += f", or pass max_spikes={wanted} if it is meant to fire so often"
-    return Problem(
-        node=found.name, code="budget", message=f"{message}, the limit is {limit}", fix=fix
-    )
+        fix += Text(
+            ", or pass {max_spikes} if it is meant to fire so often",
+            max_spikes=MAX_SPIKES.set_to(wanted),
+        )
+    message += f", the limit is {limit}"
+    facts = {"neuron": found.neuron, "sample": found.sample, "spikes": found.count}
+    return Problem(node=found.name, code="budget", message=message, fix=fix, facts=facts)

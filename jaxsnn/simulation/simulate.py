@@ -20,8 +20,10 @@ from jaxsnn.network.neuron_models import is_registered
 from jaxsnn.network.promotion import usual_promotion
 from jaxsnn.network.results import Result
 from jaxsnn.nir.model.graph import Graph
+from jaxsnn.options import ENGINE
 from jaxsnn.simulation.retry import MOST_SLOTS, TooManySpikes, with_enough_room
 from jaxsnn.simulation.solution import Engine, Solution, SolutionType
+from jaxsnn.wording import Text
 
 
 @overload
@@ -98,11 +100,12 @@ def simulate(
     """
     if isinstance(engine, type):
         raise UsageError(
-            f"engine is the class {engine.__name__}", fix=f"pass engine={engine.__name__}()"
+            f"engine is the class {engine.__name__}",
+            fix=f"pass an object of it, {engine.__name__}()",
         )
     if engine is not None and not hasattr(engine, "run"):
         raise UsageError(
-            f"engine is {engine!r}, which simulates nothing",
+            Text("{option} is {engine!r}, which simulates nothing", option=ENGINE, engine=engine),
             fix="pass jaxsnn.EventDriven() or jaxsnn.TimeStepped()",
         )
     is_default = engine is None
@@ -196,5 +199,5 @@ def _lowered(network: Any) -> Network:
         return lower(network)
     except LoweringError as error:
         problem = error.problem
-        fix = f"{problem.fix}; simulate lowers a Graph by jaxsnn.lower, which takes options"
+        fix = problem.fix + "; simulate lowers a Graph by jaxsnn.lower, which takes options"
         raise type(error).of(replace(problem, fix=fix)) from error

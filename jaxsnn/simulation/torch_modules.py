@@ -168,7 +168,7 @@ def _left_over_told(module: Any, sample: Any) -> Iterator[None]:
         raise ConversionError(
             refusal.problem.message,
             fix=f"the module holds numbers in {names} that may be of an earlier run: first set them to"
-            f" what it begins with; else {refusal.fix}",
+            " what it begins with; else " + refusal.fix,
             node=refusal.node,
             code=refusal.problem.code,
         ) from refusal

@@ -17,9 +17,11 @@ from jaxsnn.grid.stepped_solution import SteppedSolution
 from jaxsnn.grid.time_stepped import TimeStepped
 from jaxsnn.network.lowering.lower import lower
 from jaxsnn.network.network import Network
-from jaxsnn.nir.model.dialect import Dialect, OwnOption
+from jaxsnn.nir.frameworks.registry import file_options
+from jaxsnn.nir.model.dialect import Dialect, FrameworkOption
 from jaxsnn.nir.model.graph import Graph
 from jaxsnn.simulation.simulate import simulate
+from jaxsnn.wording import Text
 
 #: Membranes agree where the root mean square of the difference is this fraction of that of the
 #: recording, or less.
@@ -252,17 +254,20 @@ class FittingOptions:
 
     options: Mapping[str, Any]
 
-    def __str__(self) -> str:
-        """In the words of Python.
+    @property
+    def text(self) -> Text:
+        """The options for a message.
 
         >>> print(FittingOptions(options={"reset": "zero", "reset_delay": False}))
         reset="zero" and reset_delay=False
         """
-        texts = [
-            f'{name}="{value}"' if isinstance(value, str) else f"{name}={value}"
-            for name, value in self.options.items()
-        ]
-        return " and ".join(texts)
+        options = file_options()
+        settings = ((options[name], value) for name, value in self.options.items())
+        texts = (Text("{option}", option=option.set_to(value)) for option, value in settings)
+        return Text.joined(" and ", texts)
+
+    def __str__(self) -> str:
+        return str(self.text)
 
 
 def fitting_options(
@@ -271,7 +276,7 @@ def fitting_options(
     """The options that a file does not say, tried: those with which the source's input gives the
     source's output.
 
-    Resets, their delays where the framework has both, and what its own options may be (`OwnOption.tries`) are
+    Resets, their delays where the framework has both, and what its own options may be (`FrameworkOption.tries`) are
     tried for all nodes; then resets, delays and what is true or false for one node at a time.
 
     Args:
@@ -317,7 +322,7 @@ def _candidates(graph: Graph) -> Iterator[tuple[FittingOptions, Dialect]]:
         yield FittingOptions(options=choice), replace(graph.dialect, nodes=nodes)
 
 
-def _ways(delays: tuple[bool, ...], own: list[OwnOption]) -> Iterator[dict[str, Any]]:
+def _ways(delays: tuple[bool, ...], own: list[FrameworkOption]) -> Iterator[dict[str, Any]]:
     """Values of the options, in all combinations."""
     choices: dict[str, tuple[Any, ...]] = {"reset": ("zero", "subtract"), "reset_delay": delays}
     choices |= {option.name: option.tries for option in own}

@@ -14,6 +14,7 @@ from jaxsnn.network.lowering.lower import lower
 from jaxsnn.network.network import Network, with_synaptic_delays
 from jaxsnn.network.promotion import usual_promotion
 from jaxsnn.nir.model.graph import Graph, refuse_no_graph
+from jaxsnn.options import ENGINE
 from jaxsnn.train.data.batches import first_pieces
 from jaxsnn.train.data.datasets import Data, Splits
 from jaxsnn.train.data.labelled_files import with_data
@@ -27,6 +28,7 @@ from jaxsnn.train.loop.train_plan import loss_notes, loss_of, make_plan
 from jaxsnn.train.loop.training_run import TrainingRun, TrainingStopped
 from jaxsnn.train.options import OPTIONS, TrainOptions, check_options, options_with
 from jaxsnn.units import parse_time
+from jaxsnn.wording import Text
 
 __all__ = ["TrainingStopped", "fit"]
 
@@ -121,7 +123,11 @@ def prepare(graph: Graph, options: TrainOptions) -> Prepared:
     if chosen.coordinator is not None and chosen.processes == 1:
         notes = (
             *notes,
-            "coordinator has no effect: this process trains alone (processes=N: with others)",
+            Text(
+                "{coordinator} has no effect: this process trains alone ({processes}: with others)",
+                coordinator=OPTIONS["coordinator"],
+                processes=OPTIONS["processes"].set_to("N"),
+            ),
         )
     if chosen.calibrate is not None:
         graph, more = _calibrated(graph, chosen)
@@ -138,7 +144,10 @@ def fit_prepared(prepared: Prepared) -> Fit:
     """The run. Returns and errors as of `fit`."""
     graph, chosen = prepared.graph, prepared.options
     if chosen.resume and chosen.checkpoint is None:
-        raise UsageError("there is no checkpoint to resume", fix="say checkpoint=FOLDER")
+        raise UsageError(
+            "there is no checkpoint to resume",
+            fix=Text("say {checkpoint}", checkpoint=OPTIONS["checkpoint"].keyword),
+        )
     network = _network(graph, chosen)
     plan = make_plan(network, chosen)
     plan = replace(plan, notes=(*prepared.notes, *plan.notes))
@@ -173,9 +182,16 @@ def _calibrated(graph: Graph, options: TrainOptions) -> tuple[Graph, tuple[str, 
     given: Any = options
     if _has_chip(options):
         raise UsageError(
-            f"calibrate is {given.calibrate:g} and enlarges weights, and the chip of the engine has"
-            " the scales of the weights before it",
-            fix='pass engine="loop", or on_chip(...) of what jaxsnn.train.calibrated gives',
+            Text(
+                "{option} is {calibrate:g} and enlarges weights, and the chip of the engine has "
+                "the scales of the weights before it",
+                option=OPTIONS["calibrate"],
+                calibrate=given.calibrate,
+            ),
+            fix=Text(
+                "pass {engine}, or on_chip(...) of what jaxsnn.train.calibrated gives",
+                engine=ENGINE.set_to("loop"),
+            ),
         )
     engine, network = None, _network(graph, options)
     loss = loss_of(network, options)

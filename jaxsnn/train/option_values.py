@@ -9,6 +9,7 @@ from typing import Any
 
 from jaxsnn.errors import UsageError, as_number, refuse_seed, shown, suggestion
 from jaxsnn.units import parse_time
+from jaxsnn.wording import Option, Text
 
 # From text, and from what TOML has; a `ValueError` says what to give instead
 
@@ -105,71 +106,75 @@ def by_name(value: Any) -> dict[str, float]:
     return found
 
 
-# Ranges
+# Ranges; each check takes the option for its message, and a value that is not None
 
 
-def at_least(least: int, most: float = math.inf) -> Callable[[str, Any], None]:
+def _is(option: Option | str, value: Any) -> Text:
+    return Text("{option} is {value}", option=option, value=value)
+
+
+def at_least(least: int, most: float = math.inf) -> Callable[[Option | str, Any], None]:
     """The check of a whole number that must not be smaller, nor larger."""
 
-    def check(name: str, value: Any) -> None:
+    def check(option: Option | str, value: Any) -> None:
         is_whole = hasattr(value, "__index__") and not isinstance(value, bool)
         if not is_whole:
             fix = f"give a whole number of at least {least}"
             kind = type(value).__name__  # 2.0 is shown as 2
-            raise UsageError(f"{name} is {shown(value)}, of type {kind}", fix=fix)
+            raise UsageError(_is(option, f"{shown(value)}, of type {kind}"), fix=fix)
         if not value >= least:
-            raise UsageError(f"{name} is {value}", fix=f"give at least {least}")
+            raise UsageError(_is(option, value), fix=f"give at least {least}")
         if value > most:
-            raise UsageError(f"{name} is {value}", fix=f"give at most {most}")
+            raise UsageError(_is(option, value), fix=f"give at most {most}")
 
     return check
 
 
-def positive(name: str, value: Any) -> None:
+def positive(option: Option | str, value: Any) -> None:
     """Above 0, and finite."""
     number = as_number(value)
     if not (math.isfinite(number) and number > 0):
-        raise UsageError(f"{name} is {shown(value)}", fix="give a positive, finite number")
+        raise UsageError(_is(option, shown(value)), fix="give a positive, finite number")
 
 
-def fraction(name: str, value: Any) -> None:
+def fraction(option: Option | str, value: Any) -> None:
     """From 0 to 1, 1 excluded."""
     if not 0 <= as_number(value) < 1:
-        raise UsageError(f"{name} is {shown(value)}", fix="give a number from 0 to 1, 1 excluded")
+        raise UsageError(_is(option, shown(value)), fix="give a number from 0 to 1, 1 excluded")
 
 
-def between(name: str, value: Any) -> None:
+def between(option: Option | str, value: Any) -> None:
     """From 0 to 1, both excluded."""
     if not 0 < as_number(value) < 1:
-        raise UsageError(f"{name} is {shown(value)}", fix="give a number between 0 and 1")
+        raise UsageError(_is(option, shown(value)), fix="give a number between 0 and 1")
 
 
-def one_of(known: Iterable[str]) -> Callable[[str, Any], None]:
+def one_of(known: Iterable[str]) -> Callable[[Option | str, Any], None]:
     """The check of a name; what is not text passes, for it is the thing itself."""
 
-    def check(name: str, value: Any) -> None:
+    def check(option: Option | str, value: Any) -> None:
         if isinstance(value, str) and value not in known:
-            raise UsageError(f"{name} is '{value}'", fix=suggestion(value, known))
+            raise UsageError(_is(option, f"'{value}'"), fix=suggestion(value, known))
 
     return check
 
 
-def table(name: str, value: Any) -> None:
+def table(option: Option | str, value: Any) -> None:
     """A mapping from names."""
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-        raise UsageError(f"{name} is {value!r}", fix="give a mapping from names to values")
+        raise UsageError(_is(option, repr(value)), fix="give a mapping from names to values")
 
 
-def several(name: str, value: Any) -> None:
+def several(option: Option | str, value: Any) -> None:
     """A tuple of things that are called, and no classes."""
     for one in value if isinstance(value, tuple | list) else (None,):
         if isinstance(one, type) or not callable(one):
-            raise UsageError(f"{name} is {value!r}", fix="give a tuple of objects, (NAME(...),)")
+            raise UsageError(_is(option, repr(value)), fix="give a tuple of objects, (NAME(...),)")
 
 
 def called(
     *instead: type, needs: Iterable[str] = (), names: Iterable[str] | None = None
-) -> Callable[[str, Any], None]:
+) -> Callable[[Option | str, Any], None]:
     """The check of something that is called, such as a function, and is no class.
 
     Args:
@@ -178,32 +183,32 @@ def called(
         names: of those that text may name; None: text is looked at elsewhere, or by `instead`.
     """
 
-    def check(name: str, value: Any) -> None:
+    def check(option: Option | str, value: Any) -> None:
         if names is not None:
-            one_of(names)(name, value)
+            one_of(names)(option, value)
         if isinstance(value, instead):
             return
         lacks = not callable(value) or not all(hasattr(value, own) for own in needs)
         if isinstance(value, type):
             fix = f"give an object of it, {value.__name__}(...)"
-            raise UsageError(f"{name} is the class {value.__name__}", fix=fix)
+            raise UsageError(_is(option, f"the class {value.__name__}"), fix=fix)
         if lacks:
             has = f" with {', '.join(needs)}" if needs else ""
-            raise UsageError(f"{name} is {shown(value)}", fix=f"give what can be called{has}")
+            raise UsageError(_is(option, shown(value)), fix=f"give what can be called{has}")
 
     return check
 
 
-def seed_check(name: str, value: Any) -> None:
+def seed_check(option: Option | str, value: Any) -> None:
     """A number that JAX makes a key of, or a key."""
     if isinstance(value, int):
-        refuse_seed(value, name)
+        refuse_seed(value, option)
     else:
         from jaxsnn.nir.initializers import seed_words
 
-        words = seed_words(value, name)
+        words = seed_words(value, option)
         if len(words) == 1:
-            refuse_seed(words[0], name)
+            refuse_seed(words[0], option)
 
 
 #: What fields that are numbers are annotated with.

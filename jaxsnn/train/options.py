@@ -1,7 +1,7 @@
 """`TrainOptions`: the choices of a training run, one record for `fit`, `jaxsnn train`, its
 configuration file and the table in docs/cli.md.
 
-An option is one field. Its metadata, an `Option`, says all else that is known of it: the flag, what
+An option is one field. Its metadata, a `TrainOption`, says all else that is known of it: the flag, what
 makes a value of text, the help text, the engines that it is for, the range of its values. JAX is
 not needed to read the record, nor is NumPy.
 """
@@ -16,7 +16,21 @@ from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from jaxsnn.errors import UsageError, add_option, printable, suggestion
+from jaxsnn.errors import UsageError, printable, suggestion
+from jaxsnn.options import (
+    CHIP_SEED,
+    DATA,
+    DATA_FOLDER,
+    ENGINE,
+    EPOCHS,
+    OPTIMISER,
+    PLOT,
+    SEED,
+    SURROGATE,
+    T_END,
+    TRAINABLE,
+    WEIGHT_DECAY,
+)
 from jaxsnn.train.option_values import (
     at_least,
     between,
@@ -37,6 +51,7 @@ from jaxsnn.train.option_values import (
     text,
     whole,
 )
+from jaxsnn.wording import Option, Text
 
 if TYPE_CHECKING:
     import optax
@@ -61,38 +76,38 @@ ON_FAILURE = ("back", "stop")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Option:
-    """What is known of an option, beside its name, type and default.
+class TrainOption(Option):
+    """What is known of an option of training, beside its type.
 
     Attributes:
-        text: help text, one sentence, without the default.
         more: further sentences, for the documentation alone.
         python: what else there is to say in Python.
         convert: makes a value of text, or of what TOML has; None: the command line has no flag for
             it.
         metavar: what the help text calls its value; "" for a switch, which takes none.
-        flag: its name in the command line, where that is not the name of the field.
         table: whether a configuration file may say it as a table.
         engines: kinds of engines that it is for (`engine_kind`); empty: all.
-        check: takes the name and a value that is not None, and raises `UsageError`.
+        check: takes the option and a value that is not None, and raises `UsageError`.
         recorded: whether it decides what a run does, so that the record of the run and its
             checkpoints have it. Others say where data come from, who computes and what is printed.
         compiled: whether the compiled code of a training step depends on it.
         command_only: for the command, refused by `fit`.
     """
 
-    text: str
     more: str = ""
     python: str = ""
-    convert: Callable[[Any], Any] | None = None
-    metavar: str = ""
-    flag: str = ""
     table: bool = False
     engines: tuple[str, ...] = ()
-    check: Callable[[str, Any], None] | None = None
+    check: Callable[[Option, Any], None] | None = None
     recorded: bool = True
     compiled: bool = False
     command_only: bool = False
+    command: str = "train"
+
+    @property
+    def text(self) -> str:
+        """Its help, without the default."""
+        return self.help_text
 
     @property
     def has_flag(self) -> bool:
@@ -100,9 +115,16 @@ class Option:
         return self.convert is not None and self.convert is not mapping
 
 
-def option(default: Any, text: str, **known: Any) -> Any:
-    """A field of `TrainOptions`."""
-    return field(default=default, metadata={"option": Option(text=text, **known)})
+def option(default: Any, help_text: str, shared: Option | None = None, **details: Any) -> Any:
+    """Return a field of `TrainOptions`; the name of the field becomes that of the option.
+
+    Args:
+        shared: the declaration that this one adds to, where other commands take the option, too.
+    """
+    if shared is not None:
+        details = {"flag": shared.flag, "metavar": shared.metavar, "file": shared.file} | details
+    known = TrainOption(help=help_text, default=default, **details)
+    return field(default=default, metadata={"option": known})
 
 
 def to_stderr(line: str) -> None:
@@ -152,8 +174,8 @@ class TrainOptions:
         " has",
         python="also `Splits`, `Data`, or (x, y)",
         convert=text,
-        metavar="D",
         recorded=False,
+        shared=DATA,
     )
     data_folder: str | None = option(
         None,
@@ -162,8 +184,8 @@ class TrainOptions:
         " in folders train/LABEL and test/LABEL. By default Debian's Fashion-MNIST, and the vowels of"
         " an installed aeon",
         convert=text,
-        metavar="DIR",
         recorded=False,
+        shared=DATA_FOLDER,
     )
     copies: int = option(
         1,
@@ -244,15 +266,15 @@ class TrainOptions:
         " at least 4.5 of them after the last event. What an explicit end leaves out is counted",
         python="in seconds",
         convert=duration,
-        metavar="TIME",
         check=positive,
+        shared=T_END,
     )
     epochs: int = option(
         50,
         "passes over the training samples",
         convert=whole,
-        metavar="N",
         check=at_least(1, most=MOST_EPOCHS),
+        shared=EPOCHS,
     )
     batch_size: int = option(64, "samples of a step", convert=whole, metavar="N", check=at_least(1))
     learning_rate: float = option(
@@ -280,14 +302,14 @@ class TrainOptions:
         python="also an optax optimiser with a learning rate of its own, whose updates are added,"
         " in units of kicks",
         convert=text,
-        metavar="NAME",
+        shared=OPTIMISER,
     )
     weight_decay: float | None = option(
         None,
         "take this fraction of each weight off in a step, times the learning rate; `adamw` takes"
         " 0.01, others 0",
         convert=number,
-        metavar="D",
+        shared=WEIGHT_DECAY,
         check=fraction,
     )
     trainable: tuple[str, ...] | Mapping[str, Constraint | Mapping[str, Any]] = option(
@@ -297,9 +319,8 @@ class TrainOptions:
         ' node. The table has a constraint for each: parameter = {kind = "free", "positive" or'
         ' "bounded", low, high, shared, rate}. Delays without one stay between 0 and 1 tau_syn',
         convert=names,
-        metavar="NAMES",
-        flag="train",
         table=True,
+        shared=TRAINABLE,
     )
     synaptic_delays: Mapping[str, Any] | None = option(
         None,
@@ -317,8 +338,8 @@ class TrainOptions:
         "draws the data or their parts, the order of samples, and dropout: from 0 to 4294967295",
         python="also a `jax.random` key",
         convert=whole,
-        metavar="N",
         check=seed_check,
+        shared=SEED,
     )
     engine: Engine | str | None = option(
         "event",
@@ -331,6 +352,7 @@ class TrainOptions:
         convert=text,
         metavar="NAME",
         check=one_of(ENGINES),
+        shared=ENGINE,
     )
     engine_options: Mapping[str, Any] | None = option(
         None,
@@ -358,18 +380,18 @@ class TrainOptions:
         " `sigmoid:4`; of other files `fast-sigmoid:25`",
         python="also a surrogate, such as `ArcTan(alpha=3.0)`",
         convert=text,
-        metavar="NAME",
         engines=("grid",),
         recorded=False,
+        shared=SURROGATE,
     )
     chip_seed: int | None = option(
         None,
         "`loop`: which emulated chip; 0 by default",
         more="The seed draws what its parts do otherwise, and its noise",
         convert=whole,
-        metavar="N",
         engines=("loop",),
         recorded=False,
+        shared=CHIP_SEED,
     )
     headroom: float | Mapping[str, float] | None = option(
         None,
@@ -536,9 +558,9 @@ class TrainOptions:
         None,
         "draw the learning curve: .png, .svg or .pdf",
         convert=text,
-        metavar="PICTURE",
         recorded=False,
         command_only=True,
+        shared=PLOT,
     )
 
     def compiled_only(self) -> TrainOptions:
@@ -550,12 +572,16 @@ class TrainOptions:
 
 
 #: Name of the field -> what is known of the option, in the order of the record.
-OPTIONS: Mapping[str, Option] = MappingProxyType(
-    {known.name: known.metadata["option"] for known in fields(TrainOptions)}
+OPTIONS: Mapping[str, TrainOption] = MappingProxyType(
+    {
+        known.name: replace(
+            known.metadata["option"],
+            name=known.name,
+            is_switch=not known.metadata["option"].metavar,
+        )
+        for known in fields(TrainOptions)
+    }
 )
-for _name, _known in OPTIONS.items():
-    if _known.has_flag:
-        add_option(_name)
 
 
 def _documented(record: type[TrainOptions]) -> str:
@@ -625,14 +651,19 @@ def check_options(options: TrainOptions) -> None:
     for name, known in OPTIONS.items():
         value = getattr(options, name)
         if value is not None and known.check is not None:
-            known.check(name, value)
+            known.check(known, value)
     for name, known in OPTIONS.items():
         value, default = getattr(options, name), getattr(TrainOptions, name)
         if known.engines and kind not in known.engines and value not in (None, default):
-            wanted = " or ".join(f'engine="{one}"' for one in known.engines if one in ENGINES)
-            shown = value if isinstance(value, int | float | str) else "..."
-            message = f"{name}={shown} is for {wanted}, the engine is {kind}"
-            raise UsageError(message, fix=f"leave out {name}={shown}")
+            engines = [engine for engine in known.engines if engine in ENGINES]
+            is_short = isinstance(value, int | float | str)
+            message = Text(
+                "{setting} is for {engines}, the engine is {kind}",
+                setting=known.set_to(value) if is_short else known,
+                engines=OPTIONS["engine"].set_to(*engines),
+                kind=kind,
+            )
+            raise UsageError(message, fix=Text("leave out {setting}", setting=known.title))
     _refuse_processes(options)
 
 
@@ -640,11 +671,23 @@ def _refuse_processes(options: TrainOptions) -> None:
     """Refuse a number of no process, and several processes that cannot find each other."""
     processes, process = options.processes, options.process
     if not 0 <= process < processes:
-        message = f"process is {process} of {processes}"
-        fix = f"number them from 0 to {processes - 1}, or say processes=N"
+        message = Text(
+            "{option} is {process} of {processes}",
+            option=OPTIONS["process"],
+            process=process,
+            processes=processes,
+        )
+        fix = Text(
+            "number them from 0 to {processes}, or say {option}",
+            processes=processes - 1,
+            option=OPTIONS["processes"].set_to("N"),
+        )
         raise UsageError(message, fix=fix)
     if processes > 1 and options.coordinator is None:
-        fix = 'pass coordinator="HOST:PORT", the address of process 0'
+        fix = Text(
+            "pass {coordinator}, the address of process 0",
+            coordinator=OPTIONS["coordinator"].set_to("HOST:PORT"),
+        )
         raise UsageError(f"{processes} processes cannot find each other", fix=fix)
 
 
@@ -657,7 +700,7 @@ def flag_of(name: str) -> str:
     >>> flag_of("learning_rate"), flag_of("batch_size")
     ('lr', 'batch-size')
     """
-    return OPTIONS[name].flag or name.replace("_", "-")
+    return OPTIONS[name].long_flag.removeprefix("--")
 
 
 def names_in_files() -> dict[str, str]:

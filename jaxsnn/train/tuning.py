@@ -11,6 +11,7 @@ from jaxsnn.errors import UsageError
 from jaxsnn.grid.time_stepped import TimeStepped
 from jaxsnn.network.lowering.lower import lower
 from jaxsnn.nir.model.graph import Graph
+from jaxsnn.options import DT
 from jaxsnn.simulation.retry import FIRE_LESS
 from jaxsnn.train.data.labelled_files import with_data
 from jaxsnn.train.fitting import TrainingStopped, fit_prepared, prepare
@@ -18,7 +19,8 @@ from jaxsnn.train.loop.evaluation import Measured, measure
 from jaxsnn.train.loop.history import Fit
 from jaxsnn.train.loop.train_plan import TrainPlan, make_plan
 from jaxsnn.train.losses.regularizers import SpikeBudget
-from jaxsnn.train.options import TrainOptions, check_options, engine_kind
+from jaxsnn.train.options import OPTIONS, TrainOptions, check_options, engine_kind
+from jaxsnn.wording import Text
 
 #: How much a sample that takes twice the budget costs, beside its cross-entropy.
 _STRENGTH = 2.0
@@ -116,7 +118,9 @@ def tune(graph: Graph, options: TrainOptions, budgets: Sequence[float] = ()) -> 
             raise UsageError(f"{budget:g} spikes are given twice", fix="give each budget once")
     check_options(options)
     if graph.dialect.dt is None:
-        raise UsageError("the source has no time steps to simulate it in", fix="say dt=")
+        raise UsageError(
+            "the source has no time steps to simulate it in", fix=Text("say {dt}", dt=DT.keyword)
+        )
     if (kind := engine_kind(options.engine)) != "event":
         fix = "leave engine out, or give EventDriven(...): tuning is in continuous time"
         raise UsageError(f"the engine is {kind}", fix=fix)
@@ -124,7 +128,7 @@ def tune(graph: Graph, options: TrainOptions, budgets: Sequence[float] = ()) -> 
     for name in ("calibrate", "synaptic_delays", "checkpoint", "resume"):
         if getattr(options, name):
             raise UsageError(
-                f"{name} is {getattr(options, name)}",
+                Text("{option} is {value}", option=OPTIONS[name], value=getattr(options, name)),
                 fix="leave it out: tuning begins with the network as it is, without checkpoints",
             )
     options, notes = with_data(graph, options)
@@ -166,7 +170,8 @@ def _trained(graph: Graph, options: TrainOptions, name: str) -> Fit:
         return fit_prepared(replace(prepare(graph, options), may_calibrate=False))
     except TrainingStopped as stopped:
         reached = stopped.fit
-        note = f"'{name}' is epoch {reached.best_epoch}, the best before the run failed: {stopped}"
+        note = f"'{name}' is epoch {reached.best_epoch}, the best before the run failed: "
+        note += stopped.problem.text
         return replace(reached, notes=(*reached.notes, note))
 
 

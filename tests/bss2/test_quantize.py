@@ -475,7 +475,7 @@ def test_resets_by_subtraction_are_refused():
     with pytest.raises(MappingError) as caught:
         quantize(graph)
     assert (caught.value.node, caught.value.problem.code) == ("2", "reset")
-    assert caught.value.fix.startswith("say reset={'2': 'zero'} to map it so, or readout=['2']")
+    assert caught.value.fix.startswith('say reset={"2": "zero"} to map it so, or readout="2"')
     assert caught.value.problem.as_text().count("--reset 2:zero to map it so, or --readout 2") == 1
     readout = build.sequential(build.input(1), weight, neurons, readout=["2"])
     assert not quantize(readout).populations["2"].fires

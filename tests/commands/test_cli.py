@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 import jaxsnn
-from jaxsnn.commands import doctor_command
+from jaxsnn import commands as command_package
+from jaxsnn.commands import cli, doctor_command
 from jaxsnn.commands.cli import COMMANDS, build_parser, command_module
 from jaxsnn.nir import write
 from tests.helpers.command_line import DEMO_NET, TOLD, call, finished, refused
@@ -675,7 +676,7 @@ def test_with_json_an_error_is_an_object_too(capsys, tmp_path):
     code, out, err = call(capsys, "info", tmp_path / "nothing.nir", "--json")
     assert code == 2
     message = f"{tmp_path / 'nothing.nir'}: no such file"
-    error = {"message": message, "fix": "", "node": "", "code": "file"}
+    error = {"message": message, "facts": {}, "fix": "", "node": "", "code": "file"}
     assert json.loads(out) == {"schema": 1, "ok": False, "error": error}
     assert err == f"jaxsnn: error: {message}\n"
     out = call(capsys, "info", "--json", "--what")[1]
@@ -711,6 +712,36 @@ def commands():
 def test_each_command_is_one_file():
     assert tuple(commands()) == COMMANDS
     assert all(commands()[name].get_default("run") is command_module(name).run for name in COMMANDS)
+
+
+#: A command with an option of its own: nothing else names it.
+GREETING = """
+from jaxsnn.commands.arguments import add_command, print_arriving
+from jaxsnn.wording import Option
+
+TIMES = Option(name="times", help="how often", metavar="N", default=1, convert=int)
+
+
+def add(commands):
+    add_command(commands, "greet", run, "greet everybody", TIMES)
+
+
+def run(arguments):
+    print_arriving("hello " * arguments.times)
+    return 0
+"""
+
+
+def test_a_new_command_is_one_file(tmp_path, monkeypatch, capsys):
+    (tmp_path / "greet_command.py").write_text(GREETING)
+    monkeypatch.setattr(command_package, "__path__", [*command_package.__path__, str(tmp_path)])
+    monkeypatch.setattr(cli, "COMMANDS", cli.command_names())
+    assert call(capsys, "greet", "--times", "2")[1] == "hello hello \n"
+    assert "greet" in call(capsys, "completion", "fish")[1]
+    assert "--times" in call(capsys, "completion", "bash")[1]
+    assert refused(capsys, "greet", "--tims", "2")[1].startswith(
+        "jaxsnn: error: jaxsnn greet has no option '--tims': did you mean '--times'?"
+    )
 
 
 def subparser(command):

@@ -486,10 +486,12 @@ def test_who_waits_for_the_turn_to_fork_waits_no_longer_than_the_limit(tmp_path,
 
 
 @pytest.mark.parametrize(
-    "limits", [{"max_bytes": "1 GiB"}, {"read_timeout": "soon"}, {"read_timeout": 0}]
+    ("limits", "shown"),
+    [
+        ({"max_bytes": "1 GiB"}, 'max_bytes="1 GiB"'),
+        ({"read_timeout": "soon"}, 'read_timeout="soon"'),
+        ({"read_timeout": 0}, "read_timeout=0"),
+    ],
 )
-def test_limits_that_limit_nothing_are_refused(limits):
-    ((name, value),) = limits.items()
-    assert_refused(
-        limit_reading(**limits).__enter__, UsageError, f"{name}={value!r} limits nothing"
-    )
+def test_limits_that_limit_nothing_are_refused(limits, shown):
+    assert_refused(limit_reading(**limits).__enter__, UsageError, f"{shown} limits nothing")

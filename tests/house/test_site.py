@@ -1,5 +1,6 @@
 """The site: every public name, option and command is on it. Its blocks: `test_blocks.py`."""
 
+import argparse
 import re
 import sys
 from pathlib import Path
@@ -58,6 +59,22 @@ def test_every_pass_is_on_its_page_in_its_order():
             for condition in (*conversion_pass.requires, *conversion_pass.ensures)
         ]
         assert [text for text in statements if site_pages.plain(text) not in page] == []
+
+
+def test_every_option_of_a_command_is_on_the_page_of_options():
+    from tests.commands.test_cli import commands
+
+    page = site_pages.options_page()
+    for name, command in commands().items():
+        missing = [
+            action.option_strings
+            for action in command._actions
+            if action.option_strings
+            and action.help != argparse.SUPPRESS
+            and action.dest != "help"
+            and not any(f"| `{flag}` |" in page for flag in action.option_strings)
+        ]
+        assert missing == [], name
 
 
 def test_a_docstring_becomes_markdown():

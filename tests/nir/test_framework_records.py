@@ -14,7 +14,7 @@ from jaxsnn.nir.model import decays
 from jaxsnn.nir.model.dialect import (
     UNIT_SECONDS,
     Conventions,
-    OwnOption,
+    FrameworkOption,
     Rule,
 )
 
@@ -266,7 +266,7 @@ def test_a_framework_is_written_for_if_one_importer_is():
 
     silent, able = Importer(version="1"), Importer(version="2", write=write)
     conventions = Conventions(name="x", rules={})
-    option = OwnOption(name="o", kind="bool", help="")
+    option = FrameworkOption(name="o", kind="bool", help="")
     twice = (dataclasses.replace(conventions, options=(option,)),) * 2
     for importers, writable in [((), False), ((silent,), False), ((silent, able), True)]:
         framework = Framework(name="x", title="X", dialects=twice, importers=importers)

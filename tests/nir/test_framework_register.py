@@ -9,7 +9,7 @@ import pytest
 from jaxsnn.errors import UsageError
 from jaxsnn.nir.frameworks import registry
 from jaxsnn.nir.frameworks.framework import Framework, Importer
-from jaxsnn.nir.model.dialect import Conventions, OwnOption, Rule
+from jaxsnn.nir.model.dialect import Conventions, FrameworkOption, Rule
 from tests.helpers.refusals import assert_refused
 
 PLAIN = Conventions(name="mine", rules={})
@@ -46,12 +46,12 @@ def test_an_entry_point_brings_a_framework_and_nothing_else(found):
     assert_refused(lambda: registry.unregister_framework("mine"), UsageError, "no framework 'mine'")
 
 
-def writing(rule: Rule, *options: OwnOption) -> Conventions:
+def writing(rule: Rule, *options: FrameworkOption) -> Conventions:
     return Conventions(name="mine", rules={"LIF": rule}, options=options)
 
 
-def option(name: str, kind: Any) -> OwnOption:
-    return OwnOption(name=name, kind=kind, help="")
+def option(name: str, kind: Any) -> FrameworkOption:
+    return FrameworkOption(name=name, kind=kind, help="")
 
 
 DEPENDS, HALF = Rule(option="mode", without=Rule()), Rule(option="mode")

@@ -52,7 +52,7 @@ def test_warnings_keep_their_keys():
     layers |= {"lost": build.linear(weight=np.ones((3, 2)), outputs=3), "output": build.output()}
     graph = build.network(layers, [("input", "w", "output"), ("input", "lost")], dialect="nir")
     (warning,) = describe(graph)["warnings"]
-    assert set(warning) == {"node", "code", "severity", "message", "fix", "what", "why"}
+    assert set(warning) == {"node", "code", "severity", "message", "facts", "fix", "what", "why"}
     assert (warning["node"], warning["severity"]) == ("lost", "warning")
     assert (warning["what"], warning["why"]) == (warning["message"], warning["fix"])
 

@@ -15,8 +15,8 @@ from jaxsnn.nir.frameworks import (
     Decay,
     Evidence,
     Framework,
+    FrameworkOption,
     Importer,
-    OwnOption,
     Rule,
 )
 from jaxsnn.nir.frameworks.neuron_writing import Setting, Written, filled, needs_start
@@ -114,18 +114,18 @@ FRAMEWORK = Framework(
             reset="zero",
             reset_delay=False,
             options=(
-                OwnOption(
+                FrameworkOption(
                     name="tick",
                     kind="time",
                     help="Tustin: length of a tick of its clock",
                     missing="the length of a tick of Tustin's clock",
-                    unsaid="The length of a tick is not in the file: say tick=.",
+                    unsaid="The length of a tick is not in the file: say {option}.",
                 ),
-                OwnOption(
+                FrameworkOption(
                     name="scaled",
                     kind="bool",
                     help="Tustin: true or false",
-                    unsaid="scaled is not in the file: say scaled=.",
+                    unsaid="scaled is not in the file: say {option}.",
                 ),
             ),
         ),

@@ -311,11 +311,11 @@ def test_networks_that_the_chip_cannot_train(
     [
         (
             ["--devices", "2"],
-            "--devices 2 is for --engine event or --engine grid, the engine is loop: leave out --devices",
+            "--devices 2 is for --engine event or grid, the engine is loop: leave out --devices",
         ),
         (
             ["--processes", "2"],
-            "--processes 2 is for --engine event or --engine grid, the engine is loop",
+            "--processes 2 is for --engine event or grid, the engine is loop",
         ),
         (["--chip-seed", "-1"], "the chip's seed is -1: give a whole number from 0 to 4294967295"),
         (
@@ -341,7 +341,7 @@ def test_networks_that_the_chip_cannot_train(
         ),
         (
             ["--engine", "grid", "--headroom", "2"],
-            "--headroom 2.0 is for --engine loop, the engine is grid",
+            "--headroom 2 is for --engine loop, the engine is grid",
         ),
         (["--engine", "event", "--runs", "2"], "--runs 2 is for --engine loop"),
     ],

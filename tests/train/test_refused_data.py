@@ -268,7 +268,7 @@ REFUSED = {
     "no encoder": (
         lambda _: batch_of(X[:2]),
         "training holds values, not events",
-        "encoder=Latency(...) or encoder=Current()",
+        'encoder="latency" or "current"',
     ),
     "other channels": (
         lambda _: batch_of(np.zeros((2, 3)), Latency(t_min=0.0, t_max=0.01, bias=True)),
@@ -324,7 +324,7 @@ REFUSED = {
     "address": (
         lambda _: join_processes("here:0", 2, 0),
         "coordinator is 'here:0'",
-        "give coordinator=HOST:PORT",
+        'give coordinator="HOST:PORT"',
     ),
     "many": (lambda _: at_least(1, 3)("epochs", 4), "epochs is 4", "give at most 3"),
     "none": (lambda _: positive("lr", 0.0), "lr is 0", "give a positive, finite number"),

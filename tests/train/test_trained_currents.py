@@ -51,7 +51,7 @@ def test_encoders_by_name_are_refused_where_they_do_not_exist_or_nothing_is_to_b
         fit(net(), (Currents.constant(X), Y), encoder="current")
     with pytest.raises(UsageError, match=r"surrogate is 'atam'.*'atan'"):
         fit(net(), (X, Y), engine="grid", loss="count", surrogate="atam")
-    with pytest.raises(UsageError, match=r'surrogate=atan is for engine="grid"'):
+    with pytest.raises(UsageError, match=r'surrogate="atan" is for engine="grid"'):
         fit(net(), (X, Y), surrogate="atan")
 
 

@@ -30,7 +30,9 @@ from jaxsnn.bss2.search.measured_slopes import VENDORS_EXAMPLE
 from jaxsnn.bss2.search.quantize import Quantized
 from jaxsnn.bss2.target_cells import target_cells
 from jaxsnn.errors import MappingError
+from jaxsnn.options import SLOPE
 from jaxsnn.output import write_folder
+from jaxsnn.wording import Text
 
 _SCRIPTS, _CONTENT, _README = Path(__file__).parent / "scripts", "network.json", "README.md"
 
@@ -112,9 +114,14 @@ def _notes(quantized: Quantized, calibrations: tuple[Calibration, ...]) -> Itera
     """What to know before anything is run."""
     if quantized.slope is not None and quantized.measured is None:
         yield (
-            f"one LSB of a weight must change dV/dt by {quantized.slope:.3g} CADC LSB per "
-            f"microsecond; the vendor's example at i_synin_gm 500 has {VENDORS_EXAMPLE:.2f}: "
-            "measure it and map with slope=S, or calibrate synaptic inputs to that"
+            Text(
+                "one LSB of a weight must change dV/dt by {slope:.3g} CADC LSB per microsecond; "
+                "the vendor's example at i_synin_gm 500 has {vendors_example:.2f}: measure it "
+                "and map with {option}, or calibrate synaptic inputs to that",
+                slope=quantized.slope,
+                vendors_example=VENDORS_EXAMPLE,
+                option=SLOPE.set_to("S"),
+            )
         )
     for number, calibration in enumerate(calibrations):
         runs = ", ".join(map(str, calibration.runs))

@@ -30,8 +30,10 @@ from jaxsnn.event.event_record import Budget, Budgets
 from jaxsnn.network.inputs import checked_events, plain_events, refuse_different_batches
 from jaxsnn.network.results import Result
 from jaxsnn.network.spikes import Events
+from jaxsnn.options import T_END
 from jaxsnn.simulation.retry import FIRE_LESS, with_enough_room
 from jaxsnn.units import format_time, parse_time, refuse_no_time
+from jaxsnn.wording import Text
 
 #: Between two samples of a readout's voltage by the CADC, seconds of the chip.
 CADC_PERIOD = parse_time("2us")
@@ -279,12 +281,17 @@ def bias_times(quantized: Quantized, t_end: float) -> np.ndarray:
 
 def _checked(quantized: Quantized, inputs: Any, t_end: float) -> dict[str, Events]:
     """Inputs by name, those of the bias channel too."""
-    refuse_no_time(t_end, "t_end")
+    refuse_no_time(t_end, T_END)
     longest = HICANN_X.clock_period * 2**HICANN_X.timer_bits
     if t_end > longest * quantized.speedup:
         raise UsageError(
-            f"t_end is {format_time(t_end)}, {format_time(t_end / quantized.speedup)} of the chip,"
-            f" whose counter of time ends at {format_time(longest)}",
+            Text(
+                "{option} is {t_end}, {on_chip} of the chip, whose counter of time ends at {longest}",
+                option=T_END,
+                t_end=format_time(t_end),
+                on_chip=format_time(t_end / quantized.speedup),
+                longest=format_time(longest),
+            ),
             fix="give a shorter one",
         )
     sizes = {

@@ -35,6 +35,8 @@ from jaxsnn.network.network import Network
 from jaxsnn.network.signals import signals
 from jaxsnn.network.spikes import Events
 from jaxsnn.nir.model.graph import Graph
+from jaxsnn.options import SIGNS, SYNAPSES_PER_WEIGHT
+from jaxsnn.wording import Text
 
 
 class ChipInTheLoop:
@@ -96,7 +98,10 @@ class ChipInTheLoop:
         if first.bias_source is not None or options.synapses_per_weight != 1:
             raise UsageError(
                 "in the loop a weight has one synapse, and biases have none",
-                fix="train without biases and with synapses_per_weight=1",
+                fix=Text(
+                    "train without biases and with {synapses_per_weight}",
+                    synapses_per_weight=SYNAPSES_PER_WEIGHT.set_to(1),
+                ),
             )
         self._scales = _scales(first, headroom)
         self.options = replace(options, scale=MappingProxyType(self._scales))
@@ -248,7 +253,7 @@ def _without_mapping(outcome: Outcome) -> MappingError:
     problem = outcome.problem or Problem(message="no mapping was found")
     gave_up = outcome.stop_reason == "gave up"
     fix = "make the layers smaller, or allow more runs" if gave_up else problem.fix
-    message = f"with free signs, as training needs them, {problem.message}"
+    message = "with free signs, as training needs them, " + problem.message
     return MappingError(message, fix=fix, node=problem.node, code=problem.code)
 
 
@@ -336,7 +341,7 @@ def with_weights(mapping: ChipMapping, routed: Netlist, net: Netlist) -> ChipMap
     if mapping.signs != "free":
         raise MappingError(
             f"the mapping's signs are '{mapping.signs}', weights change in place under free signs",
-            fix='map with signs="free"',
+            fix=Text("map with {signs}", signs=SIGNS.set_to("free")),
         )
     largest = int(np.abs(net.weight).max(initial=0))
     if largest > LARGEST:

@@ -16,7 +16,9 @@ from jaxsnn.linear_map import LinearMap
 from jaxsnn.network.lowering.lower_nodes import LoweringPlan, Part
 from jaxsnn.network.structure import Population
 from jaxsnn.nir.model.changes import Change
+from jaxsnn.options import MIN_V_MEM, READOUT, RESET
 from jaxsnn.units import format_time, parse_time
+from jaxsnn.wording import Text
 
 #: How much faster the chip is than the file, unless its time constants ask for another factor.
 SPEEDUP: float = 1000
@@ -119,8 +121,11 @@ def population_problems(dynamics: Dynamics) -> Iterator[Problem]:
             node=name,
             code="reset",
             message=f"{label} is reset {meaning}, a circuit of the chip always to v_reset",
-            fix=f"say reset={ {name: 'zero'} } to map it so, or readout={[name]} if it is a leaky "
-            "readout",
+            fix=Text(
+                "say {reset} to map it so, or {readout} if it is a leaky readout",
+                reset=RESET.set_to("zero", node=name),
+                readout=READOUT.set_to(name),
+            ),
         )
     if population.resetting or population.floor is not None:
         behaviour = (
@@ -132,7 +137,11 @@ def population_problems(dynamics: Dynamics) -> Iterator[Problem]:
             node=name,
             code="reset" if population.resetting else "floor",
             message=f"{label} {behaviour}, which no circuit of the chip does",
-            fix="say reset= none of a leaky readout, and min_v_mem= none to map it without a bound",
+            fix=Text(
+                "say {reset} of a leaky readout, and {bound} to map it without a bound",
+                reset=RESET.set_to("none"),
+                bound=MIN_V_MEM.set_to("none"),
+            ),
         )
     if (dynamics.slope <= 0).any():
         neuron = int((dynamics.slope <= 0).argmax())

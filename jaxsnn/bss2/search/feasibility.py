@@ -9,7 +9,9 @@ import numpy as np
 from jaxsnn.bss2.chip import HEMISPHERES, ROWS_PER_DRIVER
 from jaxsnn.bss2.netlist import Netlist
 from jaxsnn.bss2.search.task import ChipParts
-from jaxsnn.errors import Problem, in_flags
+from jaxsnn.errors import Problem
+from jaxsnn.options import MAX_RUNS
+from jaxsnn.wording import Text, for_command_line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +36,10 @@ class Certificate:
     @property
     def problem(self) -> Problem:
         """The same as a problem of the net."""
-        return Problem(node=self.where, code="impossible", message=self.message, fix=self.fix)
+        facts = {"resource": self.resource, "needed": self.needed, "available": self.available}
+        return Problem(
+            node=self.where, code="impossible", message=self.message, fix=self.fix, facts=facts
+        )
 
     def as_dict(self) -> dict[str, object]:
         """For JSON, in the words of the command line."""
@@ -43,8 +48,8 @@ class Certificate:
             "where": self.where,
             "needed": self.needed,
             "available": self.available,
-            "message": in_flags(self.message),
-            "fix": in_flags(self.fix),
+            "message": for_command_line(self.message),
+            "fix": for_command_line(self.fix),
         }
 
 
@@ -156,7 +161,7 @@ def _too_many(
     fix = (
         "make them fewer, a recurrent part cannot be split over runs"
         if who
-        else f"allow max_runs={runs + 1} or more"
+        else Text("allow {max_runs} or more", max_runs=MAX_RUNS.set_to(runs + 1))
     )
     in_runs = "at once" if who else f"in {runs} run{'s' * (runs > 1)}"
 

@@ -35,6 +35,8 @@ from jaxsnn.errors import (
     shown,
     suggestion,
 )
+from jaxsnn.options import MAX_RUNS, SEED, TIME_LIMIT
+from jaxsnn.wording import Text
 
 #: More runs than counting asks for that are tried before giving up.
 _MORE_RUNS = 8
@@ -142,7 +144,10 @@ def place_and_route(
         fix = f"give a whole number from 0 to {_LARGEST_SEED}"
         raise UsageError(f"the seed is {seed!r}", fix=fix)
     if max_runs is not None and (as_whole(max_runs) or 0) < 1:
-        raise UsageError(f"at most {max_runs!r} runs are allowed", fix="allow at least max_runs=1")
+        raise UsageError(
+            f"at most {max_runs!r} runs are allowed",
+            fix=Text("allow at least {max_runs}", max_runs=MAX_RUNS.set_to(1)),
+        )
     if not 0 < as_number(time_limit) < math.inf:
         raise UsageError(
             f"the time limit is {shown(time_limit)} s", fix="give a positive number of seconds"
@@ -204,14 +209,22 @@ class _Search:
         is_late, last = self._is_late(), self.last
         # more time is advised only where there was too little
         limit, fix = (
-            (f"within {self.time_limit:g} s", f"allow time_limit={2 * self.time_limit:g}")
+            (
+                f"within {self.time_limit:g} s",
+                Text("allow {option}", option=TIME_LIMIT.set_to(2 * self.time_limit)),
+            )
             if is_late
-            else (f"in {last} run{'s' * (last > 1)}", f"try another seed={first.seed + 1}")
+            else (
+                f"in {last} run{'s' * (last > 1)}",
+                Text("try another {option}", option=SEED.set_to(first.seed + 1)),
+            )
         )
         problem = Problem(
             code="gave-up",
             message=f"no mapping was found {limit} ({self._tried()} attempts; {first.why})",
-            fix=fix if self.max_runs is None else f"{fix}, or max_runs={self.max_runs + 1}",
+            fix=fix
+            if self.max_runs is None
+            else Text("{fix}, or {option}", fix=fix, option=MAX_RUNS.set_to(self.max_runs + 1)),
         )
         return Outcome(
             stop_reason="gave up",

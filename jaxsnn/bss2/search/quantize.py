@@ -45,7 +45,9 @@ from jaxsnn.linear_map import LinearMap
 from jaxsnn.nir.dialects.gains import require
 from jaxsnn.nir.model.changes import Change
 from jaxsnn.nir.model.graph import Graph, refuse_no_graph
+from jaxsnn.options import BIAS, BIAS_PERIOD, SPEEDUP, SYNAPSES_PER_WEIGHT
 from jaxsnn.units import format_time, parse_time
+from jaxsnn.wording import Text
 
 #: Synapses of one weight, whose sum the arrays of a net hold (int16).
 MOST_SYNAPSES = np.iinfo(np.int16).max // LARGEST
@@ -198,7 +200,10 @@ def _refuse_options(options: QuantizeOptions) -> None:
         text = shown(options.scale).strip("'")
         raise UsageError(f"there is no scale '{text}'", fix=suggestion(text, SCALES))
     if options.bias not in ("refuse", "source"):
-        raise UsageError(f"bias is '{options.bias}'", fix="say 'refuse' or 'source'")
+        raise UsageError(
+            Text("{option} is '{bias}'", option=BIAS, bias=options.bias),
+            fix="say 'refuse' or 'source'",
+        )
     if not 0 < as_number(options.percentile) <= 100:
         raise UsageError(
             f"the percentile is {shown(options.percentile)}", fix="choose one above 0, up to 100"
@@ -229,8 +234,12 @@ def _refuse_options(options: QuantizeOptions) -> None:
     least = HICANN_X.clock_period
     if not least <= as_number(options.bias_period) < np.inf:
         raise UsageError(
-            f"bias_period is {shown(options.bias_period)} s, the host sends one event in "
-            f"{format_time(least)}",
+            Text(
+                "{option} is {bias_period} s, the host sends one event in {least}",
+                option=BIAS_PERIOD,
+                bias_period=shown(options.bias_period),
+                least=format_time(least),
+            ),
             fix="give at least that, in seconds of the chip",
         )
     if options.v_threshold <= options.v_leak:
@@ -508,18 +517,19 @@ def _refuse_weak(
     factor = SPREAD / max(weak[name], np.finfo(float).tiny) * _ROUNDED_UP
     ways, slower = [], f"{speedup / factor:.3g}"
     if isinstance(options.scale, str) and options.synapses_per_weight * factor <= MOST_SYNAPSES:
-        ways.append(f"synapses_per_weight={math.ceil(options.synapses_per_weight * factor)}")
+        needed = math.ceil(options.synapses_per_weight * factor)
+        ways.append(Text("{option}", option=SYNAPSES_PER_WEIGHT.set_to(needed)))
     if not any(np.isnan(neurons[name].tau_syn).any() for name in weak):
         with contextlib.suppress(MappingError):  # the calibration does not reach it
             choose_speedup(tuple(neurons.values()), float(slower))
-            ways.append(f"speedup={slower}")
+            ways.append(Text("{option}", option=SPEEDUP.set_to(float(slower))))
     raise MappingError(
         f"node '{name}' ({neurons[name].population.kind}): at {measured.slope:.3g} CADC LSB per "
         f"microsecond and LSB of a weight its threshold is {weak[name]:.2g} LSB from its leak, "
         f"calibrated thresholds spread by up to {SPREAD} LSB; it needs a slope of "
         f"{measured.slope * factor:.3g}",
         fix="raise i_synin_gm or synapse_dac_bias and measure again"
-        + (", or allow " + " or ".join(ways) if ways else ""),
+        + (", or allow " + Text.joined(" or ", ways) if ways else ""),
         node=name,
     )
 
@@ -574,8 +584,15 @@ def _bias_weights(
         faded = float(_FADED * (dynamics.tau_mem + tau_syn)[biased].min()) / speedup
         if options.bias_period > faded:
             raise MappingError(
-                f"bias_period is {format_time(options.bias_period)} of the chip, and nothing of an"
-                f" event is left at node '{name}' ({dynamics.population.kind}) after {format_time(faded)}",
+                Text(
+                    "{option} is {bias_period} of the chip, and nothing of an event is left at node "
+                    "'{name}' ({kind}) after {faded}",
+                    option=BIAS_PERIOD,
+                    bias_period=format_time(options.bias_period),
+                    name=name,
+                    kind=dynamics.population.kind,
+                    faded=format_time(faded),
+                ),
                 fix="give a shorter one, or its unit: without one it is in seconds",
                 node=name,
             )
@@ -592,7 +609,13 @@ def _bias_notes(
     source: str | None, neurons: Mapping[str, Dynamics], speedup: float, options: QuantizeOptions
 ) -> tuple[Change, ...]:
     if source is None and options.bias == "source":
-        return (Change(node="graph", what='bias="source" has no effect', why="nothing has a bias"),)
+        return (
+            Change(
+                node="graph",
+                what=Text("{bias} has no effect", bias=BIAS.set_to("source")),
+                why="nothing has a bias",
+            ),
+        )
     if source is None:
         return ()
     period = format_time(options.bias_period)

@@ -18,7 +18,9 @@ from jaxsnn.commands.demo.demo_steps import TOLD
 from jaxsnn.commands.remarks import line_of
 from jaxsnn.errors import MappingError
 from jaxsnn.nir import read
+from jaxsnn.options import SEED
 from jaxsnn.output import write_whole
+from jaxsnn.wording import Text
 
 _SHOWN = ("circuits", "synapse drivers", "synapses")
 
@@ -31,7 +33,8 @@ def map_step(
     found = place_and_route(quantized.netlist)
     if found.mapping is None:
         raise MappingError(
-            f"the trained network has no mapping ({found.why})", fix="train it with another seed="
+            f"the trained network has no mapping ({found.why})",
+            fix=Text("train it with another {seed}", seed=SEED.keyword),
         )
     text, resources = to_json(found.mapping), used(found.mapping)
     write_whole(written, text, force)

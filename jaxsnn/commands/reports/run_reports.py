@@ -21,8 +21,8 @@ from jaxsnn.commands.reports.report_page import (
     verdict,
     words,
 )
-from jaxsnn.errors import in_flags
 from jaxsnn.units import format_time
+from jaxsnn.wording import for_command_line
 
 # Outcomes are records of the commands, which import this module: hence `Any`.
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def decided_part(graph: Graph, others: Mapping[str, Any] | None = None) -> str:
     known = {
         "dialect": dialect.name or "undecided",
         "decided by": dialect.decided_by,
-        "why": in_flags(dialect.why) or None,
+        "why": for_command_line(dialect.why) or None,
         "step": None if dialect.dt is None else format_time(dialect.dt),
         "reset": dialect.reset,
         "reset a step late": dialect.reset_delay,
@@ -112,7 +112,7 @@ def verify_report(arguments: argparse.Namespace, graph: Graph, outcome: Any) -> 
             "the first difference, some steps before and behind",
         )
     if outcome.fits:
-        done += "<h3>It verifies with</h3>" + listed(map(in_flags, outcome.fits), "")
+        done += "<h3>It verifies with</h3>" + listed(map(for_command_line, outcome.fits), "")
     said = "verified: every train is identical" if found.ok else "not verified"
     sections = {
         "Read": read_part(graph, arguments.file),

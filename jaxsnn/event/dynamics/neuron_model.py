@@ -32,6 +32,8 @@ from jax import lax
 from jaxsnn.errors import LoweringError
 from jaxsnn.event.event_arrays import Decay, NeuronLanes, Numbers, Parameters, State
 from jaxsnn.network.array_types import Array, Bool, Float
+from jaxsnn.options import ENGINE
+from jaxsnn.wording import Text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,7 +246,7 @@ class Neuron:
     def _says_nothing(self, what: str) -> LoweringError:
         return LoweringError(
             f"the neuron model {type(self).__name__} says nothing {what}",
-            fix="simulate with engine=TimeStepped()",
+            fix=Text("simulate with {engine}", engine=ENGINE.set_to("grid")),
         )
 
     # ---- derivatives

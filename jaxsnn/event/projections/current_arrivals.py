@@ -23,6 +23,8 @@ from jaxsnn.event.projections.arrivals import Arrivals
 from jaxsnn.network.array_types import Array, Float
 from jaxsnn.network.operators import Operator, Path
 from jaxsnn.network.valued_inputs import Currents, changes
+from jaxsnn.options import ENGINE
+from jaxsnn.wording import Text
 
 #: So many products of a convolution are computed at once.
 _MOST_PRODUCTS = 2**22
@@ -47,8 +49,10 @@ def by_source(
             raise LoweringError(
                 f"node '{target}' takes the current of input '{source}' through delays, and the "
                 "event engine delays spikes alone",
-                fix="shift the times of the pieces of the current, or simulate with "
-                "engine=TimeStepped()",
+                fix=Text(
+                    "shift the times of the pieces of the current, or simulate with {engine}",
+                    engine=ENGINE.set_to("grid"),
+                ),
                 node=target,
             )
         found.setdefault(source, []).append(operator)

@@ -15,6 +15,8 @@ from jaxsnn.nir.frameworks.framework import Importer
 from jaxsnn.nir.frameworks.source_step import Reset, Step
 from jaxsnn.nir.model.draft import NEURON_TYPES, POOLS, Draft, as_node
 from jaxsnn.nir.model.passes import window
+from jaxsnn.options import INPUT_RANGE
+from jaxsnn.wording import Text
 
 Bounds = tuple[np.ndarray, np.ndarray]
 #: The most copies of one neuron that stand for several spikes in one step.
@@ -157,7 +159,11 @@ def bound_membranes(conversion: Conversion) -> None:
         steps[name] = dataclasses.replace(step, several=importer.bursts, reset=reset)
     if is_bounded:
         draft.notes.append(
-            f"holds for inputs of {inputs[0]:g} to {inputs[1]:g}: for other values say input_range="
+            Text(
+                "holds for inputs of {inputs}: for other values say {input_range}",
+                inputs=f"{inputs[0]:g} to {inputs[1]:g}",
+                input_range=INPUT_RANGE.keyword,
+            )
         )
     conversion.max_spikes = max_spikes
 

@@ -30,7 +30,9 @@ from jaxsnn.nir.model.loops import Order, backward_edges, late_edges, run_order
 from jaxsnn.nir.model.node import Node
 from jaxsnn.nir.model.nodes import Input, Output
 from jaxsnn.nir.model.passes import Shape, bypass_relays, is_relay, shapes
+from jaxsnn.options import TO
 from jaxsnn.units import format_time
+from jaxsnn.wording import Text
 
 #: Codes of what a conversion mends.
 _CONVERTED = ("needs-conversion", "needs-load-line")
@@ -174,8 +176,9 @@ def _late_biases(graph: Graph, runs: Order, title: str) -> Iterator[Problem]:
 def undecided(graph: Graph) -> Problem:
     """Return the problem of a graph whose dialect is undecided."""
     dialect = graph.dialect
-    why = f" ({dialect.why.rstrip(' .')})" if dialect.why else ""
-    message = f"the dialect of the file is undecided{why}"
+    why = Text.joined("", (dialect.why,)).without_end(" .")
+    reason = Text(" ({why})", why=why) if why else ""
+    message = "the dialect of the file is undecided" + reason
     return Problem(code="not-said", message=message, fix=dialect.fix)
 
 
@@ -237,7 +240,7 @@ def _conversion_problems(
                 node=name,
                 code="needs-conversion",
                 message=f"{subject} needs a conversion for {title}'s importer: {change}",
-                fix=f'convert the file with to="{target}"',
+                fix=Text("convert the file with {to}", to=TO.set_to(target)),
             )
     if not needed:
         yield from _loading_problems(graph, converted, resolved_target)
@@ -360,7 +363,7 @@ def _described(graph: Graph, converted: Converted) -> dict[str, list[str]]:
     descriptions: dict[str, list[str]] = {}
     for change in converted.changes:
         name = _original(graph, change.node) or converted.names.get(change.node, change.node)
-        descriptions.setdefault(name, []).append(f"{change.what} ({change.why})")
+        descriptions.setdefault(name, []).append(change.what + " (" + change.why + ")")
     return descriptions
 
 
@@ -553,7 +556,10 @@ def _load_line_problems(
             f"node '{original}' needs {key}={value}, which is in no file, "
             f"and {resolved_target.title}'s importer takes {defaults[key]}"
         )
-        fix = f'convert the file with to="{target}", and load it with the line that this gives'
+        fix = Text(
+            "convert the file with {to}, and load it with the line that this gives",
+            to=TO.set_to(target),
+        )
         yield Problem(node=original, code="needs-load-line", message=message, fix=fix)
 
 

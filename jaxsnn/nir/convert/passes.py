@@ -18,6 +18,8 @@ from jaxsnn.nir.frameworks.source_flow import Flow
 from jaxsnn.nir.frameworks.source_step import Step
 from jaxsnn.nir.model.draft import NEURON_TYPES, Draft
 from jaxsnn.nir.model.graph import Graph
+from jaxsnn.options import APPROXIMATE
+from jaxsnn.wording import Text
 
 #: Set to 1, conversions check what each pass requires and guarantees. Tests do.
 CHECK_VARIABLE = "JAXSNN_CHECK_PASSES"
@@ -113,7 +115,11 @@ class Conversion:
         if not self.request.approximate:
             raise ConversionError(
                 f"node '{node}': {reason}",
-                fix=f"change the network, or convert with approximate=True ({nearest})",
+                fix=Text(
+                    "change the network, or convert with {approximate} ({nearest})",
+                    approximate=APPROXIMATE.set_to(True),
+                    nearest=nearest,
+                ),
                 node=node,
             )
         self.draft.losses.append(f"{node}: {reason}; {nearest}")

@@ -42,7 +42,9 @@ from jaxsnn.nir.model.draft import draft_of
 from jaxsnn.nir.model.graph import Graph, refuse_no_graph
 from jaxsnn.nir.model.node import nothing
 from jaxsnn.nir.model.passes import shapes
+from jaxsnn.options import APPROXIMATE, INPUT_RANGE
 from jaxsnn.units import format_time, parse_time
+from jaxsnn.wording import Text
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -120,7 +122,10 @@ def convert(
     low, high = map(as_number, input_range)
     if not low <= high:  # also where one of them is NaN
         raise UsageError(
-            f"input_range is {low:g} to {high:g}", fix="pass the lowest value, then the highest"
+            Text(
+                "{input_range} is {low:g} to {high:g}", input_range=INPUT_RANGE, low=low, high=high
+            ),
+            fix="pass the lowest value, then the highest",
         )
     request = ConversionRequest(
         target=target, approximate=approximate, dt=target_dt, path=path, input_range=input_range
@@ -139,7 +144,11 @@ def convert(
             raise ConversionError(
                 f"the dialect {dialect.name} has continuous time, "
                 f"and {target.title} is time-stepped",
-                fix=f"convert with approximate=True to cut time into steps of {length}",
+                fix=Text(
+                    "convert with {approximate} to cut time into steps of {length}",
+                    approximate=APPROXIMATE.set_to(True),
+                    length=length,
+                ),
             )
     return _run_with_dense_fallback(graph, request)
 
@@ -199,8 +208,8 @@ def _merge_problems(
         return problems
     first = dataclasses.replace(
         first,
-        message=f"{first.message}; with matrices instead, {message}",
-        fix=f"{first.fix}; or {dense_first.fix}",
+        message=first.message + "; with matrices instead, " + message,
+        fix=first.fix + "; or " + dense_first.fix,
     )
     return [first, *problems[1:], *dense_problems]
 
@@ -223,7 +232,8 @@ def _name_source_nodes(problems: list[Problem], draft_names: Mapping[str, str]) 
         dataclasses.replace(
             problem,
             node=source_names[problem.node],
-            message=f"{problem.message} ('{problem.node}' is '{source_names[problem.node]}' in the file)",
+            message=problem.message
+            + f" ('{problem.node}' is '{source_names[problem.node]}' in the file)",
         )
         if problem.node in source_names
         else problem

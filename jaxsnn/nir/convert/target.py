@@ -19,6 +19,8 @@ from jaxsnn.nir.frameworks.registry import (
     writable,
 )
 from jaxsnn.nir.model.loops import Order
+from jaxsnn.options import TO
+from jaxsnn.wording import Text
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -85,7 +87,8 @@ class Target:
             return f"{text}, of which nothing is known here"
         if importer == self.importer:
             return f"{text}, a release after {importer.after}, which is taken for it"
-        return f'{text}: say to="{self.framework.name}=={importer.version}" for that one'
+        setting = TO.set_to(f"{self.framework.name}=={importer.version}")
+        return Text("{text}: say {setting} for that one", text=text, setting=setting)
 
 
 def target_of(text: str) -> Target:

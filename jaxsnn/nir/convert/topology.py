@@ -182,7 +182,7 @@ def keep_one(kind: str) -> str:
 def refuse_for(target: Target, problems: Sequence[Problem]) -> None:
     """Raise a ConversionError for the first problem of a target with a graph, if there is one."""
     if problems:
-        message = f"{_refusal(target)}{problems[0].message}"
+        message = f"{_refusal(target)}" + problems[0].message
         first = dataclasses.replace(problems[0], message=message)
         raise ConversionError.of((first, *problems[1:]))
 

@@ -105,7 +105,7 @@ def write_neurons(conversion: Conversion) -> None:
                 f"{target.title} may fire and the source not, or the other way round"
             )
         if difference:
-            why = f"{written.why}{_describe_comparison(population, target)}"
+            why = written.why + _describe_comparison(population, target)
             draft.changed(name, difference, why)
         settings = [
             f"{key} {value}"

@@ -7,19 +7,14 @@ from types import MappingProxyType
 
 from jaxsnn.nir.frameworks.registry import frameworks
 from jaxsnn.nir.model.dialect import Conventions
+from jaxsnn.options import FILE_OPTIONS
 
 #: The values that an option may take.
 CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {
-        "time_unit": ("s", "ms", "step"),
-        "reset": ("zero", "subtract", "none"),
-        "reset_delay": ("true", "false"),
-        "spike_kernel": ("delta", "box"),
-        "initial": ("zero", "v_leak", "v_reset"),
-    }
+    {option.name: option.values for option in FILE_OPTIONS if option.values}
 )
 #: The options of all dialects that may differ from node to node; own options may, too.
-PER_NODE = ("reset", "reset_delay", "spike_kernel", "initial", "readout")
+PER_NODE = tuple(option.name for option in FILE_OPTIONS if option.repeated)
 
 
 class _Dialects(Mapping[str, Conventions]):

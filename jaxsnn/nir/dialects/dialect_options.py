@@ -9,11 +9,18 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from jaxsnn.errors import UsageError, listing, shown, suggestion
+from jaxsnn.errors import UsageError, listing, suggestion
 from jaxsnn.nir.dialects.dialect_names import CHOICES, DIALECTS, PER_NODE
-from jaxsnn.nir.frameworks.registry import conventions_of, own_options, split_version
+from jaxsnn.nir.frameworks.registry import (
+    conventions_of,
+    file_options,
+    framework_options,
+    split_version,
+)
 from jaxsnn.nir.model.node import Node, nothing
+from jaxsnn.options import DIALECT
 from jaxsnn.units import parse_time
+from jaxsnn.wording import Text
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,7 +56,8 @@ def parse_options(nodes: Mapping[str, Node], dialect: str | None, **given: Any) 
     """
     if dialect is not None and not isinstance(dialect, str):
         raise UsageError(
-            f"dialect={shown(dialect)} is no name", fix=f"say one of {listing(['auto', *DIALECTS])}"
+            Text("{option} is no name", option=DIALECT.set_to(dialect)),
+            fix=f"say one of {listing(['auto', *DIALECTS])}",
         )
     name, version = split_version(dialect or "auto")
     if name != "auto" and name not in DIALECTS:
@@ -58,7 +66,7 @@ def parse_options(nodes: Mapping[str, Node], dialect: str | None, **given: Any) 
         conventions_of(name, version)  # refuses an unknown version
     fields: dict[str, Any] = {}
     by_node: dict[str, dict[str, Any]] = {}
-    own = own_options()
+    own = framework_options()
     times = ("dt", *(option.name for option in own.values() if option.kind == "time"))
     # a readout resets as it is said, else never: so it comes last
     for option, value in sorted(given.items(), key=lambda one: one[0] == "readout"):
@@ -79,7 +87,7 @@ def parse_options(nodes: Mapping[str, Node], dialect: str | None, **given: Any) 
 
 def _value(option: str, value: Any) -> Any:
     """The value of an option that may differ by node."""
-    own = own_options().get(option)
+    own = framework_options().get(option)
     if own is not None and own.kind == "number":
         return _number(option, value)
     return _choice(option, value, own.choices if own is not None else ())
@@ -95,7 +103,8 @@ def _number(option: str, value: Any) -> float | str:
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
-        raise UsageError(f'{option}="{value}" is no number', fix="say a number, or none")
+        message = Text("{option} is no number", option=file_options()[option].set_to(str(value)))
+        raise UsageError(message, fix="say a number, or none")
     return number
 
 
@@ -103,7 +112,8 @@ def _choice(option: str, value: Any, own: tuple[str, ...] = ()) -> Any:
     text = str(value).lower()
     choices = CHOICES.get(option, own or ("true", "false"))
     if text not in choices:
-        raise UsageError(f'{option}="{value}" is unknown', fix=f"say one of {', '.join(choices)}")
+        message = Text("{option} is unknown", option=file_options()[option].set_to(str(value)))
+        raise UsageError(message, fix=f"say one of {', '.join(choices)}")
     return {"true": True, "false": False}.get(text, text)
 
 
@@ -118,8 +128,16 @@ def _per_node(
         if node is None:
             if fields.get(option, text) != text:
                 raise UsageError(
-                    f"{option} is said twice for all nodes, '{fields[option]}' and '{text}'",
-                    fix=f'say which node has the other, {option}={{"NODE": "{text}"}}',
+                    Text(
+                        "{option} is said twice for all nodes, '{first}' and '{second}'",
+                        option=file_options()[option],
+                        first=fields[option],
+                        second=text,
+                    ),
+                    fix=Text(
+                        "say which node has the other, {option}",
+                        option=file_options()[option].set_to(text, node="NODE"),
+                    ),
                 )
             fields[option] = _value(option, text)
             continue
@@ -134,7 +152,13 @@ def _per_node(
             value = _value(option, text)
             if own.get(option, value) != value:
                 raise UsageError(
-                    f"{option} of '{node}' is said twice, '{own[option]}' and '{value}'",
+                    Text(
+                        "{option} of '{node}' is said twice, '{first}' and '{second}'",
+                        option=file_options()[option],
+                        node=node,
+                        first=own[option],
+                        second=value,
+                    ),
                     fix="say it once",
                     node=node,
                 )
@@ -159,12 +183,21 @@ def _check_node(option: str, name: str, nodes: Mapping[str, Node]) -> None:
     neurons = [known for known, node in nodes.items() if node.traits.state]
     if name not in neurons:
         raise UsageError(
-            f"{option} names '{name}', which is not a neuron of the graph",
+            Text(
+                "{option} names '{node}', which is not a neuron of the graph",
+                option=file_options()[option],
+                node=name,
+            ),
             fix=suggestion(name, neurons),
         )
     if option == "readout" and not nodes[name].traits.fires:
         raise UsageError(
-            f"{option} names '{name}', a {nodes[name].type}, which does not spike anyway",
+            Text(
+                "{option} names '{node}', a {type}, which does not spike anyway",
+                option=file_options()[option],
+                node=name,
+                type=nodes[name].type,
+            ),
             fix="leave it out",
             node=name,
         )

@@ -10,11 +10,13 @@ from collections.abc import Iterable
 from typing import Any
 
 from jaxsnn.errors import DialectError, listing
-from jaxsnn.nir.frameworks.registry import own_options
+from jaxsnn.nir.frameworks.registry import file_options, framework_options
 from jaxsnn.nir.frameworks.source_rule import SpikeArea
 from jaxsnn.nir.model.dialect import Arrival, Dialect, Rule
 from jaxsnn.nir.model.node import Node
 from jaxsnn.nir.model.nodes import IF, I
+from jaxsnn.options import DIALECT, DT
+from jaxsnn.wording import Text
 
 
 def require(dialect: Dialect, fields: Iterable[str], purpose: str, node: str | None = None) -> None:
@@ -35,8 +37,10 @@ def require(dialect: Dialect, fields: Iterable[str], purpose: str, node: str | N
         if dialect.option(field, node) is None:
             missing, fix = _missing(dialect, field)
             if field == "reset" and dialect.option("reset_delay", node) is None:
-                fix += f", and {_missing(dialect, 'reset_delay')[1]}"  # both at once
-            raise DialectError(f"{where}{purpose} needs {missing}", fix=fix, node=node or "")
+                fix += ", and " + _missing(dialect, "reset_delay")[1]  # both at once
+            message = f"{where}{purpose} needs " + missing
+            facts = {"field": field, "dialect": dialect.name}
+            raise DialectError(message, fix=fix, node=node or "", facts=facts)
 
 
 #: What there is to choose from.
@@ -53,15 +57,18 @@ def _missing(dialect: Dialect, field: str) -> tuple[str, str]:
     conventions = dialect.conventions
     if field == "seconds" and conventions is not None and conventions.seconds_option:
         return _missing(dialect, conventions.seconds_option)
-    own = own_options().get(field)
+    own = framework_options().get(field)
     if own is not None and own.missing:
-        return own.missing, own.fix or f"say {field}="
+        return own.missing, own.advice
     if field == "seconds" and dialect.time_unit == "step":
-        return "the length of a step, in which the file counts time", "say dt="
+        return "the length of a step, in which the file counts time", Text(
+            "say {dt}", dt=DT.keyword
+        )
     if field in ("seconds", "time_unit"):
         return "the unit of time", dialect.unit_fix
     values = _VALUES.get(field, "")
-    return f"{field}, which the file does not say", f"say {field}={values}"
+    advice = Text("say {option}{values}", option=file_options()[field].keyword, values=values)
+    return f"{field}, which the file does not say", advice
 
 
 def known(dialect: Dialect, field: str, purpose: str, node: str | None = None) -> Any:
@@ -111,7 +118,7 @@ def rule_of(dialect: Dialect, node: Node) -> Rule:
         raise DialectError(
             f"node '{node.name}' is a {node.type}, which {dialect.name} never writes "
             f"(it writes {listing(conventions.rules)})",
-            fix="say another dialect=",
+            fix=Text("say another {dialect}", dialect=DIALECT.keyword),
             node=node.name,
         )
     if rule.option and dialect.option(rule.option, node.name) is False and rule.without is not None:

@@ -20,16 +20,18 @@ from jaxsnn.nir.frameworks.evidence import TOLERANCE, estimate, ties
 from jaxsnn.nir.frameworks.registry import (
     conventions_of,
     framework_of,
+    framework_options,
     frameworks,
     later_release,
-    own_options,
     owners,
     split_version,
 )
 from jaxsnn.nir.model.dialect import NO_UNIT, UNIT_SECONDS, Conventions, Dialect
 from jaxsnn.nir.model.graph import Graph
 from jaxsnn.nir.model.node import Node
+from jaxsnn.options import DIALECT, DT, RESET, RESET_DELAY, SPIKE_KERNEL, TIME_UNIT
 from jaxsnn.units import format_time
+from jaxsnn.wording import Text
 
 #: Name of this library's entry in a graph's metadata.
 TAG = "jaxsnn"
@@ -127,14 +129,20 @@ def _decided(
     _decide_initial(graph, conventions, said, nodes)
     _decide_own(graph, conventions, fields, reasons)
     if conventions.reset is None and "reset" not in fields:
-        reasons.append("The reset is not in the file: say reset= and reset_delay=.")
+        reasons.append(
+            Text(
+                "The reset is not in the file: say {reset} and {reset_delay}.",
+                reset=RESET.keyword,
+                reset_delay=RESET_DELAY.keyword,
+            )
+        )
     known, own = _split(fields)
     return Dialect(
         name=conventions.name,
         version=said.version or None,
         conventions=conventions,
         decided_by=decided_by,
-        why=" ".join(reasons),
+        why=Text.joined(" ", reasons),
         nodes={name: nodes[name] for name in graph.nodes if name in nodes},
         own=own,
         **known,
@@ -164,7 +172,7 @@ def _decide_own(
         if value is not None:
             fields[option.name] = value
         elif option.name not in conventions.defaults:
-            reason = option.unsaid
+            reason = option.remark
         if reason:
             reasons.append(reason)
 
@@ -178,12 +186,16 @@ def _default(graph: Graph, conventions: Conventions, option: str) -> tuple[Any, 
 def _refuse_foreign(conventions: Conventions, said: DialectOptions) -> None:
     """Options that would be ignored because another framework has them."""
     known = [option.name for option in conventions.options]
-    for option in own_options():
-        by_node = any(option in own for own in said.nodes.values())
-        if option not in known and (option in said.fields or by_node):
+    for name, option in framework_options().items():
+        by_node = any(name in node_options for node_options in said.nodes.values())
+        if name not in known and (name in said.fields or by_node):
             raise UsageError(
-                f"{option} is for the dialect {' and '.join(owners(option))}, "
-                f"not for {conventions.name}",
+                Text(
+                    "{option} is for the dialect {owners}, not for {dialect}",
+                    option=option,
+                    owners=" and ".join(owners(name)),
+                    dialect=conventions.name,
+                ),
                 fix="leave it out",
             )
 
@@ -195,9 +207,13 @@ def _decide_time_unit(
     if conventions.time_unit is not None:
         if said not in (None, conventions.time_unit):
             raise DialectError(
-                f'time_unit="{said}" contradicts the dialect {name}, '
-                f"which writes time in '{conventions.time_unit}'",
-                fix="leave it out, or say another dialect=",
+                Text(
+                    "{option} contradicts the dialect {name}, which writes time in '{time_unit}'",
+                    option=TIME_UNIT.set_to(said),
+                    name=name,
+                    time_unit=conventions.time_unit,
+                ),
+                fix=Text("leave it out, or say another {dialect}", dialect=DIALECT.keyword),
                 code=CONTRADICTION,
             )
         fields["time_unit"] = conventions.time_unit
@@ -210,7 +226,7 @@ def _decide_time_unit(
                 f"{formula} is {found.dt:g}, so time constants are in '{fields['time_unit']}'."
             )
     if fields.get("time_unit") is None:
-        reasons.append(f"{NO_UNIT}{_unit_hint(graph)}")
+        reasons.append(NO_UNIT + _unit_hint(graph))
 
 
 def _unit_hint(graph: Graph) -> str:
@@ -235,9 +251,19 @@ def _decide_dt(
     if fields.get("time_unit") == "step":
         if abs(found.dt - 1) > TOLERANCE:
             raise DialectError(
-                f"time_unit=\"step\" contradicts the file, where node '{found.node}' "
-                f"has dt = {formula} = {found.dt:g}, which is 1 where time is counted in steps",
-                fix='say time_unit="s" or time_unit="ms"',
+                Text(
+                    "{time_unit} contradicts the file, where node '{node}' has dt = {formula} = "
+                    "{dt:g}, which is 1 where time is counted in steps",
+                    time_unit=TIME_UNIT.set_to("step"),
+                    node=found.node,
+                    formula=formula,
+                    dt=found.dt,
+                ),
+                fix=Text(
+                    "say {seconds} or {milliseconds}",
+                    seconds=TIME_UNIT.set_to("s"),
+                    milliseconds=TIME_UNIT.set_to("ms"),
+                ),
                 node=found.node,
                 code=CONTRADICTION,
             )
@@ -248,9 +274,19 @@ def _decide_dt(
     said = fields.get("dt")
     if said is not None and abs(said - seconds) > 10 * TOLERANCE * seconds:
         raise DialectError(
-            f"dt={said:g} ({format_time(said)}) contradicts the file, where node "
-            f"'{found.node}' has {found.pair}, so dt = {formula} = {format_time(seconds)}",
-            fix="leave dt= out, or say another dialect=",
+            Text(
+                "{dt} ({explicit}) contradicts the file, where node '{node}' has {pair}, so dt = "
+                "{formula} = {seconds}",
+                dt=DT.set_to(said),
+                explicit=format_time(said),
+                node=found.node,
+                pair=found.pair,
+                formula=formula,
+                seconds=format_time(seconds),
+            ),
+            fix=Text(
+                "leave {dt} out, or say another {dialect}", dt=DT.keyword, dialect=DIALECT.keyword
+            ),
             node=found.node,
             code=CONTRADICTION,
         )
@@ -263,13 +299,24 @@ def _decide_dt(
             f"the dialect {conventions.name} always writes with dt = "
             f"{format_time(conventions.dt)}, but node '{found.node}' has {found.pair}, "
             f"so dt = {formula} = {format_time(seconds)}",
-            fix=f"say dt={seconds:g} if that is meant, or another dialect=",
+            fix=Text(
+                "say {dt} if that is meant, or another {dialect}",
+                dt=DT.set_to(seconds),
+                dialect=DIALECT.keyword,
+            ),
             node=found.node,
             code=CONTRADICTION,
         )
     if said is None:
         fields["dt"] = _shortest(seconds)
-        reasons.append(f"dt is {format_time(fields['dt'])}, from {formula} of all neurons.")
+        reasons.append(
+            Text(
+                "{dt} is {fields}, from {formula} of all neurons.",
+                dt=DT,
+                fields=format_time(fields["dt"]),
+                formula=formula,
+            )
+        )
 
 
 def _shortest(seconds: float) -> float:
@@ -293,8 +340,14 @@ def _decide_area(
     fields["spike_kernel"] = "box"
     lasts = fields.setdefault("dt", area)
     reasons.append(
-        f"A spike of weight 1 has the area {area:g} s: it is taken for a current of {area / lasts:g} "
-        f'that lasts {lasts:g} s; say spike_kernel="delta" for a delta of that area.'
+        Text(
+            "A spike of weight 1 has the area {area:g} s: it is taken for a current of "
+            "{current:g} that lasts {lasts:g} s; say {spike_kernel} for a delta of that area.",
+            area=area,
+            current=area / lasts,
+            lasts=lasts,
+            spike_kernel=SPIKE_KERNEL.set_to("delta"),
+        )
     )
 
 
@@ -387,8 +440,13 @@ def refuse_contradiction(graph: Graph, conventions: Conventions) -> None:
     if found is not None:
         others = [name for name in possible(graph) if name != conventions.name]
         raise DialectError(
-            f"the dialect {conventions.name} contradicts the file: {found.message}",
-            fix=_few_digits(graph) or f"say another dialect= (the numbers allow {listing(others)})",
+            f"the dialect {conventions.name} contradicts the file: " + found.message,
+            fix=_few_digits(graph)
+            or Text(
+                "say another {dialect} (the numbers allow {others})",
+                dialect=DIALECT.keyword,
+                others=listing(others),
+            ),
             node=found.node,
             code=found.code,
         )
@@ -490,7 +548,7 @@ def read_tag(graph: Graph) -> tuple[DialectOptions | None, str]:
     try:
         tag = dict(json.loads(str(text)))
         nodes = {name: dict(own) for name, own in dict(tag.pop("nodes", {})).items()}
-        known = (*PER_NODE, *own_options())
+        known = (*PER_NODE, *framework_options())
         if unknown := [field for own in nodes.values() for field in own if field not in known]:
             raise ValueError(f"unknown option '{unknown[0]}' of a node")
         # Every value passes the same checks as an option of the user.
@@ -515,8 +573,8 @@ def read_tag(graph: Graph) -> tuple[DialectOptions | None, str]:
         AttributeError,
         RecursionError,
     ) as error:
-        reason = error.problem.message if isinstance(error, JaxsnnError) else error
-        return None, f"The entry '{TAG}' of its metadata is not believed: {reason}. "
+        reason = error.problem.message if isinstance(error, JaxsnnError) else str(error)
+        return None, f"The entry '{TAG}' of its metadata is not believed: " + reason + ". "
     return found, ""
 
 
@@ -567,7 +625,7 @@ def _agrees(tag: DialectOptions, said: DialectOptions) -> bool:
         return False
     known = {option.name for option in theirs.options}
     given = {name for own in (said.fields, *said.nodes.values()) for name in own}
-    return given & set(own_options()) <= known
+    return given & set(framework_options()) <= known
 
 
 def _merged(

@@ -23,6 +23,8 @@ from jaxsnn.nir.model.dialect import Conventions, Dialect, NodeDialect, Rule
 from jaxsnn.nir.model.graph import Graph
 from jaxsnn.nir.model.node import Node
 from jaxsnn.nir.model.nodes import IF, I
+from jaxsnn.options import ENGINE, READOUT, RESET
+from jaxsnn.wording import Text
 
 _PURPOSE = "simulation"
 
@@ -201,7 +203,11 @@ def _infinite_time_constants(node: Node) -> dict[str, Problem]:
             node,
             f"{name} of neuron {int((~finite).argmax())} is infinite: nothing decays (in a framework"
             " of steps alpha or beta is 1), which this neuron cannot do in continuous time",
-            f"give a finite time constant{instead}, or simulate with engine=TimeStepped()",
+            Text(
+                "give a finite time constant{instead}, or simulate with {engine}",
+                instead=instead,
+                engine=ENGINE.set_to("grid"),
+            ),
         )
     return problems
 
@@ -271,7 +277,9 @@ def _foreign_outputs(node: Node, view: NodeDialect, *, resetting: bool) -> dict[
                 code=ConversionError.default_code,
                 message=f"node '{name}' gives its membrane and resets ({view.reset}), which is not"
                 " supported",
-                fix=f'say reset={{"{name}": "none"}} if it is a leaky readout',
+                fix=Text(
+                    "say {reset} if it is a leaky readout", reset=RESET.set_to("none", node=name)
+                ),
             )
         }
     if node.traits.fires and view.reset == "none" and not view.readout:
@@ -281,7 +289,10 @@ def _foreign_outputs(node: Node, view: NodeDialect, *, resetting: bool) -> dict[
                 code=ConversionError.default_code,
                 message=f"node '{name}' never resets, and its spikes are taken, which NIR's neurons"
                 " do not give",
-                fix=f'say readout="{name}" if its membrane is taken, or another reset',
+                fix=Text(
+                    "say {readout} if its membrane is taken, or another reset",
+                    readout=READOUT.set_to(name),
+                ),
             )
         }
     return {}

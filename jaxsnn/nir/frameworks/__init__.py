@@ -9,16 +9,16 @@ from jaxsnn.nir.frameworks.registry import (
 )
 from jaxsnn.nir.frameworks.source_rule import NeuronRule
 from jaxsnn.nir.model.decays import Decay
-from jaxsnn.nir.model.dialect import Conventions, Evidence, OwnOption, Rule, StepLength
+from jaxsnn.nir.model.dialect import Conventions, Evidence, FrameworkOption, Rule, StepLength
 
 __all__ = [
     "Conventions",
     "Decay",
     "Evidence",
     "Framework",
+    "FrameworkOption",
     "Importer",
     "NeuronRule",
-    "OwnOption",
     "Rule",
     "StepLength",
     "framework_of",

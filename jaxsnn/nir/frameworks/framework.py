@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from jaxsnn.nir.model.draft import Draft
     from jaxsnn.nir.model.node import Node
 
-from jaxsnn.nir.model.dialect import Conventions, OwnOption
+from jaxsnn.nir.model.dialect import Conventions, FrameworkOption
 
 # What it reads
 
@@ -193,7 +193,7 @@ class Framework:
     note: str = ""
 
     @property
-    def options(self) -> tuple[OwnOption, ...]:
+    def options(self) -> tuple[FrameworkOption, ...]:
         """The own options of all versions, each once."""
         found = {option.name: option for version in self.dialects for option in version.options}
         return tuple(found.values())

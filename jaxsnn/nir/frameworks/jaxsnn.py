@@ -28,8 +28,9 @@ from jaxsnn.nir.frameworks.neuron_writing import Setting, Written
 from jaxsnn.nir.frameworks.source_flow import Flow
 from jaxsnn.nir.frameworks.source_rule import NeuronRule
 from jaxsnn.nir.model.decays import EXACT_SYNAPSE, NO_DECAY
-from jaxsnn.nir.model.dialect import Conventions, Dialect, OwnOption, Rule, rules
+from jaxsnn.nir.model.dialect import Conventions, Dialect, FrameworkOption, Rule, rules
 from jaxsnn.nir.model.graph import Graph
+from jaxsnn.wording import Text
 
 
 def _write(flow: Flow, setting: Setting) -> Written:
@@ -85,14 +86,14 @@ init, apply = net.done()""",
     ),
 )
 
-_SCALE_SPIKES = OwnOption(
+_SCALE_SPIKES = FrameworkOption(
     name="scale_spikes",
     kind="bool",
     help="jaxsnn: w_in (LIF, LI, IF and I: r) scales spikes, as in NIR's equations; false as in "
     "earlier releases of this library, and in that of the Electronic Vision(s) group",
     missing="scale_spikes, because w_in (LIF, LI, IF and I: r) is not 1 and earlier releases of "
     "this library did not apply it to spikes",
-    fix="say scale_spikes=true (NIR's equations), or scale_spikes=false (as earlier releases)",
+    fix="say {option} true (NIR's equations) or false (as earlier releases)",
     tries=(True, False),
 )
 
@@ -117,9 +118,12 @@ def _refined(rule: NeuronRule, dialect: Dialect) -> NeuronRule:
     if np.all(values == 1):
         return rule
     ignored = f"{values[0]:g}" if values.size == 1 else f"{values[0]:g} to {values[-1]:g}"
-    sentence = (
-        f"node '{node.name}': {gain} is {ignored} and does not scale spikes"
-        f" ({_SCALE_SPIKES.name}=false)"
+    sentence = Text(
+        "node '{node}': {gain} is {ignored} and does not scale spikes ({setting})",
+        node=node.name,
+        gain=gain,
+        ignored=ignored,
+        setting=_SCALE_SPIKES.set_to(False),
     )
     return dataclasses.replace(rule, assumed=(sentence,))
 

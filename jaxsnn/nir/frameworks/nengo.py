@@ -19,6 +19,8 @@ from jaxsnn.nir.model.changes import Change
 from jaxsnn.nir.model.dialect import Conventions, Estimate, Evidence, Rule, rules
 from jaxsnn.nir.model.graph import Graph
 from jaxsnn.nir.model.node import Node
+from jaxsnn.options import DIALECT, TIME_UNIT
+from jaxsnn.wording import Text
 
 
 def _refutes(nodes: Mapping[str, Node], found: Estimate) -> tuple[str, str] | None:
@@ -50,7 +52,7 @@ def _refuse_loops(graph: Graph) -> Iterator[tuple[Node, Change]]:
         raise DialectError(
             f"the edge from '{source}' to '{target}' closes a loop, and Nengo builds none of "
             "connections without a synapse",
-            fix="leave the loop out, or say another dialect=",
+            fix=Text("leave the loop out, or say another {dialect}", dialect=DIALECT.keyword),
             node=source,
             code="contradiction",
         )
@@ -66,7 +68,11 @@ def _refuse_bound(graph: Graph) -> Iterator[tuple[Node, Change]]:
                 raise DialectError(
                     f"node '{node.name}' has a {name} of {np.min(value):g}, and Nengo keeps "
                     "membranes at 0 or above, which is not simulated in its name",
-                    fix='say dialect="nir", time_unit="s" for membranes without a bound',
+                    fix=Text(
+                        "say {dialect}, {time_unit} for membranes without a bound",
+                        dialect=DIALECT.set_to("nir"),
+                        time_unit=TIME_UNIT.set_to("s"),
+                    ),
                     node=node.name,
                     code="contradiction",
                 )

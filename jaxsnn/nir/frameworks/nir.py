@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from jaxsnn.nir.frameworks.framework import Framework
 from jaxsnn.nir.model.decays import NO_DECAY
-from jaxsnn.nir.model.dialect import Conventions, OwnOption, Rule, rules
+from jaxsnn.nir.model.dialect import Conventions, FrameworkOption, Rule, rules
 
-_SPIKE_AREA = OwnOption(
+_SPIKE_AREA = FrameworkOption(
     name="spike_area",
     kind="time",
     help="NIR itself: the integral of the current that a spike of weight 1 is. It lasts one step, or"

@@ -33,9 +33,11 @@ from jaxsnn.nir.frameworks.source_step import Step
 from jaxsnn.nir.frameworks.torch_layers import Call, Exported, LayerNumbers, numbers_of
 from jaxsnn.nir.model.changes import Change
 from jaxsnn.nir.model.decays import EULER_MEMBRANE, EULER_SYNAPSE, NO_DECAY
-from jaxsnn.nir.model.dialect import Conventions, Dialect, OwnOption, Rule, rules
+from jaxsnn.nir.model.dialect import Conventions, Dialect, FrameworkOption, Rule, rules
 from jaxsnn.nir.model.graph import Graph
 from jaxsnn.nir.model.node import Node
+from jaxsnn.options import ENGINE, RESET
+from jaxsnn.wording import Text
 
 # What it writes
 
@@ -45,15 +47,13 @@ def _seconds(dialect: Dialect) -> float | None:
     return None if dialect.dt_export is None else 1 / dialect.dt_export
 
 
-_DT_EXPORT = OwnOption(
+_DT_EXPORT = FrameworkOption(
     name="dt_export",
     kind="time",
     help="Norse: the dt that its exporter was given",
     missing="the dt that Norse's exporter was given",
-    fix="say dt_export= (Norse's default is 1ms)",
-    unsaid=(
-        "The dt that its exporter was given (1 ms by default) is not in the file: say dt_export=."
-    ),
+    fix="say {option} (Norse's default is 1ms)",
+    unsaid="The dt that its exporter was given (1 ms by default) is not in the file: say {option}.",
 )
 _BOX = Rule(kernel="box", membrane_decay=EULER_MEMBRANE, membrane="euler", ones=("r",))
 _CURRENT = Rule(
@@ -95,8 +95,11 @@ _WRITES_MAIN = dataclasses.replace(
         {
             "dt_export": (
                 1.0,
-                "Norse's main branch writes time constants in true seconds, "
-                "unless its exporter was given a time_scaling_factor: then say dt_export=.",
+                Text(
+                    "Norse's main branch writes time constants in true seconds, unless its exporter "
+                    "was given a time_scaling_factor: then say {option}.",
+                    option=_DT_EXPORT.keyword,
+                ),
             )
         }
     ),
@@ -114,7 +117,7 @@ def _ignored(graph: Graph) -> Iterator[tuple[Node, Change]]:
             raise DialectError(
                 f"node '{node.name}' ({node.type}) resets to zero in Norse's importer, whatever its"
                 " reset_method is, and reset is 'subtract'",
-                fix=f'say reset={{"{node.name}": "zero"}} of it',
+                fix=Text("say {reset} of it", reset=RESET.set_to("zero", node=node.name)),
                 node=node.name,
             )
         taken = {"IF": {"v_reset": 0}, "LIF": {"v_reset": 0, "r": 1}, "CubaLIF": {"v_reset": 0}}
@@ -129,7 +132,7 @@ def _ignored(graph: Graph) -> Iterator[tuple[Node, Change]]:
             yield node.read_as(**meant), Change(node=node.name, what=listing(said), why=why)
 
 
-_RESET_SIZE = OwnOption(
+_RESET_SIZE = FrameworkOption(
     name="reset_size",
     kind="choice",
     help="Norse's importer: what a reset that subtracts takes off, by its reset_method",
@@ -149,7 +152,8 @@ def _refined(rule: NeuronRule, dialect: Dialect) -> NeuronRule:
     problems = dict(rule.problems)
     if reason and "spike_area" not in problems:
         text = f"{reason}, which has no meaning in the equations"
-        problems["spike_area"] = bad_parameter(node, text, "simulate with engine=TimeStepped()")
+        fix = Text("simulate with {engine}", engine=ENGINE.set_to("grid"))
+        problems["spike_area"] = bad_parameter(node, text, fix)
     return dataclasses.replace(rule, reset_size=size, problems=problems)
 
 
@@ -242,7 +246,7 @@ def _write(step: Step, setting: Setting) -> Written:
         raise ConversionError(
             f"node '{step.name}' resets to a value after several spikes in a step, "
             "and Norse fires one",
-            fix='use reset="subtract"',
+            fix=Text("use {reset}", reset=RESET.set_to("subtract")),
             node=step.name,
         )
     if step.reset == "skip":

@@ -19,9 +19,11 @@ from functools import cache
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from jaxsnn.errors import UsageError, add_option, listing, suggestion
+from jaxsnn.errors import UsageError, listing, suggestion
 from jaxsnn.nir.frameworks.framework import Framework, Importer
-from jaxsnn.nir.model.dialect import Conventions, Dialect, OwnOption
+from jaxsnn.nir.model.dialect import Conventions, Dialect, FrameworkOption
+from jaxsnn.options import DT, FILE_OPTIONS
+from jaxsnn.wording import Option
 
 #: Group of entry points through which distributions bring frameworks.
 ENTRY_POINTS = "jaxsnn.frameworks"
@@ -42,9 +44,7 @@ _OWN = (
     "spinnaker2",
 )
 #: Options that all dialects have.
-COMMON_OPTIONS = (
-    *("dialect", "dt", "time_unit", "reset", "reset_delay", "spike_kernel", "initial", "readout"),
-)
+COMMON_OPTIONS = tuple(option.name for option in FILE_OPTIONS)
 _registered: dict[str, Framework] = {}
 Known = TypeVar("Known", Conventions, Importer)
 
@@ -87,8 +87,6 @@ def register_framework(framework: Framework) -> None:
         )
     _refuse_contradictions(framework)
     _registered[framework.name] = framework
-    for option in framework.options:
-        add_option(option.name)
 
 
 def unregister_framework(name: str) -> None:
@@ -179,13 +177,22 @@ def _refuse_contradictions(framework: Framework) -> None:
 # Options, dialects and importers
 
 
-def own_options() -> dict[str, OwnOption]:
+def framework_options() -> dict[str, FrameworkOption]:
     """The options that single frameworks have, by name."""
     return _options(frameworks())
 
 
-def _options(known: Mapping[str, Framework]) -> dict[str, OwnOption]:
+def _options(known: Mapping[str, Framework]) -> dict[str, FrameworkOption]:
     return {option.name: option for found in known.values() for option in found.options}
+
+
+def file_options() -> dict[str, Option]:
+    """Return what may be said of a file, by name: options of all frameworks, and those of single ones."""
+    options: dict[str, Option] = {}
+    for option in FILE_OPTIONS:
+        options[option.name] = option
+        options |= framework_options() if option is DT else {}
+    return options
 
 
 def owners(option: str) -> list[str]:

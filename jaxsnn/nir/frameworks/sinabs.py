@@ -27,27 +27,29 @@ from jaxsnn.nir.frameworks.source_rule import NeuronRule
 from jaxsnn.nir.frameworks.source_step import Step
 from jaxsnn.nir.model.changes import Edge
 from jaxsnn.nir.model.decays import NO_DECAY
-from jaxsnn.nir.model.dialect import Conventions, Dialect, OwnOption, Rule, rules
+from jaxsnn.nir.model.dialect import Conventions, Dialect, FrameworkOption, Rule, rules
 from jaxsnn.nir.model.draft import Draft
+from jaxsnn.options import MIN_V_MEM
+from jaxsnn.wording import Text
 
-_NORM_INPUT = OwnOption(
+_NORM_INPUT = FrameworkOption(
     name="norm_input",
     kind="bool",
     help="Sinabs: true or false",
-    unsaid="norm_input is not in the file: say norm_input=.",
+    unsaid="norm_input is not in the file: say {option}.",
     tries=(True, False),
 )
-_MIN_V_MEM = OwnOption(
-    name="min_v_mem",
+_MIN_V_MEM = FrameworkOption(
+    name=MIN_V_MEM.name,
+    help=MIN_V_MEM.help,
     kind="number",
-    help="Sinabs: V is raised to this at the end of each step, or none",
     unsaid=(
-        "min_v_mem, a lower bound of V, is not in the file, and none is assumed: say min_v_mem= "
+        "min_v_mem, a lower bound of V, is not in the file, and none is assumed: say {option} "
         "(from_model sets -1 by default, its NIR importer -v_threshold for IF)."
     ),
     tries=("none", -1.0),
 )
-_SPIKE_FN = OwnOption(
+_SPIKE_FN = FrameworkOption(
     name="spike_fn",
     kind="choice",
     help="Sinabs: multi (default: as many spikes in a step as thresholds fit into V) or single",
@@ -69,7 +71,11 @@ def _refined(rule: NeuronRule, dialect: Dialect) -> NeuronRule:
     """Return the rule by `spike_fn` and `min_v_mem`."""
     name = rule.node.name
     spike_fn, bound = (dialect.option(option.name, name) for option in (_SPIKE_FN, _MIN_V_MEM))
-    assumed = "min_v_mem is not in the file, V is taken to have no lower bound: say min_v_mem="
+    assumed = Text(
+        "{name} is not in the file, V is taken to have no lower bound: say {option}",
+        name=_MIN_V_MEM.name,
+        option=_MIN_V_MEM.keyword,
+    )
     return dataclasses.replace(
         rule,
         spikes_per_step="one" if spike_fn == "single" else "several",

@@ -46,6 +46,8 @@ from jaxsnn.nir.model.dialect import Conventions, Dialect, Evidence, Rule, rules
 from jaxsnn.nir.model.graph import Graph
 from jaxsnn.nir.model.node import Node
 from jaxsnn.nir.model.nodes import IF, NEURONS, I
+from jaxsnn.options import RESET_DELAY
+from jaxsnn.wording import Text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -112,10 +114,15 @@ def _refined(rule: NeuronRule, dialect: Dialect) -> NeuronRule:
             " itself acts as with True in recurrent neurons of this type"
         )
     else:
-        remark = (
-            f"{subject}: reset_delay is True, not {declared_delay}, as {rule.dialect} has no other way"
-            " for recurrent neurons of this type; for the other rule say"
-            f' reset_delay={{"{name}": {declared_delay}}}'
+        remark = Text(
+            "{subject}: {title} is {value}, not {declared_delay}, as {dialect} has no other way for"
+            " recurrent neurons of this type; for the other rule say {setting}",
+            subject=subject,
+            title=RESET_DELAY.name,
+            value=True,
+            declared_delay=declared_delay,
+            dialect=rule.dialect,
+            setting=RESET_DELAY.set_to(declared_delay, node=name),
         )
         problems = {key: value for key, value in rule.problems.items() if key != "reset_delay"}
         rule = dataclasses.replace(rule, reset_delay=True, problems=problems)

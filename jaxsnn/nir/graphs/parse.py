@@ -36,6 +36,8 @@ from jaxsnn.nir.model.graph import Graph, Subgraph
 from jaxsnn.nir.model.node import Node, Parameter
 from jaxsnn.nir.model.nodes import Input, Output, class_of
 from jaxsnn.nir.model.validation import is_open, validate
+from jaxsnn.options import DIALECT
+from jaxsnn.wording import Text
 
 _RESERVED = ("type", "metadata")
 
@@ -140,7 +142,12 @@ def _with_dialects(graph: Graph, broken: tuple[Problem, ...]) -> tuple[Problem, 
     sound = [name for name in DIALECTS if _is_sound(graph, name)]
     if not sound:
         return broken
-    other = f"{broken[0].fix}, or say dialect= ({listing(sound)} means it otherwise)"
+    other = Text(
+        "{fix}, or say {dialect} ({sound} means it otherwise)",
+        fix=broken[0].fix,
+        dialect=DIALECT.keyword,
+        sound=listing(sound),
+    )
     return (dataclasses.replace(broken[0], fix=other), *broken[1:])
 
 

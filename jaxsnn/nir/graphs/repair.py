@@ -19,6 +19,8 @@ from jaxsnn.nir.model.graph import Graph
 from jaxsnn.nir.model.node import Node, freeze
 from jaxsnn.nir.model.nodes import Flatten, Input, Output
 from jaxsnn.nir.model.passes import Shape, own_shape, shapes, transfer
+from jaxsnn.options import DIALECT
+from jaxsnn.wording import Text
 
 
 def add_borders(graph: Graph) -> Graph:
@@ -113,7 +115,7 @@ def _tag_warnings(graph: Graph) -> Iterator[Problem]:
             code="other-dialect",
             severity="warning",
             message=f"{tagged}; {graph.dialect.name} was said",
-            fix="leave dialect= out to read it as its metadata say",
+            fix=Text("leave {dialect} out to read it as its metadata say", dialect=DIALECT.keyword),
         )
 
 
@@ -128,7 +130,10 @@ def _release_warnings(graph: Graph) -> Iterator[Problem]:
             code="unknown-release",
             severity="warning",
             message=later,
-            fix=f"say dialect={dialect.name}=={conventions.version} if that is meant",
+            fix=Text(
+                "say {dialect} if that is meant",
+                dialect=DIALECT.set_to(f"{dialect.name}=={conventions.version}"),
+            ),
         )
 
 

@@ -27,7 +27,9 @@ from jaxsnn.nir.io.hdf5_objects import Dataset as Dataset
 from jaxsnn.nir.io.hdf5_objects import Group as Group
 from jaxsnn.nir.io.hdf5_objects import load_root
 from jaxsnn.nir.io.read_limits import ByteBudget, read_limits
+from jaxsnn.options import MAX_BYTES
 from jaxsnn.output import refuse_unreadable, write_whole
+from jaxsnn.wording import Text
 
 
 def text_dataset(text: str | list[Any]) -> Dataset:
@@ -155,7 +157,10 @@ def out_of_memory(path: str | os.PathLike[str]) -> FileError:
     return FileError(
         f"{os.fspath(path)} takes more memory to decode than there is, or than {allowed} bytes of"
         " arrays do",
-        fix=f"pass max_bytes={2 * allowed} if you trust it, or export it again",
+        fix=Text(
+            "pass {max_bytes} if you trust it, or export it again",
+            max_bytes=MAX_BYTES.set_to(2 * allowed),
+        ),
     )
 
 

@@ -8,11 +8,13 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
-from jaxsnn.errors import FileError, UsageError, as_number, shown
+from jaxsnn.errors import FileError, UsageError, as_number
+from jaxsnn.options import MAX_BYTES, READ_TIMEOUT
 from jaxsnn.output import refuse_unreadable
+from jaxsnn.wording import Text
 
 #: What says how many bytes the arrays of a file may have, decoded, and what they may by default.
-MAX_BYTES, DEFAULT_MAX_BYTES = "JAXSNN_MAX_BYTES", 2**31
+LIMIT_VARIABLE, DEFAULT_MAX_BYTES = "JAXSNN_MAX_BYTES", 2**31
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,9 +44,9 @@ def read_limits() -> ReadLimits:
 
 
 def _said_by_the_environment() -> int:
-    said = os.environ.get(MAX_BYTES, "")
+    said = os.environ.get(LIMIT_VARIABLE, "")
     if said and not (said.isascii() and said.isdigit()):
-        raise UsageError(f"{MAX_BYTES} is '{said}'", fix="give a number of bytes")
+        raise UsageError(f"{LIMIT_VARIABLE} is '{said}'", fix="give a number of bytes")
     return int(said or DEFAULT_MAX_BYTES)
 
 
@@ -62,9 +64,10 @@ def limit_reading(
         UsageError: a limit that is not positive.
     """
     before = read_limits()
-    for name, value in (("max_bytes", max_bytes), ("read_timeout", read_timeout)):
+    for option, value in ((MAX_BYTES, max_bytes), (READ_TIMEOUT, read_timeout)):
         if value is not None and not 0 < as_number(value) < float("inf"):
-            raise UsageError(f"{name}={shown(value)} limits nothing", fix="give a positive number")
+            message = Text("{option} limits nothing", option=option.set_to(value))
+            raise UsageError(message, fix="give a positive number")
     # What the system can count: more is no limit, either.
     bytes_at_most = before.max_bytes if max_bytes is None else max_bytes
     seconds = before.timeout if read_timeout is None else read_timeout
@@ -119,5 +122,9 @@ class ByteBudget:
             raise FileError(
                 f"{self.path}: with {name} of {size} bytes its arrays have more than"
                 f" {self.max_bytes} bytes",
-                fix=f"pass max_bytes={self.taken} or more, or set {MAX_BYTES}, if you trust it",
+                fix=Text(
+                    "pass {max_bytes} or more, or set {variable}, if you trust it",
+                    max_bytes=MAX_BYTES.set_to(self.taken),
+                    variable=LIMIT_VARIABLE,
+                ),
             )

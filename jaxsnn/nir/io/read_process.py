@@ -24,6 +24,8 @@ from typing import NoReturn
 
 from jaxsnn.errors import FileError
 from jaxsnn.nir.io.read_limits import ReadLimits
+from jaxsnn.options import READ_TIMEOUT
+from jaxsnn.wording import Text
 
 #: Bytes that decoding takes beside the arrays: chunks, names, copies of text.
 _BESIDE = 2**29
@@ -167,7 +169,11 @@ class ReadProcess:
     def _too_late(self) -> FileError:
         return FileError(
             f"{self._path} was not read within {self._limits.timeout:g} s",
-            fix=f"pass a longer read_timeout=600 if you trust it, {_TRUSTED}",
+            fix=Text(
+                "pass a longer {read_timeout} if you trust it, {trusted}",
+                read_timeout=READ_TIMEOUT.set_to(600),
+                trusted=_TRUSTED,
+            ),
         )
 
     def _ended(self) -> FileError:

@@ -31,6 +31,7 @@ from jaxsnn.nir.io.files import (
 )
 from jaxsnn.nir.io.read_limits import ReadLimits, read_limits
 from jaxsnn.nir.io.read_process import ReadProcess
+from jaxsnn.wording import text_of_json, text_to_json
 
 _LARGEST_HEADER = 2**30
 
@@ -63,8 +64,9 @@ def _read_apart(path: str | os.PathLike[str], kind: str, limits: ReadLimits) -> 
             send(document, out)
         except (JaxsnnError, MemoryError) as error:
             met = error if isinstance(error, JaxsnnError) else out_of_memory(path)
-            said = {"message": met.problem.message, "fix": met.problem.fix}
-            _send_header(out, {"error": type(met).__name__, **said})
+            problem = met.problem
+            texts = {"message": text_to_json(problem.message), "fix": text_to_json(problem.fix)}
+            _send_header(out, {"error": type(met).__name__, **texts})
 
     with ReadProcess(path, work, limits) as child:
         return receive(child, path)
@@ -133,7 +135,7 @@ def receive(child: Any, path: str | os.PathLike[str]) -> Group:
     content = json.loads(bytes(child.read(size)))
     if "error" in content:
         kind: type[JaxsnnError] = getattr(errors, content["error"])
-        raise kind(content["message"], fix=content["fix"])
+        raise kind(text_of_json(content["message"]), fix=text_of_json(content["fix"]))
     return _group(content["document"], child)
 
 

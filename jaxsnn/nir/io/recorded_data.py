@@ -26,6 +26,8 @@ from jaxsnn.errors import UsageError
 from jaxsnn.nir.io.data_files import TOLERANCE, Observable, refuse_broken
 from jaxsnn.nir.io.data_files import read_data as read_data
 from jaxsnn.nir.io.data_files import write_data as write_data
+from jaxsnn.options import DT
+from jaxsnn.wording import Text
 
 
 def event_data(events: Any, size: int, t_max: float, values: Any = None) -> EventData:
@@ -161,7 +163,7 @@ def bin_events(data: EventData, dt: float, *, move: bool = False, name: str = "d
     """
     refuse_broken(data, name)
     if not (math.isfinite(dt) and dt > 0):
-        raise UsageError(f"dt is {dt:g} s", fix="it must be positive")
+        raise UsageError(Text("{option} is {dt:g} s", option=DT, dt=dt), fix="it must be positive")
     count = _steps(np.asarray(data.t_max), dt)
     if not bool(_is_whole(np.asarray(data.t_max), count, dt)):
         raise UsageError(
@@ -224,7 +226,8 @@ def in_steps(
         return to_array(data, shape), remark
     if dt is None:
         raise UsageError(
-            f"the {name} is given by events, and nobody says how long a step is", fix="say dt="
+            f"the {name} is given by events, and nobody says how long a step is",
+            fix=Text("say {dt}", dt=DT.keyword),
         )
     return to_array(gridded_data(bin_events(data, dt, name=name).array, dt), shape), None
 

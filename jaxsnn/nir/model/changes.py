@@ -6,6 +6,8 @@ import dataclasses
 import re
 from typing import Any
 
+from jaxsnn.wording import Text, for_command_line
+
 Edge = tuple[str, str]
 
 
@@ -49,8 +51,15 @@ class Change:
 
     def as_dict(self) -> dict[str, str]:
         """For JSON."""
-        return {"node": self.node, "what": self.what, "why": self.why}
+        what, why = for_command_line(self.what), for_command_line(self.why)
+        return {"node": self.node, "what": what, "why": why}
+
+    @property
+    def text(self) -> Text:
+        """What was done to which node, and why."""
+        node = self.node or "graph"
+        return Text("{node}: {change} ({reason})", node=node, change=self.what, reason=self.why)
 
     def as_text(self) -> str:
-        """For people."""
-        return f"{self.node or 'graph'}: {self.what} ({self.why})"
+        """For people at the command line."""
+        return for_command_line(self.text)

@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from jaxsnn.errors import Problem, in_flags
+from jaxsnn.errors import Problem
 from jaxsnn.nir.model.graph import Graph
 from jaxsnn.nir.model.node import Node
 from jaxsnn.nir.model.passes import Shape, shapes, sizes, synapses
+from jaxsnn.options import DIALECT
 from jaxsnn.units import format_time
+from jaxsnn.wording import Text, for_command_line
 
 #: Arrays up to this size are listed in full.
 LISTED = 4
@@ -174,11 +176,15 @@ def _unknown(value: Any) -> str:
 def _dialect_lines(graph: Graph) -> list[str]:
     dialect = graph.dialect
     # The choices are in `why` already.
-    why = f"{dialect.why} Say dialect=." if dialect.name is None else dialect.why
+    why = (
+        Text("{why} Say {dialect}.", why=dialect.why, dialect=DIALECT.keyword)
+        if dialect.name is None
+        else dialect.why
+    )
     lines = [
         "",
         f"dialect: {dialect.name or 'undecided'} ({dialect.decided_by})",
-        f"  {in_flags(why)}",
+        f"  {for_command_line(why)}",
     ]
     shown = {
         "dt": None if dialect.dt is None else format_time(dialect.dt),

@@ -14,11 +14,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from jaxsnn.errors import UsageError, in_flags
+from jaxsnn.errors import UsageError
 from jaxsnn.nir.model.changes import Change, Edge
 from jaxsnn.nir.model.decays import EXACT_MEMBRANE, Decay
 from jaxsnn.nir.model.node import Node, nothing
 from jaxsnn.nir.model.nodes import NEURONS
+from jaxsnn.options import DIALECT, TIME_UNIT
+from jaxsnn.wording import Option, Text, for_command_line
 
 TimeUnit = Literal["s", "ms", "step"]
 Kernel = Literal["delta", "box"]
@@ -140,29 +142,34 @@ class Evidence:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class OwnOption:
-    """Something that the files of one framework leave open, and no other framework has.
+class FrameworkOption(Option):
+    """Something that the files of one framework leave open, and no other framework has: a keyword of
+    `jaxsnn.nir.read` and an option of each command that reads a file.
 
     Attributes:
-        name: Keyword of `jaxsnn.nir.read`; the command line writes "-" for "_".
         kind: "time": seconds, or text with a unit. "bool": true or false. "number": a number, or
             "none". "choice": one of `choices`. All but times may differ by node.
-        help: For the help of the command line: "Norse: the dt that its exporter was given".
         missing: What a message names where it is needed: "the dt that Norse's exporter was given".
-        fix: What to say then; "" for "say NAME=".
-        unsaid: A sentence for `Dialect.why` while nobody has said it.
-        choices: The values of a "choice".
+        fix: What to do then, a template in which {option} is the option; "" for "say {option}".
+        unsaid: A sentence for `Dialect.why` while nobody has said it, a template as `fix`.
         tries: What `jaxsnn verify` tries where a recording does not verify, likely ones.
     """
 
-    name: str
     kind: Literal["time", "bool", "number", "choice"]
-    help: str
     missing: str = ""
     fix: str = ""
     unsaid: str = ""
-    choices: tuple[str, ...] = ()
     tries: tuple[bool | float | str, ...] = ()
+
+    @property
+    def advice(self) -> Text:
+        """What to do where it is needed."""
+        return Text(self.fix or "say {option}", option=self.keyword)
+
+    @property
+    def remark(self) -> Text:
+        """What to say while nobody has said it; empty where nothing is."""
+        return Text(self.unsaid, option=self.keyword)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -255,7 +262,7 @@ class Conventions:
     meanings: tuple[Callable[[Any], Iterator[tuple[Node, Change]]], ...] = ()
     # A NeuronRule and the dialect; the record is made of those here and therefore cannot be named.
     refine: Callable[[Any, Dialect], Any] | None = None
-    options: tuple[OwnOption, ...] = ()
+    options: tuple[FrameworkOption, ...] = ()
     defaults: Mapping[str, tuple[Any, str]] = dataclasses.field(default_factory=nothing)
 
     def rule(self, kind: str) -> Rule | None:
@@ -290,7 +297,7 @@ class Estimate:
 
 
 #: How `Dialect.why` says that the unit of time is unknown.
-NO_UNIT = "The unit of time is not in the file: say time_unit=."
+NO_UNIT = Text("The unit of time is not in the file: say {time_unit}.", time_unit=TIME_UNIT.keyword)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -365,19 +372,24 @@ class Dialect:
         if self.name is not None:
             return ""
         choices = f", one of {', '.join(self.choices)}" if self.choices else ""
-        return f"say dialect={choices}"
+        return Text("say {dialect}{choices}", dialect=DIALECT.keyword, choices=choices)
 
     @property
     def unit_fix(self) -> str:
         """What to say while the unit of time is unknown, and what was decided."""
-        rest = " ".join(self.why.replace(NO_UNIT, "").split())
-        return f"say time_unit= ({rest})" if rest else "say time_unit="
+        rest = Text.joined("", (self.why,))
+        for sentence in (NO_UNIT + " ", " " + NO_UNIT, NO_UNIT):
+            rest = rest.without(sentence)
+        advice = Text("say {time_unit}", time_unit=TIME_UNIT.keyword)
+        return advice + Text(" ({rest})", rest=rest) if rest else advice
 
     @property
     def undecided(self) -> str:
         """Words for messages: the dialect of the file, and in brackets why nobody knows it."""
-        why = self.why.rstrip(" .")
-        return f"the dialect of the file ({why})" if why else "the dialect of the file"
+        why = Text.joined("", (self.why,)).without_end(" .")
+        return (
+            Text("the dialect of the file ({why})", why=why) if why else "the dialect of the file"
+        )
 
     @property
     def seconds(self) -> float | None:
@@ -430,8 +442,8 @@ class Dialect:
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         del fields["conventions"]
         return fields | {
-            "why": in_flags(self.why),
-            "fix": in_flags(self.fix),
+            "why": for_command_line(self.why),
+            "fix": for_command_line(self.fix),
             "nodes": {name: dict(own) for name, own in self.nodes.items()},
             "choices": list(self.choices),
             "own": dict(self.own),

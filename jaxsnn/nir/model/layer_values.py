@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from jaxsnn.errors import UsageError
-from jaxsnn.nir.io.read_limits import MAX_BYTES, read_limits
+from jaxsnn.nir.io.read_limits import LIMIT_VARIABLE, read_limits
 
 #: Neurons, channels or inputs of one layer, and layers: far more than anybody trains.
 MAX_NEURONS, MAX_LAYERS = 10_000_000, 100
@@ -100,7 +100,7 @@ def refuse_large_weights(shape: tuple[int, ...], what: str) -> None:
     if size > allowed:
         raise UsageError(
             f"{what} of shape {shape} has {size} bytes, and {allowed} are allowed",
-            fix=f"make the layers smaller, or set {MAX_BYTES}",
+            fix=f"make the layers smaller, or set {LIMIT_VARIABLE}",
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -80,9 +81,13 @@ def _value_problems(node: Node, parameter: Parameter, value: np.ndarray | str) -
         yield from _number_problems(node, parameter, value)
 
 
-def _problem(node: Node, code: str, what: str, fix: str) -> Problem:
+def _problem(node: Node, code: str, what: str, fix: str, **facts: Any) -> Problem:
     return Problem(
-        node=node.name, code=code, message=f"node '{node.name}' ({node.type}) {what}", fix=fix
+        node=node.name,
+        code=code,
+        message=f"node '{node.name}' ({node.type}) {what}",
+        fix=fix,
+        facts=facts,
     )
 
 
@@ -102,20 +107,26 @@ def _number_problems(node: Node, parameter: Parameter, value: np.ndarray) -> Ite
         bad = ~np.isfinite(value)
     if np.any(bad):
         what = f"has {_count(bad)} {name} that {_verb(bad)} {_first(value, bad)}"
-        yield _problem(node, "not-finite", what, "correct the numbers before export")
+        yield _problem(
+            node, "not-finite", what, "correct the numbers before export", parameter=name
+        )
         return
     if parameter.positive and np.any(bad := value <= 0):
         what = f"has {_count(bad)} {name} that {_verb(bad)} not positive, {_first(value, bad)}"
         whatever = "a time constant" if parameter.is_time_constant else "it"
-        yield _problem(node, "not-positive", what, f"{whatever} must be greater than 0")
+        yield _problem(
+            node, "not-positive", what, f"{whatever} must be greater than 0", parameter=name
+        )
     if parameter.whole and value.dtype.kind == "f" and np.any(bad := value != np.round(value)):
         what = f"has {name} = {_first(value, bad)}"
-        yield _problem(node, "not-whole", what, "it must be a whole number")
+        yield _problem(node, "not-whole", what, "it must be a whole number", parameter=name)
     least = parameter.least
     if least is not None and np.any(bad := value < least):
         code = "not-positive" if least > 0 else "negative" if least == 0 else "too-small"
         what = f"has {name} = {_first(value, bad)}"
-        yield _problem(node, code, what, f"it must be at least {least:g}")
+        yield _problem(
+            node, code, what, f"it must be at least {least:g}", parameter=name, least=least
+        )
 
 
 def _infinite_problems(node: Node) -> Iterator[Problem]:
@@ -226,6 +237,7 @@ def _edge_problems(graph: Graph) -> Iterator[Problem]:
             code="shape-mismatch",
             message=what,
             fix=_advice(graph, source, given, taken),
+            facts={"source": source, "gives": given, "takes": taken},
         )
     for name, node in graph.nodes.items():
         inward, outward = found[name]

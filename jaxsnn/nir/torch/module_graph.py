@@ -37,7 +37,9 @@ from jaxsnn.nir.torch.module_trace import trace
 from jaxsnn.nir.torch.to_torch import drafted
 from jaxsnn.nir.torch.trace_outcome import Heard, ModuleTrace
 from jaxsnn.nir.torch.trained_module import is_of_graph, source_of, trained_graph
+from jaxsnn.options import TRAINABLE
 from jaxsnn.units import format_time
+from jaxsnn.wording import Text
 
 #: What training changes of a node, if nothing else is said.
 _TRAINED = ("weight", "bias")
@@ -132,7 +134,9 @@ def traced_module(module: Any, sample: Any) -> TracedModule:
     dt = graph.dialect.dt
     assumed_dt = dt if not steps and not draft.dialects else None
     if assumed_dt is not None:
-        why = f"{graph.dialect.why} No layer of the module says dt: {format_time(assumed_dt)} is assumed."
+        why = graph.dialect.why + (
+            f" No layer of the module says dt: {format_time(assumed_dt)} is assumed."
+        )
         graph = dataclasses.replace(graph, dialect=dataclasses.replace(graph.dialect, why=why))
     said = (
         *graph.warnings,
@@ -562,7 +566,9 @@ def _fixed_weights(seen: ModuleTrace, draft: _ModuleDraft) -> Iterator[Problem]:
             severity="warning",
             message=f"weights of {listing(fixed)} are no parameters of the module, and training changes"
             " them, so that load_into refuses the graph",
-            fix=f'train the others alone: trainable="{",".join(own)}"',
+            fix=Text(
+                "train the others alone: {trainable}", trainable=TRAINABLE.set_to(",".join(own))
+            ),
         )
 
 

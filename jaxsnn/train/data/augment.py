@@ -17,6 +17,8 @@ from jaxsnn.network.array_types import Array, Float, Int
 from jaxsnn.network.valued_inputs import Currents
 from jaxsnn.train.data.encoders import Delta, LevelCrossing, PopulationCode
 from jaxsnn.train.option_values import duration, number
+from jaxsnn.train.options import OPTIONS
+from jaxsnn.wording import Text
 
 #: A function of a random key and one sample, Events (events,) or an array (time, *shape), that
 #: gives a changed sample of the same shape; traced by JAX, and hashable.
@@ -303,7 +305,10 @@ def refuse_other_channels(augment: Any, encoder: Any, channels: int) -> None:
             kind = type(encoder).__name__
             raise UsageError(
                 f"augment moves the events of pixels, and {kind} has several channels for each value",
-                fix='leave the changes of images out, or take encoder="latency"',
+                fix=Text(
+                    "leave the changes of images out, or take {encoder}",
+                    encoder=OPTIONS["encoder"].set_to("latency"),
+                ),
             )
         said = {Warp: "shape", ChannelShift: "channels"}.get(type(step))
         if said is None:

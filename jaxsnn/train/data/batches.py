@@ -21,6 +21,7 @@ from jaxsnn.network.slots import bucket, with_slots
 from jaxsnn.network.spikes import Events
 from jaxsnn.network.valued_inputs import Currents, GradedEvents
 from jaxsnn.nir.initializers import Seed, generator_of
+from jaxsnn.options import T_END
 from jaxsnn.simulation.solution import Engine
 from jaxsnn.train.data.datasets import Data, check_data, taken
 from jaxsnn.train.data.encoders import (
@@ -32,7 +33,9 @@ from jaxsnn.train.data.encoders import (
     PopulationCode,
     Rate,
 )
+from jaxsnn.train.options import OPTIONS
 from jaxsnn.units import format_time
+from jaxsnn.wording import Text
 
 #: Encoders of which it is known how many channels their spikes have.
 _OWN = (Latency, Rate, Delta, LevelCrossing, PopulationCode)
@@ -121,7 +124,10 @@ def encoded(
         if encoder is None:
             raise UsageError(
                 f"{what} holds values, not events",
-                fix="give an encoder, encoder=Latency(...) or encoder=Current()",
+                fix=Text(
+                    "give an encoder, {encoder}",
+                    encoder=OPTIONS["encoder"].set_to("latency", "current"),
+                ),
             )
         if isinstance(encoder, Latency | Current | Rate):  # which join the axes
             axes, shape = np.shape(data.x)[1:], shape_of_input(network, name)
@@ -168,9 +174,13 @@ def late_notes(splits: Mapping[str, Batch], t_end: float) -> list[str]:
         if isinstance(batch.inputs, Currents):  # what is 0 behind the end changes nothing
             used &= np.asarray(batch.inputs.value).any(axis=-1)
         if late := int((used & (time >= t_end)).sum()):
-            text = (
-                f"{part}: {late} of {int(used.sum())} events come at or after t_end ="
-                f" {format_time(t_end)} and are left out (times are in seconds)"
+            text = Text(
+                "{part}: {late} of {events} events come at or after {option} and are left out "
+                "(times are in seconds)",
+                part=part,
+                late=late,
+                events=int(used.sum()),
+                option=T_END.equal_to(format_time(t_end)),
             )
             found.append(Note(text, kind="dropped", code="late-events"))
     return found
@@ -228,9 +238,15 @@ class Streamed:
         pairs = zip(jax.tree.leaves(found), jax.tree.leaves(turned), strict=True)
         if any(not np.array_equal(one, np.asarray(other)[::-1]) for one, other in pairs):
             raise UsageError(
-                "the encoder makes other spikes of a sample where others stand beside it, and"
-                f" stream={self.at_once} encodes samples in changing company",
-                fix="leave stream out, or take an encoder that takes each sample by itself",
+                Text(
+                    "the encoder makes other spikes of a sample where others stand beside it, and "
+                    "{stream} encodes samples in changing company",
+                    stream=OPTIONS["stream"].set_to(self.at_once),
+                ),
+                fix=Text(
+                    "leave {stream} out, or take an encoder that takes each sample by itself",
+                    stream=OPTIONS["stream"],
+                ),
             )
 
     def _padded(self, inputs: Any) -> Any:

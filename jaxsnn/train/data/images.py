@@ -19,9 +19,12 @@ from jaxsnn.errors import FileError, UsageError
 from jaxsnn.network.spikes import Events
 from jaxsnn.nir.initializers import Seed, generator_of, seed_words
 from jaxsnn.nir.io.read_limits import ByteBudget
+from jaxsnn.options import DATA_FOLDER
 from jaxsnn.output import refuse_unreadable
 from jaxsnn.train.data.datasets import Data, Splits, stratified, taken
 from jaxsnn.train.data.encoders import Latency
+from jaxsnn.train.options import OPTIONS
+from jaxsnn.wording import Text
 
 #: Part of the training images that is held out for validation: 5,000 of 60,000.
 _HELD_OUT = 1 / 12
@@ -71,7 +74,11 @@ def _named(folder: str | os.PathLike[str] | None, name: str, where: str) -> str:
     if folder is None:
         raise UsageError(
             f"{name} needs a folder with its files",
-            fix=f'get {where}, and name the folder, data_folder="DIR"',
+            fix=Text(
+                "get {files}, and name the folder, {data_folder}",
+                files=where,
+                data_folder=DATA_FOLDER.set_to("DIR"),
+            ),
         )
     return os.fspath(folder)
 
@@ -100,7 +107,13 @@ def _bright(images: np.ndarray, side: int | None) -> np.ndarray:
         return bright
     if not 1 <= side <= min(bright.shape[1:]):
         raise UsageError(
-            f"side is {side}, and the images are {bright.shape[1]} x {bright.shape[2]}",
+            Text(
+                "{option} is {side}, and the images are {rows} x {columns}",
+                option=OPTIONS["side"],
+                side=side,
+                rows=bright.shape[1],
+                columns=bright.shape[2],
+            ),
             fix="give a smaller side",
         )
     rows, columns = (_areas(size, side) for size in bright.shape[1:])

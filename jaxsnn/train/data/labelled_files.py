@@ -22,6 +22,7 @@ from jaxsnn.network.valued_inputs import Currents, GradedEvents
 from jaxsnn.nir.initializers import Seed, generator_of, seed_words
 from jaxsnn.nir.model.graph import Graph
 from jaxsnn.nir.model.passes import shapes
+from jaxsnn.options import DATA
 from jaxsnn.output import refuse_unreadable
 from jaxsnn.simulation.recordings import load_arrays
 from jaxsnn.train.data.datasets import (
@@ -38,8 +39,9 @@ from jaxsnn.train.data.datasets import (
 from jaxsnn.train.data.images import digits_splits, fashion_mnist_splits, mnist_splits
 from jaxsnn.train.data.utterances import japanese_vowels_splits, spoken_splits
 from jaxsnn.train.option_values import seed_check
-from jaxsnn.train.options import TrainOptions
+from jaxsnn.train.options import OPTIONS, TrainOptions
 from jaxsnn.units import parse_time
+from jaxsnn.wording import Text
 
 if TYPE_CHECKING:
     from jaxsnn.nir.io.data_files import Observable
@@ -101,13 +103,13 @@ def load_splits(
     if name in DATASETS:
         known = inspect.signature(DATASETS[name]).parameters
         if unknown := [key for key in options if key not in known]:
-            raise UsageError(f"{unknown[0]} has no effect on {name}", fix="leave it out")
+            raise UsageError(_no_effect(unknown[0], name), fix="leave it out")
         return DATASETS[name](seed, **options), ()
     if name.startswith(_SOUND) and not options:
         return spoken_splits(seed, folder=name.removeprefix(_SOUND))
     if options:
         raise UsageError(
-            f"{next(iter(options))} has no effect on {name}",
+            _no_effect(next(iter(options)), name),
             fix="leave it out, it is for data by name",
         )
     if not name.endswith(".npz") and not os.path.isdir(name):
@@ -115,6 +117,11 @@ def load_splits(
             f"there is no task '{name}', and it is no .npz file", fix=suggestion(name, DATASETS)
         )
     return _of_file(name, seed, outputs)
+
+
+def _no_effect(key: str, source: str) -> Text:
+    option = OPTIONS["data_folder" if key == "folder" else key]
+    return Text("{option} has no effect on {source}", option=option, source=source)
 
 
 def data_files(source: str, folder: str | None = None) -> list[Path]:
@@ -289,7 +296,7 @@ def with_data(graph: Graph, options: TrainOptions) -> tuple[TrainOptions, tuple[
     """
     data = options.data
     if data is None:
-        fix = 'pass data="yinyang", arrays (x, y), or Splits'
+        fix = Text("pass {data}, arrays (x, y), or Splits", data=DATA.set_to("yinyang"))
         raise UsageError("the training data are missing", fix=fix)
     if isinstance(data, str | os.PathLike):
         leaving = [shapes(graph)[name][0] for name in graph.outputs]
@@ -309,9 +316,10 @@ def with_data(graph: Graph, options: TrainOptions) -> tuple[TrainOptions, tuple[
             ("side", options.side is None),
         ):
             if not is_default:
-                raise UsageError(
-                    f"{name} is for data by name, and arrays are given", fix="leave it out"
+                message = Text(
+                    "{option} is for data by name, and arrays are given", option=OPTIONS[name]
                 )
+                raise UsageError(message, fix="leave it out")
         splits, notes = as_splits(data, options.seed)
     return replace(options, data=splits, data_folder=None, copies=1, side=None), notes
 

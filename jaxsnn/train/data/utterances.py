@@ -17,9 +17,11 @@ import numpy as np
 from jaxsnn.errors import FileError, Note, UsageError
 from jaxsnn.nir.initializers import Seed, generator_of, seed_words
 from jaxsnn.nir.io.read_limits import read_text
+from jaxsnn.options import DATA_FOLDER
 from jaxsnn.output import refuse_unreadable
 from jaxsnn.train.data.datasets import Data, Splits, stratified, taken
 from jaxsnn.train.data.encoders import LevelCrossing, PopulationCode
+from jaxsnn.wording import Text
 
 #: Longest utterance, frames.
 FRAMES = 29
@@ -63,7 +65,10 @@ def japanese_vowels_splits(
         if aeon is None or not aeon.submodule_search_locations:
             raise UsageError(
                 "JapaneseVowels needs the data of aeon",
-                fix='pip install aeon, or name their folder, data_folder="DIR"',
+                fix=Text(
+                    "pip install aeon, or name their folder, {data_folder}",
+                    data_folder=DATA_FOLDER.set_to("DIR"),
+                ),
             )
         package = Path(next(iter(aeon.submodule_search_locations)))
         folder = package / "datasets" / "data" / "JapaneseVowels"

@@ -43,7 +43,8 @@ from jaxsnn.output import (
 from jaxsnn.simulation.recordings import load_arrays
 from jaxsnn.train.loop.epoch import TrainState
 from jaxsnn.train.loop.history import EpochRecord
-from jaxsnn.train.options import MOST_EPOCHS
+from jaxsnn.train.options import MOST_EPOCHS, OPTIONS
+from jaxsnn.wording import Text
 
 LAST, BEFORE, BEST, HISTORY = "last.npz", "before.npz", "best.npz", "history.jsonl"
 #: Names of options in checkpoints of earlier versions.
@@ -183,7 +184,10 @@ class Folder:
         if existing and not resume and not overwrite:
             raise FileError(
                 f"{self.path / existing[0]} exists",
-                fix="go on from it with resume=True, or choose another folder",
+                fix=Text(
+                    "go on from it with {resume}, or choose another folder",
+                    resume=OPTIONS["resume"].set_to(True),
+                ),
             )
         if self._replaces or not there:
             return None
@@ -219,12 +223,18 @@ class Folder:
         except OSError as error:
             raise FileError(
                 f"{self.path} cannot be reached any more ({error.strerror or error})",
-                fix="put the folder back, and go on with resume=True",
+                fix=Text(
+                    "put the folder back, and go on with {resume}",
+                    resume=OPTIONS["resume"].set_to(True),
+                ),
             ) from error
         if not same:
             raise FileError(
                 f"{self.path} is another folder than when the run began",
-                fix="put the first one back, and go on with resume=True",
+                fix=Text(
+                    "put the first one back, and go on with {resume}",
+                    resume=OPTIONS["resume"].set_to(True),
+                ),
             )
         self._existing()
 
@@ -242,7 +252,7 @@ class Folder:
                 return found
             reason = f"there is no {self.path / LAST}"
         epoch = found.history[-1].epoch
-        self.notes.append(f"{reason}: the run goes on from {BEFORE}, after epoch {epoch}")
+        self.notes.append(reason + f": the run goes on from {BEFORE}, after epoch {epoch}")
         return found
 
     def save(self, checkpoint: Checkpoint, best: Callable[[], dict[str, np.ndarray]]) -> None:

@@ -19,6 +19,7 @@ from jaxsnn.network.lowering.lower import lower
 from jaxsnn.network.network import Network
 from jaxsnn.nir.initializers import Seed, generator_of, seed_words
 from jaxsnn.nir.model.graph import Graph
+from jaxsnn.options import ENGINE, T_END
 from jaxsnn.train.data.batches import Batch
 from jaxsnn.train.data.named_encoders import make_encoder
 from jaxsnn.train.loop.defaults import default_loss, make_engine, make_loss, read_population
@@ -28,6 +29,7 @@ from jaxsnn.train.loop.train_plan import loss_of, with_fields
 from jaxsnn.train.losses.losses import Loss
 from jaxsnn.train.options import TrainOptions
 from jaxsnn.units import format_time
+from jaxsnn.wording import Text
 
 #: By which factor weights may grow in training before they saturate, where nobody says another.
 HEADROOM = 2.0
@@ -141,7 +143,9 @@ def _refuse_untrainable(graph: Graph, network: Network) -> None:
             raise MappingError(
                 f"population '{name}' ({population.kind}) is a readout, and in the loop the chip"
                 " gives spikes and no voltages",
-                fix="let neurons that fire answer, or take engine=EventDriven()",
+                fix=Text(
+                    "let neurons that fire answer, or take {engine}", engine=ENGINE.set_to("event")
+                ),
                 node=name,
             )
     for name, node in graph.nodes.items():
@@ -149,8 +153,11 @@ def _refuse_untrainable(graph: Graph, network: Network) -> None:
             raise MappingError(
                 f"node '{name}' ({node.type}) has {biased} biases other than 0, and the chip has"
                 " none in the loop",
-                fix="let an input channel that spikes in every sample stand in for them, or take"
-                " engine=EventDriven()",
+                fix=Text(
+                    "let an input channel that spikes in every sample stand in for them, or take "
+                    "{engine}",
+                    engine=ENGINE.set_to("event"),
+                ),
                 node=name,
             )
 
@@ -169,7 +176,8 @@ def mapped(engine: InTheLoop, trained: Graph) -> tuple[str, tuple[str, ...]]:
     device = device_of(engine)
     quantized, mapping = device.with_weights(trained)
     notes = [
-        f"{note.node}{': ' * bool(note.node)}{note.what} ({note.why})" for note in quantized.notes
+        f"{note.node}{': ' * bool(note.node)}" + note.what + " (" + note.why + ")"
+        for note in quantized.notes
     ]
     return to_json(mapping), (*notes, *emulator_notes(quantized, mapping, device.chip))
 
@@ -209,9 +217,15 @@ def late_input_notes(
     for part, batch in splits.items():
         if late := engine.device.late_inputs({name: batch.inputs}, t_end):
             yield Note(
-                f"{part}: {least}{late} events reach the chip at or after"
-                f" t_end = {format_time(t_end)} and are left out: its host sends one in a cycle of"
-                f" the clock{more}",
+                Text(
+                    "{part}: {least}{late} events reach the chip at or after {option} and are left "
+                    "out: its host sends one in a cycle of the clock{more}",
+                    part=part,
+                    least=least,
+                    late=late,
+                    option=T_END.equal_to(format_time(t_end)),
+                    more=more,
+                ),
                 kind="dropped",
                 code="late-events",
             )

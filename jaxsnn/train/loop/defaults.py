@@ -13,11 +13,13 @@ from jaxsnn.errors import UsageError, listing, suggestion
 from jaxsnn.event.event_driven import EventDriven
 from jaxsnn.grid.time_stepped import TimeStepped
 from jaxsnn.network.network import Network
+from jaxsnn.options import READOUT, T_END
 from jaxsnn.simulation.solution import Engine
 from jaxsnn.train.data.datasets import Data
 from jaxsnn.train.losses.losses import Loss, loss_class
 from jaxsnn.train.option_values import replace_fields
-from jaxsnn.train.options import engine_kind
+from jaxsnn.train.options import OPTIONS, engine_kind
+from jaxsnn.wording import Text
 
 #: Without other instructions a sample lasts 6.5 tau_syn, or so long after its last event.
 SAMPLE_SPAN, _AFTER_LAST = 6.5, 4.5
@@ -147,14 +149,21 @@ def refuse_unfit(network: Network, population: str, reads: str, name: str) -> No
         firing = [name for name, own in network.populations.items() if own.fires]
         raise UsageError(
             f"'{population}' is not a spiking population, and loss {name} reads spikes",
-            fix='take loss="max", "integral" or "exp-sum", or read another population '
-            f"({listing(firing)})",
+            fix=Text(
+                "take {loss}, or read another population ({firing})",
+                loss=OPTIONS["loss"].set_to("max", "integral", "exp-sum"),
+                firing=listing(firing),
+            ),
             node=population,
         )
     if reads == "voltages" and fires:
         raise UsageError(
             f"population '{population}' fires, and loss {name} reads the voltage of a readout",
-            fix=f'take loss="ttfs", "mse", "count" or "exp-sum", or say readout="{population}"',
+            fix=Text(
+                "take {loss}, or say {readout}",
+                loss=OPTIONS["loss"].set_to("ttfs", "mse", "count", "exp-sum"),
+                readout=READOUT.set_to(population),
+            ),
             node=population,
         )
 
@@ -190,7 +199,7 @@ def reference_tau(network: Network, population: str) -> float:
     if name is None:
         raise UsageError(
             f"population '{population}' has no time constant",
-            fix="give a loss with its tau, and t_end",
+            fix=Text("give a loss with its tau, and {t_end}", t_end=T_END),
             node=population,
         )
     # through text, so that float32 does not leave 6.399999838322401 ms of 6.4 ms
@@ -220,7 +229,7 @@ def make_engine(engine: Engine | str | None, network: Network, loss: Loss) -> En
     if engine == "loop":
         raise UsageError(
             "an engine in the loop needs a device",
-            fix="pass engine=InTheLoop(device=...), or engine=on_chip(graph)",
+            fix="pass an engine, InTheLoop(device=...) or on_chip(graph)",
         )
     if isinstance(engine, str):
         fix = suggestion(engine, ("event", "grid"))

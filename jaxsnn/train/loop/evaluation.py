@@ -25,6 +25,7 @@ from jaxsnn.network.network import Network
 from jaxsnn.network.promotion import usual_promotion
 from jaxsnn.network.results import Result
 from jaxsnn.nir.model.graph import Graph
+from jaxsnn.options import DT, T_END
 from jaxsnn.simulation.retry import FIRE_LESS, with_enough_room
 from jaxsnn.simulation.solution import Engine, Solution
 from jaxsnn.train.data.batches import Batch, encoded, late_notes
@@ -45,6 +46,7 @@ from jaxsnn.train.losses.losses import Loss
 from jaxsnn.train.losses.regularizers import feeding_weights
 from jaxsnn.train.options import OPTIONS, engine_kind
 from jaxsnn.units import refuse_no_time
+from jaxsnn.wording import Text
 
 _BATCH = 500
 
@@ -100,7 +102,7 @@ def accuracy_in_steps(
     engine = TimeStepped()
     step = step_length(network, None)
     if step is None:
-        raise UsageError("the length of a step is unknown", fix="say dt=")
+        raise UsageError("the length of a step is unknown", fix=Text("say {dt}", dt=DT.keyword))
     engine.check(network)
     numbers = max(round(t_end / step), 1) * sum(wire.size for wire in network.wires)
     size = max(min(_NUMBERS // numbers, _STEP_BATCH, samples), 1)
@@ -160,7 +162,7 @@ def evaluate(
     """
     for name, value in (("loss", loss), ("encoder", encoder), ("t_end", t_end)):
         if value is not None and (check := OPTIONS[name].check) is not None:
-            check(name, value)
+            check(OPTIONS[name], value)
     network = lower(graph)
     data, encode = as_data(data), cast(Any, encoder)
     if loss is None:
@@ -171,7 +173,11 @@ def evaluate(
     events = hasattr(data.x, "time")
     if isinstance(encoder, str) and events:
         raise UsageError(
-            f"encoder is {encoder!r}, and the data are events or currents already",
+            Text(
+                "{option} is {encoder!r}, and the data are events or currents already",
+                option=OPTIONS["encoder"],
+                encoder=encoder,
+            ),
             fix="leave it out",
         )
     signals = runner.takes_rasters and np.ndim(data.x) > 2
@@ -211,8 +217,12 @@ def measure(
     times = getattr(batch.inputs, "time", np.zeros(1))
     if np.isfinite(times).any() and not (np.asarray(times) < end).any():  # milliseconds, say
         raise UsageError(
-            f"all events come at or after t_end = {end:g} s, the first at {np.min(times):g} s",
-            fix="give times in seconds, or a later t_end",
+            Text(
+                "all events come at or after {option} s, the first at {time:g} s",
+                option=T_END.equal_to(f"{end:g}"),
+                time=np.min(times),
+            ),
+            fix=Text("give times in seconds, or a later {t_end}", t_end=T_END),
         )
     correct, spikes = 0, dict[str, float]()
     for begin in range(0, len(data), _BATCH):
@@ -280,7 +290,7 @@ def calibrated(
     if not 0 < fraction < 1:
         raise UsageError(f"fraction is {fraction:g}", fix="give a number between 0 and 1")
     if t_end is not None:
-        refuse_no_time(t_end, "t_end")
+        refuse_no_time(t_end, T_END)
     data, _ = as_splits(data)
     network = lower(graph)
     engine = EventDriven(first_spike_only=()) if engine is None else engine

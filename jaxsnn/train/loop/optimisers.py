@@ -29,7 +29,9 @@ from jaxsnn.network.network import Network
 from jaxsnn.network.on_processor import in_numpy, to_jax
 from jaxsnn.network.operators import identity, through
 from jaxsnn.network.structure import OPERATORS, Wire, carried
+from jaxsnn.options import OPTIMISER, WEIGHT_DECAY
 from jaxsnn.train.loop.constraints import Free, Parameters, Trained
+from jaxsnn.wording import Text
 
 Schedule = Callable[[Any], Any]
 
@@ -92,12 +94,20 @@ def optimiser_of(
         return _named(choice, usual if weight_decay is None else weight_decay)
     if weight_decay:
         raise UsageError(
-            f"weight_decay is {weight_decay:g}, and an optimiser is given",
+            Text(
+                "{option} is {weight_decay:g}, and an optimiser is given",
+                option=WEIGHT_DECAY,
+                weight_decay=weight_decay,
+            ),
             fix="let it decay the weights itself, optax.add_decayed_weights, or name one",
         )
     if isinstance(choice, type) or not all(hasattr(choice, name) for name in ("init", "update")):
         raise UsageError(
-            f"optimiser is {shown(choice)}, which has no init and update",
+            Text(
+                "{optimiser} is {choice}, which has no init and update",
+                optimiser=OPTIMISER,
+                choice=shown(choice),
+            ),
             fix="pass a name, or what optax makes, such as optax.adam(1e-3)",
         )
     return choice
@@ -138,7 +148,10 @@ def refuse_decay(
             raise UsageError(
                 f"node '{node}': its weight has limits, and weight_decay takes its part off weights"
                 " without any",
-                fix='say weight_decay=0, of "adamw" take "adam"',
+                fix=Text(
+                    'say {weight_decay}, of "adamw" take "adam"',
+                    weight_decay=WEIGHT_DECAY.set_to(0),
+                ),
                 node=node,
             )
 

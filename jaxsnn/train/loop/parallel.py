@@ -34,7 +34,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxsnn.errors import SimulationError, UsageError, first_line
 from jaxsnn.network.array_types import Array, UInt32
-from jaxsnn.train.options import TrainOptions
+from jaxsnn.train.options import OPTIONS, TrainOptions
+from jaxsnn.wording import Text
 
 Tree = TypeVar("Tree")
 Other = TypeVar("Other")
@@ -57,13 +58,26 @@ def join_processes(coordinator: str, processes: int, process: int) -> None:
     """
     if not 0 <= process < processes:
         raise UsageError(
-            f"process is {process} of {processes}", fix=f"number them from 0 to {processes - 1}"
+            Text(
+                "{option} is {process} of {processes}",
+                option=OPTIONS["process"],
+                process=process,
+                processes=processes,
+            ),
+            fix=f"number them from 0 to {processes - 1}",
         )
     host, _, port = coordinator.rpartition(":")
     if not (host and port.isascii() and port.isdigit() and 0 < int(port) < 2**16):
         raise UsageError(
-            f"coordinator is '{coordinator}'",
-            fix="give coordinator=HOST:PORT, a name or address and a number up to 65535",
+            Text(
+                "{option} is '{coordinator}'",
+                option=OPTIONS["coordinator"],
+                coordinator=coordinator,
+            ),
+            fix=Text(
+                "give {coordinator}, a name or address and a number up to 65535",
+                coordinator=OPTIONS["coordinator"].set_to("HOST:PORT"),
+            ),
         )
     here: dict[str, Any] = {"coordinator_bind_address": coordinator} if _is_loopback(host) else {}
     try:
@@ -186,13 +200,24 @@ def make_mesh(devices: int | None) -> Mesh | None:
     count = (len(everywhere) if several else 1) if devices is None else devices
     if count < 1 or count > len(everywhere):
         raise UsageError(
-            f"devices is {count}: JAX sees {len(everywhere)}",
+            Text(
+                "{option} is {count}: JAX sees {available}",
+                option=OPTIONS["devices"],
+                count=count,
+                available=len(everywhere),
+            ),
             fix="take as many at most; a CPU shows more where fit is the first that uses JAX, or"
             f" where XLA_FLAGS=--{_COUNT_FLAG}={max(count, 1)} is set before jax is imported",
         )
     if several and count != len(everywhere):
         raise UsageError(
-            f"devices is {count}, and the {jax.process_count()} processes have {len(everywhere)}",
+            Text(
+                "{option} is {count}, and the {processes} processes have {available}",
+                option=OPTIONS["devices"],
+                count=count,
+                processes=jax.process_count(),
+                available=len(everywhere),
+            ),
             fix="use all, or do not say how many",
         )
     return None if count == 1 else Mesh(np.array(everywhere[:count]), (SAMPLES,))

@@ -19,9 +19,11 @@ from jaxsnn.event.event_solution import EventSolution
 from jaxsnn.network.inputs import place_of
 from jaxsnn.network.network import Network
 from jaxsnn.network.spikes import Events
+from jaxsnn.options import T_END
 from jaxsnn.simulation.recordings import load_arrays
 from jaxsnn.train.loop.in_the_loop import InTheLoop
 from jaxsnn.units import format_time
+from jaxsnn.wording import Text
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -95,8 +97,13 @@ class RecordedChip:
         for name, times in self.times.items():
             if count := int(np.sum((times >= t_end) & np.isfinite(times))):
                 yield (
-                    f"population '{name}': {count} recorded spikes at or after t_end = {end} were "
-                    "left out (times are in seconds)"
+                    Text(
+                        "population '{name}': {count} recorded spikes at or after {t_end} were left out "
+                        "(times are in seconds)",
+                        name=name,
+                        count=count,
+                        t_end=T_END.equal_to(end),
+                    )
                 )
 
 

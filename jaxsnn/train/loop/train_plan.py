@@ -14,6 +14,7 @@ from jaxsnn.grid.surrogate import as_surrogate, surrogate_of
 from jaxsnn.grid.timing import step_length
 from jaxsnn.network.inputs import other_step_notes
 from jaxsnn.network.network import Network
+from jaxsnn.options import ENGINE, SURROGATE, T_END, TRAINABLE
 from jaxsnn.simulation.solution import Engine
 from jaxsnn.train.data.augment import Dropout, augmentation_of, refuse_other_channels
 from jaxsnn.train.data.datasets import Splits
@@ -36,6 +37,7 @@ from jaxsnn.train.losses.losses import Loss, name_of
 from jaxsnn.train.losses.regularizers import SpikeBudget, WeightBumping, noise_of, weight_bumping_of
 from jaxsnn.train.option_values import replace_fields
 from jaxsnn.train.options import OPTIONS, TrainOptions, engine_kind
+from jaxsnn.wording import Text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +147,11 @@ def make_plan(network: Network, options: TrainOptions) -> TrainPlan:
     encoder, is_encoded = options.encoder, hasattr(data.train.x, "time")
     if isinstance(encoder, str) and is_encoded:
         raise UsageError(
-            f"encoder is {encoder!r}, and the data are events or currents already",
+            Text(
+                "{option} is {encoder!r}, and the data are events or currents already",
+                option=OPTIONS["encoder"],
+                encoder=encoder,
+            ),
             fix="leave it out",
         )
     signals = engine.takes_rasters and data.encoder is None and np.ndim(data.train.x) > 2
@@ -195,8 +201,13 @@ def _end(
         last = end if step is None else np.shape(x)[1] * step
         if options.t_end is not None and not np.isclose(last, end, rtol=2.0**-20, atol=0):
             raise UsageError(
-                f"t_end is {end:g} s, and the signals have {np.shape(x)[1]} steps, which end at"
-                f" {last:g} s",
+                Text(
+                    "{t_end} is {end:g} s, and the signals have {x} steps, which end at {last:g} s",
+                    t_end=T_END,
+                    end=end,
+                    x=np.shape(x)[1],
+                    last=last,
+                ),
                 fix="leave it out, or give as many steps",
             )
         return float(last)
@@ -204,7 +215,7 @@ def _end(
         raise UsageError(
             f"loss {name_of(loss)} counts a silent neuron as if it fired at t_max = {loss.t_max:g} s,"
             f" and samples end at {end:g} s: one that fires later would count as worse",
-            fix="give t_max and t_end alike",
+            fix=Text("give t_max and {t_end} alike", t_end=T_END),
         )
     return end
 
@@ -237,7 +248,15 @@ def loss_notes(network: Network, options: TrainOptions) -> list[str]:
         why = "fires, and its framework counts spikes in time steps"
     else:
         why = "fires, and spike times have no gradient in time steps"
-    return [f"the loss is {name}: '{population}' {why} (loss= takes another)"]
+    return [
+        Text(
+            "the loss is {name}: '{population}' {why} ({loss} takes another)",
+            name=name,
+            population=population,
+            why=why,
+            loss=OPTIONS["loss"].keyword,
+        )
+    ]
 
 
 def _answering(network: Network, options: TrainOptions) -> str:
@@ -275,8 +294,12 @@ def _augment(options: TrainOptions) -> Any:
         shape = np.shape(cast(Any, options.data).train.x)[1:]
         if options.dropout and "dropout" in options.augment:
             raise UsageError(
-                f"dropout is {options.dropout:g}, and augment has"
-                f" {options.augment['dropout']!r} for it",
+                Text(
+                    "{option} is {dropout:g}, and augment has {in_augment!r} for it",
+                    option=OPTIONS["dropout"],
+                    dropout=options.dropout,
+                    in_augment=options.augment["dropout"],
+                ),
                 fix="say it once",
             )
         return augmentation_of({"dropout": options.dropout} | dict(options.augment), shape)
@@ -284,7 +307,11 @@ def _augment(options: TrainOptions) -> Any:
         return options.augment
     if options.augment is not None:
         raise UsageError(
-            f"dropout is {options.dropout:g}, and augment is given too",
+            Text(
+                "{option} is {dropout:g}, and augment is given too",
+                option=OPTIONS["dropout"],
+                dropout=options.dropout,
+            ),
             fix="let one function do both, or leave out one of them",
         )
     return Dropout(probability=options.dropout)
@@ -298,10 +325,18 @@ def _surrogate_note(engine: Engine, network: Network) -> str:
     found = {surrogate_of(own): own.surrogate for own in network.populations.values() if own.fires}
     names = listing(found)
     if all(str(one).partition("(")[0] == own.partition("(")[0] for one, own in found.items()):
-        return f"gradients are those of the surrogate {names}, the framework's default (surrogate=)"
+        return Text(
+            "gradients are those of the surrogate {surrogates}, the framework's default ({surrogate})",
+            surrogates=names,
+            surrogate=SURROGATE.keyword,
+        )
     own = next(iter(found.values()))
     if not own:
-        return f"gradients are those of the surrogate {names} (surrogate= takes another)"
+        return Text(
+            "gradients are those of the surrogate {surrogates} ({surrogate} takes another)",
+            surrogates=names,
+            surrogate=SURROGATE.keyword,
+        )
     return f"gradients are those of the surrogate {names}: the framework's default ({own}) is not offered"
 
 
@@ -313,7 +348,11 @@ def _engine_notes(engine: Engine, loss: Loss, network: Network) -> list[str]:
         if loss.reads == "first spikes":
             raise UsageError(
                 f"loss {name_of(loss)} reads spike times, which have no gradient in time steps",
-                fix='take loss="count", "max", "integral" or "exp-sum", or engine=EventDriven()',
+                fix=Text(
+                    "take {loss}, or {engine}",
+                    loss=OPTIONS["loss"].set_to("count", "max", "integral", "exp-sum"),
+                    engine=ENGINE.set_to("event"),
+                ),
             )
         return [_surrogate_note(engine, network)]
     if loss.reads == "spikes":
@@ -351,7 +390,7 @@ def _refuse_untaken(engine: Engine, network: Network, trainable: Iterable[str]) 
         if kind not in takes and kind in there:
             raise UsageError(
                 f"'{name}' is to be trained, the device in the loop takes {', '.join(takes)} only",
-                fix=f'leave it out: trainable="{",".join(takes)}"',
+                fix=Text("leave it out: {trainable}", trainable=TRAINABLE.set_to(",".join(takes))),
             )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from jaxsnn.network.network import Network
 from jaxsnn.network.results import Result
 from jaxsnn.nir.initializers import Seed, seed_words
 from jaxsnn.nir.model.graph import Graph
+from jaxsnn.options import ENGINE, T_END
 from jaxsnn.simulation.retry import FIRE_LESS, TooManySpikes, with_enough_room
 from jaxsnn.simulation.solution import Engine
 from jaxsnn.train.data.batches import (
@@ -84,6 +85,8 @@ from jaxsnn.train.losses.regularizers import (
     feeding_weights,
     noise_notes,
 )
+from jaxsnn.train.options import OPTIONS
+from jaxsnn.wording import Text
 
 Arguments = ParamSpec("Arguments")
 Returned = TypeVar("Returned")
@@ -94,7 +97,7 @@ _LARGEST_BUDGET = 1024
 # bumping takes a while.
 _FAILING_STEPS = 200
 #: What may help a network that does not fire, where a run has not begun with it.
-_CALIBRATION = " (calibrate=0.5 does it first)"
+_CALIBRATION = Text(" ({calibrate} does it first)", calibrate=OPTIONS["calibrate"].set_to(0.5))
 # Of the best validation accuracy: below that a run has collapsed.
 _COLLAPSED = 0.6
 #: Of the numbers that all samples have on their way, in all epochs: in shorter runs compiling quickly
@@ -117,18 +120,31 @@ class TrainingStopped(SimulationError):
     """
 
     def __init__(
-        self, message: str, reached: Fit, *, fix: str = "", node: str = "", code: str = ""
+        self,
+        message: str,
+        reached: Fit,
+        *,
+        fix: str = "",
+        node: str = "",
+        code: str = "",
+        facts: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(message, fix=fix, node=node, code=code)
+        super().__init__(message, fix=fix, node=node, code=code, facts=facts)
         self.fit = reached
 
     def __reduce__(self) -> Any:
-        problem = self.problem
-        return _stopped, (problem.message, self.fit, problem.fix, problem.node, problem.code)
+        return _restored, (self.problem, self.fit)
 
 
-def _stopped(message: str, reached: Fit, fix: str, node: str, code: str) -> TrainingStopped:
-    return TrainingStopped(message, reached, fix=fix, node=node, code=code)
+def _restored(problem: Problem, reached: Fit) -> TrainingStopped:
+    return TrainingStopped(
+        problem.message,
+        reached,
+        fix=problem.fix,
+        node=problem.node,
+        code=problem.code,
+        facts=problem.facts,
+    )
 
 
 class TrainingRun:
@@ -213,7 +229,12 @@ class TrainingRun:
             )
         if devices > samples:
             raise UsageError(
-                f"devices is {devices}, and there are {samples} samples to train on",
+                Text(
+                    "{option} is {devices}, and there are {samples} samples to train on",
+                    option=OPTIONS["devices"],
+                    devices=devices,
+                    samples=samples,
+                ),
                 fix=f"take at most {samples}",
             )
         shared = max(size // devices, 1) * devices
@@ -284,15 +305,23 @@ class TrainingRun:
             raise UsageError(
                 f"{path} was made with epochs = {epochs}, now it is {now}, and {done} epochs are"
                 " done",
-                fix=f"pass epochs={done} or more, or choose another folder",
+                fix=Text(
+                    "pass {epochs} or more, or choose another folder",
+                    epochs=OPTIONS["epochs"].set_to(done),
+                ),
             )
         rates = learning_rates(schedule, self.options.learning_rate, epochs, self.rates.shape[1])
         if isinstance(schedule, str) and not np.array_equal(rates[:done], self.rates[:done]):
             raise UsageError(
                 f"{path} was made with epochs = {epochs}, now it is {now}, and the learning rates of"
                 f" schedule '{schedule}' depend on that number",
-                fix=f"resume with epochs={epochs}, or begin a run of {now} epochs in another folder"
-                ' (runs with schedule="constant" can be extended)',
+                fix=Text(
+                    "resume with {option}, or begin a run of {now} epochs in another folder (runs "
+                    "with {schedule} can be extended)",
+                    option=OPTIONS["epochs"].set_to(epochs),
+                    now=now,
+                    schedule=OPTIONS["schedule"].set_to("constant"),
+                ),
             )
         if self._compiles_quickly(epochs) != self.short:
             self.notes.append(
@@ -368,7 +397,7 @@ class TrainingRun:
                     cause = _in_brackets(self._bad_number(self.state))
                     failure = f"after epoch {epoch} a loss or a spike time is not a number{cause}"
             except TooManySpikes as error:
-                failure, hint = f"in epoch {epoch} {error.problem.message}", error.fix
+                failure, hint = f"in epoch {epoch} " + error.problem.message, error.fix
             self.state = before
             self._back_or_stop(failure, hint)
         self._record(epoch, train, validation, time.perf_counter() - start)
@@ -434,7 +463,7 @@ class TrainingRun:
         hopeless = record.undecided == 1.0
         if self.options.on_failure == "stop" or hopeless or self.failures == _MOST_FAILURES:
             so_far = "" if self.failures == 0 else f" (steps are {self.factor:.2g} of it by now)"
-            raise TrainingStopped(failure, self.result(), fix=f"{self._advice(hint)}{so_far}")
+            raise TrainingStopped(failure, self.result(), fix=self._advice(hint) + so_far)
         self.failures += 1
         self.factor *= _SMALLER
         self.failing_epochs = 0
@@ -444,8 +473,8 @@ class TrainingRun:
             state = on_all(begin(self.setup, state.best, self.scales), self.setup.mesh)
         self.state = state
         note = (
-            f"{failure}: back to epoch {record.epoch}, steps are {self.factor:.2g} of what they"
-            " were"
+            failure
+            + f": back to epoch {record.epoch}, steps are {self.factor:.2g} of what they were"
         )
         self.went_back.append(note)
         self.notes.append(note)
@@ -576,7 +605,12 @@ class TrainingRun:
             hint = "enlarge its input weights"
             hint += _CALIBRATION if self.may_calibrate else ""
             if self.late:
-                hint = f"give times before t_end ({self.late[0]}), or {hint}"
+                hint = Text(
+                    "give times before {t_end} ({late}), or {hint}",
+                    t_end=T_END,
+                    late=self.late[0],
+                    hint=hint,
+                )
             failure = (
                 f"no neuron of '{self.plan.loss.population}' fires in any sample since"
                 f" {self.failing_epochs} epochs, at epoch {epoch}"
@@ -592,7 +626,7 @@ class TrainingRun:
 
     def _advice(self, hint: str) -> str:
         lower = f"lower the learning rate from {self.options.learning_rate:g}"
-        return f"{hint}, or {lower}" if hint else lower
+        return hint + f", or {lower}" if hint else lower
 
     def _best_arrays(self) -> dict[str, np.ndarray]:
         assert self.best is not None
@@ -703,9 +737,16 @@ class TrainingRun:
             if accuracy is not None and abs(accuracy - test_accuracy) > _ONE_POINT:
                 notes.append(
                     Note(
-                        f"in the time steps of {framework} the trained weights answer"
-                        f" {accuracy:.1%} of the test samples{reading}, here {test_accuracy:.1%}: train with"
-                        " engine=TimeStepped() for use there, or with a loss of what is read there",
+                        Text(
+                            "in the time steps of {framework} the trained weights answer {accuracy:.1%} of "
+                            "the test samples{reading}, here {test_accuracy:.1%}: train with {engine} for "
+                            "use there, or with a loss of what is read there",
+                            framework=framework,
+                            accuracy=accuracy,
+                            reading=reading,
+                            test_accuracy=test_accuracy,
+                            engine=ENGINE.set_to("grid"),
+                        ),
                         kind="approximated",
                         code="accuracy-in-steps",
                     )
@@ -715,7 +756,7 @@ class TrainingRun:
 
 def _in_brackets(problem: Problem | None) -> str:
     """Return what is wrong with a number, as the end of a message."""
-    return "" if problem is None else f" ({problem.message})"
+    return "" if problem is None else " (" + problem.message + ")"
 
 
 def key_of(seed: Seed) -> jax.Array:

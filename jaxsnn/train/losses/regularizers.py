@@ -24,6 +24,8 @@ from jaxsnn.event.event_solution import EventSolution
 from jaxsnn.network.array_types import Array, Float
 from jaxsnn.network.network import Network
 from jaxsnn.train.option_values import replace_fields
+from jaxsnn.train.options import OPTIONS
+from jaxsnn.wording import Text
 
 #: A budget is kept to, if no more than this times its spikes are fired.
 _TOLERATED = 1.05
@@ -348,7 +350,8 @@ def noise_of(given: Any) -> Noise:
     """
     if isinstance(given, float | int | str):
         fix = "say of what: weight:0.1,v_threshold:0.05"
-        raise UsageError(f"noise is {shown(given)}", fix=fix)
+        message = Text("{option} is {value}", option=OPTIONS["noise"], value=shown(given))
+        raise UsageError(message, fix=fix)
     pairs = dict(given or ())
     for name, deviation in pairs.items():
         if name not in NOISY:

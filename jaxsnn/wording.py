@@ -1,0 +1,331 @@
+"""`Option`, the declaration of an option, and `Text`, a sentence that refers to options.
+
+A message never spells an option. It refers to the object that declares it, and each surface renders
+the reference: `dt=0.001` in Python, `--dt 0.001` on the command line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from string import Formatter
+from typing import Any, Literal, Self
+
+
+@dataclass(frozen=True, kw_only=True)
+class Option:
+    """Declaration of an option: what Python, the command line, a configuration file, the shell and the
+    documentation need of it.
+
+    Attributes:
+        name: Keyword argument in Python.
+        help: What it does, in one sentence without a full stop; a function where that depends on
+            frameworks that are loaded when somebody asks.
+        flag: Name on the command line without "--", where it is not `name` with "-" for "_".
+        other_flags: Further spellings, such as "-o" or "--from".
+        metavar: What help calls its value; "" for the name in capitals.
+        default: Value on the command line where nobody sets it.
+        convert: Makes the value of text; `ValueError` and `UsageError` refuse.
+        values: The values that it may take, where they are few; the function that takes it refuses others.
+        choices: The only values of the command line, which refuses others itself.
+        python_values: Value on the command line -> what Python has instead, where they differ.
+        is_switch: Takes no value on the command line, where it means True.
+        repeated: May be set several times.
+        required: The command line cannot do without.
+        file: What shells complete for its value: names of files or of folders.
+        command: The command that advice names where the running one does not take the option.
+        functions: Public functions that take it.
+
+    >>> reset = Option(name="reset", help="what a spike does to the membrane")
+    >>> advice = Text("set {reset}", reset=reset.set_to("zero"))
+    >>> print(advice, "|", for_command_line(advice))
+    set reset="zero" | set --reset zero
+    """
+
+    name: str = ""
+    help: str | Callable[[], str] = ""
+    flag: str = ""
+    other_flags: tuple[str, ...] = ()
+    metavar: str = ""
+    default: Any = None
+    convert: Callable[[Any], Any] | None = None
+    values: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()
+    python_values: Mapping[str, str] | None = None
+    is_switch: bool = False
+    repeated: bool = False
+    required: bool = False
+    file: Literal["", "file", "folder"] = ""
+    command: str = ""
+    functions: tuple[str, ...] = ()
+
+    @property
+    def long_flag(self) -> str:
+        """Its flag on the command line.
+
+        >>> Option(name="max_spikes").long_flag, Option(name="learning_rate", flag="lr").long_flag
+        ('--max-spikes', '--lr')
+        """
+        return f"--{self.flag or self.name.replace('_', '-')}"
+
+    @property
+    def help_text(self) -> str:
+        """What it does, in one sentence."""
+        return self.help if isinstance(self.help, str) else self.help()
+
+    def set_to(self, value: Any, *alternatives: Any, node: str = "") -> Reference:
+        """Return the setting of a value for a text: `reset="zero"`, or `--reset zero`.
+
+        Args:
+            alternatives: Further values, any of which will do.
+            node: The node for which the value is set.
+
+        >>> bias = Option(name="bias")
+        >>> print(bias.set_to("source"), bias.set_to("none", node="lif"))
+        bias="source" bias={"lif": "none"}
+        >>> for_command_line(Text("set {bias}", bias=bias.set_to("a", "b", "c")))
+        'set --bias a, b or c'
+        """
+        values = (value, *alternatives)
+        python = _alternatives([self._in_python(one) for one in values])
+        words = [str(one).lower() if isinstance(one, bool) else _shown(one) for one in values]
+        shell = _alternatives(words)
+        if node:
+            python, shell = f'{{"{node}": {python}}}', f"{node}:{shell}"
+        is_plain = self.is_switch and value is True
+        flag = self.long_flag if is_plain else f"{self.long_flag} {shell}"
+        return self._reference(f"{self.name}={python}", flag)
+
+    def equal_to(self, value: str) -> Reference:
+        """Return the statement that it has a value: `t_end = 40 ms`, or `--t-end 40 ms`."""
+        return self._reference(f"{self.name} = {value}", f"{self.long_flag} {value}")
+
+    @property
+    def keyword(self) -> Reference:
+        """The request to set it, for a text: `dt=`, or `--dt`."""
+        return self._reference(f"{self.name}=", self.long_flag)
+
+    @property
+    def title(self) -> Reference:
+        """Its name, for a text: `dt`, or `--dt`."""
+        return self._reference(self.name, self.long_flag)
+
+    def but(self, **changes: Any) -> Self:
+        """Return the option as one command describes it: with another help text, default or kind of
+        value.
+        """
+        return replace(self, **changes)
+
+    def _in_python(self, value: Any) -> str:
+        if self.python_values and value in self.python_values:
+            return self.python_values[value]
+        return f'"{value}"' if isinstance(value, str) else _shown(value)
+
+    def _reference(self, python: str, command_line: str) -> Reference:
+        return Reference(
+            python=python, command_line=command_line, flag=self.long_flag, command=self.command
+        )
+
+
+def _shown(value: Any) -> str:
+    """Return a value for a text; of numbers with a fraction six digits."""
+    is_fraction = hasattr(value, "__float__") and not hasattr(value, "__index__")
+    return f"{value:g}" if is_fraction and not isinstance(value, str) else str(value)
+
+
+def _alternatives(words: list[str]) -> str:
+    *first, last = words
+    return f"{', '.join(first)} or {last}" if first else last
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A mention of an option in a text, in the words of each surface.
+
+    Attributes:
+        python: As Python writes it.
+        command_line: As a command that takes the option writes it.
+        flag: The option's flag.
+        command: The command to name where the running one does not take the option.
+    """
+
+    python: str
+    command_line: str
+    flag: str
+    command: str
+
+    def __str__(self) -> str:
+        return self.python
+
+    def in_command(self, takes: Callable[[str], bool] | None) -> str:
+        """Return the mention for a command.
+
+        Args:
+            takes: Whether the running command has a flag; None: no command runs.
+        """
+        is_elsewhere = takes is not None and self.command and not takes(self.flag)
+        return f"jaxsnn {self.command} {self.command_line}" if is_elsewhere else self.command_line
+
+
+#: What a text consists of.
+Part = str | Reference
+#: First of Unicode's characters for private use.
+_PRIVATE_AREA = 0xE000
+
+
+class Text(str):
+    """A sentence that may refer to options; as a `str` it is in the words of Python.
+
+    Args:
+        template: As of `str.format`, with fields by name.
+        values: What the fields are: options, references, other texts, numbers.
+
+    Attributes:
+        parts: Plain text and references, in order.
+        facts: The numbers and names among `values`, by name.
+
+    >>> dt = Option(name="dt")
+    >>> text = Text("{steps} steps are too many: raise {dt}", steps=12, dt=dt)
+    >>> print(text, "|", for_command_line(text), "|", dict(text.facts))
+    12 steps are too many: raise dt | 12 steps are too many: raise --dt | {'steps': 12}
+    """
+
+    parts: tuple[Part, ...]
+    facts: Mapping[str, Any]
+
+    def __new__(cls, template: str, /, **values: Any) -> Self:
+        """Make the text of its template."""
+        parts: list[Part] = []
+        facts: dict[str, Any] = {}
+        for literal, field, spec, conversion in Formatter().parse(template):
+            parts.append(literal)
+            if field is None:
+                continue
+            value = values[field]
+            if isinstance(value, Option | Reference | Text):
+                parts += parts_of(value)
+                facts |= value.facts if isinstance(value, Text) else {}
+            else:
+                parts.append(format(repr(value) if conversion == "r" else value, spec or ""))
+                facts[field] = value
+        return cls._of_parts(parts, facts)
+
+    @classmethod
+    def _of_parts(cls, parts: Iterable[Part], facts: Mapping[str, Any]) -> Self:
+        merged: list[Part] = []
+        for part in parts:
+            if isinstance(part, str) and merged and isinstance(merged[-1], str):
+                merged[-1] += part
+            elif part:
+                merged.append(part)
+        text = super().__new__(cls, "".join(map(str, merged)))
+        text.parts, text.facts = tuple(merged), facts
+        return text
+
+    @classmethod
+    def joined(cls, separator: str, texts: Iterable[str]) -> Text:
+        """Return texts in a row, as `separator.join(texts)`, with their references."""
+        parts: list[Part] = []
+        for text in texts:
+            parts += ([separator] if parts else []) + list(parts_of(text))
+        return Text._of_parts(parts, {})
+
+    def __add__(self, other: str) -> Text:
+        return Text._of_parts((*self.parts, *parts_of(other)), {**self.facts, **facts_of(other)})
+
+    def __radd__(self, other: str) -> Text:
+        return Text._of_parts((other, *self.parts), self.facts)
+
+    def without_end(self, characters: str) -> Text:
+        """Return the text without some characters at its end, as `rstrip`."""
+        *first, last = self.parts or ("",)
+        return Text._of_parts(
+            (*first, last.rstrip(characters) if isinstance(last, str) else last), self.facts
+        )
+
+    def without(self, piece: str) -> Text:
+        """Return the text without the places where another is, with the same references."""
+        # Each reference becomes one character of a private area, so that plain strings compare.
+        symbols: dict[Reference, str] = {}
+
+        def encode(text: str) -> str:
+            return "".join(
+                part
+                if isinstance(part, str)
+                else symbols.setdefault(part, chr(_PRIVATE_AREA + len(symbols)))
+                for part in parts_of(text)
+            )
+
+        encoded = encode(self).replace(encode(piece), "")
+        references = {symbol: reference for reference, symbol in symbols.items()}
+        return Text._of_parts((references.get(one, one) for one in encoded), self.facts)
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> Self:
+        return self
+
+    def __reduce__(self) -> Any:
+        return _restored, (type(self), self.parts, vars(self))
+
+
+def _restored(cls: type[Text], parts: tuple[Part, ...], attributes: Mapping[str, Any]) -> Text:
+    text = cls._of_parts(parts, {})
+    vars(text).update(attributes)
+    return text
+
+
+def parts_of(value: Option | Reference | str) -> tuple[Part, ...]:
+    """Return plain text and references of a text, of any string, or of an option."""
+    if isinstance(value, Text):
+        return value.parts
+    return (value.title if isinstance(value, Option) else value,)
+
+
+def facts_of(text: str) -> Mapping[str, Any]:
+    """Return the numbers and names of a text; of a plain string nothing is known."""
+    return text.facts if isinstance(text, Text) else {}
+
+
+#: Whether the command that runs has a flag.
+_takes: ContextVar[Callable[[str], bool] | None] = ContextVar("takes", default=None)
+
+
+@contextmanager
+def advice_for(takes: Callable[[str], bool]) -> Iterator[None]:
+    """While a command runs, texts for the command line know which flags it takes.
+
+    >>> engine = Option(name="engine", python_values={"grid": "TimeStepped()"}, command="run")
+    >>> advice = Text("simulate with {engine}", engine=engine.set_to("grid"))
+    >>> with advice_for({"--dt"}.__contains__):
+    ...     print(advice, "|", for_command_line(advice))
+    simulate with engine=TimeStepped() | simulate with jaxsnn run --engine grid
+    """
+    token = _takes.set(takes)
+    try:
+        yield
+    finally:
+        _takes.reset(token)
+
+
+def for_command_line(text: str) -> str:
+    """Return a text in the words of the command that runs; other strings are as they are."""
+    if not isinstance(text, Text):
+        return text
+    takes = _takes.get()
+    parts = (part if isinstance(part, str) else part.in_command(takes) for part in text.parts)
+    return "".join(parts)
+
+
+def text_to_json(text: str) -> list[Any]:
+    """Return a text as plain values, for a process that sends it to another."""
+    return [part if isinstance(part, str) else list(vars(part).values()) for part in parts_of(text)]
+
+
+def text_of_json(content: Iterable[Any]) -> Text:
+    """Return the text of `text_to_json`."""
+    parts = (part if isinstance(part, str) else Reference(*map(str, part)) for part in content)
+    return Text._of_parts(parts, {})
