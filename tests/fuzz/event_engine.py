@@ -16,6 +16,7 @@ import sys
 from dataclasses import dataclass, field
 
 import jax
+import networkx
 import numpy as np
 
 from jaxsnn.errors import LoweringError
@@ -191,12 +192,29 @@ def compare_voltages(first, sample, wanted, solution, summary):
 # ---- explanations
 
 
-def explanation(drawn, wanted, time):
-    """Why rounding may decide otherwise, by a check."""
+def explanation(drawn, outcome, time, population):
+    """Return why rounding may decide otherwise, by a check.
+
+    Args:
+        outcome: of the reference, for one sample.
+        time: when engine and reference differ first.
+        population: which differs; "" for none.
+    """
     tau = shortest_tau(drawn)
-    for close in wanted.close:
+    for close in outcome.close:
         if abs(close.time - time) < 1e-4 * tau:
             return f"explained: {close.what} {close.where} {close.margin:.2g}"
+    # A neuron that a spike leaves exactly at its threshold fires again at that time. Whether this spike
+    # reaches a neuron behind it before or after that one's reset is a tie, too, which shows later.
+    wires = networkx.DiGraph(drawn.structure.edges)
+    ends = [spike for train in outcome.spikes.get(population, ()) for spike in train]
+    for close in outcome.close:
+        source = close.where.split("[")[0]
+        if close.what != "edge" or close.time > time or source not in wires:
+            continue
+        is_behind = population in networkx.descendants(wires, source)
+        if is_behind and any(abs(spike - close.time) < 1e-4 * tau for spike in ends):
+            return f"explained: {close.what} {close.where} {close.margin:.2g}, and its order"
     return "UNEXPLAINED"
 
 
@@ -236,7 +254,8 @@ def differences(seed, drawn, found, solution, summary):
         return
     first = first_difference(drawn, found, solution, summary)
     for sample, (when, what, here, own) in first.items():
-        label = explanation(drawn, found[sample], when)
+        population = what.split(", ", 1)[-1].split("[")[0]
+        label = explanation(drawn, found[sample], when, population)
         yield Difference(seed=seed, what=what, found=here, wanted=own, label=label)
 
 
