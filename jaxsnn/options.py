@@ -184,6 +184,8 @@ DATA = Option(name="data", metavar="D", file="file", functions=("jaxsnn.train.fi
 DATA_FOLDER = Option(
     name="data_folder", metavar="DIR", file="folder", functions=("jaxsnn.train.fit",)
 )
+ENCODER = Option(name="encoder", metavar="NAME", command="train", functions=("jaxsnn.train.fit",))
+NOISE = Option(name="noise", metavar="NAME:S", command="train", functions=("jaxsnn.train.fit",))
 SEED = Option(name="seed", metavar="N", default=0, convert=int)
 EPOCHS = Option(name="epochs", metavar="N", default=50, convert=int)
 OPTIMISER = Option(

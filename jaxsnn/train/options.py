@@ -21,8 +21,10 @@ from jaxsnn.options import (
     CHIP_SEED,
     DATA,
     DATA_FOLDER,
+    ENCODER,
     ENGINE,
     EPOCHS,
+    NOISE,
     OPTIMISER,
     PLOT,
     SEED,
@@ -248,8 +250,8 @@ class TrainOptions:
         " the time-stepped engine",
         python="also an encoder, such as `Latency(...)`",
         convert=text,
-        metavar="NAME",
         check=called(str, names=ENCODERS),
+        shared=ENCODER,
     )
     encoder_options: Mapping[str, Any] | None = option(
         None,
@@ -471,7 +473,7 @@ class TrainOptions:
         " input_gain:S one factor for each neuron and sign, driver_gain:S one for each sender;"
         " what is trained then stands deviations of a chip that it never saw",
         convert=by_name,
-        metavar="NAME:S",
+        shared=NOISE,
         table=True,
         engines=("event", "grid"),
         compiled=True,

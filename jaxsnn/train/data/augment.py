@@ -15,9 +15,9 @@ import jax.numpy as jnp
 from jaxsnn.errors import UsageError, suggestion
 from jaxsnn.network.array_types import Array, Float, Int
 from jaxsnn.network.valued_inputs import Currents
+from jaxsnn.options import ENCODER
 from jaxsnn.train.data.encoders import Delta, LevelCrossing, PopulationCode
 from jaxsnn.train.option_values import duration, number
-from jaxsnn.train.options import OPTIONS
 from jaxsnn.wording import Text
 
 #: A function of a random key and one sample, Events (events,) or an array (time, *shape), that
@@ -307,7 +307,7 @@ def refuse_other_channels(augment: Any, encoder: Any, channels: int) -> None:
                 f"augment moves the events of pixels, and {kind} has several channels for each value",
                 fix=Text(
                     "leave the changes of images out, or take {encoder}",
-                    encoder=OPTIONS["encoder"].set_to("latency"),
+                    encoder=ENCODER.set_to("latency"),
                 ),
             )
         said = {Warp: "shape", ChannelShift: "channels"}.get(type(step))

@@ -23,8 +23,8 @@ from jaxsnn.errors import UsageError, as_number, shown, suggestion
 from jaxsnn.event.event_solution import EventSolution
 from jaxsnn.network.array_types import Array, Float
 from jaxsnn.network.network import Network
+from jaxsnn.options import NOISE
 from jaxsnn.train.option_values import replace_fields
-from jaxsnn.train.options import OPTIONS
 from jaxsnn.wording import Text
 
 #: A budget is kept to, if no more than this times its spikes are fired.
@@ -350,7 +350,7 @@ def noise_of(given: Any) -> Noise:
     """
     if isinstance(given, float | int | str):
         fix = "say of what: weight:0.1,v_threshold:0.05"
-        message = Text("{option} is {value}", option=OPTIONS["noise"], value=shown(given))
+        message = Text("{option} is {value}", option=NOISE, value=shown(given))
         raise UsageError(message, fix=fix)
     pairs = dict(given or ())
     for name, deviation in pairs.items():
