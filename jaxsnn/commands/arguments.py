@@ -53,12 +53,17 @@ class Parser(argparse.ArgumentParser):
         super().__init__(*arguments, **options)
         self._waiting: list[Callable[[], None]] = []
         self._given: Sequence[str] = ()
+        self._waiver = ""
         #: The parsers of the commands, by name.
         self.commands: Mapping[str, Parser] = {}
 
     def when_used(self, complete: Callable[[], None]) -> None:
         """Call something before the parser parses or prints anything."""
         self._waiting.append(complete)
+
+    def need_no_files_with(self, option: Option) -> None:
+        """Let the command do without its positional arguments where a switch is set."""
+        self._waiver = option.long_flag
 
     def complete(self) -> None:
         """Take what waits."""
@@ -73,6 +78,9 @@ class Parser(argparse.ArgumentParser):
         self.complete()
         self._given = args or ()
         words = self._join_negative_values(sys.argv[1:] if args is None else args)
+        if self._waiver in words:
+            for action in self._get_positional_actions():
+                action.required = False
         parsed, unknown = super().parse_known_args(words, namespace)
         for word in unknown:
             if word.startswith("--"):  # said here, where the options of the command are known

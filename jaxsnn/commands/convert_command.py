@@ -135,8 +135,9 @@ def add(commands: Any) -> None:
     to = TO.but(help=_targets)
     options = (FORCE, to, _TO_DT, INPUT_RANGE, APPROXIMATE, _SHOW_PASSES)
     parser = add_command(commands, "convert", run, text, *options)
-    add_file(parser, dialect=DIALECT.but(other_flags=("--from",)), optional=True)
-    parser.add_argument("output", metavar="OUT", help="the file to write", nargs="?")
+    add_file(parser, dialect=DIALECT.but(other_flags=("--from",)))
+    parser.add_argument("output", metavar="OUT", help="the file to write")
+    parser.need_no_files_with(_SHOW_PASSES)
 
 
 def _targets() -> str:
@@ -179,13 +180,6 @@ def run(arguments: argparse.Namespace) -> int:
     """Convert a file, or show the passes; exit code 0."""
     if arguments.show_passes:
         return _show_passes(arguments)
-    missing = [name for name in ("file", "output") if getattr(arguments, name) is None]
-    if missing:
-        raise UsageError(
-            "the following arguments are required: "
-            f"{', '.join('OUT' if name == 'output' else 'FILE' for name in missing)}",
-            fix="see jaxsnn convert --help",
-        )
     from jaxsnn.nir.convert.pipeline import convert
     from jaxsnn.nir.graphs.export import write
     from jaxsnn.output import refuse_unwritable

@@ -463,7 +463,10 @@ def tonic():
 
 
 def interrupted_by_a_signal(push):
-    """Calls it, and sends the process SIGINT, as Ctrl-C does, while it runs."""
+    """Calls it, and sends the process SIGINT, as Ctrl-C does, while it runs; also in a process of the
+    background, which ignores it otherwise.
+    """
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     timer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
     try:
@@ -472,6 +475,7 @@ def interrupted_by_a_signal(push):
     finally:
         timer.cancel()
         timer.join()
+        signal.signal(signal.SIGINT, handler)
 
 
 @pytest.mark.parametrize("count", [1, 200])

@@ -123,8 +123,8 @@ ROOMS = {
         files=("jaxsnn/network/*.py", "jaxsnn/network/lowering/*.py"),
         tests=(
             *_tests("network", "cycles", "lower", "repr", "stepped_loops"),
-            *_tests("event", "chain", "events", "permutations", "projections", "reductions"),
-            *_tests("event", "shared_delays", "sorting", "spikes", "threshold"),
+            *_tests("event", "events", "permutations", "projections", "reductions"),
+            *_tests("event", "shared_delays", "sorting", "spikes"),
             *_tests("grid", "nodes", "rules"),
         ),
     ),
@@ -166,7 +166,7 @@ ROOMS = {
     "forward": Room(
         files=("jaxsnn/event/forward/*.py", "jaxsnn/event/projections/*.py"),
         tests=(
-            *_tests("event", "box", "recurrent", "projections", "shared_delays", "threshold"),
+            *_tests("event", "box", "recurrent", "projections", "shared_delays"),
             *_tests("event", "ties", "many_arrivals", "reductions", "events", "networks"),
             *_tests("train", "functionals"),
         ),

@@ -30,8 +30,8 @@ SAME: dict[str, dict[tuple[str, str], str]] = {
         ("column = np.full(net.size + 1, -1)", "1 -> 2"): _ABSENT,
         ("row = np.full(net.size, -1)", "1 -> 2"): _ABSENT,
         (
-            "own, other = (excited, inhibited) if wanted > 0 else (inhibited, excited)",
-            "wanted > 0 -> wanted >= 0",
+            "with_its_sign, against_its_sign = (excited, inhibited) if weight > 0 else (inhibited, excited)",
+            "weight > 0 -> weight >= 0",
         ): "0 has returned before",
     },
     "jaxsnn/bss2/check/propagate.py": {
