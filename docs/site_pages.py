@@ -276,7 +276,7 @@ def passes_page() -> str:
             f"- ensures: {plain(condition.statement)}" for condition in conversion_pass.ensures
         ]
         parts.append(
-            f"- for: {needed or 'convolutions as matrices, where another way is refused'}\n"
+            f"- for: {needed or 'graphs whose convolutions must be written as matrices'}\n"
         )
     return "\n".join(parts)
 

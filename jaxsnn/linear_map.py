@@ -1,4 +1,4 @@
-"""What NIR's linear nodes connect, one connection at a time, and maps that are composed of them.
+"""Connections of NIR's linear nodes, as lists of single weights, and sparse maps composed of them.
 
 Linear, Affine, Scale, Flatten, convolutions and pools all add up input channels with weights. The
 functions `..._entries` list these connections for the traits of a node type. The engines' operators,
@@ -31,9 +31,9 @@ class Window:
         kernel, stride, dilation: Sizes.
         padding: (before, after); None where 'same' meets a stride, which frameworks read
             differently, and where it depends on the size of the input, see `like_xla`.
-        groups: Of channels; 1 for a pool.
-        like_xla: As much padding as makes an output of size / stride, rounded up, the smaller half
-            before: XLA's SAME.
+        groups: Number of groups of channels; 1 for a pool.
+        like_xla: Padding as of XLA's SAME: the output has the size of the input divided by the
+            stride, rounded up; the smaller half of the padding comes before the input.
     """
 
     kernel: Shape
@@ -44,9 +44,7 @@ class Window:
     like_xla: bool = False
 
     def at(self, size: Sequence[int]) -> Window:
-        """The window with the padding of an input of a spatial shape in numbers, where it depends
-        on it.
-        """
+        """Return the window with its padding in numbers, for an input of a spatial shape."""
         if not self.like_xla or len(size) != len(self.kernel):
             return self
         padding = []

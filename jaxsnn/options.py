@@ -107,7 +107,7 @@ READ_TIMEOUT = Option(
 )
 MAX_BYTES = Option(
     name="max_bytes",
-    help="of the arrays of a file, decoded (default 2147483648, or JAXSNN_MAX_BYTES)",
+    help="most bytes of the arrays of a file, decoded (default 2147483648, or JAXSNN_MAX_BYTES)",
     metavar="N",
     convert=int,
     functions=("jaxsnn.nir.limit_reading",),
@@ -263,14 +263,14 @@ SCALE = Option(
 )
 PERCENTILE = Option(
     name="percentile",
-    help="for that scale (default 99)",
+    help="which percentile, for the scale percentile (default 99)",
     metavar="P",
     convert=float,
     command="map",
 )
 SYNAPSES_PER_WEIGHT = Option(
     name="synapses_per_weight",
-    help="that may add up (default 1)",
+    help="at most so many synapses add up to one weight (default 1)",
     metavar="N",
     default=1,
     convert=int,
@@ -278,7 +278,7 @@ SYNAPSES_PER_WEIGHT = Option(
 )
 SPEEDUP = Option(
     name="speedup",
-    help="of the chip (default 1000, or the nearest)",
+    help="speed-up of the chip over the file's time (default 1000, or the nearest)",
     metavar="F",
     convert=float,
     command="map",
@@ -298,7 +298,7 @@ BIAS = Option(
 )
 BIAS_PERIOD = Option(
     name="bias_period",
-    help="of the chip, between those spikes (default 1us)",
+    help="chip time between the spikes that stand in for biases (default 1us)",
     metavar="TIME",
     command="map",
 )

@@ -16,8 +16,8 @@ from typing import Any, Literal, Self
 
 @dataclass(frozen=True, kw_only=True)
 class Option:
-    """Declaration of an option: what Python, the command line, a configuration file, the shell and the
-    documentation need of it.
+    """Declaration of an option, for Python, the command line, configuration files, shell completion and
+    the documentation.
 
     Attributes:
         name: Keyword argument in Python.
@@ -89,8 +89,8 @@ class Option:
         'set --bias a, b or c'
         """
         values = (value, *alternatives)
-        python = _alternatives([self._in_python(one) for one in values])
-        words = [str(one).lower() if isinstance(one, bool) else _shown(one) for one in values]
+        python = _alternatives([self._in_python(item) for item in values])
+        words = [str(item).lower() if isinstance(item, bool) else _shown(item) for item in values]
         shell = _alternatives(words)
         if node:
             python, shell = f'{{"{node}": {python}}}', f"{node}:{shell}"
@@ -246,7 +246,7 @@ class Text(str):
         )
 
     def without(self, piece: str) -> Text:
-        """Return the text without the places where another is, with the same references."""
+        """Remove all occurrences of another text; references must be equal, too."""
         # Each reference becomes one character of a private area, so that plain strings compare.
         symbols: dict[Reference, str] = {}
 
@@ -260,7 +260,7 @@ class Text(str):
 
         encoded = encode(self).replace(encode(piece), "")
         references = {symbol: reference for reference, symbol in symbols.items()}
-        return Text._of_parts((references.get(one, one) for one in encoded), self.facts)
+        return Text._of_parts((references.get(symbol, symbol) for symbol in encoded), self.facts)
 
     def __copy__(self) -> Self:
         return self
@@ -296,7 +296,7 @@ _takes: ContextVar[Callable[[str], bool] | None] = ContextVar("takes", default=N
 
 @contextmanager
 def advice_for(takes: Callable[[str], bool]) -> Iterator[None]:
-    """While a command runs, texts for the command line know which flags it takes.
+    """Render texts for a command that takes some flags, while the context lasts.
 
     >>> engine = Option(name="engine", python_values={"grid": "TimeStepped()"}, command="run")
     >>> advice = Text("simulate with {engine}", engine=engine.set_to("grid"))

@@ -298,12 +298,12 @@ def quantization_of(arguments: argparse.Namespace, scales: Any = None) -> Any:
     if arguments.bias_period is not None and arguments.bias != "source":
         raise UsageError(
             Text("{option} has no effect here", option=BIAS_PERIOD.set_to(arguments.bias_period)),
-            fix=Text("leave it out, or say {bias}, too", bias=BIAS.set_to("source")),
+            fix=Text("remove the option, or add {bias}", bias=BIAS.set_to("source")),
         )
     if arguments.percentile is not None and arguments.scale != "percentile":
         raise UsageError(
             Text("{option} has no effect here", option=PERCENTILE.set_to(arguments.percentile)),
-            fix=Text("leave it out, or say {scale}, too", scale=SCALE.set_to("percentile")),
+            fix=Text("remove the option, or add {scale}", scale=SCALE.set_to("percentile")),
         )
     return QuantizeOptions(
         scale=arguments.scale or scales or "max",

@@ -128,8 +128,8 @@ class EventDriven(EventOptions):
             solution = nan_without_end(solution)
         unused: list[str] = [
             Note(
-                problem.message + ": what that comes to is not computed, spikes and voltages are "
-                "those of populations",
+                problem.message + ": the Output is not computed, the solution has the spikes and "
+                "voltages of all populations",
                 kind="dropped",
                 code="output-not-computed",
             )

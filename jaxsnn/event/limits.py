@@ -205,8 +205,8 @@ def _loop_outside_kernels(inside: Sequence[Population]) -> str | None:
 def output_limits(
     wires: Sequence[Wire], populations: Mapping[str, Population]
 ) -> Iterator[Problem]:
-    """Yield Outputs of which the event engine has nothing to write: what weights or an Input send is
-    not an event of a neuron.
+    """Yield Outputs that the event engine cannot write: those that weights or an Input feed, which
+    send no spikes of neurons.
 
     Thresholds, and voltages that come through other nodes, are problems of `event_limits`.
 
@@ -220,7 +220,7 @@ def output_limits(
         if wire.kind != "output" or not set(voltages[wire.name]) <= set(wire.sources):
             continue
         sent = [kinds[name] for name in wire.sources]
-        # One readout has a voltage to write; joined are spikes alone.
+        # A single readout has a voltage to write; several sources must all fire.
         fires = [
             kind == "Threshold" or (kind == "neuron" and not _is_silent(populations.get(name)))
             for name, kind in zip(wire.sources, sent, strict=True)

@@ -44,7 +44,7 @@ def replay(
     options: EventOptions,
     recorded: Recorded,
 ) -> EventRecord:
-    """A batch whose spikes are known.
+    """Simulate a batch whose spikes are known.
 
     Args:
         inputs, t_end, sample_times: as in `jaxsnn.event.event_driven.simulate_events`.

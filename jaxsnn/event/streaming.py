@@ -323,8 +323,8 @@ def stream(
     options: EventDriven | None = None,
     record: Iterable[str] | None = None,
 ) -> EventStream:
-    """A network that takes events as they come, and hands over its spikes as soon as they are
-    certain.
+    """Start a session in which a network takes events as they come, and returns its spikes as soon as
+    they are certain.
 
     It runs in the native backend: all of NIR's neurons, under delta and box spikes, in any wiring,
     with delays, loops, convolutions, refractory times, and events that have values; without

@@ -273,8 +273,7 @@ class FittingOptions:
 def fitting_options(
     graph: Graph, x: Any, y: Any, *, most: int = MOST
 ) -> tuple[FittingOptions, ...]:
-    """The options that a file does not say, tried: those with which the source's input gives the
-    source's output.
+    """Find values of the options that a file leaves open that reproduce the source's output.
 
     Resets, their delays where the framework has both, and what its own options may be (`FrameworkOption.tries`) are
     tried for all nodes; then resets, delays and what is true or false for one node at a time.

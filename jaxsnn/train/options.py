@@ -604,7 +604,7 @@ TrainOptions.__doc__ = _documented(TrainOptions)
 def options_with(
     options: TrainOptions | None = None, given: Mapping[str, Any] | None = None
 ) -> TrainOptions:
-    """The options, with fields that are given beside them in place of theirs.
+    """Return options with some fields replaced.
 
     Args:
         options: None: the defaults.

@@ -93,7 +93,7 @@ def test_too_few_runs_are_refused_with_the_resource(folder):
         (["net.nir", "-o", "a.json", "--signs", "any"], "no signs 'any'"),
         (["net.nir", "-o", "a.json", "--time-limit", "soon"], "'soon' is not a time"),
         (["net.nir", "-o", "a.json", "--placer", "spraed"], "did you mean 'spread'?"),
-        (["net.nir", "-o", "a.json", "--bias-period", "2us"], "say --bias source, too"),
+        (["net.nir", "-o", "a.json", "--bias-period", "2us"], "add --bias source"),
         (
             ["net.nir", "-o", "a.json", "--bias", "source", "--bias-period", "2ns"],
             "--bias-period is 2e-09 s",

@@ -44,7 +44,7 @@ def array_violations(chip: Chip, run: Run, location: str) -> Iterator[Problem]:
 def neuron_violations(
     mapping: Mapping, run: Run, neuron_names: dict[int, str], location: str
 ) -> Iterator[Problem]:
-    """Circuits, shapes, heads and addresses of a run's neurons; `neuron_names` by position in the run."""
+    """Yield problems of a run's neurons: circuits, shapes, heads, addresses; `neuron_names` by position."""
     chip, dead = mapping.chip, frozenset(mapping.dead.circuits)
     owner: dict[Circuit, str] = {}
     addresses: dict[int, str] = {}
@@ -178,7 +178,8 @@ def existing(chip: Chip, run: Run) -> np.ndarray:
 def synapse_violations(
     mapping: Mapping, run: Run, placed: np.ndarray, location: str
 ) -> Iterator[Problem]:
-    """Synapses that do not exist, come twice, are dead, have no neuron or no legal weight.
+    """Yield a problem for each synapse that does not exist, is listed twice, is dead, or lacks a neuron or
+    a legal weight.
 
     Args:
         mapping: the mapping.

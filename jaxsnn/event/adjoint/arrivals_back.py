@@ -6,7 +6,7 @@ back like everything else; where a neuron fires between them, it is that of befo
 there, flowed back to the arrival, and what came later does not count. So the pass carries the
 costates of all neurons, and takes up those of the few that fire as it comes to them. Its cost grows
 with arrivals times neurons, whatever the number of spikes. `arrival_tiles`, which covers all
-neurons, takes eight times as long for 784-350-10 with 784 events, and less where arrivals are few.
+neurons, takes eight times as long for 784-350-10 with 784 events, and is faster where arrivals are few.
 """
 
 from __future__ import annotations

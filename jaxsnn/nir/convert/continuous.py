@@ -152,7 +152,7 @@ def _chain_problems(draft: Draft, importer: Importer) -> list[Problem]:
     for name in draft.of_type("Output"):
         sources = draft.sources(name)
         if len(sources) != 1 or draft.nodes[sources[0]]["type"] not in NEURON_TYPES:
-            message = f"'{name}' gives what is no population ({listing(sources)})"
+            message = f"'{name}' is fed by {listing(sources)}, not by one population"
             problems.append(as_problem(name, message, fix="let one population end the network"))
     for part in () if importer.feeds_back else loops_of(draft):
         message = f"the loop through {listing(part)} calls a layer before it has run"

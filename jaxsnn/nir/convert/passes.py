@@ -83,7 +83,7 @@ class Conversion:
 
     @property
     def target(self) -> Target:
-        """Whom the graph is written for."""
+        """The importer that the graph is written for."""
         return self.request.target
 
     @property

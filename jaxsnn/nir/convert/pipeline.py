@@ -294,7 +294,7 @@ def _in_continuous_time(request: ConversionRequest) -> bool:
 
 
 def _stepped_if(needs: Callable[[Importer], Any]) -> Callable[[ConversionRequest], bool]:
-    """Return whether a conversion in steps needs a pass, by what its importer has or lacks."""
+    """Return a condition: time-stepped conversions whose importer fulfils a predicate."""
     return lambda request: _in_steps(request) and bool(needs(request.importer))
 
 
@@ -433,7 +433,7 @@ PASSES: tuple[ConversionPass, ...] = (
         ensures=(continuous.ONE_SOURCE_PER_MATRIX,),
         when=_in_continuous_time,
     ),
-    # Weights that the last pass adds have a bias of 0.
+    # The weights that `use_one_matrix` adds are Affine nodes with a bias of 0.
     ConversionPass(
         continuous.remove_zero_biases, ensures=(without("Affine"),), when=_in_continuous_time
     ),

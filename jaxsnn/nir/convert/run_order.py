@@ -109,7 +109,7 @@ def _order_problems(conversion: Conversion) -> list[Problem]:
         target.importer.depth_first
         and (last := depth_first(converted)[-1]) not in converted.outputs
     ):
-        message = f"what its importer makes returns what node '{last}' gives, which runs last"
+        message = f"the loaded module returns the output of node '{last}', which runs last"
         return [as_problem(last, message, fix="leave the loop out")]
     if wrong:
         source, end = wrong[0]

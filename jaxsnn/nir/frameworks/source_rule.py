@@ -52,7 +52,7 @@ class NeuronRule:
         spike: How a spike enters the equations.
         spike_kernel: Its shape in the equations.
         constant_input: A bias is a constant "current", or added like a spike in every "step".
-        readout: Its membrane leaves it, and no spikes.
+        readout: Its output is its membrane, not spikes.
         resetting: It is a readout that resets where a neuron of its type would fire.
         initial: Where the membrane starts; currents start at 0.
         reset: What a spike does: "none" of a readout that never resets.
@@ -63,13 +63,13 @@ class NeuronRule:
         resets_first: A reset that acts when a step begins acts before the membrane decays.
         resistance: "file": r as the file has it. "tau/dt": what the framework does in spite of it.
         detaches_resets: The framework's gradients leave out the resets that act when a step begins.
-        floor: The membrane is raised to this at the end of a step; None: never, or nobody has said it.
+        floor: The membrane is raised to this at the end of a step; None: never, or unknown.
         surrogate: The derivative of a spike that its framework takes by default, in words.
         step_length: How the framework ties gains to time constants by its step; None: it does not.
         tied_gains: Names (time constant, gain) of the gains that so follow time constants which are
             trained -> the step, in seconds (in units of the file where these are unknown).
-        assumed: What nobody has said and is assumed, a sentence each.
-        remarks: Where what was said is not followed, a sentence each.
+        assumed: Assumptions where neither the file nor the user declares a value, a sentence each.
+        remarks: Declared values that are not followed, a sentence each.
         problems: What stands in the way of whoever needs a field of the rule, by its name, in the order in
             which engines name them. Beside fields: "type" (the framework has no such neuron, so that
             nothing else is known), "own_option" (an option of this framework alone), "spike_area" (as

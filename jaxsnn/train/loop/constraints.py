@@ -217,7 +217,7 @@ def _of_table(name: str, table: Mapping[str, Any]) -> Constraint:
 def find_trainables(
     network: Network, requested: Iterable[str] | Mapping[str, Constraint], *, longest_delay: float
 ) -> Trainables:
-    """The parameters that are wanted, in the network's order.
+    """Return the requested parameters, in the network's order.
 
     Args:
         requested: NIR names, of which some may lack, or names with constraints, all of which must be

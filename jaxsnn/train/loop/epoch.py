@@ -335,7 +335,7 @@ def run_epoch(
     order: jax.Array,
     pace: Pace,
 ) -> tuple[TrainState, Summary]:
-    """One step of the optimiser for each minibatch.
+    """Take one step of the optimiser for each minibatch.
 
     Args:
         scales: what a step of 1 is in raw numbers (see `jaxsnn.train.loop.optimisers`).
