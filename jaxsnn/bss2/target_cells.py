@@ -11,9 +11,6 @@ if TYPE_CHECKING:
 
     from jaxsnn.bss2.search.quantize import ChipPopulation
 
-#: Heads of `target_cells`.
-HEADS = ("leak", "reset", "threshold", "tau_mem", "tau_syn", "refractory time")
-
 
 def targets_of(population: ChipPopulation) -> dict[str, Any]:
     """Lowest and highest value among its neurons: potentials in CADC LSB, times in microseconds of

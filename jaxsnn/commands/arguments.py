@@ -78,7 +78,7 @@ class Parser(argparse.ArgumentParser):
         self.complete()
         self._given = args or ()
         words = self._join_negative_values(sys.argv[1:] if args is None else args)
-        if self._waiver in words:
+        if self._waives_files(words):
             for action in self._get_positional_actions():
                 action.required = False
         parsed, unknown = super().parse_known_args(words, namespace)
@@ -86,6 +86,17 @@ class Parser(argparse.ArgumentParser):
             if word.startswith("--"):  # said here, where the options of the command are known
                 raise self._stranger(word.partition("=")[0])
         return parsed, unknown
+
+    def _waives_files(self, words: Sequence[str]) -> bool:
+        """Return whether the switch of `need_no_files_with` is set, perhaps abbreviated."""
+        options = words[: words.index("--")] if "--" in words else words
+        flags = [flag for flag in self._option_string_actions if flag.startswith("--")]
+        return bool(self._waiver) and any(
+            word == self._waiver
+            or [flag for flag in flags if flag.startswith(word)] == [self._waiver]
+            for word in options
+            if len(word) > 2
+        )
 
     def _join_negative_values(self, words: Sequence[str]) -> list[str]:
         """Return the words with `--option -5:5` as `--option=-5:5`.

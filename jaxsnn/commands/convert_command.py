@@ -114,6 +114,10 @@ class PassesOutcome:
                 f"   requires: {condition.statement}" for condition in conversion_pass.requires
             ]
             lines += [f"   ensures: {condition.statement}" for condition in conversion_pass.ensures]
+        lines += [
+            "",
+            "Before them, write_as_matrices runs where convolutions must become matrices.",
+        ]
         return "\n".join(lines)
 
 
@@ -169,6 +173,12 @@ def _show_passes(arguments: argparse.Namespace) -> int:
         message = Text("{option} takes no FILE", option=_SHOW_PASSES)
         raise UsageError(message, fix="remove FILE, or remove the option")
     refuse_options_of_file(arguments)
+    for option in (_TO_DT, INPUT_RANGE, FORCE):
+        if getattr(arguments, option.name) not in (option.default, False):
+            message = Text(
+                "{option} has no effect with {show_passes}", option=option, show_passes=_SHOW_PASSES
+            )
+            raise UsageError(message, fix="remove the option")
     target = target_of(arguments.to)
     request = ConversionRequest(target=target, approximate=arguments.approximate)
     outcome = PassesOutcome(written_for=target.label, passes=tuple(passes_for(request)))

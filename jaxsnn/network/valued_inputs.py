@@ -176,12 +176,6 @@ class GradedEvents:
 Input = Events | Currents | GradedEvents
 
 
-def nothing_behind(currents: Currents) -> Float[Array, "*batch pieces channels"]:
-    """The values, 0 in slots that are not used."""
-    used = jnp.isfinite(currents.time)
-    return jnp.where(used[..., None], currents.value, 0.0)
-
-
 def as_lasting(currents: Currents, t_end: Any) -> Currents:
     """Currents on the processor: those that begin at 0 and are the same until the end as lasting ones,
     others as they are.

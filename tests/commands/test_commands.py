@@ -141,6 +141,15 @@ def test_showing_passes_takes_no_file_and_converting_takes_two(call):
     assert (code, "the following arguments are required: OUT" in err) == (2, True)
     code, _, err = call("convert", "--to", "norse")
     assert (code, "the following arguments are required: FILE, OUT" in err) == (2, True)
+    code, _, err = call("convert", "--show-passes", "--to", "norse", "--to-dt", "1ms")
+    assert (code, "--to-dt has no effect with --show-passes" in err) == (2, True)
+    assert call("convert", "--show-pass", "--to", "norse")[0] == 0
+
+
+@pytest.mark.parametrize("command", [("info",), ("check", "--for", "event")])
+def test_an_empty_value_does_not_stand_for_the_file(command, call):
+    code, _, err = call(*command, "--dt", "")
+    assert (code, "the following arguments are required: FILE" in err) == (2, True)
 
 
 def test_what_cannot_be_converted_is_refused_and_nothing_written(zoo, tmp_path, call):

@@ -82,7 +82,7 @@ def dynamics(part: Part, constant: np.ndarray | None) -> Dynamics:
     tau_mem = values["tau_mem" if current_based else "tau"]
     tau_syn = values["tau_syn"] if current_based else nothing
     r = values["r"] if population.resistance == "file" else tau_mem / population.dt
-    jump = np.broadcast_to(population.jump(values), population.size)
+    jump = np.broadcast_to(population.jump(values | {"r": r}), population.size)
     slope = r * jump / tau_mem if current_based else jump
     return Dynamics(
         population=population,

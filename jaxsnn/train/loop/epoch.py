@@ -208,7 +208,7 @@ class Setup:
         options: those that the compiled code depends on (`TrainOptions.compiled_only`).
         complete: the optimiser is an optax object of the user's, with a learning rate of its own.
         mesh: the devices that share the samples out; None: one.
-        own: of this run alone, where an object of the user's may change (`shared_code`).
+        own: of this run alone, where an object of the user's may change.
     """
 
     loss: Loss
