@@ -174,7 +174,7 @@ def run_file(
         t_end: seconds; default: the end of the steps, where inputs are given by steps.
         max_spikes: fail where a neuron fires more often; "auto": record as many spikes as there
             are.
-        values: what inputs by steps hold, one of `jaxsnn.simulation.network_arrays.VALUES`.
+        values: what inputs by steps hold, one of `jaxsnn.simulation.network_arrays.VALUE_KINDS`.
 
     Raises:
         JaxsnnError: inputs that do not fit, a dialect that is not known well enough, or a run that

@@ -23,7 +23,7 @@ from jaxsnn.commands.train_command import (
 )
 from jaxsnn.errors import UsageError
 from jaxsnn.train.options import OPTIONS, TrainOptions
-from jaxsnn.wording import Option
+from jaxsnn.wording import Option, Text
 
 #: Options of training that are none of tuning.
 _REFUSED = ("engine", "plot", "resume", "skip_step_accuracy")
@@ -57,7 +57,8 @@ def run(arguments: argparse.Namespace) -> int:
             fix = (
                 "leave it out: tuning is in continuous time, from the beginning, without a picture"
             )
-            raise UsageError(f"{name} is {value!r}", fix=fix)
+            message = Text("{option} is {value!r}", option=OPTIONS[name], value=value)
+            raise UsageError(message, fix=fix)
     refuse_shared(read_by(arguments, options), {"-o": arguments.output})
     refuse_unwritable(arguments.output, arguments.force)
     budgets = _numbers(arguments.spikes_per_sample)
@@ -81,5 +82,6 @@ def _numbers(text: str | None) -> tuple[float, ...]:
     except ValueError:
         found = ()
     if not found:
-        raise UsageError(f"spikes_per_sample is {text!r}", fix="give numbers, with commas")
+        message = Text("{option} is {text!r}", option=_SPIKES_PER_SAMPLE, text=text)
+        raise UsageError(message, fix="give numbers, with commas")
     return found

@@ -91,7 +91,7 @@ def network_inputs(
 
     Args:
         dt: seconds, length of a step; needed for rasters.
-        values: what these hold, one of `VALUES`.
+        values: what these hold, one of `VALUE_KINDS`.
 
     Raises:
         UsageError: arrays that are missing or do not fit.

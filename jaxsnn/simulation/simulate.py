@@ -100,7 +100,7 @@ def simulate(
     """
     if isinstance(engine, type):
         raise UsageError(
-            f"engine is the class {engine.__name__}",
+            Text("{option} is the class {name}", option=ENGINE.title, name=engine.__name__),
             fix=f"pass an object of it, {engine.__name__}()",
         )
     if engine is not None and not hasattr(engine, "run"):

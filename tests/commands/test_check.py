@@ -249,7 +249,7 @@ def test_what_leaves_a_network_in_continuous_time_comes_from_neurons(sources, re
     assert [problem.message for problem in found] == expected
     events = Events(time=[[1e-3]], index=[[0]])
     noted = [note for note in simulate(graph, events, 20e-3).notes if "not computed" in note]
-    assert [note.partition(": what that comes to")[0] for note in noted] == expected
+    assert [note.partition(": the Output is not computed")[0] for note in noted] == expected
 
 
 def test_each_output_has_its_own_reason():

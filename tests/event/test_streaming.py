@@ -466,7 +466,9 @@ def interrupted_by_a_signal(push):
     """Calls it, and sends the process SIGINT, as Ctrl-C does, while it runs; also in a process of the
     background, which ignores it otherwise.
     """
-    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    handler = signal.getsignal(signal.SIGINT)
+    if handler is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     timer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
     try:

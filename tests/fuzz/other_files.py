@@ -24,7 +24,7 @@ from jaxsnn.network.inputs import checked_inputs
 from jaxsnn.network.lowering.lower import lower
 from jaxsnn.nir import build
 from jaxsnn.nir.initializers import normal
-from jaxsnn.simulation.network_arrays import VALUES, load_inputs, stepped_inputs
+from jaxsnn.simulation.network_arrays import VALUE_KINDS, load_inputs, stepped_inputs
 from jaxsnn.simulation.recordings import load_arrays, load_recording
 from jaxsnn.train.data.labelled_files import load_splits
 from jaxsnn.train.loop.checkpoint import Checkpoint, Folder, sealed, unsealed
@@ -318,7 +318,7 @@ class Arrays:
     def journey(self, path, rng):
         yield "read"
         arrays = load_arrays(path)
-        values = str(rng.choice(VALUES))
+        values = str(rng.choice(VALUE_KINDS))
         if any(name.endswith(("_train", "_test", "_validation")) for name in arrays):
             yield "labelled"
             load_splits(path, 0, outputs=2)

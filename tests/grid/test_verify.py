@@ -136,7 +136,7 @@ def test_an_undecided_file_is_refused(zoo, recordings):
 @pytest.mark.parametrize(
     ("own", "words"),
     [
-        ({"min_v_mem": -1.0}, 'reset="subtract" and norm_input=False and min_v_mem=-1.0'),
+        ({"min_v_mem": -1.0}, 'reset="subtract" and norm_input=False and min_v_mem=-1'),
         ({"spike_fn": "single"}, 'reset="subtract" and norm_input=False and spike_fn="single"'),
     ],
 )

@@ -70,14 +70,14 @@ def test_a_file_of_earlier_releases_must_say_how_it_is_meant(kind, tag, tmp_path
     path = written(built(kind, 3.0), tmp_path / "old.nir", tag=tag)
     said = {} if tag else {"dialect": "jaxsnn", "time_unit": "s"}
     undecided = read(path, **said)
-    assert_refused(lambda: count(undecided), LoweringError, "scale_spikes=false", node="2")
+    assert_refused(lambda: count(undecided), LoweringError, "scale_spikes=False", node="2")
     for purpose in ("event", "grid", *(["jaxsnn"] if kind == "CubaLIF" else [])):
         problems = check(undecided, purpose).problems
         assert any("scale_spikes" in (problem.fix or "") for problem in problems), purpose
     assert count(read(path, scale_spikes=False, **said)) == count(built(kind))
     assert count(read(path, scale_spikes=True, **said)) == count(built(kind, 3.0))
     if kind == "CubaLIF":
-        assert_refused(lambda: convert(undecided, to="jaxsnn"), DialectError, "scale_spikes=false")
+        assert_refused(lambda: convert(undecided, to="jaxsnn"), DialectError, "scale_spikes=False")
 
 
 def test_what_was_said_of_a_file_is_in_what_is_written_of_it(tmp_path):

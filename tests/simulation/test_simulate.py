@@ -223,7 +223,7 @@ def of_a(events):
         ),
         (
             lambda network: simulate(network, inputs(), T_END, engine=EventDriven),
-            r"engine is the class EventDriven: pass engine=EventDriven\(\)",
+            r"engine is the class EventDriven: pass an object of it, EventDriven\(\)",
         ),
         (
             lambda network: simulate(network, of_a(Events(time=["1ms"], index=[0])), T_END),

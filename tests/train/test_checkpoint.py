@@ -833,7 +833,7 @@ def test_what_an_optimiser_remembers_may_be_of_any_type(optimiser, tmp_path):
 
 
 def test_there_must_be_a_checkpoint_to_go_on_from():
-    with pytest.raises(UsageError, match="no checkpoint to resume: say checkpoint=FOLDER"):
+    with pytest.raises(UsageError, match="no checkpoint to resume: say checkpoint="):
         fit(small_net(), DATA, **SETTINGS, resume=True)
 
 

@@ -93,7 +93,7 @@ _SCALE_SPIKES = FrameworkOption(
     "earlier releases of this library, and in that of the Electronic Vision(s) group",
     missing="scale_spikes, because w_in (LIF, LI, IF and I: r) is not 1 and earlier releases of "
     "this library did not apply it to spikes",
-    fix="say {option} true (NIR's equations) or false (as earlier releases)",
+    fix="say {true} (NIR's equations) or {false} (as earlier releases)",
     tries=(True, False),
 )
 

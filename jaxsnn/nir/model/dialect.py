@@ -150,7 +150,8 @@ class FrameworkOption(Option):
         kind: "time": seconds, or text with a unit. "bool": true or false. "number": a number, or
             "none". "choice": one of `choices`. All but times may differ by node.
         missing: What a message names where it is needed: "the dt that Norse's exporter was given".
-        fix: What to do then, a template in which {option} is the option; "" for "say {option}".
+        fix: What to do then, a template in which {option} is the option, {true} and {false} set it; "" for
+            "say {option}".
         unsaid: A sentence for `Dialect.why` while nobody has said it, a template as `fix`.
         tries: What `jaxsnn verify` tries where a recording does not verify, likely ones.
     """
@@ -164,7 +165,12 @@ class FrameworkOption(Option):
     @property
     def advice(self) -> Text:
         """What to do where it is needed."""
-        return Text(self.fix or "say {option}", option=self.keyword)
+        return Text(
+            self.fix or "say {option}",
+            option=self.keyword,
+            true=self.set_to(True),
+            false=self.set_to(False),
+        )
 
     @property
     def remark(self) -> Text:
