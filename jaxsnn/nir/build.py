@@ -67,14 +67,14 @@ class Layer:
             return shape
         numbers = {key: np.asarray(value) for key, value in self.parameters.items()}
         record = class_of(self.type)(name=name).replace(**numbers, **self.own)
-        found = record.traits.output_shape(record, shape)
-        if found is None:
+        output_shape = record.traits.output_shape(record, shape)
+        if output_shape is None:
             raise GraphError(
                 f"node '{name}' ({self.type}) cannot take the shape {shape}",
                 fix="correct its parameters or the node before it",
                 node=name,
             )
-        return found
+        return output_shape
 
 
 def _shape(size: Size | None) -> Shape | None:
@@ -85,14 +85,14 @@ def _shape(size: Size | None) -> Shape | None:
     """
     if size is None:
         return None
-    given: Any = [size] if np.ndim(size) == 0 else size
+    axes: Any = [size] if np.ndim(size) == 0 else size
     try:
-        found = tuple(map(operator.index, given))
+        shape = tuple(map(operator.index, axes))
     except TypeError:
-        found = (0,)
-    if any(length < 1 for length in found):
+        shape = (0,)
+    if any(length < 1 for length in shape):
         raise UsageError(f"a size is {size!r}", fix="give whole numbers of at least 1")
-    return found
+    return shape
 
 
 def input(size: Size) -> Layer:
@@ -247,22 +247,22 @@ def node(kind: str, size: Size | None = None, /, **parameters: Any) -> Layer:
         raise UsageError(
             f"a {kind} has no size of its own", fix="leave it out, the node before it tells"
         )
-    given: dict[bool, dict[str, Any]] = {True: {}, False: {}}
+    values_by_scope: dict[bool, dict[str, Any]] = {True: {}, False: {}}
     for name, value in parameters.items():
         parameter = traits.parameter(name)
         if parameter is None:
             raise UsageError(
                 f"a {kind} has no parameter '{name}'", fix=suggestion(name, traits.names)
             )
-        given[parameter.per == "element"][name] = _number(parameter, value)
+        values_by_scope[parameter.per == "element"][name] = _number(parameter, value)
     numbers = tuple(
         name for name in traits.time_constants if not isinstance(parameters.get(name, ""), str)
     )
     return Layer(
         type=kind,
         size=_shape(size),
-        parameters=given[True],
-        own=given[False],
+        parameters=values_by_scope[True],
+        own=values_by_scope[False],
         without_unit=numbers,
     )
 
@@ -416,16 +416,16 @@ def _implausible_time_constants(graph: Graph, layers: Mapping[str, Layer]) -> It
 
 def _fed_shapes(nodes: Mapping[str, Layer], edges: Sequence[tuple[str, str]]) -> dict[str, Shape]:
     """The shape that reaches each node; its own size where nothing does."""
-    given = {name: layer.size for name, layer in nodes.items()}
+    output_shapes = {name: layer.size for name, layer in nodes.items()}
     fed: dict[str, Shape] = {}
     for _ in nodes:
         for source, target in edges:
-            shape = given[source]
+            shape = output_shapes[source]
             if shape is None:
                 continue
             fed.setdefault(target, shape)
-            given[target] = given[target] or nodes[target].leaving(target, shape)
-    for name, size in given.items():
+            output_shapes[target] = output_shapes[target] or nodes[target].leaving(target, shape)
+    for name, size in output_shapes.items():
         if name not in fed and size is not None and not nodes[name].weights:
             fed[name] = size
     unknown = [name for name in nodes if name not in fed]
@@ -445,8 +445,8 @@ def _entry(name: str, layer: Layer, fed: Shape, rng: np.random.Generator | None)
     if layer.type in ("Input", "Output"):
         return entry | {"shape": np.array(shape)}
     for key, weight in layer.weights.items():
-        wanted = (*shape, *fed) if key == "weight" else shape
-        entry[key] = _drawn(name, key, weight, wanted, rng)
+        array_shape = (*shape, *fed) if key == "weight" else shape
+        entry[key] = _drawn(name, key, weight, array_shape, rng)
     for key, value in layer.parameters.items():
         array = np.asarray(value, float)
         if array.shape not in ((), shape):

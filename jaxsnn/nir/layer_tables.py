@@ -59,21 +59,21 @@ def graph_of_table(table: Mapping[str, Any], seed: Seed = 0) -> Graph:
     nodes = {"input": build.input(shape)}
     chain, loops = ["input"], []
     times = {name: table[name] for name in ("tau_mem", "tau_syn") if name in table}
-    for number, said in enumerate(_needed(table, "layers", "network"), 1):
-        where = f"network, layer {number}"
-        own = _known(said, LAYER, where)
-        layer = times | own
-        refuse_layer_values(layer, where)
+    for number, layer_entry in enumerate(_needed(table, "layers", "network"), 1):
+        location = f"network, layer {number}"
+        layer_fields = _known(layer_entry, LAYER, location)
+        layer = times | layer_fields
+        refuse_layer_values(layer, location)
         if "neuron" in layer:
-            layer["neuron"] = _of_a_type(layer["neuron"], times, own, where)
-        shape = shape_behind(layer, shape, where)
-        place = _Place(where=where, number=number, planes=planes, seed=seed)
+            layer["neuron"] = _of_a_type(layer["neuron"], times, layer_fields, location)
+        shape = shape_behind(layer, shape, location)
+        place = _Place(where=location, number=number, planes=planes, seed=seed)
         inward = _nodes(place, layer)
         nodes |= inward
         chain += inward
         if "feedback" in layer:
             nodes[f"r{number}"] = build.linear(
-                layer["neurons"], weight=_drawn(layer, "feedback", where)
+                layer["neurons"], weight=_drawn(layer, "feedback", location)
             )
             loops.append((str(number), f"r{number}", str(number)))
         planes = None if "neurons" in layer else layer.get("channels", planes)
@@ -100,17 +100,17 @@ class _Place:
 
 def _nodes(place: _Place, layer: Mapping[str, Any]) -> dict[str, Layer]:
     """The nodes of a layer in the order of the signal."""
-    number, where = place.number, place.where
+    number, location = place.number, place.where
     if "pool" in layer:
         side = np.array([layer["pool"], layer["pool"]])
         pool = build.node("SumPool2d", kernel_size=side, stride=side, padding=np.zeros(2, int))
         return {f"p{number}": pool}
-    neurons = _neurons(layer, where)
+    neurons = _neurons(layer, location)
     if "channels" in layer:
         return {f"w{number}": _convolution(place, layer), str(number): neurons}
     flatten = {f"f{number}": build.node("Flatten", start_dim=0, end_dim=-1)}
-    outputs = _needed(layer, "neurons", where)
-    weight = _drawn(layer, "weight", where)
+    outputs = _needed(layer, "neurons", location)
+    weight = _drawn(layer, "weight", location)
     inward = build.linear(outputs, weight=weight)
     if "bias" in layer:
         inward = build.affine(outputs, weight=weight, bias=normal(*map(float, layer["bias"])))
@@ -118,46 +118,53 @@ def _nodes(place: _Place, layer: Mapping[str, Any]) -> dict[str, Layer]:
     return before | {f"w{number}": inward, str(number): neurons}
 
 
-def _neurons(layer: Mapping[str, Any], where: str) -> Layer:
+def _neurons(layer: Mapping[str, Any], location: str) -> Layer:
     """The neurons of a layer, CubaLIF or CubaLI where no type is said."""
     if "neuron" in layer:
         return layer["neuron"]
-    times = {name: _needed(layer, name, where) for name in ("tau_mem", "tau_syn")}
+    times = {name: _needed(layer, name, location) for name in ("tau_mem", "tau_syn")}
     return (build.cubali if layer.get("readout") else build.cubalif)(**times)
 
 
 def _of_a_type(
-    table: Mapping[str, Any], times: Mapping[str, Any], own: Mapping[str, Any], where: str
+    table: Mapping[str, Any],
+    times: Mapping[str, Any],
+    layer_fields: Mapping[str, Any],
+    location: str,
 ) -> Layer:
     """Neurons of the type that their table says.
 
     Args:
         times: what the network says, for types that have such a time constant.
-        own: what the layer says.
+        layer_fields: what the layer says.
     """
-    said = {name.replace("-", "_"): value for name, value in table.items()}
-    kind = said.pop("type")
+    neuron_fields = {name.replace("-", "_"): value for name, value in table.items()}
+    kind = neuron_fields.pop("type")
     traits = class_of(kind).traits
     if not traits.state:
-        raise UsageError(f"{where}: a {kind} is no neuron", fix="give a type of neuron")
-    of_layer = {name: own[name] for name in ("tau_mem", "tau_syn") if name in own}
-    if len(said) + 1 < len(table) or of_layer.keys() & said.keys():
-        raise UsageError(f"{where}: a parameter of its neurons is there twice", fix="write it once")
+        raise UsageError(f"{location}: a {kind} is no neuron", fix="give a type of neuron")
+    of_layer = {name: layer_fields[name] for name in ("tau_mem", "tau_syn") if name in layer_fields}
+    if len(neuron_fields) + 1 < len(table) or of_layer.keys() & neuron_fields.keys():
+        raise UsageError(
+            f"{location}: a parameter of its neurons is there twice", fix="write it once"
+        )
     values = {name: time for name, time in times.items() if name in traits.names}
-    values |= of_layer | said
+    values |= of_layer | neuron_fields
     for name, value in values.items():
         parameter = traits.parameter(name)
         if parameter is None:
             raise UsageError(
-                f"{where}: a {kind} has no parameter '{name}'", fix=suggestion(name, traits.names)
+                f"{location}: a {kind} has no parameter '{name}'",
+                fix=suggestion(name, traits.names),
             )
         if isinstance(value, str) and not parameter.time and value not in parameter.texts:
-            raise UsageError(f"{where}: {name} of its neurons is '{value}'", fix="give a number")
+            raise UsageError(f"{location}: {name} of its neurons is '{value}'", fix="give a number")
     needed = [parameter.name for parameter in traits.parameters if not parameter.optional]
     lacking = [name for name in needed if name not in values]
     if lacking:
         raise UsageError(
-            f"{where}: a {kind} needs {listing(lacking)} too", fix="write them in neuron = { ... }"
+            f"{location}: a {kind} needs {listing(lacking)} too",
+            fix="write them in neuron = { ... }",
         )
     return build.node(kind, **values)
 
@@ -182,24 +189,28 @@ def _convolution(place: _Place, layer: Mapping[str, Any]) -> Layer:
     )
 
 
-def _drawn(layer: Mapping[str, Any], name: str, where: str) -> Initializer:
-    value, what = _needed(layer, name, where), f"{where}: {name}"
-    draw = _in_columns(value, what) if isinstance(value[0], list) else normal(*map(float, value))
+def _drawn(layer: Mapping[str, Any], name: str, location: str) -> Initializer:
+    value, entry_name = _needed(layer, name, location), f"{location}: {name}"
+    draw = (
+        _in_columns(value, entry_name) if isinstance(value[0], list) else normal(*map(float, value))
+    )
 
     def drawn(source: Any, shape: tuple[int, ...]) -> np.ndarray:
-        refuse_large_weights(shape, what)
+        refuse_large_weights(shape, entry_name)
         return draw(source, shape)
 
     return drawn
 
 
-def _in_columns(parts: list[list[Any]], what: str) -> Initializer:
+def _in_columns(parts: list[list[Any]], entry_name: str) -> Initializer:
     """Weights (outputs, inputs) of which each part of the inputs is drawn in its own way."""
 
     def drawn(source: Any, shape: tuple[int, ...]) -> np.ndarray:
         if (inputs := sum(part[0] for part in parts)) != shape[1]:
             fix = f"make it {shape[1]}"
-            raise UsageError(f"{what} is for {inputs} inputs, and there are {shape[1]}", fix=fix)
+            raise UsageError(
+                f"{entry_name} is for {inputs} inputs, and there are {shape[1]}", fix=fix
+            )
         generator = generator_of(source)
         columns = [generator.normal(mean, std, (shape[0], count)) for count, mean, std in parts]
         return np.concatenate(columns, axis=1)
@@ -207,18 +218,18 @@ def _in_columns(parts: list[list[Any]], what: str) -> Initializer:
     return drawn
 
 
-def _known(table: Mapping[str, Any], names: tuple[str, ...], where: str) -> dict[str, Any]:
+def _known(table: Mapping[str, Any], known_names: tuple[str, ...], location: str) -> dict[str, Any]:
     """A table with "_" in its names, all of which exist."""
     if not isinstance(table, Mapping):
-        raise UsageError(f"{where} is no table", fix=f"write [{where}] above its lines")
-    found = {name.replace("-", "_"): value for name, value in table.items()}
-    for name in found:
-        if name not in names:
-            raise UsageError(f"{where}: there is no '{name}'", fix=suggestion(name, names))
-    return found
+        raise UsageError(f"{location} is no table", fix=f"write [{location}] above its lines")
+    entries = {name.replace("-", "_"): value for name, value in table.items()}
+    for name in entries:
+        if name not in known_names:
+            raise UsageError(f"{location}: there is no '{name}'", fix=suggestion(name, known_names))
+    return entries
 
 
-def _needed(table: Mapping[str, Any], name: str, where: str) -> Any:
+def _needed(table: Mapping[str, Any], name: str, location: str) -> Any:
     if name not in table:
-        raise UsageError(f"{where} does not say its {name}", fix=f"write {name} = ...")
+        raise UsageError(f"{location} does not say its {name}", fix=f"write {name} = ...")
     return table[name]

@@ -257,7 +257,7 @@ SAME: dict[str, dict[tuple[str, str], str]] = {
     },
     "jaxsnn/nir/frameworks/evidence.py": {
         (
-            "gains = np.concatenate([tie.gain for tie in found] or [np.zeros(0)])",
+            "gains = np.concatenate([tie.gain for tie in dt_ties] or [np.zeros(0)])",
             "0 -> 1",
         ): "beside no time constants it comes to none",
     },

@@ -41,13 +41,13 @@ class DialectOptions:
         return f"{self.dialect}=={self.version}" if self.version else self.dialect
 
 
-def parse_options(nodes: Mapping[str, Node], dialect: str | None, **given: Any) -> DialectOptions:
+def parse_options(nodes: Mapping[str, Node], dialect: str | None, **options: Any) -> DialectOptions:
     """Check options against the graph's nodes and turn text into values.
 
     Args:
         nodes: The graph's records by name.
         dialect: A key of `DIALECTS`, with a version if need be ("norse==main"), or "auto".
-        given: Fields of `Dialect` and own options of frameworks; None is not said. Those of
+        options: Fields of `Dialect` and own options of frameworks; None is not said. Those of
             `PER_NODE`, and own options that are true or false, may be a value, "NODE:VALUE", a
             mapping from node to value, or a list of these.
 
@@ -66,18 +66,21 @@ def parse_options(nodes: Mapping[str, Node], dialect: str | None, **given: Any) 
         conventions_of(name, version)  # refuses an unknown version
     fields: dict[str, Any] = {}
     by_node: dict[str, dict[str, Any]] = {}
-    own = framework_options()
-    times = ("dt", *(option.name for option in own.values() if option.kind == "time"))
+    framework_specific = framework_options()
+    times = (
+        "dt",
+        *(option.name for option in framework_specific.values() if option.kind == "time"),
+    )
     # a readout resets as it is said, else never: so it comes last
-    for option, value in sorted(given.items(), key=lambda one: one[0] == "readout"):
-        known = ("dt", "readout", *CHOICES, *own)
-        if option not in known:
-            raise UsageError(f"unknown option '{option}'", fix=suggestion(option, known))
+    for option, value in sorted(options.items(), key=lambda item: item[0] == "readout"):
+        option_names = ("dt", "readout", *CHOICES, *framework_specific)
+        if option not in option_names:
+            raise UsageError(f"unknown option '{option}'", fix=suggestion(option, option_names))
         if value is None:
             continue
         if option in times:
             fields[option] = parse_time(value)
-        elif option in PER_NODE or option in own:
+        elif option in PER_NODE or option in framework_specific:
             _per_node(option, value, nodes, fields, by_node)
         else:
             fields[option] = _choice(option, value)
@@ -87,10 +90,10 @@ def parse_options(nodes: Mapping[str, Node], dialect: str | None, **given: Any) 
 
 def _value(option: str, value: Any) -> Any:
     """The value of an option that may differ by node."""
-    own = framework_options().get(option)
-    if own is not None and own.kind == "number":
+    framework_option = framework_options().get(option)
+    if framework_option is not None and framework_option.kind == "number":
         return _number(option, value)
-    return _choice(option, value, own.choices if own is not None else ())
+    return _choice(option, value, framework_option.choices if framework_option is not None else ())
 
 
 def _number(option: str, value: Any) -> float | str:
@@ -108,9 +111,9 @@ def _number(option: str, value: Any) -> float | str:
     return number
 
 
-def _choice(option: str, value: Any, own: tuple[str, ...] = ()) -> Any:
+def _choice(option: str, value: Any, framework_choices: tuple[str, ...] = ()) -> Any:
     text = str(value).lower()
-    choices = CHOICES.get(option, own or ("true", "false"))
+    choices = CHOICES.get(option, framework_choices or ("true", "false"))
     if text not in choices:
         message = Text("{option} is unknown", option=file_options()[option].set_to(str(value)))
         raise UsageError(message, fix=f"say one of {', '.join(choices)}")
@@ -144,25 +147,25 @@ def _per_node(
         _check_node(option, node, nodes)
         if option == "readout" and not _value(option, text):
             continue
-        own = by_node.setdefault(node, {})
+        node_fields = by_node.setdefault(node, {})
         if option == "readout":
-            own["readout"] = True
-            own.setdefault("reset", "none")
+            node_fields["readout"] = True
+            node_fields.setdefault("reset", "none")
         else:
             value = _value(option, text)
-            if own.get(option, value) != value:
+            if node_fields.get(option, value) != value:
                 raise UsageError(
                     Text(
                         "{option} of '{node}' is said twice, '{first}' and '{second}'",
                         option=file_options()[option],
                         node=node,
-                        first=own[option],
+                        first=node_fields[option],
                         second=value,
                     ),
                     fix="say it once",
                     node=node,
                 )
-            own[option] = value
+            node_fields[option] = value
 
 
 def _pairs(option: str, value: Any) -> Iterable[tuple[str | None, Any]]:
@@ -180,7 +183,7 @@ def _pairs(option: str, value: Any) -> Iterable[tuple[str | None, Any]]:
 
 
 def _check_node(option: str, name: str, nodes: Mapping[str, Node]) -> None:
-    neurons = [known for known, node in nodes.items() if node.traits.state]
+    neurons = [node_name for node_name, node in nodes.items() if node.traits.state]
     if name not in neurons:
         raise UsageError(
             Text(

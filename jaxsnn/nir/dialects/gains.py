@@ -32,13 +32,13 @@ def require(dialect: Dialect, fields: Iterable[str], purpose: str, node: str | N
         DialectError: Names the first field that is unknown, the node, and what is known; its fix is
             the option that tells it.
     """
-    where = "" if node is None else f"node '{node}': "
+    prefix = "" if node is None else f"node '{node}': "
     for field in fields:
         if dialect.option(field, node) is None:
             missing, fix = _missing(dialect, field)
             if field == "reset" and dialect.option("reset_delay", node) is None:
                 fix += ", and " + _missing(dialect, "reset_delay")[1]  # both at once
-            message = f"{where}{purpose} needs " + missing
+            message = f"{prefix}{purpose} needs " + missing
             facts = {"field": field, "dialect": dialect.name}
             raise DialectError(message, fix=fix, node=node or "", facts=facts)
 
@@ -57,9 +57,9 @@ def _missing(dialect: Dialect, field: str) -> tuple[str, str]:
     conventions = dialect.conventions
     if field == "seconds" and conventions is not None and conventions.seconds_option:
         return _missing(dialect, conventions.seconds_option)
-    own = framework_options().get(field)
-    if own is not None and own.missing:
-        return own.missing, own.advice
+    framework_option = framework_options().get(field)
+    if framework_option is not None and framework_option.missing:
+        return framework_option.missing, framework_option.advice
     if field == "seconds" and dialect.time_unit == "step":
         return "the length of a step, in which the file counts time", Text(
             "say {dt}", dt=DT.keyword
@@ -95,9 +95,9 @@ def spike_area(dialect: Dialect, node: Node) -> SpikeArea:
     # The literal ODE takes an area of 1 in the file's own unit of time.
     conventions = dialect.conventions
     literal = conventions is not None and conventions.area == "unit"
-    said = dialect.option("spike_area", node.name)
-    if literal and said is not None:
-        return SpikeArea(kind="fixed", seconds=said, kernel=kernel)
+    explicit_area = dialect.option("spike_area", node.name)
+    if literal and explicit_area is not None:
+        return SpikeArea(kind="fixed", seconds=explicit_area, kernel=kernel)
     field = "seconds" if literal else "dt"
     seconds = known(dialect, field, "the strength of a spike", node.name)
     return SpikeArea(kind="fixed", seconds=seconds, kernel=kernel)

@@ -63,58 +63,62 @@ def resolve(graph: Graph, dialect: str | None = "auto", **options: Any) -> Diale
         UsageError: An option has an unknown value or names an unknown node.
         DialectError: An option contradicts the numbers of the file, or the dialect does.
     """
-    said = parse_options(graph.nodes, dialect, **options)
+    user_options = parse_options(graph.nodes, dialect, **options)
     tag, ignored = read_tag(graph)
-    if tag is not None and (said.dialect == "auto" or _agrees(tag, said)):
+    if tag is not None and (user_options.dialect == "auto" or _agrees(tag, user_options)):
         conventions = conventions_of(tag.dialect, tag.version)
-        merged, differs = _merged(graph, tag, said)
-        by, names = "argument", f"{said.label} was said, as its metadata do."
-        if said.dialect == "auto":
-            by, names = "metadata", f"Its metadata name the dialect {tag.label}."
-        elif said.label != tag.label:
-            names = f"{said.label} was said, and its metadata name {tag.label}."
-        return _decided(graph, conventions, merged, by, " ".join((names, *differs)))
-    if said.dialect != "auto":
-        conventions = conventions_of(said.dialect, said.version)
+        merged, differs = _merged(graph, tag, user_options)
+        by, source_sentence = "argument", f"{user_options.label} was said, as its metadata do."
+        if user_options.dialect == "auto":
+            by, source_sentence = "metadata", f"Its metadata name the dialect {tag.label}."
+        elif user_options.label != tag.label:
+            source_sentence = f"{user_options.label} was said, and its metadata name {tag.label}."
+        return _decided(graph, conventions, merged, by, " ".join((source_sentence, *differs)))
+    if user_options.dialect != "auto":
+        conventions = conventions_of(user_options.dialect, user_options.version)
         refuse_contradiction(graph, conventions)
-        other = (
-            f"{said_by_tag(tag)}; {said.label} was said."
+        reason = (
+            f"{said_by_tag(tag)}; {user_options.label} was said."
             if tag is not None
-            else (f"{said.label} was said. {ignored}".rstrip())
+            else (f"{user_options.label} was said. {ignored}".rstrip())
         )
-        return _decided(graph, conventions, said, "argument", other)
+        return _decided(graph, conventions, user_options, "argument", reason)
     label, why = infer(graph)
     if label is not None:
         name, version = split_version(label)
-        said = dataclasses.replace(said, version=version)
-        return _decided(graph, conventions_of(name, version), said, "inference", ignored + why)
+        user_options = dataclasses.replace(user_options, version=version)
+        return _decided(
+            graph, conventions_of(name, version), user_options, "inference", ignored + why
+        )
     choices = possible(graph) if graph.neurons else ()
-    fields, own = _split(said.fields)
-    return Dialect(**fields, own=own, nodes=said.nodes, why=ignored + why, choices=choices)
+    fields, framework_fields = _split(user_options.fields)
+    return Dialect(
+        **fields, own=framework_fields, nodes=user_options.nodes, why=ignored + why, choices=choices
+    )
 
 
 def _split(fields: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Fields of `Dialect`, and own options that are none."""
     common = {field.name for field in dataclasses.fields(Dialect)}
-    known = {name: value for name, value in fields.items() if name in common}
-    return known, {name: value for name, value in fields.items() if name not in common}
+    common_fields = {name: value for name, value in fields.items() if name in common}
+    return common_fields, {name: value for name, value in fields.items() if name not in common}
 
 
 def _decided(
-    graph: Graph, conventions: Conventions, said: DialectOptions, decided_by: Any, why: str
+    graph: Graph, conventions: Conventions, explicit: DialectOptions, decided_by: Any, why: str
 ) -> Dialect:
     """Fill the fields of a decided dialect and say where each comes from."""
-    fields = dict(said.fields)
+    fields = dict(explicit.fields)
     reasons = [why]
     title = framework_of(conventions.name).title
-    if later := later_release(title, conventions, said.version):
+    if later := later_release(title, conventions, explicit.version):
         reasons.append(f"{later[0].upper()}{later[1:]}.")
     if not conventions.ran:
         reasons.append(f"How {conventions.name} runs is known from its source, and was not run.")
-    _refuse_foreign(conventions, said)
+    _refuse_foreign(conventions, explicit)
     _decide_time_unit(graph, conventions, fields, reasons)
     _decide_dt(graph, conventions, fields, reasons)
-    nodes = {name: dict(own) for name, own in said.nodes.items()}
+    nodes = {name: dict(node_options) for name, node_options in explicit.nodes.items()}
     for field in ("reset", "reset_delay", "initial"):
         default = getattr(conventions, field)
         if field not in fields and default is not None:
@@ -126,7 +130,7 @@ def _decided(
                 )
     _decide_area(fields, nodes, reasons)
     _decide_kernel(graph, conventions, fields, nodes)
-    _decide_initial(graph, conventions, said, nodes)
+    _decide_initial(graph, conventions, explicit, nodes)
     _decide_own(graph, conventions, fields, reasons)
     if conventions.reset is None and "reset" not in fields:
         reasons.append(
@@ -136,24 +140,27 @@ def _decided(
                 reset_delay=RESET_DELAY.keyword,
             )
         )
-    known, own = _split(fields)
+    common_fields, framework_fields = _split(fields)
     return Dialect(
         name=conventions.name,
-        version=said.version or None,
+        version=explicit.version or None,
         conventions=conventions,
         decided_by=decided_by,
         why=Text.joined(" ", reasons),
         nodes={name: nodes[name] for name in graph.nodes if name in nodes},
-        own=own,
-        **known,
+        own=framework_fields,
+        **common_fields,
     )
 
 
 def _decide_initial(
-    graph: Graph, conventions: Conventions, said: DialectOptions, nodes: dict[str, dict[str, Any]]
+    graph: Graph,
+    conventions: Conventions,
+    explicit: DialectOptions,
+    nodes: dict[str, dict[str, Any]],
 ) -> None:
     """Where membranes start, if that depends on the type of the node."""
-    if "initial" in said.fields:
+    if "initial" in explicit.fields:
         return
     for name, node in graph.nodes.items():
         rule = conventions.rule(node.type) if node.traits.state else None
@@ -183,12 +190,12 @@ def _default(graph: Graph, conventions: Conventions, option: str) -> tuple[Any, 
     return (value(graph) if callable(value) else value), reason
 
 
-def _refuse_foreign(conventions: Conventions, said: DialectOptions) -> None:
+def _refuse_foreign(conventions: Conventions, explicit: DialectOptions) -> None:
     """Options that would be ignored because another framework has them."""
-    known = [option.name for option in conventions.options]
+    option_names = [option.name for option in conventions.options]
     for name, option in framework_options().items():
-        by_node = any(name in node_options for node_options in said.nodes.values())
-        if name not in known and (name in said.fields or by_node):
+        by_node = any(name in node_options for node_options in explicit.nodes.values())
+        if name not in option_names and (name in explicit.fields or by_node):
             raise UsageError(
                 Text(
                     "{option} is for the dialect {owners}, not for {dialect}",
@@ -203,13 +210,13 @@ def _refuse_foreign(conventions: Conventions, said: DialectOptions) -> None:
 def _decide_time_unit(
     graph: Graph, conventions: Conventions, fields: dict[str, Any], reasons: list[str]
 ) -> None:
-    name, said = conventions.name, fields.get("time_unit")
+    name, explicit_unit = conventions.name, fields.get("time_unit")
     if conventions.time_unit is not None:
-        if said not in (None, conventions.time_unit):
+        if explicit_unit not in (None, conventions.time_unit):
             raise DialectError(
                 Text(
                     "{option} contradicts the dialect {name}, which writes time in '{time_unit}'",
-                    option=TIME_UNIT.set_to(said),
+                    option=TIME_UNIT.set_to(explicit_unit),
                     name=name,
                     time_unit=conventions.time_unit,
                 ),
@@ -217,21 +224,22 @@ def _decide_time_unit(
                 code=CONTRADICTION,
             )
         fields["time_unit"] = conventions.time_unit
-    elif conventions.time_unit_from_dt and said is None:
-        found = estimate(graph.nodes, conventions.evidence)
-        if found.dt is not None:
-            fields["time_unit"] = "step" if abs(found.dt - 1) <= TOLERANCE else "s"
+    elif conventions.time_unit_from_dt and explicit_unit is None:
+        dt_estimate = estimate(graph.nodes, conventions.evidence)
+        if dt_estimate.dt is not None:
+            fields["time_unit"] = "step" if abs(dt_estimate.dt - 1) <= TOLERANCE else "s"
             formula = conventions.evidence.dt_from
             reasons.append(
-                f"{formula} is {found.dt:g}, so time constants are in '{fields['time_unit']}'."
+                f"{formula} is {dt_estimate.dt:g}, "
+                f"so time constants are in '{fields['time_unit']}'."
             )
     if fields.get("time_unit") is None:
         reasons.append(NO_UNIT + _unit_hint(graph))
 
 
 def _unit_hint(graph: Graph) -> str:
-    found = [tie.tau for tie in ties(graph.nodes)]
-    taus = np.concatenate(found or [np.zeros(0)])
+    tie_taus = [tie.tau for tie in ties(graph.nodes)]
+    taus = np.concatenate(tie_taus or [np.zeros(0)])
     taus = taus[np.isfinite(taus)]
     if taus.size == 0:
         return ""
@@ -243,71 +251,71 @@ def _decide_dt(
     graph: Graph, conventions: Conventions, fields: dict[str, Any], reasons: list[str]
 ) -> None:
     """dt from the numbers where the dialect ties it to them; a dt that was said must agree with it."""
-    found = estimate(graph.nodes, conventions.evidence)
+    dt_estimate = estimate(graph.nodes, conventions.evidence)
     unit = UNIT_SECONDS.get(fields.get("time_unit") or "")
-    if found.dt is None:
+    if dt_estimate.dt is None:
         return
     formula = conventions.evidence.dt_from
     if fields.get("time_unit") == "step":
-        if abs(found.dt - 1) > TOLERANCE:
+        if abs(dt_estimate.dt - 1) > TOLERANCE:
             raise DialectError(
                 Text(
                     "{time_unit} contradicts the file, where node '{node}' has dt = {formula} = "
                     "{dt:g}, which is 1 where time is counted in steps",
                     time_unit=TIME_UNIT.set_to("step"),
-                    node=found.node,
+                    node=dt_estimate.node,
                     formula=formula,
-                    dt=found.dt,
+                    dt=dt_estimate.dt,
                 ),
                 fix=Text(
                     "say {seconds} or {milliseconds}",
                     seconds=TIME_UNIT.set_to("s"),
                     milliseconds=TIME_UNIT.set_to("ms"),
                 ),
-                node=found.node,
+                node=dt_estimate.node,
                 code=CONTRADICTION,
             )
         return
     if unit is None:
         return
-    seconds = found.dt * unit
-    said = fields.get("dt")
-    if said is not None and abs(said - seconds) > 10 * TOLERANCE * seconds:
+    seconds = dt_estimate.dt * unit
+    explicit_dt = fields.get("dt")
+    if explicit_dt is not None and abs(explicit_dt - seconds) > 10 * TOLERANCE * seconds:
         raise DialectError(
             Text(
                 "{dt} ({explicit}) contradicts the file, where node '{node}' has {pair}, so dt = "
                 "{formula} = {seconds}",
-                dt=DT.set_to(said),
-                explicit=format_time(said),
-                node=found.node,
-                pair=found.pair,
+                dt=DT.set_to(explicit_dt),
+                explicit=format_time(explicit_dt),
+                node=dt_estimate.node,
+                pair=dt_estimate.pair,
                 formula=formula,
                 seconds=format_time(seconds),
             ),
             fix=Text(
                 "leave {dt} out, or say another {dialect}", dt=DT.keyword, dialect=DIALECT.keyword
             ),
-            node=found.node,
+            node=dt_estimate.node,
             code=CONTRADICTION,
         )
     if (
-        said is None
+        explicit_dt is None
         and conventions.dt is not None
         and abs(seconds - conventions.dt) > 10 * TOLERANCE * conventions.dt
     ):
         raise DialectError(
             f"the dialect {conventions.name} always writes with dt = "
-            f"{format_time(conventions.dt)}, but node '{found.node}' has {found.pair}, "
+            f"{format_time(conventions.dt)}, but node '{dt_estimate.node}' has {dt_estimate.pair}, "
             f"so dt = {formula} = {format_time(seconds)}",
             fix=Text(
                 "say {dt} if that is meant, or another {dialect}",
                 dt=DT.set_to(seconds),
                 dialect=DIALECT.keyword,
             ),
-            node=found.node,
+            node=dt_estimate.node,
             code=CONTRADICTION,
         )
-    if said is None:
+    if explicit_dt is None:
         fields["dt"] = _shortest(seconds)
         reasons.append(
             Text(
@@ -334,8 +342,10 @@ def _decide_area(
     if "spike_area" not in fields:
         return
     area = fields["spike_area"]
-    told = "spike_kernel" in fields or any("spike_kernel" in own for own in nodes.values())
-    if told:
+    kernel_is_explicit = "spike_kernel" in fields or any(
+        "spike_kernel" in node_options for node_options in nodes.values()
+    )
+    if kernel_is_explicit:
         return
     fields["spike_kernel"] = "box"
     lasts = fields.setdefault("dt", area)
@@ -380,7 +390,7 @@ def with_kernels(graph: Graph) -> Graph:
     if dialect.conventions is None or dialect.spike_kernel is not None:
         return graph
     fields: dict[str, Any] = {}
-    nodes = {name: dict(own) for name, own in dialect.nodes.items()}
+    nodes = {name: dict(node_options) for name, node_options in dialect.nodes.items()}
     _decide_kernel(graph, dialect.conventions, fields, nodes)
     nodes = {name: nodes[name] for name in graph.nodes if name in nodes}
     return graph.with_dialect(dataclasses.replace(dialect, nodes=nodes, **fields))
@@ -393,18 +403,19 @@ def contradiction(graph: Graph, conventions: Conventions) -> Problem | None:
         reason = _wrong_one(node, conventions)
         if reason is not None:
             return _contradicts(node.name, reason)
-    found = estimate(graph.nodes, conventions.evidence)
-    if found.node and not found.agrees:
-        median = "" if found.dt is None else f", where others give {found.dt:g}"
+    dt_estimate = estimate(graph.nodes, conventions.evidence)
+    if dt_estimate.node and not dt_estimate.agrees:
+        median = "" if dt_estimate.dt is None else f", where others give {dt_estimate.dt:g}"
         does = "takes" if conventions.reads_only else "writes"
         reason = (
-            f"{name} {does} one dt = {conventions.evidence.dt_from}, but node '{found.node}' has "
-            f"{found.pair}, so dt = {found.farthest:g}{median}"
+            f"{name} {does} one dt = {conventions.evidence.dt_from}, "
+            f"but node '{dt_estimate.node}' has {dt_estimate.pair}, "
+            f"so dt = {dt_estimate.farthest:g}{median}"
         )
-        return _contradicts(found.node, reason)
+        return _contradicts(dt_estimate.node, reason)
     refutes = conventions.evidence.refutes
-    other = None if refutes is None else refutes(graph.nodes, found)
-    return None if other is None else _contradicts(*other)
+    refutation = None if refutes is None else refutes(graph.nodes, dt_estimate)
+    return None if refutation is None else _contradicts(*refutation)
 
 
 def _contradicts(node: str, reason: str) -> Problem:
@@ -421,34 +432,35 @@ def _wrong_one(node: Node, conventions: Conventions) -> str | None:
     for parameter in rule.ones:
         value = np.asarray(node.value(parameter), float)
         if np.any(value != 1):
-            other = value[value != 1].ravel()[0]
+            odd_value = value[value != 1].ravel()[0]
             return (
-                f"{conventions.name} {does} {parameter} = 1, but node '{node.name}' has {other:g}"
+                f"{conventions.name} {does} {parameter} = 1, "
+                f"but node '{node.name}' has {odd_value:g}"
             )
     # one that only runs what others wrote leaves it out
     if rule.leaks_to_zero and not conventions.reads_only and "v_leak" in node.names:
         leak = np.asarray(node.value("v_leak"), float)
         if np.any(leak):
-            other = leak[leak != 0].ravel()[0]
-            return f"{conventions.name} writes v_leak = 0, but node '{node.name}' has {other:g}"
+            odd_value = leak[leak != 0].ravel()[0]
+            return f"{conventions.name} writes v_leak = 0, but node '{node.name}' has {odd_value:g}"
     return None
 
 
 def refuse_contradiction(graph: Graph, conventions: Conventions) -> None:
     """Raise DialectError where the numbers of a graph contradict a dialect that was said."""
-    found = contradiction(graph, conventions)
-    if found is not None:
+    problem = contradiction(graph, conventions)
+    if problem is not None:
         others = [name for name in possible(graph) if name != conventions.name]
         raise DialectError(
-            f"the dialect {conventions.name} contradicts the file: " + found.message,
+            f"the dialect {conventions.name} contradicts the file: " + problem.message,
             fix=_few_digits(graph)
             or Text(
                 "say another {dialect} (the numbers allow {others})",
                 dialect=DIALECT.keyword,
                 others=listing(others),
             ),
-            node=found.node,
-            code=found.code,
+            node=problem.node,
+            code=problem.code,
         )
 
 
@@ -461,22 +473,25 @@ def _allowed(graph: Graph) -> dict[str, Conventions]:
     """The conventions that the numbers of a graph allow, by what `dialect=` says: of each framework
     the first version.
     """
-    found = {}
+    allowed = {}
     for name, framework in frameworks().items():
         for number, conventions in enumerate(framework.dialects):
             if conventions.reads_only:
                 continue
             if contradiction(graph, conventions) is None and _dt_is_theirs(graph, conventions):
-                found[name if number == 0 else f"{name}=={conventions.version}"] = conventions
+                allowed[name if number == 0 else f"{name}=={conventions.version}"] = conventions
                 break
-    return found
+    return allowed
 
 
 def _dt_is_theirs(graph: Graph, conventions: Conventions) -> bool:
     if conventions.dt is None:
         return True
-    found = estimate(graph.nodes, conventions.evidence)
-    return found.dt is None or abs(found.dt - conventions.dt) <= 10 * TOLERANCE * conventions.dt
+    dt_estimate = estimate(graph.nodes, conventions.evidence)
+    return (
+        dt_estimate.dt is None
+        or abs(dt_estimate.dt - conventions.dt) <= 10 * TOLERANCE * conventions.dt
+    )
 
 
 def infer(graph: Graph) -> tuple[str | None, str]:
@@ -486,7 +501,9 @@ def infer(graph: Graph) -> tuple[str | None, str]:
     if not graph.neurons:
         return None, "The graph has no neurons, so nothing tells its dialect."
     allowed = _allowed(graph)
-    proven = {label: why for label, one in allowed.items() if (why := _proof(graph, one))}
+    proven = {
+        label: why for label, conventions in allowed.items() if (why := _proof(graph, conventions))
+    }
     if len(proven) == 1:
         ((label, why),) = proven.items()
         confirms = allowed[label].evidence.confirms
@@ -518,11 +535,11 @@ def _proof(graph: Graph, conventions: Conventions) -> str:
         return f"Inferred from the numbers: {seen}."
     if not evidence.proves:
         return ""
-    found = estimate(graph.nodes, evidence)
-    if not found.proven:
+    dt_estimate = estimate(graph.nodes, evidence)
+    if not dt_estimate.proven:
         return ""
     return (
-        f"Inferred from the numbers: dt = {evidence.dt_from} is {found.dt:g} "
+        f"Inferred from the numbers: dt = {evidence.dt_from} is {dt_estimate.dt:g} "
         f"at all neurons, as only {conventions.name} writes."
     )
 
@@ -547,24 +564,41 @@ def read_tag(graph: Graph) -> tuple[DialectOptions | None, str]:
         return None, ""
     try:
         tag = dict(json.loads(str(text)))
-        nodes = {name: dict(own) for name, own in dict(tag.pop("nodes", {})).items()}
-        known = (*PER_NODE, *framework_options())
-        if unknown := [field for own in nodes.values() for field in own if field not in known]:
+        nodes = {
+            name: dict(node_options) for name, node_options in dict(tag.pop("nodes", {})).items()
+        }
+        node_field_names = (*PER_NODE, *framework_options())
+        if unknown := [
+            field
+            for node_options in nodes.values()
+            for field in node_options
+            if field not in node_field_names
+        ]:
             raise ValueError(f"unknown option '{unknown[0]}' of a node")
         # Every value passes the same checks as an option of the user.
         per_node = {
-            field: {name: own[field] for name, own in nodes.items() if field in own}
-            for field in known
+            field: {
+                name: node_options[field]
+                for name, node_options in nodes.items()
+                if field in node_options
+            }
+            for field in node_field_names
         }
         by_node = parse_options(
-            graph.nodes, "auto", **{field: said for field, said in per_node.items() if said}
+            graph.nodes,
+            "auto",
+            **{
+                field: values_by_node
+                for field, values_by_node in per_node.items()
+                if values_by_node
+            },
         ).nodes
         name, version = tag.pop("name"), tag.pop("version", "")
         options = parse_options(graph.nodes, f"{name}=={version}" if version else name, **tag)
-        found = dataclasses.replace(options, nodes=by_node)
-        conventions = conventions_of(found.dialect, found.version)
+        tag_options = dataclasses.replace(options, nodes=by_node)
+        conventions = conventions_of(tag_options.dialect, tag_options.version)
         refuse_contradiction(graph, conventions)
-        _decided(graph, conventions, found, "metadata", "")
+        _decided(graph, conventions, tag_options, "metadata", "")
     except (
         JaxsnnError,
         ValueError,
@@ -575,7 +609,7 @@ def read_tag(graph: Graph) -> tuple[DialectOptions | None, str]:
     ) as error:
         reason = error.problem.message if isinstance(error, JaxsnnError) else str(error)
         return None, f"The entry '{TAG}' of its metadata is not believed: " + reason + ". "
-    return found, ""
+    return tag_options, ""
 
 
 def other_tag(graph: Graph) -> str:
@@ -595,14 +629,14 @@ def contradicts_tag(graph: Graph) -> bool:
     """Whether a graph was read otherwise than the tag in its metadata says."""
     if graph.dialect.name is None or read_tag(graph)[0] is None:
         return False
-    tag, own = json.loads(str(graph.metadata[TAG])), json.loads(tag_text(graph.dialect))
-    if any(own.get(key) != value for key, value in tag.items()):
+    tag, current_tag = json.loads(str(graph.metadata[TAG])), json.loads(tag_text(graph.dialect))
+    if any(current_tag.get(key) != value for key, value in tag.items()):
         return True
     # What the tag leaves open is decided by the numbers, which may have changed since.
     conventions = graph.dialect.conventions
     assert conventions is not None
     return any(
-        option not in tag and own.get(option) != _default(graph, conventions, option)[0]
+        option not in tag and current_tag.get(option) != _default(graph, conventions, option)[0]
         for option in conventions.defaults
     )
 
@@ -614,22 +648,27 @@ def said_by_tag(tag: DialectOptions) -> str:
     return f"Its metadata say {', '.join((f'dialect {tag.label}', *more))}"
 
 
-def _agrees(tag: DialectOptions, said: DialectOptions) -> bool:
+def _agrees(tag: DialectOptions, user_options: DialectOptions) -> bool:
     """Whether the dialect that was said is the tag's; of no version means of whichever it has, where
     that has the options that were said.
     """
     theirs = conventions_of(tag.dialect, tag.version)
-    if tag.dialect != said.dialect:
+    if tag.dialect != user_options.dialect:
         return False
-    if said.version and conventions_of(said.dialect, said.version) is not theirs:
+    if (
+        user_options.version
+        and conventions_of(user_options.dialect, user_options.version) is not theirs
+    ):
         return False
-    known = {option.name for option in theirs.options}
-    given = {name for own in (said.fields, *said.nodes.values()) for name in own}
-    return given & set(framework_options()) <= known
+    tag_option_names = {option.name for option in theirs.options}
+    user_fields = {
+        name for options in (user_options.fields, *user_options.nodes.values()) for name in options
+    }
+    return user_fields & set(framework_options()) <= tag_option_names
 
 
 def _merged(
-    graph: Graph, tag: DialectOptions, said: DialectOptions
+    graph: Graph, tag: DialectOptions, user_options: DialectOptions
 ) -> tuple[DialectOptions, list[str]]:
     """What was said goes before the tag; and a sentence for each value that differs.
 
@@ -638,34 +677,36 @@ def _merged(
     fields = dict(tag.fields)
     differs = [
         _differs(field, fields[field], value)
-        for field, value in said.fields.items()
+        for field, value in user_options.fields.items()
         if field in fields and fields[field] != value
     ]
-    _drop_what_followed(graph, fields, tag, said)
+    _drop_what_followed(graph, fields, tag, user_options)
     nodes: dict[str, dict[str, Any]] = {}
     for name, tagged in tag.nodes.items():
-        own = nodes[name] = dict(tagged)
+        node_options = nodes[name] = dict(tagged)
         for field, value in tagged.items():
-            if field not in said.fields or (field == "reset" and tagged.get("readout")):
+            if field not in user_options.fields or (field == "reset" and tagged.get("readout")):
                 continue
-            del own[field]
-            if value != said.fields[field] and field not in said.nodes.get(name, {}):
-                differs.append(_differs(f"{field} of '{name}'", value, said.fields[field]))
-    for name, own in said.nodes.items():
-        known = {**tag.fields, **tag.nodes.get(name, {})}
-        for field, value in own.items():
-            if field in known and known[field] != value:
-                differs.append(_differs(f"{field} of '{name}'", known[field], value))
-        nodes.setdefault(name, {}).update(own)
-    nodes = {name: own for name, own in nodes.items() if own}
-    return dataclasses.replace(tag, fields={**fields, **said.fields}, nodes=nodes), differs
+            del node_options[field]
+            if value != user_options.fields[field] and field not in user_options.nodes.get(
+                name, {}
+            ):
+                differs.append(_differs(f"{field} of '{name}'", value, user_options.fields[field]))
+    for name, node_options in user_options.nodes.items():
+        tagged_values = {**tag.fields, **tag.nodes.get(name, {})}
+        for field, value in node_options.items():
+            if field in tagged_values and tagged_values[field] != value:
+                differs.append(_differs(f"{field} of '{name}'", tagged_values[field], value))
+        nodes.setdefault(name, {}).update(node_options)
+    nodes = {name: node_options for name, node_options in nodes.items() if node_options}
+    return dataclasses.replace(tag, fields={**fields, **user_options.fields}, nodes=nodes), differs
 
 
 def _drop_what_followed(
-    graph: Graph, fields: dict[str, Any], tag: DialectOptions, said: DialectOptions
+    graph: Graph, fields: dict[str, Any], tag: DialectOptions, user_options: DialectOptions
 ) -> None:
     """Leave out of a tag what followed from another unit, or another area of a spike, than is said."""
-    unit, area = (said.fields.get(name) for name in ("time_unit", "spike_area"))
+    unit, area = (user_options.fields.get(name) for name in ("time_unit", "spike_area"))
     evidence = conventions_of(tag.dialect, tag.version).evidence
     if unit not in (None, fields.get("time_unit")) and estimate(graph.nodes, evidence).dt:
         fields.pop("dt", None)
@@ -673,8 +714,8 @@ def _drop_what_followed(
         fields.pop("spike_kernel", None)
 
 
-def _differs(what: str, tagged: Any, said: Any) -> str:
-    return f"Its metadata say {what.replace('_', ' ')} {tagged}; {said} was said."
+def _differs(field_label: str, tagged: Any, user_value: Any) -> str:
+    return f"Its metadata say {field_label.replace('_', ' ')} {tagged}; {user_value} was said."
 
 
 def tag_text(dialect: Dialect) -> str:
@@ -682,5 +723,5 @@ def tag_text(dialect: Dialect) -> str:
     tag = {key: getattr(dialect, key) for key in _TAGGED if getattr(dialect, key) is not None}
     tag |= {key: value for key, value in dialect.own.items() if value is not None}
     if dialect.nodes:
-        tag["nodes"] = {name: dict(own) for name, own in dialect.nodes.items()}
+        tag["nodes"] = {name: dict(node_options) for name, node_options in dialect.nodes.items()}
     return json.dumps(tag)

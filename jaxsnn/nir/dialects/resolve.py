@@ -239,7 +239,7 @@ def _levels_above_threshold(node: Node, view: NodeDialect) -> dict[str, Problem]
         if high.any():
             neuron = int(high.argmax())
             height, limit = (
-                np.broadcast_to(each, high.shape)[neuron] for each in (level, v_threshold)
+                np.broadcast_to(voltages, high.shape)[neuron] for voltages in (level, v_threshold)
             )
             problems[field] = bad_parameter(
                 node,

@@ -52,40 +52,40 @@ def clamping(
 
     def meaning(graph: Graph) -> Iterator[tuple[Node, Change]]:
         for node in graph.nodes.values():
-            said: list[str] = []
+            clamp_notes: list[str] = []
             changes: dict[str, np.ndarray] = {}
-            for one in learnt(node, graph):
-                changes |= _clamped(node, one, said)
-            if said:
+            for learnt_decay in learnt(node, graph):
+                changes |= _clamped(node, learnt_decay, clamp_notes)
+            if clamp_notes:
                 why = f"{title} clamps learnt decays to 0 to 1 when it runs, not when it exports"
-                change = Change(node=node.name, what=listing(said), why=why)
+                change = Change(node=node.name, what=listing(clamp_notes), why=why)
                 yield node.read_as(**changes), change
 
     return meaning
 
 
-def _clamped(node: Node, one: Learnt, said: list[str]) -> dict[str, np.ndarray]:
-    """The parameters with the decay clamped; what was done is added to `said`."""
+def _clamped(node: Node, learnt_decay: Learnt, clamp_notes: list[str]) -> dict[str, np.ndarray]:
+    """The parameters with the decay clamped; what was done is added to `clamp_notes`."""
     with np.errstate(invalid="ignore"):
-        below, above = one.decay < -_ROUNDING, one.decay > 1 + _ROUNDING
+        below, above = learnt_decay.decay < -_ROUNDING, learnt_decay.decay > 1 + _ROUNDING
     if not np.any(below | above):
         return {}
-    written = np.asarray(node.value(one.tau))
-    tau = np.broadcast_to(written, one.decay.shape)
+    written = np.asarray(node.value(learnt_decay.tau))
+    tau = np.broadcast_to(written, learnt_decay.decay.shape)
     for bad, end, side in ((below, 0, "below"), (above, 1, "above")):
         if np.any(bad):
             place = int(np.flatnonzero(bad)[0])
-            said.append(
-                f"{one.symbol} of {int(bad.sum())} of {bad.size} neurons is {side} {end} and is "
-                f"read as {end} ({one.decay.flat[place]:g} at neuron {place}, where {one.tau} = "
-                f"{tau.flat[place]:g})"
+            clamp_notes.append(
+                f"{learnt_decay.symbol} of {int(bad.sum())} of {bad.size} neurons is {side} {end} "
+                f"and is read as {end} ({learnt_decay.decay.flat[place]:g} at neuron {place}, "
+                f"where {learnt_decay.tau} = {tau.flat[place]:g})"
             )
-    meant = np.where(below, one.step, np.where(above, np.inf, tau))
-    changes = {one.tau: _like(meant, written)}
-    if one.gain:
-        gain = np.asarray(node.value(one.gain))
-        low, high = one.gains
-        changes[one.gain] = _like(np.where(below, low, np.where(above, high, gain)), gain)
+    meant = np.where(below, learnt_decay.step, np.where(above, np.inf, tau))
+    changes = {learnt_decay.tau: _like(meant, written)}
+    if learnt_decay.gain:
+        gain = np.asarray(node.value(learnt_decay.gain))
+        low, high = learnt_decay.gains
+        changes[learnt_decay.gain] = _like(np.where(below, low, np.where(above, high, gain)), gain)
     return changes
 
 

@@ -30,9 +30,11 @@ def written_equations(flow: Flow, setting: Setting, title: str) -> Written:
             "v_reset": scale * (flow.v_reset - flow.v_start),
         }
     times = {key: getattr(flow, key) / UNIT_SECONDS["ms"] for key in ("tau_mem", "tau_syn")}
-    one = {key: one_value(flow, value, key, title) for key, value in (levels | times).items()}
+    layer_values = {
+        key: one_value(flow, value, key, title) for key, value in (levels | times).items()
+    }
     _tell_shift(flow, setting)
-    entry = {key: np.full(flow.shape, value) for key, value in one.items()}
+    entry = {key: np.full(flow.shape, value) for key, value in layer_values.items()}
     entry |= {"r": np.ones(flow.shape), "w_in": np.ones(flow.shape)}
     return Written(
         entry={"type": "CubaLIF" if flow.spikes else "CubaLI", **entry},

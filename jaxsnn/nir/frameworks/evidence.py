@@ -50,13 +50,13 @@ def ties(nodes: Mapping[str, Node], evidence: Evidence | None = None) -> Iterato
         if evidence is not None and not (evidence.dt_from and evidence.dt_from.synapses):
             pairs = pairs[:1]
         pairs = [pair for pair in pairs if set(pair) <= set(node.names)]
-        for names in pairs:
+        for parameter_names in pairs:
             tau, gain = np.broadcast_arrays(
-                *(np.asarray(node.value(key), float).ravel() for key in names)
+                *(np.asarray(node.value(key), float).ravel() for key in parameter_names)
             )
             if evidence is not None and evidence.r_of_one_is_silent and not current_based:
                 tau, gain = tau[gain != 1], gain[gain != 1]
-            yield Tie(node=name, names=names, tau=tau, gain=gain)
+            yield Tie(node=name, names=parameter_names, tau=tau, gain=gain)
 
 
 def estimate(nodes: Mapping[str, Node], evidence: Evidence) -> Estimate:
@@ -66,10 +66,10 @@ def estimate(nodes: Mapping[str, Node], evidence: Evidence) -> Estimate:
     1 - dt/tau rounds to 1 in float32, for which `dt_from` may give a dt of 0.
     """
     rule = evidence.dt_from
-    found = [] if rule is None else list(ties(nodes, evidence))
-    taus = np.concatenate([tie.tau for tie in found] or [np.zeros(0)])
-    gains = np.concatenate([tie.gain for tie in found] or [np.zeros(0)])
-    owners = [tie for tie in found for _ in range(tie.tau.size)]
+    dt_ties = [] if rule is None else list(ties(nodes, evidence))
+    taus = np.concatenate([tie.tau for tie in dt_ties] or [np.zeros(0)])
+    gains = np.concatenate([tie.gain for tie in dt_ties] or [np.zeros(0)])
+    owners = [tie for tie in dt_ties for _ in range(tie.tau.size)]
     finite = np.flatnonzero(np.isfinite(taus) & np.isfinite(gains))
     if finite.size == 0 or rule is None:
         return Estimate()
@@ -82,7 +82,7 @@ def estimate(nodes: Mapping[str, Node], evidence: Evidence) -> Estimate:
     silent = (values == 0) & (longest <= _ROUNDS_TO_ONE * taus)
     if silent.all():
         return Estimate()
-    finite, taus, gains, values = (each[~silent] for each in (finite, taus, gains, values))
+    finite, taus, gains, values = (array[~silent] for array in (finite, taus, gains, values))
     if not np.all(np.isfinite(values) & (values > 0)):
         bad = int(np.flatnonzero(~(np.isfinite(values) & (values > 0)))[0])
         owner = owners[finite[bad]]

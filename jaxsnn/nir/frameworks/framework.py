@@ -140,8 +140,8 @@ class Importer:
 
     def reads_type(self, kind: str) -> bool:
         """Whether it takes nodes of a type; one that NIR does not have only if `nodes` has it."""
-        known = TYPES if self.nodes is None else self.nodes
-        return kind in known
+        readable_types = TYPES if self.nodes is None else self.nodes
+        return kind in readable_types
 
 
 # All of it
@@ -195,8 +195,10 @@ class Framework:
     @property
     def options(self) -> tuple[FrameworkOption, ...]:
         """The own options of all versions, each once."""
-        found = {option.name: option for version in self.dialects for option in version.options}
-        return tuple(found.values())
+        options_by_name = {
+            option.name: option for version in self.dialects for option in version.options
+        }
+        return tuple(options_by_name.values())
 
     @property
     def writable(self) -> bool:

@@ -33,12 +33,12 @@ _ROUNDING = 1e-2
 # What it writes
 
 
-def _refutes(nodes: Mapping[str, Node], found: Estimate) -> tuple[str, str] | None:
+def _refutes(nodes: Mapping[str, Node], dt_estimate: Estimate) -> tuple[str, str] | None:
     """Decays and thresholds of Loihi are multiples."""
     for node in nodes.values():
         if not node.traits.state:
             continue
-        for what, values, unit in (
+        for quantity, values, unit in (
             ("1/r", 1 / np.asarray(node.value("r"), float), _QUANTUM),
             ("1/w_in", 1 / np.asarray(node.value("w_in"), float), _QUANTUM),
             ("v_threshold", np.asarray(node.value("v_threshold"), float), _LEVEL),
@@ -46,7 +46,7 @@ def _refutes(nodes: Mapping[str, Node], found: Estimate) -> tuple[str, str] | No
             off = np.abs(values / unit - np.round(values / unit))
             if np.any(off > _ROUNDING):
                 wrong = np.ravel(values)[int(np.argmax(off))]
-                reason = f"lava writes {what} in multiples of 1/{1 / unit:g}"
+                reason = f"lava writes {quantity} in multiples of 1/{1 / unit:g}"
                 return node.name, f"{reason}, but node '{node.name}' has {wrong:g}"
     return None
 
@@ -95,12 +95,12 @@ def _remarks(node: Node, dialect: Dialect) -> Iterator[Problem]:
     """What its reader refuses or rounds, neuron by neuron."""
     if not node.traits.state:
         return
-    where = f"node '{node.name}' ({node.type})"
+    node_label = f"node '{node.name}' ({node.type})"
     yield Problem(
         node=node.name,
         code="rounded",
-        message=f"{where}: Lava rounds decays to multiples of 1/4096, the threshold to one of 1/64, "
-        "and states in each step",
+        message=f"{node_label}: Lava rounds decays to multiples of 1/4096, the threshold to one "
+        "of 1/64, and states in each step",
         fix="expect other spikes where a membrane comes close to its threshold",
         severity="warning",
     )
@@ -112,8 +112,8 @@ def _remarks(node: Node, dialect: Dialect) -> Iterator[Problem]:
             yield Problem(
                 node=node.name,
                 code="differs",
-                message=f"{where}: its reader takes one {name} for all neurons, not {values[0]:g} "
-                f"to {values[-1]:g}",
+                message=f"{node_label}: its reader takes one {name} for all neurons, "
+                f"not {values[0]:g} to {values[-1]:g}",
                 fix="split the node",
             )
     leak = np.ravel(np.asarray(node.value("v_leak"), float))
@@ -121,7 +121,8 @@ def _remarks(node: Node, dialect: Dialect) -> Iterator[Problem]:
         yield Problem(
             node=node.name,
             code="unread",
-            message=f"{where}: its reader takes v_leak = 0, not {leak[np.flatnonzero(leak)[0]]:g}",
+            message=f"{node_label}: its reader takes v_leak = 0, "
+            f"not {leak[np.flatnonzero(leak)[0]]:g}",
             fix="shift the membrane",
         )
 

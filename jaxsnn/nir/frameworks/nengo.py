@@ -23,7 +23,7 @@ from jaxsnn.options import DIALECT, TIME_UNIT
 from jaxsnn.wording import Text
 
 
-def _refutes(nodes: Mapping[str, Node], found: Estimate) -> tuple[str, str] | None:
+def _refutes(nodes: Mapping[str, Node], dt_estimate: Estimate) -> tuple[str, str] | None:
     """What its converter asserts, and takes of the first neuron of a node."""
     for node in nodes.values():
         if node.type != "LIF":
@@ -82,9 +82,9 @@ def _refuse_bound(graph: Graph) -> Iterator[tuple[Node, Change]]:
 def _at_the_end_of_steps(graph: Graph) -> Iterator[tuple[Node, Change]]:
     """Say of each neuron when it fires."""
     for name in graph.neurons:
-        what = "fires at the end of a step, as Nengo does, in the time-stepped engine alone"
+        description = "fires at the end of a step, as Nengo does, in the time-stepped engine alone"
         why = "its equations are solved between spikes, and the event engine fires within a step"
-        yield graph.nodes[name], Change(node=name, what=what, why=why)
+        yield graph.nodes[name], Change(node=name, what=description, why=why)
 
 
 _RUNS = Conventions(

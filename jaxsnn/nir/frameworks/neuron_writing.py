@@ -69,13 +69,17 @@ class Setting:
 
     def saying(self, **fields: Any) -> list[str]:
         """Names of the neurons of which all these were said."""
-        wanted = fields.items()
-        return [name for name, said in self.said.items() if wanted <= said.items()]
+        required_items = fields.items()
+        return [
+            name
+            for name, explicit_fields in self.said.items()
+            if required_items <= explicit_fields.items()
+        ]
 
-    def renamed(self, names: Mapping[str, str]) -> Setting:
+    def renamed(self, new_names: Mapping[str, str]) -> Setting:
         """The same with what was said of nodes under other names."""
-        said = {names.get(name, name): fields for name, fields in self.said.items()}
-        return dataclasses.replace(self, said=said)
+        fields_by_name = {new_names.get(name, name): fields for name, fields in self.said.items()}
+        return dataclasses.replace(self, said=fields_by_name)
 
 
 def filled(step: Step, value: Any) -> np.ndarray:
@@ -130,15 +134,15 @@ def told(setting: Setting, module: str, settings: Mapping[str, Sequence[tuple[st
         have the same.
     """
     parts = []
-    for names, attributes in settings.items():
-        if not names:
+    for neuron_names, attributes in settings.items():
+        if not neuron_names:
             continue
         inner = ", ".join(f"setattr(m, {name!r}, {value})" for name, value in attributes)
-        chosen = tuple(spelt(name) for name in names.split(","))
+        chosen = tuple(spelt(name) for name in neuron_names.split(","))
         all_of_them = len(chosen) == len(setting.said)
-        where = module if all_of_them else f"n.partition('.')[0] in {chosen!r} and {module}"
+        condition = module if all_of_them else f"n.partition('.')[0] in {chosen!r} and {module}"
         modules = "m in net.modules()" if all_of_them else "n, m in net.named_modules()"
-        parts.append(f"; [({inner}) for {modules} if {where}]")
+        parts.append(f"; [({inner}) for {modules} if {condition}]")
     return "".join(parts)
 
 
@@ -170,12 +174,12 @@ def needs_start(step: Step, start: np.ndarray, setting: Setting) -> None:
         )
 
 
-def one_for_all(step: Step, setting: Setting, what: str, values: np.ndarray) -> float:
+def one_for_all(step: Step, setting: Setting, quantity: str, values: np.ndarray) -> float:
     """The one value that an importer takes for all neurons."""
     if np.ptp(values) > 1e-9 * np.abs(values).max():
         setting.give_up(
             step.name,
-            f"its neurons differ in {what} ({values.min():g} to {values.max():g}), "
+            f"its neurons differ in {quantity} ({values.min():g} to {values.max():g}), "
             "and the importer takes one for all",
             "their mean is written",
         )

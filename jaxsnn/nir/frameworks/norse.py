@@ -120,16 +120,20 @@ def _ignored(graph: Graph) -> Iterator[tuple[Node, Change]]:
                 fix=Text("say {reset} of it", reset=RESET.set_to("zero", node=node.name)),
                 node=node.name,
             )
-        taken = {"IF": {"v_reset": 0}, "LIF": {"v_reset": 0, "r": 1}, "CubaLIF": {"v_reset": 0}}
-        meant, said = {}, []
-        for name, value in taken.get(node.type, {}).items():
+        importer_values = {
+            "IF": {"v_reset": 0},
+            "LIF": {"v_reset": 0, "r": 1},
+            "CubaLIF": {"v_reset": 0},
+        }
+        meant, change_texts = {}, []
+        for name, value in importer_values.get(node.type, {}).items():
             written = np.asarray(node.value(name))
-            if np.any(other := written != value):
+            if np.any(differing := written != value):
                 meant[name] = np.full_like(written, value)
-                said.append(f"{name} = {written[other].flat[0]:g} is read as {value}")
-        if said:
+                change_texts.append(f"{name} = {written[differing].flat[0]:g} is read as {value}")
+        if change_texts:
             why = "Norse's importer ignores it"
-            yield node.read_as(**meant), Change(node=node.name, what=listing(said), why=why)
+            yield node.read_as(**meant), Change(node=node.name, what=listing(change_texts), why=why)
 
 
 _RESET_SIZE = FrameworkOption(
@@ -644,13 +648,15 @@ def _set_cell(
         values["v_th"] = step.v_threshold
         if step.reset == "value":
             values["v_reset"] = step.v_reset
-    found = [(f"p.{name}", step.name, value) for name, value in values.items()]
+    cell_values = [(f"p.{name}", step.name, value) for name, value in values.items()]
     for suffix, name in (("w_in", "input_weights"), ("w_rec", "recurrent_weights")):
         if suffix in nodes:
-            found.append((name, nodes[suffix].name, np.asarray(nodes[suffix].value("weight"))))
+            cell_values.append(
+                (name, nodes[suffix].name, np.asarray(nodes[suffix].value("weight")))
+            )
     return [
         LayerNumbers(layer=call.name, node=node, owner=cell, name=name, value=value)
-        for name, node, value in found
+        for name, node, value in cell_values
     ]
 
 
@@ -659,17 +665,17 @@ def _in_time(module: Any) -> bool:
 
 
 def _reset_of(name: str, method: Any) -> str:
-    known = {"reset_value": "zero", "reset_subtract": "subtract"}
+    resets = {"reset_value": "zero", "reset_subtract": "subtract"}
     if method is None:
         return "zero"
     called = getattr(method, "__name__", repr(method))
-    if called not in known:
+    if called not in resets:
         raise ConversionError(
             f"'{name}' resets by {called}, which is not supported",
-            fix=f"use {listing(known)}",
+            fix=f"use {listing(resets)}",
             node=name,
         )
-    return known[called]
+    return resets[called]
 
 
 _LEAVES: Mapping[str, Callable[[Call], Exported]] = MappingProxyType(

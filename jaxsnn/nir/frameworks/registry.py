@@ -68,10 +68,10 @@ def framework_of(name: str) -> Framework:
     Raises:
         UsageError: There is none.
     """
-    found = frameworks()
-    if name not in found:
-        raise UsageError(f"there is no framework '{name}'", fix=suggestion(name, found))
-    return found[name]
+    registered = frameworks()
+    if name not in registered:
+        raise UsageError(f"there is no framework '{name}'", fix=suggestion(name, registered))
+    return registered[name]
 
 
 def register_framework(framework: Framework) -> None:
@@ -102,35 +102,37 @@ def unregister_framework(name: str) -> None:
 
 @cache
 def _own() -> Mapping[str, Framework]:
-    found = (importlib.import_module(f"{__package__}.{name}").FRAMEWORK for name in _OWN)
-    return MappingProxyType({framework.name: framework for framework in found})
+    builtin_frameworks = (
+        importlib.import_module(f"{__package__}.{name}").FRAMEWORK for name in _OWN
+    )
+    return MappingProxyType({framework.name: framework for framework in builtin_frameworks})
 
 
 @cache
 def _load_entry_points() -> None:
     for entry in importlib.metadata.entry_points(group=ENTRY_POINTS):
         try:
-            found = entry.load()
+            plug_in = entry.load()
         except Exception as error:
             raise UsageError(
                 f"the entry point '{entry.name}' of the group {ENTRY_POINTS} ({entry.value}) "
                 f"cannot be loaded, {type(error).__name__}: {error}",
                 fix="update or uninstall the distribution that has it",
             ) from error
-        if not isinstance(found, Framework):
+        if not isinstance(plug_in, Framework):
             raise UsageError(
                 f"the entry point '{entry.name}' of the group {ENTRY_POINTS} ({entry.value}) "
-                f"is a {type(found).__name__}",
+                f"is a {type(plug_in).__name__}",
                 fix="let it name a jaxsnn.nir.frameworks.Framework",
             )
-        register_framework(found)
+        register_framework(plug_in)
 
 
 def _refuse_contradictions(framework: Framework) -> None:
     """Raise UsageError where the parts of a framework do not fit together."""
 
-    def refuse(what: str, fix: str) -> None:
-        raise UsageError(f"the framework '{framework.name}' {what}", fix=fix)
+    def refuse(description: str, fix: str) -> None:
+        raise UsageError(f"the framework '{framework.name}' {description}", fix=fix)
 
     if not re.fullmatch(r"[a-z][a-z0-9_]*", framework.name) or framework.name == "auto":
         refuse("has a name that is no option", "use small letters, digits and _")
@@ -142,8 +144,8 @@ def _refuse_contradictions(framework: Framework) -> None:
                 f"has conventions named '{conventions.name}'", "give both the name of the framework"
             )
         for kind, rule in conventions.rules.items():
-            known = [option.name for option in conventions.options if option.kind == "bool"]
-            if rule.option and (rule.option not in known or rule.without is None):
+            bool_options = [option.name for option in conventions.options if option.kind == "bool"]
+            if rule.option and (rule.option not in bool_options or rule.without is None):
                 refuse(
                     f"has a rule for {kind} that depends on the option '{rule.option}'",
                     "list that option in `options` as a bool, and give the rule a `without`",
@@ -166,10 +168,11 @@ def _refuse_contradictions(framework: Framework) -> None:
     for option in framework.options:
         if option.name in COMMON_OPTIONS:
             refuse(f"has an option '{option.name}', which all dialects have", "rename it")
-        other = _options(_known()).get(option.name)
-        if other is not None and other.kind != option.kind:
+        namesake = _options(_known()).get(option.name)
+        if namesake is not None and namesake.kind != option.kind:
             refuse(
-                f"has an option '{option.name}' ({option.kind}), which is a {other.kind} elsewhere",
+                f"has an option '{option.name}' ({option.kind}), "
+                f"which is a {namesake.kind} elsewhere",
                 "rename it",
             )
 
@@ -182,8 +185,12 @@ def framework_options() -> dict[str, FrameworkOption]:
     return _options(frameworks())
 
 
-def _options(known: Mapping[str, Framework]) -> dict[str, FrameworkOption]:
-    return {option.name: option for found in known.values() for option in found.options}
+def _options(frameworks_by_name: Mapping[str, Framework]) -> dict[str, FrameworkOption]:
+    return {
+        option.name: option
+        for framework in frameworks_by_name.values()
+        for option in framework.options
+    }
 
 
 def file_options() -> dict[str, Option]:
@@ -199,8 +206,8 @@ def owners(option: str) -> list[str]:
     """Names of the frameworks that have an own option."""
     return [
         name
-        for name, found in frameworks().items()
-        if option in (known.name for known in found.options)
+        for name, framework in frameworks().items()
+        if option in (framework_option.name for framework_option in framework.options)
     ]
 
 
@@ -225,12 +232,14 @@ def conventions_of(name: str, version: str | None = None) -> Conventions:
     Raises:
         UsageError: No such framework, or nothing is known of that version.
     """
-    found = framework_of(name).dialects
+    dialect_versions = framework_of(name).dialects
     if not version:
-        return found[0]
-    for_version = _of_version(found, version)
+        return dialect_versions[0]
+    for_version = _of_version(dialect_versions, version)
     if for_version is None:
-        raise _unknown_version(name, version, [one.version for one in found])
+        raise _unknown_version(
+            name, version, [conventions.version for conventions in dialect_versions]
+        )
     return for_version
 
 
@@ -264,20 +273,20 @@ def importer_of(name: str, version: str) -> Importer:
     Raises:
         UsageError: Nothing is known of that version.
     """
-    found = framework_of(name).importers
-    for_version = _of_version(found, version)
+    importers = framework_of(name).importers
+    for_version = _of_version(importers, version)
     if for_version is None:
-        raise _unknown_version(name, version, [importer.version for importer in found])
+        raise _unknown_version(name, version, [importer.version for importer in importers])
     return for_version
 
 
 def chosen_importer(name: str) -> Importer:
     """The importer of the version that is installed; else the newest that is released."""
-    found = framework_of(name).importers
+    importers = framework_of(name).importers
     installed = installed_importer(name)
     if installed is not None:
         return installed
-    return next((importer for importer in found if importer.released), found[0])
+    return next((importer for importer in importers if importer.released), importers[0])
 
 
 def installed_importer(name: str) -> Importer | None:
@@ -286,50 +295,52 @@ def installed_importer(name: str) -> Importer | None:
     return None if version is None else _of_version(framework_of(name).importers, version)
 
 
-def _of_version(found: Sequence[Known], version: str) -> Known | None:
+def _of_version(releases: Sequence[Known], version: str) -> Known | None:
     """What is known of a version; a release after those that are known is what was to come then."""
-    for one in found:
-        if covers(one.version, version):
-            return one
-    for one in found:
-        if one.after and _number(version) > _number(one.after):
-            return one
+    for release in releases:
+        if covers(release.version, version):
+            return release
+    for release in releases:
+        if release.after and _number(version) > _number(release.after):
+            return release
     return None
 
 
-def later_release(title: str, known: Known, version: str | None) -> str:
+def later_release(title: str, release: Known, version: str | None) -> str:
     """What must be said where a later release is taken for a version that is known; else "".
 
     >>> later_release("Norse", conventions_of("norse", "99"), "99")
     'nothing is known of Norse 99: it is taken for main, which comes after 1.1'
     """
-    if not version or not known.after or covers(known.version, version):
+    if not version or not release.after or covers(release.version, version):
         return ""
     return (
-        f"nothing is known of {title} {version}: it is taken for {known.version}, "
-        f"which comes after {known.after}"
+        f"nothing is known of {title} {version}: it is taken for {release.version}, "
+        f"which comes after {release.after}"
     )
 
 
-def _unknown_version(name: str, version: str, known: list[str]) -> UsageError:
-    versions = [text for text in known if text]
+def _unknown_version(name: str, version: str, version_names: list[str]) -> UsageError:
+    versions = [text for text in version_names if text]
     fix = f"known are {listing(versions)}" if versions else "leave the version out"
     return UsageError(f"nothing is known of {name} {version}", fix=fix)
 
 
-def covers(known: str, version: str) -> bool:
+def covers(known_version: str, version: str) -> bool:
     """Whether what is known of a version holds for another one: "1.0" for "1.0" and "1.0.3".
 
     >>> covers("1.0", "1.0.3"), covers("1.0", "1.01"), covers("1.0", "main")
     (True, False, False)
     """
-    return bool(known) and (version == known or version.startswith(f"{known}."))
+    return bool(known_version) and (
+        version == known_version or version.startswith(f"{known_version}.")
+    )
 
 
 def _number(version: str) -> tuple[int, ...]:
     """A version to compare: its leading numbers."""
-    found = re.match(r"\d+(\.\d+)*", version)
-    return tuple(map(int, found.group().split("."))) if found else ()
+    match = re.match(r"\d+(\.\d+)*", version)
+    return tuple(map(int, match.group().split("."))) if match else ()
 
 
 def installed_version(name: str) -> str | None:
@@ -343,11 +354,17 @@ def installed_version(name: str) -> str | None:
         return None
 
 
-def with_importers(wanted: Callable[[Framework], bool] = lambda found: True) -> tuple[str, ...]:
+def with_importers(
+    accepts: Callable[[Framework], bool] = lambda framework: True,
+) -> tuple[str, ...]:
     """Names of the frameworks whose importers are known, in order."""
-    return tuple(name for name, found in frameworks().items() if found.importers and wanted(found))
+    return tuple(
+        name
+        for name, framework in frameworks().items()
+        if framework.importers and accepts(framework)
+    )
 
 
 def writable() -> tuple[str, ...]:
     """Names of the frameworks for which a graph can be converted."""
-    return with_importers(lambda found: found.writable)
+    return with_importers(lambda framework: framework.writable)

@@ -55,11 +55,11 @@ def _gain(tau: Any, dt: Any, xp: Any) -> Any:
     return tau / dt * xp.exp(-dt / tau)
 
 
-def _refutes(nodes: Mapping[str, Node], found: Estimate) -> tuple[str, str] | None:
-    if not found.pair.endswith("r = 1"):
+def _refutes(nodes: Mapping[str, Node], dt_estimate: Estimate) -> tuple[str, str] | None:
+    if not dt_estimate.pair.endswith("r = 1"):
         return None
-    reason = f"rockpool writes r = (tau/dt) exp(-dt/tau), but node '{found.node}' has r = 1"
-    return found.node, reason
+    reason = f"rockpool writes r = (tau/dt) exp(-dt/tau), but node '{dt_estimate.node}' has r = 1"
+    return dt_estimate.node, reason
 
 
 def _imported_gain(tau: Any, dt: Any, xp: Any) -> Any:

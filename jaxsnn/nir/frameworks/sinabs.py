@@ -211,9 +211,11 @@ def _currents_apart(draft: Draft, recurrent: list[Edge], late: bool, dt: float) 
         }
         entry["type"] = entry["type"].removeprefix("Cuba")
         (source,) = draft.sources(name)
-        made = draft.insert((source, name), f"{name}_current", current)
+        current_name = draft.insert((source, name), f"{name}_current", current)
         draft.changed(
-            made, f"the current of '{name}' as a LI", "Sinabs's importer maps no neuron with one"
+            current_name,
+            f"the current of '{name}' as a LI",
+            "Sinabs's importer maps no neuron with one",
         )
 
 
@@ -240,9 +242,9 @@ def _load(path: str, setting: Setting) -> str:
         told(
             setting,
             "getattr(m, 'spike_fn', None)",
-            {",".join(setting.saying(**said)): (attribute,)},
+            {",".join(setting.saying(**reset_options)): (attribute,)},
         )
-        for said, attribute in settings
+        for reset_options, attribute in settings
     )
     return f"{module}; net = sinabs.nir.from_nir({read}, batch_size=len(x)){others}"
 

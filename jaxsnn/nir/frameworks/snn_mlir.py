@@ -106,17 +106,19 @@ def _write(step: Step, setting: Setting) -> Written:
 def _named_terminals(draft: Draft, recurrent: list[Edge], late: bool, dt: float) -> None:
     """Its walk goes from the node 'input' to the node 'output'."""
     ends = {draft.of_type(kind)[0]: kind.lower() for kind in ("Input", "Output")}
-    names = {name: ends.get(name, name) for name in draft.nodes}
+    new_names = {name: ends.get(name, name) for name in draft.nodes}
     for name in draft.nodes:
-        while name not in ends and names[name] in ends.values():
-            names[name] += "_"
-    for name, new in names.items():
+        while name not in ends and new_names[name] in ends.values():
+            new_names[name] += "_"
+    for name, new in new_names.items():
         if new != name:
             draft.changed(new, f"'{name}' is renamed", "snn-mlir's reader finds its ends by name")
-    draft.shapes = {names[name]: shape for name, shape in draft.shapes.items() if name in names}
-    draft.nodes = {names[name]: entry for name, entry in draft.nodes.items()}
-    draft.edges = [(names[source], names[target]) for source, target in draft.edges]
-    draft.renamed = names
+    draft.shapes = {
+        new_names[name]: shape for name, shape in draft.shapes.items() if name in new_names
+    }
+    draft.nodes = {new_names[name]: entry for name, entry in draft.nodes.items()}
+    draft.edges = [(new_names[source], new_names[target]) for source, target in draft.edges]
+    draft.renamed = new_names
 
 
 def _load(path: str, setting: Setting) -> str:

@@ -299,8 +299,8 @@ def _told(setting: Setting) -> str:
     for mechanism, delay, function in _MECHANISMS.values():
         if (mechanism, delay) == ("zero", False):
             continue
-        names = ",".join(setting.saying(reset=mechanism, reset_delay=delay))
-        settings[names] = (
+        neuron_names = ",".join(setting.saying(reset=mechanism, reset_delay=delay))
+        settings[neuron_names] = (
             ("reset_mechanism", repr(mechanism)),
             ("reset_delay", repr(delay)),
             ("state_function", f"m.{function}"),
@@ -374,8 +374,8 @@ def _export_neuron(call: Call) -> Exported:
     recurrent = getattr(neuron, "recurrent", None)
     if recurrent is not None and hasattr(neuron, "alpha"):
         options["reset_delay"] = True  # whatever it was told, see the rules
-    own = "" if recurrent is None else "lif"
-    nodes, edges, last = {own: entry}, [], own
+    neuron_key = "" if recurrent is None else "lif"
+    nodes, edges, last = {neuron_key: entry}, [], neuron_key
     factor = numbers_of(neuron.graded_spikes_factor, shape)
     # One that learns how large its spikes are has a Scale even where they are 1.
     learnt = type(neuron.graded_spikes_factor).__name__ == "Parameter"
@@ -383,15 +383,15 @@ def _export_neuron(call: Call) -> Exported:
     if graded and neuron.reset_mechanism != "none":
         last = "graded"
         nodes[last] = {"type": "Scale", "scale": factor}
-        edges = [(own, last)]
+        edges = [(neuron_key, last)]
     if recurrent is not None:
         nodes["w_rec"] = _recurrent_weights(call, recurrent)
-        edges += [(last, "w_rec"), ("w_rec", own)]
+        edges += [(last, "w_rec"), ("w_rec", neuron_key)]
     return Exported(
         nodes=nodes,
         edges=tuple(edges),
         last=last,
-        neuron=own,
+        neuron=neuron_key,
         framework="snntorch",
         options=options,
     )
@@ -400,14 +400,14 @@ def _export_neuron(call: Call) -> Exported:
 def _refuse_unheld(call: Call) -> None:
     """Refuse what a neuron may do and NIR cannot hold."""
     neuron = call.module
-    for what, odd in (
+    for feature, odd in (
         ("inhibition", neuron.inhibition),
         ("state_quant", neuron.state_quant),
         ("a graded_spikes_factor of 0", not np.all(numbers_of(neuron.graded_spikes_factor))),
     ):
         if odd:
             raise ConversionError(
-                f"'{call.name}' has {what}, which NIR cannot hold",
+                f"'{call.name}' has {feature}, which NIR cannot hold",
                 fix="leave it out",
                 node=call.name,
             )
@@ -417,11 +417,11 @@ def _recurrent_weights(call: Call, recurrent: Any) -> dict[str, Any]:
     """What an RLeaky or RSynaptic feeds itself through."""
     if not call.module.all_to_all:
         return {"type": "Linear", "weight": np.diag(numbers_of(recurrent.V, call.outward))}
-    own = dataclasses.replace(call, module=recurrent, inward=call.outward)
+    recurrent_call = dataclasses.replace(call, module=recurrent, inward=call.outward)
     if type(recurrent).__name__ == "Linear":
-        return exported_linear(own).nodes[""]
+        return exported_linear(recurrent_call).nodes[""]
     if type(recurrent).__name__ == "Conv2d":
-        return exported_convolution(own).nodes[""]
+        return exported_convolution(recurrent_call).nodes[""]
     raise ConversionError(
         f"'{call.name}' feeds itself through a {type(recurrent).__name__}",
         fix="use a Linear",
@@ -436,7 +436,8 @@ def _export_lapicque(call: Call) -> Exported:
     neuron, shape = call.module, call.outward
     _refuse_unheld(call)
     step, capacity, resistance = (
-        numbers_of(each, shape).astype(float) for each in (neuron.time_step, neuron.C, neuron.R)
+        numbers_of(parameter, shape).astype(float)
+        for parameter in (neuron.time_step, neuron.C, neuron.R)
     )
     gain = step / capacity
     rest = gain / resistance
@@ -494,7 +495,8 @@ def _export_alpha(call: Call) -> Exported:
         )
     _refuse_unheld(call)
     alpha, beta = (
-        np.clip(numbers_of(each, shape).astype(float), 0, 1) for each in (neuron.alpha, neuron.beta)
+        np.clip(numbers_of(decay, shape).astype(float), 0, 1)
+        for decay in (neuron.alpha, neuron.beta)
     )
     with np.errstate(divide="ignore", invalid="ignore"):
         height = np.log(alpha) / (np.log(beta) - np.log(alpha)) + 1
@@ -536,7 +538,7 @@ def _set_neuron(
         values["alpha"] = step.synapse_decay
     if np.all(np.isfinite(step.v_threshold)):
         values["threshold"] = step.v_threshold
-    found = [
+    layer_numbers = [
         LayerNumbers(layer=call.name, node=step.name, owner=neuron, name=name, value=value)
         for name, value in values.items()
     ]
@@ -544,16 +546,21 @@ def _set_neuron(
         size = np.asarray(nodes["graded"].value("scale"))
         name = "graded_spikes_factor"
         node = nodes["graded"].name
-        found.append(LayerNumbers(layer=call.name, node=node, owner=neuron, name=name, value=size))
+        layer_numbers.append(
+            LayerNumbers(layer=call.name, node=node, owner=neuron, name=name, value=size)
+        )
     if "w_rec" not in nodes:
-        return found
+        return layer_numbers
     if neuron.all_to_all:
         recurrent = dataclasses.replace(call, module=neuron.recurrent)
-        return found + set_weights(recurrent, nodes, steps, suffix="w_rec")
+        return layer_numbers + set_weights(recurrent, nodes, steps, suffix="w_rec")
     weights = np.diag(np.asarray(nodes["w_rec"].value("weight")))
     owner = neuron.recurrent
     name = nodes["w_rec"].name
-    return [*found, LayerNumbers(layer=call.name, node=name, owner=owner, name="V", value=weights)]
+    return [
+        *layer_numbers,
+        LayerNumbers(layer=call.name, node=name, owner=owner, name="V", value=weights),
+    ]
 
 
 _LEAVES: Mapping[str, Callable[[Call], Exported]] = MappingProxyType(

@@ -46,7 +46,7 @@ class Flow:
     bias_ratio: np.ndarray
 
 
-def one_value(flow: Flow, values: np.ndarray, what: str, title: str) -> float:
+def one_value(flow: Flow, values: np.ndarray, quantity: str, title: str) -> float:
     """The one number of a layer.
 
     Raises:
@@ -55,7 +55,7 @@ def one_value(flow: Flow, values: np.ndarray, what: str, title: str) -> float:
     low, high = float(values.min()), float(values.max())
     if high - low > 1e-9 * max(abs(low), abs(high)):
         raise ConversionError(
-            f"node '{flow.name}': its neurons differ in {what} ({low:g} to {high:g}), "
+            f"node '{flow.name}': its neurons differ in {quantity} ({low:g} to {high:g}), "
             f"and {title}'s importer takes one for a layer",
             fix="give them the same, or split the layer in two",
             node=flow.name,

@@ -96,11 +96,11 @@ def _needs_its_reset(step: Step, setting: Setting) -> None:
     if step.reset != "subtract later":
         needs_value_reset(step, setting, "SpikingJelly")
         return
-    given = "it has a synaptic current" if step.current_based else f"its shape is {step.shape}"
+    obstacle = "it has a synaptic current" if step.current_based else f"its shape is {step.shape}"
     setting.give_up(
         step.name,
         "its reset subtracts v_threshold one step later, and SpikingJelly's at once; weights from"
-        f" each neuron to itself make up for it in LIF and IF of one axis, and {given}",
+        f" each neuron to itself make up for it in LIF and IF of one axis, and {obstacle}",
         "a reset to a value is written; or train it with no reset delay, or flatten what feeds it",
     )
 
@@ -111,16 +111,23 @@ def _write(step: Step, setting: Setting) -> Written:
     """
     if not step.current_based and np.all(np.abs(step.decay) < NO_LEAK):
         # LIFNode needs tau > dt, also after rounding; CUBALIFNode with a current of one step does not.
-        none, one = np.zeros(step.shape), np.ones(step.shape)
+        none, unit_gain = np.zeros(step.shape), np.ones(step.shape)
         step = dataclasses.replace(
-            step, decay=none, current_based=True, synapse_decay=none, synapse_gain=one, i_start=none
+            step,
+            decay=none,
+            current_based=True,
+            synapse_decay=none,
+            synapse_gain=unit_gain,
+            i_start=none,
         )
     says = {"reset": "subtract" if step.reset == "subtract" else "zero"}
     if step.reset != "subtract" or step.several:
         _needs_its_reset(step, setting)
         says = {"reset": "zero"}
-    own = np.allclose(step.drive, (1 - step.decay) * step.v_reset) and not step.current_based
-    if own and np.ptp(step.v_reset) == 0 and np.ptp(step.v_threshold) == 0:
+    rests_at_reset = (
+        np.allclose(step.drive, (1 - step.decay) * step.v_reset) and not step.current_based
+    )
+    if rests_at_reset and np.ptp(step.v_reset) == 0 and np.ptp(step.v_threshold) == 0:
         level = np.zeros_like(step.v_reset)
     else:
         level = step.v_reset
@@ -173,8 +180,8 @@ def _needs_no_current(step: Step) -> bool:
 
 def _load(path: str, setting: Setting) -> str:
     module = "from spikingjelly.activation_based.nir_exchange import import_from_nir"
-    names = ",".join(setting.saying(reset="subtract"))
-    soft = told(setting, "hasattr(m, 'v_reset')", {names: (("v_reset", "None"),)})
+    soft_reset_names = ",".join(setting.saying(reset="subtract"))
+    soft = told(setting, "hasattr(m, 'v_reset')", {soft_reset_names: (("v_reset", "None"),)})
     read = f"nir.read({path!r})"
     return f"import nir; {module}; net = import_from_nir({read}, dt={setting.dt!r}){soft}"
 
@@ -298,15 +305,19 @@ def _export_recurrent(call: Call) -> Exported:
             node=call.name,
         )
     refuse_axes(call, 1)
-    own = _export_node(dataclasses.replace(call, module=neuron))
+    neuron_export = _export_node(dataclasses.replace(call, module=neuron))
     (size,) = call.outward
     weight = numbers_of(container.rc.weight)
-    given = {"type": "Linear", "weight": weight[:, :-size]}
+    input_weights = {"type": "Linear", "weight": weight[:, :-size]}
     if container.rc.bias is not None:
-        given |= {"type": "Affine", "bias": numbers_of(container.rc.bias)}
-    nodes = {"in": given, "": own.nodes[""], "rec": {"type": "Linear", "weight": weight[:, -size:]}}
+        input_weights |= {"type": "Affine", "bias": numbers_of(container.rc.bias)}
+    nodes = {
+        "in": input_weights,
+        "": neuron_export.nodes[""],
+        "rec": {"type": "Linear", "weight": weight[:, -size:]},
+    }
     edges = (("in", ""), ("", "rec"), ("rec", ""))
-    return dataclasses.replace(own, nodes=nodes, edges=edges, last="")
+    return dataclasses.replace(neuron_export, nodes=nodes, edges=edges, last="")
 
 
 def _set_recurrent(
@@ -319,12 +330,12 @@ def _set_recurrent(
     if linear.bias is not None:
         has = "bias" in nodes["in"].names
         values["bias"] = nodes["in"].value("bias") if has else np.zeros(len(values["weight"]))
-    found = [
+    linear_numbers = [
         LayerNumbers(layer=call.name, node=nodes["in"].name, owner=linear, name=name, value=value)
         for name, value in values.items()
     ]
     return [
-        *found,
+        *linear_numbers,
         *_set_node(dataclasses.replace(call, module=call.module.sub_module), nodes, steps),
     ]
 

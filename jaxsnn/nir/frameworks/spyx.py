@@ -85,7 +85,7 @@ def _rewired(graph: Graph) -> tuple[tuple[Edge, ...], tuple[Change, ...]]:
     the neuron.
     """
     edges = list(graph.written_edges)
-    found = []
+    changes = []
     for number, (source, target) in enumerate(graph.written_edges):
         if "/" not in source or not isinstance(graph.nodes[source], Input):
             continue
@@ -100,9 +100,9 @@ def _rewired(graph: Graph) -> tuple[tuple[Edge, ...], tuple[Change, ...]]:
             and (neuron, target) in graph.written_edges
         ):
             edges[number] = (source, neuron)
-            what = f"edge {source} -> {target} is read as {source} -> {neuron}"
-            found.append(Change(node=target, what=what, why=_REWIRED))
-    return tuple(edges), tuple(found)
+            description = f"edge {source} -> {target} is read as {source} -> {neuron}"
+            changes.append(Change(node=target, what=description, why=_REWIRED))
+    return tuple(edges), tuple(changes)
 
 
 def _learnt(node: Node, graph: Graph) -> Iterator[Learnt]:
@@ -131,13 +131,13 @@ def _padded_like_xla(graph: Graph) -> Iterator[tuple[Node, Change]]:
         strided = node.type == "Conv2d" and np.any(np.asarray(node.value("stride")) != 1)
         if not pool and not (strided and isinstance(padding, str) and padding == "same"):
             continue
-        known = f"'{padding}'" if isinstance(padding, str) else f"{ints(padding)}"
-        what = f"padding {known} is read as XLA's SAME, the smaller half before"
+        padding_text = f"'{padding}'" if isinstance(padding, str) else f"{ints(padding)}"
+        description = f"padding {padding_text} is read as XLA's SAME, the smaller half before"
         why = "Spyx pads so that the output has the size of the input over the stride, rounded up"
-        yield node.read_as(padding=LIKE_XLA), Change(node=node.name, what=what, why=why)
+        yield node.read_as(padding=LIKE_XLA), Change(node=node.name, what=description, why=why)
 
 
-def _without_threshold(nodes: Mapping[str, Node], found: Estimate) -> tuple[str, str] | None:
+def _without_threshold(nodes: Mapping[str, Node], dt_estimate: Estimate) -> tuple[str, str] | None:
     """It has no layer whose membrane leaves: a LI is always followed by a Threshold."""
     membranes = [node.name for node in nodes.values() if node.type == "LI"]
     if len(membranes) <= sum(node.type == "Threshold" for node in nodes.values()):
@@ -397,9 +397,9 @@ def _constant_neurons(draft: Draft, recurrent: list[Edge], dt: float) -> None:
         if entry["type"] in WEIGHTED:
             ends = [draft.nodes[after]["type"] for after in chain[number + 1 :]]
             after = next((kind for kind in ends if kind in (*NEURON_TYPES, *WEIGHTED)), "")
-            wanted = _DRIVE.get(after, 1.0) if number < biased[-1] else None
-            draft.nodes[name] = _widened(name, entry, amplitude, wanted, space)
-            amplitude, space = wanted, None
+            output_amplitude = _DRIVE.get(after, 1.0) if number < biased[-1] else None
+            draft.nodes[name] = _widened(name, entry, amplitude, output_amplitude, space)
+            amplitude, space = output_amplitude, None
         elif entry["type"] in NEURON_TYPES and amplitude is not None:
             draft.nodes[name] = _with_constant_neuron(entry, dt)
             size, *space_shape = draft.shapes[name][1]
@@ -430,11 +430,11 @@ def _widened(
     name: str,
     entry: dict[str, Any],
     amplitude: float | None,
-    wanted: float | None,
+    output_amplitude: float | None,
     space: tuple[int, ...] | None,
 ) -> dict[str, Any]:
     """Weights with a constant input of `amplitude` in place of the bias, and with a constant output
-    of `wanted`.
+    of `output_amplitude`.
 
     `space`: height and width of a Flatten before it, whose order is height, width, channel.
     """
@@ -442,7 +442,7 @@ def _widened(
         np.asarray(entry["weight"]),
         np.asarray(entry.get("bias", np.zeros(len(entry["weight"])))),
     )
-    rows = 0 if wanted is None else 1
+    rows = 0 if output_amplitude is None else 1
     if entry["type"] == "Conv2d":
         tap = tuple(int(before) for before, _ in window(as_node(name, entry)).padding or ())
         if len(tap) != 2 or any(
@@ -474,12 +474,12 @@ def _widened(
         source, place = by_place.shape[-1], ()
     new_bias = np.pad(bias, (0, rows))
     if rows:
-        new_bias[-1] = wanted
+        new_bias[-1] = output_amplitude
     if amplitude is not None:
         wide[(slice(None), source, *place)] = new_bias / amplitude
         new_bias = np.zeros_like(new_bias)
-    made = entry | {"weight": wide, "bias": new_bias}
-    return made if entry["type"] != "Linear" else made | {"type": "Affine"}
+    widened_entry = entry | {"weight": wide, "bias": new_bias}
+    return widened_entry if entry["type"] != "Linear" else widened_entry | {"type": "Affine"}
 
 
 def _outgrows(name: str, entry: dict[str, Any]) -> bool:
@@ -497,18 +497,18 @@ def _outgrows(name: str, entry: dict[str, Any]) -> bool:
 
 
 def _with_constant_neuron(entry: dict[str, Any], dt: float) -> dict[str, Any]:
-    half, one = 0.5, 1.0
+    half, unit = 0.5, 1.0
     values = {
         "tau": dt / half,
         "tau_mem": dt / half,
         "tau_syn": dt,
         "r": half,
-        "w_in": one,
+        "w_in": unit,
         "v_leak": 0.0,
     }
-    values |= {"v_threshold": one, "v_reset": 0.0}
+    values |= {"v_threshold": unit, "v_reset": 0.0}
     if entry["type"] == "IF":
-        values["r"] = one
+        values["r"] = unit
     return {
         key: np.concatenate([value, np.full((1, *value.shape[1:]), values[key])])
         if key in values

@@ -35,8 +35,8 @@ def _dialects(framework: Framework) -> list[str]:
 
 def _importer(importer: Importer) -> str:
     does = "converted for" if importer.write is not None else "checked only"
-    known = "" if importer.ran else ", known from its source, not run"
-    return f"{importer.version}: {does}{known}"
+    caveat = "" if importer.ran else ", known from its source, not run"
+    return f"{importer.version}: {does}{caveat}"
 
 
 def _takes(framework: Framework) -> str:

@@ -147,18 +147,18 @@ def numbers_of(value: Any, shape: tuple[int, ...] | None = None) -> np.ndarray:
     return np.broadcast_to(array.reshape(array.shape[before:]), shape).copy()
 
 
-def refuse_axes(call: Call, wanted: int) -> None:
+def refuse_axes(call: Call, axis_count: int) -> None:
     """Refuse weights that take a sample of another number of axes than NIR's do.
 
     Raises:
         ConversionError: An axis is missing, such as that of batch, or one too many, such as time.
     """
-    if len(call.inward) == wanted:
+    if len(call.inward) == axis_count:
         return
     first = "time and batch" if call.leading == 2 else "batch"
-    missing = wanted > max(len(call.inward), 1)
+    missing = axis_count > max(len(call.inward), 1)
     shape = "channels, *shape" if missing else "*shape"
-    axes = "one axis" if wanted == 1 else f"{wanted} axes"
+    axes = "one axis" if axis_count == 1 else f"{axis_count} axes"
     raise ConversionError(
         f"'{call.name}' ({type(call.module).__name__}) takes numbers of shape {call.inward} behind "
         f"{first}, and in NIR numbers of {axes}",
@@ -372,7 +372,7 @@ def exported_normalisation(call: Call) -> Exported:
         )
     refuse_training(call.name, norm)
     mean, variance = (
-        numbers_of(each).astype(float) for each in (norm.running_mean, norm.running_var)
+        numbers_of(statistic).astype(float) for statistic in (norm.running_mean, norm.running_var)
     )
     factor = 1 / np.sqrt(variance + norm.eps)
     if norm.weight is not None:
@@ -383,11 +383,11 @@ def exported_normalisation(call: Call) -> Exported:
     return Exported(nodes={}, folds=(factor, offset), norm=norm)
 
 
-def weights_of_channels(call: Call, one: Exported) -> dict[str, Any]:
+def weights_of_channels(call: Call, normalisation: Exported) -> dict[str, Any]:
     """The factor and offset of a BatchNorm for each channel as weights: a diagonal, or kernels of one."""
-    assert one.folds is not None
-    kind = numbers_of(one.norm.running_mean).dtype
-    factor, offset = (each.astype(kind) for each in one.folds)
+    assert normalisation.folds is not None
+    kind = numbers_of(normalisation.norm.running_mean).dtype
+    factor, offset = (array.astype(kind) for array in normalisation.folds)
     return channel_scaling(call, factor, offset)
 
 

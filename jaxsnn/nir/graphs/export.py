@@ -202,13 +202,13 @@ def types_refused(graph: Graph) -> str | None:
     return None
 
 
-def _of_nir(graph: Graph, **said: bool) -> nir.NIRGraph:
-    """What nir.read makes of a graph's file; `said`: what it is told."""
+def _of_nir(graph: Graph, **reader_options: bool) -> nir.NIRGraph:
+    """What nir.read makes of a graph's file; `reader_options`: what it is told."""
     import nir
 
     # nir changes the dicts that it is given
     tree = _values(document_of_graph(graph)["node"])
-    return cast("nir.NIRGraph", nir.dict2NIRNode(tree | said))
+    return cast("nir.NIRGraph", nir.dict2NIRNode(tree | reader_options))
 
 
 def _values(group: Group) -> dict[str, Any]:

@@ -142,13 +142,13 @@ def _with_dialects(graph: Graph, broken: tuple[Problem, ...]) -> tuple[Problem, 
     sound = [name for name in DIALECTS if _is_sound(graph, name)]
     if not sound:
         return broken
-    other = Text(
+    alternative_fix = Text(
         "{fix}, or say {dialect} ({sound} means it otherwise)",
         fix=broken[0].fix,
         dialect=DIALECT.keyword,
         sound=listing(sound),
     )
-    return (dataclasses.replace(broken[0], fix=other), *broken[1:])
+    return (dataclasses.replace(broken[0], fix=alternative_fix), *broken[1:])
 
 
 def _is_sound(graph: Graph, name: str) -> bool:
@@ -203,11 +203,11 @@ def _flatten(group: Group, path: str, flat: _Flat) -> None:
     """Collect the nodes of one level, then of the levels below; edges to a nested graph go to its
     Input.
     """
-    where = f"nested graph '{path}'" if path else "the graph"
+    location = f"nested graph '{path}'" if path else "the graph"
     members = group.get("nodes")
     if not isinstance(members, Group):
         raise GraphError(
-            f"{where} has no group 'nodes', so it is not a NIR graph",
+            f"{location} has no group 'nodes', so it is not a NIR graph",
             fix="export it again",
             node=path,
         )
@@ -218,7 +218,7 @@ def _flatten(group: Group, path: str, flat: _Flat) -> None:
         full = f"{path}/{name}" if path else name
         if _in_one_line(name) != name:
             raise GraphError(
-                f"{where} has a node whose name {name!a} holds what is no character",
+                f"{location} has a node whose name {name!a} holds what is no character",
                 fix="rename it where the file was exported",
             )
         kind = type_of(entry, full)
@@ -226,7 +226,7 @@ def _flatten(group: Group, path: str, flat: _Flat) -> None:
             nested.append(name)
         else:
             flat.nodes[full] = record(full, kind, entry)
-    raw = _edges(group.get("edges"), path, where)
+    raw = _edges(group.get("edges"), path, location)
     flat.subgraphs[path] = Subgraph(
         path=path,
         nodes=tuple(sorted(members, key=natural_key)),
@@ -262,15 +262,15 @@ def type_of(entry: Any, name: str) -> str:
     try:
         class_of(text)
     except UnsupportedNodeError as error:
-        what = f"node '{name}' has the type {text}, which is not supported"
-        raise UnsupportedNodeError(what, fix=error.fix, node=name) from None
+        message = f"node '{name}' has the type {text}, which is not supported"
+        raise UnsupportedNodeError(message, fix=error.fix, node=name) from None
     return text
 
 
-def _edges(dataset: Any, path: str, where: str) -> tuple[Edge, ...]:
+def _edges(dataset: Any, path: str, location: str) -> tuple[Edge, ...]:
     if not isinstance(dataset, Dataset):
         raise GraphError(
-            f"{where} has no dataset 'edges', so it is not a NIR graph",
+            f"{location} has no dataset 'edges', so it is not a NIR graph",
             fix="export it again",
             node=path,
         )
@@ -279,7 +279,7 @@ def _edges(dataset: Any, path: str, where: str) -> tuple[Edge, ...]:
         return ()
     if pairs.ndim != 2 or pairs.shape[1] != 2:
         raise GraphError(
-            f"'edges' of {where} has the shape {pairs.shape}, not (number of edges, 2)",
+            f"'edges' of {location} has the shape {pairs.shape}, not (number of edges, 2)",
             fix="export it again",
             node=path,
         )
@@ -300,39 +300,43 @@ def _in_one_line(name: str) -> str:
 
 
 def _repaired_edges(
-    raw: tuple[Edge, ...], path: str, names: tuple[str, ...], flat: _Flat
+    raw: tuple[Edge, ...], path: str, node_names: tuple[str, ...], flat: _Flat
 ) -> list[Edge]:
     """The edges of a level without duplicates; inside a nested graph, broken ones are repaired or
     left out.
     """
     edges: dict[Edge, None] = {}  # in order
-    known = frozenset(names)
+    known_names = frozenset(node_names)
     for edge in raw:
-        repaired = tuple(_repaired_name(name, path, known) for name in edge)
-        missing = [name for name, found in zip(edge, repaired, strict=True) if found is None]
+        repaired = tuple(_repaired_name(name, path, known_names) for name in edge)
+        missing = [
+            name for name, full_name in zip(edge, repaired, strict=True) if full_name is None
+        ]
         text = f"edge {edge[0]} -> {edge[1]}"
         if missing and not path:
             raise GraphError(
                 f"{text} is dangling, the graph has no node '{missing[0]}'",
-                fix=_nested_owner(missing[0], flat) or suggestion(missing[0], names),
+                fix=_nested_owner(missing[0], flat) or suggestion(missing[0], node_names),
             )
         if missing:
             side = Input if missing[0] == edge[0] else Output
-            why = f"it has no node '{missing[0]}'{_likely_port(path, side, names, flat)}"
+            why = f"it has no node '{missing[0]}'{_likely_port(path, side, node_names, flat)}"
             flat.repairs.append(Change(node=path, what=f"{text} is left out", why=why))
             continue
-        found = (str(repaired[0]), str(repaired[1]))
-        if found != edge:
-            what = f"{text} is read as {found[0]} -> {found[1]}"
+        repaired_edge = (str(repaired[0]), str(repaired[1]))
+        if repaired_edge != edge:
+            description = f"{text} is read as {repaired_edge[0]} -> {repaired_edge[1]}"
             why = "one node only has that name, with a prefix or without"
-            flat.repairs.append(Change(node=path, what=what, why=why))
-        if found in edges:
-            what = f"{text} counts once"
+            flat.repairs.append(Change(node=path, what=description, why=why))
+        if repaired_edge in edges:
+            description = f"{text} counts once"
             flat.repairs.append(
-                Change(node=_join(path, edge[1]), what=what, why="it is listed more than once")
+                Change(
+                    node=_join(path, edge[1]), what=description, why="it is listed more than once"
+                )
             )
         else:
-            edges[found] = None
+            edges[repaired_edge] = None
     return list(edges)
 
 
@@ -340,15 +344,15 @@ def _nested_owner(name: str, flat: _Flat) -> str:
     """What to do about an edge of the outermost graph that names a node of a nested one; "" where
     no nested graph has it, or several do.
     """
-    found = [
+    nested_names = [
         full
         for full in flat.nodes
         if "/" in full and name in (full, full.replace("/", "."), full.rpartition("/")[2])
     ]
-    if len(found) != 1:
+    if len(nested_names) != 1:
         return ""
-    outer, _, inner = found[0].partition("/")
-    kind = type(flat.nodes[found[0]])
+    outer, _, inner = nested_names[0].partition("/")
+    kind = type(flat.nodes[nested_names[0]])
     alike = [type(node) for full, node in flat.nodes.items() if full.startswith(f"{outer}/")]
     if kind in (Input, Output) and alike.count(kind) > 1:
         return (
@@ -358,22 +362,22 @@ def _nested_owner(name: str, flat: _Flat) -> str:
     return f"lead the edge to '{outer}', the nested graph that has '{inner}'"
 
 
-def _likely_port(path: str, side: type[Node], names: tuple[str, ...], flat: _Flat) -> str:
+def _likely_port(path: str, side: type[Node], node_names: tuple[str, ...], flat: _Flat) -> str:
     """Where an edge that ends nowhere most likely goes: the one Input or Output of its graph."""
-    ports = [name for name in names if isinstance(flat.nodes.get(_join(path, name)), side)]
+    ports = [name for name in node_names if isinstance(flat.nodes.get(_join(path, name)), side)]
     if len(ports) != 1:
         return ""
     return f", and one {side.__name__}, '{ports[0]}': name that if the edge is meant"
 
 
-def _repaired_name(name: str, path: str, names: frozenset[str]) -> str | None:
+def _repaired_name(name: str, path: str, node_names: frozenset[str]) -> str | None:
     """The node that an edge of a nested graph means: exporters mix names with and without the
     graph's own as prefix.
     """
-    if name in names or not path:
-        return name if name in names else None
-    own = path.rpartition("/")[2] + "."
-    meant = {f"{own}{name}", name[len(own) :] if name.startswith(own) else ""} & names
+    if name in node_names or not path:
+        return name if name in node_names else None
+    prefix = path.rpartition("/")[2] + "."
+    meant = {f"{prefix}{name}", name[len(prefix) :] if name.startswith(prefix) else ""} & node_names
     return meant.pop() if len(meant) == 1 else None
 
 
@@ -406,9 +410,9 @@ def _port(members: Group, path: str, name: str, kind: type[Node], flat: _Flat) -
             fix="add one, so that its edges have an end",
             node=inside,
         )
-    what = f"edges {'to' if kind is Input else 'from'} '{inside}' reach its node '{free[0]}'"
+    description = f"edges {'to' if kind is Input else 'from'} '{inside}' reach its node '{free[0]}'"
     why = f"it has no {kind.__name__}, and no other node is free"
-    change = Change(node=inside, what=what, why=why)
+    change = Change(node=inside, what=description, why=why)
     if change not in flat.repairs:
         flat.repairs.append(change)
     return _join(inside, free[0])
@@ -417,17 +421,17 @@ def _port(members: Group, path: str, name: str, kind: type[Node], flat: _Flat) -
 def record(name: str, kind: str, entry: Group) -> Node:
     """One node of a document as a record."""
     cls = class_of(kind)
-    given = {key: entry[key] for key in entry if key not in _RESERVED}
+    entries = {key: entry[key] for key in entry if key not in _RESERVED}
     parameters: dict[str, Any] = {
-        each.name: _parameter(name, each, given[each.name])
-        for each in cls.traits.parameters
-        if each.name in given
+        parameter.name: _parameter(name, parameter, entries[parameter.name])
+        for parameter in cls.traits.parameters
+        if parameter.name in entries
     }
     return cls(
         name=name,
         origin=name,
         metadata=_plain(entry.get("metadata", Group())),
-        extra=MappingProxyType({key: given[key] for key in given if key not in cls.names}),
+        extra=MappingProxyType({key: entries[key] for key in entries if key not in cls.names}),
         **parameters,
     )
 

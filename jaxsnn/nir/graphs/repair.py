@@ -32,12 +32,12 @@ def add_borders(graph: Graph) -> Graph:
     added: list[Node] = []
     edges: list[Edge] = list(graph.edges)
     repairs: list[Change] = list(graph.repairs)
-    found = shapes(graph)
+    node_shapes = shapes(graph)
     for kind, side in ((Input, 0), (Output, 1)):
         if (graph.inputs, graph.outputs)[side]:
             continue
         for name in _ends(graph, side):
-            shape = found[name][side]
+            shape = node_shapes[name][side]
             new = _free_name(f"{kind.__name__.lower()}_{name.replace('/', '.')}", graph)
             added.append(kind(name=new, shape=None if shape is None else freeze(shape)))
             edges.append((new, name) if kind is Input else (name, new))
@@ -71,9 +71,13 @@ def _free_name(name: str, graph: Graph) -> str:
 
 def findings(graph: Graph) -> Graph:
     """List what is read otherwise than it is written, and what looks like a mistake of an exporter."""
-    found = shapes(graph)
-    repairs = [change for name in graph.nodes for change in _repairs_of(graph, name, found[name])]
-    warnings = [problem for name in graph.nodes for problem in _warnings_of(graph, name, found)]
+    node_shapes = shapes(graph)
+    repairs = [
+        change for name in graph.nodes for change in _repairs_of(graph, name, node_shapes[name])
+    ]
+    warnings = [
+        problem for name in graph.nodes for problem in _warnings_of(graph, name, node_shapes)
+    ]
     return dataclasses.replace(
         graph,
         repairs=(*graph.repairs, *repairs),
@@ -98,11 +102,12 @@ def _version_warnings(graph: Graph) -> Iterator[Problem]:
     if version is None and "version" not in document:
         return  # the oldest files have none
     if version is None or version.split(".")[0] not in _KNOWN_VERSIONS:
-        said = "is no text" if version is None else f"is '{version[:40]}'"
+        version_text = "is no text" if version is None else f"is '{version[:40]}'"
         yield Problem(
             code="unknown-version",
             severity="warning",
-            message=f"the version of NIR that the file names {said}, known are versions 0 and 1",
+            message=f"the version of NIR that the file names {version_text}, "
+            "known are versions 0 and 1",
             fix="compare what is read with the source: later versions may mean numbers otherwise",
         )
 
@@ -145,22 +150,24 @@ def _repairs_of(
     if inward is None:
         return
     if isinstance(node, Flatten) and outward != transfer(node, inward):
-        what = (
+        description = (
             f"start_dim {node.value('start_dim')} is read so that all axes of {inward} are joined"
         )
-        yield Change(node=name, what=what, why=f"what follows takes {outward}")
+        yield Change(node=name, what=description, why=f"what follows takes {outward}")
     if isinstance(node, Input | Output) and node.value("shape") is not None:
         declared = tuple(int(size) for size in np.ravel(node.value("shape")))
         if declared != inward:
-            what = f"shape {declared} is read as {inward}"
+            description = f"shape {declared} is read as {inward}"
             yield Change(
-                node=name, what=what, why="its neighbours take no leading axes of batch or time"
+                node=name,
+                what=description,
+                why="its neighbours take no leading axes of batch or time",
             )
     if node.traits.elementwise and own_shape(node) is None and inward not in _own_shapes(node):
-        what = f"{_parameter_names(node)} hold for all {int(np.prod(inward))} elements"
+        description = f"{_parameter_names(node)} hold for all {int(np.prod(inward))} elements"
         yield Change(
             node=name,
-            what=what,
+            what=description,
             why=f"they are single numbers, and its neighbours have the shape {inward}",
         )
 
@@ -174,41 +181,41 @@ def _parameter_names(node: Node) -> str:
 
 
 def _warnings_of(
-    graph: Graph, name: str, found: dict[str, tuple[Shape | None, Shape | None]]
+    graph: Graph, name: str, node_shapes: dict[str, tuple[Shape | None, Shape | None]]
 ) -> Iterator[Problem]:
     node = graph.nodes[name]
-    yield from _edge_warnings(graph, node, found)
+    yield from _edge_warnings(graph, node, node_shapes)
     if node.traits.fires and {"v_reset", "v_threshold"} <= set(node.names):
         yield from _reset_warnings(node)
     yield from _rounding_warnings(node)
     if node.extra:
-        names = listing(f"'{name}'" for name in node.extra)
-        what = f"has {names}, which NIR does not define for it and nothing reads"
+        extra_names = listing(f"'{name}'" for name in node.extra)
+        description = f"has {extra_names}, which NIR does not define for it and nothing reads"
         fix = "write what is meant as NIR has it, such as a bias in an Affine, or remove it"
-        yield _warning(node, what, fix)
-    if node.traits.state and found[name][1] is None:
-        what = "has an unknown size, its parameters are scalars, and so are its neighbours"
-        yield _warning(node, what, "give its parameters a shape")
+        yield _warning(node, description, fix)
+    if node.traits.state and node_shapes[name][1] is None:
+        description = "has an unknown size, its parameters are scalars, and so are its neighbours"
+        yield _warning(node, description, "give its parameters a shape")
 
 
 def _edge_warnings(
-    graph: Graph, node: Node, found: dict[str, tuple[Shape | None, Shape | None]]
+    graph: Graph, node: Node, node_shapes: dict[str, tuple[Shape | None, Shape | None]]
 ) -> Iterator[Problem]:
     """Edges that an exporter may have lost or merged."""
     sources, targets = (
         tuple(end for end in ends(node.name) if end != node.name)
         for ends in (graph.predecessors, graph.successors)
     )
-    if isinstance(node, Output) and len({found[source][1] for source in sources}) > 1:
-        given = ", ".join(f"'{source}' {found[source][1]}" for source in sources)
-        what = f"receives different shapes, which cannot be added, from {given}"
+    if isinstance(node, Output) and len({node_shapes[source][1] for source in sources}) > 1:
+        source_list = ", ".join(f"'{source}' {node_shapes[source][1]}" for source in sources)
+        description = f"receives different shapes, which cannot be added, from {source_list}"
         fix = "give each its own Output; exporters merge the outputs of two heads, or lose a sum"
-        yield _warning(node, what, fix)
+        yield _warning(node, description, fix)
     elif isinstance(node, Output) and len(sources) > 1:
-        given = listing(f"'{source}'" for source in sources)
-        what = f"receives the sum of what {given} give"
+        source_list = listing(f"'{source}'" for source in sources)
+        description = f"receives the sum of what {source_list} give"
         fix = "give each its own Output if that is not meant; exporters merge the outputs of heads"
-        yield _warning(node, what, fix)
+        yield _warning(node, description, fix)
     if not sources and not isinstance(node, Input):
         fix = "connect it or remove it; an exporter may have lost an edge"
         yield _warning(node, "is fed by nothing, no edge ends at it", fix)
@@ -217,9 +224,9 @@ def _edge_warnings(
         yield _warning(node, "feeds nothing, no edge starts at it", fix)
     stands_in = len(targets) == 1 and node.name == f"input_{targets[0]}"
     if isinstance(node, Input) and stands_in and len(graph.inputs) > 1:
-        what = f"looks like a stand-in for what fed '{targets[0]}' in the source"
+        description = f"looks like a stand-in for what fed '{targets[0]}' in the source"
         fix = "restore that edge; nir adds an Input where an exporter lost one"
-        yield _warning(node, what, fix)
+        yield _warning(node, description, fix)
 
 
 def _reset_warnings(node: Node) -> Iterator[Problem]:
@@ -227,9 +234,9 @@ def _reset_warnings(node: Node) -> Iterator[Problem]:
     bad = reset >= threshold
     if np.any(bad):
         low, high = float(reset[bad][0]), float(threshold[bad][0])
-        what = f"has v_reset = {low:g}, not below v_threshold = {high:g}"
+        description = f"has v_reset = {low:g}, not below v_threshold = {high:g}"
         fix = "lower v_reset; a neuron that is reset to its threshold fires without end"
-        yield _warning(node, what, fix)
+        yield _warning(node, description, fix)
 
 
 #: Whole numbers from here on are rounded, where they are made floats of 64 bits.
@@ -243,12 +250,12 @@ def _rounding_warnings(node: Node) -> Iterator[Problem]:
             continue
         largest = max(abs(int(value.max())), abs(int(value.min())))
         if largest > _EXACT:
-            what = (
+            description = (
                 f"has {name} of {largest}, a whole number that is rounded where it is computed with"
             )
-            yield _warning(node, what, f"keep whole numbers below {_EXACT}, or write floats")
+            yield _warning(node, description, f"keep whole numbers below {_EXACT}, or write floats")
 
 
-def _warning(node: Node, what: str, fix: str) -> Problem:
-    message = f"node '{node.name}' ({node.type}) {what}"
+def _warning(node: Node, description: str, fix: str) -> Problem:
+    message = f"node '{node.name}' ({node.type}) {description}"
     return Problem(node=node.name, code="suspicious", severity="warning", message=message, fix=fix)

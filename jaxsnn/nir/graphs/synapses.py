@@ -36,12 +36,13 @@ def with_delayed_synapses(graph: Graph, name: str, delay: np.ndarray) -> Graph:
             node=name,
         )
     copies, delays = f"{name}_copies", f"{name}_delays"
-    for taken in (copies, delays):
-        if taken in graph.nodes:
+    for added_name in (copies, delays):
+        if added_name in graph.nodes:
             raise GraphError(
-                f"the graph has a node '{taken}' already, where the delays of '{name}' would go",
+                f"the graph has a node '{added_name}' already, "
+                f"where the delays of '{name}' would go",
                 fix="rename it",
-                node=taken,
+                node=added_name,
             )
     weight = np.asarray(node.weight)
     outputs, inputs = weight.shape
@@ -68,7 +69,7 @@ def with_delayed_synapses(graph: Graph, name: str, delay: np.ndarray) -> Graph:
     added = group_of(tree, "")["node"]
     document = document_of_graph(graph)
     level = document["node"]
-    new = {each: added[each] for each in (copies, delays) if each in tree}
+    new = {added_name: added[added_name] for added_name in (copies, delays) if added_name in tree}
     nodes = Group({**level["nodes"], **new}, level["nodes"].attributes)
     if name in tree:
         nodes[name] = Group({**nodes[name], **added[name]}, nodes[name].attributes)

@@ -85,10 +85,10 @@ def _node_group(name: str, data: Any) -> Group:
             fix="make it NIRNodeData or NIRGraphData",
             node=name,
         )
-    found = Group(
+    observables = Group(
         {key: _observable_group(f"{name}.{key}", entry) for key, entry in _named(data.observables)}
     )
-    return Group({"observables": found}, _attributes("NIRNodeData"))
+    return Group({"observables": observables}, _attributes("NIRNodeData"))
 
 
 def _named(entries: Mapping[str, Any]) -> list[tuple[str, Any]]:
@@ -137,7 +137,7 @@ class _UnknownEntry(ValueError):
 
 
 def _refuse_unknown(
-    where: str, group: Group, datasets: tuple[str, ...], attributes: tuple[str, ...] = ()
+    location: str, group: Group, datasets: tuple[str, ...], attributes: tuple[str, ...] = ()
 ) -> None:
     """Refuse what a later version of the format may have added, and what may mean another reading
     of the rest.
@@ -153,12 +153,12 @@ def _refuse_unknown(
         harmless = name in _WITHOUT_EFFECT and value == _WITHOUT_EFFECT[name]
         if name not in ("__type__", *attributes) and not harmless:
             raise _UnknownEntry(
-                f"{where} has the attribute {name} = {value}, which NIR {_NIR} does not define and "
-                "which may mean other times or another order"
+                f"{location} has the attribute {name} = {value}, which NIR {_NIR} does not define "
+                "and which may mean other times or another order"
             )
     for name in group:
         if name not in datasets:
-            raise _UnknownEntry(f"{where} holds '{name}', which NIR {_NIR} does not define")
+            raise _UnknownEntry(f"{location} holds '{name}', which NIR {_NIR} does not define")
 
 
 def _read_graph(group: Group) -> nir.NIRGraphData:
@@ -184,8 +184,10 @@ def _read_node(group: Group) -> nir.NIRNodeData:
 def _read(name: str, group: Group) -> Observable:
     kind = _type_of(group)
     if kind not in _HELD:
-        known = listing(_HELD)
-        raise ValueError(f"observable '{name}' has the __type__ {kind}, which is none of {known}")
+        known_types = listing(_HELD)
+        raise ValueError(
+            f"observable '{name}' has the __type__ {kind}, which is none of {known_types}"
+        )
     _refuse_unknown(f"observable '{name}'", group, *_HELD[kind])
     arrays = {key: np.array(entry.value) for key, entry in group.items()}
     if kind == "TimeGriddedData":

@@ -31,24 +31,24 @@ def group_of(tree: Mapping[str, Any], version: str) -> Group:
     return Group({"version": text_dataset(version), "node": _group(tree, "the graph")})
 
 
-def _group(tree: Mapping[str, Any], where: str) -> Group:
+def _group(tree: Mapping[str, Any], location: str) -> Group:
     group = Group()
     for key, value in tree.items():
         name = str(key)
         if "/" in name or name in ("", "."):
             raise GraphError(
-                f"{where} has an entry named '{name}', which a NIR file cannot hold",
+                f"{location} has an entry named '{name}', which a NIR file cannot hold",
                 fix="rename it",
             )
         if isinstance(value, Mapping):
             if value or name != "metadata":
-                group[name] = _group(value, f"'{name}'" if where == "the graph" else where)
+                group[name] = _group(value, f"'{name}'" if location == "the graph" else location)
         elif value is not None:
-            group[name] = _dataset(name, value, where)
+            group[name] = _dataset(name, value, location)
     return group
 
 
-def _dataset(name: str, value: Any, where: str) -> Dataset:
+def _dataset(name: str, value: Any, location: str) -> Dataset:
     if isinstance(value, str):
         return text_dataset(value)
     if name == "edges":
@@ -61,7 +61,7 @@ def _dataset(name: str, value: Any, where: str) -> Dataset:
         return text_dataset(array.tolist())
     if array.dtype.kind not in "biufc":
         raise GraphError(
-            f"{where}: '{name}' holds a {type(value).__name__}, which a NIR file cannot hold",
+            f"{location}: '{name}' holds a {type(value).__name__}, which a NIR file cannot hold",
             fix="make it numbers",
         )
     array.setflags(write=False)

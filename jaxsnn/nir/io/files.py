@@ -61,9 +61,9 @@ def said_of_dtype(dtype: np.dtype) -> Any:
     text = h5py.check_string_dtype(dtype)
     if text is not None:
         return {"text": text.encoding, "length": text.length}
-    names = h5py.check_enum_dtype(dtype)
-    if names is not None:
-        return {"enum": {name: int(value) for name, value in names.items()}, "of": dtype.str}
+    enum_values = h5py.check_enum_dtype(dtype)
+    if enum_values is not None:
+        return {"enum": {name: int(value) for name, value in enum_values.items()}, "of": dtype.str}
     if dtype.subdtype is not None:
         return {"array": said_of_dtype(dtype.subdtype[0]), "shape": dtype.subdtype[1]}
     if dtype.names is not None:
@@ -74,19 +74,23 @@ def said_of_dtype(dtype: np.dtype) -> Any:
     return dtype.str
 
 
-def dtype_of(said: Any) -> np.dtype:
+def dtype_of(dtype_json: Any) -> np.dtype:
     """The type that `said_of_dtype` wrote down."""
-    if isinstance(said, str):
-        return np.dtype(said)
-    if "text" in said:
-        return h5py.string_dtype(said["text"], said["length"])
-    if "enum" in said:
-        return h5py.enum_dtype(said["enum"], np.dtype(said["of"]))
-    if "array" in said:
-        return np.dtype((dtype_of(said["array"]), tuple(said["shape"])))
-    formats = [dtype_of(field) for field in said["of"]]
-    layout: Any = {"names": said["names"], "formats": formats, "offsets": said["offsets"]}
-    return np.dtype(layout | {"itemsize": said["size"]})
+    if isinstance(dtype_json, str):
+        return np.dtype(dtype_json)
+    if "text" in dtype_json:
+        return h5py.string_dtype(dtype_json["text"], dtype_json["length"])
+    if "enum" in dtype_json:
+        return h5py.enum_dtype(dtype_json["enum"], np.dtype(dtype_json["of"]))
+    if "array" in dtype_json:
+        return np.dtype((dtype_of(dtype_json["array"]), tuple(dtype_json["shape"])))
+    formats = [dtype_of(field) for field in dtype_json["of"]]
+    layout: Any = {
+        "names": dtype_json["names"],
+        "formats": formats,
+        "offsets": dtype_json["offsets"],
+    }
+    return np.dtype(layout | {"itemsize": dtype_json["size"]})
 
 
 def load(path: str | os.PathLike[str]) -> Group:
@@ -226,29 +230,31 @@ def _load_image(image: bytes) -> Group:
         return load_root(file, "", ByteBudget("", sys.maxsize))
 
 
-def _same(found: Any, wanted: Any) -> bool:
+def _same(actual: Any, expected: Any) -> bool:
     """Whether two documents, or parts of them, have the same entries and numbers."""
-    if isinstance(wanted, Mapping):
-        attributes = (getattr(part, "attributes", {}) for part in (found, wanted))
+    if isinstance(expected, Mapping):
+        attributes = (getattr(part, "attributes", {}) for part in (actual, expected))
         return (
-            isinstance(found, Mapping)
-            and found.keys() == wanted.keys()
-            and all(_same(found[name], entry) for name, entry in wanted.items())
-            and (not isinstance(wanted, Group) or _same(*attributes))
+            isinstance(actual, Mapping)
+            and actual.keys() == expected.keys()
+            and all(_same(actual[name], entry) for name, entry in expected.items())
+            and (not isinstance(expected, Group) or _same(*attributes))
         )
-    if not isinstance(found, Dataset):
+    if not isinstance(actual, Dataset):
         return False
-    return _same_value(found.value, wanted.value) and _same(found.attributes, wanted.attributes)
+    return _same_value(actual.value, expected.value) and _same(
+        actual.attributes, expected.attributes
+    )
 
 
-def _same_value(found: Any, wanted: Any) -> bool:
-    if isinstance(found, h5py.Empty) or isinstance(wanted, h5py.Empty):
-        return isinstance(found, h5py.Empty) and isinstance(wanted, h5py.Empty)
-    found, wanted = np.asarray(found), np.asarray(wanted)
-    if found.dtype == object or wanted.dtype == object:  # text of variable length
-        texts = ([_encoded(part) for part in array.flat] for array in (found, wanted))
-        return found.shape == wanted.shape and operator.eq(*texts)
-    return np.array_equal(found, wanted, equal_nan=found.dtype.kind in "fc")
+def _same_value(actual: Any, expected: Any) -> bool:
+    if isinstance(actual, h5py.Empty) or isinstance(expected, h5py.Empty):
+        return isinstance(actual, h5py.Empty) and isinstance(expected, h5py.Empty)
+    actual, expected = np.asarray(actual), np.asarray(expected)
+    if actual.dtype == object or expected.dtype == object:  # text of variable length
+        texts = ([_encoded(part) for part in array.flat] for array in (actual, expected))
+        return actual.shape == expected.shape and operator.eq(*texts)
+    return np.array_equal(actual, expected, equal_nan=actual.dtype.kind in "fc")
 
 
 def _save_group(target: h5py.Group, group: Group) -> None:

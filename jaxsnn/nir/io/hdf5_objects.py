@@ -122,7 +122,7 @@ class _Reading:
                 fix="export it again without a group that contains itself",
             )
         links: list[tuple[bytes, int]] = []
-        group.links.iterate(lambda link, found: links.append((link, found.type)), info=True)
+        group.links.iterate(lambda link, link_info: links.append((link, link_info.type)), info=True)
         entries: dict[str, Any] = {}
         for stored, kind in links:
             key = stored.decode("utf-8", "surrogateescape")
@@ -193,16 +193,18 @@ class _Reading:
         filters = [properties.get_filter(n)[0] for n in range(properties.get_nfilters())]
         strange = [number for number in filters if number not in _FILTERS]
         if layout not in _LAYOUTS or properties.get_external_count():
-            what = (
+            description = (
                 "has its numbers elsewhere (external storage or a virtual dataset), and a NIR file"
             )
-            what += " holds them itself"
+            description += " holds them itself"
         elif strange:
-            what = f"is compressed by filter {strange[0]}, and gzip, szip and lzf are decoded here"
+            description = (
+                f"is compressed by filter {strange[0]}, and gzip, szip and lzf are decoded here"
+            )
         else:
             return layout
         raise FileError(
-            f"{self.path}: {name} {what}",
+            f"{self.path}: {name} {description}",
             fix="write it again with h5py, plain or compressed by gzip",
         )
 
@@ -210,10 +212,10 @@ class _Reading:
         """All attributes of a group or dataset; few have any, so h5py may take its time."""
         attributes = {}
         for key in entry.attrs:
-            stored, where = entry.attrs.get_id(key), f"{name}@{key}"
-            dtype = self.type_of(where, stored)
+            stored, location = entry.attrs.get_id(key), f"{name}@{key}"
+            dtype = self.type_of(location, stored)
             numbers = stored.get_space().get_simple_extent_npoints()
-            self.budget.take(where, int(numbers) * dtype.itemsize)
+            self.budget.take(location, int(numbers) * dtype.itemsize)
             attributes[key] = Dataset(value=_frozen(entry.attrs[key]), dtype=dtype)
         return attributes
 
@@ -244,13 +246,20 @@ def _frozen(value: Any) -> Any:
 
 def _storage(dataset: h5py.Dataset) -> dict[str, Any]:
     """How the chunks of a dataset are stored; nothing else has more than one way."""
-    names = ("chunks", "compression", "compression_opts", "shuffle", "fletcher32", "maxshape")
+    setting_names = (
+        "chunks",
+        "compression",
+        "compression_opts",
+        "shuffle",
+        "fletcher32",
+        "maxshape",
+    )
     # What create_dataset would do by itself is left out.
     defaults = {"shuffle": False, "fletcher32": False, "maxshape": dataset.shape}
-    storage = {name: getattr(dataset, name) for name in names}
-    kept = {name: setting for name, setting in storage.items() if setting is not None}
+    storage = {name: getattr(dataset, name) for name in setting_names}
+    settings = {name: setting for name, setting in storage.items() if setting is not None}
     return {
         name: setting
-        for name, setting in kept.items()
+        for name, setting in settings.items()
         if name not in defaults or setting != defaults[name]
     }

@@ -44,10 +44,10 @@ def read_limits() -> ReadLimits:
 
 
 def _said_by_the_environment() -> int:
-    said = os.environ.get(LIMIT_VARIABLE, "")
-    if said and not (said.isascii() and said.isdigit()):
-        raise UsageError(f"{LIMIT_VARIABLE} is '{said}'", fix="give a number of bytes")
-    return int(said or DEFAULT_MAX_BYTES)
+    limit_text = os.environ.get(LIMIT_VARIABLE, "")
+    if limit_text and not (limit_text.isascii() and limit_text.isdigit()):
+        raise UsageError(f"{LIMIT_VARIABLE} is '{limit_text}'", fix="give a number of bytes")
+    return int(limit_text or DEFAULT_MAX_BYTES)
 
 
 @contextmanager
@@ -89,10 +89,10 @@ def read_text(path: str | os.PathLike[str], kind: str) -> str:
     Raises:
         FileError: no regular file, not text, larger than the limit, or it cannot be read.
     """
-    found = refuse_unreadable(path, kind)
-    ByteBudget(found).take("its text", found.stat().st_size)
+    checked_path = refuse_unreadable(path, kind)
+    ByteBudget(checked_path).take("its text", checked_path.stat().st_size)
     try:
-        return found.read_text(encoding="utf-8")
+        return checked_path.read_text(encoding="utf-8")
     except OSError as error:
         raise FileError(
             f"{path} cannot be read ({error.strerror or error})", fix=f"name {kind}"

@@ -71,7 +71,7 @@ def _ctrl_c_afterwards() -> Iterator[None]:
         yield
         return
     came: list[tuple[int, FrameType | None]] = []
-    signal.signal(signal.SIGINT, lambda *given: came.append(given))
+    signal.signal(signal.SIGINT, lambda *arguments: came.append(arguments))
     try:
         yield
     finally:
@@ -151,15 +151,15 @@ class ReadProcess:
         Raises:
             FileError: the time is over, or the child ended before.
         """
-        found = bytearray(size)
-        self.read_into(memoryview(found))
-        return found
+        buffer = bytearray(size)
+        self.read_into(memoryview(buffer))
+        return buffer
 
     def read_into(self, room: memoryview) -> None:
         """Fill some room; raises what `read` does."""
         while len(room):
-            left = self._deadline - time.monotonic()
-            if left <= 0 or not select.select([self._end], [], [], left)[0]:
+            remaining = self._deadline - time.monotonic()
+            if remaining <= 0 or not select.select([self._end], [], [], remaining)[0]:
                 raise self._too_late()
             count = os.readv(self._end, [room[: 2**20]])
             if count == 0:
@@ -191,10 +191,10 @@ class ReadProcess:
         if number == getattr(signal, "SIGXCPU", None) and number is not None:
             return self._too_late()
         if number is None or number in (signal.SIGKILL, signal.SIGTERM):
-            how = "the process that read it was ended from outside"
+            cause = "the process that read it was ended from outside"
         else:
-            how = f"HDF5 crashed on it ({signal.Signals(number).name})"
-        return FileError(f"{self._path} cannot be read, {how}", fix="fetch or export it again")
+            cause = f"HDF5 crashed on it ({signal.Signals(number).name})"
+        return FileError(f"{self._path} cannot be read, {cause}", fix="fetch or export it again")
 
 
 def _be_the_child(end: int, work: Callable[[BufferedWriter], None], limits: ReadLimits) -> NoReturn:
@@ -223,13 +223,13 @@ def _restrict(limits: ReadLimits) -> None:
     import resource
 
     assert limits.timeout is not None
-    for kind, wanted in (
+    for kind, requested in (
         (resource.RLIMIT_AS, _address_space() + limits.max_bytes + _BESIDE),
         (resource.RLIMIT_CPU, int(_processor_time() + limits.timeout) + 1),
         (resource.RLIMIT_CORE, 0),
     ):
         hard = resource.getrlimit(kind)[1]
-        allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        allowed = requested if hard == resource.RLIM_INFINITY else min(requested, hard)
         with suppress(ValueError, OSError):  # a system without that limit
             resource.setrlimit(kind, (allowed, hard))
 

@@ -89,22 +89,22 @@ def _send_header(out: BufferedWriter | io.BytesIO, content: Any) -> None:
 
 
 def _tree(entry: Group | Dataset, arrays: list[np.ndarray]) -> dict[str, Any]:
-    attributes = {name: _tree(one, arrays) for name, one in entry.attributes.items()}
+    attributes = {name: _tree(item, arrays) for name, item in entry.attributes.items()}
     if isinstance(entry, Group):
-        entries = {name: _tree(one, arrays) for name, one in entry.items()}
+        entries = {name: _tree(item, arrays) for name, item in entry.items()}
         return {"entries": entries, "attributes": attributes}
-    said = {"dtype": said_of_dtype(entry.dtype), "attributes": attributes}
-    said["storage"] = dict(entry.storage)
+    header = {"dtype": said_of_dtype(entry.dtype), "attributes": attributes}
+    header["storage"] = dict(entry.storage)
     if isinstance(entry.value, Empty):
-        return said | {"empty": said_of_dtype(entry.value.dtype)}
-    said["shape"] = entry.value.shape
+        return header | {"empty": said_of_dtype(entry.value.dtype)}
+    header["shape"] = entry.value.shape
     if entry.value.dtype == object:
-        said["text"], encoded = _texts(entry.value)
+        header["text"], encoded = _texts(entry.value)
         arrays += encoded
     else:
-        said["array"] = said_of_dtype(entry.value.dtype)
+        header["array"] = said_of_dtype(entry.value.dtype)
         arrays.append(np.ascontiguousarray(entry.value))
-    return said
+    return header
 
 
 def _texts(value: np.ndarray) -> tuple[dict[str, Any], list[np.ndarray]]:
@@ -139,53 +139,60 @@ def receive(child: Any, path: str | os.PathLike[str]) -> Group:
     return _group(content["document"], child)
 
 
-def _group(said: dict[str, Any], child: Any) -> Group:
+def _group(header: dict[str, Any], child: Any) -> Group:
     # in the order in which arrays were sent
-    attributes = {name: _dataset(one, child) for name, one in said["attributes"].items()}
+    attributes = {
+        name: _dataset(item_header, child) for name, item_header in header["attributes"].items()
+    }
     entries = {
-        name: _group(one, child) if "entries" in one else _dataset(one, child)
-        for name, one in said["entries"].items()
+        name: _group(item_header, child)
+        if "entries" in item_header
+        else _dataset(item_header, child)
+        for name, item_header in header["entries"].items()
     }
     return Group(entries, attributes)
 
 
-def _dataset(said: dict[str, Any], child: Any) -> Dataset:
-    attributes = {name: _dataset(one, child) for name, one in said["attributes"].items()}
+def _dataset(header: dict[str, Any], child: Any) -> Dataset:
+    attributes = {
+        name: _dataset(attribute_header, child)
+        for name, attribute_header in header["attributes"].items()
+    }
     storage = {
         name: tuple(setting) if isinstance(setting, list) else setting
-        for name, setting in said["storage"].items()
+        for name, setting in header["storage"].items()
     }
     return Dataset(
-        value=_value(said, child),
-        dtype=dtype_of(said["dtype"]),
+        value=_value(header, child),
+        dtype=dtype_of(header["dtype"]),
         attributes=attributes,
         storage=storage,
     )
 
 
-def _value(said: dict[str, Any], child: Any) -> Any:
-    if "empty" in said:
-        return Empty(dtype_of(said["empty"]))
-    shape = tuple(said["shape"])
-    if "text" in said:
-        value = _received_texts(said["text"], shape, child)
+def _value(header: dict[str, Any], child: Any) -> Any:
+    if "empty" in header:
+        return Empty(dtype_of(header["empty"]))
+    shape = tuple(header["shape"])
+    if "text" in header:
+        value = _received_texts(header["text"], shape, child)
     else:
-        value = np.empty(shape, dtype_of(said["array"]))
+        value = np.empty(shape, dtype_of(header["array"]))
         if value.nbytes:
             child.read_into(value.reshape(-1).view(np.uint8).data)
     value.setflags(write=False)
     return value
 
 
-def _received_texts(said: dict[str, Any], shape: tuple[int, ...], child: Any) -> np.ndarray:
+def _received_texts(header: dict[str, Any], shape: tuple[int, ...], child: Any) -> np.ndarray:
     value = np.empty(shape, object)
     lengths = np.empty(value.size, np.int64)
     if value.size:
         child.read_into(lengths.view(np.uint8).data)
-    joined = bytes(child.read(said["bytes"]))
+    joined = bytes(child.read(header["bytes"]))
     start = 0
     for number, length in enumerate(lengths.tolist()):
         text = joined[start : start + length]
-        value.flat[number] = text.decode("utf-8", "surrogateescape") if said["decoded"] else text
+        value.flat[number] = text.decode("utf-8", "surrogateescape") if header["decoded"] else text
         start += length
     return value

@@ -63,13 +63,15 @@ def event_data(events: Any, size: int, t_max: float, values: Any = None) -> Even
         t_max=float(t_max),
     )
     if values is not None:
-        given = np.asarray(values)
-        if given.shape != time.shape:
+        event_values = np.asarray(values)
+        if event_values.shape != time.shape:
             raise UsageError(
-                f"values have the shape {given.shape}, events {time.shape}",
+                f"values have the shape {event_values.shape}, events {time.shape}",
                 fix="give one for each slot",
             )
-        data = ValuedEventData(**vars(data), value=np.where(used, given, np.zeros((), given.dtype)))
+        data = ValuedEventData(
+            **vars(data), value=np.where(used, event_values, np.zeros((), event_values.dtype))
+        )
     refuse_broken(data, "events")
     return data
 
@@ -93,11 +95,11 @@ def gridded_data(array: Any, dt: float, *, spikes: bool = False) -> TimeGriddedD
             fix="it must be (time, batch, ...)",
         )
     if spikes and values.dtype != bool:
-        if (other := (values != 0) & (values != 1)).any():
-            step, sample = (int(place) for place in np.argwhere(other)[0][:2])
+        if (not_binary := (values != 0) & (values != 1)).any():
+            step, sample = (int(place) for place in np.argwhere(not_binary)[0][:2])
             raise UsageError(
-                f"{int(other.sum())} entries are neither 0 nor 1, the first "
-                f"{values[other][0]:g} in step {step} of sample {sample}, "
+                f"{int(not_binary.sum())} entries are neither 0 nor 1, the first "
+                f"{values[not_binary][0]:g} in step {step} of sample {sample}, "
                 "and NIR's spikes are yes or no",
                 fix="use a smaller dt, or store counts with spikes=False",
             )
@@ -217,10 +219,10 @@ def in_steps(
         UsageError: events that lie between the steps, or a shape that does not fit.
     """
     if isinstance(data, TimeGriddedData):
-        other = dt is not None and abs(data.dt - dt) > TOLERANCE * dt
+        differs = dt is not None and abs(data.dt - dt) > TOLERANCE * dt
         remark = (
             f"the {name} has steps of {data.dt:g} s, and is taken for steps of {dt:g} s"
-            if other
+            if differs
             else None
         )
         return to_array(data, shape), remark
@@ -271,14 +273,14 @@ def graph_data(observations: Mapping[str, Mapping[str, Observable]]) -> nir.NIRG
 
 def observations(data: nir.NIRGraphData) -> dict[str, dict[str, Observable]]:
     """The recordings of NIR's nested data by node and observable; nested names are joined by "/"."""
-    found: dict[str, dict[str, Observable]] = {}
+    recordings: dict[str, dict[str, Observable]] = {}
 
     def visit(level: nir.NIRGraphData, prefix: str) -> None:
         for name, entry in level.nodes.items():
             if isinstance(entry, nir.NIRGraphData):
                 visit(entry, f"{prefix}{name}/")
             else:
-                found[f"{prefix}{name}"] = dict(entry.observables)
+                recordings[f"{prefix}{name}"] = dict(entry.observables)
 
     visit(data, "")
-    return found
+    return recordings

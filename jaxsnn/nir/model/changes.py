@@ -51,8 +51,8 @@ class Change:
 
     def as_dict(self) -> dict[str, str]:
         """For JSON."""
-        what, why = for_command_line(self.what), for_command_line(self.why)
-        return {"node": self.node, "what": what, "why": why}
+        description, why = for_command_line(self.what), for_command_line(self.why)
+        return {"node": self.node, "what": description, "why": why}
 
     @property
     def text(self) -> Text:

@@ -25,12 +25,12 @@ def describe(graph: Graph) -> dict[str, Any]:
     Shapes are without axes of batch or time; what cannot be known is None. `populations` counts
     nodes with a state, `synapses` the weights that are not zero, convolutions unrolled.
     """
-    found = shapes(graph)
+    node_shapes = shapes(graph)
     counts = list(synapses(graph).values())
     neurons = list(sizes(graph).values())
     return {
         "schema": 1,
-        "nodes": [_node(node, found[name]) for name, node in graph.nodes.items()],
+        "nodes": [_node(node, node_shapes[name]) for name, node in graph.nodes.items()],
         "edges": [list(edge) for edge in graph.edges],
         "inputs": list(graph.inputs),
         "outputs": list(graph.outputs),
@@ -55,8 +55,8 @@ def _warning(problem: Problem) -> dict[str, str]:
 
 
 def _total(counts: list[int | None]) -> int | None:
-    known = [count for count in counts if count is not None]
-    return sum(known) if len(known) == len(counts) else None
+    known_counts = [count for count in counts if count is not None]
+    return sum(known_counts) if len(known_counts) == len(counts) else None
 
 
 def _node(node: Node, shape: tuple[Shape | None, Shape | None]) -> dict[str, Any]:
@@ -194,8 +194,10 @@ def _dialect_lines(graph: Graph) -> list[str]:
         "initial": dialect.initial,
     }
     lines.append("  " + ", ".join(f"{name}: {_unknown(value)}" for name, value in shown.items()))
-    for name, own in dialect.nodes.items():
-        lines.append(f"  {name}: " + ", ".join(f"{field} {value}" for field, value in own.items()))
+    for name, node_options in dialect.nodes.items():
+        lines.append(
+            f"  {name}: " + ", ".join(f"{field} {value}" for field, value in node_options.items())
+        )
     return lines
 
 

@@ -414,17 +414,19 @@ class Dialect:
         >>> dialect.at("1").reset, dialect.at("3").reset
         ('zero', 'none')
         """
-        said = self.nodes.get(node, {})
+        node_fields = self.nodes.get(node, {})
         common = {
-            field.name: said.get(field.name, getattr(self, field.name))
+            field.name: node_fields.get(field.name, getattr(self, field.name))
             for field in dataclasses.fields(NodeDialect)
             if field.name not in ("name", "readout", "own")
         }
-        own = {name: value for name, value in said.items() if name not in (*common, "readout")}
+        framework_fields = {
+            name: value for name, value in node_fields.items() if name not in (*common, "readout")
+        }
         return NodeDialect(
             name=self.name,
-            readout=said.get("readout", False),
-            own={**self.own, **own},
+            readout=node_fields.get("readout", False),
+            own={**self.own, **framework_fields},
             **common,
         )
 
@@ -450,7 +452,7 @@ class Dialect:
         return fields | {
             "why": for_command_line(self.why),
             "fix": for_command_line(self.fix),
-            "nodes": {name: dict(own) for name, own in self.nodes.items()},
+            "nodes": {name: dict(node_options) for name, node_options in self.nodes.items()},
             "choices": list(self.choices),
             "own": dict(self.own),
         }

@@ -89,14 +89,14 @@ class Draft:
             (name for name, entry in self.nodes.items() if entry["type"] in types), key=natural_key
         )
 
-    def changed(self, node: str, what: str, why: str) -> None:
+    def changed(self, node: str, description: str, why: str) -> None:
         """Note a change."""
-        self.changes.append(Change(node=node, what=what, why=why))
+        self.changes.append(Change(node=node, what=description, why=why))
 
     def free(self, name: str) -> str:
         """The name, made longer where a node has it, or one that importers spell alike."""
-        taken = {spelt(other) for other in self.nodes}
-        while spelt(name) in taken:
+        spelt_names = {spelt(node_name) for node_name in self.nodes}
+        while spelt(name) in spelt_names:
             name += "_"
         return name
 
@@ -105,7 +105,10 @@ class Draft:
         name = self.free(name)
         place = self.edges.index(edge)
         self.edges[place : place + 1] = [(edge[0], name), (name, edge[1])]
-        self.delayed = [(name, edge[1]) if each == edge else each for each in self.delayed]
+        self.delayed = [
+            (name, edge[1]) if delayed_edge == edge else delayed_edge
+            for delayed_edge in self.delayed
+        ]
         self.nodes[name] = entry
         shape = self.shapes[edge[0]][1]
         self.shapes[name] = (shape, shape)
@@ -113,17 +116,18 @@ class Draft:
 
 
 def _unknown_size(
-    name: str, wires: Iterable[Edge], found: Mapping[str, tuple[Any, Any]]
+    name: str, wires: Iterable[Edge], node_shapes: Mapping[str, tuple[Any, Any]]
 ) -> ConversionError:
     """What is wrong with a node that has no size: what arrives may have several."""
-    arriving = {source: found[source][1] for source, target in wires if target == name}
+    arriving = {source: node_shapes[source][1] for source, target in wires if target == name}
     sizes = {str(size): source for source, size in arriving.items() if size is not None}
     if len(sizes) < 2:
         fix = "give its parameters a shape"
         return ConversionError(f"node '{name}' has an unknown size", fix=fix, node=name)
-    (one, first), (other, second) = list(sizes.items())[:2]
+    (first_size, first), (second_size, second) = list(sizes.items())[:2]
     return ConversionError(
-        f"node '{name}' takes '{first}' of {one} and '{second}' of {other}, which have no sum",
+        f"node '{name}' takes '{first}' of {first_size} and '{second}' of {second_size}, "
+        "which have no sum",
         fix="give each an Output of its own",
         node=name,
     )
@@ -135,11 +139,13 @@ def draft_of(graph: Graph) -> tuple[Draft, dict[str, str]]:
     Raises:
         ConversionError: A node whose size nothing tells.
     """
-    found = shapes(graph)
+    node_shapes = shapes(graph)
     wires = bypass_relays(graph)
     reaching = _reaching(wires, graph.outputs)
-    kept = [name for name, node in graph.nodes.items() if not is_relay(node) and name in reaching]
-    names = _flat_names(kept)
+    node_names = [
+        name for name, node in graph.nodes.items() if not is_relay(node) and name in reaching
+    ]
+    new_names = _flat_names(node_names)
     conventions = graph.dialect.conventions
     last = conventions is not None and conventions.channels_last
     draft = Draft(nodes={}, shapes={}, edges=[], channels_last=last)
@@ -148,29 +154,33 @@ def draft_of(graph: Graph) -> tuple[Draft, dict[str, str]]:
             draft.changed(
                 name, "is left out", "it reaches no Output, and importers may return what it gives"
             )
-    for name in kept:
-        inward, outward = found[name]
+    for name in node_names:
+        inward, outward = node_shapes[name]
         if inward is None or outward is None:
-            raise _unknown_size(name, wires, found)
-        draft.nodes[names[name]] = _entry(graph.nodes[name], inward)
-        draft.shapes[names[name]] = (inward, outward)
+            raise _unknown_size(name, wires, node_shapes)
+        draft.nodes[new_names[name]] = _entry(graph.nodes[name], inward)
+        draft.shapes[new_names[name]] = (inward, outward)
         for setting, shape in settings_of_one_number(graph, name):
             draft.changed(
-                names[name],
+                new_names[name],
                 f"{setting} of shape {shape} is written as a scalar",
                 "the nir package and importers take a single number as a scalar alone",
             )
-        _pad_evenly(draft, names[name], inward)
-        if names[name] != name:
-            draft.changed(names[name], f"'{name}' is renamed", _why_renamed(name))
-    draft.edges = _edges(wires, names)
+        _pad_evenly(draft, new_names[name], inward)
+        if new_names[name] != name:
+            draft.changed(new_names[name], f"'{name}' is renamed", _why_renamed(name))
+    draft.edges = _edges(wires, new_names)
     late, feedback = (
-        [(names[source], names[target]) for source, target in edges if {source, target} <= reaching]
+        [
+            (new_names[source], new_names[target])
+            for source, target in edges
+            if {source, target} <= reaching
+        ]
         for edges in (late_edges(graph), feedback_edges(graph))
     )
     refuse_late_biases(draft, late)
     draft.delayed = [*late, *feedback]
-    return draft, names
+    return draft, new_names
 
 
 def settings_of_one_number(graph: Graph, name: str) -> Iterator[tuple[str, tuple[int, ...]]]:
@@ -200,26 +210,26 @@ def _reaching(edges: Iterable[Edge], outputs: Iterable[str]) -> set[str]:
     }
 
 
-def _edges(wires: Iterable[Edge], names: Mapping[str, str]) -> list[Edge]:
+def _edges(wires: Iterable[Edge], new_names: Mapping[str, str]) -> list[Edge]:
     """The edges between nodes that are kept, in their new names.
 
     Raises:
         ConversionError: An edge that is there twice, which no file can hold.
     """
-    found: dict[Edge, None] = {}
+    edges: dict[Edge, None] = {}
     for source, target in wires:
-        if target not in names:
+        if target not in new_names:
             continue
-        edge = names[source], names[target]
-        if edge in found:
+        edge = new_names[source], new_names[target]
+        if edge in edges:
             raise ConversionError(
                 f"node '{target}' takes what '{source}' gives more than once, by way of nested "
                 "graphs, and a graph without these has each edge once",
                 fix="keep one of the ways, and multiply weights by their number",
                 node=target,
             )
-        found[edge] = None
-    return list(found)
+        edges[edge] = None
+    return list(edges)
 
 
 def spelt(name: str) -> str:
@@ -245,22 +255,22 @@ def _why_renamed(name: str) -> str:
     return f"importers register it as '{spelt(name)}', as they do another node"
 
 
-def _flat_names(names: list[str]) -> dict[str, str]:
+def _flat_names(node_names: list[str]) -> dict[str, str]:
     """Names without "/": the last part where it is unique, else all parts joined by dots; none of
     `TORCH_NAMES`, none that Python reads as another, and no two that are spelt alike.
     """
     flat: dict[str, str] = {}
-    times = collections.Counter(name.rpartition("/")[2] for name in names)
-    for name in names:
+    times = collections.Counter(name.rpartition("/")[2] for name in node_names)
+    for name in node_names:
         last = name.rpartition("/")[2]
         flat[name] = readable(last if times[last] == 1 else name.replace("/", "."))
-    taken = collections.Counter(map(spelt, flat.values()))
+    spelling_counts = collections.Counter(map(spelt, flat.values()))
     for name, short in flat.items():
         before = short
-        while spelt(short) in TORCH_NAMES or taken[spelt(short)] > (short == before):
+        while spelt(short) in TORCH_NAMES or spelling_counts[spelt(short)] > (short == before):
             short += "_"
-        taken.subtract([spelt(before)])
-        taken.update([spelt(short)])
+        spelling_counts.subtract([spelt(before)])
+        spelling_counts.update([spelt(short)])
         flat[name] = short
     return flat
 
@@ -317,8 +327,8 @@ def pool_as_convolution(draft: Draft, name: str) -> dict[str, Any]:
     """A SumPool2d with padding in numbers as an entry of a convolution of each channel by itself."""
     entry, inward = draft.nodes[name], draft.shapes[name][0]
     frame = window(as_node(name, entry))
-    kept = {key: value for key, value in entry.items() if key != "kernel_size"}
-    return kept | {
+    settings = {key: value for key, value in entry.items() if key != "kernel_size"}
+    return settings | {
         "type": "Conv2d",
         "weight": np.ones((inward[0], 1, *frame.kernel)),
         "bias": np.zeros(inward[0]),
@@ -519,13 +529,13 @@ def plain_flatten(draft: Draft) -> None:
     """
     for name in draft.of_type("Flatten"):
         inward, outward = draft.shapes[name]
-        kept = next(
+        start_axis = next(
             (n for n, (a, b) in enumerate(zip(inward, outward, strict=False)) if a != b),
             len(outward) - 1,
         )
-        tail = len(outward) - kept - 1
+        tail = len(outward) - start_axis - 1
         entry = draft.nodes[name]
-        start, end = np.array(kept - len(inward)), np.array(-1 - tail)
+        start, end = np.array(start_axis - len(inward)), np.array(-1 - tail)
         if int(entry.get("start_dim", 1)) != start or int(entry.get("end_dim", -1)) != end:
             entry |= {"start_dim": start, "end_dim": end}
             draft.changed(

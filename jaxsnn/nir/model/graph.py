@@ -231,8 +231,10 @@ class Graph:
     @functools.cached_property
     def _components(self) -> tuple[tuple[str, ...], ...]:
         """Strongly connected components in topological order, ties by name."""
-        found = [tuple(sorted(part, key=natural_key)) for part in components(self._neighbours[1])]
-        parts = sorted(found, key=lambda part: natural_key(part[0]))
+        sorted_parts = [
+            tuple(sorted(part, key=natural_key)) for part in components(self._neighbours[1])
+        ]
+        parts = sorted(sorted_parts, key=lambda part: natural_key(part[0]))
         index = {name: number for number, part in enumerate(parts) for name in part}
         links = ((index[source], index[target]) for source, target in self.edges)
         between = [(source, target) for source, target in links if source != target]
@@ -260,10 +262,10 @@ class Graph:
         """
         changed = dict(self.nodes)
         for record in records.values() if isinstance(records, Mapping) else records:
-            known = changed[self._known(record.name)]
-            if known.type != record.type:
+            current = changed[self._known(record.name)]
+            if current.type != record.type:
                 raise GraphError(
-                    f"node '{record.name}' is a {known.type}, not a {record.type}",
+                    f"node '{record.name}' is a {current.type}, not a {record.type}",
                     fix="keep the type",
                     node=record.name,
                 )
@@ -286,7 +288,7 @@ class Graph:
         """
         plain = {name: node.in_file() for name, node in self.nodes.items()}
         file = dataclasses.replace(self, nodes=MappingProxyType(plain))
-        edges, found = file._repaired_for(dialect)
+        edges, edge_changes = file._repaired_for(dialect)
         nodes, meant = file._meant_by(dialect)
         before = (*file._repaired_for(self.dialect)[1], *file._meant_by(self.dialect)[1])
         repairs = tuple(repair for repair in self.repairs if repair not in before)
@@ -295,7 +297,7 @@ class Graph:
             nodes=MappingProxyType(plain | nodes),
             dialect=dialect,
             edges=edges,
-            repairs=(*repairs, *found, *meant),
+            repairs=(*repairs, *edge_changes, *meant),
         )
 
     def _repaired_for(self, dialect: Dialect) -> tuple[tuple[Edge, ...], tuple[Change, ...]]:
@@ -313,8 +315,10 @@ class Graph:
         if conventions is None:
             return {}, ()
         read = dataclasses.replace(self, dialect=dialect)
-        found = [meant for meaning in conventions.meanings for meant in meaning(read)]
-        return {node.name: node for node, _ in found}, tuple(change for _, change in found)
+        reinterpreted = [meant for meaning in conventions.meanings for meant in meaning(read)]
+        return {node.name: node for node, _ in reinterpreted}, tuple(
+            change for _, change in reinterpreted
+        )
 
 
 #: What people pass where a Graph is wanted, by the name of its class, and how to make one of it.
@@ -329,13 +333,13 @@ _WAYS = {
 }
 
 
-def refuse_no_graph(given: object) -> None:
+def refuse_no_graph(value: object) -> None:
     """Refuse what is not a Graph.
 
     Raises:
         UsageError: says how to make one of it.
     """
-    if not isinstance(given, Graph):
-        kind = type(given).__name__
+    if not isinstance(value, Graph):
+        kind = type(value).__name__
         fix = _WAYS.get(kind, "pass what jaxsnn.read, jaxsnn.from_torch or jaxsnn.nir.build gives")
         raise UsageError(f"a {kind} is not a Graph", fix=fix)

@@ -42,30 +42,32 @@ def refuse_network_values(table: Mapping[str, Any]) -> None:
         )
 
 
-def refuse_layer_values(layer: Mapping[str, Any], where: str) -> None:
-    """Refuse what the table of one layer says; `where` is what messages call it.
+def refuse_layer_values(layer: Mapping[str, Any], location: str) -> None:
+    """Refuse what the table of one layer says; `location` is what messages call it.
 
     Raises:
         UsageError: names the key, its value and the limit.
     """
     for name, value in layer.items():
-        _CHECKS[name](value, f"{where}: {name}")
+        _CHECKS[name](value, f"{location}: {name}")
     kinds = [name for name in _KINDS if name in layer]
     if len(kinds) > 1:
-        raise UsageError(f"{where} has {' and '.join(kinds)}", fix="write one of them")
+        raise UsageError(f"{location} has {' and '.join(kinds)}", fix="write one of them")
     if "bias" in layer and "pool" in layer:
-        raise UsageError(f"{where} is a pool and has a bias", fix="leave it out")
+        raise UsageError(f"{location} is a pool and has a bias", fix="leave it out")
     if "neuron" in layer and ("pool" in layer or layer.get("readout")):
-        other = "pool" if "pool" in layer else "readout"
-        raise UsageError(f"{where} has neuron and {other}", fix="write one of them")
+        second_kind = "pool" if "pool" in layer else "readout"
+        raise UsageError(f"{location} has neuron and {second_kind}", fix="write one of them")
     if "feedback" in layer and "neurons" not in layer:
         raise UsageError(
-            f"{where} has feedback and no neurons",
+            f"{location} has feedback and no neurons",
             fix="leave it out: only neurons that are connected all to all have feedback",
         )
 
 
-def shape_behind(layer: Mapping[str, Any], shape: tuple[int, ...], where: str) -> tuple[int, ...]:
+def shape_behind(
+    layer: Mapping[str, Any], shape: tuple[int, ...], location: str
+) -> tuple[int, ...]:
     """The shape of what leaves a layer that is fed with a shape, before there is room made for it.
 
     What cannot take that shape is refused where the network is built.
@@ -75,22 +77,25 @@ def shape_behind(layer: Mapping[str, Any], shape: tuple[int, ...], where: str) -
     """
     planes, *sides = shape
     if "neurons" in layer:
-        found = (layer["neurons"],)
+        output_shape = (layer["neurons"],)
     elif "pool" in layer:
-        found = (planes, *(side // layer["pool"] for side in sides))
+        output_shape = (planes, *(side // layer["pool"] for side in sides))
     else:
         kernel, stride = layer.get("kernel", 1), layer.get("stride", 1)
         padded = [side + 2 * layer.get("padding", 0) for side in sides]
-        found = (layer.get("channels", planes), *((side - kernel) // stride + 1 for side in padded))
-    if math.prod(found) > MAX_NEURONS:
+        output_shape = (
+            layer.get("channels", planes),
+            *((side - kernel) // stride + 1 for side in padded),
+        )
+    if math.prod(output_shape) > MAX_NEURONS:
         raise UsageError(
-            f"{where} has {math.prod(found)} neurons, of shape {found}",
+            f"{location} has {math.prod(output_shape)} neurons, of shape {output_shape}",
             fix=f"make it smaller, a layer may have {MAX_NEURONS}",
         )
-    return found
+    return output_shape
 
 
-def refuse_large_weights(shape: tuple[int, ...], what: str) -> None:
+def refuse_large_weights(shape: tuple[int, ...], entry_name: str) -> None:
     """Refuse an array before it is drawn, if it would be larger than a file may be.
 
     Raises:
@@ -99,7 +104,7 @@ def refuse_large_weights(shape: tuple[int, ...], what: str) -> None:
     size, allowed = math.prod(shape) * 8, read_limits().max_bytes
     if size > allowed:
         raise UsageError(
-            f"{what} of shape {shape} has {size} bytes, and {allowed} are allowed",
+            f"{entry_name} of shape {shape} has {size} bytes, and {allowed} are allowed",
             fix=f"make the layers smaller, or set {LIMIT_VARIABLE}",
         )
 
@@ -115,23 +120,23 @@ def _is_whole(value: Any, least: int) -> bool:
 
 
 def _whole(least: int) -> Callable[[Any, str], None]:
-    def check(value: Any, what: str) -> None:
+    def check(value: Any, entry_name: str) -> None:
         if not _is_whole(value, least):
             raise UsageError(
-                f"{what} is {_shown(value)}",
+                f"{entry_name} is {_shown(value)}",
                 fix=f"give a whole number from {least} to {MAX_NEURONS}",
             )
 
     return check
 
 
-def _size(value: Any, what: str) -> None:
+def _size(value: Any, entry_name: str) -> None:
     """A number of inputs, or a shape."""
     axes = value if isinstance(value, list) else [value]
-    whole = 0 < len(axes) <= _MOST_AXES and all(_is_whole(axis, 1) for axis in axes)
-    if not whole or math.prod(axes) > MAX_NEURONS:
+    axes_are_valid = 0 < len(axes) <= _MOST_AXES and all(_is_whole(axis, 1) for axis in axes)
+    if not axes_are_valid or math.prod(axes) > MAX_NEURONS:
         raise UsageError(
-            f"{what} is {_shown(value)}",
+            f"{entry_name} is {_shown(value)}",
             fix=f"give a whole number from 1 to {MAX_NEURONS}, or [planes, rows, columns] of"
             " no more inputs",
         )
@@ -143,17 +148,19 @@ def _is_number(value: Any) -> bool:
     return abs(value) <= 1e30  # neither infinite nor not-a-number
 
 
-def _time(value: Any, what: str) -> None:
+def _time(value: Any, entry_name: str) -> None:
     if not isinstance(value, str) and not (_is_number(value) and value > 0):
-        raise UsageError(f"{what} is {_shown(value)}", fix='give a time with its unit, as "10ms"')
+        raise UsageError(
+            f"{entry_name} is {_shown(value)}", fix='give a time with its unit, as "10ms"'
+        )
 
 
-def _truth(value: Any, what: str) -> None:
+def _truth(value: Any, entry_name: str) -> None:
     if not isinstance(value, bool):
-        raise UsageError(f"{what} is {_shown(value)}", fix="give true or false")
+        raise UsageError(f"{entry_name} is {_shown(value)}", fix="give true or false")
 
 
-def _weights(value: Any, what: str) -> None:
+def _weights(value: Any, entry_name: str) -> None:
     """[mean, standard deviation], or [inputs, mean, standard deviation] for each part of them."""
     parts = value if isinstance(value, list) else []
     if parts and all(isinstance(part, list) for part in parts):
@@ -164,27 +171,29 @@ def _weights(value: Any, what: str) -> None:
         fits = len(parts) == 2 and _drawable(parts)
     if not fits:
         raise UsageError(
-            f"{what} is {_shown(value)}",
+            f"{entry_name} is {_shown(value)}",
             fix="give [mean, standard deviation], or for some inputs after the others"
             " [[inputs, mean, deviation], ...]; a deviation is not negative",
         )
 
 
-def _bias(value: Any, what: str) -> None:
+def _bias(value: Any, entry_name: str) -> None:
     """[mean, standard deviation]."""
     if not (isinstance(value, list) and len(value) == 2 and _drawable(value)):
         raise UsageError(
-            f"{what} is {_shown(value)}",
+            f"{entry_name} is {_shown(value)}",
             fix="give [mean, standard deviation]; a deviation is not negative",
         )
 
 
-def _neuron(value: Any, what: str) -> None:
+def _neuron(value: Any, entry_name: str) -> None:
     """A table with the type of neuron, and its parameters: numbers, or texts that are times."""
     fits = isinstance(value, Mapping) and isinstance(value.get("type"), str)
-    if not fits or not all(isinstance(own, str) or _is_number(own) for own in value.values()):
+    if not fits or not all(
+        isinstance(parameter, str) or _is_number(parameter) for parameter in value.values()
+    ):
         raise UsageError(
-            f"{what} is {_shown(value)}",
+            f"{entry_name} is {_shown(value)}",
             fix='give its type and parameters, as { type = "LIF", v-threshold = 1.0, ... }',
         )
 

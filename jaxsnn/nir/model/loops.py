@@ -132,7 +132,7 @@ def _feedback(graph: Graph, part: Sequence[str]) -> list[Edge]:
     walk.add_edges_from(inner.edges)
     order = [*networkx.dfs_postorder_nodes(walk, "")][::-1]
     place = {name: number for number, name in enumerate(order)}
-    found = []
+    feedback = []
     for source, target in inner.edges:
         if not graph.nodes[target].traits.state:
             continue
@@ -140,8 +140,8 @@ def _feedback(graph: Graph, part: Sequence[str]) -> list[Edge]:
         while not graph.nodes[first].traits.state:
             (first,) = inner.predecessors(first)
         if place[first] >= place[target]:
-            found.append((source, target))
-    return found
+            feedback.append((source, target))
+    return feedback
 
 
 def run_order(graph: Graph, runs: Order) -> list[str]:
@@ -173,14 +173,14 @@ def depth_first(graph: Graph) -> list[str]:
     targets: dict[str, list[str]] = {name: [] for name in graph.nodes}
     for source, target in graph.edges:
         targets[source].append(target)
-    found: dict[str, None] = {}
+    visited: dict[str, None] = {}
     waiting = list(graph.inputs[:1])
     while waiting:
         name = waiting.pop()
-        if name not in found:
-            found[name] = None
+        if name not in visited:
+            visited[name] = None
             waiting += reversed(targets[name])
-    return list(found)
+    return list(visited)
 
 
 def _in_turn(graph: Graph) -> list[str]:
@@ -197,16 +197,16 @@ def _in_turn(graph: Graph) -> list[str]:
         for name in part:
             if len(sources[name]) > 1:
                 sources[name] -= {*part}
-    names = sorted(graph.nodes)
-    first = next((names.index(name) for name in names if name in graph.inputs), 0)
-    found: dict[str, None] = {}
-    rest, before = [*names[first:], *names[:first]], -1
-    while len(found) > before:
-        before, waiting = len(found), []
+    node_names = sorted(graph.nodes)
+    first = next((node_names.index(name) for name in node_names if name in graph.inputs), 0)
+    visited: dict[str, None] = {}
+    rest, before = [*node_names[first:], *node_names[:first]], -1
+    while len(visited) > before:
+        before, waiting = len(visited), []
         for name in rest:
-            if sources[name] <= found.keys():
-                found[name] = None
+            if sources[name] <= visited.keys():
+                visited[name] = None
             else:
                 waiting.append(name)
         rest = waiting
-    return list(found)
+    return list(visited)

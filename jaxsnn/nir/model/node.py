@@ -193,16 +193,16 @@ class NodeTraits:
     @property
     def time_constants(self) -> tuple[str, ...]:
         """Names of the time constants."""
-        return tuple(each.name for each in self.parameters if each.is_time_constant)
+        return tuple(parameter.name for parameter in self.parameters if parameter.is_time_constant)
 
     def parameter(self, name: str) -> Parameter | None:
         """A parameter by its name."""
-        return next((each for each in self.parameters if each.name == name), None)
+        return next((parameter for parameter in self.parameters if parameter.name == name), None)
 
     def time_power(self, name: str) -> int:
         """Power of the unit of time in a parameter."""
-        found = self.parameter(name)
-        return 0 if found is None else found.time
+        parameter = self.parameter(name)
+        return 0 if parameter is None else parameter.time
 
     def input_shape(self, node: Node) -> Shape | None:
         """The shape that a node's parameters fix for its input; None where they do not."""
@@ -214,9 +214,9 @@ class NodeTraits:
     def element_shapes(self, node: Node) -> dict[str, Shape]:
         """Shapes of the parameters per element that are not single numbers."""
         values = {
-            each.name: node.parameters[each.name]
-            for each in self.parameters
-            if each.per == "element" and each.name in node.parameters
+            parameter.name: node.parameters[parameter.name]
+            for parameter in self.parameters
+            if parameter.per == "element" and parameter.name in node.parameters
         }
         return {name: np.shape(value) for name, value in values.items() if np.size(value) != 1}
 
@@ -274,9 +274,9 @@ class _NoTraits:
     """In place of the traits of a class that has none."""
 
     def __get__(self, node: Node | None, cls: type[Node]) -> NodeTraits:
-        where = f"a {cls.__name__}" if node is None else f"node '{node.name}' ({cls.__name__})"
+        subject = f"a {cls.__name__}" if node is None else f"node '{node.name}' ({cls.__name__})"
         raise UnsupportedNodeError(
-            f"{where} has no traits, so that nothing is known of it",
+            f"{subject} has no traits, so that nothing is known of it",
             fix="register the type with jaxsnn.register_node",
             node="" if node is None else node.name,
         )
@@ -312,12 +312,14 @@ class Node:
     def __init_subclass__(cls) -> None:
         traits = cls.__dict__.get("traits")
         if traits is not None:
-            optional = [each for each in traits.parameters if each.optional]
+            optional = [parameter for parameter in traits.parameters if parameter.optional]
             cls.names = traits.names
             cls.defaults = MappingProxyType(
                 {
-                    each.name: None if each.default is None else np.array(each.default)
-                    for each in optional
+                    parameter.name: None
+                    if parameter.default is None
+                    else np.array(parameter.default)
+                    for parameter in optional
                 }
             )
 
@@ -386,20 +388,20 @@ class Node:
         if not self.written:
             return self
         values = {
-            name: freeze(_restored(getattr(self, name), known))
-            for name, known in self.written.items()
+            name: freeze(_restored(getattr(self, name), read_as))
+            for name, read_as in self.written.items()
         }
         return dataclasses.replace(self, written=EMPTY, **values)
 
 
-def _restored(value: Any, known: ReadAs) -> Any:
+def _restored(value: Any, read_as: ReadAs) -> Any:
     """What the file has in place of a value, element by element; what has changed stays."""
-    if isinstance(value, str) or isinstance(known.meant, str):
-        return known.file if value is known.meant or value == known.meant else value
-    if np.shape(value) != np.shape(known.meant):
+    if isinstance(value, str) or isinstance(read_as.meant, str):
+        return read_as.file if value is read_as.meant or value == read_as.meant else value
+    if np.shape(value) != np.shape(read_as.meant):
         return value
-    same = np.asarray(value) == known.meant
-    return known.file if np.all(same) else np.where(same, known.file, value)
+    same = np.asarray(value) == read_as.meant
+    return read_as.file if np.all(same) else np.where(same, read_as.file, value)
 
 
 def freeze(value: Any) -> Any:

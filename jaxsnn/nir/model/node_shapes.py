@@ -69,8 +69,10 @@ def _bias_problems(node: Node, outputs: Shape) -> Iterator[Fault]:
     weight, bias = (np.shape(node.value(key)) for key in ("weight", "bias"))
     one_number = math.prod(bias) == 1 and len(bias) <= len(outputs)
     if not one_number and bias != outputs:
-        what = f"has a bias of shape {bias}, but its weight of shape {weight} gives {outputs}"
-        yield Fault("bias-shape", what, "give them the same number of outputs")
+        description = (
+            f"has a bias of shape {bias}, but its weight of shape {weight} gives {outputs}"
+        )
+        yield Fault("bias-shape", description, "give them the same number of outputs")
 
 
 def convolution_window(node: Node) -> Window:
@@ -182,9 +184,9 @@ def convolution_problems(node: Node) -> Iterator[Fault]:
     yield from window_problems(node)
     outputs, groups = weight[0], int(np.ravel(node.value("groups"))[0])
     if groups > 0 and outputs % groups:
-        what = f"has {outputs} output channels in {groups} groups"
+        description = f"has {outputs} output channels in {groups} groups"
         fix = "the number of channels must be a multiple of the number of groups"
-        yield Fault("groups", what, fix)
+        yield Fault("groups", description, fix)
 
 
 def window_problems(node: Node) -> Iterator[Fault]:
@@ -195,16 +197,18 @@ def window_problems(node: Node) -> Iterator[Fault]:
         if value is None or isinstance(value, str):
             continue
         if np.size(value) not in ((axes,) if name == "input_shape" else (1, axes)):
-            what = f"has {name} of shape {np.shape(value)}"
-            yield Fault("parameter-shapes", what, f"it needs one number or {axes}")
+            description = f"has {name} of shape {np.shape(value)}"
+            yield Fault("parameter-shapes", description, f"it needs one number or {axes}")
 
 
 def convolution_misfits(node: Node, shape: Shape) -> Iterator[Fault]:
     """Channels that reach a convolution but are not those that it takes."""
-    channels, given = _channels(node), shape[0] if shape else 0
-    if given != channels:
-        what = f"takes {channels} channels, but the shape {shape} reaches it, with {given}"
-        yield Fault("shape-mismatch", what, "NIR's order is channels, height, width")
+    channels, arriving = _channels(node), shape[0] if shape else 0
+    if arriving != channels:
+        description = (
+            f"takes {channels} channels, but the shape {shape} reaches it, with {arriving}"
+        )
+        yield Fault("shape-mismatch", description, "NIR's order is channels, height, width")
 
 
 def window_detail(node: Node, around: Surroundings) -> Window:

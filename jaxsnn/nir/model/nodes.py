@@ -416,12 +416,12 @@ def register_node(traits: NodeTraits) -> type[Node]:
     >>> register_node(gain)(name="a", gain=np.array(2.0)).value("gain")
     array(2.)
     """
-    known = _REGISTERED.get(traits.type)
-    if known is not None and known.traits == traits:
-        return known
+    registered = _REGISTERED.get(traits.type)
+    if registered is not None and registered.traits == traits:
+        return registered
     _refuse_bad_traits(traits)
     fields = [(name, Value | None, dataclasses.field(default=None)) for name in traits.names]
-    made = dataclasses.make_dataclass(
+    node_class = dataclasses.make_dataclass(
         traits.type,
         fields,
         bases=(Node,),
@@ -434,24 +434,28 @@ def register_node(traits: NodeTraits) -> type[Node]:
         kw_only=True,
         eq=False,
     )
-    _REGISTERED[traits.type] = made
-    return made
+    _REGISTERED[traits.type] = node_class
+    return node_class
 
 
 def _refuse_bad_traits(traits: NodeTraits) -> None:
     """Raise UsageError where the traits of a type from outside make no sense."""
-    kind, names = traits.type, traits.names
+    kind, parameter_names = traits.type, traits.names
     reserved = {field.name for field in dataclasses.fields(Node)} | {"type"} | set(vars(Node))
     bad = [
         name
-        for name in names
+        for name in parameter_names
         if not name.isidentifier() or keyword.iskeyword(name) or name in reserved
     ]
     checks = [
         (not kind.isidentifier(), "is no name of a type", "take letters and digits"),
         (kind in TYPES or kind == "NIRGraph", "is NIR's own", "take another name"),
         (kind in _REGISTERED, "is registered already, with other traits", "take another name"),
-        (len(set(names)) < len(names), f"has a parameter twice ({listing(names)})", "rename one"),
+        (
+            len(set(parameter_names)) < len(parameter_names),
+            f"has a parameter twice ({listing(parameter_names)})",
+            "rename one",
+        ),
         (bool(bad), f"has a parameter of the reserved name {listing(bad)}", "rename it"),
         (traits.port, "is a port", "leave port out, data enter at an Input and leave at an Output"),
         (traits.state and traits.linear, "has a state and is linear", "say one of the two"),
@@ -468,14 +472,14 @@ def _refuse_bad_traits(traits: NodeTraits) -> None:
             "give transfer=, or say elementwise=True",
         ),
         (
-            traits.bias is not None and traits.bias not in names,
+            traits.bias is not None and traits.bias not in parameter_names,
             f"has no parameter '{traits.bias}' for its bias",
-            suggestion(traits.bias or "", names),
+            suggestion(traits.bias or "", parameter_names),
         ),
     ]
-    for wrong, what, fix in checks:
+    for wrong, description, fix in checks:
         if wrong:
-            raise UsageError(f"the node type '{kind}' {what}", fix=fix)
+            raise UsageError(f"the node type '{kind}' {description}", fix=fix)
 
 
 def class_of(kind: str) -> type[Node]:
@@ -516,9 +520,9 @@ def _load(point: EntryPoint) -> None:
             fix="install the package again",
         ) from error
     if not isinstance(traits, NodeTraits) or traits.type != point.name:
-        found = traits.type if isinstance(traits, NodeTraits) else f"a {type(traits).__name__}"
+        target = traits.type if isinstance(traits, NodeTraits) else f"a {type(traits).__name__}"
         raise UsageError(
-            f"the entry point '{point.name}' of {ENTRY_POINTS} leads to {found}",
+            f"the entry point '{point.name}' of {ENTRY_POINTS} leads to {target}",
             fix="let it lead to NodeTraits of that type",
         )
     register_node(traits)

@@ -33,7 +33,7 @@ def components(targets: Mapping[Place, Sequence[Place]]) -> list[list[Place]]:
 
     Source: Tarjan, SIAM Journal on Computing 1, 146, 1972, without recursion.
     """
-    found: list[list[Place]] = []
+    groups: list[list[Place]] = []
     number: dict[Place, int] = {}
     lowest: dict[Place, int] = {}
     open_: list[Place] = []
@@ -46,8 +46,8 @@ def components(targets: Mapping[Place, Sequence[Place]]) -> list[list[Place]]:
         open_.append(start)
         waiting.add(start)
         while path:
-            place, left = path[-1]
-            following = next((other for other in left if other not in number), None)
+            place, remaining_targets = path[-1]
+            following = next((target for target in remaining_targets if target not in number), None)
             if following is not None:
                 number[following] = lowest[following] = len(number)
                 open_.append(following)
@@ -56,15 +56,15 @@ def components(targets: Mapping[Place, Sequence[Place]]) -> list[list[Place]]:
                 continue
             path.pop()
             # All that the place leads to is numbered by now.
-            reached = (lowest[other] for other in targets[place] if other in waiting)
+            reached = (lowest[target] for target in targets[place] if target in waiting)
             lowest[place] = min([lowest[place], *reached])
             if lowest[place] == number[place]:
                 group = [open_.pop()]
                 while group[-1] != place:
                     group.append(open_.pop())
                 waiting.difference_update(group)
-                found.append(group)
-    return found
+                groups.append(group)
+    return groups
 
 
 def sources_first(

@@ -141,11 +141,11 @@ def _declared_input(
     declared = ints(shape)
     for target in targets:
         rank = _rank(graph.nodes[target])
-        wanted = inward[target]
+        target_shape = inward[target]
         if (
             rank is not None
             and len(declared) > rank
-            and wanted in (None, declared[len(declared) - rank :])
+            and target_shape in (None, declared[len(declared) - rank :])
         ):
             return declared[len(declared) - rank :]
     return declared
@@ -168,25 +168,25 @@ def _improve(
             return
         inward[name] = arriving[0]
     if inward[name] is None and node.traits.keeps_shape and not isinstance(node, Output):
-        wanted = [shape for target in targets if (shape := inward[target]) is not None]
-        inward[name] = wanted[0] if wanted else None
+        target_shapes = [shape for target in targets if (shape := inward[target]) is not None]
+        inward[name] = target_shapes[0] if target_shapes else None
     if outward[name] is None and (shape := inward[name]) is not None:
         outward[name] = transfer(node, shape)
-        whole = (math.prod(shape),)
+        flat_shape = (math.prod(shape),)
         if (
             isinstance(node, Flatten)
             and targets
-            and all(own_shape(graph.nodes[target]) == whole for target in targets)
+            and all(own_shape(graph.nodes[target]) == flat_shape for target in targets)
         ):
             # Its exporter counted an axis of batch; the order of the elements is the same.
-            outward[name] = whole
+            outward[name] = flat_shape
 
 
 def sizes(graph: Graph) -> dict[str, int | None]:
     """Number of neurons of each population."""
-    found = shapes(graph)
+    node_shapes = shapes(graph)
     return {
-        name: None if (shape := found[name][1]) is None else math.prod(shape)
+        name: None if (shape := node_shapes[name][1]) is None else math.prod(shape)
         for name in graph.neurons
     }
 
@@ -195,9 +195,9 @@ def synapses(graph: Graph) -> dict[str, int | None]:
     """Number of connections of each node that has some: pairs of an input and an output with a
     weight other than zero; None where the size of a convolution's input is unknown.
     """
-    found = shapes(graph)
+    node_shapes = shapes(graph)
     return {
-        name: count(node, found[name][0])
+        name: count(node, node_shapes[name][0])
         for name, node in graph.nodes.items()
         if (count := node.traits.synapses) is not None
     }
@@ -212,21 +212,21 @@ def bypass_relays(graph: Graph) -> tuple[Edge, ...]:
     _, targets = _neighbours(graph)
 
     def ends(name: str, seen: tuple[str, ...]) -> list[str]:
-        found: list[str] = []
+        reached: list[str] = []
         for target in targets[name]:
             if not is_relay(graph.nodes[target]):
-                found.append(target)
+                reached.append(target)
             elif target not in seen:
-                found.extend(ends(target, (*seen, target)))
-        return found
+                reached.extend(ends(target, (*seen, target)))
+        return reached
 
-    found = [
+    edges = [
         (name, end)
         for name in graph.nodes
         if not is_relay(graph.nodes[name])
         for end in ends(name, ())
     ]
-    return tuple(sorted(found, key=edge_key))
+    return tuple(sorted(edges, key=edge_key))
 
 
 def is_relay(node: Node) -> bool:

@@ -49,19 +49,23 @@ def refuse_problems(graph: Graph) -> None:
 
 
 def _node_problems(node: Node) -> Iterator[Problem]:
-    known = node.traits.parameters
-    missing = [each for each in known if getattr(node, each.name) is None and not each.optional]
+    parameters = node.traits.parameters
+    missing = [
+        parameter
+        for parameter in parameters
+        if getattr(node, parameter.name) is None and not parameter.optional
+    ]
     for parameter in missing:
-        what, fix = f"has no {parameter.name}", "NIR requires it, export the file again"
-        yield _problem(node, "missing-parameter", what, fix)
+        description, fix = f"has no {parameter.name}", "NIR requires it, export the file again"
+        yield _problem(node, "missing-parameter", description, fix)
     if missing:
         return
-    given = node.parameters
+    values = node.parameters
     wrong = [
         problem
-        for parameter in known
-        if parameter.name in given
-        for problem in _value_problems(node, parameter, given[parameter.name])
+        for parameter in parameters
+        if parameter.name in values
+        for problem in _value_problems(node, parameter, values[parameter.name])
     ]
     wrong = wrong or list(_shape_problems(node))
     yield from wrong or _infinite_problems(node)
@@ -75,17 +79,17 @@ def _value_problems(node: Node, parameter: Parameter, value: np.ndarray | str) -
             fix = f"it must be numbers{texts}"
             yield _problem(node, "bad-parameter", f"has {name} = '{value}'", fix)
     elif parameter.single and value.size != 1:
-        what = f"has {name} of shape {value.shape}"
-        yield _problem(node, "bad-parameter", what, "it must be one number")
+        description = f"has {name} of shape {value.shape}"
+        yield _problem(node, "bad-parameter", description, "it must be one number")
     else:
         yield from _number_problems(node, parameter, value)
 
 
-def _problem(node: Node, code: str, what: str, fix: str, **facts: Any) -> Problem:
+def _problem(node: Node, code: str, description: str, fix: str, **facts: Any) -> Problem:
     return Problem(
         node=node.name,
         code=code,
-        message=f"node '{node.name}' ({node.type}) {what}",
+        message=f"node '{node.name}' ({node.type}) {description}",
         fix=fix,
         facts=facts,
     )
@@ -93,8 +97,8 @@ def _problem(node: Node, code: str, what: str, fix: str, **facts: Any) -> Proble
 
 def _faults(node: Node, faults: Iterable[Fault]) -> Iterator[Problem]:
     """What the traits of a node find, as problems of it."""
-    for code, what, fix in faults:
-        yield _problem(node, code, what, fix)
+    for code, description, fix in faults:
+        yield _problem(node, code, description, fix)
 
 
 def _number_problems(node: Node, parameter: Parameter, value: np.ndarray) -> Iterator[Problem]:
@@ -106,26 +110,28 @@ def _number_problems(node: Node, parameter: Parameter, value: np.ndarray) -> Ite
     else:
         bad = ~np.isfinite(value)
     if np.any(bad):
-        what = f"has {_count(bad)} {name} that {_verb(bad)} {_first(value, bad)}"
+        description = f"has {_count(bad)} {name} that {_verb(bad)} {_first(value, bad)}"
         yield _problem(
-            node, "not-finite", what, "correct the numbers before export", parameter=name
+            node, "not-finite", description, "correct the numbers before export", parameter=name
         )
         return
     if parameter.positive and np.any(bad := value <= 0):
-        what = f"has {_count(bad)} {name} that {_verb(bad)} not positive, {_first(value, bad)}"
+        description = (
+            f"has {_count(bad)} {name} that {_verb(bad)} not positive, {_first(value, bad)}"
+        )
         whatever = "a time constant" if parameter.is_time_constant else "it"
         yield _problem(
-            node, "not-positive", what, f"{whatever} must be greater than 0", parameter=name
+            node, "not-positive", description, f"{whatever} must be greater than 0", parameter=name
         )
     if parameter.whole and value.dtype.kind == "f" and np.any(bad := value != np.round(value)):
-        what = f"has {name} = {_first(value, bad)}"
-        yield _problem(node, "not-whole", what, "it must be a whole number", parameter=name)
+        description = f"has {name} = {_first(value, bad)}"
+        yield _problem(node, "not-whole", description, "it must be a whole number", parameter=name)
     least = parameter.least
     if least is not None and np.any(bad := value < least):
         code = "not-positive" if least > 0 else "negative" if least == 0 else "too-small"
-        what = f"has {name} = {_first(value, bad)}"
+        description = f"has {name} = {_first(value, bad)}"
         yield _problem(
-            node, code, what, f"it must be at least {least:g}", parameter=name, least=least
+            node, code, description, f"it must be at least {least:g}", parameter=name, least=least
         )
 
 
@@ -140,9 +146,11 @@ def _infinite_problems(node: Node) -> Iterator[Problem]:
             bad = bad & np.isfinite(np.asarray(node.value(name), float))
         if np.any(bad):
             value = np.broadcast_to(value, bad.shape)
-            what = f"has {_count(bad)} {parameter.name} that {_verb(bad)} {_first(value, bad)}"
+            description = (
+                f"has {_count(bad)} {parameter.name} that {_verb(bad)} {_first(value, bad)}"
+            )
             fix = "it may be infinite only where its time constant is"
-            yield _problem(node, "not-finite", what, fix)
+            yield _problem(node, "not-finite", description, fix)
 
 
 def _verb(bad: np.ndarray) -> str:
@@ -155,8 +163,8 @@ def _count(bad: np.ndarray) -> str:
 
 def _first(value: np.ndarray, bad: np.ndarray) -> str:
     index = tuple(int(place) for place in np.argwhere(bad)[0])
-    where = f" at index {index[0] if len(index) == 1 else index}" if index else ""
-    return f"{value[index]:g}{where}"
+    position = f" at index {index[0] if len(index) == 1 else index}" if index else ""
+    return f"{value[index]:g}{position}"
 
 
 def _shape_problems(node: Node) -> Iterator[Problem]:
@@ -172,13 +180,13 @@ def _element_problems(node: Node) -> Iterator[Problem]:
     named = list(node.traits.element_shapes(node).items())
     for name, shape in named[1:]:
         if shape != named[0][1]:
-            what = f"has {named[0][0]} of shape {named[0][1]} and {name} of shape {shape}"
+            description = f"has {named[0][0]} of shape {named[0][1]} and {name} of shape {shape}"
             fix = "give all its parameters one shape, or a scalar"
-            yield _problem(node, "parameter-shapes", what, fix)
+            yield _problem(node, "parameter-shapes", description, fix)
             return
     if any(0 in shape for _, shape in named):
-        what = f"has {named[0][0]} of shape {named[0][1]}"
-        yield _problem(node, "empty", what, "it must have a neuron")
+        description = f"has {named[0][0]} of shape {named[0][1]}"
+        yield _problem(node, "empty", description, "it must have a neuron")
 
 
 def _border_problems(graph: Graph) -> Iterator[Problem]:
@@ -187,17 +195,20 @@ def _border_problems(graph: Graph) -> Iterator[Problem]:
     """
     for name in graph.inputs:
         if sources := graph.predecessors(name):
-            what = f"receives what {listing(sources)} sends, but data enter there"
+            description = f"receives what {listing(sources)} sends, but data enter there"
             yield _problem(
-                graph.nodes[name], "fed-input", what, "lead the edge to the nodes that it feeds"
+                graph.nodes[name],
+                "fed-input",
+                description,
+                "lead the edge to the nodes that it feeds",
             )
     for name in graph.outputs:
         if targets := graph.successors(name):
-            what = f"feeds {listing(targets)}, but data leave there"
+            description = f"feeds {listing(targets)}, but data leave there"
             yield _problem(
                 graph.nodes[name],
                 "feeding-output",
-                what,
+                description,
                 "lead the edge from the nodes that feed it",
             )
 
@@ -222,25 +233,25 @@ def _relay_problems(graph: Graph) -> Iterator[Problem]:
 
 
 def _edge_problems(graph: Graph) -> Iterator[Problem]:
-    found = shapes(graph)
+    node_shapes = shapes(graph)
     for source, target in sorted(graph.edges, key=edge_key):
-        given, taken = found[source][1], found[target][0]
+        output_shape, input_shape = node_shapes[source][1], node_shapes[target][0]
         node = graph.nodes[target]
-        if given is None or taken is None or given == taken:
+        if output_shape is None or input_shape is None or output_shape == input_shape:
             continue
-        what = (
-            f"node '{source}' gives the shape {given}, "
-            f"but node '{target}' ({node.type}) takes {taken}"
+        description = (
+            f"node '{source}' gives the shape {output_shape}, "
+            f"but node '{target}' ({node.type}) takes {input_shape}"
         )
         yield Problem(
             node=target,
             code="shape-mismatch",
-            message=what,
-            fix=_advice(graph, source, given, taken),
-            facts={"source": source, "gives": given, "takes": taken},
+            message=description,
+            fix=_advice(graph, source, output_shape, input_shape),
+            facts={"source": source, "gives": output_shape, "takes": input_shape},
         )
     for name, node in graph.nodes.items():
-        inward, outward = found[name]
+        inward, outward = node_shapes[name]
         if inward is None:
             continue
         if outward is None:
@@ -258,23 +269,27 @@ def _declaration_problems(node: Node, inward: Shape) -> Iterator[Problem]:
             continue
         declared = ints(value)
         if declared[len(declared) - len(inward) :] != inward:
-            what = f"declares the shape {declared}, but its neighbours have {inward}"
-            yield _problem(node, "shape-mismatch", what, "correct the one that is wrong")
+            description = f"declares the shape {declared}, but its neighbours have {inward}"
+            yield _problem(node, "shape-mismatch", description, "correct the one that is wrong")
 
 
 def _no_output(node: Node, shape: Shape) -> Iterator[Problem]:
     if any(isinstance(value, str) for value in node.parameters.values()):
         return  # a padding by name, which frameworks read differently
-    what = f"cannot take the shape {shape}"
-    yield _problem(node, "shape-mismatch", what, "correct its size or the node before it")
+    description = f"cannot take the shape {shape}"
+    yield _problem(node, "shape-mismatch", description, "correct its size or the node before it")
 
 
-def _advice(graph: Graph, source: str, given: Shape, taken: Shape) -> str:
-    if len(taken) == 1 and len(given) > 1 and int(np.prod(given)) == taken[0]:
+def _advice(graph: Graph, source: str, output_shape: Shape, input_shape: Shape) -> str:
+    if (
+        len(input_shape) == 1
+        and len(output_shape) > 1
+        and int(np.prod(output_shape)) == input_shape[0]
+    ):
         return "insert a Flatten between them"
-    own = own_shape(graph.nodes[source])
+    declared_shape = own_shape(graph.nodes[source])
     return (
         "correct the size of one of them"
-        if own is not None or graph.predecessors(source)
+        if declared_shape is not None or graph.predecessors(source)
         else "correct the Input"
     )
