@@ -301,27 +301,27 @@ def refuse(problems: Iterable[Problem], error: type[JaxsnnError] = LoweringError
         raise error.of(first)
 
 
-def listing(names: Iterable[object], limit: int = 12) -> str:
+def listing(entries: Iterable[object], limit: int = 12) -> str:
     """Return names for a message, joined by commas; of a long list the number left out is given.
 
     >>> listing(["a", "b", "c"], limit=2)
     'a, b and 1 more'
     """
-    texts = [str(name) for name in names]
+    texts = [str(name) for name in entries]
     if len(texts) <= limit:
         return ", ".join(texts) if texts else "none"
     return f"{', '.join(texts[:limit])} and {len(texts) - limit} more"
 
 
-def suggestion(name: str, names: Iterable[str]) -> str:
+def suggestion(name: str, candidates: Iterable[str]) -> str:
     """The names that exist, the nearest one first if one is near.
 
     >>> suggestion("hiden", ["hidden", "output"])
     "did you mean 'hidden'? There are hidden, output"
     """
-    known = list(names)
-    near = difflib.get_close_matches(str(name), known, n=1)
-    return (f"did you mean '{near[0]}'? " if near else "") + f"There are {listing(known)}"
+    existing = list(candidates)
+    near = difflib.get_close_matches(str(name), existing, n=1)
+    return (f"did you mean '{near[0]}'? " if near else "") + f"There are {listing(existing)}"
 
 
 def first_line(error: BaseException) -> str:
@@ -349,7 +349,7 @@ def printable(text: str) -> str:
     >>> printable("a\\x1b[2Jb")
     'a\\\\u001b[2Jb'
     """
-    return _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    return _STEERING.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def as_number(value: object) -> float:

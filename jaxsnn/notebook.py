@@ -39,14 +39,16 @@ def html_of(record: Any, *, text: str = "", rows: Iterable[Sequence[Any]] = ()) 
         picture = getattr(import_module(module), name)(record).as_html()
     except UsageError:
         return None
-    said = f"<pre>{escape(printable(text))}</pre>" if text else ""
-    return f"{picture}{said}{_table(rows)}"
+    description = f"<pre>{escape(printable(text))}</pre>" if text else ""
+    return f"{picture}{description}{_table(rows)}"
 
 
 def _table(rows: Iterable[Sequence[Any]]) -> str:
-    found = [[escape(printable(str(cell))) for cell in row] for row in rows]
-    if not found:
+    table_cells = [[escape(printable(str(cell))) for cell in row] for row in rows]
+    if not table_cells:
         return ""
-    head = "".join(f"<th>{cell}</th>" for cell in found[0])
-    body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in found[1:])
+    head = "".join(f"<th>{cell}</th>" for cell in table_cells[0])
+    body = "".join(
+        f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in table_cells[1:]
+    )
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

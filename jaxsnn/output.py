@@ -135,10 +135,10 @@ def refuse_shared(sources: Iterable[Name], outputs: Mapping[str, Name]) -> None:
                 f"{path} is what the command reads, {asks} would overwrite it",
                 fix="choose another name",
             )
-        for other, earlier in written[:number]:
+        for earlier_option, earlier in written[:number]:
             if _same(path, earlier):
                 raise UsageError(
-                    f"{path} is written by {other} and by {asks}",
+                    f"{path} is written by {earlier_option} and by {asks}",
                     fix="choose another name for one of them",
                 )
 
@@ -146,18 +146,18 @@ def refuse_shared(sources: Iterable[Name], outputs: Mapping[str, Name]) -> None:
 def _file(path: Name) -> tuple[int, int] | None:
     """Which file a path is, whatever names it has; None where there is none."""
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except (OSError, ValueError):  # a zero byte
         return None
-    return found.st_dev, found.st_ino
+    return status.st_dev, status.st_ino
 
 
-def _same(one: Name, other: Name) -> bool:
+def _same(first: Name, second: Name) -> bool:
     """Whether two paths are one file, or will be."""
-    file = _file(one)
+    file = _file(first)
     if file is not None:
-        return file == _file(other)
-    return os.path.realpath(one) == os.path.realpath(other)
+        return file == _file(second)
+    return os.path.realpath(first) == os.path.realpath(second)
 
 
 def write_whole(
@@ -201,8 +201,8 @@ def write_together(
                 staged[-1].write(content)
         _name_all(staged)
     finally:
-        for one in staged:
-            one.tidy()
+        for file in staged:
+            file.tidy()
 
 
 def write_folder(folder: Name, contents: Mapping[str, str], force: bool = False) -> None:
@@ -305,15 +305,15 @@ class _Staged:
 
 def _name_all(staged: list[_Staged]) -> None:
     try:
-        for one in staged:
-            with _said_of(one.path):
+        for file in staged:
+            with _said_of(file.path):
                 if len(staged) > 1:
-                    one.keep_before()
-                one.name()
+                    file.keep_before()
+                file.name()
     except BaseException:
-        for one in staged if len(staged) > 1 else ():  # one alone is whole once it has its name
+        for file in staged if len(staged) > 1 else ():  # one alone is whole once it has its name
             with suppress(OSError):
-                one.take_back()
+                file.take_back()
         raise
 
 

@@ -232,11 +232,11 @@ class Text(str):
             parts += ([separator] if parts else []) + list(parts_of(text))
         return Text._of_parts(parts, {})
 
-    def __add__(self, other: str) -> Text:
-        return Text._of_parts((*self.parts, *parts_of(other)), {**self.facts, **facts_of(other)})
+    def __add__(self, text: str) -> Text:
+        return Text._of_parts((*self.parts, *parts_of(text)), {**self.facts, **facts_of(text)})
 
-    def __radd__(self, other: str) -> Text:
-        return Text._of_parts((other, *self.parts), self.facts)
+    def __radd__(self, text: str) -> Text:
+        return Text._of_parts((text, *self.parts), self.facts)
 
     def without_end(self, characters: str) -> Text:
         """Return the text without some characters at its end, as `rstrip`."""

@@ -140,17 +140,21 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         flags = [word.partition("=")[0] for word in self._given if word.startswith("--")]
-        known = [flag for flag in self._option_string_actions if flag.startswith("--")]
-        odd = [flag for flag in flags if not any(one.startswith(flag) for one in known)]
+        long_options = [flag for flag in self._option_string_actions if flag.startswith("--")]
+        odd = [
+            flag for flag in flags if not any(option.startswith(flag) for option in long_options)
+        ]
         if odd and "required" in message:  # argparse looks for what is missing first
             raise self._stranger(odd[0])
         raise UsageError(message, fix=f"see {self.prog} --help")
 
     def _stranger(self, flag: str) -> UsageError:
         """The error on an option that does not exist."""
-        offered = [own for own in self._actions if own.help != argparse.SUPPRESS]
-        known = [name for own in offered for name in own.option_strings if name.startswith("--")]
-        return UsageError(f"{self.prog} has no option '{flag}'", fix=suggestion(flag, known))
+        offered = [action for action in self._actions if action.help != argparse.SUPPRESS]
+        long_options = [
+            name for action in offered for name in action.option_strings if name.startswith("--")
+        ]
+        return UsageError(f"{self.prog} has no option '{flag}'", fix=suggestion(flag, long_options))
 
 
 # Options
@@ -243,10 +247,10 @@ def _file_options(dialect: Option = DIALECT) -> list[Option]:
     from jaxsnn.nir.frameworks.registry import file_options, framework_options, frameworks
 
     options = []
-    own = framework_options()
+    options_of_frameworks = framework_options()
     for name, option in file_options().items():
-        if name in own:
-            kind = own[name].kind
+        if name in options_of_frameworks:
+            kind = options_of_frameworks[name].kind
             per_node = kind != "time"
             help_text = f"{option.help_text}; {PER_NODE}" if per_node else option.help_text
             option = option.but(metavar=_METAVARS[kind], repeated=per_node, help=help_text)
@@ -303,9 +307,9 @@ def quantization_of(arguments: argparse.Namespace, scales: Any = None) -> Any:
     from jaxsnn.bss2.search.measured_slopes import slopes_of
     from jaxsnn.bss2.search.quantize import QuantizeOptions
 
-    names = ("percentile", "synapses_per_weight", "speedup", "bias")
-    said = {name: getattr(arguments, name) for name in names}
-    said["bias_period"] = time_of(arguments.bias_period)
+    option_names = ("percentile", "synapses_per_weight", "speedup", "bias")
+    set_options = {name: getattr(arguments, name) for name in option_names}
+    set_options["bias_period"] = time_of(arguments.bias_period)
     if arguments.bias_period is not None and arguments.bias != "source":
         raise UsageError(
             Text("{option} has no effect here", option=BIAS_PERIOD.set_to(arguments.bias_period)),
@@ -319,7 +323,7 @@ def quantization_of(arguments: argparse.Namespace, scales: Any = None) -> Any:
     return QuantizeOptions(
         scale=arguments.scale or scales or "max",
         slope=None if arguments.slope is None else slopes_of(arguments.slope),
-        **{name: value for name, value in said.items() if value is not None},
+        **{name: value for name, value in set_options.items() if value is not None},
     )
 
 
@@ -399,8 +403,8 @@ def _content(arguments: argparse.Namespace, outcome: Any) -> dict[str, Any]:
     """
     content = outcome.as_dict()
     if "notes" in content or hasattr(arguments, "notes"):
-        said = (*_notes_of(arguments), *map(line_of, content.get("notes", ())))
-        content["notes"] = list(dict.fromkeys(said))
+        note_lines = (*_notes_of(arguments), *map(line_of, content.get("notes", ())))
+        content["notes"] = list(dict.fromkeys(note_lines))
     return content
 
 

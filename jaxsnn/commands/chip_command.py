@@ -116,8 +116,8 @@ def run(arguments: argparse.Namespace) -> int:
     last = _answering(network, arguments.population)
     encoder = None
     if not hasattr(data.x, "time"):
-        encoder, how = make_encoder(splits, reference_tau(network, last))
-        notes = [*notes, how]
+        encoder, encoder_note = make_encoder(splits, reference_tau(network, last))
+        notes = [*notes, encoder_note]
     batch = encoded(
         data,
         network,
@@ -145,7 +145,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _answering(network: Network, said: str | None) -> str:
+def _answering(network: Network, population: str | None) -> str:
     """The population that answers.
 
     Raises:
@@ -153,11 +153,11 @@ def _answering(network: Network, said: str | None) -> str:
     """
     from jaxsnn.train.loop.defaults import read_population
 
-    if said is None:
+    if population is None:
         try:
             return read_population(network)
         except UsageError as error:
             fix = "name the one that answers, --population NODE"
             raise UsageError.of(replace(error.problem, fix=fix)) from error
-    refuse_no_population(network, said)
-    return said
+    refuse_no_population(network, population)
+    return population

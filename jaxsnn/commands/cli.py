@@ -54,9 +54,9 @@ def command_names() -> tuple[str, ...]:
     """Return the names of the commands, those of the files NAME_command.py beside this one."""
     suffix = "_command.py"
     files = [file for folder in command_package.__path__ for file in os.listdir(folder)]
-    names = {file.removesuffix(suffix) for file in files if file.endswith(suffix)}
-    ordered = [name for name in _ORDER if name in names]
-    return (*ordered, *sorted(names - set(ordered)))
+    commands = {file.removesuffix(suffix) for file in files if file.endswith(suffix)}
+    ordered = [name for name in _ORDER if name in commands]
+    return (*ordered, *sorted(commands - set(ordered)))
 
 
 #: The commands: the file of each has `add`, which adds its parser, and `run`, which does the work.
@@ -173,8 +173,8 @@ def _outcome(argv: Sequence[str], stack: ExitStack) -> int:
     except KeyboardInterrupt:
         return _failed(argv, Problem(code="interrupted", message="interrupted"), 2)
     except MemoryError:
-        what = "there is not enough memory for this"
-        return _failed(argv, Problem(code="memory", message=what, fix="give less at once"), 2)
+        message = "there is not enough memory for this"
+        return _failed(argv, Problem(code="memory", message=message, fix="give less at once"), 2)
     except Exception as error:
         return _failed(argv, _unexpected(error), 2)
 
@@ -210,13 +210,17 @@ def _refuse_own_input(arguments: argparse.Namespace) -> None:
     """Refuse files that are named twice, and standard output, which is no file; `train` and
     `deploy` look at the files that they write beside, too.
     """
-    given = {name: value for name, value in vars(arguments).items() if isinstance(value, str)}
-    sources = [given[name] for name in _SOURCES if name in given]
-    written = {flag: given[name] for name, flag in _WRITTEN.items() if name in given}
+    text_arguments = {
+        name: value for name, value in vars(arguments).items() if isinstance(value, str)
+    }
+    sources = [text_arguments[name] for name in _SOURCES if name in text_arguments]
+    written = {
+        flag: text_arguments[name] for name, flag in _WRITTEN.items() if name in text_arguments
+    }
     for flag, path in written.items():
         if path == "-":
-            what = f"{flag} is '-', and files are not written to standard output"
-            raise UsageError(what, fix="name a file, or ./- for one of that name")
+            message = f"{flag} is '-', and files are not written to standard output"
+            raise UsageError(message, fix="name a file, or ./- for one of that name")
     refuse_shared(sources, written)
 
 

@@ -40,7 +40,10 @@ class CompareOutcome:
         """For JSON."""
         return {
             "schema": 1,
-            "populations": {name: one.as_dict() for name, one in self.populations.items()},
+            "populations": {
+                name: population_residuals.as_dict()
+                for name, population_residuals in self.populations.items()
+            },
             "accuracy": self.accuracy,
             "expected_accuracy": self.expected_accuracy,
             "notes": list(self.notes),
@@ -48,7 +51,10 @@ class CompareOutcome:
 
     def as_text(self) -> str:
         """For people."""
-        lines = [f"{name}: {one.as_text()}" for name, one in self.populations.items()]
+        lines = [
+            f"{name}: {population_residuals.as_text()}"
+            for name, population_residuals in self.populations.items()
+        ]
         if self.accuracy is not None:
             lines.append(
                 f"first spikes are right in {self.accuracy:.2%} of the samples, simulated in "
@@ -80,15 +86,18 @@ def run(arguments: argparse.Namespace) -> int:
 
     graph = read_graph(arguments)
     network = lower(graph)
-    given, labels = sent_to_chip(arguments.input, network, graph.dialect.dt)
-    t_end = time_of(arguments.t_end) or given.t_end
+    sent_inputs, labels = sent_to_chip(arguments.input, network, graph.dialect.dt)
+    t_end = time_of(arguments.t_end) or sent_inputs.t_end
     if t_end is None:
         raise UsageError("the end of a sample is unknown", fix=Text("pass {t_end}", t_end=T_END))
-    sent = {name: (events.time, events.index) for name, events in given.events.items()}
+    sent = {name: (events.time, events.index) for name, events in sent_inputs.events.items()}
     recorded = read_recording(arguments.recording, sent, network)
-    late = {name: int(late_events(own, jnp.asarray(t_end))) for name, own in given.events.items()}
+    late = {
+        name: int(late_events(events, jnp.asarray(t_end)))
+        for name, events in sent_inputs.events.items()
+    }
     outcome = compared(network, recorded, t_end, labels, arguments.max_spikes)
-    add_notes(arguments, (*given.notes, *late_notes(late, t_end), *outcome.notes))
+    add_notes(arguments, (*sent_inputs.notes, *late_notes(late, t_end), *outcome.notes))
     print_outcome(arguments, outcome)
     return 0
 
@@ -118,37 +127,44 @@ def compared(
     from jaxsnn.simulation.verification import first_spike_accuracy, residuals
     from jaxsnn.train.loop.recorded_chip import by_neuron
 
-    inputs = {name: Events(time=own[0], index=own[1]) for name, own in recorded.inputs.items()}
+    inputs = {
+        name: Events(time=spike_arrays[0], index=spike_arrays[1])
+        for name, spike_arrays in recorded.inputs.items()
+    }
     if not recorded.times:
-        what = "no neuron of the network fires, and spikes are what is compared"
-        raise UsageError(what, fix="compare the membranes of OUT.npz by your own program")
+        message = "no neuron of the network fires, and spikes are what is compared"
+        raise UsageError(message, fix="compare the membranes of OUT.npz by your own program")
     engine = EventDriven(max_spikes=max_spikes, max_events="auto", max_arrivals="auto")
     solution = simulate(network, inputs, t_end, engine=engine)
     # what comes later is not simulated
     recordings = {
         name: np.where(times < t_end, times, np.inf) for name, times in recorded.times.items()
     }
-    found, expected = {}, {}
+    residuals_by_population, expected = {}, {}
     for name, times in recordings.items():
         events = solution.events(name)
         size = network.populations[name].size
         expected[name] = by_neuron(np.asarray(events.time), np.asarray(events.index), size)
         # delta spikes are mapped as the shortest current
-        own = network.parameters[name]
-        key = next((key for key in ("tau_syn", "tau", "tau_mem") if key in own), None)
+        parameters = network.parameters[name]
+        key = next((key for key in ("tau_syn", "tau", "tau_mem") if key in parameters), None)
         if key is None:
-            what = f"population '{name}' has no time constant, in which residuals are told"
-            raise UsageError(what, fix="compare a network that the chip can run", node=name)
-        tau = float(np.mean(np.asarray(own[key])))
-        found[name] = residuals(expected[name], times, tau)
+            message = f"population '{name}' has no time constant, in which residuals are told"
+            raise UsageError(message, fix="compare a network that the chip can run", node=name)
+        tau = float(np.mean(np.asarray(parameters[key])))
+        residuals_by_population[name] = residuals(expected[name], times, tau)
     # Where several populations answer, nobody has said which of them the labels are of.
-    answer = {name for names in network.outputs.values() for name in names} & set(found)
+    answer = {name for populations in network.outputs.values() for name in populations} & set(
+        residuals_by_population
+    )
     notes = (*recorded.late_notes(t_end), *_left_out(network, answer, labels))
     if labels is None or len(answer) != 1:
-        return CompareOutcome(populations=found, accuracy=None, expected_accuracy=None, notes=notes)
+        return CompareOutcome(
+            populations=residuals_by_population, accuracy=None, expected_accuracy=None, notes=notes
+        )
     (name,) = answer
     return CompareOutcome(
-        populations=found,
+        populations=residuals_by_population,
         notes=notes,
         accuracy=first_spike_accuracy(recordings[name], np.asarray(labels)),
         expected_accuracy=first_spike_accuracy(expected[name], np.asarray(labels)),
@@ -161,7 +177,7 @@ def _left_out(network: Any, answer: set[str], labels: Any) -> Iterator[str]:
     Args:
         answer: the populations of spikes that feed the Outputs.
     """
-    readouts = [name for name, own in network.populations.items() if not own.fires]
+    readouts = [name for name, population in network.populations.items() if not population.fires]
     if readouts:
         yield f"spikes alone are compared: the membranes of {listing(readouts)} are not"
     if labels is not None and len(answer) != 1:

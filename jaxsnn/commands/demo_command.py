@@ -86,8 +86,8 @@ class DemoParts:
 def add(commands: Any) -> None:
     """Add the parser."""
     text = "do the main job: read, simulate, train, export, compare"
-    where = "folder for the results (default jaxsnn-demo)"
-    output = output_options("DIR", where, default="jaxsnn-demo", file="folder")
+    folder_help = "folder for the results (default jaxsnn-demo)"
+    output = output_options("DIR", folder_help, default="jaxsnn-demo", file="folder")
     epochs, seed = EPOCHS.but(help="default 50"), SEED.but(help="default 0")
     add_command(commands, "demo", run, text, *output, epochs, seed, REPORT)
 
@@ -102,10 +102,10 @@ def run(arguments: argparse.Namespace) -> int:
     refuse_seed(arguments.seed)
     _prepared(Path(arguments.output), arguments.force)  # where the report may go, too
     refuse_report(arguments)
-    kept: list[DemoParts] = []
+    demo_parts: list[DemoParts] = []
     outcome = demo(
         arguments.output,
-        kept=kept,
+        collected_parts=demo_parts,
         force=arguments.force,
         epochs=arguments.epochs,
         seed=arguments.seed,
@@ -114,7 +114,7 @@ def run(arguments: argparse.Namespace) -> int:
     )
     from jaxsnn.commands.reports.run_reports import demo_report
 
-    write_report(arguments, demo_report, outcome, *kept)
+    write_report(arguments, demo_report, outcome, *demo_parts)
     print_outcome(arguments, outcome)
     return 0
 
@@ -132,7 +132,7 @@ def demo(
     sizes: Sequence[int] | None = None,
     step_done: Callable[[int, DemoStep], None] | None = None,
     progress: Callable[[str], None] | None = None,
-    kept: list[DemoParts] | None = None,
+    collected_parts: list[DemoParts] | None = None,
 ) -> DemoOutcome:
     """Run the main job and write what came of it into a folder.
 
@@ -143,7 +143,7 @@ def demo(
         sizes: numbers of points for training, validation and test; default those of the paper.
         step_done: is told each step, with its number, as it ends.
         progress: takes one line for each epoch.
-        kept: gets what a report shows.
+        collected_parts: gets what a report shows.
 
     Raises:
         UsageError: a seed that makes no random key.
@@ -175,13 +175,13 @@ def demo(
     written = steps.run("draw", draw_step, folder, (trained, after), mapping, data.test, force)
 
     write_json(folder / "history.json", trained.as_dict(), force)
-    names = ("trained.nir", "history.json", "mapping.json", *written, "report.json")
-    files = {name: str(folder / name) for name in FILES if name in names}
+    file_names = ("trained.nir", "history.json", "mapping.json", *written, "report.json")
+    files = {name: str(folder / name) for name in FILES if name in file_names}
     outcome = DemoOutcome(test_accuracy=trained.test_accuracy, steps=tuple(steps.done), files=files)
     write_json(folder / "report.json", outcome.as_dict(), force)
-    if kept is not None:
+    if collected_parts is not None:
         ran = {"trained": trained, "after": after, "mapping": mapping}
-        kept.append(DemoParts(source=work.SOURCE, graph=graph, data=data.test, **ran))
+        collected_parts.append(DemoParts(source=work.SOURCE, graph=graph, data=data.test, **ran))
     return outcome
 
 

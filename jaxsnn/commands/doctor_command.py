@@ -67,9 +67,9 @@ class DoctorOutcome:
             )
             lines.append(f"{extra:12s} {state}; for {self.enables[extra]}")
         lines += [f"{name:12s} {state}" for name, state in self.backends.items()]
-        for name, known in self.frameworks.items():
-            installed = known["installed"] or "not installed"
-            versions = ", ".join(known["importers"]) or "none"
+        for name, support in self.frameworks.items():
+            installed = support["installed"] or "not installed"
+            versions = ", ".join(support["importers"]) or "none"
             lines.append(f"{name:12s} {installed}; importers known: {versions}")
         return "\n".join(lines)
 
@@ -97,17 +97,17 @@ def diagnose() -> DoctorOutcome:
     for framework in frameworks().values():
         if framework.extra:
             extras[framework.extra] = (*extras.get(framework.extra, ()), framework.distribution)
-    names = (*_CORE, *(name for extra in extras.values() for name in extra))
-    found = {name: _version(name) for name in names}
+    packages = (*_CORE, *(name for extra in extras.values() for name in extra))
+    installed_versions = {name: _version(name) for name in packages}
     missing = {
-        extra: tuple(name for name in names if found[name] is None)
-        for extra, names in extras.items()
+        extra: tuple(name for name in required if installed_versions[name] is None)
+        for extra, required in extras.items()
     }
     versions = {"jaxsnn-nir": __version__, "python": platform.python_version()}
     return DoctorOutcome(
-        versions=versions | found,
+        versions=versions | installed_versions,
         devices=_devices(),
-        extras={extra: not names for extra, names in missing.items()},
+        extras={extra: not absent for extra, absent in missing.items()},
         missing=missing,
         enables={extra: ENABLES.get(extra, "frameworks from outside") for extra in extras},
         backends={
@@ -115,7 +115,9 @@ def diagnose() -> DoctorOutcome:
             "xla": "always there",
         },
         frameworks={
-            name: _known_of(name) for name, found in frameworks().items() if found.distribution
+            name: _known_of(name)
+            for name, framework in frameworks().items()
+            if framework.distribution
         },
     )
 
@@ -135,8 +137,8 @@ def missing_device() -> Problem | None:
     """What is wrong with the devices that the environment asks JAX for, if anything is."""
     import jax
 
-    asked = os.environ.get("JAX_PLATFORMS")
-    if not asked:
+    platforms = os.environ.get("JAX_PLATFORMS")
+    if not platforms:
         return None
     try:
         jax.devices()
@@ -144,7 +146,7 @@ def missing_device() -> Problem | None:
         why = f" ({first_line(error)})" if str(error) else ""
         return Problem(
             code="usage",
-            message=f"JAX_PLATFORMS is '{asked}', and JAX cannot use that here{why}",
+            message=f"JAX_PLATFORMS is '{platforms}', and JAX cannot use that here{why}",
             fix="unset it, or install the JAX that is for this device",
         )
     return None

@@ -63,15 +63,19 @@ class EmulateOutcome:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return {"schema": 1, **vars(self)} | {"traffic": [one.as_dict() for one in self.traffic]}
+        return {"schema": 1, **vars(self)} | {
+            "traffic": [run_traffic.as_dict() for run_traffic in self.traffic]
+        }
 
     def as_text(self) -> str:
         """For people."""
-        where = f"on {self.chips} chips in one pass" if self.chips > 1 else f"in {self.runs} runs"
-        lines = [f"{self.samples} samples {where if self.runs > 1 else 'in 1 run'}"]
+        placement = (
+            f"on {self.chips} chips in one pass" if self.chips > 1 else f"in {self.runs} runs"
+        )
+        lines = [f"{self.samples} samples {placement if self.runs > 1 else 'in 1 run'}"]
         lines += [f"{name}: {count} spikes" for name, count in self.spikes.items()]
         lost = ", ".join(
-            f"{count} {where.replace('_', ' ')}" for where, count in self.lost.items() if count
+            f"{count} {cause.replace('_', ' ')}" for cause, count in self.lost.items() if count
         )
         lines.append(
             f"lost: {lost or 'none'}; the host was late by {format_time(self.late)} at most"
@@ -81,11 +85,11 @@ class EmulateOutcome:
             for name, share in self.saturated.items()
             if share
         ]
-        for number, one in enumerate(self.traffic):
-            name = one.busiest
+        for number, run_traffic in enumerate(self.traffic):
+            name = run_traffic.busiest
             lines.append(
-                f"run {number}: busiest is {name} with {one.peak[name]} of {one.limit} events in a "
-                f"microsecond; {one.replayed:.1f} spikes a sample are replayed"
+                f"run {number}: busiest is {name} with {run_traffic.peak[name]} of {run_traffic.limit} events in a "
+                f"microsecond; {run_traffic.replayed:.1f} spikes a sample are replayed"
             )
         lines.append(
             f"{format_time(self.seconds_per_sample)} of the chip and {self.joules_per_sample:.2g} J a"
@@ -160,14 +164,14 @@ def run(arguments: argparse.Namespace) -> int:
             [Text("{chips} has no effect: the mapping has one run", chips=CHIPS.set_to("several"))],
         )
     quantized = quantize(graph, quantization_of(arguments, scales_of(mapping, graph)))
-    given, _ = sent_to_chip(arguments.input, lower(graph), graph.dialect.dt)
-    t_end = time_of(arguments.t_end) or given.t_end
+    sent_inputs, _ = sent_to_chip(arguments.input, lower(graph), graph.dialect.dt)
+    t_end = time_of(arguments.t_end) or sent_inputs.t_end
     if t_end is None:
         raise UsageError("the end of a sample is unknown", fix=Text("pass {t_end}", t_end=T_END))
     done = emulate(
         quantized,
         mapping,
-        given.events,
+        sent_inputs.events,
         t_end,
         chip=chip,
         trial=arguments.trial,
@@ -179,14 +183,14 @@ def run(arguments: argparse.Namespace) -> int:
     for name, voltages in done.voltages.items():
         sampled = voltages.transpose(1, 0, 2)
         arrays |= {f"{name}.membrane": sampled, f"{name}.sample_time": done.sample_times}
-    plan = _plan(mapping, quantized, given.events, done, t_end, chip.several)
+    plan = _plan(mapping, quantized, sent_inputs.events, done, t_end, chip.several)
     write_arrays(output, arrays, arguments.force)
     end = jnp.asarray(t_end)
-    late = {name: int(late_events(events, end)) for name, events in given.events.items()}
+    late = {name: int(late_events(events, end)) for name, events in sent_inputs.events.items()}
     add_notes(arguments, quantized.notes)
     add_notes(arguments, emulator_notes(quantized, mapping, chip))
     add_notes(arguments, late_notes(late, t_end))
-    add_notes(arguments, given.notes)
+    add_notes(arguments, sent_inputs.notes)
     spikes = {name: int(np.isfinite(arrays[f"{name}.time"]).sum()) for name in done.spikes}
     outcome = EmulateOutcome(spikes=spikes, output=os.fspath(output), **plan)
     print_outcome(arguments, outcome)
@@ -229,18 +233,22 @@ def _plan(
     from jaxsnn.train.loop.recorded_chip import by_neuron
 
     populations = quantized.populations.values()
-    slowest = max(float(np.max([one.tau_mem, one.tau_syn])) for one in populations)
+    slowest = max(
+        float(np.max([population.tau_mem, population.tau_syn])) for population in populations
+    )
     chips = done.runs if several else 1
     seconds = seconds_per_sample(done.runs // chips, t_end, quantized.speedup, slowest)
     sizes = {part.name: part.size for part in mapping.populations}
     times = dict(done.spikes)
-    feeds = {quantized.netlist.populations[one].name for one in _senders(quantized.netlist)}
+    feeds = {quantized.netlist.populations[sender].name for sender in _senders(quantized.netlist)}
     answers = [
-        (name, answered(one, quantized.speedup)) for name, one in times.items() if name not in feeds
+        (name, answered(spike_times, quantized.speedup))
+        for name, spike_times in times.items()
+        if name not in feeds
     ]
-    for name, one in sent.items():
+    for name, events in sent.items():
         # as they were sent: a row for each sample, channels as whole numbers
-        rows = checked_events(name, one, sizes[name], np.float32)
+        rows = checked_events(name, events, sizes[name], np.float32)
         times[name] = by_neuron(np.asarray(rows.time), np.asarray(rows.index), sizes[name])
     samples = len(next(iter(times.values())))
     if quantized.bias_source is not None:
@@ -276,7 +284,7 @@ def _events(name: str, spikes: Any) -> dict[str, Any]:
     index = np.broadcast_to(np.repeat(np.arange(neurons), slots), time.shape)
     order = np.argsort(time, axis=1, kind="stable")
     most = int(np.isfinite(time).sum(axis=1).max(initial=0))
-    time, index = (np.take_along_axis(one, order, axis=1)[:, :most] for one in (time, index))
+    time, index = (np.take_along_axis(array, order, axis=1)[:, :most] for array in (time, index))
     return {
         f"{name}.time": time,
         f"{name}.index": np.where(np.isfinite(time), index, neurons),

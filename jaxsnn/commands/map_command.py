@@ -89,12 +89,15 @@ class MapOutcome:
             "between_chips": [] if mapping is None or self.violations else _links(mapping),
             "events": [] if mapping is None or self.violations else _events(mapping),
             "methods": [] if mapping is None else [run.method for run in mapping.runs],
-            "violations": [one.as_dict() | {"where": one.node} for one in self.violations],
+            "violations": [
+                violation.as_dict() | {"where": violation.node} for violation in self.violations
+            ],
             "quantization": {name: node.as_dict() for name, node in self.quantized.nodes.items()},
             "slope": self.quantized.slope,
             "measured": None if self.quantized.measured is None else vars(self.quantized.measured),
             "calibration": {
-                name: targets_of(one) for name, one in self.quantized.populations.items()
+                name: targets_of(population)
+                for name, population in self.quantized.populations.items()
             },
             **self.files,
         }
@@ -106,7 +109,7 @@ class MapOutcome:
         mapping = self.mapping
         if mapping is None:
             return f"{self.stop_reason}: {self.why}"
-        lines = [line_of(f"violation: {located(one)}") for one in self.violations]
+        lines = [line_of(f"violation: {located(violation)}") for violation in self.violations]
         runs = len(mapping.runs)
         lines.append(f"{'runs':24}{runs}, signs {mapping.signs}")
         lines += [f"  run {number}: {_run_text(mapping, number)}" for number in range(runs)]
@@ -138,10 +141,10 @@ def _calibration_lines(quantized: Quantized) -> list[str]:
     from jaxsnn.bss2.target_cells import target_cells
 
     lines = []
-    for name, one in quantized.populations.items():
-        leak, reset, threshold, tau_mem, tau_syn, refractory = target_cells(one)
-        fires = f", reset {reset}, threshold {threshold}" if one.fires else ""
-        held = f", refractory {refractory} us" if one.fires else ""
+    for name, population in quantized.populations.items():
+        leak, reset, threshold, tau_mem, tau_syn, refractory = target_cells(population)
+        fires = f", reset {reset}, threshold {threshold}" if population.fires else ""
+        held = f", refractory {refractory} us" if population.fires else ""
         lines.append(
             f"calibrate {name:14}leak {leak}{fires} CADC LSB, tau_mem {tau_mem} us, "
             f"tau_syn {tau_syn} us{held}"
@@ -149,8 +152,8 @@ def _calibration_lines(quantized: Quantized) -> list[str]:
     if quantized.slope is not None:
         source = "needed" if quantized.measured is None else "measured"
         line = f"{'slope, ' + source:24}{quantized.slope:.4g} CADC LSB per us and LSB of a weight"
-        if (one := quantized.measured) is not None:
-            line += f", at i_synin_gm {one.i_synin_gm} and synapse_dac_bias {one.synapse_dac_bias}"
+        if (measured := quantized.measured) is not None:
+            line += f", at i_synin_gm {measured.i_synin_gm} and synapse_dac_bias {measured.synapse_dac_bias}"
         else:
             line += f", the vendor's example has {VENDORS_EXAMPLE:.2f} (--slope says yours)"
         lines.append(line)
@@ -161,7 +164,9 @@ def _usage_lines(mapping: Mapping) -> list[str]:
     """How much of the chip a mapping takes."""
     from jaxsnn.bss2.usage import used
 
-    lines = [f"{name:24}{one['used']} of {one['available']}" for name, one in used(mapping).items()]
+    lines = [
+        f"{name:24}{usage['used']} of {usage['available']}" for name, usage in used(mapping).items()
+    ]
     most = max((max(run.values()) for run in _events(mapping)), default=0)
     busy = format_time(most * mapping.chip.clock_period)
     return [*lines, f"{'busiest bus or link':24}{most} events if all spike once, {busy}"]
@@ -169,8 +174,8 @@ def _usage_lines(mapping: Mapping) -> list[str]:
 
 def _run_text(mapping: Mapping, number: int) -> str:
     run = mapping.runs[number]
-    circuits = sum(len(one.circuits) for one in run.neurons)
-    replayed = sum(one.from_run is not None for one in run.sources)
+    circuits = sum(len(placed_neuron.circuits) for placed_neuron in run.neurons)
+    replayed = sum(source.from_run is not None for source in run.sources)
     return (
         f"{len(run.neurons)} neurons on {circuits} circuits, {len(run.sources) - replayed} inputs, "
         f"{replayed} replayed ({run.method})"
@@ -325,23 +330,23 @@ def place_and_route_file(
     if svg is not None:
         refuse_unwritable(svg, force)
     quantized = quantize(graph, options)
-    found = place_and_route(quantized.netlist, **search)
+    search_result = place_and_route(quantized.netlist, **search)
     violations: tuple[Problem, ...] = ()
     files = {}
-    if found.mapping is not None:
-        violations = check(found.mapping, quantized.netlist)
-    if found.mapping is not None and not violations:
-        pictures = _drawn(found.mapping, svg)
-        write_together({**pictures, output: to_json(found.mapping)}, force)
+    if search_result.mapping is not None:
+        violations = check(search_result.mapping, quantized.netlist)
+    if search_result.mapping is not None and not violations:
+        pictures = _drawn(search_result.mapping, svg)
+        write_together({**pictures, output: to_json(search_result.mapping)}, force)
         files = {"output": os.fspath(output)} | ({} if svg is None else {"svg": svg})
     return MapOutcome(
-        stop_reason=found.stop_reason,
-        mapping=found.mapping,
+        stop_reason=search_result.stop_reason,
+        mapping=search_result.mapping,
         quantized=quantized,
         violations=violations,
-        certificate=found.certificate,
+        certificate=search_result.certificate,
         files=files,
-        problem=found.problem,
+        problem=search_result.problem,
     )
 
 

@@ -34,12 +34,14 @@ def run(arguments: argparse.Namespace) -> int:
     """The work; exit code 1 where something is not supported by a purpose that was asked for."""
     from jaxsnn.compatibility.matrix import matrix, matrix_of_types
 
-    wanted = arguments.purposes or ()
+    selected_purposes = arguments.purposes or ()
     if arguments.file is None:
         refuse_options_of_file(arguments)
-        found = matrix_of_types(wanted)
-        print_outcome(arguments, found)
+        support_matrix = matrix_of_types(selected_purposes)
+        print_outcome(arguments, support_matrix)
         return 0
-    found = matrix(read_graph(arguments), wanted)
-    print_outcome(arguments, found)
-    return int(any(found.overall(purpose) == "unsupported" for purpose in wanted))
+    support_matrix = matrix(read_graph(arguments), selected_purposes)
+    print_outcome(arguments, support_matrix)
+    return int(
+        any(support_matrix.overall(purpose) == "unsupported" for purpose in selected_purposes)
+    )

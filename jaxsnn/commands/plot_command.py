@@ -137,17 +137,17 @@ def _document(path: Path) -> dict[str, Any]:
 
     text = read_text(path, "a history or a mapping")
     try:
-        found = json.loads(text)
+        document = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise FileError(f"{path} is not JSON ({error})", fix="name another") from error
-    return found if isinstance(found, dict) else {}
+    return document if isinstance(document, dict) else {}
 
 
-def _needed(arguments: argparse.Namespace, name: str, what: str) -> str:
-    given = getattr(arguments, name)
-    if given is None:
-        raise UsageError(f"a picture of {what} needs --{name}", fix=f"pass --{name}")
-    return given
+def _needed(arguments: argparse.Namespace, name: str, subject: str) -> str:
+    value = getattr(arguments, name)
+    if value is None:
+        raise UsageError(f"a picture of {subject} needs --{name}", fix=f"pass --{name}")
+    return value
 
 
 # ---- the pictures
@@ -229,7 +229,7 @@ def _run_of(arguments: argparse.Namespace) -> tuple[Any, Any]:
     return solution, drawable(inputs)
 
 
-def _simulated(arguments: argparse.Namespace, what: str) -> tuple[Any, Any, Any]:
+def _simulated(arguments: argparse.Namespace, subject: str) -> tuple[Any, Any, Any]:
     """Network, solution and inputs, event by event."""
     import numpy as np
 
@@ -238,7 +238,7 @@ def _simulated(arguments: argparse.Namespace, what: str) -> tuple[Any, Any, Any]
     from jaxsnn.simulation.network_arrays import load_inputs
     from jaxsnn.simulation.simulate import simulate
 
-    source = _needed(arguments, "input", what)
+    source = _needed(arguments, "input", subject)
     graph = read_graph(arguments)
     network = lower(graph)
     inputs = load_inputs(source, network, graph.dialect.dt)
@@ -252,7 +252,7 @@ def _simulated(arguments: argparse.Namespace, what: str) -> tuple[Any, Any, Any]
     sampled = inputs.sampled(network, t_end)
     solution = simulate(network, inputs.events, t_end, engine=engine, sample_times=sampled)
     add_notes(arguments, (*inputs.notes, *solution.notes))
-    _sample_of(arguments, max(len(np.atleast_2d(one.time)) for one in inputs.events.values()))
+    _sample_of(arguments, max(len(np.atleast_2d(events.time)) for events in inputs.events.values()))
     return network, solution, inputs.events
 
 
@@ -269,24 +269,24 @@ def saved_trains(path: str) -> list[dict[str, SpikeTrain]]:
     from jaxsnn.simulation.recordings import load_arrays
 
     arrays = load_arrays(path)
-    names = [key.removesuffix(".time") for key in arrays if key.endswith(".time")]
-    found: list[dict[str, SpikeTrain]] = []
-    for name in names:
+    populations = [key.removesuffix(".time") for key in arrays if key.endswith(".time")]
+    trains_by_sample: list[dict[str, SpikeTrain]] = []
+    for name in populations:
         time, index = (np.atleast_2d(arrays[f"{name}.{part}"]) for part in ("time", "index"))
         # an unused slot holds the number of neurons
         full = np.isfinite(time).all()
         size = int(index.max(initial=0)) + int(full)
         for sample in range(len(time)):
-            if sample == len(found):
-                found.append({})
+            if sample == len(trains_by_sample):
+                trains_by_sample.append({})
             events: Any = Events(time=time, index=index)
-            found[sample][name] = one_train(events, sample, max(size, 1))
-    if not found:
+            trains_by_sample[sample][name] = one_train(events, sample, max(size, 1))
+    if not trains_by_sample:
         raise FileError(
             f"{path} has no spikes with times ('NODE.time', 'NODE.index')",
             fix=Text("write it with {engine}", engine=ENGINE.set_to("event")),
         )
-    return found
+    return trains_by_sample
 
 
 def _voltage(arguments: argparse.Namespace) -> Picture:
@@ -315,8 +315,8 @@ def _difference(arguments: argparse.Namespace) -> Picture:
     from jaxsnn import plot
     from jaxsnn.commands.verify_command import compared_with
 
-    found = compared_with(graph, source)
-    return plot.first_difference(found.found, found.solution, found.recording.y)
+    comparison = compared_with(graph, source)
+    return plot.first_difference(comparison.found, comparison.solution, comparison.recording.y)
 
 
 #: Kind -> what draws it.

@@ -50,7 +50,7 @@ def similar_lines(
         # a Change names its node first, which says nothing of what was done
         node = getattr(remark, "node", "") if hasattr(remark, "what") else ""
         text = line_of(remark).removeprefix(f"{node}: " if node else "")
-        pattern = _VARIES.sub(lambda found: "'" if found[0][0] == "'" else "#", text)
+        pattern = _VARIES.sub(lambda match: "'" if match[0][0] == "'" else "#", text)
         groups.setdefault(pattern, []).append((node, text))
     lines: list[str] = []
     for group in groups.values():

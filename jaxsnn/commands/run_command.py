@@ -196,7 +196,7 @@ def run_file(
     end = inputs.t_end if t_end is None else t_end
     if end is None:
         raise _endless(source)
-    samples = next((len(np.atleast_2d(given.time)) for given in inputs.events.values()), 1)
+    samples = next((len(np.atleast_2d(events.time)) for events in inputs.events.values()), 1)
     engine = engine.with_first_room(network, samples, end)
     solution = simulate(
         network, inputs.events, end, engine=engine, sample_times=inputs.sampled(network, end)
@@ -272,7 +272,7 @@ def run_in_steps(
     network = lower(graph, dtype=np.float32)
     inputs = stepped_inputs(source, network, graph.dialect.dt, values)
     end = inputs.t_end if t_end is None else t_end
-    if end is None and all(hasattr(given, "time") for given in inputs.events.values()):
+    if end is None and all(hasattr(events, "time") for events in inputs.events.values()):
         raise _endless(source)
     solution = simulate(network, inputs.events, end, engine=TimeStepped(record=True))
     leaving = {f"{name}.y": np.asarray(y) for name, y in solution.y.items()}
@@ -301,11 +301,11 @@ def _endless(source: str | os.PathLike[str]) -> UsageError:
     )
 
 
-def _totals(found: Any) -> dict[str, int]:
+def _totals(spikes: Any) -> dict[str, int]:
     """Events of each population, all samples together."""
     import numpy as np
 
-    return {name: int(np.asarray(own.count).sum()) for name, own in found.items()}
+    return {name: int(np.asarray(events.count).sum()) for name, events in spikes.items()}
 
 
 def _unused_options(graph: Graph, network: Network) -> tuple[str, ...]:

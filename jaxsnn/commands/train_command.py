@@ -77,12 +77,12 @@ def add_options(parser: Parser, hidden: Collection[str] = ()) -> None:
     Args:
         hidden: names that the help leaves out: those that the command refuses.
     """
-    for name, known in OPTIONS.items():
-        if not known.has_flag:
+    for name, option in OPTIONS.items():
+        if not option.has_flag:
             continue
         text = argparse.SUPPRESS if name in hidden else help_of(name).replace("`", "")
         # Text becomes a value in `converted`, as what a configuration file has does.
-        add_option(parser, known.but(help=text, default=None, convert=None))
+        add_option(parser, option.but(help=text, default=None, convert=None))
     add_option(parser, CONFIG)
 
 
@@ -94,10 +94,10 @@ def options_of(arguments: argparse.Namespace) -> TrainOptions:
         UsageError: an option that does not exist, or whose value makes no sense.
     """
     written = {} if arguments.config is None else read_config(arguments.config)
-    for name, known in OPTIONS.items():
-        if not known.has_flag:
+    for name, option in OPTIONS.items():
+        if not option.has_flag:
             continue
-        value, flag = getattr(arguments, name), known.long_flag
+        value, flag = getattr(arguments, name), option.long_flag
         if value is not None and value is not False:
             written[name] = converted(name, value, flag)
     options = TrainOptions(**written)
@@ -115,19 +115,20 @@ def read_config(path: str) -> dict[str, Any]:
         FileError: it cannot be read.
         UsageError: it names an option that does not exist, or one twice.
     """
-    known, options = names_in_files(), {}
+    option_names, options = names_in_files(), {}
     for key, value in _content(path).items():
         if key == _NETWORK:
             continue
-        said = key.replace("_", "-")
-        if said not in known:
+        key_in_file = key.replace("_", "-")
+        if key_in_file not in option_names:
             raise UsageError(
-                f"{path}: there is no option '{said}'", fix=suggestion(said, sorted(known))
+                f"{path}: there is no option '{key_in_file}'",
+                fix=suggestion(key_in_file, sorted(option_names)),
             )
-        name = known[said]
+        name = option_names[key_in_file]
         if name in options:
             raise UsageError(f"{path} says {name} twice, also as {key}", fix="say it once")
-        options[name] = converted(name, value, f"{path}: {said}")
+        options[name] = converted(name, value, f"{path}: {key_in_file}")
     return options
 
 
@@ -168,11 +169,11 @@ def graph_of(arguments: argparse.Namespace, options: TrainOptions) -> Graph:
     return read_graph(arguments)
 
 
-def converted(name: str, value: Any, where: str) -> Any:
+def converted(name: str, value: Any, location: str) -> Any:
     """The value of an option, of text or of what TOML has.
 
     Args:
-        where: what the message calls it.
+        location: what the message calls it.
 
     Raises:
         UsageError: it makes no sense.
@@ -182,8 +183,8 @@ def converted(name: str, value: Any, where: str) -> Any:
     try:
         return convert(value)
     except ValueError as error:
-        fix = str(error) if OPTIONS[name].has_flag else f"{error}, [{where.split()[-1]}]"
-        raise UsageError(f"{where} is {value!r}", fix=fix) from error
+        fix = str(error) if OPTIONS[name].has_flag else f"{error}, [{location.split()[-1]}]"
+        raise UsageError(f"{location} is {value!r}", fix=fix) from error
 
 
 # What is done
@@ -213,17 +214,17 @@ class TrainFiles:
 
     def written(self, options: TrainOptions) -> dict[str, Path]:
         """The files that a run writes, by what asks for them."""
-        found = {"-o": self.trained, "the history of -o": self.history}
+        paths = {"-o": self.trained, "the history of -o": self.history}
         if options.engine == "loop":
-            found["the mapping of -o"] = self.mapping
+            paths["the mapping of -o"] = self.mapping
         if options.plot is not None:
-            found["--plot"] = Path(options.plot)
-        return found
+            paths["--plot"] = Path(options.plot)
+        return paths
 
     def checkpoints(self) -> dict[str, Path]:
         """The folder of checkpoints and the files in it, by what asks for them."""
-        names = ("last.npz", "before.npz", "best.npz", "history.jsonl")
-        inside = {f"the checkpoint's {name}": self.checkpoint / name for name in names}
+        file_names = ("last.npz", "before.npz", "best.npz", "history.jsonl")
+        inside = {f"the checkpoint's {name}": self.checkpoint / name for name in file_names}
         return {"the checkpoint of -o": self.checkpoint} | inside
 
 
@@ -285,18 +286,18 @@ def train_file(graph: Graph, files: TrainFiles, options: TrainOptions) -> TrainO
     from jaxsnn.train.loop.parallel import is_first
 
     several, in_the_loop = options.processes > 1, options.engine == "loop"
-    kept = {"checkpoint": files.checkpoint, "overwrite": files.force, "plot": None}
-    prepared = prepare(graph, replace(options, **kept))
+    overrides = {"checkpoint": files.checkpoint, "overwrite": files.force, "plot": None}
+    prepared = prepare(graph, replace(options, **overrides))
     chosen = prepared.options
     try:
         with _partners(files.checkpoint if several else None):
             trained = fit_prepared(prepared)
     except TrainingStopped as error:
-        said = "".join(f"; {note}" for note in _write(files, error.fit, chosen))
+        file_notes = "".join(f"; {note}" for note in _write(files, error.fit, chosen))
         reached = error.fit.history[error.fit.best_epoch]
         accuracy = f"validation {reached.validation_accuracy:.2%}"
-        where = f"epoch {reached.epoch} ({accuracy}) is written to {files.trained}"
-        message = error.problem.message + f"; {where}{said}"
+        written_epoch = f"epoch {reached.epoch} ({accuracy}) is written to {files.trained}"
+        message = error.problem.message + f"; {written_epoch}{file_notes}"
         raise TrainingStopped(message, error.fit, fix=error.fix) from error
     notes = (*trained.notes, *_write(files, trained, chosen))
     if not is_first():
@@ -433,8 +434,8 @@ class TrainOutcome:
     def as_text(self) -> str:
         """For people."""
         record, chip = self.fit.history[self.fit.best_epoch], self.on_chip
-        where = "" if chip is None else f", on the emulated chip {chip.seed}"
-        tested = f"{self.fit.test_accuracy:.2%} of {self.test_samples} samples{where}"
+        chip_clause = "" if chip is None else f", on the emulated chip {chip.seed}"
+        tested = f"{self.fit.test_accuracy:.2%} of {self.test_samples} samples{chip_clause}"
         validated = f"validation {record.validation_accuracy:.2%}"
         lines = [
             f"test accuracy  {tested}",

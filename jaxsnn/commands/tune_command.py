@@ -42,7 +42,9 @@ def add(commands: Any) -> None:
     output = output_options("OUT.nir", "the tuned file", required=True)
     parser = add_command(commands, "tune", run, text, *output, _SPIKES_PER_SAMPLE)
     add_file(parser)
-    others = [name for name, own in OPTIONS.items() if own.engines and "event" not in own.engines]
+    others = [
+        name for name, option in OPTIONS.items() if option.engines and "event" not in option.engines
+    ]
     add_options(parser, hidden=(*_REFUSED, "calibrate", *others))
 
 
@@ -78,10 +80,10 @@ def _numbers(text: str | None) -> tuple[float, ...]:
     if text is None:
         return ()
     try:
-        found = tuple(float(part) for part in text.split(",") if part.strip())
+        numbers = tuple(float(part) for part in text.split(",") if part.strip())
     except ValueError:
-        found = ()
-    if not found:
+        numbers = ()
+    if not numbers:
         message = Text("{option} is {text!r}", option=_SPIKES_PER_SAMPLE, text=text)
         raise UsageError(message, fix="give numbers, with commas")
-    return found
+    return numbers

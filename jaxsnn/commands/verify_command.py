@@ -72,27 +72,28 @@ class VerifyOutcome:
 
     def as_text(self) -> str:
         """For people."""
-        found = self.found
+        comparison = self.found
         lines = []
-        if found.trains:
+        if comparison.trains:
             lines.append(
-                f"{found.identical} of {found.trains} spike trains are identical, {found.identical_active} of "
-                f"{found.active} that have a spike; {found.spikes_got} spikes for {found.spikes_expected}"
+                f"{comparison.identical} of {comparison.trains} spike trains are identical, "
+                f"{comparison.identical_active} of {comparison.active} that have a spike; "
+                f"{comparison.spikes_got} spikes for {comparison.spikes_expected}"
             )
-        if found.relative_rmse is not None:
-            lines.append(f"membranes have a relative RMSE of {found.relative_rmse:.2g}")
-        first = found.first_difference
+        if comparison.relative_rmse is not None:
+            lines.append(f"membranes have a relative RMSE of {comparison.relative_rmse:.2g}")
+        first = comparison.first_difference
         if first is not None:
             lines.append(
                 f"first difference: node '{first.node}', neuron {first.neuron}, sample {first.batch}, "
                 f"step {first.step}: {first.expected:g} was recorded, {first.got:g} simulated"
             )
-        lines.append("verified" if found.ok else "not verified")
+        lines.append("verified" if comparison.ok else "not verified")
         if self.fits:
             first, *others = map(for_command_line, self.fits)
             more = f" (or {listing(others, limit=2)})" if others else ""
             lines.append(f"it verifies with {first}{more}")
-        elif not found.ok:
+        elif not comparison.ok:
             lines.append("nor with another reset or delay that was tried, of all nodes or of one")
         return "\n".join(lines)
 
@@ -131,11 +132,11 @@ def verify_file(graph: Graph, source: str | os.PathLike[str]) -> VerifyOutcome:
     from jaxsnn.simulation.verification import fitting_options
 
     compared = compared_with(graph, source)
-    found, recording = compared.found, compared.recording
+    comparison, recording = compared.found, compared.recording
     silent = () if _moves(recording) else (_SILENT,)
-    others = () if found.ok else fitting_options(graph, recording.x, recording.y)
+    others = () if comparison.ok else fitting_options(graph, recording.x, recording.y)
     return VerifyOutcome(
-        found=found,
+        found=comparison,
         notes=(*recording.notes, *compared.solution.notes, *silent),
         fits=tuple(reading.text for reading in others),
         compared=compared,
@@ -180,10 +181,10 @@ def _with_fits(graph: Graph, recording: Recording, error: JaxsnnError) -> Jaxsnn
     problem = error.problem
     if problem.code != DialectError.default_code or not _moves(recording):
         return error
-    found = fitting_options(graph, recording.x, recording.y)
-    if not found:
+    fitting = fitting_options(graph, recording.x, recording.y)
+    if not fitting:
         return error
-    first, *others = (reading.text for reading in found)
+    first, *others = (reading.text for reading in fitting)
     fix = Text("say {options}, with which the recording verifies", options=first)
     if others:
         more = f" and {len(others) - _SHOWN} more" if len(others) > _SHOWN else ""
@@ -200,14 +201,14 @@ def _moves(recording: Recording) -> bool:
     """Whether anything but zeros came out."""
     import numpy as np
 
-    return any(bool(np.any(own)) for own in recording.y.values())
+    return any(bool(np.any(recorded)) for recorded in recording.y.values())
 
 
 def _refuse_incomplete(
     source: str | os.PathLike[str], recording: Recording, outputs: Iterable[str]
 ) -> None:
-    for name, given in recording.x.items():
-        if hasattr(given, "time"):
+    for name, recorded in recording.x.items():
+        if hasattr(recorded, "time"):
             raise UsageError(
                 f"{source} holds events for input '{name}'",
                 fix="record an array with a value for each step",

@@ -168,12 +168,12 @@ def _once(problems: Iterable[Problem]) -> list[Problem]:
 
 def _for_event(graph: Graph) -> Iterator[Problem]:
     def limits(wires: list[Wire], populations: Mapping[str, Population]) -> Iterator[Problem]:
-        found = [
+        problems = [
             *event_limits(wires, populations),
             *output_limits(wires, populations),
             *late_by_target(wires),
         ]
-        yield from found or without_kernels(wires, populations)
+        yield from problems or without_kernels(wires, populations)
 
     yield from _for_engine(graph, limits, may_be_infinite="")
     yield from _solved(graph)
@@ -207,9 +207,11 @@ def stepped_neurons(graph: Graph, *, stepped: bool = True) -> list[str]:
 
 def _for_grid(graph: Graph) -> Iterator[Problem]:
     def limits(wires: list[Wire], populations: Mapping[str, Population]) -> Iterator[Problem]:
-        found = tuple(grid_limits(wires, populations))
-        yield from found
-        if not found and all(wire.name in populations for wire in wires if wire.kind == "neuron"):
+        problems = tuple(grid_limits(wires, populations))
+        yield from problems
+        if not problems and all(
+            wire.name in populations for wire in wires if wire.kind == "neuron"
+        ):
             for name, text in grid_losses(wires, populations).items():
                 yield Problem(node=name, code="approximated", message=text, severity="warning")
 
@@ -238,11 +240,11 @@ def _for_engine(
             if isinstance(part, JaxsnnError):
                 yield replace(part.problem, node=name, code="cannot-lower")
                 continue
-            found = (
+            range_problems = (
                 beyond_type(name, *pair, _assumed_type(), may_be_infinite=may_be_infinite)
                 for pair in part.parameters.items()
             )
-            yield from filter(None, found)
+            yield from filter(None, range_problems)
         wires = [
             ready.bare_wire(name) if isinstance(part, JaxsnnError) else part.wire
             for name, part in parts.items()
@@ -273,20 +275,22 @@ def _for_chip(graph: Graph) -> Iterator[Problem]:
 
 def _for_importer(target: str) -> Callable[[Graph], Iterable[Problem]]:
     def problems(graph: Graph) -> Iterator[Problem]:
-        found = importer_problems(graph, target)
-        yield from found
-        if graph.dialect.name is not None and any(problem.code == "not-said" for problem in found):
+        importer_findings = importer_problems(graph, target)
+        yield from importer_findings
+        if graph.dialect.name is not None and any(
+            problem.code == "not-said" for problem in importer_findings
+        ):
             # A conversion stops at the first thing that it does not know.
-            yield from _unsaid(graph, known=[problem.node for problem in found])
+            yield from _unsaid(graph, reported=[problem.node for problem in importer_findings])
 
     return problems
 
 
-def _unsaid(graph: Graph, known: list[str]) -> Iterator[Problem]:
+def _unsaid(graph: Graph, reported: list[str]) -> Iterator[Problem]:
     ready = plan(graph)
     for name in graph.neurons:
         part = _lowered(ready, name)
-        if name in known or isinstance(part, JaxsnnError) or part.population is None:
+        if name in reported or isinstance(part, JaxsnnError) or part.population is None:
             continue
         yield from obstacles(part.population, ["reset", "reset_delay", "own_option", "initial"])
 

@@ -64,8 +64,8 @@ class Verdict:
 
 def _worst(grades: Iterable[Grade]) -> Grade:
     """The worst of some verdicts; exact where there is none."""
-    found = {_ORDER.index(grade) for grade in grades}
-    return _ORDER[max(found, default=0)]
+    severities = {_ORDER.index(grade) for grade in grades}
+    return _ORDER[max(severities, default=0)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,8 +142,8 @@ class Matrix:
             table.append([node, kind, *cells])
         of_a_file = any(self.rows.values())
         if of_a_file:
-            whole = [_CELLS[self.overall(purpose)] for purpose in self.purposes]
-            table.append(["(all)", "", *whole])
+            overall_cells = [_CELLS[self.overall(purpose)] for purpose in self.purposes]
+            table.append(["(all)", "", *overall_cells])
         widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
         lines = [
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -165,28 +165,28 @@ class Matrix:
         return "\n".join([*lines, *self.notes])
 
 
-def matrix(graph: Graph, wanted: Sequence[str] = ()) -> Matrix:
+def matrix(graph: Graph, selected_purposes: Sequence[str] = ()) -> Matrix:
     """Verdicts for all nodes of a graph.
 
     Args:
         graph: read with its dialect.
-        wanted: purposes, with versions if need be; all that are known without any.
+        selected_purposes: purposes, with versions if need be; all that are known without any.
 
     Raises:
         UsageError: an unknown purpose.
     """
-    columns = tuple(wanted) or purposes()
+    columns = tuple(selected_purposes) or purposes()
     rows = {
         name: node.type
         for name, node in graph.nodes.items()
         if not isinstance(node, Input | Output)
     }
-    found: list[Verdict] = []
+    verdicts: list[Verdict] = []
     for purpose in columns:
         converts = split_version(purpose)[0] in writable()
-        found += _converted(graph, purpose) if converts else _checked(graph, purpose)
-    known = tuple(verdict for verdict in found if verdict.grade != "exact" or verdict.why)
-    return Matrix(purposes=columns, rows=rows, verdicts=known)
+        verdicts += _converted(graph, purpose) if converts else _checked(graph, purpose)
+    informative = tuple(verdict for verdict in verdicts if verdict.grade != "exact" or verdict.why)
+    return Matrix(purposes=columns, rows=rows, verdicts=informative)
 
 
 def _checked(graph: Graph, purpose: str) -> list[Verdict]:
@@ -194,12 +194,12 @@ def _checked(graph: Graph, purpose: str) -> list[Verdict]:
     dialect was said than the file's tag has is no loss.
     """
     grades: Mapping[str, Grade] = {"error": "unsupported", "warning": "approximate"}
-    found = [
+    verdicts = [
         _of_problem(graph, problem, purpose, grades[problem.severity])
         for problem in check(graph, purpose).problems
         if problem.severity in grades and problem.code != "other-dialect"
     ]
-    return [*found, *_other_time(graph, purpose), *_on_the_chip(graph, purpose)]
+    return [*verdicts, *_other_time(graph, purpose), *_on_the_chip(graph, purpose)]
 
 
 def _on_the_chip(graph: Graph, purpose: str) -> Iterator[Verdict]:
@@ -251,7 +251,7 @@ def _converted(graph: Graph, purpose: str) -> list[Verdict]:
     except (ConversionError, DialectError) as error:
         first = error
     try:
-        made = convert(graph, to=purpose, approximate=True)
+        approximation = convert(graph, to=purpose, approximate=True)
     except (ConversionError, DialectError) as error:
         problems = error.problem, *error.others
         refused = [_of_problem(graph, problem, purpose, "unsupported") for problem in problems]
@@ -264,16 +264,16 @@ def _converted(graph: Graph, purpose: str) -> list[Verdict]:
         ]
     lost = [
         Verdict(node=_row(graph, loss), purpose=purpose, grade="approximate", why=loss)
-        for loss in made.losses
+        for loss in approximation.losses
     ]
     return lost or [_of_problem(graph, first.problem, purpose, "approximate")]
 
 
-def _changes(graph: Graph, made: Converted, purpose: str) -> list[Verdict]:
+def _changes(graph: Graph, conversion: Converted, purpose: str) -> list[Verdict]:
     """Return what keeps the importer from running the file as it is, by which `check` refuses it."""
     return [
         _of_problem(graph, problem, purpose, "exact")
-        for problem in importer_problems(graph, purpose, converted=made)
+        for problem in importer_problems(graph, purpose, converted=conversion)
         if problem.severity == "error"
     ]
 
@@ -281,7 +281,7 @@ def _changes(graph: Graph, made: Converted, purpose: str) -> list[Verdict]:
 def _row(graph: Graph, loss: str) -> str:
     """The node of which a loss speaks: "NODE: what is lost"."""
     name = loss.partition(": ")[0]
-    flat = {known.rpartition("/")[2]: known for known in graph.nodes}
+    flat = {path.rpartition("/")[2]: path for path in graph.nodes}
     return name if name in graph.nodes else flat.get(name, "")
 
 
@@ -293,10 +293,10 @@ def _of_problem(graph: Graph, problem: Problem, purpose: str, grade: Grade) -> V
 # Without a file
 
 
-def matrix_of_types(wanted: Sequence[str] = ()) -> Matrix:
+def matrix_of_types(selected_purposes: Sequence[str] = ()) -> Matrix:
     """Verdicts for each of NIR's types, each in a small network of a framework that writes it."""
-    columns = tuple(wanted) or purposes()
-    found: list[Verdict] = []
+    columns = tuple(selected_purposes) or purposes()
+    verdicts: list[Verdict] = []
     rows: dict[str, str] = {}
     for kind in TYPES:
         layers = _EXAMPLES.get(kind)
@@ -309,8 +309,8 @@ def matrix_of_types(wanted: Sequence[str] = ()) -> Matrix:
             for verdict in matrix(example, [purpose]).verdicts:
                 node = example.nodes.get(verdict.node)
                 if node is None or node.type == kind:
-                    found.append(dataclasses.replace(verdict, node=kind))
-    return Matrix(purposes=columns, rows=rows, verdicts=tuple(found))
+                    verdicts.append(dataclasses.replace(verdict, node=kind))
+    return Matrix(purposes=columns, rows=rows, verdicts=tuple(verdicts))
 
 
 def _in_equations(kind: str, layers: Sequence[build.Layer], purpose: str) -> Graph | None:
@@ -324,18 +324,18 @@ def _in_equations(kind: str, layers: Sequence[build.Layer], purpose: str) -> Gra
     others = [cls.__name__ for cls in NEURONS if cls.__name__ != "CubaLIF"]
     if not importers or not importers[0].continuous or kind in others:
         return None
-    own = [_CURRENT if layer is _LIF else layer for layer in layers]
+    with_currents = [_CURRENT if layer is _LIF else layer for layer in layers]
     if kind == "CubaLIF":
-        own[-1] = _CURRENT
-    if _CURRENT not in own:
+        with_currents[-1] = _CURRENT
+    if _CURRENT not in with_currents:
         return None
-    return build.sequential(*own, seed=0, dialect=name, **_said(importers[0]))
+    return build.sequential(*with_currents, seed=0, dialect=name, **_said(importers[0]))
 
 
 def _written_by(kind: str) -> dict[str, Any]:
     """The dialect of a framework that writes a type, with what it means by itself."""
-    names = [name for name in writable() if kind in framework_of(name).dialects[0].rules]
-    framework = framework_of((names or list(writable()))[0])
+    frameworks = [name for name in writable() if kind in framework_of(name).dialects[0].rules]
+    framework = framework_of((frameworks or list(writable()))[0])
     importer = framework.importers[0]
     # what solves the equations has no step of its own
     step = parse_time("1ms") if importer.continuous else importer.dt
@@ -347,8 +347,8 @@ def _written_by(kind: str) -> dict[str, Any]:
 
 def _said(importer: Importer) -> dict[str, Any]:
     """What an importer means by itself, as far as the framework's own files mean it, too."""
-    other = ("initial", "version")
-    return {key: value for key, value in importer.reads.items() if key not in other}
+    excluded = ("initial", "version")
+    return {key: value for key, value in importer.reads.items() if key not in excluded}
 
 
 _CURRENT = build.cubalif(tau_mem="2ms", tau_syn="1ms", v_threshold=0.5)

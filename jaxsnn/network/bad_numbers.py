@@ -24,15 +24,17 @@ def bad_number(network: Network, inputs: Any = None, *, finite: bool = True) -> 
         inputs: as of `jaxsnn.simulate`; None: they are not looked at.
         finite: all parameters must be finite; else time constants and thresholds may be infinite.
     """
-    found = [*_bad_parameters(network, finite=finite), *_bad_inputs(network, inputs)]
-    return next(iter(found), None)
+    problems = [*_bad_parameters(network, finite=finite), *_bad_inputs(network, inputs)]
+    return next(iter(problems), None)
 
 
 def out_of_bounds(network: Network) -> list[Bool[Array, "..."]]:
     """Which time constants are too small to compute with and which delays are below 0, an array for
     each; they may be traced.
     """
-    named = [pair for own in network.parameters.values() for pair in own.items()]
+    named = [
+        pair for node_parameters in network.parameters.values() for pair in node_parameters.items()
+    ]
     return [
         *[value < _least_tau(value) for key, value in named if key.startswith("tau")],
         *[value < 0 for key, value in named if key == "delay"],
@@ -81,24 +83,26 @@ def _wrong(key: str, numbers: np.ndarray, *, finite: bool) -> Iterator[tuple[np.
 
 def _about(node: str, key: str, numbers: np.ndarray, wrong: np.ndarray, must: str) -> Problem:
     place = tuple(int(axis) for axis in np.argwhere(wrong)[0])
-    where = f"[{', '.join(map(str, place))}]" if place else ""
+    position = f"[{', '.join(map(str, place))}]" if place else ""
     count = int(wrong.sum())
     others = f" (and {count - 1} more of {numbers.size} numbers)" if count > 1 else ""
     return Problem(
         node=node,
         code="not-finite",
-        message=f"node '{node}': {key}{where} is {numbers[place]:g} and must {must}{others}",
+        message=f"node '{node}': {key}{position} is {numbers[place]:g} and must {must}{others}",
         fix=f"give another {key} to node '{node}'",
     )
 
 
 def _bad_inputs(network: Network, inputs: Any) -> Iterator[Problem]:
     """The first number of each input that is none."""
-    names = list(network.inputs)
-    given = inputs if isinstance(inputs, Mapping) else dict.fromkeys(names[:1], inputs)
-    for name, own in given.items():
-        times = getattr(own, "time", None)
-        numbers = own if times is None else times
+    input_names = list(network.inputs)
+    inputs_by_name = (
+        inputs if isinstance(inputs, Mapping) else dict.fromkeys(input_names[:1], inputs)
+    )
+    for name, input_signal in inputs_by_name.items():
+        times = getattr(input_signal, "time", None)
+        numbers = input_signal if times is None else times
         if numbers is None or isinstance(numbers, Tracer):
             continue
         if (text := first_wrong(np.asarray(numbers), is_events=times is not None)) is not None:

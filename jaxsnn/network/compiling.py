@@ -32,8 +32,8 @@ def known_options(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def left_open(options: Mapping[str, Any]) -> dict[str, Any]:
     """Those options of which the variable `XLA_FLAGS` says nothing: what it says of others holds."""
-    said = set(re.findall(r"--(\w+)", os.environ.get("XLA_FLAGS", "")))
-    return {name: value for name, value in options.items() if name not in said}
+    set_flags = set(re.findall(r"--(\w+)", os.environ.get("XLA_FLAGS", "")))
+    return {name: value for name, value in options.items() if name not in set_flags}
 
 
 @cache
@@ -54,8 +54,8 @@ def loops_in(jaxpr: Any) -> int:
         count += equation.primitive.name in ("while", "scan")
         for value in equation.params.values():
             several = value if isinstance(value, tuple | list) else (value,)
-            inner = [getattr(each, "jaxpr", each) for each in several]
-            count += sum(loops_in(each) for each in inner if hasattr(each, "eqns"))
+            inner = [getattr(branch, "jaxpr", branch) for branch in several]
+            count += sum(loops_in(branch) for branch in inner if hasattr(branch, "eqns"))
     return count
 
 
@@ -64,6 +64,6 @@ def loops_in(jaxpr: Any) -> int:
 IN_ONE_PART = {"xla_cpu_parallel_codegen_split_count": 1}
 
 if __name__ == "__main__":  # as XLA_FLAGS has them; one that XLA does not know ends the process
-    known = known_options(NOT_AT_ALL | IN_ONE_PART)
-    flags = (f"--{name}={str(value).lower()}" for name, value in known.items())
+    accepted_flags = known_options(NOT_AT_ALL | IN_ONE_PART)
+    flags = (f"--{name}={str(value).lower()}" for name, value in accepted_flags.items())
     sys.stdout.write(" ".join(flags) + "\n")

@@ -40,11 +40,11 @@ def groups(wires: Sequence[Wire]) -> list[Wire | Cycle]:
     place = {wire.name: number for number, wire in enumerate(wires)}
     # The last source of each node: it is behind the node where that is part of a cycle.
     last = [max((place[source] for source in wire.sources), default=-1) for wire in wires]
-    found: list[Wire | Cycle] = []
+    ordered: list[Wire | Cycle] = []
     start = 0
     while start < len(wires):
         if last[start] < start:
-            found.append(wires[start])
+            ordered.append(wires[start])
             start += 1
             continue
         # The cycle ends where no node in it has a source behind it.
@@ -52,9 +52,9 @@ def groups(wires: Sequence[Wire]) -> list[Wire | Cycle]:
         while stop <= reach:
             reach = max(reach, last[stop])
             stop += 1
-        found.append(_cycle(tuple(wires[start:stop])))
+        ordered.append(_cycle(tuple(wires[start:stop])))
         start = stop
-    return found
+    return ordered
 
 
 def _cycle(wires: tuple[Wire, ...]) -> Cycle:
@@ -71,7 +71,8 @@ def _from_the_entry(wires: tuple[Wire, ...]) -> list[str]:
     aside.
     """
     targets = {
-        wire.name: [other.name for other in wires if wire.name in other.sources] for wire in wires
+        wire.name: [target.name for target in wires if wire.name in target.sources]
+        for wire in wires
     }
     # Where the cycle is fed from outside; the first of them reaches all the others.
     entries = [wire.name for wire in wires if any(source not in targets for source in wire.sources)]

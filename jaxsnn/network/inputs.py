@@ -38,9 +38,11 @@ def checked_inputs(network: Network, inputs: Any) -> dict[str, Input]:
     Raises:
         UsageError: inputs that do not fit the network, or each other.
     """
-    given = by_input(network, inputs)
+    inputs_by_name = by_input(network, inputs)
     trains = {
-        name: checked_input(name, given[name], shape_of_input(network, name), network.dtype)
+        name: checked_input(
+            name, inputs_by_name[name], shape_of_input(network, name), network.dtype
+        )
         for name in network.inputs
     }
     refuse_different_batches({name: events.time.shape[0] for name, events in trains.items()})
@@ -88,10 +90,10 @@ def plain_events(inputs: Mapping[str, Any], who: str) -> dict[str, Events]:
     Raises:
         UsageError: currents, or events with values.
     """
-    for name, given in inputs.items():
-        if isinstance(given, Currents | GradedEvents):
+    for name, input_signal in inputs.items():
+        if isinstance(input_signal, Currents | GradedEvents):
             raise UsageError(
-                f"input '{name}' is {type(given).__name__}, and {who} takes spikes alone",
+                f"input '{name}' is {type(input_signal).__name__}, and {who} takes spikes alone",
                 fix="encode the values as jaxsnn.Events",
                 node=name,
             )
@@ -104,24 +106,24 @@ def by_input(network: Network, inputs: Any) -> dict[str, Any]:
     Raises:
         UsageError: an input too many, or one that lacks.
     """
-    names = list(network.inputs)
+    input_names = list(network.inputs)
     if not isinstance(inputs, Mapping):
-        if len(names) != 1:
+        if len(input_names) != 1:
             raise UsageError(
-                f"the network has {len(names)} inputs ({', '.join(names)})",
+                f"the network has {len(input_names)} inputs ({', '.join(input_names)})",
                 fix="pass a mapping from their names",
             )
-        return {names[0]: inputs}
+        return {input_names[0]: inputs}
     for name in inputs:
-        if name not in names:
+        if name not in input_names:
             raise UsageError(
-                f"the network has no input '{name}'", fix=suggestion(name, names), node=name
+                f"the network has no input '{name}'", fix=suggestion(name, input_names), node=name
             )
-    for name in names:
+    for name in input_names:
         if name not in inputs:
             raise UsageError(
                 f"nothing is given for input '{name}'",
-                fix=f"pass something for each of {', '.join(names)}",
+                fix=f"pass something for each of {', '.join(input_names)}",
                 node=name,
             )
     return dict(inputs)
@@ -149,7 +151,10 @@ def refuse_other_axes(name: str, axes: tuple[int, ...], shape: tuple[int, ...]) 
 
     >>> refuse_other_axes("input", (3072,), (3, 32, 32))
     """
-    lengths = [set(itertools.accumulate(own, operator.mul)) - {1} for own in (axes, shape)]
+    lengths = [
+        set(itertools.accumulate(lengths_of_axes, operator.mul)) - {1}
+        for lengths_of_axes in (axes, shape)
+    ]
     # Joining neighbours leaves some of the products out.
     if math.prod(axes) == math.prod(shape) and not (
         lengths[0] <= lengths[1] or lengths[1] <= lengths[0]
@@ -166,7 +171,7 @@ def shape_of_input(network: Network, name: str) -> tuple[int, ...]:
     return next(wire.shape for wire in network.wires if wire.name == name)
 
 
-def checked_input(name: str, given: Any, shape: tuple[int, ...], dtype: Any) -> Input:
+def checked_input(name: str, input_signal: Any, shape: tuple[int, ...], dtype: Any) -> Input:
     """One input, checked: with an axis of samples, in a dtype.
 
     Args:
@@ -175,19 +180,19 @@ def checked_input(name: str, given: Any, shape: tuple[int, ...], dtype: Any) -> 
     Raises:
         UsageError: what is neither events nor currents, or does not fit the input.
     """
-    if isinstance(given, Currents):
-        return _checked_currents(name, given, shape, dtype)
-    events = checked_events(name, given, math.prod(shape), dtype)
-    if not isinstance(given, GradedEvents):
+    if isinstance(input_signal, Currents):
+        return _checked_currents(name, input_signal, shape, dtype)
+    events = checked_events(name, input_signal, math.prod(shape), dtype)
+    if not isinstance(input_signal, GradedEvents):
         return events
-    if jnp.shape(given.value) != jnp.shape(given.time):
+    if jnp.shape(input_signal.value) != jnp.shape(input_signal.time):
         raise UsageError(
-            f"input '{name}': value has shape {jnp.shape(given.value)} and time"
-            f" {jnp.shape(given.time)}",
+            f"input '{name}': value has shape {jnp.shape(input_signal.value)} and time"
+            f" {jnp.shape(input_signal.time)}",
             fix="give each event a value",
             node=name,
         )
-    value = _as_rows(given.value, dtype)
+    value = _as_rows(input_signal.value, dtype)
     # What unused slots carry does not count, whatever it is.
     kind = module_for(events.time, value)
     value = kind.where(kind.isfinite(events.time), value, kind.zeros((), dtype))
@@ -195,9 +200,11 @@ def checked_input(name: str, given: Any, shape: tuple[int, ...], dtype: Any) -> 
     return GradedEvents(time=events.time, index=events.index, value=value)
 
 
-def _checked_currents(name: str, given: Currents, shape: tuple[int, ...], dtype: Any) -> Currents:
+def _checked_currents(
+    name: str, currents: Currents, shape: tuple[int, ...], dtype: Any
+) -> Currents:
     """Currents (batch, pieces, channels)."""
-    times, values = jnp.shape(given.time), jnp.shape(given.value)
+    times, values = jnp.shape(currents.time), jnp.shape(currents.value)
     if len(times) not in (1, 2) or values[: len(times)] != times or 0 in times:
         raise UsageError(
             f"input '{name}': time has shape {times} and value {values}",
@@ -212,8 +219,8 @@ def _checked_currents(name: str, given: Currents, shape: tuple[int, ...], dtype:
             fix=f"give {size} values for each piece",
             node=name,
         )
-    if not isinstance(given.time, Tracer):
-        time = np.asarray(given.time)
+    if not isinstance(currents.time, Tracer):
+        time = np.asarray(currents.time)
         _refuse_times(name, time)
         if (back := time[..., 1:] < time[..., :-1]).any():
             raise UsageError(
@@ -221,13 +228,13 @@ def _checked_currents(name: str, given: Currents, shape: tuple[int, ...], dtype:
                 fix="give the pieces in the order of their times, unused ones (inf) last",
                 node=name,
             )
-    time = _as_rows(given.time, dtype)
-    value = as_given(given.value, dtype).reshape(*time.shape, size)
+    time = _as_rows(currents.time, dtype)
+    value = as_given(currents.value, dtype).reshape(*time.shape, size)
     kind = module_for(time, value)
     value = kind.where(kind.isfinite(time)[..., None], value, kind.zeros((), dtype))
     _refuse_values(name, value)
     # Times that were put in since may say something else.
-    lasting = given.lasting and times[-1] == 1
+    lasting = currents.lasting and times[-1] == 1
     if not isinstance(time, Tracer):
         lasting = lasting and not np.asarray(time).any()
     return Currents(time=time, value=value, lasting=lasting)
@@ -317,11 +324,13 @@ def _as_channels(index: Any) -> Any:
     what is traced only the run sees that.
     """
     kind = module_for(index)
-    given = kind.asarray(index)
-    if given.dtype.kind == "b" or kind.can_cast(given.dtype, np.int32):
-        return _as_rows(given, np.int32)
-    whole = (given == kind.rint(given)) & (given >= 0) & (given < np.float32(2**31))
-    return _as_rows(kind.where(whole, given, kind.full((), -1, np.int32)), np.int32)
+    channels = kind.asarray(index)
+    if channels.dtype.kind == "b" or kind.can_cast(channels.dtype, np.int32):
+        return _as_rows(channels, np.int32)
+    is_channel = (
+        (channels == kind.rint(channels)) & (channels >= 0) & (channels < np.float32(2**31))
+    )
+    return _as_rows(kind.where(is_channel, channels, kind.full((), -1, np.int32)), np.int32)
 
 
 def refuse_bad_events(name: str, time: np.ndarray, index: np.ndarray, size: int) -> None:
@@ -366,10 +375,10 @@ def _refuse_channels(name: str, index: np.ndarray, used: np.ndarray, size: int) 
     named = index[used]
     if named.size and (named.min() < 0 or named.max() >= size):
         worst = named.min() if named.min() < 0 else named.max()
-        where = _first(used & (index == worst))
+        location = _first(used & (index == worst))
         raise UsageError(
             f"input '{name}' has {size} channels (0 to {size - 1}), an event names channel {worst}"
-            f" ({where})",
+            f" ({location})",
             fix=f"name channels from 0 to {size - 1}",
             node=name,
         )

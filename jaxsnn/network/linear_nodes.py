@@ -152,8 +152,8 @@ def check_operator(wire: Wire, inward: tuple[int, ...], parameters: Arrays) -> N
 _TOLERANCE = 1e-4
 
 
-def _wrong(wire: Wire, what: str, fix: str = "repair its traits") -> LoweringError:
-    message = f"node '{wire.name}' ({wire.kind}): its operator {what}"
+def _wrong(wire: Wire, defect: str, fix: str = "repair its traits") -> LoweringError:
+    message = f"node '{wire.name}' ({wire.kind}): its operator {defect}"
     return LoweringError(message, fix=fix, node=wire.name)
 
 
@@ -177,8 +177,8 @@ def entries_of(
     refuse_large(wire, size * wire.size)
     shapes = tuple(sorted((name, jnp.shape(value)) for name, value in parameters.items()))
     source, target = _pattern(wire, inward, shapes)
-    each = jnp.eye(size, dtype=dtype).reshape(size, *inward)
-    matrix = applied(wire, inward, parameters, each).reshape(size, wire.size)
+    unit_inputs = jnp.eye(size, dtype=dtype).reshape(size, *inward)
+    matrix = applied(wire, inward, parameters, unit_inputs).reshape(size, wire.size)
     return source, target, matrix[source, target]
 
 

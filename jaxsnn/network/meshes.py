@@ -37,11 +37,11 @@ def varying_like(tree: Tree, *others: Any) -> Tree:
     if not axes:
         return tree
 
-    def one(array: Any) -> Any:
+    def cast(array: Any) -> Any:
         missing = tuple(sorted(axes - _varying(array)))
         return lax.pcast(array, missing, to="varying") if missing else array
 
-    return jax.tree.map(one, tree)
+    return jax.tree.map(cast, tree)
 
 
 def _varying(array: Any) -> frozenset[str]:
@@ -94,9 +94,9 @@ def by_compiler(
         for axis in range(-1, _AXES)
     }
     laid_out = jax.sharding.auto_axes(by_axis, axes=mesh.explicit_axes, out_sharding=layouts)
-    found = {axis: iter(arrays) for axis, arrays in laid_out(*arguments).items()}
+    arrays_by_axis = {axis: iter(arrays) for axis, arrays in laid_out(*arguments).items()}
     tree, order = trees[-1]
-    return jax.tree.unflatten(tree, [next(found[axis]) for axis in order])
+    return jax.tree.unflatten(tree, [next(arrays_by_axis[axis]) for axis in order])
 
 
 def first_axis(path: Path, array: Any) -> int:

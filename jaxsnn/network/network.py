@@ -107,20 +107,20 @@ class Network:
 
         Facts that hold stay as they are, also those that say little.
         """
-        populations, known = dict(self.populations), set()
+        populations, populations_with_known_taus = dict(self.populations), set()
         for name, population in self.populations.items():
             taus = _time_constants(self.parameters[name])
             if _are_traced(taus):
                 if population.taus_last:
-                    known.add(name)
+                    populations_with_known_taus.add(name)
                 continue
-            known.add(name)
+            populations_with_known_taus.add(name)
             actual = with_known_taus(population, taus)
             shape_holds = population.tau_shape in (TauShape.ANY, actual.tau_shape)
             if not shape_holds or (population.uniform and not actual.uniform):
                 populations[name] = actual
         network = Network(parameters=self.parameters, wires=self.wires, populations=populations)
-        return network, frozenset(known)
+        return network, frozenset(populations_with_known_taus)
 
     def with_free_time_constants(self) -> Network:
         """The same network without assumptions on its time constants: for training them."""
@@ -136,9 +136,9 @@ class Network:
         Whoever calls a compiled function with it must keep to that. `with_parameters` with other
         time constants undoes it.
         """
-        network, known = self.with_known_facts()
+        network, populations_with_known_taus = self.with_known_facts()
         populations = {
-            name: replace(population, taus_last=name in known)
+            name: replace(population, taus_last=name in populations_with_known_taus)
             for name, population in network.populations.items()
         }
         return Network(parameters=self.parameters, wires=self.wires, populations=populations)
@@ -165,7 +165,10 @@ class Network:
         numbers = sum(int(np.size(leaf)) for leaf in leaves)
         neurons = sum(population.size for population in self.populations.values())
         inputs = [f"'{wire.name}' {wire.size}" for wire in self.wires if wire.kind == "input"]
-        shown = [f"'{own.name}' {own.kind} {own.size}" for own in self.populations.values()]
+        shown = [
+            f"'{population.name}' {population.kind} {population.size}"
+            for population in self.populations.values()
+        ]
         outputs = [f"'{name}'" for name in self.outputs]
         lines = [
             f"Network({len(self.wires)} nodes, {neurons} neurons, {numbers} parameters",
@@ -190,13 +193,13 @@ def check_precision(network: Network) -> None:
             f"a {type(network).__name__} is not a Network", fix="pass jaxsnn.lower(graph)"
         )
     shapes = {wire.name: dict(wire.shapes) for wire in network.wires}
-    for name, wanted in shapes.items():
-        for key, shape in wanted.items():
+    for name, node_shapes in shapes.items():
+        for key, shape in node_shapes.items():
             if key not in network.parameters.get(name, {}):
                 fix = f"give it one of the shape {shape}"
                 raise UsageError(f"node '{name}' has no {key}", fix=fix, node=name)
-    for name, own in network.parameters.items():
-        for key, value in own.items():
+    for name, node_parameters in network.parameters.items():
+        for key, value in node_parameters.items():
             if not hasattr(value, "dtype"):
                 fix = "give an array, as jax.numpy.asarray makes it"
                 kind = type(value).__name__
@@ -222,15 +225,15 @@ def _refuse_other_shape(
     if jnp.issubdtype(value.dtype, jnp.complexfloating):
         fix = "give real numbers, its real"
         raise UsageError(f"node '{name}': {key} is {value.dtype}", fix=fix, node=name)
-    wanted = [shapes[key]] if key in shapes else []
+    allowed_shapes = [shapes[key]] if key in shapes else []
     if key == "delay" and "weight" in shapes:
-        whole = shapes["weight"]
-        wanted = [whole, whole[1:], ()]
+        weight_shape = shapes["weight"]
+        allowed_shapes = [weight_shape, weight_shape[1:], ()]
     shape = jnp.shape(value)
-    if wanted and shape not in wanted:
+    if allowed_shapes and shape not in allowed_shapes:
         raise UsageError(
             f"node '{name}': {key} has shape {shape}",
-            fix=f"give it the shape {' or '.join(map(str, wanted))}; of several networks at once by"
+            fix=f"give it the shape {' or '.join(map(str, allowed_shapes))}; of several networks at once by"
             " jax.vmap",
             node=name,
         )
@@ -273,22 +276,22 @@ def check_dtype(dtype: Any) -> np.dtype:
     Raises:
         UsageError: it is neither float32 nor float64, or takes 64 bits, and JAX computes with 32.
     """
-    own = jnp.result_type(float)
+    default_dtype = jnp.result_type(float)
     try:
-        asked = own if dtype is None or dtype is float else np.dtype(dtype)
+        requested_dtype = default_dtype if dtype is None or dtype is float else np.dtype(dtype)
     except TypeError:
-        asked = None
-    if asked not in (np.float32, np.float64):
+        requested_dtype = None
+    if requested_dtype not in (np.float32, np.float64):
         raise UsageError(
             f"dtype is {dtype!r}, and networks are float32 or float64",
             fix='pass dtype="float32" or leave it out',
         )
-    if asked == np.float64 != own:
+    if requested_dtype == np.float64 != default_dtype:
         raise UsageError(
-            f"dtype is {asked}, and JAX computes in {own}",
+            f"dtype is {requested_dtype}, and JAX computes in {default_dtype}",
             fix=ENABLE_X64.format('pass dtype="float32"'),
         )
-    return asked
+    return requested_dtype
 
 
 def check_parameters(old: Parameters, new: Parameters) -> None:
@@ -303,19 +306,19 @@ def check_parameters(old: Parameters, new: Parameters) -> None:
     """
     for name in (*old, *new):
         _refuse_lacking(name, old, "the network has no node", new, "the parameters have no node")
-        own, given = old[name], new[name]
+        old_parameters, new_parameters = old[name], new[name]
         has, lacks = f"node '{name}' has no parameter", f"node '{name}' is given no parameter"
-        for key in (*own, *given):
-            _refuse_lacking(key, own, has, given, lacks, node=name)
-            shape, wanted = jnp.shape(given[key]), jnp.shape(own[key])
-            if shape != wanted:
+        for key in (*old_parameters, *new_parameters):
+            _refuse_lacking(key, old_parameters, has, new_parameters, lacks, node=name)
+            shape, old_shape = jnp.shape(new_parameters[key]), jnp.shape(old_parameters[key])
+            if shape != old_shape:
                 raise UsageError(
                     f"node '{name}': {key} has shape {shape}",
-                    fix=f"give it the shape {wanted}",
+                    fix=f"give it the shape {old_shape}",
                     node=name,
                 )
-            if key.startswith("tau") and hasattr(given[key], "dtype"):
-                _refuse_other_kind(name, key, given[key])
+            if key.startswith("tau") and hasattr(new_parameters[key], "dtype"):
+                _refuse_other_kind(name, key, new_parameters[key])
 
 
 def _refuse_lacking(
@@ -327,9 +330,9 @@ def _refuse_lacking(
     node: str = "",
 ) -> None:
     """Refuse a name that only one of two mappings has."""
-    for known, lacks in ((old, lacks_old), (new, lacks_new)):
-        if name not in known:
-            raise UsageError(f"{lacks} '{name}'", fix=suggestion(name, known), node=node or name)
+    for mapping, lacks in ((old, lacks_old), (new, lacks_new)):
+        if name not in mapping:
+            raise UsageError(f"{lacks} '{name}'", fix=suggestion(name, mapping), node=node or name)
 
 
 def with_synaptic_delays(network: Network, name: str, delay: ArrayLike) -> Network:
@@ -351,10 +354,10 @@ def with_synaptic_delays(network: Network, name: str, delay: ArrayLike) -> Netwo
     """
     kinds = {wire.name: wire.kind for wire in network.wires}
     if kinds.get(name) not in ("Linear", "Affine"):
-        what = f"is of kind {kinds[name]}" if name in kinds else "is not in the network"
+        defect = f"is of kind {kinds[name]}" if name in kinds else "is not in the network"
         choices = [node for node, kind in kinds.items() if kind in ("Linear", "Affine")]
         raise LoweringError(
-            f"node '{name}' {what}, and only a Linear or Affine has synapses",
+            f"node '{name}' {defect}, and only a Linear or Affine has synapses",
             fix=suggestion(name, choices),
             node=name,
         )
@@ -372,7 +375,9 @@ def with_synaptic_delays(network: Network, name: str, delay: ArrayLike) -> Netwo
             )
     delay = jnp.asarray(delay, weight.dtype)
     sizes = zip(reversed(delay.shape), reversed(weight.shape), strict=False)
-    if delay.ndim > 2 or any(own not in (1, wanted) for own, wanted in sizes):
+    if delay.ndim > 2 or any(
+        delay_size not in (1, weight_size) for delay_size, weight_size in sizes
+    ):
         raise UsageError(
             f"node '{name}': delay has shape {delay.shape}, its weight {weight.shape}",
             fix="give one delay, one for each source, or one for each synapse, (outputs, inputs)",
@@ -393,11 +398,13 @@ def without_synaptic_delays(
     """Parameters without the delays of `with_synaptic_delays`, and these delays by node."""
     parameters, delays = {}, {}
     for wire in network.wires:
-        own = dict(network.parameters.get(wire.name, {}))
-        if wire.kind in ("Linear", "Affine") and "delay" in own:
-            delays[wire.name] = jnp.broadcast_to(own.pop("delay"), own["weight"].shape)
-        if own:
-            parameters[wire.name] = own
+        node_parameters = dict(network.parameters.get(wire.name, {}))
+        if wire.kind in ("Linear", "Affine") and "delay" in node_parameters:
+            delays[wire.name] = jnp.broadcast_to(
+                node_parameters.pop("delay"), node_parameters["weight"].shape
+            )
+        if node_parameters:
+            parameters[wire.name] = node_parameters
     return parameters, delays
 
 

@@ -82,9 +82,9 @@ def model_of(kind: str) -> NeuronModel:
     Raises:
         LoweringError: nobody registered such a kind.
     """
-    found = _NIR.get(kind)
-    if found is not None:
-        return found
+    built_in = _NIR.get(kind)
+    if built_in is not None:
+        return built_in
     _load_entry_points()
     if kind not in _REGISTERED:
         raise LoweringError(

@@ -61,8 +61,8 @@ def with_rounded_resets(
     Args:
         parameters: NIR's names -> numbers as the file has them.
     """
-    known = {"v_reset", "v_threshold"} <= set(parameters)
-    if not known or population.reset != "zero" or "v_reset" in dict(population.obstacles):
+    has_both = {"v_reset", "v_threshold"} <= set(parameters)
+    if not has_both or population.reset != "zero" or "v_reset" in dict(population.obstacles):
         return population
     with np.errstate(over="ignore"):  # of a threshold
         pair = [np.asarray(parameters[key], dtype) for key in ("v_reset", "v_threshold")]
@@ -85,10 +85,10 @@ def obstacles(population: Population, fields: Iterable[str]) -> Iterator[Problem
     """What is not known of a population and what makes no sense, among some fields; one problem for
     each way out.
     """
-    wanted = tuple(fields)
-    ways: list[str] = []
+    selected_fields = tuple(fields)
+    remedies: list[str] = []
     for field, problem in population.obstacles:
-        way = problem.fix or problem.message
-        if field in wanted and way not in ways:
-            ways.append(way)
+        remedy = problem.fix or problem.message
+        if field in selected_fields and remedy not in remedies:
+            remedies.append(remedy)
             yield problem

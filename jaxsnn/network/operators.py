@@ -132,8 +132,8 @@ def delayed_by_source(operator: Operator) -> Operator:
         return operator
     delay = jnp.zeros(operator.inward, operator.row_delay.dtype)
     delay = delay.at[source].set(operator.row_delay[row])
-    own = 0.0 if operator.delay is None else operator.delay
-    return replace(operator, delay=own + delay, row_delay=None)
+    source_delay = 0.0 if operator.delay is None else operator.delay
+    return replace(operator, delay=source_delay + delay, row_delay=None)
 
 
 def by_taps(operator: Operator, dtype: DTypeLike) -> list[Operator]:
@@ -141,16 +141,17 @@ def by_taps(operator: Operator, dtype: DTypeLike) -> list[Operator]:
     a source channel meets one row: what its first pair does, what its second one does, and so on.
     """
     source, position, row = (
-        each[np.argsort(operator.entries()[0], kind="stable")] for each in operator.entries()
+        entry_array[np.argsort(operator.entries()[0], kind="stable")]
+        for entry_array in operator.entries()
     )
     tap = np.arange(len(source)) - np.searchsorted(source, source)
-    found = []
+    tap_operators = []
     for number in range(int(tap.max(initial=-1)) + 1):
         which = tap == number
         pair, weight = np.arange(which.sum()), operator.rows(dtype)[row[which]]
         tiles = jnp.zeros((len(pair), operator.lanes, operator.positions), dtype)
         rows = tiles.at[pair, :, position[which]].set(weight).reshape(len(pair), operator.size)
-        found.append(
+        tap_operators.append(
             Operator(
                 inward=operator.inward,
                 positions=1,
@@ -163,7 +164,7 @@ def by_taps(operator: Operator, dtype: DTypeLike) -> list[Operator]:
                 row_delay=operator.row_delay[row[which]],
             )
         )
-    return found
+    return tap_operators
 
 
 def as_matrix(operator: Operator, dtype: DTypeLike) -> Operator:
@@ -190,13 +191,13 @@ def alike(
 
 def added(paths: Iterable[Path], dtype: DTypeLike) -> tuple[Path, ...]:
     """Paths, in which matrices from one source with the same delays are one: an event acts once."""
-    found = []
+    merged = []
     for source, same in alike(paths, lambda operator: operator.is_matrix):
-        one = same[0]
+        summed = same[0]
         if len(same) > 1:
-            one = replace(one, weight=sum(each.rows(dtype) for each in same))
-        found.append((source, one))
-    return tuple(found)
+            summed = replace(summed, weight=sum(operator.rows(dtype) for operator in same))
+        merged.append((source, summed))
+    return tuple(merged)
 
 
 def identity(size: int) -> Operator:
@@ -374,7 +375,7 @@ def _copied(
     expected = np.zeros(weight.shape, bool)
     expected[every, channels] = True
     # NaN where they are not: the run says that it is not finite.
-    one = jnp.where(jnp.all(weight == expected), 1.0, jnp.nan).astype(weight.dtype)
+    unit_weight = jnp.where(jnp.all(weight == expected), 1.0, jnp.nan).astype(weight.dtype)
     return replace(
         operator,
         positions=len(channels),
@@ -382,7 +383,7 @@ def _copied(
         source=np.asarray(channels),
         position=every,
         row=0 * every,
-        weight=one[None, None],
+        weight=unit_weight[None, None],
     )
 
 
@@ -486,9 +487,14 @@ def _as_pool(operator: Operator, dtype: DTypeLike) -> Operator:
     if not operator.is_identity:
         return operator
     every = _pool_entries(operator)
-    one = jnp.ones((1, 1), dtype)
+    unit_weight = jnp.ones((1, 1), dtype)
     return replace(
-        operator, **every, positions=operator.size, lanes=1, row=0 * every["source"], weight=one
+        operator,
+        **every,
+        positions=operator.size,
+        lanes=1,
+        row=0 * every["source"],
+        weight=unit_weight,
     )
 
 
@@ -520,10 +526,13 @@ def _delayed(
     delay = operator.in_place(delay)
     single = one_lane(wire, operator, dtype)
     _, position, row = single.entries()
-    own = 0.0 if single.row_delay is None else single.row_delay[row]
+    row_delay = 0.0 if single.row_delay is None else single.row_delay[row]
     # Each pair with a row of its own, as late as its row and its channel.
     return replace(
-        single, row=np.arange(len(row)), weight=single.weight[row], row_delay=own + delay[position]
+        single,
+        row=np.arange(len(row)),
+        weight=single.weight[row],
+        row_delay=row_delay + delay[position],
     )
 
 

@@ -19,8 +19,8 @@ def usual_promotion(function: Callable[Given, Found]) -> Callable[Given, Found]:
     """A function that is run, or traced, under the usual rules."""
 
     @wraps(function)
-    def under_usual(*given: Given.args, **named: Given.kwargs) -> Found:
+    def under_usual(*arguments: Given.args, **named: Given.kwargs) -> Found:
         with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
-            return function(*given, **named)
+            return function(*arguments, **named)
 
     return under_usual

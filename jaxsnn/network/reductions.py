@@ -81,14 +81,14 @@ def any_in(*conditions: Bool[Array, "..."]) -> Bool[Array, ""]:
     for condition in conditions:
         if condition.size:
             by_size[condition.size].append(condition.reshape(-1))
-    found = []
+    partial_results = []
     for size, same in by_size.items():
         # Two halves: of a single one XLA would make several loops again. A size that is not known
         # yet (`jax.export`) has none.
         if len(same) == 1 and isinstance(size, int):
             same = jnp.split(jnp.pad(same[0], (0, size % 2)), 2)
-        found += any_of_each(*same)
-    return any_of(found)
+        partial_results += any_of_each(*same)
+    return any_of(partial_results)
 
 
 def any_of(conditions: Iterable[Bool[Array, ""]]) -> Bool[Array, ""]:

@@ -33,11 +33,11 @@ class Signal:
 
     def matrices(self, dtype: DTypeLike) -> dict[str, Float[Array, "inputs channels"]]:
         """Source -> matrix, all paths from it added up; delays are not in it."""
-        found = {}
+        matrices = {}
         for source, operator in self.paths:
             matrix = operator.dense(dtype)
-            found[source] = found[source] + matrix if source in found else matrix
-        return found
+            matrices[source] = matrices[source] + matrix if source in matrices else matrix
+        return matrices
 
 
 def signals(network: Network) -> dict[str, Signal]:

@@ -28,35 +28,35 @@ def in_buckets(trains: Mapping[str, Input], channels: Mapping[str, int]) -> dict
         channels: of each input.
     """
     return {
-        name: with_slots(own, bucket(own.time.shape[-1]), channels[name])
-        if on_processor(own)
-        else own
-        for name, own in trains.items()
+        name: with_slots(train, bucket(train.time.shape[-1]), channels[name])
+        if on_processor(train)
+        else train
+        for name, train in trains.items()
     }
 
 
-def with_slots(given: Input, slots: int, channels: int) -> Input:
+def with_slots(train: Input, slots: int, channels: int) -> Input:
     """An input in NumPy's arrays with so many slots, those behind unused; one with more of them as it
     is.
 
     Args:
-        given: (..., events) or (..., pieces), on the processor.
+        train: (..., events) or (..., pieces), on the processor.
         channels: of the input, what unused slots have as an index.
     """
-    more = slots - given.time.shape[-1]
+    more = slots - train.time.shape[-1]
     if more <= 0:
-        return given
-    if isinstance(given, Currents):
+        return train
+    if isinstance(train, Currents):
         # The values have the channels as their last axis.
-        time, value = _wider(given.time, more, np.inf), _wider(given.value, more, 0.0, 1)
-        return replace(given, time=time, value=value, lasting=False)
+        time, value = _wider(train.time, more, np.inf), _wider(train.value, more, 0.0, 1)
+        return replace(train, time=time, value=value, lasting=False)
     unused = {"time": np.inf, "index": channels, "value": 0.0}
     wide = {
-        name: _wider(getattr(given, name), more, filling)
+        name: _wider(getattr(train, name), more, filling)
         for name, filling in unused.items()
-        if hasattr(given, name)
+        if hasattr(train, name)
     }
-    return replace(given, **wide)
+    return replace(train, **wide)
 
 
 def _wider(array: Any, more: int, filling: float, behind: int = 0) -> Any:

@@ -124,36 +124,36 @@ def fullest(columns: Float[Array, "numbers columns"]) -> Int[Array, ""]:
 
 
 def places_in(
-    rising: Num[Array, "numbers"], wanted: Num[Array, "*wanted"], *, right: bool = False
-) -> Int[Array, "*wanted"]:
+    rising: Num[Array, "numbers"], queries: Num[Array, "*queries"], *, right: bool = False
+) -> Int[Array, "*queries"]:
     """How many of some numbers in rising order are below each of others, or, from the right, not
     above; as `jnp.searchsorted`, whose loop compiles to four times as many kernels.
 
     Bisection that goes ahead by halves of a power of two: what it carries is one array.
     """
 
-    def passes(place: Int[Array, "*wanted"]) -> Bool[Array, "*wanted"]:
+    def passes(place: Int[Array, "*queries"]) -> Bool[Array, "*queries"]:
         passed = rising[place]
-        return passed <= wanted if right else passed < wanted
+        return passed <= queries if right else passed < queries
 
     return _places(
-        len(rising), varying_like(jnp.zeros(wanted.shape, jnp.int32), rising, wanted), passes
+        len(rising), varying_like(jnp.zeros(queries.shape, jnp.int32), rising, queries), passes
     )
 
 
 def places_in_columns(
-    rising: Num[Array, "numbers columns"], wanted: Num[Array, "first columns last"]
+    rising: Num[Array, "numbers columns"], queries: Num[Array, "first columns last"]
 ) -> Int[Array, "first columns last"]:
     """As `places_in`, in the column of each."""
-    start = varying_like(jnp.zeros(wanted.shape, jnp.int32), rising, wanted)
-    return _places(len(rising), start, lambda place: of_columns(rising, place) < wanted)
+    start = varying_like(jnp.zeros(queries.shape, jnp.int32), rising, queries)
+    return _places(len(rising), start, lambda place: of_columns(rising, place) < queries)
 
 
 def _places(
     numbers: int,
-    start: Int[Array, "*wanted"],
-    passes: Callable[[Int[Array, "*wanted"]], Bool[Array, "*wanted"]],
-) -> Int[Array, "*wanted"]:
+    start: Int[Array, "*queries"],
+    passes: Callable[[Int[Array, "*queries"]], Bool[Array, "*queries"]],
+) -> Int[Array, "*queries"]:
     """How many of some numbers in rising order there are up to the last at whose place a condition
     holds.
 
@@ -164,10 +164,10 @@ def _places(
         return start
     power = 1 << numbers.bit_length()
 
-    def ahead(step: Int[Array, ""], place: Int[Array, "*wanted"]) -> Int[Array, "*wanted"]:
+    def ahead(step: Int[Array, ""], place: Int[Array, "*queries"]) -> Int[Array, "*queries"]:
         further = place + (jnp.int32(power >> 1) >> step.astype(jnp.int32))
-        found = passes(jnp.minimum(further, numbers) - 1)
-        return jnp.where((further <= numbers) & found, further, place)
+        condition_holds = passes(jnp.minimum(further, numbers) - 1)
+        return jnp.where((further <= numbers) & condition_holds, further, place)
 
     return lax.fori_loop(0, power.bit_length() - 1, ahead, start)
 

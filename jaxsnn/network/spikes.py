@@ -83,32 +83,32 @@ class Events:
             raise UsageError(f"spikes in steps: {error}", fix=fix) from error
 
 
-def refuse_traced(given: Any, what: str) -> None:
+def refuse_traced(values: Any, description: str) -> None:
     """Refuse values that JAX traces: how many spikes they make is seen in numbers alone.
 
     Args:
-        what: names them in the message.
+        description: names them in the message.
 
     Raises:
         UsageError: some are traced.
     """
-    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(given)):
+    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(values)):
         raise UsageError(
-            f"{what} are traced by jax.jit, vmap or grad, and their spikes are made of numbers",
+            f"{description} are traced by jax.jit, vmap or grad, and their spikes are made of numbers",
             fix="encode before, and pass the events",
         )
 
 
-def refuse_masked(given: Any, what: str, node: str = "") -> None:
+def refuse_masked(values: Any, description: str, node: str = "") -> None:
     """Refuse an array of which numbers are masked: the mask would be ignored.
 
     Args:
-        what: names it in the message.
+        description: names it in the message.
         node: the input, where it is known.
     """
-    if np.ma.is_masked(given):
+    if np.ma.is_masked(values):
         fix = "leave these out, or fill them with numbers: its filled()"
-        raise UsageError(f"{what} has numbers that are masked", fix=fix, node=node)
+        raise UsageError(f"{description} has numbers that are masked", fix=fix, node=node)
 
 
 def sort_events(

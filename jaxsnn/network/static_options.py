@@ -18,11 +18,13 @@ def hashable(value: Any, *, is_whole: bool = False) -> Any:
         is_whole: it is a number of things: 8.0 is 8.
     """
     if isinstance(value, Mapping):
-        pairs = [(name, hashable(own, is_whole=is_whole)) for name, own in value.items()]
+        pairs = [(name, hashable(entry, is_whole=is_whole)) for name, entry in value.items()]
         return tuple(sorted(pairs, key=lambda pair: str(pair[0])))
     is_array = isinstance(value, np.generic | np.ndarray | jax.Array)
     if is_array and not isinstance(value, Tracer) and (value.ndim == 0 or value.dtype.kind == "U"):
         value = value.tolist()
-    if isinstance(value, list | set | frozenset) and all(isinstance(one, str) for one in value):
+    if isinstance(value, list | set | frozenset) and all(
+        isinstance(element, str) for element in value
+    ):
         return tuple(sorted(value))
     return int(value) if is_whole and isinstance(value, float) and value.is_integer() else value

@@ -173,8 +173,8 @@ class Wire:
                 fix="use linear nodes",
                 node=self.name,
             )
-        found = self.linear.apply
-        function = pkgutil.resolve_name(found) if isinstance(found, str) else found
+        linear_map = self.linear.apply
+        function = pkgutil.resolve_name(linear_map) if isinstance(linear_map, str) else linear_map
         return function(parameters, self.detail, x)
 
 
@@ -383,14 +383,14 @@ def _linear_targets(wires: Iterable[Wire]) -> dict[str, list[str]]:
 
 
 def _spread(targets: Mapping[str, list[str]], starts: Iterable[str]) -> set[str]:
-    found = set(starts)
-    waiting = list(found)
+    reached = set(starts)
+    waiting = list(reached)
     while waiting:
         for name in targets.get(waiting.pop(), ()):
-            if name not in found:
-                found.add(name)
+            if name not in reached:
+                reached.add(name)
                 waiting.append(name)
-    return found
+    return reached
 
 
 def carried(wires: Iterable[Wire], origins: Iterable[str]) -> dict[str, tuple[str, ...]]:
@@ -409,6 +409,6 @@ def carried(wires: Iterable[Wire], origins: Iterable[str]) -> dict[str, tuple[st
         {name for source in wire.sources for name in carrying.get(source, ())} for wire in wires
     )
     return {
-        wire.name: tuple(sorted(names, key=order.__getitem__))
-        for wire, names in zip(wires, entering, strict=True)
+        wire.name: tuple(sorted(carried_origins, key=order.__getitem__))
+        for wire, carried_origins in zip(wires, entering, strict=True)
     }

@@ -69,10 +69,10 @@ class Currents:
             value: (batch, *shape), such as static images, their axes in the order of the input's.
         """
         refuse_no_array(value, "value")
-        given = value if isinstance(value, Tracer | jax.Array) else np.asarray(value, float)
-        kind = jnp if isinstance(given, Tracer | jax.Array) else np
-        time = kind.zeros((len(given), 1), given.dtype)
-        return cls(time=time, value=given[:, None], lasting=True)
+        currents = value if isinstance(value, Tracer | jax.Array) else np.asarray(value, float)
+        kind = jnp if isinstance(currents, Tracer | jax.Array) else np
+        time = kind.zeros((len(currents), 1), currents.dtype)
+        return cls(time=time, value=currents[:, None], lasting=True)
 
     @classmethod
     def held(cls, x: Any, dt: float) -> Currents:
@@ -96,19 +96,21 @@ class Currents:
             )
         refuse_no_array(x, "x")
         traced = isinstance(x, Tracer)
-        given = x if traced or isinstance(x, jax.Array) else np.asarray(x, float)
-        kind = jnp if isinstance(given, Tracer | jax.Array) else np
-        if given.ndim < 2:
+        step_values = x if traced or isinstance(x, jax.Array) else np.asarray(x, float)
+        kind = jnp if isinstance(step_values, Tracer | jax.Array) else np
+        if step_values.ndim < 2:
             raise UsageError(
-                f"x has shape {given.shape}", fix="give it the shape (time, batch, channels)"
+                f"x has shape {step_values.shape}", fix="give it the shape (time, batch, channels)"
             )
-        steps, batch = given.shape[:2]
+        steps, batch = step_values.shape[:2]
         new = np.ones(steps, bool)
         if not traced:
-            numbers = np.asarray(given)
+            numbers = np.asarray(step_values)
             new[1:] = (numbers[1:] != numbers[:-1]).any(axis=tuple(range(1, numbers.ndim)))
         begins = np.flatnonzero(new)
-        pieces = kind.concatenate([given[begins], kind.zeros((1, *given.shape[1:]), given.dtype)])
+        pieces = kind.concatenate(
+            [step_values[begins], kind.zeros((1, *step_values.shape[1:]), step_values.dtype)]
+        )
         # As `dense_to_events` has them: step k begins at k dt, the end is `steps` times dt.
         time = np.append(begins, steps) * dt
         return cls(
@@ -119,8 +121,8 @@ class Currents:
 
 
 def refuse_no_array(
-    given: Any,
-    what: str,
+    values: Any,
+    description: str,
     *,
     shorter: str = "fill shorter ones up with zeros",
     numbers: str = "give numbers",
@@ -129,7 +131,7 @@ def refuse_no_array(
     """Refuse an array, a list or a number that is none of real numbers, or masks some of them.
 
     Args:
-        what: names it in the message.
+        description: names it in the message.
         shorter, numbers: the ways out, of rows and of what is no number.
         node: the input, where it is known.
 
@@ -137,18 +139,18 @@ def refuse_no_array(
         UsageError: it holds text, dates, objects or complex numbers, rows of different lengths, or
             a mask, which would be ignored.
     """
-    is_array = isinstance(given, Tracer | jax.Array)
+    is_array = isinstance(values, Tracer | jax.Array)
     if not is_array:
-        refuse_masked(given, what, node)
+        refuse_masked(values, description, node)
     try:
-        kind = given.dtype if is_array else np.asarray(given).dtype
+        kind = values.dtype if is_array else np.asarray(values).dtype
     except TypeError:  # of numbers that JAX traces
         return
     except ValueError:
-        message = f"{what} has rows of different lengths"
+        message = f"{description} has rows of different lengths"
         raise UsageError(message, fix=shorter, node=node) from None
     if kind.kind in "SUOcMm":
-        raise UsageError(f"{what} holds {kind}", fix=numbers, node=node)
+        raise UsageError(f"{description} holds {kind}", fix=numbers, node=node)
 
 
 @jax.tree_util.register_dataclass

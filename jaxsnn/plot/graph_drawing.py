@@ -84,11 +84,11 @@ def draw(graph: Graph, path: str | os.PathLike[str], *, force: bool = False) -> 
 
 def _boxes(graph: Graph) -> dict[str, Box]:
     """The nodes, with what a reader wants to see of each."""
-    found, counts = shapes(graph), synapses(graph)
+    node_shapes, counts = shapes(graph), synapses(graph)
     boxes = {}
     for name, node in graph.nodes.items():
         local = name.rsplit("/", 1)[-1]
-        lines = (local, _summary(node, found[name], counts.get(name)))
+        lines = (local, _summary(node, node_shapes[name], counts.get(name)))
         widest = max(len(line) for line in lines)
         boxes[name] = Box(
             name=name,
@@ -159,7 +159,7 @@ def _placed(graph: Graph) -> dict[str, Box]:
     tallest = max(
         (sum(boxes[name].height + nested for name in column) for column in columns), default=0.0
     )
-    left, row = GAP_X / 2, dict.fromkeys(boxes, 0.0)
+    column_left, row = GAP_X / 2, dict.fromkeys(boxes, 0.0)
     for column in columns:
 
         def source_row(name: str) -> float:
@@ -178,10 +178,12 @@ def _placed(graph: Graph) -> dict[str, Box]:
         )
         for name in column:
             box = boxes[name]
-            boxes[name] = dataclasses.replace(box, left=left + (width - box.width) / 2, top=top)
+            boxes[name] = dataclasses.replace(
+                box, left=column_left + (width - box.width) / 2, top=top
+            )
             row[name] = top + box.height / 2
             top += box.height + nested
-        left += width + GAP_X
+        column_left += width + GAP_X
     return boxes
 
 
@@ -228,7 +230,7 @@ def _page(graph: Graph) -> Page:
         if not inside:
             continue
         space = FRAME + 4 * (max(box.name.count("/") for box in inside) - path.count("/") - 1)
-        left, top = (
+        frame_left, top = (
             min(box.left for box in inside) - space,
             min(box.top for box in inside) - space - 6,
         )
@@ -236,9 +238,9 @@ def _page(graph: Graph) -> Page:
             name=path,
             kind="frame",
             lines=(path,),
-            left=left,
+            left=frame_left,
             top=top,
-            width=max(box.left + box.width for box in inside) + space - left,
+            width=max(box.left + box.width for box in inside) + space - frame_left,
             height=max(box.top + box.height for box in inside) + space - top,
         )
         frames.append(frame)

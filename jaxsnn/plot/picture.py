@@ -88,10 +88,10 @@ def format_of(path: str | Path) -> str:
     """
     ending = Path(path).suffix
     if ending.removeprefix(".").lower() not in FORMATS:
-        wanted = listing(f".{name}" for name in FORMATS)
+        endings = listing(f".{name}" for name in FORMATS)
         raise UsageError(
             f"'{path}' ends in '{ending}', which is not a format of pictures",
-            fix=f"name a file that ends in one of {wanted}",
+            fix=f"name a file that ends in one of {endings}",
         )
     return ending.removeprefix(".").lower()
 

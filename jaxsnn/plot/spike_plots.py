@@ -87,11 +87,11 @@ def raster(
     last = max((latest(trains) for trains in drawn), default=0.0)
     unit, size = time_unit(t_end or last)
     end = (t_end or 1.05 * last or size) / size
-    names = list(drawn[0])
-    heights = [max(1.0, min(drawn[0][name].size, 60) / 12) for name in names]
+    populations = list(drawn[0])
+    heights = [max(1.0, min(drawn[0][name].size, 60) / 12) for name in populations]
     figure = new_figure(max(3.1 * len(drawn), 5.0) + 1.2, 0.75 * sum(heights) + 1.6)
     axes_of = figure.subplots(
-        len(names),
+        len(populations),
         len(drawn),
         sharex=True,
         sharey="row",
@@ -99,9 +99,9 @@ def raster(
         gridspec_kw={"height_ratios": heights},
     )
     for column, trains in enumerate(drawn):
-        for row, name in enumerate(names):
+        for row, name in enumerate(populations):
             axes, train = axes_of[row][column], trains[name]
-            colour = VERMILION if row == len(names) - 1 else BLUE
+            colour = VERMILION if row == len(populations) - 1 else BLUE
             draw_train(axes, train, GREEN if train.rows == "channels" else colour, size)
             axes.set(ylim=(train.size - 0.5, -0.5), xlim=(-0.01 * end, end))
             if name == circled and train.time.size:
@@ -121,7 +121,8 @@ def raster(
     figure.suptitle(title, fontsize=11)
     until = np.inf if t_end is None else t_end
     seen = {
-        name: sum(int(np.sum(trains[name].time <= until)) for trains in drawn) for name in names
+        name: sum(int(np.sum(trains[name].time <= until)) for trains in drawn)
+        for name in populations
     }
     counts = ", ".join(f"{count} of '{name}'" for name, count in seen.items())
     many = f"{len(drawn)} sample{'s' * (len(drawn) != 1)}"
@@ -158,11 +159,13 @@ def histogram(run: Any, *, bins: int = 50, t_end: float | None = None, title: st
     unit, size = time_unit(end)
     edges = np.linspace(0.0, end or size, bins + 1)
     width = float(edges[1])
-    names = list(drawn[0])
+    populations = list(drawn[0])
     peaks: list[str] = []
-    figure = new_figure(6.4, 0.6 + 1.5 * len(names))
-    for row, axes in enumerate(figure.subplots(len(names), 1, sharex=True, squeeze=False)[:, 0]):
-        name = names[row]
+    figure = new_figure(6.4, 0.6 + 1.5 * len(populations))
+    for row, axes in enumerate(
+        figure.subplots(len(populations), 1, sharex=True, squeeze=False)[:, 0]
+    ):
+        name = populations[row]
         times = np.concatenate([trains[name].time for trains in drawn])
         counts, _ = np.histogram(times, edges)
         rate = counts / (len(drawn) * drawn[0][name].size * width)
@@ -201,7 +204,7 @@ def trains_of(solution: Any, sample: int, inputs: Any = None) -> dict[str, Spike
     Raises:
         UsageError: there is no such sample, or an input of another kind.
     """
-    found = input_trains(inputs, sample, getattr(solution, "dt", None))
+    trains = input_trains(inputs, sample, getattr(solution, "dt", None))
     for name in recorded_names(solution):
         counts = np.asarray(solution.count(name))
         if not -len(counts) <= sample < len(counts):
@@ -209,18 +212,18 @@ def trains_of(solution: Any, sample: int, inputs: Any = None) -> dict[str, Spike
                 f"there is no sample {sample}, the run has {len(counts)}",
                 fix=f"take one from 0 to {len(counts) - 1}",
             )
-        found[name] = one_train(solution.events(name), sample, counts.shape[-1])
-    return found
+        trains[name] = one_train(solution.events(name), sample, counts.shape[-1])
+    return trains
 
 
 def all_trains_of(solution: Any) -> list[dict[str, SpikeTrain]]:
     """The populations of every sample."""
-    names = recorded_names(solution)
-    events = {name: solution.events(name) for name in names}
-    sizes = {name: np.shape(solution.count(name))[-1] for name in names}
-    batch = len(np.atleast_2d(events[names[0]].time)) if names else 0
+    populations = recorded_names(solution)
+    events = {name: solution.events(name) for name in populations}
+    sizes = {name: np.shape(solution.count(name))[-1] for name in populations}
+    batch = len(np.atleast_2d(events[populations[0]].time)) if populations else 0
     return [
-        {name: one_train(events[name], sample, sizes[name]) for name in names}
+        {name: one_train(events[name], sample, sizes[name]) for name in populations}
         for sample in range(batch)
     ]
 
@@ -235,9 +238,10 @@ def one_train(events: Any, sample: int, size: int) -> SpikeTrain:
 def drawable(inputs: Mapping[str, Any]) -> dict[str, Any]:
     """The inputs that are spikes, and no currents."""
     return {
-        name: given
-        for name, given in inputs.items()
-        if hasattr(given, "index") or (not hasattr(given, "time") and np.ndim(given) >= 3)
+        name: input_signal
+        for name, input_signal in inputs.items()
+        if hasattr(input_signal, "index")
+        or (not hasattr(input_signal, "time") and np.ndim(input_signal) >= 3)
     }
 
 
@@ -246,20 +250,20 @@ def input_trains(inputs: Any, sample: int, dt: float | None) -> dict[str, SpikeT
     if inputs is None:
         return {}
     named = inputs if isinstance(inputs, Mapping) else {"input": inputs}
-    found = {}
-    for name, given in named.items():
-        if hasattr(given, "index"):
-            index = np.asarray(given.index)
-            used = np.isfinite(np.asarray(given.time))
+    trains = {}
+    for name, input_signal in named.items():
+        if hasattr(input_signal, "index"):
+            index = np.asarray(input_signal.index)
+            used = np.isfinite(np.asarray(input_signal.time))
             # an unused slot holds the number of channels
             size = int(index.max(initial=0)) + int(used.all())
             row = min(sample, len(np.atleast_2d(index)) - 1)
-            train = one_train(given, row, max(size, 1))
-            found[name] = replace(train, rows="channels")
-        elif np.ndim(given) >= 3 and dt is not None:
-            steps = np.asarray(given)[:, sample].reshape(len(given), -1)
+            train = one_train(input_signal, row, max(size, 1))
+            trains[name] = replace(train, rows="channels")
+        elif np.ndim(input_signal) >= 3 and dt is not None:
+            steps = np.asarray(input_signal)[:, sample].reshape(len(input_signal), -1)
             when, channel = np.nonzero(steps)
-            found[name] = SpikeTrain(
+            trains[name] = SpikeTrain(
                 time=when * dt, index=channel, size=steps.shape[1], rows="channels"
             )
         else:
@@ -268,7 +272,7 @@ def input_trains(inputs: Any, sample: int, dt: float | None) -> dict[str, SpikeT
                 fix="pass jaxsnn.Events, or an array (time, batch, channels) of a time-stepped run",
                 node=name,
             )
-    return found
+    return trains
 
 
 def encodings(
@@ -286,13 +290,15 @@ def encodings(
     """
     if not encoded:
         raise UsageError("there is no encoder to draw", fix="give {name: (values, encoder)}")
-    made = {name: encoder(np.asarray(values)[None]) for name, (values, encoder) in encoded.items()}
-    end = max(_last(inputs) for inputs in made.values())
+    encoded_inputs = {
+        name: encoder(np.asarray(values)[None]) for name, (values, encoder) in encoded.items()
+    }
+    end = max(_last(inputs) for inputs in encoded_inputs.values())
     unit, size = time_unit(end)
-    figure = new_figure(6.8, 0.7 + 1.35 * len(made))
-    every = figure.subplots(len(made), 2, squeeze=False, width_ratios=[1, 2])
+    figure = new_figure(6.8, 0.7 + 1.35 * len(encoded_inputs))
+    every = figure.subplots(len(encoded_inputs), 2, squeeze=False, width_ratios=[1, 2])
     counts = {}
-    for (before, after), (name, inputs) in zip(every, made.items(), strict=True):
+    for (before, after), (name, inputs) in zip(every, encoded_inputs.items(), strict=True):
         _draw_values(before, np.asarray(encoded[name][0]))
         before.set_ylabel(name, fontsize=9)
         train = None if hasattr(inputs, "value") else input_trains(inputs, 0, None)["input"]
@@ -302,8 +308,8 @@ def encodings(
     every[0][1].set_title("what goes in", fontsize=9)
     every[-1][1].set_xlabel(f"time, {unit}")
     figure.suptitle(title, fontsize=11)
-    said = ", ".join(f"{name} {count}" for name, count in counts.items())
-    return picture_of(figure, f"what encoders make of one sample: {said}")
+    counts_text = ", ".join(f"{name} {count}" for name, count in counts.items())
+    return picture_of(figure, f"what encoders make of one sample: {counts_text}")
 
 
 def _last(inputs: Any) -> float:
@@ -355,18 +361,21 @@ def fidelity(found: Any, *, title: str = "") -> Picture:
     """
     if not found.populations:
         raise UsageError("no population fires", fix="compare a network with spiking populations")
-    names = list(found.populations)
-    figure = new_figure(6.8, 1.5 + 0.75 * len(names))
+    populations = list(found.populations)
+    figure = new_figure(6.8, 1.5 + 0.75 * len(populations))
     axes = figure.subplots()
-    places = np.arange(len(names))
+    places = np.arange(len(populations))
     kinds = (("event", "continuous time", BLUE), ("grid", "steps of the source", ORANGE))
     for number, (field, label, colour) in enumerate(kinds):
-        counts = [getattr(found.populations[name], field) for name in names]
+        counts = [getattr(found.populations[name], field) for name in populations]
         bars = axes.barh(places + 0.38 * (number - 0.5), counts, 0.34, color=colour, label=label)
         axes.bar_label(bars, [f" {count}" for count in counts], fontsize=8)
-    cosines = [found.populations[name].count_cosine for name in names]
-    said = ["undefined" if cosine is None else f"{cosine:.4f}" for cosine in cosines]
-    rows = [f"{name}\ncosine {one}" for name, one in zip(names, said, strict=True)]
+    cosines = [found.populations[name].count_cosine for name in populations]
+    cosine_texts = ["undefined" if cosine is None else f"{cosine:.4f}" for cosine in cosines]
+    rows = [
+        f"{name}\ncosine {cosine_text}"
+        for name, cosine_text in zip(populations, cosine_texts, strict=True)
+    ]
     axes.set_yticks(places, labels=rows, fontsize=9)
     axes.invert_yaxis()
     axes.margins(x=0.14)
@@ -375,7 +384,7 @@ def fidelity(found: Any, *, title: str = "") -> Picture:
     quiet(axes, "x")
     figure.suptitle(title or "cosine: similarity of the spike counts of all neurons", fontsize=10)
     return picture_of(
-        figure, f"spikes in continuous time and in steps of {', '.join(map(repr, names))}"
+        figure, f"spikes in continuous time and in steps of {', '.join(map(repr, populations))}"
     )
 
 
@@ -414,17 +423,23 @@ def first_difference(
     axes.set_xlabel(f"step, {begin} to {end - 1} of {len(expected)}")
     axes.xaxis.get_major_locator().set_params(integer=True)
     quiet(axes, "x" if spikes else "both")
-    where = f"node {first.node}, neuron {first.neuron}, sample {first.batch}, step {first.step}"
-    said = f"{where}: {first.expected:g} was recorded, {first.got:g} simulated"
-    figure.suptitle(title or said, fontsize=10)
-    return picture_of(figure, f"first difference, {said}")
+    location = f"node {first.node}, neuron {first.neuron}, sample {first.batch}, step {first.step}"
+    difference_text = f"{location}: {first.expected:g} was recorded, {first.got:g} simulated"
+    figure.suptitle(title or difference_text, fontsize=10)
+    return picture_of(figure, f"first difference, {difference_text}")
 
 
 def _draw_trains(axes: Any, steps: np.ndarray, expected: np.ndarray, got: np.ndarray) -> None:
     """Two rows of spikes; those that only one row has stand out."""
-    for row, own, other, colour in ((1, expected, got, GREY), (0, got, expected, BLUE)):
-        for marked, shade in ((own == other, colour), (own != other, VERMILION)):
-            when = steps[(own != 0) & marked]
+    for row, row_spikes, compared_spikes, colour in (
+        (1, expected, got, GREY),
+        (0, got, expected, BLUE),
+    ):
+        for marked, shade in (
+            (row_spikes == compared_spikes, colour),
+            (row_spikes != compared_spikes, VERMILION),
+        ):
+            when = steps[(row_spikes != 0) & marked]
             axes.vlines(when, row - 0.32, row + 0.32, color=shade, linewidth=3)
     axes.set_yticks([1, 0], labels=["recorded", "simulated"])
     axes.set_ylim(-0.6, 2.1)  # room for the legend

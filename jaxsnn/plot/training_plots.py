@@ -107,17 +107,17 @@ def weights(graph: Any, before: Any = None, *, bins: int = 40, title: str = "") 
         UsageError: matplotlib is missing, no node has a weight, or none of them has one in the graph
             before.
     """
-    found, earlier = _weights_of(graph), {} if before is None else _weights_of(before)
-    if not found:
+    node_weights, earlier = _weights_of(graph), {} if before is None else _weights_of(before)
+    if not node_weights:
         raise UsageError("no node of the graph has weights", fix="draw another graph")
-    if before is not None and not found.keys() & earlier.keys():
+    if before is not None and not node_weights.keys() & earlier.keys():
         raise UsageError(
-            f"the graph before has weights in {listing(earlier)}, the graph in {listing(found)}",
+            f"the graph before has weights in {listing(earlier)}, the graph in {listing(node_weights)}",
             fix="give the same graph before",
         )
-    figure = new_figure(min(3.2 * len(found) + 0.8, 13.0), 3.2)
+    figure = new_figure(min(3.2 * len(node_weights) + 0.8, 13.0), 3.2)
     for axes, (name, after) in zip(
-        figure.subplots(1, len(found), squeeze=False)[0], found.items(), strict=True
+        figure.subplots(1, len(node_weights), squeeze=False)[0], node_weights.items(), strict=True
     ):
         old = earlier.get(name)
         every = after if old is None else np.concatenate([after, old])
@@ -137,13 +137,12 @@ def weights(graph: Any, before: Any = None, *, bins: int = 40, title: str = "") 
     figure.axes[0].set_ylabel("number of weights")
     figure.suptitle(title, fontsize=11)
     ranges = (
-        f"{own.size} of '{name}', {own.min():.3g} to {own.max():.3g}" for name, own in found.items()
+        f"{weights_of_node.size} of '{name}', {weights_of_node.min():.3g} to {weights_of_node.max():.3g}"
+        for name, weights_of_node in node_weights.items()
     )
     text = f"weights: {'; '.join(ranges)}"
-    if before is not None and (new := found.keys() - earlier.keys()):
-        text += (
-            f"; before there were none of {', '.join(repr(name) for name in found if name in new)}"
-        )
+    if before is not None and (new := node_weights.keys() - earlier.keys()):
+        text += f"; before there were none of {', '.join(repr(name) for name in node_weights if name in new)}"
     return picture_of(figure, text)
 
 

@@ -82,8 +82,8 @@ def voltage(
     handles, labels = every[0].get_legend_handles_labels()
     if handles:
         figure.legend(handles, labels, fontsize=8, ncols=2, loc="outside upper right")
-    said = title or f"population {population}, sample {sample}: V in the unit of the file"
-    figure.suptitle(said, fontsize=10, x=0.02, ha="left")
+    heading = title or f"population {population}, sample {sample}: V in the unit of the file"
+    figure.suptitle(heading, fontsize=10, x=0.02, ha="left")
     return picture_of(
         figure,
         f"V(t) of {len(shown)} neuron{'s' * (len(shown) != 1)} of '{population}', sample {sample}",
@@ -151,8 +151,12 @@ def _threshold(network: Any, population: str) -> np.ndarray | None:
     """v_threshold of each neuron; None where it is not known."""
     if network is None:
         return None
-    own = network.parameters.get(population, {})
-    return np.ravel(np.asarray(own["v_threshold"], float)) if "v_threshold" in own else None
+    parameters = network.parameters.get(population, {})
+    return (
+        np.ravel(np.asarray(parameters["v_threshold"], float))
+        if "v_threshold" in parameters
+        else None
+    )
 
 
 def _spike_times(solution: Any, population: str, sample: int) -> list[np.ndarray]:

@@ -98,7 +98,7 @@ def audit(
 @jax.jit  # eager, each operation of each population would be compiled
 def _numbers(network: Network) -> dict[str, tuple[Any, Any, Any]]:
     """Return for each audited population its lanes, its arrival factor, and source -> matrix."""
-    found = {}
+    lanes_and_weights = {}
     for name, signal in signals(network).items():
         population = network.populations[name]
         if population.kind != "CubaLIF" or not population.fires:
@@ -106,8 +106,8 @@ def _numbers(network: Network) -> dict[str, tuple[Any, Any, Any]]:
         neuron, parameters = neuron_of(population), network.parameters[name]
         lanes = neuron.lanes(parameters, signal.constant)
         matrices = signal.matrices(network.dtype)
-        found[name] = lanes, neuron.arrival_factor(parameters), matrices
-    return found
+        lanes_and_weights[name] = lanes, neuron.arrival_factor(parameters), matrices
+    return lanes_and_weights
 
 
 def _distance_at_spikes(

@@ -56,20 +56,23 @@ class Fidelity:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        populations = {name: asdict(found) for name, found in self.populations.items()}
+        populations = {
+            name: asdict(population_fidelity)
+            for name, population_fidelity in self.populations.items()
+        }
         return {"schema": 1, "populations": populations, "notes": list(self.notes)}
 
     def as_text(self) -> str:
         """For people."""
         lines = []
-        for name, found in self.populations.items():
+        for name, comparison in self.populations.items():
             ratio, cosine = (
                 "undefined" if value is None else f"{value:.4f}"
-                for value in (found.rate_ratio, found.count_cosine)
+                for value in (comparison.rate_ratio, comparison.count_cosine)
             )
             lines.append(
-                f"{name}: {found.event} spikes in continuous time, {found.grid} in steps (ratio "
-                f"{ratio}), cosine similarity of the counts {cosine}, {found.multi_spike_steps} "
+                f"{name}: {comparison.event} spikes in continuous time, {comparison.grid} in steps (ratio "
+                f"{ratio}), cosine similarity of the counts {cosine}, {comparison.multi_spike_steps} "
                 "steps with more than one spike"
             )
         return "\n".join(lines)
@@ -109,13 +112,13 @@ def fidelity(
     every = EventDriven(max_spikes=max_spikes, max_events="auto", max_arrivals="auto")
     events = simulate(network, inputs.events, inputs.t_end, engine=every)
     steps = simulate(network, inputs.events, inputs.t_end, engine=TimeStepped(record=True))
-    found = {}
+    population_fidelities = {}
     for name, spikes in events.spikes.items():
         time = np.asarray(spikes.time, float)
         raster = np.asarray(steps.spikes[name])
         counts = raster.reshape(*raster.shape[:2], -1).sum(axis=0)
-        found[name] = compared(time, counts, dt)
-    measured = Fidelity(populations=found, notes=(*inputs.notes, *steps.notes))
+        population_fidelities[name] = compared(time, counts, dt)
+    measured = Fidelity(populations=population_fidelities, notes=(*inputs.notes, *steps.notes))
     warn_of(measured.notes)
     return measured
 

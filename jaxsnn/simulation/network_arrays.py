@@ -59,7 +59,9 @@ class Inputs:
         """The steps until an end, also those after the input's, seconds; None where nothing is
         sampled: only readouts are.
         """
-        readouts = [own for own in network.populations.values() if not own.fires]
+        readouts = [
+            population for population in network.populations.values() if not population.fires
+        ]
         if self.sample_times is None or not readouts or self.t_end is None:
             return None
         times, dt = self.sample_times, self.t_end / len(self.sample_times)
@@ -96,8 +98,8 @@ def network_inputs(
     Raises:
         UsageError: arrays that are missing or do not fit.
     """
-    found = inputs_by_node(inputs_of(arrays, network), network, dt, values)
-    return replace(found, notes=(*found.notes, *unread_notes(arrays)))
+    inputs = inputs_by_node(inputs_of(arrays, network), network, dt, values)
+    return replace(inputs, notes=(*inputs.notes, *unread_notes(arrays)))
 
 
 def load_inputs(
@@ -115,10 +117,10 @@ def load_inputs(
     """
     if not is_hdf5(path):
         return network_inputs(load_arrays(path), network, dt, values)
-    given, step, end, notes = inputs_of_nir_data(path, network, dt)
-    found = inputs_by_node(given, network, step, values)
-    notes = (*notes, *found.notes)
-    return replace(found, t_end=end if found.t_end is None else found.t_end, notes=notes)
+    recorded_inputs, step, end, notes = inputs_of_nir_data(path, network, dt)
+    inputs = inputs_by_node(recorded_inputs, network, step, values)
+    notes = (*notes, *inputs.notes)
+    return replace(inputs, t_end=end if inputs.t_end is None else inputs.t_end, notes=notes)
 
 
 def sent_to_chip(
@@ -131,13 +133,13 @@ def sent_to_chip(
         FileError, UsageError: it cannot be read, or does not fit.
     """
     if is_hdf5(path):
-        given, labels = load_inputs(path, network, dt), None
+        sent_inputs, labels = load_inputs(path, network, dt), None
     else:
         arrays = load_arrays(path)
         labels = arrays.pop("label", None)
-        given = network_inputs(arrays, network, dt)
-    plain_events(given.events, "the chip")
-    return given, labels
+        sent_inputs = network_inputs(arrays, network, dt)
+    plain_events(sent_inputs.events, "the chip")
+    return sent_inputs, labels
 
 
 def stepped_inputs(
@@ -148,24 +150,24 @@ def stepped_inputs(
     Only where NIR's own equations are followed do spikes and currents differ; frameworks know one
     kind of input.
     """
-    literal = any(own.membrane == "exact" for own in network.populations.values())
+    literal = any(population.membrane == "exact" for population in network.populations.values())
     if literal or values not in ("auto", "current", "graded"):
         return load_inputs(path, network, dt, values)
     if not is_hdf5(path):
         arrays = load_arrays(path)
-        found = inputs_of(arrays, network)
-        _refuse_values(found, values)
+        input_arrays = inputs_of(arrays, network)
+        _refuse_values(input_arrays, values)
         notes = unread_notes(arrays)
-        return Inputs(events=found, t_end=None, sample_times=None, notes=notes)
-    given, _, end, notes = inputs_of_nir_data(path, network, dt)
-    _refuse_values(given, values)
-    by_steps = any(not hasattr(own, "time") for own in given.values())
+        return Inputs(events=input_arrays, t_end=None, sample_times=None, notes=notes)
+    recorded_inputs, _, end, notes = inputs_of_nir_data(path, network, dt)
+    _refuse_values(recorded_inputs, values)
+    by_steps = any(not hasattr(recorded, "time") for recorded in recorded_inputs.values())
     end = None if by_steps else end
-    return Inputs(events=given, t_end=end, sample_times=None, notes=notes)
+    return Inputs(events=recorded_inputs, t_end=end, sample_times=None, notes=notes)
 
 
 def inputs_by_node(
-    given: Mapping[str, Any], network: Network, dt: float | None, values: str = "auto"
+    input_arrays: Mapping[str, Any], network: Network, dt: float | None, values: str = "auto"
 ) -> Inputs:
     """Inputs of a network: rasters (time, batch, ...) by `values`, events as they are; see
     `network_inputs`.
@@ -175,11 +177,11 @@ def inputs_by_node(
             Text("{option} is {values!r}", option=VALUES, values=values),
             fix=suggestion(values, VALUE_KINDS),
         )
-    _refuse_values(given, values)
+    _refuse_values(input_arrays, values)
     events, steps, notes = {}, {}, []
-    for name, own in given.items():
-        if hasattr(own, "time"):
-            events[name] = own
+    for name, input_array in input_arrays.items():
+        if hasattr(input_array, "time"):
+            events[name] = input_array
             continue
         if dt is None:
             raise UsageError(
@@ -187,9 +189,9 @@ def inputs_by_node(
                 fix=Text("say {dt}", dt=DT.keyword),
                 node=name,
             )
-        refuse_other_axes(name, np.shape(own)[2:], shape_of_input(network, name))
-        events[name] = _from_raster(name, own, network.inputs[name], dt, values)
-        steps[name] = len(own)
+        refuse_other_axes(name, np.shape(input_array)[2:], shape_of_input(network, name))
+        events[name] = _from_raster(name, input_array, network.inputs[name], dt, values)
+        steps[name] = len(input_array)
         if values == "auto" and isinstance(events[name], Currents):
             text = Text(
                 "input '{name}' holds values that are no numbers of spikes: it is a current that "
@@ -216,14 +218,16 @@ def inputs_by_node(
     return Inputs(events=events, t_end=count * (dt or 0.0), sample_times=times, notes=tuple(notes))
 
 
-def _refuse_values(given: Mapping[str, Any], values: str) -> None:
+def _refuse_values(input_arrays: Mapping[str, Any], values: str) -> None:
     """Refuse to take for values what has none: inputs that are all events say what they are."""
-    for own in given.values():
-        if not hasattr(own, "time") or values == ("graded" if hasattr(own, "value") else "spikes"):
+    for input_array in input_arrays.values():
+        if not hasattr(input_array, "time") or values == (
+            "graded" if hasattr(input_array, "value") else "spikes"
+        ):
             return
-    if values in ("spikes", "current", "graded") and given:
-        name, own = next(iter(given.items()))
-        kind = "events of a size" if hasattr(own, "value") else "events"
+    if values in ("spikes", "current", "graded") and input_arrays:
+        name, input_array = next(iter(input_arrays.items()))
+        kind = "events of a size" if hasattr(input_array, "value") else "events"
         raise UsageError(
             Text(
                 "{option} has no effect: input '{name}' holds {kind}, and no steps",
@@ -300,8 +304,8 @@ def _sized(raster: np.ndarray, dt: float) -> GradedEvents:
     value = np.zeros(used.shape)
     for sample in range(len(used)):
         # In the order of `dense_to_events`: step by step, and channel by channel.
-        own = flat[:, sample]
-        value[sample, used[sample]] = own[own != 0]
+        sample_values = flat[:, sample]
+        value[sample, used[sample]] = sample_values[sample_values != 0]
     return GradedEvents(time=plain.time, index=plain.index, value=value)
 
 

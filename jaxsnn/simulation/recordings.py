@@ -58,8 +58,8 @@ def load_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     if not zipfile.is_zipfile(path):
         with open(path, "rb") as file:
             alone = file.read(6) == b"\x93NUMPY"
-        what = "holds one array" if alone else "is not an .npz file of arrays"
-        raise FileError(f"{path} {what}", fix="save it with numpy.savez, under a name")
+        defect = "holds one array" if alone else "is not an .npz file of arrays"
+        raise FileError(f"{path} {defect}", fix="save it with numpy.savez, under a name")
     try:
         _refuse_large(path)
         with np.load(path, allow_pickle=False) as file:
@@ -150,15 +150,15 @@ def inputs_of(arrays: Mapping[str, np.ndarray], network: Network) -> dict[str, A
     for ending in ("x", "time", "index", "value"):
         _refuse_strangers(arrays, ending, network.inputs, "input")
     _refuse_misspelt(arrays, network.inputs)
-    found: dict[str, Any] = {}
+    inputs_by_node: dict[str, Any] = {}
     alone = len(network.inputs) == 1
     for name in network.inputs:
         prefixes = (f"{name}.", "") if alone else (f"{name}.",)
         ways = [
-            next(key for key in way if key in arrays)
+            next(key for key in array_keys if key in arrays)
             for prefix in prefixes
-            for way in ((f"{prefix}x",), (f"{prefix}time", f"{prefix}index"))
-            if not arrays.keys().isdisjoint(way)
+            for array_keys in ((f"{prefix}x",), (f"{prefix}time", f"{prefix}index"))
+            if not arrays.keys().isdisjoint(array_keys)
         ]
         if len(ways) > 1:
             raise UsageError(
@@ -168,23 +168,23 @@ def inputs_of(arrays: Mapping[str, np.ndarray], network: Network) -> dict[str, A
             )
         prefix = "" if alone and not (ways and ways[0].startswith(f"{name}.")) else f"{name}."
         if f"{prefix}x" in arrays:
-            found[name] = _by_steps(name, arrays[f"{prefix}x"])
+            inputs_by_node[name] = _by_steps(name, arrays[f"{prefix}x"])
         elif f"{prefix}time" in arrays and f"{prefix}index" in arrays:
             time, index = arrays[f"{prefix}time"], arrays[f"{prefix}index"]
             for key, array in (("time", time), ("index", index)):
                 _refuse_text(name, key, array)
-            found[name] = Events(time=time, index=index)
+            inputs_by_node[name] = Events(time=time, index=index)
             if f"{prefix}value" in arrays:
                 value = arrays[f"{prefix}value"]
                 _refuse_text(name, "value", value)
-                found[name] = GradedEvents(time=time, index=index, value=value)
+                inputs_by_node[name] = GradedEvents(time=time, index=index, value=value)
         else:
             raise UsageError(
                 f"no array '{prefix}x', nor '{prefix}time' and '{prefix}index', for input '{name}'",
                 fix=f"add one to the arrays {listing(arrays)}",
                 node=name,
             )
-    return found
+    return inputs_by_node
 
 
 def unread_notes(arrays: Iterable[str]) -> tuple[str, ...]:
@@ -220,51 +220,51 @@ def _by_steps(name: str, x: np.ndarray) -> np.ndarray:
 
 def _outputs_of(arrays: Mapping[str, np.ndarray], network: Network) -> dict[str, np.ndarray]:
     _refuse_strangers(arrays, "y", network.outputs, "output")
-    found = {name: arrays[f"{name}.y"] for name in network.outputs if f"{name}.y" in arrays}
-    if "y" in arrays and found:
-        name = next(iter(found))
+    output_arrays = {name: arrays[f"{name}.y"] for name in network.outputs if f"{name}.y" in arrays}
+    if "y" in arrays and output_arrays:
+        name = next(iter(output_arrays))
         raise UsageError(
             f"output '{name}' is given twice, as '{name}.y' and as 'y'", fix="keep one", node=name
         )
-    found = {next(iter(network.outputs)): arrays["y"]} if "y" in arrays else found
-    for name, y in found.items():
+    output_arrays = {next(iter(network.outputs)): arrays["y"]} if "y" in arrays else output_arrays
+    for name, y in output_arrays.items():
         if y.dtype.kind not in "biuf":
-            what = f"output '{name}': y holds {y.dtype}"
-            raise UsageError(what, fix="save real numbers", node=name)
-    return found
+            message = f"output '{name}': y holds {y.dtype}"
+            raise UsageError(message, fix="save real numbers", node=name)
+    return output_arrays
 
 
 def _refuse_misspelt(arrays: Mapping[str, np.ndarray], inputs: Iterable[str]) -> None:
     """Refuse other arrays of an input, which would not be read."""
-    names, known = list(inputs), ("x", "time", "index", "value", "y")
+    input_names, array_kinds = list(inputs), ("x", "time", "index", "value", "y")
     for key in arrays:
         name, dot, last = key.rpartition(".")
-        if dot and name in names and last not in known:
+        if dot and name in input_names and last not in array_kinds:
             raise UsageError(
                 f"array '{key}' of input '{name}' is not read",
-                fix=suggestion(last, known[:-1]),
+                fix=suggestion(last, array_kinds[:-1]),
                 node=name,
             )
 
 
 def _refuse_strangers(
-    arrays: Mapping[str, np.ndarray], ending: str, nodes: Iterable[str], what: str
+    arrays: Mapping[str, np.ndarray], ending: str, nodes: Iterable[str], kind: str
 ) -> None:
     """Refuse arrays of one ending that belong to no node: a name that is misspelt, or none where
     there are several.
     """
-    names = list(nodes)
+    node_names = list(nodes)
     for key in arrays:
         name, dot, last = key.rpartition(".")
-        if last == ending and dot and name not in names:
+        if last == ending and dot and name not in node_names:
             raise UsageError(
-                f"array '{key}': the network has no {what} '{name}'",
-                fix=suggestion(name, names),
+                f"array '{key}': the network has no {kind} '{name}'",
+                fix=suggestion(name, node_names),
                 node=name,
             )
-        if key == ending and len(names) > 1:
+        if key == ending and len(node_names) > 1:
             raise UsageError(
-                f"array '{key}': the network has {len(names)} {what}s",
+                f"array '{key}': the network has {len(node_names)} {kind}s",
                 fix=f"name it 'NODE.{ending}'",
             )
 
@@ -320,15 +320,15 @@ def inputs_of_nir_data(
     return inputs, step, max(ends.values(), default=None), tuple(notes)
 
 
-def _not_used(names: Iterable[str]) -> Note:
-    return Note(f"recordings of {listing(names)} are not used", kind="dropped", code="not-read")
+def _not_used(nodes: Iterable[str]) -> Note:
+    return Note(f"recordings of {listing(nodes)} are not used", kind="dropped", code="not-read")
 
 
-def _refuse_missing(path: str | os.PathLike[str], name: str, found: Mapping[str, Any]) -> None:
-    if name not in found:
+def _refuse_missing(path: str | os.PathLike[str], name: str, recordings: Mapping[str, Any]) -> None:
+    if name not in recordings:
         raise UsageError(
             f"{path} has no recording of input '{name}'",
-            fix=f"add it, there are {listing(found)}",
+            fix=f"add it, there are {listing(recordings)}",
             node=name,
         )
 
@@ -336,15 +336,15 @@ def _refuse_missing(path: str | os.PathLike[str], name: str, found: Mapping[str,
 def _from_nir_data(path: str | os.PathLike[str], network: Network, dt: float | None) -> Recording:
     from jaxsnn.nir.io.recorded_data import in_steps, observations, read_data
 
-    found = observations(read_data(path))
+    recordings = observations(read_data(path))
     shapes = {wire.name: wire.shape for wire in network.wires}
     notes: list[str] = []
     for name in network.inputs:
-        _refuse_missing(path, name, found)
+        _refuse_missing(path, name, recordings)
 
-    def steps(node: str, wanted: tuple[str, ...], shape: tuple[int, ...]) -> np.ndarray:
+    def steps(node: str, observables: tuple[str, ...], shape: tuple[int, ...]) -> np.ndarray:
         array, note = in_steps(
-            _chosen(node, found[node], wanted), shape, dt, name=f"recording of '{node}'"
+            _chosen(node, recordings[node], observables), shape, dt, name=f"recording of '{node}'"
         )
         notes.extend([note] if note else [])
         return array
@@ -354,22 +354,22 @@ def _from_nir_data(path: str | os.PathLike[str], network: Network, dt: float | N
     for name, sources in network.outputs.items():
         node = (
             name
-            if name in found
+            if name in recordings
             else sources[0]
-            if len(sources) == 1 and sources[0] in found
+            if len(sources) == 1 and sources[0] in recordings
             else None
         )
         if node is not None:
             populations = [
                 network.populations[source] for source in sources if source in network.populations
             ]
-            wanted = (
+            observables = (
                 MEMBRANES if any(not population.fires for population in populations) else SPIKES
             )
-            y[name] = steps(node, wanted, shapes[name])
+            y[name] = steps(node, observables, shapes[name])
     unused = [
         name
-        for name in found
+        for name in recordings
         if name not in (*x, *y, *(s for out in network.outputs.values() for s in out))
     ]
     if unused:
@@ -377,16 +377,16 @@ def _from_nir_data(path: str | os.PathLike[str], network: Network, dt: float | N
     return Recording(x=x, y=y, notes=tuple(notes))
 
 
-def _chosen(node: str, observables: Mapping[str, Any], wanted: tuple[str, ...]) -> Any:
+def _chosen(node: str, observables: Mapping[str, Any], preferred: tuple[str, ...]) -> Any:
     """The observable that is meant."""
     if len(observables) == 1:
         return next(iter(observables.values()))
-    for name in wanted:
+    for name in preferred:
         if name in observables:
             return observables[name]
     raise UsageError(
         f"node '{node}' has the recordings {listing(observables)}",
-        fix=f"name the one that is meant '{wanted[0]}'",
+        fix=f"name the one that is meant '{preferred[0]}'",
         node=node,
     )
 
@@ -412,10 +412,10 @@ def to_events(data: Observable, *, name: str = "data") -> Events:
                 fix="use to_array, and Currents.held of it",
             ) from error
     used = data.idx >= 0
-    if isinstance(data, ValuedEventData) and (other := used & (data.value != 1)).any():
+    if isinstance(data, ValuedEventData) and (is_graded := used & (data.value != 1)).any():
         raise UsageError(
-            f"{name}: {int(other.sum())} of {int(used.sum())} events carry values other than 1, "
-            f"the first {data.value[other][0]:g}, which spikes do not have",
+            f"{name}: {int(is_graded.sum())} of {int(used.sum())} events carry values other than 1, "
+            f"the first {data.value[is_graded][0]:g}, which spikes do not have",
             fix="use to_graded_events",
         )
     order = np.argsort(data.time, axis=1, kind="stable")

@@ -97,14 +97,14 @@ def with_enough_room(
         if int(outcome.result) != Result.BUDGET_EXHAUSTED:
             return current, outcome
         short = shortages(outcome.budgets)
-        if not all(may_grow(option, name) for option, found in short.items() for name in found):
+        if not all(may_grow(option, name) for option, needs in short.items() for name in needs):
             return current, outcome
         _refuse_endless(outcome, short, limit, advice)
         room = _larger(outcome.budgets, short, limit, grown)
         _refuse_vast(outcome, room, slots)
         if say is not None:
-            option, found = next(iter(room.items()))
-            name, most = next(iter(found.items()))
+            option, room_by_population = next(iter(room.items()))
+            name, most = next(iter(room_by_population.items()))
             say(f"{shortage_text(outcome.budgets, option, name)}: repeated with room for {most}")
         current = current.with_room(room)
 
@@ -125,25 +125,25 @@ def _larger(
             if needed <= room + 1:
                 factor = _UNKNOWN if room < _LONG else _LACKING
     larger: dict[str, dict[str, int]] = {}
-    for option, found in short.items():
+    for option, needs in short.items():
         larger[option] = {}
-        for name, needed in found.items():
+        for name, needed in needs.items():
             had = int(budgets[option][name].room)
-            wanted = max(grown(needed), factor * had)
+            enlarged = max(grown(needed), factor * had)
             most = limit if option == "max_spikes" else MOST_EVENTS
             if option == "max_spikes" and needed >= _FOLLOWED * had:
                 # It was left before its end. With so much room it is followed beyond the limit: one
                 # that fires for ever costs no more, of another the number is known then.
                 most = max(limit // _FOLLOWED, 2 * had)
-            larger[option][name] = min(wanted, most)
+            larger[option][name] = min(enlarged, most)
     return larger
 
 
 def _refuse_vast(outcome: Any, room: Mapping[str, Mapping[str, int]], slots: float) -> None:
     """Refuse to take much memory for one neuron that fires more often than all others."""
     for name, most in room.get("max_spikes", {}).items():
-        own = getattr(outcome, "spikes", {}).get(name)
-        if (shape := getattr(getattr(own, "time", None), "shape", None)) is None:
+        population_spikes = getattr(outcome, "spikes", {}).get(name)
+        if (shape := getattr(getattr(population_spikes, "time", None), "shape", None)) is None:
             continue
         lists = math.prod(shape[:-1])
         if lists * most > slots:
@@ -302,16 +302,19 @@ def _numbers(value: Any) -> np.ndarray:
     return np.asarray(lax.stop_gradient(value))
 
 
-def infinite_problem(found: Busiest) -> Problem:
+def infinite_problem(busiest_neuron: Busiest) -> Problem:
     """What is to be said of a neuron that fires infinitely often at one time."""
-    when = format_time(found.last)
-    where = f"neuron {found.neuron} of '{found.name}' fires without end in sample {found.sample}"
-    if found.is_above:
+    when = format_time(busiest_neuron.last)
+    location = (
+        f"neuron {busiest_neuron.neuron} of '{busiest_neuron.name}' fires without end in sample"
+        f" {busiest_neuron.sample}"
+    )
+    if busiest_neuron.is_above:
         cause = (
-            f"v_threshold - v_reset is {found.height:g} and must be above 0, a reset leaves V at"
+            f"v_threshold - v_reset is {busiest_neuron.height:g} and must be above 0, a reset leaves V at"
             " the threshold or above"
         )
-        fix = f"lower v_reset of '{found.name}', or raise its v_threshold"
+        fix = f"lower v_reset of '{busiest_neuron.name}', or raise its v_threshold"
     else:
         cause = (
             "what it sends comes back without a delay, or an arrival moves V over many thresholds,"
@@ -320,41 +323,49 @@ def infinite_problem(found: Busiest) -> Problem:
         fix = Text(
             "give what it sends back a delay, lower weights or raise v_threshold, or pass "
             "{max_spikes} or more if it ends somewhere",
-            max_spikes=MAX_SPIKES.set_to(2 * found.count),
+            max_spikes=MAX_SPIKES.set_to(2 * busiest_neuron.count),
         )
     message = (
-        f"spike budget exhausted: {where}: its rate is infinite at {when}, {found.together} of its"
-        f" {found.recorded} recorded spikes come at that time; {cause}"
+        f"spike budget exhausted: {location}: its rate is infinite at {when}, {busiest_neuron.together} of its"
+        f" {busiest_neuron.recorded} recorded spikes come at that time; {cause}"
     )
-    facts = {"neuron": found.neuron, "sample": found.sample, "spikes": found.count}
-    return Problem(node=found.name, code="budget", message=message, fix=fix, facts=facts)
+    facts = {
+        "neuron": busiest_neuron.neuron,
+        "sample": busiest_neuron.sample,
+        "spikes": busiest_neuron.count,
+    }
+    return Problem(node=busiest_neuron.name, code="budget", message=message, fix=fix, facts=facts)
 
 
-def frequent_problem(found: Busiest, limit: int) -> Problem:
+def frequent_problem(busiest_neuron: Busiest, limit: int) -> Problem:
     """What is to be said of a neuron that fires more often than a limit."""
     message = (
-        f"spike budget exhausted: neuron {found.neuron} of '{found.name}' fires at least"
-        f" {found.count} times in sample {found.sample}"
+        f"spike budget exhausted: neuron {busiest_neuron.neuron} of '{busiest_neuron.name}' fires at least"
+        f" {busiest_neuron.count} times in sample {busiest_neuron.sample}"
     )
-    if 0 < found.rate < float("inf"):
-        message += f", at about {found.rate:.6g} spikes/s up to {format_time(found.last)}"
-    if found.t_end is not None:
+    if 0 < busiest_neuron.rate < float("inf"):
+        message += f", at about {busiest_neuron.rate:.6g} spikes/s up to {format_time(busiest_neuron.last)}"
+    if busiest_neuron.t_end is not None:
         message += Text(
             ": about {by_the_end} spikes by {option}",
-            by_the_end=found.by_the_end,
-            option=T_END.equal_to(format_time(found.t_end)),
+            by_the_end=busiest_neuron.by_the_end,
+            option=T_END.equal_to(format_time(busiest_neuron.t_end)),
         )
-    wanted = found.by_the_end + found.by_the_end // 8
+    spikes_with_margin = busiest_neuron.by_the_end + busiest_neuron.by_the_end // 8
     fix = Text(
         "lower what drives it (weights, bias, v_leak), lengthen its time constants, or "
         "end earlier with {t_end}",
         t_end=T_END,
     )
-    if wanted <= MOST_ROOM:
+    if spikes_with_margin <= MOST_ROOM:
         fix += Text(
             ", or pass {max_spikes} if it is meant to fire so often",
-            max_spikes=MAX_SPIKES.set_to(wanted),
+            max_spikes=MAX_SPIKES.set_to(spikes_with_margin),
         )
     message += f", the limit is {limit}"
-    facts = {"neuron": found.neuron, "sample": found.sample, "spikes": found.count}
-    return Problem(node=found.name, code="budget", message=message, fix=fix, facts=facts)
+    facts = {
+        "neuron": busiest_neuron.neuron,
+        "sample": busiest_neuron.sample,
+        "spikes": busiest_neuron.count,
+    }
+    return Problem(node=busiest_neuron.name, code="budget", message=message, fix=fix, facts=facts)

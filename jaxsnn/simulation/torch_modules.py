@@ -138,17 +138,17 @@ def load_into(module: Any, source: Graph | str | os.PathLike[str], **options: An
     with (
         parameters_back(module),
         _left_over_told(module, sample),
-        loaded(module, graph) as (found, traced),
+        loaded(module, graph) as (outcome, traced),
     ):
-        names = found.nodes
+        exported_names = outcome.nodes
         as_file = dataclasses.replace(
             traced,
             graph=graph,
-            places={names[name]: place for name, place in traced.places.items()},
-            firing={leaf: names[node] for leaf, node in traced.firing.items()},
+            places={exported_names[name]: place for name, place in traced.places.items()},
+            firing={leaf: exported_names[node] for leaf, node in traced.firing.items()},
         )
         refuse_difference(module, as_file, sample)
-    return found
+    return outcome
 
 
 @contextmanager
@@ -164,40 +164,40 @@ def _left_over_told(module: Any, sample: Any) -> Iterator[None]:
         held = left_over(module, sample)
         if not held:
             raise
-        names = listing(f"'{name}'" for name in held)
+        buffer_names = listing(f"'{name}'" for name in held)
         raise ConversionError(
             refusal.problem.message,
-            fix=f"the module holds numbers in {names} that may be of an earlier run: first set them to"
+            fix=f"the module holds numbers in {buffer_names} that may be of an earlier run: first set them to"
             " what it begins with; else " + refusal.fix,
             node=refusal.node,
             code=refusal.problem.code,
         ) from refusal
 
 
-def _refuse_no_module(given: Any) -> None:
+def _refuse_no_module(module: Any) -> None:
     # told by what it can do, so that torch need not be there for the message
-    if isinstance(given, type):
+    if isinstance(module, type):
         raise UsageError(
-            f"{given.__name__} is a class, and no torch.nn.Module",
-            fix=f"pass a module, such as {given.__name__}(...)",
+            f"{module.__name__} is a class, and no torch.nn.Module",
+            fix=f"pass a module, such as {module.__name__}(...)",
         )
-    if type(given).__module__.startswith("torch.jit"):
+    if type(module).__module__.startswith("torch.jit"):
         raise UsageError(
-            f"a {type(given).__name__} of torch.jit has no layers of Python that could be watched",
+            f"a {type(module).__name__} of torch.jit has no layers of Python that could be watched",
             fix="pass the module that it was made of",
         )
-    if not callable(getattr(given, "named_children", None)):
+    if not callable(getattr(module, "named_children", None)):
         raise UsageError(
-            f"a {type(given).__name__} is not a torch.nn.Module",
+            f"a {type(module).__name__} is not a torch.nn.Module",
             fix="pass the module; jaxsnn.to_torch makes one of a graph",
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Place:
-    """One number of both sides: `where` is a leaf or an Output, and `sent` what it is of."""
+    """One number of both sides: `layer` is a leaf or an Output, and `sent` what it is of."""
 
-    where: str
+    layer: str
     step: int
     batch: int
     neuron: int
@@ -260,11 +260,11 @@ def _refuse_in_a_run(
     """Refuse a graph that differs from its module for some inputs."""
     engine = TimeStepped(record=True)
     ours = simulate(network, x, engine=engine)
-    found = _first_difference(_pairs(traced, ours, theirs))
-    membranes = found is None
-    if found is None:
-        found = _first_difference(_membranes(traced, ours, theirs))
-    if found is None:
+    differing = _first_difference(_pairs(traced, ours, theirs))
+    membranes = differing is None
+    if differing is None:
+        differing = _first_difference(_membranes(traced, ours, theirs))
+    if differing is None:
         return
     moved = (
         []
@@ -273,15 +273,15 @@ def _refuse_in_a_run(
             simulate(_moved(network, factor), x, engine=engine) for factor in (1 - _NEAR, 1 + _NEAR)
         ]
     )
-    if all(_is_near(traced, place, [ours, *moved]) for place in found):
+    if all(_is_near(traced, place, [ours, *moved]) for place in differing):
         return
-    first, gives = found[0], "has a membrane of" if membranes else "gives"
+    first, gives = differing[0], "has a membrane of" if membranes else "gives"
     raise ConversionError(
-        f"the graph does not do what the module does: '{first.where}', step {first.step}, sample "
+        f"the graph does not do what the module does: '{first.layer}', step {first.step}, sample "
         f"{first.batch}, neuron {first.neuron} {gives} {first.theirs:g} in the module and "
         f"{first.ours:g} in the graph",
         fix="let forward do one step of time with layers alone, whose states go on from call to call",
-        node=first.where,
+        node=first.layer,
     )
 
 
@@ -289,8 +289,8 @@ def _run(
     module: Any, traced: TracedModule, sample: Any, gain: float
 ) -> tuple[np.ndarray, dict[str, list[np.ndarray]]]:
     """Some inputs, and what the module does with them; of a large batch a few samples are enough."""
-    given = np.asarray(sample.detach().cpu().numpy(), np.float32)
-    x = _inputs(given, traced.trace.leading, gain)
+    sample_array = np.asarray(sample.detach().cpu().numpy(), np.float32)
+    x = _inputs(sample_array, traced.trace.leading, gain)
     few = x[:, :BATCH]
     if few.shape != x.shape:
         try:
@@ -316,9 +316,9 @@ def _moved(network: Network, factor: float) -> Network:
     parameters = {
         name: {
             key: value * np.float32(factor) if key == "v_threshold" else value
-            for key, value in own.items()
+            for key, value in node_parameters.items()
         }
-        for name, own in network.parameters.items()
+        for name, node_parameters in network.parameters.items()
     }
     return network.with_parameters(parameters)
 
@@ -327,36 +327,40 @@ def _first_difference(
     compared: Iterable[_Compared],
 ) -> list[_Place] | None:
     """The places of the first step and the first layer with a difference; None: there is none."""
-    found: dict[str, np.ndarray] = {}
+    differences: dict[str, np.ndarray] = {}
     pairs = list(compared)
-    for where, own, other, tolerance in pairs:
-        if own.shape != other.shape:
+    for layer, graph_values, module_values, tolerance in pairs:
+        if graph_values.shape != module_values.shape:
             raise ConversionError(
-                f"the graph does not do what the module does: '{where}' gives numbers of shape "
-                f"{other.shape} in the module and {own.shape} in the graph, over time and batch",
+                f"the graph does not do what the module does: '{layer}' gives numbers of shape "
+                f"{module_values.shape} in the module and {graph_values.shape} in the graph, over time and batch",
                 fix="let the module take and give (batch, *shape) in each step",
-                node=where,
+                node=layer,
             )
-        apart = ~(np.abs(own - other) <= tolerance)
+        apart = ~(np.abs(graph_values - module_values) <= tolerance)
         if apart.any():
-            found[where] = apart.reshape(*apart.shape[:2], -1)
-    if not found:
+            differences[layer] = apart.reshape(*apart.shape[:2], -1)
+    if not differences:
         return None
-    step = min(int(np.argmax(apart.any(axis=(1, 2)))) for apart in found.values())
-    where = next(name for name, apart in found.items() if apart[step].any())
-    own, other = next((own, other) for name, own, other, _ in pairs if name == where)
-    shape = found[where].shape
-    own, other = own.reshape(shape), other.reshape(shape)
+    step = min(int(np.argmax(apart.any(axis=(1, 2)))) for apart in differences.values())
+    layer = next(name for name, apart in differences.items() if apart[step].any())
+    graph_values, module_values = next(
+        (graph_values, module_values)
+        for name, graph_values, module_values, _ in pairs
+        if name == layer
+    )
+    shape = differences[layer].shape
+    graph_values, module_values = graph_values.reshape(shape), module_values.reshape(shape)
     return [
         _Place(
-            where=where,
+            layer=layer,
             step=step,
             batch=int(batch),
             neuron=int(neuron),
-            ours=float(own[step, batch, neuron]),
-            theirs=float(other[step, batch, neuron]),
+            ours=float(graph_values[step, batch, neuron]),
+            theirs=float(module_values[step, batch, neuron]),
         )
-        for batch, neuron in np.argwhere(found[where][step])
+        for batch, neuron in np.argwhere(differences[layer][step])
     ]
 
 
@@ -371,10 +375,10 @@ def _pairs(
             sent = theirs[leaf][0] / traced.graded.get(leaf, 1.0)
             yield leaf, np.asarray(ours.spikes[node]), sent, 0.0
     for output, place in traced.places.items():
-        own, other = np.asarray(ours.y[output]), theirs[""][place]
+        graph_values, module_values = np.asarray(ours.y[output]), theirs[""][place]
         spikes = output in ours.spiking
-        largest = 0.0 if spikes else float(np.abs(other).max(initial=0.0))
-        yield output, own, other, _CLOSE * largest
+        largest = 0.0 if spikes else float(np.abs(module_values).max(initial=0.0))
+        yield output, graph_values, module_values, _CLOSE * largest
 
 
 def _membranes(
@@ -385,20 +389,23 @@ def _membranes(
     """
     for leaf, node in traced.firing.items():
         if len(theirs.get(leaf, ())) > 1:
-            own, other = np.asarray(ours.voltages[node]), theirs[leaf][1]
+            graph_values, module_values = np.asarray(ours.voltages[node]), theirs[leaf][1]
             threshold = np.abs(traced.graph.nodes[node].value("v_threshold")).max()
-            largest = np.abs(other).reshape(len(other), -1).max(axis=1, initial=threshold)
-            largest = np.maximum.accumulate(largest).reshape(-1, *(1,) * (other.ndim - 1))
-            yield leaf, own, other, _CLOSE * largest
+            largest = (
+                np.abs(module_values).reshape(len(module_values), -1).max(axis=1, initial=threshold)
+            )
+            largest = np.maximum.accumulate(largest).reshape(-1, *(1,) * (module_values.ndim - 1))
+            yield leaf, graph_values, module_values, _CLOSE * largest
 
 
 def _is_near(traced: TracedModule, place: _Place, runs: list[SteppedSolution]) -> bool:
     """Whether a spike comes and goes with a small change of the threshold."""
-    node = traced.firing.get(place.where)
+    node = traced.firing.get(place.layer)
     if node is None:
         return False
     sent = [np.asarray(run.spikes[node]) for run in runs]
-    own = [
-        each.reshape(*each.shape[:2], -1)[place.step, place.batch, place.neuron] for each in sent
+    spike_values = [
+        spikes.reshape(*spikes.shape[:2], -1)[place.step, place.batch, place.neuron]
+        for spikes in sent
     ]
-    return len(set(map(float, own))) > 1
+    return len(set(map(float, spike_values))) > 1

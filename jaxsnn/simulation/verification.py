@@ -192,21 +192,21 @@ def _by_output(solution: SteppedSolution, y: Any) -> dict[str, Any]:
 
 
 def _fitted(name: str, array: Any, shape: tuple[int, ...]) -> np.ndarray:
-    found = np.asarray(array, float)
-    if found.shape != shape:
+    recorded = np.asarray(array, float)
+    if recorded.shape != shape:
         raise UsageError(
-            f"output '{name}': the recording has shape {found.shape}, the simulation gives {shape}",
+            f"output '{name}': the recording has shape {recorded.shape}, the simulation gives {shape}",
             fix="record as many steps and samples of the output as of the input, (time, batch, ...)",
             node=name,
         )
-    if not (finite := np.isfinite(found)).all():
+    if not (finite := np.isfinite(recorded)).all():
         place = tuple(int(index) for index in np.argwhere(~finite)[0])
         raise UsageError(
-            f"output '{name}': the recording has {found[place]} at {place}",
+            f"output '{name}': the recording has {recorded[place]} at {place}",
             fix="record finite numbers",
             node=name,
         )
-    return found
+    return recorded
 
 
 def _rms(array: np.ndarray) -> np.ndarray:
@@ -218,8 +218,8 @@ def _scales(array: np.ndarray) -> np.ndarray:
     """What errors of each neuron are relative to: its own size; of one that hardly moves, a part of
     the largest of its population, for it may be a difference of large numbers.
     """
-    own = _rms(array)
-    return np.maximum(own, _LEAST_SHARE * own.max(initial=0.0))
+    rms = _rms(array)
+    return np.maximum(rms, _LEAST_SHARE * rms.max(initial=0.0))
 
 
 def _first(
@@ -236,8 +236,10 @@ def _first(
     pair = (
         float(array.reshape(steps, batch, -1)[step, sample, neuron]) for array in (expected, got)
     )
-    wanted, found = pair
-    return Difference(node=name, neuron=neuron, batch=sample, step=step, expected=wanted, got=found)
+    expected_value, got_value = pair
+    return Difference(
+        node=name, neuron=neuron, batch=sample, step=step, expected=expected_value, got=got_value
+    )
 
 
 #: Most runs that are spent.
@@ -286,7 +288,7 @@ def fitting_options(
     Returns:
         What fits, the fewest words first; empty where nothing that was tried does.
     """
-    found = []
+    fitting = []
     for reading, dialect in islice(_candidates(graph), most):
         try:
             network = lower(graph.with_dialect(dialect), dtype=np.float32)
@@ -294,8 +296,8 @@ def fitting_options(
         except JaxsnnError:  # this framework has no such option, or it contradicts the file
             continue
         if fits:
-            found.append(reading)
-    return tuple(sorted(found, key=lambda reading: len(str(reading))))
+            fitting.append(reading)
+    return tuple(sorted(fitting, key=lambda reading: len(str(reading))))
 
 
 def _candidates(graph: Graph) -> Iterator[tuple[FittingOptions, Dialect]]:
@@ -321,44 +323,54 @@ def _candidates(graph: Graph) -> Iterator[tuple[FittingOptions, Dialect]]:
         yield FittingOptions(options=choice), replace(graph.dialect, nodes=nodes)
 
 
-def _ways(delays: tuple[bool, ...], own: list[FrameworkOption]) -> Iterator[dict[str, Any]]:
+def _ways(
+    delays: tuple[bool, ...], framework_options: list[FrameworkOption]
+) -> Iterator[dict[str, Any]]:
     """Values of the options, in all combinations."""
     choices: dict[str, tuple[Any, ...]] = {"reset": ("zero", "subtract"), "reset_delay": delays}
-    choices |= {option.name: option.tries for option in own}
+    choices |= {option.name: option.tries for option in framework_options}
     for values in product(*choices.values()):
         yield dict(zip(choices, values, strict=True))
 
 
-def _worth_saying(way: Mapping[str, Any], dialect: Dialect) -> dict[str, Any]:
+def _worth_saying(option_values: Mapping[str, Any], dialect: Dialect) -> dict[str, Any]:
     """Without what a framework does by itself, where nobody has said anything else of it."""
     conventions = dialect.conventions
     if conventions is None:
-        return dict(way)
-    usual: dict[str, Any] = {one.name: one.tries[0] for one in conventions.options if one.tries}
+        return dict(option_values)
+    usual: dict[str, Any] = {
+        option.name: option.tries[0] for option in conventions.options if option.tries
+    }
     usual["reset_delay"] = conventions.reset_delay
-    unsaid = {one.name for one in conventions.options if one.kind != "bool"}
+    unsaid = {option.name for option in conventions.options if option.kind != "bool"}
     unsaid |= {"reset_delay"} if conventions.reset_delay is not None else set()
 
     def holds(name: str, value: Any) -> bool:
-        if any(name in own for own in dialect.nodes.values()):
+        if any(name in node_options for node_options in dialect.nodes.values()):
             return False
         now = dialect.own.get(name, getattr(dialect, name, None))
         return value == (usual[name] if now is None else now)
 
     return {
-        name: value for name, value in way.items() if name not in unsaid or not holds(name, value)
+        name: value
+        for name, value in option_values.items()
+        if name not in unsaid or not holds(name, value)
     }
 
 
-def _said(dialect: Dialect, way: Mapping[str, Any]) -> Dialect:
+def _said(dialect: Dialect, option_values: Mapping[str, Any]) -> Dialect:
     """A dialect with options for all nodes, but for readouts, which do not reset."""
     nodes = {
-        name: {key: value for key, value in own.items() if own.get("readout") or key not in way}
-        for name, own in dialect.nodes.items()
+        name: {
+            key: value
+            for key, value in node_options.items()
+            if node_options.get("readout") or key not in option_values
+        }
+        for name, node_options in dialect.nodes.items()
     }
-    known = {field.name for field in dataclasses.fields(Dialect)}
-    fields = {key: value for key, value in way.items() if key in known}
-    rest = {key: value for key, value in way.items() if key not in known}
+    dialect_fields = {field.name for field in dataclasses.fields(Dialect)}
+    fields = {key: value for key, value in option_values.items() if key in dialect_fields}
+    rest = {key: value for key, value in option_values.items() if key not in dialect_fields}
     return replace(dialect, nodes=nodes, own={**dialect.own, **rest}, **fields)
 
 
@@ -418,7 +430,7 @@ def residuals(expected: np.ndarray, recorded: np.ndarray, tau: float) -> SpikeRe
     >>> found.missing, found.extra, found.mean
     (1, 0, 1.0)
     """
-    counts = [np.isfinite(one).sum(axis=2) for one in (expected, recorded)]
+    counts = [np.isfinite(spike_times).sum(axis=2) for spike_times in (expected, recorded)]
     most = min(expected.shape[2], recorded.shape[2])
     pairs = np.isfinite(expected[..., :most]) & np.isfinite(recorded[..., :most])
     late = (recorded[..., :most][pairs] - expected[..., :most][pairs]) / tau

@@ -30,22 +30,23 @@ def map_step(
 ) -> tuple[Quantized, list[str], dict[str, Any]]:
     """The exported file quantised, placed and routed, and the mapping written."""
     quantized = quantize(read(exported, **TOLD))
-    found = place_and_route(quantized.netlist)
-    if found.mapping is None:
+    search_result = place_and_route(quantized.netlist)
+    if search_result.mapping is None:
         raise MappingError(
-            f"the trained network has no mapping ({found.why})",
+            f"the trained network has no mapping ({search_result.why})",
             fix=Text("train it with another {seed}", seed=SEED.keyword),
         )
-    text, resources = to_json(found.mapping), used(found.mapping)
+    text, resources = to_json(search_result.mapping), used(search_result.mapping)
     write_whole(written, text, force)
-    runs = len(found.mapping.runs)
-    taken = [
+    runs = len(search_result.mapping.runs)
+    usage_texts = [
         f"{resources[name]['used']} of {resources[name]['available']} {name}" for name in _SHOWN
     ]
     errors = [f"{name} {report.relative_error:.1%}" for name, report in quantized.nodes.items()]
     notes = [line_of(note) for note in quantized.notes]
     lines = [
-        f"{exported.name} placed and routed on BrainScaleS-2, in {runs} run{'s' * (runs > 1)}: {', '.join(taken)}",
+        f"{exported.name} placed and routed on BrainScaleS-2, in {runs} run{'s' * (runs > 1)}: "
+        f"{', '.join(usage_texts)}",
         f"weights have 6 bit and a sign: rms error {', '.join(errors)} of their rms",
         *(f"note: {note}" for note in notes),
     ]

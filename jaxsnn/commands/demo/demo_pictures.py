@@ -18,26 +18,28 @@ from jaxsnn.train import Data, Fit
 
 
 def draw_step(
-    folder: Path, found: tuple[Fit, DemoRun], mapping: Mapping, data: Data, force: bool
+    folder: Path, fit_and_run: tuple[Fit, DemoRun], mapping: Mapping, data: Data, force: bool
 ) -> tuple[tuple[str, ...], list[str], dict[str, Any]]:
     """The pictures' names; the chip's is always among them, the others need matplotlib."""
-    names = ("floorplan.svg", "learning_curve.png", "raster.png")
+    file_names = ("floorplan.svg", "learning_curve.png", "raster.png")
     text = floorplan(mapping)
-    write_whole(folder / names[0], text, force)
-    lines = [f"{names[0]}: neurons, synapse arrays and crossbar of the chip, and how full they are"]
-    trained, after = found
+    write_whole(folder / file_names[0], text, force)
+    lines = [
+        f"{file_names[0]}: neurons, synapse arrays and crossbar of the chip, and how full they are"
+    ]
+    trained, after = fit_and_run
     try:
         title = "Yin-Yang, trained on exact spike times"
-        plot.learning_curve(trained, title=title).save(folder / names[1], force)
-        raster_of(after, data).save(folder / names[2], force)
+        plot.learning_curve(trained, title=title).save(folder / file_names[1], force)
+        raster_of(after, data).save(folder / file_names[2], force)
     except UsageError as error:
         why = line_of(error.problem)
-        facts = {"pictures": list(names[:1]), "left_out": why}
-        return names[:1], [*lines, f"left out: {why}"], facts
+        facts = {"pictures": list(file_names[:1]), "left_out": why}
+        return file_names[:1], [*lines, f"left out: {why}"], facts
     lines.append(
-        f"{names[1]}: errors and loss by epoch; {names[2]}: what goes in, what fires, who is first"
+        f"{file_names[1]}: errors and loss by epoch; {file_names[2]}: what goes in, what fires, who is first"
     )
-    return names, lines, {"pictures": list(names)}
+    return file_names, lines, {"pictures": list(file_names)}
 
 
 def raster_of(ran: DemoRun, data: Data) -> plot.Picture:

@@ -48,8 +48,8 @@ class DemoRun:
     def per_neuron(self) -> dict[str, float]:
         """Population -> mean number of spikes of a neuron for one point."""
         return {
-            name: float(np.mean(np.asarray(own.count)))
-            for name, own in self.solution.spikes.items()
+            name: float(np.mean(np.asarray(population_spikes.count)))
+            for name, population_spikes in self.solution.spikes.items()
         }
 
 
@@ -106,21 +106,30 @@ def simulate_step(graph: Graph, data: Data) -> tuple[DemoRun, list[str], dict[st
 
 
 def check_step(ran: DemoRun) -> tuple[None, list[str], dict[str, Any]]:
-    found = audit(ran.network, ran.inputs, ran.solution, ran.t_end)
+    audits = audit(ran.network, ran.inputs, ran.solution, ran.t_end)
     lines = [
         "voltages recomputed in float64 from the spikes alone, by another formula (unit: v_threshold - v_reset):"
     ]
-    for name, own in found.items():
+    for name, population_audit in audits.items():
         above = (
-            f"exceeds it by {own.elsewhere:.0e} at most"
-            if own.elsewhere > 0
+            f"exceeds it by {population_audit.elsewhere:.0e} at most"
+            if population_audit.elsewhere > 0
             else "never exceeds it"
         )
         lines.append(
-            f"{name}: at each of {own.spikes} spikes V is within {own.at_spikes:.0e} of the threshold; "
-            f"at {own.times} other times per point it {above}"
+            f"{name}: at each of {population_audit.spikes} spikes V is within "
+            f"{population_audit.at_spikes:.0e} of the threshold; "
+            f"at {population_audit.times} other times per point it {above}"
         )
-    return None, lines, {"populations": {name: asdict(own) for name, own in found.items()}}
+    return (
+        None,
+        lines,
+        {
+            "populations": {
+                name: asdict(population_audit) for name, population_audit in audits.items()
+            }
+        },
+    )
 
 
 def train_step(

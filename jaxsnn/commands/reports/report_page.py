@@ -83,8 +83,8 @@ def verdict(text: str, good: bool | None = None) -> str:
 
 def listed(entries: Iterable[Any], empty: str) -> str:
     """A list of sentences, or that there is none."""
-    found = [f"<li>{words(entry)}</li>" for entry in entries]
-    return f"<ul>{''.join(found)}</ul>" if found else paragraph(empty)
+    list_items = [f"<li>{words(entry)}</li>" for entry in entries]
+    return f"<ul>{''.join(list_items)}</ul>" if list_items else paragraph(empty)
 
 
 def in_words(value: Any) -> str:
@@ -121,10 +121,10 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
         for row in shown
     )
     more = len(rows) - len(shown)
-    left = paragraph(f"{more} more rows are left out") if more else ""
+    omission = paragraph(f"{more} more rows are left out") if more else ""
     return (
         f'<div class="wide"><table class="sortable"><thead><tr>{head}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>{left}"
+        f"<tbody>{body}</tbody></table></div>{omission}"
     )
 
 
@@ -137,8 +137,8 @@ def _kind(number: bool) -> str:
 
 
 def _cell(value: Any, number: bool) -> str:
-    said = "" if value is None else in_words(value)
-    return f'<td{_kind(number)} data-value="{words("" if value is None else value)}">{words(said)}</td>'
+    shown_value = "" if value is None else in_words(value)
+    return f'<td{_kind(number)} data-value="{words("" if value is None else value)}">{words(shown_value)}</td>'
 
 
 def figure(draw: Callable[[], Picture], caption: str) -> str:
@@ -150,12 +150,12 @@ def figure(draw: Callable[[], Picture], caption: str) -> str:
     return f"<figure>{drawn}<figcaption>{words(caption)}</figcaption></figure>"
 
 
-def page(title: str, said: str, sections: Mapping[str, str]) -> str:
+def page(title: str, summary: str, sections: Mapping[str, str]) -> str:
     """The whole page.
 
     Args:
         title: of the page.
-        said: HTML of what comes first.
+        summary: HTML of what comes first.
         sections: heading -> HTML.
     """
     marks = {heading: heading.lower().replace(" ", "-").replace(",", "") for heading in sections}
@@ -168,7 +168,7 @@ def page(title: str, said: str, sections: Mapping[str, str]) -> str:
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{words(title)}</title>'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<style>{_STYLE}</style></head><body><h1>{words(title)}</h1>{said}<nav>{links}</nav>"
+        f"<style>{_STYLE}</style></head><body><h1>{words(title)}</h1>{summary}<nav>{links}</nav>"
         f"{parts}<footer>jaxsnn-nir {words(__version__)}. This page holds all it shows: it opens "
         f"without a network.</footer><script>{_SCRIPT}</script></body></html>\n"
     )

@@ -37,9 +37,9 @@ def read_part(graph: Graph, source: str | Path) -> str:
     """The file: its graph, drawn and as a table."""
     from jaxsnn.nir.model.passes import shapes, synapses
 
-    found, counts = shapes(graph), synapses(graph)
+    node_shapes, counts = shapes(graph), synapses(graph)
     rows = [
-        (name, node.type, *(_shape(part) for part in found[name]), counts.get(name))
+        (name, node.type, *(_shape(part) for part in node_shapes[name]), counts.get(name))
         for name, node in ((name, graph.nodes[name]) for name in graph.order())
     ]
     headings = ("node", "type", "shape in", "shape out", "synapses")
@@ -58,7 +58,7 @@ def _shape(shape: Sequence[int] | None) -> str:
 def decided_part(graph: Graph, others: Mapping[str, Any] | None = None) -> str:
     """What the file does not say, and who decided it."""
     dialect = graph.dialect
-    known = {
+    conventions = {
         "dialect": dialect.name or "undecided",
         "decided by": dialect.decided_by,
         "why": for_command_line(dialect.why) or None,
@@ -69,13 +69,13 @@ def decided_part(graph: Graph, others: Mapping[str, Any] | None = None) -> str:
         "time constants in": dialect.time_unit,
     }
     changes = listed(map(line_of, graph.repairs), "Nothing in the file was repaired.")
-    return facts({**known, **(others or {})}) + f"<h3>Repairs</h3>{changes}"
+    return facts({**conventions, **(others or {})}) + f"<h3>Repairs</h3>{changes}"
 
 
 def left_out_part(notes: Iterable[Any], graph: Graph) -> str:
     """Approximations, warnings, and what was not used."""
-    found = [line_of(note) for note in (*graph.warnings, *notes)]
-    return listed(found, "There are no warnings and no notes.")
+    remark_lines = [line_of(note) for note in (*graph.warnings, *notes)]
+    return listed(remark_lines, "There are no warnings and no notes.")
 
 
 def command_line(arguments: argparse.Namespace) -> str:
@@ -90,30 +90,30 @@ def command_line(arguments: argparse.Namespace) -> str:
 
 def verify_report(arguments: argparse.Namespace, graph: Graph, outcome: Any) -> str:
     """`jaxsnn verify`: whether the file fires what its own framework fired."""
-    found = outcome.found
-    fraction = found.identical_fraction
+    comparison = outcome.found
+    fraction = comparison.identical_fraction
     done = facts(
         {
             "recording": arguments.recording,
-            "spike trains": found.trains,
-            "identical": found.identical,
-            "with a spike": found.active,
-            "of these identical": found.identical_active,
+            "spike trains": comparison.trains,
+            "identical": comparison.identical,
+            "with a spike": comparison.active,
+            "of these identical": comparison.identical_active,
             "identical, fraction": None if fraction is None else f"{fraction:.4%}",
-            "spikes recorded": found.spikes_expected,
-            "spikes simulated": found.spikes_got,
-            "membranes, relative RMSE": found.relative_rmse,
+            "spikes recorded": comparison.spikes_expected,
+            "spikes simulated": comparison.spikes_got,
+            "membranes, relative RMSE": comparison.relative_rmse,
         }
     )
     compared = outcome.compared
-    if found.first_difference is not None and compared is not None:
+    if comparison.first_difference is not None and compared is not None:
         done += figure(
-            lambda: plot.first_difference(found, compared.solution, compared.recording.y),
+            lambda: plot.first_difference(comparison, compared.solution, compared.recording.y),
             "the first difference, some steps before and behind",
         )
     if outcome.fits:
         done += "<h3>It verifies with</h3>" + listed(map(for_command_line, outcome.fits), "")
-    said = "verified: every train is identical" if found.ok else "not verified"
+    summary = "verified: every train is identical" if comparison.ok else "not verified"
     sections = {
         "Read": read_part(graph, arguments.file),
         "Decided": decided_part(graph),
@@ -121,10 +121,10 @@ def verify_report(arguments: argparse.Namespace, graph: Graph, outcome: Any) -> 
         "Left out": left_out_part(outcome.notes, graph),
     }
     title = f"verify: {Path(arguments.file).name}"
-    return page(title, verdict(said, found.ok) + command_line(arguments), sections)
+    return page(title, verdict(summary, comparison.ok) + command_line(arguments), sections)
 
 
-def fidelity_report(arguments: argparse.Namespace, graph: Graph, found: Fidelity) -> str:
+def fidelity_report(arguments: argparse.Namespace, graph: Graph, measured: Fidelity) -> str:
     """`jaxsnn fidelity`: what continuous time changes against the steps of the source."""
     headings = (
         "population",
@@ -135,33 +135,42 @@ def fidelity_report(arguments: argparse.Namespace, graph: Graph, found: Fidelity
         "steps with more than one spike",
     )
     rows = [
-        (name, own.event, own.grid, own.rate_ratio, own.count_cosine, own.multi_spike_steps)
-        for name, own in found.populations.items()
+        (
+            name,
+            counts.event,
+            counts.grid,
+            counts.rate_ratio,
+            counts.count_cosine,
+            counts.multi_spike_steps,
+        )
+        for name, counts in measured.populations.items()
     ]
     done = facts({"input": arguments.input}) + figure(
-        lambda: plot.fidelity(found), "spikes of each population, all samples together"
+        lambda: plot.fidelity(measured), "spikes of each population, all samples together"
     )
-    cosines = [own.count_cosine for own in found.populations.values() if own.count_cosine]
-    said = f"least cosine of spike counts: {min(cosines):.4f}" if cosines else "no spikes"
+    cosines = [
+        counts.count_cosine for counts in measured.populations.values() if counts.count_cosine
+    ]
+    summary = f"least cosine of spike counts: {min(cosines):.4f}" if cosines else "no spikes"
     sections = {
         "Read": read_part(graph, arguments.file),
         "Decided": decided_part(graph),
         "Done": done + table(headings, rows),
-        "Left out": left_out_part(found.notes, graph),
+        "Left out": left_out_part(measured.notes, graph),
     }
     title = f"fidelity: {Path(arguments.file).name}"
-    return page(title, verdict(said) + command_line(arguments), sections)
+    return page(title, verdict(summary) + command_line(arguments), sections)
 
 
 def train_report(arguments: argparse.Namespace, graph: Graph, outcome: Any) -> str:
     """`jaxsnn train`: how training went."""
     fit = outcome.fit
-    said = (
+    summary = (
         f"test accuracy {fit.test_accuracy:.2%} on {outcome.test_samples} samples, "
         f"epoch {fit.best_epoch} of {len(fit.history) - 1}"
     )
     if fit.accuracy_in_steps is not None:
-        said += f", in the time steps of the source {fit.accuracy_in_steps:.2%}"
+        summary += f", in the time steps of the source {fit.accuracy_in_steps:.2%}"
     files = [outcome.output, outcome.history, outcome.checkpoint]
     source = arguments.file or arguments.config  # a configuration may have the network
     sections = {
@@ -171,7 +180,7 @@ def train_report(arguments: argparse.Namespace, graph: Graph, outcome: Any) -> s
         "Left out": left_out_part(outcome.notes, graph),
     }
     title = f"train: {Path(source).name}"
-    return page(title, verdict(said) + command_line(arguments), sections)
+    return page(title, verdict(summary) + command_line(arguments), sections)
 
 
 def fit_part(graph: Graph, fit: Any) -> str:
@@ -179,14 +188,14 @@ def fit_part(graph: Graph, fit: Any) -> str:
     headings = ("epoch", "loss", "accuracy", "validation loss", "validation accuracy", "undecided")
     rows = [
         (
-            one.epoch,
-            one.train_loss,
-            one.train_accuracy,
-            one.validation_loss,
-            one.validation_accuracy,
-            one.undecided,
+            record.epoch,
+            record.train_loss,
+            record.train_accuracy,
+            record.validation_loss,
+            record.validation_accuracy,
+            record.undecided,
         )
-        for one in fit.history
+        for record in fit.history
     ]
     return (
         figure(lambda: plot.learning_curve(fit), "error rate and loss by epoch")
@@ -197,20 +206,20 @@ def fit_part(graph: Graph, fit: Any) -> str:
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Options of options by a dotted name."""
-    found: dict[str, Any] = {}
+    flattened: dict[str, Any] = {}
     for name, value in settings.items():
         if isinstance(value, Mapping) and value:
-            found |= _flat(value, f"{prefix}{name}.")
+            flattened |= _flat(value, f"{prefix}{name}.")
         else:
-            found[f"{prefix}{name}"] = value
-    return found
+            flattened[f"{prefix}{name}"] = value
+    return flattened
 
 
 def map_report(arguments: argparse.Namespace, graph: Graph, outcome: Any) -> str:
     """`jaxsnn map`: where the network lies on the chip, or why it cannot."""
     content = outcome.as_dict()
     headings = ("resource", "used", "available")
-    used = [(name, one["used"], one["available"]) for name, one in content["used"].items()]
+    used = [(name, usage["used"], usage["available"]) for name, usage in content["used"].items()]
     mapping = outcome.mapping
     done = facts(
         {"result": outcome.stop_reason, "runs": content["runs"], "signs": content["signs"]}
@@ -220,16 +229,16 @@ def map_report(arguments: argparse.Namespace, graph: Graph, outcome: Any) -> str
     if mapping is not None and not outcome.violations:
         done += table(headings, used)
         done += figure(lambda: plot.floorplan(mapping), "the chip: point at a neuron for its name")
-    wrong = [(one.node, one.as_text()) for one in outcome.violations]
+    wrong = [(violation.node, violation.as_text()) for violation in outcome.violations]
     if wrong:
         done += table(("where", "violation"), wrong)
     rows = [
-        (name, one.scale, one.saturated, one.zeroed, one.rms_error)
-        for name, one in outcome.quantized.nodes.items()
+        (name, node.scale, node.saturated, node.zeroed, node.rms_error)
+        for name, node in outcome.quantized.nodes.items()
     ]
     headings = ("node", "scale, LSB", "saturated weights", "weights that became 0", "rms error")
     weights = table(headings, rows)
-    said = "the network fits, 0 violations" if outcome.ok else f"{outcome.stop_reason}"
+    summary = "the network fits, 0 violations" if outcome.ok else f"{outcome.stop_reason}"
     sections = {
         "Read": read_part(graph, arguments.file),
         "Decided": decided_part(graph) + f"<h3>Whole weights</h3>{weights}",
@@ -237,7 +246,7 @@ def map_report(arguments: argparse.Namespace, graph: Graph, outcome: Any) -> str
         "Left out": left_out_part(outcome.quantized.notes, graph),
     }
     title = f"map: {Path(arguments.file).name}"
-    return page(title, verdict(said, outcome.ok) + command_line(arguments), sections)
+    return page(title, verdict(summary, outcome.ok) + command_line(arguments), sections)
 
 
 def demo_report(arguments: argparse.Namespace, outcome: Any, parts: Any) -> str:
@@ -245,17 +254,17 @@ def demo_report(arguments: argparse.Namespace, outcome: Any, parts: Any) -> str:
     from jaxsnn.commands.demo.demo_pictures import raster_of
 
     rows = [
-        (number, one.name, round(one.seconds, 2)) for number, one in enumerate(outcome.steps, 1)
+        (number, step.name, round(step.seconds, 2)) for number, step in enumerate(outcome.steps, 1)
     ]
-    told = "".join(
-        f"<h3>{number} {words(one.name)}</h3>" + listed(one.lines, "")
-        for number, one in enumerate(outcome.steps, 1)
+    step_sections = "".join(
+        f"<h3>{number} {words(step.name)}</h3>" + listed(step.lines, "")
+        for number, step in enumerate(outcome.steps, 1)
     )
-    notes = [note for one in outcome.steps for note in one.facts.get("notes", ())]
+    notes = [note for step in outcome.steps for note in step.facts.get("notes", ())]
     sections = {
         "Read": read_part(parts.graph, parts.source),
         "Decided": decided_part(parts.graph),
-        "Done": table(("step", "name", "seconds"), rows) + told,
+        "Done": table(("step", "name", "seconds"), rows) + step_sections,
         "Spikes": figure(
             lambda: raster_of(parts.after, parts.data), "what goes in, what fires, who is first"
         ),
@@ -263,6 +272,6 @@ def demo_report(arguments: argparse.Namespace, outcome: Any, parts: Any) -> str:
         "Chip": figure(lambda: plot.floorplan(parts.mapping), "point at a neuron for its name"),
         "Left out": left_out_part(notes, parts.graph),
     }
-    said = f"test accuracy {outcome.test_accuracy:.2%}"
+    summary = f"test accuracy {outcome.test_accuracy:.2%}"
     title = "demo: from snnTorch's file to the chip"
-    return page(title, verdict(said) + command_line(arguments), sections)
+    return page(title, verdict(summary) + command_line(arguments), sections)

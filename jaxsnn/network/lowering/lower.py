@@ -160,9 +160,16 @@ def _refuse_untied(before: Graph, after: Graph) -> None:
         return
     changed = [name for name in after.nodes if after.nodes[name] is not before.nodes[name]]
     alone = (estimate({name: after.nodes[name]}, evidence) for name in changed)
-    told = [one for one in alone if one.dt is not None or one.node] or [new]
+    step_estimates = [
+        node_estimate
+        for node_estimate in alone
+        if node_estimate.dt is not None or node_estimate.node
+    ] or [new]
     # the node that is farthest from the file's own step, if there is one
-    worst = max(told, key=lambda one: 0.0 if step is None else abs(one.farthest - step))
+    worst = max(
+        step_estimates,
+        key=lambda node_estimate: 0.0 if step is None else abs(node_estimate.farthest - step),
+    )
     steps = "tells of none" if step is None else f"has steps of {step:.6g}"
     raise LoweringError(
         f"node '{worst.node}' has {worst.pair}, which in the dialect {before.dialect.name} makes a"
@@ -236,10 +243,10 @@ def _written(
     """A changed parameter in the file's units and dtype, and its shape where the number of entries
     stays; `same` marks the entries that did not change.
     """
-    where = f"node '{node.name}' ({node.type})"
+    description = f"node '{node.name}' ({node.type})"
     if not np.isfinite(value).all():
         raise LoweringError(
-            f"{where}: {name} is {value[~np.isfinite(value)][0]} after training",
+            f"{description}: {name} is {value[~np.isfinite(value)][0]} after training",
             fix="train with a lower learning rate, or clip the gradients",
             node=node.name,
         )
@@ -252,6 +259,6 @@ def _written(
     if was_one and (value == value[0]).all():
         return value[:1].reshape(original.shape)
     # What did not change keeps its bits.
-    known = original.reshape(value.shape if original.size == value.size else -1)
-    value = np.where(same, known, value).astype(dtype)
+    unchanged = original.reshape(value.shape if original.size == value.size else -1)
+    value = np.where(same, unchanged, value).astype(dtype)
     return value.reshape(original.shape) if value.size == original.size else value

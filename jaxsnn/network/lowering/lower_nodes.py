@@ -146,7 +146,8 @@ def plan(graph: Graph) -> LoweringPlan:
         order=tuple(name for name in place if not is_relay(graph.nodes[name])),
         shapes=shapes(graph),
         sources={
-            name: tuple(sorted(found, key=place.__getitem__)) for name, found in incoming.items()
+            name: tuple(sorted(node_sources, key=place.__getitem__))
+            for name, node_sources in incoming.items()
         },
         late=_late_sources(graph),
     )
@@ -155,16 +156,16 @@ def plan(graph: Graph) -> LoweringPlan:
 def _running_order(graph: Graph) -> list[str]:
     """All nodes, sources before targets; those of a cycle stand together."""
     shared = [(part, iter(part)) for part in stepped_loops(graph)]
-    turns = {name: names for part, names in shared for name in part}
+    turns = {name: cycle_nodes for part, cycle_nodes in shared for name in part}
     # The nodes of a cycle share one iterator, and take its names one after the other.
     return [next(turns[name]) if name in turns else name for name in graph.order()]
 
 
 def _late_sources(graph: Graph) -> dict[str, tuple[str, ...]]:
-    found: dict[str, tuple[str, ...]] = {}
+    sources_by_target: dict[str, tuple[str, ...]] = {}
     for source, target in late_edges(graph):
-        found[target] = (*found.get(target, ()), source)
-    return found
+        sources_by_target[target] = (*sources_by_target.get(target, ()), source)
+    return sources_by_target
 
 
 class Lowered(NamedTuple):
@@ -195,9 +196,9 @@ def lower_node(node: Node, dialect: Dialect, inward: Shape, shape: Shape) -> Low
     if timed and not traits.state and dialect.time_unit != "step":
         require(dialect, ["seconds"], PURPOSE, node.name)
     parameters = {
-        each.name: _lowered(node, each, dialect, shape)
-        for each in traits.parameters
-        if each.per != "setting"
+        parameter.name: _lowered(node, parameter, dialect, shape)
+        for parameter in traits.parameters
+        if parameter.per != "setting"
     }
     around = Surroundings(inward=inward, outward=shape, dialect=dialect, parameters=parameters)
     return Lowered(parameters, None if traits.detail is None else traits.detail(node, around))
