@@ -118,12 +118,12 @@ class EventDriven(EventOptions):
         if on_processor(network, trains, end, times):
             # Nothing is differentiated: unused slots more cost nothing but room.
             lasting = {
-                name: as_lasting(own, end) if isinstance(own, Currents) else own
-                for name, own in trains.items()
+                name: as_lasting(train, end) if isinstance(train, Currents) else train
+                for name, train in trains.items()
             }
             trains = in_buckets(lasting, network.inputs)
-        network, known = network.with_known_facts()
-        solution = self.simulated(known, network, trains, end, times)
+        network, facts = network.with_known_facts()
+        solution = self.simulated(facts, network, trains, end, times)
         if isinstance(end, Tracer):
             solution = nan_without_end(solution)
         unused: list[str] = [
@@ -156,11 +156,11 @@ class EventDriven(EventOptions):
         """
         check_options(network, self)
 
-    def simulated(self, known: frozenset[str], *given: Any) -> EventSolution:
+    def simulated(self, facts: frozenset[str], *arguments: Any) -> EventSolution:
         """A run by whatever is compiled for it: of a network, inputs, t_end and sample times, all
         checked.
         """
-        return compiled_run(self.hashable(), known, *given)
+        return compiled_run(self.hashable(), facts, *arguments)
 
     def prepared(self) -> Self:
         """The engine as compiled training takes it: hashable."""
@@ -169,7 +169,7 @@ class EventDriven(EventOptions):
 
 def run_and_conclude(
     options: EventOptions,
-    known: frozenset[str],
+    facts: frozenset[str],
     network: Network,
     trains: dict[str, Input],
     t_end: Float[Array, ""],
@@ -178,7 +178,7 @@ def run_and_conclude(
     """A checked run and what it comes to, to be compiled.
 
     Args:
-        options, known: static; see `simulate_events`.
+        options, facts: static; see `simulate_events`.
         trains: input name -> Events or GradedEvents (batch, events), or Currents (batch, pieces).
         t_end, sample_times: seconds.
     """
@@ -186,12 +186,12 @@ def run_and_conclude(
     def simulated(
         network: Network, trains: dict[str, Input], t_end: Any, sample_times: Any
     ) -> EventSolution:
-        record = simulate_events(network, trains, t_end, sample_times, options, known)
+        record = simulate_events(network, trains, t_end, sample_times, options, facts)
         return conclude(network, trains, t_end, sample_times, record, options)
 
-    given = network, trains, t_end, sample_times
+    arguments = network, trains, t_end, sample_times
     samples = next(iter(trains.values())).time
-    return by_compiler(simulated, *given, samples=samples, axis_of=samples_axis)
+    return by_compiler(simulated, *arguments, samples=samples, axis_of=samples_axis)
 
 
 #: One compiled function for each network structure, engine and shape of the inputs.
@@ -204,7 +204,7 @@ def simulate_events(
     t_end: Float[Array, ""],
     sample_times: Float[Array, "samples"],
     options: EventOptions,
-    known: frozenset[str] | None = None,
+    facts: frozenset[str] | None = None,
 ) -> EventRecord:
     """Simulate a batch; `jaxsnn.simulate` without its checks.
 
@@ -212,19 +212,19 @@ def simulate_events(
         inputs: input name -> Events or GradedEvents (batch, events), or Currents (batch, pieces).
         t_end: seconds.
         sample_times: seconds, where readouts are sampled.
-        known: populations whose static facts hold for their numbers (`Network.with_known_facts`);
+        facts: populations whose static facts hold for their numbers (`Network.with_known_facts`);
             None: look at those that are not traced.
 
     Raises:
         LoweringError: the network has something that the engine does not run, or that nobody said.
     """
-    if known is None:
-        network, known = network.with_known_facts()
+    if facts is None:
+        network, facts = network.with_known_facts()
     currents = currents_of(inputs)
     refuse(event_limits(network.wires, network.populations, currents))
     samples = next(iter(inputs.values())).time.shape[0]
     turned = with_turned_weights(network, samples, options)
-    sources = replace(sources_of(turned, inputs, options, known), given=network.parameters)
+    sources = replace(sources_of(turned, inputs, options, facts), given=network.parameters)
     record = empty_record()
     end = jnp.asarray(t_end, network.dtype)
     # Strongly connected components, sources first: the trains of all sources of a part are there.
@@ -240,7 +240,7 @@ def sources_of(
     network: Network,
     inputs: Mapping[str, Input],
     options: EventOptions,
-    known: frozenset[str],
+    facts: frozenset[str],
 ) -> Sources:
     """What all parts of a network have in common before any of them has run."""
     arriving = signals(network)
@@ -255,24 +255,24 @@ def sources_of(
         network=network,
         engine=options,
         arriving=arriving,
-        trains={name: _train(given) for name, given in inputs.items()},
-        currents={name: given for name, given in inputs.items() if isinstance(given, Currents)},
+        trains={name: _train(events) for name, events in inputs.items()},
+        currents={name: events for name, events in inputs.items() if isinstance(events, Currents)},
         gathered=gathered,
-        known=known,
+        known=facts,
     )
 
 
 def currents_of(inputs: Mapping[str, Input]) -> tuple[str, ...]:
     """Names of the inputs that are currents."""
-    return tuple(name for name, given in inputs.items() if isinstance(given, Currents))
+    return tuple(name for name, events in inputs.items() if isinstance(events, Currents))
 
 
-def _train(given: Input) -> Train:
+def _train(events: Input) -> Train:
     """The events of an input; of currents, which are no events, their times alone."""
-    if isinstance(given, Currents):
-        return Train(given.time, jnp.zeros(given.time.shape[1], jnp.int32))
-    value = given.value if isinstance(given, GradedEvents) else None
-    return Train(given.time, given.index, value=value)
+    if isinstance(events, Currents):
+        return Train(events.time, jnp.zeros(events.time.shape[1], jnp.int32))
+    value = events.value if isinstance(events, GradedEvents) else None
+    return Train(events.time, events.index, value=value)
 
 
 # ---- checks before anything runs
@@ -294,11 +294,11 @@ def _checked_end(t_end: Any, dtype: Any) -> Float[Array, ""]:
                 Text("{t_end} is a truth value", t_end=T_END), fix="pass a time in seconds"
             )
     else:
-        given = as_number(t_end)
+        seconds = as_number(t_end)
         with np.errstate(over="ignore", under="ignore"):
-            end = np.asarray(given, dtype)
+            end = np.asarray(seconds, dtype)
         if not is_end(end):
-            rounded = 0 < given < np.inf
+            rounded = 0 < seconds < np.inf
             as_what = f", {float(end):g} as {np.dtype(dtype)}" if rounded else ""
             fix = "pass a finite time after 0, in seconds"
             raise UsageError(
@@ -325,7 +325,7 @@ def _checked_samples(times: Any, t_end: Any, end: Float[Array, ""]) -> Float[Arr
             f"sample_times have {len(shape)} axes, shape {shape}, and not 1",
             fix="pass one row of times, (samples,)",
         )
-    if not any(isinstance(given, Tracer) for given in (times, t_end)):
+    if not any(isinstance(value, Tracer) for value in (times, t_end)):
         _refuse_samples(np.asarray(times, end.dtype), np.asarray(t_end, end.dtype))
     return as_given(times, end.dtype)
 
@@ -360,20 +360,20 @@ def check_options(network: Network, options: EventOptions) -> None:
         raise UsageError(f"forward_mode is {shown(options.forward_mode)}", fix=fix)
     for option in ("min_slope", "jump_width"):
         # "not at least", so that NaN is refused
-        if (found := getattr(options, option)) is not None and not as_number(found) >= 0:
-            raise UsageError(f"{option} is {shown(found)}", fix="give at least 0")
+        if (value := getattr(options, option)) is not None and not as_number(value) >= 0:
+            raise UsageError(f"{option} is {shown(value)}", fix="give at least 0")
     for option in (*BUDGETS, "refractory"):
         named = by_population(option, getattr(options, option))
         # a name that nothing has would be a setting without effect
         refuse_strangers(option, named, network.populations, "a population")
         for name in network.populations:
-            found = options.of(option, name)
-            if found is not None and not _is_sound(option, found):
-                fix = "give at least 0" if option == "refractory" else _whole(found)
+            value = options.of(option, name)
+            if value is not None and not _is_sound(option, value):
+                fix = "give at least 0" if option == "refractory" else _whole(value)
                 message = Text(
                     "{option} is {value} for '{name}'",
                     option=MAX_SPIKES if option == MAX_SPIKES.name else option,
-                    value=shown(found),
+                    value=shown(value),
                     name=name,
                 )
                 raise UsageError(message, fix=fix, node=name)
@@ -398,25 +398,27 @@ def _is_sound(option: str, value: Any) -> bool:
     return 1 <= number <= MOST_ROOM and number.is_integer()
 
 
-def _whole(found: Any) -> str:
+def _whole(number: Any) -> str:
     """What to do about a number of things that can be none."""
-    too_many = MOST_ROOM < as_number(found) < np.inf
+    too_many = MOST_ROOM < as_number(number) < np.inf
     return f"give at most {MOST_ROOM}" if too_many else "give at least 1, a whole number"
 
 
-def refuse_strangers(option: str, named: Iterable[str], meant: Collection[str], what: str) -> None:
+def refuse_strangers(
+    option: str, named: Iterable[str], allowed: Collection[str], description: str
+) -> None:
     """Refuse names that an option gives and that mean nothing in a network.
 
     Args:
-        meant: the names that do. what: what they are, in one or two words.
+        allowed: the names that do. description: what they are, in one or two words.
 
     Raises:
         UsageError: the first such name, and which is near.
     """
     for name in named:
-        if name not in meant:
+        if name not in allowed:
             raise UsageError(
-                f"{option} names {name!r}, which is not {what}",
-                fix=suggestion(name, meant),
+                f"{option} names {name!r}, which is not {description}",
+                fix=suggestion(name, allowed),
                 node=name,
             )

@@ -50,9 +50,9 @@ class EventOptions:
         """Whether some budget is "auto"."""
         values = {option: getattr(self.hashable(), option) for option in BUDGETS}
         return any(
-            _is_auto(one)
+            _is_auto(budget)
             for option, value in values.items()
-            for one in (value, *by_population(option, value).values())
+            for budget in (value, *by_population(option, value).values())
         )
 
     def is_auto(self, option: str, population: str) -> bool:
@@ -64,24 +64,28 @@ class EventOptions:
     def with_room(self, needed: Mapping[str, Mapping[str, int]]) -> Self:
         """The same options with larger budgets: option -> population -> what it shall be at least."""
         larger: dict[str, Any] = {}
-        known = self.hashable()
-        for option, found in needed.items():
-            now = getattr(known, option)
-            if found and isinstance(now, int):  # one number for all
-                larger[option] = max(now, *found.values())
-            elif found:  # one for some, or "auto": the others keep what they have
-                larger[option] = {**by_population(option, now), **found}
-        return replace(known, **larger).hashable()
+        options = self.hashable()
+        for option, population_needs in needed.items():
+            now = getattr(options, option)
+            if population_needs and isinstance(now, int):  # one number for all
+                larger[option] = max(now, *population_needs.values())
+            elif population_needs:  # one for some, or "auto": the others keep what they have
+                larger[option] = {**by_population(option, now), **population_needs}
+        return replace(options, **larger).hashable()
 
     def as_dict(self) -> dict[str, Any]:
         """The options by name, for JSON."""
-        known = self.hashable()
-        found = {option.name: getattr(known, option.name) for option in fields(known)}
-        by_name = {name: by_population(name, found[name]) for name in (*BUDGETS, "refractory")}
-        only = found["first_spike_only"]
+        options = self.hashable()
+        values = {option.name: getattr(options, option.name) for option in fields(options)}
+        by_name = {name: by_population(name, values[name]) for name in (*BUDGETS, "refractory")}
+        only = values["first_spike_only"]
         # JSON knows neither tuples nor pairs.
         stops = {} if isinstance(only, bool) else {"first_spike_only": list(only)}
-        return found | {name: own for name, own in by_name.items() if own} | stops
+        return (
+            values
+            | {name: per_population for name, per_population in by_name.items() if per_population}
+            | stops
+        )
 
     def hashable(self) -> Self:
         """The same options as a static argument: mappings and names as sorted tuples, arrays of one

@@ -27,7 +27,7 @@ Budgets = dict[str, dict[str, Budget]]
 
 def shortages(budgets: Budgets) -> dict[str, dict[str, int]]:
     """Option -> population -> what was needed, where there was less room (outside jit only)."""
-    found = {}
+    shortfalls = {}
     # Behind what was short numbers are lower bounds: another run may find more.
     for option, by_population in budgets.items():
         short = {
@@ -36,8 +36,8 @@ def shortages(budgets: Budgets) -> dict[str, dict[str, int]]:
             if int(budget.needed) > int(budget.room)
         }
         if short:
-            found[option] = short
-    return found
+            shortfalls[option] = short
+    return shortfalls
 
 
 def shortage_text(budgets: Budgets, option: str, name: str) -> str:

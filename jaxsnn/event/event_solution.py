@@ -127,7 +127,7 @@ class EventSolution:
     @property
     def spikes_recorded(self) -> Int[Array, ""]:
         """Number of spikes that are recorded."""
-        numbers = [jnp.sum(jnp.isfinite(own.time)) for own in self.spikes.values()]
+        numbers = [jnp.sum(jnp.isfinite(spikes.time)) for spikes in self.spikes.values()]
         return sum(numbers, jnp.int32(0))
 
     def first_spike(self, name: str) -> Float[Array, "batch neurons"]:
@@ -167,8 +167,8 @@ class EventSolution:
         reach without resets: exact for neurons that stay silent.
         """
         drive = self._drive(name)
-        way = partial(by_neuron, maximum)
-        return by_compiler(way, drive, self.t_end, samples=drive.time, axis_of=first_axis)
+        functional = partial(by_neuron, maximum)
+        return by_compiler(functional, drive, self.t_end, samples=drive.time, axis_of=first_axis)
 
     @usual_promotion
     def integral(self, name: str, tau: float | None = None) -> Float[Array, "batch neurons"]:
@@ -188,8 +188,8 @@ class EventSolution:
                 node=name,
             )
         drive = self._drive(name)
-        given = partial(by_neuron, integral), drive, self.t_end, tau
-        return by_compiler(*given, samples=drive.time, axis_of=first_axis)
+        arguments = partial(by_neuron, integral), drive, self.t_end, tau
+        return by_compiler(*arguments, samples=drive.time, axis_of=first_axis)
 
     def _refuse_fewer_bits(self) -> None:
         """Refuse to look with 32 bits at a run that was made with 64."""
@@ -248,11 +248,11 @@ class EventSolution:
         were left out, budgets that were short, spikes whose gradient is clipped or zero, times that
         are coarse; a sentence each, those of numbers outside jit only.
         """
-        known = (*self.approximations, *self.unused)
+        static_notes = (*self.approximations, *self.unused)
         # Inside jit there are no numbers to be written out.
         if isinstance(self.result, Tracer):
-            return known
-        return *known, *numbers_noted(self)
+            return static_notes
+        return *static_notes, *numbers_noted(self)
 
     @property
     def problem(self) -> Problem | None:
@@ -293,16 +293,16 @@ class EventSolution:
         if self.culprit is not None:
             return self.culprit
         # NaN spreads to all that is behind: several may show it, and only one can be the cause.
-        shown = [name for name, own in self.spikes.items() if jnp.isnan(own.time).any()]
+        shown = [name for name, spikes in self.spikes.items() if jnp.isnan(spikes.time).any()]
         shown += [name for name, v in self.voltages.items() if not jnp.isfinite(v).all()]
-        where = f" (it shows at {listing(shown)})" if shown else ""
+        location = f" (it shows at {listing(shown)})" if shown else ""
         return Problem(
             node=shown[0] if len(shown) == 1 else "",
             code="not-finite",
             message="a parameter, a product of some, a spike time or a voltage is NaN or infinite, "
             "a time constant is not positive, a delay is negative, r w_in of neurons behind a "
             "convolution or pool is not positive, a Linear that copies channels has other "
-            f"weights, or a registered neuron model gives NaN{where}",
+            f"weights, or a registered neuron model gives NaN{location}",
             fix="look at parameters and inputs, and at the formulas of such a model",
         )
 
@@ -339,11 +339,11 @@ class EventSolution:
         if shape := self.result.shape:
             return f"EventSolution({', '.join(self.spikes)}; of several runs, {shape})"
         ended = f"{Result(int(self.result)).name}, {format_time(float(self.t_end))}"
-        found = [f"{name} {total(own.count)}" for name, own in self.spikes.items()]
-        lines = [f"EventSolution({ended}", f"  spikes: {_shortened(found)}"]
+        counts = [f"{name} {total(spikes.count)}" for name, spikes in self.spikes.items()]
+        lines = [f"EventSolution({ended}", f"  spikes: {_shortened(counts)}"]
         if self.voltages:
-            found = [f"{name} {own.shape}" for name, own in self.voltages.items()]
-            lines.append(f"  voltages: {_shortened(found)}")
+            shapes = [f"{name} {voltage.shape}" for name, voltage in self.voltages.items()]
+            lines.append(f"  voltages: {_shortened(shapes)}")
         if self.notes:
             lines.append(f"  notes: {len(self.notes)}")
         return "\n".join(lines) + ")"
@@ -369,9 +369,9 @@ def moved(spikes: LayerSpikes) -> Float[Array, "batch neurons spikes"]:
     earlier, in volts.
     """
     # dV = -V' dt at a fixed spike; where V jumped, V' is infinite and the spike does not move.
-    known = jnp.isfinite(spikes.time) & jnp.isfinite(spikes.slope)
-    time = jnp.where(known, spikes.time, 0.0)
-    slope = lax.stop_gradient(jnp.where(known, spikes.slope, 0.0))
+    moves = jnp.isfinite(spikes.time) & jnp.isfinite(spikes.slope)
+    time = jnp.where(moves, spikes.time, 0.0)
+    slope = lax.stop_gradient(jnp.where(moves, spikes.slope, 0.0))
     return -slope * (time - lax.stop_gradient(time))
 
 
@@ -450,7 +450,12 @@ def conclude(
 def _shortest_tau(network: Network) -> Float[Array, ""]:
     """The shortest time constant of all populations, seconds; inf where there is none."""
     parameters = [network.parameters[name] for name in network.populations]
-    taus = [value for own in parameters for key, value in own.items() if key.startswith("tau")]
+    taus = [
+        value
+        for population_parameters in parameters
+        for key, value in population_parameters.items()
+        if key.startswith("tau")
+    ]
     return jnp.min(entries(taus), initial=jnp.inf)
 
 
@@ -495,8 +500,8 @@ def _is_exhausted(network: Network, record: EventRecord, options: EventOptions) 
     return any_of(
         [
             budget.needed > budget.room
-            for option, found in record.budgets.items()
-            for name, budget in found.items()
+            for option, population_budgets in record.budgets.items()
+            for name, budget in population_budgets.items()
             if not (option == "max_spikes" and name in stop)
         ]
     )
@@ -509,7 +514,7 @@ def event_approximations(network: Network) -> tuple[str, ...]:
         for wire in network.wires
         for remark in wire.remarks
     ]
-    assumed = [text for one in network.populations.values() for text in one.assumed]
+    assumed = [text for population in network.populations.values() for text in population.assumed]
     notes += [Note(text, kind="assumed") for text in dict.fromkeys(assumed)]
     # Only in a cycle does anything go back in the order of the populations.
     cycles = [part for part in groups(network.wires) if isinstance(part, Cycle)]

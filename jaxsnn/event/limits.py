@@ -80,17 +80,17 @@ def event_limits(
 def _in_turn(cycles: Iterable[Cycle]) -> Iterator[Problem]:
     """Loops in which the order of the nodes decides where a time step passes."""
     for cycle in (cycle for cycle in cycles if cycle.in_turn):
-        names = listing(wire.name for wire in cycle.wires)
+        listed_nodes = listing(wire.name for wire in cycle.wires)
         between = {wire.name for wire in cycle.wires if wire.kind != "neuron"}
         if any(between.issuperset({*wire.late, wire.name}) for wire in cycle.wires if wire.late):
-            what, fix = "form a loop without a neuron, which remembers", _STEPPED
+            description, fix = "form a loop without a neuron, which remembers", _STEPPED
         else:
-            what = "join what several neurons of their loop send, which passes"
+            description = "join what several neurons of their loop send, which passes"
             fix = "give each way from neuron to neuron weights of its own, or " + _STEPPED
         yield Problem(
             node=cycle.wires[0].name,
             code="instant-cycle",
-            message=f"nodes {names} {what} from one time step to the next in the order of the "
+            message=f"nodes {listed_nodes} {description} from one time step to the next in the order of the "
             "importer, and continuous time has no steps",
             fix=fix,
         )
@@ -172,11 +172,11 @@ def without_kernels(
             why = _loop_outside_kernels(inside)
         if population.fires and why:
             whys.setdefault(why, []).append(name)
-    for why, names in whys.items():
+    for why, node_names in whys.items():
         yield Problem(
-            node=names[0] if len(names) == 1 else "",
+            node=node_names[0] if len(node_names) == 1 else "",
             code="by-xla",
-            message=f"{listing(names)}: run by XLA, and not by the kernels, which takes longer: {why}",
+            message=f"{listing(node_names)}: run by XLA, and not by the kernels, which takes longer: {why}",
             severity="note",
         )
 
@@ -192,12 +192,14 @@ def _outside_kernels(population: Population) -> str | None:
 
 def _loop_outside_kernels(inside: Sequence[Population]) -> str | None:
     """Return why no kernel knows a loop of populations each of which may be known."""
-    boxed = {each.name for each in inside if each.spike_kernel == "box"}
-    if any(each.kind in ("LIF", "IF") and each.name not in boxed for each in inside):
+    boxed = {population.name for population in inside if population.spike_kernel == "box"}
+    if any(
+        population.kind in ("LIF", "IF") and population.name not in boxed for population in inside
+    ):
         return "spikes of a loop move V itself"
     if 0 < len(boxed) < len(inside):
         return "spikes of a loop are boxes for some neurons and not for others"
-    if len({each.reset for each in inside}) > 1:
+    if len({population.reset for population in inside}) > 1:
         return "the neurons of a loop are reset by different rules"
     return None
 
@@ -260,16 +262,16 @@ def _voltage_limits(
             if wire.kind == "output":
                 if source in wire.sources:  # it is recorded
                     continue
-                way = f"through other nodes to Output '{wire.name}'"
+                destination = f"through other nodes to Output '{wire.name}'"
                 fix = _STEPPED + ", the event engine records voltages of neurons only"
             else:
                 kind = populations[wire.name].kind if wire.name in populations else wire.kind
-                way = f"on to '{wire.name}' ({kind})"
+                destination = f"on to '{wire.name}' ({kind})"
                 fix = "put spiking neurons in between, or " + _STEPPED
             yield Problem(
                 node=source,
                 code="analog-signal",
-                message=f"node '{source}' ({populations[source].kind}) sends its voltage {way}",
+                message=f"node '{source}' ({populations[source].kind}) sends its voltage {destination}",
                 fix=fix,
             )
 
@@ -313,7 +315,7 @@ def _population_limits(
     population: Population, *, steadily: bool, looped: bool
 ) -> Iterator[Problem]:
     name, kind = population.name, population.kind
-    where = f"node '{name}' ({kind})"
+    location = f"node '{name}' ({kind})"
     # What the file has to say, or the user: always, of neurons that fire, and of steps.
     needed = ["seconds", "spike_area", "initial", "tau", "tau_mem", "tau_syn", "spike_kernel"]
     needed += ["reset", "v_reset"] * population.fires
@@ -330,7 +332,7 @@ def _population_limits(
         yield Problem(
             node=name,
             code="resetting-readout",
-            message=f"{where} gives its membrane and resets ({population.reset}), and the event"
+            message=f"{location} gives its membrane and resets ({population.reset}), and the event"
             " engine has readouts that never reset",
             fix=Text(
                 "{stepped}, or pass {reset}",
@@ -342,7 +344,7 @@ def _population_limits(
         yield Problem(
             node=name,
             code="floor",
-            message=f"{where} keeps V at {population.floor:g} or above, step by step, which"
+            message=f"{location} keeps V at {population.floor:g} or above, step by step, which"
             " continuous time has no rule for",
             fix=Text(
                 "{stepped}, or pass {bound}",
@@ -354,7 +356,7 @@ def _population_limits(
         yield Problem(
             node=name,
             code="no-reset",
-            message=f"{where} has reset 'none'",
+            message=f"{location} has reset 'none'",
             fix=Text(
                 "pass {readout} if it is a leaky readout, or another reset",
                 readout=READOUT.set_to(name),

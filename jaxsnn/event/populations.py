@@ -150,14 +150,17 @@ class PopulationPart:
             still: without the currents, (neurons,).
         """
         sources = self.sources
-        given = self.signal.paths, sources.currents, self.name, sources.network.dtype
-        current, missed = lasting_current(*given)
+        operands = self.signal.paths, sources.currents, self.name, sources.network.dtype
+        current, missed = lasting_current(*operands)
         constant = jnp.zeros_like(current) if self.signal.constant is None else self.signal.constant
         lanes, late = (
             self.neuron.lanes(self.parameters, constant + more) for more in (current, missed)
         )
         # Had they begun a little later, the state would lack what they do to it in the meantime.
-        rates = [self.neuron.rate(own, self.neuron.begin(own)) for own in (late, still)]
+        rates = [
+            self.neuron.rate(neuron_lanes, self.neuron.begin(neuron_lanes))
+            for neuron_lanes in (late, still)
+        ]
         v, j = (with_them - without for with_them, without in zip(*rates, strict=True))
         every = replace(lanes, v_start=lanes.v_start - v, j_start=lanes.j_start - j)
         return jax.tree.map(lambda field: jnp.broadcast_to(field, current.shape), every)
@@ -168,28 +171,32 @@ class PopulationPart:
         paths = [path for path in paths if path[0] not in self.sources.currents]
         return arrivals(paths, self.sources.trains, self.population.size, dtype, room)
 
-    def arriving(self, given: Arrivals, paths: Sequence[Path]) -> Given:
+    def arriving(self, arrival_lists: Arrivals, paths: Sequence[Path]) -> Given:
         """What arrives through some of its paths as the scans take it: at one position times the
         arrival factor, currents among it.
 
         Args:
-            given: the events among it.
+            arrival_lists: the events among it.
         """
-        weight = given.weight * self.scale if given.positions == 1 else given.weight
-        events = self.boxes(weight, given.time, given.row)
+        weight = (
+            arrival_lists.weight * self.scale
+            if arrival_lists.positions == 1
+            else arrival_lists.weight
+        )
+        events = self.boxes(weight, arrival_lists.time, arrival_lists.row)
         held = by_source(paths, self.sources.currents, self.name)
         if self.driven or not held:
             return events
-        factor, dtype = self._of_currents(given), self.sources.network.dtype
+        factor, dtype = self._of_currents(arrival_lists), self.sources.network.dtype
         lists = [
-            current_arrivals(operators, self.sources.currents[source], factor, given, dtype)
+            current_arrivals(operators, self.sources.currents[source], factor, arrival_lists, dtype)
             for source, operators in held.items()
         ]
         if any(source not in held for source, _ in paths):
             lists.append((events.weight, events.time, events.row))
         return Given(*joined(lists))
 
-    def _of_currents(self, given: Arrivals) -> Numbers:
+    def _of_currents(self, arrival_lists: Arrivals) -> Numbers:
         """What a current of 1 raises, in the units of the arrivals."""
         if self.neuron.level is None:
             raise LoweringError(
@@ -199,7 +206,7 @@ class PopulationPart:
                 node=self.name,
             )
         factor = self.neuron.current_factor(self.parameters)
-        if given.positions == 1:
+        if arrival_lists.positions == 1:
             return factor
         # a factor that is not positive has no units: `FeedForwardPart._lanes`
         return factor / jnp.where(self.scale > 0, self.scale, jnp.nan)
@@ -268,28 +275,36 @@ class FeedForwardPart(PopulationPart):
             sample_times: seconds, where a readout is sampled.
         """
         paths = self.signal.paths
-        given = self.arrivals(paths)
+        arrival_lists = self.arrivals(paths)
         if any(source in self.sources.currents for source, _ in paths):
             # they come in lists of their own
-            given = replace(given, in_order=False, scattered=None)
-        if given.scattered is not None and self.population.fires and self._is_native(given):
+            arrival_lists = replace(arrival_lists, in_order=False, scattered=None)
+        if (
+            arrival_lists.scattered is not None
+            and self.population.fires
+            and self._is_native(arrival_lists)
+        ):
             # the kernels take the events themselves: there are no lists that could be too short
-            given = replace(given, needed=0, budget=0)
-        lanes, (weight, time, row) = self._lanes(given), self.arriving(given, paths)
+            arrival_lists = replace(arrival_lists, needed=0, budget=0)
+        lanes, (weight, time, row) = self._lanes(arrival_lists), self.arriving(arrival_lists, paths)
         record.numbers[self.name] = weight, sum(jax.tree.leaves(lanes))
-        if given.budget:
-            budget = Budget(needed=jnp.asarray(given.needed), room=jnp.int32(given.budget))
+        if arrival_lists.budget:
+            budget = Budget(
+                needed=jnp.asarray(arrival_lists.needed), room=jnp.int32(arrival_lists.budget)
+            )
             record.budgets["max_arrivals"][self.name] = budget
         drive = self._drive(lanes, Given(weight, time, row))
-        if given.positions == 1:
+        if arrival_lists.positions == 1:
             record.drives[self.name] = drive
         elif not self.population.fires:  # of one that does the lists may be too short
-            record.drives[self.name] = self._by_place(drive, given)
+            record.drives[self.name] = self._by_place(drive, arrival_lists)
         if self.population.fires:
-            spikes, first = self._spikes(record, given, lanes, Given(weight, time, row), t_end)
+            spikes, first = self._spikes(
+                record, arrival_lists, lanes, Given(weight, time, row), t_end
+            )
             self._hand_on(record, spikes, first)
         else:
-            self._read_out(record, given, drive, sample_times)
+            self._read_out(record, arrival_lists, drive, sample_times)
 
     def _drive(self, lanes: NeuronLanes, arriving: Given) -> Drive:
         """All that moves V, as its functionals take it.
@@ -299,8 +314,8 @@ class FeedForwardPart(PopulationPart):
         """
         if self.driven:
             paths, boxed = self.signal.paths, FeedForwardPart(self.sources, self.name, driven=False)
-            given = boxed.arrivals(paths)
-            return boxed._drive(boxed._lanes(given), boxed.arriving(given, paths))
+            arrival_lists = boxed.arrivals(paths)
+            return boxed._drive(boxed._lanes(arrival_lists), boxed.arriving(arrival_lists, paths))
         return Drive(
             neuron=self.neuron if self.neuron.certain else self.neuron.unassuming(),
             lanes=lanes,
@@ -308,11 +323,11 @@ class FeedForwardPart(PopulationPart):
             **arriving._asdict(),
         )
 
-    def _by_place(self, drive: Drive, given: Arrivals) -> Drive:
+    def _by_place(self, drive: Drive, arrival_lists: Arrivals) -> Drive:
         """The drive of neurons that have lists of arrivals of their own."""
-        counted = jnp.arange(self.population.size).reshape(given.positions, -1)
-        places = Places(lane=given.neurons(counted)[0], unit=self.scale)
-        return replace(drive, v_inf=given.lanes(drive.v_inf / self.scale), places=places)
+        counted = jnp.arange(self.population.size).reshape(arrival_lists.positions, -1)
+        places = Places(lane=arrival_lists.neurons(counted)[0], unit=self.scale)
+        return replace(drive, v_inf=arrival_lists.lanes(drive.v_inf / self.scale), places=places)
 
     def _hand_on(self, record: EventRecord, spikes: LayerSpikes, first: FirstSpikes | None) -> None:
         """Write down the spikes, and give them, or the first of them, to the populations behind."""
@@ -336,17 +351,17 @@ class FeedForwardPart(PopulationPart):
     def _read_out(
         self,
         record: EventRecord,
-        given: Arrivals,
+        arrival_lists: Arrivals,
         drive: Drive,
         sample_times: Float[Array, "samples"],
     ) -> None:
         """Write down V."""
-        if given.positions == 1:
+        if arrival_lists.positions == 1:
             record.voltages[self.name] = self._membrane(drive, sample_times)
             return
         # V of the lanes in units of the arrival factor, as V of the neurons in volts
         v = membrane(replace(drive, v_inf=0.0), sample_times)
-        v = jnp.moveaxis(given.neurons(jnp.moveaxis(v, 1, 2)), 1, 2)
+        v = jnp.moveaxis(arrival_lists.neurons(jnp.moveaxis(v, 1, 2)), 1, 2)
         record.voltages[self.name] = v * self.scale + drive.v_inf
 
     def _membrane(
@@ -355,34 +370,34 @@ class FeedForwardPart(PopulationPart):
         """V at given times, (batch, samples, neurons)."""
         engine = self.sources.engine
         # Nothing but readouts can be differentiated forwards, as long as XLA runs it.
-        fires = any(each.fires for each in self.sources.network.populations.values())
+        fires = any(population.fires for population in self.sources.network.populations.values())
         if fires and len(sample_times) and reads_out_native(drive.neuron, drive.time, engine):
             return native_membrane(drive, engine.threads, sample_times)
         return membrane(drive, sample_times)
 
-    def _lanes(self, given: Arrivals) -> NeuronLanes:
+    def _lanes(self, arrival_lists: Arrivals) -> NeuronLanes:
         """The lanes as the scans take them.
 
         Where neurons share weights between positions their voltages are measured in units of the
         arrival factor.
         """
         lanes = self.lanes()
-        if given.positions == 1:
+        if arrival_lists.positions == 1:
             return lanes
         # a factor that is not positive has no units; NaN ends the run as NOT_FINITE
         scale = jnp.where(self.scale > 0, self.scale, jnp.nan)
-        return jax.tree.map(given.lanes, self.neuron.in_units(lanes, scale))
+        return jax.tree.map(arrival_lists.lanes, self.neuron.in_units(lanes, scale))
 
-    def _is_native(self, given: Arrivals) -> bool:
+    def _is_native(self, arrival_lists: Arrivals) -> bool:
         """Whether the native backend runs it."""
-        time, spec = given.time, self.spec(given.in_order)
+        time, spec = arrival_lists.time, self.spec(arrival_lists.in_order)
         obstacles = native_obstacles(spec, self.engine, time.dtype.name, time.shape[0])
         return runs_native(self.name, self.engine, obstacles)
 
     def _spikes(
         self,
         record: EventRecord,
-        given: Arrivals,
+        arrival_lists: Arrivals,
         lanes: NeuronLanes,
         arriving: Given,
         t_end: Seconds,
@@ -390,46 +405,56 @@ class FeedForwardPart(PopulationPart):
         """Its spikes, by neuron, and the first of them if the backend has found these, too.
 
         Args:
-            given: what arrives, as the sources have it, which knows the positions.
+            arrival_lists: what arrives, as the sources have it, which knows the positions.
             lanes, arriving: as the scans take them.
         """
-        spec = self.spec(given.in_order)
+        spec = self.spec(arrival_lists.in_order)
         given_all = varying_like((arriving.weight, lanes, arriving.time, arriving.row, t_end))
-        spikes, first, clipped = self._spikes_and_clipped(spec, given, given_all)
+        spikes, first, clipped = self._spikes_and_clipped(spec, arrival_lists, given_all)
         record.clipped[self.name] = clipped
         spikes = self.with_nan_gradients(spikes, lanes)
-        if given.positions == 1:
+        if arrival_lists.positions == 1:
             return spikes, first
         # back from units of the arrival factor to volts per second
         slope = jnp.where(jnp.isfinite(spikes.time), spikes.slope * self.scale[:, None], 1.0)
         return replace(spikes, slope=slope), first
 
     def _spikes_and_clipped(
-        self, spec: LayerSpec, given: Arrivals, given_all: Any
+        self, spec: LayerSpec, arrival_lists: Arrivals, given_all: Any
     ) -> tuple[LayerSpikes, FirstSpikes | None, Int[Array, ""]]:
         """Spikes by neuron, the first of them where they are known, and how many slopes lie below the
         floor: of weight, lanes, time, row and t_end.
         """
         weight, lanes, time, row, t_end = given_all
-        threads, native = self.engine.threads, self._is_native(given)
-        if native and given.scattered is not None:
+        threads, native = self.engine.threads, self._is_native(arrival_lists)
+        if native and arrival_lists.scattered is not None:
             slots = self.population.size * spec.max_spikes
             # places are in the slots as the neurons are counted
-            room = room_behind(self.sources, self.name, slots) if given.order is None else None
-            events = self._edges_of(given.scattered, given.weight.shape[0])
+            room = (
+                room_behind(self.sources, self.name, slots) if arrival_lists.order is None else None
+            )
+            events = self._edges_of(arrival_lists.scattered, arrival_lists.weight.shape[0])
             spikes, first = native_scattered_spikes(
                 spec, threads, room, weight, lanes, events, t_end
             )
             lanes = jax.tree.map(lambda values: values.T.reshape(-1), lanes)
-            return jax.tree.map(given.ordered, spikes), first, clipped_slopes(spec, lanes, spikes)
-        way: Any = layer_spikes_forward if self.engine.forward_mode else layer_spikes
-        way = partial(way, spec)
+            return (
+                jax.tree.map(arrival_lists.ordered, spikes),
+                first,
+                clipped_slopes(spec, lanes, spikes),
+            )
+        simulate: Any = layer_spikes_forward if self.engine.forward_mode else layer_spikes
+        simulate = partial(simulate, spec)
         if native:
-            way = partial(native_layer_spikes, spec, threads)
-        elif given.positions > 1:
-            way = in_parts(way, given.positions)
-        spikes = way(weight, lanes, time, row, t_end)
-        return jax.tree.map(given.neurons, spikes), None, clipped_slopes(spec, lanes, spikes)
+            simulate = partial(native_layer_spikes, spec, threads)
+        elif arrival_lists.positions > 1:
+            simulate = in_parts(simulate, arrival_lists.positions)
+        spikes = simulate(weight, lanes, time, row, t_end)
+        return (
+            jax.tree.map(arrival_lists.neurons, spikes),
+            None,
+            clipped_slopes(spec, lanes, spikes),
+        )
 
 
 def steps_late(population: Population, places: tuple[int, int]) -> float:
@@ -448,9 +473,9 @@ def steps_late(population: Population, places: tuple[int, int]) -> float:
 class RecurrentPart:
     """Populations that feed back into each other, or one that feeds back into itself."""
 
-    def __init__(self, sources: Sources, names: tuple[str, ...]) -> None:
-        self.names, self.sources = names, sources
-        self.parts = [PopulationPart(sources, name) for name in names]
+    def __init__(self, sources: Sources, node_names: tuple[str, ...]) -> None:
+        self.names, self.sources = node_names, sources
+        self.parts = [PopulationPart(sources, name) for name in node_names]
 
     def run(self, record: EventRecord, t_end: Seconds) -> None:
         """Simulate it, and write what happened into the record and the trains."""
@@ -463,7 +488,7 @@ class RecurrentPart:
             # a plain tuple, like the gradients that `group_spikes` returns for it
             from_outside.append(tuple(arriving))
         engine, (_, time, _) = self.sources.engine, from_outside[0]
-        way: Any = partial(group_spikes_forward if engine.forward_mode else group_spikes, spec)
+        simulate: Any = partial(group_spikes_forward if engine.forward_mode else group_spikes, spec)
         obstacles = group_obstacles(spec, feedback, engine, time.dtype.name, time.shape[0])
         native = runs_native(self.names[0], engine, obstacles)
         weights: Any = [weight for weight, _, _ in from_outside], feedback
@@ -472,18 +497,20 @@ class RecurrentPart:
         given_all = varying_like((tuple(from_outside), tuple(feedback), tuple(lanes), t_end))
         if native:
             # in one table, which is there already: of the parts XLA would make copies
-            found, of_weights = native_group_spikes(spec, engine.threads, *given_all)
+            simulated, of_weights = native_group_spikes(spec, engine.threads, *given_all)
             weights = of_weights, [delay for _, delay in feedback]
         else:
-            found = way(*given_all)
+            simulated = simulate(*given_all)
         # One budget for the whole group, under the name of its first population.
-        budget = Budget(needed=greatest(found.events_needed), room=jnp.int32(spec.max_events))
+        budget = Budget(needed=greatest(simulated.events_needed), room=jnp.int32(spec.max_events))
         record.budgets["max_events"][self.names[0]] = budget
-        outcome = zip(self.parts, spec.layers, lanes, found.spikes, found.trains, strict=True)
-        for part, layer, own, spikes, (time, neuron) in outcome:
-            record.numbers[part.name] = sum(jax.tree.leaves(own)), weights
-            record.clipped[part.name] = clipped_slopes(layer, own, spikes)
-            part.write_down(record, part.with_nan_gradients(spikes, own))
+        outcome = zip(
+            self.parts, spec.layers, lanes, simulated.spikes, simulated.trains, strict=True
+        )
+        for part, layer, layer_lanes, spikes, (time, neuron) in outcome:
+            record.numbers[part.name] = sum(jax.tree.leaves(layer_lanes)), weights
+            record.clipped[part.name] = clipped_slopes(layer, layer_lanes, spikes)
+            part.write_down(record, part.with_nan_gradients(spikes, layer_lanes))
             # the group's steps in which it fires are fewer than all: the others are cut off
             room = min(spec.max_events, layer.max_spikes * part.population.size)
             # The native backend's are in order, without gaps where no others are between them.
@@ -493,7 +520,7 @@ class RecurrentPart:
 
     def _external(self, part: PopulationPart) -> list[Path]:
         """What arrives at a population of the group from outside, at all neurons at once."""
-        dtype, found = self.sources.network.dtype, []
+        dtype, external = self.sources.network.dtype, []
         for source, operator in part.signal.paths:
             if source in self.names:
                 continue
@@ -501,9 +528,9 @@ class RecurrentPart:
             late = operator.row_delay is not None
             if late:
                 self._refuse_large(part, len(operator.entries()[0]) * operator.size)
-            ways = by_taps(operator, dtype) if late else [as_matrix(operator, dtype)]
-            found += [(source, way) for way in ways]
-        return list(added(found, dtype))
+            taps = by_taps(operator, dtype) if late else [as_matrix(operator, dtype)]
+            external += [(source, tap) for tap in taps]
+        return list(added(external, dtype))
 
     @staticmethod
     def _refuse_large(part: PopulationPart, numbers: int) -> None:
@@ -520,7 +547,7 @@ class RecurrentPart:
         """What arrives at a population of the group from the group, through matrices, with delays of
         their source channels at most.
         """
-        dtype, found = self.sources.network.dtype, []
+        dtype, fed_back = self.sources.network.dtype, []
         for source, operator in part.signal.paths:
             if source not in self.names:
                 continue
@@ -537,8 +564,8 @@ class RecurrentPart:
                     ),
                     node=part.name,
                 )
-            found.append((source, as_matrix(operator, dtype)))
-        return added(found, dtype)
+            fed_back.append((source, as_matrix(operator, dtype)))
+        return added(fed_back, dtype)
 
     def _feedback(self) -> tuple[GroupSpec, Feedback]:
         """The group's description, and (weight, delay) of each feedback edge; a box closes by an
@@ -585,9 +612,9 @@ class RecurrentPart:
 
     def _room(self, layers: Sequence[LayerSpec]) -> int:
         """Spikes of the whole group that are recorded in each sample."""
-        given = [part.engine.of("max_events", part.name) for part in self.parts]
-        if any(room is not None for room in given):
-            return sum(room or 0 for room in given)
+        budgets = [part.engine.of("max_events", part.name) for part in self.parts]
+        if any(room is not None for room in budgets):
+            return sum(room or 0 for room in budgets)
         return sum(
             layer.max_spikes * part.population.size
             for layer, part in zip(layers, self.parts, strict=True)

@@ -56,8 +56,8 @@ def replay(
             an arrival moves.
     """
     refuse(event_limits(network.wires, network.populations))
-    network, known = network.with_known_facts()
-    sources = sources_of(network, inputs, options, known)
+    network, facts = network.with_known_facts()
+    sources = sources_of(network, inputs, options, facts)
     # Nothing is simulated, but what arrives is: weights, delays and times carry the gradients.
     record, end = empty_record(), jnp.asarray(t_end, network.dtype)
     # Sources before their targets: what a part hands on is there when the next one asks for it.
@@ -92,7 +92,7 @@ class _RecordedLayer(FeedForwardPart):
     def _spikes(
         self,
         record: EventRecord,
-        given: Arrivals,
+        arrivals: Arrivals,
         lanes: NeuronLanes,
         arriving: Given,
         t_end: Seconds,
@@ -100,7 +100,7 @@ class _RecordedLayer(FeedForwardPart):
         """The recorded spikes, differentiable."""
         del t_end
         # `recorded_spikes` has one list of arrivals for all neurons of a sample.
-        if given.positions != 1:
+        if arrivals.positions != 1:
             raise LoweringError(
                 f"node '{self.name}' lies behind a convolution, a pool or synapses with delays of"
                 " their own, in the loop only dense layers without them run",
@@ -110,9 +110,9 @@ class _RecordedLayer(FeedForwardPart):
         spec, (times, count) = self.spec(), self.recorded[self.name]
         time = arriving.time
         obstacles = recorded_obstacles(spec, self.engine, time.dtype.name, time.shape[0])
-        way: Any = partial(recorded_spikes, spec)
+        simulate: Any = partial(recorded_spikes, spec)
         if runs_native(self.name, self.engine, obstacles):
-            way = partial(native_recorded_spikes, spec, self.engine.threads)
-        spikes = way(arriving.weight, lanes, time, arriving.row, times, count)
+            simulate = partial(native_recorded_spikes, spec, self.engine.threads)
+        spikes = simulate(arriving.weight, lanes, time, arriving.row, times, count)
         record.clipped[self.name] = clipped_slopes(spec, lanes, spikes)
         return spikes, None

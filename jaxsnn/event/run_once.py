@@ -56,8 +56,8 @@ class RunOnce(EventDriven):
         if option != "max_spikes" or isinstance(self.max_spikes, int):
             return value
         # "auto", or what some populations were found to need: the others have what they had.
-        found: Any = () if isinstance(self.max_spikes, str) else self.max_spikes
-        return value if population in dict(found) else dict(self.at_first).get(population, value)
+        budgets: Any = () if isinstance(self.max_spikes, str) else self.max_spikes
+        return value if population in dict(budgets) else dict(self.at_first).get(population, value)
 
     def with_first_room(self, network: Network, samples: int, t_end: float) -> Self:
         """The engine with room for the spikes that are to be expected.
@@ -73,15 +73,17 @@ class RunOnce(EventDriven):
         }
         return replace(self, at_first=tuple(room.items()))
 
-    def simulated(self, known: frozenset[str], *given: Any) -> EventSolution:
+    def simulated(self, facts: frozenset[str], *arguments: Any) -> EventSolution:
         """A checked run, compiled in the way that takes the least time for a single one."""
         options = self.hashable()
-        if not on_processor(given):
-            return super().simulated(known, *given)
-        traced = compiled_run.trace(options, known, *given)
-        sizes = (math.prod(np.shape(leaf)) for leaf in jax.tree.leaves((given, traced.out_info)))
+        if not on_processor(arguments):
+            return super().simulated(facts, *arguments)
+        traced = compiled_run.trace(options, facts, *arguments)
+        sizes = (
+            math.prod(np.shape(leaf)) for leaf in jax.tree.leaves((arguments, traced.out_info))
+        )
         small = sum(sizes) < _MANY and not loops_in(traced.jaxpr)
-        return (_quick() if small else compiled_run)(options, known, *given)
+        return (_quick() if small else compiled_run)(options, facts, *arguments)
 
 
 def first_room(network: Network, name: str, samples: int, t_end: float) -> int:

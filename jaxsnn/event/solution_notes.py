@@ -163,10 +163,14 @@ def _long(solution: Any) -> Iterator[str]:
 
 
 def _short(solution: Any) -> Iterator[str]:
-    if any(np.ndim(budget.needed) for own in solution.budgets.values() for budget in own.values()):
+    if any(
+        np.ndim(budget.needed)
+        for budgets in solution.budgets.values()
+        for budget in budgets.values()
+    ):
         return  # of several runs at once
-    for option, found in shortages(solution.budgets).items():
-        for name in found:
+    for option, population_needs in shortages(solution.budgets).items():
+        for name in population_needs:
             text = shortage_text(solution.budgets, option, name)
             yield Note(
                 f"{option} was too small: {text}; numbers of what is behind are lower bounds",
@@ -236,9 +240,9 @@ def _coarse(solution: Any) -> Iterator[str]:
         return
     kind = np.asarray(solution.t_end).dtype
     end, shortest = _largest(solution.t_end), float(np.min(np.asarray(solution.shortest_tau)))
-    what = "the shortest time constant is"
+    relation = "the shortest time constant is"
     if solution.shortest_box < shortest:
-        what, shortest = "the shortest box spike lasts", solution.shortest_box
+        relation, shortest = "the shortest box spike lasts", solution.shortest_box
     rounding = float(np.finfo(kind).eps) * end
     if rounding > COARSE * shortest:
         yield Note(
@@ -249,7 +253,7 @@ def _coarse(solution: Any) -> Iterator[str]:
                 kind=kind,
                 t_end=T_END.equal_to(format_time(end)),
                 rounding=rounding,
-                relation=what,
+                relation=relation,
                 shortest=format_time(shortest),
             ),
             kind="approximated",

@@ -65,8 +65,12 @@ class EventStream:
         self._network = network
         self._inputs, self._sizes = list(network.inputs), list(network.inputs.values())
         self._options = options
-        wanted, names = set(record), list(network.populations)
-        self._recorded = {name: names.index(name) for name in names if name in wanted}
+        recorded_names, population_names = set(record), list(network.populations)
+        self._recorded = {
+            name: population_names.index(name)
+            for name in population_names
+            if name in recorded_names
+        }
         parts = self._parts()
         refuse(obstacles(parts.values(), network.dtype.name))
         self._none = {name: _spikes(np.empty(0), np.empty(0, np.int32)) for name in self._recorded}
@@ -88,8 +92,8 @@ class EventStream:
 
     def _parts(self) -> dict[str, PopulationPart]:
         """The populations of the network."""
-        known = self._network.with_known_facts()
-        sources = sources_of(known[0], {}, self._options, known[1])
+        network_and_facts = self._network.with_known_facts()
+        sources = sources_of(network_and_facts[0], {}, self._options, network_and_facts[1])
         return {name: PopulationPart(sources, name) for name in self._network.populations}
 
     def _described(
@@ -137,13 +141,13 @@ class EventStream:
             spikes = self._few(events, until)
             if spikes is None:
                 spikes = self._any(events, until)
-            found = dict(self._none)
+            new_spikes = dict(self._none)
             for name in self._recorded if spikes else ():
                 time, neuron = spikes[self._recorded[name]]
                 if len(time):
-                    found[name] = _spikes(time, neuron)
+                    new_spikes[name] = _spikes(time, neuron)
             self._native.committed += 1  # last: without it the next call rolls this push back
-        return found
+        return new_spikes
 
     def voltage(self, population: str) -> Float[np.ndarray, "neurons"]:
         """V of a population's neurons at `time`, volts: before what arrives at that very time.
@@ -152,15 +156,16 @@ class EventStream:
             UsageError: no such population.
             SimulationError: the stream has ended.
         """
-        names = list(self._network.populations)
-        if population not in names:
+        population_names = list(self._network.populations)
+        if population not in population_names:
             raise UsageError(
-                f"the network has no population '{population}'", fix=suggestion(population, names)
+                f"the network has no population '{population}'",
+                fix=suggestion(population, population_names),
             )
         rest = self._rest[population]
         with self._turn():
             time = self._native.time
-            return rest + self._native.voltage(names.index(population), time, len(rest))
+            return rest + self._native.voltage(population_names.index(population), time, len(rest))
 
     @property
     def waiting(self) -> int:
@@ -249,15 +254,16 @@ class EventStream:
         if events is None:
             return []
         if not isinstance(events, Mapping) and len(self._inputs) == 1:
-            given = {self._inputs[0]: events}
+            events_by_input = {self._inputs[0]: events}
         elif isinstance(events, Mapping):
-            given = {name: events[name] for name in self._inputs if name in events}
-            if len(given) < len(events):  # it says which is too many
+            events_by_input = {name: events[name] for name in self._inputs if name in events}
+            if len(events_by_input) < len(events):  # it says which is too many
                 by_input(self._network, events)
         else:
-            given = by_input(self._network, events)
+            events_by_input = by_input(self._network, events)
         pieces = [
-            self._piece(number, given.get(name), now) for number, name in enumerate(self._inputs)
+            self._piece(number, events_by_input.get(name), now)
+            for number, name in enumerate(self._inputs)
         ]
         return [piece for piece in pieces if piece is not None]
 
@@ -363,9 +369,9 @@ def stream(
             fix=f'pass backend="auto", or {_WHOLE}',
         )
     refuse(event_limits(network.wires, network.populations))
-    firing = [name for name, own in network.populations.items() if own.fires]
+    firing = [name for name, population in network.populations.items() if population.fires]
     if record is None:
-        fed = {name for names in network.outputs.values() for name in names}
+        fed = {name for output_sources in network.outputs.values() for name in output_sources}
         record = [name for name in firing if name in fed]
     record = [record] if isinstance(record, str) else list(record)
     refuse_strangers("record", record, firing, "a spiking population")
@@ -408,11 +414,11 @@ def _rest(part: PopulationPart) -> Float[np.ndarray, "neurons"]:
 
 def _order(network: Network) -> dict[str, tuple[int, int]]:
     """Of each population the number of its group, in execution order, and its place in the group."""
-    found = {}
+    order = {}
     for number, part in enumerate(groups(network.wires)):
-        names = part.order if isinstance(part, Cycle) else (part.name,)
-        found |= {name: (number, place) for place, name in enumerate(names)}
-    return found
+        members = part.order if isinstance(part, Cycle) else (part.name,)
+        order |= {name: (number, place) for place, name in enumerate(members)}
+    return order
 
 
 def _lanes(part: PopulationPart, group: int, *, recorded: bool) -> StreamLanes:

@@ -153,11 +153,11 @@ SAME: dict[str, dict[tuple[str, str], str]] = {
             "0 -> 1",
         ): "there is one slot, and JAX takes the last for any beyond it",
         (
-            "spec: LayerSpec, kept: Residuals, cotangent: LayerSpikes, transposable: bool = False",
+            "spec: LayerSpec, residuals: Residuals, cotangent: LayerSpikes, transposable: bool = False",
             "False -> True",
         ): _LONGER,
         (
-            "weight = jnp.pad(kept.weight, ((0, 1), (0, 0)))  # a last row of zeros for unused slots",
+            "weight = jnp.pad(residuals.weight, ((0, 1), (0, 0)))  # a last row of zeros for unused slots",
             "1 -> 2",
         ): "one row of zeros more, which no slot names",
         (
@@ -229,7 +229,7 @@ SAME: dict[str, dict[tuple[str, str], str]] = {
     "jaxsnn/event/dynamics/lif.py": {
         ("drive = jnp.where(crossing_now, j - v, 1.0)", "1.0 -> 2.0"): _UNUSED,
         (
-            "left = jnp.where(crossing_now, j - lanes.threshold, 1.0) / drive  # 1 - share",
+            "remainder = jnp.where(crossing_now, j - lanes.threshold, 1.0) / drive  # 1 - share",
             "1.0 -> 2.0",
         ): _UNUSED,
     },
@@ -276,7 +276,7 @@ SAME: dict[str, dict[tuple[str, str], str]] = {
     },
     "jaxsnn/event/forward/functionals.py": {
         (
-            'return empty.at[samples, row].add(left(lanes)[..., 0], mode="drop")',
+            'return empty.at[samples, row].add(response(lanes)[..., 0], mode="drop")',
             "0 -> 1",
         ): "JAX takes the last entry for any beyond it, and there is one",
     },

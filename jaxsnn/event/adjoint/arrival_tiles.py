@@ -64,12 +64,12 @@ class _Tile:
     """One sample's arrivals against the neurons of its population.
 
     Args:
-        wanted: what is asked for beside the gradient by weights.
+        needs_grad: what is asked for beside the gradient by weights.
     """
 
-    def __init__(self, spec: LayerSpec, wanted: Wanted) -> None:
+    def __init__(self, spec: LayerSpec, needs_grad: Wanted) -> None:
         self.spec = spec
-        self.wanted = wanted
+        self.wanted = needs_grad
 
     @staticmethod
     def taken(
@@ -89,8 +89,8 @@ class _Tile:
         # Of many spikes a search takes less time than a comparison with each.
         if sample.cause is None and len(sample.times) > 4:
             search = partial(jnp.searchsorted, side="right", method="scan_unrolled")
-            found = jax.vmap(search, in_axes=(1, None))(sample.times, sample.arrival)
-            return found.astype(jnp.int32).T
+            spike_index = jax.vmap(search, in_axes=(1, None))(sample.times, sample.arrival)
+            return spike_index.astype(jnp.int32).T
         for spike in range(len(sample.times)):
             time = sample.times[spike]
             behind = time <= arrival
@@ -113,7 +113,7 @@ class _Tile:
         used &= jnp.isfinite(target)
         gap = jnp.where(used, target, 0.0) - jnp.where(used, arrival, 0.0)
         backward = Backward(self.spec, lanes, self.wanted.lanes)
-        found = backward.flow_back(costate, jnp.maximum(gap, 0.0))
+        at_arrival = backward.flow_back(costate, jnp.maximum(gap, 0.0))
         # An arrival of weight W adds W e to the state, a later one W A e dt less.
         unit, moved = backward.arrived()
 
@@ -121,9 +121,9 @@ class _Tile:
             return jnp.where(used, values, 0.0)
 
         return _ByArrival(
-            weight=counted(dot(unit, found.p)),
-            time=-counted(weights * dot(moved, found.p)) if self.wanted.time else None,
-            fields={name: counted(weights * dot(unit, x)) for name, x in found.by.items()},
+            weight=counted(dot(unit, at_arrival.p)),
+            time=-counted(weights * dot(moved, at_arrival.p)) if self.wanted.time else None,
+            fields={name: counted(weights * dot(unit, x)) for name, x in at_arrival.by.items()},
         )
 
     def _or_release(
@@ -158,7 +158,7 @@ def tiles_back(
     times: Slots,
     causes: Causes | None,
     passed: Passed,
-    wanted: Wanted,
+    needs_grad: Wanted,
 ) -> ByArrivals:
     """Gradients by weights, by the fields of the flow through arrivals, and by their times.
 
@@ -168,32 +168,32 @@ def tiles_back(
         arrivals: times and rows as of `layer_adjoint.layer_spikes`.
         times: of the spikes, seconds; inf in unused slots.
         causes, passed: of each spike.
-        wanted: what is asked for beside the gradient by weights.
+        needs_grad: what is asked for beside the gradient by weights.
     """
     row = arrivals[1]
     shared = row.ndim == 1  # one row pattern for all samples: gather and scatter weights once
-    tile = _Tile(spec, wanted)
+    tile = _Tile(spec, needs_grad)
     all_weights = weight[row] if shared else None
 
-    def one(d_weight: OfTile, sample: _Sample) -> tuple[OfTile, _ByArrival]:
+    def sample_back(d_weight: OfTile, sample: _Sample) -> tuple[OfTile, _ByArrival]:
         weights = all_weights
         if weights is None:
             weights = weight.at[sample.row].get(mode="fill", fill_value=0.0)
-        found = tile.back(sample, weights)
+        by_arrival = tile.back(sample, weights)
         if shared:
-            d_weight += found.weight
+            d_weight += by_arrival.weight
         else:
-            d_weight = d_weight.at[sample.row].add(found.weight, mode="drop")
-        return d_weight, _summed(found)
+            d_weight = d_weight.at[sample.row].add(by_arrival.weight, mode="drop")
+        return d_weight, _summed(by_arrival)
 
     inputs = _samples(spec, lanes, arrivals, len(weight), times, causes, passed)
     start = jnp.zeros_like(weight if all_weights is None else all_weights)
     start = varying_like(start, inputs, weight)
     # One sample after the other: an array (batch, arrivals, neurons) would not stay in the cache.
-    d_weight, found = lax.scan(one, start, inputs)
+    d_weight, by_arrival = lax.scan(sample_back, start, inputs)
     if shared:
         d_weight = jnp.zeros_like(weight).at[row].add(d_weight)
-    return ByArrivals(weight=d_weight, fields=found.fields, time=found.time)
+    return ByArrivals(weight=d_weight, fields=by_arrival.fields, time=by_arrival.time)
 
 
 def _samples(
@@ -220,8 +220,8 @@ def _samples(
     )
 
 
-def _summed(found: _ByArrival) -> _ByArrival:
+def _summed(by_arrival: _ByArrival) -> _ByArrival:
     """What is left of a tile beside the weights: by the fields of neurons, and by arrival."""
-    fields = {name: jnp.sum(by, axis=0) for name, by in found.fields.items()}
-    by_time = None if found.time is None else jnp.sum(found.time, axis=1)
+    fields = {name: jnp.sum(by, axis=0) for name, by in by_arrival.fields.items()}
+    by_time = None if by_arrival.time is None else jnp.sum(by_arrival.time, axis=1)
     return _ByArrival(weight=None, time=by_time, fields=fields)

@@ -84,7 +84,7 @@ def arrivals_back(
     arrivals: tuple[Times, Rows],
     times: Slots,
     before: Costate,
-    wanted: Wanted,
+    needs_grad: Wanted,
 ) -> ByArrivals:
     """Gradients by weights, by the fields of the flow through arrivals, and by their times.
 
@@ -94,7 +94,7 @@ def arrivals_back(
         arrivals: times and rows as of `layer_adjoint.layer_spikes`.
         times: of the spikes, seconds; inf in unused slots.
         before: costates just before each spike, (spikes, batch, neurons).
-        wanted: what is asked for beside the gradient by weights.
+        needs_grad: what is asked for beside the gradient by weights.
     """
     time, row = arrivals
     batch, neurons = times.shape[1:]
@@ -102,8 +102,8 @@ def arrivals_back(
     taken_up = _taken_up(spec, wide, ordered, times, before)
 
     def walked(models: list[Neuron]) -> ByArrivals:
-        known = replace(spec, neuron=models[0])
-        return _Walk(known, weight, lanes, ordered, taken_up, wanted).run(batch, neurons)
+        specialised = replace(spec, neuron=models[0])
+        return _Walk(specialised, weight, lanes, ordered, taken_up, needs_grad).run(batch, neurons)
 
     end = by_facts([spec.neuron], [lanes], walked)
     by_time = None if end.time is None else end.time.T
@@ -169,16 +169,16 @@ class _Walk:
         lanes: NeuronLanes,
         arrivals: _Arrivals,
         taken_up: _TakenUp,
-        wanted: Wanted,
+        needs_grad: Wanted,
     ) -> None:
-        self.arrivals, self.taken_up, self.wanted = arrivals, taken_up, wanted
+        self.arrivals, self.taken_up, self.wanted = arrivals, taken_up, needs_grad
         self.weight = jnp.pad(weight, ((0, 1), (0, 0)))  # a last row of zeros for unused slots
         lanes = spread(lanes, arrivals.time.shape[1])
-        self.rules = Backward(spec, lanes, wanted.lanes)
+        self.rules = Backward(spec, lanes, needs_grad.lanes)
         self.flow = self.rules
         if spec.neuron.uniform:  # the flow of one neuron does for all
-            one = jax.tree.map(lambda array: array[:1, :1], lanes)
-            self.flow = Backward(spec, one, wanted.lanes)
+            first_neuron = jax.tree.map(lambda array: array[:1, :1], lanes)
+            self.flow = Backward(spec, first_neuron, needs_grad.lanes)
 
     def run(self, batch: int, neurons: int) -> ByArrivals:
         """The gradients, those of arrivals in the order of time: (arrivals, batch)."""

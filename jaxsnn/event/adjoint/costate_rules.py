@@ -187,9 +187,9 @@ class Backward:
         return Passed(before=before, after=after, free=q, lam=lam, drive=drive)
 
 
-def plus(state: State, other: State) -> State:
+def plus(state: State, addend: State) -> State:
     """The sum of two states."""
-    return tuple(a + b for a, b in zip(state, other, strict=True))
+    return tuple(a + b for a, b in zip(state, addend, strict=True))
 
 
 def times_each(state: State, factor: Numbers) -> State:
@@ -197,9 +197,9 @@ def times_each(state: State, factor: Numbers) -> State:
     return tuple(part * factor for part in state)
 
 
-def dot(state: State, other: State) -> Numbers:
+def dot(state: State, costate: State) -> Numbers:
     """The scalar product of each neuron's states."""
-    return sum(a * b for a, b in zip(state, other, strict=True))  # pyright: ignore
+    return sum(a * b for a, b in zip(state, costate, strict=True))  # pyright: ignore
 
 
 def without_v(state: State) -> State:

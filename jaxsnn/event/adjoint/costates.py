@@ -86,7 +86,10 @@ class Pass:
         self.none, self.batch = log.time.shape[0] - 1, log.time.shape[1]
         self.samples = jnp.arange(self.batch)
         self.numbers = range(len(spec.layers))
-        self.rules = [Backward(layer, own) for layer, own in zip(spec.layers, lanes, strict=True)]
+        self.rules = [
+            Backward(layer, layer_lanes)
+            for layer, layer_lanes in zip(spec.layers, lanes, strict=True)
+        ]
 
     def run(
         self,
@@ -175,8 +178,8 @@ class Pass:
                 populations[n], d_time = self._release_back(n, populations[n], log)
                 passed = passed.at[log.released[n], self.samples].add(d_time)
         rows = tuple(
-            lax.dynamic_update_index_in_dim(every, one, number, 0)
-            for every, one in zip(carry.by_time, by_time, strict=True)
+            lax.dynamic_update_index_in_dim(every, of_step, number, 0)
+            for every, of_step in zip(carry.by_time, by_time, strict=True)
         )
         return Carry(later=now, populations=tuple(populations), passed=passed, by_time=rows)
 
@@ -202,14 +205,15 @@ class Pass:
         """
         weights = self.table[number].at[row].get(mode="promise_in_bounds")
         unit, moved = self.rules[number].arrived()  # e, A e
-        costate, own = population.costate, population.own
+        costate, accumulators = population.costate, population.own
         by_weight = dot(unit, costate.p)
         d_time = -over_last(weights * dot(moved, costate.p))
         fields = {
-            name: own.fields[name] + weights * dot(unit, by) for name, by in costate.by.items()
+            name: accumulators.fields[name] + weights * dot(unit, by)
+            for name, by in costate.by.items()
         }
         table = population.table.at[row].add(by_weight, mode="promise_in_bounds")
-        return population._replace(own=own._replace(fields=fields), table=table), d_time
+        return population._replace(own=accumulators._replace(fields=fields), table=table), d_time
 
     def _fire_back(
         self, number: int, population: PopulationCostate, log: Log, drive: OfSamples
@@ -229,8 +233,10 @@ class Pass:
             total = drive - later
             population = self._leave(number, population, this, costate)
             # V after the spike is v_reset, whatever it was: nothing of its costate passes.
-            kept = jax.tree.map(partial(_without, this), (costate.p[0], _first_of(costate.by)))
-            costate = _with_first(costate, *kept)
+            v_costates = jax.tree.map(
+                partial(_without, this), (costate.p[0], _first_of(costate.by))
+            )
+            costate = _with_first(costate, *v_costates)
         else:
             fall = rules.neuron.rate(self.lanes[number], rules.neuron.drop(self.lanes[number]))
             total = drive + pick(dot(costate.p, fall), at)
@@ -242,7 +248,7 @@ class Pass:
             population = self._leave(number, population, this & ~above, costate)
         lam = jnp.where(this, lam[:, None], 0.0)
         costate = costate._replace(p=plus(costate.p, times_each(rules.along, lam)))
-        own = population.own._replace(lam=population.own.lam + lam)
+        accumulators = population.own._replace(lam=population.own.lam + lam)
         passed = population.passed
         # A spike that an arrival made by moving V comes when that comes: dL/dt goes to it. All
         # others add 0 to the log's last row.
@@ -250,7 +256,7 @@ class Pass:
             jumped = mine & (log.cause < self.none)
             cause = jnp.where(jumped, log.cause, self.none)
             passed = passed.at[cause, self.samples].add(jnp.where(jumped, total, 0.0))
-        return population._replace(costate=costate, own=own, passed=passed)
+        return population._replace(costate=costate, own=accumulators, passed=passed)
 
     def _slope(self, number: int, log: Log, mine: WhichSamples, at: NumberOfSamples) -> OfSamples:
         """What is divided by at the spike of a step."""
@@ -287,11 +293,15 @@ class Pass:
         costate: Costate,
     ) -> PopulationCostate:
         """A population with the gradient of what a spike of some neurons leaves behind."""
-        own, left = population.own, self.rules[number].left
+        accumulators, state_after = population.own, self.rules[number].left
         chosen = partial(jax.tree.map, lambda array: jnp.where(this, array, 0.0))
         chosen_p, chosen_by = chosen((costate.p, costate.by))
-        fields = {name: own.fields[name] + dot(left, by) for name, by in chosen_by.items()}
-        return population._replace(own=own._replace(left=plus(own.left, chosen_p), fields=fields))
+        fields = {
+            name: accumulators.fields[name] + dot(state_after, by) for name, by in chosen_by.items()
+        }
+        return population._replace(
+            own=accumulators._replace(left=plus(accumulators.left, chosen_p), fields=fields)
+        )
 
     def _release_back(
         self, number: int, population: PopulationCostate, log: Log
@@ -313,8 +323,8 @@ class Pass:
             jax.tree.map(jnp.zeros_like, costate), costate.p[0], _first_of(costate.by)
         )
         population = self._leave(number, population, this, only_v)
-        kept = jax.tree.map(partial(_without, this), (costate.p[0], _first_of(costate.by)))
-        return population._replace(costate=_with_first(costate, *kept)), d_time
+        v_costates = jax.tree.map(partial(_without, this), (costate.p[0], _first_of(costate.by)))
+        return population._replace(costate=_with_first(costate, *v_costates)), d_time
 
 
 def _at(neuron: NumberOfSamples, population: PopulationCostate) -> WhichNeurons:

@@ -26,12 +26,12 @@ def held(tree: Tree) -> Tree:
         UsageError: at a second derivative.
     """
 
-    def one(leaf: Any) -> Any:
+    def hold_leaf(leaf: Any) -> Any:
         # Whole numbers and conditions have no derivative that could be held.
         floating = jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
         return _held(leaf) if floating else leaf
 
-    return jax.tree.map(one, tree)
+    return jax.tree.map(hold_leaf, tree)
 
 
 # The first derivative is zero, and so are its tangents; but the value goes through `_held_once`,

@@ -130,9 +130,9 @@ def layer_spikes(
     return simulate_layer(spec, weight, lanes, time, row, t_end)[0]
 
 
-def _forward(spec: LayerSpec, *given: Any) -> tuple[LayerSpikes, Residuals]:
+def _forward(spec: LayerSpec, *arguments: Any) -> tuple[LayerSpikes, Residuals]:
     """Spikes, and what the backward pass needs; each argument knows whether it is perturbed."""
-    weight, lanes, time, row, t_end = values_of(given)
+    weight, lanes, time, row, t_end = values_of(arguments)
     spikes, causes = simulate_layer(spec, weight, lanes, time, row, t_end)
     return spikes, Residuals(
         weight,
@@ -142,15 +142,15 @@ def _forward(spec: LayerSpec, *given: Any) -> tuple[LayerSpikes, Residuals]:
         spikes.time,
         spikes.slope,
         causes,
-        asked=Wanted(lanes=is_perturbed(given[1]), time=is_perturbed(given[2])).asked,
+        asked=Wanted(lanes=is_perturbed(arguments[1]), time=is_perturbed(arguments[2])).asked,
     )
 
 
-def _backward(spec: LayerSpec, kept: Residuals, cotangent: LayerSpikes) -> Gradients:
+def _backward(spec: LayerSpec, residuals: Residuals, cotangent: LayerSpikes) -> Gradients:
     drive: Any = cotangent.time
     if isinstance(drive, SymbolicZero):
-        drive = jnp.zeros(drive.shape, kept.weight.dtype)
-    return layer_backward(spec, kept, replace(cotangent, time=drive))
+        drive = jnp.zeros(drive.shape, residuals.weight.dtype)
+    return layer_backward(spec, residuals, replace(cotangent, time=drive))
 
 
 def clipped_slopes(spec: LayerSpec, lanes: NeuronLanes, spikes: LayerSpikes) -> Int[Array, ""]:
@@ -233,10 +233,10 @@ def _own_gradient(
     return gradient
 
 
-def _with_v(costate: Costate, other: Costate) -> Costate:
+def _with_v(costate: Costate, v_costate: Costate) -> Costate:
     """A costate with V's own entry of another."""
-    by = {name: (other.by[name][0], *state[1:]) for name, state in costate.by.items()}
-    return Costate(p=(other.p[0], *costate.p[1:]), by=by)
+    by = {name: (v_costate.by[name][0], *state[1:]) for name, state in costate.by.items()}
+    return Costate(p=(v_costate.p[0], *costate.p[1:]), by=by)
 
 
 def pulled(
@@ -250,19 +250,19 @@ def pulled(
         cotangent: of the function's result, or what broadcasts to it.
     """
     shape = jax.tree.leaves(lanes)[0].shape
-    found, pull = jax.vjp(function, lanes)
+    primal_out, pull = jax.vjp(function, lanes)
 
-    def fitted(value: Numbers, given: Numbers) -> Numbers:
-        return jnp.broadcast_to(given, shape).astype(value.dtype)
+    def fitted(value: Numbers, cotangent_leaf: Numbers) -> Numbers:
+        return jnp.broadcast_to(cotangent_leaf, shape).astype(value.dtype)
 
-    return pull(jax.tree.map(fitted, found, cotangent))[0]
+    return pull(jax.tree.map(fitted, primal_out, cotangent))[0]
 
 
 # ---- the gradient
 
 
 def layer_backward(
-    spec: LayerSpec, kept: Residuals, cotangent: LayerSpikes, transposable: bool = False
+    spec: LayerSpec, residuals: Residuals, cotangent: LayerSpikes, transposable: bool = False
 ) -> Gradients:
     """Gradients of `layer_spikes` by its arguments.
 
@@ -270,59 +270,65 @@ def layer_backward(
         transposable: JAX can transpose it as a function of the cotangent.
     """
 
-    found = _gradients(spec, kept, cotangent, transposable)
-    d_weight, d_lanes, d_time = varying_like(found)
+    gradients = _gradients(spec, residuals, cotangent, transposable)
+    d_weight, d_lanes, d_time = varying_like(gradients)
     return d_weight, d_lanes, d_time, None, None
 
 
-def _goes_by_arrivals(spec: LayerSpec, kept: Residuals) -> bool:
+def _goes_by_arrivals(spec: LayerSpec, residuals: Residuals) -> bool:
     """Whether there are so many arrivals that the pass over them is faster than a tile of each
     sample, and the pass covers the neurons.
     """
-    batch, arrivals = kept.time.shape  # a batch whose size is not known yet (`jax.export`)
+    batch, arrivals = residuals.time.shape  # a batch whose size is not known yet (`jax.export`)
     covered = not (spec.neuron.jumps or spec.refractory)
     return covered and isinstance(batch, int) and arrivals >= _MANY_ARRIVALS
 
 
 def _gradients(
-    assumed: LayerSpec, kept: Residuals, cotangent: LayerSpikes, transposable: bool
+    assumed: LayerSpec, residuals: Residuals, cotangent: LayerSpikes, transposable: bool
 ) -> tuple[Weights, NeuronLanes | None, Times | None]:
     """Gradients by weight, lanes and arrival times; None where nobody asks.
 
     Args:
         assumed: the population's, whose model may assume what does not hold.
     """
-    lanes, wanted = kept.lanes, kept.wanted
+    lanes, needs_grad = residuals.lanes, residuals.wanted
     spec = assumed  # what is right for all numbers: only the pass over arrivals is compiled twice
     if not assumed.neuron.certain:
         spec = replace(assumed, neuron=assumed.neuron.unassuming())
     # (batch, neurons, spikes) -> (spikes, batch, neurons), as the scan takes them
-    times, slopes, causes = jax.tree.map(_spikes_first, (kept.times, kept.slopes, kept.causes))
-    wide = spread(lanes, kept.time.shape[0])
+    times, slopes, causes = jax.tree.map(
+        _spikes_first, (residuals.times, residuals.slopes, residuals.causes)
+    )
+    wide = spread(lanes, residuals.time.shape[0])
     if spec.assigns:
-        causes = _with_slope_after(spec, kept, wide, times, causes)
+        causes = _with_slope_after(spec, residuals, wide, times, causes)
     # JAX transposes a moved axis to another, look-ups to a scatter
     drive = jnp.moveaxis(cotangent.time, -1, 0) if transposable else _spikes_first(cotangent.time)
-    passed, begin = _spikes_back(spec, wide, times, slopes, drive, causes, wanted.lanes)
-    arrivals = kept.time, kept.row
-    if _goes_by_arrivals(spec, kept) and not transposable:
+    passed, begin = _spikes_back(spec, wide, times, slopes, drive, causes, needs_grad.lanes)
+    arrivals = residuals.time, residuals.row
+    if _goes_by_arrivals(spec, residuals) and not transposable:
         d_weight, d_fields, d_time = arrivals_back(
-            assumed, kept.weight, lanes, arrivals, times, passed.before, wanted
+            assumed, residuals.weight, lanes, arrivals, times, passed.before, needs_grad
         )
     else:
 
         def through(neurons: list[Neuron]) -> ByArrivals:
-            known = replace(assumed, neuron=neurons[0])
-            return tiles_back(known, kept.weight, wide, arrivals, times, causes, passed, wanted)
+            specialised = replace(assumed, neuron=neurons[0])
+            return tiles_back(
+                specialised, residuals.weight, wide, arrivals, times, causes, passed, needs_grad
+            )
 
         d_weight, d_fields, d_time = by_facts([assumed.neuron], [lanes], through)
     if spec.neuron.jumps and causes is not None and d_time is not None:
         d_time = _passed_on(d_time, times, causes, passed)
-    if not wanted.lanes:
+    if not needs_grad.lanes:
         return d_weight, None, d_time
-    own = _own_gradient(spec, wide, passed, begin)
-    own = replace(own, **{name: getattr(own, name) + by for name, by in d_fields.items()})
-    return d_weight, gathered(own, lanes), d_time
+    d_lanes = _own_gradient(spec, wide, passed, begin)
+    d_lanes = replace(
+        d_lanes, **{name: getattr(d_lanes, name) + by for name, by in d_fields.items()}
+    )
+    return d_weight, gathered(d_lanes, lanes), d_time
 
 
 def _spikes_first(array: Num[Array, "batch neurons spikes"]) -> Num[Array, "spikes batch neurons"]:
@@ -340,15 +346,15 @@ def _passed_on(d_time: Times, times: Slots, causes: Causes, passed: Passed) -> T
     return d_time.at[jnp.arange(batch)[:, None], slot].add(drive, mode="drop")
 
 
-def slopes_after(spec: LayerSpec, kept: Residuals) -> OfSpikes:
+def slopes_after(spec: LayerSpec, residuals: Residuals) -> OfSpikes:
     """V' when V is let go after each spike's refractory time."""
-    wide = spread(kept.lanes, kept.time.shape[0])
-    times = jnp.moveaxis(kept.times, -1, 0)
-    return jnp.moveaxis(_with_slope_after(spec, kept, wide, times, None).slope_after, 0, -1)
+    wide = spread(residuals.lanes, residuals.time.shape[0])
+    times = jnp.moveaxis(residuals.times, -1, 0)
+    return jnp.moveaxis(_with_slope_after(spec, residuals, wide, times, None).slope_after, 0, -1)
 
 
 def _with_slope_after(
-    spec: LayerSpec, kept: Residuals, wide: NeuronLanes, times: Slots, causes: Causes | None
+    spec: LayerSpec, residuals: Residuals, wide: NeuronLanes, times: Slots, causes: Causes | None
 ) -> Causes:
     """Causes with V' when V is let go after each spike, where the simulation did not note it: after
     a refractory time, and for spikes that were recorded elsewhere.
@@ -356,18 +362,18 @@ def _with_slope_after(
     if causes is not None and not spec.refractory:
         return causes
     neuron = spec.neuron
-    weight = jnp.pad(kept.weight, ((0, 1), (0, 0)))  # a last row of zeros for unused slots
-    rows = jnp.broadcast_to(kept.row, kept.time.shape)
-    rows = jnp.where(jnp.isfinite(kept.time), rows, len(kept.weight))
-    batch = kept.time.shape[0]
+    weight = jnp.pad(residuals.weight, ((0, 1), (0, 0)))  # a last row of zeros for unused slots
+    rows = jnp.broadcast_to(residuals.row, residuals.time.shape)
+    rows = jnp.where(jnp.isfinite(residuals.time), rows, len(residuals.weight))
+    batch = residuals.time.shape[0]
     lanes = jax.tree.map(lambda x: jnp.broadcast_to(x, (batch, x.shape[1])), wide)
-    samples = _Seen(kept.time, rows, jnp.moveaxis(times, 1, 0), lanes)
-    found = lax.map(partial(_slopes_after, neuron, weight, spec.refractory), samples)
-    found = jnp.moveaxis(found, 0, 1)
+    samples = _Seen(residuals.time, rows, jnp.moveaxis(times, 1, 0), lanes)
+    slopes = lax.map(partial(_slopes_after, neuron, weight, spec.refractory), samples)
+    slopes = jnp.moveaxis(slopes, 0, 1)
     if causes is None:
         none = jnp.full(times.shape, -1, jnp.int32)
-        return Causes(cause=none, jump=jnp.zeros_like(times), slope_after=found)
-    return causes._replace(slope_after=found)
+        return Causes(cause=none, jump=jnp.zeros_like(times), slope_after=slopes)
+    return causes._replace(slope_after=slopes)
 
 
 class _Seen(NamedTuple):

@@ -135,7 +135,7 @@ def _backward(
 ) -> tuple[Any, Any, Any, None]:
     d_arrivals, d_feedback, d_lanes = varying_like(_gradients(spec, residuals, cotangent.time))
     # rows of arrivals have no gradient, nor has the end
-    return tuple((*each, None) for each in d_arrivals), d_feedback, d_lanes, None
+    return tuple((*d_arrival, None) for d_arrival in d_arrivals), d_feedback, d_lanes, None
 
 
 def _gradients(
@@ -169,8 +169,10 @@ def _gradients_known(
     total = Pass(spec, plan, table, lanes, log).run(steps, drive, fixed_length)
     d_external, d_between = pull(tuple(population.table for population in total.populations))
     d_lanes = tuple(
-        _lanes_gradient(layer, each, population)
-        for layer, each, population in zip(spec.layers, lanes, total.populations, strict=True)
+        _lanes_gradient(layer, layer_lanes, population)
+        for layer, layer_lanes, population in zip(
+            spec.layers, lanes, total.populations, strict=True
+        )
     )
     d_times = [
         _time_gradient(time, row, weight.shape[0], arrived, by_time)
@@ -215,8 +217,8 @@ def _tangents(
         return list(d_arrivals), list(d_feedback), list(d_lanes)
 
     # Rows have no tangent. What remains must be the very tree that `gradients` returns.
-    given = [(weight, time) for weight, time, _ in arrivals], list(feedback), list(lanes)
-    return events, moved_by(events, transposed(gradients, events.time, given))
+    input_tangents = [(weight, time) for weight, time, _ in arrivals], list(feedback), list(lanes)
+    return events, moved_by(events, transposed(gradients, events.time, input_tangents))
 
 
 def _time_gradient(
@@ -269,19 +271,19 @@ def _lanes_gradient(
 ) -> NeuronLanes:
     """The gradient by the lanes, from what the pass leaves of a population at time 0."""
     neuron = layer.neuron
-    own, costate = jax.tree.map(over_first, (population.own, population.costate))
+    accumulators, costate = jax.tree.map(over_first, (population.own, population.costate))
     still = jax.tree.map(jnp.zeros_like, neuron.begin(lanes))
     # At a spike the excess at rest, at time 0 the state at the start and after each spike what it
     # leaves depend on the lanes; each is pulled back by the costate that it meets.
     parts = (
-        pulled(lambda lanes: neuron.excess(lanes, still), lanes, own.lam),
+        pulled(lambda lanes: neuron.excess(lanes, still), lanes, accumulators.lam),
         pulled(partial(start_of, layer), lanes, costate.p),
-        pulled(partial(left_by_spike, layer), lanes, own.left),
+        pulled(partial(left_by_spike, layer), lanes, accumulators.left),
     )
     gradient = jax.tree.map(lambda *of_each: sum(of_each), *parts)
     start = start_of(layer, lanes)
     # The flow depends on time constants: dP/d(field) was carried along with P, and meets x(0).
     for name in neuron.flow_fields:
-        by_flow = own.fields[name] + dot(start, costate.by[name])
+        by_flow = accumulators.fields[name] + dot(start, costate.by[name])
         gradient = replace(gradient, **{name: getattr(gradient, name) + by_flow})
     return gradient

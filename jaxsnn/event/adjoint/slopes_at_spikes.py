@@ -22,9 +22,9 @@ def without_slopes(spikes: LayerSpikes, *, forward_mode: bool) -> LayerSpikes:
     Args:
         forward_mode: they are differentiated forwards.
     """
-    way = _forwards if forward_mode else _backwards
+    rule = _forwards if forward_mode else _backwards
     # a zero that the rule hands back is one that `lax.scan` takes, of all its steps, for one of each
-    time, slope = way(spikes.time, lax.stop_gradient(spikes.slope))
+    time, slope = rule(spikes.time, lax.stop_gradient(spikes.slope))
     return replace(spikes, time=time, slope=slope)
 
 
@@ -33,18 +33,18 @@ def _backwards(time: OfSpikes, slope: OfSpikes) -> tuple[OfSpikes, OfSpikes]:
     return time, slope
 
 
-def _kept(*given: Any) -> tuple[Any, tuple[()]]:
-    return values_of(given), ()
+def _kept(*arguments: Any) -> tuple[Any, tuple[()]]:
+    return values_of(arguments), ()
 
 
-def _back(kept: tuple[()], cotangent: tuple[Any, Any]) -> tuple[Any, None]:
+def _back(residuals: tuple[()], cotangent: tuple[Any, Any]) -> tuple[Any, None]:
     """A loop hands on zeros, too, for what nobody looks at: only what is not zero is asked for."""
-    del kept
+    del residuals
     by_time, by_slope = cotangent
     if isinstance(by_slope, SymbolicZero):
         return by_time, None
-    asked = _unknown_where(by_slope)
-    return (asked if isinstance(by_time, SymbolicZero) else by_time + asked), None
+    unknown = _unknown_where(by_slope)
+    return (unknown if isinstance(by_time, SymbolicZero) else by_time + unknown), None
 
 
 _backwards.defvjp(usual_promotion(_kept), usual_promotion(_back), symbolic_zeros=True)

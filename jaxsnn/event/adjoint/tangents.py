@@ -40,14 +40,14 @@ def _tangents(
     """Spikes and their tangents; primals and tangents are those of the other arguments."""
     spikes, causes = simulate_layer(spec, *primals)
     weight, lanes, time, row, _ = primals
-    kept = Residuals(weight, lanes, time, row, spikes.time, spikes.slope, causes)
+    residuals = Residuals(weight, lanes, time, row, spikes.time, spikes.slope, causes)
 
     def gradients(cotangent: OfSpikes) -> tuple[Weights, NeuronLanes, Times]:
-        return layer_backward(spec, kept, replace(spikes, time=cotangent), True)[:3]
+        return layer_backward(spec, residuals, replace(spikes, time=cotangent), True)[:3]
 
     # rows and the end have no gradient
-    given = tangents[:3]
-    return spikes, moved_by(spikes, transposed(gradients, spikes.time, given))
+    input_tangents = tangents[:3]
+    return spikes, moved_by(spikes, transposed(gradients, spikes.time, input_tangents))
 
 
 def transposed(

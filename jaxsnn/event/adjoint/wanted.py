@@ -51,9 +51,9 @@ class Wanted:
         return jnp.zeros(tuple(map(int, flags)), bool)
 
     @staticmethod
-    def by(asked: Asked) -> Wanted:
+    def by(flags: Asked) -> Wanted:
         """What a forward pass was asked for."""
-        lanes, taus, time, samples = map(bool, asked.shape)
+        lanes, taus, time, samples = map(bool, flags.shape)
         return Wanted(lanes=lanes, taus=taus, time=time, samples=samples)
 
 
@@ -61,9 +61,9 @@ def _is_primal(leaf: Any) -> bool:
     return hasattr(leaf, "perturbed")
 
 
-def values_of(given: Any) -> Any:
+def values_of(arguments: Any) -> Any:
     """Arguments that know whether they are perturbed, as plain arrays."""
-    return jax.tree.map(lambda leaf: leaf.value, given, is_leaf=_is_primal)
+    return jax.tree.map(lambda leaf: leaf.value, arguments, is_leaf=_is_primal)
 
 
 def is_perturbed(tree: Any) -> bool:

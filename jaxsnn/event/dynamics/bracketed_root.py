@@ -117,11 +117,11 @@ def _closer(
     inside = towards & (newton >= low) & (newton <= high)
     stands = towards & (abs(step) <= 2 * eps * t)
     narrow = high - low <= 2 * eps * high
-    found = (abs(value) <= rounding) | narrow | stands
+    converged = (abs(value) <= rounding) | narrow | stands
     fast = inside & (abs(step) <= 0.5 * search.step)
     # At the end a last Newton step, if it stays inside, takes off what is left.
-    halved = jnp.where(found, t, _middle(low, high))
-    after = jnp.where(jnp.where(found, inside, fast), newton, halved)
+    halved = jnp.where(converged, t, _middle(low, high))
+    after = jnp.where(jnp.where(converged, inside, fast), newton, halved)
     after = jnp.where(search.busy, after, t)
     return _Search(
         t=after,
@@ -129,7 +129,7 @@ def _closer(
         low=low,
         high=high,
         step=abs(after - t),
-        busy=search.busy & ~found,
+        busy=search.busy & ~converged,
         count=search.count + 1,
     )
 

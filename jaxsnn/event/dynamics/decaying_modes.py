@@ -44,12 +44,12 @@ class DecayingModes(Neuron):
         self, lanes: NeuronLanes, state: State, end: State, duration: Numbers
     ) -> Bool[Array, "..."]:
         """Whether the excess is above 0 at the end of an interval, or at an extremum within."""
-        found = self.excess(lanes, end) >= 0
+        is_above = self.excess(lanes, end) >= 0
         between = self._turns(lanes, state, duration)[1:-1]
         for turn in between:
             extreme = self.excess(lanes, self._after(lanes, state, turn))
-            found |= extreme >= 0
-        return found
+            is_above |= extreme >= 0
+        return is_above
 
     def solve(
         self, lanes: NeuronLanes, state: State, duration: Numbers, crossing: Bool[Array, "..."]
@@ -57,13 +57,13 @@ class DecayingModes(Neuron):
         """Time to the first crossing: between the first two extrema of which the latter is above."""
         turns = self._turns(lanes, state, duration)
         low = high = turns[0]
-        found = jnp.zeros_like(crossing)
+        bracketed = jnp.zeros_like(crossing)
         for before, after in pairwise(turns):
             reached = self.excess(lanes, self._after(lanes, state, after)) >= 0
-            here = ~found & reached
+            here = ~bracketed & reached
             low = jnp.where(here, before, low)
             high = jnp.where(here, after, high)
-            found |= here
+            bracketed |= here
         excess = partial(self.excess, lanes)
         root = bracketed_root(partial(self._along, excess, lanes, state), low, high)
         return jnp.where(crossing, root, 0.0)

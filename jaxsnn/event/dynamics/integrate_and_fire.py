@@ -86,8 +86,8 @@ class IFBox(TwoVariables):
     def decay(self, lanes: Lanes, t: Numbers) -> Decay:
         """Coefficients (em, es, k) of the flow (v, j) -> (v em + j k, j es) over t."""
         # neither v nor j decays, and v grows by j t; a 1 for each neuron and time
-        one = jnp.ones_like(t * lanes.tau_mem)
-        return one, one, t * one
+        ones = jnp.ones_like(t * lanes.tau_mem)
+        return ones, ones, t * ones
 
     def decay_by(self, lanes: Lanes, t: Numbers) -> tuple[Decay, dict[str, Decay]]:
         """The coefficients over t; they depend on no parameter."""
@@ -124,9 +124,9 @@ class IFBox(TwoVariables):
     def integrals(self, lanes: Lanes, t: Numbers, rate: Numbers | float) -> Integrals:
         """Integrals of 1, 1 and t times e^(-rate t) over [0, t]."""
         zero = self.leak(lanes)  # in the shape of the lanes, which the results take on
-        one = crossing.integrated_exponential(zero + rate, t)
+        unit_integral = crossing.integrated_exponential(zero + rate, t)
         ramp = crossing.integrated_ramp(rate, t) + zero
-        return Integrals(em=one, es=one, k=ramp)
+        return Integrals(em=unit_integral, es=unit_integral, k=ramp)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -107,10 +107,10 @@ class LIFBox(TwoVariables):
         # = -tau log(1 - share) with the share of the way to j that the threshold stands at
         drive = jnp.where(crossing_now, j - v, 1.0)
         share = jnp.where(crossing_now, lanes.threshold - v, 0.0) / drive
-        left = jnp.where(crossing_now, j - lanes.threshold, 1.0) / drive  # 1 - share
+        remainder = jnp.where(crossing_now, j - lanes.threshold, 1.0) / drive  # 1 - share
         tiny = jnp.finfo(v.dtype).tiny
         wait = lanes.tau_mem * crossing.minus_log(
-            jnp.clip(left, tiny, 1.0), jnp.maximum(share, 0.0)
+            jnp.clip(remainder, tiny, 1.0), jnp.maximum(share, 0.0)
         )
         return jnp.clip(wait, 0.0, duration)
 

@@ -243,9 +243,9 @@ class Neuron:
         """Integrals of the flow's coefficients times e^(-rate t) over [0, t]."""
         raise self._says_nothing("of integrals of V")
 
-    def _says_nothing(self, what: str) -> LoweringError:
+    def _says_nothing(self, topic: str) -> LoweringError:
         return LoweringError(
-            f"the neuron model {type(self).__name__} says nothing {what}",
+            f"the neuron model {type(self).__name__} says nothing {topic}",
             fix=Text("simulate with {engine}", engine=ENGINE.set_to("grid")),
         )
 
@@ -254,7 +254,7 @@ class Neuron:
     def decay_by(self, lanes: NeuronLanes, t: Numbers) -> tuple[Decay, dict[str, Decay]]:
         """The coefficients over t, and their derivatives by each of `flow_fields`."""
         general = self.general()
-        found = general.decay(lanes, t)
+        coefficients = general.decay(lanes, t)
         by_field = {}
         for name in self.flow_fields:
             value = getattr(lanes, name)
@@ -264,7 +264,7 @@ class Neuron:
 
             # Neurons do not see each other: a tangent of ones gives each neuron's own derivative.
             by_field[name] = jax.jvp(moved, (value,), (jnp.ones_like(value),))[1]
-        return found, by_field
+        return coefficients, by_field
 
     def flow_back(self, decay: Decay, costate: State) -> State:
         """The transposed flow: costates before the time that `decay` belongs to."""

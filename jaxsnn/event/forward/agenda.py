@@ -188,14 +188,14 @@ class Agenda:
         for count, (channel, delivery) in enumerate(pairs):
             if channel.target != number:
                 continue
-            other = NextArrival(
+            candidate = NextArrival(
                 time=delivery.due,
                 # each neuron of the source has a row of its own in the target's table
                 row=channel.row + self._sender(count, delivery, log),
                 source=zero + count + 1,
                 step=delivery.step,
             )
-            arrival = _earlier(arrival, other)
+            arrival = _earlier(arrival, candidate)
         return arrival
 
     def _sender(self, number: int, delivery: Delivery, log: Log) -> NumberOfSamples:
@@ -222,7 +222,10 @@ class Agenda:
         # No neuron flows further than to the first thing that arrives, or to the end.
         zero = jnp.zeros(self.batch, self.t_end.dtype)
         until = Pair(self.t_end + zero, zero)
-        for time in (*(each.time for each in arrivals), *(each.due for each in deliveries)):
+        for time in (
+            *(arrival.time for arrival in arrivals),
+            *(delivery.due for delivery in deliveries),
+        ):
             until = either(time.high < until.high, time, until)
         # Times that are the same number when rounded are one time.
         until = either(until.high <= state.now.high, state.now, until)
@@ -240,7 +243,7 @@ class Agenda:
             fires |= waits
             wait = jnp.where(waits, 0.0, wait)
             pairs = zip(due, crossing, strict=True)
-            crossing = tuple(jnp.where(waits[:, None], now, found) for now, found in pairs)
+            crossing = tuple(jnp.where(waits[:, None], now, crosses) for now, crosses in pairs)
         neuron = self._first(crossing)
         acts = ~state.finished & ~fires & (until.high < self.t_end)
         acting = self._acting(arrivals, deliveries, until, acts)
@@ -259,14 +262,14 @@ class Agenda:
 
     def _any_of(self, lanes: Sequence[WhichNeurons]) -> WhichSamples:
         """The samples in which some neuron of some population is set."""
-        found = jnp.zeros(self.batch, bool)
+        any_set = jnp.zeros(self.batch, bool)
         for of_population in lanes:
-            found |= jnp.any(of_population, axis=1)
-        return found
+            any_set |= jnp.any(of_population, axis=1)
+        return any_set
 
     def _crossings(self, state: GroupState, window: OfSamples) -> list[Crossing]:
         """The earliest crossing of each population within a window."""
-        found = []
+        crossings = []
         parts = zip(self.layers, self.lanes, state.populations, strict=True)
         for layer, lanes, population in parts:
             # V of neurons in their refractory time is held, and those that fire once have done so.
@@ -274,20 +277,20 @@ class Agenda:
             if layer.once:
                 unfired = population.count == 0
                 able = unfired if able is None else able & unfired
-            found.append(earliest_crossing(layer.neuron, lanes, population.x, able, window))
-        return found
+            crossings.append(earliest_crossing(layer.neuron, lanes, population.x, able, window))
+        return crossings
 
     def _first(self, crossing: Sequence[WhichNeurons]) -> tuple[NumberOfSamples, ...]:
         """Of each population, the neuron that fires, given those that cross: the first of the first
         population.
         """
-        found = []
+        neurons = []
         before = jnp.zeros(self.batch, bool)  # a neuron of an earlier population fires
         for lanes, size in zip(crossing, self.plan.sizes, strict=True):
             neuron = first_of(lanes)
-            found.append(jnp.where(before, size, neuron))
+            neurons.append(jnp.where(before, size, neuron))
             before |= neuron < size
-        return tuple(found)
+        return tuple(neurons)
 
     # ---- what it does
 
@@ -323,22 +326,22 @@ class Agenda:
 
         Refractory times end one after the other, and before anything arrives.
         """
-        taken: dict[int, WhichSamples] = {}
+        delivered: dict[int, WhichSamples] = {}
         for number, channel in enumerate(self.plan.channels):
             if channel.target is None:
                 ends = acts & (deliveries[number].due.high <= until.high)
-                taken[number] = ends
+                delivered[number] = ends
                 acts &= ~ends
         arrives = tuple(acts & (arrival.time.high <= until.high) for arrival in arrivals)
         for number, channel in enumerate(self.plan.channels):
             if channel.target is not None:
                 # Of several channels that are due, the one that the population takes.
                 chosen = arrivals[channel.target].source == number + 1
-                taken[number] = arrives[channel.target] & chosen
-        return _Acting(arrives=arrives, taken=tuple(taken[n] for n in range(len(deliveries))))
+                delivered[number] = arrives[channel.target] & chosen
+        return _Acting(arrives=arrives, taken=tuple(delivered[n] for n in range(len(deliveries))))
 
     def _released(
-        self, deliveries: Sequence[Delivery], taken: Sequence[WhichSamples], log: Log
+        self, deliveries: Sequence[Delivery], delivered: Sequence[WhichSamples], log: Log
     ) -> dict[int, NumberOfSamples]:
         """Of each refractory population, the neuron whose refractory time ends."""
         released = {}
@@ -347,11 +350,11 @@ class Agenda:
             if channel.target is None:
                 sender = self._sender(number, delivery, log)
                 size = self.plan.sizes[channel.source]
-                released[channel.source] = jnp.where(taken[number], sender, size)
+                released[channel.source] = jnp.where(delivered[number], sender, size)
         return released
 
 
-def _earlier(arrival: NextArrival, other: NextArrival) -> NextArrival:
+def _earlier(arrival: NextArrival, candidate: NextArrival) -> NextArrival:
     """The earlier of two arrivals, the first of two at the same time."""
-    is_other = other.time.high < arrival.time.high
-    return jax.tree.map(lambda new, old: jnp.where(is_other, new, old), other, arrival)
+    is_other = candidate.time.high < arrival.time.high
+    return jax.tree.map(lambda new, old: jnp.where(is_other, new, old), candidate, arrival)

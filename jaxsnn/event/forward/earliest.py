@@ -120,8 +120,8 @@ def _in_order_of_bounds(
         last = bound.shape[1] - 1
         number = jnp.min(jnp.where(search.bound == nearest, numbers, last), axis=1)
         here = _open(search, window)
-        own, its_state = _one_of_each(lanes, state, number)
-        time = _crossing_of(neuron, own, its_state, window)
+        nearest_lanes, its_state = _one_of_each(lanes, state, number)
+        time = _crossing_of(neuron, nearest_lanes, its_state, window)
         # Samples that have finished wait for the others, and must not change.
         time = jnp.where(here, time, jnp.inf)
         this = here[:, None] & (numbers == number[:, None])
@@ -135,8 +135,8 @@ def _in_order_of_bounds(
     start = _Search(bound=bound, times=never, best=never[:, 0])
     start = varying_like(start, lanes, state, window)
     search = lax.while_loop(unfinished, look, start)
-    found = jnp.isfinite(search.best)
-    chosen = (search.times == search.best[:, None]) & found[:, None]
+    crosses = jnp.isfinite(search.best)
+    chosen = (search.times == search.best[:, None]) & crosses[:, None]
     return Crossing(wait=search.best, lanes=chosen)
 
 
@@ -153,12 +153,12 @@ def _one_of_each(
     lanes: NeuronLanes, state: State, number: NumberOfSamples
 ) -> tuple[NeuronLanes, State]:
     """Lanes and state of one neuron of each sample, (batch,)."""
-    one = jax.tree.map(lambda array: array.at[number].get(mode="promise_in_bounds"), lanes)
+    neuron_lanes = jax.tree.map(lambda array: array.at[number].get(mode="promise_in_bounds"), lanes)
 
-    def taken(array: OfNeurons) -> OfSamples:
+    def pick_neuron(array: OfNeurons) -> OfSamples:
         return at_places(array, number[:, None], 1)[:, 0]
 
-    return one, tuple(taken(array) for array in state)
+    return neuron_lanes, tuple(pick_neuron(array) for array in state)
 
 
 def _crossing_of(neuron: Neuron, lanes: NeuronLanes, state: State, window: Numbers) -> Numbers:

@@ -59,10 +59,10 @@ class _FewLanes(LayerScan):
     1), as if each lane were a sample with one neuron.
     """
 
-    def __init__(self, whole: PickingScan, fires: WhichLanes, first: Position) -> None:
-        self.spec, self.neuron, self.t_end = whole.spec, whole.neuron, whole.t_end
-        self.holds = whole.holds
-        self.block_size, self.last = whole.block_size, whole.last
+    def __init__(self, scan: PickingScan, fires: WhichLanes, first: Position) -> None:
+        self.spec, self.neuron, self.t_end = scan.spec, scan.neuron, scan.t_end
+        self.holds = scan.holds
+        self.block_size, self.last = scan.block_size, scan.last
         self.first = first
         few = max(int(fires.size * _AT_ONCE), 32)
         # Without the barrier the search would be computed again wherever a lane is looked up.
@@ -76,17 +76,17 @@ class _FewLanes(LayerScan):
         self.offset = jnp.maximum(first - 1, 0)
         numbers = self.offset + jnp.arange(self.block_size + 2, dtype=jnp.int32)
         place = numbers[:, None], self.row[None]
-        edge, duration, *decays = jnp.moveaxis(entries_at(whole.flows, *place), -1, 0)
-        rows = entries_at(whole.intervals.row, place[0][:-1], place[1])
+        edge, duration, *decays = jnp.moveaxis(entries_at(scan.flows, *place), -1, 0)
+        rows = entries_at(scan.intervals.row, place[0][:-1], place[1])
         self.intervals = Intervals(edge=edge, duration=duration[:-1], row=rows)
-        self.weight = whole.weight
+        self.weight = scan.weight
         #: (intervals, few): the weights that arrive at the beginning of each interval
-        self.gathered = entries_at(whole.weight, self.intervals.row, self.column)
-        self.lanes = jax.tree.map(self._taken, whole.lanes)
+        self.gathered = entries_at(scan.weight, self.intervals.row, self.column)
+        self.lanes = jax.tree.map(self._taken, scan.lanes)
         if self.neuron.uniform:
             self.decays = tuple(decays)
         if self.neuron.level is not None:
-            self.least = self._taken(whole.least)
+            self.least = self._taken(scan.least)
 
     def _taken(self, array: Float[Array, "#batch #neurons"]) -> Float[Array, "few 1"]:
         """What broadcasts to all lanes, for these."""
@@ -102,10 +102,10 @@ class _FewLanes(LayerScan):
 
     def through(self, state: LaneState, log: LaneLog) -> InBlock:
         """All lanes of the whole scan, behind the spikes and the flow of these in the block."""
-        own = jax.tree.map(self._taken, state)
-        own = own._replace(at=jnp.where(self.used, own.at, jnp.inf))
+        few_state = jax.tree.map(self._taken, state)
+        few_state = few_state._replace(at=jnp.where(self.used, few_state.at, jnp.inf))
         own_log = log._replace(count=self._taken(log.count))
-        moved, written = self.fires_until_none_does(self.first, InBlock(own, own_log))
+        moved, written = self.fires_until_none_does(self.first, InBlock(few_state, own_log))
 
         def put(old: Array, new: Float[Array, "few 1"]) -> Array:
             by_lanes = old.reshape(-1).at[self.number]
@@ -136,5 +136,5 @@ def _numbers_of_first(which: Bool[Array, "lanes"], few: int) -> Int[Array, "few"
     else:
         before = jnp.cumsum(totals) - totals
     count = (within + before[:, None]).reshape(-1)[:size]
-    wanted = jnp.arange(1, few + 1, dtype=jnp.float32)
-    return places_in(count, wanted)
+    ranks = jnp.arange(1, few + 1, dtype=jnp.float32)
+    return places_in(count, ranks)

@@ -78,13 +78,13 @@ def by_neuron(
         row: Int[Array, "arrivals"],
     ) -> Float[Array, "lanes"]:
         """One position of one sample."""
-        own = replace(drive, lanes=lanes, v_inf=v_inf, time=time[None], row=row, places=None)
-        return functional(own, *arguments)[0]
+        row_drive = replace(drive, lanes=lanes, v_inf=v_inf, time=time[None], row=row, places=None)
+        return functional(row_drive, *arguments)[0]
 
     lanes, v_inf = spread((drive.lanes, drive.v_inf), drive.time.shape[0])
     row = jnp.broadcast_to(drive.row, drive.time.shape)
-    found = jax.vmap(of_row)(lanes, v_inf, drive.time, row)
-    return found.reshape(-1, drive.places.lane.size)[:, drive.places.lane] * drive.places.unit
+    by_row = jax.vmap(of_row)(lanes, v_inf, drive.time, row)
+    return by_row.reshape(-1, drive.places.lane.size)[:, drive.places.lane] * drive.places.unit
 
 
 # ---- integrals
@@ -105,20 +105,24 @@ def integral(drive: Drive, t_end: Seconds, tau: Seconds | None = None) -> OfNeur
     begins = jnp.where(counts, drive.time[..., None], 0.0)
     gap = jnp.where(counts, t_end - begins, 0.0)
 
-    def left(lanes: NeuronLanes) -> Float[Array, "batch arrivals neurons"]:
+    def impulse_integral(lanes: NeuronLanes) -> Float[Array, "batch arrivals neurons"]:
         """What each arrival leaves, if it weighs 1."""
-        one = replace(drive, lanes=lanes)
+        unit_drive = replace(drive, lanes=lanes)
         # integral of e^(-rate t) R(t - t_e) from t_e on
         #     = e^(-rate t_e) times the integral of e^(-rate s) R(s) over [0, t_end - t_e]
-        return jnp.exp(-rate * begins) * _integrated(one, _impulse(one), gap, rate)
+        return jnp.exp(-rate * begins) * _integrated(unit_drive, _impulse(unit_drive), gap, rate)
 
     end = jnp.asarray(t_end, drive.v_inf.dtype)
     free = _integrated(drive, drive.neuron.begin(drive.lanes), end, rate)
-    return drive.v_inf * crossing.integrated_exponential(rate, end) + free + _arrived(drive, left)
+    return (
+        drive.v_inf * crossing.integrated_exponential(rate, end)
+        + free
+        + _arrived(drive, impulse_integral)
+    )
 
 
-def _arrived(drive: Drive, left: Left) -> OfNeurons:
-    """The sum over all arrivals of what they weigh times `left`, a function of the lanes.
+def _arrived(drive: Drive, response: Left) -> OfNeurons:
+    """The sum over all arrivals of what they weigh times `response`, a function of the lanes.
 
     Where all neurons have the same time constants the arrivals of each row are added up once for
     all of them, unless most rows are of arrivals of other samples (`GradedEvents`: one for each).
@@ -127,7 +131,7 @@ def _arrived(drive: Drive, left: Left) -> OfNeurons:
     many = drive.weight.shape[0] > _MANY_ROWS * drive.time.shape[1]
     if many or not drive.neuron.uniform:
         weight = drive.weight.at[row].get(mode="fill", fill_value=0.0)
-        return jnp.sum(weight * left(drive.lanes), axis=1)
+        return jnp.sum(weight * response(drive.lanes), axis=1)
     first = held(jax.tree.map(lambda array: array[:1], drive.lanes))
     samples = jnp.arange(row.shape[0])[:, None]
     times_weights = partial(jnp.matmul, b=drive.weight, precision=lax.Precision.HIGHEST)
@@ -135,7 +139,7 @@ def _arrived(drive: Drive, left: Left) -> OfNeurons:
     def by_row(lanes: NeuronLanes) -> Float[Array, "batch rows"]:
         """What the arrivals of each row leave together, of the one neuron that stands for all."""
         empty = jnp.zeros((row.shape[0], drive.weight.shape[0]), drive.time.dtype)
-        return empty.at[samples, row].add(left(lanes)[..., 0], mode="drop")
+        return empty.at[samples, row].add(response(lanes)[..., 0], mode="drop")
 
     # (batch, rows) @ (rows, neurons)
     arrived = times_weights(by_row(first))
@@ -170,8 +174,10 @@ def maximum(drive: Drive, t_end: Seconds) -> OfNeurons:
     edge = jnp.where(place.at_start, place.interval - 1, place.interval)
     edge = jnp.clip(edge, 0, arrivals.time.shape[1] - 1)
     # The time of an arrival is taken from the arrivals that are not held: the kink moves with it.
-    own = at_places(arrivals.time, edge, axis=1)
-    time = jnp.where(place.at_arrival, jnp.where(jnp.isfinite(own), own, 0.0), place.time)
+    edge_time = at_places(arrivals.time, edge, axis=1)
+    time = jnp.where(
+        place.at_arrival, jnp.where(jnp.isfinite(edge_time), edge_time, 0.0), place.time
+    )
     time = jnp.where(
         place.time >= t_end, t_end, time
     )  # the largest V of all so far moves with the end
@@ -187,11 +193,11 @@ def voltage(
     counts = (number < interval[:, None, :]) & jnp.isfinite(arrivals.time)[..., None]
     gap = time[:, None, :] - jnp.where(jnp.isfinite(arrivals.time), arrivals.time, 0.0)[..., None]
     gap = jnp.where(counts, gap, 0.0)
-    left = drive.neuron.flow(drive.neuron.decay(drive.lanes, gap), _impulse(drive))[0]
+    response = drive.neuron.flow(drive.neuron.decay(drive.lanes, gap), _impulse(drive))[0]
     since_start = drive.neuron.decay(drive.lanes, time)
     free = drive.neuron.flow(since_start, drive.neuron.begin(drive.lanes))[0]
     # V(t) = V_inf + free(t) + sum_e W_e R(t - t_e)
-    return drive.v_inf + free + jnp.sum(jnp.where(counts, arrivals.weight * left, 0.0), axis=1)
+    return drive.v_inf + free + jnp.sum(jnp.where(counts, arrivals.weight * response, 0.0), axis=1)
 
 
 class _Place(NamedTuple):
@@ -327,9 +333,9 @@ def _integrated(drive: Drive, state: State, duration: Numbers, rate: Numbers | f
     The flow is affine in its coefficients, so it is the flow by their weighted means, times the
     integral of the weight.
     """
-    whole = crossing.integrated_exponential(rate, duration)
+    total = crossing.integrated_exponential(rate, duration)
     # c_mean = integral of c(t) e^(-rate t) / integral of e^(-rate t); 0 / 1 where nothing lasts
-    share = jnp.where(duration > 0, whole, 1.0)
+    share = jnp.where(duration > 0, total, 1.0)
     integrals = drive.neuron.integrals(drive.lanes, duration, rate)
     means = [part / share for part in integrals]
-    return jnp.where(duration > 0, drive.neuron.flow(tuple(means), state)[0] * whole, 0.0)
+    return jnp.where(duration > 0, drive.neuron.flow(tuple(means), state)[0] * total, 0.0)

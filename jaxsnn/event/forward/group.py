@@ -262,12 +262,12 @@ def delays_of(
     spec: GroupSpec, plan: Layout, feedback: Sequence[Feedback], dtype: DTypeLike
 ) -> tuple[Delays, ...]:
     """Delays of each channel: one line for all neurons of its source, or one for each."""
-    found = []
+    delays = []
     for channel in plan.channels:
         if channel.edge is None:
             ends = channel.target is None  # of a refractory time
             delay = spec.layers[channel.source].refractory if ends else 0.0
         else:
             delay = feedback[channel.edge][1]
-        found.append(jnp.atleast_1d(jnp.asarray(delay, dtype)))
-    return tuple(found)
+        delays.append(jnp.atleast_1d(jnp.asarray(delay, dtype)))
+    return tuple(delays)

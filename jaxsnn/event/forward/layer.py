@@ -131,10 +131,10 @@ def gathered(gradient: NeuronLanes, lanes: NeuronLanes) -> NeuronLanes:
     """
     positions = jax.tree.leaves(lanes)[0].shape[:-1]
 
-    def one(array: OfNeurons) -> Float[Array, "..."]:
+    def add_samples(array: OfNeurons) -> Float[Array, "..."]:
         return over_first(array.reshape(-1, *positions, array.shape[-1]))
 
-    return jax.tree.map(one, gradient)
+    return jax.tree.map(add_samples, gradient)
 
 
 def has_nan(neuron: Neuron, lanes: NeuronLanes, state: State) -> Bool[Array, "..."]:

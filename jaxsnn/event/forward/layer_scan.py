@@ -215,9 +215,11 @@ class LayerScan:
         state = lax.while_loop(unfinished, body, start).state
         fires = jnp.isfinite(state.at)
         end = self._end_of(state.at)
-        found = self.by_facts(lambda scan: scan.crossing(state, end, fires))
-        slope = jnp.where(fires, self.neuron.slope(self.lanes, found.x), 1.0)
-        return self._with_nan(self._write(self._empty(shape), state, fires, found, slope), state.x)
+        first_crossing = self.by_facts(lambda scan: scan.crossing(state, end, fires))
+        slope = jnp.where(fires, self.neuron.slope(self.lanes, first_crossing.x), 1.0)
+        return self._with_nan(
+            self._write(self._empty(shape), state, fires, first_crossing, slope), state.x
+        )
 
     def _end_of(self, begin: OfLanes) -> OfLanes:
         """Where the intervals end that begin at some times."""
@@ -321,9 +323,9 @@ class LayerScan:
         holds = jnp.where(start < free.high, -until(start, free), 0.0)
         held = jnp.clip(holds, 0.0, duration)
         x = select(holds > 0, self._hold(x, held), x)
-        left = duration - held
-        end = self.neuron.flow(self.neuron.decay(self.lanes, left), x)
-        return _FromTo(start=two_sum(start, held), x=x, end=end, duration=left)
+        remaining = duration - held
+        end = self.neuron.flow(self.neuron.decay(self.lanes, remaining), x)
+        return _FromTo(start=two_sum(start, held), x=x, end=end, duration=remaining)
 
     def _arrived(self, state: LaneState, number: Position) -> LaneState:
         """The lanes behind an arrival, all of them, and what they keep account of."""
@@ -347,10 +349,10 @@ class LayerScan:
         """All arrivals of a block, for the lanes that have come so far."""
 
         def through(scan: Self) -> LaneState:
-            def one(number: Position, state: LaneState) -> LaneState:
+            def step_lanes(number: Position, state: LaneState) -> LaneState:
                 return scan.step(first + number, state)
 
-            return lax.fori_loop(0, self.block_size, one, state)
+            return lax.fori_loop(0, self.block_size, step_lanes, state)
 
         return self.by_facts(through)
 
@@ -466,23 +468,23 @@ class LayerScan:
 
     def fired(self, state: LaneState, end: OfLanes, fires: WhichLanes) -> _Fired:
         """One spike of every lane that is about to fire before `end`, and how the lane goes on."""
-        found = self.crossing(state, end, fires)
-        x = self.neuron.reset(self.lanes, found.x)
-        go = found.time  # when V flows again
+        at_crossing = self.crossing(state, end, fires)
+        x = self.neuron.reset(self.lanes, at_crossing.x)
+        go = at_crossing.time  # when V flows again
         if self.spec.refractory:
-            held = jnp.clip(until(end, found.time), 0.0, self.spec.refractory)
-            go = plus(found.time, held)
+            held = jnp.clip(until(end, at_crossing.time), 0.0, self.spec.refractory)
+            go = plus(at_crossing.time, held)
             x = self._hold(x, held)
-        left = jnp.maximum(until(end, go), 0.0)
-        x_end = self.neuron.flow(self.neuron.decay(self.lanes, left), x)
-        again = self.neuron.crosses(self.lanes, x, x_end, left)
+        remaining = jnp.maximum(until(end, go), 0.0)
+        x_end = self.neuron.flow(self.neuron.decay(self.lanes, remaining), x)
+        again = self.neuron.crosses(self.lanes, x, x_end, remaining)
         if self.neuron.jumps:
-            again &= left > 0
+            again &= remaining > 0
         elif self.neuron.keeps_overshoot and not self.spec.refractory:
             # One that starts far above its threshold may still be above.
             again |= self.neuron.above(self.lanes, x)
-        slope = self.neuron.slope(self.lanes, found.x)
-        return _Fired(found=found, slope=slope, x=x, go=go, end=x_end, again=again)
+        slope = self.neuron.slope(self.lanes, at_crossing.x)
+        return _Fired(found=at_crossing, slope=slope, x=x, go=go, end=x_end, again=again)
 
     def _free_again(self, state: LaneState, fires: WhichLanes, time: Pair) -> Pair | None:
         """When the lanes that are in their refractory time leave it."""
@@ -504,18 +506,23 @@ class LayerScan:
     # ---- the log
 
     def _write(
-        self, log: LaneLog, state: LaneState, fires: WhichLanes, found: _Crossing, slope: OfLanes
+        self,
+        log: LaneLog,
+        state: LaneState,
+        fires: WhichLanes,
+        at_crossing: _Crossing,
+        slope: OfLanes,
     ) -> LaneLog:
         """The log with one more spike of some lanes."""
         causes = None
         if log.causes is not None:
-            slope, new = self._cause(state, log, found, slope)
+            slope, new = self._cause(state, log, at_crossing, slope)
             pairs = zip(log.causes, new, strict=True)
             causes = Causes(*(self._put(log.count, fires, *pair) for pair in pairs))
         # What arrives at the very time of a spike is taken to come after it: one that comes after an
         # arrival must not be rounded to when that comes.
-        time, at = found.time.high, lax.stop_gradient(state.at)
-        rounded = (found.wait > 0) & (time <= at)
+        time, at = at_crossing.time.high, lax.stop_gradient(state.at)
+        rounded = (at_crossing.wait > 0) & (time <= at)
         time += jnp.where(rounded, jnp.nextafter(at, jnp.inf) - at, 0.0)
         return LaneLog(
             time=self._put(log.count, fires, log.time, time),
@@ -540,21 +547,21 @@ class LayerScan:
         return log._replace(time=jnp.where(broken, jnp.nan, log.time))
 
     def _cause(
-        self, state: LaneState, log: LaneLog, found: _Crossing, slope: OfLanes
+        self, state: LaneState, log: LaneLog, at_crossing: _Crossing, slope: OfLanes
     ) -> tuple[OfLanes, Causes]:
         """The slope of spikes, inf where an arrival moved V, and what caused them."""
         number = jnp.zeros_like(log.count)
-        jump = jnp.zeros_like(found.wait)
+        jump = jnp.zeros_like(at_crossing.wait)
         if state.cause is not None:
-            jumped = (found.wait == 0) & self._is_above(state.x)
+            jumped = (at_crossing.wait == 0) & self._is_above(state.x)
             number = jnp.where(jumped, state.cause, 0)
             if state.rise is not None:
                 jump = jnp.where(jumped, state.rise, 0.0)
             slope = jnp.where(jumped, jnp.inf, slope)
-        after = jnp.zeros_like(found.wait)
+        after = jnp.zeros_like(at_crossing.wait)
         # Behind a refractory time V' is that of when V is let go, which `layer_adjoint` works out.
         if not self.spec.refractory:
-            reset = self.neuron.reset(self.lanes, found.x)
+            reset = self.neuron.reset(self.lanes, at_crossing.x)
             after = self.neuron.rate(self.lanes, reset)[0]
         return slope, Causes(cause=number, jump=jump, slope_after=after)
 

@@ -196,8 +196,8 @@ class _Loop:
             return anywhere(~carry.state.finished) & (carry.step < limit)
 
         start = _Carry(step=jnp.int32(0), state=self._begin(), log=self._empty_log())
-        given = self.tables, self.lanes, self.delays, self.t_end, self.agenda.trains
-        return lax.while_loop(unfinished, self._step, varying_like(start, given))
+        constants = self.tables, self.lanes, self.delays, self.t_end, self.agenda.trains
+        return lax.while_loop(unfinished, self._step, varying_like(start, constants))
 
     # ---- the beginning
 
@@ -205,7 +205,9 @@ class _Loop:
         """State at time 0."""
         populations = tuple(self._begin_of(number) for number in self.numbers)
         lines = [len(delay) for delay in self.delays]
-        queues = tuple(empty_queue(self.batch, each, self.steps, self.dtype) for each in lines)
+        queues = tuple(
+            empty_queue(self.batch, line_count, self.steps, self.dtype) for line_count in lines
+        )
         zero = jnp.zeros(self.batch, self.dtype)
         finished = zero >= self.t_end
         return GroupState(
@@ -448,17 +450,17 @@ class _Loop:
         return jax.tree.map(written, log, record)
 
 
-def _merged(takes: WhichSamples, note: _Note, other: _Note) -> _Note:
+def _merged(takes: WhichSamples, note: _Note, fallback: _Note) -> _Note:
     """One note of two, for fields that both or one of them know."""
 
-    def one(
+    def merge_field(
         a: Num[Array, "batch"] | None, b: Num[Array, "batch"] | None
     ) -> Num[Array, "batch"] | None:
         if a is None or b is None:
             return a if b is None else b
         return jnp.where(takes, a, b)
 
-    return _Note._make(one(a, b) for a, b in zip(note, other, strict=True))
+    return _Note._make(merge_field(a, b) for a, b in zip(note, fallback, strict=True))
 
 
 def _chosen(condition: WhichNeurons, yes: State, no: State) -> State:

@@ -24,7 +24,7 @@ _TOGETHER = 4096
 OfArrivals = Callable[[Weights, NeuronLanes, Times, Rows, Seconds], LayerSpikes]
 
 
-def in_parts(way: OfArrivals, positions: int) -> OfArrivals:
+def in_parts(simulate: OfArrivals, positions: int) -> OfArrivals:
     """A way to simulate arrivals, a part of the batch after the other.
 
     Args:
@@ -37,20 +37,20 @@ def in_parts(way: OfArrivals, positions: int) -> OfArrivals:
         rows = time.shape[0]
         # how many there are may not be known yet (`jax.export`)
         if not isinstance(rows, int) or row.ndim == 1:
-            return way(weight, lanes, time, row, t_end)
+            return simulate(weight, lanes, time, row, t_end)
         samples, most = rows // positions, max(_TOGETHER // (positions * weight.shape[1]), 1)
         parts = -(-samples // most)
         if parts <= 1:
-            return way(weight, lanes, time, row, t_end)
+            return simulate(weight, lanes, time, row, t_end)
         together = positions * -(-samples // parts)
         more = ((0, parts * together - rows), (0, 0))  # samples without arrivals
         times = jnp.pad(time, more, constant_values=jnp.inf)
 
         def of_part(part: tuple[Times, Rows]) -> LayerSpikes:
-            return way(weight, lanes, *part, t_end)
+            return simulate(weight, lanes, *part, t_end)
 
-        given = (array.reshape(parts, together, -1) for array in (times, jnp.pad(row, more)))
-        spikes = lax.map(of_part, tuple(given))
+        chunks = (array.reshape(parts, together, -1) for array in (times, jnp.pad(row, more)))
+        spikes = lax.map(of_part, tuple(chunks))
         return jax.tree.map(lambda x: x.reshape(parts * together, *x.shape[2:])[:rows], spikes)
 
     return by_parts

@@ -114,18 +114,18 @@ def _compiler_for(dtype: str) -> str:
 
 
 @contextmanager
-def _otherwise(what: str, fix: str) -> Iterator[None]:
+def _otherwise(failure: str, fix: str) -> Iterator[None]:
     """Says of an error what could not be done, and what to do."""
     try:
         yield
     except (OSError, subprocess.SubprocessError, RuntimeError, AttributeError) as error:
         text = str(error) or type(error).__name__
-        raise NoLibraryError(f"{what}: {text.splitlines()[0]}", fix) from error
+        raise NoLibraryError(f"{failure}: {text.splitlines()[0]}", fix) from error
 
 
 def _compiler() -> str | None:
-    names = [os.environ.get("CXX", ""), "c++", "g++", "clang++"]
-    return next((found for name in names if name and (found := shutil.which(name))), None)
+    commands = [os.environ.get("CXX", ""), "c++", "g++", "clang++"]
+    return next((path for name in commands if name and (path := shutil.which(name))), None)
 
 
 def _loaded(compiler: str, dtype: str) -> tuple[Path, ctypes.CDLL]:
@@ -266,10 +266,10 @@ def _refuse_derivative(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> A
     )
 
 
-def thread_count(wanted: int | None) -> int:
+def thread_count(threads: int | None) -> int:
     """How many threads a kernel uses: those wanted, or the processors that there are for us."""
-    if wanted is not None:
-        return wanted
+    if threads is not None:
+        return threads
     if hasattr(os, "sched_getaffinity"):
         return max(len(os.sched_getaffinity(0)), 1)
     return os.cpu_count() or 1

@@ -23,8 +23,8 @@ def cache_folder() -> Path:
     Raises:
         OSError, RuntimeError: there is no such place.
     """
-    if own := os.environ.get("JAXSNN_CACHE_DIR"):
-        return Path(own).expanduser().resolve()  # a name without a slash is looked for elsewhere
+    if folder := os.environ.get("JAXSNN_CACHE_DIR"):
+        return Path(folder).expanduser().resolve()  # a name without a slash is looked for elsewhere
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return (Path(home) / "jaxsnn").resolve()
 
@@ -92,15 +92,19 @@ def remove_left(path: Path) -> None:
     what has lain there for a day.
     """
     now = time.time()
-    for left in path.parent.iterdir():
+    for leftover in path.parent.iterdir():
         with suppress(OSError):
-            if not left.is_dir() or left.is_symlink():
+            if not leftover.is_dir() or leftover.is_symlink():
                 continue
-            others = left.name.startswith(("tmp", "native-"))
-            names = os.listdir(left) if others and now - left.stat().st_mtime > _LONG_AGO else []
-            old = bool(names) and all(name.startswith("native-") for name in names)
-            if old or left.name.startswith(f"{path.stem}-"):
-                shutil.rmtree(left)
+            others = leftover.name.startswith(("tmp", "native-"))
+            entries = (
+                os.listdir(leftover)
+                if others and now - leftover.stat().st_mtime > _LONG_AGO
+                else []
+            )
+            old = bool(entries) and all(name.startswith("native-") for name in entries)
+            if old or leftover.name.startswith(f"{path.stem}-"):
+                shutil.rmtree(leftover)
 
 
 def _record(path: Path) -> Path:

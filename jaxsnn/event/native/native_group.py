@@ -146,7 +146,7 @@ def native_group_spikes(
     edges = list(zip(spec.edges, feedback, strict=True))
     at_once = [(edge, weight) for edge, (weight, delay) in edges if delay is None]
     later = [(*edge, weight, delay) for edge, (weight, delay) in edges if delay is not None]
-    one = _OnePopulation(
+    population = _OnePopulation(
         max_spikes=max(layer.max_spikes for layer in spec.layers),
         max_events=spec.max_events,
         once=spec.layers[0].once,
@@ -170,10 +170,11 @@ def native_group_spikes(
         parts.append(places.between(at_once, dtype))
     delays = [jnp.broadcast_to(delay, places.of(source)[1:]) for source, _, _, delay in later]
     delay = jnp.concatenate([jnp.zeros(0, dtype), *delays]).astype(dtype)
-    taken = (
-        with_infinite_taus(layer.neuron, own) for layer, own in zip(spec.layers, lanes, strict=True)
+    prepared_lanes = (
+        with_infinite_taus(layer.neuron, layer_lanes)
+        for layer, layer_lanes in zip(spec.layers, lanes, strict=True)
     )
-    every = jax.tree.map(lambda *parts: jnp.concatenate(parts), *taken)
+    every = jax.tree.map(lambda *parts: jnp.concatenate(parts), *prepared_lanes)
     time = jnp.concatenate([time for _, time, _ in arrivals], axis=1)
     table = jnp.concatenate(parts)
     # one type, as if all were in the table
@@ -182,8 +183,8 @@ def native_group_spikes(
     apart = ByTarget(apart.weight.astype(dtype), apart.scale.astype(dtype))
     # those of nothing are constants
     delay, apart = varying_like((delay, apart), table, time)
-    found: Any = _group(one, table, apart, every, delay, time, _rows(arrivals), t_end)
-    return places.split(spec, found), (table, found.nothing)
+    outcome: Any = _group(population, table, apart, every, delay, time, _rows(arrivals), t_end)
+    return places.split(spec, outcome), (table, outcome.nothing)
 
 
 class _Places:
@@ -206,8 +207,8 @@ class _Places:
         """What neurons of one population send to another, as weights of all neurons; None: the
         identity.
         """
-        own = jnp.eye(self.sizes[source], dtype=dtype) if weight is None else weight
-        return self.beside(target, own)
+        matrix = jnp.eye(self.sizes[source], dtype=dtype) if weight is None else weight
+        return self.beside(target, matrix)
 
     def between(
         self, edges: Sequence[tuple[tuple[int, int], Weights | None]], dtype: DTypeLike
@@ -229,19 +230,21 @@ class _Places:
         before = self.first[number]
         return before, self.total - before - self.sizes[number]
 
-    def split(self, spec: GroupSpec, found: _Outcome) -> GroupSpikes:
+    def split(self, spec: GroupSpec, outcome: _Outcome) -> GroupSpikes:
         """What came of each population."""
         spikes, trains = [], []
         for layer, first, size in zip(spec.layers, self.first, self.sizes, strict=True):
-            own = slice(first, first + size)
-            slots = (slice(None), own, slice(layer.max_spikes))
-            time, slope = found.spikes.time[slots], found.spikes.slope[slots]
-            spikes.append(LayerSpikes(time=time, slope=slope, count=found.spikes.count[:, own]))
-            mine = (found.neuron >= first) & (found.neuron < first + size)
-            trains.append(
-                (jnp.where(mine, found.time, jnp.inf), jnp.where(mine, found.neuron - first, 0))
+            neuron_range = slice(first, first + size)
+            slots = (slice(None), neuron_range, slice(layer.max_spikes))
+            time, slope = outcome.spikes.time[slots], outcome.spikes.slope[slots]
+            spikes.append(
+                LayerSpikes(time=time, slope=slope, count=outcome.spikes.count[:, neuron_range])
             )
-        return GroupSpikes(spikes=tuple(spikes), trains=tuple(trains), events_needed=found.needed)
+            mine = (outcome.neuron >= first) & (outcome.neuron < first + size)
+            trains.append(
+                (jnp.where(mine, outcome.time, jnp.inf), jnp.where(mine, outcome.neuron - first, 0))
+            )
+        return GroupSpikes(spikes=tuple(spikes), trains=tuple(trains), events_needed=outcome.needed)
 
 
 def _rows(arrivals: OutsideArrivals) -> Rows:
@@ -249,15 +252,15 @@ def _rows(arrivals: OutsideArrivals) -> Rows:
     rows, first = [], 0
     for weight, time, row in arrivals:
         there = (row >= 0) & (row < len(weight))
-        own = jnp.where(there, row + first, -1).astype(jnp.int32)
-        rows.append(jnp.broadcast_to(own, time.shape) if len(arrivals) > 1 else own)
+        table_rows = jnp.where(there, row + first, -1).astype(jnp.int32)
+        rows.append(jnp.broadcast_to(table_rows, time.shape) if len(arrivals) > 1 else table_rows)
         first += len(weight)
     return jnp.concatenate(rows, axis=-1)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _group(
-    one: _OnePopulation,
+    population: _OnePopulation,
     table: Weights,
     apart: ByTarget,
     lanes: Lanes,
@@ -266,11 +269,11 @@ def _group(
     row: Rows,
     t_end: Seconds,
 ) -> _Outcome:
-    return _simulated(one, table, apart, lanes, delay, time, row, t_end)[0]
+    return _simulated(population, table, apart, lanes, delay, time, row, t_end)[0]
 
 
 def _simulated(
-    one: _OnePopulation,
+    population: _OnePopulation,
     table: Weights,
     apart: ByTarget,
     lanes: Lanes,
@@ -283,43 +286,43 @@ def _simulated(
     dtype = table.dtype
     (batch, arrivals), neurons = time.shape, table.shape[1]
     slots, steps = (
-        (batch, neurons, one.max_spikes),
+        (batch, neurons, population.max_spikes),
         (
             batch,
-            arrivals + one.max_events * (1 + one.most_sent),
+            arrivals + population.max_events * (1 + population.most_sent),
         ),
     )
-    train, listed = (batch, one.max_events), (batch, arrivals)
-    sent = steps if one.most_sent else (batch, 0)
+    train, listed = (batch, population.max_events), (batch, arrivals)
+    sent = steps if population.most_sent else (batch, 0)
     real = partial(jax.ShapeDtypeStruct, dtype=dtype)
-    whole = partial(jax.ShapeDtypeStruct, dtype=jnp.int32)
+    integers = partial(jax.ShapeDtypeStruct, dtype=jnp.int32)
     results = (
-        *(real(slots), real(slots), whole((batch, neurons))),
-        *(real(train), whole(train), whole((batch,))),
-        *(real(steps), whole(steps), real(steps), whole((batch,)), whole(sent)),
-        *(real(listed), whole(listed), whole(listed), whole((batch,)), real(())),
+        *(real(slots), real(slots), integers((batch, neurons))),
+        *(real(train), integers(train), integers((batch,))),
+        *(real(steps), integers(steps), real(steps), integers((batch,)), integers(sent)),
+        *(real(listed), integers(listed), integers(listed), integers((batch,)), real(())),
     )
-    found = kernel("jaxsnn_group_forward", results)(
+    outputs = kernel("jaxsnn_group_forward", results)(
         *(table, *apart, stacked(lanes), time, row.astype(jnp.int32), jnp.asarray(t_end, dtype)),
-        *(delay, one.senders, jnp.asarray(one.refractory, dtype)),
-        max_spikes=np.int64(one.max_spikes),
-        once=bool(one.once),
-        subtract=bool(one.subtract),
-        immediate=one.immediate,
-        threads=np.int64(thread_count(one.threads)),
+        *(delay, population.senders, jnp.asarray(population.refractory, dtype)),
+        max_spikes=np.int64(population.max_spikes),
+        once=bool(population.once),
+        subtract=bool(population.subtract),
+        immediate=population.immediate,
+        threads=np.int64(thread_count(population.threads)),
     )
-    found = varying_like(tuple(found), table, time)
-    spikes = LayerSpikes(time=found[0], slope=found[1], count=found[2])
-    outcome = _Outcome(spikes, *found[3:6], nothing=found[15])
-    return outcome, _Log(*found[6:11]), Ordered(*found[11:15])
+    outputs = varying_like(tuple(outputs), table, time)
+    spikes = LayerSpikes(time=outputs[0], slope=outputs[1], count=outputs[2])
+    outcome = _Outcome(spikes, *outputs[3:6], nothing=outputs[15])
+    return outcome, _Log(*outputs[6:11]), Ordered(*outputs[11:15])
 
 
-def _forward(one: _OnePopulation, *given: Any) -> tuple[_Outcome, _Kept]:
+def _forward(population: _OnePopulation, *arguments: Any) -> tuple[_Outcome, _Kept]:
     """Spikes, and what the backward pass needs; each argument knows whether it is perturbed."""
-    values = values_of(given)
-    outcome, log, arrivals = _simulated(one, *values)
+    values = values_of(arguments)
+    outcome, log, arrivals = _simulated(population, *values)
     table, apart, lanes, _, _, _, t_end = values
-    kept = _Kept(
+    residuals = _Kept(
         table=table,
         apart=apart,
         lanes=lanes,
@@ -327,47 +330,47 @@ def _forward(one: _OnePopulation, *given: Any) -> tuple[_Outcome, _Kept]:
         outcome=outcome,
         log=log,
         arrivals=arrivals,
-        asked=Wanted.of(given[2], given[4]).asked,
+        asked=Wanted.of(arguments[2], arguments[4]).asked,
     )
-    return outcome, kept
+    return outcome, residuals
 
 
 def _backward(
-    one: _OnePopulation, kept: _Kept, cotangent: _Outcome
+    population: _OnePopulation, residuals: _Kept, cotangent: _Outcome
 ) -> tuple[Weights, ByTarget, Lanes, Delays, Times, None, None]:
-    dtype = kept.table.dtype
-    lanes, arrivals = stacked(kept.lanes), kept.arrivals
-    of_lanes = gradient_shape(kept.lanes, kept.wanted)
-    of_time = arrivals.time.shape if kept.wanted.time else (0,)
-    rows, neurons = kept.table.shape
-    of_rows = rows + len(kept.apart.weight), neurons
-    shapes = of_rows, of_lanes, of_time, one.senders.shape
-    spikes, outcome = kept.outcome.spikes, kept.outcome
+    dtype = residuals.table.dtype
+    lanes, arrivals = stacked(residuals.lanes), residuals.arrivals
+    of_lanes = gradient_shape(residuals.lanes, residuals.wanted)
+    of_time = arrivals.time.shape if residuals.wanted.time else (0,)
+    rows, neurons = residuals.table.shape
+    of_rows = rows + len(residuals.apart.weight), neurons
+    shapes = of_rows, of_lanes, of_time, population.senders.shape
+    spikes, outcome = residuals.outcome.spikes, residuals.outcome
     drives = [
         jnp.zeros(drive.shape, dtype) if isinstance(drive, SymbolicZero) else drive
         for drive in (cotangent.spikes.time, cotangent.time)
     ]
     results = tuple(jax.ShapeDtypeStruct(shape, dtype) for shape in shapes)
-    found = kernel("jaxsnn_group_backward", results)(
-        *(kept.table, *kept.apart, lanes, jnp.asarray(kept.t_end, dtype)),
+    gradients = kernel("jaxsnn_group_backward", results)(
+        *(residuals.table, *residuals.apart, lanes, jnp.asarray(residuals.t_end, dtype)),
         *(spikes.time, spikes.slope, spikes.count, outcome.time, outcome.neuron, outcome.needed),
-        *(*kept.log, *arrivals, *drives),
-        subtract=bool(one.subtract),
-        immediate=one.immediate,
-        min_slope=np.float64(one.min_slope),
-        threads=np.int64(thread_count(one.threads)),
+        *(*residuals.log, *arrivals, *drives),
+        subtract=bool(population.subtract),
+        immediate=population.immediate,
+        min_slope=np.float64(population.min_slope),
+        threads=np.int64(thread_count(population.threads)),
     )
     d_rows, d_stacked, d_time, d_delay = varying_like(
-        tuple(found), kept.table, arrivals.time, drives
+        tuple(gradients), residuals.table, arrivals.time, drives
     )
-    d_time = d_time if kept.wanted.time else jnp.zeros_like(arrivals.time)
-    d_lanes = unstacked(d_stacked, kept.lanes)
-    d_apart = kept.apart  # of none
-    if len(kept.apart.weight):
-        scaled = turned_by_kernel(one.threads, d_rows[rows:])
+    d_time = d_time if residuals.wanted.time else jnp.zeros_like(arrivals.time)
+    d_lanes = unstacked(d_stacked, residuals.lanes)
+    d_apart = residuals.apart  # of none
+    if len(residuals.apart.weight):
+        scaled = turned_by_kernel(population.threads, d_rows[rows:])
         d_apart = ByTarget(
-            weight=scaled * kept.apart.scale[:, None],
-            scale=jnp.einsum("ts,ts->t", scaled, kept.apart.weight),
+            weight=scaled * residuals.apart.scale[:, None],
+            scale=jnp.einsum("ts,ts->t", scaled, residuals.apart.weight),
         )
     return d_rows[:rows], d_apart, d_lanes, d_delay, d_time, None, None
 

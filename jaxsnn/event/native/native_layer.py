@@ -110,25 +110,25 @@ def unstacked(array: Float[Array, "fields positions neurons"], like: Lanes) -> L
     return Lanes(**{name: part.reshape(like.tau_mem.shape) for name, part in parts})
 
 
-def gradient_shape(lanes: Lanes, wanted: Wanted) -> tuple[int, ...]:
+def gradient_shape(lanes: Lanes, needs_grad: Wanted) -> tuple[int, ...]:
     """Of a kernel's gradient by the lanes: by all fields, not by time constants, or by none."""
-    fields, neurons = _FIELDS if wanted.taus else _LEVELS, lanes.tau_mem.shape
+    fields, neurons = _FIELDS if needs_grad.taus else _LEVELS, lanes.tau_mem.shape
     positions = neurons if len(neurons) == 2 else (1, *neurons)
-    return (len(fields), *positions) if wanted.lanes else (0,)
+    return (len(fields), *positions) if needs_grad.lanes else (0,)
 
 
-def only_wanted(gradient: Lanes, wanted: Wanted) -> Lanes:
+def only_wanted(gradient: Lanes, needs_grad: Wanted) -> Lanes:
     """The gradient by the lanes, 0 where it is not asked for."""
-    missing = () if wanted.taus else _TAUS
-    missing = missing if wanted.lanes else _FIELDS
+    missing = () if needs_grad.taus else _TAUS
+    missing = missing if needs_grad.lanes else _FIELDS
     return replace(gradient, **{name: jnp.zeros_like(gradient.tau_mem) for name in missing})
 
 
 def with_infinite_taus(neuron: Neuron, lanes: Lanes) -> Lanes:
     """The lanes as the kernels take them: what does not decay has a time constant of inf."""
     never = jnp.full_like(lanes.tau_mem, jnp.inf)
-    kept = {"tau_mem", "tau_syn"} - set(neuron.flow_fields)
-    return replace(lanes, **dict.fromkeys(kept, never))
+    undecaying = {"tau_mem", "tau_syn"} - set(neuron.flow_fields)
+    return replace(lanes, **dict.fromkeys(undecaying, never))
 
 
 def kernel_lanes(neuron: Neuron, lanes: Lanes) -> Float[Array, "fields positions neurons"]:
@@ -154,17 +154,17 @@ def slots_of(spec: LayerSpec, lists: int, neurons: int, dtype: Any) -> tuple[Any
     shape = lists, neurons
     slots, none = (*shape, spec.max_spikes), (*shape, 0)
     real = partial(jax.ShapeDtypeStruct, dtype=dtype)
-    whole = partial(jax.ShapeDtypeStruct, dtype=jnp.int32)
+    integers = partial(jax.ShapeDtypeStruct, dtype=jnp.int32)
     after = real(slots if spec.assigns else none)
-    cause = whole(slots if spec.neuron.jumps else none)
-    return real(slots), real(slots), after, whole(shape), cause
+    cause = integers(slots if spec.neuron.jumps else none)
+    return real(slots), real(slots), after, integers(shape), cause
 
 
 def ordered_shapes(time: Times) -> tuple[jax.ShapeDtypeStruct, ...]:
     """What a kernel puts in order: `Ordered`."""
-    whole = partial(jax.ShapeDtypeStruct, dtype=jnp.int32)
-    slots = (whole(time.shape),) * 2
-    return jax.ShapeDtypeStruct(time.shape, time.dtype), *slots, whole(time.shape[:1])
+    integers = partial(jax.ShapeDtypeStruct, dtype=jnp.int32)
+    slots = (integers(time.shape),) * 2
+    return jax.ShapeDtypeStruct(time.shape, time.dtype), *slots, integers(time.shape[:1])
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))
@@ -181,7 +181,7 @@ def _simulated(
     dtype, neurons = weight.dtype, weight.shape[1]
     results = (*slots_of(spec, time.shape[0], neurons, dtype), *ordered_shapes(time))
     call = kernel("jaxsnn_layer_forward", results)
-    found = call(
+    outputs = call(
         weight,
         kernel_lanes(spec.neuron, lanes),
         time,
@@ -193,9 +193,9 @@ def _simulated(
         **kernel_options(spec),
         threads=np.int64(thread_count(threads)),
     )
-    found = varying_like(tuple(found), weight, time)
-    spikes = LayerSpikes(time=found[0], slope=found[1], count=found[3])
-    return Simulated(spikes, found[2], found[4], Ordered(*found[5:]))
+    outputs = varying_like(tuple(outputs), weight, time)
+    spikes = LayerSpikes(time=outputs[0], slope=outputs[1], count=outputs[3])
+    return Simulated(spikes, outputs[2], outputs[4], Ordered(*outputs[5:]))
 
 
 @_simulated.defjvp
@@ -204,28 +204,31 @@ def _(
     spec: LayerSpec, threads: int | None, primals: tuple[Any, ...], tangents: tuple[Any, ...]
 ) -> tuple[Simulated, Simulated]:
     """The simulation, and its tangents by XLA."""
-    found = _simulated(spec, threads, *primals)
+    simulated = _simulated(spec, threads, *primals)
     *moving, row, t_end = primals
-    there, slot = found.arrivals.time < jnp.inf, found.arrivals.numbers(found.arrivals.slot, 0)
+    there, slot = (
+        simulated.arrivals.time < jnp.inf,
+        simulated.arrivals.numbers(simulated.arrivals.slot, 0),
+    )
 
     def by_xla(
         weight: Weights, lanes: Lanes, time: Times
     ) -> tuple[OfSpikes, OfSpikes, OfSpikes, Times]:
         spikes, causes = simulate_layer(spec, weight, lanes, time, row, t_end)
-        after = jnp.zeros_like(found.slope_after)
+        after = jnp.zeros_like(simulated.slope_after)
         if spec.refractory:
-            kept = Residuals(weight, lanes, time, row, spikes.time, spikes.slope, causes)
-            after = slopes_after(spec, kept)
+            residuals = Residuals(weight, lanes, time, row, spikes.time, spikes.slope, causes)
+            after = slopes_after(spec, residuals)
         elif spec.assigns and causes is not None:
             after = causes.slope_after
         ordered = jnp.where(there, at_places(time, slot, 1), jnp.inf)
         return spikes.time, spikes.slope, after, ordered
 
     time, slope, after, ordered = jax.jvp(by_xla, tuple(moving), tangents[:3])[1]
-    still = jax.tree.map(_no_tangent, found)
+    still = jax.tree.map(_no_tangent, simulated)
     spikes = LayerSpikes(time=time, slope=slope, count=still.spikes.count)
     arrivals = still.arrivals._replace(time=ordered)
-    return found, still._replace(spikes=spikes, slope_after=after, arrivals=arrivals)
+    return simulated, still._replace(spikes=spikes, slope_after=after, arrivals=arrivals)
 
 
 def _no_tangent(array: Array) -> Any:
@@ -235,34 +238,34 @@ def _no_tangent(array: Array) -> Any:
     return np.zeros(array.shape, float0)  # what JAX takes for the tangent of whole numbers
 
 
-def _forward(spec: LayerSpec, threads: int | None, *given: Any) -> tuple[LayerSpikes, Kept]:
+def _forward(spec: LayerSpec, threads: int | None, *arguments: Any) -> tuple[LayerSpikes, Kept]:
     """Spikes, and what the backward pass needs; each argument knows whether it is perturbed."""
-    values = values_of(given)
+    values = values_of(arguments)
     simulated = _simulated(spec, threads, *values)
     weight, lanes, _, _, t_end = values
-    kept = Kept(
+    residuals = Kept(
         weight=weight,
         lanes=lanes,
         t_end=t_end,
         simulated=simulated,
-        asked=Wanted.of(given[1], given[2]).asked,
+        asked=Wanted.of(arguments[1], arguments[2]).asked,
     )
-    return simulated.spikes, kept
+    return simulated.spikes, residuals
 
 
 # ---- backwards
 
 
 def native_backward(
-    spec: LayerSpec, threads: int | None, kept: Kept, cotangent: LayerSpikes
+    spec: LayerSpec, threads: int | None, residuals: Kept, cotangent: LayerSpikes
 ) -> tuple[Weights, Lanes, Times, None, None]:
     """The gradients by the arguments of `native_layer_spikes`."""
     drive: Any = cotangent.time
     if isinstance(drive, SymbolicZero):
-        drive = jnp.zeros(drive.shape, kept.weight.dtype)
-    given = kept.weight, kept.lanes, kept.t_end, kept.simulated, drive
-    found = _gradients(spec, threads, kept.wanted, *given)
-    d_weight, d_lanes, d_time = varying_like(found, given)
+        drive = jnp.zeros(drive.shape, residuals.weight.dtype)
+    inputs = residuals.weight, residuals.lanes, residuals.t_end, residuals.simulated, drive
+    gradients = _gradients(spec, threads, residuals.wanted, *inputs)
+    d_weight, d_lanes, d_time = varying_like(gradients, inputs)
     return d_weight, d_lanes, d_time, None, None
 
 
@@ -270,7 +273,7 @@ def native_backward(
 def _gradients(
     spec: LayerSpec,
     threads: int | None,
-    wanted: Wanted,
+    needs_grad: Wanted,
     weight: Weights,
     lanes: Lanes,
     t_end: Seconds,
@@ -284,8 +287,8 @@ def _gradients(
     """
     dtype, all_lanes = weight.dtype, kernel_lanes(spec.neuron, lanes)
     spikes, slope_after, cause, arrivals = simulated
-    of_time = arrivals.time.shape if wanted.time else (0,)
-    shapes = weight.shape, gradient_shape(lanes, wanted), of_time
+    of_time = arrivals.time.shape if needs_grad.time else (0,)
+    shapes = weight.shape, gradient_shape(lanes, needs_grad), of_time
     results = tuple(jax.ShapeDtypeStruct(shape, dtype) for shape in shapes)
     call = kernel("jaxsnn_layer_backward", results)
     end = jnp.asarray(t_end, dtype)
@@ -295,7 +298,7 @@ def _gradients(
         min_slope=np.float64(spec.min_slope),
         threads=np.int64(thread_count(threads)),
     )
-    d_time = d_time if wanted.time else jnp.zeros_like(arrivals.time)
+    d_time = d_time if needs_grad.time else jnp.zeros_like(arrivals.time)
     return d_weight, unstacked(d_stacked, lanes), d_time
 
 
@@ -304,7 +307,7 @@ def _gradients(
 def _(
     spec: LayerSpec,
     threads: int | None,
-    wanted: Wanted,
+    needs_grad: Wanted,
     primals: tuple[Any, ...],
     tangents: tuple[Any, ...],
 ) -> tuple[tuple[Weights, Lanes, Times], tuple[Weights, Lanes, Times]]:
@@ -324,9 +327,9 @@ def _(
         row, causes = arrivals.numbers(arrivals.row, weight.shape[0]), None
         if spec.neuron.jumps:
             causes = simulate_layer(spec, weight, lanes, time, row, primals[2])[1]
-        kept = Residuals(weight, lanes, time, row, spike_time, slope, causes)
+        residuals = Residuals(weight, lanes, time, row, spike_time, slope, causes)
         cotangent = LayerSpikes(time=drive, slope=drive, count=count)
-        d_weight, d_lanes, d_time, _, _ = layer_backward(spec, kept, cotangent)
+        d_weight, d_lanes, d_time, _, _ = layer_backward(spec, residuals, cotangent)
         # back to the slots that the arrivals had
         slot = arrivals.numbers(arrivals.slot, time.shape[1])
         by_slot = jnp.zeros_like(d_time).at[samples, slot].set(d_time, mode="drop")
@@ -336,10 +339,10 @@ def _(
         spikes = simulated.spikes
         return weight, lanes, simulated.arrivals.time, spikes.time, spikes.slope, drive
 
-    found = _gradients(spec, threads, wanted, *primals)
+    gradients = _gradients(spec, threads, needs_grad, *primals)
     d_weight, d_lanes, d_time = jax.jvp(by_xla, moving(*primals), moving(*tangents))[1]
-    d_time = d_time if wanted.time else jnp.zeros_like(d_time)
-    return found, (d_weight, only_wanted(d_lanes, wanted), d_time)
+    d_time = d_time if needs_grad.time else jnp.zeros_like(d_time)
+    return gradients, (d_weight, only_wanted(d_lanes, needs_grad), d_time)
 
 
 native_layer_spikes.defvjp(

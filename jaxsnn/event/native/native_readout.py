@@ -69,42 +69,42 @@ def native_membrane(drive: Drive, threads: int | None, sample_times: Samples) ->
         threads: that take part; None: as many as there are processors. Results do not depend on it.
         sample_times: seconds.
     """
-    given = drive.weight, drive.lanes, drive.time, drive.row, sample_times
-    v: Any = _membrane(drive.neuron, threads, *varying_like(given))
+    inputs = drive.weight, drive.lanes, drive.time, drive.row, sample_times
+    v: Any = _membrane(drive.neuron, threads, *varying_like(inputs))
     return v + drive.v_inf
 
 
-def _by_xla(neuron: Neuron, *given: Any) -> Voltages:
-    weight, lanes, time, row, samples = given
+def _by_xla(neuron: Neuron, *arguments: Any) -> Voltages:
+    weight, lanes, time, row, samples = arguments
     still = jnp.zeros_like(lanes.v_start)
     drive = Drive(neuron=neuron, lanes=lanes, v_inf=still, weight=weight, time=time, row=row)
     return membrane(drive, samples)
 
 
-def _backwards_by_xla(neuron: Neuron, given: _Given, drive: Voltages) -> tuple[Any, ...]:
+def _backwards_by_xla(neuron: Neuron, inputs: _Given, drive: Voltages) -> tuple[Any, ...]:
     """Gradients by weight, lanes, arrival times and sample times."""
 
     def of(weight: Weights, lanes: Lanes, time: Times, samples: Samples) -> Voltages:
-        return _by_xla(neuron, weight, lanes, time, given.row, samples)
+        return _by_xla(neuron, weight, lanes, time, inputs.row, samples)
 
-    return jax.vjp(of, given.weight, given.lanes, given.time, given.samples)[1](drive)
+    return jax.vjp(of, inputs.weight, inputs.lanes, inputs.time, inputs.samples)[1](drive)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _membrane(neuron: Neuron, threads: int | None, *given: Any) -> Voltages:
-    return _simulated(neuron, threads, *given)
+def _membrane(neuron: Neuron, threads: int | None, *arguments: Any) -> Voltages:
+    return _simulated(neuron, threads, *arguments)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))
-def _simulated(neuron: Neuron, threads: int | None, *given: Any) -> Voltages:
+def _simulated(neuron: Neuron, threads: int | None, *arguments: Any) -> Voltages:
     """The simulation, by the kernel."""
-    values = _Given(*given)
+    values = _Given(*arguments)
     shape = values.time.shape[0], values.samples.shape[0], values.weight.shape[1]
     result = jax.ShapeDtypeStruct(shape, values.weight.dtype)
-    found = kernel("jaxsnn_readout_forward", (result,))(
+    outputs = kernel("jaxsnn_readout_forward", (result,))(
         *values.arrays(neuron), jumps=bool(neuron.jumps), threads=np.int64(thread_count(threads))
     )
-    return varying_like(found[0], values.weight, values.time)
+    return varying_like(outputs[0], values.weight, values.time)
 
 
 @_simulated.defjvp
@@ -117,43 +117,43 @@ def _(
     return _simulated(neuron, threads, *primals), moved
 
 
-def _forward(neuron: Neuron, threads: int | None, *given: Any) -> tuple[Voltages, _Kept]:
+def _forward(neuron: Neuron, threads: int | None, *arguments: Any) -> tuple[Voltages, _Kept]:
     """V, and what the backward pass needs; each argument knows whether it is perturbed."""
-    values = _Given(*values_of(given))
-    asked = Wanted.of(given[1], given[2], given[4]).asked
-    return _simulated(neuron, threads, *values), _Kept(values, asked)
+    values = _Given(*values_of(arguments))
+    needs_grad = Wanted.of(arguments[1], arguments[2], arguments[4]).asked
+    return _simulated(neuron, threads, *values), _Kept(values, needs_grad)
 
 
 def _backward(
-    neuron: Neuron, threads: int | None, kept: _Kept, drive: Any
+    neuron: Neuron, threads: int | None, residuals: _Kept, drive: Any
 ) -> tuple[Weights, Lanes, Times, None, Samples]:
-    given, wanted = kept.given, Wanted.by(kept.asked)
+    inputs, needs_grad = residuals.given, Wanted.by(residuals.asked)
     if isinstance(drive, SymbolicZero):
-        drive = jnp.zeros(drive.shape, given.weight.dtype)
-    if wanted.samples:
-        d_weight, d_lanes, d_time, d_samples = _backwards_by_xla(neuron, given, drive)
+        drive = jnp.zeros(drive.shape, inputs.weight.dtype)
+    if needs_grad.samples:
+        d_weight, d_lanes, d_time, d_samples = _backwards_by_xla(neuron, inputs, drive)
         return d_weight, d_lanes, d_time, None, d_samples
-    found = _gradients(neuron, threads, wanted, given, drive)
-    d_weight, d_lanes, d_time = varying_like(found, given, drive)
-    return d_weight, d_lanes, d_time, None, jnp.zeros_like(given.samples)
+    gradients = _gradients(neuron, threads, needs_grad, inputs, drive)
+    d_weight, d_lanes, d_time = varying_like(gradients, inputs, drive)
+    return d_weight, d_lanes, d_time, None, jnp.zeros_like(inputs.samples)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
 def _gradients(
-    neuron: Neuron, threads: int | None, wanted: Wanted, given: _Given, drive: Voltages
+    neuron: Neuron, threads: int | None, needs_grad: Wanted, inputs: _Given, drive: Voltages
 ) -> tuple[Weights, Lanes, Times]:
     """Gradients by weight, lanes and arrival times, by the kernel; zero what is not wanted."""
-    of_time = given.time.shape if wanted.time else (0,)
-    shapes = given.weight.shape, gradient_shape(given.lanes, wanted), of_time
-    results = tuple(jax.ShapeDtypeStruct(shape, given.weight.dtype) for shape in shapes)
+    of_time = inputs.time.shape if needs_grad.time else (0,)
+    shapes = inputs.weight.shape, gradient_shape(inputs.lanes, needs_grad), of_time
+    results = tuple(jax.ShapeDtypeStruct(shape, inputs.weight.dtype) for shape in shapes)
     d_weight, d_stacked, d_time = kernel("jaxsnn_readout_backward", results)(
-        *given.arrays(neuron),
+        *inputs.arrays(neuron),
         drive,
         jumps=bool(neuron.jumps),
         threads=np.int64(thread_count(threads)),
     )
-    d_time = d_time if wanted.time else jnp.zeros_like(given.time)
-    return d_weight, unstacked(d_stacked, given.lanes), d_time
+    d_time = d_time if needs_grad.time else jnp.zeros_like(inputs.time)
+    return d_weight, unstacked(d_stacked, inputs.lanes), d_time
 
 
 @_gradients.defjvp
@@ -161,18 +161,18 @@ def _gradients(
 def _(
     neuron: Neuron,
     threads: int | None,
-    wanted: Wanted,
+    needs_grad: Wanted,
     primals: tuple[Any, ...],
     tangents: tuple[Any, ...],
 ) -> tuple[tuple[Weights, Lanes, Times], tuple[Weights, Lanes, Times]]:
     """The gradients, and their tangents by XLA."""
 
-    def by_xla(given: _Given, drive: Voltages) -> tuple[Weights, Lanes, Times]:
-        d_weight, d_lanes, d_time, _ = _backwards_by_xla(neuron, given, drive)
-        d_time = d_time if wanted.time else jnp.zeros_like(d_time)
-        return d_weight, only_wanted(d_lanes, wanted), d_time
+    def by_xla(inputs: _Given, drive: Voltages) -> tuple[Weights, Lanes, Times]:
+        d_weight, d_lanes, d_time, _ = _backwards_by_xla(neuron, inputs, drive)
+        d_time = d_time if needs_grad.time else jnp.zeros_like(d_time)
+        return d_weight, only_wanted(d_lanes, needs_grad), d_time
 
-    return _gradients(neuron, threads, wanted, *primals), jax.jvp(by_xla, primals, tangents)[1]
+    return _gradients(neuron, threads, needs_grad, *primals), jax.jvp(by_xla, primals, tangents)[1]
 
 
 _membrane.defvjp(usual_promotion(_forward), usual_promotion(_backward), symbolic_zeros=True)

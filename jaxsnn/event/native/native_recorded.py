@@ -52,15 +52,17 @@ def native_recorded_spikes(
     return LayerSpikes(time=times, slope=slope, count=count)
 
 
-def _forward(spec: LayerSpec, threads: int | None, *given: Any) -> tuple[LayerSpikes, Kept]:
+def _forward(spec: LayerSpec, threads: int | None, *arguments: Any) -> tuple[LayerSpikes, Kept]:
     """Spikes, and what the backward pass needs."""
-    weight, lanes, time, row, times, count = values_of(given)
+    weight, lanes, time, row, times, count = values_of(arguments)
     slope, arrivals, t_end = _slopes(spec, threads, weight, lanes, time, row, times)
     spikes = LayerSpikes(time=times, slope=slope, count=count)
     none = jnp.zeros((*count.shape, 0), times.dtype)
     simulated = Simulated(spikes, none, none.astype(jnp.int32), arrivals)
-    asked = Wanted.of(given[1], given[2]).asked
-    return spikes, Kept(weight=weight, lanes=lanes, t_end=t_end, simulated=simulated, asked=asked)
+    needs_grad = Wanted.of(arguments[1], arguments[2]).asked
+    return spikes, Kept(
+        weight=weight, lanes=lanes, t_end=t_end, simulated=simulated, asked=needs_grad
+    )
 
 
 def _slopes(
@@ -80,15 +82,17 @@ def _slopes(
     slope = jax.ShapeDtypeStruct(times.shape, times.dtype)
     call = kernel("jaxsnn_layer_recorded", (slope, *ordered_shapes(time)))
     lanes_of_kernel = kernel_lanes(spec.neuron, lanes)
-    given = (weight, lanes_of_kernel, time, row.astype(jnp.int32), end, times)
-    found = varying_like(tuple(call(*given, threads=np.int64(thread_count(threads)))), given)
-    return found[0], Ordered(*found[1:]), varying_like(end, time)
+    operands = (weight, lanes_of_kernel, time, row.astype(jnp.int32), end, times)
+    outputs = varying_like(
+        tuple(call(*operands, threads=np.int64(thread_count(threads)))), operands
+    )
+    return outputs[0], Ordered(*outputs[1:]), varying_like(end, time)
 
 
 def _backward(
-    spec: LayerSpec, threads: int | None, kept: Kept, cotangent: LayerSpikes
+    spec: LayerSpec, threads: int | None, residuals: Kept, cotangent: LayerSpikes
 ) -> Gradients:
-    d_weight, d_lanes, d_time, _, _ = native_backward(spec, threads, kept, cotangent)
+    d_weight, d_lanes, d_time, _, _ = native_backward(spec, threads, residuals, cotangent)
     # the recorded times are data, as in `recorded_spikes`
     return d_weight, d_lanes, d_time, None, None, None
 

@@ -49,8 +49,8 @@ class _Given(NamedTuple):
     def arrays(self, neuron: Neuron) -> tuple[Any, ...]:
         """As arguments of a kernel."""
         end = jnp.asarray(self.t_end, self.weight.dtype)
-        whole = (array.astype(jnp.int32) for array in (self.channel, self.place, self.row))
-        return self.weight, kernel_lanes(neuron, self.lanes), self.time, *whole, end
+        integers = (array.astype(jnp.int32) for array in (self.channel, self.place, self.row))
+        return self.weight, kernel_lanes(neuron, self.lanes), self.time, *integers, end
 
 
 class _Kept(NamedTuple):
@@ -98,16 +98,16 @@ def native_scattered_spikes(
         needs no array of all slots.
     """
     place, row = jnp.asarray(events.place), jnp.asarray(events.row)
-    given = weight, lanes, events.time, events.channel, place, row, t_end
-    found: Any = _scattered(spec, threads, room, *given)
-    return found
+    arguments = weight, lanes, events.time, events.channel, place, row, t_end
+    spikes_and_first: Any = _scattered(spec, threads, room, *arguments)
+    return spikes_and_first
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
 def _scattered(
-    spec: LayerSpec, threads: int | None, room: int | None, *given: Any
+    spec: LayerSpec, threads: int | None, room: int | None, *arguments: Any
 ) -> tuple[LayerSpikes, FirstSpikes | None]:
-    spikes, _ = _simulated(spec, threads, _Given(*given))
+    spikes, _ = _simulated(spec, threads, _Given(*arguments))
     return spikes, _first(spikes, room, threads)
 
 
@@ -119,64 +119,64 @@ def _first(spikes: LayerSpikes, room: int | None, threads: int | None) -> FirstS
     return FirstSpikes(at_places(time, place, 1), place)
 
 
-def _simulated(spec: LayerSpec, threads: int | None, given: _Given) -> tuple[LayerSpikes, Any]:
+def _simulated(spec: LayerSpec, threads: int | None, inputs: _Given) -> tuple[LayerSpikes, Any]:
     """Spikes, and V' behind them and their causes (no slots where the gradient asks for none)."""
-    batch, neurons = given.time.shape[0], given.lanes.tau_mem.size
-    results = slots_of(spec, batch, neurons, given.weight.dtype)
-    found = kernel("jaxsnn_scatter_forward", results)(
-        *given.arrays(spec.neuron),
+    batch, neurons = inputs.time.shape[0], inputs.lanes.tau_mem.size
+    results = slots_of(spec, batch, neurons, inputs.weight.dtype)
+    outputs = kernel("jaxsnn_scatter_forward", results)(
+        *inputs.arrays(spec.neuron),
         max_spikes=np.int64(spec.max_spikes),
         counted=np.int64(spec.counted),
         once=bool(spec.once),
         **kernel_options(spec),
         threads=np.int64(thread_count(threads)),
     )
-    time, slope, after, count, cause = varying_like(tuple(found), given.weight, given.time)
+    time, slope, after, count, cause = varying_like(tuple(outputs), inputs.weight, inputs.time)
     return LayerSpikes(time=time, slope=slope, count=count), (after, cause)
 
 
 def _forward(
-    spec: LayerSpec, threads: int | None, room: int | None, *given: Any
+    spec: LayerSpec, threads: int | None, room: int | None, *arguments: Any
 ) -> tuple[tuple[LayerSpikes, FirstSpikes | None], _Kept]:
     """Spikes, and what the backward pass needs; each argument knows whether it is perturbed."""
-    values = _Given(*values_of(given))
+    values = _Given(*values_of(arguments))
     spikes, more = _simulated(spec, threads, values)
     first = _first(spikes, room, threads)
-    kept = _Kept(
+    residuals = _Kept(
         given=values,
         spikes=spikes,
         place=None if first is None else first.place,
         more=more,
-        asked=Wanted.of(given[1], given[2]).asked,
+        asked=Wanted.of(arguments[1], arguments[2]).asked,
     )
-    return (spikes, first), kept
+    return (spikes, first), residuals
 
 
 def _backward(
     spec: LayerSpec,
     threads: int | None,
     _: int | None,
-    kept: _Kept,
+    residuals: _Kept,
     cotangent: tuple[LayerSpikes, FirstSpikes | None],
 ) -> tuple[Any, ...]:
-    given, spikes = kept.given, kept.spikes
-    batch, dtype = given.time.shape[0], given.weight.dtype
+    inputs, spikes = residuals.given, residuals.spikes
+    batch, dtype = inputs.time.shape[0], inputs.weight.dtype
     drive: Any = cotangent[0].time
     if isinstance(drive, SymbolicZero):
-        drive = jnp.zeros((batch, given.lanes.tau_mem.size, 0), dtype)
+        drive = jnp.zeros((batch, inputs.lanes.tau_mem.size, 0), dtype)
     of_first: Any = None if cotangent[1] is None else cotangent[1].time
-    place = kept.place
+    place = residuals.place
     if place is None or isinstance(of_first, SymbolicZero):
         of_first, place = jnp.zeros((batch, 0), dtype), jnp.zeros((batch, 0), jnp.int32)
-    of_time = given.time.shape if kept.wanted.time else (0,)
-    shapes = given.weight.shape, gradient_shape(given.lanes, kept.wanted), of_time
+    of_time = inputs.time.shape if residuals.wanted.time else (0,)
+    shapes = inputs.weight.shape, gradient_shape(inputs.lanes, residuals.wanted), of_time
     results = tuple(jax.ShapeDtypeStruct(shape, dtype) for shape in shapes)
-    found = kernel("jaxsnn_scatter_backward", results)(
+    gradients = kernel("jaxsnn_scatter_backward", results)(
         *(
-            *given.arrays(spec.neuron),
+            *inputs.arrays(spec.neuron),
             spikes.time,
             spikes.slope,
-            *kept.more,
+            *residuals.more,
             drive,
             of_first,
             place,
@@ -186,10 +186,10 @@ def _backward(
         threads=np.int64(thread_count(threads)),
     )
     d_weight, d_stacked, d_time = varying_like(
-        tuple(found), given.weight, given.time, drive, of_first
+        tuple(gradients), inputs.weight, inputs.time, drive, of_first
     )
-    d_time = d_time if kept.wanted.time else jnp.zeros_like(given.time)
-    return d_weight, unstacked(d_stacked, given.lanes), d_time, None, None, None, None
+    d_time = d_time if residuals.wanted.time else jnp.zeros_like(inputs.time)
+    return d_weight, unstacked(d_stacked, inputs.lanes), d_time, None, None, None, None
 
 
 _scattered.defvjp(usual_promotion(_forward), usual_promotion(_backward), symbolic_zeros=True)

@@ -144,8 +144,8 @@ class NativeStream:
             raise MemoryError("a stream")
         weakref.finalize(self, library.jaxsnn_stream_free, self._handle)
         count = 0
-        for own in populations:
-            count = self._add(own)
+        for population in populations:
+            count = self._add(population)
         for wiring in wirings:
             self._connect(wiring)
         self._time, self._channel = np.empty(FEW), np.empty(FEW, np.int64)
@@ -158,12 +158,24 @@ class NativeStream:
             self._calls["step"], self._handle, FEW, *arrays, ctypes.byref(self._end)
         )
 
-    def _add(self, own: StreamLanes) -> int:
+    def _add(self, population: StreamLanes) -> int:
         """Adds a population: how many there are."""
-        lanes = np.ascontiguousarray(own.lanes, np.float64)
-        given = own.fires, own.once, own.subtract, own.recorded, own.at_equality
-        flags = sum(flag << bit for bit, flag in enumerate(given))
-        numbers = DRIVES.index(own.drive), flags, own.width, own.refractory, own.group
+        lanes = np.ascontiguousarray(population.lanes, np.float64)
+        switches = (
+            population.fires,
+            population.once,
+            population.subtract,
+            population.recorded,
+            population.at_equality,
+        )
+        flags = sum(flag << bit for bit, flag in enumerate(switches))
+        numbers = (
+            DRIVES.index(population.drive),
+            flags,
+            population.width,
+            population.refractory,
+            population.group,
+        )
         return self._call("add", lanes.shape[1], _pointer(lanes), *numbers)
 
     def _connect(self, wiring: StreamWiring) -> None:
@@ -237,22 +249,22 @@ class NativeStream:
             return None
         if status == _MORE:
             return self._take(self._run(self._end.value))
-        return self._take(self._checked(status), taken=status <= FEW)
+        return self._take(self._checked(status), handed_over=status <= FEW)
 
-    def _take(self, count: int, *, taken: bool = False) -> Spikes:
+    def _take(self, count: int, *, handed_over: bool = False) -> Spikes:
         """Spikes that the library has, or has handed over into the arrays for few."""
         if not count:
             return []
-        if taken:
+        if handed_over:
             time, neuron = self._spike_time[:count].copy(), self._spike_neuron[:count].copy()
         else:
             time, neuron = np.empty(count), np.empty(count, np.int32)
             self._call("take", *map(_pointer, (time, neuron, self._counts)))
-        found, end = [], 0
-        for own in self._counts.tolist():
-            found.append((time[end : end + own], neuron[end : end + own]))
-            end += own
-        return found
+        spikes, end = [], 0
+        for spike_count in self._counts.tolist():
+            spikes.append((time[end : end + spike_count], neuron[end : end + spike_count]))
+            end += spike_count
+        return spikes
 
     def begin(self) -> None:
         """Begins a push."""
@@ -293,9 +305,9 @@ class NativeStream:
 
     def voltage(self, number: int, time: float, neurons: int) -> Float[np.ndarray, "neurons"]:
         """v of a population at the time to which it was run."""
-        found = np.empty(neurons)
-        self._call("voltage", number, time, _pointer(found))
-        return found
+        v = np.empty(neurons)
+        self._call("voltage", number, time, _pointer(v))
+        return v
 
     def waiting(self) -> int:
         """Events that have not acted yet.
@@ -308,13 +320,13 @@ class NativeStream:
     def _call(self, name: str, *arguments: Any) -> int:
         return self._checked(self._calls[name](self._handle, *arguments))
 
-    def _checked(self, found: int) -> int:
+    def _checked(self, status: int) -> int:
         """What a call returned, where all is well."""
-        if found < 0 and found != _MORE:
+        if status < 0 and status != _MORE:
             problem = self._library.jaxsnn_stream_problem(self._handle).decode()
             self._problem = problem or "nobody says why"
             self.refuse_ended()
-        return found
+        return status
 
     def refuse_ended(self) -> None:
         """Says so where the stream has ended.

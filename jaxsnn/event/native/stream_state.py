@@ -83,8 +83,8 @@ def read_state(path: str | os.PathLike[str], network: bytes) -> StreamState:
         raise damaged(path)
     state, place = empty_state(sizes), head
     for array in state.arrays[1:]:
-        own = content[place : place + array.nbytes]
-        array[...] = np.frombuffer(own, array.dtype.newbyteorder("<")).reshape(array.shape)
+        array_bytes = content[place : place + array.nbytes]
+        array[...] = np.frombuffer(array_bytes, array.dtype.newbyteorder("<")).reshape(array.shape)
         place += array.nbytes
     return state
 

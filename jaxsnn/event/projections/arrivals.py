@@ -145,11 +145,14 @@ def _one_list_each(paths: Sequence[Path], dtype: DTypeLike) -> Sequence[Path]:
     """Paths that are lists, where those from one source with the same delays are added up: an event
     acts once.
     """
-    found = []
+    lists = []
     # Only matrices can be added up: several from one source are brought to that form.
     for source, same in alike(paths, lambda operator: operator.row_delay is None):
-        found += [(source, each if len(same) == 1 else as_matrix(each, dtype)) for each in same]
-    return added(found, dtype)
+        lists += [
+            (source, operator if len(same) == 1 else as_matrix(operator, dtype))
+            for operator in same
+        ]
+    return added(lists, dtype)
 
 
 def _listed(paths: Sequence[Path], trains: Mapping[str, Train], dtype: DTypeLike) -> Arrivals:
@@ -195,8 +198,8 @@ def _sized(
     """Weights times the sizes of events: each event has a row of its own, numbered as they come."""
     row = jnp.broadcast_to(row, value.shape)
     sized = value[..., None] * weight.at[row].get(mode="clip")
-    own = jnp.arange(value.size, dtype=jnp.int32).reshape(value.shape)
-    return sized.reshape(value.size, weight.shape[1]), own
+    event_rows = jnp.arange(value.size, dtype=jnp.int32).reshape(value.shape)
+    return sized.reshape(value.size, weight.shape[1]), event_rows
 
 
 def _row_of_channel(
@@ -255,8 +258,8 @@ def _gathered(
         late, every = row_delay, jnp.broadcast_to(value[..., None], row.shape)
         row_delay = None if late is None else late[row].reshape(-1)
         flat = row.reshape(len(row), -1)
-        weight, own = _sized(every.reshape(flat.shape), weight, flat)
-        row = own.reshape(row.shape)
+        weight, event_rows = _sized(every.reshape(flat.shape), weight, flat)
+        row = event_rows.reshape(row.shape)
     taps = _Taps(time, place, row, row_delay)
     # unused events have the last channel, whose taps lead nowhere
     used = np.sort(table.position[:-1], axis=1)
@@ -332,28 +335,29 @@ class _Layout(NamedTuple):
 def _layout(operators: Sequence[Operator], size: int) -> _Layout:
     """The layout that all operators are brought to."""
     # The others fit every layout: see `_laid_out`.
-    found = [
+    convolutions = [
         operator
         for operator in operators
         if not (operator.is_identity or operator.is_pool or _is_list(operator))
     ]
-    if found:
-        first = found[0]
+    if convolutions:
+        first = convolutions[0]
         shape = first.positions, first.lanes
         if all(
-            (each.positions, each.lanes) == shape and _same(each.order, first.order)
-            for each in found
+            (convolution.positions, convolution.lanes) == shape
+            and _same(convolution.order, first.order)
+            for convolution in convolutions
         ):
             return _Layout(first.positions, first.lanes, first.order)
     # Convolutions of different shapes: each channel is a position of its own.
     return _Layout(size, 1, None)
 
 
-def _same(order: Order, other: Order) -> bool:
+def _same(order: Order, reference: Order) -> bool:
     """Whether two orders of channels are one."""
-    if order is None or other is None:
-        return order is other
-    return order is other or np.array_equal(order, other)
+    if order is None or reference is None:
+        return order is reference
+    return order is reference or np.array_equal(order, reference)
 
 
 def _laid_out(operator: Operator, layout: _Layout, dtype: DTypeLike) -> Operator:
@@ -378,8 +382,8 @@ def _laid_out_single(
         channel_place: of each channel, lane * positions + position.
     """
     positions, lanes, order = layout
-    where = Wire(name="fan-in", kind="Linear", sources=(), shape=(positions * lanes,))
-    single = one_lane(where, operator, dtype)
+    wire = Wire(name="fan-in", kind="Linear", sources=(), shape=(positions * lanes,))
+    single = one_lane(wire, operator, dtype)
     channel = single.position if single.order is None else np.argsort(single.order)[single.position]
     if lanes == 1:
         return replace(single, position=channel_place[channel], order=order)

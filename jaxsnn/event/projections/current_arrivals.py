@@ -41,7 +41,7 @@ def by_source(
     Raises:
         LoweringError: some of them pass delays.
     """
-    found: dict[str, list[Operator]] = {}
+    by_input: dict[str, list[Operator]] = {}
     for source, operator in paths:
         if source not in currents:
             continue
@@ -55,15 +55,15 @@ def by_source(
                 ),
                 node=target,
             )
-        found.setdefault(source, []).append(operator)
-    return found
+        by_input.setdefault(source, []).append(operator)
+    return by_input
 
 
 def current_arrivals(
     operators: Sequence[Operator],
     currents: Currents,
     factor: Numbers,
-    given: Arrivals,
+    arrivals: Arrivals,
     dtype: DTypeLike,
 ) -> tuple[Weights, Times, Rows]:
     """What one input's currents are at a population: weights, times and rows, as the scans take
@@ -72,14 +72,14 @@ def current_arrivals(
     Args:
         operators: all that the currents pass on the way there.
         factor: what a current of 1 is there, (neurons,) or one number.
-        given: the other arrivals, which know the positions.
+        arrivals: the other arrivals, which know the positions.
     """
     value = sum(applied(operator, currents.value, dtype) for operator in operators) * factor
     batch, pieces, neurons = value.shape
-    if given.order is not None:
-        value = value[..., jnp.argsort(jnp.asarray(given.order))]
+    if arrivals.order is not None:
+        value = value[..., jnp.argsort(jnp.asarray(arrivals.order))]
     # (batch, pieces, lanes * positions) -> (batch * positions, pieces, lanes)
-    lanes, positions = neurons // given.positions, given.positions
+    lanes, positions = neurons // arrivals.positions, arrivals.positions
     value = jnp.moveaxis(value.reshape(batch, pieces, lanes, positions), 3, 1)
     weight = changes(value.reshape(batch * positions, pieces, lanes))
     row = jnp.arange(batch * positions * pieces, dtype=jnp.int32)
@@ -102,14 +102,14 @@ def lasting_current(
         paths, target: as of `by_source`.
         currents: those that last.
     """
-    found, missed = [], []
+    contributions, missed = [], []
     for source, operators in by_source(paths, currents, target).items():
         time = currents[source].time
         value = jnp.where((time == 0)[..., None], currents[source].value, jnp.nan)
         for operator in operators:
-            found.append(applied(operator, value, dtype)[:, 0])
-            missed.append(time * found[-1])
-    return sum(found[1:], found[0]), sum(missed[1:], missed[0])
+            contributions.append(applied(operator, value, dtype)[:, 0])
+            missed.append(time * contributions[-1])
+    return sum(contributions[1:], contributions[0]), sum(missed[1:], missed[0])
 
 
 def applied(
@@ -119,14 +119,14 @@ def applied(
     if operator.is_identity:
         return values
     if operator.source is None:
-        found = jnp.matmul(values, operator.weight, precision=lax.Precision.HIGHEST)
-        return found if operator.order is None else found[..., operator.order]
+        currents = jnp.matmul(values, operator.weight, precision=lax.Precision.HIGHEST)
+        return currents if operator.order is None else currents[..., operator.order]
     # A convolution multiplies pair by pair: some samples at a time.
     at_once = max(_MOST_PRODUCTS // max(len(operator.source) * operator.lanes, 1), 1)
     batch, pieces, channels = values.shape
     flat = values.reshape(batch * pieces, channels)
-    found = lax.map(lambda one: operator.apply(one, dtype), flat, batch_size=at_once)
-    return found.reshape(batch, pieces, -1)
+    currents = lax.map(lambda piece: operator.apply(piece, dtype), flat, batch_size=at_once)
+    return currents.reshape(batch, pieces, -1)
 
 
 def joined(parts: Sequence[tuple[Weights, Times, Rows]]) -> tuple[Weights, Times, Rows]:
