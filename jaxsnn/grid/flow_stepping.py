@@ -77,14 +77,17 @@ class FlowStepper:
         return self.fire(tested) if self.population.fires else tested
 
     def step(
-        self, state: FlowState, drive: StepInput, known: Float[Array, "batch *shape"] | None = None
+        self,
+        state: FlowState,
+        drive: StepInput,
+        tested_before: Float[Array, "batch *shape"] | None = None,
     ) -> tuple[FlowState, Float[Array, "batch *shape"], Float[Array, "batch *shape"]]:
         """One step; see `jaxsnn.grid.neuron.SteppedNeuron.step`.
 
         Args:
-            known: not needed: the tested excess is computed again.
+            tested_before: not needed: the tested excess is computed again.
         """
-        del known
+        del tested_before
         neuron = self.neuron
         lanes = neuron.lanes(self.parameters, drive.level)
         # A neuron model counts its state from where it rests under a constant current.

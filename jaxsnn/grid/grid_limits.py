@@ -63,24 +63,24 @@ def grid_losses(wires: Sequence[Wire], populations: Mapping[str, Population]) ->
     Args:
         wires, populations: as of `grid_limits`.
     """
-    found = {}
+    losses = {}
     for cycle in (group for group in groups(wires) if isinstance(group, Cycle)):
         for place, name in enumerate(cycle.order):
             population = populations[name]
             early = population.recurrent_delay == 0 and population.spikes_from == "after"
             if early and not _reached_at_once(cycle, name).isdisjoint(cycle.order[: place + 1]):
-                found[name] = (
+                losses[name] = (
                     f"node '{name}': what it sends back to itself arrives one step later, the"
                     " network has no delay there"
                 )
     for name, population in populations.items():
         voltage = population.membrane == "exact" and not population.fires
         if voltage and any(name in wire.sources and wire.kind != "output" for wire in wires):
-            found[name] = (
+            losses[name] = (
                 f"node '{name}': its membrane voltage acts as a constant current over each step on"
                 " what follows"
             )
-    return found
+    return losses
 
 
 def _reached_at_once(cycle: Cycle, name: str) -> set[str]:
@@ -135,12 +135,12 @@ def _cycle_limits(
         yield error.problem
         return
     for name in (name for cycle in cycles for name in cycle.order):
-        own = populations.get(name)
-        if own is not None and not own.fires and own.kind in _FIRING:
+        population = populations.get(name)
+        if population is not None and not population.fires and population.kind in _FIRING:
             yield Problem(
                 node=name,
                 code="readout-in-cycle",
-                message=f"node '{name}' ({own.kind}) gives its membrane, and is part of a cycle,"
+                message=f"node '{name}' ({population.kind}) gives its membrane, and is part of a cycle,"
                 " through which its spikes go",
                 fix=Text("leave out {readout}, and read its spikes", readout=READOUT.set_to(name)),
             )

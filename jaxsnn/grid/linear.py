@@ -49,5 +49,5 @@ def delayed(
     flat = x.reshape(*x.shape[:2], -1)  # (time, batch, elements)
     # The step that each element comes from, (time, 1, elements); before the first there is nothing.
     source = jnp.arange(len(x))[:, None, None] - jnp.asarray(steps)
-    taken = jnp.take_along_axis(flat, jnp.maximum(source, 0), axis=0)
-    return jnp.where(source < 0, 0, taken).reshape(x.shape)
+    shifted = jnp.take_along_axis(flat, jnp.maximum(source, 0), axis=0)
+    return jnp.where(source < 0, 0, shifted).reshape(x.shape)

@@ -99,12 +99,12 @@ class SteppedNeuron:
         self,
         state: MembraneState,
         drive: StepInput,
-        known: Float[Array, "batch *shape"] | None = None,
+        tested_before: Float[Array, "batch *shape"] | None = None,
     ) -> tuple[MembraneState, Float[Array, "batch *shape"], Float[Array, "batch *shape"]]:
         """One step.
 
         Args:
-            known: the membrane that was tested when this step was run before: it is not computed
+            tested_before: the membrane that was tested when this step was run before: it is not computed
                 again.
 
         Returns:
@@ -112,7 +112,7 @@ class SteppedNeuron:
             the membrane after a reset (that of the next state, where time is not continuous).
         """
         if self.population.membrane == "exact":
-            return self._exact_step(state, drive, known)
+            return self._exact_step(state, drive, tested_before)
         population, v = self.population, state.v
         assert drive.level is not None  # all input is of this kind, where time is not continuous
         # Spikes of the membrane before the step reset it within the step.
@@ -128,8 +128,8 @@ class SteppedNeuron:
         if not population.resets:
             floored = self._floored(v)
             return MembraneState(v=floored, i=i), v, floored
-        if known is not None and population.fires and population.spikes_from == "after":
-            v = _with_value(v, known)
+        if tested_before is not None and population.fires and population.spikes_from == "after":
+            v = _with_value(v, tested_before)
         tested = state.v if population.spikes_from == "before" else v
         if not population.reset_delay:
             now = self._resetting(tested, self.detach_reset)
@@ -144,7 +144,10 @@ class SteppedNeuron:
         return v if floor is None else jax.nn.relu(v - floor) + floor
 
     def _exact_step(
-        self, state: MembraneState, drive: StepInput, known: Float[Array, "batch *shape"] | None
+        self,
+        state: MembraneState,
+        drive: StepInput,
+        tested_before: Float[Array, "batch *shape"] | None,
     ) -> tuple[MembraneState, Float[Array, "batch *shape"], Float[Array, "batch *shape"]]:
         """Delta spikes arrive at the beginning of a step, where V is tested too; box spikes act
         until its end.
@@ -162,7 +165,9 @@ class SteppedNeuron:
                 i = i + population.jump(p) * drive.spikes
         if boxes:
             v, i = exact.flow(p, self.factors, v, i, force)
-        tested = v = v if known is None or population.resetting else _with_value(v, known)
+        tested = v = (
+            v if tested_before is None or population.resetting else _with_value(v, tested_before)
+        )
         if population.resets:
             v = self.reset(v, self._resetting(v, self.detach_reset))
         membrane = v
@@ -220,16 +225,16 @@ class SteppedNeuron:
         """The current that drives V in a step, and the one that is left at its end."""
         a, p = self.factors["a"], self.parameters
         if self.population.synapse == "filter":
-            left = i + self.factors["share"] * ((p["v_leak"] - i) + p["w_in"] * x)
-            return p["r"] * left, left
+            i_end = i + self.factors["share"] * ((p["v_leak"] - i) + p["w_in"] * x)
+            return p["r"] * i_end, i_end
         if self.population.synapse == "add last":
-            drives = left = a * i + x
+            drives = i_end = a * i + x
         elif self.population.synapse == "add first":
-            drives = left = (i + x) * a
+            drives = i_end = (i + x) * a
         else:
             drives = i + x
-            left = drives * a
-        return drives, left
+            i_end = drives * a
+        return drives, i_end
 
 
 @jax.custom_vjp
@@ -257,18 +262,18 @@ def factors_of(population: Population, parameters: Parameters, dt: float | None)
     if population.membrane == "exact":
         assert dt is not None
         return exact.factors(parameters, dt)
-    found = {}
+    factors = {}
     if population.membrane == "euler":
         assert dt is not None
-        found["rate"] = dt * (1 / tau_mem(parameters))  # rounded twice, as Norse does
+        factors["rate"] = dt * (1 / tau_mem(parameters))  # rounded twice, as Norse does
     elif population.membrane == "relax":
         assert dt is not None
-        found["steps"] = tau_mem(parameters) / dt
+        factors["steps"] = tau_mem(parameters) / dt
     elif population.membrane in ("leak", "average"):
-        found["k"] = population.membrane_decay.factor(parameters, dt, jnp)
+        factors["k"] = population.membrane_decay.factor(parameters, dt, jnp)
     if "tau_syn" in parameters:
-        found["a"] = population.synapse_decay.factor(parameters, dt, jnp)
+        factors["a"] = population.synapse_decay.factor(parameters, dt, jnp)
         if population.synapse == "filter":
             assert dt is not None
-            found["share"] = dt * (1 / parameters["tau_syn"])
-    return found
+            factors["share"] = dt * (1 / parameters["tau_syn"])
+    return factors

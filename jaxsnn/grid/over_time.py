@@ -92,15 +92,15 @@ def _looped(
     neuron: SteppingModel,
     start: Any,
     entering: StepInput,
-    known: Float[Array, "time batch *shape"] | None = None,
+    tested_before: Float[Array, "time batch *shape"] | None = None,
 ) -> Membranes:
-    """`_membranes`; known: what was tested when the loop was run before."""
+    """`_membranes`; tested_before: what was tested when the loop was run before."""
 
-    def step(state: Any, given: tuple[StepInput, Any]) -> tuple[Any, tuple[Any, Any]]:
-        state, tested, membrane = neuron.step(state, *given)
+    def step(state: Any, step_inputs: tuple[StepInput, Any]) -> tuple[Any, tuple[Any, Any]]:
+        state, tested, membrane = neuron.step(state, *step_inputs)
         return state, (tested, membrane if recorded else None)
 
-    end, (tested, membrane) = _scan(step, start, (entering, known), None)
+    end, (tested, membrane) = _scan(step, start, (entering, tested_before), None)
     return end, tested, membrane
 
 
@@ -115,10 +115,10 @@ def _forward(
     return outcome, (neuron, start, entering, outcome[1])
 
 
-def _backward(recorded: bool, kept: Kept, gradients: Membranes) -> tuple[Any, Any, Any]:
-    neuron, start, entering, tested = kept
+def _backward(recorded: bool, residuals: Kept, gradients: Membranes) -> tuple[Any, Any, Any]:
+    neuron, start, entering, tested = residuals
     _, pull = jax.vjp(
-        lambda *given: _looped(recorded, *given, known=tested), neuron, start, entering
+        lambda *primals: _looped(recorded, *primals, tested_before=tested), neuron, start, entering
     )
     return pull(gradients)
 
@@ -255,13 +255,13 @@ class Loop:
 
     def _known_at_start(self, carry: LoopState) -> dict[str, StepInput]:
         """Spikes of the membranes before the step, by neuron: they are known from its beginning."""
-        found = {}
+        early_spikes = {}
         for name in self.cycle.order:
             neuron = self.parts.neurons[name]
             if neuron.population.fires and neuron.population.spikes_from == "before":
                 spikes = neuron.fire(carry.states[name].v)
-                found[name] = self.parts.emitted(spikes, spikes=True)
-        return found
+                early_spikes[name] = self.parts.emitted(spikes, spikes=True)
+        return early_spikes
 
 
 class LoopInTurn(Loop):
@@ -292,8 +292,10 @@ class LoopInTurn(Loop):
         states, membranes = {}, {}
         for wire in self.cycle.wires:
             inside = [source for source in wire.sources if source in carry.last or source in now]
-            given = [carry.last[name] if name in wire.late else now[name] for name in inside]
-            arriving = total([entering[wire.name], *given])
+            recurrent_inputs = [
+                carry.last[name] if name in wire.late else now[name] for name in inside
+            ]
+            arriving = total([entering[wire.name], *recurrent_inputs])
             if wire.kind != "neuron":
                 now[wire.name] = parts.through(wire, arriving)
                 continue

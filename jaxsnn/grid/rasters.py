@@ -70,11 +70,11 @@ def rasters(network: Network, inputs: Any, *, t_end: float | None, dt: float | N
         UsageError: inputs that do not fit the network, or each other.
     """
     shapes = {wire.name: wire.shape for wire in network.wires if wire.kind == "input"}
-    given = by_input(network, inputs)
+    named_inputs = by_input(network, inputs)
     steps = None if t_end is None else _steps(t_end, dt)
     x, rounded, late, invalid = {}, {}, {}, jnp.asarray(False)
     for name, shape in shapes.items():
-        if hasattr(given[name], "time"):
+        if hasattr(named_inputs[name], "time"):
             if steps is None or dt is None:
                 raise UsageError(
                     f"input '{name}' is given by times, which are sorted into steps",
@@ -85,14 +85,14 @@ def rasters(network: Network, inputs: Any, *, t_end: float | None, dt: float | N
                     ),
                     node=name,
                 )
-            events = checked_input(name, given[name], shape, network.dtype)
+            events = checked_input(name, named_inputs[name], shape, network.dtype)
             invalid |= out_of_range(events, math.prod(shape))
             sort = _held_in if isinstance(events, Currents) else _sorted_in
             by_step = partial(sort, steps=steps, dt=dt, shape=shape, dtype=network.dtype)
             sorted_in = by_compiler(by_step, events, samples=events.time, axis_of=_samples_axis)
             x[name], rounded[name], late[name] = sorted_in
         else:
-            x[name] = _raster(name, given[name], shape, network.dtype)
+            x[name] = _raster(name, named_inputs[name], shape, network.dtype)
     lengths = {name: array.shape[0] for name, array in x.items()}
     if steps is not None:
         lengths["t_end"] = steps
@@ -100,7 +100,7 @@ def rasters(network: Network, inputs: Any, *, t_end: float | None, dt: float | N
     if len(set(lengths.values())) > 1:
         raise UsageError(f"inputs of different lengths, in steps {lengths}", fix="make them equal")
     refuse_different_batches(batches)
-    currents = tuple(name for name in x if isinstance(given[name], Currents))
+    currents = tuple(name for name in x if isinstance(named_inputs[name], Currents))
     return Rasters(x=x, rounded=rounded, late=late, invalid=invalid, currents=currents)
 
 
@@ -171,15 +171,15 @@ def _raster(
 ) -> Float[Array, "time batch *shape"]:
     """An input that is given by steps, in the shape of its node."""
     refuse_no_array(x, f"input '{name}'", node=name)
-    found = jnp.shape(x)
-    if len(found) < 2 or found[2:] != shape:
-        wanted = ", ".join(str(size) for size in ("time", "batch", *shape))
+    x_shape = jnp.shape(x)
+    if len(x_shape) < 2 or x_shape[2:] != shape:
+        expected = ", ".join(str(size) for size in ("time", "batch", *shape))
         raise UsageError(
-            f"input '{name}' has shape {found}", fix=f"give it the shape ({wanted})", node=name
+            f"input '{name}' has shape {x_shape}", fix=f"give it the shape ({expected})", node=name
         )
-    if 0 in found[:2]:
+    if 0 in x_shape[:2]:
         raise UsageError(
-            f"input '{name}' has {found[0]} steps and {found[1]} samples",
+            f"input '{name}' has {x_shape[0]} steps and {x_shape[1]} samples",
             fix="pass at least one of each",
             node=name,
         )

@@ -56,13 +56,16 @@ class SteppingModel(Protocol):
         ...
 
     def step(
-        self, state: Any, drive: StepInput, known: Float[Array, "batch *shape"] | None = None
+        self,
+        state: Any,
+        drive: StepInput,
+        tested_before: Float[Array, "batch *shape"] | None = None,
     ) -> tuple[Any, Float[Array, "batch *shape"], Float[Array, "batch *shape"]]:
         """One step.
 
         Args:
             drive: what arrives in it.
-            known: what was tested when this step was run before; it may be used, or found again.
+            tested_before: what was tested when this step was run before; it may be used, or found again.
 
         Returns:
             The next state, what is tested (see `leaving`), and the membrane after a reset.

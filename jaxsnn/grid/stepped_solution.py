@@ -72,8 +72,10 @@ class SteppedSolution:
         if name is None and len(self.y) == 1:
             return next(iter(self.y.values()))
         if name not in self.y:
-            what = "the network has several outputs" if name is None else f"'{name}' is no Output"
-            raise UsageError(what, fix=suggestion(name or "", self.y), node=name or "")
+            message = (
+                "the network has several outputs" if name is None else f"'{name}' is no Output"
+            )
+            raise UsageError(message, fix=suggestion(name or "", self.y), node=name or "")
         return self.y[name]
 
     def events(self, name: str) -> Events:
@@ -160,14 +162,14 @@ class SteppedSolution:
                 fix="look at voltages, maximum or integral",
                 node=name,
             )
-        known = [*self.voltages, *(sources[0] for _, sources in self.feeding)]
+        recordable = [*self.voltages, *(sources[0] for _, sources in self.feeding)]
         fires = alone or name in self.spikes
         raise UsageError(
             f"the voltages of '{name}' are not recorded"
             if fires
             else f"nothing is recorded of '{name}'",
             fix=f'pass TimeStepped(record=("{name}",))'
-            + ("" if fires else f", or {suggestion(name, known)}"),
+            + ("" if fires else f", or {suggestion(name, recordable)}"),
             node=name,
         )
 
@@ -244,11 +246,11 @@ class SteppedSolution:
         if self.culprit is not None:
             return self.culprit
         name = next((name for name, finite in self.finite.items() if not finite), None)
-        what = "an input or a parameter" if name is None else f"the membrane of '{name}'"
+        quantity = "an input or a parameter" if name is None else f"the membrane of '{name}'"
         return Problem(
             node=name or "",
             code="not-finite",
-            message=f"{what} is NaN or infinite",
+            message=f"{quantity} is NaN or infinite",
             fix="look for NaN in parameters and inputs",
         )
 
@@ -274,7 +276,7 @@ class SteppedSolution:
         steps, batch = next(iter(self.y.values())).shape[:2]
         ended = Result(int(self.result)).name
         lines = [f"SteppedSolution({ended}, {steps} {length}, {batch} samples"]
-        lines += [f"  {name}: {own.shape}" for name, own in list(self.y.items())[:6]]
+        lines += [f"  {name}: {output.shape}" for name, output in list(self.y.items())[:6]]
         lines += [f"  notes: {len(self.notes)}"] if self.notes else []
         return "\n".join(lines) + ")"
 
@@ -311,9 +313,9 @@ def untied(network: Network) -> Iterator[str]:
                 continue
             tau, gain = np.asarray(tau, float).ravel(), np.asarray(gain, float).ravel()
             finite = np.isfinite(tau) & np.isfinite(gain)
-            told = tie.step.gain(np.where(finite, tau, 1.0), tie.dt, np)
+            tied_gain = tie.step.gain(np.where(finite, tau, 1.0), tie.dt, np)
             apart = np.flatnonzero(
-                finite & (np.abs(told - gain) > _ROUNDING * np.maximum(np.abs(told), 1))
+                finite & (np.abs(tied_gain - gain) > _ROUNDING * np.maximum(np.abs(tied_gain), 1))
             )
             if apart.size:
                 place = int(apart[0])

@@ -119,11 +119,11 @@ def surrogate_of(population: Population) -> Surrogate:
     """The surrogate that the framework of a population takes by default; `FastSigmoid` where there
     is no framework, or where its own is none of ours.
     """
-    found = _CALL.match(population.surrogate)
-    if found is None:
+    call = _CALL.match(population.surrogate)
+    if call is None:
         return FastSigmoid()
     kinds = {kind.__name__: kind for kind in SURROGATES.values()}
-    return kinds[found[1]](**{found[2]: float(found[3])})
+    return kinds[call[1]](**{call[2]: float(call[3])})
 
 
 def named_surrogate(name: str) -> Surrogate:
@@ -141,42 +141,42 @@ def named_surrogate(name: str) -> Surrogate:
             Text("{surrogate} is '{name}'", surrogate=SURROGATE, name=name),
             fix=suggestion(kind, SURROGATES),
         )
-    known = [field.name for field in fields(SURROGATES[kind])]
+    field_names = [field.name for field in fields(SURROGATES[kind])]
     if not colon:
         return SURROGATES[kind]()
     try:
         value = float(number)
     except ValueError:
         value = math.nan
-    if not known or not (math.isfinite(value) and value > 0):
+    if not field_names or not (math.isfinite(value) and value > 0):
         raise UsageError(
             Text("{surrogate} is '{name}'", surrogate=SURROGATE, name=name),
-            fix=f"say {kind}" + (f", or {kind}:2 with a positive number" if known else ""),
+            fix=f"say {kind}" + (f", or {kind}:2 with a positive number" if field_names else ""),
         )
-    return SURROGATES[kind](**{known[0]: value})
+    return SURROGATES[kind](**{field_names[0]: value})
 
 
-def as_surrogate(given: Surrogate | str | None) -> Surrogate | None:
+def as_surrogate(surrogate: Surrogate | str | None) -> Surrogate | None:
     """The surrogate of a name (`named_surrogate`), or what is given.
 
     Raises:
         UsageError: neither a surrogate nor a name of one, or one that compiled code cannot keep.
     """
-    if given is None or isinstance(given, str):
-        return None if given is None else named_surrogate(given)
-    if isinstance(given, type) or not hasattr(given, "derivative"):
+    if surrogate is None or isinstance(surrogate, str):
+        return None if surrogate is None else named_surrogate(surrogate)
+    if isinstance(surrogate, type) or not hasattr(surrogate, "derivative"):
         raise UsageError(
-            Text("{surrogate} is {value!r}", surrogate=SURROGATE, value=given),
-            fix=suggestion(str(given), SURROGATES),
+            Text("{surrogate} is {value!r}", surrogate=SURROGATE, value=surrogate),
+            fix=suggestion(str(surrogate), SURROGATES),
         )
     try:
-        hash(given)
+        hash(surrogate)
     except TypeError as error:
         raise UsageError(
-            f"the surrogate {given!r} has no hash, by which compiled code is kept",
+            f"the surrogate {surrogate!r} has no hash, by which compiled code is kept",
             fix="make it a frozen dataclass of plain numbers",
         ) from error
-    return given
+    return surrogate
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2))

@@ -190,16 +190,16 @@ class SteppedRecord:
 
 
 @partial(jax.jit, static_argnums=0)
-def _run(engine: TimeStepped, network: Network, given: Rasters) -> SteppedSolution:
-    samples = next(iter(given.x.values()))
+def _run(engine: TimeStepped, network: Network, input_rasters: Rasters) -> SteppedSolution:
+    samples = next(iter(input_rasters.x.values()))
     stepped = partial(_stepped, engine)
     return by_compiler(
-        stepped, network, given, samples=samples, axis=1, axis_of=stepped_samples_axis
+        stepped, network, input_rasters, samples=samples, axis=1, axis_of=stepped_samples_axis
     )
 
 
-def _stepped(engine: TimeStepped, network: Network, given: Rasters) -> SteppedSolution:
-    record = simulate_steps(network, given.x, engine, given.currents)
+def _stepped(engine: TimeStepped, network: Network, input_rasters: Rasters) -> SteppedSolution:
+    record = simulate_steps(network, input_rasters.x, engine, input_rasters.currents)
     not_a_number = jnp.any(jnp.isnan(entries(network.parameters)))  # inf: there is no leak
     broken = any_of(
         [~finite for finite in record.finite.values()]
@@ -210,10 +210,12 @@ def _stepped(engine: TimeStepped, network: Network, given: Rasters) -> SteppedSo
         y=record.y,
         spikes=record.spikes,
         voltages=record.voltages,
-        result=first_of([(given.invalid, Result.INVALID_INPUT), (broken, Result.NOT_FINITE)]),
+        result=first_of(
+            [(input_rasters.invalid, Result.INVALID_INPUT), (broken, Result.NOT_FINITE)]
+        ),
         finite=record.finite,
-        rounded=given.rounded,
-        late=given.late,
+        rounded=input_rasters.rounded,
+        late=input_rasters.late,
         dt=step_length(network, engine.dt),
         feeding=tuple(network.outputs.items()),
         spiking=spiking_outputs(network),

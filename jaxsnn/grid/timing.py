@@ -34,11 +34,15 @@ def step_length(network: Network, dt: float | None) -> float | None:
     if dt is not None and not (math.isfinite(as_number(dt)) and as_number(dt) > 0):
         raise UsageError(f"the engine has dt = {shown(dt)} s", fix="give a positive dt, in seconds")
     for population in network.populations.values():
-        own = population.dt
-        if dt is not None and own is not None and abs(dt - own) > _TOLERANCE * own:
+        population_dt = population.dt
+        if (
+            dt is not None
+            and population_dt is not None
+            and abs(dt - population_dt) > _TOLERANCE * population_dt
+        ):
             raise UsageError(
                 f"the engine has dt = {dt:g} s, but the steps of node '{population.name}' last"
-                f" {own:g} s",
+                f" {population_dt:g} s",
                 fix="leave dt out of the engine, or read the file with the other dt",
                 node=population.name,
             )
@@ -53,8 +57,10 @@ def known_dt(populations: Mapping[str, Population], dt: float | None) -> float |
     """
     if dt is not None:
         return dt
-    own = (population.dt for population in populations.values())
-    return next((known for known in own if known is not None), None)
+    population_dts = (population.dt for population in populations.values())
+    return next(
+        (population_dt for population_dt in population_dts if population_dt is not None), None
+    )
 
 
 def step_in_units(populations: Mapping[str, Population], dt: float | None) -> float | None:

@@ -156,7 +156,7 @@ _MODULES = {
     "options": ("TrainOptions",),
     "tuning": ("tune",),
 }
-_HOME = {name: f"jaxsnn.train.{module}" for module, names in _MODULES.items() for name in names}
+_HOME = {name: f"jaxsnn.train.{module}" for module, exports in _MODULES.items() for name in exports}
 
 __all__ = [*sorted(_HOME)]  # pyright: ignore[reportUnsupportedDunderAll]
 

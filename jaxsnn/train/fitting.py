@@ -179,14 +179,14 @@ def _has_chip(options: TrainOptions) -> bool:
 
 def _calibrated(graph: Graph, options: TrainOptions) -> tuple[Graph, tuple[str, ...]]:
     """The graph with weights that let a fraction of the neurons fire, and what is to be said of it."""
-    given: Any = options
+    settings: Any = options
     if _has_chip(options):
         raise UsageError(
             Text(
                 "{option} is {calibrate:g} and enlarges weights, and the chip of the engine has "
                 "the scales of the weights before it",
                 option=OPTIONS["calibrate"],
-                calibrate=given.calibrate,
+                calibrate=settings.calibrate,
             ),
             fix=Text(
                 "pass {engine}, or on_chip(...) of what jaxsnn.train.calibrated gives",
@@ -195,16 +195,16 @@ def _calibrated(graph: Graph, options: TrainOptions) -> tuple[Graph, tuple[str, 
         )
     engine, network = None, _network(graph, options)
     loss = loss_of(network, options)
-    end = loss.t_max if given.t_end is None else given.t_end
+    end = loss.t_max if settings.t_end is None else settings.t_end
     if options.engine != "loop":
-        found = make_plan(network, options).engine
-        engine = found if isinstance(found, EventDriven) else None
+        planned_engine = make_plan(network, options).engine
+        engine = planned_engine if isinstance(planned_engine, EventDriven) else None
     changed = calibrated(
         graph,
-        given.data,
-        fraction=given.calibrate,
-        encoder=given.encoder,
-        encoder_options=given.encoder_options,
+        settings.data,
+        fraction=settings.calibrate,
+        encoder=settings.encoder,
+        encoder_options=settings.encoder_options,
         t_end=end,
         engine=engine,
         population=loss.population,
@@ -224,8 +224,8 @@ def _calibrated(graph: Graph, options: TrainOptions) -> tuple[Graph, tuple[str, 
 
 def _network(graph: Graph, options: TrainOptions) -> Network:
     """What is trained, with the time constants and delays that training needs."""
-    names = as_constraints(options.trainable)
-    frees = any(name.rpartition(".")[2].startswith("tau") for name in names)
+    trainable = as_constraints(options.trainable)
+    frees = any(name.rpartition(".")[2].startswith("tau") for name in trainable)
     network = lower(graph, free_time_constants=frees)
     for node, delay in (options.synaptic_delays or {}).items():
         delays = _delays_in_seconds(node, delay)
@@ -237,20 +237,20 @@ def _network(graph: Graph, options: TrainOptions) -> Network:
     return network if frees else network.with_lasting_time_constants()
 
 
-def _delays_in_seconds(node: str, said: Any) -> np.ndarray:
+def _delays_in_seconds(node: str, delay: Any) -> np.ndarray:
     """Delays as numbers.
 
     Raises:
         UsageError: they are none, or negative.
     """
-    wrong: Any = said
+    wrong: Any = delay
     try:
-        found = np.asarray(parse_time(said) if isinstance(said, str) else said, float)
-        broken = ~(np.isfinite(found) & (found >= 0))
-        is_truth = any(isinstance(own, bool) for own in np.asarray(said, object).flat)
+        seconds = np.asarray(parse_time(delay) if isinstance(delay, str) else delay, float)
+        broken = ~(np.isfinite(seconds) & (seconds >= 0))
+        is_truth = any(isinstance(entry, bool) for entry in np.asarray(delay, object).flat)
         if not broken.any() and not is_truth:
-            return found
-        wrong = found[broken][0] if broken.any() else said
+            return seconds
+        wrong = seconds[broken][0] if broken.any() else delay
     except (TypeError, ValueError, OverflowError):
         pass
     raise UsageError(

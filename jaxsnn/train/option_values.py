@@ -86,11 +86,11 @@ def factors(value: Any) -> float | dict[str, float]:
         value = dict(zip(populations, (factor for _, _, factor in pairs), strict=True))
     pairs = value if isinstance(value, Mapping) else {"": value}
     try:
-        found = {name: number(factor) for name, factor in pairs.items()}
+        numbers = {name: number(factor) for name, factor in pairs.items()}
     except ValueError:
         fix = "say one factor, or NODE:FACTOR for each population, with commas"
         raise ValueError(fix) from None
-    return found if isinstance(value, Mapping) else found[""]
+    return numbers if isinstance(value, Mapping) else numbers[""]
 
 
 def by_name(value: Any) -> dict[str, float]:
@@ -99,11 +99,11 @@ def by_name(value: Any) -> dict[str, float]:
     if not isinstance(value, Mapping) and not (isinstance(value, str) and ":" in value):
         raise ValueError(fix)
     try:
-        found = factors(value)
+        numbers = factors(value)
     except ValueError:
         raise ValueError(fix) from None
-    assert isinstance(found, Mapping)
-    return found
+    assert isinstance(numbers, Mapping)
+    return numbers
 
 
 # Ranges; each check takes the option for its message, and a value that is not None
@@ -149,12 +149,12 @@ def between(option: Option | str, value: Any) -> None:
         raise UsageError(_is(option, shown(value)), fix="give a number between 0 and 1")
 
 
-def one_of(known: Iterable[str]) -> Callable[[Option | str, Any], None]:
+def one_of(accepted: Iterable[str]) -> Callable[[Option | str, Any], None]:
     """The check of a name; what is not text passes, for it is the thing itself."""
 
     def check(option: Option | str, value: Any) -> None:
-        if isinstance(value, str) and value not in known:
-            raise UsageError(_is(option, f"'{value}'"), fix=suggestion(value, known))
+        if isinstance(value, str) and value not in accepted:
+            raise UsageError(_is(option, f"'{value}'"), fix=suggestion(value, accepted))
 
     return check
 
@@ -167,28 +167,28 @@ def table(option: Option | str, value: Any) -> None:
 
 def several(option: Option | str, value: Any) -> None:
     """A tuple of things that are called, and no classes."""
-    for one in value if isinstance(value, tuple | list) else (None,):
-        if isinstance(one, type) or not callable(one):
+    for item in value if isinstance(value, tuple | list) else (None,):
+        if isinstance(item, type) or not callable(item):
             raise UsageError(_is(option, repr(value)), fix="give a tuple of objects, (NAME(...),)")
 
 
 def called(
-    *instead: type, needs: Iterable[str] = (), names: Iterable[str] | None = None
+    *instead: type, needs: Iterable[str] = (), accepted: Iterable[str] | None = None
 ) -> Callable[[Option | str, Any], None]:
     """The check of something that is called, such as a function, and is no class.
 
     Args:
         instead: types whose values pass, too.
         needs: attributes that it has.
-        names: of those that text may name; None: text is looked at elsewhere, or by `instead`.
+        accepted: those that text may name; None: text is looked at elsewhere, or by `instead`.
     """
 
     def check(option: Option | str, value: Any) -> None:
-        if names is not None:
-            one_of(names)(option, value)
+        if accepted is not None:
+            one_of(accepted)(option, value)
         if isinstance(value, instead):
             return
-        lacks = not callable(value) or not all(hasattr(value, own) for own in needs)
+        lacks = not callable(value) or not all(hasattr(value, attribute) for attribute in needs)
         if isinstance(value, type):
             fix = f"give an object of it, {value.__name__}(...)"
             raise UsageError(_is(option, f"the class {value.__name__}"), fix=fix)

@@ -125,8 +125,8 @@ def option(default: Any, help_text: str, shared: Option | None = None, **details
     """
     if shared is not None:
         details = {"flag": shared.flag, "metavar": shared.metavar, "file": shared.file} | details
-    known = TrainOption(help=help_text, default=default, **details)
-    return field(default=default, metadata={"option": known})
+    train_option = TrainOption(help=help_text, default=default, **details)
+    return field(default=default, metadata={"option": train_option})
 
 
 def to_stderr(line: str) -> None:
@@ -250,7 +250,7 @@ class TrainOptions:
         " the time-stepped engine",
         python="also an encoder, such as `Latency(...)`",
         convert=text,
-        check=called(str, names=ENCODERS),
+        check=called(str, accepted=ENCODERS),
         shared=ENCODER,
     )
     encoder_options: Mapping[str, Any] | None = option(
@@ -569,19 +569,23 @@ class TrainOptions:
         """The options that the compiled code of a step depends on, all others as by default:
         equal where runs can share the code.
         """
-        kept = {name: getattr(self, name) for name, known in OPTIONS.items() if known.compiled}
-        return replace(TrainOptions(), **kept)
+        compiled = {
+            name: getattr(self, name)
+            for name, train_option in OPTIONS.items()
+            if train_option.compiled
+        }
+        return replace(TrainOptions(), **compiled)
 
 
 #: Name of the field -> what is known of the option, in the order of the record.
 OPTIONS: Mapping[str, TrainOption] = MappingProxyType(
     {
-        known.name: replace(
-            known.metadata["option"],
-            name=known.name,
-            is_switch=not known.metadata["option"].metavar,
+        attribute.name: replace(
+            attribute.metadata["option"],
+            name=attribute.name,
+            is_switch=not attribute.metadata["option"].metavar,
         )
-        for known in fields(TrainOptions)
+        for attribute in fields(TrainOptions)
     }
 )
 
@@ -589,11 +593,13 @@ OPTIONS: Mapping[str, TrainOption] = MappingProxyType(
 def _documented(record: type[TrainOptions]) -> str:
     """The docstring, with a line for each attribute."""
     lines = []
-    for known in fields(record):
-        said = known.metadata["option"]
-        in_python = f"in Python {said.python}" if said.python else ""
-        sentences = ". ".join(part for part in (said.text, said.more, in_python) if part)
-        line = f"{known.name}: {sentences}."
+    for attribute in fields(record):
+        train_option = attribute.metadata["option"]
+        in_python = f"in Python {train_option.python}" if train_option.python else ""
+        sentences = ". ".join(
+            part for part in (train_option.text, train_option.more, in_python) if part
+        )
+        line = f"{attribute.name}: {sentences}."
         lines.append(textwrap.fill(line, 100, initial_indent=" " * 8, subsequent_indent=" " * 12))
     return f"{record.__doc__}\n    Attributes:\n" + "\n".join(lines) + "\n"
 
@@ -602,13 +608,13 @@ TrainOptions.__doc__ = _documented(TrainOptions)
 
 
 def options_with(
-    options: TrainOptions | None = None, given: Mapping[str, Any] | None = None
+    options: TrainOptions | None = None, changes: Mapping[str, Any] | None = None
 ) -> TrainOptions:
     """Return options with some fields replaced.
 
     Args:
         options: None: the defaults.
-        given: fields by name. Lists become tuples.
+        changes: fields by name. Lists become tuples.
 
     Raises:
         UsageError: a name that does not exist.
@@ -618,7 +624,7 @@ def options_with(
             f"options are {options!r}", fix="give TrainOptions(...), or single options"
         )
     fields_given: dict[str, Any] = {}
-    for name, value in (given or {}).items():
+    for name, value in (changes or {}).items():
         if name not in OPTIONS:
             raise UsageError(f"there is no option '{name}'", fix=suggestion(name, OPTIONS))
         fields_given[name] = tuple(value) if isinstance(value, list) else value
@@ -650,22 +656,26 @@ def check_options(options: TrainOptions) -> None:
             engine, or a process that is none of them.
     """
     kind = engine_kind(options.engine)
-    for name, known in OPTIONS.items():
+    for name, train_option in OPTIONS.items():
         value = getattr(options, name)
-        if value is not None and known.check is not None:
-            known.check(known, value)
-    for name, known in OPTIONS.items():
+        if value is not None and train_option.check is not None:
+            train_option.check(train_option, value)
+    for name, train_option in OPTIONS.items():
         value, default = getattr(options, name), getattr(TrainOptions, name)
-        if known.engines and kind not in known.engines and value not in (None, default):
-            engines = [engine for engine in known.engines if engine in ENGINES]
+        if (
+            train_option.engines
+            and kind not in train_option.engines
+            and value not in (None, default)
+        ):
+            engines = [engine for engine in train_option.engines if engine in ENGINES]
             is_short = isinstance(value, int | float | str)
             message = Text(
                 "{setting} is for {engines}, the engine is {kind}",
-                setting=known.set_to(value) if is_short else known,
+                setting=train_option.set_to(value) if is_short else train_option,
                 engines=OPTIONS["engine"].set_to(*engines),
                 kind=kind,
             )
-            raise UsageError(message, fix=Text("leave out {setting}", setting=known.title))
+            raise UsageError(message, fix=Text("leave out {setting}", setting=train_option.title))
     _refuse_processes(options)
 
 
@@ -707,11 +717,11 @@ def flag_of(name: str) -> str:
 
 def names_in_files() -> dict[str, str]:
     """Name in a configuration file, with "-" -> the option."""
-    found = {}
-    for name, known in OPTIONS.items():
-        if known.convert is not None:
-            found |= {name.replace("_", "-"): name, flag_of(name): name}
-    return found
+    options_by_name = {}
+    for name, train_option in OPTIONS.items():
+        if train_option.convert is not None:
+            options_by_name |= {name.replace("_", "-"): name, flag_of(name): name}
+    return options_by_name
 
 
 def help_of(name: str) -> str:
@@ -727,13 +737,15 @@ def options_table() -> str:
     brackets are tables of the configuration file.
     """
     rows = ["| option | does |", "|---|---|"]
-    for name, known in OPTIONS.items():
-        if known.convert is None:
+    for name, train_option in OPTIONS.items():
+        if train_option.convert is None:
             continue
         flag = flag_of(name)
-        spelled = [f"`--{flag}`"] if known.has_flag else []
-        if known.table:
+        spelled = [f"`--{flag}`"] if train_option.has_flag else []
+        if train_option.table:
             spelled.append(f"`[{name.replace('_', '-')}]`")
-        said = f"{help_of(name)}. {known.more}" if known.more else help_of(name)
-        rows.append(f"| {', '.join(spelled)} | {said} |")
+        description = (
+            f"{help_of(name)}. {train_option.more}" if train_option.more else help_of(name)
+        )
+        rows.append(f"| {', '.join(spelled)} | {description} |")
     return "\n".join(rows)

@@ -178,18 +178,18 @@ def _trained(graph: Graph, options: TrainOptions, name: str) -> Fit:
 def _measured(graph: Graph, plan: TrainPlan, name: str, engine: Any = None) -> TuningPoint:
     """A point of the curve: with all spikes of the graph, whatever stops in training."""
     data = cast(Any, plan.options.data)
-    how = {"loss": plan.loss, "encoder": plan.encoder, "t_end": plan.t_end}
+    measure_options = {"loss": plan.loss, "encoder": plan.encoder, "t_end": plan.t_end}
     runner = engine or replace(cast(Any, plan.engine), first_spike_only=False)
     test, validation = (
-        measure(graph, part, engine=runner, advice=FIRE_LESS, **how)
+        measure(graph, part, engine=runner, advice=FIRE_LESS, **measure_options)
         for part in (data.test, data.validation)
     )
     return TuningPoint(name=name, test=test, validation=validation, graph=graph)
 
 
-def _chosen(tuned: Sequence[TuningPoint], wanted: float) -> TuningPoint:
+def _chosen(tuned: Sequence[TuningPoint], least_accuracy: float) -> TuningPoint:
     """As `Tuned.chosen` says."""
-    fine = [step for step in tuned if step.validation.accuracy >= wanted]
+    fine = [step for step in tuned if step.validation.accuracy >= least_accuracy]
     if fine:
         return min(fine, key=lambda step: step.validation.spikes_per_sample)
     return max(

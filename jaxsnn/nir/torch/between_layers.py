@@ -123,22 +123,22 @@ def _sources(
     """
     if not all(map(record.is_fixed, tensors_of(list(kwargs.values())))):
         return []
-    found: list[Made] = []
-    for argument in (part for each in args[name in COPY :] for part in parts_of(each)):
+    origins: list[Made] = []
+    for argument in (part for value in args[name in COPY :] for part in parts_of(value)):
         if not hasattr(argument, "is_inference") or record.is_fixed(argument):
             continue
         seen = record.seen(argument)
-        made = seen.made
-        if made is None and found and name in MOVE and not seen.function:
+        origin = seen.made
+        if origin is None and origins and name in MOVE and not seen.function:
             continue  # places, such as x[:, order]
-        if made is None or made.version != argument._version:
+        if origin is None or origin.version != argument._version:
             return []
-        if made.member == "membrane" and name not in SAME:
+        if origin.member == "membrane" and name not in SAME:
             return []
-        if made.order is not None and name not in (*RESHAPE, *MOVE, *SAME, "dropout"):
+        if origin.order is not None and name not in (*RESHAPE, *MOVE, *SAME, "dropout"):
             return []
-        found.append(made)
-    return found
+        origins.append(origin)
+    return origins
 
 
 def _note_fixed(record: PassRecord, name: str, args: Any, result: Any) -> None:
@@ -150,15 +150,15 @@ def _note_fixed(record: PassRecord, name: str, args: Any, result: Any) -> None:
 
 def _note_function(record: PassRecord, name: str, args: tuple[Any, ...], result: Any) -> None:
     """Note by which function what a layer gave became a tensor of no layer."""
-    given = [record.seen(part) for each in args for part in parts_of(each)]
-    if name in SAME and any(seen.is_state for seen in given):
+    seen_arguments = [record.seen(part) for value in args for part in parts_of(value)]
+    if name in SAME and any(seen.is_state for seen in seen_arguments):
         record.note_states([result])
-    earlier = next((seen.function for seen in given if seen.function), "")
-    if not earlier and all(seen.made is None for seen in given):
+    earlier = next((seen.function for seen in seen_arguments if seen.function), "")
+    if not earlier and all(seen.made is None for seen in seen_arguments):
         return
     for tensor in parts_of(result):
-        made = record.seen(tensor).made
-        if hasattr(tensor, "_version") and (made is None or made.order is not None):
+        origin = record.seen(tensor).made
+        if hasattr(tensor, "_version") and (origin is None or origin.order is not None):
             record.note(tensor).function = earlier or spoken_name(name, args)
             if name == "data":
                 record.unseen.append((tensor, tensor._version))
@@ -179,9 +179,11 @@ def _layer(record: PassRecord, op: Operation, kind: str, layer: Any) -> None:
         record.add(record.free(kind), layer, op.made, op.given, op.result)
 
 
-def _placed(record: PassRecord, kind: str, layer: Any, made: Made, given: Any, shape: Any) -> Made:
+def _placed(
+    record: PassRecord, kind: str, layer: Any, origin: Made, input_shape: Any, shape: Any
+) -> Made:
     """Note a layer that gives a part of a result of a shape, for which there is no tensor."""
-    return record.call(record.free(kind), layer, made, given, shape)
+    return record.call(record.free(kind), layer, origin, input_shape, shape)
 
 
 def _same(record: PassRecord, op: Operation) -> None:
@@ -200,7 +202,7 @@ def _undropped(record: PassRecord, op: Operation) -> None:
 
 def _added(record: PassRecord, op: Operation) -> None:
     """Note a sum or a difference, of tensors or with a number."""
-    if any(type(each) in (int, float) and each == 0 for each in op.args[1:]):
+    if any(type(operand) in (int, float) and operand == 0 for operand in op.args[1:]):
         record.keep(op.result, op.made)  # as Python's sum begins, with 0
         return
     if len(op.sources) == 1:
@@ -221,55 +223,55 @@ def _added(record: PassRecord, op: Operation) -> None:
 def _sum(record: PassRecord, result: Any, parts: Iterable[Made]) -> None:
     """Note the sum of what layers give; what it has twice goes through a layer of its own."""
     sources: tuple[str, ...] = ()
-    for made in parts:
-        once, shape = made, result.shape
-        if set(sources).intersection(made.sources):
-            once = _placed(record, "scale", Factor(value=1.0), made, shape, shape)
+    for origin in parts:
+        once, shape = origin, result.shape
+        if set(sources).intersection(origin.sources):
+            once = _placed(record, "scale", Factor(value=1.0), origin, shape, shape)
         sources += once.sources
-    record.keep(result, Made(sources=sources, leading=made.leading))
+    record.keep(result, Made(sources=sources, leading=origin.leading))
 
 
 def _with_numbers(record: PassRecord, op: Operation) -> None:
     """Note the sum, difference, product or quotient of a tensor and a number, or fixed ones."""
     if len(op.sources) != 1 or len(op.args) != 2 or op.kwargs:
         return
-    name, (given, number) = op.name, op.args
-    if record.is_fixed(given) and name in ADD + TIMES + SUBTRACT:
-        given, number = number, given
+    name, (tensor, number) = op.name, op.args
+    if record.is_fixed(tensor) and name in ADD + TIMES + SUBTRACT:
+        tensor, number = number, tensor
         name = "rsub" if name in SUBTRACT else name
-    if record.seen(given).made is None:
+    if record.seen(tensor).made is None:
         return
-    op = dataclasses.replace(op, args=(given, number))
+    op = dataclasses.replace(op, args=(tensor, number))
     if name in TIMES + OVER:
-        _layer(record, op, "scale", factor_of(name, given, number, op.made.leading))
+        _layer(record, op, "scale", factor_of(name, tensor, number, op.made.leading))
     elif name not in ADD or not _add_bias(record, op.made, number, op.result):
-        _layer(record, op, "shift", shift_of(name, given, number, op.made.leading))
+        _layer(record, op, "shift", shift_of(name, tensor, number, op.made.leading))
 
 
-def _add_bias(record: PassRecord, made: Made, bias: Any, result: Any) -> bool:
+def _add_bias(record: PassRecord, origin: Made, bias: Any, result: Any) -> bool:
     """Note the sum of what a function of `MATRIX` gives and a bias as one layer; whether it is."""
-    call = record.calls.get(made.sources[0])
+    call = record.calls.get(origin.sources[0])
     if call is None or call.name in record.leaves or not takes_columns(call.module):
         return False
     shape = tuple(bias.shape) if record.is_fixed(bias) else ()
-    if len(made.sources) > 1 or call.module.bias is not None or shape != call.outward:
+    if len(origin.sources) > 1 or call.module.bias is not None or shape != call.outward:
         return False
     name = record.free("linear")
     layer = linear_of(call.module.weight, bias, record.fixed.parameters)
     record.calls[name] = dataclasses.replace(call, name=name, module=layer)
-    record.keep(result, dataclasses.replace(made, sources=(name,)))
+    record.keep(result, dataclasses.replace(origin, sources=(name,)))
     return True
 
 
 def _by_matrix(record: PassRecord, op: Operation) -> None:
     """Note the product of a tensor and fixed weights."""
-    given = op.args[1 if op.name == "addmm" else 0]
-    found = weights_of(op.name, op.args, op.kwargs)
-    if found is None or len(op.sources) != 1 or record.seen(given).made is None:
+    tensor = op.args[1 if op.name == "addmm" else 0]
+    weight_and_bias = weights_of(op.name, op.args, op.kwargs)
+    if weight_and_bias is None or len(op.sources) != 1 or record.seen(tensor).made is None:
         return
-    if all(each is None or each.ndim for each in found):
-        layer = linear_of(*found, record.fixed.parameters)
-        _layer(record, dataclasses.replace(op, args=(given,)), "linear", layer)
+    if all(parameter is None or parameter.ndim for parameter in weight_and_bias):
+        layer = linear_of(*weight_and_bias, record.fixed.parameters)
+        _layer(record, dataclasses.replace(op, args=(tensor,)), "linear", layer)
 
 
 def _convolved(record: PassRecord, op: Operation) -> None:
@@ -300,69 +302,69 @@ def _averaged(record: PassRecord, op: Operation) -> None:
     """Note a mean over all axes behind that of channels: as a pool."""
     import torch
 
-    made, given, result = op.made, op.given, op.result
-    axes = given.ndim - made.leading - 1
+    origin, tensor, result = op.made, op.given, op.result
+    axes = tensor.ndim - origin.leading - 1
     dims = op.kwargs.get("dim", op.args[1] if len(op.args) > 1 else ())
-    wanted = list(range(given.ndim - axes, given.ndim))
+    pooled_dims = list(range(tensor.ndim - axes, tensor.ndim))
     pool = {1: torch.nn.AdaptiveAvgPool1d, 2: torch.nn.AdaptiveAvgPool2d}.get(axes)
-    if pool is None or sorted(int(dim) % given.ndim for dim in parts_of(dims)) != wanted:
+    if pool is None or sorted(int(dim) % tensor.ndim for dim in parts_of(dims)) != pooled_dims:
         return
-    shape = (*given.shape[:-axes], *(1,) * axes)
-    made = _placed(record, "mean", pool(1), made, given.shape, shape)
-    if result.ndim < given.ndim:
-        layer = torch.nn.Flatten(made.leading, -1)
-        made = _placed(record, "flatten", layer, made, shape, result.shape)
-    record.keep(result, made)
+    shape = (*tensor.shape[:-axes], *(1,) * axes)
+    origin = _placed(record, "mean", pool(1), origin, tensor.shape, shape)
+    if result.ndim < tensor.ndim:
+        layer = torch.nn.Flatten(origin.leading, -1)
+        origin = _placed(record, "flatten", layer, origin, shape, result.shape)
+    record.keep(result, origin)
 
 
 def _joined(record: PassRecord, op: Operation) -> None:
     """Note what torch.cat joins along an axis of the shape: each tensor at its place, among
     zeros, and their sum.
     """
-    given, result, sources = op.given, op.result, op.sources
+    tensors, result, sources = op.given, op.result, op.sources
     kwargs = {"dim": 1} if op.name in JOIN_NEXT else op.kwargs
     axis = axis_of(op.args[1:], kwargs, result) - op.made.leading
-    if axis < 0 or len({made.leading for made in sources}) > 1 or len(given) != len(sources):
+    if axis < 0 or len({origin.leading for origin in sources}) > 1 or len(tensors) != len(sources):
         return
     parts, offset = [], 0
-    for made, tensor in zip(sources, given, strict=True):
+    for origin, tensor in zip(sources, tensors, strict=True):
         layer = Moved(axis=axis, offset=offset)
-        parts.append(_placed(record, "cat", layer, made, tensor.shape, result.shape))
-        offset += tensor.shape[axis + made.leading]
+        parts.append(_placed(record, "cat", layer, origin, tensor.shape, result.shape))
+        offset += tensor.shape[axis + origin.leading]
     _sum(record, result, parts)
 
 
 def _split(record: PassRecord, op: Operation) -> None:
     """Note the parts of torch.split along an axis of the shape."""
-    made, given = op.made, op.given
-    axis = axis_of(op.args[2:], op.kwargs, given) - made.leading
+    origin, tensor = op.made, op.given
+    axis = axis_of(op.args[2:], op.kwargs, tensor) - origin.leading
     offset = 0
     for part in op.result if axis >= 0 else ():
         layer = Moved(axis=axis, offset=-offset)
-        record.keep(part, _placed(record, "split", layer, made, given.shape, part.shape))
-        offset += part.shape[axis + made.leading]
+        record.keep(part, _placed(record, "split", layer, origin, tensor.shape, part.shape))
+        offset += part.shape[axis + origin.leading]
 
 
 def _moved(record: PassRecord, op: Operation) -> None:
     """Note what a function gives that changes axes, moves numbers or takes some of them: by nodes
     of NIR where there are some, else by its order.
     """
-    name, made, given, result = op.name, op.made, op.given, op.result
-    if name in RESHAPE and result.shape == given.shape:
-        record.keep(result, made)
+    name, origin, tensor, result = op.name, op.made, op.given, op.result
+    if name in RESHAPE and result.shape == tensor.shape:
+        record.keep(result, origin)
         return
-    if made.order is None and name in RESHAPE:
-        if leading := _leading_after(record, given, result, made):
-            record.keep(result, dataclasses.replace(made, leading=leading))
+    if origin.order is None and name in RESHAPE:
+        if leading := _leading_after(record, tensor, result, origin):
+            record.keep(result, dataclasses.replace(origin, leading=leading))
             return
-        _layer(record, op, "flatten", flatten_of(given, result, made.leading))
-    elif made.order is None:
-        spans = spans_taken(name, op.args, op.kwargs, made.leading)
+        _layer(record, op, "flatten", flatten_of(tensor, result, origin.leading))
+    elif origin.order is None:
+        spans = spans_taken(name, op.args, op.kwargs, origin.leading)
         if spans is not None:
             _cut(record, op, spans)
     if name in RESHAPE + MOVE and not _is_known(record, result):
-        record.reorder(op.func, name, made, op.args, op.kwargs, result)
-    if name in PART and spoken_name(name, op.args) != "unsqueeze" and made.sources == ("",):
+        record.reorder(op.func, name, origin, op.args, op.kwargs, result)
+    if name in PART and spoken_name(name, op.args) != "unsqueeze" and origin.sources == ("",):
         record.takes_a_part |= not _is_known(record, result)
 
 
@@ -372,26 +374,26 @@ def _is_known(record: PassRecord, result: Any) -> bool:
 
 def _cut(record: PassRecord, op: Operation, spans: Mapping[int, range]) -> None:
     """Note what x[:, 2:5] takes: axis -> places along it."""
-    made, shape = op.made, list(op.given.shape)
+    origin, shape = op.made, list(op.given.shape)
     for axis, span in spans.items():
         before = tuple(shape)
         shape[axis] = len(span)
-        layer = Moved(axis=axis - made.leading, offset=-span.start, step=span.step)
-        made = _placed(record, "split", layer, made, before, shape)
-    record.keep(op.result, made)
+        layer = Moved(axis=axis - origin.leading, offset=-span.start, step=span.step)
+        origin = _placed(record, "split", layer, origin, before, shape)
+    record.keep(op.result, origin)
 
 
-def _leading_after(record: PassRecord, given: Any, result: Any, made: Made) -> int:
+def _leading_after(record: PassRecord, tensor: Any, result: Any, origin: Made) -> int:
     """The leading axes of a result in which time and batch have become one axis, or two again,
     and nothing else has changed; 0 if that is not so.
     """
     if record.leading != 2:
         return 0
     lengths = {1: (record.axes[0] * record.axes[1],), 2: record.axes}
-    after = 3 - made.leading
-    behind = given.shape[made.leading :]
-    shapes = [(*lengths[made.leading], *behind), (*lengths[after], *behind)]
-    return after if [tuple(given.shape), tuple(result.shape)] == shapes else 0
+    after = 3 - origin.leading
+    behind = tensor.shape[origin.leading :]
+    shapes = [(*lengths[origin.leading], *behind), (*lengths[after], *behind)]
+    return after if [tuple(tensor.shape), tuple(result.shape)] == shapes else 0
 
 
 _Take = Callable[[PassRecord, Operation], None]

@@ -48,9 +48,9 @@ class FixedNumbers:
         yield
         now = _own_buffers(self._module)
         others = {
-            id(each)
-            for name, each in buffers.items()
-            if now.get(name) is not each or _is_changed(each, *copies[name])
+            id(buffer)
+            for name, buffer in buffers.items()
+            if now.get(name) is not buffer or _is_changed(buffer, *copies[name])
         }
         self._changes = {place: count for place, count in before.items() if place not in others}
 
@@ -59,9 +59,9 @@ def _own_buffers(module: Any) -> dict[str, Any]:
     """The buffers of the user's own modules, by name."""
     parts = [(name, part) for name, part in module.named_modules() if not of_library(part)]
     return {
-        f"{place}.{name}": each
+        f"{place}.{name}": buffer
         for place, part in parts
-        for name, each in part.named_buffers("", False)
+        for name, buffer in part.named_buffers("", False)
     }
 
 
@@ -71,8 +71,8 @@ def copies_of(tensors: Iterable[tuple[str, Any]]) -> dict[str, tuple[int, Any]]:
     """
     from torch.nn.parameter import is_lazy
 
-    known = ((name, tensor) for name, tensor in tensors if not is_lazy(tensor))
-    return {name: (_version(tensor), tensor.detach().clone()) for name, tensor in known}
+    initialised = ((name, tensor) for name, tensor in tensors if not is_lazy(tensor))
+    return {name: (_version(tensor), tensor.detach().clone()) for name, tensor in initialised}
 
 
 def _is_changed(tensor: Any, version: int, before: Any) -> bool:

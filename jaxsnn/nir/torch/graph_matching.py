@@ -35,7 +35,8 @@ def matched(module: Graph, file: Graph) -> dict[str, str]:
         )
     _refuse_shapes(first, second)
     kinds = [
-        listing(sorted(own["kind"] for _, own in each.nodes(data=True))) for each in (first, second)
+        listing(sorted(attributes["kind"] for _, attributes in wiring.nodes(data=True)))
+        for wiring in (first, second)
     ]
     raise ConversionError(
         f"the module and the file have other structures: the module has {kinds[0]}; "
@@ -48,12 +49,12 @@ def _wiring(graph: Graph) -> Any:
     """Nodes with their kinds and the shapes of their weights, and edges; relays left out."""
     import networkx
 
-    found = networkx.DiGraph()
+    wiring = networkx.DiGraph()
     for name, node in graph.nodes.items():
         if not is_relay(node):
-            found.add_node(name, kind=_kind(node), shape=_shape(node))
-    found.add_edges_from(bypass_relays(graph))
-    return found
+            wiring.add_node(name, kind=_kind(node), shape=_shape(node))
+    wiring.add_edges_from(bypass_relays(graph))
+    return wiring
 
 
 def _kind(node: Node) -> str:

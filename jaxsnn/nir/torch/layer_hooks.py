@@ -80,8 +80,8 @@ class LayerHooks:
         hooks = self._of_leaves()
         inside = [leaf for _, leaf in self._leaves]
         for name, outer in module.named_modules():
-            own = any(outer is leaf for leaf in inside)
-            if not own and of_library(outer) == bool(list(outer.children())):
+            is_leaf = any(outer is leaf for leaf in inside)
+            if not is_leaf and of_library(outer) == bool(list(outer.children())):
                 hooks += self._of_outer(name or "module", outer)
         with _removed(hooks):
             yield
@@ -112,20 +112,22 @@ class LayerHooks:
         record = self._record
 
         def before(part: Any, arguments: tuple[Any, ...]) -> None:
-            given = tensors_of(arguments)
-            known = bool(given) and all(record.seen(tensor).unchanged for tensor in given)
-            record.entered.append((name, part, known))
+            tensors = tensors_of(arguments)
+            all_unchanged = bool(tensors) and all(
+                record.seen(tensor).unchanged for tensor in tensors
+            )
+            record.entered.append((name, part, all_unchanged))
 
         def after(part: Any, arguments: tuple[Any, ...], result: Any) -> None:
-            _, _, known = record.entered.pop()
-            for tensor in tensors_of(result)[:1] if known else ():
+            _, _, all_unchanged = record.entered.pop()
+            for tensor in tensors_of(result)[:1] if all_unchanged else ():
                 seen = record.note(tensor)
                 if seen.made is None and seen.lost_in is None:
                     seen.lost_in = (name, part)
 
         return [outer.register_forward_pre_hook(before), outer.register_forward_hook(after)]
 
-    def _called_before(self, name: str, leaf: Any, given: Any, result: Any) -> None:
+    def _called_before(self, name: str, leaf: Any, input_tensor: Any, result: Any) -> None:
         """Note what a leaf gave in the step before: of a weight or a shape what it makes of spikes that
         a neuron gave, else itself.
         """
@@ -135,19 +137,19 @@ class LayerHooks:
         # Identity, for one, gives what another leaf gave.
         if not hasattr(out, "_version") or record.seen(out).unchanged is not None:
             return
-        source = record.seen(given).made
+        source = record.seen(input_tensor).made
         if source is not None and source.version == self._version:
             order, plain = source.order, may_be_shared(leaf) or without_state(leaf)
             if order is not None and may_be_ordered(leaf, order.places):
-                self._add_ordered(record.free(name), leaf, source, given, out)
+                self._add_ordered(record.free(name), leaf, source, input_tensor, out)
                 return
             if order is None and plain:
-                record.add(record.free(name), leaf, source, given, out)
+                record.add(record.free(name), leaf, source, input_tensor, out)
                 return
         nothing = Made(sources=(), leading=record.leading)
         record.add(record.free("spikes"), Before(leaf=name), nothing, out, out)
 
-    def _called(self, name: str, leaf: Any, given: Any, result: Any) -> None:
+    def _called(self, name: str, leaf: Any, input_tensor: Any, result: Any) -> None:
         """Note a call of a leaf.
 
         Raises:
@@ -155,9 +157,9 @@ class LayerHooks:
         """
         record = self._record
         name = self._name_of(name, leaf)
-        source = self._taken(given, name, leaf)
+        source = self._taken(input_tensor, name, leaf)
         if source.order is not None:
-            self._add_ordered(name, leaf, source, given, result)
+            self._add_ordered(name, leaf, source, input_tensor, result)
             return
         if in_time(leaf) and source.leading != record.leading:
             raise ConversionError(
@@ -169,7 +171,7 @@ class LayerHooks:
         parts = list(result) if isinstance(result, tuple) else [result]
         if not hasattr(parts[0], "_version"):  # a list of steps, for one
             raise unsupported(name, leaf)
-        record.add(name, leaf, source, given, parts[0])
+        record.add(name, leaf, source, input_tensor, parts[0])
         last = parts[-1:] if len(parts) > 1 and hasattr(parts[-1], "_version") else []
         membranes = membranes_of(leaf, parts[-1])
         record.note_states([*tensors_of(parts[1:]), *membranes])
@@ -178,16 +180,17 @@ class LayerHooks:
             if tensor.shape == parts[0].shape and tensor is not parts[0]:
                 record.keep(tensor, membrane)
 
-    def _add_ordered(self, name: str, leaf: Any, source: Made, given: Any, out: Any) -> None:
+    def _add_ordered(self, name: str, leaf: Any, source: Made, input_tensor: Any, out: Any) -> None:
         """Note a call of a layer that takes numbers in another order: the columns of a Linear follow
         it, and what computes nothing hands it on.
         """
         assert source.order is not None
         record = self._record
         if not takes_columns(leaf):
-            record.reorder(leaf.forward, "flatten", source, (given,), {}, out)
+            record.reorder(leaf.forward, "flatten", source, (input_tensor,), {}, out)
             return
-        axes, shape, places = given.shape[: source.leading], source.order.shape, source.order.places
+        axes = input_tensor.shape[: source.leading]
+        shape, places = source.order.shape, source.order.places
         flat = (*axes, math.prod(shape))
         if len(shape) > 1:
             import torch
@@ -216,18 +219,20 @@ class LayerHooks:
             ConversionError: It is of no layer, it is a membrane, or it has changed since.
         """
         seen, kind = self._record.seen(tensor), type(leaf).__name__
-        made = seen.made
-        if made is None or (made.order is not None and not may_be_ordered(leaf, made.order.places)):
+        origin = seen.made
+        if origin is None or (
+            origin.order is not None and not may_be_ordered(leaf, origin.order.places)
+        ):
             self._record.refuse_lost(tensor)
             raise self._of_no_layer(seen, name, kind)
-        if made.member == "membrane":
-            what = f"'{name}' ({kind}) takes the membrane of '{made.sources[0]}'"
-        elif self._version != made.version:
-            before = made.sources[0] or "the input"
-            what = f"what '{name}' ({kind}) takes of '{before}' is changed in place before"
+        if origin.member == "membrane":
+            message = f"'{name}' ({kind}) takes the membrane of '{origin.sources[0]}'"
+        elif self._version != origin.version:
+            before = origin.sources[0] or "the input"
+            message = f"what '{name}' ({kind}) takes of '{before}' is changed in place before"
         else:
-            return made
-        raise ConversionError(what, fix=_TAKEN, node=name)
+            return origin
+        raise ConversionError(message, fix=_TAKEN, node=name)
 
     def _of_no_layer(self, seen: SeenTensor, name: str, kind: str) -> ConversionError:
         """The refusal of a layer, of a kind, that takes what no layer gives."""
@@ -262,6 +267,6 @@ def _removed(hooks: list[Any]) -> Iterator[None]:
 
 def _taken_of(arguments: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
     """What a leaf takes."""
-    given = (*arguments, *named.values())[0]
+    argument = (*arguments, *named.values())[0]
     # Norse's lifted layers take what is left of (output, state) of the layer before.
-    return given[0] if isinstance(given, tuple) else given
+    return argument[0] if isinstance(argument, tuple) else argument

@@ -316,7 +316,7 @@ def _graph_of(call: Call) -> Exported:
 def _scaled(call: Call) -> dict[str, Any]:
     """A factor of all numbers, and what is added: weights of each channel where there is any."""
     value, offset = (
-        np.asarray(each, np.float32) for each in (call.module.value, call.module.offset)
+        np.asarray(numbers, np.float32) for numbers in (call.module.value, call.module.offset)
     )
     if not offset.any():
         return {"type": "Scale", "scale": np.broadcast_to(value, call.outward).copy()}

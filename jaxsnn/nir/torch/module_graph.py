@@ -117,19 +117,21 @@ def traced_module(module: Any, sample: Any) -> TracedModule:
     refuse_few_digits("module", module)  # parameters and buffers of its own
     _refuse_no_states(module)
     seen = trace(module, sample)
-    made = {call.name: exported(call) for call in seen.calls}
-    names = sorted({one.framework for one in made.values() if one.framework is not None})
-    if len(names) != 1:
+    exports = {call.name: exported(call) for call in seen.calls}
+    framework_names = sorted(
+        {export.framework for export in exports.values() if export.framework is not None}
+    )
+    if len(framework_names) != 1:
         raise ConversionError(
-            f"the module has {f'neurons of {listing(names)}' if names else 'no neurons'}",
+            f"the module has {f'neurons of {listing(framework_names)}' if framework_names else 'no neurons'}",
             fix=f"use neurons of one framework, {' or '.join(_titles())}",
         )
-    draft = _ModuleDraft(seen, made)
+    draft = _ModuleDraft(seen, exports)
     for call in seen.calls:
         draft.add(call)
     places = {draft.output(heard): heard.place for heard in seen.outputs}
-    steps = [one.dt for one in made.values() if one.dt is not None]
-    graph = _read(draft, names[0], steps)
+    steps = [export.dt for export in exports.values() if export.dt is not None]
+    graph = _read(draft, framework_names[0], steps)
     # graphs that `to_torch` made modules of know their dt
     dt = graph.dialect.dt
     assumed_dt = dt if not steps and not draft.dialects else None
@@ -138,14 +140,14 @@ def traced_module(module: Any, sample: Any) -> TracedModule:
             f" No layer of the module says dt: {format_time(assumed_dt)} is assumed."
         )
         graph = dataclasses.replace(graph, dialect=dataclasses.replace(graph.dialect, why=why))
-    said = (
+    warnings = (
         *graph.warnings,
         *_left_out(seen),
         *_counting(seen),
         *_shared_numbers(seen, draft),
         *_fixed_weights(seen, draft),
     )
-    graph = dataclasses.replace(graph, warnings=said)
+    graph = dataclasses.replace(graph, warnings=warnings)
     firing = {leaf: node for leaf, node in draft.neurons.items() if draft.fires(node)}
     scales = {
         leaf: draft.nodes[draft.ends[leaf][0]]["scale"]
@@ -170,15 +172,15 @@ def traced_module(module: Any, sample: Any) -> TracedModule:
 
 def _inner(draft: _ModuleDraft) -> dict[str, dict[str, str]]:
     """Leaf that `jaxsnn.to_torch` made -> its layers whose spikes are those of nodes -> the nodes."""
-    found = {}
+    layers_by_leaf = {}
     for call in draft.seen.calls:
         if is_of_graph(call.module):
             full = draft.parts[call.name]
             firing = _firing(source_of(call.module))
-            found[call.name] = {
+            layers_by_leaf[call.name] = {
                 layer: full[node.replace("/", ".")] for layer, node in firing.items()
             }
-    return found
+    return layers_by_leaf
 
 
 def _refuse_no_states(module: Any) -> None:
@@ -233,24 +235,24 @@ def traced_back(module: Any, sample: Any) -> TracedModule:
 def _firing(graph: Graph) -> dict[str, str]:
     """Layer of the module that `jaxsnn.to_torch` makes of a graph -> the neuron whose spikes it gives."""
     ready = drafted(graph)
-    found = {}
+    node_of_layer = {}
     for name, step in ready.steps.items():
         layers = [name]
         if step.late:  # spikes leave through a delay, which the graph has not
-            own = {*ready.draft.targets(name)} - {*ready.nodes}
-            layers = [each for each in ready.draft.of_type("Delay") if each in own]
+            late_targets = {*ready.draft.targets(name)} - {*ready.nodes}
+            layers = [delay for delay in ready.draft.of_type("Delay") if delay in late_targets]
         if step.reset != "none" and layers:
-            found[spelt(layers[0])] = ready.nodes[name]
-    return found
+            node_of_layer[spelt(layers[0])] = ready.nodes[name]
+    return node_of_layer
 
 
 class _ModuleDraft:
     """Nodes and edges, as they are made of the calls in order."""
 
-    def __init__(self, seen: ModuleTrace, made: Mapping[str, Exported]) -> None:
-        self.seen, self.made = seen, made
+    def __init__(self, seen: ModuleTrace, exports: Mapping[str, Exported]) -> None:
+        self.seen, self.made = seen, exports
         shape = seen.calls[0].inward if seen.calls else ()
-        first = _free("input", made)
+        first = _free("input", exports)
         shape = next((call.inward for call in seen.calls if "" in call.sources), shape)
         self.nodes: dict[str, Any] = {first: {"type": "Input", "shape": np.array(shape)}}
         self.edges: list[Edge] = []
@@ -269,50 +271,50 @@ class _ModuleDraft:
         if isinstance(call.module, Before):
             self._add_before(call)
             return
-        one = self.made[call.name]
+        export = self.made[call.name]
         before = self._before(call.name, call.sources)
-        if one.folds is not None and not self._fold(call, one, before):
-            one = Exported(nodes={"": weights_of_channels(call, one)})
-        if one.takes_spikes and not self._binary(before):
+        if export.folds is not None and not self._fold(call, export, before):
+            export = Exported(nodes={"": weights_of_channels(call, export)})
+        if export.takes_spikes and not self._binary(before):
             self._refuse_numbers(call, before, "spikes")
-        if one.takes_positive and not self._positive(before):
+        if export.takes_positive and not self._positive(before):
             self._refuse_numbers(call, before, "plain sums of spikes")
         self.parts[call.name] = {}
-        if not one.nodes:
+        if not export.nodes:
             self.ends[call.name] = before
             return
-        full = _full_names(call.name, one)
+        full = _full_names(call.name, export)
         self.parts[call.name] = full
-        first = [full[suffix] for suffix in one.takers] or [next(iter(full.values()))]
-        self.nodes |= {full[suffix]: entry for suffix, entry in one.nodes.items()}
+        first = [full[suffix] for suffix in export.takers] or [next(iter(full.values()))]
+        self.nodes |= {full[suffix]: entry for suffix, entry in export.nodes.items()}
         self.edges += [(end, taker) for end in before for taker in first]
-        self.edges += [(full[start], full[end]) for start, end in one.edges]
-        self.ends[call.name] = tuple(full[suffix] for suffix in one.ends)
-        if one.dialect is not None:
-            self._add_dialect(call.name, one.dialect, full)
+        self.edges += [(full[start], full[end]) for start, end in export.edges]
+        self.ends[call.name] = tuple(full[suffix] for suffix in export.ends)
+        if export.dialect is not None:
+            self._add_dialect(call.name, export.dialect, full)
             return
-        last = full[one.sends]
-        neuron = last if one.neuron is None else full[one.neuron]
-        if one.framework is not None:
+        last = full[export.sends]
+        neuron = last if export.neuron is None else full[export.neuron]
+        if export.framework is not None:
             self.neurons[call.name] = neuron
-        for option, value in one.options.items():
+        for option, value in export.options.items():
             self.by_node.setdefault(option, {})[neuron] = value
-        if one.options.get("readout"):
+        if export.options.get("readout"):
             self._refuse_lost_spikes(call)
 
     def _add_dialect(self, name: str, dialect: Dialect, full: Mapping[str, str]) -> None:
         """The dialect of a graph that is a part of the module, and which of its neurons are readouts."""
-        nodes = {full[node]: said for node, said in dialect.nodes.items() if node in full}
+        nodes = {full[node]: options for node, options in dialect.nodes.items() if node in full}
         common = dataclasses.replace(dialect, nodes={}, why="")
-        for other, known in self.dialects.items():
-            if dataclasses.replace(known, nodes={}, why="") != common:
+        for earlier_name, earlier in self.dialects.items():
+            if dataclasses.replace(earlier, nodes={}, why="") != common:
                 raise ConversionError(
-                    f"'{other}' and '{name}' are of graphs whose dialects differ",
+                    f"'{earlier_name}' and '{name}' are of graphs whose dialects differ",
                     fix="make them of graphs of one dialect with the same dt and options",
                     node=name,
                 )
         self.dialects[name] = dataclasses.replace(dialect, nodes=nodes)
-        readouts = [node for node, said in nodes.items() if said.get("readout")]
+        readouts = [node for node, options in nodes.items() if options.get("readout")]
         self.by_node.setdefault("readout", {}).update(dict.fromkeys(readouts, True))
 
     def dialect(self) -> Dialect | None:
@@ -326,36 +328,36 @@ class _ModuleDraft:
                 f" '{next(iter(self.dialects))}', which jaxsnn.to_torch made",
                 fix="put the neurons into the graph before jaxsnn.to_torch",
             )
-        nodes = {name: said for part in parts for name, said in part.nodes.items()}
+        nodes = {name: options for part in parts for name, options in part.nodes.items()}
         return dataclasses.replace(parts[0], nodes=nodes)
 
     def _add_before(self, call: Call) -> None:
         """What a neuron sent in the step before: an edge back from its nodes, which come later."""
         leaf = call.module.leaf
-        one = self.made.get(leaf)
-        if one is None or one.framework is None:
+        export = self.made.get(leaf)
+        if export is None or export.framework is None:
             raise ConversionError(
                 f"forward takes what '{leaf}' gave in the step before, and '{leaf}' is no neuron of"
                 " this step",
                 fix="keep what a neuron fires, or let layers take what layers give",
                 node=leaf,
             )
-        full = _full_names(leaf, one)
-        self.nodes |= {full[suffix]: entry for suffix, entry in one.nodes.items()}
+        full = _full_names(leaf, export)
+        self.nodes |= {full[suffix]: entry for suffix, entry in export.nodes.items()}
         self.parts[call.name] = {}
-        self.ends[call.name] = tuple(full[suffix] for suffix in one.ends)
+        self.ends[call.name] = tuple(full[suffix] for suffix in export.ends)
 
     def _before(self, name: str, sources: tuple[str, ...]) -> tuple[str, ...]:
-        found = tuple(end for source in sources for end in self.ends[source])
-        if len(set(found)) < len(found):
+        ends = tuple(end for source in sources for end in self.ends[source])
+        if len(set(ends)) < len(ends):
             raise ConversionError(
-                f"'{name}' adds what '{found[0]}' gives to itself, and a graph has each edge once",
+                f"'{name}' adds what '{ends[0]}' gives to itself, and a graph has each edge once",
                 fix="multiply the weights by two instead",
                 node=name,
             )
-        return found
+        return ends
 
-    def _fold(self, call: Call, one: Exported, before: tuple[str, ...]) -> bool:
+    def _fold(self, call: Call, export: Exported, before: tuple[str, ...]) -> bool:
         """Put a factor and an offset into the weights before them, which feed nothing else; whether
         there are such weights.
         """
@@ -366,7 +368,14 @@ class _ModuleDraft:
             return False
         if any(self.seen.uses.get(name, 0) > 1 for name in self._between(call, before[0])):
             return False
-        layer = next((each.module for each in self.seen.calls if each.name == before[0]), None)
+        layer = next(
+            (
+                source_call.module
+                for source_call in self.seen.calls
+                if source_call.name == before[0]
+            ),
+            None,
+        )
         held = getattr(layer, "state_dict", dict)()
         # Weights of a pool or a slice are no numbers of the module, and those of two places are in both.
         if not held or self._shared(layer):
@@ -375,14 +384,14 @@ class _ModuleDraft:
         self.folds.append(
             Fold(
                 layer=call.name,
-                module=one.norm,
+                module=export.norm,
                 node=before[0],
                 offset=not earlier
                 and not any("bias" in key or "running_mean" in key for key in held),
             )
         )
-        assert one.folds is not None
-        factor, offset = one.folds
+        assert export.folds is not None
+        factor, offset = export.folds
         weight = np.asarray(entry["weight"])
         scaled = weight * factor.reshape(-1, *(1,) * (weight.ndim - 1))
         bias = np.asarray(entry.get("bias", 0.0)) * factor + offset
@@ -393,27 +402,28 @@ class _ModuleDraft:
 
     def _shared(self, layer: Any) -> bool:
         """Whether another call has numbers of a layer, too."""
-        own = {parameter.data_ptr() for parameter in layer.parameters()}
+        addresses = {parameter.data_ptr() for parameter in layer.parameters()}
         calls = [
-            each
-            for each in self.seen.calls
-            if own.intersection(parameter.data_ptr() for parameter in _parameters(each))
+            call
+            for call in self.seen.calls
+            if addresses.intersection(parameter.data_ptr() for parameter in _parameters(call))
         ]
         return len(calls) > 1
 
     def _between(self, call: Call, node: str) -> list[str]:
         """The leaves from a node to a call, through those that are no node."""
-        found, calls = list(call.sources), {each.name: each for each in self.seen.calls}
-        while found[-1] not in ("", node) and not self.made[found[-1]].nodes:
-            found += calls[found[-1]].sources[:1]
-        return found
+        leaves = list(call.sources)
+        calls = {traced_call.name: traced_call for traced_call in self.seen.calls}
+        while leaves[-1] not in ("", node) and not self.made[leaves[-1]].nodes:
+            leaves += calls[leaves[-1]].sources[:1]
+        return leaves
 
-    def _refuse_numbers(self, call: Call, before: tuple[str, ...], wanted: str) -> None:
+    def _refuse_numbers(self, call: Call, before: tuple[str, ...], allowed_inputs: str) -> None:
         """Refuse what is right for some numbers alone where others arrive."""
-        what = listing(f"'{name}' ({self.nodes[name]['type']})" for name in before)
+        feeding_nodes = listing(f"'{name}' ({self.nodes[name]['type']})" for name in before)
         raise ConversionError(
-            f"'{call.name}' ({type(call.module).__name__}) takes what {what} gives, "
-            f"and NIR has it for {wanted} alone",
+            f"'{call.name}' ({type(call.module).__name__}) takes what {feeding_nodes} gives, "
+            f"and NIR has it for {allowed_inputs} alone",
             fix=f"put it after the neurons{', or use AvgPool2d' if self.made[call.name].nodes else ''}",
             node=call.name,
         )
@@ -425,7 +435,7 @@ class _ModuleDraft:
             before = [source for source, target in self.edges if target == node]
             weighted = entry["type"] in ("Linear", "Affine", "Conv1d", "Conv2d", "Scale")
             numbers = [entry.get(key, 0) for key in ("weight", "bias", "scale")]
-            if weighted and any(np.any(np.asarray(each) < 0) for each in numbers):
+            if weighted and any(np.any(np.asarray(array) < 0) for array in numbers):
                 return False
             passes_on = weighted or entry["type"] in ("Flatten", "AvgPool2d", "SumPool2d")
             if not (self._positive(before) if passes_on else self._gives_spikes(node)):
@@ -460,13 +470,13 @@ class _ModuleDraft:
 
     def _refuse_lost_spikes(self, call: Call) -> None:
         """Refuse a neuron without a reset whose spikes are taken."""
-        own = self.parts[call.name].values()
+        nodes = self.parts[call.name].values()
         looped = any(
-            source == self.neurons[call.name] and target in own for source, target in self.edges
+            source == self.neurons[call.name] and target in nodes for source, target in self.edges
         )
-        taken = looped or self.seen.goes_on(call.name)
-        heard = [each.member for each in self.seen.outputs if each.sources == (call.name,)]
-        if taken or "output" in heard:
+        spikes_used = looped or self.seen.goes_on(call.name)
+        heard = [output.member for output in self.seen.outputs if output.sources == (call.name,)]
+        if spikes_used or "output" in heard:
             raise ConversionError(
                 f"'{call.name}' ({type(call.module).__name__}) never resets, "
                 "and its spikes are taken, which NIR's neurons do not give without a reset",
@@ -495,9 +505,9 @@ class _ModuleDraft:
         return name
 
 
-def _full_names(name: str, one: Exported) -> dict[str, str]:
+def _full_names(name: str, export: Exported) -> dict[str, str]:
     """Suffix -> name of the node of a leaf."""
-    return {suffix: f"{name}.{suffix}" if suffix else name for suffix in one.nodes}
+    return {suffix: f"{name}.{suffix}" if suffix else name for suffix in export.nodes}
 
 
 def _parameters(call: Call) -> list[Any]:
@@ -507,11 +517,11 @@ def _parameters(call: Call) -> list[Any]:
 
 def _left_out(seen: ModuleTrace) -> Iterator[Problem]:
     """What must be said of tensors that the module returns and the graph does not give."""
-    for what in seen.left_out:
+    for description in seen.left_out:
         yield Problem(
             code="left-out",
             severity="warning",
-            message=f"the graph leaves out what the module returns beside its output: {what}",
+            message=f"the graph leaves out what the module returns beside its output: {description}",
             fix="compute it from what the graph gives, or let forward return what layers give",
         )
 
@@ -536,10 +546,12 @@ def _shared_numbers(seen: ModuleTrace, draft: _ModuleDraft) -> Iterator[Problem]
         for node in tuple(draft.parts[call.name].values())[:1]:
             for parameter in _parameters(call):
                 nodes.setdefault(parameter.data_ptr(), []).append(node)
-    for names in dict.fromkeys(tuple(names) for names in nodes.values() if len(names) > 1):
-        shown = listing(f"'{name}'" for name in names)
+    for node_names in dict.fromkeys(
+        tuple(node_names) for node_names in nodes.values() if len(node_names) > 1
+    ):
+        shown = listing(f"'{name}'" for name in node_names)
         yield Problem(
-            node=names[0],
+            node=node_names[0],
             code="shared-parameters",
             severity="warning",
             message=f"the module has one and the same numbers for {shown}, and the graph a copy for"
@@ -550,16 +562,16 @@ def _shared_numbers(seen: ModuleTrace, draft: _ModuleDraft) -> Iterator[Problem]
 
 def _fixed_weights(seen: ModuleTrace, draft: _ModuleDraft) -> Iterator[Problem]:
     """What must be said of weights that are no parameters of the module, such as those of joins."""
-    fixed, own = [], []
+    fixed, trainable = [], []
     for call in seen.calls:
         nodes = [node for node in draft.parts[call.name].values() if "weight" in draft.nodes[node]]
         if _parameters(call):
-            own += [
+            trainable += [
                 f"{node}.{key}" for node in nodes for key in draft.nodes[node] if key in _TRAINED
             ]
         else:
             fixed += [f"'{node}'" for node in nodes]
-    if fixed and own:
+    if fixed and trainable:
         yield Problem(
             node=fixed[0].strip("'"),
             code="fixed-weights",
@@ -567,18 +579,19 @@ def _fixed_weights(seen: ModuleTrace, draft: _ModuleDraft) -> Iterator[Problem]:
             message=f"weights of {listing(fixed)} are no parameters of the module, and training changes"
             " them, so that load_into refuses the graph",
             fix=Text(
-                "train the others alone: {trainable}", trainable=TRAINABLE.set_to(",".join(own))
+                "train the others alone: {trainable}",
+                trainable=TRAINABLE.set_to(",".join(trainable)),
             ),
         )
 
 
 def _titles() -> list[str]:
     """The frameworks whose neurons have exporters."""
-    return [found.title for found in frameworks().values() if found.leaves]
+    return [framework.title for framework in frameworks().values() if framework.leaves]
 
 
-def _free(name: str, taken: Any) -> str:
-    while name in taken:
+def _free(name: str, used_names: Any) -> str:
+    while name in used_names:
         name += "_"
     return name
 

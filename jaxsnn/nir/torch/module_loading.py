@@ -70,7 +70,7 @@ def loaded(module: Any, graph: Graph) -> Iterator[tuple[Loaded, TracedModule]]:
     _refuse_parted(assignments)
     undo: list[Callable[[], Any]] = []
     try:
-        undo.extend(_assigned(before, each) for each in assignments)
+        undo.extend(_assigned(before, assignment) for assignment in assignments)
         try:
             after = traced_module(module, sample)
         except JaxsnnError:
@@ -81,8 +81,8 @@ def loaded(module: Any, graph: Graph) -> Iterator[tuple[Loaded, TracedModule]]:
                 fix="give the layers of the module the shapes of the file",
             ) from error
         _refuse_difference(after.graph, graph, nodes)
-        names = tuple(f"{each.layer}.{each.name}" for each in assignments)
-        yield Loaded(nodes=nodes, numbers=names, notes=tuple(notes)), after
+        number_names = tuple(f"{assignment.layer}.{assignment.name}" for assignment in assignments)
+        yield Loaded(nodes=nodes, numbers=number_names, notes=tuple(notes)), after
     except BaseException:
         for back in reversed(undo):
             back()
@@ -113,27 +113,29 @@ def _assignments(
     traced: TracedModule, graph: Graph, nodes: Mapping[str, str]
 ) -> tuple[list[LayerNumbers], list[str]]:
     """What to set in the layers, in order, and what must be said of it."""
-    found: list[LayerNumbers] = []
+    assignments: list[LayerNumbers] = []
     notes: list[str] = []
     steps = _steps(graph)
     for call in traced.trace.calls:
-        own = {suffix: nodes[name] for suffix, name in traced.parts[call.name].items()}
+        node_of_suffix = {suffix: nodes[name] for suffix, name in traced.parts[call.name].items()}
         setter = setter_of(call.module)
-        if own and setter is not None:
-            records = {suffix: graph.nodes[name] for suffix, name in own.items()}
-            known = {suffix: steps[name] for suffix, name in own.items() if name in steps}
-            found += setter(call, records, known)
+        if node_of_suffix and setter is not None:
+            records = {suffix: graph.nodes[name] for suffix, name in node_of_suffix.items()}
+            call_steps = {
+                suffix: steps[name] for suffix, name in node_of_suffix.items() if name in steps
+            }
+            assignments += setter(call, records, call_steps)
     for fold in traced.folds:
-        found += fold.undone(graph.nodes[nodes[fold.node]])
-        what = "only adds a bias now" if fold.offset else "does nothing any more"
-        notes.append(f"'{fold.layer}' {what}: its statistics are in the weights before it")
-    notes += _unsaved(found)
+        assignments += fold.undone(graph.nodes[nodes[fold.node]])
+        effect = "only adds a bias now" if fold.offset else "does nothing any more"
+        notes.append(f"'{fold.layer}' {effect}: its statistics are in the weights before it")
+    notes += _unsaved(assignments)
     if graph.dialect.dt != traced.graph.dialect.dt:
         notes.append(
             f"a step lasts {graph.dialect.dt} s in the file and {traced.graph.dialect.dt} s in the "
             "module; each step does the same"
         )
-    return found, notes
+    return assignments, notes
 
 
 def _refuse_parted(numbers: list[LayerNumbers]) -> None:
@@ -146,27 +148,33 @@ def _refuse_parted(numbers: list[LayerNumbers]) -> None:
     import torch
 
     first: dict[tuple[int, int], tuple[LayerNumbers, np.ndarray]] = {}
-    for one in numbers:
-        held, value = getattr(one.owner, one.name, None), one.value
+    for assignment in numbers:
+        held, value = getattr(assignment.owner, assignment.name, None), assignment.value
         if not torch.is_tensor(held):
             continue
         if value.ndim == held.ndim:  # a transpose has the same memory in another order
             value = value.transpose(np.argsort([-step for step in held.stride()], kind="stable"))
         value = value.ravel()  # and a view another shape
-        earlier, known = first.setdefault((held.data_ptr(), held.numel()), (one, value))
-        if not np.allclose(known, value, rtol=_TOLERANCE, atol=0):
+        earlier, earlier_value = first.setdefault(
+            (held.data_ptr(), held.numel()), (assignment, value)
+        )
+        if not np.allclose(earlier_value, value, rtol=_TOLERANCE, atol=0):
             raise ConversionError(
-                f"nodes '{earlier.node}' and '{one.node}' have different numbers, and the module has"
-                f" one {one.name} for both",
+                f"nodes '{earlier.node}' and '{assignment.node}' have different numbers, and the module has"
+                f" one {assignment.name} for both",
                 fix="give each of the places in the module a layer of its own",
-                node=one.node,
+                node=assignment.node,
             )
 
 
 def _unsaved(numbers: list[LayerNumbers]) -> list[str]:
     """What must be said of numbers that change, and that `module.state_dict()` leaves out."""
-    told = [one for one in numbers if not one.name.startswith("_")]
-    lost = [f"{one.layer}.{one.name}" for one in told if not _in_state_dict(one) and _moves(one)]
+    visible = [assignment for assignment in numbers if not assignment.name.startswith("_")]
+    lost = [
+        f"{assignment.layer}.{assignment.name}"
+        for assignment in visible
+        if not _in_state_dict(assignment) and _moves(assignment)
+    ]
     if not lost:
         return []
     return [
@@ -175,24 +183,26 @@ def _unsaved(numbers: list[LayerNumbers]) -> list[str]:
     ]
 
 
-def _in_state_dict(one: LayerNumbers) -> bool:
-    name, _, field = one.name.partition(".")
-    owner = one.owner
-    kept = name in owner._buffers and name not in owner._non_persistent_buffers_set
+def _in_state_dict(assignment: LayerNumbers) -> bool:
+    name, _, field = assignment.name.partition(".")
+    owner = assignment.owner
+    is_saved_buffer = name in owner._buffers and name not in owner._non_persistent_buffers_set
     learnt = name in owner._parameters or name in getattr(owner, "parametrizations", ())
-    return not field and (learnt or kept)
+    return not field and (learnt or is_saved_buffer)
 
 
-def _moves(one: LayerNumbers) -> bool:
+def _moves(assignment: LayerNumbers) -> bool:
     """Whether a layer has another number than it is to have, by more than rounding."""
-    name, _, field = one.name.partition(".")
-    held = getattr(one.owner, name)
+    name, _, field = assignment.name.partition(".")
+    held = getattr(assignment.owner, name)
     if field:
         held = held[field] if isinstance(held, dict) else getattr(held, field)
     old = numbers_of(held).astype(float)
-    fits = old.size in (1, one.value.size)
-    held_for_all = np.broadcast_to(old.ravel(), one.value.size) if fits else old
-    return not fits or not np.allclose(held_for_all, one.value.ravel(), rtol=_TOLERANCE, atol=0)
+    fits = old.size in (1, assignment.value.size)
+    held_for_all = np.broadcast_to(old.ravel(), assignment.value.size) if fits else old
+    return not fits or not np.allclose(
+        held_for_all, assignment.value.ravel(), rtol=_TOLERANCE, atol=0
+    )
 
 
 def _steps(graph: Graph) -> dict[str, Step]:
@@ -204,7 +214,7 @@ def _steps(graph: Graph) -> dict[str, Step]:
     }
 
 
-def _assigned(traced: TracedModule, one: LayerNumbers) -> Callable[[], Any]:
+def _assigned(traced: TracedModule, assignment: LayerNumbers) -> Callable[[], Any]:
     """Set one number or array; what is returned takes it back.
 
     Raises:
@@ -212,36 +222,38 @@ def _assigned(traced: TracedModule, one: LayerNumbers) -> Callable[[], Any]:
     """
     import torch
 
-    name, _, field = one.name.partition(".")
-    old = getattr(one.owner, name)
+    name, _, field = assignment.name.partition(".")
+    old = getattr(assignment.owner, name)
     if field and isinstance(old, dict):
-        setattr(one.owner, name, old | {field: float(_fitted(one, ()))})
-        return lambda: setattr(one.owner, name, old)
+        setattr(assignment.owner, name, old | {field: float(_fitted(assignment, ()))})
+        return lambda: setattr(assignment.owner, name, old)
     if field:
         # A tuple of tensors, which all layers may share by default, is replaced.
         tensor = torch.as_tensor(getattr(old, field))
         shape = tuple(tensor.shape)
-        value = _fitted(one, shape, refuse=isinstance(tensor, torch.nn.Parameter))
+        value = _fitted(assignment, shape, refuse=isinstance(tensor, torch.nn.Parameter))
         new = torch.as_tensor(value, dtype=tensor.dtype, device=tensor.device)
-        setattr(one.owner, name, old._replace(**{field: new}))
-        return lambda: setattr(one.owner, name, old)
-    if name in getattr(one.owner, "parametrizations", ()):
-        return _through_parametrization(one, old)
-    held = name in one.owner._parameters or name in one.owner._buffers
+        setattr(assignment.owner, name, old._replace(**{field: new}))
+        return lambda: setattr(assignment.owner, name, old)
+    if name in getattr(assignment.owner, "parametrizations", ()):
+        return _through_parametrization(assignment, old)
+    held = name in assignment.owner._parameters or name in assignment.owner._buffers
     if name in ("weight", "bias") and not held:
-        if not _moves(one):
+        if not _moves(assignment):
             return lambda: None
         removed = "remove that first, with torch.nn.utils.remove_weight_norm or prune.remove"
         raise ConversionError(
-            f"'{one.layer}': {name} is computed anew before each call, of other parameters",
-            fix=removed if one.owner._forward_pre_hooks else WAYS_OUT["linear"],
-            node=one.node,
+            f"'{assignment.layer}': {name} is computed anew before each call, of other parameters",
+            fix=removed if assignment.owner._forward_pre_hooks else WAYS_OUT["linear"],
+            node=assignment.node,
         )
     if not isinstance(old, torch.Tensor):
-        setattr(one.owner, name, float(_fitted(one, ())))
-        return lambda: setattr(one.owner, name, old)
+        setattr(assignment.owner, name, float(_fitted(assignment, ())))
+        return lambda: setattr(assignment.owner, name, old)
     before = old.detach().clone()
-    value = torch.as_tensor(_fitted(one, tuple(old.shape)), dtype=old.dtype, device=old.device)
+    value = torch.as_tensor(
+        _fitted(assignment, tuple(old.shape)), dtype=old.dtype, device=old.device
+    )
     with torch.no_grad():
         old.copy_(value)
 
@@ -252,103 +264,108 @@ def _assigned(traced: TracedModule, one: LayerNumbers) -> Callable[[], Any]:
     return back
 
 
-def _through_parametrization(one: LayerNumbers, old: Any) -> Callable[[], Any]:
+def _through_parametrization(assignment: LayerNumbers, old: Any) -> Callable[[], Any]:
     """Set what torch.nn.utils.parametrize computes, by its `right_inverse`; as `_assigned`."""
     import torch
 
-    holder = one.owner.parametrizations[one.name]
+    holder = assignment.owner.parametrizations[assignment.name]
     before = {key: value.detach().clone() for key, value in holder.state_dict().items()}
-    value = torch.as_tensor(_fitted(one, tuple(old.shape)), dtype=old.dtype, device=old.device)
+    value = torch.as_tensor(
+        _fitted(assignment, tuple(old.shape)), dtype=old.dtype, device=old.device
+    )
     cause: Exception | None = None
     try:
-        setattr(one.owner, one.name, value)
-        why = "it makes other numbers of them" if _moves(one) else ""
+        setattr(assignment.owner, assignment.name, value)
+        why = "it makes other numbers of them" if _moves(assignment) else ""
     except (NotImplementedError, RuntimeError) as error:
         cause, why = error, first_line(error)
     if why:
         holder.load_state_dict(before)
         raise ConversionError(
-            f"'{one.layer}': {one.name} is parametrized, and cannot be set ({why})",
+            f"'{assignment.layer}': {assignment.name} is parametrized, and cannot be set ({why})",
             fix="remove it first, with torch.nn.utils.parametrize.remove_parametrizations",
-            node=one.node,
+            node=assignment.node,
         ) from cause
     return lambda: holder.load_state_dict(before)
 
 
-def _fitted(one: LayerNumbers, shape: tuple[int, ...], refuse: bool = True) -> np.ndarray:
+def _fitted(assignment: LayerNumbers, shape: tuple[int, ...], refuse: bool = True) -> np.ndarray:
     """A value in the shape that its place has: one number stands for many that are equal.
 
     Raises:
         ConversionError: They differ where the place has one for all.
     """
-    value = np.array(one.value, float)
+    value = np.array(assignment.value, float)
     if value.shape == shape:
         return value
     if len(shape) > value.ndim:
         # In a place with axes of one before, such as one of batch: (1, neurons).
         before = len(shape) - value.ndim
         if all(length == 1 for length in shape[:before]):
-            fitted = _fitted(one, shape[before:], refuse)
+            fitted = _fitted(assignment, shape[before:], refuse)
             return fitted.reshape(shape) if fitted.size == int(np.prod(shape)) else fitted
     padded = (1,) * (value.ndim - len(shape)) + shape
     if len(padded) == value.ndim and all(
-        own in (1, length) for own, length in zip(padded, value.shape, strict=True)
+        padded_length in (1, length)
+        for padded_length, length in zip(padded, value.shape, strict=True)
     ):
-        index = tuple(slice(0, 1) if own == 1 else slice(None) for own in padded)
+        index = tuple(
+            slice(0, 1) if padded_length == 1 else slice(None) for padded_length in padded
+        )
         few = value[index]
         if np.allclose(np.broadcast_to(few, value.shape), value, rtol=_TOLERANCE, atol=0):
             return few.reshape(shape)
         if not refuse:
             return value
         raise ConversionError(
-            f"'{one.layer}': {one.name} has the shape {shape} in the module, and node '{one.node}' "
-            f"has numbers from {value.min():g} to {value.max():g} in the shape {value.shape}",
+            f"'{assignment.layer}': {assignment.name} has the shape {shape} in the module, and node "
+            f"'{assignment.node}' has numbers from {value.min():g} to {value.max():g} in the shape {value.shape}",
             fix=f"give the layer a tensor of the shape {value.shape} for it",
-            node=one.node,
+            node=assignment.node,
         )
     raise ConversionError(
-        f"'{one.layer}': {one.name} has the shape {shape} in the module, and {value.shape} in node "
-        f"'{one.node}'",
+        f"'{assignment.layer}': {assignment.name} has the shape {shape} in the module, and {value.shape} "
+        f"in node '{assignment.node}'",
         fix="load the file into a module of its own shapes",
-        node=one.node,
+        node=assignment.node,
     )
 
 
-def _refuse_difference(own: Graph, graph: Graph, nodes: Mapping[str, str]) -> None:
+def _refuse_difference(traced_graph: Graph, graph: Graph, nodes: Mapping[str, str]) -> None:
     """Refuse numbers that a module could not take up.
 
     Raises:
         ConversionError: Names the node and the two numbers.
     """
-    found, wanted = _steps(own), _steps(graph)
+    module_steps, file_steps = _steps(traced_graph), _steps(graph)
     for name, node in nodes.items():
-        if name in found:
-            _same_step(name, node, found[name], wanted[node])
+        if name in module_steps:
+            _same_step(name, node, module_steps[name], file_steps[node])
         else:
-            _same_node(own.nodes[name], graph.nodes[node])
+            _same_node(traced_graph.nodes[name], graph.nodes[node])
 
 
-def _same_step(name: str, node: str, own: Step, wanted: Step) -> None:
+def _same_step(name: str, node: str, module_step: Step, file_step: Step) -> None:
     keys = [field.name for field in dataclasses.fields(Step) if field.name not in _APART]
-    if wanted.reset not in ("value", "skip", "difference", "difference later"):
+    if file_step.reset not in ("value", "skip", "difference", "difference later"):
         keys.remove("v_reset")
     # Kinds first: where the resets differ, numbers do for that reason.
-    kinds = [key for key in keys if not isinstance(getattr(wanted, key), np.ndarray)]
+    kinds = [key for key in keys if not isinstance(getattr(file_step, key), np.ndarray)]
     for key in kinds:
-        _compared(name, node, key, getattr(own, key), getattr(wanted, key))
+        _compared(name, node, key, getattr(module_step, key), getattr(file_step, key))
     for key in keys:
         if key not in kinds:
-            _close(name, node, key, getattr(own, key), getattr(wanted, key))
+            _close(name, node, key, getattr(module_step, key), getattr(file_step, key))
 
 
-def _same_node(own: Node, wanted: Node) -> None:
-    for key in dict.fromkeys((*own.names, *wanted.names)):
-        values = [_parameter(each, key) for each in (own, wanted)]
+def _same_node(module_node: Node, file_node: Node) -> None:
+    for key in dict.fromkeys((*module_node.names, *file_node.names)):
+        values = [_parameter(record, key) for record in (module_node, file_node)]
         if any(value is None for value in values) or any(isinstance(v, str) for v in values):
             continue
         shape = np.broadcast_shapes(*(np.shape(value) for value in values))
         first, second = (np.broadcast_to(value, shape) for value in values)
-        _close(own.name, wanted.name, key, first, second)
+        _close(module_node.name, file_node.name, key, first, second)
 
 
 def _parameter(node: Node, key: str) -> Any:
@@ -360,24 +377,29 @@ def _parameter(node: Node, key: str) -> Any:
     return node.value(key) if key in node.names else None
 
 
-def _close(name: str, node: str, key: str, own: np.ndarray, wanted: np.ndarray) -> None:
-    own, wanted = np.asarray(own, float), np.asarray(wanted, float)
-    finite = np.isfinite(wanted)
-    largest = np.abs(wanted[finite]).max(initial=0.0)
+def _close(
+    name: str, node: str, key: str, module_value: np.ndarray, file_value: np.ndarray
+) -> None:
+    module_value, file_value = np.asarray(module_value, float), np.asarray(file_value, float)
+    finite = np.isfinite(file_value)
+    largest = np.abs(file_value[finite]).max(initial=0.0)
     with np.errstate(invalid="ignore"):
-        same = (own == wanted) | (np.abs(own - wanted) <= _TOLERANCE * max(largest, 1e-30))
+        same = (module_value == file_value) | (
+            np.abs(module_value - file_value) <= _TOLERANCE * max(largest, 1e-30)
+        )
     # Differences far below what a threshold of 1 sees are no differences.
     if not same.all() and key in ("drive", "bias", "v_start", "v_reset", "i_start"):
-        same |= np.abs(own - wanted) <= 1e-7
+        same |= np.abs(module_value - file_value) <= 1e-7
     if not same.all():
         place = int(np.argmax(~same))
-        _compared(name, node, key, float(own.flat[place]), float(wanted.flat[place]))
+        _compared(name, node, key, float(module_value.flat[place]), float(file_value.flat[place]))
 
 
-def _compared(name: str, node: str, key: str, own: Any, wanted: Any) -> None:
-    if own != wanted:
+def _compared(name: str, node: str, key: str, module_value: Any, file_value: Any) -> None:
+    if module_value != file_value:
         shown = [
-            f"{value:g}" if isinstance(value, float) else f"{value}" for value in (own, wanted)
+            f"{value:g}" if isinstance(value, float) else f"{value}"
+            for value in (module_value, file_value)
         ]
         raise ConversionError(
             f"'{name}' cannot do what node '{node}' does: {key} of a step is {shown[0]} in the "

@@ -75,9 +75,9 @@ def orders(
     axes = axes if name in RESHAPE else tuple(length + 1 for length in axes)
     shape = before.places.shape
     samples, size = math.prod(axes), math.prod(shape)
-    given = torch.arange(samples * size).reshape(*axes, *shape)
+    tensor = torch.arange(samples * size).reshape(*axes, *shape)
     try:
-        result = func(given, *rest, **kwargs)
+        result = func(tensor, *rest, **kwargs)
     except (IndexError, RuntimeError):  # of places in a batch that is not this one
         yield None
         return
@@ -90,5 +90,5 @@ def orders(
         if np.any(rows != rows[0]) or np.any((rows < 0) | (rows >= size)):
             yield None
             continue
-        own = before.places.reshape(-1)[rows[0]].reshape(places.shape[len(axes) :])
-        yield Order(places=own, shape=before.shape)
+        part_places = before.places.reshape(-1)[rows[0]].reshape(places.shape[len(axes) :])
+        yield Order(places=part_places, shape=before.shape)

@@ -19,10 +19,10 @@ def fed_back(module: Any, result: Any) -> tuple[Any, ...]:
     """
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     parameters = inspect.signature(module.forward).parameters.values()
-    wanted = sum(each.kind in kinds for each in parameters) - 1
-    if not wanted or not isinstance(result, tuple) or len(result) <= wanted:
+    state_count = sum(parameter.kind in kinds for parameter in parameters) - 1
+    if not state_count or not isinstance(result, tuple) or len(result) <= state_count:
         return ()
-    return tuple(result[1 : 1 + wanted])
+    return tuple(result[1 : 1 + state_count])
 
 
 def sample_of(module: Any, sample: Any) -> Any:
@@ -60,24 +60,24 @@ def not_taken(module: Any, sample: Any, error: Exception) -> ConversionError:
 
 def failed(module: Any, error: Exception, when: str) -> ConversionError:
     """The refusal of a module whose forward raised something, and where."""
-    kind, said = type(error).__name__, first_line(error)
+    kind, message = type(error).__name__, first_line(error)
     return ConversionError(
         f"forward of {type(module).__name__} fails {when} with {kind}"
-        f"{'' if said == kind else f' ({said})'}{raised_in(module, error)}",
+        f"{'' if message == kind else f' ({message})'}{raised_in(module, error)}",
         fix="call the module with such a sample yourself, and pass it when that works",
     )
 
 
 def raised_in(module: Any, error: BaseException) -> str:
     """ ", in layer NAME": the innermost one in which an error arose, or "" where it is the module."""
-    names = {id(part): (name, part) for name, part in module.named_modules()}
-    found, frame = "", error.__traceback__
+    layer_of_id = {id(part): (name, part) for name, part in module.named_modules()}
+    location, frame = "", error.__traceback__
     while frame is not None:
-        name, part = names.get(id(frame.tb_frame.f_locals.get("self")), ("", None))
+        name, part = layer_of_id.get(id(frame.tb_frame.f_locals.get("self")), ("", None))
         if name:
-            found = f", in layer '{name}' ({type(part).__name__})"
+            location = f", in layer '{name}' ({type(part).__name__})"
         frame = frame.tb_next
-    return found
+    return location
 
 
 def plain(module: Any) -> Any:
@@ -121,10 +121,10 @@ def leaves_of(module: Any, name: str = "") -> list[tuple[str, Any]]:
     """
     if exporter_of(module) is not None or (of_library(module) and not list(module.children())):
         return [(name or "module", module)]
-    found = []
+    leaves = []
     for child_name, child in module.named_children():
-        found += leaves_of(plain(child), f"{name}.{child_name}" if name else child_name)
-    return found
+        leaves += leaves_of(plain(child), f"{name}.{child_name}" if name else child_name)
+    return leaves
 
 
 def leading_axes(module: Any) -> int:
@@ -139,23 +139,27 @@ def unchanged(module: Any) -> Iterator[None]:
     """
     import torch
 
-    kept = []
+    saved = []
     for part in module.modules():
         if _is_lazy(part):  # a first pass gives it its sizes, which it keeps
             continue
-        own = {key: _copied(value) for key, value in vars(part).items() if key != "_modules"}
-        held = [*part._buffers.values(), *own.values()]
+        attributes = {key: _copied(value) for key, value in vars(part).items() if key != "_modules"}
+        held = [*part._buffers.values(), *attributes.values()]
         tensors = [value for value in held if isinstance(value, torch.Tensor)]
-        lists = [(value, list(value)) for value in own.values() if type(value) in (list, deque)]
-        kept.append((part, own, lists, [(tensor, tensor.detach().clone()) for tensor in tensors]))
+        lists = [
+            (value, list(value)) for value in attributes.values() if type(value) in (list, deque)
+        ]
+        saved.append(
+            (part, attributes, lists, [(tensor, tensor.detach().clone()) for tensor in tensors])
+        )
     try:
         yield
     finally:
-        for part, own, lists, tensors in kept:
+        for part, attributes, lists, tensors in saved:
             # What began to be, such as a state that forward keeps in an attribute, goes again.
-            for key in vars(part).keys() - own.keys() - {"_modules"}:
+            for key in vars(part).keys() - attributes.keys() - {"_modules"}:
                 del vars(part)[key]
-            vars(part).update(own)
+            vars(part).update(attributes)
             for held, before in lists:
                 held.clear()
                 held.extend(before)
@@ -170,21 +174,23 @@ def parameters_back(module: Any) -> Iterator[None]:
     """Where something raises inside, the parameters have their numbers of before again."""
     import torch
 
-    whole = (each for each in module.parameters() if not torch.nn.parameter.is_lazy(each))
-    kept = [(each, each.detach().clone()) for each in whole]
+    initialised = (
+        parameter for parameter in module.parameters() if not torch.nn.parameter.is_lazy(parameter)
+    )
+    saved = [(parameter, parameter.detach().clone()) for parameter in initialised]
     try:
         yield
     except BaseException:
         with torch.no_grad():
-            for parameter, before in kept:
+            for parameter, before in saved:
                 if not torch.equal(parameter, before):
                     parameter.data = before
         raise
 
 
 def _is_lazy(module: Any) -> bool:
-    asked = getattr(module, "has_uninitialized_params", None)
-    return asked is not None and asked()
+    is_uninitialised = getattr(module, "has_uninitialized_params", None)
+    return is_uninitialised is not None and is_uninitialised()
 
 
 def _copied(value: Any) -> Any:
@@ -193,14 +199,18 @@ def _copied(value: Any) -> Any:
 
 def rewind(leaves: Iterable[Any]) -> None:
     """Put layers to their start that keep their states themselves, and those within."""
-    methods = {found.package: found.rewind for found in frameworks().values() if found.rewind}
+    methods = {
+        framework.package: framework.rewind
+        for framework in frameworks().values()
+        if framework.rewind
+    }
     for part in (part for leaf in leaves for part in leaf.modules()):
         method = methods.get(type(part).__module__.partition(".")[0], "")
         if hasattr(part, method or " "):
             getattr(part, method)()
 
 
-def numbers_held(module: Any, known: Container[int] = ()) -> dict[str, float]:
+def numbers_held(module: Any, excluded_ids: Container[int] = ()) -> dict[str, float]:
     """Plain numbers in the attributes of the user's own modules, by name, without tensors of known ids."""
     return {
         name: float(value)
@@ -208,7 +218,7 @@ def numbers_held(module: Any, known: Container[int] = ()) -> dict[str, float]:
         if isinstance(value, int | float)
         or (
             hasattr(value, "is_inference")
-            and id(value) not in known
+            and id(value) not in excluded_ids
             and value.numel() == 1
             and not value.is_complex()
         )

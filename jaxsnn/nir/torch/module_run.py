@@ -38,16 +38,16 @@ def run_module(
     """
     import torch
 
-    found: dict[str, list[np.ndarray]] = {}
+    output_arrays: dict[str, list[np.ndarray]] = {}
     leaves, inner = dict(leaves_of(module)), _inner(module, seen)
-    names = [*(call.name for call in seen.calls), *inner]
-    given: dict[str, list[Any]] = {name: [] for name in names}
-    membranes: dict[str, list[Any]] = {name: [] for name in names}
+    layer_names = [*(call.name for call in seen.calls), *inner]
+    layer_outputs: dict[str, list[Any]] = {name: [] for name in layer_names}
+    membranes: dict[str, list[Any]] = {name: [] for name in layer_names}
 
     def heard(name: str) -> Any:
         def hook(leaf: Any, arguments: Any, result: Any) -> None:
             parts = result if isinstance(result, tuple) else (result,)
-            given[name].append(parts[0].clone())  # forward may change it in place
+            layer_outputs[name].append(parts[0].clone())  # forward may change it in place
             held = membranes_of(leaf, parts[-1])
             membranes[name] += [
                 tensor.clone() for tensor in held if tensor.shape == parts[0].shape
@@ -58,7 +58,7 @@ def run_module(
     hooks = [
         leaf.register_forward_hook(heard(name))
         for name, leaf in (leaves | inner).items()
-        if name in given
+        if name in layer_outputs
     ]
     kind = like.dtype if like.dtype.is_floating_point else torch.float32
     try:
@@ -68,22 +68,29 @@ def run_module(
             )  # forward may change it in place
             rewind(leaves.values())
             returned = [_called(module, x)] if seen.leading == 2 else list(_stepped(module, x))
-            returned = [[_array(tensor) for tensor in tensors_of(each)] for each in returned]
-            found = {name: [_array(each) for each in values] for name, values in given.items()}
-            inside = {name: [_array(each) for each in values] for name, values in membranes.items()}
+            returned = [
+                [_array(tensor) for tensor in tensors_of(step_result)] for step_result in returned
+            ]
+            output_arrays = {
+                name: [_array(tensor) for tensor in values]
+                for name, values in layer_outputs.items()
+            }
+            inside = {
+                name: [_array(tensor) for tensor in values] for name, values in membranes.items()
+            }
     finally:
         for hook in hooks:
             hook.remove()
     if seen.leading == 2:
-        return {"": returned[0]} | {name: values[:1] for name, values in found.items()}
+        return {"": returned[0]} | {name: values[:1] for name, values in output_arrays.items()}
     steps = len(frames)
     # What is zeros of another shape at first is compared by what it does.
-    whole = {
-        name: [np.stack(each) for each in (values, inside[name]) if len(each) == steps]
-        for name, values in found.items()
-        if len(values) == steps and len({each.shape for each in values}) == 1
+    complete = {
+        name: [np.stack(arrays) for arrays in (values, inside[name]) if len(arrays) == steps]
+        for name, values in output_arrays.items()
+        if len(values) == steps and len({array.shape for array in values}) == 1
     }
-    return {"": _over_time(module, returned)} | whole
+    return {"": _over_time(module, returned)} | complete
 
 
 def _inner(module: Any, seen: ModuleTrace) -> dict[str, Any]:
@@ -103,7 +110,7 @@ def _over_time(module: Any, returned: list[list[np.ndarray]]) -> list[np.ndarray
         ConversionError: There are more in one step than in another, or larger ones.
     """
     kind = type(module).__name__
-    counts = {len(each) for each in returned}
+    counts = {len(tensors) for tensors in returned}
     if len(counts) != 1:
         raise ConversionError(
             f"forward of {kind} returns {listing(sorted(counts))} tensors, in one step and in another",
@@ -111,7 +118,7 @@ def _over_time(module: Any, returned: list[list[np.ndarray]]) -> list[np.ndarray
         )
     columns = list(zip(*returned, strict=True))
     for place, column in enumerate(columns, start=1):
-        shapes = {each.shape for each in column}
+        shapes = {array.shape for array in column}
         if len(shapes) > 1:
             raise ConversionError(
                 f"tensor {place} that forward of {kind} returns has shapes"

@@ -47,15 +47,16 @@ def trace(module: Any, sample: Any) -> ModuleTrace:
             more than once, or that adds a bias from the second step on, or `forward` asks for more
             than the sample, or does not take it.
     """
-    asked = [
+    required = [
         name
-        for name, each in inspect.signature(module.forward).parameters.items()
-        if each.default is each.empty and each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)
+        for name, parameter in inspect.signature(module.forward).parameters.items()
+        if parameter.default is parameter.empty
+        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
     ]
-    if len(asked) > 1:
+    if len(required) > 1:
         raise ConversionError(
-            f"forward of {type(module).__name__} needs {listing(asked)}, and is given a sample alone",
-            fix=f"give {listing(asked[1:])} a default, such as None, from which states begin",
+            f"forward of {type(module).__name__} needs {listing(required)}, and is given a sample alone",
+            fix=f"give {listing(required[1:])} a default, such as None, from which states begin",
         )
     first: ModuleTrace | ConversionError
     try:
@@ -117,9 +118,10 @@ def _watched(module: Any, sample: Any, after_a_step: bool = False) -> ModuleTrac
         with torch.inference_mode(False), torch.no_grad(), unchanged(module), uncompiled(module):
             rewind(leaf for _, leaf in leaves)  # states may be of another size of batch
             if after_a_step:
-                other = sample.clone()  # so that an input that forward keeps is none of this step
+                # a copy, so that an input that forward keeps is none of this step
+                earlier_sample = sample.clone()
                 with hooks.in_step_before(), functions_watched(record):
-                    state = fed_back(module, module(other))
+                    state = fed_back(module, module(earlier_sample))
             numbers, before = numbers_held(module), copies_of(module.named_parameters())
             with hooks.in_step(module), functions_watched(record):
                 result = module(sample, *state)

@@ -60,10 +60,10 @@ class SeenTensor:
     @property
     def unchanged(self) -> Made | None:
         """Where it comes from, if it is what a layer gives, as the layer gave it."""
-        made = self.made
-        if made is None or made.order is not None or made.version != self.tensor._version:
+        origin = self.made
+        if origin is None or origin.order is not None or origin.version != self.tensor._version:
             return None
-        return made
+        return origin
 
 
 class PassRecord:
@@ -109,9 +109,9 @@ class PassRecord:
         """The same, to write into."""
         return self._seen.setdefault(id(tensor), SeenTensor(tensor=tensor))
 
-    def keep(self, tensor: Any, made: Made) -> None:
+    def keep(self, tensor: Any, origin: Made) -> None:
         """Note where a tensor comes from, as it is now."""
-        self.note(tensor).made = dataclasses.replace(made, version=tensor._version)
+        self.note(tensor).made = dataclasses.replace(origin, version=tensor._version)
 
     def note_states(self, tensors: Iterable[Any]) -> None:
         """Note what layers keep from step to step."""
@@ -131,8 +131,8 @@ class PassRecord:
         self,
         name: str,
         layer: Any,
-        made: Made,
-        given: tuple[int, ...],
+        origin: Made,
+        input_shape: tuple[int, ...],
         shape: tuple[int, ...],
         columns: np.ndarray | None = None,
     ) -> Made:
@@ -142,39 +142,39 @@ class PassRecord:
         self.calls[name] = Call(
             name=name,
             module=layer,
-            sources=made.sources,
-            inward=tuple(given[made.leading :]),
-            outward=tuple(shape[made.leading :]),
-            leading=made.leading,
+            sources=origin.sources,
+            inward=tuple(input_shape[origin.leading :]),
+            outward=tuple(shape[origin.leading :]),
+            leading=origin.leading,
             columns=columns,
         )
-        return Made(sources=(name,), leading=made.leading)
+        return Made(sources=(name,), leading=origin.leading)
 
-    def add(self, name: str, leaf: Any, made: Made, given: Any, result: Any) -> None:
+    def add(self, name: str, leaf: Any, origin: Made, input_tensor: Any, result: Any) -> None:
         """Note a call of a layer, and the tensor that it gives."""
-        self.keep(result, self.call(name, leaf, made, given.shape, result.shape))
+        self.keep(result, self.call(name, leaf, origin, input_tensor.shape, result.shape))
 
     def free(self, name: str) -> str:
         """A name that no call and no leaf has: the name, or with a number behind it."""
         name = f"{name}_before" if self.in_step_before else name
-        taken = self.leaves | self.calls.keys()
+        used_names = self.leaves | self.calls.keys()
         number, free = 2, name
-        while free in taken:
+        while free in used_names:
             number, free = number + 1, f"{name}_{number}"
         return free
 
     def reorder(
-        self, func: Any, name: str, made: Made, args: Any, kwargs: Mapping[str, Any], result: Any
+        self, func: Any, name: str, origin: Made, args: Any, kwargs: Mapping[str, Any], result: Any
     ) -> None:
         """Note what a function gives that moves the numbers of a tensor, and computes nothing."""
-        axes = tuple(args[0].shape[: made.leading])
-        shape = tuple(args[0].shape[made.leading :])
-        before = made.order or Order(places=first_order(shape), shape=shape)
-        found = orders(func, name, before, axes, args[1:], kwargs)
-        for part, order in zip(parts_of(result), found, strict=False):
+        axes = tuple(args[0].shape[: origin.leading])
+        shape = tuple(args[0].shape[origin.leading :])
+        before = origin.order or Order(places=first_order(shape), shape=shape)
+        part_orders = orders(func, name, before, axes, args[1:], kwargs)
+        for part, order in zip(parts_of(result), part_orders, strict=False):
             if order is not None:
                 plain = order.unchanged
-                self.keep(part, dataclasses.replace(made, order=None if plain else order))
+                self.keep(part, dataclasses.replace(origin, order=None if plain else order))
 
     def refuse_lost(self, tensor: Any) -> None:
         """Refuse a tensor of no layer in the name of the library's module that computes it.
@@ -182,10 +182,10 @@ class PassRecord:
         Raises:
             ConversionError: There is such a module.
         """
-        inner = [(name, part) for name, part, known in self.entered if known]
-        found = self.seen(tensor).lost_in or next(reversed(inner), None)
-        if found is not None:
-            raise unsupported(*found)
+        inner = [(name, part) for name, part, all_unchanged in self.entered if all_unchanged]
+        lost_module = self.seen(tensor).lost_in or next(reversed(inner), None)
+        if lost_module is not None:
+            raise unsupported(*lost_module)
 
     def said_of(self, tensor: Any) -> str:
         """Which function of torch computed a tensor of no layer, or ""."""

@@ -95,11 +95,11 @@ def to_torch(graph: Graph) -> Any:
         modules[id(node)].requires_grad_(name not in ready.fixed)
     # With a map of its own for every node, nirtorch's defaults, which lose biases and swap
     # channels, are never used.
-    made = nirtorch.nir_to_torch(written, kinds, default_map={})
+    module = nirtorch.nir_to_torch(written, kinds, default_map={})
     if len(outputs) > 1:
-        _give_all(made, {new.replace(".", "_"): name for new, name in outputs.items()})
-    made.meta[SOURCE] = graph
-    return made
+        _give_all(module, {new.replace(".", "_"): name for new, name in outputs.items()})
+    module.meta[SOURCE] = graph
+    return module
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -131,21 +131,23 @@ def drafted(graph: Graph) -> TorchDraft:
                 fix="convert the graph for a time-stepped framework first",
                 node=name,
             )
-    draft, names = draft_of(graph)
-    outputs = {names[name]: name for name in graph.outputs}
+    draft, draft_names = draft_of(graph)
+    outputs = {draft_names[name]: name for name in graph.outputs}
     _one_output(draft, list(outputs))
     refuse_wiring(draft, _TORCH)
-    for name, new in names.items():
+    for name, new in draft_names.items():
         if draft.nodes.get(new, {}).get("type") == "Delay":
             draft.nodes[new]["delay"] = delay_in_steps(graph, name)
     steps = {
-        names[name]: step_of(rule, draft.shapes[names[name]][1], readouts=True)
+        draft_names[name]: step_of(rule, draft.shapes[draft_names[name]][1], readouts=True)
         for name, rule in rules.items()
-        if name in names
+        if name in draft_names
     }
     for name, rule in rules.items():
         # Spikes are counted in thresholds, or leave before a step.
-        if name in names and (steps[names[name]].several or steps[names[name]].late):
+        if name in draft_names and (
+            steps[draft_names[name]].several or steps[draft_names[name]].late
+        ):
             refuse_firing_at_rest(rule)
     for name in steps:
         draft.nodes[name] = _full(draft.nodes[name], draft.shapes[name][1])
@@ -153,9 +155,9 @@ def drafted(graph: Graph) -> TorchDraft:
     if conventions is not None and conventions.channels_last:
         reorder_flattened(draft, False, "torch is channels first")
     plain_flatten(draft)
-    nodes = {new: name for name, new in names.items()}
-    own = {new for new, name in nodes.items() if graph.nodes[name].type in WEIGHTED}
-    fixed = frozenset(draft.of_type(*WEIGHTED)) - own
+    nodes = {new: name for name, new in draft_names.items()}
+    weighted = {new for new, name in nodes.items() if graph.nodes[name].type in WEIGHTED}
+    fixed = frozenset(draft.of_type(*WEIGHTED)) - weighted
     _delay_late(draft, steps)  # which may copy weights
     return TorchDraft(draft=draft, steps=steps, outputs=outputs, nodes=nodes, fixed=fixed)
 

@@ -73,22 +73,22 @@ def spans_taken(
     return {axis: range(start, start + length)} if axis >= leading else None
 
 
-def _spans_of(given: Any, index: Any, leading: int) -> dict[int, range] | None:
+def _spans_of(tensor: Any, index: Any, leading: int) -> dict[int, range] | None:
     """Axis -> the places along it that x[:, 2:5] takes; None where it is something else."""
     entries = list(index) if isinstance(index, tuple) else [index]
     if any(entry is Ellipsis for entry in entries):
         place = next(place for place, entry in enumerate(entries) if entry is Ellipsis)
-        entries[place : place + 1] = [slice(None)] * (given.ndim - len(entries) + 1)
+        entries[place : place + 1] = [slice(None)] * (tensor.ndim - len(entries) + 1)
     if not all(isinstance(entry, slice) for entry in entries):
         return None
     # All of a batch of one is less of another.
     if any(entry != slice(None) for entry in entries[:leading]):
         return None
     spans = {
-        axis: range(given.shape[axis])[entry]
+        axis: range(tensor.shape[axis])[entry]
         for axis, entry in enumerate(entries[leading:], start=leading)
     }
-    return {axis: span for axis, span in spans.items() if span != range(given.shape[axis])}
+    return {axis: span for axis, span in spans.items() if span != range(tensor.shape[axis])}
 
 
 def function_name(func: Any) -> str:
@@ -107,26 +107,26 @@ def parts_of(value: Any) -> tuple[Any, ...]:
     return tuple(value) if isinstance(value, tuple | list) else (value,)
 
 
-def flatten_of(given: Any, result: Any, leading: int) -> Any:
+def flatten_of(tensor: Any, result: Any, leading: int) -> Any:
     """The torch.nn.Flatten that makes one shape of the other, or None."""
     import torch
 
-    shape, wanted = tuple(given.shape), tuple(result.shape)
+    shape, target_shape = tuple(tensor.shape), tuple(result.shape)
     for start in range(leading, len(shape)):
         for end in range(start + 1, len(shape)):
             joined = 1
             for length in shape[start : end + 1]:
                 joined *= length
-            if (*shape[:start], joined, *shape[end + 1 :]) == wanted:
+            if (*shape[:start], joined, *shape[end + 1 :]) == target_shape:
                 return torch.nn.Flatten(start, end)
     return None
 
 
-def factor_of(name: str, given: Any, number: Any, axes: int) -> Factor | None:
+def factor_of(name: str, tensor: Any, number: Any, axes: int) -> Factor | None:
     """What multiplies a tensor, which has so many axes of time and batch, or divides it: a number, or
     fixed ones; None where it is something else.
     """
-    value = _numbers(number, given, axes)
+    value = _numbers(number, tensor, axes)
     if (
         value is None
         or (np.ndim(value) == 0 and not value)
@@ -136,10 +136,10 @@ def factor_of(name: str, given: Any, number: Any, axes: int) -> Factor | None:
     return Factor(value=1 / value if name in OVER else value)
 
 
-def shift_of(name: str, given: Any, number: Any, axes: int) -> Factor | None:
+def shift_of(name: str, tensor: Any, number: Any, axes: int) -> Factor | None:
     """As `factor_of`, of a sum, or a difference: one number for each channel."""
-    value = _numbers(number, given, axes)
-    if value is None or given.ndim - axes not in (1, 2, 3):
+    value = _numbers(number, tensor, axes)
+    if value is None or tensor.ndim - axes not in (1, 2, 3):
         return None
     if np.ndim(value):
         channels = value.reshape(len(value), -1)
@@ -151,19 +151,19 @@ def shift_of(name: str, given: Any, number: Any, axes: int) -> Factor | None:
     return Factor(value=1.0, offset=-value if name in SUBTRACT else value)
 
 
-def _numbers(number: Any, given: Any, axes: int) -> Any:
+def _numbers(number: Any, tensor: Any, axes: int) -> Any:
     """A number, or the numbers of a tensor in the shape of another one without its first axes; None
     where they are others for each sample or step, or would make its shape another one.
     """
     if type(number) in (int, float):
         return float(number)
-    if not hasattr(number, "_version") or number.ndim > given.ndim:
+    if not hasattr(number, "_version") or number.ndim > tensor.ndim:
         return None
-    wanted = (*(1,) * axes, *given.shape[axes:])
-    ends = zip(reversed(number.shape), reversed(wanted), strict=False)
-    if any(length not in (1, whole) for length, whole in ends):
+    full_shape = (*(1,) * axes, *tensor.shape[axes:])
+    ends = zip(reversed(number.shape), reversed(full_shape), strict=False)
+    if any(length not in (1, full_length) for length, full_length in ends):
         return None
-    return numbers_of(number, tuple(given.shape[axes:]))
+    return numbers_of(number, tuple(tensor.shape[axes:]))
 
 
 def is_parameter(value: Any) -> bool:
@@ -187,13 +187,13 @@ def convolution_of(
     """The layer that torch.nn.functional.conv1d or conv2d is, or None; see `_with_weights`."""
     import torch
 
-    names = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
-    given = dict(zip(names, args, strict=False)) | dict(kwargs)
-    weight, bias = given["weight"], given.pop("bias", None)
+    argument_names = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
+    arguments = dict(zip(argument_names, args, strict=False)) | dict(kwargs)
+    weight, bias = arguments["weight"], arguments.pop("bias", None)
     kind = {3: torch.nn.Conv1d, 4: torch.nn.Conv2d}.get(weight.ndim)
     if kind is None:
         return None
-    options = {name: value for name, value in given.items() if name in names[3:]}
+    options = {name: value for name, value in arguments.items() if name in argument_names[3:]}
     groups = options.get("groups", 1)
     layer = kind(groups, groups, tuple(weight.shape[2:]), **options)
     return _with_weights(layer, weight, bias, parameters)
@@ -205,17 +205,17 @@ def _with_weights(layer: Any, weight: Any, bias: Any, parameters: Iterable[Any])
     """
     import torch
 
-    whole = {(each.data_ptr(), each.numel()) for each in parameters}
+    parameter_memory = {(parameter.data_ptr(), parameter.numel()) for parameter in parameters}
     del layer.weight, layer.bias
     for name, value in (("weight", weight), ("bias", bias)):
-        own = value
+        tensor = value
         if (
             value is not None
             and not is_parameter(value)
-            and (value.data_ptr(), value.numel()) in whole
+            and (value.data_ptr(), value.numel()) in parameter_memory
         ):
-            own = torch.nn.Parameter(value.detach())  # of the same memory
-        setattr(layer, name, own)
+            tensor = torch.nn.Parameter(value.detach())  # of the same memory
+        setattr(layer, name, tensor)
     return layer
 
 
@@ -224,8 +224,8 @@ def weights_of(
 ) -> tuple[Any, Any] | None:
     """Weight (out, in) and bias of a function of `MATRIX`; None where it is something else."""
     if name == "linear":
-        given = dict(zip(("input", "weight", "bias"), args, strict=False)) | dict(kwargs)
-        return given["weight"], given.get("bias")
+        arguments = dict(zip(("input", "weight", "bias"), args, strict=False)) | dict(kwargs)
+        return arguments["weight"], arguments.get("bias")
     *bias, _, matrix = args
     if kwargs or matrix.ndim != 2:
         return None

@@ -64,13 +64,13 @@ class ModuleTrace:
         neurons = frozenset(neurons)
         carried: dict[str, set[tuple[str, bool]]] = {"": set()}
         for call in self.calls:
-            given = set[tuple[str, bool]]().union(*(carried[source] for source in call.sources))
+            arriving = set[tuple[str, bool]]().union(*(carried[source] for source in call.sources))
             if (leaf := _leaf_before(call)) is not None:
-                given = {(leaf, True)}
+                arriving = {(leaf, True)}
             if call.name in neurons:
-                yield from ((source, call.name, before) for source, before in sorted(given))
-                given = {(call.name, False)}
-            carried[call.name] = given
+                yield from ((source, call.name, before) for source, before in sorted(arriving))
+                arriving = {(call.name, False)}
+            carried[call.name] = arriving
         for heard in self.outputs:
             for source in heard.sources:
                 yield from ((leaf, "", before) for leaf, before in sorted(carried[source]))
@@ -78,11 +78,11 @@ class ModuleTrace:
     @property
     def uses(self) -> dict[str, int]:
         """How often what a leaf gives is taken, by leaves or as an output."""
-        found: dict[str, int] = {}
-        for taken in (*self.calls, *self.outputs):
-            for source in taken.sources:
-                found[source] = found.get(source, 0) + 1
-        return found
+        counts: dict[str, int] = {}
+        for consumer in (*self.calls, *self.outputs):
+            for source in consumer.sources:
+                counts[source] = counts.get(source, 0) + 1
+        return counts
 
 
 def _leaf_before(call: Call) -> str | None:
@@ -106,8 +106,8 @@ def outputs_of(record: PassRecord, result: Any) -> tuple[Heard, ...]:
             fix="compute a tensor of its own instead, such as x = 2 * x",
         )
     tensors = tensors_of(result)
-    made = [record.seen(tensor).unchanged for tensor in tensors]
-    if not tensors or made[0] is None:
+    origins = [record.seen(tensor).unchanged for tensor in tensors]
+    if not tensors or origins[0] is None:
         if tensors:
             record.refuse_lost(tensors[0])
         by = record.said_of(tensors[0]) if tensors else ""
@@ -115,35 +115,37 @@ def outputs_of(record: PassRecord, result: Any) -> tuple[Heard, ...]:
             f"the output of the module is computed outside of layers{by}",
             fix="return what a layer gives in one step, unchanged",
         )
-    taken = {source for call in record.calls.values() for source in call.sources}
-    taken |= {_leaf_before(record.calls[name]) or name for name in taken - {""}}
-    found: dict[tuple[str, ...], Heard] = {}
-    for place, (tensor, one) in enumerate(zip(tensors, made, strict=True)):
-        if one is None or (place and _goes_on(record, one, taken)):
+    consumed = {source for call in record.calls.values() for source in call.sources}
+    consumed |= {_leaf_before(record.calls[name]) or name for name in consumed - {""}}
+    outputs: dict[tuple[str, ...], Heard] = {}
+    for place, (tensor, origin) in enumerate(zip(tensors, origins, strict=True)):
+        if origin is None or (place and _goes_on(record, origin, consumed)):
             continue
         heard = Heard(
-            sources=one.sources,
-            member=one.member,
+            sources=origin.sources,
+            member=origin.member,
             place=place,
-            shape=tuple(tensor.shape[one.leading :]),
+            shape=tuple(tensor.shape[origin.leading :]),
         )
         # Beside its spikes, a neuron that never resets gives its membrane.
-        if one.sources not in found or (one.member == "membrane" and _is_silent(record, one)):
-            found[one.sources] = heard
-    return tuple(found.values())
+        if origin.sources not in outputs or (
+            origin.member == "membrane" and _is_silent(record, origin)
+        ):
+            outputs[origin.sources] = heard
+    return tuple(outputs.values())
 
 
-def _goes_on(record: PassRecord, made: Made, taken: Set[str]) -> bool:
+def _goes_on(record: PassRecord, origin: Made, consumed: Set[str]) -> bool:
     """Whether what one neuron gives, or the input, is taken by a layer too."""
-    source = made.sources[0]
-    if len(made.sources) > 1 or source not in taken:
+    source = origin.sources[0]
+    if len(origin.sources) > 1 or source not in consumed:
         return False
     return not source or exported(record.calls[source]).framework is not None
 
 
-def _is_silent(record: PassRecord, made: Made) -> bool:
+def _is_silent(record: PassRecord, origin: Made) -> bool:
     """Whether a neuron never resets."""
-    leaf = record.calls[made.sources[0]].module
+    leaf = record.calls[origin.sources[0]].module
     threshold = getattr(leaf, "v_threshold", 0.0)
     unreached = isinstance(threshold, float) and threshold == float("inf")
     return unreached or getattr(leaf, "reset_mechanism", "") == "none"
@@ -153,29 +155,29 @@ def calls_taken(record: PassRecord, outputs: tuple[Heard, ...]) -> tuple[Call, .
     """The calls, without what is computed outside of leaves, or for the next step, and that nobody
     takes.
     """
-    found = _needed(record, outputs, frozenset())
-    elsewhere = {id(call.module) for call in found if call.name in record.earlier}
+    calls = _needed(record, outputs, frozenset())
+    elsewhere = {id(call.module) for call in calls if call.name in record.earlier}
     return tuple(_needed(record, outputs, elsewhere))
 
 
 def _needed(record: PassRecord, outputs: tuple[Heard, ...], elsewhere: Set[int]) -> list[Call]:
     """The calls that are taken, and those of leaves, but for modules that are needed elsewhere."""
-    found: list[Call] = []
+    needed: list[Call] = []
     for call in reversed(record.calls.values()):
-        taken = {source for each in (*found, *outputs) for source in each.sources}
-        own = call.name in record.leaves and id(call.module) not in elsewhere
-        if call.name in taken or own:
-            found.append(call)
-    return found[::-1]
+        consumed = {source for consumer in (*needed, *outputs) for source in consumer.sources}
+        is_leaf = call.name in record.leaves and id(call.module) not in elsewhere
+        if call.name in consumed or is_leaf:
+            needed.append(call)
+    return needed[::-1]
 
 
 def left_out(record: PassRecord, result: Any) -> Iterator[str]:
     """What the module returns beside its output that is of no layer, and no state of one."""
     for place, tensor in enumerate(tensors_of(result)):
         seen = record.seen(tensor)
-        made = seen.unchanged
-        if not place or seen.is_state or (made is not None and made.sources != ("",)):
+        origin = seen.unchanged
+        if not place or seen.is_state or (origin is not None and origin.sources != ("",)):
             continue
         by = f" by torch's {seen.function}" if seen.function else ""
-        what = f"computed outside of layers{by}" if made is None else "its input"
-        yield f"tensor {place + 1}, of shape {tuple(tensor.shape)}, {what}"
+        description = f"computed outside of layers{by}" if origin is None else "its input"
+        yield f"tensor {place + 1}, of shape {tuple(tensor.shape)}, {description}"

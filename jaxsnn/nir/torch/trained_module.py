@@ -50,12 +50,12 @@ def weights_for(module: Any, nodes: Mapping[str, Node]) -> Iterator[tuple[str, s
     graph = source_of(module)
     records = []
     for name, node in nodes.items():
-        known = graph.nodes[name]
+        original = graph.nodes[name]
         values = {"weight": node.value("weight")}
-        if "bias" in known.names:
+        if "bias" in original.names:
             has = "bias" in node.names
-            values["bias"] = node.value("bias") if has else np.zeros(_channels(known))
-        records.append(known.replace(**values))
+            values["bias"] = node.value("bias") if has else np.zeros(_channels(original))
+        records.append(original.replace(**values))
     for path, value in to_torch(graph.with_nodes(records)).state_dict().items():
         layer, _, key = str(path).rpartition(".")
         if key in ("weight", "bias"):
@@ -75,15 +75,15 @@ def _with_weights(graph: Graph, module: Any) -> Graph:
             if key not in draft.nodes[name] or name in ready.fixed:
                 continue
             new = _held(module, name, key)
-            other = new != np.asarray(draft.nodes[name][key], np.float32)
+            differs = new != np.asarray(draft.nodes[name][key], np.float32)
             place = np.broadcast_to(places.nodes[name].get(key, 0.0), new.shape)
-            looped, own = np.divmod(place, _IN_LOOPS) if key == "bias" else (0 * place, place)
+            looped, outside = np.divmod(place, _IN_LOOPS) if key == "bias" else (0 * place, place)
             # of a sum of two biases, the one outside of the loop is all
-            for where, value in ((looped, np.where(own > 0, 0.0, new)), (own, new)):
-                index = where[other].astype(int)
-                now[index], changed[index] = value[other], True
+            for positions, value in ((looped, np.where(outside > 0, 0.0, new)), (outside, new)):
+                index = positions[differs].astype(int)
+                now[index], changed[index] = value[differs], True
             if key == "weight":
-                read.append((name, new, own.astype(int)))
+                read.append((name, new, outside.astype(int)))
     for name, new, place in read:
         apart = (place > 0) & (now[place].astype(np.float32) != new.astype(np.float32))
         apart &= ~np.isnan(new)  # which no graph has, and that is told
@@ -94,7 +94,9 @@ def _with_weights(graph: Graph, module: Any) -> Graph:
                 fix="give each place weights of its own in the graph before jaxsnn.to_torch",
                 node=name,
             )
-    kind = np.result_type(np.float32, *(_array(each).dtype for each in module.parameters()))
+    kind = np.result_type(
+        np.float32, *(_array(parameter).dtype for parameter in module.parameters())
+    )
     records, first = {}, 1
     for name, key, value in parts:
         part = slice(first, first + value.size)
@@ -117,8 +119,10 @@ def _with_levels(graph: Graph, module: Any) -> Graph:
                 value = np.resize(node.value(key), step.shape)
                 changes[key] = np.where(new == old, value, new)
         if changes:
-            whole = {key: np.resize(value, step.shape) for key, value in node.parameters.items()}
-            records.append(node.replace(**whole | changes))
+            parameters = {
+                key: np.resize(value, step.shape) for key, value in node.parameters.items()
+            }
+            records.append(node.replace(**parameters | changes))
     return graph.with_nodes(records)
 
 
@@ -174,21 +178,21 @@ def _refuse_other_numbers(graph: Graph, module: Any) -> None:
     Raises:
         ConversionError: Names the node and the two numbers.
     """
-    names = {spelt(name): node for name, node in drafted(graph).nodes.items()}
-    for path, wanted in to_torch(graph).state_dict().items():
+    node_of_layer = {spelt(name): node for name, node in drafted(graph).nodes.items()}
+    for path, expected in to_torch(graph).state_dict().items():
         layer, _, key = str(path).rpartition(".")
-        node = names.get(layer, layer)
-        own, new = _held(module, layer, key), wanted.numpy()
-        if own.shape != new.shape:
+        node = node_of_layer.get(layer, layer)
+        value, new = _held(module, layer, key), expected.numpy()
+        if value.shape != new.shape:
             raise ConversionError(
-                f"node '{node}': {key} has the shape {own.shape} in the module, and {new.shape} in its"
+                f"node '{node}': {key} has the shape {value.shape} in the module, and {new.shape} in its"
                 " graph",
                 fix="keep the shapes that jaxsnn.to_torch makes",
                 node=node,
             )
-        if not (same := own.astype(np.float32) == new).all():
+        if not (same := value.astype(np.float32) == new).all():
             raise ConversionError(
-                f"node '{node}': {key} is {own[~same][0]:g} in the module and {new[~same][0]:g} in its"
+                f"node '{node}': {key} is {value[~same][0]:g} in the module and {new[~same][0]:g} in its"
                 " graph, and weights, biases, v_threshold and v_reset alone are read back",
                 fix="set it in the graph before jaxsnn.to_torch",
                 node=node,

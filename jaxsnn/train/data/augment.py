@@ -154,14 +154,14 @@ class ChannelShift:
         )
 
 
-def refuse_values(inputs: Any, what: str) -> None:
-    """Refuse inputs that are no events; `what` changes these.
+def refuse_values(inputs: Any, change: str) -> None:
+    """Refuse inputs that are no events; `change` says what is done to these.
 
     Raises:
         UsageError: they are arrays or currents.
     """
     if isinstance(inputs, Currents) or not hasattr(inputs, "time"):
-        raise UsageError(f"{what}, and inputs are values", fix="leave it out")
+        raise UsageError(f"{change}, and inputs are values", fix="leave it out")
 
 
 #: Changes of `Warp`.
@@ -310,14 +310,14 @@ def refuse_other_channels(augment: Any, encoder: Any, channels: int) -> None:
                     encoder=ENCODER.set_to("latency"),
                 ),
             )
-        said = {Warp: "shape", ChannelShift: "channels"}.get(type(step))
-        if said is None:
+        field = {Warp: "shape", ChannelShift: "channels"}.get(type(step))
+        if field is None:
             continue
-        value = getattr(step, said)
-        if (wanted := math.prod(value) if said == "shape" else value) > channels:
+        value = getattr(step, field)
+        if (size := math.prod(value) if field == "shape" else value) > channels:
             raise UsageError(
-                f"augment changes {wanted} channels ({said} {value}), and the input has {channels}",
-                fix=f"give the {said} that the samples have",
+                f"augment changes {size} channels ({field} {value}), and the input has {channels}",
+                fix=f"give the {field} that the samples have",
             )
 
 

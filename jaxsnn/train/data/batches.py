@@ -165,7 +165,7 @@ def late_notes(splits: Mapping[str, Batch], t_end: float) -> list[str]:
         splits: by the name of the part.
         t_end: seconds.
     """
-    found = []
+    notes = []
     for part, batch in splits.items():
         if not isinstance(batch.inputs, Events | GradedEvents | Currents):
             continue
@@ -182,17 +182,17 @@ def late_notes(splits: Mapping[str, Batch], t_end: float) -> list[str]:
                 events=int(used.sum()),
                 option=T_END.equal_to(format_time(t_end)),
             )
-            found.append(Note(text, kind="dropped", code="late-events"))
-    return found
+            notes.append(Note(text, kind="dropped", code="late-events"))
+    return notes
 
 
-def _over_time(network: Network, name: str, x: Any, what: str) -> jax.Array:
+def _over_time(network: Network, name: str, x: Any, split_name: str) -> jax.Array:
     """Arrays (samples, time, *shape) for the time-stepped engine."""
     shape = shape_of_input(network, name)
     if np.shape(x)[2:] != shape:
-        wanted = ", ".join(map(str, ("samples", "time", *shape)))
+        expected = ", ".join(map(str, ("samples", "time", *shape)))
         raise UsageError(
-            f"{what} has shape {np.shape(x)}, and in time steps input '{name}' takes ({wanted})",
+            f"{split_name} has shape {np.shape(x)}, and in time steps input '{name}' takes ({expected})",
             fix="move the axes, or give Events",
             node=name,
         )
@@ -234,9 +234,11 @@ class Streamed:
         draws the spikes of all samples in a row: which these are changes from epoch to epoch.
         """
         index = np.arange(min(_LOOKED_AT, len(self.data)))
-        found, turned = self.take(index), self.take(index[::-1])
-        pairs = zip(jax.tree.leaves(found), jax.tree.leaves(turned), strict=True)
-        if any(not np.array_equal(one, np.asarray(other)[::-1]) for one, other in pairs):
+        batch, turned = self.take(index), self.take(index[::-1])
+        pairs = zip(jax.tree.leaves(batch), jax.tree.leaves(turned), strict=True)
+        if any(
+            not np.array_equal(leaf, np.asarray(turned_leaf)[::-1]) for leaf, turned_leaf in pairs
+        ):
             raise UsageError(
                 Text(
                     "the encoder makes other spikes of a sample where others stand beside it, and "
@@ -257,12 +259,12 @@ class Streamed:
 
     def digest(self) -> str:
         """A hash of all samples and labels, read piece by piece."""
-        found = hashlib.sha256(np.ascontiguousarray(self.data.y).tobytes())
+        sha256 = hashlib.sha256(np.ascontiguousarray(self.data.y).tobytes())
         for leaf in jax.tree.leaves(self.data.x):
             for first in range(0, len(self.data), self.at_once):
                 part = np.asarray(leaf[np.arange(first, min(first + self.at_once, len(self.data)))])
-                found.update(part.tobytes())
-        return found.hexdigest()
+                sha256.update(part.tobytes())
+        return sha256.hexdigest()
 
 
 def pieces(split: Batch | Streamed, order: np.ndarray) -> Iterator[tuple[Batch, np.ndarray, int]]:
@@ -322,14 +324,14 @@ def first_pieces(splits: Mapping[str, Batch | Streamed]) -> dict[str, Batch]:
     """What is looked at of splits before a run: all of those in memory, of others what is in memory
     at once first, and says so.
     """
-    found = {}
+    batches = {}
     for name, split in splits.items():
         if isinstance(split, Batch):
-            found[name] = split
+            batches[name] = split
         else:
             number = min(split.at_once, len(split.data))
-            found[f"{name}, its first {number} samples"] = split.take(np.arange(number))
-    return found
+            batches[f"{name}, its first {number} samples"] = split.take(np.arange(number))
+    return batches
 
 
 def identities(splits: Mapping[str, Batch | Streamed]) -> dict[str, Any]:

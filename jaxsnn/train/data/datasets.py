@@ -174,9 +174,9 @@ def yinyang(n: int, seed: Seed) -> Data:
         candidates = generator.uniform(0.0, 2 * _BIG, (max(n, 64), 2))
         regions = yinyang_region(candidates)
         for label, places in enumerate(open_places):
-            found = candidates[regions == label][: len(places)]
-            points[places[: len(found)]] = found
-            del places[: len(found)]
+            accepted = candidates[regions == label][: len(places)]
+            points[places[: len(accepted)]] = accepted
+            del places[: len(accepted)]
     x = np.concatenate([points, 1 - points], axis=1)
     return Data(x=x, y=y, classes=("yin", "yang", "dot"), first="small")
 
@@ -188,10 +188,12 @@ def yinyang_region(points: np.ndarray) -> np.ndarray:
     lies in the middle of a half disc. Yang is the rest.
     """
     x, y = points[..., 0], points[..., 1]
-    right = np.hypot(x - 1.5 * _BIG, y - _BIG)
-    left = np.hypot(x - 0.5 * _BIG, y - _BIG)
-    yin = (left <= 0.5 * _BIG) | ((y > _BIG) & (right > 0.5 * _BIG))
-    region = np.where((right <= _SMALL) | (left <= _SMALL), 2, np.where(yin, 0, 1))
+    right_distance = np.hypot(x - 1.5 * _BIG, y - _BIG)
+    left_distance = np.hypot(x - 0.5 * _BIG, y - _BIG)
+    yin = (left_distance <= 0.5 * _BIG) | ((y > _BIG) & (right_distance > 0.5 * _BIG))
+    region = np.where(
+        (right_distance <= _SMALL) | (left_distance <= _SMALL), 2, np.where(yin, 0, 1)
+    )
     return np.where(np.hypot(x - _BIG, y - _BIG) <= _BIG, region, -1)
 
 
@@ -371,8 +373,10 @@ def as_splits(data: Any, seed: Seed = 0) -> tuple[Splits, tuple[str, ...]]:
     if isinstance(data, Data):
         splits = splits_of_arrays(data.x, data.y, seed=seed, classes=data.classes)
         parts = {name: getattr(splits, name) for name in ("train", "validation", "test")}
-        kept = {"channels": data.channels, "first": data.first}
-        splits = replace(splits, **{name: replace(part, **kept) for name, part in parts.items()})
+        metadata = {"channels": data.channels, "first": data.first}
+        splits = replace(
+            splits, **{name: replace(part, **metadata) for name, part in parts.items()}
+        )
     elif isinstance(data, tuple | list) and len(data) == 2:
         splits = splits_of_arrays(*data, seed=seed)
     else:

@@ -442,7 +442,7 @@ def _joined(parts: list[Events], channels: int) -> Events:
         return parts[0]
     slots = max(part.time.shape[1] for part in parts)
 
-    def whole(name: str, unused: float) -> np.ndarray:
+    def joined_field(name: str, unused: float) -> np.ndarray:
         arrays = [np.asarray(getattr(part, name)) for part in parts]
         padded = [
             np.pad(array, [(0, 0), (0, slots - array.shape[1])], constant_values=unused)
@@ -450,17 +450,17 @@ def _joined(parts: list[Events], channels: int) -> Events:
         ]
         return np.concatenate(padded)
 
-    return Events(time=whole("time", np.inf), index=whole("index", channels))
+    return Events(time=joined_field("time", np.inf), index=joined_field("index", channels))
 
 
 def _refuse_numbers(least: float = -np.inf, /, **fields: Any) -> None:
     """Refuse fields of an encoder that are no finite numbers, or below `least`."""
     named = {_ABOVE: "a number above 0", 0.0: "a number of at least 0"}
-    wanted = named.get(least, "a finite number")
+    requirement = named.get(least, "a finite number")
     for name, value in fields.items():
         number = as_number(value)
         if not (np.isfinite(number) and number >= least):
-            raise UsageError(f"{name} is {shown(value)}", fix=f"give {wanted}")
+            raise UsageError(f"{name} is {shown(value)}", fix=f"give {requirement}")
 
 
 def _refuse_values(values: np.ndarray, bad: np.ndarray, fix: str) -> None:
@@ -474,10 +474,10 @@ def _refuse_values(values: np.ndarray, bad: np.ndarray, fix: str) -> None:
 
 def _rising(name: str, numbers: Any) -> np.ndarray:
     """Levels or centres, checked to be finite and to rise."""
-    given = np.array([*map(as_number, numbers if np.iterable(numbers) else ())])
-    if given.size == 0 or not np.isfinite(given).all() or (np.diff(given) <= 0).any():
+    values = np.array([*map(as_number, numbers if np.iterable(numbers) else ())])
+    if values.size == 0 or not np.isfinite(values).all() or (np.diff(values) <= 0).any():
         raise UsageError(f"{name} are {numbers}", fix=f"give {name} that rise")
-    return given
+    return values
 
 
 def _signals(values: np.ndarray, purpose: str) -> np.ndarray:
@@ -503,14 +503,14 @@ def _in_numpy(values: Any, dtype: Any = None) -> np.ndarray:
     return np.asarray(values, dtype)
 
 
-def _flat_values(values: Any, what: str) -> np.ndarray:
+def _flat_values(values: Any, encoding: str) -> np.ndarray:
     """Values (samples, channels), checked to lie between 0 and 1; NaN passes. float32 stays."""
     values = _in_numpy(values)
     values = values if values.dtype == np.float32 else values.astype(float)
     if values.ndim < 2:
         raise UsageError(f"values of shape {values.shape}", fix="give (samples, channels)")
     values = values.reshape(len(values), -1)
-    fix = f"scale the data, {what} encoding takes values from 0 to 1"
+    fix = f"scale the data, {encoding} encoding takes values from 0 to 1"
     _refuse_values(values, (values < 0) | (values > 1), fix)
     return values
 

@@ -52,8 +52,10 @@ def mnist_splits(
         FileError: there is no MNIST in the folder.
         UsageError: no folder.
     """
-    where = "the idx files, or the PNG folders of github.com/rasbt/mnist-pngs"
-    return _splits("mnist", tuple("0123456789"), seed, _named(folder, "mnist", where), where, side)
+    source = "the idx files, or the PNG folders of github.com/rasbt/mnist-pngs"
+    return _splits(
+        "mnist", tuple("0123456789"), seed, _named(folder, "mnist", source), source, side
+    )
 
 
 def fashion_mnist_splits(
@@ -62,21 +64,21 @@ def fashion_mnist_splits(
     """Fashion-MNIST (Xiao, Rasul and Vollgraf, 2017) with its own test set; as `mnist_splits`, but
     that the folder is by default that of Debian's package `dataset-fashion-mnist`.
     """
-    where = "Debian's dataset-fashion-mnist, or github.com/zalandoresearch/fashion-mnist"
+    source = "Debian's dataset-fashion-mnist, or github.com/zalandoresearch/fashion-mnist"
     if folder is None and os.path.isdir(_FASHION):
         folder = _FASHION
     return _splits(
-        "fashion-mnist", _GARMENTS, seed, _named(folder, "fashion-mnist", where), where, side
+        "fashion-mnist", _GARMENTS, seed, _named(folder, "fashion-mnist", source), source, side
     )
 
 
-def _named(folder: str | os.PathLike[str] | None, name: str, where: str) -> str:
+def _named(folder: str | os.PathLike[str] | None, name: str, source: str) -> str:
     if folder is None:
         raise UsageError(
             f"{name} needs a folder with its files",
             fix=Text(
                 "get {files}, and name the folder, {data_folder}",
-                files=where,
+                files=source,
                 data_folder=DATA_FOLDER.set_to("DIR"),
             ),
         )
@@ -84,19 +86,22 @@ def _named(folder: str | os.PathLike[str] | None, name: str, where: str) -> str:
 
 
 def _splits(
-    name: str, classes: Sequence[str], seed: Seed, folder: str, where: str, side: int | None
+    name: str, classes: Sequence[str], seed: Seed, folder: str, source: str, side: int | None
 ) -> Splits:
     parts = {}
     for part in ("train", "test"):
-        found = read_images(folder, part)
-        if found is None:
-            raise FileError(f"{folder} holds no {part} images of {name}", fix=f"get {where}")
-        images, labels = found
+        labelled = read_images(folder, part)
+        if labelled is None:
+            raise FileError(f"{folder} holds no {part} images of {name}", fix=f"get {source}")
+        images, labels = labelled
         parts[part] = Data(x=_bright(images, side), y=labels, classes=tuple(classes))
-    held, kept = stratified(parts["train"].y, _HELD_OUT, [*seed_words(seed), 0])
+    validation_index, train_index = stratified(parts["train"].y, _HELD_OUT, [*seed_words(seed), 0])
     train = parts["train"]
     return Splits(
-        name=name, train=taken(train, kept), validation=taken(train, held), test=parts["test"]
+        name=name,
+        train=taken(train, train_index),
+        validation=taken(train, validation_index),
+        test=parts["test"],
     )
 
 
@@ -181,8 +186,10 @@ def read_images(folder: str | os.PathLike[str], part: str) -> Labelled | None:
 def _idx_file(folder: Path, part: str, kind: str) -> Path | None:
     """The file of images or labels, by the names that are in use."""
     axes = {"images": 3, "labels": 1}[kind]
-    names = [f"{part}-{kind}{mark}idx{axes}-ubyte{end}" for mark in "-." for end in ("", ".gz")]
-    return next((folder / name for name in names if (folder / name).is_file()), None)
+    file_names = [
+        f"{part}-{kind}{mark}idx{axes}-ubyte{end}" for mark in "-." for end in ("", ".gz")
+    ]
+    return next((folder / name for name in file_names if (folder / name).is_file()), None)
 
 
 def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
@@ -225,8 +232,8 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
 
 def _of_pngs(folder: Path) -> Labelled:
     """The images of a folder with a folder for each label."""
-    labels = [each for each in folder.iterdir() if each.is_dir() and each.name[0] not in "._"]
-    odd = next((each for each in labels if not (each.name.isascii() and each.name.isdigit())), None)
+    labels = [path for path in folder.iterdir() if path.is_dir() and path.name[0] not in "._"]
+    odd = next((path for path in labels if not (path.name.isascii() and path.name.isdigit())), None)
     if odd is not None:
         raise FileError(
             f"{odd} is a folder of images, and '{odd.name}' is no label",
@@ -304,10 +311,10 @@ def digits_splits(seed: Seed = 0, *, copies: int = 1) -> Splits:
     test, rest = stratified(labels, _TEST, [*words, 0])
     validation, train = stratified(labels[rest], _VALIDATION, [*words, 1])
     everything = Data(x=images.reshape(len(images), -1), y=labels, classes=tuple("0123456789"))
-    kept = rest[train]
-    training = taken(everything, kept)
+    train_index = rest[train]
+    training = taken(everything, train_index)
     if copies > 1:
-        moved = distorted(np.repeat(images[kept], copies - 1, axis=0), [*words, 2])
+        moved = distorted(np.repeat(images[train_index], copies - 1, axis=0), [*words, 2])
         x = np.concatenate([training.x, moved.reshape(len(moved), -1)])
         training = Data(
             x=x,

@@ -98,11 +98,11 @@ def load_splits(
     """
     seed_check("seed", seed)
     name = os.fspath(source)
-    given = (("folder", folder, None), ("copies", copies, 1), ("side", side, None))
-    options = {key: value for key, value, default in given if value != default}
+    option_values = (("folder", folder, None), ("copies", copies, 1), ("side", side, None))
+    options = {key: value for key, value, default in option_values if value != default}
     if name in DATASETS:
-        known = inspect.signature(DATASETS[name]).parameters
-        if unknown := [key for key in options if key not in known]:
+        accepted = inspect.signature(DATASETS[name]).parameters
+        if unknown := [key for key in options if key not in accepted]:
             raise UsageError(_no_effect(unknown[0], name), fix="leave it out")
         return DATASETS[name](seed, **options), ()
     if name.startswith(_SOUND) and not options:
@@ -131,14 +131,14 @@ def data_files(source: str, folder: str | None = None) -> list[Path]:
         source, folder: as of `load_splits`.
     """
     places = [Path(source.removeprefix(_SOUND)), *([] if folder is None else [Path(folder)])]
-    found = [
+    files = [
         file
         for place in places
         if place.is_dir()
         for file in place.rglob("*")
         if file.name.endswith(_ENDINGS)
     ]
-    return [*(place for place in places if not place.is_dir()), *sorted(found)]
+    return [*(place for place in places if not place.is_dir()), *sorted(files)]
 
 
 def _of_file(name: str, seed: Seed, outputs: int) -> tuple[Splits, tuple[str, ...]]:
@@ -181,26 +181,26 @@ def _refuse_two_kinds(name: str, arrays: Mapping[str, Any]) -> None:
             )
     sized = [part for part in there if f"value_{part}" in arrays]
     if sized and sized != there:
-        other = next(part for part in there if part not in sized)
+        unsized = next(part for part in there if part not in sized)
         raise UsageError(
-            f"{name} has value_{sized[0]}, and no value_{other}",
+            f"{name} has value_{sized[0]}, and no value_{unsized}",
             fix="give the events of all parts a size, or of none",
         )
 
 
 def _on_disk(name: str) -> dict[str, np.ndarray]:
     """The arrays of a folder of .npy files, which stay on the disk."""
-    found = {}
+    arrays = {}
     for file in sorted(Path(name).glob("*.npy")):
         refuse_unreadable(file, "a .npy file")
         try:  # not by np.load, which goes by the content: .npz archives are other objects
-            found[file.stem] = np.lib.format.open_memmap(file, mode="r")
+            arrays[file.stem] = np.lib.format.open_memmap(file, mode="r")
         except OSError as error:
             raise FileError(f"{file} cannot be read ({error.strerror or error})") from error
         except (ValueError, EOFError) as error:
             fix = "save it with numpy.save"
             raise FileError(f"{file} is no array of numbers", fix=fix) from error
-    return found
+    return arrays
 
 
 def _classes(name: str, arrays: dict[str, np.ndarray], outputs: int) -> tuple[str, ...]:
@@ -239,16 +239,17 @@ def _data(name: str, arrays: dict[str, np.ndarray], part: str, classes: tuple[st
     if f"x_{part}" in arrays:
         x = _numbers(name, arrays, f"x_{part}", f"fill them in, or give {time} and {index}")
     elif time in arrays and index in arrays:
-        when, where = _numbers(name, arrays, time, "inf says that there is no event"), arrays[index]
-        if when.shape != where.shape or where.dtype.kind not in "biuf":
+        times = _numbers(name, arrays, time, "inf says that there is no event")
+        indices = arrays[index]
+        if times.shape != indices.shape or indices.dtype.kind not in "biuf":
             raise UsageError(
-                f"{name}: {time} has shape {when.shape}, {index} is {where.dtype} of shape"
-                f" {where.shape}",
+                f"{name}: {time} has shape {times.shape}, {index} is {indices.dtype} of shape"
+                f" {indices.shape}",
                 fix="give numbers for both, (samples, events)",
             )
-        if not isinstance(when, np.memmap):
-            when, where = jnp.asarray(when), jnp.asarray(where)
-        x = Events(time=when, index=where)
+        if not isinstance(times, np.memmap):
+            times, indices = jnp.asarray(times), jnp.asarray(indices)
+        x = Events(time=times, index=indices)
         if (value := f"value_{part}") in arrays:
             size = _numbers(name, arrays, value, "give each event a value")
             x = GradedEvents(time=x.time, index=x.index, value=size)
@@ -386,9 +387,9 @@ def _times(recording: np.ndarray, sample: int) -> np.ndarray:
     t = np.asarray(recording["t"], float)
     bad = t[~(np.isfinite(t) & (t >= 0))]
     if bad.size:
-        what = "before time 0" if bad[0] < 0 else f"at time {bad[0]:g}"
+        moment = "before time 0" if bad[0] < 0 else f"at time {bad[0]:g}"
         raise UsageError(
-            f"sample {sample} has an event {what}", fix="count times from its first event"
+            f"sample {sample} has an event {moment}", fix="count times from its first event"
         )
     return t
 

@@ -86,8 +86,10 @@ def named_encoder(
         UsageError: there is no such encoder, or it has no such field.
     """
     one_of(ENCODERS)("encoder", name)
-    made = _latency(tau, bias, data.first) if name is None else MAKERS[name](tau, bias, data.first)
-    encoder: Any = with_options(made, options)
+    preset = (
+        _latency(tau, bias, data.first) if name is None else MAKERS[name](tau, bias, data.first)
+    )
+    encoder: Any = with_options(preset, options)
     return encoder, _said(encoder)
 
 
@@ -126,5 +128,5 @@ def _said(encoder: Any) -> str:
             f"values from 0 to 1 are encoded as one spike each, {span}, {encoder.first} values"
             f" first{dark}{last}"
         )
-    shown = ", ".join(f"{known.name} {getattr(encoder, known.name)}" for known in fields(encoder))
+    shown = ", ".join(f"{field.name} {getattr(encoder, field.name)}" for field in fields(encoder))
     return f"values are encoded by {type(encoder).__name__} ({shown}), times in seconds"

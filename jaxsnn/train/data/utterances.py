@@ -109,10 +109,10 @@ def _stretched(utterance: np.ndarray, factor: float) -> np.ndarray:
     """
     length = int(np.isfinite(utterance[:, 0]).sum())
     frames = int(np.clip(round(length * factor), _FEWEST_FRAMES, FRAMES))
-    found, at = np.full_like(utterance, np.nan), np.linspace(0, length - 1, frames)
+    stretched, at = np.full_like(utterance, np.nan), np.linspace(0, length - 1, frames)
     for channel in range(utterance.shape[1]):
-        found[:frames, channel] = np.interp(at, np.arange(length), utterance[:length, channel])
-    return found
+        stretched[:frames, channel] = np.interp(at, np.arange(length), utterance[:length, channel])
+    return stretched
 
 
 def read_ts(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -192,44 +192,44 @@ def spoken_splits(
         FileError: no such files, or one that cannot be read.
         UsageError: scipy is not installed, or nothing is left for training or the test.
     """
-    names = sorted(path.name for path in Path(folder).glob("*.wav"))
-    found = [entry for name in names if (entry := _NAME.fullmatch(name))]
-    if not found:
-        what = "has no files WORD_SPEAKER_NUMBER.wav" if Path(folder).is_dir() else "is no folder"
+    file_names = sorted(path.name for path in Path(folder).glob("*.wav"))
+    recordings = [entry for name in file_names if (entry := _NAME.fullmatch(name))]
+    if not recordings:
+        reason = "has no files WORD_SPEAKER_NUMBER.wav" if Path(folder).is_dir() else "is no folder"
         raise FileError(
-            f"{folder} {what}",
+            f"{folder} {reason}",
             fix="get github.com/Jakobovski/free-spoken-digit-dataset, and name its recordings",
         )
-    words = sorted({entry["word"] for entry in found})
-    labels = np.asarray([words.index(entry["word"]) for entry in found], np.int32)
-    tested = np.asarray([int(entry["number"]) < _TESTED for entry in found])
+    words = sorted({entry["word"] for entry in recordings})
+    labels = np.asarray([words.index(entry["word"]) for entry in recordings], np.int32)
+    tested = np.asarray([int(entry["number"]) < _TESTED for entry in recordings])
     if tested.all() or not tested.any():
         raise UsageError(
-            f"{folder}: {tested.sum()} of {len(found)} recordings have a number under {_TESTED}",
+            f"{folder}: {tested.sum()} of {len(recordings)} recordings have a number under {_TESTED}",
             fix="number those for the test 0 to 4, the others from 5 on",
         )
-    sounds = [read_wav(Path(folder) / entry.string) for entry in found]
+    sounds = [read_wav(Path(folder) / entry.string) for entry in recordings]
     x = np.stack([cochleagram(*sound) for sound in sounds])
     longest = _WINDOW + (_MOST_FRAMES - 1) * _HOP
     left_out = {
-        "are named otherwise than WORD_SPEAKER_NUMBER.wav, and are left out": len(names)
-        - len(found),
+        "are named otherwise than WORD_SPEAKER_NUMBER.wav, and are left out": len(file_names)
+        - len(recordings),
         f"are longer than {longest:.2f} s, and their rest is left out": sum(
             len(sound) > longest * rate for sound, rate in sounds
         ),
     }
     notes = [
-        Note(f"{n} of {len(names)} recordings {what}", kind="dropped", code="left-out")
-        for what, n in left_out.items()
+        Note(f"{n} of {len(file_names)} recordings {reason}", kind="dropped", code="left-out")
+        for reason, n in left_out.items()
         if n
     ]
     everything = Data(x=x, y=labels, classes=tuple(words))
     rest = taken(everything, np.flatnonzero(np.logical_not(tested)))
-    held, kept = stratified(rest.y, held_out, [*seed_words(seed), 0])
+    validation_index, train_index = stratified(rest.y, held_out, [*seed_words(seed), 0])
     splits = Splits(
         name="wav",
-        train=taken(rest, kept),
-        validation=taken(rest, held),
+        train=taken(rest, train_index),
+        validation=taken(rest, validation_index),
         test=taken(everything, np.flatnonzero(tested)),
         encoder=lambda tau: LevelCrossing(levels=_LEVELS, frame=_FRAME * tau),
         span=_FRAME * _MOST_FRAMES + 2.0,
@@ -272,9 +272,9 @@ def cochleagram(sound: np.ndarray, rate: int) -> np.ndarray:
     loudest = bands.max(initial=0.0)
     with np.errstate(divide="ignore"):
         loudness = 1 + np.log10(bands / loudest) / _RANGE if loudest else np.zeros_like(bands)
-    found = np.full((_MOST_FRAMES, BANDS), np.nan, np.float32)
-    found[: len(bands)] = np.clip(loudness, 0.0, 1.0)
-    return found
+    padded_loudness = np.full((_MOST_FRAMES, BANDS), np.nan, np.float32)
+    padded_loudness[: len(bands)] = np.clip(loudness, 0.0, 1.0)
+    return padded_loudness
 
 
 def mel_filters(bins: int, rate: int) -> np.ndarray:

@@ -192,10 +192,10 @@ class Folder:
         if self._replaces or not there:
             return None
         self._extend = extend
-        found = self._read_one_of(there, state)
+        checkpoint = self._read_one_of(there, state)
         if self._lock is not None:
-            _write_lines(self.path / HISTORY, found.history)
-        return found
+            _write_lines(self.path / HISTORY, checkpoint.history)
+        return checkpoint
 
     def _device_and_inode(self) -> tuple[int, int]:
         """What tells this folder from another one of the same name."""
@@ -241,19 +241,19 @@ class Folder:
     def _read_one_of(self, there: list[Path], state: TrainState) -> Checkpoint:
         first, *others = there
         try:
-            found = self._read(first, state)
+            checkpoint = self._read(first, state)
         except FileError as error:
             if not others:
                 raise
-            found = self._read(others[0], state)
+            checkpoint = self._read(others[0], state)
             reason = error.problem.message
         else:
             if first.name == LAST:
-                return found
+                return checkpoint
             reason = f"there is no {self.path / LAST}"
-        epoch = found.history[-1].epoch
+        epoch = checkpoint.history[-1].epoch
         self.notes.append(reason + f": the run goes on from {BEFORE}, after epoch {epoch}")
-        return found
+        return checkpoint
 
     def save(self, checkpoint: Checkpoint, best: Callable[[], dict[str, np.ndarray]]) -> None:
         """Replace the checkpoint, and keep the one before; `best` gives the arrays of best.npz,
@@ -264,7 +264,7 @@ class Folder:
         _write_lines(self.path / HISTORY, checkpoint.history)
         if record.epoch == checkpoint.best_epoch:
             write_arrays(self.path / BEST, best(), force=True, follow_links=False)
-        names = [
+        field_names = [
             field.name
             for field in fields(Checkpoint)
             if field.name not in ("state", "best_state", "history")
@@ -274,7 +274,7 @@ class Folder:
             "settings": self.settings,
             "fingerprint": self.print,
             "history": [asdict(record) for record in checkpoint.history],
-            **{name: getattr(checkpoint, name) for name in names},
+            **{name: getattr(checkpoint, name) for name in field_names},
         }
         leaves = jax.tree.leaves((checkpoint.state, checkpoint.best_state))
         arrays = {f"array{number}": _plain(leaf) for number, leaf in enumerate(leaves)}
@@ -328,11 +328,11 @@ class Folder:
         if extend is not None:
             before["epochs"] = self.settings["epochs"]
         for name, value in self.settings.items():
-            other = before.get(name, before.get(_EARLIER_NAMES.get(name, "")))
-            if other != value:
-                where, then, now = _difference(name, other, value)
+            saved_value = before.get(name, before.get(_EARLIER_NAMES.get(name, "")))
+            if saved_value != value:
+                setting, then, now = _difference(name, saved_value, value)
                 raise UsageError(
-                    f"{path} was made with {where} = {then}, now it is {now}", fix=_SAME
+                    f"{path} was made with {setting} = {then}, now it is {now}", fix=_SAME
                 )
         done = len(header["history"]) - 1
         expected = self.print if extend is None else extend(path, epochs, done)
@@ -343,13 +343,13 @@ class Folder:
             )
 
 
-def _difference(where: str, before: Any, now: Any) -> tuple[str, Any, Any]:
+def _difference(setting: str, before: Any, now: Any) -> tuple[str, Any, Any]:
     """The first place at which two settings differ, and what is there."""
     if isinstance(before, dict) and isinstance(now, dict):
         for name in (*now, *before):
             if before.get(name) != now.get(name):
-                return _difference(f"{where}.{name}", before.get(name), now.get(name))
-    return where, before, now
+                return _difference(f"{setting}.{name}", before.get(name), now.get(name))
+    return setting, before, now
 
 
 def _locked(folder: Path) -> int | None:
@@ -450,10 +450,10 @@ def unsealed(path: Path) -> tuple[dict[str, Any], list[np.ndarray]]:
     has_seal = end.startswith(_SEAL)
     if has_seal and hashlib.sha256(content[:-_DIGITS]).hexdigest().encode() != end[len(_SEAL) :]:
         raise _damaged(path, "its bytes are not those that were written")
-    found = load_arrays(path)
+    entries = load_arrays(path)
     try:
-        header = json.loads(found.pop("header").tobytes().decode())
-        arrays = [found.pop(f"array{number}") for number in range(len(found))]
+        header = json.loads(entries.pop("header").tobytes().decode())
+        arrays = [entries.pop(f"array{number}") for number in range(len(entries))]
     except (KeyError, ValueError, RecursionError) as error:
         raise _damaged(path, f"it has no header or not all arrays, {error}") from error
     _refuse_header(path, header)
@@ -462,8 +462,8 @@ def unsealed(path: Path) -> tuple[dict[str, Any], list[np.ndarray]]:
     return header, arrays
 
 
-def _damaged(path: str | os.PathLike[str], what: str) -> FileError:
-    return FileError(f"{path} is not a checkpoint, or damaged: {what}", fix=_BEGIN_AGAIN)
+def _damaged(path: str | os.PathLike[str], reason: str) -> FileError:
+    return FileError(f"{path} is not a checkpoint, or damaged: {reason}", fix=_BEGIN_AGAIN)
 
 
 # ---- the schema of the header
@@ -552,14 +552,14 @@ def _refuse_header(path: Path, header: Any) -> None:
     _refuse_entries(path, {"notes": []} | header, _ENTRIES, "its header")
     history = header["history"]
     for number, record in enumerate(history):
-        where = f"epoch {number} of its history"
+        location = f"epoch {number} of its history"
         if not isinstance(record, dict):
-            raise _damaged(path, f"{where} is no table")
-        _refuse_entries(path, record, _RECORD, where)
+            raise _damaged(path, f"{location} is no table")
+        _refuse_entries(path, record, _RECORD, location)
         if unknown := [name for name in record if name not in _RECORD]:
-            raise _damaged(path, f"{where} has an unknown '{unknown[0]}'")
+            raise _damaged(path, f"{location} has an unknown '{unknown[0]}'")
         if record["epoch"] != number:
-            raise _damaged(path, f"{where} is of epoch {record['epoch']}")
+            raise _damaged(path, f"{location} is of epoch {record['epoch']}")
     if len(header["seconds"]) != len(history):
         raise _damaged(path, f"{len(header['seconds'])} seconds of {len(history)} epochs")
     if header["best_epoch"] >= len(history):
@@ -569,12 +569,12 @@ def _refuse_header(path: Path, header: Any) -> None:
 def _refuse_entries(
     path: Path,
     content: Mapping[str, Any],
-    wanted: Mapping[str, tuple[Callable[[Any], bool], str]],
-    where: str,
+    expected: Mapping[str, tuple[Callable[[Any], bool], str]],
+    location: str,
 ) -> None:
-    for name, (fits, kind) in wanted.items():
+    for name, (fits, kind) in expected.items():
         if name not in content:
-            raise _damaged(path, f"{where} has no '{name}'")
+            raise _damaged(path, f"{location} has no '{name}'")
         if not fits(content[name]):
             shown = str(content[name])[:40]
-            raise _damaged(path, f"'{name}' of {where} is {shown}, not {kind}")
+            raise _damaged(path, f"'{name}' of {location} is {shown}, not {kind}")

@@ -209,9 +209,9 @@ def late_input_notes(
     if not (isinstance(engine, InTheLoop) and isinstance(engine.device, ChipInTheLoop)):
         return
     (name,) = network.inputs
-    sources = [one for run in engine.device.mapping.runs for one in run.sources]
+    sources = [source for run in engine.device.mapping.runs for source in run.sources]
     # how late the host is with spikes that it replays depends on what the chip fires
-    replays = any(one.from_run is not None for one in sources)
+    replays = any(source.from_run is not None for source in sources)
     least = "at least " if replays else ""
     more = ", and those of spikes that it replays are not counted" if replays else ""
     for part, batch in splits.items():
@@ -262,8 +262,8 @@ def off_chip_accuracy(graph: Graph, options: TrainOptions) -> float:
     Args:
         options: of the run, with `Splits` as data and a loss.
     """
-    given: Any = options
-    data, loss, encoder = given.data, given.loss, given.encoder
+    settings: Any = options
+    data, loss, encoder = settings.data, settings.loss, settings.encoder
     if not hasattr(data.test.x, "time") and (encoder is None or isinstance(encoder, str)):
-        encoder = make_encoder(data, loss.tau, encoder, given.encoder_options)[0]
+        encoder = make_encoder(data, loss.tau, encoder, settings.encoder_options)[0]
     return evaluate(graph, data.test, loss=loss, encoder=encoder, t_end=options.t_end)

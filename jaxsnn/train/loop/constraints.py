@@ -154,8 +154,8 @@ TRAINABLE: Mapping[str, Constraint | None] = MappingProxyType(
 Trained = tuple[tuple[str, tuple[tuple[str, Constraint], ...]], ...]
 
 
-def _number(low: float | str, own: Own):
-    return own.get(low, 0.0) if isinstance(low, str) else low
+def _number(low: float | str, parameters: Own):
+    return parameters.get(low, 0.0) if isinstance(low, str) else low
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,7 +172,7 @@ class Trainables:
 
 
 def as_constraints(
-    wanted: Iterable[str] | Mapping[str, Constraint | Mapping[str, Any]],
+    trainable: Iterable[str] | Mapping[str, Constraint | Mapping[str, Any]],
 ) -> tuple[str, ...] | dict[str, Constraint]:
     """Names, or constraints by name; tables such as {"kind": "positive", "low": "1ms"} are made
     into constraints.
@@ -180,35 +180,35 @@ def as_constraints(
     Raises:
         UsageError: a table that makes no sense.
     """
-    if isinstance(wanted, str):
-        return tuple(name.strip() for name in wanted.split(",") if name.strip())
-    if not isinstance(wanted, Mapping):
-        return tuple(wanted)
-    found = {
-        name: _of_table(name, own) if isinstance(own, Mapping) else own
-        for name, own in wanted.items()
+    if isinstance(trainable, str):
+        return tuple(name.strip() for name in trainable.split(",") if name.strip())
+    if not isinstance(trainable, Mapping):
+        return tuple(trainable)
+    constraints = {
+        name: _of_table(name, constraint) if isinstance(constraint, Mapping) else constraint
+        for name, constraint in trainable.items()
     }
-    for name, own in found.items():
-        if isinstance(own, type) or not hasattr(own, "to_raw"):
+    for name, constraint in constraints.items():
+        if isinstance(constraint, type) or not hasattr(constraint, "to_raw"):
             raise UsageError(
-                f"trainable.{name} is {shown(own)}",
+                f"trainable.{name} is {shown(constraint)}",
                 fix="give a constraint: Free(), Positive(), Bounded(low=..., high=...)",
             )
-    return found
+    return constraints
 
 
 def _of_table(name: str, table: Mapping[str, Any]) -> Constraint:
-    own = dict(table)
-    kind = own.pop("kind", "free")
+    arguments = dict(table)
+    kind = arguments.pop("kind", "free")
     if kind not in KINDS:
         raise UsageError(
             f"trainable.{name}: there is no kind '{kind}'", fix=suggestion(kind, KINDS)
         )
     for bound in ("low", "high"):  # of times, with a unit; another parameter's name stays text
-        if isinstance(own.get(bound), str) and not own[bound].isidentifier():
-            own[bound] = parse_time(own[bound])
+        if isinstance(arguments.get(bound), str) and not arguments[bound].isidentifier():
+            arguments[bound] = parse_time(arguments[bound])
     try:
-        return KINDS[kind](**own)
+        return KINDS[kind](**arguments)
     except TypeError as error:
         fix = f"see jaxsnn.train.{KINDS[kind].__name__}"
         raise UsageError(f"trainable.{name}: {error}", fix=fix) from error
@@ -307,7 +307,7 @@ def _is_unused(network: Network, key: str) -> bool:
     """Whether a name is that of a v_leak alone that a framework does not know."""
     node, _, name = key.rpartition(".")
     nodes = [node] if node else network.populations
-    return name == "v_leak" and any(_leaks_to_zero(network, one) for one in nodes)
+    return name == "v_leak" and any(_leaks_to_zero(network, population) for population in nodes)
 
 
 def _leaks_to_zero(network: Network, node: str) -> bool:
@@ -352,7 +352,7 @@ def _check_name(name: str, key: str, known_names: Iterable[str]) -> None:
 
 
 def _check_start(
-    node: str, name: str, value: Numbers, constraint: Constraint, own: Own
+    node: str, name: str, value: Numbers, constraint: Constraint, parameters: Own
 ) -> list[str]:
     """Refuse a start outside the limits; say where one at a bound is moved inside."""
     numbers = np.asarray(value, float)
@@ -363,11 +363,11 @@ def _check_start(
             fix="begin with one number",
             node=node,
         )
-    _check_bounds(node, name, constraint, own)
+    _check_bounds(node, name, constraint, parameters)
     low = getattr(constraint, "low", None)
     if low is None:
         return []
-    least = np.broadcast_to(np.asarray(_number(low, own), float), numbers.shape)
+    least = np.broadcast_to(np.asarray(_number(low, parameters), float), numbers.shape)
     most = np.full(numbers.shape, getattr(constraint, "high", np.inf))
     open_below = isinstance(constraint, Positive)
     outside = (numbers > most) | ((numbers <= least) if open_below else (numbers < least))
@@ -391,7 +391,7 @@ def _check_start(
     ]
 
 
-def _check_bounds(node: str, name: str, constraint: Constraint, own: Own) -> None:
+def _check_bounds(node: str, name: str, constraint: Constraint, parameters: Own) -> None:
     """Refuse a bound that is neither a finite number nor a parameter that a neuron may have, bounds
     with nothing in between, and a rate below 0.
     """
@@ -405,8 +405,8 @@ def _check_bounds(node: str, name: str, constraint: Constraint, own: Own) -> Non
         value = getattr(constraint, bound, 0.0)
         if isinstance(value, str) and isinstance(constraint, Positive):
             # what a node lacks is 0, such as v_reset
-            known = {*own, *TRAINABLE, "v_reset", "r", "w_in"}
-            wrong, fix = value not in known, suggestion(value, sorted(known))
+            parameter_names = {*parameters, *TRAINABLE, "v_reset", "r", "w_in"}
+            wrong, fix = value not in parameter_names, suggestion(value, sorted(parameter_names))
         else:
             wrong = not np.isfinite(as_number(value))
             fix = "give a finite number, of a time in seconds"
@@ -425,13 +425,14 @@ def _check_bounds(node: str, name: str, constraint: Constraint, own: Own) -> Non
 def to_raw(network: Network, trained: Trained) -> Parameters:
     """The raw numbers that the optimiser begins with."""
     raw = {}
-    for node, names in trained:
-        own = network.parameters[node]
+    for node, constraints in trained:
+        parameters = network.parameters[node]
         raw[node] = {
             name: constraint.to_raw(
-                jnp.mean(own[name]) if constraint.shared else own[name], _means(own, constraint)
+                jnp.mean(parameters[name]) if constraint.shared else parameters[name],
+                _means(parameters, constraint),
             )
-            for name, constraint in names
+            for name, constraint in constraints
         }
     return raw
 
@@ -441,15 +442,15 @@ def to_values(network: Network, trained: Trained, raw: Parameters) -> Parameters
     ties to them.
     """
     values: Parameters = {}
-    for node, names in trained:
-        own, values[node] = network.parameters[node], {}
-        for name, constraint in names:  # a bound that is trained, too, comes first
-            bounds = _means({**own, **values[node]}, constraint)
+    for node, constraints in trained:
+        parameters, values[node] = network.parameters[node], {}
+        for name, constraint in constraints:  # a bound that is trained, too, comes first
+            bounds = _means({**parameters, **values[node]}, constraint)
             value = constraint.to_value(raw[node][name], bounds)
-            values[node][name] = jnp.broadcast_to(value, own[name].shape)
+            values[node][name] = jnp.broadcast_to(value, parameters[name].shape)
         for tie in _ties(network, node):
             if tie.tau in values[node] and tie.gain not in values[node]:
-                values[node] |= _tied(tie, values[node][tie.tau], own[tie.gain])
+                values[node] |= _tied(tie, values[node][tie.tau], parameters[tie.gain])
     return values
 
 
@@ -459,8 +460,8 @@ def _tied(tie: TiedGain, tau: Numbers, before: Numbers) -> dict[str, Numbers]:
     """
     dt = jnp.asarray(tie.dt, tau.dtype)
     gain = jnp.where(jnp.isfinite(tau), tie.step.gain(tau, dt, jnp), before)
-    told = tau if tie.step.tau is None else tie.step.tau(gain, dt)
-    return {tie.tau: jnp.where(jnp.isfinite(told), told, tau), tie.gain: gain}
+    tied_tau = tau if tie.step.tau is None else tie.step.tau(gain, dt)
+    return {tie.tau: jnp.where(jnp.isfinite(tied_tau), tied_tau, tau), tie.gain: gain}
 
 
 def raw_is_particular(network: Network, trained: Trained) -> bool:
@@ -469,24 +470,27 @@ def raw_is_particular(network: Network, trained: Trained) -> bool:
     """
     return any(
         constraint.rate != 1
-        or getattr(constraint, "low", None) in dict(names)
+        or getattr(constraint, "low", None) in dict(constraints)
         or any(tie.tau == name for tie in _ties(network, node))
-        for node, names in trained
-        for name, constraint in names
+        for node, constraints in trained
+        for name, constraint in constraints
     )
 
 
-def _means(own: Own, constraint: Constraint) -> Own:
+def _means(parameters: Own, constraint: Constraint) -> Own:
     """Where one number stands for all neurons, so does its bound."""
     low = getattr(constraint, "low", None)
-    if constraint.shared and isinstance(low, str) and low in own:
-        return {low: jnp.max(own[low])}
-    return own
+    if constraint.shared and isinstance(low, str) and low in parameters:
+        return {low: jnp.max(parameters[low])}
+    return parameters
 
 
 def with_trained(network: Network, trained: Trained, raw: Parameters) -> Network:
     """The network with its trained parameters replaced."""
     values = to_values(network, trained, raw)
     return network.with_parameters(
-        {node: {**own, **values.get(node, {})} for node, own in network.parameters.items()}
+        {
+            node: {**parameters, **values.get(node, {})}
+            for node, parameters in network.parameters.items()
+        }
     )

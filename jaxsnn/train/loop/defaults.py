@@ -63,10 +63,10 @@ def default_loss(network: Network, population: str, *, in_steps: bool) -> str:
         time, as the readouts of these frameworks count spikes; else "ttfs".
     """
     _refuse_unknown(network, population)
-    own = network.populations[population]
-    if not own.fires:
+    neurons = network.populations[population]
+    if not neurons.fires:
         return "max"
-    return "count" if in_steps or own.steps_through_time else "ttfs"
+    return "count" if in_steps or neurons.steps_through_time else "ttfs"
 
 
 def default_end(
@@ -146,7 +146,7 @@ def refuse_unfit(network: Network, population: str, reads: str, name: str) -> No
     _refuse_unknown(network, population)
     fires = network.populations[population].fires
     if reads in ("first spikes", "spikes") and not fires:
-        firing = [name for name, own in network.populations.items() if own.fires]
+        firing = [name for name, neurons in network.populations.items() if neurons.fires]
         raise UsageError(
             f"'{population}' is not a spiking population, and loss {name} reads spikes",
             fix=Text(

@@ -128,14 +128,14 @@ def summarise(
     return sums._replace(budgets=cast(Budgets, solution.budgets), result=result)
 
 
-def _per_sample(what: Any, values: jax.Array, labels: jax.Array, or_one: bool = False) -> jax.Array:
+def _per_sample(term: Any, values: jax.Array, labels: jax.Array, or_one: bool = False) -> jax.Array:
     """What a loss or a regulariser gives, having made sure that it is a number for each sample;
     `or_one`: or one for all.
     """
     shape = jnp.shape(values)
     if shape != labels.shape and not (or_one and shape == ()):
         raise UsageError(
-            f"{type(what).__name__} gives the shape {shape} for {len(labels)} samples",
+            f"{type(term).__name__} gives the shape {shape} for {len(labels)} samples",
             fix="give a number for each sample, (batch,)",
         )
     return values
@@ -147,11 +147,11 @@ def refuse_no_classes(loss: Any, predictions: jax.Array, labels: Any) -> jax.Arr
     Raises:
         UsageError: says what it is.
     """
-    found = jnp.shape(predictions), jnp.result_type(predictions)
-    whole = any(jnp.issubdtype(found[1], kind) for kind in (jnp.integer, jnp.bool_))
-    if found[0] != labels.shape or not whole:
+    shape_and_type = jnp.shape(predictions), jnp.result_type(predictions)
+    is_integer = any(jnp.issubdtype(shape_and_type[1], kind) for kind in (jnp.integer, jnp.bool_))
+    if shape_and_type[0] != labels.shape or not is_integer:
         raise UsageError(
-            f"{type(loss).__name__}.predict gives {found[1]} of the shape {found[0]} for"
+            f"{type(loss).__name__}.predict gives {shape_and_type[1]} of the shape {shape_and_type[0]} for"
             f" {len(labels)} samples",
             fix="give the number of a class for each sample, (batch,)",
         )
@@ -312,9 +312,9 @@ class TrainingProgram(Generic[Arguments, Returned]):
         options = known_options(left_open(A_LITTLE))
         return _compiled_with(tuple(options.items()), self.function)
 
-    def has_kernels(self, *given: Arguments.args, **named: Arguments.kwargs) -> bool:
+    def has_kernels(self, *arguments: Arguments.args, **named: Arguments.kwargs) -> bool:
         """Whether native kernels run the network, all of it."""
-        return loops_in(self.optimised.trace(*given, **named).jaxpr) <= self.own_loops
+        return loops_in(self.optimised.trace(*arguments, **named).jaxpr) <= self.own_loops
 
 
 @cache
@@ -465,21 +465,21 @@ def run_evaluation(
     return shared_out(evaluate, setup.mesh, 2)(trained, batch, used)
 
 
-def by_value(found: Any) -> bool:
+def by_value(value: Any) -> bool:
     """Whether an object that compares as equal is one that does the same.
 
     >>> by_value(("weight", 0.1)), by_value(object())
     (True, False)
     """
-    if isinstance(found, tuple | frozenset):
-        return all(map(by_value, found))
-    if isinstance(found, FunctionType):
-        return found.__closure__ is None
-    if is_dataclass(found) and not isinstance(found, type):
-        return all(by_value(getattr(found, one.name)) for one in fields(found))
-    if found is None or isinstance(found, type | Enum):
+    if isinstance(value, tuple | frozenset):
+        return all(map(by_value, value))
+    if isinstance(value, FunctionType):
+        return value.__closure__ is None
+    if is_dataclass(value) and not isinstance(value, type):
+        return all(by_value(getattr(value, field.name)) for field in fields(value))
+    if value is None or isinstance(value, type | Enum):
         return True
-    return type(found).__eq__ is not object.__eq__
+    return type(value).__eq__ is not object.__eq__
 
 
 def of_one_run(*objects: Any) -> object | None:

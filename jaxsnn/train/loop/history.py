@@ -159,11 +159,11 @@ def ending_notes(
     return notes
 
 
-def _trailing(found: Iterable[bool]) -> int:
+def _trailing(flags: Iterable[bool]) -> int:
     """How many at the end are true, one after the other."""
     number = 0
-    for one in found:
-        number = number + 1 if one else 0
+    for flag in flags:
+        number = number + 1 if flag else 0
     return number
 
 
@@ -210,8 +210,8 @@ def as_recorded(record: Any) -> Any:
         if isinstance(value, float) and not math.isfinite(value):
             return str(value)
         if isinstance(value, dict):
-            return {name: finite(own) for name, own in value.items()}
-        return [finite(own) for own in value] if isinstance(value, list) else value
+            return {name: finite(item) for name, item in value.items()}
+        return [finite(item) for item in value] if isinstance(value, list) else value
 
     return finite(for_json(record))
 
@@ -225,9 +225,9 @@ def for_json(value: Any) -> Any:
     if isinstance(value, set | frozenset):
         return sorted(map(repr, value))
     if isinstance(value, Mapping):
-        return {str(name): for_json(own) for name, own in value.items()}
+        return {str(name): for_json(item) for name, item in value.items()}
     if isinstance(value, tuple | list):
-        return [for_json(own) for own in value]
+        return [for_json(item) for item in value]
     if hasattr(value, "dtype"):  # numbers, or a key
         return of_seed(value) if str(value.dtype).startswith("key<") else _of_array(value)
     return {"name": type_name(value), **of_record(value)}

@@ -226,8 +226,8 @@ class InTheLoop:
     def hashable(self) -> InTheLoop:
         """Return the same with options that can be hashed."""
         event = self.event
-        names = ("max_spikes", "first_spike_only", "min_slope")
-        return replace(self, **{name: getattr(event, name) for name in names})
+        field_names = ("max_spikes", "first_spike_only", "min_slope")
+        return replace(self, **{name: getattr(event, name) for name in field_names})
 
     prepared = hashable  # as compiled training takes it
 
@@ -239,9 +239,11 @@ class InTheLoop:
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         only, device = self.first_spike_only, self.device
-        said = device.as_dict() if isinstance(device, TracedDevice) else as_recorded(device)
+        device_record = (
+            device.as_dict() if isinstance(device, TracedDevice) else as_recorded(device)
+        )
         return {
-            "device": said,
+            "device": device_record,
             "max_spikes": dict(self.max_spikes)
             if isinstance(self.max_spikes, tuple)
             else self.max_spikes,
@@ -359,13 +361,14 @@ def _asked(
                 fix="give its spike times",
                 node=name,
             )
-        own = _checked_times(name, np.asarray(times[name]), (batch, population.size))
-        own = np.where(own < t_end, own, np.inf).astype(network.dtype)
+        population_times = _checked_times(name, np.asarray(times[name]), (batch, population.size))
+        population_times = np.where(population_times < t_end, population_times, np.inf)
+        population_times = population_times.astype(network.dtype)
         room = engine.slots(name)
-        slots = np.full((*own.shape[:2], room), np.inf, own.dtype)
-        kept = min(own.shape[2], room)
-        slots[..., :kept] = own[..., :kept]
-        fired = np.isfinite(slots if engine.event.stops(name) else own)
+        slots = np.full((*population_times.shape[:2], room), np.inf, population_times.dtype)
+        copied = min(population_times.shape[2], room)
+        slots[..., :copied] = population_times[..., :copied]
+        fired = np.isfinite(slots if engine.event.stops(name) else population_times)
         result[name] = (slots, fired.sum(axis=2).astype(np.int32))
     return result
 
@@ -386,7 +389,7 @@ def _checked_times(name: str, times: np.ndarray, lead: tuple[int, int]) -> np.nd
         )
     falls = np.zeros(times.shape, bool)
     falls[..., 1:] = times[..., 1:] < times[..., :-1]
-    for wrong, said in (
+    for wrong, reason in (
         (~(times >= 0), "and must be at least 0 s, or inf"),
         (falls, "behind a later time, and they must rise"),
     ):
@@ -394,7 +397,7 @@ def _checked_times(name: str, times: np.ndarray, lead: tuple[int, int]) -> np.nd
             place = np.argwhere(wrong)[0]
             raise UsageError(
                 f"population '{name}': the device gives the time {times[tuple(place)]:g} at sample"
-                f" {place[0]}, neuron {place[1]}, spike {place[2]}, {said}",
+                f" {place[0]}, neuron {place[1]}, spike {place[2]}, {reason}",
                 fix="give times that rise along the last axis, inf where unused",
                 node=name,
             )

@@ -127,7 +127,9 @@ def _named(name: str, weight_decay: float) -> optax.GradientTransformation:
 
 def _only_weights(raw: Any) -> Any:
     """Which parameters decay: not biases, delays or constants of neurons."""
-    return {node: {name: name == "weight" for name in own} for node, own in raw.items()}
+    return {
+        node: {name: name == "weight" for name in parameters} for node, parameters in raw.items()
+    }
 
 
 def refuse_decay(
@@ -142,8 +144,8 @@ def refuse_decay(
         UsageError: names the first of them.
     """
     decays = weight_decay if weight_decay is not None else choice == "adamw"
-    for node, own in raw.items() if decays else ():
-        weight = own.get("weight")
+    for node, parameters in raw.items() if decays else ():
+        weight = parameters.get("weight")
         if weight is not None and not np.allclose(weight, network.parameters[node]["weight"]):
             raise UsageError(
                 f"node '{node}': its weight has limits, and weight_decay takes its part off weights"
@@ -173,9 +175,9 @@ def refuse_unfit_optimiser(choice: Any, raw: Parameters) -> None:
     except Exception as error:
         looks = isinstance(error, jax.errors.JAXTypeError)  # one kind of TypeError
         more = isinstance(error, TypeError) and not looks
-        what = "takes more than" if more else f"fails by {type(error).__name__} with"
+        problem = "takes more than" if more else f"fails by {type(error).__name__} with"
         raise UsageError(
-            f"optimiser {what} a gradient and parameters: {first_line(error)}",
+            f"optimiser {problem} a gradient and parameters: {first_line(error)}",
             fix="compute with jax.numpy, for what it is given is traced"
             if looks
             else "pass one that takes these alone, such as optax.adam(1e-3)",
@@ -219,14 +221,14 @@ def optimiser_identity(choice: Any, raw: Parameters) -> tuple[np.ndarray, ...]:
     if isinstance(choice, str):
         return ()
     try:
-        state, update, found = choice.init(raw), jax.jit(choice.update), []
+        state, update, norms = choice.init(raw), jax.jit(choice.update), []
         for size in _PROBES:
             gradient = jax.tree.map(lambda value, size=size: size * (value + 0.1), raw)
-            way, state = update(gradient, state, raw)
-            found += [f"{float(np.linalg.norm(leaf)):.3g}" for leaf in jax.tree.leaves(way)]
+            steps, state = update(gradient, state, raw)
+            norms += [f"{float(np.linalg.norm(leaf)):.3g}" for leaf in jax.tree.leaves(steps)]
     except Exception:  # what a user's own optimiser raises it raises in training, too
         return ()
-    return (np.frombuffer(" ".join(found).encode(), np.uint8),)
+    return (np.frombuffer(" ".join(norms).encode(), np.uint8),)
 
 
 def learning_rates(
@@ -243,11 +245,11 @@ def learning_rates(
     """
     steps = np.arange(epochs * batches)
     if callable(schedule):
-        given = [schedule(int(step)) for step in steps]
-        rates = np.asarray([as_number(rate) for rate in given])
+        scheduled = [schedule(int(step)) for step in steps]
+        rates = np.asarray([as_number(rate) for rate in scheduled])
         if (bad := np.flatnonzero(~((rates >= 0) & (rates < np.inf)))).size:
             raise UsageError(
-                f"schedule gives {shown(given[bad[0]])} at step {bad[0]}",
+                f"schedule gives {shown(scheduled[bad[0]])} at step {bad[0]}",
                 fix="give a finite learning rate of at least 0 at each step",
             )
         return rates.reshape(epochs, batches)
@@ -369,7 +371,7 @@ def _entering(
 
 def _absolute(network: Network, wire: Wire) -> np.ndarray:
     """What a linear node from outside does, without signs: (inputs, outputs)."""
-    sources = [other for other in network.wires if other.name in wire.sources]
+    sources = [source for source in network.wires if source.name in wire.sources]
     inward = sources[0].shape if sources else wire.shape
     parameters = network.parameters.get(wire.name, {})
     start = identity(int(np.prod(inward)))

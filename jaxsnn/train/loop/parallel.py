@@ -141,12 +141,12 @@ def _relay(source: int, stderr: int, line: str) -> NoReturn:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # its parent says what happened
         aborted = False
         with os.fdopen(source, "rb") as lines:
-            for said in lines:
-                if _ABORTS in said and not aborted:
+            for output_line in lines:
+                if _ABORTS in output_line and not aborted:
                     aborted = True
                     os.write(stderr, f"{line}\n".encode())
-                elif not aborted and _OF_PARTNERS.match(said) is None:
-                    os.write(stderr, said)
+                elif not aborted and _OF_PARTNERS.match(output_line) is None:
+                    os.write(stderr, output_line)
     finally:
         os._exit(0)
 
@@ -175,8 +175,8 @@ def make_devices(options: TrainOptions) -> None:
     has said how many there are. Several processes have one each.
     """
     config: Any = jax.config
-    said = _COUNT_FLAG in os.environ.get("XLA_FLAGS", "") or config.jax_num_cpu_devices >= 0
-    if said or options.processes > 1 or (options.devices or 1) == 1:
+    is_set = _COUNT_FLAG in os.environ.get("XLA_FLAGS", "") or config.jax_num_cpu_devices >= 0
+    if is_set or options.processes > 1 or (options.devices or 1) == 1:
         return
     with suppress(RuntimeError):  # JAX has started: `make_mesh` says what to do
         config.update("jax_num_cpu_devices", options.devices)
@@ -238,9 +238,9 @@ def shared_out(function: Callable[..., Any], mesh: Mesh | None, parts: int) -> C
         return function
 
     def run(*arguments: Any) -> Any:
-        whole = len(arguments) - parts
+        replicated = len(arguments) - parts
         specs = (
-            *(PartitionSpec() for _ in range(whole)),
+            *(PartitionSpec() for _ in range(replicated)),
             *(PartitionSpec(SAMPLES) for _ in range(parts)),
         )
         shared = jax.shard_map(

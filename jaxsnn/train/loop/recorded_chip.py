@@ -47,19 +47,19 @@ class RecordedChip:
             UsageError: a sample that was not sent.
         """
         dtype = next(iter(inputs.values())).time.dtype
-        known: dict[bytes, list[int]] = {}
+        recorded: dict[bytes, list[int]] = {}
         for number in range(self.samples):
-            known.setdefault(_print(self.inputs, number, dtype), []).append(number)
-        given = {name: (events.time, events.index) for name, events in inputs.items()}
+            recorded.setdefault(_print(self.inputs, number, dtype), []).append(number)
+        sent = {name: (events.time, events.index) for name, events in inputs.items()}
         places, met = [], Counter[bytes]()
-        for number in range(len(next(iter(given.values()))[0])):
-            sample = _print(given, number, dtype)
-            if sample not in known:
+        for number in range(len(next(iter(sent.values()))[0])):
+            sample = _print(sent, number, dtype)
+            if sample not in recorded:
                 raise UsageError(
                     f"sample {number} is not among the {self.samples} that were recorded",
                     fix="train on the inputs that were sent to the chip",
                 )
-            places.append(known[sample][met[sample] % len(known[sample])])
+            places.append(recorded[sample][met[sample] % len(recorded[sample])])
             met[sample] += 1
         return {name: times[places] for name, times in self.times.items()}
 
@@ -80,8 +80,8 @@ class RecordedChip:
         chosen: dict[str, Any] = {"max_spikes": max(most, 1)} | options
         engine = InTheLoop(device=self, **chosen)
         events = {
-            name: Events(time=jnp.asarray(own[0]), index=jnp.asarray(own[1]))
-            for name, own in self.inputs.items()
+            name: Events(time=jnp.asarray(arrays[0]), index=jnp.asarray(arrays[1]))
+            for name, arrays in self.inputs.items()
         }
         solution = engine.run(network, events, t_end)
         notes = tuple(self.late_notes(t_end))
@@ -180,13 +180,13 @@ def _refuse_events(
 ) -> None:
     """Refuse spikes at no time, those of neurons that a population lacks, and those of another one."""
     used = np.isfinite(time)
-    for wrong, numbers, what, must in (
+    for wrong, numbers, field, must in (
         (~used & (time != np.inf) | (time < 0), time, "time", "at least 0 s, or inf"),
         (used & ((index < 0) | (index >= size)), index, "index", f"from 0 to {size - 1}"),
     ):
         if wrong.any():
             raise UsageError(
-                f"'{name}.{what}' of {recorded} has {numbers[wrong][0]:g} at"
+                f"'{name}.{field}' of {recorded} has {numbers[wrong][0]:g} at"
                 f" {place_of(np.argwhere(wrong)[0])}, and must be {must}",
                 fix="give what a deployed network's script wrote",
                 node=name,
@@ -216,6 +216,6 @@ def by_neuron(time: np.ndarray, index: np.ndarray, size: int) -> np.ndarray:
     key, values = key[order], time[sample, place][order]
     rank = np.arange(len(key)) - np.searchsorted(key, key, side="left")
     most = int(rank.max(initial=-1)) + 1
-    found = np.full((len(time) * size, most), np.inf)
-    found[key, rank] = values
-    return found.reshape(len(time), size, most)
+    trains = np.full((len(time) * size, most), np.inf)
+    trains[key, rank] = values
+    return trains.reshape(len(time), size, most)

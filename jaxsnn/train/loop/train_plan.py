@@ -94,8 +94,8 @@ class TrainPlan:
         }
         return {
             name: shown[name] if name in shown else for_json(getattr(self.options, name))
-            for name, known in OPTIONS.items()
-            if known.recorded
+            for name, option in OPTIONS.items()
+            if option.recorded
         }
 
 
@@ -227,10 +227,10 @@ def loss_of(network: Network, options: TrainOptions) -> Loss:
         return replace_fields(loss, fields_given, "loss_options") if fields_given else loss
     population = _answering(network, options)
     name = loss or default_loss(network, population, in_steps=_in_steps(options))
-    made = make_loss(name, network, options.t_end, options=fields_given)
+    named_loss = make_loss(name, network, options.t_end, options=fields_given)
     if options.t_end is not None or {"t_max", "t-max"} & set(fields_given or {}):
-        return made
-    return replace(cast(Any, made), t_max=_default_end(network, population, options))
+        return named_loss
+    return replace(cast(Any, named_loss), t_max=_default_end(network, population, options))
 
 
 def loss_notes(network: Network, options: TrainOptions) -> list[str]:
@@ -238,13 +238,13 @@ def loss_notes(network: Network, options: TrainOptions) -> list[str]:
     if options.loss is not None:
         return []
     population = _answering(network, options)
-    own = network.populations[population]
+    neurons = network.populations[population]
     name = default_loss(network, population, in_steps=_in_steps(options))
     if name == "ttfs":
         return []
     if name == "max":
         why = "is a readout"
-    elif own.steps_through_time:
+    elif neurons.steps_through_time:
         why = "fires, and its framework counts spikes in time steps"
     else:
         why = "fires, and spike times have no gradient in time steps"
@@ -283,9 +283,9 @@ def _default_end(network: Network, population: str, options: TrainOptions) -> fl
     )
 
 
-def with_fields(engine: Engine, given: Mapping[str, Any] | None) -> Engine:
+def with_fields(engine: Engine, engine_options: Mapping[str, Any] | None) -> Engine:
     """An engine with some of its fields replaced, hashable."""
-    return replace_fields(engine, given or {}, "engine_options").hashable()
+    return replace_fields(engine, engine_options or {}, "engine_options").hashable()
 
 
 def _augment(options: TrainOptions) -> Any:
@@ -319,25 +319,32 @@ def _augment(options: TrainOptions) -> Any:
 
 def _surrogate_note(engine: Engine, network: Network) -> str:
     """Which surrogate gradients are those of, and whose choice that is."""
-    given = as_surrogate(getattr(engine, "surrogate", None))
-    if given is not None:
-        return f"gradients are those of the surrogate {given}"
-    found = {surrogate_of(own): own.surrogate for own in network.populations.values() if own.fires}
-    names = listing(found)
-    if all(str(one).partition("(")[0] == own.partition("(")[0] for one, own in found.items()):
+    chosen = as_surrogate(getattr(engine, "surrogate", None))
+    if chosen is not None:
+        return f"gradients are those of the surrogate {chosen}"
+    default_calls = {
+        surrogate_of(population): population.surrogate
+        for population in network.populations.values()
+        if population.fires
+    }
+    surrogate_names = listing(default_calls)
+    if all(
+        str(surrogate).partition("(")[0] == call.partition("(")[0]
+        for surrogate, call in default_calls.items()
+    ):
         return Text(
             "gradients are those of the surrogate {surrogates}, the framework's default ({surrogate})",
-            surrogates=names,
+            surrogates=surrogate_names,
             surrogate=SURROGATE.keyword,
         )
-    own = next(iter(found.values()))
-    if not own:
+    call = next(iter(default_calls.values()))
+    if not call:
         return Text(
             "gradients are those of the surrogate {surrogates} ({surrogate} takes another)",
-            surrogates=names,
+            surrogates=surrogate_names,
             surrogate=SURROGATE.keyword,
         )
-    return f"gradients are those of the surrogate {names}: the framework's default ({own}) is not offered"
+    return f"gradients are those of the surrogate {surrogate_names}: the framework's default ({call}) is not offered"
 
 
 def _engine_notes(engine: Engine, loss: Loss, network: Network) -> list[str]:
@@ -368,8 +375,10 @@ def _count_notes(regularisers: Iterable[Any], engine: Engine, network: Network) 
     if not isinstance(engine, EventOptions):
         return []
     populations = network.populations.items()
-    stops = [f"'{name}'" for name, own in populations if own.fires and engine.stops(name)]
-    if not stops or not any(isinstance(own, SpikeBudget) for own in regularisers):
+    stops = [
+        f"'{name}'" for name, population in populations if population.fires and engine.stops(name)
+    ]
+    if not stops or not any(isinstance(term, SpikeBudget) for term in regularisers):
         return []
     return [
         f"SpikeBudget counts one spike of each neuron of {listing(stops)}: they stop after their"
@@ -384,7 +393,7 @@ def _refuse_untaken(engine: Engine, network: Network, trainable: Iterable[str]) 
     if not isinstance(engine.device, TracedDevice):
         return
     takes = engine.device.trainable
-    there = {name for own in network.parameters.values() for name in own}
+    there = {name for parameters in network.parameters.values() for name in parameters}
     for name in trainable:
         kind = name.rpartition(".")[2]
         if kind not in takes and kind in there:
@@ -394,15 +403,15 @@ def _refuse_untaken(engine: Engine, network: Network, trainable: Iterable[str]) 
             )
 
 
-def _refuse_not_finite(settings: Any, where: str = "") -> None:
+def _refuse_not_finite(settings: Any, location: str = "") -> None:
     """Whatever option it is: no number of a run is NaN or infinite, and JSON, in which it is
     recorded, has neither.
     """
     if isinstance(settings, float) and not np.isfinite(settings):
-        raise UsageError(f"{where} is {settings:g}", fix="give a finite number")
+        raise UsageError(f"{location} is {settings:g}", fix="give a finite number")
     if isinstance(settings, Mapping):
         for name, value in settings.items():
-            _refuse_not_finite(value, f"{where}.{name}" if where else str(name))
+            _refuse_not_finite(value, f"{location}.{name}" if location else str(name))
 
 
 def plan_notes(network: Network, engine: Engine) -> list[str]:

@@ -164,22 +164,26 @@ class TrainingRun:
         options = self.options = plan.options
         data = cast(Splits, options.data)
         self.say = say if is_first() else lambda line: None
-        names = ("train", "validation", "test")
-        how = {"population": plan.loss.population, "encoder": plan.encoder, "engine": plan.engine}
+        split_names = ("train", "validation", "test")
+        encoding = {
+            "population": plan.loss.population,
+            "encoder": plan.encoder,
+            "engine": plan.engine,
+        }
         self.splits: dict[str, Batch | Streamed] = {}
         self.channels = sum(network.inputs.values())
-        for name in names:
-            encode = partial(encoded, network=network, what=f"{data.name}, {name}", **how)
+        for name in split_names:
+            encode = partial(encoded, network=network, what=f"{data.name}, {name}", **encoding)
             self.splits[name] = split_of(getattr(data, name), encode, options.stream, self.channels)
-        wanted = cast(Any, options.trainable)
-        trainables = find_trainables(network, wanted, longest_delay=plan.loss.tau)
+        trainable = cast(Any, options.trainable)
+        trainables = find_trainables(network, trainable, longest_delay=plan.loss.tau)
         raw = to_raw(network, trainables.constraints)
         refuse_decay(options.optimiser, options.weight_decay, raw, network)
         mesh = make_mesh(options.devices)
         self.scales = on_all(step_scales(network, trainables.constraints, plan.t_end), mesh)
         self.network = on_all(self.network, mesh)
-        in_memory = {name: own for name, own in self.splits.items() if isinstance(own, Batch)}
-        self.slots = max((own.slots for own in in_memory.values()), default=0)
+        in_memory = {name: batch for name, batch in self.splits.items() if isinstance(batch, Batch)}
+        self.slots = max((batch.slots for batch in in_memory.values()), default=0)
         self.late = late_notes(first_pieces(self.splits), plan.t_end)
         self.splits |= on_all(in_memory, mesh)
         noise = cast(Noise | None, options.noise)
@@ -436,14 +440,14 @@ class TrainingRun:
     def _compiled(
         self,
         program: TrainingProgram[Arguments, Returned],
-        *given: Arguments.args,
+        *arguments: Arguments.args,
         **named: Arguments.kwargs,
     ) -> Callable[Arguments, Returned]:
         """A program, compiled quickly where the run is short and native kernels do the work: once
         for the whole run.
         """
         if program not in self.quick:
-            self.quick[program] = self.short and program.has_kernels(*given, **named)
+            self.quick[program] = self.short and program.has_kernels(*arguments, **named)
         return program.quick if self.quick[program] else program.optimised
 
     def _bad_number(self, state: TrainState) -> Problem | None:
@@ -489,8 +493,8 @@ class TrainingRun:
                 meet the same, and in each epoch they meet it again.
         """
         in_memory = data if isinstance(data, Batch) else None
-        given = self.network, self.state.best, in_memory
-        (network, best, samples), mesh = on_first(given, self.setup.mesh)
+        placed = self.network, self.state.best, in_memory
+        (network, best, samples), mesh = on_first(placed, self.setup.mesh)
         loud = loud and self.options.noise is not None
         size = min(self.batch_size, _EVALUATION_BATCH) if loud else _EVALUATION_BATCH
         size = size if mesh is None else -(-size // mesh.size) * mesh.size
@@ -504,27 +508,27 @@ class TrainingRun:
             summaries = []
             for number, part in enumerate(batches):
                 key = jax.random.key(number) if loud else None
-                given = here, network, best, *part, key
-                found = self._compiled(run_evaluation, *given)(*given)
-                summaries.append(on_host(found, setup.mesh))
+                arguments = here, network, best, *part, key
+                summary = self._compiled(run_evaluation, *arguments)(*arguments)
+                summaries.append(on_host(summary, setup.mesh))
             return None, merged(summaries)
 
         return self._with_enough_room(attempt, "the evaluation")[1]
 
     def _with_enough_room(
-        self, attempt: Callable[[Setup], tuple[Returned, Summary]], what: str
+        self, attempt: Callable[[Setup], tuple[Returned, Summary]], phase: str
     ) -> tuple[Returned, Summary]:
         """What an attempt comes to, repeated with larger budgets, which are kept: training makes
         neurons fire more often.
 
         Args:
-            what: that is repeated.
+            phase: what is repeated.
         """
-        found: list[Any] = []
+        outcome: list[Any] = []
 
         def run(engine: Engine) -> Summary:
-            other, summary = attempt(replace(self.setup, engine=engine))
-            found[:] = [other]
+            returned, summary = attempt(replace(self.setup, engine=engine))
+            outcome[:] = [returned]
             return summary
 
         engine, summary = with_enough_room(
@@ -533,10 +537,10 @@ class TrainingRun:
             limit=_LARGEST_BUDGET,
             advice=FIRE_LESS,
             grown=room_for_training,
-            say=lambda line: self.say(f"{what}: {line}"),
+            say=lambda line: self.say(f"{phase}: {line}"),
         )
         self.setup = replace(self.setup, engine=engine)
-        return found[0], summary
+        return outcome[0], summary
 
     def _record(self, epoch: int, train: Summary, validation: Summary, seconds: float) -> None:
         engine = self.setup.engine
@@ -580,7 +584,7 @@ class TrainingRun:
 
     def _merit(self, record: EpochRecord) -> tuple[float, float, float]:
         """What the best epoch has most of."""
-        sizes = {name: own.size for name, own in self.network.populations.items()}
+        sizes = {name: population.size for name, population in self.network.populations.items()}
         spikes = sum(count * sizes.get(name, 0) for name, count in record.spikes.items())
         budgets = [term for term in self.options.regularisers if isinstance(term, SpikeBudget)]
         return merit(record, sum(term.excess(spikes) for term in budgets))
@@ -634,8 +638,8 @@ class TrainingRun:
         values = to_values(network, self.setup.trained, best)
         return {
             f"{node}.{name}": np.asarray(value)
-            for node, own in values.items()
-            for name, value in own.items()
+            for node, parameters in values.items()
+            for name, value in parameters.items()
         }
 
     def _restore(self, checkpoint: Checkpoint) -> None:

@@ -59,9 +59,9 @@ class _Checked:
         for field, least in (("strength", 0.0), ("target", 0.0), ("most", np.finfo(float).tiny)):
             value = getattr(self, field, least)
             if not (least <= as_number(value) < np.inf or isinstance(value, Tracer)):
-                wanted = "above 0" if least else "of at least 0"
+                requirement = "above 0" if least else "of at least 0"
                 raise UsageError(
-                    f"{name}: {field} is {shown(value)}", fix=f"give a number {wanted}"
+                    f"{name}: {field} is {shown(value)}", fix=f"give a number {requirement}"
                 )
         if isinstance(populations := getattr(self, "populations", ()), str):
             raise UsageError(
@@ -91,9 +91,9 @@ class SpikeRate(_Checked):
 
     def __call__(self, network: Network, solution: EventSolution) -> jax.Array:
         """One number for each sample, (batch,)."""
-        names = self.populations or firing(network, solution)
+        populations = self.populations or firing(network, solution)
         excess = [
-            jnp.mean(jnp.square(solution.count(name) - self.target), axis=1) for name in names
+            jnp.mean(jnp.square(solution.count(name) - self.target), axis=1) for name in populations
         ]
         return 0.5 * self.strength * sum(excess, jnp.zeros(()))
 
@@ -147,12 +147,12 @@ class PeakMargin(_Checked):
         Raises:
             UsageError: a population that does not fire, or does not exist.
         """
-        total, known = jnp.zeros(()), firing(network, solution)
-        for name in self.populations or known:
-            if name not in known:
+        total, spiking = jnp.zeros(()), firing(network, solution)
+        for name in self.populations or spiking:
+            if name not in spiking:
                 raise UsageError(
                     f"PeakMargin: '{name}' is not a spiking population",
-                    fix=suggestion(name, known),
+                    fix=suggestion(name, spiking),
                     node=name,
                 )
             threshold = jax.lax.stop_gradient(network.parameters[name]["v_threshold"])
@@ -207,12 +207,12 @@ class WeightBumping:
             labels: (batch,).
             read: the population that the loss reads.
         """
-        found = {}
+        by_population = {}
         for name, count in counts.items():
             fires = count > 0
             is_label = labels[:, None] == jnp.arange(fires.shape[1])
-            found[name] = is_label & ~fires if name == read else fires
-        return found
+            by_population[name] = is_label & ~fires if name == read else fires
+        return by_population
 
     def wanted(self, fractions: Mapping[str, jax.Array], read: str) -> dict[str, jax.Array]:
         """How far the weights of each neuron, or channel, are raised, population -> array >= 0 in
@@ -232,23 +232,23 @@ class WeightBumping:
 
 
 def weight_bumping_of(
-    given: WeightBumping | Mapping[str, Any] | None, default: WeightBumping
+    weight_bumping: WeightBumping | Mapping[str, Any] | None, default: WeightBumping
 ) -> WeightBumping:
     """The remedy: a record, its fields by name, or the default.
 
     Raises:
         UsageError: a field that does not exist, or a number below 0.
     """
-    found = default if given is None else given
-    if isinstance(found, Mapping):
-        found = replace_fields(WeightBumping(), found, "weight_bumping")
-    if not isinstance(found, WeightBumping):
+    bumping = default if weight_bumping is None else weight_bumping
+    if isinstance(bumping, Mapping):
+        bumping = replace_fields(WeightBumping(), bumping, "weight_bumping")
+    if not isinstance(bumping, WeightBumping):
         fix = "give WeightBumping(...), its fields by name, or None"
-        raise UsageError(f"weight_bumping is {shown(found)}", fix=fix)
-    for name, value in vars(found).items():
+        raise UsageError(f"weight_bumping is {shown(bumping)}", fix=fix)
+    for name, value in vars(bumping).items():
         if not as_number(value) >= 0:
             raise UsageError(f"weight_bumping.{name} is {shown(value)}", fix="give at least 0")
-    return found
+    return bumping
 
 
 def feeding_weights(network: Network) -> Feeding:
@@ -260,7 +260,7 @@ def feeding_weights(network: Network) -> Feeding:
     """
     wires = {wire.name: wire for wire in network.wires}
 
-    def found(name: str, sign: np.ndarray) -> list[tuple[str, tuple[float, ...] | None]]:
+    def weights_into(name: str, sign: np.ndarray) -> list[tuple[str, tuple[float, ...] | None]]:
         wire = wires[name]
         if wire.kind in _CONVOLUTIONS:
             sign = sign.reshape(wire.shape[0], -1)
@@ -273,7 +273,7 @@ def feeding_weights(network: Network) -> Feeding:
             sign = sign * np.sign(np.asarray(network.parameters[name]["scale"]))
         if wire.kind not in ("Scale", "Flatten"):
             return []
-        return [entry for source in wire.sources for entry in found(source, sign)]
+        return [entry for source in wire.sources for entry in weights_into(source, sign)]
 
     return tuple(
         (
@@ -281,7 +281,7 @@ def feeding_weights(network: Network) -> Feeding:
             tuple(
                 entry
                 for source in wires[name].sources
-                for entry in found(source, np.ones(population.size))
+                for entry in weights_into(source, np.ones(population.size))
             ),
         )
         for name, population in network.populations.items()
@@ -306,8 +306,8 @@ def by_channel(
     """
     numbers = {name: number for name, number in channels if name != read}
     return {
-        name: jnp.mean(own.reshape(numbers[name], -1), axis=1) if name in numbers else own
-        for name, own in fractions.items()
+        name: jnp.mean(fraction.reshape(numbers[name], -1), axis=1) if name in numbers else fraction
+        for name, fraction in fractions.items()
     }
 
 
@@ -322,7 +322,7 @@ def bumped(
 
     A weight that is one number for all is not raised.
     """
-    directions = {node: dict(own) for node, own in directions.items()}
+    directions = {node: dict(steps) for node, steps in directions.items()}
     for population, nodes in feeding:
         for node, sign in nodes:
             if population in bumps and "weight" in directions.get(node, {}):
@@ -342,17 +342,17 @@ NOISY = ("weight", "v_threshold", "input_gain", "driver_gain")
 Noise = tuple[tuple[str, float], ...]
 
 
-def noise_of(given: Any) -> Noise:
+def noise_of(noise: Any) -> Noise:
     """The option `noise` as sorted pairs, which compiled code can take for a static value.
 
     Raises:
         UsageError: no table, a parameter that takes no noise, or a deviation that is none.
     """
-    if isinstance(given, float | int | str):
+    if isinstance(noise, float | int | str):
         fix = "say of what: weight:0.1,v_threshold:0.05"
-        message = Text("{option} is {value}", option=NOISE, value=shown(given))
+        message = Text("{option} is {value}", option=NOISE, value=shown(noise))
         raise UsageError(message, fix=fix)
-    pairs = dict(given or ())
+    pairs = dict(noise or ())
     for name, deviation in pairs.items():
         if name not in NOISY:
             raise UsageError(f"noise of '{name}' is not supported", fix=suggestion(name, NOISY))
@@ -375,20 +375,20 @@ def noisy(network: Network, noise: Noise, key: jax.Array) -> Network:
     Gradients pass through the factors, so that the parameters themselves stay without noise.
     """
     changed: dict[str, Any] = {}
-    for number, (node, own) in enumerate(sorted(network.parameters.items())):
-        new = dict(own)
+    for number, (node, parameters) in enumerate(sorted(network.parameters.items())):
+        new = dict(parameters)
         for name, deviation in noise:
             once = jax.random.fold_in(jax.random.fold_in(key, number), NOISY.index(name))
             if name in _GAINS:
-                if jnp.ndim(own.get("weight", 0.0)) == 2:
+                if jnp.ndim(parameters.get("weight", 0.0)) == 2:
                     new["weight"] = _GAINS[name](jnp.asarray(new["weight"]), deviation, once)
                 continue
-            if name not in own:
+            if name not in parameters:
                 continue
             value, around = jnp.asarray(new[name]), jnp.asarray(0.0)
             if name == "v_threshold":
                 value = jnp.broadcast_to(value, (network.populations[node].size,))
-                around = jnp.asarray(own.get("v_leak", 0.0))
+                around = jnp.asarray(parameters.get("v_leak", 0.0))
             new[name] = around + (value - around) * _factors(deviation, value.shape, value, once)
         changed[node] = new
     return network.with_parameters(changed)
@@ -398,12 +398,12 @@ def noise_notes(network: Network, noise: Noise | None) -> list[str]:
     """What training with noise has to say: where it is met, and weights that have no gain."""
     if not noise:
         return []
-    said = ["the validation samples meet the noise of training, the same in each epoch"]
+    notes = ["the validation samples meet the noise of training, the same in each epoch"]
     gains = [name for name, _ in noise if name in _GAINS]
-    for node, own in sorted(network.parameters.items()) if gains else ():
-        if "weight" in own and jnp.ndim(own["weight"]) != 2:
-            said.append(f"the weights of '{node}' are no matrix, and take no noise of {gains[0]}")
-    return said
+    for node, parameters in sorted(network.parameters.items()) if gains else ():
+        if "weight" in parameters and jnp.ndim(parameters["weight"]) != 2:
+            notes.append(f"the weights of '{node}' are no matrix, and take no noise of {gains[0]}")
+    return notes
 
 
 def _factors(
