@@ -221,7 +221,7 @@ REFUSED = {
     ),
     "weights at the end": (
         lambda: exact(build.linear(2), build.cubalif(**CURRENT), build.linear(2)),
-        EXACT, "what is no population", "let one population end",
+        EXACT, "not by one population", "let one population end",
     ),
     "other ratios of time constants": (
         lambda: exact(build.linear(4), build.cubalif(tau_mem=15e-3, tau_syn=10e-3)),
