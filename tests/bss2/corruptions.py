@@ -530,13 +530,13 @@ table_of(
     lambda case, change: change(case),
     {
         "events_of_two_sources_swapped": lambda c: exchange(
-            c, "sources", lambda one: one.events and c.feeds(one), ["events"]
+            c, "sources", lambda member: member.events and c.feeds(member), ["events"]
         ),
         "places_of_two_neurons_swapped": lambda c: exchange(
-            c, "neurons", lambda one: True, PLACE, fan_ins_differ(c)
+            c, "neurons", lambda member: True, PLACE, fan_ins_differ(c)
         ),
         "names_of_two_neurons_swapped": lambda c: exchange(
-            c, "neurons", lambda one: True, NAME, fan_ins_differ(c)
+            c, "neurons", lambda member: True, NAME, fan_ins_differ(c)
         ),
         "addresses_of_neurons_that_feed_swapped": lambda c: exchange(
             c, "neurons", c.feeds, ["address"], same_output(c)

@@ -132,10 +132,16 @@ def placed(change):
     ("placer", "says"),
     [
         (lambda task, counts, rng: [(0, 0)], "a list, not a Placement"),
-        (placed(lambda found: found[1:]), "7 of 8 neurons"),
-        (placed(lambda found: [*found[:-1], ()]), r"0 circuits to 'layer2'\[2\], it takes 1"),
-        (placed(lambda found: [*found[:-1], ((0, 256),)]), r"\(0, 256\) to 'layer2'\[2\], .*dead"),
-        (placed(lambda found: [*found[:-1], found[0]]), r"circuit \(0, 0\) to 'layer2'\[2\]"),
+        (placed(lambda circuits: circuits[1:]), "7 of 8 neurons"),
+        (placed(lambda circuits: [*circuits[:-1], ()]), r"0 circuits to 'layer2'\[2\], it takes 1"),
+        (
+            placed(lambda circuits: [*circuits[:-1], ((0, 256),)]),
+            r"\(0, 256\) to 'layer2'\[2\], .*dead",
+        ),
+        (
+            placed(lambda circuits: [*circuits[:-1], circuits[0]]),
+            r"circuit \(0, 0\) to 'layer2'\[2\]",
+        ),
     ],
 )
 def test_a_wrong_placer_is_named(placer, says):

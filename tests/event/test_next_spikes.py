@@ -65,11 +65,11 @@ def test_what_belongs_to_the_next_spike_is_taken(spikes):
     rng = np.random.default_rng(0)
     values, number = rng.normal(size=(spikes, NEURONS)), rng.integers(0, spikes + 1, (5, NEURONS))
     tile = _Tile(SPEC, Wanted())
-    given = jnp.asarray(values, jnp.float32), jnp.asarray(number)
-    found = jax.jit(lambda values, number: tile.taken(_padded(values), number))(*given)
-    expected = [[*row, 0.0] for row in values.T.astype(np.float32)]
-    wanted = [[expected[n][number[a, n]] for n in range(NEURONS)] for a in range(5)]
-    np.testing.assert_array_equal(found, np.array(wanted, np.float32))
+    arguments = jnp.asarray(values, jnp.float32), jnp.asarray(number)
+    gathered = jax.jit(lambda values, number: tile.taken(_padded(values), number))(*arguments)
+    padded_values = [[*row, 0.0] for row in values.T.astype(np.float32)]
+    expected = [[padded_values[n][number[a, n]] for n in range(NEURONS)] for a in range(5)]
+    np.testing.assert_array_equal(gathered, np.array(expected, np.float32))
 
 
 def test_arrivals_in_a_refractory_time_meet_its_end():

@@ -134,11 +134,11 @@ def test_every_option_of_the_command_line_is_declared(name):
 def test_a_command_describes_an_option_as_it_is_declared(name):
     """A command may have another help text and default, but no other name."""
     declared = SHARED.values() if name not in ("train", "tune") else ()
-    known = {option.name: option for option in (*declared, *file_options().values())}
+    declared_options = {option.name: option for option in (*declared, *file_options().values())}
     for option_name, (action, option) in actions(name).items():
-        if option_name in known:
-            assert option.long_flag == known[option_name].long_flag
-            assert known[option_name].long_flag in action.option_strings
+        if option_name in declared_options:
+            assert option.long_flag == declared_options[option_name].long_flag
+            assert declared_options[option_name].long_flag in action.option_strings
 
 
 @pytest.mark.parametrize("name", sorted(set(SHARED) - {"DATA", "TRAINABLE"}))
@@ -168,7 +168,9 @@ def test_every_argument_of_read_is_an_option():
     assert parameters <= set(file_options()) | limits
 
 
-@pytest.mark.parametrize("option", [*SHARED.values(), *OPTIONS.values()], ids=lambda one: one.name)
+@pytest.mark.parametrize(
+    "option", [*SHARED.values(), *OPTIONS.values()], ids=lambda option: option.name
+)
 def test_advice_elsewhere_names_a_command_that_has_the_option(option):
     has_flag = getattr(option, "has_flag", True)
     if option.command and has_flag:

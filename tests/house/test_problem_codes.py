@@ -32,8 +32,8 @@ def codes():
                 spelled = literals(node.value)
             elif isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
                 targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-                names = {target.id for target in targets if isinstance(target, ast.Name)}
-                spelled = literals(node.value) if names & {"default_code", "code"} else set()
+                target_names = {target.id for target in targets if isinstance(target, ast.Name)}
+                spelled = literals(node.value) if target_names & {"default_code", "code"} else set()
             elif isinstance(node, ast.Call) and ast.unparse(node.func) == "Fault" and node.args:
                 spelled = literals(node.args[0])
             for code in spelled - {""}:

@@ -118,14 +118,14 @@ def test_every_guarantee_can_fail(monkeypatch):
 
 @pytest.mark.parametrize("to", writable())
 def test_every_target_has_its_passes(to):
-    names = [
+    pass_names = [
         conversion_pass.name
         for conversion_pass in passes_for(ConversionRequest(target=target_of(to)))
     ]
-    assert names.index("write_neurons") < names.index("build_graph")
-    solves = "resolve_flows" in names
+    assert pass_names.index("write_neurons") < pass_names.index("build_graph")
+    solves = "resolve_flows" in pass_names
     assert solves == (to in ("hxtorch", "jaxsnn"))
-    assert solves != ("resolve_steps" in names)
+    assert solves != ("resolve_steps" in pass_names)
 
 
 def test_a_defect_is_no_refusal(monkeypatch):

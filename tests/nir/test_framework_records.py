@@ -254,10 +254,10 @@ def test_rules_of_types_from_outside():
 
 def test_types_that_an_importer_takes():
     some, every = Importer(version="1", nodes=("LIF",)), Importer(version="1")
-    taken = {kind: some.reads_type(kind) for kind in ("LIF", "LI", "Izhikevich")}
-    assert taken == {"LIF": True, "LI": False, "Izhikevich": False}
-    taken = {kind: every.reads_type(kind) for kind in ("LIF", "LI", "Izhikevich")}
-    assert taken == {"LIF": True, "LI": True, "Izhikevich": False}
+    reads = {kind: some.reads_type(kind) for kind in ("LIF", "LI", "Izhikevich")}
+    assert reads == {"LIF": True, "LI": False, "Izhikevich": False}
+    reads = {kind: every.reads_type(kind) for kind in ("LIF", "LI", "Izhikevich")}
+    assert reads == {"LIF": True, "LI": True, "Izhikevich": False}
 
 
 def test_a_framework_is_written_for_if_one_importer_is():

@@ -82,8 +82,8 @@ def test_who_needs_what_is_unknown_says_the_same():
         with pytest.raises(DialectError) as refusal:
             convert(graph, to=target)
         assert str(refusal.value) == str(problem)
-    found = [str(each) for each in jaxsnn.check(graph, "norse").problems]
-    assert str(problem) in found
+    reported = [str(checked) for checked in jaxsnn.check(graph, "norse").problems]
+    assert str(problem) in reported
 
 
 def test_a_reset_that_is_not_below_the_threshold_is_one_problem():
@@ -126,9 +126,9 @@ def test_what_snntorch_does_in_recurrent_neurons_alone():
     assert late.reset_delay is True
     assert "reset_delay is True, not False, as snntorch has no other way" in late.remarks[0]
     assert "reset_delay" not in recurrent(SYNAPTIC, reset="zero").problems
-    said = recurrent(SYNAPTIC, reset="zero", reset_delay={"lif": False})
-    assert said.reset_delay is False
-    assert "itself acts as with True" in said.remarks[0]
+    declared = recurrent(SYNAPTIC, reset="zero", reset_delay={"lif": False})
+    assert declared.reset_delay is False
+    assert "itself acts as with True" in declared.remarks[0]
     assert not recurrent(SYNAPTIC, reset="zero", reset_delay=True).remarks
 
 
