@@ -10,7 +10,6 @@ from jaxsnn.errors import ConversionError, Problem, listing
 from jaxsnn.nir.convert.passes import Condition, Conversion
 from jaxsnn.nir.convert.run_order import rename_nodes
 from jaxsnn.nir.convert.topology import as_problem, keep_one, merge_weights, refuse_for
-from jaxsnn.nir.dialects.resolve import resolve_neurons
 from jaxsnn.nir.dialects.steps import flow_of
 from jaxsnn.nir.frameworks.framework import Importer
 from jaxsnn.nir.model.draft import NEURON_TYPES, Draft, loops_of, weighted_feeder
@@ -24,7 +23,7 @@ def resolve_flows(conversion: Conversion) -> None:
         DialectError: The dialect leaves open what the equations depend on.
     """
     problems = []
-    for name, rule in resolve_neurons(conversion.source).items():
+    for name, rule in conversion.rules.items():
         if name not in conversion.draft_names:
             continue
         draft_name = conversion.draft_names[name]

@@ -8,13 +8,16 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
 
 from jaxsnn.errors import ConversionError
 from jaxsnn.nir.convert.target import Target
+from jaxsnn.nir.dialects.resolve import resolve_neurons
 from jaxsnn.nir.frameworks.framework import Importer
 from jaxsnn.nir.frameworks.neuron_writing import Setting
 from jaxsnn.nir.frameworks.registry import framework_of
 from jaxsnn.nir.frameworks.source_flow import Flow
+from jaxsnn.nir.frameworks.source_rule import NeuronRule
 from jaxsnn.nir.frameworks.source_step import Step
 from jaxsnn.nir.model.draft import NEURON_TYPES, Draft
 from jaxsnn.nir.model.graph import Graph
@@ -80,6 +83,15 @@ class Conversion:
     shift: dict[str, int] = dataclasses.field(default_factory=dict)
     setting: Setting | None = None
     graph: Graph | None = None
+
+    @cached_property
+    def rules(self) -> dict[str, NeuronRule]:
+        """The resolved rule of each neuron of the source, by its name there.
+
+        Raises:
+            DialectError: The dialect of the source is not known.
+        """
+        return resolve_neurons(self.source)
 
     @property
     def target(self) -> Target:

@@ -249,7 +249,8 @@ def _converted(conversion: Conversion) -> Converted:
     assert setting is not None
     assert target.importer.load is not None
     load = target.importer.load(path, setting)
-    notes = [*target.notes(), *_assumptions(conversion.source), *draft.notes]
+    assumptions = dict.fromkeys(text for rule in conversion.rules.values() for text in rule.assumed)
+    notes = [*target.notes(), *assumptions, *draft.notes]
     if f"nir.read({path!r})" in load and (refused := types_refused(graph)):
         load = load.replace(f"nir.read({path!r})", f"nir.read({path!r}, type_check=False)")
         notes.append(f"nir.read needs type_check=False, for it infers other shapes: {refused}")
@@ -274,12 +275,6 @@ def _written_names(conversion: Conversion, graph: Graph) -> dict[str, str]:
     from_source = {source: written[name] for source, name in draft_names.items() if name in written}
     added = {name: new for name, new in written.items() if name not in draft_names.values()}
     return added | from_source
-
-
-def _assumptions(graph: Graph) -> tuple[str, ...]:
-    """Return what nothing declares of the source and is assumed, a sentence each."""
-    sentences = [text for rule in resolve_neurons(graph).values() for text in rule.assumed]
-    return tuple(dict.fromkeys(sentences))
 
 
 # When conversions need passes

@@ -14,7 +14,6 @@ from jaxsnn.errors import ConversionError
 from jaxsnn.nir.convert.layers import add_flatten
 from jaxsnn.nir.convert.passes import Condition, Conversion
 from jaxsnn.nir.convert.topology import recurrent_nodes, refuse_for
-from jaxsnn.nir.dialects.resolve import resolve_neurons
 from jaxsnn.nir.dialects.steps import refuse_firing_at_rest, step_of
 from jaxsnn.nir.frameworks.source_step import Step
 from jaxsnn.nir.model.draft import WEIGHTED, Draft, feedback_of, identity, scale_inputs
@@ -34,13 +33,12 @@ def resolve_steps(conversion: Conversion) -> None:
         DialectError: The dialect leaves open what a step depends on.
     """
     source, importer = conversion.source, conversion.importer
-    rules = resolve_neurons(source)
-    if any(rule.is_continuous for rule in rules.values()):
+    if any(rule.is_continuous for rule in conversion.rules.values()):
         length = format_time(source.dialect.dt or 0)
         conversion.draft.losses.append(f"continuous time is cut into steps of {length}")
     readouts = importer.membranes or (importer.feeds_back and not importer.chain)
     problems = []
-    for name, rule in rules.items():
+    for name, rule in conversion.rules.items():
         if name not in conversion.draft_names:
             continue
         draft_name = conversion.draft_names[name]
