@@ -21,11 +21,11 @@ from jaxsnn.train.data.labelled_files import with_data
 from jaxsnn.train.loop.chip_training import late_input_notes, on_emulated_chip, saturated_notes
 from jaxsnn.train.loop.constraints import as_constraints
 from jaxsnn.train.loop.evaluation import calibrated
-from jaxsnn.train.loop.history import Fit
+from jaxsnn.train.loop.history import Fit, TrainingStopped
 from jaxsnn.train.loop.in_the_loop import InTheLoop
 from jaxsnn.train.loop.parallel import join, make_devices
 from jaxsnn.train.loop.train_plan import loss_notes, loss_of, make_plan
-from jaxsnn.train.loop.training_run import TrainingRun, TrainingStopped
+from jaxsnn.train.loop.training_run import TrainingRun
 from jaxsnn.train.options import OPTIONS, TrainOptions, check_options, options_with
 from jaxsnn.units import parse_time
 from jaxsnn.wording import Text
@@ -115,7 +115,8 @@ def prepare(graph: Graph, options: TrainOptions) -> Prepared:
     for name, option in OPTIONS.items():
         if option.command_only and getattr(options, name) is not None:
             raise UsageError(
-                f"{name} is for the command", fix="draw with jaxsnn.plot.learning_curve"
+                Text("{option} is for the command line only", option=name),
+                fix="draw with jaxsnn.plot.learning_curve",
             )
     join(options)
     make_devices(options)
@@ -146,7 +147,7 @@ def fit_prepared(prepared: Prepared) -> Fit:
     if chosen.resume and chosen.checkpoint is None:
         raise UsageError(
             "there is no checkpoint to resume",
-            fix=Text("say {checkpoint}", checkpoint=OPTIONS["checkpoint"].keyword),
+            fix=Text("set {checkpoint}", checkpoint=OPTIONS["checkpoint"].keyword),
         )
     network = _network(graph, chosen)
     plan = make_plan(network, chosen)
@@ -254,7 +255,7 @@ def _delays_in_seconds(node: str, delay: Any) -> np.ndarray:
     except (TypeError, ValueError, OverflowError):
         pass
     raise UsageError(
-        f"node '{node}': delay is {shown(wrong)}",
+        Text("node '{node}': delay is {value}", node=node, value=shown(wrong)),
         fix="give seconds, or a time such as 2ms, that are not negative",
         node=node,
     )

@@ -88,14 +88,14 @@ def factors(value: Any) -> float | dict[str, float]:
     try:
         numbers = {name: number(factor) for name, factor in pairs.items()}
     except ValueError:
-        fix = "say one factor, or NODE:FACTOR for each population, with commas"
+        fix = "give one factor, or NODE:FACTOR for each population, with commas"
         raise ValueError(fix) from None
     return numbers if isinstance(value, Mapping) else numbers[""]
 
 
 def by_name(value: Any) -> dict[str, float]:
     """Numbers by name: "weight:0.1,v_threshold:0.05", or a table."""
-    fix = "say NAME:NUMBER, with commas, such as weight:0.1,v_threshold:0.05"
+    fix = "give NAME:NUMBER, with commas, such as weight:0.1,v_threshold:0.05"
     if not isinstance(value, Mapping) and not (isinstance(value, str) and ":" in value):
         raise ValueError(fix)
     try:
@@ -121,7 +121,9 @@ def at_least(least: int, most: float = math.inf) -> Callable[[Option | str, Any]
         if not is_whole:
             fix = f"give a whole number of at least {least}"
             kind = type(value).__name__  # 2.0 is shown as 2
-            raise UsageError(_is(option, f"{shown(value)}, of type {kind}"), fix=fix)
+            raise UsageError(
+                _is(option, Text("{value}, of type {kind}", value=shown(value), kind=kind)), fix=fix
+            )
         if not value >= least:
             raise UsageError(_is(option, value), fix=f"give at least {least}")
         if value > most:
@@ -154,7 +156,9 @@ def one_of(accepted: Iterable[str]) -> Callable[[Option | str, Any], None]:
 
     def check(option: Option | str, value: Any) -> None:
         if isinstance(value, str) and value not in accepted:
-            raise UsageError(_is(option, f"'{value}'"), fix=suggestion(value, accepted))
+            raise UsageError(
+                _is(option, Text("'{value}'", value=value)), fix=suggestion(value, accepted)
+            )
 
     return check
 
@@ -191,7 +195,7 @@ def called(
         lacks = not callable(value) or not all(hasattr(value, attribute) for attribute in needs)
         if isinstance(value, type):
             fix = f"give an object of it, {value.__name__}(...)"
-            raise UsageError(_is(option, f"the class {value.__name__}"), fix=fix)
+            raise UsageError(_is(option, Text("the class {type}", type=value.__name__)), fix=fix)
         if lacks:
             has = f" with {', '.join(needs)}" if needs else ""
             raise UsageError(_is(option, shown(value)), fix=f"give what can be called{has}")
@@ -228,8 +232,19 @@ def replace_fields(record: Any, table: Mapping[str, Any], table_name: str) -> An
     values = {name.replace("-", "_"): value for name, value in table.items()}
     for name, value in values.items():
         if name not in types:
-            raise UsageError(f"{table_name}: there is no '{name}'", fix=suggestion(name, types))
+            raise UsageError(
+                Text("{table}: there is no '{name}'", table=table_name, name=name),
+                fix=suggestion(name, types),
+            )
         if types[name] in _NUMBERS and isinstance(value, str):
             fix = "give a number, not text; times in seconds"
-            raise UsageError(f"{table_name}: {name} is {value!r}", fix=fix)
+            raise UsageError(
+                Text(
+                    "{table}: {parameter} is {value!r}",
+                    table=table_name,
+                    parameter=name,
+                    value=value,
+                ),
+                fix=fix,
+            )
     return replace(record, **values)

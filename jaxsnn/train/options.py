@@ -107,11 +107,6 @@ class TrainOption(Option):
     command: str = "train"
 
     @property
-    def text(self) -> str:
-        """Its help, without the default."""
-        return self.help_text
-
-    @property
     def has_flag(self) -> bool:
         """Whether the command line can say it."""
         return self.convert is not None and self.convert is not mapping
@@ -451,7 +446,7 @@ class TrainOptions:
         " bent by pixels and mirrored with a probability, spikes moved by a time (`jitter`) and left out"
         " with a probability; all times of a sample are multiplied by a factor between e^-`stretch` and"
         " e^`stretch`, its channels move by `channel-shift` = [most groups, channels of a group, all"
-        " channels]; drawn anew in each epoch. `shape`: of the images, where the data do not say it",
+        " channels]; drawn anew in each epoch. `shape`: of the images, where the data do not specify it",
         python="also `Warp`, `Stretch`, `Jitter`, `Dropout`, a `Compose` of them, or a function of (key, sample)",
         convert=mapping,
         table=True,
@@ -597,7 +592,7 @@ def _documented(record: type[TrainOptions]) -> str:
         train_option = attribute.metadata["option"]
         in_python = f"in Python {train_option.python}" if train_option.python else ""
         sentences = ". ".join(
-            part for part in (train_option.text, train_option.more, in_python) if part
+            part for part in (train_option.help_text, train_option.more, in_python) if part
         )
         line = f"{attribute.name}: {sentences}."
         lines.append(textwrap.fill(line, 100, initial_indent=" " * 8, subsequent_indent=" " * 12))
@@ -621,12 +616,15 @@ def options_with(
     """
     if options is not None and not isinstance(options, TrainOptions):
         raise UsageError(
-            f"options are {options!r}", fix="give TrainOptions(...), or single options"
+            Text("options are {options}", options=repr(options)),
+            fix="give TrainOptions(...), or single options",
         )
     fields_given: dict[str, Any] = {}
     for name, value in (changes or {}).items():
         if name not in OPTIONS:
-            raise UsageError(f"there is no option '{name}'", fix=suggestion(name, OPTIONS))
+            raise UsageError(
+                Text("there is no option '{option}'", option=name), fix=suggestion(name, OPTIONS)
+            )
         fields_given[name] = tuple(value) if isinstance(value, list) else value
     return replace(options or TrainOptions(), **fields_given)
 
@@ -642,7 +640,7 @@ def engine_kind(engine: Any) -> str:
         return engine or "event"
     if isinstance(engine, type) or not hasattr(engine, "run") or not hasattr(engine, "kind"):
         raise UsageError(
-            f"{engine!r} is not an engine",
+            Text("{engine} is not an engine", engine=repr(engine)),
             fix="pass EventDriven(...), TimeStepped(...) or InTheLoop(...)",
         )
     return engine.kind
@@ -690,7 +688,7 @@ def _refuse_processes(options: TrainOptions) -> None:
             processes=processes,
         )
         fix = Text(
-            "number them from 0 to {processes}, or say {option}",
+            "number them from 0 to {processes}, or set {option}",
             processes=processes - 1,
             option=OPTIONS["processes"].set_to("N"),
         )
@@ -700,7 +698,13 @@ def _refuse_processes(options: TrainOptions) -> None:
             "pass {coordinator}, the address of process 0",
             coordinator=OPTIONS["coordinator"].set_to("HOST:PORT"),
         )
-        raise UsageError(f"{processes} processes cannot find each other", fix=fix)
+        raise UsageError(
+            Text(
+                "{processes} processes need an address at which they find each other",
+                processes=processes,
+            ),
+            fix=fix,
+        )
 
 
 # -- the command line, its configuration file and its documentation
@@ -729,7 +733,7 @@ def help_of(name: str) -> str:
     default = getattr(TrainOptions, name)
     silent = default is None or (isinstance(default, bool | float) and not default)
     shown = ",".join(default) if isinstance(default, tuple) else default
-    return OPTIONS[name].text + ("" if silent else f" (default {shown})")
+    return OPTIONS[name].help_text + ("" if silent else f" (default {shown})")
 
 
 def options_table() -> str:

@@ -113,17 +113,23 @@ def tune(graph: Graph, options: TrainOptions, budgets: Sequence[float] = ()) -> 
     """
     for budget in budgets:
         if not 0 < budget < math.inf:
-            raise UsageError(f"a budget is {budget:g} spikes", fix="give a finite number above 0")
+            raise UsageError(
+                Text("a budget is {value:g} spikes", value=budget),
+                fix="give a finite number above 0",
+            )
         if [f"{number:g}" for number in budgets].count(f"{budget:g}") > 1:
-            raise UsageError(f"{budget:g} spikes are given twice", fix="give each budget once")
+            raise UsageError(
+                Text("the budget of {value:g} spikes is listed twice", value=budget),
+                fix="give each budget once",
+            )
     check_options(options)
     if graph.dialect.dt is None:
         raise UsageError(
-            "the source has no time steps to simulate it in", fix=Text("say {dt}", dt=DT.keyword)
+            "the source has no time steps to simulate it in", fix=Text("set {dt}", dt=DT.keyword)
         )
     if (kind := engine_kind(options.engine)) != "event":
         fix = "leave engine out, or give EventDriven(...): tuning is in continuous time"
-        raise UsageError(f"the engine is {kind}", fix=fix)
+        raise UsageError(Text("the engine is {engine}", engine=kind), fix=fix)
     # other weights to begin with, or one folder of checkpoints for several runs
     for name in ("calibrate", "synaptic_delays", "checkpoint", "resume"):
         if getattr(options, name):
@@ -149,14 +155,23 @@ def tune(graph: Graph, options: TrainOptions, budgets: Sequence[float] = ()) -> 
         step = replace(_measured(current, plan, name), budget=budget)
         if budget is not None and step.test.spikes_per_sample > budget:
             all_notes.append(
-                f"{name}: it takes {step.test.spikes_per_sample:.4g}, more than was asked for"
+                Text(
+                    "{step}: it takes {actual:.4g} spikes per sample, more than its budget",
+                    step=name,
+                    actual=step.test.spikes_per_sample,
+                )
             )
         steps.append(step)
     chosen = _chosen(steps[2:], source.validation.accuracy)
     if chosen.validation.accuracy < source.validation.accuracy:
         all_notes.append(
-            f"no tuned network validates as well as the source, {source.validation.accuracy:.2%}:"
-            f" the best, {chosen.name}, has {chosen.validation.accuracy:.2%}"
+            Text(
+                "no tuned network validates as well as the source, {expected:.2%}: the best, "
+                "{step}, has {actual:.2%}",
+                expected=source.validation.accuracy,
+                step=chosen.name,
+                actual=chosen.validation.accuracy,
+            )
         )
     return Tuned(steps=tuple(steps), chosen=chosen, notes=tuple(dict.fromkeys(all_notes)))
 
@@ -170,7 +185,11 @@ def _trained(graph: Graph, options: TrainOptions, name: str) -> Fit:
         return fit_prepared(replace(prepare(graph, options), may_calibrate=False))
     except TrainingStopped as stopped:
         reached = stopped.fit
-        note = f"'{name}' is epoch {reached.best_epoch}, the best before the run failed: "
+        note = Text(
+            "'{step}' is epoch {epoch}, the best before the run failed: ",
+            step=name,
+            epoch=reached.best_epoch,
+        )
         note += stopped.problem.text
         return replace(reached, notes=(*reached.notes, note))
 

@@ -257,7 +257,7 @@ NET = layered(4, 6, 2)
 REFUSED = {
     "other parameters": (
         lambda device: fitted(device, NET, trainable=("weight", "tau_mem")),
-        "'tau_mem' is to be trained",
+        "'tau_mem' cannot be trained",
     ),
     "biases": (
         lambda _: ChipInTheLoop(BIASED, options=QuantizeOptions(bias="source")),
@@ -358,7 +358,7 @@ def test_spikes_that_are_lost_on_their_way_are_told_and_do_not_count(queue, reco
     found = engine.run(lower(graph), given, T_END)
     assert int(found.counts["2"].sum()) == int(found.spikes_recorded) == recorded
     assert found.lost["2"].tolist() == 2 * [60 - recorded // 2]
-    told = f"population '2': {120 - recorded} spikes were fired and not recorded"
+    told = f"population '2': {120 - recorded} spikes were not recorded"
     assert any(told in note for note in found.notes) == (recorded < 120)
 
 
@@ -375,7 +375,7 @@ def test_training_tells_spikes_that_were_lost_and_inputs_after_the_end(queue, cy
     messages = [note for note in notes if "reach the chip at or after t_end" in note]
     expected = [f"{part}: {4 * late} events" for part in ("train", "validation", "test")]
     assert [note[: note.index(" reach")] for note in messages] == expected * bool(late)
-    messages = [note for note in notes if "spikes of the 4 test samples were fired" in note]
+    messages = [note for note in notes if "spikes of the 4 test samples were not recorded" in note]
     assert [int(note.split()[0]) for note in messages] == [lost] * bool(lost)
 
 

@@ -297,8 +297,8 @@ ZEROS = np.zeros((3, 1))
         ({"time": ZEROS - 1e-3}, r"'2\.time' .* -0\.001"),
         ({"time": ZEROS + 1e-3, "index": ZEROS.astype(int) + 8}, r"'2\.index' .* 8 .* from 0 to 7"),
         ({"time": ZEROS + 1e-3, "index": ZEROS.astype(int) - 1}, r"'2\.index' .* -1"),
-        ({"time": ZEROS.astype(complex)}, r"'2\.time' .*, not real numbers"),
-        ({"time": ZEROS.astype(str)}, r"'2\.time' .*, not real numbers"),
+        ({"time": ZEROS.astype(complex)}, r"'2\.time' .*, must be real numbers"),
+        ({"time": ZEROS.astype(str)}, r"'2\.time' .*, must be real numbers"),
     ],
 )  # fmt: skip
 def test_recordings_of_something_else_are_refused(changes, says, tmp_path, simulated):

@@ -190,7 +190,7 @@ def test_output_that_exists_is_never_overwritten(net, tmp_path, capsys):
                 "--dropout 2": "dropout has the probability 2",
                 "--dropout -1": "dropout has the probability -1",
                 "--processes 0": "processes is 0: give at least 1",
-                "--process 3": "process is 3 of 1: number them from 0 to 0, or say --processes",
+                "--process 3": "process is 3 of 1: number them from 0 to 0, or set --processes",
                 "--processes 2 --process -1": "process is -1 of 2: number them from 0 to 1",
             }.items()
         ),
@@ -330,7 +330,7 @@ def test_run_on_events(net, tmp_path, capsys):
     code, line = refused(capsys, "run", net, *rest[:6], "--force", "--max-spikes", "1")
     assert code == 1
     assert re.search(
-        r"fires \d+ times, 1 spikes .* are recorded: pass --max-spikes \d+ or more", line
+        r"fires \d+ times, and 1 spikes .* are recorded: pass --max-spikes \d+ or more", line
     )
 
 
@@ -596,7 +596,7 @@ def test_a_task_is_no_file_that_is_read(net, tmp_path, capsys, monkeypatch):
     )
     told = ["train", net, "--data", "yinyang", "-o", "o.nir"]
     assert "error: --lr is 0: give a positive" in refused(capsys, *told, "--lr", "0")[1]
-    assert "say NAME:NUMBER, with" in refused(capsys, *told, "--noise", "weight:a")[1]
+    assert "give NAME:NUMBER, with" in refused(capsys, *told, "--noise", "weight:a")[1]
 
 
 def test_a_label_that_no_output_has_is_refused_at_once(net, task, tmp_path, capsys):

@@ -192,9 +192,9 @@ def test_an_existing_checkpoint_is_not_overwritten(uninterrupted):
 @pytest.mark.parametrize(
     ("net", "changes", "message"),
     [
-        ({}, {"learning_rate": 0.04}, r"learning_rate = 0\.05, now it is 0\.04"),
-        ({}, {"epochs": 7}, r"epochs = 6, now it is 7.*schedule 'cosine'"),
-        ({}, {"epochs": 5}, r"epochs = 6, now it is 5"),
+        ({}, {"learning_rate": 0.04}, r"learning_rate = 0\.05, and this run has 0\.04"),
+        ({}, {"epochs": 7}, r"epochs = 6, this run has 7.*schedule 'cosine'"),
+        ({}, {"epochs": 5}, r"epochs = 6, this run has 5"),
         ({"seed": 1}, {}, r"other data, or another network"),
     ],
 )
@@ -274,10 +274,10 @@ def test_a_run_of_which_no_epoch_is_done_takes_any_number(tmp_path):
         ({"schedule": "warm-up"}, {}, "schedule 'warm-up'"),
         ({"schedule": "linear"}, {}, "schedule 'linear'"),
         ({"schedule": "exponential"}, {}, "schedule 'exponential'"),
-        ({}, {"learning_rate": 0.04}, "learning_rate = 0.05, now it is 0.04"),
-        ({}, {"schedule": "cosine"}, "schedule = constant, now it is cosine"),
-        ({}, {"seed": 1}, "seed = 0, now it is 1"),
-        ({}, {"batch_size": 32}, "batch_size = 64, now it is 32"),
+        ({}, {"learning_rate": 0.04}, "learning_rate = 0.05, and this run has 0.04"),
+        ({}, {"schedule": "cosine"}, "schedule = constant, and this run has cosine"),
+        ({}, {"seed": 1}, "seed = 0, and this run has 1"),
+        ({}, {"batch_size": 32}, "batch_size = 64, and this run has 32"),
         ({"schedule": halving}, {"schedule": lambda step: 0.01}, "another"),
         ({}, {"epochs": 2}, "3 epochs"),
     ],
@@ -296,7 +296,7 @@ def test_more_epochs_of_another_run_are_refused(before, changes, words, tmp_path
 def test_epochs_that_were_compiled_otherwise_are_noted(tmp_path, monkeypatch):
     """A long run optimises its programs, whose last digits differ from those of a short one."""
     fit(small_net(), DATA, **STEADY, checkpoint=tmp_path)
-    monkeypatch.setattr("jaxsnn.train.loop.training_run._SHORT", 4 * 300 * 28)
+    monkeypatch.setattr("jaxsnn.train.loop.passes._SHORT", 4 * 300 * 28)
     more = fit(small_net(), DATA, **STEADY | {"epochs": 5}, checkpoint=tmp_path, resume=True)
     assert [note for note in more.notes if "3 epochs" in note and "last digits" in note]
 
@@ -304,7 +304,7 @@ def test_epochs_that_were_compiled_otherwise_are_noted(tmp_path, monkeypatch):
 @pytest.mark.parametrize("epochs", [0, 10**18, -1, True, 3.0, "3", None])
 def test_a_number_of_epochs_that_is_none_is_not_extended(epochs, copy):
     rewritten(copy / "last.npz", lambda header: header["settings"].update(epochs=epochs))
-    with pytest.raises(UsageError, match="was made with epochs = "):
+    with pytest.raises(UsageError, match="is of a run with epochs = "):
         resumed(copy)
 
 
@@ -394,7 +394,7 @@ def test_where_the_last_is_damaged_the_run_goes_on_from_the_one_before(damage, u
     again = resumed(copy, progress=lines.append)
     assert same(again, uninterrupted[1])
     (note,) = [note for note in again.notes if "before.npz" in note]
-    assert note.endswith("the run goes on from before.npz, after epoch 5")
+    assert note.endswith("the run resumes from before.npz, after epoch 5")
     assert note in lines
     assert unsealed(last)[0]["history"] == unsealed(uninterrupted[0] / "last.npz")[0]["history"]
 
@@ -833,7 +833,7 @@ def test_what_an_optimiser_remembers_may_be_of_any_type(optimiser, tmp_path):
 
 
 def test_there_must_be_a_checkpoint_to_go_on_from():
-    with pytest.raises(UsageError, match="no checkpoint to resume: say checkpoint="):
+    with pytest.raises(UsageError, match="no checkpoint to resume: set checkpoint="):
         fit(small_net(), DATA, **SETTINGS, resume=True)
 
 

@@ -41,7 +41,7 @@ def test_raw_numbers_give_the_values_that_they_stand_for():
         "tau_syn": Bounded(low=0.001, high=0.05),
         "v_threshold": Positive(low="v_reset"),
     }
-    found = trainables(wanted, network).constraints
+    found = trainables(wanted, network)[0]
     raw = to_raw(network, found)
     assert raw["2"]["tau_mem"].shape == ()
     assert "tau_mem" not in raw["4"]
@@ -63,7 +63,7 @@ def test_raw_numbers_give_the_values_that_they_stand_for():
             {"tau_syn": Bounded(low=0.0, high=0.005)},
             r"tau_syn begins at 0\.01, its limits are 0 and 0\.005",
         ),
-        ({"weight": Free(shared=True)}, r"node '1': weight is to be shared, but runs from"),
+        ({"weight": Free(shared=True)}, r"node '1': weight is shared, but its values range from"),
         ({"7.weight": Free()}, r"no 7\.weight to train"),
         ({"tau_men": Free()}, r"'tau_men' cannot be trained: did you mean 'tau_mem'"),
         ({}, "trainable names nothing"),
@@ -79,7 +79,7 @@ def test_raw_numbers_give_the_values_that_they_stand_for():
         ({"weight": Positive(low=-np.inf)}, "node '1': low of weight is -inf"),
         (
             {"tau_mem": Bounded(low=0.02, high=0.02)},
-            r"tau_mem is to be between 0\.02 and 0\.02: give a high above the low",
+            r"the limits of tau_mem are 0\.02 and 0\.02: give a high above the low",
         ),
         ({"tau_mem": Positive(rate=-1.0)}, "the rate of tau_mem is -1"),
         (
@@ -95,11 +95,11 @@ def test_what_makes_no_sense_is_refused(wanted, message):
 
 def test_delays_at_a_bound_begin_inside_and_it_is_said():
     network = with_synaptic_delays(lower(small_net()), "1", np.zeros((20, 5)))
-    found = trainables(("weight", "delay"), network)
-    assert found.notes == (
-        "node '1': 100 of 100 numbers of delay begin a hundredth of their range inside it",
+    found, notes = trainables(("weight", "delay"), network)
+    assert notes == (
+        "node '1': 100 of 100 values of delay are moved inside their limits, by a hundredth of the range",
     )
-    values = to_values(network, found.constraints, to_raw(network, found.constraints))
+    values = to_values(network, found, to_raw(network, found))
     np.testing.assert_allclose(values["1"]["delay"], 1e-4, rtol=1e-4)
 
 
@@ -132,7 +132,7 @@ def test_everything_trains_within_its_limits():
 def test_a_bound_that_is_trained_moves_along():
     network = lower(small_net())
     wanted = {"tau_mem": Positive(low="tau_syn"), "tau_syn": Positive()}
-    found = trainables(wanted, network).constraints
+    found = trainables(wanted, network)[0]
     raw = to_raw(network, found)
     raw["2"]["tau_syn"] = raw["2"]["tau_syn"] + 3.0
     own = to_values(network, found, raw)["2"]
@@ -199,9 +199,9 @@ def test_what_a_framework_ties_to_a_time_constant_follows_it(kind, tmp_path):
     read(tmp_path / "made.nir", dialect="snntorch", reset="zero", reset_delay=True)
     with pytest.raises(UsageError, match="the network has no v_leak to train"):
         fit(graph, DATA, **kept, trainable=("v_leak",))
-    notes = find_trainables(lower(graph), ("weight", "v_leak", "tau"), longest_delay=1.0).notes
+    notes = find_trainables(lower(graph), ("weight", "v_leak", "tau"), longest_delay=1.0)[1]
     assert any(
-        "v_leak is not trained: the file's framework does not use it" in one for one in notes
+        "v_leak is not trained: the framework of the file does not use it" in one for one in notes
     )
 
 
@@ -214,7 +214,7 @@ def test_long_time_constants_of_spyx_can_be_written(ratio):
         build.input(5), build.linear(3), neurons, seed=0, dialect="spyx", time_unit="s", dt=dt
     )
     network = lower(graph)
-    found = trainables({"tau": Positive(low=dt)}, network).constraints
+    found = trainables({"tau": Positive(low=dt)}, network)[0]
     raw = to_raw(network, found)
     raw["2"]["tau"] = raw["2"]["tau"] + jnp.array([0.1, -0.2, 0.3])
     values = to_values(network, found, raw)
@@ -228,9 +228,9 @@ def test_long_time_constants_of_spyx_can_be_written(ratio):
 
 
 def test_names_that_nothing_has_are_noted():
-    notes = trainables(("weight", "tau")).notes
-    assert notes == ("no node has tau: it is not trained",)
-    assert trainables(("weight", "bias")).notes == ()
+    notes = trainables(("weight", "tau"))[1]
+    assert notes == ("tau is not trained: no node has it",)
+    assert trainables(("weight", "bias"))[1] == ()
 
 
 @dataclass(frozen=True)
@@ -252,4 +252,4 @@ class Beside:
 
 def test_constraints_of_ones_own_may_name_each_other():
     wanted = {"v_leak": Beside("v_reset"), "tau_syn": Beside("tau_syn")}
-    assert [name for name, _ in dict(trainables(wanted).constraints)["2"]] == ["v_leak", "tau_syn"]
+    assert [name for name, _ in dict(trainables(wanted)[0])["2"]] == ["v_leak", "tau_syn"]

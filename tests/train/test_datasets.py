@@ -88,7 +88,7 @@ def test_the_region_of_each_class_is_filled_evenly():
     [
         (np.zeros((3, 2)), [0, 1], "3 samples and 2 labels"),
         (np.zeros((0, 2)), [], "no samples"),
-        (np.zeros((2, 2)), [0, 2], "sample 1 has the label 2, labels run from 0 to 1"),
+        (np.zeros((2, 2)), [0, 2], "the label of sample 1 is 2, labels run from 0 to 1"),
         (np.zeros((2, 2)), [0.9, 0.2], "labels are float64"),
         (np.zeros((2, 2)), [np.nan, 0.0], "labels are float64"),
         (np.zeros((2, 2)), [[0], [1]], r"of shape \(2, 1\)"),
@@ -193,7 +193,7 @@ REFUSED_ARRAYS = {
     ),
     "events of one part have sizes": (
         lambda arrays: events_of(arrays, value_train=np.full((10, 3), 2.0)),
-        (UsageError, "value_train, and no value_test"),
+        (UsageError, "value_train, but no value_test"),
     ),
     **{
         f"channels {index.dtype} {index.shape}": (
@@ -240,7 +240,11 @@ def test_files_of_other_arrays_are_refused(case, arrays, tmp_path):
     [
         ("nothing.npz", FileError, "no such file"),
         ("text.npz", FileError, r"not an \.npz file"),
-        ("digit", UsageError, r"no task 'digit', and it is no \.npz file: did you mean 'digits'"),
+        (
+            "digit",
+            UsageError,
+            r"no task 'digit', and no \.npz file of that name: did you mean 'digits'",
+        ),
     ],
 )
 def test_files_and_names_that_do_not_exist_are_refused(name, error, message, tmp_path, monkeypatch):
@@ -297,7 +301,7 @@ def test_nan_is_refused_and_inf_is_no_event(part, arrays, tmp_path):
     times[0, 0] = np.nan
     np.savez(tmp_path / "data.npz", **events)
     with pytest.raises(
-        UsageError, match=f"time_{part} has 1 NaN .*: inf says that there is no event"
+        UsageError, match=f"time_{part} has 1 NaN .*: inf means that there is no event"
     ):
         load_splits(tmp_path / "data.npz")
 
@@ -403,10 +407,13 @@ def test_fit_takes_the_name_of_a_task():
         ((np.zeros((4, 5)), np.eye(4)), r"labels are float64 of shape \(4, 4\): .*argmax"),
         ((np.zeros(4), np.zeros(4, int)), r"samples are float64 of shape \(4,\): give numbers"),
         ((np.full((4, 5), "a"), np.zeros(4, int)), "samples are <U1 of shape"),
-        ((np.zeros((4, 5)), np.array([0, 1, 2, -1])), "sample 3 has the label -1"),
-        ((np.zeros((4, 5)), np.array([0, 1, 2, 10**9])), "a label is 1000000000, labels run"),
+        ((np.zeros((4, 5)), np.array([0, 1, 2, -1])), "the label of sample 3 is -1"),
+        (
+            (np.zeros((4, 5)), np.array([0, 1, 2, 10**9])),
+            "the largest label is 1000000000, labels run",
+        ),
         ((np.zeros((3, 5)), np.arange(3)), "3 samples of 3 classes, which leaves none for the pa"),
-        ("nothing", r"there is no task 'nothing', and it is no \.npz file"),
+        ("nothing", r"there is no task 'nothing', and no \.npz file of that name"),
     ],
 )
 def test_of_other_data_it_says_how_to_make_them(data, message):

@@ -194,4 +194,4 @@ def test_time_constants_of_a_configuration_are_noted_too(tmp_path, capsys, tau, 
         f'tau-mem = {tau}\ntau-syn = "10ms"\nlayers = [{{ neurons = 3, weight = [1.0, 0.5] }}]\n'
     )
     main(["train", "--config", str(config), "-o", str(tmp_path / "a.nir")])
-    assert capsys.readouterr().err.count("taken for seconds") == noted
+    assert capsys.readouterr().err.count("read as seconds") == noted

@@ -125,7 +125,7 @@ def test_an_epoch_that_exhausts_the_budget_is_repeated_and_loses_nothing(monkeyp
     always enough.
     """
     monkeypatch.setattr(
-        sys.modules["jaxsnn.train.loop.training_run"], "room_for_training", lambda needed: needed
+        sys.modules["jaxsnn.train.loop.passes"], "room_for_training", lambda needed: needed
     )
     net, lines = small_net(first=(1.0, 0.2)), []
     settings = {
@@ -153,7 +153,7 @@ def test_the_budget_is_recorded_however_it_is_said(budget, room):
 
 
 def test_a_neuron_that_fires_without_end_is_refused(monkeypatch):
-    monkeypatch.setattr(sys.modules["jaxsnn.train.loop.training_run"], "_LARGEST_BUDGET", 3)
+    monkeypatch.setattr(sys.modules["jaxsnn.train.loop.passes"], "_LARGEST_BUDGET", 3)
     with pytest.raises(
         SimulationError, match=r"a neuron of '2' fires \d+ times, .* lower its input weights"
     ):
@@ -204,7 +204,7 @@ def test_a_run_that_collapses_goes_back_to_its_best_epoch():
     trained = fit(small_net(), DATA, **{**QUICK, **settings})
     (note,) = (note for note in trained.notes if "collapsed" in note)
     assert re.search(
-        r"for 3 epochs, at epoch 5: back to epoch 2, steps are 0\.33 of what they were", note
+        r"for 3 epochs, at epoch 5: back to epoch 2, steps are multiplied by 0\.33", note
     )
     assert [record.factor for record in trained.history] == [1.0] * 6 + [pytest.approx(1 / 3)] * 2
 
@@ -309,12 +309,12 @@ def test_the_notes_say_what_was_decided(trained):
     assert "from 0 s to 20 ms" in trained.notes[0]
     assert trained.settings["loss"]["name"] == "ttfs"
     assert trained.settings["t_end"] == pytest.approx(0.065)
-    assert "36 of 292 training samples, others each time, are dropped" in trained.notes[1]
+    assert "36 of 292 training samples, others in each epoch, are dropped" in trained.notes[1]
 
 
 def test_the_notes_say_when_batches_are_smaller_than_asked_for():
     notes = fit(small_net(), DATA, epochs=1, batch_size=1000, progress=None).notes
-    assert "batches are of 292 samples, not 1000: there are no more" in notes
+    assert "the batch size is 292, not 1000: there are no more samples" in notes
 
 
 def test_the_notes_say_whose_spikes_a_budget_does_not_see():
@@ -380,7 +380,7 @@ def test_one_line_of_progress_for_each_epoch_on_a_terminal(capsys, monkeypatch):
         ),
         (
             {"loss": "count", "engine": EventDriven(first_spike_only=("4",))},
-            "loss count reads all spikes of '4', and first_spike_only stops its neurons after one: leave '4' out",
+            "loss count reads all spikes of '4', and first_spike_only stops its neurons after their first: leave '4'",
         ),
         ({"engine_options": {"max_spikes": [4]}}, r"max_spikes is \[4\] for '2': give at least 1"),
         ({"engine_options": {"min_slope": [1.0]}}, r"min_slope is \[1\.0\]: give at least 0"),
@@ -395,7 +395,7 @@ def test_one_line_of_progress_for_each_epoch_on_a_terminal(capsys, monkeypatch):
         ),
         ({"progress": "yes"}, "progress is 'yes': give what can be called"),
         ({"augment": 3}, "augment is 3: give what can be called"),
-        ({"augment": lambda key, sample: None}, "augment makes of Events a NoneType: give a"),
+        ({"augment": lambda key, sample: None}, "augment turns Events into NoneType: give a"),
         ({"encoder": 3}, "encoder is 3: give what can be called"),
         ({"regularisers": SpikeRate()}, r"regularisers is SpikeRate\(.*: give a tuple of objects"),
         ({"regularisers": (SpikeRate,)}, r"regularisers is \(<class .*: give a tuple of objects"),
@@ -409,7 +409,7 @@ def test_one_line_of_progress_for_each_epoch_on_a_terminal(capsys, monkeypatch):
         ({"engine_options": {1: 1}}, "engine_options is {1: 1}: give a mapping from names"),
         ({"options": {"epochs": 1}}, "options are {'epochs': 1}: give TrainOptions"),
         ({"devices": 99}, "devices is 99: JAX sees"),
-        ({"encoder": Latency(t_min=0.0, t_max=0.02)}, "gives 4 channels, input 'input' has 5"),
+        ({"encoder": Latency(t_min=0.0, t_max=0.02)}, "has 4 channels, input 'input' has 5"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(changes, message):
@@ -428,7 +428,7 @@ def test_a_dropout_that_is_no_probability_is_refused(number):
 
 @pytest.mark.parametrize("number", [-0.1, float("nan"), float("inf")])
 def test_a_jitter_that_is_no_deviation_is_refused(number):
-    with pytest.raises(UsageError, match=f"jitter has the deviation {number:g} s"):
+    with pytest.raises(UsageError, match=f"jitter has the standard deviation {number:g} s"):
         Jitter(deviation=number)
 
 

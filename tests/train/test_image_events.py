@@ -153,7 +153,7 @@ def test_tables_that_make_no_sense_are_refused(table, shape, message):
 def test_currents_are_no_events():
     shift = ChannelShift(most=1, group=1, channels=2)
     for change in (Warp(shape=(1, 2), shift=1.0), Stretch(extent=0.1), shift):
-        with pytest.raises(UsageError, match="inputs are values"):
+        with pytest.raises(UsageError, match="the input is values"):
             change(KEY, Currents.constant(jnp.ones((1, 2))))
 
 

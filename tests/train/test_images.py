@@ -80,10 +80,10 @@ def test_numbers_of_idx_files_are_big_endian(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"PK\x03\x04", "is no idx file"),
-        (b"", "is no idx file"),
-        (idx(IMAGES["train"])[:-1], "holds 1151 bytes of numbers, and says that they are 1152"),
-        (idx(IMAGES["train"])[:9], "bytes of numbers, and says"),
+        (b"PK\x03\x04", "is not an idx file"),
+        (b"", "is not an idx file"),
+        (idx(IMAGES["train"])[:-1], "has 1151 bytes of numbers, and its header specifies 1152"),
+        (idx(IMAGES["train"])[:9], "bytes of numbers, and its header"),
     ],
 )
 @pytest.mark.parametrize("zipped", [False, True])
@@ -104,7 +104,7 @@ def test_a_gz_file_is_not_expanded_beyond_what_its_header_says(tmp_path):
     small, long = idx(np.zeros((1, 2, 2), np.uint8)), bytes(2**26)
     (tmp_path / "images.gz").write_bytes(gzip.compress(small + long, 1))
     tracemalloc.start()
-    with pytest.raises(FileError, match=r"images\.gz holds more bytes of numbers"):
+    with pytest.raises(FileError, match=r"images\.gz has more bytes of numbers"):
         read_idx(tmp_path / "images.gz")
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
@@ -124,7 +124,7 @@ def test_images_and_labels_must_fit(tmp_path):
 def test_png_files_of_several_sizes_are_refused(tmp_path):
     write_pngs(tmp_path)
     Image.fromarray(IMAGES["train"][0, :5]).save(tmp_path / "train" / "0" / "99.png")
-    with pytest.raises(FileError, match=r"99\.png is not of the size \(6, 4\)"):
+    with pytest.raises(FileError, match=r"99\.png differs in size from .*, which is \(6, 4\)"):
         read_images(tmp_path, "train")
 
 
@@ -244,7 +244,7 @@ def test_a_folder_that_is_no_label_is_refused(tmp_path):
     (tmp_path / "train" / "__MACOSX").mkdir()  # what an archive leaves
     assert read_images(tmp_path, "train") is not None
     (tmp_path / "train" / "cats").mkdir()
-    with pytest.raises(FileError, match="'cats' is no label"):
+    with pytest.raises(FileError, match="'cats' is not a label"):
         read_images(tmp_path, "train")
 
 
@@ -283,7 +283,7 @@ def test_a_white_image_of_any_size_is_not_brighter_than_white():
 def test_who_has_no_data_is_told_where_to_get_them(tmp_path):
     with pytest.raises(UsageError, match=r"mnist needs a folder .*rasbt/mnist-pngs"):
         load_splits("mnist")
-    with pytest.raises(FileError, match=r"holds no train images of fashion-mnist.*zalandoresearch"):
+    with pytest.raises(FileError, match=r"has no train images of fashion-mnist.*zalandoresearch"):
         fashion_mnist_splits(folder=tmp_path)
     write_idx(tmp_path)
     splits, _ = load_splits("mnist", folder=str(tmp_path), side=4)

@@ -100,7 +100,7 @@ def test_a_budget_that_the_device_exceeds_is_seen():
 
 @pytest.mark.parametrize(
     ("device", "message"),
-    [(Simulated(forget="2"), "says nothing of population '2'")],
+    [(Simulated(forget="2"), "returns no spikes of population '2'")],
 )
 def test_a_device_that_gives_too_little_is_refused(device, message):
     with pytest.raises((UsageError, jax.errors.JaxRuntimeError), match=message):
@@ -135,8 +135,8 @@ class Altered:
     ("how", "message"),
     [
         ("reversed", "behind a later time, and they must rise"),
-        ("negative", "gives the time -0.001 at sample 0, neuron 0, spike 0"),
-        ("nan", "gives the time nan at sample 0, neuron 0, spike 0"),
+        ("negative", "returns the time -0.001 at sample 0, neuron 0, spike 0"),
+        ("nan", "returns the time nan at sample 0, neuron 0, spike 0"),
         ("bool", "times of type bool"),
         ("short", "times of shape"),
     ],
@@ -214,7 +214,7 @@ def test_synapses_with_delays_of_their_own_are_refused_by_their_name():
     delays = 0.001 * np.arange(network.parameters[node]["weight"].size)
     delays = delays.reshape(network.parameters[node]["weight"].shape)
     delayed = jaxsnn.with_synaptic_delays(network, node, delays)
-    with pytest.raises(LoweringError, match="synapses with delays of their own, in the loop"):
+    with pytest.raises(LoweringError, match="synapses with individual delays, and only dense"):
         InTheLoop(device=Simulated()).run(delayed, batch(), T_END)
 
 

@@ -190,7 +190,7 @@ def test_a_run_that_is_resumed_writes_the_same_bytes(folder, done, tmp_path, cap
     code, line = refused(
         capsys, *train(folder, tmp_path / "out.nir", "--resume", "--chip-seed", "1")
     )
-    assert (code, "engine.device.chip.seed = 0, now it is 1" in line) == (2, True)
+    assert (code, "engine.device.chip.seed = 0, and this run has 1" in line) == (2, True)
     line = refused(capsys, *train(folder, tmp_path / "out.nir", "--resume", "--headroom", "3"))[1]
     assert "engine.device.scales.2 = " in line
     assert call(capsys, *train(folder, tmp_path / "out.nir", "--resume"))[0] == 0
@@ -251,19 +251,19 @@ NETS = {
             "readout",
             ["--loss", "max"],
             1,
-            "population '4' (CubaLI) is a readout, and in the loop the chip gives spikes",
+            "population '4' (CubaLI) is a readout, and a chip in the loop returns spikes",
         ),
         (
             "biased",
             [],
             1,
-            "node '1' (Affine) has 2 biases other than 0, and the chip has none in the loop",
+            "node '1' (Affine) has 2 biases other than 0, and a chip in the loop has none",
         ),
         (
             "without-biases",
             [],
             2,
-            "'bias' is to be trained, the device in the loop takes weight only: leave it out: --train weight",
+            "'bias' cannot be trained: the device in the loop supports only weight: leave it out: --train weight",
         ),
         (
             "large",
@@ -273,12 +273,12 @@ NETS = {
         ),
         ("large", [], 1, "(90 too many): allow --runs 2 or more"),
         ("wide", ["--runs", "9"], 1, "neuron '2'[0] has 40000 sources"),
-        ("lif", [], 1, "node '2' (LIF): arrivals move V itself"),
+        ("lif", [], 1, "node '2' (LIF): arrivals change V itself"),
         (
             "recurrent",
             [],
             1,
-            "nodes lif form a cycle, in the loop only feed-forward networks run",
+            "nodes lif form a cycle, and only feed-forward networks run in the loop",
         ),
     ],
 )
@@ -329,11 +329,11 @@ def test_networks_that_the_chip_cannot_train(
             ["--headroom", "hidden:2"],
             "a headroom is given for 'hidden', which is not a population: There are 2",
         ),
-        (["--headroom", "much"], "headroom is 'much': say one factor, or NODE:FACTOR"),
-        (["--headroom", "2:much"], "say one factor, or NODE:FACTOR"),
+        (["--headroom", "much"], "headroom is 'much': give one factor, or NODE:FACTOR"),
+        (["--headroom", "2:much"], "give one factor, or NODE:FACTOR"),
         (
             ["--train", "weight,tau_mem"],
-            "'tau_mem' is to be trained, the device in the loop takes weight only",
+            "'tau_mem' cannot be trained: the device in the loop supports only weight",
         ),
         (
             ["--engine", "event", "--chip-seed", "1"],
@@ -364,7 +364,7 @@ def test_a_configuration_file_says_the_same(folder, tmp_path, capsys):
         in refused(capsys, *argv, "--config", config)[1]
     )
     config.write_text(f'data = "{folder / "task.npz"}"\nengine = "loop"\n[headroom]\n2 = true\n')
-    assert "say one factor, or NODE:FACTOR" in refused(capsys, *argv, "--config", config)[1]
+    assert "give one factor, or NODE:FACTOR" in refused(capsys, *argv, "--config", config)[1]
     config.write_text('engine = "event"\nchip_seed = 1\n')
     assert "--chip-seed 1 is for --engine loop" in refused(capsys, *argv, "--config", config)[1]
 

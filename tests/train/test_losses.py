@@ -376,9 +376,9 @@ class Shaped(FirstSpike):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ("loss", r"Shaped gives the shape \(\d+, 1\) for \d+ samples"),
-        ("column", r"Shaped.predict gives int32 of the shape \(\d+, 1\) for"),
-        ("fraction", r"Shaped.predict gives float32 of the shape \(\d+,\)"),
+        ("loss", r"Shaped returns the shape \(\d+, 1\) for \d+ samples"),
+        ("column", r"Shaped.predict returns int32 of the shape \(\d+, 1\) for"),
+        ("fraction", r"Shaped.predict returns float32 of the shape \(\d+,\)"),
     ],
 )
 def test_a_loss_gives_a_number_and_a_class_for_each_sample(wrong, message):
@@ -393,7 +393,7 @@ def test_a_regulariser_gives_a_number_for_each_sample_or_one():
         def __call__(self, network, solution):
             return solution.count("2")[:, :1]
 
-    with pytest.raises(UsageError, match=r"Column gives the shape \(64, 1\)"):
+    with pytest.raises(UsageError, match=r"Column returns the shape \(64, 1\)"):
         fit(small_net(), DATA, **QUICK, regularisers=(Column(),), batch_size=64)
 
 
@@ -429,7 +429,7 @@ def test_a_loss_is_told_the_kind_of_its_population(fires):
     if fires:
         fit(small_net(), DATA, **{**QUICK, "epochs": 1}, loss=loss)
     else:
-        with pytest.raises(UsageError, match="fires=False, and '4' fires: say fires=True"):
+        with pytest.raises(UsageError, match="fires=False, and '4' fires: set fires=True"):
             fit(small_net(), DATA, **QUICK, loss=loss)
 
 

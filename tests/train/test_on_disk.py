@@ -49,7 +49,7 @@ def test_a_folder_of_arrays_stays_on_the_disk(folder):
     assert splits.train.x.shape == (234, 5)
     assert np.array_equal(np.asarray(splits.train.x), splits.train.x[np.arange(234)])
     (folder / "x_test.npy").write_bytes(b"nothing")
-    with pytest.raises(FileError, match="no array of numbers"):
+    with pytest.raises(FileError, match="not an array of numbers"):
         load_splits(folder)
 
 

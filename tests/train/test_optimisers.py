@@ -58,9 +58,12 @@ def test_what_is_no_optimiser_is_refused(given):
 @pytest.mark.parametrize(
     ("schedule", "message"),
     [
-        (lambda step: 0.01 - step / 100, "schedule gives -0.01 at step 2: give a finite learning"),
-        (lambda step: float("nan"), "schedule gives nan at step 0: give"),
-        (lambda step: "fast", "schedule gives 'fast' at step 0: give"),
+        (
+            lambda step: 0.01 - step / 100,
+            "schedule returns -0.01 at step 2: give a finite learning",
+        ),
+        (lambda step: float("nan"), "schedule returns nan at step 0: give"),
+        (lambda step: "fast", "schedule returns 'fast' at step 0: give"),
     ],
 )
 def test_a_schedule_without_rates_is_refused(schedule, message):

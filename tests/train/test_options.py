@@ -53,9 +53,9 @@ def test_the_page_has_the_table_of_the_record():
 def test_every_field_is_described_once():
     assert list(OPTIONS) == FIELDS
     for name, known in OPTIONS.items():
-        assert known.text, name
+        assert known.help_text, name
         assert f"\n        {name}: " in TrainOptions.__doc__
-        assert len(known.text) <= 120, name
+        assert len(known.help_text) <= 120, name
     assert list(inspect.signature(fit).parameters) == ["graph", "data", "options", "fields"]
 
 
@@ -91,7 +91,7 @@ def test_the_parser_is_made_of_the_record():
     for name, action in actions.items():
         assert action.option_strings == [f"--{flag_of(name)}"]
         assert action.metavar == (OPTIONS[name].metavar or None)
-        assert OPTIONS[name].text.replace("`", "") in action.help
+        assert OPTIONS[name].help_text.replace("`", "") in action.help
 
 
 def test_without_flags_the_command_has_the_defaults_of_fit():
@@ -213,7 +213,10 @@ def test_only_what_is_compiled_in_makes_other_code():
         ({"devices": 2, "engine": "loop"}, 'devices=2 is for engine="event" or "grid"'),
         ({"engine": 3}, "3 is not an engine"),
         ({"copies": 0}, "copies is 0: give at least 1"),
-        ({"processes": 2}, "2 processes cannot find each other: pass coordinator="),
+        (
+            {"processes": 2},
+            "2 processes need an address at which they find each other: pass coordinator=",
+        ),
         ({"process": 1}, "process is 1 of 1: number them from 0 to 0"),
         ({"seed": 1.5}, r"seed is 1\.5: give a whole number from 0 on, or one key of jax.random"),
     ],

@@ -41,7 +41,7 @@ WATCHED = (
     """
 import json, re
 import jax, numpy as np
-from jaxsnn.train.loop import epoch, training_run
+from jaxsnn.train.loop import epoch, passes, training_run
 seen, launched, late, spread = {}, [], [], []
 class Watched:
     def __init__(self, name, program):
@@ -61,10 +61,10 @@ def merged(summaries):
     leaves = jax.tree.leaves(summaries)
     spread.extend(len(leaf.devices()) if isinstance(leaf, jax.Array) else 1 for leaf in leaves)
     return epoch.merged(summaries)
-training_run.run_epoch = Watched("run_epoch", epoch.run_epoch)
-training_run.run_evaluation = Watched("run_evaluation", epoch.run_evaluation)
-training_run.merged = merged
-training_run._EVALUATION_BATCH = 8
+passes.run_epoch = Watched("run_epoch", epoch.run_epoch)
+passes.run_evaluation = Watched("run_evaluation", epoch.run_evaluation)
+passes.merged = merged
+passes._EVALUATION_BATCH = 8
 states = []
 whole = training_run.TrainingRun.result
 def result(self):
@@ -216,7 +216,7 @@ def test_the_command_makes_the_devices_that_it_needs(environment, tmp_path):
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    assert "batches are of 500 samples, not 501: 2 devices share them evenly" in done.stderr
+    assert "the batch size is 500, not 501, so that 2 devices share a batch evenly" in done.stderr
 
 
 LATE = """

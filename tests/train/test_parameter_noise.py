@@ -91,7 +91,7 @@ def test_weights_that_have_no_gain_are_named():
         build.cubalif(tau_mem="20ms", tau_syn="10ms"),
     )
     notes = noise_notes(lower(graph), (("weight", 0.1), ("input_gain", 0.1)))
-    assert any("the weights of '1' are no matrix" in note for note in notes)
+    assert any("the weights of '1' are not a matrix" in note for note in notes)
     assert len(noise_notes(lower(graph), (("weight", 0.1),))) == 1
 
 
@@ -100,8 +100,8 @@ def test_noise_of_what_takes_none_is_refused():
         ({"tau_mem": 0.1}, "noise of 'tau_mem' is not supported"),
         ({"weight": -0.1}, "the noise of weight is -0.1"),
         ({"weight": "a"}, "the noise of weight is 'a': give a finite number"),
-        ("weight", "noise is 'weight': say of what: weight:0.1"),
-        (0.1, "noise is 0.1: say of what"),
+        ("weight", "noise is 'weight': name the parameters, such as weight:0.1"),
+        (0.1, "noise is 0.1: name the parameters"),
     ):
         with pytest.raises(UsageError, match=message):
             fit(small_net(), DATA, noise=given, epochs=1, progress=None)

@@ -4,9 +4,9 @@ import pytest
 
 from jaxsnn import EventDriven, fit
 from jaxsnn.network.compiling import A_LITTLE, known_options, left_open
-from jaxsnn.train.loop import training_run
+from jaxsnn.train.loop import passes
 from jaxsnn.train.loop.epoch import run_epoch
-from jaxsnn.train.loop.training_run import TrainingRun
+from jaxsnn.train.loop.passes import Passes
 from tests.helpers.small_task import DATA, QUICK, small_net
 
 pytestmark = pytest.mark.usefixtures("native_kernels")
@@ -15,14 +15,14 @@ pytestmark = pytest.mark.usefixtures("native_kernels")
 @pytest.fixture
 def ways(monkeypatch):
     """Of each program that a run takes: whether it was compiled quickly."""
-    found, compiled = [], TrainingRun._compiled
+    found, compiled = [], Passes._compiled
 
     def watched(self, program, *given, **named):
         taken = compiled(self, program, *given, **named)
         found.append(taken is program.quick)
         return taken
 
-    monkeypatch.setattr(TrainingRun, "_compiled", watched)
+    monkeypatch.setattr(Passes, "_compiled", watched)
     return found
 
 
@@ -37,7 +37,7 @@ def test_a_short_run_is_compiled_quickly_and_comes_to_the_same(ways, monkeypatch
     assert len(ways) > 2
     assert all(ways)
     ways.clear()
-    monkeypatch.setattr(training_run, "_SHORT", 1)
+    monkeypatch.setattr(passes, "_SHORT", 1)
     optimised = trained()
     assert not any(ways)
     for ours, theirs in zip(quick.history, optimised.history, strict=True):

@@ -103,15 +103,18 @@ def test_weights_are_drawn_as_they_are_said_and_times_of_a_layer_go_before():
         (table(DENSE | {"bias": [0.5, -0.1]}), "a deviation is not negative"),
         (
             table(CONV, {"pool": 2, "bias": [0.0, 0.0]}, size=[2, 8, 8]),
-            "layer 2 is a pool and has a bias",
+            "layer 2 is a pool and cannot have a bias",
         ),
         (table(DENSE | {"nuerons": 3}), "layer 1: there is no 'nuerons'.*neurons"),
-        (table({"neurons": 3}), "layer 1 does not say its weight"),
+        (table({"neurons": 3}), "layer 1 has no weight"),
         (table(DENSE | {"neuron": "LIF"}), "layer 1: neuron is 'LIF': give its type and param"),
         (table(DENSE | {"neuron": {"type": "LIF", "tau": [1]}}), "layer 1: neuron is .*give its"),
-        (table(DENSE | {"neuron": {"type": "Conv2d"}}), "layer 1: a Conv2d is no neuron"),
+        (table(DENSE | {"neuron": {"type": "Conv2d"}}), "layer 1: a Conv2d is not a neuron"),
         (table(DENSE | {"neuron": {"type": "LIF", "taus": 1.0}}), "a LIF has no parameter 'taus'"),
-        (table(OUT | {"readout": True, "neuron": {"type": "LIF"}}), "1 has neuron and readout"),
+        (
+            table(OUT | {"readout": True, "neuron": {"type": "LIF"}}),
+            "1 has both neuron and readout",
+        ),
         (
             table(DENSE | {"neuron": LIF, "tau-mem": "5ms"}),
             "layer 1: a LIF has no parameter 'tau_mem'",
@@ -122,19 +125,19 @@ def test_weights_are_drawn_as_they_are_said_and_times_of_a_layer_go_before():
         ),
         (
             table(DENSE | {"neuron": LIF | {"v-reset": 1.0, "v_reset": 0.0}}),
-            "of its neurons is there twice",
+            "of its neurons occurs twice",
         ),
         (
             table(DENSE | {"tau_mem": "5ms", "neuron": {"type": "CubaLIF", "tau-mem": "9ms"}}),
-            "layer 1: a parameter of its neurons is there twice",
+            "layer 1: a parameter of its neurons occurs twice",
         ),
         (
             table(DENSE | {"neuron": {"type": "LIF", "tau": "5ms", "r": 1.0}}),
             "layer 1: a LIF needs v_leak, v_threshold too: write them",
         ),
         (table({"neurons": 3, "weight": 0.5}), r"weight is 0\.5.*\[mean, standard deviation\]"),
-        (table({"channels": 3, "kernel": 3, "weight": [0.5, 0.1]}), "what comes in is flat"),
-        ({"input": 3, "layers": [DENSE]}, "does not say its tau_mem"),
+        (table({"channels": 3, "kernel": 3, "weight": [0.5, 0.1]}), "its input is flat"),
+        ({"input": 3, "layers": [DENSE]}, "has no tau_mem"),
         (table(DENSE, sise=3), "network: there is no 'sise'"),
         (3, r"network is no table: write \[network\]"),
         (table(DENSE, size=0), "network: input is 0: give a whole number from 1 to 10000000"),
@@ -158,7 +161,7 @@ def test_weights_are_drawn_as_they_are_said_and_times_of_a_layer_go_before():
         (table(DENSE | {"channels": 3}), "layer 1 has neurons and channels: write one"),
         (
             table({**CONV, "feedback": [0, 1]}, size=[2, 8, 8]),
-            "layer 1 has feedback and no neurons",
+            "layer 1 has feedback but no neurons",
         ),
         (table(CONV | {"stride": 0}, size=[2, 8, 8]), "layer 1: stride is 0: .* from 1"),
         (
@@ -265,7 +268,7 @@ def test_a_run_begins_with_delays_of_synapses_and_trains_them(tmp_path, begin, s
     ("begin", "word"),
     [
         ('"2 apples"', "'apples'"),
-        ("[0.002, 0.003]", "node 'w1': delay has shape (2,), its weight (6, 18)"),
+        ("[0.002, 0.003]", "node 'w1': delay has shape (2,), and its weight has (6, 18)"),
         ('["2ms"]', "node 'w1': delay is ['2ms']: give seconds"),
         ("true", "node 'w1': delay is True: give seconds"),
         (

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from jaxsnn.errors import FileError, UsageError
+from jaxsnn.event.event_driven import EventDriven
 from jaxsnn.network.lowering.lower import lower
 from jaxsnn.network.spikes import Events
 from jaxsnn.nir import build
@@ -14,6 +15,7 @@ from jaxsnn.train import (
     Current,
     Data,
     Delta,
+    Dropout,
     Latency,
     LevelCrossing,
     PopulationCode,
@@ -21,8 +23,8 @@ from jaxsnn.train import (
     events_of_arrays,
     splits_of_arrays,
 )
-from jaxsnn.train.data.batches import encoded
-from jaxsnn.train.data.datasets import as_splits
+from jaxsnn.train.data.batches import encoded, even_batch_size
+from jaxsnn.train.data.datasets import as_splits, check_data
 from jaxsnn.train.data.images import _png
 from jaxsnn.train.data.labelled_files import _of_file
 from jaxsnn.train.data.utterances import read_ts
@@ -116,12 +118,12 @@ REFUSED = {
     ),
     "masked samples": (
         lambda _: splits_of_arrays(np.ma.array(X, mask=np.ones_like(X)), Y),
-        "data has numbers that are masked",
+        "data has masked numbers",
         "leave these out",
     ),
     "large label": (
         lambda _: splits_of_arrays(X, Y + 10**9),
-        "data: a label is 1000000001, labels run from 0 to",
+        "data: the largest label is 1000000001, labels run from 0 to",
         "number the classes from 0",
     ),
     "no samples": (
@@ -252,12 +254,12 @@ REFUSED = {
     ),
     "a part below 0": (
         lambda _: splits_of_arrays(X, Y, validation=-0.1),
-        "a part of the samples is a fraction of -0.1",
+        "the fraction of samples for a part is -0.1",
         "give one from 0 to 1",
     ),
     "a part above 1": (
         lambda _: splits_of_arrays(X, Y, test=1.5),
-        "a part of the samples is a fraction of 1.5",
+        "the fraction of samples for a part is 1.5",
         "give one from 0 to 1",
     ),
     "all for the test": (
@@ -272,32 +274,32 @@ REFUSED = {
     ),
     "other channels": (
         lambda _: batch_of(np.zeros((2, 3)), Latency(t_min=0.0, t_max=0.01, bias=True)),
-        "training gives 4 channels (the bias channel included), input 'input' has 2",
+        "training has 4 channels (the bias channel included), input 'input' has 2",
         "the field bias of Latency adds one",
     ),
     "steps": (
         lambda _: batch_of(np.zeros((2, 20, 2)), Latency(t_min=0.0, t_max=0.01)),
-        "training has 20 time steps of the shape (2,), and Latency encodes one value of each channel",
+        "training has 20 time steps of the shape (2,), and Latency encodes one value per channel",
         "Events.of_steps(x, dt)",
     ),
     "other channels of a rate": (
         lambda _: batch_of(np.zeros((2, 1)), Rate(highest=1.0, duration=1.0)),
-        "training gives 1 channels, input 'input' has 2",
+        "training has 1 channels, input 'input' has 2",
         "make them the same",
     ),
     "other channels of steps": (
         lambda _: batch_of(np.ones((2, 3, 2)), Delta(step=1.0, frame=0.1)),
-        "training gives 4 channels, input 'input' has 2",
+        "training has 4 channels, input 'input' has 2",
         "make them the same",
     ),
     "other channels of levels": (
         lambda _: batch_of(np.ones((2, 3, 2)), LevelCrossing(levels=(0.5, 2.0), frame=0.1)),
-        "training gives 8 channels, input 'input' has 2",
+        "training has 8 channels, input 'input' has 2",
         "make them the same",
     ),
     "fewer channels of codes": (
         lambda _: batch_of(np.ones((2, 1)), PopulationCode(centres=(0.0,), frame=0.1)),
-        "training gives 1 channels, input 'input' has 2",
+        "training has 1 channels, input 'input' has 2",
         "make them the same",
     ),
     "signals of another shape": (
@@ -307,12 +309,12 @@ REFUSED = {
     ),
     "many classes": (
         lambda _: splits_of_arrays(X, np.full(10, 65536)),
-        "data: a label is 65536, labels run from 0 to 65535",
+        "data: the largest label is 65536, labels run from 0 to 65535",
         "number the classes from 0",
     ),
     "two outputs": (
         lambda _: read_population(two_outputs()),
-        "2 nodes (a, b) feed the outputs of the network, and training reads one",
+        "2 nodes (a, b) feed the outputs of the network, and training reads 1",
         'population = "b" in [loss-options]',
     ),
     "no engine": (
@@ -378,7 +380,7 @@ NO_VALUES = {
     "a number for names": (lambda: names(3), "give names, with commas"),
     "a number for a table": (lambda: mapping(3), "write a table"),
     "a population twice": (lambda: factors("a:1,b:2,a:3"), "name each population once"),
-    "a population without a factor": (lambda: factors("a:x"), "say one factor, or NODE:FACTOR"),
+    "a population without a factor": (lambda: factors("a:x"), "give one factor, or NODE:FACTOR"),
 }
 
 
@@ -405,3 +407,34 @@ def test_values_of_options_say_what_they_take(case):
     call, message = NO_VALUES[case]
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize(
+    ("call", "facts"),
+    [
+        (
+            lambda: check_data(Data(x=X, y=np.full(len(X), 7), classes=("a", "b")), "mine"),
+            {"data": "mine", "sample": 0, "label": 7, "maximum": 1},
+        ),
+        (lambda: Dropout(probability=2.0), {"probability": 2.0}),
+        (
+            lambda: encoded(
+                Data(x=np.zeros((2, 2)), y=np.array([0, 1]), classes=("a", "b")),
+                network(outputs=1),
+                population="2",
+                encoder=None,
+                engine=EventDriven(),
+                what="mine",
+            ),
+            {"data": "mine", "classes": 2, "population": "2", "neurons": 1},
+        ),
+        (
+            lambda: even_batch_size(8, 4, 5),
+            {"devices": 5, "samples": 4},
+        ),
+    ],
+)
+def test_a_problem_has_its_numbers_as_facts(call, facts):
+    with pytest.raises(UsageError) as caught:
+        call()
+    assert dict(caught.value.problem.facts) == facts

@@ -14,7 +14,7 @@ from jaxsnn.train import Rate, fit, on_chip, splits_of_arrays, yinyang, yinyang_
 from jaxsnn.train.data.datasets import stratified
 from jaxsnn.train.data.images import distorted
 from jaxsnn.train.data.labelled_files import load_splits
-from jaxsnn.train.loop.training_run import key_of
+from jaxsnn.train.loop.epoch import key_of
 from tests.helpers.small_task import DATA, small_net
 
 KEYS = {
@@ -85,7 +85,9 @@ def test_a_run_by_a_key_is_repeated_recorded_and_resumed(tmp_path):
         small_net(), DATA, seed=jax.random.key(5), checkpoint=tmp_path, resume=True, **settings
     )
     assert again.as_dict() == one.as_dict()
-    with pytest.raises(UsageError, match=r"seed = \[0, 5\], now it is 5: resume with the same"):
+    with pytest.raises(
+        UsageError, match=r"seed = \[0, 5\], and this run has 5: resume with the same"
+    ):
         fit(small_net(), DATA, seed=5, checkpoint=tmp_path, resume=True, **settings)
     number = fit(small_net(), DATA, seed=5, **settings)
     assert number.settings["seed"] == 5

@@ -74,9 +74,9 @@ def test_arrays_of_a_camera_become_events():
         UsageError, match="sample 0 has an event with x = 3: the sensor goes from 0 to 1"
     ):
         events_of_arrays([first], (2, 2, 2))
-    with pytest.raises(UsageError, match="2 events, more than the 1"):
+    with pytest.raises(UsageError, match="2 events, more than the limit of 1"):
         events_of_arrays([first, second], (4, 2, 2), most=1)
-    with pytest.raises(UsageError, match="'y' lacks, its size is 2"):
+    with pytest.raises(UsageError, match="no 'y', whose sensor size is 2"):
         events_of_arrays([cochlea], (8, 2, 2))
 
 

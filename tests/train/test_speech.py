@@ -100,7 +100,7 @@ def test_who_has_no_recordings_is_told_where_to_get_them(tmp_path, folder):
     with pytest.raises(UsageError, match="0 of 1 recordings have a number under 5"):
         load_splits(f"wav:{empty}")
     (folder / "one_anna_b_0.wav").write_bytes(b"RIFF")
-    with pytest.raises(FileError, match="no sound that can be read"):
+    with pytest.raises(FileError, match="cannot be read as sound"):
         load_splits(f"wav:{folder}")
     (folder / "one_anna_b_0.wav").unlink()
     os.mkfifo(folder / "one_anna_b_0.wav")

@@ -41,7 +41,7 @@ class Dropout:
     def __post_init__(self) -> None:
         if not 0 <= self.probability < 1:
             raise UsageError(
-                f"dropout has the probability {self.probability:g}",
+                Text("dropout has the probability {probability:g}", probability=self.probability),
                 fix="give a number from 0 to 1, 1 excluded",
             )
 
@@ -74,7 +74,7 @@ class Jitter:
     def __post_init__(self) -> None:
         if not 0 <= self.deviation < math.inf:
             raise UsageError(
-                f"jitter has the deviation {self.deviation:g} s",
+                Text("jitter has the standard deviation {deviation:g} s", deviation=self.deviation),
                 fix="give a finite number of at least 0",
             )
 
@@ -104,7 +104,7 @@ class Stretch:
     def __post_init__(self) -> None:
         if not 0 <= self.extent < math.inf:
             fix = "give a finite number of at least 0"
-            raise UsageError(f"stretch is {self.extent:g}", fix=fix)
+            raise UsageError(Text("stretch is {extent:g}", extent=self.extent), fix=fix)
 
     def __call__(self, key: jax.Array, inputs: Any) -> Any:
         """One sample, Events or GradedEvents (events,)."""
@@ -135,9 +135,13 @@ class ChannelShift:
     def __post_init__(self) -> None:
         if self.most < 0 or self.group < 1 or self.channels < 1 or self.channels % self.group:
             raise UsageError(
-                f"channel_shift moves {self.channels} channels by up to {self.most} groups of"
-                f" {self.group}",
-                fix="give whole numbers, and groups that all channels are made of",
+                Text(
+                    "channel_shift moves {channels} channels by up to {most} groups of {group}",
+                    channels=self.channels,
+                    most=self.most,
+                    group=self.group,
+                ),
+                fix="give whole numbers, and a group size that divides the channels",
             )
 
     def __call__(self, key: jax.Array, inputs: Any) -> Any:
@@ -161,7 +165,10 @@ def refuse_values(inputs: Any, change: str) -> None:
         UsageError: they are arrays or currents.
     """
     if isinstance(inputs, Currents) or not hasattr(inputs, "time"):
-        raise UsageError(f"{change}, and inputs are values", fix="leave it out")
+        raise UsageError(
+            Text("{change} needs input events, and the input is values", change=change),
+            fix="leave it out",
+        )
 
 
 #: Changes of `Warp`.
@@ -203,17 +210,19 @@ class Warp:
     def __post_init__(self) -> None:
         if len(self.shape) not in (2, 3) or min(self.shape, default=0) < 1:
             raise UsageError(
-                f"images have the shape {self.shape}",
+                Text("images have the shape {shape}", shape=self.shape),
                 fix="give (rows, columns) or (planes, rows, columns)",
             )
         for name in _WARPS:
             value = getattr(self, name)
             if not 0 <= value < math.inf:
                 fix = "give a finite number of at least 0"
-                raise UsageError(f"{name} is {value:g}", fix=fix)
+                raise UsageError(
+                    Text("{parameter} is {value:g}", parameter=name, value=value), fix=fix
+                )
         if self.mirror > 1:
             fix = "give a probability from 0 to 1"
-            raise UsageError(f"mirror is {self.mirror:g}", fix=fix)
+            raise UsageError(Text("mirror is {mirror:g}", mirror=self.mirror), fix=fix)
 
     def __call__(self, key: jax.Array, inputs: Any) -> Any:
         """One sample, Events or GradedEvents (events,)."""
@@ -304,7 +313,11 @@ def refuse_other_channels(augment: Any, encoder: Any, channels: int) -> None:
         if isinstance(step, Warp) and isinstance(encoder, Delta | LevelCrossing | PopulationCode):
             kind = type(encoder).__name__
             raise UsageError(
-                f"augment moves the events of pixels, and {kind} has several channels for each value",
+                Text(
+                    "augment moves the events of pixels, and {kind} has several channels for each "
+                    "value",
+                    kind=kind,
+                ),
                 fix=Text(
                     "leave the changes of images out, or take {encoder}",
                     encoder=ENCODER.set_to("latency"),
@@ -316,7 +329,14 @@ def refuse_other_channels(augment: Any, encoder: Any, channels: int) -> None:
         value = getattr(step, field)
         if (size := math.prod(value) if field == "shape" else value) > channels:
             raise UsageError(
-                f"augment changes {size} channels ({field} {value}), and the input has {channels}",
+                Text(
+                    "augment changes {expected} channels ({parameter} {value}), and the input has "
+                    "{actual}",
+                    expected=size,
+                    parameter=field,
+                    value=value,
+                    actual=channels,
+                ),
                 fix=f"give the {field} that the samples have",
             )
 
@@ -341,7 +361,9 @@ def augmentation_of(table: Mapping[str, Any], shape: tuple[int, ...]) -> Compose
     table = {name.replace("_", "-"): value for name, value in table.items()}
     for name in table:
         if name not in CHANGES:
-            raise UsageError(f"augment: there is no '{name}'", fix=suggestion(name, CHANGES))
+            raise UsageError(
+                Text("augment has no change '{name}'", name=name), fix=suggestion(name, CHANGES)
+            )
     try:
         shape = tuple(int(size) for size in table.get("shape", shape))
         warps = {name: number(table[name]) for name in _WARPS if name in table}
@@ -352,10 +374,10 @@ def augmentation_of(table: Mapping[str, Any], shape: tuple[int, ...]) -> Compose
         jitter = duration(table["jitter"]) if "jitter" in table else 0.0
         dropout = number(table["dropout"]) if "dropout" in table else 0.0
     except (TypeError, ValueError) as error:
-        raise UsageError(f"augment is {table}", fix=str(error)) from error
+        raise UsageError(Text("augment is {table}", table=table), fix=str(error)) from error
     if len(moves) not in (0, 3):
         fix = "give the most groups, the channels of a group, and all channels"
-        raise UsageError(f"channel_shift is {list(moves)}", fix=fix)
+        raise UsageError(Text("channel_shift is {moves}", moves=list(moves)), fix=fix)
     steps = [
         *([Warp(shape=shape, **warps)] if warps else []),
         *([ChannelShift(**dict(zip(_MOVES, moves, strict=True)))] if moves else []),

@@ -86,6 +86,59 @@ def ordered_batches(samples: int, batch_size: int) -> tuple[np.ndarray, np.ndarr
     return np.where(used, order, 0), used
 
 
+def even_batch_size(batch_size: int, samples: int, devices: int) -> tuple[int, list[str]]:
+    """Return the batch size that samples and devices allow, and notes on what that changes.
+
+    Args:
+        batch_size: as the options have it.
+        samples: number of training samples.
+
+    Raises:
+        UsageError: more devices than samples.
+    """
+    notes: list[str] = []
+    size = min(batch_size, samples)
+    if size != batch_size:
+        notes.append(
+            Text(
+                "the batch size is {actual}, not {expected}: there are no more samples",
+                actual=size,
+                expected=batch_size,
+            )
+        )
+    if devices > samples:
+        raise UsageError(
+            Text(
+                "{option} is {devices}, and there are {samples} samples to train on",
+                option=OPTIONS["devices"],
+                devices=devices,
+                samples=samples,
+            ),
+            fix=f"take at most {samples}",
+        )
+    shared = max(size // devices, 1) * devices
+    if shared != size:
+        notes.append(
+            Text(
+                "the batch size is {actual}, not {expected}, so that {devices} devices share a "
+                "batch evenly",
+                actual=shared,
+                expected=size,
+                devices=devices,
+            )
+        )
+    if samples % shared:
+        notes.append(
+            Text(
+                "{count} of {samples} training samples, others in each epoch, are dropped: "
+                "they do not fill a batch",
+                count=samples % shared,
+                samples=samples,
+            )
+        )
+    return shared, notes
+
+
 def encoded(
     data: Data,
     network: Network,
@@ -104,8 +157,11 @@ def encoded(
     check_data(data, what)
     if len(network.inputs) != 1:
         raise UsageError(
-            f"the network has {len(network.inputs)} inputs ({listing(network.inputs)}), and"
-            " training takes one",
+            Text(
+                "the network has {count} inputs ({inputs}), and training supports 1",
+                count=len(network.inputs),
+                inputs=listing(network.inputs),
+            ),
             fix="let one Input feed the others through Linear nodes",
         )
     (name, channels), events = next(iter(network.inputs.items())), data.x
@@ -113,8 +169,13 @@ def encoded(
     neurons = network.populations[population].size
     if len(data.classes) > neurons:
         raise UsageError(
-            f"{what} has {len(data.classes)} classes, population '{population}' has {neurons}"
-            " neurons",
+            Text(
+                "{data} has {classes} classes, population '{population}' has {neurons} neurons",
+                data=what,
+                classes=len(data.classes),
+                population=population,
+                neurons=neurons,
+            ),
             fix="give it a neuron for each class, which the loss needs",
             node=population,
         )
@@ -123,7 +184,7 @@ def encoded(
             return Batch(inputs=_over_time(network, name, events, what), labels=labels)
         if encoder is None:
             raise UsageError(
-                f"{what} holds values, not events",
+                Text("{data} holds values, not events", data=what),
                 fix=Text(
                     "give an encoder, {encoder}",
                     encoder=OPTIONS["encoder"].set_to("latency", "current"),
@@ -133,23 +194,43 @@ def encoded(
             axes, shape = np.shape(data.x)[1:], shape_of_input(network, name)
             if axes[1:] == shape and axes[0] > 1:  # the encoder takes each channel once
                 raise UsageError(
-                    f"{what} has {axes[0]} time steps of the shape {shape}, and"
-                    f" {type(encoder).__name__} encodes one value of each channel",
+                    Text(
+                        "{data} has {steps} time steps of the shape {shape}, and {encoder} encodes one "
+                        "value per channel",
+                        data=what,
+                        steps=axes[0],
+                        shape=shape,
+                        encoder=type(encoder).__name__,
+                    ),
                     fix="give events, time and index, as Events.of_steps(x, dt) makes them of spikes",
                 )
             refuse_other_axes(name, axes, shape)
         events = encoder(events)
         if isinstance(encoder, _OWN) and (channels_made := encoder.channels(data.x)) != channels:
             is_latency = isinstance(encoder, Latency)
-            bias = " (the bias channel included)" if is_latency and encoder.bias else ""
+            has_bias = is_latency and encoder.bias
+            bias = Text(" (the bias channel included)" if has_bias else "")
             raise UsageError(
-                f"{what} gives {channels_made} channels{bias}, input '{name}' has {channels}",
+                Text(
+                    "{data} has {actual} channels{bias}, input '{input}' has {expected}",
+                    data=what,
+                    actual=channels_made,
+                    bias=bias,
+                    input=name,
+                    expected=channels,
+                ),
                 fix=f"make them the same{'; the field bias of Latency adds one' * is_latency}",
                 node=name,
             )
     elif data.channels not in (None, channels):
         raise UsageError(
-            f"{what} has events of {data.channels} channels, input '{name}' has {channels}",
+            Text(
+                "{data} has events of {actual} channels, input '{input}' has {expected}",
+                data=what,
+                actual=data.channels,
+                input=name,
+                expected=channels,
+            ),
             fix="give recordings of that input, or an input of their size",
             node=name,
         )
@@ -192,7 +273,13 @@ def _over_time(network: Network, name: str, x: Any, split_name: str) -> jax.Arra
     if np.shape(x)[2:] != shape:
         expected = ", ".join(map(str, ("samples", "time", *shape)))
         raise UsageError(
-            f"{split_name} has shape {np.shape(x)}, and in time steps input '{name}' takes ({expected})",
+            Text(
+                "{data} has shape {shape}, and in time steps input '{input}' takes ({expected})",
+                data=split_name,
+                shape=np.shape(x),
+                input=name,
+                expected=expected,
+            ),
             fix="move the axes, or give Events",
             node=name,
         )

@@ -14,6 +14,7 @@ import numpy as np
 from jaxsnn.errors import UsageError, as_number, shown
 from jaxsnn.network.spikes import refuse_masked
 from jaxsnn.nir.initializers import Seed, generator_of, seed_words
+from jaxsnn.wording import Text
 
 #: Classes that labels may name, where nobody knows how many outputs the network has.
 MOST_CLASSES = 65536
@@ -135,7 +136,8 @@ def stratified(labels: np.ndarray, fraction: float, seed: Seed) -> tuple[np.ndar
     """
     if not 0 <= as_number(fraction) <= 1:
         raise UsageError(
-            f"a part of the samples is a fraction of {shown(fraction)}", fix="give one from 0 to 1"
+            Text("the fraction of samples for a part is {fraction}", fraction=shown(fraction)),
+            fix="give one from 0 to 1",
         )
     generator = generator_of(seed)
     chosen = [np.zeros(0, int)]
@@ -203,7 +205,7 @@ def yinyang_splits(seed: Seed = 0, sizes: Sequence[int] = YINYANG_SIZES) -> Spli
     """
     if len(sizes) != 3:
         raise UsageError(
-            f"sizes has {len(sizes)} entries",
+            Text("sizes has {count} entries, and needs 3", count=len(sizes)),
             fix="give three: samples for training, validation and test",
         )
     train, validation, test = (
@@ -223,9 +225,15 @@ def refuse_labels(y: Any, name: str) -> None:
     if labels.dtype.kind == "f":  # negated, so that NaN is broken
         broken = labels[~(np.isfinite(labels) & (labels == np.rint(labels)))]
     if labels.ndim != 1 or labels.dtype.kind not in "iubf" or broken.size:
-        such = f", such as {broken[0]:g}" if broken.size else ""
+        such = Text(", such as {value:g}", value=broken[0]) if broken.size else Text("")
         raise UsageError(
-            f"{name}: labels are {labels.dtype} of shape {labels.shape}{such}",
+            Text(
+                "{data}: labels are {dtype} of shape {shape}{such}",
+                data=name,
+                dtype=labels.dtype,
+                shape=labels.shape,
+                such=such,
+            ),
             fix="give whole numbers from 0, (samples,); of one-hot rows y.argmax(axis=1)",
         )
 
@@ -239,24 +247,37 @@ def check_data(data: Data, name: str) -> None:
     """
     if hasattr(data.x, "time") and np.ndim(data.x.time) != 2:
         raise UsageError(
-            f"{name}: events have times of shape {np.shape(data.x.time)}",
+            Text(
+                "{data}: events have times of shape {shape}", data=name, shape=np.shape(data.x.time)
+            ),
             fix="give (samples, events)",
         )
     refuse_labels(data.y, name)
     samples = len(data.x.time) if hasattr(data.x, "time") else len(data.x)
     if samples != len(data.y):
         raise UsageError(
-            f"{name}: {samples} samples and {len(data.y)} labels", fix="give each sample a label"
+            Text(
+                "{data}: {samples} samples and {count} labels",
+                data=name,
+                samples=samples,
+                count=len(data.y),
+            ),
+            fix="give each sample a label",
         )
     if samples == 0:
-        raise UsageError(f"{name}: no samples", fix="give at least one")
+        raise UsageError(Text("{data}: no samples", data=name), fix="give at least one")
     labels = np.asarray(data.y)
     bad = (labels < 0) | (labels >= len(data.classes))
     if bad.any():
         n = int(bad.argmax())
         raise UsageError(
-            f"{name}: sample {n} has the label {labels[n]}, labels run from 0 to"
-            f" {len(data.classes) - 1}",
+            Text(
+                "{data}: the label of sample {sample} is {label}, labels run from 0 to {maximum}",
+                data=name,
+                sample=n,
+                label=labels[n],
+                maximum=len(data.classes) - 1,
+            ),
             fix="number the classes from 0, or name all of them",
         )
 
@@ -307,8 +328,14 @@ def splits_of_arrays(
     for part, index in parts.items():
         if len(index) == 0:
             raise UsageError(
-                f"{name} has {len(data)} samples of {len(data.classes)} classes, which leaves none"
-                f" for the part '{part}'",
+                Text(
+                    "{data} has {samples} samples of {classes} classes, which leaves none for the "
+                    "part '{part}'",
+                    data=name,
+                    samples=len(data),
+                    classes=len(data.classes),
+                    part=part,
+                ),
                 fix="give more samples, or Splits with parts of your own",
             )
     train, held, tested = (taken(data, parts[part]) for part in ("train", "validation", "test"))
@@ -325,18 +352,33 @@ def labelled(x: Any, y: Any, *, classes: Sequence[str] | None = None, name: str 
         x = np.asarray(x)
         if x.dtype.kind not in "biuf" or x.ndim < 2:
             raise UsageError(
-                f"{name}: samples are {x.dtype} of shape {x.shape}",
+                Text(
+                    "{data}: samples are {dtype} of shape {shape}",
+                    data=name,
+                    dtype=x.dtype,
+                    shape=x.shape,
+                ),
                 fix="give numbers, (samples, ...), Events (samples, events), or Currents",
             )
         if missing := int(np.isnan(x).sum()):
             raise UsageError(
-                f"{name}: samples have {missing} NaN among their {x.size} values",
+                Text(
+                    "{data}: samples have {count} NaN among their {size} values",
+                    data=name,
+                    count=missing,
+                    size=x.size,
+                ),
                 fix="fill them in; signals that an encoder shall end at NaN are given as Splits",
             )
     highest = int(labels.max(initial=0))
     if highest >= MOST_CLASSES:
         raise UsageError(
-            f"{name}: a label is {highest}, labels run from 0 to {MOST_CLASSES - 1}",
+            Text(
+                "{data}: the largest label is {value}, labels run from 0 to {maximum}",
+                data=name,
+                value=highest,
+                maximum=MOST_CLASSES - 1,
+            ),
             fix="number the classes from 0",
         )
     named = tuple(map(str, range(highest + 1))) if classes is None else tuple(classes)
@@ -355,7 +397,7 @@ def as_data(data: Any) -> Data:
         return data
     if isinstance(data, tuple | list) and len(data) == 2:
         return labelled(*data)
-    raise UsageError(f"data are {_described(data)}", fix=_way(data))
+    raise UsageError(Text("data are {description}", description=_described(data)), fix=_way(data))
 
 
 def as_splits(data: Any, seed: Seed = 0) -> tuple[Splits, tuple[str, ...]]:
@@ -380,11 +422,17 @@ def as_splits(data: Any, seed: Seed = 0) -> tuple[Splits, tuple[str, ...]]:
     elif isinstance(data, tuple | list) and len(data) == 2:
         splits = splits_of_arrays(*data, seed=seed)
     else:
-        raise UsageError(f"data are {_described(data)}", fix=_way(data))
+        raise UsageError(
+            Text("data are {description}", description=_described(data)), fix=_way(data)
+        )
     counts = [len(part) for part in (splits.train, splits.validation, splits.test)]
-    note = (
-        f"of {sum(counts)} samples, chosen by the seed, {counts[0]} are for training, {counts[1]}"
-        f" for validation and {counts[2]} for the test"
+    note = Text(
+        "of {count} samples, chosen by the seed, {train} are for training, "
+        "{validation} for validation and {test} for the test",
+        count=sum(counts),
+        train=counts[0],
+        validation=counts[1],
+        test=counts[2],
     )
     return splits, (note,)
 
@@ -392,9 +440,13 @@ def as_splits(data: Any, seed: Seed = 0) -> tuple[Splits, tuple[str, ...]]:
 def _described(data: Any) -> str:
     kind = type(data).__name__
     if isinstance(data, tuple | list):
-        return f"a {kind} of {len(data)} elements"
+        return Text("a {kind} of {count} elements", kind=kind, count=len(data))
     shape = getattr(data, "shape", None)
-    return f"{kind} of shape {tuple(shape)}" if shape is not None else f"of the type {kind}"
+    return (
+        Text("{kind} of shape {shape}", kind=kind, shape=tuple(shape))
+        if shape is not None
+        else Text("of the type {kind}", kind=kind)
+    )
 
 
 def _way(data: Any) -> str:

@@ -16,6 +16,7 @@ from jaxsnn.errors import UsageError, as_number, as_whole, shown
 from jaxsnn.network.spikes import Events, refuse_traced
 from jaxsnn.network.valued_inputs import Currents, Input
 from jaxsnn.nir.initializers import Seed, generator_of
+from jaxsnn.wording import Text
 
 
 class Encoder(Protocol):
@@ -90,17 +91,26 @@ class Latency:
                 that are no finite numbers.
         """
         if self.first not in ("large", "small"):
-            raise UsageError(f"first is {self.first!r}", fix='say first="large" or first="small"')
+            raise UsageError(
+                Text("first is {first!r}", first=self.first),
+                fix='say first="large" or first="small"',
+            )
         if not 0 <= as_number(self.t_min) <= as_number(self.t_max) < np.inf:
             raise UsageError(
-                f"values are encoded from t_min = {shown(self.t_min)} to t_max ="
-                f" {shown(self.t_max)} s",
+                Text(
+                    "values are encoded from t_min = {t_min} to t_max = {t_max} s",
+                    t_min=shown(self.t_min),
+                    t_max=shown(self.t_max),
+                ),
                 fix="give 0 <= t_min <= t_max, in seconds",
             )
         if self.least is not None:
             _refuse_numbers(least=self.least)
         if not np.iterable(self.clock):
-            raise UsageError(f"clock is {shown(self.clock)}", fix="give times, such as (0.0, 0.01)")
+            raise UsageError(
+                Text("clock is {clock}", clock=shown(self.clock)),
+                fix="give times, such as (0.0, 0.01)",
+            )
         for moment in self.clock:
             _refuse_numbers(0.0, clock=moment)
         flat = _flat_values(values, "latency")
@@ -161,7 +171,9 @@ class Current:
         _refuse_numbers(scale=self.scale)
         values = _in_numpy(values, float)
         if values.ndim < 2:
-            raise UsageError(f"values of shape {values.shape}", fix="give (samples, channels)")
+            raise UsageError(
+                Text("values of shape {shape}", shape=values.shape), fix="give (samples, channels)"
+            )
         flat = values.reshape(len(values), -1)
         _refuse_values(flat, ~np.isfinite(flat), "give finite numbers, which a current has")
         if self.bias:
@@ -393,7 +405,11 @@ class PopulationCode(_OfSignals):
         values = _signals(values[:, None] if values.ndim == 2 else values, "a population code")
         if not 1 <= (as_whole(self.nearest) or 0) <= len(self.centres):
             raise UsageError(
-                f"nearest is {self.nearest}, and there are {len(self.centres)} centres",
+                Text(
+                    "nearest is {nearest}, and there are {centres} centres",
+                    nearest=self.nearest,
+                    centres=len(self.centres),
+                ),
                 fix="give a whole number: let 1 or more of them fire, at most all",
             )
         _refuse_values(values, np.isinf(values), "give finite numbers, or NaN for no spike")
@@ -460,7 +476,10 @@ def _refuse_numbers(least: float = -np.inf, /, **fields: Any) -> None:
     for name, value in fields.items():
         number = as_number(value)
         if not (np.isfinite(number) and number >= least):
-            raise UsageError(f"{name} is {shown(value)}", fix=f"give {requirement}")
+            raise UsageError(
+                Text("{parameter} is {value}", parameter=name, value=shown(value)),
+                fix=f"give {requirement}",
+            )
 
 
 def _refuse_values(values: np.ndarray, bad: np.ndarray, fix: str) -> None:
@@ -468,7 +487,13 @@ def _refuse_values(values: np.ndarray, bad: np.ndarray, fix: str) -> None:
     if bad.any():
         sample, *_, channel = place = tuple(map(int, np.argwhere(bad)[0]))
         raise UsageError(
-            f"sample {sample}, channel {channel} has the value {values[place]:.9g}", fix=fix
+            Text(
+                "sample {sample}, channel {channel} has the value {value:.9g}",
+                sample=sample,
+                channel=channel,
+                value=values[place],
+            ),
+            fix=fix,
         )
 
 
@@ -476,7 +501,10 @@ def _rising(name: str, numbers: Any) -> np.ndarray:
     """Levels or centres, checked to be finite and to rise."""
     values = np.array([*map(as_number, numbers if np.iterable(numbers) else ())])
     if values.size == 0 or not np.isfinite(values).all() or (np.diff(values) <= 0).any():
-        raise UsageError(f"{name} are {numbers}", fix=f"give {name} that rise")
+        raise UsageError(
+            Text("{parameter} are {value}", parameter=name, value=numbers),
+            fix=f"give {name} that rise",
+        )
     return values
 
 
@@ -484,7 +512,7 @@ def _signals(values: np.ndarray, purpose: str) -> np.ndarray:
     """Return values, checked to be signals (samples, time, channels)."""
     if values.ndim != 3:
         fix = f"give (samples, time, channels) for {purpose}"
-        raise UsageError(f"values of shape {values.shape}", fix=fix)
+        raise UsageError(Text("values of shape {shape}", shape=values.shape), fix=fix)
     return values
 
 
@@ -508,7 +536,9 @@ def _flat_values(values: Any, encoding: str) -> np.ndarray:
     values = _in_numpy(values)
     values = values if values.dtype == np.float32 else values.astype(float)
     if values.ndim < 2:
-        raise UsageError(f"values of shape {values.shape}", fix="give (samples, channels)")
+        raise UsageError(
+            Text("values of shape {shape}", shape=values.shape), fix="give (samples, channels)"
+        )
     values = values.reshape(len(values), -1)
     fix = f"scale the data, {encoding} encoding takes values from 0 to 1"
     _refuse_values(values, (values < 0) | (values > 1), fix)

@@ -75,7 +75,7 @@ def fashion_mnist_splits(
 def _named(folder: str | os.PathLike[str] | None, name: str, source: str) -> str:
     if folder is None:
         raise UsageError(
-            f"{name} needs a folder with its files",
+            Text("{data} needs a folder with its files", data=name),
             fix=Text(
                 "get {files}, and name the folder, {data_folder}",
                 files=source,
@@ -92,7 +92,10 @@ def _splits(
     for part in ("train", "test"):
         labelled = read_images(folder, part)
         if labelled is None:
-            raise FileError(f"{folder} holds no {part} images of {name}", fix=f"get {source}")
+            raise FileError(
+                Text("{path} has no {part} images of {data}", path=folder, part=part, data=name),
+                fix=f"get {source}",
+            )
         images, labels = labelled
         parts[part] = Data(x=_bright(images, side), y=labels, classes=tuple(classes))
     validation_index, train_index = stratified(parts["train"].y, _HELD_OUT, [*seed_words(seed), 0])
@@ -173,8 +176,13 @@ def read_images(folder: str | os.PathLike[str], part: str) -> Labelled | None:
             fits = images.ndim == 3 and images.dtype == np.uint8
             if not fits or labels.shape != images.shape[:1]:
                 raise FileError(
-                    f"{files[0]} holds {images.dtype} of shape {images.shape}, its labels have"
-                    f" shape {labels.shape}",
+                    Text(
+                        "{path} has {dtype} of shape {shape}, its labels have shape {labels_shape}",
+                        path=files[0],
+                        dtype=images.dtype,
+                        shape=images.shape,
+                        labels_shape=labels.shape,
+                    ),
                     fix="give images (samples, rows, columns) of bytes, and a label for each",
                 )
             return images, labels.astype(np.int32)
@@ -205,7 +213,11 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
             kind = _IDX_TYPES.get(start[2]) if len(start) == 4 and start[:2] == b"\0\0" else None
             if kind is None:
                 raise FileError(
-                    f"{name} begins with {start!r}, and is no idx file",
+                    Text(
+                        "{path} begins with {start!r}: it is not an idx file",
+                        path=name,
+                        start=start,
+                    ),
                     fix="name the folder of idx files or of PNG files",
                 )
             header = file.read(4 * start[3])
@@ -218,11 +230,17 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
             else:
                 there = os.path.getsize(name) - begins
     except (OSError, EOFError, zlib.error) as error:
-        raise FileError(f"{name} cannot be read ({error})") from error
+        raise FileError(
+            Text("{path} cannot be read ({reason})", path=name, reason=str(error))
+        ) from error
     if len(header) < 4 * start[3] or there != expected_size:
         raise FileError(
-            f"{name} holds {'more' if there > expected_size and zipped else there} bytes of numbers, and"
-            f" says that they are {expected_size}",
+            Text(
+                "{path} has {actual} bytes of numbers, and its header specifies {expected}",
+                path=name,
+                actual="more" if there > expected_size and zipped else there,
+                expected=expected_size,
+            ),
             fix="get the file again",
         )
     if zipped:
@@ -236,18 +254,29 @@ def _of_pngs(folder: Path) -> Labelled:
     odd = next((path for path in labels if not (path.name.isascii() and path.name.isdigit())), None)
     if odd is not None:
         raise FileError(
-            f"{odd} is a folder of images, and '{odd.name}' is no label",
+            Text(
+                "{path} is a folder of images, and its name '{label}' is not a label",
+                path=odd,
+                label=odd.name,
+            ),
             fix="name each folder by its label, 0, 1, ...",
         )
     files = [(image, int(label.name)) for label in labels for image in label.glob("*.png")]
     if not files:
-        raise FileError(f"{folder} has no files LABEL/*.png", fix="name the folder above it")
+        raise FileError(
+            Text("{path} has no files LABEL/*.png", path=folder), fix="name the folder above it"
+        )
     files.sort(key=lambda entry: (len(entry[0].name), entry[0].name))
     images = [_png(path) for path, _ in files]
     odd = next((n for n, image in enumerate(images) if image.shape != images[0].shape), None)
     if odd is not None:
         raise FileError(
-            f"{files[odd][0]} is not of the size {images[0].shape} of {files[0][0]}",
+            Text(
+                "{path} differs in size from {reference}, which is {shape}",
+                path=files[odd][0],
+                shape=images[0].shape,
+                reference=files[0][0],
+            ),
             fix="bring all images to one size",
         )
     return np.stack(images), np.asarray([label for _, label in files], np.int32)
@@ -265,20 +294,25 @@ def _png(path: Path) -> np.ndarray:
     try:
         from PIL import Image
     except ImportError as error:
-        raise UsageError(f"{path} needs pillow to be read", fix="pip install pillow") from error
+        raise UsageError(
+            Text("pillow is needed to read {path}", path=path), fix="pip install pillow"
+        ) from error
     refuse_unreadable(path, "a PNG file")
     try:
         with Image.open(path, formats=("PNG",)) as image:
             if image.mode.startswith("I"):
                 raise FileError(
-                    f"{path} has 16 bits a pixel, and images are read with 8",
+                    Text(
+                        "{path} has 16 bits a pixel, and only images of 8 bits are supported",
+                        path=path,
+                    ),
                     fix="convert it to 8 bits a pixel",
                 )
             return np.asarray(image.convert("L"))
     # Pillow's errors of broken and of oversized files have no common class.
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise FileError(
-            f"{path} cannot be read as a PNG image ({error})",
+            Text("{path} cannot be read as a PNG image ({reason})", path=path, reason=str(error)),
             fix="get it again, or convert it to PNG",
         ) from error
 

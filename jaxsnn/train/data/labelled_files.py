@@ -114,7 +114,8 @@ def load_splits(
         )
     if not name.endswith(".npz") and not os.path.isdir(name):
         raise UsageError(
-            f"there is no task '{name}', and it is no .npz file", fix=suggestion(name, DATASETS)
+            Text("there is no task '{data}', and no .npz file of that name", data=name),
+            fix=suggestion(name, DATASETS),
         )
     return _of_file(name, seed, outputs)
 
@@ -150,7 +151,7 @@ def _of_file(name: str, seed: Seed, outputs: int) -> tuple[Splits, tuple[str, ..
     unread = sorted(set(arrays) - {f"{kind}_{part}" for part in _PARTS for kind in kinds})
     notes: tuple[str, ...] = ()
     if unread:  # nothing is known of them, and they may be misspelt
-        text = f"{name}: {listing(unread)} are not read"
+        text = Text("{data}: {unread} are not read", data=name, unread=listing(unread))
         notes = (Note(text, kind="dropped", code="not-read"),)
     train, test = (_data(name, arrays, part, classes) for part in ("train", "test"))
     if any(f"{kind}_validation" in arrays for kind in ("x", "y", "time", "index")):
@@ -159,13 +160,19 @@ def _of_file(name: str, seed: Seed, outputs: int) -> tuple[Splits, tuple[str, ..
     held = max(int(len(train) * _HELD_OUT), 1)
     if held >= len(train):
         raise UsageError(
-            f"{name} has {len(train)} training samples, too few to hold one out for validation",
+            Text(
+                "{data} has {count} training samples, too few to hold one out for validation",
+                data=name,
+                count=len(train),
+            ),
             fix="give more, or x_validation and y_validation",
         )
     order = generator_of([*seed_words(seed), len(train)]).permutation(len(train))
     validation, training = taken(train, order[:held]), taken(train, order[held:])
-    note = (
-        f"{held} of {len(train)} training samples, chosen by the seed, are held out for validation"
+    note = Text(
+        "{count} of {samples} training samples, chosen by the seed, are held out for validation",
+        count=held,
+        samples=len(train),
     )
     return Splits(name=name, train=training, validation=validation, test=test), (*notes, note)
 
@@ -177,13 +184,24 @@ def _refuse_two_kinds(name: str, arrays: Mapping[str, Any]) -> None:
         events = [key for key in ("time", "index", "value") if f"{key}_{part}" in arrays]
         if f"x_{part}" in arrays and events:
             raise UsageError(
-                f"{name} has both x_{part} and {events[0]}_{part}", fix="keep one of them"
+                Text(
+                    "{data} has both x_{part} and {array}_{part}",
+                    data=name,
+                    part=part,
+                    array=events[0],
+                ),
+                fix="keep one of them",
             )
     sized = [part for part in there if f"value_{part}" in arrays]
     if sized and sized != there:
         unsized = next(part for part in there if part not in sized)
         raise UsageError(
-            f"{name} has value_{sized[0]}, and no value_{unsized}",
+            Text(
+                "{data} has value_{part}, but no value_{missing_part}",
+                data=name,
+                part=sized[0],
+                missing_part=unsized,
+            ),
             fix="give the events of all parts a size, or of none",
         )
 
@@ -196,10 +214,18 @@ def _on_disk(name: str) -> dict[str, np.ndarray]:
         try:  # not by np.load, which goes by the content: .npz archives are other objects
             arrays[file.stem] = np.lib.format.open_memmap(file, mode="r")
         except OSError as error:
-            raise FileError(f"{file} cannot be read ({error.strerror or error})") from error
+            raise FileError(
+                Text(
+                    "{path} cannot be read ({reason})",
+                    path=file,
+                    reason=error.strerror or str(error),
+                )
+            ) from error
         except (ValueError, EOFError) as error:
             fix = "save it with numpy.save"
-            raise FileError(f"{file} is no array of numbers", fix=fix) from error
+            raise FileError(
+                Text("{path} is not an array of numbers", path=file), fix=fix
+            ) from error
     return arrays
 
 
@@ -208,20 +234,35 @@ def _classes(name: str, arrays: dict[str, np.ndarray], outputs: int) -> tuple[st
     labels = {key: array for key, array in arrays.items() if key.startswith("y_")}
     for key in ("y_train", "y_test"):
         if key not in arrays:
-            raise FileError(f"{name} has no array '{key}'", fix=f"there are {listing(arrays)}")
+            raise FileError(
+                Text("{data} has no array '{array}'", data=name, array=key),
+                fix=f"there are {listing(arrays)}",
+            )
     largest = 0
     for key, array in labels.items():
         refuse_labels(array, name)
         largest = max(largest, int(array.max(initial=0)))
         if largest >= outputs:
             raise UsageError(
-                f"{name}: {key} has the label {largest}, for {outputs} outputs labels run from 0 to"
-                f" {outputs - 1}",
+                Text(
+                    "{data}: {array} has the label {value}, for {outputs} outputs labels run from "
+                    "0 to {maximum}",
+                    data=name,
+                    array=key,
+                    value=largest,
+                    outputs=outputs,
+                    maximum=outputs - 1,
+                ),
                 fix="number the classes from 0, or give the network an output for each",
             )
         if (least := int(array.min(initial=0))) < 0:
             raise UsageError(
-                f"{name}: {key} has the label {least}, labels begin with 0",
+                Text(
+                    "{data}: {array} has the label {value}, labels begin with 0",
+                    data=name,
+                    array=key,
+                    value=least,
+                ),
                 fix="number the classes from 0",
             )
     return tuple(map(str, range(largest + 1)))
@@ -232,19 +273,27 @@ def _data(name: str, arrays: dict[str, np.ndarray], part: str, classes: tuple[st
     time, index = f"time_{part}", f"index_{part}"
     if f"y_{part}" not in arrays:
         raise FileError(
-            f"{name} has samples for {part}, and no array 'y_{part}'",
+            Text("{data} has samples for {part}, and no array 'y_{part}'", data=name, part=part),
             fix=f"add it: there are {listing(arrays)}",
         )
     x: Any
     if f"x_{part}" in arrays:
         x = _numbers(name, arrays, f"x_{part}", f"fill them in, or give {time} and {index}")
     elif time in arrays and index in arrays:
-        times = _numbers(name, arrays, time, "inf says that there is no event")
+        times = _numbers(name, arrays, time, "inf means that there is no event")
         indices = arrays[index]
         if times.shape != indices.shape or indices.dtype.kind not in "biuf":
             raise UsageError(
-                f"{name}: {time} has shape {times.shape}, {index} is {indices.dtype} of shape"
-                f" {indices.shape}",
+                Text(
+                    "{data}: {time} has shape {time_shape}, {index} is {dtype} of shape "
+                    "{index_shape}",
+                    data=name,
+                    time=time,
+                    time_shape=times.shape,
+                    index=index,
+                    dtype=indices.dtype,
+                    index_shape=indices.shape,
+                ),
                 fix="give numbers for both, (samples, events)",
             )
         if not isinstance(times, np.memmap):
@@ -255,7 +304,11 @@ def _data(name: str, arrays: dict[str, np.ndarray], part: str, classes: tuple[st
             x = GradedEvents(time=x.time, index=x.index, value=size)
     else:
         raise FileError(
-            f"{name} has no array 'x_{part}', nor 'time_{part}' and 'index_{part}'",
+            Text(
+                "{data} has no array 'x_{part}', nor 'time_{part}' and 'index_{part}'",
+                data=name,
+                part=part,
+            ),
             fix=f"add them: there are {listing(arrays)}",
         )
     data = Data(x=x, y=arrays[f"y_{part}"].astype(np.int32), classes=classes)
@@ -268,7 +321,13 @@ def _numbers(name: str, arrays: dict[str, np.ndarray], key: str, instead: str) -
     array = arrays[key]
     if array.dtype.kind not in "biuf" or array.ndim == 0:
         raise UsageError(
-            f"{name}: {key} is {array.dtype} of shape {array.shape}",
+            Text(
+                "{data}: {array} is {dtype} of shape {shape}",
+                data=name,
+                array=key,
+                dtype=array.dtype,
+                shape=array.shape,
+            ),
             fix="give numbers, (samples, ...)",
         )
     # a piece at a time, for it may lie on the disk
@@ -277,7 +336,14 @@ def _numbers(name: str, arrays: dict[str, np.ndarray], key: str, instead: str) -
     )
     if missing:
         raise UsageError(
-            f"{name}: {key} has {missing} NaN among its {array.size} values", fix=instead
+            Text(
+                "{data}: {array} has {count} NaN among its {size} values",
+                data=name,
+                array=key,
+                count=missing,
+                size=array.size,
+            ),
+            fix=instead,
         )
     return array
 
@@ -353,13 +419,20 @@ def events_of_arrays(
     ([[0.002]], [[3]])
     """
     if np.size(sensor_size) != 3:
-        raise UsageError(f"sensor_size is {sensor_size}", fix="give (x, y, p), 1 for what lacks")
+        raise UsageError(
+            Text("sensor_size is {sensor_size}", sensor_size=sensor_size),
+            fix="give (x, y, p), 1 for what lacks",
+        )
     unit, (width, height, polarities) = parse_time(time_unit), sensor_size
     recordings = [np.asarray(recording) for recording in recordings]
     slots = max([len(recording) for recording in recordings] + [1])
     if most is not None and slots > most:
         raise UsageError(
-            f"a recording has {slots} events, more than the {most} that are allowed",
+            Text(
+                "a recording has {count} events, more than the limit of {limit}",
+                count=slots,
+                limit=most,
+            ),
             fix="cut it, or allow more with most=...",
         )
     time = np.full((len(recordings), slots), np.inf)
@@ -381,15 +454,21 @@ def _times(recording: np.ndarray, sample: int) -> np.ndarray:
     """(events,) in the unit of the recording, from its start."""
     if "t" not in (recording.dtype.names or ()):
         raise UsageError(
-            f"sample {sample} has no field 't': it is {recording.dtype} of shape {recording.shape}",
+            Text(
+                "sample {sample} has no field 't': it is {dtype} of shape {shape}",
+                sample=sample,
+                dtype=recording.dtype,
+                shape=recording.shape,
+            ),
             fix="give a structured array with the fields t and p, of a camera x and y too",
         )
     t = np.asarray(recording["t"], float)
     bad = t[~(np.isfinite(t) & (t >= 0))]
     if bad.size:
-        moment = "before time 0" if bad[0] < 0 else f"at time {bad[0]:g}"
+        moment = "before time 0" if bad[0] < 0 else Text("at time {time:g}", time=bad[0])
         raise UsageError(
-            f"sample {sample} has an event {moment}", fix="count times from its first event"
+            Text("sample {sample} has an event {moment}", sample=sample, moment=moment),
+            fix="count times from its first event",
         )
     return t
 
@@ -399,8 +478,14 @@ def _places(recording: np.ndarray, name: str, size: int, sample: int) -> np.ndar
     if name not in fields:
         if size != 1:
             raise UsageError(
-                f"sample {sample} has the fields {', '.join(fields)}: '{name}' lacks, its size is"
-                f" {size}",
+                Text(
+                    "sample {sample} has the fields {fields}, and no '{field}', whose sensor size "
+                    "is {size}",
+                    sample=sample,
+                    fields=", ".join(fields),
+                    field=name,
+                    size=size,
+                ),
                 fix=f"give it, or a sensor_size of 1 for {name}",
             )
         return np.zeros(len(recording), int)
@@ -408,7 +493,12 @@ def _places(recording: np.ndarray, name: str, size: int, sample: int) -> np.ndar
     outside = ~((place >= 0) & (place < size) & (place == np.rint(place)))
     if outside.any():
         raise UsageError(
-            f"sample {sample} has an event with {name} = {place[outside][0]}",
+            Text(
+                "sample {sample} has an event with {field} = {value}",
+                sample=sample,
+                field=name,
+                value=place[outside][0],
+            ),
             fix=f"the sensor goes from 0 to {size - 1}, give another sensor_size",
         )
     return place.astype(int)

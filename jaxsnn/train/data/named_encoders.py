@@ -20,6 +20,7 @@ from jaxsnn.train.data.encoders import (
 from jaxsnn.train.option_values import duration, one_of, replace_fields
 from jaxsnn.train.options import ENCODERS
 from jaxsnn.units import format_time
+from jaxsnn.wording import Text
 
 #: Without other instructions inputs arrive within 2 tau_syn of the start.
 INPUT_SPAN = 2.0
@@ -62,7 +63,7 @@ def make_encoder(
     """
     if name is None and data.encoder is not None:
         encoder: Any = with_options(data.encoder(tau), options)
-        return encoder, f"the task's own encoder is used: {encoder}"
+        return encoder, Text("the encoder of the task is used: {encoder}", encoder=encoder)
     return named_encoder(data.train, tau, name, bias=data.bias, options=options)
 
 
@@ -90,7 +91,7 @@ def named_encoder(
         _latency(tau, bias, data.first) if name is None else MAKERS[name](tau, bias, data.first)
     )
     encoder: Any = with_options(preset, options)
-    return encoder, _said(encoder)
+    return encoder, _describe(encoder)
 
 
 def with_options(encoder: Any, options: Mapping[str, Any] | None) -> Any:
@@ -111,22 +112,43 @@ def with_options(encoder: Any, options: Mapping[str, Any] | None) -> Any:
     return replace_fields(encoder, values, "encoder_options")
 
 
-def _said(encoder: Any) -> str:
-    """What an encoder does."""
+def _describe(encoder: Any) -> str:
+    """Return a sentence that says what an encoder does."""
     if isinstance(encoder, Current):
-        last = ", and a last channel has the value 1" if encoder.bias else ""
-        return f"each value is a current that lasts all the time{last}"
+        last = Text(", and a last channel has the value 1" if encoder.bias else "")
+        return Text("each value is a current that lasts all the time{last}", last=last)
     if isinstance(encoder, Latency):
         last = (
-            f", and a last channel spikes at {format_time(encoder.t_min)}" if encoder.bias else ""
+            Text(", and a last channel spikes at {time}", time=format_time(encoder.t_min))
+            if encoder.bias
+            else Text("")
         )
-        span = f"from {format_time(encoder.t_min)} to {format_time(encoder.t_max)}"
+        span = Text(
+            "from {start} to {end}",
+            start=format_time(encoder.t_min),
+            end=format_time(encoder.t_max),
+        )
         if encoder.clock:
-            last += f", and {len(encoder.clock)} channels behind them spike at times of their own"
-        dark = "" if encoder.least is None else f", those up to {encoder.least:g} as none"
-        return (
-            f"values from 0 to 1 are encoded as one spike each, {span}, {encoder.first} values"
-            f" first{dark}{last}"
+            last += Text(
+                ", and {channels} further channels spike at fixed times",
+                channels=len(encoder.clock),
+            )
+        dark = (
+            Text("")
+            if encoder.least is None
+            else Text(", those up to {minimum:g} as none", minimum=encoder.least)
+        )
+        return Text(
+            "values from 0 to 1 are encoded as one spike each, {span}, {first} values "
+            "first{dark}{last}",
+            span=span,
+            first=encoder.first,
+            dark=dark,
+            last=last,
         )
     shown = ", ".join(f"{field.name} {getattr(encoder, field.name)}" for field in fields(encoder))
-    return f"values are encoded by {type(encoder).__name__} ({shown}), times in seconds"
+    return Text(
+        "values are encoded by {encoder} ({settings}), times in seconds",
+        encoder=type(encoder).__name__,
+        settings=shown,
+    )

@@ -136,19 +136,26 @@ def read_ts(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
             labels.append(int(label) - 1)
         except ValueError as error:
             raise FileError(
-                f"{path}, line {number}: {error}",
+                Text("{path}, line {line}: {reason}", path=path, line=number, reason=str(error)),
                 fix="write channels of numbers, then a label",
             ) from error
         if signals.shape[0] != 12 or signals.shape[1] > FRAMES:
             raise FileError(
-                f"{path}, line {number}: {signals.shape} values",
+                Text(
+                    "{path}, line {line}: {shape} values",
+                    path=path,
+                    line=number,
+                    shape=signals.shape,
+                ),
                 fix=f"write 12 channels of up to {FRAMES} frames",
             )
         values.append(
             np.pad(signals.T, ((0, FRAMES - signals.shape[1]), (0, 0)), constant_values=np.nan)
         )
     if not values:
-        raise FileError(f"{path} holds no data", fix="name a .ts file with a line @data")
+        raise FileError(
+            Text("{path} holds no data", path=path), fix="name a .ts file with a line @data"
+        )
     return np.stack(values), np.asarray(labels, np.int32)
 
 
@@ -197,7 +204,7 @@ def spoken_splits(
     if not recordings:
         reason = "has no files WORD_SPEAKER_NUMBER.wav" if Path(folder).is_dir() else "is no folder"
         raise FileError(
-            f"{folder} {reason}",
+            Text("{path} {reason}", path=folder, reason=reason),
             fix="get github.com/Jakobovski/free-spoken-digit-dataset, and name its recordings",
         )
     words = sorted({entry["word"] for entry in recordings})
@@ -205,7 +212,13 @@ def spoken_splits(
     tested = np.asarray([int(entry["number"]) < _TESTED for entry in recordings])
     if tested.all() or not tested.any():
         raise UsageError(
-            f"{folder}: {tested.sum()} of {len(recordings)} recordings have a number under {_TESTED}",
+            Text(
+                "{path}: {count} of {recordings} recordings have a number under {limit}",
+                path=folder,
+                count=tested.sum(),
+                recordings=len(recordings),
+                limit=_TESTED,
+            ),
             fix="number those for the test 0 to 4, the others from 5 on",
         )
     sounds = [read_wav(Path(folder) / entry.string) for entry in recordings]
@@ -214,12 +227,21 @@ def spoken_splits(
     left_out = {
         "are named otherwise than WORD_SPEAKER_NUMBER.wav, and are left out": len(file_names)
         - len(recordings),
-        f"are longer than {longest:.2f} s, and their rest is left out": sum(
+        Text("are longer than {duration:.2f} s, and their rest is left out", duration=longest): sum(
             len(sound) > longest * rate for sound, rate in sounds
         ),
     }
     notes = [
-        Note(f"{n} of {len(file_names)} recordings {reason}", kind="dropped", code="left-out")
+        Note(
+            Text(
+                "{count} of {recordings} recordings {reason}",
+                count=n,
+                recordings=len(file_names),
+                reason=reason,
+            ),
+            kind="dropped",
+            code="left-out",
+        )
         for reason, n in left_out.items()
         if n
     ]
@@ -242,13 +264,16 @@ def read_wav(path: str | os.PathLike[str]) -> tuple[np.ndarray, int]:
     try:
         from scipy.io import wavfile
     except ImportError as error:
-        raise UsageError(f"{path} needs scipy to be read", fix="pip install scipy") from error
+        raise UsageError(
+            Text("scipy is needed to read {path}", path=path), fix="pip install scipy"
+        ) from error
     refuse_unreadable(path, "a .wav file")
     try:
         rate, sound = wavfile.read(path)
     except Exception as error:  # what a broken file raises is not documented
         raise FileError(
-            f"{path} is no sound that can be read ({error})", fix="get it again"
+            Text("{path} cannot be read as sound ({reason})", path=path, reason=str(error)),
+            fix="get it again",
         ) from error
     rest = 128 if sound.dtype == np.uint8 else 0  # samples of 8 bits have no sign
     return np.asarray(sound, float).reshape(len(sound), -1).mean(axis=1) - rest, int(rate)

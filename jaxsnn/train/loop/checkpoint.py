@@ -141,7 +141,11 @@ class Folder:
             self._identity = self._device_and_inode()
         except OSError as error:
             raise FileError(
-                f"{path} cannot be a folder of checkpoints: {error.strerror or error}",
+                Text(
+                    "{path} cannot be a folder of checkpoints: {reason}",
+                    path=path,
+                    reason=error.strerror or str(error),
+                ),
                 fix="name another folder",
             ) from error
         if alone:
@@ -183,7 +187,7 @@ class Folder:
         self._replaces = overwrite and not resume
         if existing and not resume and not overwrite:
             raise FileError(
-                f"{self.path / existing[0]} exists",
+                Text("{path} exists", path=self.path / existing[0]),
                 fix=Text(
                     "go on from it with {resume}, or choose another folder",
                     resume=OPTIONS["resume"].set_to(True),
@@ -222,7 +226,11 @@ class Folder:
             same = self._device_and_inode() == self._identity
         except OSError as error:
             raise FileError(
-                f"{self.path} cannot be reached any more ({error.strerror or error})",
+                Text(
+                    "{path} cannot be accessed any more ({reason})",
+                    path=self.path,
+                    reason=error.strerror or str(error),
+                ),
                 fix=Text(
                     "put the folder back, and go on with {resume}",
                     resume=OPTIONS["resume"].set_to(True),
@@ -230,7 +238,7 @@ class Folder:
             ) from error
         if not same:
             raise FileError(
-                f"{self.path} is another folder than when the run began",
+                Text("{path} is not the folder in which the run began", path=self.path),
                 fix=Text(
                     "put the first one back, and go on with {resume}",
                     resume=OPTIONS["resume"].set_to(True),
@@ -250,9 +258,16 @@ class Folder:
         else:
             if first.name == LAST:
                 return checkpoint
-            reason = f"there is no {self.path / LAST}"
+            reason = Text("there is no {path}", path=self.path / LAST)
         epoch = checkpoint.history[-1].epoch
-        self.notes.append(reason + f": the run goes on from {BEFORE}, after epoch {epoch}")
+        self.notes.append(
+            reason
+            + Text(
+                ": the run resumes from {checkpoint}, after epoch {epoch}",
+                checkpoint=BEFORE,
+                epoch=epoch,
+            )
+        )
         return checkpoint
 
     def save(self, checkpoint: Checkpoint, best: Callable[[], dict[str, np.ndarray]]) -> None:
@@ -297,7 +312,9 @@ class Folder:
         self._refuse_other(path, header)
         shapes = [(plain.shape, plain.dtype) for plain in map(_plain, leaves)]
         if [(array.shape, array.dtype) for array in arrays] != shapes:
-            raise UsageError(f"{path} holds arrays of another network or optimiser", fix=_SAME)
+            raise UsageError(
+                Text("{path} holds arrays of another network or optimiser", path=path), fix=_SAME
+            )
         restored = [
             jax.random.wrap_key_data(jax.numpy.asarray(array), impl=jax.random.key_impl(leaf))
             if _is_key(leaf)
@@ -332,13 +349,23 @@ class Folder:
             if saved_value != value:
                 setting, then, now = _difference(name, saved_value, value)
                 raise UsageError(
-                    f"{path} was made with {setting} = {then}, now it is {now}", fix=_SAME
+                    Text(
+                        "{path} is of a run with {setting} = {expected}, and this run has {actual}",
+                        path=path,
+                        setting=setting,
+                        expected=then,
+                        actual=now,
+                    ),
+                    fix=_SAME,
                 )
         done = len(header["history"]) - 1
         expected = self.print if extend is None else extend(path, epochs, done)
         if header["fingerprint"] != expected:
             raise UsageError(
-                f"{path} was made with other data, or another network, optimiser or schedule",
+                Text(
+                    "{path} is of a run with other data, or another network, optimiser or schedule",
+                    path=path,
+                ),
                 fix=_SAME,
             )
 
@@ -367,14 +394,17 @@ def _locked(folder: Path) -> int | None:
         handle = os.open(folder, os.O_RDONLY)
     except OSError as error:
         raise FileError(
-            f"{folder} cannot be read ({error.strerror or error})", fix="choose another folder"
+            Text(
+                "{path} cannot be read ({reason})", path=folder, reason=error.strerror or str(error)
+            ),
+            fix="choose another folder",
         ) from error
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         os.close(handle)
         raise FileError(
-            f"another run writes its checkpoints to {folder}",
+            Text("another run writes its checkpoints to {path}", path=folder),
             fix="wait until it is over, or choose another folder",
         ) from error
     except OSError:  # a file system without locks
@@ -406,7 +436,13 @@ def _keep_before(folder: Path) -> None:
             os.replace(second, before)
             second.unlink(missing_ok=True)  # it stays where both were the same file already
     except OSError as error:
-        raise FileError(f"{before} cannot be written ({error.strerror or error})") from error
+        raise FileError(
+            Text(
+                "{path} cannot be written ({reason})",
+                path=before,
+                reason=error.strerror or str(error),
+            )
+        ) from error
 
 
 def _write_lines(path: Path, history: Sequence[EpochRecord]) -> None:
@@ -445,7 +481,9 @@ def unsealed(path: Path) -> tuple[dict[str, Any], list[np.ndarray]]:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise FileError(f"{path} cannot be read ({error.strerror or error})") from error
+        raise FileError(
+            Text("{path} cannot be read ({reason})", path=path, reason=error.strerror or str(error))
+        ) from error
     end = content[-_DIGITS - len(_SEAL) :]
     has_seal = end.startswith(_SEAL)
     if has_seal and hashlib.sha256(content[:-_DIGITS]).hexdigest().encode() != end[len(_SEAL) :]:
@@ -455,7 +493,9 @@ def unsealed(path: Path) -> tuple[dict[str, Any], list[np.ndarray]]:
         header = json.loads(entries.pop("header").tobytes().decode())
         arrays = [entries.pop(f"array{number}") for number in range(len(entries))]
     except (KeyError, ValueError, RecursionError) as error:
-        raise _damaged(path, f"it has no header or not all arrays, {error}") from error
+        raise _damaged(
+            path, Text("the header or some arrays are missing, {reason}", reason=str(error))
+        ) from error
     _refuse_header(path, header)
     if not has_seal and header["version"] != UNSEALED:
         raise _damaged(path, "it has no seal")
@@ -463,7 +503,10 @@ def unsealed(path: Path) -> tuple[dict[str, Any], list[np.ndarray]]:
 
 
 def _damaged(path: str | os.PathLike[str], reason: str) -> FileError:
-    return FileError(f"{path} is not a checkpoint, or damaged: {reason}", fix=_BEGIN_AGAIN)
+    return FileError(
+        Text("{path} is not a checkpoint, or damaged: {reason}", path=path, reason=reason),
+        fix=_BEGIN_AGAIN,
+    )
 
 
 # ---- the schema of the header
@@ -546,7 +589,13 @@ def _refuse_header(path: Path, header: Any) -> None:
         raise _damaged(path, "its header is no table")
     if header.get("version") not in (VERSION, UNSEALED):
         raise FileError(
-            f"{path} is a checkpoint of version {header.get('version')}, this reads {VERSION}",
+            Text(
+                "{path} is a checkpoint of version {actual}, and only version {expected} can "
+                "be read",
+                path=path,
+                actual=header.get("version"),
+                expected=VERSION,
+            ),
             fix="begin again in another folder",
         )
     _refuse_entries(path, {"notes": []} | header, _ENTRIES, "its header")
@@ -554,16 +603,36 @@ def _refuse_header(path: Path, header: Any) -> None:
     for number, record in enumerate(history):
         location = f"epoch {number} of its history"
         if not isinstance(record, dict):
-            raise _damaged(path, f"{location} is no table")
+            raise _damaged(path, Text("{location} is no table", location=location))
         _refuse_entries(path, record, _RECORD, location)
         if unknown := [name for name in record if name not in _RECORD]:
-            raise _damaged(path, f"{location} has an unknown '{unknown[0]}'")
+            raise _damaged(
+                path,
+                Text("{location} has an unknown '{entry}'", location=location, entry=unknown[0]),
+            )
         if record["epoch"] != number:
-            raise _damaged(path, f"{location} is of epoch {record['epoch']}")
+            raise _damaged(
+                path,
+                Text("{location} is of epoch {epoch}", location=location, epoch=record["epoch"]),
+            )
     if len(header["seconds"]) != len(history):
-        raise _damaged(path, f"{len(header['seconds'])} seconds of {len(history)} epochs")
+        raise _damaged(
+            path,
+            Text(
+                "{seconds} seconds of {epochs} epochs",
+                seconds=len(header["seconds"]),
+                epochs=len(history),
+            ),
+        )
     if header["best_epoch"] >= len(history):
-        raise _damaged(path, f"its best epoch is {header['best_epoch']} of {len(history)}")
+        raise _damaged(
+            path,
+            Text(
+                "the best epoch is {epoch} of {epochs}",
+                epoch=header["best_epoch"],
+                epochs=len(history),
+            ),
+        )
 
 
 def _refuse_entries(
@@ -574,7 +643,16 @@ def _refuse_entries(
 ) -> None:
     for name, (fits, kind) in expected.items():
         if name not in content:
-            raise _damaged(path, f"{location} has no '{name}'")
+            raise _damaged(path, Text("{location} has no '{entry}'", location=location, entry=name))
         if not fits(content[name]):
             shown = str(content[name])[:40]
-            raise _damaged(path, f"'{name}' of {location} is {shown}, not {kind}")
+            raise _damaged(
+                path,
+                Text(
+                    "'{entry}' of {location} is {value}, not {expected}",
+                    entry=name,
+                    location=location,
+                    value=shown,
+                    expected=kind,
+                ),
+            )

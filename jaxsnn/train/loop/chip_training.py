@@ -141,8 +141,12 @@ def _refuse_untrainable(graph: Graph, network: Network) -> None:
     for name, population in network.populations.items():
         if not population.fires:
             raise MappingError(
-                f"population '{name}' ({population.kind}) is a readout, and in the loop the chip"
-                " gives spikes and no voltages",
+                Text(
+                    "population '{population}' ({kind}) is a readout, and a chip in the loop "
+                    "returns spikes, not voltages",
+                    population=name,
+                    kind=population.kind,
+                ),
                 fix=Text(
                     "let neurons that fire answer, or take {engine}", engine=ENGINE.set_to("event")
                 ),
@@ -151,8 +155,13 @@ def _refuse_untrainable(graph: Graph, network: Network) -> None:
     for name, node in graph.nodes.items():
         if biased := int(np.count_nonzero(node.parameters.get("bias", 0.0))):
             raise MappingError(
-                f"node '{name}' ({node.type}) has {biased} biases other than 0, and the chip has"
-                " none in the loop",
+                Text(
+                    "node '{node}' ({type}) has {count} biases other than 0, and a chip in the "
+                    "loop has none",
+                    node=name,
+                    type=node.type,
+                    count=biased,
+                ),
                 fix=Text(
                     "let an input channel that spikes in every sample stand in for them, or take "
                     "{engine}",
@@ -189,9 +198,16 @@ def saturated_notes(engine: Any, trained: Graph) -> Iterator[str]:
     for name, report in engine.device.with_weights(trained)[0].nodes.items():
         if report.saturated and report.scale is not None:
             yield Note(
-                f"{report.saturated} of {report.connections} trained weights of '{name}' are too"
-                f" large for a synapse and act as {LARGEST} LSB, {LARGEST / report.scale:.3g} in"
-                " the file's unit: allow more with a larger headroom",
+                Text(
+                    "{count} of {size} trained weights of '{node}' exceed the largest weight of a "
+                    "synapse and act as {maximum} LSB, {limit:.3g} in the file's unit: a larger "
+                    "headroom leaves more room",
+                    count=report.saturated,
+                    size=report.connections,
+                    node=name,
+                    maximum=LARGEST,
+                    limit=LARGEST / report.scale,
+                ),
                 kind="truncated",
                 code="saturated-weights",
             )

@@ -8,7 +8,7 @@ threshold above `v_reset`. `Constraint` says what a constraint of one's own must
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -23,6 +23,7 @@ from jaxsnn.network.neuron_models import is_registered
 from jaxsnn.network.structure import OPERATORS, TiedGain
 from jaxsnn.nir.model.nodes import class_of
 from jaxsnn.units import parse_time
+from jaxsnn.wording import Text
 
 Parameters = dict[str, dict[str, jax.Array]]
 Own = Mapping[str, jax.Array]
@@ -158,19 +159,6 @@ def _number(low: float | str, parameters: Own):
     return parameters.get(low, 0.0) if isinstance(low, str) else low
 
 
-@dataclass(frozen=True, kw_only=True)
-class Trainables:
-    """The trained parameters of a network.
-
-    Attributes:
-        constraints: by node and parameter.
-        notes: what was moved to begin with, a sentence each.
-    """
-
-    constraints: Trained
-    notes: tuple[str, ...] = field(default=())
-
-
 def as_constraints(
     trainable: Iterable[str] | Mapping[str, Constraint | Mapping[str, Any]],
 ) -> tuple[str, ...] | dict[str, Constraint]:
@@ -191,7 +179,7 @@ def as_constraints(
     for name, constraint in constraints.items():
         if isinstance(constraint, type) or not hasattr(constraint, "to_raw"):
             raise UsageError(
-                f"trainable.{name} is {shown(constraint)}",
+                Text("trainable.{parameter} is {value}", parameter=name, value=shown(constraint)),
                 fix="give a constraint: Free(), Positive(), Bounded(low=..., high=...)",
             )
     return constraints
@@ -202,7 +190,8 @@ def _of_table(name: str, table: Mapping[str, Any]) -> Constraint:
     kind = arguments.pop("kind", "free")
     if kind not in KINDS:
         raise UsageError(
-            f"trainable.{name}: there is no kind '{kind}'", fix=suggestion(kind, KINDS)
+            Text("trainable.{parameter}: there is no kind '{kind}'", parameter=name, kind=kind),
+            fix=suggestion(kind, KINDS),
         )
     for bound in ("low", "high"):  # of times, with a unit; another parameter's name stays text
         if isinstance(arguments.get(bound), str) and not arguments[bound].isidentifier():
@@ -211,13 +200,16 @@ def _of_table(name: str, table: Mapping[str, Any]) -> Constraint:
         return KINDS[kind](**arguments)
     except TypeError as error:
         fix = f"see jaxsnn.train.{KINDS[kind].__name__}"
-        raise UsageError(f"trainable.{name}: {error}", fix=fix) from error
+        raise UsageError(
+            Text("trainable.{parameter}: {reason}", parameter=name, reason=str(error)), fix=fix
+        ) from error
 
 
 def find_trainables(
     network: Network, requested: Iterable[str] | Mapping[str, Constraint], *, longest_delay: float
-) -> Trainables:
-    """Return the requested parameters, in the network's order.
+) -> tuple[Trained, tuple[str, ...]]:
+    """Return the constraints of the requested parameters, in the network's order, and notes on values
+    that are moved.
 
     Args:
         requested: NIR names, of which some may lack, or names with constraints, all of which must be
@@ -264,27 +256,32 @@ def find_trainables(
     for key, is_used in used.items():
         _check_name(key.rpartition(".")[2], key, known_names)
         if not is_used and _is_unused(network, key):
-            notes.append(f"{key} is not trained: the file's framework does not use it")
+            notes.append(
+                Text(
+                    "{parameter} is not trained: the framework of the file does not use it",
+                    parameter=key,
+                )
+            )
         elif not is_used and not isinstance(requested, Mapping) and key not in ("weight", "bias"):
-            notes.append(f"no node has {key}: it is not trained")
+            notes.append(Text("{parameter} is not trained: no node has it", parameter=key))
         if not is_used and (isinstance(requested, Mapping) or "." in key):
             is_unknown = _is_unused(network, key)
             raise UsageError(
-                f"the file's framework does not use {key}"
+                Text("the framework of the file does not use {parameter}", parameter=key)
                 if is_unknown
-                else f"the network has no {key} to train",
+                else Text("the network has no {parameter} to train", parameter=key),
                 fix="leave it out"
                 if is_unknown
                 else f"its nodes are {listing(network.parameters)}",
             )
     if not trained:
         raise UsageError(
-            f"the network has no {listing(by_key)} to train"
+            Text("the network has no {parameter} to train", parameter=listing(by_key))
             if by_key
             else "trainable names nothing",
             fix=f"its nodes are {listing(network.parameters)}",
         )
-    return Trainables(constraints=tuple(trained), notes=tuple(notes))
+    return tuple(trained), tuple(notes)
 
 
 def _bounds_first(
@@ -348,7 +345,10 @@ def _from_outside(network: Network) -> dict[tuple[str, str], Constraint]:
 
 def _check_name(name: str, key: str, known_names: Iterable[str]) -> None:
     if name not in known_names:
-        raise UsageError(f"'{key}' cannot be trained", fix=suggestion(name, known_names))
+        raise UsageError(
+            Text("'{parameter}' cannot be trained", parameter=key),
+            fix=suggestion(name, known_names),
+        )
 
 
 def _check_start(
@@ -358,8 +358,14 @@ def _check_start(
     numbers = np.asarray(value, float)
     if constraint.shared and (numbers != numbers.flat[0]).any():
         raise UsageError(
-            f"node '{node}': {name} is to be shared, but runs from {numbers.min():g} to"
-            f" {numbers.max():g}",
+            Text(
+                "node '{node}': {parameter} is shared, but its values range from {minimum:g} "
+                "to {maximum:g}",
+                node=node,
+                parameter=name,
+                minimum=numbers.min(),
+                maximum=numbers.max(),
+            ),
             fix="begin with one number",
             node=node,
         )
@@ -374,8 +380,15 @@ def _check_start(
     if outside.any():
         place = int(outside.reshape(-1).argmax())
         raise UsageError(
-            f"node '{node}': {name} begins at {numbers.flat[place]:g}, its limits are"
-            f" {least.flat[place]:g} and {most.flat[place]:g}",
+            Text(
+                "node '{node}': {parameter} begins at {value:g}, its limits are {minimum:g} "
+                "and {maximum:g}",
+                node=node,
+                parameter=name,
+                value=numbers.flat[place],
+                minimum=least.flat[place],
+                maximum=most.flat[place],
+            ),
             fix="begin inside, or declare others",
             node=node,
         )
@@ -386,8 +399,14 @@ def _check_start(
     if not moved:
         return []
     return [
-        f"node '{node}': {moved} of {numbers.size} numbers of {name} begin a hundredth of their"
-        " range inside it"
+        Text(
+            "node '{node}': {count} of {size} values of {parameter} are moved inside their "
+            "limits, by a hundredth of the range",
+            node=node,
+            count=moved,
+            size=numbers.size,
+            parameter=name,
+        )
     ]
 
 
@@ -397,7 +416,12 @@ def _check_bounds(node: str, name: str, constraint: Constraint, parameters: Own)
     """
     if not 0 <= as_number(constraint.rate) < np.inf:
         raise UsageError(
-            f"node '{node}': the rate of {name} is {shown(constraint.rate)}",
+            Text(
+                "node '{node}': the rate of {parameter} is {rate}",
+                node=node,
+                parameter=name,
+                rate=shown(constraint.rate),
+            ),
             fix="give a number of at least 0",
             node=node,
         )
@@ -412,11 +436,25 @@ def _check_bounds(node: str, name: str, constraint: Constraint, parameters: Own)
             fix = "give a finite number, of a time in seconds"
         if wrong:
             raise UsageError(
-                f"node '{node}': {bound} of {name} is {shown(value)}", fix=fix, node=node
+                Text(
+                    "node '{node}': {bound} of {parameter} is {value}",
+                    node=node,
+                    bound=bound,
+                    parameter=name,
+                    value=shown(value),
+                ),
+                fix=fix,
+                node=node,
             )
     if isinstance(constraint, Bounded) and not constraint.low < constraint.high:
         raise UsageError(
-            f"node '{node}': {name} is to be between {constraint.low:g} and {constraint.high:g}",
+            Text(
+                "node '{node}': the limits of {parameter} are {minimum:g} and {maximum:g}",
+                node=node,
+                parameter=name,
+                minimum=constraint.low,
+                maximum=constraint.high,
+            ),
             fix="give a high above the low",
             node=node,
         )

@@ -16,6 +16,7 @@ from jaxsnn.network.network import Network
 from jaxsnn.options import READOUT, T_END
 from jaxsnn.simulation.solution import Engine
 from jaxsnn.train.data.datasets import Data
+from jaxsnn.train.data.encoders import Encoder
 from jaxsnn.train.losses.losses import Loss, loss_class
 from jaxsnn.train.option_values import replace_fields
 from jaxsnn.train.options import OPTIONS, engine_kind
@@ -43,8 +44,11 @@ def read_population(network: Network) -> str:
     if len(sources) != 1:
         populations = [source for source in sources if source in network.populations]
         raise UsageError(
-            f"{len(sources)} nodes ({listing(sources)}) feed the outputs of the network, and"
-            " training reads one",
+            Text(
+                "{count} nodes ({nodes}) feed the outputs of the network, and training reads 1",
+                count=len(sources),
+                nodes=listing(sources),
+            ),
             fix=f'name it, population = "{next(iter(populations), "...")}" in [loss-options] of a'
             " configuration; in Python loss_options, or a loss itself",
         )
@@ -148,7 +152,11 @@ def refuse_unfit(network: Network, population: str, reads: str, name: str) -> No
     if reads in ("first spikes", "spikes") and not fires:
         firing = [name for name, neurons in network.populations.items() if neurons.fires]
         raise UsageError(
-            f"'{population}' is not a spiking population, and loss {name} reads spikes",
+            Text(
+                "'{population}' is not a spiking population, and loss {loss} reads spikes",
+                population=population,
+                loss=name,
+            ),
             fix=Text(
                 "take {loss}, or read another population ({firing})",
                 loss=OPTIONS["loss"].set_to("max", "integral", "exp-sum"),
@@ -158,9 +166,13 @@ def refuse_unfit(network: Network, population: str, reads: str, name: str) -> No
         )
     if reads == "voltages" and fires:
         raise UsageError(
-            f"population '{population}' fires, and loss {name} reads the voltage of a readout",
+            Text(
+                "population '{population}' fires, and loss {loss} reads the voltage of a readout",
+                population=population,
+                loss=name,
+            ),
             fix=Text(
-                "take {loss}, or say {readout}",
+                "take {loss}, or set {readout}",
                 loss=OPTIONS["loss"].set_to("ttfs", "mse", "count", "exp-sum"),
                 readout=READOUT.set_to(population),
             ),
@@ -174,16 +186,31 @@ def _refuse_unknown(network: Network, population: str) -> None:
     kinds = {wire.name: wire.kind for wire in network.wires}
     if kinds.get(population, "output") not in ("input", "output"):
         raise UsageError(
-            f"'{population}' is a {kinds[population]}, and losses read populations of neurons",
+            Text(
+                "'{node}' is a {type}, and losses read populations of neurons",
+                node=population,
+                type=kinds[population],
+            ),
             fix="let one feed the Output, or name it in the loss: there are "
             f"{listing(network.populations)}",
             node=population,
         )
     raise UsageError(
-        f"'{population}' is not a population",
+        Text("'{population}' is not a population", population=population),
         fix=suggestion(population, network.populations),
         node=population,
     )
+
+
+def refuse_second_encoder(encoder: Encoder | str | None, data: Data) -> None:
+    """Refuse an encoder by name for data that are events or currents already."""
+    if isinstance(encoder, str) and hasattr(data.x, "time"):
+        message = Text(
+            "{option} is {encoder!r}, and the data are events or currents already",
+            option=OPTIONS["encoder"],
+            encoder=encoder,
+        )
+        raise UsageError(message, fix="leave it out")
 
 
 def reference_tau(network: Network, population: str) -> float:
@@ -198,7 +225,7 @@ def reference_tau(network: Network, population: str) -> float:
     name = next((name for name in ("tau_syn", "tau") if name in parameters), None)
     if name is None:
         raise UsageError(
-            f"population '{population}' has no time constant",
+            Text("population '{population}' has no time constant", population=population),
             fix=Text("give a loss with its tau, and {t_end}", t_end=T_END),
             node=population,
         )
@@ -233,7 +260,7 @@ def make_engine(engine: Engine | str | None, network: Network, loss: Loss) -> En
         )
     if isinstance(engine, str):
         fix = suggestion(engine, ("event", "grid"))
-        raise UsageError(f"there is no engine '{engine}' by name", fix=fix)
+        raise UsageError(Text("there is no engine '{engine}' by name", engine=engine), fix=fix)
     engine_kind(engine)  # refuses what is not an engine
     return engine
 

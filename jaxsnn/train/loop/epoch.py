@@ -25,6 +25,7 @@ from jaxsnn.network.array_types import Array, Bool, Float, Int, Num
 from jaxsnn.network.compiling import A_LITTLE, known_options, left_open, loops_in
 from jaxsnn.network.network import Network
 from jaxsnn.network.results import Result
+from jaxsnn.nir.initializers import Seed, seed_words
 from jaxsnn.simulation.solution import Engine, Solution, SolutionType
 from jaxsnn.train.data.augment import Augment
 from jaxsnn.train.data.batches import Batch
@@ -40,6 +41,7 @@ from jaxsnn.train.losses.regularizers import (
     noisy,
 )
 from jaxsnn.train.options import TrainOptions
+from jaxsnn.wording import Text
 
 Tree = TypeVar("Tree")
 Arguments = ParamSpec("Arguments")
@@ -135,7 +137,12 @@ def _per_sample(term: Any, values: jax.Array, labels: jax.Array, or_one: bool = 
     shape = jnp.shape(values)
     if shape != labels.shape and not (or_one and shape == ()):
         raise UsageError(
-            f"{type(term).__name__} gives the shape {shape} for {len(labels)} samples",
+            Text(
+                "{term} returns the shape {shape} for {count} samples",
+                term=type(term).__name__,
+                shape=shape,
+                count=len(labels),
+            ),
             fix="give a number for each sample, (batch,)",
         )
     return values
@@ -151,8 +158,13 @@ def refuse_no_classes(loss: Any, predictions: jax.Array, labels: Any) -> jax.Arr
     is_integer = any(jnp.issubdtype(shape_and_type[1], kind) for kind in (jnp.integer, jnp.bool_))
     if shape_and_type[0] != labels.shape or not is_integer:
         raise UsageError(
-            f"{type(loss).__name__}.predict gives {shape_and_type[1]} of the shape {shape_and_type[0]} for"
-            f" {len(labels)} samples",
+            Text(
+                "{loss}.predict returns {dtype} of the shape {shape} for {count} samples",
+                loss=type(loss).__name__,
+                dtype=shape_and_type[1],
+                shape=shape_and_type[0],
+                count=len(labels),
+            ),
             fix="give the number of a class for each sample, (batch,)",
         )
     return predictions
@@ -412,7 +424,11 @@ def _gradient(
         changed = jax.vmap(augment)(keys, batch.inputs)
         if jax.tree.structure(changed) != jax.tree.structure(batch.inputs):
             raise UsageError(
-                f"augment makes of {type(batch.inputs).__name__} a {type(changed).__name__}",
+                Text(
+                    "augment turns {expected} into {actual}",
+                    expected=type(batch.inputs).__name__,
+                    actual=type(changed).__name__,
+                ),
                 fix="give a changed sample of the same kind",
             )
         batch = batch._replace(inputs=changed)
@@ -485,3 +501,23 @@ def by_value(value: Any) -> bool:
 def of_one_run(*objects: Any) -> object | None:
     """What only one run has, and others cannot share compiled code with; None: they can."""
     return None if by_value(objects) else object()
+
+
+def key_of(seed: Seed) -> jax.Array:
+    """Return the `jax.random` key of a whole number, or one that depends on all numbers of a key."""
+    words = seed_words(seed)
+    if max(words) < 2**32:
+        # Eager, each of its operations would be compiled.
+        return _key_of_words(np.asarray(words, np.uint32))
+    return _folded(words)
+
+
+def _folded(words: Any) -> jax.Array:
+    """Return the key of some whole numbers, one after the other."""
+    key = jax.random.key(words[0])
+    for word in words[1:]:
+        key = jax.random.fold_in(key, word)
+    return key
+
+
+_key_of_words = jax.jit(_folded)

@@ -4,20 +4,17 @@ weights that let a fraction of the neurons fire.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, cast
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxsnn.errors import Problem, SimulationError, UsageError, warn_of
 from jaxsnn.event.event_driven import EventDriven
 from jaxsnn.event.event_solution import EventSolution
-from jaxsnn.grid.time_stepped import TimeStepped
-from jaxsnn.grid.timing import step_length
 from jaxsnn.network.bad_numbers import bad_number
 from jaxsnn.network.inputs import other_step_notes
 from jaxsnn.network.lowering.lower import lower, update_graph
@@ -25,10 +22,10 @@ from jaxsnn.network.network import Network
 from jaxsnn.network.promotion import usual_promotion
 from jaxsnn.network.results import Result
 from jaxsnn.nir.model.graph import Graph
-from jaxsnn.options import DT, T_END
+from jaxsnn.options import T_END
 from jaxsnn.simulation.retry import FIRE_LESS, with_enough_room
 from jaxsnn.simulation.solution import Engine, Solution
-from jaxsnn.train.data.batches import Batch, encoded, late_notes
+from jaxsnn.train.data.batches import encoded, late_notes
 from jaxsnn.train.data.datasets import Data, Splits, as_data, as_splits, taken
 from jaxsnn.train.data.encoders import Encoder
 from jaxsnn.train.data.named_encoders import make_encoder, named_encoder
@@ -39,6 +36,7 @@ from jaxsnn.train.loop.defaults import (
     make_loss,
     read_population,
     reference_tau,
+    refuse_second_encoder,
 )
 from jaxsnn.train.loop.epoch import refuse_no_classes, run_batch
 from jaxsnn.train.loop.in_the_loop import device_errors
@@ -69,70 +67,6 @@ class Measured:
     def spikes_per_sample(self) -> float:
         """Of all populations."""
         return sum(self.spikes.values())
-
-
-#: Numbers of all nodes and steps that are in memory at once in an evaluation in time steps.
-_NUMBERS = 2**25
-_STEP_BATCH = 256
-
-
-def accuracy_in_steps(
-    graph: Graph,
-    parts: Callable[[int], Iterable[tuple[Batch, np.ndarray]]],
-    samples: int,
-    *,
-    loss: Loss,
-    t_end: float,
-) -> tuple[float, float | None]:
-    """Evaluate samples in the time steps of the framework that wrote a graph.
-
-    Returns:
-        The fraction of the samples that are answered with their label, read by the loss; and of a
-        first-spike loss the same with the neuron that fires most often as the answer, else None.
-
-    Args:
-        parts: makes batches of a size, with which of their samples are no filling.
-        samples: how many there are.
-        t_end: seconds, end of a sample.
-
-    Raises:
-        JaxsnnError: the time-stepped engine cannot run the graph, or the run has no result.
-    """
-    network = lower(graph)
-    engine = TimeStepped()
-    step = step_length(network, None)
-    if step is None:
-        raise UsageError("the length of a step is unknown", fix=Text("say {dt}", dt=DT.keyword))
-    engine.check(network)
-    numbers = max(round(t_end / step), 1) * sum(wire.size for wire in network.wires)
-    size = max(min(_NUMBERS // numbers, _STEP_BATCH, samples), 1)
-    correct = most_often = 0
-    for batch, used in parts(size):
-        inputs = jax.tree.map(jnp.asarray, batch.inputs)
-        answers, counts, result = _answers_in_steps(engine, loss, t_end, network, inputs)
-        if int(result) != Result.SUCCESS:
-            solution = run_batch(engine.prepared(), network, inputs, t_end)
-            raise SimulationError.of(_problem(engine, network, solution))
-        labels = np.asarray(batch.labels)
-        correct += int(np.sum((np.asarray(answers) == labels) & used))
-        if counts is not None:
-            numbers = np.asarray(counts)
-            active = np.where(numbers.max(axis=1) > 0, numbers.argmax(axis=1), -1)
-            most_often += int(np.sum((active == labels) & used))
-    by_count = most_often / samples if loss.reads == "first spikes" else None
-    return correct / samples, by_count
-
-
-@partial(jax.jit, static_argnums=(0, 1, 2))
-def _answers_in_steps(
-    engine: TimeStepped, loss: Loss, t_end: float, network: Network, inputs: Any
-) -> tuple[Any, Any, Any]:
-    """What a loss reads of a batch, (batch,); of first-spike losses the spike counts, (batch, neurons);
-    and the result. Compiled as one program.
-    """
-    solution = run_batch(engine.prepared(), network, inputs, t_end)
-    counts = solution.count(loss.population) if loss.reads == "first spikes" else None
-    return loss.predict(solution), counts, solution.result
 
 
 @usual_promotion
@@ -171,15 +105,7 @@ def evaluate(
     chosen = make_loss(loss, network, t_end) if isinstance(loss, str) else loss
     runner = make_engine(engine, network, chosen)
     events = hasattr(data.x, "time")
-    if isinstance(encoder, str) and events:
-        raise UsageError(
-            Text(
-                "{option} is {encoder!r}, and the data are events or currents already",
-                option=OPTIONS["encoder"],
-                encoder=encoder,
-            ),
-            fix="leave it out",
-        )
+    refuse_second_encoder(encoder, data)
     signals = runner.takes_rasters and np.ndim(data.x) > 2
     if isinstance(encoder, str) or (encoder is None and not events and not signals):
         encode = named_encoder(data, chosen.tau, encoder, bias=bias)[0]
@@ -234,7 +160,7 @@ def measure(
         with device_errors():
             runner, solution = with_enough_room(runner, attempt, advice=advice)
         if solution.problem is not None:
-            raise SimulationError.of(_problem(runner, network, solution))
+            raise SimulationError.of(problem_of_run(runner, network, solution))
         answers = np.asarray(refuse_no_classes(loss, loss.predict(solution), part.labels))
         correct += int(np.sum(answers == np.asarray(part.labels)))
         for name, count in solution.counts.items():
@@ -243,8 +169,8 @@ def measure(
     return Measured(accuracy=correct / len(data), spikes=spikes, notes=notes)
 
 
-def _problem(engine: Engine, network: Network, solution: Solution) -> Problem:
-    """Why a run has no result: the parameter that spoilt it, where there is one."""
+def problem_of_run(engine: Engine, network: Network, solution: Solution) -> Problem:
+    """Return why a run has no result: the parameter that spoilt it, where there is one."""
     problem = solution.problem
     assert problem is not None
     if int(solution.result) != Result.NOT_FINITE:
@@ -288,7 +214,9 @@ def calibrated(
         SimulationError: no factor lets so many neurons fire; it says how many one does.
     """
     if not 0 < fraction < 1:
-        raise UsageError(f"fraction is {fraction:g}", fix="give a number between 0 and 1")
+        raise UsageError(
+            Text("fraction is {fraction:g}", fraction=fraction), fix="give a number between 0 and 1"
+        )
     if t_end is not None:
         refuse_no_time(t_end, T_END)
     data, _ = as_splits(data)
@@ -296,7 +224,10 @@ def calibrated(
     engine = EventDriven(first_spike_only=()) if engine is None else engine
     if not isinstance(engine, EventDriven):
         raise UsageError(
-            f"the engine is {engine!r}, and weights are calibrated on the event engine",
+            Text(
+                "the engine is {engine}, and weights are calibrated on the event engine",
+                engine=repr(engine),
+            ),
             fix="pass EventDriven(...), or leave it out",
         )
     engine.check(network)
@@ -363,8 +294,13 @@ def _scaled_until(
     assert best is not None
     if abs(best[0] - fraction) > 0.1:
         raise SimulationError(
-            f"population '{name}': no factor of its input weights lets {fraction:.0%} of its"
-            f" neurons fire, the nearest is {best[0]:.0%}",
+            Text(
+                "population '{population}': no factor of its input weights makes "
+                "{expected:.0%} of its neurons fire, the nearest fraction is {actual:.0%}",
+                population=name,
+                expected=fraction,
+                actual=best[0],
+            ),
             fix="draw other weights, most of them positive",
             node=name,
         )

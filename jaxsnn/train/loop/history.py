@@ -1,4 +1,6 @@
-"""The record of a training run: its epochs, and its options as JSON, which checkpoints compare."""
+"""The record of a training run, finished or stopped: its epochs, and its options as JSON, which
+checkpoints compare.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from jaxsnn.errors import Problem, SimulationError
 from jaxsnn.nir.initializers import seed_words
 from jaxsnn.nir.model.graph import Graph
 from jaxsnn.train.loop.epoch import Summary
+from jaxsnn.wording import Text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +102,41 @@ class Fit:
         }
 
 
+class TrainingStopped(SimulationError):
+    """Training that could not go on.
+
+    Attributes:
+        fit: what was reached, with the best epoch so far.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        reached: Fit,
+        *,
+        fix: str = "",
+        node: str = "",
+        code: str = "",
+        facts: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(message, fix=fix, node=node, code=code, facts=facts)
+        self.fit = reached
+
+    def __reduce__(self) -> Any:
+        return _restored, (self.problem, self.fit)
+
+
+def _restored(problem: Problem, reached: Fit) -> TrainingStopped:
+    return TrainingStopped(
+        problem.message,
+        reached,
+        fix=problem.fix,
+        node=problem.node,
+        code=problem.code,
+        facts=problem.facts,
+    )
+
+
 def epoch_record(
     epoch: int, train: Summary, validation: Summary, *, max_spikes: int, factor: float
 ) -> EpochRecord:
@@ -150,11 +189,23 @@ def ending_notes(
     least = collapsed * best.validation_accuracy
     low = _trailing(record.validation_accuracy < least for record in trained)
     if silent:
-        notes.append(f"{_last(silent)} no neuron of '{population}' fired in any validation sample")
+        notes.append(
+            Text(
+                "{epochs_text} no neuron of '{population}' fired in any validation sample",
+                epochs_text=_last(silent),
+                population=population,
+            )
+        )
     elif low:
         notes.append(
-            f"{_last(low)} the validation accuracy was below {collapsed:.0%} of the best, which is"
-            f" {best.validation_accuracy:.1%}; the last is {trained[-1].validation_accuracy:.1%}"
+            Text(
+                "{epochs_text} the validation accuracy was below {fraction:.0%} of the best, "
+                "which is {best:.1%}; the last is {actual:.1%}",
+                epochs_text=_last(low),
+                fraction=collapsed,
+                best=best.validation_accuracy,
+                actual=trained[-1].validation_accuracy,
+            )
         )
     return notes
 
@@ -168,7 +219,9 @@ def _trailing(flags: Iterable[bool]) -> int:
 
 
 def _last(epochs: int) -> str:
-    return "in the last epoch" if epochs == 1 else f"in the last {epochs} epochs"
+    return (
+        "in the last epoch" if epochs == 1 else Text("in the last {epochs} epochs", epochs=epochs)
+    )
 
 
 def progress_line(

@@ -32,6 +32,7 @@ from jaxsnn.network.inputs import checked_inputs, plain_events
 from jaxsnn.network.network import Network
 from jaxsnn.network.spikes import Events
 from jaxsnn.train.loop.history import as_recorded
+from jaxsnn.wording import Text
 
 
 class Device(Protocol):
@@ -333,7 +334,9 @@ def _recorded(
         number = next(_NUMBERS)
         _RAISED[number] = error
         _RAISED.pop(number - _KEPT, None)
-        raise RuntimeError(f"{_NUMBERED.format(number)}: {error}") from error
+        raise RuntimeError(
+            Text("{format}: {reason}", format=_NUMBERED.format(number), reason=str(error))
+        ) from error
 
 
 def _asked(
@@ -357,7 +360,7 @@ def _asked(
             continue
         if name not in times:
             raise UsageError(
-                f"the device says nothing of population '{name}'",
+                Text("the device returns no spikes of population '{population}'", population=name),
                 fix="give its spike times",
                 node=name,
             )
@@ -377,13 +380,21 @@ def _checked_times(name: str, times: np.ndarray, lead: tuple[int, int]) -> np.nd
     """The times that a device gives of a population, (batch, neurons, spikes), looked at."""
     if times.ndim != 3 or times.shape[:2] != lead:
         raise UsageError(
-            f"population '{name}': the device gives times of shape {times.shape}",
+            Text(
+                "population '{population}': the device returns times of shape {shape}",
+                population=name,
+                shape=times.shape,
+            ),
             fix=f"give ({lead[0]}, {lead[1]}, spikes)",
             node=name,
         )
     if times.dtype.kind not in "fiu":
         raise UsageError(
-            f"population '{name}': the device gives times of type {times.dtype}",
+            Text(
+                "population '{population}': the device returns times of type {dtype}",
+                population=name,
+                dtype=times.dtype,
+            ),
             fix="give seconds as numbers, inf where unused",
             node=name,
         )
@@ -396,8 +407,16 @@ def _checked_times(name: str, times: np.ndarray, lead: tuple[int, int]) -> np.nd
         if wrong.any():
             place = np.argwhere(wrong)[0]
             raise UsageError(
-                f"population '{name}': the device gives the time {times[tuple(place)]:g} at sample"
-                f" {place[0]}, neuron {place[1]}, spike {place[2]}, {reason}",
+                Text(
+                    "population '{population}': the device returns the time {time:g} at sample "
+                    "{sample}, neuron {neuron}, spike {spike}, {reason}",
+                    population=name,
+                    time=times[tuple(place)],
+                    sample=place[0],
+                    neuron=place[1],
+                    spike=place[2],
+                    reason=reason,
+                ),
                 fix="give times that rise along the last axis, inf where unused",
                 node=name,
             )

@@ -117,7 +117,10 @@ def optimiser_of(
 def _named(name: str, weight_decay: float) -> optax.GradientTransformation:
     """The same object each time, so that runs share compiled code."""
     if name not in OPTIMISERS:
-        raise UsageError(f"there is no optimiser '{name}'", fix=suggestion(name, OPTIMISERS))
+        raise UsageError(
+            Text("there is no optimiser '{optimiser}'", optimiser=name),
+            fix=suggestion(name, OPTIMISERS),
+        )
     if not weight_decay:
         return OPTIMISERS[name]()
     return optax.chain(
@@ -148,8 +151,11 @@ def refuse_decay(
         weight = parameters.get("weight")
         if weight is not None and not np.allclose(weight, network.parameters[node]["weight"]):
             raise UsageError(
-                f"node '{node}': its weight has limits, and weight_decay takes its part off weights"
-                " without any",
+                Text(
+                    "node '{node}': its weight has limits, and weight_decay supports only weights "
+                    "without limits",
+                    node=node,
+                ),
                 fix=Text(
                     'say {weight_decay}, of "adamw" take "adam"',
                     weight_decay=WEIGHT_DECAY.set_to(0),
@@ -249,12 +255,19 @@ def learning_rates(
         rates = np.asarray([as_number(rate) for rate in scheduled])
         if (bad := np.flatnonzero(~((rates >= 0) & (rates < np.inf)))).size:
             raise UsageError(
-                f"schedule gives {shown(scheduled[bad[0]])} at step {bad[0]}",
+                Text(
+                    "schedule returns {value} at step {step}",
+                    value=shown(scheduled[bad[0]]),
+                    step=bad[0],
+                ),
                 fix="give a finite learning rate of at least 0 at each step",
             )
         return rates.reshape(epochs, batches)
     if schedule not in SCHEDULES:
-        raise UsageError(f"there is no schedule '{schedule}'", fix=suggestion(schedule, SCHEDULES))
+        raise UsageError(
+            Text("there is no schedule '{schedule}'", schedule=schedule),
+            fix=suggestion(schedule, SCHEDULES),
+        )
     return (learning_rate * SCHEDULES[schedule](steps / len(steps))).reshape(epochs, batches)
 
 

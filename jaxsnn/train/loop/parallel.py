@@ -87,8 +87,13 @@ def join_processes(coordinator: str, processes: int, process: int) -> None:
         )
     except RuntimeError as error:
         raise SimulationError(
-            f"process {process} of {processes} found no others at {coordinator}"
-            f" ({first_line(error)})",
+            Text(
+                "process {process} of {processes} reached no others at {coordinator} ({reason})",
+                process=process,
+                processes=processes,
+                coordinator=coordinator,
+                reason=first_line(error),
+            ),
             fix="start all of them with the same address",
         ) from error
 
@@ -218,7 +223,7 @@ def make_mesh(devices: int | None) -> Mesh | None:
                 processes=jax.process_count(),
                 available=len(everywhere),
             ),
-            fix="use all, or do not say how many",
+            fix="use all, or leave out the number",
         )
     return None if count == 1 else Mesh(np.array(everywhere[:count]), (SAMPLES,))
 

@@ -56,7 +56,11 @@ class RecordedChip:
             sample = _print(sent, number, dtype)
             if sample not in recorded:
                 raise UsageError(
-                    f"sample {number} is not among the {self.samples} that were recorded",
+                    Text(
+                        "sample {sample} is not among the {samples} recorded samples",
+                        sample=number,
+                        samples=self.samples,
+                    ),
                     fix="train on the inputs that were sent to the chip",
                 )
             places.append(recorded[sample][met[sample] % len(recorded[sample])])
@@ -147,26 +151,42 @@ def read_recording(
             continue
         if f"{name}.time" not in arrays or f"{name}.index" not in arrays:
             raise UsageError(
-                f"{recorded} has no '{name}.time' and '{name}.index', it has {listing(arrays)}",
+                Text(
+                    "{path} has no '{population}.time' and '{population}.index', it has {arrays}",
+                    path=recorded,
+                    population=name,
+                    arrays=listing(arrays),
+                ),
                 fix="give what a deployed network's script wrote",
                 node=name,
             )
         time, index = arrays[f"{name}.time"], arrays[f"{name}.index"]
-        if time.dtype.kind not in "iuf":
-            raise UsageError(
-                f"'{name}.time' of {recorded} holds {time.dtype}, not real numbers",
-                fix="give what a deployed network's script wrote",
-                node=name,
-            )
-        if index.dtype.kind not in "iu":
-            raise UsageError(
-                f"'{name}.index' of {recorded} holds {index.dtype}, not whole numbers",
-                fix="give what a deployed network's script wrote",
-                node=name,
-            )
+        for field, numbers, kinds, requirement in (
+            ("time", time, "iuf", "real numbers"),
+            ("index", index, "iu", "whole numbers"),
+        ):
+            if numbers.dtype.kind not in kinds:
+                raise UsageError(
+                    Text(
+                        "'{population}.{field}' of {path} has the type {dtype}, and must be "
+                        "{requirement}",
+                        population=name,
+                        field=field,
+                        path=recorded,
+                        dtype=numbers.dtype,
+                        requirement=requirement,
+                    ),
+                    fix="give what a deployed network's script wrote",
+                    node=name,
+                )
         if time.shape != index.shape or time.ndim != 2 or len(time) != samples:
             raise UsageError(
-                f"'{name}.time' has the shape {time.shape}, {samples} samples were sent",
+                Text(
+                    "'{population}.time' has the shape {shape}, and {samples} samples were sent",
+                    population=name,
+                    shape=time.shape,
+                    samples=samples,
+                ),
                 fix="give the inputs that it was recorded with",
                 node=name,
             )
@@ -180,14 +200,22 @@ def _refuse_events(
 ) -> None:
     """Refuse spikes at no time, those of neurons that a population lacks, and those of another one."""
     used = np.isfinite(time)
-    for wrong, numbers, field, must in (
+    for wrong, numbers, field, requirement in (
         (~used & (time != np.inf) | (time < 0), time, "time", "at least 0 s, or inf"),
         (used & ((index < 0) | (index >= size)), index, "index", f"from 0 to {size - 1}"),
     ):
         if wrong.any():
             raise UsageError(
-                f"'{name}.{field}' of {recorded} has {numbers[wrong][0]:g} at"
-                f" {place_of(np.argwhere(wrong)[0])}, and must be {must}",
+                Text(
+                    "'{population}.{field}' of {path} has {value:g} at {place}, and must be "
+                    "{requirement}",
+                    population=name,
+                    field=field,
+                    path=recorded,
+                    value=numbers[wrong][0],
+                    place=place_of(np.argwhere(wrong)[0]),
+                    requirement=requirement,
+                ),
                 fix="give what a deployed network's script wrote",
                 node=name,
             )
@@ -195,8 +223,14 @@ def _refuse_events(
     # of another population: one number behind all its neurons
     if padding.size == 1 and padding[0] > index[used].max(initial=0) and padding[0] != size:
         raise UsageError(
-            f"'{name}.index' of {recorded} is padded with {padding[0]}, as of a population of"
-            f" {padding[0]} neurons, and '{name}' has {size}",
+            Text(
+                "'{population}.index' of {path} is padded with {padding}, as of a population "
+                "of {padding} neurons, and '{population}' has {size}",
+                population=name,
+                path=recorded,
+                padding=padding[0],
+                size=size,
+            ),
             fix=f"give a recording of this network, or pad with {size}",
             node=name,
         )

@@ -29,6 +29,7 @@ from jaxsnn.train.loop.defaults import (
     make_loss,
     read_population,
     reference_tau,
+    refuse_second_encoder,
     refuse_unfit,
 )
 from jaxsnn.train.loop.history import for_json, of_record, of_seed, type_name
@@ -120,9 +121,14 @@ def make_plan(network: Network, options: TrainOptions) -> TrainPlan:
     fires, declared = network.populations[loss.population].fires, getattr(loss, "fires", None)
     if loss.reads == "either" and declared is not None and declared != fires:
         raise UsageError(
-            f"loss {name_of(loss)} has fires={declared}, and '{loss.population}'"
-            f" {'fires' if fires else 'does not fire'}",
-            fix=f"say fires={fires}",
+            Text(
+                "loss {loss} has fires={declared}, and '{population}' {behaviour}",
+                loss=name_of(loss),
+                declared=declared,
+                population=loss.population,
+                behaviour="fires" if fires else "does not fire",
+            ),
+            fix=f"set fires={fires}",
             node=loss.population,
         )
     engine = make_engine(options.engine, network, loss)
@@ -136,24 +142,20 @@ def make_plan(network: Network, options: TrainOptions) -> TrainPlan:
     stops = only if isinstance(only, bool) else loss.population in only
     if stops and loss.reads != "first spikes" and fires:
         raise UsageError(
-            f"loss {name_of(loss)} reads all spikes of '{loss.population}', and first_spike_only"
-            " stops its neurons after one",
-            fix=f"leave '{loss.population}' out of first_spike_only (say the loss to on_chip too)",
+            Text(
+                "loss {loss} reads all spikes of '{population}', and first_spike_only stops "
+                "its neurons after their first",
+                loss=name_of(loss),
+                population=loss.population,
+            ),
+            fix=f"leave '{loss.population}' out of first_spike_only (pass the loss to on_chip, too)",
             node=loss.population,
         )
     notes = [*loss_notes(network, options), *_engine_notes(engine, loss, network)]
     if len(network.inputs) == 1:
         notes += other_step_notes(network, data.train.x)
     encoder, is_encoded = options.encoder, hasattr(data.train.x, "time")
-    if isinstance(encoder, str) and is_encoded:
-        raise UsageError(
-            Text(
-                "{option} is {encoder!r}, and the data are events or currents already",
-                option=OPTIONS["encoder"],
-                encoder=encoder,
-            ),
-            fix="leave it out",
-        )
+    refuse_second_encoder(encoder, data.train)
     signals = engine.takes_rasters and data.encoder is None and np.ndim(data.train.x) > 2
     if isinstance(encoder, str) or (encoder is None and not is_encoded and not signals):
         name = cast("str | None", encoder)
@@ -213,8 +215,13 @@ def _end(
         return float(last)
     if loss.reads == "first spikes" and loss.t_max < end * (1 - 2.0**-20):
         raise UsageError(
-            f"loss {name_of(loss)} counts a silent neuron as if it fired at t_max = {loss.t_max:g} s,"
-            f" and samples end at {end:g} s: one that fires later would count as worse",
+            Text(
+                "loss {loss} counts a silent neuron as if it fired at t_max = {t_max:g} s, and "
+                "samples end at {t_end:g} s: a neuron that fires later would count as worse",
+                loss=name_of(loss),
+                t_max=loss.t_max,
+                t_end=end,
+            ),
             fix=Text("give t_max and {t_end} alike", t_end=T_END),
         )
     return end
@@ -300,7 +307,7 @@ def _augment(options: TrainOptions) -> Any:
                     dropout=options.dropout,
                     in_augment=options.augment["dropout"],
                 ),
-                fix="say it once",
+                fix="set it once",
             )
         return augmentation_of({"dropout": options.dropout} | dict(options.augment), shape)
     if not options.dropout:
@@ -321,7 +328,7 @@ def _surrogate_note(engine: Engine, network: Network) -> str:
     """Which surrogate gradients are those of, and whose choice that is."""
     chosen = as_surrogate(getattr(engine, "surrogate", None))
     if chosen is not None:
-        return f"gradients are those of the surrogate {chosen}"
+        return Text("gradients are those of the surrogate {surrogate}", surrogate=chosen)
     default_calls = {
         surrogate_of(population): population.surrogate
         for population in network.populations.values()
@@ -344,7 +351,12 @@ def _surrogate_note(engine: Engine, network: Network) -> str:
             surrogates=surrogate_names,
             surrogate=SURROGATE.keyword,
         )
-    return f"gradients are those of the surrogate {surrogate_names}: the framework's default ({call}) is not offered"
+    return Text(
+        "gradients are those of the surrogate {surrogate}: the framework's default "
+        "({default}) is not available",
+        surrogate=surrogate_names,
+        default=call,
+    )
 
 
 def _engine_notes(engine: Engine, loss: Loss, network: Network) -> list[str]:
@@ -354,7 +366,10 @@ def _engine_notes(engine: Engine, loss: Loss, network: Network) -> list[str]:
     if not engine.exact:
         if loss.reads == "first spikes":
             raise UsageError(
-                f"loss {name_of(loss)} reads spike times, which have no gradient in time steps",
+                Text(
+                    "loss {loss} reads spike times, which have no gradient in time steps",
+                    loss=name_of(loss),
+                ),
                 fix=Text(
                     "take {loss}, or {engine}",
                     loss=OPTIONS["loss"].set_to("count", "max", "integral", "exp-sum"),
@@ -381,8 +396,12 @@ def _count_notes(regularisers: Iterable[Any], engine: Engine, network: Network) 
     if not stops or not any(isinstance(term, SpikeBudget) for term in regularisers):
         return []
     return [
-        f"SpikeBudget counts one spike of each neuron of {listing(stops)}: they stop after their"
-        " first while they are trained (EventDriven(first_spike_only=()): they go on)"
+        Text(
+            "SpikeBudget counts one spike of each neuron of {populations}: they stop after "
+            "their first spike during training (EventDriven(first_spike_only=()) lets them "
+            "go on)",
+            populations=listing(stops),
+        )
     ]
 
 
@@ -398,7 +417,12 @@ def _refuse_untaken(engine: Engine, network: Network, trainable: Iterable[str]) 
         kind = name.rpartition(".")[2]
         if kind not in takes and kind in there:
             raise UsageError(
-                f"'{name}' is to be trained, the device in the loop takes {', '.join(takes)} only",
+                Text(
+                    "'{parameter}' cannot be trained: the device in the loop supports only "
+                    "{supported}",
+                    parameter=name,
+                    supported=", ".join(takes),
+                ),
                 fix=Text("leave it out: {trainable}", trainable=TRAINABLE.set_to(",".join(takes))),
             )
 
@@ -408,7 +432,10 @@ def _refuse_not_finite(settings: Any, location: str = "") -> None:
     recorded, has neither.
     """
     if isinstance(settings, float) and not np.isfinite(settings):
-        raise UsageError(f"{location} is {settings:g}", fix="give a finite number")
+        raise UsageError(
+            Text("{option} is {value:g}", option=location, value=settings),
+            fix="give a finite number",
+        )
     if isinstance(settings, Mapping):
         for name, value in settings.items():
             _refuse_not_finite(value, f"{location}.{name}" if location else str(name))
@@ -423,19 +450,31 @@ def plan_notes(network: Network, engine: Engine) -> list[str]:
         membrane_only = population.fires and population.kind in ("LIF", "IF")
         if membrane_only and population.spike_kernel == "delta" and engine.jump_width is None:
             notes.append(
-                f"population '{name}' ({population.kind}) fires when an arriving spike moves V"
-                " across the threshold, whatever the exact weights: their gradient is zero, take"
-                " EventDriven(jump_width=...) or CubaLIF neurons"
+                Text(
+                    "population '{population}' ({kind}) fires when an arriving spike moves V "
+                    "across the threshold, whatever the exact weights, so that their gradient is zero: "
+                    "use EventDriven(jump_width=...) or CubaLIF neurons",
+                    population=name,
+                    kind=population.kind,
+                )
             )
         elif membrane_only:
             notes.append(
-                f"population '{name}' ({population.kind}) mostly fires while an input spike lasts,"
-                " so its spike times hardly depend on the weights, and exact gradients say little:"
-                " CubaLIF neurons train better"
+                Text(
+                    "population '{population}' ({kind}) mostly fires while an input spike lasts, "
+                    "so its spike times hardly depend on the weights, and exact gradients carry "
+                    "little information: CubaLIF neurons train better",
+                    population=name,
+                    kind=population.kind,
+                )
             )
         if population.fires and engine.stops(name) and feeds_others(network, name):
             notes.append(
-                f"LOST: population '{name}' stops after its first spike while it is trained; a NIR"
-                " file cannot say that, so whoever simulates the file will let it fire again"
+                Text(
+                    "LOST: population '{population}' stops after its first spike during training; "
+                    "a NIR file cannot express that, so that other simulators will let it fire "
+                    "again",
+                    population=name,
+                )
             )
     return notes

@@ -26,6 +26,7 @@ import numpy as np
 from jaxsnn.errors import UsageError, as_number, shown, suggestion
 from jaxsnn.network.on_processor import in_numpy, module_for, on_processor, to_jax
 from jaxsnn.simulation.solution import Reading as Reading
+from jaxsnn.wording import Text
 
 #: What a loss can read.
 Reads = Literal["first spikes", "spikes", "voltages", "either"]
@@ -112,7 +113,12 @@ class CheckedLoss:
         for name, (lowest, limit, text) in _RANGES.items():
             value = getattr(self, name, None)
             if value is not None and not lowest <= as_number(value) < limit:
-                message = f"loss {type(self).__name__}: {name} is {shown(value)}"
+                message = Text(
+                    "loss {loss}: {parameter} is {value}",
+                    loss=type(self).__name__,
+                    parameter=name,
+                    value=shown(value),
+                )
                 raise UsageError(message, fix=f"give a number {text}")
 
 
@@ -377,7 +383,11 @@ def accuracy(predictions: jax.Array | np.ndarray, labels: jax.Array | np.ndarray
     """
     if np.shape(predictions) != np.shape(labels):
         raise UsageError(
-            f"predictions have the shape {np.shape(predictions)}, labels {np.shape(labels)}",
+            Text(
+                "predictions have the shape {shape}, labels {labels_shape}",
+                shape=np.shape(predictions),
+                labels_shape=np.shape(labels),
+            ),
             fix="give both (samples,)",
         )
     if on_processor(predictions, labels):
@@ -433,19 +443,30 @@ def register_loss(cls: LossClass, name: str | None = None) -> LossClass:
     chosen = name or getattr(cls, "name", None)
     if not isinstance(chosen, str) or not chosen:
         raise UsageError(
-            f"loss {cls.__name__} has no name", fix='set name = "its-name" in the class'
+            Text("loss {loss} has no name", loss=cls.__name__),
+            fix='set name = "its-name" in the class',
         )
     kinds = get_args(Reads)
     reads = getattr(cls, "reads", None)
     if reads not in kinds:
         raise UsageError(
-            f"loss '{chosen}' ({cls.__name__}) reads {reads!r}",
+            Text(
+                "loss '{loss}' ({type}) reads {reads!r}",
+                loss=chosen,
+                type=cls.__name__,
+                reads=reads,
+            ),
             fix=f"set reads to one of {', '.join(map(repr, kinds))}",
         )
     for method in ("__call__", "predict"):
         if not any(method in vars(base) for base in cls.__mro__):
             raise UsageError(
-                f"loss '{chosen}' ({cls.__name__}) has no method {method}",
+                Text(
+                    "loss '{loss}' ({type}) has no method {method}",
+                    loss=chosen,
+                    type=cls.__name__,
+                    method=method,
+                ),
                 fix="write it, as jaxsnn.train.Loss describes it",
             )
     registered = _LOSSES.get(chosen, cls)
@@ -454,7 +475,12 @@ def register_loss(cls: LossClass, name: str | None = None) -> LossClass:
         cls.__qualname__,
     ):
         raise UsageError(
-            f"the loss '{chosen}' is {registered.__module__}.{registered.__qualname__} already",
+            Text(
+                "the loss '{loss}' is already registered, as {module}.{type}",
+                loss=chosen,
+                module=registered.__module__,
+                type=registered.__qualname__,
+            ),
             fix="choose another name",
         )
     _LOSSES[chosen] = cls
@@ -471,11 +497,18 @@ def loss_class(name: str) -> Any:
         return _LOSSES[name]
     entry = next((entry for entry in entry_points(group=GROUP) if entry.name == name), None)
     if entry is None:
-        raise UsageError(f"there is no loss '{name}'", fix=suggestion(name, loss_names()))
+        raise UsageError(
+            Text("there is no loss '{loss}'", loss=name), fix=suggestion(name, loss_names())
+        )
     try:
         loaded = entry.load()
     except (ImportError, AttributeError) as error:
-        message = f"the loss '{name}' cannot be loaded from {entry.value}: {error}"
+        message = Text(
+            "the loss '{loss}' cannot be loaded from {path}: {reason}",
+            loss=name,
+            path=entry.value,
+            reason=str(error),
+        )
         raise UsageError(message, fix="install its package again, or take another loss") from error
     return register_loss(loaded, name)
 

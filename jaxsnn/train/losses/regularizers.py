@@ -61,11 +61,17 @@ class _Checked:
             if not (least <= as_number(value) < np.inf or isinstance(value, Tracer)):
                 requirement = "above 0" if least else "of at least 0"
                 raise UsageError(
-                    f"{name}: {field} is {shown(value)}", fix=f"give a number {requirement}"
+                    Text(
+                        "{term}: {parameter} is {value}",
+                        term=name,
+                        parameter=field,
+                        value=shown(value),
+                    ),
+                    fix=f"give a number {requirement}",
                 )
         if isinstance(populations := getattr(self, "populations", ()), str):
             raise UsageError(
-                f"{name}: populations is {populations!r}",
+                Text("{term}: populations is {populations!r}", term=name, populations=populations),
                 fix=f'give several names, ("{populations}",)',
             )
 
@@ -151,7 +157,7 @@ class PeakMargin(_Checked):
         for name in self.populations or spiking:
             if name not in spiking:
                 raise UsageError(
-                    f"PeakMargin: '{name}' is not a spiking population",
+                    Text("PeakMargin: '{population}' is not a spiking population", population=name),
                     fix=suggestion(name, spiking),
                     node=name,
                 )
@@ -244,10 +250,13 @@ def weight_bumping_of(
         bumping = replace_fields(WeightBumping(), bumping, "weight_bumping")
     if not isinstance(bumping, WeightBumping):
         fix = "give WeightBumping(...), its fields by name, or None"
-        raise UsageError(f"weight_bumping is {shown(bumping)}", fix=fix)
+        raise UsageError(Text("weight_bumping is {bumping}", bumping=shown(bumping)), fix=fix)
     for name, value in vars(bumping).items():
         if not as_number(value) >= 0:
-            raise UsageError(f"weight_bumping.{name} is {shown(value)}", fix="give at least 0")
+            raise UsageError(
+                Text("weight_bumping.{parameter} is {value}", parameter=name, value=shown(value)),
+                fix="give at least 0",
+            )
     return bumping
 
 
@@ -349,16 +358,19 @@ def noise_of(noise: Any) -> Noise:
         UsageError: no table, a parameter that takes no noise, or a deviation that is none.
     """
     if isinstance(noise, float | int | str):
-        fix = "say of what: weight:0.1,v_threshold:0.05"
+        fix = "name the parameters, such as weight:0.1,v_threshold:0.05"
         message = Text("{option} is {value}", option=NOISE, value=shown(noise))
         raise UsageError(message, fix=fix)
     pairs = dict(noise or ())
     for name, deviation in pairs.items():
         if name not in NOISY:
-            raise UsageError(f"noise of '{name}' is not supported", fix=suggestion(name, NOISY))
+            raise UsageError(
+                Text("noise of '{target}' is not supported", target=name),
+                fix=suggestion(name, NOISY),
+            )
         if not 0 <= as_number(deviation) < math.inf:
             raise UsageError(
-                f"the noise of {name} is {shown(deviation)}",
+                Text("the noise of {target} is {value}", target=name, value=shown(deviation)),
                 fix="give a finite number of at least 0",
             )
     return tuple(sorted(pairs.items()))
@@ -402,7 +414,14 @@ def noise_notes(network: Network, noise: Noise | None) -> list[str]:
     gains = [name for name, _ in noise if name in _GAINS]
     for node, parameters in sorted(network.parameters.items()) if gains else ():
         if "weight" in parameters and jnp.ndim(parameters["weight"]) != 2:
-            notes.append(f"the weights of '{node}' are no matrix, and take no noise of {gains[0]}")
+            notes.append(
+                Text(
+                    "the weights of '{node}' are not a matrix, so that they get no noise of "
+                    "{target}",
+                    node=node,
+                    target=gains[0],
+                )
+            )
     return notes
 
 
