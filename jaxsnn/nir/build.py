@@ -70,7 +70,12 @@ class Layer:
         output_shape = record.traits.output_shape(record, shape)
         if output_shape is None:
             raise GraphError(
-                f"node '{name}' ({self.type}) cannot take the shape {shape}",
+                Text(
+                    "node '{node}' ({type}) cannot take the shape {shape}",
+                    node=name,
+                    type=self.type,
+                    shape=shape,
+                ),
                 fix="correct its parameters or the node before it",
                 node=name,
             )
@@ -91,7 +96,9 @@ def _shape(size: Size | None) -> Shape | None:
     except TypeError:
         shape = (0,)
     if any(length < 1 for length in shape):
-        raise UsageError(f"a size is {size!r}", fix="give whole numbers of at least 1")
+        raise UsageError(
+            Text("a size is {value!r}", value=size), fix="give whole numbers of at least 1"
+        )
     return shape
 
 
@@ -128,7 +135,8 @@ def _matrix(kind: str, outputs: int | None, weights: Mapping[str, Weights]) -> L
         outputs = np.shape(weight)[0] if outputs is None else outputs
     if outputs is None:
         raise UsageError(
-            f"a {kind} layer has no number of outputs", fix="say it, or give an array of weights"
+            Text("a {type} layer has no number of outputs", type=kind),
+            fix="give it, or an array of weights",
         )
     return Layer(type=kind, size=(outputs,), weights=weights)
 
@@ -245,14 +253,16 @@ def node(kind: str, size: Size | None = None, /, **parameters: Any) -> Layer:
     traits = class_of(kind).traits
     if size is not None and not traits.keeps_shape:
         raise UsageError(
-            f"a {kind} has no size of its own", fix="leave it out, the node before it tells"
+            Text("a {type} has no size of its own", type=kind),
+            fix="leave it out: the node before it determines the size",
         )
     values_by_scope: dict[bool, dict[str, Any]] = {True: {}, False: {}}
     for name, value in parameters.items():
         parameter = traits.parameter(name)
         if parameter is None:
             raise UsageError(
-                f"a {kind} has no parameter '{name}'", fix=suggestion(name, traits.names)
+                Text("a {type} has no parameter '{parameter}'", type=kind, parameter=name),
+                fix=suggestion(name, traits.names),
             )
         values_by_scope[parameter.per == "element"][name] = _number(parameter, value)
     numbers = tuple(
@@ -307,7 +317,7 @@ def sequential(
     """
     if not layers or layers[0].type != "Input":
         raise UsageError(
-            "the first layer must say how many channels come in",
+            "the first layer does not specify the number of its inputs",
             fix="begin with an input, sequential(input(5), ...)",
         )
     named = {str(number): layer for number, layer in enumerate(layers)}
@@ -370,7 +380,8 @@ def _network(
     for name in dict.fromkeys(name for edge in edges for name in edge):
         if name not in nodes:
             raise GraphError(
-                f"an edge names '{name}', which is not a node", fix=suggestion(name, nodes)
+                Text("an edge refers to '{node}', which is not a node", node=name),
+                fix=suggestion(name, nodes),
             )
     shapes = _fed_shapes(nodes, edges)
     rng = None if seed is None else generator_of(seed)
@@ -408,7 +419,12 @@ def _implausible_time_constants(graph: Graph, layers: Mapping[str, Layer]) -> It
                 yield Problem(
                     node=name,
                     code="time-constant",
-                    message=f"node '{name}': {key} is {longest:g}, which is taken for seconds",
+                    message=Text(
+                        "node '{node}': {parameter} is {value:g}, which is read as seconds",
+                        node=name,
+                        parameter=key,
+                        value=longest,
+                    ),
                     fix=f'write "{longest:g}ms" if milliseconds are meant, or "{longest:g}s"',
                     severity="warning",
                 )
@@ -431,8 +447,8 @@ def _fed_shapes(nodes: Mapping[str, Layer], edges: Sequence[tuple[str, str]]) ->
     unknown = [name for name in nodes if name not in fed]
     if unknown:
         raise GraphError(
-            f"node '{unknown[0]}' has no size, and nothing feeds it",
-            fix="say its size or add an edge to it",
+            Text("node '{node}' has no size, and no node feeds it", node=unknown[0]),
+            fix="give its size or add an edge to it",
             node=unknown[0],
         )
     return fed
@@ -451,7 +467,13 @@ def _entry(name: str, layer: Layer, fed: Shape, rng: np.random.Generator | None)
         array = np.asarray(value, float)
         if array.shape not in ((), shape):
             raise GraphError(
-                f"node '{name}': {key} of shape {array.shape} does not fit {shape}",
+                Text(
+                    "node '{node}': {parameter} of shape {actual} does not fit {expected}",
+                    node=name,
+                    parameter=key,
+                    actual=array.shape,
+                    expected=shape,
+                ),
                 fix="pass one number, or one for each neuron",
                 node=name,
             )
@@ -465,9 +487,13 @@ def _drawn(
     if callable(weight):
         if rng is None:
             raise UsageError(
-                f"node '{name}' draws its {key}, and no seed was said",
+                Text(
+                    "node '{node}' draws its {parameter}, and no seed is specified",
+                    node=name,
+                    parameter=key,
+                ),
                 fix=Text(
-                    "say {seed}, or pass an array of shape {shape}",
+                    "set {seed}, or pass an array of shape {shape}",
                     seed=SEED.set_to(0),
                     shape=shape,
                 ),
@@ -476,7 +502,13 @@ def _drawn(
         return np.asarray(weight(rng, shape))
     if np.shape(weight) != shape:
         raise GraphError(
-            f"node '{name}': {key} of shape {np.shape(weight)} does not fit {shape}",
+            Text(
+                "node '{node}': {parameter} of shape {actual} does not fit {expected}",
+                node=name,
+                parameter=key,
+                actual=np.shape(weight),
+                expected=shape,
+            ),
             fix="weights are (outputs, inputs), a bias is (outputs,)",
             node=name,
         )

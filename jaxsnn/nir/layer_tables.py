@@ -21,6 +21,7 @@ from jaxsnn.nir.model.layer_values import (
     shape_behind,
 )
 from jaxsnn.nir.model.nodes import class_of
+from jaxsnn.wording import Text
 
 #: What the table may say; `LAYER`: what each of its layers may.
 NETWORK = ("input", "layers", "tau_mem", "tau_syn")
@@ -142,11 +143,15 @@ def _of_a_type(
     kind = neuron_fields.pop("type")
     traits = class_of(kind).traits
     if not traits.state:
-        raise UsageError(f"{location}: a {kind} is no neuron", fix="give a type of neuron")
+        raise UsageError(
+            Text("{location}: a {type} is not a neuron", location=location, type=kind),
+            fix="give a type of neuron",
+        )
     of_layer = {name: layer_fields[name] for name in ("tau_mem", "tau_syn") if name in layer_fields}
     if len(neuron_fields) + 1 < len(table) or of_layer.keys() & neuron_fields.keys():
         raise UsageError(
-            f"{location}: a parameter of its neurons is there twice", fix="write it once"
+            Text("{location}: a parameter of its neurons occurs twice", location=location),
+            fix="write it once",
         )
     values = {name: time for name, time in times.items() if name in traits.names}
     values |= of_layer | neuron_fields
@@ -154,16 +159,34 @@ def _of_a_type(
         parameter = traits.parameter(name)
         if parameter is None:
             raise UsageError(
-                f"{location}: a {kind} has no parameter '{name}'",
+                Text(
+                    "{location}: a {type} has no parameter '{parameter}'",
+                    location=location,
+                    type=kind,
+                    parameter=name,
+                ),
                 fix=suggestion(name, traits.names),
             )
         if isinstance(value, str) and not parameter.time and value not in parameter.texts:
-            raise UsageError(f"{location}: {name} of its neurons is '{value}'", fix="give a number")
+            raise UsageError(
+                Text(
+                    "{location}: {parameter} of its neurons is '{value}'",
+                    location=location,
+                    parameter=name,
+                    value=value,
+                ),
+                fix="give a number",
+            )
     needed = [parameter.name for parameter in traits.parameters if not parameter.optional]
     lacking = [name for name in needed if name not in values]
     if lacking:
         raise UsageError(
-            f"{location}: a {kind} needs {listing(lacking)} too",
+            Text(
+                "{location}: a {type} also needs {parameters}",
+                location=location,
+                type=kind,
+                parameters=listing(lacking),
+            ),
             fix="write them in neuron = { ... }",
         )
     return build.node(kind, **values)
@@ -172,7 +195,7 @@ def _of_a_type(
 def _convolution(place: _Place, layer: Mapping[str, Any]) -> Layer:
     if place.planes is None:
         raise UsageError(
-            f"{place.where} is a convolution, and what comes in is flat",
+            Text("{location} is a convolution, and its input is flat", location=place.where),
             fix="give input = [planes, rows, columns], and convolutions before other layers",
         )
     side, channels = _needed(layer, "kernel", place.where), layer["channels"]
@@ -209,7 +232,13 @@ def _in_columns(parts: list[list[Any]], entry_name: str) -> Initializer:
         if (inputs := sum(part[0] for part in parts)) != shape[1]:
             fix = f"make it {shape[1]}"
             raise UsageError(
-                f"{entry_name} is for {inputs} inputs, and there are {shape[1]}", fix=fix
+                Text(
+                    "{entry} is for {expected} inputs, and there are {actual}",
+                    entry=entry_name,
+                    expected=inputs,
+                    actual=shape[1],
+                ),
+                fix=fix,
             )
         generator = generator_of(source)
         columns = [generator.normal(mean, std, (shape[0], count)) for count, mean, std in parts]
@@ -221,15 +250,24 @@ def _in_columns(parts: list[list[Any]], entry_name: str) -> Initializer:
 def _known(table: Mapping[str, Any], known_names: tuple[str, ...], location: str) -> dict[str, Any]:
     """A table with "_" in its names, all of which exist."""
     if not isinstance(table, Mapping):
-        raise UsageError(f"{location} is no table", fix=f"write [{location}] above its lines")
+        raise UsageError(
+            Text("{location} is not a table", location=location),
+            fix=f"write [{location}] above its lines",
+        )
     entries = {name.replace("-", "_"): value for name, value in table.items()}
     for name in entries:
         if name not in known_names:
-            raise UsageError(f"{location}: there is no '{name}'", fix=suggestion(name, known_names))
+            raise UsageError(
+                Text("{location}: there is no '{entry}'", location=location, entry=name),
+                fix=suggestion(name, known_names),
+            )
     return entries
 
 
 def _needed(table: Mapping[str, Any], name: str, location: str) -> Any:
     if name not in table:
-        raise UsageError(f"{location} does not say its {name}", fix=f"write {name} = ...")
+        raise UsageError(
+            Text("{location} has no {entry}", location=location, entry=name),
+            fix=f"write {name} = ...",
+        )
     return table[name]

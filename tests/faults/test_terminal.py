@@ -44,7 +44,7 @@ def test_a_name_that_steers_is_refused(name, tmp_path):
     with pytest.raises(GraphError) as caught:
         read(tmp_path / "mail.nir")
     message = str(caught.value)
-    assert "holds what is no character" in message
+    assert "is not valid text" in message
     assert steering(message) == []
     assert "\n" not in message
 
@@ -80,5 +80,5 @@ def test_a_graph_in_python_has_no_such_names_either():
     assert_refused(
         lambda: build.network(nodes, [("in", _HOSTILE, "out")]),
         GraphError,
-        "holds what is no character",
+        "is not valid text",
     )

@@ -251,7 +251,7 @@ _REASONS = (
     ("subtracts v_threshold", "its current and its reset are in another order"),
     ("continuous time", "continuous time, which steps approximate"),
     ("different factors", "weights shared by neurons with different thresholds"),
-    ("have no sum", "one Output takes two of different sizes"),
+    ("cannot be added", "one Output takes two of different sizes"),
     ("never falls below", "a lower bound of the membrane"),
     ("nothing can be subtracted", "it subtracts a step later, and nothing is left of a step"),
     ("does not map", "a node that the importer does not map"),

@@ -160,7 +160,7 @@ def test_what_a_loop_leaves_out_of_the_first_step_is_no_bias_of_another():
     graph = build.network(nodes, chains, dialect="snntorch", reset="zero", reset_delay=False)
     for target in FRAMEWORKS:
         with pytest.raises(
-            ConversionError, match="'r' has a bias, which reaches 'a' from the second"
+            ConversionError, match="'r' has a bias, which reaches 'a' only from the second"
         ):
             convert(graph, to=target)
 

@@ -121,7 +121,7 @@ def test_what_is_kept_and_is_of_no_neuron_is_refused():
             self.kept = self.a(x)
             return self.out(self.b(self.first(self.kept + before)))
 
-    with pytest.raises(ConversionError, match=r"what 'a' gave in the step before, .* is no neuron"):
+    with pytest.raises(ConversionError, match=r"the previous output of 'a', .* is not a neuron"):
         from_torch(Current(), torch.zeros(1, 4))
 
     class Noise(KeptInside):
@@ -208,7 +208,7 @@ def test_a_loop_too_weak_to_move_a_spike_is_there():
 
 def test_a_bias_that_the_first_step_leaves_out_is_refused():
     net = Around(keeping(lambda net, spikes: spikes, left_out_at_first), rec=LINEAR(3, 3))
-    with pytest.raises(ConversionError, match=r"forward leaves out 'rec' in the first step"):
+    with pytest.raises(ConversionError, match=r"forward skips 'rec' in the first step"):
         from_torch(net, torch.zeros(1, 4))
 
 
@@ -334,8 +334,8 @@ def test_weights_of_what_two_layers_fired_are_kept():
     assert 0.02 < y.mean() < 0.98
     assert verify(graph, x, y).ok
     for refused, message in (
-        (KeepsASum(), "forward leaves out 'back_before' in the first step, .* its bias"),
-        (KeepsASum(current=True, bias=False), "what 'a' gave in the step before, .* no neuron"),
+        (KeepsASum(), "forward skips 'back_before' in the first step, .* its bias"),
+        (KeepsASum(current=True, bias=False), "the previous output of 'a', .* not a neuron"),
     ):
         with pytest.raises(ConversionError, match=message):
             from_torch(refused, torch.zeros(1, 4))
@@ -364,7 +364,7 @@ class BeginsOtherwise(KeptInside):
 @pytest.mark.parametrize(
     ("begin", "message"),
     [
-        ("late bias", "forward leaves out 'late' in the first step, and a graph adds its bias"),
+        ("late bias", "forward skips 'late' in the first step, and a graph adds its bias"),
         ("no spikes", "'first', step 0, .* has a membrane of .* in the module"),
     ],
 )
@@ -427,7 +427,7 @@ def test_a_module_that_counts_its_steps_may_do_something_else_later(kind):
     net = Counts(kind)
     (warning,) = from_torch(net, torch.zeros(1, 4)).warnings
     assert warning.code == "counts-steps"
-    assert "changes its own number 'count' in each step" in warning.message
+    assert "changes 'count' of the module in each step" in warning.message
     assert float(net.count) == 0
     assert not from_torch(KeptInside(), torch.zeros(1, 4)).warnings
     with pytest.raises(ConversionError, match="does not do what the module does"):

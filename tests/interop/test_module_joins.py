@@ -282,7 +282,7 @@ def test_sums_of_spikes_go_through_a_relu_and_one_in_place():
     ):
         net = Wired(lambda net, x, current=current: net.out(current(net, x)), **layers)
         with pytest.raises(
-            ConversionError, match=r"'relu' .*, and NIR has it for plain sums of spi"
+            ConversionError, match=r"'relu' .*, and NIR supports it only for plain sums of spi"
         ):
             from_torch(net, torch.zeros(1, 1, 2, 2))
 
@@ -379,7 +379,7 @@ def test_what_joins_samples_or_brings_numbers_of_its_own_is_refused(forward, siz
 )
 def test_parts_of_a_batch_are_refused(part):
     net = Wired(lambda net, x: net.out(net.a(x[part].reshape(1, -1))), a=LINEAR(2, 3))
-    with pytest.raises(ConversionError, match=r"'a' .* takes a part of the input"):
+    with pytest.raises(ConversionError, match=r"'a' .* receives a part of the input"):
         from_torch(net, torch.zeros(1, 4, 2))
 
 
@@ -392,7 +392,9 @@ def test_parts_of_a_batch_are_refused(part):
     ],
 )
 def test_what_no_node_of_nir_does_to_axes_has_a_way_out(forward, way_out):
-    with pytest.raises(ConversionError, match=rf"by torch's .* is not taken there: .*{way_out}"):
+    with pytest.raises(
+        ConversionError, match=rf"by torch's .* is not supported there: .*{way_out}"
+    ):
         from_torch(Wired(forward, a=torch.nn.Identity()), torch.zeros(1, 4, 4))
     net = torch.nn.Sequential(torch.nn.Unflatten(1, (1, 4)), leaky())
     with pytest.raises(ConversionError, match=r"'0' is a Unflatten, .*: give the sample in the sh"):
@@ -403,7 +405,7 @@ def test_one_layer_in_two_places_is_two_nodes_that_training_parts():
     make, shape = CASES["twice"]
     graph, x, y = verified(make(), shape)
     np.testing.assert_array_equal(graph.nodes["a"].weight, graph.nodes["a_2"].weight)
-    message = "one and the same numbers for 'a', 'a_2', and the graph a copy for each"
+    message = "shares the same numbers between 'a', 'a_2', and the graph has a copy for each"
     (said,) = graph.warnings
     assert message in str(said)
     assert said in check(graph, "grid").problems
@@ -431,7 +433,7 @@ def test_weights_that_load_into_does_not_take_are_named_before_training():
     net = flat_branches(1)
     load_into(net, moved(graph, own))
     np.testing.assert_allclose(net.c.weight.detach(), 1.1 * graph.nodes["c"].weight, rtol=1e-6)
-    with pytest.raises(ConversionError, match="'cat_2' cannot do what node 'cat_2' does: weight"):
+    with pytest.raises(ConversionError, match="'cat_2' cannot implement node 'cat_2': weight"):
         load_into(net, moved(graph, [("cat_2", "weight")]))
 
 

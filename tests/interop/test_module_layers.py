@@ -342,12 +342,12 @@ class Shifted(Twice):
     ("module", "message"),
     [
         (Loop(), "'lif1' .Leaky. is called twice in one forward pass"),
-        (InPlace(), "takes of 'fc1' is changed in place"),
+        (InPlace(), "the output of 'fc1' is changed in place"),
         (BehindTheBack(), r"forward changes what a layer gives through \.data"),
         (Forgetful(), "does not do what the module does: 'lif1', step "),
         (Rectified(), "'relu' .ReLU. takes what 'fc1' .Affine. gives, .* for plain sums of spikes alone"),
         (ScaledSum(), "'lif1' .Leaky. is computed outside of layers"),
-        (TakesMembrane(), "'fc2' .Linear. takes the membrane of 'lif1'"),
+        (TakesMembrane(), "'fc2' .Linear. receives the membrane of 'lif1'"),
         (Shifted(), "the output of the module is computed outside of layers"),
         (body(torch.nn.Linear(5, 3), leaky(reset_mechanism="none"), torch.nn.Linear(3, 2), leaky()),
          "'1' .Leaky. never resets, and its spikes are taken"),
@@ -887,6 +887,6 @@ def test_weights_that_hooks_compute_are_taken_and_refused_to_be_set():
     load_into(net, graph)  # the same numbers
     with pytest.raises(
         ConversionError,
-        match=r"'0': weight is computed anew before each call, .*remove_weight_norm",
+        match=r"'0': weight is computed before each call, .*remove_weight_norm",
     ):
         load_into(computed_weights(torch.nn.utils.weight_norm, 2), graph)

@@ -24,7 +24,7 @@ def test_layers_that_run_through_time_need_an_axis_of_time(shape):
     net = torch.nn.Sequential(torch.nn.Linear(5, 3), neuron.LIFNode(step_mode="m"))
     with pytest.raises(
         ConversionError,
-        match=r"layer '1' \(LIFNode\) runs through time itself, .* in which no axis is time: give a sample \(time, b",
+        match=r"layer '1' \(LIFNode\) runs through time itself, .* which has no time axis: give a sample \(time, b",
     ):
         from_torch(net, torch.zeros(shape))
     assert from_torch(net, torch.zeros(4, 1, 5)).nodes["1"].type == "LIF"
@@ -55,7 +55,7 @@ def test_a_sample_is_a_tensor_of_the_type_of_the_weights_or_an_array():
     with pytest.raises(ConversionError, match=message):
         from_torch(net, torch.zeros(1, 5, dtype=torch.int64))
     with pytest.raises(
-        ConversionError, match=r"no tensor can be made of the sample, a str: .*: give a t"
+        ConversionError, match=r"the sample, a str, cannot be converted to a tensor: .*: give a t"
     ):
         from_torch(net, "zeros")
 

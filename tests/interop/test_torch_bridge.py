@@ -310,7 +310,7 @@ class HalfAState(TwoStates):
 
 
 def test_a_forward_that_needs_or_gives_other_states_is_refused():
-    with pytest.raises(ConversionError, match="needs x, u, v, and is given a sample alone"):
+    with pytest.raises(ConversionError, match="needs x, u, v, and receives only a sample"):
         from_torch(TwoStates(), torch.zeros(1, 5))
     with pytest.raises(ConversionError, match="fails in step 1 with the state that it returned"):
         from_torch(HalfAState(), torch.zeros(1, 5))

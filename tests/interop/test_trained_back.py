@@ -349,7 +349,7 @@ def test_parts_that_make_no_graph_are_refused():
         build.input(8), neurons, dialect="snntorch", reset="subtract", reset_delay=False
     )
     with pytest.raises(
-        ConversionError, match=r"'parts.0' and 'parts.1' are of graphs whose dialects differ"
+        ConversionError, match=r"'parts.0' and 'parts.1' come from graphs whose dialects differ"
     ):
         from_torch(Parts(graph, other), torch.zeros(1, 5))
     mixed = Parts(graph)
@@ -359,7 +359,7 @@ def test_parts_that_make_no_graph_are_refused():
     with pytest.raises(ConversionError, match=r"has a neuron 'front.1' beside those of 'parts.0'"):
         from_torch(mixed, torch.zeros(1, 5))
     with pytest.raises(
-        ConversionError, match=r"Sequential calls '0' without the state that it gave"
+        ConversionError, match=r"Sequential calls '0' without the state that it returned"
     ):
         from_torch(torch.nn.Sequential(module), torch.zeros(1, 5))
 
@@ -415,6 +415,6 @@ def test_what_several_places_or_outputs_make_of_a_graph_is_named():
     heads = wired(("a", "lif", "lif2", "out1", "out2"), edges)
     assert from_torch(to_torch(heads), torch.zeros(1, 3)).outputs == ("out1", "out2")
     with pytest.raises(
-        ConversionError, match=r"'parts.0' gives a dict, for its graph has the Outputs out1, "
+        ConversionError, match=r"'parts.0' returns a dict, since its graph has the Outputs out1, "
     ):
         from_torch(Parts(heads), torch.zeros(1, 3))

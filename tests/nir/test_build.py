@@ -69,21 +69,21 @@ def test_weights_may_be_given():
     [
         (
             lambda: build.sequential(build.input(2), build.linear(3)),
-            "node '1' draws its weight, and no seed was said: say seed=0",
+            "node '1' draws its weight, and no seed is specified: set seed=0",
         ),
         (
             lambda: build.sequential(build.linear(3), seed=0),
-            "the first layer must say how many channels come in",
+            "the first layer does not specify the number of its inputs",
         ),
-        (lambda: build.linear(), "a Linear layer has no number of outputs: say it"),
+        (lambda: build.linear(), "a Linear layer has no number of outputs: give it"),
         (lambda: build.lif(tau="2 parsec"), "unknown unit 'parsec'"),
         (
             lambda: build.network({"a": build.input(2)}, [("a", "b")]),
-            "an edge names 'b', which is not a node: There are a",
+            "an edge refers to 'b', which is not a node: There are a",
         ),
         (
             lambda: build.network({"a": build.lif(tau=0.1)}, []),
-            "node 'a' has no size, and nothing feeds it",
+            "node 'a' has no size, and no node feeds it",
         ),
         (
             lambda: build.sequential(
@@ -143,3 +143,20 @@ def test_initialisers_have_their_moments(initializer, mean, std):
     assert drawn.shape == (800, 50)
     assert drawn.mean() == pytest.approx(mean, abs=0.02)
     assert drawn.std() == pytest.approx(std, rel=0.02, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("make", "facts"),
+    [
+        (
+            lambda: build.sequential(build.input(2), build.linear(3)),
+            {"node": "1", "parameter": "weight"},
+        ),
+        (lambda: build.network({"a": build.input(2)}, [("a", "b")]), {"node": "b"}),
+        (lambda: build.linear(), {"type": "Linear"}),
+    ],
+)
+def test_a_problem_has_its_names_as_facts(make, facts):
+    with pytest.raises((GraphError, UsageError)) as caught:
+        make()
+    assert dict(caught.value.problem.facts) == facts

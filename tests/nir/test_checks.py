@@ -107,11 +107,11 @@ BROKEN = [
     ({"n__r": np.ones(2)}, r"'n' .LIF. has tau of shape \(3,\) and r of shape \(2,\)"),
     (
         {"w__bias": np.zeros(4)},
-        r"'w' .Affine. has a bias of shape \(4,\), but its weight of shape \(3, 2\) gives \(3,\)",
+        r"'w' .Affine. has a bias of shape \(4,\), but its weight of shape \(3, 2\) has \(3,\) outputs",
     ),
     (
         {"w__bias": np.ones((1, 1))},
-        r"'w' .Affine. has a bias of shape \(1, 1\), but its weight of shape \(3, 2\) gives \(3,\)",
+        r"'w' .Affine. has a bias of shape \(1, 1\), but its weight of shape \(3, 2\) has \(3,\) outputs",
     ),
     (
         {"v__weight": np.ones(3)},
@@ -119,15 +119,15 @@ BROKEN = [
     ),
     (
         {"v__weight": np.ones((4, 5))},
-        r"node 'n' gives the shape \(3,\), but node 'v' \(Linear\) takes \(5,\)",
+        r"output of node 'n' has the shape \(3,\), but node 'v' \(Linear\) takes \(5,\)",
     ),
     (
         {"v__weight": np.ones((5, 3))},
-        r"node 'v' gives the shape \(5,\), but node 'c' \(CubaLIF\) takes \(4,\)",
+        r"output of node 'v' has the shape \(5,\), but node 'c' \(CubaLIF\) takes \(4,\)",
     ),
     (
         {"input__shape": np.array([3])},
-        r"node 'input' gives the shape \(3,\), but node 'w' \(Affine\) takes \(2,\)",
+        r"output of node 'input' has the shape \(3,\), but node 'w' \(Affine\) takes \(2,\)",
     ),
     (
         {"output__shape": np.array([5])},
@@ -170,15 +170,15 @@ def test_odd_but_sound_networks_are_read(changes):
     [
         (
             ("n", "input"),
-            r"'input' \(Input\) receives what n sends, but data enter there: lead the edge to the nodes",
+            r"'input' \(Input\) receives the output of n, but it is an Input: lead the edge to the nodes",
         ),
         (
             ("output", "v"),
-            r"'output' \(Output\) feeds v, but data leave there: lead the edge from the nodes",
+            r"'output' \(Output\) feeds v, but it is an Output: lead the edge from the nodes",
         ),
         (
             ("output", "input"),
-            r"'input' \(Input\) receives what output sends.* \(and 1 more problem\)$",
+            r"'input' \(Input\) receives the output of output.* \(and 1 more problem\)$",
         ),
     ],
 )
@@ -210,7 +210,7 @@ def test_a_missing_flatten_is_advised():
     assert_refused(
         lambda: parse(nir.NIRGraph(nodes, edges, type_check=False)),
         GraphError,
-        r"gives the shape \(2, 2, 2\).*takes \(8,\): insert a Flatten between them",
+        r"has the shape \(2, 2, 2\).*takes \(8,\): insert a Flatten between them",
     )
 
 
@@ -254,9 +254,46 @@ def test_a_nested_graph_that_passes_on_to_itself_is_named():
     edges = [("input", "p"), ("p", "p"), ("p", "output")]
     (problem,) = validate(assemble(nir.NIRGraph(nodes=nodes, edges=edges, type_check=False)))
     assert problem.code == "instant-cycle"
-    assert "the nested graph 'p' passes on what arrives to itself" in problem.message
+    assert "the nested graph 'p' feeds its own input" in problem.message
     edges.remove(("p", "p"))
     assert validate(assemble(nir.NIRGraph(nodes=nodes, edges=edges, type_check=False))) == ()
     passing.edges.append(("in", "in"))
     (problem,) = validate(assemble(nir.NIRGraph(nodes=nodes, edges=edges, type_check=False)))
     assert problem.code == "instant-cycle"
+
+
+@pytest.mark.parametrize(
+    ("parameters", "facts"),
+    [
+        (
+            {"tau": np.array([0.1, np.nan, np.nan])},
+            {"count": 2, "size": 3, "parameter": "tau", "index": 1},
+        ),
+        (
+            {"tau": np.array([0.1, -1.0, 0.1])},
+            {"count": 1, "size": 3, "parameter": "tau", "value": -1.0, "index": 1},
+        ),
+        (
+            {"v_threshold": np.ones(2)},
+            {"parameter": "tau", "shape": (3,), "other_shape": (2,)},
+        ),
+    ],
+)
+def test_a_problem_has_its_numbers_as_facts(parameters, facts):
+    changes = {f"n__{name}": value for name, value in parameters.items()}
+    problem = validate(assemble(network(**changes)))[0]
+    assert problem.facts["node"] == "n"
+    assert problem.facts["type"] == "LIF"
+    assert {name: problem.facts[name] for name in facts} == facts
+
+
+def test_a_mismatch_of_shapes_has_both_shapes_as_facts():
+    graph = assemble(
+        nir.NIRGraph(
+            {"input": nir.Input(np.array([2])), "w": nir.Linear(np.ones((3, 4)))},
+            [("input", "w")],
+            type_check=False,
+        )
+    )
+    facts = {"source": "input", "actual": (2,), "node": "w", "type": "Linear", "expected": (4,)}
+    assert facts in [dict(problem.facts) for problem in validate(graph)]

@@ -121,7 +121,7 @@ def test_a_second_way_through_a_nested_graph_is_not_lost(target):
     assert_refused(
         lambda: convert(graph, to=target, approximate=True),
         ConversionError,
-        "node 'n' takes what 'x' gives more than once",
+        "node 'n' receives the output of 'x' more than once",
     )
 
 

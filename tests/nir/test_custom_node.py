@@ -618,7 +618,7 @@ def test_traits_without_a_transfer_do_not_pass_for_those_that_keep_the_shape():
     assert_refused(
         lambda: NodeTraits(type="Odd").output_shape(node, (3,)),
         UnsupportedNodeError,
-        "node 'a' is a Odd, whose traits do not tell",
+        "the traits of node 'a' .Odd. do not specify",
     )
     assert NodeTraits(type="Even", elementwise=True).output_shape(node, (3,)) == (3,)
 
@@ -638,7 +638,7 @@ def changed(traits, **changes):
         (lambda: changed(SMOOTH, fires=True), "fires without a state"),
         (
             lambda: changed(GATHER, parameters=(Parameter(name="name"),)),
-            "has a parameter of the reserved name name",
+            "has a parameter with the reserved name name",
         ),
         (
             lambda: changed(GATHER, parameters=(*GATHER.parameters, *GATHER.parameters)),
@@ -659,11 +659,11 @@ def test_traits_that_make_no_sense_are_refused(traits, message):
     [
         (
             {"apply": lambda parameters, detail, x: x},
-            r"its operator gives the shape \(2, 5\) for \(2, 5\), its traits say \(2, 4\)",
+            r"its operator returns the shape \(2, 5\) for \(2, 5\), and its traits specify \(2, 4\)",
         ),
         (
             {"apply": lambda parameters, detail, x: x[:, :4] + 1},
-            "its operator gives 1 for zeros: make that its bias",
+            "its operator returns 1 for zeros: make that its bias",
         ),
         (
             {"apply": lambda parameters, detail, x: x[:, :4] ** 2},

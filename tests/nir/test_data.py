@@ -145,8 +145,8 @@ def test_values_are_added_up_or_refused():
         ({"time": [[np.nan, INF]]}, "slot .* has idx 0 and time nan"),
         ({"idx": [[0, 0]]}, r"slot \(0, 1\) has idx 0 and time inf"),
         ({"idx": [[-1, -1]]}, r"slot \(0, 0\) has idx -1 and time 0.1"),
-        ({"idx": [[2, -1]]}, "names neuron 2, there are 2"),
-        ({"idx": [[-2, -1]]}, "names neuron -2"),
+        ({"idx": [[2, -1]]}, "has the neuron index 2, and the indices run from 0 to 1"),
+        ({"idx": [[-2, -1]]}, "has the neuron index -2"),
         ({"idx": [[0.0, -1.0]]}, "must be whole numbers"),
         ({"t_max": np.nan}, "t_max is nan s"),
         ({"t_max": INF}, "t_max is inf s"),
@@ -207,7 +207,9 @@ def test_recordings_that_make_no_sense_are_refused(case):
 def test_a_name_that_no_file_can_hold_is_not_written(tmp_path):
     data = nir.NIRNodeData(observables=nested()["input"])
     document = nir.NIRGraphData(nodes={"a/b": data})
-    assert_refused(lambda: write_data(tmp_path / "a.nir", document), GraphError, "cannot hold")
+    assert_refused(
+        lambda: write_data(tmp_path / "a.nir", document), GraphError, "cannot be a name in a file"
+    )
 
 
 def set_attribute(name, value):
@@ -237,7 +239,7 @@ def test_what_a_later_format_may_mean_is_refused(change, says, tmp_path):
 
 
 def test_a_graph_is_no_recording(zoo):
-    says = "holds no NIRGraphData"
+    says = "has no NIRGraphData"
     assert_refused(lambda: read_data(zoo["norse_v_li"]), FileError, says)
 
 
@@ -247,7 +249,7 @@ def test_shapes_are_restored():
     assert data.data.shape == (3, 2, 20)
     np.testing.assert_array_equal(to_array(data, (4, 5)), array)
     assert_refused(
-        lambda: to_array(data, (3, 5)), UsageError, r"20 neurons, the shape \(3, 5\) has 15"
+        lambda: to_array(data, (3, 5)), UsageError, r"20 neurons, and the shape \(3, 5\) has 15"
     )
 
 

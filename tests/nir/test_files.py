@@ -87,9 +87,9 @@ ODD_TEXT = Dataset(value=np.array(["a\udca0"], dtype=object), dtype=h5py.string_
 @pytest.mark.parametrize(
     ("inside", "says"),
     [
-        ({"fc/1": Group()}, "a name that a file cannot hold"),
-        ({"": Group()}, "a name that a file cannot hold"),
-        ({".": Group()}, "a name that a file cannot hold"),
+        ({"fc/1": Group()}, "cannot be a name in a file"),
+        ({"": Group()}, "cannot be a name in a file"),
+        ({".": Group()}, "cannot be a name in a file"),
         ({"note": ODD_TEXT}, r"a\.nir was not written: .* not UTF-8"),
     ],
 )

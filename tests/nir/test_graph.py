@@ -169,7 +169,7 @@ def test_an_edge_to_a_graph_with_two_inputs_is_ambiguous():
     assert_refused(
         lambda: parse(graph),
         GraphError,
-        r"to the nested graph 'two' is ambiguous, it has 2 Input nodes \(a, b\)",
+        r"to the nested graph 'two' is ambiguous: the graph has 2 Input nodes \(a, b\)",
     )
 
 

@@ -202,7 +202,7 @@ def test_two_heads_of_one_size_on_one_output_are_a_warning():
     edges = [("input", "a"), ("input", "b"), ("a", "output"), ("b", "output")]
     graph = parse(group_of({"type": "NIRGraph", "nodes": nodes, "edges": edges}, "1.0.8"))
     (warning,) = graph.warnings
-    assert "receives the sum of what 'a', 'b' give" in warning.message
+    assert "receives the sum of the outputs of 'a', 'b'" in warning.message
 
 
 @pytest.mark.parametrize(

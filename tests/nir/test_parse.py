@@ -67,7 +67,7 @@ def test_a_dangling_edge_is_refused(edge):
     assert_refused(
         lambda: parse(source),
         GraphError,
-        f"edge {edge[0]} -> {edge[1]} is dangling, the graph has no node '{missing}'",
+        f"edge {edge[0]} -> {edge[1]} is dangling: the graph has no node '{missing}'",
     )
 
 
@@ -157,7 +157,7 @@ def test_a_name_that_no_file_can_hold_is_refused():
     source = small()
     source.nodes["a/b"] = source.nodes.pop("n")
     assert_refused(
-        lambda: parse(source), GraphError, "an entry named 'a/b', which a NIR file cannot hold"
+        lambda: parse(source), GraphError, "an entry named 'a/b', which a NIR file cannot contain"
     )
 
 

@@ -97,7 +97,7 @@ REFUSED = {
     "a flat convolution": (
         lambda *_: table({"channels": 2, "kernel": 3, "weight": [0.5, 0.1]}),
         UsageError,
-        "network, layer 1 is a convolution, and what comes in is flat",
+        "network, layer 1 is a convolution, and its input is flat",
         "give input = [planes, rows, columns]",
     ),
     "a unit": (
@@ -169,7 +169,7 @@ REFUSED = {
     "a name that is taken": (
         lambda *_: with_copies(),
         GraphError,
-        "the graph has a node 'w_copies' already, where the delays of 'w' would go",
+        "the graph already has a node 'w_copies', which is the name for the delays of 'w'",
         "rename it",
     ),
     "three axes": (
@@ -181,7 +181,7 @@ REFUSED = {
     "data of no node": (
         lambda folder, _: write_data(folder / "a.nir", nir.NIRGraphData(nodes={"n": 3})),
         GraphError,
-        "node 'n' holds a int",
+        "node 'n' has a int as its data",
         "make it NIRNodeData or NIRGraphData",
     ),
     "data of no kind": (
@@ -196,7 +196,7 @@ REFUSED = {
     "a long header": (
         lambda *_: receive(child_of(b"\xff" * 8), "net.nir"),
         FileError,
-        "net.nir holds more than ",
+        "net.nir has more than ",
         "export it again",
     ),
 }

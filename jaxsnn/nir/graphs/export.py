@@ -18,6 +18,7 @@ from jaxsnn.nir.model.graph import Graph, refuse_no_graph
 from jaxsnn.nir.model.node import Node
 from jaxsnn.nir.model.nodes import TYPES
 from jaxsnn.nir.model.validation import refuse_problems
+from jaxsnn.wording import Text
 
 if TYPE_CHECKING:
     import nir
@@ -42,7 +43,9 @@ def write(path: str | os.PathLike[str], graph: Graph, force: bool = False) -> No
     """
     if not isinstance(path, str | os.PathLike):
         kind = type(path).__name__
-        raise UsageError(f"a {kind} is no path", fix="pass the path first: write(path, graph)")
+        raise UsageError(
+            Text("a {type} is not a path", type=kind), fix="pass the path first: write(path, graph)"
+        )
     refuse_no_graph(graph)
     save(path, document_of_graph(graph), force)
 
@@ -171,7 +174,11 @@ def export(graph: Graph) -> nir.NIRGraph:
     for node in graph.nodes.values():
         if node.type not in TYPES:
             raise GraphError(
-                f"node '{node.name}' is a {node.type}, which the nir package does not have",
+                Text(
+                    "node '{node}' is a {type}, which the nir package does not have",
+                    node=node.name,
+                    type=node.type,
+                ),
                 fix="write it to a file instead",
                 node=node.name,
             )
@@ -179,7 +186,8 @@ def export(graph: Graph) -> nir.NIRGraph:
         return _of_nir(graph)
     except _REFUSALS as error:
         raise GraphError(
-            f"the nir package refuses this graph: {error}", fix="write it to a file instead"
+            Text("the nir package rejects this graph: {reason}", reason=str(error)),
+            fix="write it to a file instead",
         ) from error
 
 

@@ -97,7 +97,7 @@ def read(
     """
     if not isinstance(path, str | os.PathLike):
         raise UsageError(
-            f"a {type(path).__name__} is no path",
+            Text("a {type} is not a path", type=type(path).__name__),
             fix="pass the path of a NIR file; jaxsnn.parse takes a nir.NIRGraph",
         )
     options = {"dt": dt, "dt_export": dt_export, "time_unit": time_unit, "reset": reset}
@@ -128,7 +128,10 @@ def parse(source: Any, *, dialect: str | Dialect = "auto", **options: Any) -> Gr
         dialect = resolve(graph, dialect, **options)
     elif options:
         raise UsageError(
-            f"a Dialect is complete, so {listing(options)} would be ignored",
+            Text(
+                "the options {options} have no effect beside a Dialect, which is complete",
+                options=listing(options),
+            ),
             fix="put it into the Dialect with dataclasses.replace",
         )
     meant = graph.with_dialect(dialect)
@@ -207,7 +210,7 @@ def _flatten(group: Group, path: str, flat: _Flat) -> None:
     members = group.get("nodes")
     if not isinstance(members, Group):
         raise GraphError(
-            f"{location} has no group 'nodes', so it is not a NIR graph",
+            Text("{location} has no group 'nodes', so it is not a NIR graph", location=location),
             fix="export it again",
             node=path,
         )
@@ -218,7 +221,11 @@ def _flatten(group: Group, path: str, flat: _Flat) -> None:
         full = f"{path}/{name}" if path else name
         if _in_one_line(name) != name:
             raise GraphError(
-                f"{location} has a node whose name {name!a} holds what is no character",
+                Text(
+                    "{location} has a node whose name {name} is not valid text",
+                    location=location,
+                    name=ascii(name),
+                ),
                 fix="rename it where the file was exported",
             )
         kind = type_of(entry, full)
@@ -253,7 +260,7 @@ def type_of(entry: Any, name: str) -> str:
     text = text_of(kind) if isinstance(kind, Dataset) else None
     if text is None:
         raise GraphError(
-            f"node '{name}' has no type, so it is not a NIR node",
+            Text("node '{node}' has no type, so it is not a NIR node", node=name),
             fix="export the file again",
             node=name,
         )
@@ -262,7 +269,9 @@ def type_of(entry: Any, name: str) -> str:
     try:
         class_of(text)
     except UnsupportedNodeError as error:
-        message = f"node '{name}' has the type {text}, which is not supported"
+        message = Text(
+            "node '{node}' has the type {type}, which is not supported", node=name, type=text
+        )
         raise UnsupportedNodeError(message, fix=error.fix, node=name) from None
     return text
 
@@ -270,7 +279,7 @@ def type_of(entry: Any, name: str) -> str:
 def _edges(dataset: Any, path: str, location: str) -> tuple[Edge, ...]:
     if not isinstance(dataset, Dataset):
         raise GraphError(
-            f"{location} has no dataset 'edges', so it is not a NIR graph",
+            Text("{location} has no dataset 'edges', so it is not a NIR graph", location=location),
             fix="export it again",
             node=path,
         )
@@ -279,7 +288,11 @@ def _edges(dataset: Any, path: str, location: str) -> tuple[Edge, ...]:
         return ()
     if pairs.ndim != 2 or pairs.shape[1] != 2:
         raise GraphError(
-            f"'edges' of {location} has the shape {pairs.shape}, not (number of edges, 2)",
+            Text(
+                "'edges' of {location} has the shape {shape}, and must have (number of edges, 2)",
+                location=location,
+                shape=pairs.shape,
+            ),
             fix="export it again",
             node=path,
         )
@@ -315,7 +328,9 @@ def _repaired_edges(
         text = f"edge {edge[0]} -> {edge[1]}"
         if missing and not path:
             raise GraphError(
-                f"{text} is dangling, the graph has no node '{missing[0]}'",
+                Text(
+                    "{edge} is dangling: the graph has no node '{node}'", edge=text, node=missing[0]
+                ),
                 fix=_nested_owner(missing[0], flat) or suggestion(missing[0], node_names),
             )
         if missing:
@@ -395,8 +410,15 @@ def _port(members: Group, path: str, name: str, kind: type[Node], flat: _Flat) -
         ends = listing(port.rpartition("/")[2] for port in sorted(ports, key=natural_key))
         direction = "to" if kind is Input else "from"
         raise GraphError(
-            f"an edge {direction} the nested graph '{inside}' is ambiguous, "
-            f"it has {len(ports)} {kind.__name__} nodes ({ends})",
+            Text(
+                "an edge {direction} the nested graph '{graph}' is ambiguous: the graph has "
+                "{count} {type} nodes ({nodes})",
+                direction=direction,
+                graph=inside,
+                count=len(ports),
+                type=kind.__name__,
+                nodes=ends,
+            ),
             fix="give it one, or put its nodes into the graph that has it",
             node=inside,
         )
@@ -406,7 +428,7 @@ def _port(members: Group, path: str, name: str, kind: type[Node], flat: _Flat) -
     free = [local for local in level.nodes if local not in used]
     if len(free) != 1 or _join(inside, free[0]) not in flat.nodes:
         raise GraphError(
-            f"the nested graph '{inside}' has no {kind.__name__} node",
+            Text("the nested graph '{graph}' has no {type} node", graph=inside, type=kind.__name__),
             fix="add one, so that its edges have an end",
             node=inside,
         )
@@ -440,7 +462,11 @@ def _parameter(name: str, parameter: Parameter, entry: Any) -> np.ndarray | str:
     key = parameter.name
     if not isinstance(entry, Dataset) or not isinstance(entry.value, np.ndarray):
         raise GraphError(
-            f"node '{name}': '{key}' is not a dataset with a value",
+            Text(
+                "node '{node}': '{parameter}' is not a dataset with a value",
+                node=name,
+                parameter=key,
+            ),
             fix="export the file again",
             node=name,
         )
@@ -449,7 +475,12 @@ def _parameter(name: str, parameter: Parameter, entry: Any) -> np.ndarray | str:
         return text
     if entry.value.dtype.kind not in "biuf":
         raise GraphError(
-            f"node '{name}': '{key}' holds {entry.dtype}, not numbers",
+            Text(
+                "node '{node}': '{parameter}' has the type {dtype}, and must be numbers",
+                node=name,
+                parameter=key,
+                dtype=entry.dtype,
+            ),
             fix="export the file again",
             node=name,
         )

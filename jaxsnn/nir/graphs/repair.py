@@ -36,9 +36,15 @@ def add_borders(graph: Graph) -> Graph:
     for kind, side in ((Input, 0), (Output, 1)):
         if (graph.inputs, graph.outputs)[side]:
             continue
-        for name in _ends(graph, side):
+        # nodes that no edge enters (side 0) or leaves (side 1), edges to themselves aside
+        connected = {edge[1 - side] for edge in graph.edges if edge[0] != edge[1]}
+        for name in graph.nodes:
+            if name in connected:
+                continue
             shape = node_shapes[name][side]
-            new = _free_name(f"{kind.__name__.lower()}_{name.replace('/', '.')}", graph)
+            new = f"{kind.__name__.lower()}_{name.replace('/', '.')}"
+            while new in graph.nodes:
+                new += "_"
             added.append(kind(name=new, shape=None if shape is None else freeze(shape)))
             edges.append((new, name) if kind is Input else (name, new))
             verb = "feeds" if kind is Input else "follows"
@@ -55,18 +61,6 @@ def add_borders(graph: Graph) -> Graph:
         written_edges=tuple(edges),
         repairs=tuple(repairs),
     )
-
-
-def _ends(graph: Graph, side: int) -> list[str]:
-    """Nodes that no edge enters (side 0) or leaves (side 1), edges to themselves aside."""
-    used = {edge[1 - side] for edge in graph.edges if edge[0] != edge[1]}
-    return [name for name in graph.nodes if name not in used]
-
-
-def _free_name(name: str, graph: Graph) -> str:
-    while name in graph.nodes:
-        name += "_"
-    return name
 
 
 def findings(graph: Graph) -> Graph:
@@ -102,12 +96,16 @@ def _version_warnings(graph: Graph) -> Iterator[Problem]:
     if version is None and "version" not in document:
         return  # the oldest files have none
     if version is None or version.split(".")[0] not in _KNOWN_VERSIONS:
-        version_text = "is no text" if version is None else f"is '{version[:40]}'"
+        version_text = (
+            Text("is not text") if version is None else Text("is '{version}'", version=version[:40])
+        )
         yield Problem(
             code="unknown-version",
             severity="warning",
-            message=f"the version of NIR that the file names {version_text}, "
-            "known are versions 0 and 1",
+            message=Text(
+                "the version of NIR in the file {version_text}, and versions 0 and 1 are supported",
+                version_text=version_text,
+            ),
             fix="compare what is read with the source: later versions may mean numbers otherwise",
         )
 
@@ -119,7 +117,9 @@ def _tag_warnings(graph: Graph) -> Iterator[Problem]:
         yield Problem(
             code="other-dialect",
             severity="warning",
-            message=f"{tagged}; {graph.dialect.name} was said",
+            message=Text(
+                "{tagged}, but {dialect} was specified", tagged=tagged, dialect=graph.dialect.name
+            ),
             fix=Text("leave {dialect} out to read it as its metadata say", dialect=DIALECT.keyword),
         )
 
@@ -163,21 +163,17 @@ def _repairs_of(
                 what=description,
                 why="its neighbours take no leading axes of batch or time",
             )
-    if node.traits.elementwise and own_shape(node) is None and inward not in _own_shapes(node):
-        description = f"{_parameter_names(node)} hold for all {int(np.prod(inward))} elements"
+    if (
+        node.traits.elementwise
+        and own_shape(node) is None
+        and inward not in map(np.shape, node.parameters.values())
+    ):
+        description = f"{', '.join(node.parameters)} hold for all {int(np.prod(inward))} elements"
         yield Change(
             node=name,
             what=description,
             why=f"they are single numbers, and its neighbours have the shape {inward}",
         )
-
-
-def _own_shapes(node: Node) -> list[Shape]:
-    return [np.shape(value) for value in node.parameters.values()]
-
-
-def _parameter_names(node: Node) -> str:
-    return ", ".join(node.parameters)
 
 
 def _warnings_of(
@@ -190,7 +186,10 @@ def _warnings_of(
     yield from _rounding_warnings(node)
     if node.extra:
         extra_names = listing(f"'{name}'" for name in node.extra)
-        description = f"has {extra_names}, which NIR does not define for it and nothing reads"
+        description = Text(
+            "has {parameters}, which NIR does not define for it and nothing reads",
+            parameters=extra_names,
+        )
         fix = "write what is meant as NIR has it, such as a bias in an Affine, or remove it"
         yield _warning(node, description, fix)
     if node.traits.state and node_shapes[name][1] is None:
@@ -208,12 +207,14 @@ def _edge_warnings(
     )
     if isinstance(node, Output) and len({node_shapes[source][1] for source in sources}) > 1:
         source_list = ", ".join(f"'{source}' {node_shapes[source][1]}" for source in sources)
-        description = f"receives different shapes, which cannot be added, from {source_list}"
+        description = Text(
+            "receives different shapes, which cannot be added, from {nodes}", nodes=source_list
+        )
         fix = "give each its own Output; exporters merge the outputs of two heads, or lose a sum"
         yield _warning(node, description, fix)
     elif isinstance(node, Output) and len(sources) > 1:
         source_list = listing(f"'{source}'" for source in sources)
-        description = f"receives the sum of what {source_list} give"
+        description = Text("receives the sum of the outputs of {nodes}", nodes=source_list)
         fix = "give each its own Output if that is not meant; exporters merge the outputs of heads"
         yield _warning(node, description, fix)
     if not sources and not isinstance(node, Input):
@@ -224,7 +225,10 @@ def _edge_warnings(
         yield _warning(node, "feeds nothing, no edge starts at it", fix)
     stands_in = len(targets) == 1 and node.name == f"input_{targets[0]}"
     if isinstance(node, Input) and stands_in and len(graph.inputs) > 1:
-        description = f"looks like a stand-in for what fed '{targets[0]}' in the source"
+        description = Text(
+            "looks like a placeholder for the node that fed '{target}' in the source",
+            target=targets[0],
+        )
         fix = "restore that edge; nir adds an Input where an exporter lost one"
         yield _warning(node, description, fix)
 
@@ -234,7 +238,11 @@ def _reset_warnings(node: Node) -> Iterator[Problem]:
     bad = reset >= threshold
     if np.any(bad):
         low, high = float(reset[bad][0]), float(threshold[bad][0])
-        description = f"has v_reset = {low:g}, not below v_threshold = {high:g}"
+        description = Text(
+            "has v_reset = {v_reset:g}, not below v_threshold = {v_threshold:g}",
+            v_reset=low,
+            v_threshold=high,
+        )
         fix = "lower v_reset; a neuron that is reset to its threshold fires without end"
         yield _warning(node, description, fix)
 
@@ -250,12 +258,19 @@ def _rounding_warnings(node: Node) -> Iterator[Problem]:
             continue
         largest = max(abs(int(value.max())), abs(int(value.min())))
         if largest > _EXACT:
-            description = (
-                f"has {name} of {largest}, a whole number that is rounded where it is computed with"
+            description = Text(
+                "has {parameter} of {value}, a whole number that floats round",
+                parameter=name,
+                value=largest,
             )
             yield _warning(node, description, f"keep whole numbers below {_EXACT}, or write floats")
 
 
 def _warning(node: Node, description: str, fix: str) -> Problem:
-    message = f"node '{node.name}' ({node.type}) {description}"
+    message = Text(
+        "node '{node}' ({type}) {description}",
+        node=node.name,
+        type=node.type,
+        description=description,
+    )
     return Problem(node=node.name, code="suspicious", severity="warning", message=message, fix=fix)

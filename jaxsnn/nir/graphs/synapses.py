@@ -12,6 +12,7 @@ from jaxsnn.nir.graphs.parse import parse
 from jaxsnn.nir.io.documents import group_of
 from jaxsnn.nir.io.files import Group
 from jaxsnn.nir.model.graph import Affine, Graph, Linear
+from jaxsnn.wording import Text
 
 
 def with_delayed_synapses(graph: Graph, name: str, delay: np.ndarray) -> Graph:
@@ -31,7 +32,7 @@ def with_delayed_synapses(graph: Graph, name: str, delay: np.ndarray) -> Graph:
     node = graph.nodes.get(name)
     if not isinstance(node, Linear | Affine) or "/" in name:
         raise GraphError(
-            f"node '{name}' is not a Linear or Affine of the outermost graph",
+            Text("node '{node}' is not a Linear or Affine of the outermost graph", node=name),
             fix="name one, delays of synapses need its weights",
             node=name,
         )
@@ -39,8 +40,12 @@ def with_delayed_synapses(graph: Graph, name: str, delay: np.ndarray) -> Graph:
     for added_name in (copies, delays):
         if added_name in graph.nodes:
             raise GraphError(
-                f"the graph has a node '{added_name}' already, "
-                f"where the delays of '{name}' would go",
+                Text(
+                    "the graph already has a node '{node}', which is the name for the delays of "
+                    "'{synapse}'",
+                    node=added_name,
+                    synapse=name,
+                ),
                 fix="rename it",
                 node=added_name,
             )

@@ -13,6 +13,7 @@ import numpy as np
 from jaxsnn.errors import FileError, GraphError, UsageError, listing
 from jaxsnn.nir.io.files import Dataset, Group, save, text_dataset, text_of
 from jaxsnn.nir.io.reading import read_hdf5
+from jaxsnn.wording import Text
 
 #: The version of the format that is known.
 _NIR = "1.0.8"
@@ -31,18 +32,26 @@ def read_data(path: str | os.PathLike[str]) -> nir.NIRGraphData:
     kind = _type_of(document)
     if kind != "NIRGraphData":
         raise FileError(
-            f"{path} is HDF5 but holds no NIRGraphData (its __type__ is {kind})",
+            Text(
+                "{path} is HDF5 but has no NIRGraphData (its __type__ is {type})",
+                path=path,
+                type=kind,
+            ),
             fix="name a recording; a NIR graph is read by jaxsnn.nir.read",
         )
     try:
         return _read_graph(document)
     except _UnknownEntry as error:
         raise FileError(
-            f"{path}: {error}", fix=f"write it without that, as NIR {_NIR} has it"
+            Text("{path}: {reason}", path=path, reason=str(error)),
+            fix=f"write it without that, as NIR {_NIR} has it",
         ) from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         reason = str(error).strip("'\"")
-        raise FileError(f"{path} holds broken NIR data: {reason}", fix="write it again") from error
+        raise FileError(
+            Text("{path} has invalid NIR data: {reason}", path=path, reason=reason),
+            fix="write it again",
+        ) from error
 
 
 def write_data(
@@ -81,7 +90,7 @@ def _graph_group(data: nir.NIRGraphData) -> Group:
 def _node_group(name: str, data: Any) -> Group:
     if not isinstance(data, nir.NIRNodeData):
         raise GraphError(
-            f"node '{name}' holds a {type(data).__name__}",
+            Text("node '{node}' has a {type} as its data", node=name, type=type(data).__name__),
             fix="make it NIRNodeData or NIRGraphData",
             node=name,
         )
@@ -95,7 +104,7 @@ def _named(entries: Mapping[str, Any]) -> list[tuple[str, Any]]:
     for name in entries:
         if "/" in name or name in ("", "."):
             raise GraphError(
-                f"'{name}' is a name that a file cannot hold",
+                Text("'{name}' cannot be a name in a file", name=name),
                 fix="nest a NIRGraphData, or rename it",
             )
     return list(entries.items())
@@ -107,7 +116,8 @@ def _observable_group(name: str, data: Any) -> Group:
         return Group({"data": _stored(data.data)}, _attributes("TimeGriddedData", dt=data.dt))
     if not isinstance(data, nir.EventData):
         raise GraphError(
-            f"'{name}' is a {type(data).__name__}", fix="make it TimeGriddedData or EventData"
+            Text("'{observable}' is a {type}", observable=name, type=type(data).__name__),
+            fix="make it TimeGriddedData or EventData",
         )
     refuse_broken(data, name)
     valued = isinstance(data, nir.ValuedEventData)
@@ -210,38 +220,64 @@ def refuse_broken(data: Observable, name: str) -> None:
     """
     if isinstance(data, nir.TimeGriddedData):
         if not (math.isfinite(data.dt) and data.dt > 0):
-            raise UsageError(f"{name}: dt is {data.dt:g} s", fix="it must be positive")
+            raise UsageError(
+                Text("{node}: dt is {dt:g} s", node=name, dt=data.dt), fix="it must be positive"
+            )
         return
     if data.idx.ndim != 2 or data.idx.dtype.kind not in "iu" or data.time.dtype.kind not in "iuf":
         raise UsageError(
-            f"{name}: idx is {data.idx.dtype} of shape {data.idx.shape}, time {data.time.dtype}",
+            Text(
+                "{node}: idx has type {dtype} and shape {shape}, time has type {time_dtype}",
+                node=name,
+                dtype=data.idx.dtype,
+                shape=data.idx.shape,
+                time_dtype=data.time.dtype,
+            ),
             fix="they must be whole numbers and floats of shape (batch, events)",
         )
     if isinstance(data, nir.ValuedEventData) and data.value.dtype.kind not in "biuf":
         raise UsageError(
-            f"{name}: values are {data.value.dtype}", fix="they must be real numbers, one an event"
+            Text("{node}: values are {dtype}", node=name, dtype=data.value.dtype),
+            fix="they must be real numbers, one an event",
         )
     if not 0 <= data.t_max < math.inf:
         raise UsageError(
-            f"{name}: t_max is {data.t_max:g} s",
+            Text("{node}: t_max is {t_max:g} s", node=name, t_max=data.t_max),
             fix="it must be the end of the recording, finite and not below 0",
         )
     used = data.idx != -1
     if (half := used != np.isfinite(data.time)).any():
         place = tuple(int(axis) for axis in np.argwhere(half)[0])
         raise UsageError(
-            f"{name}: slot {place} has idx {data.idx[place]} and time {data.time[place]:g}",
+            Text(
+                "{node}: slot {slot} has idx {idx} and time {time:g}",
+                node=name,
+                slot=place,
+                idx=data.idx[place],
+                time=data.time[place],
+            ),
             fix="an unused slot has idx -1 and time inf, a used one neither",
         )
     if (bad := used & ((data.idx < 0) | (data.idx >= data.n_neurons))).any():
         raise UsageError(
-            f"{name}: an event names neuron {data.idx[bad][0]}, "
-            f"there are {data.n_neurons}, from 0 on",
+            Text(
+                "{node}: an event has the neuron index {index}, and the indices run from 0 to "
+                "{maximum}",
+                node=name,
+                index=data.idx[bad][0],
+                maximum=data.n_neurons - 1,
+            ),
             fix="correct n_neurons or the events",
         )
     if (bad := used & ((data.time < 0) | (data.time > data.t_max * (1 + TOLERANCE)))).any():
         raise UsageError(
-            f"{name}: {int(bad.sum())} events lie outside the recording, from 0 s to "
-            f"t_max = {data.t_max:g} s, the first at {data.time[bad][0]:g} s",
+            Text(
+                "{node}: {count} events lie outside the recording, from 0 s to t_max = "
+                "{t_max:g} s, the first at {time:g} s",
+                node=name,
+                count=int(bad.sum()),
+                t_max=data.t_max,
+                time=data.time[bad][0],
+            ),
             fix="correct t_max or the events",
         )

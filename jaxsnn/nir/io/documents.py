@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxsnn.errors import GraphError
 from jaxsnn.nir.io.files import Dataset, Group, text_dataset
+from jaxsnn.wording import Text
 
 #: The version of NIR whose format is written.
 NIR_VERSION = "1.0.8"
@@ -20,7 +21,7 @@ def document_of(source: Any) -> Group:
 
     if not isinstance(source, nir.NIRGraph):
         raise GraphError(
-            f"a {type(source).__name__} is not a NIR graph",
+            Text("a {type} is not a NIR graph", type=type(source).__name__),
             fix="pass a nir.NIRGraph, or a path to jaxsnn.nir.read",
         )
     return group_of(source.to_dict(), nir.version)
@@ -37,7 +38,11 @@ def _group(tree: Mapping[str, Any], location: str) -> Group:
         name = str(key)
         if "/" in name or name in ("", "."):
             raise GraphError(
-                f"{location} has an entry named '{name}', which a NIR file cannot hold",
+                Text(
+                    "{location} has an entry named '{name}', which a NIR file cannot contain",
+                    location=location,
+                    name=name,
+                ),
                 fix="rename it",
             )
         if isinstance(value, Mapping):
@@ -61,7 +66,12 @@ def _dataset(name: str, value: Any, location: str) -> Dataset:
         return text_dataset(array.tolist())
     if array.dtype.kind not in "biufc":
         raise GraphError(
-            f"{location}: '{name}' holds a {type(value).__name__}, which a NIR file cannot hold",
+            Text(
+                "{location}: '{name}' is a {type}, which a NIR file cannot contain",
+                location=location,
+                name=name,
+                type=type(value).__name__,
+            ),
             fix="make it numbers",
         )
     array.setflags(write=False)

@@ -114,7 +114,11 @@ def nir_document(path: str | os.PathLike[str], document: Group) -> Group:
     if not isinstance(document.get("node"), Group):
         entries = listing(document) if document else "nothing"
         raise FileError(
-            f"{path} is HDF5 but not NIR, it has no group 'node', only {entries}",
+            Text(
+                "{path} is HDF5 but not NIR: it has no group 'node', only {entries}",
+                path=path,
+                entries=entries,
+            ),
             fix="name a file that a NIR exporter wrote",
         )
     return document
@@ -134,7 +138,12 @@ def load_hdf5(path: str | os.PathLike[str], kind: str) -> Group:
         is_hdf5 = h5py.is_hdf5(path)
         if not is_hdf5 and _begin(path) != b"\x89HDF\r\n\x1a\n":
             raise FileError(
-                f"{path} is not an HDF5 file ({path.stat().st_size} bytes), so it cannot be {kind}",
+                Text(
+                    "{path} is not an HDF5 file ({size} bytes), so it cannot be {kind}",
+                    path=path,
+                    size=path.stat().st_size,
+                    kind=kind,
+                ),
                 fix="name another file, or export it again",
             )
         with h5py.File(path, "r") as file:
@@ -145,13 +154,15 @@ def load_hdf5(path: str | os.PathLike[str], kind: str) -> Group:
         raise out_of_memory(path) from error
     except PermissionError as error:
         raise FileError(
-            f"{path} cannot be opened: {error.strerror}", fix="change its permissions"
+            Text("{path} cannot be opened: {reason}", path=path, reason=error.strerror),
+            fix="change its permissions",
         ) from error
     except Exception as error:  # what h5py raises on a damaged file is not documented
         if re.search(r"allocation failed|(?:unable to|can.t) allocate", str(error)):
             raise out_of_memory(path) from error
         raise FileError(
-            f"{path} is damaged or cut short: {first_line(error)}", fix="fetch or export it again"
+            Text("{path} is damaged or cut short: {reason}", path=path, reason=first_line(error)),
+            fix="fetch or export it again",
         ) from error
 
 
@@ -159,8 +170,12 @@ def out_of_memory(path: str | os.PathLike[str]) -> FileError:
     """What is said where there is no room for what a file holds."""
     allowed = read_limits().max_bytes
     return FileError(
-        f"{os.fspath(path)} takes more memory to decode than there is, or than {allowed} bytes of"
-        " arrays do",
+        Text(
+            "{path} needs more memory to decode than is available, or than {limit} bytes "
+            "for arrays",
+            path=os.fspath(path),
+            limit=allowed,
+        ),
         fix=Text(
             "pass {max_bytes} if you trust it, or export it again",
             max_bytes=MAX_BYTES.set_to(2 * allowed),
@@ -194,12 +209,17 @@ def image_of(path: str | os.PathLike[str], document: Group) -> bytes:
         image = _image(document)
     except UnicodeError as error:
         raise FileError(
-            f"{path} was not written: a text in it is not UTF-8", fix="correct it in the source"
+            Text("{path} was not written: a text in it is not UTF-8", path=path),
+            fix="correct it in the source",
         ) from error
     # HDF5 may not say that it could not write: what was written is read before it counts.
     if not _same(_load_image(image), document):
         raise FileError(
-            f"{path} was not written: what HDF5 made of it reads otherwise",
+            Text(
+                "{path} was not written: the written file differs from the graph when it is "
+                "read back",
+                path=path,
+            ),
             fix="please report it, with the versions that jaxsnn doctor shows",
         )
     return image
@@ -210,7 +230,11 @@ def _refuse_names(path: str | os.PathLike[str], group: Group) -> None:
     for name, entry in group.items():
         if "/" in name or name in ("", "."):
             raise FileError(
-                f"{path} was not written: '{name}' is a name that a file cannot hold",
+                Text(
+                    "{path} was not written: '{name}' cannot be a name in a file",
+                    path=path,
+                    name=name,
+                ),
                 fix="rename it, without a '/'",
             )
         if isinstance(entry, Group):

@@ -24,6 +24,7 @@ from h5py import h5d, h5g, h5l, h5o, h5s, h5t, h5z
 
 from jaxsnn.errors import FileError, first_line
 from jaxsnn.nir.io.read_limits import ByteBudget
+from jaxsnn.wording import Text
 
 #: How deep groups may nest: enough for every network, few enough to stop at a file whose groups
 #: contain themselves.
@@ -107,7 +108,7 @@ class _Reading:
         key = (information.fileno, information.addr)
         if key in self.seen:
             raise FileError(
-                f"{self.path}: {name} is there under another name, too",
+                Text("{path}: {object} has a second name in the file", path=self.path, object=name),
                 fix="export it again, with a copy under each name",
             )
         self.seen.add(key)
@@ -118,7 +119,12 @@ class _Reading:
         attributes = self.enter(group, name or "/")
         if depth > MAXIMUM_DEPTH:
             raise FileError(
-                f"{self.path}: groups nest more than {MAXIMUM_DEPTH} deep at {name}",
+                Text(
+                    "{path}: groups nest more than {limit} deep at {object}",
+                    path=self.path,
+                    limit=MAXIMUM_DEPTH,
+                    object=name,
+                ),
                 fix="export it again without a group that contains itself",
             )
         links: list[tuple[bytes, int]] = []
@@ -128,8 +134,13 @@ class _Reading:
             key = stored.decode("utf-8", "surrogateescape")
             if kind != h5l.TYPE_HARD:
                 raise FileError(
-                    f"{self.path}: {name}/{key} is a link to elsewhere, "
-                    "which a NIR file must not have",
+                    Text(
+                        "{path}: {object}/{key} is a link to another place, which a NIR file must not "
+                        "have",
+                        path=self.path,
+                        object=name,
+                        key=key,
+                    ),
                     fix="write what it leads to into the file",
                 )
             entries[key] = self.entry(h5o.open(group, stored), f"{name}/{key}", depth + 1)
@@ -142,7 +153,7 @@ class _Reading:
         if isinstance(entry, h5g.GroupID):
             return self.group(entry, name, depth)
         raise FileError(
-            f"{self.path}: {name} is neither a group nor a dataset",
+            Text("{path}: {object} is neither a group nor a dataset", path=self.path, object=name),
             fix="export the file again without it",
         )
 
@@ -174,13 +185,21 @@ class _Reading:
             dtype = stored.dtype
         except TypeError as error:  # of 24 bits, of times, ...
             raise FileError(
-                f"{self.path}: {name} has a type that NumPy does not have"
-                f" ({first_line(error).removeprefix('No NumPy equivalent for ')})",
+                Text(
+                    "{path}: {object} has a type that NumPy does not support ({type})",
+                    path=self.path,
+                    object=name,
+                    type=first_line(error).removeprefix("No NumPy equivalent for "),
+                ),
                 fix="write it as float64, int64 or text",
             ) from error
         if dtype.hasobject and h5py.check_string_dtype(dtype) is None:
             raise FileError(
-                f"{self.path}: {name} holds references or arrays of variable length",
+                Text(
+                    "{path}: {object} contains references or arrays of variable length",
+                    path=self.path,
+                    object=name,
+                ),
                 fix="write it as float64, int64 or text",
             )
         return dtype
@@ -198,13 +217,19 @@ class _Reading:
             )
             description += " holds them itself"
         elif strange:
-            description = (
-                f"is compressed by filter {strange[0]}, and gzip, szip and lzf are decoded here"
+            description = Text(
+                "is compressed by filter {filter}, and only gzip, szip and lzf are supported",
+                filter=strange[0],
             )
         else:
             return layout
         raise FileError(
-            f"{self.path}: {name} {description}",
+            Text(
+                "{path}: {object} {description}",
+                path=self.path,
+                object=name,
+                description=description,
+            ),
             fix="write it again with h5py, plain or compressed by gzip",
         )
 

@@ -40,13 +40,16 @@ def read_limits() -> ReadLimits:
     Raises:
         UsageError: the environment says something else than a number.
     """
-    return _current.get() or ReadLimits(max_bytes=_said_by_the_environment())
+    return _current.get() or ReadLimits(max_bytes=_limit_of_environment())
 
 
-def _said_by_the_environment() -> int:
+def _limit_of_environment() -> int:
     limit_text = os.environ.get(LIMIT_VARIABLE, "")
     if limit_text and not (limit_text.isascii() and limit_text.isdigit()):
-        raise UsageError(f"{LIMIT_VARIABLE} is '{limit_text}'", fix="give a number of bytes")
+        raise UsageError(
+            Text("{variable} is '{value}'", variable=LIMIT_VARIABLE, value=limit_text),
+            fix="give a number of bytes",
+        )
     return int(limit_text or DEFAULT_MAX_BYTES)
 
 
@@ -95,11 +98,15 @@ def read_text(path: str | os.PathLike[str], kind: str) -> str:
         return checked_path.read_text(encoding="utf-8")
     except OSError as error:
         raise FileError(
-            f"{path} cannot be read ({error.strerror or error})", fix=f"name {kind}"
+            Text(
+                "{path} cannot be read ({reason})", path=path, reason=error.strerror or str(error)
+            ),
+            fix=f"name {kind}",
         ) from error
     except UnicodeDecodeError as error:
         raise FileError(
-            f"{path} is not text, so it cannot be {kind}", fix=f"name {kind}"
+            Text("{path} is not text, so it cannot be {kind}", path=path, kind=kind),
+            fix=f"name {kind}",
         ) from error
 
 
@@ -120,8 +127,13 @@ class ByteBudget:
         self.taken += size
         if self.taken > self.max_bytes:
             raise FileError(
-                f"{self.path}: with {name} of {size} bytes its arrays have more than"
-                f" {self.max_bytes} bytes",
+                Text(
+                    "{path}: with {object} of {size} bytes its arrays exceed {limit} bytes",
+                    path=self.path,
+                    object=name,
+                    size=size,
+                    limit=self.max_bytes,
+                ),
                 fix=Text(
                     "pass {max_bytes} or more, or set {variable}, if you trust it",
                     max_bytes=MAX_BYTES.set_to(self.taken),

@@ -125,7 +125,11 @@ class ReadProcess:
                 self._pid = os.fork()
             except OSError as error:
                 raise FileError(
-                    f"{self._path} cannot be read, no process for it can be started: {error.strerror}",
+                    Text(
+                        "{path} cannot be read: no process for it can be started ({reason})",
+                        path=self._path,
+                        reason=error.strerror,
+                    ),
                     fix="end other processes or free memory",
                 ) from error
             if self._pid == 0:
@@ -168,7 +172,11 @@ class ReadProcess:
 
     def _too_late(self) -> FileError:
         return FileError(
-            f"{self._path} was not read within {self._limits.timeout:g} s",
+            Text(
+                "{path} was not read within {limit:g} s",
+                path=self._path,
+                limit=self._limits.timeout,
+            ),
             fix=Text(
                 "pass a longer {read_timeout} if you trust it, {trusted}",
                 read_timeout=READ_TIMEOUT.set_to(600),
@@ -193,8 +201,11 @@ class ReadProcess:
         if number is None or number in (signal.SIGKILL, signal.SIGTERM):
             cause = "the process that read it was ended from outside"
         else:
-            cause = f"HDF5 crashed on it ({signal.Signals(number).name})"
-        return FileError(f"{self._path} cannot be read, {cause}", fix="fetch or export it again")
+            cause = Text("HDF5 crashed on it ({signal})", signal=signal.Signals(number).name)
+        return FileError(
+            Text("{path} cannot be read, {cause}", path=self._path, cause=cause),
+            fix="fetch or export it again",
+        )
 
 
 def _be_the_child(end: int, work: Callable[[BufferedWriter], None], limits: ReadLimits) -> NoReturn:
@@ -225,7 +236,7 @@ def _restrict(limits: ReadLimits) -> None:
     assert limits.timeout is not None
     for kind, requested in (
         (resource.RLIMIT_AS, _address_space() + limits.max_bytes + _BESIDE),
-        (resource.RLIMIT_CPU, int(_processor_time() + limits.timeout) + 1),
+        (resource.RLIMIT_CPU, int(sum(os.times()[:2]) + limits.timeout) + 1),
         (resource.RLIMIT_CORE, 0),
     ):
         hard = resource.getrlimit(kind)[1]
@@ -239,8 +250,3 @@ def _address_space() -> int:
     with suppress(OSError, ValueError), open("/proc/self/statm", encoding="ascii") as file:
         return int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
     return 2**40
-
-
-def _processor_time() -> float:
-    """Seconds of it that this process has taken by now."""
-    return sum(os.times()[:2])

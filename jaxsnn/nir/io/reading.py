@@ -31,7 +31,7 @@ from jaxsnn.nir.io.files import (
 )
 from jaxsnn.nir.io.read_limits import ReadLimits, read_limits
 from jaxsnn.nir.io.read_process import ReadProcess
-from jaxsnn.wording import text_of_json, text_to_json
+from jaxsnn.wording import Text, text_of_json, text_to_json
 
 _LARGEST_HEADER = 2**30
 
@@ -66,7 +66,8 @@ def _read_apart(path: str | os.PathLike[str], kind: str, limits: ReadLimits) -> 
             met = error if isinstance(error, JaxsnnError) else out_of_memory(path)
             problem = met.problem
             texts = {"message": text_to_json(problem.message), "fix": text_to_json(problem.fix)}
-            _send_header(out, {"error": type(met).__name__, **texts})
+            facts = problem.as_dict()["facts"]
+            _send_header(out, {"error": type(met).__name__, **texts, "facts": facts})
 
     with ReadProcess(path, work, limits) as child:
         return receive(child, path)
@@ -129,13 +130,18 @@ def receive(child: Any, path: str | os.PathLike[str]) -> Group:
     size = int.from_bytes(child.read(8), "little")
     if size > _LARGEST_HEADER:
         raise FileError(
-            f"{os.fspath(path)} holds more than {_LARGEST_HEADER} bytes of names",
+            Text(
+                "{path} has more than {limit} bytes of names",
+                path=os.fspath(path),
+                limit=_LARGEST_HEADER,
+            ),
             fix="export it again",
         )
     content = json.loads(bytes(child.read(size)))
     if "error" in content:
         kind: type[JaxsnnError] = getattr(errors, content["error"])
-        raise kind(text_of_json(content["message"]), fix=text_of_json(content["fix"]))
+        message, fix = text_of_json(content["message"]), text_of_json(content["fix"])
+        raise kind(message, fix=fix, facts=content["facts"])
     return _group(content["document"], child)
 
 

@@ -50,7 +50,11 @@ def event_data(events: Any, size: int, t_max: float, values: Any = None) -> Even
     time, index = np.asarray(events.time), np.asarray(events.index)
     if time.ndim != 2 or time.shape != index.shape:
         raise UsageError(
-            f"events have times of shape {time.shape} and indices of shape {index.shape}",
+            Text(
+                "events have times of shape {shape} and indices of shape {index_shape}",
+                shape=time.shape,
+                index_shape=index.shape,
+            ),
             fix="both must be (batch, events)",
         )
     if np.isnan(time).any():
@@ -66,7 +70,11 @@ def event_data(events: Any, size: int, t_max: float, values: Any = None) -> Even
         event_values = np.asarray(values)
         if event_values.shape != time.shape:
             raise UsageError(
-                f"values have the shape {event_values.shape}, events {time.shape}",
+                Text(
+                    "values have the shape {shape}, events {event_shape}",
+                    shape=event_values.shape,
+                    event_shape=time.shape,
+                ),
                 fix="give one for each slot",
             )
         data = ValuedEventData(
@@ -91,16 +99,21 @@ def gridded_data(array: Any, dt: float, *, spikes: bool = False) -> TimeGriddedD
     values = np.asarray(array)
     if values.ndim < 3:
         raise UsageError(
-            f"an array of shape {values.shape} cannot be a recording",
+            Text("an array of shape {shape} cannot be a recording", shape=values.shape),
             fix="it must be (time, batch, ...)",
         )
     if spikes and values.dtype != bool:
         if (not_binary := (values != 0) & (values != 1)).any():
             step, sample = (int(place) for place in np.argwhere(not_binary)[0][:2])
             raise UsageError(
-                f"{int(not_binary.sum())} entries are neither 0 nor 1, the first "
-                f"{values[not_binary][0]:g} in step {step} of sample {sample}, "
-                "and NIR's spikes are yes or no",
+                Text(
+                    "{count} entries are neither 0 nor 1, the first {value:g} in step {step} of "
+                    "sample {sample}, and spikes in NIR are 0 or 1",
+                    count=int(not_binary.sum()),
+                    value=values[not_binary][0],
+                    step=step,
+                    sample=sample,
+                ),
                 fix="use a smaller dt, or store counts with spikes=False",
             )
         values = values != 0
@@ -121,7 +134,12 @@ def to_array(data: TimeGriddedData, shape: tuple[int, ...] | None = None) -> np.
         return moved
     if math.prod(shape) != data.n_neurons:
         raise UsageError(
-            f"the data have {data.n_neurons} neurons, the shape {shape} has {math.prod(shape)}",
+            Text(
+                "the data have {actual} neurons, and the shape {shape} has {expected}",
+                actual=data.n_neurons,
+                shape=shape,
+                expected=math.prod(shape),
+            ),
             fix="give a shape with as many elements as there are neurons",
         )
     return moved.reshape(*moved.shape[:2], *shape)
@@ -169,7 +187,13 @@ def bin_events(data: EventData, dt: float, *, move: bool = False, name: str = "d
     count = _steps(np.asarray(data.t_max), dt)
     if not bool(_is_whole(np.asarray(data.t_max), count, dt)):
         raise UsageError(
-            f"{name} end at {data.t_max:g} s, which is {data.t_max / dt:g} steps of {dt:g} s",
+            Text(
+                "{name} end at {t_max:g} s, which is {steps:g} steps of {dt:g} s",
+                name=name,
+                t_max=data.t_max,
+                steps=data.t_max / dt,
+                dt=dt,
+            ),
             fix="choose a dt that divides it",
         )
     used = data.idx >= 0
@@ -178,15 +202,29 @@ def bin_events(data: EventData, dt: float, *, move: bool = False, name: str = "d
     off = ~_is_whole(time, step, dt)
     if off.any() and not move:
         raise UsageError(
-            f"{name}: {int(off.sum())} of {time.size} events are not at a multiple of {dt:g} s, "
-            f"the first at {time[off][0]:g} s",
+            Text(
+                "{name}: {count} of {size} events are not at a multiple of {dt:g} s, the first "
+                "at {time:g} s",
+                name=name,
+                count=int(off.sum()),
+                size=time.size,
+                dt=dt,
+                time=time[off][0],
+            ),
             fix="choose a dt that divides them, or allow them to be moved",
         )
     step = np.where(off, np.floor(time / dt), step).astype(np.int64)
     if (late := step >= count).any():
         raise UsageError(
-            f"{name}: {int(late.sum())} events lie in no step, the first at {time[late][0]:g} s, "
-            f"where {int(count)} steps of {dt:g} s end",
+            Text(
+                "{name}: {count} events lie in no step, the first at {time:g} s, where {steps} "
+                "steps of {dt:g} s end",
+                name=name,
+                count=int(late.sum()),
+                time=time[late][0],
+                steps=int(count),
+                dt=dt,
+            ),
             fix="give a larger t_max",
         )
     place = (step, sample, neuron)
@@ -221,14 +259,22 @@ def in_steps(
     if isinstance(data, TimeGriddedData):
         differs = dt is not None and abs(data.dt - dt) > TOLERANCE * dt
         remark = (
-            f"the {name} has steps of {data.dt:g} s, and is taken for steps of {dt:g} s"
+            Text(
+                "the {name} has steps of {actual:g} s, and its steps are used as steps of {dt:g} s",
+                name=name,
+                actual=data.dt,
+                dt=dt,
+            )
             if differs
             else None
         )
         return to_array(data, shape), remark
     if dt is None:
         raise UsageError(
-            f"the {name} is given by events, and nobody says how long a step is",
+            Text(
+                "the {name} consists of events, and the length of a step is not specified",
+                name=name,
+            ),
             fix=Text("say {dt}", dt=DT.keyword),
         )
     return to_array(gridded_data(bin_events(data, dt, name=name).array, dt), shape), None
@@ -260,12 +306,17 @@ def graph_data(observations: Mapping[str, Mapping[str, Observable]]) -> nir.NIRG
             level = level.nodes.setdefault(part, nir.NIRGraphData(nodes={}))
             if not isinstance(level, nir.NIRGraphData):
                 raise UsageError(
-                    f"'{part}' in '{name}' is a node, it cannot hold others",
+                    Text(
+                        "'{node}' in '{name}' is a node, which cannot contain other nodes",
+                        node=part,
+                        name=name,
+                    ),
                     fix="rename one of them",
                 )
         if not all(name.split("/")) or last in level.nodes:
             raise UsageError(
-                f"'{name}' cannot name a node here", fix="names must differ and must not be empty"
+                Text("'{name}' cannot be the name of a node here", name=name),
+                fix="names must differ and must not be empty",
             )
         level.nodes[last] = nir.NIRNodeData(observables=dict(observables))
     return root

@@ -368,7 +368,10 @@ class Dialect:
     def __post_init__(self) -> None:
         if self.name != (None if self.conventions is None else self.conventions.name):
             raise UsageError(
-                f"the dialect '{self.name}' has no conventions of that framework",
+                Text(
+                    "the dialect '{dialect}' lacks the conventions of its framework",
+                    dialect=self.name,
+                ),
                 fix=f'make it with jaxsnn.nir.dialect_of("{self.name}")',
             )
 

@@ -22,6 +22,7 @@ from jaxsnn.nir.model.loops import feedback_edges, late_edges
 from jaxsnn.nir.model.node import LIKE_XLA, Node
 from jaxsnn.nir.model.nodes import NEURONS, class_of
 from jaxsnn.nir.model.passes import Shape, bypass_relays, is_relay, shapes, window
+from jaxsnn.wording import Text
 
 #: Types that multiply by weights, and so can take a factor.
 WEIGHTED = ("Linear", "Affine", "Conv1d", "Conv2d")
@@ -123,11 +124,20 @@ def _unknown_size(
     sizes = {str(size): source for source, size in arriving.items() if size is not None}
     if len(sizes) < 2:
         fix = "give its parameters a shape"
-        return ConversionError(f"node '{name}' has an unknown size", fix=fix, node=name)
+        return ConversionError(
+            Text("node '{node}' has an unknown size", node=name), fix=fix, node=name
+        )
     (first_size, first), (second_size, second) = list(sizes.items())[:2]
     return ConversionError(
-        f"node '{name}' takes '{first}' of {first_size} and '{second}' of {second_size}, "
-        "which have no sum",
+        Text(
+            "node '{node}' takes '{first}' of {first_size} and '{second}' of "
+            "{second_size}, which cannot be added",
+            node=name,
+            first=first,
+            first_size=first_size,
+            second=second,
+            second_size=second_size,
+        ),
         fix="give each an Output of its own",
         node=name,
     )
@@ -223,8 +233,12 @@ def _edges(wires: Iterable[Edge], new_names: Mapping[str, str]) -> list[Edge]:
         edge = new_names[source], new_names[target]
         if edge in edges:
             raise ConversionError(
-                f"node '{target}' takes what '{source}' gives more than once, by way of nested "
-                "graphs, and a graph without these has each edge once",
+                Text(
+                    "node '{node}' receives the output of '{source}' more than once, through "
+                    "nested graphs, and a graph without nested graphs has each edge once",
+                    node=target,
+                    source=source,
+                ),
                 fix="keep one of the ways, and multiply weights by their number",
                 node=target,
             )
@@ -357,8 +371,12 @@ def refuse_late_biases(draft: Draft, late: Iterable[Edge]) -> None:
     for source, target in late:
         if np.any(draft.nodes[source].get("bias", 0)):
             raise ConversionError(
-                f"node '{source}' has a bias, which reaches '{target}' from the second step on only:"
-                " the source runs this loop in the order of its nodes",
+                Text(
+                    "node '{node}' has a bias, which reaches '{target}' only from the second step "
+                    "on: the source runs this loop in the order of its nodes",
+                    node=source,
+                    target=target,
+                ),
                 fix=f"feed the bias to '{target}' through weights outside of the loop",
                 node=source,
             )
@@ -444,7 +462,7 @@ def identity(shape: Shape) -> dict[str, Any]:
         return {"type": "Affine", "weight": np.eye(shape[0]), "bias": np.zeros(shape)}
     if len(shape) != 3:
         raise ConversionError(
-            f"an identity for the shape {shape} has no node in NIR",
+            Text("NIR has no node that is an identity for the shape {shape}", shape=shape),
             fix="add weights before the neuron",
         )
     return {
@@ -498,8 +516,13 @@ def _per_channel(name: str, array: np.ndarray) -> np.ndarray:
     spread = np.abs(rows - rows[:, :1]).max(axis=1)
     if np.any(spread > 1e-9 * np.abs(rows).max(axis=1)):
         raise ConversionError(
-            f"node '{name}' shares its weights between neurons that need different factors "
-            f"({rows.min():g} to {rows.max():g})",
+            Text(
+                "node '{node}' shares its weights between neurons that need different factors "
+                "({minimum:g} to {maximum:g})",
+                node=name,
+                minimum=rows.min(),
+                maximum=rows.max(),
+            ),
             fix="give all neurons of a channel the same parameters",
             node=name,
         )

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from jaxsnn.nir.model.dialect import Dialect
 
 from jaxsnn.nir.model.changes import Change, Edge, edge_key, natural_key
+from jaxsnn.wording import Text
 
 __all__ = [
     "IF",
@@ -225,7 +226,9 @@ class Graph:
 
     def _known(self, name: str) -> str:
         if name not in self.nodes:
-            raise GraphError(f"the graph has no node '{name}'", fix=suggestion(name, self.nodes))
+            raise GraphError(
+                Text("the graph has no node '{node}'", node=name), fix=suggestion(name, self.nodes)
+            )
         return name
 
     @functools.cached_property
@@ -265,7 +268,12 @@ class Graph:
             current = changed[self._known(record.name)]
             if current.type != record.type:
                 raise GraphError(
-                    f"node '{record.name}' is a {current.type}, not a {record.type}",
+                    Text(
+                        "node '{node}' is a {expected}, not a {actual}",
+                        node=record.name,
+                        expected=current.type,
+                        actual=record.type,
+                    ),
                     fix="keep the type",
                     node=record.name,
                 )
@@ -342,4 +350,4 @@ def refuse_no_graph(value: object) -> None:
     if not isinstance(value, Graph):
         kind = type(value).__name__
         fix = _WAYS.get(kind, "pass what jaxsnn.read, jaxsnn.from_torch or jaxsnn.nir.build gives")
-        raise UsageError(f"a {kind} is not a Graph", fix=fix)
+        raise UsageError(Text("a {type} is not a Graph", type=kind), fix=fix)

@@ -12,6 +12,7 @@ from typing import Any
 
 from jaxsnn.errors import UsageError
 from jaxsnn.nir.io.read_limits import LIMIT_VARIABLE, read_limits
+from jaxsnn.wording import Text
 
 #: Neurons, channels or inputs of one layer, and layers: far more than anybody trains.
 MAX_NEURONS, MAX_LAYERS = 10_000_000, 100
@@ -21,48 +22,71 @@ _MOST_AXES = 3
 
 
 def refuse_network_values(table: Mapping[str, Any]) -> None:
-    """Refuse what the table of a network says beside its layers.
+    """Refuse invalid values of the table of a network, beside its layers.
 
     Raises:
         UsageError: names the key, its value and the limit.
     """
-    if "input" in table:
-        _size(table["input"], "network: input")
-    for name in ("tau_mem", "tau_syn"):
+    for name in _NETWORK:
         if name in table:
-            _time(table[name], f"network: {name}")
+            _refuse_value(name, table[name], "network", _NETWORK)
     layers = table.get("layers", [{}])
     if not isinstance(layers, list) or not all(isinstance(layer, Mapping) for layer in layers):
         raise UsageError(
-            f"network: layers is {_shown(layers)}", fix="give a list of tables, one for each layer"
+            Text("network: layers is {value}", value=_shown(layers)),
+            fix="give a list of tables, one for each layer",
         )
     if not 0 < len(layers) <= MAX_LAYERS:
         raise UsageError(
-            f"network: layers has {len(layers)} tables", fix=f"give from 1 to {MAX_LAYERS}"
+            Text("network: layers has {count} tables", count=len(layers)),
+            fix=f"give from 1 to {MAX_LAYERS}",
         )
 
 
 def refuse_layer_values(layer: Mapping[str, Any], location: str) -> None:
-    """Refuse what the table of one layer says; `location` is what messages call it.
+    """Refuse invalid values of the table of one layer; `location` is its name in messages.
 
     Raises:
         UsageError: names the key, its value and the limit.
     """
     for name, value in layer.items():
-        _CHECKS[name](value, f"{location}: {name}")
+        _refuse_value(name, value, location, _LAYER)
     kinds = [name for name in _KINDS if name in layer]
     if len(kinds) > 1:
-        raise UsageError(f"{location} has {' and '.join(kinds)}", fix="write one of them")
+        raise UsageError(
+            Text("{location} has {kinds}", location=location, kinds=" and ".join(kinds)),
+            fix="write one of them",
+        )
     if "bias" in layer and "pool" in layer:
-        raise UsageError(f"{location} is a pool and has a bias", fix="leave it out")
+        raise UsageError(
+            Text("{location} is a pool and cannot have a bias", location=location),
+            fix="leave it out",
+        )
     if "neuron" in layer and ("pool" in layer or layer.get("readout")):
         second_kind = "pool" if "pool" in layer else "readout"
-        raise UsageError(f"{location} has neuron and {second_kind}", fix="write one of them")
+        raise UsageError(
+            Text("{location} has both neuron and {kind}", location=location, kind=second_kind),
+            fix="write one of them",
+        )
     if "feedback" in layer and "neurons" not in layer:
         raise UsageError(
-            f"{location} has feedback and no neurons",
+            Text("{location} has feedback but no neurons", location=location),
             fix="leave it out: only neurons that are connected all to all have feedback",
         )
+
+
+def _refuse_value(
+    name: str,
+    value: Any,
+    location: str,
+    expected: Mapping[str, tuple[Callable[[Any], bool], str]],
+) -> None:
+    fits, fix = expected[name]
+    if not fits(value):
+        text = Text(
+            "{location}: {entry} is {value}", location=location, entry=name, value=_shown(value)
+        )
+        raise UsageError(text, fix=fix)
 
 
 def shape_behind(
@@ -89,7 +113,12 @@ def shape_behind(
         )
     if math.prod(output_shape) > MAX_NEURONS:
         raise UsageError(
-            f"{location} has {math.prod(output_shape)} neurons, of shape {output_shape}",
+            Text(
+                "{location} has {count} neurons, of shape {shape}",
+                location=location,
+                count=math.prod(output_shape),
+                shape=output_shape,
+            ),
             fix=f"make it smaller, a layer may have {MAX_NEURONS}",
         )
     return output_shape
@@ -104,42 +133,34 @@ def refuse_large_weights(shape: tuple[int, ...], entry_name: str) -> None:
     size, allowed = math.prod(shape) * 8, read_limits().max_bytes
     if size > allowed:
         raise UsageError(
-            f"{entry_name} of shape {shape} has {size} bytes, and {allowed} are allowed",
+            Text(
+                "{entry} of shape {shape} has {size} bytes, and the limit is {limit}",
+                entry=entry_name,
+                shape=shape,
+                size=size,
+                limit=allowed,
+            ),
             fix=f"make the layers smaller, or set {LIMIT_VARIABLE}",
         )
 
 
 def _shown(value: Any) -> str:
-    """A value as a message has it, however long it is."""
+    """Return a value as a message has it, however long it is."""
     text = repr(value) if not isinstance(value, int) or abs(value) < 10**30 else "a number too long"
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _is_whole(value: Any, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= MAX_NEURONS
+def _is_whole(value: Any, minimum: int) -> bool:
+    is_integer = isinstance(value, int) and not isinstance(value, bool)
+    return is_integer and minimum <= value <= MAX_NEURONS
 
 
-def _whole(least: int) -> Callable[[Any, str], None]:
-    def check(value: Any, entry_name: str) -> None:
-        if not _is_whole(value, least):
-            raise UsageError(
-                f"{entry_name} is {_shown(value)}",
-                fix=f"give a whole number from {least} to {MAX_NEURONS}",
-            )
-
-    return check
-
-
-def _size(value: Any, entry_name: str) -> None:
-    """A number of inputs, or a shape."""
+def _is_size(value: Any) -> bool:
+    """Return whether a value is a number of inputs, or a shape of no more."""
     axes = value if isinstance(value, list) else [value]
-    axes_are_valid = 0 < len(axes) <= _MOST_AXES and all(_is_whole(axis, 1) for axis in axes)
-    if not axes_are_valid or math.prod(axes) > MAX_NEURONS:
-        raise UsageError(
-            f"{entry_name} is {_shown(value)}",
-            fix=f"give a whole number from 1 to {MAX_NEURONS}, or [planes, rows, columns] of"
-            " no more inputs",
-        )
+    if not 0 < len(axes) <= _MOST_AXES or not all(_is_whole(axis, 1) for axis in axes):
+        return False
+    return math.prod(axes) <= MAX_NEURONS
 
 
 def _is_number(value: Any) -> bool:
@@ -148,70 +169,64 @@ def _is_number(value: Any) -> bool:
     return abs(value) <= 1e30  # neither infinite nor not-a-number
 
 
-def _time(value: Any, entry_name: str) -> None:
-    if not isinstance(value, str) and not (_is_number(value) and value > 0):
-        raise UsageError(
-            f"{entry_name} is {_shown(value)}", fix='give a time with its unit, as "10ms"'
+def _is_distribution(value: Any) -> bool:
+    """Return whether a value is [mean, standard deviation]."""
+    if not (isinstance(value, list) and len(value) == 2 and all(map(_is_number, value))):
+        return False
+    return math.copysign(1.0, value[1]) > 0  # NumPy draws with no deviation of -0.0 either
+
+
+def _are_weights(value: Any) -> bool:
+    """Return whether a value is a distribution, or [inputs, mean, standard deviation] for each part
+    of the inputs.
+    """
+    if isinstance(value, list) and value and all(isinstance(part, list) for part in value):
+        return all(
+            len(part) == 3 and _is_whole(part[0], 1) and _is_distribution(part[1:])
+            for part in value
         )
+    return _is_distribution(value)
 
 
-def _truth(value: Any, entry_name: str) -> None:
-    if not isinstance(value, bool):
-        raise UsageError(f"{entry_name} is {_shown(value)}", fix="give true or false")
+def _is_neuron(value: Any) -> bool:
+    """Return whether a value is a table with the type of neuron, and its parameters: numbers, or
+    texts that are times.
+    """
+    if not isinstance(value, Mapping) or not isinstance(value.get("type"), str):
+        return False
+    return all(isinstance(parameter, str) or _is_number(parameter) for parameter in value.values())
 
 
-def _weights(value: Any, entry_name: str) -> None:
-    """[mean, standard deviation], or [inputs, mean, standard deviation] for each part of them."""
-    parts = value if isinstance(value, list) else []
-    if parts and all(isinstance(part, list) for part in parts):
-        fits = all(
-            len(part) == 3 and _is_whole(part[0], 1) and _drawable(part[1:]) for part in parts
-        )
-    else:
-        fits = len(parts) == 2 and _drawable(parts)
-    if not fits:
-        raise UsageError(
-            f"{entry_name} is {_shown(value)}",
-            fix="give [mean, standard deviation], or for some inputs after the others"
-            " [[inputs, mean, deviation], ...]; a deviation is not negative",
-        )
-
-
-def _bias(value: Any, entry_name: str) -> None:
-    """[mean, standard deviation]."""
-    if not (isinstance(value, list) and len(value) == 2 and _drawable(value)):
-        raise UsageError(
-            f"{entry_name} is {_shown(value)}",
-            fix="give [mean, standard deviation]; a deviation is not negative",
-        )
-
-
-def _neuron(value: Any, entry_name: str) -> None:
-    """A table with the type of neuron, and its parameters: numbers, or texts that are times."""
-    fits = isinstance(value, Mapping) and isinstance(value.get("type"), str)
-    if not fits or not all(
-        isinstance(parameter, str) or _is_number(parameter) for parameter in value.values()
-    ):
-        raise UsageError(
-            f"{entry_name} is {_shown(value)}",
-            fix='give its type and parameters, as { type = "LIF", v-threshold = 1.0, ... }',
-        )
-
-
-def _drawable(pair: list[Any]) -> bool:
-    # NumPy draws with no deviation of -0.0 either
-    return all(map(_is_number, pair)) and math.copysign(1.0, pair[1]) > 0
-
-
-#: What looks at the value of each key of a layer.
-_CHECKS: dict[str, Callable[[Any, str], None]] = {
-    **dict.fromkeys(("neurons", "channels", "kernel", "stride", "pool"), _whole(1)),
-    "padding": _whole(0),
-    **dict.fromkeys(("weight", "feedback"), _weights),
-    "bias": _bias,
-    "neuron": _neuron,
-    "readout": _truth,
-    **dict.fromkeys(("tau_mem", "tau_syn"), _time),
+_POSITIVE = (lambda value: _is_whole(value, 1), f"give a whole number from 1 to {MAX_NEURONS}")
+_WEIGHTS = (
+    _are_weights,
+    "give [mean, standard deviation], or for some inputs after the others"
+    " [[inputs, mean, deviation], ...]; a deviation is not negative",
+)
+_TIME = (
+    lambda value: isinstance(value, str) or (_is_number(value) and value > 0),
+    'give a time with its unit, as "10ms"',
+)
+#: What the values of a network must be, and the advice where they are not.
+_NETWORK: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "input": (
+        _is_size,
+        f"give a whole number from 1 to {MAX_NEURONS}, or [planes, rows, columns] of no more inputs",
+    ),
+    **dict.fromkeys(("tau_mem", "tau_syn"), _TIME),
+}
+#: Likewise the values of a layer.
+_LAYER: dict[str, tuple[Callable[[Any], bool], str]] = {
+    **dict.fromkeys(("neurons", "channels", "kernel", "stride", "pool"), _POSITIVE),
+    "padding": (lambda value: _is_whole(value, 0), f"give a whole number from 0 to {MAX_NEURONS}"),
+    **dict.fromkeys(("weight", "feedback"), _WEIGHTS),
+    "bias": (_is_distribution, "give [mean, standard deviation]; a deviation is not negative"),
+    "neuron": (
+        _is_neuron,
+        'give its type and parameters, as { type = "LIF", v-threshold = 1.0, ... }',
+    ),
+    "readout": (lambda value: isinstance(value, bool), "give true or false"),
+    **dict.fromkeys(("tau_mem", "tau_syn"), _TIME),
 }
 #: What a layer may say.
-LAYER = tuple(_CHECKS)
+LAYER = tuple(_LAYER)

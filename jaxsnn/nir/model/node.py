@@ -17,6 +17,7 @@ import numpy as np
 
 from jaxsnn.errors import UnsupportedNodeError, UsageError, suggestion
 from jaxsnn.linear_map import Window
+from jaxsnn.wording import Text
 
 Shape = tuple[int, ...]
 Look = Literal["port", "neuron", "linear"]
@@ -232,8 +233,11 @@ class NodeTraits:
         if self.keeps_shape:
             return shape
         raise UnsupportedNodeError(
-            f"node '{node.name}' is a {self.type}, "
-            "whose traits do not tell the shape of its output",
+            Text(
+                "the traits of node '{node}' ({type}) do not specify the shape of its output",
+                node=node.name,
+                type=self.type,
+            ),
             fix="give them transfer=, or say elementwise=True",
             node=node.name,
         )
@@ -274,9 +278,13 @@ class _NoTraits:
     """In place of the traits of a class that has none."""
 
     def __get__(self, node: Node | None, cls: type[Node]) -> NodeTraits:
-        subject = f"a {cls.__name__}" if node is None else f"node '{node.name}' ({cls.__name__})"
+        subject = (
+            Text("a {type}", type=cls.__name__)
+            if node is None
+            else Text("node '{node}' ({type})", node=node.name, type=cls.__name__)
+        )
         raise UnsupportedNodeError(
-            f"{subject} has no traits, so that nothing is known of it",
+            Text("{subject} has no traits, so that it cannot be interpreted", subject=subject),
             fix="register the type with jaxsnn.register_node",
             node="" if node is None else node.name,
         )
@@ -345,7 +353,12 @@ class Node:
         """
         if parameter not in self.names:
             raise UsageError(
-                f"node '{self.name}' ({self.type}) has no parameter '{parameter}'",
+                Text(
+                    "node '{node}' ({type}) has no parameter '{parameter}'",
+                    node=self.name,
+                    type=self.type,
+                    parameter=parameter,
+                ),
                 fix=suggestion(parameter, self.names),
                 node=self.name,
             )

@@ -15,6 +15,7 @@ import numpy as np
 from jaxsnn.errors import LoweringError, listing
 from jaxsnn.linear_map import Window, axis_table
 from jaxsnn.nir.model.node import LIKE_XLA, Fault, Shape, Surroundings, ints
+from jaxsnn.wording import Text
 
 if TYPE_CHECKING:
     from jaxsnn.nir.model.node import Node
@@ -44,7 +45,9 @@ def matrix_problems(node: Node) -> Iterator[Fault]:
     weight = np.shape(node.value("weight"))
     if len(weight) < 2:
         yield Fault(
-            "weight-shape", f"has a weight of shape {weight}", "it must be (outputs, inputs)"
+            "weight-shape",
+            Text("has a weight of shape {shape}", shape=weight),
+            "it must be (outputs, inputs)",
         )
     elif node.traits.bias is not None:
         yield from _bias_problems(node, matrix_output(node))
@@ -59,7 +62,12 @@ def matrix_detail(node: Node, around: Surroundings) -> None:
     weight = np.shape(node.value("weight"))
     if len(weight) != 2:
         raise LoweringError(
-            f"node '{node.name}' ({node.type}): weight has shape {weight}",
+            Text(
+                "node '{node}' ({type}): weight has shape {shape}",
+                node=node.name,
+                type=node.type,
+                shape=weight,
+            ),
             fix="give it the shape (outputs, inputs)",
             node=node.name,
         )
@@ -69,8 +77,12 @@ def _bias_problems(node: Node, outputs: Shape) -> Iterator[Fault]:
     weight, bias = (np.shape(node.value(key)) for key in ("weight", "bias"))
     one_number = math.prod(bias) == 1 and len(bias) <= len(outputs)
     if not one_number and bias != outputs:
-        description = (
-            f"has a bias of shape {bias}, but its weight of shape {weight} gives {outputs}"
+        description = Text(
+            "has a bias of shape {shape}, but its weight of shape {weight_shape} has "
+            "{expected} outputs",
+            shape=bias,
+            weight_shape=weight,
+            expected=outputs,
         )
         yield Fault("bias-shape", description, "give them the same number of outputs")
 
@@ -178,13 +190,19 @@ def convolution_problems(node: Node) -> Iterator[Fault]:
     rank = _spatial_axes(node) + 2
     weight = np.shape(node.value("weight"))
     if len(weight) != rank:
-        yield Fault("weight-shape", f"has a weight of shape {weight}", f"it must have {rank} axes")
+        yield Fault(
+            "weight-shape",
+            Text("has a weight of shape {shape}", shape=weight),
+            f"it must have {rank} axes",
+        )
         return
     yield from _bias_problems(node, weight[:1])
     yield from window_problems(node)
     outputs, groups = weight[0], int(np.ravel(node.value("groups"))[0])
     if groups > 0 and outputs % groups:
-        description = f"has {outputs} output channels in {groups} groups"
+        description = Text(
+            "has {outputs} output channels in {groups} groups", outputs=outputs, groups=groups
+        )
         fix = "the number of channels must be a multiple of the number of groups"
         yield Fault("groups", description, fix)
 
@@ -197,7 +215,9 @@ def window_problems(node: Node) -> Iterator[Fault]:
         if value is None or isinstance(value, str):
             continue
         if np.size(value) not in ((axes,) if name == "input_shape" else (1, axes)):
-            description = f"has {name} of shape {np.shape(value)}"
+            description = Text(
+                "has {parameter} of shape {shape}", parameter=name, shape=np.shape(value)
+            )
             yield Fault("parameter-shapes", description, f"it needs one number or {axes}")
 
 
@@ -205,8 +225,11 @@ def convolution_misfits(node: Node, shape: Shape) -> Iterator[Fault]:
     """Channels that reach a convolution but are not those that it takes."""
     channels, arriving = _channels(node), shape[0] if shape else 0
     if arriving != channels:
-        description = (
-            f"takes {channels} channels, but the shape {shape} reaches it, with {arriving}"
+        description = Text(
+            "takes {expected} channels, but its input of shape {shape} has {actual}",
+            expected=channels,
+            shape=shape,
+            actual=arriving,
         )
         yield Fault("shape-mismatch", description, "NIR's order is channels, height, width")
 
@@ -230,8 +253,13 @@ def padded_window(node: Node, inward: Shape) -> Window:
     frame = node.traits.window(node).at(inward[1:])
     if frame.padding is None:
         raise LoweringError(
-            f"node '{node.name}' ({node.type}) has padding 'same' and a stride of "
-            f"{listing(frame.stride)}, which frameworks pad differently",
+            Text(
+                "node '{node}' ({type}) has padding 'same' and a stride of {stride}, which "
+                "frameworks pad differently",
+                node=node.name,
+                type=node.type,
+                stride=listing(frame.stride),
+            ),
             fix="give the padding in numbers",
             node=node.name,
         )
@@ -265,8 +293,15 @@ def flatten_detail(node: Node, around: Surroundings) -> tuple[int, ...] | None:
         return None
     if len(around.outward) != 1:
         raise LoweringError(
-            f"node '{node.name}' ({node.type}) joins {inward} to {around.outward}, and "
-            f"{dialect.name} keeps channels last",
+            Text(
+                "node '{node}' ({type}) flattens {inward} to {outward}, and {dialect} has "
+                "channels last",
+                node=node.name,
+                type=node.type,
+                inward=inward,
+                outward=around.outward,
+                dialect=dialect.name,
+            ),
             fix="join all axes (start_dim 1, end_dim -1)",
             node=node.name,
         )

@@ -22,6 +22,7 @@ from jaxsnn import linear_map
 from jaxsnn.errors import UnsupportedNodeError, UsageError, listing, suggestion
 from jaxsnn.nir.model import node_shapes
 from jaxsnn.nir.model.node import Node, NodeTraits, Parameter, Value
+from jaxsnn.wording import Text
 
 #: Under which installed packages offer the traits of their types, each by the type's name.
 ENTRY_POINTS = "jaxsnn.nodes"
@@ -453,10 +454,14 @@ def _refuse_bad_traits(traits: NodeTraits) -> None:
         (kind in _REGISTERED, "is registered already, with other traits", "take another name"),
         (
             len(set(parameter_names)) < len(parameter_names),
-            f"has a parameter twice ({listing(parameter_names)})",
+            Text("has a parameter twice ({parameters})", parameters=listing(parameter_names)),
             "rename one",
         ),
-        (bool(bad), f"has a parameter of the reserved name {listing(bad)}", "rename it"),
+        (
+            bool(bad),
+            Text("has a parameter with the reserved name {parameter}", parameter=listing(bad)),
+            "rename it",
+        ),
         (traits.port, "is a port", "leave port out, data enter at an Input and leave at an Output"),
         (traits.state and traits.linear, "has a state and is linear", "say one of the two"),
         (traits.fires and not traits.state, "fires without a state", "say state=True"),
@@ -473,13 +478,16 @@ def _refuse_bad_traits(traits: NodeTraits) -> None:
         ),
         (
             traits.bias is not None and traits.bias not in parameter_names,
-            f"has no parameter '{traits.bias}' for its bias",
+            Text("has no parameter '{parameter}' for its bias", parameter=traits.bias),
             suggestion(traits.bias or "", parameter_names),
         ),
     ]
     for wrong, description, fix in checks:
         if wrong:
-            raise UsageError(f"the node type '{kind}' {description}", fix=fix)
+            raise UsageError(
+                Text("the node type '{type}' {description}", type=kind, description=description),
+                fix=fix,
+            )
 
 
 def class_of(kind: str) -> type[Node]:
@@ -495,7 +503,7 @@ def class_of(kind: str) -> type[Node]:
         _load(_installed()[kind])
     if kind not in _REGISTERED:
         raise UnsupportedNodeError(
-            f"the type {kind} is not supported",
+            Text("the type {type} is not supported", type=kind),
             fix=f"supported are {listing([*node_types(), 'NIRGraph'], limit=99)}",
         )
     return _REGISTERED[kind]
@@ -516,13 +524,27 @@ def _load(point: EntryPoint) -> None:
         traits = point.load()
     except (ImportError, AttributeError) as error:
         raise UsageError(
-            f"the node type '{point.name}' cannot be loaded from {point.value} ({error})",
+            Text(
+                "the node type '{type}' cannot be loaded from {path} ({reason})",
+                type=point.name,
+                path=point.value,
+                reason=str(error),
+            ),
             fix="install the package again",
         ) from error
     if not isinstance(traits, NodeTraits) or traits.type != point.name:
-        target = traits.type if isinstance(traits, NodeTraits) else f"a {type(traits).__name__}"
+        target = (
+            traits.type
+            if isinstance(traits, NodeTraits)
+            else Text("a {type}", type=type(traits).__name__)
+        )
         raise UsageError(
-            f"the entry point '{point.name}' of {ENTRY_POINTS} leads to {target}",
+            Text(
+                "the entry point '{name}' of {group} refers to {target}",
+                name=point.name,
+                group=ENTRY_POINTS,
+                target=target,
+            ),
             fix="let it lead to NodeTraits of that type",
         )
     register_node(traits)

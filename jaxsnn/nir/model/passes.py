@@ -19,6 +19,7 @@ from jaxsnn.nir.model.node import Node, ints
 from jaxsnn.nir.model.node import Shape as Shape
 from jaxsnn.nir.model.nodes import Flatten, Input, Output
 from jaxsnn.nir.model.ordering import neighbours
+from jaxsnn.wording import Text
 
 Shapes = Mapping[str, tuple[Shape | None, Shape | None]]
 
@@ -32,7 +33,7 @@ def window(node: Node) -> Window:
     find = node.traits.window
     if find is None:
         raise GraphError(
-            f"node '{node.name}' ({node.type}) has no window",
+            Text("node '{node}' ({type}) has no window", node=node.name, type=node.type),
             fix="ask a convolution or a pool",
             node=node.name,
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import numpy as np
 
@@ -12,6 +11,7 @@ from jaxsnn.nir.model.changes import edge_key
 from jaxsnn.nir.model.graph import Graph
 from jaxsnn.nir.model.node import Fault, Node, Parameter, ints
 from jaxsnn.nir.model.passes import Shape, is_relay, own_shape, shapes
+from jaxsnn.wording import Text
 
 
 def validate(graph: Graph) -> tuple[Problem, ...]:
@@ -30,7 +30,7 @@ def validate(graph: Graph) -> tuple[Problem, ...]:
 
 
 def is_open(problem: Problem, graph: Graph) -> bool:
-    """Whether a problem may be none in a dialect that means numbers otherwise: learnt decays that
+    """Return whether a problem may be none in a dialect that means numbers otherwise: learnt decays that
     are clamped, pools that are padded by name. No dialect makes shapes of one node fit each other.
     """
     if problem.code == "shape-mismatch":
@@ -56,7 +56,8 @@ def _node_problems(node: Node) -> Iterator[Problem]:
         if getattr(node, parameter.name) is None and not parameter.optional
     ]
     for parameter in missing:
-        description, fix = f"has no {parameter.name}", "NIR requires it, export the file again"
+        description = Text("has no {parameter}", parameter=parameter.name)
+        fix = "NIR requires it, export the file again"
         yield _problem(node, "missing-parameter", description, fix)
     if missing:
         return
@@ -67,7 +68,10 @@ def _node_problems(node: Node) -> Iterator[Problem]:
         if parameter.name in values
         for problem in _value_problems(node, parameter, values[parameter.name])
     ]
-    wrong = wrong or list(_shape_problems(node))
+    if not wrong:
+        traits = node.traits
+        wrong = [*_element_problems(node)] if traits.elementwise else []
+        wrong += _faults(node, traits.problems(node)) if traits.problems is not None else ()
     yield from wrong or _infinite_problems(node)
 
 
@@ -77,21 +81,30 @@ def _value_problems(node: Node, parameter: Parameter, value: np.ndarray | str) -
         if value not in parameter.texts and name not in node.written:
             texts = "".join(f", or '{text}'" for text in parameter.texts)
             fix = f"it must be numbers{texts}"
-            yield _problem(node, "bad-parameter", f"has {name} = '{value}'", fix)
+            yield _problem(
+                node,
+                "bad-parameter",
+                Text("has {parameter} = '{value}'", parameter=name, value=value),
+                fix,
+            )
     elif parameter.single and value.size != 1:
-        description = f"has {name} of shape {value.shape}"
+        description = Text("has {parameter} of shape {shape}", parameter=name, shape=value.shape)
         yield _problem(node, "bad-parameter", description, "it must be one number")
     else:
         yield from _number_problems(node, parameter, value)
 
 
-def _problem(node: Node, code: str, description: str, fix: str, **facts: Any) -> Problem:
+def _problem(node: Node, code: str, description: str, fix: str) -> Problem:
     return Problem(
         node=node.name,
         code=code,
-        message=f"node '{node.name}' ({node.type}) {description}",
+        message=Text(
+            "node '{node}' ({type}) {description}",
+            node=node.name,
+            type=node.type,
+            description=description,
+        ),
         fix=fix,
-        facts=facts,
     )
 
 
@@ -110,29 +123,21 @@ def _number_problems(node: Node, parameter: Parameter, value: np.ndarray) -> Ite
     else:
         bad = ~np.isfinite(value)
     if np.any(bad):
-        description = f"has {_count(bad)} {name} that {_verb(bad)} {_first(value, bad)}"
-        yield _problem(
-            node, "not-finite", description, "correct the numbers before export", parameter=name
-        )
+        description = _describe(name, value, bad)
+        yield _problem(node, "not-finite", description, "correct the numbers before export")
         return
     if parameter.positive and np.any(bad := value <= 0):
-        description = (
-            f"has {_count(bad)} {name} that {_verb(bad)} not positive, {_first(value, bad)}"
-        )
-        whatever = "a time constant" if parameter.is_time_constant else "it"
-        yield _problem(
-            node, "not-positive", description, f"{whatever} must be greater than 0", parameter=name
-        )
+        subject = "a time constant" if parameter.is_time_constant else "it"
+        description = _describe(name, value, bad, "not positive, ")
+        yield _problem(node, "not-positive", description, f"{subject} must be greater than 0")
     if parameter.whole and value.dtype.kind == "f" and np.any(bad := value != np.round(value)):
-        description = f"has {name} = {_first(value, bad)}"
-        yield _problem(node, "not-whole", description, "it must be a whole number", parameter=name)
-    least = parameter.least
-    if least is not None and np.any(bad := value < least):
-        code = "not-positive" if least > 0 else "negative" if least == 0 else "too-small"
-        description = f"has {name} = {_first(value, bad)}"
-        yield _problem(
-            node, code, description, f"it must be at least {least:g}", parameter=name, least=least
-        )
+        description = Text("has {parameter} = {first}", parameter=name, first=_first(value, bad))
+        yield _problem(node, "not-whole", description, "it must be a whole number")
+    minimum = parameter.least
+    if minimum is not None and np.any(bad := value < minimum):
+        code = "not-positive" if minimum > 0 else "negative" if minimum == 0 else "too-small"
+        description = Text("has {parameter} = {first}", parameter=name, first=_first(value, bad))
+        yield _problem(node, code, description, f"it must be at least {minimum:g}")
 
 
 def _infinite_problems(node: Node) -> Iterator[Problem]:
@@ -146,33 +151,34 @@ def _infinite_problems(node: Node) -> Iterator[Problem]:
             bad = bad & np.isfinite(np.asarray(node.value(name), float))
         if np.any(bad):
             value = np.broadcast_to(value, bad.shape)
-            description = (
-                f"has {_count(bad)} {parameter.name} that {_verb(bad)} {_first(value, bad)}"
-            )
             fix = "it may be infinite only where its time constant is"
-            yield _problem(node, "not-finite", description, fix)
+            yield _problem(node, "not-finite", _describe(parameter.name, value, bad), fix)
 
 
-def _verb(bad: np.ndarray) -> str:
-    return "is" if bad.sum() == 1 else "are"
+def _describe(parameter: str, value: np.ndarray, bad: np.ndarray, condition: str = "") -> Text:
+    """Say how many numbers of a parameter are wrong, and which is the first.
+
+    Args:
+        bad: which numbers are wrong.
+        condition: what they are, beside their value.
+    """
+    count, verb = int(bad.sum()), "are" if bad.sum() > 1 else "is"
+    amount = Text("a") if bad.size == 1 else Text("{count} of {size}", count=count, size=bad.size)
+    return Text(
+        "has {amount} {parameter} that " + verb + " " + condition + "{first}",
+        amount=amount,
+        parameter=parameter,
+        first=_first(value, bad),
+    )
 
 
-def _count(bad: np.ndarray) -> str:
-    return "a" if bad.size == 1 else f"{int(bad.sum())} of {bad.size}"
-
-
-def _first(value: np.ndarray, bad: np.ndarray) -> str:
+def _first(value: np.ndarray, bad: np.ndarray) -> Text:
+    """Return the first wrong number, and its index in an array."""
     index = tuple(int(place) for place in np.argwhere(bad)[0])
-    position = f" at index {index[0] if len(index) == 1 else index}" if index else ""
-    return f"{value[index]:g}{position}"
-
-
-def _shape_problems(node: Node) -> Iterator[Problem]:
-    traits = node.traits
-    if traits.elementwise:
-        yield from _element_problems(node)
-    if traits.problems is not None:
-        yield from _faults(node, traits.problems(node))
+    if not index:
+        return Text("{value:g}", value=value[index])
+    shown_index = index[0] if len(index) == 1 else index
+    return Text("{value:g} at index {index}", value=value[index], index=shown_index)
 
 
 def _element_problems(node: Node) -> Iterator[Problem]:
@@ -180,12 +186,20 @@ def _element_problems(node: Node) -> Iterator[Problem]:
     named = list(node.traits.element_shapes(node).items())
     for name, shape in named[1:]:
         if shape != named[0][1]:
-            description = f"has {named[0][0]} of shape {named[0][1]} and {name} of shape {shape}"
+            description = Text(
+                "has {parameter} of shape {shape} and {other_parameter} of shape {other_shape}",
+                parameter=named[0][0],
+                shape=named[0][1],
+                other_parameter=name,
+                other_shape=shape,
+            )
             fix = "give all its parameters one shape, or a scalar"
             yield _problem(node, "parameter-shapes", description, fix)
             return
     if any(0 in shape for _, shape in named):
-        description = f"has {named[0][0]} of shape {named[0][1]}"
+        description = Text(
+            "has {parameter} of shape {shape}", parameter=named[0][0], shape=named[0][1]
+        )
         yield _problem(node, "empty", description, "it must have a neuron")
 
 
@@ -195,7 +209,9 @@ def _border_problems(graph: Graph) -> Iterator[Problem]:
     """
     for name in graph.inputs:
         if sources := graph.predecessors(name):
-            description = f"receives what {listing(sources)} sends, but data enter there"
+            description = Text(
+                "receives the output of {nodes}, but it is an Input", nodes=listing(sources)
+            )
             yield _problem(
                 graph.nodes[name],
                 "fed-input",
@@ -204,7 +220,7 @@ def _border_problems(graph: Graph) -> Iterator[Problem]:
             )
     for name in graph.outputs:
         if targets := graph.successors(name):
-            description = f"feeds {listing(targets)}, but data leave there"
+            description = Text("feeds {nodes}, but it is an Output", nodes=listing(targets))
             yield _problem(
                 graph.nodes[name],
                 "feeding-output",
@@ -226,8 +242,11 @@ def _relay_problems(graph: Graph) -> Iterator[Problem]:
             yield Problem(
                 node=name,
                 code="instant-cycle",
-                message=f"the nested graph '{owner}' passes on what arrives to itself, and nothing"
-                " there takes time",
+                message=Text(
+                    "the nested graph '{node}' feeds its own input, and no node in this loop takes "
+                    "time",
+                    node=owner,
+                ),
                 fix="remove the edge, or put a neuron or a Delay into it",
             )
 
@@ -239,23 +258,31 @@ def _edge_problems(graph: Graph) -> Iterator[Problem]:
         node = graph.nodes[target]
         if output_shape is None or input_shape is None or output_shape == input_shape:
             continue
-        description = (
-            f"node '{source}' gives the shape {output_shape}, "
-            f"but node '{target}' ({node.type}) takes {input_shape}"
+        description = Text(
+            "the output of node '{source}' has the shape {actual}, but node '{node}' "
+            "({type}) takes {expected}",
+            source=source,
+            actual=output_shape,
+            node=target,
+            type=node.type,
+            expected=input_shape,
         )
         yield Problem(
             node=target,
             code="shape-mismatch",
             message=description,
             fix=_advice(graph, source, output_shape, input_shape),
-            facts={"source": source, "gives": output_shape, "takes": input_shape},
         )
     for name, node in graph.nodes.items():
         inward, outward = node_shapes[name]
         if inward is None:
             continue
-        if outward is None:
-            yield from _no_output(node, inward)
+        # a padding by name is read differently by frameworks
+        has_text = any(isinstance(value, str) for value in node.parameters.values())
+        if outward is None and not has_text:
+            description = Text("cannot take the shape {shape}", shape=inward)
+            fix = "correct its size or the node before it"
+            yield _problem(node, "shape-mismatch", description, fix)
         yield from _declaration_problems(node, inward)
         if node.traits.misfits is not None:
             yield from _faults(node, node.traits.misfits(node, inward))
@@ -269,15 +296,12 @@ def _declaration_problems(node: Node, inward: Shape) -> Iterator[Problem]:
             continue
         declared = ints(value)
         if declared[len(declared) - len(inward) :] != inward:
-            description = f"declares the shape {declared}, but its neighbours have {inward}"
+            description = Text(
+                "declares the shape {actual}, but its neighbours have {expected}",
+                actual=declared,
+                expected=inward,
+            )
             yield _problem(node, "shape-mismatch", description, "correct the one that is wrong")
-
-
-def _no_output(node: Node, shape: Shape) -> Iterator[Problem]:
-    if any(isinstance(value, str) for value in node.parameters.values()):
-        return  # a padding by name, which frameworks read differently
-    description = f"cannot take the shape {shape}"
-    yield _problem(node, "shape-mismatch", description, "correct its size or the node before it")
 
 
 def _advice(graph: Graph, source: str, output_shape: Shape, input_shape: Shape) -> str:

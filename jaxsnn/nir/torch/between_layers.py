@@ -195,7 +195,7 @@ def _copied(record: PassRecord, op: Operation) -> None:
         record.keep(op.result, op.made)
 
 
-def _undropped(record: PassRecord, op: Operation) -> None:
+def _without_dropout(record: PassRecord, op: Operation) -> None:
     refuse_dropping(op.args, op.kwargs)
     record.keep(op.result, op.made)
 
@@ -415,7 +415,7 @@ _TAKEN_OF_LAYERS: Mapping[str, _Take] = {
     **dict.fromkeys(NEGATE, _negated),
     **dict.fromkeys(RECTIFY, _rectified),
     **dict.fromkeys(POOLS, _pooled),
-    "dropout": _undropped,
+    "dropout": _without_dropout,
     "mean": _averaged,
     "pad": _padded,
 }

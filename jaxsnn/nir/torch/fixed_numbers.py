@@ -11,6 +11,7 @@ from typing import Any
 from jaxsnn.errors import ConversionError
 from jaxsnn.nir.torch.leaves import of_library
 from jaxsnn.nir.torch.torch_functions import is_parameter
+from jaxsnn.wording import Text
 
 
 class FixedNumbers:
@@ -97,7 +98,11 @@ def refuse_learning(before: Mapping[str, tuple[int, Any]], module: Any) -> None:
     for name in before:
         if name not in after or _is_changed(after[name], *before[name]):
             raise ConversionError(
-                f"forward changes the parameter '{name}' in each step, and in a graph it stays as it is",
+                Text(
+                    "forward changes the parameter '{parameter}' in each step, and a graph has "
+                    "constant parameters",
+                    parameter=name,
+                ),
                 fix="change it outside of forward",
             )
 

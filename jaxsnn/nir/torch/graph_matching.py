@@ -11,6 +11,7 @@ from jaxsnn.errors import ConversionError, listing
 from jaxsnn.nir.model.graph import Graph
 from jaxsnn.nir.model.node import Node
 from jaxsnn.nir.model.passes import bypass_relays, is_relay
+from jaxsnn.wording import Text
 
 
 def matched(module: Graph, file: Graph) -> dict[str, str]:
@@ -29,7 +30,12 @@ def matched(module: Graph, file: Graph) -> dict[str, str]:
     if ways:
         name = next(name for name in ways[0] if ways[0][name] != ways[1][name])
         raise ConversionError(
-            f"'{name}' of the module may be '{ways[0][name]}' or '{ways[1][name]}' of the file",
+            Text(
+                "'{name}' of the module may be '{first}' or '{second}' of the file",
+                name=name,
+                first=ways[0][name],
+                second=ways[1][name],
+            ),
             fix="name the nodes of the file as the layers of the module",
             node=ways[0][name],
         )
@@ -39,8 +45,12 @@ def matched(module: Graph, file: Graph) -> dict[str, str]:
         for wiring in (first, second)
     ]
     raise ConversionError(
-        f"the module and the file have other structures: the module has {kinds[0]}; "
-        f"the file has {kinds[1]}",
+        Text(
+            "the structures of module and file differ: the module has {module_types}; the "
+            "file has {file_types}",
+            module_types=kinds[0],
+            file_types=kinds[1],
+        ),
         fix="load the file into a module of the same layers and wires",
     )
 
@@ -96,8 +106,14 @@ def _refuse_shapes(first: Any, second: Any) -> None:
         if first.nodes[name]["shape"] != second.nodes[node]["shape"]
     )
     raise ConversionError(
-        f"'{name}' has weights of the shape {first.nodes[name]['shape']} in the module, and node "
-        f"'{node}' {second.nodes[node]['shape']} in the file",
+        Text(
+            "'{layer}' has weights of the shape {actual} in the module, and node '{node}' "
+            "has {expected} in the file",
+            layer=name,
+            actual=first.nodes[name]["shape"],
+            node=node,
+            expected=second.nodes[node]["shape"],
+        ),
         fix="load the file into a module of its own shapes",
         node=node,
     )

@@ -23,6 +23,7 @@ from jaxsnn.nir.torch.leaves import (
 from jaxsnn.nir.torch.module_pass import tensors_of
 from jaxsnn.nir.torch.pass_record import Made, PassRecord, SeenTensor
 from jaxsnn.nir.torch.torch_functions import NEW_AXIS
+from jaxsnn.wording import Text
 
 #: Code of a refusal of what may be of the step before.
 OF_BEFORE = "step-before"
@@ -163,8 +164,11 @@ class LayerHooks:
             return
         if in_time(leaf) and source.leading != record.leading:
             raise ConversionError(
-                f"'{name}' ({type(leaf).__name__}) runs through time, and takes time and batch as one "
-                "axis",
+                Text(
+                    "'{layer}' ({type}) runs through time, and expects time and batch in one axis",
+                    layer=name,
+                    type=type(leaf).__name__,
+                ),
                 fix="give it (time, batch, *shape)",
                 node=name,
             )
@@ -205,8 +209,12 @@ class LayerHooks:
             return name
         if not without_state(leaf) and not may_be_shared(leaf):
             raise ConversionError(
-                f"'{name}' ({type(leaf).__name__}) is called twice in one forward pass "
-                "(a loop over time, or one layer in two places), and a graph has each layer once",
+                Text(
+                    "'{layer}' ({type}) is called twice in one forward pass (a loop over time, or "
+                    "one layer in two places), and a graph has each layer once",
+                    layer=name,
+                    type=type(leaf).__name__,
+                ),
                 fix=f"{_ONE_STEP}; give each place a layer of its own",
                 node=name,
             )
@@ -226,10 +234,20 @@ class LayerHooks:
             self._record.refuse_lost(tensor)
             raise self._of_no_layer(seen, name, kind)
         if origin.member == "membrane":
-            message = f"'{name}' ({kind}) takes the membrane of '{origin.sources[0]}'"
+            message = Text(
+                "'{layer}' ({type}) receives the membrane of '{source}'",
+                layer=name,
+                type=kind,
+                source=origin.sources[0],
+            )
         elif self._version != origin.version:
-            before = origin.sources[0] or "the input"
-            message = f"what '{name}' ({kind}) takes of '{before}' is changed in place before"
+            source = origin.sources[0]
+            message = Text(
+                "{subject} is changed in place before '{layer}' ({type}) receives it",
+                subject=Text("the output of '{source}'", source=source) if source else "the input",
+                layer=name,
+                type=kind,
+            )
         else:
             return origin
         raise ConversionError(message, fix=_TAKEN, node=name)
@@ -239,7 +257,12 @@ class LayerHooks:
         record = self._record
         if record.takes_a_part:
             return ConversionError(
-                f"'{name}' ({kind}) takes a part of the input, such as x[t] in a loop over time",
+                Text(
+                    "'{layer}' ({type}) receives a part of the input, such as x[t] in a loop over "
+                    "time",
+                    layer=name,
+                    type=kind,
+                ),
                 fix=_ONE_STEP,
                 node=name,
             )
@@ -248,7 +271,12 @@ class LayerHooks:
         if record.leading == 2 and seen.function in NEW_AXIS:
             fix = f"{_WITH_TIME}; {fix}"
         return ConversionError(
-            f"the input of '{name}' ({kind}) is computed outside of layers{by}",
+            Text(
+                "the input of '{layer}' ({type}) is computed outside of layers{by}",
+                layer=name,
+                type=kind,
+                by=by,
+            ),
             fix=fix,
             node=name,
             code=OF_BEFORE,

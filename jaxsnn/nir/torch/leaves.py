@@ -36,6 +36,7 @@ from jaxsnn.nir.frameworks.torch_layers import (
     layer_class,
     padding_node,
 )
+from jaxsnn.wording import Text
 
 #: What to do instead of a layer or a function of torch that NIR has no node for, by its name.
 WAYS_OUT: Mapping[str, str] = MappingProxyType(
@@ -118,7 +119,11 @@ def unsupported(name: str, module: Any) -> ConversionError:
     layer_names = sorted({name for _, name in _exporters()} | wrappers)
     way_out = WAYS_OUT.get(type(module).__name__, f"supported are {listing(layer_names, limit=30)}")
     return ConversionError(
-        f"'{name}' is a {_kind(module, layer_names)}, which is not supported",
+        Text(
+            "'{layer}' is a {type}, which is not supported",
+            layer=name,
+            type=_kind(module, layer_names),
+        ),
         fix=way_out,
         node=name,
     )
@@ -180,7 +185,11 @@ def _export_wrapped(call: Call) -> Exported:
     layer = _wrapped_layer(call.module)
     if list(layer.children()) and exporter_of(layer) is None:
         raise ConversionError(
-            f"'{call.name}' applies a {type(layer).__name__} of several layers in each time step",
+            Text(
+                "'{layer}' applies a {type} of several layers in each time step",
+                layer=call.name,
+                type=type(layer).__name__,
+            ),
             fix=f"wrap its layers one by one in {type(call.module).__name__}",
             node=call.name,
         )
@@ -273,7 +282,11 @@ def refuse_several_outputs(name: str, module: Any) -> None:
     outputs = source_of(module).outputs
     if len(outputs) > 1:
         raise ConversionError(
-            f"'{name}' gives a dict, for its graph has the Outputs {listing(outputs)}",
+            Text(
+                "'{layer}' returns a dict, since its graph has the Outputs {outputs}",
+                layer=name,
+                outputs=listing(outputs),
+            ),
             fix="pass the module alone to from_torch; load_into takes those with one Output",
             node=name,
         )
@@ -288,8 +301,11 @@ def _graph_of(call: Call) -> Exported:
     wires = [[suffixes.get(name) for name in edge] for edge in bypass_relays(graph)]
     if [None, None] in wires or len({*suffixes.values()}) < len(suffixes):
         raise ConversionError(
-            f"'{call.name}' is made of a graph that hands its input on, or has names"
-            " that differ in '/' and '.' alone",
+            Text(
+                "the graph of '{layer}' passes its input on unchanged, or has names that "
+                "differ only in '/' and '.'",
+                layer=call.name,
+            ),
             fix="pass the module alone to from_torch, and make a new one of other numbers by"
             " jaxsnn.to_torch",
             node=call.name,

@@ -122,9 +122,12 @@ def traced_module(module: Any, sample: Any) -> TracedModule:
         {export.framework for export in exports.values() if export.framework is not None}
     )
     if len(framework_names) != 1:
+        titles = [framework.title for framework in frameworks().values() if framework.leaves]
         raise ConversionError(
-            f"the module has {f'neurons of {listing(framework_names)}' if framework_names else 'no neurons'}",
-            fix=f"use neurons of one framework, {' or '.join(_titles())}",
+            Text("the module has neurons of {frameworks}", frameworks=listing(framework_names))
+            if framework_names
+            else "the module has no neurons",
+            fix=f"use neurons of one framework, {' or '.join(titles)}",
         )
     draft = _ModuleDraft(seen, exports)
     for call in seen.calls:
@@ -136,8 +139,8 @@ def traced_module(module: Any, sample: Any) -> TracedModule:
     dt = graph.dialect.dt
     assumed_dt = dt if not steps and not draft.dialects else None
     if assumed_dt is not None:
-        why = graph.dialect.why + (
-            f" No layer of the module says dt: {format_time(assumed_dt)} is assumed."
+        why = graph.dialect.why + Text(
+            " No layer of the module specifies dt: {dt} is assumed.", dt=format_time(assumed_dt)
         )
         graph = dataclasses.replace(graph, dialect=dataclasses.replace(graph.dialect, why=why))
     warnings = (
@@ -195,8 +198,11 @@ def _refuse_no_states(module: Any) -> None:
         for name, child in part.named_children() if type(part) is torch.nn.Sequential else ():
             if is_of_graph(child):
                 raise ConversionError(
-                    f"Sequential calls '{name}' without the state that it gave, so that each step is a"
-                    " first one",
+                    Text(
+                        "Sequential calls '{layer}' without the state that it returned, so that each "
+                        "step is a first one",
+                        layer=name,
+                    ),
                     fix="pass what jaxsnn.to_torch made, or give your module a forward(x, state) that"
                     " hands the state on and returns (y, state)",
                     node=name,
@@ -309,7 +315,11 @@ class _ModuleDraft:
         for earlier_name, earlier in self.dialects.items():
             if dataclasses.replace(earlier, nodes={}, why="") != common:
                 raise ConversionError(
-                    f"'{earlier_name}' and '{name}' are of graphs whose dialects differ",
+                    Text(
+                        "'{first}' and '{second}' come from graphs whose dialects differ",
+                        first=earlier_name,
+                        second=name,
+                    ),
                     fix="make them of graphs of one dialect with the same dt and options",
                     node=name,
                 )
@@ -324,8 +334,12 @@ class _ModuleDraft:
             return None
         if self.neurons:
             raise ConversionError(
-                f"the module has a neuron '{next(iter(self.neurons))}' beside those of"
-                f" '{next(iter(self.dialects))}', which jaxsnn.to_torch made",
+                Text(
+                    "the module has a neuron '{layer}' beside those of '{other_layer}', which "
+                    "jaxsnn.to_torch made",
+                    layer=next(iter(self.neurons)),
+                    other_layer=next(iter(self.dialects)),
+                ),
                 fix="put the neurons into the graph before jaxsnn.to_torch",
             )
         nodes = {name: options for part in parts for name, options in part.nodes.items()}
@@ -337,8 +351,11 @@ class _ModuleDraft:
         export = self.made.get(leaf)
         if export is None or export.framework is None:
             raise ConversionError(
-                f"forward takes what '{leaf}' gave in the step before, and '{leaf}' is no neuron of"
-                " this step",
+                Text(
+                    "forward reads the previous output of '{layer}', which is not a neuron of this "
+                    "step",
+                    layer=leaf,
+                ),
                 fix="keep what a neuron fires, or let layers take what layers give",
                 node=leaf,
             )
@@ -351,7 +368,12 @@ class _ModuleDraft:
         ends = tuple(end for source in sources for end in self.ends[source])
         if len(set(ends)) < len(ends):
             raise ConversionError(
-                f"'{name}' adds what '{ends[0]}' gives to itself, and a graph has each edge once",
+                Text(
+                    "'{layer}' adds the output of '{source}' to itself, and a graph has each edge "
+                    "once",
+                    layer=name,
+                    source=ends[0],
+                ),
                 fix="multiply the weights by two instead",
                 node=name,
             )
@@ -422,8 +444,14 @@ class _ModuleDraft:
         """Refuse what is right for some numbers alone where others arrive."""
         feeding_nodes = listing(f"'{name}' ({self.nodes[name]['type']})" for name in before)
         raise ConversionError(
-            f"'{call.name}' ({type(call.module).__name__}) takes what {feeding_nodes} gives, "
-            f"and NIR has it for {allowed_inputs} alone",
+            Text(
+                "'{layer}' ({type}) receives the output of {sources}, and NIR supports it only "
+                "for {allowed}",
+                layer=call.name,
+                type=type(call.module).__name__,
+                sources=feeding_nodes,
+                allowed=allowed_inputs,
+            ),
             fix=f"put it after the neurons{', or use AvgPool2d' if self.made[call.name].nodes else ''}",
             node=call.name,
         )
@@ -478,8 +506,12 @@ class _ModuleDraft:
         heard = [output.member for output in self.seen.outputs if output.sources == (call.name,)]
         if spikes_used or "output" in heard:
             raise ConversionError(
-                f"'{call.name}' ({type(call.module).__name__}) never resets, "
-                "and its spikes are taken, which NIR's neurons do not give without a reset",
+                Text(
+                    "'{layer}' ({type}) never resets, and its spikes are used; NIR's neurons "
+                    "without a reset do not spike",
+                    layer=call.name,
+                    type=type(call.module).__name__,
+                ),
                 fix="let it reset, or return its membrane alone as a readout",
                 node=call.name,
             )
@@ -492,7 +524,10 @@ class _ModuleDraft:
             leaf = heard.sources[0]
             if self.seen.goes_on(leaf):
                 raise ConversionError(
-                    f"the module returns the membrane of '{leaf}', whose spikes go on",
+                    Text(
+                        "the module returns the membrane of '{layer}', whose spikes feed other layers",
+                        layer=leaf,
+                    ),
                     fix="return what it fires, or its membrane where nothing takes its spikes",
                     node=leaf,
                 )
@@ -516,24 +551,31 @@ def _parameters(call: Call) -> list[Any]:
 
 
 def _left_out(seen: ModuleTrace) -> Iterator[Problem]:
-    """What must be said of tensors that the module returns and the graph does not give."""
+    """Warn of tensors that the module returns and the graph leaves out."""
     for description in seen.left_out:
         yield Problem(
             code="left-out",
             severity="warning",
-            message=f"the graph leaves out what the module returns beside its output: {description}",
+            message=Text(
+                "the graph leaves out values that the module returns beside its output: "
+                "{description}",
+                description=description,
+            ),
             fix="compute it from what the graph gives, or let forward return what layers give",
         )
 
 
 def _counting(seen: ModuleTrace) -> Iterator[Problem]:
-    """What must be said of a module that may do something else in some later step."""
+    """Warn of a module that may do something else in a later step."""
     for name in seen.counters:
         yield Problem(
             code="counts-steps",
             severity="warning",
-            message=f"forward changes its own number '{name}' in each step, and the graph does not know"
-            " what it does by it in steps later than those that are compared",
+            message=Text(
+                "forward changes '{name}' of the module in each step, and how that acts in "
+                "later steps than the compared ones is not in the graph",
+                name=name,
+            ),
             fix="let forward do the same in each step, or compare with jaxsnn.verify over as many as"
             " you run",
         )
@@ -554,8 +596,11 @@ def _shared_numbers(seen: ModuleTrace, draft: _ModuleDraft) -> Iterator[Problem]
             node=node_names[0],
             code="shared-parameters",
             severity="warning",
-            message=f"the module has one and the same numbers for {shown}, and the graph a copy for"
-            " each",
+            message=Text(
+                "the module shares the same numbers between {layers}, and the graph has a copy "
+                "for each",
+                layers=shown,
+            ),
             fix="train the module rather than the graph, where the copies part",
         )
 
@@ -576,18 +621,16 @@ def _fixed_weights(seen: ModuleTrace, draft: _ModuleDraft) -> Iterator[Problem]:
             node=fixed[0].strip("'"),
             code="fixed-weights",
             severity="warning",
-            message=f"weights of {listing(fixed)} are no parameters of the module, and training changes"
-            " them, so that load_into refuses the graph",
+            message=Text(
+                "weights of {nodes} are no parameters of the module: after training changes "
+                "them, load_into refuses the graph",
+                nodes=listing(fixed),
+            ),
             fix=Text(
                 "train the others alone: {trainable}",
                 trainable=TRAINABLE.set_to(",".join(trainable)),
             ),
         )
-
-
-def _titles() -> list[str]:
-    """The frameworks whose neurons have exporters."""
-    return [framework.title for framework in frameworks().values() if framework.leaves]
 
 
 def _free(name: str, used_names: Any) -> str:
@@ -606,7 +649,7 @@ def _read(draft: _ModuleDraft, framework: str, steps: list[float]) -> Graph:
     if steps:
         if len(set(steps)) != 1:
             raise ConversionError(
-                f"neurons step by different dt ({listing(sorted(set(steps)))} s)",
+                Text("neurons have different steps ({dt} s)", dt=listing(sorted(set(steps)))),
                 fix="give all of them one dt",
             )
         options["dt"] = steps[0]

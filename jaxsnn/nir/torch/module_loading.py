@@ -25,6 +25,7 @@ from jaxsnn.nir.torch.graph_matching import matched
 from jaxsnn.nir.torch.leaves import WAYS_OUT, setter_of
 from jaxsnn.nir.torch.module_graph import TracedModule, traced_module
 from jaxsnn.nir.torch.module_pass import leading_axes
+from jaxsnn.wording import Text
 
 #: Two numbers are the same within this fraction of the largest of their array: float32 there and
 #: back.
@@ -77,7 +78,10 @@ def loaded(module: Any, graph: Graph) -> Iterator[tuple[Loaded, TracedModule]]:
             raise
         except Exception as error:  # what torch raises for numbers of a shape that it cannot use
             raise ConversionError(
-                f"the module does not run with the numbers of the file ({first_line(error)})",
+                Text(
+                    "the module does not run with the numbers of the file ({reason})",
+                    reason=first_line(error),
+                ),
                 fix="give the layers of the module the shapes of the file",
             ) from error
         _refuse_difference(after.graph, graph, nodes)
@@ -95,13 +99,13 @@ def first_input(module: Any, graph: Graph) -> Any:
 
     if len(graph.inputs) != 1:
         raise ConversionError(
-            f"the graph has {len(graph.inputs)} inputs, and a module takes one",
+            Text("the graph has {count} inputs, and a module has 1", count=len(graph.inputs)),
             fix="load a graph with one Input",
         )
     shape = shapes(graph)[graph.inputs[0]][1]
     if shape is None:
         raise ConversionError(
-            f"the shape of input '{graph.inputs[0]}' is unknown",
+            Text("the shape of input '{input}' is unknown", input=graph.inputs[0]),
             fix="write it into the file",
             node=graph.inputs[0],
         )
@@ -128,12 +132,22 @@ def _assignments(
     for fold in traced.folds:
         assignments += fold.undone(graph.nodes[nodes[fold.node]])
         effect = "only adds a bias now" if fold.offset else "does nothing any more"
-        notes.append(f"'{fold.layer}' {effect}: its statistics are in the weights before it")
+        notes.append(
+            Text(
+                "'{layer}' {effect}: its statistics are included in the weights before it",
+                layer=fold.layer,
+                effect=effect,
+            )
+        )
     notes += _unsaved(assignments)
     if graph.dialect.dt != traced.graph.dialect.dt:
         notes.append(
-            f"a step lasts {graph.dialect.dt} s in the file and {traced.graph.dialect.dt} s in the "
-            "module; each step does the same"
+            Text(
+                "a step lasts {expected} s in the file and {actual} s in the module; the "
+                "effect of a step is the same",
+                expected=graph.dialect.dt,
+                actual=traced.graph.dialect.dt,
+            )
         )
     return assignments, notes
 
@@ -160,8 +174,13 @@ def _refuse_parted(numbers: list[LayerNumbers]) -> None:
         )
         if not np.allclose(earlier_value, value, rtol=_TOLERANCE, atol=0):
             raise ConversionError(
-                f"nodes '{earlier.node}' and '{assignment.node}' have different numbers, and the module has"
-                f" one {assignment.name} for both",
+                Text(
+                    "nodes '{first}' and '{second}' have different numbers, and the module has one "
+                    "{parameter} for both",
+                    first=earlier.node,
+                    second=assignment.node,
+                    parameter=assignment.name,
+                ),
                 fix="give each of the places in the module a layer of its own",
                 node=assignment.node,
             )
@@ -178,8 +197,12 @@ def _unsaved(numbers: list[LayerNumbers]) -> list[str]:
     if not lost:
         return []
     return [
-        f"state_dict() of the module leaves out {listing(lost, limit=4)}, which are no parameters of "
-        "torch and changed: after load_state_dict() load the file again, or save the module whole"
+        Text(
+            "state_dict() of the module leaves out {parameters}, which changed and are not "
+            "parameters of torch: after load_state_dict() load the file again, or save the "
+            "module itself",
+            parameters=listing(lost, limit=4),
+        )
     ]
 
 
@@ -243,7 +266,11 @@ def _assigned(traced: TracedModule, assignment: LayerNumbers) -> Callable[[], An
             return lambda: None
         removed = "remove that first, with torch.nn.utils.remove_weight_norm or prune.remove"
         raise ConversionError(
-            f"'{assignment.layer}': {name} is computed anew before each call, of other parameters",
+            Text(
+                "'{layer}': {parameter} is computed before each call, from other parameters",
+                layer=assignment.layer,
+                parameter=name,
+            ),
             fix=removed if assignment.owner._forward_pre_hooks else WAYS_OUT["linear"],
             node=assignment.node,
         )
@@ -282,7 +309,12 @@ def _through_parametrization(assignment: LayerNumbers, old: Any) -> Callable[[],
     if why:
         holder.load_state_dict(before)
         raise ConversionError(
-            f"'{assignment.layer}': {assignment.name} is parametrized, and cannot be set ({why})",
+            Text(
+                "'{layer}': {parameter} is parametrized and cannot be set ({reason})",
+                layer=assignment.layer,
+                parameter=assignment.name,
+                reason=why,
+            ),
             fix="remove it first, with torch.nn.utils.parametrize.remove_parametrizations",
             node=assignment.node,
         ) from cause
@@ -318,14 +350,30 @@ def _fitted(assignment: LayerNumbers, shape: tuple[int, ...], refuse: bool = Tru
         if not refuse:
             return value
         raise ConversionError(
-            f"'{assignment.layer}': {assignment.name} has the shape {shape} in the module, and node "
-            f"'{assignment.node}' has numbers from {value.min():g} to {value.max():g} in the shape {value.shape}",
+            Text(
+                "'{layer}': {parameter} has the shape {actual} in the module, and node "
+                "'{node}' has numbers from {minimum:g} to {maximum:g} in the shape {expected}",
+                layer=assignment.layer,
+                parameter=assignment.name,
+                actual=shape,
+                node=assignment.node,
+                minimum=value.min(),
+                maximum=value.max(),
+                expected=value.shape,
+            ),
             fix=f"give the layer a tensor of the shape {value.shape} for it",
             node=assignment.node,
         )
     raise ConversionError(
-        f"'{assignment.layer}': {assignment.name} has the shape {shape} in the module, and {value.shape} "
-        f"in node '{assignment.node}'",
+        Text(
+            "'{layer}': {parameter} has the shape {actual} in the module, and {expected} "
+            "in node '{node}'",
+            layer=assignment.layer,
+            parameter=assignment.name,
+            actual=shape,
+            expected=value.shape,
+            node=assignment.node,
+        ),
         fix="load the file into a module of its own shapes",
         node=assignment.node,
     )
@@ -402,8 +450,15 @@ def _compared(name: str, node: str, key: str, module_value: Any, file_value: Any
             for value in (module_value, file_value)
         ]
         raise ConversionError(
-            f"'{name}' cannot do what node '{node}' does: {key} of a step is {shown[0]} in the "
-            f"module and {shown[1]} in the file",
+            Text(
+                "'{layer}' cannot implement node '{node}': {key} of a step is {actual} in the "
+                "module and {expected} in the file",
+                layer=name,
+                node=node,
+                key=key,
+                actual=shown[0],
+                expected=shown[1],
+            ),
             fix="give the module's layer that setting, or convert the file for its framework first",
             node=node,
         )

@@ -11,6 +11,7 @@ from typing import Any
 from jaxsnn.errors import ConversionError, first_line
 from jaxsnn.nir.frameworks.registry import frameworks
 from jaxsnn.nir.torch.leaves import exporter_of, in_time, of_library
+from jaxsnn.wording import Text
 
 
 def fed_back(module: Any, result: Any) -> tuple[Any, ...]:
@@ -40,7 +41,11 @@ def sample_of(module: Any, sample: Any) -> Any:
         return torch.as_tensor(sample, dtype=like.dtype, device=like.device)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ConversionError(
-            f"no tensor can be made of the sample, a {type(sample).__name__}: {first_line(error)}",
+            Text(
+                "the sample, a {type}, cannot be converted to a tensor: {reason}",
+                type=type(sample).__name__,
+                reason=first_line(error),
+            ),
             fix="give a tensor (batch, *shape), such as torch.zeros(1, 784)",
         ) from error
 
@@ -52,8 +57,14 @@ def not_taken(module: Any, sample: Any, error: Exception) -> ConversionError:
     if like.dtype != sample.dtype:
         fix = f"give a sample of {like.dtype}, as its weights are, with sample.to({like.dtype})"
     return ConversionError(
-        f"{type(module).__name__} does not take a sample of shape {tuple(sample.shape)} of "
-        f"{sample.dtype}: {first_line(error)}{raised_in(module, error)}",
+        Text(
+            "{module} does not accept a sample of shape {shape} of {dtype}: {reason}{raised_in}",
+            module=type(module).__name__,
+            shape=tuple(sample.shape),
+            dtype=sample.dtype,
+            reason=first_line(error),
+            raised_in=raised_in(module, error),
+        ),
         fix=fix,
     )
 
@@ -62,8 +73,14 @@ def failed(module: Any, error: Exception, when: str) -> ConversionError:
     """The refusal of a module whose forward raised something, and where."""
     kind, message = type(error).__name__, first_line(error)
     return ConversionError(
-        f"forward of {type(module).__name__} fails {when} with {kind}"
-        f"{'' if message == kind else f' ({message})'}{raised_in(module, error)}",
+        Text(
+            "forward of {module} fails {when} with {error}{detail}{raised_in}",
+            module=type(module).__name__,
+            when=when,
+            error=kind,
+            detail=Text("") if message == kind else Text(" ({reason})", reason=message),
+            raised_in=raised_in(module, error),
+        ),
         fix="call the module with such a sample yourself, and pass it when that works",
     )
 
@@ -71,11 +88,11 @@ def failed(module: Any, error: Exception, when: str) -> ConversionError:
 def raised_in(module: Any, error: BaseException) -> str:
     """ ", in layer NAME": the innermost one in which an error arose, or "" where it is the module."""
     layer_of_id = {id(part): (name, part) for name, part in module.named_modules()}
-    location, frame = "", error.__traceback__
+    location, frame = Text(""), error.__traceback__
     while frame is not None:
         name, part = layer_of_id.get(id(frame.tb_frame.f_locals.get("self")), ("", None))
         if name:
-            location = f", in layer '{name}' ({type(part).__name__})"
+            location = Text(", in layer '{layer}' ({type})", layer=name, type=type(part).__name__)
         frame = frame.tb_next
     return location
 
@@ -108,8 +125,13 @@ def refuse_no_time(leaves: list[tuple[str, Any]], leading: int, sample: Any) -> 
         return
     name, leaf = next((name, leaf) for name, leaf in leaves if in_time(leaf))
     raise ConversionError(
-        f"layer '{name}' ({type(leaf).__name__}) runs through time itself, and the sample has shape"
-        f" {shape}, in which no axis is time",
+        Text(
+            "layer '{layer}' ({type}) runs through time itself, and the sample has shape "
+            "{shape}, which has no time axis",
+            layer=name,
+            type=type(leaf).__name__,
+            shape=shape,
+        ),
         fix="give a sample (time, batch, *shape), or let its layers take one step each",
         node=name,
     )
@@ -141,7 +163,8 @@ def unchanged(module: Any) -> Iterator[None]:
 
     saved = []
     for part in module.modules():
-        if _is_lazy(part):  # a first pass gives it its sizes, which it keeps
+        is_lazy = getattr(part, "has_uninitialized_params", None)
+        if is_lazy is not None and is_lazy():  # a first pass gives it its sizes, which it keeps
             continue
         attributes = {key: _copied(value) for key, value in vars(part).items() if key != "_modules"}
         held = [*part._buffers.values(), *attributes.values()]
@@ -186,11 +209,6 @@ def parameters_back(module: Any) -> Iterator[None]:
                 if not torch.equal(parameter, before):
                     parameter.data = before
         raise
-
-
-def _is_lazy(module: Any) -> bool:
-    is_uninitialised = getattr(module, "has_uninitialized_params", None)
-    return is_uninitialised is not None and is_uninitialised()
 
 
 def _copied(value: Any) -> Any:

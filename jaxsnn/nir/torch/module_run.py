@@ -19,6 +19,7 @@ from jaxsnn.nir.torch.module_pass import (
     uncompiled,
 )
 from jaxsnn.nir.torch.trace_outcome import ModuleTrace
+from jaxsnn.wording import Text
 
 
 def run_module(
@@ -113,7 +114,12 @@ def _over_time(module: Any, returned: list[list[np.ndarray]]) -> list[np.ndarray
     counts = {len(tensors) for tensors in returned}
     if len(counts) != 1:
         raise ConversionError(
-            f"forward of {kind} returns {listing(sorted(counts))} tensors, in one step and in another",
+            Text(
+                "forward of {module} returns different numbers of tensors in different steps: "
+                "{counts}",
+                module=kind,
+                counts=listing(sorted(counts)),
+            ),
             fix="return the same in each step",
         )
     columns = list(zip(*returned, strict=True))
@@ -121,8 +127,13 @@ def _over_time(module: Any, returned: list[list[np.ndarray]]) -> list[np.ndarray
         shapes = {array.shape for array in column}
         if len(shapes) > 1:
             raise ConversionError(
-                f"tensor {place} that forward of {kind} returns has shapes"
-                f" {listing(sorted(map(str, shapes)))}, in one step and in another",
+                Text(
+                    "tensor {index} that forward of {module} returns has different shapes in "
+                    "different steps: {shapes}",
+                    index=place,
+                    module=kind,
+                    shapes=listing(sorted(map(str, shapes))),
+                ),
                 fix="return the same in each step, and collect what it gives outside of it",
             )
     return [np.stack(column) for column in columns]
@@ -132,7 +143,7 @@ def _called(module: Any, x: Any) -> Any:
     try:
         return module(x)
     except Exception as error:
-        raise failed(module, error, f"for {len(x)} steps") from error
+        raise failed(module, error, Text("for {steps} steps", steps=len(x))) from error
 
 
 def _stepped(module: Any, x: Any) -> Iterator[Any]:
@@ -148,10 +159,16 @@ def _stepped(module: Any, x: Any) -> Iterator[Any]:
             result = module(frame, *state)
         except Exception as error:
             if not state:
-                raise failed(module, error, f"in step {step}") from error
+                raise failed(module, error, Text("in step {step}", step=step)) from error
             raise ConversionError(
-                f"forward of {type(module).__name__} fails in step {step} with the state that it"
-                f" returned in the step before ({type(error).__name__}: {error})",
+                Text(
+                    "forward of {module} fails in step {step} with the state that it returned in "
+                    "the previous step ({error_type}: {reason})",
+                    module=type(module).__name__,
+                    step=step,
+                    error_type=type(error).__name__,
+                    reason=str(error),
+                ),
                 fix="return (output, state) with a state as forward takes it",
             ) from error
         yield result

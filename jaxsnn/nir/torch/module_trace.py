@@ -31,6 +31,7 @@ from jaxsnn.nir.torch.module_pass import (
 )
 from jaxsnn.nir.torch.pass_record import Made, PassRecord
 from jaxsnn.nir.torch.trace_outcome import ModuleTrace, calls_taken, left_out, outputs_of
+from jaxsnn.wording import Text
 
 
 def trace(module: Any, sample: Any) -> ModuleTrace:
@@ -55,7 +56,11 @@ def trace(module: Any, sample: Any) -> ModuleTrace:
     ]
     if len(required) > 1:
         raise ConversionError(
-            f"forward of {type(module).__name__} needs {listing(required)}, and is given a sample alone",
+            Text(
+                "forward of {module} needs {arguments}, and receives only a sample",
+                module=type(module).__name__,
+                arguments=listing(required),
+            ),
             fix=f"give {listing(required[1:])} a default, such as None, from which states begin",
         )
     first: ModuleTrace | ConversionError
@@ -92,8 +97,11 @@ def _refuse_late_biases(first: ModuleTrace | ConversionError, later: ModuleTrace
     for call in (call for call in later.calls if call.name in late):
         if any(np.any(entry.get("bias", 0)) for entry in exported(call).nodes.values()):
             raise ConversionError(
-                f"forward leaves out '{call.name}' in the first step, and a graph adds its bias there,"
-                " too",
+                Text(
+                    "forward skips '{layer}' in the first step, and a graph adds its bias there, "
+                    "too",
+                    layer=call.name,
+                ),
                 fix="begin with zeros that it takes, or give it no bias",
                 node=call.name,
             )
@@ -133,7 +141,9 @@ def _watched(module: Any, sample: Any, after_a_step: bool = False) -> ModuleTrac
     except RuntimeError as error:  # of layers that do not take its shape or its type
         raise not_taken(module, sample, error) from error
     except Exception as error:
-        raise failed(module, error, f"for a sample of shape {tuple(sample.shape)}") from error
+        raise failed(
+            module, error, Text("for a sample of shape {shape}", shape=tuple(sample.shape))
+        ) from error
     outputs = outputs_of(record, result)
     calls = calls_taken(record, outputs)
     absent = {id(leaf) for _, leaf in leaves} - hooks.begun if after_a_step else set()

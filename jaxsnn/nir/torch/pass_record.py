@@ -15,6 +15,7 @@ from jaxsnn.nir.torch.fixed_numbers import FixedNumbers
 from jaxsnn.nir.torch.leaves import unsupported
 from jaxsnn.nir.torch.module_order import Order, first_order, orders
 from jaxsnn.nir.torch.torch_functions import parts_of
+from jaxsnn.wording import Text
 
 Member = Literal["output", "membrane"]
 
@@ -190,4 +191,8 @@ class PassRecord:
     def said_of(self, tensor: Any) -> str:
         """Which function of torch computed a tensor of no layer, or ""."""
         name = self.seen(tensor).function
-        return f", by torch's {name}, which is not taken there" if name else ""
+        return (
+            Text(", by torch's {function}, which is not supported there", function=name)
+            if name
+            else Text("")
+        )

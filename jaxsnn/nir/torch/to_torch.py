@@ -30,6 +30,7 @@ from jaxsnn.nir.model.draft import WEIGHTED, Draft, as_node, draft_of, plain_fla
 from jaxsnn.nir.model.graph import Graph, refuse_no_graph
 from jaxsnn.nir.model.nodes import class_of
 from jaxsnn.nir.model.passes import window
+from jaxsnn.wording import Text
 
 #: Where a module that `to_torch` made keeps its graph, in its `meta`.
 SOURCE = "jaxsnn.graph"
@@ -127,7 +128,11 @@ def drafted(graph: Graph) -> TorchDraft:
     for name, rule in rules.items():
         if rule.is_continuous:
             raise ConversionError(
-                f"node '{name}' has continuous time in the dialect {rule.dialect}",
+                Text(
+                    "node '{node}' has continuous time in the dialect {dialect}",
+                    node=name,
+                    dialect=rule.dialect,
+                ),
                 fix="convert the graph for a time-stepped framework first",
                 node=name,
             )
@@ -228,7 +233,9 @@ def _module(name: str, draft: Draft, steps: Mapping[str, Step]) -> Any:
     # Torch's "same" pads more after than before, too; it takes no strides.
     if not even and (entry["padding"] != "same" or set(frame.stride) != {1}):
         raise ConversionError(
-            f"node '{name}' ({kind}) pads its sides differently",
+            Text(
+                "node '{node}' ({type}) has different padding at its two ends", node=name, type=kind
+            ),
             fix="give the padding in numbers",
             node=name,
         )

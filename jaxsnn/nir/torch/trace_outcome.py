@@ -13,6 +13,7 @@ from jaxsnn.nir.frameworks.torch_layers import Call
 from jaxsnn.nir.torch.leaves import Before, exported
 from jaxsnn.nir.torch.module_pass import tensors_of
 from jaxsnn.nir.torch.pass_record import Made, Member, PassRecord
+from jaxsnn.wording import Text
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -110,9 +111,9 @@ def outputs_of(record: PassRecord, result: Any) -> tuple[Heard, ...]:
     if not tensors or origins[0] is None:
         if tensors:
             record.refuse_lost(tensors[0])
-        by = record.said_of(tensors[0]) if tensors else ""
+        by = record.said_of(tensors[0]) if tensors else Text("")
         raise ConversionError(
-            f"the output of the module is computed outside of layers{by}",
+            Text("the output of the module is computed outside of layers{by}", by=by),
             fix="return what a layer gives in one step, unchanged",
         )
     consumed = {source for call in record.calls.values() for source in call.sources}
@@ -178,6 +179,13 @@ def left_out(record: PassRecord, result: Any) -> Iterator[str]:
         origin = seen.unchanged
         if not place or seen.is_state or (origin is not None and origin.sources != ("",)):
             continue
-        by = f" by torch's {seen.function}" if seen.function else ""
-        description = f"computed outside of layers{by}" if origin is None else "its input"
-        yield f"tensor {place + 1}, of shape {tuple(tensor.shape)}, {description}"
+        by = Text(" by torch's {function}", function=seen.function) if seen.function else Text("")
+        description = (
+            Text("computed outside of layers{by}", by=by) if origin is None else "its input"
+        )
+        yield Text(
+            "tensor {index}, of shape {shape}, {description}",
+            index=place + 1,
+            shape=tuple(tensor.shape),
+            description=description,
+        )

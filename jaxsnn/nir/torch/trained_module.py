@@ -12,6 +12,7 @@ from jaxsnn.nir.model.draft import WEIGHTED, spelt
 from jaxsnn.nir.model.graph import Graph
 from jaxsnn.nir.model.node import Node
 from jaxsnn.nir.torch.to_torch import SOURCE, drafted, to_torch
+from jaxsnn.wording import Text
 
 #: Places of biases in loops are multiples of this: what importers need adds them to other biases.
 _IN_LOOPS = 2.0**26
@@ -89,8 +90,13 @@ def _with_weights(graph: Graph, module: Any) -> Graph:
         apart &= ~np.isnan(new)  # which no graph has, and that is told
         if apart.any():
             raise ConversionError(
-                f"weight of layer '{spelt(name)}' is {new[apart][0]:g}, and {now[place][apart][0]:g} in"
-                " another layer of the module, and the graph has one for both",
+                Text(
+                    "the weight of layer '{layer}' is {actual:g}, and {expected:g} in another "
+                    "layer of the module, and the graph has one weight for both",
+                    layer=spelt(name),
+                    actual=new[apart][0],
+                    expected=now[place][apart][0],
+                ),
                 fix="give each place weights of its own in the graph before jaxsnn.to_torch",
                 node=name,
             )
@@ -161,7 +167,11 @@ def _held(module: Any, name: str, key: str) -> np.ndarray:
     held = getattr(getattr(module, spelt(name), None), key, None)
     if held is None:
         raise ConversionError(
-            f"the module has no {key} of '{name}', which jaxsnn.to_torch gave it",
+            Text(
+                "the module has no {parameter} of '{layer}', which jaxsnn.to_torch created",
+                parameter=key,
+                layer=name,
+            ),
             fix="keep the layers that jaxsnn.to_torch makes",
             node=name,
         )
@@ -185,15 +195,27 @@ def _refuse_other_numbers(graph: Graph, module: Any) -> None:
         value, new = _held(module, layer, key), expected.numpy()
         if value.shape != new.shape:
             raise ConversionError(
-                f"node '{node}': {key} has the shape {value.shape} in the module, and {new.shape} in its"
-                " graph",
+                Text(
+                    "node '{node}': {parameter} has the shape {actual} in the module, and "
+                    "{expected} in its graph",
+                    node=node,
+                    parameter=key,
+                    actual=value.shape,
+                    expected=new.shape,
+                ),
                 fix="keep the shapes that jaxsnn.to_torch makes",
                 node=node,
             )
         if not (same := value.astype(np.float32) == new).all():
             raise ConversionError(
-                f"node '{node}': {key} is {value[~same][0]:g} in the module and {new[~same][0]:g} in its"
-                " graph, and weights, biases, v_threshold and v_reset alone are read back",
+                Text(
+                    "node '{node}': {parameter} is {actual:g} in the module and {expected:g} in "
+                    "its graph, and only weights, biases, v_threshold and v_reset are read back",
+                    node=node,
+                    parameter=key,
+                    actual=value[~same][0],
+                    expected=new[~same][0],
+                ),
                 fix="set it in the graph before jaxsnn.to_torch",
                 node=node,
             )
