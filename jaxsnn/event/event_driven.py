@@ -299,7 +299,11 @@ def _checked_end(t_end: Any, dtype: Any) -> Float[Array, ""]:
             end = np.asarray(seconds, dtype)
         if not is_end(end):
             rounded = 0 < seconds < np.inf
-            as_what = f", {float(end):g} as {np.dtype(dtype)}" if rounded else ""
+            as_what = (
+                Text(", {rounded_end:g} as {dtype}", rounded_end=float(end), dtype=np.dtype(dtype))
+                if rounded
+                else Text("")
+            )
             fix = "pass a finite time after 0, in seconds"
             raise UsageError(
                 Text(
@@ -322,7 +326,11 @@ def _checked_samples(times: Any, t_end: Any, end: Float[Array, ""]) -> Float[Arr
     if np.ndim(times) != 1:
         shape = np.shape(times)
         raise UsageError(
-            f"sample_times have {len(shape)} axes, shape {shape}, and not 1",
+            Text(
+                "sample_times have {axes} axes, shape {shape}, and must have 1",
+                axes=len(shape),
+                shape=shape,
+            ),
             fix="pass one row of times, (samples,)",
         )
     if not any(isinstance(value, Tracer) for value in (times, t_end)):
@@ -335,8 +343,13 @@ def _refuse_samples(times: np.ndarray, t_end: np.ndarray) -> None:
     outside = times[~((times >= 0) & (times <= t_end))]
     if outside.size:
         raise UsageError(
-            f"sample_times has {outside.size} of {times.size} times outside of the simulation, "
-            f"such as {outside[0]:g} s",
+            Text(
+                "sample_times has {count} of {size} times outside the simulation, such as "
+                "{time:g} s",
+                count=outside.size,
+                size=times.size,
+                time=outside[0],
+            ),
             fix=Text("pass times from 0 to {option}, {t_end:g} s", option=T_END, t_end=t_end),
         )
 
@@ -350,18 +363,25 @@ def check_options(network: Network, options: EventOptions) -> None:
     options = options.hashable()
     if options.backend not in BACKENDS:
         raise UsageError(
-            f"backend is {options.backend!r}", fix=suggestion(str(options.backend), BACKENDS)
+            Text("backend is {backend!r}", backend=options.backend),
+            fix=suggestion(str(options.backend), BACKENDS),
         )
     if options.threads is not None and not _is_sound("threads", options.threads):
         fix = _whole(options.threads)
-        raise UsageError(f"threads is {shown(options.threads)}", fix=fix)
+        raise UsageError(Text("threads is {threads}", threads=shown(options.threads)), fix=fix)
     if not isinstance(options.forward_mode, bool):
         fix = "give True or False"
-        raise UsageError(f"forward_mode is {shown(options.forward_mode)}", fix=fix)
+        raise UsageError(
+            Text("forward_mode is {forward_mode}", forward_mode=shown(options.forward_mode)),
+            fix=fix,
+        )
     for option in ("min_slope", "jump_width"):
         # "not at least", so that NaN is refused
         if (value := getattr(options, option)) is not None and not as_number(value) >= 0:
-            raise UsageError(f"{option} is {shown(value)}", fix="give at least 0")
+            raise UsageError(
+                Text("{parameter} is {value}", parameter=option, value=shown(value)),
+                fix="give at least 0",
+            )
     for option in (*BUDGETS, "refractory"):
         named = by_population(option, getattr(options, option))
         # a name that nothing has would be a setting without effect
@@ -383,7 +403,7 @@ def check_options(network: Network, options: EventOptions) -> None:
     are_names = isinstance(only, tuple) and all(isinstance(name, str) for name in only)
     if not isinstance(only, bool) and not are_names:
         fix = "give True, False or names of populations, in a tuple"
-        raise UsageError(f"first_spike_only is {shown(only)}", fix=fix)
+        raise UsageError(Text("first_spike_only is {only}", only=shown(only)), fix=fix)
     named = only if isinstance(only, tuple) else ()
     refuse_strangers("first_spike_only", named, firing, "a spiking population")
 
@@ -418,7 +438,12 @@ def refuse_strangers(
     for name in named:
         if name not in allowed:
             raise UsageError(
-                f"{option} names {name!r}, which is not {description}",
+                Text(
+                    "{parameter} has {name!r}, which is not {description}",
+                    parameter=option,
+                    name=name,
+                    description=description,
+                ),
                 fix=suggestion(name, allowed),
                 node=name,
             )

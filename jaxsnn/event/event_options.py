@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from jaxsnn.errors import UsageError
 from jaxsnn.network.static_options import hashable
+from jaxsnn.wording import Text
 
 #: One number for all populations, or one for some of them; of a budget also "auto".
 PerPopulation = int | float | str | Mapping[str, Any] | tuple[tuple[str, Any], ...] | None
@@ -110,7 +111,7 @@ def by_population(option: str, value: Any) -> dict[str, Any]:
         return {}
     if not all(isinstance(pair, tuple) and len(pair) == 2 for pair in pairs):
         fix = "give one for all, or a mapping from names of populations"
-        raise UsageError(f"{option} is {value!r}", fix=fix)
+        raise UsageError(Text("{parameter} is {value!r}", parameter=option, value=value), fix=fix)
     return dict(pairs)
 
 

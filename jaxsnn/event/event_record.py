@@ -10,6 +10,7 @@ import jax
 from jaxsnn.event.forward.layer import LayerSpikes
 from jaxsnn.event.forward.readout import Drive
 from jaxsnn.network.array_types import Array, Float, Int
+from jaxsnn.wording import Text
 
 
 @jax.tree_util.register_dataclass
@@ -45,10 +46,28 @@ def shortage_text(budgets: Budgets, option: str, name: str) -> str:
     budget = budgets[option][name]
     needed, room = int(budget.needed), int(budget.room)
     if option == "max_arrivals":
-        return f"{needed} spikes arrive at one position of '{name}', there is room for {room}"
+        return Text(
+            "{count} spikes arrive at one position of '{population}', and there is room "
+            "for {limit}",
+            count=needed,
+            population=name,
+            limit=room,
+        )
     if option == "max_events":
-        return f"'{name}' fires {needed} times in one sample, others see {room} of its spikes"
-    return f"a neuron of '{name}' fires {needed} times, {room} spikes of each are recorded"
+        return Text(
+            "'{population}' fires {count} times in one sample, and other populations "
+            "receive {limit} of its spikes",
+            population=name,
+            count=needed,
+            limit=room,
+        )
+    return Text(
+        "a neuron of '{population}' fires {count} times, and {limit} spikes of each "
+        "neuron are recorded",
+        population=name,
+        count=needed,
+        limit=room,
+    )
 
 
 @jax.tree_util.register_dataclass

@@ -183,7 +183,11 @@ class EventSolution:
         refuse_no_tau(tau)
         if name in self.heights:
             raise UsageError(
-                f"'{name}' fires, and the integral of its voltage between resets is not known",
+                Text(
+                    "'{population}' fires, and the integral of its voltage between resets is not "
+                    "available",
+                    population=name,
+                ),
                 fix="name a readout, or look at spike_sum",
                 node=name,
             )
@@ -196,7 +200,7 @@ class EventSolution:
         wide = jnp.result_type(float)
         if jnp.result_type(self.t_end) == np.float64 != wide:
             raise UsageError(
-                f"this solution is float64, and JAX computes in {wide}",
+                Text("this solution is float64, and JAX computes in {dtype}", dtype=wide),
                 fix=ENABLE_X64.format("look at it inside of jax.enable_x64(True)"),
             )
 
@@ -205,14 +209,20 @@ class EventSolution:
         self._refuse_fewer_bits()
         if name in self.heights and name not in self.drives:
             raise UsageError(
-                f"the voltages of '{name}', which fires, are not known: it feeds back, or stands"
-                " behind a convolution, a pool or synapses with delays of their own",
+                Text(
+                    "the voltages of '{population}', which fires, are not available: it is "
+                    "recurrent, or receives its input through a convolution, a pool or synapses "
+                    "with individual delays",
+                    population=name,
+                ),
                 fix="name a readout, or a population behind a Linear or Affine alone",
                 node=name,
             )
         if name not in self.drives:
             raise UsageError(
-                f"'{name}' is not a population", fix=suggestion(name, self.drives), node=name
+                Text("'{population}' is not a population", population=name),
+                fix=suggestion(name, self.drives),
+                node=name,
             )
         return self.drives[name]
 
@@ -220,7 +230,7 @@ class EventSolution:
         self._refuse_fewer_bits()
         if name not in self.spikes:
             raise UsageError(
-                f"'{name}' is not a spiking population",
+                Text("'{population}' is not a spiking population", population=name),
                 fix=suggestion(name, self.spikes),
                 node=name,
             )
@@ -284,8 +294,11 @@ class EventSolution:
             )
         return Problem(
             code="invalid-input",
-            message=f"an event of {listing(self.late)} lies before time 0, or names a channel that "
-            "the input lacks",
+            message=Text(
+                "an event of {inputs} lies before time 0, or has a channel that the input does "
+                "not have",
+                inputs=listing(self.late),
+            ),
             fix="look at the times and channels of the inputs",
         )
 
@@ -295,14 +308,19 @@ class EventSolution:
         # NaN spreads to all that is behind: several may show it, and only one can be the cause.
         shown = [name for name, spikes in self.spikes.items() if jnp.isnan(spikes.time).any()]
         shown += [name for name, v in self.voltages.items() if not jnp.isfinite(v).all()]
-        location = f" (it shows at {listing(shown)})" if shown else ""
+        location = (
+            Text(" (it shows at {populations})", populations=listing(shown)) if shown else Text("")
+        )
         return Problem(
             node=shown[0] if len(shown) == 1 else "",
             code="not-finite",
-            message="a parameter, a product of some, a spike time or a voltage is NaN or infinite, "
-            "a time constant is not positive, a delay is negative, r w_in of neurons behind a "
-            "convolution or pool is not positive, a Linear that copies channels has other "
-            f"weights, or a registered neuron model gives NaN{location}",
+            message=Text(
+                "a parameter, a product of some, a spike time or a voltage is NaN or infinite, "
+                "a time constant is not positive, a delay is negative, r w_in of neurons "
+                "behind a convolution or pool is not positive, a Linear that copies channels "
+                "has other weights, or a registered neuron model gives NaN{location}",
+                location=location,
+            ),
             fix="look at parameters and inputs, and at the formulas of such a model",
         )
 
@@ -340,10 +358,10 @@ class EventSolution:
             return f"EventSolution({', '.join(self.spikes)}; of several runs, {shape})"
         ended = f"{Result(int(self.result)).name}, {format_time(float(self.t_end))}"
         counts = [f"{name} {total(spikes.count)}" for name, spikes in self.spikes.items()]
-        lines = [f"EventSolution({ended}", f"  spikes: {_shortened(counts)}"]
+        lines = [f"EventSolution({ended}", f"  spikes: {listing(counts, 6)}"]
         if self.voltages:
             shapes = [f"{name} {voltage.shape}" for name, voltage in self.voltages.items()]
-            lines.append(f"  voltages: {_shortened(shapes)}")
+            lines.append(f"  voltages: {listing(shapes, 6)}")
         if self.notes:
             lines.append(f"  notes: {len(self.notes)}")
         return "\n".join(lines) + ")"
@@ -357,11 +375,6 @@ def samples_axis(path: tuple[Any, ...], array: Any) -> int | None:
     # of `Drive`: one row of arrivals for all samples has one axis
     arrivals = of_solution == "drives" and getattr(path[-1], "name", "") in ("time", "row")
     return 0 if arrivals and array.ndim == 2 else None
-
-
-def _shortened(words: list[str], most: int = 6) -> str:
-    more = len(words) - most
-    return ", ".join(words[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def moved(spikes: LayerSpikes) -> Float[Array, "batch neurons spikes"]:
@@ -524,7 +537,11 @@ def event_approximations(network: Network) -> tuple[str, ...]:
             late = population.recurrent_delay * population.dt
             # frameworks compute one step from the spikes of the step before
             notes.append(
-                f"node '{name}': what it sends back, to itself or a population before it, arrives "
-                f"{late:g} s later, as in the framework that wrote the file"
+                Text(
+                    "node '{node}': its output to itself, or to a population before it, arrives "
+                    "{delay:g} s later, as in the framework that wrote the file",
+                    node=name,
+                    delay=late,
+                )
             )
     return tuple(notes)

@@ -200,8 +200,13 @@ class PopulationPart:
         """What a current of 1 raises, in the units of the arrivals."""
         if self.neuron.level is None:
             raise LoweringError(
-                f"node '{self.name}' ({self.population.kind}) takes the current of an input, and"
-                f" its neuron model {type(self.neuron).__name__} knows no boxes",
+                Text(
+                    "node '{node}' ({kind}) receives the current of an input, which its neuron "
+                    "model {type} does not support",
+                    node=self.name,
+                    kind=self.population.kind,
+                    type=type(self.neuron).__name__,
+                ),
                 fix=Text("give spikes, or simulate with {engine}", engine=ENGINE.set_to("grid")),
                 node=self.name,
             )
@@ -537,8 +542,14 @@ class RecurrentPart:
         """Refuse to hold too many numbers, of delays that differ between synapses."""
         if numbers > LARGEST:
             raise LoweringError(
-                f"node '{part.name}' is part of a cycle, and the delays of what comes from outside,"
-                f" which differ between its neurons, take {numbers} weights, more than {LARGEST}",
+                Text(
+                    "node '{node}' is part of a cycle, and the delays of its input from outside, "
+                    "which differ between its neurons, need {count} weights, more than the limit "
+                    "of {limit}",
+                    node=part.name,
+                    count=numbers,
+                    limit=LARGEST,
+                ),
                 fix="give one delay for each source neuron, (inputs,) numbers",
                 node=part.name,
             )
@@ -554,8 +565,12 @@ class RecurrentPart:
             operator = delayed_by_source(operator)
             if operator.row_delay is not None:
                 raise LoweringError(
-                    f"node '{part.name}' is part of a cycle, and what comes from '{source}' has "
-                    "delays that differ between the neurons of the target",
+                    Text(
+                        "node '{node}' is part of a cycle, and its input from '{source}' has delays "
+                        "that differ between the neurons of the target",
+                        node=part.name,
+                        source=source,
+                    ),
                     fix=Text(
                         "put a Delay node before the weights, or give one delay for each source neuron, "
                         "(inputs,) numbers (with_synaptic_delays, or a list in [synaptic-delays]), or "

@@ -64,8 +64,10 @@ def replay(
     for part in groups(network.wires):
         if isinstance(part, Cycle):
             raise LoweringError(
-                f"nodes {listing(part.order)} form a cycle, in the loop only feed-forward "
-                "networks run",
+                Text(
+                    "nodes {nodes} form a cycle, and only feed-forward networks run in the loop",
+                    nodes=listing(part.order),
+                ),
                 fix=_OTHER_ENGINE,
                 node=part.order[0],
             )
@@ -83,8 +85,12 @@ class _RecordedLayer(FeedForwardPart):
         # Where an arrival moves V across the threshold, V' says nothing of the spike's time.
         if self.population.fires and self.neuron.jumps:
             raise LoweringError(
-                f"node '{name}' ({self.population.kind}): arrivals move V itself, so that recorded "
-                "spike times have no slope",
+                Text(
+                    "node '{node}' ({kind}): arrivals change V itself, so that recorded spike "
+                    "times have no slope",
+                    node=name,
+                    kind=self.population.kind,
+                ),
                 fix="take CubaLIF neurons, which train in the loop, or " + _OTHER_ENGINE,
                 node=name,
             )
@@ -102,8 +108,11 @@ class _RecordedLayer(FeedForwardPart):
         # `recorded_spikes` has one list of arrivals for all neurons of a sample.
         if arrivals.positions != 1:
             raise LoweringError(
-                f"node '{self.name}' lies behind a convolution, a pool or synapses with delays of"
-                " their own, in the loop only dense layers without them run",
+                Text(
+                    "node '{node}' receives its input through a convolution, a pool or synapses "
+                    "with individual delays, and only dense layers without them run in the loop",
+                    node=self.name,
+                ),
                 fix=_OTHER_ENGINE,
                 node=self.name,
             )

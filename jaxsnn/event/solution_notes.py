@@ -86,9 +86,17 @@ def time_constant_notes(network: Network, t_end: Any) -> Iterator[str]:
             if suspicious.size:
                 longest = float(suspicious.max())
                 yield Note(
-                    f"node '{name}': {key} is {format_time(longest)}, {longest / end:.0f} times as"
-                    f" long as the run, which ends at {format_time(end)}: time constants are in"
-                    f' seconds, write "{longest:g}ms" if milliseconds are meant',
+                    Text(
+                        "node '{node}': {parameter} is {time}, {ratio:.0f} times as long as the run, "
+                        'which ends at {t_end}: time constants are in seconds, write "{seconds:g}ms" '
+                        "if milliseconds are meant",
+                        node=name,
+                        parameter=key,
+                        time=format_time(longest),
+                        ratio=longest / end,
+                        t_end=format_time(end),
+                        seconds=longest,
+                    ),
                     kind="assumed",
                     code="time-constant",
                 )
@@ -131,8 +139,12 @@ def _lost(solution: Any) -> Iterator[str]:
     for name, lost in solution.lost.items():
         if count := total(lost):
             yield Note(
-                f"population '{name}': {count} spikes were fired and not recorded, as where the"
-                " queues of a chip overflow",
+                Text(
+                    "population '{population}': {count} spikes were not recorded, as where the "
+                    "queues of a chip overflow",
+                    population=name,
+                    count=count,
+                ),
                 kind="dropped",
                 code="lost-spikes",
             )
@@ -173,7 +185,12 @@ def _short(solution: Any) -> Iterator[str]:
         for name in population_needs:
             text = shortage_text(solution.budgets, option, name)
             yield Note(
-                f"{option} was too small: {text}; numbers of what is behind are lower bounds",
+                Text(
+                    "{option} was too small: {shortage}; counts of later populations are lower "
+                    "bounds",
+                    option=option,
+                    shortage=text,
+                ),
                 kind="truncated",
                 code="short-budget",
             )
@@ -209,8 +226,13 @@ def _clipped(solution: Any) -> Iterator[str]:
         return
     for name, share in _counted(solution, solution.clipped_slopes):
         yield (
-            f"node '{name}': {share} recorded spikes come so near tangency that their gradient is"
-            f" clipped at min_slope={solution.min_slope:g}"
+            Text(
+                "node '{node}': {share} recorded spikes come so near tangency that their "
+                "gradient is clipped at min_slope={min_slope:g}",
+                node=name,
+                share=share,
+                min_slope=solution.min_slope,
+            )
         )
 
 
@@ -219,10 +241,18 @@ def _degenerate(solution: Any) -> Iterator[str]:
         follows = "no weight moves them, and their exact gradient is zero (jump_width)"
     else:
         width = format_time(solution.jump_width)
-        follows = f"no weight moves them, gradients take a ramp of jump_width={width} for each jump"
+        follows = Text(
+            "no weight moves them, gradients take a ramp of jump_width={width} for each jump",
+            width=width,
+        )
     for name, share in _counted(solution, solution.degenerate_spikes):
         yield (
-            f"node '{name}': {share} recorded spikes come at the very time of an arrival: {follows}"
+            Text(
+                "node '{node}': {share} recorded spikes coincide with an arrival: {follows}",
+                node=name,
+                share=share,
+                follows=follows,
+            )
         )
 
 
@@ -231,7 +261,7 @@ def _counted(solution: Any, counts: Mapping[str, Any]) -> Iterator[tuple[str, st
     for name, count in counts.items():
         if number := total(count):
             recorded = total(np.isfinite(np.asarray(solution.spikes[name].time)))
-            yield name, f"{number} of {recorded}"
+            yield name, Text("{count} of {size}", count=number, size=recorded)
 
 
 def _coarse(solution: Any) -> Iterator[str]:

@@ -29,6 +29,7 @@ from jaxsnn.network.operators import Operator
 from jaxsnn.network.spikes import Events
 from jaxsnn.network.valued_inputs import Currents, GradedEvents
 from jaxsnn.output import refuse_unwritable, write_whole
+from jaxsnn.wording import Text
 
 _WHOLE = "simulate the whole recording by jaxsnn.simulate"
 #: What drives the voltages of a model: of `native_stream.DRIVES`. Subclasses may have equations of
@@ -159,7 +160,7 @@ class EventStream:
         population_names = list(self._network.populations)
         if population not in population_names:
             raise UsageError(
-                f"the network has no population '{population}'",
+                Text("the network has no population '{population}'", population=population),
                 fix=suggestion(population, population_names),
             )
         rest = self._rest[population]
@@ -244,7 +245,11 @@ class EventStream:
     def _end(self, until: float, now: float) -> float:
         if not now <= as_number(until) < np.inf:
             raise UsageError(
-                f"until is {shown(until)} s, and the stream is at {now:g} s",
+                Text(
+                    "until is {until} s, and the stream is at {time:g} s",
+                    until=shown(until),
+                    time=now,
+                ),
                 fix="give a finite time that is not before that",
             )
         return float(until)
@@ -274,7 +279,11 @@ class EventStream:
         name, size = self._inputs[number], self._sizes[number]
         if isinstance(events, Currents) or not hasattr(events, "time"):
             raise UsageError(
-                f"input '{name}' is a {type(events).__name__}, and a stream takes events alone",
+                Text(
+                    "input '{input}' is a {type}, and a stream supports only events",
+                    input=name,
+                    type=type(events).__name__,
+                ),
                 fix="pass jaxsnn.Events(time=..., index=...) or jaxsnn.GradedEvents",
                 node=name,
             )
@@ -284,7 +293,11 @@ class EventStream:
         shapes = [array.shape for array in (time, channel, value) if array is not None]
         if time.ndim != 1 or len(set(shapes)) > 1:
             raise UsageError(
-                f"input '{name}': the arrays of the events have shapes {shapes}",
+                Text(
+                    "input '{input}': the arrays of the events have shapes {shapes}",
+                    input=name,
+                    shapes=shapes,
+                ),
                 fix="give all of them the shape (events,): a stream is one sample",
                 node=name,
             )
@@ -293,8 +306,15 @@ class EventStream:
         refuse_bad_events(name, time, channel, size)
         if (late := time < now).any():
             raise UsageError(
-                f"input '{name}': {late.sum()} of {time.size} events come before {now:g} s,"
-                f" where the stream is, such as {time[late][0]:g} s",
+                Text(
+                    "input '{input}': {count} of {size} events come before {limit:g} s, the time "
+                    "of the stream, such as {time:g} s",
+                    input=name,
+                    count=late.sum(),
+                    size=time.size,
+                    limit=now,
+                    time=time[late][0],
+                ),
                 fix="push events in the order of time, or push with an earlier until",
                 node=name,
             )
@@ -303,7 +323,7 @@ class EventStream:
         value = None if value is None else value[used]
         if value is not None and not np.isfinite(value).all():
             raise UsageError(
-                f"input '{name}' has a value that is not finite",
+                Text("input '{input}' has a value that is not finite", input=name),
                 fix="give finite numbers",
                 node=name,
             )
@@ -358,7 +378,10 @@ def stream(
     options = EventDriven() if options is None else options
     if not isinstance(options, EventDriven):
         raise UsageError(
-            f"options are a {type(options).__name__}, and streams run in continuous time",
+            Text(
+                "options are a {type}, and streams run in continuous time",
+                type=type(options).__name__,
+            ),
             fix=f"pass an EventDriven or none, or {_WHOLE}",
         )
     check_precision(network)
@@ -388,7 +411,7 @@ def obstacles(parts: Iterable[PopulationPart], dtype: str) -> Iterator[Problem]:
     if not library.there:
         yield Problem(
             code="no-native",
-            message=f"a stream needs the native backend: {library.reason}",
+            message=Text("a stream needs the native backend: {reason}", reason=library.reason),
             fix=f"{library.fix}, or {_WHOLE}",
         )
     for part in parts:
@@ -396,8 +419,12 @@ def obstacles(parts: Iterable[PopulationPart], dtype: str) -> Iterator[Problem]:
             yield Problem(
                 node=part.name,
                 code="cannot-stream",
-                message=f"the neurons of population '{part.name}' are {type(part.neuron).__name__},"
-                " which streams do not take",
+                message=Text(
+                    "the neurons of population '{population}' are {type}, which streams do not "
+                    "support",
+                    population=part.name,
+                    type=type(part.neuron).__name__,
+                ),
                 fix=_WHOLE,
             )
 
@@ -430,8 +457,11 @@ def _lanes(part: PopulationPart, group: int, *, recorded: bool) -> StreamLanes:
     fields = lanes if part.population.fires else lanes[2:]  # a readout has no threshold
     if not (np.isfinite(fields).all() and (lanes[4:] > 0).all()):
         raise LoweringError(
-            f"population '{part.name}' has a parameter that is not finite, or a time constant that"
-            " is not positive",
+            Text(
+                "population '{population}' has a parameter that is not finite, or a time "
+                "constant that is not positive",
+                population=part.name,
+            ),
             fix="look for it by jaxsnn.check",
             node=part.name,
         )

@@ -14,6 +14,7 @@ from jaxsnn.errors import Problem
 from jaxsnn.network.array_types import Array, Bool
 from jaxsnn.network.inputs import place_of
 from jaxsnn.network.network import Network
+from jaxsnn.wording import Text
 
 
 def bad_number(network: Network, inputs: Any = None, *, finite: bool = True) -> Problem | None:
@@ -56,9 +57,9 @@ def _bad_parameters(network: Network, *, finite: bool) -> Iterator[Problem]:
             if isinstance(value, Tracer):
                 continue
             numbers = np.asarray(value)
-            for wrong, must in _wrong(key, numbers, finite=finite):
+            for wrong, requirement in _wrong(key, numbers, finite=finite):
                 if wrong.any():
-                    yield _about(node, key, numbers, wrong, must)
+                    yield _describe(node, key, numbers, wrong, requirement)
                     break
 
 
@@ -75,21 +76,38 @@ def _wrong(key: str, numbers: np.ndarray, *, finite: bool) -> Iterator[tuple[np.
         least = _least_tau(numbers)
         yield (
             numbers < least,
-            f"be above {least:.1g}, in seconds: the square of its rate is no number",
+            Text(
+                "be above {minimum:.1g}, in seconds: the square of its rate is no number",
+                minimum=least,
+            ),
         )
     if key == "delay":
         yield numbers < 0, "be at least 0, in seconds"
 
 
-def _about(node: str, key: str, numbers: np.ndarray, wrong: np.ndarray, must: str) -> Problem:
+def _describe(
+    node: str, key: str, numbers: np.ndarray, wrong: np.ndarray, requirement: str
+) -> Problem:
     place = tuple(int(axis) for axis in np.argwhere(wrong)[0])
-    position = f"[{', '.join(map(str, place))}]" if place else ""
+    position = Text("[{index}]", index=", ".join(map(str, place))) if place else Text("")
     count = int(wrong.sum())
-    others = f" (and {count - 1} more of {numbers.size} numbers)" if count > 1 else ""
+    others = (
+        Text(" (and {more} more of {size} numbers)", more=count - 1, size=numbers.size)
+        if count > 1
+        else Text("")
+    )
     return Problem(
         node=node,
         code="not-finite",
-        message=f"node '{node}': {key}{position} is {numbers[place]:g} and must {must}{others}",
+        message=Text(
+            "node '{node}': {parameter}{position} is {value:g} and must {requirement}{others}",
+            node=node,
+            parameter=key,
+            position=position,
+            value=numbers[place],
+            requirement=requirement,
+            others=others,
+        ),
         fix=f"give another {key} to node '{node}'",
     )
 
@@ -109,7 +127,7 @@ def _bad_inputs(network: Network, inputs: Any) -> Iterator[Problem]:
             yield Problem(
                 node=name,
                 code="not-finite",
-                message=f"input '{name}': {text}",
+                message=Text("input '{input}': {problem}", input=name, problem=text),
                 fix="give numbers"
                 if times is None
                 else "give times of at least 0 s (inf: no event)",
@@ -129,6 +147,12 @@ def first_wrong(numbers: np.ndarray, *, is_events: bool) -> str | None:
     place = np.argwhere(wrong)[0]
     value = numbers[tuple(place)]
     if is_events:
-        return f"the time in {place_of(place)} is {value:g}"
+        return Text("the time in {location} is {value:g}", location=place_of(place), value=value)
     channel = ", ".join(map(str, place[2:]))
-    return f"step {place[0]}, sample {place[1]}, channel {channel} is {value:g}"
+    return Text(
+        "step {step}, sample {sample}, channel {channel} is {value:g}",
+        step=place[0],
+        sample=place[1],
+        channel=channel,
+        value=value,
+    )

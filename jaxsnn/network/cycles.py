@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from jaxsnn.errors import LoweringError, listing
 from jaxsnn.network.structure import Wire
+from jaxsnn.wording import Text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,8 +109,11 @@ def _refuse_instant_cycles(wires: tuple[Wire, ...]) -> None:
         ]
         if not ready:
             raise LoweringError(
-                f"nodes {listing(wire.name for wire in rest)} form a cycle without a neuron or a"
-                " Delay, where nothing takes time",
+                Text(
+                    "nodes {nodes} form a cycle without a neuron or a Delay, so that nothing in it "
+                    "takes time",
+                    nodes=listing(wire.name for wire in rest),
+                ),
                 fix="break it, or put one of the two into it",
                 node=rest[0].name,
                 code="instant-cycle",

@@ -67,7 +67,7 @@ def other_step_notes(network: Network, inputs: Any) -> Iterator[str]:
         if step is not None and not math.isclose(step, dt, rel_tol=2.0**-18):
             yield Note(
                 Text(
-                    "input '{name}' was made of steps of {step}, and the steps of the network last "
+                    "input '{name}' was binned in steps of {step}, and the steps of the network last "
                     "{dt}: its times are {ratio:.4g} times as far apart as in the source, make it "
                     "with {option}",
                     name=name,
@@ -93,7 +93,12 @@ def plain_events(inputs: Mapping[str, Any], who: str) -> dict[str, Events]:
     for name, input_signal in inputs.items():
         if isinstance(input_signal, Currents | GradedEvents):
             raise UsageError(
-                f"input '{name}' is {type(input_signal).__name__}, and {who} takes spikes alone",
+                Text(
+                    "input '{input}' is {type}, and {who} supports only spikes",
+                    input=name,
+                    type=type(input_signal).__name__,
+                    who=who,
+                ),
                 fix="encode the values as jaxsnn.Events",
                 node=name,
             )
@@ -110,19 +115,25 @@ def by_input(network: Network, inputs: Any) -> dict[str, Any]:
     if not isinstance(inputs, Mapping):
         if len(input_names) != 1:
             raise UsageError(
-                f"the network has {len(input_names)} inputs ({', '.join(input_names)})",
+                Text(
+                    "the network has {count} inputs ({inputs})",
+                    count=len(input_names),
+                    inputs=", ".join(input_names),
+                ),
                 fix="pass a mapping from their names",
             )
         return {input_names[0]: inputs}
     for name in inputs:
         if name not in input_names:
             raise UsageError(
-                f"the network has no input '{name}'", fix=suggestion(name, input_names), node=name
+                Text("the network has no input '{input}'", input=name),
+                fix=suggestion(name, input_names),
+                node=name,
             )
     for name in input_names:
         if name not in inputs:
             raise UsageError(
-                f"nothing is given for input '{name}'",
+                Text("input '{input}' has no data", input=name),
                 fix=f"pass something for each of {', '.join(input_names)}",
                 node=name,
             )
@@ -133,7 +144,8 @@ def refuse_different_batches(batches: dict[str, int]) -> None:
     """Refuse inputs with different numbers of samples."""
     if len(set(batches.values())) > 1:
         raise UsageError(
-            f"the inputs have different batch sizes {batches}", fix="use one size for all"
+            Text("the inputs have different batch sizes {batches}", batches=batches),
+            fix="use one size for all",
         )
 
 
@@ -160,7 +172,12 @@ def refuse_other_axes(name: str, axes: tuple[int, ...], shape: tuple[int, ...]) 
         lengths[0] <= lengths[1] or lengths[1] <= lengths[0]
     ):
         raise UsageError(
-            f"input '{name}' has the axes {tuple(shape)}, the values have {tuple(axes)}",
+            Text(
+                "input '{input}' has the axes {expected}, and the values have {actual}",
+                input=name,
+                expected=tuple(shape),
+                actual=tuple(axes),
+            ),
             fix="move the axes (numpy.moveaxis), or join them in the order of the input",
             node=name,
         )
@@ -187,8 +204,12 @@ def checked_input(name: str, input_signal: Any, shape: tuple[int, ...], dtype: A
         return events
     if jnp.shape(input_signal.value) != jnp.shape(input_signal.time):
         raise UsageError(
-            f"input '{name}': value has shape {jnp.shape(input_signal.value)} and time"
-            f" {jnp.shape(input_signal.time)}",
+            Text(
+                "input '{input}': value has shape {value_shape} and time has {time_shape}",
+                input=name,
+                value_shape=jnp.shape(input_signal.value),
+                time_shape=jnp.shape(input_signal.time),
+            ),
             fix="give each event a value",
             node=name,
         )
@@ -207,7 +228,12 @@ def _checked_currents(
     times, values = jnp.shape(currents.time), jnp.shape(currents.value)
     if len(times) not in (1, 2) or values[: len(times)] != times or 0 in times:
         raise UsageError(
-            f"input '{name}': time has shape {times} and value {values}",
+            Text(
+                "input '{input}': time has shape {time_shape} and value has {value_shape}",
+                input=name,
+                time_shape=times,
+                value_shape=values,
+            ),
             fix="give (batch, pieces) and (batch, pieces, channels), at least one of each",
             node=name,
         )
@@ -215,7 +241,12 @@ def _checked_currents(
     channels, size = math.prod(values[len(times) :]), math.prod(shape)
     if channels != size:
         raise UsageError(
-            f"input '{name}' has {size} channels, the currents have {channels}",
+            Text(
+                "input '{input}' has {expected} channels, and the currents have {actual}",
+                input=name,
+                expected=size,
+                actual=channels,
+            ),
             fix=f"give {size} values for each piece",
             node=name,
         )
@@ -224,7 +255,11 @@ def _checked_currents(
         _refuse_times(name, time)
         if (back := time[..., 1:] < time[..., :-1]).any():
             raise UsageError(
-                f"input '{name}': a piece begins before the one in front of it ({_first(back)})",
+                Text(
+                    "input '{input}': a piece begins before the previous one ({location})",
+                    input=name,
+                    location=_first(back),
+                ),
                 fix="give the pieces in the order of their times, unused ones (inf) last",
                 node=name,
             )
@@ -248,7 +283,12 @@ def _refuse_values(name: str, value: Any) -> None:
     if (bad := ~np.isfinite(numbers)).any():
         place = np.argwhere(bad)[0]
         raise UsageError(
-            f"input '{name}' has the value {numbers[tuple(place)]:g} ({place_of(place[:2])})",
+            Text(
+                "input '{input}' has the value {value:g} ({location})",
+                input=name,
+                value=numbers[tuple(place)],
+                location=place_of(place[:2]),
+            ),
             fix="give finite numbers",
             node=name,
         )
@@ -265,7 +305,7 @@ def checked_events(name: str, events: Any, size: int, dtype: Any) -> Events:
     """
     if not (hasattr(events, "time") and hasattr(events, "index")):
         raise UsageError(
-            f"input '{name}' is a {type(events).__name__}",
+            Text("input '{input}' is a {type}", input=name, type=type(events).__name__),
             fix=Text(
                 "pass jaxsnn.Events(time=..., index=...), or of values in each step "
                 "jaxsnn.Events.of_steps(x, dt) (spikes) or jaxsnn.Currents.held(x, dt), or simulate "
@@ -278,13 +318,22 @@ def checked_events(name: str, events: Any, size: int, dtype: Any) -> Events:
     shapes = np.shape(events.time), np.shape(events.index)
     if shapes[0] != shapes[1] or len(shapes[0]) not in (1, 2):
         raise UsageError(
-            f"input '{name}': time has shape {shapes[0]} and index {shapes[1]}",
+            Text(
+                "input '{input}': time has shape {time_shape} and index has {index_shape}",
+                input=name,
+                time_shape=shapes[0],
+                index_shape=shapes[1],
+            ),
             fix="give both the shape (events,) or (batch, events)",
             node=name,
         )
     if 0 in shapes[0][:-1]:
         raise UsageError(
-            f"input '{name}' has no samples (time has shape {shapes[0]})",
+            Text(
+                "input '{input}' has no samples (time has shape {shape})",
+                input=name,
+                shape=shapes[0],
+            ),
             fix="pass at least one",
             node=name,
         )
@@ -351,7 +400,12 @@ def _refuse_times(name: str, time: np.ndarray) -> None:
     bad = np.isnan(time) | (time < 0)
     if bad.any():
         raise UsageError(
-            f"input '{name}' has an event at time {time[bad].flat[0]:g} s ({_first(bad)})",
+            Text(
+                "input '{input}' has an event at time {time:g} s ({location})",
+                input=name,
+                time=time[bad].flat[0],
+                location=_first(bad),
+            ),
             fix="give times of at least 0 s (inf: no event)",
             node=name,
         )
@@ -368,7 +422,12 @@ def _refuse_channels(name: str, index: np.ndarray, used: np.ndarray, size: int) 
         broken = index != np.rint(index)
         worst = index[broken].flat[0]
         raise UsageError(
-            f"input '{name}': an event names channel {worst:g} ({_first(broken)})",
+            Text(
+                "input '{input}': an event has the channel {channel:g} ({location})",
+                input=name,
+                channel=worst,
+                location=_first(broken),
+            ),
             fix="number channels by whole numbers",
             node=name,
         )
@@ -377,8 +436,15 @@ def _refuse_channels(name: str, index: np.ndarray, used: np.ndarray, size: int) 
         worst = named.min() if named.min() < 0 else named.max()
         location = _first(used & (index == worst))
         raise UsageError(
-            f"input '{name}' has {size} channels (0 to {size - 1}), an event names channel {worst}"
-            f" ({location})",
+            Text(
+                "input '{input}' has {size} channels (0 to {maximum}), and an event has the "
+                "channel {channel} ({location})",
+                input=name,
+                size=size,
+                maximum=size - 1,
+                channel=worst,
+                location=location,
+            ),
             fix=f"name channels from 0 to {size - 1}",
             node=name,
         )

@@ -127,19 +127,37 @@ def check_operator(wire: Wire, inward: tuple[int, ...], parameters: Arrays) -> N
     try:
         y = wire.apply(numbers, x)
     except Exception as error:  # whatever a function from outside may raise
-        raise _wrong(wire, f"fails on the shape {x.shape}: {error}") from error
+        raise _wrong(
+            wire, Text("fails on the shape {shape}: {reason}", shape=x.shape, reason=str(error))
+        ) from error
     expected = (2, *wire.shape)
     if jnp.size(y) != math.prod(expected):
         got = tuple(jnp.shape(y))
-        raise _wrong(wire, f"gives the shape {got} for {x.shape}, its traits say {expected}")
+        raise _wrong(
+            wire,
+            Text(
+                "returns the shape {actual} for {shape}, and its traits specify {expected}",
+                actual=got,
+                shape=x.shape,
+                expected=expected,
+            ),
+        )
     y = np.asarray(y).reshape(2, -1)
     none = np.asarray(wire.apply(numbers, jnp.zeros_like(x)))
     if none.any():
-        raise _wrong(wire, f"gives {none[none != 0][0]:g} for zeros", "make that its bias")
+        raise _wrong(
+            wire,
+            Text("returns {value:g} for zeros", value=none[none != 0][0]),
+            "make that its bias",
+        )
     scale = np.abs(y).max(initial=0.0) + np.finfo(y.dtype).tiny
     both = np.asarray(wire.apply(numbers, x.sum(axis=0, keepdims=True) * 2)).reshape(-1)
     if not np.allclose(both, 2 * y.sum(axis=0), atol=_TOLERANCE * scale, rtol=0):
-        raise _wrong(wire, "is not linear: it gives another sum for a sum", "say linear=False")
+        raise _wrong(
+            wire,
+            "is not linear: the result for a sum differs from the sum of results",
+            "set linear=False",
+        )
     if wire.linear is not None and wire.linear.entries is not None:
         source, target, value = wire.linear.entries(numbers, wire.detail, inward)
         sent = x.reshape(2, -1)[:, source] * jnp.asarray(value)
@@ -153,7 +171,12 @@ _TOLERANCE = 1e-4
 
 
 def _wrong(wire: Wire, defect: str, fix: str = "repair its traits") -> LoweringError:
-    message = f"node '{wire.name}' ({wire.kind}): its operator {defect}"
+    message = Text(
+        "node '{node}' ({type}): its operator {defect}",
+        node=wire.name,
+        type=wire.kind,
+        defect=defect,
+    )
     return LoweringError(message, fix=fix, node=wire.name)
 
 
@@ -207,8 +230,14 @@ def refuse_large(wire: Wire, numbers: int) -> None:
     """
     if numbers > LARGEST:
         raise LoweringError(
-            f"node '{wire.name}' ({wire.kind}): together with the linear nodes before it, it takes "
-            f"{numbers} weights of its own, more than {LARGEST}",
+            Text(
+                "node '{node}' ({type}): together with the linear nodes before it, it needs "
+                "{count} weights, more than the limit of {limit}",
+                node=wire.name,
+                type=wire.kind,
+                count=numbers,
+                limit=LARGEST,
+            ),
             fix=Text(
                 "put spiking neurons in between, or simulate with {engine}",
                 engine=ENGINE.set_to("grid"),

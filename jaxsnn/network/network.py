@@ -25,6 +25,7 @@ from jaxsnn.network.structure import Wire as Wire
 from jaxsnn.network.structure import find_tau_shape as find_tau_shape
 from jaxsnn.network.structure import tau_shape_holds as tau_shape_holds
 from jaxsnn.network.structure import with_known_taus, with_unknown_taus
+from jaxsnn.wording import Text
 
 #: Names that the text of a network lists of each kind, at most.
 _SHOWN = 6
@@ -190,27 +191,47 @@ def check_precision(network: Network) -> None:
     wide = jnp.result_type(float)
     if not isinstance(network, Network):
         raise UsageError(
-            f"a {type(network).__name__} is not a Network", fix="pass jaxsnn.lower(graph)"
+            Text("a {type} is not a Network", type=type(network).__name__),
+            fix="pass jaxsnn.lower(graph)",
         )
     shapes = {wire.name: dict(wire.shapes) for wire in network.wires}
     for name, node_shapes in shapes.items():
         for key, shape in node_shapes.items():
             if key not in network.parameters.get(name, {}):
                 fix = f"give it one of the shape {shape}"
-                raise UsageError(f"node '{name}' has no {key}", fix=fix, node=name)
+                raise UsageError(
+                    Text("node '{node}' has no {parameter}", node=name, parameter=key),
+                    fix=fix,
+                    node=name,
+                )
     for name, node_parameters in network.parameters.items():
         for key, value in node_parameters.items():
             if not hasattr(value, "dtype"):
                 fix = "give an array, as jax.numpy.asarray makes it"
                 kind = type(value).__name__
-                raise UsageError(f"node '{name}': {key} is a {kind}", fix=fix, node=name)
+                raise UsageError(
+                    Text(
+                        "node '{node}': {parameter} is a {type}",
+                        node=name,
+                        parameter=key,
+                        type=kind,
+                    ),
+                    fix=fix,
+                    node=name,
+                )
             if name in network.populations:
                 _refuse_no_neurons(network.populations[name], key, value)
             else:
                 _refuse_other_shape(name, key, value, shapes.get(name, {}))
             if isinstance(value, jax.Array) and value.dtype == np.float64 != wide:
                 raise UsageError(
-                    f"node '{name}': {key} is {value.dtype}, and JAX computes in {wide}",
+                    Text(
+                        "node '{node}': {parameter} is {dtype}, and JAX computes in {expected}",
+                        node=name,
+                        parameter=key,
+                        dtype=value.dtype,
+                        expected=wide,
+                    ),
                     fix=ENABLE_X64.format('lower the network with dtype="float32"'),
                     node=name,
                 )
@@ -224,7 +245,13 @@ def _refuse_other_shape(
     """
     if jnp.issubdtype(value.dtype, jnp.complexfloating):
         fix = "give real numbers, its real"
-        raise UsageError(f"node '{name}': {key} is {value.dtype}", fix=fix, node=name)
+        raise UsageError(
+            Text(
+                "node '{node}': {parameter} is {dtype}", node=name, parameter=key, dtype=value.dtype
+            ),
+            fix=fix,
+            node=name,
+        )
     allowed_shapes = [shapes[key]] if key in shapes else []
     if key == "delay" and "weight" in shapes:
         weight_shape = shapes["weight"]
@@ -232,7 +259,12 @@ def _refuse_other_shape(
     shape = jnp.shape(value)
     if allowed_shapes and shape not in allowed_shapes:
         raise UsageError(
-            f"node '{name}': {key} has shape {shape}",
+            Text(
+                "node '{node}': {parameter} has shape {shape}",
+                node=name,
+                parameter=key,
+                shape=shape,
+            ),
             fix=f"give it the shape {' or '.join(map(str, allowed_shapes))}; of several networks at once by"
             " jax.vmap",
             node=name,
@@ -245,7 +277,13 @@ def _refuse_no_neurons(population: Population, key: str, value: Any) -> None:
     _refuse_other_kind(name, key, value)
     if shape != (size,):
         raise UsageError(
-            f"node '{name}': {key} has shape {shape}, and there are {size} neurons",
+            Text(
+                "node '{node}': {parameter} has shape {shape}, and there are {size} neurons",
+                node=name,
+                parameter=key,
+                shape=shape,
+                size=size,
+            ),
             fix=f"give it the shape ({size},); of several networks at once by jax.vmap",
             node=name,
         )
@@ -255,7 +293,13 @@ def _refuse_other_kind(name: str, key: str, value: Any) -> None:
     """Refuse a parameter of neurons that is neither float32 nor float64."""
     if value.dtype not in (np.float32, np.float64):
         raise UsageError(
-            f"node '{name}': {key} is {value.dtype}, and parameters of neurons are float32 or float64",
+            Text(
+                "node '{node}': {parameter} is {dtype}, and parameters of neurons are float32 "
+                "or float64",
+                node=name,
+                parameter=key,
+                dtype=value.dtype,
+            ),
             fix='cast it: its astype("float32")',
             node=name,
         )
@@ -283,12 +327,16 @@ def check_dtype(dtype: Any) -> np.dtype:
         requested_dtype = None
     if requested_dtype not in (np.float32, np.float64):
         raise UsageError(
-            f"dtype is {dtype!r}, and networks are float32 or float64",
+            Text("dtype is {dtype!r}, and networks are float32 or float64", dtype=dtype),
             fix='pass dtype="float32" or leave it out',
         )
     if requested_dtype == np.float64 != default_dtype:
         raise UsageError(
-            f"dtype is {requested_dtype}, and JAX computes in {default_dtype}",
+            Text(
+                "dtype is {dtype}, and JAX computes in {expected}",
+                dtype=requested_dtype,
+                expected=default_dtype,
+            ),
             fix=ENABLE_X64.format('pass dtype="float32"'),
         )
     return requested_dtype
@@ -305,15 +353,22 @@ def check_parameters(old: Parameters, new: Parameters) -> None:
         UsageError: says which differs first.
     """
     for name in (*old, *new):
-        _refuse_lacking(name, old, "the network has no node", new, "the parameters have no node")
+        has, lacks = Text("the network has no node"), Text("the parameters have no node")
+        _refuse_lacking(name, old, has, new, lacks)
         old_parameters, new_parameters = old[name], new[name]
-        has, lacks = f"node '{name}' has no parameter", f"node '{name}' is given no parameter"
+        has = Text("node '{node}' has no parameter", node=name)
+        lacks = Text("node '{node}': the parameters have no", node=name)
         for key in (*old_parameters, *new_parameters):
             _refuse_lacking(key, old_parameters, has, new_parameters, lacks, node=name)
             shape, old_shape = jnp.shape(new_parameters[key]), jnp.shape(old_parameters[key])
             if shape != old_shape:
                 raise UsageError(
-                    f"node '{name}': {key} has shape {shape}",
+                    Text(
+                        "node '{node}': {parameter} has shape {shape}",
+                        node=name,
+                        parameter=key,
+                        shape=shape,
+                    ),
                     fix=f"give it the shape {old_shape}",
                     node=name,
                 )
@@ -324,15 +379,16 @@ def check_parameters(old: Parameters, new: Parameters) -> None:
 def _refuse_lacking(
     name: str,
     old: Mapping[str, Any],
-    lacks_old: str,
+    lacks_old: Text,
     new: Mapping[str, Any],
-    lacks_new: str,
+    lacks_new: Text,
     node: str = "",
 ) -> None:
     """Refuse a name that only one of two mappings has."""
     for mapping, lacks in ((old, lacks_old), (new, lacks_new)):
         if name not in mapping:
-            raise UsageError(f"{lacks} '{name}'", fix=suggestion(name, mapping), node=node or name)
+            message = lacks + Text(" '{name}'", name=name)
+            raise UsageError(message, fix=suggestion(name, mapping), node=node or name)
 
 
 def with_synaptic_delays(network: Network, name: str, delay: ArrayLike) -> Network:
@@ -354,22 +410,26 @@ def with_synaptic_delays(network: Network, name: str, delay: ArrayLike) -> Netwo
     """
     kinds = {wire.name: wire.kind for wire in network.wires}
     if kinds.get(name) not in ("Linear", "Affine"):
-        defect = f"is of kind {kinds[name]}" if name in kinds else "is not in the network"
+        defect = Text("is a {type}", type=kinds[name]) if name in kinds else "is not in the network"
         choices = [node for node, kind in kinds.items() if kind in ("Linear", "Affine")]
         raise LoweringError(
-            f"node '{name}' {defect}, and only a Linear or Affine has synapses",
+            Text(
+                "node '{node}' {description}, and only a Linear or Affine has synapses",
+                node=name,
+                description=defect,
+            ),
             fix=suggestion(name, choices),
             node=name,
         )
     weight = network.parameters[name]["weight"]
     kind = np.asarray(delay).dtype.kind if isinstance(delay, str | bytes | list) else "f"
     if kind not in "biuf":
-        raise UsageError(f"delay is {delay!r}", fix="give seconds", node=name)
+        raise UsageError(Text("delay is {value!r}", value=delay), fix="give seconds", node=name)
     if not isinstance(delay, Tracer):
         seconds = np.asarray(delay, float)
         if (wrong := ~(seconds >= 0) | (seconds == np.inf)).any():
             raise UsageError(
-                f"node '{name}': a delay is {seconds[wrong][0]:g} s",
+                Text("node '{node}': a delay is {value:g} s", node=name, value=seconds[wrong][0]),
                 fix="give finite delays of at least 0 s",
                 node=name,
             )
@@ -379,7 +439,12 @@ def with_synaptic_delays(network: Network, name: str, delay: ArrayLike) -> Netwo
         delay_size not in (1, weight_size) for delay_size, weight_size in sizes
     ):
         raise UsageError(
-            f"node '{name}': delay has shape {delay.shape}, its weight {weight.shape}",
+            Text(
+                "node '{node}': delay has shape {shape}, and its weight has {weight_shape}",
+                node=name,
+                shape=delay.shape,
+                weight_shape=weight.shape,
+            ),
             fix="give one delay, one for each source, or one for each synapse, (outputs, inputs)",
             node=name,
         )

@@ -12,6 +12,7 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from jaxsnn.errors import LoweringError, UsageError, listing
+from jaxsnn.wording import Text
 
 ENTRY_POINTS = "jaxsnn.neurons"
 
@@ -50,10 +51,12 @@ def register_neuron(model: NeuronModel) -> None:
         UsageError: there is another kind of that name, or the model has no dynamics.
     """
     if model.kind in _NIR or _REGISTERED.get(model.kind, model) != model:
-        raise UsageError(f"there is a neuron model '{model.kind}' already", fix="rename yours")
+        raise UsageError(
+            Text("there already is a neuron model '{kind}'", kind=model.kind), fix="rename yours"
+        )
     if model.dynamics is None:
         raise UsageError(
-            f"the neuron model '{model.kind}' has no dynamics",
+            Text("the neuron model '{kind}' has no dynamics", kind=model.kind),
             fix="give it a function of the population that makes a Neuron",
         )
     _REGISTERED[model.kind] = model
@@ -88,7 +91,11 @@ def model_of(kind: str) -> NeuronModel:
     _load_entry_points()
     if kind not in _REGISTERED:
         raise LoweringError(
-            f"there is no neuron model '{kind}', only {listing(neuron_kinds())}",
+            Text(
+                "there is no neuron model '{kind}', only {kinds}",
+                kind=kind,
+                kinds=listing(neuron_kinds()),
+            ),
             fix="register one with jaxsnn.register_neuron",
         )
     return _REGISTERED[kind]

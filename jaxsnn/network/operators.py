@@ -226,7 +226,9 @@ def through(
     if join is not None:
         return _with_a_row(join(wire, inward, parameters, operator, dtype))
     raise LoweringError(
-        f"node '{wire.name}' is a {wire.kind}, which is not a linear node",
+        Text(
+            "node '{node}' is a {type}, which is not a linear node", node=wire.name, type=wire.kind
+        ),
         fix=Text("simulate with {engine}", engine=ENGINE.set_to("grid")),
         node=wire.name,
     )
@@ -420,8 +422,12 @@ def _synapses_with_delays(
     """
     if not operator.is_identity:
         raise LoweringError(
-            f"node '{wire.name}' ({wire.kind}) has a delay for each synapse, and stands behind"
-            " another linear node",
+            Text(
+                "node '{node}' ({type}) has a delay for each synapse, and receives its input "
+                "through another linear node",
+                node=wire.name,
+                type=wire.kind,
+            ),
             fix="put it right behind the neurons or the input",
             node=wire.name,
         )

@@ -11,6 +11,7 @@ from jax.core import Tracer
 
 from jaxsnn.errors import UsageError, as_number, shown
 from jaxsnn.network.array_types import Array, Bool, Int
+from jaxsnn.wording import Text
 
 
 class Result(enum.IntEnum):
@@ -41,7 +42,7 @@ def refuse_several(result: Int[Array, "..."]) -> None:
     """
     if shape := jnp.shape(result):
         raise UsageError(
-            f"this solution is of several runs, {shape}, which jax.vmap has put together",
+            Text("this solution is of several runs, {shape}, combined by jax.vmap", shape=shape),
             fix="look at it inside of the function that jax.vmap maps, or at one run:"
             " jax.tree.map(lambda x: x[0], solution)",
         )
@@ -57,4 +58,6 @@ def refuse_no_tau(tau: Any) -> None:
         UsageError: says what it is.
     """
     if tau is not None and not isinstance(tau, Tracer) and not as_number(tau) > 0:
-        raise UsageError(f"tau is {shown(tau)}", fix="give a positive tau, in seconds")
+        raise UsageError(
+            Text("tau is {tau}", tau=shown(tau)), fix="give a positive tau, in seconds"
+        )

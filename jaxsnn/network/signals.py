@@ -68,7 +68,7 @@ def signals(network: Network) -> dict[str, Signal]:
         _refuse_nonlinear(wire)
         if wire.name in entered:
             raise LoweringError(
-                f"node '{wire.name}' is part of a cycle without a neuron",
+                Text("node '{node}' is part of a cycle without a neuron", node=wire.name),
                 fix="put a neuron into it",
                 node=wire.name,
             )
@@ -83,7 +83,11 @@ def signals(network: Network) -> dict[str, Signal]:
 def _refuse_nonlinear(wire: Wire) -> None:
     if not wire.linear:
         raise LoweringError(
-            f"node '{wire.name}' is a {wire.kind}, which is not a linear node",
+            Text(
+                "node '{node}' is a {type}, which is not a linear node",
+                node=wire.name,
+                type=wire.kind,
+            ),
             fix=Text(
                 "use one of {operators}, or simulate with {engine}",
                 operators=listing(OPERATORS),

@@ -75,12 +75,14 @@ class Events:
         refuse_masked(x, "x")
         if len(shape) < 3:
             fix = "give it the shape (time, batch, channels)"
-            raise UsageError(f"spikes in steps have shape {shape}", fix=fix)
+            raise UsageError(Text("spikes in steps have shape {shape}", shape=shape), fix=fix)
         try:
             return replace(dense_to_events(x, dt), dt=float(dt))
         except (TypeError, ValueError) as error:
             fix = "give numbers of spikes, or jaxsnn.Currents.held(x, dt) of other values"
-            raise UsageError(f"spikes in steps: {error}", fix=fix) from error
+            raise UsageError(
+                Text("spikes in steps: {reason}", reason=str(error)), fix=fix
+            ) from error
 
 
 def refuse_traced(values: Any, description: str) -> None:
@@ -94,7 +96,11 @@ def refuse_traced(values: Any, description: str) -> None:
     """
     if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(values)):
         raise UsageError(
-            f"{description} are traced by jax.jit, vmap or grad, and their spikes are made of numbers",
+            Text(
+                "{description} are traced by jax.jit, vmap or grad, and spikes can be listed "
+                "only from concrete numbers",
+                description=description,
+            ),
             fix="encode before, and pass the events",
         )
 
@@ -108,7 +114,9 @@ def refuse_masked(values: Any, description: str, node: str = "") -> None:
     """
     if np.ma.is_masked(values):
         fix = "leave these out, or fill them with numbers: its filled()"
-        raise UsageError(f"{description} has numbers that are masked", fix=fix, node=node)
+        raise UsageError(
+            Text("{description} has masked numbers", description=description), fix=fix, node=node
+        )
 
 
 def sort_events(

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from jaxsnn.errors import LoweringError, Problem
+from jaxsnn.wording import Text
 
 if TYPE_CHECKING:
     from jaxsnn.network.array_types import Array, Bool, Float
@@ -169,7 +170,11 @@ class Wire:
         """
         if self.linear is None or self.linear.apply is None:
             raise LoweringError(
-                f"node '{self.name}' is a {self.kind}, which has no linear operator",
+                Text(
+                    "node '{node}' is a {type}, which has no linear operator",
+                    node=self.name,
+                    type=self.kind,
+                ),
                 fix="use linear nodes",
                 node=self.name,
             )

@@ -100,7 +100,8 @@ class Currents:
         kind = jnp if isinstance(step_values, Tracer | jax.Array) else np
         if step_values.ndim < 2:
             raise UsageError(
-                f"x has shape {step_values.shape}", fix="give it the shape (time, batch, channels)"
+                Text("x has shape {shape}", shape=step_values.shape),
+                fix="give it the shape (time, batch, channels)",
             )
         steps, batch = step_values.shape[:2]
         new = np.ones(steps, bool)
@@ -147,10 +148,14 @@ def refuse_no_array(
     except TypeError:  # of numbers that JAX traces
         return
     except ValueError:
-        message = f"{description} has rows of different lengths"
+        message = Text("{description} has rows of different lengths", description=description)
         raise UsageError(message, fix=shorter, node=node) from None
     if kind.kind in "SUOcMm":
-        raise UsageError(f"{description} holds {kind}", fix=numbers, node=node)
+        raise UsageError(
+            Text("{description} has values of type {type}", description=description, type=kind),
+            fix=numbers,
+            node=node,
+        )
 
 
 @jax.tree_util.register_dataclass

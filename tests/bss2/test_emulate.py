@@ -602,4 +602,4 @@ def test_that_runs_are_repeated_with_more_room_is_said():
     done = emulate(quantized, mapped(graph)[1], given, T_END, chip=IDEAL, say=lines.append)
     fired = int(np.isfinite(done.spikes["2"]).sum())
     assert fired > 8
-    assert "8 spikes of each are recorded: repeated with room for " in lines[0]
+    assert "8 spikes of each neuron are recorded: repeated with room for " in lines[0]

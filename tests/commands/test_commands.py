@@ -386,7 +386,7 @@ def test_verify_says_what_it_cannot_use(case, recordings, tmp_path, call):
     code, _, err = call("verify", file, "--recording", tmp_path / "nothing.npz", *options)
     assert (code, err.count("no such file")) == (2, 1)
     code, _, err = call("verify", file, "--recording", file, *options)
-    assert (code, err.count("holds no NIRGraphData")) == (2, 1)
+    assert (code, err.count("has no NIRGraphData")) == (2, 1)
 
 
 @pytest.fixture

@@ -44,7 +44,7 @@ def leaky():
         (lambda p: {**p, "hidden": {}}, "the network has no node 'hidden'"),
         (
             lambda p: {**p, "2": {"tau_mem": p["2"]["tau_mem"]}},
-            "node '2' is given no parameter 'tau_syn'",
+            "node '2': the parameters have no 'tau_syn'",
         ),
         (
             lambda p: {**p, "2": {**p["2"], "tau_sin": jnp.ones(3)}},
@@ -180,8 +180,8 @@ TRAIN = "train net.nir --data task.npz -o out.nir --epochs 1"
         (f"{TRAIN} --devices 99999999999999999999", "devices is 9+: give at most 65536"),
         (f"{TRAIN} --processes 99999999999999999999", "processes is 9+: give at most 65536"),
         (f"{TRAIN} --plot p.gif", "'p.gif' ends in '.gif', which is not a format of pictures"),
-        (f"{TRAIN} --noise weight", "--noise is 'weight': say NAME:NUMBER, with commas"),
-        (f"{TRAIN} --noise 0.1", "--noise is '0.1': say NAME:NUMBER, with commas"),
+        (f"{TRAIN} --noise weight", "--noise is 'weight': give NAME:NUMBER, with commas"),
+        (f"{TRAIN} --noise 0.1", "--noise is '0.1': give NAME:NUMBER, with commas"),
         ("map net.nir -o m.json --svg m.png", "'m.png' is no .svg file"),
         ("map net.nir -o m.json --percentile 50", "--percentile 50 has no effect here"),
         ("map net.nir -o m.json --synapses-per-weight 99999999999999999999", "at most 520"),
@@ -241,7 +241,7 @@ def test_a_file_of_a_folder_that_is_no_array_is_named(task):
     folder = task.parent / "arrays"
     folder.mkdir()
     (folder / "x_train.npy").write_bytes(b"no array")
-    with pytest.raises(FileError, match=r"arrays/x_train\.npy is no array of numbers"):
+    with pytest.raises(FileError, match=r"arrays/x_train\.npy is not an array of numbers"):
         load_splits(str(folder))
 
 

@@ -523,9 +523,9 @@ def test_what_a_current_cannot_be():
         return str(caught.value)
 
     ones = np.ones((1, 2, 3))
-    assert "3 channels, the currents have 4" in refused(Currents.constant(np.ones((1, 4))))
+    assert "3 channels, and the currents have 4" in refused(Currents.constant(np.ones((1, 4))))
     assert "time has shape (1, 3)" in refused(Currents(time=np.zeros((1, 3)), value=ones))
-    assert "before the one in front" in refused(Currents(time=np.array([[1.0, 0.5]]), value=ones))
+    assert "before the previous one" in refused(Currents(time=np.array([[1.0, 0.5]]), value=ones))
     assert "time -1 s" in refused(Currents(time=np.array([[-1.0, 0.5]]), value=ones))
     nan = ones.copy()
     nan[0, 1, 2] = np.nan
@@ -564,7 +564,9 @@ def test_a_current_through_delays_is_refused():
         wires=wires,
         populations={"n": Population(name="n", kind="LIF", size=2, spike_area=1.0)},
     )
-    with pytest.raises(LoweringError, match="'n' takes the current of input 'in' through delays"):
+    with pytest.raises(
+        LoweringError, match="'n' receives the current of input 'in' through delays"
+    ):
         simulate(network, Currents.constant(np.ones((1, 2))), T_END)
 
 

@@ -427,7 +427,7 @@ def test_fit_trains_its_numbers():
     graph = drawn(3)[0]
     options = {"epochs": 1, "batch_size": 8, "learning_rate": 0.05, "progress": None}
     names = ("weight", "step", "tau_adaptation")
-    found = dict(find_trainables(lower(graph), names, longest_delay=1.0).constraints)
+    found = dict(find_trainables(lower(graph), names, longest_delay=1.0)[0])
     assert dict(found["n"]) == {"step": Free(), "tau_adaptation": Positive()}
     trained = fit(graph, data, trainable=names, **options)
     assert np.isfinite(trained.history[1].train_loss)
@@ -446,13 +446,13 @@ def test_limits_are_those_of_the_type_of_each_node():
     for kind in ("AdaptiveLIF", *steps):
         nodes |= {f"w{kind}": build.linear(2), kind: build.node(kind, 2, **VALUES | {"step": 1.0})}
     network = lower(build.network(nodes, [tuple(nodes)], seed=0))
-    found = dict(find_trainables(network, ("step",), longest_delay=1.0).constraints)
+    found = dict(find_trainables(network, ("step",), longest_delay=1.0)[0])
     assert {kind: dict(own)["step"] for kind, own in found.items()} == {
         "AdaptiveLIF": Free(),
         "FloorLIF": Positive(low=0.0),
         "OddLIF": Positive(),
     }
-    found = find_trainables(network, ("OddLIF.step",), longest_delay=1.0).constraints
+    found = find_trainables(network, ("OddLIF.step",), longest_delay=1.0)[0]
     assert found == (("OddLIF", (("step", Positive()),)),)
     with pytest.raises(UsageError, match=r"'WholeLIF\.step' cannot be trained"):
         find_trainables(network, ("WholeLIF.step",), longest_delay=1.0)
@@ -478,6 +478,8 @@ def test_a_model_without_dynamics_and_another_of_the_same_name_are_refused():
         register_neuron(NeuronModel(kind="Other", fires=True))
     for kind in ("LIF", "AdaptiveLIF"):
         other = NeuronModel(kind=kind, fires=True, dynamics=lambda population: AdaptiveLIF())
-        with pytest.raises(UsageError, match=f"there is a neuron model '{kind}' already: rename"):
+        with pytest.raises(
+            UsageError, match=f"there already is a neuron model '{kind}' already: rename"
+        ):
             register_neuron(other)
     register_neuron(MODEL)  # the same again

@@ -148,5 +148,5 @@ def test_a_model_that_says_nothing_of_readouts_is_refused_them():
         (lambda: Silent().extremum(lanes, state), "the extrema of V"),
         (lambda: Silent().integrals(lanes, t, 0.0), "integrals of V"),
     ):
-        with pytest.raises(LoweringError, match=f"the neuron model Silent says nothing of {what}"):
+        with pytest.raises(LoweringError, match=f"the neuron model Silent does not define {what}"):
             call()

@@ -277,7 +277,8 @@ def test_budgets_are_reported_and_found():
     tight = EventDriven(max_spikes=16, max_arrivals={"first": 3}, backend="xla")
     few = simulate(network, events, T_END, engine=tight, throw=False)
     assert (
-        "arrive at one position of 'first', there is room for 3: pass max_arrivals=" in few.message
+        "arrive at one position of 'first', and there is room for 3: pass max_arrivals="
+        in few.message
     )
     _, found = with_enough_room(tight, lambda engine: engine.run(network, events, T_END))
     expected = simulate(network, events, T_END, engine=PLENTY)

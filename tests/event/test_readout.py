@@ -339,11 +339,11 @@ def test_second_derivatives_are_exact_or_refused(functional, second):
     [
         (
             [-1.0, 2.0],
-            r"1 of 2 times outside of the simulation, such as -1 s: pass times from 0 to t_end, 4 s",
+            r"1 of 2 times outside the simulation, such as -1 s: pass times from 0 to t_end, 4 s",
         ),
         ([8.0], "such as 8 s"),
         ([np.nan], "such as nan s"),
-        (1.0, r"shape \(\), and not 1: pass one row"),
+        (1.0, r"shape \(\), and must have 1: pass one row"),
     ],
 )
 def test_there_is_no_voltage_where_nothing_was_simulated(times, message):

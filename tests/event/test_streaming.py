@@ -218,7 +218,7 @@ def test_what_does_not_fit_is_refused_and_changes_nothing():
         (Events(time=[[0.02]], index=[[1]]), "a stream is one sample"),
         (Events(time=[np.nan], index=[1]), "an event at time nan"),
         (GradedEvents(time=[0.02], index=[1], value=[np.inf]), "not finite"),
-        (Currents(time=jnp.zeros(1), value=jnp.zeros((1, 12))), "takes events alone"),
+        (Currents(time=jnp.zeros(1), value=jnp.zeros((1, 12))), "supports only events"),
         ([0.02], "is a list"),
         (Events(time=["20ms"], index=[1]), "time holds <U4: give numbers"),
         (Events(time=[0.02 + 0j], index=[1]), "time holds complex128"),

@@ -84,7 +84,11 @@ def test_two_events_in_one_step_are_two(network):
         (np.zeros((5, 2, 4)), {"t_end": 7 * DT}, "'t_end': 7"),
         (np.zeros((5, 2, 4)), {"t_end": 0.1 * DT}, "shorter than half a step"),
         (Events(time=np.zeros((1, 1)), index=np.zeros((1, 1), int)), {}, "pass t_end"),
-        (Events(time=np.zeros((1, 1)), index=np.full((1, 1), 4)), {"t_end": DT}, "names channel 4"),
+        (
+            Events(time=np.zeros((1, 1)), index=np.full((1, 1), 4)),
+            {"t_end": DT},
+            "has the channel 4",
+        ),
         (
             Events(time=np.full((1, 1), -1.0), index=np.zeros((1, 1), int)),
             {"t_end": DT},

@@ -404,7 +404,7 @@ def test_delays_of_synapses_become_nodes_that_play_the_same(tmp_path):
         simulate(again.with_parameters(halved), inputs, 6.0)
     with pytest.raises(
         LoweringError,
-        match="node '2' is of kind neuron, and only a Linear or Affine has synapses: There are 1, 3",
+        match="node '2' is a neuron, and only a Linear or Affine has synapses: There are 1, 3",
     ):
         jaxsnn.with_synaptic_delays(network, "2", 0.1)
 

@@ -98,7 +98,7 @@ def test_sample_times_where_nothing_is_sampled():
 
 def test_a_short_budget_of_a_run_that_is_not_refused():
     notes = notes_of(graph_of(weight=0.3), events(0.001), max_spikes=1, throw=False)
-    only(notes, "max_spikes", "a neuron of 'n' fires", "1 spikes of each are recorded")
+    only(notes, "max_spikes", "a neuron of 'n' fires", "1 spikes of each neuron are recorded")
 
 
 def test_clipped_slopes():
@@ -115,9 +115,7 @@ def test_clipped_slopes():
 def test_degenerate_spikes(width):
     neuron = build.lif(2, tau=0.02)
     notes = notes_of(graph_of(neuron), events(0.001, 0.03), jump_width=width)
-    only(
-        notes, "node 'n': 4 of 4 recorded spikes come at the very time of an arrival", "jump_width"
-    )
+    only(notes, "node 'n': 4 of 4 recorded spikes coincide with an arrival", "jump_width")
     assert ("ramp" in notes[0]) is (width is not None)
 
 
@@ -231,7 +229,7 @@ def test_the_command_says_the_same_once(tmp_path, capsys):
     out, err = capsys.readouterr()
     notes = json.loads(out)["notes"]
     assert len(notes) == 2
-    for word in ("1 events at or after --t-end 50 ms were left out", "of an arrival"):
+    for word in ("1 events at or after --t-end 50 ms were left out", "coincide with an arrival"):
         assert sum(word in note for note in notes) == err.count(word) == 1
 
 

@@ -146,27 +146,27 @@ REFUSED = {
     ),
     "masked times": (
         lambda: checked_inputs(one(), Events(time=MASKED, index=TWO.index[:, 0])),
-        "input 'input': time has numbers that are masked",
+        "input 'input': time has masked numbers",
         "leave these out, or fill them",
     ),
     "masked steps": (
         lambda: Events.of_steps(np.ma.array(np.ones((2, 1, 2)), mask=True), dt=DT),
-        "x has numbers that are masked",
+        "x has masked numbers",
         "leave these out, or fill them",
     ),
     "masked values": (
         lambda: Currents.constant(np.ma.array([[1.0, 2.0]], mask=[[False, True]])),
-        "value has numbers that are masked",
+        "value has masked numbers",
         "leave these out, or fill them",
     ),
     "currents that go back": (
         lambda: checked_inputs(one(), Currents(time=LATE, value=np.zeros((2, 2)))),
-        "input 'input': a piece begins before the one in front of it",
+        "input 'input': a piece begins before the previous one",
         "in the order of their times",
     ),
     "currents where spikes are wanted": (
         lambda: plain_events({"a": Currents(time=LATE, value=np.zeros((2, 2)))}, "the chip"),
-        "input 'a' is Currents, and the chip takes spikes alone",
+        "input 'a' is Currents, and the chip supports only spikes",
         "encode the values as jaxsnn.Events",
     ),
     "batches": (
@@ -234,7 +234,7 @@ REFUSED = {
     ),
     "events and steps": (
         lambda: in_steps(event_data(SPIKE, 2, 1.0), (2,), None, name="input"),
-        "the input is given by events, and nobody says how long a step is",
+        "the input consists of events, and the length of a step is not specified",
         "say dt=",
     ),
     "events at no time": (
@@ -448,3 +448,28 @@ def test_time_steps_need_an_end_that_is_not_traced():
         jax.jit(lambda end: stepped(SPIKE, end, dt=DT).result)(0.03)
     assert "traced" in caught.value.problem.message
     assert "Tracer" not in caught.value.problem.message
+
+
+@pytest.mark.parametrize(
+    ("call", "facts"),
+    [
+        (
+            lambda: checked_inputs(one(), Events(time=[[0.01]], index=[[4]])),
+            {"input": "input", "size": 2, "maximum": 1, "channel": 4},
+        ),
+        (lambda: Events.of_steps(np.ones(3), dt=DT), {"shape": (3,)}),
+        (
+            lambda: with_synaptic_delays(one(), "2", 0.001),
+            {"node": "2", "type": "neuron"},
+        ),
+        (
+            lambda: simulate(one(), SPIKE, 0.1, sample_times=[0.05, 0.25]),
+            {"count": 1, "size": 2, "time": 0.25},
+        ),
+    ],
+)
+def test_a_problem_has_its_numbers_as_facts(call, facts):
+    with pytest.raises((UsageError, LoweringError)) as caught:
+        call()
+    there = dict(caught.value.problem.facts)
+    assert {name: there[name] for name in facts} == facts

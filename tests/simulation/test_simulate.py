@@ -149,12 +149,12 @@ def events(time, index):
     ("given", "message"),
     [
         (events([0.1], [0]), r"the network has 2 inputs \(a, b\): pass a mapping from their names"),
-        ({"a": events([0.1], [0])}, "nothing is given for input 'b'"),
+        ({"a": events([0.1], [0])}, "input 'b' has no data"),
         ({**inputs(), "c": events([0.1], [0])}, "the network has no input 'c': .*There are a, b"),
         ({**inputs(), "a": np.zeros((2, 3))}, "input 'a' is a ndarray: pass jaxsnn.Events"),
         (
             {**inputs(), "a": events([[0.1, 0.2]], [0])},
-            r"input 'a': time has shape \(1, 2\) and index \(1,\)",
+            r"input 'a': time has shape \(1, 2\) and index has \(1,\)",
         ),
         (
             {**inputs(), "a": events(np.zeros((1, 1, 1)), np.zeros((1, 1, 1), int))},
@@ -174,9 +174,9 @@ def events(time, index):
         ),
         (
             {**inputs(), "a": events([[0.1], [0.1]], [[0], [2]])},
-            r"2 channels \(0 to 1\), an event names channel 2",
+            r"2 channels \(0 to 1\), and an event has the channel 2",
         ),
-        ({**inputs(), "a": events([[0.1], [0.1]], [[0], [-1]])}, "an event names channel -1"),
+        ({**inputs(), "a": events([[0.1], [0.1]], [[0], [-1]])}, "an event has the channel -1"),
         ({**inputs(), "a": inputs(3)["a"]}, r"different batch sizes {'a': 3, 'b': 2}"),
     ],
     ids=range(12),
@@ -227,7 +227,7 @@ def of_a(events):
         ),
         (
             lambda network: simulate(network, of_a(Events(time=["1ms"], index=[0])), T_END),
-            "time holds <U3: give numbers, times in seconds",
+            "time has values of type <U3: give numbers, times in seconds",
         ),
         (
             lambda network: simulate(
@@ -240,9 +240,18 @@ def of_a(events):
             lambda network: jaxsnn.write("n.nir", network),
             "a Network is not a Graph: pass the graph",
         ),
-        (lambda network: jaxsnn.write(None, graph()), "a NoneType is no path: pass the path first"),
-        (lambda network: jaxsnn.read(None), "a NoneType is no path: pass the path of a NIR file"),
-        (lambda network: jaxsnn.read(graph()), "a Graph is no path: pass the path of a NIR file"),
+        (
+            lambda network: jaxsnn.write(None, graph()),
+            "a NoneType is not a path: pass the path first",
+        ),
+        (
+            lambda network: jaxsnn.read(None),
+            "a NoneType is not a path: pass the path of a NIR file",
+        ),
+        (
+            lambda network: jaxsnn.read(graph()),
+            "a Graph is not a path: pass the path of a NIR file",
+        ),
         (
             lambda network: jaxsnn.from_torch(graph(), np.ones((1, 2))),
             "a Graph is not a torch.nn.Module: pass the module; jaxsnn.to_torch makes one",
@@ -261,7 +270,7 @@ def of_a(events):
                 {"a": np.full((5, 1, 2), "1"), "b": np.ones((5, 1, 1))},
                 engine=jaxsnn.TimeStepped(dt=1e-3),
             ),
-            "input 'a' holds <U1: give numbers",
+            "input 'a' has values of type <U1: give numbers",
         ),
         (
             lambda network: jaxsnn.simulate(
@@ -271,7 +280,10 @@ def of_a(events):
             ),
             "input 'b' has rows of different lengths: fill shorter ones up",
         ),
-        (lambda network: jaxsnn.Currents.held([[["a"]]], 1e-3), "x holds <U1: give numbers"),
+        (
+            lambda network: jaxsnn.Currents.held([[["a"]]], 1e-3),
+            "x has values of type <U1: give numbers",
+        ),
         (lambda network: jaxsnn.check("n.nir", "event"), "a str is not a Graph: read it first"),
         (lambda network: jaxsnn.quantize(network), "a Network is not a Graph"),
         (lambda network: jaxsnn.convert(network, to="norse"), "a Network is not a Graph"),
@@ -285,7 +297,7 @@ def of_a(events):
         (lambda network: jaxsnn.Currents.held(np.ones((5, 1, 2)), "1ms"), "dt is '1ms': give"),
         (
             lambda network: jaxsnn.with_synaptic_delays(network, "wa", np.ones((3, 3))),
-            r"delay has shape \(3, 3\), its weight \(2, 2\): give one delay",
+            r"delay has shape \(3, 3\), and its weight has \(2, 2\): give one delay",
         ),
         (
             lambda network: jaxsnn.with_synaptic_delays(network, "wa", "1ms"),
@@ -334,7 +346,7 @@ def test_options_that_make_no_sense_are_refused(network):
         simulate(network, inputs(), T_END, engine=EventDriven(max_spikes=0))
     with pytest.raises(
         UsageError,
-        match=r"first_spike_only names 'm', which is not a spiking population: .*There are n",
+        match=r"first_spike_only has 'm', which is not a spiking population: .*There are n",
     ):
         simulate(network, inputs(), T_END, engine=EventDriven(first_spike_only=("m",)))
     with pytest.raises(
@@ -387,7 +399,7 @@ def test_an_exhausted_budget_says_how_many_spikes_it_takes(network):
     needed = int(simulate(network, inputs(), T_END).spikes_needed["n"])
     assert needed > 1
     message = (
-        rf"a neuron of 'n' fires {needed} times, 1 spikes .*: pass max_spikes={needed} or more"
+        rf"a neuron of 'n' fires {needed} times, and 1 spikes .*: pass max_spikes={needed} or more"
     )
     with pytest.raises(SimulationError, match=message):
         simulate(network, inputs(), T_END, engine=EventDriven(max_spikes=1))
@@ -636,7 +648,7 @@ def test_several_numbers_without_names_are_refused(network, option, value):
     engine = EventDriven(**{option: value})
     with pytest.raises(UsageError, match=re.escape(f"{option} is {value!r}")):
         simulate(network, inputs(), T_END, engine=engine)
-    with pytest.raises(UsageError, match=re.escape(f"{option} names 3, which is not a population")):
+    with pytest.raises(UsageError, match=re.escape(f"{option} has 3, which is not a population")):
         simulate(network, inputs(), T_END, engine=EventDriven(**{option: {3: 4, "n": 4}}))
 
 

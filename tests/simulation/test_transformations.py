@@ -307,8 +307,12 @@ def test_channels_that_are_none_are_seen_in_traced_code(channel):
     ("name", "value", "message"),
     [
         ("t_end", np.full(2, T_END), r"t_end has shape \(2,\): pass one number, or jax.vmap"),
-        ("sample_times", np.zeros((2, 1)), r"sample_times have 2 axes, shape \(2, 1\), and not 1"),
-        ("sample_times", 0.0, r"sample_times have 0 axes, shape \(\), and not 1"),
+        (
+            "sample_times",
+            np.zeros((2, 1)),
+            r"sample_times have 2 axes, shape \(2, 1\), and must have 1",
+        ),
+        ("sample_times", 0.0, r"sample_times have 0 axes, shape \(\), and must have 1"),
         ("time", np.zeros((4, 6), complex), "input 'input': time holds complex64: give numbers"),
     ],
 )
@@ -405,7 +409,7 @@ def test_a_solution_of_several_runs_is_looked_at_one_by_one():
     several = jax.tree.map(lambda x: jnp.stack([x, 1.1 * x]), line())
     found = jax.vmap(simulated)(several)
     assert repr(found) == "EventSolution(2; of several runs, (2,))"
-    message = r"of several runs, \(2,\), which jax.vmap has put together: look at it inside"
+    message = r"of several runs, \(2,\), combined by jax.vmap: look at it inside"
     for look in (lambda: found.message, lambda: found.events("2"), lambda: found.maximum("2")):
         with pytest.raises(UsageError, match=message):
             look()
@@ -450,7 +454,7 @@ def test_steps_of_several_runs_are_refused_where_one_is_meant():
     several = jax.tree.map(lambda x: jnp.stack([x, 1.1 * x]), line())
     found = jax.vmap(lambda network: simulated(network, engine=TimeStepped(dt=1e-3)))(several)
     assert repr(found) == "SteppedSolution(output; of several runs, (2,))"
-    message = r"of several runs, \(2,\), which jax.vmap has put together: look at it inside"
+    message = r"of several runs, \(2,\), combined by jax.vmap: look at it inside"
     for look in (lambda: found.message, lambda: found.events("2")):
         with pytest.raises(UsageError, match=message):
             look()

@@ -207,7 +207,9 @@ def colours_last():
 def test_images_whose_colours_come_last_are_refused_in_training(encoder):
     """Joined into one axis they would be other channels, of the same number."""
     graph, images = colours_last()
-    with pytest.raises(UsageError, match=r"has the axes \(3, 4, 4\), the values have \(4, 4, 3\)"):
+    with pytest.raises(
+        UsageError, match=r"has the axes \(3, 4, 4\), and the values have \(4, 4, 3\)"
+    ):
         jaxsnn.fit(graph, (images, np.arange(10) % 2), epochs=1, encoder=encoder, progress=None)
 
 

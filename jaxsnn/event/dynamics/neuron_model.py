@@ -231,21 +231,25 @@ class Neuron:
 
     def turns(self, lanes: NeuronLanes, state: State, after: State) -> Bool[Array, "..."]:
         """Whether V has an extremum inside an interval from one state to another (one at most)."""
-        raise self._says_nothing("of the extrema of V")
+        raise self._lacks("the extrema of V")
 
     def extremum(self, lanes: NeuronLanes, state: State) -> tuple[Numbers, Numbers]:
         """How long after a state V has its extremum, and V there; the state's own, if it has
         none.
         """
-        raise self._says_nothing("of the extrema of V")
+        raise self._lacks("the extrema of V")
 
     def integrals(self, lanes: NeuronLanes, t: Numbers, rate: Numbers | float) -> Decay:
         """Integrals of the flow's coefficients times e^(-rate t) over [0, t]."""
-        raise self._says_nothing("of integrals of V")
+        raise self._lacks("integrals of V")
 
-    def _says_nothing(self, topic: str) -> LoweringError:
+    def _lacks(self, quantity: str) -> LoweringError:
         return LoweringError(
-            f"the neuron model {type(self).__name__} says nothing {topic}",
+            Text(
+                "the neuron model {type} does not define {quantity}",
+                type=type(self).__name__,
+                quantity=quantity,
+            ),
             fix=Text("simulate with {engine}", engine=ENGINE.set_to("grid")),
         )
 

@@ -18,6 +18,7 @@ from jaxsnn.event.event_options import EventOptions
 from jaxsnn.event.forward.group import GroupSpec
 from jaxsnn.event.forward.layer import LayerSpec
 from jaxsnn.event.native.native_build import native_library
+from jaxsnn.wording import Text
 
 #: Models whose equations the kernels have; others, subclasses too, may have equations of their own.
 _COVERED = (CubaLIFDelta, LIFDelta, IFDelta, LIFBox, IFBox)
@@ -36,7 +37,10 @@ def native_obstacles(
     """
     # What is cheap to know comes first: nothing is built for what is not covered.
     if type(layer.neuron) not in _COVERED:
-        yield f"its neurons are {type(layer.neuron).__name__}, which the kernels do not know"
+        yield Text(
+            "its neurons are {type}, which the kernels do not support",
+            type=type(layer.neuron).__name__,
+        )
     if layer.asks_for_rise:
         yield "jump_width takes the jumps of V for ramps"
     if options.forward_mode:
@@ -64,7 +68,7 @@ def _obstacles_of_all(dtype: str, samples: Any) -> Iterator[str]:
     if not isinstance(samples, int):
         yield "the size of the batch is not known: what is exported has to run without the kernels"
     if (device := jax.default_backend()) != "cpu":
-        yield f"the default device is a {device}, and the kernels run on a CPU"
+        yield Text("the default device is a {device}, and the kernels run on a CPU", device=device)
     library = native_library(dtype)
     if not library.there:
         yield library.reason
@@ -140,7 +144,11 @@ def runs_native(name: str, options: EventOptions, obstacles: Iterator[str]) -> b
     obstacle = next(obstacles, None)
     if obstacle is not None and options.backend == "native":
         raise UsageError(
-            f"population '{name}' is not covered by the native backend: {obstacle}",
+            Text(
+                "population '{population}' is not covered by the native backend: {obstacle}",
+                population=name,
+                obstacle=obstacle,
+            ),
             fix='simulate with EventDriven(backend="auto")',
         )
     return obstacle is None

@@ -14,6 +14,7 @@ import numpy as np
 from jaxsnn.errors import SimulationError
 from jaxsnn.event.native.native_build import native_library
 from jaxsnn.network.array_types import Float, Int
+from jaxsnn.wording import Text
 
 _LONG, _REAL, _POINTER = ctypes.c_int64, ctypes.c_double, ctypes.c_void_p
 #: So many events or spikes are handed over in arrays that a stream keeps.
@@ -324,7 +325,7 @@ class NativeStream:
         """What a call returned, where all is well."""
         if status < 0 and status != _MORE:
             problem = self._library.jaxsnn_stream_problem(self._handle).decode()
-            self._problem = problem or "nobody says why"
+            self._problem = problem or "the reason is unknown"
             self.refuse_ended()
         return status
 
@@ -336,7 +337,7 @@ class NativeStream:
         """
         if self._problem:
             raise SimulationError(
-                f"the stream has ended: {self._problem}",
+                Text("the stream has ended: {reason}", reason=self._problem),
                 fix="look for v_reset that is not below v_threshold and for loops without a delay,"
                 " and begin a new stream",
             )

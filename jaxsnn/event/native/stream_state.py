@@ -17,6 +17,7 @@ import numpy as np
 from jaxsnn.errors import FileError, UsageError
 from jaxsnn.event.native.native_stream import StreamLanes, StreamState, StreamWiring, empty_state
 from jaxsnn.output import refuse_unreadable
+from jaxsnn.wording import Text
 
 _MAGIC = b"jaxsnn stream 1\n"
 _HASH = 32
@@ -60,13 +61,17 @@ def read_state(path: str | os.PathLike[str], network: bytes) -> StreamState:
             content = file.read(head)
             if not content.startswith(_MAGIC):
                 raise FileError(
-                    f"{path} is not a saved stream", fix="name a file that EventStream.save wrote"
+                    Text("{path} is not a saved stream", path=path),
+                    fix="name a file that EventStream.save wrote",
                 )
             if len(content) < head:
                 raise damaged(path)
             if content[len(_MAGIC) : -_SIZES] != network:
                 raise UsageError(
-                    f"{path} was saved by a stream of another network, or of other options",
+                    Text(
+                        "{path} was saved by a stream of another network, or of other options",
+                        path=path,
+                    ),
                     fix="make the stream of the same network and options",
                 )
             sizes = np.frombuffer(content[-_SIZES:], "<i8").astype(np.int64)
@@ -78,7 +83,9 @@ def read_state(path: str | os.PathLike[str], network: bytes) -> StreamState:
                 raise damaged(path)
             content += file.read()
     except OSError as error:
-        raise FileError(f"{path} cannot be read ({error.strerror or error})") from error
+        raise FileError(
+            Text("{path} cannot be read ({reason})", path=path, reason=error.strerror or str(error))
+        ) from error
     if hashlib.sha256(content[:-_HASH]).digest() != content[-_HASH:]:
         raise damaged(path)
     state, place = empty_state(sizes), head
@@ -91,4 +98,4 @@ def read_state(path: str | os.PathLike[str], network: bytes) -> StreamState:
 
 def damaged(path: str | os.PathLike[str]) -> FileError:
     """What is said of a file whose bytes are not those that were written."""
-    return FileError(f"{path} is damaged", fix="save the stream again")
+    return FileError(Text("{path} is damaged", path=path), fix="save the stream again")

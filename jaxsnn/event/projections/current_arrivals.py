@@ -47,8 +47,12 @@ def by_source(
             continue
         if operator.delay is not None or operator.row_delay is not None:
             raise LoweringError(
-                f"node '{target}' takes the current of input '{source}' through delays, and the "
-                "event engine delays spikes alone",
+                Text(
+                    "node '{node}' receives the current of input '{input}' through delays, and the "
+                    "event engine delays only spikes",
+                    node=target,
+                    input=source,
+                ),
                 fix=Text(
                     "shift the times of the pieces of the current, or simulate with {engine}",
                     engine=ENGINE.set_to("grid"),

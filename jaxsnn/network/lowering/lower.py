@@ -33,6 +33,7 @@ from jaxsnn.nir.model.graph import Graph, refuse_no_graph
 from jaxsnn.nir.model.node import Node
 from jaxsnn.nir.model.nodes import TYPES
 from jaxsnn.nir.model.passes import shapes as graph_shapes
+from jaxsnn.wording import Text
 
 #: Parameter -> its new numbers, and which of them are the old ones.
 Changes = Mapping[str, tuple[np.ndarray, np.ndarray]]
@@ -170,10 +171,17 @@ def _refuse_untied(before: Graph, after: Graph) -> None:
         step_estimates,
         key=lambda node_estimate: 0.0 if step is None else abs(node_estimate.farthest - step),
     )
-    steps = "tells of none" if step is None else f"has steps of {step:.6g}"
+    steps = "specifies none" if step is None else Text("has steps of {dt:.6g}", dt=step)
     raise LoweringError(
-        f"node '{worst.node}' has {worst.pair}, which in the dialect {before.dialect.name} makes a"
-        f" step of {worst.farthest:.6g}, and the file {steps}",
+        Text(
+            "node '{node}' has {parameters}, which in the dialect {dialect} makes a step "
+            "of {actual:.6g}, and the file {steps}",
+            node=worst.node,
+            parameters=worst.pair,
+            dialect=before.dialect.name,
+            actual=worst.farthest,
+            steps=steps,
+        ),
         fix=f"change both so that {evidence.dt_from} stays the same, or neither",
         node=worst.node,
     )
@@ -188,7 +196,13 @@ def _refuse_others(before: dict[str, Any], after: dict[str, Any]) -> None:
         )
         if old != new:
             raise LoweringError(
-                f"node '{name}' has parameters {old} in the graph and {new} in the network",
+                Text(
+                    "node '{node}' has parameters {expected} in the graph and {actual} in the "
+                    "network",
+                    node=name,
+                    expected=old,
+                    actual=new,
+                ),
                 fix="pass the graph that the network was lowered from",
                 node=name,
             )
@@ -230,8 +244,14 @@ def _refuse_unused(rule: NeuronRule, changes: Changes) -> None:
         if not is_unused or parameter not in changes:
             continue
         raise LoweringError(
-            f"node '{node.name}' ({node.type}): {parameter} cannot be trained in the dialect"
-            f" {rule.dialect}, which does not use it",
+            Text(
+                "node '{node}' ({type}): {parameter} cannot be trained in the dialect "
+                "{dialect}, which does not use it",
+                node=node.name,
+                type=node.type,
+                parameter=parameter,
+                dialect=rule.dialect,
+            ),
             fix=f"leave {parameter} out of what is trained",
             node=node.name,
         )
@@ -243,10 +263,15 @@ def _written(
     """A changed parameter in the file's units and dtype, and its shape where the number of entries
     stays; `same` marks the entries that did not change.
     """
-    description = f"node '{node.name}' ({node.type})"
+    description = Text("node '{node}' ({type})", node=node.name, type=node.type)
     if not np.isfinite(value).all():
         raise LoweringError(
-            f"{description}: {name} is {value[~np.isfinite(value)][0]} after training",
+            Text(
+                "{description}: {parameter} is {value} after training",
+                description=description,
+                parameter=name,
+                value=value[~np.isfinite(value)][0],
+            ),
             fix="train with a lower learning rate, or clip the gradients",
             node=node.name,
         )

@@ -27,6 +27,7 @@ from jaxsnn.nir.model.node import Node, NodeTraits, Parameter, Surroundings
 from jaxsnn.nir.model.node_shapes import padded_window
 from jaxsnn.nir.model.nodes import Delay
 from jaxsnn.nir.model.passes import Shape, Shapes, bypass_relays, is_relay, shapes
+from jaxsnn.wording import Text
 
 if TYPE_CHECKING:
     from jaxsnn.nir.model.graph import Graph
@@ -87,7 +88,11 @@ class LoweringPlan:
                 # It may say itself why nothing is known of what leaves it.
                 padded_window(node, inward)
             raise LoweringError(
-                f"node '{name}' ({node.type}): the file does not tell its size",
+                Text(
+                    "node '{node}' ({type}): the file does not specify its size",
+                    node=name,
+                    type=node.type,
+                ),
                 fix="give its parameters a shape, or the Input before it",
                 node=name,
             )
@@ -213,8 +218,14 @@ def per_channel(node: Node, name: str, size: int) -> np.ndarray:
     value = node.numbers(name)
     if value.size not in (1, size):
         raise LoweringError(
-            f"node '{node.name}' ({node.type}): {name} has {value.size} entries for {size}"
-            " channels",
+            Text(
+                "node '{node}' ({type}): {parameter} has {actual} entries for {expected} channels",
+                node=node.name,
+                type=node.type,
+                parameter=name,
+                actual=value.size,
+                expected=size,
+            ),
             fix=f"give one entry, or {size}",
             node=node.name,
         )
