@@ -117,7 +117,7 @@ def bound_membranes(conversion: Conversion) -> None:
         step = source_steps[name]
         if _is_independent_of_height(step, importer):
             continue
-        if importer.does is not None and importer.does(step):
+        if "any height" in importer.does(step):
             if step.several:
                 peak = _peak(step, _arriving(draft, source_steps, fired, inputs)[name])
                 fired[name] = float(max(1, np.max(peak // step.v_threshold)))
@@ -144,7 +144,7 @@ def bound_membranes(conversion: Conversion) -> None:
             fired[name] = float(spikes)
             continue
         elif not (step.several or importer.bursts) and (
-            step.reset == "subtract" or step.reset in importer.composes
+            step.reset == "subtract" or "several nodes" in importer.does(step)
         ):
             # one spike a step in the importer, too, however high the membrane reaches
             continue
@@ -170,8 +170,7 @@ def bound_membranes(conversion: Conversion) -> None:
 
 def _immediate_subtraction(importer: Importer) -> Reset:
     """Return the reset of neurons of the importer that subtract in the step of the spike."""
-    compares = importer.subtraction is not None and "unless above" in importer.subtraction
-    return "subtract unless above" if compares else "subtract"
+    return "subtract unless above" if "unless above" in importer.subtracts else "subtract"
 
 
 def _is_independent_of_height(step: Step, importer: Importer) -> bool:
@@ -374,7 +373,7 @@ SEVERAL_SPIKES_BOUNDED = Condition(
         or step.reset == "none"
         or conversion.importer.bursts
         or conversion.max_spikes[name] > 1
-        or (conversion.importer.does is not None and conversion.importer.does(step))
+        or "any height" in conversion.importer.does(step)
         for name, step in conversion.steps.items()
     ),
 )

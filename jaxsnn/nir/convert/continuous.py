@@ -153,14 +153,14 @@ def _chain_problems(draft: Draft, importer: Importer) -> list[Problem]:
         if len(sources) != 1 or draft.nodes[sources[0]]["type"] not in NEURON_TYPES:
             message = f"'{name}' is fed by {listing(sources)}, not by one population"
             problems.append(as_problem(name, message, fix="let one population end the network"))
-    for part in () if importer.feeds_back else loops_of(draft):
+    for part in () if "loops" in importer.wiring else loops_of(draft):
         message = f"the loop through {listing(part)} calls a layer before it has run"
         problems.append(as_problem(part[0], message, fix="leave the loop out"))
-    for name in () if importer.sums else draft.of_type(*NEURON_TYPES):
+    for name in () if "sums" in importer.wiring else draft.of_type(*NEURON_TYPES):
         if len(draft.sources(name)) > 1:
             message = f"node '{name}' sums {listing(draft.sources(name))}, which it runs one by one"
             problems.append(as_problem(name, message, fix="feed it from one node"))
-    for name in () if importer.sums else draft.of_type("Input"):
+    for name in () if "sums" in importer.wiring else draft.of_type("Input"):
         if len(draft.targets(name)) > 1:
             message = f"'{name}' feeds {listing(draft.targets(name))}, and it runs once for each"
             problems.append(as_problem(name, message, fix="let it feed one matrix"))

@@ -79,7 +79,6 @@ def split_synaptic_currents(conversion: Conversion) -> None:
 
 def _separable(conversion: Conversion) -> list[Step]:
     """Return the steps whose current the importer does not take, and weights can stand for."""
-    needs_no_current = conversion.importer.apart
     recurrent = recurrent_nodes(conversion.draft)
     return [
         step
@@ -88,8 +87,7 @@ def _separable(conversion: Conversion) -> list[Step]:
         and len(step.shape) == 1
         and name not in recurrent
         and not np.any(step.i_start)
-        and needs_no_current is not None
-        and needs_no_current(step)
+        and "no current" in conversion.importer.does(step)
     ]
 
 
@@ -179,7 +177,7 @@ def replace_delays(conversion: Conversion) -> None:
         DialectError: How long a step is, or the unit of time, is unknown.
     """
     draft, importer = conversion.draft, conversion.importer
-    feeds_back = importer.feeds_back and not importer.chain
+    feeds_back = {"loops", "forks"} <= {*importer.wiring}
     recurrent = recurrent_nodes(draft)
     for source_name, name in conversion.draft_names.items():
         if name not in draft.of_type("Delay") or name in recurrent:

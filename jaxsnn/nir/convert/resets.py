@@ -54,7 +54,7 @@ def copy_bursting_neurons(conversion: Conversion) -> None:
             (outward[0] * copies, *outward[1:]),
         )
         steps[name] = _copy_step(step, copies, draft.shapes[name][1])
-        if conversion.importer.subtraction:
+        if "several" not in conversion.importer.subtracts:
             steps[name] = _share_resets(conversion, step, steps[name], copies)
         draft.changed(
             name,
@@ -91,7 +91,7 @@ def _share_resets(conversion: Conversion, step: Step, copied: Step, copies: int)
             node=step.name,
         )
     draft, size = conversion.draft, step.shape[0]
-    later = "later" in (conversion.importer.subtraction or ())
+    later = "later" in conversion.importer.subtracts
     lost = np.tile(np.diag(step.decay * step.v_threshold), (copies, copies))
     # What the neuron itself takes off its membrane, and the weights must not.
     already = copied.v_threshold if later else copied.decay * copied.v_threshold
@@ -193,7 +193,7 @@ def compose_resets(conversion: Conversion) -> None:
 
 
 def _is_composable(conversion: Conversion, step: Step) -> bool:
-    return step.reset in conversion.importer.composes and not step.current_based
+    return "several nodes" in conversion.importer.does(step) and not step.current_based
 
 
 def _write_unless_above(draft: Draft, step: Step, feedback: list[str]) -> dict[str, Step]:
@@ -272,7 +272,7 @@ def _add_diagonal(draft: Draft, name: str, diagonal: np.ndarray) -> None:
     draft.shapes[name] = ((diagonal.size,), (diagonal.size,))
 
 
-#: Resets by when the importer's neurons subtract, see `Importer.subtraction`.
+#: Resets by when the importer's neurons subtract, see `Importer.subtracts`.
 _SUBTRACTIONS: dict[str, Reset] = {
     "at once": "subtract",
     "later": "subtract later",
@@ -307,7 +307,7 @@ def _moved_subtraction(conversion: Conversion, step: Step) -> Reset | None:
     """
     if step.reset not in ("subtract", "subtract later"):
         return None
-    available = [_SUBTRACTIONS[time] for time in conversion.importer.subtraction or ()]
+    available = [_SUBTRACTIONS[time] for time in conversion.importer.subtracts]
     reset: Reset = "subtract later" if step.reset == "subtract" else "subtract"
     movable = not step.several and not step.current_based and len(step.shape) == 1
     return reset if movable and reset in available and step.reset not in available else None

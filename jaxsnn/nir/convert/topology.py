@@ -48,7 +48,7 @@ def _summed(draft: Draft, output: str, target: Target) -> list[str]:
     return [
         source
         for source in draft.sources(output)
-        if not target.importer.depth_first or np.any(draft.nodes[source].get("weight", 1))
+        if target.importer.order != "depth first" or np.any(draft.nodes[source].get("weight", 1))
     ]
 
 
@@ -63,7 +63,7 @@ def merge_loop_weights(conversion: Conversion) -> None:
         delayed = any({*edge} <= {*part} for edge in draft.delayed)
         merge_weights(draft, part, biased=delayed)
     problems = list(_loop_problems(draft, target))
-    if not target.importer.feeds_back:
+    if "loops" not in target.importer.wiring:
         problems = [
             as_problem(
                 part[0],
@@ -238,14 +238,14 @@ def _sum_problems(draft: Draft, target: Target) -> Iterator[Problem]:
         ]
         is_output = draft.nodes[name]["type"] == "Output"
         summed = _summed(draft, name, target) if is_output else sources
-        if len(summed) > 1 and (not target.importer.sums or is_output):
+        if len(summed) > 1 and ("sums" not in target.importer.wiring or is_output):
             message = (
                 f"node '{name}' sums {listing(sources)}, "
                 "and its importer does not add them in one step"
             )
             yield as_problem(name, message, fix="feed it from one node")
         outward = [end for end in draft.targets(name) if not (name in inner and end in inner)]
-        if target.importer.chain and len(outward) > 1:
+        if "forks" not in target.importer.wiring and len(outward) > 1:
             message = f"node '{name}' feeds {listing(outward)}, and its importer follows one edge"
             yield as_problem(name, message, fix="let it feed one node")
 

@@ -35,13 +35,15 @@ def choose_dt(conversion: Conversion) -> None:
     """
     draft, importer = conversion.draft, conversion.importer
     source_dt, requested_dt = conversion.source.dialect.dt, conversion.request.dt
-    if importer.fixed_dt and requested_dt not in (None, importer.dt):
+    assert importer.dt is not None
+    is_fixed = "dt" in importer.reads
+    if is_fixed and requested_dt not in (None, importer.dt):
         raise UsageError(
             f"{conversion.title}'s importer steps by {format_time(importer.dt)} "
             f"and cannot be told {format_time(requested_dt or 0)}",
             fix="leave the step of the target out",
         )
-    dt = importer.dt if importer.fixed_dt else requested_dt or source_dt or importer.dt
+    dt = importer.dt if is_fixed else requested_dt or source_dt or importer.dt
     conversion.dt = dt
     if source_dt is None:
         draft.changed(
@@ -206,7 +208,8 @@ def _dialect(draft: Draft, target: Target, setting: Setting) -> Dialect:
         them = "it" if len(misread) == 1 else "them"
         why = f"{why} It reads {types} otherwise than files of {target.title} mean {them}."
         return Dialect(why=why, dt=setting.dt)
-    fields: dict[str, Any] = dict(target.importer.reads)
+    # Equations have no step.
+    fields: dict[str, Any] = {**target.importer.reads, "dt": setting.dt or None}
     common_names = {field.name for field in dataclasses.fields(Dialect)}
     framework_options = {
         name: fields.pop(name) for name in list(fields) if name not in common_names
@@ -215,7 +218,6 @@ def _dialect(draft: Draft, target: Target, setting: Setting) -> Dialect:
     options: dict[str, Any] = {"time_unit": "s", "own": framework_options, **fields, **shared}
     dialect = dialect_of(
         target.framework.name,
-        dt=setting.dt or None,  # equations have none
         decided_by="argument",
         why=why,
         nodes=nodes,

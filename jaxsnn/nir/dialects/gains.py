@@ -55,8 +55,9 @@ def _missing(dialect: Dialect, field: str) -> tuple[str, str]:
     if field == "name":
         return dialect.undecided, dialect.fix
     conventions = dialect.conventions
-    if field == "seconds" and conventions is not None and conventions.seconds_option:
-        return _missing(dialect, conventions.seconds_option)
+    unit_option = None if conventions is None else conventions.unit_option
+    if field == "seconds" and unit_option is not None:
+        return _missing(dialect, unit_option.name)
     framework_option = framework_options().get(field)
     if framework_option is not None and framework_option.missing:
         return framework_option.missing, framework_option.advice
@@ -90,15 +91,12 @@ def spike_area(dialect: Dialect, node: Node) -> SpikeArea:
         # These have no time constant: with an area of one unit of time V jumps by r w.
         seconds = known(dialect, "seconds", "the strength of a spike", node.name)
         return SpikeArea(kind="fixed", seconds=seconds, kernel=kernel)
-    if kind != "fixed":
+    if kind in ("jump", "scaled jump"):
         return SpikeArea(kind=kind, seconds=None, kernel=kernel)
-    # The literal ODE takes an area of 1 in the file's own unit of time.
-    conventions = dialect.conventions
-    literal = conventions is not None and conventions.area == "unit"
     explicit_area = dialect.option("spike_area", node.name)
-    if literal and explicit_area is not None:
+    if kind == "unit" and explicit_area is not None:
         return SpikeArea(kind="fixed", seconds=explicit_area, kernel=kernel)
-    field = "seconds" if literal else "dt"
+    field = "seconds" if kind == "unit" else "dt"
     seconds = known(dialect, field, "the strength of a spike", node.name)
     return SpikeArea(kind="fixed", seconds=seconds, kernel=kernel)
 

@@ -26,7 +26,7 @@ from jaxsnn.nir.frameworks.registry import (
     owners,
     split_version,
 )
-from jaxsnn.nir.model.dialect import NO_UNIT, UNIT_SECONDS, Conventions, Dialect
+from jaxsnn.nir.model.dialect import NO_UNIT, UNIT_SECONDS, Conventions, Dialect, FrameworkOption
 from jaxsnn.nir.model.graph import Graph
 from jaxsnn.nir.model.node import Node
 from jaxsnn.options import DIALECT, DT, RESET, RESET_DELAY, SPIKE_KERNEL, TIME_UNIT
@@ -159,13 +159,16 @@ def _decide_initial(
     explicit: DialectOptions,
     nodes: dict[str, dict[str, Any]],
 ) -> None:
-    """Where membranes start, if that depends on the type of the node."""
-    if "initial" in explicit.fields:
+    """Where membranes start that have no v_leak, if that is where others start."""
+    if "initial" in explicit.fields or conventions.initial != "v_leak":
         return
     for name, node in graph.nodes.items():
-        rule = conventions.rule(node.type) if node.traits.state else None
-        if rule is not None and rule.initial is not None:
-            nodes.setdefault(name, {}).setdefault("initial", rule.initial)
+        if (
+            node.traits.state
+            and conventions.rule(node.type) is not None
+            and "v_leak" not in node.names
+        ):
+            nodes.setdefault(name, {}).setdefault("initial", "v_reset")
 
 
 def _decide_own(
@@ -175,18 +178,20 @@ def _decide_own(
     for option in conventions.options:
         if option.name in fields:
             continue
-        value, reason = _default(graph, conventions, option.name)
+        value, reason = _fallback(graph, option)
         if value is not None:
             fields[option.name] = value
-        elif option.name not in conventions.defaults:
+        elif option.fallback is None:
             reason = option.remark
         if reason:
             reasons.append(reason)
 
 
-def _default(graph: Graph, conventions: Conventions, option: str) -> tuple[Any, str]:
-    """Return the default of an own option for a graph and why; None where it must be said."""
-    value, reason = conventions.defaults.get(option, (None, ""))
+def _fallback(graph: Graph, option: FrameworkOption) -> tuple[Any, str]:
+    """Return the value of a framework's option that nobody said, for a graph, and why; None where it
+    must be said.
+    """
+    value, reason = option.fallback or (None, "")
     return (value(graph) if callable(value) else value), reason
 
 
@@ -211,7 +216,7 @@ def _decide_time_unit(
     graph: Graph, conventions: Conventions, fields: dict[str, Any], reasons: list[str]
 ) -> None:
     name, explicit_unit = conventions.name, fields.get("time_unit")
-    if conventions.time_unit is not None:
+    if conventions.time_unit not in (None, "from dt"):
         if explicit_unit not in (None, conventions.time_unit):
             raise DialectError(
                 Text(
@@ -224,7 +229,7 @@ def _decide_time_unit(
                 code=CONTRADICTION,
             )
         fields["time_unit"] = conventions.time_unit
-    elif conventions.time_unit_from_dt and explicit_unit is None:
+    elif conventions.time_unit == "from dt" and explicit_unit is None:
         dt_estimate = estimate(graph.nodes, conventions.evidence)
         if dt_estimate.dt is not None:
             fields["time_unit"] = "step" if abs(dt_estimate.dt - 1) <= TOLERANCE else "s"
@@ -636,8 +641,9 @@ def contradicts_tag(graph: Graph) -> bool:
     conventions = graph.dialect.conventions
     assert conventions is not None
     return any(
-        option not in tag and current_tag.get(option) != _default(graph, conventions, option)[0]
-        for option in conventions.defaults
+        option.name not in tag and current_tag.get(option.name) != _fallback(graph, option)[0]
+        for option in conventions.options
+        if option.fallback is not None
     )
 
 

@@ -48,10 +48,9 @@ _IMPORTER = Importer(
 # spikes: float tensor (time, batch, channels) in steps of ConversionConfig.dt, 1 us by default
 (source,) = [name for name, node in graph.nodes.items() if isinstance(node, nir.Input)]
 found = net({source: spikes})  # the spikes of each population, by name""",
-    continuous=True,
-    edges_in_order=True,
-    sums=False,
-    feeds_back=False,
+    dt=None,
+    wiring=("forks",),
+    order="edges",
     reads=MappingProxyType(
         {
             "time_unit": "ms",

@@ -72,7 +72,7 @@ _IMPORTER = Importer(
 # in an environment of its own: that library is imported as jaxsnn, too
 # n_steps: more than the events, inputs included, of any population; t_max: seconds
 init, apply = net.done()""",
-    continuous=True,
+    dt=None,
     reads=MappingProxyType(
         {
             "time_unit": "ms",
@@ -86,17 +86,6 @@ init, apply = net.done()""",
     ),
 )
 
-_SCALE_SPIKES = FrameworkOption(
-    name="scale_spikes",
-    kind="bool",
-    help="jaxsnn: w_in (LIF, LI, IF and I: r) scales spikes, as in NIR's equations; false as in "
-    "earlier releases of this library, and in that of the Electronic Vision(s) group",
-    missing="scale_spikes, because w_in (LIF, LI, IF and I: r) is not 1 and earlier releases of "
-    "this library did not apply it to spikes",
-    fix="say {true} (NIR's equations) or {false} (as earlier releases)",
-    tries=(True, False),
-)
-
 
 def _need_not_say(graph: Graph) -> bool | None:
     """Return True where all gains of spikes are 1, so that `scale_spikes` makes no difference."""
@@ -106,6 +95,19 @@ def _need_not_say(graph: Graph) -> bool | None:
         if node.type in _RULES
     )
     return True if all(np.all(np.asarray(gain) == 1) for gain in gains) else None
+
+
+_SCALE_SPIKES = FrameworkOption(
+    name="scale_spikes",
+    kind="bool",
+    help="jaxsnn: w_in (LIF, LI, IF and I: r) scales spikes, as in NIR's equations; false as in "
+    "earlier releases of this library, and in that of the Electronic Vision(s) group",
+    missing="scale_spikes, because w_in (LIF, LI, IF and I: r) is not 1 and earlier releases of "
+    "this library did not apply it to spikes",
+    fix="say {true} (NIR's equations) or {false} (as earlier releases)",
+    tries=(True, False),
+    fallback=(_need_not_say, ""),
+)
 
 
 def _refined(rule: NeuronRule, dialect: Dialect) -> NeuronRule:
@@ -167,7 +169,6 @@ FRAMEWORK = Framework(
             recurrent_delay=0,
             refine=_refined,
             options=(_SCALE_SPIKES,),
-            defaults=MappingProxyType({_SCALE_SPIKES.name: (_need_not_say, "")}),
         ),
     ),
     importers=(_IMPORTER,),

@@ -8,14 +8,14 @@ nodes depth first. Its exporter writes true seconds, and v_reset.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from jaxsnn.errors import ConversionError, DialectError, listing
-from jaxsnn.nir.frameworks.framework import Framework, Importer
+from jaxsnn.nir.frameworks.framework import Doing, Framework, Importer
 from jaxsnn.nir.frameworks.neuron_writing import (
     NO_LEAK,
     Setting,
@@ -42,11 +42,6 @@ from jaxsnn.wording import Text
 # What it writes
 
 
-def _seconds(dialect: Dialect) -> float | None:
-    """Time constants in a file are true ones times dt_export."""
-    return None if dialect.dt_export is None else 1 / dialect.dt_export
-
-
 _DT_EXPORT = FrameworkOption(
     name="dt_export",
     kind="time",
@@ -54,6 +49,8 @@ _DT_EXPORT = FrameworkOption(
     missing="the dt that Norse's exporter was given",
     fix="say {option} (Norse's default is 1ms)",
     unsaid="The dt that its exporter was given (1 ms by default) is not in the file: say {option}.",
+    # Time constants in a file are true ones times dt_export.
+    seconds=lambda dt_export: 1 / dt_export,
 )
 _BOX = Rule(kernel="box", membrane_decay=EULER_MEMBRANE, membrane="euler", ones=("r",))
 _CURRENT = Rule(
@@ -64,9 +61,7 @@ _CURRENT = Rule(
     synapse="decay last",
     ones=("r", "w_in"),
 )
-_IAF = Rule(
-    arrival="jump", membrane_decay=NO_DECAY, membrane="leak", initial="v_reset", ones=("r",)
-)
+_IAF = Rule(arrival="jump", membrane_decay=NO_DECAY, membrane="leak", ones=("r",))
 _WRITES = Conventions(
     name="norse",
     version="1.1",
@@ -78,8 +73,6 @@ _WRITES = Conventions(
         IF=_IAF,
     ),
     time_unit="s",
-    seconds=_seconds,
-    seconds_option="dt_export",
     reset="zero",
     reset_delay=False,
     initial="v_leak",
@@ -91,17 +84,18 @@ _WRITES_MAIN = dataclasses.replace(
     version="main",
     after="1.1",
     runs_loops="in turn",
-    defaults=MappingProxyType(
-        {
-            "dt_export": (
+    options=(
+        dataclasses.replace(
+            _DT_EXPORT,
+            fallback=(
                 1.0,
                 Text(
                     "Norse's main branch writes time constants in true seconds, unless its exporter "
                     "was given a time_scaling_factor: then say {option}.",
                     option=_DT_EXPORT.keyword,
                 ),
-            )
-        }
+            ),
+        ),
     ),
 )
 
@@ -172,8 +166,6 @@ _WRITTEN_FOR = dataclasses.replace(
         IF=dataclasses.replace(_IAF, ones=()),
         CubaLIF=dataclasses.replace(_CURRENT, arrival="fixed", synapse="filter", ones=()),
     ),
-    seconds=None,
-    seconds_option="",
     meanings=(_ignored,),
     refine=_refined,
     options=(_RESET_SIZE,),
@@ -507,12 +499,10 @@ def _large(step: Step, start: np.ndarray, rest: np.ndarray, share: np.ndarray) -
     return large
 
 
-#: Resets that no neuron of its importer has.
-_COMPOSED: tuple[Literal["subtract unless above", "skip"], ...] = ("subtract unless above", "skip")
-
-
-def _needs_no_current(step: Step) -> bool:
-    return step.reset in _COMPOSED
+def _does(step: Step) -> Iterable[Doing]:
+    """Return how its neurons do a step: resets that none of them has, as several nodes."""
+    composed = step.reset in ("subtract unless above", "skip")
+    return ("no current", "several nodes") if composed else ()
 
 
 def _load(path: str, setting: Setting) -> str:
@@ -528,12 +518,10 @@ _IMPORTER = Importer(
     load=_load,
     run=TORCH_RUN,
     dt=1e-3,
-    pool="SumPool2d",
-    pads_pools=False,
-    depth_first=True,
-    subtracts=True,
-    apart=_needs_no_current,
-    composes=_COMPOSED,
+    lacks=("pool padding",),
+    order="depth first",
+    subtracts=("at once", "later", "several"),
+    does=_does,
     reads=MappingProxyType(
         {"version": "importer", "reset": "zero", "reset_delay": False, "initial": "v_leak"}
     ),
@@ -543,7 +531,7 @@ _IMPORTER_MAIN = dataclasses.replace(
     version="main",
     after="1.1",
     ran=False,
-    depth_first=False,
+    order="",
     reads=MappingProxyType(
         {
             **{"version": "main", "dt_export": 1.0},
@@ -678,10 +666,11 @@ def _reset_of(name: str, method: Any) -> str:
     return resets[called]
 
 
-_LEAVES: Mapping[str, Callable[[Call], Exported]] = MappingProxyType(
+_LEAVES: Mapping[str, Callable[[Call], Exported] | str] = MappingProxyType(
     {
         **dict.fromkeys(_KINDS, _export_cell),
         **dict.fromkeys(_WEIGHTED, _export_weighted),
+        "Lift": "lifted_module",
     }
 )
 
@@ -695,7 +684,6 @@ FRAMEWORK = Framework(
     package="norse",
     leaves=_LEAVES,
     setters=MappingProxyType(dict.fromkeys((*_KINDS, *_WEIGHTED), _set_cell)),
-    wrappers=MappingProxyType({"Lift": "lifted_module"}),
     in_time=_in_time,
     membranes=("v",),
     leaf_options=MappingProxyType({"dt_export": 1.0}),

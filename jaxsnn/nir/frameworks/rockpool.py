@@ -8,14 +8,14 @@ seconds leaves 0.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from jaxsnn.errors import ConversionError
-from jaxsnn.nir.frameworks.framework import Framework, Importer
+from jaxsnn.nir.frameworks.framework import Doing, Framework, Importer
 from jaxsnn.nir.frameworks.neuron_writing import (
     NO_LEAK,
     Setting,
@@ -154,8 +154,9 @@ def _write(step: Step, setting: Setting) -> Written:
     return Written(entry=entry, factor=factor, offset=offset / synapse, why=why)
 
 
-def _bursts(step: Step) -> bool:
-    return step.several and step.reset == "subtract"
+def _does(step: Step) -> Iterable[Doing]:
+    """Return how its neurons do a step: several spikes, each of which takes v_threshold off."""
+    return ("any height",) if step.several and step.reset == "subtract" else ()
 
 
 def _load(path: str, setting: Setting) -> str:
@@ -170,11 +171,10 @@ _IMPORTER = Importer(
     load=_load,
     run="spikes, _ = net(x)  # x: a float tensor (batch, time, channels)",
     dt=1e-3,
-    sums=False,
-    subtracts=True,
-    does=_bursts,
+    wiring=("forks",),
+    subtracts=("at once", "several"),
     bursts=True,
-    feeds_back=False,
+    does=_does,
     reads=MappingProxyType(
         {"version": "importer", "reset": "subtract", "reset_delay": False, "initial": "zero"}
     ),

@@ -132,7 +132,7 @@ _IMPORTER = Importer(
         *("Input", "Output", "Linear", "Affine"),
         *("IF", "LIF", "CubaLIF", "LI", "CubaLI"),
     ),
-    scalars=False,
+    lacks=("scalars",),
     torch_names=False,
     write=_write,
     load=_load,
@@ -141,11 +141,8 @@ _IMPORTER = Importer(
 # snn_mlir.run_folder(folder), which compiles C and prints a row of whole numbers a step""",
     wire=_named_terminals,
     dt=1e-3,
-    chain=True,
-    sums=False,
+    wiring=(),
     uniform=True,
-    feeds_back=False,
-    membranes=True,
     reads=MappingProxyType({"reset": "zero", "reset_delay": False, "initial": "zero"}),
 )
 

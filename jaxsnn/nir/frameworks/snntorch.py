@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxsnn.errors import ConversionError
 from jaxsnn.nir.frameworks.clamps import Learnt, clamping
-from jaxsnn.nir.frameworks.framework import Framework, Importer
+from jaxsnn.nir.frameworks.framework import Doing, Framework, Importer
 from jaxsnn.nir.frameworks.neuron_writing import (
     NO_LEAK,
     Setting,
@@ -41,8 +41,10 @@ from jaxsnn.nir.frameworks.torch_layers import (
     numbers_of,
     set_weights,
 )
+from jaxsnn.nir.model.changes import Edge
 from jaxsnn.nir.model.decays import FROM_R, FROM_W_IN
 from jaxsnn.nir.model.dialect import Conventions, Dialect, Evidence, Rule, rules
+from jaxsnn.nir.model.draft import NEURON_TYPES, Draft
 from jaxsnn.nir.model.graph import Graph
 from jaxsnn.nir.model.node import Node
 from jaxsnn.nir.model.nodes import IF, NEURONS, I
@@ -227,14 +229,14 @@ def _without_a_current(step: Step) -> Step:
     )
 
 
-def _compares(step: Step) -> bool:
-    """Its own immediate subtraction."""
-    return step.reset == "subtract unless above" and not step.several
-
-
-def _needs_no_current(step: Step) -> bool:
-    """Synaptic subtracts at once only as reset_delay false does, and fires one spike a step."""
-    return step.reset == "subtract" or step.several
+def _does(step: Step) -> Iterator[Doing]:
+    """Yield how its neurons do a step: its own immediate subtraction at any height; Synaptic subtracts at
+    once only in this way, and fires one spike a step.
+    """
+    if step.reset == "subtract unless above" and not step.several:
+        yield "any height"
+    if step.reset == "subtract" or step.several:
+        yield "no current"
 
 
 def _write_main(step: Step, setting: Setting) -> Written:
@@ -308,6 +310,29 @@ def _told(setting: Setting) -> str:
     return told(setting, "hasattr(m, 'reset_mechanism')", settings)
 
 
+def _lengthen_loops(draft: Draft, recurrent: list[Edge], late: bool, dt: float) -> None:
+    """Make three nodes of each loop of two, on which its importer fails."""
+    # `recurrent`, `draft.delayed` and `memories` have the names before nodes were renamed.
+    old_names = {new: old for old, new in draft.renamed.items()}
+    for edge in recurrent:
+        weights, neuron = (draft.renamed.get(name, name) for name in edge)
+        alone = draft.sources(weights) == [neuron] and draft.nodes[neuron]["type"] in NEURON_TYPES
+        if edge[1] in draft.memories or (edge in draft.delayed and not alone):
+            continue
+        size, dtype = draft.shapes[weights][1][0], np.asarray(draft.nodes[weights]["weight"]).dtype
+        entry = {"type": "Linear", "weight": np.eye(size, dtype=dtype)}
+        name = draft.insert((weights, neuron), f"{weights}.identity", entry)
+        if weights in old_names:
+            draft.renamed[f"{old_names[weights]}.identity"] = name
+        why = "snnTorch's importer fails on loops of two nodes, and runs longer ones"
+        draft.changed(name, "an identity in the loop", why)
+        draft.delayed = [
+            (name, neuron) if delayed == edge else delayed for delayed in draft.delayed
+        ]
+
+
+#: What it takes for what a file does not say.
+_READS = {"reset": "zero", "reset_delay": False, "initial": "zero"}
 _IMPORTER = Importer(
     version="1.0",
     nodes=(*COMMON_NODES, "AvgPool2d"),
@@ -317,16 +342,12 @@ _IMPORTER = Importer(
     load=_load,
     run=TORCH_RUN,
     dt=_DT,
-    fixed_dt=True,
-    pool="AvgPool2d",
-    longer_loops=True,
+    wire=_lengthen_loops,
+    order="names",
     starts_at_reset=True,
-    subtracts=True,
-    subtraction=("later", "unless above"),
-    apart=_needs_no_current,
-    does=_compares,
-    by_name=True,
-    reads=MappingProxyType({"reset": "zero", "reset_delay": False, "initial": "zero"}),
+    subtracts=("later", "unless above"),
+    does=_does,
+    reads=MappingProxyType(_READS | {"dt": _DT}),
 )
 _IMPORTER_MAIN = dataclasses.replace(
     _IMPORTER,
@@ -335,7 +356,7 @@ _IMPORTER_MAIN = dataclasses.replace(
     ran=False,
     write=_write_main,
     load=_load_main,
-    fixed_dt=False,
+    reads=MappingProxyType(_READS),
     # Its exporter writes w_in = tau_syn/dt and no IF.
     misread=("CubaLIF", "IF"),
 )

@@ -11,7 +11,7 @@ from typing import Literal
 
 from jaxsnn.errors import DialectError, JaxsnnError, Problem
 from jaxsnn.nir.model.decays import Decay
-from jaxsnn.nir.model.dialect import Arrival, Initial, Kernel, Reset, StepLength
+from jaxsnn.nir.model.dialect import Initial, Kernel, Reset, StepLength
 from jaxsnn.nir.model.node import Node
 
 
@@ -28,7 +28,7 @@ class SpikeArea:
         kernel: Continuous reading: "delta", "box" of width dt, or None if unknown.
     """
 
-    kind: Arrival
+    kind: Literal["fixed", "jump", "scaled jump"]
     seconds: float | None
     kernel: Kernel | None
 

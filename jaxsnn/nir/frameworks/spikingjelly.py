@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from jaxsnn.errors import ConversionError, listing
-from jaxsnn.nir.frameworks.framework import Framework, Importer
+from jaxsnn.nir.frameworks.framework import Doing, Framework, Importer
 from jaxsnn.nir.frameworks.neuron_writing import (
     NO_LEAK,
     Setting,
@@ -169,13 +169,15 @@ def _write(step: Step, setting: Setting) -> Written:
     return Written(entry=entry, factor=factor, offset=offset, why=why, says=says)
 
 
-#: Resets that no neuron of its importer has.
-_COMPOSED: tuple[Literal["subtract unless above", "skip"], ...] = ("subtract unless above", "skip")
-
-
-def _needs_no_current(step: Step) -> bool:
-    """CUBALIFNode subtracts at once only, and fires one spike a step."""
-    return step.reset in ("subtract later", *_COMPOSED) or step.several
+def _does(step: Step) -> Iterator[Doing]:
+    """Yield how its neurons do a step: resets that none of them has, as several nodes; CUBALIFNode
+    subtracts at once only, and fires one spike a step.
+    """
+    composed = step.reset in ("subtract unless above", "skip")
+    if composed:
+        yield "several nodes"
+    if composed or step.reset == "subtract later" or step.several:
+        yield "no current"
 
 
 def _load(path: str, setting: Setting) -> str:
@@ -370,14 +372,11 @@ FRAMEWORK = Framework(
             run=TORCH_RUN,
             counts_batch=False,
             dt=1e-4,
-            pool="AvgPool2d",
+            order="names",
             starts_at_reset=True,
             uniform=True,
-            subtracts=True,
-            subtraction=("at once",),
-            apart=_needs_no_current,
-            composes=_COMPOSED,
-            by_name=True,
+            subtracts=("at once",),
+            does=_does,
             reads=MappingProxyType({"reset": "zero", "reset_delay": False, "initial": "v_reset"}),
         ),
     ),

@@ -77,16 +77,13 @@ _REWIRED = (
 )
 
 
-def _rewired(graph: Graph) -> tuple[tuple[Edge, ...], tuple[Change, ...]]:
-    """Edges with the inputs of recurrent subgraphs moved from the recurrent weights to the neuron,
-    and what was moved.
+def _rewired(graph: Graph) -> Iterator[tuple[tuple[Edge, Edge], Change]]:
+    """Move the inputs of recurrent subgraphs from the recurrent weights to the neuron.
 
     The pattern is Input -> weights, weights -> neuron, neuron -> weights, and nothing else reaches
     the neuron.
     """
-    edges = list(graph.written_edges)
-    changes = []
-    for number, (source, target) in enumerate(graph.written_edges):
+    for source, target in graph.written_edges:
         if "/" not in source or not isinstance(graph.nodes[source], Input):
             continue
         after = [end for start, end in graph.written_edges if start == target]
@@ -99,10 +96,9 @@ def _rewired(graph: Graph) -> tuple[tuple[Edge, ...], tuple[Change, ...]]:
             and feeds == [target]
             and (neuron, target) in graph.written_edges
         ):
-            edges[number] = (source, neuron)
             description = f"edge {source} -> {target} is read as {source} -> {neuron}"
-            changes.append(Change(node=target, what=description, why=_REWIRED))
-    return tuple(edges), tuple(changes)
+            change = Change(node=target, what=description, why=_REWIRED)
+            yield ((source, target), (source, neuron)), change
 
 
 def _learnt(node: Node, graph: Graph) -> Iterator[Learnt]:
@@ -190,7 +186,7 @@ _WRITES = Conventions(
         ),
     ),
     evidence=_EVIDENCE,
-    time_unit_from_dt=True,
+    time_unit="from dt",
     reset="subtract",
     reset_delay=True,
     resets_at_start=True,
@@ -198,8 +194,7 @@ _WRITES = Conventions(
     spikes_from="before",
     recurrent_delay=0,
     channels_last=True,
-    repair=_rewired,
-    meanings=(clamping("Spyx", _learnt), _padded_like_xla),
+    meanings=(_rewired, clamping("Spyx", _learnt), _padded_like_xla),
 )
 
 
@@ -533,14 +528,11 @@ FRAMEWORK = Framework(
                 "y, state = nn.run(net, x)  # x: (time, batch, *shape), channels last"
             ),
             wire=_chain,
+            lacks=("dilation",),
             counts_batch=None,
             dt=1.0,
-            pool="SumPool2d",
-            dilates=False,
-            chain=True,
-            sums=False,
-            subtracts=True,
-            subtraction=("later",),
+            wiring=("loops",),
+            subtracts=("later",),
             reads=MappingProxyType({"reset": "subtract", "reset_delay": True, "initial": "zero"}),
         ),
     ),
