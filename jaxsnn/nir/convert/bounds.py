@@ -129,8 +129,12 @@ def bound_membranes(conversion: Conversion) -> None:
         # of a membrane that can reach anything more than any number of spikes
         spikes = int(np.max(np.minimum(peak / step.v_threshold, _ANY)))
         high = peak.flat[place]
-        height = f"{high:.4g}" if high < _ANY / 2**20 else "any height"
-        reach = f"its membrane can reach {height}, twice its v_threshold is {limit:.4g}"
+        height = Text("{value:.4g}", value=high) if high < _ANY / 2**20 else "any height"
+        reach = Text(
+            "its membrane can reach {height}, twice its v_threshold is {limit:.4g}",
+            height=height,
+            limit=limit,
+        )
         if np.all(peak < 2 * step.v_threshold):
             why = f"so it fires at most one spike a step, as long as inputs are {inputs[0]:g} to {inputs[1]:g}"
             draft.changed(name, reach, why)
@@ -152,7 +156,7 @@ def bound_membranes(conversion: Conversion) -> None:
             count = "as many spikes as fit in" if importer.bursts else "one spike a step"
             conversion.give_up(
                 name,
-                f"{_describe_excess(step, importer)}: {reach}",
+                _describe_excess(step, importer) + ": " + reach,
                 f"{count} and a plain subtraction are written",
             )
         reset = step.reset if step.reset == "value" else _immediate_subtraction(importer)
@@ -160,8 +164,9 @@ def bound_membranes(conversion: Conversion) -> None:
     if is_bounded:
         draft.notes.append(
             Text(
-                "holds for inputs of {inputs}: for other values say {input_range}",
-                inputs=f"{inputs[0]:g} to {inputs[1]:g}",
+                "holds for inputs of {minimum:g} to {maximum:g}: for other values say {input_range}",
+                minimum=inputs[0],
+                maximum=inputs[1],
                 input_range=INPUT_RANGE.keyword,
             )
         )

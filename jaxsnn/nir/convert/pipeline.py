@@ -142,8 +142,11 @@ def convert(
         if not approximate:
             length = format_time(dialect.dt or 0)
             raise ConversionError(
-                f"the dialect {dialect.name} has continuous time, "
-                f"and {target.title} is time-stepped",
+                Text(
+                    "the dialect {dialect} has continuous time, and {framework} is time-stepped",
+                    dialect=dialect.name,
+                    framework=target.title,
+                ),
                 fix=Text(
                     "convert with {approximate} to cut time into steps of {length}",
                     approximate=APPROXIMATE.set_to(True),
@@ -220,8 +223,13 @@ def _reshaped_outputs(graph: Graph) -> Iterator[str]:
         shape = shapes(graph)[name][0] or ()
         if len(shape) > 1:
             yield (
-                f"output '{name}' has the shape {(prod(shape),)} instead of {shape}: "
-                "reshape what it gives"
+                Text(
+                    "output '{node}' has the shape {expected} instead of {actual}: reshape what it "
+                    "gives",
+                    node=name,
+                    expected=(prod(shape),),
+                    actual=shape,
+                )
             )
 
 
@@ -233,7 +241,11 @@ def _name_source_nodes(problems: list[Problem], draft_names: Mapping[str, str]) 
             problem,
             node=source_names[problem.node],
             message=problem.message
-            + f" ('{problem.node}' is '{source_names[problem.node]}' in the file)",
+            + Text(
+                " ('{node}' is '{source}' in the file)",
+                node=problem.node,
+                source=source_names[problem.node],
+            ),
         )
         if problem.node in source_names
         else problem
@@ -253,7 +265,12 @@ def _converted(conversion: Conversion) -> Converted:
     notes = [*target.notes(), *assumptions, *draft.notes]
     if f"nir.read({path!r})" in load and (refused := types_refused(graph)):
         load = load.replace(f"nir.read({path!r})", f"nir.read({path!r}, type_check=False)")
-        notes.append(f"nir.read needs type_check=False, for it infers other shapes: {refused}")
+        notes.append(
+            Text(
+                "nir.read needs type_check=False, for it infers other shapes: {reason}",
+                reason=refused,
+            )
+        )
     return Converted(
         graph=graph,
         load_with=f"{load}  # {target.label}",

@@ -19,6 +19,7 @@ from jaxsnn.nir.frameworks.source_step import Step
 from jaxsnn.nir.model.draft import WEIGHTED, Draft, feedback_of, identity, scale_inputs
 from jaxsnn.nir.model.nodes import SPIKING
 from jaxsnn.units import format_time
+from jaxsnn.wording import Text
 
 _FIRES = tuple(cls.__name__ for cls in SPIKING)
 #: A threshold of 0, which neurons at rest must not reach: far below what weights add, in any unit.
@@ -35,7 +36,7 @@ def resolve_steps(conversion: Conversion) -> None:
     source, importer = conversion.source, conversion.importer
     if any(rule.is_continuous for rule in conversion.rules.values()):
         length = format_time(source.dialect.dt or 0)
-        conversion.draft.losses.append(f"continuous time is cut into steps of {length}")
+        conversion.draft.losses.append(Text("continuous time is cut into steps of {dt}", dt=length))
     readouts = conversion.request.maps("LI") or {"loops", "forks"} <= {*importer.wiring}
     problems = []
     for name, rule in conversion.rules.items():
@@ -47,7 +48,10 @@ def resolve_steps(conversion: Conversion) -> None:
             step = step_of(rule, shape, readouts=readouts)
             refuse_firing_at_rest(rule)
             if step.floor is not None and "floor" not in importer.does(step):
-                reason = f"its membrane never falls below {step.floor:g}, and this importer has no such bound"
+                reason = Text(
+                    "its membrane never falls below {value:g}, and this importer has no such bound",
+                    value=step.floor,
+                )
                 conversion.give_up(draft_name, reason, "the membrane has no lower bound")
             conversion.steps[draft_name] = dataclasses.replace(step, name=draft_name)
         except ConversionError as error:

@@ -22,6 +22,7 @@ from jaxsnn.nir.model.draft import (
     scale_inputs,
     weighted_feeder,
 )
+from jaxsnn.wording import Text
 
 
 def copy_bursting_neurons(conversion: Conversion) -> None:
@@ -84,9 +85,15 @@ def _share_resets(conversion: Conversion, step: Step, copied: Step, copies: int)
     """
     if step.current_based or len(step.shape) != 1 or step.reset != "subtract":
         raise ConversionError(
-            f"node '{step.name}' may fire {copies} spikes in a step, "
-            f"which the importer's recurrent LIF could share among {copies} neurons, "
-            f"but not those of a {step.type} of shape {step.shape}",
+            Text(
+                "node '{node}' may fire {count} spikes in a step, which the importer's recurrent "
+                "LIF could share among {count} neurons, but not those of a {type} of shape "
+                "{shape}",
+                node=step.name,
+                count=copies,
+                type=step.type,
+                shape=step.shape,
+            ),
             fix="use a LIF of one axis, or smaller weights",
             node=step.name,
         )
@@ -157,11 +164,23 @@ _RESET_TEXTS = {
 def _refuse(step: Step, title: str) -> None:
     """Refuse a population that several nodes cannot stand for."""
     has_axes = len(step.shape) != 1
-    only = "neurons of one axis" if has_axes else "membranes that start at 0"
-    actual = f"the shape {step.shape}" if has_axes else f"V = {step.v_start.flat[0]:g} at first"
+    supported = "neurons of one axis" if has_axes else "membranes that start at 0"
+    actual = (
+        Text("the shape {shape}", shape=step.shape)
+        if has_axes
+        else Text("V = {v_start:g} at first", v_start=step.v_start.flat[0])
+    )
     raise ConversionError(
-        f"node '{step.name}': {_RESET_TEXTS[step.reset]}, for which {title} has no neuron; several nodes do"
-        f" the same for {only}, and this one has {actual}",
+        Text(
+            "node '{node}': "
+            + _RESET_TEXTS[step.reset]
+            + ", for which {framework} has no neuron; several nodes do the same for "
+            + supported
+            + ", and this one has {actual}",
+            node=step.name,
+            framework=title,
+            actual=actual,
+        ),
         fix="flatten what feeds it" if has_axes else "let its membrane start at 0",
         node=step.name,
     )

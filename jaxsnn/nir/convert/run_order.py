@@ -29,6 +29,7 @@ from jaxsnn.nir.model.loops import (
     loops_of_several,
     stepped_loops,
 )
+from jaxsnn.wording import Text
 
 
 def order_nodes(conversion: Conversion) -> None:
@@ -102,11 +103,17 @@ def _order_problems(conversion: Conversion) -> list[Problem]:
         target.importer.order == "depth first"
         and (last := depth_first(converted)[-1]) not in converted.outputs
     ):
-        message = f"the loaded module returns the output of node '{last}', which runs last"
+        message = Text(
+            "the loaded module returns the output of node '{node}', which runs last", node=last
+        )
         return [as_problem(last, message, fix="leave the loop out")]
     if wrong:
         source, end = wrong[0]
-        message = f"the loop through '{source}' and '{end}' would act in another step there"
+        message = Text(
+            "the loop through '{source}' and '{target}' would act in another step there",
+            source=source,
+            target=end,
+        )
         return [as_problem(end, message, fix="leave the loop out")]
     return []
 
@@ -162,8 +169,12 @@ def _move_bias(draft: Draft, weights: str, neuron: str, recurrent: list[Edge]) -
     )
     if feeder is None or len(draft.targets(feeder)) > 1:
         raise ConversionError(
-            f"node '{weights}' has a bias in a loop, which importers leave out of the first step, "
-            f"and '{neuron}' has no weights outside of loops that could take it",
+            Text(
+                "node '{node}' has a bias in a loop, which importers leave out of the first "
+                "step, and '{target}' has no weights outside of loops that could take it",
+                node=weights,
+                target=neuron,
+            ),
             fix=f"put an Affine before '{neuron}'",
             node=weights,
         )
@@ -262,9 +273,16 @@ def _connect_with_zero(draft: Draft, before: str, after: str, title: str) -> lis
         }
     else:
         raise ConversionError(
-            f"node '{after}' must run after '{before}', so that their sum is that of one step, and "
-            f"NIR has no connection of weight zero from shape {outward} to {inward}, "
-            f"which {title}'s importer needs for this",
+            Text(
+                "node '{node}' must run after '{source}', so that their sum is that of one step, "
+                "and NIR has no connection of weight zero from shape {outward} to {inward}, "
+                "which {framework}'s importer needs for this",
+                node=after,
+                source=before,
+                outward=outward,
+                inward=inward,
+                framework=title,
+            ),
             fix="flatten one of them",
             node=after,
         )

@@ -25,6 +25,7 @@ from jaxsnn.nir.io.documents import NIR_VERSION, group_of
 from jaxsnn.nir.model.dialect import Dialect
 from jaxsnn.nir.model.draft import NEURON_TYPES, Draft, as_node, loops_of, scale_inputs
 from jaxsnn.units import format_time
+from jaxsnn.wording import Text
 
 
 def choose_dt(conversion: Conversion) -> None:
@@ -39,8 +40,13 @@ def choose_dt(conversion: Conversion) -> None:
     is_fixed = "dt" in importer.reads
     if is_fixed and requested_dt not in (None, importer.dt):
         raise UsageError(
-            f"{conversion.title}'s importer steps by {format_time(importer.dt)} "
-            f"and cannot be told {format_time(requested_dt or 0)}",
+            Text(
+                "{framework}'s importer steps by {expected} only, not by {actual}",
+                framework=conversion.title,
+                expected=format_time(importer.dt),
+                actual=format_time(requested_dt or 0),
+            ),
+            facts={"expected": importer.dt, "actual": requested_dt},
             fix="leave the step of the target out",
         )
     dt = importer.dt if is_fixed else requested_dt or source_dt or importer.dt
@@ -95,16 +101,25 @@ def write_neurons(conversion: Conversion) -> None:
         rounding = written.rounding
         if not np.all(has_few_digits(written.factor)):
             factors = _format_range(written.factor)
-            rounding = f"float32 rounds its weights, which are multiplied by {factors}"
+            rounding = Text(
+                "float32 rounds its weights, which are multiplied by {factors}", factors=factors
+            )
         elif difference and not rounding and summands.get(name):
-            rounding = (
-                f"float32 rounds its weights or biases, such as {summands[name]:g}, and {target.title} does "
-                "not add and multiply in the order of the source"
+            rounding = Text(
+                "float32 rounds its weights or biases, such as {value:g}, and {framework} does "
+                "not add and multiply in the order of the source",
+                value=summands[name],
+                framework=target.title,
             )
         if name in setting.ties and rounding:
             draft.notes.append(
-                f"node '{name}': {rounding}; where a sum of its weights meets v_threshold, "
-                f"{target.title} may fire and the source not, or the other way round"
+                Text(
+                    "node '{node}': {rounding}; where a sum of its weights meets v_threshold, "
+                    "{framework} may fire and the source not, or the other way round",
+                    node=name,
+                    rounding=rounding,
+                    framework=target.title,
+                )
             )
         if difference:
             why = written.why + _describe_comparison(population, target)

@@ -114,8 +114,13 @@ def rule_of(dialect: Dialect, node: Node) -> Rule:
     rule = conventions.rule(node.type)
     if rule is None:
         raise DialectError(
-            f"node '{node.name}' is a {node.type}, which {dialect.name} never writes "
-            f"(it writes {listing(conventions.rules)})",
+            Text(
+                "node '{node}' is a {type}, which {dialect} never writes (it writes {types})",
+                node=node.name,
+                type=node.type,
+                dialect=dialect.name,
+                types=listing(conventions.rules),
+            ),
             fix=Text("say another {dialect}", dialect=DIALECT.keyword),
             node=node.name,
         )

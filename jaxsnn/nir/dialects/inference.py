@@ -309,9 +309,17 @@ def _decide_dt(
         and abs(seconds - conventions.dt) > 10 * TOLERANCE * conventions.dt
     ):
         raise DialectError(
-            f"the dialect {conventions.name} always writes with dt = "
-            f"{format_time(conventions.dt)}, but node '{dt_estimate.node}' has {dt_estimate.pair}, "
-            f"so dt = {formula} = {format_time(seconds)}",
+            Text(
+                "the dialect {dialect} always writes with dt = {expected}, but node '{node}' has "
+                "{pair}, so dt = {formula} = {actual}",
+                dialect=conventions.name,
+                expected=format_time(conventions.dt),
+                node=dt_estimate.node,
+                pair=dt_estimate.pair,
+                formula=formula,
+                actual=format_time(seconds),
+            ),
+            facts={"expected": conventions.dt, "actual": seconds},
             fix=Text(
                 "say {dt} if that is meant, or another {dialect}",
                 dt=DT.set_to(seconds),
@@ -321,7 +329,9 @@ def _decide_dt(
             code=CONTRADICTION,
         )
     if explicit_dt is None:
-        fields["dt"] = _shortest(seconds)
+        # The number with two digits that an exporter started from, if float32 explains the difference.
+        short = float(f"{seconds:.1e}")
+        fields["dt"] = short if abs(short - seconds) <= TOLERANCE * seconds else seconds
         reasons.append(
             Text(
                 "{dt} is {fields}, from {formula} of all neurons.",
@@ -330,14 +340,6 @@ def _decide_dt(
                 formula=formula,
             )
         )
-
-
-def _shortest(seconds: float) -> float:
-    """The number with two digits that an exporter started from, if float32 arithmetic explains the
-    difference.
-    """
-    short = float(f"{seconds:.1e}")
-    return short if abs(short - seconds) <= TOLERANCE * seconds else seconds
 
 
 def _decide_area(
@@ -405,49 +407,66 @@ def contradiction(graph: Graph, conventions: Conventions) -> Problem | None:
     """Why a graph cannot have been written in a dialect, or None if its numbers allow it."""
     name = conventions.name
     for node in (node for node in graph.nodes.values() if node.traits.state):
-        reason = _wrong_one(node, conventions)
+        reason = _refuting_parameter(node, conventions)
         if reason is not None:
-            return _contradicts(node.name, reason)
+            return Problem(node=node.name, code=CONTRADICTION, message=reason)
     dt_estimate = estimate(graph.nodes, conventions.evidence)
     if dt_estimate.node and not dt_estimate.agrees:
-        median = "" if dt_estimate.dt is None else f", where others give {dt_estimate.dt:g}"
         does = "takes" if conventions.reads_only else "writes"
-        reason = (
-            f"{name} {does} one dt = {conventions.evidence.dt_from}, "
-            f"but node '{dt_estimate.node}' has {dt_estimate.pair}, "
-            f"so dt = {dt_estimate.farthest:g}{median}"
+        reason = Text(
+            "{dialect} "
+            + does
+            + " one dt = {formula}, but node '{node}' has {pair}, so dt = {dt:g}",
+            dialect=name,
+            formula=conventions.evidence.dt_from,
+            node=dt_estimate.node,
+            pair=dt_estimate.pair,
+            dt=dt_estimate.farthest,
         )
-        return _contradicts(dt_estimate.node, reason)
+        if dt_estimate.dt is not None:
+            reason += Text(", where others give {expected:g}", expected=dt_estimate.dt)
+        return Problem(node=dt_estimate.node, code=CONTRADICTION, message=reason)
     refutes = conventions.evidence.refutes
     refutation = None if refutes is None else refutes(graph.nodes, dt_estimate)
-    return None if refutation is None else _contradicts(*refutation)
+    if refutation is None:
+        return None
+    return Problem(node=refutation[0], code=CONTRADICTION, message=refutation[1])
 
 
-def _contradicts(node: str, reason: str) -> Problem:
-    return Problem(node=node, code=CONTRADICTION, message=reason)
-
-
-def _wrong_one(node: Node, conventions: Conventions) -> str | None:
+def _refuting_parameter(node: Node, conventions: Conventions) -> str | None:
     """The type or a parameter of a neuron that the framework would have written otherwise."""
     rule = conventions.rule(node.type)
     if rule is None:
         never = "is not known to run" if conventions.reads_only else "never writes"
-        return f"node '{node.name}' is a {node.type}, which {conventions.name} {never}"
+        return Text(
+            "node '{node}' is a {type}, which {dialect} " + never,
+            node=node.name,
+            type=node.type,
+            dialect=conventions.name,
+        )
     does = "takes" if conventions.reads_only else "writes"
     for parameter in rule.ones:
         value = np.asarray(node.value(parameter), float)
         if np.any(value != 1):
             odd_value = value[value != 1].ravel()[0]
-            return (
-                f"{conventions.name} {does} {parameter} = 1, "
-                f"but node '{node.name}' has {odd_value:g}"
+            return Text(
+                "{dialect} " + does + " {parameter} = 1, but node '{node}' has {value:g}",
+                dialect=conventions.name,
+                parameter=parameter,
+                node=node.name,
+                value=odd_value,
             )
     # one that only runs what others wrote leaves it out
     if rule.leaks_to_zero and not conventions.reads_only and "v_leak" in node.names:
         leak = np.asarray(node.value("v_leak"), float)
         if np.any(leak):
             odd_value = leak[leak != 0].ravel()[0]
-            return f"{conventions.name} writes v_leak = 0, but node '{node.name}' has {odd_value:g}"
+            return Text(
+                "{dialect} writes v_leak = 0, but node '{node}' has {value:g}",
+                dialect=conventions.name,
+                node=node.name,
+                value=odd_value,
+            )
     return None
 
 
@@ -457,7 +476,8 @@ def refuse_contradiction(graph: Graph, conventions: Conventions) -> None:
     if problem is not None:
         others = [name for name in possible(graph) if name != conventions.name]
         raise DialectError(
-            f"the dialect {conventions.name} contradicts the file: " + problem.message,
+            Text("the dialect {dialect} contradicts the file: ", dialect=conventions.name)
+            + problem.message,
             fix=_few_digits(graph)
             or Text(
                 "say another {dialect} (the numbers allow {others})",
@@ -526,9 +546,11 @@ def _few_digits(graph: Graph) -> str:
     for name in graph.neurons:
         for value in map(np.asarray, map(graph.nodes[name].value, graph.nodes[name].names)):
             if value.dtype.kind == "f" and value.itemsize < 4:
-                return (
-                    "export the network in float32 (net.float()), as the numbers of node "
-                    f"'{name}' are {value.dtype}, of 3 digits, in which dt is lost"
+                return Text(
+                    "export the network in float32 (net.float()), as the numbers of node '{node}' "
+                    "are {dtype}, of 3 digits, in which dt is lost",
+                    node=name,
+                    dtype=value.dtype,
                 )
     return ""
 

@@ -38,7 +38,11 @@ def _write(flow: Flow, setting: Setting) -> Written:
     title = "jaxsnn"
     if not flow.spikes:
         raise ConversionError(
-            f"node '{flow.name}' gives its membrane, and {title}'s importer takes CubaLIF alone",
+            Text(
+                "node '{node}' gives its membrane, and {framework}'s importer takes CubaLIF alone",
+                node=flow.name,
+                framework=title,
+            ),
             fix="replace it by a neuron that spikes, or convert for hxtorch",
             node=flow.name,
         )
@@ -48,8 +52,13 @@ def _write(flow: Flow, setting: Setting) -> Written:
     if abs(tau_mem / tau_syn - ratio) > 1e-6:
         setting.give_up(
             flow.name,
-            f"tau_mem is {tau_mem:g} ms and tau_syn {tau_syn:g} ms, "
-            f"and {title}'s solver takes tau_mem = tau_syn or 2 tau_syn",
+            Text(
+                "tau_mem is {tau_mem:g} ms and tau_syn {tau_syn:g} ms, and {framework}'s solver "
+                "takes tau_mem = tau_syn or 2 tau_syn",
+                tau_mem=tau_mem,
+                tau_syn=tau_syn,
+                framework=title,
+            ),
             f"tau_mem {ratio * tau_syn:g} ms is written",
         )
     entry = written.entry | {"tau_mem": np.full(flow.shape, ratio * tau_syn)}
@@ -119,7 +128,11 @@ def _refined(rule: NeuronRule, dialect: Dialect) -> NeuronRule:
     values = np.unique(np.asarray(node.value(gain), float))
     if np.all(values == 1):
         return rule
-    ignored = f"{values[0]:g}" if values.size == 1 else f"{values[0]:g} to {values[-1]:g}"
+    ignored = (
+        Text("{minimum:g}", minimum=values[0])
+        if values.size == 1
+        else Text("{minimum:g} to {maximum:g}", minimum=values[0], maximum=values[-1])
+    )
     sentence = Text(
         "node '{node}': {gain} is {ignored} and does not scale spikes ({setting})",
         node=node.name,

@@ -18,6 +18,7 @@ import numpy as np
 from jaxsnn.nir.frameworks.source_step import Reset, Step
 from jaxsnn.nir.model.draft import spelt
 from jaxsnn.nir.model.node import nothing
+from jaxsnn.wording import Text
 
 #: 1 - decay of a membrane that does not leak: small enough to vanish in float32, large enough to
 #: divide by.
@@ -97,8 +98,13 @@ def needs_value_reset(step: Step, setting: Setting, title: str) -> None:
     }
     setting.give_up(
         step.name,
-        f"its reset {described[step.reset]}, "
-        f"and {title}'s importer resets to a value in the step of the spike",
+        Text(
+            "its reset "
+            + described[step.reset]
+            + ", and {framework}'s importer resets to a value in the step of "
+            "the spike",
+            framework=title,
+        ),
         "that reset is written",
     )
 
@@ -115,8 +121,13 @@ def needs_subtraction(step: Step, setting: Setting, title: str) -> None:
     }
     setting.give_up(
         step.name,
-        f"its reset {described[step.reset]}, "
-        f"and {title}'s importer subtracts v_threshold in the step of the spike",
+        Text(
+            "its reset "
+            + described[step.reset]
+            + ", and {framework}'s importer subtracts v_threshold in the step "
+            "of the spike",
+            framework=title,
+        ),
         "that reset is written; or train it with reset subtract and no delay",
     )
 
@@ -154,9 +165,13 @@ def refuse_drive(step: Step, drive: np.ndarray, setting: Setting) -> None:
         place = int(np.argmax(np.abs(drive)))
         setting.give_up(
             step.name,
-            f"neuron {place} is driven by {drive.flat[place]:g} a step, so that it does not rest "
-            "where it starts and resets, and a constant input would pass through the synaptic "
-            "current first",
+            Text(
+                "neuron {neuron} is driven by {value:g} a step, so that it does not rest where "
+                "it starts and resets, and a constant input would pass through the synaptic "
+                "current first",
+                neuron=place,
+                value=drive.flat[place],
+            ),
             "it rests where it resets",
         )
 
@@ -168,8 +183,12 @@ def needs_start(step: Step, start: np.ndarray, setting: Setting) -> None:
         place = int(np.argmax(off))
         setting.give_up(
             step.name,
-            f"neuron {place} starts at {step.v_start.flat[place]:g}, "
-            f"the importer starts it at {start.flat[place]:g}",
+            Text(
+                "neuron {neuron} starts at {value:g}, the importer starts it at {expected:g}",
+                neuron=place,
+                value=step.v_start.flat[place],
+                expected=start.flat[place],
+            ),
             "the first spikes may differ",
         )
 
@@ -179,8 +198,13 @@ def one_for_all(step: Step, setting: Setting, quantity: str, values: np.ndarray)
     if np.ptp(values) > 1e-9 * np.abs(values).max():
         setting.give_up(
             step.name,
-            f"its neurons differ in {quantity} ({values.min():g} to {values.max():g}), "
-            "and the importer takes one for all",
+            Text(
+                "its neurons differ in {parameter} ({minimum:g} to {maximum:g}), and the "
+                "importer takes one for all",
+                parameter=quantity,
+                minimum=values.min(),
+                maximum=values.max(),
+            ),
             "their mean is written",
         )
         return float(values.mean())

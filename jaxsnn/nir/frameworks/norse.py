@@ -42,6 +42,11 @@ from jaxsnn.wording import Text
 # What it writes
 
 
+def _seconds(dt_export: float) -> float:
+    """Return the unit of a file's time: time constants in it are true ones times dt_export."""
+    return 1 / dt_export
+
+
 _DT_EXPORT = FrameworkOption(
     name="dt_export",
     kind="time",
@@ -49,8 +54,7 @@ _DT_EXPORT = FrameworkOption(
     missing="the dt that Norse's exporter was given",
     fix="say {option} (Norse's default is 1ms)",
     unsaid="The dt that its exporter was given (1 ms by default) is not in the file: say {option}.",
-    # Time constants in a file are true ones times dt_export.
-    seconds=lambda dt_export: 1 / dt_export,
+    seconds=_seconds,
 )
 _BOX = Rule(kernel="box", membrane_decay=EULER_MEMBRANE, membrane="euler", ones=("r",))
 _CURRENT = Rule(
@@ -109,8 +113,12 @@ def _ignored(graph: Graph) -> Iterator[tuple[Node, Change]]:
     for node in graph.nodes.values():
         if node.type in ("LIF", "IF") and graph.dialect.at(node.name).reset == "subtract":
             raise DialectError(
-                f"node '{node.name}' ({node.type}) resets to zero in Norse's importer, whatever its"
-                " reset_method is, and reset is 'subtract'",
+                Text(
+                    "node '{node}' ({type}) resets to zero in Norse's importer, whatever its "
+                    "reset_method is, and reset is 'subtract'",
+                    node=node.name,
+                    type=node.type,
+                ),
                 fix=Text("say {reset} of it", reset=RESET.set_to("zero", node=node.name)),
                 node=node.name,
             )
@@ -144,12 +152,16 @@ def _refined(rule: NeuronRule, dialect: Dialect) -> NeuronRule:
     size = dialect.option(_RESET_SIZE.name, node.name) or "v_threshold"
     reason = ""
     if rule.synapse == "filter" and (leak := node.numbers("v_leak").ravel()).any():
-        reason = f"its current starts and rests at v_leak = {leak[leak != 0][0]:g}"
+        reason = Text(
+            "its current starts and rests at v_leak = {v_leak:g}", v_leak=leak[leak != 0][0]
+        )
     if size != "v_threshold" and rule.reset == "subtract":
-        reason = f"its reset takes off {size}, whatever its v_threshold is"
+        reason = Text(
+            "its reset takes off {reset_size}, whatever its v_threshold is", reset_size=size
+        )
     problems = dict(rule.problems)
     if reason and "spike_area" not in problems:
-        text = f"{reason}, which has no meaning in the equations"
+        text = reason + ", which has no meaning in the equations"
         fix = Text("simulate with {engine}", engine=ENGINE.set_to("grid"))
         problems["spike_area"] = bad_parameter(node, text, fix)
     return dataclasses.replace(rule, reset_size=size, problems=problems)
@@ -240,8 +252,11 @@ def _write(step: Step, setting: Setting) -> Written:
     """
     if step.several and step.reset == "value":
         raise ConversionError(
-            f"node '{step.name}' resets to a value after several spikes in a step, "
-            "and Norse fires one",
+            Text(
+                "node '{node}' resets to a value after several spikes in a step, and Norse fires "
+                "one",
+                node=step.name,
+            ),
             fix=Text("use {reset}", reset=RESET.set_to("subtract")),
             node=step.name,
         )
@@ -374,10 +389,13 @@ def _threshold(
     if np.all(exact) or step.name not in setting.ties:
         return moved_threshold(step, height, False, slack if floors else 0.0), ""
     place = int(np.argmin(exact))
-    rounding = (
-        f"Norse's float32 arithmetic with a decay of {step.decay.flat[place]:g} in a step rounds otherwise "
-        f"than the source's, so that a membrane within {slack:.2g} of v_threshold "
-        f"{step.v_threshold.flat[place]:g}, relative to it, counts as at it"
+    rounding = Text(
+        "Norse's float32 arithmetic with a decay of {decay:g} in a step rounds otherwise "
+        "than the source's, so that a membrane within {slack:.2g} of v_threshold "
+        "{v_threshold:g}, relative to it, counts as at it",
+        decay=step.decay.flat[place],
+        slack=slack,
+        v_threshold=step.v_threshold.flat[place],
     )
     unmoved = exact & (not floors)
     return moved_threshold(step, height, False, np.where(unmoved, 0.0, slack)), rounding
@@ -395,7 +413,10 @@ def _written_current(step: Step, setting: Setting) -> Written:
     share = 1 - step.synapse_decay if step.current_based else filled(step, 1)
     if np.any(share <= 0):
         raise ConversionError(
-            f"node '{step.name}' has a synaptic current that never decays, which Norse cannot do",
+            Text(
+                "node '{node}' has a synaptic current that never decays, which Norse cannot do",
+                node=step.name,
+            ),
             fix="give it a finite tau_syn",
             node=step.name,
         )
@@ -418,8 +439,11 @@ def _written_current(step: Step, setting: Setting) -> Written:
     moves = drive / rest - start
     if np.any((r == 0) & (moves != 0)):
         raise ConversionError(
-            f"node '{step.name}' has a gain of 0 (an infinite tau_mem, or an r of 0) and a membrane"
-            " that moves by itself, which Norse cannot do",
+            Text(
+                "node '{node}' has a gain of 0 (an infinite tau_mem, or an r of 0) and a "
+                "membrane that moves by itself, which Norse cannot do",
+                node=step.name,
+            ),
             fix="give it a finite tau_mem and an r that is not 0",
             node=step.name,
         )
@@ -469,14 +493,20 @@ def _level_and_scale(step: Step, setting: Setting) -> tuple[np.ndarray, np.ndarr
         scale = step.level / step.v_threshold
     if not subtracts and method != "value":
         raise ConversionError(
-            f"node '{step.name}' resets to a value and other nodes subtract v_threshold, "
-            "and Norse takes one reset_method for all CubaLIF",
+            Text(
+                "node '{node}' resets to a value and other nodes subtract v_threshold, and Norse "
+                "takes one reset_method for all CubaLIF",
+                node=step.name,
+            ),
             fix="give all of them the same reset",
             node=step.name,
         )
     if np.any(scale <= 0):
         raise ConversionError(
-            f"node '{step.name}' has a decay of 0 in a step, after which nothing can be subtracted",
+            Text(
+                "node '{node}' has a decay of 0 in a step, after which nothing can be subtracted",
+                node=step.name,
+            ),
             fix="use another reset",
             node=step.name,
         )
@@ -492,7 +522,10 @@ def _large(step: Step, start: np.ndarray, rest: np.ndarray, share: np.ndarray) -
     large = np.where(step.i_start == 0, large, start / np.where(gap == 0, np.nan, gap))
     if not np.all(np.isfinite(large) & (large != 0)):
         raise ConversionError(
-            f"node '{step.name}' starts with a current that Norse's v_leak cannot give it",
+            Text(
+                "node '{node}' starts with a current that Norse's v_leak cannot give it",
+                node=step.name,
+            ),
             fix="leave out the biases that act before its first input arrives",
             node=step.name,
         )
@@ -659,7 +692,7 @@ def _reset_of(name: str, method: Any) -> str:
     called = getattr(method, "__name__", repr(method))
     if called not in resets:
         raise ConversionError(
-            f"'{name}' resets by {called}, which is not supported",
+            Text("'{node}' resets by {reset}, which is not supported", node=name, reset=called),
             fix=f"use {listing(resets)}",
             node=name,
         )

@@ -31,6 +31,7 @@ from jaxsnn.nir.frameworks.source_step import Step
 from jaxsnn.nir.model.decays import EXACT_SYNAPSE
 from jaxsnn.nir.model.dialect import Conventions, Estimate, Evidence, Rule, StepLength, rules
 from jaxsnn.nir.model.node import Node
+from jaxsnn.wording import Text
 
 _BOX = Rule(arrival="jump", kernel="box", membrane="leak")
 
@@ -58,7 +59,10 @@ def _gain(tau: Any, dt: Any, xp: Any) -> Any:
 def _refutes(nodes: Mapping[str, Node], dt_estimate: Estimate) -> tuple[str, str] | None:
     if not dt_estimate.pair.endswith("r = 1"):
         return None
-    reason = f"rockpool writes r = (tau/dt) exp(-dt/tau), but node '{dt_estimate.node}' has r = 1"
+    reason = Text(
+        "rockpool writes r = (tau/dt) exp(-dt/tau), but node '{node}' has r = 1",
+        node=dt_estimate.node,
+    )
     return dt_estimate.node, reason
 
 
@@ -116,7 +120,11 @@ def _write(step: Step, setting: Setting) -> Written:
     """
     if len(step.shape) != 1:
         raise ConversionError(
-            f"node '{step.name}' has the shape {step.shape}, and Rockpool's layers one axis",
+            Text(
+                "node '{node}' has the shape {shape}, and Rockpool's layers one axis",
+                node=step.name,
+                shape=step.shape,
+            ),
             fix="flatten what feeds it",
             node=step.name,
         )

@@ -112,8 +112,11 @@ def _write(step: Step, setting: Setting) -> Written:
     if step.reset in ("subtract later", "skip", "subtract unless above"):
         setting.give_up(
             step.name,
-            f"its reset ({step.reset}) is not one of Sinabs's, which subtracts v_threshold in the "
-            "step of the spike, or puts the membrane to 0",
+            Text(
+                "its reset ({reset}) is not one of Sinabs's, which subtracts v_threshold in the "
+                "step of the spike, or puts the membrane to 0",
+                reset=step.reset,
+            ),
             "a plain subtraction is written",
         )
         step = dataclasses.replace(step, reset="subtract")
@@ -154,8 +157,13 @@ def _written_leaky(step: Step, setting: Setting) -> Written:
     spikes = step.reset != "none"
     if len(step.shape) != 1:
         raise ConversionError(
-            f"node '{step.name}' ({step.type}) has the shape {step.shape}, and Sinabs's importer "
-            "takes leaky neurons, and neurons without a lower bound, of one axis",
+            Text(
+                "node '{node}' ({type}) has the shape {shape}, and Sinabs's importer takes leaky "
+                "neurons, and neurons without a lower bound, of one axis",
+                node=step.name,
+                type=step.type,
+                shape=step.shape,
+            ),
             fix="flatten what feeds it",
             node=step.name,
         )
@@ -193,8 +201,11 @@ def _refuse_current(step: Step, setting: Setting, scale: np.ndarray) -> None:
     if np.any(negligible(step.drive, scale)):
         setting.give_up(
             step.name,
-            f"its membrane is driven by {np.abs(step.drive).max():g} a step (v_leak), and a bias "
-            "would pass through the synaptic current first",
+            Text(
+                "its membrane is driven by {value:g} a step (v_leak), and a bias would pass "
+                "through the synaptic current first",
+                value=np.abs(step.drive).max(),
+            ),
             "v_leak 0 is written",
         )
 

@@ -34,6 +34,7 @@ from jaxsnn.nir.model.changes import Edge
 from jaxsnn.nir.model.decays import FROM_R, FROM_W_IN, NO_DECAY
 from jaxsnn.nir.model.dialect import Conventions, Evidence, Rule, rules
 from jaxsnn.nir.model.draft import Draft
+from jaxsnn.wording import Text
 
 _LEAKY = Rule(kernel="box", membrane_decay=FROM_R, membrane="leak")
 _CURRENT_BASED = Rule(
@@ -63,7 +64,11 @@ def _write(step: Step, setting: Setting) -> Written:
     """
     if len(step.shape) != 1:
         raise ConversionError(
-            f"node '{step.name}' has the shape {step.shape}, and snn-mlir's layers one axis",
+            Text(
+                "node '{node}' has the shape {shape}, and snn-mlir's layers one axis",
+                node=step.name,
+                shape=step.shape,
+            ),
             fix="flatten what feeds it",
             node=step.name,
         )

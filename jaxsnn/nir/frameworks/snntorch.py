@@ -109,11 +109,14 @@ def _refined(rule: NeuronRule, dialect: Dialect) -> NeuronRule:
     if rule.node.type != "CubaLIF":
         return rule
     name, declared_delay = rule.node.name, dialect.at(rule.node.name).reset_delay
-    subject = f"node '{name}' ({rule.node.type})"
+    subject = Text("node '{node}' ({type})", node=name, type=rule.node.type)
     if "reset_delay" in dialect.nodes.get(name, {}):
-        remark = (
-            f"{subject}: reset_delay is {declared_delay}, as was said of this node; {rule.dialect}"
-            " itself acts as with True in recurrent neurons of this type"
+        remark = Text(
+            "{neuron}: reset_delay is {value}, as was said of this node; {dialect} itself "
+            "acts as with True in recurrent neurons of this type",
+            neuron=subject,
+            value=declared_delay,
+            dialect=rule.dialect,
         )
     else:
         remark = Text(
@@ -428,7 +431,9 @@ def _refuse_unheld(call: Call) -> None:
     ):
         if odd:
             raise ConversionError(
-                f"'{call.name}' has {feature}, which NIR cannot hold",
+                Text(
+                    "'{node}' has {feature}, which NIR cannot hold", node=call.name, feature=feature
+                ),
                 fix="leave it out",
                 node=call.name,
             )
@@ -444,7 +449,9 @@ def _recurrent_weights(call: Call, recurrent: Any) -> dict[str, Any]:
     if type(recurrent).__name__ == "Conv2d":
         return exported_convolution(recurrent_call).nodes[""]
     raise ConversionError(
-        f"'{call.name}' feeds itself through a {type(recurrent).__name__}",
+        Text(
+            "'{node}' feeds itself through a {type}", node=call.name, type=type(recurrent).__name__
+        ),
         fix="use a Linear",
         node=call.name,
     )
@@ -464,8 +471,12 @@ def _export_lapicque(call: Call) -> Exported:
     rest = gain / resistance
     if not (np.all(rest > 0) and np.all(rest <= 1) and np.all(np.isfinite(gain))):
         raise ConversionError(
-            f"'{call.name}' (Lapicque) keeps {1 - rest.flat[0]:g} of its membrane in a step, "
-            "1 - time_step/(R C), and NIR's neurons a part between 0 and 1",
+            Text(
+                "'{node}' (Lapicque) keeps {value:g} of its membrane in a step, 1 - time_step/(R "
+                "C), and NIR's neurons a part between 0 and 1",
+                node=call.name,
+                value=1 - rest.flat[0],
+            ),
             fix="give it a finite R C of at least time_step, or a beta between 0.37 and 1",
             node=call.name,
         )
@@ -509,8 +520,11 @@ def _export_alpha(call: Call) -> Exported:
     neuron, shape = call.module, call.outward
     if neuron.reset_mechanism != "none":
         raise ConversionError(
-            f"'{call.name}' (Alpha) puts its currents to 0 with each spike, "
-            "and NIR's neurons reset their membranes alone",
+            Text(
+                "'{node}' (Alpha) puts its currents to 0 with each spike, and NIR's neurons "
+                "reset their membranes alone",
+                node=call.name,
+            ),
             fix='use Synaptic, or reset_mechanism="none" for a readout',
             node=call.name,
         )
@@ -526,7 +540,12 @@ def _export_alpha(call: Call) -> Exported:
         factor = height * (alpha - beta)
     if not np.all(np.isfinite(factor)):
         raise ConversionError(
-            f"'{call.name}' (Alpha) has alpha {alpha.flat[0]:g} and beta {beta.flat[0]:g}",
+            Text(
+                "'{node}' (Alpha) has alpha {alpha:g} and beta {beta:g}",
+                node=call.name,
+                alpha=alpha.flat[0],
+                beta=beta.flat[0],
+            ),
             fix="give it two different decays between 0 and 1",
             node=call.name,
         )

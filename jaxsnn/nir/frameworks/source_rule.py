@@ -13,6 +13,7 @@ from jaxsnn.errors import DialectError, JaxsnnError, Problem
 from jaxsnn.nir.model.decays import Decay
 from jaxsnn.nir.model.dialect import Initial, Kernel, Reset, StepLength
 from jaxsnn.nir.model.node import Node
+from jaxsnn.wording import Text
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -162,6 +163,6 @@ def bad_parameter(node: Node, text: str, fix: str) -> Problem:
     return Problem(
         node=node.name,
         code="bad-parameter",
-        message=f"node '{node.name}' ({node.type}): {text}",
+        message=Text("node '{node}' ({type}): ", node=node.name, type=node.type) + text,
         fix=fix,
     )
