@@ -53,6 +53,7 @@ def resolve_steps(conversion: Conversion) -> None:
                     value=step.floor,
                 )
                 conversion.give_up(draft_name, reason, "the membrane has no lower bound")
+                step = dataclasses.replace(step, floor=None)
             conversion.steps[draft_name] = dataclasses.replace(step, name=draft_name)
         except ConversionError as error:
             problems.append(error.problem)
