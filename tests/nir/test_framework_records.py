@@ -190,13 +190,13 @@ def test_what_importers_make_of_what_only_they_know():
     """norse main writes true seconds; sinabs's importer counts steps, bounds nothing by itself."""
     main, sinabs = framework_of("norse").importers[1].reads, framework_of("sinabs").importers[0]
     assert (main["dt_export"], main["version"]) == (1.0, "main")
-    assert framework_of("norse").dialects[1].options[0].fallback[0] == 1.0
-    assert [version.unit_option is None for version in framework_of("norse").dialects] == [
-        False,
-        False,
-        True,
-    ]
-    assert framework_of("norse").dialects[0].unit_option.seconds(0.25) == 4.0
+    released, unreleased, imported = (one.unit_option for one in framework_of("norse").dialects)
+    assert released is not None
+    assert unreleased is not None
+    assert imported is None
+    assert (released.fallback, (unreleased.fallback or ("",))[0]) == (None, 1.0)
+    assert released.seconds is not None
+    assert released.seconds(0.25) == 4.0
     assert "dt" in framework_of("snntorch").importers[0].reads
     assert "dt" not in framework_of("snntorch").importers[1].reads
     assert framework_of("norse").leaf_options == {"dt_export": 1.0}
