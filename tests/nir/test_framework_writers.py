@@ -250,7 +250,7 @@ REFUSED = [
     ("spyx", step(**PLAIN, **PUSHED), None, PUSH),
     ("spikingjelly", step(**LATER, **ONE_CURRENT), None, "and it has a synaptic current"),
     ("spikingjelly", step(**LATER, **FLAT), None, "its shape is (2, 3)"),
-    ("spikingjelly", step(**ABOVE), None, "its reset subtracts v_threshold, and SpikingJelly's"),
+    ("spikingjelly", step(**ABOVE), None, "its reset subtracts v_threshold unless it stays"),
     ("spikingjelly", step(**FLOORED), None, "its reset subtracts v_threshold, and SpikingJelly's"),
     ("spikingjelly", step(**STARTS), None, BEFORE),
     ("spikingjelly", step(**LEAKS), None, "the time constant of the membrane (0.7 to 0.9)"),

@@ -11,10 +11,12 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from math import gcd, lcm
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
+from jaxsnn.errors import ConversionError
 from jaxsnn.nir.frameworks.source_step import Reset, Step
 from jaxsnn.nir.model.draft import spelt
 from jaxsnn.nir.model.node import nothing
@@ -87,49 +89,52 @@ def filled(step: Step, value: Any) -> np.ndarray:
     return np.broadcast_to(np.asarray(value, float), step.shape).copy()
 
 
-def needs_value_reset(step: Step, setting: Setting, title: str) -> None:
-    if step.reset == "value":
-        return
-    described: Mapping[Reset, str] = {
+#: What the resets of a source do.
+_RESET_TEXTS: Mapping[Reset, str] = MappingProxyType(
+    {
+        "value": "puts the membrane to a value",
         "subtract": "subtracts v_threshold",
         "subtract later": "subtracts v_threshold one step later",
-        "subtract unless above": "subtracts v_threshold",
+        "subtract unless above": "subtracts v_threshold unless it stays above",
         "skip": "is zero at the end of the step after a spike, whatever arrives",
     }
-    setting.give_up(
-        step.name,
-        Text(
-            "its reset "
-            + described[step.reset]
-            + ", and {framework}'s importer resets to a value in the step of "
-            "the spike",
-            framework=title,
-        ),
-        "that reset is written",
-    )
+)
+
+
+def needs_value_reset(step: Step, setting: Setting, title: str) -> None:
+    """Give up resets other than one to a value, at once."""
+    if step.reset != "value":
+        reason = ", and {framework}'s importer resets to a value in the step of the spike"
+        reason = Text("its reset " + _RESET_TEXTS[step.reset] + reason, framework=title)
+        setting.give_up(step.name, reason, "that reset is written")
 
 
 def needs_subtraction(step: Step, setting: Setting, title: str) -> None:
-    """The importer's neurons lose v_threshold with each spike, at once."""
-    if step.reset == "subtract":
-        return
-    described: Mapping[Reset, str] = {
-        "value": "puts the membrane to a value",
-        "subtract later": "subtracts v_threshold one step later",
-        "subtract unless above": "subtracts v_threshold unless it stays above",
-        "skip": "is zero at the end of the step after a spike",
-    }
-    setting.give_up(
-        step.name,
-        Text(
-            "its reset "
-            + described[step.reset]
-            + ", and {framework}'s importer subtracts v_threshold in the step "
-            "of the spike",
-            framework=title,
-        ),
-        "that reset is written; or train it with reset subtract and no delay",
-    )
+    """Give up resets other than one that subtracts v_threshold, at once."""
+    if step.reset != "subtract":
+        reason = ", and {framework}'s importer subtracts v_threshold in the step of the spike"
+        reason = Text("its reset " + _RESET_TEXTS[step.reset] + reason, framework=title)
+        nearest = "that reset is written; or train it with reset subtract and no delay"
+        setting.give_up(step.name, reason, nearest)
+
+
+def needs_one_axis(step: Step, title: str) -> None:
+    """Refuse populations of several axes.
+
+    Raises:
+        ConversionError: It has several.
+    """
+    if len(step.shape) != 1:
+        raise ConversionError(
+            Text(
+                "node '{node}' has the shape {shape}, and {framework}'s layers one axis",
+                node=step.name,
+                shape=step.shape,
+                framework=title,
+            ),
+            fix="flatten what feeds it",
+            node=step.name,
+        )
 
 
 def told(setting: Setting, module: str, settings: Mapping[str, Sequence[tuple[str, str]]]) -> str:

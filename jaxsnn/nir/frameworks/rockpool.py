@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from jaxsnn.errors import ConversionError
 from jaxsnn.nir.frameworks.framework import Doing, Framework, Importer
 from jaxsnn.nir.frameworks.neuron_writing import (
     NO_LEAK,
@@ -22,6 +21,7 @@ from jaxsnn.nir.frameworks.neuron_writing import (
     Written,
     filled,
     moved_threshold,
+    needs_one_axis,
     needs_start,
     needs_subtraction,
     negligible,
@@ -118,16 +118,7 @@ def _write(step: Step, setting: Setting) -> Written:
     """CubaLIF: i = a (i + x), v = k v + i, with a and k = exp(-dt/tau); without a current in the
     source, a is next to 0.
     """
-    if len(step.shape) != 1:
-        raise ConversionError(
-            Text(
-                "node '{node}' has the shape {shape}, and Rockpool's layers one axis",
-                node=step.name,
-                shape=step.shape,
-            ),
-            fix="flatten what feeds it",
-            node=step.name,
-        )
+    needs_one_axis(step, "Rockpool")
     needs_subtraction(step, setting, "Rockpool")
     needs_start(step, np.zeros(step.shape), setting)
     threshold = moved_threshold(step, step.v_threshold, True)

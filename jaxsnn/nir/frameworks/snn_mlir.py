@@ -13,7 +13,6 @@ from types import MappingProxyType
 
 import numpy as np
 
-from jaxsnn.errors import ConversionError
 from jaxsnn.nir.frameworks.framework import Framework, Importer
 from jaxsnn.nir.frameworks.neuron_writing import (
     NO_LEAK,
@@ -21,6 +20,7 @@ from jaxsnn.nir.frameworks.neuron_writing import (
     Written,
     filled,
     moved_threshold,
+    needs_one_axis,
     needs_start,
     needs_value_reset,
     negligible,
@@ -34,7 +34,6 @@ from jaxsnn.nir.model.changes import Edge
 from jaxsnn.nir.model.decays import FROM_R, FROM_W_IN, NO_DECAY
 from jaxsnn.nir.model.dialect import Conventions, Evidence, Rule, rules
 from jaxsnn.nir.model.draft import Draft
-from jaxsnn.wording import Text
 
 _LEAKY = Rule(kernel="box", membrane_decay=FROM_R, membrane="leak")
 _CURRENT_BASED = Rule(
@@ -62,16 +61,7 @@ def _write(step: Step, setting: Setting) -> Written:
     """LIF, IF and CubaLIF that rest and reset at 0, with one set of parameters a layer; LI and
     CubaLI for what gives its membrane.
     """
-    if len(step.shape) != 1:
-        raise ConversionError(
-            Text(
-                "node '{node}' has the shape {shape}, and snn-mlir's layers one axis",
-                node=step.name,
-                shape=step.shape,
-            ),
-            fix="flatten what feeds it",
-            node=step.name,
-        )
+    needs_one_axis(step, "snn-mlir")
     spikes = step.reset != "none"
     scale, entry, height = filled(step, 1), {}, np.ones(step.shape)
     if spikes:
