@@ -32,13 +32,13 @@ def require(dialect: Dialect, fields: Iterable[str], purpose: str, node: str | N
         DialectError: Names the first field that is unknown, the node, and what is known; its fix is
             the option that tells it.
     """
-    prefix = "" if node is None else f"node '{node}': "
+    prefix = "" if node is None else Text("node '{node}': ", node=node)
     for field in fields:
         if dialect.option(field, node) is None:
             missing, fix = _missing(dialect, field)
             if field == "reset" and dialect.option("reset_delay", node) is None:
                 fix += ", and " + _missing(dialect, "reset_delay")[1]  # both at once
-            message = f"{prefix}{purpose} needs " + missing
+            message = prefix + purpose + " needs " + missing
             facts = {"field": field, "dialect": dialect.name}
             raise DialectError(message, fix=fix, node=node or "", facts=facts)
 
