@@ -51,6 +51,11 @@ class Importer(Release):
         lacks: What it ignores, or fails on: "dilation" of convolutions, "pool padding", "scalars"
             (parameters that are one number for all neurons).
         torch_names: It registers nodes as modules of PyTorch, so that some names are taken.
+        counts_batch: True: the axes of a Flatten are counted from that of batch; False: from the
+            one behind it; None: it joins all axes, whatever the Flatten says.
+        reads: What it makes of what a file does not say, as fields of `Dialect`.
+        misread: Types that it reads otherwise than files of its framework mean them: a file with
+            them is in no dialect.
         remarks: Warnings of what is read, but not as it was written: called with a node and the
             dialect.
         write: Writes one neuron.
@@ -65,8 +70,6 @@ class Importer(Release):
         dt: The step that it assumes where the line that loads a file sets none, seconds; with `dt` in
             `reads`, the only one. None: it solves the equations, and `write` takes a
             `jaxsnn.nir.frameworks.source_flow.Flow`.
-        counts_batch: True: the axes of a Flatten are counted from that of batch; False: from the
-            one behind it; None: it joins all axes, whatever the Flatten says.
         wiring: What it runs beside a chain of nodes: "forks" (several targets of a node), "sums"
             (several sources, recurrent ones aside), "loops".
         order: In which it runs nodes, where the file must follow it: "depth first" from the Input,
@@ -84,23 +87,27 @@ class Importer(Release):
             however high membranes reach), "floor" (with its lower bound of the membrane), "no current"
             (only without its synaptic current), "several nodes" (its reset only by several nodes
             together, which a loop joins).
-        reads: What it makes of what a file does not say, as fields of `Dialect`.
-        misread: Types that it reads otherwise than files of its framework mean them: a file with
-            them is in no dialect.
     """
 
+    # What it reads.
     nodes: tuple[str, ...] | None = None
     ignores: Mapping[str, tuple[str, float]] = dataclasses.field(default_factory=nothing)
     lacks: tuple[Literal["dilation", "pool padding", "scalars"], ...] = ()
     torch_names: bool = True
+    counts_batch: bool | None = True
+    reads: Mapping[str, Any] = dataclasses.field(default_factory=nothing)
+    misread: tuple[str, ...] = ()
     remarks: Callable[[Node, Dialect], Iterator[Problem]] | None = None
+
+    # How files are written for it.
     write: Callable[[Any, Setting], Written] | None = None
     load: Callable[[str, Setting], str] | None = None
     run: str = ""
     setting: Callable[[Sequence[Step]], Any] | None = None
     wire: Callable[[Draft, list[Edge], bool, float], None] | None = None
     dt: float | None = 1.0
-    counts_batch: bool | None = True
+
+    # How it runs them.
     wiring: tuple[Literal["forks", "sums", "loops"], ...] = ("forks", "sums", "loops")
     order: Literal["", "depth first", "names", "edges"] = ""
     starts_at_reset: bool = False
@@ -108,8 +115,6 @@ class Importer(Release):
     subtracts: tuple[Literal["at once", "later", "unless above", "several"], ...] = ()
     bursts: bool = False
     does: Callable[[Step], Iterable[Doing]] = does_nothing_more
-    reads: Mapping[str, Any] = dataclasses.field(default_factory=nothing)
-    misread: tuple[str, ...] = ()
 
     @property
     def continuous(self) -> bool:
