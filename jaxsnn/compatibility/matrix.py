@@ -338,16 +338,17 @@ def _written_by(kind: str) -> dict[str, Any]:
     framework = framework_of((frameworks or list(writable()))[0])
     importer = framework.importers[0]
     # what solves the equations has no step of its own
-    step = parse_time("1ms") if importer.continuous else importer.dt
+    step = parse_time("1ms") if importer.dt is None else importer.dt
     dt = {} if framework.dialects[0].dt is not None else {"dt": step}
     # the step that its exporter was given, where its numbers depend on that
-    unit = {option: importer.dt} if (option := framework.dialects[0].seconds_option) else {}
+    option = framework.dialects[0].unit_option
+    unit = {} if option is None else {option.name: importer.dt}
     return {"dialect": framework.name, **unit, **_said(importer), **dt}
 
 
 def _said(importer: Importer) -> dict[str, Any]:
     """What an importer means by itself, as far as the framework's own files mean it, too."""
-    excluded = ("initial", "version")
+    excluded = ("initial", "version", "dt")
     return {key: value for key, value in importer.reads.items() if key not in excluded}
 
 

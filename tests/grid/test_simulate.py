@@ -157,7 +157,7 @@ def test_output_is_found_by_name(network, x):
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("snntorch_v_leaky_sub", {}, "node '1': simulation needs reset, .* say reset="),
+        ("snntorch_v_leaky_sub", {}, "node '1': the neuron model needs reset, .* say reset="),
         ("snntorch_v_leaky_sub", {"reset": "zero"}, "needs reset_delay, .* say reset_delay="),
         (
             "snntorch_v_leaky_sub",

@@ -472,7 +472,7 @@ def analog():
         ),
         (
             lambda: layer(spike_kernel="box"),
-            r"node '2': simulation needs dt, which the file does not say: say dt=",
+            r"node '2': the neuron model needs dt, which the file does not say: say dt=",
         ),
         (
             lambda: layer(reset="none"),
@@ -480,7 +480,7 @@ def analog():
         ),
         (
             lambda: layer(dialect="hxtorch"),
-            r"node '2': simulation needs the unit of time: say time_unit=",
+            r"node '2': the neuron model needs the unit of time: say time_unit=",
         ),
         (lambda: layer(dialect="norse", bias=0.1), r"node '2': .* needs the dt .*: say dt_export="),
     ],

@@ -429,7 +429,7 @@ def test_what_cannot_be_composed_is_refused(v_start, given, fix):
     conversion = SimpleNamespace(
         draft=Draft.__new__(Draft),
         steps={"n": step},
-        importer=SimpleNamespace(composes=("skip",)),
+        importer=SimpleNamespace(does=lambda step: ("several nodes",)),
         title="SpikingJelly",
     )
     assert_refused(

@@ -56,6 +56,25 @@ def test_there_and_back_with_several_spikes_in_a_step(source, target):
         np.testing.assert_array_equal(played(convert(there.graph, to=name).graph, x), y)
 
 
+@pytest.mark.parametrize(("tau", "v_threshold"), [(10.0, 1.0), (None, 1.5)])
+def test_membranes_whose_lower_bound_is_left_out_keep_all_else(tau, v_threshold):
+    """Sinabs's importer bounds IF alone, and by -v_threshold: the others are LIF without a bound."""
+    weight = np.random.default_rng(3).uniform(0.05, 0.3, (4, 5))
+    neuron = (
+        build.integrate_and_fire(r=1.0, v_threshold=v_threshold)
+        if tau is None
+        else build.lif(tau=tau, r=1.0, v_threshold=v_threshold)
+    )
+    parts = build.input(5), build.linear(4, weight=weight), neuron
+    graph = build.sequential(*parts, dialect="sinabs", min_v_mem=-1.0, **SAID["sinabs"])
+    there = convert(graph, to="sinabs", approximate=True)
+    assert [node.type for node in there.graph.nodes.values() if node.traits.state] == ["LIF"]
+    assert ["2: its membrane never falls below -1" in loss for loss in there.losses] == [True]
+    assert there.graph.dialect.option("min_v_mem", "2") == "none"
+    x = random_raster(0, (40, 4, 5), 0.4)  # above 0 the bound changes nothing
+    np.testing.assert_array_equal(played(there.graph, x), played(graph, x))
+
+
 @pytest.mark.parametrize(
     ("source", "reset", "sets"),
     [

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxsnn import TimeStepped, lower, simulate
-from jaxsnn.errors import ConversionError, DialectError, UsageError
+from jaxsnn.errors import ConversionError, DialectError, JaxsnnError, UsageError
 from jaxsnn.nir import build, read
 from jaxsnn.nir.convert.pipeline import convert
 from jaxsnn.nir.dialects.inference import resolve
@@ -303,6 +303,41 @@ CONTINUOUS = chain(build.linear(4, weight=normal(1.0, 0.5)), build.cubalif(**CUR
 )
 def test_what_is_not_known_is_asked_for(make, options, error, says):
     assert_refused(lambda: convert(make(), **options), error, says)
+
+
+@pytest.mark.parametrize(
+    ("make", "options", "facts"),
+    [
+        (
+            lambda: summed(SINABS, build.lif(tau=5.0)),
+            {"to": "sinabs"},
+            {"framework": "Sinabs", "node": "a", "sources": "v, w"},
+        ),
+        (looped, {"to": "sinabs"}, {"framework": "Sinabs", "nodes": "a, back"}),
+        (
+            lambda: snntorch(readout="4"),
+            {"to": "spyx"},
+            {"framework": "Spyx", "node": "4"},
+        ),
+        (
+            snntorch,
+            {"to": "snntorch==1.0", "dt": "1ms"},
+            {"framework": "snnTorch", "expected": 1e-4, "actual": 1e-3},
+        ),
+        (snntorch, {"to": "nors"}, {"framework": "nors"}),
+        (lambda: snntorch(reset=None), {"to": "norse"}, {"field": "reset", "dialect": "snntorch"}),
+        (
+            lambda: CONTINUOUS,
+            {"to": "norse", "dt": "100us"},
+            {"framework": "Norse", "dialect": "jaxsnn"},
+        ),
+    ],
+)
+def test_refusals_hold_their_numbers_and_names(make, options, facts):
+    with pytest.raises(JaxsnnError) as caught:
+        convert(make(), **options)
+    refused = caught.value.problem.as_dict()["facts"]
+    assert {name: refused.get(name) for name in facts} == facts
 
 
 def test_two_outputs_are_refused(zoo):

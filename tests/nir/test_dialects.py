@@ -22,6 +22,7 @@ from jaxsnn.nir import (
     tagged,
     write,
 )
+from jaxsnn.nir.dialects.inference import possible
 from jaxsnn.nir.frameworks.evidence import estimate
 from jaxsnn.nir.model.nodes import NEURONS, TYPES
 from tests.helpers.refusals import assert_refused
@@ -384,6 +385,29 @@ def test_options_hold_for_all_or_for_one(zoo):
     readout = read(zoo["snntorch_v_li"], reset="subtract", readout="3").dialect
     assert (readout.at("3").readout, readout.at("3").reset) == (True, "none")
     assert (readout.at("1").readout, readout.at("1").reset) == (False, "subtract")
+
+
+@pytest.mark.parametrize(("tau", "unit"), [(0.5, "ms"), (0.49, "s")])
+def test_the_unit_that_time_constants_look_like_turns_at_a_half(tau, unit):
+    why = network(build.cubalif(tau_mem=tau, tau_syn=tau), dialect="hxtorch").dialect.why
+    assert f"Its time constants, {tau:g} to {tau:g}, look like {unit}" in why
+
+
+def allowed(**numbers):
+    neurons = build.cubalif if "tau_mem" in numbers else build.lif
+    return possible(network(neurons(**numbers)))
+
+
+def test_the_versions_and_steps_that_numbers_allow():
+    """Rockpool's importer ties r to dt in another way; snnTorch always writes with 0.1 ms."""
+    tau = np.array([20e-3, 30e-3, 40e-3])
+    imported = allowed(r=tau / 1e-3 - 1, tau_mem=tau, tau_syn=tau / 2)
+    assert "rockpool==importer" in imported
+    assert "rockpool" not in imported
+    for dt, is_allowed in ((1e-4, True), (1e-3, False)):
+        choices = allowed(tau=tau, r=tau / dt)
+        assert ("snntorch" in choices) is is_allowed
+        assert "spikingjelly" in choices
 
 
 def test_milliseconds_are_never_taken_for_seconds(zoo):

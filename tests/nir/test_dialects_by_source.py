@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxsnn.errors import DialectError, GraphError
-from jaxsnn.nir import build, read, write
+from jaxsnn.nir import build, dialect_of, read, write
 from jaxsnn.nir.convert.importers import importer_problems
 from jaxsnn.nir.convert.pipeline import convert
 from jaxsnn.nir.dialects.inference import possible
@@ -60,6 +60,19 @@ def test_lava_says_how_far_its_rounding_may_be_off():
     (remark,) = lava().repairs
     assert f"off by up to {2**-12 * (1 + 1 / D_I) / D_V:.2g}" in remark.what
     assert "rounds them toward 0" in remark.why
+
+
+def test_the_bound_on_lava_s_rounding_is_that_of_the_slowest_neuron():
+    taus = {"r": np.array([4.0, 16, 8, 4]), "w_in": np.array([2.0, 4, 4, 2])}
+    taus |= {"tau_mem": 1e-4 * taus["r"], "tau_syn": 1e-4 * taus["w_in"]}
+    assert f"off by up to {2**-12 * (1 + 4) * 16:.2g}" in lava(**taus).repairs[0].what
+    never = {"r": np.array([4.0, np.inf, 4, 4]), "tau_mem": np.array([4e-4, np.inf, 4e-4, 4e-4])}
+    assert "off more with each step" in lava(**never).repairs[0].what
+    assert not plainly_integrating().with_dialect(dialect_of("lava")).repairs
+
+
+def plainly_integrating():
+    return build.sequential(build.input(5), build.lif(tau=TAU, r=2.0), seed=0, dialect="nir")
 
 
 def of_r(r):
@@ -159,7 +172,10 @@ def shifted(*bias):
         (lambda: nengo(r=2.0), "r = 1, but node '2' has 2"),
         (lambda: nengo(v_leak=np.array([0.1, -0.3, 0, 0])), "v_leak = 0, but node '2' has -0.3"),
         (lambda: nengo(v_reset=np.array([-0.4, 0.3, 0, 0])), "v_reset = 0, but node '2' has -0.4"),
-        (lambda: nengo(tau=np.array([0.01, 0.02, 0.02, 0.02])), "one tau a node, .* 0.01 to 0.02"),
+        (
+            lambda: nengo(tau=np.array([0.01, 0.02, 0.02, 0.02])),
+            "one tau for a node, .* 0.01 to 0.02",
+        ),
         # it keeps membranes above 0
         (
             lambda: nengo(weight=np.array([[0.5, -0.25, 0, 0, 0]] * 4)),
@@ -171,6 +187,30 @@ def shifted(*bias):
 )
 def test_what_nengo_does_not_take_is_refused(make, says):
     assert_refused(make, DialectError, says)
+
+
+def test_nengo_takes_what_never_brings_a_membrane_below_0():
+    for graph in (nengo(weight=np.zeros((4, 5)))[1], shifted(0.0, 0.5)):
+        (remark,) = graph.repairs
+        assert (remark.node, graph.dialect.name) == ("2", "nengo")
+    assert_refused(lambda: shifted(0.5, -1e-9), DialectError, "'1' has a bias of -1e-09", node="1")
+
+
+@pytest.mark.parametrize(
+    ("make", "facts"),
+    [
+        (lambda: lava(**of_level(1.01)), {"parameter": "v_threshold", "levels": 64, "value": 1.01}),
+        (lambda: nengo(tau=np.array([0.01, 0.02, 0.02, 0.02])), {"minimum": 0.01, "maximum": 0.02}),
+        (lambda: shifted(-0.5, -1.0), {"node": "1", "parameter": "bias", "value": -1.0}),
+        (lambda: lava(r=1.0), {"node": "2", "dialect": "lava", "formula": "tau/r"}),
+        (looped, {"source": "lif", "target": "w"}),
+    ],
+)
+def test_refusals_hold_their_numbers_and_names(make, facts):
+    with pytest.raises(DialectError) as caught:
+        make()
+    found = caught.value.problem.as_dict()["facts"]
+    assert {name: found[name] for name in facts} == facts
 
 
 def test_nengo_says_when_it_fires():

@@ -25,15 +25,14 @@ UNITS = {"constant_input": "current", "recurrent_delay": 0}
 STEPS = {"threshold": ">=", "spikes_per_step": "several"}
 SPYX = {"resets_at_start": True, "spikes_from": "before"}
 NORSE = SECONDS | {"initial": "v_leak"}
-TOLD = {"seconds_option": "dt_export"}
 SNNTORCH = SECONDS | {"dt": 1e-4, "resets_at_start": True, "runs_loops": "in turn"}
 UNRUN = {"ran": False}
 WRITES = {
-    "nir": (AT_ONCE, "zero", UNITS | {"area": "unit"}),
+    "nir": (AT_ONCE, "zero", UNITS),
     "snntorch==1.0": (OPEN, None, SNNTORCH),
     "snntorch==main": (OPEN, None, SNNTORCH),
-    "norse==1.1": (AT_ONCE, "zero", NORSE | TOLD | {"runs_loops": "depth first"}),
-    "norse==main": (AT_ONCE, "zero", NORSE | TOLD | {"runs_loops": "in turn"}),
+    "norse==1.1": (AT_ONCE, "zero", NORSE | {"runs_loops": "depth first"}),
+    "norse==main": (AT_ONCE, "zero", NORSE | {"runs_loops": "in turn"}),
     "norse==importer": (AT_ONCE, "zero", NORSE | {"importer": "1.1", "runs_loops": "depth first"}),
     "sinabs": (
         AT_ONCE,
@@ -45,7 +44,7 @@ WRITES = {
     "spyx": (
         LATER,
         "subtract",
-        SPYX | {"time_unit_from_dt": True, "recurrent_delay": 0, "channels_last": True},
+        SPYX | {"time_unit": "from dt", "recurrent_delay": 0, "channels_last": True},
     ),
     "spikingjelly": (
         AT_ONCE,
@@ -61,7 +60,7 @@ WRITES = {
     "nengo": (
         AT_ONCE,
         "zero",
-        SECONDS | UNRUN | {"reads_only": True, "area": "unit", "constant_input": "current"},
+        SECONDS | UNRUN | {"reads_only": True, "constant_input": "current"},
     ),
     "spinnaker2": (OPEN, None, UNRUN | {"reads_only": True}),
 }
@@ -71,67 +70,68 @@ EVIDENCE = {
     "spikingjelly": {"r_of_one_is_silent": True, "r_is_rate": True},
 }
 
-SUBTRACTS, ONE_SOURCE, NO_LOOPS = {"subtracts": True}, {"sums": False}, {"feeds_back": False}
-SUMS, AVERAGES = {"pool": "SumPool2d"}, {"pool": "AvgPool2d"}
-BY_NAME = SUBTRACTS | AVERAGES | {"starts_at_reset": True, "by_name": True}
+FORKS, SUMS, AVERAGES = {"wiring": ("forks",)}, {"pool": "SumPool2d"}, {"pool": "AvgPool2d"}
+BY_NAME = AVERAGES | {"starts_at_reset": True, "order": "names"}
+SEVERAL = {"subtracts": ("at once", "several")}
+SNNTORCH_READS = BY_NAME | {"subtracts": ("later", "unless above")}
+NORSE_READS = SUMS | {"subtracts": ("at once", "later", "several"), "lacks": ("pool padding",)}
 #: Importers: the step in seconds, what they say of a reset and of the start, and the rest.
 READS = {
-    "snntorch==1.0": (1e-4, "zero", "zero", BY_NAME | {"longer_loops": True, "fixed_dt": True}),
-    "snntorch==main": (1e-4, "zero", "zero", BY_NAME | {"longer_loops": True} | UNRUN),
+    "snntorch==1.0": (1e-4, "zero", "zero", SNNTORCH_READS),
+    "snntorch==main": (1e-4, "zero", "zero", SNNTORCH_READS | UNRUN),
     "norse==1.1": (
         1e-3,
         "zero",
         "v_leak",
-        SUBTRACTS | SUMS | {"pads_pools": False, "depth_first": True},
+        NORSE_READS | {"order": "depth first"},
     ),
-    "norse==main": (1e-3, "zero", "v_leak", SUBTRACTS | SUMS | {"pads_pools": False} | UNRUN),
+    "norse==main": (1e-3, "zero", "v_leak", NORSE_READS | UNRUN),
     "sinabs==3.1": (
         1e-3,
         "subtract",
         "zero",
-        SUBTRACTS
-        | SUMS
-        | ONE_SOURCE
-        | NO_LOOPS
-        | {"pads_pools": False, "scalars": False, "membranes": True},
+        SEVERAL | SUMS | FORKS | {"lacks": ("pool padding", "scalars")},
     ),
     "rockpool==3.1": (
         1e-3,
         "subtract",
         "zero",
-        SUBTRACTS | ONE_SOURCE | NO_LOOPS | {"bursts": True},
+        SEVERAL | FORKS | {"bursts": True},
     ),
     "spyx==1.0": (
         1.0,
         "subtract",
         "zero",
-        SUBTRACTS | SUMS | ONE_SOURCE | {"torch_names": False, "dilates": False, "chain": True},
+        SUMS
+        | {"torch_names": False, "lacks": ("dilation",), "wiring": ("loops",)}
+        | {"subtracts": ("later",)},
     ),
     "spikingjelly==2.0": (
         1e-4,
         "zero",
         "v_reset",
-        BY_NAME | {"uniform": True, "counts_batch": False},
+        BY_NAME | {"uniform": True, "counts_batch": False, "subtracts": ("at once",)},
     ),
-    "jaxsnn==0.3": (1.0, "zero", "zero", {"torch_names": False, "continuous": True}),
+    "jaxsnn==0.3": (None, "zero", "zero", {"torch_names": False}),
     "hxtorch==main": (
-        1.0,
+        None,
         "zero",
         "v_leak",
-        ONE_SOURCE | NO_LOOPS | UNRUN | {"continuous": True, "edges_in_order": True},
+        FORKS | UNRUN | {"order": "edges"},
     ),
     "snn_mlir==main": (
         1e-3,
         "zero",
         "zero",
-        ONE_SOURCE
-        | NO_LOOPS
-        | UNRUN
-        | {"scalars": False, "torch_names": False, "chain": True}
-        | {"uniform": True, "membranes": True},
+        UNRUN | {"lacks": ("scalars",), "torch_names": False, "wiring": (), "uniform": True},
     ),
-    "lava==main": (1e-4, "zero", "zero", SUMS | ONE_SOURCE | UNRUN | {"chain": True}),
-    "nengo==4.0": (1e-3, "zero", "zero", SUMS | NO_LOOPS | UNRUN | {"uniform": True}),
+    "lava==main": (1e-4, "zero", "zero", SUMS | UNRUN | {"wiring": ("loops",)}),
+    "nengo==4.0": (
+        1e-3,
+        "zero",
+        "zero",
+        SUMS | UNRUN | {"wiring": ("forks", "sums"), "uniform": True},
+    ),
     "spinnaker2==main": (1.0, None, None, UNRUN),
 }
 
@@ -172,7 +172,14 @@ def test_what_each_importer_reads():
     }
     for name, (dt, reset, initial, others) in READS.items():
         importer = found.pop(name)
-        assert said(importer) == others | ({"dt": dt} if dt != 1 else {}), name
+        wiring = (
+            {} if (alone := importer.wiring) == ("forks", "sums", "loops") else {"wiring": alone}
+        )
+        tuples = {key: value for key in ("lacks", "subtracts") if (value := getattr(importer, key))}
+        pool = {} if importer.pool is None else {"pool": importer.pool}
+        facts = said(importer) | wiring | tuples | pool
+        assert facts == others | ({"dt": dt} if dt not in (1, None) else {}), name
+        assert (importer.dt, importer.continuous) == (dt, dt is None), name
         assert (importer.reads.get("reset"), importer.reads.get("initial")) == (reset, initial)
         late = {None: None, "spyx==1.0": True}.get(reset and name, False)
         assert importer.reads.get("reset_delay") is late, name
@@ -183,7 +190,15 @@ def test_what_importers_make_of_what_only_they_know():
     """norse main writes true seconds; sinabs's importer counts steps, bounds nothing by itself."""
     main, sinabs = framework_of("norse").importers[1].reads, framework_of("sinabs").importers[0]
     assert (main["dt_export"], main["version"]) == (1.0, "main")
-    assert framework_of("norse").dialects[1].defaults["dt_export"][0] == 1.0
+    released, unreleased, imported = (one.unit_option for one in framework_of("norse").dialects)
+    assert released is not None
+    assert unreleased is not None
+    assert imported is None
+    assert (released.fallback, (unreleased.fallback or ("",))[0]) == (None, 1.0)
+    assert released.seconds is not None
+    assert released.seconds(0.25) == 4.0
+    assert "dt" in framework_of("snntorch").importers[0].reads
+    assert "dt" not in framework_of("snntorch").importers[1].reads
     assert framework_of("norse").leaf_options == {"dt_export": 1.0}
     assert sinabs.reads["norm_input"] is False
     tried = {option.name: option.tries for option in framework_of("sinabs").options}

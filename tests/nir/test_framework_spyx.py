@@ -40,9 +40,8 @@ def graph(edges=LOOP, **changes: Any) -> Any:
 
 @pytest.mark.parametrize("weights", [Linear, Affine])
 def test_the_input_of_a_recurrent_layer_goes_straight_to_its_neuron(weights):
-    edges, changes = spyx._rewired(graph(weights=made(weights)))
-    assert edges == ((IN, LIF), *LOOP[1:])
-    (change,) = changes
+    ((moved, change),) = spyx._rewired(graph(weights=made(weights)))
+    assert moved == ((IN, W), (IN, LIF))
     assert change.node == W
     assert change.what == "edge r/input -> r/w is read as r/input -> r/lif"
 
@@ -60,7 +59,7 @@ def test_the_input_of_a_recurrent_layer_goes_straight_to_its_neuron(weights):
     ],
 )
 def test_other_graphs_stay_as_they_are_written(other):
-    assert spyx._rewired(other) == (other.written_edges, ())
+    assert not [*spyx._rewired(other)]
 
 
 def window(kind, padding, stride=1) -> Any:

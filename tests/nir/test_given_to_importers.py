@@ -86,7 +86,7 @@ EXPECTED = {
             "5 LIF Linear 100 us",
         ),
         *("6 LIF Linear 100 us", "7 LIF Linear 100 us", "6 Affine LIF Linear 100 us"),
-        *("4 LIF Linear 100 us", "cannot be told 2 ms", "4 LIF Linear 100 us"),
+        *("4 LIF Linear 100 us", "only, not by 2 ms", "4 LIF Linear 100 us"),
     ],
     "norse": [
         *("4 LIF Linear 100 us", "6 LIF Linear 100 us", "8 Affine LIF Linear 100 us"),

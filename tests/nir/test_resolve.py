@@ -64,7 +64,7 @@ def test_what_is_unknown_is_none_and_a_problem_of_that_name():
     }
     assert unknown & rule.problems.keys() == {"reset", "reset_delay"}
     assert unknown - rule.problems.keys() <= {"floor"}
-    with pytest.raises(DialectError, match="node '2': simulation needs reset"):
+    with pytest.raises(DialectError, match="node '2': the neuron model needs reset"):
         rule.require("dt", "reset", "reset_delay")
     rule.require("dt", "seconds", "initial")
     with pytest.raises(DialectError, match="needs reset,"):

@@ -22,7 +22,6 @@ from jaxsnn.nir.frameworks import (
 from jaxsnn.nir.frameworks.neuron_writing import Setting, Written, filled, needs_start
 from jaxsnn.nir.frameworks.source_step import Step
 from jaxsnn.nir.frameworks.torch_layers import Call, Exported, numbers_of
-from jaxsnn.nir.model.dialect import Dialect
 from jaxsnn.nir.model.nodes import LIF
 
 
@@ -44,10 +43,6 @@ def refutes(nodes, found):
         if isinstance(node, LIF) and np.any(node.value("r") != 2):
             return name, f"tustin writes r = 2, but node '{name}' has {node.value('r').flat[0]:g}"
     return None
-
-
-def seconds(dialect: Dialect) -> float | None:
-    return dialect.option("tick")
 
 
 def write(step: Step, setting: Setting) -> Written:
@@ -109,8 +104,6 @@ FRAMEWORK = Framework(
             ),
             evidence=Evidence(recognises=recognises, refutes=refutes),
             time_unit="s",
-            seconds=seconds,
-            seconds_option="tick",
             reset="zero",
             reset_delay=False,
             options=(
@@ -120,6 +113,7 @@ FRAMEWORK = Framework(
                     help="Tustin: length of a tick of its clock",
                     missing="the length of a tick of Tustin's clock",
                     unsaid="The length of a tick is not in the file: say {option}.",
+                    seconds=lambda tick: tick,
                 ),
                 FrameworkOption(
                     name="scaled",

@@ -117,7 +117,7 @@ def bound_membranes(conversion: Conversion) -> None:
         step = source_steps[name]
         if _is_independent_of_height(step, importer):
             continue
-        if importer.does is not None and importer.does(step):
+        if "any height" in importer.does(step):
             if step.several:
                 peak = _peak(step, _arriving(draft, source_steps, fired, inputs)[name])
                 fired[name] = float(max(1, np.max(peak // step.v_threshold)))
@@ -129,8 +129,12 @@ def bound_membranes(conversion: Conversion) -> None:
         # of a membrane that can reach anything more than any number of spikes
         spikes = int(np.max(np.minimum(peak / step.v_threshold, _ANY)))
         high = peak.flat[place]
-        height = f"{high:.4g}" if high < _ANY / 2**20 else "any height"
-        reach = f"its membrane can reach {height}, twice its v_threshold is {limit:.4g}"
+        height = Text("{value:.4g}", value=high) if high < _ANY / 2**20 else "any height"
+        reach = Text(
+            "its membrane can reach {height}, twice its v_threshold is {limit:.4g}",
+            height=height,
+            limit=limit,
+        )
         if np.all(peak < 2 * step.v_threshold):
             why = f"so it fires at most one spike a step, as long as inputs are {inputs[0]:g} to {inputs[1]:g}"
             draft.changed(name, reach, why)
@@ -144,7 +148,7 @@ def bound_membranes(conversion: Conversion) -> None:
             fired[name] = float(spikes)
             continue
         elif not (step.several or importer.bursts) and (
-            step.reset == "subtract" or step.reset in importer.composes
+            step.reset == "subtract" or "several nodes" in importer.does(step)
         ):
             # one spike a step in the importer, too, however high the membrane reaches
             continue
@@ -152,7 +156,7 @@ def bound_membranes(conversion: Conversion) -> None:
             count = "as many spikes as fit in" if importer.bursts else "one spike a step"
             conversion.give_up(
                 name,
-                f"{_describe_excess(step, importer)}: {reach}",
+                _describe_excess(step, importer) + ": " + reach,
                 f"{count} and a plain subtraction are written",
             )
         reset = step.reset if step.reset == "value" else _immediate_subtraction(importer)
@@ -160,8 +164,9 @@ def bound_membranes(conversion: Conversion) -> None:
     if is_bounded:
         draft.notes.append(
             Text(
-                "holds for inputs of {inputs}: for other values say {input_range}",
-                inputs=f"{inputs[0]:g} to {inputs[1]:g}",
+                "holds for inputs of {minimum:g} to {maximum:g}: for other values say {input_range}",
+                minimum=inputs[0],
+                maximum=inputs[1],
                 input_range=INPUT_RANGE.keyword,
             )
         )
@@ -170,8 +175,7 @@ def bound_membranes(conversion: Conversion) -> None:
 
 def _immediate_subtraction(importer: Importer) -> Reset:
     """Return the reset of neurons of the importer that subtract in the step of the spike."""
-    compares = importer.subtraction is not None and "unless above" in importer.subtraction
-    return "subtract unless above" if compares else "subtract"
+    return "subtract unless above" if "unless above" in importer.subtracts else "subtract"
 
 
 def _is_independent_of_height(step: Step, importer: Importer) -> bool:
@@ -374,7 +378,7 @@ SEVERAL_SPIKES_BOUNDED = Condition(
         or step.reset == "none"
         or conversion.importer.bursts
         or conversion.max_spikes[name] > 1
-        or (conversion.importer.does is not None and conversion.importer.does(step))
+        or "any height" in conversion.importer.does(step)
         for name, step in conversion.steps.items()
     ),
 )

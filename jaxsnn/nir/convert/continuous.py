@@ -13,6 +13,7 @@ from jaxsnn.nir.convert.topology import as_problem, keep_one, merge_weights, ref
 from jaxsnn.nir.dialects.steps import flow_of
 from jaxsnn.nir.frameworks.framework import Importer
 from jaxsnn.nir.model.draft import NEURON_TYPES, Draft, loops_of, weighted_feeder
+from jaxsnn.wording import Text
 
 
 def resolve_flows(conversion: Conversion) -> None:
@@ -43,7 +44,11 @@ def refuse_unmapped_types(conversion: Conversion) -> None:
     problems = [
         as_problem(
             name,
-            f"node '{name}' is a {entry['type']}, which its importer does not map",
+            Text(
+                "node '{node}' is a {type}, which its importer does not map",
+                node=name,
+                type=entry["type"],
+            ),
             fix=f"replace it by one of {listing(mapped_types)}",
         )
         for name, entry in conversion.draft.nodes.items()
@@ -64,8 +69,13 @@ def remove_zero_biases(conversion: Conversion) -> None:
         largest = float(np.abs(np.asarray(entry.pop("bias"), float)).max(initial=0))
         if largest > 0:
             raise ConversionError(
-                f"node '{name}' has a bias, up to {largest:g}, "
-                f"and {title}'s importer takes Linear only",
+                Text(
+                    "node '{node}' has a bias, up to {limit:g}, and {framework}'s importer takes "
+                    "Linear only",
+                    node=name,
+                    limit=largest,
+                    framework=title,
+                ),
                 fix="train without a bias, or feed a constant source, one more input channel that "
                 "spikes regularly, through the weights",
                 node=name,
@@ -133,7 +143,12 @@ def _chain_problems(draft: Draft, importer: Importer) -> list[Problem]:
     problems = [
         as_problem(
             "",
-            f"it has {len(ends)} {kind} nodes ({listing(ends)}), and its importer takes one",
+            Text(
+                "it has {count} {type} nodes ({nodes}), and its importer takes one",
+                count=len(ends),
+                type=kind,
+                nodes=listing(ends),
+            ),
             fix=keep_one(kind),
         )
         for kind in ("Input", "Output")
@@ -142,7 +157,11 @@ def _chain_problems(draft: Draft, importer: Importer) -> list[Problem]:
     problems += [
         as_problem(
             name,
-            f"node '{name}' has the shape {draft.shapes[name][1]}, and its importer takes one axis",
+            Text(
+                "node '{node}' has the shape {shape}, and its importer takes one axis",
+                node=name,
+                shape=draft.shapes[name][1],
+            ),
             fix="flatten it",
         )
         for name in draft.nodes
@@ -151,18 +170,32 @@ def _chain_problems(draft: Draft, importer: Importer) -> list[Problem]:
     for name in draft.of_type("Output"):
         sources = draft.sources(name)
         if len(sources) != 1 or draft.nodes[sources[0]]["type"] not in NEURON_TYPES:
-            message = f"'{name}' is fed by {listing(sources)}, not by one population"
+            message = Text(
+                "'{node}' is fed by {sources}, not by one population",
+                node=name,
+                sources=listing(sources),
+            )
             problems.append(as_problem(name, message, fix="let one population end the network"))
-    for part in () if importer.feeds_back else loops_of(draft):
-        message = f"the loop through {listing(part)} calls a layer before it has run"
+    for part in () if "loops" in importer.wiring else loops_of(draft):
+        message = Text(
+            "the loop through {nodes} calls a layer before it has run", nodes=listing(part)
+        )
         problems.append(as_problem(part[0], message, fix="leave the loop out"))
-    for name in () if importer.sums else draft.of_type(*NEURON_TYPES):
+    for name in () if "sums" in importer.wiring else draft.of_type(*NEURON_TYPES):
         if len(draft.sources(name)) > 1:
-            message = f"node '{name}' sums {listing(draft.sources(name))}, which it runs one by one"
+            message = Text(
+                "node '{node}' sums {sources}, which it runs one by one",
+                node=name,
+                sources=listing(draft.sources(name)),
+            )
             problems.append(as_problem(name, message, fix="feed it from one node"))
-    for name in () if importer.sums else draft.of_type("Input"):
+    for name in () if "sums" in importer.wiring else draft.of_type("Input"):
         if len(draft.targets(name)) > 1:
-            message = f"'{name}' feeds {listing(draft.targets(name))}, and it runs once for each"
+            message = Text(
+                "'{node}' feeds {targets}, and it runs once for each",
+                node=name,
+                targets=listing(draft.targets(name)),
+            )
             problems.append(as_problem(name, message, fix="let it feed one matrix"))
     return problems
 

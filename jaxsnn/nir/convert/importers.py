@@ -266,7 +266,7 @@ def _loading_problems(
         yield Problem(
             code="needs-load-line",
             severity="warning",
-            message=f"{title}'s importer steps by {format_time(resolved_target.importer.dt)} by default, "
+            message=f"{title}'s importer steps by {format_time(resolved_target.importer.dt or 0)} by default, "
             f"and the file needs {format_time(dt)}",
             fix=f"pass {dt!r} to it, as its argument for the step",
         )
@@ -329,7 +329,7 @@ def needed_changes(graph: Graph, converted: Converted, target: Target) -> dict[s
             owner = name if name in described or not fed else fed[0]
             note(owner, described.get(owner, []), differs)
         elif name.count("/") != written.count("/") or (
-            name != written and "/" not in name and not target.importer.by_name
+            name != written and "/" not in name and target.importer.order != "names"
         ):
             texts = described.get(name) or described.get(written, [])
             note(name, texts, f"it is renamed '{written}'")
@@ -496,7 +496,7 @@ def _wiring_differences(
     for source, end in sorted(wires ^ {*bypass_relays(after)}):
         yield source_names[end], f"the edge from '{source_names[source]}' to it changes"
         return
-    if target.importer.edges_in_order and not _sources_first(before.edges):
+    if target.importer.order == "edges" and not _sources_first(before.edges):
         yield "", "its edges are listed sources first"
     runs = target.runs_loops
     if runs is None or any(is_relay(node) for node in before.nodes.values()):
@@ -515,7 +515,7 @@ def _wiring_differences(
         )
         return
     last = [order[-1] for order in orders]
-    if target.importer.depth_first and written_names[last[0]] != last[1]:
+    if target.importer.order == "depth first" and written_names[last[0]] != last[1]:
         yield (
             last[0],
             f"edges are reordered (the importer returns what runs last, and that is '{last[0]}')",
@@ -602,7 +602,7 @@ def _scalars(node: Node, target: Target) -> Iterator[Problem]:
     scalars = [
         name for name, value in node.parameters.items() if node.traits.state and np.ndim(value) == 0
     ]
-    if scalars and not target.importer.scalars:
+    if scalars and "scalars" in target.importer.lacks:
         message = (
             f"node '{node.name}' ({node.type}): {listing(scalars)} are one number for all neurons"
         )

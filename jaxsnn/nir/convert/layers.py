@@ -29,6 +29,7 @@ from jaxsnn.nir.model.draft import (
     rounded,
 )
 from jaxsnn.nir.model.passes import window
+from jaxsnn.wording import Text
 
 
 def replace_scales(conversion: Conversion) -> None:
@@ -45,7 +46,12 @@ def replace_scales(conversion: Conversion) -> None:
         rows = factor.reshape(shape[0], -1)
         if np.any(rows != rows[:, :1]):
             raise ConversionError(
-                f"node '{name}' scales neurons of one channel by {rows.min():g} to {rows.max():g}",
+                Text(
+                    "node '{node}' scales neurons of one channel by {minimum:g} to {maximum:g}",
+                    node=name,
+                    minimum=rows.min(),
+                    maximum=rows.max(),
+                ),
                 fix="give all neurons of a channel the same factor",
                 node=name,
             )
@@ -202,9 +208,16 @@ def _note_rounded_averages(draft: Draft, pool_type: str, title: str) -> None:
             v_threshold = np.asarray(draft.nodes[neuron].get("v_threshold", np.inf))
             if neuron in behind and sums_may_meet(draft, neuron, v_threshold):
                 draft.notes.append(
-                    f"node '{neuron}': float32 rounds the average of {area:g} cells of '{name}', which is written "
-                    f"as {pool_type}; where a sum of its weights meets v_threshold, {title} may fire and the source "
-                    "not, or the other way round"
+                    Text(
+                        "node '{node}': float32 rounds the average of {cells:g} cells of '{pool}', which "
+                        "is written as {type}; where a sum of its weights meets v_threshold, {framework} "
+                        "may fire and the source not, or the other way round",
+                        node=neuron,
+                        cells=area,
+                        pool=name,
+                        type=pool_type,
+                        framework=title,
+                    )
                 )
 
 
@@ -370,7 +383,12 @@ def _with_one_axis(
     if kind == "Output":
         return dict(entry)
     raise ConversionError(
-        f"node '{name}' ({kind}) of shape {inward} cannot be written with one axis",
+        Text(
+            "node '{node}' ({type}) of shape {shape} cannot be written with one axis",
+            node=name,
+            type=kind,
+            shape=inward,
+        ),
         fix="flatten what feeds it",
         node=name,
     )

@@ -22,6 +22,7 @@ from jaxsnn.nir.dialects.gains import known
 from jaxsnn.nir.frameworks.source_step import Step
 from jaxsnn.nir.model.draft import Draft, scale_inputs
 from jaxsnn.nir.model.graph import Graph
+from jaxsnn.wording import Text
 
 
 def replace_readouts(conversion: Conversion) -> None:
@@ -35,8 +36,12 @@ def replace_readouts(conversion: Conversion) -> None:
             continue
         if len(step.shape) != 1:
             raise ConversionError(
-                f"node '{name}' gives membranes of shape {step.shape}, which weights that feed "
-                "themselves can do for one axis",
+                Text(
+                    "node '{node}' gives membranes of shape {shape}, which weights that feed "
+                    "themselves can do for one axis",
+                    node=name,
+                    shape=step.shape,
+                ),
                 fix="flatten what feeds it",
                 node=name,
             )
@@ -79,7 +84,6 @@ def split_synaptic_currents(conversion: Conversion) -> None:
 
 def _separable(conversion: Conversion) -> list[Step]:
     """Return the steps whose current the importer does not take, and weights can stand for."""
-    needs_no_current = conversion.importer.apart
     recurrent = recurrent_nodes(conversion.draft)
     return [
         step
@@ -88,8 +92,7 @@ def _separable(conversion: Conversion) -> list[Step]:
         and len(step.shape) == 1
         and name not in recurrent
         and not np.any(step.i_start)
-        and needs_no_current is not None
-        and needs_no_current(step)
+        and "no current" in conversion.importer.does(step)
     ]
 
 
@@ -161,7 +164,13 @@ def delay_in_steps(graph: Graph, name: str) -> np.ndarray:
     if np.any(wrong):
         late = float(delay[wrong].flat[0])
         raise ConversionError(
-            f"node '{name}' (Delay) delays by {late:g} s, which is {late / dt:g} steps of {dt:g} s",
+            Text(
+                "node '{node}' (Delay) delays by {delay:g} s, which is {steps:g} steps of {dt:g} s",
+                node=name,
+                delay=late,
+                steps=late / dt,
+                dt=dt,
+            ),
             fix="choose a dt that divides it",
             node=name,
         )
@@ -179,7 +188,7 @@ def replace_delays(conversion: Conversion) -> None:
         DialectError: How long a step is, or the unit of time, is unknown.
     """
     draft, importer = conversion.draft, conversion.importer
-    feeds_back = importer.feeds_back and not importer.chain
+    feeds_back = {"loops", "forks"} <= {*importer.wiring}
     recurrent = recurrent_nodes(draft)
     for source_name, name in conversion.draft_names.items():
         if name not in draft.of_type("Delay") or name in recurrent:
@@ -198,8 +207,15 @@ def _write_delay(draft: Draft, name: str, delay: np.ndarray) -> None:
     held = size * (longest + 1)
     if held > MAX_WEIGHTS**0.5:
         raise ConversionError(
-            f"node '{name}' (Delay) delays {size} channels by up to {longest:.15g} steps, which takes "
-            f"{held:.6g} x {held:.6g} weights, and at most {MAX_WEIGHTS} are written",
+            Text(
+                "node '{node}' (Delay) delays {channels} channels by up to {steps:.15g} steps, "
+                "which takes {size:.6g} x {size:.6g} weights, and at most {limit} are written",
+                node=name,
+                channels=size,
+                steps=longest,
+                size=held,
+                limit=MAX_WEIGHTS,
+            ),
             fix="delay by fewer steps",
             node=name,
         )

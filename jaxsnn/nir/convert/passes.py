@@ -126,7 +126,7 @@ class Conversion:
         """
         if not self.request.approximate:
             raise ConversionError(
-                f"node '{node}': {reason}",
+                Text("node '{node}': ", node=node) + reason,
                 fix=Text(
                     "change the network, or convert with {approximate} ({nearest})",
                     approximate=APPROXIMATE.set_to(True),
@@ -134,7 +134,7 @@ class Conversion:
                 ),
                 node=node,
             )
-        self.draft.losses.append(f"{node}: {reason}; {nearest}")
+        self.draft.losses.append(Text("{node}: ", node=node) + reason + "; " + nearest)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -142,8 +142,11 @@ def convert(
         if not approximate:
             length = format_time(dialect.dt or 0)
             raise ConversionError(
-                f"the dialect {dialect.name} has continuous time, "
-                f"and {target.title} is time-stepped",
+                Text(
+                    "the dialect {dialect} has continuous time, and {framework} is time-stepped",
+                    dialect=dialect.name,
+                    framework=target.title,
+                ),
                 fix=Text(
                     "convert with {approximate} to cut time into steps of {length}",
                     approximate=APPROXIMATE.set_to(True),
@@ -220,8 +223,13 @@ def _reshaped_outputs(graph: Graph) -> Iterator[str]:
         shape = shapes(graph)[name][0] or ()
         if len(shape) > 1:
             yield (
-                f"output '{name}' has the shape {(prod(shape),)} instead of {shape}: "
-                "reshape what it gives"
+                Text(
+                    "output '{node}' has the shape {expected} instead of {actual}: reshape what it "
+                    "gives",
+                    node=name,
+                    expected=(prod(shape),),
+                    actual=shape,
+                )
             )
 
 
@@ -233,7 +241,11 @@ def _name_source_nodes(problems: list[Problem], draft_names: Mapping[str, str]) 
             problem,
             node=source_names[problem.node],
             message=problem.message
-            + f" ('{problem.node}' is '{source_names[problem.node]}' in the file)",
+            + Text(
+                " ('{node}' is '{source}' in the file)",
+                node=problem.node,
+                source=source_names[problem.node],
+            ),
         )
         if problem.node in source_names
         else problem
@@ -253,7 +265,12 @@ def _converted(conversion: Conversion) -> Converted:
     notes = [*target.notes(), *assumptions, *draft.notes]
     if f"nir.read({path!r})" in load and (refused := types_refused(graph)):
         load = load.replace(f"nir.read({path!r})", f"nir.read({path!r}, type_check=False)")
-        notes.append(f"nir.read needs type_check=False, for it infers other shapes: {refused}")
+        notes.append(
+            Text(
+                "nir.read needs type_check=False, for it infers other shapes: {reason}",
+                reason=refused,
+            )
+        )
     return Converted(
         graph=graph,
         load_with=f"{load}  # {target.label}",
@@ -327,7 +344,7 @@ PASSES: tuple[ConversionPass, ...] = (
     ConversionPass(
         topology.sum_before_outputs,
         ensures=(topology.OUTPUTS_HAVE_ONE_SOURCE,),
-        when=_stepped_if(lambda importer: importer.sums),
+        when=_stepped_if(lambda importer: "sums" in importer.wiring),
     ),
     ConversionPass(
         layers.replace_scales,
@@ -346,7 +363,7 @@ PASSES: tuple[ConversionPass, ...] = (
         memories.replace_readouts,
         requires=(STEPS_RESOLVED,),
         ensures=(memories.NO_READOUTS, STEPS_RESOLVED),
-        when=_stepped_if(lambda importer: not importer.membranes),
+        when=_unless_mapped("LI"),
     ),
     ConversionPass(topology.check_wiring, ensures=(topology.WIRING_EXPRESSIBLE,), when=_in_steps),
     ConversionPass(
@@ -359,7 +376,7 @@ PASSES: tuple[ConversionPass, ...] = (
         memories.split_synaptic_currents,
         requires=(STEPS_RESOLVED,),
         ensures=(memories.NO_SEPARABLE_CURRENTS,),
-        when=_stepped_if(lambda importer: importer.apart),
+        when=_in_steps,
     ),
     ConversionPass(
         resets.copy_bursting_neurons,
@@ -371,14 +388,14 @@ PASSES: tuple[ConversionPass, ...] = (
         resets.compose_resets,
         requires=(STEPS_RESOLVED, resets.ONE_SPIKE_PER_STEP),
         ensures=(resets.NO_COMPOSABLE_RESETS, STEPS_RESOLVED),
-        when=_stepped_if(lambda importer: importer.composes),
+        when=_in_steps,
     ),
     ConversionPass(layers.set_channel_order, ensures=(layers.CHANNELS_IN_ORDER,), when=_in_steps),
     ConversionPass(layers.join_groups, ensures=(layers.ONE_GROUP,), when=_in_steps),
     ConversionPass(
         layers.fill_dilations,
         ensures=(layers.NO_DILATIONS,),
-        when=_stepped_if(lambda importer: not importer.dilates),
+        when=_stepped_if(lambda importer: "dilation" in importer.lacks),
     ),
     ConversionPass(
         layers.unify_pools,
@@ -389,7 +406,7 @@ PASSES: tuple[ConversionPass, ...] = (
     ConversionPass(
         layers.split_pool_padding,
         ensures=(layers.POOLS_WITHOUT_PADDING,),
-        when=_stepped_if(lambda importer: not importer.pads_pools),
+        when=_stepped_if(lambda importer: "pool padding" in importer.lacks),
     ),
     ConversionPass(layers.count_axes_from_end, ensures=(layers.AXES_FROM_END,), when=_in_steps),
     ConversionPass(
@@ -402,7 +419,9 @@ PASSES: tuple[ConversionPass, ...] = (
         resets.move_subtractions,
         requires=(STEPS_RESOLVED, resets.ONE_SPIKE_PER_STEP),
         ensures=(resets.NO_MOVABLE_SUBTRACTIONS,),
-        when=_stepped_if(lambda importer: importer.subtraction),
+        when=_stepped_if(
+            lambda importer: importer.subtracts and "several" not in importer.subtracts
+        ),
     ),
     ConversionPass(
         populations.unify_time_constants,
@@ -410,7 +429,7 @@ PASSES: tuple[ConversionPass, ...] = (
         ensures=(populations.ONE_TIME_CONSTANT, STEPS_RESOLVED),
         # Their spikes are joined by a sum, which an importer of chains does not run.
         when=_stepped_if(
-            lambda importer: importer.uniform and importer.sums and not importer.chain
+            lambda importer: importer.uniform and {"forks", "sums"} <= {*importer.wiring}
         ),
     ),
     ConversionPass(continuous.resolve_flows, ensures=(FLOWS_RESOLVED,), when=_in_continuous_time),

@@ -19,6 +19,7 @@ from jaxsnn.nir.frameworks.source_step import Step
 from jaxsnn.nir.model.draft import WEIGHTED, Draft, feedback_of, identity, scale_inputs
 from jaxsnn.nir.model.nodes import SPIKING
 from jaxsnn.units import format_time
+from jaxsnn.wording import Text
 
 _FIRES = tuple(cls.__name__ for cls in SPIKING)
 #: A threshold of 0, which neurons at rest must not reach: far below what weights add, in any unit.
@@ -35,8 +36,8 @@ def resolve_steps(conversion: Conversion) -> None:
     source, importer = conversion.source, conversion.importer
     if any(rule.is_continuous for rule in conversion.rules.values()):
         length = format_time(source.dialect.dt or 0)
-        conversion.draft.losses.append(f"continuous time is cut into steps of {length}")
-    readouts = importer.membranes or (importer.feeds_back and not importer.chain)
+        conversion.draft.losses.append(Text("continuous time is cut into steps of {dt}", dt=length))
+    readouts = conversion.request.maps("LI") or {"loops", "forks"} <= {*importer.wiring}
     problems = []
     for name, rule in conversion.rules.items():
         if name not in conversion.draft_names:
@@ -46,10 +47,13 @@ def resolve_steps(conversion: Conversion) -> None:
             shape = conversion.draft.shapes[draft_name][1]
             step = step_of(rule, shape, readouts=readouts)
             refuse_firing_at_rest(rule)
-            has_floor = importer.floors is not None and importer.floors(step)
-            if step.floor is not None and not has_floor:
-                reason = f"its membrane never falls below {step.floor:g}, and this importer has no such bound"
+            if step.floor is not None and "floor" not in importer.does(step):
+                reason = Text(
+                    "its membrane never falls below {value:g}, and this importer has no such bound",
+                    value=step.floor,
+                )
                 conversion.give_up(draft_name, reason, "the membrane has no lower bound")
+                step = dataclasses.replace(step, floor=None)
             conversion.steps[draft_name] = dataclasses.replace(step, name=draft_name)
         except ConversionError as error:
             problems.append(error.problem)
@@ -263,7 +267,7 @@ def unify_time_constants(conversion: Conversion) -> None:
     recurrent = recurrent_nodes(draft)
     for name, step in conversion.steps.items():
         groups = _groups(step)
-        if len(groups) < 2 or (name in recurrent and not conversion.importer.by_name):
+        if len(groups) < 2 or (name in recurrent and conversion.importer.order != "names"):
             steps[name] = step
             continue
         feedback = feedback_of(draft, name) if name in recurrent else []
@@ -362,7 +366,7 @@ ONE_TIME_CONSTANT = Condition(
     "neurons of a node decay alike, but for those of a loop that the importer runs in another order",
     lambda conversion: all(
         len(_groups(step)) < 2
-        or (name in recurrent_nodes(conversion.draft) and not conversion.importer.by_name)
+        or (name in recurrent_nodes(conversion.draft) and conversion.importer.order != "names")
         for name, step in conversion.steps.items()
     ),
 )

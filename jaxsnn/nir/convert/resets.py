@@ -22,6 +22,7 @@ from jaxsnn.nir.model.draft import (
     scale_inputs,
     weighted_feeder,
 )
+from jaxsnn.wording import Text
 
 
 def copy_bursting_neurons(conversion: Conversion) -> None:
@@ -54,7 +55,7 @@ def copy_bursting_neurons(conversion: Conversion) -> None:
             (outward[0] * copies, *outward[1:]),
         )
         steps[name] = _copy_step(step, copies, draft.shapes[name][1])
-        if conversion.importer.subtraction:
+        if "several" not in conversion.importer.subtracts:
             steps[name] = _share_resets(conversion, step, steps[name], copies)
         draft.changed(
             name,
@@ -84,14 +85,20 @@ def _share_resets(conversion: Conversion, step: Step, copied: Step, copies: int)
     """
     if step.current_based or len(step.shape) != 1 or step.reset != "subtract":
         raise ConversionError(
-            f"node '{step.name}' may fire {copies} spikes in a step, "
-            f"which the importer's recurrent LIF could share among {copies} neurons, "
-            f"but not those of a {step.type} of shape {step.shape}",
+            Text(
+                "node '{node}' may fire {count} spikes in a step, which the importer's recurrent "
+                "LIF could share among {count} neurons, but not those of a {type} of shape "
+                "{shape}",
+                node=step.name,
+                count=copies,
+                type=step.type,
+                shape=step.shape,
+            ),
             fix="use a LIF of one axis, or smaller weights",
             node=step.name,
         )
     draft, size = conversion.draft, step.shape[0]
-    later = "later" in (conversion.importer.subtraction or ())
+    later = "later" in conversion.importer.subtracts
     lost = np.tile(np.diag(step.decay * step.v_threshold), (copies, copies))
     # What the neuron itself takes off its membrane, and the weights must not.
     already = copied.v_threshold if later else copied.decay * copied.v_threshold
@@ -157,11 +164,23 @@ _RESET_TEXTS = {
 def _refuse(step: Step, title: str) -> None:
     """Refuse a population that several nodes cannot stand for."""
     has_axes = len(step.shape) != 1
-    only = "neurons of one axis" if has_axes else "membranes that start at 0"
-    actual = f"the shape {step.shape}" if has_axes else f"V = {step.v_start.flat[0]:g} at first"
+    supported = "neurons of one axis" if has_axes else "membranes that start at 0"
+    actual = (
+        Text("the shape {shape}", shape=step.shape)
+        if has_axes
+        else Text("V = {v_start:g} at first", v_start=step.v_start.flat[0])
+    )
     raise ConversionError(
-        f"node '{step.name}': {_RESET_TEXTS[step.reset]}, for which {title} has no neuron; several nodes do"
-        f" the same for {only}, and this one has {actual}",
+        Text(
+            "node '{node}': "
+            + _RESET_TEXTS[step.reset]
+            + ", for which {framework} has no neuron; several nodes do the same for "
+            + supported
+            + ", and this one has {actual}",
+            node=step.name,
+            framework=title,
+            actual=actual,
+        ),
         fix="flatten what feeds it" if has_axes else "let its membrane start at 0",
         node=step.name,
     )
@@ -193,7 +212,7 @@ def compose_resets(conversion: Conversion) -> None:
 
 
 def _is_composable(conversion: Conversion, step: Step) -> bool:
-    return step.reset in conversion.importer.composes and not step.current_based
+    return "several nodes" in conversion.importer.does(step) and not step.current_based
 
 
 def _write_unless_above(draft: Draft, step: Step, feedback: list[str]) -> dict[str, Step]:
@@ -272,7 +291,7 @@ def _add_diagonal(draft: Draft, name: str, diagonal: np.ndarray) -> None:
     draft.shapes[name] = ((diagonal.size,), (diagonal.size,))
 
 
-#: Resets by when the importer's neurons subtract, see `Importer.subtraction`.
+#: Resets by when the importer's neurons subtract, see `Importer.subtracts`.
 _SUBTRACTIONS: dict[str, Reset] = {
     "at once": "subtract",
     "later": "subtract later",
@@ -307,7 +326,7 @@ def _moved_subtraction(conversion: Conversion, step: Step) -> Reset | None:
     """
     if step.reset not in ("subtract", "subtract later"):
         return None
-    available = [_SUBTRACTIONS[time] for time in conversion.importer.subtraction or ()]
+    available = [_SUBTRACTIONS[time] for time in conversion.importer.subtracts]
     reset: Reset = "subtract later" if step.reset == "subtract" else "subtract"
     movable = not step.several and not step.current_based and len(step.shape) == 1
     return reset if movable and reset in available and step.reset not in available else None

@@ -16,7 +16,6 @@ from jaxsnn.nir.convert.target import Target
 from jaxsnn.nir.convert.topology import as_problem, forward_order, recurrent_edges, refuse_for
 from jaxsnn.nir.model.changes import Edge, edge_key
 from jaxsnn.nir.model.draft import (
-    NEURON_TYPES,
     Draft,
     identity,
     rounded,
@@ -30,6 +29,7 @@ from jaxsnn.nir.model.loops import (
     loops_of_several,
     stepped_loops,
 )
+from jaxsnn.wording import Text
 
 
 def order_nodes(conversion: Conversion) -> None:
@@ -40,27 +40,21 @@ def order_nodes(conversion: Conversion) -> None:
             NIR has no connection of weight zero.
     """
     draft, target, importer = conversion.draft, conversion.target, conversion.importer
-    recurrent = move_biases_out_of_loops(draft, alone=importer.depth_first)
+    goes_deep = importer.order == "depth first"
+    recurrent = move_biases_out_of_loops(draft, alone=goes_deep)
     # An importer that runs nodes depth first returns what ran last, so that loops must come before
     # what follows them.
     loop_weights = {source for source, _ in recurrent}
     loop_edges = [edge for edge in draft.edges if loop_weights & {*edge}]
-    chain = _chain_depth_first(draft, recurrent, target.title) if importer.depth_first else []
+    chain = _chain_depth_first(draft, recurrent, target.title) if goes_deep else []
     first = [*loop_edges, *chain]
     onward = _reaching_output(draft, recurrent)
     rest = [edge for edge in sorted(draft.edges, key=edge_key) if edge not in first]
     # of what a node feeds, first what only leads back into its loop
     rest.sort(key=lambda edge: edge[1] in onward)
     draft.edges = [*first, *rest]
-    if importer.by_name and draft.delayed:
+    if importer.order == "names" and draft.delayed:
         _name_in_order(draft, target.title)
-    for edge in recurrent if importer.longer_loops else ():
-        weights, neuron = _renamed(draft, edge)
-        alone = draft.sources(weights) == [neuron] and draft.nodes[neuron]["type"] in NEURON_TYPES
-        if edge[1] in draft.memories or (edge in draft.delayed and not alone):
-            continue
-        longer = _lengthen_loop(draft, (weights, neuron), target.title)
-        draft.delayed = [longer if delayed == edge else delayed for delayed in draft.delayed]
     if importer.wire is not None:
         only_target_is_late = target.late and not any(
             step.late for step in conversion.steps.values()
@@ -106,14 +100,20 @@ def _order_problems(conversion: Conversion) -> list[Problem]:
     if not (expected and wrong):
         wrong = sorted(_wrong_of_several(converted, delayed, target))
     if (
-        target.importer.depth_first
+        target.importer.order == "depth first"
         and (last := depth_first(converted)[-1]) not in converted.outputs
     ):
-        message = f"the loaded module returns the output of node '{last}', which runs last"
+        message = Text(
+            "the loaded module returns the output of node '{node}', which runs last", node=last
+        )
         return [as_problem(last, message, fix="leave the loop out")]
     if wrong:
         source, end = wrong[0]
-        message = f"the loop through '{source}' and '{end}' would act in another step there"
+        message = Text(
+            "the loop through '{source}' and '{target}' would act in another step there",
+            source=source,
+            target=end,
+        )
         return [as_problem(end, message, fix="leave the loop out")]
     return []
 
@@ -169,8 +169,12 @@ def _move_bias(draft: Draft, weights: str, neuron: str, recurrent: list[Edge]) -
     )
     if feeder is None or len(draft.targets(feeder)) > 1:
         raise ConversionError(
-            f"node '{weights}' has a bias in a loop, which importers leave out of the first step, "
-            f"and '{neuron}' has no weights outside of loops that could take it",
+            Text(
+                "node '{node}' has a bias in a loop, which importers leave out of the first "
+                "step, and '{target}' has no weights outside of loops that could take it",
+                node=weights,
+                target=neuron,
+            ),
             fix=f"put an Affine before '{neuron}'",
             node=weights,
         )
@@ -204,25 +208,6 @@ def rename_nodes(draft: Draft, new_names: dict[str, str]) -> None:
     draft.nodes = {new_names[name]: entry for name, entry in draft.nodes.items()}
     draft.edges = [(new_names[source], new_names[target]) for source, target in draft.edges]
     draft.renamed = new_names
-
-
-def _lengthen_loop(draft: Draft, edge: Edge, title: str) -> Edge:
-    """Make three nodes of a loop of two, and return its edge to the neuron."""
-    shape = draft.shapes[edge[0]][1]
-    entry = {
-        "type": "Linear",
-        "weight": np.eye(shape[0], dtype=np.asarray(draft.nodes[edge[0]]["weight"]).dtype),
-    }
-    name = draft.insert(edge, f"{edge[0]}.identity", entry)
-    before = {new: old for old, new in draft.renamed.items()}
-    if edge[0] in before:
-        draft.renamed[f"{before[edge[0]]}.identity"] = name
-    draft.changed(
-        name,
-        "an identity in the loop",
-        f"{title}'s importer fails on loops of two nodes, and runs longer ones",
-    )
-    return name, edge[1]
 
 
 def _chain_depth_first(draft: Draft, recurrent: Sequence[Edge], title: str) -> list[Edge]:
@@ -288,9 +273,16 @@ def _connect_with_zero(draft: Draft, before: str, after: str, title: str) -> lis
         }
     else:
         raise ConversionError(
-            f"node '{after}' must run after '{before}', so that their sum is that of one step, and "
-            f"NIR has no connection of weight zero from shape {outward} to {inward}, "
-            f"which {title}'s importer needs for this",
+            Text(
+                "node '{node}' must run after '{source}', so that their sum is that of one step, "
+                "and NIR has no connection of weight zero from shape {outward} to {inward}, "
+                "which {framework}'s importer needs for this",
+                node=after,
+                source=before,
+                outward=outward,
+                inward=inward,
+                framework=title,
+            ),
             fix="flatten one of them",
             node=after,
         )

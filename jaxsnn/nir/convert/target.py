@@ -76,17 +76,30 @@ class Target:
         if installed is not None and not covers(self.importer.version, installed):
             notes.append(self._other_version(installed))
         if not self.importer.ran:
-            notes.append(f"what {self.label} reads is known from its source, and was not run")
+            notes.append(
+                Text(
+                    "what {importer} reads is known from its source, and was not run",
+                    importer=self.label,
+                )
+            )
         return tuple(notes)
 
     def _other_version(self, installed: str) -> str:
         assert self.framework is not None
-        text = f"written for {self.label}, installed is {installed}"
+        text = Text(
+            "written for {importer}, installed is {installed}",
+            importer=self.label,
+            installed=installed,
+        )
         importer = installed_importer(self.framework.name)
         if importer is None:
-            return f"{text}, of which nothing is known here"
+            return Text("{text}, of which nothing is known here", text=text)
         if importer == self.importer:
-            return f"{text}, a release after {importer.after}, which is taken for it"
+            return Text(
+                "{text}, a release after {after}, which is taken for it",
+                text=text,
+                after=importer.after,
+            )
         setting = TO.set_to(f"{self.framework.name}=={importer.version}")
         return Text("{text}: say {setting} for that one", text=text, setting=setting)
 
@@ -104,10 +117,16 @@ def target_of(text: str) -> Target:
     """
     name, version = split_version(text)
     if name not in writable():
-        raise UsageError(f"there is no conversion to '{name}'", fix=suggestion(name, writable()))
+        raise UsageError(
+            Text("there is no conversion to '{framework}'", framework=name),
+            fix=suggestion(name, writable()),
+        )
     target = _target(name, version)
     if target.importer.write is None:
-        raise UsageError(f"there is no conversion to {target.label}", fix="leave the version out")
+        raise UsageError(
+            Text("there is no conversion to {importer}", importer=target.label),
+            fix="leave the version out",
+        )
     return target
 
 
@@ -121,7 +140,8 @@ def importer_target(text: str) -> Target:
     frameworks = with_importers()
     if name not in frameworks:
         raise UsageError(
-            f"nothing is known of an importer '{name}'", fix=suggestion(name, frameworks)
+            Text("nothing is known of an importer '{importer}'", importer=name),
+            fix=suggestion(name, frameworks),
         )
     return _target(name, version)
 

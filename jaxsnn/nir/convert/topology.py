@@ -20,6 +20,7 @@ from jaxsnn.nir.model.draft import (
     loops_of,
     rounded,
 )
+from jaxsnn.wording import Text
 
 
 def sum_before_outputs(conversion: Conversion) -> None:
@@ -48,7 +49,7 @@ def _summed(draft: Draft, output: str, target: Target) -> list[str]:
     return [
         source
         for source in draft.sources(output)
-        if not target.importer.depth_first or np.any(draft.nodes[source].get("weight", 1))
+        if target.importer.order != "depth first" or np.any(draft.nodes[source].get("weight", 1))
     ]
 
 
@@ -63,12 +64,15 @@ def merge_loop_weights(conversion: Conversion) -> None:
         delayed = any({*edge} <= {*part} for edge in draft.delayed)
         merge_weights(draft, part, biased=delayed)
     problems = list(_loop_problems(draft, target))
-    if not target.importer.feeds_back:
+    if "loops" not in target.importer.wiring:
         problems = [
             as_problem(
                 part[0],
-                f"the loop through {listing(part)} would act a step later, "
-                "and what its importer makes runs each layer through all steps before the next",
+                Text(
+                    "the loop through {nodes} would act a step later, and what its importer makes "
+                    "runs each layer through all steps before the next",
+                    nodes=listing(part),
+                ),
                 fix="leave the loop out, or convert for a framework that runs loops",
             )
             for part in loops_of(draft)
@@ -156,7 +160,11 @@ def _wiring_problems(draft: Draft, target: Target) -> list[Problem]:
     problems = [
         as_problem(
             name,
-            f"node '{name}' is a {draft.nodes[name]['type']}, which its importer does not map",
+            Text(
+                "node '{node}' is a {type}, which its importer does not map",
+                node=name,
+                type=draft.nodes[name]["type"],
+            ),
             fix=f"replace it by one of {listing(mapped_types)}",
         )
         for name in draft.nodes
@@ -166,8 +174,11 @@ def _wiring_problems(draft: Draft, target: Target) -> list[Problem]:
     for kind in ("Input", "Output"):
         ends = draft.of_type(kind)
         if len(ends) != 1:
-            message = (
-                f"it has {len(ends)} {kind} nodes ({listing(ends)}), and its importer takes one"
+            message = Text(
+                "it has {count} {type} nodes ({nodes}), and its importer takes one",
+                count=len(ends),
+                type=kind,
+                nodes=listing(ends),
             )
             problems.append(as_problem("", message, fix=keep_one(kind)))
     return [*problems, *_loop_problems(draft, target), *_sum_problems(draft, target)]
@@ -182,18 +193,19 @@ def keep_one(kind: str) -> str:
 def refuse_for(target: Target, problems: Sequence[Problem]) -> None:
     """Raise a ConversionError for the first problem of a target with a graph, if there is one."""
     if problems:
-        message = f"{_refusal(target)}" + problems[0].message
+        message = _refusal(target) + problems[0].message
         first = dataclasses.replace(problems[0], message=message)
         raise ConversionError.of((first, *problems[1:]))
 
 
-def _refusal(target: Target) -> str:
-    return f"{target.title} cannot take this graph: "
+def _refusal(target: Target) -> Text:
+    return Text("{framework} cannot take this graph: ", framework=target.title)
 
 
 def without_title(message: str, target: Target) -> str:
     """Return a message of `refuse_for` without the title of its target."""
-    return message.removeprefix(_refusal(target))
+    title = _refusal(target)
+    return message.without(title) if isinstance(message, Text) else message.removeprefix(title)
 
 
 def as_problem(node: str, message: str, *, fix: str) -> Problem:
@@ -210,7 +222,11 @@ def _loop_problems(draft: Draft, target: Target) -> Iterator[Problem]:
             continue
         straight = [name for name in part if (name, name) in draft.edges]
         if straight and len(part) > 1:
-            message = f"node '{straight[0]}' feeds itself straight, and through {listing(part)}"
+            message = Text(
+                "node '{node}' feeds itself straight, and through {nodes}",
+                node=straight[0],
+                nodes=listing(part),
+            )
             fix = "add an identity to the weights of its loop, and leave the straight edge out"
             yield as_problem(straight[0], message, fix=fix)
             continue
@@ -222,9 +238,10 @@ def _loop_problems(draft: Draft, target: Target) -> Iterator[Problem]:
         )
         matrices = [name for name in part if draft.nodes[name]["type"] in ("Linear", "Affine")]
         if kinds != ["neuron", "other"] or len(matrices) != 1:
-            message = (
-                f"the loop through {listing(part)} is not one neuron and one weight matrix, "
-                "and frameworks differ in which of its edges takes a step"
+            message = Text(
+                "the loop through {nodes} is not one neuron and one weight matrix, and "
+                "frameworks differ in which of its edges takes a step",
+                nodes=listing(part),
             )
             fix = "feed the neuron back through one weight matrix"
             yield as_problem(part[0], message, fix=fix)
@@ -238,15 +255,20 @@ def _sum_problems(draft: Draft, target: Target) -> Iterator[Problem]:
         ]
         is_output = draft.nodes[name]["type"] == "Output"
         summed = _summed(draft, name, target) if is_output else sources
-        if len(summed) > 1 and (not target.importer.sums or is_output):
-            message = (
-                f"node '{name}' sums {listing(sources)}, "
-                "and its importer does not add them in one step"
+        if len(summed) > 1 and ("sums" not in target.importer.wiring or is_output):
+            message = Text(
+                "node '{node}' sums {sources}, and its importer does not add them in one step",
+                node=name,
+                sources=listing(sources),
             )
             yield as_problem(name, message, fix="feed it from one node")
         outward = [end for end in draft.targets(name) if not (name in inner and end in inner)]
-        if target.importer.chain and len(outward) > 1:
-            message = f"node '{name}' feeds {listing(outward)}, and its importer follows one edge"
+        if "forks" not in target.importer.wiring and len(outward) > 1:
+            message = Text(
+                "node '{node}' feeds {targets}, and its importer follows one edge",
+                node=name,
+                targets=listing(outward),
+            )
             yield as_problem(name, message, fix="let it feed one node")
 
 
@@ -285,8 +307,13 @@ def layer_depths(draft: Draft, title: str) -> dict[str, int]:
         before = {depth[source] for source in draft.sources(name) if source in depth}
         if len(before) > 1:
             raise ConversionError(
-                f"node '{name}' sums paths of {listing(sorted(before))} layers, "
-                f"which would not meet, because each layer of {title} takes a step",
+                Text(
+                    "node '{node}' sums paths of {layers} layers, which would not meet, because each "
+                    "layer of {framework} takes a step",
+                    node=name,
+                    layers=listing(sorted(before)),
+                    framework=title,
+                ),
                 fix="sum paths of equally many layers",
                 node=name,
             )
@@ -333,7 +360,10 @@ def forward_order(draft: Draft) -> list[str]:
     except networkx.NetworkXUnfeasible:
         inside = sorted(edge[0] for edge in networkx.find_cycle(graph))
         raise ConversionError(
-            f"nodes {listing(inside)} form a loop through which importers run in no order",
+            Text(
+                "nodes {nodes} form a loop through which importers run in no order",
+                nodes=listing(inside),
+            ),
             fix="break it, or let a neuron that fires stand for the readout in it",
             node=inside[0],
         ) from None

@@ -25,6 +25,7 @@ from jaxsnn.nir.io.documents import NIR_VERSION, group_of
 from jaxsnn.nir.model.dialect import Dialect
 from jaxsnn.nir.model.draft import NEURON_TYPES, Draft, as_node, loops_of, scale_inputs
 from jaxsnn.units import format_time
+from jaxsnn.wording import Text
 
 
 def choose_dt(conversion: Conversion) -> None:
@@ -35,13 +36,20 @@ def choose_dt(conversion: Conversion) -> None:
     """
     draft, importer = conversion.draft, conversion.importer
     source_dt, requested_dt = conversion.source.dialect.dt, conversion.request.dt
-    if importer.fixed_dt and requested_dt not in (None, importer.dt):
+    assert importer.dt is not None
+    is_fixed = "dt" in importer.reads
+    if is_fixed and requested_dt not in (None, importer.dt):
         raise UsageError(
-            f"{conversion.title}'s importer steps by {format_time(importer.dt)} "
-            f"and cannot be told {format_time(requested_dt or 0)}",
+            Text(
+                "{framework}'s importer steps by {expected} only, not by {actual}",
+                framework=conversion.title,
+                expected=format_time(importer.dt),
+                actual=format_time(requested_dt or 0),
+            ),
+            facts={"expected": importer.dt, "actual": requested_dt},
             fix="leave the step of the target out",
         )
-    dt = importer.dt if importer.fixed_dt else requested_dt or source_dt or importer.dt
+    dt = importer.dt if is_fixed else requested_dt or source_dt or importer.dt
     conversion.dt = dt
     if source_dt is None:
         draft.changed(
@@ -93,16 +101,25 @@ def write_neurons(conversion: Conversion) -> None:
         rounding = written.rounding
         if not np.all(has_few_digits(written.factor)):
             factors = _format_range(written.factor)
-            rounding = f"float32 rounds its weights, which are multiplied by {factors}"
+            rounding = Text(
+                "float32 rounds its weights, which are multiplied by {factors}", factors=factors
+            )
         elif difference and not rounding and summands.get(name):
-            rounding = (
-                f"float32 rounds its weights or biases, such as {summands[name]:g}, and {target.title} does "
-                "not add and multiply in the order of the source"
+            rounding = Text(
+                "float32 rounds its weights or biases, such as {value:g}, and {framework} does "
+                "not add and multiply in the order of the source",
+                value=summands[name],
+                framework=target.title,
             )
         if name in setting.ties and rounding:
             draft.notes.append(
-                f"node '{name}': {rounding}; where a sum of its weights meets v_threshold, "
-                f"{target.title} may fire and the source not, or the other way round"
+                Text(
+                    "node '{node}': {rounding}; where a sum of its weights meets v_threshold, "
+                    "{framework} may fire and the source not, or the other way round",
+                    node=name,
+                    rounding=rounding,
+                    framework=target.title,
+                )
             )
         if difference:
             why = written.why + _describe_comparison(population, target)
@@ -206,7 +223,8 @@ def _dialect(draft: Draft, target: Target, setting: Setting) -> Dialect:
         them = "it" if len(misread) == 1 else "them"
         why = f"{why} It reads {types} otherwise than files of {target.title} mean {them}."
         return Dialect(why=why, dt=setting.dt)
-    fields: dict[str, Any] = dict(target.importer.reads)
+    # Equations have no step.
+    fields: dict[str, Any] = {**target.importer.reads, "dt": setting.dt or None}
     common_names = {field.name for field in dataclasses.fields(Dialect)}
     framework_options = {
         name: fields.pop(name) for name in list(fields) if name not in common_names
@@ -215,7 +233,6 @@ def _dialect(draft: Draft, target: Target, setting: Setting) -> Dialect:
     options: dict[str, Any] = {"time_unit": "s", "own": framework_options, **fields, **shared}
     dialect = dialect_of(
         target.framework.name,
-        dt=setting.dt or None,  # equations have none
         decided_by="argument",
         why=why,
         nodes=nodes,

@@ -61,7 +61,10 @@ def parse_options(nodes: Mapping[str, Node], dialect: str | None, **options: Any
         )
     name, version = split_version(dialect or "auto")
     if name != "auto" and name not in DIALECTS:
-        raise UsageError(f"unknown dialect '{name}'", fix=suggestion(name, ["auto", *DIALECTS]))
+        raise UsageError(
+            Text("unknown dialect '{dialect}'", dialect=name),
+            fix=suggestion(name, ["auto", *DIALECTS]),
+        )
     if name != "auto":
         conventions_of(name, version)  # refuses an unknown version
     fields: dict[str, Any] = {}
@@ -75,7 +78,10 @@ def parse_options(nodes: Mapping[str, Node], dialect: str | None, **options: Any
     for option, value in sorted(options.items(), key=lambda item: item[0] == "readout"):
         option_names = ("dt", "readout", *CHOICES, *framework_specific)
         if option not in option_names:
-            raise UsageError(f"unknown option '{option}'", fix=suggestion(option, option_names))
+            raise UsageError(
+                Text("unknown option '{option}'", option=option),
+                fix=suggestion(option, option_names),
+            )
         if value is None:
             continue
         if option in times:

@@ -32,13 +32,13 @@ def require(dialect: Dialect, fields: Iterable[str], purpose: str, node: str | N
         DialectError: Names the first field that is unknown, the node, and what is known; its fix is
             the option that tells it.
     """
-    prefix = "" if node is None else f"node '{node}': "
+    prefix = "" if node is None else Text("node '{node}': ", node=node)
     for field in fields:
         if dialect.option(field, node) is None:
             missing, fix = _missing(dialect, field)
             if field == "reset" and dialect.option("reset_delay", node) is None:
                 fix += ", and " + _missing(dialect, "reset_delay")[1]  # both at once
-            message = f"{prefix}{purpose} needs " + missing
+            message = prefix + purpose + " needs " + missing
             facts = {"field": field, "dialect": dialect.name}
             raise DialectError(message, fix=fix, node=node or "", facts=facts)
 
@@ -55,8 +55,9 @@ def _missing(dialect: Dialect, field: str) -> tuple[str, str]:
     if field == "name":
         return dialect.undecided, dialect.fix
     conventions = dialect.conventions
-    if field == "seconds" and conventions is not None and conventions.seconds_option:
-        return _missing(dialect, conventions.seconds_option)
+    unit_option = None if conventions is None else conventions.unit_option
+    if field == "seconds" and unit_option is not None:
+        return _missing(dialect, unit_option.name)
     framework_option = framework_options().get(field)
     if framework_option is not None and framework_option.missing:
         return framework_option.missing, framework_option.advice
@@ -90,15 +91,12 @@ def spike_area(dialect: Dialect, node: Node) -> SpikeArea:
         # These have no time constant: with an area of one unit of time V jumps by r w.
         seconds = known(dialect, "seconds", "the strength of a spike", node.name)
         return SpikeArea(kind="fixed", seconds=seconds, kernel=kernel)
-    if kind != "fixed":
+    if kind in ("jump", "scaled jump"):
         return SpikeArea(kind=kind, seconds=None, kernel=kernel)
-    # The literal ODE takes an area of 1 in the file's own unit of time.
-    conventions = dialect.conventions
-    literal = conventions is not None and conventions.area == "unit"
     explicit_area = dialect.option("spike_area", node.name)
-    if literal and explicit_area is not None:
+    if kind == "unit" and explicit_area is not None:
         return SpikeArea(kind="fixed", seconds=explicit_area, kernel=kernel)
-    field = "seconds" if literal else "dt"
+    field = "seconds" if kind == "unit" else "dt"
     seconds = known(dialect, field, "the strength of a spike", node.name)
     return SpikeArea(kind="fixed", seconds=seconds, kernel=kernel)
 
@@ -116,8 +114,13 @@ def rule_of(dialect: Dialect, node: Node) -> Rule:
     rule = conventions.rule(node.type)
     if rule is None:
         raise DialectError(
-            f"node '{node.name}' is a {node.type}, which {dialect.name} never writes "
-            f"(it writes {listing(conventions.rules)})",
+            Text(
+                "node '{node}' is a {type}, which {dialect} never writes (it writes {types})",
+                node=node.name,
+                type=node.type,
+                dialect=dialect.name,
+                types=listing(conventions.rules),
+            ),
             fix=Text("say another {dialect}", dialect=DIALECT.keyword),
             node=node.name,
         )

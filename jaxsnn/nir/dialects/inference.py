@@ -26,7 +26,7 @@ from jaxsnn.nir.frameworks.registry import (
     owners,
     split_version,
 )
-from jaxsnn.nir.model.dialect import NO_UNIT, UNIT_SECONDS, Conventions, Dialect
+from jaxsnn.nir.model.dialect import NO_UNIT, UNIT_SECONDS, Conventions, Dialect, FrameworkOption
 from jaxsnn.nir.model.graph import Graph
 from jaxsnn.nir.model.node import Node
 from jaxsnn.options import DIALECT, DT, RESET, RESET_DELAY, SPIKE_KERNEL, TIME_UNIT
@@ -159,13 +159,16 @@ def _decide_initial(
     explicit: DialectOptions,
     nodes: dict[str, dict[str, Any]],
 ) -> None:
-    """Where membranes start, if that depends on the type of the node."""
-    if "initial" in explicit.fields:
+    """Where membranes start that have no v_leak, if that is where others start."""
+    if "initial" in explicit.fields or conventions.initial != "v_leak":
         return
     for name, node in graph.nodes.items():
-        rule = conventions.rule(node.type) if node.traits.state else None
-        if rule is not None and rule.initial is not None:
-            nodes.setdefault(name, {}).setdefault("initial", rule.initial)
+        if (
+            node.traits.state
+            and conventions.rule(node.type) is not None
+            and "v_leak" not in node.names
+        ):
+            nodes.setdefault(name, {}).setdefault("initial", "v_reset")
 
 
 def _decide_own(
@@ -175,18 +178,20 @@ def _decide_own(
     for option in conventions.options:
         if option.name in fields:
             continue
-        value, reason = _default(graph, conventions, option.name)
+        value, reason = _fallback(graph, option)
         if value is not None:
             fields[option.name] = value
-        elif option.name not in conventions.defaults:
+        elif option.fallback is None:
             reason = option.remark
         if reason:
             reasons.append(reason)
 
 
-def _default(graph: Graph, conventions: Conventions, option: str) -> tuple[Any, str]:
-    """Return the default of an own option for a graph and why; None where it must be said."""
-    value, reason = conventions.defaults.get(option, (None, ""))
+def _fallback(graph: Graph, option: FrameworkOption) -> tuple[Any, str]:
+    """Return the value of a framework's option that nobody said, for a graph, and why; None where it
+    must be said.
+    """
+    value, reason = option.fallback or (None, "")
     return (value(graph) if callable(value) else value), reason
 
 
@@ -211,7 +216,7 @@ def _decide_time_unit(
     graph: Graph, conventions: Conventions, fields: dict[str, Any], reasons: list[str]
 ) -> None:
     name, explicit_unit = conventions.name, fields.get("time_unit")
-    if conventions.time_unit is not None:
+    if conventions.time_unit not in (None, "from dt"):
         if explicit_unit not in (None, conventions.time_unit):
             raise DialectError(
                 Text(
@@ -224,7 +229,7 @@ def _decide_time_unit(
                 code=CONTRADICTION,
             )
         fields["time_unit"] = conventions.time_unit
-    elif conventions.time_unit_from_dt and explicit_unit is None:
+    elif conventions.time_unit == "from dt" and explicit_unit is None:
         dt_estimate = estimate(graph.nodes, conventions.evidence)
         if dt_estimate.dt is not None:
             fields["time_unit"] = "step" if abs(dt_estimate.dt - 1) <= TOLERANCE else "s"
@@ -304,9 +309,17 @@ def _decide_dt(
         and abs(seconds - conventions.dt) > 10 * TOLERANCE * conventions.dt
     ):
         raise DialectError(
-            f"the dialect {conventions.name} always writes with dt = "
-            f"{format_time(conventions.dt)}, but node '{dt_estimate.node}' has {dt_estimate.pair}, "
-            f"so dt = {formula} = {format_time(seconds)}",
+            Text(
+                "the dialect {dialect} always writes with dt = {expected}, but node '{node}' has "
+                "{pair}, so dt = {formula} = {actual}",
+                dialect=conventions.name,
+                expected=format_time(conventions.dt),
+                node=dt_estimate.node,
+                pair=dt_estimate.pair,
+                formula=formula,
+                actual=format_time(seconds),
+            ),
+            facts={"expected": conventions.dt, "actual": seconds},
             fix=Text(
                 "say {dt} if that is meant, or another {dialect}",
                 dt=DT.set_to(seconds),
@@ -316,7 +329,9 @@ def _decide_dt(
             code=CONTRADICTION,
         )
     if explicit_dt is None:
-        fields["dt"] = _shortest(seconds)
+        # The number with two digits that an exporter started from, if float32 explains the difference.
+        short = float(f"{seconds:.1e}")
+        fields["dt"] = short if abs(short - seconds) <= TOLERANCE * seconds else seconds
         reasons.append(
             Text(
                 "{dt} is {fields}, from {formula} of all neurons.",
@@ -325,14 +340,6 @@ def _decide_dt(
                 formula=formula,
             )
         )
-
-
-def _shortest(seconds: float) -> float:
-    """The number with two digits that an exporter started from, if float32 arithmetic explains the
-    difference.
-    """
-    short = float(f"{seconds:.1e}")
-    return short if abs(short - seconds) <= TOLERANCE * seconds else seconds
 
 
 def _decide_area(
@@ -400,49 +407,66 @@ def contradiction(graph: Graph, conventions: Conventions) -> Problem | None:
     """Why a graph cannot have been written in a dialect, or None if its numbers allow it."""
     name = conventions.name
     for node in (node for node in graph.nodes.values() if node.traits.state):
-        reason = _wrong_one(node, conventions)
+        reason = _refuting_parameter(node, conventions)
         if reason is not None:
-            return _contradicts(node.name, reason)
+            return Problem(node=node.name, code=CONTRADICTION, message=reason)
     dt_estimate = estimate(graph.nodes, conventions.evidence)
     if dt_estimate.node and not dt_estimate.agrees:
-        median = "" if dt_estimate.dt is None else f", where others give {dt_estimate.dt:g}"
         does = "takes" if conventions.reads_only else "writes"
-        reason = (
-            f"{name} {does} one dt = {conventions.evidence.dt_from}, "
-            f"but node '{dt_estimate.node}' has {dt_estimate.pair}, "
-            f"so dt = {dt_estimate.farthest:g}{median}"
+        reason = Text(
+            "{dialect} "
+            + does
+            + " one dt = {formula}, but node '{node}' has {pair}, so dt = {dt:g}",
+            dialect=name,
+            formula=conventions.evidence.dt_from,
+            node=dt_estimate.node,
+            pair=dt_estimate.pair,
+            dt=dt_estimate.farthest,
         )
-        return _contradicts(dt_estimate.node, reason)
+        if dt_estimate.dt is not None:
+            reason += Text(", where others give {expected:g}", expected=dt_estimate.dt)
+        return Problem(node=dt_estimate.node, code=CONTRADICTION, message=reason)
     refutes = conventions.evidence.refutes
     refutation = None if refutes is None else refutes(graph.nodes, dt_estimate)
-    return None if refutation is None else _contradicts(*refutation)
+    if refutation is None:
+        return None
+    return Problem(node=refutation[0], code=CONTRADICTION, message=refutation[1])
 
 
-def _contradicts(node: str, reason: str) -> Problem:
-    return Problem(node=node, code=CONTRADICTION, message=reason)
-
-
-def _wrong_one(node: Node, conventions: Conventions) -> str | None:
+def _refuting_parameter(node: Node, conventions: Conventions) -> str | None:
     """The type or a parameter of a neuron that the framework would have written otherwise."""
     rule = conventions.rule(node.type)
     if rule is None:
         never = "is not known to run" if conventions.reads_only else "never writes"
-        return f"node '{node.name}' is a {node.type}, which {conventions.name} {never}"
+        return Text(
+            "node '{node}' is a {type}, which {dialect} " + never,
+            node=node.name,
+            type=node.type,
+            dialect=conventions.name,
+        )
     does = "takes" if conventions.reads_only else "writes"
     for parameter in rule.ones:
         value = np.asarray(node.value(parameter), float)
         if np.any(value != 1):
             odd_value = value[value != 1].ravel()[0]
-            return (
-                f"{conventions.name} {does} {parameter} = 1, "
-                f"but node '{node.name}' has {odd_value:g}"
+            return Text(
+                "{dialect} " + does + " {parameter} = 1, but node '{node}' has {value:g}",
+                dialect=conventions.name,
+                parameter=parameter,
+                node=node.name,
+                value=odd_value,
             )
     # one that only runs what others wrote leaves it out
     if rule.leaks_to_zero and not conventions.reads_only and "v_leak" in node.names:
         leak = np.asarray(node.value("v_leak"), float)
         if np.any(leak):
             odd_value = leak[leak != 0].ravel()[0]
-            return f"{conventions.name} writes v_leak = 0, but node '{node.name}' has {odd_value:g}"
+            return Text(
+                "{dialect} writes v_leak = 0, but node '{node}' has {value:g}",
+                dialect=conventions.name,
+                node=node.name,
+                value=odd_value,
+            )
     return None
 
 
@@ -452,7 +476,8 @@ def refuse_contradiction(graph: Graph, conventions: Conventions) -> None:
     if problem is not None:
         others = [name for name in possible(graph) if name != conventions.name]
         raise DialectError(
-            f"the dialect {conventions.name} contradicts the file: " + problem.message,
+            Text("the dialect {dialect} contradicts the file: ", dialect=conventions.name)
+            + problem.message,
             fix=_few_digits(graph)
             or Text(
                 "say another {dialect} (the numbers allow {others})",
@@ -521,9 +546,11 @@ def _few_digits(graph: Graph) -> str:
     for name in graph.neurons:
         for value in map(np.asarray, map(graph.nodes[name].value, graph.nodes[name].names)):
             if value.dtype.kind == "f" and value.itemsize < 4:
-                return (
-                    "export the network in float32 (net.float()), as the numbers of node "
-                    f"'{name}' are {value.dtype}, of 3 digits, in which dt is lost"
+                return Text(
+                    "export the network in float32 (net.float()), as the numbers of node '{node}' "
+                    "are {dtype}, of 3 digits, in which dt is lost",
+                    node=name,
+                    dtype=value.dtype,
                 )
     return ""
 
@@ -636,8 +663,9 @@ def contradicts_tag(graph: Graph) -> bool:
     conventions = graph.dialect.conventions
     assert conventions is not None
     return any(
-        option not in tag and current_tag.get(option) != _default(graph, conventions, option)[0]
-        for option in conventions.defaults
+        option.name not in tag and current_tag.get(option.name) != _fallback(graph, option)[0]
+        for option in conventions.options
+        if option.fallback is not None
     )
 
 

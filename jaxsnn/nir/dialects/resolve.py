@@ -26,7 +26,7 @@ from jaxsnn.nir.model.nodes import IF, I
 from jaxsnn.options import ENGINE, READOUT, RESET
 from jaxsnn.wording import Text
 
-_PURPOSE = "simulation"
+_PURPOSE = "the neuron model"
 
 
 def resolve_neurons(graph: Graph) -> dict[str, NeuronRule]:
@@ -107,6 +107,7 @@ def resolve_neuron(
     problems |= _mixed_gains(node, rule)
     reset_delay = option("reset_delay") if may_reset else False
     problems |= _foreign_outputs(node, view, resetting=resetting)
+    adds_undecayed = rule.membrane == "relax" and not np.all(node.numbers("r") == 1)
     resolved = NeuronRule(
         node=node,
         dialect=conventions.name,
@@ -118,7 +119,7 @@ def resolve_neuron(
         spike=spike,
         spike_kernel=kernel,
         constant_input=conventions.constant_input,
-        membrane=_membrane(node, rule),
+        membrane="relax, add" if adds_undecayed else rule.membrane,
         membrane_decay=rule.membrane_decay,
         synapse=rule.synapse,
         synapse_decay=rule.synapse_decay,
@@ -162,13 +163,6 @@ def resistance(dialect: Dialect, node: Node) -> np.ndarray:
     return node.numbers("r")
 
 
-def _membrane(node: Node, rule: Rule) -> Any:
-    """Return `NeuronRule.membrane`: that of the framework's rule, where r does not change it."""
-    if rule.membrane == "relax" and not np.all(node.numbers("r") == 1):
-        return "relax, add"
-    return rule.membrane
-
-
 def _tied_gains(
     node: Node, dialect: Dialect, conventions: Conventions
 ) -> Iterator[tuple[tuple[str, str], float]]:
@@ -201,8 +195,12 @@ def _infinite_time_constants(node: Node) -> dict[str, Problem]:
         instead = ", or write an IF, which has none" if node.type == "LIF" else ""
         problems[field] = bad_parameter(
             node,
-            f"{name} of neuron {int((~finite).argmax())} is infinite: nothing decays (in a framework"
-            " of steps alpha or beta is 1), which this neuron cannot do in continuous time",
+            Text(
+                "{parameter} of neuron {neuron} is infinite: nothing decays (in a framework of "
+                "steps alpha or beta is 1), which this neuron cannot do in continuous time",
+                parameter=name,
+                neuron=int((~finite).argmax()),
+            ),
             Text(
                 "give a finite time constant{instead}, or simulate with {engine}",
                 instead=instead,
@@ -243,8 +241,15 @@ def _levels_above_threshold(node: Node, view: NodeDialect) -> dict[str, Problem]
             )
             problems[field] = bad_parameter(
                 node,
-                f"neuron {neuron} {verb} {height:g}, not below its v_threshold {limit:g}, so it fires"
-                f" without input{consequence}",
+                Text(
+                    "neuron {neuron} "
+                    + verb
+                    + " {value:g}, not below its v_threshold {limit:g}, so it fires without input"
+                    + consequence,
+                    neuron=neuron,
+                    value=height,
+                    limit=limit,
+                ),
                 fix,
             )
     return problems
@@ -258,9 +263,12 @@ def _mixed_gains(node: Node, rule: Rule) -> dict[str, Problem]:
     decayed = r == 1
     if decayed.all() or not decayed.any():
         return {}
-    text = (
-        f"r is 1 at {int(decayed.sum())} of {r.size} neurons, whose input decays, and"
-        f" {r[~decayed][0]:g} at others, whose input does not"
+    text = Text(
+        "r is 1 at {count} of {size} neurons, whose input decays, and {r:g} at others, "
+        "whose input does not",
+        count=int(decayed.sum()),
+        size=r.size,
+        r=r[~decayed][0],
     )
     return {"r": bad_parameter(node, text, "split it into two nodes")}
 
@@ -275,8 +283,11 @@ def _foreign_outputs(node: Node, view: NodeDialect, *, resetting: bool) -> dict[
             "resetting": Problem(
                 node=name,
                 code=ConversionError.default_code,
-                message=f"node '{name}' gives its membrane and resets ({view.reset}), which is not"
-                " supported",
+                message=Text(
+                    "node '{node}' gives its membrane and resets ({reset}), which is not supported",
+                    node=name,
+                    reset=view.reset,
+                ),
                 fix=Text(
                     "say {reset} if it is a leaky readout", reset=RESET.set_to("none", node=name)
                 ),
@@ -287,8 +298,11 @@ def _foreign_outputs(node: Node, view: NodeDialect, *, resetting: bool) -> dict[
             "no_reset": Problem(
                 node=name,
                 code=ConversionError.default_code,
-                message=f"node '{name}' never resets, and its spikes are taken, which NIR's neurons"
-                " do not give",
+                message=Text(
+                    "node '{node}' never resets, and its spikes are taken, which NIR's neurons do "
+                    "not give",
+                    node=name,
+                ),
                 fix=Text(
                     "say {readout} if its membrane is taken, or another reset",
                     readout=READOUT.set_to(name),

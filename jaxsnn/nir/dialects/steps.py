@@ -18,6 +18,7 @@ from jaxsnn.nir.frameworks.source_step import Reset, Step
 from jaxsnn.nir.model.decays import EULER_MEMBRANE, EXACT_SYNAPSE, Decay
 from jaxsnn.nir.model.node import Node
 from jaxsnn.nir.model.nodes import CURRENT_BASED, IF, NEURONS, SPIKING
+from jaxsnn.wording import Text
 
 #: Code of the refusal of a graph that a conversion for Norse has scaled to a reset of Norse's own:
 #: Norse runs it as it is.
@@ -96,8 +97,11 @@ def flow_of(rule: NeuronRule, shape: tuple[int, ...], give_up: GiveUp) -> Flow:
     node, name = rule.node, rule.node.name
     if not isinstance(node, CURRENT_BASED):
         raise ConversionError(
-            f"node '{name}' is a {node.type}, and the importer takes neurons with a synaptic "
-            "current",
+            Text(
+                "node '{node}' is a {type}, and the importer takes neurons with a synaptic current",
+                node=name,
+                type=node.type,
+            ),
             fix="use CubaLIF",
             node=name,
         )
@@ -106,7 +110,10 @@ def flow_of(rule: NeuronRule, shape: tuple[int, ...], give_up: GiveUp) -> Flow:
     if not rule.is_continuous:
         give_up(
             name,
-            f"the dialect {rule.dialect} steps through time, and the importer solves the equations",
+            Text(
+                "the dialect {dialect} steps through time, and the importer solves the equations",
+                dialect=rule.dialect,
+            ),
             "the equations of the node are written, as the event engine solves them",
         )
     if not rule.readout:
@@ -162,15 +169,22 @@ def _refuse_foreign(node: Node, *, silent: bool) -> None:
     """Refuse a neuron that no importer has; `silent`: one that would have to give its membrane."""
     if not isinstance(node, NEURONS):
         raise ConversionError(
-            f"node '{node.name}' is a {node.type}, a neuron that NIR does not have, "
-            "and no importer",
+            Text(
+                "node '{node}' is a {type}, a neuron that NIR does not have, and no importer",
+                node=node.name,
+                type=node.type,
+            ),
             fix="replace it by a neuron of NIR",
             node=node.name,
         )
     if silent:
         kind = f"a {node.type}" if not isinstance(node, SPIKING) else "a leaky readout (reset none)"
         raise ConversionError(
-            f"node '{node.name}' is {kind}, and the importer has no neuron that gives its membrane",
+            Text(
+                "node '{node}' is {type}, and the importer has no neuron that gives its membrane",
+                node=node.name,
+                type=kind,
+            ),
             fix="replace it by a neuron that spikes",
             node=node.name,
         )
@@ -351,8 +365,12 @@ def _by_reset_size(step: Step, size: str) -> Step:
         # After decaying, that 1 is v_threshold.
         return dataclasses.replace(step, reset="subtract later")
     raise ConversionError(
-        f"node '{step.name}' subtracts {size} after a spike, and its v_threshold is "
-        f"{step.v_threshold.flat[0]:g}",
+        Text(
+            "node '{node}' subtracts {reset} after a spike, and its v_threshold is {v_threshold:g}",
+            node=step.name,
+            reset=size,
+            v_threshold=step.v_threshold.flat[0],
+        ),
         fix="convert the file that it was made of",
         node=step.name,
         code=ALREADY_CONVERTED,
@@ -361,7 +379,7 @@ def _by_reset_size(step: Step, size: str) -> Step:
 
 def _refuse_odd_decays(step: Step) -> None:
     """Refuse decays outside of 0 to 1."""
-    for decay, subject in (
+    for decay, verb in (
         (step.decay, "decays"),
         (step.synapse_decay, "has a current that decays"),
     ):
@@ -369,8 +387,14 @@ def _refuse_odd_decays(step: Step) -> None:
         if outside.any():
             place = int(np.argmax(outside))
             raise ConversionError(
-                f"node '{step.name}': neuron {place} {subject} by {decay.flat[place]:g} in a step, "
-                "outside 0 to 1, because its time constant is shorter than dt",
+                Text(
+                    "node '{node}': neuron {neuron} "
+                    + verb
+                    + " by {value:g} in a step, outside 0 to 1, because its time constant is shorter than dt",
+                    node=step.name,
+                    neuron=place,
+                    value=decay.flat[place],
+                ),
                 fix="use a smaller dt, or a longer time constant",
                 node=step.name,
             )

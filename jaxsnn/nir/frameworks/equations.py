@@ -12,6 +12,7 @@ import numpy as np
 from jaxsnn.nir.frameworks.neuron_writing import Setting, Written
 from jaxsnn.nir.frameworks.source_flow import Flow, one_value
 from jaxsnn.nir.model.dialect import UNIT_SECONDS
+from jaxsnn.wording import Text
 
 
 def written_equations(flow: Flow, setting: Setting, title: str) -> Written:
@@ -33,7 +34,14 @@ def written_equations(flow: Flow, setting: Setting, title: str) -> Written:
     layer_values = {
         key: one_value(flow, value, key, title) for key, value in (levels | times).items()
     }
-    _tell_shift(flow, setting)
+    if not flow.spikes and np.any(flow.v_start):
+        setting.give_up(
+            flow.name,
+            Text(
+                "its membrane starts at {value:g}, the importer's at 0", value=flow.v_start.flat[0]
+            ),
+            "membranes are given from 0 on",
+        )
     entry = {key: np.full(flow.shape, value) for key, value in layer_values.items()}
     entry |= {"r": np.ones(flow.shape), "w_in": np.ones(flow.shape)}
     return Written(
@@ -42,13 +50,3 @@ def written_equations(flow: Flow, setting: Setting, title: str) -> Written:
         offset=np.zeros(flow.shape),
         why=f"{title}'s importer takes time in ms, and lets the current jump by the weight alone",
     )
-
-
-def _tell_shift(flow: Flow, setting: Setting) -> None:
-    """A membrane that is given is another where its levels are moved."""
-    if not flow.spikes and np.any(flow.v_start):
-        setting.give_up(
-            flow.name,
-            f"its membrane starts at {flow.v_start.flat[0]:g}, the importer's at 0",
-            "membranes are given from 0 on",
-        )

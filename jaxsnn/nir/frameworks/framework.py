@@ -8,9 +8,10 @@ and registers it: `jaxsnn.nir.frameworks.registry.register_framework`.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+from jaxsnn.nir.model.draft import POOLS
 from jaxsnn.nir.model.node import nothing
 from jaxsnn.nir.model.nodes import TYPES
 
@@ -24,27 +25,37 @@ if TYPE_CHECKING:
     from jaxsnn.nir.model.draft import Draft
     from jaxsnn.nir.model.node import Node
 
-from jaxsnn.nir.model.dialect import Conventions, FrameworkOption
+from jaxsnn.nir.model.dialect import Conventions, FrameworkOption, Release
+
+#: How neurons of an importer do a step, see `Importer.does`.
+Doing = Literal["any height", "floor", "no current", "several nodes"]
 
 # What it reads
 
 
+def does_nothing_more(step: Step) -> Iterable[Doing]:
+    """Return that an importer does steps whose membranes are bounded, with their current."""
+    return ()
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Importer:
+class Importer(Release):
     """One version of a framework's own importer of NIR files.
 
     With `write` and `load`, `jaxsnn.nir.convert.pipeline` writes for it; without, it is known by its rules
     alone, and a file can only be checked.
 
     Attributes:
-        version: "1.0" (with all that begins so, 1.0.3), or "main": what is not released.
-        after: Of an unreleased version: the last release before it. Any later release is read as
-            this one.
-        ran: What is said of it was run; False: it is known by its source.
         nodes: Types that it takes, Input and Output included; None: all of NIR.
         ignores: Parameters that it does not read, by type, with the value that it takes for them.
-        scalars: It takes parameters that are one number for all neurons.
+        lacks: What it ignores, or fails on: "dilation" of convolutions, "pool padding", "scalars"
+            (parameters that are one number for all neurons).
         torch_names: It registers nodes as modules of PyTorch, so that some names are taken.
+        counts_batch: True: the axes of a Flatten are counted from that of batch; False: from the
+            one behind it; None: it joins all axes, whatever the Flatten says.
+        reads: What it makes of what a file does not say, as fields of `Dialect`.
+        misread: Types that it reads otherwise than files of its framework mean them: a file with
+            them is in no dialect.
         remarks: Warnings of what is read, but not as it was written: called with a node and the
             dialect.
         write: Writes one neuron.
@@ -56,87 +67,65 @@ class Importer:
         wire: Gives a draft the nodes, edges and names that it needs: called with the draft, the
             edges from weights to neuron of its loops, whether layers take a step here and took none
             in the source, and dt.
-        dt: The step that it assumes where it cannot be told another, seconds.
-        fixed_dt: It cannot be told another.
-        pool: The kind of pool that it takes.
-        pads_pools: It pads pools as the file says.
-        dilates: It takes the dilation of convolutions.
-        counts_batch: True: the axes of a Flatten are counted from that of batch; False: from the
-            one behind it; None: it joins all axes, whatever the Flatten says.
-        chain: It runs one chain of nodes only.
-        sums: It adds several inputs to a node, recurrent ones aside.
-        depth_first: It runs nodes depth first, so that sources must be made to run before what sums
-            them.
-        longer_loops: It fails on loops of two nodes, and runs longer ones.
+        dt: The step that it assumes where the line that loads a file sets none, seconds; with `dt` in
+            `reads`, the only one. None: it solves the equations, and `write` takes a
+            `jaxsnn.nir.frameworks.source_flow.Flow`.
+        wiring: What it runs beside a chain of nodes: "forks" (several targets of a node), "sums"
+            (several sources, recurrent ones aside), "loops".
+        order: In which it runs nodes, where the file must follow it: "depth first" from the Input,
+            by their "names", or by the "edges" as listed.
         starts_at_reset: Its membranes start where they reset, its currents at 0. Where the source
             starts elsewhere, IF neurons that feed themselves are added, so it must have them.
         uniform: It takes one time constant for all neurons of a node.
-        subtracts: Its neurons can subtract their threshold, so that copies can share several spikes
-            in a step.
-        subtraction: When its neurons can subtract their threshold, if nothing else differs: "at once",
-            "later" (in the next step, after decaying), "unless above" (at once, but a membrane that
-            was above threshold before counts as reset already); other subtractions are written as
-            the first of these and weights from the neurons to themselves.
-        apart: Steps with a current that it can do only without one.
-        composes: Resets of `jaxsnn.nir.frameworks.source_step` that several of its nodes can do together, because
-            it runs loops through many.
-        by_name: It runs nodes in the order of their names.
-        edges_in_order: It follows the edges in the order of the file, so that sources must be first.
-        does: Steps that its neurons do as they are, however high their membranes reach.
-        continuous: It solves the equations: `write` takes a `jaxsnn.nir.frameworks.source_flow.Flow`.
+        subtracts: How its neurons can subtract their threshold: "at once", "later" (in the next step,
+            after decaying), "unless above" (at once, but a membrane that was above threshold before
+            counts as reset already); "several": as often in a step as it fits into the membrane.
+            Without "several", copies of a neuron share its spikes, and another subtraction is written
+            as one of these and weights from the neurons to themselves.
         bursts: Its neurons fire as many spikes in a step as thresholds fit into their membranes.
-        floors: Steps whose lower bound of the membrane its neurons have; None: of none.
-        feeds_back: It runs loops.
-        membranes: It has neurons that give their membranes.
-        reads: What it makes of what a file does not say, as fields of `Dialect`.
-        misread: Types that it reads otherwise than files of its framework mean them: a file with
-            them is in no dialect.
+        does: How its neurons do a step of the source, as some of these: "any height" (as it is,
+            however high membranes reach), "floor" (with its lower bound of the membrane), "no current"
+            (only without its synaptic current), "several nodes" (its reset only by several nodes
+            together, which a loop joins).
     """
 
-    version: str
-    after: str = ""
-    ran: bool = True
+    # What it reads.
     nodes: tuple[str, ...] | None = None
     ignores: Mapping[str, tuple[str, float]] = dataclasses.field(default_factory=nothing)
-    scalars: bool = True
+    lacks: tuple[Literal["dilation", "pool padding", "scalars"], ...] = ()
     torch_names: bool = True
+    counts_batch: bool | None = True
+    reads: Mapping[str, Any] = dataclasses.field(default_factory=nothing)
+    misread: tuple[str, ...] = ()
     remarks: Callable[[Node, Dialect], Iterator[Problem]] | None = None
+
+    # How files are written for it.
     write: Callable[[Any, Setting], Written] | None = None
     load: Callable[[str, Setting], str] | None = None
     run: str = ""
     setting: Callable[[Sequence[Step]], Any] | None = None
     wire: Callable[[Draft, list[Edge], bool, float], None] | None = None
-    dt: float = 1.0
-    fixed_dt: bool = False
-    pool: str | None = None
-    pads_pools: bool = True
-    dilates: bool = True
-    counts_batch: bool | None = True
-    chain: bool = False
-    sums: bool = True
-    depth_first: bool = False
-    longer_loops: bool = False
+    dt: float | None = 1.0
+
+    # How it runs them.
+    wiring: tuple[Literal["forks", "sums", "loops"], ...] = ("forks", "sums", "loops")
+    order: Literal["", "depth first", "names", "edges"] = ""
     starts_at_reset: bool = False
     uniform: bool = False
-    subtracts: bool = False
-    subtraction: tuple[Literal["at once", "later", "unless above"], ...] | None = None
-    apart: Callable[[Step], bool] | None = None
-    composes: tuple[Literal["subtract unless above", "skip"], ...] = ()
-    by_name: bool = False
-    edges_in_order: bool = False
-    does: Callable[[Step], bool] | None = None
-    continuous: bool = False
+    subtracts: tuple[Literal["at once", "later", "unless above", "several"], ...] = ()
     bursts: bool = False
-    floors: Callable[[Step], bool] | None = None
-    feeds_back: bool = True
-    membranes: bool = False
-    reads: Mapping[str, Any] = dataclasses.field(default_factory=nothing)
-    misread: tuple[str, ...] = ()
+    does: Callable[[Step], Iterable[Doing]] = does_nothing_more
 
     @property
-    def released(self) -> bool:
-        """There is a release that has it."""
-        return not self.after
+    def continuous(self) -> bool:
+        """Whether it solves the equations."""
+        return self.dt is None
+
+    @property
+    def pool(self) -> str | None:
+        """The type of pool that it takes, where it takes only one."""
+        pools = [kind for kind in self.nodes or () if kind in POOLS]
+        return pools[0] if len(pools) == 1 else None
 
     def reads_type(self, kind: str) -> bool:
         """Whether it takes nodes of a type; one that NIR does not have only if `nodes` has it."""
@@ -161,11 +150,10 @@ class Framework:
         distribution: Name under which it is installed, "" if it is not a Python package.
         extra: The extra of this library that installs it.
         package: Its top-level module, for `leaves`.
-        leaves: Its layers for `jaxsnn.from_torch`: name of a class -> what exports one call.
+        leaves: Its layers for `jaxsnn.from_torch`: name of a class -> what exports one call; of one that
+            applies another layer in each time step, the attribute that holds that layer.
         setters: What puts the numbers of a file into its layers, for `jaxsnn.load_into`: name of a
             class -> function.
-        wrappers: Its layers that apply another layer in each time step: name of a class -> the attribute
-            that holds that layer.
         in_time: layer -> whether it takes (time, batch, *shape) and runs through time itself; None:
             none does.
         rewind: Method of its layers that puts their states to the start; "" where they keep none.
@@ -182,9 +170,10 @@ class Framework:
     distribution: str = ""
     extra: str = ""
     package: str = ""
-    leaves: Mapping[str, Callable[[Call], Exported]] = dataclasses.field(default_factory=nothing)
+    leaves: Mapping[str, Callable[[Call], Exported] | str] = dataclasses.field(
+        default_factory=nothing
+    )
     setters: Mapping[str, Setter] = dataclasses.field(default_factory=nothing)
-    wrappers: Mapping[str, str] = dataclasses.field(default_factory=nothing)
     in_time: Callable[[Any], bool] | None = None
     rewind: str = ""
     membranes: tuple[str, ...] = ()

@@ -16,6 +16,7 @@ from jaxsnn.nir.frameworks.neuron_writing import Setting, Written
 from jaxsnn.nir.frameworks.source_flow import Flow
 from jaxsnn.nir.model.decays import EXACT_SYNAPSE
 from jaxsnn.nir.model.dialect import Conventions, Rule, rules
+from jaxsnn.wording import Text
 
 _CURRENT_BASED = Rule(arrival="jump", synapse_decay=EXACT_SYNAPSE, ones=("r", "w_in"))
 
@@ -26,8 +27,11 @@ def _write(flow: Flow, setting: Setting) -> Written:
     if np.any(off > 1e-9):
         setting.give_up(
             flow.name,
-            f"it starts at {flow.v_start.flat[int(np.argmax(off))]:g}, "
-            f"and hxtorch starts it at v_leak, {flow.v_leak.flat[int(np.argmax(off))]:g}",
+            Text(
+                "it starts at {value:g}, and hxtorch starts it at v_leak, {expected:g}",
+                value=flow.v_start.flat[int(np.argmax(off))],
+                expected=flow.v_leak.flat[int(np.argmax(off))],
+            ),
             "the first spikes may differ",
         )
     return written_equations(flow, setting, "hxtorch")
@@ -48,10 +52,9 @@ _IMPORTER = Importer(
 # spikes: float tensor (time, batch, channels) in steps of ConversionConfig.dt, 1 us by default
 (source,) = [name for name, node in graph.nodes.items() if isinstance(node, nir.Input)]
 found = net({source: spikes})  # the spikes of each population, by name""",
-    continuous=True,
-    edges_in_order=True,
-    sums=False,
-    feeds_back=False,
+    dt=None,
+    wiring=("forks",),
+    order="edges",
     reads=MappingProxyType(
         {
             "time_unit": "ms",

@@ -38,7 +38,11 @@ def _write(flow: Flow, setting: Setting) -> Written:
     title = "jaxsnn"
     if not flow.spikes:
         raise ConversionError(
-            f"node '{flow.name}' gives its membrane, and {title}'s importer takes CubaLIF alone",
+            Text(
+                "node '{node}' gives its membrane, and {framework}'s importer takes CubaLIF alone",
+                node=flow.name,
+                framework=title,
+            ),
             fix="replace it by a neuron that spikes, or convert for hxtorch",
             node=flow.name,
         )
@@ -48,8 +52,13 @@ def _write(flow: Flow, setting: Setting) -> Written:
     if abs(tau_mem / tau_syn - ratio) > 1e-6:
         setting.give_up(
             flow.name,
-            f"tau_mem is {tau_mem:g} ms and tau_syn {tau_syn:g} ms, "
-            f"and {title}'s solver takes tau_mem = tau_syn or 2 tau_syn",
+            Text(
+                "tau_mem is {tau_mem:g} ms and tau_syn {tau_syn:g} ms, and {framework}'s solver "
+                "takes tau_mem = tau_syn or 2 tau_syn",
+                tau_mem=tau_mem,
+                tau_syn=tau_syn,
+                framework=title,
+            ),
             f"tau_mem {ratio * tau_syn:g} ms is written",
         )
     entry = written.entry | {"tau_mem": np.full(flow.shape, ratio * tau_syn)}
@@ -72,7 +81,7 @@ _IMPORTER = Importer(
 # in an environment of its own: that library is imported as jaxsnn, too
 # n_steps: more than the events, inputs included, of any population; t_max: seconds
 init, apply = net.done()""",
-    continuous=True,
+    dt=None,
     reads=MappingProxyType(
         {
             "time_unit": "ms",
@@ -86,17 +95,6 @@ init, apply = net.done()""",
     ),
 )
 
-_SCALE_SPIKES = FrameworkOption(
-    name="scale_spikes",
-    kind="bool",
-    help="jaxsnn: w_in (LIF, LI, IF and I: r) scales spikes, as in NIR's equations; false as in "
-    "earlier releases of this library, and in that of the Electronic Vision(s) group",
-    missing="scale_spikes, because w_in (LIF, LI, IF and I: r) is not 1 and earlier releases of "
-    "this library did not apply it to spikes",
-    fix="say {true} (NIR's equations) or {false} (as earlier releases)",
-    tries=(True, False),
-)
-
 
 def _need_not_say(graph: Graph) -> bool | None:
     """Return True where all gains of spikes are 1, so that `scale_spikes` makes no difference."""
@@ -108,6 +106,19 @@ def _need_not_say(graph: Graph) -> bool | None:
     return True if all(np.all(np.asarray(gain) == 1) for gain in gains) else None
 
 
+_SCALE_SPIKES = FrameworkOption(
+    name="scale_spikes",
+    kind="bool",
+    help="jaxsnn: w_in (LIF, LI, IF and I: r) scales spikes, as in NIR's equations; false as in "
+    "earlier releases of this library, and in that of the Electronic Vision(s) group",
+    missing="scale_spikes, because w_in (LIF, LI, IF and I: r) is not 1 and earlier releases of "
+    "this library did not apply it to spikes",
+    fix="say {true} (NIR's equations) or {false} (as earlier releases)",
+    tries=(True, False),
+    fallback=(_need_not_say, ""),
+)
+
+
 def _refined(rule: NeuronRule, dialect: Dialect) -> NeuronRule:
     """Return the rule with a sentence on gains that do not scale spikes."""
     node = rule.node
@@ -117,7 +128,11 @@ def _refined(rule: NeuronRule, dialect: Dialect) -> NeuronRule:
     values = np.unique(np.asarray(node.value(gain), float))
     if np.all(values == 1):
         return rule
-    ignored = f"{values[0]:g}" if values.size == 1 else f"{values[0]:g} to {values[-1]:g}"
+    ignored = (
+        Text("{minimum:g}", minimum=values[0])
+        if values.size == 1
+        else Text("{minimum:g} to {maximum:g}", minimum=values[0], maximum=values[-1])
+    )
     sentence = Text(
         "node '{node}': {gain} is {ignored} and does not scale spikes ({setting})",
         node=node.name,
@@ -167,7 +182,6 @@ FRAMEWORK = Framework(
             recurrent_delay=0,
             refine=_refined,
             options=(_SCALE_SPIKES,),
-            defaults=MappingProxyType({_SCALE_SPIKES.name: (_need_not_say, "")}),
         ),
     ),
     importers=(_IMPORTER,),

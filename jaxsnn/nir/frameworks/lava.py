@@ -22,6 +22,7 @@ from jaxsnn.nir.model.decays import FROM_R, FROM_W_IN
 from jaxsnn.nir.model.dialect import Conventions, Dialect, Estimate, Evidence, Rule, rules
 from jaxsnn.nir.model.graph import Graph
 from jaxsnn.nir.model.node import Node
+from jaxsnn.wording import Text
 
 #: Decays of Loihi are multiples of this, and so are states, in units of lava-dl.
 _QUANTUM = 2.0**-12
@@ -46,8 +47,14 @@ def _refutes(nodes: Mapping[str, Node], dt_estimate: Estimate) -> tuple[str, str
             off = np.abs(values / unit - np.round(values / unit))
             if np.any(off > _ROUNDING):
                 wrong = np.ravel(values)[int(np.argmax(off))]
-                reason = f"lava writes {quantity} in multiples of 1/{1 / unit:g}"
-                return node.name, f"{reason}, but node '{node.name}' has {wrong:g}"
+                return node.name, Text(
+                    "lava writes {parameter} in multiples of 1/{levels:g}, but node '{node}' has "
+                    "{value:g}",
+                    parameter=quantity,
+                    levels=1 / unit,
+                    node=node.name,
+                    value=wrong,
+                )
     return None
 
 
@@ -95,12 +102,15 @@ def _remarks(node: Node, dialect: Dialect) -> Iterator[Problem]:
     """What its reader refuses or rounds, neuron by neuron."""
     if not node.traits.state:
         return
-    node_label = f"node '{node.name}' ({node.type})"
+    node_label = Text("node '{node}' ({type})", node=node.name, type=node.type)
     yield Problem(
         node=node.name,
         code="rounded",
-        message=f"{node_label}: Lava rounds decays to multiples of 1/4096, the threshold to one "
-        "of 1/64, and states in each step",
+        message=Text(
+            "{neuron}: Lava rounds decays to multiples of 1/4096, the threshold to one of "
+            "1/64, and states in each step",
+            neuron=node_label,
+        ),
         fix="expect other spikes where a membrane comes close to its threshold",
         severity="warning",
     )
@@ -112,8 +122,14 @@ def _remarks(node: Node, dialect: Dialect) -> Iterator[Problem]:
             yield Problem(
                 node=node.name,
                 code="differs",
-                message=f"{node_label}: its reader takes one {name} for all neurons, "
-                f"not {values[0]:g} to {values[-1]:g}",
+                message=Text(
+                    "{neuron}: its reader takes one {parameter} for all neurons, not {minimum:g} to "
+                    "{maximum:g}",
+                    neuron=node_label,
+                    parameter=name,
+                    minimum=values[0],
+                    maximum=values[-1],
+                ),
                 fix="split the node",
             )
     leak = np.ravel(np.asarray(node.value("v_leak"), float))
@@ -121,8 +137,11 @@ def _remarks(node: Node, dialect: Dialect) -> Iterator[Problem]:
         yield Problem(
             node=node.name,
             code="unread",
-            message=f"{node_label}: its reader takes v_leak = 0, "
-            f"not {leak[np.flatnonzero(leak)[0]]:g}",
+            message=Text(
+                "{neuron}: its reader takes v_leak = 0, not {value:g}",
+                neuron=node_label,
+                value=leak[np.flatnonzero(leak)[0]],
+            ),
             fix="shift the membrane",
         )
 
@@ -141,9 +160,7 @@ FRAMEWORK = Framework(
             ),
             remarks=_remarks,
             dt=1e-4,
-            pool="SumPool2d",
-            chain=True,
-            sums=False,
+            wiring=("loops",),
             reads=MappingProxyType({"reset": "zero", "reset_delay": False, "initial": "zero"}),
         ),
     ),

@@ -31,14 +31,26 @@ def _refutes(nodes: Mapping[str, Node], dt_estimate: Estimate) -> tuple[str, str
         leak, tau = (np.ravel(np.asarray(node.value(key), float)) for key in ("v_leak", "tau"))
         if np.any(leak):
             worst = leak[int(np.argmax(np.abs(leak)))]
-            return node.name, f"nengo takes v_leak = 0, but node '{node.name}' has {worst:g}"
+            return node.name, Text(
+                "nengo takes v_leak = 0, but node '{node}' has {value:g}",
+                node=node.name,
+                value=worst,
+            )
         if np.ptp(tau) > 0:
-            span = f"{tau.min():g} to {tau.max():g}"
-            return node.name, f"nengo takes one tau a node, but node '{node.name}' has {span}"
+            return node.name, Text(
+                "nengo takes one tau for a node, but node '{node}' has {minimum:g} to {maximum:g}",
+                node=node.name,
+                minimum=tau.min(),
+                maximum=tau.max(),
+            )
         reset = np.ravel(np.asarray(node.value("v_reset"), float))
         if np.any(reset):
             worst = reset[int(np.argmax(np.abs(reset)))]
-            return node.name, f"nengo takes v_reset = 0, but node '{node.name}' has {worst:g}"
+            return node.name, Text(
+                "nengo takes v_reset = 0, but node '{node}' has {value:g}",
+                node=node.name,
+                value=worst,
+            )
     return None
 
 
@@ -50,8 +62,12 @@ def _refuse_loops(graph: Graph) -> Iterator[tuple[Node, Change]]:
     if not networkx.is_directed_acyclic_graph(wires):
         source, target = next(iter(networkx.find_cycle(wires)))[:2]
         raise DialectError(
-            f"the edge from '{source}' to '{target}' closes a loop, and Nengo builds none of "
-            "connections without a synapse",
+            Text(
+                "the edge from '{source}' to '{target}' closes a loop, and Nengo runs no loop of "
+                "connections without a synapse",
+                source=source,
+                target=target,
+            ),
             fix=Text("leave the loop out, or say another {dialect}", dialect=DIALECT.keyword),
             node=source,
             code="contradiction",
@@ -66,8 +82,13 @@ def _refuse_bound(graph: Graph) -> Iterator[tuple[Node, Change]]:
             value = node.value(name) if name in node.names else None
             if value is not None and np.any(np.asarray(value) < 0):
                 raise DialectError(
-                    f"node '{node.name}' has a {name} of {np.min(value):g}, and Nengo keeps "
-                    "membranes at 0 or above, which is not simulated in its name",
+                    Text(
+                        "node '{node}' has a {parameter} of {value:g}, and Nengo keeps membranes at 0 or "
+                        "above, which this library does not simulate",
+                        node=node.name,
+                        parameter=name,
+                        value=np.min(value),
+                    ),
                     fix=Text(
                         "say {dialect}, {time_unit} for membranes without a bound",
                         dialect=DIALECT.set_to("nir"),
@@ -91,10 +112,9 @@ _RUNS = Conventions(
     name="nengo",
     ran=False,
     reads_only=True,
-    rules=rules(LIF=Rule(kernel="box", ones=("r",))),
+    rules=rules(LIF=Rule(arrival="unit", kernel="box", ones=("r",))),
     evidence=Evidence(refutes=_refutes),
     time_unit="s",
-    area="unit",
     reset="zero",
     reset_delay=False,
     constant_input="current",
@@ -112,8 +132,7 @@ FRAMEWORK = Framework(
             nodes=("Input", "Output", "Linear", "Affine", "Conv2d", "SumPool2d", "IF", "LIF", "LI"),
             uniform=True,
             dt=1e-3,
-            feeds_back=False,
-            pool="SumPool2d",
+            wiring=("forks", "sums"),
             reads=MappingProxyType({"reset": "zero", "reset_delay": False, "initial": "zero"}),
         ),
     ),

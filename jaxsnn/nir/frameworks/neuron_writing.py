@@ -11,13 +11,16 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from math import gcd, lcm
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
+from jaxsnn.errors import ConversionError
 from jaxsnn.nir.frameworks.source_step import Reset, Step
 from jaxsnn.nir.model.draft import spelt
 from jaxsnn.nir.model.node import nothing
+from jaxsnn.wording import Text
 
 #: 1 - decay of a membrane that does not leak: small enough to vanish in float32, large enough to
 #: divide by.
@@ -86,39 +89,52 @@ def filled(step: Step, value: Any) -> np.ndarray:
     return np.broadcast_to(np.asarray(value, float), step.shape).copy()
 
 
-def needs_value_reset(step: Step, setting: Setting, title: str) -> None:
-    if step.reset == "value":
-        return
-    described: Mapping[Reset, str] = {
+#: What the resets of a source do.
+_RESET_TEXTS: Mapping[Reset, str] = MappingProxyType(
+    {
+        "value": "puts the membrane to a value",
         "subtract": "subtracts v_threshold",
         "subtract later": "subtracts v_threshold one step later",
-        "subtract unless above": "subtracts v_threshold",
+        "subtract unless above": "subtracts v_threshold unless it stays above",
         "skip": "is zero at the end of the step after a spike, whatever arrives",
     }
-    setting.give_up(
-        step.name,
-        f"its reset {described[step.reset]}, "
-        f"and {title}'s importer resets to a value in the step of the spike",
-        "that reset is written",
-    )
+)
+
+
+def needs_value_reset(step: Step, setting: Setting, title: str) -> None:
+    """Give up resets other than one to a value, at once."""
+    if step.reset != "value":
+        reason = ", and {framework}'s importer resets to a value in the step of the spike"
+        reason = Text("its reset " + _RESET_TEXTS[step.reset] + reason, framework=title)
+        setting.give_up(step.name, reason, "that reset is written")
 
 
 def needs_subtraction(step: Step, setting: Setting, title: str) -> None:
-    """The importer's neurons lose v_threshold with each spike, at once."""
-    if step.reset == "subtract":
-        return
-    described: Mapping[Reset, str] = {
-        "value": "puts the membrane to a value",
-        "subtract later": "subtracts v_threshold one step later",
-        "subtract unless above": "subtracts v_threshold unless it stays above",
-        "skip": "is zero at the end of the step after a spike",
-    }
-    setting.give_up(
-        step.name,
-        f"its reset {described[step.reset]}, "
-        f"and {title}'s importer subtracts v_threshold in the step of the spike",
-        "that reset is written; or train it with reset subtract and no delay",
-    )
+    """Give up resets other than one that subtracts v_threshold, at once."""
+    if step.reset != "subtract":
+        reason = ", and {framework}'s importer subtracts v_threshold in the step of the spike"
+        reason = Text("its reset " + _RESET_TEXTS[step.reset] + reason, framework=title)
+        nearest = "that reset is written; or train it with reset subtract and no delay"
+        setting.give_up(step.name, reason, nearest)
+
+
+def needs_one_axis(step: Step, title: str) -> None:
+    """Refuse populations of several axes.
+
+    Raises:
+        ConversionError: It has several.
+    """
+    if len(step.shape) != 1:
+        raise ConversionError(
+            Text(
+                "node '{node}' has the shape {shape}, and {framework}'s layers one axis",
+                node=step.name,
+                shape=step.shape,
+                framework=title,
+            ),
+            fix="flatten what feeds it",
+            node=step.name,
+        )
 
 
 def told(setting: Setting, module: str, settings: Mapping[str, Sequence[tuple[str, str]]]) -> str:
@@ -154,9 +170,13 @@ def refuse_drive(step: Step, drive: np.ndarray, setting: Setting) -> None:
         place = int(np.argmax(np.abs(drive)))
         setting.give_up(
             step.name,
-            f"neuron {place} is driven by {drive.flat[place]:g} a step, so that it does not rest "
-            "where it starts and resets, and a constant input would pass through the synaptic "
-            "current first",
+            Text(
+                "neuron {neuron} is driven by {value:g} a step, so that it does not rest where "
+                "it starts and resets, and a constant input would pass through the synaptic "
+                "current first",
+                neuron=place,
+                value=drive.flat[place],
+            ),
             "it rests where it resets",
         )
 
@@ -168,8 +188,12 @@ def needs_start(step: Step, start: np.ndarray, setting: Setting) -> None:
         place = int(np.argmax(off))
         setting.give_up(
             step.name,
-            f"neuron {place} starts at {step.v_start.flat[place]:g}, "
-            f"the importer starts it at {start.flat[place]:g}",
+            Text(
+                "neuron {neuron} starts at {value:g}, the importer starts it at {expected:g}",
+                neuron=place,
+                value=step.v_start.flat[place],
+                expected=start.flat[place],
+            ),
             "the first spikes may differ",
         )
 
@@ -179,8 +203,13 @@ def one_for_all(step: Step, setting: Setting, quantity: str, values: np.ndarray)
     if np.ptp(values) > 1e-9 * np.abs(values).max():
         setting.give_up(
             step.name,
-            f"its neurons differ in {quantity} ({values.min():g} to {values.max():g}), "
-            "and the importer takes one for all",
+            Text(
+                "its neurons differ in {parameter} ({minimum:g} to {maximum:g}), and the "
+                "importer takes one for all",
+                parameter=quantity,
+                minimum=values.min(),
+                maximum=values.max(),
+            ),
             "their mean is written",
         )
         return float(values.mean())

@@ -12,6 +12,8 @@ _SPIKE_AREA = FrameworkOption(
     help="NIR itself: the integral of the current that a spike of weight 1 is. It lasts one step, or"
     " so long, at 1, without dt (default: one unit of the file's time, as a delta)",
 )
+_LITERAL = Rule(arrival="unit")
+_LITERAL_WITHOUT_LEAK = Rule(arrival="unit", membrane_decay=NO_DECAY)
 FRAMEWORK = Framework(
     name="nir",
     title="NIR",
@@ -21,15 +23,14 @@ FRAMEWORK = Framework(
         Conventions(
             name="nir",
             rules=rules(
-                CubaLIF=Rule(),
-                CubaLI=Rule(),
-                LIF=Rule(),
-                LI=Rule(),
-                IF=Rule(membrane_decay=NO_DECAY),
-                I=Rule(membrane_decay=NO_DECAY),
+                CubaLIF=_LITERAL,
+                CubaLI=_LITERAL,
+                LIF=_LITERAL,
+                LI=_LITERAL,
+                IF=_LITERAL_WITHOUT_LEAK,
+                I=_LITERAL_WITHOUT_LEAK,
             ),
-            others=Rule(),
-            area="unit",
+            others=_LITERAL,
             options=(_SPIKE_AREA,),
             reset="zero",
             reset_delay=False,

@@ -8,14 +8,14 @@ nodes depth first. Its exporter writes true seconds, and v_reset.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from jaxsnn.errors import ConversionError, DialectError, listing
-from jaxsnn.nir.frameworks.framework import Framework, Importer
+from jaxsnn.nir.frameworks.framework import Doing, Framework, Importer
 from jaxsnn.nir.frameworks.neuron_writing import (
     NO_LEAK,
     Setting,
@@ -42,9 +42,9 @@ from jaxsnn.wording import Text
 # What it writes
 
 
-def _seconds(dialect: Dialect) -> float | None:
-    """Time constants in a file are true ones times dt_export."""
-    return None if dialect.dt_export is None else 1 / dialect.dt_export
+def _seconds(dt_export: float) -> float:
+    """Return the unit of a file's time: time constants in it are true ones times dt_export."""
+    return 1 / dt_export
 
 
 _DT_EXPORT = FrameworkOption(
@@ -54,6 +54,7 @@ _DT_EXPORT = FrameworkOption(
     missing="the dt that Norse's exporter was given",
     fix="say {option} (Norse's default is 1ms)",
     unsaid="The dt that its exporter was given (1 ms by default) is not in the file: say {option}.",
+    seconds=_seconds,
 )
 _BOX = Rule(kernel="box", membrane_decay=EULER_MEMBRANE, membrane="euler", ones=("r",))
 _CURRENT = Rule(
@@ -64,9 +65,7 @@ _CURRENT = Rule(
     synapse="decay last",
     ones=("r", "w_in"),
 )
-_IAF = Rule(
-    arrival="jump", membrane_decay=NO_DECAY, membrane="leak", initial="v_reset", ones=("r",)
-)
+_IAF = Rule(arrival="jump", membrane_decay=NO_DECAY, membrane="leak", ones=("r",))
 _WRITES = Conventions(
     name="norse",
     version="1.1",
@@ -78,8 +77,6 @@ _WRITES = Conventions(
         IF=_IAF,
     ),
     time_unit="s",
-    seconds=_seconds,
-    seconds_option="dt_export",
     reset="zero",
     reset_delay=False,
     initial="v_leak",
@@ -91,17 +88,18 @@ _WRITES_MAIN = dataclasses.replace(
     version="main",
     after="1.1",
     runs_loops="in turn",
-    defaults=MappingProxyType(
-        {
-            "dt_export": (
+    options=(
+        dataclasses.replace(
+            _DT_EXPORT,
+            fallback=(
                 1.0,
                 Text(
                     "Norse's main branch writes time constants in true seconds, unless its exporter "
                     "was given a time_scaling_factor: then say {option}.",
                     option=_DT_EXPORT.keyword,
                 ),
-            )
-        }
+            ),
+        ),
     ),
 )
 
@@ -115,8 +113,12 @@ def _ignored(graph: Graph) -> Iterator[tuple[Node, Change]]:
     for node in graph.nodes.values():
         if node.type in ("LIF", "IF") and graph.dialect.at(node.name).reset == "subtract":
             raise DialectError(
-                f"node '{node.name}' ({node.type}) resets to zero in Norse's importer, whatever its"
-                " reset_method is, and reset is 'subtract'",
+                Text(
+                    "node '{node}' ({type}) resets to zero in Norse's importer, whatever its "
+                    "reset_method is, and reset is 'subtract'",
+                    node=node.name,
+                    type=node.type,
+                ),
                 fix=Text("say {reset} of it", reset=RESET.set_to("zero", node=node.name)),
                 node=node.name,
             )
@@ -150,12 +152,16 @@ def _refined(rule: NeuronRule, dialect: Dialect) -> NeuronRule:
     size = dialect.option(_RESET_SIZE.name, node.name) or "v_threshold"
     reason = ""
     if rule.synapse == "filter" and (leak := node.numbers("v_leak").ravel()).any():
-        reason = f"its current starts and rests at v_leak = {leak[leak != 0][0]:g}"
+        reason = Text(
+            "its current starts and rests at v_leak = {v_leak:g}", v_leak=leak[leak != 0][0]
+        )
     if size != "v_threshold" and rule.reset == "subtract":
-        reason = f"its reset takes off {size}, whatever its v_threshold is"
+        reason = Text(
+            "its reset takes off {reset_size}, whatever its v_threshold is", reset_size=size
+        )
     problems = dict(rule.problems)
     if reason and "spike_area" not in problems:
-        text = f"{reason}, which has no meaning in the equations"
+        text = reason + ", which has no meaning in the equations"
         fix = Text("simulate with {engine}", engine=ENGINE.set_to("grid"))
         problems["spike_area"] = bad_parameter(node, text, fix)
     return dataclasses.replace(rule, reset_size=size, problems=problems)
@@ -172,8 +178,6 @@ _WRITTEN_FOR = dataclasses.replace(
         IF=dataclasses.replace(_IAF, ones=()),
         CubaLIF=dataclasses.replace(_CURRENT, arrival="fixed", synapse="filter", ones=()),
     ),
-    seconds=None,
-    seconds_option="",
     meanings=(_ignored,),
     refine=_refined,
     options=(_RESET_SIZE,),
@@ -248,8 +252,11 @@ def _write(step: Step, setting: Setting) -> Written:
     """
     if step.several and step.reset == "value":
         raise ConversionError(
-            f"node '{step.name}' resets to a value after several spikes in a step, "
-            "and Norse fires one",
+            Text(
+                "node '{node}' resets to a value after several spikes in a step, and Norse fires "
+                "one",
+                node=step.name,
+            ),
             fix=Text("use {reset}", reset=RESET.set_to("subtract")),
             node=step.name,
         )
@@ -382,10 +389,13 @@ def _threshold(
     if np.all(exact) or step.name not in setting.ties:
         return moved_threshold(step, height, False, slack if floors else 0.0), ""
     place = int(np.argmin(exact))
-    rounding = (
-        f"Norse's float32 arithmetic with a decay of {step.decay.flat[place]:g} in a step rounds otherwise "
-        f"than the source's, so that a membrane within {slack:.2g} of v_threshold "
-        f"{step.v_threshold.flat[place]:g}, relative to it, counts as at it"
+    rounding = Text(
+        "Norse's float32 arithmetic with a decay of {decay:g} in a step rounds otherwise "
+        "than the source's, so that a membrane within {slack:.2g} of v_threshold "
+        "{v_threshold:g}, relative to it, counts as at it",
+        decay=step.decay.flat[place],
+        slack=slack,
+        v_threshold=step.v_threshold.flat[place],
     )
     unmoved = exact & (not floors)
     return moved_threshold(step, height, False, np.where(unmoved, 0.0, slack)), rounding
@@ -403,7 +413,10 @@ def _written_current(step: Step, setting: Setting) -> Written:
     share = 1 - step.synapse_decay if step.current_based else filled(step, 1)
     if np.any(share <= 0):
         raise ConversionError(
-            f"node '{step.name}' has a synaptic current that never decays, which Norse cannot do",
+            Text(
+                "node '{node}' has a synaptic current that never decays, which Norse cannot do",
+                node=step.name,
+            ),
             fix="give it a finite tau_syn",
             node=step.name,
         )
@@ -426,8 +439,11 @@ def _written_current(step: Step, setting: Setting) -> Written:
     moves = drive / rest - start
     if np.any((r == 0) & (moves != 0)):
         raise ConversionError(
-            f"node '{step.name}' has a gain of 0 (an infinite tau_mem, or an r of 0) and a membrane"
-            " that moves by itself, which Norse cannot do",
+            Text(
+                "node '{node}' has a gain of 0 (an infinite tau_mem, or an r of 0) and a "
+                "membrane that moves by itself, which Norse cannot do",
+                node=step.name,
+            ),
             fix="give it a finite tau_mem and an r that is not 0",
             node=step.name,
         )
@@ -477,14 +493,20 @@ def _level_and_scale(step: Step, setting: Setting) -> tuple[np.ndarray, np.ndarr
         scale = step.level / step.v_threshold
     if not subtracts and method != "value":
         raise ConversionError(
-            f"node '{step.name}' resets to a value and other nodes subtract v_threshold, "
-            "and Norse takes one reset_method for all CubaLIF",
+            Text(
+                "node '{node}' resets to a value and other nodes subtract v_threshold, and Norse "
+                "takes one reset_method for all CubaLIF",
+                node=step.name,
+            ),
             fix="give all of them the same reset",
             node=step.name,
         )
     if np.any(scale <= 0):
         raise ConversionError(
-            f"node '{step.name}' has a decay of 0 in a step, after which nothing can be subtracted",
+            Text(
+                "node '{node}' has a decay of 0 in a step, after which nothing can be subtracted",
+                node=step.name,
+            ),
             fix="use another reset",
             node=step.name,
         )
@@ -500,19 +522,20 @@ def _large(step: Step, start: np.ndarray, rest: np.ndarray, share: np.ndarray) -
     large = np.where(step.i_start == 0, large, start / np.where(gap == 0, np.nan, gap))
     if not np.all(np.isfinite(large) & (large != 0)):
         raise ConversionError(
-            f"node '{step.name}' starts with a current that Norse's v_leak cannot give it",
+            Text(
+                "node '{node}' starts with a current that Norse's v_leak cannot give it",
+                node=step.name,
+            ),
             fix="leave out the biases that act before its first input arrives",
             node=step.name,
         )
     return large
 
 
-#: Resets that no neuron of its importer has.
-_COMPOSED: tuple[Literal["subtract unless above", "skip"], ...] = ("subtract unless above", "skip")
-
-
-def _needs_no_current(step: Step) -> bool:
-    return step.reset in _COMPOSED
+def _does(step: Step) -> Iterable[Doing]:
+    """Return how its neurons do a step: resets that none of them has, as several nodes."""
+    composed = step.reset in ("subtract unless above", "skip")
+    return ("no current", "several nodes") if composed else ()
 
 
 def _load(path: str, setting: Setting) -> str:
@@ -528,12 +551,10 @@ _IMPORTER = Importer(
     load=_load,
     run=TORCH_RUN,
     dt=1e-3,
-    pool="SumPool2d",
-    pads_pools=False,
-    depth_first=True,
-    subtracts=True,
-    apart=_needs_no_current,
-    composes=_COMPOSED,
+    lacks=("pool padding",),
+    order="depth first",
+    subtracts=("at once", "later", "several"),
+    does=_does,
     reads=MappingProxyType(
         {"version": "importer", "reset": "zero", "reset_delay": False, "initial": "v_leak"}
     ),
@@ -543,7 +564,7 @@ _IMPORTER_MAIN = dataclasses.replace(
     version="main",
     after="1.1",
     ran=False,
-    depth_first=False,
+    order="",
     reads=MappingProxyType(
         {
             **{"version": "main", "dt_export": 1.0},
@@ -671,17 +692,18 @@ def _reset_of(name: str, method: Any) -> str:
     called = getattr(method, "__name__", repr(method))
     if called not in resets:
         raise ConversionError(
-            f"'{name}' resets by {called}, which is not supported",
+            Text("'{node}' resets by {reset}, which is not supported", node=name, reset=called),
             fix=f"use {listing(resets)}",
             node=name,
         )
     return resets[called]
 
 
-_LEAVES: Mapping[str, Callable[[Call], Exported]] = MappingProxyType(
+_LEAVES: Mapping[str, Callable[[Call], Exported] | str] = MappingProxyType(
     {
         **dict.fromkeys(_KINDS, _export_cell),
         **dict.fromkeys(_WEIGHTED, _export_weighted),
+        "Lift": "lifted_module",
     }
 )
 
@@ -695,7 +717,6 @@ FRAMEWORK = Framework(
     package="norse",
     leaves=_LEAVES,
     setters=MappingProxyType(dict.fromkeys((*_KINDS, *_WEIGHTED), _set_cell)),
-    wrappers=MappingProxyType({"Lift": "lifted_module"}),
     in_time=_in_time,
     membranes=("v",),
     leaf_options=MappingProxyType({"dt_export": 1.0}),

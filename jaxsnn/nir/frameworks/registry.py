@@ -23,7 +23,7 @@ from jaxsnn.errors import UsageError, listing, suggestion
 from jaxsnn.nir.frameworks.framework import Framework, Importer
 from jaxsnn.nir.model.dialect import Conventions, Dialect, FrameworkOption
 from jaxsnn.options import DT, FILE_OPTIONS
-from jaxsnn.wording import Option
+from jaxsnn.wording import Option, Text
 
 #: Group of entry points through which distributions bring frameworks.
 ENTRY_POINTS = "jaxsnn.frameworks"
@@ -70,7 +70,10 @@ def framework_of(name: str) -> Framework:
     """
     registered = frameworks()
     if name not in registered:
-        raise UsageError(f"there is no framework '{name}'", fix=suggestion(name, registered))
+        raise UsageError(
+            Text("there is no framework '{framework}'", framework=name),
+            fix=suggestion(name, registered),
+        )
     return registered[name]
 
 
@@ -82,7 +85,7 @@ def register_framework(framework: Framework) -> None:
     """
     if _known().get(framework.name, framework) != framework:
         raise UsageError(
-            f"there is a framework '{framework.name}' already",
+            Text("there is a framework '{framework}' already", framework=framework.name),
             fix="give yours another name, or call unregister_framework first",
         )
     _refuse_contradictions(framework)
@@ -96,7 +99,10 @@ def unregister_framework(name: str) -> None:
         UsageError: There is none of that name from outside.
     """
     if name not in _registered:
-        raise UsageError(f"no framework '{name}' was registered", fix=suggestion(name, _registered))
+        raise UsageError(
+            Text("no framework '{framework}' was registered", framework=name),
+            fix=suggestion(name, _registered),
+        )
     del _registered[name]
 
 
@@ -115,14 +121,27 @@ def _load_entry_points() -> None:
             plug_in = entry.load()
         except Exception as error:
             raise UsageError(
-                f"the entry point '{entry.name}' of the group {ENTRY_POINTS} ({entry.value}) "
-                f"cannot be loaded, {type(error).__name__}: {error}",
+                Text(
+                    "the entry point '{entry}' of the group {group} ({value}) cannot be loaded "
+                    "({error}: {reason})",
+                    entry=entry.name,
+                    group=ENTRY_POINTS,
+                    value=entry.value,
+                    error=type(error).__name__,
+                    reason=error,
+                ),
                 fix="update or uninstall the distribution that has it",
             ) from error
         if not isinstance(plug_in, Framework):
             raise UsageError(
-                f"the entry point '{entry.name}' of the group {ENTRY_POINTS} ({entry.value}) "
-                f"is a {type(plug_in).__name__}",
+                Text(
+                    "the entry point '{entry}' of the group {group} ({value}) is a {actual}, not a "
+                    "Framework",
+                    entry=entry.name,
+                    group=ENTRY_POINTS,
+                    value=entry.value,
+                    actual=type(plug_in).__name__,
+                ),
                 fix="let it name a jaxsnn.nir.frameworks.Framework",
             )
         register_framework(plug_in)
@@ -132,7 +151,10 @@ def _refuse_contradictions(framework: Framework) -> None:
     """Raise UsageError where the parts of a framework do not fit together."""
 
     def refuse(description: str, fix: str) -> None:
-        raise UsageError(f"the framework '{framework.name}' {description}", fix=fix)
+        raise UsageError(
+            Text("the framework '{framework}' ", framework=framework.name) + description,
+            fix=fix,
+        )
 
     if not re.fullmatch(r"[a-z][a-z0-9_]*", framework.name) or framework.name == "auto":
         refuse("has a name that is no option", "use small letters, digits and _")
@@ -141,38 +163,59 @@ def _refuse_contradictions(framework: Framework) -> None:
     for conventions in framework.dialects:
         if conventions.name != framework.name:
             refuse(
-                f"has conventions named '{conventions.name}'", "give both the name of the framework"
+                Text("has conventions named '{actual}'", actual=conventions.name),
+                "give both the name of the framework",
             )
         for kind, rule in conventions.rules.items():
             bool_options = [option.name for option in conventions.options if option.kind == "bool"]
             if rule.option and (rule.option not in bool_options or rule.without is None):
                 refuse(
-                    f"has a rule for {kind} that depends on the option '{rule.option}'",
+                    Text(
+                        "has a rule for {type} that depends on the option '{option}'",
+                        type=kind,
+                        option=rule.option,
+                    ),
                     "list that option in `options` as a bool, and give the rule a `without`",
                 )
     for parts in (framework.dialects, framework.importers):
         versions = [part.version for part in parts]
         if len(set(versions)) < len(versions):
-            refuse(f"has a version twice ({listing(versions)})", "name each version once")
+            refuse(
+                Text("has a version twice ({versions})", versions=listing(versions)),
+                "name each version once",
+            )
     for importer in framework.importers:
         if (importer.write is None) != (importer.load is None):
             refuse(
-                f"has an importer {importer.version} with one of `write` and `load`",
+                Text(
+                    "has an importer {version} with one of `write` and `load`",
+                    version=importer.version,
+                ),
                 "give it both, so that graphs can be converted for it, or neither",
             )
         if importer.write is not None and importer.nodes is None:
             refuse(
-                f"has an importer {importer.version} that is written for, and no `nodes`",
+                Text(
+                    "has an importer {version} that is written for, and no `nodes`",
+                    version=importer.version,
+                ),
                 "list the NIR types that it takes",
             )
     for option in framework.options:
         if option.name in COMMON_OPTIONS:
-            refuse(f"has an option '{option.name}', which all dialects have", "rename it")
+            refuse(
+                Text("has an option '{option}', which all dialects have", option=option.name),
+                "rename it",
+            )
         namesake = _options(_known()).get(option.name)
         if namesake is not None and namesake.kind != option.kind:
             refuse(
-                f"has an option '{option.name}' ({option.kind}), "
-                f"which is a {namesake.kind} elsewhere",
+                Text(
+                    "has an option '{option}' ({actual}), which is a {expected} elsewhere",
+                    option=option.name,
+                    actual=option.kind,
+                    expected=namesake.kind,
+                ),
                 "rename it",
             )
 
@@ -314,16 +357,22 @@ def later_release(title: str, release: Known, version: str | None) -> str:
     """
     if not version or not release.after or covers(release.version, version):
         return ""
-    return (
-        f"nothing is known of {title} {version}: it is taken for {release.version}, "
-        f"which comes after {release.after}"
+    return Text(
+        "nothing is known of {framework} {version}: it is taken for {known}, which comes "
+        "after {after}",
+        framework=title,
+        version=version,
+        known=release.version,
+        after=release.after,
     )
 
 
 def _unknown_version(name: str, version: str, version_names: list[str]) -> UsageError:
     versions = [text for text in version_names if text]
     fix = f"known are {listing(versions)}" if versions else "leave the version out"
-    return UsageError(f"nothing is known of {name} {version}", fix=fix)
+    return UsageError(
+        Text("nothing is known of {framework} {version}", framework=name, version=version), fix=fix
+    )
 
 
 def covers(known_version: str, version: str) -> bool:

@@ -8,20 +8,20 @@ seconds leaves 0.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from jaxsnn.errors import ConversionError
-from jaxsnn.nir.frameworks.framework import Framework, Importer
+from jaxsnn.nir.frameworks.framework import Doing, Framework, Importer
 from jaxsnn.nir.frameworks.neuron_writing import (
     NO_LEAK,
     Setting,
     Written,
     filled,
     moved_threshold,
+    needs_one_axis,
     needs_start,
     needs_subtraction,
     negligible,
@@ -31,6 +31,7 @@ from jaxsnn.nir.frameworks.source_step import Step
 from jaxsnn.nir.model.decays import EXACT_SYNAPSE
 from jaxsnn.nir.model.dialect import Conventions, Estimate, Evidence, Rule, StepLength, rules
 from jaxsnn.nir.model.node import Node
+from jaxsnn.wording import Text
 
 _BOX = Rule(arrival="jump", kernel="box", membrane="leak")
 
@@ -58,7 +59,10 @@ def _gain(tau: Any, dt: Any, xp: Any) -> Any:
 def _refutes(nodes: Mapping[str, Node], dt_estimate: Estimate) -> tuple[str, str] | None:
     if not dt_estimate.pair.endswith("r = 1"):
         return None
-    reason = f"rockpool writes r = (tau/dt) exp(-dt/tau), but node '{dt_estimate.node}' has r = 1"
+    reason = Text(
+        "rockpool writes r = (tau/dt) exp(-dt/tau), but node '{node}' has r = 1",
+        node=dt_estimate.node,
+    )
     return dt_estimate.node, reason
 
 
@@ -114,12 +118,7 @@ def _write(step: Step, setting: Setting) -> Written:
     """CubaLIF: i = a (i + x), v = k v + i, with a and k = exp(-dt/tau); without a current in the
     source, a is next to 0.
     """
-    if len(step.shape) != 1:
-        raise ConversionError(
-            f"node '{step.name}' has the shape {step.shape}, and Rockpool's layers one axis",
-            fix="flatten what feeds it",
-            node=step.name,
-        )
+    needs_one_axis(step, "Rockpool")
     needs_subtraction(step, setting, "Rockpool")
     needs_start(step, np.zeros(step.shape), setting)
     threshold = moved_threshold(step, step.v_threshold, True)
@@ -154,8 +153,9 @@ def _write(step: Step, setting: Setting) -> Written:
     return Written(entry=entry, factor=factor, offset=offset / synapse, why=why)
 
 
-def _bursts(step: Step) -> bool:
-    return step.several and step.reset == "subtract"
+def _does(step: Step) -> Iterable[Doing]:
+    """Return how its neurons do a step: several spikes, each of which takes v_threshold off."""
+    return ("any height",) if step.several and step.reset == "subtract" else ()
 
 
 def _load(path: str, setting: Setting) -> str:
@@ -170,11 +170,10 @@ _IMPORTER = Importer(
     load=_load,
     run="spikes, _ = net(x)  # x: a float tensor (batch, time, channels)",
     dt=1e-3,
-    sums=False,
-    subtracts=True,
-    does=_bursts,
+    wiring=("forks",),
+    subtracts=("at once", "several"),
     bursts=True,
-    feeds_back=False,
+    does=_does,
     reads=MappingProxyType(
         {"version": "importer", "reset": "subtract", "reset_delay": False, "initial": "zero"}
     ),

@@ -8,12 +8,13 @@ LIF and LI in a way that fails where they have more axes than one, and Conv1d fa
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from types import MappingProxyType
 
 import numpy as np
 
 from jaxsnn.errors import ConversionError
-from jaxsnn.nir.frameworks.framework import Framework, Importer
+from jaxsnn.nir.frameworks.framework import Doing, Framework, Importer
 from jaxsnn.nir.frameworks.neuron_writing import (
     Setting,
     Written,
@@ -55,6 +56,7 @@ _SPIKE_FN = FrameworkOption(
     help="Sinabs: multi (default: as many spikes in a step as thresholds fit into V) or single",
     choices=("multi", "single"),
     tries=("multi", "single"),
+    fallback=("multi", "spike_fn is not in the file, MultiSpike is its default."),
 )
 #: norm_input scales what arrives by 1 - exp(-1/tau). It is true by default for LIF, false for
 #: ExpLeak (LI).
@@ -110,8 +112,11 @@ def _write(step: Step, setting: Setting) -> Written:
     if step.reset in ("subtract later", "skip", "subtract unless above"):
         setting.give_up(
             step.name,
-            f"its reset ({step.reset}) is not one of Sinabs's, which subtracts v_threshold in the "
-            "step of the spike, or puts the membrane to 0",
+            Text(
+                "its reset ({reset}) is not one of Sinabs's, which subtracts v_threshold in the "
+                "step of the spike, or puts the membrane to 0",
+                reset=step.reset,
+            ),
             "a plain subtraction is written",
         )
         step = dataclasses.replace(step, reset="subtract")
@@ -152,8 +157,13 @@ def _written_leaky(step: Step, setting: Setting) -> Written:
     spikes = step.reset != "none"
     if len(step.shape) != 1:
         raise ConversionError(
-            f"node '{step.name}' ({step.type}) has the shape {step.shape}, and Sinabs's importer "
-            "takes leaky neurons, and neurons without a lower bound, of one axis",
+            Text(
+                "node '{node}' ({type}) has the shape {shape}, and Sinabs's importer takes leaky "
+                "neurons, and neurons without a lower bound, of one axis",
+                node=step.name,
+                type=step.type,
+                shape=step.shape,
+            ),
             fix="flatten what feeds it",
             node=step.name,
         )
@@ -191,8 +201,11 @@ def _refuse_current(step: Step, setting: Setting, scale: np.ndarray) -> None:
     if np.any(negligible(step.drive, scale)):
         setting.give_up(
             step.name,
-            f"its membrane is driven by {np.abs(step.drive).max():g} a step (v_leak), and a bias "
-            "would pass through the synaptic current first",
+            Text(
+                "its membrane is driven by {value:g} a step (v_leak), and a bias would pass "
+                "through the synaptic current first",
+                value=np.abs(step.drive).max(),
+            ),
             "v_leak 0 is written",
         )
 
@@ -219,15 +232,15 @@ def _currents_apart(draft: Draft, recurrent: list[Edge], late: bool, dt: float) 
         )
 
 
-def _has_its_floor(step: Step) -> bool:
-    """IAF, bounded by -v_threshold: the one lower bound that its importer sets."""
-    same = step.floor is not None and bool(np.all(step.v_threshold == -step.floor))
-    return same and bool(np.all(step.decay == 1)) and not step.current_based
-
-
-def _does(step: Step) -> bool:
-    """SingleSpike and MultiSpike, with either reset; several spikes count thresholds from 0."""
-    return step.reset == "subtract" or (step.reset == "value" and not np.any(step.v_reset))
+def _does(step: Step) -> Iterator[Doing]:
+    """Yield how its neurons do a step: SingleSpike and MultiSpike with either reset, where several spikes
+    count thresholds from 0; IAF bounded by -v_threshold, the one lower bound that its importer sets.
+    """
+    if step.reset == "subtract" or (step.reset == "value" and not np.any(step.v_reset)):
+        yield "any height"
+    is_bounded = step.floor is not None and np.all(step.v_threshold == -step.floor)
+    if is_bounded and np.all(step.decay == 1) and not step.current_based:
+        yield "floor"
 
 
 def _load(path: str, setting: Setting) -> str:
@@ -252,7 +265,7 @@ def _load(path: str, setting: Setting) -> str:
 _IMPORTER = Importer(
     version="3.1",
     nodes=("Input", "Output", "Affine", "Conv2d", "Flatten", "SumPool2d", "IF", "LIF", "LI"),
-    scalars=False,
+    lacks=("pool padding", "scalars"),
     write=_write,
     load=_load,
     run="""\
@@ -260,14 +273,9 @@ y, _ = net(x.flatten(0, 1))  # x: a float tensor (batch, time, *shape)
 spikes = y.unflatten(0, x.shape[:2])""",
     wire=_currents_apart,
     dt=1e-3,
-    pool="SumPool2d",
-    pads_pools=False,
-    sums=False,
-    subtracts=True,
+    wiring=("forks",),
+    subtracts=("at once", "several"),
     does=_does,
-    floors=_has_its_floor,
-    feeds_back=False,
-    membranes=True,
     reads=MappingProxyType(
         {
             **{"time_unit": "step", "reset": "subtract", "reset_delay": False, "initial": "zero"},
@@ -294,9 +302,6 @@ FRAMEWORK = Framework(
             spikes_per_step="several",
             refine=_refined,
             options=(_NORM_INPUT, _MIN_V_MEM, _SPIKE_FN),
-            defaults=MappingProxyType(
-                {"spike_fn": ("multi", "spike_fn is not in the file, MultiSpike is its default.")}
-            ),
         ),
     ),
     importers=(_IMPORTER,),

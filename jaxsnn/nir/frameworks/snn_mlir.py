@@ -13,7 +13,6 @@ from types import MappingProxyType
 
 import numpy as np
 
-from jaxsnn.errors import ConversionError
 from jaxsnn.nir.frameworks.framework import Framework, Importer
 from jaxsnn.nir.frameworks.neuron_writing import (
     NO_LEAK,
@@ -21,6 +20,7 @@ from jaxsnn.nir.frameworks.neuron_writing import (
     Written,
     filled,
     moved_threshold,
+    needs_one_axis,
     needs_start,
     needs_value_reset,
     negligible,
@@ -61,12 +61,7 @@ def _write(step: Step, setting: Setting) -> Written:
     """LIF, IF and CubaLIF that rest and reset at 0, with one set of parameters a layer; LI and
     CubaLI for what gives its membrane.
     """
-    if len(step.shape) != 1:
-        raise ConversionError(
-            f"node '{step.name}' has the shape {step.shape}, and snn-mlir's layers one axis",
-            fix="flatten what feeds it",
-            node=step.name,
-        )
+    needs_one_axis(step, "snn-mlir")
     spikes = step.reset != "none"
     scale, entry, height = filled(step, 1), {}, np.ones(step.shape)
     if spikes:
@@ -132,7 +127,7 @@ _IMPORTER = Importer(
         *("Input", "Output", "Linear", "Affine"),
         *("IF", "LIF", "CubaLIF", "LI", "CubaLI"),
     ),
-    scalars=False,
+    lacks=("scalars",),
     torch_names=False,
     write=_write,
     load=_load,
@@ -141,11 +136,8 @@ _IMPORTER = Importer(
 # snn_mlir.run_folder(folder), which compiles C and prints a row of whole numbers a step""",
     wire=_named_terminals,
     dt=1e-3,
-    chain=True,
-    sums=False,
+    wiring=(),
     uniform=True,
-    feeds_back=False,
-    membranes=True,
     reads=MappingProxyType({"reset": "zero", "reset_delay": False, "initial": "zero"}),
 )
 

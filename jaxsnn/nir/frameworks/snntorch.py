@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxsnn.errors import ConversionError
 from jaxsnn.nir.frameworks.clamps import Learnt, clamping
-from jaxsnn.nir.frameworks.framework import Framework, Importer
+from jaxsnn.nir.frameworks.framework import Doing, Framework, Importer
 from jaxsnn.nir.frameworks.neuron_writing import (
     NO_LEAK,
     Setting,
@@ -41,8 +41,10 @@ from jaxsnn.nir.frameworks.torch_layers import (
     numbers_of,
     set_weights,
 )
+from jaxsnn.nir.model.changes import Edge
 from jaxsnn.nir.model.decays import FROM_R, FROM_W_IN
 from jaxsnn.nir.model.dialect import Conventions, Dialect, Evidence, Rule, rules
+from jaxsnn.nir.model.draft import NEURON_TYPES, Draft
 from jaxsnn.nir.model.graph import Graph
 from jaxsnn.nir.model.node import Node
 from jaxsnn.nir.model.nodes import IF, NEURONS, I
@@ -107,11 +109,14 @@ def _refined(rule: NeuronRule, dialect: Dialect) -> NeuronRule:
     if rule.node.type != "CubaLIF":
         return rule
     name, declared_delay = rule.node.name, dialect.at(rule.node.name).reset_delay
-    subject = f"node '{name}' ({rule.node.type})"
+    subject = Text("node '{node}' ({type})", node=name, type=rule.node.type)
     if "reset_delay" in dialect.nodes.get(name, {}):
-        remark = (
-            f"{subject}: reset_delay is {declared_delay}, as was said of this node; {rule.dialect}"
-            " itself acts as with True in recurrent neurons of this type"
+        remark = Text(
+            "{neuron}: reset_delay is {value}, as was said of this node; {dialect} itself "
+            "acts as with True in recurrent neurons of this type",
+            neuron=subject,
+            value=declared_delay,
+            dialect=rule.dialect,
         )
     else:
         remark = Text(
@@ -227,14 +232,14 @@ def _without_a_current(step: Step) -> Step:
     )
 
 
-def _compares(step: Step) -> bool:
-    """Its own immediate subtraction."""
-    return step.reset == "subtract unless above" and not step.several
-
-
-def _needs_no_current(step: Step) -> bool:
-    """Synaptic subtracts at once only as reset_delay false does, and fires one spike a step."""
-    return step.reset == "subtract" or step.several
+def _does(step: Step) -> Iterator[Doing]:
+    """Yield how its neurons do a step: its own immediate subtraction at any height; Synaptic subtracts at
+    once only in this way, and fires one spike a step.
+    """
+    if step.reset == "subtract unless above" and not step.several:
+        yield "any height"
+    if step.reset == "subtract" or step.several:
+        yield "no current"
 
 
 def _write_main(step: Step, setting: Setting) -> Written:
@@ -308,6 +313,29 @@ def _told(setting: Setting) -> str:
     return told(setting, "hasattr(m, 'reset_mechanism')", settings)
 
 
+def _lengthen_loops(draft: Draft, recurrent: list[Edge], late: bool, dt: float) -> None:
+    """Make three nodes of each loop of two, on which its importer fails."""
+    # `recurrent`, `draft.delayed` and `memories` have the names before nodes were renamed.
+    old_names = {new: old for old, new in draft.renamed.items()}
+    for edge in recurrent:
+        weights, neuron = (draft.renamed.get(name, name) for name in edge)
+        alone = draft.sources(weights) == [neuron] and draft.nodes[neuron]["type"] in NEURON_TYPES
+        if edge[1] in draft.memories or (edge in draft.delayed and not alone):
+            continue
+        size, dtype = draft.shapes[weights][1][0], np.asarray(draft.nodes[weights]["weight"]).dtype
+        entry = {"type": "Linear", "weight": np.eye(size, dtype=dtype)}
+        name = draft.insert((weights, neuron), f"{weights}.identity", entry)
+        if weights in old_names:
+            draft.renamed[f"{old_names[weights]}.identity"] = name
+        why = "snnTorch's importer fails on loops of two nodes, and runs longer ones"
+        draft.changed(name, "an identity in the loop", why)
+        draft.delayed = [
+            (name, neuron) if delayed == edge else delayed for delayed in draft.delayed
+        ]
+
+
+#: What it takes for what a file does not say.
+_READS = {"reset": "zero", "reset_delay": False, "initial": "zero"}
 _IMPORTER = Importer(
     version="1.0",
     nodes=(*COMMON_NODES, "AvgPool2d"),
@@ -317,16 +345,12 @@ _IMPORTER = Importer(
     load=_load,
     run=TORCH_RUN,
     dt=_DT,
-    fixed_dt=True,
-    pool="AvgPool2d",
-    longer_loops=True,
+    wire=_lengthen_loops,
+    order="names",
     starts_at_reset=True,
-    subtracts=True,
-    subtraction=("later", "unless above"),
-    apart=_needs_no_current,
-    does=_compares,
-    by_name=True,
-    reads=MappingProxyType({"reset": "zero", "reset_delay": False, "initial": "zero"}),
+    subtracts=("later", "unless above"),
+    does=_does,
+    reads=MappingProxyType(_READS | {"dt": _DT}),
 )
 _IMPORTER_MAIN = dataclasses.replace(
     _IMPORTER,
@@ -335,7 +359,7 @@ _IMPORTER_MAIN = dataclasses.replace(
     ran=False,
     write=_write_main,
     load=_load_main,
-    fixed_dt=False,
+    reads=MappingProxyType(_READS),
     # Its exporter writes w_in = tau_syn/dt and no IF.
     misread=("CubaLIF", "IF"),
 )
@@ -407,7 +431,9 @@ def _refuse_unheld(call: Call) -> None:
     ):
         if odd:
             raise ConversionError(
-                f"'{call.name}' has {feature}, which NIR cannot hold",
+                Text(
+                    "'{node}' has {feature}, which NIR cannot hold", node=call.name, feature=feature
+                ),
                 fix="leave it out",
                 node=call.name,
             )
@@ -423,7 +449,9 @@ def _recurrent_weights(call: Call, recurrent: Any) -> dict[str, Any]:
     if type(recurrent).__name__ == "Conv2d":
         return exported_convolution(recurrent_call).nodes[""]
     raise ConversionError(
-        f"'{call.name}' feeds itself through a {type(recurrent).__name__}",
+        Text(
+            "'{node}' feeds itself through a {type}", node=call.name, type=type(recurrent).__name__
+        ),
         fix="use a Linear",
         node=call.name,
     )
@@ -443,8 +471,12 @@ def _export_lapicque(call: Call) -> Exported:
     rest = gain / resistance
     if not (np.all(rest > 0) and np.all(rest <= 1) and np.all(np.isfinite(gain))):
         raise ConversionError(
-            f"'{call.name}' (Lapicque) keeps {1 - rest.flat[0]:g} of its membrane in a step, "
-            "1 - time_step/(R C), and NIR's neurons a part between 0 and 1",
+            Text(
+                "'{node}' (Lapicque) keeps {value:g} of its membrane in a step, 1 - time_step/(R "
+                "C), and NIR's neurons a part between 0 and 1",
+                node=call.name,
+                value=1 - rest.flat[0],
+            ),
             fix="give it a finite R C of at least time_step, or a beta between 0.37 and 1",
             node=call.name,
         )
@@ -488,8 +520,11 @@ def _export_alpha(call: Call) -> Exported:
     neuron, shape = call.module, call.outward
     if neuron.reset_mechanism != "none":
         raise ConversionError(
-            f"'{call.name}' (Alpha) puts its currents to 0 with each spike, "
-            "and NIR's neurons reset their membranes alone",
+            Text(
+                "'{node}' (Alpha) puts its currents to 0 with each spike, and NIR's neurons "
+                "reset their membranes alone",
+                node=call.name,
+            ),
             fix='use Synaptic, or reset_mechanism="none" for a readout',
             node=call.name,
         )
@@ -505,7 +540,12 @@ def _export_alpha(call: Call) -> Exported:
         factor = height * (alpha - beta)
     if not np.all(np.isfinite(factor)):
         raise ConversionError(
-            f"'{call.name}' (Alpha) has alpha {alpha.flat[0]:g} and beta {beta.flat[0]:g}",
+            Text(
+                "'{node}' (Alpha) has alpha {alpha:g} and beta {beta:g}",
+                node=call.name,
+                alpha=alpha.flat[0],
+                beta=beta.flat[0],
+            ),
             fix="give it two different decays between 0 and 1",
             node=call.name,
         )

@@ -15,6 +15,7 @@ from collections.abc import Callable
 import numpy as np
 
 from jaxsnn.errors import ConversionError
+from jaxsnn.wording import Text
 
 GiveUp = Callable[[str, str, str], None]
 
@@ -55,8 +56,15 @@ def one_value(flow: Flow, values: np.ndarray, quantity: str, title: str) -> floa
     low, high = float(values.min()), float(values.max())
     if high - low > 1e-9 * max(abs(low), abs(high)):
         raise ConversionError(
-            f"node '{flow.name}': its neurons differ in {quantity} ({low:g} to {high:g}), "
-            f"and {title}'s importer takes one for a layer",
+            Text(
+                "node '{node}': its neurons differ in {parameter} ({minimum:g} to {maximum:g}), "
+                "and {framework}'s importer takes one for a layer",
+                node=flow.name,
+                parameter=quantity,
+                minimum=low,
+                maximum=high,
+                framework=title,
+            ),
             fix="give them the same, or split the layer in two",
             node=flow.name,
         )

@@ -11,8 +11,9 @@ from typing import Literal
 
 from jaxsnn.errors import DialectError, JaxsnnError, Problem
 from jaxsnn.nir.model.decays import Decay
-from jaxsnn.nir.model.dialect import Arrival, Initial, Kernel, Reset, StepLength
+from jaxsnn.nir.model.dialect import Initial, Kernel, Reset, StepLength
 from jaxsnn.nir.model.node import Node
+from jaxsnn.wording import Text
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,7 +29,7 @@ class SpikeArea:
         kernel: Continuous reading: "delta", "box" of width dt, or None if unknown.
     """
 
-    kind: Arrival
+    kind: Literal["fixed", "jump", "scaled jump"]
     seconds: float | None
     kernel: Kernel | None
 
@@ -162,6 +163,6 @@ def bad_parameter(node: Node, text: str, fix: str) -> Problem:
     return Problem(
         node=node.name,
         code="bad-parameter",
-        message=f"node '{node.name}' ({node.type}): {text}",
+        message=Text("node '{node}' ({type}): ", node=node.name, type=node.type) + text,
         fix=fix,
     )

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from jaxsnn.errors import ConversionError, listing
-from jaxsnn.nir.frameworks.framework import Framework, Importer
+from jaxsnn.nir.frameworks.framework import Doing, Framework, Importer
 from jaxsnn.nir.frameworks.neuron_writing import (
     NO_LEAK,
     Setting,
@@ -42,6 +42,7 @@ from jaxsnn.nir.frameworks.torch_layers import (
 from jaxsnn.nir.model.decays import EULER_MEMBRANE, FROM_R, FROM_W_IN, NO_DECAY
 from jaxsnn.nir.model.dialect import Conventions, Estimate, Evidence, Rule, rules
 from jaxsnn.nir.model.node import Node
+from jaxsnn.wording import Text
 
 # What it writes
 
@@ -55,8 +56,13 @@ def _refutes(nodes: Mapping[str, Node], dt_estimate: Estimate) -> tuple[str, str
         leak, reset = np.broadcast_arrays(*levels)
         if np.any(differs := leak != reset):
             return name, (
-                f"spikingjelly writes v_leak = v_reset, but node '{name}' has "
-                f"{leak[differs][0]:g} and {reset[differs][0]:g}"
+                Text(
+                    "spikingjelly writes v_leak = v_reset, but node '{node}' has {v_leak:g} and "
+                    "{v_reset:g}",
+                    node=name,
+                    v_leak=leak[differs][0],
+                    v_reset=reset[differs][0],
+                )
             )
     return None
 
@@ -96,7 +102,11 @@ def _needs_its_reset(step: Step, setting: Setting) -> None:
     if step.reset != "subtract later":
         needs_value_reset(step, setting, "SpikingJelly")
         return
-    obstacle = "it has a synaptic current" if step.current_based else f"its shape is {step.shape}"
+    obstacle = (
+        "it has a synaptic current"
+        if step.current_based
+        else Text("its shape is {shape}", shape=step.shape)
+    )
     setting.give_up(
         step.name,
         "its reset subtracts v_threshold one step later, and SpikingJelly's at once; weights from"
@@ -169,13 +179,15 @@ def _write(step: Step, setting: Setting) -> Written:
     return Written(entry=entry, factor=factor, offset=offset, why=why, says=says)
 
 
-#: Resets that no neuron of its importer has.
-_COMPOSED: tuple[Literal["subtract unless above", "skip"], ...] = ("subtract unless above", "skip")
-
-
-def _needs_no_current(step: Step) -> bool:
-    """CUBALIFNode subtracts at once only, and fires one spike a step."""
-    return step.reset in ("subtract later", *_COMPOSED) or step.several
+def _does(step: Step) -> Iterator[Doing]:
+    """Yield how its neurons do a step: resets that none of them has, as several nodes; CUBALIFNode
+    subtracts at once only, and fires one spike a step.
+    """
+    composed = step.reset in ("subtract unless above", "skip")
+    if composed:
+        yield "several nodes"
+    if composed or step.reset == "subtract later" or step.several:
+        yield "no current"
 
 
 def _load(path: str, setting: Setting) -> str:
@@ -201,8 +213,12 @@ def _export_node(call: Call) -> Exported:
     readout = float(neuron.v_threshold) == np.inf
     if readout and neuron.v_reset is None:
         raise ConversionError(
-            f"'{call.name}' ({type(neuron).__name__}) has v_threshold inf and v_reset None, by which "
-            "SpikingJelly subtracts 0 times inf, nan, from its membrane",
+            Text(
+                "'{node}' ({type}) has v_threshold inf and v_reset None, by which SpikingJelly "
+                "subtracts 0 times inf, nan, from its membrane",
+                node=call.name,
+                type=type(neuron).__name__,
+            ),
             fix="give it v_reset=0.0, which is never reached either",
             node=call.name,
         )
@@ -216,8 +232,12 @@ def _export_node(call: Call) -> Exported:
         rest, share = 1 - float(neuron.v_decay), 1 - float(neuron.c_decay)
         if not (rest > 0 and share > 0):
             raise ConversionError(
-                f"a CUBALIFNode has v_decay {float(neuron.v_decay):g} and c_decay"
-                f" {float(neuron.c_decay):g}, of which 1 has no time constant",
+                Text(
+                    "a CUBALIFNode has v_decay {v_decay:g} and c_decay {c_decay:g}, of which 1 has "
+                    "no time constant",
+                    v_decay=float(neuron.v_decay),
+                    c_decay=float(neuron.c_decay),
+                ),
                 fix="give decays below 1",
             )
         entry |= {"type": "CubaLIF", "v_leak": np.zeros(shape)}
@@ -254,8 +274,13 @@ def _set_node(
         rest = 1 - step.decay
         if np.any(rest <= 0) or np.any(step.decay <= 0):
             raise ConversionError(
-                f"'{call.name}' ({kind}) has a decay between 0 and 1, and node '{step.name}' "
-                f"{float(step.decay.max()):g}",
+                Text(
+                    "'{layer}' ({type}) has a decay between 0 and 1, and node '{node}' has {value:g}",
+                    layer=call.name,
+                    type=kind,
+                    node=step.name,
+                    value=float(step.decay.max()),
+                ),
                 fix="use an IFNode where nothing decays",
                 node=step.name,
             )
@@ -283,8 +308,14 @@ def _export_voting(call: Call) -> Exported:
     outputs, votes = call.outward[-1], call.module.voting_size
     if len(call.inward) != 1 or outputs * votes != call.inward[0]:
         raise ConversionError(
-            f"'{call.name}' (VotingLayer) makes {call.outward} of {call.inward} by {votes} votes "
-            "each, and leaves some out",
+            Text(
+                "'{node}' (VotingLayer) reduces {inward} to {outward} by {votes} votes for each "
+                "class, and leaves some out",
+                node=call.name,
+                inward=call.inward,
+                outward=call.outward,
+                votes=votes,
+            ),
             fix="let it take (batch, classes * voting_size)",
             node=call.name,
         )
@@ -300,7 +331,11 @@ def _export_recurrent(call: Call) -> Exported:
     neuron = container.sub_module
     if type(neuron).__name__ not in _NODES:
         raise ConversionError(
-            f"'{call.name}' (LinearRecurrentContainer) holds a {type(neuron).__name__}",
+            Text(
+                "'{node}' (LinearRecurrentContainer) holds a {type}",
+                node=call.name,
+                type=type(neuron).__name__,
+            ),
             fix=f"let it hold one of {listing(_NODES)} alone, and put other layers before or after it",
             node=call.name,
         )
@@ -370,14 +405,11 @@ FRAMEWORK = Framework(
             run=TORCH_RUN,
             counts_batch=False,
             dt=1e-4,
-            pool="AvgPool2d",
+            order="names",
             starts_at_reset=True,
             uniform=True,
-            subtracts=True,
-            subtraction=("at once",),
-            apart=_needs_no_current,
-            composes=_COMPOSED,
-            by_name=True,
+            subtracts=("at once",),
+            does=_does,
             reads=MappingProxyType({"reset": "zero", "reset_delay": False, "initial": "v_reset"}),
         ),
     ),

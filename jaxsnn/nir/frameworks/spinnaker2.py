@@ -16,6 +16,7 @@ from jaxsnn.errors import Problem
 from jaxsnn.nir.frameworks.framework import Framework, Importer
 from jaxsnn.nir.model.dialect import Conventions, Dialect, rules
 from jaxsnn.nir.model.node import Node
+from jaxsnn.wording import Text
 
 
 def _remarks(node: Node, dialect: Dialect) -> Iterator[Problem]:
@@ -29,8 +30,13 @@ def _remarks(node: Node, dialect: Dialect) -> Iterator[Problem]:
         yield Problem(
             node=node.name,
             code="rounded",
-            message=f"node '{node.name}' ({node.type}) has the weight {worst:g}, and SpiNNaker2's "
-            "weights are whole numbers",
+            message=Text(
+                "node '{node}' ({type}) has the weight {value:g}, and SpiNNaker2's weights are "
+                "whole numbers",
+                node=node.name,
+                type=node.type,
+                value=worst,
+            ),
             fix="scale weights and thresholds alike, or set scale_weights, and expect rounding",
             severity="warning",
         )

@@ -54,6 +54,7 @@ from jaxsnn.nir.model.graph import Graph
 from jaxsnn.nir.model.node import LIKE_XLA, Node, ints
 from jaxsnn.nir.model.nodes import Affine, Input, Linear
 from jaxsnn.nir.model.passes import window
+from jaxsnn.wording import Text
 
 # What it writes
 
@@ -77,16 +78,13 @@ _REWIRED = (
 )
 
 
-def _rewired(graph: Graph) -> tuple[tuple[Edge, ...], tuple[Change, ...]]:
-    """Edges with the inputs of recurrent subgraphs moved from the recurrent weights to the neuron,
-    and what was moved.
+def _rewired(graph: Graph) -> Iterator[tuple[tuple[Edge, Edge], Change]]:
+    """Move the inputs of recurrent subgraphs from the recurrent weights to the neuron.
 
     The pattern is Input -> weights, weights -> neuron, neuron -> weights, and nothing else reaches
     the neuron.
     """
-    edges = list(graph.written_edges)
-    changes = []
-    for number, (source, target) in enumerate(graph.written_edges):
+    for source, target in graph.written_edges:
         if "/" not in source or not isinstance(graph.nodes[source], Input):
             continue
         after = [end for start, end in graph.written_edges if start == target]
@@ -99,10 +97,9 @@ def _rewired(graph: Graph) -> tuple[tuple[Edge, ...], tuple[Change, ...]]:
             and feeds == [target]
             and (neuron, target) in graph.written_edges
         ):
-            edges[number] = (source, neuron)
             description = f"edge {source} -> {target} is read as {source} -> {neuron}"
-            changes.append(Change(node=target, what=description, why=_REWIRED))
-    return tuple(edges), tuple(changes)
+            change = Change(node=target, what=description, why=_REWIRED)
+            yield ((source, target), (source, neuron)), change
 
 
 def _learnt(node: Node, graph: Graph) -> Iterator[Learnt]:
@@ -143,7 +140,10 @@ def _without_threshold(nodes: Mapping[str, Node], dt_estimate: Estimate) -> tupl
     if len(membranes) <= sum(node.type == "Threshold" for node in nodes.values()):
         return None
     return membranes[0], (
-        f"spyx writes a LI with a Threshold behind it only, and '{membranes[0]}' has none"
+        Text(
+            "spyx writes a LI with a Threshold behind it only, and '{node}' has none",
+            node=membranes[0],
+        )
     )
 
 
@@ -190,7 +190,7 @@ _WRITES = Conventions(
         ),
     ),
     evidence=_EVIDENCE,
-    time_unit_from_dt=True,
+    time_unit="from dt",
     reset="subtract",
     reset_delay=True,
     resets_at_start=True,
@@ -198,8 +198,7 @@ _WRITES = Conventions(
     spikes_from="before",
     recurrent_delay=0,
     channels_last=True,
-    repair=_rewired,
-    meanings=(clamping("Spyx", _learnt), _padded_like_xla),
+    meanings=(_rewired, clamping("Spyx", _learnt), _padded_like_xla),
 )
 
 
@@ -213,9 +212,14 @@ def _write(step: Step, setting: Setting) -> Written:
     if step.reset == "value" and not step.current_based and np.all(step.decay == 0):
         # Nothing is left in the next step, whatever is taken off.
         step = dataclasses.replace(step, reset="subtract", v_start=np.zeros(step.shape))
-    _refuse_value(step, setting)
+    if step.reset in ("value", "skip", "subtract unless above"):
+        manner = "with reset_delay false" if step.reset == "subtract unless above" else "to a value"
+        reason = f"it resets {manner}, and Spyx's importer subtracts v_threshold"
+        setting.give_up(step.name, reason, "that reset is written")
     needs_start(step, np.zeros(step.shape), setting)
-    _refuse_late(step, setting)
+    if step.current_based and step.reset == "subtract later" and not np.all(step.decay == 1):
+        reason = "it subtracts v_threshold after decaying, and Spyx's CuBaLIF before"
+        setting.give_up(step.name, reason, "the earlier subtraction is written")
     at_once = step.reset == "subtract" and not np.all(step.decay == 1)
     threshold = moved_threshold(step, step.v_threshold, False)
     rest = np.maximum(1 - step.decay, NO_LEAK)
@@ -227,8 +231,11 @@ def _write(step: Step, setting: Setting) -> Written:
     if step.current_based or at_once:
         if len(step.shape) > 1:
             raise ConversionError(
-                f"node '{step.name}' of shape {step.shape} needs Spyx's CuBaLIF, "
-                "which takes one axis",
+                Text(
+                    "node '{node}' of shape {shape} needs Spyx's CuBaLIF, which takes one axis",
+                    node=step.name,
+                    shape=step.shape,
+                ),
                 fix="flatten what feeds it",
                 node=step.name,
             )
@@ -256,27 +263,6 @@ def _write(step: Step, setting: Setting) -> Written:
             "v_leak": filled(step, 0),
         }
     return Written(entry=entry, factor=step.gain, offset=negligible(step.drive, threshold), why=why)
-
-
-def _refuse_value(step: Step, setting: Setting) -> None:
-    """Give up resets other than by subtraction."""
-    if step.reset in ("value", "skip", "subtract unless above"):
-        described = "to a value" if step.reset in ("value", "skip") else "with reset_delay false"
-        setting.give_up(
-            step.name,
-            f"it resets {described}, and Spyx's importer subtracts v_threshold",
-            "that reset is written",
-        )
-
-
-def _refuse_late(step: Step, setting: Setting) -> None:
-    """Give up a subtraction after decaying, where there is a current."""
-    if step.current_based and step.reset == "subtract later" and not np.all(step.decay == 1):
-        setting.give_up(
-            step.name,
-            "it subtracts v_threshold after decaying, and Spyx's CuBaLIF before",
-            "the earlier subtraction is written",
-        )
 
 
 def _load(path: str, setting: Setting) -> str:
@@ -449,15 +435,21 @@ def _widened(
             place >= size for place, size in zip(tap, weight.shape[2:], strict=True)
         ):
             raise ConversionError(
-                f"node '{name}' pads by more than its kernel, "
-                "whose weights must hold its bias for Spyx",
+                Text(
+                    "node '{node}' pads by more than its kernel, whose weights must hold its bias "
+                    "for Spyx",
+                    node=name,
+                ),
                 fix="pad by less, or leave its bias out",
                 node=name,
             )
         if amplitude is not None and _outgrows(name, entry):
             raise ConversionError(
-                f"node '{name}' pads so far that a constant input does not reach all of its "
-                "outputs, which must hold a bias for Spyx",
+                Text(
+                    "node '{node}' pads so far that a constant input does not reach all of its "
+                    "outputs, which must hold a bias for Spyx",
+                    node=name,
+                ),
                 fix="pad by less, or leave out the biases behind the first layer of neurons",
                 node=name,
             )
@@ -533,14 +525,11 @@ FRAMEWORK = Framework(
                 "y, state = nn.run(net, x)  # x: (time, batch, *shape), channels last"
             ),
             wire=_chain,
+            lacks=("dilation",),
             counts_batch=None,
             dt=1.0,
-            pool="SumPool2d",
-            dilates=False,
-            chain=True,
-            sums=False,
-            subtracts=True,
-            subtraction=("later",),
+            wiring=("loops",),
+            subtracts=("later",),
             reads=MappingProxyType({"reset": "subtract", "reset_delay": True, "initial": "zero"}),
         ),
     ),

@@ -15,6 +15,7 @@ import numpy as np
 
 from jaxsnn.errors import ConversionError
 from jaxsnn.nir.model.changes import Edge
+from jaxsnn.wording import Text
 
 if TYPE_CHECKING:
     from jaxsnn.nir.frameworks.source_step import Step
@@ -141,7 +142,11 @@ def numbers_of(value: Any, shape: tuple[int, ...] | None = None) -> np.ndarray:
     before = max(array.ndim - len(shape), 0)
     if any(length != 1 for length in array.shape[:before]):
         raise ConversionError(
-            f"numbers of shape {array.shape} are given for neurons of shape {shape}",
+            Text(
+                "numbers of shape {actual} are given for neurons of shape {expected}",
+                actual=array.shape,
+                expected=shape,
+            ),
             fix="give one number for all, or one for each neuron, without an axis of batch",
         )
     return np.broadcast_to(array.reshape(array.shape[before:]), shape).copy()
@@ -158,10 +163,17 @@ def refuse_axes(call: Call, axis_count: int) -> None:
     first = "time and batch" if call.leading == 2 else "batch"
     missing = axis_count > max(len(call.inward), 1)
     shape = "channels, *shape" if missing else "*shape"
-    axes = "one axis" if axis_count == 1 else f"{axis_count} axes"
+    axes = "one axis" if axis_count == 1 else Text("{axes} axes", axes=axis_count)
     raise ConversionError(
-        f"'{call.name}' ({type(call.module).__name__}) takes numbers of shape {call.inward} behind "
-        f"{first}, and in NIR numbers of {axes}",
+        Text(
+            "'{node}' ({type}) takes numbers of shape {shape} behind {leading}, and in NIR "
+            "numbers of {axes}",
+            node=call.name,
+            type=type(call.module).__name__,
+            shape=call.inward,
+            leading=first,
+            axes=axes,
+        ),
         fix=f"give a sample (batch, {shape}) of one step, without an axis of time"
         if call.leading == 1
         else f"give a sample (time, batch, {shape})",
@@ -191,7 +203,11 @@ def exported_convolution(call: Call) -> Exported:
     conv = call.module
     if conv.padding_mode != "zeros":
         raise ConversionError(
-            f"'{call.name}' pads with {conv.padding_mode}, and NIR pads with zeros",
+            Text(
+                "'{node}' pads with {padding}, and NIR pads with zeros",
+                node=call.name,
+                padding=conv.padding_mode,
+            ),
             fix='use padding_mode="zeros"',
             node=call.name,
         )
@@ -254,8 +270,11 @@ def _pool(call: Call) -> Exported:
         or (np.any(pool.padding) and not pool.count_include_pad)
     ):
         raise ConversionError(
-            f"'{call.name}' rounds up, or divides by another number than its window, "
-            "and NIR does neither",
+            Text(
+                "'{node}' rounds up, or divides by another number than its window, and NIR does "
+                "neither",
+                node=call.name,
+            ),
             fix="leave out ceil_mode and divisor_override, and count the padding",
             node=call.name,
         )
@@ -278,8 +297,14 @@ def _even_pool(call: Call) -> Exported:
     before, after = np.array(call.inward[-axes:]), np.array(call.outward[-axes:])
     if np.any(before % after):
         raise ConversionError(
-            f"'{call.name}' ({type(call.module).__name__}) makes {tuple(call.outward[-axes:])} of "
-            f"{tuple(call.inward[-axes:])} by windows of several sizes, and NIR's have one",
+            Text(
+                "'{node}' ({type}) makes {outward} of {inward} by windows of several sizes, and "
+                "NIR's have one",
+                node=call.name,
+                type=type(call.module).__name__,
+                outward=tuple(call.outward[-axes:]),
+                inward=tuple(call.inward[-axes:]),
+            ),
             fix="give it a size by which that of its input can be divided",
             node=call.name,
         )
@@ -292,7 +317,12 @@ def _zeros_around(call: Call) -> Exported:
     layer = call.module
     if getattr(layer, "value", 0) != 0:
         raise ConversionError(
-            f"'{call.name}' ({type(layer).__name__}) pads with {layer.value:g}, and NIR with zeros",
+            Text(
+                "'{node}' ({type}) pads with {value:g}, and NIR with zeros",
+                node=call.name,
+                type=type(layer).__name__,
+                value=layer.value,
+            ),
             fix="pad with 0",
             node=call.name,
         )
@@ -322,7 +352,11 @@ def refuse_training(name: str, module: Any) -> None:
     moves = any("SpectralNorm" in type(part).__name__ for part in module.modules())
     if module.training and (random or moves or "BatchNorm" in kind):
         raise ConversionError(
-            f"'{name}' ({kind}) is in training mode, where it does not do what it does later",
+            Text(
+                "'{node}' ({type}) is in training mode, where it does not do what it does later",
+                node=name,
+                type=kind,
+            ),
             fix="call module.eval() first, as it is then exported",
             node=name,
         )
@@ -337,8 +371,13 @@ def refuse_few_digits(name: str, module: Any) -> None:
     for tensor in (*module.parameters(), *module.buffers()):
         if tensor.dtype.is_floating_point and tensor.dtype.itemsize < _LEAST_BYTES:
             raise ConversionError(
-                f"'{name}' ({type(module).__name__}) computes in {tensor.dtype}, and a graph of it "
-                "in float32, which spikes at other steps",
+                Text(
+                    "'{node}' ({type}) computes in {dtype}, and a graph of it in float32, which "
+                    "spikes at other steps",
+                    node=name,
+                    type=type(module).__name__,
+                    dtype=tensor.dtype,
+                ),
                 fix="give a copy in float32, copy.deepcopy(module).float(), "
                 "and compare with what that does",
                 node=name,
@@ -358,15 +397,23 @@ def exported_normalisation(call: Call) -> Exported:
     norm = call.module
     if norm.running_mean is None:
         raise ConversionError(
-            f"'{call.name}' ({type(norm).__name__}) has no running statistics, "
-            "so that what it does depends on the batch",
+            Text(
+                "'{node}' ({type}) has no running statistics, so that what it does depends on "
+                "the batch",
+                node=call.name,
+                type=type(norm).__name__,
+            ),
             fix="use track_running_stats=True",
             node=call.name,
         )
     if call.leading != 1:
         raise ConversionError(
-            f"'{call.name}' ({type(norm).__name__}) takes time and batch as two axes, and the batch for"
-            " its channels",
+            Text(
+                "'{node}' ({type}) takes time and batch as two axes, and the batch for its "
+                "channels",
+                node=call.name,
+                type=type(norm).__name__,
+            ),
             fix="let it take each step, as Norse's Lift does, or time and batch as one axis",
             node=call.name,
         )
@@ -430,7 +477,10 @@ def _largest(call: Call) -> Exported:
     pool = call.module
     if _rounds_up(call) or pool.return_indices or np.any(np.asarray(pool.dilation) != 1):
         raise ConversionError(
-            f"'{call.name}' rounds up, dilates its window or returns indices, and NIR does neither",
+            Text(
+                "'{node}' rounds up, dilates its window or returns indices, and NIR does neither",
+                node=call.name,
+            ),
             fix="leave out ceil_mode, dilation and return_indices",
             node=call.name,
         )
@@ -472,7 +522,7 @@ def _flatten(call: Call) -> Exported:
     start, end = (dim % dims - call.leading for dim in axes)
     if start < 0:
         raise ConversionError(
-            f"'{call.name}' flattens the axis of batch",
+            Text("'{node}' flattens the axis of batch", node=call.name),
             fix=f"use start_dim={call.leading}",
             node=call.name,
         )

@@ -26,7 +26,7 @@ TimeUnit = Literal["s", "ms", "step"]
 Kernel = Literal["delta", "box"]
 Reset = Literal["zero", "subtract", "none"]
 Initial = Literal["zero", "v_leak", "v_reset"]
-Arrival = Literal["fixed", "jump", "scaled jump"]
+Arrival = Literal["fixed", "unit", "jump", "scaled jump"]
 
 #: Seconds in one unit of a file's time; a step lasts dt.
 UNIT_SECONDS: Mapping[str, float] = MappingProxyType({"s": 1.0, "ms": 1e-3})
@@ -42,7 +42,8 @@ class Rule:
     """How one framework simulates one type of neuron.
 
     Attributes:
-        arrival: "fixed": a spike of weight w is a current w of area dt, so r and w_in count.
+        arrival: "fixed": a spike of weight w is a current w of area dt, so r and w_in count. "unit": the
+            same of area 1 in the file's unit of time (the literal equations).
             "jump": the current (of a neuron without synaptic current: the membrane) jumps by w,
             whatever r and w_in say. "scaled jump": NIR's equations for a spike of area tau_syn
             (LIF and LI: tau; IF and I: one unit of time), so that the current jumps by w_in w, and
@@ -62,7 +63,6 @@ class Rule:
             I = I + dt/tau_syn (v_leak - I + w_in X), from v_leak on, and r I drives V.
         resets_first: The kinds of reset that, acting one step late, act before V decays and X is
             added; else after.
-        initial: Where V starts, if not where the conventions say.
         ones: Parameters that it always writes as 1.
         option: Name of an own option (true or false) on which the rule depends; "" if on none. The
             rule holds if it is true.
@@ -76,7 +76,6 @@ class Rule:
     membrane: Literal["exact", "leak", "average", "euler", "relax"] = "exact"
     synapse: Literal["exact", "add last", "add first", "decay last", "filter"] = "exact"
     resets_first: tuple[Reset, ...] = ()
-    initial: Initial | None = None
     ones: tuple[str, ...] = ()
     option: str = ""
     without: Rule | None = None
@@ -154,6 +153,9 @@ class FrameworkOption(Option):
             "say {option}".
         unsaid: A sentence for `Dialect.why` while nobody has said it, a template as `fix`.
         tries: What `jaxsnn verify` tries where a recording does not verify, likely ones.
+        fallback: The value where nobody says another, with a sentence that says why; None: it must be
+            said. The value may be a function of the graph, which returns None likewise.
+        seconds: Value -> seconds in one unit of the file's time, where the option tells these.
     """
 
     kind: Literal["time", "bool", "number", "choice"]
@@ -161,6 +163,8 @@ class FrameworkOption(Option):
     fix: str = ""
     unsaid: str = ""
     tries: tuple[bool | float | str, ...] = ()
+    fallback: tuple[Any, str] | None = None
+    seconds: Callable[[float], float] | None = None
 
     @property
     def advice(self) -> Text:
@@ -179,31 +183,43 @@ class FrameworkOption(Option):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Conventions:
+class Release:
+    """A version of a framework, of which something is known.
+
+    Attributes:
+        version: "1.0" (with all that begins so, 1.0.3), "main" (what is not released); "" where all
+            versions are alike.
+        after: Of an unreleased version: the last release before it. Any later release is taken for
+            this one.
+        ran: The version was run; False: it is known by its source.
+    """
+
+    version: str = ""
+    after: str = ""
+    ran: bool = True
+
+    @property
+    def released(self) -> bool:
+        """There is a release that has it."""
+        return not self.after
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Conventions(Release):
     """What one framework means by the files that it writes; None where its files leave it open.
 
     Attributes:
         name: Name of the dialect: that of the framework.
-        version: Of the framework: "1.0" (with all that begins so, 1.0.3), "main" (what is not
-            released); "" where all files of it mean the same.
-        after: Of an unreleased version: the last release before it. Any later release is read as
-            this one.
-        ran: What is said of it was run; False: it is known by its source.
         reads_only: It writes no files: this is how it runs those of others. No file is taken for
             its own unless that is said.
         rules: How it simulates each type of neuron that it writes, by NIR type.
         others: How it simulates types of neurons that NIR does not have, and that are registered
             from outside; None: it never writes one.
         evidence: How its files are recognised.
-        time_unit: Unit of the time constants.
-        time_unit_from_dt: A dt of 1 in the file's unit means that it counts time in steps; any
-            other, that it writes seconds.
+        time_unit: Unit of the time constants; "from dt": steps where dt is 1 in the file's unit, else
+            seconds.
         build_options: Options with which this library itself builds graphs in this dialect.
-        seconds: Seconds in one unit of the file's time where an own option tells them.
-        seconds_option: Name of that option.
         dt: The step that it always writes with, in seconds.
-        area: A spike of weight 1 that is a current lasts "dt", or the file's unit of time, "unit"
-            (the literal equations).
         reset: Its default reset; "zero" puts V to v_reset, "subtract" takes v_threshold off.
         reset_delay: True: a spike acts on the membrane one step later.
         resets_at_start: A neuron that is above threshold when a step begins is reset then, whatever
@@ -212,7 +228,7 @@ class Conventions:
         spikes_per_step: "one" or "several".
         spikes_from: "before": the spike of a step is that of the membrane before the step's update,
             so that each layer takes a step.
-        initial: Membrane at the start. Currents start at 0.
+        initial: Membrane at the start; "v_leak" of neurons without one is v_reset. Currents start at 0.
         constant_input: What a bias does: "current" (a constant current) or "step" (added like a
             spike in every step).
         recurrent_delay: Steps that a recurrent spike takes.
@@ -224,32 +240,22 @@ class Conventions:
             passes where a node runs before its source: "depth first" from the Input, or "in turn",
             see `jaxsnn.nir.model.loops`; None: it runs no such loops, or nobody knows.
         channels_last: Columns of the Affine after a Flatten are in height, width, channel order.
-        repair: Edges as the framework means them, and what was repaired: called with a graph.
-        meanings: Nodes whose numbers the framework does not take as it wrote them, as it takes them
-            (`Node.read_as`), each with what to say of it: called with a graph. They raise
-            DialectError for a graph that the framework cannot run.
+        meanings: What the framework does not take as it wrote it, as it takes it, each with what to
+            say of it: nodes (`Node.read_as`), and edges as pairs (written, meant). Called with a graph;
+            they raise DialectError for one that the framework cannot run.
         refine: What only this framework does to a neuron: called with the rule that all else makes of it
             (`jaxsnn.nir.frameworks.source_rule.NeuronRule`) and the dialect; returns the rule that holds.
         options: What its files leave open and only it has.
-        defaults: Own options that need not be said: name -> (value, a sentence that says why). The
-            value may be a function of the graph, which returns None where the option must be said.
     """
 
     name: str
-    version: str = ""
-    after: str = ""
-    ran: bool = True
     reads_only: bool = False
     rules: Mapping[str, Rule]
     others: Rule | None = None
     evidence: Evidence = dataclasses.field(default_factory=Evidence)
-    time_unit: TimeUnit | None = None
-    time_unit_from_dt: bool = False
+    time_unit: TimeUnit | Literal["from dt"] | None = None
     build_options: Mapping[str, Any] = dataclasses.field(default_factory=nothing)
-    seconds: Callable[[Dialect], float | None] | None = None
-    seconds_option: str = ""
     dt: float | None = None
-    area: Literal["dt", "unit"] = "dt"
     reset: Reset | None = None
     reset_delay: bool | None = None
     resets_at_start: bool = False
@@ -263,13 +269,16 @@ class Conventions:
     loops_by_importer: bool = False
     runs_loops: Literal["depth first", "in turn"] | None = None
     channels_last: bool = False
-    # Both take a Graph, which holds a Dialect and therefore cannot be named here.
-    repair: Callable[[Any], tuple[tuple[Edge, ...], tuple[Change, ...]]] | None = None
-    meanings: tuple[Callable[[Any], Iterator[tuple[Node, Change]]], ...] = ()
+    # They take a Graph, which holds a Dialect and therefore cannot be named here.
+    meanings: tuple[Callable[[Any], Iterator[tuple[Node | tuple[Edge, Edge], Change]]], ...] = ()
     # A NeuronRule and the dialect; the record is made of those here and therefore cannot be named.
     refine: Callable[[Any, Dialect], Any] | None = None
     options: tuple[FrameworkOption, ...] = ()
-    defaults: Mapping[str, tuple[Any, str]] = dataclasses.field(default_factory=nothing)
+
+    @property
+    def unit_option(self) -> FrameworkOption | None:
+        """The option that tells the unit of the file's time, if one does."""
+        return next((option for option in self.options if option.seconds is not None), None)
 
     def rule(self, kind: str) -> Rule | None:
         """How it simulates a type of neuron; None if it never writes one."""
@@ -406,8 +415,10 @@ class Dialect:
         unknown.
         """
         conventions = self.conventions
-        if conventions is not None and conventions.seconds is not None:
-            return conventions.seconds(self)
+        unit_option = None if conventions is None else conventions.unit_option
+        if unit_option is not None and unit_option.seconds is not None:
+            value = self.option(unit_option.name)
+            return None if value is None else unit_option.seconds(value)
         return self.dt if self.time_unit == "step" else UNIT_SECONDS.get(self.time_unit or "")
 
     def at(self, node: str) -> NodeDialect:

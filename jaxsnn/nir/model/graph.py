@@ -296,37 +296,39 @@ class Graph:
         """
         plain = {name: node.in_file() for name, node in self.nodes.items()}
         file = dataclasses.replace(self, nodes=MappingProxyType(plain))
-        edges, edge_changes = file._repaired_for(dialect)
-        nodes, meant = file._meant_by(dialect)
-        before = (*file._repaired_for(self.dialect)[1], *file._meant_by(self.dialect)[1])
+        nodes, edges, changes = file._meant_by(dialect)
+        before = file._meant_by(self.dialect)[2]
         repairs = tuple(repair for repair in self.repairs if repair not in before)
         return dataclasses.replace(
             self,
             nodes=MappingProxyType(plain | nodes),
             dialect=dialect,
             edges=edges,
-            repairs=(*repairs, *edge_changes, *meant),
+            repairs=(*repairs, *changes),
         )
 
-    def _repaired_for(self, dialect: Dialect) -> tuple[tuple[Edge, ...], tuple[Change, ...]]:
-        """The edges as a dialect means them, and where its framework writes them otherwise."""
-        conventions = dialect.conventions
-        if conventions is None or conventions.repair is None:
-            return self.written_edges, ()
-        return conventions.repair(self)
-
-    def _meant_by(self, dialect: Dialect) -> tuple[dict[str, Node], tuple[Change, ...]]:
-        """The nodes whose numbers a dialect means otherwise than the file has them, as it means
-        them, and what was changed.
+    def _meant_by(
+        self, dialect: Dialect
+    ) -> tuple[dict[str, Node], tuple[Edge, ...], tuple[Change, ...]]:
+        """Return the nodes whose numbers a dialect means otherwise than the file has them, as it means
+        them, all edges as it means them, and what was changed.
         """
         conventions = dialect.conventions
         if conventions is None:
-            return {}, ()
+            return {}, self.written_edges, ()
         read = dataclasses.replace(self, dialect=dialect)
-        reinterpreted = [meant for meaning in conventions.meanings for meant in meaning(read)]
-        return {node.name: node for node, _ in reinterpreted}, tuple(
-            change for _, change in reinterpreted
-        )
+        nodes: dict[str, Node] = {}
+        moved_edges: dict[Edge, Edge] = {}
+        changes: list[Change] = []
+        for meaning in conventions.meanings:
+            for meant, change in meaning(read):
+                if isinstance(meant, Node):
+                    nodes[meant.name] = meant
+                else:
+                    moved_edges[meant[0]] = meant[1]
+                changes.append(change)
+        edges = tuple(moved_edges.get(edge, edge) for edge in self.written_edges)
+        return nodes, edges, tuple(changes)
 
 
 #: What people pass where a Graph is wanted, by the name of its class, and how to make one of it.

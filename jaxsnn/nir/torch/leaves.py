@@ -102,9 +102,8 @@ def exporter_of(module: Any) -> Callable[[Call], Exported] | None:
     """The exporter of a type, or None; by name, so that no framework is imported for nothing."""
     if is_of_graph(module):
         return _graph_of
-    if _wrapped_layer(module) is not None:
-        return _export_wrapped
-    return _exporters().get((_package(module), layer_class(module).__name__))
+    exporter = _exporters().get((_package(module), layer_class(module).__name__))
+    return _export_wrapped if isinstance(exporter, str) else exporter
 
 
 def of_library(module: Any) -> bool:
@@ -115,8 +114,7 @@ def of_library(module: Any) -> bool:
 
 def unsupported(name: str, module: Any) -> ConversionError:
     """The refusal of a layer that no graph has."""
-    wrappers = {name for framework in frameworks().values() for name in framework.wrappers}
-    layer_names = sorted({name for _, name in _exporters()} | wrappers)
+    layer_names = sorted({name for _, name in _exporters()})
     way_out = WAYS_OUT.get(type(module).__name__, f"supported are {listing(layer_names, limit=30)}")
     return ConversionError(
         Text(
@@ -144,8 +142,9 @@ def _kind(module: Any, layer_names: Iterable[str]) -> str:
     return f"{kind.__module__}.{kind.__name__}" if kind.__name__ in layer_names else kind.__name__
 
 
-def _exporters() -> dict[tuple[str, str], Callable[[Call], Exported]]:
-    """By package and name of the class."""
+def _exporters() -> dict[tuple[str, str], Callable[[Call], Exported] | str]:
+    """Return `Framework.leaves` by package and name of the class, and torch's layers."""
+    exporters: dict[tuple[str, str], Callable[[Call], Exported] | str]
     exporters = {("torch", kind): exporter for kind, exporter in LAYERS.items()}
     for framework in frameworks().values():
         exporters |= {
@@ -169,11 +168,8 @@ def setter_of(module: Any) -> Setter | None:
 
 def _wrapped_layer(module: Any) -> Any:
     """The layer that a wrapper of a framework applies in each time step; None of other layers."""
-    package, kind = _package(module), layer_class(module).__name__
-    for framework in frameworks().values():
-        if framework.package == package and kind in framework.wrappers:
-            return getattr(module, framework.wrappers[kind])
-    return None
+    attribute = _exporters().get((_package(module), layer_class(module).__name__))
+    return getattr(module, attribute) if isinstance(attribute, str) else None
 
 
 def _export_wrapped(call: Call) -> Exported:
