@@ -13,6 +13,7 @@ from jaxsnn.nir.convert.topology import as_problem, keep_one, merge_weights, ref
 from jaxsnn.nir.dialects.steps import flow_of
 from jaxsnn.nir.frameworks.framework import Importer
 from jaxsnn.nir.model.draft import NEURON_TYPES, Draft, loops_of, weighted_feeder
+from jaxsnn.wording import Text
 
 
 def resolve_flows(conversion: Conversion) -> None:
@@ -90,7 +91,11 @@ def use_one_matrix(conversion: Conversion) -> None:
             draft.nodes[copy], draft.shapes[copy] = dict(draft.nodes[name]), draft.shapes[name]
             draft.edges.remove((source, name))
             draft.edges += [(source, copy), *((copy, target) for target in draft.targets(name))]
-            draft.changed(copy, f"copies '{name}' for '{source}'", f"'{name}' sums its sources")
+            draft.changed(
+                copy,
+                Text("copies '{node}' for '{source}'", node=name, source=source),
+                Text("'{node}' sums its sources", node=name),
+            )
 
 
 def check_chain(conversion: Conversion) -> None:
@@ -109,7 +114,7 @@ def remove_dots(conversion: Conversion) -> None:
         new_names[name] = new_name
         if new_name != name:
             why = f"{conversion.title}'s importer registers nodes in a ModuleDict, which takes no such key"
-            draft.changed(new_name, f"'{name}' is renamed", why)
+            draft.changed(new_name, Text("'{node}' is renamed", node=name), why)
     rename_nodes(draft, new_names)
 
 

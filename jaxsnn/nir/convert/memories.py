@@ -22,6 +22,7 @@ from jaxsnn.nir.dialects.gains import known
 from jaxsnn.nir.frameworks.source_step import Step
 from jaxsnn.nir.model.draft import Draft, scale_inputs
 from jaxsnn.nir.model.graph import Graph
+from jaxsnn.wording import Text
 
 
 def replace_readouts(conversion: Conversion) -> None:
@@ -122,7 +123,7 @@ def _write_readout(draft: Draft, step: Step) -> None:
     _feed_itself(draft, name, np.diag(step.decay), drive)
     draft.changed(
         name,
-        f"{step.type} is written as weights that feed themselves",
+        Text("{type} is written as weights that feed themselves", type=step.type),
         "the importer has no neuron that gives its membrane; y = x + k y is the same",
     )
 
@@ -219,7 +220,10 @@ def _write_delay(draft: Draft, name: str, delay: np.ndarray) -> None:
     _feed_itself(draft, memory, np.eye(held, k=-size, dtype=np.float32))
     draft.changed(
         name,
-        f"a Delay of up to {late.max()} steps is written as weights that pass on what they hold",
+        Text(
+            "a Delay of up to {steps} steps is written as weights that pass on what they hold",
+            steps=late.max(),
+        ),
         "importers have no Delay",
     )
 

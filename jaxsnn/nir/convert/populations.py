@@ -19,6 +19,7 @@ from jaxsnn.nir.frameworks.source_step import Step
 from jaxsnn.nir.model.draft import WEIGHTED, Draft, feedback_of, identity, scale_inputs
 from jaxsnn.nir.model.nodes import SPIKING
 from jaxsnn.units import format_time
+from jaxsnn.wording import Text
 
 _FIRES = tuple(cls.__name__ for cls in SPIKING)
 #: A threshold of 0, which neurons at rest must not reach: far below what weights add, in any unit.
@@ -237,7 +238,12 @@ def _insert_starter(draft: Draft, name: str, kicks: np.ndarray, constant: np.nda
         "and the source starts or rests elsewhere"
     )
     draft.changed(
-        pair, f"two neurons that fire once each, in the first two steps, move '{name}' there", why
+        pair,
+        Text(
+            "two neurons that fire once each, in the first two steps, move '{node}' there",
+            node=name,
+        ),
+        why,
     )
     ones, zeros = np.ones(2), np.zeros(2)
     return Step(
@@ -269,7 +275,15 @@ def unify_time_constants(conversion: Conversion) -> None:
         feedback = feedback_of(draft, name) if name in recurrent else []
         steps |= _split(draft, step, groups, feedback)
         why = f"{conversion.title}'s importer takes one time constant for all neurons of a node"
-        draft.changed(name, f"is written as {len(groups)} nodes, whose spikes '{name}' joins", why)
+        draft.changed(
+            name,
+            Text(
+                "is written as {count} nodes, whose spikes '{node}' joins",
+                count=len(groups),
+                node=name,
+            ),
+            why,
+        )
     conversion.steps = steps
 
 
