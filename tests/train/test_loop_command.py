@@ -269,7 +269,7 @@ NETS = {
             "large",
             [],
             1,
-            "602 neurons need 1 circuit or more for their fan-in, the chip has room for 512 of them in 1",
+            "602 neurons need 1 or more circuits for their fan-in, the chip has room for 512 of them in 1",
         ),
         ("large", [], 1, "(90 too many): allow --runs 2 or more"),
         ("wide", ["--runs", "9"], 1, "neuron '2'[0] has 40000 sources"),
@@ -327,7 +327,7 @@ def test_networks_that_the_chip_cannot_train(
         (["--headroom", "0"], "the headroom of population '2' is 0: give a positive number"),
         (
             ["--headroom", "hidden:2"],
-            "a headroom is given for 'hidden', which is not a population: There are 2",
+            "a headroom is specified for 'hidden', which is not a population: There are 2",
         ),
         (["--headroom", "much"], "headroom is 'much': say one factor, or NODE:FACTOR"),
         (["--headroom", "2:much"], "say one factor, or NODE:FACTOR"),
@@ -360,7 +360,7 @@ def test_a_configuration_file_says_the_same(folder, tmp_path, capsys):
         f'data = "{folder / "task.npz"}"\nengine = "loop"\n[headroom]\nhidden = 2.0\n'
     )
     assert (
-        "given for 'hidden', which is not a population"
+        "specified for 'hidden', which is not a population"
         in refused(capsys, *argv, "--config", config)[1]
     )
     config.write_text(f'data = "{folder / "task.npz"}"\nengine = "loop"\n[headroom]\n2 = true\n')
