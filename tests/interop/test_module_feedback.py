@@ -140,9 +140,7 @@ def test_a_line_of_delays_is_no_loop_and_is_refused():
             self.kept = self.first(self.a(x))
             return self.out(self.b(before))
 
-    message = (
-        r"'out' reads the output of 'first' from the step before in the module, and from the same step in"
-    )
+    message = r"'out' reads the output of 'first' from the step before in the module, and from the same step in"
     with pytest.raises(ConversionError, match=message):
         from_torch(Late(), torch.zeros(1, 4))
 
@@ -228,9 +226,7 @@ def test_spikes_that_arrive_in_another_step_are_refused_however_few_they_are():
         return net.out(net.b(net.kept) + before)
 
     net = Around(forward, first=leaky(threshold=1e9), b=LINEAR(3, 3))
-    message = (
-        r"'out' reads the output of 'first' from the step before in the module, and from the same step"
-    )
+    message = r"'out' reads the output of 'first' from the step before in the module, and from the same step"
     with pytest.raises(ConversionError, match=message):
         from_torch(net, torch.zeros(1, 4))
 
@@ -239,7 +235,9 @@ def test_in_a_cycle_that_is_fed_twice_the_first_by_name_is_first():
     x = nets.spikes(3, (4,), steps=STEPS, batch=3)
     net = two_that_are_fed("l1", "l2")
     assert verify(from_torch(net, torch.zeros(1, 4)), x, nets.snntorch_play(net, x)).ok
-    message = r"'l2' reads the output of 'l1' from the step before in the module, and from the same step"
+    message = (
+        r"'l2' reads the output of 'l1' from the step before in the module, and from the same step"
+    )
     with pytest.raises(ConversionError, match=message):
         from_torch(two_that_are_fed("l2", "l1"), torch.zeros(1, 4))
 

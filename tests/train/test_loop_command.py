@@ -323,7 +323,7 @@ def test_networks_that_the_chip_cannot_train(
             "the chip's seed is 4294967296: give a whole number from 0 to 4294967295",
         ),
         (["--chip-seed", "1.5"], "--chip-seed is '1.5': give a whole number"),
-        (["--runs", "0"], "at most 0 runs are allowed: allow at least --runs 1"),
+        (["--runs", "0"], "--runs is 0: allow at least 1"),
         (["--headroom", "0"], "the headroom of population '2' is 0: give a positive number"),
         (
             ["--headroom", "hidden:2"],
