@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal, Self
 
-from jaxsnn.wording import Option, Text, facts_of, for_command_line, parts_of
+from jaxsnn.wording import Option, Shown, Text, facts_of, for_command_line, parts_of
 
 Severity = Literal["error", "warning", "note"]
 #: What a note is about: the kinds other than "information" are also issued as a warning.
@@ -382,15 +382,15 @@ def as_whole(value: object) -> int | None:
         return None
 
 
-def shown(value: object) -> str:
-    """A number for a message; what is none as Python writes it.
+def shown(value: object) -> Shown:
+    """Return a value for a message: a number in six digits, all else as Python writes it.
 
     >>> shown(0.5), shown("10ms"), shown(True)
     ('0.5', "'10ms'", 'True')
     """
     number = as_number(value)
     is_number = not math.isnan(number) or isinstance(value, float)
-    return f"{number:g}" if is_number else repr(value)
+    return Shown(f"{number:g}" if is_number else repr(value), value)
 
 
 #: JAX makes a random key of 32 bits of a seed: larger ones would draw what a smaller one draws.

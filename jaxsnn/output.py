@@ -37,15 +37,19 @@ def refuse_unreadable(path: Name, kind: str) -> Path:
     try:
         mode = path.stat().st_mode
     except ValueError as error:  # a zero byte
-        raise FileError(f"{os.fspath(path)!r} is no name of a file", fix=f"name {kind}") from error
+        raise FileError(
+            Text("not a valid file name: {path!r}", path=os.fspath(path)), fix=f"name {kind}"
+        ) from error
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ENOTDIR):
-            raise FileError(f"{path}: no such file") from error
-        raise FileError(f"{path} cannot be read ({error.strerror or error})") from error
+            raise FileError(Text("{path}: no such file", path=path)) from error
+        raise FileError(
+            Text("{path} cannot be read ({error})", path=path, error=error.strerror or error)
+        ) from error
     if stat.S_ISDIR(mode):
-        raise FileError(f"{path} is a directory", fix=f"name {kind}")
+        raise FileError(Text("{path} is a directory", path=path), fix=f"name {kind}")
     if not stat.S_ISREG(mode):
-        raise FileError(f"{path} is no regular file", fix=f"name {kind}")
+        raise FileError(Text("{path} is not a regular file", path=path), fix=f"name {kind}")
     return path
 
 
@@ -62,20 +66,28 @@ def refuse_unwritable(path: str | os.PathLike[str], force: bool = False) -> Path
     try:
         path.lstat()
     except ValueError as error:  # a zero byte
-        raise FileError(f"{os.fspath(path)!r} is no name of a file", fix="name another") from error
+        raise FileError(
+            Text("not a valid file name: {path!r}", path=os.fspath(path)), fix="name another"
+        ) from error
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             fix = "name another file"
-            raise FileError(f"{path} cannot be written ({error.strerror})", fix=fix) from error
+            raise FileError(
+                Text("{path} cannot be written ({error})", path=path, error=error.strerror), fix=fix
+            ) from error
     if path.is_dir():
-        raise FileError(f"{path} is a directory", fix="name a file in it")
+        raise FileError(Text("{path} is a directory", path=path), fix="name a file in it")
     if os.path.lexists(path) and not force:  # a link that leads nowhere, too
         raise _exists(path)
     if path.exists() and not path.is_file():
-        raise FileError(f"{path} is no regular file", fix="name another file")
+        raise FileError(Text("{path} is not a regular file", path=path), fix="name another file")
     if not path.parent.is_dir():
         raise FileError(
-            f"{path} cannot be written, the folder {path.parent} does not exist",
+            Text(
+                "{path} cannot be written, the folder {folder} does not exist",
+                path=path,
+                folder=path.parent,
+            ),
             fix="create it first",
         )
     # With force a link is written through: what counts is the folder that it leads to.
@@ -93,7 +105,11 @@ def refuse_read_only(path: Name, folder: Name) -> None:
     """
     if not os.access(folder, os.W_OK | os.X_OK):
         raise FileError(
-            f"{path} cannot be written, the folder {folder} is read-only",
+            Text(
+                "{path} cannot be written, the folder {folder} is read-only",
+                path=path,
+                folder=folder,
+            ),
             fix="name a place where files can be written",
         )
 
@@ -106,14 +122,15 @@ def refuse_link(path: Name) -> None:
     """
     if os.path.islink(path):
         raise FileError(
-            f"{path} is a symbolic link, and no file is written through it",
+            Text("{path} is a symbolic link, and files are not written through links", path=path),
             fix="remove the link, or put a copy of the file in its place",
         )
 
 
 def _exists(path: Path) -> FileError:
     return FileError(
-        f"{path} exists", fix=Text("choose another name or pass {force}", force=FORCE.set_to(True))
+        Text("{path} exists", path=path),
+        fix=Text("choose another name or pass {force}", force=FORCE.set_to(True)),
     )
 
 
@@ -132,13 +149,22 @@ def refuse_shared(sources: Iterable[Name], outputs: Mapping[str, Name]) -> None:
     for number, (asks, path) in enumerate(written):
         if _file(path) in read:
             raise UsageError(
-                f"{path} is what the command reads, {asks} would overwrite it",
+                Text(
+                    "{path} is read by the command, {option} would overwrite it",
+                    path=path,
+                    option=asks,
+                ),
                 fix="choose another name",
             )
         for earlier_option, earlier in written[:number]:
             if _same(path, earlier):
                 raise UsageError(
-                    f"{path} is written by {earlier_option} and by {asks}",
+                    Text(
+                        "{path} is written by {first} and by {second}",
+                        path=path,
+                        first=earlier_option,
+                        second=asks,
+                    ),
                     fix="choose another name for one of them",
                 )
 
@@ -214,7 +240,10 @@ def write_folder(folder: Name, contents: Mapping[str, str], force: bool = False)
     folder = Path(folder)
     if os.path.lexists(folder):
         if not folder.is_dir():
-            raise FileError(f"{folder} cannot be made (it is no folder)", fix="name another one")
+            raise FileError(
+                Text("{path} cannot be made (it is not a folder)", path=folder),
+                fix="name another one",
+            )
         write_together({folder / name: text for name, text in contents.items()}, force)
         return
     stage = folder.with_name(_temporary_name(folder))
@@ -226,7 +255,8 @@ def write_folder(folder: Name, contents: Mapping[str, str], force: bool = False)
         _onto_the_disk(folder.parent)
     except OSError as error:
         raise FileError(
-            f"{folder} cannot be made ({error.strerror or error})", fix="name another folder"
+            Text("{path} cannot be made ({error})", path=folder, error=error.strerror or error),
+            fix="name another folder",
         ) from error
     finally:
         shutil.rmtree(stage, ignore_errors=True)
@@ -241,7 +271,11 @@ def _said_of(path: Path) -> Iterator[None]:
         raise _exists(path) from error
     except OSError as error:
         raise FileError(
-            f"{path} cannot be written ({error.strerror or error}), and is as it was",
+            Text(
+                "{path} cannot be written ({error}), and is unchanged",
+                path=path,
+                error=error.strerror or error,
+            ),
             fix="make room, or name another file",
         ) from error
 

@@ -10,7 +10,7 @@ import re
 from typing import Any
 
 from jaxsnn.errors import UsageError, as_number, shown
-from jaxsnn.wording import Option, Text
+from jaxsnn.wording import Option, Shown, Text
 
 #: Seconds in one unit.
 SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
@@ -79,16 +79,16 @@ def look_like_milliseconds(seconds: Any) -> Any:
     return (seconds > lowest) & (seconds <= highest)
 
 
-def format_time(seconds: float) -> str:
-    """A time for people, in the largest unit that leaves a number of at least 1.
+def format_time(seconds: float) -> Shown:
+    """Return a time for people, in the largest unit that leaves a number of at least 1.
 
     >>> format_time(0.01), format_time(1e-4), format_time(2.5), format_time(0.0)
     ('10 ms', '100 us', '2.5 s', '0 s')
     """
     if seconds == 0 or not math.isfinite(seconds):
-        return f"{seconds:g} s"
+        return Shown(f"{seconds:g} s", seconds)
     for unit, size in SECONDS.items():
         # The tolerance keeps 0.00099999999 at 1 ms.
         if abs(seconds) >= size * (1 - SECONDS["ns"]) or unit == "ns":
-            return f"{seconds / size:.6g} {unit}"
+            return Shown(f"{seconds / size:.6g} {unit}", seconds)
     raise AssertionError("the loop ends at ns")

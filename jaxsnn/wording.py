@@ -169,7 +169,25 @@ class Reference:
         return f"jaxsnn {self.command} {self.command_line}" if is_elsewhere else self.command_line
 
 
-#: What a text consists of.
+class Shown(str):
+    """A value as messages show it, such as "10 ms" for 0.01; a text's facts hold the value itself.
+
+    Attributes:
+        value: What is shown.
+        name: Of the fact, in a text; "" elsewhere.
+    """
+
+    value: Any
+    name: str
+
+    def __new__(cls, text: str, value: Any = None, name: str = "") -> Self:
+        """Make the text of a value."""
+        shown = super().__new__(cls, text)
+        shown.value, shown.name = value, name
+        return shown
+
+
+#: What a text consists of; facts are `Shown`.
 Part = str | Reference
 #: First of Unicode's characters for private use.
 _PRIVATE_AREA = 0xE000
@@ -183,7 +201,7 @@ class Text(str):
         values: What the fields are: options, references, other texts, numbers.
 
     Attributes:
-        parts: Plain text and references, in order.
+        parts: Plain text, facts and references, in order.
         facts: The numbers and names among `values`, by name.
 
     >>> dt = Option(name="dt")
@@ -208,15 +226,16 @@ class Text(str):
                 parts += parts_of(value)
                 facts |= value.facts if isinstance(value, Text) else {}
             else:
-                parts.append(format(repr(value) if conversion == "r" else value, spec or ""))
-                facts[field] = value
+                words = format(repr(value) if conversion == "r" else value, spec or "")
+                facts[field] = value.value if isinstance(value, Shown) else value
+                parts.append(Shown(words, facts[field], field))
         return cls._of_parts(parts, facts)
 
     @classmethod
     def _of_parts(cls, parts: Iterable[Part], facts: Mapping[str, Any]) -> Self:
         merged: list[Part] = []
         for part in parts:
-            if isinstance(part, str) and merged and isinstance(merged[-1], str):
+            if type(part) is str and merged and type(merged[-1]) is str:
                 merged[-1] += part
             elif part:
                 merged.append(part)
@@ -225,12 +244,14 @@ class Text(str):
         return text
 
     @classmethod
-    def joined(cls, separator: str, texts: Iterable[str]) -> Text:
-        """Return texts in a row, as `separator.join(texts)`, with their references."""
+    def joined(cls, separator: str, texts: Iterable[Part]) -> Text:
+        """Return texts in a row, as `separator.join(texts)`, with their references and facts."""
         parts: list[Part] = []
+        facts: dict[str, Any] = {}
         for text in texts:
             parts += ([separator] if parts else []) + list(parts_of(text))
-        return Text._of_parts(parts, {})
+            facts |= facts_of(text)
+        return Text._of_parts(parts, facts)
 
     def __add__(self, text: str) -> Text:
         return Text._of_parts((*self.parts, *parts_of(text)), {**self.facts, **facts_of(text)})
@@ -285,7 +306,7 @@ def parts_of(value: Option | Reference | str) -> tuple[Part, ...]:
     return (value.title if isinstance(value, Option) else value,)
 
 
-def facts_of(text: str) -> Mapping[str, Any]:
+def facts_of(text: Part) -> Mapping[str, Any]:
     """Return the numbers and names of a text; of a plain string nothing is known."""
     return text.facts if isinstance(text, Text) else {}
 

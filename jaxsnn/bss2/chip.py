@@ -16,6 +16,7 @@ from types import MappingProxyType
 
 from jaxsnn.errors import JaxsnnError
 from jaxsnn.units import parse_time
+from jaxsnn.wording import Text
 
 Circuit = tuple[int, int]
 #: (input, output) of the crossbar.
@@ -276,7 +277,13 @@ def check_dead(chip: Chip, dead: Dead) -> None:
         for hemisphere, number in parts:
             if not (0 <= hemisphere < HEMISPHERES and 0 <= number < size):
                 raise ChipError(
-                    f"dead {kind} ({hemisphere}, {number}) does not exist on {chip.name}",
+                    Text(
+                        "dead {part} ({hemisphere}, {number}) does not exist on chip '{chip}'",
+                        part=kind,
+                        hemisphere=hemisphere,
+                        number=number,
+                        chip=chip.name,
+                    ),
                     fix=f"name hemisphere 0 or 1 and one of its {kind}s 0 to {size - 1}",
                 )
 
@@ -369,29 +376,57 @@ def self_check(chip: Chip) -> None:
     ):
         if getattr(chip, name) < 1:
             raise ChipError(
-                f"chip '{chip.name}' has {name} {getattr(chip, name)}", fix="give it at least 1"
+                Text(
+                    "chip '{chip}': {parameter} is {value}",
+                    chip=chip.name,
+                    parameter=name,
+                    value=getattr(chip, name),
+                ),
+                fix="give it at least 1",
             )
     for name in ("halves", "buses", "drivers_per_bus"):
         if getattr(chip, name) != 1 << _bits(getattr(chip, name)):
             raise ChipError(
-                f"chip '{chip.name}' has {name} {getattr(chip, name)}", fix="make it a power of two"
+                Text(
+                    "chip '{chip}': {parameter} is {value}",
+                    chip=chip.name,
+                    parameter=name,
+                    value=getattr(chip, name),
+                ),
+                fix="make it a power of two",
             )
     if chip.columns % chip.outputs:
         raise ChipError(
-            f"chip '{chip.name}' has {chip.columns} columns for {chip.outputs} event outputs",
+            Text(
+                "chip '{chip}' has {columns} columns for {outputs} event outputs",
+                chip=chip.name,
+                columns=chip.columns,
+                outputs=chip.outputs,
+            ),
             fix="make the columns a multiple of the outputs",
         )
     if chip.row_select_bits < max(_bits(chip.drivers_per_bus), chip.output_bits):
         raise ChipError(
-            f"chip '{chip.name}' has {chip.row_select_bits} row select bits for "
-            f"{chip.drivers_per_bus} drivers of a bus and {chip.outputs} event outputs",
+            Text(
+                "chip '{chip}' has {row_select_bits} row select bits for {drivers_per_bus} "
+                "drivers of a bus and {outputs} event outputs",
+                chip=chip.name,
+                row_select_bits=chip.row_select_bits,
+                drivers_per_bus=chip.drivers_per_bus,
+                outputs=chip.outputs,
+            ),
             fix="give it more row select bits",
         )
     circuits = HEMISPHERES * chip.output_columns
     if circuits > 1 << chip.address_bits:
         raise ChipError(
-            f"chip '{chip.name}' has {circuits} circuits on an event output, and "
-            f"{1 << chip.address_bits} addresses",
+            Text(
+                "chip '{chip}' has {circuits} circuits on an event output, and {addresses} "
+                "addresses",
+                chip=chip.name,
+                circuits=circuits,
+                addresses=1 << chip.address_bits,
+            ),
             fix="give it more label bits",
         )
     wires = (
@@ -404,7 +439,12 @@ def self_check(chip: Chip) -> None:
         i >= chip.crossbar_inputs or o >= chip.crossbar_outputs for i, o in nodes
     ):
         raise ChipError(
-            f"chip '{chip.name}' has {len(set(nodes))} crossbar nodes, not {wires}",
+            Text(
+                "chip '{chip}' has {actual} crossbar nodes, not {expected}",
+                chip=chip.name,
+                actual=len(set(nodes)),
+                expected=wires,
+            ),
             fix="correct the function crossbar_nodes",
         )
 

@@ -79,7 +79,9 @@ class Frame:
     @property
     def height(self) -> int:
         """Of a run, with the room behind it."""
-        return max(self.bottom + self.array, _side_height(self.chip)) + GAP
+        bars = (2 + HEMISPHERES * self.chip.buses) * BAR_STEP
+        crossbar = DOT * (self.chip.crossbar_inputs + 4)
+        return max(self.bottom + self.array, TITLE + bars + GAP + crossbar) + GAP
 
 
 def floorplan(mapping: Mapping) -> str:
@@ -158,9 +160,13 @@ def _legend(mapping: Mapping, width: int) -> Iterator[tuple[int, str]]:
         )
         for number, population in enumerate(mapping.populations)
     ]
+    weight = np.arange(1, mapping.chip.weight_max + 1)
+    shade = _shade(weight, mapping.chip)
+    by_shade = [weight[shade == number] for number in range(4)]
+    ranges = ", ".join(f"{weights[0]}-{weights[-1]}" for weights in by_shade if weights.size)
     for text, shades in SIGNS:
         fills = tuple(_hex(rgb) for rgb in shades)
-        entries.append((fills, f"{text}: weights {_weight_steps(mapping.chip)}"))
+        entries.append((fills, f"{text}: weights {ranges}"))
     entries.append(((_hex(PALETTE[1]),), "dead"))
     entries.append(((FULL,), f"bar above {ALMOST_FULL:.0%}"))
     x, y = MARGIN, 0
@@ -177,30 +183,21 @@ def _legend(mapping: Mapping, width: int) -> Iterator[tuple[int, str]]:
         x += needed
 
 
-def _weight_steps(chip: Chip) -> str:
-    """The weights of each shade, such as '1-16, 17-32, 33-48, 49-63'."""
-    weight = np.arange(1, chip.weight_max + 1)
-    shade = _shade(weight, chip)
-    parts = [weight[shade == number] for number in range(4)]
-    return ", ".join(f"{part[0]}-{part[-1]}" for part in parts if part.size)
-
-
 def _shade(weight: np.ndarray, chip: Chip) -> np.ndarray:
     """Which of four strengths a weight is drawn with."""
     return np.clip(4 * (weight - 1) // chip.weight_max, 0, 3)
 
 
 def _run(mapping: Mapping, frame: Frame, run: Run, number: int) -> Iterator[str]:
-    circuits = sum(len(neuron.circuits) for neuron in run.neurons)
-    replayed = sum(source.from_run is not None for source in run.sources)
-    sources = f"{len(run.sources) - replayed} inputs, {replayed} replayed"
-    title = (
-        f"run {number}: {len(run.neurons)} neurons on {circuits} circuits, {sources} ({run.method})"
-    )
-    yield _text(0, 12, title, size=13)
+    yield _text(0, 12, f"run {number}: {run.summary}", size=13)
     image = synapse_image(mapping, run)
     for hemisphere, top in ((0, TITLE), (1, frame.bottom)):
-        yield _picture(image[hemisphere], LEFT, top, frame.width, frame.array)
+        data = base64.b64encode(png(image[hemisphere])).decode()
+        yield (
+            f'<image x="{LEFT}" y="{top}" width="{frame.width}" height="{frame.array}" '
+            'preserveAspectRatio="none" style="image-rendering:pixelated" '
+            f'href="data:image/png;base64,{data}"/>'
+        )
         yield from _bands(frame, hemisphere, top)
         yield from _numbers(frame, top)
     yield from _circuits(mapping, frame, run)
@@ -226,14 +223,6 @@ def bus_order(chip: Chip) -> np.ndarray:
     """(rows,) the synapse rows, bus by bus."""
     bus = np.array([chip.driver_bus(row // ROWS_PER_DRIVER) for row in range(chip.rows)])
     return np.argsort(bus, kind="stable")
-
-
-def _picture(image: np.ndarray, x: int, y: int, width: int, height: int) -> str:
-    data = base64.b64encode(png(image)).decode()
-    return (
-        f'<image x="{x}" y="{y}" width="{width}" height="{height}" preserveAspectRatio="none" '
-        f'style="image-rendering:pixelated" href="data:image/png;base64,{data}"/>'
-    )
 
 
 def png(image: np.ndarray) -> bytes:
@@ -370,13 +359,6 @@ def utilisation(mapping: Mapping, run: Run) -> list[tuple[str, int, int]]:
             counts = int(used[hemisphere, rows].sum()), int(usable[hemisphere, rows].sum())
             resources.append((f"rows {side} {bus}", *counts))
     return resources
-
-
-def _side_height(chip: Chip) -> int:
-    """Height of bars and crossbar."""
-    return (
-        TITLE + (2 + HEMISPHERES * chip.buses) * BAR_STEP + GAP + DOT * (chip.crossbar_inputs + 4)
-    )
 
 
 def _crossbar(chip: Chip, run: Run) -> Iterator[str]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from jaxsnn.errors import MappingError
+from jaxsnn.wording import Text
 
 #: What to do about a mapping that cannot be read.
 MAP_AGAIN = "map the file again"
@@ -20,19 +21,35 @@ class Entry:
 
     def __init__(self, content: Any, location: str, fix: str = MAP_AGAIN) -> None:
         if not isinstance(content, dict):
-            raise MappingError(f"{location} is {_kind(content)}, not an object", fix=fix)
+            raise MappingError(
+                Text(
+                    "{location} is {actual}, not an object",
+                    location=location,
+                    actual=_kind(content),
+                ),
+                fix=fix,
+            )
         self.content, self.location, self.fix = content, location, fix
 
     def value(self, key: str) -> Any:
         if key not in self.content:
-            raise MappingError(f"{self.location} has no '{key}'", fix=self.fix)
+            raise MappingError(
+                Text("{location} has no '{key}'", location=self.location, key=key), fix=self.fix
+            )
         return self.content[key]
 
     def _typed(self, key: str, kind: type, name: str) -> Any:
         value = self.value(key)
         if type(value) is not kind:
             raise MappingError(
-                f"{self.location}: '{key}' is {_kind(value)}, not {name}", fix=self.fix
+                Text(
+                    "{location}: '{key}' is {actual}, not {expected}",
+                    location=self.location,
+                    key=key,
+                    actual=_kind(value),
+                    expected=name,
+                ),
+                fix=self.fix,
             )
         return value
 
@@ -46,7 +63,14 @@ class Entry:
         value = self._typed(key, int, "an integer")
         if not -_LARGEST <= value <= _LARGEST:
             raise MappingError(
-                f"{self.location}: '{key}' is {value}, beyond {_LARGEST}", fix=self.fix
+                Text(
+                    "{location}: '{key}' is {value}, beyond {limit}",
+                    location=self.location,
+                    key=key,
+                    value=value,
+                    limit=_LARGEST,
+                ),
+                fix=self.fix,
             )
         return value
 
@@ -55,7 +79,13 @@ class Entry:
         for key, value in self.content.items():
             if type(value) not in (int, float) or not 0 < value <= sys.float_info.max:
                 raise MappingError(
-                    f"{self.location}: '{key}' is {value!r}, not a positive number", fix=MAP_AGAIN
+                    Text(
+                        "{location}: '{key}' is {value!r}, not a positive number",
+                        location=self.location,
+                        key=key,
+                        value=value,
+                    ),
+                    fix=MAP_AGAIN,
                 )
         return {key: float(value) for key, value in self.content.items()}
 
@@ -89,7 +119,12 @@ def integers(value: Any, shape: tuple[int, ...] | None, location: str, key: str)
         array = np.asarray(None)
     if array.dtype.kind != "i" or array.ndim != (1 if shape is None else len(shape)):
         raise MappingError(
-            f"{location}: '{key}' is not a list of integers of equal lengths", fix=MAP_AGAIN
+            Text(
+                "{location}: '{key}' is not a list of integers of equal lengths",
+                location=location,
+                key=key,
+            ),
+            fix=MAP_AGAIN,
         )
     if shape is not None and array.shape != shape:
         sizes = (
@@ -97,10 +132,25 @@ def integers(value: Any, shape: tuple[int, ...] | None, location: str, key: str)
             " x ".join(str(size) for size in shape),
         )
         raise MappingError(
-            f"{location}: '{key}' has {sizes[0]} entries, not {sizes[1]}", fix=MAP_AGAIN
+            Text(
+                "{location}: '{key}' has {actual} entries, not {expected}",
+                location=location,
+                key=key,
+                actual=sizes[0],
+                expected=sizes[1],
+            ),
+            fix=MAP_AGAIN,
         )
     if array.size and (array.min() < -_LARGEST or array.max() > _LARGEST):
-        raise MappingError(f"{location}: '{key}' has a number beyond {_LARGEST}", fix=MAP_AGAIN)
+        raise MappingError(
+            Text(
+                "{location}: '{key}' has a number beyond {limit}",
+                location=location,
+                key=key,
+                limit=_LARGEST,
+            ),
+            fix=MAP_AGAIN,
+        )
     return array
 
 

@@ -12,7 +12,8 @@ import numpy as np
 
 from jaxsnn.bss2.chip import CHIPS, HEMISPHERES, ROW_MODES, Chip, Circuit, Dead, crossbar_nodes
 from jaxsnn.bss2.json_entries import MAP_AGAIN, Entry, integers
-from jaxsnn.errors import MappingError, first_line, listing
+from jaxsnn.errors import MappingError, first_line, listing, suggestion
+from jaxsnn.wording import Text
 
 SCHEMA = 1
 SIGNS = ("fixed", "free")
@@ -88,6 +89,16 @@ class Run:
     row_modes: np.ndarray
     synapses: np.ndarray
     crossbar: np.ndarray
+
+    @property
+    def summary(self) -> str:
+        """How much is on the chip, for people."""
+        circuits = sum(len(neuron.circuits) for neuron in self.neurons)
+        replayed = sum(source.from_run is not None for source in self.sources)
+        return (
+            f"{len(self.neurons)} neurons on {circuits} circuits, {len(self.sources) - replayed} "
+            f"inputs, {replayed} replayed ({self.method})"
+        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -208,24 +219,34 @@ def from_json(text: str, chips: Mapped[str, Chip] = CHIPS) -> Mapping:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise MappingError(
-            f"the mapping is not JSON ({first_line(error)})",
+            Text("the mapping is not JSON ({error})", error=first_line(error)),
             fix="make a mapping with jaxsnn map",
         ) from None
     document = Entry(content, "mapping")
     if (schema := document.integer("schema")) != SCHEMA:
         raise MappingError(
-            f"the mapping has schema {schema}, this version reads {SCHEMA}", fix=MAP_AGAIN
+            Text(
+                "the mapping has schema {actual}, this version reads {expected}",
+                actual=schema,
+                expected=SCHEMA,
+            ),
+            fix=MAP_AGAIN,
         )
     name = document.text("chip")
     if name not in chips:
         raise MappingError(
-            f"the mapping is for the chip '{name}', known are {listing(chips)}",
-            fix="use one of them",
+            Text("the mapping is for the unknown chip '{chip}'", chip=name),
+            fix=suggestion(name, chips),
         )
     signs = document.text("signs")
     if signs not in SIGNS:
         raise MappingError(
-            f"mapping: 'signs' is '{signs}', not one of {listing(SIGNS)}", fix=MAP_AGAIN
+            Text(
+                "mapping: 'signs' is '{signs}', not one of {supported}",
+                signs=signs,
+                supported=listing(SIGNS),
+            ),
+            fix=MAP_AGAIN,
         )
     chip, dead = chips[name], document.entry("dead")
     return Mapping(
@@ -256,7 +277,12 @@ def _run(entry: Entry, chip: Chip) -> Run:
         for mode in row if isinstance(row, list) else ():
             if mode not in ROW_MODES:
                 raise MappingError(
-                    f"{entry.location}: row mode {mode!r} is not one of {listing(ROW_MODES)}",
+                    Text(
+                        "{location}: row mode {mode!r} is not one of {supported}",
+                        location=entry.location,
+                        mode=mode,
+                        supported=listing(ROW_MODES),
+                    ),
                     fix=MAP_AGAIN,
                 )
     if isinstance(modes, list) and all(isinstance(row, list) for row in modes):

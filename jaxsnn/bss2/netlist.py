@@ -13,6 +13,7 @@ from typing import SupportsInt
 import numpy as np
 
 from jaxsnn.errors import MappingError
+from jaxsnn.wording import Text
 
 #: The largest weight of one synapse of the chip; larger ones take several.
 LARGEST = 63
@@ -186,7 +187,11 @@ def netlist(
     for name in population_names:
         if population_names.count(name) > 1:
             raise MappingError(
-                f"population '{name}' comes {population_names.count(name)} times",
+                Text(
+                    "there are {count} populations named '{population}'",
+                    count=population_names.count(name),
+                    population=name,
+                ),
                 fix="give each its own name",
                 node=name,
             )
@@ -195,7 +200,12 @@ def netlist(
     )
     if not sources.size == targets.size == weights.size:
         raise MappingError(
-            f"there are {sources.size} sources, {targets.size} targets and {weights.size} weights",
+            Text(
+                "there are {sources} sources, {targets} targets and {weights} weights",
+                sources=sources.size,
+                targets=targets.size,
+                weights=weights.size,
+            ),
             fix="give one of each for a synapse",
         )
     order = np.lexsort((sources, targets))
@@ -217,7 +227,12 @@ def _refuse_bad(
         if values.size and not (values.min() >= 0 and values.max() < size):
             worst = int(values.max() if values.max() >= size else values.min())
             raise MappingError(
-                f"a synapse has the {end_name} {worst}, the net has {size} neurons",
+                Text(
+                    "a synapse has the {end} {index}, the net has {size} neurons",
+                    end=end_name,
+                    index=worst,
+                    size=size,
+                ),
                 fix="count from 0",
             )
     external = np.array([part.external for part in parts], bool)
@@ -225,7 +240,11 @@ def _refuse_bad(
     if wrong.any():
         name = parts[int(np.searchsorted(ends, post[wrong.argmax()], side="right"))].name
         raise MappingError(
-            f"population '{name}' is an input and the target of {int(wrong.sum())} synapses",
+            Text(
+                "population '{population}' is an input and the target of {synapses} synapses",
+                population=name,
+                synapses=int(wrong.sum()),
+            ),
             fix="leave out synapses onto inputs",
             node=name,
         )
@@ -233,12 +252,21 @@ def _refuse_bad(
     if same.any():
         place = int(same.argmax())
         raise MappingError(
-            f"{int(same.sum())} synapses come twice, first {pre[place]} to {post[place]}",
+            Text(
+                "{count} synapses are listed twice, the first from {source} to {target}",
+                count=int(same.sum()),
+                source=int(pre[place]),
+                target=int(post[place]),
+            ),
             fix="add them up",
         )
     largest = np.iinfo(np.int16).max
     if weight.size and np.abs(weight).max() > largest:
         raise MappingError(
-            f"a weight is {np.abs(weight).max()}, the largest is {largest}",
+            Text(
+                "a weight is {value}, the largest is {limit}",
+                value=np.abs(weight).max(),
+                limit=largest,
+            ),
             fix="choose a smaller scale",
         )

@@ -154,7 +154,10 @@ class Parser(argparse.ArgumentParser):
         long_options = [
             name for action in offered for name in action.option_strings if name.startswith("--")
         ]
-        return UsageError(f"{self.prog} has no option '{flag}'", fix=suggestion(flag, long_options))
+        return UsageError(
+            Text("{command} has no option '{option}'", command=self.prog, option=flag),
+            fix=suggestion(flag, long_options),
+        )
 
 
 # Options
@@ -273,7 +276,8 @@ def refuse_report(arguments: argparse.Namespace) -> None:
         return
     if not arguments.report.lower().endswith((".html", ".htm")):
         raise UsageError(
-            f"'{arguments.report}' is no .html file", fix="name one that ends in .html"
+            Text("'{path}' is not an .html file", path=arguments.report),
+            fix="name one that ends in .html",
         )
     refuse_unwritable(arguments.report, arguments.force)
 
@@ -282,7 +286,7 @@ def write_report(arguments: argparse.Namespace, make: Callable[..., str], *parts
     """Write the report, if one was asked for.
 
     Args:
-        make: gives the page; see `jaxsnn.commands.reports.run_reports`.
+        make: gives the page.
         parts: what it takes after the arguments.
     """
     if arguments.report is None:
@@ -367,7 +371,8 @@ def refuse_no_population(network: Network, name: str) -> None:
     """
     if name not in network.populations:
         raise UsageError(
-            f"there is no population '{name}'", fix=suggestion(name, network.populations)
+            Text("there is no population '{node}'", node=name),
+            fix=suggestion(name, network.populations),
         )
 
 
@@ -433,5 +438,5 @@ def print_arriving(text: str = "", **options: Any) -> None:
         reason = error.strerror or str(error)
         # what is left in the buffer would fail again at the end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        message = f"the output cannot be written ({reason})"
+        message = Text("the output cannot be written ({error})", error=reason)
         raise FileError(message, fix="make room, or lead it elsewhere") from error

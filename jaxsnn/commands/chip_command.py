@@ -86,7 +86,7 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """The work; exit code 0."""
+    """Run the command; exit code 0."""
     import numpy as np
 
     from jaxsnn.event.event_driven import EventDriven
@@ -102,11 +102,12 @@ def run(arguments: argparse.Namespace) -> int:
     refuse_shared(read, {"-o": arguments.output})
     output = refuse_unwritable(arguments.output, arguments.force)
     if arguments.samples is not None and arguments.samples < 1:
-        message = Text("{option} is {samples}", option=_SAMPLES, samples=arguments.samples)
+        message = Text("{option} is {value}", option=_SAMPLES, value=arguments.samples)
         raise UsageError(message, fix="give at least 1, a whole number")
     if arguments.part not in PARTS:
         raise UsageError(
-            f"there is no part '{arguments.part}'", fix=suggestion(arguments.part, PARTS)
+            Text("there is no part '{part}'", part=arguments.part),
+            fix=suggestion(arguments.part, PARTS),
         )
     network = lower(read_graph(arguments))
     splits, notes = load_splits(arguments.data, arguments.seed, folder=arguments.data_folder)

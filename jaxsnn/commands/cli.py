@@ -24,7 +24,7 @@ from jaxsnn.commands.remarks import line_of
 from jaxsnn.errors import FileError, JaxsnnError, Problem, UsageError, printable
 from jaxsnn.output import as_json, refuse_shared
 from jaxsnn.version import __version__
-from jaxsnn.wording import advice_for
+from jaxsnn.wording import Text, advice_for
 
 #: The order of `--help`; commands that are not in it follow by name.
 _ORDER = (
@@ -181,9 +181,11 @@ def _outcome(argv: Sequence[str], stack: ExitStack) -> int:
 
 def _unexpected(error: Exception) -> Problem:
     """What is said of an error that nobody foresaw."""
-    if _is_folder_gone():
-        gone = "the current folder is gone"
-        return Problem(code="file", message=gone, fix="change to another")
+    try:
+        os.getcwd()
+    except OSError:
+        message = "the current folder is gone"
+        return Problem(code="file", message=message, fix="change to another")
     if "jax" in sys.modules:
         from jaxsnn.commands.doctor_command import missing_device
 
@@ -192,18 +194,9 @@ def _unexpected(error: Exception) -> Problem:
     first = str(error).splitlines()[0] if str(error) else "no message"
     return Problem(
         code="unexpected",
-        message=f"unexpected {type(error).__name__}: {first}",
+        message=Text("unexpected {type}: {error}", type=type(error).__name__, error=first),
         fix="please report it, with what --debug shows",
     )
-
-
-def _is_folder_gone() -> bool:
-    """Whether the current folder was removed."""
-    try:
-        os.getcwd()
-    except OSError:
-        return True
-    return False
 
 
 def _refuse_own_input(arguments: argparse.Namespace) -> None:
@@ -219,7 +212,7 @@ def _refuse_own_input(arguments: argparse.Namespace) -> None:
     }
     for flag, path in written.items():
         if path == "-":
-            message = f"{flag} is '-', and files are not written to standard output"
+            message = Text("{option} is '-', files are not written to standard output", option=flag)
             raise UsageError(message, fix="name a file, or ./- for one of that name")
     refuse_shared(sources, written)
 

@@ -75,7 +75,7 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """The work; exit code 0."""
+    """Run the command; exit code 0."""
     import jax.numpy as jnp
 
     from jaxsnn.event.solution_notes import late_notes
@@ -149,7 +149,9 @@ def compared(
         parameters = network.parameters[name]
         key = next((key for key in ("tau_syn", "tau", "tau_mem") if key in parameters), None)
         if key is None:
-            message = f"population '{name}' has no time constant, in which residuals are told"
+            message = Text(
+                "population '{node}' has no time constant, the unit of residuals", node=name
+            )
             raise UsageError(message, fix="compare a network that the chip can run", node=name)
         tau = float(np.mean(np.asarray(parameters[key])))
         residuals_by_population[name] = residuals(expected[name], times, tau)
@@ -179,11 +181,14 @@ def _left_out(network: Any, answer: set[str], labels: Any) -> Iterator[str]:
     """
     readouts = [name for name, population in network.populations.items() if not population.fires]
     if readouts:
-        yield f"spikes alone are compared: the membranes of {listing(readouts)} are not"
-    if labels is not None and len(answer) != 1:
-        who = (
-            f"{len(answer)} populations ({listing(sorted(answer))}) answer"
-            if answer
-            else "no population of spikes answers"
+        yield Text(
+            "only spikes are compared, the membranes of {populations} are not",
+            populations=listing(readouts),
         )
-        yield f"the labels are not used: {who}, and first spikes are those of one"
+    if labels is not None and len(answer) != 1:
+        yield Text(
+            "the labels are not used: {count} spiking populations feed the outputs ({populations}), "
+            "the accuracy of first spikes needs one",
+            count=len(answer),
+            populations=listing(sorted(answer)),
+        )

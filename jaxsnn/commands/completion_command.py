@@ -8,6 +8,7 @@ from typing import Any
 
 from jaxsnn.commands.arguments import OPTION, Parser, add_command, print_outcome
 from jaxsnn.errors import UsageError, suggestion
+from jaxsnn.wording import Text
 
 #: Shells that the completion is tested for.
 SHELLS = ("bash", "zsh", "fish")
@@ -39,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the script."""
     if arguments.shell not in SHELLS:
         raise UsageError(
-            f"there is no completion for '{arguments.shell}'",
+            Text("there is no completion for '{shell}'", shell=arguments.shell),
             fix=suggestion(arguments.shell, SHELLS),
         )
     import shtab

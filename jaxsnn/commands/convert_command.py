@@ -158,7 +158,7 @@ def _range(text: str) -> tuple[float, float]:
         return float(low), float(high)
     except ValueError as error:
         raise UsageError(
-            Text("{option} is '{text}', not LOW:HIGH", option=INPUT_RANGE, text=text),
+            Text("{option} is '{value}', not LOW:HIGH", option=INPUT_RANGE, value=text),
             fix="pass two numbers, such as 0:1 for spikes",
         ) from error
 

@@ -5,12 +5,12 @@ export, read back, compare, map.
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from jaxsnn import plot
 from jaxsnn.commands.arguments import (
     add_command,
     output_options,
@@ -19,9 +19,25 @@ from jaxsnn.commands.arguments import (
     write_report,
 )
 from jaxsnn.commands.demo.demo_log import DemoStep, Steps, step_text
+from jaxsnn.commands.reports.report_page import figure, listed, page, table, verdict, words
+from jaxsnn.commands.reports.report_parts import (
+    command_line,
+    decided_part,
+    fit_part,
+    left_out_part,
+    read_part,
+)
 from jaxsnn.errors import FileError, printable, refuse_seed
 from jaxsnn.options import EPOCHS, REPORT, SEED
 from jaxsnn.output import refuse_unwritable, write_json
+from jaxsnn.train.options import to_stderr
+from jaxsnn.wording import Text
+
+if TYPE_CHECKING:
+    from jaxsnn.bss2.mapping import Mapping
+    from jaxsnn.commands.demo.demo_steps import DemoRun
+    from jaxsnn.nir import Graph
+    from jaxsnn.train import Data, Fit
 
 #: What the demo writes into its folder.
 FILES = (
@@ -43,11 +59,13 @@ class DemoOutcome:
         test_accuracy: fraction.
         steps: in order.
         files: the names of `FILES` that were written -> path.
+        parts: what a report shows.
     """
 
     test_accuracy: float
     steps: tuple[DemoStep, ...]
-    files: Mapping[str, str]
+    files: dict[str, str]
+    parts: DemoParts = field(repr=False)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -76,11 +94,11 @@ class DemoParts:
     """
 
     source: Path
-    graph: Any
-    data: Any
-    trained: Any
-    after: Any
-    mapping: Any
+    graph: Graph
+    data: Data
+    trained: Fit
+    after: DemoRun
+    mapping: Mapping
 
 
 def add(commands: Any) -> None:
@@ -93,7 +111,7 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """The work; exit code 0."""
+    """Run the command; exit code 0."""
 
     def show(number: int, step: DemoStep) -> None:
         if not arguments.json:
@@ -102,25 +120,17 @@ def run(arguments: argparse.Namespace) -> int:
     refuse_seed(arguments.seed)
     _prepared(Path(arguments.output), arguments.force)  # where the report may go, too
     refuse_report(arguments)
-    demo_parts: list[DemoParts] = []
     outcome = demo(
         arguments.output,
-        collected_parts=demo_parts,
         force=arguments.force,
         epochs=arguments.epochs,
         seed=arguments.seed,
         step_done=show,
-        progress=None if arguments.quiet else _progress,
+        progress=None if arguments.quiet else to_stderr,
     )
-    from jaxsnn.commands.reports.run_reports import demo_report
-
-    write_report(arguments, demo_report, outcome, *demo_parts)
+    write_report(arguments, demo_report, outcome)
     print_outcome(arguments, outcome)
     return 0
-
-
-def _progress(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def demo(
@@ -132,7 +142,6 @@ def demo(
     sizes: Sequence[int] | None = None,
     step_done: Callable[[int, DemoStep], None] | None = None,
     progress: Callable[[str], None] | None = None,
-    collected_parts: list[DemoParts] | None = None,
 ) -> DemoOutcome:
     """Run the main job and write what came of it into a folder.
 
@@ -143,7 +152,6 @@ def demo(
         sizes: numbers of points for training, validation and test; default those of the paper.
         step_done: is told each step, with its number, as it ends.
         progress: takes one line for each epoch.
-        collected_parts: gets what a report shows.
 
     Raises:
         UsageError: a seed that makes no random key.
@@ -177,22 +185,62 @@ def demo(
     write_json(folder / "history.json", trained.as_dict(), force)
     file_names = ("trained.nir", "history.json", "mapping.json", *written, "report.json")
     files = {name: str(folder / name) for name in FILES if name in file_names}
-    outcome = DemoOutcome(test_accuracy=trained.test_accuracy, steps=tuple(steps.done), files=files)
+    outcome = DemoOutcome(
+        test_accuracy=trained.test_accuracy,
+        steps=tuple(steps.done),
+        files=files,
+        parts=DemoParts(
+            source=work.SOURCE,
+            graph=graph,
+            data=data.test,
+            trained=trained,
+            after=after,
+            mapping=mapping,
+        ),
+    )
     write_json(folder / "report.json", outcome.as_dict(), force)
-    if collected_parts is not None:
-        ran = {"trained": trained, "after": after, "mapping": mapping}
-        collected_parts.append(DemoParts(source=work.SOURCE, graph=graph, data=data.test, **ran))
     return outcome
 
 
 def _prepared(folder: Path, force: bool) -> Path:
     """The folder, made if it is missing, with room for all files."""
     if folder.exists() and not folder.is_dir():
-        raise FileError(f"{folder} is a file", fix="name a folder")
+        raise FileError(Text("{path} is a file", path=folder), fix="name a folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise FileError(f"{folder} cannot be made ({error.strerror})") from error
+        raise FileError(
+            Text("{path} cannot be made ({error})", path=folder, error=error.strerror)
+        ) from error
     for name in FILES:
         refuse_unwritable(folder / name, force)
     return folder
+
+
+def demo_report(arguments: argparse.Namespace, outcome: DemoOutcome) -> str:
+    """Return the page on all steps, with their pictures."""
+    from jaxsnn.commands.demo.demo_pictures import raster_of
+
+    parts = outcome.parts
+    rows = [
+        (number, step.name, round(step.seconds, 2)) for number, step in enumerate(outcome.steps, 1)
+    ]
+    step_sections = "".join(
+        f"<h3>{number} {words(step.name)}</h3>" + listed(step.lines, "")
+        for number, step in enumerate(outcome.steps, 1)
+    )
+    notes = [note for step in outcome.steps for note in step.facts.get("notes", ())]
+    sections = {
+        "Read": read_part(parts.graph, parts.source),
+        "Decided": decided_part(parts.graph),
+        "Done": table(("step", "name", "seconds"), rows) + step_sections,
+        "Spikes": figure(
+            lambda: raster_of(parts.after, parts.data), "what goes in, what fires, who is first"
+        ),
+        "Training": fit_part(parts.graph, parts.trained),
+        "Chip": figure(lambda: plot.floorplan(parts.mapping), "point at a neuron for its name"),
+        "Left out": left_out_part(notes, parts.graph),
+    }
+    summary = f"test accuracy {outcome.test_accuracy:.2%}"
+    title = "demo: from snnTorch's file to the chip"
+    return page(title, verdict(summary) + command_line(arguments), sections)

@@ -13,6 +13,7 @@ from jaxsnn.commands.arguments import add_command, print_outcome
 from jaxsnn.commands.remarks import line_of
 from jaxsnn.errors import Problem, first_line
 from jaxsnn.version import __version__
+from jaxsnn.wording import Text
 
 _CORE = ("jax", "jaxlib", "numpy", "optax", "networkx", "nir", "h5py")
 #: Extra -> distributions that it brings; those of frameworks are in their files.
@@ -81,7 +82,7 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """The work; exit code 0."""
+    """Run the command; exit code 0."""
     print_outcome(arguments, diagnose())
     return 0
 
@@ -89,7 +90,7 @@ def run(arguments: argparse.Namespace) -> int:
 def diagnose() -> DoctorOutcome:
     """Look at what is installed."""
     from jaxsnn.event.native.native_build import native_library
-    from jaxsnn.nir.frameworks.registry import frameworks
+    from jaxsnn.nir.frameworks.registry import chosen_importer, frameworks, installed_version
 
     native = native_library()
     without = f"missing, XLA is used: {native.reason}: {native.fix}"
@@ -115,7 +116,11 @@ def diagnose() -> DoctorOutcome:
             "xla": "always there",
         },
         frameworks={
-            name: _known_of(name)
+            name: {
+                "installed": installed_version(name),
+                "importers": [importer.version for importer in framework.importers],
+                "written_for": chosen_importer(name).version if framework.importers else None,
+            }
             for name, framework in frameworks().items()
             if framework.distribution
         },
@@ -143,25 +148,17 @@ def missing_device() -> Problem | None:
     try:
         jax.devices()
     except Exception as error:  # an AssertionError without words, too
-        why = f" ({first_line(error)})" if str(error) else ""
+        why = Text(" ({error})", error=first_line(error)) if str(error) else ""
         return Problem(
             code="usage",
-            message=f"JAX_PLATFORMS is '{platforms}', and JAX cannot use that here{why}",
+            message=Text(
+                "JAX_PLATFORMS is '{platforms}', and JAX cannot use that here{error}",
+                platforms=platforms,
+                error=why,
+            ),
             fix="unset it, or install the JAX that is for this device",
         )
     return None
-
-
-def _known_of(name: str) -> dict[str, Any]:
-    """Versions of one framework."""
-    from jaxsnn.nir.frameworks.registry import chosen_importer, framework_of, installed_version
-
-    importers = framework_of(name).importers
-    return {
-        "installed": installed_version(name),
-        "importers": [importer.version for importer in importers],
-        "written_for": chosen_importer(name).version if importers else None,
-    }
 
 
 def _version(name: str) -> str | None:

@@ -25,7 +25,7 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """The work; exit code 0."""
+    """Run the command; exit code 0."""
     from jaxsnn.plot.graph_drawing import draw
 
     outcome = draw(read_graph(arguments), arguments.output, force=arguments.force)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxsnn.commands.arguments import (
@@ -24,6 +25,9 @@ from jaxsnn.wording import Option, Text
 
 if TYPE_CHECKING:
     from jaxsnn.bss2.emulate import EmulatedChip
+    from jaxsnn.bss2.emulate.emulation import Emulation
+    from jaxsnn.bss2.mapping import Mapping
+    from jaxsnn.bss2.search.quantize import Quantized
     from jaxsnn.bss2.traffic import Traffic
 
 
@@ -141,9 +145,8 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """The work; exit code 0."""
+    """Run the command; exit code 0."""
     import jax.numpy as jnp
-    import numpy as np
 
     from jaxsnn.bss2.emulate import emulate, emulator_notes
     from jaxsnn.bss2.mapping_files import read_mapping, scales_of
@@ -183,7 +186,7 @@ def run(arguments: argparse.Namespace) -> int:
     for name, voltages in done.voltages.items():
         sampled = voltages.transpose(1, 0, 2)
         arrays |= {f"{name}.membrane": sampled, f"{name}.sample_time": done.sample_times}
-    plan = _plan(mapping, quantized, sent_inputs.events, done, t_end, chip.several)
+    outcome = _outcome(mapping, quantized, sent_inputs.events, done, t_end, chip.several, output)
     write_arrays(output, arrays, arguments.force)
     end = jnp.asarray(t_end)
     late = {name: int(late_events(events, end)) for name, events in sent_inputs.events.items()}
@@ -191,8 +194,6 @@ def run(arguments: argparse.Namespace) -> int:
     add_notes(arguments, emulator_notes(quantized, mapping, chip))
     add_notes(arguments, late_notes(late, t_end))
     add_notes(arguments, sent_inputs.notes)
-    spikes = {name: int(np.isfinite(arrays[f"{name}.time"]).sum()) for name in done.spikes}
-    outcome = EmulateOutcome(spikes=spikes, output=os.fspath(output), **plan)
     print_outcome(arguments, outcome)
     return 0
 
@@ -207,12 +208,14 @@ def _chip(arguments: argparse.Namespace) -> EmulatedChip:
 
     for option in (_SPREAD, CHIP_SEED, _TRIAL):
         if arguments.ideal and getattr(arguments, option.name):
-            missing = "spread" if option is _SPREAD else "noise to draw"
-            fix = Text("leave out one of {ideal} and {option}", ideal=_IDEAL, option=option)
-            raise UsageError(f"an ideal chip has no {missing}", fix=fix)
+            fix = Text("remove one of {ideal} and {option}", ideal=_IDEAL, option=option)
+            message = "an ideal chip has no " + ("spread" if option is _SPREAD else "noise")
+            raise UsageError(message, fix=fix)
     spread = arguments.spread or "recorded"
     if spread not in SPREADS:
-        raise UsageError(f"there is no spread '{spread}'", fix=suggestion(spread, SPREADS))
+        raise UsageError(
+            Text("there is no spread '{spread}'", spread=spread), fix=suggestion(spread, SPREADS)
+        )
     return EmulatedChip(
         seed=arguments.chip_seed,
         ideal=arguments.ideal,
@@ -221,10 +224,21 @@ def _chip(arguments: argparse.Namespace) -> EmulatedChip:
     )
 
 
-def _plan(
-    mapping: Any, quantized: Any, sent: Any, done: Any, t_end: float, several: bool
-) -> dict[str, Any]:
-    """What was lost, and what buses, links, time and energy a sample takes."""
+def _outcome(
+    mapping: Mapping,
+    quantized: Quantized,
+    sent: dict[str, Any],
+    done: Emulation,
+    t_end: float,
+    several: bool,
+    output: Path,
+) -> EmulateOutcome:
+    """Return what was recorded and lost, and what buses, links, time and energy a sample takes.
+
+    Args:
+        sent: input -> its events.
+        several: whether each run has a chip of its own.
+    """
     import numpy as np
 
     from jaxsnn.bss2.emulate.emulation import bias_times
@@ -239,8 +253,11 @@ def _plan(
     chips = done.runs if several else 1
     seconds = seconds_per_sample(done.runs // chips, t_end, quantized.speedup, slowest)
     sizes = {part.name: part.size for part in mapping.populations}
-    times = dict(done.spikes)
-    feeds = {quantized.netlist.populations[sender].name for sender in _senders(quantized.netlist)}
+    times: dict[str, Any] = dict(done.spikes)
+    feeds = {
+        quantized.netlist.populations[sender].name
+        for sender in np.unique(quantized.netlist.owner[quantized.netlist.pre]).tolist()
+    }
     answers = [
         (name, answered(spike_times, quantized.speedup))
         for name, spike_times in times.items()
@@ -254,25 +271,20 @@ def _plan(
     if quantized.bias_source is not None:
         regular = bias_times(quantized, t_end)
         times[quantized.bias_source] = np.broadcast_to(regular, (samples, 1, len(regular)))
-    return {
-        "lost": {name: int(count) for name, count in done.lost.items()},
-        "saturated": dict(done.saturated),
-        "late": done.late,
-        "runs": done.runs,
-        "samples": samples,
-        "traffic": traffic(mapping, times, t_end, quantized.speedup),
-        "seconds_per_sample": seconds,
-        "joules_per_sample": POWER * chips * seconds,
-        "chips": chips,
-        "latency": {name: latency if latency == latency else None for name, latency in answers},
-    }
-
-
-def _senders(net: Any) -> list[int]:
-    """Numbers of the populations that feed others."""
-    import numpy as np
-
-    return np.unique(net.owner[net.pre]).tolist()
+    return EmulateOutcome(
+        spikes={name: int(np.isfinite(recorded).sum()) for name, recorded in done.spikes.items()},
+        lost={name: int(count) for name, count in done.lost.items()},
+        saturated=dict(done.saturated),
+        late=done.late,
+        runs=done.runs,
+        samples=samples,
+        output=os.fspath(output),
+        traffic=traffic(mapping, times, t_end, quantized.speedup),
+        seconds_per_sample=seconds,
+        joules_per_sample=POWER * chips * seconds,
+        chips=chips,
+        latency={name: None if np.isnan(latency) else latency for name, latency in answers},
+    )
 
 
 def _events(name: str, spikes: Any) -> dict[str, Any]:

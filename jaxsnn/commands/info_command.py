@@ -42,6 +42,6 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """The work; exit code 0."""
+    """Run the command; exit code 0."""
     print_outcome(arguments, InfoOutcome(graph=read_graph(arguments, notes=False)))
     return 0

@@ -8,8 +8,10 @@ from __future__ import annotations
 import argparse
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jaxsnn import plot
 from jaxsnn.commands.arguments import (
     add_command,
     add_file,
@@ -23,6 +25,13 @@ from jaxsnn.commands.arguments import (
     write_report,
 )
 from jaxsnn.commands.remarks import line_of
+from jaxsnn.commands.reports.report_page import facts, figure, page, paragraph, table, verdict
+from jaxsnn.commands.reports.report_parts import (
+    command_line,
+    decided_part,
+    left_out_part,
+    read_part,
+)
 from jaxsnn.errors import Problem, UsageError
 from jaxsnn.options import MAX_RUNS, QUANTIZE_OPTIONS, REPORT, SEED, SIGNS, TIME_LIMIT
 from jaxsnn.units import format_time
@@ -112,7 +121,7 @@ class MapOutcome:
         lines = [line_of(f"violation: {located(violation)}") for violation in self.violations]
         runs = len(mapping.runs)
         lines.append(f"{'runs':24}{runs}, signs {mapping.signs}")
-        lines += [f"  run {number}: {_run_text(mapping, number)}" for number in range(runs)]
+        lines += [f"  run {number}: {run.summary}" for number, run in enumerate(mapping.runs)]
         if runs > 1 and not self.violations:
             most = max((link["neurons"] for link in _links(mapping)), default=0)
             lines.append(
@@ -170,16 +179,6 @@ def _usage_lines(mapping: Mapping) -> list[str]:
     most = max((max(run.values()) for run in _events(mapping)), default=0)
     busy = format_time(most * mapping.chip.clock_period)
     return [*lines, f"{'busiest bus or link':24}{most} events if all spike once, {busy}"]
-
-
-def _run_text(mapping: Mapping, number: int) -> str:
-    run = mapping.runs[number]
-    circuits = sum(len(placed_neuron.circuits) for placed_neuron in run.neurons)
-    replayed = sum(source.from_run is not None for source in run.sources)
-    return (
-        f"{len(run.neurons)} neurons on {circuits} circuits, {len(run.sources) - replayed} inputs, "
-        f"{replayed} replayed ({run.method})"
-    )
 
 
 def _links(mapping: Mapping) -> list[dict[str, int]]:
@@ -244,7 +243,7 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """The work; exit code 1 where there is no mapping, or something is wrong with it."""
+    """Run the command; exit code 1 where there is no mapping, or something is wrong with it."""
     if (arguments.verify is None) == (arguments.output is None):
         raise UsageError(
             "map writes a mapping with -o M.json, or checks one with --verify M.json",
@@ -252,7 +251,10 @@ def run(arguments: argparse.Namespace) -> int:
         )
     refuse_report(arguments)
     if arguments.svg is not None and not arguments.svg.lower().endswith(".svg"):
-        raise UsageError(f"'{arguments.svg}' is no .svg file", fix="name one that ends in .svg")
+        raise UsageError(
+            Text("'{path}' is not an .svg file", path=arguments.svg),
+            fix="name one that ends in .svg",
+        )
     time_limit = time_of(arguments.time_limit)
     graph = read_graph(arguments)
     from jaxsnn.bss2.mapping_files import read_mapping, scales_of
@@ -260,7 +262,14 @@ def run(arguments: argparse.Namespace) -> int:
 
     common = {"svg": arguments.svg, "force": arguments.force}
     if arguments.verify is not None:
-        _refuse_search(arguments)
+        for option in (SIGNS, SEED, MAX_RUNS, TIME_LIMIT, _PLACERS, _ROUTERS):
+            if getattr(arguments, option.name) != option.default:
+                message = Text(
+                    "{option} has no effect: {verify} checks a mapping and does not search for one",
+                    option=option,
+                    verify=_VERIFY,
+                )
+                raise UsageError(message, fix=Text("remove {option}", option=option))
         mapping = read_mapping(arguments.verify)
         options = quantization_of(arguments, scales_of(mapping, graph))
         outcome = verify_mapping(graph, mapping, options=options, **common)
@@ -276,24 +285,10 @@ def run(arguments: argparse.Namespace) -> int:
             options=quantization_of(arguments),
             **common,
         )
-    from jaxsnn.commands.reports.run_reports import map_report
-
     write_report(arguments, map_report, graph, outcome)
     add_notes(arguments, outcome.quantized.notes)
     print_outcome(arguments, outcome)
     return 0 if outcome.ok else 1
-
-
-def _refuse_search(arguments: argparse.Namespace) -> None:
-    """Refuse options of the search where a mapping is only checked."""
-    for option in (SIGNS, SEED, MAX_RUNS, TIME_LIMIT, _PLACERS, _ROUTERS):
-        if getattr(arguments, option.name) != option.default:
-            message = Text(
-                "{option} is for making a mapping, and {verify} checks one",
-                option=option,
-                verify=_VERIFY,
-            )
-            raise UsageError(message, fix=Text("leave out {option}", option=option))
 
 
 def place_and_route_file(
@@ -391,3 +386,37 @@ def _drawn(mapping: Mapping, svg: str | None) -> dict[str, str]:
     from jaxsnn.bss2.floorplan import floorplan
 
     return {svg: floorplan(mapping)}
+
+
+def map_report(arguments: argparse.Namespace, graph: Graph, outcome: MapOutcome) -> str:
+    """Return the page on where the network is placed on the chip, or why it cannot be."""
+    content = outcome.as_dict()
+    headings = ("resource", "used", "available")
+    used = [(name, usage["used"], usage["available"]) for name, usage in content["used"].items()]
+    mapping = outcome.mapping
+    done = facts(
+        {"result": outcome.stop_reason, "runs": content["runs"], "signs": content["signs"]}
+    )
+    if outcome.why:
+        done += paragraph(outcome.why)
+    if mapping is not None and not outcome.violations:
+        done += table(headings, used)
+        done += figure(lambda: plot.floorplan(mapping), "the chip: point at a neuron for its name")
+    wrong = [(violation.node, violation.as_text()) for violation in outcome.violations]
+    if wrong:
+        done += table(("where", "violation"), wrong)
+    rows = [
+        (name, node.scale, node.saturated, node.zeroed, node.rms_error)
+        for name, node in outcome.quantized.nodes.items()
+    ]
+    headings = ("node", "scale, LSB", "saturated weights", "weights that became 0", "rms error")
+    weights = table(headings, rows)
+    summary = "the network fits, 0 violations" if outcome.ok else outcome.stop_reason
+    sections = {
+        "Read": read_part(graph, arguments.file),
+        "Decided": decided_part(graph) + f"<h3>Whole weights</h3>{weights}",
+        "Done": done,
+        "Left out": left_out_part(outcome.quantized.notes, graph),
+    }
+    title = f"map: {Path(arguments.file).name}"
+    return page(title, verdict(summary, outcome.ok) + command_line(arguments), sections)

@@ -31,7 +31,7 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """The work; exit code 1 where something is not supported by a purpose that was asked for."""
+    """Run the command; exit code 1 where something is not supported by a purpose that was asked for."""
     from jaxsnn.compatibility.matrix import matrix, matrix_of_types
 
     selected_purposes = arguments.purposes or ()

@@ -79,14 +79,16 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """The work; exit code 0."""
+    """Run the command; exit code 0."""
     from jaxsnn.output import refuse_unwritable
     from jaxsnn.plot.picture import format_of, refuse_undrawable
 
     format_of(refuse_unwritable(arguments.output, arguments.force))
     kind = arguments.kind or _kind_of(arguments)
     if kind not in KINDS:
-        raise UsageError(f"there is no picture '{kind}'", fix=suggestion(kind, KINDS))
+        raise UsageError(
+            Text("there is no picture '{kind}'", kind=kind), fix=suggestion(kind, KINDS)
+        )
     _refuse_unused(arguments, kind)
     if kind in _SIMULATED:
         refuse_undrawable(arguments.output)
@@ -120,11 +122,11 @@ def _refuse_unused(arguments: argparse.Namespace, kind: str) -> None:
     for option in (*_OPTIONS, *file_options().values()):
         is_set = getattr(arguments, option.name) not in (None, [], "auto")
         if is_set and option.name not in used | of_files:
-            source = "saved spikes" if saved else f"the kind '{kind}'"
+            source = "saved spikes" if saved else Text("the kind '{kind}'", kind=kind)
             message = Text(
                 "{option} has no effect on a picture of {source}", option=option, source=source
             )
-            raise UsageError(message, fix="leave it out")
+            raise UsageError(message, fix="remove the option")
 
 
 def _document(path: Path) -> dict[str, Any]:
@@ -139,14 +141,19 @@ def _document(path: Path) -> dict[str, Any]:
     try:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise FileError(f"{path} is not JSON ({error})", fix="name another") from error
+        raise FileError(
+            Text("{path} is not JSON ({error})", path=path, error=error), fix="name another"
+        ) from error
     return document if isinstance(document, dict) else {}
 
 
-def _needed(arguments: argparse.Namespace, name: str, subject: str) -> str:
-    value = getattr(arguments, name)
+def _needed(arguments: argparse.Namespace, option: Option, subject: str) -> str:
+    value = getattr(arguments, option.name)
     if value is None:
-        raise UsageError(f"a picture of {subject} needs --{name}", fix=f"pass --{name}")
+        raise UsageError(
+            Text("a picture of {subject} needs {option}", subject=subject, option=option),
+            fix=Text("set {option}", option=option.keyword),
+        )
     return value
 
 
@@ -172,7 +179,10 @@ def _curve(arguments: argparse.Namespace) -> Picture:
 
     content = _document(Path(arguments.file))
     if "epochs" not in content:
-        raise FileError(f"{arguments.file} is no history of training", fix="name OUT.history.json")
+        raise FileError(
+            Text("{path} is not a training history", path=arguments.file),
+            fix="name OUT.history.json",
+        )
     return plot.learning_curve(content)
 
 
@@ -203,9 +213,9 @@ def _sample_of(arguments: argparse.Namespace, samples: int) -> int:
     if not 0 <= sample < samples:
         raise UsageError(
             Text(
-                "{option} is {sample}, and there are {samples}",
+                "{option} is {value}, there are {samples}",
                 option=_SAMPLE,
-                sample=sample,
+                value=sample,
                 samples=samples,
             ),
             fix=f"give one from 0 to {samples - 1}",
@@ -238,15 +248,15 @@ def _simulated(arguments: argparse.Namespace, subject: str) -> tuple[Any, Any, A
     from jaxsnn.simulation.network_arrays import load_inputs
     from jaxsnn.simulation.simulate import simulate
 
-    source = _needed(arguments, "input", subject)
+    source = _needed(arguments, INPUT, subject)
     graph = read_graph(arguments)
     network = lower(graph)
     inputs = load_inputs(source, network, graph.dialect.dt)
     t_end = time_of(arguments.t_end) or inputs.t_end
     if t_end is None:
         raise UsageError(
-            f"{source} does not say when a sample ends",
-            fix=Text("say {t_end}", t_end=T_END.keyword),
+            Text("{path} does not specify the end of a sample", path=source),
+            fix=Text("set {t_end}", t_end=T_END.keyword),
         )
     engine = EventDriven(max_spikes=arguments.max_spikes, max_events="auto", max_arrivals="auto")
     sampled = inputs.sampled(network, t_end)
@@ -283,7 +293,7 @@ def saved_trains(path: str) -> list[dict[str, SpikeTrain]]:
             trains_by_sample[sample][name] = one_train(events, sample, max(size, 1))
     if not trains_by_sample:
         raise FileError(
-            f"{path} has no spikes with times ('NODE.time', 'NODE.index')",
+            Text("{path} has no spikes with times ('NODE.time', 'NODE.index')", path=path),
             fix=Text("write it with {engine}", engine=ENGINE.set_to("event")),
         )
     return trains_by_sample
@@ -301,7 +311,7 @@ def _voltage(arguments: argparse.Namespace) -> Picture:
 
 
 def _fidelity(arguments: argparse.Namespace) -> Picture:
-    source = _needed(arguments, "input", "fidelity")
+    source = _needed(arguments, INPUT, "fidelity")
     graph = read_graph(arguments)
     from jaxsnn import plot
     from jaxsnn.simulation.fidelity import fidelity
@@ -310,13 +320,13 @@ def _fidelity(arguments: argparse.Namespace) -> Picture:
 
 
 def _difference(arguments: argparse.Namespace) -> Picture:
-    source = _needed(arguments, "recording", "a difference")
+    source = _needed(arguments, RECORDING, "a difference")
     graph = read_graph(arguments)
     from jaxsnn import plot
-    from jaxsnn.commands.verify_command import compared_with
+    from jaxsnn.commands.verify_command import replay_recording
 
-    comparison = compared_with(graph, source)
-    return plot.first_difference(comparison.found, comparison.solution, comparison.recording.y)
+    replay = replay_recording(graph, source)
+    return plot.first_difference(replay.comparison, replay.solution, replay.recording.y)
 
 
 #: Kind -> what draws it.

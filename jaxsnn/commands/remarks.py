@@ -4,11 +4,12 @@ results in Python have each.
 
 from __future__ import annotations
 
-import re
+import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
-from jaxsnn.wording import for_command_line
+from jaxsnn.errors import as_number
+from jaxsnn.wording import Part, Shown, Text, for_command_line, parts_of
 
 if TYPE_CHECKING:
     from jaxsnn.errors import Problem
@@ -20,9 +21,6 @@ _FEW = 12
 _MOST = 20
 #: So many similar remarks make one line.
 _SIMILAR = 4
-_NUMBER = r"[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?"
-#: A name in quotes, or a number that is no part of a word.
-_VARIES = re.compile(rf"(?<!\w)'[^']*'(?!\w)|(?<![\w.]){_NUMBER}(?!\w)")
 
 
 def line_of(remark: str | Problem | Change) -> str:
@@ -36,7 +34,8 @@ def line_of(remark: str | Problem | Change) -> str:
 def similar_lines(
     remarks: Sequence[str | Problem | Change], *, kind: str, prefix: str = ""
 ) -> list[str]:
-    """Return one line for each remark, or, of many, one for those that differ in names and numbers.
+    """Return one line for each remark, or, of many, one for those of the same code that differ in
+    facts alone.
 
     Args:
         remarks: Changes, problems or sentences, in order.
@@ -45,21 +44,20 @@ def similar_lines(
     """
     if len(remarks) <= _FEW:
         return [prefix + line_of(remark) for remark in remarks]
-    groups: dict[str, list[tuple[str, str]]] = {}
+    groups: dict[Any, list[str | Problem | Change]] = {}
     for remark in remarks:
-        # a Change names its node first, which says nothing of what was done
-        node = getattr(remark, "node", "") if hasattr(remark, "what") else ""
-        text = line_of(remark).removeprefix(f"{node}: " if node else "")
-        pattern = _VARIES.sub(lambda match: "'" if match[0][0] == "'" else "#", text)
-        groups.setdefault(pattern, []).append((node, text))
+        wording = tuple(
+            (part.name,) if isinstance(part, Shown) else part for part in _parts(remark)
+        )
+        groups.setdefault((getattr(remark, "code", ""), wording), []).append(remark)
     lines: list[str] = []
     for group in groups.values():
-        nodes, texts = [node for node, _ in group], [text for _, text in group]
-        if len(group) >= _SIMILAR:
-            node_range = f"{len(group)} nodes '{nodes[0]}' ... '{nodes[-1]}'"
-            lines.append(f"{node_range if nodes[0] else f'{len(group)} {kind}'}: {_merged(texts)}")
-        else:
-            lines += [f"{node}: {text}" if node else text for node, text in group]
+        if len(group) < _SIMILAR:
+            lines += map(line_of, group)
+            continue
+        first, last = _changed_node(group[0]), _changed_node(group[-1])
+        subject = f"nodes '{first}' ... '{last}'" if first else kind
+        lines.append(f"{len(group)} {subject}: {line_of(_merged([*map(_parts, group)]))}")
     more = len(lines) - _MOST
     if more > 0:
         lines = [*lines[:_MOST], f"... {more} more lines"]
@@ -67,25 +65,44 @@ def similar_lines(
     return [prefix + line for line in lines]
 
 
-def _merged(texts: Sequence[str]) -> str:
-    """Return the one text of several that differ in names and numbers: `1 to 3`, `'a' ... 'c'`."""
-    columns = list(zip(*(_VARIES.findall(text) for text in texts), strict=True))
-    fixed = _VARIES.split(texts[0])
-    merged, skip = fixed[0], False
-    for place, column in enumerate(columns):
-        after = fixed[place + 1]
-        following = columns[place + 1] if after == " to " else ("'",)
-        is_range = not column[0].startswith("'") and not following[0].startswith("'")
-        if skip:  # the end of a range, which its beginning has brought
-            skip = False
-        elif is_range and len(set(column)) + len(set(following)) > 2:
-            merged += f"{min(column, key=float)} to {max(following, key=float)}"
-            skip, after = True, ""
-        elif len(set(column)) == 1:
-            merged += column[0]
-        elif column[0].startswith("'"):
-            merged += f"{column[0]} ... {column[-1]}"
+def _changed_node(remark: str | Problem | Change) -> str:
+    """Return the node of a change; "" for other remarks, whose sentences name their nodes."""
+    return getattr(remark, "node", "") if hasattr(remark, "what") else ""
+
+
+def _parts(remark: str | Problem | Change) -> tuple[Part, ...]:
+    """Return the parts of a remark; of a change without its node."""
+    if _changed_node(remark):
+        change = cast("Change", remark)
+        return Text.joined("", (change.what, " (", change.why, ")")).parts
+    return parts_of(remark if isinstance(remark, str) else remark.text)
+
+
+def _merged(texts: Sequence[Sequence[Part]]) -> Text:
+    """Return the one text of several that differ in facts: `1 to 3`, `'a' ... 'c'`."""
+    columns = [list(column) for column in zip(*texts, strict=True)]
+    merged: list[Part] = []
+    number = 0
+    while number < len(columns):
+        column, end = columns[number], columns[number]
+        if columns[number + 1 : number + 2] and columns[number + 1][0] == " to ":
+            end = columns[number + 2]  # the first and the last number of a range
+        lows, highs = _numbers_of(column), _numbers_of(end)
+        if len(set(column)) == len(set(end)) == 1 or not (lows and highs):
+            end = column
+        if len(set(column)) == len(set(end)) == 1:
+            merged.append(column[0])
+        elif lows and highs:
+            merged.append(f"{min(lows):.6g} to {max(highs):.6g}")
         else:
-            merged += f"{min(column, key=float)} to {max(column, key=float)}"
-        merged += after
-    return merged
+            before = columns[number - 1][0] if number else ""
+            quote = "'" if isinstance(before, str) and before.endswith("'") else ""
+            merged.append(f"{column[0]}{quote} ... {quote}{column[-1]}")
+        number += 1 if end is column else 3
+    return Text.joined("", merged)
+
+
+def _numbers_of(parts: Sequence[Part]) -> list[float]:
+    """Return the numbers of facts; none where one of them is no number."""
+    numbers = [as_number(part.value) if isinstance(part, Shown) else math.nan for part in parts]
+    return [] if any(map(math.isnan, numbers)) else numbers

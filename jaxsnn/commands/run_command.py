@@ -22,8 +22,6 @@ from jaxsnn.units import format_time
 from jaxsnn.wording import Text
 
 if TYPE_CHECKING:
-    from jaxsnn.event.event_solution import EventSolution
-    from jaxsnn.event.run_once import RunOnce
     from jaxsnn.network.network import Network
     from jaxsnn.nir import Graph
 
@@ -111,7 +109,7 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """The work; exit code 0."""
+    """Run the command; exit code 0."""
     from jaxsnn.output import refuse_unwritable
     from jaxsnn.plot.picture import refuse_undrawable
 
@@ -145,7 +143,8 @@ def _refuse_options(arguments: argparse.Namespace) -> None:
     """Refuse an engine that does not exist, and options that it does not have."""
     if arguments.engine not in ENGINES:
         raise UsageError(
-            f"there is no engine '{arguments.engine}'", fix=suggestion(arguments.engine, ENGINES)
+            Text("there is no engine '{engine}'", engine=arguments.engine),
+            fix=suggestion(arguments.engine, ENGINES),
         )
     if arguments.engine == "grid" and arguments.max_spikes != "auto":
         raise UsageError(
@@ -184,12 +183,18 @@ def run_file(
 
     from jaxsnn.errors import refuse
     from jaxsnn.event.limits import output_limits
+    from jaxsnn.event.run_once import RunOnce
     from jaxsnn.network.lowering.lower import lower
+    from jaxsnn.network.results import Result
     from jaxsnn.output import write_arrays
     from jaxsnn.simulation.network_arrays import load_inputs, output_arrays
     from jaxsnn.simulation.simulate import simulate
 
-    engine = _engine(max_spikes)
+    if max_spikes != "auto" and max_spikes < 1:
+        raise UsageError(
+            Text("{option} is {value}", option=MAX_SPIKES, value=max_spikes), fix="give at least 1"
+        )
+    engine = RunOnce(max_spikes=max_spikes, max_events="auto", max_arrivals="auto")
     network = lower(graph)
     refuse(output_limits(network.wires, network.populations))
     inputs = load_inputs(source, network, graph.dialect.dt, values)
@@ -204,7 +209,11 @@ def run_file(
     leaving = output_arrays(network, solution)
     write_arrays(output, leaving, force)
     return RunOutcome(
-        **_found(solution),
+        result=Result(int(solution.result)).name.lower(),
+        spikes={
+            name: int(np.asarray(events.count).sum()) for name, events in solution.spikes.items()
+        },
+        spikes_needed={name: int(count) for name, count in solution.spikes_needed.items()},
         samples=samples,
         t_end=end,
         output=os.fspath(output),
@@ -213,29 +222,6 @@ def run_file(
         solution=solution,
         inputs=inputs.events,
     )
-
-
-def _engine(max_spikes: int | Literal["auto"]) -> RunOnce:
-    """The event engine for one run, with room for all events that there are."""
-    from jaxsnn.event.run_once import RunOnce
-
-    if max_spikes != "auto" and max_spikes < 1:
-        raise UsageError(
-            Text("{option} is {max_spikes}", option=MAX_SPIKES, max_spikes=max_spikes),
-            fix="give at least 1",
-        )
-    return RunOnce(max_spikes=max_spikes, max_events="auto", max_arrivals="auto")
-
-
-def _found(solution: EventSolution) -> dict[str, Any]:
-    """What the event engine found, as `RunOutcome` names it."""
-    from jaxsnn.network.results import Result
-
-    return {
-        "result": Result(int(solution.result)).name.lower(),
-        "spikes": _totals(solution.spikes),
-        "spikes_needed": {name: int(count) for name, count in solution.spikes_needed.items()},
-    }
 
 
 def run_in_steps(
@@ -296,16 +282,9 @@ def run_in_steps(
 
 def _endless(source: str | os.PathLike[str]) -> UsageError:
     return UsageError(
-        f"{source} holds events, and does not say when a sample ends",
-        fix=Text("say {t_end}", t_end=T_END.keyword),
+        Text("{path} has events, and does not specify the end of a sample", path=source),
+        fix=Text("set {t_end}", t_end=T_END.keyword),
     )
-
-
-def _totals(spikes: Any) -> dict[str, int]:
-    """Events of each population, all samples together."""
-    import numpy as np
-
-    return {name: int(np.asarray(events.count).sum()) for name, events in spikes.items()}
 
 
 def _unused_options(graph: Graph, network: Network) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ import argparse
 import os
 import sys
 import tomllib
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +28,14 @@ from jaxsnn.commands.arguments import (
     refuse_options_of_file,
     refuse_report,
     write_report,
+)
+from jaxsnn.commands.reports.report_page import facts, listed, page, verdict
+from jaxsnn.commands.reports.report_parts import (
+    command_line,
+    decided_part,
+    fit_part,
+    left_out_part,
+    read_part,
 )
 from jaxsnn.errors import FileError, UsageError, first_line, suggestion
 from jaxsnn.options import REPORT
@@ -122,12 +130,15 @@ def read_config(path: str) -> dict[str, Any]:
         key_in_file = key.replace("_", "-")
         if key_in_file not in option_names:
             raise UsageError(
-                f"{path}: there is no option '{key_in_file}'",
+                Text("{path}: there is no option '{option}'", path=path, option=key_in_file),
                 fix=suggestion(key_in_file, sorted(option_names)),
             )
         name = option_names[key_in_file]
         if name in options:
-            raise UsageError(f"{path} says {name} twice, also as {key}", fix="say it once")
+            raise UsageError(
+                Text("{path} sets {option} twice, also as {key}", path=path, option=name, key=key),
+                fix="set it once",
+            )
         options[name] = converted(name, value, f"{path}: {key_in_file}")
     return options
 
@@ -141,7 +152,9 @@ def _content(path: str) -> dict[str, Any]:
         return tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         fix = "write one option a line, such as epochs = 50"
-        raise FileError(f"{path} is not TOML ({error})", fix=fix) from error
+        raise FileError(
+            Text("{path} is not TOML ({error})", path=path, error=error), fix=fix
+        ) from error
 
 
 def graph_of(arguments: argparse.Namespace, options: TrainOptions) -> Graph:
@@ -163,8 +176,12 @@ def graph_of(arguments: argparse.Namespace, options: TrainOptions) -> Graph:
         raise UsageError("there is no network to train", fix=fix)
     if table:
         raise UsageError(
-            f"{arguments.config} has a network, and {arguments.file} is given, too",
-            fix="leave out one of them",
+            Text(
+                "{config} has a network, and so has {file}",
+                config=arguments.config,
+                file=arguments.file,
+            ),
+            fix="remove one of them",
         )
     return read_graph(arguments)
 
@@ -184,7 +201,9 @@ def converted(name: str, value: Any, location: str) -> Any:
         return convert(value)
     except ValueError as error:
         fix = str(error) if OPTIONS[name].has_flag else f"{error}, [{location.split()[-1]}]"
-        raise UsageError(f"{location} is {value!r}", fix=fix) from error
+        raise UsageError(
+            Text("{option} is {value!r}", option=location, value=value), fix=fix
+        ) from error
 
 
 # What is done
@@ -229,7 +248,7 @@ class TrainFiles:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """The work; exit code 0."""
+    """Run the command; exit code 0."""
     from jaxsnn.output import refuse_shared, refuse_unwritable
 
     refuse_report(arguments)
@@ -250,8 +269,6 @@ def run(arguments: argparse.Namespace) -> int:
         outcome = train_file(graph, files, replace(options, progress=progress_of(arguments)))
     if outcome is None:  # another process reports
         return 0
-    from jaxsnn.commands.reports.run_reports import train_report
-
     write_report(arguments, train_report, graph, outcome)
     add_notes(arguments, outcome.notes)
     print_outcome(arguments, outcome)
@@ -285,26 +302,41 @@ def train_file(graph: Graph, files: TrainFiles, options: TrainOptions) -> TrainO
     from jaxsnn.train.fitting import fit_prepared, prepare
     from jaxsnn.train.loop.parallel import is_first
 
-    several, in_the_loop = options.processes > 1, options.engine == "loop"
     overrides = {"checkpoint": files.checkpoint, "overwrite": files.force, "plot": None}
     prepared = prepare(graph, replace(options, **overrides))
     chosen = prepared.options
     try:
-        with _partners(files.checkpoint if several else None):
+        with _partners(files.checkpoint if options.processes > 1 else None):
             trained = fit_prepared(prepared)
     except TrainingStopped as error:
-        file_notes = "".join(f"; {note}" for note in _write(files, error.fit, chosen))
+        file_notes = _write(files, error.fit, chosen)
         reached = error.fit.history[error.fit.best_epoch]
-        accuracy = f"validation {reached.validation_accuracy:.2%}"
-        written_epoch = f"epoch {reached.epoch} ({accuracy}) is written to {files.trained}"
-        message = error.problem.message + f"; {written_epoch}{file_notes}"
+        written_epoch = Text(
+            "epoch {epoch} (validation {validation_accuracy:.2%}) is written to {path}",
+            epoch=reached.epoch,
+            validation_accuracy=reached.validation_accuracy,
+            path=files.trained,
+        )
+        message = Text.joined("; ", (error.problem.message, written_epoch, *file_notes))
         raise TrainingStopped(message, error.fit, fix=error.fix) from error
     notes = (*trained.notes, *_write(files, trained, chosen))
     if not is_first():
         return None
     data: Any = chosen.data
     if options.plot is not None:
-        _draw(options.plot, trained, data.name, files.force)
+        from jaxsnn.plot import learning_curve
+
+        title = f"{data.name}: loss and error by epoch"
+        learning_curve(trained, title=title).save(options.plot, files.force)
+    on_chip = None
+    if options.engine == "loop":
+        from jaxsnn.train.loop.chip_training import OnChip, device_of, off_chip_accuracy
+
+        on_chip = OnChip(
+            seed=device_of(chosen.engine).chip.seed,
+            mapping=str(files.mapping),
+            off_chip_accuracy=off_chip_accuracy(trained.graph, chosen),
+        )
     return TrainOutcome(
         fit=trained,
         test_samples=len(data.test),
@@ -312,7 +344,7 @@ def train_file(graph: Graph, files: TrainFiles, options: TrainOptions) -> TrainO
         history=str(files.history),
         checkpoint=str(files.checkpoint),
         notes=notes,
-        on_chip=_off_the_chip(trained, chosen, files) if in_the_loop else None,
+        on_chip=on_chip,
     )
 
 
@@ -376,23 +408,6 @@ def _write(files: TrainFiles, done: Fit, options: TrainOptions) -> tuple[str, ..
     return notes
 
 
-def _off_the_chip(trained: Fit, options: TrainOptions, files: TrainFiles) -> OnChip:
-    """What an emulated chip makes the outcome say."""
-    from jaxsnn.train.loop.chip_training import OnChip, device_of, off_chip_accuracy
-
-    return OnChip(
-        seed=device_of(options.engine).chip.seed,
-        mapping=str(files.mapping),
-        off_chip_accuracy=off_chip_accuracy(trained.graph, options),
-    )
-
-
-def _draw(path: str, trained: Fit, name: str, force: bool) -> None:
-    from jaxsnn.plot import learning_curve
-
-    learning_curve(trained, title=f"{name}: loss and error by epoch").save(path, force)
-
-
 # What it says
 
 
@@ -453,3 +468,35 @@ class TrainOutcome:
             lines.insert(1, f"off the chip   {off_chip}")
             lines.append(f"mapping        {chip.mapping}")
         return "\n".join(lines)
+
+
+def train_report(arguments: argparse.Namespace, graph: Graph, outcome: TrainOutcome) -> str:
+    """Return the page on how training went."""
+    fit = outcome.fit
+    summary = (
+        f"test accuracy {fit.test_accuracy:.2%} on {outcome.test_samples} samples, "
+        f"epoch {fit.best_epoch} of {len(fit.history) - 1}"
+    )
+    if fit.accuracy_in_steps is not None:
+        summary += f", in the time steps of the source {fit.accuracy_in_steps:.2%}"
+    files = [outcome.output, outcome.history, outcome.checkpoint]
+    source = arguments.file or arguments.config  # a configuration may have the network
+    sections = {
+        "Read": read_part(graph, source),
+        "Decided": decided_part(graph) + f"<h3>Options</h3>{facts(_flatten(fit.settings))}",
+        "Done": fit_part(graph, fit) + "<h3>Files</h3>" + listed(files, ""),
+        "Left out": left_out_part(outcome.notes, graph),
+    }
+    title = f"train: {Path(source).name}"
+    return page(title, verdict(summary) + command_line(arguments), sections)
+
+
+def _flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return options of options by a dotted name."""
+    flattened: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            flattened |= _flatten(value, f"{prefix}{name}.")
+        else:
+            flattened[f"{prefix}{name}"] = value
+    return flattened

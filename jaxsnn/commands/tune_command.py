@@ -49,7 +49,7 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """The work; exit code 0."""
+    """Run the command; exit code 0."""
     from jaxsnn.output import refuse_shared, refuse_unwritable
 
     options = options_of(arguments)
@@ -84,6 +84,6 @@ def _numbers(text: str | None) -> tuple[float, ...]:
     except ValueError:
         numbers = ()
     if not numbers:
-        message = Text("{option} is {text!r}", option=_SPIKES_PER_SAMPLE, text=text)
+        message = Text("{option} is {value!r}", option=_SPIKES_PER_SAMPLE, value=text)
         raise UsageError(message, fix="give numbers, with commas")
     return numbers

@@ -8,8 +8,10 @@ import math
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jaxsnn import plot
 from jaxsnn.commands.arguments import (
     add_command,
     add_file,
@@ -18,6 +20,13 @@ from jaxsnn.commands.arguments import (
     read_graph,
     refuse_report,
     write_report,
+)
+from jaxsnn.commands.reports.report_page import facts, figure, listed, page, verdict
+from jaxsnn.commands.reports.report_parts import (
+    command_line,
+    decided_part,
+    left_out_part,
+    read_part,
 )
 from jaxsnn.errors import DialectError, JaxsnnError, UsageError, listing
 from jaxsnn.options import FORCE, RECORDING, REPORT
@@ -45,34 +54,32 @@ class VerifyOutcome:
     """What `jaxsnn verify` found.
 
     Attributes:
-        found: the comparison.
+        replay: the recording, the run and their comparison.
         notes: approximations, and what of the recording was changed or not used, a sentence each.
         fits: where it is not verified: other options that verify, a text each, the shortest first.
-        compared: the run and the recording, to be drawn.
     """
 
-    found: Verification
+    replay: Replay
     notes: tuple[str, ...]
     fits: tuple[str, ...] = ()
-    compared: Compared | None = dataclasses.field(default=None, repr=False, compare=False)
 
     @property
     def ok(self) -> bool:
         """Every train is identical, and membranes are within the tolerance."""
-        return self.found.ok
+        return self.replay.comparison.ok
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON; an infinite error is text."""
-        content = {"schema": 1, **self.found.as_dict(), "notes": list(self.notes)}
+        content = {"schema": 1, **self.replay.comparison.as_dict(), "notes": list(self.notes)}
         content["fits"] = [for_command_line(fit) for fit in self.fits]
-        error = self.found.relative_rmse
+        error = self.replay.comparison.relative_rmse
         if error is not None and not math.isfinite(error):
             content["relative_rmse"] = str(error)
         return content
 
     def as_text(self) -> str:
         """For people."""
-        comparison = self.found
+        comparison = self.replay.comparison
         lines = []
         if comparison.trains:
             lines.append(
@@ -106,12 +113,10 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """The work; exit code 1 where the simulation differs from the recording."""
+    """Run the command; exit code 1 where the simulation differs from the recording."""
     refuse_report(arguments)
     graph = read_graph(arguments)
     outcome = verify_file(graph, arguments.recording)
-    from jaxsnn.commands.reports.run_reports import verify_report
-
     write_report(arguments, verify_report, graph, outcome)
     add_notes(arguments, outcome.notes)
     print_outcome(arguments, outcome)
@@ -131,29 +136,28 @@ def verify_file(graph: Graph, source: str | os.PathLike[str]) -> VerifyOutcome:
     """
     from jaxsnn.simulation.verification import fitting_options
 
-    compared = compared_with(graph, source)
-    comparison, recording = compared.found, compared.recording
+    replay = replay_recording(graph, source)
+    comparison, recording = replay.comparison, replay.recording
     silent = () if _moves(recording) else (_SILENT,)
     others = () if comparison.ok else fitting_options(graph, recording.x, recording.y)
     return VerifyOutcome(
-        found=comparison,
-        notes=(*recording.notes, *compared.solution.notes, *silent),
+        replay=replay,
+        notes=(*recording.notes, *replay.solution.notes, *silent),
         fits=tuple(reading.text for reading in others),
-        compared=compared,
     )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compared:
-    """A recording, the time-stepped run of its input, and what the comparison found."""
+class Replay:
+    """A recording, the time-stepped run of its input, and the comparison of their outputs."""
 
-    found: Verification
-    solution: SteppedSolution
     recording: Recording
+    solution: SteppedSolution
+    comparison: Verification
 
 
-def compared_with(graph: Graph, source: str | os.PathLike[str]) -> Compared:
-    """The input of a recording simulated, and compared with its output; as `verify_file`."""
+def replay_recording(graph: Graph, source: str | os.PathLike[str]) -> Replay:
+    """Simulate the input of a recording, and compare with its output; as `verify_file`."""
     import numpy as np
 
     from jaxsnn.grid.time_stepped import TimeStepped
@@ -169,7 +173,7 @@ def compared_with(graph: Graph, source: str | os.PathLike[str]) -> Compared:
         solution = simulate(network, recording.x, engine=TimeStepped())
     except JaxsnnError as error:
         raise _with_fits(graph, recording, error) from error
-    return Compared(found=compare(solution, recording.y), solution=solution, recording=recording)
+    return Replay(recording=recording, solution=solution, comparison=compare(solution, recording.y))
 
 
 def _with_fits(graph: Graph, recording: Recording, error: JaxsnnError) -> JaxsnnError:
@@ -185,12 +189,12 @@ def _with_fits(graph: Graph, recording: Recording, error: JaxsnnError) -> Jaxsnn
     if not fitting:
         return error
     first, *others = (reading.text for reading in fitting)
-    fix = Text("say {options}, with which the recording verifies", options=first)
+    fix = Text("set {options}, with which the recording verifies", options=first)
     if others:
-        more = f" and {len(others) - _SHOWN} more" if len(others) > _SHOWN else ""
+        more = Text(" and {count} more", count=len(others) - _SHOWN) if len(others) > _SHOWN else ""
         fix += Text(
-            " as it does with {options}{more}: ask whoever wrote the file, or record neurons that "
-            "fire more often, which tells them apart",
+            " as it does with {options}{more}: ask the author of the file, or record neurons that "
+            "fire more often, which distinguishes them",
             options=Text.joined(", ", others[:_SHOWN]),
             more=more,
         )
@@ -210,19 +214,56 @@ def _refuse_incomplete(
     for name, recorded in recording.x.items():
         if hasattr(recorded, "time"):
             raise UsageError(
-                f"{source} holds events for input '{name}'",
+                Text("{path} has events for input '{node}'", path=source, node=name),
                 fix="record an array with a value for each step",
                 node=name,
             )
     if not recording.y:
         raise UsageError(
-            f"{source} has no output to compare with",
+            Text("{path} has no output to compare with", path=source),
             fix="save it as 'y', or as 'NODE.y' for each Output",
         )
     missing = [name for name in outputs if name not in recording.y]
     if missing:
         raise UsageError(
-            f"{source} has no recording of output {listing(missing)}",
+            Text(
+                "{path} has no recording of output {outputs}", path=source, outputs=listing(missing)
+            ),
             fix="save each as 'NODE.y'",
             node=missing[0],
         )
+
+
+def verify_report(arguments: argparse.Namespace, graph: Graph, outcome: VerifyOutcome) -> str:
+    """Return the page on whether the file fires what its own framework fired."""
+    comparison, replay = outcome.replay.comparison, outcome.replay
+    fraction = comparison.identical_fraction
+    done = facts(
+        {
+            "recording": arguments.recording,
+            "spike trains": comparison.trains,
+            "identical": comparison.identical,
+            "with a spike": comparison.active,
+            "of these identical": comparison.identical_active,
+            "identical, fraction": None if fraction is None else f"{fraction:.4%}",
+            "spikes recorded": comparison.spikes_expected,
+            "spikes simulated": comparison.spikes_got,
+            "membranes, relative RMSE": comparison.relative_rmse,
+        }
+    )
+    if comparison.first_difference is not None:
+        done += figure(
+            lambda: plot.first_difference(comparison, replay.solution, replay.recording.y),
+            "the first difference, some steps before and behind",
+        )
+    if outcome.fits:
+        done += "<h3>It verifies with</h3>" + listed(map(for_command_line, outcome.fits), "")
+    summary = "verified: every train is identical" if comparison.ok else "not verified"
+    sections = {
+        "Read": read_part(graph, arguments.file),
+        "Decided": decided_part(graph),
+        "Done": done,
+        "Left out": left_out_part(outcome.notes, graph),
+    }
+    title = f"verify: {Path(arguments.file).name}"
+    return page(title, verdict(summary, comparison.ok) + command_line(arguments), sections)

@@ -21,6 +21,7 @@ from jaxsnn.nir.model.node import Node
 from jaxsnn.nir.model.passes import Shape, shapes, synapses
 from jaxsnn.output import refuse_unwritable, write_whole
 from jaxsnn.plot.picture import Picture, new_figure, picture_of
+from jaxsnn.wording import Text
 
 CHARACTER, LINE, MARGIN = 7.2, 17, 12  # pixels of a monospaced 12 px font
 GAP_X, GAP_Y, FRAME = 56, 26, 12
@@ -73,7 +74,11 @@ def draw(graph: Graph, path: str | os.PathLike[str], *, force: bool = False) -> 
     ending = Path(path).suffix.lower()
     if ending not in FORMATS:
         raise UsageError(
-            f"'{path}' ends in '{ending}', which is not a format of pictures of graphs",
+            Text(
+                "'{path}' ends in '{ending}', which is not a format of pictures of graphs",
+                path=path,
+                ending=ending,
+            ),
             fix=f"name a file that ends in one of {listing(FORMATS)}",
         )
     refuse_unwritable(path, force)
@@ -423,7 +428,8 @@ def floorplan(mapping: Any) -> Picture:
     def render(kind: str) -> bytes:
         if kind != "svg":
             raise UsageError(
-                f"a floorplan is not drawn as {kind}", fix="name a file that ends in .svg"
+                Text("a floorplan cannot be drawn as {format}", format=kind),
+                fix="name a file that ends in .svg",
             )
         return drawn(mapping).encode("utf-8")
 

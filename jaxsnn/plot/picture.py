@@ -13,6 +13,7 @@ from typing import Any
 from jaxsnn.errors import UsageError, listing
 from jaxsnn.output import write_whole
 from jaxsnn.units import SECONDS
+from jaxsnn.wording import Text
 
 #: Colours that stay apart for colour-blind readers (Okabe and Ito, 2008).
 BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
@@ -90,7 +91,11 @@ def format_of(path: str | Path) -> str:
     if ending.removeprefix(".").lower() not in FORMATS:
         endings = listing(f".{name}" for name in FORMATS)
         raise UsageError(
-            f"'{path}' ends in '{ending}', which is not a format of pictures",
+            Text(
+                "'{path}' ends in '{ending}', which is not a format of pictures",
+                path=path,
+                ending=ending,
+            ),
             fix=f"name a file that ends in one of {endings}",
         )
     return ending.removeprefix(".").lower()

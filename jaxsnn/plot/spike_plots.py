@@ -27,6 +27,7 @@ from jaxsnn.plot.picture import (
     time_unit,
 )
 from jaxsnn.units import refuse_no_time
+from jaxsnn.wording import Text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,7 +210,11 @@ def trains_of(solution: Any, sample: int, inputs: Any = None) -> dict[str, Spike
         counts = np.asarray(solution.count(name))
         if not -len(counts) <= sample < len(counts):
             raise UsageError(
-                f"there is no sample {sample}, the run has {len(counts)}",
+                Text(
+                    "there is no sample {sample}, the run has {samples}",
+                    sample=sample,
+                    samples=len(counts),
+                ),
                 fix=f"take one from 0 to {len(counts) - 1}",
             )
         trains[name] = one_train(solution.events(name), sample, counts.shape[-1])
@@ -268,7 +273,7 @@ def input_trains(inputs: Any, sample: int, dt: float | None) -> dict[str, SpikeT
             )
         else:
             raise UsageError(
-                f"input '{name}' cannot be drawn as spikes",
+                Text("input '{node}' cannot be drawn as spikes", node=name),
                 fix="pass jaxsnn.Events, or an array (time, batch, channels) of a time-stepped run",
                 node=name,
             )
@@ -350,27 +355,27 @@ def _draw_inputs(axes: Any, inputs: Any, train: SpikeTrain | None, unit: float, 
     return f"{len(values)} currents of {values.shape[1]} channels"
 
 
-def fidelity(found: Any, *, title: str = "") -> Picture:
+def fidelity(comparison: Any, *, title: str = "") -> Picture:
     """Spikes of each population in continuous time and in steps, and how alike the counts are.
 
     Args:
-        found: what `jaxsnn.fidelity` gave.
+        comparison: a result of `jaxsnn.fidelity`.
 
     Raises:
         UsageError: matplotlib is missing, or no population fires.
     """
-    if not found.populations:
+    if not comparison.populations:
         raise UsageError("no population fires", fix="compare a network with spiking populations")
-    populations = list(found.populations)
+    populations = list(comparison.populations)
     figure = new_figure(6.8, 1.5 + 0.75 * len(populations))
     axes = figure.subplots()
     places = np.arange(len(populations))
     kinds = (("event", "continuous time", BLUE), ("grid", "steps of the source", ORANGE))
     for number, (field, label, colour) in enumerate(kinds):
-        counts = [getattr(found.populations[name], field) for name in populations]
+        counts = [getattr(comparison.populations[name], field) for name in populations]
         bars = axes.barh(places + 0.38 * (number - 0.5), counts, 0.34, color=colour, label=label)
         axes.bar_label(bars, [f" {count}" for count in counts], fontsize=8)
-    cosines = [found.populations[name].count_cosine for name in populations]
+    cosines = [comparison.populations[name].count_cosine for name in populations]
     cosine_texts = ["undefined" if cosine is None else f"{cosine:.4f}" for cosine in cosines]
     rows = [
         f"{name}\ncosine {cosine_text}"
@@ -389,12 +394,12 @@ def fidelity(found: Any, *, title: str = "") -> Picture:
 
 
 def first_difference(
-    found: Any, solution: Any, recording: Any, *, around: int = 20, title: str = ""
+    verification: Any, solution: Any, recording: Any, *, around: int = 20, title: str = ""
 ) -> Picture:
     """The neuron that first differs from a recording, some steps before and behind.
 
     Args:
-        found: what `jaxsnn.verify` gave; its `first_difference` is looked at.
+        verification: a result of `jaxsnn.verify`; its `first_difference` is looked at.
         solution: the time-stepped run.
         recording: what came out of the source, (time, batch, *shape); or a mapping from the Output
             node's name.
@@ -403,7 +408,7 @@ def first_difference(
     Raises:
         UsageError: matplotlib is missing, or nothing differs.
     """
-    first = found.first_difference
+    first = verification.first_difference
     if first is None:
         raise UsageError("nothing differs from the recording", fix="draw a raster instead")
     expected = recording[first.node] if isinstance(recording, Mapping) else recording

@@ -17,6 +17,7 @@ from jaxsnn.plot.picture import (
     picture_of,
     quiet,
 )
+from jaxsnn.wording import Text
 
 #: Names of losses, in words.
 LOSSES = {
@@ -112,7 +113,11 @@ def weights(graph: Any, before: Any = None, *, bins: int = 40, title: str = "") 
         raise UsageError("no node of the graph has weights", fix="draw another graph")
     if before is not None and not node_weights.keys() & earlier.keys():
         raise UsageError(
-            f"the graph before has weights in {listing(earlier)}, the graph in {listing(node_weights)}",
+            Text(
+                "the graph before has weights in {expected}, the graph in {actual}",
+                expected=listing(earlier),
+                actual=listing(node_weights),
+            ),
             fix="give the same graph before",
         )
     figure = new_figure(min(3.2 * len(node_weights) + 0.8, 13.0), 3.2)

@@ -20,6 +20,7 @@ from jaxsnn.plot.picture import (
     quiet,
     time_unit,
 )
+from jaxsnn.wording import Text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +68,12 @@ def voltage(
     shown = [number for number in neurons if number < len(traces)]
     if not shown:
         raise UsageError(
-            f"population '{population}' has {len(traces)} neurons, none of them is among {neurons}",
+            Text(
+                "population '{node}' has {count} neurons, none of them is among {neurons}",
+                node=population,
+                count=len(traces),
+                neurons=tuple(neurons),
+            ),
             fix="name others",
             node=population,
         )
@@ -131,7 +137,7 @@ def traces_of(
         time, v = streamed(solution, population, network, inputs, sample=sample, points=points)
     else:
         raise UsageError(
-            f"no voltage of population '{population}' was recorded",
+            Text("no voltage of population '{node}' was recorded", node=population),
             fix=f"simulate with TimeStepped(record=True); {suggestion(population, solution.voltages)}",
             node=population,
         )
@@ -183,7 +189,10 @@ def streamed(
 
     if network is None or inputs is None:
         raise UsageError(
-            f"the voltage of '{population}' in continuous time follows from what went in",
+            Text(
+                "the voltage of '{node}' in continuous time is computed from the inputs",
+                node=population,
+            ),
             fix="pass network= and inputs=",
             node=population,
         )

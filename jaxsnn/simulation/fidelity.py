@@ -106,8 +106,8 @@ def fidelity(
     inputs = load(arrays, network, dt, values)
     if inputs.t_end is None or inputs.sample_times is None or dt is None:
         raise UsageError(
-            "the two engines are compared on inputs by steps, and events are given",
-            fix="give 'x' (time, batch, ...) instead",
+            "the two engines are compared on time-stepped inputs, and these are events",
+            fix="use 'x' (time, batch, ...) instead",
         )
     every = EventDriven(max_spikes=max_spikes, max_events="auto", max_arrivals="auto")
     events = simulate(network, inputs.events, inputs.t_end, engine=every)

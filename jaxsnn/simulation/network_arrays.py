@@ -69,13 +69,13 @@ class Inputs:
         if steps * times.itemsize > read_limits().max_bytes:
             raise UsageError(
                 Text(
-                    "{option} is {t_end:g} s, {steps:.3g} steps of {dt:g} s in which membranes are given",
+                    "{option} is {value:g} s, {steps:.3g} steps of {dt:g} s at which membranes are recorded",
                     option=T_END,
-                    t_end=t_end,
+                    value=t_end,
                     steps=steps,
                     dt=dt,
                 ),
-                fix=f"give an earlier one, or set {LIMIT_VARIABLE}",
+                fix=f"use an earlier one, or set {LIMIT_VARIABLE}",
             )
         # the steps go on to an end behind the input's
         later = np.arange(len(times), math.ceil(steps)) * dt
@@ -185,8 +185,8 @@ def inputs_by_node(
             continue
         if dt is None:
             raise UsageError(
-                f"input '{name}' is given by steps, and the file does not say how long one is",
-                fix=Text("say {dt}", dt=DT.keyword),
+                Text("input '{node}' is time-stepped, and the file does not specify dt", node=name),
+                fix=Text("set {dt}", dt=DT.keyword),
                 node=name,
             )
         refuse_other_axes(name, np.shape(input_array)[2:], shape_of_input(network, name))
@@ -194,9 +194,9 @@ def inputs_by_node(
         steps[name] = len(input_array)
         if values == "auto" and isinstance(events[name], Currents):
             text = Text(
-                "input '{name}' holds values that are no numbers of spikes: it is a current that "
-                "is held for each step; with {values} it is a spike of that size in each",
-                name=name,
+                "input '{node}' has values that are not spike counts: it is a current that "
+                "is constant during each step; with {values} it is a graded spike in each step",
+                node=name,
                 values=VALUES.set_to("graded"),
             )
             notes.append(Note(text, kind="assumed", code="taken-for-current"))
@@ -204,13 +204,17 @@ def inputs_by_node(
         return Inputs(events=events, t_end=None, sample_times=None)
     if others := [name for name in events if name not in steps]:
         raise UsageError(
-            f"inputs are given in two ways: {listing(steps)} by steps, {listing(others)} by events",
+            Text(
+                "inputs {stepped} are time-stepped, inputs {events} are events",
+                stepped=listing(steps),
+                events=listing(others),
+            ),
             fix="give all of them by steps, or all by events, which jaxsnn.Events.of_steps(x, dt)"
             " makes of steps",
         )
     if len(set(steps.values())) > 1:
         raise UsageError(
-            f"inputs of different lengths, in steps {steps}",
+            Text("inputs have different numbers of steps, {steps}", steps=steps),
             fix="make them equal",
         )
     count = next(iter(steps.values()))
@@ -227,15 +231,15 @@ def _refuse_values(input_arrays: Mapping[str, Any], values: str) -> None:
             return
     if values in ("spikes", "current", "graded") and input_arrays:
         name, input_array = next(iter(input_arrays.items()))
-        kind = "events of a size" if hasattr(input_array, "value") else "events"
+        kind = "graded events" if hasattr(input_array, "value") else "events"
         raise UsageError(
             Text(
-                "{option} has no effect: input '{name}' holds {kind}, and no steps",
+                "{option} has no effect: input '{node}' has {kind}, and is not time-stepped",
                 option=VALUES.set_to(values),
-                name=name,
+                node=name,
                 kind=kind,
             ),
-            fix="leave it out",
+            fix="remove the option",
             node=name,
         )
 
@@ -245,14 +249,19 @@ def _from_raster(
 ) -> Events | Currents | GradedEvents:
     if raster.ndim < 3:
         raise UsageError(
-            f"input '{name}': x has shape {raster.shape}",
+            Text("input '{node}': x has shape {shape}", node=name, shape=raster.shape),
             fix="give it the shape (time, batch, channels)",
             node=name,
         )
     channels = math.prod(raster.shape[2:])
     if channels != size:
         raise UsageError(
-            f"input '{name}': x has {channels} channels, the network takes {size}",
+            Text(
+                "input '{node}': x has {actual} channels, the network has {expected}",
+                node=name,
+                actual=channels,
+                expected=size,
+            ),
             fix=f"give it {size} channels",
             node=name,
         )
@@ -263,37 +272,38 @@ def _from_raster(
         return Currents.held(raster, dt)
     if values == "graded":
         return _sized(raster, dt)
-    _refuse_many_spikes(name, raster)
-    try:
-        return dense_to_events(raster, dt)
-    except ValueError as error:
-        raise UsageError(
-            f"input '{name}': {error}",
-            fix=Text(
-                "give numbers of spikes, or say {current} or {graded}",
-                current=VALUES.set_to("current"),
-                graded=VALUES.set_to("graded"),
-            ),
-            node=name,
-        ) from error
-
-
-def _refuse_many_spikes(name: str, raster: np.ndarray) -> None:
-    """Refuse numbers of spikes for which there is no room: a time and a neuron for each."""
+    # a time and a neuron for each spike must fit into memory
     of_a_sample = raster.sum(axis=(0, *range(2, raster.ndim)), dtype=float)
-    most, allowed = of_a_sample.max(initial=0.0), read_limits().max_bytes
-    if most * raster.shape[1] * _BYTES_OF_A_SPIKE > allowed:
+    count, limit = float(of_a_sample.max(initial=0.0)), read_limits().max_bytes
+    if count * raster.shape[1] * _BYTES_OF_A_SPIKE > limit:
         raise UsageError(
-            f"input '{name}': its values stand for {most:g} spikes in one sample, and for more than"
-            f" {allowed} bytes of events in all",
+            Text(
+                "input '{node}': its values add up to {count:g} spikes in one sample, the "
+                "events of all samples exceed {limit} bytes",
+                node=name,
+                count=count,
+                limit=limit,
+            ),
             fix=Text(
-                "say {current} or {graded} if they are no numbers of spikes, or set {variable}",
+                "set {current} or {graded} if they are not spike counts, or set {variable}",
                 current=VALUES.set_to("current"),
                 graded=VALUES.set_to("graded"),
                 variable=LIMIT_VARIABLE,
             ),
             node=name,
         )
+    try:
+        return dense_to_events(raster, dt)
+    except ValueError as error:
+        raise UsageError(
+            Text("input '{node}': {error}", node=name, error=error),
+            fix=Text(
+                "use spike counts, or set {current} or {graded}",
+                current=VALUES.set_to("current"),
+                graded=VALUES.set_to("graded"),
+            ),
+            node=name,
+        ) from error
 
 
 def _sized(raster: np.ndarray, dt: float) -> GradedEvents:
@@ -327,20 +337,17 @@ def output_arrays(network: Network, solution: EventSolution) -> dict[str, np.nda
                 jnp.concatenate([train.time for train in trains], axis=1),
                 jnp.concatenate([train.index for train in trains], axis=1),
             )
-            arrays[f"{name}.time"], arrays[f"{name}.index"] = _trimmed(*map(np.asarray, merged))
+            time, index = map(np.asarray, merged)
+            # slots at the end that no sample uses are left out
+            used = max(int(np.isfinite(time).sum(axis=1).max(initial=0)), 1)
+            arrays[f"{name}.time"], arrays[f"{name}.index"] = time[:, :used], index[:, :used]
         elif len(sources) == 1 and sources[0] in solution.voltages:
             arrays[f"{name}.y"] = np.moveaxis(np.asarray(solution.voltages[sources[0]]), 1, 0)
             arrays[f"{name}.sample_time"] = np.asarray(solution.sample_times)
         else:
             raise UsageError(
-                f"output '{name}' is fed by {listing(sources)}",
+                Text("output '{node}' is fed by {sources}", node=name, sources=listing(sources)),
                 fix="feed it by spiking populations alone, or by one readout",
                 node=name,
             )
     return arrays
-
-
-def _trimmed(time: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Without slots at the end that no sample uses."""
-    used = max(int(np.isfinite(time).sum(axis=1).max(initial=0)), 1)
-    return time[:, :used], index[:, :used]

@@ -22,6 +22,7 @@ from jaxsnn.nir.io.data_files import Observable, refuse_broken
 from jaxsnn.nir.io.read_limits import ByteBudget
 from jaxsnn.nir.io.recorded_data import EventData, TimeGriddedData, ValuedEventData, to_array
 from jaxsnn.output import refuse_unreadable
+from jaxsnn.wording import Text
 
 #: Names of the observable that is meant where a file of NIR data has several of a node.
 SPIKES = ("spikes", "spike")
@@ -59,7 +60,10 @@ def load_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         with open(path, "rb") as file:
             alone = file.read(6) == b"\x93NUMPY"
         defect = "holds one array" if alone else "is not an .npz file of arrays"
-        raise FileError(f"{path} {defect}", fix="save it with numpy.savez, under a name")
+        raise FileError(
+            Text("{path} {defect}", path=path, defect=defect),
+            fix="save it with numpy.savez, under a name",
+        )
     try:
         _refuse_large(path)
         with np.load(path, allow_pickle=False) as file:
@@ -68,7 +72,9 @@ def load_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         raise
     except Exception as error:  # what a broken zip file raises is not documented
         raise FileError(
-            f"{path} is not an .npz file of arrays ({first_line(error)})",
+            Text(
+                "{path} is not an .npz file of arrays ({error})", path=path, error=first_line(error)
+            ),
             fix="save it again with numpy.savez",
         ) from error
 
@@ -101,7 +107,8 @@ def _plain(path: str | os.PathLike[str], name: str, file: Mapping[str, np.ndarra
     except ValueError as error:
         if "pickle" in str(error):
             raise FileError(
-                f"{path}: array '{name}' holds Python objects", fix="save numbers"
+                Text("{path}: array '{array}' holds Python objects", path=path, array=name),
+                fix="save numbers",
             ) from error
         raise
 
@@ -144,7 +151,7 @@ def inputs_of(arrays: Mapping[str, np.ndarray], network: Network) -> dict[str, A
     """
     if not isinstance(arrays, Mapping):
         raise UsageError(
-            f"inputs are a {type(arrays).__name__}, and not arrays by name",
+            Text("inputs are a {actual}, and not arrays by name", actual=type(arrays).__name__),
             fix='pass {"x": array}, or {"NODE.x": array} for several inputs',
         )
     for ending in ("x", "time", "index", "value"):
@@ -162,7 +169,12 @@ def inputs_of(arrays: Mapping[str, np.ndarray], network: Network) -> dict[str, A
         ]
         if len(ways) > 1:
             raise UsageError(
-                f"input '{name}' is given twice, as '{ways[0]}' and as '{ways[1]}'",
+                Text(
+                    "input '{node}' is specified twice, as '{first}' and as '{second}'",
+                    node=name,
+                    first=ways[0],
+                    second=ways[1],
+                ),
                 fix="keep one",
                 node=name,
             )
@@ -180,7 +192,12 @@ def inputs_of(arrays: Mapping[str, np.ndarray], network: Network) -> dict[str, A
                 inputs_by_node[name] = GradedEvents(time=time, index=index, value=value)
         else:
             raise UsageError(
-                f"no array '{prefix}x', nor '{prefix}time' and '{prefix}index', for input '{name}'",
+                Text(
+                    "no array '{prefix}x', nor '{prefix}time' and '{prefix}index', for input "
+                    "'{node}'",
+                    prefix=prefix,
+                    node=name,
+                ),
                 fix=f"add one to the arrays {listing(arrays)}",
                 node=name,
             )
@@ -190,14 +207,16 @@ def inputs_of(arrays: Mapping[str, np.ndarray], network: Network) -> dict[str, A
 def unread_notes(arrays: Iterable[str]) -> tuple[str, ...]:
     """A note on arrays of names that nobody reads, which may be misspelt."""
     others = [name for name in arrays if name.rpartition(".")[2] not in _READ]
-    text = f"arrays that are not read: {listing(others)}"
+    text = Text("arrays that are not read: {arrays}", arrays=listing(others))
     return (Note(text, kind="dropped", code="not-read"),) if others else ()
 
 
 def _refuse_text(name: str, key: str, array: np.ndarray) -> None:
     if array.dtype.kind not in "biuf":
         raise UsageError(
-            f"input '{name}': {key} holds {array.dtype}", fix="save numbers", node=name
+            Text("input '{node}': {array} holds {dtype}", node=name, array=key, dtype=array.dtype),
+            fix="save numbers",
+            node=name,
         )
 
 
@@ -206,14 +225,25 @@ def _by_steps(name: str, x: np.ndarray) -> np.ndarray:
     _refuse_text(name, "x", x)
     if x.ndim >= 2 and 0 in x.shape:
         raise UsageError(
-            f"input '{name}': x has shape {x.shape}, so that there is nothing to simulate",
+            Text(
+                "input '{node}': x has shape {shape}, there is nothing to simulate",
+                node=name,
+                shape=x.shape,
+            ),
             fix="give at least one step and one sample",
             node=name,
         )
     if not (finite := np.isfinite(x)).all():
         place = tuple(int(index) for index in np.argwhere(~finite)[0])
         raise UsageError(
-            f"input '{name}': x has {x[place]} at {place}", fix="give finite numbers", node=name
+            Text(
+                "input '{node}': x has {value} at {index}",
+                node=name,
+                value=float(x[place]),
+                index=place,
+            ),
+            fix="give finite numbers",
+            node=name,
         )
     return x
 
@@ -224,12 +254,14 @@ def _outputs_of(arrays: Mapping[str, np.ndarray], network: Network) -> dict[str,
     if "y" in arrays and output_arrays:
         name = next(iter(output_arrays))
         raise UsageError(
-            f"output '{name}' is given twice, as '{name}.y' and as 'y'", fix="keep one", node=name
+            Text("output '{node}' is specified twice, as '{node}.y' and as 'y'", node=name),
+            fix="keep one",
+            node=name,
         )
     output_arrays = {next(iter(network.outputs)): arrays["y"]} if "y" in arrays else output_arrays
     for name, y in output_arrays.items():
         if y.dtype.kind not in "biuf":
-            message = f"output '{name}': y holds {y.dtype}"
+            message = Text("output '{node}': y holds {dtype}", node=name, dtype=y.dtype)
             raise UsageError(message, fix="save real numbers", node=name)
     return output_arrays
 
@@ -241,7 +273,7 @@ def _refuse_misspelt(arrays: Mapping[str, np.ndarray], inputs: Iterable[str]) ->
         name, dot, last = key.rpartition(".")
         if dot and name in input_names and last not in array_kinds:
             raise UsageError(
-                f"array '{key}' of input '{name}' is not read",
+                Text("array '{array}' of input '{node}' is not read", array=key, node=name),
                 fix=suggestion(last, array_kinds[:-1]),
                 node=name,
             )
@@ -258,13 +290,23 @@ def _refuse_strangers(
         name, dot, last = key.rpartition(".")
         if last == ending and dot and name not in node_names:
             raise UsageError(
-                f"array '{key}': the network has no {kind} '{name}'",
+                Text(
+                    "array '{array}': the network has no {kind} '{node}'",
+                    array=key,
+                    kind=kind,
+                    node=name,
+                ),
                 fix=suggestion(name, node_names),
                 node=name,
             )
         if key == ending and len(node_names) > 1:
             raise UsageError(
-                f"array '{key}': the network has {len(node_names)} {kind}s",
+                Text(
+                    "array '{array}': the network has {count} {kind}s",
+                    array=key,
+                    count=len(node_names),
+                    kind=kind,
+                ),
                 fix=f"name it 'NODE.{ending}'",
             )
 
@@ -294,7 +336,12 @@ def inputs_of_nir_data(
         inputs[name] = to_input(data, name=description)
         if math.prod(shapes[name]) != data.n_neurons:
             raise UsageError(
-                f"the {description} has {data.n_neurons} neurons, the input {math.prod(shapes[name])}",
+                Text(
+                    "the {recording} has {actual} neurons, the input has {expected}",
+                    recording=description,
+                    actual=data.n_neurons,
+                    expected=math.prod(shapes[name]),
+                ),
                 fix="give a recording of that input",
                 node=name,
             )
@@ -305,7 +352,12 @@ def inputs_of_nir_data(
         inputs[name] = flat.reshape(*flat.shape[:2], *shapes[name])
         if step is not None and abs(data.dt - step) > SAME_STEP * step:
             raise UsageError(
-                f"the {description} has steps of {data.dt:g} s, the network of {step:g} s",
+                Text(
+                    "the {recording} has steps of {actual:g} s, the network of {expected:g} s",
+                    recording=description,
+                    actual=data.dt,
+                    expected=step,
+                ),
                 fix="give data of that step",
                 node=name,
             )
@@ -315,19 +367,26 @@ def inputs_of_nir_data(
     if len(set(ends.values())) > 1:
         text = listing(f"'{name}' at {end:g} s" for name, end in ends.items())
         notes.append(
-            f"the recordings end at different times, {text}: after its end an input is silent"
+            Text(
+                "the recordings end at different times, {ends}: an input is silent after its end",
+                ends=text,
+            )
         )
     return inputs, step, max(ends.values(), default=None), tuple(notes)
 
 
 def _not_used(nodes: Iterable[str]) -> Note:
-    return Note(f"recordings of {listing(nodes)} are not used", kind="dropped", code="not-read")
+    return Note(
+        Text("recordings of {nodes} are not used", nodes=listing(nodes)),
+        kind="dropped",
+        code="not-read",
+    )
 
 
 def _refuse_missing(path: str | os.PathLike[str], name: str, recordings: Mapping[str, Any]) -> None:
     if name not in recordings:
         raise UsageError(
-            f"{path} has no recording of input '{name}'",
+            Text("{path} has no recording of input '{node}'", path=path, node=name),
             fix=f"add it, there are {listing(recordings)}",
             node=name,
         )
@@ -385,7 +444,11 @@ def _chosen(node: str, observables: Mapping[str, Any], preferred: tuple[str, ...
         if name in observables:
             return observables[name]
     raise UsageError(
-        f"node '{node}' has the recordings {listing(observables)}",
+        Text(
+            "node '{node}' has the recordings {recordings}",
+            node=node,
+            recordings=listing(observables),
+        ),
         fix=f"name the one that is meant '{preferred[0]}'",
         node=node,
     )
@@ -408,14 +471,22 @@ def to_events(data: Observable, *, name: str = "data") -> Events:
             return dense_to_events(to_array(data), data.dt)
         except ValueError as error:
             raise UsageError(
-                f"{name} is not a recording of spikes: {error}",
+                Text(
+                    "{recording} is not a recording of spikes: {error}", recording=name, error=error
+                ),
                 fix="use to_array, and Currents.held of it",
             ) from error
     used = data.idx >= 0
     if isinstance(data, ValuedEventData) and (is_graded := used & (data.value != 1)).any():
         raise UsageError(
-            f"{name}: {int(is_graded.sum())} of {int(used.sum())} events carry values other than 1, "
-            f"the first {data.value[is_graded][0]:g}, which spikes do not have",
+            Text(
+                "{recording}: {count} of {events} events have values other than 1, the first "
+                "{value:g}, which spikes do not have",
+                recording=name,
+                count=int(is_graded.sum()),
+                events=int(used.sum()),
+                value=float(data.value[is_graded][0]),
+            ),
             fix="use to_graded_events",
         )
     order = np.argsort(data.time, axis=1, kind="stable")

@@ -105,7 +105,13 @@ def with_enough_room(
         if say is not None:
             option, room_by_population = next(iter(room.items()))
             name, most = next(iter(room_by_population.items()))
-            say(f"{shortage_text(outcome.budgets, option, name)}: repeated with room for {most}")
+            say(
+                Text(
+                    "{shortage}: repeated with room for {room}",
+                    shortage=shortage_text(outcome.budgets, option, name),
+                    room=most,
+                )
+            )
         current = current.with_room(room)
 
 
@@ -147,12 +153,20 @@ def _refuse_vast(outcome: Any, room: Mapping[str, Mapping[str, int]], slots: flo
             continue
         lists = math.prod(shape[:-1])
         if lists * most > slots:
-            ways = f"simulate fewer samples at once, or pass EventDriven(max_spikes={most})"
-            ways += ", or more, if there is memory for it"
+            ways = Text(
+                "simulate fewer samples at once, or pass {option}", option=MAX_SPIKES.set_to(most)
+            )
+            ways += " or more, if there is memory for it"
             text = shortage_text(outcome.budgets, "max_spikes", name)
             raise TooManySpikes(
-                f"spike budget exhausted: {text}, and room for {most} of each of {lists} (samples"
-                f" times neurons) is more than {slots:.0f}",
+                Text(
+                    "spike budget exhausted: {shortage}, and room for {room} of each of {lists} "
+                    "(samples times neurons) is more than {limit:.0f}",
+                    shortage=text,
+                    room=most,
+                    lists=lists,
+                    limit=slots,
+                ),
                 fix=ways,
                 node=name,
                 code="budget",
@@ -188,7 +202,12 @@ def _refuse_endless(
 def _too_many(outcome: Any, option: str, name: str, limit: int, fix: str) -> TooManySpikes:
     text = shortage_text(outcome.budgets, option, name)
     return TooManySpikes(
-        f"spike budget exhausted: {text}, the limit is {limit}", fix=fix, node=name, code="budget"
+        Text(
+            "spike budget exhausted: {shortage}, the limit is {limit}", shortage=text, limit=limit
+        ),
+        fix=fix,
+        node=name,
+        code="budget",
     )
 
 
@@ -303,48 +322,65 @@ def _numbers(value: Any) -> np.ndarray:
 
 
 def infinite_problem(busiest_neuron: Busiest) -> Problem:
-    """What is to be said of a neuron that fires infinitely often at one time."""
+    """Return the problem of a neuron that fires infinitely often at one time."""
     when = format_time(busiest_neuron.last)
-    location = (
-        f"neuron {busiest_neuron.neuron} of '{busiest_neuron.name}' fires without end in sample"
-        f" {busiest_neuron.sample}"
+    location = Text(
+        "neuron {neuron} of '{node}' fires without end in sample {sample}",
+        neuron=busiest_neuron.neuron,
+        node=busiest_neuron.name,
+        sample=busiest_neuron.sample,
     )
     if busiest_neuron.is_above:
-        cause = (
-            f"v_threshold - v_reset is {busiest_neuron.height:g} and must be above 0, a reset leaves V at"
-            " the threshold or above"
+        cause = Text(
+            "v_threshold - v_reset is {height:g} and must be above 0, a reset leaves V at "
+            "the threshold or above",
+            height=busiest_neuron.height,
         )
         fix = f"lower v_reset of '{busiest_neuron.name}', or raise its v_threshold"
     else:
         cause = (
-            "what it sends comes back without a delay, or an arrival moves V over many thresholds,"
+            "its spikes excite it again without a delay, or an arrival moves V over many thresholds,"
             " and the overshoot stays"
         )
         fix = Text(
-            "give what it sends back a delay, lower weights or raise v_threshold, or pass "
+            "add a delay to its recurrent connection, lower weights or raise v_threshold, or pass "
             "{max_spikes} or more if it ends somewhere",
             max_spikes=MAX_SPIKES.set_to(2 * busiest_neuron.count),
         )
-    message = (
-        f"spike budget exhausted: {location}: its rate is infinite at {when}, {busiest_neuron.together} of its"
-        f" {busiest_neuron.recorded} recorded spikes come at that time; {cause}"
+    message = Text(
+        "spike budget exhausted: {location}: its rate is infinite at {time}, "
+        "{simultaneous} of its {recorded} recorded spikes occur at that time; {cause}",
+        location=location,
+        time=when,
+        simultaneous=busiest_neuron.together,
+        recorded=busiest_neuron.recorded,
+        cause=cause,
     )
-    facts = {
-        "neuron": busiest_neuron.neuron,
-        "sample": busiest_neuron.sample,
-        "spikes": busiest_neuron.count,
-    }
-    return Problem(node=busiest_neuron.name, code="budget", message=message, fix=fix, facts=facts)
+    return Problem(
+        node=busiest_neuron.name,
+        code="budget",
+        message=message,
+        fix=fix,
+        facts={"spikes": busiest_neuron.count},
+    )
 
 
 def frequent_problem(busiest_neuron: Busiest, limit: int) -> Problem:
-    """What is to be said of a neuron that fires more often than a limit."""
-    message = (
-        f"spike budget exhausted: neuron {busiest_neuron.neuron} of '{busiest_neuron.name}' fires at least"
-        f" {busiest_neuron.count} times in sample {busiest_neuron.sample}"
+    """Return the problem of a neuron that fires more often than a limit."""
+    message = Text(
+        "spike budget exhausted: neuron {neuron} of '{node}' fires at least {spikes} "
+        "times in sample {sample}",
+        neuron=busiest_neuron.neuron,
+        node=busiest_neuron.name,
+        spikes=busiest_neuron.count,
+        sample=busiest_neuron.sample,
     )
     if 0 < busiest_neuron.rate < float("inf"):
-        message += f", at about {busiest_neuron.rate:.6g} spikes/s up to {format_time(busiest_neuron.last)}"
+        message += Text(
+            ", at about {rate:.6g} spikes/s up to {last}",
+            rate=busiest_neuron.rate,
+            last=format_time(busiest_neuron.last),
+        )
     if busiest_neuron.t_end is not None:
         message += Text(
             ": about {by_the_end} spikes by {option}",
@@ -362,10 +398,5 @@ def frequent_problem(busiest_neuron: Busiest, limit: int) -> Problem:
             ", or pass {max_spikes} if it is meant to fire so often",
             max_spikes=MAX_SPIKES.set_to(spikes_with_margin),
         )
-    message += f", the limit is {limit}"
-    facts = {
-        "neuron": busiest_neuron.neuron,
-        "sample": busiest_neuron.sample,
-        "spikes": busiest_neuron.count,
-    }
-    return Problem(node=busiest_neuron.name, code="budget", message=message, fix=fix, facts=facts)
+    message += Text(", the limit is {limit}", limit=limit)
+    return Problem(node=busiest_neuron.name, code="budget", message=message, fix=fix)

@@ -129,7 +129,13 @@ def simulate(
             return finished.pop() if finished else run(engine)
 
         solution = _in_room(engine, attempt, throw=throw, slots=MOST_SLOTS)
-    solution = _with_culprit(solution, network, inputs)
+    if int(solution.result) == Result.NOT_FINITE and hasattr(solution, "culprit"):
+        # In time steps a time constant may be infinite: there is no leak.
+        is_event = isinstance(solution, EventSolution)
+        culprit = bad_number(network, inputs, finite=is_event)
+        if culprit is None and is_event:
+            culprit = _model_with_nan(solution, network)
+        solution = replace(solution, culprit=culprit)
     if throw and solution.problem is not None:
         raise SimulationError.of(solution.problem)
     warn_of(solution.notes)
@@ -150,18 +156,6 @@ def _in_room(engine: Any, run: Callable[[Any], Any], *, throw: bool, **limits: A
         return run(engine)
 
 
-def _with_culprit(solution: Any, network: Network, inputs: Any) -> Any:
-    """The solution that knows which number has spoilt the run, where one did."""
-    if int(solution.result) != Result.NOT_FINITE or not hasattr(solution, "culprit"):
-        return solution
-    # In time steps a time constant may be infinite: there is no leak.
-    is_event = isinstance(solution, EventSolution)
-    culprit = bad_number(network, inputs, finite=is_event)
-    if culprit is None and is_event:
-        culprit = _model_with_nan(solution, network)
-    return replace(solution, culprit=culprit)
-
-
 def _model_with_nan(solution: EventSolution, network: Network) -> Problem | None:
     """Return the problem of the first registered neuron model whose population shows NaN, if what
     comes before it shows none.
@@ -178,8 +172,12 @@ def _model_with_nan(solution: EventSolution, network: Network) -> Problem | None
         return Problem(
             node=wire.name,
             code="not-finite",
-            message=f"node '{wire.name}' ({population.kind}): its neuron model gives NaN, though "
-            "all parameters and inputs are finite",
+            message=Text(
+                "node '{node}' ({type}): its neuron model gives NaN, though all parameters and "
+                "inputs are finite",
+                node=wire.name,
+                type=population.kind,
+            ),
             fix="look at its formulas with the parameters of this node: a quotient such as"
             " 1 / (tau_mem - tau_syn) has no value where both are equal",
         )
@@ -192,7 +190,7 @@ def _lowered(network: Any) -> Network:
         return network
     if not isinstance(network, Graph):
         raise UsageError(
-            f"a {type(network).__name__} is not a network",
+            Text("a {actual} is not a network", actual=type(network).__name__),
             fix="pass what jaxsnn.read or jaxsnn.lower gives",
         )
     try:

@@ -28,6 +28,7 @@ from jaxsnn.nir.torch.module_run import run_module
 from jaxsnn.nir.torch.trained_module import is_of_graph
 from jaxsnn.simulation.simulate import simulate
 from jaxsnn.units import format_time
+from jaxsnn.wording import Text
 
 #: Steps that both sides run, more of a small batch, and how large random inputs are from step to step:
 #: small ones show sums, large ones make deep layers spike.
@@ -87,20 +88,16 @@ def from_torch(module: Any, sample: Any) -> Graph:
     with parameters_back(module), _left_over_told(module, sample):
         traced = (traced_back if is_of_graph(module) else traced_module)(module, sample)
         refuse_difference(module, traced, sample)
-    warn_of(_assumed(traced))
-    return traced.graph
-
-
-def _assumed(traced: TracedModule) -> Iterator[Note]:
-    """Note the length of a step that no layer of a module says."""
     if traced.assumed_dt is not None:
-        yield Note(
-            f"no layer of the module says how long a step is: dt = {format_time(traced.assumed_dt)} is"
-            f" assumed, as {traced.graph.dialect.name} files have it. Make inputs of steps with"
-            " jaxsnn.Events.of_steps(x, dt=graph.dialect.dt)",
-            kind="assumed",
-            code="step-length",
+        text = Text(
+            "no layer of the module specifies the length of a step: dt = {dt} is assumed, as in "
+            "files of {dialect}. Make time-stepped inputs with jaxsnn.Events.of_steps(x, "
+            "dt=graph.dialect.dt)",
+            dt=format_time(traced.assumed_dt),
+            dialect=traced.graph.dialect.name,
         )
+        warn_of([Note(text, kind="assumed", code="step-length")])
+    return traced.graph
 
 
 def load_into(module: Any, source: Graph | str | os.PathLike[str], **options: Any) -> Loaded:
@@ -129,7 +126,9 @@ def load_into(module: Any, source: Graph | str | os.PathLike[str], **options: An
     _refuse_no_module(module)
     if isinstance(source, Graph) and options:
         raise UsageError(
-            f"a graph has its dialect, so {listing(options)} would be ignored",
+            Text(
+                "a graph has its dialect, so {options} would be ignored", options=listing(options)
+            ),
             fix="pass a file, or give jaxsnn.read the options",
         )
     graph = source if isinstance(source, Graph) else read(source, **options)
@@ -165,30 +164,31 @@ def _left_over_told(module: Any, sample: Any) -> Iterator[None]:
         if not held:
             raise
         buffer_names = listing(f"'{name}'" for name in held)
-        raise ConversionError(
-            refusal.problem.message,
-            fix=f"the module holds numbers in {buffer_names} that may be of an earlier run: first set them to"
-            " what it begins with; else " + refusal.fix,
-            node=refusal.node,
-            code=refusal.problem.code,
-        ) from refusal
+        fix = (
+            f"the module holds numbers in {buffer_names} that may be of an earlier run: first set them"
+            " to their initial values; else " + refusal.fix
+        )
+        raise ConversionError.of(dataclasses.replace(refusal.problem, fix=fix)) from refusal
 
 
 def _refuse_no_module(module: Any) -> None:
     # told by what it can do, so that torch need not be there for the message
     if isinstance(module, type):
         raise UsageError(
-            f"{module.__name__} is a class, and no torch.nn.Module",
+            Text("{type} is a class, not a torch.nn.Module", type=module.__name__),
             fix=f"pass a module, such as {module.__name__}(...)",
         )
     if type(module).__module__.startswith("torch.jit"):
         raise UsageError(
-            f"a {type(module).__name__} of torch.jit has no layers of Python that could be watched",
+            Text(
+                "a {type} of torch.jit has no layers of Python that could be traced",
+                type=type(module).__name__,
+            ),
             fix="pass the module that it was made of",
         )
     if not callable(getattr(module, "named_children", None)):
         raise UsageError(
-            f"a {type(module).__name__} is not a torch.nn.Module",
+            Text("a {type} is not a torch.nn.Module", type=type(module).__name__),
             fix="pass the module; jaxsnn.to_torch makes one of a graph",
         )
 
@@ -240,8 +240,14 @@ def _refuse_other_steps(traced: TracedModule, network: Network) -> None:
             steps = ("the step before", "the same step")
             here, there = steps if before else steps[::-1]
             raise ConversionError(
-                f"{taker} takes what '{source}' gave in {here} in the module, and in {there} in the"
-                " graph",
+                Text(
+                    "{target} reads the output of '{source}' from {module_step} in the module, and "
+                    "from {graph_step} in the graph",
+                    target=taker,
+                    source=source,
+                    module_step=here,
+                    graph_step=there,
+                ),
                 fix="feed back spikes to where they come from, in cycles that are fed at one neuron:"
                 " there alone do they take a step",
                 node=target or source,
@@ -275,11 +281,19 @@ def _refuse_in_a_run(
     )
     if all(_is_near(traced, place, [ours, *moved]) for place in differing):
         return
-    first, gives = differing[0], "has a membrane of" if membranes else "gives"
+    first = differing[0]
     raise ConversionError(
-        f"the graph does not do what the module does: '{first.layer}', step {first.step}, sample "
-        f"{first.batch}, neuron {first.neuron} {gives} {first.theirs:g} in the module and "
-        f"{first.ours:g} in the graph",
+        Text(
+            "the graph differs from the module: '{node}', step {step}, sample {sample}, "
+            "neuron {neuron}: the {quantity} is {expected:g} in the module and {actual:g} in the graph",
+            node=first.layer,
+            step=first.step,
+            sample=first.batch,
+            neuron=first.neuron,
+            quantity="membrane potential" if membranes else "output",
+            expected=first.theirs,
+            actual=first.ours,
+        ),
         fix="let forward do one step of time with layers alone, whose states go on from call to call",
         node=first.layer,
     )
@@ -332,8 +346,13 @@ def _first_difference(
     for layer, graph_values, module_values, tolerance in pairs:
         if graph_values.shape != module_values.shape:
             raise ConversionError(
-                f"the graph does not do what the module does: '{layer}' gives numbers of shape "
-                f"{module_values.shape} in the module and {graph_values.shape} in the graph, over time and batch",
+                Text(
+                    "the graph differs from the module: '{node}' has an output of shape {expected} "
+                    "in the module and {actual} in the graph, over time and batch",
+                    node=layer,
+                    expected=module_values.shape,
+                    actual=graph_values.shape,
+                ),
                 fix="let the module take and give (batch, *shape) in each step",
                 node=layer,
             )

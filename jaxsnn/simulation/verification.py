@@ -174,7 +174,7 @@ def _by_output(solution: SteppedSolution, y: Any) -> dict[str, Any]:
         for name in y:
             if name not in solution.y:
                 raise UsageError(
-                    f"the network has no output '{name}'",
+                    Text("the network has no output '{node}'", node=name),
                     fix=suggestion(name, solution.y),
                     node=name,
                 )
@@ -185,7 +185,11 @@ def _by_output(solution: SteppedSolution, y: Any) -> dict[str, Any]:
         return dict(y)
     if len(solution.y) != 1:
         raise UsageError(
-            f"the network has {len(solution.y)} outputs ({', '.join(solution.y)})",
+            Text(
+                "the network has {count} outputs ({outputs})",
+                count=len(solution.y),
+                outputs=", ".join(solution.y),
+            ),
             fix="pass a mapping from their names",
         )
     return {next(iter(solution.y)): y}
@@ -195,14 +199,24 @@ def _fitted(name: str, array: Any, shape: tuple[int, ...]) -> np.ndarray:
     recorded = np.asarray(array, float)
     if recorded.shape != shape:
         raise UsageError(
-            f"output '{name}': the recording has shape {recorded.shape}, the simulation gives {shape}",
+            Text(
+                "output '{node}': the recording has shape {actual}, the simulation {expected}",
+                node=name,
+                actual=recorded.shape,
+                expected=shape,
+            ),
             fix="record as many steps and samples of the output as of the input, (time, batch, ...)",
             node=name,
         )
     if not (finite := np.isfinite(recorded)).all():
         place = tuple(int(index) for index in np.argwhere(~finite)[0])
         raise UsageError(
-            f"output '{name}': the recording has {recorded[place]} at {place}",
+            Text(
+                "output '{node}': the recording has {value} at {index}",
+                node=name,
+                value=float(recorded[place]),
+                index=place,
+            ),
             fix="record finite numbers",
             node=name,
         )
@@ -460,12 +474,22 @@ def first_spike_accuracy(times: np.ndarray, labels: np.ndarray) -> float:
     samples, neurons = times.shape[:2]
     if labels.shape != (samples,) or labels.dtype.kind not in "iu":
         raise UsageError(
-            f"label is {labels.dtype} of shape {labels.shape}, and there are {samples} samples",
+            Text(
+                "label is {dtype} of shape {shape}, and there are {samples} samples",
+                dtype=labels.dtype,
+                shape=labels.shape,
+                samples=samples,
+            ),
             fix="give a whole number for each sample, (samples,)",
         )
     if labels.size and not (labels.min() >= 0 and labels.max() < neurons):
         raise UsageError(
-            f"labels run from {labels.min()} to {labels.max()}, and {neurons} neurons answer",
+            Text(
+                "labels are {minimum} to {maximum}, and there are {neurons} output neurons",
+                minimum=int(labels.min()),
+                maximum=int(labels.max()),
+                neurons=neurons,
+            ),
             fix=f"number the classes from 0 to {neurons - 1}",
         )
     first = times[..., 0] if times.shape[2] else np.full(times.shape[:2], np.inf)

@@ -24,19 +24,20 @@ def test_chips_agree_with_themselves(name):
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "facts"),
     [
-        ({"columns": 250}, "250 columns for 8 event outputs"),
-        ({"buses": 3}, "buses 3"),
-        ({"label_bits": 0}, "label_bits 0"),
-        ({"weight_max": 0}, "weight_max 0"),
-        ({"row_select_bits": 4}, "4 row select bits for 32 drivers"),
-        ({"columns": 2048}, "addresses"),
+        ({"columns": 250}, {"columns": 250, "outputs": 8}),
+        ({"buses": 3}, {"parameter": "buses", "value": 3}),
+        ({"label_bits": 0}, {"parameter": "label_bits", "value": 0}),
+        ({"weight_max": 0}, {"parameter": "weight_max", "value": 0}),
+        ({"row_select_bits": 4}, {"row_select_bits": 4, "drivers_per_bus": 32, "outputs": 8}),
+        ({"columns": 2048}, {"circuits": 512, "addresses": 256}),
     ],
 )
-def test_sizes_that_contradict_each_other_are_refused(change, message):
+def test_sizes_that_contradict_each_other_are_refused(change, facts):
     changed = dataclasses.replace(HICANN_X, **change)
-    assert_refused(lambda: self_check(changed), ChipError, message)
+    problem = assert_refused(lambda: self_check(changed), ChipError)
+    assert problem.facts == {"chip": "HICANN-X"} | facts
 
 
 def test_nodes_of_the_crossbar():
@@ -71,5 +72,5 @@ def test_dead_parts():
     check_dead(HICANN_X, dead)
     assert dead.unusable_rows() == {(1, 254), (1, 255), (0, 3)}
     beyond = Dead(circuits=((0, 2),))
-    says, fix = r"dead circuit \(0, 2\) .* small", "circuits 0 to 1"
+    says, fix = r"dead circuit \(0, 2\) .* 'small'", "circuits 0 to 1"
     assert_refused(lambda: check_dead(SMALL, beyond), ChipError, says, code="bad-chip", fix=fix)

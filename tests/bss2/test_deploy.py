@@ -386,7 +386,7 @@ def test_what_is_wrong_is_not_deployed(deployed, tmp_path):
     synapses[0, 4] ^= 1
     modes[side, row] = BOTH
     for changes, says in (
-        ({"synapses": synapses}, "a violation in run 0"),
+        ({"synapses": synapses}, "one violation in run 0"),
         ({"row_modes": modes}, rf"row \({side}, {row}\) excites and inhibits"),
     ):
         wrong = dataclasses.replace(mapping, runs=(dataclasses.replace(run, **changes),))

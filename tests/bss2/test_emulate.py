@@ -271,7 +271,7 @@ def test_what_the_emulated_chip_approximates_in_a_mapping_is_told():
     loop = build.network(nodes, chains)
     told = list(emulator_notes(*mapped(loop), EmulatedChip()))
     assert [note.split(" on the emulated")[0] for note in told[1:]] == [
-        "spikes among neurons that feed each other (hidden) neither wait nor jitter",
+        "spikes among neurons that feed each other (hidden) have no queue and no jitter",
         "voltages of readout are sampled without noise",
     ]
     assert told[0].startswith("4 of the neurons have several circuits")
@@ -370,7 +370,7 @@ REFUSED = {
     "times alone": (lambda q, m: emulate(q, m, events(4).time, T_END), "input 'input' is a"),
     "another input": (
         lambda q, m: in_one_run(two_inputs(), {"a": events(2)}),
-        "given for a, the network has a, b",
+        "inputs for a, the network has a, b",
     ),
     "two sizes of batches": (
         lambda q, m: in_one_run(two_inputs(), {"a": events(2), "b": events(2, samples=2)}),
@@ -382,7 +382,7 @@ REFUSED = {
             (0.0, "t_end is 0"),
             ("20ms", "t_end is '20ms'"),
             (math.inf, "t_end is inf"),
-            (34400.0, r"34\.4 s of the chip, .* 34\.3597 s"),  # a counter of 32 bits, of 8 ns each
+            (34400.0, r"34\.4 s on the chip, .* 34\.3597 s"),  # a counter of 32 bits, of 8 ns each
         )
     },
     **{
@@ -414,7 +414,7 @@ def test_what_makes_no_sense_is_refused(case, two_layers):
 
 def test_what_cannot_run_is_refused(two_layers):
     quantized, mapping = two_layers
-    for graph, says in ((silent(), "all weights"), (readout_alone(), "no neuron fires")):
+    for graph, says in ((silent(), "all weights"), (readout_alone(), "no neuron spikes")):
         assert_refused(lambda graph=graph: in_one_run(graph, events(2)), MappingError, says)
     broken = without_a_synapse(mapping)
     assert_refused(
@@ -603,3 +603,15 @@ def test_that_runs_are_repeated_with_more_room_is_said():
     fired = int(np.isfinite(done.spikes["2"]).sum())
     assert fired > 8
     assert "8 spikes of each neuron are recorded: repeated with room for " in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("chip", "facts"),
+    [
+        (EmulatedChip(spread=Spread(jitter=-1.0)), {"parameter": "jitter", "value": -1.0}),
+        (EmulatedChip(queue=0), {"parameter": "queue", "value": 0}),
+    ],
+)
+def test_a_refused_chip_has_its_values_as_facts(chip, facts, two_layers):
+    call = lambda: emulate(*two_layers, events(4), T_END, chip=chip)  # noqa: E731
+    assert assert_refused(call, UsageError).facts == facts

@@ -265,7 +265,7 @@ REFUSED = {
     ),
     "chips of two kinds": (
         lambda _: ChipInTheLoop(NET, chip=[EmulatedChip(), EmulatedChip(ideal=True)]),
-        "2 chips .* not all of one kind",
+        "2 chips .* more than their seeds",
     ),
     "no headroom": (
         lambda _: ChipInTheLoop(NET, headroom={"2": 1.0, "4": 0.0}),
@@ -277,7 +277,7 @@ REFUSED = {
     ),
     "other neurons": (
         lambda device: simulate(slower(NET), events(4), T_END, engine=InTheLoop(device=device)),
-        r"node '2': tau_mem of neuron 0 is .*, the chip was made",
+        r"node '2': tau_mem of neuron 0 is .*, the chip's mapping is for",
     ),
     "other neurons in training": (
         lambda device: fitted(device, slower(NET), epochs=1),
@@ -287,7 +287,7 @@ REFUSED = {
         lambda device: simulate(
             layered(4, 6, 3), events(4), T_END, engine=InTheLoop(device=device)
         ),
-        r"6.*neurons, the chip was made for .*6, '4': 2",
+        r"6.*neurons, the chip's mapping has .*6, '4': 2",
     ),
     "calibrated weights": (
         lambda _: fitted(ChipInTheLoop(small_net()), small_net(), calibrate=0.8, epochs=1),
@@ -299,7 +299,7 @@ REFUSED = {
     ),
     "a scale that is missing": (
         lambda _: quantize(layered(3, 2), QuantizeOptions(scale={})),
-        "the scale of population '2' is not given",
+        "the scale of population '2' is not specified",
     ),
 }
 
@@ -319,12 +319,13 @@ def test_a_mapping_that_cannot_take_the_weights_is_refused(device):
     fixed = place_and_route(net).mapping
     larger = netlist(net.populations, net.pre, net.post, net.weight.astype(int) * 3)
     less = dataclasses.replace(routed, pre=routed.pre[1:], post=routed.post[1:])
-    for arguments, says in (
-        ((fixed, net, net), "signs are 'fixed'"),
-        ((device.mapping, routed, larger), "one synapse carries 63"),
-        ((device.mapping, less, routed), "1 connections were not routed, .* from 'input'"),
+    for arguments, says, facts in (
+        ((fixed, net, net), "signs are 'fixed'", {"signs": "fixed"}),
+        ((device.mapping, routed, larger), "one synapse carries 63", {"maximum": 63}),
+        ((device.mapping, less, routed), "1 connections .* from 'input'", {"count": 1}),
     ):
-        assert_refused(lambda these=arguments: with_weights(*these), MappingError, says)
+        problem = assert_refused(lambda these=arguments: with_weights(*these), MappingError, says)
+        assert facts.items() <= problem.facts.items()
 
 
 def test_other_places_on_the_chip_are_another_device():

@@ -46,7 +46,7 @@ RUN, SYNAPSES = ("runs", 0), ("runs", 0, "synapses", 0)
     ("path", "to", "message"),
     [
         (("schema",), 2, "schema 2"),
-        (("chip",), "HICANN-Y", "known are HICANN-X, small"),
+        (("chip",), "HICANN-Y", "'HICANN-Y': did you mean 'HICANN-X'"),
         (("signs",), "any", "'signs' is 'any'"),
         (("seed",), 1.5, "'seed' is a number, not an integer"),
         (("seed",), 2**40, "beyond"),
@@ -86,5 +86,32 @@ def test_what_is_no_mapping_is_one_line(broken):
 
 def test_the_chip_must_be_the_one_that_was_mapped(text):
     assert_refused(
-        lambda: from_json(text, {"small": SMALL}), MappingError, "chip 'HICANN-X', known are small"
+        lambda: from_json(text, {"small": SMALL}), MappingError, "chip 'HICANN-X': There are small"
     )
+
+
+@pytest.mark.parametrize(
+    ("path", "to", "facts"),
+    [
+        (("schema",), 2, {"actual": 2, "expected": 1}),
+        (("chip",), "HICANN-Y", {"chip": "HICANN-Y"}),
+        (
+            ("seed",),
+            2**31,
+            {"location": "mapping", "key": "seed", "value": 2**31, "limit": 2**31 - 1},
+        ),
+        (
+            (*RUN, "crossbar"),
+            [],
+            {
+                "location": "mapping: runs[0]",
+                "key": "crossbar",
+                "actual": "0 x 4",
+                "expected": "76 x 4",
+            },
+        ),
+    ],
+)
+def test_a_malformed_entry_has_its_place_and_numbers_as_facts(text, path, to, facts):
+    problem = assert_refused(lambda: from_json(edited(text, *path, to=to)), MappingError)
+    assert problem.facts == facts

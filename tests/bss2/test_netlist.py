@@ -73,14 +73,27 @@ def test_recurrent_components_are_those_of_networkx(pairs):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (([IN, IN], [], [], []), "population 'in' comes 2 times"),
+        (([IN, IN], [], [], []), "there are 2 populations named 'in'"),
         (([IN, HIDDEN], [0, 1], [3], [1]), "2 sources, 1 targets and 1 weights"),
         (([IN, HIDDEN], [0], [7], [1]), "target 7, the net has 7 neurons"),
         (([IN, HIDDEN], [-1], [3], [1]), "source -1"),
         (([HIDDEN, IN], [0], [5], [1]), "population 'in' is an input and the target of 1 synapses"),
-        (([IN, HIDDEN], [0, 0], [3, 3], [1, 2]), "come twice, first 0 to 3"),
+        (([IN, HIDDEN], [0, 0], [3, 3], [1, 2]), "listed twice, the first from 0 to 3"),
         (([IN, HIDDEN], [0], [3], [40000]), "a weight is 40000, the largest is 32767"),
     ],
 )
 def test_what_is_no_netlist_is_refused(arguments, message):
     assert_refused(lambda: netlist(*arguments), MappingError, message)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "facts"),
+    [
+        (([IN, IN], [], [], []), {"count": 2, "population": "in"}),
+        (([IN, HIDDEN], [0], [7], [1]), {"end": "target", "index": 7, "size": 7}),
+        (([IN, HIDDEN], [0, 0], [3, 3], [1, 2]), {"count": 1, "source": 0, "target": 3}),
+        (([IN, HIDDEN], [0], [3], [40000]), {"value": 40000, "limit": 32767}),
+    ],
+)
+def test_a_refused_netlist_has_its_numbers_as_facts(arguments, facts):
+    assert assert_refused(lambda: netlist(*arguments), MappingError).facts == facts

@@ -161,6 +161,8 @@ def test_a_fan_in_beyond_the_chip_is_impossible(sources, weight, resource, numbe
     assert (found.stop_reason, found.tried) == ("impossible", 0)
     assert (found.certificate.resource, found.certificate.where) == (resource, "'n'[0]")
     assert (found.certificate.needed, found.certificate.available) == numbers
+    facts = found.problem.facts
+    assert (facts["neuron"], facts["excess"]) == ("'n'[0]", numbers[0] - numbers[1])
 
 
 def test_as_many_sources_as_there_are_labels_are_mapped():
@@ -213,6 +215,8 @@ def test_when_time_is_up_it_says_so():
     found = place_and_route(net, max_runs=2, time_limit=0.01)
     assert found.stop_reason == "gave up"
     assert "within 0.01 s" in found.problem.message
+    assert found.problem.facts["time_limit"] == 0.01
+    assert found.problem.facts["attempts"] == found.tried
     assert found.problem.code == "gave-up"
     assert found.problem.fix == "allow time_limit=0.02, or max_runs=3"
     assert found.problem.as_text().endswith("allow --time-limit 0.02, or --runs 3")
@@ -222,9 +226,9 @@ def test_when_time_is_up_it_says_so():
     ("options", "error", "message"),
     [
         ({"signs": "any"}, UsageError, "no signs 'any'"),
-        ({"max_runs": 0}, UsageError, "at most 0 runs are allowed: allow at least max_runs=1"),
-        ({"seed": -1}, UsageError, "the seed is -1: give a whole number from 0 to 2147483647"),
-        ({"time_limit": 0.0}, UsageError, "the time limit is 0 s: give a positive number"),
+        ({"max_runs": 0}, UsageError, "max_runs is 0: allow at least 1"),
+        ({"seed": -1}, UsageError, "seed is -1: give a whole number from 0 to 2147483647"),
+        ({"time_limit": 0.0}, UsageError, "time_limit is 0 s: give a positive number"),
         (
             {"portfolio": Portfolio(placers=["spred"])},
             UsageError,

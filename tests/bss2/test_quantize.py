@@ -21,6 +21,7 @@ from jaxsnn.network.spikes import Events
 from jaxsnn.nir import build, parse, read
 from jaxsnn.simulation.simulate import simulate
 from jaxsnn.units import parse_time
+from jaxsnn.wording import Text
 from tests.helpers.refusals import assert_refused
 from tests.helpers.zoo import FACTS, options_of
 
@@ -83,7 +84,10 @@ def test_where_the_chip_starts_otherwise_is_said(leak, reset, initial, told):
 @pytest.mark.parametrize(
     ("weight", "what"),
     [
-        ([[1e6, 1.0], [1.0, 1.0]], "3 of its 4 weights round to 0: nothing arrives at neuron 1"),
+        (
+            [[1e6, 1.0], [1.0, 1.0]],
+            "3 of its 4 weights round to 0: no spike reaches 1 of its neurons (1)",
+        ),
         ([[1e6, 1.0], [1.0, 1e5]], "2 of its 4 weights round to 0"),
         ([[1e6, 0.0], [1e5, 1e5]], None),
     ],
@@ -325,7 +329,10 @@ REFUSED = [
     (biased(), {}, "2", "1 of its 2 neurons"),
     # Nothing of an event is left when the next one comes, 10 (tau_mem + tau_syn) later.
     (biased(), {"bias": "source", "bias_period": 2.0}, "2", "2 s .* after 150 us"),
-    *((one_layer(np.array([[w, -w]])), {}, "2", "beyond what numbers") for w in (1e-308, 1e308)),
+    *(
+        (one_layer(np.array([[w, -w]])), {}, "2", "outside the range of floating-point numbers")
+        for w in (1e-308, 1e308)
+    ),
     (two_layers(v_reset=-100.0), {}, None, "100 V .* 1 V"),
 ]
 #: Options that make no sense for any network.
@@ -333,7 +340,7 @@ WRONG = [
     ({"scale": "min"}, "no scale 'min'"),
     ({"bias": "drop"}, "bias is 'drop'"),
     ({"percentile": 0.0}, "percentile is 0"),
-    ({"synapses_per_weight": 0}, "0 synapses"),
+    ({"synapses_per_weight": 0}, "synapses_per_weight is 0"),
     ({"v_threshold": 221}, "v_threshold is 221, .* 50 to 220"),
     ({"v_threshold": 80}, "v_threshold 80 is not above v_leak 80"),
     ({"refractory_time": 1.0}, "refractory_time is 1"),
@@ -343,7 +350,7 @@ WRONG = [
     ({"scale": {"2": "3"}}, "scale of population '2' is '3'"),
     ({"bias_period": -1e-6}, "bias_period is -1e-06 s, .* 8 ns"),
     ({"bias_period": float("nan")}, "bias_period is nan"),
-    ({"synapses_per_weight": 1.5}, "1.5 synapses"),
+    ({"synapses_per_weight": 1.5}, "synapses_per_weight is 1.5"),
     ({"v_leak": 80.5}, "v_leak is 80.5"),
     ({"slope": "0.1"}, "slope is '0.1'"),
     ({"slope": ()}, r"slope is \(\)"),
@@ -613,8 +620,8 @@ def test_a_table_of_slopes_gives_the_setting(tmp_path):
     ("text", "error", "message"),
     [
         ("[]", MappingError, "no list"),
-        ('[{"slope": "much"}]', MappingError, "'slope' is no number"),
-        ('[{"slope": true}]', MappingError, "'slope' is no number"),
+        ('[{"slope": "much"}]', MappingError, "'slope' is not a number"),
+        ('[{"slope": true}]', MappingError, "'slope' is not a number"),
         ('[{"i_synin_gm": 5}]', MappingError, "has no 'slope'"),
         ('[{"slope": 1, "i_synin_gm": 5.5}]', MappingError, "not an integer"),
         ("{", MappingError, "is not JSON"),
@@ -702,3 +709,27 @@ def test_a_scale_does_not_go_where_a_reset_is_below_what_the_calibration_reaches
     for name in "24":
         assert (done.populations[name].v_threshold == 151).all()
         assert (done.populations[name].v_reset >= lowest).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "facts"),
+    [
+        ({"scale": "min"}, {"scale": "min"}),
+        ({"percentile": 0.0}, {"value": 0.0}),
+        ({"v_leak": 49}, {"parameter": "v_leak", "value": 49, "minimum": 50, "maximum": 160}),
+        ({"v_threshold": 80}, {"v_threshold": 80, "v_leak": 80}),
+        ({"scale": {"2": "3"}}, {"node": "2", "value": "3"}),
+        ({"slope": -1.0}, {"value": -1.0}),
+    ],
+)
+def test_a_refused_option_has_its_value_and_limits_as_facts(options, facts):
+    call = lambda: quantize(ONE, QuantizeOptions(**options))  # noqa: E731
+    assert assert_refused(call, UsageError).facts == facts
+
+
+def test_approximations_have_their_numbers_as_facts():
+    graph = lif([[1.0]])
+    facts = [change.what.facts for change in quantize(graph).notes if isinstance(change.what, Text)]
+    assert {"speedup": 1000.0} in facts
+    assert any(entry.get("tau_syn") == parse_time("300us") for entry in facts)
+    assert any(entry.get("refractory_time") == parse_time("40ns") for entry in facts)

@@ -97,7 +97,7 @@ def test_what_cannot_be_unrolled_is_named(monkeypatch):
     for nodes, edges, says in (
         ({"a": eye, "b": eye}, loop, "node 'a' feeds itself without a neuron"),
         ({"d": nir.Delay(np.ones(2))}, None, "node 'd' is a Delay"),
-        ({"a": nir.Linear(np.ones((2, 2)))}, None, r"'a' \(Linear\) makes 4 .* more than 3"),
+        ({"a": nir.Linear(np.ones((2, 2)))}, None, r"'a' \(Linear\) has 4 .* at most 3"),
     ):
         call = lambda these=(nodes, (2,), (2,), edges): arriving(*these)  # noqa: E731
         assert_refused(call, MappingError, says)

@@ -134,8 +134,11 @@ def test_the_first_spike_answers_and_silence_does_not():
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        ([1, 0, 3], "labels run from 0 to 3, and 2 neurons answer: number the classes from 0 to 1"),
-        ([-1, 0, 0], "labels run from -1 to 0"),
+        (
+            [1, 0, 3],
+            "labels are 0 to 3, and there are 2 output neurons: number the classes from 0 to 1",
+        ),
+        ([-1, 0, 0], "labels are -1 to 0"),
         ([[1], [0], [0]], r"label is int64 of shape \(3, 1\), and there are 3 samples"),
         ([1, 0], r"of shape \(2,\), and there are 3 samples: give a whole number for each"),
         ([0.5, 0.0, 1.0], "label is float64"),
@@ -399,8 +402,9 @@ def test_what_is_not_compared_is_said():
     silent = RecordedChip(times={"2": np.full((1, 3, 1), np.inf)}, inputs=sent)
     said = compared(network, silent, T_END, np.array([1])).notes
     assert said == (
-        "spikes alone are compared: the membranes of 4 are not",
-        "the labels are not used: no population of spikes answers, and first spikes are those of one",
+        "only spikes are compared, the membranes of 4 are not",
+        "the labels are not used: 0 spiking populations feed the outputs (none), the accuracy of first"
+        " spikes needs one",
     )
     alone = lower(build.sequential(build.input(2), weights[0], build.cubali(**NEURONS)))
     nothing = RecordedChip(times={}, inputs=sent)

@@ -358,16 +358,16 @@ def test_run_on_steps_is_run_on_events_at_their_times(net, tmp_path, capsys):
 
 def test_run_refuses_inputs_that_do_not_fit(net, tmp_path, capsys):
     cases = {
-        "x has 4 channels, the network takes 5": {"x": np.zeros((3, 2, 4))},
+        "x has 4 channels, the network has 5": {"x": np.zeros((3, 2, 4))},
         "(time, batch, channels)": {"x": np.zeros((3, 5))},
         "whole numbers >= 0": {"x": np.full((3, 2, 5), 0.5)},
         "There are auto, spikes, current, graded": {"x": np.zeros((3, 2, 5))},
         "no array 'x'": {"y": np.zeros(3)},
-        "say --dt": {"x": np.zeros((3, 2, 5))},
+        "set --dt": {"x": np.zeros((3, 2, 5))},
     }
     for message, arrays in cases.items():
         np.savez(tmp_path / "x.npz", **arrays)
-        dt = [] if message == "say --dt" else ["--dt", "1ms"]
+        dt = [] if message == "set --dt" else ["--dt", "1ms"]
         rest = ["--input", tmp_path / "x.npz", "-o", tmp_path / "y.npz", *dt]
         rest += ["--values", "spikes" if "whole" in message else "auto"]
         rest[-1] = "all" if "There are" in message else rest[-1]
@@ -490,7 +490,7 @@ def test_configurations_that_make_no_sense_are_refused(text, message, net, tmp_p
     assert message in line
 
 
-READ, TWICE = "is what the command reads", "choose another name for one of them"
+READ, TWICE = "is read by the command", "choose another name for one of them"
 
 
 @pytest.mark.parametrize(
@@ -676,7 +676,8 @@ def test_with_json_an_error_is_an_object_too(capsys, tmp_path):
     code, out, err = call(capsys, "info", tmp_path / "nothing.nir", "--json")
     assert code == 2
     message = f"{tmp_path / 'nothing.nir'}: no such file"
-    error = {"message": message, "facts": {}, "fix": "", "node": "", "code": "file"}
+    facts = {"path": str(tmp_path / "nothing.nir")}
+    error = {"message": message, "facts": facts, "fix": "", "node": "", "code": "file"}
     assert json.loads(out) == {"schema": 1, "ok": False, "error": error}
     assert err == f"jaxsnn: error: {message}\n"
     out = call(capsys, "info", "--json", "--what")[1]

@@ -236,7 +236,7 @@ def test_verify_with_another_reset_fails_and_says_where(case, call):
     assert content["fits"] == ["--reset subtract and --reset-delay true"]
     code, _, err = call("verify", file, "--recording", recording, "--dialect", "snntorch")
     assert code == 1
-    assert "say --reset subtract and --reset-delay true, with which the recording verifies" in err
+    assert "set --reset subtract and --reset-delay true, with which the recording verifies" in err
 
 
 def test_verify_says_that_a_recording_does_not_tell_resets_apart(case, call):
@@ -249,7 +249,7 @@ def test_verify_says_that_a_recording_does_not_tell_resets_apart(case, call):
     assert code == 1
     for reset in ("zero", "subtract"):
         assert f"--reset {reset} and --reset-delay true" in err
-    assert "record neurons that fire more often, which tells them apart" in err
+    assert "record neurons that fire more often, which distinguishes them" in err
 
 
 def test_verify_says_that_silence_verifies_whatever_is_silent(case, call, tmp_path):
@@ -374,7 +374,7 @@ def test_verify_says_what_it_cannot_use(case, recordings, tmp_path, call):
     refused(2, "the recording has shape", x=x, y=y[:-1])
     refused(2, "give it the shape (time, batch, 5)", x=x[..., :4], y=y)
     refused(2, "record finite numbers", x=x, y=np.where(y > 0, np.nan, y))
-    refused(2, "holds events", time=np.zeros((1, 1)), index=np.zeros((1, 1), int), y=y)
+    refused(2, "has events", time=np.zeros((1, 1)), index=np.zeros((1, 1), int), y=y)
     # events between the steps are not moved in silence
     late = nir_data(x, y, 1e-4, events=True)
     late.nodes["input"].observables["spikes"].time += 3e-5
@@ -410,12 +410,15 @@ def two_outputs(tmp_path):
             "array 'ouptut2.y': the network has no output 'ouptut2': did you mean",
         ),
         ({"y": 0}, "array 'y': the network has 2 outputs: name it 'NODE.y'"),
-        ({"input.x": 0}, "input 'input' is given twice, as 'input.x' and as 'x': keep one"),
+        ({"input.x": 0}, "input 'input' is specified twice, as 'input.x' and as 'x': keep one"),
         (
             {"inptu.x": 0},
             "array 'inptu.x': the network has no input 'inptu': did you mean 'input'?",
         ),
-        ({"input.index": 0}, "input 'input' is given twice, as 'input.index' and as 'x': keep one"),
+        (
+            {"input.index": 0},
+            "input 'input' is specified twice, as 'input.index' and as 'x': keep one",
+        ),
     ],
 )
 def test_verify_passes_over_no_array(changes, message, two_outputs, tmp_path, call):
@@ -442,7 +445,7 @@ def test_an_output_is_given_once(case, tmp_path, call):
     code, _, err = call("verify", file, "--recording", tmp_path / "r.npz", *options)
     assert (
         code,
-        err.count("output 'output' is given twice, as 'output.y' and as 'y': keep one"),
+        err.count("output 'output' is specified twice, as 'output.y' and as 'y': keep one"),
     ) == (2, 1)
 
 

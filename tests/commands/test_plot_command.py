@@ -88,7 +88,7 @@ def test_options_that_a_picture_does_not_look_at_are_refused(
     code, line = refused(capsys, "plot", *words, "-o", tmp_path / "p.png")
     assert code == 2
     assert message in line
-    assert line.rstrip().endswith(": leave it out")
+    assert line.rstrip().endswith(": remove the option")
 
 
 def test_without_matplotlib_nothing_runs_first(folder, tmp_path, capsys, monkeypatch):
@@ -111,7 +111,7 @@ def test_what_is_missing_is_said(folder, tmp_path, capsys):
     to = ["-o", tmp_path / "p.png"]
     cases = {
         "there is no picture 'rster': did you mean 'raster'?": ["--kind", "rster"],
-        "a picture of voltages needs --input: pass --input": ["--kind", "voltage"],
+        "a picture of voltages needs --input: set --input": ["--kind", "voltage"],
         "a picture of a difference needs --recording": ["--kind", "difference"],
     }
     for message, words in cases.items():
@@ -124,5 +124,5 @@ def test_what_is_missing_is_said(folder, tmp_path, capsys):
     assert "has no spikes with times" in refused(capsys, *wrong)[1]
     for number in ("2", "-1"):
         far = ["plot", folder / "out.npz", "--sample", number, *to]
-        assert f"sample is {number}, and there are 2" in refused(capsys, *far)[1]
+        assert f"sample is {number}, there are 2" in refused(capsys, *far)[1]
     assert not (tmp_path / "p.png").exists()

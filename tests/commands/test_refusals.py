@@ -182,7 +182,7 @@ TRAIN = "train net.nir --data task.npz -o out.nir --epochs 1"
         (f"{TRAIN} --plot p.gif", "'p.gif' ends in '.gif', which is not a format of pictures"),
         (f"{TRAIN} --noise weight", "--noise is 'weight': give NAME:NUMBER, with commas"),
         (f"{TRAIN} --noise 0.1", "--noise is '0.1': give NAME:NUMBER, with commas"),
-        ("map net.nir -o m.json --svg m.png", "'m.png' is no .svg file"),
+        ("map net.nir -o m.json --svg m.png", "'m.png' is not an .svg file"),
         ("map net.nir -o m.json --percentile 50", "--percentile 50 has no effect here"),
         ("map net.nir -o m.json --synapses-per-weight 99999999999999999999", "at most 520"),
         ("map net.nir -o m.json --slope table.json", "'slop' is unknown: did you mean 'slope'"),
@@ -282,7 +282,7 @@ def test_a_chip_without_synapses_is_silent(task, monkeypatch, capsys):
     monkeypatch.chdir(task.parent)
     code, _, err = call(capsys, "map", "net.nir", "-o", "m.json", "--slope", "1000")
     assert code == 0
-    assert "all its 60 weights round to 0: nothing arrives there" in err
+    assert "all its 60 weights round to 0: no spike reaches it" in err
     given = "--input", "x.npz", "--slope", "1000", "-o", "out.npz", "--t-end", "20ms", "--json"
     code, out, err = call(capsys, "emulate", "net.nir", "m.json", *given)
     assert code == 0, err
@@ -339,7 +339,7 @@ def test_a_mapping_is_checked_without_a_search(flag, value, tmp_path, capsys):
         capsys, "map", DEMO_NET, *TOLD, "--verify", tmp_path / "m.json", f"--{flag}", value
     )
     assert code == 2
-    assert f"--{flag} is for making a mapping, and --verify checks one" in line
+    assert f"--{flag} has no effect: --verify checks a mapping" in line
 
 
 @pytest.mark.parametrize("flag", ["--chip-seed", "--trial"])
@@ -347,7 +347,7 @@ def test_an_ideal_chip_draws_nothing(flag, tmp_path, capsys):
     given = ["emulate", DEMO_NET, tmp_path / "m.json", "--input", tmp_path / "x.npz"]
     code, line = refused(capsys, *given, "-o", tmp_path / "y.npz", "--ideal", flag, "3")
     assert code == 2
-    assert f"leave out one of --ideal and {flag}" in line
+    assert f"remove one of --ideal and {flag}" in line
 
 
 @pytest.mark.parametrize("command", ["run", "plot", "compare", "fidelity"])
@@ -372,9 +372,7 @@ def test_what_advice_names_is_an_option_of_the_command(command, tmp_path, monkey
 def test_standard_output_is_no_file_to_write(task, monkeypatch, capsys):
     monkeypatch.chdir(task.parent)
     given = "run", "net.nir", "--input", "x.npz", "--t-end", "5ms", "-o"
-    assert (
-        "-o is '-', and files are not written to standard output" in refused(capsys, *given, "-")[1]
-    )
+    assert "-o is '-', files are not written to standard output" in refused(capsys, *given, "-")[1]
     assert not (task.parent / "-").exists()
     assert call(capsys, *given, "./-")[0] == 0
     assert (task.parent / "-").exists()
@@ -427,3 +425,22 @@ def test_of_several_outputs_the_configuration_names_the_one_that_answers(task, m
     assert call(capsys, *alone)[0] == 0
     found, expected = (jaxsnn.read(f"{name}.nir").nodes["3"] for name in ("out", "alone"))
     assert np.array_equal(found.value("weight"), expected.value("weight"))
+
+
+@pytest.mark.parametrize(
+    ("line", "facts"),
+    [
+        ("map net.nir -o m.json --svg m.png", {"path": "m.png"}),
+        ("plot net.nir -o p.png --kind pie", {"kind": "pie"}),
+        (f"{RUN} --engine slow", {"engine": "slow"}),
+        (f"{TRAIN} --noise 0.1", {"option": "--noise", "value": "0.1"}),
+        (
+            "plot net.nir -o p.png --kind graph --sample 1",
+            {"kind": "graph"},
+        ),
+    ],
+)
+def test_json_of_a_refusal_has_its_facts(line, facts, task, monkeypatch, capsys):
+    monkeypatch.chdir(task.parent)
+    _, out, _ = call(capsys, *line.split(), "--json")
+    assert json.loads(out)["error"]["facts"] == facts

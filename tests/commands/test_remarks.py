@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from jaxsnn.commands.remarks import line_of, similar_lines
+from jaxsnn.errors import Problem
 from jaxsnn.nir import build, write
 from jaxsnn.nir.convert.pipeline import convert
 from jaxsnn.nir.model.changes import Change
+from jaxsnn.wording import Text
 from tests.helpers.command_line import call
 
 SIZES = (30, 5)
@@ -56,6 +58,12 @@ def changes(*texts, node="n{}", why="of its importer's limits"):
     return [Change(node=node.format(n), what=text, why=why) for n, text in enumerate(texts)]
 
 
+def change_of(template, **values):
+    """Thirteen changes in these words; `values` hold a list for each field."""
+    rows = (dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True))
+    return changes(*(Text(template, **row) for row in rows))
+
+
 MANY = range(13)
 
 
@@ -63,34 +71,53 @@ MANY = range(13)
     ("remarks", "lines"),
     [
         (
-            changes(*(f"tau {n} becomes {n / 4:g}" for n in MANY)),
+            change_of("tau {old} becomes {new:g}", old=MANY, new=[n / 4 for n in MANY]),
             ["13 nodes 'n0' ... 'n12': tau 0 to 12 becomes 0 to 3 (of its importer's limits)"],
         ),
         (
-            changes(*(f"r {n} to {20 - n} becomes 1" for n in MANY)),
+            change_of("r {low} to {high} becomes 1", low=MANY, high=[20 - n for n in MANY]),
             ["13 nodes 'n0' ... 'n12': r 0 to 20 becomes 1 (of its importer's limits)"],
         ),
         (
-            changes(*(f"r 0 to {20 + n} becomes 1" for n in MANY)),
+            change_of("r {low} to {high} becomes 1", low=[0] * 13, high=range(20, 33)),
             ["13 nodes 'n0' ... 'n12': r 0 to 32 becomes 1 (of its importer's limits)"],
         ),
         (
-            changes(*(f"'a{n}' is renamed" for n in MANY)),
+            change_of("'{name}' is renamed", name=[f"a{n}" for n in MANY]),
             ["13 nodes 'n0' ... 'n12': 'a0' ... 'a12' is renamed (of its importer's limits)"],
         ),
         (
-            changes(*(f"v is -{n}e-3" for n in range(1, 14)), "is dropped", "is dropped"),
+            changes(
+                *(Text("v is {v} at {neuron}", v=-n / 1000, neuron=n) for n in range(1, 14)),
+                "is dropped",
+                "is dropped",
+            ),
             [
-                "13 nodes 'n0' ... 'n12': v is -13e-3 to -1e-3 (of its importer's limits)",
+                "13 nodes 'n0' ... 'n12': v is -0.013 to -0.001 at 1 to 13 (of its importer's limits)",
                 "n13: is dropped (of its importer's limits)",
                 "n14: is dropped (of its importer's limits)",
             ],
         ),
         (
-            [f"input '{n}': {n} events are left out" for n in MANY],
+            [
+                Text("input '{node}': {count} events are left out", node=str(n), count=n)
+                for n in MANY
+            ],
             ["13 things: input '0' ... '12': 0 to 12 events are left out"],
         ),
         (["every step is one of the same"] * 13, ["13 things: every step is one of the same"]),
+        (
+            [Text("a {x}", x=1)] * 6 + [Text("b {x}", x=1)] * 7,
+            ["6 things: a 1", "7 things: b 1"],
+        ),
+        (
+            [
+                Problem(code=code, message=Text("{count} lost", count=n))
+                for code in ("dropped", "truncated")
+                for n in range(7)
+            ],
+            ["7 things: 0 to 6 lost", "7 things: 0 to 6 lost"],
+        ),
     ],
 )
 def test_similar_remarks_are_one_line(remarks, lines):

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from jaxsnn import plot
+from jaxsnn.commands.fidelity_command import fidelity_report
 from jaxsnn.commands.reports.report_page import facts, figure, page, table, verdict
-from jaxsnn.commands.reports.run_reports import fidelity_report, verify_report
+from jaxsnn.commands.verify_command import verify_report
 from jaxsnn.errors import UsageError
 from jaxsnn.nir import build, read
 from jaxsnn.nir.initializers import normal
@@ -113,9 +114,8 @@ def test_a_verification_is_reported_in_numbers(tmp_path, ok):
     found = {"trains": 6, "identical": 6 if ok else 4, "active": 5, "identical_active": 3}
     found |= {"identical_fraction": 1.0 if ok else 4 / 6, "spikes_expected": 20, "spikes_got": 21}
     found |= {"relative_rmse": None, "first_difference": None, "ok": ok}
-    outcome = SimpleNamespace(
-        found=SimpleNamespace(**found), compared=None, fits=(), notes=("a <note>",)
-    )
+    replay = SimpleNamespace(comparison=SimpleNamespace(**found))
+    outcome = SimpleNamespace(replay=replay, fits=(), notes=("a <note>",))
     path = tmp_path / "v.html"
     path.write_text(verify_report(told(recording="r.npz"), demo_graph(), outcome))
     page, text = checked(path)
@@ -144,7 +144,7 @@ def test_a_comparison_with_steps_is_reported_by_population(tmp_path, cosine):
 def test_a_report_is_refused_before_the_work(tmp_path, capsys, recording):
     words = ["verify", DEMO_NET, *STEPPED, "--recording", recording]
     bad = refused(capsys, *words, "--report", tmp_path / "v.txt")
-    assert "is no .html file: name one that ends in .html" in bad[1]
+    assert "is not an .html file: name one that ends in .html" in bad[1]
     assert "does not exist" in refused(capsys, *words, "--report", tmp_path / "no" / "v.html")[1]
     (tmp_path / "old.html").write_text("old")
     assert "--force" in refused(capsys, *words, "--report", tmp_path / "old.html")[1]

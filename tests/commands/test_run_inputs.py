@@ -41,7 +41,7 @@ def test_events_after_the_end_are_counted(run):
 def test_an_input_given_twice_is_refused(run, engine):
     code, err, written = run("--engine", engine, x=np.zeros((3, 1, 5)), time=TIME, index=INDEX)
     assert code == 2
-    assert "given twice" in err
+    assert "specified twice" in err
     assert not written
 
 
@@ -123,7 +123,7 @@ def test_numbers_of_spikes_for_which_there_is_no_room_are_refused(run):
     x[1, 0, 2] = 2.0**40
     code, err, written = run(x=x)
     assert (code, written) == (2, False)
-    assert "stand for 1.09951e+12 spikes in one sample" in err
+    assert "add up to 1.09951e+12 spikes in one sample" in err
     assert "--values current or --values graded" in err
 
 
@@ -133,7 +133,9 @@ def test_events_are_not_taken_for_values(run, engine, values):
     said = ["--values", values, "--t-end", "5ms", "--engine", engine, "--reset-delay", "true"]
     code, err, written = run(*said, time=TIME, index=INDEX)
     assert (code, written) == (2, False)
-    assert f"--values {values} has no effect: input 'input' holds events, and no steps" in err
+    assert (
+        f"--values {values} has no effect: input 'input' has events, and is not time-stepped" in err
+    )
     assert run(*said[2:], "--values", "spikes", time=TIME, index=INDEX)[0] == 0
 
 

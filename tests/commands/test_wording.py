@@ -7,9 +7,10 @@ import pickle
 import pytest
 
 import jaxsnn
-from jaxsnn.errors import JaxsnnError, Note, Problem, UsageError
+from jaxsnn.errors import JaxsnnError, Note, Problem, UsageError, shown
 from jaxsnn.nir import limit_reading
 from jaxsnn.options import DT, ENGINE, FORCE, MAX_BYTES, RESET, T_END
+from jaxsnn.units import format_time
 from jaxsnn.wording import Text, for_command_line, text_of_json, text_to_json
 from tests.helpers.command_line import DEMO_NET, call
 
@@ -82,6 +83,12 @@ def test_several_problems_keep_their_advice():
     error = JaxsnnError.of(problems)
     assert error.problem.facts == {"size": 3}
     assert error.problem.as_text() == f"a: {COMMAND_LINE} (and 2 more problems)"
+
+
+def test_a_fact_is_the_value_and_not_how_a_message_shows_it():
+    text = Text("{dt} of {value}", dt=format_time(0.01), value=shown(True))
+    assert text == "10 ms of True"
+    assert text.facts == {"dt": 0.01, "value": True}
 
 
 def test_json_of_an_error_has_code_node_and_facts(capsys, tmp_path):

@@ -74,7 +74,7 @@ def test_a_failing_write_leaves_what_was_there(what, error, place, tmp_path, mon
     assert_refused(
         lambda: WRITERS[what](path, 2.0),
         FileError,
-        r"kept cannot be written \(.*\), and is as it was",
+        r"kept cannot be written \(.*\), and is unchanged",
     )
     monkeypatch.undo()
     assert path.read_bytes() == before
@@ -277,7 +277,7 @@ def test_a_new_folder_appears_with_all_of_its_files(tmp_path, monkeypatch):
     write_folder(tmp_path / "folder", {"a": "3"}, force=True)
     assert (tmp_path / "folder" / "a").read_text() == "3"
     assert_refused(
-        lambda: write_folder(tmp_path / "folder" / "a", {"b": "1"}), FileError, "it is no folder"
+        lambda: write_folder(tmp_path / "folder" / "a", {"b": "1"}), FileError, "it is not a folder"
     )
 
 
@@ -312,9 +312,12 @@ def test_of_four_conversions_at_once_one_succeeds(tmp_path):
 
 def test_devices_and_pipes_are_not_written_over(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    assert_refused(
-        lambda: write_whole(tmp_path / "pipe", "new", force=True), FileError, "is no regular file"
+    problem = assert_refused(
+        lambda: write_whole(tmp_path / "pipe", "new", force=True),
+        FileError,
+        "is not a regular file",
     )
+    assert problem.facts == {"path": tmp_path / "pipe"}
 
 
 def test_a_file_that_was_written_reads_as_what_was_meant(tmp_path):

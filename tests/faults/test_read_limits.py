@@ -373,7 +373,7 @@ def test_pipes_are_not_waited_for(argv, tmp_path, capsys, monkeypatch):
         os.mkfifo(tmp_path / name)
     small(tmp_path / "NET")
     _, line = refused(capsys, *argv.split())
-    assert "is no regular file" in line
+    assert "is not a regular file" in line
 
 
 def test_a_budget_counts_all_together():

@@ -140,9 +140,7 @@ def test_a_line_of_delays_is_no_loop_and_is_refused():
             self.kept = self.first(self.a(x))
             return self.out(self.b(before))
 
-    message = (
-        r"'out' takes what 'first' gave in the step before in the module, and in the same step in"
-    )
+    message = r"'out' reads the output of 'first' from the step before in the module, and from the same step in"
     with pytest.raises(ConversionError, match=message):
         from_torch(Late(), torch.zeros(1, 4))
 
@@ -228,9 +226,7 @@ def test_spikes_that_arrive_in_another_step_are_refused_however_few_they_are():
         return net.out(net.b(net.kept) + before)
 
     net = Around(forward, first=leaky(threshold=1e9), b=LINEAR(3, 3))
-    message = (
-        r"'out' takes what 'first' gave in the step before in the module, and in the same step"
-    )
+    message = r"'out' reads the output of 'first' from the step before in the module, and from the same step"
     with pytest.raises(ConversionError, match=message):
         from_torch(net, torch.zeros(1, 4))
 
@@ -239,7 +235,9 @@ def test_in_a_cycle_that_is_fed_twice_the_first_by_name_is_first():
     x = nets.spikes(3, (4,), steps=STEPS, batch=3)
     net = two_that_are_fed("l1", "l2")
     assert verify(from_torch(net, torch.zeros(1, 4)), x, nets.snntorch_play(net, x)).ok
-    message = r"'l2' takes what 'l1' gave in the step before in the module, and in the same step"
+    message = (
+        r"'l2' reads the output of 'l1' from the step before in the module, and from the same step"
+    )
     with pytest.raises(ConversionError, match=message):
         from_torch(two_that_are_fed("l2", "l1"), torch.zeros(1, 4))
 
@@ -365,7 +363,7 @@ class BeginsOtherwise(KeptInside):
     ("begin", "message"),
     [
         ("late bias", "forward skips 'late' in the first step, and a graph adds its bias"),
-        ("no spikes", "'first', step 0, .* has a membrane of .* in the module"),
+        ("no spikes", "'first', step 0, .* the membrane potential is .* in the module"),
     ],
 )
 def test_a_first_step_that_no_spike_shows_is_compared(begin, message):
@@ -430,5 +428,5 @@ def test_a_module_that_counts_its_steps_may_do_something_else_later(kind):
     assert "changes 'count' of the module in each step" in warning.message
     assert float(net.count) == 0
     assert not from_torch(KeptInside(), torch.zeros(1, 4)).warnings
-    with pytest.raises(ConversionError, match="does not do what the module does"):
+    with pytest.raises(ConversionError, match="differs from the module"):
         from_torch(Counts(kind, after=8), torch.zeros(1, 4))

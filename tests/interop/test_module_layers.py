@@ -225,7 +225,7 @@ def test_the_membrane_of_a_neuron_that_resets_is_right_or_refused():
     except ConversionError as error:
         refused = str(error)
     if refused:
-        assert "does not do what the module does: 'output'" in refused
+        assert "differs from the module: 'output'" in refused
         return
     with torch.no_grad():
         net.fc2.weight.mul_(10)
@@ -344,7 +344,7 @@ class Shifted(Twice):
         (Loop(), "'lif1' .Leaky. is called twice in one forward pass"),
         (InPlace(), "the output of 'fc1' is changed in place"),
         (BehindTheBack(), r"forward changes what a layer gives through \.data"),
-        (Forgetful(), "does not do what the module does: 'lif1', step "),
+        (Forgetful(), "differs from the module: 'lif1', step "),
         (Rectified(), "'relu' .ReLU. takes what 'fc1' .Affine. gives, .* for plain sums of spikes alone"),
         (ScaledSum(), "'lif1' .Leaky. is computed outside of layers"),
         (TakesMembrane(), "'fc2' .Linear. receives the membrane of 'lif1'"),
@@ -568,7 +568,7 @@ def test_neurons_of_one_step_are_refused_where_time_and_batch_are_one_axis():
 
     inner = layer.SeqToANNContainer(torch.nn.Linear(5, 4), neuron.LIFNode())
     net = torch.nn.Sequential(inner, torch.nn.Linear(4, 2), neuron.LIFNode(step_mode="m"))
-    with pytest.raises(ConversionError, match=r"'0.1' gives numbers of shape \(96, 4\)"):
+    with pytest.raises(ConversionError, match=r"'0.1' has an output of shape \(96, 4\)"):
         from_torch(net, torch.zeros(3, 2, 5))
 
 

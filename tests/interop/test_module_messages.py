@@ -163,11 +163,11 @@ def test_classes_and_modules_of_torchs_compiler_are_refused():
     for module, message in (
         (
             torch.nn.Linear,
-            r"Linear is a class, and no torch.nn.Module: pass a module, such as Linear\(",
+            r"Linear is a class, not a torch.nn.Module: pass a module, such as Linear\(",
         ),
         (
             traced,
-            "of torch.jit has no layers of Python that could be watched: pass the module that",
+            "of torch.jit has no layers of Python that could be traced: pass the module that",
         ),
     ):
         with pytest.raises(UsageError, match=message):

@@ -141,7 +141,7 @@ def test_spikes_that_are_not_one_are_compared():
     net = torch.nn.Sequential(
         linear(5, 6), Wrong(beta=0.8, init_hidden=True, graded_spikes_factor=2.0)
     )
-    with pytest.raises(ConversionError, match="does not do what the module does: '1', step"):
+    with pytest.raises(ConversionError, match="differs from the module: '1', step"):
         from_torch(net, torch.zeros(1, 5))
 
 

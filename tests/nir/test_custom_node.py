@@ -497,7 +497,7 @@ def test_without_a_list_of_its_connections_a_large_type_is_refused(monkeypatch, 
     net = build.sequential(build.input(5), gather(INDEX, 1), build.cubalif(**NEURONS))
     assert jaxsnn.quantize(net).netlist.weight.size == 4
     monkeypatch.setattr(unroll, "MOST_CONNECTIONS", 19)
-    says = r"'1' \(Gather\) may make 20 connections"
+    says = r"'1' \(Gather\) has 20 connections"
     assert_refused(lambda: jaxsnn.quantize(net), MappingError, says, fix="entries")
 
 

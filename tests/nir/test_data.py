@@ -128,7 +128,7 @@ def test_values_are_added_up_or_refused():
     assert_refused(
         lambda: to_events(data),
         UsageError,
-        r"2 of 3 events carry values other than 1, the first 0.5",
+        r"2 of 3 events have values other than 1, the first 0.5",
     )
     ones = event_data(
         SimpleNamespace(time=data.time, index=data.idx), 2, 0.3, values=np.ones((1, 3))

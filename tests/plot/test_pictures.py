@@ -1,6 +1,7 @@
 """Every picture is drawn by one call, says what it shows, and uses colours that stay apart."""
 
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import jaxsnn
 from jaxsnn import plot
 from jaxsnn.errors import FileError, UsageError
 from jaxsnn.nir import build
-from jaxsnn.plot.picture import BLACK, CYCLE, GREEN, time_unit
+from jaxsnn.plot.picture import BLACK, CYCLE, GREEN, format_of, time_unit
 from jaxsnn.plot.spike_plots import SpikeTrain, input_trains, trains_of
 from jaxsnn.plot.voltage_plots import traces_of
 from jaxsnn.train import Current, Delta, Latency
@@ -234,7 +235,7 @@ def test_a_graph_and_a_floorplan_are_pictures(graph):
     assert re.search(r'overflow-x:auto"><svg style="min-width:\d{3}px" ', shown)
     mapping = jaxsnn.place_and_route(jaxsnn.quantize(graph).netlist).mapping
     assert plot.floorplan(mapping).render("svg").startswith(b"<svg")
-    with pytest.raises(UsageError, match="a floorplan is not drawn as png"):
+    with pytest.raises(UsageError, match="a floorplan cannot be drawn as png"):
         plot.floorplan(mapping).render("png")
 
 
@@ -287,3 +288,13 @@ def test_encodings_show_what_goes_in():
         plot.encodings({})
     with pytest.raises(UsageError, match=r"value 1\.5|1\.5"):
         plot.encodings({"latency": (values + 0.5, latency)})
+
+
+def test_a_refused_picture_has_its_facts():
+    with pytest.raises(UsageError) as caught:
+        format_of("p.gif")
+    assert caught.value.problem.facts == {"path": "p.gif", "ending": ".gif"}
+    solution = SimpleNamespace(spikes={"n": None}, count=lambda name: np.zeros((2, 3)))
+    with pytest.raises(UsageError) as caught:
+        trains_of(solution, 5)
+    assert caught.value.problem.facts == {"sample": 5, "samples": 2}

@@ -288,7 +288,11 @@ def test_a_rate_is_counted_on_to_the_end():
     )
     found = busiest(outcome, "n")
     assert (found.count, found.recorded, found.by_the_end) == (12, 9, 9 + 90)
-    said = str(frequent_problem(found, 16))
+    problem = frequent_problem(found, 16)
+    facts = {"node": "n", "neuron": 0, "sample": 0, "spikes": 12, "by_the_end": 99, "limit": 16}
+    assert facts.items() <= problem.facts.items()
+    assert problem.facts["last"] == pytest.approx(0.01)
+    said = str(problem)
     assert "neuron 0 of 'n' fires at least 12 times in sample 0, at about 1000 spikes/s" in said
     assert "up to 10 ms: about 99 spikes by t_end = 100 ms, the limit is 16" in said
     assert "pass max_spikes=111 if it is meant" in said

@@ -220,7 +220,7 @@ REFUSED = {
         lambda: network_inputs(
             {"a.x": np.zeros((3, 1, 2)), "b.x": np.zeros((4, 1, 2))}, two_inputs(), DT
         ),
-        "inputs of different lengths, in steps {'a': 3, 'b': 4}",
+        "inputs have different numbers of steps, {'a': 3, 'b': 4}",
         "make them equal",
     ),
     "two ways": (
@@ -229,7 +229,7 @@ REFUSED = {
             two_inputs(),
             DT,
         ),
-        "inputs are given in two ways: a by steps, b by events",
+        "inputs a are time-stepped, inputs b are events",
         "jaxsnn.Events.of_steps(x, dt)",
     ),
     "events and steps": (
@@ -268,11 +268,11 @@ RECORDED = {
     "another node": ({"other": np.zeros((3, 1, 2))}, "has no recording of input 'input'"),
     "three neurons": (
         {"input": np.zeros((3, 1, 3))},
-        "the recording of 'input' has 3 neurons, the input 2",
+        "the recording of 'input' has 3 neurons, the input has 2",
     ),
     "no sample": (
         {"input": np.zeros((3, 0, 2))},
-        "x has shape (3, 0, 2), so that there is nothing to simulate",
+        "x has shape (3, 0, 2), there is nothing to simulate",
     ),
     "slow steps": (
         {"input": np.zeros((3, 1, 2))},
@@ -473,3 +473,24 @@ def test_a_problem_has_its_numbers_as_facts(call, facts):
         call()
     there = dict(caught.value.problem.facts)
     assert {name: there[name] for name in facts} == facts
+
+
+@pytest.mark.parametrize(
+    ("case", "facts"),
+    [
+        ("lengths of arrays", {"steps": {"a": 3, "b": 4}}),
+        ("two ways", {"stepped": "a", "events": "b"}),
+    ],
+)
+def test_refused_inputs_have_their_sizes_as_facts(case, facts):
+    with pytest.raises(UsageError) as caught:
+        REFUSED[case][0]()
+    assert caught.value.problem.facts == facts
+
+
+def test_a_refused_array_has_its_place_and_value_as_facts():
+    x = np.zeros((3, 1, 2))
+    x[2, 0, 1] = np.inf
+    with pytest.raises(UsageError) as caught:
+        inputs_of({"x": x}, one())
+    assert caught.value.problem.facts == {"node": "input", "value": np.inf, "index": (2, 0, 1)}

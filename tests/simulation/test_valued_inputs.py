@@ -63,7 +63,7 @@ def test_static_images_are_currents(run, net):
     """As snnTorch's tutorials feed them: the same image in each step."""
     code, err, written = run(x=np.tile(IMAGE, (STEPS, 1, 1)))
     assert code == 0, err
-    assert "it is a current that is held for each step; with --values graded" in err
+    assert "it is a current that is constant during each step; with --values graded" in err
     graph = jaxsnn.read(net, dialect="snntorch", reset="zero", reset_delay=False)
     solution = jaxsnn.simulate(
         graph, Currents.constant(IMAGE), STEPS * DT, engine=jaxsnn.EventDriven(max_spikes=64)

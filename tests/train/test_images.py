@@ -235,7 +235,7 @@ def test_a_pipe_that_is_named_as_a_png_file_is_refused(tmp_path):
     write_pngs(tmp_path)
     (tmp_path / "train" / "0" / "0.png").unlink()
     os.mkfifo(tmp_path / "train" / "0" / "0.png")
-    with pytest.raises(FileError, match=r"0\.png is no regular file"):
+    with pytest.raises(FileError, match=r"0\.png is not a regular file"):
         read_images(tmp_path, "train")
 
 

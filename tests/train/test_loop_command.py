@@ -269,7 +269,7 @@ NETS = {
             "large",
             [],
             1,
-            "602 neurons need 1 circuit or more for their fan-in, the chip has room for 512 of them in 1",
+            "602 neurons need 1 or more circuits for their fan-in, the chip has room for 512 of them in 1",
         ),
         ("large", [], 1, "(90 too many): allow --runs 2 or more"),
         ("wide", ["--runs", "9"], 1, "neuron '2'[0] has 40000 sources"),
@@ -323,11 +323,11 @@ def test_networks_that_the_chip_cannot_train(
             "the chip's seed is 4294967296: give a whole number from 0 to 4294967295",
         ),
         (["--chip-seed", "1.5"], "--chip-seed is '1.5': give a whole number"),
-        (["--runs", "0"], "at most 0 runs are allowed: allow at least --runs 1"),
+        (["--runs", "0"], "--runs is 0: allow at least 1"),
         (["--headroom", "0"], "the headroom of population '2' is 0: give a positive number"),
         (
             ["--headroom", "hidden:2"],
-            "a headroom is given for 'hidden', which is not a population: There are 2",
+            "a headroom is specified for 'hidden', which is not a population: There are 2",
         ),
         (["--headroom", "much"], "headroom is 'much': give one factor, or NODE:FACTOR"),
         (["--headroom", "2:much"], "give one factor, or NODE:FACTOR"),
@@ -360,7 +360,7 @@ def test_a_configuration_file_says_the_same(folder, tmp_path, capsys):
         f'data = "{folder / "task.npz"}"\nengine = "loop"\n[headroom]\nhidden = 2.0\n'
     )
     assert (
-        "given for 'hidden', which is not a population"
+        "specified for 'hidden', which is not a population"
         in refused(capsys, *argv, "--config", config)[1]
     )
     config.write_text(f'data = "{folder / "task.npz"}"\nengine = "loop"\n[headroom]\n2 = true\n')

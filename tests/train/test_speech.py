@@ -104,5 +104,5 @@ def test_who_has_no_recordings_is_told_where_to_get_them(tmp_path, folder):
         load_splits(f"wav:{folder}")
     (folder / "one_anna_b_0.wav").unlink()
     os.mkfifo(folder / "one_anna_b_0.wav")
-    with pytest.raises(FileError, match="no regular file"):
+    with pytest.raises(FileError, match="not a regular file"):
         load_splits(f"wav:{folder}")

@@ -30,6 +30,7 @@ from jaxsnn.bss2.chip import HEMISPHERES, Chip
 from jaxsnn.bss2.mapping import SIGNS, Mapping, Run
 from jaxsnn.bss2.netlist import Netlist
 from jaxsnn.errors import MappingError, Problem, UsageError
+from jaxsnn.wording import Text
 
 _MAP_AGAIN = "map the network again"
 
@@ -61,7 +62,11 @@ def check_mapping(mapping: Mapping, net: Netlist) -> tuple[Problem, ...]:
     for argument, kind in ((mapping, Mapping), (net, Netlist)):
         if not isinstance(argument, kind):
             raise UsageError(
-                f"a {type(argument).__name__} is not a {kind.__name__}",
+                Text(
+                    "a {actual} is not a {expected}",
+                    actual=type(argument).__name__,
+                    expected=kind.__name__,
+                ),
                 fix="pass jaxsnn.place_and_route(net).mapping, and its net,"
                 " jaxsnn.quantize(graph).netlist",
             )
@@ -103,11 +108,19 @@ def refuse_undrawable(mapping: Mapping) -> None:
         violations += synapse_violations(mapping, run, everywhere, location)
         for member in (*run.neurons, *run.sources):
             if not 0 <= member.population < len(mapping.populations):
-                message = f"population {member.population} of {len(mapping.populations)}"
+                message = Text(
+                    "population {population} of {populations}",
+                    population=member.population,
+                    populations=len(mapping.populations),
+                )
                 violations.append(Problem(code="no-such-part", node=location, message=message))
     if violations:
         raise MappingError(
-            f"the mapping is damaged in {violations[0].node}: {violations[0].message}",
+            Text(
+                "the mapping is damaged in {location}: {reason}",
+                location=violations[0].node,
+                reason=violations[0].message,
+            ),
             fix=_MAP_AGAIN,
             node=violations[0].node,
             code=violations[0].code,
@@ -124,9 +137,14 @@ def refuse_wrong(mapping: Mapping, net: Netlist) -> None:
     if not violations:
         return
     first, count = violations[0], len(violations)
-    many = f"{count} violations, the first" if count > 1 else "a violation"
+    many = Text("{count} violations, the first", count=count) if count > 1 else "one violation"
     raise MappingError(
-        f"the mapping has {many} in {first.node}: {first.message}",
+        Text(
+            "the mapping has {violations} in {location}: {reason}",
+            violations=many,
+            location=first.node,
+            reason=first.message,
+        ),
         fix=first.fix or _MAP_AGAIN,
         node=first.node,
         code=first.code,
@@ -135,14 +153,16 @@ def refuse_wrong(mapping: Mapping, net: Netlist) -> None:
 
 def _net_violations(mapping: Mapping, net: Netlist) -> Iterator[Problem]:
     if mapping.signs not in SIGNS:
-        message = f"signs are '{mapping.signs}', not 'fixed' or 'free'"
+        message = Text("signs are '{signs}', not 'fixed' or 'free'", signs=mapping.signs)
         yield Problem(code="bad-signs", node="mapping", message=message)
     ours, theirs = (
         [(part.name, part.size, part.external) for part in parts]
         for parts in (mapping.populations, net.populations)
     )
     if ours != theirs:
-        message = f"its populations are {ours}, the net's are {theirs}"
+        message = Text(
+            "its populations are {actual}, the net's are {expected}", actual=ours, expected=theirs
+        )
         yield Problem(code="other-populations", node="mapping", message=message, fix=_MAP_AGAIN)
     scales, population_names = (
         mapping.scales,
@@ -151,14 +171,25 @@ def _net_violations(mapping: Mapping, net: Netlist) -> Iterator[Problem]:
     if scales is not None:
         for name in population_names:
             if name not in scales:
-                message = f"it has scales for {len(scales)} populations, none for '{name}'"
+                message = Text(
+                    "it has scales for {count} populations, none for '{population}'",
+                    count=len(scales),
+                    population=name,
+                )
                 yield Problem(code="bad-scales", node="mapping", message=message, fix=_MAP_AGAIN)
         for name in scales:
             if name not in population_names:
-                message = f"it has a scale for '{name}', which is not a population of the net"
+                message = Text(
+                    "it has a scale for '{population}', which is not a population of the net",
+                    population=name,
+                )
                 yield Problem(code="bad-scales", node="mapping", message=message, fix=_MAP_AGAIN)
     if mapping.fingerprint != (fingerprint := net.fingerprint(scales)):
-        message = f"it is of the net {mapping.fingerprint[:12]}, not of {fingerprint[:12]}"
+        message = Text(
+            "it is of the net {actual}, not of {expected}",
+            actual=mapping.fingerprint[:12],
+            expected=fingerprint[:12],
+        )
         if scales is not None:
             message += ", or its scales were changed"
         fix = f"{_MAP_AGAIN}, or give the options of quantization that it was made with"
@@ -200,7 +231,7 @@ def _run_violations(
     reached = passed(events, run.crossbar)
     yield from _recording_violations(mapping.chip, net, events, reached, location)
     yield from _response_violations(
-        mapping.chip, net, run, inside, place, (events, reached), location
+        mapping.chip, net, run, inside, place, events, reached, location
     )
 
 
@@ -218,7 +249,10 @@ def _recording_violations(
     missing = np.setdiff1d(np.flatnonzero(events.recorded), number)
     for event in missing.tolist():
         address = events.address[event]
-        message = f"it is to be recorded, no crossbar node passes its events of address {address}"
+        message = Text(
+            "it is to be recorded, no crossbar node passes its events of address {address}",
+            address=address,
+        )
         yield Problem(
             code="not-recorded",
             node=f"{location}: {net.neuron(events.sender[event])}",
@@ -228,8 +262,9 @@ def _recording_violations(
     for event in number[events.recorded[number]].tolist():
         alike = number[(label == label[number == event][0]) & (number != event)]
         for twin in alike[:1].tolist():
-            message = (
-                f"the host cannot tell its spikes from those of {net.neuron(events.sender[twin])}"
+            message = Text(
+                "the host cannot tell its spikes from those of {neuron}",
+                neuron=net.neuron(events.sender[twin]),
             )
             yield Problem(
                 code="same-record",
@@ -244,11 +279,11 @@ def _response_violations(
     run: Run,
     inside: Members,
     place: np.ndarray,
-    sent: tuple[ChipEvents, tuple[np.ndarray, np.ndarray]],
+    events: ChipEvents,
+    reached: tuple[np.ndarray, np.ndarray],
     location: str,
 ) -> Iterator[Problem]:
     """What responds and should not, and what should and does not."""
-    events, reached = sent
     senders = np.unique(
         np.concatenate([inside.neurons[inside.neurons >= 0], inside.sources[inside.sources >= 0]])
     )
@@ -263,9 +298,10 @@ def _response_violations(
         (len(senders), len(run.neurons)),
     )
     for hemisphere, row, column, label in synapses[actual.idle, :4].tolist():
-        message = (
-            "no event makes it respond, its row is off or nothing that its driver accepts has its "
-            f"label {label}"
+        message = Text(
+            "no event makes it respond, its row is off or nothing that its driver accepts "
+            "has its label {label}",
+            label=label,
         )
         here = f"{location}: synapse ({hemisphere}, {row}, {column})"
         yield Problem(code="idle-synapse", node=here, message=message)
@@ -296,15 +332,29 @@ def _connection_weights(net: Netlist, senders: np.ndarray, neurons: np.ndarray) 
 
 
 def _difference(weight: int, excited: int, inhibited: int, location: str) -> Problem:
-    got = f"the chip adds {excited} and takes {inhibited}"
+    got = Text(
+        "the chip adds {excitation} and subtracts {inhibition}",
+        excitation=excited,
+        inhibition=inhibited,
+    )
     if weight == 0:
-        return Problem(code="unwanted", node=location, message=f"there is no connection, {got}")
+        return Problem(
+            code="unwanted",
+            node=location,
+            message=Text("the netlist has no connection, and {actual}", actual=got),
+        )
     if excited == inhibited == 0:
         return Problem(
-            code="missing", node=location, message=f"the weight is {weight}, nothing responds"
+            code="missing",
+            node=location,
+            message=Text("the weight is {weight}, nothing responds", weight=weight),
         )
     with_its_sign, against_its_sign = (excited, inhibited) if weight > 0 else (inhibited, excited)
     code = (
         "wrong-sign" if with_its_sign == 0 and against_its_sign == abs(weight) else "wrong-weight"
     )
-    return Problem(code=code, node=location, message=f"the weight is {weight}, {got}")
+    return Problem(
+        code=code,
+        node=location,
+        message=Text("the weight is {weight}, and {actual}", weight=weight, actual=got),
+    )

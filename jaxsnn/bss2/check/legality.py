@@ -22,6 +22,7 @@ from jaxsnn.bss2.chip import (
 from jaxsnn.bss2.mapping import Mapping, PlacedNeuron, Run, Source
 from jaxsnn.bss2.netlist import Netlist
 from jaxsnn.errors import Problem
+from jaxsnn.wording import Text
 
 
 def array_violations(chip: Chip, run: Run, location: str) -> Iterator[Problem]:
@@ -35,8 +36,12 @@ def array_violations(chip: Chip, run: Run, location: str) -> Iterator[Problem]:
     for name, shape in expected.items():
         array = getattr(run, name)
         if array.shape != shape or array.dtype.kind != "i":
-            message = (
-                f"{name} is {array.dtype} of shape {array.shape}, not integers of shape {shape}"
+            message = Text(
+                "{array} is {dtype} of shape {shape}, not integers of shape {expected}",
+                array=name,
+                dtype=array.dtype,
+                shape=array.shape,
+                expected=shape,
             )
             yield Problem(code="bad-shape", node=location, message=message)
 
@@ -54,19 +59,35 @@ def neuron_violations(
         yield from _shape_violations(chip, neuron, here)
         for circuit in neuron.circuits:
             if circuit in dead:
-                yield Problem(code="dead-circuit", node=here, message=f"circuit {circuit} is dead")
+                yield Problem(
+                    code="dead-circuit",
+                    node=here,
+                    message=Text("circuit {circuit} is dead", circuit=circuit),
+                )
             if circuit in owner:
-                message = f"circuit {circuit} is also one of {owner[circuit]}"
+                message = Text(
+                    "circuit {circuit} is also one of {owner}",
+                    circuit=circuit,
+                    owner=owner[circuit],
+                )
                 yield Problem(code="overlap", node=here, message=message)
             owner[circuit] = name
         largest = (1 << chip.address_bits) - 1
         if not 0 <= neuron.address <= largest:
-            message = f"its address is {neuron.address}, addresses are 0 to {largest}"
+            message = Text(
+                "its address is {address}, addresses are 0 to {maximum}",
+                address=neuron.address,
+                maximum=largest,
+            )
             yield Problem(code="bad-address", node=here, message=message)
         elif head_exists(chip, neuron):
             event = chip.neuron_event(neuron.circuits[neuron.head][1], neuron.address)
             if event in addresses:
-                message = f"its events have the address {event} of those of {addresses[event]}"
+                message = Text(
+                    "its events have the address {address} of those of {neuron}",
+                    address=event,
+                    neuron=addresses[event],
+                )
                 yield Problem(code="same-address", node=here, message=message)
             addresses[event] = name
 
@@ -90,18 +111,27 @@ def _shape_violations(chip: Chip, neuron: PlacedNeuron, location: str) -> Iterat
         return
     absent = [circuit for circuit in circuits if not on_chip(chip, circuit)]
     for circuit in absent:
-        message = f"circuit {circuit} does not exist, the chip has 2 rows of {chip.columns}"
+        message = Text(
+            "circuit {circuit} does not exist, the chip has 2 rows of {columns}",
+            circuit=circuit,
+            columns=chip.columns,
+        )
         yield Problem(code="no-such-circuit", node=location, message=message)
     if not 0 <= neuron.head < len(circuits):
-        message = f"its head is circuit number {neuron.head} of {len(circuits)}"
+        message = Text(
+            "its head is circuit number {head} of {circuits}",
+            head=neuron.head,
+            circuits=len(circuits),
+        )
         yield Problem(code="bad-head", node=location, message=message)
     if absent:
         return
     halves = sorted({chip.half_of(column) for _, column in circuits})
     if len(halves) > 1:
-        message = (
-            f"its circuits are in {len(halves)} halves of the chip, which cannot be connected over "
-            "the border"
+        message = Text(
+            "its circuits are in {halves} halves of the chip, and circuits of different "
+            "halves cannot be connected",
+            halves=len(halves),
         )
         yield Problem(code="over-border", node=location, message=message)
     reached, waiting = {circuits[0]}, [circuits[0]]
@@ -112,7 +142,11 @@ def _shape_violations(chip: Chip, neuron: PlacedNeuron, location: str) -> Iterat
                 reached.add(near)
                 waiting.append(near)
     if len(reached) < len(set(circuits)):
-        message = f"only {len(reached)} of its {len(set(circuits))} circuits are side by side"
+        message = Text(
+            "only {connected} of its {circuits} circuits are side by side",
+            connected=len(reached),
+            circuits=len(set(circuits)),
+        )
         yield Problem(code="not-connected", node=location, message=message)
 
 
@@ -127,10 +161,18 @@ def event_violations(
         here = f"{location}: {source_names[number]}"
         for event in source.events:
             if not 0 <= event <= largest:
-                message = f"the host sends the event {event}, addresses are 0 to {largest}"
+                message = Text(
+                    "the host sends the event {address}, addresses are 0 to {maximum}",
+                    address=event,
+                    maximum=largest,
+                )
                 yield Problem(code="bad-event", node=here, message=message)
             if event in sender_of_event:
-                message = f"the event {event} is also sent for {sender_of_event[event]}"
+                message = Text(
+                    "the event {address} is also sent for {neuron}",
+                    address=event,
+                    neuron=sender_of_event[event],
+                )
                 yield Problem(code="same-event", node=here, message=message)
             sender_of_event[event] = source_names[number]
 
@@ -141,8 +183,10 @@ def setting_violations(chip: Chip, run: Run, location: str) -> Iterator[Problem]
     for hemisphere, driver in np.argwhere(
         (run.compare_masks < 0) | (run.compare_masks > largest)
     ).tolist():
-        message = (
-            f"its compare mask is {run.compare_masks[hemisphere, driver]}, masks are 0 to {largest}"
+        message = Text(
+            "its compare mask is {value}, masks are 0 to {maximum}",
+            value=run.compare_masks[hemisphere, driver],
+            maximum=largest,
         )
         yield Problem(
             code="bad-mask", node=f"{location}: driver ({hemisphere}, {driver})", message=message
@@ -150,8 +194,10 @@ def setting_violations(chip: Chip, run: Run, location: str) -> Iterator[Problem]
     for hemisphere, row in np.argwhere(
         (run.row_modes < 0) | (run.row_modes >= len(ROW_MODES))
     ).tolist():
-        message = (
-            f"its mode is {run.row_modes[hemisphere, row]}, modes are 0 to {len(ROW_MODES) - 1}"
+        message = Text(
+            "its mode is {value}, modes are 0 to {maximum}",
+            value=run.row_modes[hemisphere, row],
+            maximum=len(ROW_MODES) - 1,
         )
         yield Problem(
             code="bad-mode", node=f"{location}: row ({hemisphere}, {row})", message=message
@@ -162,10 +208,15 @@ def setting_violations(chip: Chip, run: Run, location: str) -> Iterator[Problem]
     ):
         here = f"{location}: crossbar node {tuple(node)}"
         if tuple(node) != exists:
-            message = f"it stands where the chip has the node {exists}"
+            message = Text("it stands where the chip has the node {expected}", expected=exists)
             yield Problem(code="bad-node", node=here, message=message)
         if not (0 <= mask <= largest and 0 <= target <= largest):
-            message = f"its filter is ({mask}, {target}), both are 0 to {largest}"
+            message = Text(
+                "its filter is ({mask}, {target}), both are 0 to {maximum}",
+                mask=mask,
+                target=target,
+                maximum=largest,
+            )
             yield Problem(code="bad-filter", node=here, message=message)
 
 
@@ -190,9 +241,13 @@ def synapse_violations(
     chip, table = mapping.chip, run.synapses
     exists = existing(chip, run)
     for hemisphere, row, column, label, _ in table[~exists].tolist():
-        message = (
-            f"it has label {label}, the chip has {chip.rows} x {chip.columns} synapses in each "
-            f"hemisphere, and {chip.labels} labels"
+        message = Text(
+            "it has label {label}, the chip has {rows} x {columns} synapses in each "
+            "hemisphere, and {labels} labels",
+            label=label,
+            rows=chip.rows,
+            columns=chip.columns,
+            labels=chip.labels,
         )
         yield Problem(
             code="no-such-synapse",
@@ -202,7 +257,11 @@ def synapse_violations(
     for hemisphere, row, column, _, weight in table[
         (table[:, 4] < 1) | (table[:, 4] > chip.weight_max)
     ].tolist():
-        message = f"its weight is {weight}, weights are 1 to {chip.weight_max}"
+        message = Text(
+            "its weight is {weight}, weights are 1 to {maximum}",
+            weight=weight,
+            maximum=chip.weight_max,
+        )
         yield Problem(
             code="bad-weight", node=_synapse(location, hemisphere, row, column), message=message
         )
@@ -211,7 +270,7 @@ def synapse_violations(
     values, counts = np.unique(place, return_counts=True)
     for value, count in zip(values[counts > 1].tolist(), counts[counts > 1].tolist(), strict=True):
         hemisphere, row, column = np.unravel_index(value, (HEMISPHERES, chip.rows, chip.columns))
-        message = f"it is listed {count} times"
+        message = Text("it is listed {count} times", count=count)
         yield Problem(
             code="synapse-twice", node=_synapse(location, hemisphere, row, column), message=message
         )
@@ -270,8 +329,11 @@ def dead_violations(chip: Chip, dead: Dead) -> Iterator[Problem]:
     for kind, parts, size in (*kinds, ("row", dead.rows, chip.rows)):
         for part in parts:
             if not (0 <= part[0] < HEMISPHERES and 0 <= part[1] < size):
-                message = (
-                    f"dead {kind} {part} does not exist, the chip has {size} in each hemisphere"
+                message = Text(
+                    "dead {part} {place} does not exist, the chip has {size} in each hemisphere",
+                    part=kind,
+                    place=part,
+                    size=size,
                 )
                 yield Problem(code="no-such-part", node="mapping", message=message)
 
@@ -318,13 +380,13 @@ def order_violations(mapping: Mapping, net: Netlist, runs: Sequence[Members]) ->
         yield from _unknown(mapping.runs[number], inside, f"run {number}")
         for index in inside.neurons[inside.neurons >= 0].tolist():
             if where_placed[index] >= 0:
-                message = f"it is also placed in run {where_placed[index]}"
+                message = Text("it is also placed in run {run}", run=where_placed[index])
                 yield Problem(
                     code="placed-twice", node=f"run {number}: {net.neuron(index)}", message=message
                 )
             where_placed[index] = number
     for index in np.flatnonzero((where_placed < 0) & ~net.external).tolist():
-        message = f"none of the {len(runs)} runs has it"
+        message = Text("none of the {runs} runs has it", runs=len(runs))
         yield Problem(code="not-placed", node=net.neuron(index), message=message)
     for number, run in enumerate(mapping.runs):
         if not run.neurons:
@@ -333,9 +395,11 @@ def order_violations(mapping: Mapping, net: Netlist, runs: Sequence[Members]) ->
     for part in net.recurrent_components():
         numbers = np.unique(where_placed[part])
         if len(numbers) > 1:
-            message = (
-                f"the {len(part)} neurons that feed each other are in {len(numbers)} runs, they "
-                "belong in one"
+            message = Text(
+                "{neurons} neurons that feed each other are in {runs} runs, and must be in the "
+                "same run",
+                neurons=len(part),
+                runs=len(numbers),
             )
             yield Problem(code="torn-apart", node=net.neuron(part[0]), message=message)
     recorded = [
@@ -359,7 +423,12 @@ def _unknown(run: Run, inside: Members, location: str) -> Iterator[Problem]:
     ):
         for number in np.flatnonzero(indices < 0).tolist():
             member = listed[number]
-            message = f"the net has no {kind} {member.index} of population {member.population}"
+            message = Text(
+                "the net has no {kind} {index} of population {population}",
+                kind=kind,
+                index=member.index,
+                population=member.population,
+            )
             yield Problem(
                 code=f"unknown-{kind}", node=f"{location}: {kind} {number}", message=message
             )
@@ -388,17 +457,22 @@ def _source_violations(
             yield Problem(code="source-twice", node=here, message=message)
         seen[index] = True
         if net.external[index] and source.from_run is not None:
-            message = f"it is an input, and is said to be recorded by run {source.from_run}"
+            message = Text(
+                "it is an input, and the mapping takes its spikes from run {run}",
+                run=source.from_run,
+            )
             yield Problem(code="bad-origin", node=here, message=message)
         elif not net.external[index]:
             origin = source.from_run
             if origin is None or not 0 <= origin < len(recorded):
-                message = (
-                    f"its spikes are to come from run {origin}, earlier are {len(recorded)} runs"
+                message = Text(
+                    "its spikes come from run {run}, and there are {runs} earlier runs",
+                    run=origin,
+                    runs=len(recorded),
                 )
                 yield Problem(code="bad-origin", node=here, message=message)
             elif not recorded[origin][index]:
-                message = f"run {origin} does not record it"
+                message = Text("run {run} does not record it", run=origin)
                 yield Problem(code="bad-origin", node=here, message=message)
 
 
@@ -410,7 +484,9 @@ def _needed(net: Netlist, inside: Members, location: str) -> Iterator[Problem]:
     lacking = here[net.post] & ~(here | there)[net.pre]
     sources, counts = np.unique(net.pre[lacking], return_counts=True)
     for index, count in zip(sources.tolist(), counts.tolist(), strict=True):
-        message = (
-            f"it feeds {count} neurons of the run, which neither has it nor sends its spikes in"
+        message = Text(
+            "it feeds {count} neurons of the run, and the run neither has it nor receives "
+            "its spikes",
+            count=count,
         )
         yield Problem(code="no-source", node=f"{location}: {net.neuron(index)}", message=message)

@@ -72,11 +72,26 @@ def deploy(
     """
     if mapping.chip != HICANN_X:
         raise MappingError(
-            f"the mapping is of the chip '{mapping.chip.name}', scripts are for '{HICANN_X.name}'",
+            Text(
+                "the mapping is for the chip '{actual}', scripts are for '{expected}'",
+                actual=mapping.chip.name,
+                expected=HICANN_X.name,
+            ),
             fix=f"map the network onto '{HICANN_X.name}'",
         )
     refuse_wrong(mapping, quantized.netlist)
-    _refuse_rows(mapping)
+    for number, run in enumerate(mapping.runs):
+        for hemisphere, row in np.argwhere(run.row_modes == BOTH)[:1].tolist():
+            raise MappingError(
+                Text(
+                    "synapse row ({hemisphere}, {row}) excites and inhibits, the chip's software "
+                    "supports rows of one sign",
+                    hemisphere=hemisphere,
+                    row=row,
+                ),
+                fix="map again with a router that makes such rows",
+                node=f"run {number}",
+            )
     calibrations = calibrations_of(mapping, quantized)
     content = content_of(mapping, quantized, calibrations)
     texts = {
@@ -98,18 +113,6 @@ def deploy(
     )
 
 
-def _refuse_rows(mapping: Mapping) -> None:
-    """Go on only with rows of one sign: the chip's software takes no other."""
-    for number, run in enumerate(mapping.runs):
-        for side, row in np.argwhere(run.row_modes == BOTH)[:1].tolist():
-            raise MappingError(
-                f"synapse row ({side}, {row}) excites and inhibits, the chip's software takes rows"
-                " of one sign",
-                fix="map again with a router that makes such rows",
-                node=f"run {number}",
-            )
-
-
 def _notes(quantized: Quantized, calibrations: tuple[Calibration, ...]) -> Iterator[str]:
     """What to know before anything is run."""
     if quantized.slope is not None and quantized.measured is None:
@@ -127,13 +130,20 @@ def _notes(quantized: Quantized, calibrations: tuple[Calibration, ...]) -> Itera
         runs = ", ".join(map(str, calibration.runs))
         if calibration.refines is not None:
             yield (
-                f"runs {runs}: circuits are neurons with other potentials than in earlier runs, "
-                f"calibration {calibration.refines} is refined for them"
+                Text(
+                    "runs {runs}: circuits are neurons with other potentials than in earlier runs, "
+                    "calibration {calibration} is refined for them",
+                    runs=runs,
+                    calibration=calibration.refines,
+                )
             )
         elif number:
             yield (
-                f"runs {runs}: circuits are neurons with other time constants than in earlier "
-                "runs, the chip is calibrated again for them"
+                Text(
+                    "runs {runs}: circuits are neurons with other time constants than in earlier "
+                    "runs, the chip is calibrated again for them",
+                    runs=runs,
+                )
             )
     yield (
         "the scripts are tested against the rules of the vendor's software, as published; they "

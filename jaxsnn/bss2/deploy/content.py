@@ -16,6 +16,7 @@ from jaxsnn.bss2.search.measured_slopes import MeasuredSlope
 from jaxsnn.bss2.search.quantize import ChipPopulation, Quantized
 from jaxsnn.errors import MappingError
 from jaxsnn.units import SECONDS, parse_time
+from jaxsnn.wording import Text
 
 #: Step of membranes that the CADC samples, and of the runtime; seconds of the chip.
 STEP = parse_time("1us")
@@ -175,8 +176,13 @@ def _synapses(
     if (several := times != 1).any():
         row, column = run.synapses[several][0, 1:3]
         raise MappingError(
-            f"{int(several.sum())} synapses hear several events of one source, the first in row"
-            f" {row} and column {column}: the deployed scripts have one for each weight",
+            Text(
+                "{count} synapses receive several events of one source, the first in row {row} "
+                "and column {column}: the deployed scripts have one for each weight",
+                count=int(several.sum()),
+                row=row,
+                column=column,
+            ),
             fix="map the network again",
         )
     side, row, column, label, weight = run.synapses.T

@@ -15,6 +15,7 @@ import numpy as np
 from jaxsnn.bss2.chip import HEMISPHERES, Chip
 from jaxsnn.errors import UsageError, as_number, as_whole, refuse_seed, shown
 from jaxsnn.units import parse_time
+from jaxsnn.wording import Text
 
 #: Draws further out than so many standard deviations are put there: a calibration would have thrown
 #: such a part out.
@@ -131,24 +132,29 @@ def refuse_bad(chip: EmulatedChip) -> None:
             room at all.
     """
     if not isinstance(chip.spread, Spread):
-        raise UsageError(f"the chip's spread is {chip.spread!r}", fix="give a Spread")
+        raise UsageError(
+            Text("the chip's spread is {value!r}", value=chip.spread), fix="give a Spread"
+        )
     for name, value in vars(chip.spread).items():
         limit = math.inf if name.startswith("v_") or name == "latency" else 1 / FURTHEST
         if not 0 <= as_number(value) < limit:
             most = "" if limit == math.inf else f", and less than {limit:.2g}"
             raise UsageError(
-                f"the spread of {name} is {shown(value)}", fix=f"give at least 0{most}"
+                Text("the spread of {parameter} is {value}", parameter=name, value=shown(value)),
+                fix=f"give at least 0{most}",
             )
     refuse_seed(chip.seed, "the chip's seed")
     if not 0 <= as_number(chip.between_chips) < math.inf:
         raise UsageError(
-            f"the time between chips is {shown(chip.between_chips)} s", fix="give at least 0"
+            Text("the time between chips is {value} s", value=shown(chip.between_chips)),
+            fix="give at least 0",
         )
     for name in ("queue", "recorded_events"):
         value = getattr(chip, name)
         if value is not None and (as_whole(value) or 0) < 1:
             raise UsageError(
-                f"the chip's {name} is {value!r}", fix="give at least 1, a whole number"
+                Text("the chip's {parameter} is {value}", parameter=name, value=shown(value)),
+                fix="give at least 1, a whole number",
             )
 
 

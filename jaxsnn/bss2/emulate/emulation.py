@@ -80,7 +80,8 @@ class Emulation:
         """
         if name not in self.spikes:
             raise UsageError(
-                f"'{name}' is not a spiking population", fix=suggestion(name, self.spikes)
+                Text("'{node}' is not a spiking population", node=name),
+                fix=suggestion(name, self.spikes),
             )
         return self.spikes[name][..., 0]
 
@@ -110,9 +111,13 @@ class Emulator:
         self, quantized: Quantized, mapping: ChipMapping | None, *, chip: EmulatedChip | None = None
     ):
         if not (isinstance(quantized, Quantized) and isinstance(mapping, ChipMapping | None)):
-            kinds = f"a {type(quantized).__name__} and a {type(mapping).__name__}"
+            kinds = Text(
+                "a {network} and a {mapping}",
+                network=type(quantized).__name__,
+                mapping=type(mapping).__name__,
+            )
             raise UsageError(
-                f"{kinds} are not a quantised network and its mapping",
+                Text("{actual} are not a quantised network and its mapping", actual=kinds),
                 fix="pass what jaxsnn.quantize and jaxsnn.place_and_route give",
             )
         self.quantized = quantized
@@ -243,11 +248,10 @@ def program_of(
         )
     if quantized.slope is None:
         firing = any(population.fires for population in quantized.populations.values())
-        why = "all weights of neurons that fire are 0" if firing else "no neuron fires"
-        way = "weights that are not 0" if firing else "a spiking population"
+        reason = "all weights of spiking neurons are 0" if firing else "no neuron spikes"
         raise MappingError(
-            f"{why}, so that nothing says how strong an LSB of a weight is",
-            fix=f"give the network {way}",
+            reason + ", so the strength of an LSB of a weight is undefined",
+            fix="use weights other than 0" if firing else "add a spiking population",
         )
     if mapping is not None:
         refuse_wrong(mapping, net)
@@ -286,11 +290,11 @@ def _checked(quantized: Quantized, inputs: Any, t_end: float) -> dict[str, Event
     if t_end > longest * quantized.speedup:
         raise UsageError(
             Text(
-                "{option} is {t_end}, {on_chip} of the chip, whose counter of time ends at {longest}",
+                "{option} is {value}, {chip_time} on the chip, whose time counter ends at {maximum}",
                 option=T_END,
-                t_end=format_time(t_end),
-                on_chip=format_time(t_end / quantized.speedup),
-                longest=format_time(longest),
+                value=format_time(t_end),
+                chip_time=format_time(t_end / quantized.speedup),
+                maximum=format_time(longest),
             ),
             fix="give a shorter one",
         )
@@ -304,7 +308,11 @@ def _checked(quantized: Quantized, inputs: Any, t_end: float) -> dict[str, Event
     )
     if sorted(inputs_by_name) != sorted(sizes):
         raise UsageError(
-            f"inputs are given for {', '.join(inputs_by_name)}, the network has {', '.join(sizes)}",
+            Text(
+                "there are inputs for {actual}, the network has {expected}",
+                actual=", ".join(inputs_by_name),
+                expected=", ".join(sizes),
+            ),
             fix="give events for each of them",
         )
     trains = {}
@@ -403,8 +411,11 @@ def emulator_notes(quantized: Quantized, mapping: ChipMapping, chip: EmulatedChi
     joined = sum(len(neuron.circuits) > 1 for run in mapping.runs for neuron in run.neurons)
     if joined:
         yield (
-            f"{joined} of the neurons have several circuits, and the emulated chip gives them the"
-            " time constants and voltages of the one that fires"
+            Text(
+                "{count} of the neurons have several circuits, and the emulated chip gives "
+                "them the time constants and voltages of the one that fires",
+                count=joined,
+            )
         )
     shared = set()
     for run in mapping.runs:
@@ -419,16 +430,25 @@ def emulator_notes(quantized: Quantized, mapping: ChipMapping, chip: EmulatedChi
         )
     if shared:
         yield (
-            f"populations {listing(sorted(shared))} share event outputs, and on the emulated chip spikes"
-            " wait there for those of their own population only"
+            Text(
+                "populations {populations} share event outputs, and on the emulated chip their "
+                "spikes queue behind those of their own population only",
+                populations=listing(sorted(shared)),
+            )
         )
     components = net.recurrent_components()
     loops = np.unique([net.owner[index] for component in components for index in component])
     if looped := [net.populations[number].name for number in loops.astype(int)]:
         yield (
-            f"spikes among neurons that feed each other ({listing(looped)}) neither wait nor"
-            " jitter on the emulated chip before they meet"
+            Text(
+                "spikes among neurons that feed each other ({populations}) have no queue and "
+                "no jitter on the emulated chip",
+                populations=listing(looped),
+            )
         )
     readouts = [name for name, population in quantized.populations.items() if not population.fires]
     if readouts:
-        yield f"voltages of {listing(readouts)} are sampled without noise on the emulated chip"
+        yield Text(
+            "voltages of {populations} are sampled without noise on the emulated chip",
+            populations=listing(readouts),
+        )

@@ -26,7 +26,7 @@ from jaxsnn.bss2.examine import Examined, examine
 from jaxsnn.bss2.mapping import Mapping as ChipMapping
 from jaxsnn.bss2.mapping import to_json
 from jaxsnn.bss2.netlist import LARGEST, Netlist, netlist
-from jaxsnn.bss2.search.portfolio import Outcome, place_and_route
+from jaxsnn.bss2.search.portfolio import place_and_route
 from jaxsnn.bss2.search.quantize import Quantized, QuantizeOptions, quantize, strength
 from jaxsnn.bss2.search.rounding import HAIR
 from jaxsnn.errors import MappingError, Problem, UsageError, as_number, shown, suggestion
@@ -112,7 +112,15 @@ class ChipInTheLoop:
             self.routed, dead=dead, signs="free", seed=seed, max_runs=max_runs
         )
         if outcome.mapping is None:
-            raise _without_mapping(outcome)
+            problem = outcome.problem or Problem(message="no mapping was found")
+            gave_up = outcome.stop_reason == "gave up"
+            raise MappingError(
+                "with free signs, which training needs, " + problem.message,
+                fix="make the layers smaller, or allow more runs" if gave_up else problem.fix,
+                node=problem.node,
+                code=problem.code,
+                facts=problem.facts,
+            )
         self.mapping: ChipMapping = outcome.mapping
         programs = [
             program_of(self.quantized, self.routed, self.mapping, emulated_chip)
@@ -154,7 +162,12 @@ class ChipInTheLoop:
         network_sizes = {name: population.size for name, population in network.populations.items()}
         if network_sizes != sizes:
             raise UsageError(
-                f"the network has populations of {network_sizes} neurons, the chip was made for {sizes}",
+                Text(
+                    "the network has populations of {actual} neurons, the chip's mapping has "
+                    "{expected}",
+                    actual=network_sizes,
+                    expected=sizes,
+                ),
                 fix=fix,
             )
         for name, size in sizes.items():
@@ -168,8 +181,15 @@ class ChipInTheLoop:
                 if differ.any():
                     place = int(differ.argmax())
                     raise UsageError(
-                        f"node '{name}': {key} of neuron {place} is {network_values[place]:g}, the chip was"
-                        f" made for {mapped_values[place]:g}",
+                        Text(
+                            "node '{node}': {parameter} of neuron {neuron} is {actual:g}, the chip's "
+                            "mapping is for {expected:g}",
+                            node=name,
+                            parameter=key,
+                            neuron=place,
+                            actual=float(network_values[place]),
+                            expected=float(mapped_values[place]),
+                        ),
                         fix=fix,
                         node=name,
                     )
@@ -242,19 +262,10 @@ def _alike(chip: EmulatedChip | Sequence[EmulatedChip] | None) -> tuple[Emulated
     )
     if len({replace(emulated_chip, seed=0) for emulated_chip in chips}) != 1:
         raise UsageError(
-            f"{len(chips)} chips are given for the loop, not all of one kind",
+            Text("the {count} chips of the loop differ in more than their seeds", count=len(chips)),
             fix="give one chip, or some that differ by their seeds",
         )
     return chips
-
-
-def _without_mapping(outcome: Outcome) -> MappingError:
-    """Why training has no mapping; where the search gave up, with advice for who trains."""
-    problem = outcome.problem or Problem(message="no mapping was found")
-    gave_up = outcome.stop_reason == "gave up"
-    fix = "make the layers smaller, or allow more runs" if gave_up else problem.fix
-    message = "with free signs, as training needs them, " + problem.message
-    return MappingError(message, fix=fix, node=problem.node, code=problem.code)
 
 
 def _scales(quantized: Quantized, headroom: float | Mapping[str, float]) -> dict[str, float]:
@@ -265,13 +276,16 @@ def _scales(quantized: Quantized, headroom: float | Mapping[str, float]) -> dict
     for name in (*factors, *quantized.nodes):
         if name not in quantized.nodes:
             raise UsageError(
-                f"a headroom is given for '{name}', which is not a population",
+                Text(
+                    "a headroom is specified for '{population}', which is not a population",
+                    population=name,
+                ),
                 fix=suggestion(name, quantized.nodes),
             )
         if not 0 < as_number(factors.get(name)) < np.inf:
-            value_text = shown(factors[name]) if name in factors else "not given"
+            value_text = shown(factors[name]) if name in factors else "not specified"
             raise UsageError(
-                f"the headroom of population '{name}' is {value_text}",
+                Text("the headroom of population '{node}' is {value}", node=name, value=value_text),
                 fix="give a positive number",
                 node=name,
             )
@@ -340,13 +354,19 @@ def with_weights(mapping: ChipMapping, routed: Netlist, net: Netlist) -> ChipMap
     """
     if mapping.signs != "free":
         raise MappingError(
-            f"the mapping's signs are '{mapping.signs}', weights change in place under free signs",
+            Text(
+                "the mapping's signs are '{signs}', weights change in place under free signs",
+                signs=mapping.signs,
+            ),
             fix=Text("map with {signs}", signs=SIGNS.set_to("free")),
         )
     largest = int(np.abs(net.weight).max(initial=0))
     if largest > LARGEST:
         raise MappingError(
-            f"a weight is {largest}, one synapse carries {LARGEST}", fix="choose a smaller scale"
+            Text(
+                "a weight is {value}, one synapse carries {maximum}", value=largest, maximum=LARGEST
+            ),
+            fix="choose a smaller scale",
         )
     routed_pairs = routed.pre.astype(np.int64) * net.size + routed.post
     weighted_pairs = net.pre.astype(np.int64) * net.size + net.post
@@ -354,7 +374,12 @@ def with_weights(mapping: ChipMapping, routed: Netlist, net: Netlist) -> ChipMap
     if missing.size:
         pair = f"{net.neuron(net.pre[missing[0]])} to {net.neuron(net.post[missing[0]])}"
         raise MappingError(
-            f"{missing.size} connections were not routed, the first from {pair}",
+            Text(
+                "{count} connections were not routed, the first from {source} to {target}",
+                count=missing.size,
+                source=net.neuron(net.pre[missing[0]]),
+                target=net.neuron(net.post[missing[0]]),
+            ),
             fix="map the network again",
         )
     order = np.argsort(weighted_pairs)

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsnn.bss2.emulate.connections import HostEvents, Neurons, Program, Projection, RunWiring
+from jaxsnn.bss2.emulate.connections import HostEvents, Neurons, Program, RunWiring
 from jaxsnn.bss2.emulate.transport import jittered, queued, serialised
 from jaxsnn.event.event_driven import simulate_events
 from jaxsnn.event.event_options import EventOptions
@@ -264,20 +264,16 @@ class _Run:
                 else _entry(part.source, part.from_host)
             )
             name = f"{entry}>{neuron_group.name}"
-            weight = self._weight(part, neuron_group)
+            rounded = self.weights[part.source, part.target][part.sender][:, neuron_group.index]
+            excite, inhibit = (
+                jnp.asarray(gain, self.dtype) for gain in (part.excite, part.inhibit)
+            )
+            weight = (rounded * jnp.where(rounded > 0, excite, inhibit)).T  # (neurons, channels)
             if entry not in population_names and entry not in [wire.name for wire in wires]:
                 wires.append(Wire(name=entry, kind="input", sources=(), shape=(weight.shape[1],)))
             wires.append(Wire(name=name, kind="Linear", sources=(entry,), shape=(weight.shape[0],)))
             parameters[name] = {"weight": weight}
             yield name
-
-    def _weight(self, part: Projection, neuron_group: Neurons) -> jax.Array:
-        """What the chip adds, (neurons, channels) LSB."""
-        rounded = self.weights[part.source, part.target][part.sender][:, neuron_group.index]
-        gain = jnp.where(
-            rounded > 0, jnp.asarray(part.excite, self.dtype), jnp.asarray(part.inhibit, self.dtype)
-        )
-        return (rounded * gain).T
 
     def _parameters(self, neuron_group: Neurons) -> dict[str, Any]:
         """Of CubaLIF neurons whose current jumps by the weight: dV/dt changes by r / tau_mem for

@@ -16,12 +16,12 @@ from jaxsnn.linear_map import LinearMap
 from jaxsnn.network.lowering.lower_nodes import LoweringPlan, Part
 from jaxsnn.network.structure import Population
 from jaxsnn.nir.model.changes import Change
-from jaxsnn.options import MIN_V_MEM, READOUT, RESET
+from jaxsnn.options import MIN_V_MEM, READOUT, RESET, SPEEDUP
 from jaxsnn.units import format_time, parse_time
 from jaxsnn.wording import Text
 
 #: How much faster the chip is than the file, unless its time constants ask for another factor.
-SPEEDUP: float = 1000
+DEFAULT_SPEEDUP: float = 1000
 #: The chip's synaptic time constant that replaces the missing one of LIF and LI: the shortest
 #: without a warning.
 SHORT_TAU_SYN = parse_time("0.3us")
@@ -192,33 +192,59 @@ def choose_speedup(
         MappingError: the calibration reaches none, or not the one asked for.
     """
     least, most, slow, fast = 0.0, math.inf, "", ""
+    tau_of_node = "{parameter} {tau} of '{node}'"
     for name, key, taus in _times(populations):
         reach = PARAMETERS[key]
         if (need := float(taus.max()) / (reach.most or math.inf)) > least:
-            least, slow = need, f"{key} {format_time(taus.max())} of '{name}'"
+            least, slow = (
+                need,
+                Text(tau_of_node, parameter=key, tau=format_time(taus.max()), node=name),
+            )
         if (need := float(taus.min()) / (reach.least or 0.0)) < most:
-            most, fast = need, f"{key} {format_time(taus.min())} of '{name}'"
+            most, fast = (
+                need,
+                Text(tau_of_node, parameter=key, tau=format_time(taus.min()), node=name),
+            )
     if least > most:
         raise MappingError(
-            f"no speedup brings both {slow} and {fast} into the range of the chip's calibration",
+            Text(
+                "no speedup brings both {slow} and {fast} into the range of the chip's calibration",
+                slow=slow,
+                fast=fast,
+            ),
             fix="bring them closer together",
+            facts={"minimum": least, "maximum": most},
         )
     if speedup is None:
-        chosen = min(max(SPEEDUP, least), most)
+        chosen = min(max(DEFAULT_SPEEDUP, least), most)
     elif not least <= speedup <= most:
         limit = (
-            f"{slow} needs at least {least:g}"
+            Text("{slow} needs at least {minimum:g}", slow=slow, minimum=least)
             if speedup < least
-            else f"{fast} allows at most {most:g}"
+            else Text("{fast} allows at most {maximum:g}", fast=fast, maximum=most)
         )
         raise MappingError(
-            f"the speedup is {speedup:g}, {limit}", fix=f"choose one from {least:g} to {most:g}"
+            Text(
+                "{option} is {speedup:g}, {limit}",
+                option=SPEEDUP,
+                speedup=speedup,
+                limit=limit,
+            ),
+            fix=f"choose one from {least:g} to {most:g}",
         )
     else:
         chosen = speedup
-    why = f"between {least:g} and {most:g} its time constants can be calibrated"
+    why = Text(
+        "between {minimum:g} and {maximum:g} its time constants can be calibrated",
+        minimum=least,
+        maximum=most,
+    )
     notes = [
-        Change(node="", what=f"the chip runs {chosen:g} times as fast as the file says", why=why)
+        Change(
+            node="",
+            what=Text("the chip runs {speedup:g} times as fast as the file", speedup=chosen),
+            why=why,
+        )
     ]
     return chosen, (*notes, *_warned(populations, chosen))
 
@@ -241,8 +267,12 @@ def _warned(populations: Sequence[Dynamics], speedup: float) -> Iterator[Change]
         ):
             chip_value = value / speedup
             if chip_value < limit if side == "below" else chip_value > limit:
-                description = (
-                    f"{key} is {format_time(chip_value)} on the chip, {side} {format_time(limit)}"
+                description = Text(
+                    "{parameter} is {value} on the chip, {side} {limit}",
+                    parameter=key,
+                    value=format_time(chip_value),
+                    side=side,
+                    limit=format_time(limit),
                 )
                 yield Change(node=name, what=description, why="the calibration warns there")
 
@@ -276,16 +306,26 @@ def approximations(
         short = SHORT_TAU_SYN * speedup
         share = short / float(dynamics.tau_mem.min())
         yield change(
-            f"{population.kind} becomes a current that decays with tau_syn {format_time(short)} "
-            f"(in the file's time), {share:.1%} of the shortest tau, and carries the same charge",
+            Text(
+                "{type} becomes a current that decays with tau_syn {tau_syn} (in the file's "
+                "time), {fraction:.1%} of the shortest tau, and carries the same charge",
+                type=population.kind,
+                tau_syn=format_time(short),
+                fraction=share,
+            ),
             "the chip's synaptic current always decays",
         )
         if population.fires and population.spike_kernel == "delta":
             strong, weights = _reaching_alone(dynamics, arriving)
             yield change(
-                "what events add beyond its threshold lets it fire again, where the file's "
-                f"{population.kind} loses it at the reset; {strong} of its {weights} weights reach the "
-                "threshold alone",
+                Text(
+                    "input beyond its threshold can make it fire again, where the file's {type} "
+                    "loses it at the reset; {count} of its {weights} weights reach the "
+                    "threshold alone",
+                    type=population.kind,
+                    count=strong,
+                    weights=weights,
+                ),
                 "the current outlasts the spike",
             )
     if population.spike_kernel == "box":
@@ -295,8 +335,12 @@ def approximations(
     if population.fires:
         longest = format_time(refractory_time * speedup)
         yield change(
-            f"after a spike it is refractory for {format_time(refractory_time)}, {longest} in the "
-            "file's time",
+            Text(
+                "after a spike it is refractory for {refractory_time}, {longest} in the file's "
+                "time",
+                refractory_time=format_time(refractory_time),
+                longest=longest,
+            ),
             "the chip has no shorter time",
         )
     starts = {"zero": 0.0, "v_leak": dynamics.v_leak, "v_reset": np.nan_to_num(dynamics.v_reset)}
@@ -304,7 +348,12 @@ def approximations(
     if np.any(starts[start] != starts[population.initial]):
         does = "is reset before each sample" if population.fires else "rests there"
         yield change(
-            f"it starts at {start}", f"the file says {population.initial}, the chip {does}"
+            Text("it starts at {initial}", initial=start),
+            Text(
+                "the file specifies {expected}, the chip {behaviour}",
+                expected=population.initial,
+                behaviour=does,
+            ),
         )
     for remark in (*population.remarks, *population.assumed):
         yield change(remark, "said by the dialect")

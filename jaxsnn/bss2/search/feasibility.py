@@ -95,12 +95,24 @@ def impossible(net: Netlist, parts: ChipParts, signs: str) -> Certificate | None
                 where=net.neuron(worst),
                 needed=needed,
                 available=available,
-                message=f"neuron {net.neuron(worst)} has {needed} synapses, {largest} circuits of "
-                f"one half with {slots} {kind} each have room for {available} "
-                f"({needed - available} too many)",
+                message=Text(
+                    "neuron {neuron} has {synapses} synapses, {circuits} circuits of one half with "
+                    "{slots} {resource} each have room for {available} ({excess} too many)",
+                    neuron=net.neuron(worst),
+                    synapses=needed,
+                    circuits=largest,
+                    slots=slots,
+                    resource=kind,
+                    available=available,
+                    excess=needed - available,
+                ),
                 fix="reduce its fan-in",
             )
-    return _too_large_component(net, parts, least)
+    for part in net.recurrent_components():
+        certificate = _too_many(net, parts, least[part], part, runs=1, is_recurrent=True)
+        if certificate is not None:
+            return certificate
+    return None
 
 
 def _too_many_sources(net: Netlist, parts: ChipParts) -> Certificate | None:
@@ -117,20 +129,18 @@ def _too_many_sources(net: Netlist, parts: ChipParts) -> Certificate | None:
         where=net.neuron(worst),
         needed=needed,
         available=available,
-        message=f"neuron {net.neuron(worst)} has {needed} sources, {drivers} synapse drivers with "
-        f"{labels} labels each tell {available} apart ({needed - available} too many)",
+        message=Text(
+            "neuron {neuron} has {sources} sources, {drivers} synapse drivers with "
+            "{labels} labels each distinguish {available} ({excess} too many)",
+            neuron=net.neuron(worst),
+            sources=needed,
+            drivers=drivers,
+            labels=labels,
+            available=available,
+            excess=needed - available,
+        ),
         fix="reduce its fan-in",
     )
-
-
-def _too_large_component(net: Netlist, parts: ChipParts, least: np.ndarray) -> Certificate | None:
-    for part in net.recurrent_components():
-        forbidden = _too_many(
-            net, parts, least[part], part, 1, "the neurons that feed each other, "
-        )
-        if forbidden is not None:
-            return forbidden
-    return None
 
 
 def least_runs(net: Netlist, parts: ChipParts, signs: str) -> tuple[int, Certificate | None]:
@@ -147,47 +157,64 @@ def least_runs(net: Netlist, parts: ChipParts, signs: str) -> tuple[int, Certifi
 def too_few_runs(net: Netlist, parts: ChipParts, signs: str, runs: int) -> Certificate | None:
     """Why so many runs are not enough, or None where counting does not forbid it."""
     neurons = np.flatnonzero(~net.external)
-    return _too_many(net, parts, least_circuits(net, parts, signs)[neurons], neurons, runs, "")
+    return _too_many(net, parts, least_circuits(net, parts, signs)[neurons], neurons, runs)
 
 
 def _too_many(
-    net: Netlist, parts: ChipParts, counts: np.ndarray, neurons: np.ndarray, runs: int, who: str
+    net: Netlist,
+    parts: ChipParts,
+    counts: np.ndarray,
+    neurons: np.ndarray,
+    runs: int,
+    *,
+    is_recurrent: bool = False,
 ) -> Certificate | None:
-    """Whether neurons of at least so many circuits are too many for so many runs."""
-    population_names = list(
-        dict.fromkeys(net.populations[number].name for number in net.owner[neurons])
-    )
-    location = ", ".join(f"'{name}'" for name in population_names)
-    fix = (
-        "make them fewer, a recurrent part cannot be split over runs"
-        if who
-        else Text("allow {max_runs} or more", max_runs=MAX_RUNS.set_to(runs + 1))
-    )
-    in_runs = "at once" if who else f"in {runs} run{'s' * (runs > 1)}"
+    """Return why neurons of at least so many circuits do not fit into so many runs; None if they may.
 
-    def certificate(needed: int, available: int, what: str) -> Certificate:
-        return Certificate(
-            resource="circuits",
-            where=location,
-            needed=needed,
-            available=available,
-            message=f"{who}{location}: {what} {in_runs} ({needed - available} too many)",
-            fix=fix,
-        )
-
+    Args:
+        counts: (neurons,) the fewest circuits of each neuron.
+        neurons: (neurons,) indices in the net.
+        is_recurrent: the neurons feed each other, and cannot be split over runs.
+    """
     for count in np.unique(counts).tolist():
         needed, available = int((counts >= count).sum()), runs * room_for(parts, count)
         if needed > available:
-            what = (
-                f"{needed} neurons need {count} circuit{'s' * (count > 1)} or more for their fan-in, "
-                f"the chip has room for {available} of them"
+            reason = Text(
+                "{neurons} neurons need {circuits} or more circuits for their fan-in, the chip has "
+                "room for {available} of them",
+                neurons=needed,
+                circuits=count,
+                available=available,
             )
-            return certificate(needed, available, what)
-    needed, available = int(counts.sum()), runs * int(_half_circuits(parts).sum())
-    if needed > available:
-        return certificate(
-            needed,
-            available,
-            f"the neurons need {needed} circuits for their fan-in, the chip has {available}",
+            break
+    else:
+        needed, available = int(counts.sum()), runs * int(_half_circuits(parts).sum())
+        if needed <= available:
+            return None
+        reason = Text(
+            "the neurons need {circuits} circuits for their fan-in, the chip has {available}",
+            circuits=needed,
+            available=available,
         )
-    return None
+    if is_recurrent:
+        template = "the neurons that feed each other, {populations}: {reason} at once"
+        fix = "make them fewer, a recurrent part cannot be split over runs"
+    else:
+        template = "{populations}: {reason} in {runs} " + ("run" if runs == 1 else "runs")
+        fix = Text("allow {max_runs} or more", max_runs=MAX_RUNS.set_to(runs + 1))
+    population_names = dict.fromkeys(net.populations[number].name for number in net.owner[neurons])
+    location = ", ".join(f"'{name}'" for name in population_names)
+    return Certificate(
+        resource="circuits",
+        where=location,
+        needed=needed,
+        available=available,
+        message=Text(
+            template + " ({excess} too many)",
+            populations=location,
+            reason=reason,
+            runs=runs,
+            excess=needed - available,
+        ),
+        fix=fix,
+    )

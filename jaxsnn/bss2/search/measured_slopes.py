@@ -15,6 +15,7 @@ from jaxsnn.bss2.chip import PARAMETERS
 from jaxsnn.bss2.json_entries import Entry
 from jaxsnn.errors import MappingError, UsageError, as_number, shown, suggestion
 from jaxsnn.nir.io.read_limits import read_text
+from jaxsnn.wording import Text
 
 #: What the vendor's own example implies at i_synin_gm 500 and synapse_dac_bias 1000: weight_scale
 #: 58 for a threshold that is 70 LSB above the leak, and a membrane of 12 us (70 / 58 / 12).
@@ -55,7 +56,8 @@ def slopes_of(text: str) -> Slopes:
         pass
     if not text.endswith(".json"):
         raise UsageError(
-            f"the slope is '{text}'", fix="give a number, or a .json file of measured slopes"
+            Text("the slope is '{value}'", value=text),
+            fix="give a number, or a .json file of measured slopes",
         )
     return read_slopes(text)
 
@@ -65,19 +67,32 @@ def read_slopes(path: str | os.PathLike[str]) -> tuple[MeasuredSlope, ...]:
     try:
         content = json.loads(read_text(path, "a table of measured slopes"))
     except (ValueError, RecursionError) as error:
-        raise MappingError(f"{path} is not JSON ({error})", fix="repair it") from error
+        raise MappingError(
+            Text("{path} is not JSON ({error})", path=path, error=error), fix="repair it"
+        ) from error
     if not isinstance(content, list) or not content:
-        raise MappingError(f"{path} is no list of measured slopes", fix="give at least one")
+        raise MappingError(
+            Text("{path} is no list of measured slopes", path=path), fix="give at least one"
+        )
     measured = []
     for number, item in enumerate(content):
         entry = Entry(item, f"{path}[{number}]", fix="repair it")
         if unknown := sorted(set(item) - set(_FIELDS)):
             raise MappingError(
-                f"{path}[{number}]: '{unknown[0]}' is unknown", fix=suggestion(unknown[0], _FIELDS)
+                Text(
+                    "{path}[{index}]: '{field}' is unknown",
+                    path=path,
+                    index=number,
+                    field=unknown[0],
+                ),
+                fix=suggestion(unknown[0], _FIELDS),
             )
         slope = entry.value("slope")
         if type(slope) not in (int, float):
-            raise MappingError(f"{path}[{number}]: 'slope' is no number", fix="repair it")
+            raise MappingError(
+                Text("{path}[{index}]: 'slope' is not a number", path=path, index=number),
+                fix="repair it",
+            )
         settings = {name: entry.integer(name) for name in _FIELDS[1:] if name in item}
         measured.append(MeasuredSlope(slope=as_number(slope), **settings))
     return tuple(measured)
@@ -98,20 +113,33 @@ def chosen_slope(slopes: Slopes, minimum: float) -> MeasuredSlope:
     for measured in table:
         if not (math.isfinite(as_number(measured.slope)) and measured.slope > 0):
             raise UsageError(
-                f"the slope is {shown(measured.slope)}", fix="give a positive, finite number"
+                Text("the slope is {value}", value=shown(measured.slope)),
+                fix="give a positive, finite number",
             )
         for name in ("i_synin_gm", "synapse_dac_bias"):
             reach, value = PARAMETERS[name], getattr(measured, name)
             if not reach.low <= value <= reach.high:
                 raise UsageError(
-                    f"{name} is {value}, the calibration reaches {reach.low:g} to {reach.high:g}",
+                    Text(
+                        "{parameter} is {value}, the calibration reaches {minimum:g} to {maximum:g}",
+                        parameter=name,
+                        value=value,
+                        minimum=reach.low,
+                        maximum=reach.high,
+                    ),
                     fix="measure at a setting in this range",
                 )
     settings = Counter((measured.i_synin_gm, measured.synapse_dac_bias) for measured in table)
     for (gain, bias), count in settings.items():
         if count > 1:
             raise UsageError(
-                f"{count} slopes are given for i_synin_gm {gain} and synapse_dac_bias {bias}",
+                Text(
+                    "there are {count} slopes for i_synin_gm {i_synin_gm} and synapse_dac_bias "
+                    "{synapse_dac_bias}",
+                    count=count,
+                    i_synin_gm=gain,
+                    synapse_dac_bias=bias,
+                ),
                 fix="give one, such as their mean",
             )
     strong = [measured for measured in table if measured.slope >= minimum]
@@ -128,6 +156,7 @@ def _table(slopes: Slopes) -> Sequence[MeasuredSlope]:
     table = list(slopes) if isinstance(slopes, Sequence) else []
     if not table or not all(isinstance(measured, MeasuredSlope) for measured in table):
         raise UsageError(
-            f"the slope is {shown(slopes)}", fix="give a number, or some MeasuredSlope"
+            Text("the slope is {value}", value=shown(slopes)),
+            fix="give a number, or some MeasuredSlope",
         )
     return table

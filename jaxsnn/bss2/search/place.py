@@ -16,6 +16,7 @@ from jaxsnn.bss2.chip import HEMISPHERES, Chip, Circuit
 from jaxsnn.bss2.search.strategies import Registry
 from jaxsnn.bss2.search.task import ChipParts, Task, rank_within
 from jaxsnn.errors import MappingError
+from jaxsnn.wording import Text
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -70,26 +71,55 @@ def refuse_misplaced(name: str, task: Task, counts: np.ndarray, placement: Place
         MappingError: it is no placement of all neurons, or a neuron has too few or too many
             circuits, or one that is dead, is not on the chip or is another neuron's.
     """
-    who, fix = f"placer '{name}'", f"repair the placer, or use another one than '{name}'"
+    who, fix = (
+        Text("placer '{placer}'", placer=name),
+        f"repair the placer, or use another one than '{name}'",
+    )
     if not isinstance(placement, Placement):
         kind = type(placement).__name__
-        raise MappingError(f"{who} returned a {kind}, not a Placement or None", fix=fix)
+        raise MappingError(
+            Text("{placer} returned a {actual}, not a Placement or None", placer=who, actual=kind),
+            fix=fix,
+        )
     if len(placement.circuits) != len(counts):
         placed = len(placement.circuits)
-        raise MappingError(f"{who} placed {placed} of {len(counts)} neurons", fix=fix)
+        raise MappingError(
+            Text(
+                "{placer} placed {count} of {neurons} neurons",
+                placer=who,
+                count=placed,
+                neurons=len(counts),
+            ),
+            fix=fix,
+        )
     free = task.parts.circuits.copy()
     for target, circuits, count in zip(task.targets, placement.circuits, counts, strict=True):
         neuron = task.net.neuron(target)
         if len(circuits) != count:
             raise MappingError(
-                f"{who} gave {len(circuits)} circuits to {neuron}, it takes {count}", fix=fix
+                Text(
+                    "{placer} assigned {actual} circuits to {neuron}, which needs {expected}",
+                    placer=who,
+                    actual=len(circuits),
+                    neuron=neuron,
+                    expected=count,
+                ),
+                fix=fix,
             )
         for row, column in circuits:
             inside = 0 <= row < HEMISPHERES and 0 <= column < free.shape[1]
             if not (inside and free[row, column]):
                 raise MappingError(
-                    f"{who} gave circuit ({row}, {column}) to {neuron}, which is dead, taken or "
-                    f"not among the {HEMISPHERES} x {free.shape[1]} of the chip",
+                    Text(
+                        "{placer} assigned circuit ({row}, {column}) to {neuron}, which is dead, "
+                        "occupied or not among the {rows} x {columns} of the chip",
+                        placer=who,
+                        row=row,
+                        column=column,
+                        neuron=neuron,
+                        rows=HEMISPHERES,
+                        columns=free.shape[1],
+                    ),
                     fix=fix,
                 )
             free[row, column] = False

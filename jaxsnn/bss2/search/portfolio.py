@@ -131,26 +131,34 @@ def place_and_route(
     """
     if not isinstance(net, Netlist):
         raise UsageError(
-            f"a {type(net).__name__} is not a Netlist", fix="pass jaxsnn.quantize(graph).netlist"
+            Text("a {actual} is not a Netlist", actual=type(net).__name__),
+            fix="pass jaxsnn.quantize(graph).netlist",
         )
     for value, kind in ((chip, Chip), (dead, Dead)):
         if not isinstance(value, kind):
-            text = f"a {type(value).__name__} is not a {kind.__name__}"
+            text = Text(
+                "a {actual} is not a {expected}",
+                actual=type(value).__name__,
+                expected=kind.__name__,
+            )
             raise UsageError(text, fix="see jaxsnn.bss2.chip")
     if signs not in SIGNS:
-        raise UsageError(f"there are no signs '{signs}'", fix=suggestion(str(signs), SIGNS))
+        raise UsageError(
+            Text("there are no signs '{signs}'", signs=signs), fix=suggestion(str(signs), SIGNS)
+        )
     number = as_whole(seed)
     if number is None or not 0 <= number <= _LARGEST_SEED:
         fix = f"give a whole number from 0 to {_LARGEST_SEED}"
-        raise UsageError(f"the seed is {seed!r}", fix=fix)
+        raise UsageError(Text("{option} is {value}", option=SEED, value=shown(seed)), fix=fix)
     if max_runs is not None and (as_whole(max_runs) or 0) < 1:
         raise UsageError(
-            f"at most {max_runs!r} runs are allowed",
-            fix=Text("allow at least {max_runs}", max_runs=MAX_RUNS.set_to(1)),
+            Text("{option} is {value}", option=MAX_RUNS, value=shown(max_runs)),
+            fix="allow at least 1",
         )
     if not 0 < as_number(time_limit) < math.inf:
         raise UsageError(
-            f"the time limit is {shown(time_limit)} s", fix="give a positive number of seconds"
+            Text("{option} is {value} s", option=TIME_LIMIT, value=shown(time_limit)),
+            fix="give a positive number of seconds",
         )
     chosen = portfolio or Portfolio()
     chosen = Portfolio(
@@ -210,18 +218,23 @@ class _Search:
         # more time is advised only where there was too little
         limit, fix = (
             (
-                f"within {self.time_limit:g} s",
+                Text("within {time_limit:g} s", time_limit=self.time_limit),
                 Text("allow {option}", option=TIME_LIMIT.set_to(2 * self.time_limit)),
             )
             if is_late
             else (
-                f"in {last} run{'s' * (last > 1)}",
+                Text("in {runs} run" if last == 1 else "in {runs} runs", runs=last),
                 Text("try another {option}", option=SEED.set_to(first.seed + 1)),
             )
         )
         problem = Problem(
             code="gave-up",
-            message=f"no mapping was found {limit} ({self._tried()} attempts; {first.why})",
+            message=Text(
+                "no mapping was found {limit} ({attempts} attempts; {reason})",
+                limit=limit,
+                attempts=self._tried(),
+                reason=first.why,
+            ),
             fix=fix
             if self.max_runs is None
             else Text("{fix}, or {option}", fix=fix, option=MAX_RUNS.set_to(self.max_runs + 1)),
@@ -399,7 +412,11 @@ class _RunSearch:
         rng = np.random.default_rng([self.seed, self.tried])
         placement = PLACERS[placer](task, counts, rng)
         if placement is None:
-            self.why = f"{int(counts.sum())} circuits have no room with '{placer}'"
+            self.why = Text(
+                "{circuits} circuits have no room with '{placer}'",
+                circuits=int(counts.sum()),
+                placer=placer,
+            )
             return None
         refuse_misplaced(placer, task, counts, placement)
         result = ROUTERS[router](
@@ -409,7 +426,11 @@ class _RunSearch:
             return dataclasses.replace(result, method=f"{placer}, {result.method}")
         if not isinstance(result, Unrouted):
             raise MappingError(
-                f"router '{router}' returned a {type(result).__name__}, not a Run or Unrouted",
+                Text(
+                    "router '{router}' returned a {actual}, not a Run or Unrouted",
+                    router=router,
+                    actual=type(result).__name__,
+                ),
                 fix=f"repair the router, or use another one than '{router}'",
             )
         self.why = result.why

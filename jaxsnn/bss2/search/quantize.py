@@ -45,7 +45,7 @@ from jaxsnn.linear_map import LinearMap
 from jaxsnn.nir.dialects.gains import require
 from jaxsnn.nir.model.changes import Change
 from jaxsnn.nir.model.graph import Graph, refuse_no_graph
-from jaxsnn.options import BIAS, BIAS_PERIOD, SPEEDUP, SYNAPSES_PER_WEIGHT
+from jaxsnn.options import BIAS, BIAS_PERIOD, PERCENTILE, SPEEDUP, SYNAPSES_PER_WEIGHT
 from jaxsnn.units import format_time, parse_time
 from jaxsnn.wording import Text
 
@@ -198,25 +198,36 @@ def _refuse_options(options: QuantizeOptions) -> None:
     is_named = isinstance(options.scale, str) and options.scale in SCALES
     if not isinstance(options.scale, Mapping) and not is_named:
         text = shown(options.scale).strip("'")
-        raise UsageError(f"there is no scale '{text}'", fix=suggestion(text, SCALES))
+        raise UsageError(
+            Text("there is no scale '{scale}'", scale=text), fix=suggestion(text, SCALES)
+        )
     if options.bias not in ("refuse", "source"):
         raise UsageError(
             Text("{option} is '{bias}'", option=BIAS, bias=options.bias),
-            fix="say 'refuse' or 'source'",
+            fix="use 'refuse' or 'source'",
         )
     if not 0 < as_number(options.percentile) <= 100:
         raise UsageError(
-            f"the percentile is {shown(options.percentile)}", fix="choose one above 0, up to 100"
+            Text("{option} is {value}", option=PERCENTILE, value=shown(options.percentile)),
+            fix="choose one above 0, up to 100",
         )
     if (as_whole(options.synapses_per_weight) or 0) < 1:
         raise UsageError(
-            f"a weight may take {shown(options.synapses_per_weight)} synapses",
+            Text(
+                "{option} is {value}",
+                option=SYNAPSES_PER_WEIGHT,
+                value=shown(options.synapses_per_weight),
+            ),
             fix="allow at least 1, a whole number",
         )
     if options.synapses_per_weight > MOST_SYNAPSES:
         raise UsageError(
-            f"a weight may take {options.synapses_per_weight} synapses, and a mapping's weights reach"
-            f" {LARGEST * MOST_SYNAPSES}",
+            Text(
+                "{option} is {value}, the largest number is {maximum}",
+                option=SYNAPSES_PER_WEIGHT,
+                value=options.synapses_per_weight,
+                maximum=MOST_SYNAPSES,
+            ),
             fix=f"allow at most {MOST_SYNAPSES}",
         )
     for name in ("v_leak", "v_threshold", "refractory_time"):
@@ -224,27 +235,38 @@ def _refuse_options(options: QuantizeOptions) -> None:
         value, is_voltage = as_number(option_value), name.startswith("v_")
         if not reach.low <= value <= reach.high or (is_voltage and not value.is_integer()):
             raise UsageError(
-                f"{name} is {shown(option_value)}, the calibration reaches {reach.low:g} to {reach.high:g}",
+                Text(
+                    "{parameter} is {value}, the calibration reaches {minimum:g} to {maximum:g}",
+                    parameter=name,
+                    value=shown(option_value),
+                    minimum=reach.low,
+                    maximum=reach.high,
+                ),
                 fix=f"choose a {'whole number' if is_voltage else 'value'} in this range",
             )
     if options.speedup is not None and not 0 < as_number(options.speedup) < np.inf:
         raise UsageError(
-            f"the speedup is {shown(options.speedup)}", fix="give a positive, finite number"
+            Text("{option} is {value}", option=SPEEDUP, value=shown(options.speedup)),
+            fix="give a positive, finite number",
         )
     least = HICANN_X.clock_period
     if not least <= as_number(options.bias_period) < np.inf:
         raise UsageError(
             Text(
-                "{option} is {bias_period} s, the host sends one event in {least}",
+                "{option} is {value} s, the host sends one event in {minimum}",
                 option=BIAS_PERIOD,
-                bias_period=shown(options.bias_period),
-                least=format_time(least),
+                value=shown(options.bias_period),
+                minimum=format_time(least),
             ),
             fix="give at least that, in seconds of the chip",
         )
     if options.v_threshold <= options.v_leak:
         raise UsageError(
-            f"v_threshold {options.v_threshold} is not above v_leak {options.v_leak}",
+            Text(
+                "v_threshold {v_threshold} is not above v_leak {v_leak}",
+                v_threshold=options.v_threshold,
+                v_leak=options.v_leak,
+            ),
             fix="choose a higher threshold",
         )
 
@@ -287,7 +309,9 @@ def _assembled(examined: Examined, options: QuantizeOptions) -> Quantized:
     for name, links in bias.items():  # the weights of its channel come last
         lost = int(np.sum(scaled[name].integers[-links.value.size :] == 0))
         if lost:
-            message = f"{lost} of its {links.value.size} biases round to 0"
+            message = Text(
+                "{count} of its {biases} biases round to 0", count=lost, biases=links.value.size
+            )
             why = "a longer bias_period, or a smaller range of weights, makes them larger"
             notes.append(Change(node=name, what=message, why=why))
     for name, neuron in neurons.items():
@@ -351,14 +375,24 @@ def _silenced(
             continue
         post = np.concatenate([links.target for links in arriving[name].values()])
         deaf = np.setdiff1d(post, post[~lost])
-        count = f"{lost.sum()} of its {lost.size} weights round to 0"
+        zeroed = Text(
+            "{zeroed} of its {weights} weights round to 0",
+            zeroed=int(lost.sum()),
+            weights=lost.size,
+        )
         if lost.all():
-            message = f"all its {lost.size} weights round to 0: nothing arrives there"
+            message = Text(
+                "all its {weights} weights round to 0: no spike reaches it", weights=lost.size
+            )
         elif deaf.size:
-            listed = listing(deaf.tolist(), limit=4)
-            message = f"{count}: nothing arrives at neuron{'s' * (deaf.size > 1)} {listed}"
+            message = Text(
+                "{zeroed}: no spike reaches {count} of its neurons ({neurons})",
+                zeroed=zeroed,
+                count=deaf.size,
+                neurons=listing(deaf.tolist(), limit=4),
+            )
         elif lost.mean() > _MUCH_LOST:
-            message = count
+            message = zeroed
         else:
             continue
         yield Change(node=name, what=message, why="they are too small for the scale")
@@ -420,10 +454,12 @@ def _scale(
             limit = float(room * strengths[name].max() / slope)
             if scale > limit:
                 limited[name] = limit
-                message = f"weights fill {limit / scale:.0%} of their range"
-                why = (
-                    f"at {measured.slope:.3g} CADC LSB per microsecond larger ones need a"
-                    f" threshold above {options.v_threshold} LSB"
+                message = Text("weights fill {fraction:.0%} of their range", fraction=limit / scale)
+                why = Text(
+                    "at {slope:.3g} CADC LSB per microsecond larger ones need a threshold above "
+                    "{v_threshold} LSB",
+                    slope=measured.slope,
+                    v_threshold=options.v_threshold,
                 )
                 notes.append(Change(node=name, what=message, why=why))
         scaled = scaled_by(limited)
@@ -442,8 +478,13 @@ def _refuse_beyond_numbers(neurons: Mapping[str, Dynamics], slope_of: Mapping[st
     for name, slope in slope_of.items():
         if not (np.isnan(slope) or least < slope < most):
             raise MappingError(
-                f"node '{name}' ({neurons[name].population.kind}): one LSB of its weights changes "
-                f"dV/dt by {slope:.3g} V/s, beyond what numbers hold",
+                Text(
+                    "node '{node}' ({type}): one LSB of its weights changes dV/dt by {slope:.3g} "
+                    "V/s, outside the range of floating-point numbers",
+                    node=name,
+                    type=neurons[name].population.kind,
+                    slope=slope,
+                ),
                 fix="give its weights, r and w_in usual sizes, or choose another scale",
                 node=name,
             )
@@ -524,10 +565,17 @@ def _refuse_weak(
             choose_speedup(tuple(neurons.values()), float(slower))
             ways.append(Text("{option}", option=SPEEDUP.set_to(float(slower))))
     raise MappingError(
-        f"node '{name}' ({neurons[name].population.kind}): at {measured.slope:.3g} CADC LSB per "
-        f"microsecond and LSB of a weight its threshold is {weak[name]:.2g} LSB from its leak, "
-        f"calibrated thresholds spread by up to {SPREAD} LSB; it needs a slope of "
-        f"{measured.slope * factor:.3g}",
+        Text(
+            "node '{node}' ({type}): its threshold is {distance:.2g} LSB from its leak at "
+            "{slope:.3g} CADC LSB per microsecond and LSB of a weight; calibrated "
+            "thresholds spread by up to {limit} LSB, so it needs a slope of {minimum:.3g}",
+            node=name,
+            type=neurons[name].population.kind,
+            distance=weak[name],
+            slope=measured.slope,
+            limit=SPREAD,
+            minimum=measured.slope * factor,
+        ),
         fix="raise i_synin_gm or synapse_dac_bias and measure again"
         + (", or allow " + Text.joined(" or ", ways) if ways else ""),
         node=name,
@@ -543,13 +591,16 @@ def _scales(
     for name in (*chosen, *neurons):
         if name not in neurons:
             raise UsageError(
-                f"a scale is given for '{name}', which is not a population",
+                Text(
+                    "a scale is specified for '{population}', which is not a population",
+                    population=name,
+                ),
                 fix=suggestion(name, neurons),
             )
         if not 0 < as_number(chosen.get(name)) < np.inf:
-            value_text = shown(chosen[name]) if name in chosen else "not given"
+            value_text = shown(chosen[name]) if name in chosen else "not specified"
             raise UsageError(
-                f"the scale of population '{name}' is {value_text}",
+                Text("the scale of population '{node}' is {value}", node=name, value=value_text),
                 fix="give a positive number",
                 node=name,
             )
@@ -585,15 +636,15 @@ def _bias_weights(
         if options.bias_period > faded:
             raise MappingError(
                 Text(
-                    "{option} is {bias_period} of the chip, and nothing of an event is left at node "
-                    "'{name}' ({kind}) after {faded}",
+                    "{option} is {value} of the chip, and an event has decayed at node '{node}' "
+                    "({type}) after {maximum}",
                     option=BIAS_PERIOD,
-                    bias_period=format_time(options.bias_period),
-                    name=name,
-                    kind=dynamics.population.kind,
-                    faded=format_time(faded),
+                    value=format_time(options.bias_period),
+                    node=name,
+                    type=dynamics.population.kind,
+                    maximum=format_time(faded),
                 ),
-                fix="give a shorter one, or its unit: without one it is in seconds",
+                fix="use a shorter one, or add its unit: without one it is in seconds",
                 node=name,
             )
         lift = strengths[name] * dynamics.tau_mem * tau_syn / (options.bias_period * speedup)
@@ -626,9 +677,12 @@ def _bias_notes(
         for dynamics in neurons.values()
     ]
     share = options.bias_period / np.concatenate(taus).min()
-    description = (
-        f"biases are events of the input channel '{source}' every {period} of the chip, "
-        f"{share:.0%} of the shortest tau_syn of a neuron that has one"
+    description = Text(
+        "biases are events of the input channel '{source}' every {period} of the chip, "
+        "{fraction:.0%} of the shortest tau_syn of a neuron that has one",
+        source=source,
+        period=period,
+        fraction=share,
     )
     if share > _SMOOTH:
         description += ": single kicks rather than a constant current"

@@ -18,6 +18,7 @@ from jaxsnn.bss2.search.chip_dynamics import Dynamics
 from jaxsnn.errors import MappingError
 from jaxsnn.linear_map import LinearMap
 from jaxsnn.nir.model.changes import Change
+from jaxsnn.wording import Text
 
 #: By this part more, 31.5 stays 31.5 where a weight in float32, or its product with a scale, was
 #: rounded.
@@ -232,8 +233,9 @@ def levels(
             errors[name] = float(np.max(np.abs(steps - exact) / np.maximum(np.abs(exact), 1)))
             notes += _close(dynamics, exact, thresholds[name], resets[name])
             if errors[name] > _WORTH_SAYING:
-                description = (
-                    f"its threshold's distance from the leak is rounded by {errors[name]:.1%}"
+                description = Text(
+                    "its threshold's distance from the leak is rounded by {error:.1%}",
+                    error=errors[name],
                 )
                 notes.append(Change(node=name, what=description, why="the chip takes whole LSB"))
     return CadcLevels(
@@ -290,12 +292,23 @@ def _close(
         )
         far = np.abs(reset).max() > np.abs(threshold).max()
         raise MappingError(
-            f"node '{name}' ({dynamics.population.kind}): the threshold of neuron {neuron} is "
-            f"{exact[neuron]:.2g} LSB above its leak and rounds to {thresholds[neuron]}, its reset "
-            f"to {resets[neuron]}; "
+            Text(
+                "node '{node}' ({type}): the threshold of neuron {neuron} is {distance:.2g} "
+                "LSB above its leak and rounds to {v_threshold}, its reset to {v_reset}; ",
+                node=name,
+                type=dynamics.population.kind,
+                neuron=neuron,
+                distance=float(exact[neuron]),
+                v_threshold=int(thresholds[neuron]),
+                v_reset=int(resets[neuron]),
+            )
             + (
-                f"the resets lie up to {np.abs(reset).max():.3g} V from the leak, the thresholds "
-                f"{np.abs(threshold).max():.3g} V"
+                Text(
+                    "the resets lie up to {reset_distance:.3g} V from the leak, the thresholds "
+                    "{threshold_distance:.3g} V",
+                    reset_distance=float(np.abs(reset).max()),
+                    threshold_distance=float(np.abs(threshold).max()),
+                )
                 if far
                 else "the populations' weights are too different in size"
             ),
@@ -306,7 +319,9 @@ def _close(
         )
     nearest = float(np.abs(exact).min())
     if nearest < SPREAD:
-        description = f"its threshold is {nearest:.3g} LSB from its leak"
+        description = Text("its threshold is {distance:.3g} LSB from its leak", distance=nearest)
         yield Change(
-            node=name, what=description, why=f"calibrated thresholds spread by up to {SPREAD} LSB"
+            node=name,
+            what=description,
+            why=Text("calibrated thresholds spread by up to {limit} LSB", limit=SPREAD),
         )

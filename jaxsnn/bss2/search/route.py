@@ -38,6 +38,7 @@ from jaxsnn.bss2.search.bins import (
 from jaxsnn.bss2.search.place import Placement
 from jaxsnn.bss2.search.strategies import Registry
 from jaxsnn.bss2.search.task import Task, rank_within
+from jaxsnn.wording import Text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,9 +192,16 @@ def _route_in_groups(
         overflow = assignment.overflow if overflow is None else min(overflow, assignment.overflow)
     if not overflow:
         return Unrouted(
-            why=f"addresses of neurons are too few for {groups} groups of drivers a bus"
+            why=Text(
+                "addresses of neurons are too few for {groups} groups of drivers a bus",
+                groups=groups,
+            )
         )
-    why = f"{overflow} synapses or labels are too many for {groups} groups of drivers a bus"
+    why = Text(
+        "{overflow} synapses or labels are too many for {groups} groups of drivers a bus",
+        overflow=overflow,
+        groups=groups,
+    )
     return Unrouted(why=why, overflow=overflow)
 
 

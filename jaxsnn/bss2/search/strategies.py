@@ -9,6 +9,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar
 
 from jaxsnn.errors import UsageError, suggestion
+from jaxsnn.wording import Text
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -33,16 +34,24 @@ class Registry(Mapping[str, Function], Generic[Function]):
             UsageError: the name is empty or another function's, or the function cannot be called.
         """
         if not name:
-            raise UsageError(f"a {self.kind} has no name", fix="register it under a name")
+            raise UsageError(
+                Text("a {kind} has no name", kind=self.kind), fix="register it under a name"
+            )
         if not callable(function):
             kind = type(function).__name__
             raise UsageError(
-                f"{self.kind} '{name}' is a {kind}, which cannot be called",
+                Text(
+                    "{kind} '{name}' is a {type}, which cannot be called",
+                    kind=self.kind,
+                    name=name,
+                    type=kind,
+                ),
                 fix="register a function",
             )
         if self._known().get(name, function) is not function:
             raise UsageError(
-                f"there is another {self.kind} '{name}'", fix="register it under another name"
+                Text("there is another {kind} '{name}'", kind=self.kind, name=name),
+                fix="register it under another name",
             )
         if name not in self._own:
             self._registered[name] = function
@@ -56,11 +65,16 @@ class Registry(Mapping[str, Function], Generic[Function]):
         """
         chosen = (requested,) if isinstance(requested, str) else tuple(requested)
         if not chosen:
-            raise UsageError(f"no {self.kind} is named", fix=f"name one. {suggestion('', self)}")
+            raise UsageError(
+                Text("no {kind} is named", kind=self.kind), fix=f"name one. {suggestion('', self)}"
+            )
         every = list(self)
         for name in chosen:
             if name not in every:
-                raise UsageError(f"there is no {self.kind} '{name}'", fix=suggestion(name, every))
+                raise UsageError(
+                    Text("there is no {kind} '{name}'", kind=self.kind, name=name),
+                    fix=suggestion(name, every),
+                )
         return chosen
 
     def __getitem__(self, name: str) -> Function:
@@ -90,7 +104,12 @@ class Registry(Mapping[str, Function], Generic[Function]):
         for point in sorted(entry_points(group=self.group)):
             if point.name in self._known() or entry_points_by_name.get(point.name, point) != point:
                 raise UsageError(
-                    f"there is more than one {self.kind} '{point.name}', one is {point.value}",
+                    Text(
+                        "there is more than one {kind} '{name}', one is {value}",
+                        kind=self.kind,
+                        name=point.name,
+                        value=point.value,
+                    ),
                     fix="rename the entry point, or uninstall the package that has it",
                 )
             entry_points_by_name[point.name] = point
@@ -101,6 +120,12 @@ class Registry(Mapping[str, Function], Generic[Function]):
             return point.load()
         except (ImportError, AttributeError) as error:
             raise UsageError(
-                f"{self.kind} '{point.name}' cannot be loaded from {point.value} ({error})",
+                Text(
+                    "{kind} '{name}' cannot be loaded from {value} ({error})",
+                    kind=self.kind,
+                    name=point.name,
+                    value=point.value,
+                    error=error,
+                ),
                 fix="install the package again, or choose another one",
             ) from error

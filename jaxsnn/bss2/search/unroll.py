@@ -15,7 +15,7 @@ from jaxsnn.errors import MappingError
 from jaxsnn.linear_map import LinearMap
 from jaxsnn.network.lowering.lower_nodes import LoweringPlan, Part
 from jaxsnn.network.structure import Wire
-from jaxsnn.nir.model.node import Node
+from jaxsnn.wording import Text
 
 #: Connections of one node beyond which nothing is unrolled; the chip has 131072 synapses.
 MOST_CONNECTIONS = 1 << 25
@@ -59,16 +59,11 @@ def arrivals(plan: LoweringPlan, parts: Mapping[str, Part]) -> dict[str, Incomin
             arriving[name] = entering
         elif wire.kind != "input":
             inward = plan.shapes[name][0] or ()
-            _refuse_many(wire, _own_connections(plan.graph.nodes[name], inward))
+            node = plan.graph.nodes[name]
+            if node.traits.synapses is not None:  # counted before any connection is made
+                _refuse_many(wire, node.traits.synapses(node, inward) or 0)
             leaving[name] = _through(wire, inward, parameters, entering)
     return arriving
-
-
-def _own_connections(node: Node, inward: tuple[int, ...]) -> int:
-    """How many connections a node has by itself, where that is known without making them."""
-    count = node.traits.synapses
-    connections = None if count is None else count(node, inward)
-    return connections or 0
 
 
 def _linear_first(plan: LoweringPlan, parts: Mapping[str, Part]) -> Iterable[str]:
@@ -92,7 +87,7 @@ def _linear_first(plan: LoweringPlan, parts: Mapping[str, Part]) -> Iterable[str
     except networkx.NetworkXUnfeasible:
         first = next(name for name in linear if name not in order)
         raise MappingError(
-            f"node '{first}' feeds itself without a neuron",
+            Text("node '{node}' feeds itself without a neuron", node=first),
             fix="put a neuron into the cycle",
             node=first,
         ) from None
@@ -133,11 +128,16 @@ def _through(
     return IncomingLinks(links=links, constant=constant)
 
 
-def _refuse_many(wire: Wire, count: int, makes: str = "makes", alternative: str = "") -> None:
+def _refuse_many(wire: Wire, count: int, alternative: str = "") -> None:
     if count > MOST_CONNECTIONS:
         raise MappingError(
-            f"node '{wire.name}' ({wire.kind}) {makes} {count} connections, more than "
-            f"{MOST_CONNECTIONS} are not unrolled",
+            Text(
+                "node '{node}' ({type}) has {count} connections, at most {maximum} are unrolled",
+                node=wire.name,
+                type=wire.kind,
+                count=count,
+                maximum=MOST_CONNECTIONS,
+            ),
             fix=f"make the layer smaller{alternative}",
             node=wire.name,
         )
@@ -148,7 +148,11 @@ def _map_of(wire: Wire, inward: tuple[int, ...], parameters: Mapping[str, np.nda
     operator = wire.linear
     if operator is None or operator.apply is None:
         raise MappingError(
-            f"node '{wire.name}' is a {wire.kind}, which the chip does not have",
+            Text(
+                "node '{node}' is a {type}, which the chip does not have",
+                node=wire.name,
+                type=wire.kind,
+            ),
             fix="use linear nodes and neurons",
             node=wire.name,
         )
@@ -157,7 +161,7 @@ def _map_of(wire: Wire, inward: tuple[int, ...], parameters: Mapping[str, np.nda
         return LinearMap.sum([operator.entries(numbers, wire.detail, inward)])
     # Without a list of its connections: what the node makes of each input alone.
     inputs = math.prod(inward)
-    _refuse_many(wire, inputs * wire.size, "may make", " or give its type `entries`")
+    _refuse_many(wire, inputs * wire.size, " or give its type `entries`")
     each_alone = np.eye(inputs).reshape(inputs, *inward)
     matrix = np.asarray(wire.apply(numbers, each_alone)).reshape(inputs, wire.size)
     source, target = np.nonzero(matrix)

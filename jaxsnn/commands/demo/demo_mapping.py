@@ -33,7 +33,7 @@ def map_step(
     search_result = place_and_route(quantized.netlist)
     if search_result.mapping is None:
         raise MappingError(
-            f"the trained network has no mapping ({search_result.why})",
+            Text("the trained network has no mapping ({reason})", reason=search_result.why),
             fix=Text("train it with another {seed}", seed=SEED.keyword),
         )
     text, resources = to_json(search_result.mapping), used(search_result.mapping)
@@ -60,7 +60,12 @@ def prove_step(quantized: Quantized, written: Path) -> tuple[Mapping, list[str],
     violations = check(mapping, quantized.netlist)
     if violations:
         raise MappingError(
-            f"{written.name} has {len(violations)} violations, the first: {located(violations[0])}",
+            Text(
+                "{path} has {count} violations, the first: {reason}",
+                path=written.name,
+                count=len(violations),
+                reason=located(violations[0]),
+            ),
             fix="map the network again",
             node=violations[0].node,
         )

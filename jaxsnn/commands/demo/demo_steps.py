@@ -26,6 +26,7 @@ from jaxsnn.train import Data, Fit, Latency, Splits, accuracy, fit
 from jaxsnn.train.data.named_encoders import INPUT_SPAN
 from jaxsnn.train.loop.defaults import make_loss
 from jaxsnn.units import format_time
+from jaxsnn.wording import Text
 
 #: The network of the demo.
 SOURCE = Path(str(importlib.resources.files("jaxsnn.commands.demo"))) / "snntorch_yinyang.nir"
@@ -202,7 +203,12 @@ def read_back_step(
         same = first.shape == second.shape and first.tobytes() == second.tobytes()
         if not same:
             raise SimulationError(
-                f"population '{name}' of {exported} does not fire the spikes that it was trained with",
+                Text(
+                    "population '{node}' of {path} does not fire the spikes that it was trained "
+                    "with",
+                    node=name,
+                    path=exported,
+                ),
                 fix="report it, the exporter wrote something else",
                 node=name,
             )

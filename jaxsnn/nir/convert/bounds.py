@@ -259,8 +259,11 @@ def apply_early_biases(conversion: Conversion) -> None:
         )
         draft.changed(
             name,
-            f"starts at {v.min():.4g} to {v.max():.4g}",
-            f"its biases act for {depth[name] - 1} steps before its first input arrives",
+            Text("starts at {minimum:.4g} to {maximum:.4g}", minimum=v.min(), maximum=v.max()),
+            Text(
+                "its biases act for {steps} steps before its first input arrives",
+                steps=depth[name] - 1,
+            ),
         )
 
 

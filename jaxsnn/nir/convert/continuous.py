@@ -100,7 +100,11 @@ def use_one_matrix(conversion: Conversion) -> None:
             draft.nodes[copy], draft.shapes[copy] = dict(draft.nodes[name]), draft.shapes[name]
             draft.edges.remove((source, name))
             draft.edges += [(source, copy), *((copy, target) for target in draft.targets(name))]
-            draft.changed(copy, f"copies '{name}' for '{source}'", f"'{name}' sums its sources")
+            draft.changed(
+                copy,
+                Text("copies '{node}' for '{source}'", node=name, source=source),
+                Text("'{node}' sums its sources", node=name),
+            )
 
 
 def check_chain(conversion: Conversion) -> None:
@@ -119,7 +123,7 @@ def remove_dots(conversion: Conversion) -> None:
         new_names[name] = new_name
         if new_name != name:
             why = f"{conversion.title}'s importer registers nodes in a ModuleDict, which takes no such key"
-            draft.changed(new_name, f"'{name}' is renamed", why)
+            draft.changed(new_name, Text("'{node}' is renamed", node=name), why)
     rename_nodes(draft, new_names)
 
 

@@ -72,7 +72,7 @@ def replace_linear(conversion: Conversion) -> None:
         draft.changed(
             name,
             "Linear is written as Affine with a bias of 0",
-            f"{conversion.title}'s importer does not map Linear",
+            Text("{target}'s importer does not map Linear", target=conversion.title),
         )
 
 
@@ -115,8 +115,12 @@ def fill_dilations(conversion: Conversion) -> None:
         draft.nodes[name] = entry | {"weight": wide, "dilation": plain}
         draft.changed(
             name,
-            f"its kernel {weight.shape[2:]} is written as {wide.shape[2:]}, with zeros as holes",
-            f"{conversion.title}'s importer ignores dilation",
+            Text(
+                "its kernel {kernel} is written as {dilated}, with zeros as holes",
+                kernel=weight.shape[2:],
+                dilated=wide.shape[2:],
+            ),
+            Text("{target}'s importer ignores dilation", target=conversion.title),
         )
 
 
@@ -143,8 +147,12 @@ def unify_pools(conversion: Conversion) -> None:
         _scale_outputs(draft, name, area if pool_type == "AvgPool2d" else 1 / area)
         draft.changed(
             name,
-            f"is written as {pool_type}, the weights that follow make up for its factor {area:g}",
-            f"{conversion.title}'s importer takes {pool_type} only",
+            Text(
+                "is written as {type}, the weights that follow make up for its factor {area:g}",
+                type=pool_type,
+                area=area,
+            ),
+            Text("{target}'s importer takes {type} only", target=conversion.title, type=pool_type),
         )
 
 
@@ -184,7 +192,15 @@ def split_pool_padding(conversion: Conversion) -> None:
             convolution = identity(inward) | {"weight": weight, "padding": 2 * np.array(padding)}
             pads = draft.insert((source, name), f"{name}_padding", convolution)
             draft.shapes[pads] = (inward, padded)
-            draft.changed(pads, f"a convolution that only pads, by {padding}, before '{name}'", why)
+            draft.changed(
+                pads,
+                Text(
+                    "a convolution that only pads, by {padding}, before '{node}'",
+                    padding=padding,
+                    node=name,
+                ),
+                why,
+            )
 
 
 def _padding_before(name: str, entry: dict[str, Any]) -> list[int]:
@@ -236,7 +252,7 @@ def _join_flattens(draft: Draft, why: str) -> None:
         for target in targets:
             draft.nodes[target] = draft.nodes[target] | ends
             draft.shapes[target] = (inward, draft.shapes[target][1])
-            draft.changed(target, f"takes '{name}' in, and flattens all axes", why)
+            draft.changed(target, Text("takes '{node}' in, and flattens all axes", node=name), why)
         draft.edges = [edge for edge in draft.edges if name not in edge]
         draft.edges += [(source, target) for source in sources for target in targets]
         del draft.nodes[name], draft.shapes[name]
@@ -280,13 +296,19 @@ def reorder_flattened(draft: Draft, to_channels_last: bool, why: str) -> None:
             entry = draft.nodes[target]
             if entry["type"] in ("Linear", "Affine") and len(draft.sources(target)) == 1:
                 entry["weight"] = np.asarray(entry["weight"])[..., columns]
-                draft.changed(target, f"its columns are reordered to follow '{name}'", why)
+                draft.changed(
+                    target, Text("its columns are reordered to follow '{node}'", node=name), why
+                )
                 continue
             weight = np.eye(columns.size, dtype=np.float32)[:, columns]
             permutation = draft.insert(
                 (name, target), f"{name}_order", {"type": "Linear", "weight": weight}
             )
-            draft.changed(permutation, f"a permutation between '{name}' and '{target}'", why)
+            draft.changed(
+                permutation,
+                Text("a permutation between '{node}' and '{target}'", node=name, target=target),
+                why,
+            )
 
 
 #: The most weights that a network is written with as matrices.
@@ -332,7 +354,7 @@ def write_as_matrices(conversion: Conversion) -> None:
             continue
         draft.nodes[name] = _with_one_axis(name, entry, inward, outward)
         if draft.nodes[name]["type"] != entry["type"]:
-            draft.changed(name, f"{entry['type']} is written as a matrix", why)
+            draft.changed(name, Text("{type} is written as a matrix", type=entry["type"]), why)
     for name in draft.of_type("Output"):
         draft.nodes[name]["shape"] = np.array(draft.shapes[name][0])
     for name in draft.of_type("Input"):

@@ -125,7 +125,7 @@ def _write_readout(draft: Draft, step: Step) -> None:
     _feed_itself(draft, name, np.diag(step.decay), drive)
     draft.changed(
         name,
-        f"{step.type} is written as weights that feed themselves",
+        Text("{type} is written as weights that feed themselves", type=step.type),
         "the importer has no neuron that gives its membrane; y = x + k y is the same",
     )
 
@@ -235,7 +235,10 @@ def _write_delay(draft: Draft, name: str, delay: np.ndarray) -> None:
     _feed_itself(draft, memory, np.eye(held, k=-size, dtype=np.float32))
     draft.changed(
         name,
-        f"a Delay of up to {late.max()} steps is written as weights that pass on what they hold",
+        Text(
+            "a Delay of up to {steps} steps is written as weights that pass on what they hold",
+            steps=late.max(),
+        ),
         "importers have no Delay",
     )
 

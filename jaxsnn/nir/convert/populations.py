@@ -241,7 +241,12 @@ def _insert_starter(draft: Draft, name: str, kicks: np.ndarray, constant: np.nda
         "and the source starts or rests elsewhere"
     )
     draft.changed(
-        pair, f"two neurons that fire once each, in the first two steps, move '{name}' there", why
+        pair,
+        Text(
+            "two neurons that fire once each, in the first two steps, move '{node}' there",
+            node=name,
+        ),
+        why,
     )
     ones, zeros = np.ones(2), np.zeros(2)
     return Step(
@@ -273,7 +278,15 @@ def unify_time_constants(conversion: Conversion) -> None:
         feedback = feedback_of(draft, name) if name in recurrent else []
         steps |= _split(draft, step, groups, feedback)
         why = f"{conversion.title}'s importer takes one time constant for all neurons of a node"
-        draft.changed(name, f"is written as {len(groups)} nodes, whose spikes '{name}' joins", why)
+        draft.changed(
+            name,
+            Text(
+                "is written as {count} nodes, whose spikes '{node}' joins",
+                count=len(groups),
+                node=name,
+            ),
+            why,
+        )
     conversion.steps = steps
 
 

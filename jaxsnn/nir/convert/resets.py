@@ -59,9 +59,15 @@ def copy_bursting_neurons(conversion: Conversion) -> None:
             steps[name] = _share_resets(conversion, step, steps[name], copies)
         draft.changed(
             name,
-            f"each neuron is written as {copies}, with v_threshold times 1 to {copies}",
-            "one neuron of the target fires one spike a step, "
-            f"and the source's up to {copies} here",
+            Text(
+                "each neuron is written as {copies}, with v_threshold times 1 to {copies}",
+                copies=copies,
+            ),
+            Text(
+                "one neuron of the target fires one spike a step, and the source's up to "
+                "{copies} here",
+                copies=copies,
+            ),
         )
     conversion.max_spikes = dict.fromkeys(conversion.max_spikes, 1)
 
@@ -349,7 +355,11 @@ def _feed_back(draft: Draft, name: str, diagonal: np.ndarray) -> None:
         draft.delayed += [(weights, name)] if part else []
     draft.changed(
         weights,
-        f"gives '{name}' back what the importer's subtraction of v_threshold takes at another time",
+        Text(
+            "gives '{node}' back what the importer's subtraction of v_threshold takes at "
+            "another time",
+            node=name,
+        ),
         "the importer subtracts in another step than the source",
     )
 

@@ -186,7 +186,7 @@ def _move_bias(draft: Draft, weights: str, neuron: str, recurrent: list[Edge]) -
     }
     draft.changed(
         weights,
-        f"its bias is moved to '{feeder}'",
+        Text("its bias is moved to '{feeder}'", feeder=feeder),
         "the importer leaves a loop out of the first step",
     )
 
@@ -198,7 +198,7 @@ def _name_in_order(draft: Draft, title: str) -> None:
     new_names = {name: f"n{place:0{width}d}_{name}" for place, name in enumerate(order)}
     for name, new_name in new_names.items():
         why = f"{title}'s importer runs nodes by their names"
-        draft.changed(new_name, f"'{name}' is renamed", why)
+        draft.changed(new_name, Text("'{node}' is renamed", node=name), why)
     rename_nodes(draft, new_names)
 
 
@@ -292,8 +292,8 @@ def _connect_with_zero(draft: Draft, before: str, after: str, title: str) -> lis
     draft.edges += [edge for edge in edges if edge not in draft.edges]
     draft.changed(
         name,
-        f"a connection of weight zero from '{before}'",
-        f"{title}'s importer runs nodes depth first",
+        Text("a connection of weight zero from '{before}'", before=before),
+        Text("{target}'s importer runs nodes depth first", target=title),
     )
     return edges
 

@@ -37,7 +37,7 @@ def sum_before_outputs(conversion: Conversion) -> None:
         ]
         draft.changed(
             join,
-            f"an identity that sums what goes to '{name}'",
+            Text("an identity that sums what goes to '{node}'", node=name),
             "importers take one source of an Output",
         )
 
@@ -121,7 +121,9 @@ def merge_weights(draft: Draft, part: Sequence[str], *, biased: bool = False) ->
                 (first if source == name else source, end) for source, end in draft.delayed
             ]
             del draft.nodes[name]
-            draft.changed(first, f"takes '{name}' in", "weights that follow each other")
+            draft.changed(
+                first, Text("takes '{node}' in", node=name), "weights that follow each other"
+            )
             waiting.insert(0, first)
             continue
         if np.any(bias):
@@ -138,7 +140,9 @@ def merge_weights(draft: Draft, part: Sequence[str], *, biased: bool = False) ->
         ]
         del draft.nodes[first]
         draft.shapes[name] = (draft.shapes[first][0], draft.shapes[name][1])
-        draft.changed(name, f"takes '{first}' in", "weights that follow each other")
+        draft.changed(
+            name, Text("takes '{first}' in", first=first), "weights that follow each other"
+        )
 
 
 def check_wiring(conversion: Conversion) -> None:
@@ -339,8 +343,12 @@ def measure_shift(conversion: Conversion) -> None:
         direction = "later" if steps_later > 0 else "earlier"
         draft.changed(
             name,
-            f"spikes leave {abs(steps_later)} steps {direction}",
-            f"each layer of {title} takes a step, others none",
+            Text(
+                "spikes leave {steps_later} steps {direction}",
+                steps_later=abs(steps_later),
+                direction=direction,
+            ),
+            Text("each layer of {target} takes a step, others none", target=title),
         )
 
 

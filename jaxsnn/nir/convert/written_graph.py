@@ -25,7 +25,7 @@ from jaxsnn.nir.io.documents import NIR_VERSION, group_of
 from jaxsnn.nir.model.dialect import Dialect
 from jaxsnn.nir.model.draft import NEURON_TYPES, Draft, as_node, loops_of, scale_inputs
 from jaxsnn.units import format_time
-from jaxsnn.wording import Text
+from jaxsnn.wording import Shown, Text
 
 
 def choose_dt(conversion: Conversion) -> None:
@@ -54,16 +54,21 @@ def choose_dt(conversion: Conversion) -> None:
     if source_dt is None:
         draft.changed(
             "",
-            f"a step is written as {format_time(dt)}",
+            Text("a step is written as {dt}", dt=format_time(dt)),
             "the source says no length of its steps",
         )
     elif abs(dt - source_dt) > 1e-9 * source_dt:
         draft.changed(
             "",
-            f"time constants are written {dt / source_dt:g} times as long, "
-            f"for steps of {format_time(dt)}",
-            f"the source steps by {format_time(source_dt)}; "
-            "the same number of steps gives the same spikes",
+            Text(
+                "time constants are written {factor:g} times as long, for steps of {dt}",
+                factor=dt / source_dt,
+                dt=format_time(dt),
+            ),
+            Text(
+                "the source steps by {source_dt}; the same number of steps gives the same spikes",
+                source_dt=format_time(source_dt),
+            ),
         )
 
 
@@ -132,8 +137,8 @@ def write_neurons(conversion: Conversion) -> None:
         if settings:
             draft.changed(
                 name,
-                f"the line that loads the file sets {', '.join(settings)}",
-                f"no file holds it, {target.title}'s importer takes another",
+                Text("the line that loads the file sets {settings}", settings=", ".join(settings)),
+                Text("no file holds it, {target}'s importer takes another", target=target.title),
             )
     refuse_for(target, problems)
 
@@ -167,22 +172,22 @@ def _describe_difference(
     old: dict[str, Any], new: dict[str, Any], factor: np.ndarray, offset: np.ndarray
 ) -> str:
     """Say what changed at a neuron."""
-    parts = []
+    parts: list[str] = []
     if old["type"] != new["type"]:
-        parts.append(f"{old['type']} is written as {new['type']}")
+        parts.append(Text("{before} is written as {after}", before=old["type"], after=new["type"]))
     for key, value in new.items():
         if key in ("type", "metadata"):
             continue
         before = old.get(key)
         if before is None or not _are_close(before, value):
-            parts.append(
-                f"{key} {_format_range(value) if before is None else _describe_change(before, value)}"
-            )
+            numbers = _format_range(value) if before is None else _describe_change(before, value)
+            parts.append(Text(key + " {numbers}", numbers=numbers))
     if not np.all(factor == 1):
-        parts.append(f"its input weights are multiplied by {_format_range(factor)}")
+        factors = _format_range(factor)
+        parts.append(Text("its input weights are multiplied by {factors}", factors=factors))
     if np.any(offset):
-        parts.append(f"{_format_range(offset)} is added to its bias")
-    return ", ".join(parts)
+        parts.append(Text("{offset} is added to its bias", offset=_format_range(offset)))
+    return Text.joined(", ", parts)
 
 
 def _are_close(old: Any, new: Any) -> bool:
@@ -201,14 +206,16 @@ def _describe_change(old: Any, new: Any) -> str:
     texts = ((_format_range(old, digits), _format_range(new, digits)) for digits in (6, 9, 17))
     same_range = (_format_range(old), "other numbers in between")
     before, after = next((pair for pair in texts if pair[0] != pair[1]), same_range)
-    return f"{before} becomes {after}"
+    return Text("{before} becomes {after}", before=before, after=after)
 
 
 def _format_range(value: Any, digits: int = 6) -> str:
     array = np.asarray(value, float)
     low, high = float(array.min()), float(array.max())
-    is_constant = np.isclose(low, high, rtol=1e-7, atol=0)
-    return f"{low:.{digits}g}" if is_constant else f"{low:.{digits}g} to {high:.{digits}g}"
+    if np.isclose(low, high, rtol=1e-7, atol=0):
+        return Shown(f"{low:.{digits}g}", low)
+    spec = f":.{digits}g"
+    return Text("{minimum" + spec + "} to {maximum" + spec + "}", minimum=low, maximum=high)
 
 
 def _dialect(draft: Draft, target: Target, setting: Setting) -> Dialect:

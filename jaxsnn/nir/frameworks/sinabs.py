@@ -227,7 +227,7 @@ def _currents_apart(draft: Draft, recurrent: list[Edge], late: bool, dt: float) 
         current_name = draft.insert((source, name), f"{name}_current", current)
         draft.changed(
             current_name,
-            f"the current of '{name}' as a LI",
+            Text("the current of '{node}' as a LI", node=name),
             "Sinabs's importer maps no neuron with one",
         )
 

@@ -34,6 +34,7 @@ from jaxsnn.nir.model.changes import Edge
 from jaxsnn.nir.model.decays import FROM_R, FROM_W_IN, NO_DECAY
 from jaxsnn.nir.model.dialect import Conventions, Evidence, Rule, rules
 from jaxsnn.nir.model.draft import Draft
+from jaxsnn.wording import Text
 
 _LEAKY = Rule(kernel="box", membrane_decay=FROM_R, membrane="leak")
 _CURRENT_BASED = Rule(
@@ -107,7 +108,11 @@ def _named_terminals(draft: Draft, recurrent: list[Edge], late: bool, dt: float)
             new_names[name] += "_"
     for name, new in new_names.items():
         if new != name:
-            draft.changed(new, f"'{name}' is renamed", "snn-mlir's reader finds its ends by name")
+            draft.changed(
+                new,
+                Text("'{node}' is renamed", node=name),
+                "snn-mlir's reader finds its ends by name",
+            )
     draft.shapes = {
         new_names[name]: shape for name, shape in draft.shapes.items() if name in new_names
     }

@@ -332,7 +332,7 @@ def _nest(draft: Draft, weights: str, neuron: str) -> None:
     draft.renamed |= {neuron: f"{name}/{lif}", weights: f"{name}/{w_rec}"}
     draft.changed(
         name,
-        f"'{neuron}' and '{weights}' are nested in it",
+        Text("'{neuron}' and '{weights}' are nested in it", neuron=neuron, weights=weights),
         "Spyx takes a recurrent layer as a nested graph",
     )
 
@@ -345,7 +345,9 @@ def _rename(draft: Draft, old: str, new: str) -> None:
     draft.nodes = {new if name == old else name: entry for name, entry in draft.nodes.items()}
     draft.edges = [(new if a == old else a, new if b == old else b) for a, b in draft.edges]
     draft.renamed[old] = new
-    draft.changed(new, f"'{old}' is renamed", "Spyx's importer walks from 'input' to 'output'")
+    draft.changed(
+        new, Text("'{old}' is renamed", old=old), "Spyx's importer walks from 'input' to 'output'"
+    )
 
 
 def _constant_neurons(draft: Draft, recurrent: list[Edge], dt: float) -> None:

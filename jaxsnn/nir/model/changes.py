@@ -57,8 +57,8 @@ class Change:
     @property
     def text(self) -> Text:
         """What was done to which node, and why."""
-        node = self.node or "graph"
-        return Text("{node}: {change} ({reason})", node=node, change=self.what, reason=self.why)
+        node = Text("{node}: ", node=self.node or "graph")
+        return node + self.what + " (" + self.why + ")"
 
     def as_text(self) -> str:
         """For people at the command line."""

@@ -173,12 +173,18 @@ def draft_of(graph: Graph) -> tuple[Draft, dict[str, str]]:
         for setting, shape in settings_of_one_number(graph, name):
             draft.changed(
                 new_names[name],
-                f"{setting} of shape {shape} is written as a scalar",
+                Text(
+                    "{setting} of shape {shape} is written as a scalar",
+                    setting=setting,
+                    shape=shape,
+                ),
                 "the nir package and importers take a single number as a scalar alone",
             )
         _pad_evenly(draft, new_names[name], inward)
         if new_names[name] != name:
-            draft.changed(new_names[name], f"'{name}' is renamed", _why_renamed(name))
+            draft.changed(
+                new_names[name], Text("'{node}' is renamed", node=name), _why_renamed(name)
+            )
     draft.edges = _edges(wires, new_names)
     late, feedback = (
         [
@@ -334,7 +340,9 @@ def _pad_evenly(draft: Draft, name: str, inward: Shape) -> None:
     zeros = [(int(count) // step, 0) for count, step in zip(lacking, frame.dilation, strict=True)]
     entry["weight"] = np.pad(entry["weight"], ((0, 0), (0, 0), *zeros))
     why = "NIR pads both sides alike, the source more after than before"
-    draft.changed(name, f"is a Conv2d that is padded by {tuple(ends.tolist())}", why)
+    draft.changed(
+        name, Text("is a Conv2d that is padded by {padding}", padding=tuple(ends.tolist())), why
+    )
 
 
 def pool_as_convolution(draft: Draft, name: str) -> dict[str, Any]:
@@ -447,12 +455,14 @@ def weighted_feeder(draft: Draft, source: str, neuron: str, needs_bias: bool) ->
         draft.edges.remove((source, copy))
         draft.edges.extend((before, copy) for before in draft.sources(source))
         draft.changed(
-            copy, f"copies '{source}' for '{neuron}'", f"'{source}' feeds other nodes too"
+            copy,
+            Text("copies '{source}' for '{neuron}'", source=source, neuron=neuron),
+            Text("'{source}' feeds other nodes too", source=source),
         )
         return copy
     name = draft.insert(edge, f"{neuron}_weights", identity(draft.shapes[source][1]))
     why = "a factor or a bias is needed where the source has no weights of its own for it"
-    draft.changed(name, f"an identity before '{neuron}'", why)
+    draft.changed(name, Text("an identity before '{neuron}'", neuron=neuron), why)
     return name
 
 
@@ -543,7 +553,9 @@ def dense_groups(draft: Draft, why: str) -> None:
             rows = slice(group * outputs, (group + 1) * outputs)
             dense[rows, group * inputs : (group + 1) * inputs] = weight[rows]
         draft.nodes[name] = entry | {"weight": dense, "groups": np.array(1)}
-        draft.changed(name, f"{groups} groups are written as one, with zeros", why)
+        draft.changed(
+            name, Text("{groups} groups are written as one, with zeros", groups=groups), why
+        )
 
 
 def plain_flatten(draft: Draft) -> None:
@@ -563,6 +575,6 @@ def plain_flatten(draft: Draft) -> None:
             entry |= {"start_dim": start, "end_dim": end}
             draft.changed(
                 name,
-                f"start_dim {start}, end_dim {end}",
+                Text("start_dim {start}, end_dim {end}", start=start, end=end),
                 "counted from the end, an axis of batch does not matter",
             )
