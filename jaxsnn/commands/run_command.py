@@ -182,8 +182,10 @@ def run_file(
     """
     import numpy as np
 
+    from jaxsnn.capabilities import unsupported
     from jaxsnn.errors import refuse
-    from jaxsnn.event.limits import output_limits
+    from jaxsnn.event.capabilities import OUTPUTS
+    from jaxsnn.network.features import StaticNetwork
     from jaxsnn.network.lowering.lower import lower
     from jaxsnn.output import write_arrays
     from jaxsnn.simulation.network_arrays import load_inputs, output_arrays
@@ -191,7 +193,7 @@ def run_file(
 
     engine = _engine(max_spikes)
     network = lower(graph)
-    refuse(output_limits(network.wires, network.populations))
+    refuse(unsupported(StaticNetwork.of(network), OUTPUTS))
     inputs = load_inputs(source, network, graph.dialect.dt, values)
     end = inputs.t_end if t_end is None else t_end
     if end is None:

@@ -326,7 +326,7 @@ def test_a_membrane_that_leaves_does_not_go_into_the_loop_of_its_spikes():
     edges = [("input", "w", "n", "output"), ("n", "back", "n")]
     said = {"dialect": "snntorch", "readout": ("n",), "reset_delay": {"n": True}}
     graph = build.network(nodes, edges, **said)
-    with pytest.raises(LoweringError, match=r"'n' \(LIF\) gives its membrane, and is part"):
+    with pytest.raises(LoweringError, match=r"'n' \(LIF\) is a readout and part of a cycle"):
         jaxsnn.simulate(graph, np.ones((4, 1, 2)), engine=jaxsnn.TimeStepped())
 
 
