@@ -75,7 +75,7 @@ EVENT = Capabilities[StaticNetwork](
             fix="move the bias behind the Delay, or simulate with {grid}",
             options=_GRID,
         ),
-        features.KNOWN_NEURON,
+        features.UNKNOWN_NEURON_MODEL,
         decided(
             Need(
                 fields=(

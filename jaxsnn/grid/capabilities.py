@@ -9,7 +9,7 @@ from jaxsnn.errors import LoweringError, Problem, listing
 from jaxsnn.grid.timing import delay_steps, known_dt, needs_dt, step_in_units
 from jaxsnn.network import features
 from jaxsnn.network.features import Need, StaticNetwork, decided
-from jaxsnn.network.structure import OPERATORS, Population
+from jaxsnn.network.structure import OPERATORS, Population, Wire
 from jaxsnn.options import DIALECT, ENGINE, READOUT, RESET, RESET_DELAY
 from jaxsnn.wording import Text
 
@@ -21,33 +21,24 @@ def _counts_seconds(network: StaticNetwork, population: Population) -> bool:
     return needs_dt(population) and not population.counts_steps
 
 
-def _delay_problems(network: StaticNetwork) -> Iterator[Problem]:
+def _delays(network: StaticNetwork) -> Iterator[tuple[Wire, tuple[int, ...] | Problem]]:
+    """Yield Delays with their delays in steps, or the problem of delays that are no whole numbers."""
+    step = step_in_units(network.populations, known_dt(network.populations, network.dt))
     for wire in network.wires:
         if wire.kind == "Delay" and wire.detail is not None:
             try:
-                delay_steps(wire, _step(network))
+                yield wire, delay_steps(wire, step)
             except LoweringError as error:
-                yield error.problem
+                yield wire, error.problem
 
 
-def _zero_delays(network: StaticNetwork) -> Iterator[Occurrence]:
-    for wire in network.wires:
-        if wire.kind == "Delay" and wire.detail is not None and wire.name in network.in_cycles:
-            try:
-                steps = delay_steps(wire, _step(network))
-            except LoweringError:  # see `_delay_problems`
-                continue
-            if min(steps) < 1:
-                yield Occurrence(wire.name)
-
-
-def _step(network: StaticNetwork) -> float | None:
-    """Return the length of a step in the unit of the network's times."""
-    return step_in_units(network.populations, known_dt(network.populations, network.dt))
-
-
-ZERO_DELAY_IN_CYCLE = Feature(
-    description="A Delay of zero steps in a cycle", occurrences=_zero_delays
+ZERO_DELAY_IN_CYCLE = Feature[StaticNetwork](
+    description="A Delay of zero steps in a cycle",
+    occurrences=lambda network: (
+        Occurrence(wire.name)
+        for wire, steps in _delays(network)
+        if wire.name in network.in_cycles and not isinstance(steps, Problem) and min(steps) < 1
+    ),
 )
 
 GRID = Capabilities[StaticNetwork](
@@ -65,7 +56,7 @@ GRID = Capabilities[StaticNetwork](
             reason="nothing feeds node '{node}' ({kind})",
             fix="connect it, or remove it",
         ),
-        features.KNOWN_NEURON,
+        features.UNKNOWN_NEURON_MODEL,
         decided(
             Need(fields=("initial", "own_option", "r")),
             Need(fields=("seconds",), when=_counts_seconds),
@@ -108,7 +99,10 @@ GRID = Capabilities[StaticNetwork](
             options={"readout": READOUT.set_to},
         ),
         Requirement(
-            description="A Delay that is not a whole number of time steps", problems=_delay_problems
+            description="A Delay that is not a whole number of time steps",
+            problems=lambda network: (
+                steps for _, steps in _delays(network) if isinstance(steps, Problem)
+            ),
         ),
         Limit(
             feature=ZERO_DELAY_IN_CYCLE,

@@ -46,9 +46,13 @@ class StaticNetwork:
         wires, populations = network.wires, network.populations
         return StaticNetwork(wires=wires, populations=populations, currents=currents, dt=dt)
 
-    @cached_property
-    def nodes(self) -> dict[str, Wire]:
+    @property
+    def nodes(self) -> Mapping[str, Wire]:
         """The nodes by name."""
+        return self._nodes
+
+    @cached_property
+    def _nodes(self) -> dict[str, Wire]:
         return {wire.name: wire for wire in self.wires}
 
     @property
@@ -188,7 +192,7 @@ UNFED_NODE = NetworkFeature(
         if not wire.sources and wire.kind not in ("input", "neuron")
     ),
 )
-KNOWN_NEURON = Limit(
+UNKNOWN_NEURON_MODEL = Limit(
     feature=_populations(
         "A neuron type without a neuron model",
         lambda population: population.kind not in neuron_kinds(),
