@@ -259,7 +259,9 @@ def test_a_weight_beyond_single_precision_is_said_with_its_number(cuba):
     changed = cuba.with_nodes([node.replace(weight=weight)])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        with pytest.raises(LoweringError, match=r"'1': 1 of 6 weight overflow float32 .* such as 1e\+60"):
+        with pytest.raises(
+            LoweringError, match=r"'1': 1 of 6 weight overflow float32 .* such as 1e\+60"
+        ):
             jaxsnn.lower(changed)
 
 

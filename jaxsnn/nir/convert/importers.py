@@ -81,16 +81,15 @@ def capabilities_of(target: Target, *, repairs: bool) -> Capabilities[Graph]:
     """
     importer, title = target.importer, target.title
     rename = "rename it" if importer.write is None else "rename it, or convert the file"
-    limits: list[Row[Graph]] = [
-        Limit(
-            feature=features.other_types(importer.reads_type),
-            code="unmapped-node",
-            reason=f"node '{{node}}' is a {{kind}}, which {title}'s importer does not map",
-            fix="convert the file" if repairs else "replace the node",
-        )
-    ]
+    types = Limit(
+        feature=features.other_types(importer.reads_type),
+        code="unmapped-node",
+        reason=f"node '{{node}}' is a {{kind}}, which {title}'s importer does not map",
+        fix="convert the file" if repairs else "replace the node",
+    )
+    name_limits: list[Limit[Graph]] = []
     if importer.torch_names:
-        limits += [
+        name_limits = [
             Limit(
                 feature=features.UNREADABLE_NAME,
                 code="taken-name",
@@ -113,7 +112,9 @@ def capabilities_of(target: Target, *, repairs: bool) -> Capabilities[Graph]:
                 fix=rename,
             ),
         ]
-    limits.append(_ignored_values(importer, title))
+    # A conversion chooses other names, so that types matter more where there is one.
+    first = [*name_limits, types] if importer.write is None else [types, *name_limits]
+    limits: list[Row[Graph]] = [*first, _ignored_values(importer, title)]
     if not importer.scalars:
         limits.append(
             Limit(
