@@ -1,5 +1,5 @@
 """The pages of the site that follow from the code: reference, commands, options, nodes, frameworks,
-passes, messages, and the gallery of examples. They are written into `generated/`, which is not committed.
+passes, capabilities, messages, and the gallery of examples. They are written into `generated/`, which is not committed.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ def write_all(folder: Path) -> None:
         "nodes": nodes_page(),
         "frameworks": frameworks_page(),
         "passes": passes_page(),
+        "capabilities": capabilities_page(),
         "messages": messages_page(),
         "examples": gallery_page(made / "gallery"),
     }
@@ -279,6 +280,37 @@ def passes_page() -> str:
             f"- for: {needed or 'graphs whose convolutions must be written as matrices'}\n"
         )
     return "\n".join(parts)
+
+
+def capabilities_page() -> str:
+    """Return what engines, kernels, the chip and importers do not support."""
+    from jaxsnn.compatibility.tables import (
+        TABLES,
+        features_table,
+        importers_table,
+        limits_table,
+    )
+
+    parts = [
+        "# Capabilities\n",
+        "What an engine, the chip or an importer does not support is a table in the code, with which"
+        " `jaxsnn check`, `jaxsnn matrix` and the engines compare a network. This page is made of these"
+        " tables. For one file, `jaxsnn matrix FILE` prints a verdict for each node.\n",
+        "## Features\n",
+        "`no`: such a network is refused. `approximate`: it runs, with a warning. `slower`: XLA simulates"
+        " it, because the native kernels do not. An empty cell: there is no limit.\n",
+        features_table(),
+    ]
+    for simulator, tables in TABLES.items():
+        title = tables[0].title
+        parts += [f"\n## {title[0].upper()}{title[1:]}\n", limits_table(simulator)]
+    parts += [
+        "\n## Importers\n",
+        "Of the newest release that is known of each. Whether a graph can be rewritten for an importer,"
+        " `jaxsnn convert` decides; see [](passes.md).\n",
+        importers_table(),
+    ]
+    return "\n".join(parts) + "\n"
 
 
 def messages_page() -> str:

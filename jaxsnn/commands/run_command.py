@@ -181,9 +181,11 @@ def run_file(
     """
     import numpy as np
 
+    from jaxsnn.capabilities import unsupported
     from jaxsnn.errors import refuse
-    from jaxsnn.event.limits import output_limits
+    from jaxsnn.event.capabilities import OUTPUTS
     from jaxsnn.event.run_once import RunOnce
+    from jaxsnn.network.features import StaticNetwork
     from jaxsnn.network.lowering.lower import lower
     from jaxsnn.network.results import Result
     from jaxsnn.output import write_arrays
@@ -196,7 +198,7 @@ def run_file(
         )
     engine = RunOnce(max_spikes=max_spikes, max_events="auto", max_arrivals="auto")
     network = lower(graph)
-    refuse(output_limits(network.wires, network.populations))
+    refuse(unsupported(StaticNetwork.of(network), OUTPUTS))
     inputs = load_inputs(source, network, graph.dialect.dt, values)
     end = inputs.t_end if t_end is None else t_end
     if end is None:

@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxsnn.bss2.examine import chip_limits, examine
+from jaxsnn.bss2.capabilities import CHIP
+from jaxsnn.bss2.examine import examine
+from jaxsnn.capabilities import Capabilities, unsupported
 from jaxsnn.errors import (
     DialectError,
     GraphError,
@@ -22,10 +24,11 @@ from jaxsnn.errors import (
     listing,
     suggestion,
 )
-from jaxsnn.event.limits import event_limits, late_by_target, output_limits, without_kernels
-from jaxsnn.grid.grid_limits import grid_limits, grid_losses
+from jaxsnn.event.capabilities import KERNELS, SIMULATION
+from jaxsnn.grid.capabilities import APPROXIMATIONS, GRID
+from jaxsnn.network.features import StaticNetwork, undecided_fields
 from jaxsnn.network.lowering.lower_nodes import NO_NEURONS, LoweringPlan, Part, plan
-from jaxsnn.network.obstacles import beyond_type, obstacles, with_rounded_resets
+from jaxsnn.network.number_ranges import beyond_type, with_rounded_resets
 from jaxsnn.network.structure import Population, Wire
 from jaxsnn.nir.convert.importers import ignored_by_framework, importer_problems, undecided
 from jaxsnn.nir.convert.target import importer_target
@@ -167,15 +170,7 @@ def _once(problems: Iterable[Problem]) -> list[Problem]:
 
 
 def _for_event(graph: Graph) -> Iterator[Problem]:
-    def limits(wires: list[Wire], populations: Mapping[str, Population]) -> Iterator[Problem]:
-        problems = [
-            *event_limits(wires, populations),
-            *output_limits(wires, populations),
-            *late_by_target(wires),
-        ]
-        yield from problems or without_kernels(wires, populations)
-
-    yield from _for_engine(graph, limits, may_be_infinite="")
+    yield from _for_engine(graph, SIMULATION, KERNELS, may_be_infinite="")
     yield from _solved(graph)
 
 
@@ -206,16 +201,7 @@ def stepped_neurons(graph: Graph, *, stepped: bool = True) -> list[str]:
 
 
 def _for_grid(graph: Graph) -> Iterator[Problem]:
-    def limits(wires: list[Wire], populations: Mapping[str, Population]) -> Iterator[Problem]:
-        problems = tuple(grid_limits(wires, populations))
-        yield from problems
-        if not problems and all(
-            wire.name in populations for wire in wires if wire.kind == "neuron"
-        ):
-            for name, text in grid_losses(wires, populations).items():
-                yield Problem(node=name, code="approximated", message=text, severity="warning")
-
-    yield from _for_engine(graph, limits)
+    yield from _for_engine(graph, GRID, APPROXIMATIONS)
 
 
 def _assumed_type() -> Any:
@@ -225,8 +211,24 @@ def _assumed_type() -> Any:
 
 
 def _for_engine(
-    graph: Graph, limits: Callable[..., Iterator[Problem]], may_be_infinite: str = "v_threshold"
+    graph: Graph,
+    capabilities: Capabilities[StaticNetwork],
+    finer: Capabilities[StaticNetwork],
+    *,
+    may_be_infinite: str = "v_threshold",
 ) -> Iterator[Problem]:
+    """Yield the problems of a graph for an engine.
+
+    Args:
+        capabilities: of the engine.
+        finer: what the engine approximates, or runs slowly, where it supports the network.
+        may_be_infinite: as of `beyond_type`.
+    """
+
+    def limits(wires: list[Wire], populations: Mapping[str, Population]) -> list[Problem]:
+        network = StaticNetwork(wires=wires, populations=populations)
+        return unsupported(network, capabilities) or unsupported(network, finer)
+
     ready = plan(graph)
     if not graph.neurons and not ready.late:
         yield NO_NEURONS
@@ -234,28 +236,28 @@ def _for_engine(
         yield undecided(graph)
         # The structure needs no dialect.
         yield from limits([ready.bare_wire(name) for name in ready.order], {})
-    else:
-        parts: dict[str, Part | JaxsnnError] = {name: _lowered(ready, name) for name in ready.order}
-        for name, part in parts.items():
-            if isinstance(part, JaxsnnError):
-                yield replace(part.problem, node=name, code="cannot-lower")
-                continue
-            range_problems = (
-                beyond_type(name, *pair, _assumed_type(), may_be_infinite=may_be_infinite)
-                for pair in part.parameters.items()
-            )
-            yield from filter(None, range_problems)
-        wires = [
-            ready.bare_wire(name) if isinstance(part, JaxsnnError) else part.wire
-            for name, part in parts.items()
-        ]
-        populations = {
-            name: with_rounded_resets(part.population, part.parameters, _assumed_type())
-            for name, part in parts.items()
-            if isinstance(part, Part) and part.population is not None
-        }
-        yield from limits(wires, populations)
-        yield from ignored_by_framework(graph)
+        return
+    parts: dict[str, Part | JaxsnnError] = {name: _lowered(ready, name) for name in ready.order}
+    for name, part in parts.items():
+        if isinstance(part, JaxsnnError):
+            yield replace(part.problem, node=name, code="cannot-lower")
+            continue
+        range_problems = (
+            beyond_type(name, *pair, _assumed_type(), may_be_infinite=may_be_infinite)
+            for pair in part.parameters.items()
+        )
+        yield from filter(None, range_problems)
+    wires = [
+        ready.bare_wire(name) if isinstance(part, JaxsnnError) else part.wire
+        for name, part in parts.items()
+    ]
+    populations = {
+        name: with_rounded_resets(part.population, part.parameters, _assumed_type())
+        for name, part in parts.items()
+        if isinstance(part, Part) and part.population is not None
+    }
+    yield from limits(wires, populations)
+    yield from ignored_by_framework(graph)
 
 
 def _lowered(ready: LoweringPlan, name: str) -> Part | JaxsnnError:
@@ -268,7 +270,7 @@ def _lowered(ready: LoweringPlan, name: str) -> Part | JaxsnnError:
 def _for_chip(graph: Graph) -> Iterator[Problem]:
     if graph.dialect.name is None:
         yield undecided(graph)
-        yield from chip_limits(graph)
+        yield from unsupported(graph, CHIP)
     else:
         yield from examine(graph).problems
 
@@ -292,7 +294,9 @@ def _unsaid(graph: Graph, reported: list[str]) -> Iterator[Problem]:
         part = _lowered(ready, name)
         if name in reported or isinstance(part, JaxsnnError) or part.population is None:
             continue
-        yield from obstacles(part.population, ["reset", "reset_delay", "own_option", "initial"])
+        yield from undecided_fields(
+            part.population, ["reset", "reset_delay", "own_option", "initial"]
+        )
 
 
 #: What a file can be checked for beside importers, and how.

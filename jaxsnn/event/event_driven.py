@@ -14,7 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from jaxsnn.capabilities import unsupported
 from jaxsnn.errors import Note, UsageError, as_number, refuse, shown, suggestion
+from jaxsnn.event.capabilities import EVENT, OUTPUTS
 from jaxsnn.event.event_options import BACKENDS, BUDGETS, EventOptions, by_population
 from jaxsnn.event.event_record import EventRecord, empty_record
 from jaxsnn.event.event_solution import (
@@ -24,7 +26,6 @@ from jaxsnn.event.event_solution import (
     nan_without_end,
     samples_axis,
 )
-from jaxsnn.event.limits import event_limits, output_limits
 from jaxsnn.event.native.native_weights import with_turned_weights
 from jaxsnn.event.populations import FeedForwardPart, RecurrentPart
 from jaxsnn.event.projections.arrivals import Train
@@ -32,6 +33,7 @@ from jaxsnn.event.projections.sources import Sources
 from jaxsnn.event.solution_notes import continuous_time_notes, time_constant_notes
 from jaxsnn.network.array_types import Array, Float
 from jaxsnn.network.cycles import Cycle, groups
+from jaxsnn.network.features import StaticNetwork
 from jaxsnn.network.inputs import checked_inputs, other_step_notes
 from jaxsnn.network.meshes import by_compiler
 from jaxsnn.network.network import Network, check_precision, in_one_type
@@ -133,7 +135,7 @@ class EventDriven(EventOptions):
                 kind="dropped",
                 code="output-not-computed",
             )
-            for problem in output_limits(network.wires, network.populations)
+            for problem in unsupported(StaticNetwork.of(network), OUTPUTS)
         ]
         if sample_times is not None and np.size(sample_times) and not solution.voltages:
             unused.append("sample_times have no effect: no readout is sampled")
@@ -220,8 +222,8 @@ def simulate_events(
     """
     if facts is None:
         network, facts = network.with_known_facts()
-    currents = currents_of(inputs)
-    refuse(event_limits(network.wires, network.populations, currents))
+    static = StaticNetwork.of(network, currents=currents_of(inputs))
+    refuse(unsupported(static, EVENT))
     samples = next(iter(inputs.values())).time.shape[0]
     turned = with_turned_weights(network, samples, options)
     sources = replace(sources_of(turned, inputs, options, facts), given=network.parameters)

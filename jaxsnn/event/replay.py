@@ -10,15 +10,16 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from jaxsnn.capabilities import unsupported
 from jaxsnn.errors import LoweringError, listing, refuse
 from jaxsnn.event.adjoint.layer_adjoint import clipped_slopes
 from jaxsnn.event.adjoint.recorded_spikes import recorded_spikes
+from jaxsnn.event.capabilities import EVENT
 from jaxsnn.event.event_arrays import NeuronLanes, OfSpikes, Seconds
 from jaxsnn.event.event_driven import sources_of
 from jaxsnn.event.event_options import EventOptions
 from jaxsnn.event.event_record import EventRecord, empty_record
 from jaxsnn.event.forward.layer import LayerSpikes
-from jaxsnn.event.limits import event_limits
 from jaxsnn.event.native.native_limits import recorded_obstacles, runs_native
 from jaxsnn.event.native.native_recorded import native_recorded_spikes
 from jaxsnn.event.populations import FeedForwardPart, Given
@@ -26,6 +27,7 @@ from jaxsnn.event.projections.arrivals import Arrivals
 from jaxsnn.event.projections.sources import Sources
 from jaxsnn.network.array_types import Array, Float, Int
 from jaxsnn.network.cycles import Cycle, groups
+from jaxsnn.network.features import StaticNetwork
 from jaxsnn.network.network import Network
 from jaxsnn.network.spikes import Events
 from jaxsnn.options import ENGINE
@@ -55,7 +57,7 @@ def replay(
         LoweringError: the network is recurrent, has convolutions, or neurons whose V
             an arrival moves.
     """
-    refuse(event_limits(network.wires, network.populations))
+    refuse(unsupported(StaticNetwork.of(network), EVENT))
     network, facts = network.with_known_facts()
     sources = sources_of(network, inputs, options, facts)
     # Nothing is simulated, but what arrives is: weights, delays and times carry the gradients.

@@ -9,13 +9,14 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from jaxsnn.capabilities import unsupported
 from jaxsnn.errors import LoweringError, Problem, UsageError, as_number, refuse, shown, suggestion
+from jaxsnn.event.capabilities import EVENT
 from jaxsnn.event.dynamics.cubalif import CubaLIFBox, CubaLIFDelta
 from jaxsnn.event.dynamics.integrate_and_fire import IFBox, IFDelta
 from jaxsnn.event.dynamics.lif import LIFBox, LIFDelta
 from jaxsnn.event.dynamics.two_variables import TwoVariables
 from jaxsnn.event.event_driven import EventDriven, check_options, refuse_strangers, sources_of
-from jaxsnn.event.limits import event_limits
 from jaxsnn.event.native.native_build import native_library
 from jaxsnn.event.native.native_layer import stacked
 from jaxsnn.event.native.native_stream import NativeStream, Spikes, StreamLanes, StreamWiring
@@ -23,6 +24,7 @@ from jaxsnn.event.native.stream_state import damaged, fingerprint, read_state, s
 from jaxsnn.event.populations import PopulationPart, steps_late
 from jaxsnn.network.array_types import Float
 from jaxsnn.network.cycles import Cycle, groups
+from jaxsnn.network.features import StaticNetwork
 from jaxsnn.network.inputs import by_input, refuse_bad_events, refuse_no_numbers
 from jaxsnn.network.network import Network, check_precision
 from jaxsnn.network.operators import Operator
@@ -391,7 +393,7 @@ def stream(
             'backend is "xla", and streams run in the native backend alone',
             fix=f'pass backend="auto", or {_WHOLE}',
         )
-    refuse(event_limits(network.wires, network.populations))
+    refuse(unsupported(StaticNetwork.of(network), EVENT))
     firing = [name for name, population in network.populations.items() if population.fires]
     if record is None:
         fed = {name for output_sources in network.outputs.values() for name in output_sources}

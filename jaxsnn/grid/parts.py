@@ -10,15 +10,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxsnn.capabilities import unsupported
 from jaxsnn.errors import LoweringError, refuse
+from jaxsnn.grid.capabilities import GRID
 from jaxsnn.grid.flow_stepping import FlowStepper
-from jaxsnn.grid.grid_limits import grid_limits
 from jaxsnn.grid.linear import above, bias_of
 from jaxsnn.grid.neuron import SteppedNeuron, factors_of
 from jaxsnn.grid.step_input import StepInput, SteppingModel
 from jaxsnn.grid.surrogate import FastSigmoid, Surrogate, surrogate_of
 from jaxsnn.grid.timing import delay_steps, step_in_units, step_length
 from jaxsnn.network.array_types import Array, Float
+from jaxsnn.network.features import StaticNetwork
 from jaxsnn.network.linear_nodes import applied
 from jaxsnn.network.network import Network, without_synaptic_delays
 from jaxsnn.network.neuron_models import model_of
@@ -90,7 +92,7 @@ def take_apart(
         UsageError: dt contradicts the network.
     """
     unit = step_in_units(network.populations, step_length(network, dt))
-    refuse(grid_limits(network.wires, network.populations, dt=dt))
+    refuse(unsupported(StaticNetwork.of(network, dt=dt), GRID))
     _refuse_synaptic_delays(network)
     neurons: dict[str, Any] = {}
     for wire in network.wires:

@@ -11,9 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from jaxsnn.capabilities import unsupported
 from jaxsnn.errors import Note, Problem, UsageError, suggestion
-from jaxsnn.grid.grid_limits import grid_losses
+from jaxsnn.grid.capabilities import APPROXIMATIONS
 from jaxsnn.network.array_types import Array, Bool, Float, Int
+from jaxsnn.network.features import StaticNetwork
 from jaxsnn.network.network import Network
 from jaxsnn.network.promotion import usual_promotion
 from jaxsnn.network.results import Result, refuse_no_tau, refuse_several
@@ -338,6 +340,8 @@ def approximations(network: Network) -> tuple[str, ...]:
     for population in network.populations.values():
         notes += [Note(text, kind="approximated") for text in population.remarks]
         notes += [Note(text, kind="assumed") for text in population.assumed]
-    losses = grid_losses(network.wires, network.populations).values()
-    notes += [Note(text, kind="approximated") for text in losses]
+    notes += [
+        Note(problem.message, kind="approximated")
+        for problem in unsupported(StaticNetwork.of(network), APPROXIMATIONS)
+    ]
     return tuple(dict.fromkeys(notes))

@@ -463,7 +463,12 @@ IF, THRESHOLD = nir.IF(np.ones(2), np.ones(2)), nir.Threshold(np.ones(2))
 @pytest.mark.parametrize(
     ("nodes", "node", "code", "reason"),
     [
-        ({"d": nir.Delay(np.ones(2)), "n": cuba(2)}, "d", "unsupported-node", "delays no synapse"),
+        (
+            {"d": nir.Delay(np.ones(2)), "n": cuba(2)},
+            "d",
+            "unsupported-node",
+            "the chip does not delay spikes",
+        ),
         ({"n": IF}, "n", "unsupported-node", "does not leak"),
         ({"t": THRESHOLD, "n": cuba(2)}, "t", "unsupported-node", ""),
         ({"n": cuba(2, r=np.array([1.0, -1.0]))}, "n", "bad-gain", "neuron 1"),
@@ -482,7 +487,7 @@ def test_resets_by_subtraction_are_refused():
     with pytest.raises(MappingError) as caught:
         quantize(graph)
     assert (caught.value.node, caught.value.problem.code) == ("2", "reset")
-    assert caught.value.fix.startswith('say reset={"2": "zero"} to map it so, or readout="2"')
+    assert caught.value.fix.startswith('pass reset={"2": "zero"} to map it so, or readout="2"')
     assert caught.value.problem.as_text().count("--reset 2:zero to map it so, or --readout 2") == 1
     readout = build.sequential(build.input(1), weight, neurons, readout=["2"])
     assert not quantize(readout).populations["2"].fires

@@ -245,11 +245,13 @@ def test_what_leaves_a_network_in_continuous_time_comes_from_neurons(sources, re
     found = [
         problem for problem in check(graph, "event").problems if problem.code == "output-source"
     ]
-    expected = [] if refused is None else [f"output 'output' is fed by {refused}"]
-    assert [problem.message for problem in found] == expected
+    expected = [] if refused is None else [refused]
+    assert [problem.facts["sources"] for problem in found] == expected
     events = Events(time=[[1e-3]], index=[[0]])
     noted = [note for note in simulate(graph, events, 20e-3).notes if "not computed" in note]
-    assert [note.partition(": the Output is not computed")[0] for note in noted] == expected
+    assert [note.partition(": the Output is not computed")[0] for note in noted] == [
+        problem.message for problem in found
+    ]
 
 
 def test_each_output_has_its_own_reason():
@@ -308,7 +310,7 @@ def test_what_steps_approximate_in_the_equations_is_a_warning():
     report = check(graph, "grid")
     assert report.ok
     assert codes(report) == [("1", "approximated")]
-    assert "constant current over each step" in report.problems[0].message
+    assert "constant current over each time step" in report.problems[0].message
     assert codes(check(graph, "event")) == [("1", "analog-signal")]
 
 

@@ -163,6 +163,6 @@ def test_share_of_the_current_is_smooth_where_time_constants_meet(x64):
 def test_a_delayed_reset_makes_no_sense_in_continuous_time():
     graph = one_neuron(build.lif(tau="10ms"), reset_delay=True)
     with pytest.raises(
-        LoweringError, match=r"""node '2' .* one step late, .* pass reset_delay={"2": False}"""
+        LoweringError, match=r"""node '2' .* one time step late, .* pass reset_delay={"2": False}"""
     ):
         simulate(lower(graph), np.zeros((3, 1, 1)), engine=TimeStepped(dt=DT))

@@ -81,7 +81,9 @@ def test_conversions_fire_the_same_spikes(name, to, more):
 def test_a_floor_is_refused_where_nothing_has_one(more):
     graph, x, _ = more("sin_minvmem")
     assert "floor" in [problem.code for problem in check(graph, "event").problems]
-    with pytest.raises(LoweringError, match=r"node '1' \(LIF\) keeps V at -0.1 or above"):
+    with pytest.raises(
+        LoweringError, match=r"node '1' \(LIF\) has a lower bound of the membrane, -0.1"
+    ):
         simulate(graph, dense_to_events(x, 1e-3), t_end=0.2)
     with pytest.raises(ConversionError, match=r"never falls below -0\.1"):
         convert(graph, to="norse")
@@ -104,7 +106,7 @@ def test_a_floor_is_a_number_of_a_neuron(value, more):
 
 def test_a_readout_that_resets_is_refused_where_nothing_has_one(more):
     graph, x, _ = more("snn_mem_spiking_sub")
-    with pytest.raises(LoweringError, match=r"node '3' \(LIF\) gives its membrane and resets"):
+    with pytest.raises(LoweringError, match=r"node '3' \(LIF\) is a readout that resets"):
         simulate(graph, dense_to_events(x, 1e-4), t_end=0.02)
     with pytest.raises(ConversionError, match="gives its membrane and resets"):
         convert(graph, to="spyx")

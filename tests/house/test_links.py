@@ -16,7 +16,7 @@ FILES = {**pages(), **{name: ROOT / f"{name}.md" for name in OTHERS}}
 #: Made with the site: `site_pages.write_all`.
 GENERATED = (
     *("reference", "commands", "options", "nodes", "frameworks", "passes"),
-    *("messages", "examples"),
+    *("capabilities", "messages", "examples"),
 )
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 PATH = re.compile(r"`((?:docs|examples|benchmarks|tests|jaxsnn)/[\w./-]+)`")

@@ -61,6 +61,21 @@ def test_every_pass_is_on_its_page_in_its_order():
         assert [text for text in statements if site_pages.plain(text) not in page] == []
 
 
+def test_every_limit_and_importer_is_on_the_page_of_capabilities():
+    from jaxsnn.capabilities import Limit
+    from jaxsnn.compatibility.tables import TABLES, importer_tables, rows_of
+
+    page = site_pages.capabilities_page()
+    for simulator in TABLES:
+        for row in rows_of(simulator):
+            code = f"`{row.code}`" if isinstance(row, Limit) else ""
+            assert f"| {row.description} | {code} |" in page
+    assert [
+        table.title for table in importer_tables().values() if f"| {table.title} |" not in page
+    ] == []
+    assert "{" not in page.replace('{"NODE": ', "")
+
+
 def test_every_option_of_a_command_is_on_the_page_of_options():
     from tests.commands.test_cli import commands
 

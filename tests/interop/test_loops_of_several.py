@@ -95,9 +95,11 @@ def test_all_fire_the_same(source, target, tmp_path):
 def test_the_event_engine_refuses_an_importers_order(tmp_path):
     made = convert(drawn_with_loops("norse", 5), to="spikingjelly", path="made.nir")
     nothing = Events(time=np.full((1, 1), np.inf), index=np.full((1, 1), 5))
-    with pytest.raises(LoweringError, match="join what several neurons of their loop send") as no:
+    with pytest.raises(
+        LoweringError, match="add up the signals of several neurons of their cycle"
+    ) as no:
         simulate(lower(made.graph), nothing, t_end=1e-2, engine=EventDriven())
-    assert "weights of its own" in no.value.problem.fix
+    assert "separate weights" in no.value.problem.fix
 
 
 def chained(way_out="u", way_back="v"):

@@ -122,7 +122,7 @@ def test_the_largest_of_spikes_is_whether_any_fires():
     graph = verified(net, nets.spikes(3, (1, 7, 7), steps=40, batch=3), nets.snntorch_play)
     (problem,) = [own for own in check(graph, "event").problems if own.severity == "error"]
     assert problem.node == "2"
-    assert problem.fix.startswith("take AvgPool2d in place of the largest of a window")
+    assert problem.fix.startswith("replace the maximum of a window by an AvgPool2d")
 
 
 class Stateful(torch.nn.Module):

@@ -168,7 +168,7 @@ def test_a_delay_of_nothing_in_a_cycle_is_refused():
     edges = [("input", "n"), ("n", "d"), ("d", "n"), ("n", "output")]
     with pytest.raises(
         LoweringError,
-        match=r"'d' \(Delay\) is part of a cycle and delays by 0 steps, it needs at least 1",
+        match=r"'d' \(Delay\) is part of a cycle and delays by 0 steps; the minimum is 1",
     ):
         simulate(network(nodes, edges), inputs(), engine=TimeStepped())
 

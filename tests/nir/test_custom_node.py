@@ -535,7 +535,7 @@ def test_a_type_with_a_state_becomes_a_population(dialect, area):
 def test_without_a_neuron_model_it_is_not_simulated(purpose, engine):
     graph = build.sequential(build.input(2), adaptive(), dt=1e-3)
     (problem,) = jaxsnn.check(graph, purpose).problems
-    message = "node '1' is a Adaptive, and there is no such neuron model"
+    message = "node '1' is a Adaptive, and there is no neuron model for that type"
     assert (problem.code, problem.message) == ("unsupported-node", message)
     arriving, end = steps(shape=(2,)), None
     if purpose == "event":
@@ -569,9 +569,12 @@ def test_a_voltage_of_its_own_drives_no_other_population(again):
     graph = build.sequential(
         build.input(2), adaptive(), build.linear(weight=np.eye(2)), last, dialect="jaxsnn"
     )
-    found = [each.message for each in jaxsnn.check(graph, "event").problems if each.node == "1"]
-    message = "node '1' (Adaptive) sends its voltage on to '3' (LIF)"
-    assert message in found
+    facts = [
+        (problem.facts["kind"], problem.facts["target"])
+        for problem in jaxsnn.check(graph, "event").problems
+        if (problem.node, problem.code) == ("1", "analog-signal")
+    ]
+    assert facts == [("Adaptive", "3")]
 
 
 def test_a_population_is_read_and_written(tmp_path):
@@ -598,7 +601,7 @@ def test_frameworks_that_never_write_it_are_refused_by_name(tmp_path):
     assert_refused(lambda: plan(foreign).part("1"), DialectError, says)
     problems = jaxsnn.check(graph, "bss2").problems
     assert [problem.node for problem in problems] == ["1"]
-    assert "the chip has no neurons of that kind" in problems[0].message
+    assert "the chip has no neurons of that type" in problems[0].message
 
 
 def test_infinite_time_constants_of_a_population_stand_in_the_way():
@@ -702,13 +705,13 @@ def test_a_stateless_type_that_is_not_linear_is_read_but_not_simulated(again):
     assert shapes(graph)["1"] == ((5,), (4,))
     for purpose, engine in (("event", "event"), ("grid", "time-stepped")):
         problems = [each for each in jaxsnn.check(graph, purpose).problems if each.node == "1"]
-        assert problems[0].message == "node '1' is a Gather"
-        assert f"the {engine} engine runs" in problems[0].fix
+        assert (problems[0].code, problems[0].facts["kind"]) == ("unsupported-node", "Gather")
+        assert f"the {engine} engine does not simulate" in problems[0].message
     network = jaxsnn.lower(graph)
     assert_refused(
         lambda: simulated(network, events(dtype=np.float32)), LoweringError, "node '1' is a Gather"
     )
-    assert "the chip has no node of that kind" in jaxsnn.check(graph, "bss2").problems[0].message
+    assert "the chip has no node of that type" in jaxsnn.check(graph, "bss2").problems[0].message
 
 
 # -- NIR's own types

@@ -5,18 +5,18 @@ approximated, what no circuit does.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from jaxsnn.bss2.chip import PARAMETERS
-from jaxsnn.errors import LoweringError, MappingError, Problem
+from jaxsnn.errors import LoweringError, MappingError
 from jaxsnn.linear_map import LinearMap
-from jaxsnn.network.lowering.lower_nodes import LoweringPlan, Part
+from jaxsnn.network.lowering.lower_nodes import Part
 from jaxsnn.network.structure import Population
 from jaxsnn.nir.model.changes import Change
-from jaxsnn.options import MIN_V_MEM, READOUT, RESET, SPEEDUP
+from jaxsnn.options import SPEEDUP
 from jaxsnn.units import format_time, parse_time
 from jaxsnn.wording import Text
 
@@ -109,73 +109,6 @@ def _lift(part: Part, population: Population, r: np.ndarray, slope: np.ndarray) 
     if population.kind in _CURRENT_BASED:
         return slope * values["tau_mem"] * values["tau_syn"] / population.dt
     return slope * values["tau"] / population.dt
-
-
-def population_problems(dynamics: Dynamics) -> Iterator[Problem]:
-    """Why no circuit can run a population, whatever its weights; biases are another matter."""
-    population = dynamics.population
-    name, label = population.name, f"node '{population.name}' ({population.kind})"
-    if population.fires and population.reset != "zero":
-        meaning = "by its threshold" if population.reset == "subtract" else "never"
-        yield Problem(
-            node=name,
-            code="reset",
-            message=f"{label} is reset {meaning}, a circuit of the chip always to v_reset",
-            fix=Text(
-                "say {reset} to map it so, or {readout} if it is a leaky readout",
-                reset=RESET.set_to("zero", node=name),
-                readout=READOUT.set_to(name),
-            ),
-        )
-    if population.resetting or population.floor is not None:
-        behaviour = (
-            f"gives its membrane and resets ({population.reset})"
-            if population.resetting
-            else f"keeps V at {population.floor:g} or above"
-        )
-        yield Problem(
-            node=name,
-            code="reset" if population.resetting else "floor",
-            message=f"{label} {behaviour}, which no circuit of the chip does",
-            fix=Text(
-                "say {reset} of a leaky readout, and {bound} to map it without a bound",
-                reset=RESET.set_to("none"),
-                bound=MIN_V_MEM.set_to("none"),
-            ),
-        )
-    if (dynamics.slope <= 0).any():
-        neuron = int((dynamics.slope <= 0).argmax())
-        yield Problem(
-            node=name,
-            code="bad-gain",
-            message=f"{label}: r and w_in turn a spike of weight 1 into a slope of "
-            f"{dynamics.slope[neuron]:g} at neuron {neuron}, only positive gains are folded into "
-            "weights",
-            fix="put the sign into the weights",
-        )
-
-
-def feeding_problems(plan: LoweringPlan, parts: Mapping[str, Part]) -> Iterator[Problem]:
-    """Readouts that feed something, and Outputs that no population feeds alone."""
-    for name, part in parts.items():
-        for source in part.wire.sources:
-            population = parts[source].population
-            if part.wire.kind != "output" and population is not None and not population.fires:
-                yield Problem(
-                    node=source,
-                    code="analog-source",
-                    message=f"node '{source}' ({population.kind}) never fires and feeds node "
-                    f"'{name}', synapses of the chip carry only spikes",
-                    fix="let it feed an Output only",
-                )
-            if part.wire.kind == "output" and population is None:
-                yield Problem(
-                    node=name,
-                    code="no-population",
-                    message=f"Output '{name}' shows node '{source}' "
-                    f"({plan.graph.nodes[source].type}), the chip shows only neurons",
-                    fix="put neurons before it",
-                )
 
 
 def choose_speedup(

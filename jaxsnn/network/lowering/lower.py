@@ -20,7 +20,7 @@ from jaxsnn.network.network import (
     with_tau_facts,
     without_synaptic_delays,
 )
-from jaxsnn.network.obstacles import beyond_type, with_rounded_resets
+from jaxsnn.network.number_ranges import beyond_type, with_rounded_resets
 from jaxsnn.network.on_processor import to_jax
 from jaxsnn.nir.convert.importers import ignored_by_framework
 from jaxsnn.nir.dialects.gains import require

@@ -9,22 +9,24 @@ known by their rules alone.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from math import prod
 from typing import Any
 
 import numpy as np
 
-from jaxsnn.errors import ConversionError, DialectError, Problem, listing
+from jaxsnn.capabilities import Capabilities, Limit, Requirement, Row, unsupported
+from jaxsnn.errors import ConversionError, DialectError, Problem
 from jaxsnn.nir.convert.pipeline import Converted, convert
 from jaxsnn.nir.convert.target import Target, importer_target
 from jaxsnn.nir.dialects.steps import ALREADY_CONVERTED
 from jaxsnn.nir.frameworks.framework import Importer
 from jaxsnn.nir.frameworks.registry import framework_of
 from jaxsnn.nir.graphs.export import types_refused
+from jaxsnn.nir.model import features
 from jaxsnn.nir.model.changes import Edge, natural_key
 from jaxsnn.nir.model.dialect import Dialect
-from jaxsnn.nir.model.draft import TORCH_NAMES, readable, settings_of_one_number, spelt
+from jaxsnn.nir.model.draft import settings_of_one_number
 from jaxsnn.nir.model.graph import Graph
 from jaxsnn.nir.model.loops import Order, backward_edges, late_edges, run_order
 from jaxsnn.nir.model.node import Node
@@ -57,34 +59,101 @@ def importer_problems(
         UsageError: An unknown target.
     """
     resolved_target = importer_target(target)
-    converts = resolved_target.importer.write is not None
-    name_problems = (
-        _name_problems(graph, resolved_target, converts=converts)
-        if resolved_target.importer.torch_names
-        else []
-    )
-    if not converts:
-        return [*name_problems, *_rule_problems(graph, resolved_target)]
+    if resolved_target.importer.write is None:
+        table = capabilities_of(resolved_target, repairs=False)
+        return [*_dialect_problems(graph, resolved_target), *unsupported(graph, table)]
     conversion_problems = list(_conversion_problems(graph, target, resolved_target, converted))
-    mended = all(
+    repairs = all(
         problem.code in _CONVERTED for problem in conversion_problems if problem.severity == "error"
     )
-    unmapped = [
-        _unmapped(node, resolved_target.title, converts=mended)
-        for node in graph.nodes.values()
-        if not resolved_target.importer.reads_type(node.type)
-        and not isinstance(node, Input | Output)
-    ]
-    nodes = _in_file(graph, resolved_target).nodes.values()
-    ignored = [
-        problem
-        for node in nodes
-        for problem in _ignored_values(
-            node, resolved_target.importer, resolved_target.title, graph.dialect
+    table = capabilities_of(resolved_target, repairs=repairs)
+    return [*unsupported(_in_file(graph, resolved_target), table), *conversion_problems]
+
+
+def capabilities_of(target: Target, *, repairs: bool) -> Capabilities[Graph]:
+    """Return what an importer does not support of the nodes of a file.
+
+    What it does not support of their connections and rules, a conversion finds out.
+
+    Args:
+        target: The importer.
+        repairs: A conversion makes a file of the graph that the importer reads.
+    """
+    importer, title = target.importer, target.title
+    rename = "rename it" if importer.write is None else "rename it, or convert the file"
+    types = Limit(
+        feature=features.other_types(importer.reads_type),
+        code="unmapped-node",
+        reason=f"node '{{node}}' is a {{kind}}, which {title}'s importer does not map",
+        fix="convert the file" if repairs else "replace the node",
+    )
+    name_limits: list[Limit[Graph]] = []
+    if importer.torch_names:
+        name_limits = [
+            Limit(
+                feature=features.UNREADABLE_NAME,
+                code="taken-name",
+                reason=f"{title}'s importer writes Python, which reads the name of node '{{node}}' as"
+                " '{spelling}'",
+                fix=rename,
+            ),
+            Limit(
+                feature=features.EQUAL_SPELLING,
+                code="taken-name",
+                reason=f"{title}'s importer registers node '{{node}}' under the same name as node"
+                " '{other_name}'",
+                fix=rename,
+            ),
+            Limit(
+                feature=features.ATTRIBUTE_NAME,
+                code="taken-name",
+                reason="node '{node}' has the name of an attribute of PyTorch's modules, on which"
+                f" {title}'s importer fails",
+                fix=rename,
+            ),
+        ]
+    # A conversion chooses other names, so that types matter more where there is one.
+    first = [*name_limits, types] if importer.write is None else [types, *name_limits]
+    limits: list[Row[Graph]] = [*first, _ignored_values(importer, title)]
+    if "scalars" in importer.lacks:
+        limits.append(
+            Limit(
+                feature=features.SCALAR_PARAMETERS,
+                code="scalar",
+                reason="node '{node}' ({kind}): {parameters} are one number for all neurons, on which"
+                f" {title}'s importer fails",
+                fix="give one number for each neuron",
+            )
         )
-    ]
-    scalars = [problem for node in nodes for problem in _scalars(node, resolved_target)]
-    return [*unmapped, *name_problems, *ignored, *scalars, *conversion_problems]
+    if importer.remarks is not None:
+        limits.append(_remarks(importer, importer.remarks))
+    return Capabilities(title=target.label, limits=tuple(limits))
+
+
+def _ignored_values(importer: Importer, title: str) -> Limit[Graph]:
+    return Limit(
+        feature=features.ignored_values(importer.ignores),
+        code="ignored",
+        reason=f"node '{{node}}' ({{kind}}) has {{parameter}} = {{value:g}}, which {title}'s importer"
+        " does not read; it takes {assumed:g}",
+        fix="fold it into the weights before it"
+        if importer.write is None
+        else "convert the file, or set it to what the importer takes",
+    )
+
+
+def _remarks(
+    importer: Importer, remarks: Callable[[Node, Dialect], Iterator[Problem]]
+) -> Requirement[Graph]:
+    def problems(graph: Graph) -> Iterator[Problem]:
+        for node in graph.nodes.values():
+            if importer.reads_type(node.type) and not isinstance(node, Input | Output):
+                yield from remarks(node, graph.dialect)
+
+    return Requirement(
+        description="Numbers that the importer rounds, or reads otherwise than they are written",
+        problems=problems,
+    )
 
 
 def ignored_by_framework(graph: Graph) -> list[Problem]:
@@ -121,31 +190,11 @@ def ignored_by_framework(graph: Graph) -> list[Problem]:
             ),
             framework.importers[0],
         )
-        for node in graph.nodes.values():
-            warnings += _ignored_values(node, importer, framework.title, graph.dialect)
+        ignored = _ignored_values(importer, framework.title)
+        warnings = list(ignored.problems(graph))
         if conventions.loops_by_importer and conventions.runs_loops is not None:
             warnings += _late_biases(graph, conventions.runs_loops, framework.title)
     return [dataclasses.replace(problem, severity="warning") for problem in warnings]
-
-
-def _ignored_values(
-    node: Node, importer: Importer, title: str, dialect: Dialect
-) -> Iterator[Problem]:
-    """Yield the problem of a parameter that an importer does not read, and the source uses."""
-    parameter, assumed = importer.ignores.get(node.type, ("", 0.0))
-    if parameter == "v_reset" and dialect.at(node.name).reset in ("subtract", "none"):
-        return
-    if parameter and np.any(differs := np.ravel(node.value(parameter)) != assumed):
-        value = np.ravel(node.value(parameter))[differs][0]
-        yield Problem(
-            node=node.name,
-            code="ignored",
-            message=f"node '{node.name}' ({node.type}) has {parameter} = {value:g}, "
-            f"which {title}'s importer ignores, it takes {assumed:g}",
-            fix="fold it into the weights before it"
-            if importer.write is None
-            else "convert the file, or set it to what the importer takes",
-        )
 
 
 def _late_biases(graph: Graph, runs: Order, title: str) -> Iterator[Problem]:
@@ -180,37 +229,6 @@ def undecided(graph: Graph) -> Problem:
     reason = Text(" ({why})", why=why) if why else ""
     message = "the dialect of the file is undecided" + reason
     return Problem(code="not-said", message=message, fix=dialect.fix)
-
-
-def _unmapped(node: Node, title: str, *, converts: bool) -> Problem:
-    message = f"node '{node.name}' is a {node.type}, which {title}'s importer does not map"
-    fix = "convert the file" if converts else "replace the node"
-    return Problem(node=node.name, code="unmapped-node", message=message, fix=fix)
-
-
-def _name_problems(graph: Graph, target: Target, *, converts: bool) -> Iterator[Problem]:
-    """Yield a problem for each name under which PyTorch registers no module, or two as one, or that
-    Python reads as another.
-    """
-    first: dict[str, str] = {}
-    for name in graph.nodes:
-        last = name.rpartition("/")[2]
-        if readable(last) != last:
-            message = f"{target.title}'s importer writes Python in which node '{name}' is '{readable(name)}'"
-            fix = "rename it, or convert the file" if converts else "rename it"
-            yield Problem(node=name, code="taken-name", message=message, fix=fix)
-        first_name = first.setdefault(spelt(name), name)
-        if first_name != name:
-            message = f"{target.title}'s importer takes node '{name}' for node '{first_name}'"
-            fix = "rename it, or convert the file" if converts else "rename it"
-            yield Problem(node=name, code="taken-name", message=message, fix=fix)
-        if name.rpartition("/")[2] in TORCH_NAMES:
-            message = (
-                f"node '{name}' is named as an attribute of PyTorch's modules, "
-                f"and {target.title}'s importer fails on it"
-            )
-            fix = "rename it, or convert the file" if converts else "rename it"
-            yield Problem(node=name, code="taken-name", message=message, fix=fix)
 
 
 def _conversion_problems(
@@ -577,37 +595,6 @@ def _original(graph: Graph, name: str) -> str | None:
         if name in (source_name.rpartition("/")[2], source_name.replace("/", "."))
     ]
     return matches[0] if len(matches) == 1 else None
-
-
-def _rule_problems(graph: Graph, target: Target) -> Iterator[Problem]:
-    """Yield the problems of a graph for an importer that nothing is written for."""
-    importer, title = target.importer, target.title
-    yield from _dialect_problems(graph, target)
-    for node in graph.nodes.values():
-        if isinstance(node, Input | Output):
-            continue
-        if not importer.reads_type(node.type):
-            yield _unmapped(node, title, converts=False)
-            continue
-        yield from _ignored_values(node, importer, title, graph.dialect)
-        yield from _scalars(node, target)
-        if importer.remarks is not None:
-            yield from importer.remarks(node, graph.dialect)
-
-
-def _scalars(node: Node, target: Target) -> Iterator[Problem]:
-    """Yield a problem for parameters that are one number for all neurons, where the importer fails on
-    them.
-    """
-    scalars = [
-        name for name, value in node.parameters.items() if node.traits.state and np.ndim(value) == 0
-    ]
-    if scalars and "scalars" in target.importer.lacks:
-        message = (
-            f"node '{node.name}' ({node.type}): {listing(scalars)} are one number for all neurons"
-        )
-        fix = f"give one for each neuron, {target.title}'s importer fails otherwise"
-        yield Problem(node=node.name, code="scalar", message=message, fix=fix)
 
 
 def _dialect_problems(graph: Graph, target: Target) -> Iterator[Problem]:

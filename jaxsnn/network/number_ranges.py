@@ -1,36 +1,21 @@
-"""What stands in the way of running a network: records of it. Nothing here loads JAX."""
+"""Numbers that a floating-point type does not hold, or rounds onto each other. Nothing here loads JAX."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from jaxsnn.errors import Problem
-from jaxsnn.network.neuron_models import neuron_kinds
 from jaxsnn.network.structure import Population
-
-
-def unknown_model(population: Population) -> Iterator[Problem]:
-    """That no engine knows what the neurons of a population do."""
-    if population.kind not in neuron_kinds():
-        message = (
-            f"node '{population.name}' is a {population.kind}, and there is no such neuron model"
-        )
-        yield Problem(
-            node=population.name,
-            code="unsupported-node",
-            message=message,
-            fix="register a model of that kind (jaxsnn.register_neuron), or replace the node",
-        )
 
 
 def beyond_type(
     name: str, key: str, value: Any, dtype: Any, *, may_be_infinite: str = "v_threshold"
 ) -> Problem | None:
-    """That a parameter of a node has finite numbers that a type of numbers does not hold, if so.
+    """Return the problem of a parameter whose finite numbers overflow a floating-point type, or None.
 
     Args:
         may_be_infinite: the parameter that may become infinite: in time steps a threshold that is
@@ -45,18 +30,18 @@ def beyond_type(
     return Problem(
         node=name,
         code="beyond-type",
-        message=f"node '{name}' has {int(beyond.sum())} of {numbers.size} {key} beyond what"
-        f" {np.dtype(dtype)} holds, {largest:.2g}, such as {numbers[beyond][0]:g}",
+        message=f"node '{name}': {int(beyond.sum())} of {numbers.size} {key} overflow {np.dtype(dtype)}"
+        f" (at most {largest:.2g}), such as {numbers[beyond][0]:g}",
         facts={"parameter": key, "value": float(numbers[beyond][0]), "largest": float(largest)},
-        fix="give smaller numbers, or simulate in float64",
+        fix="use smaller numbers, or simulate in float64",
     )
 
 
 def with_rounded_resets(
     population: Population, parameters: Mapping[str, Any], dtype: Any
 ) -> Population:
-    """The population with the obstacle that a type of numbers rounds a v_reset onto its v_threshold,
-    if it does.
+    """Return the population; where a floating-point type rounds a v_reset onto its v_threshold, that is
+    one of its obstacles.
 
     Args:
         parameters: NIR's names -> numbers as the file has them.
@@ -79,16 +64,3 @@ def with_rounded_resets(
         fix="lower v_reset or raise v_threshold, or simulate in float64",
     )
     return replace(population, obstacles=(*population.obstacles, ("v_reset", problem)))
-
-
-def obstacles(population: Population, fields: Iterable[str]) -> Iterator[Problem]:
-    """What is not known of a population and what makes no sense, among some fields; one problem for
-    each way out.
-    """
-    selected_fields = tuple(fields)
-    remedies: list[str] = []
-    for field, problem in population.obstacles:
-        remedy = problem.fix or problem.message
-        if field in selected_fields and remedy not in remedies:
-            remedies.append(remedy)
-            yield problem

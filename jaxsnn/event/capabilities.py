@@ -1,0 +1,187 @@
+"""What the event engine and its native kernels do not support. Nothing here loads JAX."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from jaxsnn.capabilities import Capabilities, Limit, at_node
+from jaxsnn.errors import listing
+from jaxsnn.network import features
+from jaxsnn.network.features import Need, StaticNetwork, decided
+from jaxsnn.network.structure import OPERATORS, Population
+from jaxsnn.options import ENGINE, MIN_V_MEM, READOUT, RESET, SPIKE_KERNEL
+
+_GRID = {"grid": ENGINE.set_to("grid")}
+
+
+def _needs_dt(network: StaticNetwork, population: Population) -> bool:
+    """Return whether the length of a step is a duration in continuous time, too: of a box, of a current
+    that a step adds up, of a recurrent delay of one step.
+    """
+    lasting = network.biased | network.with_currents
+    return (
+        population.spike_kernel == "box"
+        or (population.bias == "step" and network.receives(population.name, lasting))
+        or (population.recurrent_delay > 0 and population.name in network.in_cycles)
+    )
+
+
+EVENT = Capabilities[StaticNetwork](
+    title="event engine",
+    limits=(
+        features.INSTANT_CYCLE,
+        Limit(
+            feature=features.REMEMBERING_LOOP,
+            code="instant-cycle",
+            reason="nodes {nodes} form a loop without a neuron that carries signals from one time step"
+            " to the next, and continuous time has no steps",
+            fix="simulate with {grid}",
+            options=_GRID,
+        ),
+        Limit(
+            feature=features.JOINED_LOOP,
+            code="instant-cycle",
+            reason="nodes {nodes} add up the signals of several neurons of their cycle in the importer's"
+            " order of a time step, and continuous time has no steps",
+            fix="connect each pair of neurons by separate weights, or simulate with {grid}",
+            options=_GRID,
+        ),
+        Limit(
+            feature=features.MAX_POOL,
+            code="unsupported-node",
+            reason="node '{node}' is a Threshold, which the event engine does not simulate",
+            fix="replace the maximum of a window by an AvgPool2d, or simulate with {grid}",
+            options=_GRID,
+        ),
+        Limit(
+            feature=features.THRESHOLD,
+            unless=(features.MAX_POOL,),
+            code="unsupported-node",
+            reason="node '{node}' is a Threshold, which the event engine does not simulate",
+            fix="simulate with {grid}",
+            options=_GRID,
+        ),
+        Limit(
+            feature=features.OTHER_NODE,
+            code="unsupported-node",
+            reason="node '{node}' is a {kind}, which the event engine does not simulate",
+            fix=f"replace it by neurons, or by linear nodes such as {listing(OPERATORS)}",
+        ),
+        Limit(
+            feature=features.LATE_BIAS,
+            code="late-bias",
+            reason="node '{node}' (Delay) delays the bias of {sources}, so that it would begin only after"
+            " the delay",
+            fix="move the bias behind the Delay, or simulate with {grid}",
+            options=_GRID,
+        ),
+        features.UNKNOWN_NEURON_MODEL,
+        decided(
+            Need(
+                fields=(
+                    *("seconds", "spike_area", "initial"),
+                    *("tau", "tau_mem", "tau_syn", "spike_kernel"),
+                )
+            ),
+            Need(fields=("reset", "v_reset"), when=lambda _, population: population.fires),
+            Need(fields=("dt",), when=_needs_dt),
+        ),
+        Limit(
+            feature=features.RESETTING_READOUT,
+            code="resetting-readout",
+            reason="node '{node}' ({kind}) is a readout that resets ({reset}), and readouts of the event"
+            " engine do not reset",
+            fix="simulate with {grid}, or pass {no_reset}",
+            options=_GRID | {"no_reset": at_node(RESET, "none")},
+        ),
+        Limit(
+            feature=features.FLOOR,
+            code="floor",
+            reason="node '{node}' ({kind}) has a lower bound of the membrane, {floor:g}, which is applied"
+            " in each time step, and continuous time has no steps",
+            fix="simulate with {grid}, or pass {no_bound}",
+            options=_GRID | {"no_bound": at_node(MIN_V_MEM, "none")},
+        ),
+        Limit(
+            feature=features.NO_RESET,
+            code="no-reset",
+            reason="node '{node}' ({kind}) fires and has reset 'none', so that it would fire without end",
+            fix="pass {readout} if it is a leaky readout, or another reset",
+            options={"readout": READOUT.set_to},
+        ),
+        Limit(
+            feature=features.VOLTAGE_TO_OUTPUT,
+            code="analog-signal",
+            reason="the membrane potential of node '{node}' ({kind}) reaches Output '{target}' through"
+            " other nodes, and the event engine records the potentials of neurons only",
+            fix="simulate with {grid}",
+            options=_GRID,
+        ),
+        Limit(
+            feature=features.VOLTAGE_TO_NODE,
+            code="analog-signal",
+            reason="the membrane potential of node '{node}' ({kind}) drives node '{target}'"
+            " ({target_kind}), and the event engine transmits only spikes",
+            fix="put spiking neurons in between, or simulate with {grid}",
+            options=_GRID,
+        ),
+        Limit(
+            feature=features.CURRENT_AND_DELTAS,
+            code="current-and-deltas",
+            reason="node '{node}' ({kind}) receives the current of an input from '{current}' and delta"
+            " spikes from '{spikes}'",
+            fix="pass {box}, or simulate with {grid}",
+            options=_GRID | {"box": at_node(SPIKE_KERNEL, "box")},
+        ),
+    ),
+)
+
+_OUTPUT_SOURCE = Limit(
+    feature=features.MIXED_SOURCES,
+    code="output-source",
+    reason="output '{node}' is fed by {sources}; only spikes, or the potential of one readout, can be"
+    " written",
+    fix="feed it by spiking populations, or by one readout; jaxsnn.simulate returns the results of each"
+    " source",
+)
+_DELAY_PER_TARGET = Limit(
+    feature=features.DELAY_PER_TARGET,
+    code="late-by-target",
+    reason="node '{node}' (Delay) is part of a cycle and has {delays} delays behind weights, one for each"
+    " target",
+    fix="move it directly behind the neurons that send, or simulate with {grid}",
+    options=_GRID,
+)
+
+#: What a run needs beyond `EVENT` so that its Outputs can be written.
+OUTPUTS = Capabilities[StaticNetwork](title="Outputs of the event engine", limits=(_OUTPUT_SOURCE,))
+#: What a whole simulation needs; a stream runs delays for each target.
+SIMULATION = replace(EVENT, limits=(*EVENT.limits, _OUTPUT_SOURCE, _DELAY_PER_TARGET))
+
+
+def _slow(feature: features.NetworkFeature, why: str) -> Limit[StaticNetwork]:
+    return Limit(
+        feature=feature,
+        code="by-xla",
+        reason="{nodes}: simulated by XLA instead of the native kernels, which takes longer: "
+        + why,
+        severity="note",
+    )
+
+
+#: What XLA simulates on a CPU, too, as the native kernels do not cover it.
+KERNELS = Capabilities[StaticNetwork](
+    title="native kernels",
+    limits=(
+        _slow(features.FOREIGN_MODEL, "the neuron model is not one of NIR's"),
+        _slow(
+            features.BOXES_INTO_CURRENTS, "box-shaped spikes drive a synaptic current that decays"
+        ),
+        _slow(features.JUMPS_IN_CYCLE, "spikes in a cycle change V itself"),
+        _slow(
+            features.MIXED_KERNELS_IN_CYCLE,
+            "spikes in a cycle are boxes for some neurons and not for others",
+        ),
+        _slow(features.MIXED_RESETS_IN_CYCLE, "the neurons of a cycle reset by different rules"),
+    ),
+)

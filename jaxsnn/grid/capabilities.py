@@ -1,0 +1,150 @@
+"""What the time-stepped engine does not support, and what it approximates. Nothing here loads JAX."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from jaxsnn.capabilities import Capabilities, Feature, Limit, Occurrence, Requirement, at_node
+from jaxsnn.errors import LoweringError, Problem, listing
+from jaxsnn.grid.timing import delay_steps, known_dt, needs_dt, step_in_units
+from jaxsnn.network import features
+from jaxsnn.network.features import Need, StaticNetwork, decided
+from jaxsnn.network.structure import OPERATORS, Population, Wire
+from jaxsnn.options import DIALECT, ENGINE, READOUT, RESET, RESET_DELAY
+from jaxsnn.wording import Text
+
+#: The end of an advice that leads to this engine.
+_HERE = Text(", or simulate with {engine}", engine=ENGINE.set_to("grid"))
+
+
+def _counts_seconds(network: StaticNetwork, population: Population) -> bool:
+    return needs_dt(population) and not population.counts_steps
+
+
+def _delays(network: StaticNetwork) -> Iterator[tuple[Wire, tuple[int, ...] | Problem]]:
+    """Yield Delays with their delays in steps, or the problem of delays that are no whole numbers."""
+    step = step_in_units(network.populations, known_dt(network.populations, network.dt))
+    for wire in network.wires:
+        if wire.kind == "Delay" and wire.detail is not None:
+            try:
+                yield wire, delay_steps(wire, step)
+            except LoweringError as error:
+                yield wire, error.problem
+
+
+ZERO_DELAY_IN_CYCLE = Feature[StaticNetwork](
+    description="A Delay of zero steps in a cycle",
+    occurrences=lambda network: (
+        Occurrence(wire.name)
+        for wire, steps in _delays(network)
+        if wire.name in network.in_cycles and not isinstance(steps, Problem) and min(steps) < 1
+    ),
+)
+
+GRID = Capabilities[StaticNetwork](
+    title="time-stepped engine",
+    limits=(
+        Limit(
+            feature=features.OTHER_NODE,
+            code="unsupported-node",
+            reason="node '{node}' is a {kind}, which the time-stepped engine does not simulate",
+            fix=f"replace it by neurons, or by nodes such as {listing((*OPERATORS, 'Threshold'))}",
+        ),
+        Limit(
+            feature=features.UNFED_NODE,
+            code="not-fed",
+            reason="nothing feeds node '{node}' ({kind})",
+            fix="connect it, or remove it",
+        ),
+        features.UNKNOWN_NEURON_MODEL,
+        decided(
+            Need(fields=("initial", "own_option", "r")),
+            Need(fields=("seconds",), when=_counts_seconds),
+            Need(
+                fields=("dt",),
+                when=lambda network, population: (
+                    network.dt is None and _counts_seconds(network, population)
+                ),
+            ),
+            Need(
+                fields=("spike_area", "spike_kernel", "tau", "tau_mem", "tau_syn"),
+                when=lambda _, population: population.membrane == "exact",
+            ),
+            Need(fields=("reset", "reset_delay"), when=lambda _, population: population.resets),
+            available=_HERE,
+        ),
+        Limit(
+            feature=features.RESETTING_READOUT,
+            unless=(features.NIR_NEURON,),
+            code="resetting-readout",
+            reason="node '{node}' ({kind}) is a readout that resets ({reset}), and its neuron model comes"
+            " from outside NIR",
+            fix="pass {no_reset}",
+            options={"no_reset": at_node(RESET, "none")},
+        ),
+        Limit(
+            feature=features.LATE_RESET,
+            code="reset-delay",
+            reason="node '{node}' ({kind}) resets one time step late, and its equations are solved in"
+            " continuous time",
+            fix="pass {at_once}",
+            options={"at_once": at_node(RESET_DELAY, False)},
+        ),
+        features.INSTANT_CYCLE,
+        Limit(
+            feature=features.READOUT_IN_CYCLE,
+            code="readout-in-cycle",
+            reason="node '{node}' ({kind}) is a readout and part of a cycle, which transmits its spikes",
+            fix="leave out {readout}, and record its spikes",
+            options={"readout": READOUT.set_to},
+        ),
+        Requirement(
+            description="A Delay that is not a whole number of time steps",
+            problems=lambda network: (
+                steps for _, steps in _delays(network) if isinstance(steps, Problem)
+            ),
+        ),
+        Limit(
+            feature=ZERO_DELAY_IN_CYCLE,
+            code="delay",
+            reason="node '{node}' (Delay) is part of a cycle and delays by 0 steps; the minimum is 1",
+            fix="increase its delay, or choose a smaller dt",
+        ),
+        Limit(
+            feature=features.SPIKES_AT_THRESHOLD,
+            code="spikes-at-threshold",
+            reason="node '{node}' (Threshold) receives spikes, which have no height in continuous time",
+            fix="put a LI or CubaLI before it, or pass another {dialect}",
+            options={"dialect": DIALECT.keyword},
+        ),
+        Limit(
+            feature=features.MIXED_OUTPUT,
+            code="mixed-output",
+            reason="node '{node}' (Output) receives spikes and a current, which cannot be added in"
+            " continuous time",
+            fix="connect each to a separate Output",
+        ),
+    ),
+)
+
+#: What time steps approximate in a network that the engine runs.
+APPROXIMATIONS = Capabilities[StaticNetwork](
+    title="time steps",
+    limits=(
+        Limit(
+            feature=features.IMMEDIATE_FEEDBACK,
+            unless=(features.HELD_VOLTAGE,),
+            code="approximated",
+            reason="node '{node}': its spikes reach itself one time step later, and the network has no"
+            " delay there",
+            severity="warning",
+        ),
+        Limit(
+            feature=features.HELD_VOLTAGE,
+            code="approximated",
+            reason="node '{node}': its membrane potential acts on other nodes as a constant current over"
+            " each time step",
+            severity="warning",
+        ),
+    ),
+)
