@@ -114,12 +114,12 @@ def importers_table() -> str:
         missing = {
             "parameters that are one number for all neurons": "scalars" in importer.lacks,
             "several time constants in one node": importer.uniform,
-            "branches (it runs one chain of nodes)": importer.chain,
-            "sums of several inputs": not importer.sums,
-            "loops": not importer.feeds_back,
-            "dilated convolutions": not importer.dilates,
-            "padded pools": not importer.pads_pools,
-            "a step of another length": importer.fixed_dt,
+            "branches (it runs one chain of nodes)": "forks" not in importer.wiring,
+            "sums of several inputs": "sums" not in importer.wiring,
+            "loops": "loops" not in importer.wiring,
+            "dilated convolutions": "dilation" in importer.lacks,
+            "padded pools": "pool padding" in importer.lacks,
+            "a step of another length": "dt" in importer.reads,
             "several spikes in a step": not importer.bursts and not importer.continuous,
         }
         unsupported_features = [feature for feature, applies in missing.items() if applies]
