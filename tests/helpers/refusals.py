@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from jaxsnn.errors import JaxsnnError
+from jaxsnn.errors import JaxsnnError, Problem
 
 
 def assert_refused(
@@ -17,8 +17,8 @@ def assert_refused(
     node: str | None = None,
     code: str | None = None,
     fix: str | None = "",
-) -> None:
-    """Fail unless a call raises an error of one line with advice.
+) -> Problem:
+    """Return the problem of an error of one line with advice; fail unless a call raises it.
 
     Args:
         call: what is refused.
@@ -41,3 +41,4 @@ def assert_refused(
         assert fix in problem.fix
     assert node in (None, problem.node)
     assert code in (None, problem.code)
+    return problem
