@@ -409,7 +409,9 @@ def to_no_hemisphere(case, source):
 
 
 def event_of_another_source_too(case, source):
-    second = case.pick([one for one in case.run.sources if one != source and one.events])
+    second = case.pick(
+        [member for member in case.run.sources if member != source and member.events]
+    )
     return replace(source, events=(*source.events, second.events[0]))
 
 
@@ -466,8 +468,8 @@ def with_circuit(neuron, circuit):
 
 
 def address_of_another_neuron(case, neuron):
-    others = [one for one in case.run.neurons if one is not neuron]
-    second = case.pick([one for one in others if case.output(one) == case.output(neuron)])
+    others = [member for member in case.run.neurons if member is not neuron]
+    second = case.pick([member for member in others if case.output(member) == case.output(neuron)])
     return replace(neuron, address=second.address)
 
 
@@ -482,7 +484,7 @@ def circuit_far_away(case, neuron):
         (row, column)
         for row in (0, 1)
         for column in range(case.chip.columns)
-        if min(abs(column - taken) for taken in near) > 1 and (row, column) not in placed
+        if min(abs(column - used) for used in near) > 1 and (row, column) not in placed
     ]
     return with_circuit(neuron, case.pick(free))
 
@@ -496,7 +498,7 @@ table_of(
         "circuit_left_out": circuit_left_out,
         "no_circuits": lambda c, n: replace(n, circuits=()),
         "circuit_of_another_neuron": lambda c, n: with_circuit(
-            n, c.pick([one.circuits[0] for one in c.run.neurons if one is not n])
+            n, c.pick([member.circuits[0] for member in c.run.neurons if member is not n])
         ),
         "circuit_twice": lambda c, n: with_circuit(n, n.circuits[0]),
         "circuit_beyond_the_chip": lambda c, n: with_circuit(n, (0, c.chip.columns)),
@@ -550,8 +552,8 @@ def unrecorded(case, number, population, index):
     """The mapping with one neuron of a run not recorded."""
     silenced = population, index
     neurons = tuple(
-        replace(one, recorded=one.recorded and (one.population, one.index) != silenced)
-        for one in case.mapping.runs[number].neurons
+        replace(neuron, recorded=neuron.recorded and (neuron.population, neuron.index) != silenced)
+        for neuron in case.mapping.runs[number].neurons
     )
     return case.with_run(number, neurons=neurons)
 
@@ -571,7 +573,7 @@ def output_not_recorded(case):
     runs = [
         number
         for number, run in enumerate(case.mapping.runs)
-        if any((one.population, one.index) == output for one in run.neurons)
+        if any((neuron.population, neuron.index) == output for neuron in run.neurons)
     ]
     return unrecorded(case, case.pick(runs[:1]), *output)
 
@@ -672,8 +674,8 @@ def net_with_another_sign(case):
 @corruption
 def net_with_one_connection_less(case):
     place = case.draw(len(case.net.weight))
-    names = ("pre", "post", "weight")
-    return case.with_net(**{name: np.delete(getattr(case.net, name), place) for name in names})
+    arrays = ("pre", "post", "weight")
+    return case.with_net(**{name: np.delete(getattr(case.net, name), place) for name in arrays})
 
 
 @corruption
@@ -696,19 +698,19 @@ def populations_of_both_with_one_more_neuron(case):
 
 
 def change_scales(case, scales):
-    names = [part.name for part in case.net.populations if not part.external]
-    return replace(case.mapping, scales=scales(case, names)), case.net
+    populations = [part.name for part in case.net.populations if not part.external]
+    return replace(case.mapping, scales=scales(case, populations)), case.net
 
 
 table_of(
     change_scales,
     {
-        "scales_that_lack_a_population": lambda c, names: dict.fromkeys(
-            set(names) - {c.pick(names)}, 1.0
+        "scales_that_lack_a_population": lambda c, populations: dict.fromkeys(
+            set(populations) - {c.pick(populations)}, 1.0
         ),
-        "scale_of_a_population_that_the_net_has_not": lambda c, names: dict.fromkeys(
-            [*names, "other"], 1.0
+        "scale_of_a_population_that_the_net_has_not": lambda c, populations: dict.fromkeys(
+            [*populations, "other"], 1.0
         ),
-        "scales_of_another_mapping": lambda c, names: dict.fromkeys(names, 2.0),
+        "scales_of_another_mapping": lambda c, populations: dict.fromkeys(populations, 2.0),
     },
 )
