@@ -3,18 +3,27 @@ generator and gives a mapping and a net that do not belong together, or None whe
 to spoil so.
 """
 
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 
 from jaxsnn.bss2.chip import Dead
-from jaxsnn.bss2.mapping import PlacedNeuron, Source
 from jaxsnn.bss2.netlist import NetPopulation, netlist
 
 CORRUPTIONS: dict[str, Callable] = {}
 SIDE, ROW, COLUMN, LABEL, WEIGHT = range(5)  # columns of `Run.synapses`
 MASK, TARGET = 2, 3  # columns of `Run.crossbar`
+
+
+class NothingToSpoil(Exception):
+    """A mapping has nothing that could be spoiled in some way."""
+
+
+def require(condition):
+    if not condition:
+        raise NothingToSpoil
 
 
 class Case:
@@ -29,17 +38,19 @@ class Case:
         return int(self.random.integers(*ends))
 
     def pick(self, items):
-        return items[self.draw(len(items))] if len(items) else None
+        require(len(items))
+        return items[self.draw(len(items))]
 
     def two(self, items):
-        """Two different items, None where there are fewer."""
-        return None if len(items) < 2 else self.random.choice(items, 2, replace=False).tolist()
+        """Two different items."""
+        require(len(items) > 1)
+        return self.random.choice(items, 2, replace=False).tolist()
 
     def with_run(self, number=None, **changes):
         runs = list(self.mapping.runs)
         number = self.number if number is None else number
         runs[number] = replace(runs[number], **changes)
-        return replace(self.mapping, runs=tuple(runs)), self.net
+        return self.with_runs(*runs)
 
     def with_runs(self, *runs):
         return replace(self.mapping, runs=runs), self.net
@@ -52,7 +63,7 @@ class Case:
     def feeds(self, sender):
         """Whether a neuron or source has a target in the run."""
         index = self.net.offsets[sender.population] + sender.index
-        here = [self.net.offsets[one.population] + one.index for one in self.run.neurons]
+        here = [self.net.offsets[neuron.population] + neuron.index for neuron in self.run.neurons]
         return bool(np.isin(self.net.post[self.net.pre == index], here).any())
 
     def output(self, neuron):
@@ -61,41 +72,48 @@ class Case:
     def events(self, of_neurons):
         """(crossbar input, address) of what the run's neurons, or the host, send."""
         if of_neurons:
-            for one in self.run.neurons:
-                column = one.circuits[one.head][1]
-                yield self.output(one), self.chip.neuron_event(column, one.address)
+            for neuron in self.run.neurons:
+                column = neuron.circuits[neuron.head][1]
+                yield self.output(neuron), self.chip.neuron_event(column, neuron.address)
         else:
             for event in (event for source in self.run.sources for event in source.events):
                 entry = self.chip.link_input(self.chip.link_of(event))
                 yield entry, event & ((1 << self.chip.event_bits) - 1)
 
+    def addresses(self):
+        return [address for of in (False, True) for _, address in self.events(of)]
 
-def corruption(function):
-    CORRUPTIONS[function.__name__] = lambda mapping, net, random: function(
-        Case(mapping, net, random)
-    )
-    return function
+    def placed(self):
+        """The circuits of the run's neurons."""
+        return {circuit for neuron in self.run.neurons for circuit in neuron.circuits}
 
 
 def table_of(wrap, changes):
     """Enter the changes of a table, each of which `wrap` makes a corruption of."""
     for name, change in changes.items():
-        CORRUPTIONS[name] = lambda mapping, net, random, change=change: wrap(
-            Case(mapping, net, random), change
-        )
+
+        def corrupted(mapping, net, random, change=change):
+            try:
+                return wrap(Case(mapping, net, random), change)
+            except NothingToSpoil:
+                return None
+
+        CORRUPTIONS[name] = corrupted
+
+
+def corruption(function):
+    table_of(lambda case, change: change(case), {function.__name__: function})
+    return function
 
 
 def put(table, place, value):
-    """Change entries of a table; nothing where there is no value."""
-    if value is None:
-        return None
+    """Change entries of a table."""
     table[place] = value
     return table
 
 
 def swapped(table, first, second, columns=slice(None)):
-    if second is None or np.array_equal(table[first, columns], table[second, columns]):
-        return None
+    require(not np.array_equal(table[first, columns], table[second, columns]))
     table[[first, second], columns] = table[[second, first], columns]
     return table
 
@@ -105,48 +123,41 @@ def swapped(table, first, second, columns=slice(None)):
 
 def change_synapses(case, change):
     table = case.run.synapses.copy()
-    changed = change(case, table, case.draw(len(table)))
-    return None if changed is None else case.with_run(synapses=changed)
+    return case.with_run(synapses=change(case, table, case.draw(len(table))))
 
 
 def copied_to_the_other_sign(case, table, place):
     copy = table[place] ^ [0, 1, 0, 0, 0]
-    taken = np.all(table[:, :LABEL] == copy[:LABEL], axis=1).any()
-    return None if taken else np.insert(table, 0, copy, axis=0)
+    require(not np.all(table[:, :LABEL] == copy[:LABEL], axis=1).any())
+    return np.insert(table, 0, copy, axis=0)
 
 
 def on_a_circuit_of_no_neuron(case, table, place):
-    placed = {circuit for one in case.run.neurons for circuit in one.circuits}
-    side = int(table[place, SIDE])
+    placed, side = case.placed(), int(table[place, SIDE])
     free = case.pick([c for c in range(case.chip.columns) if (side, c) not in placed])
-    copy = put(table[place].copy(), COLUMN, free)
-    return None if copy is None else np.insert(table, place, copy, axis=0)
+    return np.insert(table, place, put(table[place].copy(), COLUMN, free), axis=0)
 
 
 def that_nothing_reaches(case, table, place):
-    addresses = [address for of in (False, True) for _, address in case.events(of)]
-    unused = np.setdiff1d(range(case.chip.labels), [case.chip.label_of(one) for one in addresses])
+    sent = [case.chip.label_of(address) for address in case.addresses()]
+    unused = np.setdiff1d(range(case.chip.labels), sent)
     side, column = table[place, [SIDE, COLUMN]].tolist()
-    taken = table[(table[:, SIDE] == side) & (table[:, COLUMN] == column), ROW]
-    row, label = case.pick(np.setdiff1d(range(case.chip.rows), taken)), case.pick(unused)
-    return None if label is None else np.insert(table, 0, [side, row, column, label, 5], axis=0)
+    filled = table[(table[:, SIDE] == side) & (table[:, COLUMN] == column), ROW]
+    row, label = case.pick(np.setdiff1d(range(case.chip.rows), filled)), case.pick(unused)
+    return np.insert(table, 0, [side, row, column, label, 5], axis=0)
 
 
 def columns_swapped(case, table, place):
     first = table[place, COLUMN]
     second = case.pick(np.unique(table[table[:, COLUMN] != first, COLUMN]))
-    if second is None:
-        return None
-    where = [table[:, COLUMN] == column for column in (first, second)]
-    table[:, COLUMN] = np.select(where, (second, first), table[:, COLUMN])
-    return table
+    rows = [table[:, COLUMN] == column for column in (first, second)]
+    return put(table, (slice(None), COLUMN), np.select(rows, (second, first), table[:, COLUMN]))
 
 
 def labels_swapped(case, table, place):
-    other = np.flatnonzero(
-        (table[:, COLUMN] == table[place, COLUMN]) & (table[:, WEIGHT] != table[place, WEIGHT])
-    )
-    return swapped(table, place, case.pick(other), LABEL)
+    same_column = table[:, COLUMN] == table[place, COLUMN]
+    different = same_column & (table[:, WEIGHT] != table[place, WEIGHT])
+    return swapped(table, place, case.pick(np.flatnonzero(different)), LABEL)
 
 
 def same_row(table, place):
@@ -213,8 +224,7 @@ table_of(
 def change_settings(name):
     def wrap(case, change):
         side, row = case.run.synapses[case.draw(len(case.run.synapses)), :COLUMN].tolist()
-        changed = change(case, getattr(case.run, name).copy(), side, row)
-        return None if changed is None else case.with_run(**{name: changed})
+        return case.with_run(**{name: change(case, getattr(case.run, name).copy(), side, row)})
 
     return wrap
 
@@ -222,15 +232,15 @@ def change_settings(name):
 def rejects(case, row, mask):
     """Whether a row's driver accepts no event of the run at all under a mask."""
     index = case.chip.driver_index(row // 2)
-    addresses = [address for of in (False, True) for _, address in case.events(of)]
-    return all((case.chip.row_select_of(address) ^ index) & mask for address in addresses)
+    selects = map(case.chip.row_select_of, case.addresses())
+    return all((select ^ index) & mask for select in selects)
 
 
 def masks_full(case, masks, side, row):
     """Each driver then accepts its own row select only."""
     full = (1 << case.chip.row_select_bits) - 1
-    rows = np.unique(case.run.synapses[:, ROW])
-    return put(masks, ..., full) if any(rejects(case, row, full) for row in rows) else None
+    require(any(rejects(case, row, full) for row in np.unique(case.run.synapses[:, ROW])))
+    return put(masks, ..., full)
 
 
 table_of(
@@ -248,14 +258,19 @@ table_of(
 
 def modes_one_row_off(case, modes, side, row):
     rolled = np.roll(modes, 1, axis=1)
-    return None if rolled[side, row] == modes[side, row] else rolled
+    require(rolled[side, row] != modes[side, row])
+    return rolled
 
 
 def rows_of_a_driver_swapped(case, modes, side, row):
-    if modes[side, row] == modes[side, row ^ 1]:
-        return None
-    modes[side, [row, row ^ 1]] = modes[side, [row ^ 1, row]]
-    return modes
+    require(modes[side, row] != modes[side, row ^ 1])
+    return put(modes, (side, [row, row ^ 1]), modes[side, [row ^ 1, row]])
+
+
+def signs_free(case, modes, side, row):
+    """The other row of a driver gets the sign of the one that has synapses."""
+    require(case.mapping.signs == "free")
+    return put(modes, (side, row ^ 1), modes[side, row])
 
 
 table_of(
@@ -273,10 +288,7 @@ table_of(
         ),
         "modes_one_row_off": modes_one_row_off,
         "modes_of_another_shape": lambda c, modes, side, row: modes[:, :-2],
-        # the other row of a driver gets the sign of the one that has synapses
-        "signs_said_to_be_free": lambda c, modes, side, row: (
-            put(modes, (side, row ^ 1), modes[side, row]) if c.mapping.signs == "free" else None
-        ),
+        "signs_said_to_be_free": signs_free,
     },
 )
 
@@ -285,8 +297,7 @@ table_of(
 
 
 def change_crossbar(case, change):
-    changed = change(case, case.run.crossbar.copy())
-    return None if changed is None else case.with_run(crossbar=changed)
+    return case.with_run(crossbar=change(case, case.run.crossbar.copy()))
 
 
 def node_of(table, entry, output):
@@ -315,29 +326,22 @@ def used_node(case, of_neurons):
 
 
 def filtered(table, node, mask, target):
-    return put(table, (node, slice(MASK, None)), None if node is None else (mask, target))
+    return put(table, (node, slice(MASK, None)), (mask, target))
 
 
 def filter_turned_round(case, table):
     node = used_node(case, of_neurons=False)
-    if node is None or table[node, MASK] == 0:
-        return None
+    require(table[node, MASK])
     return filtered(table, node, table[node, MASK], table[node, TARGET] ^ table[node, MASK])
 
 
 def recorded_neurons_closed(case, table):
-    neuron = case.pick([one for one in case.run.neurons if one.recorded])
-    if neuron is None:
-        return None
-    output = case.output(neuron)
+    output = case.output(case.pick([neuron for neuron in case.run.neurons if neuron.recorded]))
     return filtered(table, node_of(table, output, case.chip.link_output(output % 4)), 0, 1)
 
 
 def hemispheres_of_a_link_swapped(case, table):
-    node = used_node(case, of_neurons=False)
-    if node is None:
-        return None
-    entry = int(table[node, 0])
+    entry = int(table[used_node(case, of_neurons=False), 0])
     link = entry - case.chip.outputs
     nodes = [node_of(table, entry, case.chip.bus_output(side, link)) for side in (0, 1)]
     return swapped(table, *nodes, slice(MASK, None))
@@ -371,18 +375,21 @@ table_of(
 # -- events from the host
 
 
-def change_source(case, change):
-    place = case.pick(
-        [p for p, one in enumerate(case.run.sources) if one.events and case.feeds(one)]
+def replaced(parts, place, changed):
+    """The parts with another one, several or none in a place."""
+    return (
+        *parts[:place],
+        *(changed if isinstance(changed, tuple) else [changed]),
+        *parts[place + 1 :],
     )
-    if place is None:
-        return None
-    sources = list(case.run.sources)
-    changed = change(case, sources[place])
-    if changed is None:
-        return None
-    sources[place : place + 1] = [changed] if isinstance(changed, Source) else changed
-    return case.with_run(sources=tuple(sources))
+
+
+def change_source(case, change):
+    sources = case.run.sources
+    place = case.pick(
+        [p for p, source in enumerate(sources) if source.events and case.feeds(source)]
+    )
+    return case.with_run(sources=replaced(sources, place, change(case, sources[place])))
 
 
 def first_event(source, event):
@@ -391,18 +398,21 @@ def first_event(source, event):
 
 def row_select_of_no_driver(case, source):
     bits = int(np.bitwise_or.reduce(case.run.compare_masks, axis=None))
-    changed = source.events[0] ^ (bits & -bits) << case.chip.label_bits
-    return first_event(source, changed) if bits else None
+    require(bits)
+    return first_event(source, source.events[0] ^ (bits & -bits) << case.chip.label_bits)
 
 
 def to_no_hemisphere(case, source):
-    changed = source.events[0] | 3 << (case.chip.event_bits - 2)
-    return None if changed == source.events[0] else first_event(source, changed)
+    event = source.events[0] | 3 << (case.chip.event_bits - 2)
+    require(event != source.events[0])
+    return first_event(source, event)
 
 
 def event_of_another_source_too(case, source):
-    other = case.pick([one for one in case.run.sources if one != source and one.events])
-    return other and replace(source, events=(*source.events, other.events[0]))
+    second = case.pick(
+        [member for member in case.run.sources if member != source and member.events]
+    )
+    return replace(source, events=(*source.events, second.events[0]))
 
 
 table_of(
@@ -439,50 +449,43 @@ table_of(
 def exchange(case, name, chosen, fields, differ=lambda first, second: True):
     """Exchange some fields of two chosen neurons or sources of the run that differ."""
     parts = list(getattr(case.run, name))
-    pair = case.two([place for place, one in enumerate(parts) if chosen(one)])
-    if pair is None or not differ(*(parts[place] for place in pair)):
-        return None
+    pair = case.two([place for place, part in enumerate(parts) if chosen(part)])
+    require(differ(*(parts[place] for place in pair)))
     values = [{field: getattr(parts[place], field) for field in fields} for place in pair]
-    for place, others in zip(pair, values[::-1], strict=True):
-        parts[place] = replace(parts[place], **others)
+    for place, swapped_values in zip(pair, values[::-1], strict=True):
+        parts[place] = replace(parts[place], **swapped_values)
     return case.with_run(**{name: tuple(parts)})
 
 
 def change_neuron(case, change):
-    neurons = list(case.run.neurons)
+    neurons = case.run.neurons
     place = case.draw(len(neurons))
-    changed = change(case, neurons[place])
-    if changed is None:
-        return None
-    neurons[place : place + 1] = [changed] if isinstance(changed, PlacedNeuron) else changed
-    return case.with_run(neurons=tuple(neurons))
+    return case.with_run(neurons=replaced(neurons, place, change(case, neurons[place])))
 
 
 def with_circuit(neuron, circuit):
-    return None if circuit is None else replace(neuron, circuits=(*neuron.circuits, circuit))
+    return replace(neuron, circuits=(*neuron.circuits, circuit))
 
 
 def address_of_another_neuron(case, neuron):
-    others = [one for one in case.run.neurons if one is not neuron]
-    other = case.pick([one for one in others if case.output(one) == case.output(neuron)])
-    return other and replace(neuron, address=other.address)
+    others = [member for member in case.run.neurons if member is not neuron]
+    second = case.pick([member for member in others if case.output(member) == case.output(neuron)])
+    return replace(neuron, address=second.address)
 
 
 def circuit_left_out(case, neuron):
-    used = {(side, column) for side, _, column, _, _ in case.run.synapses.tolist()}
-    if neuron.circuits[-1] not in used:
-        return None
+    require(list(neuron.circuits[-1]) in case.run.synapses[:, [SIDE, COLUMN]].tolist())
     return replace(neuron, circuits=neuron.circuits[:-1], head=0)
 
 
 def circuit_far_away(case, neuron):
-    taken = {circuit for one in case.run.neurons for circuit in one.circuits}
-    columns = [
-        column
+    placed, near = case.placed(), [column for _, column in neuron.circuits]
+    free = [
+        (row, column)
+        for row in (0, 1)
         for column in range(case.chip.columns)
-        if min(abs(column - near) for _, near in neuron.circuits) > 1
+        if min(abs(column - used) for used in near) > 1 and (row, column) not in placed
     ]
-    free = [(row, column) for row in (0, 1) for column in columns if (row, column) not in taken]
     return with_circuit(neuron, case.pick(free))
 
 
@@ -495,7 +498,7 @@ table_of(
         "circuit_left_out": circuit_left_out,
         "no_circuits": lambda c, n: replace(n, circuits=()),
         "circuit_of_another_neuron": lambda c, n: with_circuit(
-            n, c.pick([one.circuits[0] for one in c.run.neurons if one is not n])
+            n, c.pick([member.circuits[0] for member in c.run.neurons if member is not n])
         ),
         "circuit_twice": lambda c, n: with_circuit(n, n.circuits[0]),
         "circuit_beyond_the_chip": lambda c, n: with_circuit(n, (0, c.chip.columns)),
@@ -547,31 +550,32 @@ table_of(
 
 def unrecorded(case, number, population, index):
     """The mapping with one neuron of a run not recorded."""
+    silenced = population, index
     neurons = tuple(
-        replace(one, recorded=one.recorded and (one.population, one.index) != (population, index))
-        for one in case.mapping.runs[number].neurons
+        replace(neuron, recorded=neuron.recorded and (neuron.population, neuron.index) != silenced)
+        for neuron in case.mapping.runs[number].neurons
     )
     return case.with_run(number, neurons=neurons)
 
 
 @corruption
 def replayed_neuron_not_recorded(case):
-    sources = [one for run in case.mapping.runs for one in run.sources]
-    source = case.pick([one for one in sources if one.from_run is not None])
-    return source and unrecorded(case, source.from_run, source.population, source.index)
+    sources = [source for run in case.mapping.runs for source in run.sources]
+    source = case.pick([source for source in sources if source.from_run is not None])
+    return unrecorded(case, source.from_run, source.population, source.index)
 
 
 @corruption
 def output_not_recorded(case):
     index = case.pick(np.flatnonzero(case.net.outputs))
-    if index is None:
-        return None
     population = int(case.net.owner[index])
-    named = population, int(index - case.net.offsets[population])
-    for number, run in enumerate(case.mapping.runs):
-        if any((one.population, one.index) == named for one in run.neurons):
-            return unrecorded(case, number, *named)
-    return None
+    output = population, int(index - case.net.offsets[population])
+    runs = [
+        number
+        for number, run in enumerate(case.mapping.runs)
+        if any((neuron.population, neuron.index) == output for neuron in run.neurons)
+    ]
+    return unrecorded(case, case.pick(runs[:1]), *output)
 
 
 # -- dead parts, runs and signs
@@ -623,15 +627,13 @@ table_of(
 @corruption
 def runs_swapped(case):
     first, *others = case.mapping.runs
-    if not others or others[0].sources[0].from_run is None:
-        return None
+    require(others and others[0].sources[0].from_run is not None)
     return case.with_runs(others[0], first, *others[1:])
 
 
 @corruption
 def neuron_in_another_run(case):
-    if len(case.mapping.runs) < 2:
-        return None
+    require(len(case.mapping.runs) > 1)
     first, second, *others = case.mapping.runs
     neurons = list(first.neurons)
     moved = neurons.pop(case.draw(len(neurons)))
@@ -644,12 +646,12 @@ def neuron_in_another_run(case):
 
 @corruption
 def recurrent_part_torn_apart(case):
-    parts = case.net.recurrent_components()
-    if not parts or len(parts[0]) < 2 or len(case.mapping.runs) > 1:
-        return None
-    neurons, half = case.run.neurons, len(case.run.neurons) // 2
-    halves = neurons[:half], neurons[half:]
-    return case.with_runs(*(replace(case.run, neurons=part) for part in halves))
+    parts, neurons = case.net.recurrent_components(), case.run.neurons
+    require(parts and len(parts[0]) > 1 and len(case.mapping.runs) == 1)
+    half = len(neurons) // 2
+    return case.with_runs(
+        *(replace(case.run, neurons=part) for part in (neurons[:half], neurons[half:]))
+    )
 
 
 # -- the net itself
@@ -657,38 +659,35 @@ def recurrent_part_torn_apart(case):
 
 @corruption
 def net_with_another_weight(case):
-    weight = case.net.weight.copy()
-    place = case.draw(len(weight))
-    weight[place] += 1 if weight[place] != -1 else 2
-    return case.with_net(weight=weight)
+    weight, place = case.net.weight.copy(), case.draw(len(case.net.weight))
+    return case.with_net(
+        weight=put(weight, place, weight[place] + (1 if weight[place] != -1 else 2))
+    )
 
 
 @corruption
 def net_with_another_sign(case):
-    weight = case.net.weight.copy()
-    weight[case.draw(len(weight))] *= -1
-    return case.with_net(weight=weight)
+    weight, place = case.net.weight.copy(), case.draw(len(case.net.weight))
+    return case.with_net(weight=put(weight, place, -weight[place]))
 
 
 @corruption
 def net_with_one_connection_less(case):
     place = case.draw(len(case.net.weight))
-    names = ("pre", "post", "weight")
-    return case.with_net(**{name: np.delete(getattr(case.net, name), place) for name in names})
+    arrays = ("pre", "post", "weight")
+    return case.with_net(**{name: np.delete(getattr(case.net, name), place) for name in arrays})
 
 
 @corruption
 def net_with_one_connection_more(case):
-    net, internal = case.net, np.flatnonzero(~case.net.external)
-    known = set(zip(net.pre.tolist(), net.post.tolist(), strict=True))
-    for _ in range(100):
-        pre, post = case.draw(net.size), int(case.pick(internal))
-        if (pre, post) not in known:
-            more = {"pre": pre, "post": post, "weight": 7}
-            return case.with_net(
-                **{name: np.append(getattr(net, name), value) for name, value in more.items()}
-            )
-    return None
+    net = case.net
+    pairs = itertools.product(range(net.size), np.flatnonzero(~net.external).tolist())
+    connected = set(zip(net.pre.tolist(), net.post.tolist(), strict=True))
+    pre, post = case.pick([pair for pair in pairs if pair not in connected])
+    values = {"pre": pre, "post": post, "weight": 7}
+    return case.with_net(
+        **{name: np.append(getattr(net, name), value) for name, value in values.items()}
+    )
 
 
 @corruption
@@ -699,19 +698,19 @@ def populations_of_both_with_one_more_neuron(case):
 
 
 def change_scales(case, scales):
-    names = [part.name for part in case.net.populations if not part.external]
-    return replace(case.mapping, scales=scales(case, names)), case.net
+    populations = [part.name for part in case.net.populations if not part.external]
+    return replace(case.mapping, scales=scales(case, populations)), case.net
 
 
 table_of(
     change_scales,
     {
-        "scales_that_lack_a_population": lambda c, names: dict.fromkeys(
-            set(names) - {c.pick(names)}, 1.0
+        "scales_that_lack_a_population": lambda c, populations: dict.fromkeys(
+            set(populations) - {c.pick(populations)}, 1.0
         ),
-        "scale_of_a_population_that_the_net_has_not": lambda c, names: dict.fromkeys(
-            [*names, "other"], 1.0
+        "scale_of_a_population_that_the_net_has_not": lambda c, populations: dict.fromkeys(
+            [*populations, "other"], 1.0
         ),
-        "scales_of_another_mapping": lambda c, names: dict.fromkeys(names, 2.0),
+        "scales_of_another_mapping": lambda c, populations: dict.fromkeys(populations, 2.0),
     },
 )

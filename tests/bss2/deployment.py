@@ -40,6 +40,13 @@ class Deployment:
         importlib.invalidate_caches()
         return importlib.import_module(name)
 
+    def run_once(self):
+        """Send the first run, without events."""
+        run, trains = self.script("run_hxtorch"), self.script("common").Trains(1)
+        (calibration,) = self.script("calibrate").calibrated(self.net)
+        self.stack.modules["hxtorch"].init_hardware()
+        run.run_once(self.net, self.net["runs"][0], trains, 1e-5, str(calibration))
+
     def run(self, events, duration, *arguments):
         """Run all runs: events is input name -> (time, index) arrays in seconds of the network."""
         arrays = {}
@@ -56,20 +63,19 @@ class Deployment:
 def trains(time, index, size):
     """By sample and neuron, rising times."""
     return [
-        [np.sort(own[(where == one) & np.isfinite(own)]) for one in range(size)]
-        for own, where in zip(time, index, strict=True)
+        [np.sort(times[(neurons == n) & np.isfinite(times)]) for n in range(size)]
+        for times, neurons in zip(time, index, strict=True)
     ]
 
 
 def random_events(net, samples, most, duration, seed=0):
     """Each input channel up to `most` times, at random; (time, index) by input."""
     random = np.random.default_rng(seed)
-    found = {}
-    for one in net["populations"]:
-        if one["external"] and one["name"] != net["bias_source"]:
-            count = one["size"] * most
-            time = random.uniform(0, duration, (samples, count))
+    events = {}
+    for part in net["populations"]:
+        if part["external"] and part["name"] != net["bias_source"]:
+            time = random.uniform(0, duration, (samples, part["size"] * most))
             time[random.random(time.shape) < 0.3] = np.inf
-            index = np.tile(np.arange(one["size"]), most)
-            found[one["name"]] = time, np.broadcast_to(index, time.shape)
-    return found
+            index = np.tile(np.arange(part["size"]), most)
+            events[part["name"]] = time, np.broadcast_to(index, time.shape)
+    return events

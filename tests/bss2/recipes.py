@@ -1,5 +1,7 @@
 """Mappings made by hand, so that the checker is tested without any placer or router."""
 
+import itertools
+
 import numpy as np
 
 from jaxsnn.bss2.chip import EXCITATORY, HICANN_X, INHIBITORY, NOTHING_DEAD, Chip, crossbar_nodes
@@ -7,35 +9,36 @@ from jaxsnn.bss2.mapping import Mapping, PlacedNeuron, PlacedPopulation, Run, So
 from jaxsnn.bss2.netlist import Netlist, NetPopulation, netlist
 
 
+def population_list(*parts: tuple[str, int]) -> list[NetPopulation]:
+    """Populations of (name, size), the first one of inputs."""
+    return [
+        NetPopulation(name=name, size=size, external=number == 0)
+        for number, (name, size) in enumerate(parts)
+    ]
+
+
+def signed(random: np.random.Generator, size: int, largest: int = 63) -> np.ndarray:
+    """Weights from 1 to the largest, or their negatives."""
+    return random.integers(1, largest + 1, size) * random.choice([-1, 1], size)
+
+
 def dense_net(*sizes: int, seed: int = 0, names: tuple[str, ...] = ()) -> Netlist:
     """A feed-forward net whose weights are all between 1 and 63, or their negatives."""
     names = names or ("in", *(f"layer{number}" for number in range(1, len(sizes))))
-    random = np.random.default_rng(seed)
     starts = np.cumsum([0, *sizes])
-    pre, post = [], []
-    for layer in range(len(sizes) - 1):
-        sources, targets = np.meshgrid(np.arange(sizes[layer]), np.arange(sizes[layer + 1]))
-        pre.append(starts[layer] + sources.ravel())
-        post.append(starts[layer + 1] + targets.ravel())
-    pre, post = np.concatenate(pre), np.concatenate(post)
-    weight = random.integers(1, 64, pre.size) * random.choice([-1, 1], pre.size)
-    populations = [
-        NetPopulation(name=name, size=size, external=number == 0)
-        for number, (name, size) in enumerate(zip(names, sizes, strict=True))
-    ]
-    return netlist(populations, pre, post, weight)
+    layers = [np.arange(*ends) for ends in itertools.pairwise(starts)]
+    pre, post = np.concatenate(
+        [np.reshape(np.meshgrid(*ends), (2, -1)) for ends in itertools.pairwise(layers)], axis=1
+    )
+    weight = signed(np.random.default_rng(seed), pre.size)
+    return netlist(population_list(*zip(names, sizes, strict=True)), pre, post, weight)
 
 
 def populations_of(net: Netlist) -> tuple[PlacedPopulation, ...]:
     return tuple(
-        PlacedPopulation(name=one.name, size=one.size, external=one.external)
-        for one in net.populations
+        PlacedPopulation(name=part.name, size=part.size, external=part.external)
+        for part in net.populations
     )
-
-
-def alternating_modes(chip: Chip) -> np.ndarray:
-    """Even rows excite, odd rows inhibit."""
-    return np.tile(np.array([EXCITATORY, INHIBITORY], np.int8), (2, chip.drivers))
 
 
 def crossbar(chip: Chip, neuron_filter) -> np.ndarray:
@@ -45,20 +48,16 @@ def crossbar(chip: Chip, neuron_filter) -> np.ndarray:
     `neuron_filter(event output, crossbar output)` is (mask, target) of a node behind neurons.
     """
     top, bottom = 1 << (chip.event_bits - 1), 1 << (chip.event_bits - 2)
-    drop = (0, 1)
     table = []
     for entry, output in crossbar_nodes(chip):
+        hemisphere, bus = divmod(output, chip.buses)
         if entry < chip.outputs:
-            mask, target = neuron_filter(entry, output)
-        elif (
-            entry < chip.outputs + chip.buses
-            and output % chip.buses == entry - chip.outputs < chip.buses
-        ):
-            hemisphere = output // chip.buses
-            mask, target = ((top, 0), (bottom, 0), drop)[hemisphere]
+            rule = neuron_filter(entry, output)
+        elif entry == chip.outputs + bus and hemisphere < 2:
+            rule = (top, bottom)[hemisphere], 0
         else:
-            mask, target = drop
-        table.append((entry, output, mask, target))
+            rule = 0, 1  # drop
+        table.append((entry, output, *rule))
     return np.array(table, np.int32)
 
 
@@ -86,52 +85,43 @@ def stage(
         side = 1 if entry < chip.buses else 0
         return (0, 0) if output // chip.buses in (side, 2) else (0, 1)
 
-    where, placed, sent = (
-        {},
-        [],
-        [],
-    )  # where: global index of a source -> hemisphere, bus, group, label
+    def name_of(index):
+        population = int(net.owner[index])
+        return {"population": population, "index": index - int(net.offsets[population])}
+
+    heard = {}  # global index of a source -> hemisphere, bus, group, label
+    placed, sent = [], []
     for column, index in enumerate(neurons):
         group, label = column // 4 % groups, column % 32
-        where[index] = (0 if column >= 128 else 1, chip.bus_of(column), group, label)
-        population = int(net.owner[index])
+        heard[index] = (0 if column >= 128 else 1, chip.bus_of(column), group, label)
+        address = group << chip.label_bits | label
+        circuits = ((0, column), (1, column))
         placed.append(
             PlacedNeuron(
-                population=population,
-                index=index - int(net.offsets[population]),
-                circuits=((0, column), (1, column)),
-                head=0,
-                address=group << chip.label_bits | label,
-                recorded=True,
+                **name_of(index), circuits=circuits, head=0, address=address, recorded=True
             )
         )
     for number, (index, origin) in enumerate(sorted(sources.items())):
         hemisphere, bus, group = number % 2, number // 2 % 4, number // 8 % groups
         label = 32 + number // (8 * groups)
-        where[index] = (hemisphere, bus, group, label)
-        population = int(net.owner[index])
-        address = (bottom if hemisphere == 0 else top) | group << chip.label_bits | label
-        sent.append(
-            Source(
-                population=population,
-                index=index - int(net.offsets[population]),
-                from_run=origin,
-                events=(bus << chip.event_bits | address,),
-            )
-        )
+        heard[index] = (hemisphere, bus, group, label)
+        address = (bottom, top)[hemisphere] | group << chip.label_bits | label
+        events = (bus << chip.event_bits | address,)
+        sent.append(Source(**name_of(index), from_run=origin, events=events))
     return Run(
         method="by hand",
         neurons=tuple(placed),
         sources=tuple(sent),
         compare_masks=np.full((2, chip.drivers), groups - 1, np.int32),
-        row_modes=alternating_modes(chip),
-        synapses=fill(chip, net, neurons, where, groups),
+        # even rows excite, odd rows inhibit
+        row_modes=np.tile(np.array([EXCITATORY, INHIBITORY], np.int8), (2, chip.drivers)),
+        synapses=fill(chip, net, neurons, heard, groups),
         crossbar=crossbar(chip, neuron_filter),
     )
 
 
 def fill(
-    chip: Chip, net: Netlist, neurons: range, where: dict[int, tuple[int, ...]], groups: int
+    chip: Chip, net: Netlist, neurons: range, heard: dict[int, tuple[int, ...]], groups: int
 ) -> np.ndarray:
     """Each synapse, or each part of a weight beyond 63, takes the next free driver of its source's
     group.
@@ -143,14 +133,13 @@ def fill(
     ):
         if post not in neurons:
             continue
-        hemisphere, bus, group, label = where[pre]
+        hemisphere, bus, group, label = heard[pre]
         column = neurons.index(post)
-        left = abs(weight)
-        while left > 0:
+        for begin in range(0, abs(weight), 63):
             driver = chip.driver_at(bus, int(free[hemisphere, bus, group, column]) * groups + group)
             free[hemisphere, bus, group, column] += 1
-            rows.append((hemisphere, 2 * driver + (weight < 0), column, label, min(left, 63)))
-            left -= 63
+            part = min(abs(weight) - begin, 63)
+            rows.append((hemisphere, 2 * driver + (weight < 0), column, label, part))
     assert free.max() <= chip.drivers_per_bus // groups
     return np.array(sorted(rows), np.int32).reshape(-1, 5)
 
@@ -170,31 +159,30 @@ def mapping_of(net: Netlist, *runs: Run, signs: str = "free") -> Mapping:
 def one_run_mapping(net: Netlist, groups: int = 1, signs: str = "free") -> Mapping:
     """All neurons at once; the inputs are the first population."""
     first = int(net.offsets[1])
-    return mapping_of(
-        net,
-        stage(HICANN_X, net, range(first, net.size), dict.fromkeys(range(first)), groups),
-        signs=signs,
-    )
+    sources = dict.fromkeys(range(first))
+    run = stage(HICANN_X, net, range(first, net.size), sources, groups)
+    return mapping_of(net, run, signs=signs)
 
 
 def layer_by_layer_mapping(net: Netlist, groups: int = 1, signs: str = "free") -> Mapping:
     """One run for each layer, fed with what the run before recorded."""
-    runs = []
-    for layer in range(1, len(net.populations)):
-        before = range(int(net.offsets[layer - 1]), int(net.offsets[layer]))
-        origin = None if layer == 1 else layer - 2
-        neurons = range(int(net.offsets[layer]), int(net.offsets[layer + 1]))
-        runs.append(stage(HICANN_X, net, neurons, dict.fromkeys(before, origin), groups))
+    layers = [range(*ends) for ends in itertools.pairwise(net.offsets.tolist())]
+    runs = [
+        stage(HICANN_X, net, neurons, dict.fromkeys(before, number - 1 if number else None), groups)
+        for number, (before, neurons) in enumerate(itertools.pairwise(layers))
+    ]
     return mapping_of(net, *runs, signs=signs)
 
 
 def recurrent_net(inputs: int, neurons: int, seed: int = 0, largest: int = 63) -> Netlist:
     """Inputs to all neurons, and all neurons to all others."""
-    random = np.random.default_rng(seed)
     pre, post = np.meshgrid(np.arange(inputs + neurons), inputs + np.arange(neurons))
     pre, post = pre.ravel(), post.ravel()
-    kept = pre != post
-    weight = random.integers(1, largest + 1, pre.size) * random.choice([-1, 1], pre.size)
-    populations = [NetPopulation(name="in", size=inputs, external=True)]
-    populations.append(NetPopulation(name="loop", size=neurons, external=False))
-    return netlist(populations, pre[kept], post[kept], weight[kept])
+    weight, others = signed(np.random.default_rng(seed), pre.size, largest), pre != post
+    parts = population_list(("in", inputs), ("loop", neurons))
+    return netlist(parts, pre[others], post[others], weight[others])
+
+
+def thinned(full: Netlist, chosen: np.ndarray) -> Netlist:
+    """A net with some of another one's synapses."""
+    return netlist(full.populations, full.pre[chosen], full.post[chosen], full.weight[chosen])

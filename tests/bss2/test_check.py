@@ -1,6 +1,7 @@
 """The checker accepts right mappings, and agrees with a few loops on those that are not."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -52,33 +53,36 @@ def test_right_mappings_are_accepted(name):
         assert mapping_walker.is_right(mapping, net)
 
 
-def violations(net, number=0, mapping=None, **changes):
-    """What is wrong with a mapping of which some parts of one run are changed."""
-    mapping = mapping or one_run_mapping(net)
+def with_run(mapping, number=0, **changes):
+    """A mapping of which some parts of one run are changed."""
     runs = list(mapping.runs)
     runs[number] = dataclasses.replace(runs[number], **changes)
-    return check(dataclasses.replace(mapping, runs=tuple(runs)), net)
+    return dataclasses.replace(mapping, runs=tuple(runs))
+
+
+def violations(net, number=0, mapping=None, **changes):
+    """What is wrong with a mapping of which some parts of one run are changed."""
+    return check(with_run(mapping or one_run_mapping(net), number, **changes), net)
 
 
 def test_scales_of_all_its_populations_are_right():
     """Whole weights alone do not tell of others: a scale that moves thresholds may leave them."""
     net = dense_net(20, 12, 5)
     scales = {part.name: 0.02 for part in net.populations if not part.external}
-    first = next(iter(scales))
 
-    def messages(scales, made_with=None):
-        fingerprint = net.fingerprint(scales if made_with is None else made_with)
-        changes = {"scales": scales, "fingerprint": fingerprint}
+    def messages(changed, recorded):
+        changes = {"scales": changed, "fingerprint": net.fingerprint(recorded)}
         mapping = dataclasses.replace(one_run_mapping(net), **changes)
         violated = check(mapping, net)
         assert check(from_json(to_json(mapping)), net) == violated
         return [(violation.code, violation.message) for violation in violated]
 
-    assert messages(scales) == []
-    ((code, message),) = messages({**scales, "elsewhere": 0.02})
+    assert messages(scales, scales) == []
+    more = {**scales, "elsewhere": 0.02}
+    ((code, message),) = messages(more, more)
     assert (code, "'elsewhere'" in message) == ("bad-scales", True)
-    for changed in ({**scales, first: 0.020000000000000004}, None):
-        ((code, message),) = messages(changed, made_with=scales)
+    for changed in (scales | {next(iter(scales)): 0.020000000000000004}, None):
+        ((code, message),) = messages(changed, scales)
         assert (code, message.endswith("scales were changed")) == ("other-net", changed is not None)
 
 
@@ -90,8 +94,8 @@ def test_everything_responding_to_everything_is_told_in_bounded_memory():
     sources = tuple(
         dataclasses.replace(source, events=(source.events[0] & ~63,)) for source in run.sources
     )
-    codes = {source.code for source in violations(net, sources=sources, synapses=run.synapses)}
-    assert {"unwanted", "wrong-weight", "same-event"} <= codes
+    violated = violations(net, sources=sources, synapses=run.synapses)
+    assert {"unwanted", "wrong-weight", "same-event"} <= {violation.code for violation in violated}
 
 
 def test_a_neuron_on_the_chip_is_no_source_of_its_own_run():
@@ -132,18 +136,19 @@ def test_messages_name_the_neurons_and_both_numbers():
 def test_the_largest_event_and_the_largest_address_are_the_last_that_are_allowed(beyond):
     net = dense_net(5, 4, 3)
     run = one_run_mapping(net).runs[0]
-    event, address = (HICANN_X.buses << HICANN_X.event_bits) - 1, (1 << HICANN_X.address_bits) - 1
-    source = dataclasses.replace(run.sources[0], events=(*run.sources[0].events, event + beyond))
-    neuron = dataclasses.replace(run.neurons[0], address=address + beyond)
-    for code, changes in (
-        ("bad-event", {"sources": (source, *run.sources[1:])}),
-        ("bad-address", {"neurons": (neuron, *run.neurons[1:])}),
+    event = (HICANN_X.buses << HICANN_X.event_bits) - 1 + beyond
+    address = (1 << HICANN_X.address_bits) - 1 + beyond
+    source = dataclasses.replace(run.sources[0], events=(*run.sources[0].events, event))
+    neuron = dataclasses.replace(run.neurons[0], address=address)
+    for code, number, changes in (
+        ("bad-event", event, {"sources": (source, *run.sources[1:])}),
+        ("bad-address", address, {"neurons": (neuron, *run.neurons[1:])}),
     ):
         wrong = [
             violation.message for violation in violations(net, **changes) if violation.code == code
         ]
         assert bool(wrong) == (beyond > 0)
-        assert all(str(event) in text or str(address) in text for text in wrong)
+        assert all(str(number - beyond) in text for text in wrong)
 
 
 @pytest.mark.parametrize(("sign", "mode"), [(1, 1), (-1, 2)])
@@ -166,25 +171,29 @@ def test_the_inputs_of_a_net_may_come_last(recurrent):
     weight = np.arange(1, 25) * np.where(pre % 2, 1, -1) * (pre != post) * ((pre > 2) | recurrent)
     net = netlist(parts, pre, post, weight)
     run = stage(HICANN_X, net, range(3), dict.fromkeys(range(3, 8)))
-
-    def found(**changes):
-        changed = check(mapping_of(net, dataclasses.replace(run, **changes)), net)
-        return {one.code: one.node for one in changed}
-
-    assert found() == {}
-    own = run.neurons[0]
-    again = dataclasses.replace(run.sources[0], population=own.population, index=own.index)
-    assert found(sources=(*run.sources, again))["source-twice"] == "run 0: 'out'[0]"
-    assert found(neurons=run.neurons[1:])["not-placed"] == "'out'[0]"
-    assert found(neurons=(*run.neurons, own))["placed-twice"] == "run 0: 'out'[0]"
-    assert found(sources=run.sources[1:])["no-source"] == "run 0: 'in'[0]"
-    far = (dataclasses.replace(own, address=10**6), *run.neurons[1:])
-    assert found(neurons=far)["bad-address"] == "run 0: 'out'[0]"
-    silent = tuple(dataclasses.replace(one, recorded=one is not own) for one in run.neurons)
-    assert found(neurons=silent) == ({} if recurrent else {"not-recorded": "run 0: 'out'[0]"})
+    neuron, *others = run.neurons
+    again = dataclasses.replace(run.sources[0], population=neuron.population, index=neuron.index)
+    far = dataclasses.replace(neuron, address=10**6)
+    silent = dataclasses.replace(neuron, recorded=False)
     weaker = run.synapses.copy()
     weaker[np.flatnonzero((weaker[:, 2] == 0) & (weaker[:, 4] > 1))[0], 4] -= 1
-    assert found(synapses=weaker)["wrong-weight"].endswith(" to 'out'[0]")
+    for changes, code, node in (
+        ({"sources": (*run.sources, again)}, "source-twice", "run 0: 'out'[0]"),
+        ({"neurons": tuple(others)}, "not-placed", "'out'[0]"),
+        ({"neurons": (*run.neurons, neuron)}, "placed-twice", "run 0: 'out'[0]"),
+        ({"sources": run.sources[1:]}, "no-source", "run 0: 'in'[0]"),
+        ({"neurons": (far, *others)}, "bad-address", "run 0: 'out'[0]"),
+        ({"synapses": weaker}, "wrong-weight", " to 'out'[0]"),
+    ):
+        nodes = {
+            violation.code: violation.node
+            for violation in violations(net, 0, mapping_of(net, run), **changes)
+        }
+        assert nodes[code].endswith(node)
+    assert check(mapping_of(net, run), net) == ()
+    unseen = violations(net, 0, mapping_of(net, run), neurons=(silent, *others))
+    expected = [] if recurrent else [("not-recorded", "run 0: 'out'[0]")]
+    assert [(violation.code, violation.node) for violation in unseen] == expected
 
 
 EFFECTS = ("unwanted", "missing", "wrong-weight", "wrong-sign")
@@ -209,7 +218,11 @@ def test_random_damage_is_judged_as_a_few_loops_judge_it(data):
     for kind in data.draw(st.lists(st.sampled_from(sorted(DAMAGE)), min_size=1, max_size=3)):
         run = DAMAGE[kind](run, random)
     damaged = dataclasses.replace(mapping, runs=(run,))
-    told = {one.node: one for one in check(damaged, net) if one.code in EFFECTS}
+    messages = {
+        violation.node: violation.message
+        for violation in check(damaged, net)
+        if violation.code in EFFECTS
+    }
     expected, got = mapping_walker.wanted(damaged, net, run), mapping_walker.effects(damaged, run)
     names = [part.name for part in net.populations]
     wrong = {
@@ -217,51 +230,39 @@ def test_random_damage_is_judged_as_a_few_loops_judge_it(data):
         for pre, post in {*expected, *got}
         if expected.get((pre, post)) != got.get((pre, post))
     }
-    assert set(told) == set(wrong)
-    for where, effect in wrong.items():
-        facts = told[where].facts
-        assert (facts.get("excitation"), facts.get("inhibition")) == tuple(effect or (None, None))
+    assert set(messages) == set(wrong)
+    for node, effect in wrong.items():
+        words = "the chip adds {} and takes {}".format(*effect) if effect else "nothing responds"
+        assert words in messages[node]
 
 
-def _changed(run, key, place, value):
+def changed(run, key, place, value):
     array = getattr(run, key).copy()
     array[place] = value
     return dataclasses.replace(run, **{key: array})
 
 
-def _label(run, random):
-    place = random.integers(len(run.synapses))
-    return _changed(run, "synapses", (place, 3), random.choice(run.synapses[:, 3]))
+def side_and_row(run, random):
+    """Of some synapse."""
+    return run.synapses[random.integers(len(run.synapses)), :2]
 
 
-def _mask(run, random):
-    used = run.synapses[random.integers(len(run.synapses))]
-    return _changed(run, "compare_masks", (used[0], used[1] // 2), random.integers(32))
+def damaged_mask(run, random):
+    side, row = side_and_row(run, random)
+    return changed(run, "compare_masks", (side, row // 2), random.integers(32))
 
 
-def _mode(run, random):
-    used = run.synapses[random.integers(len(run.synapses))]
-    return _changed(run, "row_modes", (used[0], used[1] ^ random.integers(2)), random.integers(4))
+def damaged_mode(run, random):
+    side, row = side_and_row(run, random)
+    return changed(run, "row_modes", (side, row ^ random.integers(2)), random.integers(4))
 
 
-def _filter(run, random):
-    place = random.integers(60)
-    bits = int(1 << random.integers(14))
-    return _changed(run, "crossbar", (place, slice(2, 4)), (bits, random.choice([0, bits])))
+def damaged_filter(run, random):
+    place, bits = random.integers(60), int(1 << random.integers(14))
+    return changed(run, "crossbar", (place, slice(2, 4)), (bits, random.choice([0, bits])))
 
 
-def _open(run, random):
-    return _changed(run, "crossbar", (random.integers(60), slice(2, 4)), (0, 0))
-
-
-def _address(run, random):
-    neurons = list(run.neurons)
-    place = random.integers(len(neurons))
-    neurons[place] = dataclasses.replace(neurons[place], address=int(random.integers(256)))
-    return dataclasses.replace(run, neurons=tuple(neurons))
-
-
-def _event(run, random):
+def damaged_event(run, random):
     sources = list(run.sources)
     place = random.integers(len(sources))
     event = sources[place].events[0] ^ 1 << int(random.integers(16))
@@ -270,59 +271,71 @@ def _event(run, random):
     return dataclasses.replace(run, sources=tuple(sources))
 
 
+def damaged_address(run, random):
+    neurons = list(run.neurons)
+    place = random.integers(len(neurons))
+    neurons[place] = dataclasses.replace(neurons[place], address=int(random.integers(256)))
+    return dataclasses.replace(run, neurons=tuple(neurons))
+
+
 DAMAGE = {
-    "label": _label,
-    "mask": _mask,
-    "mode": _mode,
-    "filter": _filter,
-    "open": _open,
-    "address": _address,
-    "event": _event,
+    "label": lambda run, random: changed(
+        run,
+        "synapses",
+        (random.integers(len(run.synapses)), 3),
+        random.choice(run.synapses[:, 3]),
+    ),
+    "mask": damaged_mask,
+    "mode": damaged_mode,
+    "filter": damaged_filter,
+    "open": lambda run, random: changed(
+        run, "crossbar", (random.integers(60), slice(2, 4)), (0, 0)
+    ),
+    "address": damaged_address,
+    "event": damaged_event,
 }
 
 
 def test_a_mapping_of_nothing():
     net = netlist([], [], [], [])
     mapping = dataclasses.replace(one_run_mapping(dense_net(1, 1)), populations=(), runs=())
-    assert [one.code for one in check(mapping, net)] == ["other-net"]
+    assert [violation.code for violation in check(mapping, net)] == ["other-net"]
     assert check(dataclasses.replace(mapping, fingerprint=net.fingerprint()), net) == ()
-    assert mapping.chip is HICANN_X
 
 
-@pytest.mark.parametrize("kind", ["circuits", "drivers", "rows"])
-def test_the_last_dead_part_of_each_hemisphere_is_the_last_that_exists(kind):
-    size = {"circuits": HICANN_X.columns, "drivers": HICANN_X.drivers, "rows": HICANN_X.rows}[kind]
-
-    def found(*part):
-        return [
-            (one.code, one.message) for one in dead_violations(HICANN_X, Dead(**{kind: [part]}))
-        ]
-
-    assert found(0, 0) == found(1, size - 1) == []
+@pytest.mark.parametrize(
+    ("kind", "size"),
+    [("circuits", HICANN_X.columns), ("drivers", HICANN_X.drivers), ("rows", HICANN_X.rows)],
+)
+def test_the_last_dead_part_of_each_hemisphere_is_the_last_that_exists(kind, size):
+    assert list(dead_violations(HICANN_X, Dead(**{kind: [(0, 0), (1, size - 1)]}))) == []
     for part in ((1, size), (2, 0), (0, -1), (-1, 0)):
+        (violation,) = dead_violations(HICANN_X, Dead(**{kind: [part]}))
         message = f"dead {kind[:-1]} {part} does not exist, the chip has {size} in each hemisphere"
-        assert found(*part) == [("no-such-part", message)]
+        assert (violation.code, violation.message) == ("no-such-part", message)
 
 
-def test_the_largest_of_each_setting_is_the_last_that_exists():
+LAST_MODE = len(ROW_MODES) - 1
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "allowed", "beyond", "code", "node"),
+    [
+        ("compare_masks", (1, 2), [0, 31], [-1, 32], "bad-mask", "driver (1, 2)"),
+        ("row_modes", (1, 2), [0, LAST_MODE], [-1, LAST_MODE + 1], "bad-mode", "row (1, 2)"),
+        ("crossbar", (0, 2), [0, 2**14 - 1], [-1, 2**14], "bad-filter", "crossbar node (0, 0)"),
+        ("crossbar", (0, 3), [0, 2**14 - 1], [-1, 2**14], "bad-filter", "crossbar node (0, 0)"),
+        ("crossbar", (0, 0), [0], [1], "bad-node", "crossbar node (1, 0)"),
+    ],
+)
+def test_the_largest_of_each_setting_is_the_last_that_exists(
+    name, place, allowed, beyond, code, node
+):
     run = one_run_mapping(dense_net(5, 4, 3)).runs[0]
-
-    def found(name, place, value):
-        array = getattr(run, name).copy()
-        array[place] = value
-        changed = dataclasses.replace(run, **{name: array})
-        return [(one.code, one.node) for one in setting_violations(HICANN_X, changed, "run 0")]
-
-    for name, place, largest, code, node in (
-        ("compare_masks", (1, 2), 31, "bad-mask", "run 0: driver (1, 2)"),
-        ("row_modes", (1, 2), len(ROW_MODES) - 1, "bad-mode", "run 0: row (1, 2)"),
-        ("crossbar", (0, 2), 2**14 - 1, "bad-filter", "run 0: crossbar node (0, 0)"),
-        ("crossbar", (0, 3), 2**14 - 1, "bad-filter", "run 0: crossbar node (0, 0)"),
-    ):
-        assert found(name, place, 0) == found(name, place, largest) == []
-        for beyond in (-1, largest + 1):
-            assert found(name, place, beyond) == [(code, node)]
-    assert found("crossbar", (0, 0), 1) == [("bad-node", "run 0: crossbar node (1, 0)")]
+    for value in (*allowed, *beyond):
+        violated = setting_violations(HICANN_X, changed(run, name, place, value), "run 0")
+        expected = [(code, f"run 0: {node}")] * (value in beyond)
+        assert [(violation.code, violation.node) for violation in violated] == expected
 
 
 def test_the_last_synapse_and_the_largest_weight_are_the_last_that_exist():
@@ -330,23 +343,23 @@ def test_the_last_synapse_and_the_largest_weight_are_the_last_that_exist():
     last = [1, HICANN_X.rows - 1, HICANN_X.columns - 1, HICANN_X.labels - 1, 63]
     everywhere = np.ones((2, HICANN_X.columns), bool)
 
-    def found(*table, placed=everywhere):
+    def wrong(*table, placed=everywhere):
         run = dataclasses.replace(mapping.runs[0], synapses=np.array(table))
-        seen = synapse_violations(mapping, run, placed, "run 0")
-        return [one.code for one in seen], existing(HICANN_X, run).tolist()
+        codes = [violation.code for violation in synapse_violations(mapping, run, placed, "run 0")]
+        return codes, existing(HICANN_X, run).tolist()
 
-    assert found(last, [0, 0, 0, 0, 1]) == ([], [True, True])
-    for place in range(4):
-        for value in (-1, last[place] + 1):
-            beyond = [*last[:place], value, *last[place + 1 :]]
-            assert found(last, beyond) == (["no-such-synapse"], [True, False])
+    assert wrong(last, [0, 0, 0, 0, 1]) == ([], [True, True])
+    for place, value in itertools.product(range(4), (-1, None)):
+        beyond = last.copy()
+        beyond[place] = last[place] + 1 if value is None else value
+        assert wrong(last, beyond) == (["no-such-synapse"], [True, False])
     for weight in (0, 64):
-        assert found([*last[:4], weight]) == (["bad-weight"], [True])
-    assert found(last, [*last[:3], 0, 1]) == (["synapse-twice"], [True, True])
+        assert wrong([*last[:4], weight]) == (["bad-weight"], [True])
+    assert wrong(last, [*last[:3], 0, 1]) == (["synapse-twice"], [True, True])
     near = [1, HICANN_X.rows - 1, HICANN_X.columns - 2, 0, 1], [1, HICANN_X.rows - 3, *last[2:]]
-    assert found(last, *near, [0, *last[1:]]) == ([], [True] * 4)
+    assert wrong(last, *near, [0, *last[1:]]) == ([], [True] * 4)
     partner = [1, HICANN_X.rows - 2, *last[2:]]
-    assert found(last, partner) == (["sign-not-free"] * 2, [True, True])
+    assert wrong(last, partner) == (["sign-not-free"] * 2, [True, True])
     empty = everywhere.copy()
     empty[1, -1] = False
-    assert found(last, [0, *last[1:]], near[0], placed=empty)[0] == ["no-neuron"]
+    assert wrong(last, [0, *last[1:]], near[0], placed=empty)[0] == ["no-neuron"]

@@ -82,9 +82,9 @@ def bases():
 
 @pytest.fixture(scope="module")
 def right():
-    found = list(bases())
-    assert all(check(*one) == () for one in found)
-    return [(mapping, net, to_json(mapping)) for mapping, net in found]
+    right_mappings = list(bases())
+    assert all(check(*pair) == () for pair in right_mappings)
+    return [(mapping, net, to_json(mapping)) for mapping, net in right_mappings]
 
 
 def test_there_are_enough():
@@ -104,10 +104,12 @@ def test_corruptions_are_found(kind, seeds, right):
             )
             if spoiled is None:
                 continue
-            found = check(*spoiled)
-            assert found, (number, seed)
-            assert SAID.get(kind, found[0].code) in [one.code for one in found]
-            assert all("\n" not in str(one) and one.message for one in found)
+            violations = check(*spoiled)
+            assert violations, (number, seed)
+            assert SAID.get(kind, violations[0].code) in [
+                violation.code for violation in violations
+            ]
+            assert all("\n" not in str(violation) and violation.message for violation in violations)
             caught += 1
         assert to_json(mapping) == before
     assert caught >= len(seeds)

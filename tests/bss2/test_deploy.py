@@ -7,6 +7,7 @@ import itertools
 import json
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from jaxsnn.bss2.check import check
 from jaxsnn.bss2.chip import BOTH, DISABLED, HICANN_X, SMALL, crossbar_nodes
 from jaxsnn.bss2.deploy import deploy
 from jaxsnn.bss2.deploy.content import calibrations_of
-from jaxsnn.bss2.mapping import PlacedNeuron, Run, Source
+from jaxsnn.bss2.mapping import Run
 from jaxsnn.bss2.search.portfolio import place_and_route
 from jaxsnn.bss2.search.quantize import QuantizeOptions, quantize
 from jaxsnn.errors import FileError, MappingError
@@ -45,12 +46,10 @@ def deployed(tmp_path, monkeypatch):
 
     def make(graph, options=None, by_layer=False, **search):
         quantized = quantize(graph, options or QuantizeOptions())
-        netlist = quantized.netlist
-        mapping = (
-            layer_by_layer_mapping(netlist)
-            if by_layer
-            else place_and_route(netlist, **search).mapping
-        )
+        if by_layer:
+            mapping = layer_by_layer_mapping(quantized.netlist)
+        else:
+            mapping = place_and_route(quantized.netlist, **search).mapping
         return Deployment(tmp_path, monkeypatch, quantized, mapping)
 
     return make
@@ -58,13 +57,31 @@ def deployed(tmp_path, monkeypatch):
 
 def early(net, samples=2):
     """Channel i of each input fires after i + 1 milliseconds; an event that is none at the end."""
-    found = {}
-    for one in net["populations"]:
-        if one["external"] and one["name"] != net["bias_source"]:
-            size = one["size"]
-            time = np.tile(np.append(np.arange(1, size + 1) * 1e-3, np.inf), (samples, 1))
-            found[one["name"]] = time, np.tile(np.arange(size + 1), (samples, 1))
-    return found
+    events = {}
+    for part in net["populations"]:
+        if part["external"] and part["name"] != net["bias_source"]:
+            size = part["size"]
+            time = np.append(np.arange(1, size + 1) * 1e-3, np.inf)
+            events[part["name"]] = tuple(np.tile(a, (samples, 1)) for a in (time, range(size + 1)))
+    return events
+
+
+def connections_of(instance):
+    """The synapses that an instance of a RoutingResult places."""
+    return [
+        synapse
+        for placed in instance.connections.values()
+        for connection in placed
+        for synapse in connection
+    ]
+
+
+def table_of(shape, dtype, values):
+    """A table over both hemispheres of values by coordinate."""
+    table = np.zeros(shape, dtype)
+    for coordinate, value in values.items():
+        table[divmod(coordinate.value(), shape[1])] = value
+    return table
 
 
 def run_as_told(mapping, number, experiment):
@@ -72,67 +89,46 @@ def run_as_told(mapping, number, experiment):
     (routed,) = experiment.result.execution_instances.values()
     (instance,) = experiment.network.execution_instances.values()
     run, chip = mapping.runs[number], HICANN_X
-    masks = np.zeros((2, chip.drivers), np.int32)
-    for driver, mask in routed.synapse_driver_compare_masks.items():
-        masks[divmod(driver.value(), chip.drivers)] = mask
-    modes = np.zeros((2, chip.rows), np.int8)
-    for row, mode in routed.synapse_row_modes.items():
-        modes[divmod(row.value(), chip.rows)] = mode.value
+    modes = {row: mode.value for row, mode in routed.synapse_row_modes.items()}
     nodes = {(node.entry, node.output): filters for node, filters in routed.crossbar_nodes.items()}
-    table = [
+    crossbar = [
         (*node, nodes[node].mask.value(), nodes[node].target.value())
         for node in crossbar_nodes(chip)
     ]
-    synapses = sorted(
+    synapses = [
         (
-            *divmod(one.synapse_row.value(), chip.rows),
-            one.synapse_on_row.value(),
-            one.label,
-            one.weight,
+            *divmod(synapse.synapse_row.value(), chip.rows),
+            synapse.synapse_on_row.value(),
+            synapse.label,
+            synapse.weight,
         )
-        for placed in routed.connections.values()
-        for connection in placed
-        for one in connection
-    )
-    ids = {one.circuits[one.head]: one for one in run.neurons}
+        for synapse in connections_of(routed)
+    ]
+    placed = {neuron.circuits[neuron.head]: neuron for neuron in run.neurons}
     neurons = []
     for key, labels in routed.internal_neuron_labels.items():
         for neuron, label in zip(instance.populations[key].neurons, labels, strict=True):
-            circuits = tuple(
-                divmod(one.value(), chip.columns) for one in neuron.coordinate.get_atomic_neurons()
-            )
-            (addresses,) = label.values()
-            assert len(addresses) == len(circuits)
-            assert addresses[1:] == [None] * (len(circuits) - 1)
-            one = ids[circuits[0]]
-            neurons.append(
-                PlacedNeuron(
-                    population=one.population,
-                    index=one.index,
-                    circuits=circuits,
-                    head=0,
-                    address=one.address if addresses[0] is None else addresses[0],
-                    recorded=True,
-                )
-            )
+            atomic = neuron.coordinate.get_atomic_neurons()
+            circuits = tuple(divmod(circuit.value(), chip.columns) for circuit in atomic)
+            ((address, *others),) = label.values()
+            assert others == [None] * (len(circuits) - 1)
+            original = placed[circuits[0]]
+            address = original.address if address is None else address
+            changes = {"circuits": circuits, "head": 0, "address": address, "recorded": True}
+            neurons.append(dataclasses.replace(original, **changes))
     ((labels),) = routed.external_spike_labels.values()
     sources = tuple(
-        Source(
-            population=one.population,
-            index=one.index,
-            from_run=one.from_run,
-            events=tuple(event.value() for event in events),
-        )
-        for one, events in zip(run.sources, labels, strict=True)
+        dataclasses.replace(source, events=tuple(event.value() for event in events))
+        for source, events in zip(run.sources, labels, strict=True)
     )
     return Run(
         method="told",
-        neurons=tuple(sorted(neurons, key=lambda one: (one.population, one.index))),
+        neurons=tuple(sorted(neurons, key=lambda neuron: (neuron.population, neuron.index))),
         sources=sources,
-        compare_masks=masks,
-        row_modes=modes,
-        synapses=np.array(synapses, np.int32),
-        crossbar=np.array(table, np.int32),
+        compare_masks=table_of((2, chip.drivers), np.int32, routed.synapse_driver_compare_masks),
+        row_modes=table_of((2, chip.rows), np.int8, modes),
+        synapses=np.array(sorted(synapses), np.int32),
+        crossbar=np.array(crossbar, np.int32),
     )
 
 
@@ -151,15 +147,13 @@ CASES = {
 def test_hxtorch_is_told_the_mapping(case, deployed):
     graph, options, signs = CASES[case]()
     ready = deployed(graph, options, signs=signs)
-    quantized, mapping = ready.quantized, ready.mapping
     ready.run(early(ready.net), 2e-3)
-    stack = ready.stack
-    assert stack.calls == ["init", "release"]
-    runs = [
-        run_as_told(mapping, number, experiment)
-        for number, experiment in enumerate(stack.experiments)
-    ]
-    assert check(dataclasses.replace(mapping, runs=tuple(runs)), quantized.netlist) == ()
+    assert ready.stack.calls == ["init", "release"]
+    runs = tuple(
+        run_as_told(ready.mapping, number, experiment)
+        for number, experiment in enumerate(ready.stack.experiments)
+    )
+    assert check(dataclasses.replace(ready.mapping, runs=runs), ready.quantized.netlist) == ()
 
 
 def test_parameters_reach_the_modules_in_the_chips_units(deployed):
@@ -171,11 +165,11 @@ def test_parameters_reach_the_modules_in_the_chips_units(deployed):
     ready = deployed(graph)
     ready.run(early(ready.net), 0.02)
     (experiment,) = ready.stack.experiments
-    (neurons,) = (one for one in experiment.modules.nodes if hasattr(one, "parameters"))
-    taken = dict(neurons.parameters)
-    np.testing.assert_allclose(taken.pop("tau_mem"), [8e-6, 16e-6])
-    assert taken.pop("threshold") == ready.quantized.populations["2"].v_threshold[0]
-    assert taken == {
+    (neurons,) = (node for node in experiment.modules.nodes if hasattr(node, "parameters"))
+    parameters = dict(neurons.parameters)
+    np.testing.assert_allclose(parameters.pop("tau_mem"), [8e-6, 16e-6])
+    assert parameters == {
+        "threshold": ready.quantized.populations["2"].v_threshold[0],
         "leak": 80,
         "reset": 80,
         "tau_syn": pytest.approx(4e-6),
@@ -189,36 +183,34 @@ def test_parameters_reach_the_modules_in_the_chips_units(deployed):
 def test_times_go_in_and_out_at_cycles_of_8_ns(deployed):
     """Input 1.2345 us of the chip is cycle 154; a grid of 1 us would give cycle 125."""
     ready = deployed(network(1, 1))
-    common, run = ready.script("common"), ready.script("run_hxtorch")
-    trains = common.Trains(1)
+    trains = ready.script("common").Trains(1)
     trains.add((0, 0), [[1.2345e-6, 1.2385e-6]])
-    assert run.cycles_of(ready.net, ready.net["runs"][0], trains) == [[[154, 155]]]
+    cycles = ready.script("run_hxtorch").cycles_of(ready.net, ready.net["runs"][0], trains)
+    assert cycles == [[[154, 155]]]
 
 
 def test_later_runs_get_what_earlier_ones_recorded_to_the_cycle(deployed):
     ready = deployed(network(4, 3, 2, mean=0.8), by_layer=True)
-    outputs = ready.run(early(ready.net), 0.03)
+    times = ready.run(early(ready.net), 0.03)["2.time"][0]
     _, second = ready.stack.experiments
-    source = next(one for one in second.modules.nodes if type(one).__name__ == "ExactSource")
-    sent = [sorted(cycle for train in sample for cycle in train) for sample in source.cycles]
-    recorded = np.sort(outputs["2.time"]) / 1000 / 8e-9
-    assert sent[0]
-    np.testing.assert_allclose(sent[0], recorded[0][np.isfinite(recorded[0])], rtol=1e-9)
+    (source,) = (node for node in second.modules.nodes if type(node).__name__ == "ExactSource")
+    sent = sorted(cycle for train in source.cycles[0] for cycle in train)
+    assert sent
+    np.testing.assert_allclose(sent, np.sort(times[np.isfinite(times)]) / 1000 / 8e-9, rtol=1e-9)
 
 
 def test_one_calibration_serves_all_runs(deployed):
     """Thresholds of the layers differ, their time constants do not: one calibration is refined."""
     ready = deployed(network(4, 3, 2), by_layer=True)
-    assert [one["refines"] for one in ready.net["calibrations"]] == [None, 0]
-    ready.run(early(ready.net), 0.01)
-    ready.run(early(ready.net), 0.01)  # results are kept
+    assert [calibration["refines"] for calibration in ready.net["calibrations"]] == [None, 0]
+    for _ in range(2):  # results are kept
+        ready.run(early(ready.net), 0.01)
     assert ready.stack.counts == {"calibrated": 1, "refined": 1, "connections": 1}
     assert any("calibration 0 is refined" in note for note in ready.done.notes)
-    told = json.loads((ready.folder / "calix_target.1.json").read_text())
-    neuron = ready.quantized.populations["4"]
+    target = json.loads((ready.folder / "calix_target.1.json").read_text())
     head = ready.net["runs"][1]["groups"][0]["heads"][0]
-    assert told["threshold"][head] == neuron.v_threshold[0]
-    assert told["tau_mem"][head] == pytest.approx(10.0)  # microseconds
+    assert target["threshold"][head] == ready.quantized.populations["4"].v_threshold[0]
+    assert target["tau_mem"][head] == pytest.approx(10.0)  # microseconds
     ready.run(early(ready.net), 0.01, "--calibration", *map(str, ready.folder.glob("*.pkl")))
     assert ready.stack.counts["calibrated"] == 1
     with pytest.raises(SystemExit, match="1 calibrations are given, the network needs 2"):
@@ -251,43 +243,36 @@ def test_events_after_the_end_are_left_out_by_the_script_and_said(deployed, caps
 
 
 def test_other_time_constants_are_calibrated_again(deployed):
-    last = build.cubalif(tau_mem=30e-3, tau_syn=5e-3)
-    graph = build.sequential(
-        build.input(4), build.linear(3), build.cubalif(**NEURONS), build.linear(2), last, seed=0
-    )
-    ready = deployed(graph, by_layer=True)
-    assert [one["refines"] for one in ready.net["calibrations"]] == [None, None]
+    first, last = build.cubalif(**NEURONS), build.cubalif(tau_mem=30e-3, tau_syn=5e-3)
+    layers = build.linear(3), first, build.linear(2), last
+    ready = deployed(build.sequential(build.input(4), *layers, seed=0), by_layer=True)
+    assert [calibration["refines"] for calibration in ready.net["calibrations"]] == [None, None]
     assert any("calibrated again" in note for note in ready.done.notes)
 
 
 def test_runs_whose_circuits_agree_share_a_calibration():
     quantized = quantize(network(4, 500, 20))
-    mapping = place_and_route(quantized.netlist).mapping
-    found = calibrations_of(mapping, quantized)
-    assert sorted(run for one in found for run in one.runs) == list(range(len(mapping.runs)))
-    for one in found:
-        for run in one.runs:
-            for neuron in mapping.runs[run].neurons:
-                name = mapping.populations[neuron.population].name
-                threshold = quantized.populations[name].v_threshold[neuron.index]
-                for circuit in neuron.circuits:
-                    assert one.potentials["threshold", circuit] == threshold
+    mapping = place_and_route(quantized.netlist, signs="free").mapping  # which is found sooner
+    assert len(mapping.runs) > 1
+    calibrations = calibrations_of(mapping, quantized)
+    runs = [(run, calibration) for calibration in calibrations for run in calibration.runs]
+    assert sorted(run for run, _ in runs) == list(range(len(mapping.runs)))
+    for run, calibration in runs:
+        for neuron in mapping.runs[run].neurons:
+            name = mapping.populations[neuron.population].name
+            threshold = quantized.populations[name].v_threshold[neuron.index]
+            for circuit in neuron.circuits:
+                assert calibration.potentials["threshold", circuit] == threshold
 
 
 @pytest.mark.parametrize(
-    ("change", "lacks"),
-    [
-        (
-            lambda stack: vars(stack.modules["pygrenade_vx.network"]).pop("NetworkBuilder"),
-            "Builder",
-        ),
-        (lambda stack: vars(stack.modules["hxtorch.spiking"]).pop("HXModuleWrapper"), "Wrapper"),
-    ],
+    ("module", "name"),
+    [("pygrenade_vx.network", "NetworkBuilder"), ("hxtorch.spiking", "HXModuleWrapper")],
 )
-def test_other_releases_are_refused_at_start(deployed, change, lacks):
+def test_other_releases_are_refused_at_start(deployed, module, name):
     ready = deployed(network(3, 2))
-    change(ready.stack)
-    with pytest.raises(SystemExit, match=f"has no .*{lacks}: use BrainScaleS OS 12"):
+    del vars(ready.stack.modules[module])[name]
+    with pytest.raises(SystemExit, match=f"has no .*{name}: use BrainScaleS OS 12"):
         ready.run(early(ready.net), 0.01)
     assert not ready.stack.counts
 
@@ -300,77 +285,87 @@ def routed(deployed):
 
     def make(weights, signs):
         weight = np.array([[63.0, -20.0], [0.0, 63.0]])
-        graph = build.sequential(
-            build.input(2), build.linear(weight=weight), build.cubalif(**NEURONS)
-        )
-        ready = deployed(graph, signs=signs)
-        module = ready.script("run_hxtorch")
-        run = {**ready.net["runs"][0], "links": [{**ready.net["runs"][0]["links"][0], **weights}]}
-        trains = ready.script("common").Trains(1)
-        (calibration,) = ready.script("calibrate").calibrated(ready.net)
-        ready.stack.modules["hxtorch"].init_hardware()
-        module.run_once(ready.net, run, trains, 1e-5, str(calibration))
+        layers = build.linear(weight=weight), build.cubalif(**NEURONS)
+        ready = deployed(build.sequential(build.input(2), *layers), signs=signs)
+        ready.net["runs"][0]["links"][0] |= weights
+        ready.run_once()
         (instance,) = ready.stack.experiments[-1].result.execution_instances.values()
         return sorted(
-            (instance.synapse_row_modes[one.synapse_row].name, one.weight)
-            for placed in instance.connections.values()
-            for connection in placed
-            for one in connection
+            (instance.synapse_row_modes[synapse.synapse_row].name, synapse.weight)
+            for synapse in connections_of(instance)
         )
 
     return make
 
 
-def test_weights_may_change_in_training_and_signs_where_they_are_free(routed):
-    excites, inhibits = "excitatory", "inhibitory"
-    assert routed({}, "fixed") == [(excites, 63), (excites, 63), (inhibits, 20)]
-    assert routed({"weight": [40, -7, 0]}, "fixed") == [(excites, 40), (inhibits, 7)]
-    assert routed({"weight": [-63, 5, 63]}, "free") == [(excites, 5), (excites, 63), (inhibits, 63)]
-    more = {"source": [0, 1, 0, 1], "target": [0, 0, 1, 1], "weight": [63, -20, 3, 63]}
-    for weights, says in (
+EXCITES, INHIBITS = "excitatory", "inhibitory"
+
+
+@pytest.mark.parametrize(
+    ("weights", "signs", "synapses"),
+    [
+        ({}, "fixed", [(EXCITES, 63), (EXCITES, 63), (INHIBITS, 20)]),
+        ({"weight": [40, -7, 0]}, "fixed", [(EXCITES, 40), (INHIBITS, 7)]),
+        ({"weight": [-63, 5, 63]}, "free", [(EXCITES, 5), (EXCITES, 63), (INHIBITS, 63)]),
+    ],
+)
+def test_weights_may_change_in_training_and_signs_where_they_are_free(
+    weights, signs, synapses, routed
+):
+    assert routed(weights, signs) == synapses
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
         ({"weight": [63, 20, 63]}, "another sign than when it was mapped"),
         ({"weight": [64, -20, 63]}, "weight 64 and 1 synapses"),
-        (more, "weight 3 and no synapse"),
-    ):
-        with pytest.raises(RuntimeError, match=says):
-            routed(weights, "fixed")
+        (
+            {"source": [0, 1, 0, 1], "target": [0, 0, 1, 1], "weight": [63, -20, 3, 63]},
+            "weight 3 and no synapse",
+        ),
+    ],
+)
+def test_other_weights_than_were_mapped_are_refused(weights, message, routed):
+    with pytest.raises(RuntimeError, match=message):
+        routed(weights, "fixed")
 
 
-def test_without_the_stack_a_script_says_what_is_missing(tmp_path):
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["run_hxtorch.py", "--input", "x.npz", "--output", "y.npz", "--duration", "1"],
+        ["calibrate.py"],
+    ],
+    ids=lambda argv: argv[0],
+)
+def test_without_the_stack_a_script_names_what_is_missing(argv, tmp_path):
     quantized = quantize(network(3, 2))
     deploy(place_and_route(quantized.netlist).mapping, quantized, tmp_path)
-    data = str(tmp_path / "x.npz")
-    for name, arguments in (
-        ("run_hxtorch.py", ["--input", data, "--output", "y.npz", "--duration", "1"]),
-        ("calibrate.py", []),
-    ):
-        arguments = [name, *arguments]
-        code = "import sys; sys.modules.update(hxtorch=None, calix=None); import runpy; "
-        code += f"sys.argv = {arguments!r}; sys.path.insert(0, '.'); "
-        code += f"runpy.run_path({name!r}, run_name='__main__')"
-        done = subprocess.run(
-            [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 1
-        assert "cannot be imported" in done.stderr
-        assert len(done.stderr.splitlines()) == 1
+    code = "import runpy, sys; sys.modules.update(hxtorch=None, calix=None); "
+    code += f"sys.argv = {argv!r}; sys.path.insert(0, '.'); "
+    code += f"runpy.run_path({argv[0]!r}, run_name='__main__')"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "cannot be imported" in line
 
 
 def test_readouts_have_no_address(deployed):
     """They send nothing, so that nothing can be taken for theirs."""
-    ready = deployed(network(8, 6, 3, readout=True))
-    (run,) = ready.net["runs"]
-    for group in run["groups"]:
-        fires = ready.net["populations"][group["population"]]["fires"]
-        assert all((one is not None) == fires for one in group["addresses"])
+    net = deployed(network(8, 6, 3, readout=True)).net
+    for group in net["runs"][0]["groups"]:
+        fires = net["populations"][group["population"]]["fires"]
+        assert all((address is not None) == fires for address in group["addresses"])
 
 
-def test_the_folder_says_what_it_is(deployed):
+def test_the_folder_describes_itself(deployed):
     ready = deployed(network(4, 3, 2), by_layer=True)
     text = (ready.folder / "README.md").read_text()
-    for path in ready.folder.iterdir():
-        if path.suffix in (".py", ".json") and path.name != "__pycache__":
-            assert path.name in text
+    files = [path.name for path in ready.folder.iterdir() if path.suffix in (".py", ".json")]
+    assert [name for name in files if name not in text] == []
     assert "`input.time`" in text
     neuron = ready.quantized.populations["4"]
     line = f"| 4 | 80 | {neuron.v_reset[0]:.0f} | {neuron.v_threshold[0]:.0f} | 10 | 5 | 0.04 |"
@@ -379,28 +374,29 @@ def test_the_folder_says_what_it_is(deployed):
 
 def test_what_is_wrong_is_not_deployed(deployed, tmp_path):
     ready = deployed(network(3, 2))
-    quantized, mapping = ready.quantized, ready.mapping
-    (run,) = mapping.runs
+    (run,) = ready.mapping.runs
     side, row = np.argwhere(run.row_modes == DISABLED)[0]
     synapses, modes = run.synapses.copy(), run.row_modes.copy()
     synapses[0, 4] ^= 1
     modes[side, row] = BOTH
-    for changes, says in (
-        ({"synapses": synapses}, "one violation in run 0"),
-        ({"row_modes": modes}, rf"row \({side}, {row}\) excites and inhibits"),
+    for changes, message in (
+        ({"runs": (dataclasses.replace(run, synapses=synapses),)}, "a violation in run 0"),
+        (
+            {"runs": (dataclasses.replace(run, row_modes=modes),)},
+            rf"row \({side}, {row}\) excites and inhibits",
+        ),
+        ({"chip": SMALL}, "chip 'small'"),
     ):
-        wrong = dataclasses.replace(mapping, runs=(dataclasses.replace(run, **changes),))
-        call = lambda wrong=wrong: deploy(wrong, quantized, tmp_path / "a")  # noqa: E731
-        assert_refused(call, MappingError, says)
-    small = dataclasses.replace(mapping, chip=SMALL)
-    assert_refused(lambda: deploy(small, quantized, tmp_path / "a"), MappingError, "chip 'small'")
+        wrong = dataclasses.replace(ready.mapping, **changes)
+        call = partial(deploy, wrong, ready.quantized, tmp_path / "a")
+        assert_refused(call, MappingError, message)
     assert not (tmp_path / "a").exists()
 
 
 def test_a_folder_is_written_over_by_force_alone(deployed, tmp_path):
     ready = deployed(network(3, 2))
     before = (tmp_path / "network.json").read_bytes()
-    again = lambda **options: deploy(ready.mapping, ready.quantized, tmp_path, **options)  # noqa: E731
+    again = partial(deploy, ready.mapping, ready.quantized, tmp_path)
     assert_refused(again, FileError, "exists")
     again(force=True)
     assert (tmp_path / "network.json").read_bytes() == before
@@ -408,33 +404,29 @@ def test_a_folder_is_written_over_by_force_alone(deployed, tmp_path):
 
 def test_a_network_in_float32_is_deployed_too(deployed):
     graph = network(4, 3)
-    nodes = [
-        node.replace(
-            **{name: np.asarray(value, np.float32) for name, value in node.parameters.items()}
-        )
+    single = [
+        node.replace(**{name: np.float32(value) for name, value in node.parameters.items()})
         for node in graph.nodes.values()
         if node.parameters
     ]
-    ready = deployed(graph.with_nodes(nodes))
+    ready = deployed(graph.with_nodes(single))
     assert ready.net["slope"] == pytest.approx(ready.quantized.slope)
 
 
 def test_the_command_deploys_what_map_made(tmp_path, capsys):
-    write(tmp_path / "net.nir", network(6, 5, 3, bias=0.1))
-    file, mapping, folder = (str(tmp_path / name) for name in ("net.nir", "m.json", "out"))
+    file, mapping, folder = (tmp_path / name for name in ("net.nir", "m.json", "out"))
+    write(file, network(6, 5, 3, bias=0.1))
     bias = ("--bias", "source")
     assert "biases at 5 of its 5 neurons" in refused(capsys, "map", file, "-o", mapping)[1]
     assert call(capsys, "map", file, "-o", mapping, *bias, "-q")[0] == 0
     code, out, err = call(capsys, "deploy", file, mapping, "-o", folder, *bias, "--json")
+    assert code == 0
     files = json.loads(out[out.index('{\n  "schema"') :])["files"]
-    assert (code, [path.rsplit("/", 1)[-1] for path in files]) == (
-        0,
-        [
-            *("README.md", "network.json", "calix_target.0.json", "calibrate.py"),
-            *("chip_modules.py", "common.py", "routing.py", "run_hxtorch.py"),
-        ],
-    )
+    assert [path.rsplit("/", 1)[-1] for path in files] == [
+        *("README.md", "network.json", "calix_target.0.json", "calibrate.py"),
+        *("chip_modules.py", "common.py", "routing.py", "run_hxtorch.py"),
+    ]
     assert "never run on a chip" in err
-    assert json.loads((tmp_path / "out" / "network.json").read_text())["bias_source"] == "bias"
+    assert json.loads((folder / "network.json").read_text())["bias_source"] == "bias"
     finer = ["deploy", file, mapping, "-o", folder, *bias, "--synapses-per-weight", "2", "--force"]
     assert "it is of the net" in refused(capsys, *finer)[1]

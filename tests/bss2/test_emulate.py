@@ -34,7 +34,7 @@ from tests.oracles import event_queues
 
 T_END, CLOCK = 60e-3, 8e-6  # seconds of the file: the chip is 1000 times as fast
 IDEAL = EmulatedChip(ideal=True)
-STILL = dict.fromkeys(vars(Spread()), 0.0)
+STILL = Spread(**dict.fromkeys(vars(Spread()), 0.0))
 #: So few that two small layers take two runs.
 FOUR_CIRCUITS = dataclasses.replace(SMALL, drivers_per_bus=4, label_bits=3, row_select_bits=2)
 
@@ -46,26 +46,32 @@ def neurons(**changes):
 def layered(*sizes, seed=0, mean=1.0, deviation=2.0):
     nodes = [build.input(sizes[0])]
     for before, size in itertools.pairwise(sizes):
-        nodes += [
-            build.linear(size, weight=normal(mean * 4 / before, deviation * 2 / before**0.5)),
-            neurons(),
-        ]
+        weight = normal(mean * 4 / before, deviation * 2 / before**0.5)
+        nodes += [build.linear(size, weight=weight), neurons()]
     return build.sequential(*nodes, seed=seed)
+
+
+def still(**changes):
+    """A chip that deviates in nothing but what is said."""
+    return EmulatedChip(spread=dataclasses.replace(STILL, **changes))
 
 
 def events(channels, samples=4, seed=0, spikes=1):
     time = np.random.default_rng(seed).uniform(0.0, 20e-3, (samples, channels * spikes))
-    return Events(
-        time=jnp.asarray(time),
-        index=jnp.broadcast_to(jnp.arange(channels * spikes) % channels, time.shape),
-    )
+    index = jnp.broadcast_to(jnp.arange(channels * spikes) % channels, time.shape)
+    return Events(time=jnp.asarray(time), index=index)
+
+
+def at_once(time, samples=2, spikes=1):
+    """Events of the first channel at one time."""
+    return Events(time=jnp.full((samples, spikes), time), index=jnp.zeros((samples, spikes), int))
 
 
 def mapped(graph, **options):
     quantized = quantize(graph)
-    found = place_and_route(quantized.netlist, **options)
-    assert found.mapping is not None, found.why
-    return quantized, found.mapping
+    outcome = place_and_route(quantized.netlist, **options)
+    assert outcome.mapping is not None, outcome.why
+    return quantized, outcome.mapping
 
 
 @pytest.fixture(scope="module")
@@ -73,15 +79,25 @@ def two_layers():
     return mapped(layered(4, 6, 2))
 
 
-def assert_alike(first, second, within=CLOCK):
+def assert_alike(first, second):
+    """Fail unless two emulations fire the same spikes, to a cycle of the clock."""
     for name, times in first.spikes.items():
         np.testing.assert_array_equal(first.fired[name], second.fired[name], err_msg=name)
-        other = second.spikes[name]
-        slots = min(times.shape[2], other.shape[2])
+        slots = min(times.shape[2], second.spikes[name].shape[2])
         np.testing.assert_allclose(
-            times[..., :slots], other[..., :slots], rtol=0, atol=within, err_msg=name
+            times[..., :slots],
+            second.spikes[name][..., :slots],
+            rtol=0,
+            atol=CLOCK,
+            err_msg=name,
         )
     assert all(count.sum() >= 2 for count in first.fired.values())
+
+
+def assert_runs_fire_what_one_run_fires(quantized, mapping, inputs):
+    emulations = [emulate(quantized, net, inputs, T_END, chip=IDEAL) for net in (None, mapping)]
+    assert [emulation.runs for emulation in emulations] == [1, len(mapping.runs)]
+    assert_alike(*emulations)
 
 
 # -- ideal: the quantised network itself
@@ -93,39 +109,30 @@ def test_an_ideal_chip_fires_what_the_event_engine_fires_with_whole_weights():
     """
     graph = layered(6, 5, 3)
     quantized, mapping = mapped(graph)
-    scale = {name: report.scale for name, report in quantized.nodes.items()}
-    rounded = [
-        graph.nodes[node].replace(
-            weight=np.rint(graph.nodes[node].weight * scale[target]) / scale[target]
-        )
-        for node, target in (("1", "2"), ("3", "4"))
-    ]
-    thresholds = []
-    for name, own in quantized.populations.items():
-        height = (own.v_threshold - own.v_leak) / own.lsb_per_volt
-        thresholds.append(graph.nodes[name].replace(v_threshold=height))
-    network = lower(graph.with_nodes([*rounded, *thresholds]))
-    engine = EventDriven(
-        max_spikes=16, refractory=quantized.populations["2"].refractory_time * quantized.speedup
-    )
-    expected = simulate(network, events(6), T_END, engine=engine)
-    found = emulate(quantized, mapping, events(6), T_END, chip=IDEAL)
-    for name, times in found.spikes.items():
-        own = np.asarray(expected.spikes[name].time)
-        slots = min(own.shape[2], times.shape[2])
-        np.testing.assert_allclose(times[..., :slots], own[..., :slots], rtol=1e-4)
-        np.testing.assert_array_equal(found.fired[name], expected.spikes[name].count)
-    assert found.fired["2"].sum() > 10
+    changed = []
+    for node, name in (("1", "2"), ("3", "4")):
+        scale, chip = quantized.nodes[name].scale, quantized.populations[name]
+        whole = np.rint(graph.nodes[node].weight * scale) / scale
+        height = (chip.v_threshold - chip.v_leak) / chip.lsb_per_volt
+        changed += [graph.nodes[node].replace(weight=whole)]
+        changed += [graph.nodes[name].replace(v_threshold=height)]
+    refractory = quantized.populations["2"].refractory_time * quantized.speedup
+    engine = EventDriven(max_spikes=16, refractory=refractory)
+    expected = simulate(lower(graph.with_nodes(changed)), events(6), T_END, engine=engine)
+    emulated = emulate(quantized, mapping, events(6), T_END, chip=IDEAL)
+    for name, times in emulated.spikes.items():
+        spikes = expected.spikes[name]
+        slots = min(spikes.time.shape[2], times.shape[2])
+        np.testing.assert_allclose(times[..., :slots], spikes.time[..., :slots], rtol=1e-4)
+        np.testing.assert_array_equal(emulated.fired[name], spikes.count)
+    assert emulated.fired["2"].sum() > 10
 
 
 def test_runs_in_a_chain_fire_what_one_run_of_the_net_fires():
     quantized, mapping = mapped(layered(4, 4, 2, seed=6, deviation=1.0), chip=FOUR_CIRCUITS)
     assert len(mapping.runs) > 1
     assert any(source.from_run is not None for run in mapping.runs for source in run.sources)
-    whole = emulate(quantized, None, events(4), T_END, chip=IDEAL)
-    chained = emulate(quantized, mapping, events(4), T_END, chip=IDEAL)
-    assert chained.runs == len(mapping.runs)
-    assert_alike(whole, chained)
+    assert_runs_fire_what_one_run_fires(quantized, mapping, events(4))
 
 
 @pytest.mark.slow
@@ -141,66 +148,53 @@ def test_neurons_of_several_circuits_and_those_that_feed_each_other():
     }
     chains = [("in", "to", "hidden", "out"), ("hidden", "back", "hidden")]
     quantized, mapping = mapped(build.network(nodes, chains))
-    assert max(len(one.circuits) for one in mapping.runs[0].neurons) > 1
-    given = events(inputs, samples=2)
-    assert_alike(
-        emulate(quantized, None, given, T_END, chip=IDEAL),
-        emulate(quantized, mapping, given, T_END, chip=IDEAL),
-    )
+    assert max(len(neuron.circuits) for neuron in mapping.runs[0].neurons) > 1
+    assert_runs_fire_what_one_run_fires(quantized, mapping, events(inputs, samples=2))
 
 
 # -- what deviates
 
 
 def test_the_fixed_pattern_belongs_to_the_chip_and_is_as_wide_as_it_says():
-    one, same, other = (
-        pattern_of(HICANN_X, EmulatedChip(seed=seed, spread=CALIBRATED)) for seed in (3, 3, 4)
+    first, again, second = (
+        vars(pattern_of(HICANN_X, EmulatedChip(seed=seed, spread=CALIBRATED))) for seed in (3, 3, 4)
     )
-    drawn = {name: value for name, value in vars(one).items() if name != "joined_capacitance"}
-    for name, value in drawn.items():
-        np.testing.assert_array_equal(value, getattr(same, name))
-        assert (value != getattr(other, name)).any()
+    for name in first.keys() - {"joined_capacitance"}:
+        value, width = first[name], getattr(CALIBRATED, name)
+        np.testing.assert_array_equal(value, again[name])
+        assert (value != second[name]).any()
+        assert value.std() == pytest.approx(width, rel=0.15)
         centre = 0.0 if name.startswith("v_") else 1.0
-        assert value.std() == pytest.approx(getattr(CALIBRATED, name), rel=0.15)
-        assert value.mean() == pytest.approx(centre, abs=0.2 * getattr(CALIBRATED, name))
+        assert value.mean() == pytest.approx(centre, abs=0.2 * width)
+
+
+def wired_run(quantized, mapping, chip, run=0):
+    """Neurons and projections of a run as a chip has them."""
+    return wired(quantized, quantized.netlist, mapping, chip, 1.0).runs[run]
 
 
 @pytest.mark.parametrize(
-    "what", ["threshold", "tau_mem", "tau_syn", "input_gain", "driver_gain", "v_leak", "v_reset"]
+    "spread", ["threshold", "tau_mem", "tau_syn", "input_gain", "driver_gain", "v_leak", "v_reset"]
 )
-def test_each_spread_reaches_the_neurons_that_it_is_of(what, two_layers):
-    quantized, mapping = two_layers
-    still, moved = (
-        wired(
-            quantized,
-            quantized.netlist,
-            mapping,
-            EmulatedChip(spread=Spread(**{**STILL, **spread})),
-            1.0,
-        ).runs[0]
-        for spread in ({}, {what: getattr(Spread(), what)})
-    )
-    own = {"threshold": "v_threshold"}.get(what, what)
+def test_each_spread_reaches_the_neurons_that_it_is_of(spread, two_layers):
+    before = wired_run(*two_layers, still())
+    after = wired_run(*two_layers, still(**{spread: getattr(Spread(), spread)}))
+    moved = {"threshold": "v_threshold"}.get(spread, spread)
     for name in ("tau_mem", "tau_syn", "v_leak", "v_threshold", "v_reset"):
         same = all(
             (getattr(a, name) == getattr(b, name)).all()
-            for a, b in zip(still.neurons, moved.neurons, strict=True)
+            for a, b in zip(before.neurons, after.neurons, strict=True)
         )
-        assert same == (name != own), name
-    gains = [
-        (before.excite, after.excite, after.inhibit)
-        for before, after in zip(still.projections, moved.projections, strict=True)
-    ]
-    for before, excite, inhibit in gains:
-        connected = before > 0
-        assert (before[connected] == 1.0).all()
-        assert (excite[connected] != 1.0).all() == what.endswith("gain")
-        if what == "input_gain":  # one factor for each neuron and sign
-            np.testing.assert_allclose(
-                excite.max(axis=0), np.where(connected, excite, np.inf).min(axis=0)
-            )
+        assert same == (name != moved), name
+    for first, second in zip(before.projections, after.projections, strict=True):
+        connected, excite, inhibit = first.excite > 0, second.excite, second.inhibit
+        assert (first.excite[connected] == 1.0).all()
+        assert (excite[connected] != 1.0).all() == spread.endswith("gain")
+        if spread == "input_gain":  # one factor for each neuron and sign
+            lowest = np.where(connected, excite, np.inf).min(axis=0)
+            np.testing.assert_allclose(excite.max(axis=0), lowest)
             assert (excite != inhibit)[connected].all()
-        if what == "driver_gain":
+        if spread == "driver_gain":
             np.testing.assert_array_equal(excite, inhibit)
 
 
@@ -208,8 +202,8 @@ def test_jitter_is_as_wide_as_it_says():
     times = jnp.full((2000, 2, 2), 5e-3).at[:, 1, 1].set(jnp.inf)
     noisy = np.asarray(jittered(times, np.array([1e-4, 2e-4]), jax.random.key(0)))
     assert np.isinf(noisy[:, 1, 1]).all()
-    assert noisy[:, 0].std() == pytest.approx(1e-4, rel=0.05)
-    assert noisy[:, 1, 0].std() == pytest.approx(2e-4, rel=0.05)
+    widths = noisy[:, 0].std(), noisy[:, 1, 0].std()
+    assert widths == pytest.approx((1e-4, 2e-4), rel=0.05)
     assert noisy[:, 0].mean() == pytest.approx(5e-3, rel=1e-2)
 
 
@@ -229,34 +223,30 @@ TIMES = st.lists(st.integers(0, 100).map(lambda eighths: eighths / 8), min_size=
 @settings(max_examples=100, deadline=None)
 def test_events_travel_as_through_a_queue_written_as_a_loop(times, lanes, queue):
     padded = np.array([*times, *[np.inf] * (SLOTS - len(times))], np.float32)
-    found = QUEUED[lanes](padded[None, :, None], queue)
+    passed = QUEUED[lanes](padded[None, :, None], queue)
     served = event_queues.served(padded, lanes, queue)
-    np.testing.assert_array_equal(np.asarray(found.time)[0, :, 0], served)
-    assert int(found.lost) == len(times) - np.isfinite(served).sum()
-    every = np.asarray(SERIALISED(padded[None]))[0, : len(times)]
-    assert len(set(every)) == len(times)
-    assert (every >= padded[: len(times)]).all()
-    assert every.max() < np.ceil(max(times)) + len(times)
+    np.testing.assert_array_equal(np.asarray(passed.time)[0, :, 0], served)
+    assert int(passed.lost) == len(times) - np.isfinite(served).sum()
+    sent = np.asarray(SERIALISED(padded[None]))[0, : len(times)]
+    assert len(set(sent)) == len(times)
+    assert (sent >= padded[: len(times)]).all()
+    assert sent.max() < np.ceil(max(times)) + len(times)
 
 
 def test_a_chip_that_deviates_is_repeatable_by_seed_and_trial(two_layers):
-    quantized, mapping = two_layers
-    chip = Emulator(quantized, mapping, chip=EmulatedChip(seed=2))
-    first, again, other = (
-        chip.run(events(4, samples=8), T_END, trial=trial) for trial in (0, 0, 1)
-    )
-    np.testing.assert_array_equal(first.spikes["2"], again.spikes["2"])
-    assert (first.spikes["2"][..., 0] != other.spikes["2"][..., 0]).any()
-    used = np.isfinite(first.spikes["2"])
-    cycles = first.spikes["2"][used] / CLOCK
+    chip = Emulator(*two_layers, chip=EmulatedChip(seed=2))
+    runs = [chip.run(events(4, samples=8), T_END, trial=trial) for trial in (0, 0, 1)]
+    first, again, second = (run.spikes["2"] for run in runs)
+    np.testing.assert_array_equal(first, again)
+    assert (first[..., 0] != second[..., 0]).any()
+    cycles = first[np.isfinite(first)] / CLOCK
     np.testing.assert_allclose(cycles, np.rint(cycles), atol=1e-2)
-    assert first.lost == dict.fromkeys(
-        ("outputs", "links", "unrecorded", "recording", "after_end", "late_inputs"), 0
-    )
-    assert 0 < first.late < 10 * CLOCK
+    ways = ("outputs", "links", "unrecorded", "recording", "after_end", "late_inputs")
+    assert runs[0].lost == dict.fromkeys(ways, 0)
+    assert 0 < runs[0].late < 10 * CLOCK
 
 
-def test_what_the_emulated_chip_approximates_in_a_mapping_is_told():
+def test_what_the_emulated_chip_approximates_in_a_mapping_is_noted():
     """Each sentence where it applies, and no other."""
     nodes = {
         "in": build.input(300),
@@ -264,20 +254,20 @@ def test_what_the_emulated_chip_approximates_in_a_mapping_is_told():
         "hidden": neurons(),
         "back": build.linear(weight=np.eye(4)[::-1]),
         "second": build.linear(weight=np.full((2, 4), 0.1)),
-        "readout": build.cubali(tau_mem="20ms", tau_syn="10ms"),
+        "readout": readout(),
         "out": build.output(),
     }
     chains = [("in", "first", "hidden", "second", "readout", "out"), ("hidden", "back", "hidden")]
-    loop = build.network(nodes, chains)
-    told = list(emulator_notes(*mapped(loop), EmulatedChip()))
-    assert [note.split(" on the emulated")[0] for note in told[1:]] == [
-        "spikes among neurons that feed each other (hidden) have no queue and no jitter",
+    loop = mapped(build.network(nodes, chains))
+    joined, *notes = emulator_notes(*loop, EmulatedChip())
+    assert [note.split(" on the emulated")[0] for note in notes] == [
+        "spikes among neurons that feed each other (hidden) neither wait nor jitter",
         "voltages of readout are sampled without noise",
     ]
-    assert told[0].startswith("4 of the neurons have several circuits")
+    assert joined.startswith("4 of the neurons have several circuits")
     (shared,) = emulator_notes(*mapped(layered(4, 60, 40)), EmulatedChip())
     assert shared.startswith("populations 2, 4 share event outputs")
-    assert list(emulator_notes(*mapped(loop), IDEAL)) == []
+    assert list(emulator_notes(*loop, IDEAL)) == []
 
 
 def test_seeds_of_chips_side_by_side_follow_each_other():
@@ -288,19 +278,17 @@ def test_seeds_of_chips_side_by_side_follow_each_other():
 @pytest.mark.slow
 def test_a_full_queue_loses_spikes_and_a_full_memory_too():
     graph = build.sequential(build.input(1), build.linear(weight=np.full((60, 1), 9.0)), neurons())
-    quantized, mapping = mapped(graph)
-    given = Events(time=jnp.zeros((2, 1)), index=jnp.zeros((2, 1), int))
-    chip = EmulatedChip(spread=Spread(**STILL), queue=1)
-    found = emulate(quantized, mapping, given, T_END, chip=chip)
-    fired, recorded = int(found.fired["2"].sum()), int(np.isfinite(found.spikes["2"]).sum())
-    assert found.lost["outputs"] > 0
-    assert fired - recorded == sum(found.lost.values())
-    small = emulate(quantized, mapping, given, T_END, chip=EmulatedChip(recorded_events=70))
-    assert int(np.isfinite(small.spikes["2"]).sum()) == 70
-    assert (
-        small.lost["recording"]
-        == int(small.fired["2"].sum()) - 70 - small.lost["outputs"] - small.lost["links"]
+    crowded = mapped(graph)
+    queued, small = (
+        emulate(*crowded, at_once(0.0), T_END, chip=chip)
+        for chip in (EmulatedChip(spread=STILL, queue=1), EmulatedChip(recorded_events=70))
     )
+    assert queued.lost["outputs"] > 0
+    for emulated in (queued, small):
+        recorded = np.isfinite(emulated.spikes["2"]).sum()
+        assert emulated.fired["2"].sum() - recorded == sum(emulated.lost.values())
+    assert recorded == 70
+    assert small.lost["recording"] > 0
 
 
 @pytest.mark.slow
@@ -310,19 +298,16 @@ def test_readouts_are_sampled_in_whole_numbers_and_biases_come_as_events():
         build.affine(weight=np.full((4, 3), 2.0), bias=np.full(4, 0.2)),
         neurons(),
         build.linear(weight=np.full((2, 4), 1.0)),
-        build.cubali(tau_mem="20ms", tau_syn="10ms"),
+        readout(),
     )
     quantized = quantize(graph, QuantizeOptions(bias="source"))
-    found = emulate(quantized, place_and_route(quantized.netlist).mapping, events(3), T_END)
-    voltage = found.voltages["4"]
-    assert voltage.shape == (4, len(found.sample_times), 2)
+    biased = emulate(quantized, place_and_route(quantized.netlist).mapping, events(3), T_END)
+    voltage = biased.voltages["4"]
+    assert voltage.shape == (4, len(biased.sample_times), 2)
     assert (voltage == np.rint(voltage)).all()
     assert voltage.max() > voltage[:, 0].max()
-    without = quantize(graph.with_nodes([graph.nodes["1"].replace(bias=np.zeros(4))]))
-    assert (
-        found.fired["2"].sum()
-        > emulate(without, None, events(3), T_END, chip=IDEAL).fired["2"].sum()
-    )
+    plain = in_one_run(graph.with_nodes([graph.nodes["1"].replace(bias=np.zeros(4))]), events(3))
+    assert biased.fired["2"].sum() > plain.fired["2"].sum()
 
 
 # -- what is refused
@@ -335,21 +320,18 @@ def two_inputs():
     return build.network(nodes, [("a", "wa", "n", "out"), ("b", "wb", "n")])
 
 
+def readout():
+    return build.cubali(tau_mem="20ms", tau_syn="10ms")
+
+
 def readout_alone():
-    layers = build.input(2), build.linear(weight=np.ones((2, 2)))
-    return build.sequential(*layers, build.cubali(tau_mem="20ms", tau_syn="10ms"))
+    return build.sequential(build.input(2), build.linear(weight=np.ones((2, 2))), readout())
 
 
 def silent():
     graph = layered(2, 3, 2)
     weighted = [graph.nodes[name] for name in ("1", "3")]
     return graph.with_nodes([node.replace(weight=0.0 * node.weight) for node in weighted])
-
-
-def without_a_synapse(mapping):
-    run = mapping.runs[0]
-    runs = (dataclasses.replace(run, synapses=run.synapses[1:]),)
-    return dataclasses.replace(mapping, runs=runs)
 
 
 def in_one_run(graph, inputs):
@@ -412,28 +394,46 @@ def test_what_makes_no_sense_is_refused(case, two_layers):
     assert_refused(lambda: call(*two_layers), UsageError, says)
 
 
-def test_what_cannot_run_is_refused(two_layers):
-    quantized, mapping = two_layers
-    for graph, says in ((silent(), "all weights"), (readout_alone(), "no neuron spikes")):
-        assert_refused(lambda graph=graph: in_one_run(graph, events(2)), MappingError, says)
-    broken = without_a_synapse(mapping)
-    assert_refused(
-        lambda: emulate(quantized, broken, events(4), T_END), MappingError, code="missing"
-    )
+def with_run(mapping, **changes):
+    """A mapping of one run with changes of it."""
+    (run,) = mapping.runs
+    return dataclasses.replace(mapping, runs=(dataclasses.replace(run, **changes),))
+
+
+@pytest.mark.parametrize(
+    ("call", "says", "code"),
+    [
+        (lambda q, m: in_one_run(silent(), events(2)), "all weights", None),
+        (lambda q, m: in_one_run(readout_alone(), events(2)), "no neuron fires", None),
+        (
+            lambda q, m: emulate(q, with_run(m, synapses=m.runs[0].synapses[1:]), events(4), T_END),
+            "",
+            "missing",
+        ),
+    ],
+)
+def test_what_cannot_run_is_refused(call, says, code, two_layers):
+    assert_refused(lambda: call(*two_layers), MappingError, says, code=code)
 
 
 # -- as unkind as a chip's recordings
 
 
 def test_thresholds_may_lie_off_on_the_whole():
-    patterns = [
-        pattern_of(HICANN_X, EmulatedChip(spread=Spread(**STILL | {"threshold_offset": 0.03})))
-    ]
-    patterns.append(pattern_of(HICANN_X, EmulatedChip(ideal=True)))
-    assert [np.unique(one.threshold).tolist() for one in patterns] == [[1.03], [1.0]]
-    found = pattern_of(HICANN_X, EmulatedChip()).threshold
-    assert np.mean(found) == pytest.approx(1.03, abs=0.01)
-    assert np.std(found) == pytest.approx(0.05, abs=0.01)
+    offset, ideal, usual = (
+        pattern_of(HICANN_X, chip).threshold
+        for chip in (still(threshold_offset=0.03), IDEAL, EmulatedChip())
+    )
+    assert [np.unique(offset).tolist(), np.unique(ideal).tolist()] == [[1.03], [1.0]]
+    assert np.mean(usual) == pytest.approx(1.03, abs=0.01)
+    assert np.std(usual) == pytest.approx(0.05, abs=0.01)
+
+
+def differences(first, second, population):
+    """How much later first spikes of a population are in a second emulation than in a first."""
+    before, after = first.first_spike(population), second.first_spike(population)
+    both = np.isfinite(before) & np.isfinite(after)
+    return after[both] - before[both]
 
 
 @pytest.mark.slow
@@ -441,23 +441,14 @@ def test_spikes_are_late_and_the_membranes_noise_moves_flat_ones_further(two_lay
     """First spikes of a layer that the host alone feeds: 150 ns of the chip later, and by noise of
     1 % of the threshold over the slope: those of the same time shift differ.
     """
-    quantized, mapping = two_layers
-    still = emulate(
-        quantized, mapping, events(4), T_END, chip=EmulatedChip(spread=Spread(**STILL))
-    ).first_spike("2")
-    late = Spread(**STILL | {"latency": 150e-9})
-    noisy = Spread(**STILL | {"membrane_noise": 0.01})
-    found = [
-        emulate(quantized, mapping, events(4), T_END, chip=EmulatedChip(spread=one)).first_spike(
-            "2"
-        )
-        for one in (late, noisy)
-    ]
-    both = np.isfinite(still) & np.isfinite(found[0])
-    assert both.sum() > 5
-    np.testing.assert_allclose(found[0][both] - still[both], 150e-6, atol=2 * CLOCK)
-    both = np.isfinite(still) & np.isfinite(found[1])
-    moved = found[1][both] - still[both]
+    plain, late, noisy = (
+        emulate(*two_layers, events(4), T_END, chip=chip)
+        for chip in (still(), still(latency=150e-9), still(membrane_noise=0.01))
+    )
+    delays = differences(plain, late, "2")
+    assert len(delays) > 5
+    np.testing.assert_allclose(delays, 150e-6, atol=2 * CLOCK)
+    moved = differences(plain, noisy, "2")
     assert np.std(moved) > 2 * CLOCK
     assert np.max(np.abs(moved)) <= 0.5 * 10e-3 + CLOCK
 
@@ -465,15 +456,14 @@ def test_spikes_are_late_and_the_membranes_noise_moves_flat_ones_further(two_lay
 def test_what_the_mapping_does_not_record_is_lost(two_layers):
     """A hidden neuron need not be recorded; its spikes act, and the host does not see them."""
     quantized, mapping = two_layers
-    (run,) = mapping.runs
     hidden = [part.name for part in mapping.populations].index("2")
-    blind = tuple(
-        dataclasses.replace(one, recorded=(one.population, one.index) != (hidden, 0))
-        for one in run.neurons
+    neurons = tuple(
+        dataclasses.replace(neuron, recorded=(neuron.population, neuron.index) != (hidden, 0))
+        for neuron in mapping.runs[0].neurons
     )
-    changed = dataclasses.replace(mapping, runs=(dataclasses.replace(run, neurons=blind),))
     seen, unseen = (
-        emulate(quantized, one, events(4), T_END, chip=IDEAL) for one in (mapping, changed)
+        emulate(quantized, variant, events(4), T_END, chip=IDEAL)
+        for variant in (mapping, with_run(mapping, neurons=neurons))
     )
     assert np.isinf(unseen.spikes["2"][:, 0]).all()
     assert unseen.lost["unrecorded"] == np.isfinite(seen.spikes["2"][:, 0]).sum() > 0
@@ -483,24 +473,22 @@ def test_what_the_mapping_does_not_record_is_lost(two_layers):
 def test_circuits_that_are_joined_make_the_membrane_slower_and_weights_weaker():
     """600 inputs take several circuits: each beyond the first adds a tenth to the capacitance."""
     weight = np.random.default_rng(0).normal(0.05, 0.05, (3, 600))
-    quantized, mapping = mapped(
-        build.sequential(build.input(600), build.linear(weight=weight), neurons())
-    )
-    heavy = EmulatedChip(spread=Spread(**STILL | {"joined_capacitance": 0.1}))
-    (own,) = wired(quantized, quantized.netlist, mapping, heavy, 1.0).runs[0].neurons
-    joined = {one.index: len(one.circuits) for one in mapping.runs[0].neurons}
-    expected = 1 + 0.1 * (np.array([joined[index] for index in own.index.tolist()]) - 1)
+    graph = build.sequential(build.input(600), build.linear(weight=weight), neurons())
+    quantized, mapping = mapped(graph)
+    heavy = still(joined_capacitance=0.1)
+    (population,) = wired_run(quantized, mapping, heavy).neurons
+    joined = {neuron.index: len(neuron.circuits) for neuron in mapping.runs[0].neurons}
+    expected = 1 + 0.1 * (np.array([joined[index] for index in population.index.tolist()]) - 1)
     assert expected.min() > 1
-    np.testing.assert_allclose(own.capacitance, expected)
-    np.testing.assert_allclose(own.tau_mem, quantized.populations["2"].tau_mem * expected)
-    given = events(600, samples=2)
-    times = [
-        emulate(quantized, mapping, given, T_END, chip=EmulatedChip(spread=one)).first_spike("2")
-        for one in (Spread(**STILL), heavy.spread)
-    ]
-    both = np.isfinite(times[0]) & np.isfinite(times[1])
-    assert both.any()
-    assert (times[1] > times[0])[both].all()
+    np.testing.assert_allclose(population.capacitance, expected)
+    np.testing.assert_allclose(population.tau_mem, quantized.populations["2"].tau_mem * expected)
+    light, slow = (
+        emulate(quantized, mapping, events(600, samples=2), T_END, chip=chip)
+        for chip in (still(), heavy)
+    )
+    delays = differences(light, slow, "2")
+    assert len(delays) > 0
+    assert (delays > 0).all()
 
 
 def test_chips_side_by_side_are_different_ones_and_pass_spikes_on_later():
@@ -508,26 +496,20 @@ def test_chips_side_by_side_are_different_ones_and_pass_spikes_on_later():
     and what arrives there comes a microsecond later.
     """
     quantized, mapping = mapped(layered(4, 4, 2, seed=6, deviation=1.0), chip=FOUR_CIRCUITS)
-    alone = EmulatedChip(spread=Spread(**STILL))
-    beside = dataclasses.replace(alone, several=True)
-    one, other = (
-        emulate(quantized, mapping, events(4), T_END, chip=chip) for chip in (alone, beside)
+    alone, beside = (
+        emulate(quantized, mapping, events(4), T_END, chip=chip)
+        for chip in (still(), dataclasses.replace(still(), several=True))
     )
-    first, last = "2", "4"
-    np.testing.assert_array_equal(one.first_spike(first), other.first_spike(first))
-    both = np.isfinite(one.first_spike(last)) & np.isfinite(other.first_spike(last))
-    late = other.first_spike(last)[both] - one.first_spike(last)[both]
-    assert late.size > 2
-    np.testing.assert_allclose(late, 1e-6 * quantized.speedup, atol=3 * CLOCK)
-    patterns = [
-        [own.tau_mem for own in run.neurons]
-        for run in wired(
-            quantized, quantized.netlist, mapping, EmulatedChip(seed=5, several=True), 1.0
-        ).runs
-    ]
-    seventh = wired(quantized, quantized.netlist, mapping, EmulatedChip(seed=6), 1.0).runs[1]
-    for found, own in zip(patterns[1], seventh.neurons, strict=True):
-        np.testing.assert_array_equal(found, own.tau_mem)
+    np.testing.assert_array_equal(alone.first_spike("2"), beside.first_spike("2"))
+    delays = differences(alone, beside, "4")
+    assert delays.size > 2
+    np.testing.assert_allclose(delays, 1e-6 * quantized.speedup, atol=3 * CLOCK)
+    second, sixth = (
+        wired_run(quantized, mapping, chip, run=1).neurons
+        for chip in (EmulatedChip(seed=5, several=True), EmulatedChip(seed=6))
+    )
+    for ours, theirs in zip(second, sixth, strict=True):
+        np.testing.assert_array_equal(ours.tau_mem, theirs.tau_mem)
 
 
 def test_the_page_has_the_defaults():
@@ -549,22 +531,22 @@ def test_the_page_has_the_defaults():
     assert f"adds {spread.joined_capacitance:.0%}".replace("%", " %") in page
 
 
+def assert_nothing_is_recorded(emulated):
+    assert all(not np.isfinite(times).any() for times in emulated.spikes.values())
+
+
 def test_no_events_are_no_spikes(two_layers):
-    quantized, mapping = two_layers
-    empty = Events(time=jnp.zeros((2, 0)), index=jnp.zeros((2, 0), int))
-    done = emulate(quantized, mapping, empty, T_END)
-    assert all(not np.isfinite(times).any() for times in done.spikes.values())
+    assert_nothing_is_recorded(emulate(*two_layers, at_once(0.0, spikes=0), T_END))
 
 
 def test_nothing_is_recorded_after_the_end(two_layers):
     """A chip is late by its latency: what fires just before the end comes after it."""
-    quantized, mapping = two_layers
-    whole = emulate(quantized, mapping, events(4), T_END)
-    first = min(float(whole.first_spike(name).min()) for name in whole.spikes)
-    end = first - 0.1 * Spread().latency * quantized.speedup
-    done = emulate(quantized, mapping, events(4), end)
-    assert sum(int(count.sum()) for count in done.fired.values())
-    assert all(not np.isfinite(times).any() for times in done.spikes.values())
+    spikes = emulate(*two_layers, events(4), T_END).spikes
+    first = min(float(times.min()) for times in spikes.values())
+    end = first - 0.1 * Spread().latency * two_layers[0].speedup
+    early = emulate(*two_layers, events(4), end)
+    assert sum(int(count.sum()) for count in early.fired.values())
+    assert_nothing_is_recorded(early)
 
 
 def test_inputs_that_the_host_sends_after_the_end_are_counted(two_layers):
@@ -577,41 +559,22 @@ def test_inputs_that_the_host_sends_after_the_end_are_counted(two_layers):
 
 
 def test_readouts_beyond_the_cadc_are_counted():
-    layers = [
-        build.linear(weight=np.full((2, 1), 9.0)),
-        build.cubalif(tau_mem="10ms", tau_syn="5ms"),
-    ]
-    readout = [
-        build.linear(weight=np.array([[60.0, 60.0], [0.1, 0.1]])),
-        build.cubali(tau_mem="10ms", tau_syn="5ms"),
-    ]
-    quantized, mapping = mapped(build.sequential(build.input(1), *layers, *readout))
-    done = emulate(quantized, mapping, events(1, spikes=20), T_END)
-    (name,) = done.voltages
-    assert done.saturated[name] == np.mean(done.voltages[name] == 255) > 0
-    assert emulate(
-        quantized, mapping, events(1, spikes=20), T_END, chip=EmulatedChip(ideal=True)
-    ).saturated == {name: 0.0}
+    fast = {"tau_mem": "10ms", "tau_syn": "5ms"}
+    layers = build.linear(weight=np.full((2, 1), 9.0)), build.cubalif(**fast)
+    last = build.linear(weight=np.array([[60.0, 60.0], [0.1, 0.1]])), build.cubali(**fast)
+    network = mapped(build.sequential(build.input(1), *layers, *last))
+    usual, ideal = (
+        emulate(*network, events(1, spikes=20), T_END, chip=chip)
+        for chip in (EmulatedChip(), IDEAL)
+    )
+    (name,) = usual.voltages
+    assert usual.saturated[name] == np.mean(usual.voltages[name] == 255) > 0
+    assert ideal.saturated == {name: 0.0}
 
 
 def test_that_runs_are_repeated_with_more_room_is_said():
     graph = build.sequential(build.input(1), build.linear(weight=[[9.0]]), neurons(v_threshold=0.2))
-    quantized = quantize(graph)
-    lines = []
-    given = Events(time=jnp.full((1, 1), 1e-3), index=jnp.zeros((1, 1), int))
-    done = emulate(quantized, mapped(graph)[1], given, T_END, chip=IDEAL, say=lines.append)
-    fired = int(np.isfinite(done.spikes["2"]).sum())
-    assert fired > 8
-    assert "8 spikes of each neuron are recorded: repeated with room for " in lines[0]
-
-
-@pytest.mark.parametrize(
-    ("chip", "facts"),
-    [
-        (EmulatedChip(spread=Spread(jitter=-1.0)), {"parameter": "jitter", "value": -1.0}),
-        (EmulatedChip(queue=0), {"parameter": "queue", "value": 0}),
-    ],
-)
-def test_a_refused_chip_has_its_values_as_facts(chip, facts, two_layers):
-    call = lambda: emulate(*two_layers, events(4), T_END, chip=chip)  # noqa: E731
-    assert assert_refused(call, UsageError).facts == facts
+    lines, inputs = [], at_once(1e-3, samples=1)
+    done = emulate(*mapped(graph), inputs, T_END, chip=IDEAL, say=lines.append)
+    assert int(np.isfinite(done.spikes["2"]).sum()) > 8
+    assert "8 spikes of each are recorded: repeated with room for " in lines[0]

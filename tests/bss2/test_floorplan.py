@@ -2,6 +2,7 @@
 
 import base64
 import dataclasses
+import itertools
 import re
 import struct
 import zlib
@@ -34,14 +35,11 @@ def mapped():
 
 
 def test_every_neuron_is_drawn_with_its_circuits():
-    mapping = mapped()
-    tree = ElementTree.fromstring(floorplan(mapping))
+    tree = ElementTree.fromstring(floorplan(mapped()))
     neurons = [group for group in tree.iter(f"{SVG}g") if group.find(f"{SVG}path") is not None]
-    names = [group.find(f"{SVG}title").text for group in neurons]
-    assert len(names) == 26
-    assert names[3] == "hid<den>[3]: 2 circuits, address 3"
-    paths = [group.find(f"{SVG}path").get("d") for group in neurons]
-    assert all(path.count("M") == 2 for path in paths)
+    assert len(neurons) == 26
+    assert neurons[3].find(f"{SVG}title").text == "hid<den>[3]: 2 circuits, address 3"
+    assert all(group.find(f"{SVG}path").get("d").count("M") == 2 for group in neurons)
     assert len({group.get("fill") for group in neurons}) == 2
 
 
@@ -64,22 +62,20 @@ def decoded(href):
 
 
 def test_every_synapse_is_a_pixel_in_the_band_of_its_bus():
-    mapping = mapped()
-    hrefs = re.findall(r'href="([^"]+)"', floorplan(mapping))
-    assert len(hrefs) == 2 * len(mapping.runs)
-    for number, run in enumerate(mapping.runs):
-        for side in (0, 1):
-            pixels = decoded(hrefs[2 * number + side])
-            shown = {(int(row), int(column)) for row, column in np.argwhere(pixels >= 2)}
-            place = {int(row): number for number, row in enumerate(bus_order(HICANN_X))}
-            expected = {
-                (place[row], column) for s, row, column, _, _ in run.synapses.tolist() if s == side
-            }
-            assert shown == expected
-            for row, column in sorted(shown)[:20]:
-                inhibits = run.row_modes[side, bus_order(HICANN_X)[row]] == INHIBITORY
-                assert (pixels[row, column] >= 6) == inhibits
-    buses = [row // 2 % 4 for row in bus_order(HICANN_X).tolist()]
+    mapping, rows = mapped(), bus_order(HICANN_X).tolist()
+    images = iter(re.findall(r'href="([^"]+)"', floorplan(mapping)))
+    for run, side in itertools.product(mapping.runs, (0, 1)):
+        pixels = decoded(next(images))
+        shown = np.argwhere(pixels >= 2).tolist()
+        synapses = run.synapses[run.synapses[:, 0] == side, 1:3].tolist()
+        assert sorted((rows[place], column) for place, column in shown) == sorted(
+            map(tuple, synapses)
+        )
+        for place, column in shown[:20]:
+            inhibits = run.row_modes[side, rows[place]] == INHIBITORY
+            assert (pixels[place, column] >= 6) == inhibits
+    assert next(images, None) is None
+    buses = [row // 2 % 4 for row in rows]
     assert buses == sorted(buses)
 
 
@@ -95,16 +91,12 @@ def test_strengths_and_dead_parts_have_their_colours():
 
 
 def test_utilisation_counts_rows_with_synapses():
-    net = dense_net(256, 246, 10)
-    mapping = one_run_mapping(net)
-    found = {
-        name: (used, available) for name, used, available in utilisation(mapping, mapping.runs[0])
-    }
-    assert found["circuits"] == (512, 512)
-    assert found["synapses"] == (65436, 131072)
-    assert {found[f"rows {side} {bus}"] for side in ("top", "bottom") for bus in range(4)} == {
-        (64, 64)
-    }
+    mapping = one_run_mapping(dense_net(256, 246, 10))
+    used = {name: counts for name, *counts in utilisation(mapping, mapping.runs[0])}
+    assert used["circuits"] == [512, 512]
+    assert used["synapses"] == [65436, 131072]
+    rows = [f"rows {side} {bus}" for side in ("top", "bottom") for bus in range(4)]
+    assert [used[name] for name in rows] == [[64, 64]] * 8
 
 
 def test_the_same_mapping_has_the_same_picture():
@@ -132,11 +124,8 @@ def test_sixty_populations_have_colours_of_their_own():
 )
 def test_a_damaged_mapping_is_refused(changes, message):
     mapping = mapped()
-    run = mapping.runs[0]
-    neurons = (dataclasses.replace(run.neurons[0], **changes), *run.neurons[1:])
-    broken = dataclasses.replace(run, neurons=neurons)
-    assert_refused(
-        lambda: floorplan(dataclasses.replace(mapping, runs=(broken, *mapping.runs[1:]))),
-        MappingError,
-        message,
-    )
+    first, *others = mapping.runs
+    neurons = (dataclasses.replace(first.neurons[0], **changes), *first.neurons[1:])
+    runs = (dataclasses.replace(first, neurons=neurons), *others)
+    broken = dataclasses.replace(mapping, runs=runs)
+    assert_refused(lambda: floorplan(broken), MappingError, message)

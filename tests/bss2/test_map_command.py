@@ -1,55 +1,60 @@
 """`jaxsnn map`, as a user calls it."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 
 from jaxsnn.nir import build, write
-from tests.helpers.command_line import finished
+from tests.helpers.command_line import call, refused
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("map")
+    neurons = build.cubalif(tau_mem=10e-3, tau_syn=5e-3)
     for name, hidden, seed in (("net", 120, 0), ("other", 120, 1), ("huge", 600, 0)):
-        neurons = build.cubalif(tau_mem=10e-3, tau_syn=5e-3)
-        graph = build.sequential(
-            build.input(5), build.linear(hidden), neurons, build.linear(3), neurons, seed=seed
-        )
-        write(folder / f"{name}.nir", graph)
+        layers = build.linear(hidden), neurons, build.linear(3), neurons
+        write(folder / f"{name}.nir", build.sequential(build.input(5), *layers, seed=seed))
+    biased = build.affine(weight=[[1.0, -0.5]], bias=[0.2])
+    write(folder / "biased.nir", build.sequential(build.input(2), biased, neurons))
     return folder
 
 
-def mapped(folder, *arguments, code=0):
-    return finished("map", *arguments, code=code, folder=folder)
+@pytest.fixture
+def mapped(folder, capsys, monkeypatch):
+    """`mapped(*arguments)`: what `jaxsnn map` prints in the folder, as JSON if that is asked for; and
+    its errors.
+    """
+    monkeypatch.chdir(folder)
+
+    def run(*arguments, code=0):
+        found, out, err = call(capsys, "map", *arguments)
+        assert found == code, err
+        return json.loads(out) if "--json" in arguments else out, err
+
+    return run
 
 
-def test_a_mapping_is_made_checked_and_drawn(folder):
-    done = json.loads(mapped(folder, "net.nir", "-o", "m.json", "--svg", "m.svg", "--json").stdout)
+def test_a_mapping_is_made_checked_and_drawn(folder, mapped):
+    done, _ = mapped("net.nir", "-o", "m.json", "--svg", "m.svg", "--json")
     assert (done["schema"], done["fits"], done["runs"], done["signs"]) == (1, True, 1, "fixed")
     assert (done["stop_reason"], done["violations"]) == ("fits", [])
     assert done["used"]["circuits"] == {"used": 123, "available": 512}
     assert set(done["quantization"]["2"]) >= {"scale", "saturated", "rms_error"}
-    assert (
-        sum(value for name, value in done["events"][0].items() if name.endswith("from the host"))
-        == 5
-    )
+    events = done["events"][0].items()
+    assert sum(value for name, value in events if name.endswith("from the host")) == 5
     assert (folder / "m.svg").read_text().startswith("<svg")
-    verified = json.loads(mapped(folder, "net.nir", "--verify", "m.json", "--json").stdout)
+    verified, _ = mapped("net.nir", "--verify", "m.json", "--json")
     assert (verified["fits"], verified["stop_reason"]) == (True, "verified")
     assert verified["used"] == done["used"]
 
 
-def test_the_mapping_of_another_network_is_refused(folder):
-    made = mapped(folder, "net.nir", "-o", "m2.json")
-    assert "CADC LSB per us and LSB of a weight, the vendor's example has 0.10" in made.stdout
-    done = mapped(folder, "other.nir", "--verify", "m2.json", code=1)
-    assert "violation: mapping: it is of the net" in done.stdout
-    content = json.loads(
-        mapped(folder, "other.nir", "--verify", "m2.json", "--json", code=1).stdout
-    )
+def test_the_mapping_of_another_network_is_refused(mapped):
+    out, _ = mapped("net.nir", "-o", "m2.json")
+    assert "CADC LSB per us and LSB of a weight, the vendor's example has 0.10" in out
+    verify = ("other.nir", "--verify", "m2.json")
+    assert "violation: mapping: it is of the net" in mapped(*verify, code=1)[0]
+    content, _ = mapped(*verify, "--json", code=1)
     first = content["violations"][0]
     assert first["where"] == first["node"] == "mapping"
     assert (first["code"], first["severity"]) == ("other-net", "error")
@@ -58,14 +63,11 @@ def test_the_mapping_of_another_network_is_refused(folder):
     assert content["why"] == f"{len(content['violations'])} violations"
 
 
-def test_it_answers_without_jax(folder):
-    code = "import sys; from jaxsnn.commands.cli import main\n"
+def test_it_answers_without_jax(folder, run_python):
+    code = f"import os, sys; os.chdir({str(folder)!r}); from jaxsnn.commands.cli import main\n"
     code += "main(['map', 'net.nir', '-o', 'quick.json', '--force', '-q'])\n"
     code += "print([name for name in ('jax', 'optax', 'matplotlib') if name in sys.modules])"
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.endswith("[]\n")
+    assert run_python(code).stdout.endswith("[]\n")
 
 
 def test_the_same_bytes_whatever_the_hash_seed(folder, run_python):
@@ -76,12 +78,12 @@ def test_the_same_bytes_whatever_the_hash_seed(folder, run_python):
     assert (folder / "hash1.json").read_bytes() == (folder / "hash2.json").read_bytes()
 
 
-def test_too_few_runs_are_refused_with_the_resource(folder):
-    done = mapped(folder, "huge.nir", "-o", "no.json", "--runs", "1", code=1)
-    assert done.stdout.startswith("impossible: '2', '4': 603 neurons need 1 or more circuits")
-    assert done.stdout.endswith("(91 too many): allow --runs 2 or more\n")
+def test_too_few_runs_are_refused_with_the_resource(folder, mapped):
+    out, _ = mapped("huge.nir", "-o", "no.json", "--runs", "1", code=1)
+    assert out.startswith("impossible: '2', '4': 603 neurons need 1 circuit or more")
+    assert out.endswith("(91 too many): allow --runs 2 or more\n")
     assert not (folder / "no.json").exists()
-    done = json.loads(mapped(folder, "huge.nir", "-o", "two.json", "--json").stdout)
+    done, _ = mapped("huge.nir", "-o", "two.json", "--json")
     assert (done["fits"], done["runs"], done["certificate"]["resource"]) == (True, 2, "circuits")
 
 
@@ -98,41 +100,31 @@ def test_too_few_runs_are_refused_with_the_resource(folder):
             ["net.nir", "-o", "a.json", "--bias", "source", "--bias-period", "2ns"],
             "--bias-period is 2e-09 s",
         ),
+        (
+            ["biased.nir", "-o", "b.json", "--bias", "source", "--bias-period", "3"],
+            "--bias-period is 3 s of the chip",
+        ),
         (["net.nir", "--verify", "absent.json"], "absent.json: no such file"),
         (["net.nir", "--verify", "net.nir"], "is not text"),
     ],
 )
 def test_usage(folder, capsys, monkeypatch, arguments, message):
-    from jaxsnn.commands.cli import main
-
     monkeypatch.chdir(folder)
-    assert main(["map", *arguments]) in (1, 2)
-    captured = capsys.readouterr()
-    assert message in captured.err
-    assert captured.out == ""
+    assert message in refused(capsys, "map", *arguments)[1]
 
 
-def test_a_slope_is_told_with_the_settings_at_which_it_was_measured(folder):
+def test_a_slope_is_shown_with_the_settings_at_which_it_was_measured(folder, mapped):
     lines = [{"slope": slope, "i_synin_gm": gm} for slope, gm in ((1e-4, 300), (9.0, 700))]
     (folder / "slopes.json").write_text(json.dumps(lines))
-    made = ("net.nir", "-o", "slope.json", "--force", "--slope")
-    done = json.loads(mapped(folder, *made, "slopes.json", "--json").stdout)
+    options = ("net.nir", "-o", "slope.json", "--force", "--slope")
+    done, _ = mapped(*options, "slopes.json", "--json")
     assert done["measured"] == {"slope": 9.0, "i_synin_gm": 700, "synapse_dac_bias": 600}
-    assert "at i_synin_gm 500 and synapse_dac_bias 600" in mapped(folder, *made, "9.0").stdout
+    assert "at i_synin_gm 500 and synapse_dac_bias 600" in mapped(*options, "9.0")[0]
 
 
-def test_how_often_the_bias_channel_fires_is_said_again_to_verify(folder):
-    graph = build.sequential(
-        build.input(2),
-        build.affine(weight=[[1.0, -0.5]], bias=[0.2]),
-        build.cubalif(tau_mem=10e-3, tau_syn=5e-3),
-    )
-    write(folder / "biased.nir", graph)
-    said = ("--bias", "source", "--bias-period", "3us")
-    made = mapped(folder, "biased.nir", "-o", "biased.json", *said)
-    assert "every 3 us of the chip" in made.stderr
-    mapped(folder, "biased.nir", "--verify", "biased.json", *said)
-    other = mapped(folder, "biased.nir", "--verify", "biased.json", *said[:2], code=1)
-    assert "violation: mapping: it is of the net" in other.stdout
-    seconds = mapped(folder, "biased.nir", "-o", "b.json", *said[:3], "3", code=1)
-    assert "error: --bias-period is 3 s of the chip" in seconds.stderr
+def test_how_often_the_bias_channel_fires_is_said_again_to_verify(mapped):
+    bias = ("--bias", "source", "--bias-period", "3us")
+    assert "every 3 us of the chip" in mapped("biased.nir", "-o", "biased.json", *bias)[1]
+    verify = ("biased.nir", "--verify", "biased.json")
+    mapped(*verify, *bias)
+    assert "violation: mapping: it is of the net" in mapped(*verify, *bias[:2], code=1)[0]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from jaxsnn.bss2.chip import HICANN_X, NOTHING_DEAD, SMALL, Dead
 from jaxsnn.bss2.search.place import PLACERS
 from jaxsnn.bss2.search.task import task_of, usable_parts
-from tests.bss2.recipes import dense_net, recurrent_net
+from tests.bss2.recipes import dense_net, recurrent_net, thinned
 from tests.oracles.wasteful_placer import has_room
 
 #: Neurons of so many circuits that the chip has room for.
@@ -20,13 +20,9 @@ MOST = {1: 512, 2: 256, 3: 170, 4: 128, 5: 102, 6: 84, 7: 72, 8: 64, 9: 56, 128:
 TIGHT = ["first-fit", "spread", "by-connectivity", "annealed"]
 
 
-def task_for(counts, dead=NOTHING_DEAD, chip=HICANN_X):
-    net = dense_net(2, len(counts))
-    return task_of(net, usable_parts(chip, dead), "fixed", np.arange(2, 2 + len(counts)))
-
-
 def place(name, counts, dead=NOTHING_DEAD, chip=HICANN_X, seed=0):
-    task = task_for(counts, dead, chip)
+    neurons = np.arange(2, 2 + len(counts))
+    task = task_of(dense_net(2, len(counts)), usable_parts(chip, dead), "fixed", neurons)
     return PLACERS[name](task, np.array(counts), np.random.default_rng(seed))
 
 
@@ -43,14 +39,14 @@ def contiguous(circuits):
 
 
 def assert_legal(placement, counts, dead=NOTHING_DEAD, chip=HICANN_X):
-    taken = [circuit for circuits in placement.circuits for circuit in circuits]
-    assert len(set(taken)) == len(taken)
-    assert not set(taken) & set(dead.circuits)
+    placed = [circuit for circuits in placement.circuits for circuit in circuits]
+    assert len(set(placed)) == len(placed)
+    assert not set(placed) & set(dead.circuits)
+    assert all(0 <= row < 2 and 0 <= column < chip.columns for row, column in placed)
     assert [len(circuits) for circuits in placement.circuits] == list(counts)
     for circuits in placement.circuits:
         assert contiguous(circuits)
         assert len({chip.half_of(column) for _, column in circuits}) == 1
-        assert all(0 <= row < 2 and 0 <= column < chip.columns for row, column in circuits)
 
 
 @pytest.mark.parametrize("name", TIGHT)
@@ -116,24 +112,15 @@ def test_spreading_evens_out_the_buses():
     assert np.bincount(place("first-fit", [1] * 120).buses).tolist() == [64, 56]
 
 
-@pytest.mark.parametrize("name", ["by-connectivity", "annealed"])
-def test_placing_by_connectivity_evens_out_what_neurons_hear(name):
+@pytest.mark.parametrize(
+    ("placer", "most"), [("by-connectivity", 8), ("annealed", 8), ("first-fit", 16)]
+)
+def test_placing_by_connectivity_evens_out_what_neurons_hear(placer, most):
     """Neuron i hears only those with the same i % 4: they must not share a bus."""
     full = recurrent_net(1, 128)
-    kept = (full.pre >= 1) & ((full.pre - full.post) % 4 == 0)
-    net = type(full)(
-        populations=full.populations,
-        pre=full.pre[kept],
-        post=full.post[kept],
-        weight=full.weight[kept],
-    )
+    net = thinned(full, (full.pre >= 1) & ((full.pre - full.post) % 4 == 0))
     task = task_of(net, usable_parts(HICANN_X, NOTHING_DEAD), "fixed", np.arange(1, 129))
-
-    def worst(placer):
-        placement = PLACERS[placer](task, np.ones(128, int), np.random.default_rng(0))
-        heard = np.zeros((4, 128), int)
-        np.add.at(heard, (placement.buses[net.pre - 1], net.post - 1), 1)
-        return heard.max()
-
-    assert worst(name) == 8
-    assert worst("first-fit") == 16
+    placement = PLACERS[placer](task, np.ones(128, int), np.random.default_rng(0))
+    heard = np.zeros((4, 128), int)
+    np.add.at(heard, (placement.buses[net.pre - 1], net.post - 1), 1)
+    assert heard.max() == most

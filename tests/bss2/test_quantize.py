@@ -20,21 +20,16 @@ from jaxsnn.network.lowering.lower import lower
 from jaxsnn.network.spikes import Events
 from jaxsnn.nir import build, parse, read
 from jaxsnn.simulation.simulate import simulate
-from jaxsnn.units import parse_time
-from jaxsnn.wording import Text
 from tests.helpers.refusals import assert_refused
 from tests.helpers.zoo import FACTS, options_of
 
 NEURONS = {"tau_mem": 10e-3, "tau_syn": 5e-3}
 
 
-def one_layer(weight, **neurons):
+def one_layer(weight, options=None, **neurons):
     weight = np.asarray(weight, float)
-    return build.sequential(
-        build.input(weight.shape[1]),
-        build.linear(weight=weight),
-        build.cubalif(**{**NEURONS, **neurons}),
-    )
+    layers = build.linear(weight=weight), build.cubalif(**{**NEURONS, **neurons})
+    return build.sequential(build.input(weight.shape[1]), *layers, **(options or {}))
 
 
 def weights_of(done, shape):
@@ -48,70 +43,27 @@ def test_weights_are_rounded_half_away_from_zero_and_zeros_take_nothing():
     weight = np.array([[63.0, 1.5, -1.5, 0.5], [-62.49, 0.0, 0.49, -2.5]])
     done = quantize(one_layer(weight))
     assert weights_of(done, (2, 4)).tolist() == [[63, 2, -2, 1], [-62, 0, 0, -3]]
-    report = done.nodes["2"]
-    assert (report.scale, report.connections, report.synapses, report.zeroed, report.saturated) == (
-        1.0,
-        7,
-        6,
-        1,
-        0,
-    )
+    report = vars(done.nodes["2"])
+    counts = {"scale": 1.0, "connections": 7, "synapses": 6, "zeroed": 1, "saturated": 0}
+    assert {name: report[name] for name in counts} == counts
     lost = np.array([0, 0.5, -0.5, 0.5, 0.49, -0.49, -0.5])
-    assert report.rms_error == pytest.approx(np.sqrt(np.mean(lost**2)))
-
-
-@pytest.mark.parametrize(
-    ("leak", "reset", "initial", "told"),
-    [
-        (0.3, 0.3, "zero", ["it starts at v_reset"]),
-        (0.3, 0.0, "zero", []),
-        (0.3, 0.0, "v_leak", ["it starts at v_reset"]),
-        (0.3, 0.0, "v_reset", []),
-        (0.3, 0.3, "v_leak", []),
-        (0.3, None, "zero", ["it starts at v_leak"]),
-        (0.3, None, "v_leak", []),
-        (0.0, None, "zero", []),
-    ],
-)
-def test_where_the_chip_starts_otherwise_is_said(leak, reset, initial, told):
-    neurons = {**NEURONS, "v_leak": leak}
-    cell = build.cubali(**neurons) if reset is None else build.cubalif(**neurons, v_reset=reset)
-    layers = build.input(1), build.linear(weight=np.ones((1, 1))), cell
-    notes = quantize(build.sequential(*layers, initial=initial)).notes
-    assert [note.what for note in notes if "starts" in note.what] == told
-
-
-@pytest.mark.parametrize(
-    ("weight", "what"),
-    [
-        (
-            [[1e6, 1.0], [1.0, 1.0]],
-            "3 of its 4 weights round to 0: no spike reaches 1 of its neurons (1)",
-        ),
-        ([[1e6, 1.0], [1.0, 1e5]], "2 of its 4 weights round to 0"),
-        ([[1e6, 0.0], [1e5, 1e5]], None),
-    ],
-)
-def test_weights_that_a_large_one_leaves_nothing_of_are_said(weight, what):
-    said = [note.what for note in quantize(one_layer(np.array(weight))).notes]
-    assert [one for one in said if "round to 0" in one] == ([] if what is None else [what])
+    assert report["rms_error"] == pytest.approx(np.sqrt(np.mean(lost**2)))
 
 
 def test_half_precision_is_calculated_in_single():
-    layers = (
-        build.linear(weight=[[0.75, 0.5], [1.25, -0.5]]),
-        build.cubalif(tau_mem=200.0, tau_syn=100.0),
+    settings = {"dialect": "jaxsnn", "time_unit": "step", "dt": 1e-7}
+    graph = one_layer([[0.75, 0.5], [1.25, -0.5]], settings, tau_mem=200.0, tau_syn=100.0)
+    node = graph.nodes["2"]
+    half, single = (
+        quantize(
+            graph.with_nodes(
+                [node.replace(**{k: np.asarray(v, dtype) for k, v in node.parameters.items()})]
+            )
+        )
+        for dtype in ("float16", "float32")
     )
-    graph = build.sequential(build.input(2), *layers, dialect="jaxsnn", time_unit="step", dt=1e-7)
-
-    def quantized(dtype):
-        node = graph.nodes["2"]
-        numbers = {key: np.asarray(value, dtype) for key, value in node.parameters.items()}
-        return quantize(graph.with_nodes([node.replace(**numbers)]))
-
-    found, expected = quantized("float16"), quantized("float32")
-    assert found.slope == pytest.approx(expected.slope, rel=1e-6)
-    assert found.netlist.weight.tolist() == expected.netlist.weight.tolist()
+    assert half.slope == pytest.approx(single.slope, rel=1e-6)
+    assert half.netlist.weight.tolist() == single.netlist.weight.tolist()
 
 
 @given(
@@ -120,12 +72,10 @@ def test_half_precision_is_calculated_in_single():
     st.integers(1, 3),
 )
 def test_the_report_is_what_the_weights_lost(values, scale, parts):
-    weight = np.array([values])
-    done = quantize(
-        one_layer(weight), QuantizeOptions(scale=scale, synapses_per_weight=parts, percentile=60)
-    )
+    weight, limit = np.array([values]), 63 * parts
+    options = QuantizeOptions(scale=scale, synapses_per_weight=parts, percentile=60)
+    done = quantize(one_layer(weight), options)
     report, whole = done.nodes["2"], weights_of(done, weight.shape)
-    limit = 63 * parts
     assert np.abs(whole).max() <= limit
     assert report.rms_error == pytest.approx(
         np.sqrt(np.mean((whole / report.scale - weight) ** 2)), rel=1e-6, abs=1e-9
@@ -133,53 +83,40 @@ def test_the_report_is_what_the_weights_lost(values, scale, parts):
     assert report.saturated == np.sum(np.abs(weight * report.scale) >= limit + 0.5 - 1e-6)
     assert report.zeroed == np.sum(whole == 0)
     assert report.synapses == np.sum(-(-np.abs(whole) // 63))
+    largest = quantize(one_layer(weight), QuantizeOptions(synapses_per_weight=parts)).nodes["2"]
     if scale == "max":
-        assert report.saturated == 0
-        assert np.abs(whole).max() == limit
+        assert (report.saturated, np.abs(whole).max()) == (0, limit)
     if scale == "least-error":
-        assert (
-            report.rms_error
-            <= quantize(one_layer(weight), QuantizeOptions(synapses_per_weight=parts))
-            .nodes["2"]
-            .rms_error
-        )
+        assert report.rms_error <= largest.rms_error
 
 
-def test_an_outlier_saturates_under_percentile_and_least_error():
+def test_an_outlier_saturates_under_percentile():
     weight = np.concatenate([np.linspace(-1, 1, 200), [100.0]])[None, :]
-    errors = {
-        name: quantize(one_layer(weight), QuantizeOptions(scale=name)).nodes["2"]
-        for name in ("max", "percentile")
-    }
-    assert errors["max"].zeroed > 100
-    assert errors["percentile"].saturated == 1
-    assert errors["percentile"].zeroed < 10
+    largest, percentile = (
+        quantize(one_layer(weight), QuantizeOptions(scale=scale)).nodes["2"]
+        for scale in ("max", "percentile")
+    )
+    assert largest.zeroed > 100
+    assert percentile.saturated == 1
+    assert percentile.zeroed < 10
 
 
 def test_r_w_in_and_time_constants_of_each_neuron_are_folded_into_its_weights():
-    r, w_in, tau = (
-        np.array([1.0, 2.0, 4.0]),
-        np.array([1.0, 0.5, 0.5]),
-        np.array([10e-3, 10e-3, 20e-3]),
-    )
-    weight = np.full((3, 2), 10.0)
-    done = quantize(one_layer(weight, r=r, w_in=w_in, tau_mem=tau))
-    graph = one_layer(weight, r=r, w_in=w_in, tau_mem=tau)
+    tau = np.array([10e-3, 10e-3, 20e-3])
+    gains = {"r": np.array([1.0, 2.0, 4.0]), "w_in": np.array([1.0, 0.5, 0.5])}
+    graph = one_layer(np.full((3, 2), 10.0), **gains, tau_mem=tau)
     parameters = lower(graph).parameters["2"]
     # this dialect's spikes make I jump by w_in w
     per_weight = np.asarray(parameters["r"]) * np.asarray(parameters["w_in"]) / tau
     assert graph.dialect.name == "jaxsnn"
     expected = np.rint(63 * per_weight / per_weight.max())
-    assert weights_of(done, (3, 2))[:, 0].tolist() == expected.tolist()
+    assert weights_of(quantize(graph), (3, 2))[:, 0].tolist() == expected.tolist()
 
 
 def spike_times(graph, times, t_end):
-    """First spikes of the last population in 64 bit; input channel i fires at times[i]."""
-    network = lower(graph, dtype=jnp.float64)
+    """First spikes of its population in 64 bit; input channel i fires at times[i]."""
     events = Events(time=jnp.asarray(times)[None], index=jnp.arange(len(times))[None])
-    solution = simulate(network, {"input": events}, t_end=t_end)
-    (spikes,) = (solution.spikes[name] for name in network.populations)
-    return np.asarray(spikes.time)[0].min(axis=-1)
+    return simulate(lower(graph, dtype=jnp.float64), events, t_end=t_end).first_spike("2")[0]
 
 
 def test_the_chips_numbers_fire_when_the_files_do(x64):
@@ -197,27 +134,15 @@ def test_the_chips_numbers_fire_when_the_files_do(x64):
     }
     neurons |= {"v_threshold": neurons["v_leak"] + 1.0, "v_reset": neurons["v_leak"]}
     weight = random.uniform(0.4, 1.4, (size, channels))
-    graph = build.sequential(
-        build.input(channels),
-        build.linear(weight=weight),
-        build.cubalif(**neurons),
-        initial="v_leak",
-    )
+    graph = one_layer(weight, {"initial": "v_leak"}, **neurons)
     done = quantize(graph, QuantizeOptions(synapses_per_weight=200))
     chip = done.populations["2"]
     assert set(chip.v_threshold.tolist()) == {125}
     assert set(chip.v_reset.tolist()) == {80} == set(chip.v_leak.tolist())
-    on_chip = {
-        "tau_mem": chip.tau_mem,
-        "tau_syn": chip.tau_syn,
-        "v_leak": chip.v_leak,
-        "v_reset": chip.v_reset,
-    }
-    on_chip |= {"v_threshold": chip.v_threshold, "r": done.slope * 1e6 * chip.tau_mem}
-    whole = build.linear(weight=weights_of(done, weight.shape).astype(float))
-    again = build.sequential(
-        build.input(channels), whole, build.cubalif(**on_chip), initial="v_leak"
-    )
+    names = ("tau_mem", "tau_syn", "v_leak", "v_reset", "v_threshold")
+    on_chip = {name: getattr(chip, name) for name in names}
+    on_chip["r"] = done.slope * 1e6 * chip.tau_mem
+    again = one_layer(weights_of(done, weight.shape), {"initial": "v_leak"}, **on_chip)
     times = np.sort(random.uniform(0, 20e-3, channels))
     expected = spike_times(graph, times, 60e-3)
     assert np.isfinite(expected).all()
@@ -228,23 +153,51 @@ def test_the_chips_numbers_fire_when_the_files_do(x64):
     )
 
 
-def two_layers(first=1.0, second=1.0, thresholds=(1.0, 1.0), **neurons):
+def two_layers(thresholds=(1.0, 1.0), **neurons):
     return build.sequential(
         build.input(4),
-        build.linear(weight=np.full((3, 4), first)),
+        build.linear(weight=np.ones((3, 4))),
         build.cubalif(**NEURONS, v_threshold=thresholds[0], **neurons),
-        build.linear(weight=np.full((2, 3), second)),
+        build.linear(weight=np.ones((2, 3))),
         build.cubalif(**NEURONS, v_threshold=thresholds[1], **neurons),
     )
 
 
-def test_thresholds_keep_their_distance_in_weights():
-    """The same LSB has the same strength everywhere: a threshold of half as many weights is half as
-    high.
-    """
-    done = quantize(two_layers(thresholds=(1.0, 2.25)))
-    assert done.populations["2"].v_threshold.tolist() == [100] * 3
-    assert done.populations["4"].v_threshold.tolist() == [125] * 2
+LOWEST_RESET = PARAMETERS["v_reset"].low
+
+
+@pytest.mark.parametrize(
+    ("graph", "options", "levels"),
+    [
+        # one strength of an LSB: a threshold of half as many weights is half as high
+        (two_layers(thresholds=(1.0, 2.25)), {}, {"2": 100, "4": 125}),
+        # resets below the leak lower all thresholds
+        (one_layer([[1.0]], v_reset=-2.0), {}, {"2": 95}),
+        # 33.3 LSB are left: the chip's slope is made smaller, not the weights
+        (one_layer([[1.0, -0.5]], v_threshold=1.0, v_reset=-0.9), {}, {"2": 80 + 33}),
+        # no scale goes where a reset is below what the calibration reaches
+        (
+            two_layers(thresholds=(11.92, 11.92), v_reset=LOWEST_RESET - 140.0),
+            {"v_leak": 140, "v_threshold": 185},
+            {"2": 151, "4": 151},
+        ),
+        # but to the larger of two whole thresholds, where no weight saturates: going down from
+        # 11.95 LSB would take away a twelfth of the range of the weights
+        (two_layers(thresholds=(45.0, 11.95)), {}, {"2": 125, "4": 80 + 12}),
+        (two_layers(thresholds=(45.0, 11.5)), {}, {"2": 125, "4": 80 + 11}),
+        (two_layers(thresholds=(45.0, 44.9)), {}, {"2": 125, "4": 80 + 45}),
+    ],
+)
+def test_thresholds_are_as_far_from_the_leak_as_weights_say(graph, options, levels):
+    done = quantize(graph, QuantizeOptions(**options))
+    found = {name: set(chip.v_threshold.tolist()) for name, chip in done.populations.items()}
+    assert found == {name: {level} for name, level in levels.items()}
+    assert min(chip.v_reset.min() for chip in done.populations.values()) >= LOWEST_RESET
+
+
+def test_the_lowest_reset_is_used():
+    done = quantize(one_layer([[1.0]], v_reset=-2.0))
+    assert done.populations["2"].v_reset.tolist() == [50]
 
 
 def test_time_runs_a_thousand_times_faster_or_says_how_fast():
@@ -267,10 +220,10 @@ def test_biases_become_a_regular_source():
     sizes = {part.name: part.size for part in done.netlist.populations}
     assert (sizes, done.bias_source) == ({"input": 2, "bias": 1, "2": 2}, "bias")
     # A weight w every T makes a current of w tau_syn / T on average.
-    place = np.flatnonzero(done.netlist.pre == 2)
-    assert done.netlist.post[place].tolist() == [4]
+    (place,) = np.flatnonzero(done.netlist.pre == 2)
     expected = 0.25 * (done.bias_period * done.speedup) / NEURONS["tau_syn"]
-    assert done.netlist.weight[place[0]] == round(expected * done.nodes["2"].scale)
+    assert done.netlist.post[place] == 4
+    assert done.netlist.weight[place] == round(expected * done.nodes["2"].scale)
     quantize(biased(), QuantizeOptions(bias="source", bias_period=149e-6))  # the longest
 
 
@@ -286,10 +239,7 @@ def test_how_often_the_source_of_biases_fires_is_said(period, kicks):
 
 @pytest.mark.parametrize("bias", ["refuse", "source"])
 def test_biases_of_0_need_no_source(bias):
-    done = quantize(biased((0.0, 0.0)), QuantizeOptions(bias=bias))
-    assert done.bias_source is None
-    messages = [note.what for note in done.notes if "bias" in note.what]
-    assert messages == ['bias="source" has no effect'] * (bias == "source")
+    assert quantize(biased((0.0, 0.0)), QuantizeOptions(bias=bias)).bias_source is None
 
 
 # ---- what is said, and what is refused
@@ -303,6 +253,7 @@ def lif(weights, bias=None, **neurons):
 
 #: One weight reaches the threshold alone: r makes the bias twice what it is, and biases are none.
 LOSES = lif([[1.1, 0.9, -2.0]], [3.0], r=2.0, v_threshold=2.2, v_leak=0.2)
+#: A network, options, and words of one of its notes.
 NOTED = [
     (one_layer(np.ones((1, 1)), tau_mem=5.0), {}, "2500 times"),
     (one_layer(np.ones((1, 1)), tau_mem=0.1), {}, "tau_mem is 100 us on the chip, above 60 us"),
@@ -310,6 +261,64 @@ NOTED = [
     (lif([[1.0]]), {}, "LIF becomes a current that decays with tau_syn 300 us"),
     (LOSES, {"bias": "source"}, "loses it at the reset; 1 of its 3 weights reach"),
 ]
+
+
+def starting(initial, **neurons):
+    """A neuron that begins at some voltage; a readout, if it has no reset."""
+    cell = (build.cubalif if "v_reset" in neurons else build.cubali)(**NEURONS, **neurons)
+    layers = build.input(1), build.linear(weight=np.ones((1, 1))), cell
+    return build.sequential(*layers, initial=initial)
+
+
+def small_biases():
+    """Of 0.1, 0.2 and 0.3: weights in LSB are 63 / 5 of them times the period over tau_syn."""
+    layer = build.affine(weight=np.full((3, 2), 5.0), bias=[0.1, 0.2, 0.3])
+    return build.sequential(build.input(2), layer, build.cubalif(**NEURONS))
+
+
+AT_RESET, AT_LEAK = "it starts at v_reset", "it starts at v_leak"
+#: A network, options, words of notes, and all notes that have them.
+NOTES = [
+    (starting("zero", v_leak=0.3, v_reset=0.3), {}, "starts", [AT_RESET]),
+    (starting("zero", v_leak=0.3, v_reset=0.0), {}, "starts", []),
+    (starting("v_leak", v_leak=0.3, v_reset=0.0), {}, "starts", [AT_RESET]),
+    (starting("v_reset", v_leak=0.3, v_reset=0.0), {}, "starts", []),
+    (starting("v_leak", v_leak=0.3, v_reset=0.3), {}, "starts", []),
+    (starting("zero", v_leak=0.3), {}, "starts", [AT_LEAK]),
+    (starting("v_leak", v_leak=0.3), {}, "starts", []),
+    (starting("zero", v_leak=0.0), {}, "starts", []),
+    (
+        one_layer([[1e6, 1.0], [1.0, 1.0]]),
+        {},
+        "round to 0",
+        ["3 of its 4 weights round to 0: nothing arrives at neuron 1"],
+    ),
+    (one_layer([[1e6, 1.0], [1.0, 1e5]]), {}, "round to 0", ["2 of its 4 weights round to 0"]),
+    (one_layer([[1e6, 0.0], [1e5, 1e5]]), {}, "round to 0", []),
+    *(
+        (small_biases(), {"bias": "source", "bias_period": period}, "biases round to 0", notes)
+        for period, notes in (
+            (100e-9, ["3 of its 3 biases round to 0"]),
+            (1e-6, ["1 of its 3 biases round to 0"]),
+            (5e-6, []),
+        )
+    ),
+    (biased((0.0, 0.0)), {"bias": "refuse"}, "bias", []),
+    (biased((0.0, 0.0)), {"bias": "source"}, "bias", ['bias="source" has no effect']),
+    (two_layers(), {}, "rounded by", []),
+]
+
+
+@pytest.mark.parametrize(("graph", "options", "words", "expected"), NOTES)
+def test_what_the_chip_changes_is_noted(graph, options, words, expected):
+    notes = quantize(graph, QuantizeOptions(**options)).notes
+    assert [note.what for note in notes if words in note.what] == expected
+
+
+@pytest.mark.parametrize(("period", "lost"), [(100e-9, 3), (1e-6, 1), (5e-6, 0)])
+def test_biases_that_round_to_zero_take_no_synapse(period, lost):
+    net = quantize(small_biases(), QuantizeOptions(bias="source", bias_period=period)).netlist
+    assert np.sum(net.pre == 2) == 3 - lost
 
 
 @pytest.mark.parametrize(("graph", "options", "text"), NOTED)
@@ -369,21 +378,14 @@ def test_options_are_checked(options, says):
     assert_refused(lambda: quantize(ONE, QuantizeOptions(**options)), UsageError, says)
 
 
-def test_resets_below_the_leak_lower_all_thresholds():
-    done = quantize(one_layer(np.ones((1, 1)), v_reset=-2.0))
-    chip = done.populations["2"]
-    assert chip.v_reset.tolist() == [50]
-    assert chip.v_threshold.tolist() == [95]
-
-
-def alike(one, other):
-    """Whether two quantised networks are the same on the chip."""
-    assert one.slope == pytest.approx(other.slope, rel=1e-12)
-    np.testing.assert_array_equal(one.netlist.weight, other.netlist.weight)
-    for name, mine in one.populations.items():
+def assert_alike(first, second):
+    """Fail unless two quantised networks are the same on the chip."""
+    assert first.slope == pytest.approx(second.slope, rel=1e-12)
+    np.testing.assert_array_equal(first.netlist.weight, second.netlist.weight)
+    for name, population in first.populations.items():
         for voltages in ("v_leak", "v_threshold", "v_reset"):
-            theirs = getattr(other.populations[name], voltages)
-            np.testing.assert_array_equal(getattr(mine, voltages), theirs)
+            expected = getattr(second.populations[name], voltages)
+            np.testing.assert_array_equal(getattr(population, voltages), expected)
 
 
 @pytest.mark.parametrize("v_reset", [0.0, -0.9, -2.3])
@@ -397,12 +399,12 @@ def test_the_scales_that_were_found_give_the_same_again(v_reset, scale):
     graph = build.sequential(build.input(4), *layers)
     first = quantize(graph, QuantizeOptions(scale=scale))
     scales = {name: report.scale for name, report in first.nodes.items()}
-    alike(quantize(graph, QuantizeOptions(scale=scales)), first)
+    assert_alike(quantize(graph, QuantizeOptions(scale=scales)), first)
     whole = [
         graph.nodes[node].replace(weight=weights_between(first, place) / scales[name])
         for place, (node, name) in enumerate((("1", "2"), ("3", "4")))
     ]
-    alike(quantize(graph.with_nodes(whole), QuantizeOptions(scale=scales)), first)
+    assert_alike(quantize(graph.with_nodes(whole), QuantizeOptions(scale=scales)), first)
 
 
 def weights_between(done, place):
@@ -414,26 +416,21 @@ def weights_between(done, place):
     return matrix[middle:end, begin:middle]
 
 
-def test_a_threshold_that_the_reset_limits_takes_nothing_off_the_weights():
-    """33.3 LSB are left for it: the chip's slope is made smaller, not the weights."""
-    done = quantize(one_layer(np.array([[1.0, -0.5]]), v_threshold=1.0, v_reset=-0.9))
-    assert done.netlist.weight.tolist() == [63, -32]
-    assert done.populations["2"].v_threshold.tolist() == [80 + 33]
-    assert done.nodes["2"].threshold_error < 1e-12
-
-
-@pytest.mark.parametrize(("period", "lost"), [("100ns", 3), ("1us", 1), ("5us", 0)])
-def test_biases_that_round_to_zero_are_told(period, lost):
-    """Of 0.1, 0.2 and 0.3: weights in LSB are 63 / 5 of them times the period over tau_syn."""
-    weight = np.full((3, 2), 5.0)
-    layer = build.affine(weight=weight, bias=[0.1, 0.2, 0.3])
-    graph = build.sequential(build.input(2), layer, build.cubalif(tau_mem="10ms", tau_syn="5ms"))
-    options = QuantizeOptions(bias="source", bias_period=parse_time(period))
-    done = quantize(graph, options)
-    from_bias = done.netlist.weight[done.netlist.pre == 2]
-    assert 3 - from_bias.size == lost
-    told = [note.what for note in done.notes if "biases round to 0" in note.what]
-    assert told == [f"{lost} of its 3 biases round to 0"] * bool(lost)
+@pytest.mark.parametrize(
+    ("graph", "weights"),
+    [
+        (one_layer([[1.0, -0.5]], v_threshold=1.0, v_reset=-0.9), [63, -32]),
+        (two_layers(thresholds=(45.0, 11.95)), [63] * 6),
+        (two_layers(thresholds=(45.0, 11.5)), [60] * 6),
+        (two_layers(thresholds=(45.0, 44.9)), [63] * 6),
+    ],
+)
+def test_scales_follow_thresholds_and_no_weight_saturates(graph, weights):
+    done = quantize(graph)
+    last = list(done.nodes.values())[-1]
+    assert done.netlist.weight[-len(weights) :].tolist() == weights
+    assert last.threshold_error == pytest.approx(0.0, abs=1e-9)
+    assert last.saturated == 0
 
 
 def graph_of(nodes, edges=None):
@@ -484,11 +481,9 @@ def test_what_the_chip_cannot_run_is_refused_by_name(nodes, node, code, reason):
 def test_resets_by_subtraction_are_refused():
     weight, neurons = build.linear(weight=np.ones((1, 1))), build.cubalif(**NEURONS)
     graph = build.sequential(build.input(1), weight, neurons, reset="subtract")
-    with pytest.raises(MappingError) as caught:
-        quantize(graph)
-    assert (caught.value.node, caught.value.problem.code) == ("2", "reset")
-    assert caught.value.fix.startswith('pass reset={"2": "zero"} to map it so, or readout="2"')
-    assert caught.value.problem.as_text().count("--reset 2:zero to map it so, or --readout 2") == 1
+    fix = 'say reset={"2": "zero"} to map it so, or readout="2"'
+    problem = assert_refused(lambda: quantize(graph), MappingError, node="2", code="reset", fix=fix)
+    assert problem.as_text().count("--reset 2:zero to map it so, or --readout 2") == 1
     readout = build.sequential(build.input(1), weight, neurons, readout=["2"])
     assert not quantize(readout).populations["2"].fires
 
@@ -534,71 +529,62 @@ def test_check_and_quantize_agree_on_the_zoo(zoo):
     fine = {"refuse": 0, "source": 0}
     for name, path in zoo.items():
         for graph in (read(path), read(path, dialect=FACTS[name]["framework"], **options_of(name))):
-            errors = [
-                problem for problem in check(graph, "bss2").problems if problem.severity == "error"
-            ]
-            for bias, counted in (
-                ("refuse", errors),
-                ("source", [one for one in errors if one.code != "bias"]),
-            ):
-                refused = refusal(graph, bias=bias)
-                assert (refused is None) == (not counted), (name, bias, refused, counted)
-                assert refused is None or "\n" not in refused
-                fine[bias] += refused is None
+            problems = check(graph, "bss2").problems
+            codes = {problem.code for problem in problems if problem.severity == "error"}
+            for bias, errors in (("refuse", codes), ("source", codes - {"bias"})):
+                reason = refusal(graph, bias=bias)
+                assert (reason is None) == (not errors), (name, bias, reason, errors)
+                assert "\n" not in str(reason)
+                fine[bias] += reason is None
     assert fine["source"] > 30 > fine["refuse"] > 0
 
 
-def strengths(*weights, threshold=1.0):
-    """A population for each weight, one synapse each."""
-    layers = [build.input(1)]
-    for weight in weights:
-        layers += [
-            build.linear(weight=np.array([[weight]])),
-            build.cubalif(tau_mem=10e-3, tau_syn=5e-3, v_threshold=threshold),
-        ]
-    return build.sequential(*layers)
+def strengths(weight):
+    """A neuron with one synapse."""
+    return one_layer([[weight]])
 
 
 def test_thresholds_follow_from_the_slope_that_was_measured():
     """dV/dt of one LSB is the slope: a weight w needs (threshold in LSB) / (threshold in V) x w /
     tau_mem per second of the file, 1000 times as much on the chip.
     """
-    graph = strengths(1.5)
-    wanted = quantize(graph)
-    assert wanted.slope == pytest.approx(45 / 1.0 * 1.5 / 63 / 10e-3 * 1000 * 1e-6)
-    weak = quantize(graph, QuantizeOptions(slope=wanted.slope / 3))
-    assert weak.slope == pytest.approx(wanted.slope / 3)
-    assert weak.populations["2"].v_threshold[0] == 80 + 45 / 3
-    assert weak.netlist.weight.tolist() == [63]
-    strong = quantize(graph, QuantizeOptions(slope=3 * wanted.slope))
-    assert strong.populations["2"].v_threshold[0] == 125
-    assert strong.netlist.weight.tolist() == [21]
+    needed = quantize(strengths(1.5)).slope
+    assert needed == pytest.approx(45 / 1.0 * 1.5 / 63 / 10e-3 * 1000 * 1e-6)
+    weak, strong = (
+        quantize(strengths(1.5), QuantizeOptions(slope=factor * needed)) for factor in (1 / 3, 3)
+    )
+    assert weak.slope == pytest.approx(needed / 3)
+    assert [done.populations["2"].v_threshold[0] for done in (weak, strong)] == [80 + 15, 125]
+    assert [done.netlist.weight.tolist() for done in (weak, strong)] == [[63], [21]]
     assert any("fill 33% of their range" in str(note) for note in strong.notes)
 
 
 def test_a_slope_that_is_too_weak_is_refused_with_the_number():
-    wanted = quantize(strengths(1.5)).slope
-    with pytest.raises(MappingError, match=r"4\.5 LSB .*slope of 0\.019") as said:
-        quantize(strengths(1.5), QuantizeOptions(slope=wanted / 10))
-    assert "--synapses-per-weight 2 or --speedup 557" in said.value.problem.as_text()
-    quantize(strengths(1.5), QuantizeOptions(slope=wanted * 8.01 / 45))
+    needed = quantize(strengths(1.5)).slope
+    problem = assert_refused(
+        lambda: quantize(strengths(1.5), QuantizeOptions(slope=needed / 10)),
+        MappingError,
+        r"4\.5 LSB .*slope of 0\.019",
+    )
+    assert "--synapses-per-weight 2 or --speedup 557" in problem.as_text()
+    quantize(strengths(1.5), QuantizeOptions(slope=needed * 8.01 / 45))
 
 
 @pytest.mark.parametrize("delta", [False, True])
 @pytest.mark.parametrize("factor", [1.0, 1.9, 5.9, 60.0, 1e3, 1e8])
 def test_what_is_advised_of_a_slope_that_is_too_weak_is_enough(factor, delta):
     """A delta is the chip's shortest current: it is as strong at any speedup."""
-    layers = [build.linear(weight=np.array([[1.5]])), build.linear(weight=np.array([[0.9]]))]
-    population = build.lif(tau="10ms") if delta else build.cubalif(tau_mem="10ms", tau_syn="5ms")
+    population = build.lif(tau="10ms") if delta else build.cubalif(**NEURONS)
+    layers = [build.linear(weight=np.array([[weight]])) for weight in (1.5, 0.9)]
     graph = build.sequential(build.input(1), layers[0], population, layers[1], population)
     options = QuantizeOptions(slope=quantize(graph).slope * 8 / 45 / factor * 0.99)
-    with pytest.raises(MappingError) as said:
+    with pytest.raises(MappingError) as refused:
         quantize(graph, options)
-    text = str(said.value)
-    found = dict(re.findall(r"(synapses_per_weight|speedup|slope)(?:=| of )([\d.e-]+)", text))
-    assert ("speedup" in found) == (factor < 6 and not delta)
-    assert ("synapses_per_weight" in found) == (factor < 500)
-    for name, value in found.items():
+    number = r"(synapses_per_weight|speedup|slope)(?:=| of )([\d.e-]+)"
+    advised = dict(re.findall(number, str(refused.value)))
+    assert ("speedup" in advised) == (factor < 6 and not delta)
+    assert ("synapses_per_weight" in advised) == (factor < 500)
+    for name, value in advised.items():
         kind = int if name == "synapses_per_weight" else float
         quantize(graph, dataclasses.replace(options, **{name: kind(value)}))
 
@@ -609,14 +595,12 @@ def test_a_table_of_slopes_gives_the_setting(tmp_path):
         '[{"slope": 0.005, "i_synin_gm": 300}, {"slope": 0.04, "i_synin_gm": 700},'
         ' {"slope": 0.2, "i_synin_gm": 800, "synapse_dac_bias": 1000}]'
     )
-    found = quantize(strengths(1.5), QuantizeOptions(slope=slopes_of(str(path))))
-    assert (found.measured.i_synin_gm, found.measured.synapse_dac_bias) == (
-        800,
-        1000,
-    )  # needs 0.107
-    found = quantize(strengths(0.3), QuantizeOptions(slope=slopes_of(str(path))))
-    assert found.measured.i_synin_gm == 700  # needs 0.021
-    assert found.slope == pytest.approx(0.04)
+    steep, flat = (  # which need 0.107 and 0.021
+        quantize(strengths(weight), QuantizeOptions(slope=slopes_of(str(path))))
+        for weight in (1.5, 0.3)
+    )
+    assert (steep.measured.i_synin_gm, steep.measured.synapse_dac_bias) == (800, 1000)
+    assert (flat.measured.i_synin_gm, flat.slope) == (700, pytest.approx(0.04))
     assert slopes_of("0.1") == 0.1
     assert quantize(strengths(1.5), QuantizeOptions(slope=0.1)).measured.slope == 0.1
 
@@ -649,21 +633,18 @@ def test_what_is_no_table_of_slopes_is_refused(text, error, message, tmp_path):
     assert_refused(lambda: quantize(graph, QuantizeOptions(slope=slopes_of(slope))), error, message)
 
 
-@pytest.mark.parametrize("number", [3, np.float32(3), np.int64(3)])
+@pytest.mark.parametrize("number", [3, 3.0, np.float32(3), np.int64(3)])
 def test_a_scale_is_one_whatever_kind_of_number_it_is(number):
-    graph = one_layer(np.array([[20.0, -7.0]]))
-    done, same = (quantize(graph, QuantizeOptions(scale={"2": one})) for one in (number, 3.0))
+    done = quantize(one_layer(np.array([[20.0, -7.0]])), QuantizeOptions(scale={"2": number}))
     assert done.nodes["2"].scale == 3.0
-    np.testing.assert_array_equal(done.netlist.weight, same.netlist.weight)
     np.testing.assert_array_equal(done.netlist.weight, [60, -21])
 
 
 def test_a_threshold_that_rounding_moves_by_much_is_noted():
-    done = quantize(two_layers(1.0, 1.0, thresholds=(1.0, 0.0757)))
+    done = quantize(two_layers(thresholds=(1.0, 0.0757)))
     error = done.nodes["4"].threshold_error
     assert error > 0.01
     assert any(f"rounded by {error:.1%}" in note.what for note in done.notes)
-    assert not any("rounded by" in note.what for note in quantize(two_layers()).notes)
 
 
 def test_weights_whose_squares_are_no_numbers_are_reported():
@@ -673,68 +654,19 @@ def test_weights_whose_squares_are_no_numbers_are_reported():
 
 @pytest.mark.parametrize("slope", [None, 0.06])
 def test_scales_are_chosen_so_that_thresholds_are_whole_lsb(slope):
-    graph = two_layers(1.0, 1.0, thresholds=(1.0, 0.357))
+    graph = two_layers(thresholds=(1.0, 0.357))
     done = quantize(graph, QuantizeOptions(slope=slope))
     hidden, last = done.nodes["2"], done.nodes["4"]
-    assert hidden.threshold_error == pytest.approx(0.0, abs=1e-9)
-    assert last.threshold_error == pytest.approx(0.0, abs=1e-9)
+    assert [hidden.threshold_error, last.threshold_error] == pytest.approx([0.0, 0.0], abs=1e-9)
     assert not any("rounded by" in note.what for note in done.notes)
     # one strength of an LSB: thresholds in LSB are as the distances times the scales
-    levels = [done.populations[name].v_threshold - done.populations[name].v_leak for name in "24"]
-    expected = 0.357 * last.scale / hidden.scale
-    assert levels[1][0] / levels[0][0] == pytest.approx(expected, rel=1e-9)
+    first, second = (
+        done.populations[name].v_threshold[0] - done.populations[name].v_leak[0] for name in "24"
+    )
+    assert second / first == pytest.approx(0.357 * last.scale / hidden.scale, rel=1e-9)
     assert last.saturated == 0
     # a scale that is given stays
-    given = {name: 0.99 * done.nodes[name].scale for name in "24"}
-    given["4"] *= 0.99
-    kept = quantize(graph, QuantizeOptions(slope=slope, scale=given))
-    assert kept.nodes["4"].scale == given["4"]
-    assert kept.nodes["4"].threshold_error > 1e-3
-
-
-@pytest.mark.parametrize(
-    ("threshold", "lsb", "largest"), [(11.95, 12, 63), (11.5, 11, 60), (44.9, 45, 63)]
-)
-def test_a_scale_goes_to_the_larger_of_two_whole_thresholds_where_no_weight_saturates(
-    threshold, lsb, largest
-):
-    """Going down from 11.95 LSB would take away a twelfth of the range of the weights."""
-    done = quantize(two_layers(thresholds=(45.0, threshold)))
-    assert done.populations["2"].v_threshold.tolist() == [125] * 3
-    assert done.populations["4"].v_threshold.tolist() == [80 + lsb] * 2
-    assert done.nodes["4"].threshold_error == pytest.approx(0.0, abs=1e-9)
-    assert done.nodes["4"].saturated == 0
-    assert set(done.netlist.weight[-6:]) == {largest}
-
-
-def test_a_scale_does_not_go_where_a_reset_is_below_what_the_calibration_reaches():
-    options = QuantizeOptions(v_leak=140, v_threshold=185)
-    lowest = PARAMETERS["v_reset"].low
-    done = quantize(two_layers(thresholds=(11.92, 11.92), v_reset=lowest - 140.0), options)
-    for name in "24":
-        assert (done.populations[name].v_threshold == 151).all()
-        assert (done.populations[name].v_reset >= lowest).all()
-
-
-@pytest.mark.parametrize(
-    ("options", "facts"),
-    [
-        ({"scale": "min"}, {"scale": "min"}),
-        ({"percentile": 0.0}, {"value": 0.0}),
-        ({"v_leak": 49}, {"parameter": "v_leak", "value": 49, "minimum": 50, "maximum": 160}),
-        ({"v_threshold": 80}, {"v_threshold": 80, "v_leak": 80}),
-        ({"scale": {"2": "3"}}, {"node": "2", "value": "3"}),
-        ({"slope": -1.0}, {"value": -1.0}),
-    ],
-)
-def test_a_refused_option_has_its_value_and_limits_as_facts(options, facts):
-    call = lambda: quantize(ONE, QuantizeOptions(**options))  # noqa: E731
-    assert assert_refused(call, UsageError).facts == facts
-
-
-def test_approximations_have_their_numbers_as_facts():
-    graph = lif([[1.0]])
-    facts = [change.what.facts for change in quantize(graph).notes if isinstance(change.what, Text)]
-    assert {"speedup": 1000.0} in facts
-    assert any(entry.get("tau_syn") == parse_time("300us") for entry in facts)
-    assert any(entry.get("refractory_time") == parse_time("40ns") for entry in facts)
+    scales = {"2": 0.99 * hidden.scale, "4": 0.99**2 * last.scale}
+    again = quantize(graph, QuantizeOptions(slope=slope, scale=scales)).nodes["4"]
+    assert again.scale == scales["4"]
+    assert again.threshold_error > 1e-3

@@ -3,34 +3,19 @@
 import numpy as np
 import pytest
 
-from jaxsnn.bss2.search.portfolio import place_and_route
-from jaxsnn.bss2.search.quantize import quantize
-from tests.bss2.deployment import Deployment, random_events
+from tests.bss2.deployment import Deployment
 from tests.bss2.stack import calibration, configuration, network
 from tests.bss2.stack.coordinates import halco
-from tests.bss2.test_deployed_nets import NETS
+from tests.bss2.test_deployed_nets import mapped
 
 HALCO = halco()
 
 
-@pytest.fixture
-def ready(tmp_path, monkeypatch):
-    """`ready(name)`: a network of the 24, deployed."""
-
-    def make(name):
-        quantized = quantize(NETS[name]())
-        mapping = place_and_route(quantized.netlist).mapping
-        return Deployment(tmp_path, monkeypatch, quantized, mapping)
-
-    return make
-
-
-def run_once(ready):
-    """Send one run of a deployed network to the stack."""
-    run, trains = ready.script("run_hxtorch"), ready.script("common").Trains(1)
-    (calibrated,) = ready.script("calibrate").calibrated(ready.net)
-    ready.stack.modules["hxtorch"].init_hardware()
-    run.run_once(ready.net, ready.net["runs"][0], trains, 1e-5, str(calibrated))
+def calibrated(**changes):
+    """Ask for a calibration that differs from the usual one."""
+    target = calibration.NeuronCalibTarget()
+    vars(target).update(changes)
+    calibration.refuse(target)
 
 
 def share_an_address(run):
@@ -76,52 +61,46 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_what_is_broken_is_refused(name, ready):
-    deployed = ready("two layers")
+def test_what_is_broken_is_refused(name, tmp_path, monkeypatch):
+    deployed = Deployment(tmp_path, monkeypatch, *mapped("two layers"))
     change, message = BROKEN[name]
     change(deployed.net["runs"][0])
     with pytest.raises((RuntimeError, OverflowError), match=message):
-        run_once(deployed)
+        deployed.run_once()
 
 
-def test_coordinates_and_numbers_have_ranges():
-    for make in (
-        lambda: HALCO.SynapseRowOnDLS(HALCO.common.Enum(512)),
-        lambda: HALCO.SpikeLabel(1 << 16),
-        lambda: HALCO.NeuronLabel(1 << 14),
-        lambda: HALCO.AtomicNeuronOnDLS(HALCO.common.Enum(-1)),
-        lambda: HALCO.CrossbarNodeOnDLS(HALCO.CrossbarOutputOnDLS(1), HALCO.CrossbarInputOnDLS(0)),
-        lambda: setattr(network.PlacedConnection(), "weight", 64),
-        lambda: setattr(network.PlacedConnection(), "label", 64),
-    ):
-        with pytest.raises(OverflowError):
-            make()
-    with pytest.raises(TypeError):
-        HALCO.SpikeLabel(1.0)
-    with pytest.raises(TypeError, match="not a int"):
-        configuration.CrossbarNode(HALCO.NeuronLabel).mask = 3
-
-
-def test_calibrations_are_in_range_and_have_units():
-    target = calibration.NeuronCalibTarget()
-    calibration.refuse(target)
-    target.tau_syn = np.full((2, 512), 10e-6)
-    with pytest.raises(TypeError, match="tau_syn has no unit"):
-        calibration.refuse(target)
-    target = calibration.NeuronCalibTarget()
-    target.tau_mem = np.full(512, 3.0) * calibration.Unit(1.0)
-    with pytest.raises(ValueError, match="tau_mem is out of allowed range"):
-        calibration.refuse(target)
-
-
-def test_events_of_sources_that_feed_nothing_are_not_sent(ready):
-    deployed = ready("sparse")
-    deployed.run(random_events(deployed.net, 1, 1, 0.01), 0.01)
-    (experiment,) = deployed.stack.experiments
-    used = {
-        connection.index_pre[0]
-        for connection in experiment.network.execution_instances["0"]
-        .projections[network.ProjectionOnNetwork(0)]
-        .connections
-    }
-    assert used <= set(range(40))
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        *(
+            (make, OverflowError, None)
+            for make in (
+                lambda: HALCO.SynapseRowOnDLS(HALCO.common.Enum(512)),
+                lambda: HALCO.SpikeLabel(1 << 16),
+                lambda: HALCO.NeuronLabel(1 << 14),
+                lambda: HALCO.AtomicNeuronOnDLS(HALCO.common.Enum(-1)),
+                lambda: HALCO.CrossbarNodeOnDLS(
+                    HALCO.CrossbarOutputOnDLS(1), HALCO.CrossbarInputOnDLS(0)
+                ),
+                lambda: setattr(network.PlacedConnection(), "weight", 64),
+                lambda: setattr(network.PlacedConnection(), "label", 64),
+            )
+        ),
+        (lambda: HALCO.SpikeLabel(1.0), TypeError, None),
+        (
+            lambda: setattr(configuration.CrossbarNode(HALCO.NeuronLabel), "mask", 3),
+            TypeError,
+            "not a int",
+        ),
+        (lambda: calibrated(tau_syn=np.full((2, 512), 10e-6)), TypeError, "tau_syn has no unit"),
+        (
+            lambda: calibrated(tau_mem=np.full(512, 3.0) * calibration.Unit(1.0)),
+            ValueError,
+            "tau_mem is out of allowed range",
+        ),
+    ],
+)
+def test_coordinates_numbers_and_calibrations_have_types_and_ranges(make, error, message):
+    calibrated()
+    with pytest.raises(error, match=message):
+        make()

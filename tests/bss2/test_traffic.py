@@ -19,14 +19,14 @@ def once(net, time=1.5e-3):
 def test_one_spike_each_is_what_the_usage_says():
     net = dense_net(20, 12, 5)
     mapping = place_and_route(net).mapping
-    (found,) = traffic(mapping, once(net), T_END, SPEEDUP)
+    (load,) = traffic(mapping, once(net), T_END, SPEEDUP)
     expected = events_per_spike(mapping.runs[0], mapping.chip)
-    assert {name: found.events[name] for name in expected} == pytest.approx(expected)
-    assert {name: found.peak[name] for name in expected} == expected
-    assert found.events["all from the host"] == 20
-    assert found.limit == 125
-    assert found.replayed == 0
-    assert found.peak[found.busiest] == max(found.peak.values())
+    assert {name: load.events[name] for name in expected} == pytest.approx(expected)
+    assert {name: load.peak[name] for name in expected} == expected
+    assert load.events["all from the host"] == 20
+    assert load.limit == 125
+    assert load.replayed == 0
+    assert load.peak[load.busiest] == max(load.peak.values())
 
 
 def test_spikes_at_other_times_do_not_meet():
@@ -35,10 +35,10 @@ def test_spikes_at_other_times_do_not_meet():
     spikes = once(net)
     spikes["in"] = np.linspace(0, 4.9e-3, 20)[None, :, None].repeat(2, axis=0)
     spikes["layer1"][0] = np.inf  # one sample of two has none
-    (found,) = traffic(mapping, spikes, T_END, SPEEDUP)
-    assert found.peak["all from the host"] == 4  # 20 spikes in 5 windows
-    assert found.events["all from the host"] == 20
-    to_host = sum(found.events[f"link {link} to the host"] for link in range(4))
+    (load,) = traffic(mapping, spikes, T_END, SPEEDUP)
+    assert load.peak["all from the host"] == 4  # 20 spikes in 5 windows
+    assert load.events["all from the host"] == 20
+    to_host = sum(load.events[f"link {link} to the host"] for link in range(4))
     assert to_host == 5 + 12 / 2
 
 

@@ -14,7 +14,6 @@ from jaxsnn.commands.emulate_command import EmulateOutcome
 from jaxsnn.errors import UsageError
 from jaxsnn.event.event_driven import EventDriven
 from jaxsnn.network.lowering.lower import lower
-from jaxsnn.network.network import Network
 from jaxsnn.network.spikes import Events
 from jaxsnn.nir import build, write
 from jaxsnn.simulation.simulate import simulate
@@ -38,59 +37,63 @@ def graph():
     )
 
 
+def recorded_times(solution, network):
+    """What a recording of a solution's spikes would be, by population."""
+    return {
+        name: by_neuron(
+            np.asarray(solution.events(name).time),
+            np.asarray(solution.events(name).index),
+            network.populations[name].size,
+        )
+        for name in network.populations
+    }
+
+
 @pytest.fixture(scope="module")
 def simulated():
     """(network, inputs, the network's own spikes as a recording)."""
     network = lower(graph())
-    random = np.random.default_rng(0)
-    time = random.uniform(0, 15e-3, (3, 5)).astype(network.dtype)
+    time = np.random.default_rng(0).uniform(0, 15e-3, (3, 5)).astype(network.dtype)
     index = np.tile(np.arange(5), (3, 1))
     engine = EventDriven(max_spikes="auto")
     done = simulate(network, Events(time=time, index=index), T_END, engine=engine)
-    times = {}
-    for name in ("2", "4"):
-        events = done.events(name)
-        size = network.populations[name].size
-        times[name] = by_neuron(np.asarray(events.time), np.asarray(events.index), size)
-    assert all(np.isfinite(one).any() for one in times.values())
+    times = recorded_times(done, network)
+    assert all(np.isfinite(spikes).any() for spikes in times.values())
     return network, RecordedChip(times=times, inputs={"input": (time, index)})
 
 
 def test_what_was_sent_several_times_has_each_of_its_recordings(simulated):
     network, recorded = simulated
-    time, index = recorded.inputs["input"]
+    sent = {"input": tuple(np.tile(array[:1], (3, 1)) for array in recorded.inputs["input"])}
     first = np.full((3, 3, 1), np.inf)
     first[range(3), range(3), 0] = [5e-3, 6e-3, 7e-3]
-    sent = {"input": (np.tile(time[:1], (3, 1)), np.tile(index[:1], (3, 1)))}
     again = RecordedChip(times={"2": np.full((3, 8, 1), np.inf), "4": first}, inputs=sent)
-    np.testing.assert_allclose(again.solution(network, T_END).first_spike("4"), first[..., 0])
-    early = again.solution(network, 6.5e-3)
+    complete, early = (again.solution(network, end) for end in (T_END, 6.5e-3))
+    np.testing.assert_allclose(complete.first_spike("4"), first[..., 0])
     np.testing.assert_array_equal(early.counts["4"], np.diag([1, 1, 0]))  # as `compare` has it
     late = "population '4': 1 recorded spikes at or after t_end = 6.5 ms were left out"
-    assert [note for note in early.notes if late in note]
-    assert [note for note in compared(network, again, 6.5e-3).notes if late in note]
-    assert not [note for note in again.solution(network, T_END).notes if "left out" in note]
+    for notes in (early.notes, compared(network, again, 6.5e-3).notes):
+        assert [note for note in notes if late in note]
+    assert not [note for note in complete.notes if "left out" in note]
 
 
 @pytest.mark.slow
 def test_a_recording_is_a_solution_with_gradients_at_its_spikes(simulated):
     """What the network itself fired gives back its own spikes and its own gradients."""
     network, recorded = simulated
+    time, index = recorded.inputs["input"]
+    inputs, engine = Events(time=time, index=index), EventDriven(max_spikes=16)
 
     def total(parameters, run):
-        changed = Network(
-            parameters=parameters, wires=network.wires, populations=network.populations
-        )
-        first = run(changed).first_spike("4")
+        first = run(network.with_parameters(parameters)).first_spike("4")
         return jnp.sum(jnp.where(jnp.isfinite(first), first, 0.0))
 
-    inputs = Events(time=recorded.inputs["input"][0], index=recorded.inputs["input"][1])
-    value, gradient = jax.value_and_grad(total)(
-        network.parameters, lambda one: recorded.solution(one, T_END)
-    )
-    engine = EventDriven(max_spikes=16)
-    expected, wanted = jax.value_and_grad(total)(
-        network.parameters, lambda one: simulate(one, inputs, T_END, engine=engine)
+    (value, gradient), (expected, wanted) = (
+        jax.value_and_grad(total)(network.parameters, run)
+        for run in (
+            lambda changed: recorded.solution(changed, T_END),
+            lambda changed: simulate(changed, inputs, T_END, engine=engine),
+        )
     )
     np.testing.assert_allclose(value, expected, rtol=1e-5)
     for name in ("1", "3"):
@@ -107,9 +110,9 @@ def test_samples_come_back_in_any_order_and_unknown_ones_are_refused(simulated):
     shuffled = {"input": Events(time=time[order][:, ::-1], index=index[order][:, ::-1])}
     recalled = recorded.forward(network, shuffled)
     np.testing.assert_array_equal(recalled["2"], recorded.times["2"][order])
-    unknown = Events(time=np.stack([time[0], time[1] + 1e-3]), index=index[:2])
-    says = "sample 1 is not among the 3"
-    assert_refused(lambda: recorded.forward(network, {"input": unknown}), UsageError, says)
+    unknown = {"input": Events(time=np.stack([time[0], time[1] + 1e-3]), index=index[:2])}
+    message = "sample 1 is not among the 3"
+    assert_refused(lambda: recorded.forward(network, unknown), UsageError, message)
 
 
 def test_residuals_count_what_is_missing_and_how_late_the_rest_is():
@@ -162,43 +165,38 @@ def test_the_population_that_feeds_the_output_answers_whatever_its_place():
     }
     chains = [("in", "w", "answer", "out"), ("answer", "back", "watch")]
     network = lower(build.network(nodes, chains))
-    first = np.array([[[1e-3], [2e-3]], [[2e-3], [1e-3]]])
     sent = {"in": (np.array([[0.0, 1e-3], [0.0, 1e-3]]), np.array([[0, 1], [1, 0]]))}
-    times = {"answer": first, "watch": np.full((2, 1, 1), 3e-3)}
-    found = compared(network, RecordedChip(times=times, inputs=sent), T_END, np.array([0, 1]))
-    assert (found.accuracy, found.expected_accuracy) == (1.0, 1.0)
+    first = np.array([[[1e-3], [2e-3]], [[2e-3], [1e-3]]])
+    recorded = RecordedChip(times={"answer": first, "watch": np.full((2, 1, 1), 3e-3)}, inputs=sent)
+    comparison = compared(network, recorded, T_END, np.array([0, 1]))
+    assert (comparison.accuracy, comparison.expected_accuracy) == (1.0, 1.0)
 
 
 @pytest.mark.slow
 def test_a_data_set_goes_to_the_chip_and_comes_back(tmp_path, capsys):
     def command(*arguments, code=0):
         assert main([*map(str, arguments), "-q", "--json"]) == code
-        return capsys.readouterr()
+        captured = capsys.readouterr()
+        return captured.err if code else json.loads(captured.out or "{}")
 
     net, mapping, sent, got = (tmp_path / name for name in ("n.nir", "m.json", "x.npz", "y.npz"))
     write(net, graph())
-    told = command("chip", "inputs", net, "--data", "yinyang", "--samples", 20, "-o", sent)
-    assert json.loads(told.out)["events"] == 100
+    samples = "chip", "inputs", net, "--data", "yinyang"
+    assert command(*samples, "--samples", 20, "-o", sent)["events"] == 100
     arrays = np.load(sent)
     assert arrays["input.time"].shape == (20, 5)
     assert set(arrays["label"]) <= {0, 1, 2}
     command("map", net, "-o", mapping)
     ends = ["--input", sent, "--t-end", "40ms"]
-    done = json.loads(command("emulate", net, mapping, *ends, "-o", got, "--chip-seed", 3).out)
-    assert (done["runs"], done["samples"]) == (1, 20)
-    assert sum(done["lost"].values()) == 0
-    found = json.loads(command("compare", net, got, *ends).out)
-    assert found["populations"]["2"]["recorded"] == done["spikes"]["2"]
-    assert 0.005 < found["populations"]["2"]["sigma"] < 0.3
-    assert 0 <= found["accuracy"] <= 1
+    done = command("emulate", net, mapping, *ends, "-o", got, "--chip-seed", 3)
+    assert (done["runs"], done["samples"], sum(done["lost"].values())) == (1, 20, 0)
+    comparison = command("compare", net, got, *ends)
+    assert comparison["populations"]["2"]["recorded"] == done["spikes"]["2"]
+    assert 0.005 < comparison["populations"]["2"]["sigma"] < 0.3
+    assert 0 <= comparison["accuracy"] <= 1
+    assert "pass --t-end" in command("compare", net, got, "--input", sent, code=2)
     np.savez(got, **{"2.time": np.zeros((20, 1)), "2.index": np.zeros((20, 1), int)})
-    assert "has no '4.time'" in command("compare", net, got, *ends, code=2).err
-    other = tmp_path / "z.npz"
-    error = command(
-        "chip", "inputs", net, "--data", "yinyang", "--part", "tst", "-o", other, code=2
-    )
-    assert "there is no part 'tst'" in error.err
-    assert "pass --t-end" in command("compare", net, got, "--input", sent, code=2).err
+    assert "has no '4.time'" in command("compare", net, got, *ends, code=2)
 
 
 @pytest.fixture
@@ -228,15 +226,15 @@ LATE = {"input.time": [[1e-3, 20e-3, 21e-3]], "input.index": [[0, 1, 2]]}
 
 
 @pytest.mark.parametrize(
-    ("arrays", "flags", "text", "is_said"),
+    ("arrays", "flags", "text", "is_noted"),
     [
         (LATE, (), "input 'input': 2 events at or after --t-end 20 ms", True),
         (ONE_EVENT, ("--chips", "several"), "--chips several has no effect", True),
         (ONE_EVENT, ("--chips", "one"), "has no effect", False),
     ],
 )
-def test_what_an_emulation_leaves_out_is_said(arrays, flags, text, is_said, emulated):
-    assert (text in emulated(graph(), arrays, *flags)[1]) == is_said
+def test_what_an_emulation_leaves_out_is_noted(arrays, flags, text, is_noted, emulated):
+    assert (text in emulated(graph(), arrays, *flags)[1]) == is_noted
 
 
 def test_the_channel_that_replaces_biases_counts_as_traffic(emulated):
@@ -274,16 +272,19 @@ def test_the_emulated_chip_takes_the_events_that_run_takes(time, index, emulated
 
 def padded(size, count=3):
     """A spike of neuron 0 in each sample, and an unused slot of a population of a size."""
-    return np.tile([1e-3, np.inf], (count, 1)), np.tile([0, size], (count, 1))
+    return {
+        "time": np.tile([1e-3, np.inf], (count, 1)),
+        "index": np.tile([0, size], (count, 1)),
+    }
 
 
-def recording(path, name="2", time=None, index=None, samples=3):
-    """A recording of silence in both populations, but for what is said of one."""
-    arrays = {f"{name}.time": np.full((samples, 1), np.inf) for name in ("2", "4")}
-    arrays |= {f"{name}.index": np.zeros((samples, 1), int) for name in ("2", "4")}
-    arrays |= {} if time is None else {f"{name}.time": np.asarray(time)}
-    arrays |= {} if index is None else {f"{name}.index": np.asarray(index)}
-    np.savez(path, **arrays)
+def recording(path, name="2", samples=3, **changes):
+    """A recording of silence in both populations, but for changes of one."""
+    arrays = {}
+    for population in ("2", "4"):
+        arrays[f"{population}.time"] = np.full((samples, 1), np.inf)
+        arrays[f"{population}.index"] = np.zeros((samples, 1), int)
+    np.savez(path, **arrays | {f"{name}.{key}": array for key, array in changes.items()})
     return path
 
 
@@ -291,11 +292,10 @@ ZEROS = np.zeros((3, 1))
 
 
 @pytest.mark.parametrize(
-    ("changes", "says"),
+    ("changes", "message"),
     [
         ({"samples": 2}, r"shape \(2, 1\), 3 samples"),
-        *((dict(zip(("time", "index"), padded(size), strict=True)), f"padded with {size}")
-          for size in (7, 11)),
+        *((padded(size), f"padded with {size}") for size in (7, 11)),
         ({"time": ZEROS + np.nan}, r"'2\.time' .* nan at sample 0, slot 0"),
         ({"time": ZEROS - 1e-3}, r"'2\.time' .* -0\.001"),
         ({"time": ZEROS + 1e-3, "index": ZEROS.astype(int) + 8}, r"'2\.index' .* 8 .* from 0 to 7"),
@@ -303,50 +303,56 @@ ZEROS = np.zeros((3, 1))
         ({"time": ZEROS.astype(complex)}, r"'2\.time' .*, must be real numbers"),
         ({"time": ZEROS.astype(str)}, r"'2\.time' .*, must be real numbers"),
     ],
-)  # fmt: skip
-def test_recordings_of_something_else_are_refused(changes, says, tmp_path, simulated):
+)
+def test_recordings_of_something_else_are_refused(changes, message, tmp_path, simulated):
     """One of fewer neurons names none that this one lacks: its padding tells it."""
     network, recorded = simulated
     path = recording(tmp_path / "y.npz", **changes)
-    assert_refused(lambda: read_recording(path, recorded.inputs, network), UsageError, says)
+    assert_refused(lambda: read_recording(path, recorded.inputs, network), UsageError, message)
 
 
 @pytest.mark.parametrize(("name", "padding"), [("2", 8), ("2", 0), ("4", 3)])
 def test_recordings_are_padded_with_the_size_or_with_0(name, padding, tmp_path, simulated):
     network, recorded = simulated
-    time, index = padded(padding)
-    path = recording(tmp_path / "y.npz", name, time, index)
+    path = recording(tmp_path / "y.npz", name, **padded(padding))
     assert set(read_recording(path, recorded.inputs, network).times) == {"2", "4"}
 
 
 # ---- data sets for the chip
 
 
-def test_samples_are_encoded_for_the_chip(tmp_path, capsys):
-    net, sent = tmp_path / "n.nir", tmp_path / "x.npz"
-    write(net, graph())
-    words = ["chip", "inputs", net, "--data", "yinyang", "--samples", 3, "-o", sent]
+@pytest.fixture
+def encoding(tmp_path):
+    """`encoding(graph)`: the command that encodes three samples for a network; and their file."""
+
+    def words(graph):
+        net, sent = tmp_path / "n.nir", tmp_path / "x.npz"
+        write(net, graph)
+        return ["chip", "inputs", net, "--data", "yinyang", "--samples", 3, "-o", sent], sent
+
+    return words
+
+
+def test_samples_are_encoded_for_the_chip(encoding, capsys):
+    words, sent = encoding(graph())
     code, out, _ = call(capsys, *words)
     assert (code, "3 samples" in out, "15 events" in out) == (0, True, True)
-    with np.load(sent) as arrays:
-        assert arrays["input.time"].shape == arrays["input.index"].shape == (3, 5)
-        assert arrays["label"].shape == (3,)
+    shapes = {name: array.shape for name, array in np.load(sent).items()}
+    assert shapes == {"input.time": (3, 5), "input.index": (3, 5), "label": (3,)}
     assert "'tst': did you mean 'test'" in refused(capsys, *words, "--part", "tst", "--force")[1]
 
 
-def test_of_several_outputs_one_is_named_for_the_chip(tmp_path, capsys):
+def test_of_several_outputs_one_is_named_for_the_chip(encoding, capsys):
     """`--loss`, which was advised, is no option of the command."""
-    net, sent = tmp_path / "n.nir", tmp_path / "x.npz"
     nodes = {"in": build.input(5), "w": build.linear(weight=np.ones((3, 5)))}
     nodes |= {name: build.cubalif(3, **NEURONS) for name in ("a", "b")}
     nodes |= {f"out {name}": build.output(3) for name in ("a", "b")}
-    write(net, build.network(nodes, [("in", "w", "a", "out a"), ("w", "b", "out b")]))
-    words = ["chip", "inputs", net, "--data", "yinyang", "--samples", 3, "-o", sent]
+    chains = [("in", "w", "a", "out a"), ("w", "b", "out b")]
+    words, sent = encoding(build.network(nodes, chains))
     assert "--population NODE" in refused(capsys, *words)[1]
     assert "'c': There are a, b" in refused(capsys, *words, "--population", "c")[1]
     assert call(capsys, *words, "--population", "b")[0] == 0
-    with np.load(sent) as arrays:
-        assert arrays["in.time"].shape == (3, 5)
+    assert np.load(sent)["in.time"].shape == (3, 5)
 
 
 def test_what_was_simulated_compares_as_equal(tmp_path, capsys, simulated):
@@ -365,48 +371,44 @@ def test_what_was_simulated_compares_as_equal(tmp_path, capsys, simulated):
     words = ["compare", net, got, "--input", sent, "--t-end", "40ms"]
     code, out, _ = call(capsys, *words)
     assert code == 0
-    lines = out.splitlines()
-    assert [line.partition(":")[0] for line in lines[:2]] == ["2", "4"]
-    assert all("0 missing" in line for line in lines[:2])
-    fired = np.isfinite(recorded.times["4"]).any(axis=(1, 2)).mean()
-    rate = f"{fired:.2%}"
-    assert lines[2:] == [f"first spikes are right in {rate} of the samples, simulated in {rate}"]
+    *populations, last = out.splitlines()
+    assert [line.partition(":")[0] for line in populations] == ["2", "4"]
+    assert all("0 missing" in line for line in populations)
+    rate = f"{np.isfinite(recorded.times['4']).any(axis=(1, 2)).mean():.2%}"
+    assert last == f"first spikes are right in {rate} of the samples, simulated in {rate}"
     assert "pass --t-end" in refused(capsys, *words[:-2])[1]
 
 
 def test_recurrent_networks_are_compared_whatever_they_fire():
     """The default of the engine has room for 16 spikes a neuron in a cycle."""
-    neurons = build.cubalif(2, **NEURONS)
     nodes = {
         "in": build.input(1),
         "w": build.linear(weight=[[30.0], [30.0]]),
-        "hidden": neurons,
+        "hidden": build.cubalif(2, **NEURONS),
         "back": build.linear(weight=[[0.5, 1.0], [1.0, 0.5]]),
         "out": build.output(2),
     }
-    network = lower(
-        build.network(nodes, [("in", "w", "hidden", "out"), ("hidden", "back", "hidden")])
-    )
-    sent = {"in": (np.array([[1e-3]]), np.array([[0]]))}
-    silent = RecordedChip(times={"hidden": np.full((1, 2, 1), np.inf)}, inputs=sent)
-    found = compared(network, silent, T_END).populations["hidden"]
-    assert found.missing == found.expected > 2 * 16
+    chains = [("in", "w", "hidden", "out"), ("hidden", "back", "hidden")]
+    silent = RecordedChip(times={"hidden": np.full((1, 2, 1), np.inf)}, inputs={"in": ONE_INPUT})
+    network = lower(build.network(nodes, chains))
+    residual = compared(network, silent, T_END).populations["hidden"]
+    assert residual.missing == residual.expected > 2 * 16
 
 
-def test_what_is_not_compared_is_said():
-    last = build.cubali(**NEURONS)
-    weights = build.linear(weight=np.ones((3, 2))), build.linear(weight=np.ones((2, 3)))
-    hidden = build.cubalif(**NEURONS)
-    network = lower(build.sequential(build.input(2), weights[0], hidden, weights[1], last))
-    sent = {"input": (np.array([[1e-3]]), np.array([[0]]))}
+ONE_INPUT = np.array([[1e-3]]), np.array([[0]])
+
+
+def test_what_is_not_compared_is_noted():
+    first, second = (build.linear(weight=np.ones(shape)) for shape in ((3, 2), (2, 3)))
+    hidden, readout = build.cubalif(**NEURONS), build.cubali(**NEURONS)
+    network = lower(build.sequential(build.input(2), first, hidden, second, readout))
+    sent = {"input": ONE_INPUT}
     silent = RecordedChip(times={"2": np.full((1, 3, 1), np.inf)}, inputs=sent)
-    said = compared(network, silent, T_END, np.array([1])).notes
-    assert said == (
-        "only spikes are compared, the membranes of 4 are not",
-        "the labels are not used: 0 spiking populations feed the outputs (none), the accuracy of first"
-        " spikes needs one",
+    assert compared(network, silent, T_END, np.array([1])).notes == (
+        "spikes alone are compared: the membranes of 4 are not",
+        "the labels are not used: no population of spikes answers, and first spikes are those of one",
     )
-    alone = lower(build.sequential(build.input(2), weights[0], build.cubali(**NEURONS)))
+    alone = lower(build.sequential(build.input(2), first, readout))
     nothing = RecordedChip(times={}, inputs=sent)
     assert_refused(lambda: compared(alone, nothing, T_END), UsageError, "no neuron .* fires")
 
@@ -443,13 +445,11 @@ def test_an_emulation_says_what_was_lost_and_what_it_takes():
 
 
 def test_lif_neurons_are_compared_too():
-    neurons = build.lif(tau=20e-3)
-    graph = build.sequential(build.input(2), build.linear(weight=np.full((3, 2), 2.0)), neurons)
-    network = lower(graph)
-    time, index = np.array([[1e-3, 2e-3]]), np.array([[0, 1]])
-    done = simulate(network, Events(time=time, index=index), T_END)
-    fired = done.events("2")
-    times = by_neuron(np.asarray(fired.time), np.asarray(fired.index), 3)
-    recorded = RecordedChip(times={"2": times}, inputs={"input": (time, index)})
-    found = compared(network, recorded, T_END).populations["2"]
-    assert (found.missing, found.extra, found.tau) == (0, 0, pytest.approx(20e-3))
+    layers = build.linear(weight=np.full((3, 2), 2.0)), build.lif(tau=20e-3)
+    network = lower(build.sequential(build.input(2), *layers))
+    sent = np.array([[1e-3, 2e-3]]), np.array([[0, 1]])
+    spikes = Events(time=sent[0], index=sent[1])
+    times = recorded_times(simulate(network, spikes, T_END), network)
+    recorded = RecordedChip(times=times, inputs={"input": sent})
+    residual = compared(network, recorded, T_END).populations["2"]
+    assert (residual.missing, residual.extra, residual.tau) == (0, 0, pytest.approx(20e-3))

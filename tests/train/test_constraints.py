@@ -15,6 +15,7 @@ from jaxsnn.nir import build, read, write
 from jaxsnn.nir.initializers import normal
 from jaxsnn.train import Bounded, Free, Positive, fit
 from jaxsnn.train.loop.constraints import as_constraints, find_trainables, to_raw, to_values
+from tests.helpers.refusals import assert_refused
 from tests.helpers.small_task import DATA, QUICK, small_net
 
 
@@ -41,12 +42,12 @@ def test_raw_numbers_give_the_values_that_they_stand_for():
         "tau_syn": Bounded(low=0.001, high=0.05),
         "v_threshold": Positive(low="v_reset"),
     }
-    found = trainables(wanted, network)[0]
-    raw = to_raw(network, found)
+    constraints = trainables(wanted, network).constraints
+    raw = to_raw(network, constraints)
     assert raw["2"]["tau_mem"].shape == ()
     assert "tau_mem" not in raw["4"]
-    for node, own in to_values(network, found, raw).items():
-        for name, value in own.items():
+    for node, values in to_values(network, constraints, raw).items():
+        for name, value in values.items():
             np.testing.assert_allclose(
                 value, network.parameters[node][name], rtol=1e-6, err_msg=f"{node}.{name}"
             )
@@ -89,11 +90,10 @@ def test_raw_numbers_give_the_values_that_they_stand_for():
     ],
 )
 def test_what_makes_no_sense_is_refused(wanted, message):
-    with pytest.raises(UsageError, match=message):
-        trainables(wanted)
+    assert_refused(lambda: trainables(wanted), UsageError, message)
 
 
-def test_delays_at_a_bound_begin_inside_and_it_is_said():
+def test_delays_at_a_bound_begin_inside_and_it_is_noted():
     network = with_synaptic_delays(lower(small_net()), "1", np.zeros((20, 5)))
     found, notes = trainables(("weight", "delay"), network)
     assert notes == (
@@ -118,13 +118,15 @@ def test_everything_trains_within_its_limits():
             "v_threshold": Positive(low="v_reset"),
         },
     )
-    hidden = trained.graph.nodes["2"]
-    assert len(np.unique(hidden.parameters["tau_mem"])) == 1
-    assert abs(float(np.asarray(hidden.parameters["tau_mem"]).flat[0]) - 0.02) > 1e-5
-    tau_syn = np.asarray(hidden.parameters["tau_syn"])
+    names = ("tau_mem", "tau_syn", "v_threshold")
+    tau_mem, tau_syn, threshold = (
+        np.asarray(trained.graph.nodes["2"].parameters[name]) for name in names
+    )
+    assert len(np.unique(tau_mem)) == 1
+    assert abs(float(tau_mem.flat[0]) - 0.02) > 1e-5
     assert ((tau_syn > 0.009) & (tau_syn < 0.011)).all()
     assert len(np.unique(tau_syn)) > 1
-    assert (np.asarray(hidden.parameters["v_threshold"]) > 0).all()
+    assert (threshold > 0).all()
     assert "1_delays" in trained.graph.nodes
     assert trained.history[-1].train_loss < trained.history[0].train_loss
 
@@ -142,26 +144,23 @@ def test_a_bound_that_is_trained_moves_along():
 
 @pytest.mark.parametrize("low", [".0199s", "19.9ms", "19900us"])
 def test_a_bound_in_a_table_may_have_a_unit(low):
-    found = as_constraints({"tau_mem": {"kind": "positive", "low": low}})
-    assert found["tau_mem"] == Positive(low=pytest.approx(19.9e-3))
-    with pytest.raises(UsageError):
-        as_constraints({"tau_mem": {"kind": "bounded", "low": "-1x", "high": 1.0}})
+    constraint = as_constraints({"tau_mem": {"kind": "positive", "low": low}})["tau_mem"]
+    assert constraint == Positive(low=pytest.approx(19.9e-3))
+
+
+def test_a_bound_without_a_unit_is_refused():
+    table = {"tau_mem": {"kind": "bounded", "low": "-1x", "high": 1.0}}
+    assert_refused(lambda: as_constraints(table), UsageError)
 
 
 @pytest.mark.parametrize("optimiser", ["adam", "sgd", "momentum"])
 def test_a_rate_is_that_of_the_step(optimiser):
+    settings = QUICK | {"epochs": 1, "batch_size": len(DATA.train), "optimiser": optimiser}
+    settings |= {"weight_bumping": {"label": 0.0, "hidden": 0.0}}
+
     def moved(rate):
-        done = fit(
-            small_net(),
-            DATA,
-            **{**QUICK, "epochs": 1, "batch_size": len(DATA.train)},
-            optimiser=optimiser,
-            weight_bumping={"label": 0.0, "hidden": 0.0},
-            trainable={"1.weight": Free(rate=rate)},
-        )
-        before, after = (
-            np.asarray(one.nodes["1"].weight, float) for one in (small_net(), done.graph)
-        )
+        trained = fit(small_net(), DATA, **settings, trainable={"1.weight": Free(rate=rate)}).graph
+        before, after = (np.asarray(g.nodes["1"].weight, float) for g in (small_net(), trained))
         return np.linalg.norm(after - before)
 
     assert moved(0.1) == pytest.approx(0.1 * moved(1.0), rel=1e-3)
@@ -169,62 +168,66 @@ def test_a_rate_is_that_of_the_step(optimiser):
 
 @pytest.mark.parametrize("options", [{"optimiser": "adamw"}, {"weight_decay": 0.1}])
 def test_weights_with_limits_do_not_decay(options):
-    wanted = {"1.weight": Positive(low=-100.0)}
-    with pytest.raises(UsageError, match="node '1': its weight has limits, and weight_decay"):
-        fit(small_net(), DATA, **QUICK, trainable=wanted, **options)
+    settings = QUICK | {"trainable": {"1.weight": Positive(low=-100.0)}} | options
+    message = "node '1': its weight has limits, and weight_decay"
+    assert_refused(lambda: fit(small_net(), DATA, **settings), UsageError, message)
 
 
-@pytest.mark.parametrize("kind", ["Leaky", "Synaptic"])
-def test_what_a_framework_ties_to_a_time_constant_follows_it(kind, tmp_path):
+SNNTORCH = {"dialect": "snntorch", "reset": "zero", "reset_delay": True}
+
+
+@pytest.mark.parametrize(
+    ("neurons", "gains"),
+    [
+        (build.lif(tau=2e-3, r=20.0), {"tau": "r"}),
+        (
+            build.cubalif(tau_mem=2e-3, tau_syn=1e-3, r=20.0, w_in=10.0),
+            {"tau_mem": "r", "tau_syn": "w_in"},
+        ),
+    ],
+    ids=["Leaky", "Synaptic"],
+)
+def test_what_a_framework_ties_to_a_time_constant_follows_it(neurons, gains, tmp_path):
     """beta of snnTorch is 1 - 1/r: trained by tau, which its file has beside r."""
-    if kind == "Leaky":
-        neurons, taus = build.lif(tau=2e-3, r=20.0), ("tau",)
-    else:
-        neurons = build.cubalif(tau_mem=2e-3, tau_syn=1e-3, r=20.0, w_in=10.0)
-        taus = ("tau_mem", "tau_syn")
-    layers = [build.linear(12, weight=normal(0.8, 0.4)), neurons]
-    layers += [build.linear(3, weight=normal(0.5, 0.3)), neurons]
-    told = {"dialect": "snntorch", "reset": "zero", "reset_delay": True}
-    graph = build.sequential(build.input(5), *layers, seed=0, **told)
-    trainable = ("weight", *taus)
-    kept = {**QUICK, "epochs": 2, "learning_rate": 0.05}
-    done = fit(graph, DATA, **kept, engine="grid", loss="count", trainable=trainable)
-    trained, before = done.graph.nodes["2"], graph.nodes["2"]
-    pairs = zip(taus, ("r", "w_in"), strict=False)
-    for tau, gain in pairs:
-        assert np.max(np.abs(trained.value(tau) / before.value(tau) - 1)) > 1e-3
-        np.testing.assert_allclose(trained.value(tau) / trained.value(gain), 1e-4, rtol=1e-5)
-        assert np.min(trained.value(tau)) > 1e-4
-    write(tmp_path / "made.nir", done.graph)
-    read(tmp_path / "made.nir", dialect="snntorch", reset="zero", reset_delay=True)
-    with pytest.raises(UsageError, match="the network has no v_leak to train"):
-        fit(graph, DATA, **kept, trainable=("v_leak",))
-    notes = find_trainables(lower(graph), ("weight", "v_leak", "tau"), longest_delay=1.0)[1]
-    assert any(
-        "v_leak is not trained: the framework of the file does not use it" in one for one in notes
+    weights = build.linear(12, weight=normal(0.8, 0.4)), build.linear(3, weight=normal(0.5, 0.3))
+    layers = weights[0], neurons, weights[1], neurons
+    graph = build.sequential(build.input(5), *layers, seed=0, **SNNTORCH)
+    settings = {**QUICK, "epochs": 2, "learning_rate": 0.05}
+    options = {"engine": "grid", "loss": "count", "trainable": ("weight", *gains)}
+    trained = fit(graph, DATA, **settings, **options).graph
+    before, after = graph.nodes["2"], trained.nodes["2"]
+    for tau, gain in gains.items():
+        assert np.max(np.abs(after.value(tau) / before.value(tau) - 1)) > 1e-3
+        np.testing.assert_allclose(after.value(tau) / after.value(gain), 1e-4, rtol=1e-5)
+        assert np.min(after.value(tau)) > 1e-4
+    write(tmp_path / "trained.nir", trained)
+    read(tmp_path / "trained.nir", **SNNTORCH)
+    assert_refused(
+        lambda: fit(graph, DATA, **settings, trainable=("v_leak",)),
+        UsageError,
+        "the network has no v_leak to train",
     )
+    notes = trainables(("weight", "v_leak", "tau"), lower(graph)).notes
+    assert any("v_leak is not trained: the file's framework does not use it" in n for n in notes)
 
 
 @pytest.mark.parametrize("ratio", [20.0, 600.0, 3000.0])
 def test_long_time_constants_of_spyx_can_be_written(ratio):
     """r = 1 - dt/tau has few digits of tau where tau is long: tau is what they tell."""
-    dt = 1e-3
-    neurons = build.lif(tau=ratio * dt, r=1 - 1 / ratio)
-    graph = build.sequential(
-        build.input(5), build.linear(3), neurons, seed=0, dialect="spyx", time_unit="s", dt=dt
-    )
+    dt, steps = 1e-3, jnp.array([0.1, -0.2, 0.3])
+    layers = build.linear(3), build.lif(tau=ratio * dt, r=1 - 1 / ratio)
+    settings = {"dialect": "spyx", "time_unit": "s", "dt": dt}
+    graph = build.sequential(build.input(5), *layers, seed=0, **settings)
     network = lower(graph)
-    found = trainables({"tau": Positive(low=dt)}, network)[0]
-    raw = to_raw(network, found)
-    raw["2"]["tau"] = raw["2"]["tau"] + jnp.array([0.1, -0.2, 0.3])
-    values = to_values(network, found, raw)
-    changed = network.with_parameters(
-        {node: {**own, **values.get(node, {})} for node, own in network.parameters.items()}
-    )
-    made = update_graph(graph, changed).nodes["2"]
-    np.testing.assert_allclose(made.value("tau") * (1 - made.value("r")), dt, rtol=1e-6)
-    wanted = dt + (ratio - 1) * dt * np.exp([0.1, -0.2, 0.3])
-    np.testing.assert_allclose(made.value("tau"), wanted, rtol=1e-6 * ratio)
+    constraints = trainables({"tau": Positive(low=dt)}, network).constraints
+    raw = to_raw(network, constraints)
+    raw["2"]["tau"] = raw["2"]["tau"] + steps
+    values = to_values(network, constraints, raw)
+    changed = {node: {**own, **values.get(node, {})} for node, own in network.parameters.items()}
+    neurons = update_graph(graph, network.with_parameters(changed)).nodes["2"]
+    np.testing.assert_allclose(neurons.value("tau") * (1 - neurons.value("r")), dt, rtol=1e-6)
+    expected = dt + (ratio - 1) * dt * np.exp(steps)
+    np.testing.assert_allclose(neurons.value("tau"), expected, rtol=1e-6 * ratio)
 
 
 def test_names_that_nothing_has_are_noted():

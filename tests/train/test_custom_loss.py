@@ -16,6 +16,7 @@ from jaxsnn.train.losses.losses import _LOSSES
 from tests.extending_page import code_of, made_by
 from tests.helpers import packages
 from tests.helpers.command_line import call, refused
+from tests.helpers.refusals import assert_refused
 from tests.helpers.small_task import DATA, QUICK, small_net
 
 MADE = made_by("A loss, an encoder, a constraint, a regulariser")
@@ -32,29 +33,27 @@ def hinge():
 
 
 def test_a_loss_that_is_registered_trains_by_its_name(hinge):
-    assert hinge is Hinge
-    assert LOSSES["hinge"] is Hinge
+    assert hinge is Hinge is LOSSES["hinge"]
     trained = fit(small_net(), DATA, **QUICK, loss="hinge")
     before, best = trained.history[0], trained.history[trained.best_epoch]
     assert before.validation_accuracy < 0.5
     assert best.validation_accuracy > 0.65
-    assert trained.settings["loss"] == {
-        "name": "hinge",
-        "population": "4",
-        "tau": 0.01,
-        "t_max": 0.065,
-        "margin": 0.5,
-    }
+    fields = {"population": "4", "tau": 0.01, "t_max": 0.065, "margin": 0.5}
+    assert trained.settings["loss"] == {"name": "hinge", **fields}
     # of first spikes alone: the population that is read stops after its first
     assert trained.settings["engine"]["first_spike_only"] == ["4"]
     assert evaluate(trained.graph, DATA.test, loss="hinge", bias=True) == trained.test_accuracy
 
 
 def test_its_fields_are_options_of_the_loss(hinge):
-    wide = fit(small_net(), DATA, loss="hinge", loss_options={"margin": 2.0}, epochs=1)
+    options = {"loss": "hinge", "epochs": 1}
+    wide = fit(small_net(), DATA, **options, loss_options={"margin": 2.0})
     assert wide.settings["loss"]["margin"] == 2.0
-    with pytest.raises(UsageError, match="loss_options: there is no 'marign': did you mean 'marg"):
-        fit(small_net(), DATA, loss="hinge", loss_options={"marign": 2.0}, epochs=1)
+    assert_refused(
+        lambda: fit(small_net(), DATA, **options, loss_options={"marign": 2.0}),
+        UsageError,
+        "loss_options: there is no 'marign': did you mean 'marg",
+    )
 
 
 PLUGIN = code_of("A loss, an encoder, a constraint, a regulariser")
@@ -80,53 +79,58 @@ def plugin(tmp_path, monkeypatch):
 
 def test_the_command_trains_with_a_loss_of_an_entry_point(plugin, tmp_path, capsys):
     write(tmp_path / "net.nir", small_net())
-    data, options = ["--data", "yinyang"], ["--epochs", "1", "--batch-size", "500", "-q"]
-    argv = ["train", tmp_path / "net.nir", "-o", tmp_path / "out.nir", *data, *options]
+    options = ["--data", "yinyang", "--epochs", "1", "--batch-size", "500", "-q"]
+    argv = ["train", tmp_path / "net.nir", *options, "-o", tmp_path / "out.nir", "--loss"]
+    for name, message in (
+        ("hinge-of-a-plugn", "did you mean 'hinge-of-a-plugin'?"),
+        ("broken", "the loss 'broken' cannot be loaded from hinge_plugin:Hingge"),
+        ("no-loss", "loss 'no-loss' ("),
+    ):
+        assert message in refused(capsys, *argv, name)[1]
+    assert not (tmp_path / "out.nir").exists()
     assert "hinge-of-a-plugin" not in LOSSES
-    code, out, err = call(capsys, *argv, "--loss", "hinge-of-a-plugin", "--json")
+    code, out, err = call(capsys, *argv, "hinge-of-a-plugin", "--json")
     assert code == 0, err
     assert 0 <= json.loads(out)["test_accuracy"] <= 1
     settings = json.loads((tmp_path / "out.history.json").read_text())["settings"]
-    assert settings["loss"]["name"] == "hinge-of-a-plugin"
-    assert settings["loss"]["margin"] == 0.5
-    argv[3] = tmp_path / "other.nir"
-    line = refused(capsys, *argv, "--loss", "hinge-of-a-plugn")[1]
-    assert "did you mean 'hinge-of-a-plugin'?" in line
-    line = refused(capsys, *argv, "--loss", "broken")[1]
-    assert "the loss 'broken' cannot be loaded from hinge_plugin:Hingge" in line
-    assert "loss 'no-loss' (" in refused(capsys, *argv, "--loss", "no-loss")[1]
-    assert not (tmp_path / "other.nir").exists()
+    assert (settings["loss"]["name"], settings["loss"]["margin"]) == ("hinge-of-a-plugin", 0.5)
 
 
-def test_what_is_not_a_loss_is_refused(hinge):
-    class Nameless(Hinge):
-        name = ""
+class Nameless(Hinge):
+    name = ""
 
-    class Blind(Hinge):
-        name, reads = "blind", "minds"
 
-    class Dumb:
-        name, reads = "dumb", "spikes"
+class Blind(Hinge):
+    name, reads = "blind", "minds"
 
-        def __call__(self, reading, labels):
-            return labels
 
-    class Other(Hinge):
-        pass
+class Dumb:
+    name, reads = "dumb", "spikes"
 
-    refusals = {
-        Nameless: 'loss Nameless has no name: set name = "its-name"',
-        Blind: r"loss 'blind' \(Blind\) reads 'minds': set reads to one of 'first spikes', 'spikes'",
-        Dumb: r"loss 'dumb' \(Dumb\) has no method predict",
-        Other: "the loss 'hinge' is .*Hinge already: choose another name",
-    }
-    for wrong, message in refusals.items():
-        with pytest.raises(UsageError, match=message):
-            register_loss(wrong)
-    with pytest.raises(UsageError, match=r"the loss 'ttfs' is .*FirstSpike already"):
-        register_loss(Hinge, "ttfs")
-    assert register_loss(Hinge) is Hinge
-    assert LOSSES["hinge"] is Hinge
+    def __call__(self, reading, labels):
+        return labels
+
+
+class Other(Hinge):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([Nameless], 'loss Nameless has no name: set name = "its-name"'),
+        (
+            [Blind],
+            r"loss 'blind' \(Blind\) reads 'minds': set reads to one of 'first spikes', 'spikes'",
+        ),
+        ([Dumb], r"loss 'dumb' \(Dumb\) has no method predict"),
+        ([Other], "the loss 'hinge' is .*Hinge already: choose another name"),
+        ([Hinge, "ttfs"], r"the loss 'ttfs' is .*FirstSpike already"),
+    ],
+)
+def test_what_is_not_a_loss_is_refused(arguments, message, hinge):
+    assert_refused(lambda: register_loss(*arguments), UsageError, message)
+    assert register_loss(Hinge) is Hinge is LOSSES["hinge"]
 
 
 def test_an_encoder_a_constraint_and_a_regulariser_of_ones_own_are_passed_as_they_are():
@@ -141,14 +145,10 @@ def test_an_encoder_a_constraint_and_a_regulariser_of_ones_own_are_passed_as_the
         progress=None,
     )
     trained = fit(graph, DATA, options=options, learning_rate=0.05)
-    assert trained.settings["encoder"] == {"name": "Backwards", "duration": 0.02}
-    assert trained.settings["trainable"]["1.weight"] == {
-        "name": "Rounded",
-        "most": 2.0,
-        "shared": False,
-        "rate": 0.5,
-    }
-    assert trained.settings["regularisers"] == [{"name": "FewSpikes", "population": "2"}]
+    settings, rounded = trained.settings, {"most": 2.0, "shared": False, "rate": 0.5}
+    assert settings["encoder"] == {"name": "Backwards", "duration": 0.02}
+    assert settings["trainable"]["1.weight"] == {"name": "Rounded", **rounded}
+    assert settings["regularisers"] == [{"name": "FewSpikes", "population": "2"}]
     assert trained.history[-1].train_loss < trained.history[0].train_loss
     weight = trained.graph.nodes["1"].weight
     assert np.abs(weight).max() <= 2.0
@@ -176,11 +176,9 @@ class Decay:
 
 
 def test_an_object_that_has_changed_is_not_taken_for_what_it_was():
-    options = {**QUICK, "epochs": 1}
-
     def trained(decay):
-        graph = fit(small_net(), DATA, **options, regularisers=(decay,)).graph
-        return graph.nodes["1"].value("weight")
+        options = {**QUICK, "epochs": 1, "regularisers": (decay,)}
+        return fit(small_net(), DATA, **options).graph.nodes["1"].value("weight")
 
     changing = Decay(0.0)
     before = trained(changing)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from jaxsnn import ApproximationWarning, Events, Note, TimeStepped, lower, simulate, write
-from jaxsnn.commands.cli import main
 from jaxsnn.nir import build
 from jaxsnn.nir.initializers import normal
 from jaxsnn.train import FirstSpike, fit, splits_of_arrays
+from tests.helpers.command_line import call
 from tests.helpers.small_task import small_net
 
 DT = 1e-3
@@ -31,11 +31,14 @@ def data(samples=80):
     return splits_of_arrays(Events.of_steps(rng.random((20, samples, 5)) < rate, dt=DT), y)
 
 
-QUICK = {"epochs": 1, "progress": None, "batch_size": 16}
+def train(graph, samples=None, **options):
+    """Train for one epoch."""
+    settings = {"epochs": 1, "progress": None, "batch_size": 16} | options
+    return fit(graph, data() if samples is None else samples, **settings)
 
 
 @pytest.mark.parametrize(
-    ("make", "options", "loss", "reported"),
+    ("make", "options", "loss", "noted"),
     [
         (small_net, {}, "ttfs", False),
         (lambda: small_net().with_dialect(small_net().dialect), {"loss": "count"}, "count", False),
@@ -47,151 +50,119 @@ QUICK = {"epochs": 1, "progress": None, "batch_size": 16}
         (lambda: snntorch_net(readout=True), {"loss": "integral"}, "integral", False),
     ],
 )
-def test_the_loss_follows_the_readout(make, options, loss, reported):
-    found = fit(make(), data(), skip_step_accuracy=True, **options, **QUICK)
-    assert found.settings["loss"]["name"] == loss
-    assert any(note.startswith(f"the loss is {loss}: '4'") for note in found.notes) is reported
+def test_the_loss_follows_the_readout(make, options, loss, noted):
+    trained = train(make(), skip_step_accuracy=True, **options)
+    assert trained.settings["loss"]["name"] == loss
+    assert any(note.startswith(f"the loss is {loss}: '4'") for note in trained.notes) is noted
 
 
-def by_hand(graph, test, t_end, read):
-    """Accuracy on the test samples, in steps."""
-    steps = round(t_end / DT)
-    x = np.zeros((steps, len(test), 5), np.float32)
+def by_hand(trained, test, read):
+    """Accuracy of a trained graph on the test samples, in steps."""
+    x = np.zeros((round(trained.settings["t_end"] / DT), len(test), 5), np.float32)
     for sample, (times, index) in enumerate(
-        zip(np.asarray(test.x.time), np.asarray(test.x.index), strict=True)
+        zip(*map(np.asarray, (test.x.time, test.x.index)), strict=True)
     ):
         used = np.isfinite(times)
         np.add.at(x, (np.rint(times[used] / DT).astype(int), sample, index[used]), 1)
-    run = simulate(lower(graph), x, engine=TimeStepped(record=True))
+    run = simulate(lower(trained.graph), x, engine=TimeStepped(record=True))
     return float(np.mean(read(run) == np.asarray(test.y)))
 
 
-def most(values):
-    return np.where(values.max(axis=1) > 0, values.argmax(axis=1), -1)
+def most_spikes(run):
+    counts = np.asarray(run.spikes["4"]).sum(axis=0)
+    return np.where(counts.max(axis=1) > 0, counts.argmax(axis=1), -1)
 
 
 @pytest.mark.parametrize(
     ("readout", "loss", "read"),
     [
-        (False, "count", lambda run: most(np.asarray(run.spikes["4"]).sum(axis=0))),
+        (False, "count", most_spikes),
         (True, "max", lambda run: np.asarray(run.output()).max(axis=0).argmax(axis=1)),
     ],
 )
 def test_the_accuracy_in_steps_is_that_of_the_trained_graph(readout, loss, read):
     splits = data()
-    found = fit(snntorch_net(readout), splits, loss=loss, **QUICK)
-    wanted = by_hand(found.graph, splits.test, found.settings["t_end"], read)
-    assert found.accuracy_in_steps == pytest.approx(wanted)
-    assert found.as_dict()["accuracy_in_steps"] == found.accuracy_in_steps
+    trained = train(snntorch_net(readout), splits, loss=loss)
+    assert trained.accuracy_in_steps == pytest.approx(by_hand(trained, splits.test, read))
+    assert trained.as_dict()["accuracy_in_steps"] == trained.accuracy_in_steps
 
 
-def about_steps(found):
-    return [
-        note for note in found.notes if isinstance(note, Note) and note.code == "accuracy-in-steps"
-    ]
+def notes_of(trained, code="accuracy-in-steps"):
+    return [note for note in trained.notes if isinstance(note, Note) and note.code == code]
 
 
 def test_a_difference_of_more_than_a_point_is_warned_of():
     """First spikes of one step are a tie in steps, and none in continuous time."""
     splits = data()
     with pytest.warns(ApproximationWarning):
-        found = fit(snntorch_net(), splits, loss="ttfs", **QUICK)
-    assert abs(found.accuracy_in_steps - found.test_accuracy) > 0.01
-    assert len(about_steps(found)) >= 1
-    counted = by_hand(
-        found.graph,
-        splits.test,
-        found.settings["t_end"],
-        lambda run: most(np.asarray(run.spikes["4"]).sum(axis=0)),
-    )
-    assert abs(counted - found.test_accuracy) > 0.01
-    assert f"{counted:.1%} of the test samples, read by spike counts" in about_steps(found)[1]
+        trained = train(snntorch_net(), splits, loss="ttfs")
+    counted = by_hand(trained, splits.test, most_spikes)
+    for accuracy in (trained.accuracy_in_steps, counted):
+        assert abs(accuracy - trained.test_accuracy) > 0.01
+    _, note = notes_of(trained)
+    assert f"{counted:.1%} of the test samples, read by spike counts" in note
 
 
 def test_it_is_left_out_where_there_is_nothing_to_compare():
-    assert fit(small_net(), data(), **QUICK).accuracy_in_steps is None
-    skipped = fit(snntorch_net(), data(), skip_step_accuracy=True, **QUICK)
-    assert skipped.accuracy_in_steps is None
-    assert about_steps(skipped) == []
-    in_steps = fit(snntorch_net(), data(), engine=TimeStepped(), **QUICK)
+    assert train(small_net()).accuracy_in_steps is None
+    in_steps = train(snntorch_net(), engine=TimeStepped())
     assert in_steps.accuracy_in_steps == in_steps.test_accuracy
 
 
 def test_skipping_changes_nothing_else():
-    with_steps, without = (
-        fit(snntorch_net(), data(), skip_step_accuracy=skip, **QUICK) for skip in (False, True)
-    )
-    assert with_steps.history == without.history
-    assert with_steps.test_accuracy == without.test_accuracy
+    compared, skipped = (train(snntorch_net(), skip_step_accuracy=skip) for skip in (False, True))
+    assert skipped.accuracy_in_steps is None
+    assert notes_of(skipped) == []
+    assert compared.history == skipped.history
+    assert compared.test_accuracy == skipped.test_accuracy
 
 
 def test_a_network_that_steps_cannot_run_is_trained_all_the_same():
     """Trained delays are no multiples of a step."""
-    found = fit(snntorch_net(), data(), synaptic_delays={"3": 1.3e-3}, **QUICK)
-    assert found.accuracy_in_steps is None
-    (note,) = about_steps(found)
+    trained = train(snntorch_net(), synaptic_delays={"3": 1.3e-3})
+    assert trained.accuracy_in_steps is None
+    (note,) = notes_of(trained)
     assert "is unknown" in note
     assert note.kind == "approximated"
 
 
 def test_samples_on_the_disk_are_evaluated_in_pieces():
-    whole, streamed = (fit(snntorch_net(), data(), stream=stream, **QUICK) for stream in (None, 8))
-    assert whole.accuracy_in_steps == streamed.accuracy_in_steps
+    at_once, streamed = (train(snntorch_net(), stream=stream) for stream in (None, 8))
+    assert at_once.accuracy_in_steps == streamed.accuracy_in_steps
 
 
 def test_inputs_of_other_steps_are_noted():
-    x = np.ones((20, 12, 5))
-    found = fit(
-        snntorch_net(),
-        (Events.of_steps(x, dt=DT / 2), np.arange(12) % 3),
-        skip_step_accuracy=True,
-        **QUICK,
-    )
-    assert [note.code for note in found.notes if isinstance(note, Note)] == ["step-length"]
+    events = Events.of_steps(np.ones((20, 12, 5)), dt=DT / 2)
+    trained = train(snntorch_net(), (events, np.arange(12) % 3), skip_step_accuracy=True)
+    assert [note.code for note in trained.notes if isinstance(note, Note)] == ["step-length"]
 
 
 def test_the_command_reports_it(tmp_path, capsys):
-    file, given, out = tmp_path / "a.nir", tmp_path / "d.npz", tmp_path / "b.nir"
+    file, samples, report = (tmp_path / name for name in ("a.nir", "d.npz", "r.html"))
     write(file, snntorch_net())
-    splits = data()
-    arrays = {}
-    for part in ("train", "test"):
-        own = getattr(splits, part)
-        arrays |= {f"time_{part}": own.x.time, f"index_{part}": own.x.index, f"y_{part}": own.y}
-    np.savez(given, **arrays)
-    words = [
-        "train",
-        str(file),
-        "--data",
-        str(given),
-        "-o",
-        str(out),
-        "--epochs",
-        "1",
-        "--loss",
-        "ttfs",
-    ]
-    report = tmp_path / "r.html"
-    assert main([*words, "--json", "--report", str(report)]) == 0
-    printed, err = capsys.readouterr()
-    content = json.loads(printed)
-    assert 0 <= content["accuracy_in_steps"] <= 1
+    splits, arrays = data(), {}
+    for name, part in (("train", splits.train), ("test", splits.test)):
+        arrays |= {f"time_{name}": part.x.time, f"index_{name}": part.x.index, f"y_{name}": part.y}
+    np.savez(samples, **arrays)
+    argv = ["train", file, "--data", samples, "-o", tmp_path / "b.nir", "--epochs", "1"]
+    argv += ["--loss", "ttfs"]
+    code, out, err = call(capsys, *argv, "--json", "--report", report)
+    assert code == 0
+    accuracy = json.loads(out)["accuracy_in_steps"]
+    assert 0 <= accuracy <= 1
     assert "Warning" not in err
-    assert (
-        f"in the time steps of the source {content['accuracy_in_steps']:.2%}" in report.read_text()
-    )
-    assert main([*words, "--force"]) == 0
-    assert f"in time steps  {content['accuracy_in_steps']:.2%}" in capsys.readouterr().out
-    assert main([*words, "--force", "--skip-step-accuracy", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["accuracy_in_steps"] is None
+    assert f"in the time steps of the source {accuracy:.2%}" in report.read_text()
+    code, out, _ = call(capsys, *argv, "--force")
+    assert (code, f"in time steps  {accuracy:.2%}" in out) == (0, True)
+    code, out, _ = call(capsys, *argv, "--force", "--skip-step-accuracy", "--json")
+    assert (code, json.loads(out)["accuracy_in_steps"]) == (0, None)
 
 
 @pytest.mark.parametrize(("tau", "noted"), [("20", 1), ('"20ms"', 0)])
 def test_time_constants_of_a_configuration_are_noted_too(tmp_path, capsys, tau, noted):
-    config = tmp_path / "run.toml"
-    config.write_text(
+    (tmp_path / "run.toml").write_text(
         'data = "yinyang"\nepochs = 1\nbatch-size = 2500\n[network]\ninput = 5\n'
         f'tau-mem = {tau}\ntau-syn = "10ms"\nlayers = [{{ neurons = 3, weight = [1.0, 0.5] }}]\n'
     )
-    main(["train", "--config", str(config), "-o", str(tmp_path / "a.nir")])
-    assert capsys.readouterr().err.count("read as seconds") == noted
+    argv = "train", "--config", tmp_path / "run.toml", "-o", tmp_path / "a.nir"
+    assert call(capsys, *argv)[2].count("taken for seconds") == noted

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import re
 import sys
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -41,6 +42,7 @@ from jaxsnn.train import (
 from jaxsnn.train.loop.defaults import make_loss, refuse_unfit
 from jaxsnn.train.loop.history import EpochRecord, ending_notes
 from jaxsnn.train.loop.train_plan import make_plan, plan_notes
+from tests.helpers.refusals import assert_refused
 from tests.helpers.small_task import DATA, QUICK, small_net
 
 
@@ -56,6 +58,10 @@ def test_it_learns(trained):
     assert trained.history[-1].train_loss < 0.5 * before.train_loss
     assert [record.epoch for record in trained.history] == list(range(13))
     assert len(trained.seconds) == 13
+    assert trained.settings["loss"]["name"] == "ttfs"
+    assert trained.settings["t_end"] == pytest.approx(0.065)
+    assert "from 0 s to 20 ms" in trained.notes[0]
+    assert "36 of 292 training samples, others each time, are dropped" in trained.notes[1]
 
 
 def test_the_graph_is_that_of_the_best_epoch(trained):
@@ -67,15 +73,13 @@ def test_the_graph_is_that_of_the_best_epoch(trained):
     )
     assert trained.best_epoch == best.epoch
     network = lower(trained.graph)
-    loss = make_loss("ttfs", network)
+    loss, engine = make_loss("ttfs", network), EventDriven(max_spikes="auto")
+    encode = Latency(t_min=0.0, t_max=2 * loss.tau, bias=True, first="small")
     for data, reported in (
         (DATA.test, trained.test_accuracy),
         (DATA.validation, best.validation_accuracy),
     ):
-        events = Latency(t_min=0.0, t_max=2 * loss.tau, bias=True, first="small")(data.x)
-        answers = loss.predict(
-            simulate(network, events, loss.t_max, engine=EventDriven(max_spikes="auto"))
-        )
+        answers = loss.predict(simulate(network, encode(data.x), loss.t_max, engine=engine))
         assert np.mean(np.asarray(answers) == data.y) == pytest.approx(reported)
 
 
@@ -87,11 +91,15 @@ def test_only_weights_change(trained):
             assert same == (key != "weight"), (name, key)
 
 
+def weights_of(graph):
+    return [np.asarray(graph.nodes[name].weight) for name in ("1", "3")]
+
+
 def test_two_runs_are_equal(trained):
     again = fit(small_net(), DATA, **QUICK)
     assert json.dumps(again.as_dict()) == json.dumps(trained.as_dict())
-    for name in ("1", "3"):
-        assert np.array_equal(again.graph.nodes[name].weight, trained.graph.nodes[name].weight)
+    for first, second in zip(weights_of(trained.graph), weights_of(again.graph), strict=True):
+        assert np.array_equal(first, second)
 
 
 RUN = """
@@ -128,18 +136,17 @@ def test_an_epoch_that_exhausts_the_budget_is_repeated_and_loses_nothing(monkeyp
         sys.modules["jaxsnn.train.loop.passes"], "room_for_training", lambda needed: needed
     )
     net, lines = small_net(first=(1.0, 0.2)), []
-    settings = {
-        **QUICK,
-        "epochs": 3,
-        "weight_bumping": WeightBumping(hidden=1.0, hidden_fraction=1.1),
-    }
+    bumping = WeightBumping(hidden=1.0, hidden_fraction=1.1)
+    settings = QUICK | {"epochs": 3, "weight_bumping": bumping}
     engine = EventDriven(max_spikes=1, first_spike_only=("4",), min_slope=0.04)
-    narrow = fit(net, DATA, **{**settings, "progress": lines.append}, engine=engine)
+    narrow = fit(net, DATA, **settings | {"progress": lines.append}, engine=engine)
     assert any(re.search("epoch 1: .* repeated with room for 2", line) for line in lines)
     assert [record.max_spikes for record in narrow.history] == [1, 2, 2, 2]
-    wide = fit(net, DATA, **settings)
-    for one, other in zip(narrow.history, wide.history, strict=True):
-        assert dataclasses.replace(one, max_spikes=0) == dataclasses.replace(other, max_spikes=0)
+    narrow, wide = (
+        [dataclasses.replace(record, max_spikes=0) for record in run.history]
+        for run in (narrow, fit(net, DATA, **settings))
+    )
+    assert narrow == wide
 
 
 @pytest.mark.parametrize(
@@ -153,55 +160,54 @@ def test_the_budget_is_recorded_however_it_is_said(budget, room):
 
 
 def test_a_neuron_that_fires_without_end_is_refused(monkeypatch):
-    monkeypatch.setattr(sys.modules["jaxsnn.train.loop.passes"], "_LARGEST_BUDGET", 3)
-    with pytest.raises(
-        SimulationError, match=r"a neuron of '2' fires \d+ times, .* lower its input weights"
-    ):
-        fit(
-            small_net(first=(6.0, 0.1)),
-            DATA,
-            **QUICK,
-            engine=EventDriven(max_spikes=2, first_spike_only=("4",)),
-        )
+    monkeypatch.setattr(sys.modules["jaxsnn.train.loop.training_run"], "_LARGEST_BUDGET", 3)
+    engine = EventDriven(max_spikes=2, first_spike_only=("4",))
+    assert_refused(
+        lambda: fit(small_net(first=(6.0, 0.1)), DATA, **QUICK, engine=engine),
+        SimulationError,
+        r"a neuron of '2' fires \d+ times",
+    )
 
 
 def test_weights_of_silent_outputs_are_bumped_until_they_fire():
-    quiet = small_net(second=(0.02, 0.01))
-    bumped = fit(quiet, DATA, **QUICK)
-    assert bumped.history[0].undecided == 1.0
-    assert bumped.history[-1].undecided < 0.1
-    assert bumped.history[-1].validation_accuracy > 0.4
+    before, *_, after = fit(small_net(second=(0.02, 0.01)), DATA, **QUICK).history
+    assert before.undecided == 1.0
+    assert after.undecided < 0.1
+    assert after.validation_accuracy > 0.4
 
 
 def test_outputs_that_stay_silent_stop_the_run():
-    quiet = small_net(second=(0.02, 0.01))
-    with pytest.raises(
-        TrainingStopped, match=r"no neuron of '4' fires .* 12 epochs.* learning rate from 0\.05"
-    ) as caught:
-        fit(quiet, DATA, **QUICK, weight_bumping=WeightBumping(label=0.0, hidden=0.0))
+    off = WeightBumping(label=0.0, hidden=0.0)
+    with pytest.raises(TrainingStopped, match=r"no neuron of '4' fires .* 12 epochs") as stopped:
+        fit(small_net(second=(0.02, 0.01)), DATA, **QUICK, weight_bumping=off)
     assert (
-        caught.value.fix
+        stopped.value.fix
         == "enlarge its input weights (calibrate=0.5 does it first), or lower the learning rate from 0.05"
     )
-    assert len(caught.value.fit.history) == 13
-    assert caught.value.fit.best_epoch == 0
+    assert len(stopped.value.fit.history) == 13
+    assert stopped.value.fit.best_epoch == 0
 
 
 def test_weights_of_silent_hidden_neurons_are_bumped_until_they_fire():
     quiet = small_net(first=(0.35, 0.05), second=(1.0, 0.3))
-    bumped = fit(quiet, DATA, **QUICK, weight_bumping={"hidden": 1.0})
-    assert bumped.history[0].silent["2"] == 1.0
-    assert bumped.history[-1].silent["2"] < 0.8
+    before, *_, after = fit(quiet, DATA, **QUICK, weight_bumping={"hidden": 1.0}).history
+    assert before.silent["2"] == 1.0
+    assert after.silent["2"] < 0.8
+
+
+def fallible(epochs, *rates, **options):
+    """Train with a learning rate for each epoch of 73 steps, the last for all others."""
+
+    def schedule(step):
+        return rates[min(int(step) // 73, len(rates) - 1)]
+
+    settings = QUICK | {"batch_size": 4, "epochs": epochs, "schedule": schedule} | options
+    return fit(small_net(), DATA, **settings)
 
 
 def test_a_run_that_collapses_goes_back_to_its_best_epoch():
     """It has collapsed after 200 steps of hardly any right answers: three epochs of 73 here."""
-    settings = {
-        "batch_size": 4,
-        "epochs": 7,
-        "schedule": lambda step: 0.02 if step < 2 * 73 else 20.0,
-    }
-    trained = fit(small_net(), DATA, **{**QUICK, **settings})
+    trained = fallible(7, 0.02, 0.02, 20.0)
     (note,) = (note for note in trained.notes if "collapsed" in note)
     assert re.search(
         r"for 3 epochs, at epoch 5: back to epoch 2, steps are multiplied by 0\.33", note
@@ -209,26 +215,25 @@ def test_a_run_that_collapses_goes_back_to_its_best_epoch():
     assert [record.factor for record in trained.history] == [1.0] * 6 + [pytest.approx(1 / 3)] * 2
 
 
-def test_a_run_that_learned_nothing_says_so():
+def test_a_run_that_learned_nothing_notes_it():
     """Too few steps for a failure: six in three epochs."""
-    settings = {"epochs": 3, "schedule": lambda step: 20.0}
-    nothing = fit(small_net(), DATA, **{**QUICK, **settings})
+    nothing = fit(small_net(), DATA, **QUICK | {"epochs": 3, "schedule": lambda step: 20.0})
     assert nothing.best_epoch == 0
     (note,) = (note for note in nothing.notes if "validated better" in note)
     assert note.endswith("they are what is given back")
 
 
 @pytest.mark.parametrize(
-    ("accuracies", "undecided", "said"),
+    ("accuracies", "undecided", "words"),
     [
-        ((0.3, 0.2, 0.1), (0.0, 0.5, 1.0), "in the last epoch no neuron of '4' fired in any"),
-        ((0.3, 0.9, 0.1, 0.1), (0.0, 0.0, 1.0, 1.0), "in the last 2 epochs no neuron of '4'"),
-        ((0.3, 0.9, 0.5, 0.5), (0.0,) * 4, "below 60% of the best, which is 90.0%; the last is"),
-        ((0.3, 0.9, 0.1, 0.8), (0.0,) * 4, None),
-        ((0.3,), (1.0,), None),
+        ((0.3, 0.2, 0.1), (0.0, 0.5, 1.0), ["in the last epoch no neuron of '4' fired in any"]),
+        ((0.3, 0.9, 0.1, 0.1), (0.0, 0.0, 1.0, 1.0), ["in the last 2 epochs no neuron of '4'"]),
+        ((0.3, 0.9, 0.5, 0.5), (0.0,) * 4, ["below 60% of the best, which is 90.0%; the last is"]),
+        ((0.3, 0.9, 0.1, 0.8), (0.0,) * 4, []),
+        ((0.3,), (1.0,), []),
     ],
 )
-def test_how_a_run_ended_is_told(accuracies, undecided, said):
+def test_how_a_run_ended_is_noted(accuracies, undecided, words):
     history = [
         EpochRecord(
             **dict.fromkeys(("train_loss", "train_accuracy", "validation_loss", "clipped"), 0.0),
@@ -239,34 +244,30 @@ def test_how_a_run_ended_is_told(accuracies, undecided, said):
     ]
     best = max(history, key=lambda record: record.validation_accuracy)
     notes = ending_notes(history, best, "4", collapsed=0.6)
-    found = [note for note in notes if "validated better" not in note]
-    assert len(found) == (said is not None)
-    assert said is None or said in found[0]
+    notes = [note for note in notes if "validated better" not in note]
+    assert len(notes) == len(words)
+    assert all(text in note for text, note in zip(words, notes, strict=True))
 
 
 def test_with_an_average_it_goes_back_to_the_average_that_validated_best():
-    """With steps of zero from there on, what is trained is what was kept."""
-    settings = {
-        "batch_size": 4,
-        "epochs": 6,
-        "ema_decay": 0.99,
-        "schedule": lambda step: (0.02, 0.02, 20.0, 20.0, 20.0, 0.0, 0.0)[int(step) // 73],
-    }
-    trained = fit(small_net(), DATA, **{**QUICK, **settings})
+    """With steps of zero from there on, what is trained is what was restored."""
+    trained = fallible(6, 0.02, 0.02, 20.0, 20.0, 20.0, 0.0, ema_decay=0.99)
     (note,) = (note for note in trained.notes if "collapsed" in note)
     assert ": back to epoch 2" in note
-    kept = evaluate(trained.graph, DATA.train, bias=True)
-    assert trained.history[6].train_accuracy == pytest.approx(kept, abs=1e-6)
-    assert trained.history[6].validation_accuracy == trained.history[2].validation_accuracy
+    best, last = trained.history[2], trained.history[6]
+    accuracy = evaluate(trained.graph, DATA.train, bias=True)
+    assert last.train_accuracy == pytest.approx(accuracy, abs=1e-6)
+    assert last.validation_accuracy == best.validation_accuracy
 
 
 @pytest.mark.parametrize("on_failure", ["stop", pytest.param("back", marks=pytest.mark.slow)])
 def test_not_a_number_stops_the_run_and_keeps_the_best(on_failure):
-    with pytest.raises(TrainingStopped, match=r"lower the learning rate from 1e\+38") as caught:
+    with pytest.raises(TrainingStopped, match=r"lower the learning rate from 1e\+38") as stopped:
         fit(small_net(), DATA, **{**QUICK, "learning_rate": 1e38, "on_failure": on_failure})
-    kept = caught.value.fit
-    assert np.isfinite(kept.graph.nodes["1"].weight).all()
-    assert kept.history[kept.best_epoch].validation_accuracy >= kept.history[0].validation_accuracy
+    trained = stopped.value.fit
+    first, best = trained.history[0], trained.history[trained.best_epoch]
+    assert np.isfinite(trained.graph.nodes["1"].weight).all()
+    assert best.validation_accuracy >= first.validation_accuracy
 
 
 def test_first_spikes_only_in_a_hidden_population_are_a_loss_that_is_reported():
@@ -280,36 +281,21 @@ def test_the_learning_rate_means_the_same_in_every_dialect():
     """The same network with its gain in r, w_in and dt, as snnTorch writes it, and small weights:
     the same training.
     """
-    own = small_net()
+    large = small_net()
     dt, tau_mem, tau_syn = 1e-4, 20e-3, 10e-3
     neurons = build.cubalif(tau_mem=tau_mem, tau_syn=tau_syn, r=tau_mem / dt, w_in=tau_syn / dt)
-    small = [own.nodes[name].weight * dt / tau_mem for name in ("1", "3")]
-    theirs = build.sequential(
-        build.input(5),
-        build.linear(weight=small[0]),
-        neurons,
-        build.linear(weight=small[1]),
-        neurons,
-        dialect="snntorch",
-        reset="zero",
+    layers = [build.linear(weight=weight * dt / tau_mem) for weight in weights_of(large)]
+    small = build.sequential(
+        build.input(5), layers[0], neurons, layers[1], neurons, dialect="snntorch", reset="zero"
     )
-    settings = {**QUICK, "epochs": 2}
-    one, other = fit(own, DATA, **settings), fit(theirs, DATA, **settings)
-    for ours, its in zip(one.history, other.history, strict=True):
-        assert its.train_loss == pytest.approx(ours.train_loss, rel=0.02)
-    moved = [
-        np.abs(one.graph.nodes[name].weight - own.nodes[name].weight).max() for name in ("1", "3")
-    ]
-    for name, largest in zip(("1", "3"), moved, strict=True):
-        gap = other.graph.nodes[name].weight * tau_mem / dt - one.graph.nodes[name].weight
-        assert np.abs(gap).max() < 0.1 * largest
-
-
-def test_the_notes_say_what_was_decided(trained):
-    assert "from 0 s to 20 ms" in trained.notes[0]
-    assert trained.settings["loss"]["name"] == "ttfs"
-    assert trained.settings["t_end"] == pytest.approx(0.065)
-    assert "36 of 292 training samples, others in each epoch, are dropped" in trained.notes[1]
+    ours, theirs = (fit(graph, DATA, **QUICK | {"epochs": 2}) for graph in (large, small))
+    for first, second in zip(ours.history, theirs.history, strict=True):
+        assert second.train_loss == pytest.approx(first.train_loss, rel=0.02)
+    for before, after, scaled in zip(
+        *(weights_of(graph) for graph in (large, ours.graph, theirs.graph)), strict=True
+    ):
+        gap = np.abs(scaled * tau_mem / dt - after).max()
+        assert gap < 0.1 * np.abs(after - before).max()
 
 
 def test_the_notes_say_when_batches_are_smaller_than_asked_for():
@@ -332,11 +318,10 @@ def test_one_line_of_progress_for_each_epoch_on_a_terminal(capsys, monkeypatch):
     assert capsys.readouterr().err == ""
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     fit(small_net(), DATA, epochs=2)
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert [line.split()[:2] for line in captured.err.splitlines() if line.startswith("epoch")] == [
-        ["epoch", f"{epoch}/2"] for epoch in range(3)
-    ]
+    out, err = capsys.readouterr()
+    assert out == ""
+    words = [line.split()[:2] for line in err.splitlines() if line.startswith("epoch")]
+    assert words == [["epoch", f"{epoch}/2"] for epoch in range(3)]
 
 
 @pytest.mark.parametrize(
@@ -413,89 +398,112 @@ def test_one_line_of_progress_for_each_epoch_on_a_terminal(capsys, monkeypatch):
     ],
 )
 def test_settings_that_make_no_sense_are_refused(changes, message):
-    with pytest.raises(UsageError, match=message):
-        fit(small_net(), DATA, **changes)
+    assert_refused(lambda: fit(small_net(), DATA, **changes), UsageError, message)
 
 
-@pytest.mark.parametrize("number", [-0.1, 1.0, 2.0, float("nan"), float("inf")])
-def test_a_dropout_that_is_no_probability_is_refused(number):
-    with pytest.raises(UsageError, match=rf"dropout has the probability {number:g}: .* 1 excluded"):
-        Dropout(probability=number)
-    with pytest.raises(UsageError, match=rf"dropout has the probability {number:g}: .* 1 excluded"):
-        fit(small_net(), DATA, dropout=number)
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        *(
+            (make, rf"dropout has the probability {number:g}: .* 1 excluded")
+            for number in (-0.1, 1.0, 2.0, NAN, INF)
+            for make in (
+                partial(Dropout, probability=number),
+                partial(fit, small_net(), DATA, dropout=number),
+            )
+        ),
+        *(
+            (partial(Jitter, deviation=number), f"jitter has the deviation {number:g} s")
+            for number in (-0.1, NAN, INF)
+        ),
+    ],
+)
+def test_noise_of_inputs_without_a_sense_is_refused(make, message):
+    assert_refused(make, UsageError, message)
     assert Dropout(probability=0.0).probability == 0.0
 
 
-@pytest.mark.parametrize("number", [-0.1, float("nan"), float("inf")])
-def test_a_jitter_that_is_no_deviation_is_refused(number):
-    with pytest.raises(UsageError, match=f"jitter has the standard deviation {number:g} s"):
-        Jitter(deviation=number)
+EVALUATION = [
+    ({"loss": FirstSpike}, "loss is the class FirstSpike"),
+    ({"engine": EventDriven}, "is not an engine"),
+    ({"engine": 3}, "3 is not an engine: pass EventDriven"),
+    ({"engine": EventDriven(max_spikes=[4])}, r"max_spikes is \[4\] for '2'"),
+    ({"t_end": "40ms"}, "t_end is '40ms': give a positive"),
+    ({"encoder": 3}, "encoder is 3: give what can be called"),
+    ({"engine": "loop"}, "an engine in the loop needs a device"),
+    ({"data": None}, r"data are of the type NoneType: pass \(x, y\)"),
+    ({"data": (DATA.test.x, DATA.test.y, DATA.test.y)}, "data are a tuple of 3 elements"),
+    ({"data": DATA.test.x}, r"of shape .*: add the labels: \(x, y\)"),
+]
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"loss": FirstSpike}, "loss is the class FirstSpike"),
-        ({"engine": EventDriven}, "is not an engine"),
-        ({"engine": 3}, "3 is not an engine: pass EventDriven"),
-        ({"engine": EventDriven(max_spikes=[4])}, r"max_spikes is \[4\] for '2'"),
-        ({"t_end": "40ms"}, "t_end is '40ms': give a positive"),
-        ({"encoder": 3}, "encoder is 3: give what can be called"),
-        ({"engine": "loop"}, "an engine in the loop needs a device"),
-    ],
-)
+@pytest.mark.parametrize(("changes", "message"), EVALUATION, ids=lambda case: str(case)[:40])
 def test_what_evaluates_nothing_is_refused(changes, message):
-    with pytest.raises(UsageError, match=message):
-        evaluate(small_net(), DATA.test, **changes)
+    options = {"data": DATA.test} | changes
+    assert_refused(lambda: evaluate(small_net(), **options), UsageError, message)
 
 
-@pytest.mark.parametrize(
-    ("data", "message"),
-    [
-        (None, r"data are of the type NoneType: pass \(x, y\)"),
-        ((DATA.test.x, DATA.test.y, DATA.test.y), "data are a tuple of 3 elements"),
-        (DATA.test.x, r"of shape .*: add the labels: \(x, y\)"),
-    ],
-    ids=["none", "three", "unlabelled"],
-)
-def test_what_is_no_data_is_not_evaluated(data, message):
-    with pytest.raises(UsageError, match=message):
-        evaluate(small_net(), data)
-
-
-def test_more_classes_than_neurons_are_refused():
-    graph = build.sequential(
-        build.input(5),
-        build.linear(2, weight=constant(1.0)),
-        build.cubalif(tau_mem=0.02, tau_syn=0.01),
-        seed=0,
-    )
-    with pytest.raises(UsageError, match="3 classes, population '2' has 2 neurons"):
-        fit(graph, DATA)
-
-
-def test_weights_are_not_read():
+def without_neurons_at_the_end():
     nodes = {"in": build.input(5), "n": build.cubalif(5, tau_mem="20ms", tau_syn="10ms")}
     nodes |= {"w": build.linear(3), "out": build.output(3)}
-    graph = build.network(nodes, [("in", "n", "w", "out")], seed=0)
-    message = (
-        r"'w' is a Linear, and losses read populations of neurons: let one feed .* there are n"
+    return build.network(nodes, [("in", "n", "w", "out")], seed=0)
+
+
+def one_layer(size, neurons):
+    return build.sequential(
+        build.input(5), build.linear(size, weight=constant(1.0)), neurons, seed=0
     )
-    with pytest.raises(UsageError, match=message):
-        fit(graph, DATA)
+
+
+CUBA = {"tau_mem": 0.02, "tau_syn": 0.01}
+
+
+@pytest.mark.parametrize(
+    ("graph", "options", "message", "fix", "node"),
+    [
+        (
+            one_layer(2, build.cubalif(**CUBA)),
+            {},
+            "3 classes, population '2' has 2 neurons",
+            "",
+            None,
+        ),
+        (
+            without_neurons_at_the_end(),
+            {},
+            "'w' is a Linear, and losses read populations of neurons",
+            "there are n",
+            None,
+        ),
+        (
+            one_layer(3, build.cubali(**CUBA)),
+            {"loss": "ttfs"},
+            "'2' is not a spiking population",
+            'take loss="max", "integral" or "exp-sum"',
+            "2",
+        ),
+    ],
+)
+def test_networks_that_a_loss_cannot_read_are_refused(graph, options, message, fix, node):
+    assert_refused(lambda: fit(graph, DATA, **options), UsageError, message, fix=fix, node=node)
 
 
 def test_a_threshold_is_not_read():
-    network = lower(small_net())
+    lowered = lower(small_net())
     wire = Wire(name="threshold", kind="Threshold", sources=("4",), shape=(3,))
     network = Network(
-        parameters=network.parameters, wires=[*network.wires, wire], populations=network.populations
+        parameters=lowered.parameters,
+        wires=[*lowered.wires, wire],
+        populations=lowered.populations,
     )
-    with pytest.raises(
+    assert_refused(
+        lambda: refuse_unfit(network, "threshold", "spikes", "count"),
         UsageError,
-        match="'threshold' is a Threshold, and losses read populations of neurons: let one",
-    ):
-        refuse_unfit(network, "threshold", "spikes", "count")
+        "'threshold' is a Threshold, and losses read populations of neurons",
+    )
 
 
 @pytest.mark.parametrize(("trainable", "of_each"), [("weight", False), ("tau_mem", True)])
@@ -521,19 +529,6 @@ def test_a_readout_is_integrated_once_for_all_neurons_with_the_same_time_constan
 
     program = str(jax.make_jaxpr(gradient)(network))
     assert ("f32[3,7,4]" in program) == of_each
-
-
-def test_a_readout_has_no_first_spike():
-    graph = build.sequential(
-        build.input(5),
-        build.linear(3, weight=constant(1.0)),
-        build.cubali(tau_mem=0.02, tau_syn=0.01),
-        seed=0,
-    )
-    with pytest.raises(UsageError, match="'2' is not a spiking population") as caught:
-        fit(graph, DATA, loss="ttfs")
-    assert caught.value.node == "2"
-    assert caught.value.fix.startswith('take loss="max", "integral" or "exp-sum"')
 
 
 def test_bias_is_trained_in_units_of_the_lift():

@@ -4,6 +4,7 @@ import contextlib
 import gzip
 import io
 import os
+import re
 import struct
 import sys
 import tracemalloc
@@ -23,6 +24,7 @@ from jaxsnn.train.data.images import (
     read_images,
 )
 from jaxsnn.train.data.labelled_files import load_splits
+from tests.helpers.refusals import assert_refused
 
 RNG = np.random.default_rng(0)
 IMAGES = {
@@ -62,70 +64,61 @@ def test_all_files_give_the_same_images(kind, tmp_path):
         assert np.array_equal(images, IMAGES[part])
         assert labels.dtype == np.int32
         assert np.array_equal(labels, LABELS[part])
-
-
-def test_plain_idx_files_stay_on_the_disk(tmp_path):
-    write_idx(tmp_path)
-    assert isinstance(read_idx(tmp_path / "train-images-idx3-ubyte"), np.memmap)
+    if kind == "idx":  # which stay on the disk
+        assert isinstance(read_idx(tmp_path / "train-images-idx3-ubyte"), np.memmap)
 
 
 def test_numbers_of_idx_files_are_big_endian(tmp_path):
-    wanted = np.array([[1, 256], [70000, -2]], ">i4")
-    (tmp_path / "numbers").write_bytes(
-        bytes([0, 0, 12, 2]) + struct.pack(">2I", 2, 2) + wanted.tobytes()
-    )
-    assert read_idx(tmp_path / "numbers").tolist() == wanted.tolist()
+    numbers = np.array([[1, 256], [70000, -2]], ">i4")
+    header = bytes([0, 0, 12, 2]) + struct.pack(">2I", 2, 2)
+    (tmp_path / "numbers").write_bytes(header + numbers.tobytes())
+    assert read_idx(tmp_path / "numbers").tolist() == numbers.tolist()
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"PK\x03\x04", "is not an idx file"),
-        (b"", "is not an idx file"),
-        (idx(IMAGES["train"])[:-1], "has 1151 bytes of numbers, and its header specifies 1152"),
-        (idx(IMAGES["train"])[:9], "bytes of numbers, and its header"),
-    ],
-)
-@pytest.mark.parametrize("zipped", [False, True])
-def test_broken_idx_files_are_refused(content, message, zipped, tmp_path):
-    path = tmp_path / ("images.gz" if zipped else "images")
-    path.write_bytes(gzip.compress(content) if zipped else content)
-    with pytest.raises(FileError, match=message):
-        read_idx(path)
+TRAIN = idx(IMAGES["train"])
+#: The end of a file's name, its content, and what is refused.
+BROKEN_IDX = {
+    "zip": ("", b"PK\x03\x04", "is no idx file"),
+    "empty": ("", b"", "is no idx file"),
+    "short": ("", TRAIN[:-1], "holds 1151 bytes of numbers, and says that they are 1152"),
+    "header": ("", TRAIN[:9], "bytes of numbers, and says"),
+}
+BROKEN_IDX |= {
+    f"{name} in gz": (".gz", gzip.compress(content), message)
+    for name, (_, content, message) in BROKEN_IDX.items()
+}
+BROKEN_IDX |= {
+    "huge sizes": (".gz", gzip.compress(bytes([0, 0, 8, 3]) + b"\xff" * 12), "max_bytes"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN_IDX)
+def test_broken_idx_files_are_refused(case, tmp_path):
+    end, content, message = BROKEN_IDX[case]
+    (tmp_path / f"images{end}").write_bytes(content)
+    assert_refused(lambda: read_idx(tmp_path / f"images{end}"), FileError, message)
 
 
 def test_a_broken_gz_file_is_refused(tmp_path):
-    (tmp_path / "images.gz").write_bytes(gzip.compress(idx(IMAGES["train"]))[:100])
-    with pytest.raises(FileError, match="cannot be read"):
-        read_idx(tmp_path / "images.gz")
+    (tmp_path / "images.gz").write_bytes(gzip.compress(TRAIN)[:100])
+    assert_refused(lambda: read_idx(tmp_path / "images.gz"), FileError, "cannot be read", fix=None)
 
 
 def test_a_gz_file_is_not_expanded_beyond_what_its_header_says(tmp_path):
-    small, long = idx(np.zeros((1, 2, 2), np.uint8)), bytes(2**26)
-    (tmp_path / "images.gz").write_bytes(gzip.compress(small + long, 1))
+    path, small, long = tmp_path / "images.gz", idx(np.zeros((1, 2, 2), np.uint8)), bytes(2**26)
+    path.write_bytes(gzip.compress(small + long, 1))
     tracemalloc.start()
-    with pytest.raises(FileError, match=r"images\.gz has more bytes of numbers"):
-        read_idx(tmp_path / "images.gz")
+    assert_refused(lambda: read_idx(path), FileError, r"images\.gz holds more bytes of numbers")
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < len(long) / 8
-    (tmp_path / "images.gz").write_bytes(gzip.compress(bytes([0, 0, 8, 3]) + b"\xff" * 12))
-    with pytest.raises(FileError, match="max_bytes"):
-        read_idx(tmp_path / "images.gz")
 
 
 def test_images_and_labels_must_fit(tmp_path):
     write_idx(tmp_path)
     (tmp_path / "train-labels-idx1-ubyte").write_bytes(idx(LABELS["train"][1:]))
-    with pytest.raises(FileError, match=r"\(48, 6, 4\), its labels have shape \(47,\)"):
-        read_images(tmp_path, "train")
-
-
-def test_png_files_of_several_sizes_are_refused(tmp_path):
-    write_pngs(tmp_path)
-    Image.fromarray(IMAGES["train"][0, :5]).save(tmp_path / "train" / "0" / "99.png")
-    with pytest.raises(FileError, match=r"99\.png differs in size from .*, which is \(6, 4\)"):
-        read_images(tmp_path, "train")
+    message = r"\(48, 6, 4\), its labels have shape \(47,\)"
+    assert_refused(lambda: read_images(tmp_path, "train"), FileError, message)
 
 
 EPS = b"""%!PS-Adobe-3.0 EPSF-3.0
@@ -152,12 +145,27 @@ def ghostscript(tmp_path, monkeypatch):
     return mark
 
 
-@pytest.mark.parametrize("content", [EPS, b"\xc5\xd0\xd3\xc6" + bytes(26) + EPS, b"\n" + EPS])
-def test_postscript_in_a_png_file_starts_no_program(content, ghostscript, tmp_path):
+@pytest.fixture
+def pngs(tmp_path):
+    """A folder of PNG files, and a function: what reading it is refused for, of a file with some
+    content.
+    """
     write_pngs(tmp_path)
-    (tmp_path / "train" / "0" / "0.png").write_bytes(content)
-    with pytest.raises(FileError, match=r"0\.png"):
-        read_images(tmp_path, "train")
+
+    def refused(path, content, message=""):
+        if isinstance(content, bytes):
+            (tmp_path / path).write_bytes(content)
+        else:
+            content(tmp_path / path)
+        name = re.escape(path.rpartition("/")[2])
+        assert_refused(lambda: read_images(tmp_path, "train"), FileError, f"{name}{message}")
+
+    return refused
+
+
+@pytest.mark.parametrize("content", [EPS, b"\xc5\xd0\xd3\xc6" + bytes(26) + EPS, b"\n" + EPS])
+def test_postscript_in_a_png_file_starts_no_program(content, ghostscript, pngs):
+    pngs("train/0/0.png", content)
     assert not ghostscript.exists()
 
 
@@ -175,8 +183,7 @@ def files_of_other_formats():
 
 
 @pytest.mark.parametrize(("kind", "content"), files_of_other_formats().items())
-def test_no_decoder_but_that_of_png_reads_a_png_file(kind, content, tmp_path, monkeypatch):
-    write_pngs(tmp_path)
+def test_no_decoder_but_that_of_png_reads_a_png_file(kind, content, pngs, monkeypatch):
     opened = []
     for name, (factory, accept) in list(Image.OPEN.items()):
 
@@ -185,9 +192,7 @@ def test_no_decoder_but_that_of_png_reads_a_png_file(kind, content, tmp_path, mo
             return factory(*arguments)
 
         monkeypatch.setitem(Image.OPEN, name, (spy, accept))
-    (tmp_path / "train" / "1" / "9999.png").write_bytes(content)
-    with pytest.raises(FileError, match=r"9999\.png"):
-        read_images(tmp_path, "train")
+    pngs("train/1/9999.png", content)
     assert set(opened) <= {"PNG"}
 
 
@@ -206,37 +211,42 @@ def png(header=b"", *chunks):
 HEADER = struct.pack(">2I5B", 4, 6, 8, 0, 0, 0, 0)
 
 
-@pytest.mark.parametrize(
-    "content",
-    {
-        "more pixels than memory": png(struct.pack(">2I5B", 2**20, 2**20, 8, 0, 0, 0, 0)),
-        "no pixels": png(HEADER),
-        "no zlib": png(HEADER, (b"IDAT", b"no pixels")),
-        "short header": png(HEADER[:5]),
-        "unknown depth": png(struct.pack(">2I5B", 4, 6, 3, 0, 0, 0, 0)),
-        "text of any size": png(HEADER, (b"zTXt", b"a\0\0" + zlib.compress(bytes(2**22)))),
-        "16 bits": png(
+def replaced_by_a_pipe(path):
+    path.unlink()
+    os.mkfifo(path)
+
+
+#: A file, its content (or what makes it), and how the refusal goes on behind its name.
+BROKEN_PNGS = {
+    "more pixels than memory": ("0", png(struct.pack(">2I5B", 2**20, 2**20, 8, 0, 0, 0, 0)), ""),
+    "no pixels": ("0", png(HEADER), ""),
+    "no zlib": ("0", png(HEADER, (b"IDAT", b"no pixels")), ""),
+    "short header": ("0", png(HEADER[:5]), ""),
+    "unknown depth": ("0", png(struct.pack(">2I5B", 4, 6, 3, 0, 0, 0, 0)), ""),
+    "text of any size": ("0", png(HEADER, (b"zTXt", b"a\0\0" + zlib.compress(bytes(2**22)))), ""),
+    "16 bits": (
+        "0",
+        png(
             struct.pack(">2I5B", 4, 6, 16, 0, 0, 0, 0),
             (b"IDAT", zlib.compress((b"\0" + 4 * b"\1\2") * 6)),
         ),
-        "empty": b"",
-        "cut": png(HEADER)[:20],
-    }.items(),
-    ids=lambda entry: entry[0],
-)
-def test_a_png_file_that_cannot_be_decoded_is_refused(content, tmp_path):
-    write_pngs(tmp_path)
-    (tmp_path / "train" / "0" / "0.png").write_bytes(content[1])
-    with pytest.raises(FileError, match=r"0\.png"):
-        read_images(tmp_path, "train")
+        "",
+    ),
+    "empty": ("0", b"", ""),
+    "cut": ("0", png(HEADER)[:20], ""),
+    "pipe": ("0", replaced_by_a_pipe, " is no regular file"),
+    "another size": (
+        "99",
+        lambda path: Image.fromarray(IMAGES["train"][0, :5]).save(path),
+        r" is not of the size \(6, 4\)",
+    ),
+}
 
 
-def test_a_pipe_that_is_named_as_a_png_file_is_refused(tmp_path):
-    write_pngs(tmp_path)
-    (tmp_path / "train" / "0" / "0.png").unlink()
-    os.mkfifo(tmp_path / "train" / "0" / "0.png")
-    with pytest.raises(FileError, match=r"0\.png is not a regular file"):
-        read_images(tmp_path, "train")
+@pytest.mark.parametrize("case", BROKEN_PNGS)
+def test_a_png_file_that_cannot_be_decoded_is_refused(case, pngs):
+    number, content, message = BROKEN_PNGS[case]
+    pngs(f"train/0/{number}.png", content, message)
 
 
 def test_a_folder_that_is_no_label_is_refused(tmp_path):
@@ -244,8 +254,7 @@ def test_a_folder_that_is_no_label_is_refused(tmp_path):
     (tmp_path / "train" / "__MACOSX").mkdir()  # what an archive leaves
     assert read_images(tmp_path, "train") is not None
     (tmp_path / "train" / "cats").mkdir()
-    with pytest.raises(FileError, match="'cats' is not a label"):
-        read_images(tmp_path, "train")
+    assert_refused(lambda: read_images(tmp_path, "train"), FileError, "'cats' is no label")
 
 
 def test_a_twelfth_of_each_class_is_for_validation(tmp_path):
@@ -263,28 +272,25 @@ def test_a_twelfth_of_each_class_is_for_validation(tmp_path):
 
 def test_smaller_images_are_means_of_areas(tmp_path):
     write_idx(tmp_path)
-    halved = mnist_splits(folder=tmp_path, side=2).test.x
-    wanted = IMAGES["test"].reshape(20, 2, 3, 2, 2).mean(axis=(2, 4)) / 255
-    assert np.allclose(halved, wanted, atol=1e-6)
-    thirds = mnist_splits(folder=tmp_path, side=3).test.x
+    halves, thirds = (mnist_splits(folder=tmp_path, side=side).test.x for side in (2, 3))
+    means = IMAGES["test"].reshape(20, 2, 3, 2, 2).mean(axis=(2, 4)) / 255
+    assert np.allclose(halves, means, atol=1e-6)
     assert np.allclose(thirds.mean(axis=(1, 2)), IMAGES["test"].mean(axis=(1, 2)) / 255, atol=1e-6)
-    with pytest.raises(UsageError, match="side is 5, and the images are 6 x 4"):
-        mnist_splits(folder=tmp_path, side=5)
+    message = "side is 5, and the images are 6 x 4"
+    assert_refused(lambda: mnist_splits(folder=tmp_path, side=5), UsageError, message)
 
 
-def test_a_white_image_of_any_size_is_not_brighter_than_white():
-    white = np.full((1, 28, 28), 255, np.uint8)
-    for side in range(1, 29):
-        values = _bright(white, side)
-        assert values.max() <= 1
-        assert values.min() > 1 - 1e-6
+@pytest.mark.parametrize("side", range(1, 29))
+def test_a_white_image_of_any_size_is_not_brighter_than_white(side):
+    values = _bright(np.full((1, 28, 28), 255, np.uint8), side)
+    assert 1 - 1e-6 < values.min() <= values.max() <= 1
 
 
 def test_who_has_no_data_is_told_where_to_get_them(tmp_path):
-    with pytest.raises(UsageError, match=r"mnist needs a folder .*rasbt/mnist-pngs"):
-        load_splits("mnist")
-    with pytest.raises(FileError, match=r"has no train images of fashion-mnist.*zalandoresearch"):
-        fashion_mnist_splits(folder=tmp_path)
+    message = r"mnist needs a folder .*rasbt/mnist-pngs"
+    assert_refused(lambda: load_splits("mnist"), UsageError, message)
+    message = r"holds no train images of fashion-mnist.*zalandoresearch"
+    assert_refused(lambda: fashion_mnist_splits(folder=tmp_path), FileError, message)
     write_idx(tmp_path)
     splits, _ = load_splits("mnist", folder=str(tmp_path), side=4)
     assert splits.train.x.shape == (44, 4, 4)

@@ -21,11 +21,11 @@ from jaxsnn.train.options import (
     options_table,
     options_with,
 )
+from tests.helpers.refusals import assert_refused
 from tests.helpers.small_task import DATA, small_net
 
 FIELDS = [field.name for field in dataclasses.fields(TrainOptions)]
 FLAGGED = [name for name in FIELDS if OPTIONS[name].has_flag]
-LOOP = "--engine loop --headroom 2:1.5,4:3 --chip-seed 3"
 IN_FILES = [name for name in FIELDS if OPTIONS[name].convert is not None]
 
 
@@ -70,22 +70,30 @@ def test_an_option_stands_in_two_files():
     assert naming == {"train/options.py", "train/loop/epoch.py", "train/loop/checkpoint.py"}
 
 
-def test_a_flag_that_is_not_given_leaves_what_the_file_says(tmp_path):
-    assert configured(tmp_path, 'data = "yinyang"\nresume = true\n').resume is True
-    assert configured(tmp_path, 'data = "yinyang"\n', "--resume").resume is True
-    assert configured(tmp_path, 'data = "yinyang"\n').resume is False
+TABLE = '[trainable]\nweight = {kind = "free"}\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "argv", "name", "value"),
+    [
+        ("resume = true\n", [], "resume", True),
+        ("", ["--resume"], "resume", True),
+        ("", [], "resume", False),
+        (TABLE, [], "trainable", {"weight": {"kind": "free"}}),
+        (TABLE, ["--train", "bias"], "trainable", ("bias",)),
+    ],
+)
+def test_a_flag_goes_before_what_the_file_says(text, argv, name, value, tmp_path):
+    assert getattr(configured(tmp_path, f'data = "yinyang"\n{text}', *argv), name) == value
 
 
 def test_the_parser_is_made_of_the_record():
     parser = Parser()
     commands = parser.add_subparsers()
     train_command.add(commands)
-    commands.choices["train"].complete()
-    actions = {
-        action.dest: action
-        for action in commands.choices["train"]._actions
-        if action.dest in OPTIONS
-    }
+    train = commands.choices["train"]
+    train.complete()
+    actions = {action.dest: action for action in train._actions if action.dest in OPTIONS}
     assert list(actions) == FLAGGED
     assert len(FLAGGED) > 25
     for name, action in actions.items():
@@ -94,29 +102,35 @@ def test_the_parser_is_made_of_the_record():
         assert OPTIONS[name].help_text.replace("`", "") in action.help
 
 
-def test_without_flags_the_command_has_the_defaults_of_fit():
-    assert parsed("--data", "yinyang") == TrainOptions(data="yinyang")
+@pytest.mark.parametrize(
+    ("line", "fields"),
+    [
+        ("--data yinyang", {"data": "yinyang"}),
+        (
+            "--data x.npz --lr 0.1 --train weight,2.tau_mem --t-end 40ms --batch-size 7 --resume"
+            " --engine loop --headroom 2:1.5,4:3 --chip-seed 3",
+            {
+                "data": "x.npz",
+                "learning_rate": 0.1,
+                "trainable": ("weight", "2.tau_mem"),
+                "t_end": 0.04,
+                "batch_size": 7,
+                "engine": "loop",
+                "headroom": {"2": 1.5, "4": 3.0},
+                "chip_seed": 3,
+                "resume": True,
+            },
+        ),
+    ],
+    ids=["the defaults of fit", "flags"],
+)
+def test_flags_become_fields(line, fields):
+    assert parsed(*line.split()) == TrainOptions(**fields)
 
 
-def test_flags_become_fields():
-    line = "--data x.npz --lr 0.1 --train weight,2.tau_mem --t-end 40ms --batch-size 7 --resume"
-    options = parsed(*line.split(), *LOOP.split())
-    expected = TrainOptions(
-        data="x.npz",
-        learning_rate=0.1,
-        trainable=("weight", "2.tau_mem"),
-        t_end=0.04,
-        batch_size=7,
-        engine="loop",
-        headroom={"2": 1.5, "4": 3.0},
-        chip_seed=3,
-        resume=True,
-    )
-    assert options == expected
-
-
-def test_a_file_says_the_same_by_flag_or_by_field_and_flags_win(tmp_path):
-    text = """
+@pytest.mark.parametrize("rate", ["lr", "learning_rate", "learning-rate"])
+def test_a_file_says_the_same_by_flag_or_by_field_and_flags_win(rate, tmp_path):
+    text = f"""
 data = "yinyang"
 {rate} = 0.1
 batch_size = 8
@@ -129,7 +143,7 @@ label = 2.0
 [loss-options]
 sharpness = 0.1
 """
-    expected = TrainOptions(
+    assert configured(tmp_path, text, "--batch-size", "16") == TrainOptions(
         data="yinyang",
         learning_rate=0.1,
         batch_size=16,
@@ -139,35 +153,30 @@ sharpness = 0.1
         weight_bumping={"label": 2.0},
         loss_options={"sharpness": 0.1},
     )
-    for rate in ("lr", "learning_rate", "learning-rate"):
-        assert configured(tmp_path, text.format(rate=rate), "--batch-size", "16") == expected
 
 
-def test_a_flag_goes_before_a_table_too(tmp_path):
-    text = 'data = "yinyang"\n[trainable]\nweight = {kind = "free"}\n'
-    assert configured(tmp_path, text).trainable == {"weight": {"kind": "free"}}
-    assert configured(tmp_path, text, "--train", "bias").trainable == ("bias",)
+@pytest.mark.parametrize(
+    "text", ["lr = 0.1\nlearning-rate = 0.2\n", 'train = "weight"\n[trainable]\nbias = {}\n']
+)
+def test_an_option_stands_once_in_a_file(text, tmp_path):
+    message = r"run\.toml says \w+ twice, also as"
+    assert_refused(lambda: configured(tmp_path, text), UsageError, message)
 
 
-def test_an_option_is_said_once_in_a_file(tmp_path):
-    for text in ("lr = 0.1\nlearning-rate = 0.2\n", 'train = "weight"\n[trainable]\nbias = {}\n'):
-        with pytest.raises(UsageError, match=r"run\.toml says \w+ twice, also as"):
-            configured(tmp_path, text)
-
-
+@pytest.mark.parametrize("value", ["[1]", "{a = 1}"])
 @pytest.mark.parametrize("name", [name for name in IN_FILES if not OPTIONS[name].table])
-def test_values_of_another_type_are_refused_with_where_they_stand(name, tmp_path):
-    for value in ("[1]", "{a = 1}"):
-        with pytest.raises(UsageError, match=rf"run\.toml: {flag_of(name)} is .*: give "):
-            configured(tmp_path, f"{flag_of(name)} = {value}\n")
+def test_values_of_another_type_are_refused_with_where_they_stand(name, value, tmp_path):
+    text, message = f"{flag_of(name)} = {value}\n", rf"run\.toml: {flag_of(name)} is .*: give "
+    assert_refused(lambda: configured(tmp_path, text), UsageError, message)
 
 
 def test_what_only_python_can_say_is_not_in_files(tmp_path):
     only = set(FIELDS) - set(IN_FILES)
     assert {"regularisers", "progress", "checkpoint"} <= only
     assert only.isdisjoint(names_in_files().values())
-    with pytest.raises(UsageError, match="there is no option 'progress'"):
-        configured(tmp_path, "progress = 1\n")
+    assert_refused(
+        lambda: configured(tmp_path, "progress = 1\n"), UsageError, "there is no option 'progress'"
+    )
 
 
 def test_fit_takes_a_record_or_fields_and_fields_win():
@@ -181,8 +190,11 @@ def test_fit_takes_a_record_or_fields_and_fields_win():
     assert trained.settings["batch_size"] == 16
     again = fit(small_net(), options=dataclasses.replace(record, data=DATA, epochs=1))
     assert again.as_dict() == trained.as_dict()
-    with pytest.raises(UsageError, match="there is no option 'learning': did you mean 'lear"):
-        fit(small_net(), DATA, learning=0.1)
+    assert_refused(
+        lambda: fit(small_net(), DATA, learning=0.1),
+        UsageError,
+        "there is no option 'learning': did you mean 'lear",
+    )
 
 
 def test_the_record_of_a_run_has_the_options_that_decide_it():
@@ -194,11 +206,11 @@ def test_the_record_of_a_run_has_the_options_that_decide_it():
 
 
 def test_only_what_is_compiled_in_makes_other_code():
-    one = TrainOptions(epochs=3, seed=1, clip=2.0, trainable={"weight": {}}, ema_decay=0.5)
-    other = TrainOptions(epochs=9, seed=2, clip=2.0, progress=None, ema_decay=0.5)
-    assert one.compiled_only() == other.compiled_only()
-    assert hash(one.compiled_only()) == hash(other.compiled_only())
-    assert one.compiled_only() != dataclasses.replace(one, clip=3.0).compiled_only()
+    first = TrainOptions(epochs=3, seed=1, clip=2.0, trainable={"weight": {}}, ema_decay=0.5)
+    second = TrainOptions(epochs=9, seed=2, clip=2.0, progress=None, ema_decay=0.5)
+    assert first.compiled_only() == second.compiled_only()
+    assert hash(first.compiled_only()) == hash(second.compiled_only())
+    assert first.compiled_only() != dataclasses.replace(first, clip=3.0).compiled_only()
 
 
 @pytest.mark.parametrize(
@@ -222,8 +234,7 @@ def test_only_what_is_compiled_in_makes_other_code():
     ],
 )
 def test_what_makes_no_sense_is_refused_before_anything_is_loaded(given, message):
-    with pytest.raises(UsageError, match=message):
-        check_options(TrainOptions(**given))
+    assert_refused(lambda: check_options(TrainOptions(**given)), UsageError, message)
 
 
 @pytest.mark.parametrize(
@@ -242,8 +253,7 @@ def test_what_makes_no_sense_is_refused_before_anything_is_loaded(given, message
     ],
 )
 def test_options_that_cannot_act_are_refused(given, message):
-    with pytest.raises(UsageError, match=message):
-        fit(small_net(), DATA, **given, progress=None)
+    assert_refused(lambda: fit(small_net(), DATA, **given, progress=None), UsageError, message)
 
 
 def test_every_public_name_is_one_of_the_lazy_ones():

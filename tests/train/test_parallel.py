@@ -4,6 +4,7 @@ sums.
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -15,10 +16,15 @@ import pytest
 
 from jaxsnn.commands import train_command
 from jaxsnn.errors import UsageError
+from jaxsnn.nir import write
 from jaxsnn.train import fitting
 from jaxsnn.train.loop.parallel import make_mesh
 from tests.helpers.command_line import DEMO_NET, TOLD, call
+from tests.helpers.refusals import assert_refused
+from tests.helpers.small_task import small_net
 
+FLAGS = os.environ.get("XLA_FLAGS", "")
+TRAIN = ["train", DEMO_NET, *TOLD, "--data", "yinyang", "-o"]
 RUN = """
 import json, sys
 from jaxsnn.train import Dropout, fit, join_processes, yinyang_splits
@@ -122,9 +128,9 @@ def environment(tmp_path_factory):
     }
 
 
-def started(environment, *numbers, **flags):
+def started(environment, *numbers, code=RUN, **flags):
     return subprocess.Popen(
-        [sys.executable, "-c", RUN, *map(str, numbers)],
+        [sys.executable, "-c", code, *map(str, numbers)],
         env=environment | flags,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -144,10 +150,10 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def assert_alike(one, other):
+def assert_alike(first, second):
     """Training amplifies rounding; after 24 steps the runs are still together."""
-    np.testing.assert_allclose(one["losses"], other["losses"], rtol=1e-3)
-    for ours, theirs in zip(one["weights"], other["weights"], strict=True):
+    np.testing.assert_allclose(first["losses"], second["losses"], rtol=1e-3)
+    for ours, theirs in zip(first["weights"], second["weights"], strict=True):
         np.testing.assert_allclose(ours, theirs, atol=2e-3)
 
 
@@ -168,15 +174,7 @@ def test_sums_and_maxima_of_all_kinds_of_numbers_travel_as_bits(run_python):
 
 @pytest.fixture(scope="module")
 def watched(environment):
-    arguments = ["2", "1", "0", "0"]
-    process = subprocess.Popen(
-        [sys.executable, "-c", WATCHED, *arguments],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    return result_of(process)
+    return result_of(started(environment, 2, 1, 0, 0, code=WATCHED))
 
 
 def test_two_devices_that_fit_makes_give_the_result_of_one(watched, alone):
@@ -189,7 +187,6 @@ def test_a_step_has_one_exchange(watched):
 
 
 def test_parameters_are_the_same_bits_on_both_devices(watched):
-    assert watched["shards"]
     assert set(watched["shards"]) == {2}
     assert set(watched["same"]) == {1}
 
@@ -202,13 +199,10 @@ def test_programs_on_several_devices_are_launched_one_at_a_time(watched):
 
 
 def test_the_command_makes_the_devices_that_it_needs(environment, tmp_path):
-    from jaxsnn.nir import write
-    from tests.helpers.small_task import small_net
-
     write(tmp_path / "net.nir", small_net())
-    command = "train net.nir --data yinyang -o out.nir --epochs 1 --batch-size 501 --devices 2"
+    line = "train net.nir --data yinyang -o out.nir --epochs 1 --batch-size 501 --devices 2"
     done = subprocess.run(
-        [sys.executable, "-m", "jaxsnn.commands.cli", *command.split()],
+        [sys.executable, "-m", "jaxsnn.commands.cli", *line.split()],
         env=environment | {"PYTHONPATH": os.getcwd()},
         cwd=tmp_path,
         capture_output=True,
@@ -233,20 +227,20 @@ except UsageError as error:
 
 
 def test_where_jax_has_started_the_error_says_what_to_set(run_python):
-    said = run_python(LATE, JAX_PLATFORMS="cpu").stdout
-    assert "devices is 2: JAX sees 1" in said
-    assert (
-        "XLA_FLAGS=--xla_force_host_platform_device_count=2 is set before jax is imported" in said
-    )
+    message = run_python(LATE, JAX_PLATFORMS="cpu").stdout
+    assert "devices is 2: JAX sees 1" in message
+    flag = "XLA_FLAGS=--xla_force_host_platform_device_count=2"
+    assert f"{flag} is set before jax is imported" in message
 
 
-@pytest.mark.parametrize("platform", ["XLA_FLAGS", "JAX_NUM_CPU_DEVICES"])
-def test_a_number_of_devices_that_the_user_has_set_is_kept(run_python, platform):
-    flags = os.environ.get("XLA_FLAGS", "")
-    said = {
-        "XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count=3",
-        "JAX_NUM_CPU_DEVICES": "3",
-    }
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("XLA_FLAGS", f"{FLAGS} --xla_force_host_platform_device_count=3"),
+        ("JAX_NUM_CPU_DEVICES", "3"),
+    ],
+)
+def test_a_number_of_devices_that_the_user_has_set_is_kept(run_python, variable, value):
     code = """
 import jax
 from jaxsnn.train import TrainOptions
@@ -254,7 +248,7 @@ from jaxsnn.train.loop.parallel import make_devices
 make_devices(TrainOptions(devices=2))
 print(len(jax.devices()))
 """
-    environment = {platform: said[platform], "JAX_PLATFORMS": "cpu"}
+    environment = {variable: value, "JAX_PLATFORMS": "cpu"}
     assert run_python(code, **environment).stdout.strip() == "3"
 
 
@@ -268,8 +262,9 @@ def test_two_processes_give_the_result_of_one(environment, alone):
 
 
 def test_more_devices_than_there_are_are_refused():
-    with pytest.raises(UsageError, match=r"devices is 64: JAX sees \d+.*device_count=64"):
-        make_mesh(64)
+    assert_refused(
+        lambda: make_mesh(64), UsageError, r"devices is 64: JAX sees \d+.*device_count=64"
+    )
 
 
 def test_a_trace_of_xla_becomes_one_line(run_python, capfd):
@@ -300,38 +295,16 @@ def test_a_lost_process_ends_the_run_with_one_line_and_a_usable_checkpoint(
     """The second process is killed while both train; the first says so, and the run is resumed by
     one alone.
     """
-    from jaxsnn.nir import write
-    from tests.helpers.small_task import small_net
-
     write(tmp_path / "net.nir", small_net())
-    port, out = free_port(), tmp_path / "out.nir"
-    command = [
-        sys.executable,
-        "-m",
-        "jaxsnn.commands.cli",
-        "train",
-        str(tmp_path / "net.nir"),
-        "--data",
-        "yinyang",
-        "-o",
-        str(out),
-    ]
-    command += [
-        "--epochs",
-        "1000",
-        "--coordinator",
-        f"127.0.0.1:{port}",
-        "--processes",
-        "2",
-        "-q",
-    ]
+    checkpoint = tmp_path / "out.checkpoint"
+    command = [sys.executable, "-m", "jaxsnn.commands.cli", "train", str(tmp_path / "net.nir")]
+    command += ["--data", "yinyang", "-o", str(tmp_path / "out.nir"), "--epochs", "1000", "-q"]
+    command += ["--coordinator", f"127.0.0.1:{free_port()}", "--processes", "2", "--process"]
     both = [
-        subprocess.Popen(
-            [*command, "--process", str(n)], env=environment, stderr=subprocess.PIPE, text=True
-        )
-        for n in (0, 1)
+        subprocess.Popen([*command, n], env=environment, stderr=subprocess.PIPE, text=True)
+        for n in "01"
     ]
-    history = tmp_path / "out.checkpoint" / "history.jsonl"
+    history = checkpoint / "history.jsonl"
     while not history.exists() or len(history.read_text().splitlines()) < 3:
         assert both[0].poll() is None, both[0].stderr.read()
     other = 1 - killed
@@ -339,12 +312,12 @@ def test_a_lost_process_ends_the_run_with_one_line_and_a_usable_checkpoint(
     _, err = both[other].communicate(timeout=120)
     both[killed].communicate()
     assert both[other].returncode != 0
-    assert err.count("\n") == 1, err
     (line,) = err.splitlines()
-    lost = (f"jaxsnn: error: process {other} lost another one", f"process {other} lost the coord")
-    assert any(what in line for what in lost)
+    assert re.search(
+        f"jaxsnn: error: process {other} lost another one|process {other} lost the coord", line
+    )
     assert "out.checkpoint holds" in line
-    assert (tmp_path / "out.checkpoint" / "last.npz").exists()
+    assert (checkpoint / "last.npz").exists()
 
 
 @pytest.mark.parametrize("others", [[], ["--processes", "2", "--coordinator", "a:1"]])
@@ -361,19 +334,17 @@ def test_what_fails_in_jax_is_a_lost_process_only_where_there_are_others(
     monkeypatch.setattr(fitting, "fit_prepared", fails)
     monkeypatch.setattr(train_command, "_aborts", lambda options, files: nullcontext())
     monkeypatch.setattr(os, "_exit", sys.exit)
-    words = ["train", DEMO_NET, *TOLD, "--data", "yinyang", "-o", tmp_path / "t.nir", *others]
     try:
-        code, _, err = call(capsys, *words)
-    except SystemExit as left:
-        code, err = left.code, capsys.readouterr().err
+        code, _, err = call(capsys, *TRAIN, tmp_path / "t.nir", *others)
+    except SystemExit as stopped:
+        code, err = stopped.code, capsys.readouterr().err
     assert code != 0
     assert "out of memory" in err
     assert ("process 0 lost another one" in err) is bool(others)
 
 
-def test_a_process_that_does_not_report_says_nothing_and_is_no_failure(
+def test_a_process_that_does_not_report_prints_nothing_and_is_no_failure(
     tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setattr(train_command, "train_file", lambda graph, files, options: None)
-    words = ["train", DEMO_NET, *TOLD, "--data", "yinyang", "-o", tmp_path / "t.nir"]
-    assert call(capsys, *words) == (0, "", "")
+    assert call(capsys, *TRAIN, tmp_path / "t.nir") == (0, "", "")

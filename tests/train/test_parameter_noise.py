@@ -9,6 +9,7 @@ from jaxsnn.network.lowering.lower import lower
 from jaxsnn.nir import build
 from jaxsnn.train import fit
 from jaxsnn.train.losses.regularizers import noise_notes, noise_of, noisy
+from tests.helpers.refusals import assert_refused
 from tests.helpers.small_task import DATA, small_net
 
 
@@ -55,12 +56,12 @@ def test_gains_are_of_all_weights_of_a_sign_and_of_all_that_a_source_sends():
     assert np.std(by_source[0]) == pytest.approx(0.1, rel=0.15)
 
 
-def test_training_with_noise_is_another_run_and_says_so():
-    options = {"epochs": 1, "progress": None}
-    plain = fit(small_net(), DATA, **options)
-    loud = fit(small_net(), DATA, **options, noise={"weight": 0.3})
-    assert plain.settings["noise"] is None
-    assert loud.settings["noise"] == [["weight", 0.3]]
+def test_training_with_noise_is_another_run_and_records_it():
+    plain, loud = (
+        fit(small_net(), DATA, epochs=1, progress=None, noise=noise)
+        for noise in (None, {"weight": 0.3})
+    )
+    assert (plain.settings["noise"], loud.settings["noise"]) == (None, [["weight", 0.3]])
     assert (plain.graph.nodes["1"].weight != loud.graph.nodes["1"].weight).any()
 
 
@@ -95,15 +96,17 @@ def test_weights_that_have_no_gain_are_named():
     assert len(noise_notes(lower(graph), (("weight", 0.1),))) == 1
 
 
-def test_noise_of_what_takes_none_is_refused():
-    for given, message in (
-        ({"tau_mem": 0.1}, "noise of 'tau_mem' is not supported"),
-        ({"weight": -0.1}, "the noise of weight is -0.1"),
-        ({"weight": "a"}, "the noise of weight is 'a': give a finite number"),
-        ("weight", "noise is 'weight': name the parameters, such as weight:0.1"),
-        (0.1, "noise is 0.1: name the parameters"),
-    ):
-        with pytest.raises(UsageError, match=message):
-            fit(small_net(), DATA, noise=given, epochs=1, progress=None)
-    with pytest.raises(UsageError, match=r"noise is for engine="):
-        fit(small_net(), DATA, noise={"weight": 0.1}, engine="loop", epochs=1, progress=None)
+@pytest.mark.parametrize(
+    ("noise", "options", "message"),
+    [
+        ({"tau_mem": 0.1}, {}, "noise of 'tau_mem' is not supported"),
+        ({"weight": -0.1}, {}, "the noise of weight is -0.1"),
+        ({"weight": "a"}, {}, "the noise of weight is 'a': give a finite number"),
+        ("weight", {}, "noise is 'weight': say of what: weight:0.1"),
+        (0.1, {}, "noise is 0.1: say of what"),
+        ({"weight": 0.1}, {"engine": "loop"}, r"noise is for engine="),
+    ],
+)
+def test_noise_of_what_takes_none_is_refused(noise, options, message):
+    settings = {"epochs": 1, "progress": None, "noise": noise} | options
+    assert_refused(lambda: fit(small_net(), DATA, **settings), UsageError, message)

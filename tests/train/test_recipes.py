@@ -19,6 +19,7 @@ from jaxsnn.nir.model import nodes
 from jaxsnn.train import fit
 from jaxsnn.train.options import TrainOptions, check_options
 from tests.helpers.command_line import call, refused
+from tests.helpers.refusals import assert_refused
 from tests.train.test_images import write_idx
 
 RECIPES = sorted((Path(__file__).parents[2] / "examples" / "recipes").glob("*.toml"))
@@ -31,8 +32,8 @@ LIF = {"type": "LIF", "tau": "30ms", "v-threshold": 2.0, "v_leak": 0.0, "r": 1.0
 OUT = {"neurons": 2, "weight": [1.0, 0.2]}
 
 
-def table(*layers, size=3, **said):
-    return {"input": size, **TIMES, "layers": list(layers)} | said
+def table(*layers, size=3, **changes):
+    return {"input": size, **TIMES, "layers": list(layers)} | changes
 
 
 def test_layers_are_connected_one_behind_the_other():
@@ -46,32 +47,34 @@ def test_layers_are_connected_one_behind_the_other():
 
 
 def test_convolutions_pools_and_what_is_behind_them():
-    conv = {"channels": 3, "kernel": 3, "stride": 2, "padding": 1, "weight": [0.5, 0.1]}
+    conv = CONV | {"stride": 2, "padding": 1}
     graph = graph_of_table(table(conv, {"pool": 2}, OUT, size=[2, 8, 8]), seed=3)
     assert graph.nodes["w1"].weight.shape == (3, 2, 3, 3)
     assert graph.nodes["1"].tau_mem.shape == (3, 4, 4)
     assert graph.nodes["w3"].weight.shape == (2, 3 * 2 * 2)
-    again, other = (graph_of_table(table(conv, OUT, size=[2, 8, 8]), seed) for seed in (3, 4))
-    assert np.array_equal(again.nodes["w1"].weight, graph.nodes["w1"].weight)
-    assert not np.array_equal(other.nodes["w1"].weight, graph.nodes["w1"].weight)
+    again, drawn_anew = (
+        graph_of_table(table(conv, OUT, size=[2, 8, 8]), seed).nodes["w1"].weight for seed in (3, 4)
+    )
+    assert np.array_equal(again, graph.nodes["w1"].weight)
+    assert not np.array_equal(drawn_anew, graph.nodes["w1"].weight)
 
 
 def test_a_bias_is_drawn_behind_the_weights_which_it_does_not_change():
-    layers, size = [CONV, DENSE, OUT], [2, 8, 8]
-    plain = graph_of_table(table(*layers, size=size), seed=3)
-    biased = [layer | {"bias": [0.5, 0.1]} for layer in layers[:2]]
-    graph = graph_of_table(table(*biased, OUT, size=size), seed=3)
-    assert (graph.nodes["w1"].type, graph.nodes["w2"].type) == ("Conv2d", "Affine")
-    assert graph.nodes["w1"].bias.shape == (3,)
-    assert graph.nodes["w2"].bias.shape == (4,)
-    assert 0 < np.std(graph.nodes["w1"].bias) < 0.5
-    assert not plain.nodes["w1"].bias.any()
-    assert np.array_equal(graph.nodes["w1"].weight, plain.nodes["w1"].weight)
+    bias, size = {"bias": [0.5, 0.1]}, [2, 8, 8]
+    plain, biased = (
+        graph_of_table(table(*layers, OUT, size=size), seed=3).nodes
+        for layers in ((CONV, DENSE), (CONV | bias, DENSE | bias))
+    )
+    assert (biased["w1"].type, biased["w2"].type) == ("Conv2d", "Affine")
+    assert (biased["w1"].bias.shape, biased["w2"].bias.shape) == ((3,), (4,))
+    assert 0 < np.std(biased["w1"].bias) < 0.5
+    assert not plain["w1"].bias.any()
+    assert np.array_equal(biased["w1"].weight, plain["w1"].weight)
 
 
 def test_neurons_of_other_types_have_their_parameters_in_a_table():
-    synaptic = {"type": "CubaLIF", "v_threshold": 3.0, "v_leak": 0.0, "v_reset": 0.0}
-    synaptic |= {"r": 1.0, "w_in": 1.0}
+    voltages = {"v_threshold": 3.0, "v_leak": 0.0, "v_reset": 0.0}
+    synaptic = {"type": "CubaLIF", "r": 1.0, "w_in": 1.0, **voltages}
     layers = [
         DENSE | {"neuron": LIF, "readout": False},
         DENSE | {"neuron": synaptic, "tau-mem": "50ms"},
@@ -90,14 +93,21 @@ def test_neurons_of_other_types_have_their_parameters_in_a_table():
 
 def test_weights_are_drawn_as_they_are_said_and_times_of_a_layer_go_before():
     wide = {"neurons": 200, "weight": [0.5, 0.1], "tau_mem": "40ms"}
-    graph = graph_of_table(table(wide, OUT, size=50))
-    weight = graph.nodes["w1"].weight
+    nodes = graph_of_table(table(wide, OUT, size=50)).nodes
+    weight = nodes["w1"].weight
     assert (round(weight.mean(), 2), round(weight.std(), 2)) == (0.5, 0.1)
-    assert np.allclose(graph.nodes["1"].tau_mem, 0.04)
+    assert np.allclose(nodes["1"].tau_mem, 0.04)
+
+
+def test_parts_of_the_inputs_can_have_weights_of_their_own():
+    parts = [[40, 0.5, 0.1], [10, -1.0, 0.0]]
+    weight = graph_of_table(table({"neurons": 200, "weight": parts}, size=50)).nodes["w1"].weight
+    assert round(weight[:, :40].mean(), 2) == 0.5
+    assert (weight[:, 40:] == -1.0).all()
 
 
 @pytest.mark.parametrize(
-    ("said", "message"),
+    ("content", "message"),
     [
         (table(DENSE | {"bias": 0.5}), r"layer 1: bias is 0\.5.*\[mean, standard deviation\]"),
         (table(DENSE | {"bias": [0.5, -0.1]}), "a deviation is not negative"),
@@ -157,6 +167,10 @@ def test_weights_are_drawn_as_they_are_said_and_times_of_a_layer_go_before():
         (table(DENSE | {"weight": [0.1, -0.0]}), "1: weight is .*deviation is not negative"),
         (table(DENSE | {"weight": [[1, 0.1], [2, 0.1]]}), "layer 1: weight is"),
         (table(DENSE | {"weight": [[2, 0.1, 0.1]]}), "is for 2 inputs, and there are 3"),
+        (
+            table({"neurons": 2, "weight": [[40, 0.5, 0.1], [10, -1.0, 0.0]]}, size=49),
+            "is for 50 inputs, and there are 49",
+        ),
         (table(DENSE | {"readout": 1}), "layer 1: readout is 1: give true or false"),
         (table(DENSE | {"channels": 3}), "layer 1 has neurons and channels: write one"),
         (
@@ -170,9 +184,8 @@ def test_weights_are_drawn_as_they_are_said_and_times_of_a_layer_go_before():
         ),
     ],
 )
-def test_tables_that_make_no_sense_are_refused(said, message):
-    with pytest.raises(UsageError, match=message):
-        graph_of_table(said)
+def test_tables_that_make_no_sense_are_refused(content, message):
+    assert_refused(lambda: graph_of_table(content), UsageError, message)
 
 
 RUN = """
@@ -203,24 +216,32 @@ smoothing = 0.1
 """
 
 
-def test_a_run_is_a_file(tmp_path, capsys):
+@pytest.fixture
+def configured(tmp_path):
+    """`configured(text)`: the arguments for a configuration file and the images that it names."""
     write_idx(tmp_path)
-    (tmp_path / "run.toml").write_text(RUN)
-    said = ("--config", str(tmp_path / "run.toml"), "--data-folder", str(tmp_path))
-    report = tmp_path / "r.html"
-    words = ["train", *said, "-o", tmp_path / "out.nir", "--json", "--report", report]
-    code, out, err = call(capsys, *words)
+
+    def make(text):
+        (tmp_path / "run.toml").write_text(text)
+        return "--config", str(tmp_path / "run.toml"), "--data-folder", str(tmp_path)
+
+    return make
+
+
+def test_a_run_is_a_file(configured, tmp_path, capsys):
+    argv, report = configured(RUN), tmp_path / "r.html"
+    output = "-o", tmp_path / "out.nir", "--json", "--report", report
+    code, out, err = call(capsys, "train", *argv, *output)
     assert code == 0, err
     assert "<title>train: run.toml</title>" in report.read_text()
     assert json.loads(out)["best_epoch"] in (0, 1)
-    graph = jaxsnn.read(tmp_path / "out.nir")
-    assert graph.nodes["w1"].weight.shape == (6, 18)
+    assert jaxsnn.read(tmp_path / "out.nir").nodes["w1"].weight.shape == (6, 18)
     settings = json.loads((tmp_path / "out.history.json").read_text())["settings"]
     assert settings["engine"]["max_spikes"] == 8
     assert settings["loss"]["smoothing"] == 0.1
     assert (settings["encoder"]["least"], settings["encoder"]["t_max"]) == (0.1, 0.015)
     assert [step["name"] for step in settings["augment"]["steps"]] == ["Warp", "Jitter"]
-    _, message = refused(capsys, "train", tmp_path / "out.nir", *said, "-o", tmp_path / "b.nir")
+    _, message = refused(capsys, "train", tmp_path / "out.nir", *argv, "-o", tmp_path / "b.nir")
     assert "has a network, and" in message
 
 
@@ -236,12 +257,12 @@ def test_recipes_can_be_read(path, monkeypatch):
     runpy.run_path(str(RECIPES[0].parents[2] / "benchmarks" / "adaptive_lif.py"))
     options = read_config(str(path))
     check_options(TrainOptions(**options))
-    assert {name.replace("-", "_") for name in options["loss_options"]} <= LOSS_OPTIONS
-    assert {name.replace("-", "_") for name in options["engine_options"]} <= ENGINE_OPTIONS
-    said = tomllib.loads(path.read_text())
+    for table_name, known in (("loss_options", LOSS_OPTIONS), ("engine_options", ENGINE_OPTIONS)):
+        assert {name.replace("-", "_") for name in options[table_name]} <= known
+    content = tomllib.loads(path.read_text())
     # in the loop a recipe goes on with the network of another
-    assert ("network" in said) == (said.get("engine") != "loop")
-    assert "network" not in said or len(graph_of_table(said["network"]).outputs) == 1
+    assert ("network" in content) == (content.get("engine") != "loop")
+    assert "network" not in content or len(graph_of_table(content["network"]).outputs) == 1
 
 
 DELAYED = RUN.replace("calibrate = 0.7", 'trainable = ["weight", "delay"]')
@@ -250,15 +271,13 @@ DELAYED = RUN.replace("calibrate = 0.7", 'trainable = ["weight", "delay"]')
 @pytest.mark.parametrize(
     ("begin", "size"), [('"2ms"', 6 * 18), (f"[{', '.join(18 * ['0.002'])}]", 18)]
 )
-def test_a_run_begins_with_delays_of_synapses_and_trains_them(tmp_path, begin, size):
-    write_idx(tmp_path)
-    (tmp_path / "run.toml").write_text(f"{DELAYED}\n[synaptic-delays]\nw1 = {begin}\n")
-    options = read_config(str(tmp_path / "run.toml"))
-    said = tomllib.loads((tmp_path / "run.toml").read_text())["network"]
-    trained = fit(
-        graph_of_table(said), options=TrainOptions(**options | {"data_folder": str(tmp_path)})
-    )
-    [delays] = [node.delay for node in trained.graph.nodes.values() if node.type == "Delay"]
+def test_a_run_begins_with_delays_of_synapses_and_trains_them(configured, begin, size):
+    text = f"{DELAYED}\n[synaptic-delays]\nw1 = {begin}\n"
+    _, path, _, data_folder = configured(text)
+    options = TrainOptions(**read_config(path) | {"data_folder": data_folder})
+    graph = graph_of_table(tomllib.loads(text)["network"])
+    trained = fit(graph, options=options).graph
+    [delays] = [node.delay for node in trained.nodes.values() if node.type == "Delay"]
     assert delays.size == size
     assert np.ptp(delays) > 0
     assert np.all((delays > 0) & (delays < 0.01))
@@ -281,19 +300,6 @@ def test_a_run_begins_with_delays_of_synapses_and_trains_them(tmp_path, begin, s
         ("-0.001", "node 'w1': delay is -0.001"),
     ],
 )
-def test_delays_that_make_no_sense_are_refused(tmp_path, capsys, begin, word):
-    write_idx(tmp_path)
-    (tmp_path / "run.toml").write_text(f"{DELAYED}\n[synaptic-delays]\nw1 = {begin}\n")
-    said = ("--config", str(tmp_path / "run.toml"), "--data-folder", str(tmp_path))
-    _, message = refused(capsys, "train", *said, "-o", tmp_path / "b.nir")
-    assert word in message
-
-
-def test_parts_of_the_inputs_can_have_weights_of_their_own():
-    parts = [[40, 0.5, 0.1], [10, -1.0, 0.0]]
-    graph = graph_of_table(table({"neurons": 200, "weight": parts}, size=50))
-    weight = graph.nodes["w1"].weight
-    assert round(weight[:, :40].mean(), 2) == 0.5
-    assert (weight[:, 40:] == -1.0).all()
-    with pytest.raises(UsageError, match="is for 50 inputs, and there are 49"):
-        graph_of_table(table({"neurons": 2, "weight": parts}, size=49))
+def test_delays_that_make_no_sense_are_refused(configured, tmp_path, capsys, begin, word):
+    argv = configured(f"{DELAYED}\n[synaptic-delays]\nw1 = {begin}\n")
+    assert word in refused(capsys, "train", *argv, "-o", tmp_path / "b.nir")[1]

@@ -1,5 +1,6 @@
 """The end of a sample: no event of the data is left out, unless the user says when samples end."""
 
+import dataclasses
 import warnings
 
 import numpy as np
@@ -11,7 +12,6 @@ from jaxsnn.train import (
     FirstSpike,
     Latency,
     PopulationCode,
-    Splits,
     evaluate,
     fit,
     splits_of_arrays,
@@ -38,54 +38,45 @@ def late(notes):
     return [note for note in notes if isinstance(note, Note) and note.code == "late-events"]
 
 
-@pytest.mark.parametrize("kind", [Events, GradedEvents])
-def test_no_event_is_dropped(kind):
-    found = fit(small_net(), late_data(kind=kind), **ONCE)
-    assert found.settings["t_end"] == pytest.approx(0.15)  # ceil(10 + 4.5) tau
-    assert found.settings["loss"]["t_max"] == found.settings["t_end"]
-    assert late(found.notes) == []
+def ends_of(trained):
+    """The end of samples, that of the loss, and notes of late events."""
+    settings = trained.settings
+    return settings["t_end"], settings["loss"]["t_max"], len(late(trained.notes))
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "end", "notes"),
+    [
+        (Events, {}, 0.15, 0),  # ceil(10 + 4.5) tau
+        (GradedEvents, {}, 0.15, 0),
+        # the end of a loss that is given counts
+        (Events, {"loss": FirstSpike(population="4", tau=TAU, t_max=0.065)}, 0.065, 3),
+        (Events, {"loss_options": {"t_max": 0.07}}, 0.07, 3),
+    ],
+)
+def test_no_event_is_dropped_before_the_end_that_a_loss_names(kind, options, end, notes):
+    trained = fit(small_net(), late_data(kind=kind), **ONCE, **options)
+    assert ends_of(trained) == (pytest.approx(end), pytest.approx(end), notes)
 
 
 def test_the_last_event_may_be_in_any_part():
-    x, y = late_data(0.05)
-    early = splits_of_arrays(x, y)
-    x, y = late_data(0.2)
-    splits = Splits(
-        name="own",
-        train=early.train,
-        validation=early.validation,
-        test=Data(x=x, y=y, classes=early.test.classes),
-    )
-    found = fit(small_net(), splits, **ONCE)
-    assert found.settings["t_end"] == pytest.approx(0.25)
-    assert late(found.notes) == []
+    early, (x, y) = splits_of_arrays(*late_data(0.05)), late_data(0.2)
+    test = Data(x=x, y=y, classes=early.test.classes)
+    trained = fit(small_net(), dataclasses.replace(early, test=test), **ONCE)
+    assert ends_of(trained) == (pytest.approx(0.25), pytest.approx(0.25), 0)
 
 
 def test_what_an_explicit_end_drops_is_counted_and_warned_of():
     data = late_data()
     with pytest.warns(ApproximationWarning) as caught:
-        found = fit(small_net(), data, t_end=0.09, **ONCE)
-    assert len(caught) == 1
-    assert caught[0].filename == __file__
-    assert found.settings["t_end"] == 0.09
-    parts = {note.partition(":")[0]: note for note in late(found.notes)}
+        trained = fit(small_net(), data, t_end=0.09, **ONCE)
+    assert [warning.filename for warning in caught] == [__file__]
+    assert trained.settings["t_end"] == 0.09
+    parts = {note.partition(":")[0]: note for note in late(trained.notes)}
     assert list(parts) == ["train", "validation", "test"]
     assert all(note.kind == "dropped" for note in parts.values())
     time = np.asarray(splits_of_arrays(*data, seed=0).test.x.time)
     assert f"{(time >= 0.09).sum()} of {time.size} events" in parts["test"]
-
-
-def test_the_end_of_a_loss_that_is_given_counts():
-    loss = FirstSpike(population="4", tau=TAU, t_max=0.065)
-    found = fit(small_net(), late_data(), loss=loss, **ONCE)
-    assert found.settings["t_end"] == 0.065
-    assert len(late(found.notes)) == 3
-    found = fit(small_net(), late_data(), loss_options={"t_max": 0.07}, **ONCE)
-    assert found.settings["t_end"] == 0.07
-
-
-def of_frames(frames):
-    return np.zeros((3, frames, 2))
 
 
 @pytest.mark.parametrize(
@@ -97,7 +88,7 @@ def of_frames(frames):
         (np.zeros((3, 4)), Latency(t_min=0.0, t_max=0.02), 6.5),
         (np.zeros((3, 4)), Latency(t_min=0.0, t_max=0.08), 13.0),
         (np.zeros((3, 4)), Latency(t_min=0.0, t_max=0.02, clock=(0.09,)), 14.0),
-        (of_frames(40), PopulationCode(centres=(0.0, 1.0), frame=2.5e-3), 15.0),
+        (np.zeros((3, 40, 2)), PopulationCode(centres=(0.0, 1.0), frame=2.5e-3), 15.0),
         (np.zeros((3, 4)), lambda values: late_data(0.1, len(values))[0], 15.0),
         (np.zeros((3, 100, 4)), None, 6.5),  # arrays in steps, which end by themselves
         (Currents.held(np.ones((100, 3, 4)), dt=1e-3), None, 15.0),  # 0 from 100 ms on
@@ -121,9 +112,8 @@ def test_the_usual_task_ends_as_before():
 
 
 def test_evaluation_drops_nothing_either():
-    x, y = late_data()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        evaluate(small_net(), (x, y))
+        evaluate(small_net(), late_data())
     with pytest.warns(ApproximationWarning, match="data: 40 of 160 events"):
-        evaluate(small_net(), (x, y), t_end=0.1)
+        evaluate(small_net(), late_data(), t_end=0.1)

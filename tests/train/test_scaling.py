@@ -21,6 +21,22 @@ from jaxsnn.train.losses.regularizers import (
 T_END = 0.05
 
 
+CUBA = {"tau_mem": 0.02, "tau_syn": 0.01}
+
+
+def neurons():
+    return build.cubalif(**CUBA)
+
+
+NIR = {"dialect": "nir", "time_unit": "s"}
+
+
+def ones(rows, columns, bias=None):
+    """Weights of 1."""
+    weight = np.ones((rows, columns))
+    return build.linear(weight=weight) if bias is None else build.affine(weight=weight, bias=bias)
+
+
 def scales_of(graph):
     network = lower(graph)
     trained = find_trainables(network, ("weight", "bias"), longest_delay=1.0).constraints
@@ -33,137 +49,117 @@ def wanted_bumps(bumping, solution, labels, read):
     return bumping.wanted({name: jnp.mean(case, axis=0) for name, case in cases.items()}, read)
 
 
-def neurons(**changes):
-    return build.cubalif(**({"tau_mem": 0.02, "tau_syn": 0.01} | changes))
+@pytest.mark.parametrize(
+    ("layers", "settings", "expected"),
+    [
+        # dialect nir: a spike of weight w makes r I jump by r w_in w / tau_syn
+        (
+            (
+                build.input(2),
+                ones(1, 2, 0.5),
+                build.cubalif(**CUBA, r=3.0, w_in=0.5, v_threshold=2.0, v_reset=-1.0),
+            ),
+            NIR,
+            {"1": {"weight": [[3.0 / (3.0 * 0.5 / 0.01)]], "bias": [3.0 / (3.0 * 0.5)]}},
+        ),
+        # dialect nir: a spike moves the LI by r / tau, of which the Linear makes three times as
+        # much drive of the LIF
+        (
+            (
+                build.input(1),
+                ones(1, 1, 0.5),
+                build.li(tau=0.01, r=2.0),
+                build.linear(weight=np.full((1, 1), -3.0)),
+                build.lif(tau=0.02, r=0.5, v_threshold=1.0, v_reset=-1.0),
+            ),
+            NIR,
+            {
+                "1": {"weight": [[4.0 / 3.0 / (2.0 / 0.01)]], "bias": [4.0 / 3.0 / 2.0]},
+                "3": {"weight": [[4.0]]},
+            },
+        ),
+        # scales follow the neuron of each row, and pass Scale nodes
+        (
+            (
+                build.input(2),
+                ones(2, 2),
+                build.scale([4.0, -0.5]),
+                build.cubalif(**CUBA, v_threshold=[1.0, 3.0]),
+            ),
+            {},
+            {"1": {"weight": [[1 / 4], [3 / 0.5]]}},
+        ),
+        # behind further Linear nodes the largest kick counts
+        (
+            (
+                build.input(2),
+                ones(2, 2),
+                build.linear(weight=np.array([[1.0, -5.0], [2.0, 0.5]])),
+                build.cubalif(**CUBA),
+            ),
+            {},
+            {"1": {"weight": [[1 / 2], [1 / 5]]}, "2": {"weight": [[1.0], [1.0]]}},
+        ),
+        # IF: a bias of 1 lets V rise by r t_end during a sample, there is no voltage at rest
+        (
+            (build.input(1), ones(1, 1, 0.1), build.integrate_and_fire(r=8.0)),
+            NIR | {"spike_kernel": "box", "dt": 1e-3},
+            {"1": {"bias": [1 / (8.0 * T_END)]}},
+        ),
+    ],
+    ids=["kick and lift", "a voltage that is sent on", "rows", "further Linear nodes", "IF"],
+)
+def test_steps_are_in_kicks_and_lifts(layers, settings, expected):
+    scales = scales_of(build.sequential(*layers, **settings))
+    for node, parameters in expected.items():
+        for name, values in parameters.items():
+            scale = scales[node][name][:, :1] if name == "weight" else scales[node][name]
+            np.testing.assert_allclose(scale, values, rtol=1e-6)
 
 
-def test_the_kick_is_the_jump_of_the_drive_over_the_threshold():
-    """Dialect nir: a spike of weight w makes r I jump by r w_in w / tau_syn."""
-    graph = build.sequential(
-        build.input(2),
-        build.affine(1, weight=np.ones((1, 2)), bias=0.5),
-        neurons(r=3.0, w_in=0.5, v_threshold=2.0, v_reset=-1.0),
-        dialect="nir",
-        time_unit="s",
-    )
-    scales = scales_of(graph)["1"]
-    assert scales["weight"] == pytest.approx(np.full((1, 1), 3.0 / (3.0 * 0.5 / 0.01)))
-    assert scales["bias"] == pytest.approx(np.full(1, 3.0 / (3.0 * 0.5)))
-
-
-def test_a_voltage_that_is_sent_on_counts_by_what_it_does_behind():
-    """Dialect nir: a spike moves the LI by r / tau, of which the Linear makes three times as much
-    drive of the LIF.
-    """
-    graph = build.sequential(
-        build.input(1),
-        build.affine(1, weight=np.ones((1, 1)), bias=0.5),
-        build.li(tau=0.01, r=2.0),
-        build.linear(weight=np.full((1, 1), -3.0)),
-        build.lif(tau=0.02, r=0.5, v_threshold=1.0, v_reset=-1.0),
-        dialect="nir",
-        time_unit="s",
-    )
-    scales = scales_of(graph)
-    assert scales["3"]["weight"] == pytest.approx(np.full((1, 1), 2.0 / 0.5))
-    assert scales["1"]["weight"] == pytest.approx(np.full((1, 1), 2.0 / 0.5 / 3.0 / (2.0 / 0.01)))
-    assert scales["1"]["bias"] == pytest.approx(np.full(1, 2.0 / 0.5 / 3.0 / 2.0))
-
-
-def test_a_step_in_kicks_moves_the_voltage_by_as_much_in_every_dialect():
-    """A readout: its largest voltage after one spike, per kick, depends on the time constants
-    alone.
-    """
-    peaks = []
-    for dialect, options, gain in (
+@pytest.mark.parametrize(
+    ("dialect", "options", "gain"),
+    [
         ("jaxsnn", {}, {}),
         ("nir", {"time_unit": "s"}, {}),
         ("snntorch", {"reset": "zero"}, {"r": 0.02 / 1e-4, "w_in": 0.01 / 1e-4}),
-    ):
-        weights, layer = (
-            build.linear(weight=np.ones((1, 1))),
-            build.cubalif(tau_mem=0.02, tau_syn=0.01, **gain),
-        )
-        graph = build.sequential(
-            build.input(1), weights, layer, dialect=dialect, readout="2", **options
-        )
-        scale = float(scales_of(graph)["1"]["weight"][0, 0])
-        graph = graph.with_nodes([graph.nodes["1"].replace(weight=np.full((1, 1), scale))])
-        event = Events(time=jnp.zeros((1, 1)), index=jnp.zeros((1, 1), jnp.int32))
-        peaks.append(float(jnp.max(simulate(lower(graph), event, T_END).voltages["2"])))
-    assert peaks == pytest.approx([0.25] * 3, rel=1e-3)  # k = x - x^2 at x = 1/2
-
-
-def test_scales_follow_the_neuron_of_each_row_and_pass_scale_nodes():
-    graph = build.sequential(
-        build.input(2),
-        build.linear(weight=np.ones((2, 2))),
-        build.scale([4.0, -0.5]),
-        neurons(v_threshold=[1.0, 3.0]),
-    )
-    assert scales_of(graph)["1"]["weight"][:, 0] == pytest.approx([1 / 4, 3 / 0.5])
-
-
-def test_behind_further_linear_nodes_the_largest_kick_counts():
-    second = np.array([[1.0, -5.0], [2.0, 0.5]])
-    graph = build.sequential(
-        build.input(2), build.linear(weight=np.ones((2, 2))), build.linear(weight=second), neurons()
-    )
-    scales = scales_of(graph)
-    assert scales["1"]["weight"][:, 0] == pytest.approx([1 / 2, 1 / 5])
-    assert scales["2"]["weight"][:, 0] == pytest.approx([1, 1])
+    ],
+)
+def test_a_step_in_kicks_moves_the_voltage_by_as_much_in_every_dialect(dialect, options, gain):
+    """A readout: its largest voltage after one spike, per kick, depends on the time constants
+    alone.
+    """
+    layers = ones(1, 1), build.cubalif(**CUBA, **gain)
+    settings = {"dialect": dialect, "readout": "2", **options}
+    graph = build.sequential(build.input(1), *layers, **settings)
+    kick = np.full((1, 1), float(scales_of(graph)["1"]["weight"][0, 0]))
+    network = lower(graph.with_nodes([graph.nodes["1"].replace(weight=kick)]))
+    event = Events(time=jnp.zeros((1, 1)), index=jnp.zeros((1, 1), jnp.int32))
+    peak = float(jnp.max(simulate(network, event, T_END).voltages["2"]))
+    assert peak == pytest.approx(0.25, rel=1e-3)  # k = x - x^2 at x = 1/2
 
 
 def test_weights_that_reach_nothing_are_not_moved():
-    graph = build.network(
-        {
-            "input": build.input(1),
-            "used": build.linear(weight=np.ones((1, 1))),
-            "neurons": neurons(),
-            "after": build.linear(weight=np.ones((1, 1))),
-            "output": build.output(),
-        },
-        [("input", "used", "neurons", "after", "output")],
-    )
+    nodes = {"input": build.input(1), "used": ones(1, 1), "neurons": neurons()}
+    nodes |= {"after": ones(1, 1), "output": build.output()}
+    graph = build.network(nodes, [("input", "used", "neurons", "after", "output")])
     assert scales_of(graph)["after"]["weight"].tolist() == [[0.0]]
 
 
-def test_integrate_and_fire_has_a_lift_too():
-    """IF: a bias of 1 lets V rise by r t_end during a sample, there is no voltage at rest."""
-    graph = build.sequential(
-        build.input(1),
-        build.affine(1, weight=np.ones((1, 1)), bias=0.1),
-        build.integrate_and_fire(r=8.0),
-        dialect="nir",
-        time_unit="s",
-        spike_kernel="box",
-        dt=1e-3,
-    )
-    assert scales_of(graph)["1"]["bias"] == pytest.approx([1 / (8.0 * T_END)])
-
-
 def test_bumps_find_the_weights_through_scale_with_their_sign():
-    graph = build.sequential(
-        build.input(2),
-        build.linear(weight=np.zeros((2, 2))),
-        build.scale([1.0, -2.0]),
-        neurons(),
-        build.linear(weight=np.zeros((1, 2))),
-        neurons(),
-    )
-    network = lower(graph)
+    first, second = (build.linear(weight=np.zeros(shape)) for shape in ((2, 2), (1, 2)))
+    layers = first, build.scale([1.0, -2.0]), neurons(), second, neurons()
+    network = lower(build.sequential(build.input(2), *layers))
     feeding = feeding_weights(network)
     assert feeding == (("3", (("1", (1.0, -1.0)),)), ("5", (("4", None),)))
-
     silent = Events(time=jnp.full((4, 1), jnp.inf), index=jnp.zeros((4, 1), jnp.int32))
     solution = simulate(network, silent, T_END)
-    bumping = WeightBumping(label=2.0, hidden=0.5)
-    wanted = wanted_bumps(bumping, solution, jnp.zeros(4, jnp.int32), "5")
-    assert wanted["3"].tolist() == [0.5, 0.5]
-    assert wanted["5"].tolist() == [2.0]
-    gradient = bumped(
-        {name: {"weight": jnp.zeros((n, 2))} for name, n in (("1", 2), ("4", 1))}, wanted, feeding
+    bumps = wanted_bumps(
+        WeightBumping(label=2.0, hidden=0.5), solution, jnp.zeros(4, jnp.int32), "5"
     )
+    assert {name: bump.tolist() for name, bump in bumps.items()} == {"3": [0.5, 0.5], "5": [2.0]}
+    weights = {name: {"weight": jnp.zeros((rows, 2))} for name, rows in (("1", 2), ("4", 1))}
+    gradient = bumped(weights, bumps, feeding)
     assert gradient["1"]["weight"].tolist() == [[-0.5, -0.5], [0.5, 0.5]]
     assert gradient["4"]["weight"].tolist() == [[-2.0, -2.0]]
 

@@ -14,7 +14,8 @@ from jaxsnn.train import Rate, fit, on_chip, splits_of_arrays, yinyang, yinyang_
 from jaxsnn.train.data.datasets import stratified
 from jaxsnn.train.data.images import distorted
 from jaxsnn.train.data.labelled_files import load_splits
-from jaxsnn.train.loop.epoch import key_of
+from jaxsnn.train.loop.training_run import key_of
+from tests.helpers.refusals import assert_refused
 from tests.helpers.small_task import DATA, small_net
 
 KEYS = {
@@ -75,23 +76,24 @@ def test_a_whole_number_draws_what_it_always_drew():
 
 
 def test_a_run_by_a_key_is_repeated_recorded_and_resumed(tmp_path):
-    settings = {"epochs": 2, "dropout": 0.1, "progress": None}
-    one = fit(small_net(), DATA, seed=jax.random.key(5), checkpoint=tmp_path, **settings)
-    assert one.settings["seed"] == [0, 5]
-    json.dumps(one.as_dict())
-    other = fit(small_net(), DATA, seed=jax.random.PRNGKey(5), **settings)
-    assert other.as_dict() == one.as_dict()
-    again = fit(
-        small_net(), DATA, seed=jax.random.key(5), checkpoint=tmp_path, resume=True, **settings
+    def train(seed, **options):
+        settings = {"epochs": 2, "dropout": 0.1, "progress": None} | options
+        return fit(small_net(), DATA, seed=seed, **settings)
+
+    first = train(jax.random.key(5), checkpoint=tmp_path)
+    assert first.settings["seed"] == [0, 5]
+    json.dumps(first.as_dict())
+    assert train(jax.random.PRNGKey(5)).as_dict() == first.as_dict()
+    again = train(jax.random.key(5), checkpoint=tmp_path, resume=True)
+    assert again.as_dict() == first.as_dict()
+    assert_refused(
+        lambda: train(5, checkpoint=tmp_path, resume=True),
+        UsageError,
+        r"seed = \[0, 5\], now it is 5: resume with the same",
     )
-    assert again.as_dict() == one.as_dict()
-    with pytest.raises(
-        UsageError, match=r"seed = \[0, 5\], and this run has 5: resume with the same"
-    ):
-        fit(small_net(), DATA, seed=5, checkpoint=tmp_path, resume=True, **settings)
-    number = fit(small_net(), DATA, seed=5, **settings)
+    number = train(5)
     assert number.settings["seed"] == 5
-    assert number.history[-1] != one.history[-1]
+    assert number.history[-1] != first.history[-1]
 
 
 def test_a_mapping_is_searched_for_by_a_key():
@@ -107,14 +109,19 @@ def test_a_mapping_is_searched_for_by_a_key():
 
 
 @pytest.mark.parametrize(
+    "draw", [lambda seed: small_net(seed=seed), lambda seed: fit(small_net(), DATA, seed=seed)]
+)
+@pytest.mark.parametrize(
     "seed", [-1, 1.5, "7", np.zeros((2, 2), np.uint32), np.zeros(2, np.float32), np.zeros(2, int)]
 )
-def test_what_is_neither_is_refused(seed):
-    for draw in (lambda: small_net(seed=seed), lambda: fit(small_net(), DATA, seed=seed)):
-        with pytest.raises(UsageError, match=r"seed is .*: give a whole number from 0"):
-            draw()
-    with pytest.raises(UsageError, match=r"one key of jax\.random"):
-        seed_words(jax.random.split(jax.random.key(0)))
+def test_what_is_neither_is_refused(seed, draw):
+    message = r"seed is .*: give a whole number from 0"
+    assert_refused(lambda: draw(seed), UsageError, message)
+
+
+def test_several_keys_are_refused():
+    keys = jax.random.split(jax.random.key(0))
+    assert_refused(lambda: seed_words(keys), UsageError, r"one key of jax\.random")
 
 
 def test_building_by_a_seed_loads_no_jax(run_python):

@@ -1,9 +1,11 @@
 """Encoders, and data of other libraries."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
-from jaxsnn.errors import FileError, UsageError
+from jaxsnn.errors import UsageError
 from jaxsnn.nir import build
 from jaxsnn.nir.io.recorded_data import event_data
 from jaxsnn.train import (
@@ -17,7 +19,8 @@ from jaxsnn.train import (
 )
 from jaxsnn.train.data.datasets import stratified
 from jaxsnn.train.data.images import distorted, with_inverted
-from jaxsnn.train.data.utterances import _stretched, japanese_vowels_splits, read_ts
+from jaxsnn.train.data.utterances import _stretched, japanese_vowels_splits
+from tests.helpers.refusals import assert_refused
 
 
 def test_rates_are_those_of_the_values_and_the_seed_fixes_the_spikes():
@@ -32,23 +35,20 @@ def test_rates_are_those_of_the_values_and_the_seed_fixes_the_spikes():
 
 
 def test_level_crossings_rebuild_the_signal_within_a_step():
-    rng = np.random.default_rng(0)
-    signal = np.cumsum(rng.normal(size=(2, 40, 3)), axis=1)
+    signal = np.cumsum(np.random.default_rng(0).normal(size=(2, 40, 3)), axis=1)
     events = Delta(step=0.25, frame=0.01)(signal)
-    for sample in range(2):
-        for channel in range(3):
-            up, down = (
-                np.sort(events.time[sample][events.index[sample] == 2 * channel + way])
-                for way in (0, 1)
+    frames = np.arange(40) * 0.01 + 1e-9
+    for sample, channel in np.ndindex(2, 3):
+        up, down = (
+            np.searchsorted(
+                np.sort(events.time[sample][events.index[sample] == 2 * channel + way]),
+                frames,
+                side="right",
             )
-            for frame in range(40):
-                level = 0.25 * (
-                    (up <= frame * 0.01 + 1e-9).sum() - (down <= frame * 0.01 + 1e-9).sum()
-                )
-                assert (
-                    abs(signal[sample, 0, channel] + level - signal[sample, frame, channel])
-                    < 0.25 + 1e-6
-                )
+            for way in (0, 1)
+        )
+        rebuilt = signal[sample, 0, channel] + 0.25 * (up - down)
+        assert np.abs(rebuilt - signal[sample, :, channel]).max() < 0.25 + 1e-6
 
 
 def test_the_nearest_centres_fire_the_later_the_farther():
@@ -63,21 +63,27 @@ def camera(rows):
     return np.array(rows, dtype=[("x", "i2"), ("y", "i2"), ("p", bool), ("t", "i8")])
 
 
+FIRST, SECOND = camera([(3, 1, 1, 500), (0, 0, 0, 200)]), camera([(2, 0, 1, 100)])
+COCHLEA = np.array([(5, 1, 7)], dtype=[("x", int), ("p", int), ("t", int)])
+
+
 def test_arrays_of_a_camera_become_events():
-    first, second = camera([(3, 1, 1, 500), (0, 0, 0, 200)]), camera([(2, 0, 1, 100)])
-    events = events_of_arrays([first, second], (4, 2, 2))
+    events = events_of_arrays([FIRST, SECOND], (4, 2, 2))
     np.testing.assert_allclose(events.time, [[2e-4, 5e-4], [1e-4, np.inf]])
     assert events.index.tolist() == [[0, 15], [10, 16]]
-    cochlea = np.array([(5, 1, 7)], dtype=[("x", int), ("p", int), ("t", int)])
-    assert events_of_arrays([cochlea], (8, 1, 2), time_unit="1ms").index.tolist() == [[13]]
-    with pytest.raises(
-        UsageError, match="sample 0 has an event with x = 3: the sensor goes from 0 to 1"
-    ):
-        events_of_arrays([first], (2, 2, 2))
-    with pytest.raises(UsageError, match="2 events, more than the limit of 1"):
-        events_of_arrays([first, second], (4, 2, 2), most=1)
-    with pytest.raises(UsageError, match="no 'y', whose sensor size is 2"):
-        events_of_arrays([cochlea], (8, 2, 2))
+    assert events_of_arrays([COCHLEA], (8, 1, 2), time_unit="1ms").index.tolist() == [[13]]
+
+
+@pytest.mark.parametrize(
+    ("samples", "sizes", "options", "message"),
+    [
+        ([FIRST], (2, 2, 2), {}, "sample 0 has an event with x = 3: the sensor goes from 0 to 1"),
+        ([FIRST, SECOND], (4, 2, 2), {"most": 1}, "2 events, more than the 1"),
+        ([COCHLEA], (8, 2, 2), {}, "'y' lacks, its size is 2"),
+    ],
+)
+def test_arrays_of_another_sensor_are_refused(samples, sizes, options, message):
+    assert_refused(lambda: events_of_arrays(samples, sizes, **options), UsageError, message)
 
 
 def test_nir_s_own_data_become_samples():
@@ -91,19 +97,22 @@ def test_nir_s_own_data_become_samples():
 @pytest.mark.parametrize("labels", [[1.7], ["1"], [np.nan], [2**32], [-1], [0, 1], [[0]]])
 def test_labels_of_nir_s_data_are_whole_numbers_one_a_sample(labels):
     events = events_of_arrays([camera([(1, 0, 0, 300)])], (2, 1, 1))
-    with pytest.raises(UsageError, match="label"):
-        data_of_nir(event_data(events, size=2, t_max=1.0), labels)
+    assert_refused(
+        lambda: data_of_nir(event_data(events, size=2, t_max=1.0), labels), UsageError, "label"
+    )
 
 
 @pytest.mark.parametrize("size", [2, 4])
-def test_nir_s_events_of_another_number_of_neurons_are_not_trained_on(size):
+@pytest.mark.parametrize(
+    "run", [partial(fit, epochs=1, progress=None), evaluate], ids=["fit", "evaluate"]
+)
+def test_nir_s_events_of_another_number_of_neurons_are_not_trained_on(run, size):
     neurons = build.cubalif(tau_mem="20ms", tau_syn="10ms")
     graph = build.sequential(build.input(3), build.linear(weight=np.ones((2, 3))), neurons)
     events = events_of_arrays([camera([(1, 0, 0, 300)])] * 40, (2, 1, 1))
     data = data_of_nir(event_data(events, size=size, t_max=1.0), np.arange(40) % 2)
-    for run in (lambda: fit(graph, data, epochs=1, progress=None), lambda: evaluate(graph, data)):
-        with pytest.raises(UsageError, match=f"events of {size} channels, input 'input' has 3"):
-            run()
+    message = f"events of {size} channels, input 'input' has 3"
+    assert_refused(lambda: run(graph, data), UsageError, message)
 
 
 def test_strata_keep_the_share_of_each_class():
@@ -148,10 +157,8 @@ def test_utterances_are_read_and_standardised(tmp_path):
     rng = np.random.default_rng(0)
 
     def line(frames, label):
-        return ":".join(
-            [",".join(f"{value:.4f}" for value in rng.normal(2.0, 3.0, frames)) for _ in range(12)]
-            + [label]
-        )
+        channels = rng.normal(2.0, 3.0, (12, frames))
+        return ":".join([*(",".join(f"{v:.4f}" for v in channel) for channel in channels), label])
 
     for part in ("TRAIN", "TEST"):
         lines = [line(int(rng.integers(7, 30)), str(n % 9 + 1)) for n in range(45)]
@@ -159,15 +166,9 @@ def test_utterances_are_read_and_standardised(tmp_path):
     splits = japanese_vowels_splits(folder=tmp_path, copies=2)
     assert (len(splits.train), len(splits.validation), len(splits.test)) == (72, 9, 45)
     assert splits.train.classes == tuple("123456789")
-    own, copy = splits.train.x[:36, 0], splits.train.x[36:, 0]
-    assert 0.7 < np.corrcoef(own.ravel(), copy.ravel())[0, 1] < 0.99
+    original, copy = splits.train.x[:36, 0], splits.train.x[36:, 0]
+    assert 0.7 < np.corrcoef(original.ravel(), copy.ravel())[0, 1] < 0.99
     assert np.array_equal(splits.train.y[:36], splits.train.y[36:])
     assert abs(np.nanmean(splits.validation.x)) < 0.2
     events = splits.encoder(0.01)(splits.train.x)
     assert events.time.max(where=np.isfinite(events.time), initial=0.0) <= 29 * 0.0025
-    write_ts(tmp_path / "bad.ts", ["1,2:3"])
-    with pytest.raises(FileError, match=r"bad\.ts, line 3: .*12 channels"):
-        read_ts(tmp_path / "bad.ts")
-    (tmp_path / "empty.ts").write_text("@data\n")
-    with pytest.raises(FileError, match="holds no data"):
-        read_ts(tmp_path / "empty.ts")

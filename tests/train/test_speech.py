@@ -1,6 +1,7 @@
 """Recordings, which the tests write, through the cochlea."""
 
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from scipy.io import wavfile
 from jaxsnn.errors import FileError, UsageError
 from jaxsnn.train.data.labelled_files import load_splits
 from jaxsnn.train.data.utterances import BANDS, cochleagram, mel_filters, read_wav
+from tests.helpers.refusals import assert_refused
 
 RATE = 8000
 
@@ -30,15 +32,14 @@ def folder(tmp_path):
 
 
 def test_numbers_0_to_4_are_for_the_test(folder):
-    splits, _ = load_splits(f"wav:{folder}", seed=0)
+    splits, notes = load_splits(f"wav:{folder}", seed=0)
     assert splits.train.classes == ("one", "two")
-    assert len(splits.test) == 4
     assert len(splits.train) + len(splits.validation) == 8
     assert np.bincount(splits.test.y).tolist() == [2, 2]
+    assert notes == ()
 
 
-def test_what_is_left_out_is_said(folder):
-    assert load_splits(f"wav:{folder}", seed=0)[1] == ()
+def test_what_is_left_out_is_noted(folder):
     record(folder, "two_anna_b_9.wav", tone(300.0, seconds=2.0))
     record(folder, "noise.wav", tone(300.0))
     named, long = load_splits(f"wav:{folder}", seed=0)[1]
@@ -64,9 +65,7 @@ def test_loudness_is_relative_and_over_at_the_end_of_the_sound():
 
 def test_a_tenth_of_the_amplitude_is_a_hundredth_of_the_power():
     both = np.concatenate([tone(500.0), tone(500.0, loudness=0.05)])
-    loudness = cochleagram(both, RATE).max(
-        axis=1, where=~np.isnan(cochleagram(both, RATE)), initial=0
-    )
+    loudness = np.nan_to_num(cochleagram(both, RATE)).max(axis=1)
     assert loudness[5] - loudness[45] == pytest.approx(2 / 6, abs=0.01)
 
 
@@ -75,34 +74,56 @@ def test_silence_and_the_shortest_sound_are_no_errors():
     assert np.isfinite(cochleagram(np.ones(3), RATE)[0]).all()
 
 
-def test_channels_of_a_sound_are_averaged(tmp_path):
-    stereo = np.stack([np.full(100, 0.5), np.zeros(100)], axis=1).astype(np.float32)
-    wavfile.write(tmp_path / "a_b_0.wav", RATE, stereo)
+@pytest.mark.parametrize(
+    ("samples", "scale", "expected", "tolerance"),
+    [
+        (np.stack([np.full(100, 0.5), np.zeros(100)], axis=1).astype(np.float32), 1, 0.25, 0),
+        (np.rint(127 * tone(500.0) + 128).astype(np.uint8), 127, tone(500.0), 0.5 / 127),
+    ],
+    ids=["stereo, which is averaged", "8 bits"],
+)
+def test_sounds_are_read_as_numbers_around_0(samples, scale, expected, tolerance, tmp_path):
+    wavfile.write(tmp_path / "a_b_0.wav", RATE, samples)
     sound, rate = read_wav(tmp_path / "a_b_0.wav")
     assert rate == RATE
-    assert np.allclose(sound, 0.25)
+    np.testing.assert_allclose(
+        sound / scale, np.broadcast_to(expected, sound.shape), atol=tolerance + 1e-8
+    )
 
 
-def test_sounds_of_8_bits_are_those_of_16(tmp_path):
-    folder, sound = tmp_path, tone(500.0)
-    wavfile.write(folder / "a_b_0.wav", RATE, np.rint(127 * sound + 128).astype(np.uint8))
-    assert np.allclose(read_wav(folder / "a_b_0.wav")[0] / 127, sound, atol=0.5 / 127)
+def replaced_by_a_pipe(path):
+    path.unlink()
+    os.mkfifo(path)
 
 
-def test_who_has_no_recordings_is_told_where_to_get_them(tmp_path, folder):
-    empty = tmp_path / "empty"
-    empty.mkdir()
-    with pytest.raises(FileError, match=r"no files WORD_SPEAKER_NUMBER.*free-spoken-digit-dataset"):
-        load_splits(f"wav:{empty}")
-    with pytest.raises(FileError, match="nowhere is no folder: get github"):
-        load_splits(f"wav:{tmp_path / 'nowhere'}")
-    record(empty, "one_anna_7.wav", tone(300.0))
-    with pytest.raises(UsageError, match="0 of 1 recordings have a number under 5"):
-        load_splits(f"wav:{empty}")
-    (folder / "one_anna_b_0.wav").write_bytes(b"RIFF")
-    with pytest.raises(FileError, match="cannot be read as sound"):
-        load_splits(f"wav:{folder}")
-    (folder / "one_anna_b_0.wav").unlink()
-    os.mkfifo(folder / "one_anna_b_0.wav")
-    with pytest.raises(FileError, match="not a regular file"):
-        load_splits(f"wav:{folder}")
+#: What becomes of a folder of recordings, and how reading it is refused.
+REFUSED = {
+    "no files": (shutil.rmtree, FileError, "is no folder: get github"),
+    "other names": (
+        lambda folder: [path.rename(folder / path.stem) for path in folder.iterdir()],
+        FileError,
+        r"no files WORD_SPEAKER_NUMBER.*free-spoken-digit-dataset",
+    ),
+    "none for the test": (
+        lambda folder: [path.unlink() for path in folder.iterdir() if "7" not in path.name],
+        UsageError,
+        "0 of 2 recordings have a number under 5",
+    ),
+    "a damaged file": (
+        lambda folder: (folder / "one_anna_b_0.wav").write_bytes(b"RIFF"),
+        FileError,
+        "no sound that can be read",
+    ),
+    "a pipe": (
+        lambda folder: replaced_by_a_pipe(folder / "one_anna_b_0.wav"),
+        FileError,
+        "no regular file",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_recordings_that_cannot_be_read_are_refused(case, folder):
+    change, error, message = REFUSED[case]
+    change(folder)
+    assert_refused(lambda: load_splits(f"wav:{folder}"), error, message)

@@ -12,6 +12,7 @@ from jaxsnn.nir.initializers import normal
 from jaxsnn.nir.io.recorded_data import event_data
 from jaxsnn.train import Dropout, Jitter, fit
 from jaxsnn.train.data.labelled_files import data_of_nir
+from tests.helpers.refusals import assert_refused
 
 RNG = np.random.default_rng(0)
 X = RNG.uniform(0, 1, (40, 4))
@@ -45,14 +46,26 @@ def test_currents_are_learnt_from(engine, loss):
 
 
 def test_encoders_by_name_are_refused_where_they_do_not_exist_or_nothing_is_to_be_encoded():
-    with pytest.raises(UsageError, match=r"encoder is 'curent'.*did you mean 'current'"):
-        fit(net(), (X, Y), encoder="curent")
-    with pytest.raises(UsageError, match="the data are events or currents already"):
-        fit(net(), (Currents.constant(X), Y), encoder="current")
-    with pytest.raises(UsageError, match=r"surrogate is 'atam'.*'atan'"):
-        fit(net(), (X, Y), engine="grid", loss="count", surrogate="atam")
-    with pytest.raises(UsageError, match=r'surrogate="atan" is for engine="grid"'):
-        fit(net(), (X, Y), surrogate="atan")
+    assert_refused(
+        lambda: fit(net(), (X, Y), encoder="curent"),
+        UsageError,
+        r"encoder is 'curent'.*did you mean 'current'",
+    )
+    assert_refused(
+        lambda: fit(net(), (Currents.constant(X), Y), encoder="current"),
+        UsageError,
+        "the data are events or currents already",
+    )
+    assert_refused(
+        lambda: fit(net(), (X, Y), engine="grid", loss="count", surrogate="atam"),
+        UsageError,
+        r"surrogate is 'atam'.*'atan'",
+    )
+    assert_refused(
+        lambda: fit(net(), (X, Y), surrogate="atan"),
+        UsageError,
+        r'surrogate="atan" is for engine="grid"',
+    )
 
 
 def test_dropout_of_currents_leaves_out_channels_and_jitter_is_for_spikes():
@@ -62,8 +75,9 @@ def test_dropout_of_currents_leaves_out_channels_and_jitter_is_for_spikes():
     kept = np.asarray(Dropout(probability=0.3)(jax.random.key(0), sample).value)
     assert (kept[0] == kept[1]).all()
     assert 100 < kept[0].sum() < 180
-    with pytest.raises(UsageError, match="jitter moves spikes"):
-        Jitter(deviation=1e-3)(jax.random.key(0), sample)
+    assert_refused(
+        lambda: Jitter(deviation=1e-3)(jax.random.key(0), sample), UsageError, "jitter moves spikes"
+    )
     graded = GradedEvents(time=np.zeros(200), index=np.zeros(200, int), value=np.arange(200.0))
     lost = Dropout(probability=0.3)(jax.random.key(0), graded)
     assert np.array_equal(lost.value, graded.value)

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from tests.bss2.stack.configuration import ChipConfiguration
+from tests.bss2.stack.coordinates import refuse_if
 
 #: Hard limits of the fits, in seconds; other ranges only warn.
 LIMITS = {"tau_mem": (0.1e-6, 2000e-6), "tau_syn": (0.1e-6, 100e-6)}
@@ -77,23 +78,28 @@ def refuse(target):
     """What calix refuses."""
     for name in ("leak", "reset", "threshold"):
         value = getattr(target, name)
-        if (
+        refuse_if(
             value.shape != (512,)
             or value.dtype.kind != "i"
-            or not ((value >= 0) & (value <= 255)).all()
-        ):
-            raise ValueError(f"{name} is not 512 readings of the CADC")
+            or not ((value >= 0) & (value <= 255)).all(),
+            ValueError,
+            f"{name} is not 512 readings of the CADC",
+        )
     for name, shape in (("tau_mem", (512,)), ("refractory_time", (512,)), ("tau_syn", (2, 512))):
         value = getattr(target, name)
-        if not isinstance(value, Quantity):
-            raise TypeError(f"{name} has no unit")
-        if value.shape != shape:
-            raise ValueError(f"{name} has the shape {value.shape}")
+        refuse_if(not isinstance(value, Quantity), TypeError, f"{name} has no unit")
+        refuse_if(value.shape != shape, ValueError, f"{name} has the shape {value.shape}")
         low, high = LIMITS.get(name, (40e-9 * 0.999, 32e-6))
-        if value.min() < low or value.max() > high:
-            raise ValueError(f"{name} is out of allowed range in the respective fit function.")
-    if len(target.i_synin_gm) != 2 or not isinstance(target.synapse_dac_bias, int):
-        raise ValueError("synaptic inputs of all neurons are calibrated alike")
+        refuse_if(
+            value.min() < low or value.max() > high,
+            ValueError,
+            f"{name} is out of allowed range in the respective fit function.",
+        )
+    refuse_if(
+        len(target.i_synin_gm) != 2 or not isinstance(target.synapse_dac_bias, int),
+        ValueError,
+        "synaptic inputs of all neurons are calibrated alike",
+    )
 
 
 def modules(counts):

@@ -9,6 +9,7 @@ from tests.bss2.stack.coordinates import (
     HALF,
     CompartmentOnLogicalNeuron,
     LogicalNeuronCompartments,
+    refuse_if,
 )
 
 
@@ -29,8 +30,11 @@ class CrossbarNode:
         self.mask = self.target = label(0)
 
     def __setattr__(self, name, value):
-        if name not in ("mask", "target") or not isinstance(value, self.label):
-            raise TypeError(f"{name} of a crossbar node is not a {type(value).__name__}")
+        refuse_if(
+            name not in ("mask", "target") or not isinstance(value, self.label),
+            TypeError,
+            f"{name} of a crossbar node is not a {type(value).__name__}",
+        )
         object.__setattr__(self, name, value)
 
 
@@ -56,18 +60,20 @@ class Morphology:
         self.compartments = {}
 
     def create_compartment(self, circuits):
-        places = {one.number for one in circuits}
-        if not places:
-            raise RuntimeError("At least one neuron must be in a compartment.")
+        places = {circuit.number for circuit in circuits}
+        refuse_if(not places, RuntimeError, "At least one neuron must be in a compartment.")
         start = next(iter(sorted(places)))
         reached, waiting = {start}, [start]
         while waiting:
-            for one in neighbours(waiting.pop()):
-                if one in places and one not in reached:
-                    reached.add(one)
-                    waiting.append(one)
-        if reached != places:
-            raise RuntimeError("Compartment is not made up of a contiguous block of neurons.")
+            for neighbour in neighbours(waiting.pop()):
+                if neighbour in places and neighbour not in reached:
+                    reached.add(neighbour)
+                    waiting.append(neighbour)
+        refuse_if(
+            reached != places,
+            RuntimeError,
+            "Compartment is not made up of a contiguous block of neurons.",
+        )
         self.compartments[CompartmentOnLogicalNeuron(len(self.compartments))] = tuple(circuits)
 
     def done(self):
@@ -86,11 +92,11 @@ class ChipConfiguration:
     """All circuits of a chip, by number."""
 
     def __init__(self, target):
-        names = ("leak", "reset", "threshold", "tau_mem", "refractory_time")
+        fields = ("leak", "reset", "threshold", "tau_mem", "refractory_time")
         self.circuits = {
             place: Circuit(
-                {name: float(getattr(target, name)[place]) for name in names}
-                | {"tau_syn": tuple(float(one) for one in target.tau_syn[:, place])}
+                {name: float(getattr(target, name)[place]) for name in fields}
+                | {"tau_syn": tuple(float(tau) for tau in target.tau_syn[:, place])}
             )
             for place in range(512)
         }

@@ -5,6 +5,12 @@ import types
 COLUMNS, HALF = 256, 128
 
 
+def refuse_if(condition: object, error: type[Exception], message: str) -> None:
+    """Raise an error as the chip's software does, if a condition of it holds."""
+    if condition:
+        raise error(message)
+
+
 class Value:
     """A number in a range; made of a number, of an Enum or of itself, compared by class and value."""
 
@@ -12,10 +18,16 @@ class Value:
 
     def __init__(self, value=0):
         value = value.number if isinstance(value, Value) else value
-        if not isinstance(value, int):
-            raise TypeError(f"{type(self).__name__} is not made of a {type(value).__name__}")
-        if self.size is not None and not 0 <= value < self.size:
-            raise OverflowError(f"{type(self).__name__}: {value} is not below {self.size}")
+        refuse_if(
+            not isinstance(value, int),
+            TypeError,
+            f"{type(self).__name__} is not made of a {type(value).__name__}",
+        )
+        refuse_if(
+            self.size is not None and not 0 <= value < self.size,
+            OverflowError,
+            f"{type(self).__name__}: {value} is not below {self.size}",
+        )
         self.number = value
 
     def __eq__(self, other):
@@ -51,9 +63,11 @@ def sized(name, size):
 
 def existing_nodes():
     """(output, input) of the crossbar nodes that there are."""
-    neurons = {(out, one) for one in range(8) for out in (one % 4, 4 + one % 4, 8 + one % 4)}
-    links = {(out, 8 + one) for one in range(4) for out in (*range(8), 8 + one)}
-    background = {(out, 12 + one) for one in range(8) for out in (one, 8 + one % 4)}
+    neurons = {
+        (out, entry) for entry in range(8) for out in (entry % 4, 4 + entry % 4, 8 + entry % 4)
+    }
+    links = {(out, 8 + entry) for entry in range(4) for out in (*range(8), 8 + entry)}
+    background = {(out, 12 + entry) for entry in range(8) for out in (entry, 8 + entry % 4)}
     return neurons | links | background
 
 
@@ -71,10 +85,17 @@ class CrossbarNodeOnDLS(Value):
     """A node: an output, then an input."""
 
     def __init__(self, output, entry):
-        if not isinstance(output, CrossbarOutputOnDLS) or not isinstance(entry, CrossbarInputOnDLS):
-            raise TypeError("a crossbar node is made of an output and an input")
-        if (output.number, entry.number) not in existing_nodes():
-            raise OverflowError(f"there is no crossbar node from {entry} to {output}")
+        refuse_if(
+            not isinstance(output, CrossbarOutputOnDLS)
+            or not isinstance(entry, CrossbarInputOnDLS),
+            TypeError,
+            "a crossbar node is made of an output and an input",
+        )
+        refuse_if(
+            (output.number, entry.number) not in existing_nodes(),
+            OverflowError,
+            f"there is no crossbar node from {entry} to {output}",
+        )
         super().__init__(12 * entry.number + output.number)
         self.output, self.entry = output.number, entry.number
 
@@ -83,9 +104,12 @@ class LogicalNeuronCompartments:
     """Compartments of a neuron that has no place yet."""
 
     def __init__(self, compartments):
-        every = [one for own in compartments.values() for one in own]
-        if len(set(every)) != len(every):
-            raise RuntimeError("Multiple compartments contain the same neuron(s).")
+        every = [circuit for circuits in compartments.values() for circuit in circuits]
+        refuse_if(
+            len(set(every)) != len(every),
+            RuntimeError,
+            "Multiple compartments contain the same neuron(s).",
+        )
         self.compartments = compartments
 
     def get_compartments(self):
@@ -96,32 +120,38 @@ class LogicalNeuronOnDLS:
     """A neuron at a place: its circuits keep the order in which the compartment was made."""
 
     def __init__(self, compartments, anchor):
-        if not isinstance(anchor, AtomicNeuronOnDLS):
-            raise TypeError("the anchor is an AtomicNeuronOnDLS")
+        refuse_if(
+            not isinstance(anchor, AtomicNeuronOnDLS),
+            TypeError,
+            "the anchor is an AtomicNeuronOnDLS",
+        )
         every = [
-            divmod(one.number, HALF) for own in compartments.compartments.values() for one in own
+            divmod(circuit.number, HALF)
+            for circuits in compartments.compartments.values()
+            for circuit in circuits
         ]
         top, left = min(row for row, _ in every), min(column for _, column in every)
         height = max(row for row, _ in every) - top
         width = max(column for _, column in every) - left
         row, column = divmod(anchor.number, COLUMNS)
-        if row + height > 1 or column % HALF + width >= HALF:
-            raise RuntimeError(
-                "LogicalNeuron anchor results in placement of compartments outside of neuron grid."
-            )
+        refuse_if(
+            row + height > 1 or column % HALF + width >= HALF,
+            RuntimeError,
+            "LogicalNeuron anchor results in placement of compartments outside of neuron grid.",
+        )
         self.placed = {
             key: tuple(
                 AtomicNeuronOnDLS(COLUMNS * (row + y - top) + column + x - left)
-                for y, x in (divmod(one.number, HALF) for one in own)
+                for y, x in (divmod(circuit.number, HALF) for circuit in circuits)
             )
-            for key, own in compartments.compartments.items()
+            for key, circuits in compartments.compartments.items()
         }
 
     def get_placed_compartments(self):
         return dict(self.placed)
 
     def get_atomic_neurons(self):
-        return [one for own in self.placed.values() for one in own]
+        return [circuit for circuits in self.placed.values() for circuit in circuits]
 
 
 def halco():

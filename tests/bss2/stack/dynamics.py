@@ -20,13 +20,13 @@ class Circuits:
 
     def __init__(self, heads, slope):
         self.place = {circuit: number for number, circuit in enumerate(heads)}
-        own = list(heads.values())
+        circuits = list(heads.values())
         self.leak, self.reset, self.threshold, self.tau_mem, self.refractory = (
-            np.array([one[name] for one in own], float)
+            np.array([values[name] for values in circuits], float)
             for name in ("leak", "reset", "threshold", "tau_mem", "refractory_time")
         )
-        self.fires = np.array([one["fires"] for one in own], bool)
-        self.tau = np.array([one["tau_syn"] for one in own], float).T.reshape(2, -1)
+        self.fires = np.array([values["fires"] for values in circuits], bool)
+        self.tau = np.array([values["tau_syn"] for values in circuits], float).T.reshape(2, -1)
         self.slope = slope
 
     def start(self):
@@ -99,11 +99,11 @@ class Circuits:
         while True:
             until = min(waiting[0][0], duration) if waiting else duration
             while until > self.now:
-                found = self.first_crossing(until - self.now)
-                if found is None:
+                crossing = self.first_crossing(until - self.now)
+                if crossing is None:
                     self.advance(until - self.now)
                     break
-                elapsed, which = found
+                elapsed, which = crossing
                 self.advance(elapsed)
                 spikes.append((self.now, circuits[which]))
                 self.voltage[which] = self.reset[which]

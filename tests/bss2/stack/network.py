@@ -7,7 +7,7 @@ import enum
 import types
 
 from tests.bss2.stack.configuration import RowMode
-from tests.bss2.stack.coordinates import CompartmentOnLogicalNeuron, Value
+from tests.bss2.stack.coordinates import CompartmentOnLogicalNeuron, Value, refuse_if
 
 ROWS, LABELS, LARGEST = 256, 64, 63
 
@@ -46,8 +46,7 @@ class Weight(Value):
 
     def __init__(self, value=0):
         super().__init__(value)
-        if self.number < 0:
-            raise TypeError("weights of connections are sizes")
+        refuse_if(self.number < 0, TypeError, "weights of connections are sizes")
 
 
 class PopulationOnNetwork(Value):
@@ -76,8 +75,11 @@ class Projection:
 
 def weight_to_connection(weight):
     """Dense connections of an integer matrix (outputs, inputs), zeros included."""
-    if weight.ndim != 2 or weight.dtype.kind != "i":
-        raise TypeError("weights are a matrix of whole numbers")
+    refuse_if(
+        weight.ndim != 2 or weight.dtype.kind != "i",
+        TypeError,
+        "weights are a matrix of whole numbers",
+    )
     first = CompartmentOnLogicalNeuron()
     return [
         Connection((source, first), (target, first), Weight(abs(int(weight[target, source]))))
@@ -107,15 +109,20 @@ class Population:
 
         def __init__(self, coordinate, compartments):
             self.coordinate, self.compartments = coordinate, compartments
-            for key, one in compartments.items():
-                if len(one.receptors) != len(coordinate.get_placed_compartments()[key]):
-                    raise RuntimeError("Population is not valid.")
+            for key, compartment in compartments.items():
+                refuse_if(
+                    len(compartment.receptors) != len(coordinate.get_placed_compartments()[key]),
+                    RuntimeError,
+                    "Population is not valid.",
+                )
 
     def __init__(self, neurons, chip=None):
         self.neurons = neurons
 
     def circuits(self):
-        return [one for neuron in self.neurons for one in neuron.coordinate.get_atomic_neurons()]
+        return [
+            circuit for neuron in self.neurons for circuit in neuron.coordinate.get_atomic_neurons()
+        ]
 
 
 class ExternalSourcePopulation:
@@ -137,42 +144,62 @@ class NetworkBuilder:
     def __init__(self):
         self.populations, self.projections, self.identifier = {}, {}, None
 
-    def add(self, one, identifier):
-        if self.identifier not in (None, identifier):
-            raise NotImplementedError("this stack has one execution instance")
+    def add(self, part, identifier):
+        refuse_if(
+            self.identifier not in (None, identifier),
+            NotImplementedError,
+            "this stack has one execution instance",
+        )
         self.identifier = identifier
-        if isinstance(one, Projection):
-            return self._projection(one)
-        if isinstance(one, Population):
-            taken = [
+        if isinstance(part, Projection):
+            return self._projection(part)
+        if isinstance(part, Population):
+            occupied = [
                 place
-                for other in self.populations.values()
-                if isinstance(other, Population)
-                for place in other.circuits()
+                for population in self.populations.values()
+                if isinstance(population, Population)
+                for place in population.circuits()
             ]
-            if len(set(taken + one.circuits())) < len(taken) + len(one.circuits()):
-                raise RuntimeError("Neuron location already present in other population.")
+            refuse_if(
+                len(set(occupied + part.circuits())) < len(occupied) + len(part.circuits()),
+                RuntimeError,
+                "Neuron location already present in other population.",
+            )
         key = PopulationOnNetwork(len(self.populations))
-        self.populations[key] = one
+        self.populations[key] = part
         return key
 
-    def _projection(self, one):
-        pre, post = (self.populations[key] for key in (one.population_pre, one.population_post))
-        if not isinstance(post, Population):
-            raise RuntimeError("Only projections with on-chip neuron population are supported.")
+    def _projection(self, projection):
+        pre, post = (
+            self.populations[key] for key in (projection.population_pre, projection.population_post)
+        )
+        refuse_if(
+            not isinstance(post, Population),
+            RuntimeError,
+            "Only projections with on-chip neuron population are supported.",
+        )
         pairs = set()
-        for connection in one.connections:
+        for connection in projection.connections:
             source, target = connection.index_pre, connection.index_post
-            if source[0] >= len(pre.neurons) or target[0] >= len(post.neurons):
-                raise RuntimeError("Connection index out of range of population(s).")
+            refuse_if(
+                source[0] >= len(pre.neurons) or target[0] >= len(post.neurons),
+                RuntimeError,
+                "Connection index out of range of population(s).",
+            )
             receptors = post.neurons[target[0]].compartments[target[1]].receptors
-            if not any(one.receptor in own for own in receptors):
-                raise RuntimeError("Neuron does not feature receptor requested by projection.")
+            refuse_if(
+                not any(projection.receptor in kinds for kinds in receptors),
+                RuntimeError,
+                "Neuron does not feature receptor requested by projection.",
+            )
             pairs.add((source, target))
-        if len(pairs) < len(one.connections):
-            raise RuntimeError("Projection features same single connection multiple times.")
+        refuse_if(
+            len(pairs) < len(projection.connections),
+            RuntimeError,
+            "Projection features same single connection multiple times.",
+        )
         key = ProjectionOnNetwork(len(self.projections))
-        self.projections[key] = one
+        self.projections[key] = projection
         return key
 
     def done(self):
@@ -184,9 +211,12 @@ class PlacedConnection:
     """A synapse of a connection; weights and labels have 6 bit."""
 
     def __setattr__(self, name, value):
-        limits = {"weight": LARGEST, "label": LABELS - 1}
-        if name in limits and not 0 <= int(value) <= limits[name]:
-            raise OverflowError(f"{name} {value} of a synapse is not in 0 to {limits[name]}")
+        limit = {"weight": LARGEST, "label": LABELS - 1}.get(name)
+        refuse_if(
+            limit is not None and not 0 <= int(value) <= limit,
+            OverflowError,
+            f"{name} {value} of a synapse is not in 0 to {limit}",
+        )
         object.__setattr__(self, name, value)
 
 
@@ -238,7 +268,7 @@ class NetworkGraph:
     # -- labels
     def _labels(self):
         """(population, place) -> its events as numbers of 16 bit; none where it sends none."""
-        found = {}
+        events = {}
         for key, population in self.instance.populations.items():
             external = isinstance(population, ExternalSourcePopulation)
             listed = (
@@ -246,37 +276,49 @@ class NetworkGraph:
                 if external
                 else self.routed.internal_neuron_labels
             )
-            if key not in listed:
-                raise RuntimeError(f"Connection builder result does not contain labels for {key}.")
-            if len(listed[key]) != len(population.neurons):
-                raise InvalidNetworkGraphError(f"Not the correct number of spike-labels for {key}.")
-            for place, own in enumerate(listed[key]):
+            refuse_if(
+                key not in listed,
+                RuntimeError,
+                f"Connection builder result does not contain labels for {key}.",
+            )
+            refuse_if(
+                len(listed[key]) != len(population.neurons),
+                InvalidNetworkGraphError,
+                f"Not the correct number of spike-labels for {key}.",
+            )
+            for place, labels in enumerate(listed[key]):
                 if external:
-                    found[key, place] = [label.value() for label in own]
+                    events[key, place] = [label.value() for label in labels]
                     continue
                 ((compartment, circuits),) = (
                     population.neurons[place].coordinate.get_placed_compartments().items()
                 )
-                if len(own[compartment]) != len(circuits):
-                    raise RuntimeError("Connection builder result lacks a neuron label.")
-                found[key, place] = [
+                refuse_if(
+                    len(labels[compartment]) != len(circuits),
+                    RuntimeError,
+                    "Connection builder result lacks a neuron label.",
+                )
+                events[key, place] = [
                     internal_label(circuit.number, label)
-                    for circuit, label in zip(circuits, own[compartment], strict=True)
+                    for circuit, label in zip(circuits, labels[compartment], strict=True)
                     if label is not None
                 ]
-        return found
+        return events
 
     def _unique_labels(self):
         seen = set()
         for key, population in self.instance.populations.items():
             if isinstance(population, Population):
                 for place, neuron in enumerate(population.neurons):
-                    (master,) = [one.spike_master for one in neuron.compartments.values()]
+                    (master,) = [
+                        compartment.spike_master for compartment in neuron.compartments.values()
+                    ]
                     for label in self.labels[key, place] if master.enable_record_spikes else ():
-                        if label in seen:
-                            raise InvalidNetworkGraphError(
-                                "Label of to be recorded neuron is not unique."
-                            )
+                        refuse_if(
+                            label in seen,
+                            InvalidNetworkGraphError,
+                            "Label of to be recorded neuron is not unique.",
+                        )
                         seen.add(label)
 
     # -- synapses
@@ -285,29 +327,42 @@ class NetworkGraph:
         external = isinstance(
             self.instance.populations[projection.population_pre], ExternalSourcePopulation
         )
-        if key not in self.routed.connections and (projection.connections or not external):
-            raise RuntimeError(f"Connection builder result does not contain connections for {key}.")
+        refuse_if(
+            key not in self.routed.connections and (projection.connections or not external),
+            RuntimeError,
+            f"Connection builder result does not contain connections for {key}.",
+        )
         placed = self.routed.connections.get(key, [])
-        if len(placed) != len(projection.connections):
-            raise RuntimeError("Connection builder result connection number is not as expected.")
+        refuse_if(
+            len(placed) != len(projection.connections),
+            RuntimeError,
+            "Connection builder result connection number is not as expected.",
+        )
         if not placed:
             return
-        if not any(placed):
-            # a view of synapses was promised to the neurons, and is not there
-            raise IndexError(f"map::at: no synapse was placed for {key}")
+        # a view of synapses was promised to the neurons, and is not there
+        refuse_if(not any(placed), IndexError, f"map::at: no synapse was placed for {key}")
         buses, links = set(), set()
-        for place, (connection, own) in enumerate(zip(projection.connections, placed, strict=True)):
-            for one in own:
-                side, row = divmod(one.synapse_row.value(), ROWS)
+        for place, (connection, synapses) in enumerate(
+            zip(projection.connections, placed, strict=True)
+        ):
+            for synapse in synapses:
+                side, row = divmod(synapse.synapse_row.value(), ROWS)
                 driver = side, row // 2
                 self._driver(driver)
                 buses.add((side, driver[1] % 4))
                 self.synapses.append(
                     Synapse(
-                        driver, row, one.synapse_on_row.value(), one.label, one.weight, key, place
+                        driver,
+                        row,
+                        synapse.synapse_on_row.value(),
+                        synapse.label,
+                        synapse.weight,
+                        key,
+                        place,
                     )
                 )
-            if external and own:
+            if external and synapses:
                 source = projection.population_pre, connection.index_pre[0]
                 links |= {label >> 14 for label in self.labels[source]}
         outputs = (
@@ -329,21 +384,31 @@ class NetworkGraph:
         side, number = driver
         rows = {row.value(): mode for row, mode in self.routed.synapse_row_modes.items()}
         masks = {
-            one.value(): mask for one, mask in self.routed.synapse_driver_compare_masks.items()
+            coordinate.value(): mask
+            for coordinate, mask in self.routed.synapse_driver_compare_masks.items()
         }
         modes = []
         for row in (2 * number, 2 * number + 1):
-            if ROWS * side + row not in rows:
-                raise RuntimeError("Connection builder result does not contain the mode of a row.")
+            refuse_if(
+                ROWS * side + row not in rows,
+                RuntimeError,
+                "Connection builder result does not contain the mode of a row.",
+            )
             modes.append(rows[ROWS * side + row])
-        if RowMode.excitatory_and_inhibitory in modes:
-            raise InvalidNetworkGraphError("SynapseDriver features excitatory_and_inhibitory rows.")
+        refuse_if(
+            RowMode.excitatory_and_inhibitory in modes,
+            InvalidNetworkGraphError,
+            "SynapseDriver features excitatory_and_inhibitory rows.",
+        )
         self.drivers[driver] = (masks[128 * side + number], modes)
 
     def _node(self, output, entry):
         """A node that is used; what the router does not mention drops everything."""
-        given = {(one.output, one.entry): node for one, node in self.routed.crossbar_nodes.items()}
-        node = given.get((output, entry))
+        nodes = {
+            (coordinate.output, coordinate.entry): node
+            for coordinate, node in self.routed.crossbar_nodes.items()
+        }
+        node = nodes.get((output, entry))
         self.nodes[output, entry] = (
             (0, 1) if node is None else (node.mask.value(), node.target.value())
         )
@@ -352,9 +417,9 @@ class NetworkGraph:
         """Nodes from neurons to the host."""
         for population in self.instance.populations.values():
             if isinstance(population, Population) and any(
-                one.spike_master.enable_record_spikes
+                compartment.spike_master.enable_record_spikes
                 for neuron in population.neurons
-                for one in neuron.compartments.values()
+                for compartment in neuron.compartments.values()
             ):
                 for circuit in population.circuits():
                     entry = circuit.number % 256 // 32
@@ -362,56 +427,73 @@ class NetworkGraph:
 
     # -- validity
     def _weights(self):
-        found = collections.Counter()
-        for one in self.synapses:
-            projection = self.instance.projections[one.projection]
-            mode = self.drivers[one.driver][1][one.row % 2]
-            if mode == RowMode.disabled or mode.value != projection.receptor.type.value:
-                raise InvalidNetworkGraphError("receptor type does not match the row's")
-            target = projection.connections[one.connection].index_post
+        sums = collections.Counter()
+        for synapse in self.synapses:
+            projection = self.instance.projections[synapse.projection]
+            mode = self.drivers[synapse.driver][1][synapse.row % 2]
+            refuse_if(
+                mode == RowMode.disabled or mode.value != projection.receptor.type.value,
+                InvalidNetworkGraphError,
+                "receptor type does not match the row's",
+            )
+            target = projection.connections[synapse.connection].index_post
             neuron = self.instance.populations[projection.population_post].neurons[target[0]]
             circuits = neuron.coordinate.get_placed_compartments()[target[1]]
-            if 256 * one.driver[0] + one.column not in [place.number for place in circuits]:
-                raise InvalidNetworkGraphError("compartment doesn't contain target atomic neuron")
-            found[one.projection, one.connection] += one.weight
+            refuse_if(
+                256 * synapse.driver[0] + synapse.column
+                not in [place.number for place in circuits],
+                InvalidNetworkGraphError,
+                "compartment doesn't contain target atomic neuron",
+            )
+            sums[synapse.projection, synapse.connection] += synapse.weight
         for key, projection in self.instance.projections.items():
             for place, connection in enumerate(projection.connections):
-                if found[key, place] != connection.weight.value():
-                    raise InvalidNetworkGraphError("synaptic weight does not match")
+                refuse_if(
+                    sums[key, place] != connection.weight.value(),
+                    InvalidNetworkGraphError,
+                    "synaptic weight does not match",
+                )
 
     def _connectum(self):
         """What events reach is what the network says, synapse by synapse."""
-        where = collections.defaultdict(list)
-        for one in self.synapses:
-            where[one.driver, one.label].append(one)
-        places = [(one.driver, one.row, one.column) for one in self.synapses]
-        if len(set(places)) < len(places):
-            raise InvalidNetworkGraphError("Synapse vertices overlap on hardware.")
-        wanted, got = collections.Counter(), collections.Counter()
-        for one in self.synapses:
-            projection = self.instance.projections[one.projection]
-            source = projection.population_pre, projection.connections[one.connection].index_pre[0]
-            wanted[source, one] += 1
+        listeners = collections.defaultdict(list)
+        for synapse in self.synapses:
+            listeners[synapse.driver, synapse.label].append(synapse)
+        places = [(synapse.driver, synapse.row, synapse.column) for synapse in self.synapses]
+        refuse_if(
+            len(set(places)) < len(places),
+            InvalidNetworkGraphError,
+            "Synapse vertices overlap on hardware.",
+        )
+        expected, actual = collections.Counter(), collections.Counter()
+        for synapse in self.synapses:
+            projection = self.instance.projections[synapse.projection]
+            source = (
+                projection.population_pre,
+                projection.connections[synapse.connection].index_pre[0],
+            )
+            expected[source, synapse] += 1
         for source, labels in self.labels.items():
             for label in labels:
-                for one in self._heard(source, label, where):
-                    got[source, one] += 1
-                    mode = self.drivers[one.driver][1][one.row % 2]
+                for synapse in self._heard(source, label, listeners):
+                    actual[source, synapse] += 1
+                    mode = self.drivers[synapse.driver][1][synapse.row % 2]
                     sign = 1 if mode == RowMode.excitatory else -1
-                    circuit = 256 * one.driver[0] + one.column
-                    self.reached[source].append((circuit, sign * one.weight))
-        if wanted != got:
-            raise InvalidNetworkGraphError(
-                f"connectum differs: {len(wanted - got)} missing, {len(got - wanted)} too many"
-            )
+                    circuit = 256 * synapse.driver[0] + synapse.column
+                    self.reached[source].append((circuit, sign * synapse.weight))
+        refuse_if(
+            expected != actual,
+            InvalidNetworkGraphError,
+            f"connectum differs: {len(expected - actual)} missing, {len(actual - expected)} too many",
+        )
 
-    def _heard(self, source, label, where):
+    def _heard(self, source, label, listeners):
         """The synapses that respond to an event."""
         external = isinstance(self.instance.populations[source[0]], ExternalSourcePopulation)
         entry = 8 + (label >> 14) if external else (label >> 8) & 7
         address = label & ((1 << 14) - 1)
-        for (output, other), (mask, target) in self.nodes.items():
-            if other != entry or output >= 8 or address & mask != target:
+        for (output, node_entry), (mask, target) in self.nodes.items():
+            if node_entry != entry or output >= 8 or address & mask != target:
                 continue
             side, bus = divmod(output, 4)
             for index in range(32):
@@ -419,13 +501,12 @@ class NetworkGraph:
                 if driver in self.drivers:
                     compared = self.drivers[driver][0]
                     if index & compared == (address >> 6 & 31) & compared:
-                        yield from where.get((driver, address & 63), ())
+                        yield from listeners.get((driver, address & 63), ())
 
 
 def internal_label(circuit, address):
     """The event of a neuron: its own 8 bit, the number of its output, and the link to the host."""
-    if not 0 <= address < 256:
-        raise OverflowError(f"address {address} of a neuron has not 8 bit")
+    refuse_if(not 0 <= address < 256, OverflowError, f"address {address} of a neuron has not 8 bit")
     output = circuit % 256 // 32
     return (output % 4) << 14 | output << 8 | address
 
@@ -438,18 +519,21 @@ class InputGenerator:
 
     def add(self, times, population):
         used = {
-            (projection.population_pre, one.index_pre[0])
+            (projection.population_pre, connection.index_pre[0])
             for projection in self.graph.instance.projections.values()
-            for one in projection.connections
+            for connection in projection.connections
         }
         assert len(times) == len(self.samples)
-        for own, sample in zip(times, self.samples, strict=True):
+        for trains, sample in zip(times, self.samples, strict=True):
             expected = sum(key == population for key, _ in self.graph.labels)
-            if len(own) != expected:
-                raise RuntimeError("Times number of neurons does not match expected number.")
-            for place, train in enumerate(own):
+            refuse_if(
+                len(trains) != expected,
+                RuntimeError,
+                "Times number of neurons does not match expected number.",
+            )
+            for place, train in enumerate(trains):
                 if (population, place) in used:
-                    sample += [(round(one * 125000), (population, place)) for one in train]
+                    sample += [(round(time * 125000), (population, place)) for time in train]
 
     def done(self):
         return self.samples

@@ -14,6 +14,7 @@ from tests.bss2.stack.coordinates import (
     AtomicNeuronOnLogicalNeuron,
     CompartmentOnLogicalNeuron,
     LogicalNeuronCompartments,
+    refuse_if,
 )
 from tests.bss2.stack.dynamics import Circuits
 
@@ -45,9 +46,9 @@ class Observables:
     membrane_cadc: object = None
     graded_spikes: object = None
 
-    def clone(self, other):
-        for one in dataclasses.fields(self):
-            setattr(self, one.name, getattr(other, one.name))
+    def clone(self, observables):
+        for field in dataclasses.fields(self):
+            setattr(self, field.name, getattr(observables, field.name))
 
 
 class ModuleManager:
@@ -85,31 +86,34 @@ class ModuleManager:
         self.graph.add_edge(number, end, handle=target)
 
     def module(self, number):
-        return next(one for one, own in self.nodes.items() if own == number)
+        return next(module for module, index in self.nodes.items() if index == number)
 
     def populations(self, module, step):
         """Populations before or after a projection."""
-        waiting, found = list(step(self.nodes[module])), []
+        waiting, reached = list(step(self.nodes[module])), []
         while waiting:
             number = waiting.pop()
-            one = self.module(number)  # StopIteration for an open end
-            if isinstance(one, Population):
-                found.append(one)
+            module = self.module(number)  # StopIteration for an open end
+            if isinstance(module, Population):
+                reached.append(module)
             else:
                 waiting += list(step(number))
-        return found
+        return reached
 
     def insert_inputs(self):
         for start in sorted(self.open_sources):
             (number,) = self.graph.successors(start)
-            if isinstance(self.module(number), Synapse):
-                raise NotImplementedError("a synapse has no source: hxtorch would make it an input")
+            refuse_if(
+                isinstance(self.module(number), Synapse),
+                NotImplementedError,
+                "a synapse has no source: hxtorch would make it an input",
+            )
 
     def order(self):
         """The modules in order; wrappers in the place of what they wrap."""
         for count, wrapper in enumerate(self.wrappers):
             name = f"w_{count}"
-            inside = [self.nodes[one] for one in wrapper.modules.values()]
+            inside = [self.nodes[module] for module in wrapper.modules.values()]
             sources, targets = [], []
             for number in inside:
                 for start, _, handle in list(self.graph.in_edges(number, data="handle")):
@@ -119,12 +123,15 @@ class ModuleManager:
                 for _, end, handle in list(self.graph.out_edges(number, data="handle")):
                     if end not in inside:
                         self.graph.add_edge(name, end, handle=handle)
-                    if all(handle is not one for one in targets):
+                    if all(handle is not target for target in targets):
                         targets.append(handle)
             self.graph.remove_nodes_from(inside)
             self.graph.nodes[name].update(wrapper=wrapper, sources=sources, targets=targets)
-        if nx.cycle_basis(self.graph.to_undirected(as_view=True)):
-            raise ValueError("Encountered cyclic dependencies in the network.")
+        refuse_if(
+            nx.cycle_basis(self.graph.to_undirected(as_view=True)),
+            ValueError,
+            "Encountered cyclic dependencies in the network.",
+        )
         for number in nx.topological_sort(self.graph):
             if number in self.open_sources or number in self.open_targets:
                 continue
@@ -132,9 +139,9 @@ class ModuleManager:
             if "wrapper" in node:
                 yield node["wrapper"], tuple(node["sources"]), tuple(node["targets"])
                 continue
-            handles = [one for *_, one in self.graph.out_edges(number, data="handle")]
-            assert all(one is handles[0] for one in handles)
-            sources = tuple(one for *_, one in self.graph.in_edges(number, data="handle"))
+            handles = [handle for *_, handle in self.graph.out_edges(number, data="handle")]
+            assert all(handle is handles[0] for handle in handles)
+            sources = tuple(handle for *_, handle in self.graph.in_edges(number, data="handle"))
             yield self.module(number), sources, handles[0]
 
 
@@ -145,10 +152,13 @@ class NeuronPlacement:
         self.taken = set()
 
     def register(self, neurons):
-        for one in neurons:
-            circuits = set(one.get_atomic_neurons())
-            if circuits & self.taken:
-                raise ValueError("Cannot register LogicalNeuron: circuits are already allocated.")
+        for neuron in neurons:
+            circuits = set(neuron.get_atomic_neurons())
+            refuse_if(
+                circuits & self.taken,
+                ValueError,
+                "Cannot register LogicalNeuron: circuits are already allocated.",
+            )
             self.taken |= circuits
 
 
@@ -208,8 +218,8 @@ class InputNeuron(Population):
         _, samples, neurons = handle.spikes.shape
         times = [
             [
-                (dt * np.flatnonzero(handle.spikes[:, sample, one])).tolist()
-                for one in range(neurons)
+                (dt * np.flatnonzero(handle.spikes[:, sample, neuron])).tolist()
+                for neuron in range(neurons)
             ]
             for sample in range(samples)
         ]
@@ -241,10 +251,16 @@ class AELIF(Population):
         neuron_structure=None,
     ):
         super().__init__(experiment)
-        if placement_constraint is not None and len(placement_constraint) != size:
-            raise ValueError("`placement_constraint` does not equal the `size` of the module.")
-        if len(neuron_structure.compartments.get_compartments()) > 1:
-            raise ValueError("Currently only neurons with a single compartment are supported.")
+        refuse_if(
+            placement_constraint is not None and len(placement_constraint) != size,
+            ValueError,
+            "`placement_constraint` does not equal the `size` of the module.",
+        )
+        refuse_if(
+            len(neuron_structure.compartments.get_compartments()) > 1,
+            ValueError,
+            "Currently only neurons with a single compartment are supported.",
+        )
         self.size, self.places, self.structure = size, placement_constraint, neuron_structure
         self.parameters = {
             "leak": leak,
@@ -336,7 +352,7 @@ class Synapse(HXModule):
     def add_to_network_graph(self, pre, post, builder):
         weight = np.asarray(self.weight_transform(self.weight.data))
         assert weight.shape == (self.out_features, self.in_features)
-        found = []
+        descriptors = []
         for sign, kind in (
             (1, grenade.ReceptorType.excitatory),
             (-1, grenade.ReceptorType.inhibitory),
@@ -345,8 +361,8 @@ class Synapse(HXModule):
             receptor = grenade.Receptor(grenade.Receptor.ID(), kind)
             connections = grenade.weight_to_connection(part)
             projection = grenade.Projection(receptor, connections, pre, post, self.chip_coordinate)
-            found.append(builder.add(projection, self.execution_instance.ID))
-        self.descriptor = tuple(found)
+            descriptors.append(builder.add(projection, self.execution_instance.ID))
+        self.descriptor = tuple(descriptors)
         return self.descriptor
 
     def forward_func(self, handle, hw_data=None):
@@ -363,19 +379,19 @@ class HXModuleWrapper:
         self.experiment.modules.wrappers.append(self)
 
     def exec_forward(self, sources, targets, data):
-        found = self.forward_func(
-            *sources, hw_data=tuple(data.get(one.descriptor) for one in self.modules.values())
+        outputs = self.forward_func(
+            *sources, hw_data=tuple(data.get(module.descriptor) for module in self.modules.values())
         )
-        assert len(found) == len(self.modules)
-        for one, target in zip(found, targets, strict=False):
-            target.clone(one)
+        assert len(outputs) == len(self.modules)
+        for output, target in zip(outputs, targets, strict=False):
+            target.clone(output)
 
 
 class SingleCompartmentNeuron:
     """A neuron of some circuits, of which the first one leaks and fires."""
 
     def __init__(self, size):
-        circuits = [AtomicNeuronOnLogicalNeuron(one) for one in range(size)]
+        circuits = [AtomicNeuronOnLogicalNeuron(number) for number in range(size)]
         self._compartments = LogicalNeuronCompartments({CompartmentOnLogicalNeuron(): circuits})
         self._logical_neuron = None
 
@@ -387,8 +403,8 @@ class SingleCompartmentNeuron:
         assert len(place.get_placed_compartments()) == 1
         head, *others = place.get_atomic_neurons()
         chip.circuits[head.number].leaks = chip.circuits[head.number].fires = True
-        for one in others:
-            chip.circuits[one.number].leaks = chip.circuits[one.number].fires = False
+        for circuit in others:
+            chip.circuits[circuit.number].leaks = chip.circuits[circuit.number].fires = False
 
 
 class SpikeHandle:
@@ -429,45 +445,47 @@ class Experiment:
         assert self.stack.initialised, "init_hardware comes first"
         instance = self.default_execution_instance
         self.modules.insert_inputs()
-        populations = [one for one in self.modules.nodes if isinstance(one, Population)]
-        for one in populations:
-            if isinstance(one, AELIF):
-                one.register_hw_entity()
+        populations = [module for module in self.modules.nodes if isinstance(module, Population)]
+        for module in populations:
+            if isinstance(module, AELIF):
+                module.register_hw_entity()
         assert instance.chip is not None, "each experiment would be calibrated by itself"
         builder = grenade.NetworkBuilder()
-        for one in populations:
-            one.add_to_network_graph(builder)
-        for one in self.modules.nodes:
-            if isinstance(one, Synapse):
-                (pre,) = self.modules.populations(one, self.modules.graph.predecessors)
-                (post,) = self.modules.populations(one, self.modules.graph.successors)
-                one.descriptor = one.add_to_network_graph(pre.descriptor, post.descriptor, builder)
+        for module in populations:
+            module.add_to_network_graph(builder)
+        for module in self.modules.nodes:
+            if isinstance(module, Synapse):
+                (pre,) = self.modules.populations(module, self.modules.graph.predecessors)
+                (post,) = self.modules.populations(module, self.modules.graph.successors)
+                module.descriptor = module.add_to_network_graph(
+                    pre.descriptor, post.descriptor, builder
+                )
         self.network = builder.done()
         self.result = self.hw_routing_func(self.network)
         self.graph = grenade.NetworkGraph(self.network, self.result)
-        for one in populations:
-            if isinstance(one, AELIF):
-                one.configure_hw_entity(instance.chip)
+        for module in populations:
+            if isinstance(module, AELIF):
+                module.configure_hw_entity(instance.chip)
         generator = grenade.InputGenerator(self.graph, self._batch(populations))
-        for one in populations:
-            handle = [held for *_, held in self._in_edges(one)].pop()
-            if isinstance(one, InputNeuron):
-                one.add_to_input_generator(handle, generator)
+        for module in populations:
+            handle = [held for *_, held in self._in_edges(module)].pop()
+            if isinstance(module, InputNeuron):
+                module.add_to_input_generator(handle, generator)
         assert isinstance(self.inter_batch_entry_wait, int | None)
         cycles = int(runtime * self.dt * 1e6 * 125)
         self._execute(populations, generator.done(), cycles)
         return {
-            one.descriptor: one.post_process(one.observed, cycles / CYCLES)
-            if isinstance(one, AELIF)
-            else one.post_process(None, cycles / CYCLES)
-            for one in self.modules.nodes
+            module.descriptor: module.post_process(module.observed, cycles / CYCLES)
+            if isinstance(module, AELIF)
+            else module.post_process(None, cycles / CYCLES)
+            for module in self.modules.nodes
         }
 
     def _in_edges(self, module):
         return self.modules.graph.in_edges(self.modules.nodes[module], data="handle")
 
     def _batch(self, populations):
-        (source,) = (one for one in populations if isinstance(one, InputNeuron))
+        (source,) = (module for module in populations if isinstance(module, InputNeuron))
         ((*_, handle),) = self._in_edges(source)
         return handle.spikes.shape[1]
 
@@ -475,49 +493,55 @@ class Experiment:
         """The circuits' answers, sample by sample."""
         chip, on_chip = self.default_execution_instance.chip, {}
         owner, heads = {}, {}
-        for one in populations:
-            if not isinstance(one, AELIF):
+        for population in populations:
+            if not isinstance(population, AELIF):
                 continue
-            for number, place in enumerate(one.places):
+            for number, place in enumerate(population.places):
                 circuits = [circuit.number for circuit in place.get_atomic_neurons()]
                 head = chip.circuits[circuits[0]]
                 assert head.leaks
-                assert head.sends == one.fire
+                assert head.sends == population.fire
                 owner |= dict.fromkeys(circuits, circuits[0])
-                heads[circuits[0]] = head.values | {"fires": one.fire}
-                on_chip[one.descriptor, number] = circuits[0]
+                heads[circuits[0]] = head.values | {"fires": population.fire}
+                on_chip[population.descriptor, number] = circuits[0]
         reached = {
             on_chip.get(sender, sender): [(owner[circuit], weight) for circuit, weight in targets]
             for sender, targets in self.graph.reached.items()
         }
         circuits = Circuits(heads, self.stack.slope)
-        readout = [one for one in populations if isinstance(one, AELIF) and not one.fire]
+        readout = [
+            population
+            for population in populations
+            if isinstance(population, AELIF) and not population.fire
+        ]
         sampled = np.arange(0, cycles / CYCLES, self.dt) if readout else ()
         place_of = {head: place for place, head in on_chip.items()}
         spikes, membranes = {}, []
         for sample, events in enumerate(samples):
             sent = sorted((cycle / CYCLES, sender) for cycle, sender in events)
-            found, voltages = circuits.run(sent, reached, cycles / CYCLES, sampled)
+            fired, voltages = circuits.run(sent, reached, cycles / CYCLES, sampled)
             membranes.append(voltages)
-            for time, head in found:
+            for time, head in fired:
                 descriptor, number = place_of[head]
                 cycle = round(time * CYCLES)
                 spikes.setdefault(descriptor, []).append((cycle, sample, number))
-        for one in populations:
-            if isinstance(one, AELIF) and one.fire:
-                data = spikes.get(one.descriptor, [])[::-1]
-                one.observed = types.SimpleNamespace(spikes=SpikeHandle(data))
-            elif isinstance(one, AELIF):
-                assert one.enable_cadc_recording
-                own = [circuits.place[on_chip[one.descriptor, n]] for n in range(one.size)]
-                values = np.array(membranes)[:, :, own].transpose(1, 0, 2)
-                one.observed = types.SimpleNamespace(cadc=CADCHandle(values))
+        for population in populations:
+            if isinstance(population, AELIF) and population.fire:
+                data = spikes.get(population.descriptor, [])[::-1]
+                population.observed = types.SimpleNamespace(spikes=SpikeHandle(data))
+            elif isinstance(population, AELIF):
+                assert population.enable_cadc_recording
+                places = [
+                    circuits.place[on_chip[population.descriptor, n]]
+                    for n in range(population.size)
+                ]
+                values = np.array(membranes)[:, :, places].transpose(1, 0, 2)
+                population.observed = types.SimpleNamespace(cadc=CADCHandle(values))
 
 
 def run(experiment, runtime):
     """Execute an experiment for so many steps of `dt`."""
-    if not isinstance(runtime, int):
-        raise ValueError("Requested runtime invalid.")
+    refuse_if(not isinstance(runtime, int), ValueError, "Requested runtime invalid.")
     data = experiment.get_hw_results(runtime)
     for module, sources, target in list(experiment.modules.order()):
         module.exec_forward(sources, target, data)
