@@ -578,3 +578,15 @@ def test_that_runs_are_repeated_with_more_room_is_said():
     done = emulate(*mapped(graph), inputs, T_END, chip=IDEAL, say=lines.append)
     assert int(np.isfinite(done.spikes["2"]).sum()) > 8
     assert "8 spikes of each are recorded: repeated with room for " in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("chip", "facts"),
+    [
+        (EmulatedChip(spread=Spread(jitter=-1.0)), {"parameter": "jitter", "value": -1.0}),
+        (EmulatedChip(queue=0), {"parameter": "queue", "value": 0}),
+    ],
+)
+def test_a_refused_chip_has_its_values_as_facts(chip, facts, two_layers):
+    call = lambda: emulate(*two_layers, events(4), T_END, chip=chip)  # noqa: E731
+    assert assert_refused(call, UsageError).facts == facts

@@ -20,6 +20,8 @@ from jaxsnn.network.lowering.lower import lower
 from jaxsnn.network.spikes import Events
 from jaxsnn.nir import build, parse, read
 from jaxsnn.simulation.simulate import simulate
+from jaxsnn.units import parse_time
+from jaxsnn.wording import Text
 from tests.helpers.refusals import assert_refused
 from tests.helpers.zoo import FACTS, options_of
 
@@ -670,3 +672,27 @@ def test_scales_are_chosen_so_that_thresholds_are_whole_lsb(slope):
     again = quantize(graph, QuantizeOptions(slope=slope, scale=scales)).nodes["4"]
     assert again.scale == scales["4"]
     assert again.threshold_error > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("options", "facts"),
+    [
+        ({"scale": "min"}, {"scale": "min"}),
+        ({"percentile": 0.0}, {"value": 0.0}),
+        ({"v_leak": 49}, {"parameter": "v_leak", "value": 49, "minimum": 50, "maximum": 160}),
+        ({"v_threshold": 80}, {"v_threshold": 80, "v_leak": 80}),
+        ({"scale": {"2": "3"}}, {"node": "2", "value": "3"}),
+        ({"slope": -1.0}, {"value": -1.0}),
+    ],
+)
+def test_a_refused_option_has_its_value_and_limits_as_facts(options, facts):
+    call = lambda: quantize(ONE, QuantizeOptions(**options))  # noqa: E731
+    assert assert_refused(call, UsageError).facts == facts
+
+
+def test_approximations_have_their_numbers_as_facts():
+    graph = lif([[1.0]])
+    facts = [change.what.facts for change in quantize(graph).notes if isinstance(change.what, Text)]
+    assert {"speedup": 1000.0} in facts
+    assert any(entry.get("tau_syn") == parse_time("300us") for entry in facts)
+    assert any(entry.get("refractory_time") == parse_time("40ns") for entry in facts)
