@@ -49,11 +49,11 @@ def test_convolutions_have_the_shape_that_nir_computes(size, kernel, stride, pad
 
 
 def test_a_neuron_that_nothing_feeds_is_one_and_so_is_what_follows():
-    one = np.ones(1)
+    single = np.ones(1)
     nodes = {
         "input": nir.Input(np.array([1])),
-        "lif": nir.LIF(tau=one, r=one, v_leak=one, v_threshold=one),
-        "scale": nir.Scale(one),
+        "lif": nir.LIF(tau=single, r=single, v_leak=single, v_threshold=single),
+        "scale": nir.Scale(single),
         "output": nir.Output(np.array([1])),
         "other": nir.Output(np.array([1])),
     }
@@ -140,8 +140,8 @@ def test_a_size_that_nothing_decides_is_unknown():
 
 @pytest.mark.parametrize(("size", "repaired"), [(1, []), (5, ["1"])])
 def test_a_population_of_one_is_not_stretched_without_reason(size, repaired):
-    one = nir.LIF(*(np.array([value]) for value in (0.1, 1.0, 0.0, 1.0)))
-    graph = network(nir.Linear(np.ones((size, 2))), one, inputs=[2], outputs=[size])
+    neuron = nir.LIF(*(np.array([value]) for value in (0.1, 1.0, 0.0, 1.0)))
+    graph = network(nir.Linear(np.ones((size, 2))), neuron, inputs=[2], outputs=[size])
     assert sizes(graph) == {"1": size}
     assert [repair.node for repair in graph.repairs] == repaired
 
