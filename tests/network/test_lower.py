@@ -536,7 +536,7 @@ def of_spyx():
         ),
     ],
 )
-def test_refusals(call, error, message):
+def test_networks_and_numbers_that_do_not_fit_are_refused(call, error, message):
     assert_refused(call, error, message)
 
 
