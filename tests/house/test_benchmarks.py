@@ -270,7 +270,7 @@ def test_runs_of_a_recipe_that_was_changed_are_left_out(tmp_path, monkeypatch):
     (tmp_path / "examples" / "recipes").mkdir(parents=True)
     recipe = tmp_path / "examples" / "recipes" / "one.toml"
     recipe.write_text("epochs = 3\n")
-    made = {
+    result = {
         "recipe": "one",
         "digest": train_recipes.digest(recipe),
         "validation": 0.9,
@@ -281,12 +281,12 @@ def test_runs_of_a_recipe_that_was_changed_are_left_out(tmp_path, monkeypatch):
         "megabytes": 900,
         "load": [1.0, 3.0],
     }
-    old, made = made, made | {"cpu_minutes": 0.5}
-    runs = [made | {"seed": 0, "test": 0.5}, made | {"seed": 0, "test": 0.97}]
-    runs += [old | {"seed": 1, "test": 0.98}, made | {"seed": 2, "test": 0.1, "digest": "other"}]
+    old, result = result, result | {"cpu_minutes": 0.5}
+    runs = [result | {"seed": 0, "test": 0.5}, result | {"seed": 0, "test": 0.97}]
+    runs += [old | {"seed": 1, "test": 0.98}, result | {"seed": 2, "test": 0.1, "digest": "other"}]
     monkeypatch.setattr(train_recipes, "ROOT", tmp_path)
     monkeypatch.setattr(train_recipes, "RUNS", tmp_path / "runs.jsonl")
-    (tmp_path / "runs.jsonl").write_text("".join(json.dumps(own) + "\n" for own in runs))
+    (tmp_path / "runs.jsonl").write_text("".join(json.dumps(run) + "\n" for run in runs))
     row = train_recipes.table().splitlines()[-1]
     assert row.startswith(
         "| `one` | 97.00, 98.00 | **97.50 +- 0.71 %** | 3 | 1.2, 1.2 | -, - | 1: 0.5"

@@ -193,12 +193,12 @@ ENTRY_POINTS = ("nodes", "neurons", "frameworks", "losses", "placers", "routers"
 @pytest.mark.parametrize("page", HERE)
 def test_the_blocks_of_a_page_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    names: dict = {"__name__": "page"}
+    variables: dict = {"__name__": "page"}
     for block in blocks_of(page):
         if block.not_run:
             continue
         if block.language == "python":
-            run_python(block, names)
+            run_python(block, variables)
         for line in commands_of(block) if block.language in ("sh", "console") else ():
             program, *words = shlex.split(line)
             assert program == "jaxsnn"
