@@ -22,13 +22,13 @@ LEVELS = (*MEMBRANES, "spyx3_ends_flatten", "spyx_psu")
 
 @pytest.mark.parametrize("name", MORE)
 def test_every_train_and_membrane_is_the_recorded_one(name, more):
-    found = verify(*more(name))
-    assert found.ok
+    report = verify(*more(name))
+    assert report.ok
     if name in LEVELS:
-        assert found.relative_rmse is not None
-        assert found.relative_rmse < 1e-6
+        assert report.relative_rmse is not None
+        assert report.relative_rmse < 1e-6
     else:
-        assert found.identical_active == found.active > 0
+        assert report.identical_active == report.active > 0
 
 
 @pytest.mark.parametrize(
@@ -119,10 +119,10 @@ def test_a_reset_delay_said_of_a_recurrent_node_counts(recorded):
     (neuron,) = (node for node in loop if graph.nodes[node].type == "CubaLIF")
     for_all, *_ = recorded(name, reset_delay=[False, "3:true"])
     assert verify(for_all, x, y).ok
-    own, *_ = recorded(name, reset_delay=[True, f"{neuron}:false"])
-    assert not verify(own, x, y).ok
+    at_once, *_ = recorded(name, reset_delay=[True, f"{neuron}:false"])
+    assert not verify(at_once, x, y).ok
     inputs = jnp.asarray(x[:3], jnp.float32)
-    (note,) = simulate(own, inputs, engine=TimeStepped()).notes
+    (note,) = simulate(at_once, inputs, engine=TimeStepped()).notes
     assert "as was said of this node" in note
     (note,) = (
         text

@@ -27,28 +27,28 @@ def test_all_recordings_are_here(recordings):
 
 @pytest.mark.parametrize("name", SPIKES)
 def test_every_train_is_identical(name, recorded):
-    found = verify(*recorded(name))
-    assert found.first_difference is None
-    assert found.identical == found.trains == np.prod(FACTS[name]["y_shape"][1:])
-    assert found.identical_active == found.active >= found.trains / 3
-    assert found.spikes_got == found.spikes_expected > 0
-    assert found.ok
+    report = verify(*recorded(name))
+    assert report.first_difference is None
+    assert report.identical == report.trains == np.prod(FACTS[name]["y_shape"][1:])
+    assert report.identical_active == report.active >= report.trains / 3
+    assert report.spikes_got == report.spikes_expected > 0
+    assert report.ok
 
 
 @pytest.mark.parametrize("name", MEMBRANES)
 def test_membranes_agree(name, recorded):
-    found = verify(*recorded(name))
-    assert found.ok
-    assert found.trains == 0
-    assert found.relative_rmse is not None
-    assert found.relative_rmse < 1e-6
+    report = verify(*recorded(name))
+    assert report.ok
+    assert report.trains == 0
+    assert report.relative_rmse is not None
+    assert report.relative_rmse < 1e-6
 
 
 @pytest.mark.parametrize("name", LOST)
 def test_what_an_exporter_lost_does_not_come_back(name, recorded):
-    found = verify(*recorded(name))
-    assert not found.ok
-    assert found.first_difference is not None
+    report = verify(*recorded(name))
+    assert not report.ok
+    assert report.first_difference is not None
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_it_fires_the_same_under_jit_vmap_and_one_by_one(name, recorded):
         return simulate(network, x, engine=TimeStepped(), throw=False).output()
 
     np.testing.assert_array_equal(jax.jit(play)(samples), y[:, :4])
-    mapped = jax.vmap(lambda one: play(one[:, None])[:, 0], in_axes=1, out_axes=1)(samples)
+    mapped = jax.vmap(lambda sample: play(sample[:, None])[:, 0], in_axes=1, out_axes=1)(samples)
     np.testing.assert_array_equal(mapped, y[:, :4])
 
 

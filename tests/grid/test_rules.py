@@ -2,6 +2,8 @@
 in NumPy.
 """
 
+import itertools
+
 import nir
 import numpy as np
 import pytest
@@ -39,12 +41,10 @@ def test_current_based_layers(name, rule, gain, zoo, x64):
     x = np.random.default_rng(0).random((STEPS, BATCH, 5)) < 0.3
     y = np.asarray(simulate(network, x, engine=TimeStepped()).output())
     p = arrays_of(network)
-    parts = [
-        (p[weights]["weight"], p[weights].get("bias", 0.0), p[neuron]) for weights, neuron in layers
-    ]
+    parts = [(p[w]["weight"], p[w].get("bias", 0.0), p[neuron]) for w, neuron in layers]
     rockpool = rule is framework_steps.rockpool
     # SpikingJelly starts at v_reset, Rockpool at 0.
-    starts = [0.0 if rockpool else own["v_reset"] for _, _, own in parts]
+    starts = [0.0 if rockpool else neuron["v_reset"] for _, _, neuron in parts]
     expected = framework_steps.layers(parts, x.astype(float), rule, starts, graph.dialect.dt)
     np.testing.assert_array_equal(y, expected)
     assert y.mean() > 0.03
@@ -90,37 +90,40 @@ def test_sinabs_several_spikes_a_step(reset, zoo, x64):
 
 
 @pytest.mark.parametrize(
-    ("dialect", "fires"),
-    [("norse", False), ("spyx", False), ("sinabs", True), ("spikingjelly", True), ("nir", False)],
+    ("dialect", "options", "r", "dt", "expected"),
+    [
+        ("norse", {"dt_export": 1}, 1.0, 1e-3, [0, 0, 1, 0]),
+        ("spyx", {}, 1.0, 1e-3, [0, 0, 0, 1]),  # it says so one step later
+        ("sinabs", {}, 1.0, 1e-3, [0, 1, 0, 1]),
+        ("spikingjelly", {}, 1e3, None, [0, 1, 0, 1]),
+        ("nir", {"time_unit": "s"}, 1.0, 1e-3, [0, 0, 1, 0]),
+    ],
 )
-def test_a_membrane_at_its_threshold(dialect, fires):
+def test_a_membrane_at_its_threshold(dialect, options, r, dt, expected):
+    """V is 0.5, 1, 1.5, ..."""
     one = np.ones(1)
-    rate = 1 / 1e-3 if dialect == "spikingjelly" else 1.0
     nodes = {"input": nir.Input(one.astype(int)), "w": nir.Linear(np.array([[0.5]]))}
-    nodes |= {"n": nir.IF(r=rate * one, v_threshold=one), "output": nir.Output(one.astype(int))}
-    edges = [("input", "w"), ("w", "n"), ("n", "output")]
-    options = (
-        {"time_unit": "s"} if dialect == "nir" else {"dt_export": 1} if dialect == "norse" else {}
-    )
-    network = lower(parse(nir.NIRGraph(nodes, edges), dialect=dialect, **options))
-    y = simulate(
-        network,
-        np.ones((4, 1, 1)),
-        engine=TimeStepped(dt=None if dialect == "spikingjelly" else 1e-3),
-    ).output()
-    # V is 0.5, 1, 1.5, ... ; Spyx says so one step later.
-    expected = (
-        {True: [0, 1, 0, 1], False: [0, 0, 1, 0]}[fires] if dialect != "spyx" else [0, 0, 0, 1]
-    )
+    nodes |= {"n": nir.IF(r=r * one, v_threshold=one), "output": nir.Output(one.astype(int))}
+    graph = nir.NIRGraph(nodes, list(itertools.pairwise(nodes)))
+    network = lower(parse(graph, dialect=dialect, **options))
+    y = simulate(network, np.ones((4, 1, 1)), engine=TimeStepped(dt=dt)).output()
     assert y[:, 0, 0].tolist() == expected
 
 
-@pytest.mark.parametrize("size", ["v_threshold", "1", "floor", "rounded-floor"])
-def test_what_a_reset_of_norse_s_importer_takes_off(size, x64):
+@pytest.mark.parametrize(
+    ("size", "reset_by"),
+    [
+        ("v_threshold", lambda v, fires: 0.8 * fires),
+        ("1", lambda v, fires: fires),
+        ("floor", lambda v, fires: np.maximum(np.floor(v), 0)),
+        ("rounded-floor", lambda v, fires: np.maximum(np.floor(v * (1 + 2.0**-20)), 0)),
+    ],
+)
+def test_what_a_reset_of_norse_s_importer_takes_off(size, reset_by, x64):
     neurons = build.cubalif(tau_mem=10e-3, tau_syn=5e-3, v_threshold=0.8)
     layers = build.input(2), build.linear(weight=8 * np.eye(2)), neurons
-    said = {"reset": "subtract", "reset_size": size, "dt": 1e-3}
-    graph = build.sequential(*layers, dialect="norse==importer", **said)
+    options = {"reset": "subtract", "reset_size": size, "dt": 1e-3}
+    graph = build.sequential(*layers, dialect="norse==importer", **options)
     x = (np.random.default_rng(0).random((40, 3, 2)) < 0.5).astype(float)
     solution = simulate(lower(graph, dtype=float), x, engine=TimeStepped(record=("2",)))
     i = v = np.zeros((3, 2))
@@ -128,13 +131,7 @@ def test_what_a_reset_of_norse_s_importer_takes_off(size, x64):
         i = i + 0.2 * (8 * frame - i)
         v = v + 0.1 * (i - v)
         fires = v > 0.8
-        taken_off = {
-            "v_threshold": 0.8 * fires,
-            "1": fires,
-            "floor": np.maximum(np.floor(v), 0),
-            "rounded-floor": np.maximum(np.floor(v * (1 + 2.0**-20)), 0),
-        }
-        v = v - taken_off[size]
+        v = v - reset_by(v, fires)
         np.testing.assert_array_equal(spikes, fires)
         np.testing.assert_allclose(membrane, v, atol=1e-12)
     assert 0.2 < solution.output().mean() < 0.5

@@ -1,5 +1,8 @@
 """Surrogate gradients: their formulas, and a whole network against a plain NumPy backpropagation."""
 
+import itertools
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import nir
@@ -62,67 +65,64 @@ def leaky_network(reset, dtype=float, reset_delay=True):
     nodes = {"input": nir.Input(np.array([3]))}
     for name, (outputs, inputs) in (("0", (6, 3)), ("2", (2, 6))):
         nodes[name] = nir.Affine(rng.normal(size=(outputs, inputs)), 0.2 * rng.normal(size=outputs))
-        one = np.ones(outputs)
-        node = nir.LIF(
-            tau=1e-4 / (1 - BETA) * one, r=one / (1 - BETA), v_leak=0 * one, v_threshold=0.7 * one
+        one, r = np.ones(outputs), np.full(outputs, 1 / (1 - BETA))
+        nodes[str(int(name) + 1)] = nir.LIF(
+            tau=1e-4 * r, r=r, v_leak=0 * one, v_threshold=0.7 * one
         )
-        nodes[str(int(name) + 1)] = node
     nodes["output"] = nir.Output(np.array([2]))
-    edges = [("input", "0"), ("0", "1"), ("1", "2"), ("2", "3"), ("3", "output")]
-    graph = parse(
-        nir.NIRGraph(nodes, edges), dialect="snntorch", reset=reset, reset_delay=reset_delay
+    graph = nir.NIRGraph(nodes, list(itertools.pairwise(nodes)))
+    return lower(
+        parse(graph, dialect="snntorch", reset=reset, reset_delay=reset_delay), dtype=dtype
     )
-    return lower(graph, dtype=dtype)
+
+
+def loss_of(network, x, weights=1.0, **options):
+    """A weighted sum of the output's spikes, by the parameters."""
+    engine = TimeStepped(**options)
+
+    def loss(parameters):
+        solution = simulate(network.with_parameters(parameters), x, engine=engine, throw=False)
+        return jnp.sum(weights * solution.output())
+
+    return loss
+
+
+def random_inputs():
+    rng = np.random.default_rng(1)
+    return rng.normal(size=(STEPS, BATCH, 3)), rng.normal(size=(STEPS, BATCH, 2))
 
 
 @pytest.mark.parametrize("reset", ["zero", "subtract"])
 @pytest.mark.parametrize("detach", [None, True, False])
 def test_gradients_are_those_of_a_plain_backpropagation(reset, detach, x64):
-    network, rng = leaky_network(reset), np.random.default_rng(1)
-    x, weights = rng.normal(size=(STEPS, BATCH, 3)), rng.normal(size=(STEPS, BATCH, 2))
-    engine = TimeStepped(surrogate=FastSigmoid(slope=SLOPE), detach_reset=detach)
-
-    def loss(parameters):
-        return jnp.sum(
-            weights
-            * simulate(network.with_parameters(parameters), x, engine=engine, throw=False).output()
-        )
-
-    p = {
-        name: {key: np.asarray(value) for key, value in node.items()}
-        for name, node in network.parameters.items()
-    }
-    y = simulate(network, x, engine=engine).output()
+    network, (x, weights) = leaky_network(reset), random_inputs()
+    options = {"surrogate": FastSigmoid(slope=SLOPE), "detach_reset": detach}
+    p = jax.tree.map(np.asarray, {name: dict(node) for name, node in network.parameters.items()})
+    y = simulate(network, x, engine=TimeStepped(**options)).output()
     np.testing.assert_array_equal(y, snntorch_backpropagation.spikes(p, x, reset, BETA))
     assert 0.05 < y.mean() < 0.9
-    ours = jax.grad(loss)(network.parameters)
+    slopes = jax.grad(loss_of(network, x, weights, **options))(network.parameters)
     expected = snntorch_backpropagation.gradient(
         p, x, weights, reset, beta=BETA, slope=SLOPE, detach=detach is not False
     )
-    for name, keys in {
-        "0": ("weight", "bias"),
-        "1": ("v_threshold",),
-        "2": ("weight", "bias"),
-        "3": ("v_threshold",),
-    }.items():
-        for key in keys:
+    for name in ("0", "1", "2", "3"):
+        for key in ("weight", "bias") if name in "02" else ("v_threshold",):
             assert np.abs(expected[name][key]).max() > 0
-            np.testing.assert_allclose(ours[name][key], expected[name][key], rtol=1e-9, atol=1e-12)
+            np.testing.assert_allclose(
+                slopes[name][key], expected[name][key], rtol=1e-9, atol=1e-12
+            )
 
 
 def test_a_recorded_membrane_changes_no_gradient(x64):
-    network, rng = leaky_network("subtract", reset_delay=False), np.random.default_rng(1)
-    x, weights = rng.normal(size=(STEPS, BATCH, 3)), rng.normal(size=(STEPS, BATCH, 2))
-
-    def loss(parameters, record):
-        engine = TimeStepped(surrogate=FastSigmoid(slope=SLOPE), record=record)
-        changed = network.with_parameters(parameters)
-        return jnp.sum(weights * simulate(changed, x, engine=engine, throw=False).output())
-
-    alone, recorded = (jax.grad(loss)(network.parameters, record) for record in ((), ("1", "3")))
-    assert np.abs(alone["0"]["weight"]).max() > 0
-    for one, other in zip(jax.tree.leaves(alone), jax.tree.leaves(recorded), strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-12)
+    network, (x, weights) = leaky_network("subtract", reset_delay=False), random_inputs()
+    slopes = [
+        jax.grad(loss_of(network, x, weights, surrogate=FastSigmoid(slope=SLOPE), record=record))(
+            network.parameters
+        )
+        for record in ((), ("1", "3"))
+    ]
+    assert np.abs(slopes[0]["0"]["weight"]).max() > 0
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-12), *slopes)
 
 
 def test_jit_grad_and_vmap_compose():
@@ -130,15 +130,12 @@ def test_jit_grad_and_vmap_compose():
     x = np.random.default_rng(2).normal(size=(STEPS, BATCH, 3)).astype(np.float32)
 
     def loss(parameters, x):
-        solution = simulate(
-            network.with_parameters(parameters), x, engine=TimeStepped(), throw=False
-        )
-        return jnp.sum(solution.output() * jnp.arange(1, 3)) / STEPS
+        return loss_of(network, x, jnp.arange(1, 3) / STEPS)(parameters)
 
-    whole = jax.grad(loss)(network.parameters, x)
+    batch = jax.grad(loss)(network.parameters, x)
     single = jax.jit(jax.vmap(jax.grad(loss), in_axes=(None, 1)))(network.parameters, x[:, :, None])
-    for leaf, parts in zip(jax.tree.leaves(whole), jax.tree.leaves(single), strict=True):
-        np.testing.assert_allclose(leaf, parts.sum(axis=0), rtol=1e-4, atol=1e-5)
+    total = jax.tree.map(lambda parts: parts.sum(axis=0), single)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), batch, total)
     by_input = jax.grad(loss, argnums=1)(network.parameters, jnp.asarray(x))
     assert by_input.shape == x.shape
     assert np.abs(by_input).max() > 0
@@ -146,22 +143,9 @@ def test_jit_grad_and_vmap_compose():
 
 def test_gradients_of_silent_and_of_leakless_neurons_are_finite():
     network = leaky_network("subtract", dtype=np.float32)
-    parameters = {name: dict(node) for name, node in network.parameters.items()}
-    parameters["1"] |= {"tau": jnp.full(6, jnp.inf), "r": jnp.full(6, jnp.inf)}
-
-    def loss(parameters):
-        return (
-            simulate(
-                network.with_parameters(parameters),
-                jnp.zeros((STEPS, 1, 3)),
-                engine=TimeStepped(),
-                throw=False,
-            )
-            .y["output"]
-            .sum()
-        )
-
-    slopes = jax.grad(loss)(parameters)
+    infinite = {"tau": jnp.full(6, jnp.inf), "r": jnp.full(6, jnp.inf)}
+    parameters = {**network.parameters, "1": {**network.parameters["1"], **infinite}}
+    slopes = jax.grad(loss_of(network, jnp.zeros((STEPS, 1, 3))))(parameters)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(slopes))
 
 
@@ -172,19 +156,15 @@ def test_it_learns():
     target = (x.sum(axis=(0, 2)) > 0).astype(int)
 
     @jax.jit
+    @jax.value_and_grad
     def loss(weights):
-        parameters = {**network.parameters, **weights}
-        counts = (
-            simulate(network.with_parameters(parameters), x, engine=TimeStepped(), throw=False)
-            .output()
-            .sum(axis=0)
-        )
+        trained = network.with_parameters({**network.parameters, **weights})
+        counts = simulate(trained, x, engine=TimeStepped(), throw=False).output().sum(axis=0)
         return -jnp.mean(jax.nn.log_softmax(counts)[jnp.arange(32), target])
 
     weights = {name: network.parameters[name] for name in ("0", "2")}
-    before = loss(weights)
+    before, slopes = loss(weights)
     for _ in range(60):
-        weights = jax.tree.map(
-            lambda old, slope: old - 0.1 * slope, weights, jax.grad(loss)(weights)
-        )
-    assert loss(weights) < 0.6 * before
+        weights = jax.tree.map(lambda weight, slope: weight - 0.1 * slope, weights, slopes)
+        after, slopes = loss(weights)
+    assert after < 0.6 * before

@@ -1,5 +1,7 @@
 """Every block of code of README.md and docs/ runs; every command is one that the parser takes."""
 
+import collections
+import dataclasses
 import doctest
 import importlib
 import re
@@ -11,8 +13,11 @@ import pytest
 
 from jaxsnn.commands.cli import build_parser, main
 from jaxsnn.commands.train_command import read_config
+from jaxsnn.nir import build, export, parse
+from jaxsnn.nir.frameworks.registry import unregister_framework
 from tests.extending_page import code_of
 from tests.helpers.pages import ROOT, blocks_of, commands_of, pages, run_python
+from tests.nir.test_units import MODULES
 
 sys.path.insert(0, str(ROOT / "docs"))
 
@@ -23,7 +28,7 @@ LANGUAGES = ("python", "sh", "console", "toml", "text", "{toctree}")
 HERE = ("api", "bss2", "coming_from", "event_engine", "first_tutorial", "howto", "training")
 #: Pages whose Python other tests run, and what in them does.
 ELSEWHERE = {
-    "README": ("house/test_readme.py", 'exec(compile("\\n".join(blocks), "README.md"'),
+    "README": ("house/test_readme.py", 'exec(compile("\\n".join(BLOCKS), "README.md"'),
     "jax": ("simulation/test_transformations.py", "run_page(rest)"),
 }
 #: The sections of docs/extending.md, and the tests that run them; the framework's runs here.
@@ -60,9 +65,8 @@ def bare(text):
     return re.sub(r"^```.*?^```$", "", text, flags=re.S | re.M)
 
 
-def test_blocks_that_do_not_run_are_known_and_have_a_reason():
-    found = {block.where: block.not_run for block in BLOCKS if block.not_run}
-    assert found == NOT_RUN
+def test_blocks_that_do_not_run_are_listed_and_have_a_reason():
+    assert {block.where: block.not_run for block in BLOCKS if block.not_run} == NOT_RUN
     for path in pages().values():  # none is set off from its block by a blank line
         marks = path.read_text().count("<!-- not run:")
         assert marks == sum(bool(block.not_run) for block in blocks_of(path.stem))
@@ -80,9 +84,6 @@ def test_the_python_of_every_page_is_run_by_a_test():
 
 
 def test_the_framework_of_the_page_is_registered_and_recognised():
-    from jaxsnn.nir import build, export, parse
-    from jaxsnn.nir.frameworks.registry import unregister_framework
-
     exec(compile(code_of(FRAMEWORK), FRAMEWORK, "exec"), {"__name__": "page"})
     try:
         layers = build.linear(3), build.lif(tau=0.01, r=2.0)
@@ -99,7 +100,8 @@ def test_the_framework_of_the_page_is_registered_and_recognised():
 
 def parsers():
     """Command -> its parser, complete."""
-    (action,) = [one for one in build_parser()._actions if hasattr(one, "choices") and one.choices]
+    actions = [action for action in build_parser()._actions if getattr(action, "choices", None)]
+    (action,) = actions
     for command in action.choices.values():
         command.complete()
     return action.choices
@@ -113,8 +115,8 @@ def check_command(line, targets, extras, commands):
     elif program == "make":
         assert words[0] in targets, line
     elif words[:1] == ["install"] and program == "pip":
-        named = re.findall(r"\[(.*?)\]", line)
-        assert {extra for group in named for extra in group.split(",")} <= extras, line
+        groups = re.findall(r"\[(.*?)\]", line)
+        assert {extra for group in groups for extra in group.split(",")} <= extras, line
     else:
         raise AssertionError(f"no test knows {line}")
 
@@ -122,10 +124,11 @@ def check_command(line, targets, extras, commands):
 def test_every_command_of_a_block_is_one():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M)
-    seen = [line for block in in_language("sh", "console") for line in commands_of(block)]
-    assert len(seen) > 10
-    for line in seen:
-        check_command(line, targets, set(project["optional-dependencies"]), parsers())
+    lines = [line for block in in_language("sh", "console") for line in commands_of(block)]
+    assert len(lines) > 10
+    commands = parsers()
+    for line in lines:
+        check_command(line, targets, set(project["optional-dependencies"]), commands)
 
 
 def test_make_help_names_all_targets():
@@ -148,38 +151,35 @@ def test_commands_in_the_text_exist_with_their_options(page):
     for words in commands_in(pages()[page].read_text()):
         name, *rest = words.split()
         assert name in commands, words
-        known = {flag for one in commands[name]._actions for flag in one.option_strings}
+        declared = {flag for action in commands[name]._actions for flag in action.option_strings}
         flags = {flag for word in rest for flag in re.findall(r"^(--[a-z][\w-]*)", word)}
-        assert flags <= known, f"{page}: {words}"
+        assert flags <= declared, f"{page}: {words}"
 
 
-def test_a_command_that_there_is_not_is_found():
-    assert commands_in("Say `jaxsnn train X --no-such` or\njaxsnn fly\n") == [
-        "train X --no-such",
-        "fly",
-    ]
+def test_a_command_that_there_is_not_is_detected():
+    text = "Say `jaxsnn train X --no-such` or\njaxsnn fly\n"
+    assert commands_in(text) == ["train X --no-such", "fly"]
     with pytest.raises(SystemExit):
         build_parser().parse_args(["train", "--help"])
     with pytest.raises(AssertionError, match="no test knows"):
         check_command("curl x", [], set(), {})
 
 
-def test_what_packages_and_recipes_say_is_read(tmp_path):
-    defined = {}
+def test_recipes_are_read_and_packages_name_what_their_page_defines(tmp_path):
+    defined = collections.defaultdict(set)
     for block in in_language("python"):
-        for name in re.findall(r"^(?:class|def) (\w+)|^([A-Z]+) =", block.code, re.M):
-            defined.setdefault(block.page, set()).update(filter(None, name))
+        for groups in re.findall(r"^(?:class|def) (\w+)|^([A-Z]+) =", block.code, re.M):
+            defined[block.page] |= set(filter(None, groups))
     for block in in_language("toml"):
         content = tomllib.loads(block.code)
         if "project" not in content:
             (tmp_path / "run.toml").write_text(block.code)
-            options = read_config(tmp_path / "run.toml")
-            assert options["data"] == "mnist"
+            assert read_config(tmp_path / "run.toml")["data"] == "mnist"
             continue
         ((group, entries),) = content["project"]["entry-points"].items()
         assert group.removeprefix("jaxsnn.") in ENTRY_POINTS
-        names = {value.rpartition(":")[2] for value in entries.values()}
-        assert names - {"FRAMEWORK"} <= defined[block.page], block
+        targets = {value.rpartition(":")[2] for value in entries.values()}
+        assert targets - {"FRAMEWORK"} <= defined[block.page], block
 
 
 ENTRY_POINTS = ("nodes", "neurons", "frameworks", "losses", "placers", "routers")
@@ -193,12 +193,12 @@ ENTRY_POINTS = ("nodes", "neurons", "frameworks", "losses", "placers", "routers"
 @pytest.mark.parametrize("page", HERE)
 def test_the_blocks_of_a_page_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    names: dict = {"__name__": "page"}
+    variables: dict = {"__name__": "page"}
     for block in blocks_of(page):
         if block.not_run:
             continue
         if block.language == "python":
-            run_python(block, names)
+            run_python(block, variables)
         for line in commands_of(block) if block.language in ("sh", "console") else ():
             program, *words = shlex.split(line)
             assert program == "jaxsnn"
@@ -207,27 +207,24 @@ def test_the_blocks_of_a_page_run(page, tmp_path, monkeypatch):
 
 def modules_of_the_reference():
     """The modules of all names of the reference that tests/nir/test_units.py does not run."""
-    from tests.nir.test_units import MODULES
-
-    named = [importlib.import_module(name) for name in site_pages.REFERENCE]
-    values = [getattr(one, name) for one in named for name in site_pages.public_names(one)]
-    found = {getattr(value, "__module__", None) for value in values} - {None, *MODULES}
-    return sorted(name for name in found if name.startswith("jaxsnn"))
+    modules = [importlib.import_module(name) for name in site_pages.REFERENCE]
+    values = [
+        getattr(module, name) for module in modules for name in site_pages.public_names(module)
+    ]
+    homes = {getattr(value, "__module__", None) or "" for value in values} - set(MODULES)
+    return sorted(home for home in homes if home.startswith("jaxsnn"))
 
 
 @pytest.mark.slow
 def test_the_examples_of_the_reference_print_what_they_say(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    names = modules_of_the_reference()
-    assert len(names) > 10
-    failed = {name: doctest.testmod(importlib.import_module(name)).failed for name in names}
+    modules = modules_of_the_reference()
+    assert len(modules) > 10
+    failed = {name: doctest.testmod(importlib.import_module(name)).failed for name in modules}
     assert {name: count for name, count in failed.items() if count} == {}
 
 
 def test_a_dialogue_that_prints_something_else_fails():
-    block = blocks_of("api")[0]
-    import dataclasses
-
-    wrong = dataclasses.replace(block, code=">>> 1 + 1\n3\n")
+    wrong = dataclasses.replace(blocks_of("api")[0], code=">>> 1 + 1\n3\n")
     with pytest.raises(AssertionError, match="Expected"):
         run_python(wrong, {})

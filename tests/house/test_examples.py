@@ -15,14 +15,14 @@ ROOT = Path(__file__).parents[2]
 
 def datasets(path: Path) -> dict[str, np.ndarray]:
     """Every dataset of an HDF5 file by its full name."""
-    found = {}
+    files = {}
     with h5py.File(path) as file:
         file.visititems(
             lambda name, item: (
-                found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None
+                files.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None
             )
         )
-    return found
+    return files
 
 
 @pytest.mark.interop

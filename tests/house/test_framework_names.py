@@ -18,8 +18,8 @@ PACKAGES = {"nir", "jaxsnn"}
 
 def names_in(node: ast.AST) -> set[str]:
     """Names of frameworks that are constants of an expression."""
-    found = (part.value for part in ast.walk(node) if isinstance(part, ast.Constant))
-    return {value for value in found if isinstance(value, str) and value in NAMES}
+    constants = (part.value for part in ast.walk(node) if isinstance(part, ast.Constant))
+    return {value for value in constants if isinstance(value, str) and value in NAMES}
 
 
 def compared(tree: ast.AST) -> Iterator[tuple[int, str]]:

@@ -65,21 +65,21 @@ def test_every_link_leads_somewhere(name):
 @pytest.mark.parametrize("name", [*pages(), "CONTRIBUTING", "SECURITY"])
 def test_every_path_that_is_named_is_there(name):
     named = PATH.findall(re.sub(r"^```.*?^```$", "", FILES[name].read_text(), flags=re.S | re.M))
-    assert [one for one in named if not (ROOT / one).exists()] == []
+    assert [path for path in named if not (ROOT / path).exists()] == []
 
 
 def test_broken_ones_are_found():
     page = ROOT / "docs" / "index.md"
-    said = "[a](nowhere.md) [](cli.md#no-such) [](#neither) [](generated/gallery/none.md)"
-    assert len(list(broken(page, said))) == 4
+    links = "[a](nowhere.md) [](cli.md#no-such) [](#neither) [](generated/gallery/none.md)"
+    assert len(list(broken(page, links))) == 4
     fine = "[](cli.md#exit-codes) `[x](none.md)` [](generated/nodes.md) [x](https://x.org/none)"
     assert list(broken(page, fine)) == ["cli.md#exit-codes"]
     assert anchors("# A `jaxsnn run FILE`: why?\n") == {"a-jaxsnn-run-file-why"}
 
 
 def test_the_generated_pages_are_those_that_the_site_makes():
-    made = re.findall(
+    generated = re.findall(
         r'^        "(\w+)": \w+_page\(', (ROOT / "docs" / "site_pages.py").read_text(), re.M
     )
-    assert tuple(made) == GENERATED
+    assert tuple(generated) == GENERATED
     assert set(site_pages.NEEDS) <= {path.stem for path in ROOT.glob("examples/*.py")}

@@ -18,11 +18,11 @@ def marked(mistake):
 
 @pytest.mark.parametrize("mistake", [marked(one) for one in MISTAKES])
 def test_a_mistake_is_answered_with_what_to_do(mistake):
-    said = answered(mistake)
+    message = answered(mistake)
     for part in mistake.says:
-        assert part in said, said
-    assert mistake.prints or "\n" not in said
-    assert ("Error: " in said) or ("error: " in said) or mistake.prints
+        assert part in message, message
+    assert mistake.prints or "\n" not in message
+    assert ("Error: " in message) or ("error: " in message) or mistake.prints
 
 
 def test_a_run_that_is_long_for_a_reason_gets_no_hint():

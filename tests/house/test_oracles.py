@@ -44,13 +44,13 @@ def imported(tree: ast.AST) -> Iterator[str]:
 @cache
 def reached(path: Path) -> frozenset[Path]:
     """The modules of the tests that a file imports, directly or through others, and itself."""
-    found, waiting = {path}, [path]
+    visited, waiting = {path}, [path]
     while waiting:
-        names = imported(tree_of(waiting.pop()))
-        new = {MODULES[name] for name in names if name in MODULES} - found
-        found |= new
+        modules = imported(tree_of(waiting.pop()))
+        new = {MODULES[name] for name in modules if name in MODULES} - visited
+        visited |= new
         waiting += new
-    return frozenset(found)
+    return frozenset(visited)
 
 
 def ours(tree: ast.AST) -> list[str]:
@@ -64,12 +64,12 @@ def test_oracles_import_nothing_of_ours_and_no_jax():
 
 
 def test_oracles_load_where_jaxsnn_is_not_there(run_python):
-    names = [name for name, path in MODULES.items() if path in ORACLES]
+    modules = [name for name, path in MODULES.items() if path in ORACLES]
     code = f"""
 import importlib, json, sys
 sys.path.insert(0, {str(ROOT)!r})
 sys.modules["jaxsnn"] = None
-for name in {names!r}:
+for name in {modules!r}:
     importlib.import_module(name)
 print(json.dumps([name for name in sys.modules if name.split(".")[0] in ("jaxsnn", "jax")]))
 """
@@ -84,9 +84,9 @@ def test_every_oracle_is_used_by_a_test_and_says_what_it_is_a_reference_of():
 
 def test_oracles_are_nowhere_else():
     """A file named so belongs into tests/oracles."""
-    others = [path for path in MODULES.values() if path not in ORACLES]
-    found = [path.name for path in others if path.stem.endswith(("oracle", "reference"))]
-    assert [name for name in found if not name.startswith("test_")] == []
+    stems = [path.stem for path in MODULES.values() if path not in ORACLES]
+    named_so = [stem for stem in stems if stem.endswith(("oracle", "reference"))]
+    assert [stem for stem in named_so if not stem.startswith("test_")] == []
 
 
 @pytest.mark.parametrize(

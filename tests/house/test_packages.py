@@ -54,10 +54,10 @@ def built(tmp_path_factory):
 def test_wheel_and_sdist_hold_what_they_need(built):
     (wheel,) = (built / "dist").glob("*.whl")
     (sdist,) = (built / "dist").glob("*.tar.gz")
-    names = zipfile.ZipFile(wheel).namelist()
-    assert "jaxsnn/commands/demo/snntorch_yinyang.nir" in names
-    assert "jaxsnn/py.typed" in names
-    assert [name for name in names if name.startswith("tests/")] == []
+    members = zipfile.ZipFile(wheel).namelist()
+    assert "jaxsnn/commands/demo/snntorch_yinyang.nir" in members
+    assert "jaxsnn/py.typed" in members
+    assert [name for name in members if name.startswith("tests/")] == []
     with tarfile.open(sdist) as archive:
         inside = {name.partition("/")[2] for name in archive.getnames()}
     pages = {"README.md", "CONTRIBUTING.md", "docs/first_tutorial.md"}
@@ -80,5 +80,12 @@ def test_the_first_tutorial_runs_from_an_empty_folder_with_the_wheel(built):
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    wanted = {"curve.png", "trained.nir", "norse.nir", "mapping.json", "floorplan.svg", "map.html"}
-    assert wanted <= {path.name for path in empty.iterdir()}
+    expected = {
+        "curve.png",
+        "trained.nir",
+        "norse.nir",
+        "mapping.json",
+        "floorplan.svg",
+        "map.html",
+    }
+    assert expected <= {path.name for path in empty.iterdir()}

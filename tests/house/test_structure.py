@@ -44,8 +44,8 @@ def imported_modules(path):
         if isinstance(node, ast.Import):
             modules |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            names = {f"{node.module}.{alias.name}" for alias in node.names}
-            modules |= {name if name in MODULES else node.module for name in names}
+            imported = {f"{node.module}.{alias.name}" for alias in node.names}
+            modules |= {name if name in MODULES else node.module for name in imported}
     return {name for name in modules if name in MODULES} - {module_of(path)}
 
 

@@ -6,9 +6,11 @@ import pytest
 
 from jaxsnn import EventDriven, Events, TimeStepped, check, lower, simulate
 from jaxsnn.errors import LoweringError
-from jaxsnn.nir import parse
+from jaxsnn.nir import dialect_of, parse
 from jaxsnn.nir.convert.pipeline import convert
 from jaxsnn.nir.model.loops import late_edges, stepped_loops
+from tests.helpers.refusals import assert_refused
+from tests.nir.conversions import played
 
 SIZE, STEPS = 3, 12
 OPTIONS = {
@@ -35,61 +37,52 @@ def remembering(dialect, first="in"):
 def test_weights_that_feed_themselves_remember(dialect):
     graph = remembering(dialect)
     x = np.random.default_rng(0).normal(size=(STEPS, 2, SIZE)).astype(np.float32)
-    y = np.asarray(simulate(lower(graph), x, engine=TimeStepped(dt=1e-3)).output())
+    output = np.asarray(simulate(lower(graph), x, engine=TimeStepped(dt=1e-3)).output())
     expected = np.zeros((2, SIZE))
-    for number in range(STEPS):
-        expected = x[number] + 0.25 + 0.5 * expected
-        np.testing.assert_allclose(y[number], expected, rtol=1e-5)
+    for x_now, y in zip(x, output, strict=True):
+        expected = x_now + 0.25 + 0.5 * expected
+        np.testing.assert_allclose(y, expected, rtol=1e-5)
     assert check(graph, "grid").ok
 
 
 def test_the_event_engine_refuses_them():
     graph = remembering("norse")
-    (problem,) = [each for each in check(graph, "event").problems if each.code == "instant-cycle"]
+    problems = check(graph, "event").problems
+    (problem,) = [problem for problem in problems if problem.code == "instant-cycle"]
     assert problem.node == "y"
     assert "leak" in problem.message
     assert "TimeStepped()" in problem.fix
-    nothing = Events(time=np.full((1, 1), np.inf), index=np.full((1, 1), SIZE))
-    with pytest.raises(LoweringError, match="form a loop without a neuron"):
-        simulate(lower(graph), nothing, t_end=1e-2, engine=EventDriven())
+    silence = Events(time=np.full((1, 1), np.inf), index=np.full((1, 1), SIZE))
+    run = lambda: simulate(lower(graph), silence, t_end=1e-2, engine=EventDriven())  # noqa: E731
+    assert_refused(run, LoweringError, "form a loop without a neuron")
 
 
-def crossed(dialect, edges, *names):
+def crossed(dialect, edges):
     nodes = {"input": nir.Input(np.array([SIZE])), "z": nir.Output(np.array([SIZE]))}
-    nodes |= {name: nir.Linear(np.eye(SIZE, dtype=np.float32)) for name in names}
+    nodes |= {name: nir.Linear(np.eye(SIZE, dtype=np.float32)) for name in ("a", "b")}
     return parse(nir.NIRGraph(nodes, edges, type_check=False), **OPTIONS[dialect])
 
 
 def test_the_order_is_that_of_the_importer():
     """b is reached before a along the edges; by their names both are fed, and a runs first."""
     edges = [("input", "b"), ("b", "a"), ("a", "b"), ("input", "a"), ("a", "z")]
-    assert stepped_loops(crossed("norse", edges, "a", "b")) == (("b", "a"),)
-    assert late_edges(crossed("norse", edges, "a", "b")) == (("a", "b"),)
-    assert late_edges(crossed("snntorch", edges, "a", "b")) == (("b", "a"),)
+    assert stepped_loops(crossed("norse", edges)) == (("b", "a"),)
+    assert late_edges(crossed("norse", edges)) == (("a", "b"),)
+    assert late_edges(crossed("snntorch", edges)) == (("b", "a"),)
     # What one edge alone feeds waits for it.
-    once = [edge for edge in edges if edge != ("input", "a")]
-    assert late_edges(crossed("snntorch", once, "a", "b")) == (("a", "b"),)
+    edges.remove(("input", "a"))
+    assert late_edges(crossed("snntorch", edges)) == (("a", "b"),)
 
 
 def test_other_dialects_refuse_them():
-    graph = remembering("norse").with_dialect(parse_dialect("nir"))
+    graph = remembering("norse").with_dialect(dialect_of("nir", time_unit="s"))
     assert stepped_loops(graph) == ()
-    with pytest.raises(LoweringError, match="no neurons"):
-        simulate(lower(graph), np.zeros((STEPS, 1, SIZE), np.float32), engine=TimeStepped(dt=1e-3))
-
-
-def parse_dialect(name):
-    nodes = {"a": nir.Input(np.array([1])), "b": nir.Output(np.array([1]))}
-    return parse(nir.NIRGraph(nodes, [("a", "b")]), dialect=name, time_unit="s").dialect
+    assert_refused(lambda: lower(graph), LoweringError, "no neurons")
 
 
 @pytest.mark.parametrize("target", ["norse", "snntorch", "spikingjelly"])
 def test_they_convert_and_keep_their_order(target):
     graph = remembering("norse==importer")
-    made = convert(graph, to=target)
     x = np.random.default_rng(0).normal(size=(STEPS, 2, SIZE)).astype(np.float32)
-    one, other = (
-        np.asarray(simulate(lower(each), x, engine=TimeStepped(dt=None)).output())
-        for each in (graph, made.graph)
-    )
-    np.testing.assert_allclose(one, other, rtol=1e-6)
+    y = played(convert(graph, to=target).graph, x)
+    np.testing.assert_allclose(y, played(graph, x), rtol=1e-6)

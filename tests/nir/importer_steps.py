@@ -28,15 +28,15 @@ def step(**changes: Any) -> Step:
         "i_start": 0.0,
         "level": 1.0,
     }
-    told: dict[str, Any] = {"reset": "value", "several": False, "at_equality": False}
-    told |= {"current_based": False, "late": False, "floor": None, "name": "n", "type": "LIF"}
-    told |= {key: value for key, value in changes.items() if key not in numbers}
+    flags: dict[str, Any] = {"reset": "value", "several": False, "at_equality": False}
+    flags |= {"current_based": False, "late": False, "floor": None, "name": "n", "type": "LIF"}
+    flags |= {key: value for key, value in changes.items() if key not in numbers}
     numbers |= {key: value for key, value in changes.items() if key in numbers}
-    shape = told.pop("shape", (SIZE,))
-    if not told["current_based"]:
+    shape = flags.pop("shape", (SIZE,))
+    if not flags["current_based"]:
         numbers |= {"synapse_decay": 0.0, "synapse_gain": 1.0}
     arrays = {name: np.broadcast_to(value, shape).astype(float) for name, value in numbers.items()}
-    return Step(shape=shape, **arrays, **told)
+    return Step(shape=shape, **arrays, **flags)
 
 
 def resting(levels: Any, **changes: Any) -> Step:
@@ -44,19 +44,19 @@ def resting(levels: Any, **changes: Any) -> Step:
     decay = np.asarray(changes.get("decay", 0.8))
     reset = np.asarray(levels)
     threshold = np.array([1.5, 2.0, 2.5]) + reset
-    given = {"v_reset": reset, "v_start": reset, "v_threshold": threshold}
-    return step(**(given | {"drive": (1 - decay) * reset} | changes))
+    levels_and_threshold = {"v_reset": reset, "v_start": reset, "v_threshold": threshold}
+    return step(**(levels_and_threshold | {"drive": (1 - decay) * reset} | changes))
 
 
-def refused(node: str, what: str, instead: str) -> None:
-    raise ConversionError(f"{what}; {instead}", fix="-", node=node)
+def refused(node: str, message: str, instead: str) -> None:
+    raise ConversionError(f"{message}; {instead}", fix="-", node=node)
 
 
-def setting(own: Any = None) -> Setting:
-    return Setting(dt=DT, own=own, give_up=refused)
+def setting(option: Any = None) -> Setting:
+    return Setting(dt=DT, own=option, give_up=refused)
 
 
-# ---- what the importers compute: their constants of one step, of an entry. `taken` is what a reset
+# ---- what the importers compute: their constants of one step, of an entry. `subtracted` is what a reset
 # that subtracts takes off.
 
 
@@ -65,18 +65,18 @@ def of_snntorch(entry, written, w_in=None):
     r, tau = entry["r"], entry.get("tau", entry.get("tau_mem"))
     if entry["type"] == "IF":
         assert np.all(r == 1)
-        found = {"decay": 1.0}
+        constants = {"decay": 1.0}
     else:
         np.testing.assert_allclose(r, tau / DT)
-        found = {"decay": 1 - DT / tau}
+        constants = {"decay": 1 - DT / tau}
         assert not np.any(entry["v_leak"])
     if entry["type"] == "CubaLIF":
-        found["synapse_decay"] = 1 - DT / entry["tau_syn"]
+        constants["synapse_decay"] = 1 - DT / entry["tau_syn"]
         expected = entry["tau_syn"] / DT if w_in is None else w_in
         np.testing.assert_allclose(entry["w_in"], expected)
     assert not np.any(entry["v_reset"])
     assert np.ptp(entry["v_threshold"]) == 0
-    return found
+    return constants
 
 
 def of_snntorch_main(entry, written):
@@ -91,18 +91,18 @@ def of_norse(entry, written):
         assert np.all(entry["r"] == 1)
         return {}
     leak, tau = entry["v_leak"], entry.get("tau", entry.get("tau_mem"))
-    rate, found = DT / tau, {"v_start": leak}
-    found |= {"decay": 1 - rate, "drive": rate * leak, "gain": rate}
+    rate, constants = DT / tau, {"v_start": leak}
+    constants |= {"decay": 1 - rate, "drive": rate * leak, "gain": rate}
     if entry["type"] == "LIF":
         assert np.all(entry["r"] == 1)
-        return found
+        return constants
     share, reset = (
         DT / entry["tau_syn"],
         "value" if written.means["reset"] == "zero" else "subtract",
     )
-    found |= {"gain": rate * entry["r"], "synapse_decay": 1 - share, "i_start": leak}
-    found |= {"synapse_gain": share * entry["w_in"], "into_current": share * leak}
-    return found | {"reset": reset} | ({} if size == "v_threshold" else {"taken": 1.0})
+    constants |= {"gain": rate * entry["r"], "synapse_decay": 1 - share, "i_start": leak}
+    constants |= {"synapse_gain": share * entry["w_in"], "into_current": share * leak}
+    return constants | {"reset": reset} | ({} if size == "v_threshold" else {"subtracted": 1.0})
 
 
 def norse_from_rest(entry: dict[str, Any], x: np.ndarray) -> np.ndarray:
@@ -139,12 +139,12 @@ def of_spyx(entry, written):
         assert np.all(entry["r"] == 1)
         return {}
     assert not np.any(entry["v_leak"])
-    found = {"decay": 1 - DT / entry.get("tau", entry.get("tau_mem"))}
-    np.testing.assert_allclose(entry["r"], found["decay"])
+    constants = {"decay": 1 - DT / entry.get("tau", entry.get("tau_mem"))}
+    np.testing.assert_allclose(entry["r"], constants["decay"])
     if entry["type"] == "CubaLIF":
         assert np.all(entry["w_in"] == 1)
-        found["synapse_decay"] = 1 - DT / entry["tau_syn"]
-    return found
+        constants["synapse_decay"] = 1 - DT / entry["tau_syn"]
+    return constants
 
 
 def of_spikingjelly(entry, written):
@@ -156,17 +156,17 @@ def of_spikingjelly(entry, written):
         np.testing.assert_allclose(entry["r"], 1 / DT)
         return {"v_reset": entry["v_reset"], "v_start": entry["v_reset"]}
     rate = DT / entry.get("tau", entry.get("tau_mem"))
-    found = {"decay": 1 - rate, "v_reset": entry["v_reset"], "v_start": entry["v_reset"]}
+    constants = {"decay": 1 - rate, "v_reset": entry["v_reset"], "v_start": entry["v_reset"]}
     if entry["type"] == "CubaLIF":
         np.testing.assert_allclose(entry["r"], 1 / rate)
         np.testing.assert_allclose(entry["w_in"], entry["tau_syn"] / DT)
         assert not np.any(entry["v_leak"])
-        return found | {"synapse_decay": 1 - DT / entry["tau_syn"]}
+        return constants | {"synapse_decay": 1 - DT / entry["tau_syn"]}
     np.testing.assert_array_equal(entry["v_leak"], entry["v_reset"])
     if not np.all(entry["r"] == 1):
         np.testing.assert_allclose(entry["r"], 1 / rate)
-        return found | {"drive": rate * entry["v_reset"]}
-    return found | {"gain": rate, "drive": rate * entry["v_reset"]}
+        return constants | {"drive": rate * entry["v_reset"]}
+    return constants | {"gain": rate, "drive": rate * entry["v_reset"]}
 
 
 def of_sinabs(entry, written):
@@ -177,10 +177,10 @@ def of_sinabs(entry, written):
     if entry["type"] == "IF":
         return {"floor": -entry["v_threshold"]}
     assert not np.any(entry["v_leak"])
-    found = {"decay": np.exp(-1 / entry["tau"].astype(float))}
+    constants = {"decay": np.exp(-1 / entry["tau"].astype(float))}
     if "tau_syn" in entry:
-        found["synapse_decay"] = np.exp(-1 / entry["tau_syn"].astype(float))
-    return found
+        constants["synapse_decay"] = np.exp(-1 / entry["tau_syn"].astype(float))
+    return constants
 
 
 def of_snn_mlir(entry, written):
@@ -195,11 +195,11 @@ def of_snn_mlir(entry, written):
     rate = DT / entry.get("tau", entry.get("tau_mem"))
     np.testing.assert_allclose(entry["r"], 1 / rate)
     assert not np.any(entry["v_leak"])
-    found = {"decay": 1 - rate}
+    constants = {"decay": 1 - rate}
     if "tau_syn" in entry:
         np.testing.assert_allclose(entry["w_in"], entry["tau_syn"] / DT)
-        found["synapse_decay"] = 1 - DT / entry["tau_syn"]
-    return found
+        constants["synapse_decay"] = 1 - DT / entry["tau_syn"]
+    return constants
 
 
 # ---- one step after the other
@@ -210,10 +210,10 @@ def run(numbers, inputs):
     n = {key: np.asarray(value) for key, value in numbers.items() if key != "reset"}
     v, i, fired = n["v_start"] + np.zeros(SIZE), n["i_start"] + np.zeros(SIZE), np.zeros(SIZE)
     membranes, spikes, reset = [], [], numbers["reset"]
-    taken = n.get("taken", n["v_threshold"])
+    subtracted = n.get("subtracted", n["v_threshold"])
     for x in inputs:
         i = n["synapse_decay"] * i + n["synapse_gain"] * x + n["into_current"]
-        late = taken * fired if reset == "subtract later" else 0.0
+        late = subtracted * fired if reset == "subtract later" else 0.0
         v = n["decay"] * v + n["gain"] * i + n["drive"] - late
         if reset == "skip":
             v = np.where(fired > 0, n["v_reset"], v)
@@ -223,10 +223,10 @@ def run(numbers, inputs):
         if reset == "none":
             fired = 0 * fired
         if n["several"]:
-            one = n["v_threshold"] / n["level"] if "taken" not in n else taken
-            v = v - np.maximum(np.floor(v / one), 0) * one
+            level = n["v_threshold"] / n["level"] if "subtracted" not in n else subtracted
+            v = v - np.maximum(np.floor(v / level), 0) * level
         elif reset in ("subtract", "subtract unless above"):
-            v = v - taken * fired
+            v = v - subtracted * fired
         elif reset == "value":
             v = np.where(passed, n["v_reset"], v)
         if n.get("floor") is not None and n["floor"].dtype != object:
@@ -235,36 +235,42 @@ def run(numbers, inputs):
     return np.array(membranes), np.array(spikes)
 
 
-def inputs_of(one: Step) -> np.ndarray:
+def inputs_of(source: Step) -> np.ndarray:
     """Spikes of weights that take a membrane over its threshold once in a few steps."""
     rng = np.random.default_rng(3)
     x = np.where(rng.random((STEPS, SIZE)) < 0.5, rng.normal(0.8, 0.6, (STEPS, SIZE)), 0.0)
-    height = np.where(np.isfinite(one.v_threshold), one.v_threshold - one.v_reset, 2.0)
-    through = 1 / (1 - one.synapse_decay) if one.current_based else 1.0
-    return x * height / (one.gain * one.synapse_gain * through)
+    height = np.where(np.isfinite(source.v_threshold), source.v_threshold - source.v_reset, 2.0)
+    through = 1 / (1 - source.synapse_decay) if source.current_based else 1.0
+    return x * height / (source.gain * source.synapse_gain * through)
 
 
-def assert_does_the_same(one: Step, written, of_entry):
+FIELDS = (
+    *("decay", "gain", "drive", "synapse_decay", "synapse_gain", "v_threshold", "v_reset"),
+    *("v_start", "i_start", "at_equality", "several", "level", "floor", "reset"),
+)
+#: What an entry of a target does not have.
+DEFAULTS = {
+    **{"gain": 1.0, "drive": 0.0, "synapse_decay": 0.0, "synapse_gain": 1.0, "i_start": 0.0},
+    **{"decay": 1.0, "v_reset": 0.0, "v_start": 0.0, "into_current": 0.0, "level": 1.0},
+}
+
+
+def assert_does_the_same(source: Step, written, of_entry):
     """The same spikes, and a scaled membrane: V' = V'_start + s (V - V_start), with the s that
     takes one threshold to the other.
     """
-    entry, inputs = written.entry, inputs_of(one)
-    kept = ("decay", "gain", "drive", "synapse_decay", "synapse_gain", "v_threshold", "v_reset")
-    names = (*kept, "v_start", "i_start", "at_equality", "several", "level", "floor")
-    source = {name: getattr(one, name) for name in names}
-    source |= {"reset": one.reset, "into_current": 0.0}
-    target = {"gain": 1.0, "drive": 0.0, "synapse_decay": 0.0, "synapse_gain": 1.0, "i_start": 0.0}
-    target |= {"decay": 1.0, "v_reset": 0.0, "v_start": 0.0, "into_current": 0.0, "level": 1.0}
-    target |= {"at_equality": one.at_equality, "several": one.several, "reset": one.reset}
-    target["v_threshold"] = entry.get("v_threshold", np.inf)
+    entry, inputs = written.entry, inputs_of(source)
+    numbers = {name: getattr(source, name) for name in FIELDS}
+    flags = {name: numbers[name] for name in ("at_equality", "several", "reset")}
+    target = DEFAULTS | flags | {"v_threshold": entry.get("v_threshold", np.inf)}
     target |= of_entry(entry, written)
-    ours, spikes = run(source, inputs)
-    theirs, others = run(target, written.factor * inputs + written.offset)
-    assert np.all(spikes.sum(0) > 4) or one.reset == "none"
-    np.testing.assert_array_equal(others, spikes)
+    ours, spikes = run(numbers | {"into_current": 0.0}, inputs)
+    theirs, target_spikes = run(target, written.factor * inputs + written.offset)
+    assert np.all(spikes.sum(0) > 4) or source.reset == "none"
+    np.testing.assert_array_equal(target_spikes, spikes)
     scale = np.ones(SIZE)
-    if one.reset != "none":
-        heights = target["v_threshold"] - target["v_start"], one.v_threshold - one.v_start
-        scale = heights[0] / heights[1]
-    moved = target["v_start"] + scale * (ours - one.v_start)
+    if source.reset != "none":
+        height = source.v_threshold - source.v_start
+        scale = (target["v_threshold"] - target["v_start"]) / height
+    moved = target["v_start"] + scale * (ours - source.v_start)
     np.testing.assert_allclose(theirs, moved, rtol=1e-5, atol=1e-6 * np.max(np.abs(moved)))

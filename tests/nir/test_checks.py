@@ -58,8 +58,8 @@ def test_the_sound_network_has_no_problem():
 def test_what_nir_does_not_define_is_not_passed_over():
     """A bias of a Linear, for instance."""
     graph = parse(network(v__bias=np.ones(4), n__refractory=0.01))
-    said = [problem.message for problem in graph.warnings]
-    assert said == [
+    messages = [problem.message for problem in graph.warnings]
+    assert messages == [
         "node 'n' (LIF) has 'refractory', which NIR does not define for it and nothing reads",
         "node 'v' (Linear) has 'bias', which NIR does not define for it and nothing reads",
     ]

@@ -13,8 +13,9 @@ from tests.helpers.random_spikes import random_raster
 from tests.nir.conversions import network, played
 
 R = 10 * np.exp(-0.1)
-SAID = {
-    "sinabs": {"dt": "1ms", "norm_input": False},
+SINABS_LEAKY = {"dt": "1ms", "norm_input": False}
+OPTIONS = {
+    "sinabs": SINABS_LEAKY,
     "averaging": {"dialect": "sinabs", "dt": "1ms", "norm_input": True},
     "bounded": {"dialect": "sinabs", "dt": "1ms", "min_v_mem": -1.0},
     "rockpool": {"dt": "1ms"},
@@ -27,11 +28,24 @@ NEURONS = {
 }
 
 
-def layers(kind, size=5, weight=None):
-    weight = normal(0.3, 0.5) if weight is None else weight
-    found = [layer for n in (8, 4) for layer in (build.linear(n, weight=weight), NEURONS[kind]())]
-    said = {"dialect": kind} | SAID[kind]
-    return build.sequential(build.input(size), *found, seed=1, **said)
+def network_of(kind):
+    """Two layers of a kind of neurons that fire several spikes in a step."""
+    layers = [part for n in (8, 4) for part in (linear(n), NEURONS[kind]())]
+    return build.sequential(build.input(5), *layers, seed=1, **{"dialect": kind} | OPTIONS[kind])
+
+
+def linear(size, mean=0.3):
+    return build.linear(size, weight=normal(mean, 0.5))
+
+
+def convolution(weight, bias, padding=1, groups=1):
+    window = {"stride": [1, 1], "padding": [padding] * 2, "dilation": [1, 1], "groups": groups}
+    return build.node("Conv2d", weight=weight, bias=np.array(bias), **window)
+
+
+def sinabs(shape, *layers, **options):
+    options = {"dialect": "sinabs"} | (options or SINABS_LEAKY)
+    return build.sequential(build.input(shape), *layers, seed=1, **options)
 
 
 @pytest.mark.parametrize(
@@ -42,18 +56,17 @@ def layers(kind, size=5, weight=None):
     ],
 )
 def test_there_and_back_with_several_spikes_in_a_step(source, target):
-    graph = layers(source)
+    graph = network_of(source)
     x = random_raster(0, (40, 4, 5), 0.4)
     y = played(graph, x)
     assert y.max() > 2
-    there = convert(graph, to=target)
-    assert there.graph.dialect.name == target
-    np.testing.assert_array_equal(played(there.graph, x), y)
-    name = graph.dialect.name
+    there = convert(graph, to=target).graph
+    assert there.dialect.name == target
+    np.testing.assert_array_equal(played(there, x), y)
     # A lower bound is in no file, and Rockpool takes no LI, which a current is in Sinabs.
     if source != "bounded" and (source, target) != ("rockpool", "sinabs"):
-        assert name is not None
-        np.testing.assert_array_equal(played(convert(there.graph, to=name).graph, x), y)
+        back = convert(there, to=graph.dialect.name).graph
+        np.testing.assert_array_equal(played(back, x), y)
 
 
 @pytest.mark.parametrize(("tau", "v_threshold"), [(10.0, 1.0), (None, 1.5)])
@@ -76,15 +89,15 @@ def test_membranes_whose_lower_bound_is_left_out_keep_all_else(tau, v_threshold)
 
 
 @pytest.mark.parametrize(
-    ("source", "reset", "sets"),
+    ("source", "reset"),
     [
-        ("snntorch", "zero", ("SingleSpike", "MembraneReset()")),
-        ("norse", "zero", ("SingleSpike", "MembraneReset()")),
-        ("spikingjelly", "zero", ("SingleSpike", "MembraneReset()")),
-        ("spikingjelly", "subtract", ("SingleSpike",)),
+        ("snntorch", "zero"),
+        ("norse", "zero"),
+        ("spikingjelly", "zero"),
+        ("spikingjelly", "subtract"),
     ],
 )
-def test_one_spike_a_step_in_sinabs_by_the_line_that_loads_it(source, reset, sets):
+def test_one_spike_a_step_in_sinabs_by_the_line_that_loads_it(source, reset):
     graph = network(source, reset)
     x = random_raster(0, (40, 4, 5), 0.4)
     y = played(graph, x)
@@ -92,148 +105,125 @@ def test_one_spike_a_step_in_sinabs_by_the_line_that_loads_it(source, reset, set
     np.testing.assert_array_equal(played(there.graph, x), y)
     assert y.mean() > 0.03
     assert y.max() == 1
-    assert all(word in there.load_with for word in sets)
-    assert ("MembraneReset" in there.load_with) == (reset == "zero")
-    back = convert(there.graph, to=source)
-    np.testing.assert_array_equal(played(back.graph, x), y)
+    assert "SingleSpike" in there.load_with
+    assert ("MembraneReset()" in there.load_with) == (reset == "zero")
+    np.testing.assert_array_equal(played(convert(there.graph, to=source).graph, x), y)
 
 
 def test_a_current_is_a_layer_of_its_own_in_sinabs():
-    graph = layers("rockpool")
-    made = convert(graph, to="sinabs")
-    assert [made.graph.nodes[name].type for name in ("2_current", "2")] == ["LI", "LIF"]
-    assert "2_current" not in made.load_with
+    conversion = convert(network_of("rockpool"), to="sinabs")
+    assert [conversion.graph.nodes[name].type for name in ("2_current", "2")] == ["LI", "LIF"]
+    assert "2_current" not in conversion.load_with
 
 
 def test_numbers_of_sinabs_are_single():
     """Its layers would give float64 otherwise, which its Linear refuses."""
-    made = convert(layers("averaging"), to="sinabs").graph
-    dtypes = {np.asarray(value).dtype for value in made.nodes["2"].parameters.values()}
+    nodes = convert(network_of("averaging"), to="sinabs").graph.nodes
+    dtypes = {np.asarray(value).dtype for value in nodes["2"].parameters.values()}
     assert dtypes == {np.dtype(np.float32)}
-    assert made.nodes["1"].type == "Affine"
+    assert nodes["1"].type == "Affine"
 
 
-def test_convolutions_with_leaky_neurons_are_matrices_in_sinabs():
-    layer = build.node(
-        "Conv2d",
-        weight=np.random.default_rng(0).normal(0.3, 0.5, (3, 2, 3, 3)).astype(np.float32),
-        bias=np.zeros(3, np.float32),
-        **{"stride": [1, 1], "padding": [1, 1], "dilation": [1, 1], "groups": 1},
-    )
+@pytest.mark.parametrize(
+    ("kind", "types"), [("sinabs", {"LIF", "Affine"}), ("bounded", {"IF", "Conv2d"})]
+)
+def test_convolutions_with_leaky_neurons_are_matrices_in_sinabs(kind, types):
+    weight = np.random.default_rng(0).normal(0.3, 0.5, (3, 2, 3, 3)).astype(np.float32)
+    layers = convolution(weight, np.zeros(3, np.float32)), NEURONS[kind]()
+    graph = sinabs((2, 5, 5), *layers, **OPTIONS[kind])
+    converted = convert(graph, to="sinabs").graph
+    written = {node.type for node in converted.nodes.values()}
+    assert written & {"LIF", "IF", "Affine", "Conv2d"} == types
     x = random_raster(0, (20, 2, 2, 5, 5), 0.3)
-    for neuron, said, expected in (
-        (NEURONS["sinabs"](), SAID["sinabs"], "LIF"),
-        (NEURONS["bounded"](), SAID["bounded"], "IF"),
-    ):
-        graph = build.sequential(
-            build.input((2, 5, 5)), layer, neuron, **{"dialect": "sinabs"} | said
-        )
-        made = convert(graph, to="sinabs").graph
-        kinds = {node.type for node in made.nodes.values()}
-        assert expected in kinds
-        assert ("Conv2d" in kinds) == (expected == "IF")
-        y = played(graph, x)
-        np.testing.assert_array_equal(played(made, x).reshape(y.shape), y)
+    y = played(graph, x)
+    np.testing.assert_array_equal(played(converted, x).reshape(y.shape), y)
 
 
 def test_a_readout_of_sinabs():
-    graph = build.sequential(
-        build.input(3),
-        build.linear(4),
-        build.lif(tau=10.0, r=1.0),
-        build.linear(2),
-        build.li(tau=5.0, r=1.0),
-        seed=0,
-        dialect="sinabs",
-        **SAID["sinabs"],
-    )
+    layers = build.linear(4), build.lif(tau=10.0, r=1.0), build.linear(2), build.li(tau=5.0, r=1.0)
+    graph = sinabs(3, *layers)
     x = random_raster(0, (20, 2, 3), 0.5)
-    made = convert(graph, to="sinabs").graph
-    np.testing.assert_allclose(played(made, x), played(graph, x), rtol=1e-5, atol=1e-6)
+    y = played(convert(graph, to="sinabs").graph, x)
+    np.testing.assert_allclose(y, played(graph, x), rtol=1e-5, atol=1e-6)
 
 
 def test_the_step_that_rockpool_takes():
-    made = convert(layers("sinabs"), to="rockpool", dt="2ms").graph
+    nodes = convert(network_of("sinabs"), to="rockpool", dt="2ms").graph.nodes
     for name in ("2", "4"):
-        tau, r = (np.asarray(made.nodes[name].value(key)) for key in ("tau_mem", "r"))
+        tau, r = (np.asarray(nodes[name].value(key)) for key in ("tau_mem", "r"))
         np.testing.assert_allclose(tau / (1 + r), 2e-3, rtol=1e-12)
         np.testing.assert_allclose(np.exp(-2e-3 / tau), np.exp(-0.1), rtol=1e-12)
 
 
 @pytest.mark.parametrize("source", ["sinabs", "averaging"])
 def test_a_file_for_rockpool_is_read_as_its_importer_does(source, tmp_path):
-    graph = layers(source)
+    graph = network_of(source)
     x = random_raster(0, (40, 4, 5), 0.4)
     write(tmp_path / "a.nir", convert(graph, to="rockpool").graph)
-    again = read(tmp_path / "a.nir", dialect="rockpool==importer")
-    assert again.dialect.dt == pytest.approx(1e-3)
-    np.testing.assert_array_equal(played(again, x), played(graph, x))
+    reread = read(tmp_path / "a.nir", dialect="rockpool==importer")
+    assert reread.dialect.dt == pytest.approx(1e-3)
+    np.testing.assert_array_equal(played(reread, x), played(graph, x))
 
 
-@pytest.mark.parametrize("groups", [(1, 2), (2, 1), (2, 2), (1, 4)])
-@pytest.mark.parametrize("target", ["norse", "spikingjelly"])
-def test_copies_of_neurons_are_channels_of_no_group(groups, target):
-    """A neuron that fires several spikes in a step is written as several, and what follows takes
-    them all, whatever its groups are."""
-    rng = np.random.default_rng(0)
-    window = {"stride": [1, 1], "padding": [0, 0], "dilation": [1, 1]}
-    found = []
+def grouped(*groups):
+    """Convolutions of 4 channels in groups, each before neurons."""
+    rng, layers = np.random.default_rng(0), []
     for number in groups:
         weight = rng.uniform(0, 1.5, (4, 4 // number, 1, 1))
-        bias = np.zeros(4)
-        found += [build.node("Conv2d", weight=weight, bias=bias, groups=number, **window)]
-        found += [build.integrate_and_fire(r=1.0, v_threshold=1.0)]
-    said = {"dialect": "sinabs", "dt": "1ms", "norm_input": False}
-    graph = build.sequential(build.input((4, 2, 2)), *found, **said)
-    x = random_raster(0, (20, 2, 4, 2, 2), 0.3)
+        layers += [convolution(weight, np.zeros(4), padding=0, groups=number)]
+        layers += [build.integrate_and_fire(r=1.0, v_threshold=1.0)]
+    return sinabs((4, 2, 2), *layers)
+
+
+def flattened():
+    """Neurons behind a Flatten."""
+    kernel = np.random.default_rng(0).normal(0.3, 0.5, (2, 1, 3, 3))
+    flatten = build.node("Flatten", start_dim=0, end_dim=-1, input_type=[2, 3, 4])
+    hidden, last = (build.integrate_and_fire(r=1.0, v_threshold=level) for level in (0.7, 1.0))
+    layers = convolution(kernel, [0.05, 0.1]), flatten, hidden, linear(3, 0.1), last
+    return sinabs((1, 3, 4), *layers)
+
+
+def behind_a_membrane(weight):
+    """A readout adds up to 1 / (1 - exp(-1/20)) = 20 spikes; what holds it acts on copies late."""
+    neurons = build.li(tau=20.0, r=1.0), build.lif(tau=10.0)
+    return sinabs(1, build.linear(1, weight=[[weight]]), *neurons)
+
+
+THREE = ("snntorch", "norse", "spikingjelly")
+#: Networks of which neurons fire several spikes in a step, which are written as several neurons; the
+#: shape and probability of the input, whether outputs do so, and targets.
+COPIED = {
+    **{
+        f"channels in groups {groups}": (
+            lambda groups=groups: grouped(*groups), (20, 2, 4, 2, 2), 0.3, True, THREE[1:],
+        )
+        for groups in [(1, 2), (2, 1), (2, 2), (1, 4)]
+    },
+    "behind a Flatten": (flattened, (20, 2, 1, 3, 4), 0.3, True, THREE),
+    "behind a weak membrane": (
+        lambda: behind_a_membrane(0.11), (40, 3, 1), 0.6, False, THREE,
+    ),
+    "behind a membrane": (lambda: behind_a_membrane(0.53), (40, 3, 1), 0.6, True, THREE),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "target"), [(name, target) for name in COPIED for target in COPIED[name][-1]]
+)
+def test_what_follows_takes_all_copies_of_a_neuron(name, target):
+    make, shape, probability, several, _ = COPIED[name]
+    graph, x = make(), random_raster(0, shape, probability)
     y = played(graph, x)
-    assert y.max() > 1
-    made = convert(graph, to=target)
-    np.testing.assert_array_equal(played(made.graph, x).reshape(y.shape), y)
+    assert y.max() > 1 or not several
+    converted = convert(graph, to=target).graph
+    np.testing.assert_array_equal(played(converted, x).reshape(y.shape), y)
 
 
 def test_changes_of_neurons_that_are_written_as_several_name_no_equal_numbers():
-    said = {"dialect": "sinabs", "dt": "1ms", "norm_input": False, "reset": "subtract"}
-    neurons = build.lif(tau=2.0, r=1.0)
-    graph = build.sequential(
-        build.input(3), build.linear(weight=np.full((3, 3), 5.0)), neurons, **said
-    )
-    (change,) = [
-        change.what
-        for change in convert(graph, to="spikingjelly").changes
-        if " tau " in change.what
-    ]
+    layers = build.linear(weight=np.full((3, 3), 5.0)), build.lif(tau=2.0, r=1.0)
+    graph = sinabs(3, *layers, **SINABS_LEAKY, reset="subtract")
+    changes = convert(graph, to="spikingjelly").changes
+    (change,) = [change.what for change in changes if " tau " in change.what]
     assert "v_reset" not in change
     assert "in between" not in change
-
-
-@pytest.mark.parametrize("target", ["snntorch", "norse", "spikingjelly"])
-def test_copies_behind_a_flatten(target):
-    window = {"stride": [1, 1], "padding": [1, 1], "dilation": [1, 1], "groups": 1}
-    kernel = np.random.default_rng(0).normal(0.3, 0.5, (2, 1, 3, 3))
-    layers = [build.node("Conv2d", weight=kernel, bias=np.array([0.05, 0.1]), **window)]
-    layers += [
-        build.node("Flatten", start_dim=0, end_dim=-1, input_type=[2, 3, 4]),
-        build.integrate_and_fire(r=1.0, v_threshold=0.7),
-    ]
-    layers += [build.linear(3, weight=normal(0.1, 0.5)), build.integrate_and_fire(r=1.0)]
-    graph = build.sequential(
-        build.input((1, 3, 4)), *layers, seed=1, dialect="sinabs", **SAID["sinabs"]
-    )
-    x = random_raster(0, (20, 2, 1, 3, 4), 0.3)
-    y = played(graph, x)
-    assert y.max() > 1
-    np.testing.assert_array_equal(played(convert(graph, to=target).graph, x), y)
-
-
-@pytest.mark.parametrize("target", ["snntorch", "norse", "spikingjelly"])
-@pytest.mark.parametrize("weight", [0.11, 0.53])
-def test_membranes_that_feed_neurons_reach_more_than_spikes(weight, target):
-    """A readout adds up to 1 / (1 - exp(-1/20)) = 20 spikes; what holds it acts on copies late."""
-    layers = [build.linear(1, weight=[[weight]]), build.li(tau=20.0, r=1.0), build.lif(tau=10.0)]
-    graph = build.sequential(build.input(1), *layers, dialect="sinabs", **SAID["sinabs"])
-    x = random_raster(0, (40, 3, 1), 0.6)
-    y = played(graph, x)
-    assert y.max() > 1 or weight < 0.2
-    made = convert(graph, to=target)
-    np.testing.assert_array_equal(played(made.graph, x), y)

@@ -4,6 +4,7 @@ in the target's own dialect, gives what the source gives.
 
 import collections
 
+import nir
 import numpy as np
 import pytest
 
@@ -291,47 +292,40 @@ def test_a_flatten_that_leaves_axes_is_refused_where_their_order_changes(channel
 def test_a_trailing_flatten_keeps_its_order():
     x = random_raster(1, (30, 3, 2, 8, 8), 0.3)
     graph = image(convolution(0, 3, 2), leaky(), FLAT)
-    made = convert(graph, to="spyx")
-    assert_same(graph, made, x, shift=1)
-    back = convert(made.graph, to="snntorch")
+    conversion = convert(graph, to="spyx")
+    assert_same(graph, conversion, x, shift=1)
+    back = convert(conversion.graph, to="snntorch")
     assert next(iter(back.shift.values())) == -1
-    y = played(graph, x)
-    np.testing.assert_array_equal(played(back.graph, x)[:-1], y[:-1])
-    assert any("a permutation between" in change.what for change in made.changes)
+    np.testing.assert_array_equal(played(back.graph, x)[:-1], played(graph, x)[:-1])
+    assert any("a permutation between" in change.what for change in conversion.changes)
 
 
 def test_what_inputs_carry_bounds_the_spikes_of_a_step():
-    weights = np.full((4, 3), 0.2)
-    graph = build.sequential(
-        build.input(3),
-        build.linear(4, weight=weights),
-        build.integrate_and_fire(),
-        dialect="sinabs",
-    )
+    layers = build.linear(4, weight=np.full((4, 3), 0.2)), build.integrate_and_fire()
+    graph = build.sequential(build.input(3), *layers, dialect="sinabs")
     spikes = convert(graph, to="norse")
     assert np.shape(spikes.graph.nodes["2"].value("v_threshold")) == (4,)
     assert any("inputs of 0 to 1" in note and "input_range=" in note for note in spikes.notes)
     for target in ("norse", "spyx"):
-        valued = convert(graph, to=target, input_range=(0.0, 5.0))
+        nodes = convert(graph, to=target, input_range=(0.0, 5.0)).graph.nodes.values()
         # The membrane reaches 1 + 3 * 0.2 * 5 = 4: four copies.
-        nodes = valued.graph.nodes.values()
-        fire = [node for node in nodes if "v_threshold" in node.names]
-        assert max(np.size(node.value("v_threshold")) for node in fire) == 16
+        sizes = [
+            np.size(node.value("v_threshold")) for node in nodes if "v_threshold" in node.names
+        ]
+        assert max(sizes) == 16
 
 
 def test_spikingjelly_reads_conv1d(tmp_path):
-    import nir
-
     weight = np.random.default_rng(0).normal(0.2, 0.5, (3, 2, 3)).astype(np.float32)
-    said = {"stride": [1], "padding": [1], "dilation": [1], "groups": 1}
-    layer = build.node("Conv1d", weight=weight, bias=np.zeros(3, np.float32), **said)
+    window = {"stride": [1], "padding": [1], "dilation": [1], "groups": 1}
+    layer = build.node("Conv1d", weight=weight, bias=np.zeros(3, np.float32), **window)
     graph = build.sequential(build.input((2, 20)), layer, leaky(), **SUBTRACTS | {"reset": "zero"})
     write(tmp_path / "a.nir", convert(graph, to="spikingjelly").graph)
     assert vars(nir.read(tmp_path / "a.nir").nodes["1"])["input_shape"] == 20
     # Others have no Conv1d: it becomes a matrix.
-    made = convert(graph, to="snntorch")
-    assert made.graph.nodes["1"].type == "Affine"
-    assert_same(graph, made, random_raster(1, (30, 3, 2, 20), 0.3))
+    conversion = convert(graph, to="snntorch")
+    assert conversion.graph.nodes["1"].type == "Affine"
+    assert_same(graph, conversion, random_raster(1, (30, 3, 2, 20), 0.3))
 
 
 @pytest.mark.parametrize("delay", [True, False])
@@ -339,59 +333,95 @@ def test_spikingjelly_reads_conv1d(tmp_path):
 @pytest.mark.parametrize("reset", ["subtract", "zero"])
 def test_snntorch_gets_its_own_resets(reset, current, delay):
     neurons = build.cubalif(tau_mem=1e-3, tau_syn=3e-4, r=10.0, w_in=3.0, v_threshold=8.0)
-    layer = neurons if current else leaky()
-    graph = build.sequential(
-        build.input(5),
-        build.linear(6, weight=normal(0.3, 0.6)),
-        layer,
-        build.linear(4, weight=normal(0.3, 0.6)),
-        layer,
-        seed=0,
-        **SUBTRACTS | {"reset": reset, "reset_delay": delay},
-    )
-    made = convert(graph, to="snntorch", path="a.nir")
-    assert_same(graph, made, random_raster(1, (60, 4, 5), 0.4))
-    dialect = made.graph.dialect
+    neurons = neurons if current else leaky()
+    hidden, last = (build.linear(size, weight=normal(0.3, 0.6)) for size in (6, 4))
+    options = {"inputs": 5, "seed": 0, "reset": reset, "reset_delay": delay}
+    graph = chain(hidden, neurons, last, neurons, **options)
+    conversion = convert(graph, to="snntorch", path="a.nir")
+    assert_same(graph, conversion, random_raster(1, (60, 4, 5), 0.4))
+    dialect = conversion.graph.dialect
     assert dialect.reset == reset
-    set_by_line = "reset_mechanism" in made.load_with
+    set_by_line = "reset_mechanism" in conversion.load_with
     assert set_by_line is (reset == "subtract" or bool(dialect.reset_delay))
 
 
-@pytest.mark.parametrize("target", ["snntorch", "spikingjelly"])
-def test_another_time_of_subtraction_is_made_up_for_by_weights(target):
-    # Spyx subtracts before the membrane decays, snnTorch after it, SpikingJelly before.
-    source = {"spikingjelly": "snntorch", "snntorch": "norse"}[target]
-    said = {"snntorch": SUBTRACTS, "norse": {"dialect": "norse", "dt": 1e-4, "dt_export": 1.0}}
-    said["norse"] |= {"reset": "subtract"}
-    size = 1.0 if source == "snntorch" else 15.0
-    layers = [build.linear(6, weight=normal(0.3 * size, 0.9 * size)), leaky()]
-    if source == "norse":
-        layers[1] = build.lif(tau=1e-3)
-    graph = build.sequential(build.input(5), *layers, seed=0, **said[source])
-    made = convert(graph, to=target, input_range=(0.0, 1.0))
-    assert any("another step than the source" in change.why for change in made.changes)
-    assert_same(graph, made, random_raster(1, (60, 4, 5), 0.4))
+def looped(beside):
+    """What a neuron gives itself back goes into the weights of its loop, unless they feed others."""
+    rng = np.random.default_rng(3)
+    nodes = {
+        "input": build.input(5),
+        "w": build.linear(weight=rng.normal(0.3, 0.9, (6, 5))),
+        "lif": leaky(),
+        "loop": build.linear(weight=rng.normal(0, 0.3, (6, 6))),
+        "last": leaky(),
+        "output": build.output(),
+    }
+    last = ("loop" if beside else "lif", "last", "output")
+    return build.network(nodes, [("input", "w", "lif", "loop", "lif"), last], **SUBTRACTS)
 
 
-@pytest.mark.parametrize("target", ["snntorch", "spikingjelly"])
-def test_several_spikes_of_a_step_become_neurons_that_reset_each_other(target):
+def subtracting(gain, neurons, **options):
+    layers = build.linear(6, weight=normal(0.3 * gain, 0.9 * gain)), neurons
+    return chain(*layers, inputs=5, seed=0, **options)
+
+
+#: Spyx subtracts before the membrane decays, snnTorch after it, SpikingJelly and Norse before.
+SUBTRACTING = {
+    "norse": (
+        lambda: subtracting(
+            15.0, build.lif(tau=1e-3), **OF_NORSE | {"dt": 1e-4, "reset": "subtract"}
+        ),
+        "snntorch",
+    ),
+    "snntorch": (lambda: subtracting(1.0, leaky()), "spikingjelly"),
+    "in a loop": (lambda: looped(False), "spikingjelly"),
+    "in a loop and beside it": (lambda: looped(True), "spikingjelly"),
+}
+
+
+@pytest.mark.parametrize("name", SUBTRACTING)
+def test_another_time_of_subtraction_is_made_up_for_by_weights(name):
+    make, target = SUBTRACTING[name]
+    graph = make()
+    conversion = convert(graph, to=target, input_range=(0.0, 1.0))
+    assert any("another step than the source" in change.why for change in conversion.changes)
+    assert_same(graph, conversion, random_raster(1, (60, 4, 5), 0.4))
+
+
+def two_bursting_layers(target):
     # SpikingJelly takes one time constant for all.
     taus = np.array([4.0, 5.0, 6.0, 7.0]) if target == "snntorch" else 5.0
-    graph = build.sequential(
-        build.input(3),
-        build.linear(4, weight=normal(0.8, 0.4)),
-        build.lif(tau=taus),
-        build.linear(2, weight=normal(0.2, 0.5)),
-        build.integrate_and_fire(),
-        seed=0,
-        dialect="sinabs",
-        norm_input=False,
-    )
-    x = random_raster(1, (60, 4, 3), 0.4)
+    layers = [build.linear(4, weight=normal(0.8, 0.4)), build.lif(tau=taus)]
+    layers += [build.linear(2, weight=normal(0.2, 0.5)), build.integrate_and_fire()]
+    options = {"dialect": "sinabs", "norm_input": False}
+    return build.sequential(build.input(3), *layers, seed=0, **options)
+
+
+def many_spikes(_):
+    """Up to 10 spikes in a step are those of 11 neurons, whose thresholds are 1 to 11 times one."""
+    weights = np.random.default_rng(2).integers(-1, 4, (6, 5)).astype(float)
+    neurons = build.integrate_and_fire(r=1.0, v_threshold=np.array([1, 1.5, 2, 0.75, 2, 1]))
+    options = {"dialect": "sinabs", "dt": "1ms", "reset": "subtract"}
+    return build.sequential(build.input(5), build.linear(6, weight=weights), neurons, **options)
+
+
+@pytest.mark.parametrize("target", ["snntorch", "spikingjelly"])
+@pytest.mark.parametrize(
+    ("make", "raster", "least", "rounds"),
+    [
+        (two_bursting_layers, (1, (60, 4, 3), 0.4), 1, True),
+        (many_spikes, (2, (60, 12, 5), 0.35), 8, False),
+    ],
+)
+def test_several_spikes_of_a_step_become_neurons_that_reset_each_other(
+    make, raster, least, rounds, target
+):
+    graph, x = make(target), random_raster(*raster)
     y = played(graph, x)
-    assert y.max() > 1
-    made = convert(graph, to=target)
-    np.testing.assert_array_equal(played(made.graph, x), y)
+    assert y.max() > least
+    conversion = convert(graph, to=target)
+    np.testing.assert_array_equal(played(conversion.graph, x), y)
+    assert rounds or not any("float32" in note for note in conversion.notes)
 
 
 MEETS = {
@@ -411,58 +441,46 @@ def test_sums_that_meet_different_thresholds_meet_them_when_scaled(source, targe
     layers = build.linear(12, weight=weights), thresholds
     graph = build.sequential(build.input(6), *layers, dialect=source, **MEETS[source])
     x = random_raster(0, (60, 5, 6), 0.3)
-    y, got = played(graph, x), played(convert(graph, to=target).graph, x)
+    y, converted = played(graph, x), played(convert(graph, to=target).graph, x)
     late = int(source == "spyx")
     assert 0.05 < y.mean() < 0.9
-    np.testing.assert_array_equal(got[: len(y) - late], y[late:])
-
-
-def test_thresholds_without_a_small_common_multiple_scale_to_the_first():
-    assert common_level(np.array([0.5, 0.75, 2.0])) == 6.0
-    assert common_level(np.arange(1.0, 13.0)) == 27720.0
-    assert common_level(np.array([0.3, 0.7, 0.9])) == 0.3
-    assert common_level(np.arange(1.0, 40.0)) == 1.0
-
-
-@pytest.mark.parametrize("target", ["snntorch", "spikingjelly"])
-def test_many_spikes_in_a_step_meet_the_levels_that_they_are_counted_by(target):
-    """Up to 10 spikes in a step are those of 11 neurons, whose thresholds are 1 to 11 times one."""
-    weights = np.random.default_rng(2).integers(-1, 4, (6, 5))
-    neurons = build.integrate_and_fire(r=1.0, v_threshold=np.array([1, 1.5, 2, 0.75, 2, 1]))
-    layers = build.linear(6, weight=weights.astype(float)), neurons
-    meant = {"dialect": "sinabs", "dt": "1ms", "reset": "subtract"}
-    graph = build.sequential(build.input(5), *layers, **meant)
-    x = random_raster(2, (60, 12, 5), 0.35)
-    made = convert(graph, to=target)
-    y = played(graph, x)
-    assert y.max() > 8
-    np.testing.assert_array_equal(played(made.graph, x), y)
-    assert not any("float32" in note for note in made.notes)
+    np.testing.assert_array_equal(converted[: len(y) - late], y[late:])
 
 
 @pytest.mark.parametrize(
-    ("thresholds", "weight", "r", "target", "told"),
+    ("thresholds", "level"),
     [
-        ([1.0, 1.5], 1.0, 2.0, "norse", True),  # by 1/3
-        ([1.0, 2.0], 1.0, 2.0, "norse", False),
-        ([1.0, 2.0], 1.0, 5.0, "norse", True),  # by 0.8, which a membrane keeps
-        ([1.0, 1.5], np.pi / 9, 2.0, "norse", False),  # sums of which meet no threshold
-        ([0.3, 0.3], 0.3, 5.0, "norse", True),
-        (np.arange(1.0, 40.0), 1.0, 2.0, "snntorch", True),
-        (np.arange(1.0, 10.0), 1.0, 5.0, "snntorch", False),
+        ([0.5, 0.75, 2.0], 6.0),
+        (np.arange(1.0, 13.0), 27720.0),
+        ([0.3, 0.7, 0.9], 0.3),
+        (np.arange(1.0, 40.0), 1.0),
+    ],
+)
+def test_thresholds_without_a_small_common_multiple_scale_to_the_first(thresholds, level):
+    assert common_level(np.array(thresholds)) == level
+
+
+@pytest.mark.parametrize(
+    ("thresholds", "weight", "r", "target", "noted"),
+    [
+        ([1.0, 1.5], 1.0, 2.0, "norse", {"subtract"}),  # by 1/3
+        ([1.0, 2.0], 1.0, 2.0, "norse", set()),
+        ([1.0, 2.0], 1.0, 5.0, "norse", {"zero", "subtract"}),  # by 0.8, which a membrane keeps
+        ([1.0, 1.5], np.pi / 9, 2.0, "norse", set()),  # sums of which meet no threshold
+        ([0.3, 0.3], 0.3, 5.0, "norse", {"zero", "subtract"}),
+        (np.arange(1.0, 40.0), 1.0, 2.0, "snntorch", {"zero", "subtract"}),
+        (np.arange(1.0, 10.0), 1.0, 5.0, "snntorch", set()),
     ],
 )
 @pytest.mark.parametrize("reset", ["zero", "subtract"])
 def test_it_is_noted_where_scaling_rounds_sums_that_meet_a_threshold(
-    reset, thresholds, weight, r, target, told
+    reset, thresholds, weight, r, target, noted
 ):
     neurons = build.lif(tau=1e-4 * r, r=r, v_threshold=np.array(thresholds))
-    layers = build.linear(len(thresholds), weight=np.full((len(thresholds), 3), weight)), neurons
-    meant = SUBTRACTS | {"reset": reset, "reset_delay": reset == "subtract"}
-    made = convert(build.sequential(build.input(3), *layers, **meant), to=target)
-    told = told and (reset == "subtract" or r == 5.0 or target == "snntorch")
-    notes = [note for note in made.notes if note.startswith("node '2': ")]
-    assert any("float32" in note and "rounds" in note for note in notes) == told
+    weights = build.linear(len(thresholds), weight=np.full((len(thresholds), 3), weight))
+    graph = chain(weights, neurons, reset=reset, reset_delay=reset == "subtract")
+    notes = [note for note in convert(graph, to=target).notes if note.startswith("node '2': ")]
+    assert any("float32" in note and "rounds" in note for note in notes) == (reset in noted)
 
 
 @pytest.mark.parametrize(
@@ -481,13 +499,12 @@ def test_it_is_noted_where_scaling_rounds_sums_that_meet_a_threshold(
 def test_decimal_weights_and_biases_are_noted(flattened, weight, bias, target, noted):
     """float32 rounds them, so that the order of all operations decides about sums that meet a threshold."""
     neurons = build.lif(tau=2e-4, r=2.0, v_threshold=1.0)
+    layers = [build.affine(weight=np.full((3, 4), weight), bias=np.full(3, bias)), neurons]
     if flattened:
         kernel = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1, "bias": np.full(2, bias)}
-        layers = build.node("Conv2d", weight=np.full((2, 1, 3, 3), weight), **kernel), FLAT, neurons
-        graph = build.sequential(build.input((1, 6, 6)), *layers, **SUBTRACTS)
-    else:
-        weights = build.affine(weight=np.full((3, 4), weight), bias=np.full(3, bias))
-        graph = build.sequential(build.input(4), weights, neurons, **SUBTRACTS)
+        kernel["weight"] = np.full((2, 1, 3, 3), weight)
+        layers[:1] = build.node("Conv2d", **kernel), FLAT
+    graph = chain(*layers, inputs=(1, 6, 6) if flattened else 4)
     notes = [note for note in convert(graph, to=target).notes if "meets v_threshold" in note]
     assert bool(notes) is noted
     assert not noted or f"such as {bias or weight:g}," in notes[0]
@@ -495,46 +512,18 @@ def test_decimal_weights_and_biases_are_noted(flattened, weight, bias, target, n
 
 @pytest.mark.parametrize(("side", "noted"), [(2, False), (3, True)])
 def test_averages_that_float32_rounds_are_noted(side, noted):
-    pool = build.node("AvgPool2d", kernel_size=side, stride=side, padding=0)
-    size = (6 // side) ** 2
-    graph = build.sequential(
-        build.input((1, 6, 6)),
-        pool,
-        FLAT,
-        build.linear(weight=np.ones((3, size))),
-        build.lif(tau=2e-4, r=2.0),
-        **SUBTRACTS,
-    )
+    average = build.node("AvgPool2d", kernel_size=side, stride=side, padding=0)
+    weights = build.linear(weight=np.ones((3, (6 // side) ** 2)))
+    graph = chain(average, FLAT, weights, build.lif(tau=2e-4, r=2.0), inputs=(1, 6, 6))
     notes = convert(graph, to="norse").notes
     assert any("'4'" in note and "'1'" in note for note in notes) is noted
 
 
-@pytest.mark.parametrize("beside", [True, False])
-def test_subtraction_at_another_time_within_a_loop(beside):
-    # What a neuron gives itself back goes into the weights of its loop, unless they feed others, too.
-    rng = np.random.default_rng(3)
-    nodes = {
-        "input": build.input(5),
-        "w": build.linear(weight=rng.normal(0.3, 0.9, (6, 5))),
-        "lif": leaky(),
-        "loop": build.linear(weight=rng.normal(0, 0.3, (6, 6))),
-        "last": leaky(),
-        "output": build.output(),
-    }
-    ways = [("input", "w", "lif", "loop", "lif"), ("lif", "last", "output")]
-    if beside:
-        ways[1:] = [("loop", "last", "output")]
-    graph = build.network(nodes, ways, **SUBTRACTS)
-    made = convert(graph, to="spikingjelly", input_range=(0.0, 1.0))
-    assert any("another step than the source" in change.why for change in made.changes)
-    assert_same(graph, made, random_raster(1, (60, 4, 5), 0.4))
-
-
 def test_bounds_hold_what_lies_between_two_ends():
     rng = np.random.default_rng(0)
-    gain, plus = rng.normal(size=50), rng.normal(size=50)
+    gain, offset = rng.normal(size=50), rng.normal(size=50)
     ends = np.sort(rng.normal(size=(2, 50)), axis=0)
-    low, high = _scale_bounds(gain, (ends[0], ends[1]), plus)
-    within = gain * (ends[0] + rng.random((100, 50)) * (ends[1] - ends[0])) + plus
+    low, high = _scale_bounds(gain, (ends[0], ends[1]), offset)
+    within = gain * (ends[0] + rng.random((100, 50)) * (ends[1] - ends[0])) + offset
     assert np.all((low - 1e-12 <= within) & (within <= high + 1e-12))
     np.testing.assert_allclose(high - low, np.abs(gain) * (ends[1] - ends[0]))

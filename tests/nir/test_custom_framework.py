@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import jax
+import nir
 import numpy as np
 import pytest
 
@@ -17,14 +18,14 @@ from jaxsnn.nir.dialects.inference import resolve
 from jaxsnn.nir.frameworks import framework_of, register_framework, unregister_framework
 from jaxsnn.nir.frameworks.registry import frameworks, writable
 from tests.helpers import packages
-from tests.helpers.command_line import finished
+from tests.helpers.command_line import call, finished
 from tests.helpers.random_spikes import random_raster
 from tests.helpers.refusals import assert_refused
 from tests.nir import tustin
 from tests.nir.conversions import played
 from tests.oracles import tustin_simulator
 
-TOLD = {"tick": "1ms", "scaled": True, "dt": "1ms"}
+OPTIONS = {"tick": "1ms", "scaled": True, "dt": "1ms"}
 
 
 @pytest.fixture(autouse=True)
@@ -37,17 +38,16 @@ def registered():
 
 
 @pytest.fixture
-def simulator(monkeypatch):
-    """Its own simulator, as an installed module."""
+def importable(monkeypatch):
+    """Its simulator, as an installed module."""
     monkeypatch.setitem(sys.modules, "tustin_simulator", tustin_simulator)
-    return tustin_simulator
 
 
-def file_of(tmp_path, **others):
+def file_of(tmp_path, **changes):
     """A file of two layers, without a tag; time constants in ticks."""
     rng = np.random.default_rng(3)
     tau = rng.uniform(4, 20, 12)
-    numbers = {"r": 2.0, "v_threshold": rng.uniform(0.05, 0.1, 12), "v_reset": -0.01} | others
+    numbers = {"r": 2.0, "v_threshold": rng.uniform(0.05, 0.1, 12), "v_reset": -0.01} | changes
     layers = [
         build.affine(12, weight=rng.normal(0.3, 0.6, (12, 5)), bias=0.01),
         build.lif(tau=tau, **numbers),
@@ -66,11 +66,15 @@ def spikes(seed=0):
     return random_raster(seed, (80, 6, 5))
 
 
-def own(simulator, path, x, **options):
-    """What the framework itself fires."""
-    import nir
+def simulated_by_tustin(path, x, **options):
+    """Return the spikes of the framework's own simulator."""
+    y = tustin_simulator.run(nir.read(path), x, 1e-3, tick=1e-3, **options)
+    assert 0.02 < y.mean() < 0.9
+    return y
 
-    return simulator.run(nir.read(path), x, 1e-3, tick=1e-3, **options)
+
+def of_snntorch(*layers, **options):
+    return build.sequential(build.input(5), *layers, seed=5, dialect="snntorch", **options)
 
 
 # Reading
@@ -79,59 +83,54 @@ def own(simulator, path, x, **options):
 def test_its_files_are_recognised_by_its_own_evidence(tmp_path):
     dialect = read(file_of(tmp_path)).dialect
     assert (dialect.name, dialect.decided_by) == ("tustin", "inference")
-    assert "r = 2 at all neurons, as only Tustin writes" in dialect.why
-    assert "say tick=" in dialect.why
-    assert "say scaled=" in dialect.why
-    told = read(file_of(tmp_path), **TOLD).dialect
-    assert told.own == {"tick": 1e-3, "scaled": True}
-    assert told.seconds == 1e-3
+    for reason in ("r = 2 at all neurons, as only Tustin writes", "say tick=", "say scaled="):
+        assert reason in dialect.why
+    complete = read(file_of(tmp_path), **OPTIONS).dialect
+    assert (complete.own, complete.seconds) == ({"tick": 1e-3, "scaled": True}, 1e-3)
 
 
 def test_what_contradicts_it_is_refused(tmp_path):
     path = file_of(tmp_path, r=1.0)
-    assert read(path).dialect.name is None
-    assert "tustin" not in read(path).dialect.choices
+    dialect = read(path).dialect
+    assert dialect.name is None
+    assert "tustin" not in dialect.choices
     expected = {"says": "r = 2, but node '2' has 1", "node": "2", "code": "contradiction"}
     assert_refused(lambda: read(path, dialect="tustin"), DialectError, **expected)
 
 
 def test_its_options_belong_to_it(tmp_path):
     path = file_of(tmp_path)
-    for call, says in (
-        (lambda: read(path, dialect="nir", scaled=True), "the dialect tustin, not for nir"),
+    read_as_nir = lambda: read(path, dialect="nir", scaled=True)  # noqa: E731
+    for refused, says in (
+        (read_as_nir, "the dialect tustin, not for nir"),
         (lambda: read(path, scaled="maybe"), r'scaled="maybe" .* true, false'),
         (lambda: resolve(read(path), scald=True), "'scald': did you mean 'scaled'"),
         (lambda: read(path, dialect="tustin==3"), "tustin 3: known are 2"),
     ):
-        assert_refused(call, UsageError, says)
-    by_node = read(path, **{**TOLD, "scaled": ["true", "4:false"]}).dialect
-    assert (by_node.option("scaled", "2"), by_node.option("scaled", "4")) == (True, False)
-    assert read(path, dialect="tustin==2.1", **TOLD).dialect.version == "2.1"
+        assert_refused(refused, UsageError, says)
+    assert read(path, dialect="tustin==2.1", **OPTIONS).dialect.version == "2.1"
     unregister_framework("tustin")
-    unknown = lambda: read(path, dialect="nir", scaled=True)  # noqa: E731
-    assert_refused(unknown, UsageError, "unknown option 'scaled'")
+    assert_refused(read_as_nir, UsageError, "unknown option 'scaled'")
 
 
 def test_a_tag_keeps_its_options(tmp_path):
-    graph = read(file_of(tmp_path), **{**TOLD, "scaled": ["true", "4:false"]})
+    graph = read(file_of(tmp_path), **{**OPTIONS, "scaled": ["true", "4:false"]})
     write(tmp_path / "tagged.nir", tagged(graph))
-    again = read(tmp_path / "tagged.nir").dialect
-    assert again.decided_by == "metadata"
-    assert again.own == describe(graph)["dialect"]["own"] == graph.dialect.own
-    assert again.option("scaled", "4") is False
+    dialect = read(tmp_path / "tagged.nir").dialect
+    assert dialect.decided_by == "metadata"
+    assert dialect.own == describe(graph)["dialect"]["own"] == graph.dialect.own
+    assert (dialect.option("scaled", "2"), dialect.option("scaled", "4")) == (True, False)
 
 
 # Simulating
 
 
 @pytest.mark.parametrize("scaled", [True, False])
-def test_the_time_stepped_engine_fires_its_spikes(scaled, tmp_path, simulator):
+def test_the_time_stepped_engine_fires_its_spikes(scaled, tmp_path):
     path, x = file_of(tmp_path), spikes()
-    graph = read(path, **{**TOLD, "scaled": scaled})
-    network = lower(graph, dtype=np.float32)
-    y = own(simulator, path, x, scaled=scaled)
-    assert 0.02 < y.mean() < 0.9
-    np.testing.assert_array_equal(simulate(network, x, engine=TimeStepped()).output(), y)
+    graph = read(path, **{**OPTIONS, "scaled": scaled})
+    y = simulated_by_tustin(path, x, scaled=scaled)
+    np.testing.assert_array_equal(played(graph, x), y)
     assert verify(graph, x, y).ok
 
 
@@ -144,107 +143,87 @@ def test_the_time_stepped_engine_fires_its_spikes(scaled, tmp_path, simulator):
 )
 def test_what_is_not_said_stands_in_the_way_by_name(options, says, fix, tmp_path):
     graph = read(file_of(tmp_path), dt="1ms", **options)
-    run = lambda: simulate(lower(graph), spikes(), engine=TimeStepped())  # noqa: E731
-    assert_refused(run, LoweringError, says, node="2", fix=fix)
+    assert_refused(lambda: played(graph, spikes()), LoweringError, says, node="2", fix=fix)
 
 
-def test_gradients_pass_its_own_decay(tmp_path):
-    graph = read(file_of(tmp_path), **TOLD)
-    network, x = lower(graph), spikes()
+def test_it_is_trained_and_goes_back_into_its_file(tmp_path):
+    graph = read(file_of(tmp_path), **OPTIONS)
+    network = lower(graph)
+
+    def with_tau(tau):
+        changed = {**network.parameters["2"], "tau": tau}
+        return network.with_parameters({**network.parameters, "2": changed})
 
     def loss(tau):
-        parameters = {**network.parameters, "2": {**network.parameters["2"], "tau": tau}}
-        changed = network.with_parameters(parameters)
-        return (simulate(changed, x, engine=TimeStepped()).output() ** 2).sum()
+        return (simulate(with_tau(tau), spikes(), engine=TimeStepped()).output() ** 2).sum()
 
-    slope = jax.grad(loss)(network.parameters["2"]["tau"])
+    tau = network.parameters["2"]["tau"]
+    slope = jax.grad(loss)(tau)
     assert np.isfinite(slope).all()
     assert np.abs(slope).max() > 0
-
-
-def test_a_trained_network_goes_back_into_its_file(tmp_path):
-    graph = read(file_of(tmp_path), **TOLD)
-    network = lower(graph)
-    values = {name: dict(own) for name, own in network.parameters.items()}
-    values["2"]["tau"] = values["2"]["tau"] * 2
-    again = update_graph(graph, network.with_parameters(values))
-    np.testing.assert_allclose(
-        again.nodes["2"].value("tau"), 2 * np.asarray(graph.nodes["2"].value("tau")), rtol=1e-6
-    )
+    after = update_graph(graph, with_tau(2 * tau)).nodes["2"]
+    expected = 2 * np.asarray(graph.nodes["2"].value("tau"))
+    np.testing.assert_allclose(after.value("tau"), expected, rtol=1e-6)
 
 
 # Converting
 
 
 @pytest.mark.parametrize("target", ["norse", "snntorch", "spikingjelly"])
-def test_it_converts_to_others(target, tmp_path, simulator):
+def test_it_converts_to_others(target, tmp_path):
     path, x = file_of(tmp_path, v_reset=0.0), spikes(1)
-    made, y = convert(read(path, **TOLD), to=target), own(simulator, path, x)
-    assert 0.02 < y.mean() < 0.9
-    np.testing.assert_array_equal(played(made.graph, x), y)
+    graph = convert(read(path, **OPTIONS), to=target).graph
+    np.testing.assert_array_equal(played(graph, x), simulated_by_tustin(path, x))
 
 
-def test_others_convert_to_it_and_its_line_loads_them(tmp_path, simulator):
-    neurons = {"tau": 2e-3, "r": 20.0, "v_threshold": 0.8}
-    graph = build.sequential(
-        build.input(5),
-        build.affine(12, bias=0.05),
-        build.lif(**neurons),
-        build.linear(4),
-        build.lif(**neurons),
-        seed=5,
-        dialect="snntorch",
-        reset="zero",
-        reset_delay=False,
-    )
+def run_lines(load_with, run_with, x):
+    """Return the output of the lines that load and run a written file."""
+    variables = {"x": x}
+    exec(f"{load_with}\n{run_with}", variables)
+    return variables["y"]
+
+
+@pytest.mark.usefixtures("importable")
+def test_others_convert_to_it_and_its_line_loads_them(tmp_path):
+    neurons = build.lif(tau=2e-3, r=20.0, v_threshold=0.8)
+    layers = build.affine(12, bias=0.05), neurons, build.linear(4), neurons
+    graph = of_snntorch(*layers, reset="zero", reset_delay=False)
     path, x = str(tmp_path / "converted.nir"), spikes(2)
-    made = convert(graph, to="tustin", path=path)
-    write(path, made.graph)
-    assert made.written_for == "Tustin 2"
-    assert made.load_with.endswith("  # Tustin 2")
-    names = {"x": x}
-    exec(f"{made.load_with}\n{made.run_with}", names)
+    conversion = convert(graph, to="tustin", path=path)
+    write(path, conversion.graph)
+    assert conversion.written_for == "Tustin 2"
+    assert conversion.load_with.endswith("  # Tustin 2")
     y = played(graph, x)
     assert 0.02 < y.mean() < 0.9
-    np.testing.assert_array_equal(names["y"], y)
-    np.testing.assert_array_equal(played(made.graph, x), y)
-    assert (made.graph.dialect.name, made.graph.dialect.own) == (
-        "tustin",
-        {"tick": 1.0, "scaled": True},
-    )
-    (rounding,) = made.notes  # of biases that are multiples of 0.001
+    loaded = run_lines(conversion.load_with, conversion.run_with, x)
+    np.testing.assert_array_equal(loaded, y)
+    np.testing.assert_array_equal(played(conversion.graph, x), y)
+    dialect = conversion.graph.dialect
+    assert (dialect.name, dialect.own) == ("tustin", {"tick": 1.0, "scaled": True})
+    (rounding,) = conversion.notes  # of biases that are multiples of 0.001
     assert rounding.startswith("node '2': float32 rounds its weights")
 
 
 def test_what_it_cannot_do_is_refused_by_its_writer():
-    graph = build.sequential(
-        build.input(2),
-        build.linear(3),
-        build.lif(tau=1e-3, r=10.0),
-        seed=0,
-        dialect="snntorch",
-        reset="subtract",
-        reset_delay=True,
-    )
+    layers = build.linear(3), build.lif(tau=1e-3, r=10.0)
+    graph = of_snntorch(*layers, reset="subtract", reset_delay=True)
     for to, error, says in (
         ("tustin", ConversionError, "node '2': it does not reset to a value"),
         ("tustin==9", UsageError, "tustin 9: known are 2"),
     ):
-        assert_refused(lambda to=to: convert(graph, to=to), error, says)
+        assert_refused(partial(convert, graph, to=to), error, says)
     assert "tustin" in writable()
 
 
 def test_check_asks_its_importer(tmp_path):
-    graph = read(file_of(tmp_path), **TOLD)
+    graph = read(file_of(tmp_path), **OPTIONS)
     assert check(graph, "grid").ok
-    report = check(graph, "tustin")
     # Ticks are written as seconds.
-    assert [problem.code for problem in report.problems] == ["needs-conversion"] * 2
-    again = convert(graph, to="tustin").graph
-    assert check(again, "tustin==2").ok
-    pooled = build.sequential(build.input(2), build.scale(np.ones(2)), seed=0, dialect="snntorch")
-    codes = [problem.code for problem in check(pooled, "tustin").problems]
-    assert "unmapped-node" in codes
+    codes = [problem.code for problem in check(graph, "tustin").problems]
+    assert codes == ["needs-conversion"] * 2
+    assert check(convert(graph, to="tustin").graph, "tustin==2").ok
+    scaled = build.sequential(build.input(2), build.scale(np.ones(2)), seed=0, dialect="snntorch")
+    assert "unmapped-node" in [problem.code for problem in check(scaled, "tustin").problems]
 
 
 def test_its_layers_are_traced():
@@ -285,9 +264,9 @@ def test_unregistering_forgets_what_was_registered_alone():
 
 
 @pytest.fixture
-def installed(tmp_path):
-    """A distribution with an entry point, and a way to call the command with it."""
-    site = packages.installed(
+def site(tmp_path):
+    """A folder with an installed distribution that has an entry point."""
+    return packages.installed(
         tmp_path / "site",
         "tustin",
         version="2.3",
@@ -297,52 +276,60 @@ def installed(tmp_path):
         },
         frameworks={"tustin": "tustin_plugin:FRAMEWORK"},
     )
-    return partial(finished, site=site)
 
 
-def test_the_commands_know_it(tmp_path, installed, simulator):
+@pytest.fixture
+def command(capsys):
+    """`command(*words, code=0)`: stdout of a command in this process."""
+
+    def run(*words, code=0):
+        exit_code, out, err = call(capsys, *words)
+        assert exit_code == code, err
+        return out
+
+    return run
+
+
+@pytest.mark.usefixtures("importable")
+def test_the_commands_take_its_options(tmp_path, command):
     path, x = file_of(tmp_path), spikes()
-    shown = json.loads(installed("info", path, "--json").stdout)["dialect"]
-    assert (shown["name"], shown["decided_by"]) == ("tustin", "inference")
-    told = ["--tick", "1ms", "--scaled", "true", "--dt", "1ms"]
+    y = simulated_by_tustin(path, x)
+    options = ["--tick", "1ms", "--scaled", "true", "--dt", "1ms"]
 
     # What is missing is asked for in the words of the command line.
-    missing = installed("check", path, "--for", "grid", "--dt", "1ms", "--json", code=1)
-    fixes = [problem["fix"] for problem in json.loads(missing.stdout)["problems"]]
+    missing = command("check", path, "--for", "grid", "--dt", "1ms", "--json", code=1)
+    fixes = [problem["fix"] for problem in json.loads(missing)["problems"]]
     assert sorted(fixes) == ["say --scaled"] * 2 + ["say --tick"] * 2
-    assert installed("check", path, "--for", "grid", *told).stdout.startswith("grid: fine")
+    assert command("check", path, "--for", "grid", *options).startswith("grid: fine")
 
-    np.savez(tmp_path / "r.npz", x=x, y=own(simulator, path, x))
-    found = installed("verify", path, "--recording", tmp_path / "r.npz", *told, "--json")
-    assert json.loads(found.stdout)["identical_fraction"] == 1
+    np.savez(tmp_path / "r.npz", x=x, y=y)
+    report = command("verify", path, "--recording", tmp_path / "r.npz", *options, "--json")
+    assert json.loads(report)["identical_fraction"] == 1
     output = tmp_path / "converted.nir"
-    made = json.loads(
-        installed("convert", path, output, "--to", "tustin==2", *told, "--json").stdout
-    )
+    made = json.loads(command("convert", path, output, "--to", "tustin==2", *options, "--json"))
     assert made["written_for"] == "Tustin 2"
     (rounding,) = made["notes"]  # of biases that are multiples of 0.001
     assert rounding.startswith("node '2': float32 rounds its weights")
-    names = {"x": x}
-    exec(f"{made['load_with']}\n{made['run_with']}", names)
-    np.testing.assert_array_equal(names["y"], own(simulator, path, x))
-    installed("check", output, "--for", "tustin", "--tick", "1s", "--scaled", "1", code=2)
-    told = ["--tick", "1s", "--scaled", "true", "--dt", "1ms"]
-    assert installed("check", output, "--for", "tustin", *told).stdout.startswith("tustin: fine")
+    np.testing.assert_array_equal(run_lines(made["load_with"], made["run_with"], x), y)
+    check_output = ["check", output, "--for", "tustin", "--tick", "1s", "--scaled"]
+    command(*check_output, "1", code=2)
+    assert command(*check_output, "true", "--dt", "1ms").startswith("tustin: fine")
 
 
-def test_help_and_doctor_name_it(installed):
-    text = " ".join(installed("convert", "--help").stdout.split())
+def test_help_and_doctor_name_an_installed_framework(tmp_path, site):
+    dialect = json.loads(finished("info", file_of(tmp_path), "--json", site=site).stdout)["dialect"]
+    assert (dialect["name"], dialect["decided_by"]) == ("tustin", "inference")
+    text = " ".join(finished("convert", "--help", site=site).stdout.split())
     for part in ("snn_mlir, tustin;", "--tick TIME", "Tustin: length of a tick", "--scaled BOOL"):
         assert part in text
-    assert "tustin" in installed("check", "--help").stdout
-    known = json.loads(installed("doctor", "--json").stdout)["frameworks"]["tustin"]
-    assert known == {"installed": "2.3", "importers": ["2"], "written_for": "2"}
+    assert "tustin" in finished("check", "--help", site=site).stdout
+    doctor = json.loads(finished("doctor", "--json", site=site).stdout)["frameworks"]["tustin"]
+    assert doctor == {"installed": "2.3", "importers": ["2"], "written_for": "2"}
 
 
-def test_an_entry_point_that_fails_is_named(tmp_path, installed):
-    broken = {"broken": "nothing_there:IT"}
-    packages.installed(tmp_path / "site", "broken", frameworks=broken)
-    done = installed("info", "x.nir", code=2)
-    assert done.stderr.count("\n") == 1
-    assert "the entry point 'broken' of the group jaxsnn.frameworks" in done.stderr
-    assert "No module named 'nothing_there'" in done.stderr
+def test_an_entry_point_that_fails_is_named(site):
+    packages.installed(site, "broken", frameworks={"broken": "nothing_there:IT"})
+    error = finished("info", "x.nir", code=2, site=site).stderr
+    assert error.count("\n") == 1
+    assert "the entry point 'broken' of the group jaxsnn.frameworks" in error
+    assert "No module named 'nothing_there'" in error

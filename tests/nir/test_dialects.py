@@ -3,6 +3,7 @@ reason.
 """
 
 import dataclasses
+from functools import partial
 
 import numpy as np
 import pytest
@@ -24,15 +25,15 @@ from jaxsnn.nir import (
 )
 from jaxsnn.nir.dialects.inference import possible
 from jaxsnn.nir.frameworks.evidence import estimate
+from jaxsnn.nir.io.files import Group, load, text_dataset
 from jaxsnn.nir.model.nodes import NEURONS, TYPES
 from tests.helpers.refusals import assert_refused
 
 
 def network(neurons, dialect="nir", **options):
     """One population behind a weight matrix; options are read as those of the given dialect."""
-    untagged = export(
-        build.sequential(build.input(2), build.linear(3), neurons, seed=0, dialect="nir")
-    )
+    layers = build.linear(3), neurons
+    untagged = export(build.sequential(build.input(2), *layers, seed=0, dialect="nir"))
     untagged.metadata = {}
     return parse(untagged, dialect=dialect, **options)
 
@@ -141,11 +142,10 @@ def test_options_that_make_no_sense_are_refused(zoo, options, says):
 
 def test_an_option_that_does_not_exist_is_refused():
     graph = build.sequential(build.input(2), build.linear(3), build.li(tau="10ms"), seed=0)
-    unknown, ignored = "'rest': did you mean 'reset'", "so reset would be ignored"
-    again = lambda **options: parse(export(graph), dialect=graph.dialect, **options)  # noqa: E731
-    assert_refused(lambda: resolve(graph, rest="zero"), UsageError, unknown)
-    assert_refused(lambda: again(reset="zero"), UsageError, ignored)
-    assert again().dialect == graph.dialect
+    reread = partial(parse, export(graph), dialect=graph.dialect)
+    assert_refused(lambda: resolve(graph, rest="zero"), UsageError, "'rest': did you mean 'reset'")
+    assert_refused(lambda: reread(reset="zero"), UsageError, "so reset would be ignored")
+    assert reread().dialect == graph.dialect
 
 
 # ---- what is missing
@@ -163,15 +163,28 @@ def test_an_option_that_does_not_exist_is_refused():
 )
 def test_what_is_missing_is_asked_for_by_its_option(zoo, options, field, says, fix):
     dialect = read(zoo["norse_v_lifcell"], **options).dialect
-    call = lambda: require(dialect, [field], "the engine")  # noqa: E731
-    assert_refused(call, DialectError, f"^the engine .*{says}", fix=fix)
+    ask = partial(require, dialect, [field], "the engine")
+    assert_refused(ask, DialectError, f"^the engine .*{says}", fix=fix)
 
 
-def test_undecided_files_are_read_but_not_played(zoo):
-    graph = read(zoo["norse_v_lifcell"], dt="1ms")
-    assert (graph.dialect.name, graph.dialect.dt) == (None, 1e-3)
-    call = lambda: spike_area(graph.dialect, graph.nodes["1"])  # noqa: E731
-    assert_refused(call, DialectError, "the dialect of the file", node="1")
+@pytest.mark.parametrize(
+    ("name", "options", "dialect", "says", "fix"),
+    [
+        ("norse_v_lifcell", {"dt": "1ms"}, (None, 1e-3), "the dialect of the file", ""),
+        (
+            SINABS,
+            {"dialect": "sinabs", "dt": 1.0},
+            ("sinabs", 1.0),
+            "strength of a spike",
+            "norm_input=",
+        ),
+    ],
+)
+def test_a_gain_that_is_not_decided_is_refused(zoo, name, options, dialect, says, fix):
+    graph = read(zoo[name], **options)
+    assert (graph.dialect.name, graph.dialect.dt) == dialect
+    ask = partial(spike_area, graph.dialect, graph.nodes["1"])
+    assert_refused(ask, DialectError, says, node="1", fix=fix)
 
 
 # ---- gains
@@ -200,13 +213,10 @@ def test_the_gain_of_each_framework(zoo, name, options, areas):
     assert [(area.kind, area.seconds) for area in gains] == areas
 
 
-def test_a_gain_that_is_not_known_is_refused(zoo):
-    graph = read(zoo["sinabs_v_lif"], dialect="sinabs", dt=1.0)
-    call = lambda: spike_area(graph.dialect, graph.nodes["1"])  # noqa: E731
-    assert_refused(call, DialectError, "strength of a spike", node="1", fix="norm_input=")
-    unknown = network(build.cubali(tau_mem=0.02, tau_syn=0.01)).nodes["2"]
+def test_a_gain_of_a_type_that_a_framework_does_not_write_is_refused():
+    node = network(build.cubali(tau_mem=0.02, tau_syn=0.01)).nodes["2"]
     says = r"'2' is a CubaLI, .* \(it writes LIF, CubaLIF\)"
-    assert_refused(lambda: spike_area(dialect_of("snntorch"), unknown), DialectError, says)
+    assert_refused(lambda: spike_area(dialect_of("snntorch"), node), DialectError, says)
 
 
 # ---- tags
@@ -302,31 +312,28 @@ TAGGED = {
 
 
 @pytest.mark.parametrize("case", TAGGED)
-def test_what_is_said_goes_before_a_tag_and_the_rest_is_its(case, zoo, tmp_path):
+def test_arguments_go_before_a_tag_and_the_rest_is_its(case, zoo, tmp_path):
     make, options, expected, why, warning = TAGGED[case]
     write(tmp_path / "a.nir", tagged(make(zoo)))
-    again = read(tmp_path / "a.nir", **options)
-    write(tmp_path / "b.nir", again)
-    for dialect in (again.dialect, read(tmp_path / "b.nir").dialect):
+    graph = read(tmp_path / "a.nir", **options)
+    write(tmp_path / "b.nir", graph)
+    for dialect in (graph.dialect, read(tmp_path / "b.nir").dialect):
         for key, value in expected.items():
             node, _, field = key.rpartition(" ")
             assert getattr(dialect.at(node) if node else dialect, field) == value, key
-    assert all(text in again.dialect.why for text in why)
-    assert [warning in problem.message for problem in again.warnings] == [True] * bool(warning)
-    assert {problem.code for problem in again.warnings} <= {"other-dialect"}
+    assert all(text in graph.dialect.why for text in why)
+    assert [warning in problem.message for problem in graph.warnings] == [True] * bool(warning)
+    assert {problem.code for problem in graph.warnings} <= {"other-dialect"}
 
 
 @pytest.mark.parametrize("make", [with_readout, lambda _: cubalif(), of_one])
-def test_a_tag_tells_all(make, zoo, tmp_path):
+def test_a_tag_has_the_dialect(make, zoo, tmp_path):
     graph = make(zoo)
     write(tmp_path / "a.nir", tagged(graph))
-    again = read(tmp_path / "a.nir").dialect
-    assert again.decided_by == "metadata"
-    plain = [
-        dataclasses.replace(dialect, why="", decided_by="argument")
-        for dialect in (again, graph.dialect)
-    ]
-    assert plain[0] == plain[1]
+    dialect = read(tmp_path / "a.nir").dialect
+    assert dialect.decided_by == "metadata"
+    source = {"why": graph.dialect.why, "decided_by": graph.dialect.decided_by}
+    assert dataclasses.replace(dialect, **source) == graph.dialect
 
 
 def test_another_dialect_than_the_tag_is_told_of_a_document_too():
@@ -340,21 +347,21 @@ def test_numbers_of_half_precision_are_named_where_no_dialect_fits():
     half = export(network(build.lif(tau=1e-4 / rest, r=1 / rest)))
     half.metadata = {}
     half.nodes["2"].tau, half.nodes["2"].r = (1e-4 / rest).astype(np.float16), 1 / rest
-    message = (
+    says = (
         r"export the network in float32 \(net.float\(\)\), as the numbers of node '2' are float16"
     )
-    assert_refused(lambda: parse(half, dialect="snntorch"), DialectError, message)
-    found = parse(half).dialect
-    assert found.name is None
-    assert "of node '2' are float16" in found.why
+    assert_refused(lambda: parse(half, dialect="snntorch"), DialectError, says)
+    dialect = parse(half).dialect
+    assert dialect.name is None
+    assert "of node '2' are float16" in dialect.why
 
 
-def test_hand_written_numbers_prove_nothing():
+@pytest.mark.parametrize(("r", "tau"), [(10.0, 0.001), (20.0, 0.002), (0.9, 0.01), (1.0, 1e-4)])
+def test_hand_written_numbers_prove_nothing(r, tau):
     """r = tau/dt holds for any single pair of numbers, with some dt."""
-    for r, tau in ((10.0, 0.001), (20.0, 0.002), (0.9, 0.01), (1.0, 1e-4)):
-        graph = network(build.lif(tau=tau, r=r))
-        assert resolve(graph).name is None
-        assert resolve(graph).fix.startswith("say dialect=, one of nir, ")
+    dialect = resolve(network(build.lif(tau=tau, r=r)))
+    assert dialect.name is None
+    assert dialect.fix.startswith("say dialect=, one of nir, ")
 
 
 def test_what_the_numbers_prove_changes_with_the_numbers(zoo):
@@ -373,18 +380,14 @@ def test_neurons_without_leak_say_nothing_about_the_step():
 
 
 def test_options_hold_for_all_or_for_one(zoo):
-    graph = read(
-        zoo["snntorch_v_li"],
-        reset=["zero", "3:none"],
-        reset_delay="false",
-        spike_kernel={"1": "delta"},
-    )
-    assert [graph.dialect.at(name).reset for name in ("1", "3")] == ["zero", "none"]
-    assert [graph.dialect.at(name).spike_kernel for name in ("1", "3")] == ["delta", "box"]
-    assert graph.dialect.at("1").reset_delay is False
-    readout = read(zoo["snntorch_v_li"], reset="subtract", readout="3").dialect
-    assert (readout.at("3").readout, readout.at("3").reset) == (True, "none")
-    assert (readout.at("1").readout, readout.at("1").reset) == (False, "subtract")
+    options = {"reset": ["zero", "3:none"], "reset_delay": "false", "spike_kernel": {"1": "delta"}}
+    first, third = (read(zoo[LI], **options).dialect.at(name) for name in ("1", "3"))
+    assert (first.reset, first.spike_kernel, first.reset_delay) == ("zero", "delta", False)
+    assert (third.reset, third.spike_kernel) == ("none", "box")
+    dialect = read(zoo[LI], reset="subtract", readout="3").dialect
+    first, third = dialect.at("1"), dialect.at("3")
+    assert (first.readout, first.reset) == (False, "subtract")
+    assert (third.readout, third.reset) == (True, "none")
 
 
 @pytest.mark.parametrize(("tau", "unit"), [(0.5, "ms"), (0.49, "s")])
@@ -412,26 +415,37 @@ def test_the_versions_and_steps_that_numbers_allow():
 
 def test_milliseconds_are_never_taken_for_seconds(zoo):
     dialect = read(zoo["jaxsnn_b_cubalif"], dialect="jaxsnn").dialect
-    assert dialect.time_unit is None
-    assert dialect.seconds is None
+    assert (dialect.time_unit, dialect.seconds) == (None, None)
     assert "Its time constants, 5 to 10, look like ms" in dialect.why
     assert read(zoo["jaxsnn_b_cubalif"], dialect="hxtorch", time_unit="ms").dialect.seconds == 1e-3
 
 
-def test_resistance_is_in_seconds_and_what_the_framework_plays(zoo):
-    spyx = read(zoo["spyx_v_cuba"])
-    np.testing.assert_allclose(resistance(spyx.dialect, spyx.nodes["layer_1"]), 10, rtol=1e-6)
-    steps = read(zoo["sinabs_v_iaf"], dialect="sinabs", dt="1ms")
-    np.testing.assert_allclose(resistance(steps.dialect, steps.nodes["1"]), 1000)
-    snntorch = read(zoo["snntorch_v_syn_sub"])
-    assert resistance(snntorch.dialect, snntorch.nodes["1"]) is snntorch.nodes["1"].value("r")
+@pytest.mark.parametrize(
+    ("name", "options", "node", "expected"),
+    [
+        ("spyx_v_cuba", {}, "layer_1", 10),
+        ("sinabs_v_iaf", {"dialect": "sinabs", "dt": "1ms"}, "1", 1000),
+        (SYN, {}, "1", 10),
+    ],
+)
+def test_resistance_is_in_seconds_and_what_the_framework_plays(zoo, name, options, node, expected):
+    graph = read(zoo[name], **options)
+    r = resistance(graph.dialect, graph.nodes[node])
+    np.testing.assert_allclose(r, expected, rtol=1e-6)
+    assert (r is graph.nodes[node].value("r")) is (name == SYN)
 
 
-def test_seconds_of_a_unit():
-    assert dialect_of("nir", time_unit="ms").seconds == 1e-3
-    assert dialect_of("sinabs", time_unit="step", dt=0.002).seconds == 0.002
-    assert dialect_of("norse", time_unit="s", dt_export=1e-3).seconds == 1000
-    assert dialect_of("norse", time_unit="s").seconds is None
+@pytest.mark.parametrize(
+    ("name", "options", "seconds"),
+    [
+        ("nir", {"time_unit": "ms"}, 1e-3),
+        ("sinabs", {"time_unit": "step", "dt": 0.002}, 0.002),
+        ("norse", {"time_unit": "s", "dt_export": 1e-3}, 1000),
+        ("norse", {"time_unit": "s"}, None),
+    ],
+)
+def test_seconds_of_a_unit(name, options, seconds):
+    assert dialect_of(name, **options).seconds == seconds
 
 
 @pytest.mark.parametrize(
@@ -452,41 +466,47 @@ def test_seconds_of_a_unit():
         "[" * 100_000,
     ],
 )
-def test_a_tag_that_is_wrong_is_not_believed(zoo, tmp_path, tag):
-    from jaxsnn.nir.io.files import Group, load, save, text_dataset
-
+def test_a_tag_that_is_wrong_is_not_believed(zoo, tag):
     document = load(zoo["snntorch_v_leaky_sub"])
     document["node"]["metadata"] = Group({"jaxsnn": text_dataset(tag)})
-    save(tmp_path / "a.nir", document)
-    dialect = read(tmp_path / "a.nir").dialect
+    dialect = parse(document).dialect
     assert (dialect.name, dialect.decided_by) == ("snntorch", "inference")
     assert "The entry 'jaxsnn' of its metadata is not believed" in dialect.why
     assert "\n" not in dialect.why
 
 
-def test_the_area_of_a_spike_can_be_said_of_the_literal_equations():
-    lif = build.lif(3, tau="10ms", v_threshold=0.1)
-    dialect = network(lif, time_unit="s", spike_area="100us").dialect
-    assert dialect.own == {"spike_area": 1e-4}
-    assert (dialect.spike_kernel, dialect.dt) == ("box", 1e-4)
-    assert 'a current of 1 that lasts 0.0001 s; say spike_kernel="delta"' in dialect.why
-    longer = network(lif, time_unit="s", spike_area="100us", dt="1ms")
-    assert (longer.dialect.spike_kernel, longer.dialect.dt) == ("box", 1e-3)
-    assert "a current of 0.1 that lasts 0.001 s" in longer.dialect.why
-    assert spike_area(longer.dialect, longer.nodes["2"]).seconds == 1e-4
-    delta = network(lif, time_unit="s", spike_area="100us", spike_kernel="delta").dialect
-    assert (delta.spike_kernel, delta.dt) == ("delta", None)
-    again = parse(export(tagged(network(lif, time_unit="s", spike_area="100us"))))
-    assert again.dialect.own == {"spike_area": 1e-4}
-    later = parse(export(tagged(network(lif, time_unit="s"))), dialect="nir", spike_area="100us")
-    assert later.dialect.spike_kernel == "box"
-    assert_refused(
-        lambda: network(lif, time_unit="s", spike_area=-1.0),
-        UsageError,
-        "not a positive, finite time",
-    )
-    assert_refused(
-        lambda: network(lif, dialect="jaxsnn", spike_area="100us"),
-        UsageError,
-        "spike_area is for the dialect nir",
-    )
+LEAKY = build.lif(3, tau="10ms", v_threshold=0.1)
+AREA = {"time_unit": "s", "spike_area": "100us"}
+
+
+@pytest.mark.parametrize(
+    ("options", "kernel", "dt", "why"),
+    [
+        ({}, "box", 1e-4, 'a current of 1 that lasts 0.0001 s; say spike_kernel="delta"'),
+        ({"dt": "1ms"}, "box", 1e-3, "a current of 0.1 that lasts 0.001 s"),
+        ({"spike_kernel": "delta"}, "delta", None, ""),
+    ],
+)
+def test_the_area_of_a_spike_can_be_said_of_the_literal_equations(options, kernel, dt, why):
+    graph = network(LEAKY, **AREA, **options)
+    dialect = graph.dialect
+    assert (dialect.own, dialect.spike_kernel, dialect.dt) == ({"spike_area": 1e-4}, kernel, dt)
+    assert why in dialect.why
+    assert dt is None or spike_area(dialect, graph.nodes["2"]).seconds == 1e-4
+
+
+def test_a_tag_keeps_the_area_of_a_spike():
+    assert parse(export(tagged(network(LEAKY, **AREA)))).dialect.own == {"spike_area": 1e-4}
+    untold = export(tagged(network(LEAKY, time_unit="s")))
+    assert parse(untold, dialect="nir", spike_area="100us").dialect.spike_kernel == "box"
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"time_unit": "s", "spike_area": -1.0}, "not a positive, finite time"),
+        ({"dialect": "jaxsnn", "spike_area": "100us"}, "spike_area is for the dialect nir"),
+    ],
+)
+def test_areas_that_make_no_sense_are_refused(options, says):
+    assert_refused(lambda: network(LEAKY, **options), UsageError, says)

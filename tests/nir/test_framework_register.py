@@ -1,6 +1,7 @@
 """What the register of frameworks takes, versions that follow each other, and what is refused."""
 
 import re
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,18 +17,18 @@ PLAIN = Conventions(name="mine", rules={})
 MINE = Framework(name="mine", title="Mine", dialects=(PLAIN,))
 
 
-def works(*given: Any) -> Any:
+def works(*arguments: Any) -> Any:
     raise NotImplementedError
 
 
 @pytest.fixture
-def found(monkeypatch):
-    """`found(entry)`: what loading the entry points does where there is this one."""
+def load_entry_point(monkeypatch):
+    """`load_entry_point(value)`: the entry points are loaded where there is one of this value."""
 
-    def load(found: Any) -> None:
+    def load(value: Any) -> None:
         def entry_points(group):
             assert group == "jaxsnn.frameworks"
-            return [SimpleNamespace(name="a", value="b:c", load=lambda: found)]
+            return [SimpleNamespace(name="a", value="b:c", load=lambda: value)]
 
         monkeypatch.setattr(registry.importlib.metadata, "entry_points", entry_points)
         registry._load_entry_points.__wrapped__()
@@ -35,12 +36,17 @@ def found(monkeypatch):
     return load
 
 
-def test_an_entry_point_brings_a_framework_and_nothing_else(found):
-    assert_refused(lambda: found(5), UsageError, r"'a' .* jaxsnn.frameworks \(b:c\) is a int")
-    found(MINE)
+def test_an_entry_point_brings_a_framework_and_nothing_else(load_entry_point):
+    says = r"'a' .* jaxsnn.frameworks \(b:c\) is a int"
+    assert_refused(lambda: load_entry_point(5), UsageError, says)
+    load_entry_point(MINE)
     try:
         assert registry.framework_of("mine") is MINE
         assert list(registry.frameworks())[-1] == "mine"
+        registry.register_framework(MINE)  # once more
+        namesake = Framework(name="mine", title="Other", dialects=(PLAIN,))
+        says = "a framework 'mine' already"
+        assert_refused(lambda: registry.register_framework(namesake), UsageError, says)
     finally:
         registry.unregister_framework("mine")
     assert_refused(lambda: registry.unregister_framework("mine"), UsageError, "no framework 'mine'")
@@ -91,27 +97,16 @@ ABLE = Importer(version="1", write=works, load=works, nodes=("LIF",))
 )
 def test_parts_that_do_not_fit_together(changes, message):
     framework = Framework(**{"name": "mine", "title": "Mine", "dialects": (PLAIN,)} | changes)
+    register = partial(registry.register_framework, framework)
     if message:
-        says = re.escape(message)
-        assert_refused(lambda: registry.register_framework(framework), UsageError, says)
-        return
-    registry.register_framework(framework)
-    registry.unregister_framework("mine")
-
-
-def test_a_framework_is_registered_once():
-    registry.register_framework(MINE)
-    try:
-        registry.register_framework(MINE)
-        namesake = Framework(name="mine", title="Other", dialects=(PLAIN,))
-        says = "a framework 'mine' already"
-        assert_refused(lambda: registry.register_framework(namesake), UsageError, says)
-    finally:
+        assert_refused(register, UsageError, re.escape(message))
+    else:
+        register()
         registry.unregister_framework("mine")
 
 
 @pytest.mark.parametrize(
-    ("known", "version", "found"),
+    ("versions", "version", "expected"),
     [
         (["1.0", ("main", "1.0")], "1.0", "1.0"),
         (["1.0", ("main", "1.0")], "1.0.3", "1.0"),
@@ -125,11 +120,11 @@ def test_a_framework_is_registered_once():
         ([""], "1", None),
     ],
 )
-def test_versions_that_follow_each_other(known, version, found):
-    given = [(one, "") if isinstance(one, str) else one for one in known]
-    importers = [Importer(version=name, after=after) for name, after in given]
-    one = registry._of_version(importers, version)
-    assert (one and one.version) == found
+def test_versions_that_follow_each_other(versions, version, expected):
+    pairs = [(name, "") if isinstance(name, str) else name for name in versions]
+    importers = [Importer(version=name, after=after) for name, after in pairs]
+    importer = registry._of_version(importers, version)
+    assert (importer and importer.version) == expected
 
 
 def test_without_an_installed_version_the_newest_release_is_written_for(monkeypatch):

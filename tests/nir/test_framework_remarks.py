@@ -57,23 +57,23 @@ def settled(**changes: Any) -> Flow:
 def test_membranes_in_continuous_time_start_at_0_and_have_one_threshold():
     written = jaxsnn._write(settled(), SETTING)
     scale = np.array([1, 1.2 / 0.6])
-    wanted = {"v_leak": 0.6, "v_threshold": 1.2, "v_reset": -0.3, "r": 1, "w_in": 1}
-    wanted |= {"tau_mem": 20, "tau_syn": 10}
-    for name, value in wanted.items():
+    expected = {"v_leak": 0.6, "v_threshold": 1.2, "v_reset": -0.3, "r": 1, "w_in": 1}
+    expected |= {"tau_mem": 20, "tau_syn": 10}
+    for name, value in expected.items():
         np.testing.assert_allclose(written.entry[name], [value] * 2, err_msg=name)
-    assert written.entry.keys() == {"type", *wanted}
+    assert written.entry.keys() == {"type", *expected}
     np.testing.assert_allclose(written.factor, scale * [0.7, 1.9])
     np.testing.assert_array_equal(written.offset, 0)
 
 
 def test_a_membrane_that_is_given_is_written_for_hxtorch_alone():
-    one = flow(spikes=False, v_leak=0.0, v_start=0.0)
+    readout = flow(spikes=False, v_leak=0.0, v_start=0.0)
     assert_refused(
-        lambda: jaxsnn._write(one, SETTING),
+        lambda: jaxsnn._write(readout, SETTING),
         ConversionError,
         "gives its membrane, and jaxsnn's importer takes",
     )
-    written = hxtorch._write(one, SETTING)
+    written = hxtorch._write(readout, SETTING)
     assert written.entry["type"] == "CubaLI"
     assert "v_threshold" not in written.entry
     np.testing.assert_allclose(written.factor, [0.7, 1.9])
@@ -87,9 +87,9 @@ def test_a_membrane_that_is_given_is_written_for_hxtorch_alone():
 
 
 def test_hxtorch_starts_at_v_leak():
-    one = settled(v_leak=[0.5, 0.7])
+    elsewhere = settled(v_leak=[0.5, 0.7])
     assert_refused(
-        lambda: hxtorch._write(one, SETTING),
+        lambda: hxtorch._write(elsewhere, SETTING),
         ConversionError,
         r"it starts at 0\.4, and hxtorch .* v_leak, 0\.7",
     )
@@ -111,7 +111,7 @@ READ: dict[str, Any] = {"tau_mem": 1.0, "tau_syn": 2.0, "v_threshold": 3.0, "v_l
 
 
 @pytest.mark.parametrize(
-    ("one", "codes"),
+    ("neuron", "codes"),
     [
         (node("Linear", state=False), []),
         (node("IF"), ["rounded"]),
@@ -123,8 +123,8 @@ READ: dict[str, Any] = {"tau_mem": 1.0, "tau_syn": 2.0, "v_threshold": 3.0, "v_l
         ),
     ],
 )
-def test_what_lavas_reader_remarks(one, codes):
-    problems = list(lava._remarks(one, NOBODY))
+def test_what_lavas_reader_remarks(neuron, codes):
+    problems = list(lava._remarks(neuron, NOBODY))
     assert [problem.code for problem in problems] == codes
     for problem in problems:
         if problem.code == "differs":
@@ -134,20 +134,20 @@ def test_what_lavas_reader_remarks(one, codes):
 
 
 def graph(*nodes, edges=()) -> Any:
-    named = {f"{one.type} {number}": one for number, one in enumerate(nodes)}
-    for name, one in named.items():
-        one.name = name
-    neurons = [name for name, one in named.items() if one.traits.state]
+    named = {f"{member.type} {number}": member for number, member in enumerate(nodes)}
+    for name, member in named.items():
+        member.name = name
+    neurons = [name for name, member in named.items() if member.traits.state]
     return SimpleNamespace(nodes=named, neurons=neurons, edges=edges)
 
 
 def test_how_far_lavas_rounding_takes_a_membrane():
     """A current off by one quantum w_in times, itself rounded once, r times."""
     ones = node(r=[4.0, 10.0], w_in=[8.0, 2.0]), node("LIF"), node(r=np.inf, w_in=2.0)
-    (first, one), (_, other) = lava._whole_states(graph(*ones))
+    (first, bounded), (_, unbounded) = lava._whole_states(graph(*ones))
     assert first is ones[0]
-    assert f"off by up to {9 * 10 / 4096:.2g}" in one.what
-    assert "off more with each step" in other.what
+    assert f"off by up to {9 * 10 / 4096:.2g}" in bounded.what
+    assert "off more with each step" in unbounded.what
 
 
 # ---- Norse, and decays that are clamped
@@ -162,16 +162,16 @@ def test_what_norses_importer_ignores():
         build.cubalif(tau_mem=5.0, tau_syn=2.0, r=3.0, v_reset=-0.75),
     )
     weighted = [part for layer in layers for part in (build.linear(2), layer)]
-    said = {"dialect": "nir", "time_unit": "s", "seed": 0}
-    read = build.sequential(build.input(2), *weighted, **said)
-    changes = {change.node: (meant, change) for meant, change in norse._ignored(read)}
+    options = {"dialect": "nir", "time_unit": "s", "seed": 0}
+    read = build.sequential(build.input(2), *weighted, **options)
+    changes = {change.node: (node_read, change) for node_read, change in norse._ignored(read)}
     first, third, fourth = sorted(changes)
     assert changes[first][1].what.startswith("v_reset = -0.5 is read as 0, r = 3 is read as 1")
     assert changes[third][1].what == "v_reset = -0.25 is read as 0"
     assert changes[fourth][1].what == "v_reset = -0.75 is read as 0"
-    meant = changes[first][0]
-    np.testing.assert_array_equal(meant.value("r"), [1, 1])
-    np.testing.assert_array_equal(meant.value("v_reset"), [0, 0])
+    node_read = changes[first][0]
+    np.testing.assert_array_equal(node_read.value("r"), [1, 1])
+    np.testing.assert_array_equal(node_read.value("v_reset"), [0, 0])
     np.testing.assert_array_equal(changes[fourth][0].value("r"), 3)
 
 
@@ -180,20 +180,20 @@ def test_learnt_decays_are_clamped_to_what_they_mean(dtype):
     """Below 0: one step; above 1: never. Where numbers of files round, by up to 1e-6, they stay."""
     decay = np.array([-0.5, -1e-6, 0.5, 1 + 1e-6, 1.5, -2e-6, 1 + 2e-6, np.nan])
     tau, gain = np.arange(1, 9).astype(dtype), np.arange(11, 19).astype(dtype)
-    said: list[str] = []
+    messages: list[str] = []
     learnt = clamps.Learnt(
         symbol="beta", decay=decay, tau="tau", step=np.full(8, 0.25), gain="r", gains=(0.75, 9.5)
     )
-    found = clamps._clamped(node(tau=tau, r=gain), learnt, said)
+    clamped = clamps._clamped(node(tau=tau, r=gain), learnt, messages)
     inf = np.inf
-    np.testing.assert_array_equal(found["tau"], [0.25, 2, 3, 4, inf, 0.25, inf, 8])
-    np.testing.assert_array_equal(found["r"], [0.75, 12, 13, 14, 9.5, 0.75, 9.5, 18])
-    kept = dtype if dtype != np.int64 else np.float64
-    assert {value.dtype for value in found.values()} == {np.dtype(kept)}
-    below, above = said
+    np.testing.assert_array_equal(clamped["tau"], [0.25, 2, 3, 4, inf, 0.25, inf, 8])
+    np.testing.assert_array_equal(clamped["r"], [0.75, 12, 13, 14, 9.5, 0.75, 9.5, 18])
+    written_dtype = dtype if dtype != np.int64 else np.float64
+    assert {value.dtype for value in clamped.values()} == {np.dtype(written_dtype)}
+    below, above = messages
     assert below.startswith("beta of 2 of 8 neurons is below 0 and is read as 0 (-0.5 at neuron 0")
     assert above.startswith("beta of 2 of 8 neurons is above 1 and is read as 1 (1.5 at neuron 4")
     assert "where tau = 5" in above
     within = clamps.Learnt(symbol="b", decay=decay[1:4], tau="tau", step=np.ones(3))
-    assert clamps._clamped(node(tau=tau), within, said) == {}
-    assert len(said) == 2
+    assert clamps._clamped(node(tau=tau), within, messages) == {}
+    assert len(messages) == 2

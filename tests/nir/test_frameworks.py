@@ -38,12 +38,13 @@ def versions(monkeypatch):
     return install
 
 
-def leaky(neurons=None, **options):
-    said = {"reset": "zero", "reset_delay": False} | options
+CUBALIF = build.cubalif(tau_mem=1e-3, tau_syn=5e-4, r=10.0, w_in=5.0)
+
+
+def leaky(neurons=None):
+    options = {"dialect": "snntorch", "reset": "zero", "reset_delay": False}
     neurons = neurons or build.lif(tau=1e-3, r=10.0)
-    return build.sequential(
-        build.input(3), build.affine(4), neurons, seed=0, dialect="snntorch", **said
-    )
+    return build.sequential(build.input(3), build.affine(4), neurons, seed=0, **options)
 
 
 def untagged(*layers):
@@ -77,19 +78,43 @@ def test_versions_cover_what_begins_like_them():
     assert not covers("", "1.0")
     assert split_version(" norse == main ") == ("norse", "main")
     assert importer_of("snntorch", "1.0.7").version == "1.0"
-    assert importer_of("snntorch", "1.1").version == "main"
     assert conventions_of("norse", "1.2").version == "main"
-    assert_refused(
-        lambda: importer_of("norse", "0.0.7"),
-        UsageError,
-        r"nothing is known of norse 0\.0\.7",
-        fix="known are 1.1, main",
-    )
-    assert_refused(
-        lambda: conventions_of("sinabs", "1"),
-        UsageError,
-        "nothing is known of sinabs 1: leave the version out",
-    )
+
+
+@pytest.mark.parametrize(
+    ("call", "says", "fix"),
+    [
+        (
+            lambda: importer_of("norse", "0.0.7"),
+            r"nothing is known of norse 0\.0\.7",
+            "known are 1.1, main",
+        ),
+        (
+            lambda: conventions_of("sinabs", "1"),
+            "nothing is known of sinabs 1: leave the version out",
+            "",
+        ),
+        (
+            lambda: convert(leaky(), to="snntorch==0.5"),
+            r"nothing is known of snntorch 0\.5: known are 1\.0",
+            "",
+        ),
+        (lambda: convert(leaky(), to="nir"), "there is no conversion to 'nir'", ""),
+        (
+            lambda: convert(leaky(), to="snntorch==1.0", dt="1ms"),
+            "steps by 100 us and cannot be told 1 ms",
+            "",
+        ),
+        (lambda: check(leaky(), "snntorch==0.1"), r"nothing is known of snntorch 0\.1", ""),
+        (
+            lambda: importer_problems(leaky(), "nir"),
+            "nothing is known of an importer 'nir'",
+            "",
+        ),
+    ],
+)
+def test_unknown_versions_are_refused(call, says, fix):
+    assert_refused(call, UsageError, says, fix=fix)
 
 
 def test_a_later_release_is_said_to_be_taken_for_what_was_to_come():
@@ -97,17 +122,16 @@ def test_a_later_release_is_said_to_be_taken_for_what_was_to_come():
     assert convert(leaky(), to="norse==99").notes[0] == later
     why = "norse==99 was said. Nothing is known of Norse 99: it is taken for main, which comes"
     graph = untagged(build.linear(3), build.lif(tau=0.01))
-    read = parse(graph, dialect="norse==99")
-    assert why in read.dialect.why
-    assert [(problem.code, problem.message) for problem in read.warnings] == [
-        ("unknown-release", later)
-    ]
-    assert later in str(check(read, "norse"))
-    for known in ("main", "1.1", "1.1.7"):
-        assert "it is taken" not in "".join(convert(leaky(), to=f"norse=={known}").notes)
-        read = parse(graph, dialect=f"norse=={known}")
-        assert "it is taken" not in read.dialect.why
-        assert not read.warnings
+    parsed = parse(graph, dialect="norse==99")
+    assert why in parsed.dialect.why
+    problems = [(problem.code, problem.message) for problem in parsed.warnings]
+    assert problems == [("unknown-release", later)]
+    assert later in str(check(parsed, "norse"))
+    for version in ("main", "1.1", "1.1.7"):
+        assert "it is taken" not in "".join(convert(leaky(), to=f"norse=={version}").notes)
+        parsed = parse(graph, dialect=f"norse=={version}")
+        assert "it is taken" not in parsed.dialect.why
+        assert not parsed.warnings
 
 
 # What a version writes
@@ -168,102 +192,68 @@ def test_without_a_version_the_installed_one_is_written_for(
     installed, written_for, notes, versions
 ):
     versions(**installed)
-    made = convert(leaky(), to="snntorch")
-    assert made.written_for == written_for
-    assert made.load_with.endswith(f"  # {written_for}")
-    assert list(made.notes) == notes
+    conversion = convert(leaky(), to="snntorch")
+    assert conversion.written_for == written_for
+    assert conversion.load_with.endswith(f"  # {written_for}")
+    assert list(conversion.notes) == notes
 
 
-def test_another_version_than_the_installed_one_is_noticed(versions):
+def test_another_version_than_the_installed_one_is_noted(versions):
     versions(snntorch="1.0.0", norse="1.1.0")
-    made = convert(leaky(), to="snntorch==main")
-    assert made.notes[0] == (
+    assert convert(leaky(), to="snntorch==main").notes[0] == (
         'written for snnTorch main, installed is 1.0.0: say to="snntorch==1.0" for that one'
     )
     assert installed_importer("snntorch") == importer_of("snntorch", "1.0")
     assert convert(leaky(), to="norse==1.1.0").notes == ()
-    assert_refused(
-        lambda: convert(leaky(), to="snntorch==0.5"),
-        UsageError,
-        r"nothing is known of snntorch 0\.5: known are 1\.0",
-    )
-    assert_refused(
-        lambda: convert(leaky(), to="nir"), UsageError, "there is no conversion to 'nir'"
-    )
 
 
 def test_the_line_of_each_version(versions):
     versions()
-    cubalif = build.cubalif(tau_mem=1e-3, tau_syn=5e-4, r=10.0, w_in=5.0)
-    lines = {
-        to: convert(leaky(cubalif), to=to).load_with
-        for to in ("snntorch==1.0", "snntorch==main", "norse==1.1", "norse==main")
-    }
-    assert lines["snntorch==1.0"].endswith("import_from_nir(nir.read('model.nir'))  # snnTorch 1.0")
-    assert lines["snntorch==main"].endswith(
-        "import_from_nir(nir.read('model.nir'), dt=0.0001)  # snnTorch main"
-    )
-    assert lines["norse==1.1"].replace("1.1", "main") == lines["norse==main"]
+    targets = ("snntorch==1.0", "snntorch==main", "norse==1.1", "norse==main")
+    released, main, norse, norse_main = (convert(leaky(CUBALIF), to=to).load_with for to in targets)
+    assert released.endswith("import_from_nir(nir.read('model.nir'))  # snnTorch 1.0")
+    assert main.endswith("import_from_nir(nir.read('model.nir'), dt=0.0001)  # snnTorch main")
+    assert norse.replace("1.1", "main") == norse_main
 
 
 def test_cubalif_is_written_as_each_version_of_snntorch_reads_it(versions):
     versions()
-    cubalif = build.cubalif(tau_mem=1e-3, tau_syn=5e-4, r=10.0, w_in=5.0)
-    graph = leaky(cubalif)
+    graph = leaky(CUBALIF)
     for version, w_in in (("1.0", 5.0), ("main", 1.0)):
-        made = convert(graph, to=f"snntorch=={version}")
-        np.testing.assert_allclose(made.graph.nodes["2"].value("w_in"), w_in)
+        converted = convert(graph, to=f"snntorch=={version}").graph
+        np.testing.assert_allclose(converted.nodes["2"].value("w_in"), w_in)
         # The weights are the same: a spike of weight w makes the current jump by w in both.
-        np.testing.assert_array_equal(
-            made.graph.nodes["1"].value("weight"), graph.nodes["1"].value("weight")
-        )
-    assert made.graph.dialect.name is None
-    assert "reads CubaLIF otherwise than files of snnTorch mean it" in made.graph.dialect.why
+        weight, expected = (net.nodes["1"].value("weight") for net in (converted, graph))
+        np.testing.assert_array_equal(weight, expected)
+    assert converted.dialect.name is None
+    assert "reads CubaLIF otherwise than files of snnTorch mean it" in converted.dialect.why
 
 
 def test_main_can_be_told_another_step(versions):
     versions()
-    assert_refused(
-        lambda: convert(leaky(), to="snntorch==1.0", dt="1ms"),
-        UsageError,
-        "steps by 100 us only, not by 1 ms",
-    )
-    made = convert(leaky(), to="snntorch==main", dt="1ms")
-    np.testing.assert_allclose(made.graph.nodes["2"].value("tau"), 1e-2)
-    assert (made.graph.dialect.name, made.graph.dialect.dt) == ("snntorch", 1e-3)
+    converted = convert(leaky(), to="snntorch==main", dt="1ms").graph
+    np.testing.assert_allclose(converted.nodes["2"].value("tau"), 1e-2)
+    assert (converted.dialect.name, converted.dialect.dt) == ("snntorch", 1e-3)
 
 
-def test_norse_main_needs_no_thread(versions):
+@pytest.mark.parametrize(("version", "threads"), [("1.1", True), ("main", False)])
+def test_norse_main_needs_no_thread(version, threads, versions):
     versions()
     nodes = {"input": build.input(3), "output": build.output()}
     nodes |= {name: build.affine(3) for name in ("a", "b")}
-    nodes |= {name: build.lif(tau=1e-3, r=10.0) for name in ("one", "sum")}
-    chains = [("input", "a", "one", "b", "sum", "output"), ("a", "sum")]
-    options = {"seed": 0, "dialect": "snntorch", "reset": "zero", "reset_delay": False}
-    graph = build.network(nodes, chains, **options)
-    threads = {
-        version: [
-            change
-            for change in convert(graph, to=f"norse=={version}").changes
-            if "weight zero" in change.what
-        ]
-        for version in ("1.1", "main")
-    }
-    assert threads["1.1"]
-    assert not threads["main"]
+    nodes |= {name: build.lif(tau=1e-3, r=10.0) for name in ("hidden", "sum")}
+    chains = [("input", "a", "hidden", "b", "sum", "output"), ("a", "sum")]
+    options = {"dialect": "snntorch", "reset": "zero", "reset_delay": False}
+    graph = build.network(nodes, chains, seed=0, **options)
+    changes = convert(graph, to=f"norse=={version}").changes
+    assert any("weight zero" in change.what for change in changes) is threads
 
 
 def test_check_asks_one_version(versions):
     versions()
-    graph = leaky(build.cubalif(tau_mem=1e-3, tau_syn=5e-4, r=10.0, w_in=5.0))
+    graph = leaky(CUBALIF)
     assert check(graph, "snntorch==1.0").ok
     report = check(graph, "snntorch==main")
-    assert [problem.code for problem in report.problems] == ["needs-conversion"]
-    assert report.problems[0].fix == 'convert the file with to="snntorch==main"'
-    assert report.purpose == "snntorch==main"
-    assert_refused(
-        lambda: check(graph, "snntorch==0.1"), UsageError, r"nothing is known of snntorch 0\.1"
-    )
-    assert_refused(
-        lambda: importer_problems(graph, "nir"), UsageError, "nothing is known of an importer 'nir'"
-    )
+    (problem,) = report.problems
+    assert (problem.code, report.purpose) == ("needs-conversion", "snntorch==main")
+    assert problem.fix == 'convert the file with to="snntorch==main"'

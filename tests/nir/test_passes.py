@@ -18,17 +18,19 @@ from tests.oracles.linear_nodes import synapses_of_convolution
 
 
 def network(*nodes, inputs, outputs):
-    named = {str(number): node for number, node in enumerate(nodes)}
-    ends = {"input": nir.Input(np.array(inputs)), "output": nir.Output(np.array(outputs))}
-    names = ["input", *named, "output"]
-    return parse(nir.NIRGraph({**named, **ends}, list(itertools.pairwise(names)), type_check=False))
+    chain = {"input": nir.Input(np.array(inputs))}
+    chain |= {str(number): node for number, node in enumerate(nodes)}
+    chain["output"] = nir.Output(np.array(outputs))
+    return parse(nir.NIRGraph(chain, list(itertools.pairwise(chain)), type_check=False))
 
 
 def conv(weight, stride=1, padding=0, dilation=1, groups=1):
-    parameters = {"stride": stride, "dilation": dilation, "groups": groups}
-    arrays = {name: np.array(value) for name, value in parameters.items()}
-    padded = padding if isinstance(padding, str) else np.array(padding)
-    return Conv2d(name="conv", weight=weight, padding=padded, bias=np.zeros(len(weight)), **arrays)
+    settings = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    arrays = {
+        name: value if isinstance(value, str) else np.array(value)
+        for name, value in settings.items()
+    }
+    return Conv2d(name="conv", weight=weight, bias=np.zeros(len(weight)), **arrays)
 
 
 @given(
@@ -47,11 +49,11 @@ def test_convolutions_have_the_shape_that_nir_computes(size, kernel, stride, pad
 
 
 def test_a_neuron_that_nothing_feeds_is_one_and_so_is_what_follows():
-    one = np.ones(1)
+    single = np.ones(1)
     nodes = {
         "input": nir.Input(np.array([1])),
-        "lif": nir.LIF(tau=one, r=one, v_leak=one, v_threshold=one),
-        "scale": nir.Scale(one),
+        "lif": nir.LIF(tau=single, r=single, v_leak=single, v_threshold=single),
+        "scale": nir.Scale(single),
         "output": nir.Output(np.array([1])),
         "other": nir.Output(np.array([1])),
     }
@@ -92,28 +94,21 @@ def test_same_padding_keeps_the_size():
 
 
 @pytest.mark.parametrize(
-    ("start", "end", "shape", "expected"),
+    ("start", "end", "shape", "expected", "declared"),
     [
-        (0, -1, (8, 4, 4), (128,)),
-        (1, -1, (8, 4, 4), (8, 16)),
-        (0, 1, (8, 4, 4), (32, 4)),
-        (1, 1, (8, 4, 4), (8, 4, 4)),
-        (-2, -1, (8, 4, 4), (8, 16)),
-        (3, -1, (8, 4, 4), None),
+        (0, -1, (8, 4, 4), (128,), None),
+        (1, -1, (8, 4, 4), (8, 16), None),
+        (0, 1, (8, 4, 4), (32, 4), None),
+        (1, 1, (8, 4, 4), (8, 4, 4), None),
+        (-2, -1, (8, 4, 4), (8, 16), None),
+        (3, -1, (8, 4, 4), None, None),
+        # the batch axis that its exporter saw does not count
+        (1, -1, (8, 4, 4), (128,), np.array([1, 8, 4, 4])),
     ],
 )
-def test_flatten(start, end, shape, expected):
-    assert (
-        transfer(Flatten(name="f", start_dim=np.array(start), end_dim=np.array(end)), shape)
-        == expected
-    )
-
-
-def test_flatten_does_not_count_the_batch_axis_that_its_exporter_saw():
-    node = Flatten(
-        name="f", input_type=np.array([1, 8, 4, 4]), start_dim=np.array(1), end_dim=np.array(-1)
-    )
-    assert transfer(node, (8, 4, 4)) == (128,)
+def test_flatten(start, end, shape, expected, declared):
+    ends = {"start_dim": np.array(start), "end_dim": np.array(end)}
+    assert transfer(Flatten(name="f", input_type=declared, **ends), shape) == expected
 
 
 def test_a_convolutional_network_of_scalars_is_sized_from_its_input():
@@ -128,20 +123,14 @@ def test_a_convolutional_network_of_scalars_is_sized_from_its_input():
         inputs=(20, 1, 8, 8),
         outputs=(20, 3),
     )
-    found = shapes(graph)
-    assert [found[str(number)][1] for number in range(6)] == [
-        (4, 8, 8),
-        (4, 8, 8),
-        (4, 4, 4),
-        (64,),
-        (3,),
-        (3,),
-    ]
-    assert found["input"] == ((1, 8, 8), (1, 8, 8))
+    expected = [(1, 8, 8), (4, 8, 8), (4, 8, 8), (4, 4, 4), (64,), (3,), (3,)]
+    computed = shapes(graph)
+    assert [computed[name][1] for name in ("input", *map(str, range(6)))] == expected
+    assert computed["input"][0] == (1, 8, 8)
     assert sizes(graph) == {"1": 256, "5": 3}
 
 
-def test_what_nothing_tells_is_unknown():
+def test_a_size_that_nothing_decides_is_unknown():
     nodes = {"a": nir.LIF(*(np.array(value) for value in (0.1, 1.0, 0.0, 1.0)))}
     graph = parse(nir.NIRGraph(nodes, [], type_check=False))
     assert sizes(graph) == {"a": None}
@@ -149,28 +138,21 @@ def test_what_nothing_tells_is_unknown():
     assert graph.warnings[-1].fix == "give its parameters a shape"
 
 
-def test_a_population_of_one_is_not_stretched_without_reason():
-    one = nir.LIF(*(np.array([value]) for value in (0.1, 1.0, 0.0, 1.0)))
-    graph = network(nir.Linear(np.ones((1, 2))), one, inputs=[2], outputs=[1])
-    assert sizes(graph) == {"1": 1}
-    assert graph.repairs == ()
-    wide = network(nir.Linear(np.ones((5, 2))), one, inputs=[2], outputs=[5])
-    assert sizes(wide) == {"1": 5}
-    assert [repair.node for repair in wide.repairs] == ["1"]
+@pytest.mark.parametrize(("size", "repaired"), [(1, []), (5, ["1"])])
+def test_a_population_of_one_is_not_stretched_without_reason(size, repaired):
+    neuron = nir.LIF(*(np.array([value]) for value in (0.1, 1.0, 0.0, 1.0)))
+    graph = network(nir.Linear(np.ones((size, 2))), neuron, inputs=[2], outputs=[size])
+    assert sizes(graph) == {"1": size}
+    assert [repair.node for repair in graph.repairs] == repaired
 
 
 def test_a_flatten_that_counts_a_batch_axis_is_understood_from_what_follows():
-    graph = network(
-        nir.SumPool2d(np.array([2, 2]), np.array([2, 2]), np.array([0, 0])),
-        nir.Flatten(None, 1, -1),
-        nir.Linear(np.ones((3, 32))),
-        inputs=(2, 8, 8),
-        outputs=[3],
-    )
+    two, none = np.array([2, 2]), np.array([0, 0])
+    layers = nir.SumPool2d(two, two, none), nir.Flatten(None, 1, -1), nir.Linear(np.ones((3, 32)))
+    graph = network(*layers, inputs=(2, 8, 8), outputs=[3])
     assert shapes(graph)["1"] == ((2, 4, 4), (32,))
-    assert [repair.what for repair in graph.repairs] == [
-        "start_dim 1 is read so that all axes of (2, 4, 4) are joined"
-    ]
+    (repair,) = graph.repairs
+    assert repair.what == "start_dim 1 is read so that all axes of (2, 4, 4) are joined"
 
 
 @pytest.mark.parametrize(

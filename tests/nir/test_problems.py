@@ -13,31 +13,28 @@ from jaxsnn.nir.convert.target import target_of
 from jaxsnn.nir.convert.topology import refuse_for
 from jaxsnn.nir.dialects.gains import require
 from jaxsnn.nir.model.changes import Change
+from tests.helpers.refusals import assert_refused
 
 
-def undecided_graph():
-    return build.sequential(
-        build.input(2), build.linear(weight=np.eye(2)), build.lif(tau=0.01), dialect="auto"
-    )
+def undecided_graph(dialect="auto"):
+    layers = build.linear(weight=np.eye(2)), build.lif(tau=0.01)
+    return build.sequential(build.input(2), *layers, dialect=dialect)
 
 
 def test_an_undecided_dialect_has_one_advice():
     graph = undecided_graph()
     problem = undecided(graph)
-    with pytest.raises(DialectError) as caught:
-        require(graph.dialect, ["name"], "conversion", "2")
-    assert problem.fix == caught.value.fix == graph.dialect.fix
+    assert problem.fix == graph.dialect.fix
+    assert_refused(
+        lambda: require(graph.dialect, ["name"], "conversion", "2"),
+        DialectError,
+        node="2",
+        fix=graph.dialect.fix,
+    )
     assert problem.fix.startswith("say dialect=, one of nir, ")
     assert "(The numbers do not decide the dialect (r = 1 at all neurons): they" in problem.message
-    assert caught.value.node == "2"
     assert "--dialect, one of nir, " in problem.as_text()
-    assert not graph.with_dialect(build_dialect("nir")).dialect.fix
-
-
-def build_dialect(name):
-    return build.sequential(
-        build.input(2), build.linear(weight=np.eye(2)), build.lif(tau=0.01), dialect=name
-    ).dialect
+    assert not graph.with_dialect(undecided_graph("nir").dialect).dialect.fix
 
 
 def test_what_is_said_of_a_dialect_is_translated_for_the_command_line(zoo):
@@ -48,9 +45,9 @@ def test_what_is_said_of_a_dialect_is_translated_for_the_command_line(zoo):
 
 
 def test_warnings_keep_their_keys():
-    layers = {"input": build.input(2), "w": build.linear(weight=np.eye(2))}
-    layers |= {"lost": build.linear(weight=np.ones((3, 2)), outputs=3), "output": build.output()}
-    graph = build.network(layers, [("input", "w", "output"), ("input", "lost")], dialect="nir")
+    nodes = {"input": build.input(2), "w": build.linear(weight=np.eye(2))}
+    nodes |= {"lost": build.linear(weight=np.ones((3, 2)), outputs=3), "output": build.output()}
+    graph = build.network(nodes, [("input", "w", "output"), ("input", "lost")], dialect="nir")
     (warning,) = describe(graph)["warnings"]
     assert set(warning) == {"node", "code", "severity", "message", "facts", "fix", "what", "why"}
     assert (warning["node"], warning["severity"]) == ("lost", "warning")
@@ -66,8 +63,8 @@ def test_a_change_says_what_and_why():
 
 def leaky(**options):
     """Two neurons of snnTorch that may both be readouts, which Spyx's importer does not take."""
-    neurons = {"tau": 1e-3, "r": 10.0}
-    layers = (build.linear(4), build.lif(**neurons), build.linear(4), build.lif(**neurons))
+    neurons = build.lif(tau=1e-3, r=10.0)
+    layers = build.linear(4), neurons, build.linear(4), neurons
     return build.sequential(build.input(3), *layers, seed=0, dialect="snntorch", **options)
 
 
@@ -75,22 +72,18 @@ def test_a_refused_conversion_names_the_first_node_and_counts_the_others():
     graph = leaky(reset="zero", reset_delay=False, readout=["2", "4"])
     with pytest.raises(ConversionError, match=r"\(and 1 more problem\)$") as caught:
         convert(graph, to="spyx")
-    error = caught.value
-    assert (error.node, error.problem.code) == ("2", "cannot-convert")
-    assert error.problem.message.startswith("Spyx cannot take this graph: node '2' is a leaky")
-    assert error.fix.startswith("replace it by a neuron that spikes")
-    assert importer_problems(graph, "spyx")[0] == error.problem
+    problem = caught.value.problem
+    assert importer_problems(graph, "spyx")[0] == problem
+    assert (problem.node, problem.code) == ("2", "cannot-convert")
+    assert problem.message.startswith("Spyx cannot take this graph: node '2' is a leaky")
+    assert problem.fix.startswith("replace it by a neuron that spikes")
 
 
 def test_a_nested_node_is_refused_under_its_name_in_the_file(zoo):
     graph = read(zoo["spyx_c_rcubalif"])
     nested = "layer_1/layer_1.lif"
-    with pytest.raises(
-        ConversionError, match=r"node 'layer_1\.lif': its reset subtracts"
-    ) as caught:
-        convert(graph, to="snntorch")
-    assert caught.value.node == nested
-    assert f"'{nested}' in the file)" in caught.value.problem.message
+    says = rf"node 'layer_1\.lif': its reset subtracts.*'{nested}' in the file\)"
+    assert_refused(lambda: convert(graph, to="snntorch"), ConversionError, says, node=nested)
     assert [problem.node for problem in importer_problems(graph, "snntorch")] == [nested]
 
 

@@ -49,9 +49,9 @@ CHAINS = {
 SUMS, EDGE, LATER = "does not add them", "follows one edge", "would act a step later"
 
 
-def given(net, target):
+def written_for(net, target):
     """Number of nodes, types, step in us and steps of delay; or why not."""
-    neuron, said = SOURCES[target]
+    neuron, options = SOURCES[target]
     weight = np.array([[0.3, 0.1], [0.2, 0.4]])
     nodes = {"input": build.input(2), "output": build.output(2), "n": neuron(1.0), "m": neuron(1.0)}
     nodes |= {name: build.linear(weight=weight) for name in "abc"}
@@ -63,17 +63,19 @@ def given(net, target):
     chains = [tuple(chain.split()) for chain in CHAINS[net]]
     used = {name for chain in chains for name in chain}
     if net == "no step":
-        said = {"dialect": "sinabs"}
+        options = {"dialect": "sinabs"}
     try:
-        graph = build.network({name: nodes[name] for name in nodes if name in used}, chains, **said)
-        made = convert(graph, to=target, **({"dt": "2ms"} if net == "another step" else {}))
+        graph = build.network(
+            {name: nodes[name] for name in nodes if name in used}, chains, **options
+        )
+        conversion = convert(graph, to=target, **({"dt": "2ms"} if net == "another step" else {}))
     except (ConversionError, UsageError) as error:
         return str(error)
-    kinds = sorted({node.type for node in made.graph.nodes.values()} - {"Input", "Output"})
-    dt = made.graph.dialect.dt
+    kinds = sorted({node.type for node in conversion.graph.nodes.values()} - {"Input", "Output"})
+    dt = conversion.graph.dialect.dt
     step = "" if dt is None else f" {1e6 * dt:.0f} us"
-    return f"{len(made.graph.nodes)} {' '.join(kinds)}{step}" + "".join(
-        f" +{late}" for late in made.shift.values() if late
+    return f"{len(conversion.graph.nodes)} {' '.join(kinds)}{step}" + "".join(
+        f" +{late}" for late in conversion.shift.values() if late
     )
 
 
@@ -139,6 +141,6 @@ EXPECTED = {
 
 
 @pytest.mark.parametrize("target", writable())
-def test_importers_are_given_what_they_take(target):
+def test_importers_get_what_they_take(target):
     for net, expected in zip(CHAINS, EXPECTED[target], strict=True):
-        assert expected in given(net, target), net
+        assert expected in written_for(net, target), net
