@@ -115,7 +115,7 @@ def test_spikes_are_those_of_the_reference(name, x64):
         numbers, rows = recurrent_cases.drawn(name, seed)
         spec, case = recurrent_cases.spec_of(name), recurrent_cases.CASES[name]
         found = recurrent_cases.run(spec, case, numbers, rows, group=native(2))
-        wanted = recurrent_cases.expected(name, numbers, rows)
+        wanted = recurrent_cases.reference(name, numbers, rows)
         for spikes, times in zip(found.spikes, wanted, strict=True):
             assert np.isfinite(times).sum() > 3
             assert_same_spikes(spikes, times[..., :1] if spikes.time.shape[-1] == 1 else times)
