@@ -18,7 +18,7 @@ from jaxsnn.nir import build
 from tests.event import recurrent_cases
 from tests.event.differences import ENOUGH, relative_errors
 from tests.event.group_cases import ARRIVALS, CASES, SAMPLES, SPARSE, T_END, TAU, at_one_time
-from tests.event.same_spikes import assert_same_spikes
+from tests.event.agreement import assert_same_spikes
 
 pytestmark = pytest.mark.usefixtures("native_kernels")
 
