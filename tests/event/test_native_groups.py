@@ -16,9 +16,9 @@ from jaxsnn.event.adjoint.recurrent_adjoint import group_spikes
 from jaxsnn.event.native.native_group import native_group_spikes
 from jaxsnn.nir import build
 from tests.event import recurrent_cases
+from tests.event.agreement import assert_same_spikes
 from tests.event.differences import ENOUGH, relative_errors
 from tests.event.group_cases import ARRIVALS, CASES, SAMPLES, SPARSE, T_END, TAU, at_one_time
-from tests.event.agreement import assert_same_spikes
 
 pytestmark = pytest.mark.usefixtures("native_kernels")
 
