@@ -1,4 +1,6 @@
-"""Networks in the making, node by node, with windows and neurons drawn at random."""
+"""Networks in the making, node by node, with windows and neurons drawn at random; and networks whose
+paths are replaced by matrices.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -6,6 +8,7 @@ import numpy as np
 
 from jaxsnn.linear_map import Window
 from jaxsnn.network.network import Network
+from jaxsnn.network.signals import signals
 from jaxsnn.network.structure import Population, TauShape, Wire
 from tests.event.cases import similar_neurons
 
@@ -14,13 +17,9 @@ class Draft:
     """Nodes in order, each fed by those named."""
 
     def __init__(self, seed, shape):
-        self.rng, self.wires, self.parameters, self.populations = (
-            np.random.default_rng(seed),
-            [],
-            {},
-            {},
-        )
-        self.wires.append(Wire(name="in", kind="input", sources=(), shape=shape))
+        self.rng = np.random.default_rng(seed)
+        self.wires = [Wire(name="in", kind="input", sources=(), shape=shape)]
+        self.parameters, self.populations = {}, {}
 
     def add(self, name, kind, source, shape, detail=None, **parameters):
         sources = (source,) if isinstance(source, str) else tuple(source)
@@ -28,23 +27,18 @@ class Draft:
         if parameters:
             self.parameters[name] = parameters
 
-    def window(
-        self, name, kind, source, shape, kernel, stride=(1, 1), padding=((0, 0), (0, 0)), **more
-    ):
-        detail = Window(
-            kernel=kernel,
-            stride=stride,
-            dilation=more.get("dilation", (1,) * len(kernel)),
-            padding=padding,
-        )
-        detail = Window(**{**vars(detail), "groups": more.get("groups", 1)})
-        inward = next(wire.shape for wire in self.wires if wire.name == source)
-        parameters = {}
-        if kind.startswith("Conv"):
-            taps = (shape[0], inward[0] // detail.groups, *kernel)
-            weight = self.rng.normal(1.2, 0.8, taps) * more.get("scale", 1.0)
+    def window(self, name, kind, source, shape, kernel, *, scale=1.0, weight=None, **options):
+        """A convolution or a pool; its weights are drawn, or given without a bias."""
+        window = {"stride": (1,) * len(kernel), "padding": ((0, 0),) * len(kernel)}
+        window |= {"dilation": (1,) * len(kernel), "groups": 1} | options
+        channels = next(wire.shape for wire in self.wires if wire.name == source)[0]
+        taps, parameters = (shape[0], channels // window["groups"], *kernel), {}
+        if weight is not None:
+            parameters = {"weight": np.reshape(weight, taps), "bias": np.zeros(shape[0])}
+        elif kind.startswith("Conv"):
+            weight = self.rng.normal(1.2, 0.8, taps) * scale
             parameters = {"weight": weight, "bias": self.rng.normal(0.1, 0.1, shape[0])}
-        self.add(name, kind, source, shape, detail, **parameters)
+        self.add(name, kind, source, shape, Window(kernel=kernel, **window), **parameters)
 
     def fire(self, name, source, shape, **rules):
         size = int(np.prod(shape))
@@ -60,3 +54,23 @@ class Draft:
             wires=self.wires,
             populations=self.populations,
         )
+
+
+def with_matrices(network):
+    """The same network with a matrix in the place of each path between populations."""
+    wires = [wire for wire in network.wires if wire.kind == "input"]
+    parameters = {name: network.parameters[name] for name in network.populations}
+    arriving = signals(network)
+    for wire in network.wires:
+        if wire.kind != "neuron":
+            continue
+        before, bias = [], arriving[wire.name].constant
+        for source, matrix in arriving[wire.name].matrices(network.dtype).items():
+            before.append(f"{source} to {wire.name}")
+            bias = jnp.zeros(wire.size) if bias is None else bias
+            parameters[before[-1]] = {"weight": matrix.T, "bias": bias}
+            affine = {"kind": "Affine", "sources": (source,), "shape": (wire.size,)}
+            wires.append(Wire(name=before[-1], **affine))
+            bias = None  # with the first matrix it is there
+        wires.append(Wire(name=wire.name, kind="neuron", sources=tuple(before), shape=wire.shape))
+    return Network(parameters=parameters, wires=wires, populations=network.populations)

@@ -14,8 +14,10 @@ from jaxsnn.event.dynamics.lif import LIFBox, LIFDelta
 from jaxsnn.event.forward.group import GroupSpec
 from jaxsnn.event.forward.layer import LayerSpec
 from jaxsnn.network.structure import TauShape
+from tests.event.agreement import padded
 from tests.event.cases import population
-from tests.oracles import cubalif_series, recurrent_populations
+from tests.oracles import continuous_time
+from tests.oracles.continuous_time import Neurons, Synapses
 
 AREA, WIDTH, T_END = 0.7, 0.37, 4.0
 SAMPLES, ARRIVALS = 2, 5
@@ -58,7 +60,7 @@ def cuba(shape, size, box=False, **options):
     return Part(neuron=neuron, size=size, **options)
 
 
-def other(kind, size, **options):
+def without_current(kind, size, **options):
     """A population of neurons without a synaptic current."""
     return Part(
         neuron=kind(spike_area=AREA, width=WIDTH if kind in (LIFBox, IFBox) else 0.0),
@@ -89,13 +91,13 @@ CASES = {
         parts=(
             cuba(TauShape.DOUBLE, 5, box=True, uniform=True),
             cuba(TauShape.ANY, 4, box=True),
-            other(LIFBox, 4),
+            without_current(LIFBox, 4),
         ),
         edges=((0, 1, "none"), (1, 2, "each"), (2, 0, "one"), (0, 0, "none")),
         feedback=0.5,
     ),
     "membranes": Case(
-        parts=(other(LIFBox, 4, gain=1.5), other(IFBox, 4)),
+        parts=(without_current(LIFBox, 4, gain=1.5), without_current(IFBox, 4)),
         edges=((0, 1, "none"), (1, 0, "none"), (0, 0, "one"), (1, 1, "each")),
         feedback=0.2,
     ),
@@ -108,15 +110,18 @@ CASES = {
     ),
     "jumps": Case(
         parts=(
-            other(LIFDelta, 5, gain=1.6),
-            other(IFDelta, 4, refractory=0.1),
+            without_current(LIFDelta, 5, gain=1.6),
+            without_current(IFDelta, 4, refractory=0.1),
             cuba(TauShape.ANY, 3),
         ),
         edges=((0, 1, "none"), (1, 0, "one"), (0, 0, "each"), (1, 2, "none"), (2, 0, "none")),
         feedback=0.4,
     ),
     "jumps refractory": Case(
-        parts=(other(LIFDelta, 5, gain=1.8, refractory=0.17), other(LIFBox, 3, refractory=0.1)),
+        parts=(
+            without_current(LIFDelta, 5, gain=1.8, refractory=0.17),
+            without_current(LIFBox, 3, refractory=0.1),
+        ),
         edges=((0, 0, "none"), (0, 1, "one"), (1, 0, "each")),
     ),
 }
@@ -208,8 +213,8 @@ def run(spec, case, numbers, rows, t_end=T_END, group: Any = group_spikes):
         spec.layers, numbers["parameters"], numbers["outside"], rows, strict=True
     ):
         neuron = layer.neuron
-        own = neuron.lanes(p, p["current"])
-        lanes.append(replace(own, v_start=own.v_start + p["start"]))
+        lanes.append(neuron.lanes(p, p["current"]))
+        lanes[-1] = replace(lanes[-1], v_start=lanes[-1].v_start + p["start"])
         factors.append(neuron.arrival_factor(p))
         weight = weight * factors[-1]
         if neuron.width:
@@ -225,86 +230,36 @@ def run(spec, case, numbers, rows, t_end=T_END, group: Any = group_spikes):
     return group(spec, tuple(arrivals), tuple(feedback), tuple(lanes), t_end)
 
 
-def _jump(neuron, p):
-    """What a spike of weight 1 adds, and to what: of NIR's equations."""
-    if isinstance(neuron, CubaLIFBox):
-        return p["w_in"] * AREA / WIDTH / p["tau_syn"], "e"
-    if isinstance(neuron, CubaLIFDelta):
-        return p["w_in"] * AREA / p["tau_syn"], "i"
-    if isinstance(neuron, LIFDelta):
-        return p["r"] * AREA / p["tau"], "v"
-    if isinstance(neuron, IFDelta):
-        return p["r"] * AREA, "v"
-    return np.full_like(p["r"], AREA / WIDTH), "i"
-
-
-def _ode(neuron, p):
-    """NIR's equations as `cubalif_series.Lanes`."""
-    if isinstance(neuron, CubaLIFDelta):
-        return cubalif_series.cuba(p, p["current"], p["v_reset"] + p["start"])
-    zero = np.zeros_like(p["r"])
-    tau = p.get("tau", 1.0)
-    return cubalif_series.Lanes(
-        a=zero - 1 / tau if "tau" in p else zero,
-        b=p["r"] / tau,
-        c=(p.get("v_leak", 0.0) + p["r"] * p["current"]) / tau,
-        d=zero,
-        e=zero,
-        threshold=p["v_threshold"],
-        reset=p["v_reset"],
-        v=p["start"],
-        i=zero,
-    )
-
-
-def expected(name, numbers, rows, t_end=T_END):
+def reference(name, numbers, rows):
     """The reference's spikes: of each population (samples, neurons, slots), padded with inf."""
-    case = CASES[name]
-    numbers = jax.tree.map(np.asarray, numbers)
-    populations, jumps = [], []
-    for part, p in zip(case.parts, numbers["parameters"], strict=True):
-        jump, moved = _jump(part.neuron, p)
-        jumps.append(jump)
-        populations.append(
-            recurrent_populations.Population(
-                lanes=_ode(part.neuron, p), moved=moved, refractory=part.refractory, once=part.once
-            )
+    case, numbers = CASES[name], jax.tree.map(np.asarray, numbers)
+    populations, synapses = {}, []
+    for number, (part, values) in enumerate(zip(case.parts, numbers["parameters"], strict=True)):
+        p, has_current = dict(values), isinstance(part.neuron, CubaLIFDelta)
+        bias, start = p.pop("current"), p.pop("start")
+        populations[str(number)] = Neurons(
+            kind="CubaLIF" if has_current else "LIF" if "tau" in p else "IF",
+            parameters=p,
+            area=AREA,
+            width=part.neuron.width,
+            bias=bias,
+            refractory=part.refractory,
+            once=part.once,
+            v_start=start + p["v_reset"] if has_current else start,
         )
-    edges = []
+        weight, _ = numbers["outside"][number]
+        synapses.append(Synapses(source=f"in {number}", target=str(number), weight=weight.T))
     for (source, target, _), (weight, delay) in zip(case.edges, numbers["between"], strict=True):
-        for sign, width in _edges_of_a_spike(case.parts[target].neuron):
-            delays = (
-                None
-                if delay is None and not width
-                else np.asarray(width if delay is None else delay + width)
-            )
-            edges.append(
-                recurrent_populations.Edge(
-                    source=source, target=target, jumps=sign * weight * jumps[target], delays=delays
-                )
-            )
-    found = []
+        ends, delay = (
+            {"source": str(source), "target": str(target)},
+            0.0 if delay is None else delay,
+        )
+        synapses.append(Synapses(**ends, weight=weight.T, delay=delay))
+    samples = []
     for sample in range(SAMPLES):
-        arrivals = []
-        for number, (part, (weight, times), row) in enumerate(
-            zip(case.parts, numbers["outside"], rows, strict=True)
-        ):
-            for sign, width in _edges_of_a_spike(part.neuron):
-                for time, r in zip(times[sample], row[sample], strict=True):
-                    if np.isfinite(time):
-                        arrivals.append((time + width, number, sign * weight[r] * jumps[number]))
-        found.append(recurrent_populations.spikes(populations, edges, arrivals, t_end))
-    return [_padded([sample[number] for sample in found]) for number in range(len(case.parts))]
-
-
-def _edges_of_a_spike(neuron):
-    return ((1, 0.0), (-1, neuron.width)) if neuron.width else ((1, 0.0),)
-
-
-def _padded(samples):
-    slots = max(len(times) for neurons in samples for times in neurons)
-    out = np.full((len(samples), len(samples[0]), slots + 1), np.inf)
-    for sample, neurons in enumerate(samples):
-        for neuron, times in enumerate(neurons):
-            out[sample, neuron, : len(times)] = times
-    return out
+        inputs = {
+            f"in {number}": list(zip(times[sample].tolist(), row[sample].tolist(), strict=True))
+            for number, ((_, times), row) in enumerate(zip(numbers["outside"], rows, strict=True))
+        }
+        samples.append(continuous_time.simulate(populations, synapses, inputs, T_END).spikes)
+    return [padded([spikes[name] for spikes in samples]) for name in populations]

@@ -38,7 +38,7 @@ def drawn(positions=1, shared=False):
 
 
 @pytest.mark.parametrize(("positions", "shared"), [(1, True), (2, False)])
-def test_how_v_rises_when_it_is_let_go(positions, shared, x64):
+def test_slopes_of_v_after_a_refractory_time(positions, shared, x64):
     """(j - v_reset) / tau_mem, j with all that came until then."""
     weight, lanes, time, row, times = drawn(positions, shared)
     spec = LayerSpec(neuron=Kicked(), max_spikes=SLOTS, refractory=REFRACTORY)
@@ -46,7 +46,7 @@ def test_how_v_rises_when_it_is_let_go(positions, shared, x64):
     every = np.broadcast_to(row, time.shape)
     expected = np.full(times.shape, np.nan)
     for b, n, s in zip(*np.nonzero(np.isfinite(times)), strict=True):
-        own = [
+        lane_values = [
             np.asarray(lane)[b % positions, n] if positions > 1 else np.asarray(lane)[n]
             for lane in (
                 lanes.threshold,
@@ -56,23 +56,23 @@ def test_how_v_rises_when_it_is_let_go(positions, shared, x64):
                 lanes.tau_syn,
             )
         ]
-        threshold, v_reset, j_start, tau_mem, tau_syn = own
+        threshold, v_reset, j_start, tau_mem, tau_syn = lane_values
         free = times[b, n, s] + REFRACTORY
         added = [(0.0, j_start)]
         added += [(time[b, a], weight[every[b, a], n]) for a in range(ARRIVALS)]
-        added += [(other, KICK * threshold) for other in times[b, n]]
+        added += [(spike_time, KICK * threshold) for spike_time in times[b, n]]
         j = sum(by * np.exp((at - free) / tau_syn) for at, by in added if at <= free)
         expected[b, n, s] = (j - v_reset) / tau_mem
-    kept = Residuals(*jax.tree.map(jnp.asarray, (weight, lanes, time, row, times)), NONE, None)
-    found = np.asarray(jax.jit(partial(slopes_after, spec))(kept))
-    assert found.shape == times.shape
+    residuals = Residuals(*jax.tree.map(jnp.asarray, (weight, lanes, time, row, times)), NONE, None)
+    slopes = np.asarray(jax.jit(partial(slopes_after, spec))(residuals))
+    assert slopes.shape == times.shape
     counts = np.isfinite(times)
-    np.testing.assert_allclose(found[counts], expected[counts], rtol=1e-12)
+    np.testing.assert_allclose(slopes[counts], expected[counts], rtol=1e-12)
 
 
 @pytest.mark.parametrize("noted", [False, True])
 @pytest.mark.parametrize("refractory", [0.0, REFRACTORY])
-def test_what_the_simulation_noted_is_kept(refractory, noted, x64):
+def test_recorded_causes_are_kept_and_other_slopes_computed(refractory, noted, x64):
     """But how V rises behind a refractory time, which it does not note."""
     weight, lanes, time, row, times = jax.tree.map(jnp.asarray, drawn(shared=True))
     spec = LayerSpec(neuron=Kicked(), max_spikes=SLOTS, refractory=refractory)
@@ -80,37 +80,37 @@ def test_what_the_simulation_noted_is_kept(refractory, noted, x64):
     rng = np.random.default_rng(0)
     cause, jump, rise = (rng.integers(0, 9, slots.shape) for _ in range(3))
     causes = Causes(*map(jnp.asarray, (cause, jump, rise))) if noted else None
-    kept = Residuals(weight, lanes, time, row, times, NONE, None)
+    residuals = Residuals(weight, lanes, time, row, times, NONE, None)
     wide = jax.tree.map(lambda lane: lane[None], lanes)
-    found = jax.jit(partial(_with_slope_after, spec))(kept, wide, slots, causes)
-    np.testing.assert_array_equal(found.cause, cause if noted else np.full(slots.shape, -1))
-    np.testing.assert_array_equal(found.jump, jump if noted else np.zeros(slots.shape))
+    noted_slopes = jax.jit(partial(_with_slope_after, spec))(residuals, wide, slots, causes)
+    np.testing.assert_array_equal(noted_slopes.cause, cause if noted else np.full(slots.shape, -1))
+    np.testing.assert_array_equal(noted_slopes.jump, jump if noted else np.zeros(slots.shape))
     if noted and not refractory:
-        np.testing.assert_array_equal(found.slope_after, rise)
+        np.testing.assert_array_equal(noted_slopes.slope_after, rise)
     else:
-        again = jax.jit(partial(slopes_after, spec))(kept)
-        assert np.any(np.abs(again[0]) > 0.1)
-        np.testing.assert_array_equal(np.moveaxis(found.slope_after, 0, -1), again)
+        computed = jax.jit(partial(slopes_after, spec))(residuals)
+        assert np.any(np.abs(computed[0]) > 0.1)
+        np.testing.assert_array_equal(np.moveaxis(noted_slopes.slope_after, 0, -1), computed)
 
 
 @pytest.mark.parametrize("shared", [True, False])
-def test_how_v_rises_at_recorded_spikes(shared, x64):
+def test_slopes_of_v_at_recorded_spikes(shared, x64):
     """(j - threshold) / tau_mem, j with all that came before; 1 where there is none."""
-    weight, lanes, time, row, times = given = drawn(shared=shared)
+    weight, lanes, time, row, times = case = drawn(shared=shared)
     every, expected = np.broadcast_to(row, time.shape), np.ones(times.shape)
     for b, n, s in zip(*np.nonzero(np.isfinite(times)), strict=True):
-        names = ("threshold", "j_start", "tau_mem", "tau_syn")
-        threshold, j_start, tau_mem, tau_syn = (getattr(lanes, name)[n] for name in names)
+        fields = ("threshold", "j_start", "tau_mem", "tau_syn")
+        threshold, j_start, tau_mem, tau_syn = (getattr(lanes, name)[n] for name in fields)
         now = times[b, n, s]
         added = [(time[b, a], weight[every[b, a], n]) for a in range(ARRIVALS)]
         j = sum(by * np.exp((at - now) / tau_syn) for at, by in added if at < now)
         expected[b, n, s] = (j + j_start * np.exp(-now / tau_syn) - threshold) / tau_mem
     spec = LayerSpec(neuron=CubaLIFDelta(), max_spikes=SLOTS)
     count = np.isfinite(times).sum(-1)
-    found = jax.jit(partial(recorded_spikes, spec))(*jax.tree.map(jnp.asarray, given), count)
-    np.testing.assert_array_equal(found.time, times)
-    np.testing.assert_array_equal(found.count, count)
-    np.testing.assert_allclose(found.slope, expected, rtol=1e-12)
+    spikes = jax.jit(partial(recorded_spikes, spec))(*jax.tree.map(jnp.asarray, case), count)
+    np.testing.assert_array_equal(spikes.time, times)
+    np.testing.assert_array_equal(spikes.count, count)
+    np.testing.assert_allclose(spikes.slope, expected, rtol=1e-12)
 
 
 def test_a_group_that_is_differentiated_forwards_gives_spikes_of_the_same_shape(x64):
@@ -118,10 +118,11 @@ def test_a_group_that_is_differentiated_forwards_gives_spikes_of_the_same_shape(
     numbers, rows = recurrent_cases.drawn(name, recurrent_cases.SEEDS[name][0])
     case, spec = recurrent_cases.CASES[name], recurrent_cases.spec_of(name)
     rows = [jnp.asarray(row) for row in rows]
-    one, other = (
+    by_reverse, by_forward = (
         jax.eval_shape(
-            lambda x, way=way: recurrent_cases.run(spec, case, x, rows, group=way), numbers
+            lambda x, simulate=simulate: recurrent_cases.run(spec, case, x, rows, group=simulate),
+            numbers,
         )
-        for way in (group_spikes, group_spikes_forward)
+        for simulate in (group_spikes, group_spikes_forward)
     )
-    assert one == other
+    assert by_reverse == by_forward

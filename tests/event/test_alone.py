@@ -33,9 +33,9 @@ def network(parameters, weight, bias, **rules):
         Wire(name="n", kind="neuron", sources=("dense",), shape=(size,)),
     ]
     population = Population(name="n", kind="CubaLIF", size=size, **rules)
-    given = {"dense": {"weight": weight, "bias": bias}, "n": parameters}
+    values = {"dense": {"weight": weight, "bias": bias}, "n": parameters}
     return Network(
-        parameters=jax.tree.map(jnp.asarray, given), wires=wires, populations={"n": population}
+        parameters=jax.tree.map(jnp.asarray, values), wires=wires, populations={"n": population}
     )
 
 
@@ -49,10 +49,8 @@ def some(seed, **rules):
     )
 
 
-def spikes(given, events):
-    return simulate(given, events, T_END, engine=EventDriven(max_spikes=40), throw=False).spikes[
-        "n"
-    ]
+def spikes(net, events):
+    return simulate(net, events, T_END, engine=EventDriven(max_spikes=40), throw=False).spikes["n"]
 
 
 @pytest.mark.parametrize("bits", [32, pytest.param(64, marks=pytest.mark.slow)])
@@ -63,12 +61,12 @@ def test_a_neuron_fires_alone_what_it_fires_in_a_population(bits, rules):
     with jax.enable_x64(bits == 64):
         run = jax.jit(spikes, compiler_options={"xla_backend_optimization_level": 3})
         for seed in range(10):
-            given, events = some(seed)
-            together = run(network(*given, **rules), events)
+            numbers, events = some(seed)
+            together = run(network(*numbers, **rules), events)
             for neuron in range(NEURONS):
                 alone = run(
                     network(
-                        *jax.tree.map(lambda array, n=neuron: array[n : n + 1], given), **rules
+                        *jax.tree.map(lambda array, n=neuron: array[n : n + 1], numbers), **rules
                     ),
                     events,
                 )

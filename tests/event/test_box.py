@@ -13,13 +13,18 @@ from jaxsnn.network.results import Result
 from jaxsnn.network.spikes import Events
 from jaxsnn.network.structure import Population, Wire
 from jaxsnn.simulation.simulate import simulate
+from tests.event.agreement import finite_times, sorted_finite
 from tests.event.differences import ENOUGH, relative_errors
+from tests.fuzz import nir_reading
 from tests.helpers.random_spikes import random_events
-from tests.oracles import box_driven_membranes, nir_paper_lif
+from tests.oracles import continuous_time, nir_paper_lif
 from tests.oracles.nir_paper_lif import STEP
 
 #: NIR type, spike area (None: V jumps by the weight), seed; the seed also picks how a bias enters.
 CASES = [("LIF", 0.3, 0), ("LIF", None, 1), ("IF", 0.3, 1), ("IF", None, 0)]
+
+
+ENGINE = EventDriven(max_spikes=96)
 
 
 def wired(populations, parameters, inputs):
@@ -55,8 +60,7 @@ def test_lif_spikes_fall_in_the_reference_steps():
     solution = simulate(
         network, Events(time=time, index=jnp.zeros(len(time), int)), nir_paper_lif.STEPS * STEP
     )
-    spikes = np.asarray(solution.spikes["lif"].time[0, 0])
-    fired = spikes[np.isfinite(spikes)] / STEP
+    fired = sorted_finite(solution.spikes["lif"].time) / STEP
     np.testing.assert_array_equal(np.floor(fired), nir_paper_lif.SPIKE_STEPS)
     np.testing.assert_allclose(fired, [460.84, 510.90, 710.92, 760.91], atol=5e-3)
 
@@ -81,18 +85,9 @@ def random_network(kind, area, seed):
         "to b": {"weight": jnp.asarray(rng.normal(0.8, 1.5, (3, hidden)))},
         "b": neurons(3),
     }
-    rules: dict = {
-        "kind": kind,
-        "spike_area": area,
-        "spike_kernel": "box",
-        "dt": 0.37,
-        "initial": "v_reset",
-    }
-    rules["bias"] = "step" if seed else "current"
-    populations = [
-        Population(name="a", size=hidden, **rules),
-        Population(name="b", size=3, **rules),
-    ]
+    rules = {"spike_kernel": "box", "dt": 0.37, "initial": "v_reset"}
+    rules |= {"kind": kind, "spike_area": area, "bias": "step" if seed else "current"}
+    populations = [Population(name=n, size=size, **rules) for n, size in (("a", hidden), ("b", 3))]
     times, index = map(jnp.asarray, random_events(rng, (2, 6), 4, 5.0))
     readout = {
         "a": jnp.asarray(rng.normal(size=(2, hidden, 96))),
@@ -101,34 +96,36 @@ def random_network(kind, area, seed):
     return wired(populations, parameters, 4), times, index, readout
 
 
-def expected(network, times, index, name, neuron, t_end):
-    """The oracle's spike times of one hidden neuron."""
-    p = {key: float(value[neuron]) for key, value in network.parameters[name].items()}
-    linear, population = network.parameters[f"to {name}"], network.populations[name]
-    weight, bias = np.asarray(linear["weight"])[neuron], float(linear["bias"][neuron])
-    width = population.dt
-    if population.spike_area is None:  # a spike of weight w moves V by w
-        height = p.get("tau", 1.0) / width
-    else:
-        height = p["r"] * population.spike_area / width
-    constant = {"current": p["r"], "step": height}[population.bias] * bias
-    return box_driven_membranes.spikes(
-        p, times, height * weight[index], width, t_end, constant=constant
+def reference(network, events):
+    """The oracle's spikes of each population."""
+    nodes, population = {}, network.populations["a"]
+    for wire in network.wires[:-1]:
+        kind = {"neuron": population.kind, "input": "Input"}.get(wire.kind, wire.kind)
+        settings = {"shape": wire.shape} if kind == "Input" else {}
+        values = jax.tree.map(np.asarray, network.parameters.get(wire.name, {}))
+        nodes[wire.name] = nir_reading.Node(kind=kind, numbers=values, settings=settings)
+    meaning = nir_reading.Meaning(
+        area={population.kind: population.spike_area},
+        dt=population.dt,
+        boxes=frozenset(network.populations),
+        initial=population.initial,
+        steps=population.bias == "step",
     )
+    read = nir_reading.read(nodes, list(itertools.pairwise(nodes)), meaning)
+    return continuous_time.simulate(*read, {"input": events}, 6.0).spikes
 
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(("kind", "area", "seed"), CASES)
 def test_spikes_agree_with_the_oracle(kind, area, seed):
     network, times, index, _ = random_network(kind, area, seed)
-    solution = simulate(
-        network, Events(time=times, index=index), 6.0, engine=EventDriven(max_spikes=96)
-    )
-    for sample, neuron in itertools.product(range(2), range(4)):
-        given = np.asarray(times[sample]), np.asarray(index[sample])
-        wanted = expected(network, *given, "a", neuron, 6.0)
-        got = np.asarray(solution.spikes["a"].time[sample, neuron])
-        np.testing.assert_allclose(got[np.isfinite(got)], wanted, atol=1e-9)
+    solution = simulate(network, Events(time=times, index=index), 6.0, engine=ENGINE)
+    for sample in range(2):
+        events = list(zip(times[sample].tolist(), index[sample].tolist(), strict=True))
+        for name, expected in reference(network, events).items():
+            for neuron, expected_times in enumerate(expected):
+                spikes = sorted_finite(solution.spikes[name].time[sample, neuron])
+                np.testing.assert_allclose(spikes, expected_times, atol=1e-9)
 
 
 @pytest.mark.usefixtures("x64")
@@ -144,17 +141,12 @@ def test_gradients_agree_with_central_differences(kind, area, seed):
 
     def loss(tree):
         parameters, times = tree
-        events = Events(time=times, index=index)
-        engine = EventDriven(max_spikes=96)
-        solution = simulate(
-            network.with_parameters(parameters), events, 6.0, engine=engine, throw=False
+        changed, events = network.with_parameters(parameters), Events(time=times, index=index)
+        solution = simulate(changed, events, 6.0, engine=ENGINE, throw=False)
+        total = sum(
+            jnp.sum(finite_times(spikes.time) ** 2 * readout[name])
+            for name, spikes in solution.spikes.items()
         )
-        total = 0.0
-        for name, spikes in solution.spikes.items():
-            finite = jnp.isfinite(spikes.time)
-            total += jnp.sum(
-                jnp.where(finite, jnp.where(finite, spikes.time, 0.0) ** 2, 0.0) * readout[name]
-            )
         return total, (tuple(spikes.count for spikes in solution.spikes.values()), solution.result)
 
     tree = (network.parameters, times)

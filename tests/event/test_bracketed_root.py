@@ -54,32 +54,32 @@ def test_roots_are_found_to_the_last_digits_within_few_steps(function, sign, mon
         return Value(*(sign * part for part in function(t, c)))
 
     for options in ({}, {"rising": True}) if sign > 0 else ({},):
-        found = bracketed_root(values, 0 * c, 1 + 0 * c, **options)
-        assert (abs(found - c) <= 4.5 * EPS * c).all()
+        root = bracketed_root(values, 0 * c, 1 + 0 * c, **options)
+        assert (abs(root - c) <= 4.5 * EPS * c).all()
 
 
 def test_a_root_at_an_end_and_none_at_all():
     low, high = jnp.full(4, 0.5), jnp.full(4, 2.0)
     c = jnp.asarray([0.5, 2.0, 0.1, 7.0])
-    found = bracketed_root(lambda t: Value(t - c, 1 + 0 * t), low, high)
-    np.testing.assert_allclose(found[:2], [0.5, 2.0], rtol=4 * EPS)
-    assert ((found >= low) & (found <= high)).all()
+    root = bracketed_root(lambda t: Value(t - c, 1 + 0 * t), low, high)
+    np.testing.assert_allclose(root[:2], [0.5, 2.0], rtol=4 * EPS)
+    assert ((root >= low) & (root <= high)).all()
 
 
-def test_the_search_is_for_what_is_wanted_and_begins_where_it_is_told(monkeypatch):
+def test_the_search_covers_requested_lanes_from_their_starts(monkeypatch):
     c, start = jnp.asarray([0.3, 0.4, 0.6, 0.7]), jnp.asarray([0.25, 0.35, jnp.nan, 1.5])
-    asked = jnp.asarray([True, False, True, True])
-    zero, one = jnp.zeros(4), jnp.ones(4)
+    requested = jnp.asarray([True, False, True, True])
+    zero, ones = jnp.zeros(4), jnp.ones(4)
 
     def cubes(t):
         return Value(t**3 - c**3, 3 * t**2)
 
-    found = bracketed_root(cubes, zero, one, start=start, wanted=asked)
-    np.testing.assert_allclose(found[0], 0.3, rtol=4 * EPS)
-    np.testing.assert_array_equal(found[1:], start[1:])
+    root = bracketed_root(cubes, zero, ones, start=start, wanted=requested)
+    np.testing.assert_allclose(root[0], 0.3, rtol=4 * EPS)
+    np.testing.assert_array_equal(root[1:], start[1:])
     # from its very root nothing moves, and from the ends of the bracket it is found
-    for begin in (c, zero, one):
-        np.testing.assert_allclose(bracketed_root(cubes, zero, one, start=begin), c, rtol=4 * EPS)
+    for begin in (c, zero, ones):
+        np.testing.assert_allclose(bracketed_root(cubes, zero, ones, start=begin), c, rtol=4 * EPS)
     monkeypatch.setattr(module, "_MOST_STEPS", 0)
     low, high = jnp.asarray([0.2, 1.0, 0.0, 1e-3]), jnp.asarray([2.0, 9, 1, 4])
     middle = bracketed_root(cubes, low, high)
@@ -96,17 +96,17 @@ def test_the_search_ends_where_rounding_decides():
     def cubes(t):
         return Value(t**3 - c**3, 3 * t**2, 0.02)
 
-    found = bracketed_root(cubes, jnp.zeros(2), jnp.ones(2), start=start)
+    root = bracketed_root(cubes, jnp.zeros(2), jnp.ones(2), start=start)
     for n, steps in enumerate((1, 2)):
         t = float(start[n])
         for step in range(steps):
             assert (abs(t**3 - 0.027) <= 0.02) is (step == steps - 1)
             t -= (t**3 - 0.027) / (3 * t**2)
-        np.testing.assert_allclose(found[n], t, rtol=1e-14)
+        np.testing.assert_allclose(root[n], t, rtol=1e-14)
 
 
 def test_single_precision_stays_single():
     c = jnp.asarray([0.3, 1e-6], jnp.float32)
-    found = bracketed_root(lambda t: Value(t - c, 1 + 0 * t), 0 * c, 1 + 0 * c)
-    assert found.dtype == jnp.float32
-    np.testing.assert_allclose(found, c, rtol=1e-6)
+    root = bracketed_root(lambda t: Value(t - c, 1 + 0 * t), 0 * c, 1 + 0 * c)
+    assert root.dtype == jnp.float32
+    np.testing.assert_allclose(root, c, rtol=1e-6)

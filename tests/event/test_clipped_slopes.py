@@ -21,7 +21,7 @@ def test_slopes_below_the_floor_of_their_neuron_are_counted(positions, x64):
     values["v_threshold"][0, 1] = -0.2  # starts above it
     values |= {"tau_syn": np.ones(shape), "v_leak": np.zeros(shape), "v_reset": -np.ones(shape)}
     values |= {"r": np.ones(shape), "w_in": np.ones(shape)}
-    given = {name: value[0] for name, value in values.items()} if positions == 1 else values
+    parameters = {name: value[0] for name, value in values.items()} if positions == 1 else values
     neuron = CubaLIFDelta(tau_shape=TauShape.ANY)
     spec = LayerSpec(neuron=neuron, max_spikes=SLOTS, min_slope=FLOOR)
     slope = rng.uniform(0.05, 0.9, (BATCH, NEURONS, SLOTS))
@@ -34,11 +34,11 @@ def test_slopes_below_the_floor_of_their_neuron_are_counted(positions, x64):
         excused = slot == 0 and v_threshold < 0
         expected += bool(below and np.isfinite(time[row, n, slot]) and not excused)
     assert 2 < expected < slope.size / 2
-    assert int(clipped_slopes(spec, neuron.lanes(given, None), spikes)) == expected
+    assert int(clipped_slopes(spec, neuron.lanes(parameters, None), spikes)) == expected
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (3,), (3, 1)], ids=str)
-def test_a_delay_is_given_what_came_through_its_edge(shape, x64):
+def test_the_gradient_of_a_delay_is_that_of_arrivals_through_its_edge(shape, x64):
     rng, steps, batch = np.random.default_rng(0), 40, 2
     # population 1 hears two rows from outside, 2 neurons of population 0 and, by edge 1, 3 of its own
     channels = (
@@ -58,5 +58,5 @@ def test_a_delay_is_given_what_came_through_its_edge(shape, x64):
             expected[neuron] += by_time[1][step, sample]
     if np.prod(shape, dtype=int) == 1:
         expected = expected.sum()
-    found = _delay_gradient(plan, 1, 1, np.zeros(shape), log, by_time)
-    np.testing.assert_allclose(found, np.reshape(expected, shape), rtol=1e-13)
+    by_delay = _delay_gradient(plan, 1, 1, np.zeros(shape), log, by_time)
+    np.testing.assert_allclose(by_delay, np.reshape(expected, shape), rtol=1e-13)

@@ -96,8 +96,8 @@ def drawn(name):
         np.where(rng.random(shape) < 0.6, rng.integers(0, np.maximum(earlier, 1), shape), STEPS)
         for _ in range(3)
     )
-    for one in (cause, *origin):
-        one[0], one[8] = STEPS, 3
+    for links in (cause, *origin):
+        links[0], links[8] = STEPS, 3
     held = {n: origin[1 - n] for n, layer in enumerate(layers) if layer.refractory}
     after = rng.normal(size=shape)
     after[rng.random(shape) < 0.2] = np.nan
@@ -241,25 +241,25 @@ def loops(name, sample, field=None, by=0.0):
     return Loops(name, sample, {field: by}, loops(name, sample).lams)
 
 
-def assert_as_in_loops(found, name, sample):
+def assert_as_in_loops(result, name, sample):
     """All that the pass carries of a sample."""
     close = partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-11)
-    wanted = loops(name, sample)
-    close(np.stack(found.by_time)[:, :, sample], wanted.by_time)
-    if found.passed is not None:
-        close(found.passed[:-1, sample], wanted.passed[:-1])
-    for n, own in enumerate(found.populations):
-        entries = len(own.costate.p)
-        close(np.stack(own.costate.p, -1)[sample], wanted.p[n][:, :entries])
-        close(own.own.lam[sample], wanted.lam[n])
-        close(np.stack(own.own.left, -1)[sample], wanted.left[n][:, :entries])
-        if own.passed is not None:
-            close(own.passed[:-1, sample], wanted.caused[n, :-1])
-        for field, of_lanes in own.own.fields.items():
+    expected = loops(name, sample)
+    close(np.stack(result.by_time)[:, :, sample], expected.by_time)
+    if result.passed is not None:
+        close(result.passed[:-1, sample], expected.passed[:-1])
+    for n, population in enumerate(result.populations):
+        entries = len(population.costate.p)
+        close(np.stack(population.costate.p, -1)[sample], expected.p[n][:, :entries])
+        close(population.own.lam[sample], expected.lam[n])
+        close(np.stack(population.own.left, -1)[sample], expected.left[n][:, :entries])
+        if population.passed is not None:
+            close(population.passed[:-1, sample], expected.caused[n, :-1])
+        for field, of_lanes in population.own.fields.items():
             low, high = (loops(name, sample, field, by) for by in (-1e-5, 1e-5))
             close = partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
             close(of_lanes[sample], (high.fields[n] - low.fields[n]) / 2e-5)
-            by = np.stack(own.costate.by[field], -1)[sample]
+            by = np.stack(population.costate.by[field], -1)[sample]
             close(by, (high.p[n] - low.p[n])[:, :entries] / 2e-5)
 
 
@@ -268,18 +268,18 @@ def assert_as_in_loops(found, name, sample):
     [("lowered", False), ("at once", False), ("at once", True), ("held", False)],
 )
 def test_costates_go_back_through_a_log(name, fixed_length, x64):
-    layers, plan, *given, drive = drawn(name)
+    layers, plan, *arrays, drive = drawn(name)
     group: Any = SimpleNamespace(layers=layers)
 
     @jax.jit
     def run(table, lanes, log, drive, steps):
         return Pass(group, plan, table, lanes, log).run(steps, drive, fixed_length)
 
-    numbers = jax.tree.map(jnp.asarray, (*given, drive))
-    found, none = (jax.tree.map(np.asarray, run(*numbers, steps)) for steps in (STEPS, 0))
+    numbers = jax.tree.map(jnp.asarray, (*arrays, drive))
+    result, none = (jax.tree.map(np.asarray, run(*numbers, steps)) for steps in (STEPS, 0))
     assert not any(map(np.any, jax.tree.leaves(none._replace(later=None))))
     for sample in range(SAMPLES):
-        assert_as_in_loops(found, name, sample)
-    for n, own in enumerate(found.populations):
+        assert_as_in_loops(result, name, sample)
+    for n, population in enumerate(result.populations):
         total = sum(loops(name, sample).by_table[n] for sample in range(SAMPLES))
-        np.testing.assert_allclose(own.table, total, rtol=1e-9, atol=1e-11)
+        np.testing.assert_allclose(population.table, total, rtol=1e-9, atol=1e-11)

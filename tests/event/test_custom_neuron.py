@@ -8,9 +8,9 @@ It is registered with its node type, and then read, checked, simulated by both e
 with exact gradients, alone and in a cycle.
 """
 
-from __future__ import annotations
-
+import itertools
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -28,17 +28,18 @@ from jaxsnn.nir import build, read, register_node, write
 from jaxsnn.nir.model import nodes
 from jaxsnn.train import Free, Positive, fit
 from jaxsnn.train.loop.constraints import find_trainables
+from tests.event.agreement import finite_times, sorted_finite
 from tests.event.differences import some_relative_errors
 from tests.extending_page import made_by
 from tests.helpers.random_spikes import random_events
+from tests.helpers.refusals import assert_refused
 from tests.oracles import adaptive_lif
 
 T_END, STEP, BATCH, CHANNELS = 0.1, 1e-5, 2, 3
 
 
-# ---- the model: the code of the page
-MADE = made_by("A neuron model")
-MODEL, TRAITS, AdaptiveLIF = (MADE[name] for name in ("MODEL", "TRAITS", "AdaptiveLIF"))
+PAGE = made_by("A neuron model")
+MODEL, TRAITS, AdaptiveLIF = (PAGE[name] for name in ("MODEL", "TRAITS", "AdaptiveLIF"))
 VALUES = {
     "tau_mem": 0.02,
     "tau_syn": 0.005,
@@ -50,6 +51,8 @@ VALUES = {
     "v_reset": 0.05,
     "step": 0.4,
 }
+ENGINE = EventDriven(max_spikes=40)
+in_a_cycle_or_not = pytest.mark.parametrize("recurrent", [False, True])
 
 
 @pytest.fixture(autouse=True)
@@ -92,95 +95,85 @@ def drawn(size, seed=0, recurrent=False, ratio=None):
     return graph, events, (values, weight, bias, back if recurrent else None)
 
 
-def expected(events, parts, sample):
-    """Spike times by the oracle, (neurons,) lists."""
-    values, weight, bias, back = parts
-    spikes = list(
-        zip(np.asarray(events.time[sample]), np.asarray(events.index[sample]), strict=True)
-    )
-    return adaptive_lif.spikes(values, weight, spikes, bias, T_END, recurrent=back)
-
-
-def times_of(solution, name="n"):
-    return [
-        [[t for t in neuron if np.isfinite(t)] for neuron in sample]
-        for sample in np.asarray(solution.spikes[name].time).tolist()
+def expected_times(events, parts):
+    """Spike times by the oracle: of each sample the times of each neuron."""
+    values, weight, bias, recurrent = parts
+    trains = [
+        list(zip(*arrays, strict=True)) for arrays in zip(events.time, events.index, strict=True)
     ]
+    return [
+        adaptive_lif.spikes(values, weight, train, bias, T_END, recurrent=recurrent)
+        for train in trains
+    ]
+
+
+def times_of(solution):
+    """Spike times of each sample and neuron."""
+    return [[sorted_finite(neuron) for neuron in sample] for sample in solution.spikes["n"].time]
 
 
 # ---- what it does
 
 
-@pytest.mark.parametrize("recurrent", [False, True])
-@pytest.mark.parametrize("seed", range(3))
-def test_it_fires_as_its_equations_say(x64, seed, recurrent):
-    graph, events, parts = drawn(4, seed, recurrent)
-    network = lower(graph, dtype=float)
-    found = times_of(simulate(network, events, T_END, engine=EventDriven(max_spikes=40)))
-    for sample in range(BATCH):
-        wanted = expected(events, parts, sample)
-        assert sum(map(len, wanted)) > 8
-        assert [len(own) for own in found[sample]] == [len(own) for own in wanted]
-        for ours, theirs in zip(found[sample], wanted, strict=True):
-            np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-11)
+def near(ratio, recurrent):
+    return pytest.param(3, 4, recurrent, ratio, id=f"ratio {ratio}-{recurrent}")
 
 
-#: tau_syn / tau_mem, equal and nearly so from both sides.
-NEAR = (1.0, 1 + 1e-12, 1 - 1e-7, 1 + 1e-4)
+@pytest.mark.parametrize(
+    ("size", "seed", "recurrent", "ratio"),
+    [
+        *((4, seed, recurrent, None) for seed in range(3) for recurrent in (False, True)),
+        # tau_syn / tau_mem, equal and nearly so from both sides
+        *(
+            near(ratio, recurrent)
+            for ratio in (1.0, 1 + 1e-12, 1 - 1e-7, 1 + 1e-4)
+            for recurrent in (False, True)
+        ),
+    ],
+)
+def test_it_fires_as_its_equations_say(x64, size, seed, recurrent, ratio):
+    graph, events, parts = drawn(size, seed, recurrent, ratio)
+    solution = simulate(lower(graph, dtype=float), events, T_END, engine=ENGINE)
+    expected = expected_times(events, parts)
+    counts = [sum(map(len, sample)) for sample in expected]
+    assert (min(counts) if ratio is None else sum(counts)) > 8
+    for sample, neuron in itertools.product(range(BATCH), range(size)):
+        times = times_of(solution)[sample][neuron]
+        np.testing.assert_allclose(times, expected[sample][neuron], rtol=0, atol=1e-11)
 
 
-@pytest.mark.parametrize("recurrent", [False, True])
-@pytest.mark.parametrize("ratio", NEAR)
-def test_it_fires_as_its_equations_say_at_equal_time_constants(x64, ratio, recurrent):
-    graph, events, parts = drawn(3, 4, recurrent, ratio)
-    network = lower(graph, dtype=float)
-    found = times_of(simulate(network, events, T_END, engine=EventDriven(max_spikes=40)))
-    wanted = [expected(events, parts, sample) for sample in range(BATCH)]
-    assert sum(len(own) for sample in wanted for own in sample) > 8
-    for ours, theirs in zip(found, wanted, strict=True):
-        assert [len(own) for own in ours] == [len(own) for own in theirs]
-        for own, of_theirs in zip(ours, theirs, strict=True):
-            np.testing.assert_allclose(own, of_theirs, rtol=0, atol=1e-11)
-
-
-@pytest.mark.parametrize("recurrent", [False, True])
+@in_a_cycle_or_not
 @pytest.mark.parametrize("ratio", [1.0, 1 + 1e-7, 1 - 1e-4])
 def test_gradients_by_equal_time_constants_are_those_of_differences(x64, ratio, recurrent):
     graph, events, _ = drawn(2, 4, recurrent, ratio)
     network = lower(graph, dtype=float)
 
     @jax.jit
-    def total(own):
-        parameters = {**network.parameters, "n": own}
-        engine = EventDriven(max_spikes=40)
-        solution = simulate(network.with_parameters(parameters), events, T_END, engine=engine)
-        return solution.spike_sum("n", 0.05).sum()
+    def total(values):
+        changed = network.with_parameters({**network.parameters, "n": values})
+        return simulate(changed, events, T_END, engine=ENGINE).spike_sum("n", 0.05).sum()
 
-    own = network.parameters["n"]
-    gradient = jax.grad(total)(own)
-    for name in VALUES:
-        for neuron in range(2):
-            step = 1e-6 * VALUES[name]
-            shift = jnp.zeros(2).at[neuron].set(step)
-            high, low = (total({**own, name: own[name] + sign * shift}) for sign in (1, -1))
-            difference = (high - low) / (2 * step)
-            scale = np.abs(difference) + 1e-3 / VALUES[name]
-            assert abs(gradient[name][neuron] - difference) < 1e-5 * scale, name
+    values = network.parameters["n"]
+    gradient = jax.grad(total)(values)
+    for name, neuron in itertools.product(VALUES, range(2)):
+        step = 1e-6 * VALUES[name]
+        shift = jnp.zeros(2).at[neuron].set(step)
+        high, low = (total({**values, name: values[name] + by}) for by in (shift, -shift))
+        difference = (high - low) / (2 * step)
+        scale = np.abs(difference) + 1e-3 / VALUES[name]
+        assert abs(gradient[name][neuron] - difference) < 1e-5 * scale, name
 
 
 def test_each_spike_raises_the_threshold(x64):
     """Under a constant input intervals grow, and without the step they do not."""
-    graph, _, _ = drawn(1)
-    network = lower(graph, dtype=float)
-    own = network.parameters["n"]
+    network = lower(drawn(1)[0], dtype=float)
     silent = Events(time=np.full((1, 1), np.inf), index=np.zeros((1, 1), int))
-    bias = {"w": {**network.parameters["w"], "bias": jnp.asarray([2.0])}}
+    drive = {**network.parameters["w"], "bias": jnp.asarray([2.0])}
 
     def intervals(step):
-        changed = {**network.parameters, **bias, "n": {**own, "step": jnp.asarray([step])}}
-        solution = simulate(
-            network.with_parameters(changed), silent, 0.3, engine=EventDriven(max_spikes=64)
-        )
+        values = {**network.parameters["n"], "step": jnp.asarray([step])}
+        changed = network.with_parameters({"w": drive, "n": values})
+        solution = simulate(changed, silent, 0.3, engine=EventDriven(max_spikes=64))
         return np.diff(times_of(solution)[0][0])
 
     assert (np.diff(intervals(0.2))[:3] > 0).all()
@@ -193,19 +186,17 @@ def test_time_steps_come_to_the_same(x64):
     graph, events, _ = drawn(4)
     network = lower(graph, dtype=float)
     on_steps = Events(time=np.rint(np.asarray(events.time) / STEP) * STEP, index=events.index)
-    exact = times_of(simulate(network, on_steps, T_END, engine=EventDriven(max_spikes=40)))
-    stepped = simulate(network, on_steps, T_END, engine=TimeStepped(record=("n",)))
-    found = stepped.events("n")
-    for sample in range(BATCH):
-        for neuron in range(4):
-            ours = np.asarray(found.time[sample])[np.asarray(found.index[sample]) == neuron]
-            np.testing.assert_allclose(ours, exact[sample][neuron], rtol=0, atol=20 * STEP)
+    exact = times_of(simulate(network, on_steps, T_END, engine=ENGINE))
+    stepped = simulate(network, on_steps, T_END, engine=TimeStepped(record=("n",))).events("n")
+    for sample, neuron in itertools.product(range(BATCH), range(4)):
+        times = np.asarray(stepped.time[sample])[np.asarray(stepped.index[sample]) == neuron]
+        np.testing.assert_allclose(times, exact[sample][neuron], rtol=0, atol=20 * STEP)
 
 
 # ---- a model that gives NaN
 
 
-class _NoLimit(AdaptiveLIF):  # type: ignore[valid-type, misc]
+class NoLimit(AdaptiveLIF):  # type: ignore[valid-type, misc]
     """The model by the formula that has no value at equal time constants."""
 
     def decay(self, lanes, t):
@@ -214,51 +205,55 @@ class _NoLimit(AdaptiveLIF):  # type: ignore[valid-type, misc]
         return em, es, k, jnp.exp(-t / lanes.tau_adaptation)
 
 
-@pytest.fixture
-def without_limit():
-    kind = "NoLimit"
-    register_node(replace(TRAITS, type=kind))
-    model = NeuronModel(kind=kind, fires=True, dynamics=lambda own: _NoLimit(uniform=own.uniform))
-    register_neuron(model)
-    return kind
+class NoDistance(AdaptiveLIF):  # type: ignore[valid-type, misc]
+    """The model with a distance from the threshold that has no value where V is negative."""
+
+    def excess(self, lanes, state):
+        return jnp.sqrt(super().excess(lanes, state) + lanes.threshold) - jnp.sqrt(lanes.threshold)
 
 
-def chain_of(kind, recurrent, batch_of=3, tau_syn=None):
-    """A population of a sound model, one of another kind with one neuron of equal time constants,
-    and a sound one behind it.
+@pytest.fixture(autouse=True)
+def registered_nan_models(registered):
+    for model in (NoLimit, NoDistance):
+        kind = model.__name__
+        register_node(replace(TRAITS, type=kind))
+        dynamics = lambda population, model=model: model(uniform=population.uniform)  # noqa: E731
+        register_neuron(NeuronModel(kind=kind, fires=True, dynamics=dynamics))
+
+
+def chain_of(kind, recurrent, *, size=3, broken=True):
+    """A population of a sound model, one of another kind with one neuron of equal time constants
+    unless it is not broken, and a sound one behind it; and input events.
     """
-    sound = {**VALUES, "v_leak": 0.0}
-    taus = np.full(batch_of, VALUES["tau_syn"])
-    taus[1] = VALUES["tau_mem"]
-    values = {**sound, "tau_syn": taus if tau_syn is None else tau_syn}
+    values, matrix = {**VALUES, "v_leak": 0.0}, build.linear(weight=np.full((size, size), 0.02))
+    tau_syn = np.full(size, VALUES["tau_syn"])
+    tau_syn[1] = VALUES["tau_mem"] if broken else VALUES["tau_syn"]
     nodes = {
         "in": build.input(CHANNELS),
-        "w1": build.linear(weight=np.full((batch_of, CHANNELS), 0.02)),
-        "first": build.node("AdaptiveLIF", batch_of, **sound),
-        "w2": build.linear(weight=np.full((batch_of, batch_of), 0.02)),
-        "broken": build.node(kind, batch_of, **values),
-        "w3": build.linear(weight=np.full((batch_of, batch_of), 0.02)),
-        "last": build.node("AdaptiveLIF", batch_of, **sound),
+        "w1": build.linear(weight=np.full((size, CHANNELS), 0.02)),
+        "first": build.node("AdaptiveLIF", size, **values),
+        "w2": matrix,
+        "broken": build.node(kind, size, **values | {"tau_syn": tau_syn}),
+        "w3": matrix,
+        "last": build.node("AdaptiveLIF", size, **values),
         "out": build.output(),
     }
     edges = [("in", "w1", "first", "w2", "broken", "w3", "last", "out")]
     if recurrent:
-        nodes["back"] = build.linear(weight=np.full((batch_of, batch_of), 1e-3))
+        nodes["back"] = build.linear(weight=np.full((size, size), 1e-3))
         edges.append(("broken", "back", "broken"))
     network = lower(build.network(nodes, edges, dialect="nir", time_unit="s"))
     return network, drawn(1)[1]
 
 
 @pytest.mark.parametrize("first_only", [False, True])
-@pytest.mark.parametrize("recurrent", [False, True])
-def test_a_model_that_gives_nan_is_no_silent_neuron(without_limit, recurrent, first_only):
-    network, events = chain_of(without_limit, recurrent)
+@in_a_cycle_or_not
+def test_a_model_that_gives_nan_is_no_silent_neuron(recurrent, first_only):
+    network, events = chain_of("NoLimit", recurrent)
     engine = EventDriven(max_spikes=40, first_spike_only=first_only)
-    with pytest.raises(SimulationError) as failed:
-        simulate(network, events, T_END, engine=engine)
-    assert (failed.value.problem.code, failed.value.node) == ("not-finite", "broken")
-    assert without_limit in str(failed.value)
-    solution = simulate(network, events, T_END, engine=engine, throw=False)
+    run = partial(simulate, network, events, T_END, engine=engine)
+    assert_refused(run, SimulationError, "NoLimit", code="not-finite", node="broken")
+    solution = run(throw=False)
     assert solution.result == Result.NOT_FINITE
     broken = np.isnan(np.asarray(solution.spikes["broken"].time))
     assert broken[:, 1].all()
@@ -266,132 +261,101 @@ def test_a_model_that_gives_nan_is_no_silent_neuron(without_limit, recurrent, fi
     assert not np.isnan(np.asarray(solution.spikes["first"].time)).any()
 
 
-@pytest.mark.parametrize("recurrent", [False, True])
-def test_a_model_that_gives_nan_shows_in_jit_and_in_gradients(without_limit, recurrent):
-    network, events = chain_of(without_limit, recurrent)
-
-    @jax.jit
-    def run(parameters):
-        return simulate(network.with_parameters(parameters), events, T_END)
-
-    def total(parameters):
-        return run(parameters).spike_sum("broken", 0.05).sum()
-
-    solution = run(network.parameters)
-    assert solution.result == Result.NOT_FINITE
-    assert solution.problem is not None
-    assert solution.problem.code == "not-finite"
-    gradient = jax.grad(total)(network.parameters)
-    assert np.isnan(gradient["broken"]["v_threshold"]).all()
-    sound, _ = chain_of(without_limit, recurrent, tau_syn=VALUES["tau_syn"])
-    assert run(sound.parameters).result == Result.SUCCESS
-    gradient = jax.grad(total)(sound.parameters)
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
-    assert np.abs(gradient["broken"]["v_threshold"]).min() > 0
-
-
-@pytest.mark.parametrize("recurrent", [False, True])
-def test_a_model_that_gives_nan_shows_in_gradients_outside_of_jit(without_limit, recurrent):
-    network, events = chain_of(without_limit, recurrent)
-
-    def total(parameters, throw):
-        solution = simulate(network.with_parameters(parameters), events, T_END, throw=throw)
-        return solution.spike_sum("broken", 0.05).sum()
-
-    with pytest.raises(SimulationError, match="its neuron model gives NaN"):
-        jax.grad(total)(network.parameters, True)
-    gradient = jax.grad(total)(network.parameters, False)
-    assert np.isnan(gradient["broken"]["v_threshold"]).all()
-
-
-class _NoDistance(AdaptiveLIF):  # type: ignore[valid-type, misc]
-    """The model with a distance from the threshold that has no value where V is negative."""
-
-    def excess(self, lanes, state):
-        return jnp.sqrt(super().excess(lanes, state) + lanes.threshold) - jnp.sqrt(lanes.threshold)
-
-
 @pytest.mark.parametrize("first_only", [False, True])
-@pytest.mark.parametrize("recurrent", [False, True])
+@in_a_cycle_or_not
 def test_a_distance_from_the_threshold_that_is_nan_is_detected(recurrent, first_only):
-    register_node(replace(TRAITS, type="NoDistance"))
-    register_neuron(
-        NeuronModel(
-            kind="NoDistance",
-            fires=True,
-            dynamics=lambda own: _NoDistance(uniform=own.uniform),
-        )
-    )
     network, events = chain_of("NoDistance", recurrent)
-    parameters = network.parameters | {"w2": {"weight": jnp.full((3, 3), -0.02)}}
+    changed = network.with_parameters(
+        network.parameters | {"w2": {"weight": jnp.full((3, 3), -0.02)}}
+    )
     engine = EventDriven(max_spikes=40, first_spike_only=first_only)
-    with pytest.raises(SimulationError) as failed:
-        simulate(network.with_parameters(parameters), events, T_END, engine=engine)
-    assert failed.value.node == "broken"
+    run = partial(simulate, changed, events, T_END, engine=engine)
+    assert_refused(run, SimulationError, code="not-finite", node="broken")
+
+
+@in_a_cycle_or_not
+def test_a_model_that_gives_nan_shows_in_jit_and_in_gradients(recurrent):
+    network, events = chain_of("NoLimit", recurrent)
+
+    def run(parameters, **options):
+        return simulate(network.with_parameters(parameters), events, T_END, **options)
+
+    def gradient(run, parameters):
+        total = lambda parameters: run(parameters).spike_sum("broken", 0.05).sum()  # noqa: E731
+        return jax.grad(total)(parameters)
+
+    compiled = jax.jit(run)
+    solution = compiled(network.parameters)
+    assert solution.result == Result.NOT_FINITE
+    assert solution.problem.code == "not-finite"
+    for way in (compiled, partial(run, throw=False)):
+        assert np.isnan(gradient(way, network.parameters)["broken"]["v_threshold"]).all()
+    refused = partial(gradient, run, network.parameters)
+    assert_refused(refused, SimulationError, code="not-finite", node="broken")
+    sound = chain_of("NoLimit", recurrent, broken=False)[0].parameters
+    assert compiled(sound).result == Result.SUCCESS
+    of_sound = gradient(compiled, sound)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(of_sound))
+    assert np.abs(of_sound["broken"]["v_threshold"]).min() > 0
 
 
 # ---- gradients
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recurrent", [pytest.param(False, marks=pytest.mark.slow), True])
+@in_a_cycle_or_not
 def test_its_gradients_are_exact(x64, recurrent):
     """Against central differences, by every number of the network and the input times."""
     graph, events, _ = drawn(3, 1, recurrent)
     network = lower(graph, dtype=float)
-    pull = np.random.default_rng(5).normal(size=(BATCH, 3, 40))
-
+    weights = np.random.default_rng(5).normal(size=(BATCH, 3, 40))
     variables = (network.parameters, jnp.asarray(events.time))
 
     def value(shares):
         """With all numbers larger by a share of themselves."""
-        moved = jax.tree.map(lambda number, share: number * (1 + share), variables, shares)
-        parameters, time = moved
-        solution = simulate(
-            network.with_parameters(parameters),
-            Events(time=time, index=events.index),
-            T_END,
-            engine=EventDriven(max_spikes=40),
-            throw=False,
-        )
-        spikes = solution.spikes["n"]
-        fired = jnp.isfinite(spikes.time)
-        return jnp.sum(jnp.where(fired, spikes.time * pull, 0.0)), spikes.count
+        parameters, time = jax.tree.map(lambda x, share: x * (1 + share), variables, shares)
+        changed, train = network.with_parameters(parameters), Events(time=time, index=events.index)
+        spikes = simulate(changed, train, T_END, engine=ENGINE, throw=False).spikes["n"]
+        return jnp.sum(finite_times(spikes.time) * weights), spikes.count
 
     nothing = jax.tree.map(jnp.zeros_like, variables)
-    gradient, counts = jax.jit(jax.grad(value, has_aux=True))(nothing)
+    (by_parameters, by_time), counts = jax.jit(jax.grad(value, has_aux=True))(nothing)
     assert counts.sum() > 20
     # one after the other: each alone, not in a large batch
     errors = some_relative_errors(value, nothing, np.random.default_rng(0), per_leaf=60)
     numbers = sum(leaf.size for leaf in jax.tree.leaves(nothing))
     assert len(errors) > 0.98 * numbers  # elsewhere a spike comes or goes within the step
     assert errors.max() < 2e-5
-    parameters, time = gradient
-    moving = sum(int(np.count_nonzero(slope)) for slope in jax.tree.leaves(parameters))
-    assert moving > 35
-    assert np.count_nonzero(time) > 20
+    assert sum(np.count_nonzero(slope) for slope in jax.tree.leaves(by_parameters)) > 35
+    assert np.count_nonzero(by_time) > 20
 
 
-# ---- the rooms around the engines
+# ---- files, checks and training
 
 
 def test_it_is_written_and_read(tmp_path):
     graph, events, _ = drawn(4)
     write(tmp_path / "net.nir", graph)
-    again = read(tmp_path / "net.nir")
-    assert again.nodes["n"].type == "AdaptiveLIF"
-    one, other = (simulate(net, events, T_END, throw=False) for net in (graph, again))
-    np.testing.assert_array_equal(one.spikes["n"].time, other.spikes["n"].time)
+    restored = read(tmp_path / "net.nir")
+    assert restored.nodes["n"].type == "AdaptiveLIF"
+    times, expected = (
+        simulate(own, events, T_END, throw=False).spikes["n"].time for own in (restored, graph)
+    )
+    np.testing.assert_array_equal(times, expected)
 
 
-@pytest.mark.parametrize("purpose", ["event", "grid"])
-def test_it_is_checked(purpose):
-    assert jaxsnn.check(drawn(4)[0], purpose).ok
+@pytest.mark.parametrize(
+    ("purpose", "supported"),
+    [("event", True), ("grid", True), ("bss2", False), ("snntorch", False), ("norse", False)],
+)
+def test_it_is_checked(purpose, supported):
+    report = jaxsnn.check(drawn(4)[0], purpose)
+    assert report.ok is supported
+    assert all("AdaptiveLIF" in problem.message for problem in report.problems[: not supported])
 
 
 @pytest.mark.slow
-def test_it_is_trained():
-    """Exact gradients lower a loss of its spike times."""
+def test_gradient_steps_lower_a_loss_of_its_spike_times():
     graph, events, _ = drawn(4)
     network = lower(graph)
 
@@ -400,8 +364,7 @@ def test_it_is_trained():
         solution = simulate(network.with_parameters(parameters), events, T_END, throw=False)
         return jnp.mean((solution.first_spike("n") - 0.03) ** 2)
 
-    weight = network.parameters["w"]["weight"]
-    values = []
+    weight, values = network.parameters["w"]["weight"], []
     for _ in range(8):
         value, gradient = jax.value_and_grad(loss)(weight)
         values.append(float(value))
@@ -409,64 +372,63 @@ def test_it_is_trained():
     assert values[-1] < 0.7 * values[0]
 
 
+QUICK = {"batch_size": 8, "learning_rate": 0.05, "progress": None}
+
+
 @pytest.mark.slow
-def test_fit_takes_it():
+def test_fit_trains_it():
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 3, 60)
     x = np.where(np.arange(CHANNELS) == labels[:, None], 0.1, 0.7) + rng.uniform(0, 0.2, (60, 3))
-    trained = fit(
-        drawn(3)[0], (x, labels), epochs=12, batch_size=8, learning_rate=0.05, progress=None
-    )
+    trained = fit(drawn(3)[0], (x, labels), epochs=12, **QUICK)
     assert trained.history[-1].train_accuracy > trained.history[0].train_accuracy
     assert trained.test_accuracy > 0.8
+
+
+def constraints_of(network, names):
+    """Constraints of parameters by node and name."""
+    constraints = find_trainables(network, names, longest_delay=1.0).constraints
+    return {node: dict(parameters) for node, parameters in constraints}
 
 
 def test_fit_trains_its_numbers():
     rng = np.random.default_rng(0)
     data = rng.uniform(0.1, 0.9, (30, 3)), rng.integers(0, 3, 30)
-    graph = drawn(3)[0]
-    options = {"epochs": 1, "batch_size": 8, "learning_rate": 0.05, "progress": None}
-    names = ("weight", "step", "tau_adaptation")
-    found = dict(find_trainables(lower(graph), names, longest_delay=1.0)[0])
-    assert dict(found["n"]) == {"step": Free(), "tau_adaptation": Positive()}
-    trained = fit(graph, data, trainable=names, **options)
+    graph, names = drawn(3)[0], ("weight", "step", "tau_adaptation")
+    expected = {"step": Free(), "tau_adaptation": Positive()}
+    assert constraints_of(lower(graph), names)["n"] == expected
+    trained = fit(graph, data, trainable=names, epochs=1, **QUICK)
     assert np.isfinite(trained.history[1].train_loss)
-    with pytest.raises(UsageError, match="'stepp' cannot be trained: did you mean 'step'"):
-        fit(graph, data, trainable=("stepp",), **options)
+    refused = partial(fit, graph, data, trainable=("stepp",), epochs=1, **QUICK)
+    assert_refused(refused, UsageError, "'stepp'", fix="did you mean 'step'")
 
 
 def test_limits_are_those_of_the_type_of_each_node():
     """Also where two types have a number of one name."""
-    steps = {"FloorLIF": {"least": 0.0}, "OddLIF": {"positive": True}, "WholeLIF": {"whole": True}}
-    for kind, said in steps.items():
-        changed = [replace(own, **said) if own.name == "step" else own for own in TRAITS.parameters]
+    limits = {"FloorLIF": {"least": 0.0}, "OddLIF": {"positive": True}, "WholeLIF": {"whole": True}}
+    for kind, limit in limits.items():
+        changed = [
+            replace(parameter, **limit) if parameter.name == "step" else parameter
+            for parameter in TRAITS.parameters
+        ]
         register_node(replace(TRAITS, type=kind, parameters=tuple(changed)))
         register_neuron(replace(MODEL, kind=kind))
     nodes = {"input": build.input(1)}
-    for kind in ("AdaptiveLIF", *steps):
+    for kind in ("AdaptiveLIF", *limits):
         nodes |= {f"w{kind}": build.linear(2), kind: build.node(kind, 2, **VALUES | {"step": 1.0})}
     network = lower(build.network(nodes, [tuple(nodes)], seed=0))
-    found = dict(find_trainables(network, ("step",), longest_delay=1.0)[0])
-    assert {kind: dict(own)["step"] for kind, own in found.items()} == {
-        "AdaptiveLIF": Free(),
-        "FloorLIF": Positive(low=0.0),
-        "OddLIF": Positive(),
+    assert constraints_of(network, ("step",)) == {
+        "AdaptiveLIF": {"step": Free()},
+        "FloorLIF": {"step": Positive(low=0.0)},
+        "OddLIF": {"step": Positive()},
     }
-    found = find_trainables(network, ("OddLIF.step",), longest_delay=1.0)[0]
-    assert found == (("OddLIF", (("step", Positive()),)),)
-    with pytest.raises(UsageError, match=r"'WholeLIF\.step' cannot be trained"):
-        find_trainables(network, ("WholeLIF.step",), longest_delay=1.0)
+    assert constraints_of(network, ("OddLIF.step",)) == {"OddLIF": {"step": Positive()}}
+    refused = partial(constraints_of, network, ("WholeLIF.step",))
+    assert_refused(refused, UsageError, r"'WholeLIF\.step'")
 
 
-@pytest.mark.parametrize("purpose", ["bss2", "snntorch", "norse"])
-def test_who_does_not_know_it_says_so(purpose):
-    report = jaxsnn.check(drawn(4)[0], purpose)
-    assert not report.ok
-    assert all("AdaptiveLIF" in problem.message for problem in report.problems[:1])
-
-
-def test_a_model_that_says_nothing_assumes_nothing():
-    """Not that all neurons flow alike, nor that arrivals move V, nor boxes."""
+def test_a_neuron_model_assumes_nothing_by_default():
+    """Not that all neurons have equal time constants, nor that arrivals move V, nor boxes."""
     neuron = Neuron()
     assert (neuron.uniform, neuron.certain, neuron.width) == (False, True, 0.0)
     assert (neuron.jumps, neuron.drops, neuron.level) == (False, True, None)
@@ -474,12 +436,9 @@ def test_a_model_that_says_nothing_assumes_nothing():
 
 
 def test_a_model_without_dynamics_and_another_of_the_same_name_are_refused():
-    with pytest.raises(UsageError, match="'Other' has no dynamics: give it a function"):
-        register_neuron(NeuronModel(kind="Other", fires=True))
+    no_dynamics = partial(register_neuron, NeuronModel(kind="Other", fires=True))
+    assert_refused(no_dynamics, UsageError, "'Other'", fix="function")
     for kind in ("LIF", "AdaptiveLIF"):
-        other = NeuronModel(kind=kind, fires=True, dynamics=lambda population: AdaptiveLIF())
-        with pytest.raises(
-            UsageError, match=f"there already is a neuron model '{kind}' already: rename"
-        ):
-            register_neuron(other)
+        model = NeuronModel(kind=kind, fires=True, dynamics=lambda population: AdaptiveLIF())
+        assert_refused(partial(register_neuron, model), UsageError, f"'{kind}'", fix="rename")
     register_neuron(MODEL)  # the same again

@@ -136,7 +136,7 @@ def test_equal_rates_are_powers_of_time():
     assert time < 1
 
 
-def test_what_a_model_says_that_says_nothing():
+def test_defaults_of_a_model():
     """It assumes nothing, knows no bound, and reads its leak and slopes off its rate."""
     plain, alike = Modes(), Modes(uniform=True)
     assert (plain.jumps, plain.drops, plain.uniform, plain.certain) == (False, True, False, True)

@@ -57,12 +57,12 @@ def response(network, engine):
 @pytest.mark.parametrize("kind", LAYERS)
 def test_a_gain_scales_spikes_as_weights_do(x64, kind, gain, engine):
     named = {LAYERS[kind][2]: gain}
-    found = response(network(kind, WEIGHTS, **named), ENGINES[engine])
+    scaled = response(network(kind, WEIGHTS, **named), ENGINES[engine])
     expected = response(network(kind, gain * WEIGHTS), ENGINES[engine])
-    np.testing.assert_allclose(found, expected, rtol=1e-12, atol=0)
+    np.testing.assert_allclose(scaled, expected, rtol=1e-12, atol=0)
     if gain == 3.0:  # a test of which something comes
-        assert np.isfinite(np.asarray(found)).sum() >= 3
-        assert not np.allclose(found, response(network(kind, WEIGHTS), ENGINES[engine]))
+        assert np.isfinite(np.asarray(scaled)).sum() >= 3
+        assert not np.allclose(scaled, response(network(kind, WEIGHTS), ENGINES[engine]))
 
 
 def test_a_gain_scales_the_voltage_that_drives_others(x64):
@@ -75,9 +75,9 @@ def test_a_gain_scales_the_voltage_that_drives_others(x64):
         network, engine = lower(graph, dtype=float), TimeStepped(record=("4",))
         return simulate(network, EVENTS, T_END, engine=engine).count("4")
 
-    found = spikes(2.5, WEIGHTS)
-    np.testing.assert_array_equal(found, spikes(1.0, 2.5 * WEIGHTS))
-    assert np.asarray(found).sum() > np.asarray(spikes(1.0, WEIGHTS)).sum() > 0
+    count = spikes(2.5, WEIGHTS)
+    np.testing.assert_array_equal(count, spikes(1.0, 2.5 * WEIGHTS))
+    assert np.asarray(count).sum() > np.asarray(spikes(1.0, WEIGHTS)).sum() > 0
 
 
 def loss(network, engine):
@@ -100,8 +100,8 @@ def test_gradients_by_gains_are_those_of_differences(x64, kind, gain, backend):
     parameters = lowered.parameters
 
     def of(name, shift):
-        own = {**parameters["2"], name: parameters["2"][name] + shift}
-        return loss(lowered.with_parameters({**parameters, "2": own}), engine)
+        values = {**parameters["2"], name: parameters["2"][name] + shift}
+        return loss(lowered.with_parameters({**parameters, "2": values}), engine)
 
     gradient = jax.grad(lambda p: loss(lowered.with_parameters(p), engine))(parameters)["2"]
     for name in named:
@@ -145,8 +145,8 @@ def test_a_gain_scales_spikes_and_currents_alike(x64, kind):
     still = network(0.0)
 
     def total(gain):
-        own = {**still.parameters["readout"], name: gain}
-        return voltages(still.with_parameters({**still.parameters, "readout": own})).sum()
+        values = {**still.parameters["readout"], name: gain}
+        return voltages(still.with_parameters({**still.parameters, "readout": values})).sum()
 
     gradient = jax.grad(total)(jnp.zeros(3))
     np.testing.assert_allclose(gradient, of_one.sum((0, 1)), rtol=1e-9)

@@ -47,8 +47,8 @@ def alone(neuron, lanes, t_end, slots, refractory=0.0):
     spec = LayerSpec(neuron=neuron, max_spikes=slots, refractory=refractory)
     weight, time = jnp.zeros((1, 1), dtype), jnp.full((1, 1), 0.3, dtype)
     row = jnp.zeros(1, jnp.int32)
-    found, _ = jax.jit(simulate_layer, static_argnums=0)(spec, weight, lanes, time, row, t_end)
-    return found
+    spikes, _ = jax.jit(simulate_layer, static_argnums=0)(spec, weight, lanes, time, row, t_end)
+    return spikes
 
 
 def in_group(neuron, lanes, t_end, slots, refractory=0.0, delay=None):
@@ -83,12 +83,12 @@ def test_float32_keeps_time_for_many_time_constants(engine, neuron, refractory, 
     # the period of the very numbers that float32 holds
     period = -np.log(-float(lanes.threshold[0])) + float(np.float32(refractory))
     slots = int(t_end / period) + 10
-    found = engine(neuron, lanes, t_end, slots, refractory)
-    number = np.arange(1, int(found.count[0, 0]) + 1)
-    wanted = number * period - float(np.float32(refractory))
+    spikes = engine(neuron, lanes, t_end, slots, refractory)
+    number = np.arange(1, int(spikes.count[0, 0]) + 1)
+    expected = number * period - float(np.float32(refractory))
     assert len(number) == int((t_end + float(np.float32(refractory))) // period)
-    times = np.asarray(found.time, float)[0, 0, : len(number)]
-    np.testing.assert_allclose(times, wanted, rtol=0, atol=1e-6 * t_end)
+    times = np.asarray(spikes.time, float)[0, 0, : len(number)]
+    np.testing.assert_allclose(times, expected, rtol=0, atol=1e-6 * t_end)
 
 
 def test_float32_keeps_time_round_a_loop_of_delays():
@@ -96,16 +96,16 @@ def test_float32_keeps_time_round_a_loop_of_delays():
     lanes = tonic(jnp.float32, threshold=1.0, v_reset=0.0, v_start=0.0)
     layer = LayerSpec(neuron=LIFDelta(), max_spikes=20_100)
     spec = GroupSpec(layers=(layer,), edges=((0, 0),), max_events=20_100)
-    one = jnp.full((1, 1), 1.5, jnp.float32)
-    arrivals = ((one, jnp.full((1, 1), 0.3, jnp.float32), jnp.zeros(1, jnp.int32)),)
+    weight = jnp.full((1, 1), 1.5, jnp.float32)
+    arrivals = ((weight, jnp.full((1, 1), 0.3, jnp.float32), jnp.zeros(1, jnp.int32)),)
     delay = np.float32(0.1)
     run = jax.jit(group_spikes, static_argnums=0)
-    found = run(spec, arrivals, ((one, jnp.asarray(delay)),), (lanes,), 2000.05).spikes[0]
-    count = int(found.count[0, 0])
-    wanted = float(np.float32(0.3)) + float(delay) * np.arange(count)
-    assert count == int((2000.05 - wanted[0]) / float(delay)) + 1
-    times = np.asarray(found.time, float)[0, 0, :count]
-    np.testing.assert_allclose(times, wanted, rtol=0, atol=1e-6 * 2000)
+    spikes = run(spec, arrivals, ((weight, jnp.asarray(delay)),), (lanes,), 2000.05).spikes[0]
+    count = int(spikes.count[0, 0])
+    expected = float(np.float32(0.3)) + float(delay) * np.arange(count)
+    assert count == int((2000.05 - expected[0]) / float(delay)) + 1
+    times = np.asarray(spikes.time, float)[0, 0, :count]
+    np.testing.assert_allclose(times, expected, rtol=0, atol=1e-6 * 2000)
 
 
 @pytest.mark.parametrize(
@@ -115,8 +115,8 @@ def test_float32_keeps_time_round_a_loop_of_delays():
 def test_neurons_of_nearly_equal_time_constants_go_on_firing(engine, apart):
     """The last arrival is more than 36 time constants ago, j is nothing beside V."""
     lanes = tonic(jnp.float64, tau_syn=1 + apart, j_start=0.3)
-    found = engine(CubaLIFDelta(tau_shape=TauShape.ANY), lanes, 300.0, 80)
-    times = np.asarray(found.time)[0, 0, : int(found.count[0, 0])]
+    spikes = engine(CubaLIFDelta(tau_shape=TauShape.ANY), lanes, 300.0, 80)
+    times = np.asarray(spikes.time)[0, 0, : int(spikes.count[0, 0])]
     gaps = np.diff(times)
     np.testing.assert_allclose(gaps[times[:-1] > 40], PERIODS, rtol=1e-12)
     assert times[-1] > 300 - PERIODS
@@ -155,13 +155,13 @@ def test_closed_boxes_leave_nothing_behind_in_a_group(name):
     lanes = tonic(np.float32, 20, threshold=0.5, v_reset=0.0, v_start=0.0)
     layer = LayerSpec(neuron=BOXES[name], max_spikes=64)
     spec = GroupSpec(layers=(layer,), edges=((0, 0), (0, 0)), max_events=1500)
-    own = jnp.asarray(np.random.default_rng(1).normal(0, 90.0, (20, 20)), np.float32)
+    back = jnp.asarray(np.random.default_rng(1).normal(0, 90.0, (20, 20)), np.float32)
     width = jnp.asarray(1e-3, np.float32)
-    feedback = ((own, width), (-own, 2 * width))
+    feedback = ((back, width), (-back, 2 * width))
 
     def run(t_end):
-        given = ((weight, time, row.astype(jnp.int32)),)
-        return group_spikes(spec, given, feedback, (lanes,), t_end).spikes[0]
+        arrivals = ((weight, time, row.astype(jnp.int32)),)
+        return group_spikes(spec, arrivals, feedback, (lanes,), t_end).spikes[0]
 
     run = jax.jit(run)
     short, long = run(100.0), run(1e7)

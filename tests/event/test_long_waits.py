@@ -27,8 +27,8 @@ def network_of(neurons, *more, weight=4.0):
 
 def boxed(network):
     populations = {
-        name: replace(one, spike_kernel="box", dt=5e-4, obstacles=())
-        for name, one in network.populations.items()
+        name: replace(population, spike_kernel="box", dt=5e-4, obstacles=())
+        for name, population in network.populations.items()
     }
     return Network(parameters=network.parameters, wires=network.wires, populations=populations)
 
@@ -43,10 +43,10 @@ def test_no_spike_is_lost(taus, kernel):
         build.cubalif(tau_mem=tau_mem * 1e-3, tau_syn=tau_syn * 1e-3, v_threshold=0.2)
     )
     network = boxed(network) if kernel == "box" else network
-    for known in (network, network.with_free_time_constants()):
+    for variant in (network, network.with_free_time_constants()):
         counts = [
             int(
-                simulate(known, ONE_SPIKE, end, engine=EventDriven(max_spikes=200))
+                simulate(variant, ONE_SPIKE, end, engine=EventDriven(max_spikes=200))
                 .spikes["2"]
                 .count.sum()
             )
@@ -82,9 +82,9 @@ def test_no_spike_and_no_maximum_is_made_up(taus, kernel):
     for kind in (build.cubalif(v_threshold=0.2, **values), build.cubali(**values)):
         network = lower(build.sequential(build.input(2), build.linear(1, weight=weight), kind))
         network = boxed(network) if kernel == "box" else network
-        for known in (network, network.with_free_time_constants()):
+        for variant in (network, network.with_free_time_constants()):
             solutions = [
-                simulate(known, events, end, engine=EventDriven(max_spikes=200)) for end in ENDS
+                simulate(variant, events, end, engine=EventDriven(max_spikes=200)) for end in ENDS
             ]
             if "2" in solutions[0].spikes:
                 counts = [int(solution.spikes["2"].count.sum()) for solution in solutions]

@@ -1,5 +1,5 @@
-"""What long lists of arrivals take instead, lanes picked out and one pass backwards, against what
-short ones take.
+"""Long lists of arrivals, for which lanes are picked out and gradients take one pass backwards, against
+the code for short lists.
 """
 
 from dataclasses import replace
@@ -19,6 +19,7 @@ from jaxsnn.event.dynamics.lif import LIFDelta
 from jaxsnn.event.forward import simulate_layer
 from jaxsnn.event.forward.layer import LayerSpec
 from jaxsnn.network.structure import TauShape
+from tests.event.agreement import assert_trees_close, finite_times
 from tests.event.cases import population
 
 ROWS, ARRIVALS, SAMPLES, T_END = 5, 70, 3, 8.0
@@ -37,15 +38,7 @@ CASES = {
 }
 
 
-#: The others take other branches of the same code.
-QUICK = ("double",)
-
-
-def few_or_slow(name):
-    return name if name in QUICK else pytest.param(name, marks=pytest.mark.slow)
-
-
-def given(neuron, neurons, seed):
+def drawn(neuron, neurons, seed):
     """Lanes, weights, times and rows of a population, with several arrivals at one time."""
     rng = np.random.default_rng(seed)
     shape = getattr(neuron, "tau_shape", TauShape.ANY)
@@ -63,59 +56,74 @@ def given(neuron, neurons, seed):
     return jnp.asarray(weight), lanes, jnp.asarray(times), jnp.asarray(rows)
 
 
-def outcome(spec, arguments, cotangent):
-    """Spikes, and all gradients of a weighted sum of their times."""
-    weight, lanes, times, rows = arguments
+def loss_of(spec, rows, cotangent=1.0, t_end=T_END):
+    """A weighted sum of spike times as a function of weight, lanes and times of arrivals; the spikes.
+    A cotangent of unused slots must not count.
+    """
 
-    def total(weight, lanes, times):
-        spikes = layer_spikes(spec, weight, lanes, times, rows, jnp.float64(T_END))
-        fired = jnp.isfinite(spikes.time)
-        # a cotangent of unused slots must not count
-        return jnp.sum(jnp.where(fired, spikes.time * cotangent, 0.0)), spikes
+    def loss(weight, lanes, times):
+        spikes = layer_spikes(spec, weight, lanes, times, rows, jnp.asarray(t_end, times.dtype))
+        return jnp.sum(finite_times(spikes.time) * cotangent), spikes
 
-    by_all = jax.value_and_grad(total, argnums=(0, 1, 2), has_aux=True)
-    (_, spikes), gradients = jax.jit(by_all)(weight, lanes, times)
+    return loss
+
+
+def spikes_and_gradients(spec, case, cotangent):
+    *variables, rows = case
+    both = jax.value_and_grad(loss_of(spec, rows, cotangent), (0, 1, 2), has_aux=True)
+    (_, spikes), gradients = jax.jit(both)(*variables)
     return spikes, gradients
 
 
+@pytest.fixture
+def limits(monkeypatch):
+    """`limits(n, ...)`: from how many arrivals and lanes on lists are long, with nothing compiled
+    before.
+    """
+
+    def change(arrivals, lanes=simulate_layer._MANY_LANES, block=simulate_layer._LONG_BLOCK):
+        monkeypatch.setattr(simulate_layer, "_MANY_ARRIVALS", arrivals)
+        monkeypatch.setattr(simulate_layer, "_MANY_LANES", lanes)
+        monkeypatch.setattr(simulate_layer, "_LONG_BLOCK", block)
+        monkeypatch.setattr(layer_adjoint, "_MANY_ARRIVALS", arrivals)
+        jax.clear_caches()
+
+    yield change
+    jax.clear_caches()
+
+
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("name", [few_or_slow(name) for name in CASES])
-def test_long_lists_give_the_same(name, monkeypatch):
+@pytest.mark.parametrize(
+    "name",
+    # the others take other branches of the same code
+    [pytest.param(name, marks=[pytest.mark.slow] * (name != "double")) for name in CASES],
+)
+def test_long_lists_give_the_same(name, limits):
     neuron, options = CASES[name]
     options = {"max_spikes": 40, "neurons": 40} | options
     neurons = options.pop("neurons")
     spec = LayerSpec(neuron=neuron, **options)
-    arguments = given(neuron, neurons, seed=list(CASES).index(name))
+    case = drawn(neuron, neurons, seed=list(CASES).index(name))
     cotangent = np.random.default_rng(9).normal(size=(SAMPLES, neurons, spec.max_spikes))
-    monkeypatch.setattr(simulate_layer, "_MANY_ARRIVALS", 10**6)
-    monkeypatch.setattr(layer_adjoint, "_MANY_ARRIVALS", 10**6)
-    expected, gradients = outcome(spec, arguments, cotangent)
-    jax.clear_caches()
-    monkeypatch.setattr(simulate_layer, "_MANY_ARRIVALS", 1)
-    monkeypatch.setattr(simulate_layer, "_MANY_LANES", 1)
-    monkeypatch.setattr(simulate_layer, "_LONG_BLOCK", 5)
-    monkeypatch.setattr(layer_adjoint, "_MANY_ARRIVALS", 1)
-    spikes, others = outcome(spec, arguments, cotangent)
+    limits(10**6)
+    expected, expected_gradients = spikes_and_gradients(spec, case, cotangent)
+    limits(1, lanes=1, block=5)
+    spikes, gradients = spikes_and_gradients(spec, case, cotangent)
     assert int(expected.count.sum()) > 60
     np.testing.assert_array_equal(spikes.count, expected.count)
     np.testing.assert_allclose(spikes.time, expected.time, rtol=0, atol=1e-12)
     np.testing.assert_allclose(spikes.slope, expected.slope, rtol=1e-9)
-    for mine, theirs in zip(jax.tree.leaves(others), jax.tree.leaves(gradients), strict=True):
-        size = float(np.abs(theirs).max()) or 1.0
-        np.testing.assert_allclose(mine, theirs, rtol=1e-9, atol=1e-10 * size)
-    jax.clear_caches()
+    assert_trees_close(gradients, expected_gradients, rtol=1e-9, atol=1e-10)
 
 
-# ---- what is assumed, and what is asked for
+# ---- guesses of time constants, and gradients by some of the numbers
 
+UNIFORM_DOUBLE = CubaLIFDelta(tau_shape=TauShape.DOUBLE, uniform=True)
+#: Name -> the neuron, options of the layer, whether its lists are long.
 GUESSES = {
-    "short lists": (CubaLIFDelta(tau_shape=TauShape.DOUBLE, uniform=True), {}, False),
-    "long lists": (CubaLIFDelta(tau_shape=TauShape.DOUBLE, uniform=True), {}, True),
-    "one spike": (
-        CubaLIFDelta(tau_shape=TauShape.DOUBLE, uniform=True),
-        {"once": True, "max_spikes": 1},
-        False,
-    ),
+    "short lists": (UNIFORM_DOUBLE, {}, False),
+    "long lists": (UNIFORM_DOUBLE, {}, True),
+    "one spike": (UNIFORM_DOUBLE, {"once": True, "max_spikes": 1}, False),
     "refractory": (CubaLIFDelta(uniform=True), {"refractory": 0.3}, False),
     "lif": (LIFDelta(spike_area=0.25, uniform=True), {}, False),
 }
@@ -124,68 +132,53 @@ GUESSES = {
 @pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("name", GUESSES)
-def test_one_program_is_right_whether_a_guess_holds_or_not(name, monkeypatch):
+def test_one_program_is_right_whether_a_guess_holds_or_not(name, limits):
     neuron, options, long = GUESSES[name]
     options = {"max_spikes": 40} | options
     if long:
-        monkeypatch.setattr(simulate_layer, "_MANY_ARRIVALS", 1)
-        monkeypatch.setattr(simulate_layer, "_MANY_LANES", 1)
-        monkeypatch.setattr(layer_adjoint, "_MANY_ARRIVALS", 1)
-    jax.clear_caches()
-    weight, lanes, times, rows = given(neuron, 40, seed=5)
+        limits(1, lanes=1)
+    weight, lanes, *events = drawn(neuron, 40, seed=5)
     field = neuron.flow_fields[0]
     taus = getattr(lanes, field)
-    other = replace(lanes, **{field: taus * jnp.linspace(0.7, 1.4, len(taus))})
+    spread = replace(lanes, **{field: taus * jnp.linspace(0.7, 1.4, len(taus))})
     cotangent = np.random.default_rng(9).normal(size=(SAMPLES, 40, options["max_spikes"]))
     guess, plain = (
-        LayerSpec(neuron=each, **options) for each in (neuron.guessed(), neuron.unassuming())
+        LayerSpec(neuron=model, **options) for model in (neuron.guessed(), neuron.unassuming())
     )
-    assert (bool(guess.neuron.holds(lanes)), bool(guess.neuron.holds(other))) == (True, False)
-    counts, firsts = [], []
-    for own in (lanes, other):
-        spikes, gradients = outcome(guess, (weight, own, times, rows), cotangent)
-        expected, others = outcome(plain, (weight, own, times, rows), cotangent)
-        counts.append(int(expected.count.sum()))
-        firsts.append(np.asarray(expected.time[..., 0]))
+    first_times = []
+    for case, holds in ((lanes, True), (spread, False)):
+        assert bool(guess.neuron.holds(case)) is holds
+        spikes, gradients = spikes_and_gradients(guess, (weight, case, *events), cotangent)
+        expected, expected_gradients = spikes_and_gradients(
+            plain, (weight, case, *events), cotangent
+        )
+        assert int(expected.count.sum()) > 30
         np.testing.assert_array_equal(spikes.count, expected.count)
         np.testing.assert_allclose(spikes.time, expected.time, rtol=0, atol=1e-12)
-        for mine, theirs in zip(jax.tree.leaves(gradients), jax.tree.leaves(others), strict=True):
-            np.testing.assert_allclose(mine, theirs, rtol=1e-8, atol=1e-8)
-    assert min(counts) > 30
-    assert (firsts[0] != firsts[1]).sum() > 20
-    jax.clear_caches()
+        assert_trees_close(gradients, expected_gradients, rtol=1e-8, absolute=1e-8)
+        first_times.append(np.asarray(expected.time[..., 0]))
+    assert (first_times[0] != first_times[1]).sum() > 20
 
 
-def number_of_equations(spec, arguments, argnums):
-    """Of the program of a gradient, those of programs inside it included."""
-    weight, lanes, times, rows = arguments
-
-    def total(weight, lanes, times):
-        spikes = layer_spikes(spec, weight, lanes, times, rows, jnp.float32(T_END))
-        return jnp.sum(jnp.where(jnp.isfinite(spikes.time), spikes.time, 0.0))
-
-    program = jax.make_jaxpr(jax.grad(total, argnums=argnums))(weight, lanes, times)
-
-    def equations(jaxpr):
-        inner = jaxprs_in_params
-        return len(jaxpr.eqns) + sum(
-            equations(each) for own in jaxpr.eqns for each in inner(own.params)
-        )
-
-    return equations(program.jaxpr)
+def count_equations(jaxpr):
+    """Equations of a program, those of programs inside it included."""
+    inner = [own for equation in jaxpr.eqns for own in jaxprs_in_params(equation.params)]
+    return len(jaxpr.eqns) + sum(map(count_equations, inner))
 
 
-@pytest.mark.parametrize("long", [False, True])
-def test_what_nobody_asks_for_is_not_in_the_program(long, monkeypatch):
-    monkeypatch.setattr(layer_adjoint, "_MANY_ARRIVALS", 1 if long else 10**6)
-    neuron, _ = CASES["double"]
-    spec = LayerSpec(neuron=neuron, max_spikes=2)
-    arguments = jax.tree.map(
+@pytest.mark.parametrize("arrivals", [1, 10**6], ids=["long lists", "short lists"])
+def test_gradients_that_are_not_requested_are_not_in_the_program(arrivals, monkeypatch):
+    monkeypatch.setattr(layer_adjoint, "_MANY_ARRIVALS", arrivals)
+    spec = LayerSpec(neuron=UNIFORM_DOUBLE, max_spikes=2)
+    *variables, rows = jax.tree.map(
         lambda array: array.astype("float32") if array.dtype == "float64" else array,
-        given(neuron, 40, seed=0),
+        drawn(UNIFORM_DOUBLE, 40, seed=0),
     )
     weights, times, lanes = (
-        number_of_equations(spec, arguments, n) for n in ((0,), (0, 2), (0, 1))
+        count_equations(
+            jax.make_jaxpr(jax.grad(loss_of(spec, rows), argnums, has_aux=True))(*variables).jaxpr
+        )
+        for argnums in ((0,), (0, 2), (0, 1))
     )
     assert weights < times < lanes
     assert weights < 0.75 * lanes
@@ -194,26 +187,18 @@ def test_what_nobody_asks_for_is_not_in_the_program(long, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("name", ["double", "lif, delta, subtract"])
-@pytest.mark.parametrize("long", [False, True])
-def test_a_gradient_does_not_depend_on_what_else_is_asked_for(name, long, monkeypatch):
-    monkeypatch.setattr(layer_adjoint, "_MANY_ARRIVALS", 1 if long else 10**6)
+@pytest.mark.parametrize("arrivals", [1, 10**6], ids=["long lists", "short lists"])
+def test_a_gradient_does_not_depend_on_those_beside_it(name, arrivals, monkeypatch):
+    monkeypatch.setattr(layer_adjoint, "_MANY_ARRIVALS", arrivals)
     neuron, options = CASES[name]
     spec = LayerSpec(neuron=neuron, max_spikes=40, **options)
-    weight, lanes, times, rows = given(neuron, 40, seed=0)
-
-    def total(weight, lanes, times):
-        spikes = layer_spikes(spec, weight, lanes, times, rows, jnp.float64(T_END))
-        return jnp.sum(jnp.where(jnp.isfinite(spikes.time), spikes.time, 0.0))
-
+    *variables, rows = drawn(neuron, 40, seed=0)
     jax.clear_caches()
-    every = jax.jit(jax.grad(total, argnums=(0, 1, 2)))(weight, lanes, times)
+    gradient = lambda by: jax.jit(jax.grad(loss_of(spec, rows), by, has_aux=True))(*variables)[0]  # noqa: E731
+    together = gradient((0, 1, 2))
     for number in range(3):
-        alone = jax.jit(jax.grad(total, argnums=number))(weight, lanes, times)
-        for mine, theirs in zip(
-            jax.tree.leaves(alone), jax.tree.leaves(every[number]), strict=True
-        ):
-            np.testing.assert_allclose(mine, theirs, rtol=1e-9, atol=1e-12)
-    assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves((every[0], every[2])))
+        assert_trees_close(gradient(number), together[number], rtol=1e-9, absolute=1e-12)
+    assert all(np.abs(leaf).max() > 0 for leaf in (together[0], together[2]))
     jax.clear_caches()
 
 
@@ -222,22 +207,14 @@ def test_a_gradient_does_not_depend_on_what_else_is_asked_for(name, long, monkey
 
 @pytest.mark.usefixtures("x64")
 def test_gradients_are_exported_for_batches_of_any_size():
-    neuron = CubaLIFDelta(tau_shape=TauShape.DOUBLE, uniform=True)
-    weight, lanes, times, rows = given(neuron, 40, seed=4)
-    spec = LayerSpec(neuron=neuron, max_spikes=12)
+    weight, lanes, times, rows = drawn(UNIFORM_DOUBLE, 40, seed=4)
+    spec = LayerSpec(neuron=UNIFORM_DOUBLE, max_spikes=12)
 
     def gradients(weight, times, rows):
-        def total(weight, times):
-            spikes = layer_spikes(spec, weight, lanes, times, rows, jnp.float64(T_END))
-            return jnp.sum(jnp.where(jnp.isfinite(spikes.time), spikes.time, 0.0))
-
-        return jax.grad(total, (0, 1))(weight, times)
+        return jax.grad(loss_of(spec, rows), (0, 2), has_aux=True)(weight, lanes, times)[0]
 
     (batch,) = export.symbolic_shape("batch")
     shapes = (jax.ShapeDtypeStruct((batch, ARRIVALS), x.dtype) for x in (times, rows))
     shape = jax.ShapeDtypeStruct(weight.shape, weight.dtype)
-    exported = export.export(jax.jit(gradients))(shape, *shapes)
-    for found, expected in zip(
-        exported.call(weight, times, rows), gradients(weight, times, rows), strict=True
-    ):
-        np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-11 * abs(expected).max())
+    exported = export.export(jax.jit(gradients))(shape, *shapes).call(weight, times, rows)
+    assert_trees_close(exported, gradients(weight, times, rows), rtol=1e-9, atol=1e-11)

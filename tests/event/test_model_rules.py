@@ -32,10 +32,10 @@ pytestmark = pytest.mark.usefixtures("x64")
 models = pytest.mark.parametrize("name", MODELS)
 
 
-def close(found, wanted):
-    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+def close(actual, expected):
+    for array, reference in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(
-            one, np.broadcast_to(other, np.shape(one)), rtol=2e-9, atol=1e-12
+            array, np.broadcast_to(reference, np.shape(array)), rtol=2e-9, atol=1e-12
         )
 
 
@@ -53,9 +53,9 @@ def drawn(name, seed=0):
 @models
 def test_coefficients_change_with_the_time_constants_as_their_flow_does(name):
     neuron, lanes, _, t = drawn(name)
-    found, wanted = neuron.decay_by(lanes, t), Neuron.decay_by(neuron, lanes, t)
-    assert found[1].keys() == wanted[1].keys()
-    close(found, wanted)
+    closed_form, by_rule = neuron.decay_by(lanes, t), Neuron.decay_by(neuron, lanes, t)
+    assert closed_form[1].keys() == by_rule[1].keys()
+    close(closed_form, by_rule)
 
 
 @models
@@ -87,7 +87,7 @@ def test_leak_slope_and_drop_are_those_of_the_state(name):
 
 
 @models
-def test_who_fires_at_once(name):
+def test_neurons_above_their_threshold_fire_at_once(name):
     """Those that an arrival or the start puts above the threshold; at it all but membranes that
     deltas move, and these where equality is enough.
     """
@@ -116,7 +116,7 @@ def test_an_overshoot_is_kept_by_those_that_subtract(name):
 @models
 def test_an_arrival_moves_one_part_of_the_state(name):
     neuron, _, state, t = drawn(name)
-    moved = [one - other for one, other in zip(neuron.arrive(state, t), state, strict=True)]
+    moved = [after - before for after, before in zip(neuron.arrive(state, t), state, strict=True)]
     for place, by in enumerate(moved):
         close(by, t if place == MOVED.get(name, 1) else 0 * t)
 
@@ -138,15 +138,17 @@ def test_no_crossing_comes_before_its_bound(name):
     assert np.where(crosses, bound / wait, 0.0).max() > 0.3  # it says something
 
 
-def test_a_model_that_says_nothing_of_readouts_is_refused_them():
+def test_a_model_without_extrema_and_integrals_is_refused_as_a_readout():
     class Silent(CubaLIFDelta):
         turns, extremum, integrals = Neuron.turns, Neuron.extremum, Neuron.integrals
 
     _, lanes, state, t = drawn("CubaLIF")
-    for call, what in (
+    for call, description in (
         (lambda: Silent().turns(lanes, state, state), "the extrema of V"),
         (lambda: Silent().extremum(lanes, state), "the extrema of V"),
         (lambda: Silent().integrals(lanes, t, 0.0), "integrals of V"),
     ):
-        with pytest.raises(LoweringError, match=f"the neuron model Silent does not define {what}"):
+        with pytest.raises(
+            LoweringError, match=f"the neuron model Silent says nothing of {description}"
+        ):
             call()

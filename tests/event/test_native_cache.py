@@ -1,6 +1,8 @@
 """Libraries in the cache folder: built once, whole or built again, and the truth of what is not there."""
 
 import os
+import subprocess
+import sys
 import threading
 import time
 
@@ -11,7 +13,8 @@ from jaxsnn.errors import LoweringError
 from jaxsnn.event.native import native_build
 from jaxsnn.event.native.native_build import _built, native_library
 from jaxsnn.event.native.native_cache import alone, cache_folder, is_whole
-from tests.event.test_native import build, network
+from tests.event.test_native import current_based, network
+from tests.helpers.refusals import assert_refused
 
 
 @pytest.fixture
@@ -54,7 +57,7 @@ def test_a_damaged_library_is_built_again(damage, compiler):
     assert path.read_text() == "no library\n"
     assert is_whole(path)
     assert calls(compiler) == 2
-    assert sorted(own.suffix for own in path.parent.iterdir()) == [".so", ".sum"]
+    assert sorted(file.suffix for file in path.parent.iterdir()) == [".so", ".sum"]
 
 
 def test_a_cut_library_is_replaced_before_it_is_loaded(run_python, compiler, native_kernels):
@@ -69,24 +72,42 @@ def test_a_cut_library_is_replaced_before_it_is_loaded(run_python, compiler, nat
     assert calls(compiler) == 2
 
 
-def test_what_cannot_be_loaded_is_built_again_once(compiler):
+def test_a_library_that_cannot_be_loaded_is_built_again_once(compiler):
     for _ in range(2):
-        found = native_library.__wrapped__("float32")
-        assert not found.there
-        assert ".so cannot be loaded: " in found.reason
-        assert "folder whose programs may be run" in found.fix
+        library = native_library.__wrapped__("float32")
+        assert not library.there
+        assert ".so cannot be loaded: " in library.reason
+        assert "folder whose programs may be run" in library.fix
         assert calls(compiler) == 2
+
+
+def test_a_compiler_that_fails_is_reported(compiler, tmp_path):
+    compiler.write_text("#!/bin/sh\necho 'x.cc: error: no such luck' >&2\nexit 1\n")
+    assert "did not build it" in native_library.__wrapped__("float32").reason
+    assert [path for path in (tmp_path / "cache").rglob("*") if path.is_file()] == []
+
+
+def test_of_several_processes_one_builds(compiler, tmp_path):
+    compiler.write_text(compiler.read_text().replace("echo x", "sleep 1\necho x"))
+    code = f"from jaxsnn.event.native.native_build import _built\nprint(_built('{compiler}', 'float32').exists())"
+    builders = [
+        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    assert [builder.communicate()[0].strip() for builder in builders] == ["True", "True"]
+    assert calls(compiler) == 1
+    assert list((tmp_path / "cache").rglob("*.lock")) == []
 
 
 def test_a_folder_that_cannot_be_written_is_named(compiler, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("JAXSNN_CACHE_DIR", str(tmp_path / "file"))
-    found = native_library.__wrapped__("float32")
-    assert f"it cannot be kept in {tmp_path / 'file'} (JAXSNN_CACHE_DIR): " in found.reason
-    monkeypatch.setattr("jaxsnn.event.streaming.native_library", lambda dtype: found)
-    neurons = build.cubalif(tau_mem="10ms", tau_syn="5ms")
-    with pytest.raises(LoweringError, match=r"cannot be kept .* set JAXSNN_CACHE_DIR to a folder"):
-        stream(network(neurons))
+    library = native_library.__wrapped__("float32")
+    assert f"it cannot be kept in {tmp_path / 'file'} (JAXSNN_CACHE_DIR): " in library.reason
+    monkeypatch.setattr("jaxsnn.event.streaming.native_library", lambda dtype: library)
+    net = network(current_based())
+    fix = "set JAXSNN_CACHE_DIR to a folder"
+    assert_refused(lambda: stream(net), LoweringError, "cannot be kept", code="no-native", fix=fix)
 
 
 @pytest.mark.parametrize(("given", "wanted"), [(".", "."), ("lib", "lib"), ("~/lib", "home/lib")])
@@ -99,7 +120,7 @@ def test_folders_are_whole_paths(given, wanted, tmp_path, monkeypatch):
     assert cache_folder() == (tmp_path / wanted).resolve()
 
 
-def test_what_killed_builds_have_left_is_removed(compiler, tmp_path):
+def test_leftovers_of_killed_builds_are_removed(compiler, tmp_path):
     path, old = _built(str(compiler), "float32"), time.time() - 2 * native_build._PATIENCE * 100
     folders = {
         f"{path.stem}-abc": False,
@@ -109,12 +130,12 @@ def test_what_killed_builds_have_left_is_removed(compiler, tmp_path):
         "tmp_empty": True,
     }
     for name in folders:
-        own = path.parent / name
-        own.mkdir()
+        folder = path.parent / name
+        folder.mkdir()
         if name != "tmp_empty":
-            (own / ("x" if name == "tmp_of_others" else "native-float64-0.so")).touch()
+            (folder / ("x" if name == "tmp_of_others" else "native-float64-0.so")).touch()
         if name != "tmp_new":
-            os.utime(own, (old, old))
+            os.utime(folder, (old, old))
     path.unlink()
     _built(str(compiler), "float32")
     assert {name: (path.parent / name).exists() for name in folders} == folders

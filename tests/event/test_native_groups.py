@@ -16,9 +16,9 @@ from jaxsnn.event.adjoint.recurrent_adjoint import group_spikes
 from jaxsnn.event.native.native_group import native_group_spikes
 from jaxsnn.nir import build
 from tests.event import recurrent_cases
+from tests.event.agreement import assert_same_spikes
 from tests.event.differences import ENOUGH, relative_errors
 from tests.event.group_cases import ARRIVALS, CASES, SAMPLES, SPARSE, T_END, TAU, at_one_time
-from tests.event.same_spikes import assert_same_spikes
 
 pytestmark = pytest.mark.usefixtures("native_kernels")
 
@@ -115,7 +115,7 @@ def test_spikes_are_those_of_the_reference(name, x64):
         numbers, rows = recurrent_cases.drawn(name, seed)
         spec, case = recurrent_cases.spec_of(name), recurrent_cases.CASES[name]
         found = recurrent_cases.run(spec, case, numbers, rows, group=native(2))
-        wanted = recurrent_cases.expected(name, numbers, rows)
+        wanted = recurrent_cases.reference(name, numbers, rows)
         for spikes, times in zip(found.spikes, wanted, strict=True):
             assert np.isfinite(times).sum() > 3
             assert_same_spikes(spikes, times[..., :1] if spikes.time.shape[-1] == 1 else times)

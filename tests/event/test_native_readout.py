@@ -1,6 +1,7 @@
 """V of neurons that do not fire, by the native backend: as XLA finds it, with all gradients."""
 
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -14,20 +15,21 @@ from jaxsnn.event.dynamics.lif import LIFBox, LIFDelta
 from jaxsnn.event.forward.readout import Drive, membrane
 from jaxsnn.event.native.native_readout import native_membrane
 from jaxsnn.nir import build
-from tests.event.test_native import TAU, lanes_of
+from tests.event.agreement import assert_trees_close, assert_trees_equal, finite_times
+from tests.event.layer_cases import TAU, lanes_of
 
 pytestmark = pytest.mark.usefixtures("native_kernels")
 
 BATCH, ARRIVALS, ROWS = 3, 25, 7
 
 
-def readout(model, own=False, neurons=5, dtype=jnp.float64):
+def drawn(model, mixed=False, neurons=5, dtype=jnp.float64):
     """A drive and sample times, one of them that of an arrival, and out of order."""
     rng = np.random.default_rng(neurons)
     time = rng.uniform(0, 0.05, (BATCH, ARRIVALS))
     time[rng.random(time.shape) < 0.1] = np.inf
     time[:, 3] = 0.02
-    lanes = lanes_of(rng, (neurons,), 1.7, own, False, dtype)
+    lanes = lanes_of(rng, (neurons,), 1.7, mixed=mixed, dtype=dtype)
     drive = Drive(
         neuron=model(),
         lanes=lanes,
@@ -39,26 +41,23 @@ def readout(model, own=False, neurons=5, dtype=jnp.float64):
     return drive, jnp.asarray([0.04, 0.02, 0.0, 0.011], dtype)
 
 
-def weighed(way, drive, cotangent):
-    """A function of what moves V, which is a float, and V."""
+def loss_of(read, drive, samples):
+    """A weighted sum of squares of V as a function of weight, lanes, times and sample times; and V."""
+    shape = BATCH, len(samples), drive.weight.shape[1]
+    cotangent = jnp.asarray(np.random.default_rng(1).normal(size=shape), drive.weight.dtype)
 
-    def value(weight, lanes, time, samples):
-        v = way(replace(drive, weight=weight, lanes=lanes, time=time), samples)
+    def loss(weight, lanes, time, samples):
+        v = read(replace(drive, weight=weight, lanes=lanes, time=time), samples)
         return jnp.sum(v**2 * cotangent), v
 
-    return value
+    return loss
 
 
-def arguments(drive, samples):
+def variables(drive, samples):
     return drive.weight, drive.lanes, drive.time, samples
 
 
-def cotangent_of(drive, samples):
-    shape = BATCH, len(samples), drive.weight.shape[1]
-    return jnp.asarray(np.random.default_rng(1).normal(size=shape), drive.weight.dtype)
-
-
-def native(drive, samples, threads=2):
+def by_kernels(drive, samples, threads=2):
     return native_membrane(drive, threads, samples)
 
 
@@ -66,98 +65,75 @@ CASES = [(CubaLIFDelta, False), (CubaLIFDelta, True), (LIFDelta, False), (LIFDel
 CASES += [(IFDelta, False), (LIFBox, True), (IFBox, False)]
 
 
-@pytest.mark.parametrize(("model", "own"), CASES)
-def test_both_backends_agree(model, own, x64):
-    drive, samples = readout(model, own, neurons=5 if own else 21)
+@pytest.mark.parametrize(("model", "mixed"), CASES)
+def test_both_backends_agree(model, mixed, x64):
+    drive, samples = drawn(model, mixed, neurons=5 if mixed else 21)
     if model is not CubaLIFDelta:  # what arrives moves V, and j is the bias
         drive = replace(drive, lanes=replace(drive.lanes, tau_syn=jnp.ones_like(drive.v_inf)))
-    cotangent = cotangent_of(drive, samples)
-    found, expected = (
-        jax.jit(jax.value_and_grad(weighed(way, drive, cotangent), argnums, has_aux=True))(
-            *arguments(drive, samples)
-        )
-        for argnums in [(0, 1, 2)]
-        for way in (native, membrane)
-    )
-    np.testing.assert_allclose(found[0][1], expected[0][1], atol=1e-12)
-    for ours, theirs in zip(*map(jax.tree.leaves, (found[1], expected[1])), strict=True):
-        ours, theirs = (
-            np.where(np.isfinite(drive.time), each, 0) if each.shape == drive.time.shape else each
-            for each in (ours, theirs)
-        )
-        np.testing.assert_allclose(ours, theirs, atol=1e-11 * (np.abs(theirs).max() + 1e-3))
+    results = []
+    for read in (by_kernels, membrane):
+        both = jax.value_and_grad(loss_of(read, drive, samples), (0, 1, 2), has_aux=True)
+        (_, v), (*gradient, by_time) = jax.jit(both)(*variables(drive, samples))
+        results.append((v, [*gradient, np.where(np.isfinite(drive.time), by_time, 0)]))
+    (v, gradient), (expected, expected_gradient) = results
+    np.testing.assert_allclose(v, expected, atol=1e-12)
+    assert_trees_close(gradient, expected_gradient, atol=1e-11, absolute=1e-14)
 
 
 @pytest.mark.parametrize("model", [CubaLIFDelta, LIFDelta])
 def test_gradients_are_finite_differences(model, x64):
-    drive, samples = readout(model, own=True)
-    value = jax.jit(weighed(native, drive, cotangent_of(drive, samples)))
-    given = arguments(drive, samples)[:3]
-    gradient = jax.grad(lambda *given: value(*given, samples)[0], (0, 1, 2))(*given)
-    rng = np.random.default_rng(2)
-    for number, scale in ((0, 1.0), (1, TAU), (2, TAU)):
+    drive, samples = drawn(model, mixed=True)
+    value = jax.jit(lambda *given: loss_of(by_kernels, drive, samples)(*given, samples)[0])
+    numbers = variables(drive, samples)[:3]
+    gradient, rng = jax.grad(value, (0, 1, 2))(*numbers), np.random.default_rng(2)
+    for number, scale in enumerate((1.0, TAU, TAU)):
         direction = jax.tree.map(
-            lambda x, scale=scale: jnp.asarray(rng.normal(size=x.shape) * scale), given[number]
+            lambda x, scale=scale: jnp.asarray(rng.normal(size=x.shape) * scale), numbers[number]
         )
         if number == 2:  # the arrival at the time of a sample stays there
             direction = direction.at[:, 3].set(0.0)
         ends = []
         for step in (1e-6, -1e-6):
-            moved = jax.tree.map(lambda x, d, step=step: x + step * d, given[number], direction)
-            ends.append(value(*(*given[:number], moved, *given[number + 1 :]), samples)[0])
-        along = sum(
-            float(jnp.sum(jnp.where(jnp.isfinite(d * g), d * g, 0.0)))
-            for d, g in zip(*map(jax.tree.leaves, (direction, gradient[number])), strict=True)
-        )
-        assert along == pytest.approx(float(ends[0] - ends[1]) / 2e-6, rel=1e-6)
+            moved = jax.tree.map(lambda x, d, step=step: x + step * d, numbers[number], direction)
+            ends.append(float(value(*numbers[:number], moved, *numbers[number + 1 :])))
+        products = jax.tree.map(jnp.multiply, direction, gradient[number])
+        along = sum(float(jnp.sum(finite_times(leaf))) for leaf in jax.tree.leaves(products))
+        assert along == pytest.approx((ends[0] - ends[1]) / 2e-6, rel=1e-6)
 
 
 @pytest.mark.slow
 def test_derivatives_that_the_kernels_do_not_have_are_those_of_xla(x64):
     """By the times of samples, and second ones."""
-    drive, samples = readout(CubaLIFDelta)
-    cotangent, found = cotangent_of(drive, samples), []
-    for way in (native, membrane):
-        value = weighed(way, drive, cotangent)
-        weight, *others = arguments(drive, samples)
-
-        def of_weight(weight, value=value, others=others):
-            return value(weight, *others)[0]
-
-        by_sample = jax.grad(lambda *given: value(*given)[0], 3)(weight, *others)  # noqa: B023
-        curved = jax.jvp(jax.grad(of_weight), (weight,), (jnp.sin(weight),))[1]
-        found.append((by_sample, curved))
-    for ours, theirs in zip(*found, strict=True):
-        assert jnp.abs(theirs).max() > 0
-        np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-9)
+    drive, samples = drawn(CubaLIFDelta)
+    weight, *others = variables(drive, samples)
+    results = []
+    for read in (by_kernels, membrane):
+        value = lambda *given, read=read: loss_of(read, drive, samples)(*given)[0]  # noqa: E731
+        of_weight = jax.grad(lambda weight, value=value: value(weight, *others))
+        curvature = jax.jvp(of_weight, (weight,), (jnp.sin(weight),))[1]
+        results.append((jax.grad(value, 3)(weight, *others), curvature))
+    assert all(jnp.abs(expected).max() > 0 for expected in results[1])
+    assert_trees_close(*results, rtol=1e-9, absolute=1e-9)
 
 
 def test_the_number_of_threads_changes_no_bit():
-    drive, samples = readout(CubaLIFDelta, neurons=40, dtype=jnp.float32)
-    cotangent = cotangent_of(drive, samples)
-    one, many = (
+    drive, samples = drawn(CubaLIFDelta, neurons=40, dtype=jnp.float32)
+    single, several = (
         jax.value_and_grad(
-            weighed(lambda *given, n=n: native(*given, n), drive, cotangent),
-            (0, 1, 2),
-            has_aux=True,
-        )(*arguments(drive, samples))
+            loss_of(partial(by_kernels, threads=n), drive, samples), (0, 1, 2), has_aux=True
+        )(*variables(drive, samples))
         for n in (1, 7)
     )
-    for a, b in zip(*map(jax.tree.leaves, (one, many)), strict=True):
-        np.testing.assert_array_equal(a, b)
+    assert_trees_equal(several, single)
 
 
-def test_nothing_arrives_and_nobody_is_there():
-    drive, samples = readout(CubaLIFDelta, dtype=jnp.float32)
-    nothing = replace(drive, time=drive.time[:, :0], row=drive.row[:, :0])
-    np.testing.assert_allclose(native(nothing, samples), membrane(nothing, samples), rtol=1e-5)
-    nobody = replace(
-        drive,
-        weight=drive.weight[:, :0],
-        lanes=jax.tree.map(lambda x: x[:0], drive.lanes),
-        v_inf=drive.v_inf[:0],
-    )
-    assert native(nobody, samples).shape == (BATCH, 4, 0)
+def test_readouts_without_arrivals_or_neurons():
+    drive, samples = drawn(CubaLIFDelta, dtype=jnp.float32)
+    silent = replace(drive, time=drive.time[:, :0], row=drive.row[:, :0])
+    np.testing.assert_allclose(by_kernels(silent, samples), membrane(silent, samples), rtol=1e-5)
+    lanes, v_inf = jax.tree.map(lambda x: x[:0], (drive.lanes, drive.v_inf))
+    no_neurons = replace(drive, weight=drive.weight[:, :0], lanes=lanes, v_inf=v_inf)
+    assert by_kernels(no_neurons, samples).shape == (BATCH, 4, 0)
 
 
 # ---- in a network: a native hidden layer, and a readout
@@ -172,11 +148,12 @@ def with_readout(last):
 
 
 def loss_and_text(net, **options):
+    """The loss with spikes and gradients, and the text of its program."""
     name, time = list(net.populations)[-1], jnp.linspace(0, 20e-3, 24).reshape(2, 12)
     index = jnp.asarray(np.arange(24).reshape(2, 12) % 3, jnp.int32)
 
     def loss(parameters, time):
-        found = simulate(
+        solution = simulate(
             net.with_parameters(parameters),
             Events(time=time, index=index),
             30e-3,
@@ -184,11 +161,10 @@ def loss_and_text(net, **options):
             sample_times=np.linspace(1e-3, 30e-3, 7),
             throw=False,
         )
-        return jnp.sum(found.voltages[name] ** 2), found.spikes
+        return jnp.sum(solution.voltages[name] ** 2), solution.spikes
 
     both = jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True))
-    text = both.lower(net.parameters, time).as_text()
-    return both(net.parameters, time), text
+    return both(net.parameters, time), both.lower(net.parameters, time).as_text()
 
 
 READOUTS = {
@@ -201,10 +177,8 @@ READOUTS = {
 def test_a_network_with_a_readout_is_native(kind, x64):
     net = with_readout(READOUTS[kind]())
     expected, _ = loss_and_text(net, backend="xla")
-    found, text = loss_and_text(net, backend="native")
+    result, text = loss_and_text(net, backend="native")
     assert "jaxsnn_layer_backward" in text
     assert "jaxsnn_readout_backward" in text
     assert sum(int(spikes.count.sum()) for spikes in expected[0][1].values()) > 4
-    for ours, theirs in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
-        finite = np.where(np.isfinite(theirs), np.abs(theirs), 0.0)
-        np.testing.assert_allclose(ours, theirs, atol=1e-9 * (finite.max() + 1e-12))
+    assert_trees_close(result, expected, atol=1e-9, absolute=1e-21)

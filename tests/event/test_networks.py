@@ -10,10 +10,11 @@ from jaxsnn import EventDriven, Events, lower, simulate
 from jaxsnn.network.results import Result
 from jaxsnn.network.structure import TauShape
 from jaxsnn.nir import build
+from tests.event.agreement import assert_same_spikes, padded
 from tests.event.cases import population
-from tests.event.same_spikes import assert_same_spikes
+from tests.fuzz import nir_reading
 from tests.helpers.random_spikes import random_events
-from tests.oracles import feed_forward_networks
+from tests.oracles import continuous_time
 
 SAMPLES, T_END = 2, 5.0
 
@@ -63,20 +64,32 @@ def wired(seed):
 
 
 def events(graph, seed, span=4.0):
-    rng, found = np.random.default_rng([seed, 1]), {}
+    rng, trains = np.random.default_rng([seed, 1]), {}
     for name in graph.inputs:
         size = int(graph.nodes[name].value("shape")[0])
-        found[name] = random_events(rng, (SAMPLES, 5), size, span, unused=[(1, 2)])
-    return found
+        trains[name] = random_events(rng, (SAMPLES, 5), size, span, unused=[(1, 2)])
+    return trains
 
 
-def expected(graph, inputs, **options):
-    """The oracle's spikes of every population."""
-    nodes = {
-        name: (node.type, {key: node.value(key) for key in node.names})
-        for name, node in graph.nodes.items()
-    }
-    return feed_forward_networks.spikes(nodes, graph.edges, inputs, T_END, **options)
+def expected(graph, inputs, area="tau"):
+    """The oracle's spike times of every population, (samples, neurons, slots)."""
+    nodes = {}
+    for name, node in graph.nodes.items():
+        values = {key: np.asarray(node.value(key), float) for key in node.names if key != "shape"}
+        settings = {"shape": [int(node.value("shape")[0])]} if node.type == "Input" else {}
+        if node.type == "CubaLIF":
+            settings = {"shape": values["tau_mem"].shape}
+        nodes[name] = nir_reading.Node(kind=node.type, numbers=values, settings=settings)
+    meaning = nir_reading.Meaning(area={"CubaLIF": area}, dt=1.0)
+    read = nir_reading.read(nodes, graph.edges, meaning)
+    samples = []
+    for sample in range(SAMPLES):
+        events = {
+            name: list(zip(times[sample], channels[sample], strict=True))
+            for name, (times, channels) in inputs.items()
+        }
+        samples.append(continuous_time.simulate(*read, events, T_END).spikes)
+    return {name: padded([spikes[name] for spikes in samples]) for name in samples[0]}
 
 
 def run(graph, inputs, **options):
@@ -94,9 +107,9 @@ def test_every_kind_of_wiring_agrees_with_the_oracle():
         solution = run(
             graph, inputs, free_time_constants=True
         )  # one structure, compiled once for all seeds
-        wanted = expected(graph, inputs)
-        assert list(solution.spikes) == [name for name in graph.order() if name in wanted]
-        for name, spikes in wanted.items():
+        reference = expected(graph, inputs)
+        assert list(solution.spikes) == [name for name in graph.order() if name in reference]
+        for name, spikes in reference.items():
             assert_same_spikes(solution.spikes[name], spikes)
             fired[name] = fired.get(name, 0) + np.isfinite(spikes).sum()
         assert dict(solution.outputs) == {"out": ("h3",), "other": ("alone",)}
@@ -120,9 +133,9 @@ def test_three_layers_agree_with_the_oracle():
     """Under the literal equations of NIR, in which a spike has area 1."""
     graph = deep(0)
     inputs = events(graph, 0)
-    solution, wanted = run(graph, inputs), expected(graph, inputs, area=1.0)
-    assert all(np.isfinite(spikes).sum() > 5 for spikes in wanted.values())
-    for name, spikes in wanted.items():
+    solution, reference = run(graph, inputs), expected(graph, inputs, area=1.0)
+    assert all(np.isfinite(spikes).sum() > 5 for spikes in reference.values())
+    for name, spikes in reference.items():
         assert_same_spikes(solution.spikes[name], spikes)
 
 
@@ -140,9 +153,9 @@ def test_single_precision_stays_so_in_64_bit_mode():
     inputs = events(graph, 0)
     solution = run(graph, inputs, dtype="float32")
     assert solution.spikes["n"].time.dtype == jnp.float32
-    wanted = expected(graph, inputs)["n"]
-    assert np.isfinite(wanted).sum() > 4
-    assert_same_spikes(solution.spikes["n"], wanted, 1e-5)
+    reference = expected(graph, inputs)["n"]
+    assert np.isfinite(reference).sum() > 4
+    assert_same_spikes(solution.spikes["n"], reference, 1e-5)
 
 
 def test_a_recurrent_population_says_when_its_events_do_not_fit():
@@ -161,11 +174,11 @@ def test_a_recurrent_population_says_when_its_events_do_not_fit():
         )
     )
     times, index = random_events(rng, (SAMPLES, 6), 2, 3.0)
-    given = Events(time=jnp.asarray(times), index=jnp.asarray(index))
+    train = Events(time=jnp.asarray(times), index=jnp.asarray(index))
 
     def within(room):
         engine = EventDriven(max_spikes=100, max_events={"hidden": room})
-        return simulate(network, given, T_END, engine=engine, throw=False)
+        return simulate(network, train, T_END, engine=engine, throw=False)
 
     plenty = within(600)
     needed = int(plenty.spikes["hidden"].count.sum(axis=1).max())
@@ -173,9 +186,9 @@ def test_a_recurrent_population_says_when_its_events_do_not_fit():
     assert needed > 20
     assert plenty.spikes["output"].count.sum() > 5
     for room in (1, needed // 2, needed - 6, needed - 1, needed):
-        found = within(room)
+        solution = within(room)
         fits = Result.SUCCESS if room == needed else Result.BUDGET_EXHAUSTED
-        assert found.result == fits
-    assert_same_spikes(found.spikes["output"].time, plenty.spikes["output"].time)
-    again = simulate(network, given, T_END, engine=EventDriven(max_spikes=100, max_events="auto"))
+        assert solution.result == fits
+    assert_same_spikes(solution.spikes["output"].time, plenty.spikes["output"].time)
+    again = simulate(network, train, T_END, engine=EventDriven(max_spikes=100, max_events="auto"))
     assert_same_spikes(again.spikes["output"].time, plenty.spikes["output"].time)

@@ -47,21 +47,21 @@ def sample(spikes, cause=None, free=None):
 @pytest.mark.parametrize("caused", [False, True])
 def test_the_next_spike_of_each_arrival(spikes, caused):
     """One at the time of an arrival lies behind it, unless an arrival made it."""
-    given = sample(spikes)
+    case = sample(spikes)
     cause = np.random.default_rng(1).integers(-1, 2, (spikes, NEURONS))
     if caused:
-        given = given._replace(cause=jnp.asarray(cause))
+        case = case._replace(cause=jnp.asarray(cause))
     tile = _Tile(SPEC, Wanted())
-    expected = np.zeros((len(given.arrival), NEURONS), int)
+    expected = np.zeros((len(case.arrival), NEURONS), int)
     for (a, n, s), _ in np.ndenumerate(np.zeros((*expected.shape, spikes))):
-        time, arrival = given.times[s, n], given.arrival[a]
-        made = caused and cause[s, n] >= 0
-        expected[a, n] += bool(time < arrival or (time == arrival and not made))
-    np.testing.assert_array_equal(jax.jit(tile.next_spike)(given), expected)
+        time, arrival = case.times[s, n], case.arrival[a]
+        has_cause = caused and cause[s, n] >= 0
+        expected[a, n] += bool(time < arrival or (time == arrival and not has_cause))
+    np.testing.assert_array_equal(jax.jit(tile.next_spike)(case), expected)
 
 
 @pytest.mark.parametrize("spikes", [1, 2, 6])
-def test_what_belongs_to_the_next_spike_is_taken(spikes):
+def test_values_of_the_next_spike_are_gathered(spikes):
     rng = np.random.default_rng(0)
     values, number = rng.normal(size=(spikes, NEURONS)), rng.integers(0, spikes + 1, (5, NEURONS))
     tile = _Tile(SPEC, Wanted())
@@ -109,8 +109,8 @@ def test_arrivals_in_a_refractory_time_meet_its_end():
     ],
 )
 def test_many_arrivals_are_gone_over_one_after_the_other(spec, arrivals, goes):
-    kept: Any = SimpleNamespace(time=np.zeros((2, arrivals)))
-    assert _goes_by_arrivals(spec, kept) is goes
+    residuals: Any = SimpleNamespace(time=np.zeros((2, arrivals)))
+    assert _goes_by_arrivals(spec, residuals) is goes
 
 
 def test_a_spike_passes_its_gradient_on_to_the_arrival_that_made_it():
@@ -129,8 +129,8 @@ def test_a_spike_passes_its_gradient_on_to_the_arrival_that_made_it():
         causes: Any = SimpleNamespace(cause=cause)
         return _passed_on(d_time, times, causes, SimpleNamespace(drive=drive))  # pyright: ignore
 
-    found = passed_on(d_time, times, cause, drive)
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    by_time = passed_on(d_time, times, cause, drive)
+    np.testing.assert_allclose(by_time, expected, rtol=1e-5)
 
 
 def test_the_arrival_before_each_spike_and_the_order_of_a_list():
@@ -138,9 +138,9 @@ def test_the_arrival_before_each_spike_and_the_order_of_a_list():
     arrivals = np.array([[1.0, 2.0, 2.0, np.inf], [0.5, 3.0, 4.0, 5.0]]).T
     times = np.array([[[0.5, 1.0, 9.0], [0.2, 3.0, 6.0]], [[2.0, 2.5, np.inf], [3.5, 4.5, 5.0]]])
     expected = [[[-1, -1, 2], [-1, 0, 3]], [[0, 2, 3], [1, 2, 2]]]
-    found = np.array(jax.jit(places_in_columns)(arrivals, times)) - 1
+    places = np.array(jax.jit(places_in_columns)(arrivals, times)) - 1
     finite = np.isfinite(times)
-    np.testing.assert_array_equal(found[finite], np.array(expected)[finite])
+    np.testing.assert_array_equal(places[finite], np.array(expected)[finite])
     key = jnp.asarray(np.random.default_rng(0).integers(0, 7, 60), jnp.int32)
     for most in (6, 2**30):  # in 32 bits, and in 64
         ordered, order = jax.jit(partial(_sorted, most=most))(key)
@@ -155,10 +155,10 @@ def test_the_costates_of_a_model_of_one_variable():
     this = _at(jnp.asarray([2, 3]), population)
     np.testing.assert_array_equal(this, [[False, False, True], [False] * 3])
     assert _first_of(costate.by)["tau"] is costate.by["tau"][0]
-    kept = _with_first(costate, _without(this, costate.p[0]), _first_of(costate.by))
-    np.testing.assert_array_equal(kept.p[0], [[1, 1, 0], [1, 1, 1]])
-    assert len(kept.p) == len(kept.by["tau"]) == 1
-    for part in (without_v_of_costate(costate), without_v_of_costate(kept)):
+    cleared = _with_first(costate, _without(this, costate.p[0]), _first_of(costate.by))
+    np.testing.assert_array_equal(cleared.p[0], [[1, 1, 0], [1, 1, 1]])
+    assert len(cleared.p) == len(cleared.by["tau"]) == 1
+    for part in (without_v_of_costate(costate), without_v_of_costate(cleared)):
         assert not np.any(part.p[0])
         assert not np.any(part.by["tau"][0])
 
@@ -177,7 +177,7 @@ MODELS = {
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_from_where_spikes_are_counted_and_what_they_leave(name):
+def test_start_states_and_changes_of_state_by_a_spike(name):
     """The second neuron starts above its threshold: one that is lowered from the threshold to
     v_reset begins as if reset, one that keeps its overshoot, or is assigned, where it is.
     """
@@ -191,8 +191,8 @@ def test_from_where_spikes_are_counted_and_what_they_leave(name):
     start = start_of(spec, lanes)
     np.testing.assert_array_equal(start[0], [0.5, -0.5 if begins_reset else 1.75])
     np.testing.assert_array_equal(start[1], [0.125, 0.25])
-    left = left_by_spike(spec, lanes)
-    np.testing.assert_array_equal(left[0], [-0.25, -0.5] if assigns else [-1.25, -2.0])
-    np.testing.assert_array_equal(left[1], [0, 0])
+    change = left_by_spike(spec, lanes)
+    np.testing.assert_array_equal(change[0], [-0.25, -0.5] if assigns else [-1.25, -2.0])
+    np.testing.assert_array_equal(change[1], [0, 0])
     floor = slope_floor(spec, lanes)
     np.testing.assert_allclose(floor, spec.min_slope * np.array([1.25 / 2, 2.0 / 4]))

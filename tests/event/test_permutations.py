@@ -63,9 +63,9 @@ def run_of(kind, neuron, names, reset):
     @jax.jit
     def run(weight, events):
         changed = {names.get(key, key): {"weight": weight[key]} for key in SHAPES.keys() & used}
-        own = network.with_parameters({**network.parameters, **changed})
-        found = simulate(own, events, 1.0, engine=ENGINE, throw=False)
-        return found.result, {key: found.spikes[names.get(key, key)] for key in ("a", "b")}
+        changed_network = network.with_parameters({**network.parameters, **changed})
+        solution = simulate(changed_network, events, 1.0, engine=ENGINE, throw=False)
+        return solution.result, {key: solution.spikes[names.get(key, key)] for key in ("a", "b")}
 
     return run
 
@@ -96,13 +96,13 @@ def test_numbering_does_not_matter(neuron, kind, reset):
     rng = np.random.default_rng(0)
     run = run_of(kind, NEURONS[neuron], {}, reset)
     # the order of the nodes is that of their names: populations and weights the other way round
-    other = run_of(kind, NEURONS[neuron], {"a": "z", "b": "c", "w": "y", "skip": "v"}, reset)
+    run_renamed = run_of(kind, NEURONS[neuron], {"a": "z", "b": "c", "w": "y", "skip": "v"}, reset)
     fired, at_once = 0, 0
     for _ in range(DRAWS):
         weight = weights(rng)
         time = np.sort(rng.integers(1, 9, EVENTS) / 10)
         index = rng.integers(0, INPUTS, EVENTS)
-        result, found = run(weight, events_of(time, index))
+        result, spikes = run(weight, events_of(time, index))
         assert int(result) == 0
         order = {key: rng.permutation(size) for key, size in SIZES.items()}
         moved = {
@@ -110,12 +110,14 @@ def test_numbering_does_not_matter(neuron, kind, reset):
         }
         slots = rng.permutation(EVENTS)
         place = np.argsort(order["in"])  # where each channel has gone
-        result, wanted = other(moved, events_of(time[slots], place[index[slots]]))
+        result, expected = run_renamed(moved, events_of(time[slots], place[index[slots]]))
         assert int(result) == 0
         for name in ("a", "b"):
-            times = np.asarray(found[name].time)[0, order[name]]
-            np.testing.assert_array_equal(found[name].count[0, order[name]], wanted[name].count[0])
-            np.testing.assert_allclose(times, wanted[name].time[0], rtol=1e-12)
+            times = np.asarray(spikes[name].time)[0, order[name]]
+            np.testing.assert_array_equal(
+                spikes[name].count[0, order[name]], expected[name].count[0]
+            )
+            np.testing.assert_allclose(times, expected[name].time[0], rtol=1e-12)
             finite = times[np.isfinite(times)]
             fired += len(finite)
             at_once += len(finite) - len(np.unique(finite))

@@ -39,19 +39,19 @@ def events_of(count, batch=3):
     )
 
 
-def runs_of(names):
-    return [name for name in names if name == "jit(run_and_conclude)"]
+def runs_of(programs):
+    return [name for name in programs if name == "jit(run_and_conclude)"]
 
 
 def test_runs_of_about_as_many_events_share_one_program(network):
-    with compiled() as names:
+    with compiled() as programs:
         for count in (17, 32, 20):
             simulate(network, events_of(count), T_END, engine=ENGINE)
-    assert runs_of(names) == ["jit(run_and_conclude)"]
-    assert len(names) == 1, names
-    with compiled() as names:
+    assert runs_of(programs) == ["jit(run_and_conclude)"]
+    assert len(programs) == 1, programs
+    with compiled() as programs:
         simulate(network, events_of(33), T_END, engine=ENGINE)
-    assert runs_of(names) == ["jit(run_and_conclude)"]
+    assert runs_of(programs) == ["jit(run_and_conclude)"]
 
 
 @pytest.mark.parametrize("backend", ["native", pytest.param("xla", marks=pytest.mark.slow)])
@@ -59,23 +59,23 @@ def test_unused_slots_change_no_bit(network, backend, request, monkeypatch):
     if backend == "native":
         request.getfixturevalue("native_kernels")
     engine, events = replace(ENGINE, backend=backend), events_of(11)
-    whole = simulate(network, events, T_END, engine=engine)
+    padded = simulate(network, events, T_END, engine=engine)
     monkeypatch.setattr(event_driven, "in_buckets", lambda trains, channels: trains)
     exact = simulate(network, events, T_END, engine=engine)
-    assert whole.drives["2"].time.shape[1] == 16
+    assert padded.drives["2"].time.shape[1] == 16
     assert exact.drives["2"].time.shape[1] == 11
-    assert int(whole.spikes["2"].count.sum()) > 20
+    assert int(padded.spikes["2"].count.sum()) > 20
     for name in ("time", "count", "slope"):
-        left, right = (getattr(own.spikes["2"], name) for own in (whole, exact))
-        assert np.asarray(left).tobytes() == np.asarray(right).tobytes()
+        with_slots, without = (getattr(solution.spikes["2"], name) for solution in (padded, exact))
+        assert np.asarray(with_slots).tobytes() == np.asarray(without).tobytes()
 
 
-def test_what_is_differentiated_keeps_its_slots(network):
+def test_differentiated_events_keep_their_slots(network):
     events, shapes = events_of(11), []
 
     def first(time):
-        given = Events(time=time, index=events.index)
-        solution = simulate(network, given, T_END, engine=ENGINE)
+        train = Events(time=time, index=events.index)
+        solution = simulate(network, train, T_END, engine=ENGINE)
         shapes.append(solution.drives["2"].time.shape[1])
         times = solution.first_spike("2")
         return jnp.sum(jnp.where(jnp.isfinite(times), times, 0.0))
@@ -100,9 +100,9 @@ def test_slots_behind_the_last_are_unused():
 
 def test_spikes_are_sorted_by_numpy_as_by_xla():
     times = RNG.choice([0.0, -0.0, 1e-3, 2e-3, 3e-3, np.inf], (5, 4, 6)).astype(np.float32)
-    with compiled() as names:
+    with compiled() as programs:
         here = flatten_spikes(times)
-    assert names == []
+    assert programs == []
     traced = jax.jit(flatten_spikes)(times)
     assert np.asarray(here.index).tobytes() == np.asarray(traced.index).tobytes()
     assert np.array_equal(here.time, traced.time)
@@ -114,16 +114,16 @@ def test_spikes_are_sorted_by_numpy_as_by_xla():
 
 def test_numbers_of_a_run_are_read_without_compiling(network):
     solution = simulate(network, events_of(9), T_END, engine=ENGINE)
-    with compiled() as names:
+    with compiled() as programs:
         first, count, events = (getattr(solution, name)("2") for name in READ)
         text = repr(solution)
-    assert names == []
-    traced = jax.jit(lambda own: [getattr(own, name)("2") for name in READ])(solution)
-    for left, right in zip(
+    assert programs == []
+    traced = jax.jit(lambda run: [getattr(run, name)("2") for name in READ])(solution)
+    for eager, compiled_value in zip(
         jax.tree.leaves([first, count, events]), jax.tree.leaves(traced), strict=True
     ):
-        assert left.dtype == right.dtype
-        assert np.array_equal(left, right)
+        assert eager.dtype == compiled_value.dtype
+        assert np.array_equal(eager, compiled_value)
     assert "SUCCESS" in text
 
 
@@ -141,12 +141,12 @@ def test_only_what_the_processor_holds_is_its_own():
 def test_a_training_run_compiles_one_evaluation():
     # Splits of different sizes; the events of the second have more slots.
     splits, encode = yinyang_splits(0, (300, 40, 30)), Latency(t_min=0.0, t_max=20e-3, bias=True)
-    own = {name: encode(getattr(splits, name).x) for name in ("train", "validation", "test")}
-    own["validation"] = with_slots(own["validation"], 7, channels=5)
-    data = {name: replace(getattr(splits, name), x=events) for name, events in own.items()}
+    encoded = {name: encode(getattr(splits, name).x) for name in ("train", "validation", "test")}
+    encoded["validation"] = with_slots(encoded["validation"], 7, channels=5)
+    data = {name: replace(getattr(splits, name), x=events) for name, events in encoded.items()}
     splits = replace(splits, **data)
-    with compiled() as names:
+    with compiled() as programs:
         fit(small_net(), splits, epochs=2, progress=None, batch_size=50)
-    assert names.count("jit(run_evaluation)") == 1
-    assert names.count("jit(run_epoch)") == 1
-    assert len(names) <= 6, names
+    assert programs.count("jit(run_evaluation)") == 1
+    assert programs.count("jit(run_epoch)") == 1
+    assert len(programs) <= 6, programs

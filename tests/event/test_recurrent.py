@@ -1,5 +1,5 @@
-"""Recurrent groups: spikes against a slow reference, gradients against central differences, what
-must not matter.
+"""Recurrent groups: spikes against a slow reference, gradients against central differences, and changes
+that must not matter.
 """
 
 from dataclasses import replace
@@ -20,6 +20,7 @@ from jaxsnn.event.dynamics.two_variables import Lanes
 from jaxsnn.event.forward.group import GroupSpec
 from jaxsnn.event.forward.layer import LayerSpec
 from jaxsnn.network.structure import TauShape
+from tests.event.agreement import assert_same_spikes, assert_trees_close, finite_times
 from tests.event.differences import ENOUGH, relative_errors
 from tests.event.recurrent_cases import (
     CASES,
@@ -27,11 +28,10 @@ from tests.event.recurrent_cases import (
     SEEDS,
     T_END,
     drawn,
-    expected,
+    reference,
     run,
     spec_of,
 )
-from tests.event.same_spikes import assert_same_spikes
 
 SLOTS = 60
 #: What these have, others have too, but not together.
@@ -53,23 +53,18 @@ simulated = compiled(group_spikes, static_argnums=0)
 
 def loss(numbers, rows, readout, name, free=False, group: Any = group_spikes):
     """A weighted sum of the squares of all spike times; the spikes."""
-    found = run(spec_of(name, free=free), CASES[name], numbers, rows, group=group)
-    total = 0.0
-    for spikes, weight in zip(found.spikes, readout, strict=True):
-        fired = jnp.isfinite(spikes.time)
-        squares = jnp.where(fired, jnp.where(fired, spikes.time, 0.0) ** 2, 0.0)
-        total += jnp.sum(squares * weight[..., : squares.shape[-1]])
-    return total, found
+    groups = run(spec_of(name, free=free), CASES[name], numbers, rows, group=group)
+    total = sum(
+        jnp.sum(finite_times(spikes.time) ** 2 * weight[..., : spikes.time.shape[-1]])
+        for spikes, weight in zip(groups.spikes, readout, strict=True)
+    )
+    return total, groups
 
 
 @cache
 def gradient_of(name):
     """Compiled: the gradient of the loss by the numbers, and the spikes."""
-
-    def one(numbers, rows, readout):
-        return jax.grad(loss, has_aux=True)(numbers, rows, readout, name)
-
-    return compiled(one)
+    return compiled(jax.grad(partial(loss, name=name), has_aux=True))
 
 
 def readout_of(name, seed):
@@ -82,22 +77,22 @@ def test_spikes_agree_with_the_reference(name):
     fired = 0
     for seed in SEEDS[name]:
         numbers, rows = drawn(name, seed)
-        _, got = gradient_of(name)(numbers, rows, readout_of(name, seed))
-        wanted = expected(name, numbers, rows)
-        for spikes, times in zip(got.spikes, wanted, strict=True):
+        _, group = gradient_of(name)(numbers, rows, readout_of(name, seed))
+        expected = reference(name, numbers, rows)
+        for spikes, times in zip(group.spikes, expected, strict=True):
             assert_same_spikes(spikes, times[..., :1] if spikes.time.shape[-1] == 1 else times)
-            fired += np.isfinite(times).sum()
-        counts = sum(np.isfinite(times).sum(axis=(1, 2)) for times in wanted)
-        np.testing.assert_array_equal(got.events_needed, counts)
-        assert (got.events_needed <= CASES[name].max_events).all()
+        counts = sum(np.isfinite(times).sum(axis=(1, 2)) for times in expected)
+        np.testing.assert_array_equal(group.events_needed, counts)
+        assert (group.events_needed <= CASES[name].max_events).all()
+        fired += counts.sum()
     assert fired > 15
 
 
 @pytest.mark.parametrize("name", cases_but(*SLOW, "boxes", "jumps", "loop"))
 def test_gradients_agree_with_central_differences(name):
     def free(numbers, rows, readout):  # time constants vary one by one
-        value, found = loss(numbers, rows, readout, name, free=True)
-        return value, [spikes.count for spikes in found.spikes]
+        value, group = loss(numbers, rows, readout, name, free=True)
+        return value, [spikes.count for spikes in group.spikes]
 
     for seed in SEEDS[name]:
         numbers, rows = drawn(name, seed)
@@ -114,10 +109,8 @@ def test_forward_mode_agrees_with_reverse_mode(name):
     readout, rng = readout_of(name, SEEDS[name][0]), np.random.default_rng(0)
     direction = jax.tree.map(lambda array: jnp.asarray(rng.normal(size=array.shape)), numbers)
     reverse, _ = gradient_of(name)(numbers, rows, readout)
-    wanted = sum(
-        jnp.sum(a * b)
-        for a, b in zip(jax.tree.leaves(reverse), jax.tree.leaves(direction), strict=True)
-    )
+    pairs = zip(*map(jax.tree.leaves, (reverse, direction)), strict=True)
+    along = sum(jnp.vdot(*pair) for pair in pairs)
 
     def directional(numbers, direction):
         def value(numbers):
@@ -125,37 +118,43 @@ def test_forward_mode_agrees_with_reverse_mode(name):
 
         return jax.jvp(value, (numbers,), (direction,))[1]
 
-    assert abs(wanted) > 0.1
-    np.testing.assert_allclose(compiled(directional)(numbers, direction), wanted, rtol=1e-9)
+    assert abs(along) > 0.1
+    np.testing.assert_allclose(compiled(directional)(numbers, direction), along, rtol=1e-9)
 
 
 # What must not matter
 
 
-def cuba_net(seed=0, neurons=9, shape=TauShape.DOUBLE):
-    """One uniform population and its numbers: lanes, weights from outside, feedback, times, rows."""
-    rng = np.random.default_rng(seed)
-    neuron = CubaLIFDelta(tau_shape=shape, uniform=True)
-    one = jnp.ones(neurons)
-    lanes = Lanes(
-        threshold=one,
-        v_reset=-0.3 * one,
-        v_start=0.1 * one,
-        j_start=0 * one,
-        tau_mem=2 * one,
-        tau_syn=1 * one,
-    )
+def cuba_net(neurons=9, shape=TauShape.DOUBLE):
+    """A uniform population: its neuron, lanes, arrivals (weight, times, rows) and feedback weights."""
+    rng, neuron = np.random.default_rng(0), CubaLIFDelta(tau_shape=shape, uniform=True)
+    lanes = unit_lanes(neurons, v_reset=-0.3, v_start=0.1, tau_mem=2.0)
     weight = jnp.asarray(rng.normal(2.5, 1.5, (4, neurons)))
     feedback = jnp.asarray(rng.normal(0.0, 1.0, (neurons, neurons)))
     times = jnp.asarray(rng.uniform(0, 3, (3, 6)))
-    return (
-        neuron,
-        lanes,
-        weight,
-        feedback,
-        times,
-        jnp.asarray(rng.integers(0, 4, (3, 6)), jnp.int32),
-    )
+    row = jnp.asarray(rng.integers(0, 4, (3, 6)), jnp.int32)
+    return neuron, lanes, (weight, times, row), feedback
+
+
+def unit_lanes(neurons, **values):
+    """Lanes with threshold and time constants 1 and reset and start 0, unless `values` say else."""
+    ones = dict.fromkeys(("threshold", "tau_mem", "tau_syn"), 1.0)
+    zeros = dict.fromkeys(("v_reset", "v_start", "j_start"), 0.0)
+    return Lanes(**{name: jnp.full(neurons, x) for name, x in (ones | zeros | values).items()})
+
+
+def one_group(
+    neuron, lanes, arrivals, feedback, delay=None, *, t_end=T_END, max_events=100, **options
+):
+    """A population that feeds itself, simulated: its spikes and the events that it needed."""
+    spec = spec_for(neuron, max_events, **options)
+    group = simulated(spec, (arrivals,), ((feedback, delay),), (lanes,), t_end)
+    return group.spikes[0], group.events_needed
+
+
+def one_arrival(*weights, time=0.5):
+    """One event that adds a weight to each neuron."""
+    return jnp.array([weights]), jnp.array([[time]]), jnp.zeros(1, jnp.int32)
 
 
 def spec_for(neuron, max_events=100, **options):
@@ -170,122 +169,110 @@ def spec_for(neuron, max_events=100, **options):
 )
 def test_without_feedback_a_group_is_a_layer(options):
     """Spikes and gradients, those of clipped slopes and of the surrogate for jumps included."""
-    neuron, lanes, weight, feedback, times, row = cuba_net()
+    neuron, lanes, (weight, times, row), feedback = cuba_net()
     if "jump_width" in options:
         neuron, weight = LIFDelta(uniform=True), 0.6 * weight
     spec = spec_for(neuron, **options)
     readout = jnp.asarray(np.random.default_rng(1).normal(size=(3, 9, 12)))
 
-    def total(spikes):
-        return jnp.sum(jnp.where(jnp.isfinite(spikes.time), spikes.time * readout, 0.0)), spikes
+    def in_group(weight, lanes, times):
+        edges = ((0 * feedback, None),)
+        return group_spikes(spec, ((weight, times, row),), edges, (lanes,), T_END).spikes[0]
 
-    def grouped(weight, lanes, times):
-        return total(
-            group_spikes(
-                spec, ((weight, times, row),), ((0 * feedback, None),), (lanes,), T_END
-            ).spikes[0]
-        )
+    def in_layer(weight, lanes, times):
+        return layer_spikes(spec.layers[0], weight, lanes, times, row, T_END)
 
-    def layered(weight, lanes, times):
-        return total(layer_spikes(spec.layers[0], weight, lanes, times, row, T_END))
+    def loss(simulate, *numbers):
+        spikes = simulate(*numbers)
+        return jnp.sum(finite_times(spikes.time) * readout), spikes
 
-    both = [
-        compiled(jax.grad(way, (0, 1, 2), has_aux=True))(weight, lanes, times)
-        for way in (grouped, layered)
-    ]
-    (got, spikes), (wanted, alone) = both
+    (gradient, spikes), (expected_gradient, alone) = (
+        compiled(jax.grad(partial(loss, way), (0, 1, 2), has_aux=True))(weight, lanes, times)
+        for way in (in_group, in_layer)
+    )
     assert alone.count.sum() > 20
-    assert_same_spikes(spikes, np.asarray(alone.time), 1e-12)
+    assert_same_spikes(spikes, alone.time, 1e-12)
     np.testing.assert_allclose(spikes.slope, alone.slope, rtol=1e-9)
-    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
+    assert_trees_close(gradient, expected_gradient, rtol=1e-9, absolute=1e-12)
 
 
-def test_the_order_of_neurons_and_of_populations_does_not_matter():
+def test_the_order_of_neurons_does_not_matter():
     name, seed = "loop", 6
-    numbers, rows = drawn(name, seed)
-    readout = readout_of(name, seed)
-    gradient, spikes = gradient_of(name)(numbers, rows, readout)
+    (numbers, rows), readout = drawn(name, seed), readout_of(name, seed)
+    gradient, group = gradient_of(name)(numbers, rows, readout)
     rng = np.random.default_rng(0)
-    places = [rng.permutation(part.size) for part in CASES[name].parts]
+    orders = [rng.permutation(part.size) for part in CASES[name].parts]
 
     def permuted(tree):
         parameters = [
-            {k: v[place] for k, v in p.items()}
-            for p, place in zip(tree["parameters"], places, strict=True)
+            {key: values[order] for key, values in own.items()}
+            for own, order in zip(tree["parameters"], orders, strict=True)
         ]
-        outside = [(w[:, place], t) for (w, t), place in zip(tree["outside"], places, strict=True)]
+        outside = [(w[:, order], t) for (w, t), order in zip(tree["outside"], orders, strict=True)]
         between = [
             (
-                w[places[source]][:, places[target]],
-                d[places[source]] if d is not None and d.ndim else d,
+                weight[orders[source]][:, orders[target]],
+                delay[orders[source]] if delay is not None and delay.ndim else delay,
             )
-            for (source, target, _), (w, d) in zip(CASES[name].edges, tree["between"], strict=True)
+            for (source, target, _), (weight, delay) in zip(
+                CASES[name].edges, tree["between"], strict=True
+            )
         ]
         return {"parameters": parameters, "outside": outside, "between": between}
 
-    other = [weight[:, place] for weight, place in zip(readout, places, strict=True)]
-    moved, got = gradient_of(name)(permuted(numbers), rows, other)
-    for a, b, place in zip(got.spikes, spikes.spikes, places, strict=True):
-        np.testing.assert_array_equal(a.time, np.asarray(b.time)[:, place])
-    for a, b in zip(jax.tree.leaves(moved), jax.tree.leaves(permuted(gradient)), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
+    permuted_readout = [weight[:, order] for weight, order in zip(readout, orders, strict=True)]
+    by_permuted, permuted_group = gradient_of(name)(permuted(numbers), rows, permuted_readout)
+    for spikes, expected, order in zip(permuted_group.spikes, group.spikes, orders, strict=True):
+        np.testing.assert_array_equal(spikes.time, np.asarray(expected.time)[:, order])
+    assert_trees_close(by_permuted, permuted(gradient), rtol=1e-9, absolute=1e-12)
 
-    spec, case = spec_of(name), CASES[name]
-    swapped = replace(
-        spec, layers=spec.layers[::-1], edges=tuple((1 - a, 1 - b) for a, b in spec.edges)
-    )
-    turned = {"parameters": numbers["parameters"][::-1], "outside": numbers["outside"][::-1]}
+
+def test_the_order_of_populations_does_not_matter():
+    name, seed = "loop", 6
+    (numbers, rows), spec, case = drawn(name, seed), spec_of(name), CASES[name]
+    spikes = gradient_of(name)(numbers, rows, readout_of(name, seed))[1].spikes
     edges = tuple((1 - a, 1 - b, delay) for a, b, delay in case.edges)
-    turned["between"] = numbers["between"]
-    found = compiled(run, static_argnums=(0, 1))(
-        swapped, replace(case, edges=edges), turned, rows[::-1]
-    )
-    for a, b in zip(found.spikes[::-1], spikes.spikes, strict=True):
-        np.testing.assert_allclose(a.time, b.time, rtol=1e-13)
+    swapped = replace(spec, layers=spec.layers[::-1], edges=tuple(edge[:2] for edge in edges))
+    numbers |= {key: numbers[key][::-1] for key in ("parameters", "outside")}
+    case = replace(case, edges=edges)
+    others = compiled(run, static_argnums=(0, 1))(swapped, case, numbers, rows[::-1]).spikes
+    for other, expected in zip(others[::-1], spikes, strict=True):
+        np.testing.assert_allclose(other.time, expected.time, rtol=1e-13)
 
 
 def test_a_change_of_the_unit_of_time_changes_nothing_else():
-    neuron, lanes, weight, feedback, times, row = cuba_net(shape=TauShape.ANY)
-    spec, c = spec_for(neuron), 1 / 1024
+    neuron, lanes, (weight, times, row), feedback = cuba_net(shape=TauShape.ANY)
 
-    def stretched_by(c):
-        stretched = replace(lanes, tau_mem=c * lanes.tau_mem, tau_syn=c * lanes.tau_syn)
-        edges = ((feedback, jnp.asarray(0.2 * c)),)
-        return simulated(spec, ((weight, c * times, row),), edges, (stretched,), c * T_END).spikes[
-            0
-        ]
+    def times_in_units(unit):
+        stretched = replace(lanes, tau_mem=unit * lanes.tau_mem, tau_syn=unit * lanes.tau_syn)
+        arrivals, delay = (weight, unit * times, row), jnp.asarray(0.2 * unit)
+        spikes, _ = one_group(neuron, stretched, arrivals, feedback, delay, t_end=unit * T_END)
+        return spikes.time / unit
 
-    one, other = stretched_by(1.0), stretched_by(c)
-    assert one.count.sum() > 20
-    np.testing.assert_allclose(c * one.time, other.time, rtol=1e-12)
+    expected = times_in_units(1.0)
+    assert np.isfinite(expected).sum() > 20
+    np.testing.assert_allclose(times_in_units(1 / 1024), expected, rtol=1e-12)
 
 
 def test_single_precision_agrees_with_double():
-    neuron, lanes, weight, feedback, times, row = cuba_net(neurons=30)
-    weight, feedback = weight / 2, feedback / 8
-    edges = ((feedback, None), (feedback.T, jnp.asarray(0.3)))
+    neuron, lanes, (weight, times, row), feedback = cuba_net(neurons=30)
+    edges = ((feedback / 8, None), (feedback.T / 8, jnp.asarray(0.3)))
     spec = replace(spec_for(neuron, max_events=300), edges=((0, 0), (0, 0)))
-    numbers = (((weight, times, row),), edges, (lanes,), jnp.asarray(T_END))
-    wanted = simulated(spec, *numbers)
+    numbers = (((weight / 2, times, row),), edges, (lanes,), jnp.asarray(T_END))
+    expected = simulated(spec, *numbers).spikes[0]
     rounded = jax.tree.map(lambda a: a.astype("float32") if a.dtype == "float64" else a, numbers)
-    got = simulated(spec, *rounded)
-    assert got.spikes[0].time.dtype == jnp.float32
-    assert wanted.spikes[0].count.sum() > 60
-    assert_same_spikes(got.spikes[0], np.asarray(wanted.spikes[0].time), 1e-4)
+    spikes = simulated(spec, *rounded).spikes[0]
+    assert spikes.time.dtype == jnp.float32
+    assert expected.count.sum() > 60
+    assert_same_spikes(spikes, expected.time, 1e-4)
 
 
 def test_no_delay_is_a_delay_of_zero():
-    neuron, lanes, weight, feedback, times, row = cuba_net()
-    none, zero, each = (
-        simulated(
-            spec_for(neuron), ((weight, times, row),), ((feedback, delay),), (lanes,), T_END
-        ).spikes[0]
-        for delay in (None, jnp.asarray(0.0), jnp.zeros(9))
-    )
-    assert none.count.sum() > 20
-    np.testing.assert_allclose(none.time, zero.time, rtol=1e-13)
-    np.testing.assert_allclose(none.time, each.time, rtol=1e-13)
+    expected, _ = one_group(*cuba_net())
+    assert expected.count.sum() > 20
+    for zero in (jnp.asarray(0.0), jnp.zeros(9)):
+        spikes, _ = one_group(*cuba_net(), zero)
+        np.testing.assert_allclose(spikes.time, expected.time, rtol=1e-13)
 
 
 # Many spikes at one time, and too many spikes
@@ -293,129 +280,94 @@ def test_no_delay_is_a_delay_of_zero():
 
 def test_neurons_that_cross_together_all_fire():
     """However much the first ones inhibit the others."""
-    neuron, lanes, weight, _, times, row = cuba_net()
-    weight, inhibition = jnp.full((4, 9), 3.0), -50 * jnp.ones((9, 9))
-    spikes = simulated(
-        spec_for(neuron), ((weight, times, row),), ((inhibition, None),), (lanes,), T_END
-    ).spikes[0]
+    neuron, lanes, (_, times, row), _ = cuba_net()
+    arrivals = jnp.full((4, 9), 3.0), times, row
+    spikes, _ = one_group(neuron, lanes, arrivals, -50 * jnp.ones((9, 9)))
     assert (spikes.count >= 1).all()
     assert (np.asarray(spikes.time[:, :, 0]) == np.asarray(spikes.time[:, :1, 0])).all()
 
 
 def delta_ring(weights, t_in):
     """Three IF neurons under delta spikes, the first driven across its threshold by an input."""
-    zero, one = jnp.zeros(3), jnp.ones(3)
-    lanes = Lanes(threshold=one, v_reset=zero, v_start=zero, j_start=zero, tau_mem=one, tau_syn=one)
-    arrivals = ((jnp.array([[1.5, 0.0, 0.0]]), jnp.array([[t_in]]), jnp.array([0], jnp.int32)),)
-    return group_spikes(
-        spec_for(IFDelta(), max_events=7), arrivals, ((weights, None),), (lanes,), T_END
-    )
+    arrivals, spec = (one_arrival(1.5, 0.0, 0.0, time=t_in),), spec_for(IFDelta(), max_events=7)
+    return group_spikes(spec, arrivals, ((weights, None),), (unit_lanes(3),), T_END)
 
 
 def test_a_cascade_happens_at_one_time():
     ring = jnp.array([[0.0, 1.5, 0.0], [0.0, 0.0, 1.5], [0.0, 0.0, 0.0]])
-    found = compiled(delta_ring)(ring, 0.5)
-    assert found.events_needed.tolist() == [3]
-    assert found.spikes[0].time[0, :, 0].tolist() == [0.5, 0.5, 0.5]
+    group = compiled(delta_ring)(ring, 0.5)
+    assert group.events_needed.tolist() == [3]
+    assert group.spikes[0].time[0, :, 0].tolist() == [0.5, 0.5, 0.5]
     gradient = compiled(jax.grad(lambda t: delta_ring(ring, t).spikes[0].time[0, 2, 0]))(0.5)
     assert gradient == 1
+    endless = ring.at[2, 0].set(1.5)
+    assert compiled(delta_ring)(endless, 0.5).events_needed > 7
 
 
-def test_neurons_that_one_arrival_makes_fire_fire_together():
+@pytest.mark.parametrize("neuron", [LIFDelta(), IFDelta()])
+def test_neurons_that_one_arrival_makes_fire_fire_together(neuron):
     """Three neurons of a group inhibit each other; one arrival moves all of them above, and all
     fire, however they are numbered: what they send comes after.
     """
-    zero, one = jnp.zeros(3), jnp.ones(3)
-    lanes = Lanes(threshold=one, v_reset=zero, v_start=zero, j_start=zero, tau_mem=one, tau_syn=one)
-    arrivals = ((jnp.array([[1.5, 1.6, 1.2]]), jnp.array([[0.5]]), jnp.array([0], jnp.int32)),)
     inhibition = -1.0 * (jnp.ones((3, 3)) - jnp.eye(3))
-    for neuron in (LIFDelta(), IFDelta()):
-        found = simulated(spec_for(neuron), arrivals, ((inhibition, None),), (lanes,), 1.1)
-        assert found.spikes[0].count.tolist() == [[1, 1, 1]]
+    arrivals = one_arrival(1.5, 1.6, 1.2)
+    spikes, _ = one_group(neuron, unit_lanes(3), arrivals, inhibition, t_end=1.1)
+    assert spikes.count.tolist() == [[1, 1, 1]]
 
 
-def test_arrivals_of_one_time_are_added_up_before_anything_fires():
+FIRST_TO_SECOND = jnp.array([[0.0, 0.6], [0.0, 0.0]])
+
+
+@pytest.mark.parametrize("order", [[0, 1], [1, 0]])
+def test_arrivals_of_one_time_are_added_up_before_anything_fires(order):
     """+1.5 and -1 from outside, +0.6 by feedback of a neuron that fires at that very time."""
-    zero, one = jnp.zeros(2), jnp.ones(2)
-    lanes = Lanes(threshold=one, v_reset=zero, v_start=zero, j_start=zero, tau_mem=one, tau_syn=one)
-    feedback = ((jnp.array([[0.0, 0.6], [0.0, 0.0]]), None),)
-    for order in ([0, 1], [1, 0]):
-        weight = jnp.array([[1.5, 1.5], [0.0, -1.0]])
-        times = jnp.array([[0.5, 0.5]])
-        given = ((weight, times, jnp.asarray(order, jnp.int32)),)
-        found = simulated(spec_for(IFDelta()), given, feedback, (lanes,), 1.1).spikes[0]
-        # the second neuron has 0.5 in the first round, and 1.1 in the next
-        assert found.count.tolist() == [[1, 1]]
-        assert found.time[0, :, 0].tolist() == [0.5, 0.5]
+    weight, times = jnp.array([[1.5, 1.5], [0.0, -1.0]]), jnp.array([[0.5, 0.5]])
+    arrivals = weight, times, jnp.asarray(order, jnp.int32)
+    spikes, _ = one_group(IFDelta(), unit_lanes(2), arrivals, FIRST_TO_SECOND, t_end=1.1)
+    # the second neuron has 0.5 in the first round, and 1.1 in the next
+    assert spikes.count.tolist() == [[1, 1]]
+    assert spikes.time[0, :, 0].tolist() == [0.5, 0.5]
 
 
 def test_an_overshoot_fires_again_at_once_in_a_group():
-    zero, one = jnp.zeros(2), jnp.ones(2)
-    lanes = Lanes(threshold=one, v_reset=zero, v_start=zero, j_start=zero, tau_mem=one, tau_syn=one)
-    given = ((jnp.array([[2.7, 0.0]]), jnp.array([[0.5]]), jnp.array([0], jnp.int32)),)
-    feedback = ((jnp.array([[0.0, 0.6], [0.0, 0.0]]), None),)
-    neuron = IFDelta(reset_kind="subtract")
-    found = simulated(spec_for(neuron), given, feedback, (lanes,), 1.1).spikes[0]
-    assert found.count.tolist() == [[2, 1]]  # 2 * 0.6 arrives together
-    assert found.time[0, 0, :2].tolist() == [0.5, 0.5]
-
-
-def test_a_cascade_without_end_exhausts_the_budget():
-    found = compiled(delta_ring)(
-        jnp.array([[0.0, 1.5, 0.0], [0.0, 0.0, 1.5], [1.5, 0.0, 0.0]]), 0.5
-    )
-    assert found.events_needed > 7
+    neuron, arrivals = IFDelta(reset_kind="subtract"), one_arrival(2.7, 0.0)
+    spikes, _ = one_group(neuron, unit_lanes(2), arrivals, FIRST_TO_SECOND, t_end=1.1)
+    assert spikes.count.tolist() == [[2, 1]]  # 2 * 0.6 arrives together
+    assert spikes.time[0, 0, :2].tolist() == [0.5, 0.5]
 
 
 def test_refractory_times_end_before_anything_arrives():
-    """Two neurons fire together, and what they send arrives just when they are let go."""
-    zero, one = jnp.zeros(3), jnp.ones(3)
-    lanes = Lanes(threshold=one, v_reset=zero, v_start=zero, j_start=zero, tau_mem=one, tau_syn=one)
-    arrivals = ((jnp.array([[1.5, 1.5, 0.0]]), jnp.array([[0.5]]), jnp.array([0], jnp.int32)),)
-    spec, edges = (
-        spec_for(LIFDelta(), refractory=0.25),
-        ((1.2 * jnp.ones((3, 3)), jnp.asarray(0.25)),),
-    )
-    times = simulated(spec, arrivals, edges, (lanes,), 1.1).spikes[0].time
-    assert times[0, :, :3].tolist() == [[0.5, 0.75, 1.0], [0.5, 0.75, 1.0], [0.75, 1.0, np.inf]]
+    """Two neurons fire together, and what they send arrives just when they are released."""
+    arguments = LIFDelta(), unit_lanes(3), one_arrival(1.5, 1.5, 0.0), 1.2 * jnp.ones((3, 3))
+    spikes, _ = one_group(*arguments, jnp.asarray(0.25), t_end=1.1, refractory=0.25)
+    expected = [[0.5, 0.75, 1.0], [0.5, 0.75, 1.0], [0.75, 1.0, np.inf]]
+    assert spikes.time[0, :, :3].tolist() == expected
 
 
 @pytest.mark.parametrize("delay", [None, np.asarray(0.2)], ids=["none", "delayed"])
 def test_an_exhausted_budget_says_how_much_it_takes(delay):
-    neuron, lanes, weight, feedback, times, row = cuba_net()
-    times = times.at[0].set(jnp.inf)  # a sample with nothing in it
-
-    def within(max_events):
-        arrivals = ((weight, times, row),)
-        return simulated(
-            spec_for(neuron, max_events), arrivals, ((feedback, delay),), (lanes,), T_END
-        )
-
-    enough = within(100)
-    needed = int(enough.events_needed.max())
-    assert 10 < needed <= 100
-    short = within(3)
-    assert short.events_needed[0] == 0
+    neuron, lanes, (weight, times, row), feedback = cuba_net()
+    arrivals = weight, times.at[0].set(jnp.inf), row  # a sample with nothing in it
+    run = partial(one_group, neuron, lanes, arrivals, feedback, delay)
+    expected, needed = run()
+    assert 10 < needed.max() <= 100
+    _, needed_at_least = run(max_events=3)
+    assert needed_at_least[0] == 0
     if delay is None:
-        np.testing.assert_array_equal(short.events_needed, enough.events_needed)
+        np.testing.assert_array_equal(needed_at_least, needed)
     else:
-        assert (short.events_needed[1:] > 3).all()
-        assert (short.events_needed <= enough.events_needed).all()
-    just = within(needed)
-    np.testing.assert_array_equal(just.spikes[0].time, enough.spikes[0].time)
+        assert (needed_at_least[1:] > 3).all()
+        assert (needed_at_least <= needed).all()
+    spikes, _ = run(max_events=int(needed.max()))
+    np.testing.assert_array_equal(spikes.time, expected.time)
 
 
 def test_gradients_compose_with_vmap():
     name = "double uniform"
-    drawings = [drawn(name, seed) for seed in SEEDS[name]]
-    readout = readout_of(name, 0)
-    one_by_one = [gradient_of(name)(numbers, rows, readout) for numbers, rows in drawings]
-    numbers, rows = (
-        jax.tree.map(lambda *x: jnp.stack(x), *each) for each in zip(*drawings, strict=True)
-    )
-    together = compiled(jax.vmap(lambda n, r: jax.grad(loss, has_aux=True)(n, r, readout, name)))(
-        numbers, rows
-    )
-    for number, wanted in enumerate(one_by_one):
-        for a, b in zip(jax.tree.leaves(together), jax.tree.leaves(wanted), strict=True):
-            np.testing.assert_allclose(a[number], b, rtol=1e-9, atol=1e-12)
+    drawings, readout = [drawn(name, seed) for seed in SEEDS[name]], readout_of(name, 0)
+    stacked = jax.tree.map(lambda *arrays: jnp.stack(arrays), *drawings)
+    mapped = jax.vmap(jax.grad(partial(loss, name=name), has_aux=True), (0, 0, None))
+    together = compiled(mapped)(*stacked, readout)
+    for number, drawing in enumerate(drawings):
+        one = jax.tree.map(lambda array, number=number: array[number], together)
+        assert_trees_close(one, gradient_of(name)(*drawing, readout), rtol=1e-9, absolute=1e-12)

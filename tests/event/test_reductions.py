@@ -29,13 +29,17 @@ SHAPES = [(), (3,), (40,), (2, 3), (64, 70), (3, 4, 5)]
 def test_each_condition_has_an_answer_of_its_own(shape):
     none, everywhere = jnp.zeros(shape, bool), jnp.ones(shape, bool)
     once = none.ravel().at[-1].set(True).reshape(shape)
-    assert [bool(found) for found in any_of_each(none, once, everywhere, none)] == [
+    assert [bool(answer) for answer in any_of_each(none, once, everywhere, none)] == [
         False,
         True,
         True,
         False,
     ]
-    assert [bool(any_in(each)) for each in (none, once, everywhere)] == [False, True, True]
+    assert [bool(any_in(condition)) for condition in (none, once, everywhere)] == [
+        False,
+        True,
+        True,
+    ]
 
 
 def test_conditions_of_different_shapes_have_one_answer():
@@ -59,9 +63,9 @@ def test_one_number_that_is_not_finite_is_found_in_any_place(shape, value):
     for place in {0, int(np.prod(shape)) // 2, int(np.prod(shape)) - 1}:
         array = rng.normal(size=shape).astype("float32").ravel()
         array[place] = value
-        found = numbers_of({"a": jnp.ones(4), "b": jnp.asarray(array.reshape(shape))})
-        assert not jnp.all(jnp.isfinite(found))
-        assert bool(jnp.any(jnp.isnan(found))) == np.isnan(value)
+        numbers = numbers_of({"a": jnp.ones(4), "b": jnp.asarray(array.reshape(shape))})
+        assert not jnp.all(jnp.isfinite(numbers))
+        assert bool(jnp.any(jnp.isnan(numbers))) == np.isnan(value)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -86,22 +90,22 @@ def test_sums():
 def test_whole_numbers_are_counted_and_compared(shape, dtype):
     numbers = np.random.default_rng(0).integers(-100, 0, size=shape).astype(dtype)
     for array in (numbers, -numbers):
-        found = greatest(jnp.asarray(array))
-        assert found == array.max()
-        assert found.dtype == dtype
+        result = greatest(jnp.asarray(array))
+        assert result == array.max()
+        assert result.dtype == dtype
     counts = (numbers % 3).astype(np.int32)
-    found = count_over_last(jnp.asarray(counts))
-    np.testing.assert_array_equal(found, counts.sum(-1))
-    assert found.dtype == np.int32
+    result = count_over_last(jnp.asarray(counts))
+    np.testing.assert_array_equal(result, counts.sum(-1))
+    assert result.dtype == np.int32
     assert greatest(jnp.zeros((3, 0), jnp.int32)) == np.iinfo(np.int32).min
     np.testing.assert_array_equal(count_over_last(jnp.zeros((3, 0), jnp.int32)), np.zeros(3))
 
 
 def test_an_axis_whose_length_is_not_known_yet_is_reduced():
     (length,) = jax.export.symbolic_shape("length")
-    given = jax.ShapeDtypeStruct((2, length), jnp.int32)
+    spec = jax.ShapeDtypeStruct((2, length), jnp.int32)
     both = jax.jit(lambda numbers: (greatest(numbers), count_over_last(numbers)))
-    largest, counted = jax.export.export(both)(given).call(jnp.asarray([[1, 5, 2], [3, 0, 4]]))
+    largest, counted = jax.export.export(both)(spec).call(jnp.asarray([[1, 5, 2], [3, 0, 4]]))
     assert largest == 5
     np.testing.assert_array_equal(counted, [8, 7])
 
@@ -118,13 +122,13 @@ def test_the_xla_engine_reduces_no_array_alone_to_one_number():
     engine = EventDriven(max_spikes=4, backend="xla")
 
     def total(parameters):
-        own = simulate(network.with_parameters(parameters), events, T_END, engine=engine)
-        times = list(own.spikes.values())[-1].time.reshape(-1)
+        solution = simulate(network.with_parameters(parameters), events, T_END, engine=engine)
+        times = list(solution.spikes.values())[-1].time.reshape(-1)
         return jnp.where(jnp.isfinite(times), times, 0.0) @ jnp.ones(times.shape)
 
     text = jax.jit(jax.grad(total)).lower(network.parameters).as_text()
     reductions = re.findall(r"stablehlo\.reduce\((.*)", text)
     assert len(reductions) > 10
-    alone = [one for one in reductions if ", (" not in one.split("applies")[0]]
-    assert [one for one in alone if re.search(r"-> tensor<[a-z]\w*>$", one)] == []
+    alone = [reduction for reduction in reductions if ", (" not in reduction.split("applies")[0]]
+    assert [reduction for reduction in alone if re.search(r"-> tensor<[a-z]\w*>$", reduction)] == []
     assert "reduce_window" not in text

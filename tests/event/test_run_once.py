@@ -46,32 +46,32 @@ def stopped(monkeypatch):
 
 def test_a_command_compiles_its_network_once(graph, tmp_path, native_kernels):
     np.savez(tmp_path / "x.npz", time=INPUTS.time, index=INPUTS.index)
-    with compiled() as names:
+    with compiled() as programs:
         outcome = run_file(graph, tmp_path / "x.npz", tmp_path / "y.npz", t_end=T_END)
     # More than `EventDriven` has room for at first.
     assert 16 < max(outcome.spikes_needed.values()) < 128
     # Once in a process a program of nothing shows what options the compiler knows.
-    assert [name for name in names if name != "jit(<lambda>)"] == ["jit(run_and_conclude)"]
+    assert [name for name in programs if name != "jit(<lambda>)"] == ["jit(run_and_conclude)"]
 
 
 def test_it_gives_the_spikes_of_the_engine(graph, stopped, auto_is_native):
     network = lower(graph)
     engine = RunOnce(max_spikes="auto").with_first_room(network, 3, T_END)
-    found = simulate(network, INPUTS, T_END, engine=engine)
+    solution = simulate(network, INPUTS, T_END, engine=engine)
     usual = simulate(network, INPUTS, T_END, engine=EventDriven(max_spikes=128))
     assert int(usual.spikes["2"].count.sum()) > 100
-    for name, own in usual.spikes.items():
-        slots = found.spikes[name].time.shape[2]
-        assert np.array_equal(found.spikes[name].count, own.count)
-        np.testing.assert_allclose(found.spikes[name].time, own.time[..., :slots], rtol=1e-5)
+    for name, spikes in usual.spikes.items():
+        slots = solution.spikes[name].time.shape[2]
+        assert np.array_equal(solution.spikes[name].count, spikes.count)
+        np.testing.assert_allclose(solution.spikes[name].time, spikes.time[..., :slots], rtol=1e-5)
 
 
-def test_what_xla_runs_in_loops_is_optimised(graph, stopped):
+def test_loops_of_xla_are_optimised(graph, stopped):
     with pytest.raises(Optimised):
         simulate(lower(graph), INPUTS, T_END, engine=RunOnce(backend="xla"))
 
 
-def test_what_is_large_is_optimised(graph, stopped, monkeypatch, native_kernels):
+def test_large_runs_are_optimised(graph, stopped, monkeypatch, native_kernels):
     monkeypatch.setattr(run_once, "_MANY", 1000)
     with pytest.raises(Optimised):
         simulate(lower(graph), INPUTS, T_END, engine=RunOnce())
@@ -85,7 +85,7 @@ def test_the_first_room_is_for_fast_neurons_and_small_batches(graph):
     assert first_room(network, "2", 2**19 // 12 // 32, T_END) == 32
 
 
-def test_room_that_is_said_goes_before_the_first(graph):
+def test_explicit_room_takes_precedence_over_the_first_room(graph):
     engine = RunOnce(max_spikes="auto", at_first=(("2", 64), ("4", 32)))
     assert [engine.of("max_spikes", name) for name in ("2", "4", "x")] == [64, 32, 16]
     grown = engine.with_room({"max_spikes": {"2": 100}})

@@ -28,11 +28,13 @@ def recurrent(late=None):
         "back": build.linear(weight=BACK),
         "out": build.output(),
     }
-    way = ("n", "back", "n")
+    feedback = ("n", "back", "n")
     if late is not None:
         nodes["late"] = build.node("Delay", 3, delay=np.broadcast_to(late, 3))
-        way = ("n", "late", "back", "n")
-    return build.network(nodes, [("in", "w", "n", "out"), way], dialect="jaxsnn", time_unit="s")
+        feedback = ("n", "late", "back", "n")
+    return build.network(
+        nodes, [("in", "w", "n", "out"), feedback], dialect="jaxsnn", time_unit="s"
+    )
 
 
 @pytest.mark.parametrize("delay", [DELAYS, DELAYS[None], 0.4], ids=["source", "row", "one"])
@@ -40,13 +42,13 @@ def test_shared_delays_in_a_cycle_are_those_of_a_delay_node(delay):
     network = jaxsnn.with_synaptic_delays(jaxsnn.lower(recurrent()), "back", delay)
     assert network.parameters["back"]["delay"].shape == (() if np.ndim(delay) == 0 else (3,))
     engine = EventDriven(max_spikes=32)
-    found = jaxsnn.simulate(network, EVENTS, 4.0, engine=engine)
+    solution = jaxsnn.simulate(network, EVENTS, 4.0, engine=engine)
     late = np.broadcast_to(delay, (1, 3))[0]
-    wanted = jaxsnn.simulate(jaxsnn.lower(recurrent(late)), EVENTS, 4.0, engine=engine)
-    np.testing.assert_allclose(found.spikes["n"].time, wanted.spikes["n"].time, rtol=1e-12)
+    expected = jaxsnn.simulate(jaxsnn.lower(recurrent(late)), EVENTS, 4.0, engine=engine)
+    np.testing.assert_allclose(solution.spikes["n"].time, expected.spikes["n"].time, rtol=1e-12)
     without = jaxsnn.simulate(recurrent(), EVENTS, 4.0, engine=engine)
-    assert int(found.count("n").sum()) > 5
-    assert not np.allclose(found.spikes["n"].time, without.spikes["n"].time)
+    assert int(solution.count("n").sum()) > 5
+    assert not np.allclose(solution.spikes["n"].time, without.spikes["n"].time)
 
 
 def test_a_delay_for_each_synapse_of_a_cycle_is_refused_with_a_way_that_works():
@@ -69,13 +71,13 @@ def behind_weights(*edges, late=DELAYS, first=FIRST):
         "back": build.linear(weight=BACK),
         "out": build.output(),
     }
-    named = {name for way in edges for name in way}
+    named = {name for chain in edges for name in chain}
     used = {name: node for name, node in nodes.items() if name in named}
     return build.network(used, edges, dialect="jaxsnn", time_unit="s")
 
 
 @pytest.mark.parametrize("backend", ["xla", "auto"])
-def test_what_comes_from_outside_a_cycle_may_reach_each_neuron_at_a_time_of_its_own(backend):
+def test_inputs_of_a_cycle_may_have_a_delay_for_each_neuron(backend):
     engine = EventDriven(max_spikes=32, backend=backend)
     network = jaxsnn.lower(behind_weights(*OUTSIDE))
     found = jaxsnn.simulate(network, EVENTS, 4.0, engine=engine)
@@ -85,15 +87,15 @@ def test_what_comes_from_outside_a_cycle_may_reach_each_neuron_at_a_time_of_its_
     wide = behind_weights(("in", "w", "n", "out"), ("n", "back", "n"), first=pairs)
     time = (EVENTS.time[..., None] + DELAYS).reshape(1, -1)
     index = (3 * EVENTS.index[..., None] + np.arange(3)).reshape(1, -1)
-    wanted = jaxsnn.simulate(wide, Events(time=time, index=index), 4.0, engine=engine)
-    assert int(wanted.count("n").sum()) > 5
-    np.testing.assert_array_equal(found.count("n"), wanted.count("n"))
-    np.testing.assert_allclose(found.spikes["n"].time, wanted.spikes["n"].time, rtol=1e-12)
+    expected = jaxsnn.simulate(wide, Events(time=time, index=index), 4.0, engine=engine)
+    assert int(expected.count("n").sum()) > 5
+    np.testing.assert_array_equal(found.count("n"), expected.count("n"))
+    np.testing.assert_allclose(found.spikes["n"].time, expected.spikes["n"].time, rtol=1e-12)
 
     def loss(delay):
-        own = {**network.parameters, "late": {"delay": delay}}
+        parameters = {**network.parameters, "late": {"delay": delay}}
         solution = jaxsnn.simulate(
-            network.with_parameters(own), EVENTS, 4.0, engine=engine, throw=False
+            network.with_parameters(parameters), EVENTS, 4.0, engine=engine, throw=False
         )
         times = solution.spikes["n"].time
         return jnp.sum(jnp.where(jnp.isfinite(times), times, 0.0))
@@ -105,10 +107,10 @@ def test_what_comes_from_outside_a_cycle_may_reach_each_neuron_at_a_time_of_its_
     np.testing.assert_allclose(gradient, differences, rtol=1e-6)
 
 
-def test_a_delay_behind_weights_in_a_cycle_is_told_before_anything_runs():
+def test_a_delay_behind_weights_in_a_cycle_is_reported_before_anything_runs():
     inside = behind_weights(("in", "w", "n", "out"), ("n", "back", "late", "n"))
-    told = jaxsnn.check(inside, "event").problems
-    assert [problem.node for problem in told if problem.code == "late-by-target"] == ["late"]
+    problems = jaxsnn.check(inside, "event").problems
+    assert [problem.node for problem in problems if problem.code == "late-by-target"] == ["late"]
     with pytest.raises(LoweringError, match="'n' is part of a cycle"):
         jaxsnn.simulate(inside, EVENTS, 4.0)
     assert not jaxsnn.check(behind_weights(*OUTSIDE), "event").problems
@@ -121,8 +123,8 @@ def test_a_delay_behind_a_pool_in_a_cycle_is_one_of_the_neurons_that_send():
 
     def convolution(side, padding):
         size = np.array([side, side])
-        own = {"input_shape": size, "weight": weight, "padding": padding}
-        return build.node("Conv2d", **kernel, **own)
+        values = {"input_shape": size, "weight": weight, "padding": padding}
+        return build.node("Conv2d", **kernel, **values)
 
     late = np.linspace(0.3, 0.6, 4).reshape(1, 2, 2)
     neuron = {"tau_mem": 1.0, "tau_syn": 0.5, "v_threshold": 0.5}
@@ -140,21 +142,21 @@ def test_a_delay_behind_a_pool_in_a_cycle_is_one_of_the_neurons_that_send():
     graph = build.network(nodes, edges, dialect="jaxsnn", time_unit="s")
     assert not jaxsnn.check(graph, "event").problems
     engine = EventDriven(max_spikes=32, max_events=200)
-    found = jaxsnn.simulate(graph, EVENTS, 2.0, engine=engine)
-    assert int(found.count("m").sum()) > 0
+    solution = jaxsnn.simulate(graph, EVENTS, 2.0, engine=engine)
+    assert int(solution.count("m").sum()) > 0
 
 
 def test_a_stream_takes_a_delay_behind_weights_in_a_cycle(native_kernels):
     outside = ("in", "w", "n", "out")
-    found, wanted = (
+    spikes, expected = (
         jaxsnn.stream(
-            jaxsnn.lower(behind_weights(outside, way, late=[0.3] * 3)), record=["n"]
+            jaxsnn.lower(behind_weights(outside, feedback, late=[0.3] * 3)), record=["n"]
         ).push(Events(time=EVENTS.time[0], index=EVENTS.index[0]), until=4.0)["n"]
-        for way in (("n", "back", "late", "n"), ("n", "late", "back", "n"))
+        for feedback in (("n", "back", "late", "n"), ("n", "late", "back", "n"))
     )
-    assert len(wanted.time) > 5
-    np.testing.assert_array_equal(found.index, wanted.index)
-    np.testing.assert_allclose(found.time, wanted.time, rtol=1e-12)
+    assert len(expected.time) > 5
+    np.testing.assert_array_equal(spikes.index, expected.index)
+    np.testing.assert_allclose(spikes.time, expected.time, rtol=1e-12)
 
 
 def test_the_time_stepped_engine_does_not_pass_over_delays_of_synapses():
@@ -165,6 +167,6 @@ def test_the_time_stepped_engine_does_not_pass_over_delays_of_synapses():
         jaxsnn.simulate(network, EVENTS, 4.0, engine=grid)
     # what the message recommends
     written = jaxsnn.lower(jaxsnn.update_graph(graph, network))
-    found = jaxsnn.simulate(written, EVENTS, 4.0, engine=grid)
-    wanted = jaxsnn.simulate(jaxsnn.lower(recurrent(0.4)), EVENTS, 4.0, engine=grid)
-    np.testing.assert_array_equal(found.spikes["n"], wanted.spikes["n"])
+    solution = jaxsnn.simulate(written, EVENTS, 4.0, engine=grid)
+    expected = jaxsnn.simulate(jaxsnn.lower(recurrent(0.4)), EVENTS, 4.0, engine=grid)
+    np.testing.assert_array_equal(solution.spikes["n"], expected.spikes["n"])

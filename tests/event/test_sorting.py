@@ -116,25 +116,25 @@ def test_places_are_those_of_a_search(x64, numbers, right):
     generator = np.random.default_rng(numbers)
     rising = np.sort(generator.integers(0, 40, (3, numbers)), axis=1)
     rising = np.where(rising > 30, np.inf, rising)
-    wanted = np.array([*np.arange(-1, 42), -np.inf, np.inf, 3.5]).reshape(2, -1)
-    found = jax.vmap(partial(places_in, right=right), in_axes=(0, None))(rising, wanted)
-    assert found.dtype == np.int32
-    for own, row in zip(found, rising, strict=True):
-        expected = np.searchsorted(row, wanted, side="right" if right else "left")
-        np.testing.assert_array_equal(own, expected)
+    numbers_to_place = np.array([*np.arange(-1, 42), -np.inf, np.inf, 3.5]).reshape(2, -1)
+    places = jax.vmap(partial(places_in, right=right), in_axes=(0, None))(rising, numbers_to_place)
+    assert places.dtype == np.int32
+    for row_places, row in zip(places, rising, strict=True):
+        expected = np.searchsorted(row, numbers_to_place, side="right" if right else "left")
+        np.testing.assert_array_equal(row_places, expected)
 
 
 @pytest.mark.parametrize("numbers", [0, 1, 2, 3, 8, 9, 100])
 def test_places_and_values_are_those_of_each_column(x64, numbers):
     generator = np.random.default_rng(numbers)
     rising = np.sort(generator.integers(0, 40, (numbers, 3)), axis=0).astype(float)
-    wanted = generator.integers(-1, 42, (5, 3, 4)).astype(float)
-    found = places_in_columns(jnp.asarray(rising), jnp.asarray(wanted))
+    numbers_to_place = generator.integers(-1, 42, (5, 3, 4)).astype(float)
+    places = places_in_columns(jnp.asarray(rising), jnp.asarray(numbers_to_place))
     for column in range(3):
-        expected = np.searchsorted(rising[:, column], wanted[:, column])
-        np.testing.assert_array_equal(found[:, column], expected)
+        expected = np.searchsorted(rising[:, column], numbers_to_place[:, column])
+        np.testing.assert_array_equal(places[:, column], expected)
         if numbers:
-            number = np.minimum(found, numbers - 1)
+            number = np.minimum(places, numbers - 1)
             values = of_columns(jnp.asarray(rising), jnp.asarray(number))
             np.testing.assert_array_equal(values[:, column], rising[number[:, column], column])
 
@@ -143,9 +143,9 @@ def test_places_and_values_are_those_of_each_column(x64, numbers):
 @pytest.mark.parametrize("dtype", [bool, np.int32, np.float32])
 def test_a_turned_matrix_is_the_transposed_one(shape, dtype):
     matrix = np.random.default_rng(0).normal(size=shape).astype(dtype)
-    found = turned(jnp.asarray(matrix))
-    assert found.dtype == dtype
-    np.testing.assert_array_equal(found, matrix.T)
+    result = turned(jnp.asarray(matrix))
+    assert result.dtype == dtype
+    np.testing.assert_array_equal(result, matrix.T)
 
 
 def test_the_fullest_column_says_how_many_there_are():

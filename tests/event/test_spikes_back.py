@@ -64,7 +64,7 @@ def looped(name, b, k, moved=None, lams=None):
             [[-1 / tau_mem, 1 / tau_mem], [0, 0 if spec.neuron.jumps else -1 / tau_syn]]
         )
 
-    own = rate(lane["tau_mem"], lane["tau_syn"])
+    rates = rate(lane["tau_mem"], lane["tau_syn"])
     flowing = rate(*(lane[field] + (moved or {}).get(field, 0.0) for field in FIELDS))
     above = lane["v_start"] > lane["threshold"]
     kick = KICK * lane["threshold"] if isinstance(spec.neuron, Kicked) else 0.0
@@ -73,7 +73,7 @@ def looped(name, b, k, moved=None, lams=None):
     resets = above and not spec.assigns and not spec.neuron.keeps_overshoot
     start = np.array([lane["v_reset"] if resets else lane["v_start"], lane["j_start"]])
     start *= [1.0, not isinstance(spec.neuron, Alone)]  # which has no j
-    p, after, found, before, carried = np.zeros(2), None, dict.fromkeys(lane, 0.0), {}, 0.0
+    p, after, by_lanes, before, carried = np.zeros(2), None, dict.fromkeys(lane, 0.0), {}, 0.0
     for s in reversed(range(len(times))):
         if not np.isfinite(times[s, b, k]):
             continue
@@ -86,32 +86,32 @@ def looped(name, b, k, moved=None, lams=None):
         if spec.assigns:
             behind = np.array([0.0, (expm(flowing * spec.refractory).T @ [0, p[1]])[1]])
             total = (
-                drive[s, b, k] - p[0] * causes.slope_after[s, b, k] - behind[1] * own[1, 1] * kick
+                drive[s, b, k] - p[0] * causes.slope_after[s, b, k] - behind[1] * rates[1, 1] * kick
             )
             left_by = np.array([p[0], behind[1]])
         else:
             behind = left_by = p
-            total = drive[s, b, k] + p @ own @ [height, 0]
+            total = drive[s, b, k] + p @ rates @ [height, 0]
         lam = 0.0 if above and s == 0 and times[0, b, k] == 0 else -total / slope
         lam = lams[s] if lams else lam
         if not (s == 0 and resets):
             carried += left @ left_by
-            found["v_reset"] += left_by[0]
-            found["threshold"] += left_by[1] * KICK if kick else 0.0
-            found["threshold"] -= 0.0 if spec.assigns else left_by[0]
-        found["threshold"] -= lam
+            by_lanes["v_reset"] += left_by[0]
+            by_lanes["threshold"] += left_by[1] * KICK if kick else 0.0
+            by_lanes["threshold"] -= 0.0 if spec.assigns else left_by[0]
+        by_lanes["threshold"] -= lam
         p = behind + np.array([lam, 0.0])
         before[s], after = (p, lam), times[s, b, k]
     p = expm(flowing * (after or 0.0)).T @ p
-    found["v_reset" if resets else "v_start"] += p[0]
-    found["j_start"] += p[1]
-    return before, p, found, carried + start @ p
+    by_lanes["v_reset" if resets else "v_start"] += p[0]
+    by_lanes["j_start"] += p[1]
+    return before, p, by_lanes, carried + start @ p
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_costates_go_back_through_spikes(name, x64):
-    spec, *given = drawn(name)
-    lanes, *others = jax.tree.map(jnp.asarray, given)
+    spec, *arrays = drawn(name)
+    lanes, *others = jax.tree.map(jnp.asarray, arrays)
     wide = jax.tree.map(lambda lane: lane[None], lanes)
 
     @jax.jit
@@ -133,23 +133,25 @@ def test_costates_go_back_through_spikes(name, x64):
         for field in spec.neuron.flow_fields:
             lams = {s: lam for s, (_, lam) in before.items()}
             low, high = (looped(name, b, k, {field: by}, lams)[3] for by in (-1e-5, 1e-5))
-            wanted = (high - low) / 2e-5
-            np.testing.assert_allclose(getattr(gradient, field)[b, k], wanted, rtol=1e-5, atol=1e-6)
+            expected = (high - low) / 2e-5
+            np.testing.assert_allclose(
+                getattr(gradient, field)[b, k], expected, rtol=1e-5, atol=1e-6
+            )
 
 
 @pytest.mark.parametrize("transposable", [False, True])
-def test_what_jax_transposes_does_not_go_over_arrivals(transposable, monkeypatch, x64):
+def test_transposable_gradients_do_not_loop_over_arrivals(transposable, monkeypatch, x64):
     """That pass loops as often as there are arrivals, which JAX cannot transpose."""
     monkeypatch.setattr(layer_adjoint, "_MANY_ARRIVALS", 3)
     spec, lanes, times, slopes, drive, _ = drawn("lowered")
     times, slopes, drive = (jnp.moveaxis(jnp.asarray(x), 0, -1) for x in (times, slopes, drive))
     row, time = jnp.zeros(6, jnp.int32), jnp.ones((SAMPLES, 6))
-    kept = Residuals(
+    residuals = Residuals(
         jnp.ones((2, NEURONS)), jax.tree.map(jnp.asarray, lanes), time, row, times, slopes, None
     )
 
     def gradients(drive):
         spikes = LayerSpikes(time=drive, slope=slopes, count=slopes)
-        return layer_backward(spec, kept, spikes, transposable)[:3]
+        return layer_backward(spec, residuals, spikes, transposable)[:3]
 
     assert ("while[" in str(jax.make_jaxpr(gradients)(drive))) is not transposable

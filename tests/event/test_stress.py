@@ -14,6 +14,8 @@ from jaxsnn import EventDriven, Events, lower, simulate
 from jaxsnn.network.network import Network
 from jaxsnn.network.results import Result
 from jaxsnn.nir import build
+from tests.event.agreement import finite_times
+from tests.oracles import continuous_time
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -52,11 +54,7 @@ def arrivals(dtype, ratios):
 def first_spikes(net, events):
     """Their sum over all neurons that fire, and the solution."""
     solution = simulate(net, events, T_END, engine=ENGINE, throw=False)
-    total = 0.0
-    for spikes in solution.spikes.values():
-        fired = jnp.isfinite(spikes.time)
-        total += jnp.sum(jnp.where(fired, jnp.where(fired, spikes.time, 0.0), 0.0))
-    return total, solution
+    return sum(jnp.sum(finite_times(own.time)) for own in solution.spikes.values()), solution
 
 
 gradient_of = jax.jit(jax.grad(first_spikes, has_aux=True))
@@ -75,46 +73,25 @@ def peak(ratio):
     return math.exp(-1.0 if abs(ratio - 1) < 1e-6 else -ratio * math.log(ratio) / (ratio - 1))
 
 
-def response(ratio, t):
-    """V after one event of weight 1 at 0."""
-    after = np.maximum(t, 0.0)
-    if ratio == 1:
-        return after * np.exp(-after)
-    return np.exp(-after) * np.expm1(after * (ratio - 1) / ratio) / (ratio - 1)
-
-
-def first_crossing(ratio, threshold):
-    """When V first reaches the threshold after events at 0.25 and 0.75, by halving."""
-
-    def value(t):
-        return response(ratio, t - 0.25) + (ratio >= 0.5) * response(ratio, t - 0.75)
-
-    times = 0.25 + np.concatenate([[0.0], np.geomspace(1e-7, T_END, 20_000)])
-    behind = int(np.argmax(value(times) > threshold))
-    low, high = times[behind - 1], times[behind]
-    for _ in range(60):
-        middle = 0.5 * (low + high)
-        low, high = (low, middle) if value(middle) > threshold else (middle, high)
-    return high
-
-
 def test_far_apart_and_nearly_equal_time_constants_fire_alike_in_both_precisions():
-    found, slopes = {}, {}
+    times, slopes = {}, {}
     for dtype in (np.float32, np.float64):
         net = network(dtype, RATIOS)
         gradient, solution = gradient_of(net, arrivals(dtype, RATIOS))
         assert solution.result == Result.SUCCESS
         (name, *_) = solution.spikes
-        found[dtype] = np.asarray(solution.spikes[name].time)[0]
+        times[dtype] = np.asarray(solution.spikes[name].time)[0]
         slopes[dtype] = leaves(gradient)
         for key, array in slopes[dtype].items():
             assert array.dtype == dtype, key
             assert np.isfinite(array).all(), key
-    rough, exact = found[np.float32], found[np.float64]
+    rough, exact = times[np.float32], times[np.float64]
     np.testing.assert_array_equal(np.isfinite(rough), np.isfinite(exact))
-    thresholds = np.ravel(net.parameters[name]["v_threshold"])
-    wanted = [first_crossing(ratio, own) for ratio, own in zip(RATIOS, thresholds, strict=True)]
-    np.testing.assert_allclose(exact[:, 0], wanted, rtol=1e-9)
+    train, values = arrivals(np.float64, RATIOS), jax.tree.map(np.asarray, net.parameters[name])
+    weight, events = np.eye(len(RATIOS)), (np.asarray(train.time), np.asarray(train.index))
+    (outcome,) = continuous_time.simulate_population(values, weight, *events, T_END, area=1.0)
+    expected = [times_of_neuron[0] for times_of_neuron in outcome.spikes["n"]]
+    np.testing.assert_allclose(exact[:, 0], expected, rtol=1e-9)
     np.testing.assert_allclose(rough, exact, rtol=2e-5)
     # The ratios 1 - 1e-9 to 1 + 1e-9 stand side by side.
     np.testing.assert_allclose(exact[4], exact[5], rtol=1e-8)
@@ -158,8 +135,8 @@ def test_tangents_have_a_finite_gradient_or_are_clipped_and_counted():
     parameters = {key: dict(arrays) for key, arrays in net.parameters.items()}
     parameters[name]["v_threshold"] = jnp.asarray(thresholds)
     changed = Network(parameters=parameters, wires=net.wires, populations=net.populations)
-    one = Events(time=jnp.full((1, 5), 0.25), index=jnp.arange(5)[None])
-    gradient, solution = gradient_of(changed, one)
+    events = Events(time=jnp.full((1, 5), 0.25), index=jnp.arange(5)[None])
+    gradient, solution = gradient_of(changed, events)
     fired = np.isfinite(np.asarray(solution.spikes[name].time)[0, :, 0])
     assert fired[0]
     assert not fired[-1]

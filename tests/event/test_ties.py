@@ -39,11 +39,11 @@ def test_weights_move_a_voltage_also_where_open_boxes_add_up_to_nothing(kind, we
         "out": build.output(),
     }
     net = network(layers, [("in", "w", "n", "out")], "box", 0.25)
-    given, samples = events([0.3, 0.4], [0, 1]), jnp.array([1.0, 2.0])
+    train, samples = events([0.3, 0.4], [0, 1]), jnp.array([1.0, 2.0])
 
     def v(weight):
         moved = net.with_parameters({**net.parameters, "w": {"weight": weight}})
-        return simulate(moved, given, 3.0, sample_times=samples).voltages["n"].sum()
+        return simulate(moved, train, 3.0, sample_times=samples).voltages["n"].sum()
 
     weight = jnp.array([weights])
     steps = 1e-6 * jnp.eye(2)[:, None]
@@ -55,8 +55,10 @@ def test_weights_move_a_voltage_also_where_open_boxes_add_up_to_nothing(kind, we
 @pytest.mark.parametrize("reset", ["zero", "subtract"])
 def test_a_spike_moves_with_the_arrival_that_makes_it(reset, second):
     """1.5 and 0.2 at one time over a threshold of 1: only the first can make the neuron fire."""
-    one, zero = jnp.ones(1), jnp.zeros(1)
-    lanes = Lanes(threshold=one, v_reset=zero, v_start=zero, j_start=zero, tau_mem=one, tau_syn=one)
+    ones, zero = jnp.ones(1), jnp.zeros(1)
+    lanes = Lanes(
+        threshold=ones, v_reset=zero, v_start=zero, j_start=zero, tau_mem=ones, tau_syn=ones
+    )
     spec = LayerSpec(neuron=IFDelta(reset_kind=reset), max_spikes=2)
     weight = jnp.array([[1.5], [second]])
 
@@ -67,12 +69,14 @@ def test_a_spike_moves_with_the_arrival_that_makes_it(reset, second):
 
 
 def test_an_endless_refractory_time_leaves_one_spike():
-    one, zero = jnp.ones(1), jnp.zeros(1)
-    lanes = Lanes(threshold=one, v_reset=zero, v_start=zero, j_start=zero, tau_mem=one, tau_syn=one)
+    ones, zero = jnp.ones(1), jnp.zeros(1)
+    lanes = Lanes(
+        threshold=ones, v_reset=zero, v_start=zero, j_start=zero, tau_mem=ones, tau_syn=ones
+    )
     spec = LayerSpec(neuron=LIFDelta(), max_spikes=4, refractory=float("inf"))
     time, weight = jnp.array([[0.1, 0.5, 0.9]]), jnp.full((1, 1), 2.0)
-    found = layer_spikes(spec, weight, lanes, time, jnp.zeros(3, jnp.int32), 2.0)
-    assert found.count.tolist() == [[1]]
+    spikes = layer_spikes(spec, weight, lanes, time, jnp.zeros(3, jnp.int32), 2.0)
+    assert spikes.count.tolist() == [[1]]
 
 
 @pytest.mark.parametrize("loop", [False, True])
@@ -97,9 +101,9 @@ def test_times_that_are_one_number_are_one_time_in_a_loop_too(loop):
         layers |= {name: build.linear(weight=np.zeros((1, 1))) for name in ("ca", "cb")}
         chains += [("c", "ca", "a"), ("c", "cb", "b")]
     net = network(layers, chains, "delta", 0.1)
-    given = events([0.1, 0.1 + 0.2, 0.1 + 0.2], [0, 1, 2])
-    found = simulate(net, given, 1.0, engine=EventDriven(max_spikes=4, max_events=40))
-    counts = {name: int(found.spikes[name].count.sum()) for name in "abc"}
+    train = events([0.1, 0.1 + 0.2, 0.1 + 0.2], [0, 1, 2])
+    solution = simulate(net, train, 1.0, engine=EventDriven(max_spikes=4, max_events=40))
+    counts = {name: int(solution.spikes[name].count.sum()) for name in "abc"}
     assert counts == {"a": 1, "b": 0, "c": 1}
 
 
@@ -111,9 +115,9 @@ def spikes_around_an_arrival(backend, dtype, once):
     alone = dtype(1 / (np.exp(-second / 2) - np.exp(-second)))  # reaches 1 at `second`
     first = alone + np.arange(-40, 40) * np.spacing(alone)
     weight = jnp.asarray(np.stack([first, np.full(len(first), 300.0)]), dtype)
-    one = jnp.ones(len(first), dtype)
-    taus = {"tau_mem": 2 * one, "tau_syn": one}
-    lanes = Lanes(threshold=one, v_reset=0 * one, v_start=0 * one, j_start=0 * one, **taus)
+    ones = jnp.ones(len(first), dtype)
+    taus = {"tau_mem": 2 * ones, "tau_syn": ones}
+    lanes = Lanes(threshold=ones, v_reset=0 * ones, v_start=0 * ones, j_start=0 * ones, **taus)
     spec = LayerSpec(
         neuron=CubaLIFDelta(tau_shape=TauShape.DOUBLE, uniform=True),
         max_spikes=1 if once else 4,
@@ -121,10 +125,10 @@ def spikes_around_an_arrival(backend, dtype, once):
     )
 
     def times(arrivals):
-        given = weight, lanes, arrivals, jnp.arange(2), jnp.asarray(1.12, dtype)
+        arguments = weight, lanes, arrivals, jnp.arange(2), jnp.asarray(1.12, dtype)
         if backend == "native":
-            return native_layer_spikes(spec, 1, *given).time[0, :, 0]
-        return layer_spikes(spec, *given).time[0, :, 0]
+            return native_layer_spikes(spec, 1, *arguments).time[0, :, 0]
+        return layer_spikes(spec, *arguments).time[0, :, 0]
 
     arrivals = jnp.array([[0.0, second]], dtype)
     return second, times(arrivals), jax.jacrev(times)(arrivals)[:, 0, 1]
@@ -136,9 +140,9 @@ def spikes_around_an_arrival(backend, dtype, once):
 @pytest.mark.parametrize("backend", ["xla", "native"])
 def test_a_spike_is_not_rounded_across_an_arrival(backend, dtype, once):
     """One just before it does not move with it. One just behind it has a slope that is its alone."""
-    second, found, moves = spikes_around_an_arrival(backend, dtype, once)
-    behind = np.asarray(found) > second
+    second, times, moves = spikes_around_an_arrival(backend, dtype, once)
+    behind = np.asarray(times) > second
     assert 10 < behind.sum() < 70
-    np.testing.assert_allclose(found, second, atol=1e-4)
+    np.testing.assert_allclose(times, second, atol=1e-4)
     np.testing.assert_allclose(moves[behind], 1.0, atol=2e-3)
     np.testing.assert_array_equal(moves[~behind], 0.0)

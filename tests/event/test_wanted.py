@@ -40,19 +40,19 @@ def behind_a_convolution():
     return lower(build.sequential(build.input((1, 2, 2)), *layers))
 
 
-def solved(network, backend, asked):
+def solved(network, backend, arguments):
     """A run with some arguments of its own: a parameter by node and name, times, sample times."""
     time, index = given()
-    node, name = asked.get("of", ("", ""))
+    node, name = arguments.get("of", ("", ""))
     parameters = dict(network.parameters)
     if node:
-        parameters[node] = {**parameters[node], name: asked["parameter"]}
+        parameters[node] = {**parameters[node], name: arguments["parameter"]}
     return simulate(
         network.with_parameters(parameters),
-        Events(time=asked.get("time", time), index=index),
+        Events(time=arguments.get("time", time), index=index),
         T_END,
         engine=EventDriven(max_spikes=8, backend=backend),
-        sample_times=asked.get("sampled", SAMPLED),
+        sample_times=arguments.get("sampled", SAMPLED),
         throw=False,
     )
 
@@ -72,8 +72,8 @@ def gradient(network, backend, functional, key, of):
     begin = {"time": time, "sampled": SAMPLED, "parameter": network.parameters[node][name]}[key]
 
     def value(argument):
-        asked = {key: argument} | ({"of": of} if key == "parameter" else {})
-        return functional(solved(network, backend, asked))
+        arguments = {key: argument} | ({"of": of} if key == "parameter" else {})
+        return functional(solved(network, backend, arguments))
 
     return np.asarray(jax.grad(value)(begin))
 
@@ -104,17 +104,19 @@ def test_a_gradient_does_not_depend_on_those_before_it(make, way, backend, reque
     first = next(name for name, own in network.parameters.items() if "weight" in own)
     of = partial(gradient, network, backend)
     jax.clear_caches()
-    wanted = of(functional, named, (last, "tau_mem"))
+    expected = of(functional, named, (last, "tau_mem"))
     jax.clear_caches()
     of(by_voltages, named, (last, "tau_mem"))
     of(by_voltages, "parameter", (first, "weight"))
-    found = of(functional, named, (last, "tau_mem"))
-    assert np.abs(wanted).max() > 0
-    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-6 * np.abs(wanted).max())
+    after_others = of(functional, named, (last, "tau_mem"))
+    assert np.abs(expected).max() > 0
+    np.testing.assert_allclose(
+        after_others, expected, rtol=1e-4, atol=1e-6 * np.abs(expected).max()
+    )
 
 
-def test_what_is_asked_for_goes_to_the_backward_pass():
-    for wanted in (Wanted(), Wanted(lanes=False, taus=False), Wanted(time=False, samples=True)):
-        assert Wanted.by(wanted.asked) == wanted
+def test_requested_gradients_reach_the_backward_pass():
+    for request in (Wanted(), Wanted(lanes=False, taus=False), Wanted(time=False, samples=True)):
+        assert Wanted.by(request.asked) == request
     trees = {jax.tree.structure(one.asked) for one in (Wanted(), Wanted(time=False))}
     assert len(trees) == 1

@@ -56,7 +56,7 @@ def loop(kind, kernel):
 
 @pytest.mark.parametrize("make", [alone, loop])
 @pytest.mark.parametrize(("kind", "kernel"), list(itertools.product(NEURONS, ("delta", "box"))))
-def test_what_no_kernel_runs_is_named(make, kind, kernel):
+def test_populations_without_kernels_are_named(make, kind, kernel):
     graph = make(kind, kernel)
     notes = named(graph)
     assert len(notes) == is_refused(graph)

@@ -166,12 +166,39 @@ def simulate(
     Raises:
         EndlessError: neurons fire without end at one time.
     """
-    found = _Simulation(populations, synapses, inputs, t_end, sample_times)
+    simulation = _Simulation(populations, synapses, inputs, t_end, sample_times)
     for name, pieces in (currents or {}).items():
         for time, channel, value in pieces:
-            found.change(name, channel, time, value)
-    found.most, found.tolerance = most_spikes, close
-    return found.run()
+            simulation.change(name, channel, time, value)
+    simulation.most, simulation.tolerance = most_spikes, close
+    return simulation.run()
+
+
+def simulate_population(
+    parameters: Mapping[str, np.ndarray],
+    weight: np.ndarray,
+    times: np.ndarray,
+    rows: np.ndarray,
+    t_end: float,
+    sample_times: Sequence[float] = (),
+    **options: Any,
+) -> list[Outcome]:
+    """Simulate a population "n" of CubaLIF neurons, or of CubaLI without a threshold, for each sample.
+
+    Args:
+        parameters: NIR's names -> (neurons,).
+        weight: (sources, neurons).
+        times: (samples, arrivals) in any order; inf where unused.
+        rows: (samples, arrivals), the source of each.
+        options: of `Neurons`.
+    """
+    kind = "CubaLIF" if "v_threshold" in parameters else "CubaLI"
+    neurons = Neurons(kind=kind, parameters=parameters, **options)
+    synapses = [Synapses(source="in", target="n", weight=weight.T)]
+    trains = [list(zip(*arrays, strict=True)) for arrays in zip(times, rows, strict=True)]
+    return [
+        simulate({"n": neurons}, synapses, {"in": train}, t_end, sample_times) for train in trains
+    ]
 
 
 # ---- one neuron between two events
@@ -314,7 +341,7 @@ def ranks(populations, synapses) -> dict[str, int]:
     """Population -> its place in the network: before all that it feeds, but for those that feed it
     back, which have the same place.
     """
-    graph = nx.DiGraph([(one.source, one.target) for one in synapses])
+    graph = nx.DiGraph([(projection.source, projection.target) for projection in synapses])
     graph.add_nodes_from(populations)
     parts = nx.condensation(graph)
     order = {
@@ -329,15 +356,17 @@ class _Simulation:
     def __init__(self, populations, synapses, inputs, t_end, sample_times):
         self.populations, self.t_end = dict(populations), t_end
         self.most, self.tolerance = math.inf, CLOSE
-        self.neurons = {name: made(name, own) for name, own in self.populations.items()}
+        self.neurons = {
+            name: neurons_of(name, population) for name, population in self.populations.items()
+        }
         self.rank = ranks(self.populations, synapses)
         self.outgoing: dict[tuple[str, int], list] = {}
-        for one in synapses:
-            self.wire(one)
+        for projection in synapses:
+            self.wire(projection)
         self.order, self.boxes, self.now = itertools.count(), itertools.count(), 0.0
         self.queue: list = []
         self.levels: list = []
-        firing = [name for name, own in self.populations.items() if own.fires]
+        firing = [name for name, population in self.populations.items() if population.fires]
         self.spikes = {name: [[] for _ in self.neurons[name]] for name in firing}
         self.slopes = {name: [[] for _ in self.neurons[name]] for name in firing}
         self.firing = [(name, n) for name in firing for n in range(len(self.neurons[name]))]
@@ -347,9 +376,11 @@ class _Simulation:
         self.stopped = math.inf
         taus = [
             time
-            for name, own in self.populations.items()
-            for one in self.neurons[name]
-            for time in ([one.tau_mem] * own_leak(own) + [one.tau_syn] * one.has_current)
+            for name, population in self.populations.items()
+            for neuron in self.neurons[name]
+            for time in (
+                [neuron.tau_mem] * leaks(population) + [neuron.tau_syn] * neuron.has_current
+            )
         ]
         self.together = TOGETHER * min(taus, default=1.0)
         for name, events in inputs.items():
@@ -359,16 +390,17 @@ class _Simulation:
         for time in sample_times:
             self.push(time, "sample", None)
 
-    def wire(self, one):
-        """Who is reached by each channel: (delay, target, neuron, weight)."""
-        delays = np.broadcast_to(one.delay, one.weight.shape)
-        for target, source in zip(*np.nonzero(one.weight), strict=True):
-            known = self.outgoing.setdefault((one.source, int(source)), [])
-            numbers = float(delays[target, source]), float(one.weight[target, source])
-            known.append((numbers[0], one.target, int(target), numbers[1]))
+    def wire(self, projection):
+        """Note whom each channel reaches: (delay, target, neuron, weight)."""
+        weight = projection.weight
+        delays = np.broadcast_to(projection.delay, weight.shape)
+        for pair in zip(*np.nonzero(weight), strict=True):
+            target, source = map(int, pair)
+            reached = self.outgoing.setdefault((projection.source, source), [])
+            reached.append((float(delays[pair]), projection.target, target, float(weight[pair])))
 
-    def push(self, time, what, detail):
-        heapq.heappush(self.queue, (time, next(self.order), what, detail))
+    def push(self, time, kind, detail):
+        heapq.heappush(self.queue, (time, next(self.order), kind, detail))
 
     def send(self, source, channel, time):
         """What a spike sets going."""
@@ -376,7 +408,7 @@ class _Simulation:
             self.push(time + delay, "arrival", (target, neuron, weight))
 
     def change(self, source, channel, time, value):
-        """What a change of a current sets going: it is a box of its own that never closes."""
+        """What a change of a current sets going: it is a separate box that never closes."""
         for delay, target, neuron, weight in self.outgoing.get((source, channel), ()):
             level = (source, channel), weight * value
             self.push(time + delay, "current", (target, neuron, level))
@@ -403,10 +435,10 @@ class _Simulation:
                 break
         self.now = self.t_end
         while self.queue and self.queue[0][0] <= self.t_end and self.stopped == math.inf:
-            *_, what, _ = heapq.heappop(self.queue)
-            if what == "sample":
+            *_, kind, _ = heapq.heappop(self.queue)
+            if kind == "sample":
                 self.take_sample()
-        samples = {name: np.array(own) for name, own in self.samples.items()}
+        samples = {name: np.array(voltages) for name, voltages in self.samples.items()}
         return Outcome(
             spikes=self.spikes,
             samples=samples,
@@ -418,12 +450,12 @@ class _Simulation:
 
     def begin(self, name, number):
         """V may be above the threshold at time 0: it fires there, where arrivals move V with these."""
-        own, one = self.populations[name], self.neurons[name][number]
+        population, neuron = self.populations[name], self.neurons[name][number]
         self.look_ahead(name, number)
-        if not self.is_above(own, one):
+        if not self.is_above(population, neuron):
             return
-        if own.width or one.has_current:
-            one.crossing = 0.0
+        if population.width or neuron.has_current:
+            neuron.crossing = 0.0
         else:
             self.push(0.0, "arrival", (name, number, 0.0))
 
@@ -435,12 +467,12 @@ class _Simulation:
         elif 0 < time - self.now < self.together:
             self.note(time, "together", f"{self.now!r} and {time!r}", time - self.now)
 
-    def note(self, time, what, where, margin):
-        self.close.append(Close(time=time, what=what, where=where, margin=margin))
+    def note(self, time, kind, place, margin):
+        self.close.append(Close(time=time, what=kind, where=place, margin=margin))
 
     def take_sample(self):
-        for name, own in self.neurons.items():
-            self.samples[name].append([one.after(self.now)[0] for one in own])
+        for name, neurons in self.neurons.items():
+            self.samples[name].append([neuron.after(self.now)[0] for neuron in neurons])
 
     # ---- what arrives
 
@@ -475,144 +507,152 @@ class _Simulation:
                 due.append(event)
         first = min((self.rank[detail[0]] for *_, detail in due), default=0)
         for event in due:
-            *_, what, (name, number, value) = event
+            *_, kind, (name, number, value) = event
             if self.rank[name] > first:  # what is before it may fire yet
                 heapq.heappush(self.queue, event)
                 continue
-            own = arrived.setdefault((name, number), ([], []))
-            if what == "current":
+            weights, closing = arrived.setdefault((name, number), ([], []))
+            if kind == "current":
                 self.levels.append((name, number, value))
             else:
-                own[what == "close"].append(value)
+                (closing if kind == "close" else weights).append(value)
         return arrived
 
     def arrive(self, name, number, weights, closing):
-        own, one = self.populations[name], self.neurons[name][number]
-        before = one.v
-        one.v, one.i = one.after(self.now)
-        one.at = self.now
-        margin = (one.v - one.v_threshold) / one.height if own.fires else 1.0
-        if abs(margin) < self.tolerance and before != one.v:
-            self.note(self.now, "edge", one.name, margin)
+        population, neuron = self.populations[name], self.neurons[name][number]
+        before = neuron.v
+        neuron.v, neuron.i = neuron.after(self.now)
+        neuron.at = self.now
+        margin = (neuron.v - neuron.v_threshold) / neuron.height if population.fires else 1.0
+        if abs(margin) < self.tolerance and before != neuron.v:
+            self.note(self.now, "edge", neuron.name, margin)
         for box in closing:
-            del one.boxes[box]
-        for box, value in (level for *where, level in self.levels if where == [name, number]):
-            one.boxes[box] = value
-        for weight in weights if own.width else ():
+            del neuron.boxes[box]
+        for box, value in (level for *target, level in self.levels if target == [name, number]):
+            neuron.boxes[box] = value
+        for weight in weights if population.width else ():
             box = next(self.boxes)
-            one.boxes[box] = weight * box_factor(own, one)
-            self.push(self.now + own.width, "close", (name, number, box))
-        bias = np.broadcast_to(own.bias, (own.size,))
-        one.drive = math.fsum([float(bias[number]), *one.boxes.values()])
-        if own.width:
+            neuron.boxes[box] = weight * box_factor(population, neuron)
+            self.push(self.now + population.width, "close", (name, number, box))
+        bias = np.broadcast_to(population.bias, (population.size,))
+        neuron.drive = math.fsum([float(bias[number]), *neuron.boxes.values()])
+        if population.width:
             return
-        jump = sum(weights) * jump_factor(own, one)
-        if one.has_current:
-            one.i += jump
-        elif one.held <= self.now:
-            one.v += jump
+        jump = sum(weights) * jump_factor(population, neuron)
+        if neuron.has_current:
+            neuron.i += jump
+        elif neuron.held <= self.now:
+            neuron.v += jump
 
     def fire_while_above(self, name, number):
         """Fires a neuron as often as it takes, if an arrival has moved V."""
-        own, one = self.populations[name], self.neurons[name][number]
-        if own.width or one.has_current or one.held > self.now or one.stopped:
+        population, neuron = self.populations[name], self.neurons[name][number]
+        if population.width or neuron.has_current or neuron.held > self.now or neuron.stopped:
             return
-        margin = (one.v - one.v_threshold) / one.height
-        # Onto the threshold exactly is exact where V is not measured from a rest of its own.
-        rest = own_leak(own) and one.v_leak + one.r * one.drive
+        margin = (neuron.v - neuron.v_threshold) / neuron.height
+        # Onto the threshold exactly is exact where V is not measured from a rest other than 0.
+        rest = leaks(population) and neuron.v_leak + neuron.r * neuron.drive
         if abs(margin) < self.tolerance and (margin or rest):
             self.note(self.now, "jump", f"{name}[{number}]", margin)
-        while self.is_above(own, one):
-            self.fire(name, number, one.v - one.v_threshold, math.inf)
+        while self.is_above(population, neuron):
+            self.fire(name, number, neuron.v - neuron.v_threshold, math.inf)
 
-    def is_above(self, own, one):
-        if one.held > self.now or one.stopped or self.stopped < math.inf:
+    def is_above(self, population, neuron):
+        if neuron.held > self.now or neuron.stopped or self.stopped < math.inf:
             return False
-        return one.v >= one.v_threshold if own.inclusive else one.v > one.v_threshold
+        return (
+            neuron.v >= neuron.v_threshold
+            if population.inclusive
+            else neuron.v > neuron.v_threshold
+        )
 
     # ---- spikes
 
     def fire_by_flow(self, name, number):
-        one = self.neurons[name][number]
-        one.v, one.i = one.after(self.now)
-        one.at = self.now
-        self.fire(name, number, 0.0, one.slope(one.v, one.i))
+        neuron = self.neurons[name][number]
+        neuron.v, neuron.i = neuron.after(self.now)
+        neuron.at = self.now
+        self.fire(name, number, 0.0, neuron.slope(neuron.v, neuron.i))
         self.look_ahead(name, number)
 
     def fire(self, name, number, overshoot, slope):
-        own, one = self.populations[name], self.neurons[name][number]
+        population, neuron = self.populations[name], self.neurons[name][number]
         times = self.spikes[name][number]
         times.append(self.now)
         self.slopes[name][number].append(slope)
-        one.v = overshoot if own.subtract else one.v_reset
-        if own.refractory:
-            one.held = self.now + own.refractory
-            one.v = one.v_reset
-        one.stopped = own.once
+        neuron.v = overshoot if population.subtract else neuron.v_reset
+        if population.refractory:
+            neuron.held = self.now + population.refractory
+            neuron.v = neuron.v_reset
+        neuron.stopped = population.once
         if len(times) >= self.most:
             self.stopped = self.now
         self.send(name, number, self.now)
 
     def look_ahead(self, name, number):
         """When a neuron fires next, if nothing arrives."""
-        one = self.neurons[name][number]
-        one.crossing = math.inf
-        start = max(one.at, one.held)
-        if one.stopped or start >= self.t_end:
+        neuron = self.neurons[name][number]
+        neuron.crossing = math.inf
+        start = max(neuron.at, neuron.held)
+        if neuron.stopped or start >= self.t_end:
             return
-        v, i = one.after(start)
-        wait, close = one.wait(v, i, self.t_end - start, self.tolerance)
-        for later, margin, what in close:
-            self.note(start + later, what, f"{name}[{number}]", margin)
-        one.crossing = start + wait
+        v, i = neuron.after(start)
+        wait, close = neuron.wait(v, i, self.t_end - start, self.tolerance)
+        for later, margin, kind in close:
+            self.note(start + later, kind, f"{name}[{number}]", margin)
+        neuron.crossing = start + wait
 
 
-def own_leak(own: Neurons) -> bool:
+def leaks(population: Neurons) -> bool:
     """Whether V decays."""
-    return own.kind not in ("IF", "I")
+    return population.kind not in ("IF", "I")
 
 
-def made(name: str, own: Neurons) -> list[Neuron]:
+def neurons_of(name: str, population: Neurons) -> list[Neuron]:
     """The neurons of a population at time 0."""
-    given = dict(own.parameters)
-    if "tau" in given:
-        given["tau_mem"] = given.pop("tau")
-    size = (own.size,)
-    numbers = {key: np.broadcast_to(given.get(key, 1.0), size) for key in _PARAMETERS}
-    if "v_reset" not in given or own.subtract:
+    values = dict(population.parameters)
+    if "tau" in values:
+        values["tau_mem"] = values.pop("tau")
+    size = (population.size,)
+    numbers = {key: np.broadcast_to(values.get(key, 1.0), size) for key in _PARAMETERS}
+    if "v_reset" not in values or population.subtract:
         numbers["v_reset"] = np.zeros(size)
-    if "v_leak" not in given:
+    if "v_leak" not in values:
         numbers["v_leak"] = np.zeros(size)
-    start, bias = np.broadcast_to(own.v_start, size), np.broadcast_to(own.bias, size)
+    start, bias = np.broadcast_to(population.v_start, size), np.broadcast_to(population.bias, size)
     return [
         Neuron(
             name=f"{name}[{n}]",
-            leaks=own_leak(own),
-            has_current=own.kind.startswith("Cuba"),
-            fires=own.fires,
+            leaks=leaks(population),
+            has_current=population.kind.startswith("Cuba"),
+            fires=population.fires,
             v=float(start[n]),
             drive=float(bias[n]),
-            **{key: float(value[n]) for key, value in numbers.items()},
+            **{key: float(array[n]) for key, array in numbers.items()},
         )
-        for n in range(own.size)
+        for n in range(population.size)
     ]
 
 
-def jump_factor(own: Neurons, one: Neuron) -> float:
+def jump_factor(population: Neurons, neuron: Neuron) -> float:
     """What a delta spike of weight 1 adds to I, or to V where there is none."""
-    if own.area is None:
+    if population.area is None:
         return 1.0
-    tau = one.tau_syn if one.has_current else one.tau_mem if one.leaks else 1.0
-    area = tau if own.area == "tau" else own.area
-    return (one.w_in if one.has_current else one.r) * area / tau
+    tau = neuron.tau_syn if neuron.has_current else neuron.tau_mem if neuron.leaks else 1.0
+    area = tau if population.area == "tau" else population.area
+    return (neuron.w_in if neuron.has_current else neuron.r) * area / tau
 
 
-def box_factor(own: Neurons, one: Neuron) -> float:
+def box_factor(population: Neurons, neuron: Neuron) -> float:
     """S in a box of weight 1."""
-    if own.area == "tau":
-        return (one.tau_syn if one.has_current else one.tau_mem) / own.width
-    if own.area is not None:
-        return own.area / own.width
-    if one.has_current:
-        return one.tau_syn / one.w_in / own.width
-    return one.tau_mem / one.r / own.width if one.leaks else 1 / one.r / own.width
+    if population.area == "tau":
+        return (neuron.tau_syn if neuron.has_current else neuron.tau_mem) / population.width
+    if population.area is not None:
+        return population.area / population.width
+    if neuron.has_current:
+        return neuron.tau_syn / neuron.w_in / population.width
+    return (
+        neuron.tau_mem / neuron.r / population.width
+        if neuron.leaks
+        else 1 / neuron.r / population.width
+    )

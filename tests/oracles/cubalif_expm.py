@@ -14,7 +14,7 @@ GRID = 96
 class Neuron:
     """One CubaLIF neuron: tau_syn I' = -I + w_in u, tau_mem V' = v_leak - V + r I."""
 
-    def __init__(self, p, current=0.0, start=0.0):
+    def __init__(self, p, current, start):
         self.p, self.start = p, start
         self.matrix = np.array(
             [
@@ -63,42 +63,36 @@ class Neuron:
                 )
         return None
 
-    def spikes(self, arrivals, t_end, limit=10_000):
-        """`arrivals`: sorted (time, jump of I). Returns spike times up to t_end."""
-        state, now, out = np.array([self.start, 0.0, 1.0]), 0.0, []
+    def spikes(self, arrivals, t_end):
+        """Spike times up to t_end; `arrivals`: sorted (time, jump of I)."""
+        state, now, times = np.array([self.start, 0.0, 1.0]), 0.0, []
         for time, jump in [*arrivals, (t_end, 0.0)]:
-            if not time <= t_end:
-                time, jump = t_end, 0.0
-            while (wait := self.crossing(state, time - now)) is not None and len(out) < limit:
+            while (wait := self.crossing(state, time - now)) is not None:
                 state = self.flow(state, wait)
                 now += wait
-                out.append(now)
+                times.append(now)
                 state[0] = self.p["v_reset"]
             state = self.flow(state, time - now)
             state[1] += jump
             now = time
-        return out
+        return times
 
 
-def population(
-    parameters, weight, arrivals, t_end, *, current=None, start=None, area=None, once=False
-):
+def population(parameters, weight, arrivals, t_end, *, current, start, area):
     """Spike times of a population for one sample.
 
     Args:
         parameters: NIR names -> (neurons,) arrays.
         weight: (sources, neurons).
         arrivals: sorted list of (time, source).
-        area: spike area in seconds; None: a spike of weight w moves I by w.
+        current: (neurons,), a constant input.
+        start: V at time 0.
+        area: spike area in seconds.
     """
-    out = []
+    trains = []
     for n in range(weight.shape[1]):
         p = {name: float(values[n]) for name, values in parameters.items()}
-        factor = 1.0 if area is None else p["w_in"] * area / p["tau_syn"]
-        neuron = Neuron(
-            p, 0.0 if current is None else current[n], 0.0 if start is None else start[n]
-        )
+        factor = p["w_in"] * area / p["tau_syn"]
         jumps = [(time, weight[source, n] * factor) for time, source in arrivals]
-        spikes = neuron.spikes(jumps, t_end)
-        out.append(spikes[:1] if once else spikes)
-    return out
+        trains.append(Neuron(p, current[n], start).spikes(jumps, t_end))
+    return trains

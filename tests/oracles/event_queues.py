@@ -12,9 +12,9 @@ def served(times, lanes, queue):
     Args:
         times: (slots,), in cycles; inf where unused.
     """
-    found, free = np.full(len(times), np.inf), np.zeros(lanes)
+    served_at, free = np.full(len(times), np.inf), np.zeros(lanes)
     for place in np.argsort(times, kind="stable")[: np.isfinite(times).sum()]:
         cycle = max(np.ceil(times[place]), free[place % lanes])
         if cycle - np.ceil(times[place]) <= queue:
-            found[place], free[place % lanes] = cycle, cycle + 1
-    return found
+            served_at[place], free[place % lanes] = cycle, cycle + 1
+    return served_at

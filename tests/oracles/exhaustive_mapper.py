@@ -21,20 +21,20 @@ def fits(net, signs, dead_circuits=()):
     assert np.abs(net.weight).max(initial=0) <= 63
     neurons = np.flatnonzero(~net.external).tolist()
     inputs = sorted({pre for pre in net.pre.tolist() if net.external[pre]})
-    wanted = []
-    for one in neurons:
-        own = [(1 << pre, weight > 0) for pre, post, weight in synapses(net) if post == one]
-        wanted.append(
+    needed = []
+    for neuron in neurons:
+        into = [(1 << pre, weight > 0) for pre, post, weight in synapses(net) if post == neuron]
+        needed.append(
             (
-                sum(bit for bit, excites in own if excites),
-                sum(bit for bit, excites in own if not excites),
+                sum(bit for bit, excites in into if excites),
+                sum(bit for bit, excites in into if not excites),
             )
         )
     shapes = placements(len(neurons), dead_circuits)
     on_chip = not all(net.external[pre] for pre in net.pre.tolist())
     for addresses in neuron_codes(len(neurons)) if on_chip else [()]:
         hearings = best(pairs_heard(dict(zip(neurons, addresses, strict=False)), inputs))
-        if any(fits_placed(tuple(wanted), counts, hearings, signs) for counts in shapes):
+        if any(fits_placed(tuple(needed), counts, hearings, signs) for counts in shapes):
             return True
     return False
 
@@ -51,17 +51,19 @@ def placements(size, dead_circuits):
     free = [circuit for circuit in circuits if circuit not in dead_circuits]
     seen = []
     for owners in itertools.product(range(-1, size), repeat=len(free)):
-        own = [
-            [circuit for circuit, owner in zip(free, owners, strict=True) if owner == one]
-            for one in range(size)
+        circuits_of = [
+            [circuit for circuit, owner in zip(free, owners, strict=True) if owner == neuron]
+            for neuron in range(size)
         ]
         diagonal = any(
-            len(part) == 2 and part[0][0] != part[1][0] and part[0][1] != part[1][1] for part in own
+            len(part) == 2 and part[0][0] != part[1][0] and part[0][1] != part[1][1]
+            for part in circuits_of
         )
-        if diagonal or not all(own):
+        if diagonal or not all(circuits_of):
             continue
         counts = tuple(
-            (sum(row == 0 for row, _ in part), sum(row == 1 for row, _ in part)) for part in own
+            (sum(row == 0 for row, _ in part), sum(row == 1 for row, _ in part))
+            for part in circuits_of
         )
         if counts not in seen:
             seen.append(counts)
@@ -82,41 +84,43 @@ def pairs_heard(codes, inputs):
     """
     passed = {()}
     for mask, target in itertools.product(range(4), range(4)) if codes else ():
-        passed.add(tuple(one for one, code in codes.items() if code & mask == target))
-    found = set()
-    for own in sorted(passed):
-        fixed = [(1 << one, codes[one]) for one in own]
-        free = [code for code in CODES if code not in [codes[one] for one in own]]
+        passed.add(tuple(source for source, code in codes.items() if code & mask == target))
+    pairs = set()
+    for sources in sorted(passed):
+        fixed = [(1 << source, codes[source]) for source in sources]
+        free = [code for code in CODES if code not in [codes[source] for source in sources]]
         for size in range(min(len(free), len(inputs)) + 1):
-            for chosen, given in itertools.product(
+            for chosen, bus_codes in itertools.product(
                 itertools.combinations(inputs, size), itertools.permutations(free, size)
             ):
-                bus = fixed + [(1 << one, code) for one, code in zip(chosen, given, strict=True)]
+                bus = fixed + [
+                    (1 << source, code) for source, code in zip(chosen, bus_codes, strict=True)
+                ]
                 alone = [[singled_out(bus, driver, mask) for mask in (0, 1)] for driver in (0, 1)]
-                found.update(itertools.product(*alone))
-    return found
+                pairs.update(itertools.product(*alone))
+    return pairs
 
 
 def singled_out(bus, driver, mask):
     """The sources whose label no other event has that the driver accepts."""
     label: list[list[int]] = [[], []]
-    for one, code in bus:
+    for source, code in bus:
         if (code >> 1 ^ driver) & mask == 0:
-            label[code & 1].append(one)
+            label[code & 1].append(source)
     return sum(part[0] for part in label if len(part) == 1)
 
 
 def best(pairs):
     """Pairs of sets that no other pair contains."""
     table = np.array(sorted(pairs, key=lambda pair: -(pair[0].bit_count() + pair[1].bit_count())))
-    kept = np.zeros((0, 2), int)
+    largest_pairs = np.zeros((0, 2), int)
     for pair in table:
-        if not np.any(np.all(kept & pair == pair, axis=1)):
-            kept = np.vstack([kept, pair])
-    return [(first, second) for first, second in kept.tolist()]
+        if not np.any(np.all(largest_pairs & pair == pair, axis=1)):
+            largest_pairs = np.vstack([largest_pairs, pair])
+    return [(first, second) for first, second in largest_pairs.tolist()]
 
 
-def fits_placed(wanted, counts, hearings, signs):
+def fits_placed(needed, counts, hearings, signs):
     """Whether some setting of both hemispheres gives every neuron its sources."""
     modes = [(1, 1)] if signs == "free" else list(itertools.product(range(3), repeat=2))
     sides = []
@@ -125,19 +129,19 @@ def fits_placed(wanted, counts, hearings, signs):
         for first, second in hearings:
             for exciting in modes:
                 served = [
-                    taken(
-                        own,
-                        (first & (own[0] | own[1]), second & (own[0] | own[1])),
+                    largest_servable(
+                        sources,
+                        (first & (sources[0] | sources[1]), second & (sources[0] | sources[1])),
                         exciting,
                         number[side],
                         signs,
                     )
-                    for own, number in zip(wanted, counts, strict=True)
+                    for sources, number in zip(needed, counts, strict=True)
                 ]
                 able[tuple(served)] = None
         sides.append(list(able))
     possible = np.ones((len(sides[0]), len(sides[1])), bool)
-    for place, (exciting, inhibiting) in enumerate(wanted):
+    for place, (exciting, inhibiting) in enumerate(needed):
         (tops, top), (bottoms, bottom) = (
             numbered([served[place] for served in side]) for side in sides
         )
@@ -152,8 +156,8 @@ def fits_placed(wanted, counts, hearings, signs):
 
 def numbered(values):
     """The different values, and the number of each."""
-    known = {value: number for number, value in enumerate(dict.fromkeys(values))}
-    return list(known), [known[value] for value in values]
+    numbers = {value: number for number, value in enumerate(dict.fromkeys(values))}
+    return list(numbers), [numbers[value] for value in values]
 
 
 @functools.lru_cache(maxsize=1 << 16)
@@ -163,7 +167,7 @@ def together(top, bottom, goal):
 
 
 @functools.lru_cache(maxsize=1 << 16)
-def taken(wanted, heard, exciting, circuits, signs):
+def largest_servable(needed, heard, exciting, circuits, signs):
     """The largest sets of sources that some circuits of a neuron in one hemisphere can take.
 
     `exciting` is how many of each driver's two rows excite. Where signs are free, a source takes
@@ -172,12 +176,14 @@ def taken(wanted, heard, exciting, circuits, signs):
     if circuits == 0:
         return (0,)
     if signs == "free":
-        return largest(wanted[0] | wanted[1], heard, circuits, circuits)
-    excited = largest(wanted[0], heard, circuits * exciting[0], circuits * exciting[1])
+        return largest(needed[0] | needed[1], heard, circuits, circuits)
+    excited = largest(needed[0], heard, circuits * exciting[0], circuits * exciting[1])
     inhibited = largest(
-        wanted[1], heard, circuits * (2 - exciting[0]), circuits * (2 - exciting[1])
+        needed[1], heard, circuits * (2 - exciting[0]), circuits * (2 - exciting[1])
     )
-    return tuple(sorted(one | other for one in excited for other in inhibited))
+    return tuple(
+        sorted(first_set | second_set for first_set in excited for second_set in inhibited)
+    )
 
 
 def largest(sources, heard, first, second):
@@ -195,6 +201,6 @@ def largest(sources, heard, first, second):
             fits_in = (chosen & ~heard[1]).bit_count() <= first and (
                 chosen & ~heard[0]
             ).bit_count() <= second
-            if fits_in and not any(chosen & other == chosen for other in able):
+            if fits_in and not any(chosen & larger == chosen for larger in able):
                 able.append(chosen)
     return tuple(able)

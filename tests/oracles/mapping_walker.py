@@ -13,9 +13,13 @@ def effects(mapping, run):
     """(source, neuron) -> [exciting weight, inhibiting weight] of one run; both named (population,
     index).
     """
-    chip, found = mapping.chip, defaultdict(lambda: [0, 0])
+    chip, weights = mapping.chip, defaultdict(lambda: [0, 0])
     label_mask, select_mask = 2**chip.label_bits - 1, 2**chip.row_select_bits - 1
-    at = {circuit: (one.population, one.index) for one in run.neurons for circuit in one.circuits}
+    at = {
+        circuit: (neuron.population, neuron.index)
+        for neuron in run.neurons
+        for circuit in neuron.circuits
+    }
     for sender, entry, address in sent(mapping, run):
         for node_in, node_out, mask, target in run.crossbar.tolist():
             if node_in != entry or address & mask != target or node_out >= 2 * chip.buses:
@@ -37,10 +41,10 @@ def effects(mapping, run):
                 if (side, column) not in at:
                     continue
                 mode = int(run.row_modes[side, row])
-                effect = found[sender, at[side, column]]
+                effect = weights[sender, at[side, column]]
                 effect[0] += weight if mode in (EXC, BOTH) else 0
                 effect[1] += weight if mode in (INH, BOTH) else 0
-    return {pair: effect for pair, effect in found.items() if effect != [0, 0]}
+    return {pair: effect for pair, effect in weights.items() if effect != [0, 0]}
 
 
 def sent(mapping, run):
@@ -48,18 +52,18 @@ def sent(mapping, run):
     chip = mapping.chip
     width = chip.columns // (chip.halves * chip.buses)
     inner = chip.label_bits + chip.row_select_bits + chip.filter_bits
-    for one in run.neurons:
-        output = one.circuits[one.head][1] // width
+    for sender in run.neurons:
+        output = sender.circuits[sender.head][1] // width
         bits = (chip.halves * chip.buses - 1).bit_length()
         yield (
-            (one.population, one.index),
+            (sender.population, sender.index),
             output,
-            output << (chip.label_bits + chip.row_select_bits - bits) | one.address,
+            output << (chip.label_bits + chip.row_select_bits - bits) | sender.address,
         )
-    for one in run.sources:
-        for event in one.events:
+    for sender in run.sources:
+        for event in sender.events:
             yield (
-                (one.population, one.index),
+                (sender.population, sender.index),
                 chip.halves * chip.buses + (event >> inner),
                 event & (2**inner - 1),
             )
@@ -67,19 +71,19 @@ def sent(mapping, run):
 
 def wanted(mapping, net, run):
     """The same of the net, for the synapses onto the run's neurons."""
-    here = {(one.population, one.index) for one in run.neurons}
+    here = {(neuron.population, neuron.index) for neuron in run.neurons}
 
     def named(index):
         population = int(net.owner[index])
         return population, index - int(net.offsets[population])
 
-    found = {}
+    weights = {}
     for pre, post, weight in zip(
         net.pre.tolist(), net.post.tolist(), net.weight.tolist(), strict=True
     ):
         if named(post) in here:
-            found[named(pre), named(post)] = [max(weight, 0), max(-weight, 0)]
-    return found
+            weights[named(pre), named(post)] = [max(weight, 0), max(-weight, 0)]
+    return weights
 
 
 def is_right(mapping, net):

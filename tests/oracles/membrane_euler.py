@@ -13,13 +13,13 @@ def voltages(kind, p, drive, bias, dt, fine):
         dt: seconds of a time step; fine: in how many it is divided.
     """
     v = i = 0.0
-    found = []
+    trace = []
     for arriving in drive:
         if kind.startswith("Cuba"):
             i += p["w_in"] * p["area"] / p["tau_syn"] * arriving
         else:
             v += p["r"] * p["area"] / p.get("tau", 1.0) * arriving
-        found.append(v)
+        trace.append(v)
         for _ in range(fine):
             h = dt / fine
             if kind.startswith("Cuba"):
@@ -29,4 +29,4 @@ def voltages(kind, p, drive, bias, dt, fine):
                 v += h * (p["v_leak"] - v + p["r"] * bias) / p["tau"]
             else:
                 v += h * p["r"] * bias
-    return np.array(found)
+    return np.array(trace)

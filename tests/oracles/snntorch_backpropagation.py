@@ -44,7 +44,7 @@ def gradient(p, x, weights, reset, *, beta, slope, detach):
         detach: whether no gradient flows through the reset.
     """
     trace = _forward(p, x, reset, beta)
-    found = {
+    gradients = {
         name: {key: np.zeros_like(value) for key, value in node.items()} for name, node in p.items()
     }
     later = [np.zeros_like(v) for _, _, v in trace[0][0]]  # by V that the next step starts from
@@ -57,9 +57,9 @@ def gradient(p, x, weights, reset, *, beta, slope, detach):
             entering, fired, v = now[layer]
             by_step = by_spikes / (1 + slope * np.abs(v - threshold)) ** 2
             by_v = later[layer] + by_step
-            found[neuron]["v_threshold"] -= by_step.sum(axis=0)
-            found[name]["weight"] += by_v.T @ entering
-            found[name]["bias"] += by_v.sum(axis=0)
+            gradients[neuron]["v_threshold"] -= by_step.sum(axis=0)
+            gradients[name]["weight"] += by_v.T @ entering
+            gradients[name]["bias"] += by_v.sum(axis=0)
             old = trace[step - 1][0][layer][2] if step else np.zeros_like(v)
             old_slope = 1 / (1 + slope * np.abs(old - threshold)) ** 2
             if reset == "zero":
@@ -67,10 +67,10 @@ def gradient(p, x, weights, reset, *, beta, slope, detach):
                 by_reset = by_v * -beta * old
             else:
                 later[layer] = by_v * beta
-                found[neuron]["v_threshold"] -= (by_v * fired).sum(axis=0)
+                gradients[neuron]["v_threshold"] -= (by_v * fired).sum(axis=0)
                 by_reset = by_v * -threshold
             if not detach:
                 later[layer] += by_reset * old_slope
-                found[neuron]["v_threshold"] -= (by_reset * old_slope).sum(axis=0)
+                gradients[neuron]["v_threshold"] -= (by_reset * old_slope).sum(axis=0)
             by_spikes = by_v @ p[name]["weight"]
-    return found
+    return gradients

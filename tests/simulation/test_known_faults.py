@@ -19,7 +19,7 @@ import jaxsnn
 from jaxsnn.errors import JaxsnnError, SimulationError
 from jaxsnn.nir import build
 from tests.event.differences import ENOUGH, relative_errors
-from tests.oracles import cubalif_series, recurrent_populations
+from tests.oracles import continuous_time
 
 TAU, T_END = 5e-3, 0.1
 NEURON = {
@@ -61,10 +61,9 @@ def expected(weight, times, channels, *, area=None, **parameters):
     """Spike times of each neuron by the oracle."""
     weight = np.array(weight)
     p = {name: np.full(len(weight), 0.0) + value for name, value in (NEURON | parameters).items()}
-    rows = np.array([channels])
-    return used(
-        cubalif_series.population(p, weight.T, np.array([times]), rows, T_END, area=area)[0]
-    )
+    arrivals = weight.T, [times], [channels]
+    (outcome,) = continuous_time.simulate_population(p, *arrivals, T_END, area=area)
+    return [np.array(train) for train in outcome.spikes["n"]]
 
 
 def assert_same(got, wanted):
@@ -152,14 +151,15 @@ def test_recurrence_without_a_delay_does_not_lock(ran):
     alone = expected(np.full((2, 1), 9.0), *BURST)
     assert_same(ran["nothing"], alone)
     p = {name: np.full(2, value) for name, value in NEURON.items()}
-    population = recurrent_populations.Population(lanes=cubalif_series.cuba(p), moved="i")
-    edge = recurrent_populations.Edge(source=0, target=0, jumps=BACK.T, delays=None)
-    arrivals = [(time, 0, np.full(2, 9.0)) for time in BURST[0]]
-    (wanted,) = recurrent_populations.spikes([population], [edge], arrivals, T_END)
+    neurons = continuous_time.Neurons(kind="CubaLIF", parameters=p, area=None)
+    into = continuous_time.Synapses(source="in", target="n", weight=np.full((2, 1), 9.0))
+    back = continuous_time.Synapses(source="n", target="n", weight=BACK)
+    events = {"in": [(time, 0) for time in BURST[0]]}
+    wanted = continuous_time.simulate({"n": neurons}, [into, back], events, T_END).spikes["n"]
     assert [len(times) for times in alone] == [11, 11]
     assert [len(times) for times in wanted] == [16, 3]
-    for back in ("no delay", "delay of zero"):
-        assert_same(ran[back], wanted)
+    for delay in ("no delay", "delay of zero"):
+        assert_same(ran[delay], wanted)
 
 
 # Budgets
