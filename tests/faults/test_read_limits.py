@@ -24,7 +24,7 @@ from jaxsnn.nir.io.read_limits import ByteBudget, ReadLimits, read_limits
 from jaxsnn.nir.io.read_process import ReadProcess
 from jaxsnn.nir.io.reading import read_nir, receive, send
 from jaxsnn.simulation.recordings import load_arrays
-from tests.helpers.command_line import ROOT, refused
+from tests.helpers.command_line import ROOT, assert_cli_refused
 from tests.helpers.hdf5_entries import entries_of
 from tests.helpers.refusals import assert_refused
 
@@ -51,9 +51,15 @@ def looping(path):
 
 def test_a_file_on_which_hdf5_loops_is_given_up(tmp_path, capsys):
     path = looping(tmp_path / "loops.nir")
-    code, line = refused(capsys, "info", path, "--read-timeout", "300ms")
-    assert code == 2
-    assert "loops.nir was not read within 0.3 s: pass a longer --read-timeout" in line
+    assert_cli_refused(
+        capsys,
+        "info",
+        path,
+        "--read-timeout",
+        "300ms",
+        code=2,
+        says="loops.nir was not read within 0.3 s: pass a longer --read-timeout",
+    )
 
 
 def test_python_asks_for_the_limit_itself(tmp_path):
@@ -248,10 +254,24 @@ def test_every_command_takes_the_limits(command, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = small(tmp_path / "a.nir")
     name, *rest = command.split()
-    _, line = refused(capsys, name, path, *rest, "--max-bytes", "100")
-    assert "its arrays have more than 100 bytes: pass --max-bytes" in line
-    _, line = refused(capsys, name, path, *rest, "--max-bytes", "-3")
-    assert "--max-bytes -3 limits nothing: give a positive number" in line
+    assert_cli_refused(
+        capsys,
+        name,
+        path,
+        *rest,
+        "--max-bytes",
+        "100",
+        says="its arrays have more than 100 bytes: pass --max-bytes",
+    )
+    assert_cli_refused(
+        capsys,
+        name,
+        path,
+        *rest,
+        "--max-bytes",
+        "-3",
+        says="--max-bytes -3 limits nothing: give a positive number",
+    )
 
 
 def test_the_bytes_that_are_needed_are_named(tmp_path):
@@ -372,8 +392,7 @@ def test_pipes_are_not_waited_for(argv, tmp_path, capsys, monkeypatch):
     for name in ("PIPE", "PIPE.json"):
         os.mkfifo(tmp_path / name)
     small(tmp_path / "NET")
-    _, line = refused(capsys, *argv.split())
-    assert "is no regular file" in line
+    assert_cli_refused(capsys, *argv.split(), says="is no regular file")
 
 
 def test_a_budget_counts_all_together():
