@@ -131,20 +131,20 @@ def test_a_high_rate_over_a_long_time(runs, t_end):
     """A period of tau ln(10/9): 105 us for 1 ms, over 100 s about 949,000 spikes; 9,491 in 1 s."""
     neuron = build.lif(1, tau=1e-3, v_threshold=1.0, v_leak=10.0)
     network = lower(graph_of(neuron, weight=0.1))
-    wanted = t_end / (1e-3 * np.log(10 / 9))
-    if wanted < LARGEST_BUDGET:
+    expected = t_end / (1e-3 * np.log(10 / 9))
+    if expected < LARGEST_BUDGET:
         engine = EventDriven(**AUTO)
-        found = simulate(
+        solution = simulate(
             network, Events(time=np.array([np.inf]), index=np.array([0])), t_end, engine=engine
         )
-        assert abs(int(found.counts["n"][0, 0]) - wanted) < 3
+        assert abs(int(solution.counts["n"][0, 0]) - expected) < 3
         return
     error = refused(network, one_event(), t_end)
     message = error.problem.message
     assert "neuron 0 of 'n' fires at least" in message
     assert f"the limit is {LARGEST_BUDGET}" in message
     rate = float(message.split("about ")[1].split(" spikes/s")[0])
-    assert rate == pytest.approx(wanted / t_end, rel=0.01)
+    assert rate == pytest.approx(expected / t_end, rel=0.01)
     assert "t_end" in error.fix
     assert len(runs) <= 4
     assert largest(runs[-1], "max_spikes") <= LARGEST_BUDGET // 16
@@ -198,8 +198,8 @@ def test_many_spikes_at_one_time_that_end_are_no_fault():
     """V = 700 over a threshold of 1, of which each spike takes 1."""
     neuron = build.integrate_and_fire(1, v_threshold=1.0)
     network = lower(graph_of(neuron, weight=700.5, reset="subtract"))
-    found = simulate(network, one_event(), 1.0, engine=EventDriven(**AUTO))
-    assert int(found.counts["n"][0, 0]) == 700
+    solution = simulate(network, one_event(), 1.0, engine=EventDriven(**AUTO))
+    assert int(solution.counts["n"][0, 0]) == 700
 
 
 @pytest.mark.slow
@@ -224,8 +224,8 @@ def test_a_loop_with_a_delay_takes_few_runs(runs):
     chains = [("in", "w", "n", "out"), ("n", "late", "back", "n")]
     options = {"spike_kernel": "delta", "dialect": "nir", "time_unit": "s"}
     network = lower(build.network(nodes, chains, **options))
-    found = simulate(network, one_event(), 2.0105, engine=EventDriven(**AUTO))
-    assert abs(int(found.counts["n"][0, 0]) - 2001) <= 1
+    solution = simulate(network, one_event(), 2.0105, engine=EventDriven(**AUTO))
+    assert abs(int(solution.counts["n"][0, 0]) - 2001) <= 1
     assert len(runs) <= 4
     message = refused(network, one_event(), 50.0).problem.message
     assert "neuron 0 of 'n' fires at least" in message
@@ -288,19 +288,19 @@ def test_a_rate_is_counted_on_to_the_end():
     )
     found = busiest(outcome, "n")
     assert (found.count, found.recorded, found.by_the_end) == (12, 9, 9 + 90)
-    said = str(frequent_problem(found, 16))
-    assert "neuron 0 of 'n' fires at least 12 times in sample 0, at about 1000 spikes/s" in said
-    assert "up to 10 ms: about 99 spikes by t_end = 100 ms, the limit is 16" in said
-    assert "pass max_spikes=111 if it is meant" in said
+    message = str(frequent_problem(found, 16))
+    assert "neuron 0 of 'n' fires at least 12 times in sample 0, at about 1000 spikes/s" in message
+    assert "up to 10 ms: about 99 spikes by t_end = 100 ms, the limit is 16" in message
+    assert "pass max_spikes=111 if it is meant" in message
     alone = dataclasses.replace(found, rate=0.0, t_end=None)
     assert alone.by_the_end == 12
-    said = str(frequent_problem(alone, 16))
-    assert "fires at least 12 times in sample 0, the limit is 16" in said
-    assert "max_spikes=13" in said
+    message = str(frequent_problem(alone, 16))
+    assert "fires at least 12 times in sample 0, the limit is 16" in message
+    assert "max_spikes=13" in message
     # more than the engine takes is no way out
-    said = str(frequent_problem(dataclasses.replace(found, rate=1e12), 16))
-    assert "or end earlier with t_end" in said
-    assert "max_spikes" not in said
+    message = str(frequent_problem(dataclasses.replace(found, rate=1e12), 16))
+    assert "or end earlier with t_end" in message
+    assert "max_spikes" not in message
     assert busiest(SimpleNamespace(spikes={}), "n") is None
     outcome.spikes["n"].time[:] = np.inf
     assert busiest(outcome, "n") is None

@@ -1,6 +1,7 @@
 """Inputs with values, from files, through commands, in both engines."""
 
 import json
+from functools import partial
 
 import nir
 import numpy as np
@@ -14,7 +15,8 @@ from jaxsnn.network.valued_inputs import Currents, GradedEvents
 from jaxsnn.nir import build
 from jaxsnn.nir.io.recorded_data import event_data, graph_data, gridded_data, write_data
 from jaxsnn.simulation.network_arrays import network_inputs
-from tests.helpers.command_line import call
+from tests.helpers.command_line import call, run_cli
+from tests.helpers.refusals import assert_refused
 from tests.oracles import nir_paper_lif
 
 DT, STEPS = 1e-4, 60
@@ -68,10 +70,10 @@ def test_static_images_are_currents(run, net):
     solution = jaxsnn.simulate(
         graph, Currents.constant(IMAGE), STEPS * DT, engine=jaxsnn.EventDriven(max_spikes=64)
     )
-    wanted = np.asarray(solution.events("4").time)
+    expected = np.asarray(solution.events("4").time)
     used = written["output.time"].shape[1]
-    np.testing.assert_allclose(written["output.time"], wanted[:, :used], atol=1e-8)
-    assert np.isfinite(wanted).sum() > 5
+    np.testing.assert_allclose(written["output.time"], expected[:, :used], atol=1e-8)
+    assert np.isfinite(expected).sum() > 5
 
 
 def test_values_are_what_the_user_says(run):
@@ -139,8 +141,9 @@ def test_rasters_are_spikes_and_fractions_are_not(net):
     graded = network_inputs({"x": ones / 2}, network, DT, "graded").events["input"]
     assert isinstance(graded, GradedEvents)
     assert (graded.value == 0.5).all()
-    with pytest.raises(UsageError, match="values is 'level'"):
-        network_inputs({"x": ones}, network, DT, "level")
+    assert_refused(
+        lambda: network_inputs({"x": ones}, network, DT, "level"), UsageError, "values is 'level'"
+    )
 
 
 @pytest.mark.parametrize("of_values", [False, True])
@@ -152,11 +155,10 @@ def test_the_literal_dialect_finds_nirs_own_lif_reference(tmp_path, capsys, of_v
     x = np.zeros((nir_paper_lif.STEPS, 1, 1))
     x[nir_paper_lif.INPUT_STEPS] = 1
     np.savez(tmp_path / "x.npz", x=x)
-    told = ["--dialect", "nir", "--time-unit", "s", "--spike-area", "100us"]
-    told += ["--values", "current"] if of_values else []
+    options = ["--dialect", "nir", "--time-unit", "s", "--spike-area", "100us"]
+    options += ["--values", "current"] if of_values else []
     files = ["--input", tmp_path / "x.npz", "-o", tmp_path / "out.npz"]
-    code, _, err = call(capsys, "run", tmp_path / "lif.nir", *told, *files)
-    assert code == 0, err
+    run_cli(capsys, "run", tmp_path / "lif.nir", *options, *files)
     steps = np.load(tmp_path / "out.npz")["output.time"][0] / nir_paper_lif.STEP
     np.testing.assert_allclose(steps, [460.84, 510.90, 710.92, 760.91], atol=5e-3)
 
@@ -207,16 +209,24 @@ def colours_last():
 def test_images_whose_colours_come_last_are_refused_in_training(encoder):
     """Joined into one axis they would be other channels, of the same number."""
     graph, images = colours_last()
-    with pytest.raises(UsageError, match=r"has the axes \(3, 4, 4\), the values have \(4, 4, 3\)"):
-        jaxsnn.fit(graph, (images, np.arange(10) % 2), epochs=1, encoder=encoder, progress=None)
+    assert_refused(
+        lambda: jaxsnn.fit(
+            graph, (images, np.arange(10) % 2), epochs=1, encoder=encoder, progress=None
+        ),
+        UsageError,
+        r"has the axes \(3, 4, 4\), the values have \(4, 4, 3\)",
+    )
 
 
 def test_images_whose_colours_come_last_are_refused_where_they_run():
     graph, images = colours_last()
     network = jaxsnn.lower(graph)
     x = (images[None] > 0.5).astype(float)
-    with pytest.raises(UsageError, match=r"input 'input' has the axes .*: move the axes"):
-        network_inputs({"x": x}, network, 1e-3)
+    assert_refused(
+        lambda: network_inputs({"x": x}, network, 1e-3),
+        UsageError,
+        r"input 'input' has the axes .*: move the axes",
+    )
     for axes in (np.moveaxis(x, -1, 2), np.moveaxis(x, -1, 2).reshape(1, 10, -1)):
         assert network_inputs({"x": axes}, network, 1e-3).events
     for currents in (
@@ -225,8 +235,11 @@ def test_images_whose_colours_come_last_are_refused_where_they_run():
         Currents.held(images[None], 0.01),
     ):
         for engine in (jaxsnn.EventDriven(), jaxsnn.TimeStepped()):
-            with pytest.raises(UsageError, match=r"move the axes \(numpy.moveaxis\), or join them"):
-                jaxsnn.simulate(network, currents, 0.01, engine=engine)
+            assert_refused(
+                partial(jaxsnn.simulate, network, currents, 0.01, engine=engine),
+                UsageError,
+                r"move the axes \(numpy.moveaxis\), or join them",
+            )
 
 
 @pytest.mark.parametrize(
