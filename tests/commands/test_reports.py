@@ -15,7 +15,7 @@ from jaxsnn.commands.reports.run_reports import fidelity_report, verify_report
 from jaxsnn.errors import UsageError
 from jaxsnn.nir import build, read
 from jaxsnn.nir.initializers import normal
-from tests.helpers.command_line import DEMO_NET, TOLD, call, refused
+from tests.helpers.command_line import DEMO_NET, TOLD, assert_cli_refused, call, refused, run_cli
 
 STEPPED = [*TOLD, "--reset-delay", "true"]
 PARTS = ["Read", "Decided", "Done", "Left out"]
@@ -76,22 +76,21 @@ def recording(tmp_path_factory):
 def test_a_verification_is_reported_with_its_first_difference(tmp_path, capsys, recording):
     path = tmp_path / "v.html"
     words = ["verify", DEMO_NET, *STEPPED, "--recording", recording, "--report", path]
-    code, _, err = call(capsys, *words)
-    assert code == 1
+    _, err = run_cli(capsys, *words, code=1)
     assert f"jaxsnn: report: {path}" in err
     found, text = checked(path)
     assert found.headings == PARTS
     assert "not verified" in text
     assert "CubaLIF" in text
     assert sum(tag == "img" for tag, _ in found.found) == 1
-    assert f"{path} exists" in refused(capsys, *words)[1]
-    assert call(capsys, *words, "--force", "-q")[0] == 1
+    assert_cli_refused(capsys, *words, says=f"{path} exists")
+    run_cli(capsys, *words, "--force", "-q", code=1)
 
 
 def test_a_mapping_is_reported_with_its_floorplan(tmp_path, capsys):
     path = tmp_path / "m.html"
     words = ["map", DEMO_NET, *TOLD, "-o", tmp_path / "m.json", "--report", path]
-    assert call(capsys, *words)[0] == 0
+    run_cli(capsys, *words)
     found, text = checked(path)
     assert found.headings == PARTS
     assert "the network fits, 0 violations" in text
@@ -145,11 +144,13 @@ def test_a_report_is_refused_before_the_work(tmp_path, capsys, recording):
     words = ["verify", DEMO_NET, *STEPPED, "--recording", recording]
     bad = refused(capsys, *words, "--report", tmp_path / "v.txt")
     assert "is no .html file: name one that ends in .html" in bad[1]
-    assert "does not exist" in refused(capsys, *words, "--report", tmp_path / "no" / "v.html")[1]
+    assert_cli_refused(
+        capsys, *words, "--report", tmp_path / "no" / "v.html", says="does not exist"
+    )
     (tmp_path / "old.html").write_text("old")
-    assert "--force" in refused(capsys, *words, "--report", tmp_path / "old.html")[1]
+    assert_cli_refused(capsys, *words, "--report", tmp_path / "old.html", says="--force")
     twice = ["map", DEMO_NET, *TOLD, "-o", tmp_path / "m.html", "--report", tmp_path / "m.html"]
-    assert "is written by -o and by --report" in refused(capsys, *twice)[1]
+    assert_cli_refused(capsys, *twice, says="is written by -o and by --report")
 
 
 @pytest.mark.slow
@@ -161,15 +162,14 @@ def test_fidelity_training_and_the_demo_are_reported(tmp_path, capsys, monkeypat
     np.savez(tmp_path / "task.npz", **{"x_train": x, "y_train": y, "x_test": x, "y_test": y})
     path = tmp_path / "t.html"
     words = ["train", DEMO_NET, *TOLD, "--data", tmp_path / "task.npz", "--epochs", "2"]
-    code, _, err = call(capsys, *words, "-o", tmp_path / "t.nir", "--report", path)
-    assert code == 0, err
+    run_cli(capsys, *words, "-o", tmp_path / "t.nir", "--report", path)
     found, text = checked(path)
     assert "learning_rate" in text
     assert sum(tag == "img" for tag, _ in found.found) == 2
     monkeypatch.setattr("jaxsnn.train.data.datasets.YINYANG_SIZES", (640, 128, 128))
     path = tmp_path / "demo" / "report.html"
     words = ["demo", "-o", tmp_path / "demo", "--epochs", "2", "-q", "--report", path]
-    assert call(capsys, *words)[0] == 0
+    run_cli(capsys, *words)
     found, text = checked(path)
     assert found.headings == [*PARTS[:3], "Spikes", "Training", "Chip", PARTS[3]]
     assert "placed and routed on BrainScaleS-2" in text

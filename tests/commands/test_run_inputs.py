@@ -13,7 +13,8 @@ from jaxsnn.commands.cli import main
 from jaxsnn.commands.run_command import run_file
 from jaxsnn.errors import SimulationError, UsageError
 from jaxsnn.nir import build
-from tests.helpers.command_line import DEMO_NET, TOLD, call
+from tests.helpers.command_line import DEMO_NET, TOLD, call, run_cli
+from tests.helpers.refusals import assert_refused
 
 TIME, INDEX = np.array([[1e-3, 2e-3, 9e-3]]), np.array([[4, 0, 1]])
 
@@ -53,8 +54,8 @@ def test_events_without_an_axis_of_samples_are_one_sample(engine, tmp_path, caps
     jaxsnn.write(tmp_path / "net.nir", graph)
     np.savez(tmp_path / "in.npz", time=np.linspace(1e-3, 7e-3, 7), index=np.zeros(7, int))
     files = [str(tmp_path / name) for name in ("net.nir", "in.npz", "out.npz")]
-    told = ["--dt", "1ms", "--t-end", "10ms", "--engine", engine, "--json"]
-    code = main(["run", files[0], "--input", files[1], "-o", files[2], *told])
+    options = ["--dt", "1ms", "--t-end", "10ms", "--engine", engine, "--json"]
+    code = main(["run", files[0], "--input", files[1], "-o", files[2], *options])
     out, err = capsys.readouterr()
     assert code == 0, err
     assert json.loads(out)["samples"] == 1
@@ -80,10 +81,13 @@ def small_network():
 
 
 def test_channels_are_whole_numbers():
-    with pytest.raises(UsageError, match=r"channel 0\.5"):
-        jaxsnn.simulate(
+    assert_refused(
+        lambda: jaxsnn.simulate(
             small_network(), jaxsnn.Events(time=jnp.array([1e-3]), index=jnp.array([0.5])), 0.1
-        )
+        ),
+        UsageError,
+        r"channel 0\.5",
+    )
 
 
 def test_time_constants_are_positive():
@@ -92,12 +96,15 @@ def test_time_constants_are_positive():
         **network.parameters,
         "2": {**network.parameters["2"], "tau_mem": jnp.array([-0.01])},
     }
-    with pytest.raises(SimulationError, match=r"'2': tau_mem\[0\] is -0.01 and must be above 0"):
-        jaxsnn.simulate(
+    assert_refused(
+        lambda: jaxsnn.simulate(
             network.with_parameters(parameters),
             jaxsnn.Events(time=jnp.array([1e-3]), index=jnp.array([0])),
             0.1,
-        )
+        ),
+        SimulationError,
+        r"'2': tau_mem\[0\] is -0.01 and must be above 0",
+    )
 
 
 def test_a_readout_is_sampled_up_to_the_end_only(tmp_path):
@@ -130,11 +137,11 @@ def test_numbers_of_spikes_for_which_there_is_no_room_are_refused(run):
 @pytest.mark.parametrize("engine", ["event", "grid"])
 @pytest.mark.parametrize("values", ["current", "graded"])
 def test_events_are_not_taken_for_values(run, engine, values):
-    said = ["--values", values, "--t-end", "5ms", "--engine", engine, "--reset-delay", "true"]
-    code, err, written = run(*said, time=TIME, index=INDEX)
+    options = ["--values", values, "--t-end", "5ms", "--engine", engine, "--reset-delay", "true"]
+    code, err, written = run(*options, time=TIME, index=INDEX)
     assert (code, written) == (2, False)
     assert f"--values {values} has no effect: input 'input' holds events, and no steps" in err
-    assert run(*said[2:], "--values", "spikes", time=TIME, index=INDEX)[0] == 0
+    assert run(*options[2:], "--values", "spikes", time=TIME, index=INDEX)[0] == 0
 
 
 def test_membranes_are_sampled_up_to_an_end_behind_the_steps(tmp_path):
@@ -169,7 +176,7 @@ def test_json_has_the_notes_that_stderr_has_in_the_same_words(tmp_path, monkeypa
     jaxsnn.write("net.nir", build.sequential(build.input(1), *layers))
     np.savez("x.npz", x=np.full((5, 1, 1), 0.5), labels=np.zeros(1))
     np.savez("late.npz", time=[[1e-3, 9e-3]], index=[[0, 0]], label=[0])
-    assert call(capsys, "map", "net.nir", "-o", "m.json", "-q")[0] == 0
+    run_cli(capsys, "map", "net.nir", "-o", "m.json", "-q")
     late, end = ("--input", "late.npz", "--t-end", "5ms"), ("-o", "o.npz", "--force")
     lines = {
         ("run", "net.nir", "--input", "x.npz", "--dt", "1ms", *end): "with --values graded it is",
@@ -178,8 +185,7 @@ def test_json_has_the_notes_that_stderr_has_in_the_same_words(tmp_path, monkeypa
         ("compare", "net.nir", "o.npz", *late): "1 events at or after --t-end 5 ms",
     }
     for words, said in lines.items():
-        code, out, err = call(capsys, *words, "--json")
-        assert code == 0, err
+        out, err = run_cli(capsys, *words, "--json")
         notes = json.loads(out)["notes"]
         assert [f"jaxsnn: note: {note}" for note in notes] == err.splitlines()
         assert any(said in note for note in notes), notes
