@@ -9,11 +9,9 @@ import torch
 
 from jaxsnn import (
     ApproximationWarning,
-    TimeStepped,
     from_torch,
     load_into,
     lower,
-    simulate,
     to_torch,
 )
 from jaxsnn.errors import ConversionError
@@ -24,7 +22,7 @@ from tests.helpers.thinning import thinned
 from tests.helpers.zoo import FACTS, RECORDED
 from tests.interop import nets
 from tests.interop.modules import Wired, assert_no_graph, leaky, low_leaky, verified
-from tests.interop.players import compare, stepped
+from tests.interop.players import compare, run_in_steps, stepped
 
 pytestmark = pytest.mark.interop
 REPRODUCIBLE = [name for name in RECORDED if FACTS[name].get("reproducible", True)]
@@ -181,7 +179,7 @@ def test_outputs_that_are_several_or_sum_come_out_of_a_module(join):
 def plays_alike(graph, shape):
     """The module of a graph fires what the time-stepped engine does."""
     x = nets.spikes(3, shape, steps=40, batch=4)
-    y = np.asarray(simulate(lower(graph, dtype=np.float32), x, engine=TimeStepped()).output())
+    y = run_in_steps(graph, x)
     assert 0.02 < y.mean() < 0.9
     np.testing.assert_array_equal(stepped(to_torch(graph), x), y)
 
