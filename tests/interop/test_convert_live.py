@@ -92,10 +92,9 @@ def test_norse(kind, target, converts):
     ("kind", "target"),
     thinned(3, ["lif", "lif_adds", "lif_v_reset", "if", "cuba", "conv"], TARGETS),
 )
-def test_spikingjelly(kind, target, converts, tmp_path):
+def test_spikingjelly(kind, target, converts):
     graph, x, y = nets.spikingjelly_case(kind)
-    write(tmp_path / "source.nir", graph)
-    converts(read(tmp_path / "source.nir"), target, x, y)
+    converts(graph, target, x, y)
 
 
 def test_a_converted_graph_is_read_in_the_dialect_of_its_target(tmp_path):
