@@ -69,22 +69,22 @@ def on_two_devices(child):
 def alone(child):
     """Of each case the value and the gradient of `jax.jit`: made when first asked for."""
     del child  # which has begun
-    found = {}
+    outcomes = {}
 
     def of(name):
-        if name not in found:
+        if name not in outcomes:
             make, function = (CASES | {"line": (lambda: weights_of(line()), of_line)})[name]
-            found[name] = numbers(jax.jit(with_gradient(function))(make(), *given()))
-            assert any(np.any(row) for row in found[name][1:])
-        return found[name]
+            outcomes[name] = numbers(jax.jit(with_gradient(function))(make(), *given()))
+            assert any(np.any(row) for row in outcomes[name][1:])
+        return outcomes[name]
 
     return of
 
 
-def assert_alike(found, wanted):
+def assert_alike(rows, expected):
     """Up to the order of sums."""
-    assert len(found) == len(wanted)
-    for ours, theirs in zip(found, wanted, strict=True):
+    assert len(rows) == len(expected)
+    for ours, theirs in zip(rows, expected, strict=True):
         scale = np.abs(theirs).max(initial=0)
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=2e-5 * scale + 1e-9)
 
@@ -104,17 +104,19 @@ def test_counts_of_several_runs_have_the_gradients_of_each():
     time, index = given()
 
     def counted(weights, outside):
-        def one(factor):
+        def run(factor):
             network = with_weights(line(), {"1": factor * weights})
             events, engine = Events(time=time, index=index), EventDriven(max_spikes=8)
             solution = simulate(network, events, T_END, engine=engine, throw=False)
             return solution if outside else solution.count("2")
 
-        found = jax.vmap(one)(jnp.array([1.0, 1.1]))
-        return jnp.sum(found.count("2") if outside else found)
+        counts = jax.vmap(run)(jnp.array([1.0, 1.1]))
+        return jnp.sum(counts.count("2") if outside else counts)
 
     gradient = jax.jit(jax.grad(counted), static_argnums=1)
-    inside, outside = (gradient(weights_of(line())["1"], own) for own in (False, True))
+    inside, outside = (
+        gradient(weights_of(line())["1"], from_outside) for from_outside in (False, True)
+    )
     assert inside.any()
     np.testing.assert_allclose(outside, inside, rtol=1e-6)
 
@@ -142,14 +144,14 @@ def test_scan_and_checkpoint(alone):
         return jax.lax.scan(step, 0.0, (time, index))[0] / 2
 
     value, (by_weights, by_time) = jax.jit(with_gradient(mean))(weights, *parts)
-    found = value, (by_weights, by_time.reshape(time.shape))
-    assert_alike(numbers(found), alone("line"))
+    outcome = value, (by_weights, by_time.reshape(time.shape))
+    assert_alike(numbers(outcome), alone("line"))
 
 
 def test_debug_nans(alone):
     with jax.debug_nans(True):
-        found = jax.jit(with_gradient(of_line))(weights_of(line()), *given())
-    assert_alike(numbers(found), alone("line"))
+        outcome = jax.jit(with_gradient(of_line))(weights_of(line()), *given())
+    assert_alike(numbers(outcome), alone("line"))
 
 
 @pytest.mark.parametrize(
@@ -159,8 +161,8 @@ def test_rules_of_promotion_are_the_program_s_own(name, types, alone):
     """What the engines and their rules of derivatives compute is not bound by them."""
     make, function = (CASES | {"line": (lambda: weights_of(line()), of_line_by_xla)})[name]
     with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion(types):
-        found = with_gradient(jax.jit(function))(make(), *given())
-    assert_alike(numbers(found), alone(name))
+        outcome = with_gradient(jax.jit(function))(make(), *given())
+    assert_alike(numbers(outcome), alone(name))
 
 
 def shapes_of(tree):
@@ -197,8 +199,8 @@ def test_export_with_a_symbolic_batch(alone, name):
     leaves, tree = jax.tree.flatten(parameters)
 
     def flat(leaves, time, index):
-        found = with_gradient(function)(jax.tree.unflatten(tree, leaves), time, index)
-        return jax.tree.leaves(found)
+        outcome = with_gradient(function)(jax.tree.unflatten(tree, leaves), time, index)
+        return jax.tree.leaves(outcome)
 
     exported = shipped(export.export(jax.jit(flat))(shapes_of(leaves), time, index))
     assert_alike(numbers(exported.call(leaves, *given())), alone(name))
@@ -224,15 +226,15 @@ def test_the_page_runs():
 # ---- on two devices
 
 
-@pytest.mark.parametrize("how", WITH_DEVICES)
+@pytest.mark.parametrize("layout", WITH_DEVICES)
 @pytest.mark.parametrize("name", CASES)
-def test_two_devices_give_the_result_of_one(on_two_devices, alone, how, name):
-    assert_alike(on_two_devices[f"{how} {name}"], alone(name))
+def test_two_devices_give_the_result_of_one(on_two_devices, alone, layout, name):
+    assert_alike(on_two_devices[f"{layout} {name}"], alone(name))
 
 
-@pytest.mark.parametrize("how", ["pmap", "auto"])
-def test_two_devices_without_types_give_the_result_of_one(on_two_devices, alone, how):
-    assert_alike(on_two_devices[f"{how} line"], alone("line"))
+@pytest.mark.parametrize("layout", ["pmap", "auto"])
+def test_two_devices_without_types_give_the_result_of_one(on_two_devices, alone, layout):
+    assert_alike(on_two_devices[f"{layout} line"], alone("line"))
 
 
 # ---- 64 bits
